@@ -1,4 +1,4 @@
-"""A local Supabase without Docker: Postgres, the Data API, Auth and Realtime, until Ctrl-C.
+"""Run a local Supabase (Postgres, the Data API, Auth, Realtime) until Ctrl-C.
 
 Applies supabase/migrations and the seeds of the folder. Exit codes: 0 stopped, 1 failed, 3 another
 stack runs in this folder.
@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--any-ports", action="store_true", help="free ports, not 54321")
     parser.add_argument("--scratch", action="store_true", help="no durability, for tests")
     options = parser.parse_args()
-    # only now, so that help does not wait for these imports
+    # Imported here, so that --help does not wait for these imports.
     from supabase_local.launcher import Launcher, reset
 
     state = options.state.resolve()

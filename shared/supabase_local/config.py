@@ -1,4 +1,4 @@
-"""The settings of a project's supabase/config.toml that its database depends on."""
+"""Settings in a project's supabase/config.toml that concern its database."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 
 class InvalidConfig(Exception):
-    """supabase/config.toml cannot be read; the message says why."""
+    """supabase/config.toml is not valid. The message has the reason."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """A project's configuration.
+    """Configuration of a project.
 
     Args:
         root: The project's folder.
-        values: The content of its supabase/config.toml; empty without one.
+        values: Content of its supabase/config.toml, empty without a file.
     """
 
     root: Path
@@ -46,21 +46,21 @@ class Config:
 
     @property
     def address(self) -> str:
-        """The address of the project's `supabase start`."""
+        """The URL of the project's `supabase start`."""
         return f"http://127.0.0.1:{self.values.get('api', {}).get('port', 54321)}"
 
     @property
     def schemas(self) -> list[str]:
-        """The schemas that the Data API exposes beside `public`."""
+        """The schemas that the Data API exposes in addition to `public`."""
         return list(self.values.get("api", {}).get("schemas", []))
 
     @property
     def site_url(self) -> str:
-        """The page to which Auth's mails lead."""
+        """The page to which Auth's mails link."""
         return str(self.values.get("auth", {}).get("site_url", "http://127.0.0.1:3000"))
 
     def seeds(self) -> list[Path]:
-        """List the files that `[db.seed]` names, as the CLI finds and orders them.
+        """List the files in `[db.seed]`, in the same order as the CLI.
 
         Raises:
             InvalidConfig: `sql_paths` is not a list of strings.
@@ -70,6 +70,6 @@ class Config:
         patterns = seed.get("sql_paths", ["./seed.sql"])
         if not (isinstance(patterns, list) and all(isinstance(one, str) for one in patterns)):
             raise InvalidConfig("[db.seed] sql_paths of supabase/config.toml must list strings")
-        found = [home / name for one in patterns for name in sorted(glob(one, root_dir=home))]
-        files = [path.resolve() for path in found if path.is_file()]
+        matches = [home / name for one in patterns for name in sorted(glob(one, root_dir=home))]
+        files = [path.resolve() for path in matches if path.is_file()]
         return list(dict.fromkeys(files)) if seed.get("enabled", True) else []

@@ -1,4 +1,4 @@
-"""Addresses and keys of a stack, by the names that tools read."""
+"""URLs and keys of a stack, under the names that tools read."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from supabase_local.ports import LOOPBACK
 
 PREFERRED_GATEWAY = 54321
 PREFERRED_POSTGRES = 54322
-#: The names that Supabase's guides have for some of them.
+#: Aliases of some names in Supabase's guides.
 OTHER_NAMES = {
     "SUPABASE_URL": "NEXT_PUBLIC_SUPABASE_URL",
     "SUPABASE_SECRET_KEY": "SUPABASE_SERVICE_ROLE_KEY",
 }
-#: Of the launcher's environment, what its children always get.
+#: Variables that child processes always inherit from the launcher.
 PASSED = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "USER", "TZ", "XDG_CACHE_HOME"}
     | {"LOG_LEVEL", "DATA_API_STRICT", "NODE_COMPILE_CACHE", "PYTHONPATH"}
@@ -21,7 +21,7 @@ PASSED = frozenset(
 
 
 def addresses(gateway_port: int, database_url: str) -> dict[str, str]:
-    """Return the addresses of a stack of one's own."""
+    """Return the URLs of a local stack."""
     gateway = f"{LOOPBACK}:{gateway_port}"
     return {
         "SUPABASE_URL": f"http://{gateway}",
@@ -31,7 +31,7 @@ def addresses(gateway_port: int, database_url: str) -> dict[str, str]:
 
 
 def with_other_names(values: Mapping[str, str]) -> dict[str, str]:
-    """Add what is known by another name as well."""
+    """Add the aliases of the names."""
     others = {other: values[name] for name, other in OTHER_NAMES.items() if name in values}
     return {**values, **others}
 
@@ -39,8 +39,8 @@ def with_other_names(values: Mapping[str, str]) -> dict[str, str]:
 def for_children(values: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
     """Build the environment of the stack's processes.
 
-    Of the launcher's environment only what a process needs to run at all is passed on, so that
-    a developer's real Supabase account is never reached from here.
+    Only variables that a process needs to run are inherited, so that no process reaches a
+    developer's real Supabase account.
     """
     passed = {name: value for name, value in inherited.items() if name in PASSED}
     return {**values, **passed, "PYTHONUNBUFFERED": "1"}

@@ -1,7 +1,7 @@
-"""The extensions that the embedded server offers: those of its packages, and stand-ins in SQL.
+"""The extensions of the embedded server: those of its packages, and replacements in SQL.
 
-A hosted project's owner, no superuser, creates them all, so each has a control file here that
-trusts the owner. What neither has is passed over by `migrations`.
+The project's owner is not a superuser but may create all of them, because each gets a control file
+here that trusts the owner. `migrations` ignores other extensions.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from functools import cache
 from pathlib import Path
 
 STAND_INS = Path(__file__).with_name("hosted") / "extensions"
-#: Those whose objects lie in one schema, whatever the statement says.
+#: Extensions whose objects are in a fixed schema, regardless of the statement.
 _SCHEMAS = {"supabase_vault": "vault", "pgmq": "pgmq"}
-#: What a stand-in calls of another.
+#: Extensions that a replacement needs.
 _REQUIRES = {"pgjwt": "pgcrypto"}
 
 
 def write_extensions(folder: Path, system: Path) -> None:
-    """Make the control files and scripts in `folder`, which `extension_control_path` names.
+    """Write the control files and scripts below `folder`, for `extension_control_path`.
 
     Args:
-        folder: Its subfolder `extension` gets them.
-        system: The folder of the packages' own control files.
+        folder: The files are written to its subfolder `extension`.
+        system: Folder of the packages' control files.
     """
     target = folder / "extension"
     target.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def write_extensions(folder: Path, system: Path) -> None:
 
 @cache
 def _pi() -> str:
-    """The fraction of pi in words of 32 bits, by Gauss and Legendre: what Blowfish begins with."""
+    """Compute the fraction of pi in words of 32 bits, the initial state of Blowfish."""
     words, spare = 18 + 4 * 256, 64
     bits = 32 * words + spare
     a, b, t, n = 1 << bits, math.isqrt(1 << 2 * bits - 1), 1 << bits - 2, 0

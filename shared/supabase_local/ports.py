@@ -1,6 +1,6 @@
-"""TCP ports on loopback, reserved so that two stacks starting at once never choose the same one.
+"""TCP ports on loopback, reserved so that two starting stacks never choose the same port.
 
-A reservation is a locked file; it ends with the process, however that dies.
+A reservation is a locked file, which the system unlocks when the process ends.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from itertools import chain
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
-# below Linux's ephemeral range, whose numbers outgoing connections may hold at any moment
+# Below Linux's ephemeral range, whose ports may be in use by outgoing connections.
 RANGE = range(20_000, 32_000)
 
-_held: dict[int, int] = {}  # port to the descriptor that holds its lock
+_held: dict[int, int] = {}  # locked file descriptors by port
 
 
 def is_free(port: int) -> bool:
-    """Return whether a server could bind `port` on loopback right now."""
+    """Return whether a server could bind `port` on loopback now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # a port in TIME_WAIT after a restart is free for a listener, as for uvicorn and Node
+        # A listener may bind a port in TIME_WAIT, as uvicorn and Node do.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -33,7 +33,7 @@ def is_free(port: int) -> bool:
 
 
 def reserve_port(preferred: int | None = None) -> int:
-    """Reserve `preferred` when no one has it, else any free port, until this process ends."""
+    """Reserve `preferred` if it is free, or another free port, until this process ends."""
     if preferred is not None and _reserve(preferred):
         return preferred
     first = random.SystemRandom().randrange(len(RANGE))

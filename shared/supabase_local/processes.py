@@ -1,6 +1,6 @@
-"""Child processes that never outlive their launcher, and what the launcher knows of them.
+"""Child processes that never outlive their launcher.
 
-Linux ends a child by PR_SET_PDEATHSIG when its launcher dies.
+On Linux a child is signalled by PR_SET_PDEATHSIG when its launcher dies.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(end_by: signal.Signals = signal.SIGTERM) -> Callable[[], None] | None:
-    """Build the hook that asks Linux to signal the caller when its parent's thread ends.
+    """Create the hook that asks Linux to signal the child when its parent's thread ends.
 
-    Start children from the main thread: the kernel watches the thread, not the process.
+    Children must be started from the main thread, because the kernel watches the thread.
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -31,7 +31,8 @@ def die_with_parent(end_by: signal.Signals = signal.SIGTERM) -> Callable[[], Non
 
     def ask() -> None:
         prctl(_PR_SET_PDEATHSIG, int(end_by), 0, 0, 0)
-        if os.getpid() != launcher and os.getppid() != launcher:  # died between fork and prctl
+        # the launcher died between fork and prctl
+        if os.getpid() != launcher and os.getppid() != launcher:
             os.kill(os.getpid(), end_by)
 
     return ask
@@ -47,7 +48,7 @@ def spawn(
     end_by: signal.Signals = signal.SIGTERM,
     output: int | None = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
-    """Start a child in a group of its own, so that a Ctrl-C reaches the launcher alone."""
+    """Start a child in a separate process group, so that only the launcher gets a Ctrl-C."""
     return subprocess.Popen(
         [os.fspath(part) for part in command],
         env=None if env is None else dict(env),
@@ -66,7 +67,7 @@ def spawn(
 def stop(
     process: subprocess.Popen[bytes], *, by: signal.Signals = signal.SIGTERM, seconds: float = 5.0
 ) -> None:
-    """End a child and its whole group: politely, then by force."""
+    """End a child with the signal `by`, then kill the rest of its process group."""
     if process.poll() is None:
         process.send_signal(by)
         try:
@@ -78,8 +79,8 @@ def stop(
 
 
 def end_group(group: int) -> None:
-    """Kill what is left of a group whose leader has ended and was waited for."""
-    if psutil.pid_exists(group):  # its number is another process's by now
+    """Kill the rest of a group whose leader has ended."""
+    if psutil.pid_exists(group):  # the number belongs to another process now
         return
     try:
         os.killpg(group, signal.SIGKILL)
@@ -88,6 +89,6 @@ def end_group(group: int) -> None:
 
 
 def send_signal(process: psutil.Process, by: signal.Signals) -> None:
-    """Signal a process, which may have ended since it was found."""
+    """Send a signal to a process, which may have ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.send_signal(by)

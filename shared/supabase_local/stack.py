@@ -1,6 +1,6 @@
-"""A stack as one object: started in parallel, watched, restarted visibly, stopped to the last.
+"""A stack of processes, which is started in parallel, watched, restarted and stopped.
 
-`parts` describes its processes; `migrations` brings what they serve up to date.
+`parts` describes the processes. `migrations` updates their database.
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ from supabase_local.state import StateFolder
 
 MAX_RESTARTS, WITHIN_SECONDS = 5, 60.0
 READY_SECONDS = 90.0
-#: Between two looks at what runs and at the migrations: ten a second cost more than an API.
+#: Interval of checks of the processes and the migrations. Ten per second would cost more CPU than
+#: an API.
 POLL_SECONDS = 0.4
 
 
 class StackFailed(Exception):
-    """The stack cannot come up, or cannot stay up; the message says which part and why."""
+    """The stack could not start or keep running. The message names the part and the reason."""
 
 
 class Stack:
-    """Every process of a stack over the project in a folder.
+    """Every process of a stack for the project in a folder.
 
-    A product with a stack of its own overrides `migrations`, `apply`, `before_seeds` and `seeds`.
+    Subclasses override `migrations`, `apply`, `before_seeds` and `seeds`.
 
     Args:
-        state: The folder it lives in; the caller holds its lock.
-        say: Called with sentences for a person.
+        state: Folder of the stack, locked by the caller.
+        say: Called with messages for a person.
         root: The project's folder.
-        values: Written to the env file.
-        environment: Of every part.
-        parts: In the order in which they start.
-        postgres: The database; None if the parts use another Supabase.
+        values: Content of the env file.
+        environment: Environment of every part.
+        parts: The parts in the order in which they start.
+        postgres: The database, or None if the parts use another Supabase.
     """
 
     def __init__(
@@ -79,24 +80,24 @@ class Stack:
         )
 
     def migrations(self) -> list[Path]:
-        """List the project's migrations, in the order of applying."""
+        """List the project's migrations, in the order in which they apply."""
         return migrations.migrations_in(self.root / "supabase" / "migrations")
 
     def apply(self, owner: str) -> list[Path]:
-        """Apply the pending migrations as the owner at this address, and return them."""
+        """Apply the pending migrations as the owner in this URL, and return them."""
         return migrations.apply_migrations(owner, self.migrations())
 
     def before_seeds(self, url: str) -> None:
-        """Bring what seeds refer to, as the superuser at `url`; nothing here."""
+        """Create data that seeds refer to, as the superuser in `url`. Does nothing here."""
 
     def seeds(self) -> list[Path]:
         """List the project's seeds, in the order in which they run."""
         return self.config.seeds()
 
     async def start(self) -> None:
-        """Start everything; StackFailed if a part ends or does not respond to a real request."""
+        """Start everything. Raises StackFailed if a part ends or does not respond."""
         self.state.write_env(self.values)
-        # these wait for the database by themselves, and load longer than it takes to start
+        # These parts wait for the database themselves, and load slower than it starts.
         for part in self._parts.values():
             if not part.needs_database:
                 self._spawn(part)
@@ -110,7 +111,10 @@ class Stack:
         self.state.ready_file.write_text(f"{os.getpid()}\n")
 
     async def watch(self) -> None:
-        """Restart parts that die until `stop`, and say so; StackFailed if they die too fast."""
+        """Restart parts that die, with a message, until `stop`.
+
+        Raises StackFailed after too many deaths.
+        """
         self._files = self._found_files()
         while not self._stopping:
             await self._apply_new_files()
@@ -120,7 +124,7 @@ class Stack:
             await asyncio.sleep(POLL_SECONDS)
 
     async def stop(self) -> None:
-        """Stop every child: first the parts that use the database, Postgres last."""
+        """Stop every child, first the parts that use the database and Postgres last."""
         self._stopping = True
         self.state.ready_file.unlink(missing_ok=True)
         for needs_database in (True, False):
@@ -136,17 +140,17 @@ class Stack:
         await self._logs.drain()
 
     def _found_files(self) -> dict[Path, int]:
-        """Return the migrations by the time of their change."""
+        """Return the migrations with their modification times."""
         return {path: path.stat().st_mtime_ns for path in self.migrations() if path.exists()}
 
     async def _apply_new_files(self) -> None:
-        """Apply what was written since; a file that fails is retried once it has changed."""
-        if self.postgres is None or (found := self._found_files()) == self._files:
+        """Apply new migrations. A file that failed is retried after it was changed."""
+        if self.postgres is None or (files := self._found_files()) == self._files:
             return
-        self._files = found
+        self._files = files
         owner = migrations.as_user(self.postgres.url(), "postgres")
         try:
-            applied = await asyncio.to_thread(migrations.apply_migrations, owner, list(found))
+            applied = await asyncio.to_thread(migrations.apply_migrations, owner, list(files))
         except migrations.MigrationFailed as failed:
             self.say(f"[bold red]a migration was not applied[/]: {escape(str(failed))}")
         else:
@@ -156,7 +160,7 @@ class Stack:
     async def _start_postgres(self, server: Postgres) -> None:
         started = time.monotonic()
         if server.is_fresh:
-            self.say("Postgres: making a new database cluster")
+            self.say("Postgres: creating a database cluster")
             await asyncio.to_thread(server.initialise)
         await asyncio.to_thread(server.end_leftovers)
         self._launch_postgres(server)
@@ -164,7 +168,7 @@ class Stack:
         self.say(f"Postgres on port {server.port} ({time.monotonic() - started:.1f} s)")
 
     def _launch_postgres(self, server: Postgres) -> None:
-        server.launch()  # here and not in a thread: the kernel ends it with the thread
+        server.launch()  # not in a thread, because the kernel ends the child with its thread
         assert server.process is not None
         self._processes["postgres"] = server.process
 
@@ -198,7 +202,7 @@ class Stack:
                     await asyncio.sleep(0.15)
         except TimeoutError as late:
             raise StackFailed(
-                f"{part.name} did not become ready within {READY_SECONDS:.0f} s; "
+                f"{part.name} did not become ready within {READY_SECONDS:.0f} s, "
                 f"{self._logs.last_lines(part.name)}"
             ) from late
 
@@ -207,18 +211,18 @@ class Stack:
             process = self._processes.get(name)
             if process is not None and process.poll() is not None:
                 raise StackFailed(
-                    f"{name} {describe_end(process.returncode)} while the stack was starting; "
+                    f"{name} {describe_end(process.returncode)} while the stack was starting, "
                     f"{self._logs.last_lines(name)}"
                 )
 
     async def _restart(self, name: str, process: subprocess.Popen[bytes]) -> None:
-        self.say(f"[bold red]{name} {describe_end(process.returncode)}[/]; starting it again")
+        self.say(f"[bold red]{name} {describe_end(process.returncode)}[/], restarting")
         now = time.monotonic()
         deaths = self._deaths[name]
         if len(deaths) == MAX_RESTARTS and now - deaths[0] < WITHIN_SECONDS:
             raise StackFailed(
                 f"{name} ended {MAX_RESTARTS + 1} times within {WITHIN_SECONDS:.0f} s, so the "
-                f"stack stops; {self._logs.last_lines(name)}"
+                f"stack stops, {self._logs.last_lines(name)}"
             )
         deaths.append(now)
         if name == "postgres":
@@ -235,7 +239,7 @@ class Stack:
 
 
 def describe_end(code: int | None) -> str:
-    """Say how a child ended."""
+    """Describe how a child ended."""
     if code is not None and code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     return f"ended with code {code}"

@@ -1,6 +1,6 @@
-"""What a stack keeps between runs: `.local/` with its lock, secrets and env file.
+"""State of a stack between runs in `.local/`: the lock, secrets and env file.
 
-Losing the folder loses the local data and nothing else.
+Deleting the folder loses only local data.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 
 
 class AlreadyRunning(Exception):
-    """Another launcher holds this folder."""
+    """Another launcher has locked this folder."""
 
 
 class StateFolder:
-    """The folder of one stack; everything in it is for its owner's eyes only."""
+    """The folder of one stack. Only its owner may read its files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,16 +31,16 @@ class StateFolder:
 
     @property
     def env_file(self) -> Path:
-        """The dotenv file that tools read."""
+        """The dotenv file for tools."""
         return self.path / "env"
 
     @property
     def ready_file(self) -> Path:
-        """Hold the launcher's pid while every part answers; after a kill -9 it is stale."""
+        """File with the launcher's pid while every part responds. Stale after a kill -9."""
         return self.path / "ready"
 
     def lock(self) -> None:
-        """Become the only launcher here until this process ends; or AlreadyRunning."""
+        """Lock the folder until this process ends. Raises AlreadyRunning."""
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,37 +49,37 @@ class StateFolder:
             os.close(lock)
             raise AlreadyRunning(
                 f"A stack is already running in {self.path} (process {holder}). Stop it first, or "
-                f"use it: its addresses are in {self.env_file}."
+                f"use it with the URLs in {self.env_file}."
             ) from held
-        self.ready_file.unlink(missing_ok=True)  # of a launcher that was killed
+        self.ready_file.unlink(missing_ok=True)  # left by a launcher that was killed
         os.truncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
         self._lock = lock
 
     def secrets(self) -> Mapping[str, str]:
-        """Read the keys of this stack; made on the first run, so that tokens survive a restart."""
+        """Read the keys of this stack. They are created once, so that tokens survive a restart."""
         path = self.path / "secrets.json"
         if path.exists():
             stored: dict[str, str] = json.loads(path.read_text())
             return stored
-        made = {
+        keys = {
             "SUPABASE_PUBLISHABLE_KEY": f"sb_publishable_{secrets.token_urlsafe(18)}",
             "SUPABASE_SECRET_KEY": f"sb_secret_{secrets.token_urlsafe(24)}",
             "SUPABASE_JWT_SECRET": secrets.token_urlsafe(36),
         }
-        write_private(path, json.dumps(made, indent=2))
-        return made
+        write_private(path, json.dumps(keys, indent=2))
+        return keys
 
     def write_env(self, values: Mapping[str, str]) -> None:
-        """Write the dotenv file in one step, so that no reader sees half of it."""
-        # for `. .local/env` too: a project's path may have spaces
+        """Write the dotenv file atomically."""
+        # Quoted for `. .local/env`, because a path may contain spaces.
         lines = [f"{name}={value and shlex.quote(value)}" for name, value in values.items()]
         head = "# Written at every start.\n"
         write_private(self.env_file, head + "\n".join(lines) + "\n")
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, replacing it in one step."""
+    """Write a file that only its owner may read, atomically."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -1,7 +1,7 @@
-"""Cuts SQL files into statements the way Postgres reads them.
+"""Splits SQL files into statements as Postgres does.
 
-Strings, quoted names, dollar quotes, nested comments, parentheses and `begin atomic` bodies hold
-semicolons that end nothing.
+Semicolons in strings, quoted names, dollar quotes, nested comments, parentheses and `begin atomic`
+bodies do not end a statement.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _TOKEN = re.compile(
 
 
 def split_statements(sql: str) -> list[str]:
-    """Return the statements of `sql` in order, without their semicolon, comments kept.
+    """Return the statements of `sql` in order, without semicolons but with comments.
 
-    What holds nothing but comments is omitted.
+    Statements that contain only comments are omitted.
     """
     return [text for text in _pieces(sql) if text]
 
 
 def _pieces(sql: str) -> Iterator[str]:
     start = position = 0
-    depth = 0  # parentheses, and `begin atomic` or `case` bodies that `end` closes
+    depth = 0  # of parentheses, and of `begin atomic` and `case` bodies, which `end` closes
     bodies = 0
     has_code = False
     while (match := _TOKEN.search(sql, position)) is not None:

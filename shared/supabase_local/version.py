@@ -1,3 +1,3 @@
-"""The version of the distribution, which the one of minutehand pins."""
+"""The version of the distribution, which minutehand pins."""
 
 VERSION = "0.1.0"

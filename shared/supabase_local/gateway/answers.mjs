@@ -1,10 +1,10 @@
-// The answer to a request, of the one row that its statement gave.
+// Responses, built from the one row that a statement returns.
 
 import { Refusal } from "./errors.mjs";
 import { contentTypeOf } from "./media.mjs";
 import { appliedPreferences } from "./preferences.mjs";
 
-// `found` is the statement's row; `chosen` the function of a call, `table` what else is asked.
+// `found` is the statement's row, `chosen` the called function, `table` any other resource.
 export function answerOf(asked, { media, chosen, table }, found) {
   const answer = { ...FORMS[asked.kind](asked, found, { chosen, table }) };
   const headers = new Headers(answer.headers);
@@ -92,7 +92,7 @@ function locationOf(name, pairs) {
   return `/${name}?${each.join("&")}`;
 }
 
-// What a function has said of the answer.
+// Apply status and headers that a function has set.
 // https://docs.postgrest.org/en/v14/references/transactions.html
 function overridden(headers, found) {
   const made = (found.headers === null ? [] : headersOf(found.headers)).map(([name]) => name);

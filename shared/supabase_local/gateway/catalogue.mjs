@@ -1,5 +1,5 @@
-// What the exposed schemas hold, as PostgREST's schema cache has it: tables with their columns and
-// keys, functions with their parameters and settings, roles with what is set for them.
+// The exposed schemas as in PostgREST's schema cache: tables with columns and keys, functions with
+// parameters and settings, roles with their settings.
 
 import { relationshipsOf } from "./relationships.mjs";
 
@@ -77,7 +77,7 @@ const ROLES = `
   ) as settings
   from pg_catalog.pg_roles as r`;
 
-// what a project sets for PostgREST in its database, as `alter role authenticator set pgrst.…`
+// Settings for PostgREST in the database, from `alter role authenticator set pgrst.…`.
 const CONFIG = `
   select distinct on (1) split_part(of, '=', 1) as name, substr(of, strpos(of, '=') + 1) as value
   from pg_catalog.pg_db_role_setting as s
@@ -87,9 +87,9 @@ const CONFIG = `
       select d.oid from pg_catalog.pg_database as d where d.datname = current_database()))
     and of like 'pgrst.%'
   order by 1, s.setdatabase desc`;
-const MAX_ROWS = 1000; // of a hosted project that has set nothing else
+const MAX_ROWS = 1000; // default of a hosted project
 
-// of a function, what PostgREST applies before the call (`db-hoisted-tx-settings`)
+// Settings of a function that PostgREST applies before the call (`db-hoisted-tx-settings`).
 const HOISTED =
   /^(statement_timeout|plan_filter\.statement_cost_limit|default_transaction_isolation)=/;
 const UNNAMED = ["bytea", "json", "jsonb", "text", "xml"];
@@ -98,7 +98,7 @@ export const keyOf = ({ schema, name }) => `${schema}.${name}`;
 
 export async function readCatalogue(driver, { schemas }) {
   const read = await driver.begin("read only", async (tx) => {
-    // types are named with their schema, whatever the caller's path
+    // With an empty path, type names include their schema.
     await tx.unsafe("set local search_path = ''");
     return Promise.all([
       tx.unsafe(TABLES, [schemas]),
@@ -145,8 +145,8 @@ function isCallable({ params }) {
   return unnamed.length === 0 || (unnamed.length === 1 && UNNAMED.includes(params[0].type));
 }
 
-// The roles a request may take, each with its settings; null for those it may not. What is set for
-// authenticator, who signs in, holds where a role has no setting of its own.
+// The roles that a request may take, with their settings, or null for other roles. Settings of
+// authenticator, the role that signs in, are defaults.
 function rolesOf(rows) {
   const inherited = rows.find(({ role }) => role === "authenticator")?.settings ?? {};
   return new Map(

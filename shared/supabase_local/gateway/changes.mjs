@@ -1,4 +1,4 @@
-// What a request writes: its statement, and which columns it gives back.
+// Statements that write, and the columns that they return.
 
 import { Refusal } from "./errors.mjs";
 import { resolved } from "./plan.mjs";
@@ -24,9 +24,9 @@ export function changeOf(asked, table, plan, catalogue) {
   return insertStatement({ ...given, columns, conflict, conditions: [] });
 }
 
-// A hosted project's Data API loads the library safeupdate: no change without a condition.
+// Require a condition, as the library safeupdate does in a hosted project's Data API.
 function guarded(verb, given) {
-  const changes = given.columns?.length !== 0; // without columns no row is changed
+  const changes = given.columns?.length !== 0; // a change without columns changes no row
   if (given.conditions.length > 0 || !changes) return given;
   const message = `${verb} requires a WHERE clause`;
   throw new Refusal(400, { code: "21000", message });
@@ -39,7 +39,7 @@ function columnOf(table, name) {
   throw new Refusal(400, { code: "PGRST204", message });
 }
 
-// A row with the key that the address names.
+// Upsert the row with the key in the URL.
 function upsertOf(given, { query }, logic) {
   const { key } = given.table;
   const isOfKey =
@@ -55,7 +55,7 @@ function upsertOf(given, { query }, logic) {
   return insertStatement({ ...given, conflict, defaults: false });
 }
 
-// What is selected of a change, or joins what is embedded, and the key, for `Location`.
+// The columns that are selected or join embedded resources, and the key for `Location`.
 function neededOf({ select, children }, key) {
   const names = select.map(({ field }) => field.name);
   if (names.includes("*")) return ["*"];
@@ -66,7 +66,8 @@ function neededOf({ select, children }, key) {
   return [...new Set([...names, ...joined, ...key])].sort();
 }
 
-// Of the rows of a call what is selected, joins or is filtered by; what only orders them is not.
+// The columns of a call's rows that are selected, filtered or used in joins. Columns for ordering
+// are not needed.
 export function neededOfCall(plan) {
   const names = neededOf(plan, []);
   if (names.length === 0 || names[0] === "*") return names;

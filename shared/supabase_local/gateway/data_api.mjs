@@ -1,5 +1,5 @@
-// Data API and Auth over the stack's Postgres: the Data API is ours, Auth is @supabase/lite's. One
-// instance serves one life of the database.
+// Data API and Auth on the stack's Postgres. The Data API is ours, Auth is @supabase/lite's.
+// An instance is used until the database restarts.
 
 import postgres from "postgres";
 import { App, ConsoleEmailDriver } from "@supabase/lite";
@@ -26,19 +26,20 @@ import {
   wholeRead,
 } from "./statements.mjs";
 
-// Media types that PostgREST answers with and this server does not.
+// Media types that PostgREST supports and this server does not.
 const LEFT_OUT = ["csv", "geojson", "plan"];
 const PREPARED = { prepare: true };
 const asIs = (value) => value;
 const OPTIONS = {
   connect_timeout: 5,
-  backoff: (retries) => Math.min(0.02 * 2 ** retries, 0.5), // a server back is found soon
+  // short, so that a restarted server is found soon
+  backoff: (retries) => Math.min(0.02 * 2 ** retries, 0.5),
   onnotice: () => {},
   connection: { application_name: "data_api", client_min_messages: "warning" },
 };
-// a connection is closed when no one needed it for 30 s, or after 30 minutes, as PostgREST's are
+// Idle connections are closed after 30 s, all after 30 minutes, as in PostgREST.
 const KEPT = { max: SIZE, idle_timeout: 30, max_lifetime: 1800 };
-// values are texts, and go as they are; so do the answers, which Postgres has written
+// Parameters and results are text, because Postgres serializes them.
 const TEXTS = {
   boolean: { to: 16, from: [16], serialize: asIs, parse: asIs },
   date: { to: 1184, from: [1082, 1114, 1184], serialize: asIs, parse: asIs },
@@ -63,12 +64,13 @@ export async function openDataApi() {
         : app.fetch(request);
     return { fetch, close };
   } catch (error) {
-    close(0).catch(() => {}); // another one is opened
+    close(0).catch(() => {}); // another instance is opened
     throw error;
   }
 }
 
-// Whether Postgres knows a time zone: read once, when one is first asked for, since it is slow.
+// Check whether Postgres knows a time zone. The list is read once, on first use, because the query
+// is slow.
 function zonesOf(driver) {
   let names;
   return async (zone) => {
@@ -78,7 +80,8 @@ function zonesOf(driver) {
 }
 
 async function authOver(connection) {
-  // lite would grant everything on every schema with RLS to anon, authenticated and service_role
+  // @supabase/lite would grant all rights on schemas with RLS to anon, authenticated and
+  // service_role.
   connection.ensureRlsContext = async () => true;
   const app = new App({
     connection,
@@ -167,7 +170,7 @@ function callOf(asked, place) {
   return [{ media, chosen }, () => answered({ asked, statement, mode, media, chosen }, place)];
 }
 
-// The form of the answer: the first that is known of those asked for.
+// Choose the first supported media type in order of preference.
 function negotiated(accepted) {
   for (const media of accepted) {
     if (["json", "any"].includes(media.kind)) return { kind: "json" };
@@ -179,7 +182,7 @@ function negotiated(accepted) {
   throw new Refusal(406, { code: "PGRST107", message });
 }
 
-// How rows are counted, and whether the planner is asked.
+// Choose how rows are counted, exactly or by the planner's estimate.
 function countOf({ prefers: { count }, kind }, plan, { maxRows }) {
   if (!count) return {};
   const all = countStatement(plan);
@@ -193,7 +196,7 @@ function countOf({ prefers: { count }, kind }, plan, { maxRows }) {
 
 function answered({ asked, statement, mode, media, chosen, explained }, { driver, catalogue }) {
   const enter = entrance(asked, catalogue.roles, chosen?.settings ?? {});
-  // what a project has asked of every request, as `pgrst.db_pre_request`
+  // function that the project runs before every request (`pgrst.db_pre_request`)
   const first = catalogue.preRequest ? [sql`select ${qualified(catalogue.preRequest)}()`] : [];
   return withConnection(() =>
     driver.begin(`${enter.isolation} ${mode}`, async (tx) => {
@@ -226,7 +229,7 @@ function totalOf({ prefers: { count } }, { total }, planned, { maxRows }) {
   return total > maxRows ? Math.max(total, planned) : total;
 }
 
-// What a change or a call may not have done is undone.
+// Roll back a change or a call that violates a preference or returns too many rows.
 function check({ kind, prefers }, media, { rows }) {
   if (kind === "upsert" && rows !== 1) {
     const message = "Payload values do not match URL in primary key column(s)";
@@ -252,8 +255,8 @@ function check({ kind, prefers }, media, { rows }) {
   }
 }
 
-// Take the caller's role, with what is set for it and for the function, and say to Postgres what it
-// may know of the request.
+// Take the caller's role, with the settings of the role and the function, and set the request's
+// variables in Postgres.
 function entrance(asked, roles, ofFunction) {
   const { claims, method, path, headers, schema, prefers } = asked;
   const { default_transaction_isolation: ofRole, ...ofCaller } = settingsOf(claims.role, roles);
@@ -269,7 +272,7 @@ function entrance(asked, roles, ofFunction) {
     "request.cookies": JSON.stringify(cookiesOf(cookie)),
     ...(prefers.timezone ? { timezone: prefers.timezone } : {}),
     ...hoisted,
-    role: claims.role, // last: the others need no right of the caller
+    role: claims.role, // last, because the other settings need no right of the caller
   };
   const names = Object.keys(values);
   const calls = names.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, true)`);
@@ -291,7 +294,7 @@ const cookiesOf = (header) =>
 function settingsOf(role, roles) {
   const found = roles.get(role);
   if (found) return found;
-  // the pool's own user could assume any role; authenticator's memberships are the limit
+  // The pool's user could take any role, so the memberships of authenticator decide.
   const [code, message] =
     found === null
       ? ["42501", `permission denied to set role "${role}"`]

@@ -1,5 +1,5 @@
-// Follows one database through its deaths: while it is unavailable every call is refused at once,
-// and each return gets a Data API of its own, so that no earlier connection is used again.
+// Follows a database across restarts. While it is unavailable every call fails immediately. After
+// each return there is another Data API, so that no old connection is used.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import postgres from "postgres";
@@ -10,15 +10,16 @@ const RETRY_MS = 200;
 
 export class Database {
   #api = null;
-  #asked = new Set(); // refuses each call under way; one promise for all would keep every answer
-  #schema = 0; // counts the schema changes we were notified of
+  // one rejection per running call, because a shared promise would keep every response
+  #asked = new Set();
+  #schema = 0; // number of notified schema changes
   #reloading = false;
 
   get isUp() {
     return this.#api !== null;
   }
 
-  // Serve one life of the database after the other; never returns.
+  // Serve the database across restarts. Never returns.
   async follow() {
     for (let silent = false; ; silent = true) {
       try {
@@ -33,7 +34,7 @@ export class Database {
 
   async #live() {
     const end = Promise.withResolvers();
-    // an idle connection of its own: its end is how the server's death is noticed
+    // A separate idle connection, whose end shows that the server died.
     const watch = postgres(settings.databaseUrl, {
       max: 1,
       idle_timeout: null,
@@ -61,7 +62,7 @@ export class Database {
     }
   }
 
-  // A Data API whose introspection began after the last schema change we were notified of.
+  // Open a Data API that reads the schema after the last notified change.
   async #open() {
     for (;;) {
       const seen = this.#schema;
@@ -71,12 +72,12 @@ export class Database {
     }
   }
 
-  // A new one takes over: clearing the old one's cache would race with an introspection under way.
+  // Replace the Data API, because clearing its cache could race with a running introspection.
   async #reload() {
     this.#schema += 1;
-    if (this.#reloading || !this.#api) return; // a caller that is opening one checks again
+    if (this.#reloading || !this.#api) return; // the caller that opens a Data API checks again
     this.#reloading = true;
-    // a notification comes only once: tried until it succeeds, or the database is unavailable
+    // A notification is sent only once, so retry until success or the database is unavailable.
     while (this.#api && !(await this.#replace())) await sleep(RETRY_MS);
     this.#reloading = false;
   }
@@ -86,7 +87,8 @@ export class Database {
       const fresh = await this.#open();
       const old = this.#api;
       this.#api = old && fresh;
-      // later: a call that has not reached the database yet would wait for a closed connection
+      // Delayed, because a call that has not yet used the database would wait for a closed
+      // connection.
       setTimeout(() => (old ?? fresh).close(60).catch(() => {}), 2000).unref();
       return true;
     } catch (error) {
@@ -95,7 +97,7 @@ export class Database {
     }
   }
 
-  // Answer a request, or 503 at once when the database is unavailable or goes away meanwhile.
+  // Respond to a request, or with 503 if the database is or becomes unavailable.
   async fetch(request) {
     if (!this.#api) return unavailable("the database is not connected");
     const { promise: refused, reject: refuse } = Promise.withResolvers();
@@ -117,7 +119,7 @@ export class Database {
 class DatabaseAway extends Error {}
 
 function unavailable(details) {
-  // PostgREST's own words for it
+  // PostgREST's error for an unavailable database.
   const body = {
     code: "PGRST001",
     message: "Database client error. Retrying the connection.",

@@ -1,9 +1,10 @@
-// Answers errors as PostgREST does: its status for each SQLSTATE, and the error's own code,
-// message, details and hint.
+// Error responses as in PostgREST: the status for each SQLSTATE, and code, message, details and
+// hint.
 
 const SQLSTATE = /^[0-9A-Z]{5}$/;
 
-// https://docs.postgrest.org/en/v14/references/errors.html#status-codes; longest prefix wins
+// https://docs.postgrest.org/en/v14/references/errors.html#status-codes. The longest prefix
+// applies.
 const CODES = {
   400: "P0001",
   403: "0L 0P 28 42501",
@@ -18,11 +19,11 @@ const STATUS = Object.fromEntries(
     codes.split(" ").map((code) => [code, Number(status)]),
   ),
 );
-// what PostgREST takes for a collision of transactions, and does again, without an end
+// Serialization failures, which PostgREST retries endlessly.
 const REPEATED = ["40001", "40P01"];
 const warned = new Set();
 
-// What PostgREST refuses, before the database or in its words.
+// An error of PostgREST before it uses the database.
 export class Refusal extends Error {
   constructor(status, { code, message, details = null, hint = null }, headers = {}) {
     super(message);
@@ -41,14 +42,15 @@ export class Refusal extends Error {
       headers: {
         "content-type": "application/json; charset=utf-8",
         "proxy-status": `PostgREST; error=${body.code}`,
-        ...(status === 503 ? { "retry-after": "0" } : {}), // said of each, a raised PT503 too
+        // for every 503, including a raised PT503
+        ...(status === 503 ? { "retry-after": "0" } : {}),
         ...headers,
       },
     });
   }
 }
 
-// Refuse by name what PostgREST does and this server does not.
+// Create the error for a feature of PostgREST that this server lacks.
 export const leftOut = (name) =>
   new Refusal(501, {
     code: "PGRST000",
@@ -56,8 +58,8 @@ export const leftOut = (name) =>
     hint: "Use `supabase start`, which runs PostgREST.",
   });
 
-// A database's error as PostgREST answers it to `role`. Anything that is not the database's own
-// word is a connection that broke.
+// Convert a database error to PostgREST's response for `role`.
+// An error that is not from Postgres is a broken connection.
 export function refusalOf(error, role) {
   const { code, message, detail = null, hint = null } = error;
   if (!SQLSTATE.test(code)) {
@@ -93,7 +95,7 @@ function statusOf(code, message, role) {
   return STATUS[code] ?? STATUS[code.slice(0, 2)] ?? 400;
 }
 
-// An answer that a function has raised whole: a JSON object as its message, another as its detail.
+// Read a whole response that a function raised: a JSON object as message, another as detail.
 // https://docs.postgrest.org/en/v14/references/errors.html#raise-errors-with-http-status-codes
 function raised(message, detail) {
   const body = objectOf(message, ({ code, message: words }) => code && words);

@@ -1,4 +1,4 @@
-// The texts of a query's parameters: what is selected, filtered, ordered.
+// Grammar of the query parameters for select, filters and order.
 // https://docs.postgrest.org/en/v14/references/api/tables_views.html
 // https://github.com/PostgREST/postgrest/blob/v14/src/PostgREST/ApiRequest/QueryParams.hs
 
@@ -113,7 +113,7 @@ const field = spaced(
   map(sequence(fieldName, option(jsonPath, [])), ([name, path]) => ({ name, path })),
 );
 
-// What is selected.
+// Grammar of `select`.
 const alias = option(attempt(before(fieldName, before(char(":"), notFollowedBy(char(":"))))));
 const embedParameter = after(
   char("!"),
@@ -175,7 +175,7 @@ const list = before(
   after(spaced(char("(")), separated1(element(false), char(","))),
   spaced(char(")")),
 );
-// in small letters or in capitals
+// in lower or upper case
 const anyCase = (word) =>
   sequence(...[...word].map((one) => either(char(one), char(one.toUpperCase()))));
 const truth = named(
@@ -208,7 +208,7 @@ const condition = (value) =>
   map(sequence(negation, operation(value)), ([not, of]) => ({ not, ...of }));
 const everything = map(many(satisfying(() => true)), joined);
 export const filter = condition(everything);
-// of a function that is called by GET; null for an argument
+// For a function called by GET. Null means an argument.
 export const filterOrArgument = either(filter, pure(null));
 
 const treeFilter = map(
@@ -235,7 +235,7 @@ export const logicTree = either(
   map(branch, ([not, operator, conditions]) => ({ not, operator, conditions })),
 );
 
-// Where a parameter's name leads to, and orders.
+// The path in a parameter's name, and orders.
 export const treePath = map(
   sequence(separated1(fieldName, delimiter), option(jsonPath, [])),
   ([names, path]) => ({ path: names.slice(0, -1), field: { name: names.at(-1), path } }),

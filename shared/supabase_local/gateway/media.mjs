@@ -1,4 +1,4 @@
-// Media types: which are asked for, in which order, and in which form an answer is for each.
+// Media types: parsing of Accept headers, and response formats.
 
 const VENDOR = /^vnd\.pgrst\.(plan|object|array)(?:\+(json|text))?$/;
 const KNOWN = {
@@ -15,7 +15,7 @@ const KNOWN = {
 const NAMES = Object.fromEntries(Object.entries(KNOWN).map(([name, kind]) => [kind, name]));
 const WITHOUT_CHARSET = ["bytes", "other"];
 
-// What an Accept header asks for, the most wanted first, then the most exact.
+// Parse an Accept header, ordered by preference and then by specificity.
 export function acceptedOf(header) {
   const asked = (header ?? "*/*").split(",").map((text) => {
     const [type, ...rest] = text.replaceAll(" ", "").split(";q=");

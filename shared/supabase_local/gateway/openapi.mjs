@@ -1,4 +1,4 @@
-// The description of the schema, as far as a hosted project's clients read it.
+// The OpenAPI description of the schema, as far as clients of hosted projects use it.
 
 import { Refusal } from "./errors.mjs";
 import { nameOf } from "./media.mjs";

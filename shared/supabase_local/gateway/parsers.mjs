@@ -1,13 +1,13 @@
-// Parsers that are put together of parsers, and that fail in the words of Parsec, with which
-// PostgREST reads queries: what was expected at the furthest place, by all ways that were tried.
+// Parser combinators with the errors of Parsec, which PostgREST uses to parse queries. An error
+// lists what was expected at the furthest position on any path.
 // https://hackage.haskell.org/package/parsec/docs/Text-Parsec-Error.html
 //
-// A parser takes an input and a place in it. It answers whether it succeeded (`ok`), with which
-// value, up to which place (`at`), whether it has read anything (`consumed`), and what would have
-// been another way there (`error`): a choice is made only where nothing was read.
+// A parser takes an input and a position. It returns whether it succeeded (`ok`), its value, the
+// next position (`at`), whether it consumed input (`consumed`), and the alternatives at that
+// position (`error`). Alternatives are tried only if no input was consumed.
 
-const UNEXPECTED = 0; // what was found, by a parser of characters
-const SAID = 1; // what was found, by `unexpected`
+const UNEXPECTED = 0; // unexpected character
+const SAID = 1; // message of `unexpected`
 const EXPECTED = 2;
 
 const nothing = (at) => ({ at, messages: [] });
@@ -21,7 +21,7 @@ const done = (value, at, consumed, error = nothing(at)) => ({
   error,
 });
 
-// The error that is further on; those of one place say all that they expected.
+// Return the error that is further in the input, or merge the expectations of both.
 function merged(one, other) {
   if (other.messages.length === 0 && one.messages.length > 0) return one;
   if (one.messages.length === 0 && other.messages.length > 0) return other;
@@ -29,7 +29,7 @@ function merged(one, other) {
   return message(one.at, ...one.messages, ...other.messages);
 }
 
-// As Haskell writes a text, or with other quotes a character.
+// Quote a text as Haskell does, or a character with other quotes.
 function shown(text, quote = '"') {
   const one = (letter) => {
     if (letter === quote || letter === "\\") return `\\${letter}`;
@@ -47,7 +47,7 @@ export const satisfying = (test) => (input, at) => {
   return done(input[at], at + 1, true);
 };
 
-// What a parser that has read nothing expected is called by a name.
+// Name the expectation of a parser that has consumed no input.
 export const named = (name, parser) => (input, at) => {
   const found = parser(input, at);
   if (found.consumed || (found.ok && found.error.messages.length === 0)) return found;
@@ -84,7 +84,7 @@ const then = (parser, next) => (input, at) => {
 
 export const map = (parser, change) => then(parser, (value) => pure(change(value)));
 
-// One after the other; their values as a list.
+// Run parsers one after the other. The value is a list.
 export const sequence = (...parsers) =>
   parsers.reduce(
     (before, parser) => then(before, (values) => map(parser, (value) => [...values, value])),
@@ -102,7 +102,7 @@ export const either = (...parsers) =>
     return { ...second, error: merged(first.error, second.error) };
   });
 
-// Fails as if it had read nothing.
+// Run a parser that fails without having consumed input.
 export const attempt = (parser) => (input, at) => {
   const found = parser(input, at);
   return found.ok ? found : { ...found, consumed: false };
@@ -115,7 +115,7 @@ export const lookAhead = (parser) => (input, at) => {
 
 export const option = (parser, other = null) => either(parser, pure(other));
 
-// As often as it succeeds. What the last of them could have gone on with counts as well.
+// Repeat a parser while it succeeds. The alternatives after its last success are kept.
 export const many = (parser) => (input, at) => repeated(parser, input, at, true);
 const manyAfter = (parser) => (input, at) => repeated(parser, input, at, false);
 
@@ -158,7 +158,7 @@ export class Unreadable extends Error {
   }
 }
 
-// The value of a text; what follows it is read by no one.
+// Parse a text. The rest after the value is ignored.
 export function parse(parser, what, text) {
   const input = [...text];
   const found = parser(input, 0);

@@ -1,15 +1,15 @@
-// What a body gives: its text, which Postgres reads, and the names in it.
+// The body of a request: its text, which Postgres parses, and its names.
 
 import { Refusal, leftOut } from "./errors.mjs";
 import { nameOf } from "./media.mjs";
 
-const EMPTY = "[]"; // what PostgREST takes a body for that is neither an object nor an array
-// a body that is one argument as it comes, by the type of a function's only parameter, unnamed
+const EMPTY = "[]"; // PostgREST's replacement for a body that is neither an object nor an array
+// Types for which the whole body is the value of a function's only, unnamed parameter.
 const RAW = { text: "text", xml: "xml", bytes: "bytea" };
 
 const refused = (message) => new Refusal(400, { code: "PGRST102", message });
 
-// `columns` are those that the query names, if any.
+// `columns` are those in the query, if any.
 export function payloadOf(bytes, media, { isCall, columns }) {
   const { kind } = media;
   if (isCall && RAW[kind])
@@ -45,8 +45,9 @@ function jsonOf(bytes) {
   return { body, keys: keysOf(rows) };
 }
 
-// Half of a surrogate pair is a string in JavaScript alone. Only an escape can write one, and to
-// look at each value of a large body would take six times as long as to read it.
+// JavaScript strings may contain half of a surrogate pair, which Postgres rejects.
+// Only an escape can produce one, so the text is searched. Checking the parsed values of a large
+// body would take six times as long as parsing.
 const HALF = /\\u[dD][89a-fA-F]/;
 
 function refuseHalves(key, value) {

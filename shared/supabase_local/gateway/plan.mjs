@@ -1,15 +1,15 @@
-// What a query reads: a tree of tables, each with its columns, conditions, order and rows, joined
-// to the one above it.
+// Plan of a read: a tree of tables, each with columns, conditions, order and range, joined to its
+// parent.
 
 import { keyOf } from "./catalogue.mjs";
 import { Refusal } from "./errors.mjs";
 import { ALL, bounded } from "./ranges.mjs";
 
-export const SOURCE = "pgrst_source"; // what a call or a change gives back
+export const SOURCE = "pgrst_source"; // alias of the rows that a call or a change returns
 
 const refused = (code, message, more = {}) => new Refusal(400, { code, message, ...more });
 
-// `of` is the table, or what a function returns; `kind` is of the request.
+// `of` is the table, or the result of a function. `kind` is the kind of request.
 export function readPlan(of, { query, range, kind }, catalogue) {
   const isChange = !["read", "call"].includes(kind);
   const root = nodeOf(of, { schema: of.schema, items: query.select, depth: 0 }, catalogue);
@@ -73,7 +73,8 @@ function everyNode(node, change) {
   change(node);
 }
 
-// Change the node that a path leads to. It becomes the first beside its like, as in PostgREST.
+// Apply a change to the node at a path. The node becomes the first among its siblings, as in
+// PostgREST.
 function at(node, [name, ...rest], change) {
   if (name === undefined) return change(node);
   const found = node.children.find((child) => [child.name, child.alias].includes(name));
@@ -88,7 +89,7 @@ function notEmbedded(name) {
   });
 }
 
-// A field with what its table knows of it: a step into what is no JSON begins with its conversion.
+// Add the table's data to a field. A path into a type other than JSON starts with a conversion.
 function known(field, of, catalogue) {
   const column = catalogue.tables.get(keyOf(of))?.columns.get(field.name);
   const isJson = ["json", "jsonb"].includes(column?.nominal);
@@ -103,11 +104,11 @@ export function resolved(condition, node, catalogue) {
   return { ...condition, field: known(condition.field, node.from, catalogue) };
 }
 
-// The name of an order's column is looked up where the whole query is of.
+// Names of columns in an order are resolved in the root table.
 const ordered = (term, of, catalogue) =>
   term.relation ? { ...term } : { ...term, field: known(term.field, of, catalogue) };
 
-// Join every node to the one above it.
+// Join every node to its parent.
 function related(node, schema, catalogue) {
   for (const child of node.children) {
     const origin = node.depth === 0 ? (node.alias_ ?? node.from.name) : node.from.name;
@@ -209,7 +210,7 @@ function described({ kind, name, from, to, columns, junction }) {
   return { cardinality: kind, embedding: `${from.name} with ${to.name}`, relationship };
 }
 
-// A step into JSON is named after its last key.
+// A JSON path without alias is named after its last key.
 function withAliases(node) {
   node.select = node.select.map((one) => {
     const { name, path } = one.field;
@@ -235,7 +236,7 @@ function orderedByParents(node) {
   }
 }
 
-// `embedded=is.null` asks whether anything was found there.
+// `embedded=is.null` tests whether the embedded resource is empty.
 function withoutNullEmbeds(node) {
   const replaced = (condition) => {
     if (condition.conditions)
@@ -250,7 +251,7 @@ function withoutNullEmbeds(node) {
 
 const isBare = (node) => node.select.length === 0 && node.children.every(isBare);
 
-// The embedded resources of a node, as objects or lists under their names.
+// Add the embedded resources of a node, as objects or lists.
 function withShown(node) {
   node.shown = node.children.map((child) => ({
     child,

@@ -1,5 +1,5 @@
-// The connections of PostgREST's pool, by its defaults, which the Supabase CLI and small projects
-// have: every caller takes the next one, and is refused when none was free for ten seconds.
+// PostgREST's connection pool with its defaults, which the Supabase CLI and small projects use. A
+// request waits at most ten seconds for a connection.
 // https://docs.postgrest.org/en/v14/references/connection_pool.html
 
 import { Refusal } from "./errors.mjs";
@@ -9,22 +9,22 @@ export const SIZE = settings.isStrict ? 10 : 16;
 const ACQUISITION_MS = 10_000;
 
 let inUse = 0;
-const waiting = []; // each lets one caller in
+const waiting = []; // callbacks of waiting requests
 
-// Do `work` once a connection is free for it.
+// Run `work` when a connection is free.
 export async function withConnection(work) {
   if (inUse < SIZE) inUse += 1;
   else if (!(await freed())) throw late();
   try {
     return await work();
   } finally {
-    const next = waiting.shift(); // in this one's place
+    const next = waiting.shift(); // keeps the connection counted as used
     if (next) next();
     else inUse -= 1;
   }
 }
 
-// Whether a connection became free in time.
+// Wait for a connection. Resolves to whether it was free in time.
 function freed() {
   return new Promise((settle) => {
     const begin = () => {

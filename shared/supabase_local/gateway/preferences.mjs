@@ -1,4 +1,4 @@
-// The Prefer header, and what of it is said to be applied.
+// The Prefer header, and the preferences that a response reports as applied.
 
 import { Refusal } from "./errors.mjs";
 
@@ -13,8 +13,8 @@ const KNOWN = {
 const ACCEPTED = Object.entries(KNOWN).flatMap(([name, values]) =>
   values.map((value) => `${name}=${value}`),
 );
-// in PostgREST's order; which answers say that they applied it. `tx` is never applied: a hosted
-// project does not let a caller roll back (`db-tx-end`).
+// In PostgREST's order, with the responses that report each. `tx` never applies, because hosted
+// projects do not let a caller roll back (`db-tx-end`).
 const SAID = {
   resolution: ["insert"],
   missing: ["insert", "update"],
@@ -24,7 +24,7 @@ const SAID = {
   timezone: null,
 };
 
-// The first known value of each preference. `isZone` says whether Postgres knows a time zone.
+// Return the first known value of each preference. `isZone` checks a time zone in Postgres.
 export async function preferencesOf(header, isZone) {
   const given = header ? header.split(",").map((one) => one.trim()) : [];
   const valueOf = (name) => given.find((one) => one.startsWith(`${name}=`))?.slice(name.length + 1);
@@ -44,7 +44,7 @@ export async function preferencesOf(header, isZone) {
   return { ...prefers, unknown: given.filter((one) => !isKnown(one)) };
 }
 
-// Refuse what is not known where that is asked for.
+// Reject unknown preferences if `handling=strict`.
 export function checkPreferences({ handling, unknown }) {
   if (handling !== "strict" || unknown.length === 0) return;
   throw new Refusal(400, {

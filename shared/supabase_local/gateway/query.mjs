@@ -1,4 +1,4 @@
-// The query of an address, read as a whole: what it selects, filters, orders, and which rows.
+// Parses the query string: select, filters, order and range.
 
 import { Refusal, leftOut } from "./errors.mjs";
 import * as grammar from "./grammar.mjs";
@@ -10,7 +10,7 @@ const AGGREGATE = /\.(sum|avg|count|max|min)\(\)|(^|[,(:])\s*count\(\)/;
 const NAMES = ["select", "columns", "on_conflict", "apikey"];
 const ENDINGS = ["order", "limit", "offset", "and", "or"];
 
-// `isCall`: by GET, where what is no filter is an argument.
+// `isCall` is for a call by GET, where parameters that are not filters are arguments.
 export function readQuery(search, isCall) {
   try {
     return read(parametersOf(search), isCall);
@@ -21,7 +21,7 @@ export function readQuery(search, isCall) {
   }
 }
 
-// Each `%41` its byte, and all else as it is.
+// Decode each `%41` to a byte and keep everything else.
 export function decoded(text) {
   const bytes = Buffer.from(text).toString("latin1");
   const plain = bytes.replace(/%([0-9a-f]{2})/gi, (_, hex) =>
@@ -30,7 +30,7 @@ export function decoded(text) {
   return Buffer.from(plain, "latin1").toString();
 }
 
-// Pairs of a name and a value, null where there is no `=`.
+// Split into pairs of a name and a value, null without `=`.
 function parametersOf(search) {
   const plain = (text) => decoded(text.replaceAll("+", " "));
   return search
@@ -59,7 +59,7 @@ function read(all, isCall) {
   const selected = first("select") ?? "*";
   if (SPREAD.test(selected)) throw leftOut("spreading (`...`)");
   if (AGGREGATE.test(selected)) {
-    // `db-aggregates-enabled` is off, on hosted projects too
+    // `db-aggregates-enabled` is off on hosted projects too.
     const message = "Use of aggregate functions is not allowed";
     throw new Refusal(400, { code: "PGRST123", message });
   }
@@ -100,7 +100,8 @@ function filterOf([name, value], isCall) {
   return condition ? { path, condition: { field, ...condition } } : { name: field.name, value };
 }
 
-// By name, and for all rows by no name; a limit and an offset of one name are one range.
+// Ranges by name, and for the root without a name. A limit and an offset with the same name are one
+// range.
 function rangesOf(limits, offsets) {
   const whole = (text) => (/^\s*-?\d+\s*$/.test(text) ? Number(text) : null);
   const found = new Map();
@@ -121,7 +122,7 @@ function rangesOf(limits, offsets) {
   });
 }
 
-// The rows that are asked for by the Range header and by `limit` and `offset`.
+// Return the range of rows from the Range header, `limit` and `offset`.
 export function topRange({ method, headers }, ranges) {
   const [, from, to] = /^(\d+)-(\d*)$/.exec(headers.get("range") ?? "") ?? [];
   const asked = method === "GET" && from !== undefined;
@@ -142,14 +143,14 @@ export function topRange({ method, headers }, ranges) {
   return range;
 }
 
-// Parameters by their names, as PostgREST writes them; those of one name are one.
+// Canonical form of the parameters, sorted by name as PostgREST writes them, without duplicates.
 function canonicalOf(pairs) {
   const byName = new Map();
   for (const [name, text] of [...pairs].sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))) {
     byName.set(name, [...(byName.get(name) ?? []), text ?? ""]);
   }
   const escaped = (text) =>
-    // it takes each byte of UTF-8 for a letter of its own
+    // PostgREST encodes each byte of UTF-8 as a separate character.
     encodeURIComponent(Buffer.from(text).toString("latin1")).replace(
       /[!'()*]/g,
       (letter) => `%${letter.charCodeAt(0).toString(16).toUpperCase()}`,

@@ -1,4 +1,4 @@
-// Ranges of rows, both ends within; `zero` is that of `limit=0`, which is asked for with sense.
+// Inclusive ranges of rows. `zero` is the valid empty range of `limit=0`.
 
 export const ALL = { lower: 0, upper: Infinity };
 export const none = { lower: Infinity, upper: -Infinity };
@@ -13,6 +13,6 @@ export const meeting = (one, other) => ({
   upper: Math.min(one.upper, other.upper),
 });
 
-// No more than so many rows of a range.
+// Limit a range to a maximum number of rows.
 export const bounded = (range, rows) =>
   isZero(range) ? zero : meeting(range, upTo(range.lower + rows - 1));

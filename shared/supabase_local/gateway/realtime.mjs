@@ -1,4 +1,4 @@
-// Hands sockets of /realtime/v1 to the Realtime server, by raw pipes.
+// Forwards sockets of /realtime/v1 to the Realtime server as raw streams.
 
 import net from "node:net";
 import { settings } from "./settings.mjs";
@@ -7,7 +7,7 @@ const HOST = "127.0.0.1";
 
 export function proxyUpgrade(incoming, socket, head) {
   const upstream = net.connect(settings.realtimePort, HOST);
-  // a dead peer on either side must end the other, or half-open sockets pile up
+  // A dead peer must end the other side too, or half-open sockets accumulate.
   const end = () => {
     upstream.destroy();
     socket.destroy();

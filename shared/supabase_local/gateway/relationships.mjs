@@ -1,5 +1,5 @@
-// How tables and views belong together: by foreign keys, seen from both ends, through tables that
-// join two others, through views that show keys, and by functions of a row.
+// Relationships between tables and views: by foreign keys in both directions, by join tables, by
+// views that contain keys, and by computed relationships (functions of a row).
 
 const FOREIGN_KEYS = `
   select f.conname as name, f.conrelid as table, f.confrelid as other, cols.names as columns,
@@ -51,7 +51,7 @@ const COMPUTED = `
 
 const keyOf = ({ schema, name }) => `${schema}.${name}`;
 
-// By the name of the table that they begin at: to which other, and by which columns.
+// Relationships by their first table: the other table and the columns of the join.
 export async function relationshipsOf(tx, schemas) {
   const asked = [FOREIGN_KEYS, KEYS, RELATIONS, VIEWS, COMPUTED].map((text) => tx.unsafe(text));
   const [foreign, keys, relations, views, computed] = await Promise.all(asked);
@@ -102,7 +102,7 @@ function inverse({ kind, name, from, to, columns, isSelf }) {
   };
 }
 
-// A table whose key holds two foreign keys joins what they refer to.
+// A table whose key contains two foreign keys joins the two referenced tables.
 function manyToMany(forward, isKey) {
   const many = forward.filter(({ kind }) => kind === "many-to-one");
   return many.flatMap((one) =>
@@ -138,7 +138,7 @@ const ofFunction = ({ schema, name, table, other, is_one: isOne }, relation) => 
   isToOne: isOne,
 });
 
-// A function with the name of a table takes the place of the foreign keys to it.
+// A function with the name of a table replaces the foreign keys to that table.
 function indexed(found, computed, schemas) {
   const own = computed.filter(({ from, to }) => from && to);
   const names = new Set(own.map((one) => `${keyOf(one.from)} ${keyOf(one.function)}`));
@@ -148,8 +148,8 @@ function indexed(found, computed, schemas) {
   return Map.groupBy([...own, ...others].filter(isExposed), ({ from }) => keyOf(from));
 }
 
-// The columns of a view that are columns of tables: place in the view, table, place in it. Read
-// from the tree of its rule, where what is selected is two braces deep.
+// The columns of a view that come from tables: position in the view, table, position in the table.
+// They are read from the tree of the view's rule, where selected columns are at depth two.
 function sourcesOf(rule) {
   const entries = [];
   let [depth, text] = [0, ""];
@@ -168,7 +168,7 @@ function sourcesOf(rule) {
   );
 }
 
-// Each column of a view that is one of a table, also through other views: `{view, table, column}`.
+// Map each column of a view to a table's column, also through other views: `{view, table, column}`.
 function shownBy(id, sources, relation, within = []) {
   const names = relation.get(id).columns;
   return sources.get(id).flatMap(([place, table, column]) => {
@@ -181,7 +181,7 @@ function shownBy(id, sources, relation, within = []) {
   });
 }
 
-// The columns of a view that are the key of a table, if it shows a whole one.
+// Return the columns of a view that are the key of a table, if the view contains the whole key.
 function keyShown(columns, key) {
   const tables = [...new Set(columns.map(({ table }) => table))].filter((table) => key.has(table));
   const whole = tables.flatMap((table) => {
@@ -194,7 +194,7 @@ function keyShown(columns, key) {
 const shownAs = (columns, table, name) =>
   columns.filter((one) => one.table === table && one.column === name).map(({ view }) => view);
 
-// A foreign key as views show it: of its own table, of the one it refers to, of both.
+// A foreign key through views of its table, of the referenced table, or of both.
 function throughViews(one, shown) {
   const ways = (table, place) =>
     [...shown].flatMap(([id, columns]) => {

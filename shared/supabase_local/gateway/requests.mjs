@@ -1,4 +1,4 @@
-// A request to /rest/v1 as PostgREST understands it, or its refusal.
+// Parses a request to /rest/v1 as PostgREST does, or throws its error.
 
 import { Refusal } from "./errors.mjs";
 import { acceptedOf, mediaOf } from "./media.mjs";
@@ -19,7 +19,7 @@ const KINDS = {
 };
 const READS = ["GET", "HEAD"];
 
-// `isZone` says whether Postgres knows a time zone.
+// `isZone` checks whether Postgres knows a time zone.
 export async function understood(request, isZone) {
   const url = new URL(request.url);
   const { method, headers } = request;
@@ -55,7 +55,7 @@ export async function understood(request, isZone) {
   };
 }
 
-// A table, or a function; the schema is of no name.
+// Parse the name of a table or a function from the URL.
 function placeOf(url) {
   const [first, ...rest] = url.pathname.slice("/rest/v1/".length).split("/").map(decoded);
   if (rest.length === 0) return { name: first, isCall: false };

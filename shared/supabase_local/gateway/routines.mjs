@@ -1,8 +1,8 @@
-// Which function a call means: by its name and the names of its arguments.
+// Chooses the function for a call by its name and the names of its arguments.
 
 import { Refusal } from "./errors.mjs";
 
-// `call` is its name, schema, arguments' names, whether it is by GET, and the body's kind.
+// `call` has the name, the schema, the argument names, whether it is a GET, and the body's kind.
 export function chooseFunction(call, functions) {
   const here = functions.filter(({ schema }) => schema === call.schema);
   const overloaded = here.filter(({ name }) => name === call.name);

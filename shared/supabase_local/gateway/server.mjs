@@ -1,4 +1,5 @@
-// The one origin of a Supabase project: /rest/v1 and /auth/v1 here, /realtime/v1 passed on.
+// The origin of a Supabase project. /rest/v1 and /auth/v1 are served here, /realtime/v1 is
+// forwarded.
 
 import http from "node:http";
 import { getRequestListener } from "@hono/node-server";
@@ -10,10 +11,10 @@ import { Turns } from "./turns.mjs";
 
 const database = new Database();
 const turns = new Turns();
-// What has no server here. Its tables are there for migrations and seeds.
+// Services without a server. Their tables exist for migrations and seeds.
 const ELSEWHERE =
   /^\/(auth\/v1\/admin|realtime\/v1\/api|storage\/v1|functions\/v1|graphql\/v1)(?=\/|$)/;
-// what a page of another origin may read of an answer, as of PostgREST's
+// Headers that pages of another origin may read, as in PostgREST.
 const EXPOSED =
   "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, " +
   "Transfer-Encoding, Range-Unit";
@@ -21,7 +22,7 @@ const METHODS = "GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS";
 
 function answerLocally(path) {
   if (path === "/auth/v1/.well-known/jwks.json") {
-    // tokens are signed with the shared HS256 secret, which no key set may show
+    // Tokens are signed with the shared HS256 secret, which no key set may contain.
     return Response.json({ keys: [] }, { headers: { "cache-control": "public, max-age=600" } });
   }
   const [absent] = ELSEWHERE.exec(path) ?? [];
@@ -40,7 +41,7 @@ function answerLocally(path) {
   return null;
 }
 
-// Auth takes an object or nothing, and the one here answers another value with 500.
+// Whether Auth would fail with 500, because the body is neither empty nor a JSON object.
 async function isMisread(request) {
   const text = await request.clone().text();
   try {
@@ -56,7 +57,7 @@ async function answer(request) {
     const msg = "Could not parse request body as JSON";
     return Response.json({ code: 400, error_code: "bad_json", msg }, { status: 400 });
   }
-  // the turns of the Data API are those of its pool, where it is as strict as PostgREST
+  // In strict mode the Data API has PostgREST's pool and no turns per caller.
   const isPooled = settings.isStrict && pathname.startsWith("/rest/v1/");
   const work = () => database.fetch(request);
   let response =
@@ -72,7 +73,7 @@ async function answer(request) {
 
 const listener = getRequestListener(answer, {
   errorHandler: (error) => {
-    // an address or a Host that is none
+    // an invalid URL or Host header
     if (error.name === "RequestError") return new Response(error.message, { status: 400 });
     console.error(error);
     return Response.json({ message: "gateway error" }, { status: 500 });
@@ -83,7 +84,7 @@ function answerPreflight(incoming, outgoing) {
   outgoing.writeHead(204, {
     "access-control-allow-origin": "*",
     "access-control-allow-methods": METHODS,
-    // any method and header a browser may send: keys and tokens decide, not header names
+    // Allow any method and header, because keys and tokens protect the API.
     "access-control-allow-headers": incoming.headers["access-control-request-headers"] ?? "*",
     "access-control-max-age": "3600",
     vary: "Access-Control-Request-Headers",
@@ -93,19 +94,20 @@ function answerPreflight(incoming, outgoing) {
 
 const server = http.createServer((incoming, outgoing) => {
   if (incoming.method === "OPTIONS") return answerPreflight(incoming, outgoing);
-  // appended, as proxies do: what comes before it is the caller's own word
+  // Appended as by proxies, because earlier values come from the caller.
   incoming.rawHeaders.push("x-forwarded-for", incoming.socket.remoteAddress ?? "");
-  incoming.url = incoming.url.replaceAll("\\", "%5C"); // the listener refuses it; PostgREST does not
+  // the listener rejects a backslash, PostgREST does not
+  incoming.url = incoming.url.replaceAll("\\", "%5C");
   const { writeHead } = outgoing;
   outgoing.writeHead = (status, headers) => {
-    // the listener gives a type to what has none
+    // The listener adds a content type if there is none.
     if (/^text\/plain/.test(headers?.["content-type"])) delete headers["content-type"];
     return writeHead.call(outgoing, status, headers);
   };
   return listener(incoming, outgoing);
 });
-// longer than any client keeps an idle connection: the other way round, a request now and then
-// meets a connection that is just being closed
+// Longer than clients keep idle connections. Otherwise a request can meet a connection that the
+// server is closing.
 server.keepAliveTimeout = 75_000;
 server.headersTimeout = 80_000;
 server.on("upgrade", (incoming, socket, head) => {
@@ -113,8 +115,8 @@ server.on("upgrade", (incoming, socket, head) => {
   socket.end("HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n");
 });
 
-// the driver throws outside any request when its socket dies under it: that is the database's
-// death, not the gateway's, and `Database` sees it by itself
+// The driver throws outside of requests when its socket closes. `Database` detects the lost
+// database, so the gateway must not exit.
 const isDrivers = (error) => /node_modules\/postgres\//.test(error?.stack ?? "");
 process.on("unhandledRejection", (error) => console.error("unhandled:", error?.message ?? error));
 process.on("uncaughtException", (error) => {

@@ -1,4 +1,4 @@
-// Reads what the launcher passes in the environment; fails by name when something is missing.
+// Reads settings from the environment. Fails with the name of a missing variable.
 
 function need(name) {
   const value = process.env[name];
@@ -13,13 +13,13 @@ export const settings = Object.freeze({
   jwtSecret: need("SUPABASE_JWT_SECRET"),
   publishableKey: need("SUPABASE_PUBLISHABLE_KEY"),
   secretKey: need("SUPABASE_SECRET_KEY"),
-  // as `[api] schemas` of config.toml: the first is meant where a request names none
+  // As `[api] schemas` in config.toml. The first schema is the default.
   schemas: [...new Set(["public", ...(process.env.DATA_API_SCHEMAS ?? "").split(",")])].filter(
     Boolean,
   ),
-  // no turns for callers, and PostgREST's pool
+  // PostgREST's pool instead of turns per caller
   isStrict: process.env.DATA_API_STRICT === "1",
   siteUrl: process.env.SITE_URL ?? "http://127.0.0.1:8000",
-  // well above the longest statement_timeout: a call that passes it will never be answered
+  // Above the longest statement_timeout, so that only calls without any response reach this limit.
   requestTimeoutMs: 65_000,
 });

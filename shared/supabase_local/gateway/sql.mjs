@@ -1,5 +1,5 @@
-// Pieces of SQL with their values, which go to Postgres as parameters of unknown type: it finds the
-// type of each by where it is, as it does for PostgREST.
+// SQL fragments with parameters of unknown type. Postgres infers each type from its context, as for
+// PostgREST.
 
 class Sql {
   constructor(texts, values = []) {
@@ -16,7 +16,7 @@ class Sql {
   }
 }
 
-// A template, whose inserts are pieces.
+// Create a fragment from a template whose values are fragments.
 export const sql = (texts, ...pieces) =>
   pieces.reduce(
     (all, piece, index) => joined(joined(all, piece), raw(texts[index + 1])),
@@ -30,7 +30,7 @@ export const ident = (name) => raw(quoted(name));
 export const quoted = (name) => `"${name.replaceAll('"', '""')}"`;
 export const literal = (text) => `'${text.replaceAll("'", "''")}'`;
 
-// Of a relation or a function; without a schema it is an alias.
+// Qualify the name of a relation or function. Without a schema it is an alias.
 export const qualified = ({ schema, name }) =>
   schema ? raw(`${quoted(schema)}.${quoted(name)}`) : ident(name);
 export const columnOf = (of, name) =>

@@ -1,4 +1,5 @@
-// The SQL of a plan: what is read, changed or called, and around it one row with all of the answer.
+// SQL of a plan: the read, change or call, and a wrapper that returns the whole response in one
+// row.
 
 import { SOURCE } from "./plan.mjs";
 import { columnOf, ident, list, literal, nothing, qualified, raw, sql, value } from "./sql.mjs";
@@ -6,7 +7,7 @@ import { columnOf, ident, list, literal, nothing, qualified, raw, sql, value } f
 const source = ident(SOURCE);
 const setting = (name) => raw(`nullif(current_setting('${name}', true), '')`);
 
-// What a node's columns are said to be of.
+// Alias for a node's columns.
 const nameOf = (node) =>
   node.alias_
     ? { name: node.alias_ }
@@ -68,7 +69,7 @@ function fromOf({ from, alias_: alias, relationship, start }) {
   return sql` from ${table}${as}${junction ? sql`, ${qualified(junction.table)}` : nothing}`;
 }
 
-// The row is named with its type: a function may have others of its name.
+// The row is cast to its type, because functions with the same name may take other types.
 function rowsOfFunction(relationship, start) {
   const row = sql`${ident(start.name)}::${qualified(relationship.from)}`;
   return sql`${qualified(relationship.function)}(${row})`;
@@ -131,7 +132,7 @@ function arrayOf(values) {
   return `{${values.map((one) => `"${escaped(one)}"`).join(",")}}`;
 }
 
-// Rows as they are counted, of which `limit` and `offset` take none away.
+// Count all rows, without `limit` and `offset`.
 export function countStatement(node) {
   const of = nameOf(node);
   const exists = (child) => sql`exists (${countStatement(child)})`;
@@ -144,11 +145,11 @@ export function countStatement(node) {
   ])}`;
 }
 
-// The body of an answer, of the rows that are called `_postgrest_t`.
+// Aggregate the rows `_postgrest_t` to the body of a response.
 export function bodyOf({ kind, strips }, returned) {
   if (kind === "nothing") return raw("''::text");
   const isOne = kind === "object" || (returned && !returned.is_set);
-  // of a set of values an object is a row, which has one column
+  // For a set of values, an object response is a row with one column.
   const isScalar = returned && !returned.is_row && !(kind === "object" && returned.is_set);
   const rows = raw(isScalar ? "json_agg(_postgrest_t.pgrst_scalar)" : "json_agg(_postgrest_t)");
   const whole = strips ? sql`json_strip_nulls(${rows})` : rows;
@@ -194,7 +195,7 @@ const locationOf = (key) =>
   from data cross join json_each_text(data.row) as json_data
   where json_data.key in (${key.map(literal).join(", ") || "''"}))`);
 
-// What a change gives back; without a `select` only how many rows there were.
+// Columns that a change returns. Without `select` only the number of rows is needed.
 const returning = (table, columns) =>
   columns.length > 0
     ? sql` returning ${list(columns.map((name) => columnOf(table, name)))}`
@@ -254,7 +255,7 @@ export function deleteStatement({ table, conditions, returned }) {
   return sql`delete from ${qualified(table)}${where(kept)}${returning(table, returned)}`;
 }
 
-// The rows of a body as `pgrst_body`: Postgres reads them, in the caller's own spelling.
+// Read the rows of a body as `pgrst_body`, parsed by Postgres from the caller's text.
 function rowsOfBody(body, columns, { isOne = false, defaults = false }) {
   const isObject = /^[ \t\n\r]*\{/.test(body);
   const type = defaults ? "jsonb" : "json";
@@ -285,7 +286,7 @@ function defaultsOf(columns, isObject) {
         from jsonb_array_elements(pgrst_payload.json_data) elem) pgrst_json_defs, `;
 }
 
-// The call of a function, with what of its rows is needed.
+// Call a function and return the needed columns of its rows.
 export function callStatement(chosen, { call, returned }) {
   const isRow = chosen.is_row;
   const names = returned.map((name) => columnOf({ name: "pgrst_call" }, name));
@@ -323,7 +324,7 @@ function calledWith({ params }, { keys, body, fields, raw: type }, around) {
   return sql`${rows}, lateral ${lateral}`;
 }
 
-// Of several values of one name the last counts, but for a variadic parameter all.
+// The last of several values with one name is used, but all values for a variadic parameter.
 function argumentOf({ name, taken, variadic }, fields) {
   const all = fields.filter(([one]) => one === name).map(([, text]) => text);
   const text = variadic ? value(arrayOf(all)) : value(all.at(-1));

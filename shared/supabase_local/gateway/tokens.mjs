@@ -1,4 +1,5 @@
-// Who a request comes from, by its key and bearer, as the hosted gateway and PostgREST decide it.
+// The caller of a request, from its API key and bearer token, as the hosted gateway and PostgREST
+// decide.
 
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { Refusal } from "./errors.mjs";
@@ -7,8 +8,8 @@ import { settings } from "./settings.mjs";
 const LEEWAY_SECONDS = 30;
 const BROWSER = /^\s*Mozilla\s*\/\s*5\s*\.\s*0/i;
 
-// A key is not a JWT. Official clients send it as bearer, too: the gateway makes the token of it;
-// any other bearer is handed on, and PostgREST says what it is not.
+// A key is not a JWT, but official clients also send it as bearer. The gateway replaces it with a
+// token. Other bearers are forwarded, and PostgREST rejects invalid ones.
 export function claimsOf(request) {
   const key = keyOf(request);
   const [, bearer] = /^bearer\s+(.*)$/i.exec(request.headers.get("authorization") ?? "") ?? [];
@@ -62,7 +63,7 @@ function isSigned([head, body, signature]) {
   return theirs.length === ours.length && timingSafeEqual(theirs, ours);
 }
 
-// A session of Auth whose token says of a person what Supabase's says: policies and pages read it.
+// Add the user's metadata to tokens of Auth, as Supabase does, because policies and pages read it.
 export async function withMetadata(response) {
   const session = await response.json();
   const { access_token: token, user } = session;

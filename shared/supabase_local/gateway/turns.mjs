@@ -1,5 +1,6 @@
-// A caller's requests take turns: two are worked on, as many as one thread has use for, of the
-// service eight, half of the connections. The others wait unread, and no one waits behind them.
+// Limits concurrent requests per caller, so that no caller waits for others. The limit is two per
+// caller, enough for one thread, and eight for the service, half of the connections. Other requests
+// wait unread.
 
 import { claimsOf } from "./tokens.mjs";
 
@@ -8,7 +9,7 @@ const SERVICE = "service";
 export class Turns {
   #callers = new Map();
 
-  // Give the answer of `work` when it is the caller's turn.
+  // Run `work` when the caller has a free slot.
   async answer(request, work) {
     const name = callerOf(request);
     const caller = this.#callers.get(name) ?? { running: 0, waiting: [] };
@@ -19,18 +20,18 @@ export class Turns {
       return await work();
     } finally {
       if (caller.waiting.length > 0)
-        caller.waiting.shift()(); // in its place
+        caller.waiting.shift()(); // takes the slot
       else if (--caller.running === 0) this.#callers.delete(name);
     }
   }
 }
 
-// Whom a request counts for: a person, all who are not signed in, or the service.
+// The caller for the limit: a person, all anonymous callers together, or the service.
 function callerOf(request) {
   try {
     const { role, sub } = claimsOf(request);
     return ["anon", "authenticated"].includes(role) ? (sub ?? role) : SERVICE;
   } catch {
-    return "anon"; // to be refused
+    return "anon"; // will be rejected
   }
 }

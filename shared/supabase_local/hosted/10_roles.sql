@@ -1,10 +1,10 @@
 -- The roles that a hosted project has before its first migration.
--- Cluster wide, so every statement must allow being run again for another database.
+-- Roles belong to the cluster, so every statement must be repeatable for another database.
 do $$
 declare
   v_role record;
 begin
-  -- an advisory lock: two databases of one cluster may be prepared at the same moment
+  -- Two databases of one cluster may be prepared at the same moment.
   perform pg_advisory_xact_lock(hashtext('supabase_local.roles'));
   for v_role in
     select roles.name, roles.attributes
@@ -18,7 +18,7 @@ begin
       ('supabase_storage_admin', 'nologin noinherit createrole'),
       ('supabase_functions_admin', 'nologin noinherit createrole'),
       ('dashboard_user', 'nologin createdb createrole replication'),
-      -- owns what migrations make; no superuser, as on a hosted project
+      -- the owner of the migrations' objects, which is not a superuser, as on a hosted project
       ('postgres', 'login createdb createrole replication bypassrls')
     ) as roles (name, attributes)
     where not exists (select from pg_catalog.pg_roles where rolname = roles.name)
@@ -33,17 +33,18 @@ declare
   v_admin text;
 begin
   perform pg_advisory_xact_lock(hashtext('supabase_local.roles'));
-  -- a database of the release before this one granted two of these with the right to become them
+  -- A database of the previous release granted two of these roles with the right to take them.
   if not exists (
     select from pg_catalog.pg_auth_members as members
     where members.roleid = 'supabase_auth_admin'::regrole
       and members.member = 'postgres'::regrole
   ) then
     grant anon, authenticated, service_role to authenticator;
-    -- with admin, for migrations alter these roles, as on a hosted project
+    -- With admin option, because migrations may alter these roles, as on a hosted project.
     grant anon, authenticated, service_role, authenticator to postgres with admin option;
-    -- Hosted, an extension (supautils) lets postgres keep policies and drop triggers on tables that
-    -- these roles own. Here it has an owner's rights, and 70_reserved.sql refuses all the others.
+    -- On a hosted project the extension supautils lets postgres create policies and drop triggers
+    -- on tables of these roles. Here postgres has the owner's rights, and 70_reserved.sql rejects
+    -- everything else.
     foreach v_admin in array array[
       'supabase_auth_admin', 'supabase_realtime_admin', 'supabase_storage_admin'
     ]
@@ -61,7 +62,8 @@ begin
 end;
 $$;
 
--- what a hosted project lets postgres set; a family of names by those that its documentation gives
+-- Parameters that a hosted project lets postgres set. A wildcard is replaced by the names in the
+-- documentation.
 do $$
 begin
   grant set on parameter

@@ -1,5 +1,5 @@
 -- Schemas and the publication of a hosted project.
--- New objects in public get no grants for the API roles: hosted projects stopped that in 2026.
+-- New objects in public get no grants for the API roles, as on hosted projects since 2026.
 do $$
 begin
   execute format('alter database %I owner to postgres', current_database());
@@ -10,7 +10,7 @@ create schema if not exists extensions;
 alter schema extensions owner to postgres;
 grant usage on schema extensions to anon, authenticated, service_role;
 
--- everyone may use public, as Postgres has it; no one but the owner may create in it
+-- Everyone may use public, and only its owner may create objects, as is Postgres' default.
 alter schema public owner to pg_database_owner;
 grant usage on schema public to postgres, anon, authenticated, service_role;
 

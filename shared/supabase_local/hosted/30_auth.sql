@@ -1,5 +1,5 @@
--- The auth schema: what policies call (auth.uid() and its kin) and what the Auth server stores.
--- Tables, columns and types are GoTrue's; the local Auth server uses some of them.
+-- The auth schema: functions for policies such as auth.uid(), and tables of the Auth server.
+-- Tables, columns and types are GoTrue's. The local Auth server uses some of them.
 create schema if not exists auth;
 grant usage on schema auth to anon, authenticated, service_role, postgres;
 alter schema auth owner to supabase_auth_admin;
@@ -15,7 +15,7 @@ as $$
   )::jsonb
 $$;
 
--- auth.uid(), auth.role(), auth.email(): a claim of the request's token
+-- auth.uid(), auth.role() and auth.email() return a claim of the request's token.
 do $$
 declare
   v_one record;
@@ -124,7 +124,7 @@ create table if not exists auth.audit_log_entries (
   ip_address varchar(64) default ''
 );
 
--- multi-factor authentication, which policies read
+-- Multi-factor authentication, which policies read.
 create table if not exists auth.mfa_factors (
   id uuid primary key, user_id uuid not null references auth.users (id) on delete cascade,
   friendly_name text, factor_type auth.factor_type not null, status auth.factor_status not null,
@@ -151,8 +151,8 @@ create sequence if not exists auth.refresh_tokens_id_seq;
 alter sequence auth.refresh_tokens_id_seq owner to supabase_auth_admin;
 create table if not exists auth.schema_migrations (version varchar(255) primary key);
 
--- Auth's own role owns what is here, so that a sign-up trigger can be tried as that role; row level
--- security is on, as on a hosted project, and who is let in has a policy
+-- Auth's role owns these objects, so that a sign-up trigger can be tested with that role. Row level
+-- security is enabled as on a hosted project, with policies for the roles that need access.
 do $$
 declare
   v_one regclass;
@@ -174,6 +174,6 @@ end;
 $$;
 grant usage on all sequences in schema auth to supabase_auth_admin;
 
--- migrations may refer to users and read them, as on a hosted project
+-- Migrations may reference and read users, as on a hosted project.
 grant all on all tables in schema auth to postgres with grant option;
 grant all on all sequences in schema auth to postgres with grant option;

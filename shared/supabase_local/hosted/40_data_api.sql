@@ -1,4 +1,4 @@
--- The Data API of a hosted project notices new tables by itself: an event trigger notifies it.
+-- An event trigger notifies the Data API of schema changes, as on a hosted project.
 create or replace function extensions.pgrst_ddl_watch() returns event_trigger
 language plpgsql
 set search_path = ''

@@ -1,4 +1,4 @@
--- SHA-1, which stand-ins of extensions need and Postgres has not; of at most 512 MB, as text is.
+-- SHA-1 for the replacements of extensions, because Postgres has none. At most 512 MB.
 create or replace function extensions.sha1_of(p_data bytea) returns bytea
 language plpgsql immutable strict parallel safe
 set search_path = ''
@@ -49,7 +49,7 @@ begin
 end;
 $$;
 
--- The extensions that a hosted project begins with, as far as this server offers them.
+-- Create the extensions that a hosted project starts with, as far as this server has them.
 do $$
 declare
   v_one record;
@@ -68,12 +68,12 @@ begin
   loop
     execute format('create schema if not exists %I', v_one.schema);
     execute format('grant usage, create on schema %I to postgres', v_one.schema);
-    -- its owner, so that a migration may drop it or comment on it
+    -- The owner, so that a migration may drop the extension or comment on it.
     set local role postgres;
     execute format('create extension %I with schema %I', v_one.name, v_one.schema);
     reset role;
   end loop;
-  -- its script takes the right from all; hosted, the owner has it
+  -- The extension's script revokes these rights, which a hosted project's owner has.
   for v_one in
     select oid::regprocedure as name
     from pg_catalog.pg_proc where proname = 'pg_stat_statements_reset'
@@ -87,7 +87,7 @@ create schema if not exists graphql;
 create schema if not exists graphql_public;
 grant usage on schema graphql, graphql_public to postgres, anon, authenticated, service_role;
 
--- what answers where pg_graphql is off; no schema of GraphQL is made here
+-- Response without pg_graphql. No GraphQL schema is generated here.
 create or replace function graphql_public.graphql(
   "operationName" text default null, query text default null, variables jsonb default null,
   extensions jsonb default null
@@ -97,7 +97,7 @@ as $$
   select '{"errors": [{"message": "pg_graphql is not enabled."}]}'::jsonb
 $$;
 
--- database webhooks, as the dashboard makes them; no request is sent here
+-- Database webhooks as created by the dashboard. Their requests are not sent here.
 create schema if not exists supabase_functions;
 grant usage on schema supabase_functions to postgres, anon, authenticated, service_role;
 create table if not exists supabase_functions.migrations (

@@ -1,4 +1,4 @@
--- Storage: buckets, objects and the functions that policies call. No server for files is behind it.
+-- Storage: buckets, objects and the functions for policies. There is no server for files.
 create schema if not exists storage;
 alter schema storage owner to supabase_storage_admin;
 grant usage on schema storage to postgres with grant option;
@@ -48,7 +48,7 @@ create or replace function storage.extension(name text) returns text
 language sql immutable
 as $$ select reverse(split_part(reverse(storage.filename(name)), '.', 1)) $$;
 
--- what the request to Storage is, for policies that allow some only; no one asks here
+-- Operation of the request to Storage, for policies that allow only some. Always null here.
 create or replace function storage.operation() returns text
 language sql stable
 as $$ select current_setting('storage.operation', true) $$;
@@ -123,7 +123,7 @@ begin
   return new;
 end;
 $$;
--- a row that is deleted by SQL would leave its file
+-- Deleting a row with SQL would leave its file behind.
 create or replace function storage.protect_delete() returns trigger
 language plpgsql
 as $$

@@ -1,11 +1,12 @@
--- Auth's, Storage's and Realtime's schemas are theirs: a hosted project lets `postgres` keep
--- policies, make and drop triggers and give rights there, and refuses all else in these words.
+-- The schemas of Auth, Storage and Realtime. A hosted project lets `postgres` create policies,
+-- create and drop triggers, and grant rights there, and rejects everything else with these
+-- messages.
 --
--- Hosted, an extension written in C (supautils) widens what postgres may; here its membership in
--- the owners' roles is too wide, and these event triggers narrow it. Superusers and the owners
--- themselves pass.
+-- On a hosted project the extension supautils extends the rights of postgres. Here postgres has too
+-- many rights as a member of the owners' roles, and these event triggers restrict it. Superusers
+-- and the owners are not restricted.
 
--- the tables of supautils.policy_grants and supautils.drop_trigger_grants
+-- Tables in supautils.policy_grants and supautils.drop_trigger_grants.
 create or replace function extensions.is_open_to_policies(p_table regclass) returns boolean
 language sql stable
 set search_path = ''
@@ -30,7 +31,7 @@ as $$
   from pg_catalog.pg_roles where rolname = current_user
 $$;
 
--- whether postgres was given the right to make triggers, beside what it has by its membership
+-- Return whether postgres was granted the right to create triggers, apart from its membership.
 create or replace function extensions.may_make_triggers(p_table regclass) returns boolean
 language sql stable
 set search_path = ''
@@ -114,10 +115,11 @@ begin
 end;
 $$;
 
--- a foreign data wrapper of an extension is the superuser's; hosted, postgres is given it
+-- A foreign data wrapper of an extension belongs to the superuser. Hosted projects give it to
+-- postgres.
 create or replace function extensions.grant_foreign_data_wrappers() returns event_trigger
 language plpgsql
-security definer -- the rights on an extension's parts are a superuser's to give
+security definer -- only a superuser may grant rights on an extension's objects
 set search_path = ''
 as $$
 declare

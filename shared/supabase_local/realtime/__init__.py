@@ -1,1 +1,1 @@
-"""Supabase Realtime on this machine: `python -m supabase_local.realtime`."""
+"""A local server for Supabase Realtime: `python -m supabase_local.realtime`."""

@@ -1,6 +1,6 @@
-"""`python -m supabase_local.realtime`: run the server until SIGTERM or SIGINT.
+"""`python -m supabase_local.realtime` runs the server until SIGTERM or SIGINT.
 
-Environment: DATABASE_URL (a superuser's), PORT (0 picks a free one), SUPABASE_JWT_SECRET,
+Environment: DATABASE_URL (a superuser's), PORT (0 for a free port), SUPABASE_JWT_SECRET,
 SUPABASE_PUBLISHABLE_KEY, SUPABASE_SECRET_KEY, LOG_LEVEL.
 """
 
@@ -23,10 +23,10 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__)
 
 
 class JsonFormatter(logging.Formatter):
-    """Render a record as one JSON object: level, message, `extra`, then the traceback."""
+    """Formats a record as one JSON object: level, message, `extra`, and the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line; a value that JSON cannot hold is written as its `str`."""
+        """Return one line. Values without a JSON form are written as `str`."""
         line = {"level": record.levelname, "message": record.getMessage()}
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:

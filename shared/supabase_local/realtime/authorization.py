@@ -1,6 +1,7 @@
-"""Asks Postgres what a token may do on a private topic, by probing `realtime.messages` under RLS.
+"""Rights of a token on a private topic, from the policies of `realtime.messages`.
 
-Probes run in a transaction that is always rolled back; results are kept by the channel.
+Postgres evaluates the policies in a transaction that is always rolled back. The channel keeps the
+results.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from supabase_local.realtime.tokens import Token
 
 logger = logging.getLogger(__name__)
 
-# `none` would mean the server's own rights, and a token may claim only what the Data API allows
+# The role `none` would mean the server's rights, and tokens may only use roles that the Data API
+# allows.
 _BECOME = """
   select set_config('realtime.topic', %(topic)s, true),
     set_config('request.jwt.claims', %(claims)s, true),
@@ -28,7 +30,7 @@ _BECOME = """
 
 
 async def may_read(database: Database, token: Token, topic: str) -> bool:
-    """Whether the token may read broadcasts of `topic`; or DatabaseUnavailable."""
+    """Return whether the token may read broadcasts of `topic`. May raise DatabaseUnavailable."""
     probe = str(uuid.uuid4())
     try:
         async with database.transaction() as connection:
@@ -37,15 +39,17 @@ async def may_read(database: Database, token: Token, topic: str) -> bool:
                 [topic, probe],
             )
             await become(connection, token, topic)
-            found = await connection.execute("select from realtime.messages where id = %s", [probe])
-            return await found.fetchone() is not None
+            cursor = await connection.execute(
+                "select from realtime.messages where id = %s", [probe]
+            )
+            return await cursor.fetchone() is not None
     except psycopg.Error as error:
         _log_refusal(error)
         return False
 
 
 async def may_write(database: Database, token: Token, topic: str) -> bool:
-    """Whether the token may send broadcasts to `topic`; or DatabaseUnavailable."""
+    """Return whether the token may send broadcasts to `topic`. May raise DatabaseUnavailable."""
     try:
         async with database.transaction() as connection:
             await become(connection, token, topic)
@@ -59,7 +63,7 @@ async def may_write(database: Database, token: Token, topic: str) -> bool:
 
 
 async def become(connection: Connection, token: Token, topic: str = "") -> None:
-    """Take a token's role and claims for the transaction; psycopg.Error if it may not."""
+    """Take a token's role and claims for the transaction. Raises psycopg.Error if not allowed."""
     values = {
         "topic": topic,
         "claims": dump(dict(token.claims)),

@@ -1,4 +1,4 @@
-"""Which channels have joined a topic, and how one message reaches all of them."""
+"""The channels of each topic, and the delivery of messages to them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final, Protocol
 from supabase_local.realtime.pgoutput import Change
 from supabase_local.realtime.serializer import Version, dump, encode, encode_broadcast
 
-#: The event of a broadcast, its payload and its metadata, both in JSON.
+#: Event of a broadcast, its payload and its metadata, the last two as JSON.
 Broadcast = tuple[str, str, str]
-#: What a client's topics begin with on the socket.
+#: Prefix of a client's topics on the socket.
 PREFIX: Final = "realtime:"
 
 
 class Member(Protocol):
-    """A channel, as others of its topic see it."""
+    """A channel, as seen by other channels of its topic."""
 
     version: Version
     topic: str
@@ -27,14 +27,14 @@ class Member(Protocol):
 
 
 def fan_out(members: Iterable[Member], topic: str, event: str, payload: str) -> None:
-    """Send one message to many, encoded at most once per version."""
-    made: dict[Version, str] = {}
+    """Send one message to many channels, encoded at most once per version."""
+    frames: dict[Version, str] = {}
     for member in members:
-        if member.version not in made:
-            made[member.version] = encode(
+        if member.version not in frames:
+            frames[member.version] = encode(
                 member.version, None, None, PREFIX + topic, event, payload
             )
-        member.send(made[member.version])
+        member.send(frames[member.version])
 
 
 class Members:
@@ -48,7 +48,7 @@ class Members:
         self._members[channel.topic, channel.private][channel] = None
 
     def leave(self, channel: Member) -> None:
-        """Remove a channel; an empty topic is forgotten."""
+        """Remove a channel, and its topic if it is empty."""
         key = (channel.topic, channel.private)
         members = self._members.get(key, {})
         members.pop(channel, None)
@@ -65,7 +65,10 @@ class Members:
     def deliver_binary(
         self, topic: str, private: bool, message: Broadcast, *, exclude: Member | None = None
     ) -> None:
-        """Send what came in binary or from the database: in binary to those of version 2."""
+        """Send a broadcast from a binary frame or the database.
+
+        Clients of version 2 get it in binary.
+        """
         members = [one for one in self._members.get((topic, private), {}) if one is not exclude]
         event, payload, metadata = message
         frame = encode_broadcast(PREFIX + topic, event, metadata, payload)
@@ -77,7 +80,7 @@ class Members:
         fan_out([one for one in members if one.version == 1], topic, "broadcast", text)
 
     def is_wanted(self, change: Change) -> bool:
-        """Whether a change is a message for a topic that has members."""
+        """Return whether a change is a message for a topic with members."""
         if change.action != "I":
             return False
         row = change.row()

@@ -1,7 +1,7 @@
-"""Postgres Changes: who listens to which table, and which channel receives a change of it.
+"""Postgres Changes: subscriptions to tables, and the delivery of changes to channels.
 
-As hosted: each subscriber's own role decides. Its column grants say what a record shows, and its
-policies whether the row is seen; both are asked of Postgres when a change arrives.
+As on hosted Supabase, the subscriber's role decides. Its column grants limit the record, and its
+policies decide whether the row is visible. Both are evaluated in Postgres when a change arrives.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _COLUMNS = """
 
 
 class Subscriber(Member, Protocol):
-    """A channel that asked for changes."""
+    """A channel that subscribed to changes."""
 
     closed: bool
     changes: list[dict[str, Any]]
@@ -69,31 +69,31 @@ class Subscriber(Member, Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Subscription:
-    """One entry of a channel's join."""
+    """One subscription in a channel's join."""
 
     channel: Subscriber
-    #: By which the client knows the entry.
+    #: Id of the entry for the client.
     number: int
     event: str
-    #: The ids of the published tables that it named.
+    #: Ids of the published tables that match the entry.
     tables: frozenset[int]
     filters: tuple[Filter, ...]
 
     def wants(self, change: Change) -> bool:
-        """Whether table and action are right; Postgres checks the filters."""
+        """Return whether table and action match. Postgres evaluates the filters."""
         return change.relation.oid in self.tables and self.event in ("*", ACTIONS[change.action])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table, as the present role sees it."""
+    """A column of a table, as the current role sees it."""
 
     name: str
     type: str
     type_name: str
     is_key: bool
     is_readable: bool
-    #: Of its table.
+    #: Whether the table has policies.
     has_policies: bool
 
 
@@ -113,12 +113,12 @@ class PostgresChanges:
         self._streaming: asyncio.Task[None] | None = None
 
     def subscribe(self, channel: Subscriber) -> None:
-        """Subscribe a joined channel in the background and send it the outcome."""
+        """Subscribe a joined channel in the background and send the result."""
         self.unsubscribe(channel)
         self._spawn(self._subscribe_and_reply(channel))
 
     def unsubscribe(self, channel: Subscriber) -> None:
-        """Forget a channel."""
+        """Remove a channel's subscriptions."""
         self._subscriptions.pop(channel, None)
 
     async def _subscribe_and_reply(self, channel: Subscriber) -> None:
@@ -140,23 +140,26 @@ class PostgresChanges:
             return
 
     async def _subscription(self, channel: Subscriber, raw: dict[str, Any]) -> Subscription:
-        """Read an entry; InvalidEntry for what would fail later, when no one learns why."""
+        """Parse an entry.
+
+        Raises InvalidEntry for errors that would otherwise show up only at a change.
+        """
         entry = parse_entry(raw)
-        refused = "Unable to subscribe to changes with given parameters."
+        rejection = "Unable to subscribe to changes with given parameters."
         async with self._database.transaction() as connection:
             try:
-                found = await connection.execute(_TABLES.encode(), [entry.schema, entry.table])
-                tables = frozenset(oid for (oid,) in await found.fetchall())
+                cursor = await connection.execute(_TABLES.encode(), [entry.schema, entry.table])
+                tables = frozenset(oid for (oid,) in await cursor.fetchall())
                 await become(connection, channel.token)
                 for table in tables:
                     await _check_filters(connection, table, entry.filters)
             except psycopg.OperationalError:
                 raise
             except psycopg.Error as error:
-                raise InvalidEntry(f"{refused} Exception: {describe(error)}") from error
+                raise InvalidEntry(f"{rejection} Exception: {describe(error)}") from error
         if not tables:
             raise InvalidEntry(
-                f"{refused} Please check Realtime is enabled for the given connect parameters:"
+                f"{rejection} Please check Realtime is enabled for the given connect parameters:"
                 f" [schema: {entry.schema}, table: {entry.table}]"
             )
         return Subscription(channel, change_id(raw), entry.event, tables, entry.filters)
@@ -164,7 +167,8 @@ class PostgresChanges:
     async def _on_changes(self, changes: list[Change]) -> None:
         if not self._subscriptions:
             return
-        # rows are tested as they are now: one that is not visible yet would be hidden from all
+        # Policies are evaluated on the current rows, so a row that is not yet visible would be
+        # hidden.
         await wait_until_visible(self._database, (one.transaction_id for one in changes))
         for change in changes:
             await self._deliver(change)
@@ -181,7 +185,7 @@ class PostgresChanges:
                     await become(connection, wanting[0].channel.token)
                     data, chosen = await _as_seen(connection, change, wanting)
             except (DatabaseUnavailable, psycopg.Error) as error:
-                # as of a policy that raises: it hides the row from its reader alone
+                # For example a policy that raises. The row is hidden only from this reader.
                 logger.warning(
                     "a change could not be decided",
                     extra={"event": "realtime.change_failed", "reason": describe(error)},
@@ -216,7 +220,7 @@ async def _check_filters(connection: Connection, table: int, filters: tuple[Filt
 async def _as_seen(
     connection: Connection, change: Change, wanting: list[Subscription]
 ) -> tuple[str, list[Subscription]]:
-    """The change as JSON for the role that was taken, and the subscriptions that receive it."""
+    """Return the change as JSON for the current role, and the subscriptions that receive it."""
     relation, action = change.relation, ACTIONS[change.action]
     columns = await _columns(connection, relation.oid)
     readable = [column for column in columns.values() if column.is_readable]
@@ -240,10 +244,10 @@ async def _as_seen(
     data["columns"] = [{"name": column.name, "type": column.type_name} for column in readable]
     text = dump({**data, "errors": None})[:-1]
     if action != "DELETE":
-        # a large unchanged value is absent from the change: the old row may have it
+        # An unchanged large value is missing in the change, but the old row may have it.
         text += f',"record":{await _row(connection, readable, {**old, **new})}'
     if action != "INSERT":
-        # a deleted row can no longer be tested against a policy: its key, nothing more
+        # A deleted row cannot be tested against policies, so only its key is sent.
         shown = [
             one for one in readable if action == "UPDATE" or one.is_key or not one.has_policies
         ]
@@ -252,7 +256,7 @@ async def _as_seen(
 
 
 def _values(change: Change) -> tuple[dict[str, str | None], dict[str, str | None]]:
-    """The new row as far as Postgres sent it, and of the old one its replica identity."""
+    """Return the new row as far as Postgres sent it, and the replica identity of the old row."""
     columns = change.relation.columns
     new, old = (
         {
@@ -265,7 +269,7 @@ def _values(change: Change) -> tuple[dict[str, str | None], dict[str, str | None
         for values in (change.new, change.old)
     )
     identity = {column.name for column in columns if column.in_identity}
-    # where the key did not change Postgres sent no old row: the new key is the old one
+    # If the key did not change, Postgres sends no old row, and the new key equals the old key.
     before = (old or new) if change.action != "I" else {}
     return new, {name: value for name, value in before.items() if name in identity}
 
@@ -273,14 +277,14 @@ def _values(change: Change) -> tuple[dict[str, str | None], dict[str, str | None
 async def _exists(
     connection: Connection, change: Change, keys: list[Column], new: Mapping[str, str | None]
 ) -> bool:
-    """Whether the row is there for the role that was taken."""
+    """Return whether the row is visible to the current role."""
     equal = sql.SQL(" and ").join(
         sql.SQL("{} = (%s::text)::" + key.type).format(sql.Identifier(key.name)) for key in keys
     )
     table = sql.Identifier(change.relation.schema, change.relation.table)
     statement = sql.SQL("select from {} where {}").format(table, equal)
-    found = await connection.execute(statement, [new[key.name] for key in keys])
-    return await found.fetchone() is not None
+    cursor = await connection.execute(statement, [new[key.name] for key in keys])
+    return await cursor.fetchone() is not None
 
 
 async def _match(
@@ -302,13 +306,13 @@ async def _match(
 async def _row(
     connection: Connection, columns: list[Column], values: Mapping[str, str | None]
 ) -> str:
-    """Values as Postgres writes them in JSON, by their columns' types."""
+    """Return values as JSON, written by Postgres with the types of their columns."""
     shown = [column for column in columns if column.name in values]
     casts = sql.SQL(", ").join(
         sql.SQL("(%s::text)::" + column.type + " as {}").format(sql.Identifier(column.name))
         for column in shown
     )
     statement = sql.SQL("select to_jsonb(one)::text from (select {}) as one").format(casts)
-    found = await connection.execute(statement, [values[column.name] for column in shown])
-    row = await found.fetchone()
+    cursor = await connection.execute(statement, [values[column.name] for column in shown])
+    row = await cursor.fetchone()
     return str(row[0]) if row else "{}"

@@ -1,4 +1,4 @@
-"""A handful of ordinary connections, opened when first needed and replaced when they break."""
+"""A small pool of connections, opened on first use and replaced when they break."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
 class DatabaseUnavailable(Exception):
-    """The database did not answer; the protocol's text for it."""
+    """The database did not respond. The message is the protocol's text for this error."""
 
 
 UNREACHABLE = "UnableToConnectToProject: Realtime was unable to connect to the project database"
 _CONNECTIONS = 4
-#: Longest time one question may take; a busy machine is slow.
+#: Maximum time of a query, because a busy machine is slow.
 _TIMEOUT_SECONDS = 30
 BUSY = "IncreaseConnectionPool: Please increase your connection pool size"
-#: Longest wait; a commit that waits for a synchronous standby may take longer than that.
-_PATIENCE_SECONDS = 5.0
-#: A session gives its transaction's id up in the instant in which others begin to see the rows.
+#: Maximum wait. A commit that waits for a synchronous standby may take longer.
+_MAX_WAIT_SECONDS = 5.0
+#: A session drops its transaction id at the moment when others start to see its rows.
 _ANY_INVISIBLE = (
     "select from pg_catalog.pg_stat_activity where backend_xid::text::bigint = any (%s) limit 1"
 )
 
 
 async def connect(url: str, name: str, *, replication: bool = False) -> Connection:
-    """Open a connection in UTC, outside any transaction; or DatabaseUnavailable."""
+    """Open a connection in UTC, outside any transaction. May raise DatabaseUnavailable."""
     try:
         return await psycopg.AsyncConnection.connect(
             url,
@@ -46,7 +46,7 @@ async def connect(url: str, name: str, *, replication: bool = False) -> Connecti
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line for a log."""
+    """Format an error in one line for a log."""
     return (str(error) or type(error).__name__).strip().splitlines()[0]
 
 
@@ -60,7 +60,10 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """A transaction that is rolled back unless the caller commits; or DatabaseUnavailable."""
+        """Open a transaction that is rolled back unless the caller commits.
+
+        May raise DatabaseUnavailable.
+        """
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 await self._slots.acquire()
@@ -90,7 +93,7 @@ class Database:
             try:
                 await connection.execute("begin")
             except psycopg.OperationalError:
-                # it broke while idle, as after a restart of Postgres
+                # broken while idle, for example after a restart of Postgres
                 await connection.close()
             else:
                 return connection
@@ -105,21 +108,21 @@ class Database:
 
 
 async def wait_until_visible(database: Database, transaction_ids: Iterable[int]) -> None:
-    """Return once every session sees these streamed transactions, at worst after a few seconds.
+    """Wait until every session sees these transactions, or for a few seconds.
 
-    Postgres hands a commit to its replicas when the log is flushed, a moment before new snapshots
-    see it: a client could learn of a row and not find it.
+    Postgres sends a commit to replicas when the log is flushed, just before new snapshots see it.
+    Without the wait, a client could learn of a row and not find it.
     """
     ids = list(set(transaction_ids))
     if not ids:
         return
-    give_up = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _MAX_WAIT_SECONDS
     try:
-        while time.monotonic() < give_up:
+        while time.monotonic() < deadline:
             async with database.transaction() as connection:
-                found = await connection.execute(_ANY_INVISIBLE, [ids])
-                if await found.fetchone() is None:
+                cursor = await connection.execute(_ANY_INVISIBLE, [ids])
+                if await cursor.fetchone() is None:
                     return
             await asyncio.sleep(0.001)
     except (DatabaseUnavailable, psycopg.Error):
-        return  # the stream is about to end as well
+        return  # the stream will end too

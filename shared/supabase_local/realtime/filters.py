@@ -1,4 +1,4 @@
-"""Reads one `postgres_changes` entry of a join: event, table and filters."""
+"""Parses one `postgres_changes` entry of a join: event, table and filters."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 from supabase_local.realtime.serializer import dump
 
 OPERATORS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "in": "= any"}
-#: Commas outside parentheses.
+#: Matches commas outside parentheses.
 _BETWEEN = re.compile(r",(?![^(]*\))")
 
 
 class InvalidEntry(ValueError):
-    """The entry cannot be subscribed to; the text goes to the client."""
+    """The entry is not valid. The message is sent to the client."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Filter:
-    """One comparison; all of an entry's filters must hold."""
+    """One comparison. All filters of an entry must match."""
 
     column: str
     op: str
     value: str
 
     def statement(self, type_: str) -> bytes:
-        """The comparison in SQL, of a column's value and ours, both as text."""
+        """SQL of the comparison between a column's value and ours, both as text."""
         other = f"{type_}[]" if self.op == "in" else type_
         return f"select (%s::text)::{type_} {OPERATORS[self.op]} ((%s::text)::{other})".encode()
 
@@ -43,13 +43,13 @@ class Entry:
 
 
 def change_id(entry: dict[str, Any]) -> int:
-    """A non-zero 27-bit number that depends on the entry's content alone."""
+    """Return a non-zero 27-bit number computed from the entry's content."""
     digest = hashlib.sha256(dump(sorted(entry.items())).encode()).digest()
     return int.from_bytes(digest[:4], "big") % (2**27 - 1) + 1
 
 
 def parse_entry(params: dict[str, Any]) -> Entry:
-    """Read one entry; InvalidEntry where it names no table, or its filter is none."""
+    """Parse one entry. Raises InvalidEntry if the table is missing or a filter is not valid."""
     schema, table = params.get("schema"), params.get("table")
     if not isinstance(schema or table, str):
         raise InvalidEntry(

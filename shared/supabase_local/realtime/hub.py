@@ -1,4 +1,4 @@
-"""What every socket and channel of the server shares: the database, the members, the streams."""
+"""Shared objects of all sockets and channels: the database, the members, the streams."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from supabase_local.realtime.tokens import Verifier
 
 
 class Hub:
-    """What every socket and channel shares."""
+    """Shared objects of all sockets and channels."""
 
     def __init__(self, url: str, verifier: Verifier) -> None:
         self.verifier = verifier
         self.database = Database(url)
         self.members = Members()
-        # messages do not wait behind a crowd that joins
+        # a second pool, so that messages do not wait for joins
         self._deciding = Database(url)
         self.changes = PostgresChanges(url, self._deciding, self.spawn)
         self.messages = ReplicationStream(
@@ -35,14 +35,14 @@ class Hub:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run work in the background and keep it alive until it is done."""
+        """Run a task in the background and keep a reference until it is done."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def close(self) -> None:
-        """End all background work and close the connections."""
+        """End all background tasks and close the connections."""
         ending = list(self._tasks)
         for task in ending:
             task.cancel()
@@ -51,12 +51,15 @@ class Hub:
         await self.database.close()
 
     def check_database(self) -> None:
-        """Raise DatabaseUnavailable while it is; a join need not wait for replication."""
+        """Raise DatabaseUnavailable if the database is down.
+
+        A join does not wait for replication.
+        """
         if self.messages.last_error:
             raise DatabaseUnavailable(UNREACHABLE)
 
     async def _deliver(self, changes: list[Change]) -> None:
-        wanted = [change for change in changes if self.members.is_wanted(change)]
-        await wait_until_visible(self._deciding, (change.transaction_id for change in wanted))
-        for change in wanted:
+        deliverable = [change for change in changes if self.members.is_wanted(change)]
+        await wait_until_visible(self._deciding, (change.transaction_id for change in deliverable))
+        for change in deliverable:
             self.members.deliver_row(change)

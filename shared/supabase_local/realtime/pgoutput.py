@@ -16,7 +16,7 @@ _EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 
 
 class Unchanged:
-    """A large value the update did not touch; Postgres does not send it."""
+    """A large value that an update did not change, which Postgres does not send."""
 
 
 UNCHANGED = Unchanged()
@@ -25,7 +25,7 @@ Value = str | None | Unchanged
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a relation, as Postgres announced it."""
+    """A column of a relation, as announced by Postgres."""
 
     name: str
     in_identity: bool
@@ -33,7 +33,7 @@ class Column:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Relation:
-    """A table, announced before its first change and again whenever it changed."""
+    """A table, announced before its first change and after each change of its definition."""
 
     oid: int
     schema: str
@@ -48,7 +48,7 @@ class Change:
     action: Literal["I", "U", "D"]
     relation: Relation
     committed_at: datetime.datetime
-    #: The 32-bit id of the transaction.
+    #: 32-bit id of the transaction.
     transaction_id: int
     new: tuple[Value, ...] | None
     old: tuple[Value, ...] | None
@@ -60,7 +60,7 @@ class Change:
 
 
 class Decoder:
-    """Keeps the relations and the transaction of one stream."""
+    """Decoder with the relations and the transaction of one stream."""
 
     def __init__(self) -> None:
         self._relations: dict[int, Relation] = {}
@@ -68,7 +68,7 @@ class Decoder:
         self._transaction_id = 0
 
     def decode(self, messages: Iterable[bytes]) -> Iterator[Change]:
-        """Yield the row changes among `messages`, in commit order."""
+        """Yield the row changes in `messages`, in commit order."""
         for data in messages:
             kind = data[0]
             if kind == 0x49:  # I
@@ -135,7 +135,7 @@ def _relation(data: bytes) -> Relation:
     for _ in range(count):
         flags = data[at]
         name, at = _string(data, at + 1)
-        at += 8  # its type and modifier
+        at += 8  # skips type and modifier
         columns.append(Column(name, bool(flags & 1)))
     return Relation(oid, schema or "pg_catalog", table, tuple(columns))
 

@@ -1,7 +1,7 @@
-"""Streams one publication from a temporary slot and reconnects when Postgres goes away.
+"""Streams one publication from a temporary slot, and reconnects after Postgres was unavailable.
 
-The protocol is libpq's, through psycopg's wrapper. What a change means is the consumer's business.
-What is committed while nothing streams is not streamed later.
+Uses libpq's protocol through psycopg's wrapper. The consumer interprets the changes. Changes that
+are committed while no stream runs are not delivered later.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 0.2
 _CONFIRM_SECONDS = 5.0
-#: Postgres is asked for a sign of life more often than this.
+#: Maximum silence before Postgres is asked for a keepalive.
 _SILENCE_SECONDS = 30.0
-#: Seconds between the Unix and the Postgres epoch.
+#: Seconds between the Unix epoch and the Postgres epoch.
 _POSTGRES_EPOCH = 946_684_800
 
 
 class WalConnection:
-    """One connection in logical replication mode; not safe for concurrent use.
+    """One connection in logical replication mode. Not safe for concurrent use.
 
     References:
         https://www.postgresql.org/docs/current/protocol-replication.html
@@ -45,7 +45,10 @@ class WalConnection:
         self._received_lsn = 0
 
     async def run(self, command: str) -> None:
-        """Run one command, or begin to stream; psycopg.Error if Postgres refuses or goes away."""
+        """Run one command, or start a stream.
+
+        Raises psycopg.Error if Postgres rejects it or stops.
+        """
         self._pg.send_query(command.encode())
         while (result := await self._result()) is not None:
             if result.status == ExecStatus.COPY_BOTH:
@@ -69,7 +72,7 @@ class WalConnection:
         self._pg.consume_input()
 
     async def stream(self) -> AsyncIterator[list[bytes]]:
-        """Yield what arrived since the last time; psycopg.Error or TimeoutError at its end."""
+        """Yield new messages. Raises psycopg.Error or TimeoutError when the stream ends."""
         while True:
             messages: list[bytes] = []
             while (got := self._pg.get_copy_data(1))[0] > 0:
@@ -83,8 +86,8 @@ class WalConnection:
                 await self._receive()
 
     def _on_copy_data(self, body: bytes, messages: list[bytes]) -> None:
-        # both kinds begin with a position: w is XLogData(start, end, clock, data), k is
-        # keepalive(end, clock, reply wanted)
+        # Both kinds start with a position: w is XLogData(start, end, clock, data), k is
+        # keepalive(end, clock, reply requested).
         self._received_lsn = max(self._received_lsn, int.from_bytes(body[1:9], "big"))
         if body[:1] == b"w":
             messages.append(body[25:])
@@ -92,7 +95,7 @@ class WalConnection:
             self.confirm()
 
     def confirm(self, *, ask: bool = False) -> None:
-        """Report that everything received is done with, and perhaps ask for a sign."""
+        """Confirm everything received, and optionally request a keepalive."""
         lsn = self._received_lsn
         now = int((time.time() - _POSTGRES_EPOCH) * 1_000_000)
         self._pg.put_copy_data(b"r" + struct.pack("!QQQQB", lsn, lsn, lsn, now, ask))
@@ -100,7 +103,7 @@ class WalConnection:
 
 
 class ReplicationStream:
-    """The changes of one publication, as long as `run` runs."""
+    """The changes of one publication while `run` runs."""
 
     def __init__(
         self, url: str, *, publication: str, on_changes: Callable[[list[Change]], Awaitable[None]]
@@ -136,7 +139,7 @@ class ReplicationStream:
             await connect(self._url, "realtime_replication", replication=True)
         )
         confirming: asyncio.Task[None] | None = None
-        self.last_error = ""  # Postgres is there; the slot may wait for its open transactions
+        self.last_error = ""  # Postgres is available, but the slot may wait for open transactions
         try:
             slot = f"{self._publication}_{secrets.token_hex(6)}"
             options = "TEMPORARY LOGICAL pgoutput (SNAPSHOT 'nothing')"
@@ -163,5 +166,5 @@ class ReplicationStream:
 async def _confirm_regularly(connection: WalConnection) -> None:
     while True:
         await asyncio.sleep(_CONFIRM_SECONDS)
-        with contextlib.suppress(psycopg.Error):  # the stream finds out by itself
+        with contextlib.suppress(psycopg.Error):  # the stream detects the error itself
             connection.confirm(ask=True)

@@ -1,15 +1,16 @@
--- The `realtime` schema as hosted Supabase has it, for what users call and write policies on:
--- messages, `topic`, `send` and `broadcast_changes`. Idempotent; run by a superuser.
+-- The `realtime` schema of hosted Supabase, as far as users call it and write policies: messages,
+-- `topic`, `send` and `broadcast_changes`. Idempotent. Must be run by a superuser.
 --
--- Names, argument names and types are a public contract (policies and callers depend on them), so
--- they follow Supabase, not this project's p_/v_ habit.
+-- Names, argument names and types are a public contract, because policies and callers depend on
+-- them. So they follow Supabase and not this project's prefixes p_ and v_.
 
 create schema if not exists realtime;
 alter schema realtime owner to supabase_realtime_admin;
 revoke create on schema realtime from public;
 grant usage on schema realtime to anon, authenticated, service_role, postgres;
 
--- hosted, a partition a day, dropped after three; here they are kept until a reset
+-- Hosted projects have one partition per day and drop it after three days. Here rows stay until a
+-- reset.
 create table if not exists realtime.messages (
   topic text not null,
   extension text not null,
@@ -100,7 +101,7 @@ begin
     create publication supabase_realtime_messages_publication for table realtime.messages;
   end if;
   if current_setting('server_version_num')::int >= 180000 then
-    -- wal2json, which hosted reads with, always shows generated columns
+    -- Hosted projects read with wal2json, which always includes generated columns.
     execute 'alter publication supabase_realtime set (publish_generated_columns = stored)';
   end if;
 end;

@@ -1,4 +1,4 @@
-"""Turns websocket messages into what they say and back, for protocol versions 1.0.0 and 2.0.0."""
+"""Converts websocket messages of protocol versions 1.0.0 and 2.0.0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KIND_PUSH, _KIND_BROADCAST, _JSON = 3, 4, 1
 
 
 class MalformedFrame(ValueError):
-    """An inbound frame has no meaning; it is logged and dropped."""
+    """An inbound frame is not valid. It is logged and dropped."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -20,26 +20,26 @@ class Inbound:
 
     join_ref: str | None
     ref: str | None
-    topic: Any  # one that is no text is answered, as one that no one has joined
+    topic: Any  # another type than text is treated as an unknown topic
     event: str
     payload: Any
     is_binary: bool = False
 
 
 def parse_version(text: str | None) -> Version | None:
-    """The version a handshake asked for; None when it is not supported."""
+    """Parse the version in a handshake. Returns None if it is not supported."""
     if text is None or text == "1.0.0":
         return 1
     return 2 if text == "2.0.0" else None
 
 
 def dump(value: Any) -> str:
-    """Compact JSON as a client expects it."""
+    """Serialize a value as compact JSON."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def decode(version: Version, data: str | bytes) -> Inbound:
-    """Read one message; MalformedFrame if it is none."""
+    """Decode one message. Raises MalformedFrame if it is not valid."""
     try:
         if isinstance(data, bytes):
             return _decode_push(data)
@@ -61,7 +61,7 @@ def _ref(value: Any) -> str | None:
 
 
 def _decode_push(data: bytes) -> Inbound:
-    """A broadcast as supabase-js sends it in version 2: lengths, headers, and its payload."""
+    """Decode a binary broadcast of version 2: lengths, headers, payload."""
     lengths, at = data[1:6], 7
     if data[0] != _KIND_PUSH or data[6] != _JSON:
         raise MalformedFrame("not a broadcast of JSON")
@@ -77,20 +77,20 @@ def _decode_push(data: bytes) -> Inbound:
 def encode(
     version: Version, join_ref: str | None, ref: str | None, topic: str, event: str, payload: str
 ) -> str:
-    """A message whose payload is JSON already."""
+    """Encode a message whose payload is already JSON."""
     if version == 2:
         return f"{dump([join_ref, ref, topic, event])[:-1]},{payload}]"
     return f'{{"topic":{dump(topic)},"event":{dump(event)},"payload":{payload},"ref":{dump(ref)}}}'
 
 
 def encode_broadcast(topic: str, event: str, metadata: str, payload: str) -> bytes:
-    """A broadcast as version 2 has it from a database or in binary: lengths, headers, payload."""
+    """Encode a broadcast of the database or in binary for version 2: lengths, headers, payload."""
     parts = [part.encode() for part in (topic, event, metadata)]
     head = bytes([_KIND_BROADCAST, *map(len, parts), _JSON])
     return head + b"".join(parts) + payload.encode()
 
 
 def reply(version: Version, message: Inbound, response: Any, status: str = "ok") -> str:
-    """A `phx_reply` to a message."""
+    """Encode a `phx_reply` to a message."""
     payload = dump({"status": status, "response": response})
     return encode(version, message.join_ref, message.ref, message.topic, "phx_reply", payload)

@@ -1,4 +1,4 @@
-"""The listener: start and shutdown, which request is a socket, and what a handshake needs."""
+"""The listener: start, shutdown, and checks of a handshake."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supabase_local.realtime.serializer import dump, parse_version
 from supabase_local.realtime.session import Session
 from supabase_local.realtime.tokens import TokenError, Verifier
 
-#: Largest inbound message; beyond it the socket closes with 1009.
+#: Maximum inbound message. A larger one closes the socket with 1009.
 _FRAME_BYTES = 5_000_000
 
 
@@ -25,7 +25,7 @@ class RealtimeServer:
         self._listener: Server
 
     async def start(self, host: str, port: int) -> int:
-        """Listen, and begin to replicate; returns the port before replication runs."""
+        """Listen, start replication in the background, and return the port."""
         self._listener = await serve(
             self._serve_socket,
             host,
@@ -40,12 +40,12 @@ class RealtimeServer:
         return int(next(iter(self._listener.sockets)).getsockname()[1])
 
     async def stop(self) -> None:
-        """Close everything; clients come back by themselves."""
+        """Close everything. Clients reconnect by themselves."""
         self._listener.close()
         await self._hub.close()
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Let a socket pass, or answer at once."""
+        """Accept a socket, or respond to another request."""
         url = urlsplit(request.path)
         if url.path.endswith("/health"):
             running = self._hub.messages.running.is_set()

@@ -1,4 +1,4 @@
-"""One websocket and the topics that it joined: rights, tokens, what is sent and received."""
+"""One websocket and its joined topics: rights, tokens, messages."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from supabase_local.realtime.tokens import Token, TokenError
 
 logger = logging.getLogger(__name__)
 
-#: Unsent bytes one socket may hold; a reader slower than that is dropped.
+#: Maximum unsent bytes per socket. A slower reader is disconnected.
 BUFFER_BYTES = 64_000_000
-#: Longest time between two checks of a channel's token.
+#: Maximum time between two checks of a channel's token.
 TOKEN_SECONDS = 300
 
 
 class JoinRefused(Exception):
-    """The join is answered with an error; the text is the reason."""
+    """The join is answered with an error. The message is the reason."""
 
 
 class Session:
-    """The Phoenix side of a socket."""
+    """The Phoenix protocol of one socket."""
 
     def __init__(self, hub: Hub, socket: ServerConnection, version: Version, token: Token) -> None:
         self.hub = hub
@@ -49,14 +49,17 @@ class Session:
         self._channels: dict[str, Channel] = {}
 
     def send(self, data: str | bytes) -> None:
-        """Write to the socket at once; a client too slow for its buffer is dropped."""
+        """Write to the socket without waiting. A client whose buffer is full is disconnected."""
         broadcast([self._socket], data)
         if self._socket.transport.get_write_buffer_size() > BUFFER_BYTES:
-            logger.warning("slow reader dropped", extra={"event": "realtime.slow_consumer"})
+            logger.warning("slow reader disconnected", extra={"event": "realtime.slow_consumer"})
             self._socket.transport.abort()
 
     async def run(self) -> None:
-        """Handle what comes until the socket is gone; whatever one message does, others follow."""
+        """Handle messages until the socket closes.
+
+        An error in one message does not affect others.
+        """
         try:
             async for data in self._socket:
                 try:
@@ -69,7 +72,7 @@ class Session:
                 except Exception:
                     logger.exception("message failed", extra={"event": "realtime.message_failed"})
         except ConnectionClosed:
-            pass  # without a goodbye
+            pass  # the client closed without a close frame
         finally:
             for channel in self._channels.values():
                 channel.close()
@@ -97,7 +100,7 @@ class Session:
         if old is not None:
             old.close()
         await self._answer(message)
-        if old is not None:  # after the answer to the new join, as Phoenix does
+        if old is not None:  # after the reply to the new join, as in Phoenix
             old.push("phx_close", {}, ref=old.join_ref)
 
     async def _answer(self, message: Inbound) -> None:
@@ -118,7 +121,7 @@ class Session:
         channel.joined()
 
     def end(self, channel: Channel) -> None:
-        """End a channel with a `phx_close`; clients match its ref with their join's."""
+        """End a channel with a `phx_close`, whose ref must be that of the client's join."""
         channel.close()
         self._channels.pop(channel.full_topic, None)
         channel.push("phx_close", {}, ref=channel.join_ref)
@@ -137,7 +140,7 @@ class Channel:
         self.send = session.send
         self.full_topic = message.topic
         self.topic = message.topic.removeprefix(PREFIX)
-        # a null join_ref makes the push's own ref the channel's
+        # If join_ref is null, the ref of the push is used, as in Phoenix.
         self.join_ref = message.join_ref or message.ref
         self.private = config.get("private") is True
         self.ack = options.get("ack") is True
@@ -151,7 +154,10 @@ class Channel:
         self._timer: asyncio.TimerHandle | None = None
 
     async def authorize(self) -> None:
-        """Verify the token and, on a private topic, the right to read; the errors of `_answer`."""
+        """Verify the token and, on a private topic, the right to read.
+
+        Raises the errors of `_answer`.
+        """
         if isinstance(self._asked, str) and not self._asked.startswith("sb_"):
             self.token = self.hub.verifier.verify(self._asked)
         self.token.check_expiry()
@@ -164,7 +170,7 @@ class Channel:
         return f"You do not have permissions to read from this Channel topic: {self.topic}"
 
     def joined(self) -> None:
-        """Send the client what follows the join's reply, and start the token's clock."""
+        """Send the messages after a join's reply, and start the timer for the token."""
         if self.replication_ready:
             self.hub.spawn(self._report_replication())
         self._watch_token()
@@ -182,11 +188,11 @@ class Channel:
 
     def push_system(self, extension: str, status: str, message: str) -> None:
         """Send a `system` message."""
-        said = {"extension": extension, "status": status, "message": message}
-        self.push("system", {**said, "channel": self.topic})
+        payload = {"extension": extension, "status": status, "message": message}
+        self.push("system", {**payload, "channel": self.topic})
 
     def close(self) -> None:
-        """Leave every topic and forget every subscription; sends nothing to this client."""
+        """Leave every topic and remove every subscription, without messages to this client."""
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -194,20 +200,20 @@ class Channel:
         self.hub.changes.unsubscribe(self)
 
     def shut_down(self, reason: str) -> None:
-        """End the channel for a reason: a `system` error, then `phx_close`."""
+        """End the channel for a reason, with a `system` error and `phx_close`."""
         if not self.closed:
             self.push_system("system", "error", reason)
             self.session.end(self)
 
     async def on_broadcast(self, message: Inbound) -> None:
-        """Pass a client's broadcast on; without the right to write it vanishes."""
+        """Forward a client's broadcast. Without the right to write it is dropped."""
         if self.private and not await self._writes():
             return
         exclude = None if self.receives_own else self
         joined = (self.topic, self.private)
         if message.is_binary:
-            said = (message.payload["event"], dump(message.payload["payload"]), "")
-            self.hub.members.deliver_binary(*joined, said, exclude=exclude)
+            broadcast = (message.payload["event"], dump(message.payload["payload"]), "")
+            self.hub.members.deliver_binary(*joined, broadcast, exclude=exclude)
         else:
             self.hub.members.deliver(*joined, dump(message.payload), exclude=exclude)
         if self.ack:
@@ -218,11 +224,11 @@ class Channel:
             try:
                 self._may_write = await may_write(self.hub.database, self.token, self.topic)
             except DatabaseUnavailable:
-                return False  # not remembered: the database may be back for the next push
+                return False  # not cached, because the database may be available for the next push
         return self._may_write
 
     async def on_access_token(self, payload: Any) -> None:
-        """Take a fresh token; one that may not read any more ends the channel."""
+        """Replace the token. If the new token may not read, the channel ends."""
         text = payload.get("access_token") if isinstance(payload, dict) else None
         if not isinstance(text, str) or text.startswith("sb_") or text == self.token.text:
             return
@@ -245,7 +251,7 @@ class Channel:
             self._timer.cancel()
         if self.token.expires_at is None or self.closed:
             return
-        # a little late rather than a little early: the token must really be over
+        # Slightly late, because the token must really have expired.
         left = self.token.expires_at - time.time() + 0.02
         delay = min(max(left, 0), TOKEN_SECONDS)
         self._timer = asyncio.get_running_loop().call_later(delay, self._check_token)

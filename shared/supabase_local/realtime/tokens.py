@@ -1,6 +1,6 @@
-"""Verifies API keys and JWTs and says in the protocol's own words why one is refused.
+"""Verifies API keys and JWTs. Errors have the texts of Supabase's protocol.
 
-Who may do what with a verified token is decided in `authorization`.
+`authorization` decides what a verified token may do.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _BAD_SIGNATURE = "Failed to validate JWT signature"
 
 
 class TokenError(Exception):
-    """A token was refused; its text is what a join says.
+    """A token was rejected. `str(error)` is the reason in the reply to a join.
 
     Attributes:
-        message: The same without its code.
-        handshake: What a refused handshake says.
+        message: The reason without its code.
+        handshake: The reason in a rejected handshake.
     """
 
     def __init__(self, code: str, message: str, handshake: str | None = None) -> None:
@@ -38,7 +38,7 @@ class Token:
 
     text: str
     claims: Mapping[str, Any]
-    #: Seconds since the epoch; None for a project key, which does not expire.
+    #: Seconds since the epoch, or None for a project key, which does not expire.
     expires_at: float | None
 
     @property
@@ -47,7 +47,7 @@ class Token:
         return str(self.claims["role"])
 
     def check_expiry(self) -> None:
-        """Raise TokenError when the token has expired."""
+        """Raise TokenError if the token has expired."""
         if self.expires_at is not None and self.expires_at <= time.time():
             raise _expired(self.expires_at)
 
@@ -60,7 +60,7 @@ class Verifier:
         self._project_keys = {"anon": publishable_key, "service_role": secret_key}
 
     def verify(self, text: str) -> Token:
-        """Verify a JWT or a project key; TokenError where it opens nothing."""
+        """Verify a JWT or a project key. Raises TokenError if it is not valid."""
         for role, key in self._project_keys.items():
             if hmac.compare_digest(text.encode(), key.encode()):
                 return Token(text, {"role": role, "iss": "supabase"}, None)
@@ -69,7 +69,7 @@ class Verifier:
                 text,
                 self._secret,
                 ["HS256"],
-                # when it expired is a part of what is said
+                # Expiry is checked later, because the reason contains the time.
                 options={"verify_aud": False, "verify_exp": False, "verify_nbf": False},
             )
         except jwt.InvalidSignatureError as error:

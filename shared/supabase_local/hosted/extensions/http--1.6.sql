@@ -1,5 +1,5 @@
--- The types and signatures of pgsql-http, https://github.com/pramsey/pgsql-http
--- A call is refused by name: it would hold the transaction while it waits for another's server.
+-- Types and signatures of pgsql-http, https://github.com/pramsey/pgsql-http. A call raises an
+-- error, because it would keep the transaction open while waiting for another server.
 
 create domain http_method as text;
 create domain content_type as text check (value ~ '^\S+/\S+');

@@ -1,5 +1,5 @@
--- The tables and signatures of pg_cron, https://github.com/citusdata/pg_cron
--- Schedules are recorded and not run: no background worker runs here.
+-- Tables and signatures of pg_cron, https://github.com/citusdata/pg_cron. Schedules are stored but
+-- never run, because there is no background worker.
 
 create schema cron;
 create sequence cron.jobid_seq;

@@ -1,5 +1,5 @@
--- The tables and signatures of pg_net, https://supabase.com/docs/guides/database/extensions/pg_net
--- Requests are recorded and not sent: no background worker runs here.
+-- Tables and signatures of pg_net, https://supabase.com/docs/guides/database/extensions/pg_net.
+-- Requests are stored but never sent, because there is no background worker.
 
 create schema net;
 create unlogged table net.http_request_queue (

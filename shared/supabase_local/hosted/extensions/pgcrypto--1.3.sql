@@ -1,7 +1,6 @@
--- What migrations and seeds call of pgcrypto, in SQL: the embedded server's packages are built
--- without OpenSSL.
--- crypt makes real bcrypt hashes, which the local Auth server accepts; gen_salt keeps to
--- bcrypt's lowest cost.
+-- Functions of pgcrypto for migrations and seeds, in SQL, because the embedded server is built
+-- without OpenSSL. crypt computes real bcrypt hashes, which the local Auth server accepts. gen_salt
+-- always uses bcrypt's lowest cost.
 
 create function gen_random_uuid() returns uuid
   language sql volatile as 'select pg_catalog.gen_random_uuid()';
@@ -61,7 +60,7 @@ create function hmac(data text, key text, type text) returns bytea
 language sql immutable strict
 as $$ select @extschema@.hmac(convert_to(data, 'UTF8'), convert_to(key, 'UTF8'), type) $$;
 
--- bcrypt's own base64: another alphabet, no padding
+-- Base64 of bcrypt, with another alphabet and without padding.
 create function bcrypt_encode(data bytea) returns text
 language sql immutable strict
 as $$
@@ -83,7 +82,7 @@ $$;
 create function gen_salt(type text) returns text
 language sql volatile strict as $$ select @extschema@.gen_salt(type, 4) $$;
 
--- the first digits of pi: 18 words of keys and 4 × 256 of boxes, with which Blowfish begins
+-- The first digits of pi, the initial state of Blowfish: 18 words of keys and 4 × 256 of boxes.
 create function blowfish_words() returns bigint[] immutable
   language sql as $$ select '{@pi@}'::bigint[] $$;
 
@@ -119,7 +118,7 @@ begin
     end loop;
     v_keys[i + 1] := x; v_salts[i + 1] := l;
   end loop;
-  -- a salted setup first, then key and salt by turns; the last pass encrypts the text
+  -- First a salted setup, then key and salt alternate. The last pass encrypts the text.
   v_last := 2 * (1 << substring(salt from 5 for 2)::integer) + 1;
   for v_pass in 0 .. v_last loop
     v_mix := case when v_pass = v_last then v_none
@@ -158,8 +157,9 @@ begin
 end;
 $$;
 
--- What only the same database reads again: a stream of hashes laid over the text, with a sum that
--- knows a wrong password. No OpenPGP: what was encrypted elsewhere is refused as a wrong key.
+-- Encryption that only this database can decrypt: the text XOR a stream of hashes, with a checksum
+-- that detects a wrong password. Not OpenPGP, so data encrypted elsewhere is rejected as a wrong
+-- key.
 create function keystream(key text, salt bytea, length integer) returns bytea
 language sql immutable strict
 as $$

@@ -1,4 +1,4 @@
--- What migrations call of pgjwt: tokens signed and read by HMAC.
+-- Functions of pgjwt: tokens signed and verified with HMAC.
 
 create function url_encode(data bytea) returns text
 language sql immutable

@@ -1,5 +1,5 @@
--- The tables, types and signatures of pgmq, https://github.com/pgmq/pgmq, by what its pages say of
--- them. Messages are kept and read as there; partitioned queues are refused.
+-- Tables, types and signatures of pgmq, https://github.com/pgmq/pgmq, after its documentation.
+-- Partitioned queues are rejected.
 
 create table pgmq.meta (
   queue_name varchar unique not null, is_partitioned boolean not null, is_unlogged boolean not null,
@@ -12,7 +12,7 @@ create type pgmq.message_record as (
 create type pgmq.queue_record as (
   queue_name varchar, is_partitioned boolean, is_unlogged boolean, created_at timestamptz
 );
--- a queue's table, q_<name>, or its archive, a_<name>
+-- Table of a queue, q_<name>, or of its archive, a_<name>.
 create function pgmq.format_table_name(queue_name text, prefix text) returns text
 language plpgsql immutable
 as $$

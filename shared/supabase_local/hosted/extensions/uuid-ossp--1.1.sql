@@ -1,4 +1,4 @@
--- What migrations call of uuid-ossp.
+-- Functions of uuid-ossp for migrations.
 
 create function uuid_ns_dns() returns uuid immutable language sql
 as $$ select '6ba7b810-9dad-11d1-80b4-00c04fd430c8'::uuid $$;
@@ -6,7 +6,7 @@ create function uuid_ns_url() returns uuid immutable language sql
 as $$ select '6ba7b811-9dad-11d1-80b4-00c04fd430c8'::uuid $$;
 create function uuid_generate_v4() returns uuid volatile
   language sql as 'select pg_catalog.gen_random_uuid()';
--- of a hash's first sixteen bytes, with the version and the variant written in
+-- Build a UUID from the first sixteen bytes of a hash, with version and variant.
 create function uuid_of_hash(hash bytea, version integer) returns uuid
 language sql immutable strict
 as $$
