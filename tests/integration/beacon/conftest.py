@@ -1,4 +1,4 @@
-"""One project for these tests, three provider servers, and beacon's API and worker in one hand."""
+"""A project with three provider servers, and beacon's API and worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _names = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def project(process_database: Renewed, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A seeded database behind a Data API."""
+    """A seeded database with a Data API."""
     made = project_of_a_file(process_database)
     keys: Path = tmp_path_factory.mktemp("keys") / "sealing.json"
     made.settings = made.settings.model_copy(update={"sealing_key_file": str(keys)})
@@ -35,14 +35,14 @@ def project(process_database: Renewed, tmp_path_factory: pytest.TempPathFactory)
 
 
 class Providers:
-    """The three providers of the local stack, each a real HTTP server on a port of its own."""
+    """The three providers of the local stack, each an HTTP server on its own port."""
 
     def __init__(self) -> None:
         self.by_name = {name: ProviderServer(name) for name in HOMES}
         self.variable = ""
 
     def faults(self, name: str | None, region: str = "*", **faults: Any) -> None:
-        """Have one misbehave in a region, or all of them."""
+        """Set the faults of one provider in a region, or in all regions."""
         for each in self.by_name if name is None else [name]:
             self.by_name[each].faults[region] = Faults(**faults)
 
@@ -59,7 +59,7 @@ class Providers:
 
 
 class Station(AppHarness):
-    """The whole app: its API, and a worker that ticks on demand."""
+    """The whole app: its API, and a worker that runs on demand."""
 
     below = "/api/v1"
 
@@ -70,7 +70,7 @@ class Station(AppHarness):
         self.outbox = Outbox(self.beacon)
 
     def spec(self, **fields: Any) -> dict[str, Any]:
-        """A job spec with an id of its own; `constraints` are merged."""
+        """Return a job spec with a unique id. `constraints` are merged."""
         constraints = {"regions": ["us-east", "eu-west"], "min_regions": 1}
         return {
             "jobspec_id": f"spec-{next(_names)}",
@@ -89,23 +89,23 @@ class Station(AppHarness):
         return await self.ok("POST", "/jobs", json={"workspace_id": ACME, **self.spec(**fields)})
 
     async def look(self, job: dict[str, Any]) -> Any:
-        """The job as its members see it."""
+        """Read the job as its members see it."""
         return await self.ok("GET", f"/jobs/{job['id']}")
 
     async def ended(self, job: dict[str, Any]) -> Any:
-        """Tick, backoffs over at once, until the job has ended."""
+        """Run the worker without backoffs until the job has ended."""
         return await self.tick_until(lambda: self.look(job), lambda state: state["status"] in ENDED)
 
 
 @pytest.fixture
 async def providers() -> AsyncIterator[Providers]:
-    """What is asked."""
+    """The provider servers."""
     async with Providers().open() as running:
         yield running
 
 
 @pytest.fixture
 async def station(project: Project, providers: Providers) -> AsyncIterator[Station]:
-    """The app on this project."""
+    """The app with this project."""
     async with Station(project, providers).open() as station:
         yield station

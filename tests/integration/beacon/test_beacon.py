@@ -1,4 +1,4 @@
-"""What the app promises beyond its guide: failover, the outbox, cancelling, receipts, tenants."""
+"""Promises of the app beyond its guide: failover, the outbox, cancellation, receipts, tenants."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def verdict(station: Station, bundle: dict[str, Any]) -> str:
 async def test_workers_killed_in_each_stage_make_one_receipt_of_each_execution(
     station: Station, providers: Providers
 ) -> None:
-    """Nothing is lost or doubled, and the job ends as if no one had died."""
+    """Nothing is lost or duplicated, and the job ends as if no worker had died."""
     job = await station.submit(constraints={"min_regions": 2})
 
     async def ended() -> object:
@@ -62,7 +62,7 @@ async def test_workers_killed_in_each_stage_make_one_receipt_of_each_execution(
 async def test_a_region_fails_over_and_says_why_when_all_its_providers_fail(
     station: Station, providers: Providers, faults: dict[str, Any], reason: str
 ) -> None:
-    """Whatever is wrong with the first, the second is asked; too few regions are a failure."""
+    """For any fault of the first provider the second is tried. Too few regions are a failure."""
     providers.faults("alpha", "us-east", **faults)
     helped = await station.ended(await station.submit(constraints={"regions": ["us-east"]}))
     providers.faults(None, "us-east", **faults)
@@ -79,7 +79,7 @@ async def test_a_region_fails_over_and_says_why_when_all_its_providers_fail(
 async def test_a_provider_that_takes_too_long_ends_with_the_deadline(
     station: Station, providers: Providers
 ) -> None:
-    """One deadline for all that a region does."""
+    """All work of a region has one deadline."""
     providers.faults(None, "us-east", delay_seconds=600)
     job = await station.submit(constraints={"regions": ["us-east"], "timeout": 1})
     state = await station.ended(job)
@@ -91,7 +91,7 @@ async def test_a_provider_that_takes_too_long_ends_with_the_deadline(
 async def test_an_unknown_message_is_a_dead_letter_and_redrive_publishes_it_again(
     station: Station,
 ) -> None:
-    """It stops no other, its job says why, and a person can have it tried again."""
+    """The message blocks no other, its job shows the reason, and a person can retry it."""
     strange, good = await station.submit(), await station.submit()
     rewrite = "update public.beacon_outbox set message = message || %s where job_id = %s"
     station.project.sql(rewrite, Jsonb({"version": 9}), strange["id"])
@@ -110,7 +110,7 @@ async def test_an_unknown_message_is_a_dead_letter_and_redrive_publishes_it_agai
 async def test_publishers_side_by_side_publish_each_message_once(
     station: Station, providers: Providers
 ) -> None:
-    """Two workers drain the same outbox at once."""
+    """Two workers publish the same outbox at the same time."""
     jobs = [await station.submit() for _ in range(12)]
     async with Station(station.project, providers).open() as other:
         await asyncio.gather(*(each.outbox.run() for each in (station, other) for _ in range(3)))
@@ -124,7 +124,7 @@ async def test_publishers_side_by_side_publish_each_message_once(
 
 
 async def test_a_cancelled_job_runs_nowhere(station: Station, providers: Providers) -> None:
-    """In the outbox, and while a provider works; what has ended stays as it ended."""
+    """While in the outbox, and while a provider works. A finished job keeps its state."""
     waiting = await station.submit()
     await station.ok("POST", f"/jobs/{waiting['id']}/cancel")
     done = await station.ended(await station.submit())
@@ -134,7 +134,7 @@ async def test_a_cancelled_job_runs_nowhere(station: Station, providers: Provide
     before = len(tasks)
 
     async def work() -> None:
-        while len(tasks) == before:  # the first ticks may find it only accepted
+        while len(tasks) == before:  # the first runs may find the task only accepted
             await station.worker.tick(budget_seconds=30)
 
     running = asyncio.create_task(work())
@@ -153,7 +153,7 @@ async def test_a_cancelled_job_runs_nowhere(station: Station, providers: Provide
 async def test_a_stored_receipt_that_the_key_did_not_sign_is_not_given_out(
     station: Station,
 ) -> None:
-    """One who can write the table cannot state what was answered."""
+    """Write access to the table is not enough to change an answer."""
     state = await station.ended(await station.submit(constraints={"regions": ["us-east"]}))
     [execution] = state["executions"]
     station.project.sql(
@@ -168,7 +168,7 @@ async def test_a_stored_receipt_that_the_key_did_not_sign_is_not_given_out(
 
 
 async def test_jobs_of_others_do_not_exist(station: Station) -> None:
-    """Not by id, not by jobspec_id, nor their executions and receipts."""
+    """Neither by id nor by jobspec_id, and the same for executions and receipts."""
     job = await station.ended(await station.submit())
     execution = job["executions"][0]["id"]
 
@@ -187,7 +187,7 @@ async def test_jobs_of_others_do_not_exist(station: Station) -> None:
 
 
 def test_a_spec_that_no_reader_could_parse_is_refused(station: Station) -> None:
-    """By whichever way; the server's own stack does not decide."""
+    """For every way to submit, and for every size of the server's stack."""
     spec = json.dumps({**station.spec(), "benchmark": "DEEP"})
     for levels in (200, 5000):
         deep = spec.replace('"DEEP"', "[" * levels + "]" * levels)

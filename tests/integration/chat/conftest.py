@@ -1,4 +1,4 @@
-"""One project for this folder's tests, a language model's server, and the chat in one harness."""
+"""One project for this folder's tests, a language model's server, and a harness for the chat."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.project import Project, project_of_a_file
 from tests.support.renewed import Renewed
 from tests.unit.ai.model_server import ModelServer
 
-#: What the server answers: research with a question and a page.
+#: Responses of the server: research with a question and a page.
 ANSWERS: dict[str, Any] = {
     "decide": {
         "tier": "async",
@@ -38,14 +38,14 @@ ANSWERS: dict[str, Any] = {
     },
     "write": {"text": "Two a day."},
 }
-#: A message that the script takes for each kind of work.
+#: Messages from which the script chooses each kind of work.
 PAGE = "Research the latest AI trends and build me an interactive dashboard to visualize them"
 TEXT = "Research AI safety and build a comprehensive report"
 
 
 @pytest.fixture(scope="module")
 def project(process_database: Renewed) -> Project:
-    """A database behind a Data API that lets guests in."""
+    """A database with a Data API for guests."""
     made = project_of_a_file(process_database, "allow_anonymous")
     made.sql(
         "update queue.settings set value = 'null' where name = 'chat_guest_messages_per_minute'"
@@ -55,14 +55,14 @@ def project(process_database: Renewed) -> Project:
 
 @pytest.fixture
 async def server() -> AsyncIterator[ModelServer]:
-    """The language model."""
+    """The language model's server."""
     async with ModelServer() as running:
         running.answers = dict(ANSWERS)
         yield running
 
 
 class Harness(AppHarness):
-    """The whole app; a session is named by its id."""
+    """The whole app. A session is identified by its id."""
 
     below = "/api"
 
@@ -71,13 +71,13 @@ class Harness(AppHarness):
         super().__init__(project, settings, register, self.chat)
 
     def begin(self) -> str:
-        """The id of a session to come."""
+        """Return the id of a new session."""
         return f"chat_{secrets.token_hex(32)}"
 
     async def say(
         self, session: str, text: str, *, user: str | None = None, **options: Any
     ) -> httpx.Response:
-        """POST /api/chat while a worker ticks."""
+        """POST /api/chat while a worker runs."""
         headers = {"x-session-id": session, **options.pop("headers", {})}
         body = {"messages": [{"role": "user", "content": text}], **options}
         asked = asyncio.ensure_future(
@@ -94,7 +94,7 @@ class Harness(AppHarness):
         return await self.ok("GET", f"/async-status?sessionId={session}", user=user)
 
     async def talk(self, session: str, user: str | None = None) -> list[dict[str, Any]]:
-        """The session's conversation."""
+        """Read the session's conversation."""
         said = await self.ok("GET", f"/chat?sessionId={session}", user=user)
         messages: list[dict[str, Any]] = said["messages"]
         return messages
@@ -106,14 +106,14 @@ class Harness(AppHarness):
         return await self.call("POST", "/async-messages", user=user, json=body)
 
     async def ended(self, session: str) -> Any:
-        """Tick until all work has ended; the first of it."""
+        """Run the worker until all work has ended, and return the first work item."""
         found = await self.tick_until(
             lambda: self.status(session), lambda seen: not seen["activeWork"]
         )
         return found["endedWork"][0]
 
     async def asking(self, session: str, user: str | None = None) -> Any:
-        """Tick until a question waits; it."""
+        """Run the worker until a question is open, and return it."""
         found = await self.tick_until(
             lambda: self.status(session, user), lambda seen: seen["pendingQuestions"]
         )

@@ -1,6 +1,6 @@
-"""The chat with a model and without: answers, work, questions, pages, and what may go wrong.
+"""The chat with and without a model: replies, work, questions, pages, and failures.
 
-The guide's own lines are in tests/contract/test_guide_chat.py.
+tests/contract/test_guide_chat.py has the guide's own statements.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SAMPLE = "sample: no language model is connected"
     ("text", "tier"), [("Hello!", "instant"), ("What is a tide?", "standard"), (TEXT, "async")]
 )
 async def test_plain_words_decide_the_tier(harness: Harness, text: str, tier: str) -> None:
-    """And only the last of them becomes work."""
+    """Only a complex request becomes work."""
     session = harness.begin()
     said = await harness.say(session, text)
 
@@ -39,7 +39,7 @@ async def test_plain_words_decide_the_tier(harness: Harness, text: str, tier: st
 async def test_a_model_decides_asks_and_fills_a_page(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """What it wrote is text; what it added is dropped; where its words come from is said."""
+    """The model's text is escaped, unknown fields are dropped, and the source is stated."""
     session = with_model.begin()
     await with_model.say(session, "Show me the tides.")
     assert (await with_model.asking(session))["options"] == ["North", "South"]
@@ -59,7 +59,7 @@ async def test_a_model_decides_asks_and_fills_a_page(
 
 
 async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelServer) -> None:
-    """502 with a sentence for people, which the session keeps; the vendor's words are the log's."""
+    """The session keeps a 502 with a sentence for people, and the log has the vendor's message."""
     server.faults["decide"] = [Fault(400, {"error": {"message": "no such model"}})] * 9
     session = with_model.begin()
     said = await with_model.say(session, "Hello")
@@ -75,7 +75,7 @@ async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelSer
 
 
 async def test_events_resume_without_a_gap_or_a_repeat(harness: Harness) -> None:
-    """Several jobs in one session, one of which asks, read to the end and from each place of it."""
+    """Several jobs in one session, one with a question, read to the end and from each position."""
     session = harness.begin()
     await harness.say(session, "Hello!")
     await harness.say(session, PAGE)
@@ -106,7 +106,7 @@ async def test_events_resume_without_a_gap_or_a_repeat(harness: Harness) -> None
 async def test_what_is_decided_while_another_message_is_answered_is_all_in_the_stream(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """Also for a reader who had the other's answer before it was known to be work."""
+    """Also for a reader who received the other reply before the decision."""
     held, work = asyncio.Event(), ANSWERS["decide"] | {"question": ""}
     server.faults["decide"] = [Fault(until=held)]
     server.answers["decide"] = lambda body: (
@@ -118,7 +118,7 @@ async def test_what_is_decided_while_another_message_is_answered_is_all_in_the_s
     await until(lambda: server.seen)
     await post(with_model, session, "What is rain?")
     seen: list[tuple[str, Any]] = []
-    while len(seen) < 2:  # it is said a moment before its job has ended
+    while len(seen) < 2:  # the message is posted a moment before its job ends
         seen = await events(with_model, session)
     held.set()
     await first
@@ -149,13 +149,13 @@ async def post(harness: Harness, session: str, text: str) -> None:
 async def events(
     harness: Harness, session: str, user: str | None = None, **headers: str
 ) -> list[tuple[str, Any]]:
-    """What a session's stream says by now."""
+    """Return the events in a session's stream so far."""
     path = f"/async-events?sessionId={session}"
     return await asyncio.wait_for(harness.stream(path, user=user, **headers), 60)
 
 
 async def test_cancelling_is_for_work_that_has_not_ended(harness: Harness) -> None:
-    """The second call is a 409, and 404 for what is not there."""
+    """One by its id, then all of a session, then 409, and 404 for unknown ids."""
     session = harness.begin()
     [work] = (await harness.say(session, PAGE)).json()["work"]
     await harness.asking(session)
@@ -167,7 +167,7 @@ async def test_cancelling_is_for_work_that_has_not_ended(harness: Harness) -> No
 
 
 async def test_of_two_answers_the_first_wins(harness: Harness) -> None:
-    """And the second gets an answer that says so."""
+    """The second caller gets an error with the reason."""
     session = harness.begin()
     await harness.say(session, PAGE)
     question = await harness.asking(session)
@@ -183,7 +183,7 @@ async def test_of_two_answers_the_first_wins(harness: Harness) -> None:
 
 
 async def test_a_repeated_request_is_one_message(harness: Harness) -> None:
-    """By its key; with another text it is a conflict."""
+    """By its Idempotency-Key. The same key with another text is a conflict."""
     session, key = harness.begin(), {"Idempotency-Key": "k"}
     first = await harness.say(session, "Hello", headers=key)
     second = await harness.say(session, "Hello", headers=key)
@@ -194,7 +194,7 @@ async def test_a_repeated_request_is_one_message(harness: Harness) -> None:
 
 
 async def test_a_members_session_is_their_workspaces(harness: Harness) -> None:
-    """Others, and guests who know its id, find nothing."""
+    """Others get 404, also guests who know its id."""
     session = harness.begin()
     [work] = (await harness.say(session, PAGE, user=ADA, workspace_id=ACME)).json()["work"]
     await harness.asking(session, ADA)
@@ -212,11 +212,14 @@ async def test_a_members_session_is_their_workspaces(harness: Harness) -> None:
     assert rows.json() == []
 
 
-async def test_production_refuses_guessable_ids(harness: Harness) -> None:
-    """A setting, which the local stack's seed opens."""
-    name = "chat_session_id_min_characters"
-    statement = f"update queue.settings set value = %s::jsonb where name = '{name}'"
-    harness.project.sql(statement, "32")
+SETTINGS = {"chat_session_id_min_characters": "32", "chat_guest_messages_per_minute": "0"}
+
+
+async def test_production_refuses_guessable_ids_and_too_many_guests(harness: Harness) -> None:
+    """Both limits are settings, which the local stack's seed disables."""
+    statement = "update queue.settings set value = %s::jsonb where name = %s"
+    for name, value in SETTINGS.items():
+        harness.project.sql(statement, value, name)
     try:
         guessable = await harness.say("test_1732000000", "Hello")
     finally:
@@ -225,7 +228,7 @@ async def test_production_refuses_guessable_ids(harness: Harness) -> None:
 
 
 async def test_killed_workers_say_it_once(harness: Harness) -> None:
-    """A worker dies behind each of its writes; the session has each message once."""
+    """A worker dies after each of its writes. The session has each message once."""
     session = harness.begin()
     await harness.say(session, TEXT)
 

@@ -1,4 +1,4 @@
-"""A local server in Apollo's documented v1 format, with the vendor's ways to fail on request."""
+"""A local server in Apollo's documented v1 format, with faults on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KEY = "live-key-0001"
 
 
 class ApolloServer(MisbehavingServer):
-    """Answers organization, people and health calls; `faults` go first, in order."""
+    """Responds to organization, people and health calls. `faults` are used first, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,11 +22,11 @@ class ApolloServer(MisbehavingServer):
 
     @property
     def base_url(self) -> str:
-        """What APOLLO_BASE_URL holds."""
+        """Value for APOLLO_BASE_URL."""
         return f"{self.origin}/api/v1"
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
-        """Answer one call."""
+        """Respond to one call."""
         url = urlsplit(request.target)
         key = request.headers.get("x-api-key")
         self.seen.append((key, url.path))
@@ -51,12 +51,12 @@ class ApolloServer(MisbehavingServer):
             case "auth/health":
                 return 200, {"healthy": True, "is_logged_in": True}
             case "usage_stats/credit_usage_stats":
-                return 403, {"error": "API_INACCESSIBLE"}  # for master keys alone
+                return 403, {"error": "API_INACCESSIBLE"}  # only for master keys
         return 404, {"error": "no such endpoint"}
 
 
 def organization(domain: str) -> dict[str, Any]:
-    """A company with the fields of the reference page, some that no one asked for, and a blank."""
+    """Return a company with the fields of the reference page, some unused fields, and a blank."""
     return {
         "id": f"org-{domain}",
         "name": f"The {domain} Company",

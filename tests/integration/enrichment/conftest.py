@@ -1,6 +1,6 @@
-"""One test's own project with enrichment's seed: a database, a Data API, the API, a worker.
+"""A project per test with enrichment's seed: a database, a Data API, the API, a worker.
 
-Ticks are run by the tests themselves, so that what happens between two of them is certain.
+Tests run the worker themselves, so that the state between two runs is certain.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SETTINGS = f"/api/workspaces/{ACME}/settings"
 
 @pytest.fixture
 def project(renewed: Renewed, tmp_path: Path) -> Project:
-    """A seeded database behind a Data API, with Apollo offline as in local development."""
+    """A seeded database with a Data API, and Apollo offline as in local development."""
     settings = scratch_settings(renewed.gateway.url).model_copy(
         update={
             "sealing_key_file": str(tmp_path / "sealing.json"),
@@ -42,7 +42,7 @@ def project(renewed: Renewed, tmp_path: Path) -> Project:
 
 
 class Office(AppHarness):
-    """The whole app: jobs are ordered, a tick is run, the tables are looked at."""
+    """The whole app, with functions to enqueue jobs, run the worker and read the tables."""
 
     def __init__(self, settings: Settings, project: Project) -> None:
         self.enrichment = Enrichment(settings, offline_call_seconds=0.01)
@@ -54,7 +54,7 @@ class Office(AppHarness):
         return str((await self.ok("POST", "/api/jobs", user=user, json=body))["id"])
 
     async def tick(self, job_id: str) -> dict[str, Any]:
-        """Run ticks until the job has been leased once more, and look at its row."""
+        """Run the worker until the job was leased once more, and read its row."""
         fence = self.project.row(job_id)["fence"]
         while True:
             summary = await self.worker.tick(budget_seconds=60)
@@ -62,19 +62,19 @@ class Office(AppHarness):
             row = self.project.row(job_id)
             if row["fence"] > fence:
                 return row
-            await asyncio.sleep(0.1)  # what is due is looked for once a second
+            await asyncio.sleep(0.1)  # due jobs are looked for once a second
 
     async def run(self, job_type: str, payload: dict[str, Any]) -> dict[str, Any]:
-        """Create a job, run one tick, and look at the job's row."""
+        """Create a job, run the worker once, and read the job's row."""
         return await self.tick(await self.enqueue(job_type, payload))
 
     def record(self, table: str, record_id: str) -> dict[str, Any]:
-        """An account's or a contact's row."""
+        """Read the row of an account or a contact."""
         [row] = self.project.sql(f"select * from public.{table} where id = %s", record_id)
         return row
 
     def credits(self) -> int:
-        """Credits that Acme has been counted so far."""
+        """Credits counted for Acme so far."""
         [row] = self.project.sql(
             "select enrichment_credits_used as used from public.workspace_settings"
             " where workspace_id = %s",
@@ -85,21 +85,21 @@ class Office(AppHarness):
 
 @pytest.fixture
 async def office(project: Project) -> AsyncIterator[Office]:
-    """The app on a project of this test alone, with Apollo offline."""
+    """The app on a project of this test, with Apollo offline."""
     async with Office(project.settings, project).open() as office:
         yield office
 
 
 @pytest.fixture
 async def apollo() -> AsyncIterator[ApolloServer]:
-    """Apollo, on this machine."""
+    """Apollo's local server."""
     async with ApolloServer() as server:
         yield server
 
 
 @pytest.fixture
 async def online(project: Project, apollo: ApolloServer) -> AsyncIterator[Office]:
-    """The app with the real client, pointed at a local Apollo, and Acme with a key of its own."""
+    """The app with the real client and a local Apollo, and a key of Acme."""
     live = project.settings.with_environ(USE_MOCK_APOLLO="false", APOLLO_BASE_URL=apollo.base_url)
     async with Office(live, project).open() as office:
         await office.ok("PUT", SETTINGS, json={"apollo_api_key": KEY})

@@ -1,4 +1,4 @@
-"""What the app promises beyond its guide: money, edits, the vendor's failures, the key, tenants."""
+"""Promises of the app beyond its guide: payments, edits, failures, the key, tenants."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.support.misbehaving import Fault
 
 
 def wait_of(job: dict[str, Any]) -> timedelta:
-    """How long a job waits from its settle on, by the database's clock alone."""
+    """Return how long a job waits after its settlement, by the database's clock."""
     wait: timedelta = job["next_retry_at"] - job["updated_at"]
     return wait
 
 
 @pytest.mark.timeout(600)
 async def test_workers_killed_in_each_stage_pay_and_fill_once(office: Office) -> None:
-    """A call whose answer was stored is never made again, and no lease outlives its worker."""
+    """A call with a stored answer is never repeated, and no lease outlives its worker."""
     job_id = await office.enqueue("enrich_account", {"account_id": INITECH})
 
     async def ended() -> object:
@@ -54,7 +54,7 @@ async def test_workers_killed_in_each_stage_pay_and_fill_once(office: Office) ->
 async def test_the_real_client_fills_accounts_and_contacts(
     online: Office, apollo: ApolloServer
 ) -> None:
-    """Chosen by configuration only; a contact takes its own fields."""
+    """Chosen by configuration only. A contact gets its own fields."""
     job = await online.run("enrich_account", {"account_id": INITECH})
     contact = await online.run("enrich_contact", {"contact_id": PETER})
 
@@ -84,7 +84,9 @@ UNUSABLE = "Apollo's answer could not be used."
 async def test_what_apollo_answers_decides_how_a_job_continues(
     online: Office, apollo: ApolloServer, fault: Fault, status: str, attempts: int, message: str
 ) -> None:
-    """A fault that a person must correct fails at once, in its own words.
+    """Each with its own message, because an empty balance must not look like a wrong key."""
+    apollo.faults = [fault]
+    job = await online.run("enrich_account", {"account_id": INITECH})
 
     A passing fault is waited for, and the answer that then comes is counted once.
     """
@@ -106,7 +108,7 @@ async def test_what_apollo_answers_decides_how_a_job_continues(
     ("change", "message"),
     [
         ("delete from public.workspace_settings", "key not configured for this workspace"),
-        # a restored backup may hold keys of another deployment
+        # A restored backup may contain keys of another deployment.
         (
             "update public.workspace_settings"
             " set apollo_api_key_encrypted = 'mh1.bG9jYWw=.AAAA.AAAA'",
@@ -116,7 +118,7 @@ async def test_what_apollo_answers_decides_how_a_job_continues(
     ],
 )
 async def test_what_is_not_set_fails_at_once(office: Office, change: str, message: str) -> None:
-    """Waiting would not make it appear."""
+    """Waiting would not help."""
     office.project.sql(change)
     job = await office.run("enrich_account", {"account_id": INITECH})
 
@@ -127,12 +129,12 @@ async def test_what_is_not_set_fails_at_once(office: Office, change: str, messag
 async def test_a_rate_limit_waits_as_long_as_apollo_says_and_holds_the_whole_key(
     online: Office, apollo: ApolloServer
 ) -> None:
-    """No attempt is spent, and a thousand jobs do not run into the same limit one by one."""
+    """No attempt is spent, and a thousand jobs do not each reach the same limit."""
     apollo.faults = [Fault(429, {}, {"retry-after": "700"})]
     first = await online.run("enrich_account", {"account_id": INITECH})
     other = await online.run("enrich_account", {"account_id": UNKNOWN_LTD})
     asked = len(apollo.seen)
-    await online.call("PUT", SETTINGS, json={"apollo_api_key": KEY})  # a new key waits for nothing
+    await online.call("PUT", SETTINGS, json={"apollo_api_key": KEY})  # a new key clears the pause
     online.project.make_due()
     done = await online.tick(str(first["id"]))
 
@@ -145,9 +147,25 @@ async def test_a_rate_limit_waits_as_long_as_apollo_says_and_holds_the_whole_key
     assert (done["status"], done["attempts"]) == ("completed", 1)
 
 
-async def test_an_account_of_another_workspace_is_missing(office: Office) -> None:
-    """It may also be in a transaction that commits a moment later, so the job is retried."""
-    job = await office.tick(await office.enqueue("enrich_account", {"account_id": SOYLENT}))
+@pytest.mark.parametrize(
+    ("fault", "attempts"),
+    [
+        (Fault(503, b"<html>"), 0),
+        (Fault(429, {}), 0),
+        (Fault(cut=True), 0),
+        (Fault(200, b"{"), 1),
+        (Fault(500, {}), 0),
+    ],
+)
+async def test_a_passing_fault_is_waited_for(
+    online: Office, apollo: ApolloServer, fault: Fault, attempts: int
+) -> None:
+    """No attempt is spent while Apollo is unavailable, and the answer is pluralize once."""
+    apollo.faults = [fault]
+    job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
+    waiting = await online.tick(job_id)
+    online.project.make_due(job_id)
+    done = await online.tick(job_id)
 
     assert (waiting["status"], waiting["attempts"]) == ("pending", attempts)
     assert "asked again" in waiting["progress"]["message"]
@@ -158,7 +176,7 @@ async def test_an_account_of_another_workspace_is_missing(office: Office) -> Non
 async def test_answers_that_may_have_been_paid_for_are_asked_for_five_times(
     online: Office, apollo: ApolloServer
 ) -> None:
-    """However long the patience is; a person's retry may ask as often again."""
+    """However long the job waits. A retry by a person allows as many calls again."""
     job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
     for _ in range(2):
         apollo.faults, apollo.seen = [Fault(cut=True)] * 99, []
@@ -176,7 +194,7 @@ async def test_answers_that_may_have_been_paid_for_are_asked_for_five_times(
 async def test_an_answer_that_is_not_as_documented_is_no_answer(
     online: Office, apollo: ApolloServer, body: Any
 ) -> None:
-    """It says nothing about whether Apollo knows a company."""
+    """The response does not show whether Apollo knows a company."""
     apollo.faults = [Fault(200, body)]
     job = await online.run("enrich_account", {"account_id": INITECH})
 
@@ -185,7 +203,7 @@ async def test_an_answer_that_is_not_as_documented_is_no_answer(
 
 
 async def test_an_account_that_is_missing_is_tried_five_times(office: Office) -> None:
-    """It may be in a transaction that commits a moment later; another workspace's is missing."""
+    """Its transaction may commit a moment later. Records of other workspaces are missing too."""
     job_id = await office.enqueue("enrich_account", {"account_id": SOYLENT})
     first = await office.tick(job_id)
     for _ in range(4):
@@ -199,7 +217,7 @@ async def test_an_account_that_is_missing_is_tried_five_times(office: Office) ->
 
 
 async def test_what_a_person_wrote_is_never_overwritten(office: Office) -> None:
-    """At the beginning, before the job or after; what was emptied before it is asked for."""
+    """Before, during and after the job. Fields that were emptied before the job are filled."""
     body = {"workspace_id": ACME, "name": "Umbrella GmbH", "domain": "u.example", "country": "DE"}
     account_id = str(uuid4())
     made = await office.rest("POST", "/accounts", json={"id": account_id, **body})
@@ -225,7 +243,7 @@ async def test_what_a_person_wrote_is_never_overwritten(office: Office) -> None:
 
 
 async def test_a_company_apollo_does_not_know_is_no_failure(office: Office) -> None:
-    """The job completes with no match, the account stays as it was, nothing is charged."""
+    """The job completes with no match, the account is unchanged, and nothing is charged."""
     before = office.record("accounts", UNKNOWN_LTD)
     job = await office.run("enrich_account", {"account_id": UNKNOWN_LTD})
 
@@ -236,7 +254,7 @@ async def test_a_company_apollo_does_not_know_is_no_failure(office: Office) -> N
 async def test_a_button_pressed_twice_makes_one_job_and_a_new_account_its_own(
     office: Office,
 ) -> None:
-    """Of records of others there are none."""
+    """Records of others return 404."""
     first = await office.call("POST", f"/api/accounts/{INITECH}/enrich")
     again = await office.call("POST", f"/api/accounts/{INITECH}/enrich")
     foreign = await office.call("POST", f"/api/accounts/{SOYLENT}/enrich")
@@ -252,7 +270,7 @@ async def test_a_button_pressed_twice_makes_one_job_and_a_new_account_its_own(
 
 
 async def test_the_key_goes_in_and_never_comes_out(online: Office, apollo: ApolloServer) -> None:
-    """Members see four characters, strangers no workspace; jobs and logs hold none of it."""
+    """Members see four characters, others nothing, and jobs and logs never contain the key."""
     apollo.faults = [Fault(500, {"error": f"echo {KEY}"})]
     job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
     await online.tick(job_id)
@@ -276,7 +294,7 @@ async def test_the_key_goes_in_and_never_comes_out(online: Office, apollo: Apoll
 
 
 def test_a_domain_is_read_out_of_what_people_type() -> None:
-    """Addresses, upper case, a mail's end, names in other scripts."""
+    """URLs, upper case, mail addresses, names in other scripts."""
     texts = ["https://www.Acme.example/about?x", "ann@acme.example", "ACME.example.", "bücher.de"]
     assert [find_domain(text) for text in texts] == [*["acme.example"] * 3, "xn--bcher-kva.de"]
     assert [find_domain(text) for text in ("acme", "a b.example", "", None)] == [None] * 4

@@ -1,4 +1,4 @@
-"""One project for this folder's tests, a language model's server, and the plans in one harness."""
+"""One project for this folder's tests, a language model's server, and a harness for the plans."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.renewed import Renewed
 from tests.unit.ai.model_server import ModelServer
 
 POINTS = {"points": ["A line <b>"]}
-#: What the server answers, by stage.
+#: Responses of the server, by stage.
 ANSWERS: dict[str, Any] = {
     "understand": {"title": "Bakery", "goal": "Sell bread.", "facts": ["200 guests"], "more": 1},
     "work_breakdown": {
@@ -41,13 +41,13 @@ OTHERS = ("assumptions", "constraints", "team", "quality", "communication", "wha
 
 @pytest.fixture(scope="module")
 def project(process_database: Renewed) -> Project:
-    """A database behind a Data API that lets guests in."""
+    """A database with a Data API for guests."""
     return project_of_a_file(process_database, "allow_anonymous")
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[ModelServer]:
-    """The language model."""
+    """The language model's server."""
     async with ModelServer() as running:
         running.answers = {**ANSWERS, **dict.fromkeys(OTHERS, POINTS)}
         yield running
@@ -65,7 +65,7 @@ class Harness(AppHarness):
     async def create(
         self, speed: str = "fast_but_skip_details", *, user: str | None = None, **options: Any
     ) -> str:
-        """Create a plan, as a guest unless a user is named; its id."""
+        """Create a plan, as a guest unless a user is given, and return its id."""
         body = {"prompt": "Create a simple plan for a local bakery", "speed_vs_detail": speed}
         return str((await self.ok("POST", "", user=user, json=body, **options))["plan_id"])
 
@@ -74,7 +74,7 @@ class Harness(AppHarness):
         return dict(await self.ok("GET", f"/{plan_id}", user=user))
 
     async def ended(self, plan_id: str, user: str | None = None) -> dict[str, Any]:
-        """Tick until the plan has ended; it."""
+        """Run the worker until the plan has ended, and return it."""
         return await self.tick_until(
             lambda: self.look(plan_id, user),
             lambda seen: seen["status"] in {"completed", "failed", "cancelled"},

@@ -1,6 +1,6 @@
-"""Plans with a model and without: stages side by side, partial reports, streams, who may read.
+"""Plans with and without a model: parallel stages, partial reports, streams, and access.
 
-The guide's own lines are in tests/contract/test_guide_plans.py.
+tests/contract/test_guide_plans.py has the guide's own statements.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SAMPLE = "sample: no language model is connected"
 async def test_without_a_model_there_is_one_sample_under_its_banner(
     harness: Harness, speed: Any, stages: int
 ) -> None:
-    """The whole flow, and a report that says that it is not about the prompt."""
+    """The whole flow, and a report that states that it is not about the prompt."""
     plan_id = await harness.create(speed)
     plan = await harness.ended(plan_id)
 
@@ -48,7 +48,10 @@ async def test_without_a_model_there_is_one_sample_under_its_banner(
 async def test_a_model_makes_the_plan_and_the_code_adds_it_up(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """One question a stage; days along the longest chain and costs are sums; all of it is text."""
+    """One request per stage. Days along the longest chain and costs are sums.
+
+    All text is escaped.
+    """
     plan_id = await with_model.create("all_details_but_slow")
     plan = await with_model.ended(plan_id)
 
@@ -70,7 +73,7 @@ async def test_a_model_makes_the_plan_and_the_code_adds_it_up(
 async def test_stages_that_need_nothing_of_each_other_run_side_by_side(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """Both are asked before either has answered."""
+    """Both are requested before either has responded."""
     plan_id = await with_model.create("balanced_speed_and_detail")
     await with_model.ended(plan_id)
     asked = [seen.name for seen in server.seen]
@@ -93,7 +96,7 @@ UNKNOWN = {"order": [{"task": "C", "after": ["Paint"]}]}
 async def test_an_order_that_cannot_be_is_mended_once(
     with_model: Harness, server: ModelServer, wrong: Any, said: str
 ) -> None:
-    """The model gets to know which tasks are meant; a second one fails the stage alone."""
+    """The model is sent the names of the known tasks. A second error fails only this stage."""
     good = server.answers["dependencies"]
     server.answers["dependencies"] = lambda body: (
         good if said in body["messages"][0]["content"] else wrong
@@ -120,7 +123,10 @@ DOWN = Fault(500, {"error": {"message": "out of order"}})
 async def test_a_permanent_error_costs_a_handful_of_requests(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """And a report never says that no model was asked when one was. Then anyone may retry it."""
+    """A report never states that no model was called when one was.
+
+    Then anyone may retry the plan.
+    """
     server.faults["*"] = [DOWN] * 99
     plan_id = await with_model.create("all_details_but_slow")
     plan = await with_model.ended(plan_id)
@@ -142,7 +148,10 @@ async def test_a_permanent_error_costs_a_handful_of_requests(
 async def test_a_plan_waits_for_a_model_that_is_away(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """However often it says so; no attempt is spent, and the plan says until when."""
+    """For any number of failures.
+
+    No attempt is spent, and the plan shows the time of the next call.
+    """
     server.faults["budget"] = [Fault(429, {}, {"Retry-After": "20"})] * 9
     plan_id = await with_model.create()
     waits = await with_model.tick_until(
@@ -160,7 +169,7 @@ async def test_a_plan_waits_for_a_model_that_is_away(
 
 
 async def test_a_cancelled_plan_has_a_partial_report(harness: Harness) -> None:
-    """Also one that had not begun; cancelling again is harmless."""
+    """Also a plan that had not started. Cancelling again is harmless."""
     plan_id = await harness.create()
     for _ in range(2):
         plan = (await harness.call("POST", f"/{plan_id}/cancel", user=None)).json()
@@ -176,7 +185,7 @@ async def test_a_cancelled_plan_has_a_partial_report(harness: Harness) -> None:
 
 
 async def test_a_stream_is_read_as_json_too(harness: Harness) -> None:
-    """After any of its events; how an EventSource resumes is in the guide's file."""
+    """After any of its events. The guide's file tests how an EventSource resumes."""
     plan_id = await harness.create()
     await harness.ended(plan_id)
     path = f"/{plan_id}/stream"
@@ -187,7 +196,7 @@ async def test_a_stream_is_read_as_json_too(harness: Harness) -> None:
 
 
 async def test_a_deleted_plan_is_gone_everywhere(harness: Harness) -> None:
-    """For its second deletion too; its job is cancelled."""
+    """Also for its second deletion. Its job is cancelled."""
     plan_id = await harness.create()
     job_id = (await harness.look(plan_id))["job_id"]
 
@@ -208,7 +217,10 @@ async def test_a_deleted_plan_is_gone_everywhere(harness: Harness) -> None:
 
 
 async def test_a_members_plan_is_their_workspaces(harness: Harness) -> None:
-    """Others and guests get a 404; a repeated key finds the same plan, with other words none."""
+    """Others and guests get 404.
+
+    A repeated key finds the same plan, but not with another prompt.
+    """
     key = {"Idempotency-Key": "k"}
     plan_id = await harness.create(user=ADA, headers=key)
     assert await harness.create(user=ADA, headers=key) == plan_id
@@ -228,7 +240,7 @@ async def test_a_members_plan_is_their_workspaces(harness: Harness) -> None:
 
 
 async def test_a_shared_report_opens_for_anyone_until_it_is_not_shared(harness: Harness) -> None:
-    """The link is no id of anything else: a second one is another, and an ended one is a 404."""
+    """The link has a separate id. A second link is different, and a deleted link returns 404."""
     plan_id = await harness.create(user=ADA)
     place = f"/{plan_id}/share"
 
@@ -245,7 +257,7 @@ async def test_a_shared_report_opens_for_anyone_until_it_is_not_shared(harness: 
     assert await read(first["url"]) == (404, False)
     second = await harness.ok("PUT", place, json={"shared": True})
     assert second["share_id"] not in {first["share_id"], plan_id}
-    # as the Data API gives it to anyone: a guest's plan is changed by its id
+    # The Data API returns this to anyone, so it must not contain the id of a guest's plan.
     database = harness.project.database
     of_it = "select id, share_id, workspace_id, job_id, created_by from public.plans where id = %s"
     ids = database.session().execute(of_it, (plan_id,)).fetchone()
@@ -258,7 +270,7 @@ async def test_a_shared_report_opens_for_anyone_until_it_is_not_shared(harness: 
 async def test_one_chapter_is_made_again_and_the_others_are_kept(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """By a job of its own, which asks the model for nothing else; not while the plan is made."""
+    """In a new job, which sends no other request to the model. Not while the plan is running."""
     plan_id = await with_model.create()
     place = f"/{plan_id}/chapters/strategy/retry"
     early = await with_model.call("POST", place, user=None)
@@ -281,7 +293,7 @@ async def test_one_chapter_is_made_again_and_the_others_are_kept(
 async def test_a_report_is_there_whichever_chapter_is_made_again(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """Others build on it: they are shown without it, and beside another than they were made of."""
+    """Dependent chapters are shown without it, and later with its new version."""
     plan_id = await with_model.create()
     await with_model.ended(plan_id)
     others = {"tasks": [{"id": "X", "title": "Else", "days": 1}]}
@@ -301,8 +313,20 @@ async def test_a_report_is_there_whichever_chapter_is_made_again(
     assert "1 days along the longest chain" in await with_model.report(plan_id)
 
 
+async def test_production_limits_guests(harness: Harness) -> None:
+    """By a setting, which the local stack's seed disables."""
+    statement = "update queue.settings set value = %s::jsonb where name = %s"
+    harness.project.sql(statement, "0", "plan_guest_plans_per_minute")
+    try:
+        answer = await harness.call("POST", "", user=None, json={"prompt": "Plan this"})
+    finally:
+        harness.project.sql(statement, "null", "plan_guest_plans_per_minute")
+    assert answer.status_code == 429
+    assert answer.headers["retry-after"]
+
+
 async def test_killed_workers_lose_no_stage(harness: Harness) -> None:
-    """A worker dies behind each of its writes; each stage is completed once."""
+    """A worker dies after each of its writes. Each stage is completed once."""
     plan_id = await harness.create()
 
     async def ended() -> object:

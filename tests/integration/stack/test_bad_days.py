@@ -1,8 +1,8 @@
-"""Bad days of a project: what dies, hangs or fills up while jobs are enqueued and run.
+"""Failures in a project while jobs are enqueued and run: parts that die, hang or fill up.
 
-A thread enqueues by the Data API and repeats what was not answered, as a caller does; a worker of
-another process runs the jobs. No job whose enqueue was answered is lost, and each ends once; how
-many ran twice is printed, since a job runs at least once.
+A thread enqueues through the Data API and repeats calls without a response, as a caller would. A
+worker in another process runs the jobs. No enqueued job is lost, and each ends once. The number of
+jobs that ran twice is printed, because a job runs at least once.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from tests.support.stacks import RunningStack, end, launch, wait_ready
 pytestmark = [pytest.mark.stack, pytest.mark.weekly(only=True)]
 
 JOBS, BULK = 10_000, 100
-#: How long what hangs or is full stays so.
+#: Duration of a fault, in seconds.
 SECONDS = 15
 SMALL_BYTES = 2 << 30
 
 
 @dataclass
 class Day:
-    """A stack, a worker that may be replaced, and what was enqueued."""
+    """A stack, a replaceable worker, and the enqueued jobs."""
 
     stack: RunningStack
     folder: Path
@@ -50,14 +50,14 @@ class Day:
     worker: subprocess.Popen[bytes] | None = None
 
     def work(self) -> None:
-        """Start a worker; one that was killed has left its jobs."""
+        """Start a worker, which takes over the jobs of a killed one."""
         folder = self.folder / uuid.uuid4().hex
         folder.mkdir()
         process = served(self.stack, folder, DATABASE_URL=self.stack.database_url)
         _, self.worker = self.open.enter_context(process)
 
     def enqueue(self, is_third: threading.Event) -> None:
-        """Enqueue all, each bulk until it is answered."""
+        """Enqueue all jobs, repeating each bulk until there is a response."""
         headers = self.stack.headers(apikey=self.stack.supabase_secret_key)
         url = f"{self.stack.supabase_url}/rest/v1/rpc/enqueue_jobs"
         for number in range(0, JOBS, BULK):
@@ -80,7 +80,7 @@ class Day:
                 is_third.set()
 
     def left(self) -> int | None:
-        """How many have not ended; None while the database does not answer."""
+        """Return the number of unfinished jobs, or None while the database does not respond."""
         query = "select count(*) from public.jobs where finished_at is null and job_type = %s"
         try:
             with self.stack.connect(connect_timeout=5) as connection:
@@ -96,7 +96,7 @@ class Day:
 
 
 def dies(part: str) -> Callable[[Day], None]:
-    """A part is killed, and the launcher starts it again."""
+    """A part is killed, and the launcher restarts it."""
 
     def kill(day: Day) -> None:
         before = children(day.stack.launcher)[part]
@@ -115,7 +115,7 @@ def worker_dies(day: Day) -> None:
 
 
 def network_freezes(day: Day) -> None:
-    """The Data API takes connections and answers nothing."""
+    """The Data API accepts connections but does not respond."""
     gateway = children(day.stack.launcher)["gateway"]
     gateway.send_signal(signal.SIGSTOP)
     threading.Event().wait(SECONDS)
@@ -131,7 +131,7 @@ def no_connection_is_left(day: Day) -> None:
 
 
 def clock_steps(day: Day) -> None:
-    """An hour ahead, then an hour behind, then as it was."""
+    """An hour ahead, then an hour behind, then correct."""
     for seconds in (3600, -3600):
         day.run(CLOCK.format(seconds=seconds))
         threading.Event().wait(SECONDS)
@@ -141,7 +141,7 @@ def clock_steps(day: Day) -> None:
 
 
 def statements_time_out(day: Day) -> None:
-    """Every statement of everyone ends after a second."""
+    """Every statement is cancelled after a second."""
     day.run("alter database postgres set statement_timeout = '1s'")
     end_all = (
         "select pg_terminate_backend(pid) from pg_stat_activity"
@@ -154,7 +154,7 @@ def statements_time_out(day: Day) -> None:
 
 
 def disk_fills(day: Day) -> None:
-    """Not a byte is free; then there is room again."""
+    """The disk is full, and later has room again."""
     ballast = day.disk / "ballast"
     with ballast.open("wb") as file, suppress(OSError):
         while True:
@@ -177,7 +177,7 @@ TROUBLES: dict[str, Callable[[Day], None]] = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningStack, Path]]:
-    """A stack to be broken, whose database is on a small file system."""
+    """A stack for these tests, with its database on a small file system."""
     folder = tmp_path_factory.mktemp("bad-days")
     with small_disk(folder) as disk:
         launcher = launch(folder, "--no-demo")
@@ -189,7 +189,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSta
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system in memory, on which the database of a stack in `folder` is; for root alone."""
+    """A file system in memory for the database of a stack in `folder`. Needs root."""
     disk = Path(tempfile.mkdtemp(prefix="minutehand-small-"))
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_BYTES},mode=711", "tmpfs", str(disk)]
     subprocess.run(mount, check=True)
@@ -215,7 +215,7 @@ def test_no_job_is_lost(place: tuple[RunningStack, Path], tmp_path: Path, troubl
         TROUBLES[trouble](day)
 
         enqueuing.join(900)
-        # what a dead worker or a step of the clock has left waits for no one
+        # No job waits for a dead worker or for a step of the clock.
         until(lambda: day.left() == 0, seconds=900)
         counted = "count(*), count(*) filter (where attempts > 1)"
         [(done, twice)] = day.run(

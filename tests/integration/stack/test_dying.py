@@ -1,4 +1,4 @@
-"""What happens when a part of the stack, or its launcher, is killed without warning."""
+"""A part of the stack or its launcher is killed without warning."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def children(launcher: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
     for process in psutil.Process(launcher.pid).children():
         try:
             words = process.cmdline()
-        except psutil.NoSuchProcess:  # a zombie, until the launcher looks at it
+        except psutil.NoSuchProcess:  # a zombie until the launcher reaps it
             continue
         for name, mark in marks.items():
             if any(word.endswith(mark) for word in words):
@@ -49,7 +49,7 @@ def answers(url: str) -> bool:
 
 
 def test_what_was_committed_survives_the_death_of_postgres(doomed: RunningStack) -> None:
-    """The launcher starts it again by itself, and it recovers."""
+    """The launcher restarts Postgres, which recovers."""
     with doomed.connect() as connection:
         connection.execute("create table public.scratch_kept (n int)")
         connection.execute("insert into public.scratch_kept values (42)")
@@ -63,7 +63,7 @@ def test_what_was_committed_survives_the_death_of_postgres(doomed: RunningStack)
 
 
 def kept(doomed: RunningStack) -> tuple[int] | None:
-    """What was committed; None while Postgres recovers."""
+    """Return the committed jobs, or None while Postgres recovers."""
     try:
         with doomed.connect() as connection:
             return connection.execute("select n from public.scratch_kept").fetchone()
@@ -75,7 +75,7 @@ def kept(doomed: RunningStack) -> tuple[int] | None:
 def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
     doomed: RunningStack, part: str
 ) -> None:
-    """Healing in silence would hide a bug; not healing would end the developer's session."""
+    """A silent restart would hide a bug, and no restart would end the developer's session."""
     victim = children(doomed.launcher)[part]
     before = len(output_of(doomed))
 
@@ -88,7 +88,7 @@ def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
 
 
 def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(doomed: RunningStack) -> None:
-    """Kill -9 leaves no time to clean up; the kernel and the next start do it."""
+    """After kill -9 the kernel and the next start clean up."""
     secret = doomed.supabase_jwt_secret
     with doomed.connect() as connection:
         connection.execute("create table public.scratch_outlived ()")
@@ -108,7 +108,7 @@ def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(doomed: Runn
 
 
 def test_a_second_launcher_is_sent_away(doomed: RunningStack) -> None:
-    """Two launchers over one data folder would corrupt it."""
+    """Two launchers with one data folder would corrupt it."""
     second = subprocess.run(
         [sys.executable, "-m", "minutehand.local", "up", "--state", str(doomed.folder)],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""The client for anybody's code, on the whole stack."""
+"""The Python client for applications, on the whole stack."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.stacks import RunningStack
 
 @pytest.mark.stack
 async def test_a_job_is_enqueued_and_read_to_its_end(stack: RunningStack) -> None:
-    """With a person's own token, whatever the key of the official client."""
+    """With a person's token, independent of the official client's key."""
     with HandWorker(stack, stack.demo_workspace_id) as worker:
         async with (
             stack.official_client() as supabase,
@@ -38,10 +38,10 @@ async def test_a_job_is_enqueued_and_read_to_its_end(stack: RunningStack) -> Non
 
 
 @pytest.mark.stack
-# what supabase-py itself gives to its own client of the Data API
+# supabase-py passes these parameters to its own client of the Data API.
 @pytest.mark.filterwarnings("ignore:The '.+' parameter is deprecated:DeprecationWarning")
 def test_synchronous_code_enqueues_and_reads_as_the_page_says(stack: RunningStack) -> None:
-    """By supabase-py alone, with the secret key."""
+    """With supabase-py alone and the secret key."""
     recipes = next(page for page in PAGES if page.topic == "recipes")
     with HandWorker(stack, stack.demo_workspace_id) as worker:
         names = Names(Schemas("public"), job_type=worker.job_type)
@@ -61,6 +61,6 @@ def test_synchronous_code_enqueues_and_reads_as_the_page_says(stack: RunningStac
 
 
 def test_a_synchronous_client_is_refused_with_what_to_write() -> None:
-    """Its first call would await what is no coroutine."""
+    """Its first call would await something that is not a coroutine."""
     with pytest.raises(TypeError, match=r'`supabase\.schema\("mine"\)\.rpc\("enqueue_job", …\)'):
         Client(create_client("http://127.0.0.1:1", "key"), schema="mine")  # type: ignore[arg-type]
