@@ -1,4 +1,4 @@
-"""A project behind the Data API alone, for the tests of this folder."""
+"""A project with only the Data API, for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.support.renewed import Renewed
 
 @pytest.fixture
 def project(renewed: Renewed) -> Project:
-    """A project behind the Data API alone."""
+    """A project with only the Data API."""
     return Project(scratch_settings(renewed.gateway.url), renewed)
 
 
 @pytest.fixture
 def place(project: Project) -> DataApi:
-    """The project, as `make truth` knows one."""
+    """The project in the form that `make truth` uses."""
     settings = project.settings
     return DataApi(
         rest_url=f"{settings.supabase_url}/rest/v1",

@@ -1,4 +1,4 @@
-"""The local Data API finds what belongs together: by keys, through views, by functions of a row."""
+"""Embedding in the local Data API: by keys, through views, and by computed relationships."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ notify pgrst, 'reload schema';
 
 @pytest.fixture
 def ask(project: Project) -> Iterator[Any]:
-    """What a table answers to a query, as the service."""
+    """Query a table as the service."""
     project.sql(TABLES)
     settings = project.settings
     with httpx.Client(
@@ -55,7 +55,7 @@ def ask(project: Project) -> Iterator[Any]:
 
 
 def test_rows_are_joined_by_their_keys_from_both_ends(ask: Any) -> None:
-    """One row where the key says so, else a list; one of several keys by its name."""
+    """One row if the key is unique, otherwise a list. One of several keys is chosen by its name."""
     tasks = ask("scratch_tasks", select="id,scratch_people!scratch_owner(name)", id="eq.3")
     ambiguous = ask("scratch_tasks", select="id,scratch_people(name)")
     people = ask("scratch_people", select="name,scratch_rooms(room)", order="id", limit="2")
@@ -71,7 +71,7 @@ def test_rows_are_joined_by_their_keys_from_both_ends(ask: Any) -> None:
 
 
 def test_a_table_is_joined_to_itself(ask: Any) -> None:
-    """By its name those below a row, by the column the one above it."""
+    """Children by the table's name, and the parent by the column."""
     below = ask("scratch_people", select="scratch_people(name)", id="eq.1")
     above = ask("scratch_people", select="chief(name)", id="eq.2")
 
@@ -80,7 +80,7 @@ def test_a_table_is_joined_to_itself(ask: Any) -> None:
 
 
 def test_a_view_has_the_keys_of_its_tables(ask: Any) -> None:
-    """Under the names it gives them, and through a view of a view."""
+    """With the view's column names, and through a view of a view."""
     staff = ask("scratch_of_todo", select="title,scratch_staff(name)", order="id")
     todo = ask("scratch_staff", select="name,scratch_todo(title)", number="eq.1")
     room = ask("scratch_staff", select="scratch_rooms(room)", number="eq.2")
@@ -91,7 +91,7 @@ def test_a_view_has_the_keys_of_its_tables(ask: Any) -> None:
 
 
 def test_a_function_of_a_row_is_a_relation(ask: Any) -> None:
-    """Of one row where it says that it gives one."""
+    """One row if the function is declared so."""
     found = ask("scratch_people", select="name,scratch_latest(title)", order="id")
 
     assert [one["scratch_latest"] for one in found] == [{"title": "b"}, {"title": "c"}, None]
@@ -126,7 +126,7 @@ def test_what_is_left_out_is_refused_by_name(
 def test_a_range_may_begin_behind_the_last_row_and_not_later(
     project: Project, offset: int, status: int
 ) -> None:
-    """As PostgREST counts: three rows, so that row number three is the first that is missing."""
+    """PostgREST accepts offset three for three rows, and rejects offset four."""
     project.sql(TABLES)
     url = f"{project.settings.supabase_url}/rest/v1/scratch_people"
     headers = {"apikey": project.settings.supabase_secret_key or "", "prefer": "count=exact"}

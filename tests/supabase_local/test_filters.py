@@ -1,4 +1,4 @@
-"""The local Data API reads filters as PostgREST does: as recorded of it, and as Postgres says."""
+"""Filters of the local Data API, compared with recorded responses and with Postgres."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ grant select, update, delete on public.scratch_parts to service_role;
 
 @pytest.fixture
 def rest(project: Project) -> Iterator[httpx.Client]:
-    """The Data API alone, as the service, over tables of each type."""
+    """The Data API as the service, with tables of each type."""
     project.sql(filters.TABLES + PARTS)
     settings = project.settings
     with httpx.Client(
@@ -39,13 +39,16 @@ def rest(project: Project) -> Iterator[httpx.Client]:
 
 
 def test_a_filter_finds_what_the_real_server_finds(project: Project, rest: httpx.Client) -> None:
-    """A text is the text that it is, and unquoted in a list; all else is what its column is."""
+    """A text is used literally, and unquoted in a list.
+
+    Other values are cast to the column's type.
+    """
     assert len(filters.generate_filters()) > 784
     assert list(filters.compare_filters(rest, project.sql)) == []
 
 
 def test_a_read_of_the_code_finds_what_it_asks_for(project: Project, rest: httpx.Client) -> None:
-    """What a page or a route asks of a table is not first tried in production."""
+    """A request of a page or a route must not be tried first in production."""
     for word in ("a", "b", "c"):
         project.insert("chat.reply", {"account_id": word})
 
@@ -57,7 +60,7 @@ def test_a_read_of_the_code_finds_what_it_asks_for(project: Project, rest: httpx
 
 
 def test_the_code_writes_and_calls_in_the_forms_that_are_held() -> None:
-    """Rows that come back from an insert or update; functions by POST, with JSON alone."""
+    """Inserts and updates that return rows, and functions by POST, only with JSON."""
     texts = product.texts()
     writes = {found for text in texts for found in WRITE.findall(text) if ".from(" in text}
 
@@ -68,7 +71,7 @@ def test_the_code_writes_and_calls_in_the_forms_that_are_held() -> None:
 def test_conditions_reach_embedded_rows_and_what_is_changed(
     project: Project, rest: httpx.Client
 ) -> None:
-    """A condition is of the table that its path names, and of each statement that takes one."""
+    """A condition applies to the table in its path, in every statement that uses it."""
 
     def ask(**params: str) -> Any:
         select = params.pop("select", "id,scratch_parts(id)")
@@ -100,7 +103,7 @@ def test_conditions_reach_embedded_rows_and_what_is_changed(
 def test_what_is_no_filter_is_refused(
     rest: httpx.Client, filter: str, status: int, code: str
 ) -> None:
-    """With PostgREST's code for what is no filter."""
+    """With PostgREST's error code."""
     name, _, value = filter.partition("=")
     params = {"select": "id,scratch_parts(id)", name: value}
 

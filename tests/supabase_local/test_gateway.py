@@ -1,4 +1,4 @@
-"""The local Data API and Auth answer as the hosted ones do, where the service relies on it."""
+"""Behaviour of the hosted Data API and Auth that the service relies on."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def gateway(stack: RunningStack) -> Iterator[httpx.Client]:
     with stack.connect() as connection, httpx.Client(base_url=stack.supabase_url) as client:
         connection.execute(SCRATCH.encode())
         ada = stack.headers(stack.sign_in(stack.demo_email))
-        # the notification arrives a moment after the commit
+        # The notification arrives a moment after the commit.
         until(lambda: client.get("/rest/v1/scratch_notes", headers=ada).is_success)
         yield client
         connection.execute(DROP.encode())
 
 
 def test_a_user_sees_own_rows_and_no_more(stack: RunningStack, gateway: httpx.Client) -> None:
-    """Row level security decides; lite's own grants to the API roles must never happen."""
+    """Row level security decides, and lite's grants to the API roles must never happen."""
     ada, eve = (
         stack.headers(stack.sign_in(mail)) for mail in (stack.demo_email, stack.demo_other_email)
     )
@@ -89,7 +89,7 @@ def test_a_user_sees_own_rows_and_no_more(stack: RunningStack, gateway: httpx.Cl
 def test_errors_keep_message_details_and_hint(
     stack: RunningStack, gateway: httpx.Client, sqlstate: str, status: int
 ) -> None:
-    """Clients map on the hint's word; lite alone would drop it for all but PTnnn."""
+    """Clients use the hint's word. lite would drop it except for PTnnn."""
     answer = gateway.post(
         "/rest/v1/rpc/scratch_refuse",
         headers=stack.headers(stack.sign_in(stack.demo_email)),
@@ -103,7 +103,7 @@ def test_errors_keep_message_details_and_hint(
 
 
 def test_a_function_chooses_status_and_headers(stack: RunningStack, gateway: httpx.Client) -> None:
-    """As a function of somebody's does in production."""
+    """As a project's function does in production."""
     ada = stack.headers(stack.sign_in(stack.demo_email))
 
     answer = gateway.post("/rest/v1/rpc/scratch_say", headers=ada, json={})
@@ -116,14 +116,14 @@ def test_a_function_chooses_status_and_headers(stack: RunningStack, gateway: htt
 def test_what_postgrest_repeats_for_ever_is_answered_and_said_once(
     stack: RunningStack, gateway: httpx.Client
 ) -> None:
-    """In production such a call holds a connection until someone stops the server."""
+    """In production such a call would use a connection until the server is stopped."""
     ada = stack.headers(stack.sign_in(stack.demo_email))
     url = "/rest/v1/rpc/scratch_refuse"
 
     for code in ("40001", "40001", "40P01"):
         assert gateway.post(url, headers=ada, json={"p_code": code}).status_code == 500
     log, said = stack.folder / "logs" / "gateway.log", "PostgREST repeats such a call for ever"
-    until(lambda: f"failed with 40P01. {said}" in log.read_text())  # it is written by another
+    until(lambda: f"failed with 40P01. {said}" in log.read_text())  # another process writes the log
 
     assert log.read_text().count(f"failed with 40001. {said}") == 1
     assert log.read_text().count(f"failed with 40P01. {said}") == 1
@@ -140,7 +140,7 @@ def test_no_change_of_every_row_by_mistake(stack: RunningStack, gateway: httpx.C
 
 
 def test_what_a_project_sets_for_postgrest_holds(project: Project) -> None:
-    """A function before each request may refuse it, and a list has as many rows as are set."""
+    """A pre-request function may reject a request, and a list has at most the configured rows."""
     url = f"{project.settings.supabase_url}/rest/v1/scratch_rows"
     secret = {"apikey": project.settings.supabase_secret_key or ""}
     project.sql(
@@ -166,7 +166,7 @@ def test_what_a_project_sets_for_postgrest_holds(project: Project) -> None:
 def test_forged_and_missing_credentials_are_refused(
     stack: RunningStack, gateway: httpx.Client
 ) -> None:
-    """Each is 401 before any row is looked at."""
+    """Each returns 401 before any row is read."""
     forged = jwt.encode({"role": "service_role"}, "x" * 40, algorithm="HS256")
 
     for headers in (stack.headers(forged), {}):
@@ -176,7 +176,7 @@ def test_forged_and_missing_credentials_are_refused(
 def test_ranges_zones_and_forms_are_as_the_real_servers(
     stack: RunningStack, gateway: httpx.Client
 ) -> None:
-    """Beside whole pages and JSON."""
+    """In addition to whole pages and JSON."""
     ada = stack.headers(stack.sign_in(stack.demo_email))
     notes, refuse = "/rest/v1/scratch_notes", "/rest/v1/rpc/scratch_refuse"
     gateway.post(notes, headers=ada, json={"body": {}}).raise_for_status()
@@ -189,7 +189,7 @@ def test_ranges_zones_and_forms_are_as_the_real_servers(
 
 
 def test_a_caller_has_two_calls_at_a_time(stack: RunningStack, gateway: httpx.Client) -> None:
-    """The others take no connection, and another caller does not wait behind them."""
+    """Waiting requests use no connection, and other callers do not wait for them."""
     ada, eve = (
         stack.headers(stack.sign_in(mail)) for mail in (stack.demo_email, stack.demo_other_email)
     )

@@ -1,4 +1,4 @@
-"""The local database grants its owner what a hosted project does, and refuses the rest."""
+"""The local database grants its owner the rights of a hosted project, and rejects the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 
 FIXTURES = ROOT / "tests/fixtures/hosted"
 TABLES, *TAKEN = (FIXTURES / "takes.sql").read_text().split("\n\n")[1:]
-#: What hosted says, why it refuses, and the statement.
+#: The error of a hosted project, the reason, and the statement.
 REFUSED = re.findall(
     r"-- (.+): (.+)\n((?:(?!--).+\n)+)", (FIXTURES / "refuses.sql").read_text().split("\n\n", 1)[1]
 )
@@ -35,7 +35,7 @@ def test_hosted_takes_it(database: Database, paragraph: str) -> None:
     ids=lambda text: " ".join(text.split()[:6]),
 )
 def test_hosted_refuses_it(database: Database, said: str, statement: str) -> None:
-    """Else a migration would be refused by the first push only."""
+    """Otherwise a migration would fail only at the first push."""
     with database.connect() as superuser:
         superuser.execute(TABLES.encode())
         superuser.execute(
@@ -77,7 +77,7 @@ def apply(database: Database, folder: Path, text: str) -> None:
 def test_a_migration_may_do_what_hosteds_extension_lets_it(
     database: Database, tmp_path: Path
 ) -> None:
-    """And what hosted took until 2025 is passed over where it asks for what is so already."""
+    """A statement accepted until 2025 is skipped if it changes nothing."""
     apply(
         database,
         tmp_path,
@@ -114,7 +114,7 @@ def test_a_missing_extension_is_named_with_the_statement_that_needs_it(
 @pytest.mark.parametrize(
     ("expression", "value"),
     [
-        # RFC 3174, RFC 4122's example of version 5, jwt.io's example
+        # RFC 3174, RFC 4122's example of version 5, jwt.io's example.
         (
             "encode(extensions.digest('abc', 'sha1'), 'hex')",
             "a9993e364706816aba3e25717850c26c9cd0d89d",

@@ -1,4 +1,4 @@
-"""Migrations leave a database as `supabase db push` would, so that it has nothing left to do."""
+"""Migrations leave a database as `supabase db push` would, so that a push has nothing to do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def apply(database: Database, folder: Path) -> list[str]:
 
 
 def test_history_is_what_the_cli_would_have_written(database: Database) -> None:
-    """The CLI compares versions with file names; statements are kept as it splits them."""
+    """The CLI compares versions with file names. Statements are stored as the CLI splits them."""
     with database.connect() as connection:
         rows = connection.execute(
             "select version, name, statements from supabase_migrations.schema_migrations"
@@ -61,7 +61,7 @@ def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_
 
 
 def test_an_edited_migration_is_refused(database: Database, tmp_path: Path) -> None:
-    """What ran on one machine and what is in the file must not drift apart in silence."""
+    """The applied migration and the file must not differ unnoticed."""
     path = write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")
     apply(database, tmp_path)
     path.write_text("create table public.scratch_first (id int);")
@@ -71,7 +71,7 @@ def test_an_edited_migration_is_refused(database: Database, tmp_path: Path) -> N
 
 
 def test_a_migration_from_the_past_is_refused(database: Database, tmp_path: Path) -> None:
-    """The CLI refuses it as well: others may have applied the later one already."""
+    """The CLI rejects it too, because others may have applied the later one."""
     write(tmp_path, "00000101000000_late.sql", "create table public.scratch_late ();")
 
     with pytest.raises(MigrationFailed, match="is older than"):
@@ -81,7 +81,7 @@ def test_a_migration_from_the_past_is_refused(database: Database, tmp_path: Path
 def test_the_seed_runs_once_and_an_edited_one_is_only_noted(
     database: Database, tmp_path: Path
 ) -> None:
-    """As with the CLI, running a seed again could repeat its rows."""
+    """As with the CLI, because running a seed again could duplicate its rows."""
     url = migrations.as_user(database.url, "postgres")
     with database.connect(user="postgres") as connection:
         connection.execute("create table public.scratch_seeded (n int)")

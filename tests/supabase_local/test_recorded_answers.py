@@ -1,4 +1,4 @@
-"""The local Data API answers as PostgREST did, but for what is listed; and `make truth` says so."""
+"""The local Data API responds as PostgREST did, except for listed differences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from infra.truth.requests import DataApi, compare, find_reason, listed_reasons
 
 
 def test_only_listed_answers_differ_and_each_of_them_does(place: DataApi) -> None:
-    """An answer of ours that is not PostgREST's hides a defect until the first hosted project."""
+    """A response that differs from PostgREST's hides a defect until the first hosted project."""
     found = compare(place)
 
     assert [each for each in found if find_reason(each.name) is None] == []

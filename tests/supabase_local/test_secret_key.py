@@ -1,4 +1,4 @@
-"""A project's secret key, as our workers and the official clients send it."""
+"""A project's secret key, as sent by our workers and the official clients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from tests.support.project import Project
 
 
 async def test_the_official_client_of_python_enters_with_it(project: Project) -> None:
-    """supabase-py sends the key as bearer, too; what has no server here says so."""
+    """supabase-py also sends the key as bearer.
+
+    Missing services return an error with their name.
+    """
     secret = project.settings.supabase_secret_key or ""
     async with httpx.AsyncClient() as connections:
         options = AsyncClientOptions(schema=project.settings.schema_name, httpx_client=connections)

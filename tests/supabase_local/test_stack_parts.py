@@ -1,4 +1,4 @@
-"""The small parts of a stack: its state, its ports, its packages."""
+"""Parts of a stack: its state, its ports, its packages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 
 
 def test_secrets_stay_and_only_the_owner_may_read_them(tmp_path: Path) -> None:
-    """Tokens must survive a restart, and other accounts of the machine must not see them."""
+    """Tokens must survive a restart, and other accounts of the machine must not read them."""
     state = StateFolder(tmp_path)
 
     made = state.secrets()
@@ -35,7 +35,7 @@ def test_secrets_stay_and_only_the_owner_may_read_them(tmp_path: Path) -> None:
 
 
 def test_postgres_keeps_its_port_while_that_is_free(tmp_path: Path) -> None:
-    """People keep its address in other tools; two stacks at once still both start."""
+    """People store its URL in other tools, but two stacks must still both start."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
 
@@ -47,7 +47,7 @@ def test_postgres_keeps_its_port_while_that_is_free(tmp_path: Path) -> None:
 
 
 def test_both_packages_agree_on_what_they_share() -> None:
-    """The clone has the npm packages of its own lock, an installation those of the package's."""
+    """The clone uses its own lock file for npm, and an installation that of the package."""
     home = ROOT / "shared" / "supabase_local"
     ours, theirs = (
         json.loads((folder / "package-lock.json").read_text())["packages"]

@@ -1,4 +1,4 @@
-"""Cutting SQL into statements, the way Postgres reads it."""
+"""Splitting of SQL into statements."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ from supabase_local.statements import split_statements
 def test_a_semicolon_ends_a_statement_only_where_postgres_thinks_so(
     text: str, statements: list[str]
 ) -> None:
-    """A wrong cut would break a migration, or worse, change what it means."""
+    """A wrong split would break a migration, or change its meaning."""
     assert split_statements(text) == statements

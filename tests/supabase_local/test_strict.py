@@ -21,7 +21,7 @@ create function public.scratch_wait() returns void language sql
 
 
 def test_one_caller_may_hold_every_connection(project: Project) -> None:
-    """What is measured or tested with this is no better off than in production."""
+    """Measurements and tests with it must not have more connections than in production."""
     project.sql(WAITING)
     url = f"{project.settings.supabase_url}/rest/v1"
     key = {"apikey": project.settings.supabase_publishable_key}
@@ -37,7 +37,7 @@ def test_one_caller_may_hold_every_connection(project: Project) -> None:
         call = f"{url}/rpc/scratch_wait"
         calls = [threads.submit(httpx.post, call, headers=eve, json={}) for _ in range(12)]
         until(lambda: waiting() == 10)
-        # both that got none: the second is refused a moment after the first
+        # Both are without a connection. The second is rejected a moment after the first.
         until(lambda: sum(one.done() for one in calls) == 2)
         late = [one.result() for one in calls if one.done()]
         lock.execute("select pg_advisory_unlock(4711)")

@@ -73,7 +73,7 @@ function everyNode(node, change) {
   change(node);
 }
 
-// Apply a change to the node at a path. The node becomes the first among its siblings, as in
+// Apply a change to the node at a path. The node becomes the first child of its parent, as in
 // PostgREST.
 function at(node, [name, ...rest], change) {
   if (name === undefined) return change(node);

@@ -1,4 +1,4 @@
-"""The training app in one hand: its API per user, S3 on this machine, and ticks on demand."""
+"""A harness for the training app: its API per user, a local S3, and worker runs on demand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAMPLE = Path(__file__).resolve().parents[3] / "shared/minutehand_apps/training/
 
 
 class QuickEar:
-    """Says what the test sets; the offline engine itself is used in the contract's test."""
+    """Returns the words that the test sets. The contract's test uses the offline engine."""
 
     name = "quick"
     offline = True
@@ -47,12 +47,12 @@ class QuickEar:
         return Transcript(tuple(self.said), self.name, offline=True)
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[str]:
-    """S3, on this machine: what moto holds is the process's, and other files may empty it."""
+    """A local S3. moto keeps its data in the process, and other test files may empty it."""
     with fake_aws() as endpoint:
         made = boto3.client(
             "s3",
@@ -67,7 +67,7 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture
 def settings(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """With a bucket and nothing else from outside."""
+    """Settings with a bucket and without other services."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     return scratch_settings("http://127.0.0.1:1").model_copy(
@@ -77,26 +77,26 @@ def settings(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def project(renewed: Renewed, settings: Settings) -> Project:
-    """A seeded database behind a Data API, with that bucket."""
+    """A seeded database with a Data API, and that bucket."""
     here = settings.model_copy(update={"supabase_url": renewed.gateway.url})
     return Project(here, renewed)
 
 
 class Studio(AppHarness):
-    """The whole app, where videos are handed in."""
+    """The whole app."""
 
     def __init__(self, project: Project, settings: Settings, **given: Any) -> None:
         self.app = Training(settings, **given)
         super().__init__(project, settings, register, self.app, concurrency=4)
 
     def objects(self, below: str = "") -> set[str]:
-        """What lies in the bucket below Acme's prefix."""
+        """Return the keys in the bucket below Acme's prefix."""
         s3 = self.app.files._s3
         listed = s3.list_objects_v2(Bucket=BUCKET, Prefix=f"workspaces/{ACME}/{below}")
         return {each["Key"] for each in listed.get("Contents", ())}
 
     async def start(self, content: bytes | None = None, *, user: str = ADA) -> dict[str, Any]:
-        """Have a recording in the bucket as if that user had uploaded it, and transcribe it."""
+        """Put a recording into the bucket as if that user had uploaded it, and transcribe it."""
         key = f"workspaces/{ACME}/{user}/{uuid.uuid4()}/clip.mp4"
         await self.app.files.put(key, SAMPLE.read_bytes() if content is None else content)
         body = {"user_id": user, "company_id": ACME, "audio_url": key, "title": "Paper"}
@@ -105,11 +105,11 @@ class Studio(AppHarness):
         return await self.look(made["training_id"])
 
     async def look(self, training_id: str) -> dict[str, Any]:
-        """The training as its members see it."""
+        """Read the training as its members see it."""
         return dict(await self.ok("GET", f"/api/trainings/{training_id}"))
 
     async def ended(self, training: dict[str, Any]) -> dict[str, Any]:
-        """Tick until it has ended."""
+        """Run the worker until the training has ended."""
         return await self.tick_until(
             lambda: self.look(training["id"]),
             lambda state: state["status"] not in {"pending", "running"},
@@ -118,7 +118,7 @@ class Studio(AppHarness):
 
 @pytest.fixture
 def ear() -> QuickEar:
-    """The ear of the studio."""
+    """The speech recognition of the harness."""
     return QuickEar()
 
 
@@ -131,6 +131,6 @@ async def host() -> AsyncIterator[MuxServer]:
 
 @pytest.fixture
 async def studio(project: Project, ear: QuickEar) -> AsyncIterator[Studio]:
-    """The app with a quick ear, no language model and no video host."""
+    """The app with a fast recogniser, without a language model and a video host."""
     async with Studio(project, project.settings, speech=ear).open() as studio:
         yield studio

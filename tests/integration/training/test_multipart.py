@@ -24,7 +24,7 @@ async def _put(url: str, content: bytes) -> None:
 
 
 async def test_a_part_beyond_the_plan_is_not_joined(settings: Settings) -> None:
-    """It would make the file larger than was announced and allowed."""
+    """The file would be larger than announced and allowed."""
     uploads = Uploads(settings)
     cut = plan(MIN_PART_BYTES)
     upload_id = await uploads.create("videos/c.mp4", content_type="video/mp4")

@@ -1,4 +1,4 @@
-"""What the app promises beyond its guide: stages done once, wrong files, the host, tenants."""
+"""Promises of the app beyond its guide: stages done once, wrong files, the host, tenants."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GOOD = {"title": "Paper", "steps": [{"title": "Turn off the power", "at_seconds"
 
 
 class Model:
-    """Answers as the test sets."""
+    """Returns the output that the test sets."""
 
     name, offline, most_tokens = "model-1", False, 16_000
 
@@ -37,7 +37,7 @@ class Model:
         return Completion(json.dumps(self.answers.pop(0)), self.name)
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 def jobs_of(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -49,7 +49,7 @@ def code_of(state: dict[str, Any], job_type: str = "transcription") -> Any:
 
 
 async def make(app: Training, file: Path, *arguments: str) -> bytes:
-    """A file made by ffmpeg."""
+    """Create a file with ffmpeg."""
     path = (await app.ffmpeg())._path
     command = [path, "-hide_banner", "-v", "error", "-y", *arguments, str(file)]
     await asyncio.to_thread(subprocess.run, command, check=True, timeout=120)
@@ -60,7 +60,7 @@ async def make(app: Training, file: Path, *arguments: str) -> bytes:
 async def test_workers_killed_in_each_stage_transcribe_once_and_send_one_video(
     project: Project, host: MuxServer
 ) -> None:
-    """A recording whose workers die behind each of their writes."""
+    """Workers die after each of their writes."""
     async with SpeechServer() as ears:
         settings = host.known_to(ears.known_to(project.settings))
         async with Studio(project, settings).open() as studio:
@@ -73,7 +73,7 @@ async def test_workers_killed_in_each_stage_transcribe_once_and_send_one_video(
                 studio.project,
                 "training",
                 ended,
-                WORKER_CONCURRENCY="1",  # what another job's end cut off would be sent twice
+                WORKER_CONCURRENCY="1",  # so that no other job is cut off and sent twice
                 SPEECH_URL=settings.speech_url,
                 SPEECH_KEY=settings.speech_key,
                 SPEECH_MODEL=settings.speech_model,
@@ -96,7 +96,7 @@ async def test_workers_killed_in_each_stage_transcribe_once_and_send_one_video(
 async def test_a_models_procedure_is_checked_and_asked_for_again(
     project: Project, ear: QuickEar
 ) -> None:
-    """A step at a time at which nothing is said is refused; a second wrong answer fails."""
+    """A step at a time without speech is rejected. A second wrong output fails the job."""
     nowhere = {"title": "Paper", "steps": [{"title": "Wash the car", "at_seconds": 900}]}
     model = Model(nowhere, GOOD, nowhere, nowhere)
     async with Studio(project, project.settings, speech=ear, model=model).open() as studio:
@@ -134,12 +134,12 @@ async def test_a_models_procedure_is_checked_and_asked_for_again(
 async def test_a_wrong_file_says_so_at_once_for_all_its_jobs(
     studio: Studio, tmp_path: Path, arguments: tuple[str, ...], code: str
 ) -> None:
-    """No attempt is repeated; `retry_count >= max_retries` finds what failed for good."""
+    """No attempt is repeated. `retry_count >= max_retries` finds permanent failures."""
     content = b"" if not arguments else b"no video at all"
     if len(arguments) > 1:
         content = await make(studio.app, tmp_path / "file.mp4", *arguments)
     if code == "incomplete":
-        content = content[: len(content) // 2]  # the index is at its end
+        content = content[: len(content) // 2]  # the index is at the end of the file
     state = await studio.ended(await studio.start(content))
     found = studio.project.sql(
         "select job_type from background_jobs where training_id = %s and status = 'failed'"
@@ -155,7 +155,7 @@ async def test_a_wrong_file_says_so_at_once_for_all_its_jobs(
 async def test_half_a_file_says_so_and_a_second_sound_is_used(
     studio: Studio, tmp_path: Path
 ) -> None:
-    """What is there is written down; the first sound track may be silent."""
+    """The available part is transcribed. The first sound track may be silent."""
     front = ("-i", str(SAMPLE), "-c", "copy", "-movflags", "+faststart")
     whole = await make(studio.app, tmp_path / "file.mp4", *front)
     half = await studio.ended(await studio.start(whole[: len(whole) // 2]))
@@ -172,7 +172,10 @@ async def test_half_a_file_says_so_and_a_second_sound_is_used(
 async def test_a_passing_fault_is_tried_again_and_a_retry_continues_after_what_is_finished(
     studio: Studio, ear: QuickEar
 ) -> None:
-    """A rate limit passes; no words fail, and a retry recognises again without cutting again."""
+    """A rate limit passes.
+
+    Without words the job fails, and a retry transcribes the same chunks again.
+    """
     ear.before = [LanguageModelError("busy", code="rate_limited")]
     assert (await studio.ended(await studio.start()))["status"] == "completed"
     said, ear.said = ear.said, []
@@ -187,7 +190,7 @@ async def test_a_passing_fault_is_tried_again_and_a_retry_continues_after_what_i
 
 
 async def test_a_cancelled_training_stops_and_continues_when_it_is_retried(studio: Studio) -> None:
-    """Its jobs end at once; one that has ended is not cancelled."""
+    """Its jobs end immediately. A finished training cannot be cancelled."""
     training = await studio.start()
     path = f"/api/trainings/{training['id']}"
     cancelled = await studio.call("POST", f"{path}/cancel")
@@ -202,7 +205,7 @@ async def test_a_cancelled_training_stops_and_continues_when_it_is_retried(studi
 async def test_the_video_host_is_asked_until_it_is_ready(
     project: Project, ear: QuickEar, host: MuxServer
 ) -> None:
-    """The video is sent once, whatever fails."""
+    """The video is sent once, for any fault."""
     host.asset_status = "preparing"
     host.faults["POST uploads"] = [Fault(500, {})]
     async with Studio(project, host.known_to(project.settings), speech=ear).open() as studio:
@@ -222,7 +225,7 @@ async def test_the_video_host_is_asked_until_it_is_ready(
 async def test_trainings_of_others_do_not_exist_and_a_deleted_one_leaves_nothing(
     studio: Studio,
 ) -> None:
-    """Not by id, not in lists; nor may anyone transcribe another's upload."""
+    """Neither by id nor in lists. No one may transcribe another person's upload."""
     before = studio.objects()
     state = await studio.ended(await studio.start())
     [key] = studio.objects() - before
@@ -250,7 +253,7 @@ async def test_trainings_of_others_do_not_exist_and_a_deleted_one_leaves_nothing
 
 
 def test_sound_is_cut_in_pauses_into_chunks_of_about_half_a_minute() -> None:
-    """Nothing is lost between two chunks."""
+    """Nothing between two chunks is lost."""
     chunks = cut(100.0, [(28.0, 30.0), (61.0, 62.0)])
     assert [start for start, _ in chunks] == [0.0, 29.0, 61.5]
     assert [end for _, end in chunks] == [29.0, 61.5, 100.0]

@@ -1,4 +1,4 @@
-"""Uploads through the API and straight into the stack's S3: begun, broken off, resumed, joined."""
+"""Uploads through the API and directly to S3: created, interrupted, resumed, completed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def put(part: dict[str, Any]) -> None:
 
 
 async def test_an_upload_is_resumed_and_completed(ada: httpx.AsyncClient) -> None:
-    """The page may be closed in between: the id is all it has to remember."""
+    """The page may be closed in between, because it needs only the id."""
     begun = await ada.post("/api/uploads", json=described())
     assert begun.status_code == 201, begun.text
     upload = begun.json()
@@ -85,14 +85,14 @@ async def test_an_upload_is_resumed_and_completed(ada: httpx.AsyncClient) -> Non
     assert (await ada.get(path)).json()["complete"] is True
     assert upload["key"].startswith(f"workspaces/{ACME}/")
     assert upload["key"].endswith("/Uber-uns-..-clip-1-.mp4")
-    # what it became: its jobs are there with the answer, and the tab may be closed
+    # The response has the training's jobs, so the tab may be closed.
     training = done.json()["training"]
     assert again.json()["training"]["id"] == training["id"]
     assert {job["job_type"] for job in training["jobs"]} >= {"transcription", "mux_upload"}
 
 
 async def test_an_upload_is_its_owners_alone(ada: httpx.AsyncClient, stack: RunningStack) -> None:
-    """A colleague is refused like a stranger, and no one uploads into a workspace not theirs."""
+    """A colleague is rejected like a stranger, and no one uploads into the workspace of others."""
     upload = (await ada.post("/api/uploads", json=described())).json()
     path = f"/api/uploads/{upload['id']}"
 
@@ -114,7 +114,7 @@ async def test_an_upload_is_its_owners_alone(ada: httpx.AsyncClient, stack: Runn
 
 
 async def test_a_file_that_is_not_the_one_that_was_sent_is_removed(ada: httpx.AsyncClient) -> None:
-    """Completing it again with another checksum must not make anything of it."""
+    """Completing it again with another checksum must not create a training."""
     upload = (await ada.post("/api/uploads", json=described())).json()
     path = f"/api/uploads/{upload['id']}"
     for part in (await ada.post(f"{path}/parts", json=TO_SIGN)).json()["parts"]:

@@ -1,4 +1,4 @@
-"""What the Realtime tests drive: the server as a process, and raw sockets."""
+"""Helpers of the Realtime tests: the server as a process, and raw sockets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from supabase_local.ports import reserve_port
 from tests.support.paths import ROOT
 from tests.support.stacks import TRUTH_URL
 
-#: Of the real project that the tests are held against, see infra/truth, or of the emulator.
+#: Environment of the real project (see infra/truth), or empty for the local server.
 REAL = os.environ if TRUTH_URL else {}
 SECRET = REAL.get("SUPABASE_JWT_SECRET", "super-secret-jwt-token-with-at-least-32-characters-long")
 PUBLISHABLE = REAL.get("SUPABASE_PUBLISHABLE_KEY", "sb_publishable_test")
@@ -30,7 +30,7 @@ SECRET_KEY = REAL.get("SUPABASE_SECRET_KEY", "sb_secret_test")
 ADA = "aaaaaaaa-0000-4000-8000-000000000001"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 PATIENCE = 60.0
-#: Long enough for a message that must not come to have come.
+#: Time after which a message that must not arrive would have arrived.
 QUIET = 0.3
 
 
@@ -42,12 +42,12 @@ def token(
 
 
 def unique(prefix: str = "room") -> str:
-    """A topic that no one else uses."""
+    """Return a unique topic."""
     return f"{prefix}:{uuid.uuid4().hex[:8]}"
 
 
 class Server:
-    """`python -m supabase_local.realtime` as a process of its own."""
+    """`python -m supabase_local.realtime` as a process."""
 
     def __init__(self, url: str) -> None:
         self.port = reserve_port()
@@ -58,7 +58,7 @@ class Server:
         self.wait_for_health(200)
 
     def wait_for_health(self, status: int) -> None:
-        """Wait until messages stream, 200, or no longer do, 503."""
+        """Wait until the server streams messages (200), or no longer does (503)."""
         give_up = time.monotonic() + PATIENCE * 3
         while time.monotonic() < give_up:
             with contextlib.suppress(httpx.TransportError):
@@ -83,7 +83,7 @@ class Server:
 
 
 class RealServer(Server):
-    """The one of the project that `make truth` asks."""
+    """The server of the real project for `make truth`."""
 
     def __init__(self) -> None:
         pass
@@ -93,11 +93,11 @@ class RealServer(Server):
         return TRUTH_URL
 
     def stop(self) -> None:
-        """It is not ours."""
+        """Do nothing, because the server is not ours."""
 
 
 class Socket:
-    """A raw client of either version: sees exactly what the server sends."""
+    """A raw client of either version, which sees exactly what the server sends."""
 
     def __init__(self, connection: ClientConnection, version: int) -> None:
         self.connection = connection
@@ -126,19 +126,19 @@ class Socket:
         return ref
 
     async def receive(self, seconds: float = PATIENCE) -> dict[str, Any]:
-        """The next frame, decoded into one form for both versions."""
+        """Return the next frame, decoded to the same form for both versions."""
         if self.pending:
             return self.pending.pop(0)
         return decode(await asyncio.wait_for(self.connection.recv(), seconds))
 
     async def expect(self, event: str, *, topic: str | None = None) -> dict[str, Any]:
-        """The next frame with that event; others are kept for later."""
+        """Return the next frame with that event, and keep others for later."""
         return await self._first(
             lambda frame: frame["event"] == event and topic in (None, frame["topic"])
         )
 
     async def reply_to(self, ref: str | None) -> dict[str, Any]:
-        """The payload of the reply to `ref`."""
+        """Return the payload of the reply to `ref`."""
         frame = await self._first(lambda one: (one["event"], one["ref"]) == ("phx_reply", ref))
         return dict(frame["payload"])
 
@@ -159,7 +159,7 @@ class Socket:
     async def join(
         self, topic: str, *, access_token: str | None = None, **config: Any
     ) -> dict[str, Any]:
-        """Join `realtime:<topic>`; the ref of the join is its join_ref."""
+        """Join `realtime:<topic>`, and return the ref of the join."""
         ref = str(next(self._refs))
         payload: dict[str, Any] = {"config": config}
         if access_token is not None:
@@ -169,7 +169,7 @@ class Socket:
         return {**reply, "join_ref": ref}
 
     async def joined(self, topic: str, **options: Any) -> str:
-        """Join and return the join_ref; anything but ok fails."""
+        """Join and return the join_ref. Any reply but ok fails the test."""
         reply = await self.join(topic, **options)
         assert reply["status"] == "ok", reply
         return str(reply["join_ref"])
@@ -179,13 +179,13 @@ class Socket:
         return await self.push(f"realtime:{topic}", "broadcast", body)
 
     async def is_alive(self) -> bool:
-        """A heartbeat is answered."""
+        """Return whether a heartbeat is answered."""
         ref = await self.push("phoenix", "heartbeat", {})
         return bool((await self.reply_to(ref))["status"] == "ok")
 
 
 def decode(data: str | bytes) -> dict[str, Any]:
-    """One frame, whatever its version; a binary one, of kind 4, is a broadcast."""
+    """Decode a frame of either version. A binary frame of kind 4 is a broadcast."""
     if isinstance(data, bytes):
         assert (data[0], data[4]) == (4, 1), data[:5]
         topic, event, metadata, body = _cut(data[5:], data[1:4])
@@ -210,5 +210,5 @@ def _cut(data: bytes, lengths: bytes) -> list[str]:
 
 async def open_socket(server: Server, *, key: str = PUBLISHABLE, version: int = 2) -> Socket:
     url = server.websocket_url(key=key, vsn=f"{version}.0.0")
-    # a busy server may answer a ping late: tests check its silence
+    # Without pings, because a busy server may answer late and tests check its silence.
     return Socket(await connect(url, max_size=None, compression=None, ping_timeout=None), version)

@@ -1,4 +1,4 @@
-"""Broadcasts from one client to others, in both versions and in binary."""
+"""Broadcasts between clients, in both versions and in binary."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_public_and_private_rooms_of_a_topic_are_separate(
 
 
 async def test_without_the_right_to_write_a_broadcast_vanishes(connect: Any, grant: Any) -> None:
-    """No ack, no delivery; the channel stays and still receives."""
+    """There is no ack and no delivery. The channel stays and still receives."""
     topic = unique()
     reader, writer = await connect(), await connect()
     grant(topic, ADA, write=False)
@@ -57,7 +57,7 @@ async def test_without_the_right_to_write_a_broadcast_vanishes(connect: Any, gra
 
 
 async def test_a_binary_broadcast_is_text_to_those_of_version_one(connect: Any) -> None:
-    """As supabase-js sends it, and without metadata."""
+    """With the frames of supabase-js, and without metadata."""
     topic, event = unique("réunion"), "événement"
     sender, other = await connect(), await connect(version=1)
     third = await connect()

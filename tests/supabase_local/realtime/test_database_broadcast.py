@@ -1,4 +1,4 @@
-"""Broadcasts that a transaction makes: on commit, in order, once."""
+"""Broadcasts of a transaction: after its commit, in order, once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def transaction(project: Database) -> Iterator[psycopg.Connection[Any]]:
 async def test_a_thousand_messages_of_one_transaction_arrive_once_and_in_order(
     connect: Any, transaction: psycopg.Connection[Any], version: int
 ) -> None:
-    """None before the commit; the payload's id is the message's."""
+    """None arrives before the commit. The payload has the message's id."""
     topic = unique()
     socket = await connect(key=SECRET_KEY, version=version)
     await socket.joined(topic, private=True)
@@ -62,7 +62,7 @@ async def test_a_thousand_messages_of_one_transaction_arrive_once_and_in_order(
 async def test_a_rolled_back_message_is_never_sent(
     connect: Any, transaction: psycopg.Connection[Any]
 ) -> None:
-    """Neither by a transaction nor by a savepoint."""
+    """Neither from a transaction nor from a savepoint."""
     topic = unique()
     socket = await connect(key=SECRET_KEY)
     await socket.joined(topic, private=True)
@@ -82,8 +82,8 @@ async def test_a_rolled_back_message_is_never_sent(
 async def test_a_frame_is_the_real_servers_byte_by_byte(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """Binary and of kind 4: what a raw socket reads here it reads there."""
-    # of test/realtime_web/socket/v2_serializer_test.exs in supabase/realtime
+    """Binary of kind 4. A raw socket reads the same bytes from the real server."""
+    # From test/realtime_web/socket/v2_serializer_test.exs in supabase/realtime.
     head = b"\x04\x05\x0a\x11\x01"
     frame = head + b'topicuser_event{"replayed":true}{"a":"b"}'
     assert encode_broadcast("topic", "user_event", '{"replayed":true}', '{"a":"b"}') == frame
@@ -102,7 +102,7 @@ async def test_a_frame_is_the_real_servers_byte_by_byte(
 async def test_a_trigger_broadcasts_the_changes_of_its_table(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """By `broadcast_changes`, as Supabase's guide has the trigger; for each row alone."""
+    """By `broadcast_changes` in a trigger for each row, as in Supabase's guide."""
     socket, topic = await connect(key=SECRET_KEY), unique()
     await socket.joined(topic, private=True)
     sql.execute(TRIGGER.replace("TOPIC", topic))

@@ -1,4 +1,4 @@
-"""Who gets no websocket, and what a refusal says."""
+"""Rejected handshakes and their messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UPGRADE = {
 def test_a_bad_key_is_refused_with_401_and_says_why(
     server: Server, key: str | None, message: str
 ) -> None:
-    """Refusals are ordinary HTTP answers with a JSON body."""
+    """Rejections are plain HTTP responses with a JSON body."""
     url = server.websocket_url(key=key).replace("ws://", "http://")
 
     answer = httpx.get(url, headers=UPGRADE)

@@ -1,4 +1,4 @@
-"""Joining, leaving and joining again; who may join a private topic."""
+"""Joining, leaving, joining again, and the rights for private topics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def refusal(topic: str) -> str:
 async def test_a_policy_lets_its_user_join_and_no_one_else(
     connect: Any, grant: Any, version: int
 ) -> None:
-    """The policy sees realtime.topic(), the extension and auth.uid()."""
+    """The policy uses realtime.topic(), the extension and auth.uid()."""
     socket, topic = await connect(version=version), unique()
     grant(topic, ADA)
 
@@ -30,7 +30,7 @@ async def test_a_policy_lets_its_user_join_and_no_one_else(
 
 
 async def test_leaving_is_answered_then_closed_with_the_joins_ref(connect: Any) -> None:
-    """Clients discard a close with another ref."""
+    """Clients ignore a close with another ref."""
     socket, other, topic = await connect(), await connect(), unique()
     join_ref = await socket.joined(topic)
     await other.joined(topic)
@@ -48,7 +48,10 @@ async def test_leaving_is_answered_then_closed_with_the_joins_ref(connect: Any) 
 
 
 async def test_joining_twice_closes_the_first_instance(connect: Any) -> None:
-    """A message is delivered once; the new join is answered before the old one ends."""
+    """A message is delivered once.
+
+    The reply to the new join comes before the end of the old one.
+    """
     socket, other, topic = await connect(), await connect(), unique()
     first = await socket.joined(topic)
     await other.joined(topic)
@@ -70,7 +73,7 @@ MALFORMED = ["", "garbage", "null", "[1,2,3]", "[" * 100_000, b"", b"\x09" * 40]
 async def test_malformed_frames_are_dropped_and_the_socket_stays(
     connect: Any, version: int
 ) -> None:
-    """No reply, no close; neighbours notice nothing."""
+    """There is no reply and no close, and other channels are not affected."""
     socket, other, topic = await connect(version=version), await connect(), unique()
     await socket.joined(topic, broadcast={"self": True})
     await other.joined(topic)
@@ -85,7 +88,7 @@ async def test_malformed_frames_are_dropped_and_the_socket_stays(
 
 
 async def test_a_topic_that_no_one_can_join_is_answered(connect: Any) -> None:
-    """Also one that is no text."""
+    """Also for a topic that is not text."""
     socket = await connect()
 
     for topic in (7, "elsewhere"):

@@ -1,4 +1,4 @@
-"""Row changes of published tables: shapes, filters, RLS, and entries that are refused."""
+"""Row changes of published tables: their form, filters, RLS, and invalid entries."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ TABLES = """
 
 @pytest.fixture(scope="module", autouse=True)
 def tables(project: Any) -> None:
-    """The tables this module listens to."""
+    """The tables for this module."""
     with project.connect() as connection:
         connection.execute(TABLES)
 
 
 @pytest.fixture(autouse=True)
 def empty(sql: psycopg.Connection[Any]) -> None:
-    """Every test begins with empty tables."""
+    """Every test starts with empty tables."""
     sql.execute("truncate public.items, public.open_items")
 
 
@@ -48,7 +48,7 @@ def entry(table: str = "open_items", event: str = "*", **more: Any) -> dict[str,
 async def listen(
     socket: Socket, *entries: dict[str, Any], access_token: str | None = None
 ) -> tuple[str, list[int]]:
-    """Join a topic with entries and wait for the subscription; the topic and the entries' ids."""
+    """Join a topic with entries and wait for the subscription. Returns the topic and the ids."""
     topic = unique("changes")
     reply = await socket.join(topic, access_token=access_token, postgres_changes=list(entries))
     assert reply["status"] == "ok", reply
@@ -70,7 +70,7 @@ async def records(socket: Socket, count: int) -> list[Any]:
 async def test_each_kind_of_change_has_its_exact_shape(
     connect: Any, sql: psycopg.Connection[Any], version: int
 ) -> None:
-    """INSERT has no old_record, DELETE no record."""
+    """INSERT has no old_record, and DELETE has no record."""
     socket = await connect(version=version)
     _, ids = await listen(socket, entry())
 
@@ -100,7 +100,7 @@ FILTERS = [
     ("id=eq.2", [2]),
     ("id=in.(1,3,9)", [1, 3]),
     ("price=gte.10,done=eq.false", [2, 3]),
-    ("price=neq.10", [2, 3]),  # null never satisfies a comparison
+    ("price=neq.10", [2, 3]),  # a comparison with null is never true
 ]
 
 
@@ -108,7 +108,7 @@ FILTERS = [
 async def test_filters_select_rows(
     connect: Any, sql: psycopg.Connection[Any], text: str, expected: list[int]
 ) -> None:
-    """And NULL never matches."""
+    """NULL never matches."""
     socket = await connect()
     await listen(socket, entry(event="INSERT", filter=text))
 
@@ -124,7 +124,7 @@ async def test_filters_select_rows(
 async def test_each_tenant_sees_its_own_rows_only(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """RLS decides; anon sees none; column grants narrow the record."""
+    """RLS decides, anon sees nothing, and column grants limit the record."""
     ada, eve, anon, service = [await connect() for _ in range(3)] + [await connect(key=SECRET_KEY)]
     await listen(ada, entry("items"), access_token=token(ADA))
     await listen(eve, entry("items"), access_token=token(EVE))
@@ -171,7 +171,7 @@ async def test_a_delete_shows_everyone_the_key_and_nothing_more(
 async def test_a_bad_entry_joins_and_then_says_what_is_wrong(
     connect: Any, sql: psycopg.Connection[Any], bad: dict[str, Any], message: str
 ) -> None:
-    """All of the channel's entries fail together; other channels do not notice."""
+    """All of the channel's entries fail together, and other channels are not affected."""
     socket, topic = await connect(), unique()
     await listen(socket, entry())
 

@@ -1,4 +1,4 @@
-"""A restart of Postgres under a running server."""
+"""A restart of Postgres while the server runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AWAY = "UnableToConnectToProject: Realtime was unable to connect to the project 
 
 @pytest.fixture
 def own_postgres(tmp_path: Path) -> Iterator[Postgres]:
-    """A Postgres of this test alone: it will be stopped."""
+    """A Postgres of this test, which will be stopped."""
     server = Postgres(tmp_path, scratch=True)
     server.start()
     migrations.prepare_hosted(server.url())
@@ -27,7 +27,7 @@ def own_postgres(tmp_path: Path) -> Iterator[Postgres]:
 
 @pytest.fixture
 def own_server(own_postgres: Postgres) -> Iterator[Server]:
-    """The Realtime server over it."""
+    """The Realtime server for that Postgres."""
     server = Server(own_postgres.url())
     yield server
     server.stop()
@@ -36,7 +36,7 @@ def own_server(own_postgres: Postgres) -> Iterator[Server]:
 async def test_the_server_survives_a_restart_of_postgres(
     own_postgres: Postgres, own_server: Server
 ) -> None:
-    """Joins in between are refused with a listed reason, later everything flows."""
+    """Joins in the meantime are rejected with a documented reason, and later everything works."""
     server, topic = own_server, unique()
     socket = await open_socket(server, key=SECRET_KEY)
     await socket.joined(topic, private=True)

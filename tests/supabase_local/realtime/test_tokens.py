@@ -1,4 +1,4 @@
-"""Tokens while a channel lives: refreshed, expired, or carrying fewer rights than before."""
+"""Tokens during a channel's life: replaced, expired, or with fewer rights than before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def refresh(socket: Socket, topic: str, value: Any) -> None:
 
 
 async def ended(socket: Socket, topic: str, join_ref: str) -> str:
-    """Wait for the channel's end; its reason. The socket must live on."""
+    """Wait for the channel's end and return the reason. The socket must stay open."""
     system = await socket.expect("system")
     close = await socket.expect("phx_close")
     assert system["payload"]["extension"] == "system"
@@ -30,7 +30,7 @@ async def ended(socket: Socket, topic: str, join_ref: str) -> str:
 async def test_a_removed_member_is_out_at_the_next_refresh(
     connect: Any, grant: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """Removal takes effect within the token's life, and on re-join at once."""
+    """A removal takes effect within the token's life, and immediately for a new join."""
     socket, topic = await connect(), unique()
     grant(topic, ADA)
     join_ref = await socket.joined(topic, access_token=token(ADA), private=True)
@@ -56,7 +56,7 @@ async def test_a_channel_ends_when_its_token_expires(
     socket, topic = await connect(), unique()
     grant(topic, ADA)
     life, reply = 1, {"status": "error"}
-    while reply["status"] == "error":  # on a busy machine it expires before the join
+    while reply["status"] == "error":  # on a busy machine the token expires before the join
         life *= 2
         exp = int(time.time()) + life
         reply = await socket.join(topic, access_token=token(ADA, exp=exp), private=private)
