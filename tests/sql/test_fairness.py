@@ -56,7 +56,7 @@ def test_a_worker_of_one_lane_finds_its_job_behind_many_turns_of_others(engine: 
 
 @pytest.mark.parametrize("by", ["workspace_concurrency", "max_running"])
 def test_a_settlement_lets_a_tenant_at_its_limit_start_at_once(engine: Engine, by: str) -> None:
-    """Not a second later: the clock stands still."""
+    """Not a second later, because the clock is stopped."""
     engine.register("work", **({by: 1} if by == "workspace_concurrency" else {}))
     first, second = engine.enqueue(), engine.enqueue()
     if by == "max_running":
