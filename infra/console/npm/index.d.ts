@@ -105,7 +105,7 @@ export type Job<T extends JobType = JobType> = {
   next_run_at?: string | null;
   /** The last error in one line. */
   error?: string | null;
-  /** Queue time and run time. */
+  /** Queue time and duration. */
   times?: { queue_ms: number | null; run_ms: number; runs: number };
   /** Cost of external services, as reported by processors. */
   cost_usd: number | null;

@@ -384,7 +384,7 @@ function QueuedNote({ held, note }) {
   </span>`;
 }
 
-/** Total run time of a job. For a running job, until now. */
+/** Total duration of all runs of a job. For a running job, until now. */
 function RunTime({ row }) {
   const runMs = Number(row.times?.run_ms ?? Number.NaN);
   if (row.status === "processing" && row.running_since)

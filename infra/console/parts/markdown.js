@@ -35,7 +35,7 @@ const RENDERERS = {
   paragraph: (token) => html`<p>${words(token)}</p>`,
   heading: (token) => html`<p class="heading" data-depth=${token.depth}>${words(token)}</p>`,
   blockquote: (token) => html`<blockquote>${renderTokens(token.tokens)}</blockquote>`,
-  // a link instead of the image, because loading it would tell its server about the reader
+  // a link instead of the image, because loading it would reveal the reader to its server
   image: ({ href, text }) => linkTo(href, text || href),
   link: (token) => linkTo(token.href, words(token)),
   list: ({ ordered, start, items }) => {

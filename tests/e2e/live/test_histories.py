@@ -1,7 +1,7 @@
-"""Random histories of people, tokens, sleep and outages in Chromium: none sees or misses anything.
+"""Random histories of people, tokens, sleep and outages in Chromium: no leak, no missed change.
 
-Many clients of supabase-js on one page, each on a wire of its own, each with two tenants' jobs that
-go on meanwhile. Everything is real: the browser, the Data API, Auth, and the Realtime process,
+A page has many clients of supabase-js. Each has its own proxy, and jobs of two tenants that run
+meanwhile. Everything is real: the browser, the Data API, Auth, and the Realtime process,
 which is stopped and killed under all of them. `make weekly` plays a thousand; SEED repeats a run.
 """
 
@@ -36,14 +36,14 @@ pytestmark = [pytest.mark.stack, pytest.mark.browser, pytest.mark.timeout(3600)]
 SCRIPT = Path(__file__).parent / "js" / "histories.js"
 HISTORIES = int(os.environ.get("HISTORIES") or 1000)
 SEED = os.environ.get("SEED") or "90"
-#: So many at a time, on one page.
+#: Number of histories at a time on one page.
 SEATS = 24
 
-#: Who owns each job, in which of the two tenants, and who may see it. Ada and Bob share theirs.
+#: People and the owners of jobs that each may see. Ada and Bob share a tenant.
 PEOPLE = ("ada", "bob", "eve")
 SEEN = {"ada": ("ada", "bob"), "bob": ("ada", "bob"), "eve": ("eve",)}
 KINDS = ("job", "list", "mine", "useJob", "useJobs", "element")
-#: What may happen, and how often.
+#: Steps of a history and their weights.
 STEPS = {
     "speak": 6,
     "sign_in": 4,
@@ -58,20 +58,20 @@ STEPS = {
     "be_refused": 1,
     "expire": 1,
 }
-#: What happens to all of a page at once.
+#: Events that affect all histories of a page.
 WEATHER = ("stopped", "killed", "offline", "asleep")
 
 
 @dataclass
 class Seat:
-    """Three people and two tenants of their own, for one history after another."""
+    """Three people and two tenants, which one history after another uses."""
 
     people: dict[str, DemoUser]
     workspaces: dict[str, str]
 
     @classmethod
     def make(cls, stack: RunningStack) -> Seat:
-        """Make them."""
+        """Create the people and tenants."""
         here, there = uuid4(), uuid4()
         of = {"ada": here, "bob": here, "eve": there}
         people = {
@@ -95,7 +95,7 @@ class Seat:
         return cls(people, {name: str(of[name]) for name in PEOPLE})
 
     def delete(self, stack: RunningStack) -> None:
-        """Delete them."""
+        """Delete the people and tenants."""
         ids = list(set(self.workspaces.values()))
         delete(stack, "delete from public.workspaces where id = any(%s::uuid[])", ids)
         users: list[UUID] = [person.id for person in self.people.values()]
@@ -104,7 +104,7 @@ class Seat:
 
 @dataclass
 class Spoken:
-    """A job that runs, and what it has said."""
+    """A running job and the length of its output."""
 
     lease: dict[str, Any]
     secret: str
@@ -113,12 +113,12 @@ class Spoken:
 
     @property
     def id(self) -> str:
-        """The job's."""
+        """Id of the job."""
         return str(self.lease["job"]["id"])
 
 
 class History:
-    """One client of the page, its wire, and what happens to both."""
+    """History of one client of the page and its proxy."""
 
     def __init__(
         self, scene: Scene, n: int, seat: Seat, wire: Wire, jobs: dict[str, Spoken], seed: str
@@ -131,7 +131,7 @@ class History:
 
     @property
     def opening(self) -> dict[str, Any]:
-        """What the page needs to begin it."""
+        """Return the arguments with which the page starts the history."""
         stack = self.scene.stack
         people = {name: str(person.id) for name, person in self.seat.people.items()}
         jobs = {
@@ -154,12 +154,12 @@ class History:
         }
 
     async def ask(self, name: str, *values: Any) -> Any:
-        """Have the page do it."""
+        """Call a method of the history in the page."""
         called = "([n, name, values]) => histories.call(n, name, ...values)"
         return await self.scene.page.evaluate(called, [self.n, name, list(values)])
 
     async def live(self, steps: int) -> None:
-        """Do something at random so many times."""
+        """Run a number of random steps."""
         await self.mount()
         await self.sign_in()
         for _ in range(steps):
@@ -169,39 +169,39 @@ class History:
             await asyncio.sleep(self.chance.uniform(0, 0.5))
 
     async def speak(self) -> None:
-        """Of some of its jobs something is reported."""
+        """Report output of some of the jobs."""
         for name, job in self.jobs.items():
             if self.chance.random() < 0.7:
                 await asyncio.to_thread(self.scene.speak, job)
                 await self.ask("said", name, len(job.words))
 
     async def sign_in(self, name: str | None = None, how: str = "in") -> None:
-        """Someone signs in, also on top of another."""
+        """Sign in as someone, even while another person is signed in."""
         name = name or self.chance.choice(PEOPLE)
         self.did.append(name)
         email = self.seat.people[name].email
         await self.ask(how, name, email, self.scene.stack.demo_password)
 
     async def sign_out(self) -> None:
-        """No one reads."""
+        """Sign out."""
         await self.ask("out")
 
     async def renew(self) -> None:
-        """The token is."""
+        """Renew the token."""
         await self.ask("renew")
 
     async def be_refused(self) -> None:
-        """The token is not renewed."""
+        """Try to renew the token, which Auth rejects."""
         await self.ask("refused")
 
     async def expire(self) -> None:
-        """The token is too old, also where the Data API checks it, or only by its date."""
+        """Expire the token, either really or only by its stored date."""
         claims = {"sub": "x", "exp": 1, "role": "authenticated"}
         token = jwt.encode(claims, self.scene.stack.supabase_jwt_secret, algorithm="HS256")
         await self.ask("expired", token if self.chance.random() < 0.5 else None)
 
     async def mount(self) -> None:
-        """Something is shown."""
+        """Mount a view."""
         name = next(self._names)
         self._mounted.append(name)
         kind, subject = self.chance.choice(KINDS), self.chance.choice(PEOPLE)
@@ -209,31 +209,31 @@ class History:
         await self.ask("mount", name, kind, subject)
 
     async def unmount(self) -> None:
-        """Something is not shown any more."""
+        """Unmount a view."""
         if self._mounted:
             name = self._mounted.pop(self.chance.randrange(len(self._mounted)))
             await self.ask("unmount", name)
 
     async def hole(self) -> None:
-        """Nothing comes through."""
+        """Make the network pass nothing."""
         self.wire.is_hole = True
         self.wire.fall_silent()
 
     async def close(self) -> None:
-        """The server is gone."""
+        """Make the server refuse connections."""
         self.wire.closed = True
         self.wire.cut()
 
     async def cut(self) -> None:
-        """Connections are."""
+        """Close the connections."""
         self.wire.cut()
 
     async def heal(self) -> None:
-        """The network is back."""
+        """Restore the network."""
         self.wire.heal()
 
     async def settled(self, name: str) -> float:
-        """Until all is as it must be for who is signed in; in how many ms."""
+        """Wait until all views are correct for the signed-in person. Returns the time in ms."""
         truth = await asyncio.to_thread(self._truth)
         took = await self.ask("settled", name, truth)
         return float(took)
@@ -266,7 +266,7 @@ class History:
 
 
 class Scene:
-    """One page, its histories, and a client that sees when messages have come."""
+    """One page with its histories, and a client that sees when messages have arrived."""
 
     def __init__(self, stack: RunningStack, worker: HandWorker, page: Page, seed: str) -> None:
         self.stack, self.worker, self.page = stack, worker, page
@@ -277,7 +277,7 @@ class Scene:
 
     @asynccontextmanager
     async def open(self, seats: list[Seat]) -> AsyncIterator[None]:
-        """A history for each, and one more in which nothing happens."""
+        """Open a history per seat, and one more without steps."""
         port = int(self.stack.supabase_url.rsplit(":", 1)[1])
         jobs = await asyncio.to_thread(self._begin, seats)
         async with AsyncExitStack() as ends:
@@ -308,7 +308,7 @@ class Scene:
         return jobs
 
     def speak(self, job: Spoken) -> None:
-        """Report its progress, a line and more words."""
+        """Report progress, a log line and output of a job."""
         report = next(job.reports)
         said = {"stream": "reply", "attempt": 1, "start": len(job.words)}
         words = f"{job.secret} {report} "
@@ -319,7 +319,7 @@ class Scene:
         job.words += words
 
     async def weather(self) -> None:
-        """What happens to all at once."""
+        """Run an event that affects all histories."""
         for kind in self.chance.sample(WEATHER, 2):
             await asyncio.sleep(self.chance.uniform(0.2, 1.5))
             lasts = self.chance.uniform(0.3, 2)
@@ -335,7 +335,7 @@ class Scene:
                     await asyncio.sleep(lasts)
 
     async def _sleep(self, lasts: float) -> None:
-        """The page does nothing, and its clock has gone on when it wakes."""
+        """Freeze the page, and advance its clock when it wakes."""
         await self.page.evaluate("histories.skip(20_000)")
         renderers = []
         for one in psutil.Process().children(recursive=True):
@@ -353,11 +353,11 @@ class Scene:
                     one.resume()
 
     async def all(self, act: Any) -> list[Any]:
-        """Of each history at once."""
+        """Call a method of all histories at the same time."""
         return list(await asyncio.gather(*(act(history) for history in self.histories)))
 
     async def play(self) -> None:
-        """From the first sign-in to the last leave."""
+        """Run the histories from the first sign-in to the end."""
         await asyncio.gather(
             self.weather(), *(history.live(steps=10) for history in self.histories)
         )
@@ -372,7 +372,7 @@ class Scene:
         await self.all(lambda one: one.ask("close"))
 
     async def is_settled(self) -> None:
-        """Someone signs in, and all that they may see is there, and nothing else."""
+        """Sign in, and check that the views show everything visible to the person and no more."""
 
         async def settle(history: History) -> None:
             name = history.chance.choice(PEOPLE)
@@ -390,14 +390,14 @@ class Scene:
 
 @pytest.fixture
 def worker(stack: RunningStack) -> Iterator[HandWorker]:
-    """A worker moved by hand."""
+    """A worker that the test controls."""
     with HandWorker(stack, stack.demo_workspace_id) as hand:
         yield hand
 
 
 @pytest.fixture
 def seats(stack: RunningStack) -> Iterator[list[Seat]]:
-    """Made once for all histories."""
+    """Seats for all histories."""
     made = [Seat.make(stack) for _ in range(min(SEATS, HISTORIES))]
     yield made
     for seat in made:
@@ -408,13 +408,13 @@ def seats(stack: RunningStack) -> Iterator[list[Seat]]:
 async def test_random_histories_show_nothing_foreign_and_miss_nothing(
     stack: RunningStack, worker: HandWorker, seats: list[Seat]
 ) -> None:
-    """Once the network is back, each watch is live and has had each event once and in order.
+    """Once the network is back, each watch is live and has delivered each event once and in order.
 
-    What says that it is live has all that was said before its topic was joined, in that moment.
-    No callback, no render and no frame has anything of who may not read it, from the moment in
-    which supabase-js says that the user is another one. In the end nothing is joined.
+    A watch that reports `live` has all output from before its topic was joined. From the moment in
+    which supabase-js reports another user, no callback, render or frame shows anything that the
+    user may not read. In the end no topic is joined.
 
-    The browser is the test's own: its event loop is that of the wires.
+    The test has its own browser, because the browser and the proxies must share an event loop.
     """
     took: list[float] = []
     thrown: list[str] = []

@@ -1,4 +1,4 @@
-"""Events and words from the database to those who read them, over a wire that misbehaves."""
+"""Events and output from the database to their readers over an unreliable network."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ JOBS = 3
 
 @pytest.fixture
 def worker(stack: RunningStack) -> Iterator[HandWorker]:
-    """A worker moved by hand."""
+    """A worker that the test controls."""
     with HandWorker(stack, stack.demo_workspace_id) as hand:
         yield hand
 
 
 class Readers:
-    """The Node process that reads, and what it says."""
+    """A Node process with readers, and its output."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -52,7 +52,7 @@ class Readers:
         *,
         session_id: str | None = None,
     ) -> Readers:
-        """Begin to read, the pieces from an offset; as the guest of a session, or as Ada."""
+        """Start the readers as a guest or as Ada. The pieces begin at an offset."""
         request = {
             "url": url,
             "key": stack.supabase_publishable_key,
@@ -73,7 +73,7 @@ class Readers:
         return cls(process)
 
     async def says(self, word: str) -> Any:
-        """Wait for a line with that key."""
+        """Wait for an output line with this key."""
         assert self._process.stdout is not None
         async with asyncio.timeout(200):
             while line := await self._process.stdout.readline():
@@ -83,28 +83,28 @@ class Readers:
         raise AssertionError(f"the readers ended without {word!r}")
 
     async def renew(self) -> int:
-        """Have the sessions get new tokens; how many did."""
+        """Renew the tokens of all sessions and return their number."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"renew\n")
         return int(await self.says("renewed"))
 
     def freeze(self) -> None:
-        """Have it do nothing, as a tab that the browser has frozen."""
+        """Stop the process, like a tab that the browser has frozen."""
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Have it go on."""
+        """Continue the process."""
         self._process.send_signal(signal.SIGCONT)
 
     async def close(self) -> None:
-        """End it if it did not end."""
+        """End the process if it still runs."""
         if self._process.returncode is None:
             self._process.kill()
         await self._process.communicate()
 
 
 class Speaker:
-    """A job's stream, piece by piece as a worker reports it."""
+    """Writer of a job's stream, which reports pieces as a worker does."""
 
     def __init__(self, worker: HandWorker, lease: dict[str, Any], chance: random.Random) -> None:
         self.job_id = str(lease["job"]["id"])
@@ -113,13 +113,13 @@ class Speaker:
         self._attempt = 0
 
     def begin(self) -> None:
-        """Begin the stream, or begin it again: what was said is gone."""
+        """Begin the stream, or begin it again, which discards its content."""
         self._attempt += 1
         self.text = ""
         self._report("")
 
     def say(self) -> None:
-        """Say a little more; now and then more than a message holds."""
+        """Append a short text, and now and then more than fits in a message."""
         size = 9000 if self._chance.random() < 0.05 else self._chance.randint(1, 12)
         words = "".join(self._chance.choices(ALPHABET, k=size))
         self._report(words)
@@ -127,9 +127,7 @@ class Speaker:
 
     def _report(self, words: str) -> None:
         piece = {"stream": "reply", "attempt": self._attempt, "start": len(self.text)}
-        while (
-            True
-        ):  # as a worker: what was stored of a report that had no answer is known by offset
+        while True:  # repeat like a worker; the offset shows what an unanswered report stored
             try:
                 said = [{**piece, "text": words}]
                 outcome = self._worker.report(self._lease, None, "a line", output=said)
@@ -139,14 +137,14 @@ class Speaker:
             return
 
     def end(self) -> None:
-        """Complete the job; the last words come with its end."""
+        """Complete the job. Its last output comes with the end."""
         start = {"stream": "reply", "attempt": self._attempt, "start": len(self.text)}
         self.text += " the end"
         self._worker.settle(self._lease, result={}, output=[{**start, "text": " the end"}])
 
 
 def events_of(stack: RunningStack, jobs: list[str]) -> dict[str, list[int]]:
-    """The sequence numbers of the events of jobs in the database."""
+    """Return the sequence numbers of the jobs' events in the database."""
     with stack.connect() as connection:
         rows = connection.execute(
             "select job_id::text, array_agg(seq order by seq) from public.job_events"
@@ -158,7 +156,7 @@ def events_of(stack: RunningStack, jobs: list[str]) -> dict[str, list[int]]:
 
 @contextmanager
 def budget_of(stack: RunningStack, messages: int) -> Iterator[None]:
-    """A plan of so few messages a second."""
+    """Limit the plan's messages per second."""
     name = "realtime_messages_per_second"
     with stack.connect() as connection:
 
@@ -177,7 +175,7 @@ def budget_of(stack: RunningStack, messages: int) -> Iterator[None]:
 
 @contextmanager
 def broken(stack: RunningStack, wire: Wire, readers: Readers, trouble: str) -> Iterator[None]:
-    """Realtime, its budget, the tab or what is between are not what they were, for a while."""
+    """Disturb Realtime, its budget, the tab or the network for a while."""
     wire.drop = 0.3 if trouble == "lossy" else 0
     wire.closed = trouble == "cut"
     if trouble == "half-open":
@@ -190,7 +188,7 @@ def broken(stack: RunningStack, wire: Wire, readers: Readers, trouble: str) -> I
     elif trouble == "gateway":
         before = children(stack.launcher)["gateway"]
         before.kill()
-        yield  # what is said meanwhile waits until the launcher has it back
+        yield  # reports wait until the launcher has restarted the gateway
         assert children(stack.launcher)["gateway"] != before
     elif trouble in {"stopped", "killed"}:
         with realtime_of(stack) as realtime:
@@ -205,7 +203,7 @@ def broken(stack: RunningStack, wire: Wire, readers: Readers, trouble: str) -> I
     wire.drop, wire.closed = 0, False
 
 
-#: Of the reader's own wire and tab: who comes later finds a server that knows nothing of them.
+#: Troubles of the reader's own network and tab, which do not affect later readers.
 OWN = {"lossy", "half-open", "cut", "frozen", "renewed"}
 TROUBLES = (
     "none",
@@ -225,7 +223,7 @@ TROUBLES = (
 async def test_every_reader_has_every_event_and_character(
     stack: RunningStack, worker: HandWorker, trouble: str
 ) -> None:
-    """Once and in order, whatever the wire does; what an attempt said that died is gone."""
+    """Each arrives once and in order despite any trouble. A dead attempt's output is discarded."""
     chance = random.Random(85)
     jobs = await asyncio.to_thread(worker.enqueue_many, [{}] * JOBS)
     leases = await asyncio.to_thread(worker.lease, JOBS)
@@ -279,7 +277,7 @@ async def test_every_reader_has_every_event_and_character(
 async def test_a_guest_has_every_character_of_their_session(
     stack: RunningStack, worker: HandWorker
 ) -> None:
-    """By its id alone, over a wire that drops messages; and nothing of a job of another session."""
+    """The session's id is enough over a lossy network, and shows no job of another session."""
     with stack.connect() as connection:
         made = connection.execute(
             "select public.open_guest_session(%s) ->> 'session_id' from generate_series(1, 2)",

@@ -1,5 +1,5 @@
-// What the client makes of answers that are none, and of values that no database can take: real
-// supabase-js before a server of the test's own.
+// The client's handling of invalid responses and of values that no database can store, with the real
+// supabase-js and a server of the test.
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
@@ -18,7 +18,7 @@ import {
 const ID = "00000000-0000-7000-8000-000000000001";
 const JOB = { id: ID, status: "completed", last_seq: 1, finished_at: "2026-11-20T08:00:00Z" };
 const to = { workspace_id: "w", schema: "public" };
-const answers = []; // what comes next; without any the job that has ended
+const answers = []; // next responses. If it is empty, the server returns the ended job.
 const asked = [];
 let server;
 let client;
@@ -26,7 +26,7 @@ let client;
 before(async () => {
   server = createServer((request, response) => {
     const name = request.url.split("/rpc/")[1];
-    // a watch's socket and topic may be asked for after its test has ended
+    // a watch may request its socket and topic after its test has ended
     const isOfSocket = name === undefined || name === "follow_topic";
     if (isOfSocket || (name !== "get_job" && !answers.length)) return response.end("null");
     asked.push(request.url);
@@ -43,20 +43,20 @@ before(async () => {
 
 after(() => {
   server.close();
-  server.closeAllConnections(); // supabase-js keeps them
+  server.closeAllConnections(); // supabase-js keeps connections open
 });
 
 const NONE = {
   "an empty 200": { body: "" },
   "a 204": { status: 204, body: "" },
   null: { body: "null" },
-  "half an answer": { body: JSON.stringify(JOB).slice(0, 20) },
-  "another's answer": { body: '{"hello": 1}' },
+  "half a response": { body: JSON.stringify(JOB).slice(0, 20) },
+  "a response of another call": { body: '{"hello": 1}' },
   "a page": { body: "<html>maintenance</html>" },
 };
 
 for (const [name, none] of Object.entries(NONE)) {
-  test(`${name} is read again`, async () => {
+  test(`a read repeats after ${name}`, async () => {
     answers.push(none);
     const states = [];
     const watch = watchJob(client, ID, {
@@ -77,7 +77,7 @@ for (const [name, none] of Object.entries(NONE)) {
     cancel: () => cancel(client, ID, to),
     emitEvent: () => emitEvent(client, "paid", {}, to),
   }))
-    test(`${name} is no answer to ${call}, which is not repeated`, async () => {
+    test(`${call} rejects ${name} and is not repeated`, async () => {
       asked.length = 0;
       answers.push(none);
       await assert.rejects(change(), { name: "QueueError", status: 0, reachable: false });
@@ -85,7 +85,7 @@ for (const [name, none] of Object.entries(NONE)) {
     });
 }
 
-test("where no socket may be opened, reads go on", async () => {
+test("reads continue if the page may not open a socket", async () => {
   class Forbidden {
     constructor() {
       throw new Error("SecurityError");
@@ -99,7 +99,7 @@ test("where no socket may be opened, reads go on", async () => {
   watch.close();
 });
 
-test("a message that overtakes a read of what was said leaves none of the rest unread", async () => {
+test("output after a message that overtakes a read is read, too", async () => {
   const page = (from, next, text) => ({ stream: "reply", attempt: 1, from, next, text });
   const first = page(0, 5, "first");
   const row = { ...JOB, streams: { reply: { attempt: 1, next: 10 } } };
@@ -137,7 +137,7 @@ for (const [name, { change, body }] of Object.entries({
     assert.equal(asked.length, 3);
   });
 
-test("who finds the job held each time is refused after a few tries", async () => {
+test("a change of a job that stays locked fails after a few tries", async () => {
   asked.length = 0;
   answers.push(...Array(10).fill(BUSY));
   await assert.rejects(cancel(client, ID, to), {
@@ -149,7 +149,7 @@ test("who finds the job held each time is refused after a few tries", async () =
   answers.length = 0;
 });
 
-test("a change that was refused as one too many is not repeated", async () => {
+test("a rate-limited change is not repeated", async () => {
   asked.length = 0;
   answers.push({ ...BUSY, body: BUSY.body.replace("job_busy", "rate_limited") });
   await assert.rejects(cancel(client, ID, to), { code: "rate_limited", status: 429 });
@@ -167,7 +167,7 @@ const ODD = {
 };
 
 for (const [name, payload] of Object.entries(ODD))
-  test(`a payload with ${name} is refused by the page's word`, async () => {
+  test(`the client rejects a payload with ${name}`, async () => {
     asked.length = 0;
     const refused = { name: "QueueError", code: "payload_invalid", status: 400, reachable: true };
     await assert.rejects(enqueue(client, "t", payload, to), refused);

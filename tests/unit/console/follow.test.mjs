@@ -1,4 +1,4 @@
-// One job followed, in leaping time: the stories and cases whose format README.md describes.
+// Follows one job with a simulated clock. README.md describes the format of stories and cases.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -14,7 +14,7 @@ import { sessionOf } from "../../../infra/console/lib/jobs/session.js";
 import { watchJob } from "../../../infra/console/lib/jobs/watch-job.js";
 
 const cases = JSON.parse(readFileSync(new URL("./follow.json", import.meta.url), "utf8"));
-const turn = () => new Promise(setImmediate); // the real one, taken before time is made up
+const turn = () => new Promise(setImmediate); // the real function, before timers are mocked
 
 beforeEach(() => {
   mock.timers.reset();
@@ -22,7 +22,7 @@ beforeEach(() => {
   mock.method(Math, "random", () => 0.5); // no jitter
 });
 
-/** Time passes in steps after which everything may happen. */
+/** Advance the clock in steps, with time for callbacks after each. */
 async function leap(ms) {
   const step = ms > 60_000 ? 100 : 10;
   for (let left = ms; left > 0; left -= step) {
@@ -46,7 +46,7 @@ const REFUSALS = { away: 0, busy: 429, refuses: 404 };
 
 const READY = "Replication connection established";
 
-/** The database and Realtime in one, as supabase-js shows them: what a client asks of both. */
+/** Fake of supabase-js with a database and Realtime. */
 class World {
   reads = 0;
   reconnects = 0;
@@ -64,7 +64,7 @@ class World {
       isDisconnecting: () => false,
       connect: () => {},
       heartbeatIntervalMs: 25_000,
-      sendHeartbeat: () => {}, // answered at once: what a dead socket does is another test's
+      sendHeartbeat: () => {}, // gets a reply immediately, because other tests cover dead sockets
       pendingHeartbeatRef: null,
     };
     this.client = {
@@ -96,7 +96,7 @@ class World {
     return channel;
   }
 
-  /** Answer the join, now or as soon as it is asked. */
+  /** Reply to the join, now or as soon as it is requested. */
   #join() {
     const { channel } = this;
     this.isJoinable = !channel?.say;
@@ -134,7 +134,7 @@ class World {
     return query;
   }
 
-  /** What a step has happen. */
+  /** Apply a step of a story. */
   do(step) {
     this.database = step.database ?? this.database;
     this.log.push(...numbers(step.commit).map(event));
@@ -171,7 +171,7 @@ for (const story of cases.stories)
     for (const [at, step] of story.steps.entries()) {
       const { reads } = world;
       const say = (what) => `step ${at + 1}: ${what}`;
-      for (let n = 0; n < 20; n += 1) await turn(); // what is asked for at once has been
+      for (let n = 0; n < 20; n += 1) await turn(); // immediate requests are done
       world.do(step);
       if (step.join) await turn();
       if ("wait" in step) await leap(1000 * step.wait + 20);
@@ -189,7 +189,7 @@ for (const story of cases.stories)
     watch.close();
   });
 
-test("a watch that was closed during a read says no more, and `ended` does not hang", async () => {
+test("a watch that was closed during a read calls no listener, and `ended` does not hang", async () => {
   const world = new World({ log: [1, 2], read_takes: 1, ended: true });
   const said = [];
   const keep = (what) => said.push(what);
@@ -200,7 +200,7 @@ test("a watch that was closed during a read says no more, and `ended` does not h
   assert.deepEqual(said, []);
 });
 
-test("who reads is asked for as long as any channel lasts, and no longer", async () => {
+test("the session listens for changes of user exactly as long as a channel lasts", async () => {
   const world = new World({ log: [1] });
   let listeners = 0;
   const subscription = { unsubscribe: () => (listeners -= 1) };
@@ -219,7 +219,7 @@ test("who reads is asked for as long as any channel lasts, and no longer", async
   await Promise.all(rejected);
 });
 
-test("who may no longer read keeps nothing of what they read", async () => {
+test("a watch discards its rows when its reader loses access", async () => {
   let isRefused = false;
   class Rows extends Follower {
     rows = [];

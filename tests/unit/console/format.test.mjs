@@ -1,4 +1,4 @@
-// Instants in sentences, as workers and the engine write them.
+// Instants in sentences of workers and the engine.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -19,6 +19,6 @@ for (const [sentence, at] of [
     assert.equal(Date.parse(instantOf(parts[1], NOW)), Date.parse(at));
   });
 
-test("a number is no instant", () => {
+test("a number is not an instant", () => {
   assert.equal("It ran for 12:30 minutes at 2 UTC".split(INSTANT).length, 1);
 });

@@ -1,4 +1,4 @@
-// What a job's streams say, merged from pieces that are lost, doubled, swapped and overlap.
+// Output merged from pieces that are lost, repeated, reordered and overlapping.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -6,7 +6,7 @@ import { Output } from "../../../infra/console/lib/jobs/output.js";
 
 const ALPHABET = [..."abc äöü€🌍\n"];
 
-/** Numbers from a seed, 0 to below `most`. */
+/** Return a seeded generator of integers from 0 to below `most`. */
 function chance(seed) {
   let state = seed;
   return (most) => {
@@ -15,7 +15,7 @@ function chance(seed) {
   };
 }
 
-/** The pieces of an attempt, in order, and all that they say; every third stream is of items. */
+/** Return the pieces of an attempt in order and their whole content. `facts` has items. */
 function attemptOf(stream, attempt, pick) {
   const isText = stream !== "facts";
   const pieces = [{ stream, attempt, from: 0, next: 0 }];
@@ -38,7 +38,7 @@ function pieceOf(stream, attempt, whole, from, next) {
 }
 
 for (let seed = 1; seed <= 200; seed += 1)
-  test(`each character once and in order, whatever comes: ${seed}`, () => {
+  test(`each character is delivered once and in order: seed ${seed}`, () => {
     const pick = chance(seed);
     const output = new Output();
     const got = {};
@@ -53,15 +53,15 @@ for (let seed = 1; seed <= 200; seed += 1)
     for (const attempt of [1, 2, 4])
       for (const stream of ["reply", "facts"]) {
         const { pieces, whole } = attemptOf(stream, attempt, pick);
-        const sent = pieces.flatMap((piece) => Array(pick(3)).fill(piece)); // lost, once, doubled
+        const sent = pieces.flatMap((piece) => Array(pick(3)).fill(piece)); // none, one or two
         for (let n = 1; n < sent.length; n += 1)
           if (pick(4) === 0) [sent[n - 1], sent[n]] = [sent[n], sent[n - 1]];
         for (const piece of sent) {
-          const isCut = pick(8) === 0; // too long for a message: it says where to read
+          const isCut = pick(8) === 0; // too long for a message, which then has only the offsets
           const bare = { ...piece, text: undefined, items: undefined };
           keep(output.add(isCut ? bare : piece, { isMessage: true }));
           if (pick(6) > 0) continue;
-          // a read from what is known, of which the answer is older than messages that overtook it
+          // a read from the known end, whose response is older than messages that overtook it
           const known = output.ends[stream];
           const until = Math.max(known.next, pick(piece.next + 1));
           keep(output.add(pieceOf(stream, attempt, whole, known.next, until)));
@@ -79,7 +79,7 @@ for (let seed = 1; seed <= 200; seed += 1)
       }
   });
 
-test("an attempt that begins again empties its stream and no other", () => {
+test("a new attempt clears its own stream only", () => {
   const output = new Output();
   output.add({ stream: "reply", attempt: 1, from: 0, next: 5, text: "Hello" });
   output.add({ stream: "facts", attempt: 1, from: 0, next: 1, items: [1] });
@@ -87,12 +87,12 @@ test("an attempt that begins again empties its stream and no other", () => {
   const begun = output.add({ stream: "reply", attempt: 2, from: 0, next: 0 });
   assert.deepEqual(begun, [{ stream: "reply", attempt: 2, from: 0, next: 0, text: "" }]);
   assert.deepEqual(output.content, { reply: "", facts: [1] });
-  assert.deepEqual(before, { reply: "Hello", facts: [1] }); // who holds it sees it change
+  assert.deepEqual(before, { reply: "Hello", facts: [1] }); // earlier objects do not change
   output.add({ stream: "facts", attempt: 2, from: 3, next: 4, items: [4] });
   assert.deepEqual([output.content.facts, output.hasGap], [[], true]);
 });
 
-test("who knows a part gets the rest, or all of another attempt", () => {
+test("a reader with an offset gets the rest, or all of another attempt", () => {
   const rest = (after) => {
     const output = new Output({ reply: after });
     return output.add({ stream: "reply", attempt: 3, from: 0, next: 6, text: "🌍 said" });
@@ -103,7 +103,7 @@ test("who knows a part gets the rest, or all of another attempt", () => {
   assert.deepEqual(rest({ attempt: 2, next: 2 }), [{ ...piece, from: 0, text: "🌍 said" }]);
 });
 
-test("messages that brought all that a read found are distinguished from the rest", () => {
+test("isReceived shows whether messages delivered what reads found", () => {
   const output = new Output();
   output.add({ stream: "reply", attempt: 1, from: 0, next: 1, text: "a" }, { isMessage: true });
   assert.ok(output.isReceived);

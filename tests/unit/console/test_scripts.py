@@ -15,19 +15,19 @@ HERE = Path(__file__).resolve().parent
 CONSOLE = ROOT / "infra" / "console"
 
 
-#: From below: what no page needs, the outside, what pages share, a page a file, the shell.
-ROOMS = ("lib/jobs/", "lib/", "api.js", "parts/", "views/", "app.js")
+#: Layers from the bottom: modules without a page, requests, shared parts, pages, the shell.
+LAYERS = ("lib/jobs/", "lib/", "api.js", "parts/", "views/", "app.js")
 IMPORT = re.compile(r"""(?:from|import\() ?"(\.[^"]+)\"""")
 
 
-def room_of(file: Path) -> int:
-    """How far up a module is."""
+def layer_of(file: Path) -> int:
+    """Return the layer of a module."""
     name = file.relative_to(CONSOLE).as_posix()
-    return next(rank for rank, room in enumerate(ROOMS) if name.startswith(room))
+    return next(rank for rank, room in enumerate(LAYERS) if name.startswith(room))
 
 
 def test_no_module_of_the_console_imports_from_above() -> None:
-    """And no view another one: what two of them need is a part."""
+    """Views do not import each other either, because shared code is a part."""
     wrong = []
     for file in sorted(CONSOLE.rglob("*.js")):
         if file.is_relative_to(CONSOLE / "npm"):
@@ -35,9 +35,9 @@ def test_no_module_of_the_console_imports_from_above() -> None:
         for found in IMPORT.findall(file.read_text("utf-8")):
             other = (file.parent / found).resolve()
             if not other.is_relative_to(CONSOLE) or not other.exists():
-                continue  # an app's
-            own = room_of(file)
-            if room_of(other) > own or room_of(other) == own == ROOMS.index("views/"):
+                continue  # the file belongs to an app
+            own = layer_of(file)
+            if layer_of(other) > own or layer_of(other) == own == LAYERS.index("views/"):
                 wrong.append(f"{file.relative_to(CONSOLE)} imports {found}")
 
     assert wrong == []
@@ -45,7 +45,7 @@ def test_no_module_of_the_console_imports_from_above() -> None:
 
 @pytest.mark.parametrize("file", sorted(HERE.glob("*.test.mjs")), ids=lambda file: file.stem)
 def test_the_javascript_tests_pass(file: Path) -> None:
-    """What needs no browser is tested without one."""
+    """Node's test runner runs the tests that need no browser."""
     done = subprocess.run(
         # one process, which `--test` would double; timers of supabase-js would keep it running
         [node_binary(), "--test-force-exit", "--test-timeout=60000", str(file)],

@@ -1,4 +1,4 @@
-// The waterfall's arithmetic: spans and rows.
+// Spans and rows of the waterfall.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -32,7 +32,7 @@ const job = (id, more) => ({
   ...more,
 });
 
-// attempt 1 fails; attempt 2 spawns two children, waits for them from 3 to 8 s, and ends
+// Attempt 1 fails. Attempt 2 spawns two children, waits for them from 3 to 8 s, and ends.
 const parent = job("parent", {
   attempts: [
     attempt(1, 500, 1500, "retry", { error_message: "no answer" }),
@@ -86,7 +86,7 @@ test("rows come parents first and in order of time", () => {
   assert.equal(open.find((row) => row.name === "Attempt 1").error, "no answer");
 });
 
-test("what still runs ends now, and the whole grows with it", () => {
+test("running spans end now, and the extent grows with them", () => {
   const running = job("running", {
     status: "processing",
     finished_at: null,
@@ -102,7 +102,7 @@ test("what still runs ends now, and the whole grows with it", () => {
   assert.deepEqual(place, { left: 50, width: 25 });
 });
 
-test("what has not ended waits until now, and what is to run again says when", () => {
+test("an unfinished job waits until now, and a retry shows its time", () => {
   const now = Date.parse(at(5000));
   const attempts = [attempt(1, 0, 1000, "waiting")];
   const open = { finished_at: null, attempts };
@@ -128,7 +128,7 @@ test("an attempt whose process died has ended, as has one of a newer engine", ()
   );
 });
 
-test("of a large family the children are shown, and not what is in them", () => {
+test("a large trace shows the children without their steps", () => {
   const jobs = [parent];
   for (let n = 0; n < 100; n += 1)
     jobs.push(

@@ -1,13 +1,12 @@
-// Many clients on one page, each with a history of its own: who signs in and out, what is shown, and
-// its wire. In place of the console's program; `histories` is what the test calls. What
-// may never be is noted where it happens, in `wrong`.
+// Many clients on one page, each with its own history of sign-ins, views and network. The script
+// replaces the console's program. The test calls `histories`. Violations are recorded in `wrong`.
 const { supabase, preact, preactHooks } = globalThis;
 const { setSchema, watchJob, watchJobs } = await import("/lib/jobs.js");
 const { createHooks } = await import("/lib/jobs/hooks.js");
 await import("/lib/element.js");
 
 const LOOK_MS = 20;
-const AUTH_MS = 8000; // who signs in does not wait for ever
+const AUTH_MS = 8000; // timeout of Auth calls
 const RUBBISH = "no-such-token";
 const until = async (isSo, what) => {
   const end = performance.now() + 90_000;
@@ -17,7 +16,7 @@ const until = async (isSo, what) => {
   }
 };
 
-/** What supabase-js opens; what it says is kept, and `joins` is called with each topic asked for. */
+/** Create a WebSocket class that records messages and calls `joins` with each requested topic. */
 function listening(sockets, frames, joins) {
   return class extends WebSocket {
     constructor(...values) {
@@ -40,11 +39,11 @@ class History {
   #client;
   #storage = new Map();
   #people; // ids by name
-  #jobs; // of each subject, its owner, workspace, and who may see it
-  #said = {}; // of each subject, how many characters are in the database
-  #saidAtJoin = {}; // and were, when its topic was asked for last
-  #may = new Set([null]); // who may be the one who reads now; null is no one
-  #shown = new Map(); // by name, what is mounted: {kind, subject, state(), unmount(), events, ends}
+  #jobs; // owner, workspace and readers by subject
+  #said = {}; // number of characters in the database by subject
+  #saidAtJoin = {}; // the same number when the topic was last joined
+  #may = new Set([null]); // people who may be the current user, or null for no one
+  #shown = new Map(); // mounted views by name: {kind, subject, state(), unmount(), events, ends}
   #place = document.createElement("section");
   #frames = [];
   #sockets = [];
@@ -71,7 +70,7 @@ class History {
       },
     });
     setSchema(this.#client, "public");
-    // before every watch: who reads from here on is known when theirs are called
+    // before every watch, so that the user is known when the listeners of watches are called
     this.#client.auth.onAuthStateChange((event, session) => {
       if (event !== "INITIAL_SESSION") this.#becomes(session?.user.id ?? null);
     });
@@ -80,7 +79,7 @@ class History {
 
   #becomes(user) {
     const may = (this.#may = new Set([user]));
-    // what was rendered before is gone with the next frames
+    // earlier renders disappear within the next frames
     setTimeout(() => {
       if (may !== this.#may) return;
       this.#mayBe(this.#place.textContent, "what stays on the page");
@@ -88,7 +87,7 @@ class History {
     }, 150);
   }
 
-  /** Nothing of what only others may see, and of `mine` nothing that is another's. */
+  /** Check that a value has no jobs of others, and that `mine` has only the user's own. */
   #mayBe(value, where, kind) {
     const text = typeof value === "string" ? value : JSON.stringify(value);
     for (const [subject, { secret, owner, seen }] of Object.entries(this.#jobs)) {
@@ -98,7 +97,7 @@ class History {
     }
   }
 
-  /** The database has so much of what a subject says. */
+  /** Set the number of characters of a subject in the database. */
   said(subject, length) {
     this.#said[subject] = length;
   }
@@ -108,7 +107,7 @@ class History {
       if (topic === `realtime:job:${id}`) this.#saidAtJoin[subject] = this.#said[subject];
   }
 
-  /** What is live was read since its topic was joined, and since it is there. */
+  /** Check that a live view has all output from before its join and its mount. */
   #isCurrent({ freshness, job, output }, { subject, saidAtMount = 0 }, name) {
     if (freshness !== "live" || !job || !output) return;
     const least = Math.max(this.#saidAtJoin[subject] ?? 0, saidAtMount);
@@ -116,7 +115,7 @@ class History {
     if (has < least) this.wrong.push(`${name} is live with ${has} of ${least} characters`);
   }
 
-  // Who reads: begun in the order of the calls, and waited for by `rest`.
+  // Changes of user run in the order of the calls, and `rest` waits for them.
 
   #then(act) {
     this.#done = this.#done.then(act).catch((error) => ({ error })); // a network may be away
@@ -137,12 +136,12 @@ class History {
     this.#then(() => this.#client.auth.refreshSession());
   }
 
-  /** Auth refuses it: the session is over. */
+  /** End the session by a renewal that Auth rejects. */
   refused() {
     this.#then(() => this.#client.auth.refreshSession({ refresh_token: RUBBISH }));
   }
 
-  /** The token is too old, as after a night, and is renewed before it is used. */
+  /** Expire the stored token, as after a night, so that it is renewed before its next use. */
   expired(token) {
     for (const [key, value] of this.#storage) {
       const session = JSON.parse(value);
@@ -152,7 +151,7 @@ class History {
     }
   }
 
-  // What is shown.
+  // Views.
 
   mount(name, kind, subject) {
     const { id, workspace_id } = this.#jobs[subject];
@@ -230,9 +229,9 @@ class History {
     this.#shown.delete(name);
   }
 
-  // What must be in the end.
+  // Checks at the end.
 
-  /** Sign in, as often as it takes. */
+  /** Sign in, and repeat until it succeeds. */
   async surely(name, email, password) {
     await this.#done;
     let said;
@@ -252,12 +251,12 @@ class History {
     return [realtime.connectionState(), ...channels];
   }
 
-  /** Until what was begun is done. */
+  /** Wait until the started changes of user are done. */
   async rest() {
     await this.#done;
   }
 
-  /** Until each shows what its reader may see of `truth`, and nothing is behind; in what time. */
+  /** Wait until each view shows all of `truth` that its reader may see. Returns the time. */
   async settled(reader, truth) {
     const began = performance.now();
     const lacks = () =>
@@ -275,7 +274,7 @@ class History {
     return performance.now() - began;
   }
 
-  /** What it lacks, in words; nothing when it is as it must be. */
+  /** Describe how a view differs from the truth, or return nothing. */
   #lack({ kind, subject, state, events, ends }, reader, truth) {
     const now = state();
     const { id, seen, workspace_id } = this.#jobs[subject];
@@ -283,7 +282,7 @@ class History {
     const jobs = now.jobs?.map((row) => `${row.id} ${row.status}`);
     const shown = jobs ?? now.job ?? null;
     if (!seen.includes(reader)) {
-      // of no one, a list says why; a job too, or that there is none
+      // without a user, a list has a problem, and a job has a problem or is missing
       const isSaid = kind === "element" || now.missing || now.problem;
       return isSaid && (shown === null || jobs?.length === 0) ? "" : JSON.stringify(now);
     }
@@ -308,7 +307,7 @@ class History {
     return status === "completed" && ends.length === 0 ? "no end" : "";
   }
 
-  /** No one reads: until nothing is joined, and the server has taken note of it. */
+  /** Wait until no topic is joined and the server has registered that. */
   async quiet() {
     await until(
       () => this.#client.getChannels().every(({ state }) => state !== "joined"),
@@ -318,7 +317,7 @@ class History {
     this.#frames.length = 0;
   }
 
-  /** Until the server answers: what it sent before has come. */
+  /** Wait for a reply of the server, so that all its earlier messages have arrived. */
   async #answered() {
     const { realtime } = this.#client;
     if (realtime.isConnected() && !realtime.pendingHeartbeatRef) realtime.sendHeartbeat();
@@ -329,7 +328,7 @@ class History {
     );
   }
 
-  /** What happened since `quiet` came to no one here. */
+  /** Check that no message since `quiet` arrived here. */
   async stayedQuiet() {
     await this.#answered();
     for (const frame of this.#frames)
@@ -338,10 +337,10 @@ class History {
           this.wrong.push(`a frame for no one: ${frame.slice(0, 300)}`);
   }
 
-  /** Everything is unmounted: until nothing is left of it. */
+  /** Unmount everything, and wait until nothing of it is left. */
   async close() {
     for (const name of [...this.#shown.keys()]) this.unmount(name);
-    // one that is closing may have no one who answers that
+    // a closing channel may get no reply
     const open = () => this.#sockets.filter(({ readyState }) => readyState <= WebSocket.OPEN);
     const channels = () => this.#client.getChannels().map(({ topic }) => topic);
     await until(
@@ -358,7 +357,7 @@ globalThis.histories = {
   open: (each) => each.forEach((values) => all.push(new History(values))),
   call: (n, name, ...values) => all[n][name](...values),
   wrong: () => all.flatMap(({ wrong }, n) => wrong.map((what) => `${n}: ${what}`)),
-  /** As after a sleep: no timer ran, and the clock is that much later. */
+  /** Advance the clock without running timers, as after a sleep. */
   skip(ms) {
     const { now } = Date;
     Date.now = () => now() + ms;

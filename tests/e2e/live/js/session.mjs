@@ -1,5 +1,5 @@
 // One client that follows a job and its workspace's jobs while its user, socket and network change.
-// Commands come as lines of JSON on stdin; what it sees goes to stdout, a line of JSON each:
+// It reads commands as lines of JSON from stdin, and prints a line of JSON for each change:
 // {of, freshness, …}, {event}, {words}, {ended}, and {done} for each command.
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
@@ -9,8 +9,8 @@ const { url, key, library } = JSON.parse(process.argv[2]);
 const { createClient } = (await import(pathToFileURL(library).href)).default;
 const print = (value) => process.stdout.write(JSON.stringify(value) + "\n");
 
-let blocked = null; // part of the addresses that nothing answers
-const pass = []; // what lets those go on
+let blocked = null; // part of the addresses whose requests hang
+const pass = []; // functions that release the hanging requests
 const client = createClient(url, key, {
   auth: { persistSession: false },
   global: {
@@ -25,7 +25,7 @@ setSchema(client, "public");
 const watches = {};
 const said = {};
 
-/** Whatever is shown is printed as it changes, and looked at in between. */
+/** Print the state of a watch if it changed. */
 function show(of) {
   const { freshness, job, jobs, missing, problem } = watches[of]?.state ?? {};
   const shown = job === undefined ? (jobs ?? []).map(({ id }) => id) : (job?.id ?? null);
@@ -40,7 +40,7 @@ const commands = {
     blocked = part;
     if (!blocked) pass.splice(0).forEach((go) => go());
   },
-  /** As a page that has slept for so long, whose token has expired meanwhile. */
+  /** Advance the clock, as for a page that slept until its token expired. */
   sleep({ seconds }) {
     const { now } = Date;
     Date.now = () => now() + 1000 * seconds;
@@ -54,7 +54,7 @@ const commands = {
     await client.auth.signOut({ scope: "local" });
     for (const of of Object.keys(watches)) show(of);
   },
-  /** Until a channel is asked for, or none is. */
+  /** Wait until a channel is joining, or until none is. */
   async await({ joining }) {
     while (client.getChannels().some(({ state }) => state === "joining") !== joining)
       await new Promise((then) => setTimeout(then, 10));

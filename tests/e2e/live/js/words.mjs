@@ -1,8 +1,9 @@
-// Readers of jobs' words through one URL, as the argument says: of each job two that watch it, on two
-// clients, and one that takes it piece by piece. Prints {"live": true} once all watches are live, and
-// at the end {"read": [{job, by, text, status, seqs}]}. With a guest session as its key: as no one, by that
-// alone. A line on stdin renews the sessions' tokens, and
-// {"renewed": count} says so.
+// Readers of jobs' output through one URL. Each job has two watches on two clients and one reader
+// of pieces. With `session_id` the readers are guests without a user.
+//
+// Output: {"live": true} once all watches are live, and at the end
+// {"read": [{job, by, text, status, seqs}]}. A line on stdin renews the tokens of the sessions and
+// prints {"renewed": count}.
 import { createInterface } from "node:readline";
 import { createClient } from "@supabase/supabase-js";
 import { outputOf, setSchema, watchJob } from "../../../../infra/console/lib/jobs.js";
@@ -28,7 +29,7 @@ createInterface({ input: process.stdin }).on("line", async () => {
   print({ renewed: clients.length });
 });
 
-/** Have a client get another token; one of the same second is the same. */
+/** Renew a client's token. Two tokens of the same second are equal, so repeat until it differs. */
 async function renew(client) {
   const before = await tokenOf(client);
   while ((await tokenOf(client)) === before) {
