@@ -179,10 +179,6 @@ LINTS = {
         select p.proname from ours p where p.is_private and p.prorettype <> 'trigger'::regtype
           and exists (select from unnest(p.proconfig) c where c ~ '^(enable_|plan_cache|jit)')
           and not has_function_privilege('anon', p.oid, 'execute')""",
-    # set one clause a line, as absurd and pgflow set theirs, whose longest have 210 and 400
-    "function of more than 150 lines": """
-        select proname from ours
-        where array_length(string_to_array(prosrc, E'\\n'), 1) > 150""",
 }
 
 

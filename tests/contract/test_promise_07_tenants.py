@@ -15,6 +15,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from tests.contract.observed import ask, may_join, refused
+from tests.contract.test_prices import CALLS, put, world
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, ids_of
 
 MISSING = "00000000-0000-4000-8000-00000000dead"
@@ -96,6 +97,21 @@ def test_every_function_answers_nulls_and_strangers_in_its_own_words(engine: Eng
     assert engine.job(job_id) == before
 
 
+def test_an_id_of_an_app_is_missing_to_a_stranger(engine: Engine) -> None:
+    """By each function that takes one, and in the words for an id that does not exist."""
+    ids = world(engine, ADA)
+    missing = dict.fromkeys(ids, MISSING)
+    missing |= {"MESSAGE": f"msg_{MISSING}", "TOPIC": f"workspace:{MISSING}"}
+    own = {"chat_request", "chat_messages"}  # an id of a session that does not exist yet begins one
+    with engine.member(EVE) as eve:
+        for name in CALLS.keys() - own:
+            theirs, none = (put(CALLS[name], each, "x") for each in (ids, missing))
+            if theirs != none:
+                said = said_to(eve, name, **theirs)
+                assert said == said_to(eve, name, **none)
+                assert said.startswith("PT404"), name
+
+
 #: By whom a workspace has nothing to do: a role, and the claims of a token.
 STRANGERS: dict[str, tuple[str, dict[str, Any]]] = {
     "a rival": ("authenticated", {"sub": EVE}),
@@ -170,12 +186,9 @@ def test_no_column_of_anothers_is_read_or_written(engine: Engine) -> None:
 
 def test_lists_hold_ones_own_alone(engine: Engine) -> None:
     theirs, read = engine.enqueue(), "select id::text from public.jobs"
-    insert = "insert into public.jobs (workspace_id, job_type) values (%s, 'work')"
     with engine.member(EVE) as eve:
         own = eve.enqueue(workspace=GLOBEX)
         assert [job["id"] for job in eve.rpc("list_jobs")["jobs"]] == eve.rows(read) == [own]
-        for workspace in (ACME, MISSING):
-            assert refused(eve.run, insert, workspace)[:2] == ("PT404", "workspace_not_found")
         assert [row["id"] for row in eve.rpc("list_workspaces")["workspaces"]] == [GLOBEX]
     for user in (ADA, BOB):
         with engine.member(user) as person:

@@ -312,10 +312,9 @@ async def test_a_mistyped_type_is_no_silence(api: Api) -> None:
         assert answer.status_code == 201, answer.text
         warnings.append(answer.json()["warning"])
 
-    none = "No worker has published the job type {}: the job waits until one does."
     assert warnings[0] is None
-    assert warnings[1] == f"{none.format('works')} The nearest that a worker has is work."
-    assert warnings[2] == none.format("xyzzy")
+    assert ("type works:" in warnings[1], "nearest" in warnings[1]) == (True, True)
+    assert ("type xyzzy:" in warnings[2], "nearest" in warnings[2]) == (True, False)
 
     for jobs, warning in (
         (["work"], None),

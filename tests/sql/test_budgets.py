@@ -231,7 +231,7 @@ def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> 
     with engine.beside() as other:
         other.run("begin isolation level repeatable read")
         other.one("select count(*) from public.jobs")
-        last = trickle(engine, 1500, tick)
+        last = trickle(engine, 600, tick)
         other.run("rollback")
 
     assert last <= 2 * first, (first, last)

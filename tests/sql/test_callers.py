@@ -15,7 +15,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.contract.observed import complete, refused
-from tests.contract.test_prices import CALLS, put, world
+from tests.contract.test_prices import CALLS, FUNCTIONS, put, world
 from tests.contract.test_ways_in import TABLE
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
 from tests.support.patience import until
@@ -308,50 +308,44 @@ def test_a_deleted_accounts_token_reads_until_the_membership_goes(engine: Engine
         assert refused(ada.rpc, "enqueue_job", **OF_ACME, p_job_type="work")[0] == "PT404"
 
 
-#: What people may do to a job that is there, and with which arguments.
-CHANGES: dict[str, dict[str, Any]] = {
-    "cancel_job": {},
-    "retry_job": {},
-    "answer_job": {"p_answer": {"answer": "yes"}},
-    "cancel_jobs": {"p_workspace_id": ACME, "p_filter": {"tag": "held"}},
-    "enqueue_job": {
-        "p_workspace_id": ACME,
-        "p_job_type": "work",
-        "p_options": {"unique": {"key": "held", "on_conflict": "replace"}},
-    },
-    "enqueue_jobs": {
-        "p_workspace_id": ACME,
-        "p_jobs": [{"job_type": "work", "unique": {"key": "held"}, "debounce_seconds": 60}],
-    },
+#: What changes a job that another transaction holds, by whom it is called.
+HOLDERS = {
+    ADA: {"cancel_job", "cancel_jobs", "retry_job", "answer_job", "enqueue_job", "enqueue_jobs"},
+    None: {"chat_respond", "chat_cancel", "plan_retry", "plan_redo", "plan_cancel"},
 }
 
 
-@pytest.mark.parametrize("function", CHANGES)
-def test_a_persons_call_waits_for_no_job(engine: Engine, function: str) -> None:
-    """It would wait on a connection that all callers of the Data API share."""
-    job_id = engine.enqueue(unique={"key": "held"}, tags=["held"], delay_seconds=60)
-    named = {"p_job_id": job_id} if function.endswith("_job") and function != "enqueue_job" else {}
-    with engine.open_transaction() as other, engine.member(ADA) as ada:
-        other.run("select from public.jobs for update")
-        ada.run("set statement_timeout = '2s'")  # had it waited, this would be what it says
-        with pytest.raises(psycopg.Error) as refused:
-            ada.rpc(function, **named, **CHANGES[function])
+@pytest.mark.parametrize("user", HOLDERS)
+def test_a_call_waits_for_no_job(engine: Engine, user: str | None) -> None:
+    """It would wait on a connection that all callers of the Data API share.
 
-    assert refusal(refused.value) == ("PT429", "job_busy", '{"retry_after_seconds": 1}')
-
-
-def test_a_guests_call_waits_for_no_job(engine: Engine) -> None:
-    """The apps act as the service for guests, which alone may wait."""
+    The apps act as the service for guests, and the service alone may wait.
+    """
     engine.rpc("set_settings", p_settings={"allow_anonymous": True})
-    ids = world(engine, None)
-    with engine.open_transaction() as other, engine.database.as_role("anon", {}) as connection:
+    ids = world(engine, user)
+    unique = {"key": "held", "on_conflict": "replace"}
+    engine.enqueue(unique=unique, delay_seconds=60)
+    again: dict[str, dict[str, Any]] = {
+        "enqueue_job": {"p_options": {"unique": unique}},
+        "enqueue_jobs": {"p_jobs": [{"job_type": "work", "unique": unique}]},
+    }
+    calls = CALLS | {name: {**CALLS[name], **more} for name, more in again.items()}
+    role = ("authenticated", {"sub": user}) if user else ("anon", {})
+    said = {}
+    with engine.open_transaction() as other, engine.database.as_role(*role) as connection:
         other.run("select from public.jobs for update")
-        other.run("select from public.plans for update")
-        guest = Engine(engine.database, connection)
-        guest.run("set statement_timeout = '2s'")  # had it waited, this would be what it says
-        for function in ("chat_respond", "plan_retry", "plan_redo", "chat_cancel", "plan_cancel"):
-            arguments = put(CALLS[function], ids, "x")
-            assert refused(guest.rpc, function, **arguments)[:2] == ("PT429", "job_busy"), function
+        if user is None:
+            other.run("select from public.plans for update")
+        caller = Engine(engine.database, connection)
+        caller.run("set statement_timeout = '2s'")  # a call that waits is cancelled
+        for name in engine.rows(FUNCTIONS, role[0]) if user else HOLDERS[user]:
+            try:
+                caller.rpc(name, **put(calls[name], ids, "x"))
+            except psycopg.Error as error:
+                said[name] = refusal(error)
+    assert [name for name, (state, *_) in said.items() if str(state)[:2] != "PT"] == []
+    busy = ("PT429", "job_busy", '{"retry_after_seconds": 1}')
+    assert {name for name, refused in said.items() if refused == busy} >= HOLDERS[user]
 
 
 @pytest.mark.parametrize("taken", [{"idempotency_key": "k"}, {"unique": {"key": "k"}}])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import pytest
-
 from tests.contract.observed import messages
 from tests.support.engine import ADA, Engine, handle
 
@@ -225,15 +223,3 @@ def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(engine
     engine.advance(2)
     engine.maintain()
     assert messages(engine, f"job:{job_id}")[-1][1] == "job.look_again"
-
-
-@pytest.mark.parametrize("bad", [{"stream": ""}, {"start": "x"}, {"text": None, "items": 5}])
-def test_a_report_that_cannot_be_read_stops_no_other(engine: Engine, bad: dict[str, Any]) -> None:
-    job_ids = engine.enqueue_many(2)
-    one, two = engine.lease()
-    results = engine.report_all(
-        [{**handle(one), "output": [piece("x") | bad]}, {**handle(two), "output": [piece("fine")]}]
-    )
-    by_job = {each["job_id"]: each["output"] for each in results}
-    assert by_job == {one["job"]["id"]: "refused", two["job"]["id"]: "unfollowed"}
-    assert {said(engine, job_id).get("text") for job_id in job_ids} == {None, "fine"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import psycopg
 import pytest
@@ -51,16 +52,32 @@ def three_jobs(engine: Engine, task: str) -> list[str]:
     return ids
 
 
-def test_what_no_one_can_store_of_a_report_stops_no_other(engine: Engine) -> None:
+PIECE = {"stream": "reply", "attempt": 1, "start": 0, "text": "x"}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"logs": [{"message": "m", "at": "never"}]},
+        {"output": [PIECE | {"stream": ""}]},
+        {"output": [PIECE | {"start": "x"}]},
+        {"output": [PIECE | {"text": None, "items": 5}]},
+    ],
+)
+def test_what_no_one_can_store_of_a_report_stops_no_other(
+    engine: Engine, odd: dict[str, Any]
+) -> None:
     """Nor the outcome that comes with it; two reports of a job in one call count as two."""
     engine.enqueue_many(2)
-    odd, good = engine.lease(2)
-    logs = [{"message": "m", "at": "never"}]
-    said = [{**handle(good), "progress": {"percentage": n}} for n in (1, 2)]
-    results = engine.report_all([{**handle(odd), "logs": logs}, *said])
+    first, good = engine.lease(2)
+    said = [{**handle(good), "progress": {"percentage": n}, "output": [PIECE]} for n in (1, 2)]
+    results = engine.report_all([{**handle(first), **odd}, *said])
     assert {each["outcome"] for each in results} == {"ok"}
+    stored = {each["job_id"]: each["output"] for each in results if "output" in each}
+    assert stored.pop(good["job"]["id"]) == "unfollowed"
+    assert list(stored.values()) == ["refused"] * ("output" in odd)
     assert engine.events(good["job"]["id"])[2:] == ["job.progress", "job.progress"]
-    assert engine.settle(odd, logs=logs)["outcome"] == "applied"
+    assert engine.settle(first, **odd)["outcome"] == "applied"
 
 
 @pytest.mark.parametrize(

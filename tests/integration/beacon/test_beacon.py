@@ -167,25 +167,6 @@ async def test_a_stored_receipt_that_the_key_did_not_sign_is_not_given_out(
         assert (answer.status_code, answer.json()["code"]) == (409, "receipt_invalid")
 
 
-async def test_jobs_of_others_do_not_exist(station: Station) -> None:
-    """Neither by id nor by jobspec_id, and the same for executions and receipts."""
-    job = await station.ended(await station.submit())
-    execution = job["executions"][0]["id"]
-
-    for method, path in (
-        ("GET", f"/jobs/{job['id']}"),
-        ("GET", f"/jobs/{job['jobspec_id']}"),
-        ("GET", f"/jobs/{job['id']}/bundle"),
-        ("POST", f"/jobs/{job['id']}/cancel"),
-        ("GET", f"/executions/{execution}/receipt"),
-    ):
-        assert (await station.call(method, path, user=EVE)).status_code == 404, path
-    into = await station.call(
-        "POST", "/jobs", json={"workspace_id": ACME, **station.spec()}, user=EVE
-    )
-    assert (into.status_code, into.json()["code"]) == (404, "workspace_not_found")
-
-
 def test_a_spec_that_no_reader_could_parse_is_refused(station: Station) -> None:
     """For every way to submit, and for every size of the server's stack."""
     spec = json.dumps({**station.spec(), "benchmark": "DEEP"})

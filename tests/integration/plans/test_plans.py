@@ -213,12 +213,10 @@ async def test_a_members_plan_is_their_workspaces(harness: Harness) -> None:
     assert other.status_code == 409
 
     for stranger in (EVE, None):
-        for path in ("", "/stream", "/report"):
-            answer = await harness.call("GET", f"/{plan_id}{path}", user=stranger)
-            assert answer.status_code == 404
+        answer = await harness.call("GET", f"/{plan_id}/report", user=stranger)
+        assert answer.status_code == 404
     plan = await harness.ended(plan_id, ADA)
     assert plan["status"] == "completed"
-    assert (await harness.rest("GET", "/plan_states", user=EVE)).json() == []
     [row] = (await harness.rest("GET", f"/plan_states?plan_id=eq.{plan_id}")).json()
     assert row["status"] == "completed"
 
