@@ -96,12 +96,12 @@ export async function start() {
     realtime: { heartbeatIntervalMs: 15_000 },
   });
   setSchema(client, schema);
-  client.auth.onAuthStateChange((event, found) => {
+  client.auth.onAuthStateChange((event, authSession) => {
     // supabase-js holds a lock here, so call it only after this callback
     if (event === "SIGNED_OUT") setTimeout(signedOut);
-    else if (found && found.user.id !== session.get().user?.id)
-      setTimeout(() => signedIn(found.user));
-    else if (event === "INITIAL_SESSION" && !found) setTimeout(signedOut);
+    else if (authSession && authSession.user.id !== session.get().user?.id)
+      setTimeout(() => signedIn(authSession.user));
+    else if (event === "INITIAL_SESSION" && !authSession) setTimeout(signedOut);
   });
 }
 
@@ -134,7 +134,7 @@ async function signedIn(user) {
     const isOperator = user.app_metadata?.minutehand_operator === true;
     const workspaces = await readWorkspaces(user.id, isOperator);
     const storedId = localStorage.getItem("minutehand.workspace");
-    const workspace = workspaces.find((one) => one.id === storedId) ?? workspaces[0] ?? null;
+    const workspace = workspaces.find(({ id }) => id === storedId) ?? workspaces[0] ?? null;
     if (session.get().user?.id !== user.id) return; // the user has signed out meanwhile
     session.set({
       status: "in",
@@ -151,13 +151,18 @@ async function signedIn(user) {
 
 /** Read the workspaces of a member, or all workspaces for staff. */
 async function readWorkspaces(userId, isOperator) {
-  const [found, memberships] = await Promise.all([
+  const [workspaces, memberships] = await Promise.all([
     unwrap(data().from("workspaces").select("id,name").order("name")),
     unwrap(data().from("workspace_members").select("workspace_id,role").eq("user_id", userId)),
   ]);
-  const roles = new Map(memberships.map((one) => [one.workspace_id, one.role]));
+  const roles = new Map(
+    memberships.map((membership) => [membership.workspace_id, membership.role]),
+  );
   const defaultRole = isOperator ? "manager" : "member"; // staff have the rights of managers
-  return found.map((one) => ({ ...one, role: roles.get(one.id) ?? defaultRole }));
+  return workspaces.map((workspace) => ({
+    ...workspace,
+    role: roles.get(workspace.id) ?? defaultRole,
+  }));
 }
 
 export async function signIn(email, password) {
@@ -173,7 +178,7 @@ export async function signOut() {
 
 export function chooseWorkspace(id) {
   const now = session.get();
-  const workspace = now.workspaces.find((one) => one.id === id);
+  const workspace = now.workspaces.find((choice) => choice.id === id);
   if (!workspace) return;
   localStorage.setItem("minutehand.workspace", id);
   session.set({ ...now, workspace });
@@ -182,7 +187,7 @@ export function chooseWorkspace(id) {
 async function token({ fresh = false } = {}) {
   const renew = () => (fresh ? client.auth.refreshSession() : client.auth.getSession());
   const onTimeout = ({ message }) => ({ data: {}, error: new Error(message) });
-  const { data: found, error } = await withTimeout(renew, AbortSignal.timeout(READ_MS)).catch(
+  const { data: renewed, error } = await withTimeout(renew, AbortSignal.timeout(READ_MS)).catch(
     onTimeout,
   );
   const isRefused = error?.status !== undefined && error.status >= 400 && error.status < 500;
@@ -194,7 +199,7 @@ async function token({ fresh = false } = {}) {
       error: "Your session could not be renewed, because the server cannot be reached",
     });
   }
-  if (error || !found.session) {
+  if (error || !renewed.session) {
     await client.auth.signOut({ scope: "local" });
     throw new ApiError({
       status: 401,
@@ -202,7 +207,7 @@ async function token({ fresh = false } = {}) {
       error: "Your session has ended. Sign in again.",
     });
   }
-  return found.session.access_token;
+  return renewed.session.access_token;
 }
 
 /**
@@ -212,8 +217,8 @@ async function token({ fresh = false } = {}) {
 export async function request(method, path, { body, query, headers, signal, as = "json" } = {}) {
   const url = new URL(path, location.origin);
   for (const [name, value] of Object.entries(query ?? {})) {
-    for (const one of [value].flat())
-      if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
+    for (const item of [value].flat())
+      if (item !== null && item !== undefined && item !== "") url.searchParams.append(name, item);
   }
   const send = async (bearer) => {
     const timeout = AbortSignal.timeout(WRITE_MS);

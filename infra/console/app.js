@@ -49,13 +49,13 @@ async function loadApps() {
   const limit = AbortSignal.timeout(READ_MS);
   const names = await (await fetch("/apps/index.json", { signal: limit })).json();
   const load = (name) => withTimeout(() => import(`./apps/${name}/manifest.js`), limit);
-  const found = await Promise.allSettled(names.map(load));
-  found.forEach(
+  const results = await Promise.allSettled(names.map(load));
+  results.forEach(
     (result, index) =>
       result.status === "rejected" &&
       notifyFailure(`The app ${names[index]} could not be loaded`, result.reason),
   );
-  return found
+  return results
     .filter((result) => result.status === "fulfilled")
     .map((result) => result.value.default);
 }
@@ -95,7 +95,7 @@ function Shell({ apps, user, workspace, workspaces }) {
   const [menu, setMenu] = useState(false);
   const sections = [CORE, ...apps];
   const routes = useMemo(() => [CORE, ...apps].flatMap((section) => section.routes), [apps]);
-  const found = match(routes, path) ?? { route: NOT_FOUND, params: {} };
+  const current = match(routes, path) ?? { route: NOT_FOUND, params: {} };
   // before painting, because a later effect could close a menu that was opened meanwhile
   useLayoutEffect(() => setMenu(false), [path]);
   useEffect(() => {
@@ -111,11 +111,11 @@ function Shell({ apps, user, workspace, workspaces }) {
         })),
       ),
       ...workspaces
-        .filter((one) => one.id !== workspace?.id)
-        .map((one) => ({
-          label: `Switch to ${one.name}`,
+        .filter((choice) => choice.id !== workspace?.id)
+        .map((choice) => ({
+          label: `Switch to ${choice.name}`,
           hint: "workspace",
-          run: () => switchTo(one.id),
+          run: () => switchTo(choice.id),
         })),
       { label: "Change theme", hint: mode, run: nextTheme },
       { label: "Sign out", hint: user.email, run: signOut },
@@ -162,8 +162,8 @@ function Shell({ apps, user, workspace, workspaces }) {
                 value=${workspace?.id}
                 onChange=${(event) => switchTo(event.target.value)}>
                 ${workspaces.map(
-                  (one) => html`<option value=${one.id} key=${one.id}>
-                    ${one.name}
+                  (choice) => html`<option value=${choice.id} key=${choice.id}>
+                    ${choice.name}
                   </option>`,
                 )}
               </select>
@@ -209,12 +209,12 @@ function Shell({ apps, user, workspace, workspaces }) {
       ${
         workspace
           ? html`<${View}
-            route=${found.route}
-            params=${found.params}
+            route=${current.route}
+            params=${current.params}
             workspace=${workspace}
             user=${user}
             apps=${apps}
-            key=${`${workspace.id} ${found.route.path} ${JSON.stringify(found.params)}`} />`
+            key=${`${workspace.id} ${current.route.path} ${JSON.stringify(current.params)}`} />`
           : html`<div class="page">
             <h1 tabindex="-1">No workspace</h1>
             <p class="muted">

@@ -102,7 +102,8 @@ const locationOf = (traceback) =>
 const asText = (traceback) =>
   [...(traceback.frames ?? [])]
     .map(
-      (one) => `${one.file}:${one.line} in ${one.function}${one.code ? `\n    ${one.code}` : ""}`,
+      (frame) =>
+        `${frame.file}:${frame.line} in ${frame.function}${frame.code ? `\n    ${frame.code}` : ""}`,
     )
     .join("\n");
 
@@ -131,22 +132,22 @@ function Traceback({ traceback, origin }) {
   return html`<div class="traceback">
     <ol aria-label="Traceback">
       ${frames.map(
-        (one, index) => html`<li key=${index} data-own=${one.own ? "" : undefined}>
-          <span class="mono frame-place">${one.file}:<strong>${one.line}</strong></span> <span
+        (frame, index) => html`<li key=${index} data-own=${frame.own ? "" : undefined}>
+          <span class="mono frame-place">${frame.file}:<strong>${frame.line}</strong></span> <span
             class="muted">
             in
           </span> <span
             class="mono">
-            ${one.function}
+            ${frame.function}
           </span>
-          ${one.times > 1 && html` <span class="muted num">× ${one.times}</span>`}
+          ${frame.times > 1 && html` <span class="muted num">× ${frame.times}</span>`}
           ${
-            one.own &&
-            commitOf(one, origin) &&
-            html` <a class="small" href=${commitOf(one, origin)} target="_blank"
+            frame.own &&
+            commitOf(frame, origin) &&
+            html` <a class="small" href=${commitOf(frame, origin)} target="_blank"
               rel="noreferrer">Commit</a>`
           }
-          ${one.code && html`<pre>${one.code}</pre>`}
+          ${frame.code && html`<pre>${frame.code}</pre>`}
         </li>`,
       )}
     </ol>

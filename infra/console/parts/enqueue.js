@@ -40,17 +40,19 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   const [problems, setProblems] = useState({});
   const listId = useId();
   const known = useFetch((signal) => types.list(workspaceId, signal), [workspaceId]);
-  const names = (known.value ?? []).filter((one) => !one.internal).map((one) => one.job_type);
+  const names = (known.value ?? [])
+    .filter(({ internal }) => !internal)
+    .map(({ job_type }) => job_type);
   const chosen = names.includes(type.trim()) ? type.trim() : null;
-  const one = useFetch(
+  const typeRead = useFetch(
     (signal) => (chosen ? types.get(workspaceId, chosen, signal) : Promise.resolve(null)),
     [workspaceId, chosen],
   );
-  const fields = one.value?.payload_schema ? fieldsOf(one.value.payload_schema) : null;
+  const fields = typeRead.value?.payload_schema ? fieldsOf(typeRead.value.payload_schema) : null;
   const isForm = fields !== null && !asText;
   useEffect(() => {
     if (fields) setDraft(draftOf(fields, like?.job_type === chosen ? like.payload : {}));
-  }, [one.value]);
+  }, [typeRead.value]);
   const toText = () => {
     setText(pretty(payloadOf(fields, draft ?? {}).payload));
     setAsText(true);
@@ -87,10 +89,10 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
       <datalist id=${listId}>
         ${names.map((name) => html`<option value=${name} key=${name}></option>`)}
       </datalist>
-      ${one.value?.description && html`<p class="muted small">${one.value.description}</p>`}
+      ${typeRead.value?.description && html`<p class="muted small">${typeRead.value.description}</p>`}
       ${
-        one.value &&
-        !one.value.served &&
+        typeRead.value &&
+        !typeRead.value.served &&
         html`<p class="notice stale" role="status">
           No running worker serves this type. The job waits until one does.
         </p>`
@@ -150,11 +152,11 @@ function Field({ field, value, problem, onChange }) {
         onChange=${(event) => onChange(event.target.value)}>
         <option value="">${isRequired ? "choose" : "omit"}</option>
         ${(kind === "flag" ? ["true", "false"] : choices).map(
-          (one) => html`<option
-            value=${String(one)}
-            key=${String(one)}
-            selected=${String(one) === value}>
-            ${kind === "flag" ? (one === "true" ? "yes" : "no") : String(one)}
+          (option) => html`<option
+            value=${String(option)}
+            key=${String(option)}
+            selected=${String(option) === value}>
+            ${kind === "flag" ? (option === "true" ? "yes" : "no") : String(option)}
           </option>`,
         )}
       </select>`

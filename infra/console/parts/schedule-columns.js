@@ -20,13 +20,13 @@ export const SCHEDULE_COLUMNS = [
   column(
     "When",
     "mono small nowrap",
-    (one) => html`${one.cron} <br /><span class="muted">${one.timezone}</span>`,
+    (schedule) => html`${schedule.cron} <br /><span class="muted">${schedule.timezone}</span>`,
   ),
-  column("Next run", (one) =>
-    !one.enabled
+  column("Next run", (schedule) =>
+    !schedule.enabled
       ? "–"
-      : one.next_at
-        ? html`<${When} at=${one.next_at} /> <br /><span class="muted small">${describeTimes(one)}</span>`
+      : schedule.next_at
+        ? html`<${When} at=${schedule.next_at} /> <br /><span class="muted small">${describeTimes(schedule)}</span>`
         : "never",
   ),
 ];

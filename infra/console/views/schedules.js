@@ -22,19 +22,22 @@ const MAX_READ = 200; // maximum jobs of one call
 /** Read the schedules with their last jobs as `last`. */
 async function read(workspaceId, signal) {
   const { schedules } = await rpc("list_schedules", { p_workspace_id: workspaceId }, signal);
-  const ids = schedules.map((one) => one.last_job_id).filter(Boolean);
+  const ids = schedules.map((schedule) => schedule.last_job_id).filter(Boolean);
   const filter = { workspace_id: workspaceId, ids: ids.slice(0, MAX_READ) };
   const page = ids.length > 0 ? await jobs.page(filter, null, MAX_READ, signal) : { jobs: [] };
   const found = new Map(page.jobs.map((job) => [job.id, job]));
-  return schedules.map((one) => ({ ...one, last: found.get(one.last_job_id) ?? null }));
+  return schedules.map((schedule) => ({
+    ...schedule,
+    last: found.get(schedule.last_job_id) ?? null,
+  }));
 }
 
 const BODY = ["cron", "timezone", "job_type", "payload", "options", "missed", "enabled"];
-const bodyOf = (one) =>
+const bodyOf = (schedule) =>
   Object.fromEntries(
-    BODY.filter((name) => one[name] !== undefined && one[name] !== null).map((name) => [
+    BODY.filter((name) => schedule[name] !== undefined && schedule[name] !== null).map((name) => [
       name,
-      one[name],
+      schedule[name],
     ]),
   );
 
@@ -49,42 +52,47 @@ export default function Schedules({ workspace }) {
     of=${workspace.name}
     read=${(signal) => read(workspace.id, signal)}
     inputs=${[workspace.id]}
-    rowKey=${(one) => one.name}
+    rowKey=${(schedule) => schedule.name}
     columns=${[
-      heading("Name", "wrap strong", (one) => breakable(one.name)),
+      heading("Name", "wrap strong", (schedule) => breakable(schedule.name)),
       column(
         "Job",
         "wrap",
-        (one) =>
-          html`<a href=${`/types/${encodeURIComponent(one.job_type)}`}>
-            ${breakable(one.job_type)}
+        (schedule) =>
+          html`<a href=${`/types/${encodeURIComponent(schedule.job_type)}`}>
+            ${breakable(schedule.job_type)}
           </a>`,
       ),
       ...SCHEDULE_COLUMNS,
       column(
         "Last run",
-        (one) =>
-          html`${jobLink(one.last_job_id)} ${one.last && html`<${StateBadge} job=${one.last} />`}`,
+        (schedule) =>
+          html`${jobLink(schedule.last_job_id)} ${schedule.last && html`<${StateBadge} job=${schedule.last} />`}`,
       ),
-      column("State", (one) => html`<${OnOff} isOn=${one.enabled} problem=${one.problem} />`),
+      column(
+        "State",
+        (schedule) => html`<${OnOff} isOn=${schedule.enabled} problem=${schedule.problem} />`,
+      ),
     ]}
     actions=${
       mayManage &&
-      ((one, { act, edit }) => [
-        ["Run now", () => act("Could not run the job", () => runNow(one))],
+      ((schedule, { act, edit }) => [
+        ["Run now", () => act("Could not run the job", () => runNow(schedule))],
         [
-          one.enabled ? "Switch off" : "Switch on",
+          schedule.enabled ? "Switch off" : "Switch on",
           () =>
             act("Could not change", () =>
-              put(workspace.id, one.name, { body: { ...bodyOf(one), enabled: !one.enabled } }),
+              put(workspace.id, schedule.name, {
+                body: { ...bodyOf(schedule), enabled: !schedule.enabled },
+              }),
             ),
         ],
         ["Edit", edit],
         [
           "Delete",
           () =>
-            act("Could not delete", () => remove(workspace.id, one.name), "Deleted", {
-              title: `Delete ${one.name}?`,
+            act("Could not delete", () => remove(workspace.id, schedule.name), "Deleted", {
+              title: `Delete ${schedule.name}?`,
               text: "It will enqueue no more jobs. Existing jobs are kept.",
               action: "Delete the schedule",
               danger: true,
@@ -108,15 +116,15 @@ const TYPING_MS = 400;
 
 /** Next runs of a cron expression, updated while a person types. */
 function NextRuns({ workspaceId, cron, timezone }) {
-  const [wanted, setWanted] = useState({ cron, timezone });
+  const [expression, setExpression] = useState({ cron, timezone });
   useEffect(() => {
-    const timer = setTimeout(() => setWanted({ cron, timezone }), TYPING_MS);
+    const timer = setTimeout(() => setExpression({ cron, timezone }), TYPING_MS);
     return () => clearTimeout(timer);
   }, [cron, timezone]);
   const runs = useFetch(
     (signal) =>
-      rpc("next_runs", { p_workspace_id: workspaceId, p_schedule: wanted, p_count: 3 }, signal),
-    [workspaceId, wanted.cron, wanted.timezone],
+      rpc("next_runs", { p_workspace_id: workspaceId, p_schedule: expression, p_count: 3 }, signal),
+    [workspaceId, expression.cron, expression.timezone],
   );
   const times = runs.value?.runs.map((at) => local(at).slice(0, 16)).join(" · ");
   return html`<p class="hint num" aria-live="polite">

@@ -180,24 +180,24 @@ function Workers({ type, workspace }) {
   const jobsOfWorker = ({ worker_id: id }) =>
     (running.value?.jobs ?? []).filter((job) => job.worker_id === id);
   const columns = [
-    heading("Worker", "mono small wrap", (one) => one.worker_id),
-    column("State", (one) => html`<${WorkerState} state=${one.state} />`),
-    column("Version", "mono small", (one) => one.version ?? "–"),
-    column("Since", (one) => html`<${When} at=${one.started_at} />`),
-    column("Last seen", (one) => html`<${When} at=${one.seen_at} />`),
-    column("Jobs in hand", (one) => {
-      const held = jobsOfWorker(one);
-      return held.length === 0
+    heading("Worker", "mono small wrap", (worker) => worker.worker_id),
+    column("State", (worker) => html`<${WorkerState} state=${worker.state} />`),
+    column("Version", "mono small", (worker) => worker.version ?? "–"),
+    column("Since", (worker) => html`<${When} at=${worker.started_at} />`),
+    column("Last seen", (worker) => html`<${When} at=${worker.seen_at} />`),
+    column("Running jobs", (worker) => {
+      const jobList = jobsOfWorker(worker);
+      return jobList.length === 0
         ? "–"
-        : html`${held.slice(0, 3).map((job) => html`${jobLink(job.id)} `)}
-              ${held.length > 3 && `and ${held.length - 3} more`}`;
+        : html`${jobList.slice(0, 3).map((job) => html`${jobLink(job.id)} `)}
+              ${jobList.length > 3 && `and ${jobList.length - 3} more`}`;
     }),
   ];
   const workers = (rows, label) =>
-    table({ label, rows, key: (one) => one.worker_id, cards: true }, columns);
+    table({ label, rows, key: (worker) => worker.worker_id, cards: true }, columns);
   const here = type.serving.filter(isAlive);
-  const gone = type.serving.filter((one) => !isAlive(one));
-  const codes = new Set(type.serving.filter(isAlive).map((one) => one.version));
+  const gone = type.serving.filter((worker) => !isAlive(worker));
+  const codes = new Set(type.serving.filter(isAlive).map((worker) => worker.version));
   return html`<section class="card" aria-labelledby="h-serving">
     <h2 id="h-serving">Workers</h2>
     ${
@@ -254,15 +254,23 @@ function TypeDetails({ type, workspace }) {
           ${
             type.schedules.length === 0
               ? html`<${Empty} title="No schedules" />`
-              : table({ label: "Schedules", rows: type.schedules, key: (one) => one.name }, [
-                  heading("Name", (one) => one.name),
-                  ...SCHEDULE_COLUMNS,
-                  column(
-                    "State",
-                    (one) => html`<${OnOff} isOn=${one.enabled} problem=${one.problem} />`,
-                  ),
-                  column("Source", "mono small wrap", (one) => one.source ?? "by a person"),
-                ])
+              : table(
+                  { label: "Schedules", rows: type.schedules, key: (schedule) => schedule.name },
+                  [
+                    heading("Name", (schedule) => schedule.name),
+                    ...SCHEDULE_COLUMNS,
+                    column(
+                      "State",
+                      (schedule) =>
+                        html`<${OnOff} isOn=${schedule.enabled} problem=${schedule.problem} />`,
+                    ),
+                    column(
+                      "Source",
+                      "mono small wrap",
+                      (schedule) => schedule.source ?? "by a person",
+                    ),
+                  ],
+                )
           }
         </section>
       </div>

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 #: A subscription is renewed once a minute.
 KEPT = "/rpc/follow_topic"
 STEP_MS = 2000  # in the page's time, shorter than the timeout of a reply
-STEPS_TO_REST = 8  # longer than a heartbeat's interval; its reply comes after earlier messages
+STEPS_TO_REST = 8  # longer than a heartbeat, whose reply follows earlier messages
 STEPS = 45  # for all pages together less than the life of a token
 
 

@@ -33,7 +33,7 @@ async def test_a_watch_waits_while_large_reads_are_limited(api: Api) -> None:
 
 
 async def test_a_cursor_is_no_longer_than_transactions_that_run(api: Api) -> None:
-    """It comes back with each of a thousand events: a megabyte of made-up ones would be a bomb."""
+    """A made-up cursor is rejected, because each of a thousand events would repeat its megabyte."""
     made_up = ",".join(map(str, range(1, 2000)))
     await api.client().workspace_feed(ACME, '(c,"1:3:1,2",,,,)')
     with pytest.raises(QueueError, match="unknown cursor"):

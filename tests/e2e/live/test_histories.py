@@ -339,7 +339,7 @@ class Scene:
         await self.page.evaluate("histories.skip(20_000)")
         renderers = []
         for one in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):  # an earlier page's may be ending
+            with suppress(psutil.NoSuchProcess):  # a renderer of an earlier page may be ending
                 if "--type=renderer" in one.cmdline():
                     renderers.append(one)
         try:

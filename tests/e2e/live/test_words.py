@@ -127,7 +127,7 @@ class Speaker:
 
     def _report(self, words: str) -> None:
         piece = {"stream": "reply", "attempt": self._attempt, "start": len(self.text)}
-        while True:  # repeat like a worker; the offset shows what an unanswered report stored
+        while True:  # repeat like a worker. The offset shows what an unanswered report stored.
             try:
                 said = [{**piece, "text": words}]
                 outcome = self._worker.report(self._lease, None, "a line", output=said)
@@ -251,7 +251,7 @@ async def test_every_reader_has_every_event_and_character(
                 await asyncio.to_thread(speakers[0].begin)
             await asyncio.to_thread(speak, 20)
             if trouble not in OWN:
-                late = await Readers.start(stack, wire.url, jobs, 7)  # as after a reload
+                late = await Readers.start(stack, wire.url, jobs, 7)  # starts like after a reload
             await asyncio.to_thread(speak, 5)
             for speaker in speakers:
                 await asyncio.to_thread(speaker.end)

@@ -125,7 +125,7 @@ class Wire:
         ) -> None:
             while data := await source.read(65536):
                 if source is client[0] and UPGRADE in data.lower():
-                    self._sockets.add(task)  # Node makes one of a connection that it has
+                    self._sockets.add(task)  # Node upgrades an open connection
                 if source is server[0] and task in self._sockets:
                     await self._passes.wait()
                 if task in self._silent:
@@ -152,8 +152,9 @@ class Wire:
         kept = b""
         for frame in protocol.events_received():
             assert isinstance(frame, Frame)
+            # drop the first frame, so that few messages are enough
             is_first = self.dropped == 0 and self.drop > 0
-            chance = 0.0 if is_first else self._random.random()  # of few messages, too, one is lost
+            chance = 0.0 if is_first else self._random.random()
             if frame.opcode in (OP_TEXT, OP_BINARY) and chance < self.drop:
                 self.dropped += 1
             else:

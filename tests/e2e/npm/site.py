@@ -142,7 +142,7 @@ def _served(folder: Path) -> Iterator[str]:
     next_ = [str(node_binary()), "node_modules/next/dist/bin/next"]
     environ = {"PATH": str(node_binary().parent), "NEXT_TELEMETRY_DISABLED": "1", "CI": "1"}
     environ["NODE_COMPILE_CACHE"] = os.environ["NODE_COMPILE_CACHE"]
-    # Next's own cache, by the content of files: with the first build's a build takes a third
+    # Next caches by the content of files. With the first build's cache, a build takes a third.
     cache, first = folder / ".next" / "cache", _kept("built")
     if first.with_name(f"{first.name}.whole").exists():
         shutil.copytree(first, cache)

@@ -17,7 +17,7 @@ from tests.e2e.npm.stranger import REACTS, Stranger
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
-pytestmark = pytest.mark.timeout(300)  # npm, and perhaps a stack, before the first
+pytestmark = pytest.mark.timeout(300)  # the first test installs npm packages and may start a stack
 
 README = ROOT / "infra" / "console" / "npm" / "README.md"
 RECIPES = ROOT / "shared" / "minutehand" / "pages" / "recipes.md"
@@ -233,7 +233,7 @@ def test_svelte_and_vue_know_the_element(
             "moduleResolution": "bundler",
             "lib": ["es2022", "dom"],
             "types": [],
-            "skipLibCheck": True,  # supabase-js's own need those of Node
+            "skipLibCheck": True,  # the types of supabase-js need Node's
             "noEmit": True,
         },
         "vueCompilerOptions": {"strictTemplates": True},
@@ -255,7 +255,7 @@ def test_the_readme_s_program_sees_its_job_live_to_completed(
     """The README's program is installed, compiled strictly and run from the packed archive."""
     follow, *_ = examples()
     program = f"{PRELUDE}{follow}process.exit(0);\n"
-    # this stack's jobs are in `public`
+    # the jobs of this stack are in the schema `public`
     program = program.replace('(supabase, "minutehand")', '(supabase, "public")')
     (typed.folder / "program.ts").write_text(program)
     assert typed.compile("program.ts") == ""

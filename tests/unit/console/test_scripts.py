@@ -47,7 +47,7 @@ def test_no_module_of_the_console_imports_from_above() -> None:
 def test_the_javascript_tests_pass(file: Path) -> None:
     """Node's test runner runs the tests that need no browser."""
     done = subprocess.run(
-        # one process, which `--test` would double; timers of supabase-js would keep it running
+        # without `--test`, which adds a process. Timers of supabase-js would keep it running.
         [node_binary(), "--test-force-exit", "--test-timeout=60000", str(file)],
         capture_output=True,
         text=True,
