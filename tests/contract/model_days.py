@@ -75,10 +75,6 @@ def refuses(status: int, said: Any = b"", **headers: str) -> Day:
     return sends(said, status=status, headers=headers)
 
 
-def mangled(pattern: str, by: str) -> Callable[[str], str]:
-    return lambda good: re.sub(pattern, by, good)
-
-
 def half(good: str) -> str:
     return good[: len(good) // 2]
 
@@ -97,6 +93,9 @@ def called(name: str) -> Callable[[str], bytes]:
 
 
 STREAMS = {
+    "a NUL": says(lambda good: good.replace("Bak", "\\u0000")),
+    "half of a pair in a text": says(lambda good: good.replace("Bak", "\\ud800")),
+    "cut off, and whole": Day(finish="length"),
     "lines end in CR LF": streamed(lambda c: events(*c, end="\r\n")),
     "the last event is open": streamed(lambda c: events(*c, done=False).rstrip()),
     "ids and retries": streamed(lambda c: events("id: 1\nretry: 9", *c)),
@@ -114,22 +113,6 @@ STREAMS = {
             {"error": None, "choices": [{"message": {"content": good}}]}
         ).encode()
     ),
-}
-WRAPPED = {
-    "in a tag": says(lambda good: f"<answer>{good}</answer>"),
-    "twice": says(lambda good: f"{good}\n\n{good}"),
-    "fence in one line": says(lambda good: f"```json {good} ```"),
-    "a block comment": says(lambda good: good.replace("{", "{ /* here */", 1)),
-    "curly quotes": says(mangled(r'"([^"]*)"', "“\\1”")),
-    "the word json": says(lambda good: f"json\n{good}"),
-    "hard spaces": says(lambda good: f"\u00a0\u00a0{good}"),
-    "a thought left open": says(lambda good: f"<think>\nFirst this. Then:\n{good}"),
-    "words around": says(lambda good: f"For {{you}}, 3 of 3:\n{good}\nHope it {{helps}}!"),
-    "a byte order mark": says(lambda good: f"\ufeff{good}"),
-    "a NUL": says(lambda good: good.replace("Bak", "\\u0000")),
-    "half of a pair in a text": says(lambda good: good.replace("Bak", "\\ud800")),
-    "cut off, and whole": Day(finish="length"),
-    "members twice": says(lambda good: f"{{{good[1:-1]}, {good[1:-1]}}}"),
 }
 USELESS: dict[str, Day] = {
     "YAML": says("title: Bakery\nsteps:\n  - title: Open it\nreply: Hello\ntier: standard\n"),
@@ -174,7 +157,7 @@ REFUSED = {
     ),
     "503, soon": refuses(503, WORDS, **{"Retry-After": "70"}),
 }
-DAYS: dict[str, Day] = {**STREAMS, **WRAPPED, **USELESS, **BROKEN, **REFUSED}
+DAYS: dict[str, Day] = {**STREAMS, **USELESS, **BROKEN, **REFUSED}
 
 
 class DaysServer(MisbehavingServer):

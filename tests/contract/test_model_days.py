@@ -15,7 +15,7 @@ from minutehand.worker.testing import drain
 from minutehand.worker.vendor import MAX_CALLS
 from minutehand_apps.chat import processors as chat
 from minutehand_apps.training import processors as training
-from tests.contract.model_days import DAYS, KEY, REFUSED, STREAMS, WRAPPED, DaysServer
+from tests.contract.model_days import DAYS, KEY, REFUSED, STREAMS, DaysServer
 from tests.support.harness import AppHarness
 from tests.support.project import project_of_a_file
 from tests.support.renewed import Renewed
@@ -103,8 +103,7 @@ async def test_each_day_ends_in_a_result_or_a_sentence(process_database: Renewed
     print(f"{server.chargeable.total()} calls, most {max(server.chargeable.values())}")
     good = {"result", "sentence", "waits"}
     assert {work: end for work, end in ends.items() if end not in good} == {}
-    readable = STREAMS.keys() | WRAPPED.keys()
-    assert {ends[work] for work in WORKS if work[1] in readable} == {"result"}
+    assert {ends[work] for work in WORKS if work[1] in STREAMS} == {"result"}
     assert max(server.chargeable.values()) <= MAX_CALLS
     logged = str(project.sql("select to_jsonb(l) as row from public.job_logs as l"))
     assert KEY not in logged + str(list(rows.values()))

@@ -75,6 +75,16 @@ Shaped = type[BaseModel]
         ("42", Reply, {"reply": "42"}),
         ('{"text": "Line\nbreak"}', Text, {"text": "Line\nbreak"}),
         (json.dumps({"text": RAW}), Text, SAID),
+        (f"<answer>{RAW}</answer>", Text, SAID),
+        (f"{RAW}\n\n{RAW}", Text, SAID),
+        (f"```json {RAW} ```", Text, SAID),
+        (RAW.replace("{", "{ /* here */"), Text, SAID),
+        ("{“text”: “It rains.”}", Text, SAID),
+        (f"json\n{RAW}", Text, SAID),
+        (f"\u00a0\u00a0{RAW}", Text, SAID),
+        (f"\ufeff{RAW}", Text, SAID),
+        (f"For {{you}}, 3 of 3:\n{RAW}\nHope it {{helps}}!", Text, SAID),
+        (f"{{{RAW[1:-1]}, {RAW[1:-1]}}}", Text, SAID),
     ],
 )
 def test_an_answer_is_read_leniently(text: str, shape: Shaped, expected: Any) -> None:
