@@ -31,14 +31,14 @@ import os
 import signal
 from pathlib import Path
 
-from minutehand import Fail, Job, JobContext, processor
+from minutehand import Backoff, Fail, Job, JobContext, processor
 
 from jobs.processors.reply import Chat
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
-@processor("jobs.paced", payload=Chat, lease=10)
+@processor("jobs.paced", payload=Chat, lease=10, backoff=Backoff(first=1, cap=1))
 async def paced(job: Job[Chat], ctx: JobContext) -> dict[str, str] | Fail:
     script = SCRIPTS / f"{job.session_id}.{job.attempt}"
     done = 0
