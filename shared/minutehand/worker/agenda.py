@@ -1,6 +1,6 @@
-"""What a run does next, when, and why: the one place that decides it, from facts and times alone.
+"""The agenda of a run: its next action, the time and the reason, decided from facts alone.
 
-It reads no clock and calls nothing. How a request for leases is made is `lease_requests.py`'s.
+It reads no clock and calls nothing. `lease_requests.py` builds requests for leases.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from minutehand.worker.run import Vain
 
 
 class Act(StrEnum):
-    """What a run can do; where several fall together, the first here is done first."""
+    """Actions of a run. If several are due, the first in this list comes first."""
 
-    #: Its time is over: what has not ended runs again elsewhere.
+    #: End because the time is over. Jobs that have not ended run again elsewhere.
     GIVE_UP = "give up"
-    #: Have what still runs end.
+    #: Stop running jobs.
     STOP = "stop"
-    #: Lease no more: leave a backlog to extra workers.
+    #: Stop leasing, and start extra workers for a backlog.
     LOOK_BACK = "look back"
-    #: Release leases that will not begin here.
+    #: Release leased jobs that will not start here.
     RELEASE = "release"
-    #: Begin a batch that is not full.
+    #: Start a batch that is not full.
     BEGIN = "begin"
-    #: Settle once more what someone's transaction held.
+    #: Settle jobs again whose rows another transaction had locked.
     SETTLE_AGAIN = "settle again"
     SETTLE = "settle"
     LEASE = "lease"
-    #: Nothing is left for this run.
+    #: End because nothing is left to do.
     LEAVE = "leave"
-    #: Go round, so that its host sees that the loop does.
+    #: Run an iteration of the loop, so that the host sees that it is alive.
     TURN = "turn"
 
 
 class Reason(StrEnum):
-    """Why then."""
+    """Reasons for the time of an action."""
 
-    #: The database said that something falls due.
+    #: The database announced that a job falls due.
     DUE = "due"
-    #: What was asked for in vain, refused or not answered is asked for after a pause.
+    #: A request returned nothing, was rejected or got no response, and is repeated after a pause.
     BACKOFF = "backoff"
     NOTIFIED = "notified"
-    #: Maintenance has made jobs ready, or is about to.
+    #: Maintenance has made jobs ready, or may do so.
     MAINTENANCE = "maintenance"
-    #: It looks by itself now and then.
+    #: The worker polls at an interval.
     POLL = "poll"
     JOBS_ENDED = "jobs ended"
     #: A leased job has waited for a slot for too long.
@@ -59,7 +59,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The next line of the agenda; `at` is on the steady clock."""
+    """The next action. `at` is on the monotonic clock."""
 
     at: float
     act: Act
@@ -68,19 +68,20 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtHand:
-    """What a run has at hand at one moment.
+    """State of a run at one moment.
 
     Attributes:
-        unstopped: Of what runs, some was not asked to end.
-        to_settle: Jobs ended, or leases are to be released.
-        settle_again_at: When what someone held is settled again.
-        begin_at: When a batch has waited for more jobs.
-        late_at: When the first lease that waits for a slot has waited for too long.
-        has_room: Some pool has a free slot.
-        exchanging: A settle or lease is under way.
-        settles_beside: Another settle is to begin beside it.
-        stopping: Its host goes down, or it has met an error that it does not know.
-        maintaining: A call of maintenance is under way or about to be.
+        running: Whether jobs run.
+        unstopped: Whether some running jobs were not yet stopped.
+        to_settle: Whether jobs have ended, or leases are to be released.
+        settle_again_at: Time to settle jobs again whose rows were locked.
+        begin_at: Time at which a batch that is not full starts.
+        late_at: Time at which the first lease has waited too long for a slot.
+        has_room: Whether some pool has a free slot.
+        exchanging: Whether a settle or lease call is in flight.
+        settles_beside: Whether a second settle should start.
+        stopping: Whether the host shuts down, or the run met an unexpected error.
+        maintaining: Whether maintenance runs or is about to run.
     """
 
     running: bool = False
@@ -97,58 +98,59 @@ class AtHand:
 
     @property
     def holds(self) -> bool:
-        """Whether the run holds a lease."""
+        """Whether the run has a lease."""
         waits = self.late_at is not None or self.settle_again_at is not None
         return self.running or self.to_settle or self.exchanging or waits
 
 
 class Agenda:
-    """Of one run. Its parts note what they learn; the loop asks for the next entry."""
+    """The agenda of one run. Its parts record events, and the loop gets the next action."""
 
-    #: Longest time between two turns of the loop.
+    #: Maximum time between two iterations of the loop.
     TURN_SECONDS = 10.0
-    #: Answers in a row that had none of what was due at once, after which a run may leave.
+    #: Number of consecutive empty leases, although jobs are due, after which a run may end.
     VAIN_MAX = 6
-    #: After a run's room is withdrawn, one more look: an enqueue that counted on it may not have
-    #: been committed when it was. Likewise after a notification.
+    #: Time until one more lease after a run's free slots are withdrawn, because an enqueue that
+    #: counted on them may commit later. Also after a notification.
     TRAILING_SECONDS = 0.1
-    #: Longest time that a batch whose wait is over waits for the answer that may fill it.
+    #: Maximum time that a due batch waits for a lease response that may fill it.
     FILL_SECONDS = 0.5
-    #: Shortest time between two settles while leased jobs wait for a slot: what ends in it is
-    #: settled together, and no slot is empty for it. A quarter of what is leased ahead.
+    #: Minimum time between two settles while leased jobs wait for a slot, so that jobs are settled
+    #: together and no slot is empty meanwhile. A quarter of the time that is leased ahead.
     TOGETHER_SECONDS = 0.025
-    #: Shortest pause between two runs of a loop.
+    #: Minimum pause between two runs of a loop.
     LEAST_PAUSE_SECONDS = 0.005
 
     def __init__(self, deadlines: Deadlines, options: TickOptions, vain: Vain) -> None:
         self._deadlines = deadlines
         self._options = options
         self._vain = vain
-        #: Why to lease at once, if anything.
+        #: Reason to lease immediately, or None.
         self._woken: Reason | None = None
         self._asked_at = -math.inf
-        #: When to lease, as the latest answer had it, or the lack of one.
+        #: The next lease according to the latest response, or to its failure.
         self._lease: Entry | None = None
-        #: The latest request waits for its answer: it is repeated, for what it may have leased.
+        #: Whether the latest request got no response. It is repeated, as it may have leased jobs.
         self._is_unanswered = False
-        #: The latest answer to a request for all that the run serves had nothing, and nothing was
-        #: asked for since: only then may it leave.
+        #: Whether the last lease covered every pool and returned nothing, and none is pending. Only
+        #: then may the run end.
         self._found_nothing = False
-        #: More was due at once than was leased, as where another holds it.
+        #: Whether due jobs remain that the last lease did not return, e.g. because another session
+        #: has them locked.
         self._is_due_now = False
         self._owes_a_look = False
-        #: No other run is admitted beside this one: it looks for new work while it runs.
+        #: Whether no other run is admitted, so that this one polls while jobs run.
         self.is_last = False
-        #: As many runs as may be are under way: this one leases nothing.
+        #: Whether the maximum of runs is reached, so that this one leases nothing.
         self.is_crowded_out = False
         self.looked_back = False
 
     def wake(self, reason: Reason) -> None:
-        """There may be something to lease."""
+        """Record that there may be jobs to lease."""
         self._woken = self._woken or reason
 
     def ask(self, now: float) -> None:
-        """A request for leases is made."""
+        """Record that a lease is requested."""
         self._woken = None
         self._asked_at = now
         self._is_unanswered = True
@@ -163,12 +165,13 @@ class Agenda:
         due_in_seconds: float | None,
         owes_a_look: bool,
     ) -> None:
-        """It was answered.
+        """Record the response of a lease.
 
         Args:
-            of_all: The request was for all that the run serves.
-            due_in_seconds: When something falls due; 0 where another holds what is due.
-            owes_a_look: An enqueue may have counted on this run, and was committed since.
+            found: Whether it returned jobs.
+            of_all: Whether the request covered every pool.
+            due_in_seconds: Time until a job falls due. 0 if due jobs are locked.
+            owes_a_look: Whether an enqueue may have counted on this run and committed since.
         """
         self._is_unanswered = False
         self._found_nothing = of_all and not found
@@ -178,8 +181,8 @@ class Agenda:
         if found:
             self._vain.leases = 0
         elif self._is_due_now:
-            # what is due but never comes, e.g. because its row is locked, is requested less and
-            # less often
+            # due jobs that are never leased, e.g. because their rows are locked, are requested less
+            # and less often
             self._vain.leases += 1
         if due_in_seconds is not None:
             pause = self._vain.lease_pause()
@@ -190,23 +193,23 @@ class Agenda:
             self._lease = Entry(now + self.TRAILING_SECONDS, Act.LEASE, Reason.NOTIFIED)
 
     def put_off(self, now: float, seconds: float, *, is_unanswered: bool) -> None:
-        """The request was refused, or has no answer."""
+        """Record that a lease was rejected or got no response, and back off."""
         self._is_unanswered = is_unanswered
         self._is_due_now = self._owes_a_look = False
         self._lease = Entry(now + seconds, Act.LEASE, Reason.BACKOFF)
 
     def may_lease(self, now: float, hand: AtHand) -> bool:
-        """Whether this run takes jobs now."""
+        """Return whether this run may lease now."""
         is_open = now < self._deadlines.stop_leasing and not hand.stopping
         return is_open and hand.has_room and not self.is_crowded_out
 
     def next(self, now: float, hand: AtHand) -> Entry:
-        """What to do next; where nothing is planned, to go round. What is late is at `now`."""
+        """Return the next action, by default an iteration. An overdue action has the time `now`."""
         entry = min(self._entries(now, hand), key=lambda each: max(now, each.at))
         return entry if entry.at >= now else replace(entry, at=now)
 
     def _entries(self, now: float, hand: AtHand) -> Iterator[Entry]:
-        """In the order of `Act`."""
+        """Yield possible actions in the order of their priority."""
         times, end = self._deadlines, Reason.END_OF_RUN
         yield Entry(times.end, Act.GIVE_UP, end)
         if hand.unstopped:
@@ -226,7 +229,7 @@ class Agenda:
         if hand.settles_beside:
             yield Entry(now, Act.SETTLE, Reason.JOBS_ENDED)
         elif not hand.exchanging:
-            if hand.to_settle:  # and lease in the same call
+            if hand.to_settle:  # the same call also leases
                 at = now if hand.late_at is None else self._asked_at + self.TOGETHER_SECONDS
                 yield Entry(at, Act.SETTLE, Reason.JOBS_ENDED)
             elif not (hand.holds or self._stays(now, hand)):
@@ -239,12 +242,12 @@ class Agenda:
         if self._woken is not None:
             yield Entry(now, Act.LEASE, self._woken)
         if hand.begin_at is not None and self._asked_at < hand.begin_at:
-            yield Entry(hand.begin_at, Act.LEASE, Reason.BATCH)  # it may be filled
+            yield Entry(hand.begin_at, Act.LEASE, Reason.BATCH)  # it may fill the batch
         if self._lease is None:
             if not (hand.holds or self._found_nothing):
                 yield Entry(now, Act.LEASE, Reason.DUE)
         elif self._is_due_now and hand.maintaining:
-            # it is at what is due: at its end, or a second later
+            # maintenance is working on the due jobs, so lease at its end or a second later
             at = max(self._lease.at, self._asked_at + self._vain.MOST_SECONDS)
             yield Entry(at, Act.LEASE, Reason.MAINTENANCE)
         else:
@@ -253,13 +256,13 @@ class Agenda:
             yield Entry(self._asked_at + self._options.poll_seconds, Act.LEASE, Reason.POLL)
 
     def _stays(self, now: float, hand: AtHand) -> bool:
-        """Whether a run without a job waits for what falls due soon, or was just announced."""
+        """Return whether a run without a job waits for a job that is due soon or just announced."""
         if not self.may_lease(now, hand):
             return False
         if self._woken is not None or hand.maintaining or self._owes_a_look or self._is_unanswered:
             return True
         if self._is_due_now:
-            return self._vain.leases < self.VAIN_MAX  # then another has it
+            return self._vain.leases < self.VAIN_MAX  # otherwise another session has the jobs
         if self._lease is None:
             return not self._found_nothing
         if self._lease.at >= self._deadlines.stop_leasing:
@@ -268,14 +271,16 @@ class Agenda:
 
     @property
     def rest(self) -> Entry | None:
-        """What a run that leaves knows of the time after it; None: only if it is notified."""
+        """The next lease after this run has ended. None if only a notification causes one."""
         return self._lease
 
     def following(self, now: float, *, look_seconds: float, was_woken: bool) -> Entry:
-        """When a loop looks again after this run: by itself `look_seconds` later.
+        """Return the next poll of a loop after this run, `look_seconds` later at most.
 
         Args:
-            was_woken: By a notification, and found nothing: a commit may become visible just after.
+            look_seconds: The poll interval.
+            was_woken: Whether a notification started the run and it found nothing. The commit may
+                become visible just afterwards.
         """
         looks = Entry(now + look_seconds, Act.LEASE, Reason.POLL)
         if was_woken:

@@ -1,4 +1,4 @@
-"""Ends a process whose event loop is blocked, by a thread that Python's lock does not stop."""
+"""Ends a process whose event loop is blocked, with a thread that Python's lock cannot block."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from minutehand.worker.attempt import Attempt
 from minutehand.worker.in_flight import Held
 from minutehand.worker.run import Run
 
-#: The variable that names the file in which a worker's process keeps what it is at; beside it is
-#: the one that gets its last stacks.
+#: Environment variable with the file in which a worker's process records its jobs, and the suffix
+#: of the file for its last stacks.
 EVIDENCE: Final = "WORKER_EVIDENCE"
 STACKS: Final = ".stacks"
-#: Most jobs that are named of those that shared a process.
+#: Maximum jobs to record of those that shared a process.
 MOST_NAMED: Final = 50
 
 
 class Alarm:
-    """Set again while the event loop runs; rings when the first lease is about to be lost."""
+    """Watchdog that the running event loop resets. It fires before the first lease is lost."""
 
-    #: How often it is set, and the least time until it rings.
+    #: Interval of resets, and minimum time until it fires.
     EVERY_SECONDS = 1.0
     LEAST_SECONDS = 2.0
-    #: What began in so short a time is noted together.
+    #: Jobs that start within this time are recorded together.
     NOTED_SECONDS = 0.05
-    #: Each setting starts a thread: of jobs that begin just after one it may ring sooner by that.
+    #: Minimum time between resets, because each starts a thread. It may fire earlier by this time.
     SET_SECONDS = 0.25
-    #: Before the lease is over, or a quarter of it: what the host says of this process then
-    #: comes in time, on a busy machine too.
+    #: Time before the end of the lease at which it fires, up to a quarter of the lease, so that the
+    #: host's report arrives in time, also on a busy machine.
     EARLY_SECONDS = 10.0
 
     def __init__(self, run: Run, held: Held) -> None:
@@ -45,12 +45,12 @@ class Alarm:
         self._held = held
         self._worker_id = run.summary.worker_id
         self._notes = Notes.of_process()
-        #: When it rings, on the steady clock; when it was set, and what runs was noted.
+        #: Times on the monotonic clock: when it fires, was reset, and running jobs were recorded.
         self._rings_at = math.inf
         self._set_at = self._noted_at = -math.inf
 
     async def run(self) -> None:
-        """Set it until cancelled."""
+        """Reset it until cancelled."""
         try:
             while True:
                 self.set()
@@ -59,7 +59,11 @@ class Alarm:
             faulthandler.cancel_dump_traceback_later()
 
     def begun(self, lease_until: float) -> None:
-        """Jobs began, which may block the loop at once; their first lease is over then."""
+        """Record that jobs start, which may block the loop immediately.
+
+        Args:
+            lease_until: End of their first lease.
+        """
         now = self._clock.monotonic()
         is_stale = now > self._set_at + self.SET_SECONDS
         if is_stale or lease_until - self.EARLY_SECONDS < self._rings_at:
@@ -74,7 +78,7 @@ class Alarm:
         return running
 
     def set(self) -> None:
-        """End the process should its event loop be blocked until the first lease is gone."""
+        """Make it end the process if the event loop is blocked until the first lease is lost."""
         now = self._set_at = self._clock.monotonic()
         running = self._note(now)
         if not running:
@@ -88,29 +92,29 @@ class Alarm:
 
 
 class Notes:
-    """What a worker's process leaves for its host, should it end without a word.
+    """The record that a worker's process leaves for its host if it ends unexpectedly.
 
     Args:
-        path: The file that is written; None where no host reads it.
+        path: The file. None without a host that reads it.
     """
 
     def __init__(self, path: str | None) -> None:
         self._path = path
-        #: What `faulthandler` writes to.
+        #: The file for `faulthandler`.
         self.stacks: IO[str] = sys.stderr
         if path is not None:
-            # open as long as the process is
+            # open until the process ends
             self.stacks = Path(f"{path}{STACKS}").open("w")  # noqa: SIM115
-            faulthandler.enable(self.stacks)  # what a signal ends says where, too
+            faulthandler.enable(self.stacks)  # also write the stacks when a signal ends the process
 
     @classmethod
     @cache
     def of_process(cls) -> Notes:
-        """This process's, as its host wants them."""
+        """Return the record of this process."""
         return cls(os.environ.get(EVIDENCE))
 
     def write(self, worker_id: str, running: Sequence[Attempt]) -> None:
-        """Say what the process is at: its jobs, and by which code a stack would name each."""
+        """Write the running jobs, and the code by which a stack identifies each."""
         if self._path is None:
             return
         named = running[:MOST_NAMED]

@@ -1,4 +1,4 @@
-"""One attempt: a processor at work under a lease, its limits, and how it is stopped."""
+"""One attempt: a processor that runs with a lease, its limits, and its stop."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from minutehand.worker.updates import LONG_OUTPUT, NOTHING, Updates
 
 logger = logging.getLogger(__name__)
 
-#: What a processor does not see of its job's row.
+#: Columns of the job's row that a processor does not get.
 _UNSEEN: Final = tuple(
     {each.name for each in fields(LeasedJob)} - {each.name for each in fields(Job)}
 )
-#: Longest time until a running job is asked for: it learns of a cancel within it.
+#: Maximum seconds between two reports of a running job, within which it learns of a cancel.
 LOOK_SECONDS: Final = 4.0
-#: Between two reports of output, while someone follows the job and while no one does.
+#: Seconds between two reports of output, while someone follows the job and otherwise.
 FOLLOWED_SECONDS: Final = 0.08
 UNFOLLOWED_SECONDS: Final = 1.0
 
 
 class Surroundings:
-    """Of all attempts of a run: the run, its event loop and thread, and what they call.
+    """The environment of all attempts of a run: the run, its event loop and thread, and callbacks.
 
     Args:
-        on_news: Called when an attempt has something to report.
-        on_end: Called once, when it is over and can be settled.
-        beside: The jobs that share its process.
+        on_news: Called when an attempt has updates to report.
+        on_end: Called once, when an attempt has ended and can be settled.
+        beside: Returns the jobs that share the process.
     """
 
     def __init__(
@@ -66,31 +66,31 @@ class Surroundings:
 
 
 class Attempt:
-    """A lease being worked on.
+    """An attempt to run a leased job.
 
     Args:
-        sent_at: When the lease was requested: so it always ends before the database's.
-        batch: The jobs that its processor is called with, where it takes several.
+        sent_at: Time of the request, so that the lease always ends before that of the database.
+        batch: The jobs of the same call, for a processor of batches.
     """
 
-    # What most attempts never change is the class's: there is one for each job.
+    # defaults that most attempts never change are class attributes, as each job has an attempt
     stop_reason: StopReason | None = None
     ending: Ending | None = None
-    #: When its output was sent last, and whether someone read it.
+    #: Time of the last report of output, and whether someone follows it.
     output_sent_at = -math.inf
     is_followed = False
-    #: Set while a report with this attempt's updates is in flight.
+    #: Whether a report with its updates is in flight.
     reporting = False
-    #: Until when its news wait, since a user's transaction holds its row.
+    #: Time until which its updates wait, because another transaction has locked its row.
     busy_until: float | None = None
-    #: When its processor is stopped, on the steady clock.
+    #: Time on the monotonic clock at which its processor is stopped.
     timeout_at = math.inf
     ended_at: float | None = None
-    #: Its processor's task takes its first step: one that is cancelled before has no chance to end.
+    #: Whether the task has started. One cancelled before its start would never end the attempt.
     _has_begun = False
-    #: Those who wait until everything so far is stored.
+    #: Waiters for all updates so far to be stored.
     _flushes: tuple[asyncio.Future[None], ...] = ()
-    #: Where it was when its timeout stopped it, and what ran beside it.
+    #: Its stack when its timeout stopped it, and the jobs that ran in the same process.
     evidence: dict[str, Any] | None = None
     _timers: tuple[asyncio.TimerHandle, ...] = ()
     _task: asyncio.Task[None] | None = None
@@ -120,21 +120,21 @@ class Attempt:
 
     @property
     def names(self) -> dict[str, str]:
-        """What its lines in the log are found by."""
+        """Fields by which its log lines are found."""
         return {"job_id": self.job_id, "job_type": self.job_type}
 
     def start(self) -> None:
-        """Start the processor, which is stopped after `timeout_seconds`."""
+        """Start the processor, and a timer that stops it after `timeout_seconds`."""
         loop = self._around.loop
         self._task = loop.create_task(self._run(), name=f"job:{self.job_id}")
         if self.timeout_seconds is not None:
             self._timers = (loop.call_later(self.timeout_seconds, self.stop, "timeout"),)
 
     def stop(self, reason: StopReason, *, grace_seconds: float | None = None) -> None:
-        """Have the processor end; the first reason counts, except that a lost lease always does.
+        """Stop the processor. The first reason is kept, unless the lease is lost.
 
-        After the grace time it is abandoned: its slot is free, and what it still does is neither
-        awaited nor stored.
+        After the grace time the processor is abandoned. Its slot is then free, and the processor
+        is neither awaited nor its result stored.
         """
         if self.ending is not None:
             return
@@ -142,7 +142,7 @@ class Attempt:
             self.stop_reason = reason
             if reason == "timeout":
                 self.evidence = self._where_it_is()
-            # once, or each answer that repeats the reason would interrupt its clean-up
+            # only once, because each further cancellation would interrupt the clean-up
             if self._task is not None and self._has_begun:
                 self._task.cancel()
         if grace_seconds is None:
@@ -151,15 +151,15 @@ class Attempt:
 
     @property
     def says_why(self) -> bool:
-        """Whether its settlement has a text of the processor's, to be filtered for secrets."""
+        """Whether its settlement has a text from the processor, which must be redacted."""
         return self.stop_reason is None and self.ending is not None and self.ending.says_why
 
     def settlement(self) -> SettleItem | None:
-        """What to settle now that it is over; None when nothing may be stored. To be asked once."""
+        """Return the item to settle, or None if nothing may be stored. To be called once."""
         if self.ending is None:
             raise RuntimeError(f"job {self.job_id} is still running")
         item = settle_item(self.ending, self)
-        # each knows the other: apart, both are freed at once, and no collector looks for them
+        # break the reference cycle, so that both are freed without the garbage collector
         context = self._context
         del self._context
         if item is None:
@@ -182,12 +182,12 @@ class Attempt:
 
     @property
     def has_advanced(self) -> bool:
-        """Whether it stored a step that earlier attempts had not."""
+        """Whether it stored a new step."""
         return self._context.new_steps > 0
 
     @property
     def had_fair_time(self) -> bool:
-        """Whether the tick gave it at least half of a whole tick's time."""
+        """Whether it had at least half of the time of a whole tick."""
         run = self._around.run
         return run.deadlines.had_fair_time(self._started_at, run.options.usual_seconds)
 
@@ -199,12 +199,12 @@ class Attempt:
 
     @property
     def module(self) -> str:
-        """Its processor's."""
+        """Module of its processor."""
         return getattr(self._type.run, "__module__", "") if self._type is not None else ""
 
     @property
     def place(self) -> str | None:
-        """Its processor as a stack of `faulthandler` names it, without the line."""
+        """Its processor in the notation of `faulthandler`, without the line."""
         return None if self._type is None else self._type.place
 
     def _where_it_is(self) -> dict[str, Any]:
@@ -219,12 +219,12 @@ class Attempt:
 
     @property
     def duration_seconds(self) -> float:
-        """How long the processor ran, or has been running."""
+        """Seconds that the processor has run."""
         end = self._around.clock.monotonic() if self.ended_at is None else self.ended_at
         return max(0.0, end - self._started_at)
 
     def announce(self) -> None:
-        """Announce updates; may be called from any thread."""
+        """Announce updates. May be called from any thread."""
         if threading.get_ident() == self._around.thread:
             self._around.on_news()
         else:
@@ -245,7 +245,7 @@ class Attempt:
         return await self._around.run.queue.spawn(self.job_id, self.fence, name, children)
 
     async def said(self, stream: str) -> Said:
-        """What earlier attempts said in a stream."""
+        """Return the output of earlier attempts in a stream."""
         if self.fence == 1:
             return Said()
         body = await self._around.run.queue.read_output(self.job_id, self.fence, stream)
@@ -253,17 +253,17 @@ class Attempt:
         return Said(body["attempt"], kept)
 
     def remaining(self) -> float:
-        """Seconds left for this attempt."""
+        """Return the seconds left for this attempt."""
         until = min(self._around.run.deadlines.stop_working, self.timeout_at)
         return max(0.0, until - self._around.clock.monotonic())
 
     def stop_requested(self) -> bool:
-        """Whether the processor is to end."""
+        """Return whether the processor must end."""
         return self.stop_reason is not None or self.ending is not None
 
     @property
     def output_at(self) -> float:
-        """When its output is to be sent: what comes soon after is joined to it."""
+        """Time of the next report of output. Output until then is sent together."""
         if not self.updates.has_output:
             return float("inf")
         if self.updates.output_bytes >= LONG_OUTPUT:
@@ -272,25 +272,26 @@ class Attempt:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether someone waits for the updates to be stored."""
+        """Whether a caller waits for the updates to be stored."""
         return bool(self._flushes)
 
     def look_at(self, share: float = 1.0) -> float:
-        """When the queue has to be asked for it: to renew its lease, and whether it must stop.
+        """Return when the next report is due, to renew the lease and learn whether it must stop.
 
-        After a `share` of that time a call for others may ask for it as well.
+        Args:
+            share: After this share of the time, a report of other jobs may include it.
         """
         return self._asked_at + min(LOOK_SECONDS, self.lease.lease_seconds / 3) * share
 
     def seen(self, sent_at: float) -> None:
-        """A report sent at `sent_at` was answered, and renewed the lease if a quarter was over."""
+        """Record a successful report. It renews the lease once a quarter of it has passed."""
         self._asked_at = sent_at
         if sent_at >= self._renewed_at + self.lease.lease_seconds / 4:
             self._renewed_at = sent_at
             self.lease_until = sent_at + self.lease.lease_seconds
 
     def stored(self, error: QueueError | None = None) -> None:
-        """The update was stored, or refused for good: its waiters continue, or get the reason."""
+        """Wake the waiters after updates were stored, or raise `error` in them."""
         waiting, self._flushes = self._flushes, ()
         for future in waiting:
             if future.done():
@@ -309,7 +310,7 @@ class Attempt:
         self._end(ending)
 
     def _call(self) -> Awaitable[Any]:
-        """Call its processor, or have it called."""
+        """Call its processor, by itself or in its batch."""
         if self.stop_reason is not None:
             raise asyncio.CancelledError("it was stopped before it began")
         job_type = self._type
@@ -335,7 +336,7 @@ class Attempt:
         return call() if self.lease.steps is not None else self._with_steps(call)
 
     async def _with_steps(self, call: Call) -> Any:
-        """Call with results of steps that are too long to come with the lease."""
+        """Call the processor after reading step results that are too large for the lease."""
         self._steps |= await self._around.run.queue.read_steps(self.job_id, self.fence)
         return await call()
 
@@ -375,7 +376,7 @@ class Attempt:
         return self._around.run.deadlines.grace(self._around.run.options.grace_seconds)
 
     def _limit(self) -> float | None:
-        """Seconds that it may run."""
+        """Return the maximum duration in seconds."""
         job = self.lease.job
         if job.deadline_at is None:
             return job.timeout_seconds
@@ -384,11 +385,11 @@ class Attempt:
 
 
 def dollars(said: Any) -> float | None:
-    """What an attempt cost, by its processor's count; None for nothing, or for no number."""
+    """Return the cost that a processor counted, or None if it is 0 or not a number."""
     if type(said) is float and not said:
         return None
     try:
         cost = round(float(said), 9)
-    except BaseException:  # a class of the user's may raise anything while it is looked at
+    except BaseException:  # methods of a user's class may raise anything
         return None
     return cost if 0 < cost < 1e9 else None

@@ -1,4 +1,4 @@
-"""What a tick does beside its jobs: maintenance, and outboxes of apps; a failure costs no lease."""
+"""Background tasks of a run: maintenance, and outboxes of apps. Failures affect no lease."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ logger = logging.getLogger(__name__)
 
 
 class Maintenance:
-    """Calls `run_maintenance` when a lease says so, and now and then while jobs run.
+    """Calls `run_maintenance` when a lease reports due maintenance, and regularly while jobs run.
 
-    Unasked only while jobs run, so that a tick whose slots are always full does not leave
-    maintenance to no one.
+    The regular calls are for a run whose slots are always full, which would not lease.
 
     Args:
         on_done: Called after each call, with whether it may have made jobs ready.
     """
 
-    #: Longest time between two calls of a busy tick.
+    #: Maximum time between two calls while jobs run.
     EVERY_SECONDS = 1.0
-    #: Time the database may take in one call, and how long its answer is waited for.
+    #: Seconds that one call may work in the database, and maximum wait for its response.
     BUDGET_SECONDS = 1.0
     PATIENCE_SECONDS = 10.0
-    #: Pause after a call that failed.
+    #: Pause after a failed call.
     FAILED_PAUSE_SECONDS = 5.0
-    #: Tasks that make no job ready.
+    #: Tasks that never make a job ready.
     READIES_NONE = frozenset({"announcements", "live", "retention", "statistics", "sweep"})
 
     def __init__(self, run: Run, held: Held, *, on_done: Callable[[bool], None]) -> None:
@@ -47,16 +46,16 @@ class Maintenance:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether a call was asked for and has not been answered, and may do something."""
+        """Whether maintenance is running, or requested and not backing off."""
         return self._is_under_way or (self._requested.is_set() and not self.is_resting)
 
     @property
     def is_resting(self) -> bool:
-        """Whether what is due could not be done just now."""
+        """Whether the last call could do nothing, so that the next one waits."""
         return self._clock.monotonic() < self._vain.maintenance_until
 
     def request(self) -> None:
-        """There is something to do."""
+        """Request a call."""
         self._requested.set()
 
     async def run(self) -> None:
@@ -70,7 +69,7 @@ class Maintenance:
             await asyncio.sleep(self._vain.maintenance_until - self._clock.monotonic())
             if self._clock.monotonic() >= self._run_of.deadlines.stop_working:
                 return
-            self._requested.clear()  # what is asked for from here on, this call may not see
+            self._requested.clear()  # the call may not see work that is requested from now on
             self._is_under_way = True
             moved, pause = await self._call()
             self._is_under_way = False
@@ -78,7 +77,7 @@ class Maintenance:
             await asyncio.sleep(pause)
 
     async def _call(self) -> tuple[bool, float]:
-        """Make one call: whether it may have made jobs ready, and how long to rest after it."""
+        """Make one call. Return whether it may have made jobs ready, and the pause after it."""
         began = self._clock.monotonic()
         try:
             answer = await in_time(
@@ -92,7 +91,7 @@ class Maintenance:
                 extra=self._run_of.extra("maintenance.failed") | {"error": str(error)},
             )
             self._vain.maintenance_until = self._clock.monotonic() + self.FAILED_PAUSE_SECONDS
-            return True, 0.0  # it may have done its work all the same
+            return True, 0.0  # it may have done its work nevertheless
         self._run_of.summary.reclaimed += answer.done.get("reclaim", 0)
         self._run_of.summary.promoted += answer.done.get("promotion", 0)
         if answer.failed:
@@ -101,29 +100,29 @@ class Maintenance:
                 extra=self._run_of.extra("maintenance.failed") | {"failed": list(answer.failed)},
             )
         if not answer.done:
-            # nothing of what is due can be done now, or another worker does it
+            # the due work is blocked, or another worker does it
             self._vain.rest_maintenance(self._clock.monotonic())
             return answer.busy, 0.0
         self._vain.maintenance = 0
         if answer.more:
             self._requested.set()
-        # half of the time at most, so that a large clean-up leaves the database to the jobs
+        # as long as the call, so that a large clean-up leaves half of the time to jobs
         rest = max(0.02, self._clock.monotonic() - began) if answer.more else 0.0
         return not answer.done.keys() <= self.READIES_NONE, rest
 
 
 class Publishing:
-    """Calls the publishers of apps, one round at a time: what waits in an outbox becomes jobs.
+    """Calls the publishers of apps, which enqueue jobs from outboxes.
 
-    The app decides what an outbox is, and when a message is a dead letter.
+    The app defines its outbox, and when a message is a dead letter.
 
     Args:
-        on_jobs: Called when some made jobs.
+        on_jobs: Called when publishers have enqueued jobs.
     """
 
-    #: While a run lasts, outboxes are read this often.
+    #: Interval of calls during a run.
     EVERY_SECONDS = 1.0
-    #: A publisher that takes longer is cancelled in this round.
+    #: Time after which a publisher is cancelled.
     PATIENCE_SECONDS = 10.0
 
     def __init__(self, run: Run, *, on_jobs: Callable[[], None]) -> None:
@@ -132,13 +131,13 @@ class Publishing:
         self._turn = asyncio.Lock()
 
     async def run(self) -> None:
-        """Call them every second until cancelled."""
+        """Call all publishers every second until cancelled."""
         while True:
             await asyncio.sleep(self.EVERY_SECONDS)
             await self.once()
 
     async def once(self) -> None:
-        """Call each once, side by side; what one raises is logged, and does not reach the run."""
+        """Call all publishers once, concurrently. Their errors are logged and stop nothing."""
         if not self._run_of.registry.publishers:
             return
         async with self._turn:
@@ -150,7 +149,7 @@ class Publishing:
         try:
             async with asyncio.timeout(self.PATIENCE_SECONDS):
                 return await publish()
-        except Exception as error:  # an error of an app's outbox must not stop the run's jobs
+        except Exception as error:  # an app's error must not stop the run
             logger.warning(
                 "Publisher failed; it is called again",
                 extra=self._run_of.extra("publisher.failed")

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt: published to the database, which applies it."""
+"""The wait before the next attempt. It is published to the database, which applies it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from minutehand.worker.outcomes import Seconds, seconds
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential: `first`, then times `factor` each, never above `cap`.
+    """Exponential backoff: `first`, multiplied by `factor` each time, up to `cap`.
 
-    The database draws 80 to 100 % of that for each wait.
+    The database applies a random 80 to 100 % of it.
 
     Attributes:
-        first: Wait after the first failed attempt, at most a day.
-        cap: Longest wait, at most a week.
+        first: Wait after the first failed attempt, up to a day.
+        cap: Maximum wait, up to a week.
         factor: 1 to 10.
     """
 
@@ -30,12 +30,12 @@ class Backoff:
         check_options("Backoff", Backoff, asdict(self))
 
     def delay(self, attempt: int) -> float:
-        """Seconds before the attempt after `attempt` (counted from 1), without jitter."""
-        # a float ends at 10^308
+        """Return the seconds before the attempt after `attempt`, from 1 and without jitter."""
+        # limited, because a float overflows at 10^308
         grown = seconds(self.first) * float(self.factor) ** min(attempt - 1, 300)
         return min(seconds(self.cap), grown)
 
     def wire(self) -> dict[str, Any]:
-        """The policy as the database keeps it."""
+        """Return the policy in the form of the database."""
         lengths = {"first_seconds": self.first, "cap_seconds": self.cap, "factor": self.factor}
         return {name: compact_number(seconds(length)) for name, length in lengths.items()}

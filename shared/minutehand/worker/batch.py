@@ -1,8 +1,8 @@
-"""Jobs that one call of their processor runs together; each is an attempt of its own.
+"""Jobs that one call of their processor runs together. Each has a separate attempt.
 
-An attempt joins with its job, and gets what that job came to. So limits, fences, deadlines,
-cancels, middleware and settlement are an attempt's as ever: only the call is shared. A call that
-raises is run again in halves, until each job that makes it raise is alone.
+An attempt joins the batch and gets the outcome of its job. Only the call is shared. Limits, fences,
+deadlines, cancels, middleware and settlement belong to the attempt. A call that raises is run again
+in halves, until each job that makes it raise is alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class _End(NamedTuple):
-    """What a job came to; the error may be other jobs' too, the frames are kept for each."""
+    """Outcome of one job. Several jobs may share an error, so its frames are stored per job."""
 
     value: Any = None
     error: BaseException | None = None
@@ -38,15 +38,15 @@ class _Member:
     job: BatchedJob[Any]
     is_stopped: Callable[[], bool]
     end: asyncio.Future[_End]
-    #: It no longer waits for the call.
+    #: Whether the attempt no longer waits for the call.
     has_left: bool = False
 
 
 class Batch:
-    """One call of a processor for several jobs of a tenant, or calls for parts of them in turn.
+    """One call of a processor for several jobs of a tenant, or consecutive calls for parts of them.
 
     Args:
-        job_ids: Of its attempts, of which each joins or ends.
+        job_ids: Ids of the jobs, whose attempts each join or end.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Batch:
     ) -> None:
         self._run = run
         self._in_thread = in_thread
-        #: Of the thread of a plain function.
+        #: Name of the thread that runs a synchronous processor.
         self.thread_name = f"batch:{next(iter(job_ids))}"
-        #: The call in progress; the first begins when each attempt has joined or ended.
+        #: The current call. The first starts when each attempt has joined or ended.
         self.task: asyncio.Task[None] | None = None
         self._is_cancelled = False
-        #: Those of the call in progress; all that have joined, before the first call.
+        #: Members of the current call. Before the first call, all that have joined.
         self._members: list[_Member] = []
-        #: Parts whose calls come later, the next one last.
+        #: Parts of later calls, the next one last.
         self._parts: list[Sequence[_Member]] = []
         self._awaited = set(job_ids)
         self._alive = len(job_ids)
@@ -72,10 +72,10 @@ class Batch:
         return self._alive == 0
 
     async def join(self, job: BatchedJob[Any], is_stopped: Callable[[], bool]) -> Any:
-        """Run this job with the others, and return or raise what it came to.
+        """Run this job with the others, and return its result or raise its error.
 
-        One that is stopped leaves, and the call for the others is not disturbed. Once all of a
-        call are stopped it is cancelled, and they wait for what it still returns.
+        A stopped job leaves without an effect on the call. Once all jobs of a call are stopped, the
+        call is cancelled, and they wait for its result.
         """
         member = _Member(job, is_stopped, asyncio.get_running_loop().create_future())
         self._members.append(member)
@@ -94,14 +94,14 @@ class Batch:
             try:
                 end = await asyncio.shield(member.end)
             except asyncio.CancelledError:
-                call.cancel()  # it is abandoned
+                call.cancel()  # the attempt is abandoned
                 raise
         if end.error is not None:
             raise end.error.with_traceback(end.frames)
         return end.value
 
     def ended(self, job_id: JobId) -> None:
-        """An attempt has ended, maybe before it joined."""
+        """Record the end of an attempt, which may not have joined."""
         self._alive -= 1
         self._awaited.discard(job_id)
         self._begin()
@@ -111,7 +111,7 @@ class Batch:
             self._call_next([self._members])
 
     def _call_next(self, parts: Sequence[Sequence[_Member]]) -> None:
-        """Call the processor for the first of these parts, then for those that wait."""
+        """Call the processor for the first of these parts. Later parts follow."""
         self._parts += reversed(parts)
         while self._parts:
             part = [each for each in self._parts.pop() if not (each.has_left or each.is_stopped())]
@@ -130,7 +130,7 @@ class Batch:
             has_returned = True
             ends = [_end(value) for value in _one_each(returned, jobs)]
         except BaseException as error:
-            # a list of the wrong length is the processor's defect, whatever the jobs are
+            # not for a list of the wrong length, which is a defect of the processor for any jobs
             may_be_one = not (has_returned or self._is_cancelled or _concerns_all(error))
             if may_be_one and len(jobs) > 1:
                 _note_halves(jobs, error)
@@ -161,18 +161,18 @@ def _end(value: Any) -> _End:
 
 
 def _concerns_all(error: BaseException) -> bool:
-    """Whether an error of a call is that of all its jobs, and not maybe of one of them.
+    """Return whether an error concerns all jobs of a call and not only one of them.
 
-    An ending that the processor chose is, and an error that names a delay, as a rate limit does.
+    It does if the processor chose the ending, or if the error has a delay, like a rate limit.
     """
     first = first_of(error)
-    # by its type: an object may lie about its class
+    # by its type, because an object may report another class
     is_chosen = issubclass(type(first), (Suspended, AttemptEnded, asyncio.CancelledError))
     return is_chosen or retry_after_of(first) is not None
 
 
 def _note_halves(jobs: Sequence[BatchedJob[Any]], error: BaseException) -> None:
-    """Log the error, which no job may end with, and have each job begin again."""
+    """Log the error, which no job gets yet, and prepare each job for another call."""
     extra = {"event": "batch.halved", "job_type": jobs[0].job_type, "jobs": len(jobs)}
     logger.warning("A batch raised and is run again in halves", extra=extra, exc_info=error)
     for job in jobs:
@@ -180,7 +180,7 @@ def _note_halves(jobs: Sequence[BatchedJob[Any]], error: BaseException) -> None:
 
 
 def _of_all(error: BaseException) -> BaseException:
-    """What each job comes to when the call itself raised."""
+    """Return the error that each job gets when the call raised."""
     if not isinstance(error, Suspended):
         return error
     wrong = ProcessorError(

@@ -1,4 +1,4 @@
-"""What a processor is given besides its job: progress, logs, steps, waits, children."""
+"""The context of a processor: progress, logs, steps, waits and child jobs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from minutehand.worker.updates import Updates
 
 T = TypeVar("T")
 StepCall = Callable[[], Awaitable[Any]]
-#: Runs around a step: gets its name and what runs it.
+#: Middleware of a step, called with its name and the call that runs it.
 AroundStep = Callable[[str, StepCall], Awaitable[Any]]
 
 _LEVELS: Final = {each: each for each in ("debug", "info", "warning", "error")} | {
@@ -42,29 +42,29 @@ _LEVELS: Final = {each: each for each in ("debug", "info", "warning", "error")} 
     "critical": "error",
 }
 MAX_STEP_NAME: Final = 200
-#: Of notes, which are numbered behind it.
+#: Maximum characters of a memo's name, to which a number is appended.
 MAX_MEMO_NAME: Final = 180
-#: Between two tries of a step.
+#: Wait between two tries of a step.
 STEP_BACKOFF: Final = Backoff(first=0.5, cap=8, factor=4)
 #: Seconds after which a step that is still running is reported without other updates.
 LONG_STEP: Final = 0.5
-#: Longest wait in seconds between two tries of a step; after longer ones the job is leased again.
+#: Maximum seconds between two tries in one attempt. For a longer wait the attempt ends.
 LONGEST_PAUSE: Final = 15.0
-#: Pause between looks at work that was left with another service.
+#: Pause between polls of work that another service does.
 LOOK_AGAIN: Final = timedelta(seconds=5)
 MAX_TAG: Final = 100
 _CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f]")
-#: Children made by one call of the database.
+#: Maximum children per call of the database.
 SPAWN_BATCH: Final = 500
-#: Children that one `gather` or `map` may wait for.
+#: Maximum children of one `gather` or `map`.
 MAX_GATHERED: Final = 10_000
 _NO_OPTIONS: Final = EnqueueOptions.model_construct()
 
 
 class Suspended(BaseException):
-    """Control flow, not an error: the job waits and gives its worker back.
+    """Control flow, not an error. The job waits and releases its worker.
 
-    A BaseException, so that a processor's `except Exception` does not swallow it.
+    It is a BaseException, so that a processor's `except Exception` does not catch it.
     """
 
     def __init__(self, wait: Mapping[str, Any]) -> None:
@@ -73,9 +73,9 @@ class Suspended(BaseException):
 
 
 class AttemptEnded(BaseException):
-    """Control flow, not an error: the attempt ends here with an outcome, as if it were returned.
+    """Control flow, not an error. The attempt ends with an outcome, as if it were returned.
 
-    For code below a processor; a processor itself returns the outcome.
+    It is for code that a processor calls. A processor itself returns the outcome.
     """
 
     def __init__(self, outcome: Retry | Snooze | Fail) -> None:
@@ -84,11 +84,11 @@ class AttemptEnded(BaseException):
 
 
 class StepTimeout(ProcessorError):
-    """A try of a step took longer than its `timeout`."""
+    """A try of a step exceeded its `timeout`."""
 
 
 class ChildrenFailed(ProcessorError):
-    """Children of a `gather` or `map` did not complete; `failed` lists them."""
+    """Children of a `gather` or `map` did not complete. `failed` lists them."""
 
     def __init__(self, name: str, failed: Sequence[ChildResult]) -> None:
         self.failed = list(failed)
@@ -102,7 +102,7 @@ class ChildrenFailed(ProcessorError):
 
 
 class ChildResult(BaseModel):
-    """How a child job ended."""
+    """Outcome of a child job."""
 
     id: JobId
     status: str
@@ -111,14 +111,14 @@ class ChildResult(BaseModel):
 
     @property
     def completed(self) -> bool:
-        """Whether it ended well."""
+        """Whether the child completed."""
         return self.status == "completed"
 
 
 class StepMemo:
-    """What a step says to its later attempts; stored with the job's next report, or its end.
+    """Values that a step stores for its later attempts, with the next report or the end.
 
-    A job that has failed or was cancelled forgets them: a person's retry begins without.
+    A job that failed or was cancelled drops them, so that a person's retry starts without them.
     """
 
     def __init__(self, name: str, steps: dict[str, Any], updates: Updates) -> None:
@@ -135,23 +135,23 @@ class StepMemo:
 
     @property
     def last(self) -> Any:
-        """The latest one of this run; None where there is none."""
+        """The latest value of this run, or None."""
         return self._steps.get(f"{self._name} {self._count}")
 
     def add(self, value: Any) -> None:
-        """Add one, which JSON must hold: the ones before it stay, since a step's value does."""
+        """Add a JSON value. Earlier values stay, because step results never change."""
         self._steps[self._key] = value
         self._updates.add_step(StepResult(name=self._key, result=value))
         self._count += 1
 
     def end(self) -> None:
-        """Forget them."""
+        """Drop the values."""
         if self.last is not None:
             self.add(None)
 
 
 def forget_memos(context: JobContext, outcome: str, *, is_last: bool) -> None:
-    """Forget the notes of a job that ends so; to be called before its end is stored."""
+    """Drop the memos if this outcome ends the job. To be called before the outcome is stored."""
     for memo in context.open_memos:
         if outcome in {"failed", "cancelled"} or (outcome == "retry" and is_last):
             memo.end()
@@ -160,7 +160,7 @@ def forget_memos(context: JobContext, outcome: str, *, is_last: bool) -> None:
 def begin_again(context: JobContext) -> None:
     """Prepare for another call of the processor in this attempt, which finds finished steps.
 
-    What an earlier call left running writes into no stream any more.
+    Tasks that an earlier call left running can no longer write into streams.
     """
     context._names.clear()
     for stream in context._open_streams():
@@ -170,36 +170,36 @@ def begin_again(context: JobContext) -> None:
 
 
 class ContextPort(Protocol):
-    """What a context needs from what runs the processor."""
+    """Functions that a context needs from the code that runs the processor."""
 
     def announce(self) -> None:
-        """Announce updates; may be called from any thread."""
+        """Announce updates. May be called from any thread."""
 
     async def flush(self) -> None:
-        """Return once all updates are stored; raises LeaseLost when they were refused."""
+        """Return once all updates are stored. Raise LeaseLost if they were rejected."""
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Enqueue children, once per name."""
 
     async def said(self, stream: str) -> Said:
-        """What earlier attempts said in a stream."""
+        """Return the output of earlier attempts in a stream."""
 
     def remaining(self) -> float:
-        """Seconds left for this attempt."""
+        """Return the seconds left for this attempt."""
 
     def stop_requested(self) -> bool:
-        """Whether the processor is to end."""
+        """Return whether the processor must end."""
 
 
 class JobContext:
     """The processor's interface: progress, steps, waits, children, and the time left.
 
-    Every method is safe on the event loop; `progress`, `log`, `tag`, `cancelled` and `remaining`
-    also in the thread of a plain processor.
+    Every method is safe on the event loop. `progress`, `log`, `tag`, `cancelled` and `remaining`
+    are also safe in the thread of a synchronous processor.
 
-    Waits (`sleep`, `ask`, `wait_for_event`, `gather`, `map`) end this run of the processor: the
-    job leaves the worker, and when the wait is over the processor starts again from the beginning.
-    What must not happen twice belongs in a `step`.
+    Waits (`sleep`, `ask`, `wait_for_event`, `gather`, `map`) end this run of the processor. The
+    job leaves the worker, and after the wait the processor starts again from the beginning. Code
+    that must not run twice belongs in a `step`.
     """
 
     def __init__(
@@ -207,29 +207,31 @@ class JobContext:
     ) -> None:
         self._port = port
         self._updates = updates
-        #: Results of steps and waits, by name; what runs the processor may add earlier ones.
+        #: Results of steps and waits by name. Those of earlier attempts may be added later.
         self._steps = steps
         self.clock = clock
         self._names: dict[str, int] = {}
         self._streams: dict[str, Stream] = {}
-        #: Those that this attempt opened, see `forget_memos`.
+        #: Memos that this attempt opened, see `forget_memos`.
         self.open_memos: list[StepMemo] = []
-        #: Those that are to be awaited; None as long as there was none.
+        #: Calls that must be awaited. None until the first.
         self.calls: Calls | None = None
-        #: Run around each step that runs in this attempt, the first outermost; for middleware.
+        #: Middleware of each step of this attempt, the first outermost.
         self.around_steps: list[AroundStep] = []
-        #: Steps this run stored, i.e. how far it got beyond the run before.
+        #: Number of new steps that this attempt stored.
         self.new_steps = 0
-        #: What this attempt cost in foreign services, in US dollars; add to it.
+        #: Cost of this attempt in other services, in US dollars. Add to it.
         self.cost_usd = 0.0
 
     def progress(
         self, percentage: float | None = None, stage: str | None = None, message: str | None = None
     ) -> None:
-        """Report how far the job is; only the latest is sent, at most every 250 ms.
+        """Report the progress of the job. Only the latest is sent, at most every 250 ms.
 
         Args:
-            percentage: 0 to 100; what lies outside is clamped.
+            percentage: 0 to 100. Values outside are clamped.
+            stage: Name of the current part of the work.
+            message: Text for people.
         """
         if percentage is not None:
             if percentage != percentage:
@@ -245,11 +247,12 @@ class JobContext:
         self._port.announce()
 
     def log(self, level: str, message: str, /, **metadata: Any) -> None:
-        """Add a line to the job's log, where the members of its workspace read it.
+        """Add a line to the job's log, which members of its workspace can read.
 
         Args:
             level: debug, info, warning or error.
-            metadata: 4,000 bytes in all; what JSON cannot hold is kept as text, what is longer cut.
+            message: Text, up to 4,000 characters.
+            metadata: Up to 4,000 bytes. A value that is not JSON becomes text, a longer one is cut.
         """
         known = _LEVELS.get(level.lower())
         if known is None:
@@ -265,12 +268,12 @@ class JobContext:
         self._port.announce()
 
     def tag(self, *tags: str) -> None:
-        """Tag the job, so that people find it by these words; what it has already stays.
+        """Add tags to the job, by which people can find it.
 
-        A job keeps at most 20 tags: later ones are dropped.
+        A job has up to 20 tags. Later ones are dropped.
 
         Raises:
-            ValueError: A tag must have 1 to 100 characters, and none that controls a terminal.
+            ValueError: A tag must have 1 to 100 characters, without control characters.
         """
         for word in tags:
             if not 1 <= len(word) <= MAX_TAG or _CONTROL.search(word):
@@ -280,18 +283,18 @@ class JobContext:
 
     @asynccontextmanager
     async def stream(self, name: str) -> AsyncIterator[Stream]:
-        """Say something piece by piece, as a model does; those who follow the job read along.
+        """Open an output stream, e.g. for the text of a model. Followers of the job read it live.
 
-        All of it is stored when the block ends without an error. Each opening begins the stream
-        again, also in a later attempt, and readers drop what it said before. What a finished step
-        said stays: it is said again, unasked, where a later attempt passes the step.
+        All output is stored when the block ends without an error. Each opening restarts the
+        stream, also in a later attempt, and readers drop its earlier output. Output of a finished
+        step is kept, and is replayed when a later attempt passes the step.
 
         Args:
-            name: Of 1 to 100 characters; a job has at most 20 streams.
+            name: 1 to 100 characters. A job may have 20 streams.
 
         Raises:
-            LeaseLost: The job is no longer this worker's.
-            OutputRefused: The job's streams have more bytes than they may.
+            LeaseLost: This worker no longer has the lease.
+            OutputRefused: The streams of the job exceed their maximum size.
             ValueError: A stream of this name is open.
         """
         before = self._streams.get(name)
@@ -334,22 +337,23 @@ class JobContext:
         tries: int = 1,
         timeout: Seconds | None = None,
     ) -> Any:
-        """Run `run` once per job: its result is stored, and later attempts get it from there.
+        """Run `run` once per job. Its result is stored, and later attempts get the stored result.
 
-        The result, as JSON gives it back, is stored before this returns; a crash between the end
-        of `run` and its storing runs it again.
+        The result, as JSON returns it, is stored before this returns. If the process crashes after
+        `run` and before the result is stored, `run` is called again.
 
         Args:
-            name: A repeated one gets `#2`, `#3` in the order of calls.
-            tries: How often `run` is called in one attempt before its error is raised; one that is
-                not retryable is raised at once. Between two tries it waits, an error's own
-                `retry_after` if it has one; a wait longer than LONGEST_PAUSE, or than the time
-                left, ends the attempt as a `Retry` after it.
-            timeout: Longest time of one try.
+            name: A repeated name gets `#2`, `#3` in the order of calls.
+            run: An async function without arguments.
+            tries: Maximum calls of `run` in one attempt. An error that is not retryable is raised
+                immediately. Between two tries it waits for the error's `retry_after`, or a
+                backoff. A wait longer than MAX_PAUSE, or than the time left, ends the attempt with
+                a `Retry`.
+            timeout: Maximum duration of one try.
 
         Raises:
-            LeaseLost: The job is no longer this worker's.
-            StepTimeout: The last try took longer than `timeout`.
+            LeaseLost: This worker no longer has the lease.
+            StepTimeout: The last try exceeded `timeout`.
         """
         key = self._unique(name)
         if key in self._steps:
@@ -382,7 +386,7 @@ class JobContext:
         return value
 
     def memo(self, name: str) -> StepMemo:
-        """Open the notes of this name in the step that runs, those of earlier attempts included."""
+        """Open the memo of this name in the current step, with values of earlier attempts."""
         step = RUNNING.get()
         name = f"{step}: {name}" if step else name
         memo = StepMemo(self._unique(name[-MAX_MEMO_NAME:]), self._steps, self._updates)
@@ -391,15 +395,15 @@ class JobContext:
 
     @to_be_awaited
     async def graph(self, stages: Sequence[Stage]) -> dict[str, Any]:
-        """Run `stages` side by side, each once those it comes after are done; results by name.
+        """Run `stages` concurrently, each after the stages that it needs. Return results by name.
 
-        Each is a `step`, so a later attempt continues behind those that are done. A wait inside a
-        stage suspends the job when the stages under way have ended, and needs a name of its own.
+        Each stage is a `step`, so a later attempt continues after the finished ones. A wait in a
+        stage suspends the job when the running stages have ended, and needs a unique name.
 
         Raises:
             StagesFailed: Stages failed, and all that do not need them have ended.
-            LeaseLost: The job is no longer this worker's.
-            ValueError: Two stages have one name, or one comes after itself or an unknown one.
+            LeaseLost: This worker no longer has the lease.
+            ValueError: Two stages have one name, or a stage needs itself or an unknown stage.
         """
 
         async def run(stage: Stage, given: Mapping[str, Any]) -> Any:
@@ -417,19 +421,21 @@ class JobContext:
         within: Seconds,
         call_seconds: float = CALL_SECONDS,
     ) -> T:
-        """Have work done by the first of `services` that does it, all in one deadline, as a step.
+        """Let the first of `services` that succeeds do work, within one deadline, as a step.
 
-        Work that takes a service longer than a moment is left with it: the job leaves the worker,
-        and its next attempt asks that service how far it is. One that fails, hangs or drips is left
-        for the next, and the job's log says so.
+        While a service works for longer, the job leaves the worker, and its next attempt polls the
+        service. If a service fails, hangs or responds too slowly, the next one is tried, and the
+        job's log has the reason.
 
         Args:
-            within: From the first attempt's call to the result, whatever happens in between.
-            call_seconds: Longest single call of a service.
+            name: Name of the step.
+            services: Services in the order in which they are tried.
+            within: Maximum time from the first call to the result, over all attempts.
+            call_seconds: Maximum seconds of a single call of a service.
 
         Raises:
-            ProcessorError: No service did it; another attempt asks them again. Not retryable once
-                the time is over; the service at work was asked to stop.
+            ProcessorError: No service succeeded. Another attempt tries them again. It is not
+                retryable after the deadline, and the working service was asked to stop.
         """
         begun = await self.step(f"{name}: begun", self._now)
         ends = datetime.fromisoformat(begun) + timedelta(seconds=seconds(within))
@@ -466,7 +472,7 @@ class JobContext:
         self._port.announce()
 
     async def _tried(self, name: str, run: StepCall, tries: int, timeout: Seconds | None) -> Any:
-        """The result of the first of `tries` calls that gives one."""
+        """Return the result of the first successful call of up to `tries`."""
         for number in range(1, tries + 1):
             try:
                 return await self._within(name, run, timeout)
@@ -494,12 +500,12 @@ class JobContext:
                 return await _begun(name, run)
         except TimeoutError as error:
             if not limit.expired():
-                raise  # its own
+                raise  # raised by the step itself
             raise StepTimeout(f"step {name} took longer than {seconds(timeout):g} s") from error
 
     @to_be_awaited
     async def sleep(self, duration: Seconds | datetime, *, name: str | None = None) -> None:
-        """Sleep for `duration`, or until it, holding no worker; for a blink use asyncio.sleep."""
+        """Sleep for `duration`, or until it, without a worker. For a moment use asyncio.sleep."""
         key = self._unique(name or "sleep")
         if key in self._steps:
             return
@@ -520,10 +526,10 @@ class JobContext:
         default: Any = None,
         name: str | None = None,
     ) -> Any:
-        """Ask a person and wait for the answer, holding no worker.
+        """Ask a person, and wait for the answer without a worker.
 
         Args:
-            timeout: Give up after this long and return `default`; None waits indefinitely.
+            timeout: Maximum wait, after which `default` is returned. None waits indefinitely.
         """
         key = self._unique(name or "ask")
         if key in self._steps:
@@ -545,7 +551,7 @@ class JobContext:
         default: Any = None,
         name: str | None = None,
     ) -> Any:
-        """Wait until someone emits `event` in the workspace; returns the event's payload."""
+        """Wait until someone emits `event` in the workspace, and return the event's payload."""
         key = self._unique(name or f"event:{event}"[:MAX_STEP_NAME])
         if key in self._steps:
             return _given(self._steps[key], "event", default)
@@ -556,11 +562,11 @@ class JobContext:
 
     @to_be_awaited
     async def spawn(self, children: Sequence[NewJob], *, name: str | None = None) -> list[JobId]:
-        """Enqueue child jobs and continue; a later attempt finds the same ones.
+        """Enqueue child jobs and continue. A later attempt gets the same jobs.
 
         Raises:
-            LeaseLost: The job is no longer this worker's; nothing was enqueued.
-            ValueError: A payload is nothing that JSON can hold.
+            LeaseLost: This worker no longer has the lease. Nothing was enqueued.
+            ValueError: A payload must be JSON.
         """
         key = self._unique(name or "spawn")
         ids: list[JobId] = []
@@ -583,11 +589,11 @@ class JobContext:
         on_failed: Literal["raise", "return"] = "raise",
         name: str | None = None,
     ) -> list[ChildResult]:
-        """Wait until all `children`, at most 10,000, have ended; results in their order.
+        """Wait until all `children`, up to 10,000, have ended. Return results in their order.
 
         Raises:
             ChildrenFailed: One did not complete, and `on_failed` is `raise`.
-            TypeError: A child is no id.
+            TypeError: Children must be ids.
         """
         if strange := next((child for child in children if not isinstance(child, str)), None):
             raise TypeError(
@@ -617,11 +623,12 @@ class JobContext:
         on_failed: Literal["raise", "return", "skip"] = "raise",
         name: str | None = None,
     ) -> list[Any]:
-        """Run one child job per item, each with its own retries; results in the items' order.
+        """Run one child job per item, each with its own retries. Return results in item order.
 
         Args:
-            items: The children's payloads, at most 10,000.
-            on_failed: For dead letters: `raise` ChildrenFailed, `return` None, or `skip` them.
+            items: Payloads of the children, up to 10,000.
+            job_type: Type of the children.
+            on_failed: For dead letters, `raise` ChildrenFailed, `return` None, or `skip` them.
         """
         key = self._unique(name or f"map:{job_type}"[:MAX_STEP_NAME])
         if not items:
@@ -629,7 +636,7 @@ class JobContext:
         if len(items) > MAX_GATHERED:
             raise ValueError(f"{len(items)} items are more than {MAX_GATHERED}; map them in parts")
         if f"{key}:ended" in self._steps:
-            # the children are done: no need to ask for their ids again
+            # the children have ended, so their ids are not needed
             self._names[f"{key}:spawn"] = 1
             ids: list[JobId] = []
         else:
@@ -646,12 +653,12 @@ class JobContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the processor is to end: cancel, lost lease, timeout, or the deadline."""
+        """Whether the processor must end: cancel, lost lease, timeout, or deadline."""
         return self._port.stop_requested()
 
     @property
     def remaining(self) -> float:
-        """Seconds left for this attempt: to the tick's deadline or the timeout, the earlier one."""
+        """Seconds left for this attempt, until the tick's deadline or the timeout."""
         return self._port.remaining()
 
     def _unique(self, name: str) -> str:
@@ -665,13 +672,13 @@ class JobContext:
         return key
 
     def _length(self, length: Seconds, name: str, end: str) -> dict[str, Any]:
-        """A length of time, which the database adds to its clock; one of 0.4.4 reads its end."""
+        """Return a duration, which the database adds to its clock. One of 0.4.4 needs the end."""
         at = self.clock.now() + timedelta(seconds=seconds(length))
         return {name: seconds(length), end: at.astimezone(UTC).isoformat()}
 
 
 def _begun(step: str, run: StepCall) -> Awaitable[Any]:
-    """Call what a step runs; the attempts end here where it cannot be awaited."""
+    """Call the function of a step. If its result is not awaitable, the job fails."""
     called = run() if callable(run) else None
     if isinstance(called, Awaitable):
         return called
@@ -681,7 +688,7 @@ def _begun(step: str, run: StepCall) -> Awaitable[Any]:
     else:
         problem += f", not {type(run).__name__} that returned {type(called).__name__}"
         problem += "; a plain one goes into a thread: `lambda: asyncio.to_thread(pay, order)`"
-    raise ProcessorError(problem, retryable=False)  # it may have run: the next would repeat it
+    raise ProcessorError(problem, retryable=False)  # it may have run, so do not repeat it
 
 
 def _given(ended: Any, name: str, default: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The database's clock as a worker knows it, which alone decides when anything of a job is due."""
+"""A worker's copy of the database's clock, which alone decides when jobs are due."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from minutehand.clock import Clock
 
 logger = logging.getLogger(__name__)
 
-#: Difference in seconds between the two clocks that is logged.
+#: Difference in seconds between the two clocks from which it is logged.
 SKEW_SECONDS: Final = 5.0
 
 
 class DatabaseClock:
-    """Time by the latest response of the database, and by the steady clock since.
+    """Time of the latest response of the database, plus the monotonic time since.
 
-    Until the first response, and with a database of 0.4.4 that sends no time, it is `own`.
+    It equals `own` until the first response, and with a database of 0.4.4, which sends no time.
     """
 
     def __init__(self, own: Clock) -> None:
@@ -27,7 +27,7 @@ class DatabaseClock:
         self._received_at = 0.0
 
     def now(self) -> datetime:
-        """The present instant of the database, late by the time that its response took."""
+        """Return the time of the database, late by the duration of its response."""
         if self._received is None:
             return self._own.now()
         return self._received + timedelta(seconds=self.monotonic() - self._received_at)

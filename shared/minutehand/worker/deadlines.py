@@ -1,4 +1,4 @@
-"""A tick's options, deadlines and extra workers as plain values, and waiting until a deadline."""
+"""Options, deadlines and extra workers of a tick, and waiting until a deadline."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from minutehand.version import VERSION
 
 T = TypeVar("T")
 
-#: Timeout of a call that the tick does not depend on.
+#: Timeout in seconds of a call that the tick does not depend on.
 SIDE_CALL_SECONDS = 3.0
 
-#: A backlog should be begun within this time. A short one costs hardly more: seconds are billed, on
-#: any worker.
+#: Seconds within which a backlog should be started. A short time costs little more, because workers
+#: are billed by the second.
 TARGET_SECONDS: Final = 5.0
-#: How long a job is taken to run while nothing is known.
+#: Assumed duration of a job in seconds while none is known.
 TYPICAL_SECONDS: Final = 1.0
-#: Fewer due jobs than this never start an extra worker.
+#: Minimum number of due jobs for an extra worker.
 LEAST_BACKLOG: Final = 10
-#: Starts up to so many extra workers and returns how many were accepted.
+#: Starts up to this number of extra workers and returns how many were accepted.
 StartExtraWorkers = Callable[[int], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickOptions:
-    """How a tick behaves; the defaults suit a Lambda function.
+    """Options of a tick. The defaults suit a Lambda function.
 
     Attributes:
-        concurrency: Most coroutine processors running at once in this tick.
-        threads: Most plain functions running at once, each in a thread of its own.
-        poll_seconds: How often a tick with running jobs and free slots asks for more.
-        linger_seconds: Work due within this time is slept for instead of left to the next tick.
-        quiet: Log an empty tick at DEBUG; for a loop, which ticks often.
-        grace_seconds: How long a cancelled processor may take to stop.
+        concurrency: Maximum coroutine processors running at once in this tick.
+        threads: Maximum synchronous processors running at once, each in its own thread.
+        poll_seconds: Poll interval of a tick with running jobs and free slots.
+        linger_seconds: Time for which a tick waits for jobs that fall due, in place of the next.
+        quiet: Log an empty tick at DEBUG, for a loop that ticks often.
+        grace_seconds: Maximum time for a cancelled processor to stop.
         ends_blocked: End the process, with its stacks in the log, when a processor has blocked the
-            event loop until a lease is gone; for a process that does nothing else.
-        usual_seconds: How long ticks of this worker usually are, when this one is shorter: a job
-            that it has to stop had no fair time and is not charged an attempt.
+            event loop until a lease is lost. For a process that does nothing else.
+        usual_seconds: Usual duration of this worker's ticks, if this one is shorter. A job that it
+            must stop had too little time, so that its attempt does not count.
         suspects: True for a process that runs suspects and nothing else, false if such a process
             runs beside this one, None if the database decides at each lease.
-        origin: Where this worker's log is: `{log_group, log_stream, region}`; None for nowhere
-            that a page could link to. The worker adds its settings' `commit` and `source`.
+        origin: Location of this worker's log for links: `{log_group, log_stream, region}`, or None.
+            The worker adds `commit` and `source` of its settings.
     """
 
     concurrency: int = 50
@@ -64,7 +64,7 @@ class TickOptions:
 
     @classmethod
     def of(cls, settings: Settings, **more: Any) -> TickOptions:
-        """Those of the settings, and `more`."""
+        """Return the options of the settings, and `more`."""
         return cls(
             concurrency=settings.worker_concurrency,
             threads=settings.worker_threads,
@@ -74,26 +74,26 @@ class TickOptions:
 
     @property
     def code(self) -> str:
-        """The version with the commit, where that is known: `0.3.0+e7cc691d8`."""
+        """The version with the commit, if known, e.g. `0.3.0+e7cc691d8`."""
         commit = (self.origin or {}).get("commit")
         return f"{self.version}+{commit[:9]}" if commit else self.version
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """The tick's turning points, on the steady clock."""
+    """Deadlines of a tick on the monotonic clock."""
 
     start: float
-    #: Nothing is leased from here on.
+    #: Time from which nothing is leased.
     stop_leasing: float
-    #: What still runs is stopped here.
+    #: Time at which running jobs are stopped.
     stop_working: float
-    #: The last settle must be through by now.
+    #: Time by which the last settle must be stored.
     end: float
 
     @classmethod
     def until(cls, start: float, budget: float) -> Deadlines:
-        """The moments of a tick that has `budget` seconds; infinite for a loop without deadline."""
+        """Return the deadlines of a tick with `budget` seconds, which may be infinite."""
         if math.isinf(budget):
             return cls(start, budget, budget, budget)
         end = start + budget
@@ -105,14 +105,14 @@ class Deadlines:
         )
 
     def had_fair_time(self, now: float, usual_seconds: float | None = None) -> bool:
-        """Whether a job that begins now gets at least half of a whole tick's working time."""
+        """Return whether a job that starts now gets half of a whole tick's working time."""
         if math.isinf(self.stop_working):
             return True
         whole = max(self.stop_working - self.start, usual_seconds or 0.0)
         return self.stop_working - now >= 0.5 * whole
 
     def grace(self, most: float) -> float:
-        """Time for a cancelled processor to stop in, but never past the tick's own end."""
+        """Return the time for a cancelled processor to stop, within the tick's end."""
         if math.isinf(self.end):
             return most
         return max(0.05, min(most, (self.end - self.stop_working) * 0.6))
@@ -120,14 +120,14 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class FanOut:
-    """The policy: at most `most` extra workers are started by one tick."""
+    """Policy for extra workers, of which one tick starts up to `most`."""
 
     most: int = 10
 
     def extra_workers(
         self, *, due: int, slots: int, seconds_left: float, mean_seconds: float | None = None
     ) -> int:
-        """Extra workers that `due` jobs are worth, left once this one is full; not bounded here."""
+        """Return the number of extra workers for `due` jobs beyond this worker, without a limit."""
         if due < LEAST_BACKLOG or slots < 1:
             return 0
         each = max(0.001, TYPICAL_SECONDS if mean_seconds is None else mean_seconds)
@@ -137,10 +137,10 @@ class FanOut:
 
 
 async def in_time(call: Awaitable[T], until: float, clock: Clock) -> T:
-    """Await `call`, but no longer than `until` on the steady clock.
+    """Await `call`, but no longer than `until` on the monotonic clock.
 
     Raises:
-        QueueUnavailable: The time was over; giving up counts as no answer.
+        QueueUnavailable: The time is over, which counts as no response.
     """
     left = max(0.3, until - clock.monotonic()) if math.isfinite(until) else None
     try:

@@ -1,7 +1,7 @@
-"""An error as its job keeps it: class, message, data, codes, and frames without values.
+"""The stored form of an error: class, message, data, codes, and frames without values.
 
-One budget of characters for a whole error: filtering it for secrets takes bounded time. What is
-done about it, the class and the codes (HTTP status, SQLSTATE, errno, signal) say, never its words.
+All parts of an error share a limit of characters, so that its redaction takes bounded time.
+Remedies depend on the class and the codes (HTTP status, SQLSTATE, errno, signal), never on the text.
 """
 
 from __future__ import annotations
@@ -24,28 +24,29 @@ from minutehand.redaction import Redactor
 from minutehand.worker.serialization import clean_text, edge, text
 
 MAX_MESSAGE: Final = 2_000
-#: Of an error's data, in bytes of JSON; and of what a vendor answered, in characters.
+#: Maximum size of an error's data in bytes of JSON, and of a vendor's response in characters.
 MAX_DATA: Final = 64_000
 MAX_RESPONSE: Final = 1_000
-#: Errors beneath one that are looked at, and frames kept of it and of each of them.
+#: Maximum causes of an error, frames of the error, and frames of each cause.
 MOST_CAUSES: Final = 4
 MOST_FRAMES: Final = 20
 MOST_FRAMES_OF_CAUSE: Final = 8
-#: The engine's own frames say nothing about a job.
+#: Package of the engine, whose frames are omitted because they do not depend on the job.
 _ENGINE: Final = "minutehand."
 
 
 def said(kind: str, message: object, data: Any = None) -> ErrorInfo:
-    """An ending in words of the processor's, or ours."""
+    """Return the error of an ending with this type and message."""
     kept = data if data is None or isinstance(data, Mapping) else {"value": data}
     return _info(kind, message, kept, Redactor())
 
 
 def error_info(error: BaseException, module: str = "") -> ErrorInfo:
-    """An exception as the job keeps it, of a task group's the first; whatever it is, this returns.
+    """Return the stored form of an exception, of a task group the first. Never raises.
 
     Args:
-        module: Of the processor: frames of its top-level package are the user's own.
+        error: The exception.
+        module: Module of the processor. Frames of its top-level package are marked as own.
     """
     redactor = Redactor()
     first = first_of(error)
@@ -57,21 +58,21 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
     info = _info(name, message, attribute(first, "data"), redactor)
     try:
         parts = {**_codes(first, redactor), "traceback": _traceback(error, module, redactor)}
-    except BaseException as odd:  # a user's class may raise anything at any look at it
+    except BaseException as odd:  # methods of a user's class may raise anything
         parts = {"data": {"unread": text(odd, MAX_MESSAGE)}}
     return info.model_copy(update=edge(parts).value or {})
 
 
 def attribute(error: object, name: str) -> Any:
-    """An attribute of a user's object; None where there is none, or reading it fails."""
+    """Return an attribute of a user's object, or None if it is missing or cannot be read."""
     try:
         return getattr(error, name, None)
-    except BaseException:  # a property of the user's
+    except BaseException:  # a property of a user's class may raise anything
         return None
 
 
 def first_of(error: BaseException) -> BaseException:
-    """The first error of a task group and of groups within it; any other error as it is."""
+    """Return the first error of a task group and of groups within it, or the error itself."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -92,7 +93,7 @@ def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInf
 
 
 def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
-    """What machines call it: of httpx, requests and aiohttp, of Postgres, of the system."""
+    """Return the codes of an error: of httpx, requests and aiohttp, of Postgres, of the system."""
     codes: dict[str, Any] = {}
     for each in (error, *_causes(error)):
         response = attribute(each, "response")
@@ -117,15 +118,15 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
 
 
 def signal_of(code: int) -> str | None:
-    """The signal that ended a program with this exit code, by its name; None for none."""
+    """Return the name of the signal that ended a program with this exit code, or None."""
     if code >= 0:
         return None
     return signal.Signals(-code).name if -code in {*signal.Signals} else str(-code)
 
 
 def _body(response: Any) -> str:
-    """The beginning of what a vendor answered, where it was read; nothing is read for it."""
-    # httpx and requests keep what was read here; `.content` and `.text` would read the rest
+    """Return the beginning of a vendor's response if it was already read."""
+    # httpx and requests store it here, while `.content` and `.text` would read the rest
     content = attribute(response, "_content")
     if not isinstance(content, bytes):
         return ""
@@ -133,13 +134,13 @@ def _body(response: Any) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The errors that an error was raised from, or that are in its group."""
+    """Yield the errors that an error was raised from, or that are in its group."""
     if isinstance(error, BaseExceptionGroup):
         yield from error.exceptions[:MOST_CAUSES]
         return
     seen = {id(error)}
     for _ in range(MOST_CAUSES):
-        # httpcore says "from None", and holds what it was raised from
+        # httpcore raises "from None", with the cause as its argument
         held = next((each for each in error.args[:1] if isinstance(each, BaseException)), None)
         shown = None if error.__suppress_context__ else error.__context__
         below = error.__cause__ or shown or held
@@ -151,17 +152,17 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[str, Any] | None:
-    """Frames of an error and of its causes; None when it passed through no code but ours.
+    """Return frames of an error and its causes, or None if only the engine's code raised it.
 
-    `{frames: [{file, line, function, code, own}], causes, left_out}`: own frames first, then the
-    libraries', each the innermost first. No value of any variable is read.
+    The form is `{frames: [{file, line, function, code, own}], causes, left_out}`. Own frames come
+    before those of libraries, the innermost first. No values of variables are read.
     """
     trail = list(_frames(error.__traceback__, package))
     group = error
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
         trail += _frames(group.__traceback__, package)
-    # a ProcessorError says what its author chose; its causes speak in the worker's log alone
+    # without causes for a ProcessorError, whose author chose the text; they are in the worker's log
     causes = [
         {
             "type": type(cause).__qualname__,
@@ -201,7 +202,7 @@ def _frames(trace: TracebackType | None, package: str) -> Iterator[dict[str, Any
 
 
 def _frame(frame: FrameType, line: int, package: str) -> dict[str, Any] | None:
-    """Where a frame is; None for the engine's own."""
+    """Return the location of a frame, or None for a frame of the engine."""
     code, scope = frame.f_code, frame.f_globals
     module = str(scope.get("__name__", ""))
     if module.startswith(_ENGINE):
@@ -216,13 +217,13 @@ def _frame(frame: FrameType, line: int, package: str) -> dict[str, Any] | None:
 
 
 def stack_in(frames: Iterable[tuple[FrameType, int]], package: str) -> list[dict[str, Any]]:
-    """Where frames are that have not ended, the outermost first, as a traceback has them."""
+    """Return running frames in the form of a traceback, the outermost first."""
     found = (_frame(frame, line, package) for frame, line in frames)
     return _kept([each for each in found if each is not None], MOST_FRAMES, Redactor())
 
 
 def _short(path: str) -> str:
-    """A path as the project writes it: below the longest folder that imports come from."""
+    """Return a path relative to the longest folder of `sys.path` that contains it."""
     roots = [root for root in sys.path if root and path.startswith(f"{root.rstrip('/')}/")]
     if not roots:
         return Path(path).name if path.startswith("/") else path

@@ -1,4 +1,4 @@
-"""A graph of stages: which of them may begin, and what a failure means for the others."""
+"""A graph of stages: the order in which they start, and the effect of a failure on others."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from minutehand.worker.outcomes import Seconds, retry_after_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A stage of `ctx.graph`: a step that begins as soon as those it comes after are done.
+    """A stage of `ctx.graph`: a step that starts as soon as the stages in `after` have ended.
 
     Attributes:
-        name: Unique in the graph, and a step's name.
-        run: Gets the results of `after` by name; what it returns must survive JSON.
+        name: Name of the step, unique in the graph.
+        run: Gets the results of `after` by name. Its result must be JSON.
         after: Names of the stages whose results it needs.
-        tries: As of `ctx.step`, like `timeout`.
+        tries: See `ctx.step`.
+        timeout: See `ctx.step`.
     """
 
     name: str
@@ -31,12 +32,12 @@ class Stage:
 
 
 class StagesFailed(ProcessorError):
-    """Stages of a `graph` failed; those that did not need them are done and stored.
+    """Stages of a `graph` failed. Stages that did not need them have ended and are stored.
 
     Attributes:
-        failed: The error of each stage that failed, by name, in the order in which they did.
-        missing: Stages that could not begin, since they come after a failed one.
-        results: What the other stages returned.
+        failed: The error of each failed stage by name, in the order of the failures.
+        missing: Stages that could not start because they need a failed one.
+        results: Results of the other stages.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class StagesFailed(ProcessorError):
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
         super().__init__(
             f"stage {name}{more} failed: {first}",
-            # worth another attempt as long as one of them is
+            # retryable if any of the errors is
             retryable=any(getattr(error, "retryable", True) for error in failed.values()),
             retry_after=retry_after_of(first),
             data={"failed": list(failed), "missing": list(missing)},
@@ -57,11 +58,13 @@ class StagesFailed(ProcessorError):
 async def run_graph(
     stages: Sequence[Stage], run: Callable[[Stage, Mapping[str, Any]], Coroutine[Any, Any, Any]]
 ) -> dict[str, Any]:
-    """Run `stages` side by side, each with the results of those before it; results by name.
+    """Run `stages` concurrently, each with the results that it needs. Return results by name.
+
+    A wait, or the end of the attempt, is raised when the running stages have ended.
 
     Raises:
-        StagesFailed: Stages failed; raised when all that do not need them have ended.
-        LeaseLost: Raised at once; a wait or the end of the turn when those under way have ended.
+        StagesFailed: Stages failed. Raised when all that do not need them have ended.
+        LeaseLost: Raised immediately.
     """
     _check(stages)
     over = {stage.name: asyncio.Event() for stage in stages}

@@ -1,4 +1,4 @@
-"""The leases that a run holds, from the answer that brought them to the settle's."""
+"""The leased jobs of a run, from the lease until they are settled."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from minutehand.worker.run import LeaseKey
 
 @dataclass(slots=True)
 class Held:
-    """What a run holds leases of."""
+    """The attempts of a run that are in flight."""
 
     running: dict[LeaseKey, Attempt] = field(default_factory=dict)
-    #: Ended, and not settled yet; then those whose settle is on its way.
+    #: Attempts that have ended and are not yet settled, and those whose settle is in flight.
     ended: list[Attempt] = field(default_factory=list)
     settling: dict[LeaseKey, Attempt] = field(default_factory=dict)
 
     def attempts(self) -> Iterator[Attempt]:
-        """Those whose leases are to be renewed: also what has ended, until its settle is through.
+        """Yield the attempts whose leases must be renewed, also ended ones until they are settled.
 
-        A settle that hangs would else let the lease expire, and another worker run the job again.
+        Otherwise the lease would expire while a settle hangs, and another worker would run the job.
         """
         yield from self.running.values()
         yield from self.ended

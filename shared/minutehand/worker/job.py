@@ -1,4 +1,4 @@
-"""The job as its processor sees it; its row is `minutehand.queue.models.Job`."""
+"""The job as its processor gets it. Its row is `minutehand.queue.models.Job`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ P_co = TypeVar("P_co", covariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Generic[P_co]):
-    """One attempt at a job; `attempt` counts from 1."""
+    """One attempt of a job. `attempt` counts from 1."""
 
     id: JobId
     job_type: str
@@ -30,9 +30,9 @@ class Job(Generic[P_co]):
     parent_id: str | None = None
     attempt: int = 1
     max_attempts: int = 5
-    #: The lease's fencing token: an app's own SQL functions take it to refuse a zombie.
+    #: Fencing token of the lease. SQL functions of an app use it to reject calls of a stale worker.
     fence: int = 0
-    #: W3C trace context of the request that enqueued it.
+    #: W3C trace context of the request that enqueued the job.
     traceparent: str | None = None
     deadline_at: datetime | None = None
 
@@ -44,7 +44,7 @@ class Job(Generic[P_co]):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchedJob(Job[P_co]):
-    """One of the jobs that a processor with `batch` is given, with its own `ctx`."""
+    """One job of a processor with `batch`, with its own `ctx`."""
 
     ctx: JobContext = field(repr=False, compare=False)
 
@@ -53,7 +53,7 @@ J = TypeVar("J", bound=Job[Any])
 
 
 def job_of(kind: type[J], given: dict[str, Any]) -> J:
-    """A job with all of its fields, set at once: a frozen class sets each by a call of its own."""
+    """Return a job with these fields. Setting them at once avoids a call per field."""
     job = object.__new__(kind)
     object.__setattr__(job, "__dict__", given)
     return job

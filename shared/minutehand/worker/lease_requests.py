@@ -1,4 +1,4 @@
-"""How a tick asks for leases: under which id, and what again. When is the agenda's."""
+"""The lease requests of a tick, with their ids and repetitions. The agenda decides the time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from minutehand.worker.summary import TickSummary
 
 
 class LeaseRequests:
-    """One tick's lease calls; what their answers say of the work to come is noted in its agenda.
+    """Lease calls of one tick. They record in the agenda when jobs fall due.
 
     Args:
-        is_woken: Others wake the tick: enqueues need not count on its looks.
+        is_woken: Whether notifications wake the tick, so that enqueues need not rely on its polls.
     """
 
-    #: Pause after a lease that was refused, e.g. for a key that is being rotated.
+    #: Pause after a rejected lease, e.g. while a key is rotated.
     REFUSED_PAUSE_SECONDS = 5.0
-    #: Longest pause before one without an answer is repeated.
+    #: Maximum pause before a lease without a response is repeated.
     MOST_PAUSE_SECONDS = 5.0
-    #: How long lease calls go under one id: a loop under steady load is one tick without end.
+    #: Time after which lease calls get a new id, because a loop under load may be one endless tick.
     LEASE_ID_SECONDS = 60.0
 
     def __init__(
@@ -42,16 +42,16 @@ class LeaseRequests:
         self.id = LeaseId() if run.lease_id.is_taken else run.lease_id
         self.id.is_taken = True
         self._has_room = False
-        #: Whether enqueues could count on this tick until its latest request.
+        #: Whether enqueues could rely on this tick until its latest request.
         self._owes_a_look = False
-        #: A request whose answer was lost: it is repeated, not replaced, so that what it leased is
-        #: found again.
+        #: A request without a response. It is repeated unchanged, so that the jobs that it may have
+        #: leased are returned.
         self.unanswered: LeaseRequest | None = None
-        #: Jobs that were due and not leased, as far as the database counted.
+        #: Number of due jobs that were not leased, up to the database's limit of counting.
         self.due = 0
-        #: The summary of the run should the next request find nothing; None where it lasts anyway.
+        #: Summary of the run in case the next request finds nothing. None if the run continues.
         self.last: TickSummary | None = None
-        #: The latest request leaves nothing out that the run serves.
+        #: Whether the latest request covers every pool.
         self._asks_for_all = False
 
     def request(
@@ -62,13 +62,13 @@ class LeaseRequests:
         staying: bool,
         count_due: bool | None = None,
     ) -> LeaseRequest:
-        """The next request, for these pools, or the one that was not answered."""
+        """Return the next request for these pools, or the one that got no response."""
         now = self._clock.monotonic()
         self._agenda.ask(now)
         if self.unanswered is not None:
             return self.unanswered
         most = self._run_of.most
-        # an admitted run is known by it
+        # not for an admitted run, which the database knows by its id
         if now - self.id.since >= self.LEASE_ID_SECONDS and (most is None or self._is_first):
             name = self._summary.tick_id if self._is_first else str(uuid.uuid4())
             self.id.name, self.id.since, self.id.calls = name, now, 0
@@ -76,8 +76,8 @@ class LeaseRequests:
         count_due = count_due or self._is_first
         self._is_first = False
         self._summary.calls += 1
-        # enqueues wake no worker while a run has room for their jobs; a run that will not ask again
-        # before it ends has none, whatever slots are free
+        # enqueues wake no worker while a run reports free slots, so a run that will not lease again
+        # before its end reports none
         asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
         had_room = self._has_room
         self._has_room = staying and asks_again and not self._is_woken
@@ -95,8 +95,8 @@ class LeaseRequests:
             pools=None if [pool.job_types for pool in pools] == [all_types] else pools,
             queues=self._run_of.queues,
             version=self._options.code,
-            # None lets the database count what is left, on which enqueues then count; -1 takes
-            # that back; 0 changes nothing, for a tick that was not counted on, or that is woken
+            # None makes the database count the free slots, on which enqueues then rely. -1
+            # withdraws them. 0 changes nothing, for a tick that never reported any, or is notified
             free_slots=None if self._has_room else -1 if self._owes_a_look else 0,
             count_due=count_due,
             most=most,
@@ -115,20 +115,20 @@ class LeaseRequests:
         )
 
     def end(self) -> None:
-        """Leave the id of the calls to the worker's next run."""
+        """Make the id available to the worker's next run."""
         self.id.is_taken = False
 
     async def ask(self, request: LeaseRequest, *, until: float | None = None) -> LeaseResponse:
-        """Lease, at most until then, or until work must stop.
+        """Send a lease request, and wait until `until` or until work must stop.
 
         Raises:
-            QueueUnavailable: No answer.
+            QueueUnavailable: There was no response.
         """
         deadline = self._deadlines.stop_working if until is None else until
         return await in_time(self._run_of.queue.lease(request), deadline, self._clock)
 
     def note_answer(self, response: LeaseResponse) -> None:
-        """Record what an answer says besides its leases."""
+        """Record the state that a response reports besides its leases."""
         self.unanswered = None
         self._unanswered = 0
         self._clock.receive(response.now)
@@ -143,13 +143,13 @@ class LeaseRequests:
         )
 
     def not_answered(self) -> None:
-        """No answer: the request is repeated, each time after a longer pause."""
+        """Record that there was no response. The request is repeated after a growing pause."""
         self._unanswered += 1
         pause = min(self.MOST_PAUSE_SECONDS, 0.5 * 2 ** min(self._unanswered - 1, 4))
         self._agenda.put_off(self._clock.monotonic(), pause, is_unanswered=True)
 
     def refused(self) -> None:
-        """The request was refused: it is not repeated, and nothing is asked for a while."""
+        """Record that the request was rejected. It is not repeated, and leasing pauses."""
         self.unanswered = None
         now = self._clock.monotonic()
         self._agenda.put_off(now, self.REFUSED_PAUSE_SECONDS, is_unanswered=False)

@@ -1,6 +1,6 @@
-"""A worker: what stays between ticks, and the loop that ticks where no scheduler does.
+"""A worker: the state between ticks, and the loop that ticks without a scheduler.
 
-On Lambda each invocation is one `tick`; on a machine of your own `run_forever` does the calling.
+On Lambda each invocation is one `tick`. On your own host `run_forever` calls it.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ from minutehand.worker.tick import Tick
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Unchanged types are only compared.
+#: Interval in seconds at which unchanged job types are published again.
 REGISTER_EVERY_SECONDS = 300.0
-#: New objects until the collector of cycles looks at them; Python's own 700 are those of some
-#: twenty jobs in flight, which it walked through again and again for a third of a worker's CPU.
+#: New objects until a garbage collection. Python's default of 700 is reached by about twenty jobs
+#: in flight, so that collections took a third of a worker's CPU time.
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
-#: Threads of a worker's loop for each slot: while processors block in `asyncio.to_thread`, names of
-#: its own connections must be resolved. asyncio has four, and one for each core.
+#: Threads of the event loop per slot, so that host names can be resolved while processors block in
+#: `asyncio.to_thread`. asyncio has only four, and one per core.
 THREADS_OF_SLOT = 4
 
 
 class Worker:
-    """Holds what outlives a tick: connections, the registry, the identity.
+    """The state that outlives a tick: connections, registry and identity.
 
     Args:
-        registry: The processors; the default one when None.
-        worker_id: The identity that holds leases; made when None.
-        fan_out: How many extra workers a tick may start.
-        start_extra_workers: Starts more workers and returns how many were accepted.
-        most: Most bounded runs of all workers at once, see `tick`; None for no bound.
-        on_tick: Called with what each finished tick did, e.g. to write metrics.
+        registry: The processors. None for the default registry.
+        worker_id: Identity of the leases. None to generate one.
+        fan_out: Policy for extra workers of a tick.
+        start_extra_workers: Starts extra workers and returns how many were accepted.
+        most: Maximum concurrent runs of all workers, see `tick`. None for no limit.
+        on_tick: Called with the summary of each finished tick, e.g. to write metrics.
         on_suspects: Called with the number of companies of suspects after each lease.
     """
 
-    #: A loop that has not gone round for so long is stalled.
+    #: Time without an iteration after which the loop is stalled.
     STALLED_SECONDS = 30.0
-    #: Longest single pause of the loop, so that it goes round.
+    #: Maximum single pause of the loop, so that iterations continue.
     PAUSE_SECONDS = 10.0
 
     def __init__(
@@ -78,7 +78,7 @@ class Worker:
         self.settings = settings
         self.registry = default_registry if registry is None else registry
         self.queue = queue or WorkerQueue(settings)
-        # host, process and a random part: two never share it, not even after a fork
+        # host, process and a random part, so that it is unique, even after a fork
         own_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.worker_id = worker_id or own_id
         options = options or TickOptions.of(settings)
@@ -97,7 +97,7 @@ class Worker:
         self._on_suspects = on_suspects
         #: Number of companies of suspects at the latest lease.
         self._suspects = 0
-        #: When its loop last went round; None outside of it.
+        #: Time of the loop's last iteration. None outside of it.
         self._turned_at: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         deployed_at = settings.deployed_at
@@ -106,7 +106,7 @@ class Worker:
         self._registers_at = -math.inf
 
     async def register(self) -> None:
-        """Publish the registry's job types: again if it changed, or its keys were revoked."""
+        """Publish the registry's job types, if they changed or some time has passed."""
         names, now = self.registry.names, self.clock.monotonic()
         if not names or (self._registered == names and now < self._registers_at):
             return
@@ -118,7 +118,7 @@ class Worker:
             why = {"event": "worker.type_refused", "job_type": name}
             logger.error("Job type %s is refused: %s", name, message, extra=why)
         taken = [spec["job_type"] for spec in specs if spec["job_type"] not in refused]
-        # fewer: one cannot be published, as the lines before say, or a younger deploy's holds
+        # a warning if some were not published, because they are invalid or from an older deploy
         level = logging.INFO if count == len(names) else logging.WARNING
         extra = {"event": "worker.registered", "job_types": taken, "registered": count}
         logger.log(level, "Job types registered", extra=extra)
@@ -132,19 +132,20 @@ class Worker:
         wakeups: asyncio.Event | None = None,
         options: TickOptions | None = None,
     ) -> TickSummary:
-        """Run one tick; one that a bound on workers does not admit is `crowded_out`.
+        """Run one tick. If the limit of workers does not admit it, it is `crowded_out`.
 
-        What waits is found by those that run: when one was refused beside this one, which may have
-        had its last look, it looks again.
+        Running workers lease the waiting jobs. If another run was rejected while this one ran, it
+        leases once more before it ends.
 
         Args:
-            budget_seconds: Time until the tick must be over, e.g. what Lambda says remains.
-            job_types: Only these; None for all that have a processor.
-            fan_out: Whether this tick may start extra workers; false for an extra worker itself.
-            wakeups: Set it to make the running tick lease at once.
+            budget_seconds: Time until the tick must end, e.g. Lambda's remaining time.
+            job_types: Job types to run. None for all with a processor.
+            fan_out: Whether this tick may start extra workers. False for an extra worker.
+            wakeups: Set it to make the running tick lease immediately.
+            options: Replaces the worker's options.
 
         Raises:
-            QueueUnavailable: The database did not answer; nothing began.
+            QueueUnavailable: The database did not respond, and nothing was started.
         """
         options = options or self.options
         tick = await self._tick(budget_seconds, job_types, fan_out, wakeups, options)
@@ -198,7 +199,7 @@ class Worker:
 
     @property
     def is_stalled(self) -> bool:
-        """Whether its loop has not gone round for longer than it ever should."""
+        """Whether the loop is stalled."""
         return self._turned_at is not None and (
             self.clock.monotonic() > self._turned_at + self.STALLED_SECONDS
         )
@@ -213,13 +214,14 @@ class Worker:
     async def run_forever(
         self, wakeups: asyncio.Event | None = None, *, poll_seconds: float = 1.0
     ) -> None:
-        """Tick on every wake-up, when work falls due, and every `poll_seconds`; until `stop`.
+        """Tick on every wake-up, when jobs fall due, and every `poll_seconds`, until `stop`.
 
-        What it does not know it raises, after what ran was released: its process is to end, and
-        its host starts another one. A worker for suspects returns when there are none.
+        It raises an unexpected error after the running jobs were released. The process should then
+        end, so that its host starts another. A worker for suspects returns when there are none.
 
         Args:
-            wakeups: Set it after an enqueue. Without it the poll alone finds work.
+            wakeups: Set it after an enqueue. Without it only polls find jobs.
+            poll_seconds: Maximum time between two ticks.
         """
         wakeups = wakeups or asyncio.Event()
         names = {"worker_id": self.worker_id}
@@ -255,7 +257,7 @@ class Worker:
         logger.info("Worker loop stopped", extra={"event": "worker.stopped", **names})
 
     def stop(self) -> None:
-        """End the loop: nothing more is leased, running jobs are stopped and released."""
+        """End the loop. Leasing stops, and running jobs are stopped and released."""
         self.stopping.set()
 
     async def aclose(self) -> None:
@@ -279,17 +281,17 @@ class Worker:
 
 
 def collect_seldom() -> None:
-    """Have a process of workers look for cycles seldom: an attempt that has ended is freed at once.
+    """Reduce garbage collections, because ended attempts are freed without them.
 
-    For a process that runs workers and nothing else: the setting is the whole process's.
+    For a process that only runs workers, because the setting affects the whole process.
     """
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
 
 
 def run_to_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` on a worker's loop, whatever tasks that processors left behind may raise.
+    """Run `work` on a worker's loop, even if tasks that processors left behind raise.
 
-    asyncio ends a loop in which any task raises SystemExit or KeyboardInterrupt.
+    asyncio stops a loop in which any task raises SystemExit or KeyboardInterrupt.
     """
     task = loop.create_task(work)
     while True:

@@ -1,4 +1,4 @@
-"""What runs around every processor: tracing, error reports, a session, a rate limiter."""
+"""Middleware around every processor, such as tracing, error reports or a rate limiter."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from minutehand.worker.outcomes import Returned
 from minutehand.worker.threads import run_in_thread
 from minutehand.worker.unawaited import noted
 
-#: Runs the processor, or the next middleware, and returns what it returned.
+#: Runs the processor, or the next middleware, and returns its result.
 Call = Callable[[], Awaitable[Returned]]
 
 
-#: An async function around each attempt: it awaits `call()` once and returns what it likes. Planned
-#: endings pass through as returned values (`Retry`, `Snooze`, …) or as the BaseExceptions
-#: `Suspended` and `AttemptEnded`; an `except Exception` sees failures alone.
+#: An async function around each attempt. It awaits `call()` once and returns a result. Planned
+#: endings are returned values (`Retry`, `Snooze`, …) or the BaseExceptions `Suspended` and
+#: `AttemptEnded`, so that `except Exception` catches only failures.
 Middleware = Callable[[Job[Any], JobContext, Call], Awaitable[Returned]]
 
 
 def within(around: Sequence[Middleware], call: Call, job: Job[Any], ctx: JobContext) -> Call:
-    """What runs a processor inside every middleware, the first outermost."""
+    """Return a call of a processor inside all middleware, the first outermost."""
     for middleware in reversed(around):
         call = partial(middleware, job, ctx, partial(_expected, call, ctx))
     return call
 
 
 def _expected(call: Call, ctx: JobContext) -> Awaitable[Returned]:
-    """Call what a middleware must await: else its job would be completed and never run."""
+    """Make a call that a middleware must await. Otherwise the job would complete without a run."""
     return noted(ctx, "call", call())
 
 
 def calling(run: Callable[..., Any], *args: Any, thread: str | None) -> Callable[[], Any]:
-    """What runs a processor with these arguments: a plain one in a thread of this name."""
+    """Return a call of a processor with these arguments, in a thread of this name if set."""
     return partial(run, *args) if thread is None else partial(_in_thread, run, args, thread)
 
 
 async def _in_thread(run: Callable[..., Any], args: Sequence[Any], thread: str) -> Any:
     returned = await run_in_thread(partial(run, *args), name=thread)
-    # a plain function that returns a coroutine is an async processor in disguise
+    # a synchronous function may return a coroutine
     return await returned if isinstance(returned, Awaitable) else returned
 
 
 def thread_name(job_id: JobId) -> str:
-    """What the thread of a plain processor is called."""
+    """Return the name of the thread of a synchronous processor."""
     return f"job:{job_id}"
 
 
 def is_async(run: object) -> bool:
-    """Whether it is an async function, or an object with an async `__call__`."""
+    """Return whether it is an async function, or an object with an async `__call__`."""
     return inspect.iscoroutinefunction(run) or inspect.iscoroutinefunction(
         getattr(run, "__call__", None)  # noqa: B004
     )

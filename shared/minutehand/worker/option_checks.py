@@ -1,4 +1,4 @@
-"""Options are checked by pydantic when they are written, not when they are published."""
+"""Validation of options by pydantic, when they are declared and not when they are published."""
 
 from __future__ import annotations
 

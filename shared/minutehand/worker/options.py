@@ -13,7 +13,7 @@ from minutehand.worker.outcomes import Seconds, seconds
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """A bucket of `limit` starts that fills within `per`; with `per_key`, one for each key."""
+    """A bucket of `limit` starts that refills within `per`, or one bucket per key."""
 
     limit: int
     per: Seconds = 1
@@ -23,29 +23,29 @@ class RateLimit:
         check_options("RateLimit", RateLimit, asdict(self))
 
     def wire(self) -> dict[str, Any]:
-        """The limit as `register_job_types` takes it."""
+        """Return the limit in the form of `register_job_types`."""
         per = compact_number(seconds(self.per))
         return {"limit": self.limit, "per_seconds": per, "per_key": self.per_key}
 
 
 class TypeOptions(TypedDict, total=False):
-    """Options of a job type; what is omitted is the database's default."""
+    """Options of a job type. An omitted option takes the database's default."""
 
     queue: Name
-    #: Most jobs of the type running at once, over all workers; the same for each workspace, and
-    #: for each `concurrency_key` of a workspace.
+    #: Maximum running jobs of the type: over all workers, per workspace, and per
+    #: `concurrency_key` of a workspace.
     max_concurrency: int
     workspace_concurrency: int
     key_concurrency: int
     rate_limit: RateLimit
-    #: How long a silent worker keeps the job: 60 s. Renewed while it runs.
+    #: Time after which a silent worker loses the job. Default: 60 s.
     lease: Seconds
-    #: Longest run of one attempt, enforced: 300 s.
+    #: Maximum duration of one attempt. Default: 300 s.
     timeout: Seconds
-    #: Attempts before the job is a dead letter: 5.
+    #: Attempts before the job is a dead letter. Default: 5.
     max_attempts: int
     backoff: Backoff
-    #: `minimal` omits the events of creation and lease, for large numbers of jobs.
+    #: `minimal` omits the events of creation and lease, for very many jobs.
     events: Literal["full", "minimal"]
-    #: Only the platform's own code makes such jobs: a person's enqueue is refused.
+    #: Whether only the platform's code may enqueue such jobs, and people may not.
     internal: bool

@@ -1,7 +1,7 @@
-"""Spans for OpenTelemetry: `around(spans)`. Needs the extra `otel`.
+"""Spans for OpenTelemetry by `around(spans)`. Needs the extra `otel`.
 
 `OTEL_EXPORTER_OTLP_ENDPOINT` adds it to every type, see `minutehand.telemetry`. Otherwise the
-exporter is the application's: a `TracerProvider` set as OpenTelemetry documents it.
+application sets a `TracerProvider` as OpenTelemetry documents.
 
 References:
     https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
@@ -27,7 +27,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 async def spans(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
-    """Middleware: a span for the attempt, below the enqueueing request's, and one for each step."""
+    """Middleware: a span per attempt, as a child of the enqueueing request, and one per step."""
     tracer = trace.get_tracer("minutehand", VERSION)
     parent = _PROPAGATOR.extract({"traceparent": job.traceparent} if job.traceparent else {})
     with tracer.start_as_current_span(

@@ -1,4 +1,4 @@
-"""What a processor may return besides a result: planned endings are returned, not raised."""
+"""Planned endings that a processor may return in place of a result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Seconds = float | int | timedelta
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try again, `after` that time or by the backoff; spends the attempt."""
+    """Retry `after` a time, or by the backoff. The attempt counts."""
 
     reason: str = "the processor requested another attempt"
     after: Seconds | None = None
@@ -27,7 +27,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Not now; spends no attempt. Give `until` or `after`."""
+    """Run again at `until`, or `after` a time. The attempt does not count."""
 
     until: datetime | None = None
     after: Seconds | None = None
@@ -41,7 +41,7 @@ class Snooze:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Give up now: the job becomes a dead letter, even with attempts left."""
+    """Make the job a dead letter now, even with attempts left."""
 
     reason: str
     data: Mapping[str, Any] | None = None
@@ -49,20 +49,20 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """End without the work done, because no one wants it any more: neither success nor failure."""
+    """End the job without a result, because it is no longer needed. It is not a failure."""
 
     reason: str
     data: Mapping[str, Any] | None = None
 
 
 Outcome = Retry | Snooze | Fail | Cancel
-#: A result must survive JSON; a model is dumped, None means no result.
+#: A result must be JSON. A model is dumped, and None means no result.
 Result = BaseModel | Mapping[str, Any] | Sequence[Any] | str | int | float | bool | None
 Returned = Outcome | Result
 
 
 def seconds(value: Seconds) -> float:
-    """`value` in seconds, from 0 to a century."""
+    """Return `value` in seconds, from 0 to a century."""
     number = value.total_seconds() if isinstance(value, timedelta) else float(value)
     if number != number:
         raise ValueError("a length of time must be a number")
@@ -70,7 +70,7 @@ def seconds(value: Seconds) -> float:
 
 
 def retry_after_of(error: BaseException) -> float | None:
-    """What a foreign service asked for wins over the backoff; None where it said nothing usable."""
+    """Return the wait that a service requested with its error, or None. It replaces the backoff."""
     try:
         value = getattr(error, "retry_after", None)
         if value is None:
@@ -82,5 +82,5 @@ def retry_after_of(error: BaseException) -> float | None:
         if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
             return None
         return min(seconds(value), 604_800.0)
-    except BaseException:  # a property of the user's, or a number that is none
+    except BaseException:  # a property of a user's class may raise anything
         return None

@@ -1,4 +1,4 @@
-"""Which processor runs which job type, with its limits and its payload's model."""
+"""The registry of processors by job type, with options and payload models."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ R_co = TypeVar("R_co", bound=Returned | Awaitable[Returned], covariant=True)
 
 AsyncProcessor = Callable[[Job[P], JobContext], Awaitable[Returned]]
 SyncProcessor = Callable[[Job[P], JobContext], Returned]
-#: What a job of a batch came to: an exception fails that job as if it had been raised.
+#: Outcome of one job of a batch. An exception fails that job as if it had been raised.
 Each = Returned | BaseException
 B_co = TypeVar("B_co", bound=Sequence[Each] | Awaitable[Sequence[Each]], covariant=True)
 AsyncBatchProcessor = Callable[[list[BatchedJob[P]]], Awaitable[Sequence[Each]]]
 SyncBatchProcessor = Callable[[list[BatchedJob[P]]], Sequence[Each]]
 AnyProcessor = AsyncProcessor[P] | SyncProcessor[P] | AsyncBatchProcessor[P] | SyncBatchProcessor[P]
-#: Most jobs of a batch; longest wait for more of them, in seconds: their leases are held meanwhile,
-#: and a cancel arrives within five.
+#: Maximum jobs of a batch, and maximum seconds of waiting for more of them. Their leases run
+#: meanwhile, and a cancel must arrive within five seconds.
 MOST_BATCH: Final = 500
 MOST_BATCH_WAIT: Final = 3.0
-#: Moves what an app's tables hold for the queue into it; returns how many jobs were made.
+#: Enqueues the jobs of an app's outbox, and returns their number.
 Publisher = Callable[[], Awaitable[int]]
-#: Turns the raw payload of one version into that of the next.
+#: Converts the raw payload of one version to the next.
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class ProcessorOptions(TypeOptions, total=False):
-    """Options of `@processor`, of which `batch` comes from its own overload."""
+    """Options of `@processor`, except those of batches, which have an overload."""
 
-    #: Version of the payload's shape; raise it with an upcaster.
+    #: Version of the payload's schema. Increase it together with an upcaster.
     version: int
-    #: From a version to the next: `{1: to_version_2}`.
+    #: Upcasters by the version they convert from, e.g. `{1: to_version_2}`.
     upcasters: Mapping[int, Upcaster] | None
-    #: The type whose jobs spawn these: a worker run over that one runs these too.
+    #: The type whose jobs spawn these. A run limited to that type also runs these.
     part_of: Name | None
-    #: When the clock enqueues such jobs, of no tenant: a cron expression, or `Schedule`s. A deploy
-    #: changes and removes them.
+    #: A cron expression, or `Schedule`s, by which such jobs are enqueued without a tenant. A deploy
+    #: updates and removes them.
     schedule: Schedules | None
 
 
@@ -68,31 +68,31 @@ class _CheckedOptions(ProcessorOptions):
 
 
 class UnknownProcessor(JobServiceError):
-    """No processor of that job type was imported."""
+    """There is no processor for the job type."""
 
 
 class PayloadRejected(JobServiceError):
-    """The payload does not fit the processor's model; another attempt would not help."""
+    """The payload does not match the processor's model, so that a retry is useless."""
 
     def __init__(self, message: str, problems: Sequence[Mapping[str, Any]]) -> None:
         self.problems = list(problems)
         super().__init__(message)
 
 
-#: What the database gets of each type, so that an option that is taken away has gone.
+#: Options that are always published, so that removing one restores its default.
 _SPELT_OUT: dict[str, Any] = {"events": "full", "internal": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobType(Generic[P]):
-    """A job type and everything the worker and the database need to know about it."""
+    """A job type with its processor and options."""
 
     name: str
     run: AnyProcessor[P]
     payload: type[P]
     is_async: bool
     options: TypeOptions
-    #: Most jobs of a call; None where each is a call of its own.
+    #: Maximum jobs of a call. None if each job has a separate call.
     batch: int | None = None
     batch_wait: float = 0.0
     version: int = 1
@@ -103,10 +103,10 @@ class JobType(Generic[P]):
     adapter: TypeAdapter[P] = field(repr=False, compare=False)
 
     def read_payload(self, raw: Any, version: int | None) -> P:
-        """The payload as the processor's model, brought up to the present version first.
+        """Parse the payload as the processor's model, after upcasting it to the current version.
 
         Raises:
-            PayloadRejected: It does not fit, or was written by a newer version than this one.
+            PayloadRejected: It does not match, or has a newer version.
         """
         at = self.version if version is None else version
         if at > self.version:
@@ -117,7 +117,7 @@ class JobType(Generic[P]):
             )
         if at < self.version and isinstance(raw, dict):
             raw = dict(raw)
-            # by the steps there are: anyone who enqueues names the version, and may name any number
+            # over the existing steps, because a caller may send any number as version
             for step in sorted(step for step in self.upcasters if step >= at):
                 raw = self.upcasters[step](raw)
         try:
@@ -132,11 +132,11 @@ class JobType(Generic[P]):
             ) from error
 
     def spec(self) -> JobTypeSpec:
-        """The type as it is published to the database, payload schema included."""
+        """Return the type in the form that is published, with the payload's schema."""
         spec: dict[str, Any] = {**_SPELT_OUT, **self.options}
         for name in ("lease", "timeout"):
             if (length := spec.pop(name, None)) is not None:
-                # the database keeps whole seconds
+                # the database stores whole seconds
                 spec[f"{name}_seconds"] = max(1, math.ceil(seconds(length)))
         for name in ("backoff", "rate_limit"):
             if (option := spec.pop(name, None)) is not None:
@@ -155,7 +155,7 @@ class JobType(Generic[P]):
 
     @property
     def place(self) -> str | None:
-        """Its code as `file:function`, as a stack names a frame without its line."""
+        """Its code as `file:function`, like a frame of a stack without its line."""
         run: Any = inspect.unwrap(self._code)
         body = run.__call__ if inspect.isclass(run) else run
         code = getattr(body, "__code__", None)
@@ -163,7 +163,7 @@ class JobType(Generic[P]):
 
     @property
     def where(self) -> str:
-        """Its code for a person: module and function, and the line of its file."""
+        """Its code for people: module and function, file and line."""
         found = f"{self._code.__module__}.{self._code.__qualname__}"
         code = getattr(inspect.unwrap(self._code), "__code__", None)
         return found if code is None else f"{found} ({code.co_filename}:{code.co_firstlineno})"
@@ -174,7 +174,7 @@ class JobType(Generic[P]):
 
 
 class Decorator(Protocol[P]):
-    """What `@processor(…)` returns: takes a function and gives the very same one back."""
+    """Type of `@processor(…)`, which returns the decorated function unchanged."""
 
     def __call__(
         self, run: Callable[[Job[P], JobContext], R_co], /
@@ -183,7 +183,7 @@ class Decorator(Protocol[P]):
 
 
 class BatchDecorator(Protocol[P]):
-    """What `@processor(…, batch=…)` returns."""
+    """Type of `@processor(…, batch=…)`."""
 
     def __call__(
         self, run: Callable[[list[BatchedJob[P]]], B_co], /
@@ -192,11 +192,11 @@ class BatchDecorator(Protocol[P]):
 
 
 class Registry:
-    """Job types by name. Applications use the one behind `processor`; tests make their own."""
+    """Job types by name. Applications use the default one of `processor`, tests make their own."""
 
     def __init__(self) -> None:
         self._types: dict[str, JobType[Any]] = {}
-        #: What each worker run calls for apps with an outbox of their own, by name.
+        #: Publishers of apps with an outbox by name, which each worker run calls.
         self.publishers: dict[str, Publisher] = {}
         self._around: list[Middleware] = []
 
@@ -212,21 +212,21 @@ class Registry:
         return tuple(sorted(self._types))
 
     def with_parts(self, names: Iterable[str]) -> list[str]:
-        """Add the job types whose jobs are parts of these: without them these would only wait."""
+        """Add the job types whose jobs are parts of these, which these would otherwise wait for."""
         wanted = list(dict.fromkeys(names))
         for name in wanted:  # grows as it goes: parts may have parts
             wanted += [t for t in self.names if self._types[t].part_of == name and t not in wanted]
         return wanted
 
     def find(self, name: str) -> JobType[Any] | None:
-        """The job type of that name, or None."""
+        """Return the job type of that name, or None."""
         return self._types.get(name)
 
     def add(self, job_type: JobType[Any]) -> None:
-        """Add a job type, e.g. one that another registry made: its own middleware stays outermost.
+        """Add a job type, e.g. of another registry. Its existing middleware stays outermost.
 
         Raises:
-            ValueError: The name is taken.
+            ValueError: There is already a processor of this name.
         """
         if (other := self._types.get(job_type.name)) is not None:
             raise ValueError(
@@ -237,20 +237,19 @@ class Registry:
             self._put_inside(job_type.name, middleware)
 
     def forget(self, module_name: str) -> None:
-        """Drop the types of a module and of those inside it: one that failed to import half-way."""
+        """Remove the types of a module and its submodules, after its import failed."""
         for name, job_type in list(self._types.items()):
             module = getattr(job_type.run, "__module__", "")
             if module == module_name or module.startswith(f"{module_name}."):
                 del self._types[name]
 
     def around(self, middleware: M) -> M:
-        """Run `middleware` around every attempt of this registry's processors; a decorator.
+        """Run `middleware` around every attempt of this registry's processors. A decorator.
 
-        It counts for processors registered or added before and after; the first added is the
-        outermost.
+        It applies to processors registered before and after. The first middleware is outermost.
 
         Raises:
-            TypeError: It is not an async function of `(job, ctx, call)`.
+            TypeError: `middleware` must be an async function of `(job, ctx, call)`.
         """
         if not is_async(middleware):
             raise TypeError(f"{middleware!r} must be an async function of (job, ctx, call)")
@@ -260,34 +259,34 @@ class Registry:
         return middleware
 
     def _put_inside(self, name: str, middleware: Middleware) -> None:
-        """Have it run in the middleware of a type that has a list of its own, once."""
+        """Add middleware inside that of a type with its own list, once."""
         job_type = self._types[name]
         if middleware not in job_type.around:
             self._types[name] = replace(job_type, around=(*job_type.around, middleware))
 
     def around_all(self, *middleware: Middleware) -> None:
-        """Run `middleware` around all other of every type; what a type has already stays there."""
+        """Run `middleware` outside all other of every type, unless a type already has it."""
         for job_type in list(self):
             more = [each for each in middleware if each not in job_type.around]
             self._types[job_type.name] = replace(job_type, around=(*more, *job_type.around))
 
     def publisher(self, name: str, publish: Publisher) -> None:
-        """Have `publish` called in each worker run: before it leases, on wake-ups, every second.
+        """Call `publish` in each worker run before it leases, on wake-ups, and every second.
 
         Raises:
-            ValueError: The name is taken.
+            ValueError: There is already a publisher of this name.
         """
         if name in self.publishers:
             raise ValueError(f"there is a publisher {name!r} already")
         self.publishers[name] = publish
 
     def specs(self) -> list[JobTypeSpec]:
-        """Every type as it is published to the database; one that cannot be stops no other."""
+        """Return every type in the form that is published, and log invalid ones."""
         found = []
         for name in self.names:
             try:
                 found.append(self._types[name].spec())
-            except Exception as error:  # as of a user's model without a JSON Schema
+            except Exception as error:  # e.g. a user's model without a JSON Schema
                 said = text(error, 500).partition("\n")[0]
                 extra = {"event": "worker.type_refused", "job_type": name}
                 where = self._types[name].where
@@ -327,23 +326,23 @@ class Registry:
     ) -> Any:
         """Register the decorated function as the processor of `job_type`.
 
-        A coroutine function runs on the worker's event loop and must not block it; a plain
+        A coroutine function runs on the worker's event loop and must not block it. A synchronous
         function runs in its own thread.
 
         Args:
-            batch: Call it with up to so many jobs of one workspace, 1 to 500: a list of
-                `BatchedJob`, each with its own `ctx`. It returns a list with what each came to, in
-                their order: a result, an outcome, or an exception, which fails that job alone.
-            batch_wait: Seconds that the first of a batch waits for more, 0 to 3; 0 takes what is
-                there.
-            payload: The model every payload must fit. Its JSON Schema is published, so the
-                database refuses what would not fit, however it is enqueued.
+            job_type: Name of the type.
+            payload: Model of every payload. Its JSON Schema is published, so that the database
+                rejects other payloads, however they are enqueued.
+            batch: Maximum jobs per call, 1 to 500, all of one workspace. The function gets a list
+                of `BatchedJob`, each with its own `ctx`, and returns a list with the outcome of
+                each in order: a result, an outcome, or an exception that fails only that job.
+            batch_wait: Seconds that the first job of a batch waits for more, 0 to 3.
             options: See `ProcessorOptions`.
 
         Raises:
-            ValueError: The name is taken, or an option makes no sense.
-            TypeError: An option does not exist or has a value of the wrong type, or the function
-                takes other arguments.
+            ValueError: The name already has a processor, or an option has an invalid value.
+            TypeError: An option does not exist or has the wrong type, or the function takes other
+                arguments.
         """
         given = {**options, "job_type": job_type, "batch": batch, "batch_wait": batch_wait}
         check_options(f"processor of {job_type!r}", _CheckedOptions, given)
@@ -369,7 +368,7 @@ class Registry:
                     upcasters=steps,
                     part_of=part_of,
                     schedules=schedules,
-                    around=self._around,  # the list itself: more may be added
+                    around=self._around,  # the list itself, because more may be added
                     adapter=adapter,
                 )
             )
@@ -381,7 +380,7 @@ class Registry:
 def _upcasters(
     job_type: str, given: Mapping[int, Upcaster] | None, version: int
 ) -> dict[int, Upcaster]:
-    """The steps from version to version, once they make sense."""
+    """Validate the upcasters."""
     if given is None:
         return {}
     if strange := [at for at in given if not 1 <= at < version]:
@@ -392,10 +391,10 @@ def _upcasters(
 
 
 def _adapter(job_type: str, payload: Any) -> TypeAdapter[Any]:
-    """What reads payloads of this model."""
+    """Return the parser for payloads of this model."""
     try:
         return TypeAdapter(payload)
-    except Exception as error:  # pydantic looks at whatever it is given
+    except Exception as error:  # pydantic may raise anything for an unsuitable type
         raise TypeError(
             f"payload of {job_type!r} must be a model or a type that pydantic reads, "
             f"not {payload!r}"
@@ -403,7 +402,7 @@ def _adapter(job_type: str, payload: Any) -> TypeAdapter[Any]:
 
 
 def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float:
-    """How long a batch waits, once both options are known to make sense."""
+    """Validate the options of batches, and return the wait in seconds."""
     if batch is None:
         if wait is not None:
             raise ValueError(f"batch_wait of {job_type!r} needs batch, the most jobs of a call")
@@ -419,10 +418,10 @@ def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float
 
 
 def _refuse_other_arguments(job_type: str, run: Any, *, is_batched: bool) -> None:
-    """Say at the start what would else cost each job all of its attempts."""
+    """Reject a function with other arguments at the start, before jobs fail because of it."""
     try:
         takes = inspect.signature(run)
-    except (TypeError, ValueError):  # one in C says nothing of it
+    except (TypeError, ValueError):  # a function in C may have no signature
         return
     wanted = "two arguments, the job and its ctx"
     if is_batched:
@@ -435,7 +434,7 @@ def _refuse_other_arguments(job_type: str, run: Any, *, is_batched: bool) -> Non
         ) from error
 
 
-#: Where `@processor` and `@around` register; the worker function runs what is in here.
+#: The registry of `@processor` and `@around`, whose processors the worker function runs.
 default_registry = Registry()
 processor = default_registry.processor
 around = default_registry.around

@@ -1,4 +1,4 @@
-"""Work that other services do: submitted, polled, fetched and cancelled, all under one deadline."""
+"""Work of other services: submitted, polled, fetched and cancelled, within one deadline."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from minutehand.queue.errors import ProcessorError
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 A = TypeVar("A")
-#: Longest call of a service, however lively its answer comes.
+#: Maximum seconds of a call of a service, even if its response keeps arriving.
 CALL_SECONDS = 10.0
-#: Time of polling after which a worker's slot is released for longer work.
+#: Seconds of polling after which the worker's slot is released.
 HOLD_SECONDS = 2.0
 FIRST_POLL_SECONDS, MOST_POLL_SECONDS = 0.05, 0.5
-#: How long a service may take over a cancel, the answer to its submission included; the deadline is
-#: kept within a second.
+#: Maximum seconds of a cancel, with the response to the submission. It is less than a second, by
+#: which the deadline may be exceeded.
 CANCEL_SECONDS = 0.5
 
 
 class RemoteFailed(Exception):
-    """A service did not do its part; the text says what it did instead, for the job's log.
+    """A call of a service failed. The text is for the job's log.
 
     Attributes:
-        said: The same in a sentence for people; the text, where there is none.
+        said: A sentence for people. Default: the text.
     """
 
     def __init__(self, problem: str, *, said: str | None = None) -> None:
@@ -37,35 +37,35 @@ class RemoteFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RemoteTask:
-    """How far a service's work is."""
+    """State of the work of a service."""
 
     state: Literal["running", "completed", "failed", "cancelled"]
     problem: str | None = None
 
 
 class Service(Protocol[R_co]):
-    """One service; each call raises RemoteFailed where it did not do its part."""
+    """One service. Each call raises RemoteFailed if it fails."""
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name of the service in reports."""
 
     async def submit(self, *, left: float) -> str:
-        """Have it begin, with so many seconds to do it; returns its id of the work."""
+        """Start work that may take `left` seconds, and return its id."""
 
     async def poll(self, task_id: str) -> RemoteTask:
-        """Ask how far it is."""
+        """Return the state of the work."""
 
     async def result(self, task_id: str) -> R_co:
-        """Fetch what completed work gave."""
+        """Return the result of completed work."""
 
     async def cancel(self, task_id: str) -> None:
-        """Ask it to stop."""
+        """Request that the work stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class StillRunning:
-    """A service needs longer than a worker should hold the job: snooze, and resume from this."""
+    """Work that takes longer than a worker should keep the job, which snoozes and resumes it."""
 
     service: str
     task_id: str
@@ -80,16 +80,18 @@ async def have_done(
     call_seconds: float,
     on_failed: Callable[[str, str], None],
 ) -> R | StillRunning:
-    """Have the work done by the first service that does it.
+    """Return the result of the first service that succeeds.
 
     Args:
-        within: Seconds for it in all, of which `left` are left.
-        resume: Work that was left with a service, which is asked first.
-        on_failed: Gets the name and the problem of each service that did not do its part.
+        services: Services in the order in which they are tried.
+        within: Total seconds for the work.
+        left: Seconds that remain.
+        resume: Work of an earlier attempt, whose service is tried first.
+        call_seconds: Maximum seconds of a single call.
+        on_failed: Called with name and problem of each failed service.
 
     Raises:
-        ProcessorError: None of them did, or the time was over before; the service at work
-            was asked to stop.
+        ProcessorError: All failed, or the time is over and the working service was asked to stop.
     """
     ends = asyncio.get_running_loop().time() + left
     turns: list[tuple[Service[R], str | None]] = [(each, None) for each in services]
@@ -109,7 +111,7 @@ async def have_done(
                     on_failed(service.name, str(error))
                     reasons.append(error.said)
                 except asyncio.CancelledError:
-                    # out of time, or the job was released: another attempt submits again
+                    # the time is over, or the job was released and another attempt submits again
                     if task_id is not None:
                         await _cancel(service, task_id)
                     raise
@@ -119,7 +121,7 @@ async def have_done(
 
 
 async def _submit(service: Service[R], left: float, call_seconds: float) -> str:
-    """Submit; when stopped meanwhile, cancel what the service still accepts."""
+    """Submit work. If stopped meanwhile, cancel work that the service still accepts."""
     accepted = asyncio.ensure_future(service.submit(left=left))
     try:
         return await _call(service, asyncio.shield(accepted), call_seconds)
@@ -133,7 +135,7 @@ async def _submit(service: Service[R], left: float, call_seconds: float) -> str:
 
 
 async def _follow(service: Service[R], task_id: str, call_seconds: float) -> R | StillRunning:
-    """Poll work to its end, or as long as a worker should hold the job."""
+    """Poll work to its end, or for as long as a worker should keep the job."""
     held, pause = 0.0, FIRST_POLL_SECONDS
     while True:
         task = await _call(service, service.poll(task_id), call_seconds)

@@ -1,7 +1,7 @@
-"""Two tasks that keep running jobs alive: one reports what they say, one renews their leases.
+"""Two background tasks for running jobs: one reports updates, the other renews leases.
 
-They work beside the processors, so that a long job never looks dead; nor does one whose settle is
-on its way or waits for its turn. Apart, so that a report that someone holds up costs no lease.
+They run during processors and settles, so that no lease of a live job expires. They are separate, so that
+a report that waits for a lock delays no renewal.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ logger = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Sends at most one report an interval, and asks for each running job every few seconds.
+    """Sends up to one report per interval, and renews each lease every few seconds.
 
-    One call of a kind is under way at a time; what failed is repeated after a pause that grows.
+    Each kind has one call in flight at a time. A failed call is repeated after a growing pause.
     """
 
-    #: Most jobs in one report, about the most bytes of news, and the least time between two.
+    #: Maximum jobs of one report, its approximate maximum bytes, maximum bytes of logs per job, and
+    #: minimum seconds between two reports.
     BATCH = 200
     BATCH_BYTES = 1_000_000
     LOG_BYTES = 250_000
     INTERVAL_SECONDS = 0.25
-    #: Longest pause after calls that failed: of news, and of looks, on which leases depend.
+    #: Maximum pause after failed calls, of reports and of renewals.
     MOST_PAUSE_SECONDS = 5.0
     MOST_LOOK_PAUSE_SECONDS = 1.0
-    #: Pause before news of a job whose row a user's transaction holds is sent again.
+    #: Pause before updates of a job whose row is locked are sent again.
     BUSY_SECONDS = 1.0
 
     def __init__(self, run: Run, held: Held) -> None:
@@ -46,29 +47,29 @@ class Reporter:
         self._news = asyncio.Event()
         self._looks = asyncio.Event()
         self._news_at = self._looked_at = float("-inf")
-        #: When it looks next, as far as it knows.
+        #: Expected time of the next renewal.
         self._looks_at: float | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
     def announce(self) -> None:
-        """An attempt has updates."""
+        """Record that an attempt has updates."""
         self._news.set()
 
     def begun(self, look_at: float) -> None:
-        """Attempts began, the first of which is to be looked at then."""
+        """Record that attempts started, the first of which is due for renewal at `look_at`."""
         if self._looks_at is None or look_at < self._looks_at:
             self._looks.set()
 
     async def wait_for(self, attempts: Sequence[Attempt], *, seconds: float) -> None:
-        """Wait until what `attempts` said is not on its way: if it is lost, their settle has it."""
+        """Wait until no report of `attempts` is in flight, so that a settle has lost updates."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds)):
                 while any(attempt.reporting for attempt in attempts):
                     await self._idle.wait()
 
     async def report(self) -> None:
-        """Report what is said, until cancelled."""
+        """Report updates until cancelled."""
         failures = 0
         while True:
             await self._until(self._news, self._next_report_at)
@@ -78,7 +79,7 @@ class Reporter:
                 await self._pause_after(failures, self.MOST_PAUSE_SECONDS)
 
     async def renew(self) -> None:
-        """Renew leases and learn which jobs must stop, until cancelled."""
+        """Renew leases and stop cancelled jobs, until cancelled."""
         failures = 0
         while True:
             await self._until(self._looks, self._next_look_at)
@@ -105,15 +106,15 @@ class Reporter:
             await asyncio.sleep(min(most, self.INTERVAL_SECONDS * 2 ** min(failures - 1, 8)))
 
     def _known(self) -> list[Attempt]:
-        """Attempts whose leases are this worker's, also those that have ended."""
+        """Return attempts whose leases this worker has, also ended ones."""
         return [attempt for attempt in self._held.attempts() if attempt.stop_reason != "lost"]
 
     def _next_report_at(self) -> float | None:
-        """When to send news next; None if there are none."""
+        """Return the time of the next report, or None without updates."""
         return min(map(self._report_at, self._talking()), default=None)
 
     def _report_at(self, attempt: Attempt) -> float:
-        """When its news go: at once for a step, soon for others; output at a pace of its own."""
+        """Return when its updates are due: steps immediately, others and output at intervals."""
         if attempt.busy_until is not None:
             return attempt.busy_until
         if attempt.is_urgent:
@@ -135,12 +136,12 @@ class Reporter:
         chosen = [each for each in self._talking() if (each.busy_until or now) <= now]
         if not self._takes_news(chosen):
             chosen = [each for each in chosen if each.output_at <= now]
-        # those that have waited longest first, should there be more than fit
+        # the longest waiting first, in case not all fit
         chosen.sort(key=lambda attempt: (not attempt.is_urgent, attempt.look_at()))
         return chosen[: self.BATCH]
 
     def _takes_news(self, batch: Sequence[Attempt]) -> bool:
-        """Whether a report takes all that was said, or output alone, which goes more often."""
+        """Return whether a report has all updates, or only output, which is sent more often."""
         is_time = self._clock.monotonic() >= self._news_at + self.INTERVAL_SECONDS
         return any(each.is_urgent or (is_time and each.updates.has_news) for each in batch)
 
@@ -151,7 +152,7 @@ class Reporter:
         return chosen[: self.BATCH]
 
     async def _send(self, batch: list[Attempt]) -> bool:
-        """Send what they have said, as far as one call may carry it; whether it arrived."""
+        """Send updates within the limits of one call. Return whether they arrived."""
         now = self._clock.monotonic()
         if takes_news := self._takes_news(batch):
             self._news_at = now
@@ -160,7 +161,7 @@ class Reporter:
         size = 0
         for attempt in batch:
             if size > self.BATCH_BYTES:
-                break  # the others are next
+                break  # the next report has the others
             updates = attempt.updates.take(most_bytes=self.LOG_BYTES, news=takes_news)
             if updates.output:
                 attempt.output_sent_at = now
@@ -170,7 +171,7 @@ class Reporter:
             taken.append(updates)
             attempt.reporting = True
         self._idle.clear()
-        # of a call that is cut off, the settle has what it carried
+        # if the call is cancelled, the settle sends the updates
         problem: QueueError | None = QueueUnavailable("the report was cut off")
         for attempt in chosen:
             attempt.busy_until = None
@@ -184,7 +185,7 @@ class Reporter:
                     attempt.updates.restore(updates)
                 attempt.reporting = False
             self._idle.set()
-        if is_refused and len(chosen) > 1:  # one item was refused and the batch with it
+        if is_refused and len(chosen) > 1:  # find the rejected item by sending each alone
             for attempt in chosen:
                 await self._send([attempt])
             return True
@@ -202,7 +203,7 @@ class Reporter:
         return problem is None
 
     async def _ask(self, batch: Sequence[Attempt], updates: Sequence[Taken]) -> QueueError | None:
-        """Send one report and do as its answer says; the error if it did not arrive."""
+        """Send one report and apply its results. Return the error if it did not arrive."""
         sent_at = self._clock.monotonic()
         items = [
             ReportItem(job_id=attempt.job_id, fence=attempt.fence, **each._asdict())
@@ -233,9 +234,9 @@ class Reporter:
     def _obey(self, attempt: Attempt, outcome: str, sent_at: float) -> None:
         if outcome in {"ok", "cancel", "busy"}:
             attempt.seen(sent_at)
-        if outcome == "busy":  # a user's transaction holds its row: what it said is sent again
+        if outcome == "busy":  # another transaction has locked its row
             attempt.busy_until = self._clock.monotonic() + self.BUSY_SECONDS
-        if attempt.ending is not None:  # nothing is left to stop; its settle reports the rest
+        if attempt.ending is not None:  # it has ended, and its settle reports the rest
             return
         if outcome == "cancel":
             if attempt.stop_reason is None:
@@ -246,9 +247,9 @@ class Reporter:
             attempt.stop("lost")
 
     def _give_up_expired(self, now: float) -> None:
-        """Stop what we could not renew for a whole lease: another worker may have it by now."""
+        """Stop jobs whose leases were not renewed in time, as other workers may have them."""
         for attempt in list(self._held.running.values()):
-            # one chance to renew first: after a SIGSTOP the lease may still be ours
+            # only after one attempt to renew, because after a SIGSTOP the lease may still be valid
             is_over = now > attempt.lease_until and self._looked_at > attempt.lease_until
             if is_over and attempt.ending is None and attempt.stop_reason != "lost":
                 self._log_stop("Lease could not be renewed in time", attempt, "lost")

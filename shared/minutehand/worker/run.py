@@ -1,6 +1,6 @@
-"""The values that the parts of one run share.
+"""Values that the parts of one run share.
 
-What a part may set off in others are the callbacks of its constructor.
+The parts affect each other only by the callbacks of their constructors.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from minutehand.worker.deadlines import Deadlines, TickOptions
 from minutehand.worker.registry import Registry
 from minutehand.worker.summary import TickSummary
 
-#: A job and the fence of one lease of it: a worker may get a job again while it still runs here.
+#: A job and the fence of one lease, because a worker may lease a job that it still runs.
 LeaseKey = tuple[JobId, int]
 
 
 @dataclass(slots=True)
 class Vain:
-    """How many calls in a row did nothing although something was due: the next one waits longer.
+    """Consecutive calls that did nothing although work was due. Determines the backoff.
 
-    It outlives a run: else each of a loop's runs would begin by trying again at once.
+    It outlives a run, because otherwise each run of a loop would start without a backoff.
     """
 
     leases: int = 0
     maintenance: int = 0
-    #: Until when maintenance rests, on the steady clock.
+    #: End of the backoff of maintenance, on the monotonic clock.
     maintenance_until: float = float("-inf")
 
-    #: Longest pause: what others hold delays what has just fallen due by no more.
+    #: Maximum backoff, which limits the delay of jobs that have just fallen due.
     MOST_SECONDS: ClassVar[float] = 1.0
 
     def lease_pause(self) -> float:
-        """Seconds until the queue is asked for due jobs again."""
+        """Return the seconds until the next lease of due jobs."""
         return min(self.MOST_SECONDS, 0.01 * float(2 ** min(self.leases, 10)))
 
     def rest_maintenance(self, now: float) -> None:
-        """A call did nothing."""
+        """Record that a call of maintenance did nothing."""
         self.maintenance += 1
         pause = min(self.MOST_SECONDS, 0.1 * float(2 ** min(self.maintenance, 10)))
         self.maintenance_until = now + pause
@@ -49,9 +49,9 @@ class Vain:
 
 @dataclass(slots=True)
 class LeaseId:
-    """The id under which lease calls go, and how many have gone.
+    """The id of lease calls, and their number.
 
-    It outlives a run: else each run of a loop that finds nothing would leave a row behind.
+    It outlives a run, because otherwise each empty run of a loop would leave a row behind.
     """
 
     name: str = ""
@@ -62,15 +62,16 @@ class LeaseId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """The values of one bounded run of a worker.
+    """Values of one run of a worker.
 
     Attributes:
-        stopping: Set when the host goes down.
-        job_types: What it serves, by name.
-        queues: Only jobs of these named queues; None for all.
-        summary: Counted into by every part.
-        most: Most bounded runs of all workers at once; None for no bound.
-        vain, lease_id: Of this worker's runs; the id for one of them at a time.
+        stopping: Set when the host shuts down.
+        job_types: Names of the types that the run serves.
+        queues: Named queues whose jobs it leases. None for all.
+        summary: Counts, to which every part adds.
+        most: Maximum concurrent runs of all workers. None for no limit.
+        vain: Backoff, shared by the runs of a worker.
+        lease_id: Id of lease calls, used by one run of a worker at a time.
         on_suspects: Called with the number of companies of suspects after each lease.
     """
 
@@ -89,10 +90,10 @@ class Run:
     on_suspects: Callable[[int], None] = lambda companies: None
 
     def seconds_left(self) -> float:
-        """Time until its last settle must be through."""
+        """Return the seconds until the last settle must be stored."""
         return self.deadlines.end - self.clock.monotonic()
 
     def extra(self, event: str) -> dict[str, Any]:
-        """What each of its log lines carries."""
+        """Return the fields of each log line."""
         names = {"worker_id": self.summary.worker_id, "tick_id": self.summary.tick_id}
         return {"event": event, **names}

@@ -1,4 +1,4 @@
-"""Schedules that a processor declares, published with its job type; the database fires them."""
+"""Schedules of a processor, published with its job type. The database enqueues their jobs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from minutehand.worker.option_checks import Name, check_options
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When jobs of a type are enqueued by the clock: jobs of no tenant, which operators alone see.
+    """A schedule of jobs of a type. The jobs have no tenant, so that only operators see them.
 
     Attributes:
         cron: Five fields (minute hour day month weekday), or @hourly, @daily and the like.
-        timezone: IANA name that the fields are read in.
-        payload: What the jobs carry; it must fit the type's payload.
+        timezone: IANA name of the time zone of the fields.
+        payload: Payload of the jobs, which must match the type's payload.
         options: Options of the jobs by their names in `enqueue_job`, e.g. `unique` so that runs do
             not overlap.
-        missed: What becomes of runs missed while no worker ran: one for all (`once`), or none
-            (`skip`).
-        name: Distinguishes several schedules of a type; the job type when there is one.
+        missed: Effect of runs missed while no worker ran: `once` for one job, or `skip`.
+        name: Distinguishes several schedules of a type. Default: the job type.
     """
 
     cron: Name
@@ -35,19 +34,19 @@ class Schedule:
         check_options("Schedule", Schedule, asdict(self))
 
     def wire(self, name: str) -> dict[str, Any]:
-        """The schedule as `register_job_types` takes it, under its name or else `name`."""
+        """Return the schedule in the form of `register_job_types`, by default named `name`."""
         return {**asdict(self), "name": self.name or name}
 
 
-#: What `@processor(schedule=…)` takes; text is the expression of one.
+#: Type of `@processor(schedule=…)`. A text is a cron expression.
 Schedules = str | Schedule | Sequence[Schedule]
 
 
 def schedules_of(given: Schedules | None, job_type: str) -> tuple[Schedule, ...]:
-    """The schedules that a decorator was given.
+    """Return the schedules of a decorator's option.
 
     Raises:
-        ValueError: Two of them have one name.
+        ValueError: Schedules of a type must have different names.
     """
     if given is None:
         return ()

@@ -1,4 +1,4 @@
-"""Failed attempts in Sentry: `around(report_errors)`, and the application's `sentry_sdk.init`."""
+"""Failed attempts in Sentry by `around(report_errors)`. The app calls `sentry_sdk.init`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minutehand.worker.outcomes import Fail, Returned
 
 
 async def report_errors(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
-    """Middleware: report what fails an attempt, as a warning while another attempt is left.
+    """Middleware: report the error of an attempt, as a warning while another attempt is left.
 
     The payload is not sent. Planned endings other than `Fail` are not failures.
     """

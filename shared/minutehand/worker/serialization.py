@@ -1,6 +1,6 @@
-"""The edge of the worker: what a processor hands over becomes plain JSON of bounded size here.
+"""Conversion of a processor's values to JSON of bounded size.
 
-Nothing in this file raises what a user's class may raise.
+Errors that a user's class raises do not pass through these functions.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-#: Largest result, step or error kept, in bytes of JSON.
+#: Maximum bytes of JSON of a result, step or error.
 MAX_BYTES: Final = 1_000_000
-#: Deepest nesting kept; JSON readers stop at about twice as much.
+#: Maximum nesting. JSON parsers stop at about twice as much.
 MAX_LEVELS: Final = 100
-#: Longest text of a log line or progress, in characters; the metadata of a line, in bytes.
+#: Maximum characters of the text of a log line or progress, and maximum bytes of a line's metadata.
 MAX_TEXT: Final = 4_000
 MAX_METADATA: Final = 4_000
 _ADVICE: Final = "store it elsewhere and keep a reference"
 _REPLACED: Final = "\ufffd"
 _NULS: Final = "NUL characters were replaced"
 _SURROGATES: Final = "broken surrogates were replaced"
-#: Letters and signs that no one sees.
+#: Invisible letters and signs.
 _UNSEEN: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-#: Of what holds much.
+#: Shortened representation of containers.
 _BEGINNING: Final = reprlib.Repr()
 _BEGINNING.maxlevel = 3
 _BEGINNING.maxlist = _BEGINNING.maxdict = 20
@@ -36,7 +36,7 @@ _LEAVES: Final = frozenset({int, float, bool, type(None)})
 
 
 class Edged(NamedTuple):
-    """A value as JSON reads it back, or None; in words what was changed in it, or why not."""
+    """The JSON-safe value (None if rejected), what was changed, and why it was rejected."""
 
     value: Any
     changed: str | None = None
@@ -47,39 +47,40 @@ _NOTHING: Final = Edged(None)
 
 
 def edge(value: Any, *, most_bytes: int = MAX_BYTES) -> Edged:
-    """Make `value` plain; whatever it is, this returns.
+    """Convert `value` to bounded, JSON-safe data. Never raises.
 
-    Refused is what JSON cannot hold, as NaN, and what is larger than `most_bytes` or deeper than
-    `MAX_LEVELS`. NUL characters and lone surrogates, which Postgres cannot hold, are replaced.
+    It rejects values that JSON does not have, such as NaN, and values larger than `max_bytes` or
+    deeper than `MAX_LEVELS`. NUL characters and lone surrogates, which Postgres does not accept,
+    are replaced.
     """
     if value is None:
         return _NOTHING
     try:
         _refuse_unbounded(value, most_bytes)
         return _plain(value, most_bytes)
-    except BaseException as error:  # a class may raise anything while it is looked at
+    except BaseException as error:  # methods of a user's class may raise anything
         return Edged(None, refused=text(error, 500) or type(error).__name__)
 
 
 def text(value: object, most: int = MAX_TEXT, by: Callable[[object], str] = str) -> str:
-    """`value` as clean text of at most `most` characters; whatever it is, this returns."""
+    """Convert `value` to clean text of up to `limit` characters. Never raises."""
     try:
         if isinstance(value, BaseException) and type(value).__str__ is BaseException.__str__:
             [value] = value.args if len(value.args) == 1 else [value]
         by = _BEGINNING.repr if isinstance(value, _CONTAINERS) else by
         said = value if type(value) is str else by(value)
-    except BaseException:  # as above
+    except BaseException:  # methods of a user's class may raise anything
         said = f"<{type(value).__name__} without a text>"
     return clean_text(said if len(said) <= most else said[: most - 1] + "…")
 
 
 def is_blank(given: str) -> bool:
-    """Whether no one sees anything of a text: a length is not a word."""
+    """Return whether a text has no visible characters."""
     return not _has_of(given, "LNSPM")
 
 
 def says_something(given: str) -> bool:
-    """Whether a text has a letter, a digit or a sign in it, and not its punctuation alone."""
+    """Return whether a text has a letter, a digit or a symbol, not only punctuation."""
     return _has_of(given, "LNS")
 
 
@@ -88,9 +89,9 @@ def _has_of(given: str, kinds: str) -> bool:
 
 
 def decoration(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata of a log line: small, and never a reason for its job to fail.
+    """Convert the metadata of a log line to small JSON-safe data. Never raises.
 
-    A value that JSON cannot hold, or that is too long, is cut and kept as text.
+    A value that is not JSON, or too long, becomes a shortened text.
     """
     whole = edge(metadata, most_bytes=MAX_METADATA)
     if whole.refused is None:
@@ -107,7 +108,7 @@ def decoration(metadata: Mapping[str, Any]) -> dict[str, Any]:
         if each.refused is not None:
             result[name] = text(value, left // 2, repr)
             if len(to_json(result[name])) > left:
-                result[name] = text(value, left // 8, repr)  # a letter may be written as six
+                result[name] = text(value, left // 8, repr)  # JSON may escape a letter as six
         left -= len(to_json({name: result[name]}))
     return result
 
@@ -149,7 +150,7 @@ class TextCleaner:
 
 
 def _refuse_unbounded(value: Any, most_bytes: int) -> None:
-    """Before it is written: an iterator may have no end, and a list may be in itself many times."""
+    """Reject iterators and too many parts before serialization, which may not end for them."""
     left, size = [([value], 0)], 0
     while left:
         parts, level = left.pop()
@@ -166,7 +167,7 @@ def _refuse_unbounded(value: Any, most_bytes: int) -> None:
 
 
 def _parts_of(value: Any) -> list[Any]:
-    """What a value holds; of a model the iterators alone."""
+    """Return the parts of a container, or the iterators in a model."""
     if isinstance(value, dict):
         return [*value, *value.values()]
     if isinstance(value, _CONTAINERS):
@@ -189,7 +190,7 @@ def _plain(value: Any, most_bytes: int) -> Edged:
     if len(raw) > most_bytes:
         raise ValueError(f"value of {len(raw)} bytes is larger than {most_bytes}; {_ADVICE}")
     if raw.count(b"[") + raw.count(b"{") > MAX_LEVELS:
-        # a reader stops at 200 levels: what still reads inside 100 more has at most 100
+        # the parser stops at 200 levels, so a value that parses inside 100 more has up to 100
         from_json(b"[" * MAX_LEVELS + raw + b"]" * MAX_LEVELS)
     read = from_json(raw)
     if b"NaN" in raw or b"Infinity" in raw:

@@ -1,7 +1,7 @@
-"""From how a processor ended to what is settled, as plain functions.
+"""Conversion of a processor's ending into the item to settle.
 
-The table of promises: what spends an attempt, what is retried, what is final. What an error says is
-`errors.py`'s.
+It decides whether an attempt counts, and whether the job is retried or final. `errors.py` converts
+errors.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from minutehand.worker.registry import PayloadRejected, UnknownProcessor
 from minutehand.worker.serialization import Edged, edge, text
 from minutehand.worker.unawaited import NotAwaited
 
-#: Outcomes with a reason in the processor's words.
+#: Outcomes with a text from the processor.
 _REASONED: Final = (Retry, Fail, Cancel)
-#: What the queue says of a payload that it will never take.
+#: Hint words of payloads that the queue always rejects.
 _REFUSED_PAYLOADS: Final = {"payload_invalid", "payload_too_large"}
-#: Why a running processor was stopped.
+#: Reasons to stop a running processor.
 StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
 
 
 class Ending(NamedTuple):
-    """How a processor ended: with a value, or an error if there is one.
+    """Ending of a processor, with a value or an error.
 
     Attributes:
-        abandoned: It did not stop when cancelled, and is no longer awaited.
+        abandoned: Whether it did not stop when cancelled, and is no longer awaited.
     """
 
     value: Any = None
@@ -42,49 +42,49 @@ class Ending(NamedTuple):
 
     @property
     def says_why(self) -> bool:
-        """Whether it has a text of the processor's, to be filtered for secrets."""
-        # by their types, which are what they are: an object may lie about its class, or raise
+        """Whether it has a text from the processor, which must be redacted."""
+        # by type(), because an object may report another class, or raise
         if self.error is not None:
             return not issubclass(type(self.error), (Suspended, asyncio.CancelledError))
         return issubclass(type(self.value), _REASONED)
 
 
 class Circumstances(Protocol):
-    """What about an attempt decides its outcome besides its ending; read only where it does."""
+    """Facts of an attempt that affect its outcome, besides its ending."""
 
     @property
     def stop_reason(self) -> StopReason | None:
-        """Why it was stopped."""
+        """Reason of its stop."""
 
     @property
     def timeout_seconds(self) -> float | None:
-        """How long it was to run at most."""
+        """Its maximum duration."""
 
     @property
     def duration_seconds(self) -> float:
-        """How long it ran."""
+        """Its duration."""
 
     @property
     def has_advanced(self) -> bool:
-        """Whether it stored a step that earlier attempts had not."""
+        """Whether it stored a new step."""
 
     @property
     def had_fair_time(self) -> bool:
-        """Whether the tick gave it at least half of a whole tick's time."""
+        """Whether it had at least half of the time of a whole tick."""
 
     @property
     def module(self) -> str:
-        """The module of its processor, whose frames of a traceback are shown first."""
+        """Module of its processor, whose frames of a traceback come first."""
 
     @property
     def evidence(self) -> Mapping[str, Any] | None:
-        """Where it was when its timeout stopped it, and what ran beside it."""
+        """Its stack when its timeout stopped it, and the jobs in the same process."""
 
 
 def with_calls(ending: Ending, context: JobContext) -> Ending:
-    """How a processor ended: it failed if it called what it never awaited.
+    """Return the ending, which is an error if the processor did not await a call.
 
-    What it raised itself says more, and wins.
+    An error that the processor raised takes precedence.
     """
     if context.calls is None:
         return ending
@@ -99,24 +99,24 @@ def with_calls(ending: Ending, context: JobContext) -> Ending:
 
 
 def settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
-    """What to settle, with empty ids; None when the lease is lost and nothing may be stored.
+    """Return the item to settle, without ids, or None if the lease is lost.
 
-    Whatever the processor returned or raised, this returns.
+    It never raises, whatever the processor returned or raised.
     """
     try:
         return _settle_item(ending, seen)
-    except BaseException as error:  # its values may raise anything at any look at them
+    except BaseException as error:  # methods of its values may raise anything
         problem = f"the outcome of the processor cannot be settled: {text(error, 500)}"
         return _item("failed", error=said("OutcomeRejected", problem))
 
 
 def _settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
-    """Decide by what came first at the processor.
+    """Decide by the order of events at the processor.
 
-    Once a cancel was delivered to it, what it returns is not stored; a result that it returned
-    before wins, also where the cancel had been requested. Against a timeout or the deadline a
-    returned value wins: a stopped processor may still return what it has. One that could not be
-    stopped, because it blocked the event loop past its timeout, has no result.
+    After a cancel was delivered to the processor, its result is dropped. A result that it returned
+    before is stored, even if the cancel had been requested. After a timeout or at the deadline, a
+    result that the stopped processor returns is stored, but not if it blocked the event loop past
+    its timeout.
     """
     stop = seen.stop_reason
     if stop == "lost":
@@ -132,10 +132,10 @@ def _settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
     chosen = _find_chosen(error)
     retryable = attribute(error, "retryable")
     is_final = isinstance(error, ProcessorError) and retryable is not None and not retryable
-    # a child's, or of another job that it makes: the next attempt would offer the same
+    # a rejected payload of a child or another job would be rejected in the next attempt, too
     is_final = is_final or (isinstance(error, QueueError) and error.word in _REFUSED_PAYLOADS)
     if stop is not None and chosen is None and not is_final:
-        # it was cancelled and has stopped: errors of its clean-up are not its fault
+        # an error after a cancellation comes from its clean-up and is ignored
         return _stopped(stop, seen)
     if isinstance(chosen, Suspended):
         return _edged("waiting", "wait", edge(chosen.wait))
@@ -145,7 +145,7 @@ def _settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
         problems = {"problems": error.problems}
         return _item("failed", error=said("PayloadRejected", str(error), problems))
     if isinstance(error, UnknownProcessor):
-        # a newer version may know it: release it, but not at once
+        # a newer version may have the type, so that it is released with a delay
         return _item("snoozed", delay_seconds=30.0)
     info = error_info(error, seen.module)
     if is_final:
@@ -165,7 +165,7 @@ def _returned(value: Any) -> SettleItem:
             )
         case Snooze(until=until, after=after):
             if until is not None:
-                # Postgres reads no zone of sixteen hours and more
+                # in UTC, because Postgres rejects offsets of sixteen hours and more
                 return _item("snoozed", until=until.astimezone(UTC))
             return _item("snoozed", delay_seconds=seconds(after or 0))
         case Fail(reason=reason, data=data):
@@ -176,9 +176,9 @@ def _returned(value: Any) -> SettleItem:
 
 
 def _edged(outcome: Any, name: str, value: Edged) -> SettleItem:
-    """The outcome with its value; what had to be changed, the job's log says."""
+    """Return the outcome with its value. Changes of the value are logged in the job."""
     if value.refused is not None:
-        # final: the work is done, and running it again would only repeat its effects
+        # final, because the work is done and another attempt would only repeat its effects
         problem = f"the {name} cannot be stored: {value.refused}"
         return _item("failed", error=said(f"{name.capitalize()}Rejected", problem))
     item = _item(outcome, **{name: value.value})
@@ -195,11 +195,11 @@ def _stopped(stop: StopReason | None, seen: Circumstances) -> SettleItem:
         more = {"traceback": {"frames": evidence.pop("frames", [])}, "evidence": evidence}
         return _item("retry", error=error.model_copy(update=more))
     if seen.has_advanced:
-        # each run stores at least one more step, so this ends
+        # no endless loop, because each run stores at least one more step
         return _item("snoozed", delay_seconds=0.0)
     if stop == "shutdown" or not seen.had_fair_time:
-        # not the job's fault: its host stops, or it began late in the tick; and it is the oldest
-        # job when the next tick begins
+        # it does not count, because the host stops or the job started late in the tick; the next
+        # tick starts it first
         return _item("released")
     problem = (
         "the worker's time ran out before the job ended; "
@@ -209,7 +209,7 @@ def _stopped(stop: StopReason | None, seen: Circumstances) -> SettleItem:
 
 
 def _find_chosen(error: BaseException) -> Suspended | AttemptEnded | None:
-    """The ending that a processor chose, also when a task group wrapped it; None for errors."""
+    """Return the ending that a processor chose, also within a task group. None for errors."""
     if isinstance(error, BaseExceptionGroup):
         chosen, others = error.split((Suspended, AttemptEnded))
         error = error if chosen is None or others is not None else first_of(chosen)

@@ -1,4 +1,4 @@
-"""Settles attempts, and repeats until the queue has answered or the tick's time is over."""
+"""Settles attempts, with retries until the queue responds or the tick's time is over."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ from minutehand.worker.serialization import text
 
 logger = logging.getLogger(__name__)
 
-#: Its own: processors may fill the loop's threads, and no job is settled or leased meanwhile.
+#: A separate thread, because processors may occupy all threads of the event loop.
 _THREAD = ThreadPoolExecutor(1, "settlement")
 
 
 class Settler:
-    """Settles for one tick and counts into its summary."""
+    """Settles the attempts of one tick, and adds to its summary."""
 
-    #: Most items in one call, and about the most bytes.
+    #: Maximum items of one call, and its approximate maximum bytes.
     BATCH = 500
     BATCH_BYTES = 1_000_000
-    #: Pause before a settle is repeated, doubled each time, and the longest.
+    #: Pause before a settle is repeated, doubled each time up to the maximum.
     PAUSE_SECONDS = 0.3
     MOST_PAUSE_SECONDS = 5.0
-    #: Lines of jobs that ended well in a second; the others are summed.
+    #: Maximum INFO lines of settled jobs per second. The others are counted in one line.
     LINES_PER_SECOND = 100
 
     def __init__(self, run: Run) -> None:
         self._run_of = run
         self._summary = run.summary
-        #: What a user's transaction holds: to be settled again.
+        #: Items whose rows were locked, to be settled again.
         self.busy: list[SettleItem] = []
         self._second = self._said = self._summed = 0
 
     async def filtered(self, attempt: Attempt) -> SettleItem | None:
-        """As `item_of`, in a thread: filtering what a processor says takes the others no time."""
+        """Like `item_of`, but in a thread, so that redaction does not block the event loop."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(_THREAD, copy_context().run, self.item_of, attempt)
 
     def item_of(self, attempt: Attempt) -> SettleItem | None:
-        """What an attempt is settled as; None when nothing may be stored.
+        """Return the item of an attempt, or None if nothing may be stored.
 
-        Whatever its processor left behind, it costs this attempt alone.
+        If its values cannot be serialized, only this attempt fails.
         """
         try:
             item = attempt.settlement()
@@ -82,7 +82,7 @@ class Settler:
         attempts: Mapping[LeaseKey, Attempt],
         lease: LeaseRequest | None,
     ) -> LeaseResponse | None:
-        """Settle `items`; with `lease`, take the next jobs in the same round trip as the last."""
+        """Settle `items` and, with `lease`, lease the next jobs in the last call."""
         answer: LeaseResponse | None = None
         batches = list(self._batches(items))
         for batch in batches:
@@ -94,7 +94,7 @@ class Settler:
         batch: list[SettleItem] = []
         size = 0
         for item in items:
-            # most carry next to nothing; only what might be large is measured
+            # only items that may be large are measured
             bytes_ = 200 if item.is_light else len(encode(item.wire()))
             if batch and (len(batch) >= self.BATCH or size + bytes_ > self.BATCH_BYTES):
                 yield batch
@@ -113,7 +113,7 @@ class Settler:
         try:
             response = await self._until_through(items, lease)
         except (QueueUnavailable, TokenRefused) as error:
-            # the leases expire and the jobs run again: at least once, as promised
+            # the leases expire and the jobs run again, as at-least-once execution permits
             self._summary.lost += len(items)
             self._summary.error = str(error)
             logger.error(
@@ -129,7 +129,7 @@ class Settler:
                 | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
             )
             if len(items) > 1:
-                # one item was refused and the batch with it: settle them alone
+                # find the rejected item by settling each alone
                 for item in items:
                     await self._settle_batch([item], attempts, None)
             elif items[0].error is None or items[0].error.type != REJECTED:
@@ -145,16 +145,16 @@ class Settler:
     async def _until_through(
         self, items: Sequence[SettleItem], lease: LeaseRequest | None
     ) -> SettleResponse:
-        """Settle, and continue trying while the queue is unavailable and there is time."""
+        """Settle, retrying while the queue is unavailable, until the run's deadline."""
         run = self._run_of
         pause = self.PAUSE_SECONDS
         while True:
             call = run.queue.settle(items, lease=lease)
             try:
-                # not given up before: it may be at work, and another would do the same again
+                # without an earlier time-out, because a repeated call would do the same work twice
                 return await in_time(call, run.deadlines.end, run.clock)
             except (QueueUnavailable, TokenRefused) as error:
-                # a key being rotated is an outage to us: the next try mints a new one
+                # also for a rejected token, because the next try mints a new one
                 problem = error
             if run.seconds_left() <= self.PAUSE_SECONDS or run.stopping.is_set():
                 raise problem
@@ -185,7 +185,7 @@ class Settler:
                 self._log(attempt, item, outcome, None if result is None else result.status)
 
     def _log(self, attempt: Attempt, item: SettleItem, outcome: str, status: str | None) -> None:
-        """The one line per attempt that holds everything about it."""
+        """Log the one line per attempt that has everything about it."""
         ended = status if status in {"failed", "cancelled"} else item.outcome
         if outcome in {"stale", "not_found"}:
             level, text = logging.WARNING, "was settled by another worker"
@@ -212,7 +212,7 @@ class Settler:
         logger.log(level, "Job %s %s", attempt.job_id, text, extra=extra, exc_info=raised)
 
     def _may_say(self) -> bool:
-        """Whether one more line a job is said in this second; what is not is summed."""
+        """Return whether another line may be logged in this second. Others are counted."""
         second = int(self._run_of.clock.monotonic())
         if second != self._second:
             self.say_sum()
@@ -222,25 +222,25 @@ class Settler:
         return self._said <= self.LINES_PER_SECOND
 
     def say_sum(self) -> None:
-        """Say how many jobs ended that no line was written for."""
+        """Log the number of settled jobs without a line."""
         if self._summed:
             extra = self._run_of.extra("attempts.settled") | {"jobs": self._summed}
             logger.info("%d more jobs were settled as they ended", self._summed, extra=extra)
             self._summed = 0
 
 
-#: What the log says of an end.
+#: Log level and text by outcome.
 _SAID = {
     "failed": (logging.ERROR, "failed for good"),
     "retry": (logging.WARNING, "failed and is retried"),
     "completed": (logging.INFO, "completed successfully"),
 }
-#: The class of an ending that the database refused.
+#: Error type of an ending that the database rejected.
 REJECTED = "SettleRejected"
 
 
 def _rejected(item: SettleItem, error: QueueError) -> SettleItem:
-    """The same ending without what the database may have refused."""
+    """Return the same ending without values that the database may have rejected."""
     keeps_outcome = item.outcome in {"released", "cancelled", "retry"}
     text = f"the database refused the {item.outcome}: {error}"[:2000]
     return SettleItem(

@@ -1,7 +1,7 @@
-"""Where a run's jobs run: coroutine processors share many slots, plain functions few threads.
+"""The slots of a run: many for coroutine processors, few threads for synchronous ones.
 
-A type with batches has as many of its own, a call each. How many jobs to lease, which is some ahead
-of need while they are short, and which begin next.
+A type with batches has as many separate slots, one per call. The slots determine how many jobs to
+lease, some of them ahead of need while jobs are short, and which jobs start next.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from minutehand.worker.attempt import Attempt
 from minutehand.worker.registry import JobType
 from minutehand.worker.run import Run
 
-#: Leased ahead of need: as many jobs as ended in this time, bounded in number and bytes.
+#: Seconds of work to lease ahead, by the number of jobs that ended in this time, and limits of jobs
+#: and bytes.
 AHEAD_SECONDS: Final = 0.1
 MOST_AHEAD: Final = 800
 MOST_AHEAD_BYTES: Final = 2_000_000
-#: A job waits here for a slot so long at most, or a quarter of its lease; then it is released.
+#: Maximum seconds that a job waits for a slot, up to a quarter of its lease. Then it is released.
 WAIT_SECONDS: Final = 1.0
-#: About the most bytes of jobs that one request brings for batches of a type, beyond a first one;
-#: and of a job, until some have come.
+#: Approximate maximum bytes of jobs of one request for batches of a type, beyond a first batch, and
+#: assumed bytes of a job until some were leased.
 MOST_BATCHED_BYTES: Final = 8_000_000
 ASSUMED_BYTES: Final = 64_000.0
 
-#: A leased job, and when its lease was requested.
+#: A leased job, and the time at which its lease was requested.
 Leased = tuple[Lease, float]
 
 
 class Pool:
-    """The slots of one kind of processor, and the leased jobs that wait for one, in order."""
+    """Slots of one kind of processor, and leased jobs that wait for a slot, in order."""
 
-    #: Its one type, where that takes batches.
+    #: Its only type, if that takes batches.
     batched: JobType[Any] | None = None
 
     def __init__(self, job_types: tuple[str, ...], size: int) -> None:
@@ -41,38 +42,38 @@ class Pool:
         self.size = size
         self._used = 0
         self._waiting: deque[Leased] = deque()
-        #: Jobs that ended since `_since`, and in the time of that length before.
+        #: Jobs that ended since `_since`, and in the period before.
         self._ended = self._ended_before = 0
         self._since = 0.0
 
     def wanted(self, now: float, mean_bytes: float) -> int:
-        """How many jobs to lease for it: free slots, and some ahead."""
+        """Return the number of jobs to lease: free slots, and some ahead."""
         self._turn(now)
         ahead = min(max(self._ended, self._ended_before), MOST_AHEAD)
         ahead = min(ahead, int(MOST_AHEAD_BYTES / mean_bytes))
         return self.size + ahead - self._used - len(self._waiting)
 
     def add(self, leased: Leased) -> None:
-        """A job waits for a slot."""
+        """Add a leased job, which waits for a slot."""
         self._waiting.append(leased)
 
     def next(self, now: float) -> list[Leased]:
-        """What begins in a free slot; empty where there is none, or nothing for it."""
+        """Return the jobs to start in a free slot, if there are both."""
         if not self._waiting or self._used >= self.size:
             return []
         self._used += 1
         return [self._waiting.popleft()]
 
     def next_begin_at(self) -> float | None:
-        """When what waits for more of its kind begins without."""
+        """Return when a batch that is not full starts."""
         return None
 
     def next_late_at(self) -> float | None:
-        """When the first that waits has waited too long."""
+        """Return when the first waiting job has waited too long."""
         return _late_at(self._waiting[0]) if self._waiting else None
 
     def give_back(self, now: float, *, all_: bool) -> list[Leased]:
-        """What will not begin: all, or what waits behind one that has for too long."""
+        """Remove and return all jobs, if `all_` or if the first has waited too long."""
         late: list[Leased] = []
         if self._waiting and (all_ or now >= _late_at(self._waiting[0])):
             late += self._waiting
@@ -80,7 +81,7 @@ class Pool:
         return late
 
     def note_end(self, now: float, *, frees: bool) -> None:
-        """A job has ended; whether its slot is free now."""
+        """Record the end of a job, and whether its slot is free."""
         self._used -= frees
         self._turn(now)
         self._ended += 1
@@ -93,28 +94,28 @@ class Pool:
 
 
 class BatchPool(Pool):
-    """The slots of a type with batches, a call each; its jobs wait by tenant."""
+    """Slots of a type with batches, one per call. Its jobs wait by tenant."""
 
     def __init__(self, job_type: JobType[Any], size: int) -> None:
         super().__init__((job_type.name,), size)
         self.batched = job_type
         self._batch = job_type.batch or 1
         self._wait = job_type.batch_wait
-        #: The tenant that was served last is the last.
+        #: Waiting jobs by tenant. The tenant that was served last comes last.
         self._tenants: dict[WorkspaceId, deque[Leased]] = {}
 
     def wanted(self, now: float, mean_bytes: float) -> int:
-        """What its free slots take, as far as that is not too much at once."""
+        """Return the number of jobs for its free slots, within the limit of bytes."""
         most = max(self._batch, int(MOST_BATCHED_BYTES / mean_bytes))
         waiting = sum(map(len, self._tenants.values()))
         return min((self.size - self._used) * self._batch, most) - waiting
 
     def add(self, leased: Leased) -> None:
-        """It waits for others of its tenant, or a slot."""
+        """Add a leased job, which waits for others of its tenant, or for a slot."""
         self._tenants.setdefault(leased[0].job.workspace_id, deque()).append(leased)
 
     def next(self, now: float) -> list[Leased]:
-        """A full batch, or one that has waited long enough."""
+        """Return a full batch, or one that has waited long enough."""
         if self._used >= self.size:
             return []
         for tenant, waiting in self._tenants.items():
@@ -128,18 +129,18 @@ class BatchPool(Pool):
         return []
 
     def next_begin_at(self) -> float | None:
-        """When the first batch begins that is not full; None without a slot for it."""
+        """Return when the first batch that is not full starts. None without a free slot."""
         if self._used >= self.size:
             return None
         return min((each[0][1] + self._wait for each in self._tenants.values()), default=None)
 
     def next_late_at(self) -> float | None:
-        """When the first has waited for a slot for too long."""
+        """Return when the first job has waited too long for a slot."""
         firsts = (_late_at(each[0]) + self._wait for each in self._tenants.values())
         return min(firsts, default=None)
 
     def give_back(self, now: float, *, all_: bool) -> list[Leased]:
-        """All, or those of tenants whose first has waited for too long."""
+        """Remove and return all jobs, or those of tenants whose first has waited too long."""
         late: list[Leased] = []
         for tenant, waiting in list(self._tenants.items()):
             if all_ or now >= _late_at(waiting[0]) + self._wait:
@@ -165,20 +166,20 @@ class Slots:
             if job_type is not None and job_type.batch:
                 size = run.options.concurrency if job_type.is_async else run.options.threads
                 self._pools.append(BatchPool(job_type, size))
-        #: Jobs that may run at once, as far as they run alone.
+        #: Maximum jobs running at once, without batches.
         self.total = sum(pool.size for pool in self._pools)
         self._by_type = {name: pool for pool in self._pools for name in pool.job_types}
-        #: Of a leased job.
+        #: Mean size of a leased job in bytes.
         self._mean_bytes = ASSUMED_BYTES
 
     def wanted(self) -> tuple[LeasePool, ...]:
-        """The pools with room, each with its job types and how many jobs to lease for it."""
+        """Return the pools with free slots, their job types and the number of jobs to lease."""
         now = self._clock.monotonic()
         free = [(pool.wanted(now, self._mean_bytes), pool.job_types) for pool in self._pools]
         free = sorted(each for each in free if each[0] > 0)
         wanted: list[LeasePool] = []
         left = MAX_LEASED
-        # the smaller first: of what one request may bring, the larger has what the other leaves
+        # the smallest pool first, so that a larger one gets its unused share of the limit
         for others, (count, job_types) in zip(reversed(range(len(free))), free, strict=True):
             limit = min(count, left // (1 + others))
             wanted.append(LeasePool(job_types=job_types, limit=limit))
@@ -186,11 +187,11 @@ class Slots:
         return tuple(wanted)
 
     def is_all(self, pools: tuple[LeasePool, ...]) -> bool:
-        """Whether these are all the pools there are, so that a request for them leaves none out."""
+        """Return whether a request for these pools covers all."""
         return len(pools) == len(self._pools)
 
     def add(self, leases: tuple[Lease, ...], sent_at: float, *, size: int) -> None:
-        """Take over the leased jobs of an answer of `size` bytes."""
+        """Add the leased jobs of a response of `size` bytes."""
         for lease in leases:
             pool = self._by_type.get(lease.job.job_type, self._pools[0])
             pool.add((lease, sent_at))
@@ -198,14 +199,14 @@ class Slots:
             self._mean_bytes = max(1.0, size / len(leases))
 
     def begin(self) -> Iterator[tuple[JobType[Any] | None, list[Leased]]]:
-        """What has a slot now, the first leased first: a job, or a batch and its type."""
+        """Yield jobs that have a slot, in the order of their leases, each with its type for a batch."""
         now = self._clock.monotonic()
         for pool in self._pools:
             while leased := pool.next(now):
                 yield pool.batched, leased
 
     def ended(self, attempt: Attempt) -> None:
-        """Its slot is free, unless others of its batch run on."""
+        """Record the end of an attempt, which frees its slot unless its batch continues."""
         pool = self._by_type.get(attempt.job_type, self._pools[0])
         frees = attempt.batch is None or attempt.batch.is_over
         ended_at = attempt.ended_at
@@ -213,16 +214,16 @@ class Slots:
 
     @property
     def next_begin_at(self) -> float | None:
-        """When a batch begins that is not full."""
+        """Time at which a batch that is not full starts."""
         return _first(pool.next_begin_at() for pool in self._pools)
 
     @property
     def next_late_at(self) -> float | None:
-        """When the first that waits has waited too long."""
+        """Time at which the first waiting job has waited too long."""
         return _first(pool.next_late_at() for pool in self._pools)
 
     def give_back(self, now: float, *, all_: bool) -> list[Lease]:
-        """Those that will not begin here: all, or what waits behind one that has for too long."""
+        """Remove and return jobs that will not start here: all, or those that waited too long."""
         return [lease for pool in self._pools for lease, _ in pool.give_back(now, all_=all_)]
 
 

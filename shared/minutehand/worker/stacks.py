@@ -1,4 +1,4 @@
-"""Where an attempt is that hangs; what ended a process its host knows, see `exit_report.py`."""
+"""The stack of an attempt that hangs. For ended processes, see `exit_report.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minutehand.worker.errors import stack_in
 
 
 def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[dict[str, Any]]:
-    """The frames that an attempt is in, as a traceback has them."""
+    """Return the current frames of an attempt in the form of a traceback."""
     running = sys._current_frames()
     for each in threading.enumerate():
         if each.name == thread and each.ident in running:
@@ -28,7 +28,7 @@ def _outward(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
 
 
 def _awaited(coroutine: Any) -> Iterator[tuple[FrameType, int]]:
-    """The frames of a coroutine and of what it awaits, the outermost first."""
+    """Yield the frames of a coroutine and of the coroutines it awaits, the outermost first."""
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
         if frame is None:

@@ -1,6 +1,6 @@
-"""Streams: what a processor says while it runs, from its first word to the one at hand.
+"""Output streams of a processor, which followers read while it runs.
 
-A stream keeps all that it has said; what the database does not have yet is in the updates.
+A stream keeps all of its output. The part that is not stored yet is also in the updates.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from minutehand.queue.models import LogLine, Piece
 from minutehand.worker.serialization import TextCleaner, edge
 from minutehand.worker.updates import LONG_OUTPUT, Updates
 
-#: Streams that one job may have, and characters of a stream's name.
+#: Maximum streams of one job, and maximum characters of a stream's name.
 MAX_STREAMS: Final = 20
 MAX_STREAM_NAME: Final = 100
-#: Bytes that the memory holds of a stream, whatever the database accepts.
+#: Maximum bytes of a stream in memory, whatever the database accepts.
 MAX_HELD_BYTES: Final = 10_000_000
-#: The step that runs, in the task that runs it: what it says goes when it is tried again, and stays
+#: The step that the current task runs. Its output is dropped when it is tried again, and kept
 #: once it has finished.
 RUNNING: ContextVar[str] = ContextVar("RUNNING", default="")
 
 
 class OutputRefused(ProcessorError):
-    """The database did not store what a stream said: more than `output_max_bytes` in a job."""
+    """The database rejected output, because the job exceeds `output_max_bytes`."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -37,22 +37,22 @@ class OutputRefused(ProcessorError):
 
 
 class Said(NamedTuple):
-    """What earlier attempts said in a stream: how often it began, and the text of each step."""
+    """Output of a stream in earlier attempts: its number of starts, and the output by step."""
 
     attempt: int = 0
-    #: By finished step: text, or a list of items.
+    #: Text, or a list of items, by finished step.
     kept: Mapping[str, str | list[Any]] = {}
 
 
 def joined(pieces: Sequence[Piece]) -> str | list[Any]:
-    """Pieces of a stream as one: text, or items."""
+    """Join pieces of a stream into one text, or one list of items."""
     if any(piece.items is not None for piece in pieces):
         return [item for piece in pieces for item in piece.items or ()]
     return "".join(piece.text or "" for piece in pieces)
 
 
 class Stream:
-    """What a job says, piece by piece, as those who follow it read it; see `JobContext.stream`."""
+    """An output stream of a job, see `JobContext.stream`."""
 
     def __init__(
         self, name: str, updates: Updates, announce: Callable[[], None], before: Said
@@ -64,7 +64,7 @@ class Stream:
         self._updates = updates
         self._announce = announce
         self._lock = threading.RLock()
-        #: By piece: the step that said it.
+        #: All pieces, each with the step that wrote it.
         self._said: list[tuple[str | None, Any]] = []
         self._size = self._bytes = 0
         self._is_text: bool | None = None
@@ -74,12 +74,12 @@ class Stream:
         self._begin()
 
     def write(self, piece: Any, /) -> None:
-        """Say a piece: text is appended, any other JSON value is an item.
+        """Write a piece. A text is appended, and any other JSON value is an item.
 
         Raises:
-            TypeError: A stream is all text or all items.
-            ValueError: The stream is closed, or JSON cannot hold the item.
-            OutputRefused: The job's streams have more bytes than they may.
+            TypeError: A stream must have only text or only items.
+            ValueError: The stream is closed, or the item is not JSON.
+            OutputRefused: The streams of the job exceed their maximum size.
         """
         if not self.is_open:
             raise ValueError(f"stream {self.name!r} is closed")
@@ -107,17 +107,17 @@ class Stream:
 
     @property
     def text(self) -> str:
-        """All that it has said, of a stream of text."""
+        """The whole output of a stream of text."""
         return "".join(piece for _, piece in self._said) if self._is_text else ""
 
     @property
     def items(self) -> list[Any]:
-        """All that it has said, of a stream of items."""
+        """The whole output of a stream of items."""
         return [] if self._is_text else [piece for _, piece in self._said]
 
     @property
     def said(self) -> Said:
-        """What the next opening has to know of it."""
+        """The output that the next opening needs."""
         by_step: dict[str, list[Any]] = {}
         for step, piece in self._said:
             if step is not None:
@@ -126,7 +126,7 @@ class Stream:
         return Said(self.attempt, {**self._kept, **own})
 
     def pass_step(self, step: str) -> None:
-        """Say again what a finished step of an earlier attempt said, since it does not run."""
+        """Replay the output of a finished step of an earlier attempt, since it does not run."""
         kept = self._kept.get(step)
         with self._lock:
             self._end_half()
@@ -134,7 +134,7 @@ class Stream:
                 self._append(step, piece, is_text=isinstance(kept, str))
 
     def forget(self, step: str) -> None:
-        """Begin again without what a step said that is tried again."""
+        """Restart without the output of a step that is tried again."""
         with self._lock:
             if self._step != step:
                 self._end_half()
@@ -190,6 +190,6 @@ class Stream:
         )
         self._bytes += size
         self._size += len(piece) if is_text else 1
-        # once for what is sent together: a model says thousands of pieces
+        # once per report, because a model writes thousands of pieces
         if before == 0 or before < LONG_OUTPUT <= before + size:
             self._announce()

@@ -1,4 +1,4 @@
-"""What one tick did, as counts: for its log line, its HTTP answer, its metrics and the database."""
+"""Counts of one tick, for its log line, its HTTP response, its metrics and the database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class TickSummary:
-    """Counts of one tick; `failed` are dead letters, `retried` go round again."""
+    """Counts of one tick. `failed` counts dead letters, `retried` attempts that are retried."""
 
     worker_id: str
     tick_id: str
@@ -24,7 +24,7 @@ class TickSummary:
     lost: int = 0
     reclaimed: int = 0
     promoted: int = 0
-    #: Due jobs left when the tick ended, as far as it knows.
+    #: Due jobs that were left at the end of the tick, as of the last lease.
     due_left: int = field(default=0, compare=False)
     extra_workers: int = 0
     calls: int = 0
@@ -32,25 +32,25 @@ class TickSummary:
     duration_ms: float = field(default=0.0, compare=False)
     busy_ms: float = 0.0
     error: str | None = None
-    #: As many workers as the stage allows were running: this one leased nothing.
+    #: Whether the maximum of workers was running, so that this one leased nothing.
     crowded_out: bool = False
-    #: Milliseconds until the next job falls due; None when none is planned.
+    #: Milliseconds until the next job falls due. None without a scheduled job.
     next_due_in_ms: float | None = field(default=None, compare=False)
-    #: When there may be more, in milliseconds, and why, see `minutehand.worker.agenda`; without a
-    #: time: once it is notified.
+    #: Milliseconds until there may be more jobs, and the reason, see `minutehand.worker.agenda`.
+    #: Without a time only a notification announces jobs.
     next_in_ms: float | None = field(default=None, compare=False)
     next_reason: str | None = field(default=None, compare=False)
 
     def count(self, outcome: str) -> None:
-        """Add one applied settle."""
+        """Count one settled job."""
         name = "retried" if outcome == "retry" else outcome
         setattr(self, name, getattr(self, name) + 1)
 
     @property
     def is_worth_reporting(self) -> bool:
-        """Whether the tick changed anything worth a line."""
+        """Whether the tick changed anything."""
         return self.leased > 0 or self.reclaimed > 0 or self.error is not None
 
     def as_dict(self) -> dict[str, Any]:
-        """The summary as JSON takes it."""
+        """Return the summary as a JSON object."""
         return {name: getattr(self, name) for name in self.__slots__}

@@ -1,4 +1,4 @@
-"""Test processors: run one, or a batch, without a queue, see the README; drain a scratch queue."""
+"""Helpers to test processors, one or a batch, without a queue, and to drain a scratch queue."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Updates
 
 P = TypeVar("P")
-#: Longest payload, and result, of a queue as shipped: its setting `payload_max_bytes`.
+#: Maximum bytes of a payload or result, the default of the setting `payload_max_bytes`.
 MAX_STORED: Final = 262_144
-#: What a run has of the settle it comes to.
+#: Fields of the settled item that a run has.
 _SETTLED = ("outcome", "result", "error", "wait", "retry_after_seconds", "until", "delay_seconds")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run of a processor came to, as it would be settled."""
+    """Result of one run of a processor, as it would be settled."""
 
     outcome: str
     result: Any = None
     error: ErrorInfo | None = None
-    #: The exception itself, for a processor that raised.
+    #: The exception that the processor raised.
     raised: BaseException | None = None
     retry_after_seconds: float | None = None
     until: datetime | None = None
@@ -61,24 +61,24 @@ class Run:
     wait: Mapping[str, Any] | None = None
     progress: Sequence[Progress] = ()
     logs: Sequence[LogLine] = ()
-    #: By stream: its text, or its items.
+    #: Text, or items, by stream.
     output: Mapping[str, str | list[Any]] = field(default_factory=dict)
 
     @property
     def messages(self) -> list[str]:
-        """What it logged, without the rest."""
+        """Texts of the log lines."""
         return [line.message for line in self.logs]
 
 
 @dataclass(slots=True)
 class ProcessorTest(Generic[P]):
-    """A job whose processor can be run again and again, remembering steps as the queue would.
+    """A job whose processor can be run repeatedly, with steps stored like in the queue.
 
     Attributes:
-        steps: Results of finished steps and ended waits, by name; may be filled beforehand.
-        children: Every child job spawned, by spawn name.
-        remaining: What `ctx.remaining` says.
-        around: Middleware to run it in, the first outermost.
+        steps: Results of finished steps and ended waits by name. May be filled beforehand.
+        children: All spawned child jobs by spawn name.
+        remaining: Value of `ctx.remaining`.
+        around: Middleware, the first outermost.
     """
 
     processor: AnyProcessor[P]
@@ -105,13 +105,16 @@ class ProcessorTest(Generic[P]):
     def of(
         cls, register: Callable[..., None], payload: P, *more: Any, job_type: str | None = None
     ) -> Self:
-        """Test what `register(registry, settings, *more)` makes for that payload's model.
+        """Test the processor for this payload's model from `register(registry, settings, *more)`.
 
         Args:
-            job_type: The one of this name; needed where several have that model.
+            register: A function of an app's module `processors`.
+            payload: Payload of the job.
+            more: Further arguments of `register`.
+            job_type: Name of the type, needed if several have this model.
 
         Raises:
-            ValueError: There is no such one, or there are several.
+            ValueError: There must be exactly one such processor.
         """
         registry = Registry()
         settings = Settings(supabase_url="http://localhost", supabase_publishable_key="test")
@@ -129,7 +132,7 @@ class ProcessorTest(Generic[P]):
         return cls(found.run, payload, job_type=found.name, around=found.around)
 
     async def run(self) -> Run:
-        """Run the processor once, from the beginning, with the steps so far."""
+        """Run the processor once from the beginning, with the steps so far."""
         return await self._run(None)
 
     async def _run(self, batch: Batch | None) -> Run:
@@ -179,32 +182,34 @@ class ProcessorTest(Generic[P]):
         )
 
     def answer(self, answer: Any) -> None:
-        """A person answers the question the job waits with, by one of its options if it has any."""
+        """Answer the question of the job, with one of its options if it has any."""
         if answer not in ((self._waiting or {}).get("options") or [answer]):
             raise AssertionError(f"the answer {answer!r} must be an option: {self._waiting}")
         self._end_wait("ask", {"answer": answer})
 
     def event(self, payload: Any = None) -> None:
-        """The event the job waits for is emitted."""
+        """Emit the event that the job waits for."""
         self._end_wait("event", {"event": payload})
 
     def wake(self) -> None:
-        """The time the job sleeps for is over."""
+        """End the sleep of the job."""
         self._end_wait("sleep", {})
 
     def time_out(self) -> None:
-        """No one answers and nothing happens until the wait's timeout."""
+        """Let the timeout of the wait pass."""
         wait = self._waiting or {}
         if "timeout_at" not in wait:
             raise AssertionError(f"the job waits without a timeout: {self._waiting}")
         self._end_wait(wait["kind"], wait.get("default", {"timed_out": True}))
 
     def children_end(self, results: Sequence[Any]) -> None:
-        """The children end; an exception among `results` makes that child a dead letter."""
+        """End the children. An exception among `results` makes that child a dead letter."""
         wait = self._waiting or {}
         ids = list(wait.get("job_ids", ()))
         if len(ids) != len(results):
-            raise AssertionError(f"{len(ids)} children, {len(results)} results")
+            raise AssertionError(
+                f"results must be {len(ids)}, one for each child, not {len(results)}"
+            )
         ended = [
             {"id": child, "status": "failed", "result": None, "error_message": str(result)}
             if isinstance(result, Exception)
@@ -221,7 +226,7 @@ class ProcessorTest(Generic[P]):
 
 
 async def run_batch(tests: Sequence[ProcessorTest[P]]) -> list[Run]:
-    """Run the jobs of these tests in one call of their processor, which takes batches."""
+    """Run the jobs of these tests in one call of their batch processor."""
     run = tests[0].processor
     ids = [JobId(test.job_id) for test in tests]
     batch = Batch(run, ids, in_thread=_thread_of(run) is not None)
@@ -237,21 +242,21 @@ def _thread_of(run: object) -> str | None:
 
 
 class HeldFunctions(WorkerFunctions):
-    """SQL functions of yours that answer from memory; `calls` has each call, without its job."""
+    """Fake of your SQL functions with fixed results. `calls` has each call, without its job."""
 
     def __init__(self, **answers: Any) -> None:
         self.answers = answers
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
     async def call_held(self, function: str, job_id: str, fence: int, **more: Any) -> Any:
-        """Answer, and remember the call."""
+        """Record the call, and return the fixed result."""
         self.calls.append((function, more))
         return self.answers[function]
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """The circumstances of a run under no limit."""
+    """Facts of a run without limits."""
 
     has_advanced: bool
     stop_reason: StopReason | None = None
@@ -263,7 +268,7 @@ class _Seen:
 
 
 class _Stage:
-    """The context's port: everything is stored at once, in memory."""
+    """Port of the context that stores everything immediately in memory."""
 
     def __init__(self, test: ProcessorTest[Any]) -> None:
         self.updates = Updates()
@@ -272,7 +277,7 @@ class _Stage:
         self._test = test
 
     def announce(self) -> None:
-        """Keep each progress, not only the last: a test wants to see them all."""
+        """Store each progress, not only the last one, so that tests can check all."""
         updates = self.updates.take(most_logs=Updates.MAX_LOGS)
         if updates.progress is not None:
             self.progress.append(updates.progress)
@@ -282,16 +287,16 @@ class _Stage:
         self._test._pieces.extend(updates.output)
 
     def streams(self) -> set[str]:
-        """All that were begun."""
+        """Return the names of all streams."""
         return {piece.stream for piece in self._test._pieces}
 
     def pieces(self, stream: str) -> list[Piece]:
-        """What its latest attempt said."""
+        """Return the output of its latest start."""
         said = [piece for piece in self._test._pieces if piece.stream == stream]
         return [piece for piece in said if piece.attempt == said[-1].attempt]
 
     async def said(self, stream: str) -> Said:
-        """The latest number, and what finished steps said in the latest attempt that ran them."""
+        """Return the latest start, and the output of finished steps in the latest run of each."""
         by_step: dict[str, list[Piece]] = {}
         pieces = self.pieces(stream) if stream in self.streams() else []
         for piece in self._test._pieces:
@@ -306,7 +311,7 @@ class _Stage:
         self.announce()
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
-        """Remember the children; the same name gives the same ids."""
+        """Store the children. The same name returns the same ids."""
         test = self._test
         if any(_is_too_long(child.payload) for child in children):
             problem = f"payload exceeds {MAX_STORED} bytes; store it and pass a reference"
@@ -324,10 +329,10 @@ class _Stage:
 
 
 async def drain(worker: Worker) -> list[TickSummary]:
-    """Tick a worker until a tick finds nothing; for scratch databases.
+    """Tick a worker until a tick finds nothing, for scratch databases.
 
     Raises:
-        AssertionError: It still found work after 50 ticks.
+        AssertionError: The worker still found jobs after 50 ticks.
     """
     summaries = []
     for _ in range(50):

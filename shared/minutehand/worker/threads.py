@@ -1,8 +1,7 @@
-"""Plain processors in daemon threads, stopped as far as Python allows.
+"""Synchronous processors in daemon threads, which are stopped as far as Python permits.
 
-A thread cannot be killed: it is sent an exception, which arrives at its next Python instruction.
-One that stays in C code continues until it returns; its lease has expired by then, so nothing it
-sends is stored.
+A thread cannot be killed. It is sent an exception, which is raised at its next Python instruction.
+C code continues until it returns. By then the lease has expired, so that nothing is stored.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Final
 
-#: What a thread without a call is named.
+#: Name of a thread without a call.
 IDLE: Final = "processors"
 
 
 class ThreadStopped(BaseException):
-    """Raised inside a plain processor that must stop; do not catch it for long."""
+    """Raised inside a synchronous processor that must stop. It must not be caught for long."""
 
 
 class _Call:
-    """A call and where its answer goes."""
+    """A call, and the future of its result."""
 
     def __init__(self, run: Callable[[], Any], name: str) -> None:
         self.name = name
@@ -34,15 +33,15 @@ class _Call:
         self.ended: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
 
     def run(self) -> Any:
-        """Run it with its caller's variables."""
+        """Run it with the context variables of its caller."""
         return self._context.run(self._run)
 
     def answer(self, result: Any, error: BaseException | None) -> None:
-        """Say in its thread what it returned and what it raised."""
+        """Send the result or error of the call from its thread to the event loop."""
         try:
             self._loop.call_soon_threadsafe(self._note, result, error)
         except RuntimeError:
-            return  # the loop is closed: no one waits any more
+            return  # the loop is closed, so that nothing waits for the result
 
     def _note(self, result: Any, error: BaseException | None) -> None:
         if not self.ended.done():
@@ -50,26 +49,26 @@ class _Call:
 
 
 class _Thread:
-    """Runs one call after another, until one is stopped."""
+    """Runs calls one after another, until one is stopped."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[_Call] = SimpleQueue()
         self._lock = threading.Lock()
-        #: The one that `ThreadStopped` may be raised in.
+        #: The call in which `ThreadStopped` may be raised.
         self._running: _Call | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def begin(self, call: _Call) -> None:
-        """Run it; the thread is named as it is."""
+        """Run a call. The thread takes its name."""
         self._calls.put(call)
 
     def stop(self, call: _Call) -> None:
-        """Have it end, unless it has."""
+        """Stop a call, unless it has ended."""
         with self._lock:
             call.is_stopped = True
             if self._running is call:
-                import ctypes  # here: few runs stop a thread, and each start would pay for it
+                import ctypes  # here, because few runs need it and it slows down the start
 
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(ThreadStopped)
@@ -81,12 +80,12 @@ class _Thread:
             call = self._calls.get()
             self._thread.name = call.name
             result, error = self._run(call)
-            self._thread.name = IDLE  # a stack is found by the name of what runs
+            self._thread.name = IDLE  # stacks are found by the thread's name
             is_last = call.is_stopped
             if not is_last:
-                _idle.append(self)  # before the answer, which may bring the next call
+                _idle.append(self)  # before the result, after which the next call may start
             call.answer(result, error)
-            del call, result, error  # and what they hold, while it waits
+            del call, result, error  # free them while the thread waits
 
     def _run(self, call: _Call) -> tuple[Any, BaseException | None]:
         try:
@@ -103,16 +102,16 @@ class _Thread:
             return None, error
 
 
-#: Threads without a call; with the others they are as many as ran at once.
+#: Threads without a call. The total of threads is the maximum of concurrent calls.
 _idle: Final[list[_Thread]] = []
 
 
 async def run_in_thread(run: Callable[[], Any], *, name: str) -> Any:
     """Call `run` in a daemon thread, with this context's variables, and await its end.
 
-    The thread is no other call's meanwhile: a stuck one blocks neither a slot nor the exit of the
-    process. Cancelling sends `ThreadStopped` into it and waits until the call has ended; cancelling
-    again stops waiting.
+    Calls do not share threads, so that a stuck call blocks neither another slot nor the exit of the
+    process. Cancelling raises `ThreadStopped` in the thread and waits until the call has ended. A
+    second cancellation stops waiting.
     """
     call = _Call(run, name)
     thread = _idle.pop() if _idle else _Thread()

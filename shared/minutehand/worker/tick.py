@@ -1,7 +1,7 @@
-"""One bounded run of the worker: lease, run, report, settle, start extra workers, and end in time.
+"""One run of the worker: lease, run, report, settle, start extra workers, and end in time.
 
-Read `Tick.run` first. It knows no application and no cloud; how it is woken and how extra workers
-are started is its worker's.
+Read `Tick.run` first. It depends on no application and no cloud. Its worker wakes it, and starts
+extra workers.
 """
 
 from __future__ import annotations
@@ -33,25 +33,26 @@ from minutehand.worker.summary import TickSummary
 
 logger = logging.getLogger(__name__)
 
-#: Once a run has leased so many, it says at DEBUG how many it found, and which begin.
+#: Number of leased jobs from which a run logs leases and starts at DEBUG.
 SAID_JOBS = 100
 
 
 class Tick:
-    """One run of a worker; make it, `run` it, and read its summary. Not to be used twice.
+    """One run of a worker. Create it, `run` it once, and read its summary.
 
     Args:
-        fan_out: How many extra workers it may start; None for none.
-        wakeups: Set by others to make it lease at once.
-        on_turn: Called each time that its loop goes round, at least each `Agenda.TURN_SECONDS`.
+        fan_out: Policy for extra workers. None for no extra workers.
+        start_extra_workers: Starts extra workers.
+        wakeups: Set by other tasks to make it lease immediately.
+        on_turn: Called in each iteration of its loop.
     """
 
-    #: Pause before what a user's transaction held is settled again.
+    #: Pause before jobs whose rows were locked are settled again.
     BUSY_SECONDS = 1.0
-    #: So many jobs that have ended are settled beside a call that is under way: the database works
-    #: while the worker does. Fewer wait for it, since a call costs as much as fifty jobs.
+    #: Ended jobs from which a second settle starts during a call, so that the database and the
+    #: worker work at the same time. Fewer jobs wait, because a call costs as much as fifty jobs.
     SETTLED_BESIDE = 200
-    #: Most jobs that begin in one turn of the event loop: a call that is due waits for no more.
+    #: Maximum jobs started per event loop iteration, so that a due call is not delayed.
     BEGUN_AT_ONCE = 50
 
     def __init__(
@@ -70,35 +71,34 @@ class Tick:
         self._deadlines = run.deadlines
         self._fan_out = fan_out
         self._start_extra = start_extra_workers
-        #: Whether it has asked for extra workers, of which none may have been accepted.
+        #: Whether it has requested extra workers, even if none was accepted.
         self._has_fanned_out = False
-        #: Number of extra workers for jobs that wait because this run may lease suspects alone.
+        #: Number of extra workers for jobs that wait because this run may lease only suspects.
         self._others_wait = 0
         self._wakeups = wakeups
-        #: The summary with which its latest lease, or a call of its own, has ended it.
+        #: The summary with which the latest lease, or a separate call, has ended the run.
         self._ended_as: TickSummary | None = None
         self._on_turn = on_turn
         self._runs = 0
-        #: Of what an empty run says; once it has leased, of more.
+        #: Log level of a run, DEBUG in a loop until it leases a job. Afterwards that of leases.
         self._level = logging.DEBUG if run.options.quiet else logging.INFO
-        #: Leases that never began, as they are settled.
+        #: Items to settle of leases that never started.
         self._unstarted: list[SettleItem] = []
         self._busy_until = 0.0
-        #: Something happened that the loop acts on.
+        #: Set when the loop should check its agenda.
         self._pulse = asyncio.Event()
-        #: Slots that are free now get their jobs in this turn of the event loop.
+        #: Whether free slots will be refilled in this event loop iteration.
         self._refills_soon = False
-        #: An error that no rule knows: what runs is released, and the run fails with it.
+        #: An unexpected error, which the run raises after its jobs were released.
         self._broken: BaseException | None = None
         self._held = Held()
         self._slots = Slots(run)
-        #: The settles and leases that are under way beside the jobs: two at most, one of which
-        #: leases.
+        #: Settle and lease calls in flight. Up to two, one of which leases.
         self._exchanges: list[asyncio.Task[None]] = []
         self._is_leasing = False
         self._reporter = Reporter(run, self._held)
         self._settler = Settler(run)
-        #: What is next, and why: asked at each turn of the loop.
+        #: Decides the next action in each iteration of the loop.
         self.agenda = Agenda(run.deadlines, run.options, run.vain)
         self._entry = Entry(run.deadlines.start, Act.LEASE, Reason.POLL)
         self._said = self._entry
@@ -116,11 +116,11 @@ class Tick:
         self._alarm = Alarm(run, self._held) if run.options.ends_blocked else None
 
     async def run(self) -> TickSummary:
-        """Do the tick's work and return what it did.
+        """Run the tick and return its summary.
 
         Raises:
-            QueueUnavailable: The database did not answer the very first call; nothing began.
-            Exception: What no rule knows, after what ran was released or settled.
+            QueueUnavailable: The database did not respond to the first call. Nothing was started.
+            Exception: An unexpected error, after running jobs were released or settled.
         """
         level = self._level
         logger.log(level, "Starting job execution", extra=self._run_of.extra("tick.started"))
@@ -132,7 +132,7 @@ class Tick:
                 try:
                     response = await self._leases.ask(request)
                 except QueueError:
-                    await self._finish()  # it may have been admitted all the same
+                    await self._finish()  # the run may have been admitted nevertheless
                     raise
                 self._take(response, sent_at)
                 while not await self._is_over():
@@ -154,13 +154,13 @@ class Tick:
         return self.summary
 
     async def _go_round(self) -> None:
-        """One turn of the loop: wait for what is next, or until something happens, and do it."""
+        """Run one iteration: wait for the time of the next action, or for an event, and do it."""
         self._on_turn()
         others, self._others_wait = self._others_wait, 0
         await self._start_extra_workers(at_least=others)
         entry, now = self._entry, self._clock.monotonic()
         if entry.at > now and not await self._wait(entry, entry.at - now):
-            return  # something happened: what is next may be another
+            return  # an event came first, which may change the next action
         match entry.act:
             case Act.STOP:
                 self._stop_all()
@@ -176,21 +176,21 @@ class Tick:
                 self._unstarted += self._settler.busy
                 self._settler.busy = []
             case Act.SETTLE:
-                # one turn of the event loop, so that what ends together is settled together
+                # wait one event loop iteration, so that jobs that end together are settled together
                 await asyncio.sleep(0)
                 self._begin_exchange(self._settle())
             case Act.LEASE:
                 self._begin_exchange(self._lease_more())
             case Act.TURN | Act.LEAVE | Act.GIVE_UP:
-                pass  # looked at before the next turn
+                pass  # handled before the next iteration
 
     async def _is_over(self) -> bool:
-        """Look at what is next: whether the run has ended."""
+        """Get the next action. Return whether the run has ended."""
         now = self._clock.monotonic()
         for exchange in [each for each in self._exchanges if each.done()]:
             self._exchanges.remove(exchange)
             try:
-                exchange.result()  # raises what it met
+                exchange.result()  # raises the error of the call
             except Exception as error:
                 self._break(error)
         self._entry = self.agenda.next(now, self._at_hand(now))
@@ -222,7 +222,7 @@ class Tick:
         )
 
     async def _wait(self, entry: Entry, seconds: float) -> bool:
-        """Wait for that time; False when something has happened before."""
+        """Wait `seconds`. Return False if an event came before."""
         if logger.isEnabledFor(logging.DEBUG) and entry != self._said:
             self._said = entry
             what = {"act": entry.act, "reason": entry.reason, "in_ms": round(seconds * 1000)}
@@ -237,7 +237,7 @@ class Tick:
         return False
 
     def _say_rest(self, now: float) -> None:
-        """Add to the summary when there may be more, and why."""
+        """Add the time and reason of the next lease to the summary."""
         rest = self.agenda.rest
         self.summary.next_reason = Reason.NOTIFIED if rest is None else rest.reason
         if rest is not None:
@@ -250,7 +250,7 @@ class Tick:
 
     @property
     def _settles_beside(self) -> bool:
-        """Whether so much has ended that it does not wait for the call under way."""
+        """Whether enough jobs have ended for a second settle during the call in flight."""
         return len(self._exchanges) == 1 and len(self._held.ended) >= self.SETTLED_BESIDE
 
     @property
@@ -263,7 +263,7 @@ class Tick:
     def _request(
         self, settling: Sequence[SettleItem] = (), *, count_due: bool | None = None
     ) -> LeaseRequest:
-        """The next request for leases; with `count_due` for none, but for the size of a backlog."""
+        """Build the next lease request. With `count_due` it only counts the backlog."""
         asks = not count_due and self._may_lease(self._clock.monotonic())
         pools = self._slots.wanted() if asks else ()
         is_all = self._slots.is_all(pools)
@@ -273,7 +273,7 @@ class Tick:
         return self._leases.request(pools, is_all=is_all, staying=staying, count_due=count_due)
 
     def _last(self, settling: Sequence[SettleItem]) -> TickSummary | None:
-        """The summary once these are settled; None where that does not end the run."""
+        """Return the summary after these are settled, or None if the run then continues."""
         holds = self._held.running or self._held.ended or self._unstarted or self._settler.busy
         if holds or len(self._exchanges) > 1 or self._slots.next_late_at is not None:
             return None
@@ -298,7 +298,7 @@ class Tick:
             self._warn("Lease did not get through; it is repeated", "lease.unavailable", error)
             self._leases.not_answered()
         except QueueError as error:
-            # what runs continues and is settled; only nothing new begins for a while
+            # running jobs continue and are settled, but nothing is leased for a while
             self._warn("Lease was refused", "lease.refused", error)
             self._leases.refused()
         else:
@@ -325,13 +325,13 @@ class Tick:
             ids = {lease.job.id for lease in response.leases}
             for attempt in self._held.running.values():
                 if attempt.job_id in ids:
-                    attempt.stop("lost")  # its lease was taken back before this one was given
+                    attempt.stop("lost")  # the job was reclaimed before it was leased again
         self.summary.leased += found
         self._slots.add(response.leases, sent_at, size=response.size)
         self._begin_jobs()
 
     def _note_run(self, run: RunState) -> None:
-        """What the database says of this run among others."""
+        """Apply the state of this run among all runs."""
         if run.ended:
             self._ended_as = self._leases.last
             self._look_for_work(run.refused)
@@ -388,22 +388,22 @@ class Tick:
         return [attempt.job_id for attempt in self._held.running.values()][:MOST_NAMED]
 
     def _attempt_ended(self, attempt: Attempt) -> None:
-        """Settle it soon; its slot is the next job's."""
+        """Queue the attempt for a settle, and refill its slot."""
         del self._held.running[attempt.key]
         self._slots.ended(attempt)
         self._held.ended.append(attempt)
         self._refill_soon()
 
     def _refill_soon(self) -> None:
-        if not self._refills_soon:  # once for all that end together
+        if not self._refills_soon:  # once for all jobs that end together
             self._refills_soon = True
             self._surroundings.loop.call_soon(self._refill)
 
     def _refill(self) -> None:
-        """Begin jobs in the slots of those that ended; the loop goes round if that is news to it.
+        """Start jobs in free slots, and wake the loop if its next action may change.
 
-        It is none while a call is under way or what waits for a slot lets the settle wait: the loop
-        need not go round for each short job.
+        It does not change while a call is in flight, or while a settle is delayed for more jobs, so
+        that the loop has no iteration for each short job.
         """
         self._refills_soon = False
         self._begin_jobs()
@@ -414,7 +414,7 @@ class Tick:
             self._pulse.set()
 
     async def _settle(self) -> None:
-        """Settle what has ended and fill its slots, in one round trip."""
+        """Settle ended jobs and lease jobs for their slots, in one call."""
         held = self._held
         await self._reporter.wait_for(held.ended, seconds=min(2.0, self._run_of.seconds_left() / 3))
         ended, held.ended = held.ended, []
@@ -465,7 +465,7 @@ class Tick:
                 attempt.stop("deadline")
 
     def _give_up_the_rest(self) -> None:
-        """The time is over: what has not ended or could not be settled runs again elsewhere."""
+        """Count unsettled jobs as lost when the time is over. They run again elsewhere."""
         if left := self._jobs_at_work():
             self.summary.lost += len(self._held.running)
             self.summary.error = (
@@ -477,28 +477,28 @@ class Tick:
             )
 
     def _break(self, error: BaseException) -> None:
-        """An error that no rule knows: release what runs, settle the rest, then fail with it.
+        """Record an unexpected error, so that the run releases and settles its jobs and raises it.
 
         Raises:
-            Exception: The same once more, or another one: nothing more can be done.
+            Exception: The recorded error, if there was one before.
         """
         if self._broken is not None:
             raise self._broken
         self._broken = error
         self.summary.error = f"{type(error).__name__}: {error}"
         logger.critical(
-            "The run met an error that it does not know; it releases its jobs and ends",
+            "The run releases its jobs and ends after an unexpected error",
             exc_info=error,
             extra=self._run_of.extra("tick.broken"),
         )
         self._pulse.set()
 
     async def _look_back(self) -> None:
-        """Lease no more: count what is left, for extra workers instead of the next minute."""
+        """Stop leasing, and count the backlog to start extra workers for it."""
         self.agenda.looked_back = True
         if self._leases.unanswered is not None:
             return
-        has_more = self._leases.due > 0  # than it could take; not at some limit
+        has_more = self._leases.due > 0  # beyond its capacity, not because of a limit
         request = self._request(count_due=True)
         until = self._clock.monotonic() + SIDE_CALL_SECONDS
         try:
@@ -511,7 +511,7 @@ class Tick:
             await self._start_extra_workers(at_least=1)
 
     async def _start_extra_workers(self, *, at_least: int = 0) -> None:
-        """Start others for a backlog that this worker cannot carry; once, and `at_least` later."""
+        """Start extra workers for a backlog beyond the own capacity, once or if `at_least`."""
         policy, start, due = self._fan_out, self._start_extra, self._leases.due
         if policy is None or start is None or (self._has_fanned_out and not at_least):
             return
@@ -540,7 +540,7 @@ class Tick:
 
     @asynccontextmanager
     async def _work_beside(self) -> AsyncIterator[None]:
-        """Report, maintain, publish, listen, and watch the deadline; nothing of it is left."""
+        """Run the background tasks during the block, and end them with it."""
         loop = asyncio.get_running_loop()
         beside = [
             self._reporter.report(),
@@ -557,7 +557,7 @@ class Tick:
         tasks = [loop.create_task(each) for each in beside]
         for task in tasks:
             task.add_done_callback(self._beside_ended)
-        # by a timer of its own: the deadline must work while a call hangs
+        # by a timer, so that the deadline works while a call hangs
         deadline = None
         if not math.isinf(self._deadlines.stop_working):
             left = self._deadlines.stop_working - self._clock.monotonic()
@@ -572,7 +572,7 @@ class Tick:
                 attempt.stop("lost")
 
     def _beside_ended(self, task: asyncio.Task[None]) -> None:
-        """No task of a run may die unseen."""
+        """Fail the run if a background task raised."""
         error = None if task.cancelled() else task.exception()
         if error is not None and self._broken is None:
             self._break(error)
@@ -588,12 +588,12 @@ class Tick:
             try:
                 await self._publishing.once()
             except asyncio.CancelledError:
-                wakeups.set()  # this run has ended: the next one looks
+                wakeups.set()  # for the next run, because this one has ended
                 raise
             self._look_for_work()
 
     def _look_for_work(self, is_there: bool = True, *, reason: Reason = Reason.NOTIFIED) -> None:
-        """There may be some: lease, or decide again whether to stay."""
+        """Lease soon if jobs may be ready, or check again whether to stay."""
         if is_there:
             self.agenda.wake(reason)
         self._pulse.set()
@@ -606,10 +606,10 @@ class Tick:
         self._pulse.set()
 
     async def _finish(self) -> bool:
-        """End the run, unless a lease did, or it found nothing and does not count.
+        """End the run in the database, if needed. Return whether the run continues instead.
 
-        It continues (true) where another was refused, which may have come for a job that was
-        committed after the last look of this one.
+        It continues if another run was rejected, which may have been started for a job that was
+        committed after this run's last lease.
         """
         self._measure()
         is_counted = self._run_of.most is not None and not self.agenda.is_crowded_out
@@ -617,7 +617,7 @@ class Tick:
         if self._ended_as == self.summary or not is_worth_it:
             return False
         summary = self.summary.as_dict() if self.summary.is_worth_reporting else None
-        # under the id that was last seen with free slots: enqueues count on it for two seconds more
+        # with the id of the last lease, because enqueues may rely on its free slots for two seconds
         call = self._run_of.queue.tick_finished(self._leases.id.name, summary=summary)
         until = min(self._clock.monotonic() + SIDE_CALL_SECONDS, self._deadlines.end)
         self._ended_as = replace(self.summary)
@@ -634,5 +634,5 @@ class Tick:
 
 
 def _released(lease: Lease) -> SettleItem:
-    """The end of a lease that never began, which spends no attempt."""
+    """Return the item of a lease that never started, whose attempt does not count."""
     return SettleItem(job_id=lease.job.id, fence=lease.fence, outcome="released", duration_ms=0)

@@ -1,6 +1,6 @@
-"""The calls of a context that are to be awaited: one that never is would be work lost in silence.
+"""Detection of calls of a context that are never awaited, whose work would be silently lost.
 
-The context remembers its own calls, so that nothing is asked of a job that makes none.
+The context records its calls, so that a job without calls has no overhead.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from minutehand.queue.errors import ProcessorError
 A = TypeVar("A", bound=Callable[..., Any])
 T = TypeVar("T")
 
-#: Calls that are kept before those that have ended are dropped.
+#: Number of recorded calls from which ended ones are dropped.
 FEW: Final = 32
 
 
 class NotAwaited(ProcessorError):
-    """The processor ended and had called what it never awaited, of which nothing was done."""
+    """The processor ended without awaiting a call, so that the call did nothing."""
 
     def __init__(self, names: Iterable[str]) -> None:
         said = [f"{name}(…)" for name in dict.fromkeys(names)]
         super().__init__(
-            f"{' and '.join(said)} was never awaited, so nothing of it was done: write "
+            f"{' and '.join(said)} was never awaited, so nothing of it was done; write "
             f"`await {said[0]}`, in an `async def`",
-            retryable=False,  # each attempt would repeat what the processor did beside
+            retryable=False,  # each attempt would repeat the other effects of the processor
         )
 
 
 class Calls:
-    """The calls of one attempt, until they have ended."""
+    """The calls of one attempt that have not ended."""
 
     def __init__(self) -> None:
         self._begun: list[tuple[str, CoroutineType[Any, Any, Any]]] = []
         self._most = FEW
 
     def add(self, name: str, call: Any) -> None:
-        """Remember one that was made just now."""
+        """Record a call that was just made."""
         if type(call) is not CoroutineType:
             return  # a future, which runs by itself
         if len(self._begun) >= self._most:
@@ -51,15 +51,15 @@ class Calls:
         self._begun.append((name, call))
 
     def end(self) -> tuple[list[str], list[str]]:
-        """Names of the calls that never began, which now cannot any more, and of those under way.
+        """Return the names of calls that never started, which are closed, and of running calls.
 
-        To be asked once the processor has ended.
+        To be called once the processor has ended.
         """
         states = [(name, call, inspect.getcoroutinestate(call)) for name, call in self._begun]
         self._begun = []
         for _, call, state in states:
             if state == inspect.CORO_CREATED:
-                call.close()  # a cycle with the context; and what would say so in no job's log
+                call.close()  # breaks a reference cycle, and prevents Python's own warning
         by_state = {
             wanted: [name for name, _, state in states if state == wanted]
             for wanted in (inspect.CORO_CREATED, inspect.CORO_SUSPENDED)
@@ -68,13 +68,13 @@ class Calls:
 
 
 class Calling(Protocol):
-    """A context, as far as this file knows it."""
+    """The part of a context that this file uses."""
 
     calls: Calls | None
 
 
 def noted(context: Calling, name: str, call: T) -> T:
-    """Have a context remember a call that is to be awaited before the processor ends."""
+    """Record a call in a context, which must be awaited before the processor ends."""
     if context.calls is None:
         context.calls = Calls()
     context.calls.add(name, call)
@@ -82,14 +82,14 @@ def noted(context: Calling, name: str, call: T) -> T:
 
 
 def to_be_awaited(method: A) -> A:
-    """Have a context remember each call of this coroutine method of it."""
+    """Decorate a coroutine method of a context, so that each call is recorded."""
     name = f"ctx.{method.__name__}"
 
     @wraps(method)
     def call(self: Calling, /, *args: Any, **kwargs: Any) -> Any:
         return noted(self, name, method(self, *args, **kwargs))
 
-    # what makes a mock of a context, as AsyncMock does, asks whether to make it awaitable
+    # marked as a coroutine function, because AsyncMock checks for it
     if sys.version_info >= (3, 12):
         inspect.markcoroutinefunction(call)
     else:

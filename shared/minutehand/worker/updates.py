@@ -1,4 +1,4 @@
-"""What a processor says, until it is stored: filled by its context, emptied by the reporter."""
+"""Updates of an attempt until they are stored. The context adds them, the reporter sends them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from minutehand.clock import Clock, SystemClock
 from minutehand.queue.data_api import encode
 from minutehand.queue.models import LogLine, Piece, Progress, RunningStep, StepResult
 
-#: Bytes of unsent output that are sent without a pause.
+#: Bytes of unsent output from which it is sent without a pause.
 LONG_OUTPUT: Final = 4_096
 
 
 class Taken(NamedTuple):
-    """Updates on their way to the database; `logs_from` lines of the attempt went before."""
+    """Updates that are being sent. `logs_from` is the number of lines sent before."""
 
     progress: Progress | None = None
     logs: tuple[LogLine, ...] = ()
@@ -34,7 +34,7 @@ NOTHING: Final = Taken()
 
 @dataclass(slots=True)
 class _Unsent:
-    """Pieces of a stream that are sent as one."""
+    """Pieces of a stream that are joined before they are sent."""
 
     stream: str
     attempt: int
@@ -51,17 +51,17 @@ class _Unsent:
 
 
 class Updates:
-    """What one attempt said, possibly from a thread, and the database does not have yet."""
+    """Updates of one attempt that are not yet stored. Thread-safe."""
 
-    #: Most unsent log lines, and their bytes.
+    #: Maximum unsent log lines, and their bytes.
     MAX_LOGS = 2_000
     MAX_LOG_BYTES = 1_000_000
-    #: Most bytes of a stream that are joined, or one longer piece.
+    #: Maximum bytes of joined pieces. A longer piece is sent alone.
     JOINED_BYTES = 64_000
 
-    # What most attempts never change is the class's: there is one for each job.
+    # defaults that most attempts never change are class attributes, as each job has an instance
     dropped_logs = 0
-    #: Of output that is not sent.
+    #: Bytes of unsent output.
     output_bytes = 0
     is_output_refused = False
     _progress: Progress | None = None
@@ -74,15 +74,15 @@ class Updates:
         self._lock = threading.Lock()
         self._logs: list[LogLine] = []
         self._steps: list[StepResult] = []
-        #: Steps under way and since when, the latest to begin last.
+        #: Running steps with their start, the latest last.
         self._running: dict[str, float] = {}
         self._tags: list[str] = []
         self._unsent: list[_Unsent] = []
-        #: Of each stream, the one that counts: what an earlier one said is not sent any more.
+        #: Current start of each stream. Output of an earlier start is not sent.
         self._attempts: dict[str, int] = {}
 
     def __bool__(self) -> bool:
-        # most have neither: not by two more calls, there is one for each job
+        # not by the two properties, because calls for each job are slow
         return bool(
             self._logs
             or self._steps
@@ -94,12 +94,12 @@ class Updates:
 
     @property
     def has_output(self) -> bool:
-        """Whether streams have said something."""
+        """Whether there is unsent output."""
         return bool(self._unsent)
 
     @property
     def has_news(self) -> bool:
-        """Whether there is something else."""
+        """Whether there are updates other than output."""
         return bool(
             self._logs
             or self._steps
@@ -109,12 +109,12 @@ class Updates:
         )
 
     def set_progress(self, progress: Progress) -> None:
-        """Replace what was known; only the latest is stored."""
+        """Set the progress. Only the latest is stored."""
         with self._lock:
             self._progress = progress
 
     def add_log(self, line: LogLine) -> None:
-        """Append a line; beyond as many or as long unsent ones it is dropped and counted."""
+        """Add a line. Above the maximum of unsent lines it is dropped and counted."""
         size = _bytes_of(line)
         with self._lock:
             if len(self._logs) >= self.MAX_LOGS or self._log_bytes + size > self.MAX_LOG_BYTES:
@@ -124,16 +124,16 @@ class Updates:
                 self._log_bytes += size
 
     def begin_step(self, name: str) -> None:
-        """Record that a step begins; reports say so, if there are others or after `show_step`."""
+        """Record the start of a step. It is reported with other updates or after `show_step`."""
         with self._lock:
             self._running[name] = self._clock.monotonic()
 
     def show_step(self) -> None:
-        """Report the step that runs without other updates: someone may be watching it."""
+        """Report the running step even without other updates, because people may watch it."""
         self._shows_step = bool(self._running)
 
     def leave_step(self, name: str) -> float:
-        """Record the end of a step, done or failed; return its duration in milliseconds."""
+        """Record the end of a step, and return its duration in milliseconds."""
         with self._lock:
             began_at = self._running.pop(name)
         return round((self._clock.monotonic() - began_at) * 1000, 1)
@@ -149,7 +149,7 @@ class Updates:
             self._tags += tags
 
     def begin_stream(self, name: str, attempt: int) -> None:
-        """Begin a stream, whose readers drop what they have of it."""
+        """Start a stream, whose readers drop its earlier output."""
         with self._lock:
             self._attempts[name] = attempt
             self._keep(each for each in self._unsent if each.stream != name)
@@ -159,7 +159,7 @@ class Updates:
     def add_output(
         self, stream: str, attempt: int, start: int, step: str | None, piece: Any, *, is_text: bool
     ) -> int:
-        """Append a piece, joined to the one before it; return its bytes."""
+        """Append a piece, joined to the last one if possible. Return its bytes."""
         size = len(piece.encode()) if is_text else len(encode(piece))
         with self._lock:
             last = self._last_of(stream)
@@ -177,7 +177,7 @@ class Updates:
         return size
 
     def refuse_output(self) -> None:
-        """Drop what streams say: the database does not take it."""
+        """Drop output, because the database rejects it."""
         with self._lock:
             self.is_output_refused = True
             self._keep(())
@@ -185,10 +185,12 @@ class Updates:
     def take(
         self, *, most_logs: int = 200, most_bytes: float = math.inf, news: bool = True
     ) -> Taken:
-        """Take what is to be sent now; give it back with `restore` if it did not arrive.
+        """Remove and return updates to send. Use `restore` if they did not arrive.
 
         Args:
-            news: Also what is not output.
+            most_logs: Maximum log lines.
+            most_bytes: Approximate maximum bytes of logs and of output.
+            news: Whether to include updates other than output.
         """
         if not (self or self._running or self.dropped_logs):
             return NOTHING
@@ -211,7 +213,7 @@ class Updates:
         return Taken(progress, logs, steps, before if logs else None, step, tags, output)
 
     def restore(self, taken: Taken) -> None:
-        """Put back what did not arrive, before what came since."""
+        """Put back updates that did not arrive, before newer ones."""
         with self._lock:
             self._progress = self._progress if self._progress is not None else taken.progress
             self._logs[:0] = taken.logs
@@ -244,7 +246,7 @@ class Updates:
         return taken
 
     def _lines_within(self, most: int, most_bytes: float) -> int:
-        """How many of the first lines fit; the first always does."""
+        """Return how many of the first lines fit. The first always does."""
         size = 0
         for number, line in enumerate(self._logs[:most]):
             size += _bytes_of(line)
@@ -267,5 +269,5 @@ def _unsent(piece: Piece) -> _Unsent:
 
 
 def _bytes_of(line: LogLine) -> int:
-    """About how long it is when it is sent."""
+    """Return the approximate size of a sent line."""
     return 100 + len(line.message.encode()) + (len(encode(line.metadata)) if line.metadata else 0)
