@@ -43,7 +43,7 @@ from minutehand.log import configure_logging
 from minutehand.queue.direct import DirectApi, listen
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
-from minutehand.worker.loop import collect_seldom
+from minutehand.worker.loop import tune_gc
 
 PEERS = ("pgqueuer", "procrastinate", "pg-boss", "graphile-worker")
 LEFT = "select exists (select from queue.ready) or exists (select from queue.leases)"
@@ -186,7 +186,7 @@ async def work() -> None:
     api = DirectApi(url, schema=settings.schema_name) if url else None
     queue = WorkerQueue(settings, api=api)
     worker = Worker(settings, registry=registry, queue=queue, options=options)
-    collect_seldom()
+    tune_gc()
     await worker.register()
     print("ready", flush=True)
     prints_starts = await asyncio.to_thread(sys.stdin.readline) == "print\n"

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from minutehand.ai.subprocess_env import subprocess_environment
-from minutehand.worker.serialization import edge, is_blank, says_something
+from minutehand.worker.serialization import has_text, is_blank, sanitize
 
 Shape = TypeVar("Shape", bound=BaseModel)
 #: Possible start of an object in a text.
@@ -83,7 +83,7 @@ def is_prose(text: str, shape: type[BaseModel], field: str) -> bool:
     Tags, tables, assignments and bold names of members are such notations. A single name, such as
     "Title:", may be part of prose, but not `field` together with the first member.
     """
-    if _NOT_PROSE.match(text) or not says_something(text):
+    if _NOT_PROSE.match(text) or not has_text(text):
         return False
     names = "|".join(map(re.escape, shape.model_fields))
     if re.search(rf"""["'](?:{names})["']\s*:|(?m:^)\s*(?:{names})\s*:""", text):
@@ -206,7 +206,7 @@ def _candidates(value: Any, shape: type[BaseModel], field: str | None) -> Iterat
 
 
 def _validated(value: dict[str, Any], shape: type[Shape]) -> Shape:
-    plain = edge(value)  # removes NUL, which Postgres cannot store
+    plain = sanitize(value)  # removes NUL, which Postgres cannot store
     if plain.refused is not None:
         raise UnparsableOutput(plain.refused)
     data = _without_blanks(plain.value)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from minutehand.ai.endpoint import Endpoint
 from minutehand.ai.errors import InputRefused
 from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND, OnShare, Segment, Transcript
-from minutehand.worker.serialization import says_something
+from minutehand.worker.serialization import has_text
 
 logger = logging.getLogger(__name__)
 
@@ -85,13 +85,13 @@ def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment
         except (KeyError, TypeError, ValueError, OverflowError):
             is_valid = False
             continue
-        if says_something(text) and start == start and end == end:
+        if has_text(text) and start == start and end == end:
             start = round(min(max(start, 0.0), seconds), 3)
             # segments of Whisper sometimes end before they begin
             end = max(start, round(min(end, seconds), 3))
             segments.append(Segment(start, end, text))
     whole = response["text"].strip()
-    if says_something(whole) and not (segments and is_valid):
+    if has_text(whole) and not (segments and is_valid):
         return (Segment(0.0, seconds, whole),)
     return tuple(sorted(segments, key=lambda segment: segment.start))
 

@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from minutehand.worker.deadlines import Deadlines, TickOptions
-from minutehand.worker.run import Vain
+from minutehand.worker.run import IdleBackoff
 
 
-class Act(StrEnum):
+class Action(StrEnum):
     """Actions of a run. If several are due, the first in this list comes first."""
 
     #: End because the time is over. Jobs that have not ended run again elsewhere.
-    GIVE_UP = "give up"
+    ABANDON = "give up"
     #: Stop running jobs.
     STOP = "stop"
     #: Stop leasing, and start extra workers for a backlog.
-    LOOK_BACK = "look back"
+    FAN_OUT = "look back"
     #: Release leased jobs that will not start here.
     RELEASE = "release"
     #: Start a batch that is not full.
@@ -32,9 +32,9 @@ class Act(StrEnum):
     SETTLE = "settle"
     LEASE = "lease"
     #: End because nothing is left to do.
-    LEAVE = "leave"
+    EXIT = "leave"
     #: Run an iteration of the loop, so that the host sees that it is alive.
-    TURN = "turn"
+    HEARTBEAT = "turn"
 
 
 class Reason(StrEnum):
@@ -58,16 +58,16 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class NextAction:
     """The next action. `at` is on the monotonic clock."""
 
     at: float
-    act: Act
+    act: Action
     reason: Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AtHand:
+class RunSnapshot:
     """State of a run at one moment.
 
     Attributes:
@@ -79,7 +79,7 @@ class AtHand:
         late_at: Time at which the first lease has waited too long for a slot.
         has_room: Whether some pool has a free slot.
         exchanging: Whether a settle or lease call is in flight.
-        settles_beside: Whether a second settle should start.
+        needs_second_settle: Whether a second settle should start.
         stopping: Whether the host shuts down, or the run met an unexpected error.
         maintaining: Whether maintenance runs or is about to run.
     """
@@ -92,7 +92,7 @@ class AtHand:
     late_at: float | None = None
     has_room: bool = True
     exchanging: bool = False
-    settles_beside: bool = False
+    needs_second_settle: bool = False
     stopping: bool = False
     maintaining: bool = False
 
@@ -107,54 +107,54 @@ class Agenda:
     """The agenda of one run. Its parts record events, and the loop gets the next action."""
 
     #: Maximum time between two iterations of the loop.
-    TURN_SECONDS = 10.0
+    ITERATION_SECONDS = 10.0
     #: Number of consecutive empty leases, although jobs are due, after which a run may end.
-    VAIN_MAX = 6
+    MAX_EMPTY_LEASES = 6
     #: Time until one more lease after a run's free slots are withdrawn, because an enqueue that
     #: counted on them may commit later. Also after a notification.
-    TRAILING_SECONDS = 0.1
+    RECHECK_SECONDS = 0.1
     #: Maximum time that a due batch waits for a lease response that may fill it.
     FILL_SECONDS = 0.5
     #: Minimum time between two settles while leased jobs wait for a slot, so that jobs are settled
     #: together and no slot is empty meanwhile. A quarter of the time that is leased ahead.
-    TOGETHER_SECONDS = 0.025
+    SETTLE_BATCH_SECONDS = 0.025
     #: Minimum pause between two runs of a loop.
-    LEAST_PAUSE_SECONDS = 0.005
+    MIN_PAUSE_SECONDS = 0.005
 
-    def __init__(self, deadlines: Deadlines, options: TickOptions, vain: Vain) -> None:
+    def __init__(self, deadlines: Deadlines, options: TickOptions, backoff: IdleBackoff) -> None:
         self._deadlines = deadlines
         self._options = options
-        self._vain = vain
+        self._backoff = backoff
         #: Reason to lease immediately, or None.
-        self._woken: Reason | None = None
+        self._lease_reason: Reason | None = None
         self._asked_at = -math.inf
         #: The next lease according to the latest response, or to its failure.
-        self._lease: Entry | None = None
+        self._lease: NextAction | None = None
         #: Whether the latest request got no response. It is repeated, as it may have leased jobs.
         self._is_unanswered = False
         #: Whether the last lease covered every pool and returned nothing, and none is pending. Only
         #: then may the run end.
-        self._found_nothing = False
+        self._last_lease_empty = False
         #: Whether due jobs remain that the last lease did not return, e.g. because another session
         #: has them locked.
-        self._is_due_now = False
-        self._owes_a_look = False
+        self._has_due_jobs = False
+        self._recheck_pending = False
         #: Whether no other run is admitted, so that this one polls while jobs run.
         self.is_last = False
         #: Whether the maximum of runs is reached, so that this one leases nothing.
-        self.is_crowded_out = False
-        self.looked_back = False
+        self.is_at_worker_limit = False
+        self.has_fanned_out = False
 
     def wake(self, reason: Reason) -> None:
         """Record that there may be jobs to lease."""
-        self._woken = self._woken or reason
+        self._lease_reason = self._lease_reason or reason
 
     def ask(self, now: float) -> None:
         """Record that a lease is requested."""
-        self._woken = None
+        self._lease_reason = None
         self._asked_at = now
         self._is_unanswered = True
-        self._found_nothing = False
+        self._last_lease_empty = False
 
     def answer(
         self,
@@ -163,7 +163,7 @@ class Agenda:
         found: bool,
         of_all: bool,
         due_in_seconds: float | None,
-        owes_a_look: bool,
+        recheck_pending: bool,
     ) -> None:
         """Record the response of a lease.
 
@@ -171,125 +171,132 @@ class Agenda:
             found: Whether it returned jobs.
             of_all: Whether the request covered every pool.
             due_in_seconds: Time until a job falls due. 0 if due jobs are locked.
-            owes_a_look: Whether an enqueue may have counted on this run and committed since.
+            recheck_pending: Whether an enqueue may have counted on this run and committed since.
         """
         self._is_unanswered = False
-        self._found_nothing = of_all and not found
-        self._owes_a_look = owes_a_look
-        self._is_due_now = due_in_seconds == 0
+        self._last_lease_empty = of_all and not found
+        self._recheck_pending = recheck_pending
+        self._has_due_jobs = due_in_seconds == 0
         self._lease = None
         if found:
-            self._vain.leases = 0
-        elif self._is_due_now:
+            self._backoff.leases = 0
+        elif self._has_due_jobs:
             # due jobs that are never leased, e.g. because their rows are locked, are requested less
             # and less often
-            self._vain.leases += 1
+            self._backoff.leases += 1
         if due_in_seconds is not None:
-            pause = self._vain.lease_pause()
-            waits_in_vain = self._vain.leases > 0 and due_in_seconds < pause
+            pause = self._backoff.lease_backoff()
+            waits_in_vain = self._backoff.leases > 0 and due_in_seconds < pause
             reason = Reason.BACKOFF if waits_in_vain else Reason.DUE
-            self._lease = Entry(now + max(due_in_seconds, pause), Act.LEASE, reason)
-        if owes_a_look and (self._lease is None or self._lease.at > now + self.TRAILING_SECONDS):
-            self._lease = Entry(now + self.TRAILING_SECONDS, Act.LEASE, Reason.NOTIFIED)
+            self._lease = NextAction(now + max(due_in_seconds, pause), Action.LEASE, reason)
+        if recheck_pending and (self._lease is None or self._lease.at > now + self.RECHECK_SECONDS):
+            self._lease = NextAction(now + self.RECHECK_SECONDS, Action.LEASE, Reason.NOTIFIED)
 
-    def put_off(self, now: float, seconds: float, *, is_unanswered: bool) -> None:
+    def back_off(self, now: float, seconds: float, *, is_unanswered: bool) -> None:
         """Record that a lease was rejected or got no response, and back off."""
         self._is_unanswered = is_unanswered
-        self._is_due_now = self._owes_a_look = False
-        self._lease = Entry(now + seconds, Act.LEASE, Reason.BACKOFF)
+        self._has_due_jobs = self._recheck_pending = False
+        self._lease = NextAction(now + seconds, Action.LEASE, Reason.BACKOFF)
 
-    def may_lease(self, now: float, hand: AtHand) -> bool:
+    def may_lease(self, now: float, snapshot: RunSnapshot) -> bool:
         """Return whether this run may lease now."""
-        is_open = now < self._deadlines.stop_leasing and not hand.stopping
-        return is_open and hand.has_room and not self.is_crowded_out
+        is_open = now < self._deadlines.stop_leasing and not snapshot.stopping
+        return is_open and snapshot.has_room and not self.is_at_worker_limit
 
-    def next(self, now: float, hand: AtHand) -> Entry:
+    def next(self, now: float, snapshot: RunSnapshot) -> NextAction:
         """Return the next action, by default an iteration. An overdue action has the time `now`."""
-        entry = min(self._entries(now, hand), key=lambda each: max(now, each.at))
+        entry = min(self._entries(now, snapshot), key=lambda each: max(now, each.at))
         return entry if entry.at >= now else replace(entry, at=now)
 
-    def _entries(self, now: float, hand: AtHand) -> Iterator[Entry]:
+    def _entries(self, now: float, snapshot: RunSnapshot) -> Iterator[NextAction]:
         """Yield possible actions in the order of their priority."""
         times, end = self._deadlines, Reason.END_OF_RUN
-        yield Entry(times.end, Act.GIVE_UP, end)
-        if hand.unstopped:
-            yield Entry(now if hand.stopping else times.stop_working, Act.STOP, end)
-        if not self.looked_back and not hand.exchanging:
-            yield Entry(times.stop_leasing, Act.LOOK_BACK, end)
-        if hand.late_at is not None:
-            closes_at = now if hand.stopping else times.stop_leasing
-            closes = Entry(closes_at, Act.RELEASE, end)
-            yield min(closes, Entry(hand.late_at, Act.RELEASE, Reason.NO_SLOT), key=_at)
-        if hand.begin_at is not None:
-            asks = self._asked_at < hand.begin_at and self.may_lease(now, hand)
-            answered_at = self.FILL_SECONDS if hand.exchanging or asks else 0.0
-            yield Entry(hand.begin_at + answered_at, Act.BEGIN, Reason.BATCH)
-        if hand.settle_again_at is not None:
-            yield Entry(hand.settle_again_at, Act.SETTLE_AGAIN, Reason.BACKOFF)
-        if hand.settles_beside:
-            yield Entry(now, Act.SETTLE, Reason.JOBS_ENDED)
-        elif not hand.exchanging:
-            if hand.to_settle:  # the same call also leases
-                at = now if hand.late_at is None else self._asked_at + self.TOGETHER_SECONDS
-                yield Entry(at, Act.SETTLE, Reason.JOBS_ENDED)
-            elif not (hand.holds or self._stays(now, hand)):
-                yield Entry(now, Act.LEAVE, end)
-            elif self.may_lease(now, hand):
-                yield from self._leases(now, hand)
-        yield Entry(now + self.TURN_SECONDS, Act.TURN, Reason.POLL)
+        yield NextAction(times.end, Action.ABANDON, end)
+        if snapshot.unstopped:
+            yield NextAction(now if snapshot.stopping else times.stop_working, Action.STOP, end)
+        if not self.has_fanned_out and not snapshot.exchanging:
+            yield NextAction(times.stop_leasing, Action.FAN_OUT, end)
+        if snapshot.late_at is not None:
+            closes_at = now if snapshot.stopping else times.stop_leasing
+            closes = NextAction(closes_at, Action.RELEASE, end)
+            yield min(closes, NextAction(snapshot.late_at, Action.RELEASE, Reason.NO_SLOT), key=_at)
+        if snapshot.begin_at is not None:
+            asks = self._asked_at < snapshot.begin_at and self.may_lease(now, snapshot)
+            answered_at = self.FILL_SECONDS if snapshot.exchanging or asks else 0.0
+            yield NextAction(snapshot.begin_at + answered_at, Action.BEGIN, Reason.BATCH)
+        if snapshot.settle_again_at is not None:
+            yield NextAction(snapshot.settle_again_at, Action.SETTLE_AGAIN, Reason.BACKOFF)
+        if snapshot.needs_second_settle:
+            yield NextAction(now, Action.SETTLE, Reason.JOBS_ENDED)
+        elif not snapshot.exchanging:
+            if snapshot.to_settle:  # the same call also leases
+                at = now if snapshot.late_at is None else self._asked_at + self.SETTLE_BATCH_SECONDS
+                yield NextAction(at, Action.SETTLE, Reason.JOBS_ENDED)
+            elif not (snapshot.holds or self._stays(now, snapshot)):
+                yield NextAction(now, Action.EXIT, end)
+            elif self.may_lease(now, snapshot):
+                yield from self._leases(now, snapshot)
+        yield NextAction(now + self.ITERATION_SECONDS, Action.HEARTBEAT, Reason.POLL)
 
-    def _leases(self, now: float, hand: AtHand) -> Iterator[Entry]:
-        if self._woken is not None:
-            yield Entry(now, Act.LEASE, self._woken)
-        if hand.begin_at is not None and self._asked_at < hand.begin_at:
-            yield Entry(hand.begin_at, Act.LEASE, Reason.BATCH)  # it may fill the batch
+    def _leases(self, now: float, snapshot: RunSnapshot) -> Iterator[NextAction]:
+        if self._lease_reason is not None:
+            yield NextAction(now, Action.LEASE, self._lease_reason)
+        if snapshot.begin_at is not None and self._asked_at < snapshot.begin_at:
+            yield NextAction(snapshot.begin_at, Action.LEASE, Reason.BATCH)  # it may fill the batch
         if self._lease is None:
-            if not (hand.holds or self._found_nothing):
-                yield Entry(now, Act.LEASE, Reason.DUE)
-        elif self._is_due_now and hand.maintaining:
+            if not (snapshot.holds or self._last_lease_empty):
+                yield NextAction(now, Action.LEASE, Reason.DUE)
+        elif self._has_due_jobs and snapshot.maintaining:
             # maintenance is working on the due jobs, so lease at its end or a second later
-            at = max(self._lease.at, self._asked_at + self._vain.MOST_SECONDS)
-            yield Entry(at, Act.LEASE, Reason.MAINTENANCE)
+            at = max(self._lease.at, self._asked_at + self._backoff.MAX_SECONDS)
+            yield NextAction(at, Action.LEASE, Reason.MAINTENANCE)
         else:
             yield self._lease
-        if hand.running or self.is_last:
-            yield Entry(self._asked_at + self._options.poll_seconds, Act.LEASE, Reason.POLL)
+        if snapshot.running or self.is_last:
+            yield NextAction(self._asked_at + self._options.poll_seconds, Action.LEASE, Reason.POLL)
 
-    def _stays(self, now: float, hand: AtHand) -> bool:
+    def _stays(self, now: float, snapshot: RunSnapshot) -> bool:
         """Return whether a run without a job waits for a job that is due soon or just announced."""
-        if not self.may_lease(now, hand):
+        if not self.may_lease(now, snapshot):
             return False
-        if self._woken is not None or hand.maintaining or self._owes_a_look or self._is_unanswered:
+        if (
+            self._lease_reason is not None
+            or snapshot.maintaining
+            or self._recheck_pending
+            or self._is_unanswered
+        ):
             return True
-        if self._is_due_now:
-            return self._vain.leases < self.VAIN_MAX  # otherwise another session has the jobs
+        if self._has_due_jobs:
+            return (
+                self._backoff.leases < self.MAX_EMPTY_LEASES
+            )  # otherwise another session has the jobs
         if self._lease is None:
-            return not self._found_nothing
+            return not self._last_lease_empty
         if self._lease.at >= self._deadlines.stop_leasing:
             return False
         return self._lease.at <= now + self._options.linger_seconds
 
     @property
-    def rest(self) -> Entry | None:
+    def next_lease(self) -> NextAction | None:
         """The next lease after this run has ended. None if only a notification causes one."""
         return self._lease
 
-    def following(self, now: float, *, look_seconds: float, was_woken: bool) -> Entry:
-        """Return the next poll of a loop after this run, `look_seconds` later at most.
+    def next_poll(self, now: float, *, poll_seconds: float, was_woken: bool) -> NextAction:
+        """Return the next poll of a loop after this run, `poll_seconds` later at most.
 
         Args:
-            look_seconds: The poll interval.
+            poll_seconds: The poll interval.
             was_woken: Whether a notification started the run and it found nothing. The commit may
                 become visible just afterwards.
         """
-        looks = Entry(now + look_seconds, Act.LEASE, Reason.POLL)
+        looks = NextAction(now + poll_seconds, Action.LEASE, Reason.POLL)
         if was_woken:
-            looks = Entry(now + self.TRAILING_SECONDS, Act.LEASE, Reason.NOTIFIED)
+            looks = NextAction(now + self.RECHECK_SECONDS, Action.LEASE, Reason.NOTIFIED)
         if self._lease is None or self._lease.at >= looks.at:
             return looks
-        at = max(self._lease.at, now + self.LEAST_PAUSE_SECONDS)
-        return Entry(at, Act.LEASE, self._lease.reason)
+        at = max(self._lease.at, now + self.MIN_PAUSE_SECONDS)
+        return NextAction(at, Action.LEASE, self._lease.reason)
 
 
-def _at(entry: Entry) -> float:
+def _at(entry: NextAction) -> float:
     return entry.at

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from minutehand.worker.attempt import Attempt
-from minutehand.worker.in_flight import Held
+from minutehand.worker.in_flight import InFlight
 from minutehand.worker.run import Run
 
 #: Environment variable with the file in which a worker's process records its jobs, and the suffix
@@ -23,30 +23,30 @@ from minutehand.worker.run import Run
 EVIDENCE: Final = "WORKER_EVIDENCE"
 STACKS: Final = ".stacks"
 #: Maximum jobs to record of those that shared a process.
-MOST_NAMED: Final = 50
+MAX_RECORDED: Final = 50
 
 
-class Alarm:
+class Watchdog:
     """Watchdog that the running event loop resets. It fires before the first lease is lost."""
 
     #: Interval of resets, and minimum time until it fires.
-    EVERY_SECONDS = 1.0
-    LEAST_SECONDS = 2.0
+    INTERVAL_SECONDS = 1.0
+    MIN_SECONDS = 2.0
     #: Jobs that start within this time are recorded together.
     NOTED_SECONDS = 0.05
-    #: Minimum time between resets, because each starts a thread. It may fire earlier by this time.
+    #: Minimum time between resets, because each starts a thread. It may fire earlier by this.
     SET_SECONDS = 0.25
     #: Time before the end of the lease at which it fires, up to a quarter of the lease, so that the
     #: host's report arrives in time, also on a busy machine.
     EARLY_SECONDS = 10.0
 
-    def __init__(self, run: Run, held: Held) -> None:
+    def __init__(self, run: Run, in_flight: InFlight) -> None:
         self._clock = run.clock
-        self._held = held
+        self._in_flight = in_flight
         self._worker_id = run.summary.worker_id
-        self._notes = Notes.of_process()
+        self._record = CrashRecord.of_process()
         #: Times on the monotonic clock: when it fires, was reset, and running jobs were recorded.
-        self._rings_at = math.inf
+        self._fires_at = math.inf
         self._set_at = self._noted_at = -math.inf
 
     async def run(self) -> None:
@@ -54,7 +54,7 @@ class Alarm:
         try:
             while True:
                 self.set()
-                await asyncio.sleep(self.EVERY_SECONDS)
+                await asyncio.sleep(self.INTERVAL_SECONDS)
         finally:
             faulthandler.cancel_dump_traceback_later()
 
@@ -66,15 +66,15 @@ class Alarm:
         """
         now = self._clock.monotonic()
         is_stale = now > self._set_at + self.SET_SECONDS
-        if is_stale or lease_until - self.EARLY_SECONDS < self._rings_at:
+        if is_stale or lease_until - self.EARLY_SECONDS < self._fires_at:
             self.set()
         elif now > self._noted_at + self.NOTED_SECONDS:
             self._note(now)
 
     def _note(self, now: float) -> list[Attempt]:
         self._noted_at = now
-        running = list(self._held.running.values())
-        self._notes.write(self._worker_id, running)
+        running = list(self._in_flight.running.values())
+        self._record.write(self._worker_id, running)
         return running
 
     def set(self) -> None:
@@ -83,15 +83,15 @@ class Alarm:
         running = self._note(now)
         if not running:
             faulthandler.cancel_dump_traceback_later()
-            self._rings_at = math.inf
+            self._fires_at = math.inf
             return
-        early = [min(self.EARLY_SECONDS, each.lease.lease_seconds / 4) for each in running]
-        first = min(each.lease_until - by for each, by in zip(running, early, strict=True))
-        self._rings_at = max(now + self.LEAST_SECONDS, first)
-        faulthandler.dump_traceback_later(self._rings_at - now, exit=True, file=self._notes.stacks)
+        early = [min(self.EARLY_SECONDS, attempt.lease.lease_seconds / 4) for attempt in running]
+        first = min(attempt.lease_until - by for attempt, by in zip(running, early, strict=True))
+        self._fires_at = max(now + self.MIN_SECONDS, first)
+        faulthandler.dump_traceback_later(self._fires_at - now, exit=True, file=self._record.stacks)
 
 
-class Notes:
+class CrashRecord:
     """The record that a worker's process leaves for its host if it ends unexpectedly.
 
     Args:
@@ -109,16 +109,16 @@ class Notes:
 
     @classmethod
     @cache
-    def of_process(cls) -> Notes:
+    def of_process(cls) -> CrashRecord:
         """Return the record of this process."""
         return cls(os.environ.get(EVIDENCE))
 
     def write(self, worker_id: str, running: Sequence[Attempt]) -> None:
-        """Write the running jobs, and the code by which a stack identifies each."""
+        """Write the running jobs, and the code by which a stack identifies attempt."""
         if self._path is None:
             return
-        named = running[:MOST_NAMED]
-        said = {
+        named = running[:MAX_RECORDED]
+        record = {
             "worker_id": worker_id,
             "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "jobs": [attempt.job_id for attempt in named],
@@ -126,4 +126,4 @@ class Notes:
             "types": [attempt.job_type for attempt in named],
             "codes": [attempt.place for attempt in named],
         }
-        Path(self._path).write_text(json.dumps(said))
+        Path(self._path).write_text(json.dumps(record))

@@ -21,9 +21,9 @@ from minutehand.worker.job import BatchedJob, Job, job_of
 from minutehand.worker.middleware import Call, calling, thread_name, within
 from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
-from minutehand.worker.settlement import Ending, StopReason, settle_item, with_calls
+from minutehand.worker.settlement import Ending, StopReason, check_unawaited, settle_item
 from minutehand.worker.stacks import stack_of
-from minutehand.worker.streams import Said
+from minutehand.worker.streams import StreamHistory
 from minutehand.worker.updates import LONG_OUTPUT, NOTHING, Updates
 
 logger = logging.getLogger(__name__)
@@ -33,13 +33,13 @@ _UNSEEN: Final = tuple(
     {each.name for each in fields(LeasedJob)} - {each.name for each in fields(Job)}
 )
 #: Maximum seconds between two reports of a running job, within which it learns of a cancel.
-LOOK_SECONDS: Final = 4.0
+REPORT_SECONDS: Final = 4.0
 #: Seconds between two reports of output, while someone follows the job and otherwise.
 FOLLOWED_SECONDS: Final = 0.08
 UNFOLLOWED_SECONDS: Final = 1.0
 
 
-class Surroundings:
+class AttemptEnvironment:
     """The environment of all attempts of a run: the run, its event loop and thread, and callbacks.
 
     Args:
@@ -96,9 +96,14 @@ class Attempt:
     _task: asyncio.Task[None] | None = None
 
     def __init__(
-        self, around: Surroundings, lease: Lease, *, sent_at: float, batch: Batch | None = None
+        self,
+        environment: AttemptEnvironment,
+        lease: Lease,
+        *,
+        sent_at: float,
+        batch: Batch | None = None,
     ) -> None:
-        job, clock = lease.job, around.clock
+        job, clock = lease.job, environment.clock
         self.lease = lease
         self.batch = batch
         self.job_id = job.id
@@ -107,8 +112,8 @@ class Attempt:
         self.key: LeaseKey = (self.job_id, self.fence)
         self.lease_until = sent_at + lease.lease_seconds
         self.traceparent = telemetry.child_traceparent(job.traceparent)
-        self._around = around
-        self._type = around.run.registry.find(job.job_type)
+        self._environment = environment
+        self._type = environment.run.registry.find(job.job_type)
         self._renewed_at = self._asked_at = sent_at
         self._started_at = clock.monotonic()
         self.updates = Updates(clock)
@@ -125,7 +130,7 @@ class Attempt:
 
     def start(self) -> None:
         """Start the processor, and a timer that stops it after `timeout_seconds`."""
-        loop = self._around.loop
+        loop = self._environment.loop
         self._task = loop.create_task(self._run(), name=f"job:{self.job_id}")
         if self.timeout_seconds is not None:
             self._timers = (loop.call_later(self.timeout_seconds, self.stop, "timeout"),)
@@ -141,18 +146,18 @@ class Attempt:
         if self.stop_reason is None or reason == "lost":
             self.stop_reason = reason
             if reason == "timeout":
-                self.evidence = self._where_it_is()
+                self.evidence = self._collect_evidence()
             # only once, because each further cancellation would interrupt the clean-up
             if self._task is not None and self._has_begun:
                 self._task.cancel()
         if grace_seconds is None:
             grace_seconds = self._grace_seconds
-        self._timers += (self._around.loop.call_later(grace_seconds, self._abandon),)
+        self._timers += (self._environment.loop.call_later(grace_seconds, self._abandon),)
 
     @property
-    def says_why(self) -> bool:
+    def has_user_text(self) -> bool:
         """Whether its settlement has a text from the processor, which must be redacted."""
-        return self.stop_reason is None and self.ending is not None and self.ending.says_why
+        return self.stop_reason is None and self.ending is not None and self.ending.has_user_text
 
     def settlement(self) -> SettleItem | None:
         """Return the item to settle, or None if nothing may be stored. To be called once."""
@@ -172,7 +177,7 @@ class Attempt:
         item.job_id, item.fence = self.job_id, self.fence
         if item.error is not None:
             item.error = self._with_origin(item.error)
-        updates = self.updates.take(most_logs=Updates.MAX_LOGS + 1)
+        updates = self.updates.take(max_logs=Updates.MAX_LOGS + 1)
         if updates is not NOTHING:
             for name, value in updates._asdict().items():
                 setattr(item, name, value)
@@ -186,15 +191,15 @@ class Attempt:
         return self._context.new_steps > 0
 
     @property
-    def had_fair_time(self) -> bool:
+    def had_half_a_tick(self) -> bool:
         """Whether it had at least half of the time of a whole tick."""
-        run = self._around.run
-        return run.deadlines.had_fair_time(self._started_at, run.options.usual_seconds)
+        run = self._environment.run
+        return run.deadlines.had_half_a_tick(self._started_at, run.options.usual_seconds)
 
     def _with_origin(self, error: ErrorInfo) -> ErrorInfo:
         request_id = current_request_id()
         own = {} if request_id is None else {"request_id": request_id}
-        origin = {**(self._around.run.options.origin or {}), **own}
+        origin = {**(self._environment.run.options.origin or {}), **own}
         return error.model_copy(update={"origin": origin or None})
 
     @property
@@ -207,55 +212,55 @@ class Attempt:
         """Its processor in the notation of `faulthandler`, without the line."""
         return None if self._type is None else self._type.place
 
-    def _where_it_is(self) -> dict[str, Any]:
+    def _collect_evidence(self) -> dict[str, Any]:
         task, thread = self._task, thread_name(self.job_id)
         if self.batch is not None:
             task, thread = self.batch.task, self.batch.thread_name
         return {
             "frames": stack_of(task, thread, self.module),
-            "jobs": self._around.beside(),
-            "commit": (self._around.run.options.origin or {}).get("commit"),
+            "jobs": self._environment.beside(),
+            "commit": (self._environment.run.options.origin or {}).get("commit"),
         }
 
     @property
     def duration_seconds(self) -> float:
         """Seconds that the processor has run."""
-        end = self._around.clock.monotonic() if self.ended_at is None else self.ended_at
+        end = self._environment.clock.monotonic() if self.ended_at is None else self.ended_at
         return max(0.0, end - self._started_at)
 
-    def announce(self) -> None:
+    def notify_updates(self) -> None:
         """Announce updates. May be called from any thread."""
-        if threading.get_ident() == self._around.thread:
-            self._around.on_news()
+        if threading.get_ident() == self._environment.thread:
+            self._environment.on_news()
         else:
-            self._around.loop.call_soon_threadsafe(self._around.on_news)
+            self._environment.loop.call_soon_threadsafe(self._environment.on_news)
 
     async def flush(self) -> None:
         """Return once all updates so far are stored."""
         if self.stop_reason == "lost" or self.ending is not None:
             text = f"lease on job {self.job_id} was lost; nothing was stored"
             raise LeaseLost(text, status=409, code="PT409", hint="lease_lost")
-        stored: asyncio.Future[None] = self._around.loop.create_future()
+        stored: asyncio.Future[None] = self._environment.loop.create_future()
         self._flushes += (stored,)
-        self._around.on_news()
+        self._environment.on_news()
         await stored
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Enqueue children, once per name."""
-        return await self._around.run.queue.spawn(self.job_id, self.fence, name, children)
+        return await self._environment.run.queue.spawn(self.job_id, self.fence, name, children)
 
-    async def said(self, stream: str) -> Said:
+    async def stream_history(self, stream: str) -> StreamHistory:
         """Return the output of earlier attempts in a stream."""
         if self.fence == 1:
-            return Said()
-        body = await self._around.run.queue.read_output(self.job_id, self.fence, stream)
+            return StreamHistory()
+        body = await self._environment.run.queue.read_output(self.job_id, self.fence, stream)
         kept = {step: each["items"] or each["text"] for step, each in body["kept"].items()}
-        return Said(body["attempt"], kept)
+        return StreamHistory(body["attempt"], kept)
 
     def remaining(self) -> float:
         """Return the seconds left for this attempt."""
-        until = min(self._around.run.deadlines.stop_working, self.timeout_at)
-        return max(0.0, until - self._around.clock.monotonic())
+        until = min(self._environment.run.deadlines.stop_working, self.timeout_at)
+        return max(0.0, until - self._environment.clock.monotonic())
 
     def stop_requested(self) -> bool:
         """Return whether the processor must end."""
@@ -275,15 +280,15 @@ class Attempt:
         """Whether a caller waits for the updates to be stored."""
         return bool(self._flushes)
 
-    def look_at(self, share: float = 1.0) -> float:
+    def report_due_at(self, share: float = 1.0) -> float:
         """Return when the next report is due, to renew the lease and learn whether it must stop.
 
         Args:
             share: After this share of the time, a report of other jobs may include it.
         """
-        return self._asked_at + min(LOOK_SECONDS, self.lease.lease_seconds / 3) * share
+        return self._asked_at + min(REPORT_SECONDS, self.lease.lease_seconds / 3) * share
 
-    def seen(self, sent_at: float) -> None:
+    def mark_reported(self, sent_at: float) -> None:
         """Record a successful report. It renews the lease once a quarter of it has passed."""
         self._asked_at = sent_at
         if sent_at >= self._renewed_at + self.lease.lease_seconds / 4:
@@ -337,7 +342,7 @@ class Attempt:
 
     async def _with_steps(self, call: Call) -> Any:
         """Call the processor after reading step results that are too large for the lease."""
-        self._steps |= await self._around.run.queue.read_steps(self.job_id, self.fence)
+        self._steps |= await self._environment.run.queue.read_steps(self.job_id, self.fence)
         return await call()
 
     def _end(self, ending: Ending) -> None:
@@ -346,14 +351,16 @@ class Attempt:
                 "Abandoned processor has ended", extra={"event": "attempt.ended_late", **self.names}
             )
             return
-        self.ending = ending if self._context.calls is None else with_calls(ending, self._context)
-        self.ended_at = self._around.clock.monotonic()
+        self.ending = (
+            ending if self._context.calls is None else check_unawaited(ending, self._context)
+        )
+        self.ended_at = self._environment.clock.monotonic()
         for timer in self._timers:
             timer.cancel()
         self._timers, self._task = (), None
         if self.batch is not None:
             self.batch.ended(self.job_id)
-        self._around.on_end(self)
+        self._environment.on_end(self)
 
     def _abandon(self) -> None:
         if self.ending is not None:
@@ -373,14 +380,14 @@ class Attempt:
 
     @property
     def _grace_seconds(self) -> float:
-        return self._around.run.deadlines.grace(self._around.run.options.grace_seconds)
+        return self._environment.run.deadlines.grace(self._environment.run.options.grace_seconds)
 
     def _limit(self) -> float | None:
         """Return the maximum duration in seconds."""
         job = self.lease.job
         if job.deadline_at is None:
             return job.timeout_seconds
-        left = max(0.0, (job.deadline_at - self._around.clock.now()).total_seconds())
+        left = max(0.0, (job.deadline_at - self._environment.clock.now()).total_seconds())
         return left if job.timeout_seconds is None else min(left, job.timeout_seconds)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from minutehand.queue.errors import QueueError
 from minutehand.worker.deadlines import in_time
-from minutehand.worker.in_flight import Held
+from minutehand.worker.in_flight import InFlight
 from minutehand.worker.registry import Publisher
 from minutehand.worker.run import Run
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Maintenance:
-    """Calls `run_maintenance` when a lease reports due maintenance, and regularly while jobs run.
+    """Calls `run_maintenance` when a lease reports due work, and regularly while jobs run.
 
     The regular calls are for a run whose slots are always full, which would not lease.
 
@@ -26,33 +26,33 @@ class Maintenance:
     """
 
     #: Maximum time between two calls while jobs run.
-    EVERY_SECONDS = 1.0
+    INTERVAL_SECONDS = 1.0
     #: Seconds that one call may work in the database, and maximum wait for its response.
     BUDGET_SECONDS = 1.0
-    PATIENCE_SECONDS = 10.0
+    MAX_WAIT_SECONDS = 10.0
     #: Pause after a failed call.
     FAILED_PAUSE_SECONDS = 5.0
     #: Tasks that never make a job ready.
-    READIES_NONE = frozenset({"announcements", "live", "retention", "statistics", "sweep"})
+    NEVER_MAKES_READY = frozenset({"announcements", "live", "retention", "statistics", "sweep"})
 
-    def __init__(self, run: Run, held: Held, *, on_done: Callable[[bool], None]) -> None:
-        self._run_of = run
-        self._held = held
+    def __init__(self, run: Run, in_flight: InFlight, *, on_done: Callable[[bool], None]) -> None:
+        self._run = run
+        self._in_flight = in_flight
         self._on_done = on_done
         self._clock = run.clock
-        self._vain = run.vain
+        self._backoff = run.backoff
         self._requested = asyncio.Event()
         self._is_under_way = False
 
     @property
-    def is_wanted(self) -> bool:
+    def is_pending(self) -> bool:
         """Whether maintenance is running, or requested and not backing off."""
-        return self._is_under_way or (self._requested.is_set() and not self.is_resting)
+        return self._is_under_way or (self._requested.is_set() and not self.is_backing_off)
 
     @property
-    def is_resting(self) -> bool:
+    def is_backing_off(self) -> bool:
         """Whether the last call could do nothing, so that the next one waits."""
-        return self._clock.monotonic() < self._vain.maintenance_until
+        return self._clock.monotonic() < self._backoff.maintenance_until
 
     def request(self) -> None:
         """Request a call."""
@@ -62,12 +62,12 @@ class Maintenance:
         """Call until cancelled, one call at a time."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.EVERY_SECONDS):
+                async with asyncio.timeout(self.INTERVAL_SECONDS):
                     await self._requested.wait()
-            if not self._requested.is_set() and not self._held.running:
+            if not self._requested.is_set() and not self._in_flight.running:
                 continue
-            await asyncio.sleep(self._vain.maintenance_until - self._clock.monotonic())
-            if self._clock.monotonic() >= self._run_of.deadlines.stop_working:
+            await asyncio.sleep(self._backoff.maintenance_until - self._clock.monotonic())
+            if self._clock.monotonic() >= self._run.deadlines.stop_working:
                 return
             self._requested.clear()  # the call may not see work that is requested from now on
             self._is_under_way = True
@@ -81,37 +81,37 @@ class Maintenance:
         began = self._clock.monotonic()
         try:
             answer = await in_time(
-                self._run_of.queue.maintain(budget_seconds=self.BUDGET_SECONDS),
-                min(began + self.PATIENCE_SECONDS, self._run_of.deadlines.stop_working),
+                self._run.queue.maintain(budget_seconds=self.BUDGET_SECONDS),
+                min(began + self.MAX_WAIT_SECONDS, self._run.deadlines.stop_working),
                 self._clock,
             )
         except QueueError as error:
             logger.warning(
                 "Maintenance failed; leasing continues without it",
-                extra=self._run_of.extra("maintenance.failed") | {"error": str(error)},
+                extra=self._run.extra("maintenance.failed") | {"error": str(error)},
             )
-            self._vain.maintenance_until = self._clock.monotonic() + self.FAILED_PAUSE_SECONDS
+            self._backoff.maintenance_until = self._clock.monotonic() + self.FAILED_PAUSE_SECONDS
             return True, 0.0  # it may have done its work nevertheless
-        self._run_of.summary.reclaimed += answer.done.get("reclaim", 0)
-        self._run_of.summary.promoted += answer.done.get("promotion", 0)
+        self._run.summary.reclaimed += answer.done.get("reclaim", 0)
+        self._run.summary.promoted += answer.done.get("promotion", 0)
         if answer.failed:
             logger.error(
                 "Tasks of maintenance failed and are put off, see queue_health",
-                extra=self._run_of.extra("maintenance.failed") | {"failed": list(answer.failed)},
+                extra=self._run.extra("maintenance.failed") | {"failed": list(answer.failed)},
             )
         if not answer.done:
             # the due work is blocked, or another worker does it
-            self._vain.rest_maintenance(self._clock.monotonic())
+            self._backoff.back_off_maintenance(self._clock.monotonic())
             return answer.busy, 0.0
-        self._vain.maintenance = 0
+        self._backoff.maintenance = 0
         if answer.more:
             self._requested.set()
         # as long as the call, so that a large clean-up leaves half of the time to jobs
         rest = max(0.02, self._clock.monotonic() - began) if answer.more else 0.0
-        return not answer.done.keys() <= self.READIES_NONE, rest
+        return not answer.done.keys() <= self.NEVER_MAKES_READY, rest
 
 
-class Publishing:
+class OutboxPublisher:
     """Calls the publishers of apps, which enqueue jobs from outboxes.
 
     The app defines its outbox, and when a message is a dead letter.
@@ -121,38 +121,38 @@ class Publishing:
     """
 
     #: Interval of calls during a run.
-    EVERY_SECONDS = 1.0
+    INTERVAL_SECONDS = 1.0
     #: Time after which a publisher is cancelled.
-    PATIENCE_SECONDS = 10.0
+    MAX_WAIT_SECONDS = 10.0
 
     def __init__(self, run: Run, *, on_jobs: Callable[[], None]) -> None:
-        self._run_of = run
+        self._run = run
         self._on_jobs = on_jobs
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def run(self) -> None:
         """Call all publishers every second until cancelled."""
         while True:
-            await asyncio.sleep(self.EVERY_SECONDS)
-            await self.once()
+            await asyncio.sleep(self.INTERVAL_SECONDS)
+            await self.run_once()
 
-    async def once(self) -> None:
+    async def run_once(self) -> None:
         """Call all publishers once, concurrently. Their errors are logged and stop nothing."""
-        if not self._run_of.registry.publishers:
+        if not self._run.registry.publishers:
             return
-        async with self._turn:
-            calls = (self._call(*each) for each in self._run_of.registry.publishers.items())
+        async with self._lock:
+            calls = (self._call(*each) for each in self._run.registry.publishers.items())
             if sum(await asyncio.gather(*calls)):
                 self._on_jobs()
 
     async def _call(self, name: str, publish: Publisher) -> int:
         try:
-            async with asyncio.timeout(self.PATIENCE_SECONDS):
+            async with asyncio.timeout(self.MAX_WAIT_SECONDS):
                 return await publish()
         except Exception as error:  # an app's error must not stop the run
             logger.warning(
                 "Publisher failed; it is called again",
-                extra=self._run_of.extra("publisher.failed")
+                extra=self._run.extra("publisher.failed")
                 | {"publisher": name, "error": f"{type(error).__name__}: {error}"},
             )
             return 0

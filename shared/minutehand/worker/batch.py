@@ -128,7 +128,7 @@ class Batch:
         try:
             returned = await run()
             has_returned = True
-            ends = [_end(value) for value in _one_each(returned, jobs)]
+            ends = [_end(value) for value in _check_results(returned, jobs)]
         except BaseException as error:
             # not for a list of the wrong length, which is a defect of the processor for any jobs
             may_be_one = not (has_returned or self._is_cancelled or _concerns_all(error))
@@ -137,13 +137,13 @@ class Batch:
                 middle = (len(jobs) + 1) // 2
                 self._call_next([members[:middle], members[middle:]])
                 return
-            ends = [_end(_of_all(error))] * len(jobs)
+            ends = [_end(_error_for_all(error))] * len(jobs)
         for member, end in zip(members, ends, strict=True):
             member.end.set_result(end)
         self._call_next([])
 
 
-def _one_each(returned: Any, jobs: Sequence[BatchedJob[Any]]) -> Sequence[Any]:
+def _check_results(returned: Any, jobs: Sequence[BatchedJob[Any]]) -> Sequence[Any]:
     is_list = isinstance(returned, Sequence) and not isinstance(returned, str | bytes | bytearray)
     if is_list and len(returned) == len(jobs):
         return list(returned)
@@ -179,7 +179,7 @@ def _note_halves(jobs: Sequence[BatchedJob[Any]], error: BaseException) -> None:
         begin_again(job.ctx)
 
 
-def _of_all(error: BaseException) -> BaseException:
+def _error_for_all(error: BaseException) -> BaseException:
     """Return the error that each job gets when the call raised."""
     if not isinstance(error, Suspended):
         return error

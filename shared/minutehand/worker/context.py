@@ -20,16 +20,16 @@ from minutehand.worker.backoff import Backoff
 from minutehand.worker.graph import Stage, run_graph
 from minutehand.worker.outcomes import Fail, Retry, Seconds, Snooze, retry_after_of, seconds
 from minutehand.worker.remote import CALL_SECONDS, Service, StillRunning, have_done
-from minutehand.worker.serialization import clean_text, decoration, edge, text
+from minutehand.worker.serialization import clean_text, log_metadata, sanitize, text
 from minutehand.worker.streams import (
     MAX_STREAM_NAME,
     MAX_STREAMS,
     RUNNING,
     OutputRefused,
-    Said,
     Stream,
+    StreamHistory,
 )
-from minutehand.worker.unawaited import Calls, noted, to_be_awaited
+from minutehand.worker.unawaited import CallTracker, must_await, tracked
 from minutehand.worker.updates import Updates
 
 T = TypeVar("T")
@@ -49,9 +49,9 @@ STEP_BACKOFF: Final = Backoff(first=0.5, cap=8, factor=4)
 #: Seconds after which a step that is still running is reported without other updates.
 LONG_STEP: Final = 0.5
 #: Maximum seconds between two tries in one attempt. For a longer wait the attempt ends.
-LONGEST_PAUSE: Final = 15.0
+MAX_PAUSE: Final = 15.0
 #: Pause between polls of work that another service does.
-LOOK_AGAIN: Final = timedelta(seconds=5)
+POLL_PAUSE: Final = timedelta(seconds=5)
 MAX_TAG: Final = 100
 _CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f]")
 #: Maximum children per call of the database.
@@ -172,7 +172,7 @@ def begin_again(context: JobContext) -> None:
 class ContextPort(Protocol):
     """Functions that a context needs from the code that runs the processor."""
 
-    def announce(self) -> None:
+    def notify_updates(self) -> None:
         """Announce updates. May be called from any thread."""
 
     async def flush(self) -> None:
@@ -181,7 +181,7 @@ class ContextPort(Protocol):
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Enqueue children, once per name."""
 
-    async def said(self, stream: str) -> Said:
+    async def stream_history(self, stream: str) -> StreamHistory:
         """Return the output of earlier attempts in a stream."""
 
     def remaining(self) -> float:
@@ -215,7 +215,7 @@ class JobContext:
         #: Memos that this attempt opened, see `forget_memos`.
         self.open_memos: list[StepMemo] = []
         #: Calls that must be awaited. None until the first.
-        self.calls: Calls | None = None
+        self.calls: CallTracker | None = None
         #: Middleware of each step of this attempt, the first outermost.
         self.around_steps: list[AroundStep] = []
         #: Number of new steps that this attempt stored.
@@ -244,7 +244,7 @@ class JobContext:
                 message=None if message is None else text(message),
             )
         )
-        self._port.announce()
+        self._port.notify_updates()
 
     def log(self, level: str, message: str, /, **metadata: Any) -> None:
         """Add a line to the job's log, which members of its workspace can read.
@@ -261,11 +261,11 @@ class JobContext:
             LogLine(
                 level=known,
                 message=text(message),
-                metadata=decoration(metadata) if metadata else None,
+                metadata=log_metadata(metadata) if metadata else None,
                 at=self.clock.now(),
             )
         )
-        self._port.announce()
+        self._port.notify_updates()
 
     def tag(self, *tags: str) -> None:
         """Add tags to the job, by which people can find it.
@@ -279,7 +279,7 @@ class JobContext:
             if not 1 <= len(word) <= MAX_TAG or _CONTROL.search(word):
                 raise ValueError(f"a tag must have 1 to {MAX_TAG} printable characters: {word!r}")
         self._updates.add_tags([clean_text(word) for word in tags])
-        self._port.announce()
+        self._port.notify_updates()
 
     @asynccontextmanager
     async def stream(self, name: str) -> AsyncIterator[Stream]:
@@ -305,14 +305,14 @@ class JobContext:
                 f"a job has at most {MAX_STREAMS} streams, whose names have 1 to "
                 f"{MAX_STREAM_NAME} characters"
             )
-        said = Said() if before else await self._port.said(name)
+        said = StreamHistory() if before else await self._port.stream_history(name)
         if before := self._streams.get(name):  # maybe opened meanwhile
             if before.is_open:
                 raise ValueError(
                     f"stream {name!r} is open: write into the one that is, or end its block first"
                 )
-            said = before.said
-        stream = self._streams[name] = Stream(name, self._updates, self._port.announce, said)
+            said = before.history
+        stream = self._streams[name] = Stream(name, self._updates, self._port.notify_updates, said)
         try:
             yield stream
         finally:
@@ -323,12 +323,12 @@ class JobContext:
             raise OutputRefused
 
     def _expected(self, call: StepCall) -> Awaitable[Any]:
-        return noted(self, "call", call())
+        return tracked(self, "call", call())
 
     def _open_streams(self) -> list[Stream]:
         return [stream for stream in self._streams.values() if stream.is_open]
 
-    @to_be_awaited
+    @must_await
     async def step(
         self,
         name: str,
@@ -358,7 +358,7 @@ class JobContext:
         key = self._unique(name)
         if key in self._steps:
             for stream in self._open_streams():
-                stream.pass_step(key)
+                stream.replay_output(key)
             return self._steps[key]
         self._updates.begin_step(key)
         soon = asyncio.get_running_loop().call_later(LONG_STEP, self._show_step)
@@ -368,7 +368,7 @@ class JobContext:
                 call = partial(around, key, partial(self._expected, call))
             outer = RUNNING.set(key)
             try:
-                returned = edge(await call())
+                returned = sanitize(await call())
             finally:
                 RUNNING.reset(outer)
         finally:
@@ -385,15 +385,15 @@ class JobContext:
         self.new_steps += 1
         return value
 
-    def memo(self, name: str) -> StepMemo:
-        """Open the memo of this name in the current step, with values of earlier attempts."""
+    def notes(self, name: str) -> StepMemo:
+        """Open the notes of this name in the current step, with values of earlier attempts."""
         step = RUNNING.get()
         name = f"{step}: {name}" if step else name
         memo = StepMemo(self._unique(name[-MAX_MEMO_NAME:]), self._steps, self._updates)
         self.open_memos.append(memo)
         return memo
 
-    @to_be_awaited
+    @must_await
     async def graph(self, stages: Sequence[Stage]) -> dict[str, Any]:
         """Run `stages` concurrently, each after the stages that it needs. Return results by name.
 
@@ -412,7 +412,7 @@ class JobContext:
 
         return await run_graph(stages, run)
 
-    @to_be_awaited
+    @must_await
     async def remote(
         self,
         name: str,
@@ -455,7 +455,7 @@ class JobContext:
             if not isinstance(gave, StillRunning):
                 return {"gave": gave}
             if gave == noted:
-                raise AttemptEnded(Snooze(after=LOOK_AGAIN))
+                raise AttemptEnded(Snooze(after=POLL_PAUSE))
             return {"at": [gave.service, gave.task_id]}
 
         noted: StillRunning | None = None
@@ -469,7 +469,7 @@ class JobContext:
 
     def _show_step(self) -> None:
         self._updates.show_step()
-        self._port.announce()
+        self._port.notify_updates()
 
     async def _tried(self, name: str, run: StepCall, tries: int, timeout: Seconds | None) -> Any:
         """Return the result of the first successful call of up to `tries`."""
@@ -484,7 +484,7 @@ class JobContext:
                 self.log("warning", f"Step {name}: try {number} failed", reason=reason)
                 wait = retry_after_of(error)
                 pause = STEP_BACKOFF.delay(number) if wait is None else wait
-                if pause > min(LONGEST_PAUSE, self.remaining):
+                if pause > min(MAX_PAUSE, self.remaining):
                     raise AttemptEnded(Retry(reason, after=pause)) from error
                 await asyncio.sleep(pause)
                 for stream in self._open_streams():
@@ -503,7 +503,7 @@ class JobContext:
                 raise  # raised by the step itself
             raise StepTimeout(f"step {name} took longer than {seconds(timeout):g} s") from error
 
-    @to_be_awaited
+    @must_await
     async def sleep(self, duration: Seconds | datetime, *, name: str | None = None) -> None:
         """Sleep for `duration`, or until it, without a worker. For a moment use asyncio.sleep."""
         key = self._unique(name or "sleep")
@@ -516,7 +516,7 @@ class JobContext:
             raise ValueError(f"{duration.isoformat()} has no time zone")
         raise Suspended(wait | {"until": duration.astimezone(UTC).isoformat()})
 
-    @to_be_awaited
+    @must_await
     async def ask(
         self,
         question: str,
@@ -542,7 +542,7 @@ class JobContext:
             wait["default"] = {"answer": default}
         raise Suspended(wait)
 
-    @to_be_awaited
+    @must_await
     async def wait_for_event(
         self,
         event: str,
@@ -560,7 +560,7 @@ class JobContext:
             wait |= self._length(timeout, "timeout_seconds", "timeout_at")
         raise Suspended(wait)
 
-    @to_be_awaited
+    @must_await
     async def spawn(self, children: Sequence[NewJob], *, name: str | None = None) -> list[JobId]:
         """Enqueue child jobs and continue. A later attempt gets the same jobs.
 
@@ -574,14 +574,14 @@ class JobContext:
             batch_name = key if start == 0 else f"{key}@{start}"
             batch: list[NewJob] = []
             for child in children[start : start + SPAWN_BATCH]:
-                payload = edge(child.payload)
+                payload = sanitize(child.payload)
                 if payload.refused is not None:
                     raise ValueError(payload.refused)
                 batch.append(child.model_copy(update={"payload": payload.value}))
             ids += await self._port.spawn(batch_name, batch)
         return ids
 
-    @to_be_awaited
+    @must_await
     async def gather(
         self,
         children: Sequence[JobId],
@@ -613,7 +613,7 @@ class JobContext:
             raise ChildrenFailed(key, failed)
         return ended
 
-    @to_be_awaited
+    @must_await
     async def map(
         self,
         items: Sequence[Any],

@@ -24,7 +24,7 @@ TARGET_SECONDS: Final = 5.0
 #: Assumed duration of a job in seconds while none is known.
 TYPICAL_SECONDS: Final = 1.0
 #: Minimum number of due jobs for an extra worker.
-LEAST_BACKLOG: Final = 10
+MIN_BACKLOG: Final = 10
 #: Starts up to this number of extra workers and returns how many were accepted.
 StartExtraWorkers = Callable[[int], Awaitable[int]]
 
@@ -104,7 +104,7 @@ class Deadlines:
             end=end - min(0.3, 0.05 * budget),
         )
 
-    def had_fair_time(self, now: float, usual_seconds: float | None = None) -> bool:
+    def had_half_a_tick(self, now: float, usual_seconds: float | None = None) -> bool:
         """Return whether a job that starts now gets half of a whole tick's working time."""
         if math.isinf(self.stop_working):
             return True
@@ -128,7 +128,7 @@ class FanOut:
         self, *, due: int, slots: int, seconds_left: float, mean_seconds: float | None = None
     ) -> int:
         """Return the number of extra workers for `due` jobs beyond this worker, without a limit."""
-        if due < LEAST_BACKLOG or slots < 1:
+        if due < MIN_BACKLOG or slots < 1:
             return 0
         each = max(0.001, TYPICAL_SECONDS if mean_seconds is None else mean_seconds)
         horizon = min(TARGET_SECONDS, max(1.0, seconds_left))

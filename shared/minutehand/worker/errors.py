@@ -1,7 +1,7 @@
 """The stored form of an error: class, message, data, codes, and frames without values.
 
 All parts of an error share a limit of characters, so that its redaction takes bounded time.
-Remedies depend on the class and the codes (HTTP status, SQLSTATE, errno, signal), never on the text.
+Remedies depend on class and codes (HTTP status, SQLSTATE, errno, signal), never on the text.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from typing import Any, Final
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import ErrorInfo
 from minutehand.redaction import Redactor
-from minutehand.worker.serialization import clean_text, edge, text
+from minutehand.worker.serialization import clean_text, sanitize, text
 
 MAX_MESSAGE: Final = 2_000
 #: Maximum size of an error's data in bytes of JSON, and of a vendor's response in characters.
 MAX_DATA: Final = 64_000
 MAX_RESPONSE: Final = 1_000
 #: Maximum causes of an error, frames of the error, and frames of each cause.
-MOST_CAUSES: Final = 4
-MOST_FRAMES: Final = 20
-MOST_FRAMES_OF_CAUSE: Final = 8
+MAX_CAUSES: Final = 4
+MAX_FRAMES: Final = 20
+MAX_FRAMES_PER_CAUSE: Final = 8
 #: Package of the engine, whose frames are omitted because they do not depend on the job.
 _ENGINE: Final = "minutehand."
 
 
-def said(kind: str, message: object, data: Any = None) -> ErrorInfo:
+def ending_error(kind: str, message: object, data: Any = None) -> ErrorInfo:
     """Return the error of an ending with this type and message."""
     kept = data if data is None or isinstance(data, Mapping) else {"value": data}
     return _info(kind, message, kept, Redactor())
@@ -60,7 +60,7 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
         parts = {**_codes(first, redactor), "traceback": _traceback(error, module, redactor)}
     except BaseException as odd:  # methods of a user's class may raise anything
         parts = {"data": {"unread": text(odd, MAX_MESSAGE)}}
-    return info.model_copy(update=edge(parts).value or {})
+    return info.model_copy(update=sanitize(parts).value or {})
 
 
 def attribute(error: object, name: str) -> Any:
@@ -84,7 +84,7 @@ def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInf
         shown = shown[: MAX_MESSAGE - 1] + "…"
     kept: Any = None
     if isinstance(data, Mapping):
-        plain = edge(data, most_bytes=MAX_DATA)
+        plain = sanitize(data, max_bytes=MAX_DATA)
         if plain.refused is None:
             kept = redactor.data(plain.value) or None
         else:
@@ -136,10 +136,10 @@ def _body(response: Any) -> str:
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield the errors that an error was raised from, or that are in its group."""
     if isinstance(error, BaseExceptionGroup):
-        yield from error.exceptions[:MOST_CAUSES]
+        yield from error.exceptions[:MAX_CAUSES]
         return
     seen = {id(error)}
-    for _ in range(MOST_CAUSES):
+    for _ in range(MAX_CAUSES):
         # httpcore raises "from None", with the cause as its argument
         held = next((each for each in error.args[:1] if isinstance(each, BaseException)), None)
         shown = None if error.__suppress_context__ else error.__context__
@@ -167,17 +167,17 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
         {
             "type": type(cause).__qualname__,
             "message": redactor.text(text(cause, 500) or type(cause).__name__),
-            "frames": _kept(_frames(cause.__traceback__, package), MOST_FRAMES_OF_CAUSE, redactor),
+            "frames": _kept(_frames(cause.__traceback__, package), MAX_FRAMES_PER_CAUSE, redactor),
         }
         for cause in (() if isinstance(error, ProcessorError) else _causes(error))
     ]
     if not trail and not causes:
         return None
-    info: dict[str, Any] = {"frames": _kept(trail, MOST_FRAMES, redactor)}
+    info: dict[str, Any] = {"frames": _kept(trail, MAX_FRAMES, redactor)}
     if causes:
         info["causes"] = causes
-    if len(trail) > MOST_FRAMES:
-        info["left_out"] = len(trail) - MOST_FRAMES
+    if len(trail) > MAX_FRAMES:
+        info["left_out"] = len(trail) - MAX_FRAMES
     return info
 
 
@@ -219,7 +219,7 @@ def _frame(frame: FrameType, line: int, package: str) -> dict[str, Any] | None:
 def stack_in(frames: Iterable[tuple[FrameType, int]], package: str) -> list[dict[str, Any]]:
     """Return running frames in the form of a traceback, the outermost first."""
     found = (_frame(frame, line, package) for frame, line in frames)
-    return _kept([each for each in found if each is not None], MOST_FRAMES, Redactor())
+    return _kept([each for each in found if each is not None], MAX_FRAMES, Redactor())
 
 
 def _short(path: str) -> str:

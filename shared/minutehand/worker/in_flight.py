@@ -10,7 +10,7 @@ from minutehand.worker.run import LeaseKey
 
 
 @dataclass(slots=True)
-class Held:
+class InFlight:
     """The attempts of a run that are in flight."""
 
     running: dict[LeaseKey, Attempt] = field(default_factory=dict)

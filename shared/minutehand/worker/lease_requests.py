@@ -8,7 +8,7 @@ from minutehand.queue.models import LeasePool, LeaseRequest, LeaseResponse, RunE
 from minutehand.worker.agenda import Agenda
 from minutehand.worker.background import Maintenance
 from minutehand.worker.deadlines import in_time
-from minutehand.worker.run import LeaseId, Run
+from minutehand.worker.run import Run, RunIdentity
 from minutehand.worker.summary import TickSummary
 
 
@@ -22,28 +22,28 @@ class LeaseRequests:
     #: Pause after a rejected lease, e.g. while a key is rotated.
     REFUSED_PAUSE_SECONDS = 5.0
     #: Maximum pause before a lease without a response is repeated.
-    MOST_PAUSE_SECONDS = 5.0
+    MAX_PAUSE_SECONDS = 5.0
     #: Time after which lease calls get a new id, because a loop under load may be one endless tick.
     LEASE_ID_SECONDS = 60.0
 
     def __init__(
         self, run: Run, agenda: Agenda, maintenance: Maintenance, *, is_woken: bool
     ) -> None:
-        self._run_of = run
+        self._run = run
         self._agenda = agenda
         self._maintenance = maintenance
-        self._is_woken = is_woken
+        self._is_notified = is_woken
         self._clock = run.clock
         self._options = run.options
         self._summary = run.summary
         self._deadlines = run.deadlines
         self._is_first = True
         self._unanswered = 0
-        self.id = LeaseId() if run.lease_id.is_taken else run.lease_id
+        self.id = RunIdentity() if run.lease_id.is_taken else run.lease_id
         self.id.is_taken = True
         self._has_room = False
         #: Whether enqueues could rely on this tick until its latest request.
-        self._owes_a_look = False
+        self._recheck_pending = False
         #: A request without a response. It is repeated unchanged, so that the jobs that it may have
         #: leased are returned.
         self.unanswered: LeaseRequest | None = None
@@ -67,7 +67,7 @@ class LeaseRequests:
         self._agenda.ask(now)
         if self.unanswered is not None:
             return self.unanswered
-        most = self._run_of.most
+        most = self._run.most
         # not for an admitted run, which the database knows by its id
         if now - self.id.since >= self.LEASE_ID_SECONDS and (most is None or self._is_first):
             name = self._summary.tick_id if self._is_first else str(uuid.uuid4())
@@ -80,12 +80,12 @@ class LeaseRequests:
         # before its end reports none
         asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
         had_room = self._has_room
-        self._has_room = staying and asks_again and not self._is_woken
-        self._owes_a_look = had_room and not self._has_room
-        if self._owes_a_look:
+        self._has_room = staying and asks_again and not self._is_notified
+        self._recheck_pending = had_room and not self._has_room
+        if self._recheck_pending:
             self.last = None
         self._asks_for_all = is_all
-        all_types = self._run_of.job_types
+        all_types = self._run.job_types
         self.unanswered = LeaseRequest(
             worker_id=self._summary.worker_id,
             tick_id=self.id.name,
@@ -93,14 +93,14 @@ class LeaseRequests:
             limit=sum(pool.limit for pool in pools),
             job_types=all_types,
             pools=None if [pool.job_types for pool in pools] == [all_types] else pools,
-            queues=self._run_of.queues,
+            queues=self._run.queues,
             version=self._options.code,
             # None makes the database count the free slots, on which enqueues then rely. -1
             # withdraws them. 0 changes nothing, for a tick that never reported any, or is notified
-            free_slots=None if self._has_room else -1 if self._owes_a_look else 0,
+            free_slots=None if self._has_room else -1 if self._recheck_pending else 0,
             count_due=count_due,
             most=most,
-            run_seconds=None if most is None else self._run_of.seconds_left(),
+            run_seconds=None if most is None else self._run.seconds_left(),
             ends=None if self.last is None else self._end(self.last, now),
             suspects=self._options.suspects,
         )
@@ -110,7 +110,7 @@ class LeaseRequests:
         stay = min(self._options.linger_seconds, self._deadlines.stop_leasing - now)
         return RunEnd(
             stay_ms=round(max(0.0, stay) * 1000),
-            maintained=self._maintenance.is_wanted or self._maintenance.is_resting or None,
+            maintained=self._maintenance.is_pending or self._maintenance.is_backing_off or None,
             summary=last.as_dict() if last.is_worth_reporting else None,
         )
 
@@ -125,7 +125,7 @@ class LeaseRequests:
             QueueUnavailable: There was no response.
         """
         deadline = self._deadlines.stop_working if until is None else until
-        return await in_time(self._run_of.queue.lease(request), deadline, self._clock)
+        return await in_time(self._run.queue.lease(request), deadline, self._clock)
 
     def note_answer(self, response: LeaseResponse) -> None:
         """Record the state that a response reports besides its leases."""
@@ -139,17 +139,17 @@ class LeaseRequests:
             found=bool(response.leases),
             of_all=self._asks_for_all,
             due_in_seconds=None if due_in_ms is None else due_in_ms / 1000,
-            owes_a_look=self._owes_a_look,
+            recheck_pending=self._recheck_pending,
         )
 
     def not_answered(self) -> None:
         """Record that there was no response. The request is repeated after a growing pause."""
         self._unanswered += 1
-        pause = min(self.MOST_PAUSE_SECONDS, 0.5 * 2 ** min(self._unanswered - 1, 4))
-        self._agenda.put_off(self._clock.monotonic(), pause, is_unanswered=True)
+        pause = min(self.MAX_PAUSE_SECONDS, 0.5 * 2 ** min(self._unanswered - 1, 4))
+        self._agenda.back_off(self._clock.monotonic(), pause, is_unanswered=True)
 
     def refused(self) -> None:
         """Record that the request was rejected. It is not repeated, and leasing pauses."""
         self.unanswered = None
         now = self._clock.monotonic()
-        self._agenda.put_off(now, self.REFUSED_PAUSE_SECONDS, is_unanswered=False)
+        self._agenda.back_off(now, self.REFUSED_PAUSE_SECONDS, is_unanswered=False)

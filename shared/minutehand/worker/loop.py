@@ -25,7 +25,7 @@ from minutehand.tasks import end_tasks
 from minutehand.worker.database_clock import DatabaseClock
 from minutehand.worker.deadlines import Deadlines, FanOut, StartExtraWorkers, TickOptions
 from minutehand.worker.registry import Registry, default_registry
-from minutehand.worker.run import LeaseId, Run, Vain
+from minutehand.worker.run import IdleBackoff, Run, RunIdentity
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
 
@@ -36,10 +36,10 @@ T = TypeVar("T")
 REGISTER_EVERY_SECONDS = 300.0
 #: New objects until a garbage collection. Python's default of 700 is reached by about twenty jobs
 #: in flight, so that collections took a third of a worker's CPU time.
-OBJECTS_BETWEEN_COLLECTIONS = 20_000
+GC_THRESHOLD = 20_000
 #: Threads of the event loop per slot, so that host names can be resolved while processors block in
 #: `asyncio.to_thread`. asyncio has only four, and one per core.
-THREADS_OF_SLOT = 4
+THREADS_PER_SLOT = 4
 
 
 class Worker:
@@ -90,15 +90,15 @@ class Worker:
         self.stopping = asyncio.Event()
         self._fan_out = fan_out
         self._start_extra_workers = start_extra_workers
-        self._vain = Vain()
-        self._lease_id = LeaseId()
+        self._backoff = IdleBackoff()
+        self._lease_id = RunIdentity()
         self._most = most
         self._on_tick = on_tick
         self._on_suspects = on_suspects
         #: Number of companies of suspects at the latest lease.
         self._suspects = 0
         #: Time of the loop's last iteration. None outside of it.
-        self._turned_at: float | None = None
+        self._iterated_at: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         deployed_at = settings.deployed_at
         self._deployed_at = deployed_at and deployed_at.isoformat()
@@ -161,7 +161,7 @@ class Worker:
     ) -> Tick:
         ends_at = self.clock.monotonic() + budget_seconds
         if self._loop is not (loop := asyncio.get_running_loop()):
-            most_threads = THREADS_OF_SLOT * self.options.concurrency
+            most_threads = THREADS_PER_SLOT * self.options.concurrency
             loop.set_default_executor(ThreadPoolExecutor(most_threads, "worker"))
             self._loop = loop
         await self.register()
@@ -171,7 +171,7 @@ class Worker:
             fan_out=self._fan_out if fan_out else None,
             start_extra_workers=self._start_extra_workers,
             wakeups=wakeups,
-            on_turn=self._note_turn,
+            on_iteration=self._note_iteration,
         )
         summary = await tick.run()
         if self._on_tick is not None:
@@ -192,7 +192,7 @@ class Worker:
             job_types=tuple(name for name in known if job_types is None or name in job_types),
             queues=self.settings.worker_queues or None,
             most=self._most,
-            vain=self._vain,
+            backoff=self._backoff,
             lease_id=self._lease_id,
             on_suspects=self._note_suspects,
         )
@@ -200,16 +200,16 @@ class Worker:
     @property
     def is_stalled(self) -> bool:
         """Whether the loop is stalled."""
-        return self._turned_at is not None and (
-            self.clock.monotonic() > self._turned_at + self.STALLED_SECONDS
+        return self._iterated_at is not None and (
+            self.clock.monotonic() > self._iterated_at + self.STALLED_SECONDS
         )
 
     def _note_suspects(self, companies: int) -> None:
         self._suspects = companies
         self._on_suspects(companies)
 
-    def _note_turn(self) -> None:
-        self._turned_at = self.clock.monotonic()
+    def _note_iteration(self) -> None:
+        self._iterated_at = self.clock.monotonic()
 
     async def run_forever(
         self, wakeups: asyncio.Event | None = None, *, poll_seconds: float = 1.0
@@ -229,7 +229,7 @@ class Worker:
         options = replace(self.options, quiet=True, linger_seconds=0.0)
         failures = 0
         while not self.stopping.is_set():
-            self._note_turn()
+            self._note_iteration()
             was_woken = wakeups.is_set()
             wakeups.clear()
             try:
@@ -250,7 +250,7 @@ class Worker:
                 break
             in_vain = was_woken and not tick.summary.leased
             now = self.clock.monotonic()
-            entry = tick.agenda.following(now, look_seconds=poll_seconds, was_woken=in_vain)
+            entry = tick.agenda.next_poll(now, poll_seconds=poll_seconds, was_woken=in_vain)
             extra = {"event": "worker.waits", "reason": entry.reason, **names}
             logger.debug("Next run in %.3f s: %s", entry.at - now, entry.reason, extra=extra)
             await self._pause(entry.at - now, wakeups)
@@ -269,7 +269,7 @@ class Worker:
         waits = [asyncio.create_task(each.wait()) for each in (self.stopping, *events)]
         try:
             while (left := until - self.clock.monotonic()) > 0:
-                self._note_turn()
+                self._note_iteration()
                 timeout = min(left, self.PAUSE_SECONDS)
                 done, _ = await asyncio.wait(
                     waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
@@ -280,15 +280,15 @@ class Worker:
             await end_tasks(waits)
 
 
-def collect_seldom() -> None:
+def tune_gc() -> None:
     """Reduce garbage collections, because ended attempts are freed without them.
 
     For a process that only runs workers, because the setting affects the whole process.
     """
-    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
+    gc.set_threshold(GC_THRESHOLD)
 
 
-def run_to_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+def run_until_done(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     """Run `work` on a worker's loop, even if tasks that processors left behind raise.
 
     asyncio stops a loop in which any task raises SystemExit or KeyboardInterrupt.

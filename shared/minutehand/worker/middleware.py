@@ -12,7 +12,7 @@ from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Returned
 from minutehand.worker.threads import run_in_thread
-from minutehand.worker.unawaited import noted
+from minutehand.worker.unawaited import tracked
 
 #: Runs the processor, or the next middleware, and returns its result.
 Call = Callable[[], Awaitable[Returned]]
@@ -33,7 +33,7 @@ def within(around: Sequence[Middleware], call: Call, job: Job[Any], ctx: JobCont
 
 def _expected(call: Call, ctx: JobContext) -> Awaitable[Returned]:
     """Make a call that a middleware must await. Otherwise the job would complete without a run."""
-    return noted(ctx, "call", call())
+    return tracked(ctx, "call", call())
 
 
 def calling(run: Callable[..., Any], *args: Any, thread: str | None) -> Callable[[], Any]:

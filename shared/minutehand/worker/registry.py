@@ -39,8 +39,8 @@ SyncBatchProcessor = Callable[[list[BatchedJob[P]]], Sequence[Each]]
 AnyProcessor = AsyncProcessor[P] | SyncProcessor[P] | AsyncBatchProcessor[P] | SyncBatchProcessor[P]
 #: Maximum jobs of a batch, and maximum seconds of waiting for more of them. Their leases run
 #: meanwhile, and a cancel must arrive within five seconds.
-MOST_BATCH: Final = 500
-MOST_BATCH_WAIT: Final = 3.0
+MAX_BATCH: Final = 500
+MAX_BATCH_WAIT: Final = 3.0
 #: Enqueues the jobs of an app's outbox, and returns their number.
 Publisher = Callable[[], Awaitable[int]]
 #: Converts the raw payload of one version to the next.
@@ -407,12 +407,12 @@ def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float
         if wait is not None:
             raise ValueError(f"batch_wait of {job_type!r} needs batch, the most jobs of a call")
         return 0.0
-    if not 1 <= batch <= MOST_BATCH:
-        raise ValueError(f"batch of {job_type!r} must be from 1 to {MOST_BATCH}, not {batch}")
+    if not 1 <= batch <= MAX_BATCH:
+        raise ValueError(f"batch of {job_type!r} must be from 1 to {MAX_BATCH}, not {batch}")
     length = wait.total_seconds() if isinstance(wait, timedelta) else float(wait or 0)
-    if not 0 <= length <= MOST_BATCH_WAIT:
+    if not 0 <= length <= MAX_BATCH_WAIT:
         raise ValueError(
-            f"batch_wait of {job_type!r} must be from 0 to {MOST_BATCH_WAIT:g} seconds, not {wait}"
+            f"batch_wait of {job_type!r} must be from 0 to {MAX_BATCH_WAIT:g} seconds, not {wait}"
         )
     return length
 

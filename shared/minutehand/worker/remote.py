@@ -17,7 +17,7 @@ A = TypeVar("A")
 CALL_SECONDS = 10.0
 #: Seconds of polling after which the worker's slot is released.
 HOLD_SECONDS = 2.0
-FIRST_POLL_SECONDS, MOST_POLL_SECONDS = 0.05, 0.5
+FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.05, 0.5
 #: Maximum seconds of a cancel, with the response to the submission. It is less than a second, by
 #: which the deadline may be exceeded.
 CANCEL_SECONDS = 0.5
@@ -147,7 +147,7 @@ async def _follow(service: Service[R], task_id: str, call_seconds: float) -> R |
         if held >= HOLD_SECONDS:
             return StillRunning(service.name, task_id)
         await asyncio.sleep(pause)
-        held, pause = held + pause, min(MOST_POLL_SECONDS, pause * 2)
+        held, pause = held + pause, min(MAX_POLL_SECONDS, pause * 2)
 
 
 async def _cancel(service: Service[R], task_id: str) -> None:

@@ -1,7 +1,7 @@
 """Two background tasks for running jobs: one reports updates, the other renews leases.
 
-They run during processors and settles, so that no lease of a live job expires. They are separate, so that
-a report that waits for a lock delays no renewal.
+They run during processors and settles, so that no lease of a live job expires. They are separate,
+so that a report that waits for a lock delays no renewal.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from minutehand.queue.data_api import encode
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import ReportItem, ReportResult
 from minutehand.worker.attempt import Attempt
-from minutehand.worker.in_flight import Held
+from minutehand.worker.in_flight import InFlight
 from minutehand.worker.run import LeaseKey, Run
-from minutehand.worker.updates import Taken
+from minutehand.worker.updates import UpdateBatch
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +35,14 @@ class Reporter:
     LOG_BYTES = 250_000
     INTERVAL_SECONDS = 0.25
     #: Maximum pause after failed calls, of reports and of renewals.
-    MOST_PAUSE_SECONDS = 5.0
-    MOST_LOOK_PAUSE_SECONDS = 1.0
+    MAX_PAUSE_SECONDS = 5.0
+    MAX_RENEW_PAUSE_SECONDS = 1.0
     #: Pause before updates of a job whose row is locked are sent again.
     BUSY_SECONDS = 1.0
 
-    def __init__(self, run: Run, held: Held) -> None:
-        self._run_of = run
-        self._held = held
+    def __init__(self, run: Run, in_flight: InFlight) -> None:
+        self._run = run
+        self._in_flight = in_flight
         self._clock = run.clock
         self._news = asyncio.Event()
         self._looks = asyncio.Event()
@@ -52,13 +52,13 @@ class Reporter:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def announce(self) -> None:
+    def notify_updates(self) -> None:
         """Record that an attempt has updates."""
         self._news.set()
 
-    def begun(self, look_at: float) -> None:
-        """Record that attempts started, the first of which is due for renewal at `look_at`."""
-        if self._looks_at is None or look_at < self._looks_at:
+    def begun(self, report_due_at: float) -> None:
+        """Record that attempts started, whose first report is due at `report_due_at`."""
+        if self._looks_at is None or report_due_at < self._looks_at:
             self._looks.set()
 
     async def wait_for(self, attempts: Sequence[Attempt], *, seconds: float) -> None:
@@ -73,21 +73,21 @@ class Reporter:
         failures = 0
         while True:
             await self._until(self._news, self._next_report_at)
-            if batch := self._with_news():
+            if batch := self._with_updates_due():
                 arrived = await self._send(batch)
                 failures = 0 if arrived else failures + 1
-                await self._pause_after(failures, self.MOST_PAUSE_SECONDS)
+                await self._pause_after(failures, self.MAX_PAUSE_SECONDS)
 
     async def renew(self) -> None:
         """Renew leases and stop cancelled jobs, until cancelled."""
         failures = 0
         while True:
             await self._until(self._looks, self._next_look_at)
-            if batch := self._to_look_at():
+            if batch := self._due_for_report():
                 self._looked_at = self._clock.monotonic()
-                arrived = await self._ask(batch, [Taken()] * len(batch)) is None
+                arrived = await self._ask(batch, [UpdateBatch()] * len(batch)) is None
                 failures = 0 if arrived else failures + 1
-                await self._pause_after(failures, self.MOST_LOOK_PAUSE_SECONDS)
+                await self._pause_after(failures, self.MAX_RENEW_PAUSE_SECONDS)
 
     async def _until(self, wake: asyncio.Event, when: Callable[[], float | None]) -> None:
         while True:
@@ -107,11 +107,11 @@ class Reporter:
 
     def _known(self) -> list[Attempt]:
         """Return attempts whose leases this worker has, also ended ones."""
-        return [attempt for attempt in self._held.attempts() if attempt.stop_reason != "lost"]
+        return [attempt for attempt in self._in_flight.attempts() if attempt.stop_reason != "lost"]
 
     def _next_report_at(self) -> float | None:
         """Return the time of the next report, or None without updates."""
-        return min(map(self._report_at, self._talking()), default=None)
+        return min(map(self._report_at, self._with_updates()), default=None)
 
     def _report_at(self, attempt: Attempt) -> float:
         """Return when its updates are due: steps immediately, others and output at intervals."""
@@ -119,50 +119,50 @@ class Reporter:
             return attempt.busy_until
         if attempt.is_urgent:
             return float("-inf")
-        if not attempt.updates.has_news:
+        if not attempt.updates.has_updates:
             return attempt.output_at
         return min(self._news_at + self.INTERVAL_SECONDS, attempt.output_at)
 
-    def _talking(self) -> list[Attempt]:
+    def _with_updates(self) -> list[Attempt]:
         known = (attempt for attempt in self._known() if attempt.ending is None)
         return [attempt for attempt in known if attempt.updates or attempt.is_urgent]
 
     def _next_look_at(self) -> float | None:
-        self._looks_at = min((attempt.look_at() for attempt in self._known()), default=None)
+        self._looks_at = min((attempt.report_due_at() for attempt in self._known()), default=None)
         return self._looks_at
 
-    def _with_news(self) -> list[Attempt]:
+    def _with_updates_due(self) -> list[Attempt]:
         now = self._clock.monotonic()
-        chosen = [each for each in self._talking() if (each.busy_until or now) <= now]
-        if not self._takes_news(chosen):
+        chosen = [each for each in self._with_updates() if (each.busy_until or now) <= now]
+        if not self._is_full_report(chosen):
             chosen = [each for each in chosen if each.output_at <= now]
         # the longest waiting first, in case not all fit
-        chosen.sort(key=lambda attempt: (not attempt.is_urgent, attempt.look_at()))
+        chosen.sort(key=lambda attempt: (not attempt.is_urgent, attempt.report_due_at()))
         return chosen[: self.BATCH]
 
-    def _takes_news(self, batch: Sequence[Attempt]) -> bool:
+    def _is_full_report(self, batch: Sequence[Attempt]) -> bool:
         """Return whether a report has all updates, or only output, which is sent more often."""
         is_time = self._clock.monotonic() >= self._news_at + self.INTERVAL_SECONDS
-        return any(each.is_urgent or (is_time and each.updates.has_news) for each in batch)
+        return any(each.is_urgent or (is_time and each.updates.has_updates) for each in batch)
 
-    def _to_look_at(self) -> list[Attempt]:
+    def _due_for_report(self) -> list[Attempt]:
         now = self._clock.monotonic()
-        chosen = [attempt for attempt in self._known() if now >= attempt.look_at(0.75)]
-        chosen.sort(key=Attempt.look_at)
+        chosen = [attempt for attempt in self._known() if now >= attempt.report_due_at(0.75)]
+        chosen.sort(key=Attempt.report_due_at)
         return chosen[: self.BATCH]
 
     async def _send(self, batch: list[Attempt]) -> bool:
         """Send updates within the limits of one call. Return whether they arrived."""
         now = self._clock.monotonic()
-        if takes_news := self._takes_news(batch):
+        if takes_news := self._is_full_report(batch):
             self._news_at = now
         chosen: list[Attempt] = []
-        taken: list[Taken] = []
+        taken: list[UpdateBatch] = []
         size = 0
         for attempt in batch:
             if size > self.BATCH_BYTES:
                 break  # the next report has the others
-            updates = attempt.updates.take(most_bytes=self.LOG_BYTES, news=takes_news)
+            updates = attempt.updates.take(max_bytes=self.LOG_BYTES, news=takes_news)
             if updates.output:
                 attempt.output_sent_at = now
             if updates.logs or updates.steps or updates.output:
@@ -202,16 +202,18 @@ class Reporter:
                 attempt.stored()
         return problem is None
 
-    async def _ask(self, batch: Sequence[Attempt], updates: Sequence[Taken]) -> QueueError | None:
+    async def _ask(
+        self, batch: Sequence[Attempt], updates: Sequence[UpdateBatch]
+    ) -> QueueError | None:
         """Send one report and apply its results. Return the error if it did not arrive."""
         sent_at = self._clock.monotonic()
         items = [
             ReportItem(job_id=attempt.job_id, fence=attempt.fence, **each._asdict())
             for attempt, each in zip(batch, updates, strict=True)
         ]
-        self._run_of.summary.reports += 1
+        self._run.summary.reports += 1
         try:
-            results = await self._run_of.queue.report(items)
+            results = await self._run.queue.report(items)
         except QueueError as error:
             if not _is_refused(error):
                 logger.warning(
@@ -224,16 +226,16 @@ class Reporter:
         }
         for attempt in batch:
             if (result := by_key.get(attempt.key)) is not None:
-                self._obey(attempt, result.outcome, sent_at)
+                self._apply_result(attempt, result.outcome, sent_at)
                 if result.output is not None:
                     attempt.is_followed = result.output == "followed"
                 if result.output == "refused":
-                    attempt.updates.refuse_output()
+                    attempt.updates.drop_output()
         return None
 
-    def _obey(self, attempt: Attempt, outcome: str, sent_at: float) -> None:
+    def _apply_result(self, attempt: Attempt, outcome: str, sent_at: float) -> None:
         if outcome in {"ok", "cancel", "busy"}:
-            attempt.seen(sent_at)
+            attempt.mark_reported(sent_at)
         if outcome == "busy":  # another transaction has locked its row
             attempt.busy_until = self._clock.monotonic() + self.BUSY_SECONDS
         if attempt.ending is not None:  # it has ended, and its settle reports the rest
@@ -248,7 +250,7 @@ class Reporter:
 
     def _give_up_expired(self, now: float) -> None:
         """Stop jobs whose leases were not renewed in time, as other workers may have them."""
-        for attempt in list(self._held.running.values()):
+        for attempt in list(self._in_flight.running.values()):
             # only after one attempt to renew, because after a SIGSTOP the lease may still be valid
             is_over = now > attempt.lease_until and self._looked_at > attempt.lease_until
             if is_over and attempt.ending is None and attempt.stop_reason != "lost":

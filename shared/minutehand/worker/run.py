@@ -22,7 +22,7 @@ LeaseKey = tuple[JobId, int]
 
 
 @dataclass(slots=True)
-class Vain:
+class IdleBackoff:
     """Consecutive calls that did nothing although work was due. Determines the backoff.
 
     It outlives a run, because otherwise each run of a loop would start without a backoff.
@@ -34,21 +34,21 @@ class Vain:
     maintenance_until: float = float("-inf")
 
     #: Maximum backoff, which limits the delay of jobs that have just fallen due.
-    MOST_SECONDS: ClassVar[float] = 1.0
+    MAX_SECONDS: ClassVar[float] = 1.0
 
-    def lease_pause(self) -> float:
+    def lease_backoff(self) -> float:
         """Return the seconds until the next lease of due jobs."""
-        return min(self.MOST_SECONDS, 0.01 * float(2 ** min(self.leases, 10)))
+        return min(self.MAX_SECONDS, 0.01 * float(2 ** min(self.leases, 10)))
 
-    def rest_maintenance(self, now: float) -> None:
+    def back_off_maintenance(self, now: float) -> None:
         """Record that a call of maintenance did nothing."""
         self.maintenance += 1
-        pause = min(self.MOST_SECONDS, 0.1 * float(2 ** min(self.maintenance, 10)))
+        pause = min(self.MAX_SECONDS, 0.1 * float(2 ** min(self.maintenance, 10)))
         self.maintenance_until = now + pause
 
 
 @dataclass(slots=True)
-class LeaseId:
+class RunIdentity:
     """The id of lease calls, and their number.
 
     It outlives a run, because otherwise each empty run of a loop would leave a row behind.
@@ -70,7 +70,7 @@ class Run:
         queues: Named queues whose jobs it leases. None for all.
         summary: Counts, to which every part adds.
         most: Maximum concurrent runs of all workers. None for no limit.
-        vain: Backoff, shared by the runs of a worker.
+        backoff: Backoff, shared by the runs of a worker.
         lease_id: Id of lease calls, used by one run of a worker at a time.
         on_suspects: Called with the number of companies of suspects after each lease.
     """
@@ -85,8 +85,8 @@ class Run:
     job_types: tuple[str, ...]
     queues: tuple[str, ...] | None = None
     most: int | None = None
-    vain: Vain = field(default_factory=Vain)
-    lease_id: LeaseId = field(default_factory=LeaseId)
+    backoff: IdleBackoff = field(default_factory=IdleBackoff)
+    lease_id: RunIdentity = field(default_factory=RunIdentity)
     on_suspects: Callable[[int], None] = lambda companies: None
 
     def seconds_left(self) -> float:

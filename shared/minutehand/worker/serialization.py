@@ -35,7 +35,7 @@ _CONTAINERS: Final = dict | list | tuple | set | frozenset
 _LEAVES: Final = frozenset({int, float, bool, type(None)})
 
 
-class Edged(NamedTuple):
+class Sanitized(NamedTuple):
     """The JSON-safe value (None if rejected), what was changed, and why it was rejected."""
 
     value: Any
@@ -43,10 +43,10 @@ class Edged(NamedTuple):
     refused: str | None = None
 
 
-_NOTHING: Final = Edged(None)
+_NOTHING: Final = Sanitized(None)
 
 
-def edge(value: Any, *, most_bytes: int = MAX_BYTES) -> Edged:
+def sanitize(value: Any, *, max_bytes: int = MAX_BYTES) -> Sanitized:
     """Convert `value` to bounded, JSON-safe data. Never raises.
 
     It rejects values that JSON does not have, such as NaN, and values larger than `max_bytes` or
@@ -56,10 +56,10 @@ def edge(value: Any, *, most_bytes: int = MAX_BYTES) -> Edged:
     if value is None:
         return _NOTHING
     try:
-        _refuse_unbounded(value, most_bytes)
-        return _plain(value, most_bytes)
+        _refuse_unbounded(value, max_bytes)
+        return _plain(value, max_bytes)
     except BaseException as error:  # methods of a user's class may raise anything
-        return Edged(None, refused=text(error, 500) or type(error).__name__)
+        return Sanitized(None, refused=text(error, 500) or type(error).__name__)
 
 
 def text(value: object, most: int = MAX_TEXT, by: Callable[[object], str] = str) -> str:
@@ -79,7 +79,7 @@ def is_blank(given: str) -> bool:
     return not _has_of(given, "LNSPM")
 
 
-def says_something(given: str) -> bool:
+def has_text(given: str) -> bool:
     """Return whether a text has a letter, a digit or a symbol, not only punctuation."""
     return _has_of(given, "LNS")
 
@@ -88,12 +88,12 @@ def _has_of(given: str, kinds: str) -> bool:
     return any(unicodedata.category(sign)[0] in kinds and sign not in _UNSEEN for sign in given)
 
 
-def decoration(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def log_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the metadata of a log line to small JSON-safe data. Never raises.
 
     A value that is not JSON, or too long, becomes a shortened text.
     """
-    whole = edge(metadata, most_bytes=MAX_METADATA)
+    whole = sanitize(metadata, max_bytes=MAX_METADATA)
     if whole.refused is None:
         return dict(whole.value)
     result: dict[str, Any] = {}
@@ -103,7 +103,7 @@ def decoration(metadata: Mapping[str, Any]) -> dict[str, Any]:
             result["…"] = f"{len(metadata) - len(result)} more were left out"
             break
         name = text(key, 100)
-        each = edge(value, most_bytes=left)
+        each = sanitize(value, max_bytes=left)
         result[name] = each.value
         if each.refused is not None:
             result[name] = text(value, left // 2, repr)
@@ -149,7 +149,7 @@ class TextCleaner:
         return cleaned
 
 
-def _refuse_unbounded(value: Any, most_bytes: int) -> None:
+def _refuse_unbounded(value: Any, max_bytes: int) -> None:
     """Reject iterators and too many parts before serialization, which may not end for them."""
     left, size = [([value], 0)], 0
     while left:
@@ -160,9 +160,9 @@ def _refuse_unbounded(value: Any, most_bytes: int) -> None:
                 size += len(part)
             elif type(part) not in _LEAVES:
                 left.append((_parts_of(part), level + 1))
-        if size > most_bytes or level > MAX_LEVELS:
+        if size > max_bytes or level > MAX_LEVELS:
             raise ValueError(
-                f"value of more than {most_bytes} bytes or {MAX_LEVELS} levels; {_ADVICE}"
+                f"value of more than {max_bytes} bytes or {MAX_LEVELS} levels; {_ADVICE}"
             )
 
 
@@ -178,7 +178,7 @@ def _parts_of(value: Any) -> list[Any]:
     return [item for item in own if isinstance(item, Iterator)]
 
 
-def _plain(value: Any, most_bytes: int) -> Edged:
+def _plain(value: Any, max_bytes: int) -> Sanitized:
     changed = None
     try:
         raw = to_json(value, inf_nan_mode="constants", by_alias=True)
@@ -187,8 +187,8 @@ def _plain(value: Any, most_bytes: int) -> Edged:
             raise
         raw = to_json(_clean(value), inf_nan_mode="constants", by_alias=True)
         changed = _SURROGATES
-    if len(raw) > most_bytes:
-        raise ValueError(f"value of {len(raw)} bytes is larger than {most_bytes}; {_ADVICE}")
+    if len(raw) > max_bytes:
+        raise ValueError(f"value of {len(raw)} bytes is larger than {max_bytes}; {_ADVICE}")
     if raw.count(b"[") + raw.count(b"{") > MAX_LEVELS:
         # the parser stops at 200 levels, so a value that parses inside 100 more has up to 100
         from_json(b"[" * MAX_LEVELS + raw + b"]" * MAX_LEVELS)
@@ -197,7 +197,7 @@ def _plain(value: Any, most_bytes: int) -> Edged:
         _refuse_not_finite(read, "the value")
     if b"\\u0000" in raw and (clean := _clean(read)) != read:
         read, changed = clean, _NULS
-    return Edged(read, changed)
+    return Sanitized(read, changed)
 
 
 def _refuse_not_finite(value: Any, path: str) -> None:

@@ -15,10 +15,10 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 from minutehand.queue.errors import ProcessorError, QueueError
 from minutehand.queue.models import LogLine, SettleItem
 from minutehand.worker.context import AttemptEnded, JobContext, Suspended
-from minutehand.worker.errors import attribute, error_info, first_of, said
+from minutehand.worker.errors import attribute, ending_error, error_info, first_of
 from minutehand.worker.outcomes import Cancel, Fail, Retry, Snooze, retry_after_of, seconds
 from minutehand.worker.registry import PayloadRejected, UnknownProcessor
-from minutehand.worker.serialization import Edged, edge, text
+from minutehand.worker.serialization import Sanitized, sanitize, text
 from minutehand.worker.unawaited import NotAwaited
 
 #: Outcomes with a text from the processor.
@@ -41,7 +41,7 @@ class Ending(NamedTuple):
     abandoned: bool = False
 
     @property
-    def says_why(self) -> bool:
+    def has_user_text(self) -> bool:
         """Whether it has a text from the processor, which must be redacted."""
         # by type(), because an object may report another class, or raise
         if self.error is not None:
@@ -49,7 +49,7 @@ class Ending(NamedTuple):
         return issubclass(type(self.value), _REASONED)
 
 
-class Circumstances(Protocol):
+class AttemptFacts(Protocol):
     """Facts of an attempt that affect its outcome, besides its ending."""
 
     @property
@@ -69,7 +69,7 @@ class Circumstances(Protocol):
         """Whether it stored a new step."""
 
     @property
-    def had_fair_time(self) -> bool:
+    def had_half_a_tick(self) -> bool:
         """Whether it had at least half of the time of a whole tick."""
 
     @property
@@ -81,7 +81,7 @@ class Circumstances(Protocol):
         """Its stack when its timeout stopped it, and the jobs in the same process."""
 
 
-def with_calls(ending: Ending, context: JobContext) -> Ending:
+def check_unawaited(ending: Ending, context: JobContext) -> Ending:
     """Return the ending, which is an error if the processor did not await a call.
 
     An error that the processor raised takes precedence.
@@ -92,13 +92,13 @@ def with_calls(ending: Ending, context: JobContext) -> Ending:
     if under_way:
         names = " and ".join(f"{name}(…)" for name in dict.fromkeys(under_way))
         context.log("warning", f"The processor ended before {names} had: await it to its end")
-    is_planned = ending.error is None or _find_chosen(ending.error) is not None
+    is_planned = ending.error is None or _find_control_flow(ending.error) is not None
     if never and is_planned and not ending.abandoned:
         return Ending(error=NotAwaited(never))
     return ending
 
 
-def settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
+def settle_item(ending: Ending, seen: AttemptFacts) -> SettleItem | None:
     """Return the item to settle, without ids, or None if the lease is lost.
 
     It never raises, whatever the processor returned or raised.
@@ -107,10 +107,10 @@ def settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
         return _settle_item(ending, seen)
     except BaseException as error:  # methods of its values may raise anything
         problem = f"the outcome of the processor cannot be settled: {text(error, 500)}"
-        return _item("failed", error=said("OutcomeRejected", problem))
+        return _item("failed", error=ending_error("OutcomeRejected", problem))
 
 
-def _settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
+def _settle_item(ending: Ending, seen: AttemptFacts) -> SettleItem | None:
     """Decide by the order of events at the processor.
 
     After a cancel was delivered to the processor, its result is dropped. A result that it returned
@@ -129,7 +129,7 @@ def _settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
         if stop is None and seen.duration_seconds > (seen.timeout_seconds or math.inf):
             return _stopped("timeout", seen)
         return _returned(ending.value)
-    chosen = _find_chosen(error)
+    chosen = _find_control_flow(error)
     retryable = attribute(error, "retryable")
     is_final = isinstance(error, ProcessorError) and retryable is not None and not retryable
     # a rejected payload of a child or another job would be rejected in the next attempt, too
@@ -138,12 +138,12 @@ def _settle_item(ending: Ending, seen: Circumstances) -> SettleItem | None:
         # an error after a cancellation comes from its clean-up and is ignored
         return _stopped(stop, seen)
     if isinstance(chosen, Suspended):
-        return _edged("waiting", "wait", edge(chosen.wait))
+        return _sanitized("waiting", "wait", sanitize(chosen.wait))
     if chosen is not None:
         return _returned(chosen.outcome)
     if isinstance(error, PayloadRejected):
         problems = {"problems": error.problems}
-        return _item("failed", error=said("PayloadRejected", str(error), problems))
+        return _item("failed", error=ending_error("PayloadRejected", str(error), problems))
     if isinstance(error, UnknownProcessor):
         # a newer version may have the type, so that it is released with a delay
         return _item("snoozed", delay_seconds=30.0)
@@ -160,7 +160,7 @@ def _returned(value: Any) -> SettleItem:
         case Retry(reason=reason, after=after, data=data):
             return _item(
                 "retry",
-                error=said("Retry", reason, data),
+                error=ending_error("Retry", reason, data),
                 retry_after_seconds=None if after is None else seconds(after),
             )
         case Snooze(until=until, after=after):
@@ -169,35 +169,35 @@ def _returned(value: Any) -> SettleItem:
                 return _item("snoozed", until=until.astimezone(UTC))
             return _item("snoozed", delay_seconds=seconds(after or 0))
         case Fail(reason=reason, data=data):
-            return _item("failed", error=said("Fail", reason, data))
+            return _item("failed", error=ending_error("Fail", reason, data))
         case Cancel(reason=reason, data=data):
-            return _item("cancelled", error=said("Cancelled", reason, data))
-    return _edged("completed", "result", edge(value))
+            return _item("cancelled", error=ending_error("Cancelled", reason, data))
+    return _sanitized("completed", "result", sanitize(value))
 
 
-def _edged(outcome: Any, name: str, value: Edged) -> SettleItem:
+def _sanitized(outcome: Any, name: str, value: Sanitized) -> SettleItem:
     """Return the outcome with its value. Changes of the value are logged in the job."""
     if value.refused is not None:
         # final, because the work is done and another attempt would only repeat its effects
         problem = f"the {name} cannot be stored: {value.refused}"
-        return _item("failed", error=said(f"{name.capitalize()}Rejected", problem))
+        return _item("failed", error=ending_error(f"{name.capitalize()}Rejected", problem))
     item = _item(outcome, **{name: value.value})
     if value.changed is not None:
         item.logs = (LogLine(level="warning", message=f"In the {name} {value.changed}"),)
     return item
 
 
-def _stopped(stop: StopReason | None, seen: Circumstances) -> SettleItem:
+def _stopped(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
     if stop == "timeout":
         limit = "its timeout" if seen.timeout_seconds is None else f"{seen.timeout_seconds:g} s"
-        error = said("AttemptTimeout", f"the attempt was stopped after {limit}")
+        error = ending_error("AttemptTimeout", f"the attempt was stopped after {limit}")
         evidence = dict(seen.evidence or {})
         more = {"traceback": {"frames": evidence.pop("frames", [])}, "evidence": evidence}
         return _item("retry", error=error.model_copy(update=more))
     if seen.has_advanced:
         # no endless loop, because each run stores at least one more step
         return _item("snoozed", delay_seconds=0.0)
-    if stop == "shutdown" or not seen.had_fair_time:
+    if stop == "shutdown" or not seen.had_half_a_tick:
         # it does not count, because the host stops or the job started late in the tick; the next
         # tick starts it first
         return _item("released")
@@ -205,10 +205,10 @@ def _stopped(stop: StopReason | None, seen: Circumstances) -> SettleItem:
         "the worker's time ran out before the job ended; "
         "split it into steps or raise the worker's timeout"
     )
-    return _item("retry", error=said("DeadlineReached", problem), retry_after_seconds=0.0)
+    return _item("retry", error=ending_error("DeadlineReached", problem), retry_after_seconds=0.0)
 
 
-def _find_chosen(error: BaseException) -> Suspended | AttemptEnded | None:
+def _find_control_flow(error: BaseException) -> Suspended | AttemptEnded | None:
     """Return the ending that a processor chose, also within a task group. None for errors."""
     if isinstance(error, BaseExceptionGroup):
         chosen, others = error.split((Suspended, AttemptEnded))

@@ -37,23 +37,23 @@ class Settler:
     BATCH_BYTES = 1_000_000
     #: Pause before a settle is repeated, doubled each time up to the maximum.
     PAUSE_SECONDS = 0.3
-    MOST_PAUSE_SECONDS = 5.0
+    MAX_PAUSE_SECONDS = 5.0
     #: Maximum INFO lines of settled jobs per second. The others are counted in one line.
     LINES_PER_SECOND = 100
 
     def __init__(self, run: Run) -> None:
-        self._run_of = run
+        self._run = run
         self._summary = run.summary
         #: Items whose rows were locked, to be settled again.
         self.busy: list[SettleItem] = []
         self._second = self._said = self._summed = 0
 
-    async def filtered(self, attempt: Attempt) -> SettleItem | None:
-        """Like `item_of`, but in a thread, so that redaction does not block the event loop."""
+    async def redacted_item(self, attempt: Attempt) -> SettleItem | None:
+        """Like `build_item`, but in a thread, so that redaction does not block the event loop."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_THREAD, copy_context().run, self.item_of, attempt)
+        return await loop.run_in_executor(_THREAD, copy_context().run, self.build_item, attempt)
 
-    def item_of(self, attempt: Attempt) -> SettleItem | None:
+    def build_item(self, attempt: Attempt) -> SettleItem | None:
         """Return the item of an attempt, or None if nothing may be stored.
 
         If its values cannot be serialized, only this attempt fails.
@@ -65,7 +65,7 @@ class Settler:
         except BaseException as error:
             logger.exception(
                 "The end of an attempt could not be written; it fails with the reason",
-                extra=self._run_of.extra("attempt.unwritten") | attempt.names,
+                extra=self._run.extra("attempt.unwritten") | attempt.names,
             )
             problem = f"the end of the attempt could not be written: {text(error, 500)}"
             return SettleItem(
@@ -111,21 +111,21 @@ class Settler:
         lease: LeaseRequest | None,
     ) -> LeaseResponse | None:
         try:
-            response = await self._until_through(items, lease)
+            response = await self._settle_with_retry(items, lease)
         except (QueueUnavailable, TokenRefused) as error:
             # the leases expire and the jobs run again, as at-least-once execution permits
             self._summary.lost += len(items)
             self._summary.error = str(error)
             logger.error(
                 "Settle did not get through; the jobs run again when their leases expire",
-                extra=self._run_of.extra("settle.lost")
+                extra=self._run.extra("settle.lost")
                 | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
             )
             return None
         except QueueError as error:
             logger.error(
                 "Settle was refused",
-                extra=self._run_of.extra("settle.refused")
+                extra=self._run.extra("settle.refused")
                 | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
             )
             if len(items) > 1:
@@ -142,11 +142,11 @@ class Settler:
         self._note(done, response.results, attempts)
         return response.lease
 
-    async def _until_through(
+    async def _settle_with_retry(
         self, items: Sequence[SettleItem], lease: LeaseRequest | None
     ) -> SettleResponse:
         """Settle, retrying while the queue is unavailable, until the run's deadline."""
-        run = self._run_of
+        run = self._run
         pause = self.PAUSE_SECONDS
         while True:
             call = run.queue.settle(items, lease=lease)
@@ -162,7 +162,7 @@ class Settler:
                 "Settle is repeated", extra=run.extra("settle.repeated") | {"error": str(problem)}
             )
             await asyncio.sleep(min(pause, max(self.PAUSE_SECONDS, run.seconds_left() / 4)))
-            pause = min(self.MOST_PAUSE_SECONDS, pause * 2)
+            pause = min(self.MAX_PAUSE_SECONDS, pause * 2)
 
     def _note(
         self,
@@ -191,10 +191,10 @@ class Settler:
             level, text = logging.WARNING, "was settled by another worker"
         else:
             level, text = _SAID.get(ended) or (logging.INFO, f"is now {ended}")
-        if (level == logging.INFO and not self._may_say()) or not logger.isEnabledFor(level):
+        if (level == logging.INFO and not self._may_log()) or not logger.isEnabledFor(level):
             return
         job = attempt.lease.job
-        extra = self._run_of.extra("attempt.settled") | {
+        extra = self._run.extra("attempt.settled") | {
             **attempt.names,
             "queue": job.queue,
             "workspace_id": job.workspace_id,
@@ -211,20 +211,20 @@ class Settler:
         raised = attempt.ending.error if attempt.ending and level > logging.INFO else None
         logger.log(level, "Job %s %s", attempt.job_id, text, extra=extra, exc_info=raised)
 
-    def _may_say(self) -> bool:
+    def _may_log(self) -> bool:
         """Return whether another line may be logged in this second. Others are counted."""
-        second = int(self._run_of.clock.monotonic())
+        second = int(self._run.clock.monotonic())
         if second != self._second:
-            self.say_sum()
+            self.log_summary()
             self._second, self._said = second, 0
         self._said += 1
         self._summed += self._said > self.LINES_PER_SECOND
         return self._said <= self.LINES_PER_SECOND
 
-    def say_sum(self) -> None:
+    def log_summary(self) -> None:
         """Log the number of settled jobs without a line."""
         if self._summed:
-            extra = self._run_of.extra("attempts.settled") | {"jobs": self._summed}
+            extra = self._run.extra("attempts.settled") | {"jobs": self._summed}
             logger.info("%d more jobs were settled as they ended", self._summed, extra=extra)
             self._summed = 0
 

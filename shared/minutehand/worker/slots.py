@@ -18,13 +18,13 @@ from minutehand.worker.run import Run
 #: Seconds of work to lease ahead, by the number of jobs that ended in this time, and limits of jobs
 #: and bytes.
 AHEAD_SECONDS: Final = 0.1
-MOST_AHEAD: Final = 800
-MOST_AHEAD_BYTES: Final = 2_000_000
+MAX_AHEAD: Final = 800
+MAX_AHEAD_BYTES: Final = 2_000_000
 #: Maximum seconds that a job waits for a slot, up to a quarter of its lease. Then it is released.
 WAIT_SECONDS: Final = 1.0
 #: Approximate maximum bytes of jobs of one request for batches of a type, beyond a first batch, and
 #: assumed bytes of a job until some were leased.
-MOST_BATCHED_BYTES: Final = 8_000_000
+MAX_BATCHED_BYTES: Final = 8_000_000
 ASSUMED_BYTES: Final = 64_000.0
 
 #: A leased job, and the time at which its lease was requested.
@@ -46,11 +46,11 @@ class Pool:
         self._ended = self._ended_before = 0
         self._since = 0.0
 
-    def wanted(self, now: float, mean_bytes: float) -> int:
+    def lease_demand(self, now: float, mean_bytes: float) -> int:
         """Return the number of jobs to lease: free slots, and some ahead."""
         self._turn(now)
-        ahead = min(max(self._ended, self._ended_before), MOST_AHEAD)
-        ahead = min(ahead, int(MOST_AHEAD_BYTES / mean_bytes))
+        ahead = min(max(self._ended, self._ended_before), MAX_AHEAD)
+        ahead = min(ahead, int(MAX_AHEAD_BYTES / mean_bytes))
         return self.size + ahead - self._used - len(self._waiting)
 
     def add(self, leased: Leased) -> None:
@@ -68,11 +68,11 @@ class Pool:
         """Return when a batch that is not full starts."""
         return None
 
-    def next_late_at(self) -> float | None:
+    def next_release_at(self) -> float | None:
         """Return when the first waiting job has waited too long."""
         return _late_at(self._waiting[0]) if self._waiting else None
 
-    def give_back(self, now: float, *, all_: bool) -> list[Leased]:
+    def take_unstarted(self, now: float, *, all_: bool) -> list[Leased]:
         """Remove and return all jobs, if `all_` or if the first has waited too long."""
         late: list[Leased] = []
         if self._waiting and (all_ or now >= _late_at(self._waiting[0])):
@@ -104,9 +104,9 @@ class BatchPool(Pool):
         #: Waiting jobs by tenant. The tenant that was served last comes last.
         self._tenants: dict[WorkspaceId, deque[Leased]] = {}
 
-    def wanted(self, now: float, mean_bytes: float) -> int:
+    def lease_demand(self, now: float, mean_bytes: float) -> int:
         """Return the number of jobs for its free slots, within the limit of bytes."""
-        most = max(self._batch, int(MOST_BATCHED_BYTES / mean_bytes))
+        most = max(self._batch, int(MAX_BATCHED_BYTES / mean_bytes))
         waiting = sum(map(len, self._tenants.values()))
         return min((self.size - self._used) * self._batch, most) - waiting
 
@@ -134,12 +134,12 @@ class BatchPool(Pool):
             return None
         return min((each[0][1] + self._wait for each in self._tenants.values()), default=None)
 
-    def next_late_at(self) -> float | None:
+    def next_release_at(self) -> float | None:
         """Return when the first job has waited too long for a slot."""
         firsts = (_late_at(each[0]) + self._wait for each in self._tenants.values())
         return min(firsts, default=None)
 
-    def give_back(self, now: float, *, all_: bool) -> list[Leased]:
+    def take_unstarted(self, now: float, *, all_: bool) -> list[Leased]:
         """Remove and return all jobs, or those of tenants whose first has waited too long."""
         late: list[Leased] = []
         for tenant, waiting in list(self._tenants.items()):
@@ -172,10 +172,10 @@ class Slots:
         #: Mean size of a leased job in bytes.
         self._mean_bytes = ASSUMED_BYTES
 
-    def wanted(self) -> tuple[LeasePool, ...]:
+    def lease_demand(self) -> tuple[LeasePool, ...]:
         """Return the pools with free slots, their job types and the number of jobs to lease."""
         now = self._clock.monotonic()
-        free = [(pool.wanted(now, self._mean_bytes), pool.job_types) for pool in self._pools]
+        free = [(pool.lease_demand(now, self._mean_bytes), pool.job_types) for pool in self._pools]
         free = sorted(each for each in free if each[0] > 0)
         wanted: list[LeasePool] = []
         left = MAX_LEASED
@@ -199,7 +199,7 @@ class Slots:
             self._mean_bytes = max(1.0, size / len(leases))
 
     def begin(self) -> Iterator[tuple[JobType[Any] | None, list[Leased]]]:
-        """Yield jobs that have a slot, in the order of their leases, each with its type for a batch."""
+        """Yield jobs that have a slot, in the order of leases, each with its type for a batch."""
         now = self._clock.monotonic()
         for pool in self._pools:
             while leased := pool.next(now):
@@ -218,13 +218,13 @@ class Slots:
         return _first(pool.next_begin_at() for pool in self._pools)
 
     @property
-    def next_late_at(self) -> float | None:
+    def next_release_at(self) -> float | None:
         """Time at which the first waiting job has waited too long."""
-        return _first(pool.next_late_at() for pool in self._pools)
+        return _first(pool.next_release_at() for pool in self._pools)
 
-    def give_back(self, now: float, *, all_: bool) -> list[Lease]:
+    def take_unstarted(self, now: float, *, all_: bool) -> list[Lease]:
         """Remove and return jobs that will not start here: all, or those that waited too long."""
-        return [lease for pool in self._pools for lease, _ in pool.give_back(now, all_=all_)]
+        return [lease for pool in self._pools for lease, _ in pool.take_unstarted(now, all_=all_)]
 
 
 def _first(times: Iterable[float | None]) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import LogLine, Piece
-from minutehand.worker.serialization import TextCleaner, edge
+from minutehand.worker.serialization import TextCleaner, sanitize
 from minutehand.worker.updates import LONG_OUTPUT, Updates
 
 #: Maximum streams of one job, and maximum characters of a stream's name.
@@ -36,7 +36,7 @@ class OutputRefused(ProcessorError):
         )
 
 
-class Said(NamedTuple):
+class StreamHistory(NamedTuple):
     """Output of a stream in earlier attempts: its number of starts, and the output by step."""
 
     attempt: int = 0
@@ -55,14 +55,14 @@ class Stream:
     """An output stream of a job, see `JobContext.stream`."""
 
     def __init__(
-        self, name: str, updates: Updates, announce: Callable[[], None], before: Said
+        self, name: str, updates: Updates, notify_updates: Callable[[], None], before: StreamHistory
     ) -> None:
         self.name = name
         self.attempt = before.attempt
         self.is_open = True
         self._kept = before.kept
         self._updates = updates
-        self._announce = announce
+        self._notify_updates = notify_updates
         self._lock = threading.RLock()
         #: All pieces, each with the step that wrote it.
         self._said: list[tuple[str | None, Any]] = []
@@ -90,13 +90,13 @@ class Stream:
             if piece:
                 self._write_text(step, piece)
             return
-        edged = edge(piece)
-        if edged.refused is not None:
-            raise ValueError(f"an item of stream {self.name!r}: {edged.refused}")
+        sanitized = sanitize(piece)
+        if sanitized.refused is not None:
+            raise ValueError(f"an item of stream {self.name!r}: {sanitized.refused}")
         with self._lock:
             self._become(is_text=False)
-            self._append(step, edged.value, is_text=False)
-            self._warn(edged.changed)
+            self._append(step, sanitized.value, is_text=False)
+            self._warn(sanitized.changed)
 
     def close(self) -> None:
         """Take no more; half of a character at the end is replaced."""
@@ -116,16 +116,16 @@ class Stream:
         return [] if self._is_text else [piece for _, piece in self._said]
 
     @property
-    def said(self) -> Said:
+    def history(self) -> StreamHistory:
         """The output that the next opening needs."""
         by_step: dict[str, list[Any]] = {}
         for step, piece in self._said:
             if step is not None:
                 by_step.setdefault(step, []).append(piece)
         own = {step: "".join(said) if self._is_text else said for step, said in by_step.items()}
-        return Said(self.attempt, {**self._kept, **own})
+        return StreamHistory(self.attempt, {**self._kept, **own})
 
-    def pass_step(self, step: str) -> None:
+    def replay_output(self, step: str) -> None:
         """Replay the output of a finished step of an earlier attempt, since it does not run."""
         kept = self._kept.get(step)
         with self._lock:
@@ -151,7 +151,7 @@ class Stream:
         self._said, self._size, self._bytes, self._is_text = [], 0, 0, None
         self._cleaner = TextCleaner()
         self._updates.begin_stream(self.name, self.attempt)
-        self._announce()
+        self._notify_updates()
 
     def _write_text(self, step: str | None, piece: str) -> None:
         with self._lock:
@@ -177,7 +177,7 @@ class Stream:
             self._warned.add(replaced)
             message = f"In stream {self.name!r} {replaced}"
             self._updates.add_log(LogLine(level="warning", message=message))
-            self._announce()
+            self._notify_updates()
 
     def _append(self, step: str | None, piece: Any, *, is_text: bool) -> None:
         if piece == "" and is_text:
@@ -192,4 +192,4 @@ class Stream:
         self._size += len(piece) if is_text else 1
         # once per report, because a model writes thousands of pieces
         if before == 0 or before < LONG_OUTPUT <= before + size:
-            self._announce()
+            self._notify_updates()

@@ -29,13 +29,13 @@ from minutehand.queue.models import (
 )
 from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, forget_memos
-from minutehand.worker.errors import said
+from minutehand.worker.errors import ending_error
 from minutehand.worker.job import BatchedJob
 from minutehand.worker.loop import Worker
 from minutehand.worker.middleware import Middleware, calling, is_async, within
 from minutehand.worker.registry import AnyProcessor, Registry
-from minutehand.worker.settlement import Ending, StopReason, settle_item, with_calls
-from minutehand.worker.streams import Said, joined
+from minutehand.worker.settlement import Ending, StopReason, check_unawaited, settle_item
+from minutehand.worker.streams import StreamHistory, joined
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Updates
 
@@ -159,7 +159,7 @@ class ProcessorTest(Generic[P]):
             ending = Ending(await within(self.around, call, job, context)())
         except BaseException as error:
             ending = Ending(error=error)
-        ending = with_calls(ending, context)
+        ending = check_unawaited(ending, context)
         if batch is not None:
             batch.ended(job.id)
         item = settle_item(ending, _Seen(has_advanced=context.new_steps > 0))
@@ -167,7 +167,7 @@ class ProcessorTest(Generic[P]):
             raise AssertionError("only a lost lease settles nothing")
         if item.outcome == "completed" and _is_too_long(item.result):
             problem = "the result is too long; store it and return a reference"
-            item = SettleItem.of("failed", error=said("ResultTooLarge", problem))
+            item = SettleItem.of("failed", error=ending_error("ResultTooLarge", problem))
         forget_memos(context, item.outcome, is_last=job.is_last_attempt)
         await stage.flush()
         self._waiting = item.wait
@@ -262,7 +262,7 @@ class _Seen:
     stop_reason: StopReason | None = None
     timeout_seconds: float | None = None
     duration_seconds: float = 0.0
-    had_fair_time: bool = True
+    had_half_a_tick: bool = True
     module: str = ""
     evidence: Mapping[str, Any] | None = None
 
@@ -276,9 +276,9 @@ class _Stage:
         self.logs: list[LogLine] = []
         self._test = test
 
-    def announce(self) -> None:
+    def notify_updates(self) -> None:
         """Store each progress, not only the last one, so that tests can check all."""
-        updates = self.updates.take(most_logs=Updates.MAX_LOGS)
+        updates = self.updates.take(max_logs=Updates.MAX_LOGS)
         if updates.progress is not None:
             self.progress.append(updates.progress)
         self.logs.extend(updates.logs)
@@ -295,7 +295,7 @@ class _Stage:
         said = [piece for piece in self._test._pieces if piece.stream == stream]
         return [piece for piece in said if piece.attempt == said[-1].attempt]
 
-    async def said(self, stream: str) -> Said:
+    async def stream_history(self, stream: str) -> StreamHistory:
         """Return the latest start, and the output of finished steps in the latest run of each."""
         by_step: dict[str, list[Piece]] = {}
         pieces = self.pieces(stream) if stream in self.streams() else []
@@ -305,10 +305,10 @@ class _Stage:
                 is_same = [piece.attempt] == [each.attempt for each in before[-1:]]
                 by_step[piece.step] = [*(before if is_same else ()), piece]
         kept = {step: joined(said) for step, said in by_step.items()}
-        return Said(pieces[-1].attempt if pieces else 0, kept)
+        return StreamHistory(pieces[-1].attempt if pieces else 0, kept)
 
     async def flush(self) -> None:
-        self.announce()
+        self.notify_updates()
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Store the children. The same name returns the same ids."""

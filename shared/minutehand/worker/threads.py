@@ -109,9 +109,9 @@ _idle: Final[list[_Thread]] = []
 async def run_in_thread(run: Callable[[], Any], *, name: str) -> Any:
     """Call `run` in a daemon thread, with this context's variables, and await its end.
 
-    Calls do not share threads, so that a stuck call blocks neither another slot nor the exit of the
-    process. Cancelling raises `ThreadStopped` in the thread and waits until the call has ended. A
-    second cancellation stops waiting.
+    Calls do not share threads, so that a stuck call blocks neither another slot nor the exit of
+    the process. Cancelling raises `ThreadStopped` in the thread and waits until the call has
+    ended. A second cancellation stops waiting.
     """
     call = _Call(run, name)
     thread = _idle.pop() if _idle else _Thread()

@@ -17,13 +17,13 @@ from typing import Any
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import JobId, Lease, LeaseRequest, LeaseResponse, RunState, SettleItem
 from minutehand.tasks import end_tasks
-from minutehand.worker.agenda import Act, Agenda, AtHand, Entry, Reason
-from minutehand.worker.alarm import MOST_NAMED, Alarm
-from minutehand.worker.attempt import Attempt, Surroundings
-from minutehand.worker.background import Maintenance, Publishing
+from minutehand.worker.agenda import Action, Agenda, NextAction, Reason, RunSnapshot
+from minutehand.worker.alarm import MAX_RECORDED, Watchdog
+from minutehand.worker.attempt import Attempt, AttemptEnvironment
+from minutehand.worker.background import Maintenance, OutboxPublisher
 from minutehand.worker.batch import Batch
 from minutehand.worker.deadlines import SIDE_CALL_SECONDS, FanOut, StartExtraWorkers, in_time
-from minutehand.worker.in_flight import Held
+from minutehand.worker.in_flight import InFlight
 from minutehand.worker.lease_requests import LeaseRequests
 from minutehand.worker.reporter import Reporter
 from minutehand.worker.run import Run
@@ -34,7 +34,7 @@ from minutehand.worker.summary import TickSummary
 logger = logging.getLogger(__name__)
 
 #: Number of leased jobs from which a run logs leases and starts at DEBUG.
-SAID_JOBS = 100
+MAX_INFO_LOGS = 100
 
 
 class Tick:
@@ -44,16 +44,16 @@ class Tick:
         fan_out: Policy for extra workers. None for no extra workers.
         start_extra_workers: Starts extra workers.
         wakeups: Set by other tasks to make it lease immediately.
-        on_turn: Called in each iteration of its loop.
+        on_iteration: Called in each iteration of its loop.
     """
 
     #: Pause before jobs whose rows were locked are settled again.
     BUSY_SECONDS = 1.0
     #: Ended jobs from which a second settle starts during a call, so that the database and the
     #: worker work at the same time. Fewer jobs wait, because a call costs as much as fifty jobs.
-    SETTLED_BESIDE = 200
+    SECOND_SETTLE_AT = 200
     #: Maximum jobs started per event loop iteration, so that a due call is not delayed.
-    BEGUN_AT_ONCE = 50
+    STARTS_PER_ITERATION = 50
 
     def __init__(
         self,
@@ -62,10 +62,10 @@ class Tick:
         fan_out: FanOut | None = None,
         start_extra_workers: StartExtraWorkers | None = None,
         wakeups: asyncio.Event | None = None,
-        on_turn: Callable[[], None] = lambda: None,
+        on_iteration: Callable[[], None] = lambda: None,
     ) -> None:
         self.summary = run.summary
-        self._run_of = run
+        self._run = run
         self._clock = run.clock
         self._options = run.options
         self._deadlines = run.deadlines
@@ -77,8 +77,8 @@ class Tick:
         self._others_wait = 0
         self._wakeups = wakeups
         #: The summary with which the latest lease, or a separate call, has ended the run.
-        self._ended_as: TickSummary | None = None
-        self._on_turn = on_turn
+        self._final_summary: TickSummary | None = None
+        self._on_iteration = on_iteration
         self._runs = 0
         #: Log level of a run, DEBUG in a loop until it leases a job. Afterwards that of leases.
         self._level = logging.DEBUG if run.options.quiet else logging.INFO
@@ -86,34 +86,34 @@ class Tick:
         self._unstarted: list[SettleItem] = []
         self._busy_until = 0.0
         #: Set when the loop should check its agenda.
-        self._pulse = asyncio.Event()
+        self._wakeup = asyncio.Event()
         #: Whether free slots will be refilled in this event loop iteration.
         self._refills_soon = False
         #: An unexpected error, which the run raises after its jobs were released.
         self._broken: BaseException | None = None
-        self._held = Held()
+        self._in_flight = InFlight()
         self._slots = Slots(run)
         #: Settle and lease calls in flight. Up to two, one of which leases.
-        self._exchanges: list[asyncio.Task[None]] = []
+        self._calls_in_flight: list[asyncio.Task[None]] = []
         self._is_leasing = False
-        self._reporter = Reporter(run, self._held)
+        self._reporter = Reporter(run, self._in_flight)
         self._settler = Settler(run)
         #: Decides the next action in each iteration of the loop.
-        self.agenda = Agenda(run.deadlines, run.options, run.vain)
-        self._entry = Entry(run.deadlines.start, Act.LEASE, Reason.POLL)
+        self.agenda = Agenda(run.deadlines, run.options, run.backoff)
+        self._entry = NextAction(run.deadlines.start, Action.LEASE, Reason.POLL)
         self._said = self._entry
-        self._maintenance = Maintenance(run, self._held, on_done=self._maintained)
+        self._maintenance = Maintenance(run, self._in_flight, on_done=self._maintained)
         self._leases = LeaseRequests(
             run, self.agenda, self._maintenance, is_woken=wakeups is not None
         )
-        self._publishing = Publishing(run, on_jobs=self._look_for_work)
-        self._surroundings = Surroundings(
+        self._publishing = OutboxPublisher(run, on_jobs=self._request_lease)
+        self._environment = AttemptEnvironment(
             run,
-            on_news=self._reporter.announce,
+            on_news=self._reporter.notify_updates,
             on_end=self._attempt_ended,
-            beside=self._jobs_at_work,
+            beside=self._running_job_ids,
         )
-        self._alarm = Alarm(run, self._held) if run.options.ends_blocked else None
+        self._watchdog = Watchdog(run, self._in_flight) if run.options.ends_blocked else None
 
     async def run(self) -> TickSummary:
         """Run the tick and return its summary.
@@ -123,10 +123,10 @@ class Tick:
             Exception: An unexpected error, after running jobs were released or settled.
         """
         level = self._level
-        logger.log(level, "Starting job execution", extra=self._run_of.extra("tick.started"))
+        logger.log(level, "Starting job execution", extra=self._run.extra("tick.started"))
         try:
-            async with self._work_beside():
-                await self._publishing.once()
+            async with self._background_tasks():
+                await self._publishing.run_once()
                 sent_at = self._clock.monotonic()
                 request = self._request()
                 try:
@@ -137,145 +137,152 @@ class Tick:
                 self._take(response, sent_at)
                 while not await self._is_over():
                     try:
-                        await self._go_round()
+                        await self._run_iteration()
                     except Exception as error:
                         self._break(error)
         finally:
             self._leases.end()
-        self._settler.say_sum()
+        self._settler.log_summary()
         logger.log(
             logging.INFO if self.summary.is_worth_reporting else level,
             "Execution completed in %d ms",
             round(self.summary.duration_ms),
-            extra=self._run_of.extra("tick.completed") | {"summary": self.summary.as_dict()},
+            extra=self._run.extra("tick.completed") | {"summary": self.summary.as_dict()},
         )
         if self._broken is not None:
             raise self._broken
         return self.summary
 
-    async def _go_round(self) -> None:
+    async def _run_iteration(self) -> None:
         """Run one iteration: wait for the time of the next action, or for an event, and do it."""
-        self._on_turn()
+        self._on_iteration()
         others, self._others_wait = self._others_wait, 0
         await self._start_extra_workers(at_least=others)
         entry, now = self._entry, self._clock.monotonic()
         if entry.at > now and not await self._wait(entry, entry.at - now):
             return  # an event came first, which may change the next action
         match entry.act:
-            case Act.STOP:
+            case Action.STOP:
                 self._stop_all()
-            case Act.LOOK_BACK:
-                await self._look_back()
-            case Act.RELEASE:
+            case Action.FAN_OUT:
+                await self._count_backlog()
+            case Action.RELEASE:
                 is_over = entry.reason is Reason.END_OF_RUN
-                late = self._slots.give_back(self._clock.monotonic(), all_=is_over)
+                late = self._slots.take_unstarted(self._clock.monotonic(), all_=is_over)
                 self._unstarted += map(_released, late)
-            case Act.BEGIN:
+            case Action.BEGIN:
                 self._begin_jobs()
-            case Act.SETTLE_AGAIN:
+            case Action.SETTLE_AGAIN:
                 self._unstarted += self._settler.busy
                 self._settler.busy = []
-            case Act.SETTLE:
+            case Action.SETTLE:
                 # wait one event loop iteration, so that jobs that end together are settled together
                 await asyncio.sleep(0)
-                self._begin_exchange(self._settle())
-            case Act.LEASE:
-                self._begin_exchange(self._lease_more())
-            case Act.TURN | Act.LEAVE | Act.GIVE_UP:
+                self._start_call(self._settle())
+            case Action.LEASE:
+                self._start_call(self._lease_more())
+            case Action.HEARTBEAT | Action.EXIT | Action.ABANDON:
                 pass  # handled before the next iteration
 
     async def _is_over(self) -> bool:
         """Get the next action. Return whether the run has ended."""
         now = self._clock.monotonic()
-        for exchange in [each for each in self._exchanges if each.done()]:
-            self._exchanges.remove(exchange)
+        for exchange in [each for each in self._calls_in_flight if each.done()]:
+            self._calls_in_flight.remove(exchange)
             try:
                 exchange.result()  # raises the error of the call
             except Exception as error:
                 self._break(error)
-        self._entry = self.agenda.next(now, self._at_hand(now))
-        if self._entry.at > now or self._entry.act not in {Act.LEAVE, Act.GIVE_UP}:
+        self._entry = self.agenda.next(now, self._snapshot(now))
+        if self._entry.at > now or self._entry.act not in {Action.EXIT, Action.ABANDON}:
             return False
-        if self._entry.act is Act.GIVE_UP:
-            self._give_up_the_rest()
-        self._say_rest(now)
+        if self._entry.act is Action.ABANDON:
+            self._abandon_rest()
+        self._report_remaining(now)
         return not await self._finish()
 
-    def _at_hand(self, now: float) -> AtHand:
-        running, stopping = self._held.running, self._is_stopping
+    def _snapshot(self, now: float) -> RunSnapshot:
+        running, stopping = self._in_flight.running, self._is_stopping
         if stopping or now >= self._deadlines.stop_working:
             unstopped = any(each.stop_reason is None for each in running.values())
         else:
             unstopped = bool(running)
-        return AtHand(
+        return RunSnapshot(
             running=bool(running),
             unstopped=unstopped,
-            to_settle=bool(self._held.ended or self._unstarted),
+            to_settle=bool(self._in_flight.ended or self._unstarted),
             settle_again_at=self._busy_until if self._settler.busy else None,
             begin_at=self._slots.next_begin_at,
-            late_at=self._slots.next_late_at,
-            has_room=bool(self._slots.wanted()),
-            exchanging=bool(self._exchanges),
-            settles_beside=self._settles_beside,
+            late_at=self._slots.next_release_at,
+            has_room=bool(self._slots.lease_demand()),
+            exchanging=bool(self._calls_in_flight),
+            needs_second_settle=self._needs_second_settle,
             stopping=stopping,
-            maintaining=self._maintenance.is_wanted,
+            maintaining=self._maintenance.is_pending,
         )
 
-    async def _wait(self, entry: Entry, seconds: float) -> bool:
+    async def _wait(self, entry: NextAction, seconds: float) -> bool:
         """Wait `seconds`. Return False if an event came before."""
         if logger.isEnabledFor(logging.DEBUG) and entry != self._said:
             self._said = entry
             what = {"act": entry.act, "reason": entry.reason, "in_ms": round(seconds * 1000)}
-            extra = self._run_of.extra("tick.waits") | what
+            extra = self._run.extra("tick.waits") | what
             logger.debug("Next: %s, %s", entry.act, entry.reason, extra=extra)
         try:
             async with asyncio.timeout(seconds):
-                await self._pulse.wait()
+                await self._wakeup.wait()
         except TimeoutError:
             return True
-        self._pulse.clear()
+        self._wakeup.clear()
         return False
 
-    def _say_rest(self, now: float) -> None:
+    def _report_remaining(self, now: float) -> None:
         """Add the time and reason of the next lease to the summary."""
-        rest = self.agenda.rest
+        rest = self.agenda.next_lease
         self.summary.next_reason = Reason.NOTIFIED if rest is None else rest.reason
         if rest is not None:
             self.summary.next_in_ms = round(max(0.0, rest.at - now) * 1000, 1)
 
-    def _begin_exchange(self, call: Coroutine[Any, Any, None]) -> None:
+    def _start_call(self, call: Coroutine[Any, Any, None]) -> None:
         exchange = asyncio.get_running_loop().create_task(call)
-        exchange.add_done_callback(lambda _: self._pulse.set())
-        self._exchanges.append(exchange)
+        exchange.add_done_callback(lambda _: self._wakeup.set())
+        self._calls_in_flight.append(exchange)
 
     @property
-    def _settles_beside(self) -> bool:
+    def _needs_second_settle(self) -> bool:
         """Whether enough jobs have ended for a second settle during the call in flight."""
-        return len(self._exchanges) == 1 and len(self._held.ended) >= self.SETTLED_BESIDE
+        return (
+            len(self._calls_in_flight) == 1 and len(self._in_flight.ended) >= self.SECOND_SETTLE_AT
+        )
 
     @property
     def _is_stopping(self) -> bool:
-        return self._run_of.stopping.is_set() or self._broken is not None
+        return self._run.stopping.is_set() or self._broken is not None
 
     def _may_lease(self, now: float) -> bool:
-        return self.agenda.may_lease(now, self._at_hand(now))
+        return self.agenda.may_lease(now, self._snapshot(now))
 
     def _request(
         self, settling: Sequence[SettleItem] = (), *, count_due: bool | None = None
     ) -> LeaseRequest:
         """Build the next lease request. With `count_due` it only counts the backlog."""
         asks = not count_due and self._may_lease(self._clock.monotonic())
-        pools = self._slots.wanted() if asks else ()
+        pools = self._slots.lease_demand() if asks else ()
         is_all = self._slots.is_all(pools)
-        staying = bool(self._held.running)
+        staying = bool(self._in_flight.running)
         if self._leases.unanswered is None:
             self._leases.last = self._last(settling) if is_all else None
         return self._leases.request(pools, is_all=is_all, staying=staying, count_due=count_due)
 
     def _last(self, settling: Sequence[SettleItem]) -> TickSummary | None:
         """Return the summary after these are settled, or None if the run then continues."""
-        holds = self._held.running or self._held.ended or self._unstarted or self._settler.busy
-        if holds or len(self._exchanges) > 1 or self._slots.next_late_at is not None:
+        holds = (
+            self._in_flight.running
+            or self._in_flight.ended
+            or self._unstarted
+            or self._settler.busy
+        )
+        if holds or len(self._calls_in_flight) > 1 or self._slots.next_release_at is not None:
             return None
         self._measure()
         last = replace(self.summary, calls=self.summary.calls + 1)
@@ -309,41 +316,41 @@ class Tick:
     def _take(self, response: LeaseResponse, sent_at: float) -> None:
         self._leases.note_answer(response)
         if response.run is not None:
-            self._note_run(response.run)
+            self._apply_run_state(response.run)
         if response.maintenance:
             self._maintenance.request()
-        self._run_of.on_suspects(response.suspects or 0)
+        self._run.on_suspects(response.suspects or 0)
         if response.alone and response.leases:
             self._others_wait = (response.suspects or 0) + (response.due > 0)
         found = len(response.leases)
-        level = logging.INFO if found and self.summary.leased < SAID_JOBS else self._level
+        level = logging.INFO if found and self.summary.leased < MAX_INFO_LOGS else self._level
         self._level = logging.DEBUG
         if logger.isEnabledFor(level):
-            extra = self._run_of.extra("tick.leased") | {"due": response.due}
+            extra = self._run.extra("tick.leased") | {"due": response.due}
             logger.log(level, "Found %d pending job(s)", found, extra=extra)
-        if self._held.running:
+        if self._in_flight.running:
             ids = {lease.job.id for lease in response.leases}
-            for attempt in self._held.running.values():
+            for attempt in self._in_flight.running.values():
                 if attempt.job_id in ids:
                     attempt.stop("lost")  # the job was reclaimed before it was leased again
         self.summary.leased += found
         self._slots.add(response.leases, sent_at, size=response.size)
         self._begin_jobs()
 
-    def _note_run(self, run: RunState) -> None:
+    def _apply_run_state(self, run: RunState) -> None:
         """Apply the state of this run among all runs."""
         if run.ended:
-            self._ended_as = self._leases.last
-            self._look_for_work(run.refused)
+            self._final_summary = self._leases.last
+            self._request_lease(run.refused)
         elif run.free is None:
-            self.agenda.is_crowded_out = True
+            self.agenda.is_at_worker_limit = True
             self.summary.crowded_out = not self.summary.leased
             logger.info(
                 "The most workers allowed are running; they lease the waiting jobs",
-                extra=self._run_of.extra("tick.crowded_out") | {"most": self._run_of.most},
+                extra=self._run.extra("tick.crowded_out") | {"most": self._run.most},
             )
         else:
-            self._ended_as = None
+            self._final_summary = None
             self.agenda.is_last = run.free == 0
             if self._fan_out is not None:
                 self._fan_out = replace(self._fan_out, most=min(self._fan_out.most, run.free))
@@ -359,45 +366,45 @@ class Tick:
                 batch = Batch(batched.run, ids, in_thread=not batched.is_async)
             for lease, sent_at in leased:
                 begun.append(self._start(lease, sent_at, batch))
-            if len(begun) >= self.BEGUN_AT_ONCE:
-                self._refill_soon()
+            if len(begun) >= self.STARTS_PER_ITERATION:
+                self._schedule_refill()
                 break
         if begun:
-            if self._alarm is not None:
-                self._alarm.begun(min([each.lease_until for each in begun]))
-            self._reporter.begun(min([each.look_at() for each in begun]))
+            if self._watchdog is not None:
+                self._watchdog.begun(min([each.lease_until for each in begun]))
+            self._reporter.begun(min([each.report_due_at() for each in begun]))
 
     def _start(self, lease: Lease, sent_at: float, batch: Batch | None) -> Attempt:
-        attempt = Attempt(self._surroundings, lease, sent_at=sent_at, batch=batch)
-        self._held.running[attempt.key] = attempt
-        level = logging.INFO if self.summary.leased <= SAID_JOBS else logging.DEBUG
+        attempt = Attempt(self._environment, lease, sent_at=sent_at, batch=batch)
+        self._in_flight.running[attempt.key] = attempt
+        level = logging.INFO if self.summary.leased <= MAX_INFO_LOGS else logging.DEBUG
         if logger.isEnabledFor(level):
             logger.log(
                 level,
                 "Processing job %s (type: %s)",
                 attempt.job_id,
                 attempt.job_type,
-                extra=self._run_of.extra("attempt.started")
+                extra=self._run.extra("attempt.started")
                 | attempt.names
                 | {"attempt": lease.job.attempts, "queue": lease.job.queue},
             )
         attempt.start()
         return attempt
 
-    def _jobs_at_work(self) -> list[JobId]:
-        return [attempt.job_id for attempt in self._held.running.values()][:MOST_NAMED]
+    def _running_job_ids(self) -> list[JobId]:
+        return [attempt.job_id for attempt in self._in_flight.running.values()][:MAX_RECORDED]
 
     def _attempt_ended(self, attempt: Attempt) -> None:
         """Queue the attempt for a settle, and refill its slot."""
-        del self._held.running[attempt.key]
+        del self._in_flight.running[attempt.key]
         self._slots.ended(attempt)
-        self._held.ended.append(attempt)
-        self._refill_soon()
+        self._in_flight.ended.append(attempt)
+        self._schedule_refill()
 
-    def _refill_soon(self) -> None:
+    def _schedule_refill(self) -> None:
         if not self._refills_soon:  # once for all jobs that end together
             self._refills_soon = True
-            self._surroundings.loop.call_soon(self._refill)
+            self._environment.loop.call_soon(self._refill)
 
     def _refill(self) -> None:
         """Start jobs in free slots, and wake the loop if its next action may change.
@@ -408,27 +415,29 @@ class Tick:
         self._refills_soon = False
         self._begin_jobs()
         slots = self._slots
-        settles_later = self._entry.act is Act.SETTLE and slots.next_late_at is not None
-        waits = self._exchanges or settles_later
-        if slots.next_begin_at is not None or self._settles_beside or not waits:
-            self._pulse.set()
+        settles_later = self._entry.act is Action.SETTLE and slots.next_release_at is not None
+        waits = self._calls_in_flight or settles_later
+        if slots.next_begin_at is not None or self._needs_second_settle or not waits:
+            self._wakeup.set()
 
     async def _settle(self) -> None:
         """Settle ended jobs and lease jobs for their slots, in one call."""
-        held = self._held
-        await self._reporter.wait_for(held.ended, seconds=min(2.0, self._run_of.seconds_left() / 3))
-        ended, held.ended = held.ended, []
+        in_flight = self._in_flight
+        await self._reporter.wait_for(
+            in_flight.ended, seconds=min(2.0, self._run.seconds_left() / 3)
+        )
+        ended, in_flight.ended = in_flight.ended, []
         others, self._unstarted = self._unstarted, []
         items = [*others]
         for attempt in ended:
-            held.settling[attempt.key] = attempt
+            in_flight.settling[attempt.key] = attempt
         lease = answer = None
         try:
             for attempt in ended:
                 item = (
-                    await self._settler.filtered(attempt)
-                    if attempt.says_why
-                    else self._settler.item_of(attempt)
+                    await self._settler.redacted_item(attempt)
+                    if attempt.has_user_text
+                    else self._settler.build_item(attempt)
                 )
                 self._runs += 1
                 self.summary.busy_ms += attempt.duration_seconds * 1000
@@ -440,7 +449,7 @@ class Tick:
             if not self._is_leasing and self._may_lease(sent_at):
                 lease, self._is_leasing = self._request(items), True
             if items:
-                answer = await self._settler.settle(items, held.settling, lease)
+                answer = await self._settler.settle(items, in_flight.settling, lease)
         finally:
             if lease is not None:
                 self._is_leasing = False
@@ -449,14 +458,14 @@ class Tick:
             keys = [attempt.key for attempt in ended]
             for key in (*keys, *[(item.job_id, item.fence) for item in others]):
                 if key not in busy:
-                    held.settling.pop(key, None)
+                    in_flight.settling.pop(key, None)
         if answer is not None and lease is not None:
             self._take(answer, sent_at)
         elif lease is not None:
             await self._lease_more()
 
     def _stop_all(self) -> None:
-        for attempt in list(self._held.running.values()):
+        for attempt in list(self._in_flight.running.values()):
             if attempt.stop_reason is not None:
                 continue
             if self._is_stopping:
@@ -464,16 +473,16 @@ class Tick:
             else:
                 attempt.stop("deadline")
 
-    def _give_up_the_rest(self) -> None:
+    def _abandon_rest(self) -> None:
         """Count unsettled jobs as lost when the time is over. They run again elsewhere."""
-        if left := self._jobs_at_work():
-            self.summary.lost += len(self._held.running)
+        if left := self._running_job_ids():
+            self.summary.lost += len(self._in_flight.running)
             self.summary.error = (
-                f"the tick's time ran out with {len(self._held.running)} job(s) unsettled"
+                f"the tick's time ran out with {len(self._in_flight.running)} job(s) unsettled"
             )
             logger.error(
                 "Time ran out before every job was settled",
-                extra=self._run_of.extra("tick.overtime") | {"job_ids": left[:20]},
+                extra=self._run.extra("tick.overtime") | {"job_ids": left[:20]},
             )
 
     def _break(self, error: BaseException) -> None:
@@ -489,13 +498,13 @@ class Tick:
         logger.critical(
             "The run releases its jobs and ends after an unexpected error",
             exc_info=error,
-            extra=self._run_of.extra("tick.broken"),
+            extra=self._run.extra("tick.broken"),
         )
-        self._pulse.set()
+        self._wakeup.set()
 
-    async def _look_back(self) -> None:
+    async def _count_backlog(self) -> None:
         """Stop leasing, and count the backlog to start extra workers for it."""
-        self.agenda.looked_back = True
+        self.agenda.has_fanned_out = True
         if self._leases.unanswered is not None:
             return
         has_more = self._leases.due > 0  # beyond its capacity, not because of a limit
@@ -534,12 +543,12 @@ class Tick:
         self.summary.extra_workers += accepted
         logger.info(
             "Started extra workers",
-            extra=self._run_of.extra("tick.fanned_out")
+            extra=self._run.extra("tick.fanned_out")
             | {"wanted": wanted, "accepted": accepted, "due": due},
         )
 
     @asynccontextmanager
-    async def _work_beside(self) -> AsyncIterator[None]:
+    async def _background_tasks(self) -> AsyncIterator[None]:
         """Run the background tasks during the block, and end them with it."""
         loop = asyncio.get_running_loop()
         beside = [
@@ -550,13 +559,13 @@ class Tick:
         ]
         if self._wakeups is not None:
             beside.append(self._listen(self._wakeups))
-        if self._run_of.registry.publishers:
+        if self._run.registry.publishers:
             beside.append(self._publishing.run())
-        if self._alarm is not None:
-            beside.append(self._alarm.run())
+        if self._watchdog is not None:
+            beside.append(self._watchdog.run())
         tasks = [loop.create_task(each) for each in beside]
         for task in tasks:
-            task.add_done_callback(self._beside_ended)
+            task.add_done_callback(self._on_background_done)
         # by a timer, so that the deadline works while a call hangs
         deadline = None
         if not math.isinf(self._deadlines.stop_working):
@@ -567,11 +576,11 @@ class Tick:
         finally:
             if deadline is not None:
                 deadline.cancel()
-            await end_tasks([*tasks, *self._exchanges])
-            for attempt in list(self._held.running.values()):
+            await end_tasks([*tasks, *self._calls_in_flight])
+            for attempt in list(self._in_flight.running.values()):
                 attempt.stop("lost")
 
-    def _beside_ended(self, task: asyncio.Task[None]) -> None:
+    def _on_background_done(self, task: asyncio.Task[None]) -> None:
         """Fail the run if a background task raised."""
         error = None if task.cancelled() else task.exception()
         if error is not None and self._broken is None:
@@ -579,31 +588,31 @@ class Tick:
 
     def _deadline_reached(self) -> None:
         self._stop_all()
-        self._pulse.set()
+        self._wakeup.set()
 
     async def _listen(self, wakeups: asyncio.Event) -> None:
         while True:
             await wakeups.wait()
             wakeups.clear()
             try:
-                await self._publishing.once()
+                await self._publishing.run_once()
             except asyncio.CancelledError:
                 wakeups.set()  # for the next run, because this one has ended
                 raise
-            self._look_for_work()
+            self._request_lease()
 
-    def _look_for_work(self, is_there: bool = True, *, reason: Reason = Reason.NOTIFIED) -> None:
+    def _request_lease(self, is_there: bool = True, *, reason: Reason = Reason.NOTIFIED) -> None:
         """Lease soon if jobs may be ready, or check again whether to stay."""
         if is_there:
             self.agenda.wake(reason)
-        self._pulse.set()
+        self._wakeup.set()
 
     def _maintained(self, moved: bool) -> None:
-        self._look_for_work(moved, reason=Reason.MAINTENANCE)
+        self._request_lease(moved, reason=Reason.MAINTENANCE)
 
     async def _await_stop(self) -> None:
-        await self._run_of.stopping.wait()
-        self._pulse.set()
+        await self._run.stopping.wait()
+        self._wakeup.set()
 
     async def _finish(self) -> bool:
         """End the run in the database, if needed. Return whether the run continues instead.
@@ -612,25 +621,27 @@ class Tick:
         committed after this run's last lease.
         """
         self._measure()
-        is_counted = self._run_of.most is not None and not self.agenda.is_crowded_out
-        is_worth_it = self.summary.is_worth_reporting or (is_counted and self._ended_as is None)
-        if self._ended_as == self.summary or not is_worth_it:
+        is_counted = self._run.most is not None and not self.agenda.is_at_worker_limit
+        is_worth_it = self.summary.is_worth_reporting or (
+            is_counted and self._final_summary is None
+        )
+        if self._final_summary == self.summary or not is_worth_it:
             return False
         summary = self.summary.as_dict() if self.summary.is_worth_reporting else None
         # with the id of the last lease, because enqueues may rely on its free slots for two seconds
-        call = self._run_of.queue.tick_finished(self._leases.id.name, summary=summary)
+        call = self._run.queue.tick_finished(self._leases.id.name, summary=summary)
         until = min(self._clock.monotonic() + SIDE_CALL_SECONDS, self._deadlines.end)
-        self._ended_as = replace(self.summary)
+        self._final_summary = replace(self.summary)
         try:
             refused = await in_time(call, until, self._clock)
         except QueueError as error:
             self._warn("The end of the run was not stored", "tick.goodbye_failed", error)
             return False
-        self._look_for_work(refused)
+        self._request_lease(refused)
         return refused and self._may_lease(self._clock.monotonic())
 
     def _warn(self, message: str, event: str, error: QueueError) -> None:
-        logger.warning(message, extra=self._run_of.extra(event) | {"error": str(error)})
+        logger.warning(message, extra=self._run.extra(event) | {"error": str(error)})
 
 
 def _released(lease: Lease) -> SettleItem:

@@ -19,7 +19,7 @@ A = TypeVar("A", bound=Callable[..., Any])
 T = TypeVar("T")
 
 #: Number of recorded calls from which ended ones are dropped.
-FEW: Final = 32
+PRUNE_AFTER: Final = 32
 
 
 class NotAwaited(ProcessorError):
@@ -34,12 +34,12 @@ class NotAwaited(ProcessorError):
         )
 
 
-class Calls:
+class CallTracker:
     """The calls of one attempt that have not ended."""
 
     def __init__(self) -> None:
         self._begun: list[tuple[str, CoroutineType[Any, Any, Any]]] = []
-        self._most = FEW
+        self._most = PRUNE_AFTER
 
     def add(self, name: str, call: Any) -> None:
         """Record a call that was just made."""
@@ -47,7 +47,7 @@ class Calls:
             return  # a future, which runs by itself
         if len(self._begun) >= self._most:
             self._begun = [each for each in self._begun if each[1].cr_frame is not None]
-            self._most = max(FEW, 2 * len(self._begun))
+            self._most = max(PRUNE_AFTER, 2 * len(self._begun))
         self._begun.append((name, call))
 
     def end(self) -> tuple[list[str], list[str]]:
@@ -67,27 +67,27 @@ class Calls:
         return by_state[inspect.CORO_CREATED], by_state[inspect.CORO_SUSPENDED]
 
 
-class Calling(Protocol):
+class TracksCalls(Protocol):
     """The part of a context that this file uses."""
 
-    calls: Calls | None
+    calls: CallTracker | None
 
 
-def noted(context: Calling, name: str, call: T) -> T:
+def tracked(context: TracksCalls, name: str, call: T) -> T:
     """Record a call in a context, which must be awaited before the processor ends."""
     if context.calls is None:
-        context.calls = Calls()
+        context.calls = CallTracker()
     context.calls.add(name, call)
     return call
 
 
-def to_be_awaited(method: A) -> A:
+def must_await(method: A) -> A:
     """Decorate a coroutine method of a context, so that each call is recorded."""
     name = f"ctx.{method.__name__}"
 
     @wraps(method)
-    def call(self: Calling, /, *args: Any, **kwargs: Any) -> Any:
-        return noted(self, name, method(self, *args, **kwargs))
+    def call(self: TracksCalls, /, *args: Any, **kwargs: Any) -> Any:
+        return tracked(self, name, method(self, *args, **kwargs))
 
     # marked as a coroutine function, because AsyncMock checks for it
     if sys.version_info >= (3, 12):

@@ -17,7 +17,7 @@ from minutehand.queue.models import LogLine, Piece, Progress, RunningStep, StepR
 LONG_OUTPUT: Final = 4_096
 
 
-class Taken(NamedTuple):
+class UpdateBatch(NamedTuple):
     """Updates that are being sent. `logs_from` is the number of lines sent before."""
 
     progress: Progress | None = None
@@ -29,11 +29,11 @@ class Taken(NamedTuple):
     output: tuple[Piece, ...] = ()
 
 
-NOTHING: Final = Taken()
+NOTHING: Final = UpdateBatch()
 
 
 @dataclass(slots=True)
-class _Unsent:
+class _OutputBuffer:
     """Pieces of a stream that are joined before they are sent."""
 
     stream: str
@@ -77,7 +77,7 @@ class Updates:
         #: Running steps with their start, the latest last.
         self._running: dict[str, float] = {}
         self._tags: list[str] = []
-        self._unsent: list[_Unsent] = []
+        self._unsent: list[_OutputBuffer] = []
         #: Current start of each stream. Output of an earlier start is not sent.
         self._attempts: dict[str, int] = {}
 
@@ -98,7 +98,7 @@ class Updates:
         return bool(self._unsent)
 
     @property
-    def has_news(self) -> bool:
+    def has_updates(self) -> bool:
         """Whether there are updates other than output."""
         return bool(
             self._logs
@@ -154,7 +154,7 @@ class Updates:
             self._attempts[name] = attempt
             self._keep(each for each in self._unsent if each.stream != name)
             if attempt > 1:
-                self._unsent.append(_Unsent(name, attempt, None, 0, is_text=True))
+                self._unsent.append(_OutputBuffer(name, attempt, None, 0, is_text=True))
 
     def add_output(
         self, stream: str, attempt: int, start: int, step: str | None, piece: Any, *, is_text: bool
@@ -169,50 +169,50 @@ class Updates:
                 or last.step != step
                 or last.bytes + size > self.JOINED_BYTES
             ):
-                last = _Unsent(stream, attempt, step, start, is_text)
+                last = _OutputBuffer(stream, attempt, step, start, is_text)
                 self._unsent.append(last)
             last.parts.append(piece)
             last.bytes += size
             self.output_bytes += size
         return size
 
-    def refuse_output(self) -> None:
+    def drop_output(self) -> None:
         """Drop output, because the database rejects it."""
         with self._lock:
             self.is_output_refused = True
             self._keep(())
 
     def take(
-        self, *, most_logs: int = 200, most_bytes: float = math.inf, news: bool = True
-    ) -> Taken:
+        self, *, max_logs: int = 200, max_bytes: float = math.inf, news: bool = True
+    ) -> UpdateBatch:
         """Remove and return updates to send. Use `restore` if they did not arrive.
 
         Args:
-            most_logs: Maximum log lines.
-            most_bytes: Approximate maximum bytes of logs and of output.
+            max_logs: Maximum log lines.
+            max_bytes: Approximate maximum bytes of logs and of output.
             news: Whether to include updates other than output.
         """
         if not (self or self._running or self.dropped_logs):
             return NOTHING
         with self._lock:
-            output = self._take_output(most_bytes)
+            output = self._take_output(max_bytes)
             if not news:
-                return Taken(output=output)
+                return UpdateBatch(output=output)
             progress, self._progress = self._progress, None
-            if self.dropped_logs and len(self._logs) <= most_logs:
+            if self.dropped_logs and len(self._logs) <= max_logs:
                 text = f"{self.dropped_logs} log lines came too fast and were dropped"
                 self._logs.append(LogLine(level="warning", message=text))
                 self.dropped_logs = 0
-            count = self._lines_within(most_logs, most_bytes)
+            count = self._lines_within(max_logs, max_bytes)
             logs, self._logs = tuple(self._logs[:count]), self._logs[count:]
             self._log_bytes -= sum(map(_bytes_of, logs))
             steps, self._steps = tuple(self._steps), []
             step, self._shows_step = self._running_step(), False
             tags, self._tags = tuple(self._tags), []
             before, self._lines_taken = self._lines_taken, self._lines_taken + len(logs)
-        return Taken(progress, logs, steps, before if logs else None, step, tags, output)
+        return UpdateBatch(progress, logs, steps, before if logs else None, step, tags, output)
 
-    def restore(self, taken: Taken) -> None:
+    def restore(self, taken: UpdateBatch) -> None:
         """Put back updates that did not arrive, before newer ones."""
         with self._lock:
             self._progress = self._progress if self._progress is not None else taken.progress
@@ -227,17 +227,17 @@ class Updates:
                 is_current = [each.attempt == self._attempts[each.stream] for each in back]
                 self._keep([*itertools.compress(back, is_current), *self._unsent])
 
-    def _keep(self, unsent: Iterable[_Unsent]) -> None:
+    def _keep(self, unsent: Iterable[_OutputBuffer]) -> None:
         self._unsent = list(unsent)
         self.output_bytes = sum(each.bytes for each in self._unsent)
 
-    def _last_of(self, stream: str) -> _Unsent | None:
+    def _last_of(self, stream: str) -> _OutputBuffer | None:
         return next((each for each in reversed(self._unsent) if each.stream == stream), None)
 
-    def _take_output(self, most_bytes: float) -> tuple[Piece, ...]:
+    def _take_output(self, max_bytes: float) -> tuple[Piece, ...]:
         size = count = 0
         for each in self._unsent:
-            if count and size + each.bytes > most_bytes:
+            if count and size + each.bytes > max_bytes:
                 break
             size += each.bytes
             count += 1
@@ -245,12 +245,12 @@ class Updates:
         self._keep(self._unsent[count:])
         return taken
 
-    def _lines_within(self, most: int, most_bytes: float) -> int:
+    def _lines_within(self, most: int, max_bytes: float) -> int:
         """Return how many of the first lines fit. The first always does."""
         size = 0
         for number, line in enumerate(self._logs[:most]):
             size += _bytes_of(line)
-            if number and size > most_bytes:
+            if number and size > max_bytes:
                 return number
         return min(most, len(self._logs))
 
@@ -261,11 +261,11 @@ class Updates:
         return RunningStep(name=name, for_ms=round((self._clock.monotonic() - began_at) * 1000, 1))
 
 
-def _unsent(piece: Piece) -> _Unsent:
+def _unsent(piece: Piece) -> _OutputBuffer:
     is_text = piece.items is None
     parts = ([piece.text] if piece.text else []) if is_text else list(piece.items or ())
     size = sum(len(part.encode()) if is_text else len(encode(part)) for part in parts)
-    return _Unsent(piece.stream, piece.attempt, piece.step, piece.start, is_text, parts, size)
+    return _OutputBuffer(piece.stream, piece.attempt, piece.step, piece.start, is_text, parts, size)
 
 
 def _bytes_of(line: LogLine) -> int:

@@ -167,7 +167,7 @@ class VendorCalls:
     def __init__(self, job: Job[Any], ctx: JobContext, name: str) -> None:
         self._job = job
         self._ctx = ctx
-        self._memo = ctx.memo(f"{name}: calls")
+        self._memo = ctx.notes(f"{name}: calls")
         last: dict[str, Any] = self._memo.last or {}
         if last.get("job") != job.id:
             last = {}  # a job replayed from a step has the memo of the original job

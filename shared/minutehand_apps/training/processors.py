@@ -435,7 +435,7 @@ def _set_up(ctx: JobContext) -> Iterator[None]:
 
 def _wait_for_host(ctx: JobContext, sentence: str) -> Snooze:
     """Snooze until the next check, for at most `HOST_MAX_WAIT` from the first check of this run."""
-    memo, now = ctx.memo("host looked at"), ctx.clock.now()
+    memo, now = ctx.notes("host looked at"), ctx.clock.now()
     if memo.last is None:
         memo.add(now.isoformat())
     if now - datetime.fromisoformat(memo.last) > HOST_MAX_WAIT:

@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
-from minutehand.worker.agenda import Act, Agenda, AtHand, Reason
+from minutehand.worker.agenda import Action, Agenda, Reason, RunSnapshot
 from minutehand.worker.deadlines import Deadlines
-from minutehand.worker.run import Vain
+from minutehand.worker.run import IdleBackoff
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 from tests.support.virtual_time import LoopClock, leaping
 
 #: Of a run on Lambda: it leases until 90, works until 97 and must be over at 99.7.
 RUN = Deadlines(start=0.0, stop_leasing=90.0, stop_working=97.0, end=99.7)
 LOOP = Deadlines.until(0.0, math.inf)
-NOTHING = AtHand()
-RUNS = AtHand(running=True, unstopped=True)
-FULL = AtHand(running=True, unstopped=True, has_room=False)
+NOTHING = RunSnapshot()
+RUNS = RunSnapshot(running=True, unstopped=True)
+FULL = RunSnapshot(running=True, unstopped=True, has_room=False)
 
 Said = Callable[[Agenda], object]
 
@@ -33,7 +33,7 @@ def answered(at: float, due_in: float | None = None, **more: Any) -> Said:
 
     def say(agenda: Agenda) -> None:
         agenda.ask(at)
-        given = {"found": False, "of_all": True, "owes_a_look": False, **more}
+        given = {"found": False, "of_all": True, "recheck_pending": False, **more}
         agenda.answer(at, due_in_seconds=due_in, **given)
 
     return say
@@ -43,8 +43,8 @@ def asked(at: float) -> Said:
     return lambda agenda: agenda.ask(at)
 
 
-def put_off(at: float, seconds: float, *, is_unanswered: bool) -> Said:
-    return lambda agenda: agenda.put_off(at, seconds, is_unanswered=is_unanswered)
+def back_off(at: float, seconds: float, *, is_unanswered: bool) -> Said:
+    return lambda agenda: agenda.back_off(at, seconds, is_unanswered=is_unanswered)
 
 
 def woken(reason: Reason) -> Said:
@@ -60,147 +60,161 @@ def in_vain(times: int) -> Said:
     return lambda agenda: [answered(10.0, 0.0)(agenda) for _ in range(times)]
 
 
-#: By what is the case at 10: what was said before, what is at hand, and what is next.
-TABLE: dict[str, tuple[list[Said], AtHand, tuple[float, Act, Reason]]] = {
-    "nothing was found": ([answered(10)], NOTHING, (10, Act.LEAVE, Reason.END_OF_RUN)),
+#: By what is the case at 10: what was said before, what is at snapshot, and what is next.
+TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] = {
+    "nothing was found": ([answered(10)], NOTHING, (10, Action.EXIT, Reason.END_OF_RUN)),
     "nothing of some pools was found": (
         [answered(10, of_all=False)],
         NOTHING,
-        (10, Act.LEASE, Reason.DUE),
+        (10, Action.LEASE, Reason.DUE),
     ),
     "what was found is over, and nothing was asked since": (
         [answered(10, found=True)],
         NOTHING,
-        (10, Act.LEASE, Reason.DUE),
+        (10, Action.LEASE, Reason.DUE),
     ),
-    "it never asked": ([], NOTHING, (10, Act.LEASE, Reason.DUE)),
+    "it never asked": ([], NOTHING, (10, Action.LEASE, Reason.DUE)),
     "it was notified": (
         [answered(10), woken(Reason.NOTIFIED)],
         NOTHING,
-        (10, Act.LEASE, Reason.NOTIFIED),
+        (10, Action.LEASE, Reason.NOTIFIED),
     ),
     "notified while its slots are full": (
         [answered(10, found=True), woken(Reason.NOTIFIED)],
         FULL,
-        (20, Act.TURN, Reason.POLL),
+        (20, Action.HEARTBEAT, Reason.POLL),
     ),
-    "something falls due soon": ([answered(10, 9)], NOTHING, (19, Act.LEASE, Reason.DUE)),
-    "something falls due later": ([answered(10, 50)], NOTHING, (20, Act.TURN, Reason.POLL)),
+    "something falls due soon": ([answered(10, 9)], NOTHING, (19, Action.LEASE, Reason.DUE)),
+    "something falls due later": ([answered(10, 50)], NOTHING, (20, Action.HEARTBEAT, Reason.POLL)),
     "something falls due after its patience": (
         [answered(10, 56)],
         NOTHING,
-        (10, Act.LEAVE, Reason.END_OF_RUN),
+        (10, Action.EXIT, Reason.END_OF_RUN),
     ),
     "something falls due after its time": (
         [answered(10, 80)],
         NOTHING,
-        (10, Act.LEAVE, Reason.END_OF_RUN),
+        (10, Action.EXIT, Reason.END_OF_RUN),
     ),
-    "something falls due beside a job": ([answered(10, 0.3)], RUNS, (10.3, Act.LEASE, Reason.DUE)),
-    "it looks beside a job": ([answered(10)], RUNS, (10.5, Act.LEASE, Reason.POLL)),
-    "another holds what is due": ([in_vain(3)], NOTHING, (10.08, Act.LEASE, Reason.BACKOFF)),
-    "another has held it for a second": ([in_vain(6)], NOTHING, (10, Act.LEAVE, Reason.END_OF_RUN)),
+    "something falls due beside a job": (
+        [answered(10, 0.3)],
+        RUNS,
+        (10.3, Action.LEASE, Reason.DUE),
+    ),
+    "it looks beside a job": ([answered(10)], RUNS, (10.5, Action.LEASE, Reason.POLL)),
+    "another holds what is due": ([in_vain(3)], NOTHING, (10.08, Action.LEASE, Reason.BACKOFF)),
+    "another has held it for a second": (
+        [in_vain(6)],
+        NOTHING,
+        (10, Action.EXIT, Reason.END_OF_RUN),
+    ),
     "maintenance is at what is due": (
         [answered(10, 0.0)],
-        AtHand(maintaining=True),
-        (11, Act.LEASE, Reason.MAINTENANCE),
+        RunSnapshot(maintaining=True),
+        (11, Action.LEASE, Reason.MAINTENANCE),
     ),
     "maintenance is at work": (
         [answered(10)],
-        AtHand(maintaining=True),
-        (20, Act.TURN, Reason.POLL),
+        RunSnapshot(maintaining=True),
+        (20, Action.HEARTBEAT, Reason.POLL),
     ),
     "maintenance made jobs ready": (
         [answered(10), woken(Reason.MAINTENANCE)],
         NOTHING,
-        (10, Act.LEASE, Reason.MAINTENANCE),
+        (10, Action.LEASE, Reason.MAINTENANCE),
     ),
     "an enqueue counted on it": (
-        [answered(10, owes_a_look=True)],
+        [answered(10, recheck_pending=True)],
         NOTHING,
-        (10.1, Act.LEASE, Reason.NOTIFIED),
+        (10.1, Action.LEASE, Reason.NOTIFIED),
     ),
     "a request was lost": (
-        [asked(9), put_off(10, 4, is_unanswered=True)],
+        [asked(9), back_off(10, 4, is_unanswered=True)],
         NOTHING,
-        (14, Act.LEASE, Reason.BACKOFF),
+        (14, Action.LEASE, Reason.BACKOFF),
     ),
     "a request was refused": (
-        [asked(9), put_off(10, 5, is_unanswered=False)],
+        [asked(9), back_off(10, 5, is_unanswered=False)],
         NOTHING,
-        (15, Act.LEASE, Reason.BACKOFF),
+        (15, Action.LEASE, Reason.BACKOFF),
     ),
     "refused beside a job": (
-        [asked(9.9), put_off(10, 0.2, is_unanswered=False)],
+        [asked(9.9), back_off(10, 0.2, is_unanswered=False)],
         RUNS,
-        (10.2, Act.LEASE, Reason.BACKOFF),
+        (10.2, Action.LEASE, Reason.BACKOFF),
     ),
-    "crowded out": ([asked(9), is_("is_crowded_out")], NOTHING, (10, Act.LEAVE, Reason.END_OF_RUN)),
+    "crowded out": (
+        [asked(9), is_("is_at_worker_limit")],
+        NOTHING,
+        (10, Action.EXIT, Reason.END_OF_RUN),
+    ),
     "the last that is admitted, with time until something is due": (
         [answered(10, 50), is_("is_last")],
         NOTHING,
-        (10.5, Act.LEASE, Reason.POLL),
+        (10.5, Action.LEASE, Reason.POLL),
     ),
     "the last that is admitted, without": (
         [answered(5), is_("is_last")],
         NOTHING,
-        (10, Act.LEAVE, Reason.END_OF_RUN),
+        (10, Action.EXIT, Reason.END_OF_RUN),
     ),
     "a job ended": (
         [answered(10)],
-        AtHand(running=True, unstopped=True, to_settle=True),
-        (10, Act.SETTLE, Reason.JOBS_ENDED),
+        RunSnapshot(running=True, unstopped=True, to_settle=True),
+        (10, Action.SETTLE, Reason.JOBS_ENDED),
     ),
     "a job ended, and leased ones wait for slots": (
         [answered(9.985)],
-        AtHand(running=True, unstopped=True, to_settle=True, late_at=10.9),
-        (10.01, Act.SETTLE, Reason.JOBS_ENDED),
+        RunSnapshot(running=True, unstopped=True, to_settle=True, late_at=10.9),
+        (10.01, Action.SETTLE, Reason.JOBS_ENDED),
     ),
     "likewise, a while after the last call": (
         [answered(9.9, 0.0)],
-        AtHand(running=True, unstopped=True, to_settle=True, late_at=10.9),
-        (10, Act.SETTLE, Reason.JOBS_ENDED),
+        RunSnapshot(running=True, unstopped=True, to_settle=True, late_at=10.9),
+        (10, Action.SETTLE, Reason.JOBS_ENDED),
     ),
     "a job ended while a settle is under way": (
         [answered(10)],
-        AtHand(to_settle=True, exchanging=True),
-        (20, Act.TURN, Reason.POLL),
+        RunSnapshot(to_settle=True, exchanging=True),
+        (20, Action.HEARTBEAT, Reason.POLL),
     ),
     "so much ended meanwhile that it does not wait for that": (
         [answered(10)],
-        AtHand(running=True, unstopped=True, to_settle=True, exchanging=True, settles_beside=True),
-        (10, Act.SETTLE, Reason.JOBS_ENDED),
+        RunSnapshot(
+            running=True, unstopped=True, to_settle=True, exchanging=True, needs_second_settle=True
+        ),
+        (10, Action.SETTLE, Reason.JOBS_ENDED),
     ),
     "what someone held": (
         [answered(10)],
-        AtHand(settle_again_at=10.7),
-        (10.7, Act.SETTLE_AGAIN, Reason.BACKOFF),
+        RunSnapshot(settle_again_at=10.7),
+        (10.7, Action.SETTLE_AGAIN, Reason.BACKOFF),
     ),
     "a lease waits for a slot": (
         [answered(10)],
-        AtHand(running=True, unstopped=True, has_room=False, late_at=10.9),
-        (10.9, Act.RELEASE, Reason.NO_SLOT),
+        RunSnapshot(running=True, unstopped=True, has_room=False, late_at=10.9),
+        (10.9, Action.RELEASE, Reason.NO_SLOT),
     ),
     "a lease waits in a host that goes down": (
         [answered(10)],
-        AtHand(stopping=True, late_at=10.9),
-        (10, Act.RELEASE, Reason.END_OF_RUN),
+        RunSnapshot(stopping=True, late_at=10.9),
+        (10, Action.RELEASE, Reason.END_OF_RUN),
     ),
     "a host that goes down": (
         [answered(10)],
-        AtHand(running=True, unstopped=True, stopping=True),
-        (10, Act.STOP, Reason.END_OF_RUN),
+        RunSnapshot(running=True, unstopped=True, stopping=True),
+        (10, Action.STOP, Reason.END_OF_RUN),
     ),
     "a host that goes down without a job": (
         [answered(10), woken(Reason.NOTIFIED)],
-        AtHand(stopping=True),
-        (10, Act.LEAVE, Reason.END_OF_RUN),
+        RunSnapshot(stopping=True),
+        (10, Action.EXIT, Reason.END_OF_RUN),
     ),
 }
 
 
 def a_run(*said: Said, deadlines: Deadlines = RUN, **options: Any) -> Agenda:
-    agenda = Agenda(deadlines, TickOptions(**options), Vain())
+    agenda = Agenda(deadlines, TickOptions(**options), IdleBackoff())
     for each in said:
         each(agenda)
     return agenda
@@ -208,9 +222,9 @@ def a_run(*said: Said, deadlines: Deadlines = RUN, **options: Any) -> Agenda:
 
 @pytest.mark.parametrize("case", TABLE)
 def test_the_next_instant_and_its_reason(case: str) -> None:
-    said, hand, (at, act, reason) = TABLE[case]
+    said, snapshot, (at, act, reason) = TABLE[case]
 
-    entry = a_run(*said).next(10.0, hand)
+    entry = a_run(*said).next(10.0, snapshot)
 
     assert (entry.act, entry.reason) == (act, reason)
     assert entry.at == pytest.approx(at)
@@ -219,51 +233,51 @@ def test_the_next_instant_and_its_reason(case: str) -> None:
 def test_the_end_of_a_run_comes_in_its_order() -> None:
     """It looks back, releases what has no slot, stops what runs, and gives up what does not end."""
     agenda = a_run(answered(89.8))
-    waits = AtHand(running=True, unstopped=True, has_room=False, late_at=90.9)
+    waits = RunSnapshot(running=True, unstopped=True, has_room=False, late_at=90.9)
 
     assert agenda.next(89.9, waits).at == 90.0
-    assert agenda.next(90.0, waits).act is Act.LOOK_BACK
-    agenda.looked_back = True
-    assert agenda.next(90.0, waits).act is Act.RELEASE
+    assert agenda.next(90.0, waits).act is Action.FAN_OUT
+    agenda.has_fanned_out = True
+    assert agenda.next(90.0, waits).act is Action.RELEASE
     assert agenda.next(90.0, RUNS).at == 97.0
-    assert agenda.next(97.1, RUNS).act is Act.STOP
-    stopped = AtHand(running=True)
-    assert (agenda.next(97.1, stopped).act, agenda.next(97.1, stopped).at) == (Act.GIVE_UP, 99.7)
-    assert agenda.next(99.8, stopped).act is Act.GIVE_UP
-    assert agenda.next(97.1, NOTHING).act is Act.LEAVE
+    assert agenda.next(97.1, RUNS).act is Action.STOP
+    stopped = RunSnapshot(running=True)
+    assert (agenda.next(97.1, stopped).act, agenda.next(97.1, stopped).at) == (Action.ABANDON, 99.7)
+    assert agenda.next(99.8, stopped).act is Action.ABANDON
+    assert agenda.next(97.1, NOTHING).act is Action.EXIT
 
 
 def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
-    """All of what may be at hand, with each of what may have been said before."""
+    """All of what may be at snapshot, with each of what may have been said before."""
     flags = ("running", "to_settle", "has_room", "exchanging", "stopping", "maintaining")
     tellings = [said for said, _, _ in TABLE.values()]
     for said, deadlines in itertools.product(tellings, (RUN, LOOP)):
         for values in itertools.product((False, True), repeat=len(flags)):
-            hand = AtHand(**dict(zip(flags, values, strict=True)))
+            snapshot = RunSnapshot(**dict(zip(flags, values, strict=True)))
             agenda = a_run(*said, deadlines=deadlines)
-            entry = agenda.next(10.0, hand)
+            entry = agenda.next(10.0, snapshot)
 
             assert entry.at >= 10.0
-            if entry.act is Act.LEAVE:
-                assert not hand.holds
-                may = agenda.may_lease(10.0, hand)
-                assert not (may and hand.maintaining), "it leaves what is made ready to no one"
-            if entry.act is Act.LEASE:
-                assert agenda.may_lease(10.0, hand)
-                assert not hand.exchanging
-            if not hand.holds and not hand.maintaining and hand.stopping:
-                assert entry.act is Act.LEAVE
+            if entry.act is Action.EXIT:
+                assert not snapshot.holds
+                may = agenda.may_lease(10.0, snapshot)
+                assert not (may and snapshot.maintaining), "it leaves what is made ready to no one"
+            if entry.act is Action.LEASE:
+                assert agenda.may_lease(10.0, snapshot)
+                assert not snapshot.exchanging
+            if not snapshot.holds and not snapshot.maintaining and snapshot.stopping:
+                assert entry.act is Action.EXIT
 
 
 def test_a_run_does_not_leave_what_a_lost_answer_may_have_leased() -> None:
     """Although it lingers for nothing: the request is repeated."""
-    agenda = Agenda(RUN, TickOptions(linger_seconds=0), Vain())
+    agenda = Agenda(RUN, TickOptions(linger_seconds=0), IdleBackoff())
     asked(9.0)(agenda)
-    put_off(10.0, 0.5, is_unanswered=True)(agenda)
+    back_off(10.0, 0.5, is_unanswered=True)(agenda)
 
     entry = agenda.next(10.0, NOTHING)
 
-    assert (entry.at, entry.act) == (10.5, Act.LEASE)
+    assert (entry.at, entry.act) == (10.5, Action.LEASE)
 
 
 @pytest.mark.parametrize(
@@ -274,14 +288,14 @@ def test_a_run_does_not_leave_what_a_lost_answer_may_have_leased() -> None:
         ([answered(10, 20)], False, (30, Reason.DUE)),
         ([answered(10, 90)], False, (70, Reason.POLL)),
         ([in_vain(6)], False, (10.64, Reason.BACKOFF)),
-        ([put_off(10, 5, is_unanswered=False)], False, (15, Reason.BACKOFF)),
+        ([back_off(10, 5, is_unanswered=False)], False, (15, Reason.BACKOFF)),
     ],
 )
 def test_when_a_loop_looks_again(
     said: list[Said], was_woken: bool, wanted: tuple[float, Reason]
 ) -> None:
     """By itself after a minute; what was refused is asked for again after its pause."""
-    entry = a_run(*said, deadlines=LOOP).following(10.0, look_seconds=60, was_woken=was_woken)
+    entry = a_run(*said, deadlines=LOOP).next_poll(10.0, poll_seconds=60, was_woken=was_woken)
 
     at, reason = wanted
     assert entry.reason == reason

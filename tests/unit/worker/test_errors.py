@@ -13,7 +13,7 @@ import pytest
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import ErrorInfo
 from minutehand.worker import Fail, Job, JobContext
-from minutehand.worker.errors import error_info, said
+from minutehand.worker.errors import ending_error, error_info
 from minutehand.worker.testing import ProcessorTest
 
 SECRET = "sk_live_0123456789abcdef0123456789abcdef"
@@ -96,4 +96,4 @@ async def test_what_a_processor_returns_is_filtered_too() -> None:
     assert run.error is not None
     assert (run.outcome, run.error.message) == ("failed", "token=[hidden]")
     assert run.error.data == {"api_key": "[hidden]", "n": 3}
-    assert said("Fail", "no", ["row 3"]).data == {"value": ["row 3"]}
+    assert ending_error("Fail", "no", ["row 3"]).data == {"value": ["row 3"]}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.worker.loop import run_to_end
+from minutehand.worker.loop import run_until_done
 
 ENDS_AS_HOT_RELOAD_DOES = """
 import asyncio, os, signal, sys
@@ -70,7 +70,7 @@ def test_a_task_that_exits_ends_nothing_but_itself(exits: type[BaseException]) -
         return "done"
 
     with asyncio.Runner() as runner:
-        assert run_to_end(runner.get_loop(), work()) == "done"
+        assert run_until_done(runner.get_loop(), work()) == "done"
 
 
 def test_a_cold_start_imports_what_a_run_needs() -> None:

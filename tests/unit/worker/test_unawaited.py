@@ -11,7 +11,7 @@ import pytest
 
 from minutehand.worker import Call, Job, JobContext, NewJob, Registry, Stage, TickOptions, Worker
 from minutehand.worker.testing import ProcessorTest
-from minutehand.worker.unawaited import FEW, Calls
+from minutehand.worker.unawaited import PRUNE_AFTER, CallTracker
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 
 
@@ -66,7 +66,7 @@ async def test_a_call_that_is_never_awaited_fails_the_attempt(name: str, ends: s
     assert said.outcome == "failed"
     assert said.error is not None
     assert said.error.message == (
-        f"ctx.{name}(…) was never awaited, so nothing of it was done: write `await ctx.{name}(…)`, "
+        f"ctx.{name}(…) was never awaited, so nothing of it was done; write `await ctx.{name}(…)`, "
         "in an `async def`"
     )
 
@@ -98,9 +98,9 @@ async def test_a_middleware_that_does_not_await_the_call_fails_the_attempt() -> 
 async def test_what_is_awaited_in_any_way_is_no_fault() -> None:
     async def run(job: Job[Any], ctx: JobContext) -> list[Any]:
         """More at once than are remembered without a look at which have ended."""
-        for number in range(FEW):
+        for number in range(PRUNE_AFTER):
             await ctx.step(f"one {number}", nothing)
-        calls = [ctx.step(f"side {number}", nothing) for number in range(3 * FEW)]
+        calls = [ctx.step(f"side {number}", nothing) for number in range(3 * PRUNE_AFTER)]
         async with asyncio.timeout(5), asyncio.TaskGroup() as group:
             group.create_task(ctx.step("in a task", nothing))
             await asyncio.gather(*calls)
@@ -149,13 +149,13 @@ async def test_what_the_processor_raises_says_more() -> None:
 
 async def test_calls_that_have_ended_are_not_kept() -> None:
     """A processor may make ten thousand."""
-    calls = Calls()
-    for _ in range(10 * FEW):
+    calls = CallTracker()
+    for _ in range(10 * PRUNE_AFTER):
         call = nothing()
         calls.add("step", call)
         await call
 
-    assert len(calls._begun) <= FEW
+    assert len(calls._begun) <= PRUNE_AFTER
 
 
 def plainly(job: Job[Any], ctx: JobContext) -> None:

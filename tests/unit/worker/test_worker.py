@@ -414,7 +414,7 @@ def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(mean_bytes: int, ah
     for _ in range(5_000):
         pool.note_end(0.0, frees=False)
 
-    assert pool.wanted(0.0, mean_bytes) == 10 + ahead
+    assert pool.lease_demand(0.0, mean_bytes) == 10 + ahead
 
 
 class Watched(ModelQueue):

@@ -22,7 +22,7 @@ from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
 from minutehand.log import request_context
 from minutehand.worker.deadlines import FanOut, TickOptions
-from minutehand.worker.loop import Worker, collect_seldom, run_to_end
+from minutehand.worker.loop import Worker, run_until_done, tune_gc
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class LambdaWorker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         telemetry.start(settings.environ, version=settings.version)
-        collect_seldom()
+        tune_gc()
         self._loop = asyncio.new_event_loop()
         self._worker = Worker(
             settings,
@@ -64,7 +64,7 @@ class LambdaWorker:
             telemetry.flush()
 
     def _handle(self, event: Any, context: Any) -> dict[str, Any]:
-        run = partial(run_to_end, self._loop)
+        run = partial(run_until_done, self._loop)
         remaining = getattr(context, "get_remaining_time_in_millis", None)
         # a direct call has no context and gets API Gateway's limit
         budget = float(remaining()) / 1000 if callable(remaining) else 29.0

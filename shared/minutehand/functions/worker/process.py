@@ -31,7 +31,7 @@ from minutehand.functions.worker.app import WAKE_PATH, Start, body_of, build_app
 from minutehand.functions.worker.exit_report import ExitReport
 from minutehand.functions.worker.host_channel import PIPE, SUSPECTS_ONLY
 from minutehand.tasks import end_tasks
-from minutehand.worker.loop import collect_seldom, run_to_end
+from minutehand.worker.loop import run_until_done, tune_gc
 
 logger = logging.getLogger(__name__)
 
@@ -218,9 +218,9 @@ def serve_worker(environ: Mapping[str, str], start: Start) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=end_with_host, daemon=True).start()
-    collect_seldom()
+    tune_gc()
     if environ.get(SUSPECTS_ONLY):
-        run_to_end(asyncio.new_event_loop(), _run_suspects(start))
+        run_until_done(asyncio.new_event_loop(), _run_suspects(start))
         return 0
 
     config = uvicorn.Config(
@@ -233,7 +233,7 @@ def serve_worker(environ: Mapping[str, str], start: Start) -> int:
     )
     # not asyncio.Runner, which would wait for tasks and threads that processors left behind
     loop = (config.get_loop_factory() or asyncio.new_event_loop)()
-    run_to_end(loop, _Server(config).serve())
+    run_until_done(loop, _Server(config).serve())
     return 0
 
 
