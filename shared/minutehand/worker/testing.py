@@ -328,15 +328,15 @@ class _Stage:
         return self._test.cancelled
 
 
-async def drain(worker: Worker) -> list[TickSummary]:
+async def drain(worker: Worker, *, most_ticks: int = 50) -> list[TickSummary]:
     """Tick a worker until a tick finds nothing, for scratch databases.
 
     Raises:
-        AssertionError: The worker still found jobs after 50 ticks.
+        AssertionError: The worker still found jobs after `most_ticks` ticks.
     """
     summaries = []
-    for _ in range(50):
+    for _ in range(most_ticks):
         summaries.append(await worker.tick(budget_seconds=60.0))
         if summaries[-1].leased == 0:
             return summaries
-    raise AssertionError("jobs were still found after 50 ticks")
+    raise AssertionError(f"jobs were still found after {most_ticks} ticks")
