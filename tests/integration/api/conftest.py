@@ -1,4 +1,4 @@
-"""The API of a project of the test's own, whose worker is the test's hand."""
+"""API of a project of the test, whose worker runs only on demand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def api(renewed: Renewed) -> AsyncIterator[Api]:
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
-    """The error body, whole and matching its header."""
+    """Check that the error body is complete and matches its header, and return it."""
     body: dict[str, Any] = response.json()
     assert set(body) == {"error", "code", "detail", "request_id"}, body
     assert body["error"]

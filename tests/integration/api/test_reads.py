@@ -1,4 +1,4 @@
-"""Statistics as the read routes give them."""
+"""Statistics of the read routes."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from tests.support.renewed import Renewed
 
 @dataclass
 class Read:
-    """What one connection of a stream brought."""
+    """Events of one connection of a stream."""
 
     status: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -73,7 +73,7 @@ def events_path(job_id: str) -> str:
 async def test_an_end_that_comes_amid_a_look_has_its_last_words(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a job said and did between two reads of one look is of the next, in their order."""
+    """Output and events between the two reads of a poll belong to the next poll, in their order."""
     queue, job_id = api.client(), api.engine.enqueue()
     lease, events_after = api.engine.lease_one(), queue.events_after
 
@@ -94,7 +94,7 @@ async def test_an_end_that_comes_amid_a_look_has_its_last_words(
 
 
 async def test_a_look_that_fails_loses_no_words(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a job's stream and of a session's: what was read and not said is read again."""
+    """For streams of jobs and sessions, output that was read and not sent is read again."""
     queue, job_id = api.client(), api.engine.enqueue(session_id="s")
     lease = api.engine.lease_one()
     piece = {"stream": "reply", "attempt": 1, "start": 0, "text": "words"}

@@ -1,4 +1,4 @@
-"""What the write routes answer while others change the same job."""
+"""Responses of the write routes while another transaction changes the same job."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_one_bulk_of_a_caller_runs_and_the_body_of_another_is_not_read(api
 
 
 async def test_a_bulk_without_a_valid_token_is_not_read(api: Api) -> None:
-    """The project's own service takes no turns, and anyone can make up a secret key."""
+    """The project's service has no request limit, and anyone can invent a secret key."""
     for headers in (
         {},
         {"authorization": "Bearer x.y.z"},

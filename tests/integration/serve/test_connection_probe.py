@@ -63,7 +63,7 @@ def test_what_does_not_answer_or_may_not_work_is_said(renewed: Renewed) -> None:
 
 
 def roles_of(url: str, sessions: int) -> set[Any]:
-    """Who is signed in, of so many sessions one after another."""
+    """Return the users of this number of consecutive sessions."""
     found = set()
     for _ in range(sessions):
         with closing(psycopg.connect(url, autocommit=True, prepare_threshold=None)) as session:
@@ -73,7 +73,7 @@ def roles_of(url: str, sessions: int) -> set[Any]:
 
 
 def lines_of(log: Path) -> Iterator[dict[str, Any]]:
-    """Of a process's log, those in JSON."""
+    """Return the JSON lines of a process's log."""
     for line in log.read_text().splitlines():
         if line.startswith("{"):
             yield json.loads(line)

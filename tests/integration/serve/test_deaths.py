@@ -51,7 +51,7 @@ class Host:
         return self.rows("finished_at is not null", ids) == [(True,)]
 
     def worker_pids(self) -> list[int]:
-        """Of the usual process of the worker and of its processes for suspects."""
+        """Return the pids of the worker's usual process and of its processes for suspects."""
         return [child.pid for child in psutil.Process(self.pid).children()]
 
 

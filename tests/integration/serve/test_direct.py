@@ -19,7 +19,7 @@ from tests.support.renewed import Renewed
 async def test_a_call_that_the_network_swallows_is_an_outage(
     renewed: Renewed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else leases are neither renewed nor given up, and their jobs run twice."""
+    """Otherwise leases are neither renewed nor dropped, and their jobs run twice."""
     monkeypatch.setattr(direct, "STATEMENT_SECONDS", 0)
     database, swallows = urlsplit(renewed.url), False
     pumps: list[asyncio.Task[None]] = []

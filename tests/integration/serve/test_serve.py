@@ -43,7 +43,7 @@ class Served:
     log: Path
 
     def one(self, query: str, *values: Any) -> Any:
-        """The first column of the row that a statement answers."""
+        """Return the first column of the row of a statement."""
         row = self.connection.execute(query.encode(), values or None).fetchone()
         assert row is not None
         return row[0]
@@ -53,16 +53,16 @@ class Served:
         return str(self.one("select status from public.jobs where id = %s", job_id))
 
     def insert(self, job_type: str, **payload: Any) -> str:
-        """Enqueue by plain SQL, as an application's own transaction does."""
+        """Enqueue by plain SQL in a transaction of an application."""
         row = "insert into public.jobs (workspace_id, job_type, payload) values (%s, %s, %s)"
         return str(self.one(f"{row} returning id", ACME, job_type, json.dumps(payload)))
 
     def connect(self, url: str) -> None:
-        """Have the database call a worker."""
+        """Make the database call a worker."""
         self.one("select public.connect_worker(%s, %s)", f"{url}/api/jobs/worker", TOKEN)
 
     def is_quiet(self) -> bool:
-        """Whether every call was answered, so that no run is left that would take another job."""
+        """Return whether every call has ended, so that no run is left to lease another job."""
         ids = "pg_get_serial_sequence('net.http_request_queue', 'id')"
         made = f"coalesce(pg_sequence_last_value({ids}), 0)"
         answered = "(select coalesce(max(id), 0) from net._http_response)"
@@ -168,7 +168,7 @@ def test_a_job_of_plain_sql_runs_on_arrival(host: Served) -> None:
 
 
 def samples_of(host: Served) -> dict[tuple[str, ...], float]:
-    """What `/metrics` says, by name and labels."""
+    """Return the samples of `/metrics` by name and labels."""
     said = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
     return {
         (sample.name, *sample.labels.values()): sample.value
@@ -178,7 +178,7 @@ def samples_of(host: Served) -> dict[tuple[str, ...], float]:
 
 
 def test_prometheus_reads_the_whole_queue(host: Served) -> None:
-    """In its own format, by the worker's secret; anyone else learns nothing."""
+    """The format is OpenMetrics, and only the worker's secret opens it."""
     counted = ("minutehand_jobs_last_hour", "served.greet", "completed")
 
     def another_is_counted() -> float | None:
@@ -230,7 +230,7 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
 def test_a_worker_that_dies_or_hangs_is_replaced(
     host: Served, fault: str, ended: dict[str, Any]
 ) -> None:
-    """The lost attempt keeps why, and what its process ran beside; of one that hangs the line."""
+    """The lost attempt stores the reason and the jobs of its process, and for a hang the line."""
     until(host.is_quiet)
     beside = host.insert("served.slow", seconds=50)
     until(lambda: host.status(beside) == "processing")

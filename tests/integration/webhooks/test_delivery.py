@@ -57,7 +57,7 @@ async def work(_job: Job[Nothing], _ctx: JobContext) -> dict[str, bool]:
 
 @dataclass
 class Post:
-    """Jobs, a worker and the subscriptions in one hand."""
+    """Jobs, a worker and the subscriptions."""
 
     project: Project
     engine: Engine
@@ -65,14 +65,14 @@ class Post:
     secrets: WebhookSecrets
 
     async def subscribe(self, url: str, **webhook: Any) -> str:
-        """Make a webhook of Acme's; returns its secret."""
+        """Create a webhook of Acme and return its secret."""
         secret = await self.secrets.create(ACME)
         webhook |= {"url": url, "sealed_secret": secret.sealed}
         self.engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook)
         return secret.plain
 
     def listed(self) -> dict[str, Any]:
-        """The one webhook as its managers see it."""
+        """Return the only webhook as its managers see it."""
         [webhook] = self.engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
         return dict(webhook)
 
@@ -175,7 +175,7 @@ async def test_a_failure_is_sent_again_under_the_same_id(
 
 
 async def test_a_packed_refusal_is_not_unpacked(project: Project, endpoint: Endpoint) -> None:
-    """Some kilobytes of a stranger's would become a worker's whole memory."""
+    """Some kilobytes from a stranger could fill the worker's memory."""
     async with posting(project) as post:
         await post.subscribe(f"{endpoint.origin}/in", event_types=["job.created"])
         endpoint.statuses, endpoint.is_packed = [500], True
@@ -190,7 +190,7 @@ async def test_a_packed_refusal_is_not_unpacked(project: Project, endpoint: Endp
 async def test_this_machine_is_refused_outside_development(
     project: Project, endpoint: Endpoint
 ) -> None:
-    """Whatever the engine's setting says."""
+    """It does not depend on the engine's setting."""
     url = endpoint.origin.replace("http", "https", 1)
     async with posting(project, stage="prod") as post:
         await post.subscribe(url, event_types=["job.created"])

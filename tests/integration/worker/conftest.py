@@ -13,7 +13,7 @@ from tests.support.renewed import Renewed
 
 @pytest.fixture
 def engine(renewed: Renewed) -> Iterator[Engine]:
-    """A service session; when the test is over every promise must hold of what it leaves."""
+    """Yield a service session, and check every invariant at the end of the test."""
     made = Engine(renewed, renewed.session())
     yield made
     assert breaches(made.connection) == {}

@@ -47,7 +47,7 @@ def worker(
 
 
 async def run(worker: Worker) -> None:
-    """A run of it, before which it publishes its types."""
+    """Run it once, after it publishes its types."""
     await worker.register()
     await worker.tick(budget_seconds=5)
 

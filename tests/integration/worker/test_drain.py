@@ -53,13 +53,13 @@ def _types(engine: Engine) -> None:
 
 @pytest.fixture(autouse=True)
 def _as_many_ahead_on_any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is leased ahead of need follows the last tenth of a second, and waits for one second."""
+    """Lease the same number of jobs ahead and let none wait too long, on any machine."""
     monkeypatch.setattr(slots, "AHEAD_SECONDS", 3600.0)
     monkeypatch.setattr(slots, "WAIT_SECONDS", 3600.0)
 
 
 def settings_of(engine: Engine, apps: Sequence[str], **more: Any) -> Settings:
-    """Of a project with these apps alone."""
+    """Return the settings of a project with only these apps."""
     assert isinstance(engine.database, Renewed)
     names = tuple(f"tests.integration.worker.{name}" for name in apps)
     made = scratch_settings(engine.database.gateway.url)
@@ -67,7 +67,7 @@ def settings_of(engine: Engine, apps: Sequence[str], **more: Any) -> Settings:
 
 
 def due(engine: Engine, *job_types: str) -> int:
-    """What the table has of them."""
+    """Return the number of due jobs in the table."""
     found = "select count(*) from queue.ready as r join queue.lanes as l on l.lane = r.lane"
     return int(engine.one(f"{found} where l.job_type = any (%s)", list(job_types)))
 
@@ -91,7 +91,7 @@ def opened_once_drained(engine: Engine, job_type: str) -> Iterator[None]:
 
 
 def by_lambda(engine: Engine, settings: Settings, jobs: int = 0) -> Summaries:
-    """One minute's tick, as AWS makes it."""
+    """Run one tick of the minute schedule, like AWS."""
     worker = LambdaWorker(settings)
     try:
         return [worker({"source": SCHEDULE_SOURCE}, None)]
@@ -148,7 +148,7 @@ WAYS: dict[str, Callable[[Engine, Settings, int], Summaries]] = {
 def drained(
     engine: Engine, way: str, apps: Sequence[str], backlog: int, job_type: str, waiting: int = 0
 ) -> int:
-    """Drain so many jobs; how many calls those runs took that leased any."""
+    """Drain this number of jobs, and return the calls of the runs that leased any."""
     engine.enqueue_many(backlog, job_type=job_type)
     for _ in range(waiting):
         engine.enqueue({"waits": True}, job_type=FUNCTION)
@@ -306,7 +306,7 @@ def test_a_run_for_named_types_drains_these_and_counts_no_others(
 
 
 def test_threads_that_block_for_good_keep_no_coroutine_waiting(engine: Engine) -> None:
-    """Their run is over at its deadline, and says what is left of all it serves."""
+    """Their run ends at its deadline, and counts the backlog of all its types."""
     engine.enqueue_many(300, job_type=COROUTINE)
     for _ in range(8):
         engine.enqueue({"waits": True}, job_type=FUNCTION)

@@ -76,7 +76,7 @@ class Client:
 
 @pytest.fixture
 async def services() -> AsyncIterator[Services]:
-    """Of a process whose database does not stream_response."""
+    """Services of a process whose database does not respond."""
     settings = Settings(supabase_url="http://127.0.0.1:1", supabase_publishable_key="p")
     made = Services(settings, timing=QUICK)
     yield made

@@ -60,7 +60,7 @@ def in_vain(times: int) -> Said:
     return lambda agenda: [answered(10.0, 0.0)(agenda) for _ in range(times)]
 
 
-#: By what is the case at 10: what was said before, what is at snapshot, and what is next.
+#: By situation at 10: events before it, the snapshot, and the next action.
 TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] = {
     "nothing was found": ([answered(10)], NOTHING, (10, Action.EXIT, Reason.END_OF_RUN)),
     "nothing of some pools was found": (
@@ -248,7 +248,7 @@ def test_the_end_of_a_run_comes_in_its_order() -> None:
 
 
 def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
-    """All of what may be at snapshot, with each of what may have been said before."""
+    """All possible snapshots, each with all possible events before it."""
     flags = ("running", "to_settle", "has_room", "exchanging", "stopping", "maintaining")
     tellings = [said for said, _, _ in TABLE.values()]
     for said, deadlines in itertools.product(tellings, (RUN, LOOP)):

@@ -66,7 +66,7 @@ class World:
 
     @property
     def ends(self) -> dict[str, SettleItem]:
-        """How each job was settled first: the model offers it again at once."""
+        """Return how each job was settled first, as the model leases it again immediately."""
         settled = [item for items in self.queue.settles for item in items]
         return {item.job_id: item for item in reversed(settled)}
 

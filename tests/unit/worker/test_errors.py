@@ -20,7 +20,7 @@ SECRET = "sk_live_0123456789abcdef0123456789abcdef"
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> ErrorInfo:
-    """What is kept of an error that this module raised."""
+    """Return the stored form of an error that this module raised."""
     try:
         raise error from cause
     except BaseException as caught:
@@ -28,7 +28,7 @@ def raised(error: BaseException, cause: BaseException | None = None) -> ErrorInf
 
 
 def refused() -> BaseException:
-    """An HTTP client's."""
+    """Return the error of an HTTP client."""
     request = httpx.Request("GET", "https://a.test")
     return httpx.HTTPStatusError("no", request=request, response=httpx.Response(429))
 

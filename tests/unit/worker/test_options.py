@@ -58,7 +58,7 @@ PARTS: list[tuple[Callable[..., Any], str, dict[str, Any]]] = [
 
 
 async def nothing(*given: Any) -> Any:
-    """A processor of whatever it is given."""
+    """A processor for any payload."""
 
 
 def registry_of(**options: Any) -> Registry:
@@ -87,7 +87,7 @@ def test_what_an_option_takes_is_published(option: str) -> None:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_of_another_kind_is_refused_by_its_name(option: str) -> None:
-    """Published, it would end the worker, and every other type with it."""
+    """If it were published, it would end the worker for every other type."""
     for value in OPTIONS[option][1]:
         with pytest.raises(TypeError, match=f"^processor of 'shop.mail': {option}: .*, got "):
             registry_of(**{option: value})
@@ -109,7 +109,7 @@ def test_an_unknown_option_and_a_payload_that_is_no_model_are_refused() -> None:
 
 
 def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    """As one whose payload has no JSON Schema, or that the database refuses; the log says why."""
+    """A payload without JSON Schema, or a rejection by the database, is logged with its reason."""
 
     class Calls(BaseModel):
         back: Callable[[], None]

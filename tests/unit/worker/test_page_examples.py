@@ -33,20 +33,20 @@ AI = ROOT / "shared" / "minutehand" / "ai" / "README.md"
 
 
 def example(page: Path, said: str) -> str:
-    """The one block of Python of a page that says something."""
+    """Return the only Python block of a page that contains a text."""
     [found] = [block for block in blocks(page.read_text(), "python", "py") if said in block]
     return found
 
 
 def defined(code: str, **names: Any) -> dict[str, Any]:
-    """What a block defines, with what it takes for granted."""
+    """Return the names that a block defines, given the names that it requires."""
     space: dict[str, Any] = {"__name__": "page", **names}
     exec(compile(code, "page", "exec"), space)
     return space
 
 
 async def awaited(code: str, names: dict[str, Any]) -> None:
-    """Run a block that awaits, as in the body of a coroutine; its names stay."""
+    """Run a block that may await, like the body of a coroutine, in the given names."""
     made = eval(compile(code, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
     if isinstance(made, Awaitable):  # one that awaits nothing has run
         await made
@@ -136,13 +136,13 @@ async def test_a_job_of_the_sessions_own_transaction(database: Database) -> None
 
 
 class Outline(BaseModel):
-    """What the page calls a pydantic model."""
+    """The pydantic model of the page."""
 
     phases: list[str]
 
 
 class Reply(BaseModel):
-    """One whose words come one by one."""
+    """A model that streams its words."""
 
     text: str
 
@@ -178,7 +178,7 @@ async def test_a_model_is_asked_in_a_job(capsys: pytest.CaptureFixture[str]) -> 
 
 
 async def failing(job: Job[Any], ctx: JobContext) -> None:
-    """A processor whose payload says how it fails."""
+    """A processor that fails as its payload requests."""
     raise {"listed": TimeoutError, "other": KeyError, "final": ProcessorError}[job.payload]("no")
 
 

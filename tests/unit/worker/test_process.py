@@ -1,4 +1,4 @@
-"""The worker as a process of its own."""
+"""The worker as a separate process."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_task_that_exits_ends_nothing_but_itself(exits: type[BaseException]) -
 
 
 def test_a_cold_start_imports_what_a_run_needs() -> None:
-    """Each module is a part of a second that every start is paid for."""
+    """Each imported module makes every start slower."""
     command = [sys.executable, "-c", STARTS_COLD]
     done = subprocess.run(command, capture_output=True, check=True)
     count, *packages = done.stdout.decode().split()
@@ -83,7 +83,7 @@ def test_a_cold_start_imports_what_a_run_needs() -> None:
 
 
 def test_a_cold_start_of_the_api_imports_no_worker() -> None:
-    """Nor what writes metrics, until they are asked for."""
+    """The metrics library is imported only at the first scrape."""
     code = "import sys, minutehand.functions.jobs.app; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     loaded = set(done.stdout.decode().split())

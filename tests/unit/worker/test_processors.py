@@ -1,4 +1,4 @@
-"""What a worker finds of its apps' processors when it starts."""
+"""Processors of apps that a worker finds at its start."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SHAPES = {
 
 @pytest.fixture(autouse=True)
 def _registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `@processor` registers is the whole process's."""
+    """Isolate the registry of `@processor`, which the whole process shares."""
     monkeypatch.setattr(default_registry, "_types", {})
 
 
@@ -45,7 +45,7 @@ def _registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_package_without_processors_is_named_at_the_start(
     shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its jobs would only wait, and the worker seem idle."""
+    """Its jobs would wait forever while the worker looks idle."""
     files, found = SHAPES[shape]
     for path, text in {"__init__.py": "", **files}.items():
         file = tmp_path / shape / path

@@ -42,7 +42,7 @@ async def test_the_examples_are_true(page: str) -> None:
 
 
 def named(heading: str) -> set[str]:
-    """What the first column of the table under a heading of the page about `ctx` names."""
+    """Return the names in the first column of the table under a heading of the page about `ctx`."""
     text = (ROOT / "shared" / "minutehand" / "worker" / "CONTEXT.md").read_text()
     part = text[text.index(heading) :].partition("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \| ", part, re.MULTILINE)

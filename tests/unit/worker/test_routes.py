@@ -1,4 +1,4 @@
-"""The worker's routes: who may ask, for which types, and what a tick answers."""
+"""The worker's routes: authentication, job types, and responses of a tick."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def ask(
     queue: ModelQueue | None = None,
     **more: Any,
 ) -> Reply:
-    """What one request is answered."""
+    """Return the response of one request."""
     registry = Registry()
 
     async def work(job: Job[dict[str, Any]], ctx: JobContext) -> None:
@@ -89,7 +89,7 @@ async def test_a_tick_answers_what_it_did(token: str) -> None:
 
 
 async def test_a_run_over_types_takes_their_parts_too() -> None:
-    """Else a job would only wait for its children."""
+    """Otherwise a job would wait for its children forever."""
     queue = ModelQueue()
     await ask(path=PROCESS_PATH, token="jobs", body={"jobTypes": ["work"]}, queue=queue)
 

@@ -1,4 +1,4 @@
-"""What waits for a slot is released once it has waited too long, and not before."""
+"""A job that waits for a slot is released once it has waited too long, and not before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.virtual_time import BEGAN
 
 
 def pool_of(kind: str) -> Pool:
-    """One slot, which is taken."""
+    """Return a pool with one occupied slot."""
     registry = Registry()
 
     async def work(jobs: list[BatchedJob[Any]]) -> list[None]:
@@ -31,7 +31,7 @@ def pool_of(kind: str) -> Pool:
 
 
 def leased(job_id: str, lease_seconds: float) -> tuple[Lease, float]:
-    """As leased at 0."""
+    """Return a job that was leased at 0."""
     job = LeasedJob(
         id=JobId(job_id), workspace_id=WorkspaceId(ACME), job_type="work", created_at=BEGAN
     )

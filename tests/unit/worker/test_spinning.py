@@ -1,4 +1,4 @@
-"""How often a worker calls beside what cannot be done, or not yet: in time that leaps."""
+"""Number of calls of a worker while jobs cannot run yet, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Thorough(ModelQueue):
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("is_loop", [True, False])
 def test_nothing_spins(situation: str, is_loop: bool) -> None:
-    """A loop on a machine, and a run on Lambda, which leaves what it can do nothing about."""
+    """Neither a loop nor a run on Lambda repeats calls in vain without a pause."""
     rows, most_leases, most_maintenance, most_of_run = SITUATIONS[situation]
     queue, registry = Thorough(rows()), Registry()
     if situation == "maintenance that fails":

@@ -1,4 +1,4 @@
-"""What a processor calls and never awaits is not lost in silence: its attempt fails."""
+"""An attempt fails if its processor makes a call that it never awaits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.queue_model import SETTINGS, ModelQueue, Row
 
 
 async def nothing(*given: Any) -> None:
-    """What a step runs."""
+    """Do nothing, as the function of a step."""
 
 
 #: Each coroutine method of the context with arguments that it takes.
@@ -34,7 +34,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
 
 
 def made(ctx: JobContext, name: str) -> Any:
-    """A call, not awaited."""
+    """Return a call that is not awaited."""
     return getattr(ctx, name)(*CALLS[name], **({"within": 60} if name == "remote" else {}))
 
 
@@ -47,7 +47,7 @@ def test_each_method_that_is_awaited_is_among_these() -> None:
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("ends", ["plainly", "async", "in a task", "by a wait"])
 async def test_a_call_that_is_never_awaited_fails_the_attempt(name: str, ends: str) -> None:
-    """It says what to write; a result, and a wait, would say that all is well."""
+    """The error names the fix. A result or a wait would hide the mistake."""
 
     def plainly(job: Job[Any], ctx: JobContext) -> str:
         made(ctx, name)
@@ -114,7 +114,7 @@ async def test_what_is_awaited_in_any_way_is_no_fault() -> None:
 
 
 async def test_a_call_under_way_at_the_end_is_said_in_the_jobs_log() -> None:
-    """What it still does is stored if it comes before the job's end."""
+    """Its effects are stored if they come before the job's end."""
     kept: list[asyncio.Task[Any]] = []
 
     async def run(job: Job[Any], ctx: JobContext) -> str:
@@ -159,7 +159,7 @@ async def test_calls_that_have_ended_are_not_kept() -> None:
 
 
 def plainly(job: Job[Any], ctx: JobContext) -> None:
-    """Forget the second job's alone."""
+    """Do not await the call of the second job."""
     if job.id == "two":
         ctx.spawn([])  # type: ignore[unused-coroutine]
 

@@ -16,7 +16,7 @@ from minutehand.worker.vendor import MAX_CALLS, MAX_WAIT, VendorCalls, VendorErr
 
 
 class Vendor:
-    """Answers as a test says, the last for ever."""
+    """Returns scripted responses, the last one repeatedly."""
 
     def __init__(self, *answers: VendorError | str) -> None:
         self.answers = list(answers)
@@ -38,7 +38,7 @@ class Vendor:
         return await ctx.step("paid", paid)
 
     async def run(self) -> Run:
-        """One attempt, after the wait that the one before asked for."""
+        """Run one attempt after the wait that the last one requested."""
         run = await self.test.run()
         wait = run.delay_seconds or run.retry_after_seconds or 0
         self.clock.advance(seconds=wait)
@@ -128,7 +128,7 @@ async def test_an_answer_ends_a_row_of_refusals() -> None:
 
 
 async def test_a_wait_of_a_day_is_one() -> None:
-    """It is said with its day, in the log and to those who watch."""
+    """Its day is shown in the log and in the progress."""
     vendor = Vendor(BUSY, "done")
     first, done = await vendor.until_over()
 
@@ -141,7 +141,7 @@ async def test_a_wait_of_a_day_is_one() -> None:
 
 
 async def test_a_call_whose_answer_could_not_be_taken_counts() -> None:
-    """As one whose words are more than a stream may have."""
+    """An example is an answer that exceeds the limit of a stream."""
     vendor = Vendor("done")
 
     async def fails() -> str:

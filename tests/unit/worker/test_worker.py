@@ -31,7 +31,7 @@ from tests.support.virtual_time import LoopClock, leaping, pass_time
 
 
 def worker(queue: ModelQueue, registry: Registry, **more: Any) -> Worker:
-    """One in the time of its loop."""
+    """Return a worker with the clock of its loop."""
     options = TickOptions(linger_seconds=0, grace_seconds=1)
     more = {"clock": LoopClock(), "options": options, **more}
     return Worker(SETTINGS, registry=registry, queue=queue, **more)
@@ -154,7 +154,7 @@ def _takes_by_name(job: Job[Any], *, ctx: JobContext) -> None: ...
 
 @pytest.mark.parametrize("run", [_takes_no_ctx, _takes_more, _takes_by_name])
 def test_a_function_that_cannot_be_called_is_refused_at_its_registration(run: Any) -> None:
-    """Else each of its jobs would spend all attempts on one TypeError."""
+    """Otherwise each of its jobs would use all attempts on one TypeError."""
     with pytest.raises(TypeError, match="'work' must take two arguments, the job and its ctx; it"):
         Registry().processor("work", payload=dict)(run)
 
@@ -213,7 +213,7 @@ def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
 
 
 def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_again() -> None:
-    """What follows a step never runs without it; the id of the calls changes each minute."""
+    """Code after a step never runs before it is stored. The id of the calls changes each minute."""
     stored: list[str] = []
     seen: list[list[str]] = []
 
@@ -291,7 +291,7 @@ def test_an_error_says_where_its_log_is_and_an_instant_is_in_utc() -> None:
 
 @pytest.mark.parametrize(("end", "threads"), [("resolves", 1), ("fails", 20)])
 async def test_jobs_that_block_threads_hold_up_no_one_else(end: str, threads: int) -> None:
-    """What failed is settled, and names are resolved, without which no lease is renewed."""
+    """Failed jobs are settled, and host names are resolved, so that leases are renewed."""
     gate = threading.Event()
 
     async def work(job: Job[Any], ctx: JobContext) -> None:
@@ -336,7 +336,7 @@ def test_a_run_that_found_nothing_does_not_report_its_end(most: int | None) -> N
 
 
 def test_a_refused_lease_is_asked_again_after_a_pause() -> None:
-    """What runs continues meanwhile, and is settled."""
+    """Running jobs continue and are settled meanwhile."""
     asked: list[float] = []
 
     class Refusing(ModelQueue):
@@ -358,7 +358,7 @@ def test_a_refused_lease_is_asked_again_after_a_pause() -> None:
 
 
 def test_a_job_that_is_leased_again_ends_its_older_run_at_once() -> None:
-    """The run that was given it again knows of it before any report could say so."""
+    """The run that leases it again knows this before any report."""
     began: dict[int, float] = {}
     stopped: dict[int, float] = {}
 
@@ -381,7 +381,7 @@ def test_a_job_that_is_leased_again_ends_its_older_run_at_once() -> None:
 
 
 def test_long_results_are_settled_in_calls_of_a_bounded_size() -> None:
-    """What ends together is one call as far as it fits."""
+    """Jobs that end together are settled in one call, up to its maximum size."""
 
     async def returns(job: Job[Any], ctx: JobContext) -> str:
         return "x" * 400_000
@@ -393,7 +393,7 @@ def test_long_results_are_settled_in_calls_of_a_bounded_size() -> None:
 
 
 def test_what_blocked_the_loop_beyond_its_timeout_has_no_result() -> None:
-    """No timer could stop it; its value came too late all the same."""
+    """No timer could stop it, but its value came too late."""
 
     async def blocks(job: Job[Any], ctx: JobContext) -> str:
         pass_time(3.0 if job.id == "late" else 1.0)
@@ -497,7 +497,7 @@ def letters(registry: Registry, settings: Any, *names: str) -> None:
 
 
 def test_one_of_several_types_with_a_payload_is_tested_by_its_name() -> None:
-    """Else the error names them."""
+    """Otherwise the error names the types."""
     assert ProcessorTest.of(letters, Letter(), "a").job_type == "a"
     assert ProcessorTest.of(letters, Letter(), "a", "b", job_type="b").job_type == "b"
     with pytest.raises(ValueError, match=r"2 processors .*payload Letter; .* \['a', 'b'\]"):

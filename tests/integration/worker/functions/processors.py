@@ -17,6 +17,6 @@ def register(registry: Registry, settings: Settings) -> None:
 
     @registry.processor(NAME, payload=dict)
     def run(job: Job[dict[str, bool]], ctx: JobContext) -> None:
-        """Wait where its payload says so."""
+        """Wait if the payload requests it."""
         if job.payload.get("waits"):
             GATE.wait()
