@@ -160,8 +160,8 @@ def apply_migrations(url: str, migrations: Iterable[Path]) -> list[Path]:
                 )
             connection.execute("reset all")
             _keep_silent(connection)
-            with _applied_whole(connection, path):
-                _run(connection, path, _without_what_is_so(statements))
+            with _file_transaction(connection, path):
+                _run(connection, path, _drop_redundant(statements))
                 connection.execute(
                     "insert into supabase_migrations.schema_migrations (version, name, statements)"
                     " values (%s, %s, %s)",
@@ -206,9 +206,9 @@ def apply_seed(url: str, path: Path, *, root: Path | None = None) -> bool:
         applied = _applied_seeds(connection)
         if applied.get(name) == _digest(path):
             return False
-        with _applied_whole(connection, path):
+        with _file_transaction(connection, path):
             if name not in applied:
-                _run(connection, path, _without_what_is_so(_statements(path)))
+                _run(connection, path, _drop_redundant(_statements(path)))
             _record_seed(connection, name, path)
     return name not in applied
 
@@ -235,7 +235,7 @@ def _statements(path: Path) -> list[str]:
         raise MigrationFailed(f"{path.name} must be UTF-8: {error}") from error
 
 
-def _without_what_is_so(statements: list[str]) -> list[str]:
+def _drop_redundant(statements: list[str]) -> list[str]:
     return [statement for statement in statements if not _ALREADY_ON.search(statement)]
 
 
@@ -256,7 +256,7 @@ def _run(
 
 
 @contextmanager
-def _applied_whole(
+def _file_transaction(
     connection: psycopg.Connection[tuple[object, ...]], path: Path
 ) -> Iterator[None]:
     """Yield a transaction for one file. Its errors mention the missing parts of Supabase."""
@@ -267,7 +267,7 @@ def _applied_whole(
         cause = failed.__cause__
         if not (isinstance(cause, psycopg.Error) and cause.sqlstate in MISSING):
             raise
-        names = ", ".join(_extensions_passed_over(connection, path))
+        names = ", ".join(_skipped_extensions(connection, path))
         lacking = (
             f"The local Supabase lacks the extension {names}, whose `create extension` it passed"
             " over. `supabase start` has it."
@@ -277,7 +277,7 @@ def _applied_whole(
         raise PartMissing(f"{failed}\n{lacking}") from cause
 
 
-def _extensions_passed_over(
+def _skipped_extensions(
     connection: psycopg.Connection[tuple[object, ...]], path: Path
 ) -> list[str]:
     """Return the unavailable extensions that this file or an earlier one created."""

@@ -115,7 +115,7 @@ class Stack:
 
         Raises StackFailed after too many deaths.
         """
-        self._files = self._found_files()
+        self._files = self._migration_times()
         while not self._stopping:
             await self._apply_new_files()
             for name, process in list(self._processes.items()):
@@ -139,13 +139,13 @@ class Stack:
             await asyncio.to_thread(self.postgres.stop)
         await self._logs.drain()
 
-    def _found_files(self) -> dict[Path, int]:
+    def _migration_times(self) -> dict[Path, int]:
         """Return the migrations with their modification times."""
         return {path: path.stat().st_mtime_ns for path in self.migrations() if path.exists()}
 
     async def _apply_new_files(self) -> None:
         """Apply new migrations. A file that failed is retried after it was changed."""
-        if self.postgres is None or (files := self._found_files()) == self._files:
+        if self.postgres is None or (files := self._migration_times()) == self._files:
             return
         self._files = files
         owner = migrations.as_user(self.postgres.url(), "postgres")

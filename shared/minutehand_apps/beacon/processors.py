@@ -14,7 +14,7 @@ from minutehand.worker import Backoff, Fail, Job, JobContext, Registry
 from minutehand_apps.beacon.models import ExecutionMessage, JobMessage, JobSpec
 from minutehand_apps.beacon.outbox import Outbox
 from minutehand_apps.beacon.provider_client import AtProvider
-from minutehand_apps.beacon.receipts import receipt_of, signature_problem, stated_of
+from minutehand_apps.beacon.receipts import build_receipt, shared_fields, signature_problem
 from minutehand_apps.beacon.services import Beacon
 
 #: Maximum time of one call to a provider, however slowly the response arrives.
@@ -46,7 +46,7 @@ class Processors:
         ended = await store.finish(job.id, job.fence)
         if started.job.finished_at is None:
             closing = {
-                **stated_of(started.job),
+                **shared_fields(started.job),
                 "format": "minutehand-beacon-closing/2",
                 **ended.model_dump(),
             }
@@ -70,7 +70,7 @@ class Processors:
                 spec = JobSpec.model_validate(started.job.spec)
             except ValueError as error:
                 return Fail(f"This version cannot run the job spec: {error}")
-            providers = self._app.own_settings.serving(execution.region)
+            providers = self._app.provider_settings.serving(execution.region)
             if not providers:
                 return Fail(f"No provider serves the region {execution.region}")
             output = await ctx.remote(
@@ -82,7 +82,7 @@ class Processors:
                 within=spec.constraints.timeout,
                 call_seconds=CALL_SECONDS,
             )
-            signed = await self._app.signer.sign(receipt_of(started.job, execution, output))
+            signed = await self._app.signer.sign(build_receipt(started.job, execution, output))
             try:
                 receipt = await self._app.store.issue(job.id, job.fence, signed)
             except InvalidState as error:

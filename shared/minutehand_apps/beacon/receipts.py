@@ -52,7 +52,7 @@ def canonical(value: Any) -> bytes:
         raise ValueError(str(error)) from error
 
 
-def digest_of(value: Any) -> str:
+def sha256_digest(value: Any) -> str:
     """Return the SHA-256 of the canonical JSON, as `sha256:<hex>`."""
     return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
 
@@ -127,27 +127,29 @@ class Signer:
         return self._key
 
 
-def stated_of(job: JobRow) -> dict[str, Any]:
+def shared_fields(job: JobRow) -> dict[str, Any]:
     """Return the fields that all receipts of a job share."""
     return {
         "workspace_id": str(job.workspace_id),
         "job_id": str(job.id),
         "jobspec_id": job.jobspec_id,
         "jobspec_version": job.version,
-        "hashes": {"jobspec": digest_of(job.spec)},
+        "hashes": {"jobspec": sha256_digest(job.spec)},
     }
 
 
-def receipt_of(job: JobRow, execution: ExecutionRow, result: Mapping[str, Any]) -> dict[str, Any]:
+def build_receipt(
+    job: JobRow, execution: ExecutionRow, result: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the unsigned receipt of one execution."""
-    stated = stated_of(job)
+    stated = shared_fields(job)
     return {
         **stated,
         "format": "minutehand-beacon-receipt/2",
         "execution_id": str(execution.id),
         "region": execution.region,
         **result,
-        "hashes": {**stated["hashes"], "output": digest_of(result["output"])},
+        "hashes": {**stated["hashes"], "output": sha256_digest(result["output"])},
     }
 
 
@@ -253,7 +255,7 @@ def _check(
         return None
     name = receipt.region if isinstance(receipt, Receipt) else "closing"
     problem = signature_problem(document, keys)
-    if isinstance(receipt, Receipt) and digest_of(document["output"]) != receipt.hashes.output:
+    if isinstance(receipt, Receipt) and sha256_digest(document["output"]) != receipt.hashes.output:
         problem = problem or "the output differs from the signed output"
     if spec is not None:
         problem = problem or _spec_problem(receipt, spec)
@@ -267,7 +269,7 @@ def _check(
 def _spec_problem(receipt: Signed, document: Mapping[str, Any]) -> str | None:
     """Check that a receipt fits the job spec of its bundle. Returns the problem or None."""
     try:
-        same = digest_of(document) == receipt.hashes.jobspec
+        same = sha256_digest(document) == receipt.hashes.jobspec
         spec = JobSpec.model_validate(document)
     except ValueError:
         return "the job spec cannot be read"

@@ -26,7 +26,7 @@ class Beacon(Dependencies):
         return WorkerStore(self.settings)
 
     @cached_property
-    def own_settings(self) -> BeaconSettings:
+    def provider_settings(self) -> BeaconSettings:
         """The providers. Raises ConfigurationError if BEACON_PROVIDERS is malformed."""
         return BeaconSettings.from_env(self.settings.environ)
 

@@ -46,7 +46,7 @@ _STREAM: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}}}
 }
 #: Headers that forbid a page to run scripts or load anything.
-_HARMLESS: Final = {
+_SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
     "X-Content-Type-Options": "nosniff",
 }
@@ -185,7 +185,7 @@ async def page(request: Request, message_id: UUID, services: Provided) -> HTMLRe
     if content is None:
         raise not_found("page")
     shown = render(Page.model_validate(content), content.get("note", ""))
-    return HTMLResponse(shown, headers=_HARMLESS)
+    return HTMLResponse(shown, headers=_SECURITY_HEADERS)
 
 
 @routes.get("/api/async-status")

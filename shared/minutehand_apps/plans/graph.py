@@ -52,7 +52,7 @@ STAGES: Final = (
 )
 
 
-def stages_of(speed: Speed) -> tuple[Stage, ...]:
+def select_stages(speed: Speed) -> tuple[Stage, ...]:
     """Return the stages of a plan, in the order in which they may start."""
     chosen = [stage for stage in STAGES if stage.level <= LEVELS[speed]]
     names = {stage.name for stage in chosen}

@@ -18,7 +18,7 @@ from minutehand.queue import ProcessorError
 from minutehand.worker import Fail, Job, JobContext, Registry, StagesFailed
 from minutehand.worker import Stage as Step
 from minutehand_apps.plans import prompts
-from minutehand_apps.plans.graph import Stage, stages_of
+from minutehand_apps.plans.graph import Stage, select_stages
 from minutehand_apps.plans.models import PlanPayload
 from minutehand_apps.plans.sample import SAMPLES
 from minutehand_apps.plans.services import Plans
@@ -36,7 +36,7 @@ class Processor:
         plan = await self._app.store.load(job.id, job.fence)
         if plan.prompt is None or plan.speed_vs_detail is None:
             return Fail("The plan was deleted")
-        stages = stages_of(plan.speed_vs_detail)
+        stages = select_stages(plan.speed_vs_detail)
         run = _Run(self._app, job, ctx, plan.prompt, len(stages), plan.done)
         steps = [
             Step(name=stage.name, run=partial(run.stage, stage), after=stage.needs)

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any, Final
 
 from minutehand.ai import SAMPLE
-from minutehand_apps.plans.graph import Stage, stages_of
+from minutehand_apps.plans.graph import Stage, select_stages
 from minutehand_apps.plans.models import (
     Missing,
     Outlined,
@@ -53,15 +53,15 @@ def missing(plan: ReportedPlan) -> list[Missing]:
     }.get(plan.status, "This chapter has not been written yet.")
     return [
         Missing(stage=stage.name, title=stage.title, reason=reason or why)
-        for stage in stages_of(plan.speed_vs_detail)
+        for stage in select_stages(plan.speed_vs_detail)
         if (reason := stages[stage.name].reason if stage.name in stages else None)
         or stage.name not in stages
     ]
 
 
-def _in_order(plan: ReportedPlan) -> list[Stage]:
+def _reading_order(plan: ReportedPlan) -> list[Stage]:
     """Sort the stages for reading, the summary first."""
-    return sorted(stages_of(plan.speed_vs_detail), key=lambda stage: stage.name != SUMMARY)
+    return sorted(select_stages(plan.speed_vs_detail), key=lambda stage: stage.name != SUMMARY)
 
 
 def outline(plan: ReportedPlan) -> list[Outlined]:
@@ -85,20 +85,20 @@ def outline(plan: ReportedPlan) -> list[Outlined]:
             status=status(stage),
             reason=stages[stage.name].reason if stage.name in stages else None,
         )
-        for stage in _in_order(plan)
+        for stage in _reading_order(plan)
     ]
 
 
 def chapters(plan: ReportedPlan) -> Iterator[tuple[Stage, list[Block]]]:
     """Return the completed chapters, the summary first."""
     results = {stage.name: stage.result for stage in plan.stages if stage.result is not None}
-    for stage in _in_order(plan):
+    for stage in _reading_order(plan):
         if stage.name not in results:
             continue
         yield stage, stage.shape.model_validate(results[stage.name]).blocks(results)
 
 
-def report_of(plan: Plan) -> Report:
+def json_report(plan: Plan) -> Report:
     """Return the report for JSON."""
     gaps = missing(plan)
     return Report(

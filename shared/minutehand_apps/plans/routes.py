@@ -23,7 +23,7 @@ from minutehand.web import (
     sse,
     token_of,
 )
-from minutehand_apps.plans.graph import stages_of
+from minutehand_apps.plans.graph import select_stages
 from minutehand_apps.plans.models import (
     Created,
     NewPlan,
@@ -35,12 +35,12 @@ from minutehand_apps.plans.models import (
     StreamStatus,
 )
 from minutehand_apps.plans.plan_feed import PlanFeed
-from minutehand_apps.plans.report import html, markdown, report_of
+from minutehand_apps.plans.report import html, json_report, markdown
 from minutehand_apps.plans.services import Plans
 
 JSON, HTML, MARKDOWN = "application/json", "text/html", "text/markdown"
 #: Headers that forbid a report to run scripts or load anything.
-_HARMLESS: Final = {
+_SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
     "X-Content-Type-Options": "nosniff",
 }
@@ -118,7 +118,7 @@ async def retry(plan_id: UUID, functions: Functions, services: Provided) -> Plan
 async def redo(plan_id: UUID, stage: str, functions: Functions, services: Provided) -> Plan:
     """Rewrite one chapter of an ended plan and keep the others. 409 before its end."""
     plan = await get_plan(plan_id, functions)
-    if stage not in {stage_.name for stage_ in stages_of(plan.speed_vs_detail)}:
+    if stage not in {stage_.name for stage_ in select_stages(plan.speed_vs_detail)}:
         raise not_found("chapter")
     job = await functions.call("plan_redo", plan_id=plan_id, stage=stage, repeatable=False)
     if job["wake"]:
@@ -142,7 +142,7 @@ async def shared(request: Request, share_id: UUID, services: Provided) -> HTMLRe
         plan = (await functions.call("plan_shared", share_id=share_id))["plan"]
     if plan is None:
         raise not_found("plan")
-    return HTMLResponse(html(ReportedPlan.model_validate(plan)), headers=_HARMLESS)
+    return HTMLResponse(html(ReportedPlan.model_validate(plan)), headers=_SECURITY_HEADERS)
 
 
 @routes.get("/{plan_id}/stream-status")
@@ -199,8 +199,8 @@ async def get_report(request: Request, plan_id: UUID, functions: Functions) -> A
     if MARKDOWN in accept:
         return Response(markdown(plan), media_type=f"{MARKDOWN}; charset=utf-8")
     if JSON in accept and HTML not in accept:
-        return report_of(plan)
-    return Response(html(plan), media_type=f"{HTML}; charset=utf-8", headers=_HARMLESS)
+        return json_report(plan)
+    return Response(html(plan), media_type=f"{HTML}; charset=utf-8", headers=_SECURITY_HEADERS)
 
 
 def router(_: Services) -> APIRouter:

@@ -76,7 +76,7 @@ class Uploads(UploadsBucket):
                     "UploadId": upload_id,
                     "PartNumber": number,
                     # Signed, so that a part cannot be longer than announced.
-                    "ContentLength": cut.bytes_of(number),
+                    "ContentLength": cut.part_size(number),
                     # Signed, so that S3 accepts no other bytes.
                     "ChecksumSHA256": checksum,
                 },
@@ -131,7 +131,7 @@ class Uploads(UploadsBucket):
             )
         except UploadNotFound:
             # If an earlier call completed the upload, the object exists with the planned size.
-            if await self.size_of(key) != cut.size_bytes:
+            if await self.find_complete_size(key) != cut.size_bytes:
                 raise
 
     async def abort(self, key: str, upload_id: str) -> None:
@@ -141,7 +141,7 @@ class Uploads(UploadsBucket):
         except UploadNotFound:
             return
 
-    async def size_of(self, key: str) -> int | None:
+    async def find_complete_size(self, key: str) -> int | None:
         """Return the size of a complete object in bytes, or None if it does not exist."""
         return await asyncio.to_thread(_typed, functools.partial(self._size, key))
 

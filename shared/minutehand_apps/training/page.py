@@ -31,7 +31,7 @@ video{width:100%;max-height:60vh;border-radius:8px;background:#000;margin-top:.5
 """
 
 
-def harmless(video: str | None) -> dict[str, str]:
+def security_headers(video: str | None) -> dict[str, str]:
     """Return headers that forbid the page to run scripts and to load anything but the video."""
     place = urlsplit(video or "")
     media = f"; media-src {place.scheme}://{place.netloc}" if video else ""
@@ -52,7 +52,7 @@ def render(stored: StoredProcedure, video: str | None) -> str:
         f"<title>{escape(procedure.title)}</title><style>{_STYLE}</style></head><body>"
         f"<h1>{escape(procedure.title)}</h1>"
         f'<p>{escape(procedure.purpose)}</p><p class="soft">Written by {escape(stored.author)} from'
-        f" what is said in a video.</p>{_listed('You need', procedure.materials)}"
+        f" the transcript of a video.</p>{_listed('You need', procedure.materials)}"
         f"{_listed('Take care', procedure.warnings)}<ol>{''.join(_steps(procedure, video))}</ol>"
         "</body></html>"
     )

@@ -38,7 +38,7 @@ class Plan:
         """Number of parts. An empty file has one part, as S3 requires."""
         return max(1, -(-self.size_bytes // self.part_bytes))
 
-    def bytes_of(self, number: int) -> int:
+    def part_size(self, number: int) -> int:
         """Return the size of part `number`, counted from 1."""
         if number < self.count:
             return self.part_bytes
@@ -46,7 +46,7 @@ class Plan:
 
     def missing(self, arrived: Iterable[Part]) -> tuple[int, ...]:
         """Return the numbers of the parts that have not arrived with their planned size."""
-        whole = {part.number for part in arrived if part.size_bytes == self.bytes_of(part.number)}
+        whole = {part.number for part in arrived if part.size_bytes == self.part_size(part.number)}
         return tuple(number for number in range(1, self.count + 1) if number not in whole)
 
 

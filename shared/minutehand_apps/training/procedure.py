@@ -47,7 +47,7 @@ def check_times(procedure: Procedure, segments: Sequence[SpokenSegment]) -> None
             raise ValueError(f"step {number} is at {step.at_seconds:.0f} s, where nothing is said")
 
 
-def in_order(procedure: Procedure) -> Procedure:
+def sort_steps(procedure: Procedure) -> Procedure:
     """Return the procedure with its steps in the order of the video."""
     steps = sorted(procedure.steps, key=lambda step: step.at_seconds)
     return procedure.model_copy(update={"steps": steps})

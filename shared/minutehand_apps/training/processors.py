@@ -63,7 +63,7 @@ class Processors:
         loaded = await self._app.store.load(job.id, job.fence)
         training = loaded.training
         if training is None:
-            return _gone(job.payload)
+            return _not_found(job.payload)
         if training.sound is None:
             if ctx.remaining < SECONDS_TO_SPARE:
                 return Snooze(after=1)
@@ -85,7 +85,7 @@ class Processors:
         """Write the procedure, if there is a model."""
         training = (await self._app.store.load(job.id, job.fence)).training
         if training is None:
-            return _gone(job.payload)
+            return _not_found(job.payload)
         stored = training.procedure
         if stored is None:
             with _set_up(ctx):
@@ -102,7 +102,7 @@ class Processors:
         loaded = await self._app.store.load(job.id, job.fence)
         training, checked = loaded.training, loaded.transcription
         if training is None:
-            return _gone(job.payload)
+            return _not_found(job.payload)
         if training.media is None:
             if checked is None or checked.status in {"pending", "processing", "waiting"}:
                 ctx.progress(0, "waiting", "The video is being checked")
@@ -124,7 +124,7 @@ class Processors:
         """Transcribe one chunk."""
         loaded, payload = await self._app.store.load(job.id, job.fence), job.payload
         if loaded.training is None:
-            return _gone(payload)
+            return _not_found(payload)
         if payload.number not in loaded.transcribed:
             key = sound_key(job.workspace_id, payload.training_id, payload.number)
             with _set_up(ctx):
@@ -357,7 +357,7 @@ class Processors:
                 Procedure,
                 check=lambda found: procedures.check_times(found, segments),
             )
-            return procedures.in_order(procedure)
+            return procedures.sort_steps(procedure)
 
         ctx.progress(10, "procedure", "A model writes the procedure")
         stored = await ctx.step("procedure", written)  # a step, so that the model is paid once
@@ -444,7 +444,7 @@ def _wait_for_host(ctx: JobContext, sentence: str) -> Snooze:
     return Snooze(after=HOST_POLL_SECONDS)
 
 
-def _gone(payload: TrainingPayload | ChunkPayload) -> Fail:
+def _not_found(payload: TrainingPayload | ChunkPayload) -> Fail:
     return Fail(f"Training not found: {payload.training_id}", data={"code": "training_not_found"})
 
 

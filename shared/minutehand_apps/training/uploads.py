@@ -55,7 +55,7 @@ UploadId = Annotated[str, Path(max_length=4096)]
 _MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$"
 
 
-def _of_file(text: str) -> str:
+def _parse_file_checksum(text: str) -> str:
     """Normalise a file's checksum, `<hex>` of the whole or `<hex>-<parts>` of its checksums."""
     digest, dash, count = text.partition("-")
     if dash and not re.fullmatch("[0-9]{1,5}", count):
@@ -100,7 +100,7 @@ class CompleteUpload(Body):
 
     checksum: Annotated[
         str,
-        AfterValidator(_of_file),
+        AfterValidator(_parse_file_checksum),
         Field(
             max_length=80,
             description="SHA-256 of the file, hexadecimal or base64, or `<hash>-<parts>`: the"
@@ -141,7 +141,7 @@ class Upload(BaseModel):
     )
 
 
-class Place(BaseModel):
+class UploadToken(BaseModel):
     """Content of an upload's id. Its holder may have changed any of it."""
 
     model_config = ConfigDict(frozen=True)
@@ -225,27 +225,27 @@ class UploadRoutes:
         )
         with self._storage() as uploads:
             s3_id = await uploads.create(key, content_type=content_type)
-        place = Place(
+        token = UploadToken(
             key=key,
             s3_id=s3_id,
             size_bytes=body.size,
-            title=body.title or _title(body.filename),
+            title=body.title or _title_of_file(body.filename),
             training_id=training_id,
         )
-        return _answer(place, missing=place.cut.missing(()))
+        return _answer(token, missing=token.cut.missing(()))
 
     async def get_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> Upload:
         """Return the missing parts, to resume an upload, or the training of a complete upload."""
-        place = await _place(upload_id, caller, services)
+        token = await _decode_token(upload_id, caller, services)
         with self._storage() as uploads:
             try:
-                arrived = await uploads.parts(place.key, place.s3_id)
+                arrived = await uploads.parts(token.key, token.s3_id)
             except UploadNotFound:
-                if await uploads.size_of(place.key) != place.size_bytes:
+                if await uploads.find_complete_size(token.key) != token.size_bytes:
                     raise
-                training = await self._read(place.key, caller, "object_key")
-                return _answer(place, missing=(), training=training)
-        return _answer(place, missing=place.cut.missing(arrived))
+                training = await self._read(token.key, caller, "object_key")
+                return _answer(token, missing=(), training=training)
+        return _answer(token, missing=token.cut.missing(arrived))
 
     async def sign_parts(
         self, upload_id: UploadId, body: SignParts, caller: SignedIn, services: Provided
@@ -254,22 +254,22 @@ class UploadRoutes:
 
         Clients request further URLs as needed.
         """
-        place = await _place(upload_id, caller, services)
+        token = await _decode_token(upload_id, caller, services)
         # Checked again, because the caller could change the id.
-        self._refuse_size(place.size_bytes)
+        self._refuse_size(token.size_bytes)
         checksums = {part.part_number: part.checksum for part in body.parts}
-        if max(checksums) > place.cut.count:
+        if max(checksums) > token.cut.count:
             raise invalid_argument(
-                "parts", f"contains part {max(checksums)}, but there are only {place.cut.count}"
+                "parts", f"contains part {max(checksums)}, but there are only {token.cut.count}"
             )
         with self._storage() as uploads:
-            urls = await uploads.sign(place.key, place.s3_id, place.cut, checksums)
+            urls = await uploads.sign(token.key, token.s3_id, token.cut, checksums)
         return SignedParts(
             parts=tuple(
                 SignedPart(
                     part_number=number,
                     url=url,
-                    size_bytes=place.cut.bytes_of(number),
+                    size_bytes=token.cut.part_size(number),
                     headers={CHECKSUM: checksums[number]},
                 )
                 for number, url in urls.items()
@@ -285,35 +285,37 @@ class UploadRoutes:
         Returns 409 with the missing parts if some have not arrived, and 422 `checksum_mismatch` if
         the file differs, which deletes it. The worker checks larger files.
         """
-        place = await _place(upload_id, caller, services)
+        token = await _decode_token(upload_id, caller, services)
         with self._storage() as uploads:
-            await uploads.complete(place.key, place.s3_id, place.cut)
-            if place.size_bytes <= CHECKED_BYTES and not await uploads.check(
-                place.key, place.cut, body.checksum
+            await uploads.complete(token.key, token.s3_id, token.cut)
+            if token.size_bytes <= CHECKED_BYTES and not await uploads.check(
+                token.key, token.cut, body.checksum
             ):
-                await uploads.remove(place.key)
+                await uploads.remove(token.key)
                 raise ApiError(
                     422,
                     "checksum_mismatch",
                     "The uploaded file differs from the file that was sent. Upload it again.",
                 )
-        training = await self._start(place, body.checksum, caller, services)
-        return _answer(place, missing=(), training=training)
+        training = await self._start(token, body.checksum, caller, services)
+        return _answer(token, missing=(), training=training)
 
     async def abort_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> None:
         """Abort an upload and delete its parts. A complete file stays."""
-        place = await _place(upload_id, caller, services)
+        token = await _decode_token(upload_id, caller, services)
         with self._storage() as uploads:
-            await uploads.abort(place.key, place.s3_id)
+            await uploads.abort(token.key, token.s3_id)
 
-    async def _start(self, place: Place, checksum: str, caller: Caller, services: Services) -> Any:
+    async def _start(
+        self, token: UploadToken, checksum: str, caller: Caller, services: Services
+    ) -> Any:
         """Create the training of a complete recording. The same key gives the same training."""
         started = await self._app.acting_as(caller.token).call(
             "training_start",
-            workspace_id=place.named["workspace"],
-            title=place.title,
-            object_key=place.key,
-            training_id=place.training_id,
+            workspace_id=token.named["workspace"],
+            title=token.title,
+            object_key=token.key,
+            training_id=token.training_id,
             checksum=checksum,
         )
         if started["wake"]:
@@ -354,34 +356,34 @@ class UploadRoutes:
             raise unavailable("The file store did not respond") from error
 
 
-def _answer(place: Place, *, missing: tuple[int, ...], training: Any = None) -> Upload:
+def _answer(token: UploadToken, *, missing: tuple[int, ...], training: Any = None) -> Upload:
     return Upload(
-        id=place.encode(),
-        key=place.key,
-        title=place.title,
-        size_bytes=place.size_bytes,
-        part_bytes=place.cut.part_bytes,
-        part_count=place.cut.count,
+        id=token.encode(),
+        key=token.key,
+        title=token.title,
+        size_bytes=token.size_bytes,
+        part_bytes=token.cut.part_bytes,
+        part_count=token.cut.count,
         complete=training is not None,
         missing=missing,
         training=training,
     )
 
 
-async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
+async def _decode_token(upload_id: str, caller: Caller, services: Services) -> UploadToken:
     """Decode an upload's id, and check that the upload belongs to the caller."""
     try:
-        place = Place.decode(upload_id)
-        is_owner = place.named["owner"] == str(caller.subject)
+        token = UploadToken.decode(upload_id)
+        is_owner = token.named["owner"] == str(caller.subject)
     except ValueError as error:
         raise not_found("upload") from error
-    member = ("id", f"eq.{place.named['workspace']}")
+    member = ("id", f"eq.{token.named['workspace']}")
     if not is_owner or not await services.queue_of(caller).select("workspaces", member):
         raise not_found("upload")
-    return place
+    return token
 
 
-def _title(filename: str) -> str:
+def _title_of_file(filename: str) -> str:
     """Convert a file name to a title, without its ending and dashes."""
     stem = PurePosixPath(filename.replace("\\", "/")).stem
     words = " ".join(re.sub(r"[-_\s]+", " ", stem).split())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from minutehand_apps.plans.graph import STAGES, stages_of
+from minutehand_apps.plans.graph import STAGES, select_stages
 from minutehand_apps.plans.sample import SAMPLES
 from tests.integration.plans.conftest import Harness
 from tests.support.engine import ACME, ADA, EVE
@@ -136,7 +136,9 @@ async def test_a_permanent_error_costs_a_handful_of_requests(
     assert plan["error"] == "What is asked: The language model failed"
     assert len(server.seen) <= 10
     assert "sample" not in report
-    assert f"- {stages_of('all_details_but_slow')[0].title}: The language model failed" in report
+    assert (
+        f"- {select_stages('all_details_but_slow')[0].title}: The language model failed" in report
+    )
     server.faults.clear()
     again = await with_model.call("POST", f"/{plan_id}/retry", user=None)
     assert again.json()["status"] in {"pending", "running"}
@@ -281,7 +283,7 @@ async def test_a_report_is_there_whichever_chapter_is_made_again(
     others = {"tasks": [{"id": "X", "title": "Else", "days": 1}]}
     server.answers["work_breakdown"] = others
     formats = ("text/markdown", "text/html", "application/json")
-    for stage in stages_of("fast_but_skip_details"):
+    for stage in select_stages("fast_but_skip_details"):
         await with_model.ok("POST", f"/{plan_id}/chapters/{stage.name}/retry", user=None)
         for accept in formats:
             assert stage.title in await with_model.report(plan_id, accept)

@@ -28,11 +28,11 @@ async def test_a_part_beyond_the_plan_is_not_joined(settings: Settings) -> None:
     uploads = Uploads(settings)
     cut = plan(MIN_PART_BYTES)
     upload_id = await uploads.create("videos/c.mp4", content_type="video/mp4")
-    pieces = {1: b"1" * MIN_PART_BYTES, 2: b"2" * cut.bytes_of(2)}
+    pieces = {1: b"1" * MIN_PART_BYTES, 2: b"2" * cut.part_size(2)}
     sums = {number: sha256(piece) for number, piece in pieces.items()}
     for number, url in (await uploads.sign("videos/c.mp4", upload_id, cut, sums)).items():
         await _put(url, pieces[number])
 
     await uploads.complete("videos/c.mp4", upload_id, cut)
 
-    assert await uploads.size_of("videos/c.mp4") == cut.size_bytes
+    assert await uploads.find_complete_size("videos/c.mp4") == cut.size_bytes

@@ -16,7 +16,7 @@ def test_any_file_is_cut_into_parts_that_s3_takes(size: int) -> None:
     assert cut.part_bytes >= MIN_PART_BYTES
     assert cut.part_bytes % MIB == 0
     assert 1 <= cut.count <= MAX_PARTS
-    last = cut.bytes_of(cut.count)
+    last = cut.part_size(cut.count)
     assert (cut.count - 1) * cut.part_bytes + last == size
     assert 0 <= last <= cut.part_bytes
     assert last > 0 or size == 0

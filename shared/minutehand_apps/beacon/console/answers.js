@@ -2,7 +2,7 @@
 
 import { html } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
-import { asked, responsesOf, STATES } from "./data.js";
+import { questionsOf, responsesOf, STATES } from "./data.js";
 
 /** Whether all regions gave the same answer, or nothing if fewer than two answered. */
 const Agreement = ({ texts }) =>
@@ -32,8 +32,8 @@ export function Answers({ job }) {
           </tr>
         </thead>
         <tbody>
-          ${asked(job.spec).map((one) => {
-            const given = columns.map(({ answers }) => answers.get(one.question_id)?.response);
+          ${questionsOf(job.spec).map((one) => {
+            const responses = columns.map(({ answers }) => answers.get(one.question_id)?.response);
             return html`<tr
               key=${one.question_id}
               style=${{ verticalAlign: "top" }}
@@ -41,16 +41,16 @@ export function Answers({ job }) {
               <th scope="row" style=${{ minWidth: "14rem", fontWeight: "inherit" }}>
                 <span class="strong wrap">${one.question}</span>
                 <div class="bar">
-                  <${Agreement} texts=${given.filter(Boolean)} />
+                  <${Agreement} texts=${responses.filter(Boolean)} />
                   ${one.category && html`<span class="muted small">${one.category}</span>`}
                 </div>
               </th>
               ${columns.map(
                 ({ id, region, status }, at) => html`<td
                   key=${id}
-                  class=${given[at] ? "wrap" : "muted"}
+                  class=${responses[at] ? "wrap" : "muted"}
                   data-label=${region}>
-                  ${given[at] ?? STATES[status].word}
+                  ${responses[at] ?? STATES[status].word}
                 </td>`,
               )}
             </tr>`;

@@ -26,10 +26,10 @@ const regionOf = ({ region, status }) => {
   </li>`;
 };
 const regionsOf = ({ executions }) => html`<ul class="regions">${executions.map(regionOf)}</ul>`;
-const doneOf = ({ executions, min_regions: least }) => {
+const doneOf = ({ executions, min_regions: minRegions }) => {
   const done = executions.filter(({ status }) => status === "completed").length;
   return html`${done} of ${executions.length}
-    ${done < executions.length && html`<span class="muted small"> ${least} needed</span>`}`;
+    ${done < executions.length && html`<span class="muted small"> ${minRegions} needed</span>`}`;
 };
 
 export default function Benchmarks({ workspace }) {

@@ -29,7 +29,7 @@ export const versionOf = ({ version }) => (version.startsWith("v") ? version : `
 export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 
 /** Return a spec's questions in order, as `{question_id, question, category}`. */
-export const asked = (spec) =>
+export const questionsOf = (spec) =>
   spec.questions.map((one, index) =>
     typeof one === "string"
       ? { question_id: `q${index + 1}`, question: one, category: null }

@@ -35,7 +35,7 @@ export default function JobPage({ id, workspace }) {
       danger: true,
     });
   const { constraints } = job.spec;
-  const asked = pluralize(job.spec.questions.length, "question");
+  const questions = pluralize(job.spec.questions.length, "question");
   const regions = pluralize(constraints.regions.length, "region");
   return html`<article class="page">
     <header class="page-head">
@@ -53,7 +53,7 @@ export default function JobPage({ id, workspace }) {
     </header>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     <p class="muted wrap">
-      ${asked} · ${regions}, ${constraints.min_regions} needed · submitted <${When}
+      ${questions} · ${regions}, ${constraints.min_regions} needed · submitted <${When}
         at=${job.created_at} />
     </p>
     ${job.error && html`<p class="problem wrap" role="alert">${job.error}</p>`}

@@ -9,7 +9,7 @@ import { beacon } from "./data.js";
 const EXAMPLE = {
   name: "Everyday knowledge",
   regions: "us-east, eu-west",
-  least: "1",
+  minRegions: "1",
   questions: `maths: What is 17 times 6?
 geography: Which river flows through Vienna?
 history: In which year did people first walk on the Moon?`,
@@ -42,7 +42,7 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
         jobspec_id: `${slug}-${Date.now().toString(36)}`,
         version: "1",
         benchmark: { name: form.name.trim() },
-        constraints: { regions: words(form.regions), min_regions: Number(form.least) },
+        constraints: { regions: words(form.regions), min_regions: Number(form.minRegions) },
         questions: form.questions
           .split("\n")
           .map((line) => line.trim())
@@ -69,7 +69,7 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
       ${textLine(html`Regions <span class="hint">separated by commas</span>`, "regions", {
         required: true,
       })}
-      ${textLine("Regions needed", "least", { type: "number", min: 1, max: 50, required: true })}
+      ${textLine("Regions needed", "minRegions", { type: "number", min: 1, max: 50, required: true })}
     </div>
   <//>`;
 }

@@ -130,7 +130,7 @@ function Conversation({ id, workspaceId }) {
   };
   const again = (words) => act("Could not send again", () => send(words));
   const replied = new Set(messages.filter((one) => one.type === "reply").map((one) => one.job));
-  const asked = new Map(
+  const requests = new Map(
     messages.filter((one) => one.type === "message").map((one) => [one.job, one.content]),
   );
   // a message that is neither answered nor work
@@ -188,7 +188,7 @@ function Conversation({ id, workspaceId }) {
             ${
               one.role === "user"
                 ? html`<${Mine} message=${one} onEdit=${edit} />`
-                : html`<${Theirs} message=${one} question=${one.type === "question" ? null : asked.get(one.job)} onRetry=${again} />`
+                : html`<${Theirs} message=${one} question=${one.type === "question" ? null : requests.get(one.job)} onRetry=${again} />`
             }
             ${open.includes(one) && html`<${Answer} of=${one} onRetry=${() => retry(one)} />`}
             ${one.type === "message" && one.work && card(one.work)}
@@ -219,8 +219,8 @@ const Beginning = () =>
   html`<div class="chat-empty">
     <p class="strong">What would you like to know or create?</p>
     <p class="muted">
-      Simple questions are answered at once. What takes longer is done in the background: you can go
-      on meanwhile, and are asked when something is to be decided.
+      Simple questions get a reply immediately. Longer work is done in the background. You can
+      continue to chat, and you are asked if a decision is needed.
     </p>
   </div>`;
 
@@ -263,7 +263,7 @@ function Answer({ of: message, onRetry }) {
   const isLive = LIVE.includes(message.status);
   const { output, progress, isCancelling, status } = useJob(isLive ? message.job : null);
   // a retried job streams all its text again
-  const said = (isLive ? status !== "pending" && output.reply : message.said) || "";
+  const text = (isLive ? status !== "pending" && output.reply : message.said) || "";
   const isFailed = message.status === "failed";
   const waits = message.waits_for ?? progress?.message;
   const again = html`<${ActionButton} run=${onRetry}><${Icon} name="again" /> Retry<//>`;
@@ -272,9 +272,9 @@ function Answer({ of: message, onRetry }) {
     data-type="answer"
     data-status=${message.status}
     aria-busy=${isLive}>
-    ${said && html`<${Markdown} text=${said} />`}
+    ${text && html`<${Markdown} text=${text} />`}
     ${isCancelling && html`<p class="muted">Stopping…</p>`}
-    ${isLive && !isCancelling && !said && html`<p class="chat-thinking"><${Sentence} text=${waits ?? "Thinking…"} /></p>`}
+    ${isLive && !isCancelling && !text && html`<p class="chat-thinking"><${Sentence} text=${waits ?? "Thinking…"} /></p>`}
     ${
       isFailed &&
       html`<div class="notice failed">
@@ -283,7 +283,7 @@ function Answer({ of: message, onRetry }) {
       </div>`
     }
     ${message.status === "cancelled" && html`<div class="bar"><p class="muted">Stopped.</p>${again}</div>`}
-    ${!isLive && html`<${Below} at=${message.timestamp}>${said && copying(said)}<//>`}
+    ${!isLive && html`<${Below} at=${message.timestamp}>${text && copying(text)}<//>`}
   </article>`;
 }
 

@@ -117,7 +117,7 @@ values
   ('chat_guest_messages_per_minute', '60'), -- per address, null for no limit
   ('chat_retention_days', '90'); -- after a session's latest message
 
--- 1. Which session a caller may use ---------------------------------------------------------------
+-- 1. Sessions that a caller may use ---------------------------------------------------------------
 
 create function chat.session_or_null(p_session_id text)
 returns public.async_session_state
@@ -204,7 +204,7 @@ revoke execute
   on function chat.enter
   from public, anon, authenticated, service_role;
 
--- 2. A message, and what became of it -------------------------------------------------------------
+-- 2. Messages and their outcome ---------------------------------------------------------------------
 
 -- Delete some sessions whose latest message is older than the retention.
 create function chat.forget_old_sessions()
@@ -855,7 +855,7 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'chat.respond');
 
--- 5. What the worker reads and says ---------------------------------------------------------------
+-- 5. Functions for the worker -----------------------------------------------------------------------
 
 create function public.chat_load(p_request jsonb)
 returns jsonb

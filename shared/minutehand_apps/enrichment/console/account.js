@@ -151,14 +151,14 @@ const FIELDS = [
 
 /** Apollo's value for a field that a person edited, with a button to use it. */
 function Beside({ account, name, label, kind, onSaved }) {
-  const said = account.metadata?.apollo_fields?.[name] ?? null;
-  if (said === null || String(said) === String(account[name] ?? "")) return null;
+  const apolloValue = account.metadata?.apollo_fields?.[name] ?? null;
+  if (apolloValue === null || String(apolloValue) === String(account[name] ?? "")) return null;
   const use = () =>
-    createAction(onSaved)("Could not save", () => edit(account.id, { [name]: said }));
+    createAction(onSaved)("Could not save", () => edit(account.id, { [name]: apolloValue }));
   const says = `Use what Apollo says for ${label.toLowerCase()}`;
   return html`<div class="bar muted small">
     ${account.metadata.apollo_source === "offline" ? "Sample" : "Apollo"}:
-    ${" "}${kind === "number" ? number(Number(said)) : said}
+    ${" "}${kind === "number" ? number(Number(apolloValue)) : apolloValue}
     <${ActionButton} className="small" run=${use} aria-label=${says}>
       Use
     <//>

@@ -45,8 +45,8 @@ function NewAccount({ workspaceId, onClose }) {
   const [domain, setDomain] = useState("");
   const save = async () => {
     const values = { workspace_id: workspaceId, name: name.trim(), domain: domain.trim() || null };
-    const [made] = await add("accounts", values);
-    navigate(`/accounts/${made.id}`);
+    const [account] = await add("accounts", values);
+    navigate(`/accounts/${account.id}`);
   };
   return html`<${DialogForm} title="New account" action="Add" run=${save} onClose=${onClose}>
     ${field("Name", name, setName, { required: true, maxlength: 500 })}

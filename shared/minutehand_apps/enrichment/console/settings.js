@@ -60,9 +60,9 @@ function Loaded({ settings, workspace, refresh }) {
       setProblem(error.message);
     }
   };
-  const gone = () => apiSettings.removeKey(workspace.id);
+  const removeKey = () => apiSettings.removeKey(workspace.id);
   const remove = () =>
-    createAction(refresh)("Could not remove", gone, "The key is removed", {
+    createAction(refresh)("Could not remove", removeKey, "The key is removed", {
       title: "Remove the Apollo key?",
       text: `Enrichment of ${workspace.name} fails until a new key is saved.`,
       action: "Remove the key",

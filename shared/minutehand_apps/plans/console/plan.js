@@ -51,12 +51,12 @@ export default function PlanPage({ id }) {
   if (unread) return unread;
   const act = createAction(found.refresh);
   const params = { plan_id: id };
-  const gone = async () => {
+  const removePlan = async () => {
     await callRoute("DELETE /api/plans/{plan_id}", { params });
     navigate("/plans");
   };
   const remove = () =>
-    act("Could not delete", gone, undefined, {
+    act("Could not delete", removePlan, undefined, {
       title: "Delete this plan?",
       text: "Its report is deleted too. This cannot be undone.",
       action: "Delete plan",
@@ -141,8 +141,8 @@ export default function PlanPage({ id }) {
 function Log({ plan }) {
   const [isOpen, setIsOpen] = useState(false);
   const read = async (signal) => {
-    const asked = { params: { plan_id: plan.plan_id }, headers: JSON_ONLY, signal };
-    return isOpen ? (await callRoute("GET /api/plans/{plan_id}/stream", asked)).events : [];
+    const options = { params: { plan_id: plan.plan_id }, headers: JSON_ONLY, signal };
+    return isOpen ? (await callRoute("GET /api/plans/{plan_id}/stream", options)).events : [];
   };
   const found = useFetch(read, [isOpen, plan.percentage, plan.status]);
   return html`<details class="card" onToggle=${(event) => setIsOpen(event.target.open)}>
@@ -167,11 +167,11 @@ const MARKS = {
   missing: "slash",
 };
 const WORDS = {
-  completed: "made",
+  completed: "written",
   failed: "failed",
   running: "being written",
   waiting: "not yet",
-  missing: "not made",
+  missing: "not written",
 };
 const TONES = { completed: "completed", failed: "failed", running: "processing" };
 
@@ -202,13 +202,13 @@ function ReportSection({ report, output, redo }) {
         key=${one.stage}
         of=${one}
         blocks=${blocks.get(one.stage)}
-        said=${output[one.stage]}
+        text=${output[one.stage]}
         redo=${redo && (() => redo(one.stage))} />`,
     )}
   </section>`;
 }
 
-function Chapter({ of: { stage, title: name, status, reason }, blocks, said, redo }) {
+function Chapter({ of: { stage, title: name, status, reason }, blocks, text, redo }) {
   return html`<section id=${stage} class="chapter" data-chapter=${status}>
     <div class="bar">
       <h3>${name}</h3>
@@ -222,8 +222,8 @@ function Chapter({ of: { stage, title: name, status, reason }, blocks, said, red
     ${
       blocks
         ? blocks.map(blockOf)
-        : said && status === "running"
-          ? html`<p class="writing">${said}</p>`
+        : text && status === "running"
+          ? html`<p class="writing">${text}</p>`
           : reason
             ? html`<p class="problem wrap">${reason}</p>`
             : html`<p class="muted">

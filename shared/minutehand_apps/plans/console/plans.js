@@ -74,11 +74,11 @@ function NewPlan({ workspaceId, onClose }) {
   // One key per form, so that a double click creates one plan.
   const key = useMemo(() => crypto.randomUUID(), [prompt, speed]);
   const create = async () => {
-    const made = await callRoute("POST /api/plans", {
+    const plan = await callRoute("POST /api/plans", {
       headers: { "Idempotency-Key": key },
       body: { workspace_id: workspaceId, prompt: prompt.trim(), speed_vs_detail: speed },
     });
-    navigate(`/plans/${made.plan_id}`);
+    navigate(`/plans/${plan.plan_id}`);
   };
   return html`<${DialogForm}
     title="New plan"

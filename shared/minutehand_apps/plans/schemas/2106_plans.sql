@@ -86,7 +86,7 @@ comment on view public.plan_states is
 insert into queue.settings (name, value)
 values ('plan_guest_plans_per_minute', '60'); -- per address, null for no limit
 
--- 1. What callers do ------------------------------------------------------------------------------
+-- 1. For callers ----------------------------------------------------------------------------------
 
 create function plans.plan_or_refuse(p_plan_id uuid)
 returns public.plans
@@ -436,7 +436,7 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'plans.delete');
 
--- 2. What the worker reads and keeps --------------------------------------------------------------
+-- 2. For the worker -----------------------------------------------------------------------------
 
 create function public.plan_load(p_request jsonb)
 returns jsonb

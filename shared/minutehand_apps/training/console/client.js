@@ -4,12 +4,12 @@ export function trainingClient(request) {
   return {
     /** Have a recording transcribed, and a procedure written from the transcript. */
     async createTranscriptionJob(userId, companyId, audioUrl, trainingId) {
-      const made = await request(
+      const job = await request(
         "POST",
         `/api/trainings/${encodeURIComponent(trainingId)}/transcription`,
         { body: { user_id: userId, company_id: companyId, audio_url: audioUrl } },
       );
-      return made.job_id;
+      return job.job_id;
     },
   };
 }

@@ -33,14 +33,14 @@ export const isLiveJob = ({ status }) => status === "pending" || RUNNING.include
  * Read a page of the jobs of all trainings, newest first. The first page also counts jobs by state.
  */
 export async function monitored(workspaceId, { status, type, after }, signal) {
-  const asked = (columns) => {
+  const select = (columns) => {
     const some = supabase().from("background_jobs").select(columns).eq("company_id", workspaceId);
     return type ? some.eq("job_type", type) : some;
   };
-  let page = asked("*");
+  let page = select("*");
   if (status) page = page.in("status", status === "processing" ? RUNNING : [status]);
   if (after) page = page.lt("id", after);
-  const open = asked("status")
+  const open = select("status")
     .in("status", ["pending", "failed", ...RUNNING])
     .limit(MAX_COUNTED);
   const [jobs, found] = await Promise.all([

@@ -235,7 +235,7 @@ function Procedure({ stored: { procedure, author, offline }, jump, address }) {
             </li>`,
           )}
         </ol>
-        <p class="muted small wrap">Written by ${author} from what is said in the video.</p>
+        <p class="muted small wrap">Written by ${author} from its transcript.</p>
       `
     }
   </section>`;
@@ -257,9 +257,12 @@ function Transcript({ of, jump, at }) {
     </div>
     <ol class="transcript" tabindex="0" aria-label="Transcript">
       ${of.segments.map(
-        (said, index) => html`<li key=${index} aria-current=${isNow(said) ? "true" : undefined}>
-          <${Play} seconds=${said.start} jump=${jump} />
-          <span class="wrap">${said.text}</span>
+        (
+          segment,
+          index,
+        ) => html`<li key=${index} aria-current=${isNow(segment) ? "true" : undefined}>
+          <${Play} seconds=${segment.start} jump=${jump} />
+          <span class="wrap">${segment.text}</span>
         </li>`,
       )}
     </ol>

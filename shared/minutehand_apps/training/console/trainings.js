@@ -52,8 +52,8 @@ export default function Trainings({ workspace, user }) {
         key: (one) => one.id,
         empty: html`<${Empty} title="No videos yet">
           <p>
-            Upload a video of someone at work: its words are written down, and a procedure is made
-            of them, step by step, each with its place in the video.
+            Upload a video of someone at work. It gets a transcript and a procedure, each step with
+            its place in the video.
           </p>
           <button type="button" onClick=${() => setIsAdding(true)}>Upload the first one</button>
         <//>`,

@@ -18,11 +18,11 @@ const WORDS = {
 
 /** Open the training after its upload, or show why the upload failed. */
 function started(upload, error) {
-  const made = upload?.training;
-  if (!made) return notifyFailure("Could not upload", error ?? null);
-  const href = `/trainings/${made.id}`;
+  const training = upload?.training;
+  if (!training) return notifyFailure("Could not upload", error ?? null);
+  const href = `/trainings/${training.id}`;
   if (location.pathname === "/trainings") return navigate(href);
-  return notify(`${made.title} is uploaded`, { href, label: "Look" });
+  return notify(`${training.title} is uploaded`, { href, label: "Open" });
 }
 
 export const uploads = new Uploads(started);

@@ -27,11 +27,11 @@ export const Picture = ({ address, seconds, title, jump }) =>
 
 export function Video({ of: found, title, handle, onTime }) {
   const element = useRef(null);
-  const wanted = useRef(0); // time at which to continue after the URL was replaced
+  const startAt = useRef(0); // time at which to continue after the URL was replaced
   const renewed = useRef(0);
   handle.current = {
     jump: (seconds) => {
-      wanted.current = seconds;
+      startAt.current = seconds;
       if (!element.current) return;
       element.current.currentTime = seconds;
       element.current.play().catch(() => {}); // a browser may require a click on the video itself
@@ -41,12 +41,12 @@ export function Video({ of: found, title, handle, onTime }) {
   const expired = () => {
     if (Date.now() - renewed.current < 10_000) return; // a URL this new has not expired
     renewed.current = Date.now();
-    wanted.current = element.current?.currentTime || wanted.current;
+    startAt.current = element.current?.currentTime || startAt.current;
     found.refresh();
   };
   const loaded = () => {
-    if (wanted.current > 0 && element.current.currentTime === 0)
-      element.current.currentTime = wanted.current;
+    if (startAt.current > 0 && element.current.currentTime === 0)
+      element.current.currentTime = startAt.current;
   };
   return html`<section class="card player" aria-label="Video">
     ${
