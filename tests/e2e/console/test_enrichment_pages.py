@@ -63,7 +63,7 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
     fits(page)
     assert violations_in_both_schemes(visitor) == []
     visitor.go("/contacts")
-    page.get_by_role("button", name="Add the first").click()
+    page.get_by_role("button", name="Create the first").click()
     page.get_by_label("Name").fill("Ann Lee")
     page.get_by_label("Email").fill("ann@gamma.example")
     page.get_by_label("Account").select_option("Gamma")

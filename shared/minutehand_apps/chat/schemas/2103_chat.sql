@@ -202,7 +202,7 @@ revoke execute
   on function chat.enter
   from public, anon, authenticated, service_role;
 
--- 2. Messages and their outcome ---------------------------------------------------------------------
+-- 2. Messages and their outcome -------------------------------------------------------------------
 
 -- Delete some sessions whose latest message is older than the retention.
 create function chat.forget_old_sessions()
@@ -853,7 +853,7 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'chat.respond');
 
--- 5. Functions for the worker -----------------------------------------------------------------------
+-- 5. Functions for the worker ---------------------------------------------------------------------
 
 create function public.chat_load(p_request jsonb)
 returns jsonb

@@ -98,7 +98,7 @@ export function RecordsPage({ kind, label, nameOf, columns, hint, add, workspace
             <//>`
           : html`<${Empty} title=${`No ${kind}s yet`}>
               <p>${hint}</p>
-              <button type="button" onClick=${add}>Add the first</button>
+              <button type="button" onClick=${add}>Create the first</button>
             <//>`,
       },
       [

@@ -438,7 +438,7 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'plans.delete');
 
--- 2. For the worker -----------------------------------------------------------------------------
+-- 2. For the worker -------------------------------------------------------------------------------
 
 create function public.plan_load(p_request jsonb)
 returns jsonb
