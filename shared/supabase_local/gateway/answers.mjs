@@ -4,19 +4,19 @@ import { Refusal } from "./errors.mjs";
 import { contentTypeOf } from "./media.mjs";
 import { appliedPreferences } from "./preferences.mjs";
 
-// `found` is the statement's row, `chosen` the called function, `table` any other resource.
-export function answerOf(asked, { media, chosen, table }, found) {
-  const answer = { ...FORMS[asked.kind](asked, found, { chosen, table }) };
+// `result` is the statement's row, `chosen` the called function, `table` any other resource.
+export function answerOf(request, { media, chosen, table }, result) {
+  const answer = { ...FORMS[request.kind](request, result, { chosen, table }) };
   const headers = new Headers(answer.headers);
-  const hasKey = table?.key?.length > 0 || asked.query.onConflict !== null;
-  const applied = appliedPreferences(asked.prefers, asked.kind, hasKey);
+  const hasKey = table?.key?.length > 0 || request.query.onConflict !== null;
+  const applied = appliedPreferences(request.prefers, request.kind, hasKey);
   if (applied) headers.set("preference-applied", applied);
   if (answer.hasBody) {
     headers.set("content-type", contentTypeOf(media));
-    if (asked.isAsked) headers.set("content-profile", asked.schema);
+    if (request.isAsked) headers.set("content-profile", request.schema);
   }
-  const status = overridden(headers, found) ?? answer.status;
-  const body = asked.isHead || !answer.hasBody ? null : (answer.body ?? found.body);
+  const status = overridden(headers, result) ?? answer.status;
+  const body = request.isHead || !answer.hasBody ? null : (answer.body ?? result.body);
   return new Response([204, 304].includes(status) ? null : body, { status, headers });
 }
 
@@ -28,10 +28,10 @@ const contentRange = (lower, upper, all) =>
 
 const isShown = ({ prefers }) => prefers.return === "representation";
 
-function rowsOf(asked, found) {
-  const { lower } = asked.range;
-  const upper = lower + found.rows - 1;
-  const all = found.total;
+function rowsOf(request, result) {
+  const { lower } = request.range;
+  const upper = lower + result.rows - 1;
+  const all = result.total;
   const headers = { "content-range": contentRange(lower, upper, all) };
   if (all !== null && lower > all) return { status: 416, headers, body: beyond(lower, all) };
   return { status: all !== null && 1 + upper - lower < all ? 206 : 200, headers };
@@ -44,39 +44,39 @@ const beyond = (lower, all) =>
     details: `An offset of ${lower} was requested, but there are only ${all} rows.`,
   }).text;
 
-const changed = (asked, headers) => ({
-  status: isShown(asked) ? 200 : 204,
-  hasBody: isShown(asked),
+const changed = (request, headers) => ({
+  status: isShown(request) ? 200 : 204,
+  hasBody: isShown(request),
   headers,
 });
 
 const FORMS = {
-  read(asked, found) {
-    const answer = rowsOf(asked, found);
-    const { canonical } = asked.query;
-    const place = `/${asked.name}${canonical && `?${canonical}`}`;
+  read(request, result) {
+    const answer = rowsOf(request, result);
+    const { canonical } = request.query;
+    const place = `/${request.name}${canonical && `?${canonical}`}`;
     return { ...answer, hasBody: true, headers: { ...answer.headers, "content-location": place } };
   },
-  insert(asked, found) {
-    const headers = { "content-range": contentRange(1, 0, total(asked, found)) };
-    if (found.location.length > 0) headers.location = locationOf(asked.name, found.location);
-    const merges = asked.prefers.resolution === "merge-duplicates";
-    const isNew = !merges || found.inserted > 0;
-    return { status: isNew ? 201 : 200, hasBody: isShown(asked), headers };
+  insert(request, result) {
+    const headers = { "content-range": contentRange(1, 0, total(request, result)) };
+    if (result.location.length > 0) headers.location = locationOf(request.name, result.location);
+    const merges = request.prefers.resolution === "merge-duplicates";
+    const isNew = !merges || result.inserted > 0;
+    return { status: isNew ? 201 : 200, hasBody: isShown(request), headers };
   },
-  update(asked, found) {
-    const range = contentRange(0, found.rows - 1, total(asked, found));
-    return changed(asked, { "content-range": range });
+  update(request, result) {
+    const range = contentRange(0, result.rows - 1, total(request, result));
+    return changed(request, { "content-range": range });
   },
-  upsert(asked, found) {
-    const status = isShown(asked) ? (found.inserted > 0 ? 201 : 200) : 204;
-    return { status, hasBody: isShown(asked), headers: {} };
+  upsert(request, result) {
+    const status = isShown(request) ? (result.inserted > 0 ? 201 : 200) : 204;
+    return { status, hasBody: isShown(request), headers: {} };
   },
-  delete(asked, found) {
-    return changed(asked, { "content-range": contentRange(1, 0, total(asked, found)) });
+  delete(request, result) {
+    return changed(request, { "content-range": contentRange(1, 0, total(request, result)) });
   },
-  call(asked, found, { chosen }) {
-    const answer = rowsOf(asked, found);
+  call(request, result, { chosen }) {
+    const answer = rowsOf(request, result);
     if (chosen.is_void && !chosen.is_set) return { ...answer, status: 204, hasBody: false };
     return { ...answer, hasBody: true };
   },
@@ -94,13 +94,13 @@ function locationOf(name, pairs) {
 
 // Apply status and headers that a function has set.
 // https://docs.postgrest.org/en/v14/references/transactions.html
-function overridden(headers, found) {
-  const made = (found.headers === null ? [] : headersOf(found.headers)).map(([name]) => name);
+function overridden(headers, result) {
+  const made = (result.headers === null ? [] : headersOf(result.headers)).map(([name]) => name);
   for (const name of made) headers.delete(name);
-  for (const [name, value] of found.headers === null ? [] : headersOf(found.headers))
+  for (const [name, value] of result.headers === null ? [] : headersOf(result.headers))
     headers.append(name, value);
-  if (found.status === null) return null;
-  const status = Number(/^\d+/.exec(found.status)?.[0]);
+  if (result.status === null) return null;
+  const status = Number(/^\d+/.exec(result.status)?.[0]);
   if (status >= 200 && status < 600) return status;
   const message = "response.status guc must be a valid status code";
   throw new Refusal(500, { code: "PGRST112", message });

@@ -7,7 +7,7 @@
 // position (`error`). Alternatives are tried only if no input was consumed.
 
 const UNEXPECTED = 0; // unexpected character
-const SAID = 1; // message of `unexpected`
+const MESSAGE = 1; // message of `unexpected`
 const EXPECTED = 2;
 
 const nothing = (at) => ({ at, messages: [] });
@@ -144,11 +144,11 @@ export const separated = (parser, separator) => option(separated1(parser, separa
 export const notFollowedBy = (parser) => (input, at) => {
   const found = parser(input, at);
   if (!found.ok) return done(null, at, false, found.consumed ? nothing(at) : found.error);
-  return fail(message(found.at, [SAID, shown(found.value, "'")]));
+  return fail(message(found.at, [MESSAGE, shown(found.value, "'")]));
 };
 
 export const end = named("end of input", (input, at) =>
-  at >= input.length ? done(null, at, false) : fail(message(at, [SAID, shown(input[at], "'")])),
+  at >= input.length ? done(null, at, false) : fail(message(at, [MESSAGE, shown(input[at], "'")])),
 );
 
 export class Unreadable extends Error {
@@ -178,7 +178,7 @@ function placeOf(input, at) {
 function worded(messages) {
   if (messages.length === 0) return "unknown parse error";
   const of = (wanted) => messages.filter(([kind]) => kind === wanted).map(([, text]) => text);
-  const [found, said] = [of(UNEXPECTED), of(SAID)];
+  const [found, said] = [of(UNEXPECTED), of(MESSAGE)];
   const what = said.length > 0 ? listed(said) : found.length > 0 ? found[0] || "end of input" : "";
   const expected = listed(of(EXPECTED));
   const words = [what && `unexpected ${what}`, expected && `expecting ${expected}`];

@@ -15,7 +15,7 @@ const ACCEPTED = Object.entries(KNOWN).flatMap(([name, values]) =>
 );
 // In PostgREST's order, with the responses that report each. `tx` never applies, because hosted
 // projects do not let a caller roll back (`db-tx-end`).
-const SAID = {
+const REPORTED = {
   resolution: ["insert"],
   missing: ["insert", "update"],
   return: ["insert", "upsert", "update", "delete"],
@@ -57,7 +57,7 @@ export function checkPreferences({ handling, unknown }) {
 export const limitsAffected = ({ most, handling }) => most !== undefined && handling === "strict";
 
 export function appliedPreferences(prefers, kind, hasKey) {
-  const said = Object.entries(SAID)
+  const said = Object.entries(REPORTED)
     .filter(([name, kinds]) => prefers[name] && (kinds?.includes(kind) ?? true))
     .filter(([name]) => name !== "resolution" || hasKey)
     .map(([name]) => `${name}=${prefers[name]}`);

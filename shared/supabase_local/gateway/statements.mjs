@@ -156,14 +156,14 @@ export function bodyOf({ kind, strips }, returned) {
   return isOne ? sql`coalesce(${whole}->0, 'null')` : sql`coalesce(${whole}, '[]')`;
 }
 
-const SAID = sql`${setting("response.headers")} as headers,
+const RESPONSE_SETTINGS = sql`${setting("response.headers")} as headers,
   ${setting("response.status")} as status`;
 
 export function wholeRead(node, body, count) {
   const counted = count ? sql`, pgrst_source_count as (${count})` : nothing;
   const total = raw(count ? "(select count(*) from pgrst_source_count)" : "null::bigint");
   return sql`with ${source} as (${readStatement(node)})${counted}
-    select ${total} as total, count(_postgrest_t) as rows, ${body} as body, ${SAID}
+    select ${total} as total, count(_postgrest_t) as rows, ${body} as body, ${RESPONSE_SETTINGS}
     from (select * from ${source}) _postgrest_t`;
 }
 
@@ -172,7 +172,7 @@ export function wholeCall(node, call, { body, count, isSingleRow }) {
   const total = raw(count ? "(select count(*) from pgrst_source_count)" : "null::bigint");
   const rows = raw(isSingleRow ? "1" : "count(_postgrest_t)");
   return sql`with ${source} as (${call})${counted}
-    select ${total} as total, ${rows} as rows, ${body} as body, ${SAID}
+    select ${total} as total, ${rows} as rows, ${body} as body, ${RESPONSE_SETTINGS}
     from (${readStatement(node)}) _postgrest_t`;
 }
 
@@ -183,7 +183,7 @@ export function wholeChange(node, change, { body, isShown, key, location, isUpse
     : raw("null::text");
   const rows = isShown ? readStatement(node) : sql`select * from ${source}`;
   return sql`with ${source} as (${change})
-    select count(_postgrest_t) as rows, ${place} as location, ${body} as body, ${SAID},
+    select count(_postgrest_t) as rows, ${place} as location, ${body} as body, ${RESPONSE_SETTINGS},
       ${inserted} as inserted
     from (${rows}) _postgrest_t`;
 }
