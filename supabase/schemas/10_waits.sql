@@ -1,9 +1,10 @@
 -- Waits. A job waits when it sleeps, asks a person a question, or awaits an event or its child
--- jobs. A waiting job occupies no worker. The end of a child or a new event may end a wait.
--- Whatever may end a wait inserts a row into queue.signals and does not lock the waiting job, so
--- that no transaction has to wait. Maintenance reads the signal in a later transaction, which sees
--- the commits of both the waiting job and the event (queue.do_waits). The value of the wait is
--- stored as a step with the wait's name, and the next attempt reads that step.
+-- jobs. A waiting job occupies no worker. A wait may end when a child job ends or when an event is
+-- emitted. The transaction of the child job or event does not lock the waiting job, so that it
+-- never has to wait for that lock. Instead, the transaction inserts a row into queue.signals.
+-- Later, maintenance reads this signal in a transaction of its own, which sees the commits of both
+-- the waiting job and the event (queue.do_waits). Maintenance stores the value of the wait as a
+-- step with the wait's name, and the next attempt reads that step.
 
 create table queue.waits (
   job_id uuid primary key,
@@ -13,12 +14,12 @@ create table queue.waits (
   step text not null, -- name of the step that stores the value
   data jsonb not null default '{}', -- question, options and the person's answer, or job_ids
   event_name text,
-  -- time when the wait ends by itself; for children, time of the next check
+  -- time when the wait times out; if the job waits for children, time of the next check
   timeout_at timestamptz,
   default_value jsonb, -- value of the step after a timeout
-  gathered integer not null default 0, -- number of children whose results are copied
-  -- A wait that could never end violates a constraint, and its job fails with the constraint's
-  -- name.
+  gathered integer not null default 0, -- number of children whose results are already copied
+  -- The constraints reject a wait that could never end. The waiting job then fails with the name of
+  -- the constraint.
   constraint a_wait_is_a_sleep_ask_event_or_children
     check (kind in ('sleep', 'ask', 'event', 'children')),
   constraint a_sleep_says_until_when
@@ -38,10 +39,10 @@ create index waits_by_workspace_and_timeout on queue.waits (workspace_id, timeou
 create index waits_by_event on queue.waits (workspace_id, event_name)
   where event_name is not null;
 
--- Work for maintenance in addition to rows whose time has come:
---   check    the waiting job job_id may be able to continue
+-- A signal asks maintenance for work that no row's due time shows. The kinds of signals are:
+--   check    the wait of job_id may end now
 --   cancel   job_id was cancelled or failed, so cancel its live children
---   retry    job_id was retried, so retry the children that ended with it
+--   retry    job_id was retried, so retry the children that were cancelled with it
 --   event    a named event was emitted
 --   resumed  a pause ended
 create table queue.signals (
@@ -49,10 +50,10 @@ create table queue.signals (
   kind text not null,
   workspace_id uuid not null,
   job_id uuid,
-  -- event: the event's name; cancel and retry: id of the child to continue from
+  -- name of the event; for cancel and retry, id of the first child to handle
   name text,
   look_at timestamptz not null default '-infinity', -- earliest time to handle the signal
-  failures integer not null default 0, -- number of passes that could not handle the signal
+  failures integer not null default 0, -- number of passes that failed to handle the signal
   created_at timestamptz not null default queue.clock()
 );
 alter table queue.signals enable row level security;
@@ -61,19 +62,19 @@ create index signals_by_workspace on queue.signals (workspace_id, id);
 
 create table queue.named_events (
   workspace_id uuid not null,
-  name text not null, -- the first event of a name is kept
+  name text not null, -- only the first event with this name is stored
   payload jsonb not null,
   emitted_at timestamptz not null,
-  created_by uuid, -- null: emitted by the service
+  created_by uuid, -- null if the service emitted the event
   primary key (workspace_id, name)
 );
 alter table queue.named_events enable row level security;
 revoke all on queue.named_events from public, anon, authenticated, service_role;
 create index named_events_by_time on queue.named_events (emitted_at);
 
--- Return the time when a wait ends by itself, or null. A worker sends a length of time, which is
--- added here, because its clock may be wrong. An absolute time is one that the user named, or the
--- end that a worker of 0.4.4 computed.
+-- Return the time when a wait times out, or null. A worker's clock may be wrong, so a worker sends
+-- a length of time, and this function adds the length to the engine's clock. An absolute time comes
+-- from the user, or from a worker of release 0.4.4.
 create function queue.wait_until(p_wait jsonb, p_now timestamptz)
 returns timestamptz
 language sql stable
@@ -89,8 +90,8 @@ as $$
 $$;
 revoke execute on function queue.wait_until from public;
 
--- Begin the wait of a job that is being settled as waiting. Return null, or the error if the wait
--- is invalid.
+-- Begin the wait of a job while the job is settled as waiting. Return null if the wait is valid,
+-- and an error otherwise.
 create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -111,10 +112,11 @@ begin
       )
     )
   then
-    -- Some of the awaited jobs are not children of the waiting job. Such a job sends no signal when
-    -- it ends, so check the wait every ten seconds.
+    -- Some of the awaited jobs are not children of the waiting job. The end of such a job sends no
+    -- signal, so maintenance checks the wait every ten seconds.
     v_until := p_now + interval '10 seconds';
-  -- A wait spends no attempt, so a wait into the past could repeat without end.
+  -- A wait uses no attempt. If the end of a wait could be in the past, the job could repeat the
+  -- wait without end.
   elsif v_until < p_now + interval '1 second' then
     v_until := p_now + interval '1 second';
   end if;
@@ -137,12 +139,12 @@ begin
     p_wait -> 'default',
     p_now
   );
-  -- Maintenance must enforce the deadline during the wait, as in queue.place.
+  -- Maintenance must enforce the job's deadline during the wait, as in queue.place.
   insert into queue.deferred (run_at, job_id, workspace_id)
   select p_job.deadline_at, p_job.id, p_job.workspace_id
   where p_job.deadline_at is not null
   on conflict do nothing;
-  -- The event may have been emitted, or the children may have ended, before this wait began.
+  -- The event may have been emitted before this wait began, or the children may have ended before.
   insert into queue.signals (kind, workspace_id, job_id)
   select 'check', p_job.workspace_id, p_job.id
   where v_kind in ('event', 'children');
@@ -157,9 +159,10 @@ end;
 $$;
 revoke execute on function queue.begin_wait from public;
 
--- Copy the next results of a wait's children, up to 1,000 results or about 8 MB, so that later
--- attempts read the same results. Return the value of the wait. Return null while a child is live
--- or results remain to be copied.
+-- Copy the next results of the awaited children. A call copies up to 1,000 results or about 8 MB.
+-- Later attempts read these copies, so every attempt gets the same results. Return the value of the
+-- wait when all results are copied. Return null while a child is live or a result is not yet
+-- copied.
 create function queue.gather(p_wait queue.waits, p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -181,7 +184,7 @@ begin
   ) then
     update queue.waits
     set
-      gathered = 0, -- a child may have been retried meanwhile
+      gathered = 0, -- a child may have been retried since the last copy
       timeout_at = case
         when timeout_at <= p_now then p_now + interval '10 seconds'
         else timeout_at
@@ -209,14 +212,14 @@ begin
     select p_wait.job_id, p_wait.step, c.nth, 'children', c.value, p_now
     from slice as c
     where c.bytes_before < 8000000
-    -- A cancelled earlier wait of the same name may have left rows.
+    -- A cancelled earlier wait with the same name may have left rows.
     on conflict (job_id, name, nth) do update set value = excluded.value
     returning 1
   )
   select p_wait.gathered + count(*) into v_gathered
   from copied;
   if v_gathered = cardinality(v_ids) then
-    return '{"children": []}'; -- the results are separate steps with nth 1 and above
+    return '{"children": []}'; -- the results are separate steps, with nth from 1
   end if;
   update queue.waits
   set gathered = v_gathered
@@ -228,8 +231,8 @@ end;
 $$;
 revoke execute on function queue.gather from public;
 
--- End the waits of these locked jobs that received their value or have timed out. Return the number
--- of ended waits.
+-- End those waits of these locked jobs that received their value or timed out. Return the number of
+-- ended waits.
 create function queue.end_waits(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -304,13 +307,14 @@ end;
 $$;
 revoke execute on function queue.end_waits from public;
 
--- Handle a signal. Return null if the signal must be handled again. A cancel or retry signal
--- handles the next 500 children, beginning with the id p_signal.name. New signals are inserted for
--- the remaining children, for locked children, and for children that a trigger or constraint
--- rejected. A resumed signal leaves notes for the turns that the pause blocked. After a pause of a
--- type or queue (a signal of the system workspace), the resumed signal also leaves notes for all
--- gates. The resumed signal is repeated while a lease that read the old pauses may still block a
--- turn.
+-- Handle a signal. Return null if the signal must be handled again.
+-- A cancel or retry signal handles 500 children, from the child with the id p_signal.name on. New
+-- signals are inserted for the remaining children, for locked children, and for children whose
+-- change a trigger or constraint rejected.
+-- A resumed signal inserts notes for the turns that the pause blocked. If the pause stopped a type
+-- or queue, the signal belongs to the system workspace. The signal then also inserts notes for all
+-- gates. A lease that read the old pauses may still block a turn. Therefore the resumed signal is
+-- repeated until no such lease runs.
 create function queue.handle_signal(p_signal queue.signals, p_now timestamptz)
 returns integer
 language plpgsql
@@ -348,7 +352,7 @@ declare
   v_done integer := 0;
 begin
   if p_signal.kind = 'resumed' then
-    -- Leases share this lock.
+    -- A lease holds this lock in share mode.
     v_done := case when queue.try_lock('pauses') then 1 end;
     perform queue.note_gates(array(select l.lane from queue.lanes as l))
     where p_signal.workspace_id = queue.system_workspace();
@@ -396,15 +400,17 @@ begin
   limit 1;
   return v_done;
 exception when lock_not_available then
-  return null; -- a user's transaction has locked the key of a child
+  return null; -- a user's transaction has locked the unique key of a child
 end;
 $$;
 revoke execute on function queue.handle_signal from public;
 
--- Return the next rows of a table for maintenance to process, up to 500, in a given order. If 500
--- or more rows are due, return the first 250, and 250 with an equal number from each workspace, so
--- that no workspace waits for the rows of another. If there are more than 125 workspaces, the
--- second half has rows of the 125 workspaces after a random id and of the first 125 workspaces.
+-- Return the next rows of a table for maintenance to process, up to 500, in a given order. If fewer
+-- than 500 rows are due, return all due rows. Otherwise return 500 rows in two halves, so that no
+-- workspace waits for the rows of another. The first half has the first 250 due rows. The second
+-- half has up to 250 due rows, with an equal number from each workspace. If there are more than 125
+-- workspaces, a call cannot serve all of them. The second half then has rows of two groups of
+-- workspaces. These are the first 125 workspaces by id, and the 125 workspaces after a random id.
 -- p_rows: condition of the table's index by workspace
 -- p_due: condition of due rows, with $1 for p_now and $2 for p_passed_over
 -- p_order: sort order of the rows
@@ -481,10 +487,10 @@ end;
 $$;
 revoke execute on function queue.in_shares from public;
 
--- Handle signals, and end waits that have timed out. A signal is kept if another transaction has
--- locked its job, or if more jobs wait for its event. Stop after a pass that did nothing. Each pass
--- spends up to 0.1 s on signals about children and pauses, alternating between workspaces, and then
--- checks the waits again.
+-- Handle signals, and end waits that have timed out. Stop after a pass that changed nothing. A
+-- check signal is kept if another transaction has locked its job. An event signal is kept if more
+-- jobs wait for its event. In each pass, the signals about children and pauses get up to 0.1 s, in
+-- turn by workspace. The next pass then checks the waits again.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -499,7 +505,7 @@ declare
   v_signal queue.signals;
   v_passed integer;
   v_moved integer; -- jobs and signals handled in this pass
-  v_until timestamptz; -- end of this pass's time for children and pauses
+  v_until timestamptz; -- time when this pass stops handling children and pauses
   v_done integer := 0;
 begin
   loop
@@ -526,7 +532,7 @@ begin
       p_now,
       v_refused
     );
-    v_waiting := array( -- jobs whose wait has timed out or that a signal names
+    v_waiting := array( -- jobs that a signal names or whose wait timed out
       select w.job_id
       from queue.waits as w
       join public.jobs as j on j.id = w.job_id
@@ -601,9 +607,9 @@ begin
     v_done := v_done + v_moved;
     exit when v_moved = 0 or clock_timestamp() >= p_until;
   end loop;
-  -- The pass did nothing, because other transactions have locked the rows of these signals. Count a
-  -- failure of each signal, so that queue.maintenance_is_due does not report the signals as due
-  -- again at once.
+  -- The pass handled no signal, because other transactions have locked the rows that these signals
+  -- need. Count a failure of each signal. Otherwise queue.maintenance_is_due would report the
+  -- signals as due again at once.
   if v_moved = 0 then
     update queue.signals
     set failures = failures + 1
@@ -740,7 +746,8 @@ comment on function public.emit_event is
   'name is kept. It may come before or after the wait begins.';
 select queue.allow('authenticated, service_role', 'public.emit_event');
 
--- Each spawn is stored as a row of queue.steps with nth -1, which queue.step_page skips.
+-- Each spawned child job is stored as a row of queue.steps with nth -1. queue.step_page skips these
+-- rows.
 create function public.spawn_jobs(p_request jsonb)
 returns jsonb
 language plpgsql
@@ -770,7 +777,7 @@ begin
   select s.value into v_made
   from queue.steps as s
   where s.job_id = v_job.id and s.name = v_name and s.nth = -1;
-  if not found then -- no user, because the service creates the children
+  if not found then -- the service creates the children, so there is no user
     v_made := jsonb_build_object(
       'job_ids', case v_children
         when '[]' then '{}'

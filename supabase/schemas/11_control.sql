@@ -1,11 +1,11 @@
 -- Actions of people on jobs. A person can cancel a job with its children, retry a job, replay a job
 -- from a step, and pause jobs. Cancel and retry also exist in bulk.
 
--- Cancel jobs. A running job is asked to stop, and any other job ends now. If the caller has not
--- locked the jobs, also cancel their first 100 live descendants. Signals make maintenance cancel
--- the other descendants in slices. Return the number of jobs in the family, with up to 5,000
--- descendants. A person is charged for this number of changes and the call takes a call slot,
--- whichever public function was called.
+-- Cancel jobs. A running job receives a cancel request, and any other job ends now. If the caller
+-- has not locked the jobs, also cancel their first 100 live descendants. Signals make maintenance
+-- cancel the remaining descendants in slices. Return the number of jobs in the family, counting up
+-- to 5,000 descendants. Each public function that cancels jobs charges the person for this number
+-- of changes and takes a call slot.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,
@@ -123,10 +123,10 @@ comment on function public.cancel_job is
 select queue.allow('authenticated, service_role', 'public.cancel_job');
 
 -- A plain update may cancel a job and may change nothing else. The row is already locked, so this
--- trigger cancels the job and skips the update. Updates by the engine pass. Whenever the engine
--- changes one of the compared columns, the engine also raises fence, last_seq, generation or
--- lost_attempts, or changes the lane (queue.adopt). Truncate is rejected, because truncate fires no
--- row triggers.
+-- trigger cancels the job and skips the update. Updates by the engine pass. The trigger recognises
+-- them, because the engine changes another column together with each compared column. This other
+-- column is fence, last_seq, generation, lost_attempts or lane (queue.adopt). Truncate is rejected,
+-- because truncate fires no row triggers.
 create function queue.cancel_by_update()
 returns trigger
 language plpgsql
@@ -188,7 +188,7 @@ begin
     end if;
     perform set_config('minutehand.has_cancelled', 'yes', true);
   else
-    perform queue.take_call_slot(old.workspace_id); -- one statement may cancel many jobs
+    perform queue.take_call_slot(old.workspace_id); -- one update statement may cancel many jobs
   end if;
   perform queue.cancel(array[old.id], queue.clock(), p_is_locked => true);
   perform queue.admit('changes', old.workspace_id, queue.caller());
@@ -198,8 +198,8 @@ $$;
 revoke execute on function queue.cancel_by_update from public;
 
 -- A lease and a settlement do not fire this trigger. The condition is short, because Postgres
--- parses it again for each statement that updates jobs. When the condition had all comparisons of
--- the function, parsing took a twelfth of a call that settles one job and leases the next.
+-- parses it again for each statement that updates jobs. With all comparisons of the function in the
+-- condition, parsing took a twelfth of a call that settles one job and leases the next.
 create trigger jobs_cancel_by_update
   before update of status, priority, ord, queue, job_type, workspace_id,
     next_retry_at, scheduled_for, deadline_at, start_by_at, concurrency_key on public.jobs
@@ -285,7 +285,7 @@ begin
     return 0;
   end if;
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
-  -- a job that has ended its process runs alone again
+  -- a job whose process it ended runs alone after the retry
   insert into queue.suspects (job_id, workspace_id, worker, company, since)
   select j.id, j.workspace_id, coalesce(j.worker, 0), j.id, p_now
   from public.jobs as j
@@ -322,9 +322,9 @@ as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_job public.jobs := queue.visible_job(p_job_id);
-  v_family integer; -- this job and up to 5,000 children that maintenance will retry
+  v_family integer; -- number of retried jobs: this job and up to 5,000 children
 begin
-  perform queue.take_call_slot(v_job.workspace_id); -- its children are retried too
+  perform queue.take_call_slot(v_job.workspace_id); -- the call also retries the job's children
   perform queue.hold_jobs(array[p_job_id]);
   v_job := queue.visible_job(p_job_id);
   v_family := 1 + (
@@ -383,7 +383,7 @@ begin
       v_job.status
     );
   end if;
-  if p_payload <> 'null' then -- validated as in an enqueue
+  if p_payload <> 'null' then -- validate the payload as in an enqueue
     v_job := queue.new_job(
       v_job.workspace_id,
       queue.caller(),
@@ -416,8 +416,8 @@ comment on function public.retry_job is
   'transaction changes the job.';
 select queue.allow('authenticated, service_role', 'public.retry_job');
 
--- Cancel or retry up to p_limit jobs that match a filter of list_jobs, newest first. The search
--- stops after two seconds. If the filter has no state, cancel live jobs or retry failed jobs.
+-- Cancel or retry up to p_limit jobs that match a filter of list_jobs, newest first. The search for
+-- jobs stops after two seconds. If the filter has no state, cancel live jobs or retry failed jobs.
 create function queue.change_jobs(
   p_workspace_id uuid,
   p_filter jsonb,
@@ -618,8 +618,8 @@ begin
       'session_id', v_job.session_id,
       'tags', to_jsonb(v_job.tags),
       'idempotency_key', p_request ->> 'idempotency_key',
-      -- Version 0 means that no worker had published the type. The first worker that publishes the
-      -- type will validate the payload.
+      -- Version 0 means that no worker has published the type yet. The first worker that publishes
+      -- the type will validate the payload.
       'schema_version', case
         when v_payload is null then nullif(v_job.schema_version, 0)
       end,
@@ -651,7 +651,7 @@ begin
     and f.nth = 0
     and f.created_at < v_from_at
   where s.job_id = p_job_id;
-  if found then -- charge the bytes of the copied results, as an enqueue does
+  if found then -- charge the size of the copied results, as an enqueue charges its payload
     perform queue.copy_output(p_job_id, v_id);
     perform queue.admit(
       'changes',
@@ -715,7 +715,7 @@ begin
     );
   end if;
   perform from queue.job_types as t
-  where t.job_type = v_type -- a pause may outlive its job type
+  where t.job_type = v_type -- a pause may exist after its job type is deleted
   union all
   select from queue.pauses as p
   where (p.kind, p.name) = (v_kind, v_name);
@@ -758,8 +758,8 @@ begin
   perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(p_is_answered => false)
   where not v_paused;
   perform queue.admit('changes', v_workspace, queue.caller());
-  -- Return the state after the call. The state may differ from the request, because another pause
-  -- may stop the same jobs.
+  -- Return the state after the call. The jobs may still be paused after a resume, because another
+  -- pause may stop the same jobs.
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', false)
     || coalesce(
       (

@@ -1,14 +1,16 @@
 -- Events for watchers. This file has the feed, the Realtime messages within the limits of the
--- project's plan, and guest sessions. A change becomes a line of queue.feed and Realtime messages.
--- The messages go to the topic of the workspace, and to the topics of the session and the jobs if
--- someone follows them. A message beyond the budget of the current second is withheld. Later,
--- followers of its topics are asked to read again (queue.do_announcements).
+-- project's plan, and guest sessions. Each change becomes a line of queue.feed and Realtime
+-- messages. The messages go to the topic of the workspace. If someone follows the topic of the
+-- session or of the job, the messages also go to that topic. The budget is the number of messages
+-- that may be sent in a second. A message beyond the budget is withheld. Later, the followers of
+-- its topics are asked to read again (queue.do_announcements).
 
 -- A feed number is a transaction id plus the value of this sequence. The value is zero until a dump
--- is restored into a server with lower transaction ids than the dumped server.
+-- is restored. If the new server has lower transaction ids than the dumped server, the restore
+-- raises the value.
 create sequence queue.feed_base minvalue 0;
--- The highest feed number at the last maintenance. This server assigns no lower number from then
--- on. If a new number would be lower, a dump brought this value from another server
+-- The highest feed number at the last maintenance. After that, this server assigns only higher feed
+-- numbers. If a new number would be lower, the database was restored from another server's dump
 -- (queue.feed_number).
 create sequence queue.feed_reached minvalue 0;
 
@@ -16,7 +18,7 @@ insert into queue.settings (name, value)
 values
   ('realtime_messages_per_second', '"pro"'), -- free, pro, or a number
   ('allow_anonymous', 'false'),
-  -- Hosted Supabase's gateway sets this header. Without the header, the last address of
+  -- The gateway of hosted Supabase sets this header. If the header is missing, the last address of
   -- x-forwarded-for is used.
   ('client_address_header', '"cf-connecting-ip"'),
   (
@@ -26,19 +28,21 @@ values
     )
   );
 
--- Counters of Realtime messages, counted as Supabase's plans count them. Each message counts once,
--- and each delivery of a message counts once. A sequence counts without locks and before the
--- commit. The sequences are unlogged, because no client is connected after a crash.
+-- Counters of Realtime messages. The messages are counted as Supabase's plans count them. Each
+-- message counts once, and each delivery of a message to a client counts once. A sequence counts
+-- without locks and before the commit. The sequences are unlogged, because after a crash no client
+-- is connected.
 create unlogged sequence queue.messages_counted; -- noqa: PRS
-create unlogged sequence queue.messages_second minvalue 0; -- the current second, as Unix time
-create unlogged sequence queue.messages_before minvalue 0; -- messages_counted when it began
+create unlogged sequence queue.messages_second minvalue 0; -- current second, as Unix time
+-- Value of messages_counted at the start of the current second.
+create unlogged sequence queue.messages_before minvalue 0;
 -- Hash of the structure of Realtime's table at the last successful message (queue.message_form).
 create unlogged sequence queue.messages_fitted minvalue 0;
 
 create unlogged table queue.followers (
   topic text not null,
   user_id uuid not null, -- the nil UUID for a guest
-  follower_id uuid not null, -- id of the client, chosen by the client
+  follower_id uuid not null, -- id that the client chose for itself
   seen_at timestamptz not null,
   primary key (topic, user_id, follower_id)
 );
@@ -46,7 +50,7 @@ alter table queue.followers enable row level security;
 revoke all on queue.followers from public, anon, authenticated, service_role;
 create index followers_by_user on queue.followers (user_id);
 
--- Topics that a server streams to its readers. An entry is valid for one minute.
+-- Topics that a server streams to its readers. An entry expires after one minute.
 create unlogged table queue.streamed_topics (
   topic text primary key,
   expires_at timestamptz not null,
@@ -55,9 +59,9 @@ create unlogged table queue.streamed_topics (
 alter table queue.streamed_topics enable row level security;
 revoke all on queue.streamed_topics from public, anon, authenticated, service_role;
 
--- Return the budget of messages per second and the number of messages in the current second. The
--- budget is 80 % of the plan's rate, because Realtime averages over five seconds, and five seconds
--- can overlap six of the seconds counted here.
+-- Return the budget of messages per second, and the number of messages in the current second.
+-- Realtime averages its rate over five seconds, and five seconds can overlap six of the seconds
+-- counted here. Therefore the budget is 80 % of the plan's rate.
 -- is_followed: true if any topic has a follower
 -- is_streamed: true if a server streams any topic
 create function queue.message_budget(
@@ -71,8 +75,8 @@ set search_path = ''
 as $$
 declare
   v_second bigint := date_part('epoch', clock_timestamp())::bigint;
-  -- Read the counter before the new second is recorded, so that messages counted in between belong
-  -- to the new second.
+  -- Read the counter before the new second is recorded. Messages that are counted in between then
+  -- belong to the new second.
   v_counted constant bigint := coalesce(
     pg_sequence_last_value('queue.messages_counted'),
     0
@@ -100,9 +104,9 @@ $$;
 revoke execute on function queue.message_budget from public;
 
 -- Return a hash of the structure of the tables that store today's messages. The hash is computed
--- from the transaction ids that last changed the catalog rows of these tables. Return null if the
--- tables have triggers. While the hash is the same as at the last successful message, no insert of
--- a message can fail.
+-- from the ids of the transactions that last changed the catalog rows of these tables. Return null
+-- if the tables have triggers. While the hash is the same as at the last successful message, the
+-- insert of a message cannot fail.
 create function queue.message_form()
 returns bigint
 language plpgsql
@@ -133,8 +137,8 @@ end;
 $$;
 revoke execute on function queue.message_form from public;
 
--- Build the message for changes. A single event is sent alone. Several events are sent in groups,
--- and the events of a group differ only in job and seq.
+-- Build the messages for changes. A single event becomes a message of its own. Several events
+-- become one message per group. The events of a group differ only in job and seq.
 create function queue.message_of(
   p_changes queue.change[],
   p_now timestamptz,
@@ -235,8 +239,8 @@ begin
       cross join unnest(p.job_ids, p.seqs) as i (id, seq)
       where i.id = any (v_jobs) and p.type <> 'job.created'
     ),
-    -- Realtime accepts messages of up to 256 kB. pg_column_size is smaller than the length of the
-    -- JSON by some tenths, so a message is limited to 100 kB by pg_column_size.
+    -- Realtime accepts messages of up to 256 kB. For the same message, pg_column_size may be some
+    -- tenths smaller than the length of the JSON. Therefore the limit is 100 kB by pg_column_size.
     bins as (
       select
         w.*,
@@ -263,12 +267,12 @@ end;
 $$;
 revoke execute on function queue.changes_by_topic from public;
 
--- Take messages from the budget of the current second. Return false if the budget does not suffice.
--- Above 3/8 of the budget, also return false for a tenant that sent more than 1/8 of the budget in
--- the last second while someone follows another tenant.
+-- Take messages from the budget of the current second. Return false if the budget is too small.
+-- Above 3/8 of the budget, a tenant that sent more than 1/8 of the budget in the last second has to
+-- wait. The function then returns false for this tenant while someone follows another tenant.
 -- p_budget: result of queue.message_budget
 -- p_cost: number of messages and deliveries
--- p_eighths: available part of the budget, in eighths
+-- p_eighths: part of the budget that these messages may use, in eighths
 -- p_workspace_id: workspace of the changes; null if the changes belong to several workspaces
 create function queue.may_send(
   p_budget record,
@@ -318,8 +322,8 @@ $$;
 revoke execute on function queue.may_send from public;
 
 -- Insert messages into Realtime's table. Return false if the insert fails. An exception block costs
--- a transaction id, so the block is used only if the table's structure has changed since the last
--- message (queue.message_form).
+-- a transaction id. Therefore the block is used only if the table's structure has changed since the
+-- last message (queue.message_form).
 create function queue.write_messages(
   p_topics text[],
   p_events text[],
@@ -344,8 +348,8 @@ begin
     from unnest(p_topics, p_events, p_payloads) as m (topic, event, payload);
   exception when others then -- a failed message must not fail an enqueue or a settlement
     raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
-    -- Realtime creates no partition for the day while no client is connected. A message without a
-    -- connected client is not needed, so return true.
+    -- Realtime creates the partition of the day when a client is connected. Without the partition
+    -- no client is connected, and no one needs the message, so return true.
     return sqlstate = '23514';
   end;
   if v_form is not null then
@@ -356,10 +360,10 @@ end;
 $$;
 revoke execute on function queue.write_messages from public;
 
--- Send the messages of changes. Return false if the messages must be withheld, because the budget
--- does not suffice or Realtime fails. Progress, log lines and output may use 4/8 of the budget.
--- State changes without followers may use 5/8, and state changes with followers 6/8. Announcements
--- may use all of the budget.
+-- Send the messages of changes. Return false if the messages must be withheld because the budget is
+-- too small or Realtime fails. Each kind of message may use a part of the budget. Progress, log
+-- lines and output may use 4/8. State changes may use 5/8 without followers, and 6/8 with
+-- followers. Announcements may use all of the budget.
 -- p_workspace_id: workspace of the changes; null if the changes belong to several workspaces
 -- p_is_minor: true for progress, log lines and output
 -- p_fits_one: true if one message to the workspace suffices, unless someone follows a topic
@@ -384,13 +388,13 @@ declare
   v_cost bigint := 2; -- one message and one delivery
   v_eighths integer := 5;
 begin
-  -- Messages of a long transaction would all arrive at once when the transaction commits.
+  -- All messages of a long transaction would arrive together when the transaction commits.
   if clock_timestamp() - now() > interval '1 second' then
     return false;
   end if;
   if not p_fits_one or p_budget.is_followed then
-    -- Stop early if the changes concern more workspaces than the budget allows, with or without
-    -- followers.
+    -- Stop early if the changes concern more workspaces than the budget allows, whether or not
+    -- someone follows them.
     if not p_is_minor
       and p_budget.used + 2 * (
         select count(distinct c.workspace_id)
@@ -431,7 +435,7 @@ begin
   elsif not queue.may_send(p_budget, v_cost, v_eighths, p_workspace_id, p_now) then
     return false;
   end if;
-  if v_topics is null then -- build the message only after the budget allows it
+  if v_topics is null then -- build the message only after the budget has allowed it
     v_message := queue.message_of(p_changes, p_now);
     v_topics := array['workspace:' || p_workspace_id];
     v_events := array[v_message.event];
@@ -442,11 +446,10 @@ end;
 $$;
 revoke execute on function queue.send from public;
 
--- Publish changes that a statement made to rows locked by the caller. The changes become Realtime
--- messages, notifications to servers that stream topics, and one line of the feed each. A change
--- without seqs becomes only a line of the feed. Progress, log lines and output come in separate
--- calls. Return true. The function is strict, so it returns null and does nothing if there are no
--- changes.
+-- Publish the changes that a statement made to rows locked by the caller. Each change becomes one
+-- line of the feed. A change with seqs also becomes Realtime messages, and notifications to the
+-- servers that stream its topics. Progress, log lines and output come in separate calls. Return
+-- true. The function is strict, so without changes it does nothing and returns null.
 -- p_is_soon: true if new jobs are due within a minute, so that workers are notified
 create function queue.publish(
   p_changes queue.change[],
@@ -467,7 +470,7 @@ declare
   v_change queue.change;
   v_jobs integer := 0; -- number of job events
   v_workspace_id uuid := p_changes[1].workspace_id; -- null if the changes are of several workspaces
-  v_fits_one boolean := not v_is_minor and p_changes[11] is null; -- true if one message suffices
+  v_fits_one boolean := not v_is_minor and p_changes[11] is null; -- true if one message is enough
   v_unsent boolean; -- true, or null
 begin
   foreach v_change in array p_changes loop
@@ -485,8 +488,8 @@ begin
       false
     );
   end if;
-  -- Notify only if a server streams topics, because a transaction with notifications commits under
-  -- a server-wide lock.
+  -- Notify only if a server streams topics, because a transaction with notifications needs a
+  -- server-wide lock to commit.
   if v_budget.is_streamed then
     perform pg_notify('minutehand_events', s.topic)
     from queue.streamed_topics as s
@@ -522,8 +525,9 @@ end;
 $$;
 revoke execute on function queue.publish from public;
 
--- Ask followers to read again if messages of their topics were withheld. First in order is the
--- longest withheld topic of each workspace, then the second of each workspace, and so on.
+-- Ask followers to read again if messages of their topics were withheld. Begin with one topic of
+-- each workspace, the topic that has been withheld for longest. Then continue with the second topic
+-- of each workspace, and so on.
 create function queue.do_announcements(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -546,7 +550,7 @@ declare
     select b.budget - b.used
     from queue.message_budget() as b
   );
-  v_announced record; -- topics, their oldest times, their cost, and the lines that must wait longer
+  v_announced record; -- topics, their oldest times, their cost, and the lines to announce later
 begin
   if v_ids = '{}' then -- always true without Realtime
     return 0;
@@ -623,10 +627,10 @@ end;
 $$;
 revoke execute on function queue.do_announcements from public;
 
--- Return the workspace whose messages a session's topic receives. For a guest session, the
--- workspace that opened the session is returned. For any other session, the workspace of its jobs
--- is returned. Return null if two tenants use the same session id. Then no messages are sent, and
--- watchers poll session_feed.
+-- Return the workspace whose messages the topic of a session receives. A guest session belongs to
+-- the workspace that opened it. Any other session belongs to the workspace of its jobs. Return null
+-- if two tenants use the same session id. In that case no messages are sent, and watchers poll
+-- session_feed.
 create function queue.session_workspace(p_session_id text)
 returns uuid
 language plpgsql stable
@@ -662,8 +666,9 @@ $$;
 revoke execute on function queue.session_workspace from public;
 
 -- Check whether the caller may join a private topic. A member may join the topics of their
--- workspaces, and of the jobs and sessions of these workspaces. A guest may join an open guest
--- session. The user of a guest session may also join the topics of its jobs.
+-- workspaces, and the topics of the jobs and sessions in these workspaces. A guest may join the
+-- topic of an open guest session. If a guest session is for one user, that user may also join the
+-- topics of its jobs.
 create function queue.may_follow(p_topic text)
 returns boolean
 language plpgsql stable
@@ -729,8 +734,8 @@ begin
       left(p_topic, 300)
     );
   end if;
-  -- A user follows the latest 100 topics at most, so that no user can use up the budget. This limit
-  -- does not apply to guests, because all guests share one user id.
+  -- A user follows at most the latest 100 topics, so that no user can use up the budget. All guests
+  -- share one user id, so this limit does not apply to guests.
   delete from queue.followers
   where ctid = any (array(
     select o.ctid
@@ -757,7 +762,7 @@ begin
   ) do update set seen_at = excluded.seen_at;
   return jsonb_build_object(
     'again_seconds', 60,
-    -- All followers together poll 50 times per second, and each follower polls at least twice a
+    -- All followers together should poll 50 times per second. Each follower polls at least twice a
     -- minute.
     'check_seconds', (
       select count(*)
@@ -771,7 +776,7 @@ select queue.allow('anon, authenticated, service_role', 'queue.follow');
 create function public.follow_topic(p_topic text, p_follower_id uuid)
 returns jsonb
 language sql
-set search_path = '' -- the body is bound at creation, so guests need no usage of schema queue
+set search_path = '' -- the body is parsed at creation, so guests need no usage of schema queue
 begin atomic select queue.follow(p_topic, p_follower_id);
 end;
 comment on function public.follow_topic is
@@ -803,7 +808,7 @@ comment on function public.stream_topics is
   'Subscribe to topics for one minute, on the channel minutehand_events: {again_seconds}.';
 select queue.allow('job_worker, service_role', 'public.stream_topics');
 
--- Return the feed number below which every line is committed.
+-- Return the feed number below which all lines are committed.
 create function queue.feed_end()
 returns bigint
 language sql stable
@@ -814,10 +819,10 @@ select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 $$;
 revoke execute on function queue.feed_end from public;
 
--- Return the feed number of a transaction id. A restored dump may contain higher feed numbers than
--- this server's transaction ids. The first call after such a restore raises queue.feed_base. From
--- then on, new numbers are higher than all numbers of the dump. Lines and cursors from the dump
--- stay unchanged.
+-- Return the feed number of a transaction id. In a restored dump, feed numbers may be higher than
+-- this server's transaction ids. The first call after such a restore raises queue.feed_base. After
+-- that, new numbers are higher than all numbers of the dump. Lines and cursors from the dump stay
+-- unchanged.
 create function queue.feed_number(p_xid xid8)
 returns bigint
 language plpgsql
@@ -830,8 +835,8 @@ begin
   if v_number >= coalesce(pg_sequence_last_value('queue.feed_reached'), 0) then
     return v_number;
   end if;
-  -- The lock lasts until the end of the transaction. Other transactions wait here only once after a
-  -- restore.
+  -- The lock lasts until the end of the transaction. Other transactions wait for this lock only
+  -- once after a restore.
   perform queue.try_lock('feed', true);
   v_number := v_xid + coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   if v_number < pg_sequence_last_value('queue.feed_reached') then
@@ -849,9 +854,10 @@ end;
 $$;
 revoke execute on function queue.feed_number from public;
 
--- Return the id of the history to which a cursor belongs, the timeline of Postgres and the feed
--- base. Postgres begins a timeline when a server is recovered to a point in time or promoted, and
--- may then reuse transaction ids. A restore raises the feed base.
+-- Return the id of the history to which a cursor belongs. The id consists of the timeline of
+-- Postgres and the feed base. Postgres begins a new timeline when a server is promoted or is
+-- recovered to a point in time. On the new timeline, Postgres may assign the same transaction ids
+-- again. A restore raises the feed base.
 create function queue.history()
 returns text
 language sql stable
@@ -869,8 +875,8 @@ select concat(
 $$;
 revoke execute on function queue.history from public;
 
--- Delete old lines of the feed, whether or not they were read. A cursor before read_to may miss
--- lines.
+-- Delete old lines of the feed, even lines that no one has read. A reader with a cursor before
+-- read_to may miss deleted lines.
 create function queue.do_live(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -903,9 +909,8 @@ end;
 $$;
 revoke execute on function queue.do_live from public;
 
--- Erase the data of deleted jobs from the feed. A line is erased if none of its jobs exists any
--- more.
--- p_since: creation time of the oldest of these jobs
+-- Erase the data of deleted jobs from the feed. A line is erased when all of its jobs are deleted.
+-- p_since: creation time of the oldest deleted job
 create function queue.forget_in_feed(
   p_ids uuid[],
   p_workspaces uuid[],
@@ -917,7 +922,7 @@ set search_path = ''
 as $$
 begin
   -- If another transaction changed a line after the statement began, the first pass only locks the
-  -- line, and the second pass finds it.
+  -- line. The second pass finds the line and erases it.
   for v_try in 1 .. 2 loop
     update queue.feed
     set data = '{}', session_id = null
@@ -940,8 +945,9 @@ end;
 $$;
 revoke execute on function queue.forget_in_feed from public;
 
--- A cursor of the feed, written as text. Its reader has received all events that the snapshot seen
--- sees, and is reading the events that the snapshot until sees.
+-- A cursor of the feed, written as text. It stores two snapshots. The reader has already received
+-- all events that are visible in the snapshot seen. The reader now reads the events that are
+-- visible in the snapshot until.
 -- history: result of queue.history
 -- number, id: the line that was read last
 -- nth: position of the last event in this line
@@ -954,7 +960,7 @@ create type queue.feed_cursor as (
   nth bigint
 );
 
--- Parse a cursor. "1:1:" is the beginning of the feed, and null is its present end. Return null if
+-- Parse a cursor. "1:1:" is the beginning of the feed, and null is its current end. Return null if
 -- the cursor belongs to another history or is too old.
 create function queue.read_cursor(p_cursor text)
 returns queue.feed_cursor
@@ -979,7 +985,7 @@ begin
     )::queue.feed_cursor
     else p_cursor::queue.feed_cursor
   end;
-  -- The length is limited, because a response repeats the cursor with each event.
+  -- Limit the length of a cursor, because a response repeats the cursor with each event.
   if v_cursor.seen is null or length(p_cursor) > 8192 then
     raise data_exception;
   end if;
@@ -1011,7 +1017,7 @@ end;
 $$;
 revoke execute on function queue.read_cursor from public;
 
--- Return lines of the feed of a workspace or a session, from the cursor's line on.
+-- Return lines from the feed of a workspace or a session, beginning with the cursor's line.
 create function queue.feed_lines(
   p_workspace_id uuid,
   p_session_id text,
@@ -1051,9 +1057,9 @@ end;
 $$;
 revoke execute on function queue.feed_lines from public;
 
--- Return a page of a feed, sorted by (number, id). The page has the events that the cursor's
--- snapshot until sees and its snapshot seen does not. A call reads at most 1,000 lines, so an empty
--- page may still have more = true. The feed of a session includes progress.
+-- Return a page of a feed, sorted by (number, id). The page has the events that are visible in the
+-- cursor's snapshot until but not in its snapshot seen. A call reads at most 1,000 lines, so even
+-- an empty page may have more = true. The feed of a session includes progress.
 create function queue.read_feed(
   p_workspace_id uuid,
   p_session_id text,
@@ -1074,8 +1080,7 @@ declare
     when p_session_id is null then '{job.progress,job.log}'
     else '{job.log}'
   end;
-  -- If both ids are given, the caller has already verified access to this session of this
-  -- workspace.
+  -- If both ids are given, the caller has already checked access to this session in this workspace.
   v_all constant boolean := p_session_id is null
     or p_workspace_id is not null
     or queue.is_service();
@@ -1087,8 +1092,8 @@ begin
       'cursor', format('(%s,"%s",,,,)', v_history, pg_current_snapshot())
     );
   end if;
-  -- A call that reads more than 100 events takes a call slot. After a message only few events are
-  -- new, and many clients may read after each message without a slot.
+  -- A call that reads more than 100 events takes a call slot. After a message, many clients may
+  -- read at the same time. Each of them reads only a few new events, so these calls need no slot.
   perform queue.take_call_slot(p_workspace_id)
   from (
     select sum(cardinality(f.job_ids)) as events
@@ -1103,8 +1108,8 @@ begin
     from queue.feed_lines(p_workspace_id, p_session_id, v_cursor, 1000) as f
     window w as (order by f.number, f.id)
   ),
-  -- Do not count events of the first line that were already read, because one line may have
-  -- thousands of events.
+  -- Do not count the events of the first line that the reader has already read, because one line
+  -- may have thousands of events.
   slice as (
     select l.*
     from lines as l
@@ -1216,7 +1221,7 @@ select queue.allow('authenticated, service_role', 'public.event_feed');
 -- unguessable id.
 create table queue.guest_sessions (
   session_id text primary key,
-  workspace_id uuid not null, -- jobs of other workspaces with the same session_id are not shown
+  workspace_id uuid not null, -- jobs of other workspaces with the same session_id are hidden
   user_id uuid, -- the only user with access, or null for everyone who has the id
   opened_at timestamptz not null default queue.clock(),
   expires_at timestamptz not null,
@@ -1248,7 +1253,7 @@ select queue.allow('job_worker, service_role', 'public.guest_key');
 -- For apps. Count an action of a guest in a workspace, or reject the action. The limit per address
 -- is the setting <name>_per_minute, and null means no limit. An IPv6 address counts as its /64
 -- network. The address must be signed by the API or set by the gateway, because a client could
--- forge any other. People with an account have other limits, and the service has none.
+-- forge any other address. People with an account have other limits, and the service has no limit.
 create function queue.admit_guest(p_name text, p_workspace_id uuid)
 returns void
 language plpgsql
@@ -1322,7 +1327,7 @@ end;
 $$;
 revoke execute on function queue.admit_guest from public;
 
--- For apps. Admit the caller as a guest, and return the workspace that all guests share. This
+-- For apps. Admit the caller as a guest, and return the workspace that all guests share. The shared
 -- workspace has no members.
 create function queue.guest_workspace(p_id uuid, p_name text, p_limit text)
 returns uuid
@@ -1339,10 +1344,10 @@ end;
 $$;
 revoke execute on function queue.guest_workspace from public;
 
--- Return the guest session with this id if it is open and the caller may follow it. A session with
--- a user is open to this user, to members of its workspace, and to the service. An anonymous user
--- also needs the setting allow_anonymous. A session without a user is open to everyone, but only
--- while allow_anonymous is true.
+-- Return the guest session with this id if the session is open and the caller may follow it. A
+-- session with a user is open to this user, to members of its workspace, and to the service. If the
+-- user is anonymous, the setting allow_anonymous must be true. A session without a user is open to
+-- everyone while allow_anonymous is true.
 create function queue.guest_session(p_session_id text)
 returns setof queue.guest_sessions
 language sql stable
@@ -1409,8 +1414,8 @@ declare
   v_session queue.guest_sessions;
 begin
   select s.* into v_session from queue.guest_session(p_session_id) as s;
-  -- The session is missing, has ended, or belongs to another user. The error omits the session id,
-  -- because the id may grant access.
+  -- The session is missing, has ended, or belongs to another user. The error message omits the
+  -- session id, because the id may grant access.
   if not found then
     perform queue.refuse(404, 'session_not_found', 'session not found');
   end if;
@@ -1487,7 +1492,7 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'queue.session_feed');
 
--- The bodies of these functions are bound at creation, so that their callers need no usage of
+-- The bodies of these functions are parsed at creation, so that their callers need no usage of
 -- schema queue.
 create function public.guest_session_jobs(p_session_id text)
 returns jsonb

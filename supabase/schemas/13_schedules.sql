@@ -1,7 +1,7 @@
 -- Cron schedules. Each schedule is evaluated in its own time zone, in SQL. Maintenance locks the
--- row of a schedule. In one transaction, maintenance enqueues the run and advances the schedule.
--- Therefore no leader is needed, and no run is enqueued twice. A schedule that is declared in code
--- is published with its job type and belongs to the system workspace.
+-- row of a schedule, enqueues the run and advances the schedule in one transaction. Therefore no
+-- leader is needed, and no run is enqueued twice. A schedule that is declared in code is published
+-- with its job type and belongs to the system workspace.
 
 -- Return the values from p_low to p_high that a field of a cron expression selects. Return null if
 -- the field is invalid.
@@ -60,11 +60,11 @@ end;
 $$;
 revoke execute on function queue.cron_values from public;
 
--- Return the first run after an instant. Raise 400 if the time zone is unknown, or if the
--- expression has no run within nine years. Nine years suffice, because even 29 February comes at
--- least once in eight years. When the clocks change, a wall-clock time may occur twice or never. A
--- schedule with fixed hours then runs once, at the first occurrence or right after the gap. A
--- schedule with * in the hours runs in each real hour.
+-- Return the first run after a given time. Raise 400 if the time zone is unknown. Also raise 400 if
+-- the expression has no run within nine years. Nine years are enough, because even 29 February
+-- comes at least once in eight years. When the clocks change, a wall-clock time may occur twice or
+-- never. A schedule with fixed hours then runs once, either at the first occurrence or right after
+-- the gap. A schedule with * in the hours runs in each real hour.
 create function queue.first_run(p_cron text, p_timezone text, p_after timestamptz)
 returns timestamptz
 language plpgsql stable
@@ -97,7 +97,7 @@ declare
     7,
     '{sun,mon,tue,wed,thu,fri,sat}'
   );
-  -- If neither field is *, the days of the month and the days of the week are alternatives.
+  -- If neither field is *, a day matches if its day of the month or its day of the week matches.
   v_either constant boolean := v_fields[3] not like '*%'
     and v_fields[5] not like '*%';
   v_each constant boolean := v_fields[2] like '*%';
@@ -123,7 +123,7 @@ begin
     -- Postgres would accept other names and parse them as an offset, for example Mars/Base5.
     raise invalid_parameter_value;
   end if;
-  v_day := (p_after at time zone p_timezone)::date - 1; -- clocks may go back past midnight
+  v_day := (p_after at time zone p_timezone)::date - 1; -- the clocks may go back past midnight
   for v_nth in 0..3296 loop
     v_in_month := extract(day from v_day)::integer = any (v_days);
     v_in_week := array[extract(dow from v_day), extract(isodow from v_day)]::integer[]
@@ -140,8 +140,8 @@ begin
           > p_after at time zone p_timezone - interval '2 hours'
         order by 1
         limit 300
-      ) as w -- covers more minutes than any clock change
-      -- Convert with the UTC offset of that moment, and with the offset of twelve hours before.
+      ) as w -- these are more minutes than any clock change skips
+      -- Convert the time with the UTC offset at that time, and with the offset twelve hours before.
       cross join lateral (
         select c.at
         from (
@@ -190,14 +190,14 @@ create table queue.schedules (
   payload jsonb not null default '{}',
   -- The options are the options of enqueue_job. The option unique keeps runs from overlapping.
   options jsonb not null default '{}',
-  -- This is the policy for runs that were missed while no worker ran. The value skip drops missed
-  -- runs, and the value once enqueues a single run for all missed runs.
+  -- Policy for runs that were missed while no worker ran. The value skip drops the missed runs. The
+  -- value once enqueues a single run for all missed runs.
   missed text not null default 'once',
   enabled boolean not null default true,
-  next_at timestamptz, -- null if no run follows
+  next_at timestamptz, -- null if no further run follows
   last_slot_at timestamptz, -- due time of the latest run
   last_job_id uuid, -- job of the latest run
-  problem text, -- why the latest run enqueued no job, or null
+  problem text, -- reason why the latest run enqueued no job, or null
   -- module:function if the schedule is declared in code, null if a person created the schedule
   source text,
   created_by uuid,
@@ -211,7 +211,7 @@ create index schedules_by_time on queue.schedules (next_at)
   where enabled and next_at is not null;
 create index schedules_by_type on queue.schedules (job_type);
 
--- Schedules that the code of the latest deploy no longer declares. Each is kept for a day.
+-- Schedules that the latest deployed code no longer declares. A row is kept for a day.
 create table queue.withdrawn_schedules (
   name text primary key, -- as in queue.schedules
   cron text not null,
@@ -228,9 +228,10 @@ revoke all on queue.withdrawn_schedules from public, anon, authenticated, servic
 insert into queue.settings (name, value)
 values ('schedules_max', '1000');
 
--- Reset the next run of schedules whose next run was computed while the clock was ahead. Otherwise
--- a clock that was a day ahead for a moment would stop every schedule for a day. Begin a pass over
--- all schedules when the latest run of the task is in the future, and continue an unfinished pass.
+-- Reset the next run of schedules if that run was computed while the clock was ahead. Otherwise a
+-- clock that was a day ahead for a moment would stop every schedule for a day. Begin a pass over
+-- all schedules if the recorded time of this task's last run is in the future. Continue a pass that
+-- is unfinished.
 create function queue.reset_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -239,7 +240,7 @@ as $$
 declare
   v_after uuid := (
     select case
-      -- A second maintenance may have read the clock a little earlier than the first.
+      -- Two maintenance runs may read slightly different times, so tolerate a minute.
       when t.done_at > p_now + interval '1 minute' then '00000000-0000-0000-0000-000000000000'
       else t.after_id
     end
@@ -268,7 +269,7 @@ begin
         v_done := v_done + 1;
       end if;
     exception when others then
-      null; -- The schedule's own run stores the error, for example of an unknown time zone.
+      null; -- The schedule's own run stores the error, for example for an unknown time zone.
     end;
     exit when clock_timestamp() > p_until;
   end loop;
@@ -280,10 +281,11 @@ end;
 $$;
 revoke execute on function queue.reset_schedules from public;
 
--- Enqueue the runs that are due. The first due run of each tenant comes first, then the second run
--- of each, and so on. If a schedule skips missed runs, a run that is more than five minutes late
--- counts as missed. A schedule declared in code enqueues no job while no worker serves its type,
--- because such jobs would only pile up. The failure of a schedule does not stop the others.
+-- Enqueue the runs that are due. The first due run of each tenant comes first, then the second due
+-- run of each tenant, and so on. If a schedule skips missed runs, a run that is more than five
+-- minutes late counts as missed. A schedule that is declared in code enqueues no job while no
+-- worker serves its type, because such jobs would only accumulate. If one schedule fails, the
+-- others continue.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -312,7 +314,7 @@ begin
     where s.id = v_id and s.enabled and s.next_at <= p_now
     for update skip locked;
     continue when not found;
-    v_next := p_now + interval '1 hour'; -- used if the server no longer knows the time zone
+    v_next := p_now + interval '1 hour'; -- used if the server does not know the time zone any more
     v_job_id := null;
     begin
       v_next := queue.first_run(v_one.cron, v_one.timezone, p_now);
@@ -394,8 +396,8 @@ end;
 $$;
 revoke execute on function queue.check_fields from public;
 
--- Validate and store a schedule. If its expression and time zone are unchanged, the schedule keeps
--- its next run, so that no run is skipped or repeated.
+-- Validate and store a schedule. If the cron expression and the time zone are unchanged, the next
+-- run stays as it is, so that no run is skipped or repeated.
 create function queue.save_schedule(
   p_workspace_id uuid,
   p_schedule jsonb,
@@ -483,7 +485,7 @@ begin
     v_saved.payload,
     v_saved.options,
     v_now
-  ); -- validate as if the job was enqueued now
+  ); -- validate as in an enqueue of the job now
   if v_saved.created_at = v_now
     and v_most < (
       select count(*)

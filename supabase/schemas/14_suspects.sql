@@ -1,7 +1,6 @@
--- Suspects: jobs whose process ended while it also ran other jobs. It is unknown which of the jobs
--- ended the process, so none of them pays for it. Each job is released without spending an attempt
--- and becomes a suspect. Suspects are leased by a process that runs nothing else, half of a company
--- at a time. A company is a set of suspects that may run together.
+-- Suspects: jobs whose process ended while it also ran other jobs. It is unknown which job ended
+-- the process, so no job spends an attempt. Each job is released and becomes a suspect. A company
+-- is a set of suspects that may run together. A process that runs a company runs no other job.
 --
 --   queue.blame             decides who ended a process: the guilty job, suspects, innocent jobs
 --     queue.lost_items        turns the verdicts into outcomes that queue.settle applies
@@ -9,15 +8,17 @@
 --   queue.lease_suspects    leases one company, within all limits
 --   queue.clear_suspects    clears the jobs whose attempts ended while their process lived on
 --
--- If the process of a company ends too, the company is split in halves. A job that ends its process
--- while it runs alone is guilty. It spends an attempt, and stays a suspect on its own.
+-- When a process ends, the suspects from this process are split into two companies, each with half
+-- of the jobs. If the process of a company ends too, the company is split in the same way. If a job
+-- runs alone when its process ends, the job is guilty. A guilty job spends an attempt, and runs
+-- alone in its next attempt too.
 
--- Decide who ended the process of each worker whose leases are lost. A job is
--- guilty: the process ran nothing else, or the stack of the process names this job alone
--- suspect: the process ran other jobs too, and no fact distinguishes the jobs
--- innocent: the job had not begun, or the stack names jobs of another type
--- The function marks suspects and guilty jobs in queue.suspects.
--- company: number of jobs among which the guilty job is
+-- Decide who ended the process of each worker whose leases are lost. The verdicts are:
+-- guilty: the process ran no other job, or the stack of the process names only this job
+-- suspect: the process also ran other jobs, and nothing shows which job ended it
+-- innocent: the job had not begun, or the stack names only jobs of another type
+-- The function inserts suspects and guilty jobs into queue.suspects.
+-- company: number of jobs of the process that may have ended it
 create function queue.blame(p_ids uuid[], p_now timestamptz)
 returns table (job_id uuid, verdict text, company integer)
 language plpgsql
@@ -31,7 +32,8 @@ begin
         w.worker,
         w.worker_id,
         w.evidence,
-        -- The evidence lists all jobs that had begun. If there are too many, it lists only some.
+        -- The evidence lists the jobs that had begun. If there are too many, it lists only some of
+        -- them.
         coalesce(
           jsonb_array_length(w.evidence -> 'jobs')
             >= coalesce((w.evidence ->> 'running')::integer, 0),
@@ -46,8 +48,8 @@ begin
       ))
     ),
     jobs as materialized (
-      -- jobs that the process held: those that are lost now, those whose leases expire later, and
-      -- those that were lost before
+      -- jobs that the process held: jobs that are lost now, jobs whose leases expire later, and
+      -- jobs that were lost before
       select
         l.job_id,
         l.workspace_id,
@@ -104,8 +106,8 @@ end;
 $$;
 revoke execute on function queue.blame from public;
 
--- Return the evidence of why a process ended, in the form that jobs of one workspace may store. The
--- evidence counts jobs of other workspaces and does not name them.
+-- Return the evidence of why a process ended, in the form that a job of one workspace may store.
+-- The evidence counts the jobs of other workspaces but does not name them.
 create function queue.evidence_for(p_workspace_id uuid, p_evidence jsonb)
 returns jsonb
 language sql stable
@@ -128,7 +130,8 @@ where p_evidence ? n.name
 $$;
 revoke execute on function queue.evidence_for from public;
 
--- The end of a process in words, for example ' (SIGKILL, 1900 MB)'; empty if nothing is known.
+-- Return the end of a process in words, for example ' (SIGKILL, 1900 MB)'. Return an empty text if
+-- the end is unknown.
 create function queue.process_end(p_evidence jsonb)
 returns text
 language sql immutable
@@ -158,10 +161,10 @@ select case p_count when 1 then '1 other job' else p_count || ' other jobs' end
 $$;
 revoke execute on function queue.other_jobs from public;
 
--- Turn the expired leases of jobs into items that queue.settle applies. A guilty job has lost its
--- attempt. A suspect and an innocent job are released, and spend no attempt. A guilty job whose
--- process left evidence is retried after its backoff. The reason of a guilty job is worker_lost.
--- The reason of the others is process_died.
+-- Convert the expired leases of jobs to items that queue.settle applies. A guilty job spends the
+-- lost attempt, with the reason worker_lost. If its process left evidence, the guilty job is
+-- retried after its backoff. Suspects and innocent jobs are released without spending an attempt,
+-- with the reason process_died.
 create function queue.lost_items(p_ids uuid[], p_now timestamptz)
 returns queue.worker_item[]
 language sql
@@ -219,7 +222,7 @@ left join queue.workers as w on w.worker = l.worker
 $$;
 revoke execute on function queue.lost_items from public;
 
--- Suspects that are ready, of these job types (null for all).
+-- Return the ready suspects of these job types (null for all types).
 create function queue.ready_suspects(p_job_types text[])
 returns table (job_id uuid, company uuid, since timestamptz, lane integer, ord bigint)
 language sql stable
@@ -237,7 +240,7 @@ where j.status = 'pending' and coalesce(j.job_type = any (p_job_types), true)
 $$;
 revoke execute on function queue.ready_suspects from public;
 
--- Return the number of companies of suspects that a worker with these job types and queues may run.
+-- Return the number of companies that a worker with these job types and queues may run.
 create function queue.count_companies(p_job_types text[], p_queues text[])
 returns bigint
 language sql stable
@@ -249,10 +252,10 @@ where s.lane = any ((queue.open_lanes(p_job_types, p_queues)).lanes)
 $$;
 revoke execute on function queue.count_companies from public;
 
--- Decide what a worker may lease while there are suspects. Returns
--- suspects: a company, because the process of the worker holds no job
--- others: any jobs but suspects
--- nothing: the process runs suspects, or it finishes its jobs first, to run suspects after them
+-- Decide what a worker may lease while there are suspects. The results are:
+-- suspects: a company, because the worker's process holds no job
+-- others: any jobs except suspects
+-- nothing: the process runs suspects, or it first finishes its jobs in order to run suspects next
 create function queue.lease_mode(p_request queue.lease_request, p_now timestamptz)
 returns text
 language plpgsql
@@ -261,7 +264,7 @@ as $$
 declare
   v_held record;
 begin
-  -- one lease at a time for a worker, because the jobs that it holds are counted
+  -- one lease at a time per worker, because the lease counts the jobs that the worker holds
   perform queue.try_lock('worker ' || p_request.worker, p_waits => true);
   select count(*) as jobs, count(s.job_id) as suspects
   into v_held
@@ -270,11 +273,11 @@ begin
   where l.worker = p_request.worker;
   return case
     when v_held.suspects > 0 then 'nothing'
-    when p_request.suspects is false then 'others' -- a process beside this one runs suspects
+    when p_request.suspects is false then 'others' -- another process beside this one runs suspects
     when v_held.jobs = 0 then 'suspects'
     when p_request.suspects then 'nothing'
-    -- Workers of earlier releases hold jobs at any time. If suspects have waited for long, the
-    -- oldest worker that serves them finishes its jobs.
+    -- Workers of earlier releases may hold jobs at any time. If suspects have waited for 30
+    -- seconds, the oldest worker that serves them finishes its jobs first.
     when p_request.worker = (
       select min(l.worker)
       from queue.leases as l
@@ -290,8 +293,8 @@ end;
 $$;
 revoke execute on function queue.lease_mode from public;
 
--- Lease the jobs of one company, the oldest first, as far as the limits of their types, workspaces
--- and pools allow. Their keys have admitted them before.
+-- Lease the jobs of one company, oldest first, within the limits of types, workspaces and pools.
+-- The limits of concurrency keys are not checked, because the keys have admitted these jobs before.
 create function queue.lease_suspects(p_request queue.lease_request, p_now timestamptz)
 returns queue.taken
 language plpgsql
@@ -304,7 +307,7 @@ declare
   v_turns queue.turn[];
   v_taken queue.taken;
 begin
-  perform queue.try_lock('suspects', p_waits => true); -- two leases must not share a company
+  perform queue.try_lock('suspects', p_waits => true); -- two leases must not take the same company
   for v_company in
     select s.company, array_agg(distinct s.lane) as lanes
     from queue.ready_suspects(p_request.job_types) as s
@@ -386,8 +389,8 @@ end;
 $$;
 revoke execute on function queue.lease_suspects from public;
 
--- Clear the suspects among jobs whose attempts a worker has settled: their process lived on. A job
--- that its worker released did not finish, so it stays a suspect.
+-- Delete suspects whose attempt a worker has settled, because their process did not end. A released
+-- job did not finish its attempt, so the job stays a suspect.
 create function queue.clear_suspects(p_items queue.worker_item[])
 returns void
 language sql

@@ -1,10 +1,10 @@
--- Reads of jobs. Lists are sorted by id, newest first, because an id begins with the job's creation
--- time. Live and failed jobs are found in their small tables. Other jobs are searched among the
--- newest jobs, in slices, up to a limit. The end of the file explains why a job waits, and who
--- holds it.
+-- Reads of jobs. An id begins with the job's creation time, so lists are sorted by id, newest
+-- first. Live and failed jobs are read from their small tables. Other jobs are searched among the
+-- newest jobs, in slices, up to a limit. The end of this file explains why a job waits and who
+-- holds it. The holder is the job, session, worker or pause for which the job waits.
 
--- Return an error in one line, with its type before the message, as Python prints it. The message
--- of an engine error is returned unchanged.
+-- Return an error in one line, with its type before the message, as Python prints an error. The
+-- message of an engine error is returned without a type.
 create function queue.error_line(p_message text, p_error jsonb)
 returns text
 language plpgsql immutable
@@ -29,7 +29,8 @@ $$;
 revoke execute on function queue.error_line from public;
 
 -- Return a fingerprint that is equal for errors that differ only in numbers and ids. For a lost
--- worker, the fingerprint is how the process ended, because the message names the worker.
+-- worker, the message names the worker. The fingerprint of such an error is therefore the way in
+-- which the process ended.
 create function queue.fingerprint(p_message text, p_error jsonb)
 returns text
 language plpgsql immutable
@@ -63,8 +64,8 @@ $$;
 revoke execute on function queue.fingerprint from public;
 
 -- Return the values of a job's row as clients read them. queue.job_json adds values from other
--- tables. The columns are listed by name, because making JSON of all columns and removing some
--- costs more.
+-- tables. The columns are listed by name, because it costs more to convert all columns to JSON and
+-- then remove some.
 create function queue.row_json(p_job public.jobs, p_now timestamptz)
 returns json
 language plpgsql stable
@@ -93,7 +94,7 @@ begin
         p_job.generation,
         p_job.lost_attempts,
         case
-          when p_job.fence > p_job.attempts then ( -- an attempt was not counted
+          when p_job.fence > p_job.attempts then ( -- some attempts were not counted
             select count(*)
             from queue.attempts as a
             where a.job_id = p_job.id and a.outcome = 'died'
@@ -156,9 +157,9 @@ end;
 $$;
 revoke execute on function queue.row_json from public;
 
--- Return a job as clients read it. queue_ms is the time from being due to the first start, and
--- run_ms is the duration of all attempts. In a list, the job has the first three simple values of
--- its payload in one line, and a shortened error.
+-- Return a job as clients read it. queue_ms is the time from when the job was due to its first
+-- start. run_ms is the duration of all attempts. In a list, the error is shortened, and the payload
+-- is replaced by a line with its first three simple values.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false)
 returns jsonb
 language plpgsql stable
@@ -236,7 +237,7 @@ begin
     )
   );
   p_job.error_message := left(p_job.error_message, 500);
-  p_job.payload := null; -- do not serialize up to 256 kB that is then omitted
+  p_job.payload := null; -- avoid serializing a payload of up to 256 kB that is then omitted
   p_job.result := null;
   return queue.row_json(p_job, v_now)::jsonb - '{payload,result,error_data}'::text[]
     || v_looked_up;
@@ -357,7 +358,7 @@ begin
       )
     ) as w
     join public.jobs as j on j.id = any (array[w.job_id])
-    where w.state is not null -- a row of queue.deferred may be for a deadline
+    where w.state is not null -- a row of queue.deferred may only store a deadline
       or j.status = 'pending'
         and w.run_at = coalesce(j.next_retry_at, j.scheduled_for);
 end;
@@ -453,7 +454,7 @@ begin
           'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
         array_to_string(p.tags, '' ''),
         case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
-        -- Shorter parts of an id would match many jobs by chance.
+        -- A shorter part of an id would match many other jobs by chance.
         case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)
         ), lower(%1$L)) > 0'
         )
@@ -465,9 +466,9 @@ $$;
 revoke execute on function queue.conditions_of from public;
 
 -- Return the ids of the first jobs before p_before that match a filter. Live, failed and tagged
--- jobs are found by their table or index. Other jobs are searched among the newest 10,000, for
--- about 100 ms.
--- last_id: id from which the next call continues, null at the end
+-- jobs are found through their tables or indexes. Other jobs are searched among the newest 10,000
+-- jobs, for about 100 ms.
+-- last_id: id from which the next call continues; null at the end
 create function queue.search_jobs(
   p_filter jsonb,
   p_workspaces uuid[],
@@ -523,8 +524,9 @@ begin
   ids := '{}';
   last_id := p_before;
   loop
-    -- The parameters are $1 ids, $2 workspaces (null for all), $3 before and $4 the number of jobs.
-    -- Equality is written as a range, so that the planner does not choose the index on id.
+    -- The parameters are $1 ids, $2 workspaces (null for all workspaces), $3 before and $4 the
+    -- number of jobs. An equality condition is written as a range, so that the planner does not
+    -- choose the index on id.
     execute format(
       'with p as materialized (
         select p.id, row_number() over () as n, (true %s) is true as fits
@@ -576,7 +578,7 @@ returns json
 language plpgsql stable
 security definer
 set search_path = ''
--- A plan that reads and sorts whole tables is never wanted.
+-- Sequential scans and sorts are disabled, because they would read whole tables.
 set enable_seqscan = off
 set enable_sort = off
 set jit = off
@@ -605,8 +607,8 @@ begin
     );
   end if;
   perform queue.take_call_slot(v_named);
-  -- Search the given workspace, otherwise the caller's own workspaces. The service searches all
-  -- workspaces by id, session or parent.
+  -- Search the given workspace. Without a given workspace, search the caller's own workspaces. The
+  -- service then searches all workspaces by id, session or parent.
   v_found := queue.search_jobs(
     v_filter,
     case
@@ -616,7 +618,7 @@ begin
         from queue.my_workspaces() as w
         where v_filter ?| array['ids', 'parent_id', 'session_id']
           or queue.is_operator()
-          or not exists ( -- the workspace joined first, as in public.own_workspace
+          or not exists ( -- the workspace that the user joined first, as in public.own_workspace
             select from public.workspace_members as m
             join public.workspace_members as o
               on o.user_id = m.user_id and o.created_at < m.created_at
@@ -649,9 +651,9 @@ comment on function public.list_jobs is
   'jobs or none may still have a next, because a call searches up to 10,000 jobs.';
 select queue.allow('authenticated, service_role', 'public.list_jobs');
 
--- Live and failed jobs are counted up to 10,000 per table. Other ended jobs are counted among the
--- newest 10,000 jobs of the workspace. For all workspaces (null, for queue_stats), only live and
--- failed jobs are counted.
+-- Live and failed jobs are counted up to 10,000 per table. Jobs that ended otherwise are counted
+-- among the newest 10,000 jobs of the workspace. If the counts are for all workspaces (null, for
+-- queue_stats), only live and failed jobs are counted.
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}')
 returns jsonb
 language plpgsql stable
@@ -668,7 +670,7 @@ declare
     from queue.lanes as l
     where coalesce(v_filter ->> 'job_type' = l.job_type, true)
       and coalesce(v_filter ->> 'queue' = l.queue, true)
-  -- Jobs of unpublished types have no lane yet, and count as lane 0.
+  -- Jobs of unpublished types have no lane yet, and are counted in lane 0.
   ) || case v_filter when '{}' then 0 end;
 begin
   perform queue.may_read(p_workspace_id, p_reads_much => true);
@@ -835,7 +837,7 @@ comment on function public.dead_letters is
 select queue.allow('authenticated, service_role', 'public.dead_letters');
 
 -- Return the attempts of a job, the latest last.
--- p_is_open: includes tracebacks, which show code
+-- p_is_open: true to include tracebacks, which show code
 create function queue.attempt_lines(
   p_job public.jobs,
   p_limit integer,
@@ -1002,8 +1004,9 @@ comment on function public.job_trace is
   'Attempts, steps and waits of at most 300 jobs of a tree, six levels deep: {now, more, jobs}.';
 select queue.allow('authenticated, service_role', 'public.job_trace');
 
--- Return the live workers. A worker is live if it was seen within three minutes and its run did not
--- end more than 90 seconds ago. A worker with an unexpired lease is live too.
+-- Return the live workers. A worker is live if it was seen in the last three minutes. A worker is
+-- not live if its run ended more than 90 seconds ago. A worker with an unexpired lease is always
+-- live.
 create function queue.alive_workers(p_now timestamptz)
 returns queue.workers[]
 language sql stable
@@ -1026,8 +1029,8 @@ select array(
 $$;
 revoke execute on function queue.alive_workers from public;
 
--- Return the published type whose name is most similar to a name. At least half of their letter
--- pairs must be the same.
+-- Return the published type whose name is most similar to a given name. At least half of the letter
+-- pairs in the two names must be the same.
 create function queue.nearest_type(p_job_type text)
 returns text
 language sql stable
@@ -1059,7 +1062,7 @@ limit 1
 $$;
 revoke execute on function queue.nearest_type from public;
 
--- Return for each type whether workers run but none of them serves the type.
+-- For each type, return whether workers run but none of them serves the type.
 -- p_queues: the queue of each type; null for any queue
 create function queue.served(
   p_job_types text[],
@@ -1093,9 +1096,9 @@ from unnest(p_job_types, p_queues) as t (job_type, queue)
 $$;
 revoke execute on function queue.served from public;
 
--- The sentence and the advice for each reason, the likeliest first. Rows with the reason
--- failed:<kind> have the advice for one kind of error. A command follows `minutehand`. A row
--- without a path leads to the job's page.
+-- The sentence and the advice for each reason, the most likely reason first. A row with the reason
+-- failed:<kind> has the advice for one kind of error. A command is stored without `minutehand`
+-- before it. A row without a path links to the job's page.
 create view queue.guidance as
 select row_number() over () as id, a.*
 from (
@@ -1676,8 +1679,8 @@ from (
 ) as a (reason, sentence, words, command, path);
 revoke all on queue.guidance from public, anon, authenticated, service_role;
 
--- Return the sentence and the steps for a reason, with each {name} replaced by its value. A text
--- with a name that has no value is omitted.
+-- Return the sentence and the steps for a reason, with each {name} replaced by its value. A text is
+-- omitted if one of its names has no value.
 create function queue.words_of(
   p_reason text,
   p_with jsonb,
@@ -1744,8 +1747,8 @@ $$;
 revoke execute on function queue.words_of from public;
 
 -- Return the facts about a suspect that readers may see: {suspect_since, process_end, died_with,
--- beside}. Return null if the job is no suspect.
--- died_with: number of other jobs in the process that died, in words
+-- beside}. Return null if the job is not a suspect.
+-- died_with: number of other jobs in the process that ended, in words
 -- beside: number of other suspects of its company, null if there are none
 create function queue.suspicion_of(p_job public.jobs)
 returns jsonb
@@ -1782,8 +1785,8 @@ end
 $$;
 revoke execute on function queue.times_in_words from public;
 
--- Return how often a job lost its worker while no other job was to blame: {ended_times, alone,
--- lost_times}. ended_times is null if nothing is known of the ends.
+-- Return how often a job lost its worker when no other job could be the cause: {ended_times, alone,
+-- lost_times}. ended_times is null if no evidence shows how the processes ended.
 create function queue.losses_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1804,10 +1807,10 @@ where a.job_id = p_job.id and a.outcome = 'lost'
 $$;
 revoke execute on function queue.losses_of from public;
 
--- Return the reason that keeps a job from starting. The job may have ended, run, wait or be
--- delayed. A trigger of the project may reject a change of the job. Or the type of the job is
--- unpublished, a pause stops the job, or no worker serves the job. Return null if the job may
--- start.
+-- Return the reason that keeps a job from starting. The reason may be the state of the job, when it
+-- has ended, runs, waits or is delayed. Another reason is a trigger of the project that rejects a
+-- change of the job. The other reasons are an unpublished type, a pause, and the lack of a worker
+-- that serves the job. Return null if the job may start.
 create function queue.explain_row(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -1824,7 +1827,7 @@ declare
     'error_message', p_job.error_message,
     'error', p_job.error_data
   );
-  -- Maintenance has this much time for a due task before the task counts as late.
+  -- A due task counts as late if maintenance has not handled it within this time.
   c_patience constant interval := interval '90 seconds';
   v_late constant text := case
     when p_alive = '{}' then 'no_worker'
@@ -1857,7 +1860,7 @@ begin
       l.attempt,
       case when w.evidence is not null then w.ended_at end as ended_at,
       l.expires_at + c_patience as patience_until,
-      l.expires_at as run_at -- when the lease was due to be reclaimed
+      l.expires_at as run_at -- time when the lease could be reclaimed
     into v_found
     from queue.leases as l
     left join queue.workers as w on w.worker = l.worker
@@ -1951,8 +1954,9 @@ end;
 $$;
 revoke execute on function queue.explain_row from public;
 
--- Return the reason why a job that may start has not started. The reason is the narrowest limit
--- that is used up, the rate limit, the end of its last process, or the jobs ahead of this job.
+-- Return the reason why a job has not started although it may start. The reason may be the
+-- narrowest limit that is used up, or the rate limit. Otherwise the reason is the end of the job's
+-- last process, or the jobs that come before this job.
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -1969,7 +1973,8 @@ begin
   select * into v_type
   from queue.job_types
   where job_type = p_job.job_type;
-  -- Find the limits that are used up, the narrowest first. A limit that is not set is not counted.
+  -- Find the limits that are used up, the narrowest limit first. A limit that is not set is
+  -- skipped.
   select l.* into v_full
   from (
     values
@@ -2054,7 +2059,7 @@ begin
       and coalesce(j.deadline_at > p_now, true)
       and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
       and (
-        not exists (select from queue.suspects) -- read once, so the usual case reads no more
+        not exists (select from queue.suspects) -- read once, usually without a result
         or not exists (select from queue.suspects as s where s.job_id = r.job_id)
       )
     limit 1000
@@ -2090,13 +2095,13 @@ $$;
 revoke execute on function queue.explain_ready from public;
 
 
--- Holders of jobs. The holders for a single job and for a whole workspace are found by the same
--- functions. If the holder is a job of another workspace, only this fact is returned.
+-- Holders of jobs. The same functions find the holders of a single job and the holders of a whole
+-- workspace. If the holder is a job of another workspace, only this fact is returned.
 
 -- Return the sessions that keep a row of these jobs locked in a transaction that has been open for
--- two seconds. If a locking session itself waits for another session, return the last session of
--- the chain of waits, because the last session must end first. The xmax of a row identifies the
--- transaction that locked the row (supabase/DECISIONS.md).
+-- two seconds. A session that holds such a lock may itself wait for another session. In that case,
+-- return the last session of this chain, because the last session must end first. The xmax of a row
+-- identifies the transaction that locked the row (supabase/DECISIONS.md).
 create function queue.locks_on(p_ids uuid[], p_now timestamptz)
 returns table (job_id uuid, pid integer, since timestamptz, application text)
 language sql stable
@@ -2125,7 +2130,7 @@ order by h.id, h.level desc, a.xact_start
 $$;
 revoke execute on function queue.locks_on from public;
 
--- Return the jobs that use up a limit for a job.
+-- Return the jobs that use up the limit or the slots that a job needs.
 -- p_most: maximum number of jobs to return
 create function queue.holders_of(p_reason text, p_job public.jobs, p_most integer)
 returns table (job_id uuid, workspace_id uuid, leased_at timestamptz)
@@ -2146,7 +2151,7 @@ begin
         and g.job_id <> p_job.id
       order by g.ord
       limit p_most;
-  elsif p_reason ~ '_limit$' then -- a limit of the type, the workspace, or both
+  elsif p_reason ~ '_limit$' then -- a limit of the job type, of the workspace, or of both
     return query
       select l.job_id, l.workspace_id, l.leased_at
       from queue.lanes as n
@@ -2167,8 +2172,8 @@ end;
 $$;
 revoke execute on function queue.holders_of from public;
 
--- Return the deepest descendant of a job that has not ended or has failed, following the first such
--- child of each level.
+-- Return the deepest descendant of a job that has not ended or has failed. On each level, follow
+-- the first such child.
 -- p_has_failed: true to find a failed job, false to find a job that has not ended
 create function queue.deepest_below(p_job_id uuid, p_has_failed boolean)
 returns uuid
@@ -2201,9 +2206,9 @@ limit 1
 $$;
 revoke execute on function queue.deepest_below from public;
 
--- Return the number of jobs of the workspace that wait like this job, counted up to 1,000:
--- {waiting, more}. A question or a running worker holds only one job, so the number for such a job
--- is 0.
+-- Return the number of jobs in the workspace that wait for the same reason as this job, counted up
+-- to 1,000: {waiting, more}. A question or a running worker holds only one job, so the number is 0
+-- for these reasons.
 create function queue.waiting_beside(p_job public.jobs, p_reason text)
 returns jsonb
 language sql stable
@@ -2350,7 +2355,7 @@ end;
 $$;
 revoke execute on function queue.held_by from public;
 
--- Return the last error of a job by its code, never by its text.
+-- Return the last error of a job. The error is classified by its code, never by its text.
 -- kind: kind of the error, which selects the advice
 -- code: HTTP status, SQLSTATE or errno
 -- cause: a response, the end of a process, or the last error of an exception chain
@@ -2423,9 +2428,9 @@ left join lateral jsonb_to_record(e.evidence) as p (
 $$;
 revoke execute on function queue.error_of from public;
 
--- Return why a job waits and who holds it.
+-- Return why a job waits and which holder it waits for.
 -- p_lock: session that keeps the job's row locked, from queue.locks_on
--- p_alive: live workers; finding them reads all leases, so callers find them once for many jobs
+-- p_alive: live workers. Callers find them once for many jobs, because the search reads all leases.
 create function queue.explain(
   p_job public.jobs,
   p_lock jsonb,
@@ -2475,7 +2480,7 @@ begin
   v_found := v_found || jsonb_build_object(
     'sentence', concat_ws(
       ' ',
-      -- before the error, from which on the console omits the sentence
+      -- This sentence comes before the error, because the console hides the text from the error on.
       case
         when p_job.error_data ->> 'type' = 'WorkerLost'
           then queue.words_of('worker_lost', queue.losses_of(p_job)) ->> 'sentence'
@@ -2496,7 +2501,7 @@ end;
 $$;
 revoke execute on function queue.explain from public;
 
--- Return the values that the advice may name, of a job and of its holder.
+-- Return the values of a job and of its holder that the advice may name.
 create function queue.names_of(p_job public.jobs, p_held jsonb)
 returns jsonb
 language sql stable
@@ -2561,9 +2566,9 @@ declare
   v_lock jsonb;
 begin
   if v_job.status = 'pending' then
-    perform queue.take_call_slot(); -- the call counts the jobs ahead of this job
+    perform queue.take_call_slot(); -- the call counts the jobs that come before this job
   end if;
-  -- A session that may not write cannot try the lock.
+  -- A read-only session cannot try the lock.
   if v_job.finished_at is null and not current_setting('transaction_read_only')::boolean then
     select to_jsonb(l) into v_lock
     from queue.locks_on(array[p_job_id], v_now) as l;
@@ -2572,7 +2577,7 @@ begin
     perform from public.jobs
     where id = p_job_id
     for no key update skip locked;
-    -- The lock of a foreign key does not hold the job.
+    -- A lock that belongs to a foreign key does not stop the job.
     v_lock := case when not found then v_lock end;
   end if;
   return queue.explain(
@@ -2589,9 +2594,9 @@ comment on function public.explain_job is
   'data, estimated_start_at}.';
 select queue.allow('authenticated, service_role', 'public.explain_job');
 
--- Return groups of jobs that wait for the same cause, the largest groups first. The jobs of a group
--- have the same lane, key, unpublished type, awaited answer or event, dead worker, or locking
--- session, or are overdue jobs of one type.
+-- Return groups of jobs that wait for the same cause, the largest group first. The jobs of a group
+-- share one lane, key, unpublished type, awaited answer or event, dead worker, or locking session.
+-- A group may also consist of the overdue jobs of one type.
 -- job_id: one job of the group
 -- jobs: number of jobs, counted up to 1,000 or 10,000
 -- oldest_at: start of the longest wait
@@ -2648,7 +2653,7 @@ late as materialized (
     ) as c
   ) as r
   order by r.jobs desc
-  limit 8 -- small, because each group is explained
+  limit 8 -- small, because the call explains each group
 )
 union all
 (
@@ -2732,8 +2737,9 @@ union all
 $$;
 revoke execute on function queue.groups_of_held from public;
 
--- Return the holders of jobs, by the number of jobs that they hold. Each holder has the explanation
--- of its first job, as in public.explain_job, and the jobs of all of its groups.
+-- Return the holders of jobs. The holder that holds the most jobs comes first. The result for a
+-- holder has the explanation of its first job, as in public.explain_job, and the jobs of all groups
+-- that wait for the holder.
 -- p_workspace_id: null returns the holders of all workspaces
 -- p_job_type: null returns the holders of all types
 create function queue.holders(p_workspace_id uuid, p_job_type text, p_now timestamptz)

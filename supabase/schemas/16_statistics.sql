@@ -1,16 +1,16 @@
 -- Statistics, health and job types. Statistics are computed from the feed some seconds later, so
--- that nothing is counted while jobs run. There is one series, whose rows each cover five minutes
--- and are kept for eight days. Prometheus keeps what is older.
+-- that running jobs update no counter. There is a single series of rows. Each row covers five
+-- minutes and is kept for eight days. For a longer history, use Prometheus.
 
 create table queue.stats (
   workspace_id uuid not null, -- the nil UUID for all workspaces together
   at timestamptz not null, -- start of the five minutes
   job_type text not null,
-  -- {enqueued, completed, failed, cancelled, retried, lost, redriven}. lost counts only the losses
+  -- {enqueued, completed, failed, cancelled, retried, lost, redriven}. lost is the number of losses
   -- that spend an attempt.
   counts jsonb not null,
-  -- Histograms of the queue and run times of jobs that ended, {bucket: jobs}. Bucket n begins at
-  -- 1.25^n - 1 milliseconds.
+  -- Histograms of the queue times and the run times of ended jobs, {bucket: jobs}. Bucket n begins
+  -- at 1.25^n - 1 milliseconds.
   queue_times jsonb,
   run_times jsonb,
   primary key (workspace_id, at, job_type)
@@ -23,7 +23,7 @@ alter table queue.stats enable row level security;
 revoke all on queue.stats from public, anon, authenticated, service_role;
 create index stats_by_time on queue.stats (at);
 
--- Add numbers by name. Return null if there are none.
+-- Add numbers by name. Return null if there are no numbers.
 create function queue.sum_numbers(p_all jsonb[])
 returns jsonb
 language sql immutable
@@ -39,7 +39,7 @@ from (
 $$;
 revoke execute on function queue.sum_numbers from public;
 
--- Count the committed lines of the feed, about 20,000 jobs at a time. This is a maintenance task.
+-- Maintenance task. Count the jobs in the committed lines of the feed, about 20,000 at a time.
 create function queue.do_statistics(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -165,8 +165,8 @@ end;
 $$;
 revoke execute on function queue.do_statistics from public;
 
--- Return the time since which statistics are stale, if this is at least a minute ago. Later events
--- are not counted yet.
+-- Return the time of the first event that is not counted yet. Return null if this event is less
+-- than a minute old.
 create function queue.figures_late_since(p_now timestamptz)
 returns timestamptz
 language sql stable
@@ -185,7 +185,7 @@ where l.at < p_now - interval '1 minute'
 $$;
 revoke execute on function queue.figures_late_since from public;
 
--- Return the counts of each type and step, and percentiles with an error of up to 12 %.
+-- Return the counts for each type and step, and percentiles with an error of at most 12 %.
 create function queue.type_numbers(
   p_workspace_id uuid,
   p_since timestamptz,
@@ -235,10 +235,11 @@ cross join lateral (
 $$;
 revoke execute on function queue.type_numbers from public;
 
--- Return due jobs by the cause that delays them. The cause is paused, unserved (a warning), suspect
--- (they run alone), at_limit, blocked (by a key) or ready.
+-- Return the numbers of due jobs by the cause that delays them. The causes are paused, unserved (no
+-- worker serves the type), suspect (the job runs without others), at_limit, blocked (by a key) and
+-- ready.
 -- p_user_id: for a person, omit other people's jobs of unpublished types, because the person cannot
---   change them
+-- change those jobs
 create function queue.backlog(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -296,7 +297,7 @@ due as (
   cross join lateral (
     select
       o.workspace_id,
-      exists (select from queue.suspects) -- read once, so the usual case reads no more
+      exists (select from queue.suspects) -- read once, usually without a result
         and exists (select from queue.suspects as s where s.job_id = o.job_id) as is_suspect,
       min(o.ready_at) as ready_at,
       count(*) as jobs
@@ -399,9 +400,9 @@ from causes as c
 $$;
 revoke execute on function queue.backlog from public;
 
--- Return findings about the queue itself. A client's transaction that has written and is open for a
--- minute keeps readers of the feed waiting. A transaction that has only read and is open for five
--- minutes keeps dead rows.
+-- Return findings about the queue itself. If a client's transaction has written and has been open
+-- for a minute, readers of the feed have to wait for it. If a transaction has only read and has
+-- been open for five minutes, Postgres cannot remove dead rows.
 create function queue.findings_of_queue(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -537,7 +538,7 @@ begin
         when o.backend_xid is null then 300
         when o.state = 'active' then 60
         else 30
-      end -- 30 seconds if the transaction has written and is idle
+      end -- 30 seconds if the transaction has written and is now idle
       order by o.seconds desc
       limit 20
     );
@@ -545,9 +546,9 @@ end;
 $$;
 revoke execute on function queue.findings_of_queue from public;
 
--- Return a finding if the disk is filling up. The operator sets the size of the disk. The used
--- space is the size of all databases to which the engine's owner may connect, plus the write-ahead
--- log if the owner may read its size.
+-- Return a finding if the disk is becoming full. The operator sets the size of the disk. The used
+-- space is the size of all databases to which the engine's owner may connect. If the owner may read
+-- the size of the write-ahead log, this size is added.
 create function queue.findings_of_disk()
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -584,8 +585,8 @@ end;
 $$;
 revoke execute on function queue.findings_of_disk from public;
 
--- Return the findings of apps. Each task may have a function of findings, and the data of a finding
--- has the sentence and the steps: {said: {sentence, next: [{words, command, path}]}}.
+-- Return the findings of apps. Each task may have a function that returns findings. The data of a
+-- finding has the sentence and the steps: {said: {sentence, next: [{words, command, path}]}}.
 create function queue.findings_of_apps(p_workspace_id uuid)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -609,7 +610,7 @@ end;
 $$;
 revoke execute on function queue.findings_of_apps from public;
 
--- Return the number of jobs that are due in some lanes, counted up to 1,000.
+-- Return the number of due jobs in some lanes, counted up to 1,000.
 -- p_workspace_id: null counts the jobs of all workspaces
 create function queue.due_in(p_workspace_id uuid, p_lanes integer[])
 returns bigint
@@ -638,8 +639,8 @@ from (
 $$;
 revoke execute on function queue.due_in from public;
 
--- Return findings about types, pauses, schedules and questions for the workspaces that they
--- concern. An operator's pause is a finding of each workspace whose jobs are delayed.
+-- Return findings about types, pauses, schedules and questions, for the workspaces that they
+-- concern. An operator's pause is a finding for each workspace whose jobs are delayed.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable
@@ -739,17 +740,19 @@ having count(*) > 0
 $$;
 revoke execute on function queue.findings_of_workspace from public;
 
--- Return findings about processes that end. A finding names a type of which three different jobs
--- ended their process within ten minutes, while no job of the type completed. Its code is probably
--- broken. Nothing is paused without an operator. Another finding names suspects that have waited
--- for a minute although nothing but a free worker is missing.
+-- Return findings about processes that end. The first finding names a type whose code is probably
+-- broken. Three different jobs of the type have each ended their process within ten minutes, and no
+-- job of the type has completed in this time. The engine never pauses the type by itself. The
+-- second finding names suspects that have waited for a minute only because no worker is free for
+-- them.
 create function queue.findings_of_deaths(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
 set search_path = ''
 as $$
 declare
-  v_types constant text[] := array( -- the feed is read only if these may be such types
+  -- Types that may have such jobs. Without such types, the feed is not read.
+  v_types constant text[] := array(
     select s.job_type
     from queue.stats as s
     where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
@@ -848,7 +851,7 @@ begin
         join public.jobs as j on j.id = any (array[s.job_id])
         where s.since <= p_now - interval '1 minute'
           and (p_workspace_id is null or j.workspace_id = p_workspace_id)
-          and not exists ( -- a process that runs now serves its company
+          and not exists ( -- no running process holds a job of the same company
             select from queue.suspects as o
             join queue.leases as l on l.job_id = o.job_id
             where o.company = s.company
@@ -878,7 +881,7 @@ declare
   v_seen_at constant timestamptz := greatest(
     (select max(w.seen_at) from queue.workers as w),
     to_timestamp(nullif(pg_sequence_last_value('queue.slots_ms'), 0) / 1000.0)
-  ); -- when a worker was last seen
+  ); -- time when a worker was last seen
   v_backlog jsonb;
   v_findings jsonb;
 begin
@@ -890,8 +893,7 @@ begin
     case when not queue.is_operator() then queue.caller() end
   );
   if p_workspace_id is null then
-    -- Include jobs that are due but not yet promoted, because workers promote jobs and there may be
-    -- no worker.
+    -- Include due jobs that are not yet promoted. Workers promote jobs, and there may be no worker.
     v_backlog := v_backlog || jsonb_build_object(
       'oldest_due_seconds', greatest(
         (v_backlog ->> 'oldest_due_seconds')::numeric,
@@ -1179,7 +1181,7 @@ begin
   with types as materialized (
     select *
     from queue.job_types
-    union all -- unpublished types of waiting jobs
+    union all -- types of waiting jobs that are not published
     select u.*
     from (
       select distinct o.job_type

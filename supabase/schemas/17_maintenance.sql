@@ -1,8 +1,8 @@
--- Maintenance. Maintenance runs at the same time as leases. It handles all work whose time has
--- come, and deletes rows that are no longer needed. A failing task is recorded, is retried later,
--- and does not stop the other tasks. A trigger or foreign key of the project may reject a change of
--- a job. The batch of such a job is bisected until the job is found, and the job is skipped until
--- its retry time.
+-- Maintenance. Maintenance handles all work whose time has come, and deletes rows that are no
+-- longer needed. It runs at the same time as leases. If a task fails, the failure is recorded, the
+-- task is retried later, and the other tasks continue. A trigger or foreign key of the project may
+-- reject a change of a job. The batch with such a job is divided in halves until the job is found.
+-- Maintenance then skips the job until its retry time.
 
 insert into queue.tasks (name, every)
 values -- '0' means at each call
@@ -13,13 +13,14 @@ values -- '0' means at each call
   ('schedules', '1 second'),
   ('sweep', '1 minute'),
   ('retention', '10 minutes'),
-  -- The task reads all leases, because each renewal would have to update an index on expires_at.
+  -- The task reads all leases. An index on expires_at would cost more, because each renewal would
+  -- have to update the index.
   ('reclaim', '1 second');
 insert into queue.tasks (name, every, reads_feed)
 values ('statistics', '5 seconds', true);
 
--- Record that a task was rejected for a job. The task is retried for this job after 5 seconds, and
--- the delay doubles up to an hour.
+-- Record that a change of a job was rejected in a task. The task is retried for this job after 5
+-- seconds. The delay doubles with each rejection, up to an hour.
 create function queue.note_refusal(
   p_task text,
   p_job_id uuid,
@@ -66,8 +67,8 @@ end;
 $$;
 revoke execute on function queue.refused from public;
 
--- Run a task on jobs. If a batch is rejected, bisect it down to the offending job. Return the
--- number of jobs done.
+-- Run a task on jobs. If a batch is rejected, divide the batch in halves until the rejected job is
+-- found. Return the number of handled jobs.
 create function queue.do_in_parts(p_task text, p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -89,7 +90,7 @@ begin
         for update skip locked
       ));
       get diagnostics v_done = row_count;
-    elsif p_task = 'reclaim' then -- settle expired leases by who ended their process
+    elsif p_task = 'reclaim' then -- settle expired leases according to who ended their process
       v_items := queue.lost_items(p_ids, p_now);
       perform queue.append_event(
         array_agg(i.job_id),
@@ -120,7 +121,7 @@ begin
       or operator_intervention
       or system_error
       or internal_error then
-      raise; -- caused by locks, resources or the connection, not by a row
+      raise; -- locks, resources or the connection caused the error, not a row
     when others then
       if v_half = 0 then
         raise warning 'maintenance (%) passes over job %: % (%)',
@@ -143,16 +144,16 @@ end;
 $$;
 revoke execute on function queue.do_in_parts from public;
 
--- Find the next place of these jobs, or end them. A job ends if its deadline has passed or it has
--- not started in time. A job of an internal type ends if a person enqueued it.
+-- Find the next place of these jobs, or end them. A job ends if its deadline has passed, or if it
+-- has not started in time. A job of an internal type ends if a person enqueued it.
 create function queue.promote(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- Lock waits before job rows. If a person is answering a job's wait now, the job is skipped and
-  -- stays due.
+  -- Lock rows of waits before rows of jobs. If a person is answering a job's question now, skip the
+  -- job, which stays due.
   v_locked constant uuid[] := array(
     select w.job_id
     from queue.waits as w
@@ -225,7 +226,7 @@ $$;
 revoke execute on function queue.promote from public;
 
 -- Promote jobs whose type has been published, and jobs whose time has come. Each pass takes the
--- oldest jobs, and an equal number of jobs from each workspace (queue.in_shares). Locked jobs stay
+-- oldest jobs and an equal number of jobs from each workspace (queue.in_shares). Locked jobs stay
 -- due.
 create function queue.do_promotion(p_now timestamptz, p_until timestamptz)
 returns integer
@@ -233,7 +234,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_types constant text[] := array( -- types published after their first jobs arrived
+  v_types constant text[] := array( -- types published after their first jobs were enqueued
     select t.job_type
     from queue.job_types as t
     where t.schema_version > 0
@@ -258,7 +259,7 @@ begin
       p_now,
       v_refused
     );
-    delete from queue.deferred -- delete lines whose job is gone or has other times now
+    delete from queue.deferred -- delete rows whose job is deleted or has another time now
     where ctid = any (array(
       select d.ctid
       from queue.deferred as d
@@ -282,7 +283,7 @@ begin
         v_refused
       )
     end;
-    v_ids := array( -- jobs, locked together with their lines
+    v_ids := array( -- jobs, locked together with their rows
       select h.id
       from (
         select j.id
@@ -301,7 +302,7 @@ begin
         for no key update of u, j skip locked
       ) as h
     );
-    exit when v_ids = '{}' and not found; -- the delete above set found
+    exit when v_ids = '{}' and not found; -- found is set by the delete above
     v_done := v_done + queue.do_in_parts('promotion', v_ids, p_now);
     exit when clock_timestamp() > p_until;
   end loop;
@@ -310,7 +311,8 @@ end;
 $$;
 revoke execute on function queue.do_promotion from public;
 
--- Reclaim expired leases in slices, with an equal number per workspace. Locked leases stay due.
+-- Reclaim expired leases in slices, with an equal number of leases per workspace. Locked leases
+-- stay due.
 create function queue.do_reclaim(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -321,7 +323,7 @@ declare
   v_ids uuid[];
   v_done integer := 0;
 begin
-  -- If the clock was set back, older leases would last too long, so they are shortened here.
+  -- If the clock was set back, leases from before would last too long. Shorten these leases.
   update queue.leases as l
   set expires_at = p_now + make_interval(secs => l.lease_seconds)
   where l.ctid = any (array(
@@ -359,9 +361,9 @@ end;
 $$;
 revoke execute on function queue.do_reclaim from public;
 
--- Delete ended jobs after their retention time. An id begins with its creation time, so a pass in
--- the order of ids finds the old jobs, in slices from the oldest on. Children are kept while their
--- parent waits for children.
+-- Delete ended jobs after their retention time. An id begins with the job's creation time. A pass
+-- in the order of ids therefore finds the oldest jobs first, in slices. The children of a job are
+-- kept while the job waits for them.
 create function queue.do_retention(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -414,13 +416,13 @@ begin
   update queue.tasks
   set after_id = v_after
   where name = 'retention';
-  -- The result 0 would mean that nothing is left to do.
+  -- The result 0 would mean that the task has nothing left to do.
   return case when v_after is null then v_done else greatest(1, v_done) end;
 end;
 $$;
 revoke execute on function queue.do_retention from public;
 
--- Delete rows that belong to no job, in slices that an index finds.
+-- Delete rows that belong to no job, in slices that are found through an index.
 create function queue.do_sweep(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -431,8 +433,8 @@ declare
   v_rows integer;
   v_done integer := 0;
 begin
-  -- Close empty turns that no lease has visited for an hour. The turns are closed with an earlier
-  -- time, so that a rule below deletes the turns at once.
+  -- Close empty turns that no lease has read for an hour. The call passes a time two hours ago, so
+  -- that a rule below deletes the turns at once.
   perform queue.tidy_turns(
     array(
       select row(t.lane, t.workspace_id, null, 0)::queue.share
@@ -484,19 +486,20 @@ begin
     from (
       values
         ('lanes', 'unused_since < $1 - interval ''1 day'''),
-        -- After 30 days no job will wait for a named event.
+        -- After 30 days no job waits for a named event any more.
         ('named_events', 'emitted_at < $1 - interval ''30 days'''),
         ('stats', 'at < $1 - interval ''9 days'''),
         ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),
         -- A client reports every 60 seconds (public.follow_topic).
         ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
-        -- Closed turns are deleted after an hour. If a lease opens a deleted turn again, the lease
+        -- Closed turns are deleted after an hour. If a lease needs a deleted turn again, the lease
         -- inserts a new row.
         (
           'turns',
           'blocked and look_at is null and changed_at < $1 - interval ''1 hour'''
         ),
-        -- After this time a token bucket is full, even if it was overdrawn by a whole bucket.
+        -- After this time a token bucket is full. This is true even if the bucket was overdrawn by
+        -- its whole size.
         (
           'buckets',
           'refilled_at < $1 - greatest(interval ''1 day'', case when name ~ ''^[rk]:''
@@ -504,10 +507,10 @@ begin
         ),
         ('ticks', 'seen_at < $1 - interval ''1 day'''),
         ('withdrawn_schedules', 'withdrawn_at < $1 - interval ''1 day'''),
-        -- Jobs that are kept for more than 100 days then show no worker.
+        -- After 100 days a job that is still stored shows no worker.
         ('workers', 'seen_at < $1 - interval ''100 days'''),
-        -- A job may have been deleted while a worker reported on it. The lease of the deleted job
-        -- is then left over.
+        -- A job may be deleted while a worker reports on it. The lease of the deleted job then
+        -- remains.
         ('leases', 'expires_at <= $1 and not exists (
         select from public.jobs as j where j.id = o.job_id)'),
         ('suspects', 'not exists (
@@ -535,9 +538,9 @@ end;
 $$;
 revoke execute on function queue.do_sweep from public;
 
--- Return whether run_maintenance would find something to do. run_maintenance and this function
--- apply the same conditions. Locked rows are due again after a second. If the queue is idle, a task
--- that found nothing is due again after an hour.
+-- Return whether run_maintenance has something to do. run_maintenance applies the same conditions
+-- as this function. A locked row is due again after a second. A task that found nothing in an idle
+-- queue is due again after an hour.
 -- p_active: true if jobs have run
 -- p_is_soon: true if a job, wait or signal may be due, as in queue.next_due_in_ms
 create function queue.maintenance_is_due(
@@ -550,7 +553,7 @@ language plpgsql stable
 set search_path = ''
 as $$
 begin
-  if p_is_soon then -- a separate query, because even a skipped part of a query has a cost
+  if p_is_soon then -- a separate query, because even a part of a query that is skipped has a cost
     if exists (
       select from queue.tasks as t
       cross join lateral (
@@ -601,12 +604,12 @@ begin
         t.every > interval '0'
         and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour')
         or (t.name, true) in (
-          -- a pass is in progress, or the clock was set back
+          -- a pass is unfinished, or the clock was set back
           (t.name, t.after_id is not null or t.done_at > p_now + interval '1 minute'),
-          ('reclaim', exists (select from queue.leases)), -- any of them may have expired
+          ('reclaim', exists (select from queue.leases)), -- any lease may have expired
           ('announcements', exists (select from queue.feed as f where f.unsent)),
           (
-            case when t.reads_feed then t.name end, -- some seconds after a line
+            case when t.reads_feed then t.name end, -- some seconds after a line of the feed
             exists (select from queue.feed as f where f.number >= t.read_to)
           ),
           (
@@ -668,10 +671,10 @@ begin
       'busy', true
     );
   end if;
-  -- Raises the feed base after a restore.
+  -- This call raises the feed base after a restore.
   perform queue.feed_number(pg_snapshot_xmax(pg_current_snapshot()));
-  -- The task that has waited longest comes first, and each task gets an equal share of the
-  -- remaining time, so that no task keeps the others waiting.
+  -- The task that has waited for longest comes first. Each task gets an equal share of the
+  -- remaining time, so that no task delays the others.
   v_tasks := array(
     select t
     from queue.tasks as t
@@ -700,7 +703,7 @@ begin
       if v_done > 0 then
         v_counts := v_counts || jsonb_build_object(v_task.name, v_done);
       end if;
-    -- The handler also catches the timeout of a statement.
+    -- The handler also catches a statement timeout.
     exception when query_canceled or others then
       update queue.tasks
       set
@@ -720,7 +723,7 @@ begin
     end;
   end loop;
   if v_tasks <> '{}' then
-    perform setval('queue.feed_reached', queue.feed_end()); -- no feed position is higher
+    perform setval('queue.feed_reached', queue.feed_end()); -- no feed number is higher
   end if;
   return jsonb_build_object(
     'done', v_counts,

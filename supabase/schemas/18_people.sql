@@ -1,6 +1,7 @@
--- Personal data. Comments on columns mark the columns that name or quote people, and the functions
--- of this file export and erase their values. Columns of an app or of the project are marked in the
--- same way as columns of the engine. A mark is one of these comments:
+-- Personal data. A comment on a column can mark the column as personal, because the column names a
+-- person or quotes a person's words. The functions of this file export and erase the values of
+-- marked columns. Columns of the engine, of an app and of the project are marked in the same way. A
+-- mark is one of these comments:
 --
 --   Person: owner             id of the person who owns the row. The row is deleted.
 --   Person: key               text that contains this id. The row is deleted.
@@ -12,7 +13,8 @@
 --   Person: words of the job  text. If the text quotes the person, the whole job is deleted.
 --   Person: secret            value that an export omits.
 --
--- Text is searched only if the caller passes words, because the search reads whole tables.
+-- Text is searched only if the caller gives words to search for, because the search reads whole
+-- tables.
 
 do $$
 declare
@@ -62,14 +64,14 @@ begin
 end;
 $$;
 
--- Return the marked columns of tables that belong to the engine's owner. Other tables are excluded,
--- so that no trigger of another owner runs in these functions.
+-- Return the marked columns of tables that belong to the engine's owner. Tables of other owners are
+-- excluded, so that these functions fire no trigger of another owner.
 create function queue.personal_columns(
   out relation oid,
   out name text,
   out type text,
   out kind text,
-  out empty text -- SQL expression of the cleared value
+  out empty text -- SQL expression for the value after clearing
 )
 returns setof record
 language sql stable
@@ -96,11 +98,11 @@ where d.classoid = 'pg_class'::regclass
 $$;
 revoke execute on function queue.personal_columns from public;
 
--- Return SQL conditions for each table that has marked columns. In a condition, $1 is the person's
--- id, $2 is the array of search patterns, and $3 is the array of deleted jobs.
--- p_searches: whether the conditions search text
--- is_theirs: condition for rows to delete
--- is_about: condition for rows whose words are cleared
+-- Return SQL conditions for each table that has marked columns. The parameters of a condition are
+-- the person's id ($1), the array of search patterns ($2) and the array of deleted jobs ($3).
+-- p_searches: true if the conditions also search text
+-- is_theirs: condition for rows that are deleted because they belong to the person
+-- is_about: condition for rows whose text is cleared
 -- is_of_job: condition for rows that are deleted with their job
 create function queue.personal_tables(
   p_searches boolean,
@@ -108,7 +110,7 @@ create function queue.personal_tables(
   out is_theirs text,
   out is_about text,
   out is_of_job text,
-  out clears text, -- assignments that clear the words
+  out clears text, -- assignments that clear the text
   out secrets text[]
 )
 returns setof record
@@ -179,8 +181,8 @@ order by c.relation::regclass::text
 $$;
 revoke execute on function queue.personal_tables from public;
 
--- Return the patterns for ilike. The patterns match the person's id and each word, as plain text
--- and as escaped in JSON.
+-- Return the patterns for ilike. The patterns match the person's id and each given word. Each of
+-- them is matched as plain text and as escaped in JSON.
 create function queue.person_patterns(p_user_id uuid, p_words text[])
 returns text[]
 language plpgsql immutable
@@ -221,7 +223,7 @@ end;
 $$;
 revoke execute on function queue.person_patterns from public;
 
--- Return the ids of a person's jobs and of jobs that quote the person.
+-- Return the ids of a person's jobs, and of the jobs that quote the person.
 create function queue.jobs_of_person(p_user_id uuid, p_patterns text[])
 returns uuid[]
 language plpgsql stable
@@ -324,7 +326,7 @@ begin
     select *, p.relation::regclass::text as name
     from queue.personal_tables(cardinality(v_patterns) > 0) as p
   loop
-    for v_part in -- rows of the table, and rows of others that a foreign key deletes with them
+    for v_part in -- rows of the table, and rows of other tables that a foreign key deletes too
       select
         v_one.name,
         format(

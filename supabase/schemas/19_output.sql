@@ -1,21 +1,23 @@
--- Output. A running job can write streams of text or of items. A reader addresses a stream by
--- offset, in characters of the text or in items. Each time that a job opens a stream, the stream
--- restarts under the next attempt number, and readers drop the output of earlier attempts. Workers
--- append pieces under the job's fence. Pieces are not events, and they are not stored in the job's
--- row.
+-- Output. A running job can write streams of text or streams of items. A reader addresses a place
+-- in a stream by its offset. The offset of a text counts characters, and any other offset counts
+-- items. When an attempt opens a stream again, the stream restarts with this attempt's number, and
+-- readers drop the output of earlier attempts. A piece is the part of a stream that a worker
+-- reports in one call. Workers append pieces with the fence of the job. Pieces are not events, and
+-- they are not stored in the job's row.
 
 insert into queue.settings (name, value)
 values ('output_max_bytes', '1000000'); -- limit for all streams of a job together
 insert into queue.tasks (name, every)
 values ('output', '1 minute');
 
--- Pieces of jobs that run or may run again, with one row for each reported piece.
+-- Pieces of jobs that run or may run again. Each reported piece has one row.
 create table queue.pieces (
   job_id uuid not null,
   stream text not null,
   attempt integer not null,
   end_offset integer not null, -- offset in the stream after this piece
-  -- Name of the step that was running. The output of a finished step is kept for the next attempt.
+  -- Name of the step that wrote the piece. The output of a finished step is kept for the next
+  -- attempt.
   step text,
   text text,
   items jsonb,
@@ -26,7 +28,7 @@ create table queue.pieces (
 alter table queue.pieces enable row level security;
 revoke all on queue.pieces from public, anon, authenticated, service_role;
 
--- Output of ended jobs. The pieces of a stream are joined into one row for each step that wrote.
+-- Output of ended jobs. The pieces that one step wrote to a stream are joined into one row.
 create table queue.outputs (
   job_id uuid not null,
   stream text not null,
@@ -52,7 +54,7 @@ select *
 from queue.outputs;
 revoke all on queue.output from public, anon, authenticated, service_role;
 
--- Return the size of a job's streams in bytes.
+-- Return the total size of a job's streams in bytes.
 create function queue.output_bytes(p_job_id uuid)
 returns bigint
 language plpgsql stable
@@ -68,8 +70,8 @@ end;
 $$;
 revoke execute on function queue.output_bytes from public;
 
--- Restart a stream. Delete the output of the stream except the output of finished steps, because
--- finished steps do not write their output again (public.read_output).
+-- Restart a stream. Delete the output of the stream except the output of finished steps. The next
+-- attempt skips finished steps, so they do not write their output again (public.read_output).
 create function queue.drop_output(p_job_id uuid, p_stream text)
 returns void
 language plpgsql
@@ -94,15 +96,15 @@ end;
 $$;
 revoke execute on function queue.drop_output from public;
 
--- Copy to a replay the output of the steps that it skips, because those steps do not run in the
--- replay.
+-- Copy output from a job to its replay. The replay skips some steps, so copy the output of these
+-- steps.
 create function queue.copy_output(p_job_id uuid, p_replay_id uuid)
 returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
-  with first as ( -- later attempts repeat the output of the first attempt
+  with first as ( -- later attempts repeat the first attempt's output
     select
       o.*,
       s.created_at,
@@ -136,9 +138,9 @@ $$;
 revoke execute on function queue.copy_output from public;
 
 -- Append pieces to jobs whose leases the caller has locked, and send the pieces to followers. A
--- piece is {stream, attempt, start, step?, text or items}. If an earlier report stored a part of a
--- piece, only the rest is appended. A piece that exceeds the job's byte limit is not stored, and
--- later pieces of the stream are not stored either.
+-- piece is {stream, attempt, start, step?, text or items}. If an earlier report stored the
+-- beginning of a piece, only the rest is appended. If a piece exceeds the job's byte limit, neither
+-- this piece nor later pieces of the stream are stored.
 create function queue.write_output(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -148,7 +150,7 @@ declare
   v_most constant bigint := queue.setting('output_max_bytes')::bigint;
   v_piece record;
   v_job uuid;
-  v_bytes bigint; -- bytes of the job so far, or null until counted
+  v_bytes bigint; -- bytes that the job has stored, or null before they are counted
   v_last record; -- last stored piece of the stream
   v_known integer; -- end of the stored stream
   v_text text;
@@ -227,7 +229,7 @@ begin
         'attempt', v_piece.attempt,
         'from', v_known,
         'next', v_known + v_size,
-        -- A message omits longer pieces, and followers read longer pieces from the database.
+        -- A message omits longer pieces. Followers read these pieces from the database.
         'text', case when octet_length(v_text) <= 8000 then v_text end,
         'items', case when pg_column_size(v_list) <= 8000 then v_list end
       )),
@@ -240,10 +242,11 @@ end;
 $$;
 revoke execute on function queue.write_output from public;
 
--- Return the state of a report's output for the response. Return null if the report had no output.
--- The state is refused if a part of the output is not stored. Otherwise the state is followed if
--- someone follows the job or its session, and unfollowed if no one does. Workers collect output for
--- longer while no one follows.
+-- Return the state with which the response acknowledges the output in a worker's report. Return
+-- null if the report had no output. The state is refused if a part of the output is not stored.
+-- Otherwise the state is followed if someone follows the job or its session, and unfollowed if no
+-- one does. If the state is unfollowed, the worker collects output for longer before it reports
+-- again.
 create function queue.output_state(p_item queue.worker_item, p_job public.jobs)
 returns text
 language plpgsql stable
@@ -327,7 +330,7 @@ begin
         join queue.steps as s on s.job_id = v_id and s.name = o.step and s.nth = 0
         where o.job_id = v_id and o.stream = v_stream
         group by o.step, o.attempt
-        order by o.step, o.attempt -- later attempts repeat the output of the first attempt
+        order by o.step, o.attempt -- later attempts repeat the first attempt's output
       ) as k
     )
   );
@@ -339,8 +342,8 @@ comment on function public.read_output is
   'skips them.';
 select queue.allow('job_worker, service_role', 'public.read_output');
 
--- Return the position of each stream of a job. A position is the last attempt of the stream and the
--- end offset of that attempt.
+-- Return the position of each stream of a job. A position is the number of the stream's last
+-- attempt and the end offset of the output from that attempt.
 create function queue.stream_ends(p_job_id uuid)
 returns table (stream text, attempt integer, end_offset integer)
 language plpgsql stable
@@ -374,7 +377,7 @@ end;
 $$;
 revoke execute on function queue.stream_ends from public;
 
--- Return the positions of a job's streams as its readers get them: {stream: {attempt, next}}.
+-- Return the positions of a job's streams in the form for readers: {stream: {attempt, next}}.
 create function queue.streams_json(p_job_id uuid)
 returns jsonb
 language plpgsql stable
@@ -395,8 +398,8 @@ end;
 $$;
 revoke execute on function queue.streams_json from public;
 
--- Return a page of a stream from an offset. A page has up to 30,000 characters or 1,000 items of
--- the stream's last attempt.
+-- Return a page of a stream, beginning at an offset. A page has up to 30,000 characters or 1,000
+-- items from the stream's last attempt.
 create function queue.output_page(p_job_id uuid, p_stream text, p_from integer)
 returns jsonb
 language plpgsql stable
@@ -457,8 +460,8 @@ end;
 $$;
 revoke execute on function queue.output_page from public;
 
--- Return a page of each stream that has output after a position.
--- p_after: positions {stream: {attempt, next}}; the default of attempt is the current attempt
+-- Return a page of each stream that has output after its position in p_after.
+-- p_after: positions {stream: {attempt, next}}. The default of attempt is the current attempt.
 create function queue.output_pages(p_job_id uuid, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -542,7 +545,7 @@ create function public.job_output(
 )
 returns jsonb
 language sql stable
-set search_path = '' -- the body is bound at creation, so guests need no usage of schema queue
+set search_path = '' -- the body is parsed at creation, so guests need no usage of schema queue
 begin atomic select queue.job_output(
   p_job_id,
   p_stream,
@@ -559,7 +562,7 @@ comment on function public.job_output is
   'passes the session.';
 select queue.allow('anon, authenticated, service_role', 'public.job_output');
 
--- Return a job of a guest session and the job's events after a seq. Events of log lines have no
+-- Return a job of a guest session, and the job's events after a seq. An event of a log line has no
 -- data.
 create function queue.guest_job(p_session_id text, p_job_id uuid, p_after integer)
 returns jsonb
@@ -577,7 +580,7 @@ begin
   from queue.guest_session(p_session_id) as s
   join public.jobs as j on j.session_id = s.session_id and j.workspace_id = s.workspace_id
   where j.id = p_job_id;
-  -- The error omits the session id, because the id may grant access.
+  -- The error message omits the session id, because the id may grant access.
   if not found then
     perform queue.refuse(404, 'job_not_found', 'job not found', p_job_id::text);
   end if;
@@ -622,8 +625,8 @@ comment on function public.guest_job is
   '\n\n404 job_not_found if the session does not exist, has ended, or does not have the job.';
 select queue.allow('anon, authenticated, service_role', 'public.guest_job');
 
--- Return new output of a session's jobs that run or are named in p_after. Each job has a page of
--- each stream that has output after its position.
+-- Return new output of a session's jobs. The jobs are those that run, and those that p_after names.
+-- Each job has a page of each stream that has output after its position.
 create function queue.session_output(p_session_id text, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -690,9 +693,9 @@ comment on function public.session_output is
   'after these positions.';
 select queue.allow('anon, authenticated, service_role', 'public.session_output');
 
--- Join the pieces of ended jobs into one row for each stream, or for each step that wrote. For a
--- completed job, keep only the last attempt. Other jobs may run again, so keep all of their
--- attempts.
+-- Join the pieces of ended jobs into one row for each stream, or for each step that wrote to the
+-- stream. A completed job keeps only the output of its last attempt. Any other job may run again,
+-- so it keeps the output of all attempts.
 create function queue.do_output(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -729,7 +732,7 @@ begin
       where j.finished_at is not null
       limit 200
     );
-    v_ids := array( -- the lock prevents a retry meanwhile
+    v_ids := array( -- the lock prevents a retry of these jobs meanwhile
       select j.id
       from public.jobs as j
       where j.id = any (v_found) and j.finished_at is not null

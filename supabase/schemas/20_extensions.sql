@@ -1,6 +1,7 @@
 -- Optional extensions. A project can enable pg_cron, pg_net with the Vault, and Realtime at any
--- time. A migration runs only once, so public.attach_extensions attaches the extensions that the
--- migration did not find. The function may be called at any time.
+-- time. A migration runs only once and attaches only the extensions that are enabled then.
+-- public.attach_extensions attaches the extensions that were enabled later, and may be called at
+-- any time.
 
 create function public.attach_extensions()
 returns jsonb

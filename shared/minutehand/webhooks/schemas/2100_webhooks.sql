@@ -1,6 +1,6 @@
 -- Webhooks. Job events are sent to HTTPS endpoints in the format of Standard Webhooks. Maintenance
--- reads the feed and enqueues a delivery for each event, at least once. Deliveries of one job to
--- one endpoint share a concurrency key, so that they are sent in order.
+-- reads the feed and enqueues a delivery job for each event, at least once. The deliveries of one
+-- job to one endpoint share a concurrency key, so that they are sent in order.
 
 do $$
 declare
@@ -22,8 +22,8 @@ begin
 end;
 $$;
 
--- Return the feed position of a reader that starts now. The position is right after the last line
--- and no further, so that lines written after a restore also come after this position.
+-- Return the feed position for a reader that starts now. The position is directly after the last
+-- line. A higher position would skip lines that are written after a restore.
 create function queue.feed_position()
 returns bigint
 language sql stable
@@ -41,23 +41,23 @@ create table queue.webhooks (
   workspace_id uuid not null,
   url text not null,
   description text,
-  -- The API seals the secret for this workspace, and the database cannot unseal it.
+  -- The API encrypts the secret for this workspace. The database cannot decrypt it.
   sealed_secret text not null,
   previous_sealed_secret text,
-  rotated_at timestamptz, -- until a day later, requests are also signed with the previous secret
+  rotated_at timestamptz, -- for a day after this time, the previous secret also signs
   event_types text[], -- null for all state changes
   job_types text[], -- null for all types
   enabled boolean not null default true,
   failures integer not null default 0, -- number of consecutive failed deliveries
-  failing_since timestamptz, -- time of the first of these failures
-  disabled_at timestamptz, -- when the engine disabled the webhook
-  disabled_reason text, -- why the engine disabled the webhook
+  failing_since timestamptz, -- time of the first consecutive failure
+  disabled_at timestamptz, -- time when the engine disabled the webhook
+  disabled_reason text, -- reason why the engine disabled the webhook
   last_delivered_at timestamptz,
   last_status integer, -- HTTP status, or null if no response arrived
-  last_answer text, -- result of the last delivery, or why no delivery could be enqueued
+  last_answer text, -- result of the last delivery, or the reason why none could be enqueued
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
-  -- The webhook has read all feed lines up to the line (read_to, read_id).
+  -- The webhook has read all feed lines up to and including the line (read_to, read_id).
   read_to bigint not null default queue.feed_position(),
   read_id bigint not null default 0,
   constraint webhooks_secret_is_sealed
@@ -77,20 +77,20 @@ comment on column queue.webhooks.last_answer is 'Person: words to clear';
 insert into queue.settings (name, value)
 values
   ('webhooks_max', '100'), -- maximum per workspace
-  ('webhook_failing_seconds_max', '3600'), -- an endpoint that fails for longer is disabled
+  ('webhook_failing_seconds_max', '3600'), -- a webhook that fails for longer is disabled
   ('webhook_private_addresses', 'false');
 insert into queue.tasks (name, every, reads_feed)
 values ('webhooks', '1 second', true);
--- The worker publishes the rest of the type's policy. Version 0 means that the type is not yet
+-- The worker publishes the remaining policy of the type. Version 0 means that the type is not yet
 -- published.
 insert into queue.job_types (job_type, schema_version, internal, in_order)
 values ('webhook_delivery', 0, true, true)
 -- A worker that runs during this migration may already have published the type.
 on conflict (job_type) do update set in_order = true;
 
--- Return the feed line up to which a webhook reads next. The slice is limited to about 5,000 jobs,
+-- Return the feed line at which the next slice of a webhook ends. A slice has about 5,000 jobs,
 -- because one transaction may have written any number of lines.
--- is_last: true if no line follows before p_last
+-- is_last: true if this is the last line before p_last
 create function queue.slice_of(
   p_hook queue.webhooks,
   p_last bigint,
@@ -123,10 +123,11 @@ limit 1
 $$;
 revoke execute on function queue.slice_of from public;
 
--- Enqueue deliveries, for about 5,000 jobs of the feed per webhook. The webhook of each tenant that
--- is furthest behind comes first, then the second of each tenant, and so on. Deliveries count as
--- live jobs of their workspace. While the workspace is at its limit of live jobs, its deliveries
--- wait. If no delivery could be enqueued, last_answer contains the reason.
+-- Enqueue deliveries for about 5,000 jobs of the feed per webhook. Of each tenant's webhooks, the
+-- webhook that has read the least comes first. After the first webhook of each tenant comes the
+-- second of each tenant, and so on. Deliveries count as live jobs of their workspace. While the
+-- workspace is at its limit of live jobs, no delivery is enqueued. In that case, last_answer
+-- contains the reason.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -149,7 +150,7 @@ declare
       w.read_to
     limit 500
   );
-  v_left integer := cardinality(v_ids); -- number of webhooks that have more to read
+  v_left integer := cardinality(v_ids); -- number of webhooks that have more lines to read
   v_id uuid;
   v_hook queue.webhooks;
   v_end record;
@@ -158,12 +159,12 @@ declare
   v_done integer := 0;
 begin
   foreach v_id in array v_ids loop
-    exit when clock_timestamp() > p_until; -- the next call continues
+    exit when clock_timestamp() > p_until; -- the next call continues with the remaining webhooks
     select * into v_hook
     from queue.webhooks
     where id = v_id and enabled
     for update skip locked;
-    -- Returns no line if the webhook is locked.
+    -- This query returns no line if the webhook is locked.
     select * into v_end from queue.slice_of(v_hook, v_last);
     continue when v_end.id is null;
     v_left := v_left - v_end.is_last::integer;
@@ -304,8 +305,8 @@ begin
     p_webhook,
     'webhook'
   );
-  -- The host must be a name, because numeric addresses have many spellings. The worker checks the
-  -- address to which the name resolves.
+  -- The host must be a name, because a numeric address can be written in many ways. The worker
+  -- checks the address to which the name resolves.
   v_host := lower(substring(
     p_webhook ->> 'url' from '^https?://([^/?#@\\:[:space:][:cntrl:]]+)'
       '(?::[0-9]{1,5})?(?:[/?#][^[:space:][:cntrl:]]*)?$'
@@ -512,15 +513,14 @@ begin
         jsonb_agg(
           to_jsonb(w)
           - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[]
-          -- off_at is the time at which the webhook will be disabled, unless a delivery succeeds
-          -- before.
+          -- off_at is the time when the webhook will be disabled if no delivery succeeds before.
           || jsonb_build_object(
             'off_at', w.failing_since + make_interval(
               secs => queue.setting('webhook_failing_seconds_max')::double precision
             )
           )
-          -- The URL of a chat service's webhook works like a password, so only managers see the
-          -- full URL.
+          -- The URL of a chat service's webhook works like a password. Therefore only managers see
+          -- the full URL.
           || case
             when v_whole then '{}'
             else jsonb_build_object(
@@ -557,7 +557,7 @@ declare
   v_event public.job_events;
 begin
   perform queue.refuse_revoked();
-  -- A webhook or an event of another tenant counts as deleted.
+  -- A webhook of another tenant counts as deleted, and so does an event of another tenant.
   select * into v_hook
   from queue.webhooks
   where id = (v_delivery.payload ->> 'webhook_id')::uuid
