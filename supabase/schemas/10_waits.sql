@@ -14,7 +14,7 @@ create table queue.waits (
   step text not null, -- name of the step that stores the value
   data jsonb not null default '{}', -- question, options and the person's answer, or job_ids
   event_name text,
-  -- time when the wait times out; if the job waits for children, time of the next check
+  -- time when the wait times out, or time of the next check if the job waits for children
   timeout_at timestamptz,
   default_value jsonb, -- value of the step after a timeout
   gathered integer not null default 0, -- number of children whose results are already copied
@@ -50,7 +50,7 @@ create table queue.signals (
   kind text not null,
   workspace_id uuid not null,
   job_id uuid,
-  -- name of the event; for cancel and retry, id of the first child to handle
+  -- name of the event, or id of the first child to handle (cancel and retry)
   name text,
   look_at timestamptz not null default '-infinity', -- earliest time to handle the signal
   failures integer not null default 0, -- number of passes that failed to handle the signal

@@ -1,7 +1,8 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
--- Beacon stores job specs, their outbox, one execution per region, and signed receipts.
--- The platform does not depend on this app's folder and migration, so both can be deleted.
+-- Beacon stores job specs, their outbox, one execution per region, and signed receipts. A job here
+-- is a submitted job spec, and a job of the queue runs it. The platform does not depend on this
+-- app's folder or migration, so both can be deleted.
 
 create schema if not exists beacon;
 revoke all on schema beacon from public;
@@ -9,22 +10,22 @@ revoke all on schema beacon from public;
 create table public.beacon_jobs (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  jobspec_id text not null, -- id from the spec's author. With the version it identifies one job.
+  jobspec_id text not null, -- id from the spec's author, unique together with the version
   version text not null,
   spec jsonb not null,
   priority integer not null default 100, -- smaller runs first
-  -- Stored state. The view beacon_job_states adds the state of the queue's job.
+  -- Stored state of the job. The view beacon_job_states adds the state of the job in the queue.
   status text not null default 'created',
   -- A deferred constraint forbids a job without an outbox row.
   outbox_id uuid not null,
-  queue_job_id uuid, -- the beacon_job job, null until it is published
-  reached text[] not null default '{}', -- regions that answered, stored at the end
+  queue_job_id uuid, -- job of type beacon_job in the queue, null until the outbox row is published
+  reached text[] not null default '{}', -- regions that answered, stored when the job ends
   error text,
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   finished_at timestamptz,
-  -- Signed closing receipt with the number of other receipts, null until the job ends.
+  -- Closing receipt, signed, with the number of other receipts. It is null until the job ends.
   closing jsonb,
   constraint beacon_jobs_one_per_version unique (workspace_id, jobspec_id, version),
   constraint beacon_jobs_status_is_known
@@ -37,11 +38,11 @@ create table public.beacon_outbox (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   job_id uuid not null,
-  message jsonb not null, -- {version, job_id, jobspec_id}, in the schema job-message
+  message jsonb not null, -- {version, job_id, jobspec_id}, as the schema job-message requires
   status text not null default 'pending',
   attempts integer not null default 0,
   next_attempt_at timestamptz not null default queue.clock(),
-  error text, -- why the last attempt failed
+  error text, -- reason why the last attempt failed
   created_at timestamptz not null default queue.clock(),
   constraint beacon_outbox_row_of_one_job unique (id, job_id),
   constraint beacon_outbox_job_exists foreign key (job_id)
@@ -54,7 +55,7 @@ create table public.beacon_outbox (
 comment on table public.beacon_outbox is
   'Messages about jobs that must reach the queue, inserted in the transaction of the job.';
 
--- Deferred, because the two rows reference each other and must be inserted together.
+-- The constraint is deferred, because the two rows reference each other and are inserted together.
 alter table public.beacon_jobs
   add constraint beacon_jobs_have_an_outbox_row foreign key (outbox_id, id)
     references public.beacon_outbox (id, job_id) deferrable initially deferred;
@@ -67,11 +68,11 @@ create table public.beacon_executions (
   region text not null,
   model text, -- model that the provider reports
   status text not null default 'pending',
-  provider text, -- provider that gave the output
-  queue_job_id uuid, -- the child job, null before it started
+  provider text, -- provider that returned the output
+  queue_job_id uuid, -- child job in the queue, null before it is created
   output jsonb, -- {data: {responses: [...]}}
   error text,
-  receipt jsonb, -- the receipt as it was signed
+  receipt jsonb, -- the receipt in the form that was signed
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   completed_at timestamptz,
@@ -151,7 +152,7 @@ select
     when j.finished_at is not null then j.status
     when q.status in ('failed', 'cancelled') then q.status
     when j.started_at is not null then 'processing'
-    -- A job is created until its job of the queue is due, and then queued.
+    -- While the job in the queue is not yet due, the state is created. After that, it is queued.
     when q.id is null or q.scheduled_for > queue.clock() then 'created'
     else 'queued'
   end as status,
@@ -192,7 +193,8 @@ select queue.show_to_members('public.beacon_job_states');
 select queue.show_to_members('public.beacon_execution_states');
 select queue.charge_rows('public.beacon_jobs');
 
--- Person marks for `export` and `erase`: owners, and columns that may quote someone.
+-- Person marks for `export` and `erase`. They name the owners, and the columns that may quote
+-- someone.
 comment on column public.beacon_jobs.jobspec_id is 'Person: words';
 comment on column public.beacon_jobs.version is 'Person: words';
 comment on column public.beacon_jobs.spec is 'Person: words';
@@ -206,16 +208,15 @@ comment on column public.beacon_executions.output is 'Person: words';
 comment on column public.beacon_executions.error is 'Person: words to clear';
 comment on column public.beacon_executions.receipt is 'Person: words';
 
--- Functions for members, and the way from the outbox into the queue.
--- A job, its executions and its outbox row are inserted in one transaction. The worker runs the
--- job.
+-- Functions for members, and the publishing of outbox rows to the queue. One transaction inserts a
+-- job, its executions and its outbox row. The worker then runs the job.
 
 create function beacon.spec_problem(p_spec jsonb)
 returns text
 language sql immutable
 set search_path = ''
 as $$
--- Checks that the guide requires. The API's model and the worker's model check more.
+-- These are the checks that the guide requires. The models of the API and of the worker check more.
 select coalesce(
   queue.schema_error('{
     "type": "object", "required": ["jobspec_id", "version", "benchmark", "constraints",
@@ -400,11 +401,11 @@ as $$
 declare
   v_job public.beacon_jobs;
 begin
-  -- it may wait for a concurrent change of the same job
+  -- take a slot, because the call may wait for a concurrent change of the same job
   perform queue.take_call_slot(j.workspace_id)
   from public.beacon_jobs as j
   where j.id = p_id;
-  -- Lock in the same order everywhere: outbox, queue, job, executions.
+  -- All functions lock in the same order: outbox, queue, job, executions.
   perform 1
   from public.beacon_outbox
   where job_id = p_id
@@ -525,7 +526,7 @@ begin
     limit p_limit
     for update skip locked -- concurrent publishers take different rows
   loop
-    -- inserts the job and updates its row in one transaction, so that each job is published once
+    -- one transaction enqueues the job and updates the outbox row, so each job is published once
     begin
       select * into v_job
       from public.beacon_jobs
@@ -537,8 +538,8 @@ begin
       values (
         v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.priority,
         v_job.created_by, 'beacon:' || v_job.id,
-        -- A client that reads its job after submitting finds it created, as the guide's test
-        -- expects.
+        -- A client that reads its job directly after submitting must find the state created. The
+        -- guide's test expects this.
         v_job.created_at + interval '1 second'
       )
       returning id into v_id;
@@ -551,7 +552,8 @@ begin
       v_published := v_published + 1;
     exception when others then
       get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
-      -- A message that the queue rejects is never retried. Other errors are retried ten times.
+      -- If the queue rejects a message, the message is never retried. After other errors, it is
+      -- retried ten times.
       update public.beacon_outbox
       set
         attempts = attempts + 1,
@@ -591,8 +593,8 @@ set search_path = ''
 as $$
 begin
   perform queue.refuse_revoked();
-  -- The queue's job ended without its processor: it was cancelled, became a dead letter, or was
-  -- deleted.
+  -- The job in the queue ended before its processor stored a result. It was cancelled, became a
+  -- dead letter, or was deleted.
   return (
     select jsonb_build_object(
       'ended', count(
@@ -624,9 +626,8 @@ comment on function public.beacon_reconcile is
   'End jobs that ended in the queue without their processor: {ended}. For the worker.';
 select queue.allow('job_worker, service_role', 'public.beacon_reconcile');
 
--- Functions for leased jobs and executions.
--- The worker calls the providers and signs. These functions decide whether enough regions
--- succeeded.
+-- Functions for leased jobs and executions. The worker calls the providers and signs the receipts.
+-- These functions decide whether enough regions succeeded.
 
 create function public.beacon_start(p_request jsonb)
 returns jsonb
@@ -726,7 +727,7 @@ declare
   v_execution public.beacon_executions;
 begin
   perform queue.refuse_revoked();
-  -- The job is locked before its executions.
+  -- Lock the job before its executions.
   perform 1
   from public.beacon_jobs
   where queue_job_id = v_held.parent_id
@@ -801,7 +802,7 @@ begin
   where queue_job_id = v_held.id
   for update;
   if v_job.finished_at is null then
-    -- Close executions whose child job ended without its processor.
+    -- Close executions whose child job ended before its processor stored a result.
     update public.beacon_executions as e
     set
       status = case q.status when 'cancelled' then 'cancelled' else 'failed' end,

@@ -1,5 +1,6 @@
--- Beacon stores job specs, their outbox, one execution per region, and signed receipts.
--- The platform does not depend on this app's folder and migration, so both can be deleted.
+-- Beacon stores job specs, their outbox, one execution per region, and signed receipts. A job here
+-- is a submitted job spec, and a job of the queue runs it. The platform does not depend on this
+-- app's folder or migration, so both can be deleted.
 
 create schema if not exists beacon;
 revoke all on schema beacon from public;
@@ -7,22 +8,22 @@ revoke all on schema beacon from public;
 create table public.beacon_jobs (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  jobspec_id text not null, -- id from the spec's author. With the version it identifies one job.
+  jobspec_id text not null, -- id from the spec's author, unique together with the version
   version text not null,
   spec jsonb not null,
   priority integer not null default 100, -- smaller runs first
-  -- Stored state. The view beacon_job_states adds the state of the queue's job.
+  -- Stored state of the job. The view beacon_job_states adds the state of the job in the queue.
   status text not null default 'created',
   -- A deferred constraint forbids a job without an outbox row.
   outbox_id uuid not null,
-  queue_job_id uuid, -- the beacon_job job, null until it is published
-  reached text[] not null default '{}', -- regions that answered, stored at the end
+  queue_job_id uuid, -- job of type beacon_job in the queue, null until the outbox row is published
+  reached text[] not null default '{}', -- regions that answered, stored when the job ends
   error text,
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   finished_at timestamptz,
-  -- Signed closing receipt with the number of other receipts, null until the job ends.
+  -- Closing receipt, signed, with the number of other receipts. It is null until the job ends.
   closing jsonb,
   constraint beacon_jobs_one_per_version unique (workspace_id, jobspec_id, version),
   constraint beacon_jobs_status_is_known
@@ -35,11 +36,11 @@ create table public.beacon_outbox (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   job_id uuid not null,
-  message jsonb not null, -- {version, job_id, jobspec_id}, in the schema job-message
+  message jsonb not null, -- {version, job_id, jobspec_id}, as the schema job-message requires
   status text not null default 'pending',
   attempts integer not null default 0,
   next_attempt_at timestamptz not null default queue.clock(),
-  error text, -- why the last attempt failed
+  error text, -- reason why the last attempt failed
   created_at timestamptz not null default queue.clock(),
   constraint beacon_outbox_row_of_one_job unique (id, job_id),
   constraint beacon_outbox_job_exists foreign key (job_id)
@@ -52,7 +53,7 @@ create table public.beacon_outbox (
 comment on table public.beacon_outbox is
   'Messages about jobs that must reach the queue, inserted in the transaction of the job.';
 
--- Deferred, because the two rows reference each other and must be inserted together.
+-- The constraint is deferred, because the two rows reference each other and are inserted together.
 alter table public.beacon_jobs
   add constraint beacon_jobs_have_an_outbox_row foreign key (outbox_id, id)
     references public.beacon_outbox (id, job_id) deferrable initially deferred;
@@ -65,11 +66,11 @@ create table public.beacon_executions (
   region text not null,
   model text, -- model that the provider reports
   status text not null default 'pending',
-  provider text, -- provider that gave the output
-  queue_job_id uuid, -- the child job, null before it started
+  provider text, -- provider that returned the output
+  queue_job_id uuid, -- child job in the queue, null before it is created
   output jsonb, -- {data: {responses: [...]}}
   error text,
-  receipt jsonb, -- the receipt as it was signed
+  receipt jsonb, -- the receipt in the form that was signed
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   completed_at timestamptz,
@@ -149,7 +150,7 @@ select
     when j.finished_at is not null then j.status
     when q.status in ('failed', 'cancelled') then q.status
     when j.started_at is not null then 'processing'
-    -- A job is created until its job of the queue is due, and then queued.
+    -- While the job in the queue is not yet due, the state is created. After that, it is queued.
     when q.id is null or q.scheduled_for > queue.clock() then 'created'
     else 'queued'
   end as status,
@@ -190,7 +191,8 @@ select queue.show_to_members('public.beacon_job_states');
 select queue.show_to_members('public.beacon_execution_states');
 select queue.charge_rows('public.beacon_jobs');
 
--- Person marks for `export` and `erase`: owners, and columns that may quote someone.
+-- Person marks for `export` and `erase`. They name the owners, and the columns that may quote
+-- someone.
 comment on column public.beacon_jobs.jobspec_id is 'Person: words';
 comment on column public.beacon_jobs.version is 'Person: words';
 comment on column public.beacon_jobs.spec is 'Person: words';

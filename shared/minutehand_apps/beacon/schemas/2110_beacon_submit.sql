@@ -1,13 +1,12 @@
--- Functions for members, and the way from the outbox into the queue.
--- A job, its executions and its outbox row are inserted in one transaction. The worker runs the
--- job.
+-- Functions for members, and the publishing of outbox rows to the queue. One transaction inserts a
+-- job, its executions and its outbox row. The worker then runs the job.
 
 create function beacon.spec_problem(p_spec jsonb)
 returns text
 language sql immutable
 set search_path = ''
 as $$
--- Checks that the guide requires. The API's model and the worker's model check more.
+-- These are the checks that the guide requires. The models of the API and of the worker check more.
 select coalesce(
   queue.schema_error('{
     "type": "object", "required": ["jobspec_id", "version", "benchmark", "constraints",
@@ -192,11 +191,11 @@ as $$
 declare
   v_job public.beacon_jobs;
 begin
-  -- it may wait for a concurrent change of the same job
+  -- take a slot, because the call may wait for a concurrent change of the same job
   perform queue.take_call_slot(j.workspace_id)
   from public.beacon_jobs as j
   where j.id = p_id;
-  -- Lock in the same order everywhere: outbox, queue, job, executions.
+  -- All functions lock in the same order: outbox, queue, job, executions.
   perform 1
   from public.beacon_outbox
   where job_id = p_id
@@ -317,7 +316,7 @@ begin
     limit p_limit
     for update skip locked -- concurrent publishers take different rows
   loop
-    -- inserts the job and updates its row in one transaction, so that each job is published once
+    -- one transaction enqueues the job and updates the outbox row, so each job is published once
     begin
       select * into v_job
       from public.beacon_jobs
@@ -329,8 +328,8 @@ begin
       values (
         v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.priority,
         v_job.created_by, 'beacon:' || v_job.id,
-        -- A client that reads its job after submitting finds it created, as the guide's test
-        -- expects.
+        -- A client that reads its job directly after submitting must find the state created. The
+        -- guide's test expects this.
         v_job.created_at + interval '1 second'
       )
       returning id into v_id;
@@ -343,7 +342,8 @@ begin
       v_published := v_published + 1;
     exception when others then
       get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
-      -- A message that the queue rejects is never retried. Other errors are retried ten times.
+      -- If the queue rejects a message, the message is never retried. After other errors, it is
+      -- retried ten times.
       update public.beacon_outbox
       set
         attempts = attempts + 1,
@@ -383,8 +383,8 @@ set search_path = ''
 as $$
 begin
   perform queue.refuse_revoked();
-  -- The queue's job ended without its processor: it was cancelled, became a dead letter, or was
-  -- deleted.
+  -- The job in the queue ended before its processor stored a result. It was cancelled, became a
+  -- dead letter, or was deleted.
   return (
     select jsonb_build_object(
       'ended', count(

@@ -1,6 +1,5 @@
--- Functions for leased jobs and executions.
--- The worker calls the providers and signs. These functions decide whether enough regions
--- succeeded.
+-- Functions for leased jobs and executions. The worker calls the providers and signs the receipts.
+-- These functions decide whether enough regions succeeded.
 
 create function public.beacon_start(p_request jsonb)
 returns jsonb
@@ -100,7 +99,7 @@ declare
   v_execution public.beacon_executions;
 begin
   perform queue.refuse_revoked();
-  -- The job is locked before its executions.
+  -- Lock the job before its executions.
   perform 1
   from public.beacon_jobs
   where queue_job_id = v_held.parent_id
@@ -175,7 +174,7 @@ begin
   where queue_job_id = v_held.id
   for update;
   if v_job.finished_at is null then
-    -- Close executions whose child job ended without its processor.
+    -- Close executions whose child job ended before its processor stored a result.
     update public.beacon_executions as e
     set
       status = case q.status when 'cancelled' then 'cancelled' else 'failed' end,

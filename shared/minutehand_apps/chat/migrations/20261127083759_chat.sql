@@ -1,8 +1,8 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
--- Chat: sessions, their messages, and the work that a message becomes. A message is a job, and its
--- state, progress and events are those of the job.
--- The engine does not depend on this app, so the app can be deleted.
+-- Chat: sessions, their messages, and the background work that a message requests. Each message
+-- belongs to a job. The job stores the state, progress and events of the work. The engine does not
+-- depend on this app, so the app can be deleted.
 
 create schema if not exists chat;
 revoke all on schema chat from public;
@@ -11,7 +11,7 @@ create table public.async_session_state (
   session_id text primary key,
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   title text not null,
-  created_by uuid, -- null for a guest's session, which is open to anyone with its id
+  created_by uuid, -- null for a guest's session, which is open to everyone who has its id
   created_at timestamptz not null default queue.clock(),
   last_message_at timestamptz not null default queue.clock()
 );
@@ -23,7 +23,7 @@ create index async_session_state_oldest
   on public.async_session_state (last_message_at);
 
 create table public.async_messages (
-  -- random, because the id grants access to a result's page
+  -- the id is random, because it grants access to a result's page
   id uuid primary key default gen_random_uuid(),
   seq bigint generated always as identity unique,
   session_id text not null
@@ -32,7 +32,7 @@ create table public.async_messages (
   job_id uuid not null,
   type text not null,
   content text not null,
-  -- type of the work that the message became, null for other messages
+  -- type of the work that the message requests, null for other messages
   work_type text,
   work_title text,
   question jsonb, -- {name, options, default, expires_at} of a question
@@ -64,7 +64,7 @@ create unique index async_messages_ask_once
   on public.async_messages (job_id, (question ->> 'name'))
   where type = 'question';
 
--- State of a job for people, or null after retention deleted the job.
+-- Return the state of a job in words for people, or null if retention has deleted the job.
 create function chat.state_of(p_job public.jobs)
 returns text
 language sql stable
@@ -112,10 +112,10 @@ comment on view public.async_work_items is 'Background work of chats.';
 
 insert into queue.settings (name, value)
 values
-  -- minimum for an id from a caller, because the id grants access to a guest's session
+  -- minimum length of an id from a caller, because the id grants access to a guest's session
   ('chat_session_id_min_characters', '32'),
-  ('chat_guest_messages_per_minute', '60'), -- per address, null for no limit
-  ('chat_retention_days', '90'); -- after a session's latest message
+  ('chat_guest_messages_per_minute', '60'), -- limit per address, or null for no limit
+  ('chat_retention_days', '90'); -- days after the latest message in the session
 
 -- 1. Sessions that a caller may use ---------------------------------------------------------------
 
@@ -206,7 +206,7 @@ revoke execute
 
 -- 2. Messages and their outcome -------------------------------------------------------------------
 
--- Delete some sessions whose latest message is older than the retention.
+-- Delete some of the sessions whose latest message is older than the retention time.
 create function chat.forget_old_sessions()
 returns void
 language sql
@@ -332,7 +332,7 @@ revoke execute
   on function chat.result
   from public, anon, authenticated, service_role;
 
--- Describe the event that a started job waits for.
+-- Describe what a started job waits for.
 create function chat.waits_for(p_job public.jobs)
 returns text
 language sql stable
@@ -375,7 +375,7 @@ left join public.async_messages as r on r.job_id = m.job_id and r.type = 'reply'
 $$;
 select queue.allow('anon, authenticated, service_role', 'chat.outcome');
 
--- Return the streamed text of a reply that was cancelled or failed.
+-- Return the text that a reply streamed before it was cancelled or failed.
 create function chat.words_of(p_job_id uuid)
 returns text
 language sql stable
@@ -590,8 +590,8 @@ select jsonb_build_object(
       and m.type in ('question', 'info')
       and m.read_at is null
   ),
-  -- Counts jobs of the latest 500 messages in the session's workspace. Without a session it is the
-  -- guests' workspace.
+  -- Count the jobs of the latest 500 messages in the session's workspace. If there is no session,
+  -- use the workspace of the guests.
   'queueStatus', (
     select jsonb_build_object(
       'queued', count(*) filter (where j.status = 'pending'),
@@ -614,7 +614,8 @@ from chat.session_or_null(p_session_id) as s
 $$;
 select queue.allow('anon, authenticated, service_role', 'chat.status');
 
--- Convert a job's event to a session's event, with the work and its question or result.
+-- Convert an event of a job to an event of its session. The result has the work, and the question
+-- or result of the work.
 create function chat.event_json(p_event jsonb, p_message public.async_messages)
 returns jsonb
 language sql stable
@@ -642,7 +643,8 @@ revoke execute
   on function chat.event_json
   from public, anon, authenticated, service_role;
 
--- Read a page of the session's feed (queue.read_feed), only of the jobs of its messages.
+-- Read a page of the session's feed (queue.read_feed), restricted to the jobs of the session's
+-- messages.
 create function chat.events(p_session_id text, p_cursor text)
 returns jsonb
 language plpgsql stable
@@ -680,7 +682,8 @@ select queue.allow('anon, authenticated, service_role', 'chat.events');
 
 -- 4. Cancelling and answering ---------------------------------------------------------------------
 
--- Return the jobs of a work item, or of all work of a session, that the caller may cancel.
+-- Return the jobs that the caller may cancel. The jobs belong to one work item, or to all work of a
+-- session.
 create function chat.jobs_of(p_session_id text, p_work_id text)
 returns setof public.jobs
 language plpgsql stable
@@ -698,7 +701,7 @@ begin
         and m.work_type is not null
       order by j.id;
   elsif p_work_id ~ '^work_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
-    return query -- a guest may cancel work if they know its id
+    return query -- a guest may cancel work if they know the id of the work
       select j.*
       from public.async_messages as m
       join public.jobs as j on j.id = m.job_id
@@ -728,9 +731,10 @@ declare
     select j.id
     from unnest(v_all) as j
     where j.finished_at is null
-      -- Cancelling a whole session does not count work whose cancellation was requested before.
+      -- When a whole session is cancelled, work with an earlier cancel request is not counted
+      -- again.
       and (p_work_id is not null or j.cancel_requested_at is null)
-      -- Work with a result has ended, even if its worker has not settled the job yet.
+      -- Work with a result has ended, even if the worker has not settled its job yet.
       and not exists (
         select from public.async_messages as r
         where r.job_id = j.id and r.type = 'info'
@@ -826,7 +830,8 @@ begin
   end if;
   if queue.caller() is null then
     perform queue.admit_guest('chat_guest_messages', v_session.workspace_id);
-    -- Fails if another transaction has locked the job, because the service would wait.
+    -- This call fails if another transaction has locked the job. Without the call, the service
+    -- would wait for that lock.
     perform queue.hold_jobs(array[v_question.job_id]);
     -- Guests may not answer jobs, so the app answers as service_role. The session was checked
     -- above.
@@ -943,7 +948,7 @@ begin
     nullif(p_request -> 'question', 'null')
   from public.async_messages as m
   where m.job_id = v_job.id and m.type = 'message'
-  on conflict do nothing; -- a repeated attempt posts the message once
+  on conflict do nothing; -- a repeated attempt does not post the message again
   return '{"said": true}';
 end;
 $$;

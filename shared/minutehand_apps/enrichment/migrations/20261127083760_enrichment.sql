@@ -1,21 +1,22 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
--- Enrichment stores a workspace's settings, accounts and contacts, and records what people edit.
--- The platform does not depend on this app's folder, migration and seed, so they can be deleted.
+-- Enrichment stores a workspace's settings, accounts and contacts, and records which fields people
+-- edit. The platform does not depend on this app's folder, migration or seed, so they can be
+-- deleted.
 
 create schema if not exists enrichment;
 revoke all on schema enrichment from public;
 
 create table public.workspace_settings (
   workspace_id uuid primary key references public.workspaces (id) on delete cascade,
-  -- sealed with the workspace as context, null without a key
+  -- key for Apollo, encrypted for this workspace, or null if no key is stored
   apollo_api_key_encrypted text,
   apollo_api_key_last4 text, -- last four characters of the key
-  apollo_client text, -- apollo or offline, null for the deployment's setting (USE_MOCK_APOLLO)
-  -- whether new accounts with a domain are enriched automatically
+  apollo_client text, -- apollo, offline, or null for the deployment's setting (USE_MOCK_APOLLO)
+  -- true if new accounts with a domain are enriched automatically
   apollo_auto_enrich boolean not null default false,
-  apollo_paused_until timestamptz, -- end of the wait that Apollo requested for this key (429)
-  -- paid credits, counted once per answered call
+  apollo_paused_until timestamptz, -- end of the pause that Apollo requested for this key (429)
+  -- Number of paid credits. The credits of each answered call are added once.
   enrichment_credits_used bigint not null default 0,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -34,15 +35,15 @@ create table public.accounts (
   id uuid primary key default gen_random_uuid(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   name text not null,
-  domain text, -- without scheme and www
+  domain text, -- domain without scheme and www
   industry text,
   employee_count bigint,
-  annual_revenue numeric, -- per year, in US dollars
+  annual_revenue numeric, -- revenue per year, in US dollars
   city text,
   state text,
   country text,
-  enriched_at timestamptz, -- when Apollo's data was last applied
-  metadata jsonb not null default '{}', -- enrichment writes keys that start with apollo_
+  enriched_at timestamptz, -- time when Apollo's data was last applied
+  metadata jsonb not null default '{}', -- enrichment writes the keys that start with apollo_
   edited_at jsonb not null default '{}', -- time of a person's last edit, by field
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -70,7 +71,7 @@ comment on table public.accounts is
 create table public.contacts (
   id uuid primary key default gen_random_uuid(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  account_id uuid, -- the person's company, in the same workspace
+  account_id uuid, -- company of the person, in the same workspace
   name text,
   email text,
   title text,
@@ -97,11 +98,11 @@ create index contacts_by_name on public.contacts (workspace_id, name, id);
 create index contacts_by_account on public.contacts (workspace_id, account_id)
   where account_id is not null;
 
--- Record which fields a person wrote and when. Enrichment marks its own writes.
+-- Record which fields a person edited, and when. Writes by enrichment are not recorded as edits.
 create function enrichment.note_edits()
 returns trigger
 language plpgsql
-security definer -- reads the engine's clock, on which callers have no rights
+security definer -- the function reads the engine's clock, on which callers have no rights
 set search_path = ''
 as $$
 begin
@@ -140,7 +141,7 @@ set search_path = ''
 as $$
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    -- as if the workspace did not exist
+    -- answer as if the workspace did not exist
     perform queue.refuse(
       404,
       'workspace_not_found',
@@ -163,7 +164,7 @@ revoke execute
 create function public.get_workspace_settings(p_workspace_id uuid)
 returns jsonb
 language plpgsql stable
-security definer -- returns whether a key is stored to callers who may not read it
+security definer -- callers may not read the key, but may know whether one is stored
 set search_path = ''
 as $$
 begin
@@ -202,7 +203,7 @@ select queue.allow('authenticated, service_role', 'public.get_workspace_settings
 create function public.put_workspace_settings(p_workspace_id uuid, p_changes jsonb)
 returns jsonb
 language plpgsql
-security definer -- writes the ciphertext, which no client may select
+security definer -- the function writes the ciphertext, which no client may select
 set search_path = ''
 as $$
 begin
@@ -224,7 +225,7 @@ begin
       when p_changes ? 'apollo_client' then p_changes ->> 'apollo_client'
       else s.apollo_client
     end,
-    -- A pause belongs to the old key and client.
+    -- The pause applies to the old key and client, so a new key or client ends the pause.
     apollo_paused_until = case
       when p_changes ?| array['sealed_key', 'apollo_client'] then null
       else s.apollo_paused_until
@@ -272,8 +273,8 @@ create policy workspace_settings_read_by_members on public.workspace_settings
   for select
   to authenticated
   using (workspace_id in (select queue.my_workspaces()));
--- Postgres evaluates every permissive policy of a command. So each command has one, and the rule
--- for all commands is a restrictive policy.
+-- Postgres evaluates all permissive policies of a command. Therefore each command has only one
+-- permissive policy, and the rule for all commands is a restrictive policy.
 create policy workspace_settings_kept_by_managers on public.workspace_settings
   as restrictive
   for all
@@ -304,7 +305,7 @@ revoke all
   from public, anon, authenticated, service_role;
 revoke all on public.accounts from public, anon, authenticated, service_role;
 revoke all on public.contacts from public, anon, authenticated, service_role;
--- No role of a browser may select the ciphertext.
+-- No browser role may select the ciphertext.
 grant select (
   workspace_id,
   apollo_api_key_last4,
@@ -343,7 +344,7 @@ select queue.charge_rows(
   'public.contacts'
 );
 
--- Person marks: an account describes a company, a contact a person.
+-- Person marks: an account describes a company, and a contact describes a person.
 comment on column public.accounts.name is 'Person: words';
 comment on column public.accounts.domain is 'Person: words to clear';
 comment on column public.accounts.industry is 'Person: words to clear';
@@ -358,21 +359,22 @@ comment on column public.contacts.linkedin_url is 'Person: words';
 comment on column public.contacts.metadata is 'Person: words';
 comment on column public.workspace_settings.apollo_api_key_encrypted is 'Person: secret';
 
--- Enrichment of a record: permissions, and what the worker reads, pays and writes.
--- A call is paid at most once per job, and a person's edits are never overwritten.
+-- Enrichment of a record. This file checks permissions, and has the functions with which the worker
+-- reads records, records payments and writes results. A job pays for a call at most once, and never
+-- overwrites a person's edits.
 
--- There is no reference to jobs, because the record of a payment outlives its job.
--- The answer, which describes a person, is deleted with the job.
+-- The table does not reference jobs, because the record of a payment outlives its job. The answer
+-- describes a person, so it is deleted with the job.
 create table enrichment.calls (
   job_id uuid not null,
   fence bigint not null, -- fence of the lease that made the call
-  -- who pays
+  -- workspace that pays for the call
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   started_at timestamptz not null default now(), -- time just before the call
-  -- null without a response, when a credit may or may not have been charged
+  -- Null if no response arrived. Then it is unknown whether a credit was charged.
   answered_at timestamptz,
   credits integer,
-  -- used by later attempts instead of a second payment, null after the job is deleted
+  -- Later attempts use this answer and do not pay again. It is null after the job is deleted.
   answer jsonb,
   constraint calls_one_per_attempt primary key (job_id, fence),
   constraint calls_answers_are_whole
@@ -383,7 +385,7 @@ create index calls_by_workspace on enrichment.calls (workspace_id, answered_at);
 create function enrichment.forget_answers()
 returns trigger
 language plpgsql
-security definer -- the ledger is closed to every role
+security definer -- no role has rights on the table
 set search_path = ''
 as $$
 begin
@@ -471,7 +473,7 @@ create function public.enrich_contact(p_contact_id uuid)
 returns jsonb
 language plpgsql
 set search_path = ''
-as $$ -- as above
+as $$ -- row level security decides which contacts the caller may see
 declare
   v_contact public.contacts;
 begin
@@ -495,11 +497,11 @@ comment on function public.enrich_contact is
   'returned with created false.';
 select queue.allow('authenticated, service_role', 'public.enrich_contact');
 
--- Inserts a new account's job in the account's transaction.
+-- Enqueue a job for a new account, in the transaction that inserts the account.
 create function enrichment.enqueue_new_account()
 returns trigger
 language plpgsql
-security definer -- reads the settings regardless of row level security
+security definer -- the function reads the settings regardless of row level security
 set search_path = ''
 as $$
 begin
@@ -544,7 +546,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- A payload may contain any text as id. Text that is not an id matches no record.
+  -- A payload may contain any text as an id. If the text is not an id, no record matches.
   v_id constant uuid := case
     when p_request ->> 'id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
       then (p_request ->> 'id')::uuid
@@ -579,7 +581,7 @@ revoke execute
 create function public.enrichment_load(p_request jsonb)
 returns jsonb
 language plpgsql
-security definer -- reads the ciphertext for the worker, only of the job's own workspace
+security definer -- reads the ciphertext for the worker, only in the job's own workspace
 set search_path = ''
 as $$
 declare
@@ -706,7 +708,8 @@ set search_path = ''
 set lock_timeout = '5s'
 as $$
 declare
-  -- Locked before the job, so that waiting for a person's edit does not delay the job's reports.
+  -- Lock the record before the job. Otherwise the job's reports would wait while a person edits the
+  -- record.
   v_row constant jsonb := enrichment.record(p_request, true);
   v_job constant public.jobs := enrichment.held_job(p_request);
   v_fields jsonb;
@@ -719,7 +722,8 @@ begin
   if v_row ->> 'workspace_id' is distinct from v_job.workspace_id::text then
     return '{"missing": true, "updated": [], "kept": []}';
   end if;
-  -- Fields that no person wrote. A field that was emptied before the job was created may be filled.
+  -- Fill the fields that no person edited. Also fill a field that a person emptied before the job
+  -- was created.
   select coalesce(jsonb_object_agg(f.key, f.value), '{}')
   into v_fields
   from jsonb_each(p_request -> 'fields') as f

@@ -1,19 +1,20 @@
--- Enrichment stores a workspace's settings, accounts and contacts, and records what people edit.
--- The platform does not depend on this app's folder, migration and seed, so they can be deleted.
+-- Enrichment stores a workspace's settings, accounts and contacts, and records which fields people
+-- edit. The platform does not depend on this app's folder, migration or seed, so they can be
+-- deleted.
 
 create schema if not exists enrichment;
 revoke all on schema enrichment from public;
 
 create table public.workspace_settings (
   workspace_id uuid primary key references public.workspaces (id) on delete cascade,
-  -- sealed with the workspace as context, null without a key
+  -- key for Apollo, encrypted for this workspace, or null if no key is stored
   apollo_api_key_encrypted text,
   apollo_api_key_last4 text, -- last four characters of the key
-  apollo_client text, -- apollo or offline, null for the deployment's setting (USE_MOCK_APOLLO)
-  -- whether new accounts with a domain are enriched automatically
+  apollo_client text, -- apollo, offline, or null for the deployment's setting (USE_MOCK_APOLLO)
+  -- true if new accounts with a domain are enriched automatically
   apollo_auto_enrich boolean not null default false,
-  apollo_paused_until timestamptz, -- end of the wait that Apollo requested for this key (429)
-  -- paid credits, counted once per answered call
+  apollo_paused_until timestamptz, -- end of the pause that Apollo requested for this key (429)
+  -- Number of paid credits. The credits of each answered call are added once.
   enrichment_credits_used bigint not null default 0,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -32,15 +33,15 @@ create table public.accounts (
   id uuid primary key default gen_random_uuid(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   name text not null,
-  domain text, -- without scheme and www
+  domain text, -- domain without scheme and www
   industry text,
   employee_count bigint,
-  annual_revenue numeric, -- per year, in US dollars
+  annual_revenue numeric, -- revenue per year, in US dollars
   city text,
   state text,
   country text,
-  enriched_at timestamptz, -- when Apollo's data was last applied
-  metadata jsonb not null default '{}', -- enrichment writes keys that start with apollo_
+  enriched_at timestamptz, -- time when Apollo's data was last applied
+  metadata jsonb not null default '{}', -- enrichment writes the keys that start with apollo_
   edited_at jsonb not null default '{}', -- time of a person's last edit, by field
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -68,7 +69,7 @@ comment on table public.accounts is
 create table public.contacts (
   id uuid primary key default gen_random_uuid(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  account_id uuid, -- the person's company, in the same workspace
+  account_id uuid, -- company of the person, in the same workspace
   name text,
   email text,
   title text,
@@ -95,11 +96,11 @@ create index contacts_by_name on public.contacts (workspace_id, name, id);
 create index contacts_by_account on public.contacts (workspace_id, account_id)
   where account_id is not null;
 
--- Record which fields a person wrote and when. Enrichment marks its own writes.
+-- Record which fields a person edited, and when. Writes by enrichment are not recorded as edits.
 create function enrichment.note_edits()
 returns trigger
 language plpgsql
-security definer -- reads the engine's clock, on which callers have no rights
+security definer -- the function reads the engine's clock, on which callers have no rights
 set search_path = ''
 as $$
 begin
@@ -138,7 +139,7 @@ set search_path = ''
 as $$
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    -- as if the workspace did not exist
+    -- answer as if the workspace did not exist
     perform queue.refuse(
       404,
       'workspace_not_found',
@@ -161,7 +162,7 @@ revoke execute
 create function public.get_workspace_settings(p_workspace_id uuid)
 returns jsonb
 language plpgsql stable
-security definer -- returns whether a key is stored to callers who may not read it
+security definer -- callers may not read the key, but may know whether one is stored
 set search_path = ''
 as $$
 begin
@@ -200,7 +201,7 @@ select queue.allow('authenticated, service_role', 'public.get_workspace_settings
 create function public.put_workspace_settings(p_workspace_id uuid, p_changes jsonb)
 returns jsonb
 language plpgsql
-security definer -- writes the ciphertext, which no client may select
+security definer -- the function writes the ciphertext, which no client may select
 set search_path = ''
 as $$
 begin
@@ -222,7 +223,7 @@ begin
       when p_changes ? 'apollo_client' then p_changes ->> 'apollo_client'
       else s.apollo_client
     end,
-    -- A pause belongs to the old key and client.
+    -- The pause applies to the old key and client, so a new key or client ends the pause.
     apollo_paused_until = case
       when p_changes ?| array['sealed_key', 'apollo_client'] then null
       else s.apollo_paused_until
@@ -270,8 +271,8 @@ create policy workspace_settings_read_by_members on public.workspace_settings
   for select
   to authenticated
   using (workspace_id in (select queue.my_workspaces()));
--- Postgres evaluates every permissive policy of a command. So each command has one, and the rule
--- for all commands is a restrictive policy.
+-- Postgres evaluates all permissive policies of a command. Therefore each command has only one
+-- permissive policy, and the rule for all commands is a restrictive policy.
 create policy workspace_settings_kept_by_managers on public.workspace_settings
   as restrictive
   for all
@@ -302,7 +303,7 @@ revoke all
   from public, anon, authenticated, service_role;
 revoke all on public.accounts from public, anon, authenticated, service_role;
 revoke all on public.contacts from public, anon, authenticated, service_role;
--- No role of a browser may select the ciphertext.
+-- No browser role may select the ciphertext.
 grant select (
   workspace_id,
   apollo_api_key_last4,
@@ -341,7 +342,7 @@ select queue.charge_rows(
   'public.contacts'
 );
 
--- Person marks: an account describes a company, a contact a person.
+-- Person marks: an account describes a company, and a contact describes a person.
 comment on column public.accounts.name is 'Person: words';
 comment on column public.accounts.domain is 'Person: words to clear';
 comment on column public.accounts.industry is 'Person: words to clear';

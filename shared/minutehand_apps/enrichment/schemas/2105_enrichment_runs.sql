@@ -1,18 +1,19 @@
--- Enrichment of a record: permissions, and what the worker reads, pays and writes.
--- A call is paid at most once per job, and a person's edits are never overwritten.
+-- Enrichment of a record. This file checks permissions, and has the functions with which the worker
+-- reads records, records payments and writes results. A job pays for a call at most once, and never
+-- overwrites a person's edits.
 
--- There is no reference to jobs, because the record of a payment outlives its job.
--- The answer, which describes a person, is deleted with the job.
+-- The table does not reference jobs, because the record of a payment outlives its job. The answer
+-- describes a person, so it is deleted with the job.
 create table enrichment.calls (
   job_id uuid not null,
   fence bigint not null, -- fence of the lease that made the call
-  -- who pays
+  -- workspace that pays for the call
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   started_at timestamptz not null default now(), -- time just before the call
-  -- null without a response, when a credit may or may not have been charged
+  -- Null if no response arrived. Then it is unknown whether a credit was charged.
   answered_at timestamptz,
   credits integer,
-  -- used by later attempts instead of a second payment, null after the job is deleted
+  -- Later attempts use this answer and do not pay again. It is null after the job is deleted.
   answer jsonb,
   constraint calls_one_per_attempt primary key (job_id, fence),
   constraint calls_answers_are_whole
@@ -23,7 +24,7 @@ create index calls_by_workspace on enrichment.calls (workspace_id, answered_at);
 create function enrichment.forget_answers()
 returns trigger
 language plpgsql
-security definer -- the ledger is closed to every role
+security definer -- no role has rights on the table
 set search_path = ''
 as $$
 begin
@@ -111,7 +112,7 @@ create function public.enrich_contact(p_contact_id uuid)
 returns jsonb
 language plpgsql
 set search_path = ''
-as $$ -- as above
+as $$ -- row level security decides which contacts the caller may see
 declare
   v_contact public.contacts;
 begin
@@ -135,11 +136,11 @@ comment on function public.enrich_contact is
   'returned with created false.';
 select queue.allow('authenticated, service_role', 'public.enrich_contact');
 
--- Inserts a new account's job in the account's transaction.
+-- Enqueue a job for a new account, in the transaction that inserts the account.
 create function enrichment.enqueue_new_account()
 returns trigger
 language plpgsql
-security definer -- reads the settings regardless of row level security
+security definer -- the function reads the settings regardless of row level security
 set search_path = ''
 as $$
 begin
@@ -184,7 +185,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- A payload may contain any text as id. Text that is not an id matches no record.
+  -- A payload may contain any text as an id. If the text is not an id, no record matches.
   v_id constant uuid := case
     when p_request ->> 'id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
       then (p_request ->> 'id')::uuid
@@ -219,7 +220,7 @@ revoke execute
 create function public.enrichment_load(p_request jsonb)
 returns jsonb
 language plpgsql
-security definer -- reads the ciphertext for the worker, only of the job's own workspace
+security definer -- reads the ciphertext for the worker, only in the job's own workspace
 set search_path = ''
 as $$
 declare
@@ -346,7 +347,8 @@ set search_path = ''
 set lock_timeout = '5s'
 as $$
 declare
-  -- Locked before the job, so that waiting for a person's edit does not delay the job's reports.
+  -- Lock the record before the job. Otherwise the job's reports would wait while a person edits the
+  -- record.
   v_row constant jsonb := enrichment.record(p_request, true);
   v_job constant public.jobs := enrichment.held_job(p_request);
   v_fields jsonb;
@@ -359,7 +361,8 @@ begin
   if v_row ->> 'workspace_id' is distinct from v_job.workspace_id::text then
     return '{"missing": true, "updated": [], "kept": []}';
   end if;
-  -- Fields that no person wrote. A field that was emptied before the job was created may be filled.
+  -- Fill the fields that no person edited. Also fill a field that a person emptied before the job
+  -- was created.
   select coalesce(jsonb_object_agg(f.key, f.value), '{}')
   into v_fields
   from jsonb_each(p_request -> 'fields') as f

@@ -1,18 +1,19 @@
--- Plans: prompts, and the results of their stages. State, progress and events are those of the job.
--- The engine does not depend on this app, so the app can be deleted.
+-- Plans: prompts, and the results of their stages. Each plan has a job. The job stores the state,
+-- progress and events of the plan. The engine does not depend on this app, so the app can be
+-- deleted.
 
 create schema if not exists plans;
 revoke all on schema plans from public;
 
 create table public.plans (
-  -- random, because the id authorises access to a guest's plan
+  -- the id is random, because it authorises access to a guest's plan
   id uuid primary key default gen_random_uuid(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   prompt text not null,
   speed_vs_detail text not null,
   job_id uuid not null,
   idempotency_key text,
-  created_by uuid, -- null for a guest's plan, which is open to anyone with its id
+  created_by uuid, -- null for a guest's plan, which is open to everyone who has its id
   created_at timestamptz not null default queue.clock(),
   share_id uuid, -- random key of the public link, null without a link
   constraint plans_one_share unique (share_id),
@@ -37,8 +38,8 @@ create table public.plan_stages (
   name text not null,
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   result jsonb,
-  model text, -- null for a sample
-  reason text, -- why the stage failed
+  model text, -- language model, or null for a sample
+  reason text, -- reason why the stage failed
   ended_at timestamptz not null default queue.clock(),
   primary key (plan_id, name),
   constraint plan_stages_have_an_end
@@ -64,7 +65,7 @@ select
     when j.status in ('processing', 'waiting')
         or j.status = 'pending' and j.started_at is not null
       then 'running'
-    else coalesce(j.status, 'completed') -- the job is null after retention deleted it
+    else coalesce(j.status, 'completed') -- j is null if retention has deleted the job
   end as status,
   coalesce((j.progress ->> 'percentage')::numeric, 0) as percentage,
   case
@@ -84,7 +85,7 @@ comment on view public.plan_states is
   'Plans with their state: pending, running, cancelling, completed, failed or cancelled.';
 
 insert into queue.settings (name, value)
-values ('plan_guest_plans_per_minute', '60'); -- per address, null for no limit
+values ('plan_guest_plans_per_minute', '60'); -- limit per address, or null for no limit
 
 -- 1. For callers ----------------------------------------------------------------------------------
 
@@ -110,8 +111,8 @@ revoke execute
   on function plans.plan_or_refuse
   from public, anon, authenticated, service_role;
 
--- Create a job for a plan, and return whether to wake a worker. A guest's plan gets a guest session
--- of thirty days, the maximum.
+-- Create a job for a plan, and return whether to wake a worker. For a guest's plan, also open a
+-- guest session of thirty days, which is the maximum.
 create function plans.enqueue(p_plan public.plans)
 returns boolean
 language plpgsql
@@ -164,7 +165,7 @@ declare
     )
     else (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid
   end;
-  -- Guests share a workspace, so their keys could collide with those of other guests.
+  -- All guests share a workspace, so the keys of different guests could be equal.
   v_key text := case when v_user is not null then p_idempotency_key end;
   v_plan public.plans;
   v_wake boolean := false;
@@ -286,7 +287,7 @@ returns jsonb
 language sql stable
 security definer
 set search_path = ''
-as $$ -- The random id authorises reading. Changes of a guest's plan need the plan's id.
+as $$ -- The random share id authorises reading. Changes require the id of the plan.
 select jsonb_build_object(
   'plan', (
     select plans.as_json(p)
@@ -369,7 +370,8 @@ declare
 begin
   if queue.caller() is null then
     perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
-    -- Fails if another transaction has locked the job, because the service would wait.
+    -- This call fails if another transaction has locked the job. Without the call, the service
+    -- would wait for that lock.
     perform queue.hold_jobs(array[v_plan.job_id]);
     -- Guests may not retry jobs, so the app retries as service_role. plan_or_refuse has checked
     -- access.
@@ -382,7 +384,7 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'plans.retry');
 
--- Delete a chapter of an ended plan and enqueue a new job, which keeps the other chapters.
+-- Delete a chapter of an ended plan, and enqueue a new job that keeps the other chapters.
 create function plans.redo(p_plan_id uuid, p_stage text)
 returns jsonb
 language plpgsql
@@ -498,7 +500,7 @@ begin
     model = excluded.model,
     reason = excluded.reason,
     ended_at = excluded.ended_at
-  where s.result is null; -- an existing result stays
+  where s.result is null; -- an existing result is not replaced
   return '{"kept": true}';
 end;
 $$;

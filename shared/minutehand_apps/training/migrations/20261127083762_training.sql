@@ -1,23 +1,23 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
--- Training turns uploaded videos into transcripts and procedures. This file has the app's tables
--- and its two views.
--- The platform does not depend on this app's folder, so the folder can be deleted.
+-- Training converts uploaded videos to transcripts and procedures. This file has the app's tables
+-- and its two views. The platform does not depend on this app's folder, so the folder can be
+-- deleted.
 
 create schema if not exists training;
 revoke all on schema training from public;
 
--- The result of a stage is null until it is written once. No attempt or run overwrites it.
+-- The result of a stage is null until it is stored. After that, no attempt or run overwrites it.
 create table public.trainings (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   title text not null,
   object_key text not null, -- key of the file in the uploads bucket
-  -- SHA-256 of the file, or `<hex>-<parts>` of its parts' checksums
+  -- SHA-256 of the file, or `<hex>-<parts>` computed from the checksums of its parts
   checksum text,
-  media jsonb, -- result of the check: {bytes, seconds, video, audio}
+  media jsonb, -- result of the file check: {bytes, seconds, video, audio}
   sound jsonb, -- {seconds, chunks: [[start, end], …]}, after the sound is cut
-  -- {chunks, words, language, engine, offline, duration_seconds}, after the last chunk
+  -- {chunks, words, language, engine, offline, duration_seconds}, stored after the last chunk
   transcript jsonb,
   -- {procedure, author, offline}. procedure is null without a language model.
   procedure jsonb,
@@ -49,7 +49,7 @@ create index trainings_newest on public.trainings (workspace_id, id desc);
 create table public.training_jobs (
   training_id uuid not null references public.trainings (id) on delete cascade,
   job_type text not null,
-  job_id uuid not null, -- retention may have deleted the job
+  job_id uuid not null, -- id of a job that retention may have deleted
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   primary key (training_id, job_type),
   constraint training_jobs_job_is_unique unique (job_id),
@@ -109,7 +109,8 @@ select
         end
   end as error_data,
   greatest(j.attempts - 1, 0) as retry_count,
-  -- A failed job has used the retries that it was allowed. A permanent error allows none.
+  -- If the job failed, no retries remain, so the maximum is the number of retries so far. After a
+  -- permanent error this may be 0.
   case j.status
     when 'failed' then greatest(j.attempts - 1, 0)
     else j.max_attempts - 1
@@ -156,7 +157,7 @@ set search_path = ''
 as $$
 begin
   if old.completed_at is null then
-    -- Not queue.refuse, because the caller may not execute it.
+    -- queue.refuse is not used, because the caller may not execute it.
     raise exception
       using
         errcode = 'PT409',
@@ -245,7 +246,8 @@ select queue.show_to_members('public.training_states');
 grant delete on public.background_jobs to service_role;
 select queue.charge_rows('public.trainings');
 
--- Person marks for `export` and `erase`: owners, and columns that may quote someone.
+-- Person marks for `export` and `erase`. They name the owners, and the columns that may quote
+-- someone.
 comment on column public.trainings.title is 'Person: words';
 comment on column public.trainings.object_key is 'Person: key';
 comment on column public.trainings.media is 'Person: words to clear';
@@ -255,8 +257,8 @@ comment on column public.trainings.published is 'Person: words';
 comment on column public.trainings.created_by is 'Person: owner';
 comment on column public.training_chunks.segments is 'Person: words';
 
--- Functions for members, and for workers to load and store. The worker checks the file. This file
--- checks who owns the upload.
+-- Functions for members, and functions with which workers load and store data. The worker checks
+-- the file. These functions check who owns the upload.
 
 create function training.own_or_refuse(p_training_id uuid)
 returns public.trainings
@@ -306,7 +308,8 @@ as $$
 declare
   v_done record;
 begin
-  -- An internal job that members may not enqueue, enqueued on behalf of the member.
+  -- The job is internal, so members may not enqueue it. This function enqueues the job for the
+  -- member.
   v_done := queue.enqueue(
     p_training.workspace_id,
     null,
@@ -351,7 +354,7 @@ declare
   v_made public.trainings;
   v_wake boolean := false;
 begin
-  -- The key must be one that this caller's uploads can have.
+  -- The key must be one that an upload of this caller can have.
   if p_workspace_id is null
     or not queue.is_member(p_workspace_id)
     or p_object_key is null
@@ -381,7 +384,7 @@ begin
   if found then
     v_wake := training.enqueue(v_made, 'transcription');
     v_wake := training.enqueue(v_made, 'mux_upload') or v_wake;
-  else -- completing the same upload twice creates one training
+  else -- if the same upload is completed twice, return the existing training
     select * into v_made
     from public.trainings
     where object_key = p_object_key;
@@ -456,7 +459,7 @@ declare
   v_id uuid;
   v_count integer := 0;
 begin
-  -- Chunks without words may be recognised now.
+  -- Delete chunks without words, because a new attempt may recognise them.
   delete from public.training_chunks
   where training_id = p_training_id
     and v_training.transcript is null
@@ -554,7 +557,7 @@ select jsonb_build_object(
 $$;
 select queue.allow('anon, authenticated, service_role', 'training.shared');
 
--- A SQL body that is parsed at creation, so that callers need no usage on the schema training.
+-- The SQL body is parsed at creation, so that callers need no usage on the schema training.
 create function public.training_shared(p_share_id uuid)
 returns jsonb
 language sql stable
@@ -684,7 +687,7 @@ begin
     published = coalesce(published, case v_name when 'published' then v_value end)
   where id = v_training.id
   returning * into v_training;
-  -- In one transaction with the transcript, so that a crash leaves both or neither.
+  -- Enqueue in the transaction that stores the transcript, so that a crash leaves both or neither.
   if v_training.transcript is not null
     and not exists (
       select 1

@@ -1,21 +1,21 @@
--- Training turns uploaded videos into transcripts and procedures. This file has the app's tables
--- and its two views.
--- The platform does not depend on this app's folder, so the folder can be deleted.
+-- Training converts uploaded videos to transcripts and procedures. This file has the app's tables
+-- and its two views. The platform does not depend on this app's folder, so the folder can be
+-- deleted.
 
 create schema if not exists training;
 revoke all on schema training from public;
 
--- The result of a stage is null until it is written once. No attempt or run overwrites it.
+-- The result of a stage is null until it is stored. After that, no attempt or run overwrites it.
 create table public.trainings (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   title text not null,
   object_key text not null, -- key of the file in the uploads bucket
-  -- SHA-256 of the file, or `<hex>-<parts>` of its parts' checksums
+  -- SHA-256 of the file, or `<hex>-<parts>` computed from the checksums of its parts
   checksum text,
-  media jsonb, -- result of the check: {bytes, seconds, video, audio}
+  media jsonb, -- result of the file check: {bytes, seconds, video, audio}
   sound jsonb, -- {seconds, chunks: [[start, end], …]}, after the sound is cut
-  -- {chunks, words, language, engine, offline, duration_seconds}, after the last chunk
+  -- {chunks, words, language, engine, offline, duration_seconds}, stored after the last chunk
   transcript jsonb,
   -- {procedure, author, offline}. procedure is null without a language model.
   procedure jsonb,
@@ -47,7 +47,7 @@ create index trainings_newest on public.trainings (workspace_id, id desc);
 create table public.training_jobs (
   training_id uuid not null references public.trainings (id) on delete cascade,
   job_type text not null,
-  job_id uuid not null, -- retention may have deleted the job
+  job_id uuid not null, -- id of a job that retention may have deleted
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   primary key (training_id, job_type),
   constraint training_jobs_job_is_unique unique (job_id),
@@ -107,7 +107,8 @@ select
         end
   end as error_data,
   greatest(j.attempts - 1, 0) as retry_count,
-  -- A failed job has used the retries that it was allowed. A permanent error allows none.
+  -- If the job failed, no retries remain, so the maximum is the number of retries so far. After a
+  -- permanent error this may be 0.
   case j.status
     when 'failed' then greatest(j.attempts - 1, 0)
     else j.max_attempts - 1
@@ -154,7 +155,7 @@ set search_path = ''
 as $$
 begin
   if old.completed_at is null then
-    -- Not queue.refuse, because the caller may not execute it.
+    -- queue.refuse is not used, because the caller may not execute it.
     raise exception
       using
         errcode = 'PT409',
@@ -243,7 +244,8 @@ select queue.show_to_members('public.training_states');
 grant delete on public.background_jobs to service_role;
 select queue.charge_rows('public.trainings');
 
--- Person marks for `export` and `erase`: owners, and columns that may quote someone.
+-- Person marks for `export` and `erase`. They name the owners, and the columns that may quote
+-- someone.
 comment on column public.trainings.title is 'Person: words';
 comment on column public.trainings.object_key is 'Person: key';
 comment on column public.trainings.media is 'Person: words to clear';

@@ -1,5 +1,5 @@
--- Functions for members, and for workers to load and store. The worker checks the file. This file
--- checks who owns the upload.
+-- Functions for members, and functions with which workers load and store data. The worker checks
+-- the file. These functions check who owns the upload.
 
 create function training.own_or_refuse(p_training_id uuid)
 returns public.trainings
@@ -49,7 +49,8 @@ as $$
 declare
   v_done record;
 begin
-  -- An internal job that members may not enqueue, enqueued on behalf of the member.
+  -- The job is internal, so members may not enqueue it. This function enqueues the job for the
+  -- member.
   v_done := queue.enqueue(
     p_training.workspace_id,
     null,
@@ -94,7 +95,7 @@ declare
   v_made public.trainings;
   v_wake boolean := false;
 begin
-  -- The key must be one that this caller's uploads can have.
+  -- The key must be one that an upload of this caller can have.
   if p_workspace_id is null
     or not queue.is_member(p_workspace_id)
     or p_object_key is null
@@ -124,7 +125,7 @@ begin
   if found then
     v_wake := training.enqueue(v_made, 'transcription');
     v_wake := training.enqueue(v_made, 'mux_upload') or v_wake;
-  else -- completing the same upload twice creates one training
+  else -- if the same upload is completed twice, return the existing training
     select * into v_made
     from public.trainings
     where object_key = p_object_key;
@@ -199,7 +200,7 @@ declare
   v_id uuid;
   v_count integer := 0;
 begin
-  -- Chunks without words may be recognised now.
+  -- Delete chunks without words, because a new attempt may recognise them.
   delete from public.training_chunks
   where training_id = p_training_id
     and v_training.transcript is null
@@ -297,7 +298,7 @@ select jsonb_build_object(
 $$;
 select queue.allow('anon, authenticated, service_role', 'training.shared');
 
--- A SQL body that is parsed at creation, so that callers need no usage on the schema training.
+-- The SQL body is parsed at creation, so that callers need no usage on the schema training.
 create function public.training_shared(p_share_id uuid)
 returns jsonb
 language sql stable
@@ -427,7 +428,7 @@ begin
     published = coalesce(published, case v_name when 'published' then v_value end)
   where id = v_training.id
   returning * into v_training;
-  -- In one transaction with the transcript, so that a crash leaves both or neither.
+  -- Enqueue in the transaction that stores the transcript, so that a crash leaves both or neither.
   if v_training.transcript is not null
     and not exists (
       select 1
