@@ -26,11 +26,12 @@
 -- - A fence is the number of a job's lease. A worker with an older fence no longer has the lease.
 --
 -- Some other words have a special meaning here. A plain insert is an insert into public.jobs by a
--- client's own SQL. A plain job has no options, and a simple job is a plain job that is enqueued by
--- a call for one job. A plain completion is a success at the first lease. In names, tick means a
--- worker run, whatever started the run. The calls of a run are numbered. In names, hold means to
--- lock rows or a turn until the transaction ends. queue.admit charges a person for a call and has
--- nothing to do with gates.
+-- client's own SQL. A plain job has no options. A simple job is a plain job that
+-- public.enqueue_job adds. A plain completion is a success at the first lease of a job. A call
+-- slot is a permit for a call that reads or writes many rows. The sweep is a task of maintenance
+-- that deletes rows no longer needed. In names, tick means a worker run, whatever started the run.
+-- Each call of a run has a number. In names, hold means to lock rows or a turn until the
+-- transaction ends. queue.admit charges a person for a call and has nothing to do with gates.
 --
 --   enqueue --> deferred --> gated --> ready --> leases --> completed, failed or cancelled
 --               due later    key at    awaits    runs on
@@ -41,42 +42,43 @@
 -- A job skips the places that do not apply to it.
 --
 -- Six rules apply everywhere:
--- 1. public.jobs is the record of all jobs. None of its indexes contains a column that changes
---    between enqueue and end, so that leases and settlements are heap-only updates. A live job also
---    has a row in its place, which is a narrow table. If no worker has published its type yet, this
---    row is in queue.unpublished.
--- 2. Tenants are served in rounds. In a round, each tenant gets as many jobs as its weight. A lease
---    begins where the last lease in these lanes ended. Concurrent leases may begin at the same
---    tenant. A lease reads about as many tenants as it requests jobs.
--- 3. Enqueues without keys never wait. An enqueue tries a shared advisory lock on the turn and
---    inserts the job. If the turn is not open, the enqueue leaves a note. A lease takes the same
---    lock exclusively before it closes a turn or advances the turn's start to the first job.
---    Therefore no enqueue can be adding an older job at that moment.
--- 4. Limits are counted, and no counter is stored. For a limited type, workspace, or type in a
---    workspace, a lease tries an advisory lock. The next statement counts the running jobs. The
---    limit of a key is a gate. The number of its jobs that are ready or running never exceeds the
---    limit.
--- 5. Facts that follow from the record are not stored. The events of a job that ran as planned are
---    derived from its row. Each statement adds one row per tenant and event type to queue.feed.
---    Watchers, statistics and apps read the feed.
+-- 1. public.jobs is the record of all jobs. The columns in its indexes do not change between
+--    enqueue and end, so that leases and settlements are heap-only updates. A live job also has a
+--    row in a narrow table, which is its place. If no worker has published the job's type yet,
+--    this row is in queue.unpublished.
+-- 2. Tenants are served in rounds. In a round, each tenant gets as many jobs as its weight. A
+--    lease begins at the tenant where the last lease in the same lanes ended. Concurrent leases
+--    may begin at the same tenant. A lease that requests n jobs reads about n tenants.
+-- 3. Enqueues without keys never wait. An enqueue tries to take a shared advisory lock on the
+--    turn, and inserts the job. If the turn is not open, the enqueue leaves a note. Before a lease
+--    closes a turn or advances the turn's start to the first job, the lease takes the same lock
+--    exclusively. Therefore no enqueue can be adding an older job at that moment.
+-- 4. Running jobs are counted for each limit, and no counter is stored. If a type, a workspace, or
+--    a type in a workspace has a limit, a lease tries to take an advisory lock for it. The next
+--    statement of the lease counts the running jobs. The limit of a key is a gate. The number of
+--    ready and running jobs of the key never exceeds this limit.
+-- 5. A fact that follows from a job's row is not stored. For example, the events of a job that ran
+--    as planned are derived from its row. Each statement adds one row per tenant and event type to
+--    queue.feed. Watchers, statistics and apps read the feed.
 -- 6. Workers lock the lease before the job's row, and leases skip locked rows. A cancel or retry
 --    locks all its rows or none (queue.lock_jobs), so that no worker waits for a user's open
---    transaction. If one of the rows is locked, a person's call is rejected at once. A lease
---    rejects every isolation level except read committed, because it counts rows.
+--    transaction. If another transaction has locked one of the rows, a person's call is rejected
+--    at once. A lease counts rows, and therefore rejects every isolation level except read
+--    committed.
 --
--- Four forms recur in the code:
+-- Four patterns recur in the code:
 -- - `ctid = any (array(select … for update skip locked))` skips rows that another transaction has
---   locked. Such an update also skips rows that were changed after the statement began. The lock is
---   then on a new version of the row, which the update does not see. So no row is changed because
---   of a condition on another table that is no longer true.
+--   locked. An update in this form also skips rows that were changed after the statement began.
+--   The lock is then on a new version of the row, and the update does not see this version.
+--   Therefore the update never changes a row because of an outdated condition on another table.
 -- - `id = any (array[x])` finds a row by its key, whatever the planner estimates for the table.
 -- - `x := f()` calls a function whose value is not used. An assignment costs less than the query
 --   that `perform` runs.
--- - queue.refuse raises the error whenever a rule forbids a call.
+-- - queue.refuse raises the error when a rule forbids a call.
 --
 -- Functions in public are security definer, because callers have no rights on the engine's tables.
--- Functions that read much disable sequential scans, because a session may have planned its queries
--- when the tables were empty.
+-- Functions that read many rows disable sequential scans, because a session may have planned its
+-- queries when the tables were empty.
 --
 -- The life of a job, by function:
 --
@@ -94,8 +96,9 @@
 --   public.run_maintenance   handles everything that is due by time, and deletes old data.
 
 -- The migration stops if the schema queue exists, or if a table, function or type of the schema
--- public already has one of these names. An uninstall drops the schemas that have the comments
--- written here. A schema that existed before the install keeps its own comment and is not dropped.
+-- public already has one of these names. An uninstall drops a schema only if the schema has the
+-- comment that is written here. A schema that existed before the install keeps its own comment,
+-- and is not dropped.
 do $$
 declare
   c_names constant text[] := '{
@@ -150,7 +153,7 @@ begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
     create role job_worker nologin noinherit;
   elsif coalesce(shobj_description('job_worker'::regrole, 'pg_authid'), '')
-    -- its members would get the rights of workers
+    -- the members of such a role would get the rights of workers
     not like 'Minutehand worker:%' then
     raise exception 'there is a role job_worker that is not Minutehand''s'
       using hint = 'Rename it (alter role job_worker rename to …), then apply this migration.';
@@ -167,8 +170,8 @@ comment on role job_worker is
   'Minutehand worker: may execute the worker''s functions and nothing else.';
 grant usage on schema public to job_worker, authenticated, service_role, anon;
 
--- Return the present time for all rules of the engine. Tests replace this function. In `language
--- sql`, each call would be planned again.
+-- Return the present time for all rules of the engine. Tests replace this function. The language
+-- is plpgsql, because Postgres would plan a function in `language sql` again at each call.
 create function queue.clock()
 returns timestamptz
 language plpgsql volatile
@@ -244,7 +247,8 @@ end;
 $$;
 revoke execute on function queue.new_ids from public;
 
--- Return the smallest id of an instant, so that a range of time can be read as a range of ids.
+-- Return the smallest id that can be created at p_at. With such ids, a query reads a range of time
+-- as a range of ids.
 create function queue.id_at(p_at timestamptz)
 returns uuid
 language sql immutable
@@ -286,8 +290,8 @@ end;
 $$;
 revoke execute on function queue.refuse from public;
 
--- Reject a value that is not an object or that has an unknown field. Otherwise a typing error would
--- be ignored.
+-- Reject a value that is not an object or that has an unknown field. Otherwise a misspelled field
+-- would be ignored.
 -- p_what: Name of the value in error messages.
 create function queue.check_names(p_given jsonb, p_known text[], p_what text)
 returns void
@@ -352,8 +356,8 @@ revoke execute on function queue.setting from public;
 -- Take an advisory lock until this transaction ends. Return false if another transaction has the
 -- lock. An advisory lock has two numbers. The first number is the hash of the first word of the
 -- name. Therefore a name that contains a caller's text cannot collide with a lock of another kind.
--- The first number is always negative, because the lock of a turn (queue.hold_turn) has the lane as
--- first number.
+-- The first number is always negative, because the lock of a turn has the lane, a positive number,
+-- as its first number (queue.hold_turn).
 -- p_waits: Wait for the exclusive lock instead of returning false.
 -- p_is_shared: Try to take the lock in shared mode.
 create function queue.try_lock(
@@ -380,10 +384,10 @@ $$;
 revoke execute on function queue.try_lock from public;
 
 -- Grant members read access to the rows of their workspaces, and the service read access to all
--- rows. A view must be security_invoker. If a view is not updatable, Postgres raises a special
--- error for a write, and the Data API returns it with status 500. If the view has an instead-of
--- trigger, Postgres checks the caller's rights first, and the status is 403 because the right is
--- missing. This function therefore creates an instead-of trigger that never runs.
+-- rows. A view must be security_invoker. A write to a view that is not updatable raises a special
+-- error, and the Data API returns this error with status 500. For a view with an instead-of
+-- trigger, Postgres checks the caller's rights first. The status is then 403, because the right to
+-- write is missing. This function therefore creates an instead-of trigger that never runs.
 create function queue.show_to_members(variadic p_relations regclass[])
 returns void
 language plpgsql
@@ -496,9 +500,9 @@ from public.workspace_members;
 revoke all on queue.tenant_members from public, anon, authenticated, service_role;
 
 -- Return the id of the person who calls, or null for the service and for guests. Clerk, Firebase
--- and other providers use subjects that are not UUIDs. Unlike auth.uid, this function rejects such
--- a subject with a 401 that explains the error. p_is_strict: If false, return null for such a
--- subject, because policies must not raise errors.
+-- and other providers use subjects that are not UUIDs. auth.uid fails on such a subject. This
+-- function rejects the subject with a 401 that explains the error.
+-- p_is_strict: If false, return null for such a subject, because policies must not raise errors.
 create function queue.caller(p_is_strict boolean default true)
 returns uuid
 language plpgsql stable
@@ -639,7 +643,7 @@ returns uuid
 language plpgsql stable
 set search_path = ''
 as $$
--- read the claims once, with the same checks as queue.is_service and queue.caller
+-- read the claims once, and check them in the same way as queue.is_service and queue.caller
 declare
   v_claims constant jsonb := nullif(
     current_setting('request.jwt.claims', true),
@@ -681,9 +685,9 @@ end;
 $$;
 revoke execute on function queue.may_read from public;
 
--- Reject callers outside the workspace with status 404, and members who do not manage the workspace
--- with status 403. The call takes a call slot, because two changes of the same object, for example
--- of a schedule, wait for each other.
+-- Reject callers outside the workspace with status 404, and members who do not manage the
+-- workspace with status 403. The call takes a call slot, because two calls that change the same
+-- object wait for each other. Such an object is for example a schedule.
 create function queue.may_manage(p_workspace_id uuid)
 returns void
 language plpgsql stable
@@ -707,9 +711,10 @@ $$;
 revoke execute on function queue.may_manage from public;
 
 -- Return the workspace to act in. Without p_workspace_id, return the workspace that the caller
--- joined first. So joining another workspace does not change the meaning of calls without a
--- workspace. If a project's tenants have no date of joining, a caller with several workspaces must
--- name one. Guests have no claims. The service is therefore recognized by its role.
+-- joined first. Therefore a call without a workspace keeps its meaning when the caller joins
+-- another workspace. If a project's tenants have no date of joining, a caller with several
+-- workspaces must name one. Guests have no claims. The service is therefore recognized by its
+-- role.
 create function public.own_workspace(p_workspace_id uuid default null)
 returns jsonb
 language plpgsql stable
@@ -794,8 +799,8 @@ declare
   v_table name;
 begin
   delete from public.jobs where workspace_id = v_workspace;
-  -- delete all rows that the engine has of the tenant, except turns and notes, which leases and the
-  -- sweep delete
+  -- delete all rows of the tenant from the engine's tables, except turns and notes, because leases
+  -- and the sweep delete those rows
   for v_table in
     select c.relname
     from pg_catalog.pg_class as c
@@ -813,7 +818,7 @@ begin
     )
     using v_workspace;
   end loop;
-  -- delete jobs that were enqueued meanwhile, because the loop above may have deleted their places
+  -- delete jobs that were enqueued during the loop, because the loop may have deleted their places
   delete from public.jobs where workspace_id = v_workspace;
   return old;
 end;

@@ -1,9 +1,9 @@
 -- This file has the tables of jobs. public.jobs has a row for each job. The other tables have logs
 -- and history, and the narrow tables have the place of each live job.
 
--- The default nullif(0, 0) is null. The generated types of clients then show such a column as
--- optional, and the trigger of a plain insert sets its value. The columns are in the order of their
--- alignment, which limits a row to 220 bytes.
+-- A column with the default nullif(0, 0) has the default null. The generated types of clients then
+-- show this column as optional, and the trigger of a plain insert sets its value. The columns are
+-- in the order of their alignment, which limits a row to 220 bytes.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
@@ -14,7 +14,7 @@ create table public.jobs (
   scheduled_for timestamptz,
   deadline_at timestamptz,
   cancel_requested_at timestamptz,
-  ord bigint, -- order among the jobs of its tenant, kept when the job is put off
+  ord bigint, -- position among the tenant's jobs, kept when the job is delayed
   id uuid not null default queue.new_id(),
   workspace_id uuid not null,
   user_id uuid,
@@ -26,10 +26,10 @@ create table public.jobs (
   max_attempts integer not null default nullif(0, 0),
   -- fence of the latest lease, which increases with each lease and never decreases
   fence integer not null default 0,
-  last_seq integer not null default nullif(0, 0), -- number of its latest event
-  -- version of its payload, among the versions of its type
+  last_seq integer not null default nullif(0, 0), -- number of the job's latest event
+  -- version of the type's payload schema for which the payload was written
   schema_version integer not null default nullif(0, 0),
-  generation integer not null default 1, -- number that each retry of an ended job increases
+  generation integer not null default 1, -- each retry of an ended job adds 1
   lost_attempts integer not null default 0, -- number of attempts whose lease expired
   timeout_seconds integer,
   -- worker that leased the job first. Until then, the value is 0 for the job of a plain insert.
@@ -54,16 +54,17 @@ create table public.jobs (
   traceparent text,
   tags text[],
   is_minimal boolean, -- true if no events of creation and lease are published, otherwise null
-  -- options among queue and max_attempts that the caller gave, until the type is known
+  -- names of the options queue and max_attempts, if the caller gave them, until the type is known
   chosen text[],
   start_by_seconds integer,
-  -- time at which the job is cancelled unless it has started, start_by_seconds after its creation
-  -- or its scheduled time
+  -- The job is cancelled at this time unless it has started. The time is start_by_seconds after
+  -- the creation of the job or after its scheduled time.
   start_by_at timestamptz
 ) with (
-  -- A page needs free space for the next versions of its rows. Otherwise every update writes to the
-  -- indexes. A fillfactor of 76 leaves space for new versions of every second row. A fillfactor of
-  -- 85 leaves space for every fourth row. With a fillfactor of 60, a job needs more than 500 bytes.
+  -- A page needs free space for the next versions of its rows. Otherwise every update writes to
+  -- the indexes. A fillfactor of 76 leaves space for a new version of every second row, and a
+  -- fillfactor of 85 for every fourth row. With a fillfactor of 60, a job needs more than 500
+  -- bytes.
   fillfactor = 76,
   autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_threshold = 5000,
@@ -76,9 +77,9 @@ create index jobs_by_session on public.jobs (session_id, workspace_id, id)
 create index jobs_by_parent on public.jobs (parent_id, id)
   where parent_id is not null;
 create index jobs_by_tag on public.jobs using gin (tags) where tags is not null;
--- The primary key comes last. All indexes have the same cost while statistics show an empty table,
--- and the planner then uses the newest index. With jobs_by_workspace, it would read the whole index
--- to find one id.
+-- The primary key is created last. While statistics show an empty table, all indexes have the same
+-- cost, and the planner uses the newest index. If the newest index were jobs_by_workspace, the
+-- planner would read the whole index to find one id.
 alter table public.jobs add primary key (id);
 comment on table public.jobs is
   E'Background jobs, one row each.\n\nInsert a row with status pending to enqueue.';
@@ -106,7 +107,8 @@ create table queue.job_types (
   max_concurrency integer, -- maximum number of running jobs of the type, null for no limit
   workspace_concurrency integer, -- the same limit for each workspace
   key_concurrency integer, -- the same limit for each workspace and concurrency key
-  rate_limit integer, -- number of starts in a full bucket, which fills within rate_per_seconds
+  -- maximum number of starts within rate_per_seconds, the size of the type's token bucket
+  rate_limit integer,
   rate_per_seconds double precision,
   rate_per_key boolean not null default false, -- true if each workspace and key has its own rate
   lease_seconds integer not null default 60,
@@ -120,12 +122,12 @@ create table queue.job_types (
   internal boolean not null default false, -- true if only the service enqueues the type
   schema_version integer not null default 1,
   payload_schema jsonb,
-  -- True if a job that is put off keeps the slot of its key. Only the type of webhooks uses this,
-  -- and this type has no rate.
+  -- True if a delayed job keeps the slot of its key. Only the webhook type sets this value, and
+  -- the webhook type has no rate.
   in_order boolean not null default false,
   source text, -- module:function of its processor
   description text,
-  -- reason for which the last registration was rejected. The policy from before still applies.
+  -- reason why the last registration was rejected. The values of the registration before it apply.
   refusal text,
   -- -infinity after worker keys were revoked
   registered_at timestamptz not null default queue.clock(),
@@ -134,8 +136,8 @@ create table queue.job_types (
   deployed_at timestamptz,
   constraint commit_has_at_most_100_characters check (char_length(commit) <= 100),
   -- A worker that publishes an invalid value sees the name of the constraint. The constraints do
-  -- not use "between". Postgres prints a check without "between" exactly as it reads the check, so
-  -- that tools can compare schemas by the printed text.
+  -- not use "between", because Postgres prints a check with "between" in another form. Tools can
+  -- then compare schemas by the printed text.
   constraint job_type_has_1_to_100_plain_characters
     check (
       char_length(job_type) >= 1
@@ -179,7 +181,7 @@ create table queue.job_types (
 );
 alter table queue.job_types enable row level security;
 revoke all on queue.job_types from public, anon, authenticated, service_role;
--- a lease finds the types whose running jobs it must count with this index
+-- with this index, a lease finds the types whose running jobs it must count
 create index job_types_limited on queue.job_types (job_type)
   where max_concurrency is not null
     or workspace_concurrency is not null
@@ -190,7 +192,7 @@ create table queue.tenant_limits (
   weight integer not null default 1, -- number of jobs that the workspace gets in a round
   max_running integer, -- limit of running jobs that operators set
   own_max_running integer, -- limit of running jobs that the workspace's managers set
-  -- the limit in force, which is the smaller one
+  -- the limit that applies, which is the smaller of the two limits
   running_max integer
     generated always as (least(max_running, own_max_running)) stored,
   -- maximum number of live jobs when people enqueue. Null means the setting applies.
@@ -222,16 +224,16 @@ create table queue.pauses (
 alter table queue.pauses enable row level security;
 revoke all on queue.pauses from public, anon, authenticated, service_role;
 
--- A ring has the position of lanes that are served together. The position consists of the round and
--- the last tenant served. There are about as many rings as lanes, because a ring that no lane uses
--- any more is used again.
+-- A ring stores a position for lanes that are served together. The position consists of the round
+-- and the last tenant served. A ring that no lane uses any more is used again, so that there are
+-- about as many rings as lanes.
 create table queue.rings (
   ring integer generated always as identity primary key,
   round bigint not null default 0,
   last_rank bigint not null default 0,
   last_workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
-  -- number of jobs that the last tenant has got of an unfinished round, or 0 if its round is
-  -- finished
+  -- Number of jobs that the last tenant got in the present round. The value is 0 if the tenant got
+  -- all its jobs of the round.
   last_taken integer not null default 0
 ) with (
   fillfactor = 50,
@@ -250,26 +252,27 @@ create table queue.lanes (
   -- time of a worker's last request for jobs of the lane, exact to a minute, or null if no worker
   -- serves the lane
   served_at timestamptz,
-  -- Time since which the lane has no jobs and nothing refers to it. The lane is deleted a day
-  -- later.
+  -- Time from which on the lane has no jobs and no other row refers to the lane. One day later,
+  -- the lane is deleted.
   unused_since timestamptz,
   ring integer not null default 1 -- leases move the lane to another ring
 ) with (fillfactor = 50);
 alter table queue.lanes enable row level security;
 revoke all on queue.lanes from public, anon, authenticated, service_role;
--- not unique, so that no caller waits for another one
+-- The index is not unique. Otherwise a caller would wait for another caller with the same lane.
 create index lanes_by_type on queue.lanes (job_type, queue);
 create index lanes_by_ring on queue.lanes (ring);
 
--- A turn is open or blocked. For a blocked turn, look_at is the end of its time at a limit,
--- infinity if it is paused, or null if it is closed.
+-- A turn is open or blocked. The value of look_at depends on the reason why a turn is blocked. For
+-- a turn at a limit, look_at is the time at which leases read the turn again. look_at is infinity
+-- if the turn is paused, and null if the turn is closed.
 create table queue.turns (
   workspace_id uuid not null,
   lane integer not null,
   -- rank of the tenant in all rings. The smallest rank is served first.
   rank bigint not null,
-  -- No ready job of the turn has a smaller ord. A lease reads from this ord on, and so skips the
-  -- dead rows before it.
+  -- Each ready job of the turn has this ord or a greater one. A lease reads from this ord on, so
+  -- that it skips the dead rows with smaller ords.
   from_ord bigint not null default 0,
   changed_at timestamptz not null, -- time at which the turn was opened or blocked
   blocked boolean not null default false, -- true if no lease reads the turn
@@ -284,8 +287,8 @@ create index turns_by_lane on queue.turns (lane, rank, workspace_id)
   where not blocked;
 create index turns_blocked on queue.turns (look_at) where blocked;
 
--- A note names a turn to open or a gate to check. Notes are inserted and never updated, so that no
--- transaction waits for another one.
+-- A note names a turn to open or a gate to check. Notes are inserted and never updated, because an
+-- update would wait for other transactions that update the same note.
 create table queue.notes (
   id bigint generated always as identity primary key,
   -- time at which the rate of a key allows the next start
@@ -311,13 +314,14 @@ create table queue.ready (
   job_id uuid not null,
   ready_at timestamptz not null,
   primary key (lane, workspace_id, ord, job_id)
--- leave free space, because a full page would be pruned at each read
+-- The pages keep free space, because Postgres prunes a full page at each read.
 ) with (fillfactor = 90);
 alter table queue.ready enable row level security;
 revoke all on queue.ready from public, anon, authenticated, service_role;
 
 -- Each row is a time at which maintenance must check a live job. At this time, the job may start,
--- must have started, or has its deadline. So a job with another place may have a row here, too.
+-- the job must have started, or the deadline of the job is reached. A job with another place may
+-- therefore have a row here too.
 create table queue.deferred (
   run_at timestamptz not null,
   job_id uuid not null,
@@ -328,8 +332,8 @@ alter table queue.deferred enable row level security;
 revoke all on queue.deferred from public, anon, authenticated, service_role;
 create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
 
--- Dead letters are jobs that failed and were not retried. An index of public.jobs for them would
--- contain their status, which changes.
+-- Dead letters are jobs that failed and were not retried. They have their own table, because an
+-- index of public.jobs for dead letters would contain the status, and the status changes.
 create table queue.dead (
   workspace_id uuid not null,
   job_id uuid not null,
@@ -338,8 +342,8 @@ create table queue.dead (
 alter table queue.dead enable row level security;
 revoke all on queue.dead from public, anon, authenticated, service_role;
 
--- Jobs for which the database rejected a task, for example by a trigger of the project. The task
--- skips these jobs until retry_at.
+-- Jobs that a task could not change, because the database rejected the change. For example, a
+-- trigger of the project raised an error. The task skips these jobs until retry_at.
 create table queue.refusals (
   task text not null, -- lease, or a task of maintenance
   job_id uuid not null,
@@ -364,25 +368,26 @@ alter table queue.unpublished enable row level security;
 revoke all on queue.unpublished from public, anon, authenticated, service_role;
 create index unpublished_by_workspace on queue.unpublished (workspace_id, job_type);
 
--- Jobs of types that limit each key. A row has one of three states:
+-- Jobs whose type has a limit for each key. A row has one of three states:
 -- - Not admitted. The job waits behind the gate, which is its place.
 -- - Admitted. The job has another place, and counts as one of the jobs that may run.
--- - Admitted and ended. The job has no slot. The next check of the gate charges its start to the
---   rate and deletes the row, before it counts.
+-- - Admitted and ended. The job has no slot. The next check of the gate charges the start of the
+--   job to the rate, and deletes the row. Then the check counts the admitted jobs.
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,
   -- type of the job. The jobs of a type in all queues have the same gate for a key.
   job_type text not null,
-  -- '' for a job without a key, which a rate per key limits as well
+  -- '' for a job without a key, because a rate per key also limits such jobs
   key text not null,
   ord bigint not null,
   job_id uuid not null,
   admitted boolean not null default false,
-  -- true if the job no longer has a slot, and then queue.free_of_key deletes the row
+  -- True if the job no longer has a slot. queue.free_of_key deletes such a row.
   ended boolean not null default false,
-  -- For a rate per key, the value is null while the row reserves a token. After the job has
-  -- started, the value is the start time. After the start is charged, the value is infinity.
+  -- If the type has a rate per key, the value is null while the row reserves a token. After the
+  -- job has started, the value is the start time. After the start is charged, the value is
+  -- infinity.
   started_at timestamptz,
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (fillfactor = 80);
@@ -403,11 +408,11 @@ create table queue.leases (
   worker integer not null,
   tick_call integer not null,
   lease_seconds integer not null,
-  -- number of log lines of this attempt that are stored, so that a repeated report appends only the
-  -- rest
+  -- Number of stored log lines of this attempt. A repeated report appends only the lines that are
+  -- not stored yet.
   log_lines integer not null default 0,
   step text,
-  -- start of the running step as last reported
+  -- start of the running step, from the last report
   step_started_at timestamptz,
   key text, -- key of the gate that admitted the job
   -- bytes of the job's streams, null before the first write
@@ -417,8 +422,9 @@ alter table queue.leases enable row level security;
 revoke all on queue.leases from public, anon, authenticated, service_role;
 create index leases_by_lane on queue.leases (lane, workspace_id);
 
--- Jobs whose process ended while it also ran other jobs, until one of their attempts ends. A lease
--- passes over them, and queue.lease_suspects leases them. See 14_suspects.sql.
+-- Suspects. A suspect is a job whose process ended while the process also ran other jobs. A job is
+-- a suspect until one of its next attempts ends. Ordinary leases skip suspects, and
+-- queue.lease_suspects leases them. See 14_suspects.sql.
 create table queue.suspects (
   job_id uuid primary key,
   workspace_id uuid not null,
@@ -453,14 +459,14 @@ $$;
 create table queue.workers (
   worker integer generated always as identity primary key,
   worker_id text not null unique,
-  started_at timestamptz not null default queue.clock(), -- start of its latest run
+  started_at timestamptz not null default queue.clock(), -- start of the worker's latest run
   seen_at timestamptz not null default queue.clock(),
-  ended_at timestamptz, -- end of its latest run, null while the run is active
+  ended_at timestamptz, -- end of the latest run, null while the run is active
   version text,
   job_types text[],
   queues text[], -- null for all queues
-  summary jsonb, -- summary of its latest run
-  evidence jsonb, -- reason for the death of its process, as the host reported it
+  summary jsonb, -- summary of the latest run
+  evidence jsonb, -- reason why the process died, as the host reported it
   constraint workers_id_is_bounded check (char_length(worker_id) <= 255)
 ) with (fillfactor = 50);
 alter table queue.workers enable row level security;
@@ -468,9 +474,9 @@ revoke all on queue.workers from public, anon, authenticated, service_role;
 grant select (worker, worker_id) on queue.workers to authenticated, service_role;
 create index workers_by_seen on queue.workers (seen_at);
 
--- Worker runs. A row stores the latest call that was the first call or got jobs, so that a repeated
--- call is recognized. If the number of runs is limited, the row also marks an active run
--- (queue.admit_run).
+-- Worker runs. Each row stores one call of a run, so that a repetition of this call is recognized.
+-- This call is the first call of the run, or a later call that got jobs. If the number of runs is
+-- limited, the row also marks an active run (queue.admit_run).
 create table queue.ticks (
   tick_id uuid primary key,
   seen_at timestamptz not null,
@@ -478,7 +484,7 @@ create table queue.ticks (
   last_call integer not null default 0,
   -- true if another run was rejected after this run was admitted
   has_refused boolean not null default false,
-  -- for an admitted run until it ends, the latest time at which its host ends it
+  -- time at which the host ends the run at the latest, only for an admitted run that is active
   expires_at timestamptz
 ) with (fillfactor = 50);
 alter table queue.ticks enable row level security;
@@ -498,8 +504,8 @@ create table queue.job_events (
 ) with (autovacuum_vacuum_insert_scale_factor = 0.2);
 alter table queue.job_events enable row level security;
 revoke all on queue.job_events from public, anon, authenticated, service_role;
--- the view public.job_events reads this table with the rights of its reader, and the policies
--- decide
+-- The view public.job_events reads this table with the rights of its caller. The policies decide
+-- which rows the caller sees.
 grant select on queue.job_events to authenticated, service_role;
 
 -- Ended attempts. An attempt that completed at the first lease of its job is not stored, because it
@@ -511,13 +517,13 @@ create table queue.attempts (
   worker integer not null,
   leased_at timestamptz not null,
   ended_at timestamptz not null,
-  -- completed, retry, failed, snoozed, released, waiting, cancelled, lost, or died: the process
-  -- ended while it also ran other jobs
+  -- completed, retry, failed, snoozed, released, waiting, cancelled, lost or died. An attempt died
+  -- if its process ended while the process also ran other jobs.
   outcome text not null,
   error_message text,
   error_data jsonb,
   traceback jsonb,
-  origin jsonb, -- location of its log, as far as the worker knows it
+  origin jsonb, -- location of the attempt's log, if the worker knows it
   primary key (job_id, fence)
 );
 alter table queue.attempts enable row level security;
@@ -532,8 +538,9 @@ create table queue.job_keys (
   job_id uuid not null,
   -- hash of the payload of the call with the idempotency key
   request_hash text,
-  -- For a unique key, the event that frees it, leased or finished. The value other marks an
-  -- idempotency key whose call created no job, because another job had its unique key.
+  -- For a unique key, the event that frees the key, which is leased or finished. For an
+  -- idempotency key, the value is other if the call with this key created no job, because another
+  -- job had the unique key of the call.
   freed_when text,
   primary key (workspace_id, job_type, key, is_unique)
 );
@@ -556,14 +563,14 @@ create table queue.steps (
 alter table queue.steps enable row level security;
 revoke all on queue.steps from public, anon, authenticated, service_role;
 
--- Buckets of tokens. The names of rates are r:<type>, k:<workspace>/<type>/<key> and
--- u:<user>/<limit>. A name with +n at the end has charges that its bucket has not paid yet. Other
--- buckets are counters. q:<workspace> counts live jobs, and b:<workspace> counts the bytes of their
--- payloads.
+-- Buckets of tokens and counters. The names of rates are r:<type>, k:<workspace>/<type>/<key> and
+-- u:<user>/<limit>. A row whose name ends with +n stores charges that are not yet subtracted from
+-- its bucket. The names of counters are q:<workspace> for the number of live jobs, and
+-- b:<workspace> for the bytes of their payloads.
 create table queue.buckets (
   name text primary key,
   tokens double precision not null,
-  refilled_at timestamptz not null -- time for which tokens is exact
+  refilled_at timestamptz not null -- time at which the value of tokens was exact
 ) with (
   fillfactor = 50,
   autovacuum_vacuum_scale_factor = 0,
@@ -575,8 +582,8 @@ revoke all on queue.buckets from public, anon, authenticated, service_role;
 create table queue.feed (
   id bigint generated always as identity,
   -- Readers read the feed in the order of number and id. The number is a transaction id plus
-  -- queue.feed_base. The transaction id is xid, or the end of the writer's snapshot if that is
-  -- greater, so that the number never decreases along the events of a job.
+  -- queue.feed_base. This transaction id is the greater of xid and the end of the writer's
+  -- snapshot, so that the numbers of a job's events never decrease.
   number bigint not null,
   xid xid8 not null default pg_current_xact_id(), -- transaction that wrote the row
   at timestamptz not null,
@@ -585,11 +592,11 @@ create table queue.feed (
   type text not null,
   data jsonb not null,
   job_ids uuid[] not null,
-  -- null if the type stores no such event, and then only statistics and workers read the row
+  -- Null if the type stores no such event. Then only statistics and workers read the row.
   seqs integer[],
   wakes boolean, -- true if the commit notifies listening workers
-  -- true if the message of the row exceeded the budget, and watchers were not yet asked to read
-  -- again
+  -- True if the row's message exceeded the budget and was not sent. The value is true until
+  -- watchers are asked to read again.
   unsent boolean,
   primary key (workspace_id, number, id)
 );
@@ -605,8 +612,8 @@ create index feed_unsent on queue.feed (id) where unsent;
 create index feed_unsent_by_workspace on queue.feed (workspace_id, id) where unsent;
 create index feed_by_number on queue.feed (number);
 
--- A change is one event that several jobs of a tenant and session have in common. A statement adds
--- its changes to the feed.
+-- A change is an event that several jobs have in common. These jobs have the same tenant and
+-- session. A statement adds its changes to the feed.
 create type queue.change as (
   workspace_id uuid,
   session_id text,
@@ -621,20 +628,20 @@ create type queue.change as (
 create table queue.tasks (
   name text primary key,
   every interval not null,
-  done_at timestamptz not null default '-infinity', -- time of its last run
-  -- true if the last run found nothing, and then the task is due after an hour or after jobs have
-  -- run
+  done_at timestamptz not null default '-infinity', -- time of the task's last run
+  -- True if the last run found nothing. The task is then due after an hour or after jobs have run.
   was_idle boolean not null default false,
-  -- time of the next try after a failure, five seconds later and then twice as long each time, at
-  -- most an hour
+  -- Time of the next try after a failure. The delay is five seconds at first, doubles each time,
+  -- and is at most an hour.
   retry_at timestamptz,
-  failure text, -- error of its last run
-  failures integer not null default 0, -- number of failures since its last success
-  -- The task has read all feed rows with a number below read_to, and the rows with this number up
-  -- to the id read_id. For the task live, read_to is the end of the deleted rows.
+  failure text, -- error of the last run, if it failed
+  failures integer not null default 0, -- number of failures since the last success
+  -- The task has read all feed rows with a number below read_to. Of the rows with the number
+  -- read_to, the task has read those up to the id read_id. For the task live, read_to is the end
+  -- of the deleted rows.
   read_to bigint not null default 0,
   read_id bigint not null default 0,
-  after_id uuid, -- last job or schedule of an unfinished pass over all of them
+  after_id uuid, -- last job or schedule that an unfinished pass has read
   reads_feed boolean not null default false -- true if the task is due when the feed has unread rows
 ) with (fillfactor = 50);
 alter table queue.tasks enable row level security;

@@ -1,10 +1,10 @@
 -- This file publishes the job types of workers, and checks payloads against the schemas of their
 -- types.
 
--- Return the requirement of a schema that a value violates, for example "be at least 1". Return
--- null if the value is valid. The items and fields of the value are not checked here. Each JSON
--- type has a separate branch. Postgres prepares each expression once per transaction, but only the
--- expressions that it reaches.
+-- Return the requirement of p_schema that p_value violates, for example "be at least 1". Return
+-- null if the value is valid. This function does not check the items and fields of the value. Each
+-- JSON type has a separate branch. Postgres prepares an expression when a transaction first
+-- reaches it, so that the other branches cost nothing.
 create function queue.value_error(p_schema jsonb, p_value jsonb)
 returns text
 language plpgsql immutable
@@ -152,8 +152,8 @@ end;
 $$;
 revoke execute on function queue.schema_error from public;
 
--- Reject JSON that some clients cannot read, because one job must not break a response with many
--- jobs. JSON parsers stop at about 200 levels of nesting, and overflow beyond 1.8e308.
+-- Reject JSON that some clients cannot read. Otherwise one job could break a response with many
+-- jobs. JSON parsers stop at about 200 levels of nesting, and numbers overflow beyond 1.8e308.
 create function queue.check_json(p_value jsonb, p_field text)
 returns void
 language plpgsql stable
@@ -163,7 +163,7 @@ declare
   v_text constant text := p_value::text;
   v_bytes_max constant integer := queue.setting('payload_max_bytes')::integer;
 begin
-  -- measure the text, because 1e131000 is stored in ten bytes but read as 131,001 bytes
+  -- measure the text, because 1e131000 is stored in ten bytes but has 131,001 bytes as text
   if octet_length(v_text) > v_bytes_max then
     perform queue.refuse(
       413,
@@ -198,8 +198,8 @@ end;
 $$;
 revoke execute on function queue.check_json from public;
 
--- Reject a payload that violates the latest schema of its type. Upcasters check payloads of older
--- versions.
+-- Reject a payload that violates the latest schema of its type. A payload of an older version is
+-- not checked here, because upcasters check it.
 create function queue.check_payload(
   p_type queue.job_types,
   p_payload jsonb,
@@ -248,8 +248,8 @@ $$;
 revoke execute on function queue.check_payload from public;
 
 -- Return true if the stored type comes from a newer deploy than the type that is being published.
--- The older deploy then changes nothing. If the stored type has a deployment time, a deploy without
--- a deployment time is older. If the stored type has no deployment time, or if both times are
+-- The type that is being published then changes nothing. If only the stored type has a deployment
+-- time, the stored type is newer. If the stored type has no deployment time, or if both times are
 -- equal, the type with the higher schema_version is newer.
 create function queue.is_of_younger(p_known queue.job_types, p_type jsonb)
 returns boolean
@@ -267,9 +267,9 @@ cross join lateral (
 $$;
 revoke execute on function queue.is_of_younger from public;
 
--- Publish the schedules in the code of a type, and their queues. Schedules that are missing from
--- the code are withdrawn. If a withdrawn schedule comes back within a day, for example after a
--- rollback, it keeps the time of its next run.
+-- Publish the schedules in the code of a type, and the queues of these schedules. A schedule that
+-- is missing from the code is withdrawn. A withdrawn schedule may come back within a day, for
+-- example after a rollback. It then keeps the time of its next run.
 create function queue.publish_schedules(p_type jsonb, p_source text)
 returns void
 language plpgsql
@@ -326,8 +326,8 @@ end;
 $$;
 revoke execute on function queue.publish_schedules from public;
 
--- Publish a type, which has a row and the schedules of its code. Return false if the stored type
--- comes from a newer deploy.
+-- Publish a type. The type gets a row and the schedules of its code. Return false if the stored
+-- type comes from a newer deploy.
 create function queue.publish_type(p_type jsonb)
 returns boolean
 language plpgsql
@@ -368,20 +368,21 @@ begin
         'rate_limit', p_type #> '{rate_limit,limit}',
         'rate_per_seconds', p_type #> '{rate_limit,per_seconds}',
         'rate_per_key', coalesce(p_type #>> '{rate_limit,per_key}', 'false'),
-        -- any other word gives null, which the column rejects
+        -- any other word gives null, and the column rejects null
         'is_minimal', case coalesce(p_type ->> 'events', 'full')
           when 'full' then false
           when 'minimal' then true
         end,
         'in_order', coalesce(v_old.in_order, false),
         'registered_at', queue.clock(),
-        -- limited to the present, because a worker with a fast clock must not block later deploys
+        -- at most the present time, because a worker with a fast clock must not block later
+        -- deploys
         'deployed_at', case
           when p_type ? 'deployed_at'
             then least((p_type ->> 'deployed_at')::timestamptz, queue.clock())
         end,
-        -- A worker may make a type internal. A worker may not undo this, unless worker keys were
-        -- revoked since.
+        -- A worker may make a type internal. A worker may make the type public again only after
+        -- worker keys were revoked.
         'internal', p_type -> 'internal' = 'true' is true
           or v_old.internal is true
             and v_old.registered_at > '-infinity'
@@ -394,7 +395,7 @@ begin
       is distinct from to_jsonb(v_new) - 'registered_at'
   then
     delete from queue.job_types where job_type = v_name;
-    -- on conflict, because a migration may be adding the type
+    -- on conflict, because a migration may be adding the type at the same time
     insert into queue.job_types
     select v_new.*
     on conflict (job_type) do nothing;
@@ -435,7 +436,7 @@ declare
   v_field text;
 begin
   perform queue.refuse_revoked();
-  -- sorted, because each type is locked
+  -- in sorted order, because each type is locked and a fixed order prevents deadlocks
   for v_type in
     select (
       select jsonb_object_agg(f.key, f.value)
@@ -480,7 +481,7 @@ begin
       end if;
     end;
   end loop;
-  -- attach the extensions that were installed meanwhile
+  -- attach the extensions that were installed since the last call
   perform public.attach_extensions();
   return jsonb_build_object('registered', v_count, 'refused', v_refused);
 end;

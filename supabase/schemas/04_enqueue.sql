@@ -14,11 +14,11 @@
 --     queue.admit              charges the person who calls (06_limits.sql).
 --     queue.wake_worker        decides whether the caller should start a worker.
 --
--- The end of the file wakes workers, and locks live jobs before a call changes them.
+-- The last functions of the file wake workers, and lock live jobs before a call changes the jobs.
 
--- Return the type of a new job. A type that no worker has published gets lane 0 and version 0. Such
--- a job is rejected if jobs of 20 other unpublished types wait in the workspace, or jobs of 1,000
--- other unpublished types in all workspaces.
+-- Return the type of a new job. A type that no worker has published gets lane 0 and version 0. A
+-- job of such a type is rejected in two cases. Either jobs of 20 other unpublished types wait in
+-- its workspace, or jobs of 1,000 other unpublished types wait in all workspaces.
 -- p_within: Prefix of field names in errors.
 create function queue.type_or_refuse(
   p_job_type text,
@@ -115,8 +115,8 @@ $$;
 revoke execute on function queue.type_or_refuse from public;
 
 -- Return the lane of a type in a queue. A missing lane is created. A lease reads all lanes of its
--- types, so callers must not be able to create any number of lanes. Therefore only a deploy may
--- name a new queue. All other callers must name a queue that a type or a worker already names.
+-- types, so that the number of lanes must be limited. Therefore only a deploy may name a new
+-- queue. All other callers must name a queue that a type or a worker already names.
 -- p_within: Prefix of field names in errors.
 -- p_declares: True for a deploy.
 create function queue.lane_of(
@@ -198,8 +198,8 @@ end;
 $$;
 revoke execute on function queue.ord_of from public;
 
--- Read the options of a job into a row of public.jobs. Options are checked against a JSON schema,
--- in the same way as payloads.
+-- Read the options of a job into a row of public.jobs. A JSON schema checks the options, in the
+-- same way as payloads.
 -- p_within: Prefix of field names in errors.
 create function queue.read_options(
   p_options jsonb,
@@ -379,8 +379,8 @@ begin
       p_within || 'job_type'
     );
   end if;
-  -- A small payload without a schema needs no check. The length of the text is tested too, because
-  -- 1e400 is stored in few bytes but is a long text.
+  -- A small payload without a schema needs no check. The length of the text is also tested,
+  -- because 1e400 is stored in few bytes but is a long text.
   if p_type.payload_schema is not null
     or v_job.schema_version is not null
     or jsonb_typeof(p_payload) <> 'object'
@@ -419,10 +419,11 @@ end;
 $$;
 revoke execute on function queue.new_job from public;
 
--- Lock a turn in shared mode until this transaction ends. Enqueues share this lock. Meanwhile no
--- lease can close the turn or advance its start, because a lease needs the exclusive lock to do so
--- (queue.tidy_turns). A transaction setting stores the number of locked turns and the latest turn,
--- so that consecutive jobs of one turn count once. Return false in three cases:
+-- Lock a turn in shared mode until this transaction ends. All enqueues share this lock. While an
+-- enqueue has the lock, no lease can close the turn or advance its start, because a lease needs
+-- the exclusive lock to do so (queue.tidy_turns). A transaction setting stores the number of
+-- locked turns and the latest turn, so that consecutive jobs of one turn count once. Return false
+-- in three cases:
 -- - A lease has the exclusive lock.
 -- - The transaction has already locked 200 turns. The number is limited because the server has few
 --   locks.
@@ -450,12 +451,12 @@ end;
 $$;
 revoke execute on function queue.hold_turn from public;
 
--- Ensure that a lease will find a ready job, by leaving a note if necessary. Always return true,
--- because a lease can now get the job. queue.place returns this value. While the turn is locked, a
--- note is unnecessary in two cases:
--- - The turn is open and starts at p_ord or before. No lease can close the turn meanwhile.
--- - A note with p_ord or a smaller ord exists. The lease that deletes this note opens the turn from
---   its ord.
+-- Ensure that a lease will find a ready job, and leave a note if necessary. Always return true,
+-- because a lease can now get the job. queue.place returns this value. While this transaction has
+-- locked the turn, a note is unnecessary in two cases:
+-- - The turn is open and starts at p_ord or before. No lease can close the turn during the lock.
+-- - A note with p_ord or a smaller ord exists. The lease that deletes this note opens the turn
+--   from the note's ord.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
 returns boolean
 language plpgsql
@@ -493,8 +494,8 @@ $$;
 revoke execute on function queue.note_turn from public;
 
 -- Assign a lane to a job that was enqueued before its type was published, or whose queue no longer
--- exists. If the job was enqueued before its type (chosen is not null), it also gets the type's
--- values for options that its caller did not give.
+-- exists. If the job was enqueued before its type was published, chosen is not null. The job then
+-- also gets the type's values for the options that its caller did not give.
 create function queue.adopt(p_job public.jobs, p_type queue.job_types)
 returns public.jobs
 language plpgsql
@@ -530,9 +531,9 @@ end;
 $$;
 revoke execute on function queue.adopt from public;
 
--- Insert a locked pending job into its place, which is unpublished, deferred, gated or ready. Also
--- insert rows into queue.deferred for its deadline and for its latest start. Return false if no
--- lease can get the job yet, because it waits for a time or for its type.
+-- Insert a locked pending job into its place, which is unpublished, deferred, gated or ready. If
+-- the job has a deadline or a latest start, also insert a row into queue.deferred for each. Return
+-- false if no lease can get the job yet, because the job waits for a time or for its type.
 create function queue.place(
   p_job public.jobs,
   p_now timestamptz,
@@ -549,8 +550,8 @@ declare
   );
   v_key text;
 begin
-  -- also insert the rows for a job that had a place before, because maintenance may have deleted
-  -- them
+  -- insert these rows also for a job that had a place before, because maintenance may have deleted
+  -- the rows
   if p_job.deadline_at is not null then
     insert into queue.deferred (run_at, job_id, workspace_id)
     values (p_job.deadline_at, p_job.id, p_job.workspace_id)
@@ -568,7 +569,7 @@ begin
         l.unused_since is null
         or l.unused_since > queue.clock() - interval '23 hours'
       );
-    -- the queue no longer exists or will soon be deleted, so use the queue of the type
+    -- use the queue of the type, because the job's queue no longer exists or will soon be deleted
     if not found then
       p_job.lane := 0;
     end if;
@@ -578,7 +579,7 @@ begin
     from queue.job_types as t
     where t.job_type = p_job.job_type
       and t.schema_version > 0
-      -- queue.promote fails such a job
+      -- queue.promote fails a person's job of an internal type
       and not (t.internal and p_job.user_id is not null);
     if found then
       p_job := queue.adopt(p_job, p_type);
@@ -621,7 +622,7 @@ begin
           and g.job_id = p_job.id
       )
     then
-      -- the job was put off and kept its slot of the key
+      -- the job was delayed and kept its slot of the key
       v_key := null;
     end if;
   end if;
@@ -631,8 +632,8 @@ begin
       p_job.lane,
       p_job.workspace_id,
       p_job.ord,
-      -- the time from which the job could start, which is not before its release or the end of its
-      -- wait
+      -- Time from which the job could start. This time is not before the job's release, and not
+      -- before the end of its wait.
       coalesce(greatest(v_run_at, p_job.updated_at), p_now),
       p_job.id
     );
@@ -674,8 +675,7 @@ begin
   values (p_workspace_id, p_job_type, p_key, false, p_id, v_hash)
   on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locks the row
   returning * into v_taken;
-  -- A separate statement, so that it sees a job that was committed while the insert waited for the
-  -- key.
+  -- A separate statement sees a job that was committed while the insert waited for the key.
   if v_taken.job_id <> all (p_made)
     and not exists (select from public.jobs as j where j.id = v_taken.job_id)
   then
@@ -698,17 +698,18 @@ $$;
 revoke execute on function queue.claim_key from public;
 
 -- Take the keys of a new job. Return the id of the job that has the keys. If a key was already
--- taken, this id belongs to another job. With on_conflict 'replace', a pending job that has the
--- unique key gets the payload of the new job. The pending job also gets the tags, priority, time
--- and start_by_seconds that the call gives. If the unique key was already taken, the idempotency
--- key of this call belongs to the other job from now on (freed_when 'other').
+-- taken, this id belongs to another job. With on_conflict 'replace', the other job gets the
+-- payload of the new job if the other job is pending and has the unique key. The other job also
+-- gets the tags, priority, time and start_by_seconds that the call gives. If the unique key was
+-- already taken, the idempotency key of this call belongs to the other job from now on (freed_when
+-- 'other').
 create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz)
 returns uuid
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- debounce replaces the waiting job
+  -- with debounce_seconds, a call replaces the pending job that has the unique key
   v_unique constant jsonb := case
     when p_options ->> 'debounce_seconds' is not null
       then '{"until": "leased", "on_conflict": "replace"}'
@@ -755,8 +756,8 @@ begin
     -- the key was freed between the two statements
     continue when not found;
     if not exists (select from public.jobs where id = v_id) then
-      -- the job's row is deleted, but its key remains, because another transaction had locked the
-      -- key
+      -- The job's row was deleted, but the row of its key remains. Another transaction had locked
+      -- the key during the delete.
       delete from queue.job_keys as u
       where u.job_id = v_id
         and (u.workspace_id, u.job_type, u.key, u.is_unique)
@@ -773,7 +774,7 @@ begin
     end if;
     exit when v_unique ->> 'on_conflict' is distinct from 'replace';
     perform queue.hold_jobs(array[v_id]);
-    -- the key was freed meanwhile
+    -- the key was freed since the insert above
     continue when not exists (
       select from queue.job_keys as u
       where u.job_id = v_id
@@ -821,7 +822,7 @@ begin
     );
     exit;
   end loop;
-  -- give the idempotency key of this call, if it has one, to the other job
+  -- if this call has an idempotency key, give the key to the other job
   update queue.job_keys as k
   set job_id = v_id, freed_when = 'other'
   where (k.workspace_id, k.job_type, k.key, k.is_unique)
@@ -831,10 +832,10 @@ end;
 $$;
 revoke execute on function queue.claim from public;
 
--- Check a job, and insert its row and the row of its place. The caller publishes the job. p_id: Id
--- of the new job. The job's idempotency key may already be taken for this id.
--- job: The new job, or the job that already has its keys.
--- created: False if another job already has its keys.
+-- Check a job, and insert its row and the row of its place. The caller publishes the job.
+-- p_id: Id of the new job. An idempotency key may already be taken for this id.
+-- job: The new job, or another job that already has the keys.
+-- created: False if another job already has the keys.
 -- is_ready: True if a lease can get the job now.
 create function queue.add(
   p_workspace_id uuid,
@@ -871,7 +872,7 @@ begin
         created := false;
         is_ready := false;
         return;
-      -- the other job was deleted meanwhile, so that the keys are free
+      -- the other job was deleted in the meantime, so that the keys are free
       end if;
     end loop;
   end if;
@@ -884,9 +885,9 @@ revoke execute on function queue.add from public;
 
 -- Enqueue a simple job, which is ready at once. The type of a simple job has no schema and no rate
 -- per key. A job without a key passes all other gates. This function has the same effect as
--- queue.add and queue.publish, which are easier to read. The function inserts the job, its place,
--- its note and the feed row in one statement. The result is the same JSON as queue.row_json
--- returns. tests/sql/test_inserts.py checks that both ways have the same effect.
+-- queue.add and queue.publish, but inserts the job, its place, its note and the feed row in one
+-- statement. queue.add and queue.publish are easier to read. The result is the same JSON that
+-- queue.row_json returns. tests/sql/test_inserts.py checks that both ways have the same effect.
 create function queue.enqueue_simple(
   p_workspace_id uuid,
   p_type record,
@@ -923,8 +924,9 @@ declare
     "unique_key": null, "parent_id": null, "replay_of": null, "replay_from": null,
     "waiting_for": null, "running_since": null, "worker_id": null, ';
 begin
-  -- Like queue.publish and queue.send, send one message to the workspace. The message may use the
-  -- budget up to 5/8, or up to 6/8 if someone follows the workspace.
+  -- Send one message to the workspace, in the same way as queue.publish and queue.send. The
+  -- message may use the budget up to 5/8. If someone follows the workspace, the message may use
+  -- the budget up to 6/8.
   if not p_type.is_minimal and to_regclass('realtime.messages') is not null then
     if v_budget.is_followed then
       v_watchers := (select count(*) from queue.followers as f where f.topic = v_topic);
@@ -1139,18 +1141,18 @@ select queue.allow('authenticated, service_role', 'public.enqueue_job');
 
 -- Three times since 1970. The times are sequences, because every transaction sees the value of a
 -- sequence at once.
--- notified_at: Time of the last notification to workers, in fiftieths of a second. wanted_ms: Time
---   of the last request to a caller to start a worker, in milliseconds. The value is 0 after a
---   worker has started.
+-- notified_at: Time of the last notification to workers, in fiftieths of a second.
+-- wanted_ms: Time at which a caller was last asked to start a worker, in milliseconds. The value
+--   is 0 after a worker has started.
 -- slots_ms: Time at which a worker with free slots last requested jobs, in milliseconds.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
 
--- Notify workers at most once in 20 ms, because a transaction that notifies commits under a lock of
--- the whole server. A notification saves at most a second of waiting, and no job depends on it. A
--- waiting worker polls every second. A worker that was notified and found nothing polls again after
--- a tenth of a second.
+-- Notify workers at most once in 20 ms, because a transaction that notifies commits under a lock
+-- of the whole server. No job depends on a notification, and a notification saves at most a second
+-- of waiting. A waiting worker polls every second. If a notified worker finds nothing, it polls
+-- again after a tenth of a second.
 create function queue.notify_workers()
 returns trigger
 language plpgsql
@@ -1170,7 +1172,8 @@ begin
 end;
 $$;
 revoke execute on function queue.notify_workers from public;
--- at the commit, because a worker that is notified earlier may poll too early and find nothing
+-- The trigger runs at the commit. A worker that is notified earlier may poll too early and find
+-- nothing.
 create constraint trigger feed_notify
   after insert on queue.feed
   deferrable initially deferred
@@ -1178,9 +1181,10 @@ create constraint trigger feed_notify
   when (new.wakes)
   execute function queue.notify_workers();
 
--- Withdraw a worker run with free slots that is about to end. The time of its last request is set
--- back by two seconds, so that queue.wake_worker starts a worker at the next enqueue. The run
--- requests jobs once more afterwards, for the enqueues that relied on it before.
+-- Withdraw a worker run that has free slots and is about to end. The stored time of the last
+-- request for jobs is set back by two seconds, so that queue.wake_worker starts a worker at the
+-- next enqueue. Earlier enqueues relied on the ending run. The run therefore requests jobs once
+-- more.
 create function queue.count_on_no_worker(p_now timestamptz)
 returns bigint
 language plpgsql
@@ -1197,11 +1201,11 @@ end;
 $$;
 revoke execute on function queue.count_on_no_worker from public;
 
--- Return whether the caller should start a worker. The result is false if, within the last two
--- seconds, a worker with free slots requested jobs or a caller was asked to start a worker. If
--- public.connect_worker has stored the URL of a worker, pg_net calls this URL. Without AWS, the
--- calls by pg_net are the worker's schedule. On AWS, the calls are a hint in addition to the API
--- and the schedule of each minute.
+-- Return whether the caller should start a worker. The result is false in two cases. Either a
+-- worker with free slots requested jobs within the last two seconds, or a caller was asked to
+-- start a worker within this time. If public.connect_worker has stored the URL of a worker, pg_net
+-- calls this URL. Without AWS, the calls by pg_net are the worker's schedule. On AWS, these calls
+-- are a hint in addition to the API and the schedule of each minute.
 -- p_is_due: True for the call that pg_cron makes once a minute. Such a call ignores the two
 --   seconds.
 -- p_is_answered: True if the response reaches a caller that can start a worker. If p_is_answered is
@@ -1249,11 +1253,11 @@ end;
 $$;
 revoke execute on function queue.wake_worker from public;
 
--- Lock the rows of jobs and the rows of the places where they wait, all or none. Return false if
--- another transaction has locked one of the rows. The function does not wait, because settlements
--- lock a place and then wait for the job, while deletes lock in the opposite order. A short
--- lock_timeout is not used either. If such a timeout fires just as the lock is granted, Postgres
--- reports the error as a cancel by the user.
+-- Lock the rows of jobs and the rows of the places where the jobs wait, all or none. Return false
+-- if another transaction has locked one of the rows. The function does not wait for a lock.
+-- Settlements lock a place and then wait for the job, while deletes lock in the opposite order, so
+-- that waiting could cause a deadlock. A short lock_timeout is not used either. If such a timeout
+-- fires just when the lock is granted, Postgres reports the error as a cancel by the user.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
 language plpgsql
@@ -1290,11 +1294,10 @@ end;
 $$;
 revoke execute on function queue.lock_jobs from public;
 
--- Lock jobs for a call that changes them. If another transaction has locked a job, a person's call
--- is rejected at once. Such a call would wait on one of the few connections that all callers of the
--- Data API share. The service and plain SQL wait on their own connections. Their waiting time is at
--- most eight seconds, because two transactions may each have locked a job that the other one waits
--- for.
+-- Lock jobs for a call that changes the jobs. If another transaction has locked one of the jobs, a
+-- person's call is rejected at once. Otherwise the call would wait on one of the few connections
+-- that all callers of the Data API share. The service and plain SQL wait on their own connections.
+-- They wait at most eight seconds, because two transactions may wait for each other's jobs.
 create function queue.hold_jobs(p_ids uuid[])
 returns void
 language plpgsql
@@ -1319,9 +1322,9 @@ end;
 $$;
 revoke execute on function queue.hold_jobs from public;
 
--- Delete locked jobs from their places, except from queue.waits, before they get another place.
--- Delete from queue.gated first. This delete waits for a gate that is admitting the job, and the
--- next delete then finds the job in queue.ready.
+-- Delete locked jobs from their places, before the jobs get another place. Rows of queue.waits are
+-- not deleted. Delete from queue.gated first. This delete waits for a gate that is admitting a
+-- job, so that the next delete finds the job in queue.ready.
 create function queue.take_place(p_ids uuid[])
 returns void
 language plpgsql
@@ -1336,7 +1339,7 @@ begin
       and g.job_type = j.job_type
       and g.key = coalesce(j.concurrency_key, '')
       and g.job_id = j.id
-      and not g.ended -- an ended row stays until its start is charged
+      and not g.ended -- remains until the job's start is charged
     returning g.lane, g.workspace_id, g.key, g.admitted
   )
   insert into queue.notes (lane, workspace_id, key)
@@ -1355,7 +1358,7 @@ begin
   where j.id = any (p_ids)
     and d.run_at in (coalesce(j.next_retry_at, j.scheduled_for), j.start_by_at)
     and d.job_id = j.id
-    and d.run_at is distinct from j.deadline_at; -- the row for the deadline stays
+    and d.run_at is distinct from j.deadline_at; -- the row for the deadline remains
   delete from queue.unpublished as u
   using public.jobs as j
   where j.id = any (p_ids)

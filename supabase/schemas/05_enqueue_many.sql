@@ -3,9 +3,9 @@
 -- job. The file also has the triggers of public.jobs for inserts and deletes.
 
 -- Add plain jobs in one statement, at a tenth of the cost of queue.add. tests/sql/test_inserts.py
--- checks that both functions have the same effect. If a job is not plain, add no jobs and return
--- false. A plain job has no options, and its type is published and has neither a schema nor a rate
--- per key.
+-- checks that both functions have the same effect. If one of the jobs is not plain, add no job and
+-- return false. A plain job has no options. Its type is published and has neither a schema nor a
+-- rate per key.
 create function queue.add_plain(
   p_workspace_id uuid,
   p_user_id uuid,
@@ -40,7 +40,7 @@ begin
   ) then
     return false;
   end if;
-  -- read once, because a type may be changed or deleted meanwhile
+  -- read the type once, because another transaction may change or delete the type during this call
   v_types := array(
     select t
     from (
@@ -110,8 +110,8 @@ end;
 $$;
 revoke execute on function queue.add_plain from public;
 
--- Take the idempotency keys of a call. The keys are taken in sorted order to prevent deadlocks.
--- Return for each item the job that has its key.
+-- Take the idempotency keys of a call, in sorted order to prevent deadlocks. For each item, return
+-- the job that has the item's key.
 create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[])
 returns uuid[]
 language sql
@@ -248,8 +248,8 @@ begin
     ) as n
     where v_caller is not null and v_count > 1 and n.fresh > 0;
   end if;
-  -- Unique keys are also taken in sorted order. Repeated items come last, because each key has its
-  -- job by then.
+  -- Unique keys are also taken in sorted order. Repetitions of a key come last, because each key
+  -- already belongs to a job by then.
   for v_item in
     select
       i.value,
@@ -276,7 +276,7 @@ begin
       );
       created[v_item.n] := false;
       continue;
-    -- the next item may replace a job of this call, so publish the jobs that are created up to now
+    -- publish the jobs that are created so far, because the next item may replace one of them
     elsif v_item.is_again then
       perform queue.publish_created(v_new[v_published + 1:], v_now);
       v_published := cardinality(v_new);
@@ -306,7 +306,8 @@ begin
     );
   elsif v_new <> '{}' then
     perform queue.publish_created(v_new[v_published + 1:], v_now);
-    -- charge the person who calls, even if a function of an app enqueues for them as the service
+    -- charge the person who calls, even if an app's function enqueues as the service for this
+    -- person
     perform queue.admit(
       'jobs',
       p_workspace_id,
@@ -390,11 +391,12 @@ comment on function public.enqueue_jobs is
   'names the element.';
 select queue.allow('authenticated, service_role', 'public.enqueue_jobs');
 
--- Check each row of a plain insert into public.jobs before it is written, and complete the row. The
--- value 0 in worker marks the row for queue.place_inserted. That trigger checks the ids, and the
--- workspaces of rows that plain SQL inserts. If a person inserts more than a hundred jobs in a
--- transaction, the transaction takes a call slot, like a bulk. The person's limits are checked
--- before each further hundred, because a rejected insert costs as much as an accepted insert.
+-- Check each row of a plain insert into public.jobs before the row is written, and complete the
+-- row. The value 0 in worker marks the row for the trigger queue.place_inserted. That trigger
+-- checks the ids, and the workspaces of rows that plain SQL inserts. If a person inserts more than
+-- a hundred jobs in a transaction, the transaction takes a call slot, as a bulk call does. The
+-- person's limits are checked before each further hundred jobs, because a rejected insert costs as
+-- much as an accepted insert.
 create function queue.check_inserted()
 returns trigger
 language plpgsql
@@ -484,9 +486,9 @@ create trigger jobs_check_insert
   when (new.lane is null)
   execute function queue.check_inserted();
 
--- Place and publish the jobs of a plain insert, all jobs of the statement at once. A trigger of the
--- project may have changed, deleted or placed some jobs after they were written. For example, it
--- may have called a function that starts a scheduled job now and appends an event.
+-- Place and publish all jobs that a plain insert has written. A trigger of the project may already
+-- have changed, deleted or placed some of the jobs. For example, the trigger may have called a
+-- function that starts a scheduled job now and appends an event.
 create function queue.place_inserted()
 returns trigger
 language plpgsql
@@ -527,7 +529,7 @@ begin
       j.workspace_id,
       j.ord,
       j.created_at,
-      -- the job has more events than its creation, because a call of a trigger has changed the job
+      -- the job already has more events, because a trigger of the project has changed the job
       j.last_seq > (j.is_minimal is null)::integer as is_changed,
       j.lane = t.lane
         and j.last_seq = (j.is_minimal is null)::integer
@@ -571,7 +573,7 @@ begin
       false
     ) or v_is_ready;
   end if;
-  -- a row of the feed has at most a thousand jobs, as for a bulk
+  -- a row of the feed has at most a thousand jobs, as after a bulk call
   for v_slice in 0 .. (cardinality(v_ids) - 1) / 1000 loop
     perform queue.publish_created(v_ids[1000 * v_slice + 1:1000 * v_slice + 1000], v_now);
   end loop;
@@ -611,8 +613,8 @@ as $$
 declare
   v_ids constant uuid[] := array(select id from removed order by id);
 begin
-  -- This query waits for a gate that is admitting one of the jobs. The next statements then see the
-  -- new row in queue.ready.
+  -- This query waits for a gate that is admitting one of the jobs. After the wait, the next
+  -- statements see the job's new row in queue.ready.
   perform from queue.gated as g
   join removed as j
     on j.finished_at is null
@@ -659,8 +661,9 @@ begin
     delete from queue.gated
     where ctid = any (array(select t.tid from theirs as t where not t.is_unpaid))
   )
-  -- Leave a note even if no other job has the key now. A job with this key may be added before this
-  -- transaction commits, and its check of the gate then finds the slot taken.
+  -- Leave a note even if no other job has the key now. Another transaction may add a job with this
+  -- key before this transaction commits. That transaction's check of the gate does not see the
+  -- free slot.
   insert into queue.notes (lane, workspace_id, key)
   select distinct t.lane, t.workspace_id, t.key
   from theirs as t
@@ -671,8 +674,8 @@ begin
     and u.job_type = j.job_type
     and u.workspace_id = j.workspace_id
     and u.job_id = j.id;
-  -- Skip a key that an enqueue has locked. The enqueue finds that the job is deleted, and takes the
-  -- key.
+  -- Skip a key that an enqueue has locked. That enqueue finds that the job is deleted, and takes
+  -- the key itself.
   delete from queue.job_keys
   where ctid = any (array(
     select o.ctid
@@ -714,7 +717,7 @@ begin
   delete from queue.attempts where job_id = any (v_ids);
   delete from public.job_logs where job_id = any (v_ids);
   delete from queue.job_events where job_id = any (v_ids);
-  -- skip jobs that last changed before the feed begins, because the feed has no rows of these jobs
+  -- skip jobs that last changed before the start of the feed, because the feed has no rows of them
   perform queue.forget_in_feed(
     v_ids,
     array_agg(distinct j.workspace_id),

@@ -1,10 +1,11 @@
 -- This file has the limits. The first part has the buckets of rates and the gates of keys. The
--- second part limits callers. The limits of callers are the rates and large calls of a person, the
--- live jobs, weight and slots of a workspace, settings, and revoked worker keys.
+-- second part limits callers. It has the rates and large calls of a person, the live jobs, weight
+-- and slots of a workspace, the settings, and the revocation of worker keys.
 --
--- The number of ready jobs of a key never exceeds the number that may run. A job waits behind the
--- gate of its key (queue.place). Settlements and leases open the gate (queue.open_gate) and charge
--- the rate of the key.
+-- A bucket is a store of tokens that refills at a constant rate. Each start or call costs tokens.
+-- The number of ready and running jobs of a key never exceeds the limit of the key. A job waits
+-- behind the gate of its key (queue.place). Settlements and leases open the gate (queue.open_gate)
+-- and charge the rate of the key.
 
 insert into queue.settings (name, value)
 values
@@ -20,8 +21,9 @@ values
 -- p_most: Number of tokens in a full bucket.
 -- p_seconds: Time in which an empty bucket fills up.
 -- p_amount: Number of tokens to take.
--- p_limit: Name of the limit in the 429 error if too few tokens are left. If p_limit is null, the
---   bucket may become negative, because the charge is for something that has already happened.
+-- p_limit: Name of the limit in the 429 error that is raised if too few tokens are left. If
+--   p_limit is null, the bucket may become negative, because the tokens pay for something that has
+--   already happened.
 create function queue.spend(
   p_bucket text,
   p_most double precision,
@@ -40,7 +42,8 @@ begin
   insert into queue.buckets as b (name, tokens, refilled_at)
   values (p_bucket, p_most - p_amount, p_now)
   on conflict (name) do update set
-    -- a start may be committed late, and no period may count twice
+    -- a start that is committed late must not move this time back, because a period would count
+    -- twice
     refilled_at = greatest(b.refilled_at, p_now),
     tokens = least(
       p_most,
@@ -88,8 +91,8 @@ end;
 $$;
 revoke execute on function queue.tokens_of from public;
 
--- Reject a call with status 429, because a bucket has too few tokens for it.
--- p_tokens: Number of tokens that would be left, which is negative.
+-- Reject a call with status 429, because a bucket has too few tokens for the call.
+-- p_tokens: Number of tokens that would be left. This number is negative.
 create function queue.refuse_rate(
   p_limit text,
   p_most double precision,
@@ -122,7 +125,7 @@ revoke execute on function queue.refuse_rate from public;
 -- Return the lanes of job types and queues that are not paused.
 -- p_job_types: Null for all job types.
 -- p_queues: Null for all queues.
--- limited: The job types that have a limit which a lease must count.
+-- limited: Job types with a limit, whose running jobs a lease must count.
 create function queue.open_lanes(
   p_job_types text[],
   p_queues text[] default null,
@@ -184,13 +187,14 @@ revoke execute on function queue.note_gates from public;
 
 -- Return the number of further jobs of a key that may be admitted, at most 1,000. The concurrency
 -- of the key limits the number of admitted jobs. The rate of the key limits the number of starts.
--- An admitted job reserves a token until it starts. This function charges the jobs that have
--- started since the last call, as of their start. Rows of ended jobs that have been charged are
--- deleted.
--- tokens: Number of tokens of the rate that are left at the time `at`, without the reserved tokens.
--- is_held: True if an ended row still counts, because another transaction has locked it, for
---   example to delete the job. If is_held is true, the gate must be checked again. A transaction
---   that deletes any other row leaves a note.
+-- An admitted job reserves a token until the job starts. This function charges all starts since
+-- its last call, each as of its own time. Then it deletes the rows of ended jobs whose start is
+-- charged.
+-- tokens: Number of tokens of the rate that are left at the time `at`, without the reserved
+--   tokens.
+-- is_held: True if the row of an ended job still counts, because another transaction has locked
+--   this row. For example, that transaction deletes the job. If is_held is true, the gate must be
+--   checked again. A transaction that deletes any other row leaves a note.
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,
@@ -253,7 +257,7 @@ begin
         and g.admitted
         and (g.started_at < 'infinity' or g.started_at is null and not g.ended)
     );
-    -- read the clock after the count, so that a job that starts in between still reserves its token
+    -- read the clock after the count, so that a job that starts after the count keeps its token
     at := queue.clock();
     tokens := queue.tokens_of(
       v_bucket,
@@ -272,8 +276,8 @@ begin
       and g.key = p_key
       and g.admitted
       and g.ended
-      -- keep a row that has ended since then and is not yet charged, and delete rows of jobs that
-      -- never started
+      -- Keep the row of a job that has ended since the update above, because its start is not
+      -- charged yet. Delete the rows of jobs that never started.
       and (p_type.rate_per_key and g.started_at < 'infinity') is not true
     for update skip locked
   ));
@@ -333,8 +337,8 @@ begin
     join queue.lanes as l on l.lane = any (o.lanes)
     where l.served_at is not null
   );
-  -- move admitted jobs of other lanes back behind the gate, because they must not use slots of the
-  -- key
+  -- move admitted jobs of paused or unserved lanes back behind the gate, because these jobs must
+  -- not use slots of the key
   v_closed := array(
     select j.id
     from queue.gated as g
@@ -371,8 +375,9 @@ begin
         and g.key = p_key
         and not g.admitted
         and g.lane = any (v_open)
-        -- Skip a job whose earlier attempt still has a row that ended after the deletion above. The
-        -- two rows would have the same primary key. The next check of the gate admits the job.
+        -- A job may still have the row of an earlier attempt that ended after the deletion above.
+        -- Skip such a job, because both rows would have the same primary key. The next check of
+        -- the gate admits the job.
         and not exists (
           select from queue.gated as e
           where e.workspace_id = p_workspace_id
@@ -402,8 +407,8 @@ begin
     when v_admitted.jobs = 1000 then p_now -- more jobs may be waiting
     -- other transactions have locked the remaining jobs, and may leave them behind the gate
     when v_admitted.jobs < v_count.free or v_count.is_held then p_now + interval '1 second'
-    -- The time at which the rate allows the next job. If the key has no rate, tokens is null, and
-    -- waiting does not help.
+    -- Time at which the rate allows the next job. If the key has no rate, tokens is null and no
+    -- time is computed.
     when v_admitted.jobs + 1
         > v_count.tokens then v_count.at + make_interval(secs => greatest(
       0.001,
@@ -435,9 +440,9 @@ end;
 $$;
 revoke execute on function queue.open_gate from public;
 
--- Apply changed limits of keys to the jobs of a type. The jobs move behind the gates of their keys,
--- or leave the gates. The old limit still applies to jobs that another transaction has locked or
--- not yet committed.
+-- Apply changed limits of keys to the jobs of a type. The jobs move behind the gates of their
+-- keys, or leave the gates. The old limit still applies to a job that another transaction has
+-- locked, and to a job that is not yet committed.
 create function queue.regate(p_job_type text)
 returns void
 language plpgsql
@@ -471,7 +476,8 @@ begin
     for no key update skip locked
   );
   perform queue.take_place(v_jobs);
-  -- delete rows of jobs that ended while the type had no limit, because no settlement marked them
+  -- delete the rows of jobs that ended while the type had no limit, because no settlement marked
+  -- these rows as ended
   delete from queue.gated as g
   where g.lane = any (v_lanes)
     and g.admitted
@@ -578,9 +584,10 @@ end;
 $$;
 revoke execute on function queue.check_live_jobs from public;
 
--- Reject a call if the stored payloads of the workspace's live jobs have more bytes than their
--- limit. At most once in ten seconds, one call counts the bytes from the places of the live jobs. A
--- sum that enqueues keep up to date would be a row for which all enqueues wait.
+-- Reject a call if the stored payloads of the workspace's live jobs have more bytes than the
+-- workspace may store. At most once in ten seconds, one call counts the bytes of the payloads,
+-- starting from the places of the live jobs. No sum is kept up to date, because all enqueues would
+-- wait for the row of this sum.
 create function queue.check_live_bytes(p_workspace_id uuid)
 returns void
 language plpgsql
@@ -625,7 +632,7 @@ end;
 $$;
 revoke execute on function queue.check_live_bytes from public;
 
--- Take the lock under which a person's bucket is charged. Return false if another call of the
+-- Take the lock that protects a charge of a person's bucket. Return false if another call of the
 -- person has the lock. The cost of a small call is then stored in an extra row (queue.charge). A
 -- call that costs more than four tokens is rejected.
 create function queue.charges_alone(p_bucket text, p_cost double precision)
@@ -649,10 +656,10 @@ end;
 $$;
 revoke execute on function queue.charges_alone from public;
 
--- Charge a person's bucket, or reject the call with status 429. Another call of the person may have
--- the lock of the bucket until its transaction ends. Then the cost of a small call is added to one
--- of twenty extra rows. The next charge of the bucket empties these rows. So calls do not wait for
--- each other, and every call is charged.
+-- Charge a person's bucket, or reject the call with status 429. If another call of the person has
+-- the lock of the bucket, the cost of a small call is added to one of twenty extra rows. The next
+-- charge of the bucket subtracts the amounts in these rows and empties them. Therefore calls do
+-- not wait for each other, and every call is charged.
 create function queue.charge(
   p_bucket text,
   p_most integer,
@@ -685,7 +692,7 @@ begin
       p_bucket,
       p_most,
       p_seconds,
-      -- at most p_most, so that a full bucket can pay everything
+      -- at most p_most in total, because a full bucket has only p_most tokens
       p_cost + least(coalesce(v_noted, 0), p_most - p_cost),
       v_now,
       p_limit
@@ -707,7 +714,7 @@ begin
   from unnest(v_places) as p (name)
   where queue.try_lock('bucket ' || p.name)
   limit 1;
-  -- all extra rows are locked, so reject the call unless the bucket is free by now
+  -- all extra rows are locked, so reject the call unless the lock of the bucket is free by now
   if v_place is null then
     perform queue.charge(p_bucket, p_most, p_seconds, p_cost, p_limit)
     where queue.charges_alone(p_bucket, 'infinity');
@@ -722,10 +729,10 @@ end;
 $$;
 revoke execute on function queue.charge from public;
 
--- Charge a person for their call, or reject the call with status 429 if it exceeds their limits.
--- This function is called last. Jobs and changes cost p_count tokens and one more token for each 16
--- kB that they store, because bytes fill a disk. For payloads below 2 kB, the limit of live jobs is
--- sufficient.
+-- Charge a person for a call, or reject the call with status 429 if the call exceeds the person's
+-- limits. A call runs this function last. The cost is p_count tokens, and one more token for each
+-- 16 kB that the call stores, because stored bytes fill a disk. For payloads below 2 kB, the limit
+-- of live jobs is sufficient.
 -- p_kind: The value jobs, streams, or changes (for all other writes).
 create function queue.admit(
   p_kind text,
@@ -792,8 +799,9 @@ end;
 $$;
 revoke execute on function queue.charge_written from public;
 
--- Charge people for the rows that they write to these tables, by any function or policy. A project
--- may replace a table with its own view, and then decides whether to charge for the view.
+-- Charge people for the rows that they write to these tables, by any function or policy. If a
+-- project replaces one of the tables with its own view, the project decides whether to charge for
+-- the view.
 create function queue.charge_rows(variadic p_tables regclass[])
 returns void
 language plpgsql
@@ -822,8 +830,9 @@ $$;
 revoke execute on function queue.charge_rows from public;
 select queue.charge_rows('public.workspace_members');
 
--- Check a person's limits before their jobs are created. Otherwise a bulk that queue.admit rejects
--- at the end would cost as much as an accepted bulk, and no one would be charged for it.
+-- Check a person's limits before the person's jobs are created. Without this check, queue.admit
+-- could reject a bulk call at its end. Such a call would cost the database as much as an accepted
+-- call, but the person would not be charged.
 create function queue.expect(
   p_workspace_id uuid,
   p_user_id uuid,
@@ -855,9 +864,9 @@ end;
 $$;
 revoke execute on function queue.expect from public;
 
--- Take a call slot for a call that reads or writes many rows. A person has six slots, a workspace
--- has ten, and the guests of a workspace have another ten. If no slot is free, the call is
--- rejected. The call does not wait, because a waiting call occupies a connection.
+-- Take a call slot for a call that reads or writes many rows. A person has six slots, and a
+-- workspace has ten slots. The guests of a workspace have another ten slots. If no slot is free,
+-- the call is rejected. The call does not wait, because a waiting call occupies a connection.
 create function queue.take_call_slot(p_workspace_id uuid default null)
 returns void
 language plpgsql
@@ -893,10 +902,10 @@ $$;
 revoke execute on function queue.take_call_slot from public;
 
 -- Lock a key before a job takes the key. If another transaction is taking the same key, the call
--- waits in the insert that follows, because its response is the job that has the key. Three calls
--- of a person may wait in this way. Further calls are rejected here. The lock is on the hash of the
--- key. A transaction takes at most a hundred such locks, because the server has few locks, and
--- because larger calls need a call slot.
+-- waits in its next insert, because its response must contain the job that has the key. Three
+-- calls of a person may wait in this way. This function rejects further calls of the person. The
+-- lock is on the hash of the key. A transaction takes at most a hundred such locks, because the
+-- server has few locks, and because larger calls need a call slot.
 create function queue.hold_key(p_workspace_id uuid, p_job_type text, p_key text)
 returns void
 language plpgsql
@@ -1047,8 +1056,8 @@ comment on function public.workspace_limits is
   'Return the limits of a workspace, and the number of its running jobs.';
 select queue.allow('authenticated, service_role', 'public.workspace_limits');
 
--- A setting must exist as a row that a migration of the engine or of an app has inserted. The new
--- value must have the same type as the stored value.
+-- Change settings. A setting must exist as a row that a migration of the engine or of an app has
+-- inserted. The new value must have the same type as the stored value.
 create function public.set_settings(p_settings jsonb)
 returns jsonb
 language plpgsql
@@ -1101,9 +1110,9 @@ comment on function public.set_settings is
   'Change settings of the engine by name, and return all settings. For operators.';
 select queue.allow('service_role', 'public.set_settings');
 
--- Reject a worker key that was issued before the last rotation. queue.allow checks that the
--- functions for workers call this function. The result is always false. Functions that must be fast
--- assign the result to a variable, because an assignment costs less than a query.
+-- Reject a worker key that was issued before the last rotation. Every function for workers must
+-- call this function, and queue.allow checks this. The result is always false. Functions that must
+-- be fast assign the result to a variable, because an assignment costs less than a query.
 create function queue.refuse_revoked()
 returns boolean
 language plpgsql stable
@@ -1156,13 +1165,13 @@ begin
   values (
     'worker_keys_revoked',
     jsonb_build_array(jsonb_build_object(
-      -- one minute earlier, because workers date the keys that they sign back by half a minute
+      -- one minute earlier, because workers set the issue time of their keys half a minute back
       'before', floor(extract(epoch from p_before)) - 60,
       'from', floor(extract(epoch from v_now)) + coalesce(p_grace_seconds, 0)
     )),
     v_now
   )
-  -- append to the earlier revocations, so that revoked keys stay revoked, whatever the grace of
+  -- append to the earlier revocations, so that revoked keys stay revoked for any grace period of
   -- this call
   on conflict (name) do update set
     value = s.value || excluded.value,
@@ -1176,14 +1185,14 @@ begin
       'hex'
     ))
   where name = 'guest_key';
-  -- It is not known which types a stolen key has registered. Therefore types without jobs are
-  -- deleted, and workers register the other types again.
+  -- A stolen key may have registered any type. Therefore types without jobs are deleted, and
+  -- workers register the other types again.
   update queue.job_types
   set
     schema_version = least(schema_version, 1),
     registered_at = '-infinity',
     deployed_at = null
-  -- a hosted Data API rejects a change without a condition (safeupdate)
+  -- the condition is there because a hosted Data API rejects a change without one (safeupdate)
   where true;
   get diagnostics v_count = row_count;
   delete from queue.schedules where source is not null;

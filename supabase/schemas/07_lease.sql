@@ -26,11 +26,11 @@
 
 -- A worker's request for jobs.
 -- worker: Number of the worker's row in queue.workers, added by queue.lease.
--- pools: Array of {job_types, limit}. pools replaces the single limit if kinds of processors have
---   separate slots.
--- suspects: true if the process serves suspects and nothing else, false if another process beside
---   it does, null otherwise (queue.lease_mode)
--- job_ids: jobs to lease, set by queue.lease_suspects; null for all jobs but suspects
+-- pools: Array of {job_types, limit}. If pools is given, each pool has its own limit, and the
+--   single limit does not apply. A worker has pools if some of its processors have separate slots.
+-- suspects: True if the process serves suspects and nothing else. False if another process beside
+--   it serves suspects. Otherwise null (queue.lease_mode).
+-- job_ids: Jobs to lease, set by queue.lease_suspects. Null for all jobs except suspects.
 create type queue.lease_request as (
   worker_id text,
   worker integer,
@@ -51,7 +51,7 @@ create type queue.lease_request as (
   job_ids uuid[]
 );
 -- A turn as a lease reads it. A limit of null means any number of jobs.
--- round: Round in which the tenant is served next.
+-- round: Round in which the tenant gets its next jobs.
 -- taken: Number of jobs that the tenant already got in this round.
 -- type_free: Number of jobs of the type that may start.
 -- own_free: Number of jobs of the type that may start for this tenant.
@@ -70,8 +70,8 @@ create type queue.turn as (
   own_free integer,
   tenant_free integer
 );
--- The first ready jobs of a tenant, in their order.
--- turns: For each job, the index of its turn.
+-- The first ready jobs of a tenant, in the order of their ords.
+-- turns: For each job, the index of the job's turn.
 create type queue.tenant_jobs as (
   turns integer[],
   weight integer,
@@ -81,19 +81,20 @@ create type queue.tenant_jobs as (
   rank bigint,
   workspace_id uuid
 );
--- A share is the number of jobs that a lease takes from a turn, starting at ord. The number is 0
--- for an empty turn. In the input of queue.tidy_turns, jobs is the number of jobs that were leased,
--- and ord is the ord of the last of these jobs.
+-- A share is the number of jobs that a lease takes from a turn, starting at ord. For an empty
+-- turn, jobs is 0. In the input of queue.tidy_turns, jobs is the number of leased jobs of the
+-- turn, and ord is the ord of the last leased job.
 create type queue.share as (
   lane integer,
   workspace_id uuid,
   ord bigint,
   jobs integer
 );
--- The last tenant that a lease serves. Each limited type whose slots run out has one such row. All
--- other lanes together have one more row.
+-- The last tenant that a lease serves. A limited type whose slots run out has a row of its own.
+-- All other lanes together have one more row.
 -- job_type: The limited type, or null in the row of all other lanes.
--- taken: Number of jobs that the tenant got of an unfinished round, or 0 if its round is finished.
+-- taken: Number of jobs that the tenant got in its last round. 0 if the tenant got all its jobs of
+--   this round.
 create type queue.last_served as (
   job_type text,
   taken integer,
@@ -102,9 +103,9 @@ create type queue.last_served as (
   workspace_id uuid
 );
 
--- A job as its worker gets it, and the lease of the job.
--- steps: Results of the steps that earlier attempts finished. Null if the results are long, and
---   then the worker fetches them with read_steps.
+-- A job in the form that its worker gets, and the lease of the job.
+-- steps: Results of the steps that earlier attempts finished. Null if the results are long. The
+--   worker then fetches the results with read_steps.
 create type queue.leased_job as (
   id uuid,
   workspace_id uuid,
@@ -134,7 +135,7 @@ create type queue.leased as (
 -- ids: Ids of the leased jobs.
 -- leases: Leases in the form that the worker gets.
 -- changes: Events to publish.
--- rest: Jobs for which queue.note_begun must record more.
+-- rest: Jobs for which queue.note_begun must record more events, keys or starts.
 create type queue.taken as (
   ids uuid[],
   leases json[],
@@ -186,8 +187,8 @@ end;
 $$;
 revoke execute on function queue.read_lease_request from public;
 
--- End the runs that hold expired leases and no others, because their process has probably ended. A
--- run that lives on without its leases is no longer counted.
+-- End each run that has leases if all its leases have expired, because its process has probably
+-- ended. If such a process still lives, its run is no longer counted.
 create function queue.end_dead_runs(p_now timestamptz)
 returns void
 language sql
@@ -205,9 +206,10 @@ where t.expires_at > p_now
 $$;
 revoke execute on function queue.end_dead_runs from public;
 
--- Admit a worker run for its maximum duration, unless the maximum number of runs is already active.
--- Return the number of further runs that may start, or null if this run is rejected. A killed run
--- counts as active until its leases have expired, or until its maximum duration is over.
+-- Admit a worker run for its maximum duration, unless the maximum number of runs is already
+-- active. Return the number of further runs that may start, or null if this run is rejected. The
+-- run of a killed process counts as active until its leases have expired, or until its maximum
+-- duration is over.
 create function queue.admit_run(p_request queue.lease_request, p_now timestamptz)
 returns integer
 language plpgsql
@@ -227,8 +229,9 @@ begin
       );
     exit when v_free >= 0;
     perform queue.end_dead_runs(p_now);
-    -- Mark the active runs, so that each of them leases once more before it ends. The update waits
-    -- for a run that is just ending. The second count then no longer includes this run.
+    -- Mark the active runs, so that each active run leases once more before it ends. The update
+    -- waits for a run that is ending at this moment. The second count then no longer includes that
+    -- run.
     update queue.ticks
     set has_refused = true
     where expires_at > p_now and tick_id <> p_request.tick_id;
@@ -250,10 +253,11 @@ end;
 $$;
 revoke execute on function queue.admit_run from public;
 
--- Return the number of a worker, and update its row in queue.workers. The row and served_at of its
--- lanes are written once a minute, or earlier if the worker serves other job types or queues than
--- before. Lanes that start or stop being served leave notes for their gates. These notes are
--- written under the lock "turns", with which queue.lease_ready opens gates.
+-- Return the number of a worker, and update the worker's row in queue.workers. This row and the
+-- column served_at of the worker's lanes are written once a minute. They are written earlier if
+-- the worker now serves other job types or queues. If a lane starts or stops being served, notes
+-- are left for the gates of the lane. The notes are written under the lock "turns", because
+-- queue.lease_ready opens gates under the same lock.
 -- p_known: The worker's row before the update.
 -- has_noted: True if gates got notes.
 create function queue.note_worker(
@@ -342,8 +346,8 @@ begin
   values (
     p_request.worker_id,
     p_now,
-    -- if the gates got no notes, backdate seen_at by 59 seconds, so that the next call after one
-    -- second rewrites this row
+    -- If the gates got no notes, set seen_at 59 seconds back. The next call after one second then
+    -- writes this row again.
     p_now - interval '59 seconds' * (not v_is_alone)::integer,
     p_request.version,
     p_request.job_types,
@@ -366,10 +370,10 @@ end;
 $$;
 revoke execute on function queue.note_worker from public;
 
--- Open the gates that notes name, the oldest note first. If there are very many notes, also open
--- the oldest gate of some tenants, so that no tenant waits behind the keys of other tenants. These
--- tenants are read by id, once from the lowest id and once from a random id. If there are very many
--- notes, old notes of keys that no longer have jobs are deleted at once.
+-- Open the gates that notes name, the oldest note first. If there are very many notes, do two more
+-- things. Open the oldest gate of some tenants, so that no tenant waits behind the keys of other
+-- tenants. These tenants are read in the order of their ids, once from the lowest id and once from
+-- a random id. Also delete the old notes of keys that no longer have jobs.
 -- p_most: Maximum number of gates to open.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
@@ -467,11 +471,11 @@ end;
 $$;
 revoke execute on function queue.open_gates from public;
 
--- Open the turns that notes name. A turn gets the rank that its tenant has in all lanes. A new
--- tenant gets the lowest last_rank of its lanes' rings, less one, and so comes near the end of the
--- round. Also unblock turns whose time at a limit is over. A turn that another transaction is
--- changing keeps its note.
--- p_most: Maximum number of noted turns to open.
+-- Open the turns that notes name. A turn gets the rank that its tenant has in all lanes. For a new
+-- tenant, the rank is one less than the lowest last_rank of the rings of its lanes. The new tenant
+-- therefore comes near the end of the round. Also unblock turns whose time at a limit is over. The
+-- note of a turn remains if another transaction is changing the turn.
+-- p_most: Maximum number of turns to open because of notes.
 create function queue.open_turns(p_most integer, p_now timestamptz)
 returns void
 language plpgsql
@@ -536,7 +540,7 @@ begin
     blocked = false,
     look_at = null,
     changed_at = p_now,
-    -- a closed turn has no jobs except the jobs that its notes announce
+    -- a closed turn has no jobs except the jobs for which notes were left
     from_ord = case
       when t.blocked and t.look_at is null then excluded.from_ord
       else least(t.from_ord, excluded.from_ord)
@@ -590,13 +594,13 @@ end;
 $$;
 revoke execute on function queue.free_of_type from public;
 
--- Lock the limited types that have turns in these lanes, and count their running jobs. A limited
--- type whose first turn opens after this check is left to the next lease, because its running jobs
--- were not counted.
--- open: Lanes of unlimited types, and of locked types that are below their limit.
+-- Lock the limited types that have turns in these lanes, and count their running jobs. If the
+-- first turn of a limited type opens after this check, the type waits for the next lease, because
+-- its running jobs were not counted.
+-- open: Lanes of unlimited types, and lanes of locked types that are below their limit.
 -- is_busy: True if another lease has locked one of the types.
 -- is_limited: True if a limited type has a turn in these lanes.
--- at_limit: Locked types of which no job may start now.
+-- at_limit: Locked types that have reached their limit, so that none of their jobs may start now.
 create function queue.lock_types(
   p_lanes integer[],
   p_limited text[],
@@ -662,10 +666,10 @@ $$;
 revoke execute on function queue.lock_types from public;
 
 -- Return the turns along a ring, starting with the next tenant and going around the ring once.
--- Turns of lanes outside the ring are included. The position of the ring is compared by (rank,
--- workspace_id, lane). In the query, lane_bound is the lane of this position. lane_bound is 0 if
--- the round of the last tenant is unfinished, so that the last tenant comes first again. Otherwise
--- lane_bound is the greatest integer, so that the last tenant comes last.
+-- Turns of lanes outside the ring are included. The turns are compared with the position of the
+-- ring by (rank, workspace_id, lane). In the query, lane_bound is the lane of this position. If
+-- the round of the last tenant is unfinished, lane_bound is 0, so that the last tenant comes first
+-- again. Otherwise lane_bound is the greatest integer, so that the last tenant comes last.
 -- p_rows: Maximum number of turns.
 -- is_cut: True in row p_rows, because more turns may follow.
 create function queue.along_the_ring(p_ring integer, p_rows integer)
@@ -729,11 +733,11 @@ end;
 $$;
 revoke execute on function queue.along_the_ring from public;
 
--- Like queue.along_the_ring, but return up to p_rows turns of each of these lanes. Each lane is
--- read from the position of its ring, with an index that begins with the lane. A single query plan
--- for both functions would not read the indexes in order. A lane lags at most one round behind the
--- other lanes. Otherwise a lane that was idle for a long time would be served exclusively until it
--- caught up.
+-- Return up to p_rows turns of each of these lanes. queue.along_the_ring reads all lanes together.
+-- This function reads each lane from the position of the lane's ring, with an index that begins
+-- with the lane. A single query plan for both functions would not read the indexes in order. A
+-- lane is at most one round behind the other lanes. Otherwise a lane that was idle for a long time
+-- would be served exclusively until it caught up.
 create function queue.lane_by_lane(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
@@ -814,10 +818,10 @@ from queue.pauses as p;
 revoke all on queue.limited_tenants from public, anon, authenticated, service_role;
 
 -- Return the turns of the next tenants in these lanes. If the lanes share one ring, the turns are
--- read along this ring. If most turns of the ring belong to other lanes, this read may be cut
--- before it finds p_most tenants. In this case, or if the lanes have several rings, the turns are
--- read lane by lane. The tenant at which a read was first cut, and all tenants after it, are
--- dropped, because an unread turn may come before them.
+-- read along this ring. A read is cut at its maximum number of turns. If most turns of the ring
+-- belong to other lanes, the read may be cut before it finds p_most tenants. In this case, or if
+-- the lanes have several rings, the turns are read lane by lane. The first tenant at which a read
+-- was cut and all tenants after it are dropped, because they may have turns that were not read.
 -- p_most: Maximum number of tenants.
 -- known: Number of tenants found.
 -- is_all: True if no further tenant has a turn.
@@ -932,10 +936,10 @@ end;
 $$;
 revoke execute on function queue.first_turns from public;
 
--- Count how many jobs each turn may still start, after trying the locks of limited tenants. Block
--- the turns that are at a limit or paused.
--- is_busy: True if another lease has one of the locks, or if a pause is just ending. If is_busy is
---   true, no turn is blocked.
+-- Try the locks of limited tenants, and count how many jobs each turn may still start. Block the
+-- turns that are at a limit or paused.
+-- is_busy: True if another lease has one of the locks, or if a pause is ending at this moment. If
+--   is_busy is true, no turn is blocked.
 create function queue.limit_turns(
   p_turns queue.turn[],
   p_now timestamptz,
@@ -1058,9 +1062,9 @@ revoke execute on function queue.limit_turns from public;
 
 -- Divide the slots among tenants in rounds. In each round, every tenant in ring order gets as many
 -- of its first ready jobs as its weight. Only the first of these rounds advances the ring. A job
--- that exceeds a limit is skipped and does not use up the weight.
--- p_depth: Number of jobs to read per turn, at least the tenant's weight. Null if more tenants
---   follow, and then only one round is divided.
+-- that exceeds a limit is skipped, and does not count against the weight.
+-- p_depth: Number of jobs to read per turn, at least the tenant's weight. If more tenants follow,
+--   p_depth is null and only one round is divided.
 -- p_most: Number of slots.
 -- is_cut: True if a turn may have more jobs than were read.
 -- empty: Turns without a ready job.
@@ -1204,10 +1208,10 @@ end;
 $$;
 revoke execute on function queue.divide_slots from public;
 
--- Advance these lanes to the last tenant served. Skip lanes that another lease has already moved
--- further. Afterwards the lanes share one ring. This ring is the present ring of the lanes if no
--- other lane uses that ring, otherwise an unused ring, otherwise a new ring. The conditions are
--- checked again when the rows are locked.
+-- Advance these lanes to the last tenant served. Lanes that another lease has already advanced
+-- further are skipped. Afterwards the lanes share one ring. If no other lane uses the present ring
+-- of the lanes, the lanes keep this ring. Otherwise they get an unused ring, or a new ring if
+-- every ring is used. The conditions are checked again when the rows are locked.
 create function queue.move_on(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
@@ -1290,9 +1294,9 @@ revoke execute on function queue.move_on from public;
 -- empty: Turns without a ready job.
 -- is_only: True if only one turn is open. The only turn may be empty.
 -- is_limited: True if a limit, a weight or a pause applies.
--- at_limit: Types of which no job may start now.
--- more: True if the worker should call again at once, because another lease has a lock or because
---   some turns were not read.
+-- at_limit: Types that have reached their limit, so that none of their jobs may start now.
+-- more: True if the worker should call again at once. Either another lease has a lock, or some
+--   turns were not read.
 create function queue.share_slots(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1370,13 +1374,13 @@ begin
   empty := v_divided.empty;
   v_slots := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
   more := more or (not v_first.is_all or v_divided.is_cut) and v_slots < v_most;
-  -- advance the ring to the last tenant served, except in the following case
+  -- advance the ring to the last tenant served, unless no tenant was skipped
   if v_first.is_all
     and (v_first.known = 1 or not is_limited and v_slots < v_most)
-  -- no tenant was skipped, because one tenant has all turns or all jobs were taken
+  -- no tenant was skipped, because one tenant has all turns or because all jobs were taken
   then
     return;
-  -- every tenant that was read has had its round
+  -- every tenant that was read has received its jobs of the round
   elsif v_slots < v_most and not v_first.is_all then
     select null, 0, t.round, t.rank, t.workspace_id
     into v_last
@@ -1388,8 +1392,9 @@ begin
       v_last
     );
   end if;
-  -- The lanes of a limited type stop at the tenant at which the slots of the type ran out, because
-  -- the tenants after it were skipped. The other lanes advance to the last tenant served.
+  -- The lanes of a limited type advance to the tenant at which the slots of the type ran out,
+  -- because the tenants after this tenant were skipped. The other lanes advance to the last tenant
+  -- served.
   v_stopped := array(
     select t.job_type
     from unnest(v_divided.lasts) as t
@@ -1416,7 +1421,7 @@ end;
 $$;
 revoke execute on function queue.share_slots from public;
 
--- Return the results of the steps that a job's earlier attempts finished. Return null if the
+-- Return the results of the steps that earlier attempts of a job finished. Return null if the
 -- results are long.
 create function queue.steps_of_lease(p_job_id uuid)
 returns jsonb
@@ -1476,8 +1481,8 @@ where y.rate_limit is not null and not y.rate_per_key
 $$;
 revoke execute on function queue.spend_starts from public;
 
--- Ready jobs that an ordinary lease passes over: jobs that a project's own trigger refused, until
--- they are retried, and suspects.
+-- Return ready jobs that an ordinary lease skips. These are suspects, and jobs that a trigger of
+-- the project rejected and whose retry time has not come.
 create function queue.withheld(p_now timestamptz)
 returns uuid[]
 language plpgsql stable
@@ -1491,7 +1496,7 @@ revoke execute on function queue.withheld from public;
 
 -- Lease the first jobs of each turn. The update finds the job's row by its ctid, because no other
 -- transaction can create a new version of a locked row. If the row got a new version after the
--- statement began, the update does not find it, and the job stays ready.
+-- statement began, the update does not find the row, and the job stays ready.
 create function queue.take_jobs(
   p_shares queue.share[],
   p_request queue.lease_request,
@@ -1652,8 +1657,8 @@ end;
 $$;
 revoke execute on function queue.take_jobs from public;
 
--- Take the jobs of these turns. If a trigger of the project rejects a job, bisect the turns down to
--- this job and record the rejection, so that the next lease skips the job.
+-- Take the jobs of these turns. If a trigger of the project rejects a job, repeat with half of the
+-- jobs until this job is found. Then record the rejection, so that the next lease skips the job.
 -- has_refused: True if a job was rejected.
 create function queue.take(
   p_shares queue.share[],
@@ -1695,7 +1700,7 @@ begin
   elsif v_one.jobs > 1 then
     p_shares[1].jobs := v_one.jobs / 2;
     v_first := queue.take(p_shares, p_request, p_now);
-    -- number of jobs to take from the jobs that are still ready
+    -- number of jobs in the second half, which are taken from the jobs that are still ready
     p_shares[1].jobs := v_one.jobs - v_one.jobs / 2;
     v_second := queue.take(p_shares, p_request, p_now);
   else
@@ -1823,7 +1828,7 @@ begin
     end if;
     if v_leased < p_request."limit" and v_shared.shares is not null then
       v_expected := case
-        -- a single turn may be given more slots than it has jobs
+        -- a single turn may get more slots than it has jobs
         when v_shared.shares[2] is null then 1
         else (select sum(s.jobs) from unnest(v_shared.shares) as s)
       end;
@@ -1845,11 +1850,11 @@ begin
   if v_leased > 0 and v_shared.is_limited then
     perform queue.spend_starts(taken.ids, leased_at);
   end if;
-  -- An empty turn stays open for a while, because an open turn saves its next job a note. Tidy the
-  -- turns in three cases:
+  -- An empty turn stays open for a while, because an enqueue into an open turn needs no note. Tidy
+  -- the turns in three cases:
   -- - More than four turns are empty. Every lease would read them.
   -- - The lease took 20 jobs or more, but fewer than its limit. After tidying, the next lease
-  --   starts reading behind these jobs.
+  --   starts to read after these jobs.
   -- - The number of the call is a multiple of 16.
   if cardinality(v_shared.empty) > 4
     or v_leased >= 20 and v_leased < p_request."limit"
@@ -1869,8 +1874,8 @@ end;
 $$;
 revoke execute on function queue.fill_pool from public;
 
--- Record the effects of a lease that do not follow from the job's row. These are events, unique
--- keys that the lease frees, and starts that the rate of a key is charged for.
+-- Record the effects of a lease that do not follow from the job's row. These effects are events,
+-- the release of unique keys, and the starts of jobs whose keys have a rate.
 create function queue.note_begun(p_ids uuid[], p_worker_id text, p_now timestamptz)
 returns void
 language plpgsql
@@ -1951,7 +1956,7 @@ revoke execute on function queue.repeat_leases from public;
 
 -- Fill every pool of the request.
 -- p_changes: Events of the jobs that the same call settled.
--- p_has_notes: True if turns or gates must be opened first.
+-- p_has_notes: True if notes exist, so that turns or gates must be opened first.
 -- lanes: Lanes of the requested job types and queues that are not paused.
 -- limited: Requested job types that have a limit.
 -- unfilled: Lanes of pools for which no job was found.
@@ -1990,8 +1995,8 @@ begin
   -- only one lease at a time opens turns, and concurrent leases skip this step
   if p_has_notes and queue.try_lock('turns') then
     perform queue.open_gates(greatest(50, v_at_once), p_now)
-    -- skip the gates while a pause is ending, because the pause's transaction leaves notes for its
-    -- gates
+    -- If a pause is ending at this moment, skip the gates, because the transaction that ends the
+    -- pause leaves notes for its gates.
     where queue.try_lock('pauses', p_is_shared => true);
     perform queue.open_turns(v_at_once, p_now);
   end if;
@@ -2044,9 +2049,9 @@ $$;
 revoke execute on function queue.lease_ready from public;
 
 -- Return the number of milliseconds after which a worker with free slots should call again. Return
--- null if the worker should wait for a notification. Notes and open turns are read in one
--- statement. Otherwise another lease could delete a note and open its turn between two reads, and
--- both reads would miss the job.
+-- null if the worker should wait for a notification. One statement reads the notes and the open
+-- turns. Between two statements, another lease could delete a note and open its turn, so that both
+-- statements would miss the job.
 -- p_limited: Requested job types that have a limit.
 -- p_unfilled: Lanes for which the lease found no job. A worker that got jobs calls again anyway.
 -- p_more: True returns 0.
@@ -2105,13 +2110,14 @@ begin
           when s.failures = 0 then s.look_at
           else greatest(s.look_at, p_now + interval '1 second')
         end
-      -- check a signal that failed before at most once a second
+      -- check a signal at most once a second if its last check failed
       )
       from queue.signals as s
     )
   );
   if p_limited <> '{}' then
-    -- earliest time at which a type with waiting jobs and an empty rate bucket may start a job
+    -- earliest time at which a job may start, if its type has waiting jobs and an empty rate
+    -- bucket
     v_next := least(
       v_next,
       (
@@ -2171,7 +2177,7 @@ $$;
 revoke execute on function queue.count_due from public;
 
 -- Implement public.lease_jobs. A repeated call waits until the first call has finished. The call
--- waits for an advisory lock instead of a row lock, so that a call that finds nothing writes
+-- waits for an advisory lock. A row lock would need a write, and a call that finds no jobs writes
 -- nothing.
 -- p_changes: Events of the jobs that the same call settled.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null)
@@ -2194,7 +2200,7 @@ declare
   v_maintenance boolean;
   v_ends boolean;
 begin
-  -- an expression, which costs less than the query below
+  -- this expression costs less than the query below
   if not queue.try_lock('tick ' || v_asked.tick_id) then
     perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
   end if;
@@ -2247,7 +2253,7 @@ begin
     case when v_tick.has_suspects then queue.lease_mode(v_asked, v_now) end,
     v_now
   );
-  -- this row identifies a repeated call
+  -- with this row, a repeated call is recognized
   if v_tick.last_call is null or v_given.leased > 0 then
     insert into queue.ticks as t (tick_id, seen_at, worker, last_call)
     values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call)
@@ -2261,7 +2267,7 @@ begin
   if v_asked.free_slots < 0 then
     v_ignored := queue.count_on_no_worker(v_now);
   elsif coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0
-    -- a run that leases suspects alone has no slot for other jobs
+    -- a run that leases only suspects has no slot for other jobs
     and not v_given.is_alone
   then
     if v_ms - pg_sequence_last_value('queue.slots_ms') between 0 and 499 is not true then
@@ -2277,7 +2283,7 @@ begin
       v_given.more,
       v_now
     );
-    if v_given.is_alone then -- other jobs are for other workers
+    if v_given.is_alone then -- other workers get the other jobs
       v_next_ms := greatest(v_next_ms, 1000);
     end if;
     v_maintenance := queue.maintenance_is_due(

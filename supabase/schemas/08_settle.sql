@@ -1,9 +1,9 @@
--- Settle attempts. A worker reports the outcome of each attempt, and the engine applies the outcome
--- to the job. Each item carries the fencing token of its lease. An item with a stale token changes
--- nothing. The call frees concurrency keys (queue.end_places) before it leases the next jobs, so
--- that the lease can return the next job of a key that was full. queue.finish ends jobs that no
--- worker holds. Three words describe the loss of a worker. A lease expires, maintenance reclaims
--- its job, and the attempt is lost.
+-- Settle attempts. A worker reports the outcome of each attempt, and the engine applies the
+-- outcome to the job. Each item carries the fencing token of its lease. An item with a stale token
+-- changes nothing. The call frees concurrency keys (queue.end_places) before it leases the next
+-- jobs, so that the lease can return the next job of a key that was at its limit. queue.finish
+-- ends jobs that no worker has leased. Three words describe the loss of a worker. A lease expires,
+-- maintenance reclaims its job, and the attempt is lost.
 --
 --   public.settle_jobs
 --     queue.read_items        parses the items and sorts them by job
@@ -39,9 +39,10 @@ create type queue.worker_item as (
   cost_usd double precision,
   output jsonb
 );
--- The next state of a job, and the event to append. event is null for a lost attempt, because
--- job.reclaimed records the loss. All fields are null for a plain completion and for an item with a
--- stale fence. A plain completion is a success at the first lease whose result is not too large.
+-- The next state of a job, and the event to append. For a lost attempt, event is null, because the
+-- event job.reclaimed records the loss. All fields are null for a plain completion, and for an
+-- item with a stale fence. A plain completion is a success at the first lease of a job, with a
+-- result that is not too large.
 create type queue.transition as (
   status text,
   attempts integer,
@@ -93,7 +94,7 @@ end;
 $$;
 revoke execute on function queue.read_items from public;
 
--- Determine the outcome of an attempt from its worker's report and its job's options. If the
+-- Determine the outcome of an attempt from the worker's report and the job's options. If the
 -- outcome is a wait, begin the wait. If the report has retry_after_seconds, a retry is delayed by
 -- this time. Otherwise the delay grows exponentially with jitter (Brooker, AWS blog, 2015).
 create function queue.outcome_of(
@@ -138,8 +139,9 @@ begin
         else coalesce(problem, '{}') || jsonb_build_object('reason', v_reason)
       end;
       outcome := 'failed';
-    -- A job that ended its process on its own waits like any other failure. If nothing is known of
-    -- the end, the worker may have been stopped from outside, and the job is retried at once.
+    -- If there is evidence that the job ended its process, the job waits for its backoff as after
+    -- any other failure. Without evidence, the worker may have been stopped from outside, so that
+    -- the job is retried at once.
     elsif outcome = 'retry' or problem ? 'evidence' then
       run_at := p_now + make_interval(
         secs => case
@@ -159,8 +161,8 @@ begin
   elsif outcome = 'failed' then
     problem := '{"reason": "not_retryable"}' || coalesce(problem, '{}');
   elsif outcome = 'snoozed' then
-    -- The delay is at least one second. A snooze spends no attempt, so a snooze into the past would
-    -- repeat without end.
+    -- The delay is at least one second. A snooze does not use up an attempt. Therefore a snooze
+    -- into the past would repeat without end.
     run_at := greatest(
       p_now + interval '1 second',
       coalesce(
@@ -284,8 +286,8 @@ end;
 $$;
 revoke execute on function queue.decide from public;
 
--- Update the places, gates, keys and relatives of jobs whose attempts ended. Place the jobs that
--- continue first, so that a job of an in_order type keeps its slot of the key. Then open gates,
+-- Update the places, gates, keys and relatives of jobs whose attempts ended. First place the jobs
+-- that continue, so that a job of an in_order type keeps its slot of the key. Then open gates,
 -- free unique keys, and send signals to parents and children.
 create function queue.end_places(p_ids uuid[], p_now timestamptz)
 returns void
@@ -358,8 +360,8 @@ begin
   from public.jobs as j
   where j.id = any (v_ended) and j.status = 'failed'
   on conflict do nothing;
-  -- Check the parent, because the parent may be waiting for this job. If the job did not complete,
-  -- cancel its live children.
+  -- Signal the parent, because the parent may be waiting for this job. If the job did not
+  -- complete, cancel its live children.
   insert into queue.signals (kind, workspace_id, job_id)
   select distinct 'check', j.workspace_id, j.parent_id
   from public.jobs as j
@@ -379,13 +381,13 @@ end;
 $$;
 revoke execute on function queue.end_places from public;
 
--- End attempts as decided. All of the work is in one statement, because a second statement would
--- make every settlement slower. An item with a stale fence matches no lease, so the item changes
--- nothing.
+-- End attempts with the decided outcomes. All of the work is in one statement, because a second
+-- statement would make every settlement slower. An item with a stale fence matches no lease, so
+-- that the item changes nothing.
 -- p_transitions: the result of queue.decide for each item; null if all items are plain completions
 -- changes: the events, grouped, for queue.publish
--- rest: jobs of with_event, and jobs that continue or have a key, a parent or a deadline
--- with_event: jobs whose last event must be stored, because it cannot be derived from the job's row
+-- rest: jobs of with_event, and jobs that continue or that have a key, a parent or a deadline
+-- with_event: jobs whose last event must be stored, because the event does not follow from the row
 -- results: the response if all items were plain completions with valid fences; otherwise null, and
 --   the caller builds the response from the stored rows
 -- has_blocked: true if any turn is blocked by a limit
@@ -404,8 +406,8 @@ set lock_timeout = '100ms'
 set search_path = ''
 as $$
 begin
-  -- A report may be renewing the lease. This delete waits for the report, then deletes the renewed
-  -- row.
+  -- A report may be renewing the lease. This delete then waits for the report, and deletes the
+  -- renewed row.
   with held as (
     delete from queue.leases as l
     using unnest(p_items, p_transitions) as i
@@ -602,8 +604,8 @@ begin
     where e.id = any (v_ended.with_event);
     perform queue.end_places(v_ended.rest, v_now);
   end if;
-  -- The ended attempts may have freed capacity, so recheck those turns of their tenants that a
-  -- limit blocks.
+  -- The ended attempts no longer count for any limit. Leases therefore check the blocked turns of
+  -- these tenants again, except paused turns.
   if v_ended.has_blocked then
     update queue.turns
     set look_at = '-infinity'
@@ -669,7 +671,7 @@ comment on function public.settle_jobs is
   'changes nothing. Settle an item again if its outcome is busy.';
 select queue.allow('job_worker, service_role', 'public.settle_jobs');
 
--- End locked jobs that no worker holds.
+-- End locked jobs that no worker has leased.
 -- p_status: cancelled or failed
 create function queue.finish(
   p_ids uuid[],
@@ -730,8 +732,8 @@ declare
   v_id constant uuid := p_request ->> 'job_id';
   v_job public.jobs;
 begin
-  -- This function rejects a revoked worker key itself. Some callers call it in their declare
-  -- section, which runs before any statement of the caller.
+  -- This function rejects a revoked worker key itself. Some callers call this function in their
+  -- declare section, which runs before any statement of the caller.
   perform queue.refuse_revoked();
   select j.* into v_job
   from queue.leases as l
@@ -739,7 +741,7 @@ begin
   where l.job_id = v_id
     and l.fence::text = p_request ->> 'fence'
     and (j.job_type = any (p_job_types)) is not false
-  for no key update of l, j; -- leases before job rows, as everywhere
+  for no key update of l, j; -- lock leases before job rows, as in all functions
   if not found then
     perform queue.refuse(
       409,

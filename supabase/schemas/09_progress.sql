@@ -2,8 +2,8 @@
 -- lease. Each item carries the fencing token of its lease. If the lease is lost, the item is
 -- ignored.
 
--- Lock the leases of jobs, then the rows of public.jobs. If another transaction keeps a row locked
--- for more than 0.1 s, lock only the jobs without such a row, so that no worker waits for a user's
+-- Lock the leases of jobs, then the rows of public.jobs. If another transaction keeps a row of a
+-- job locked for more than 0.1 s, lock only the other jobs, so that no worker waits for a user's
 -- transaction. Return the jobs that could not be locked.
 create function queue.lock_held(p_ids uuid[])
 returns uuid[]
@@ -48,9 +48,9 @@ $$;
 revoke execute on function queue.lock_held from public;
 
 -- Store finished steps, the running step, progress and tags. The first result of a step is kept. A
--- job keeps at most 20 tags, and existing tags come first. last_seq counts the events of progress
--- and log lines. Workers report the duration of a step and not the start time, because the clocks
--- of workers may differ.
+-- job keeps at most 20 tags, and new tags come after the existing tags. The events of progress and
+-- of log lines count in last_seq. Workers report the duration of a step and not the start time,
+-- because the clocks of workers may differ.
 create function queue.store_state(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -127,9 +127,9 @@ $$;
 revoke execute on function queue.store_state from public;
 
 -- Store the reports of workers, and append an event for progress and for each log line. The caller
--- has locked the leases and job rows. The first entry of logs is line number logs_from of the
--- attempt. Lines that an earlier report stored are skipped. Log lines of jobs with minimal events
--- get no events.
+-- has locked the leases and job rows. logs_from is the line number of the first entry of logs,
+-- counted from the start of the attempt. Lines that an earlier report stored are skipped. Log
+-- lines of jobs with minimal events get no events.
 create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -245,7 +245,7 @@ begin
   insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
   select c.job_ids[1], c.seqs[1], c.workspace_id, c.type, c.data, p_now
   from unnest(v_changes) as c;
-  perform queue.publish(v_changes, p_now); -- does nothing if null, because the function is strict
+  perform queue.publish(v_changes, p_now); -- strict, does nothing if v_changes is null
 exception when data_exception or integrity_constraint_violation then
   -- Store each report alone, so that an invalid report of one job does not stop the others.
   if cardinality(p_items) > 1 then
@@ -292,8 +292,8 @@ begin
       queue.clock()
     );
   end if;
-  -- Workers report often, so a lease is renewed only after a fifth of its time. A lease that is
-  -- locked now is renewed by the next report.
+  -- Workers report often, so that a lease is renewed only after a fifth of its time. If a lease is
+  -- locked now, the next report renews it.
   v_renewed := array(
     select l.job_id
     from unnest(v_items) as i
@@ -432,9 +432,9 @@ select
 $$;
 revoke execute on function queue.step_page from public;
 
--- Return the id of the job in a request that only reads. Reject the request if the lease of the
--- job, named by its fence, is lost.
--- p_undone: End of the message, such as "its steps are not shown".
+-- Return the id of the job in a request that only reads. Reject the request if the lease with the
+-- fence of the request is lost.
+-- p_undone: End of the error message, for example "its steps are not shown".
 create function queue.leased_id(p_request jsonb, p_undone text)
 returns uuid
 language plpgsql stable
