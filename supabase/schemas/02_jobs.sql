@@ -107,7 +107,7 @@ create table queue.job_types (
   max_concurrency integer, -- maximum number of running jobs of the type, null for no limit
   workspace_concurrency integer, -- the same limit for each workspace
   key_concurrency integer, -- the same limit for each workspace and concurrency key
-  -- maximum number of starts within rate_per_seconds, the size of the type's token bucket
+  -- Size of the token bucket for starts. An empty bucket is full again after rate_per_seconds.
   rate_limit integer,
   rate_per_seconds double precision,
   rate_per_key boolean not null default false, -- true if each workspace and key has its own rate
@@ -252,8 +252,8 @@ create table queue.lanes (
   -- time of a worker's last request for jobs of the lane, exact to a minute, or null if no worker
   -- serves the lane
   served_at timestamptz,
-  -- Time from which on the lane has no jobs and no other row refers to the lane. One day later,
-  -- the lane is deleted.
+  -- Since this time, the lane has no jobs and no other row refers to the lane. One day later, the
+  -- lane is deleted.
   unused_since timestamptz,
   ring integer not null default 1 -- leases move the lane to another ring
 ) with (fillfactor = 50);

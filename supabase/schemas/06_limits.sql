@@ -1192,7 +1192,7 @@ begin
     schema_version = least(schema_version, 1),
     registered_at = '-infinity',
     deployed_at = null
-  -- the condition is there because a hosted Data API rejects a change without one (safeupdate)
+  -- the condition is needed, because a hosted Data API rejects a change without one (safeupdate)
   where true;
   get diagnostics v_count = row_count;
   delete from queue.schedules where source is not null;

@@ -1875,7 +1875,7 @@ $$;
 revoke execute on function queue.fill_pool from public;
 
 -- Record the effects of a lease that do not follow from the job's row. These effects are events,
--- the release of unique keys, and the starts of jobs whose keys have a rate.
+-- unique keys that become free, and the starts of jobs whose keys have a rate.
 create function queue.note_begun(p_ids uuid[], p_worker_id text, p_now timestamptz)
 returns void
 language plpgsql
