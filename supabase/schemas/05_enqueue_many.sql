@@ -4,8 +4,8 @@
 
 -- Add plain jobs in one statement, at a tenth of the cost of queue.add. tests/sql/test_inserts.py
 -- checks that both functions have the same effect. If one of the jobs is not plain, add no job and
--- return false. A plain job has no options. Its type is published and has neither a schema nor a
--- rate per key.
+-- return false. A plain job has no options. The type of a plain job is published, and has neither a
+-- schema nor a rate per key.
 create function queue.add_plain(
   p_workspace_id uuid,
   p_user_id uuid,
