@@ -308,9 +308,9 @@ $$;
 revoke execute on function queue.end_waits from public;
 
 -- Handle a signal. Return null if the signal must be handled again.
--- A cancel or retry signal handles 500 children, from the child with the id p_signal.name on. New
--- signals are inserted for the remaining children, for locked children, and for children whose
--- change a trigger or constraint rejected.
+-- A cancel or retry signal handles 500 children. If the signal has a name, the name is the id of
+-- the first child. New signals are inserted for the remaining children, for locked children, and
+-- for children whose change a trigger or constraint rejected.
 -- A resumed signal inserts notes for the turns that the pause blocked. If the pause stopped a type
 -- or queue, the signal belongs to the system workspace. The signal then also inserts notes for all
 -- gates. A lease that read the old pauses may still block a turn. Therefore the resumed signal is

@@ -3,9 +3,9 @@
 
 -- Cancel jobs. A running job receives a cancel request, and any other job ends now. If the caller
 -- has not locked the jobs, also cancel their first 100 live descendants. Signals make maintenance
--- cancel the remaining descendants in slices. Return the number of jobs in the family, counting up
--- to 5,000 descendants. Each public function that cancels jobs charges the person for this number
--- of changes and takes a call slot.
+-- cancel the remaining descendants in slices. Return the number of jobs and descendants, counting
+-- up to 5,000 descendants. Each public function that cancels jobs charges the person for this
+-- number of changes and takes a call slot.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,

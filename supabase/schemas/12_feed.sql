@@ -6,8 +6,8 @@
 -- its topics are asked to read again (queue.do_announcements).
 
 -- A feed number is a transaction id plus the value of this sequence. The value is zero until a dump
--- is restored. If the new server has lower transaction ids than the dumped server, the restore
--- raises the value.
+-- is restored. If the new server has lower transaction ids than the dumped server, the first feed
+-- number after the restore raises the value.
 create sequence queue.feed_base minvalue 0;
 -- The highest feed number at the last maintenance. After that, this server assigns only higher feed
 -- numbers. If a new number would be lower, the database was restored from another server's dump

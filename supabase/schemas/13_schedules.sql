@@ -229,9 +229,9 @@ insert into queue.settings (name, value)
 values ('schedules_max', '1000');
 
 -- Reset the next run of schedules if that run was computed while the clock was ahead. Otherwise a
--- clock that was a day ahead for a moment would stop every schedule for a day. Begin a pass over
--- all schedules if the recorded time of this task's last run is in the future. Continue a pass that
--- is unfinished.
+-- clock that was a day ahead for a moment would stop every schedule for a day. If this task last
+-- ran at a time in the future, begin a pass over all schedules. Otherwise continue the unfinished
+-- pass, if there is one.
 create function queue.reset_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

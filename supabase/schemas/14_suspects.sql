@@ -18,7 +18,7 @@
 -- suspect: the process also ran other jobs, and nothing shows which job ended it
 -- innocent: the job had not begun, or the stack names only jobs of another type
 -- The function inserts suspects and guilty jobs into queue.suspects.
--- company: number of jobs of the process that may have ended it
+-- company: number of jobs in the process that may have ended the process
 create function queue.blame(p_ids uuid[], p_now timestamptz)
 returns table (job_id uuid, verdict text, company integer)
 language plpgsql

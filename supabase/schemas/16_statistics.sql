@@ -235,9 +235,9 @@ cross join lateral (
 $$;
 revoke execute on function queue.type_numbers from public;
 
--- Return the numbers of due jobs by the cause that delays them. The causes are paused, unserved (no
--- worker serves the type), suspect (the job runs without others), at_limit, blocked (by a key) and
--- ready.
+-- Return the numbers of due jobs by the cause that delays them. The causes are paused, unserved,
+-- suspect (the job runs alone), at_limit, blocked (by a key) and ready. The cause unserved is a
+-- warning that no worker serves the type.
 -- p_user_id: for a person, omit other people's jobs of unpublished types, because the person cannot
 -- change those jobs
 create function queue.backlog(

@@ -1,9 +1,9 @@
 -- Output. A running job can write streams of text or streams of items. A reader addresses a place
--- in a stream by its offset. The offset of a text counts characters, and any other offset counts
--- items. When an attempt opens a stream again, the stream restarts with this attempt's number, and
--- readers drop the output of earlier attempts. A piece is the part of a stream that a worker
--- reports in one call. Workers append pieces with the fence of the job. Pieces are not events, and
--- they are not stored in the job's row.
+-- in a stream by its offset. The offset counts characters in a stream of text, and items in a
+-- stream of items. When an attempt opens a stream again, the stream restarts with this attempt's
+-- number, and readers drop the output of earlier attempts. A piece is the part of a stream that a
+-- worker reports in one call. Workers append pieces with the fence of the job. Pieces are not
+-- events, and they are not stored in the job's row.
 
 insert into queue.settings (name, value)
 values ('output_max_bytes', '1000000'); -- limit for all streams of a job together
