@@ -14,16 +14,21 @@
 -- - The rank of a tenant is its position among all tenants that have turns. A tenant has the same
 --   rank in all lanes. A new tenant gets a rank just below the rank of the last tenant served, so
 --   that the new tenant comes near the end of the round.
--- - A ring is a group of lanes that are served together, with the last tenant served.
+-- - A ring is a group of lanes that are served together. It stores the last tenant served.
 -- - A round is one pass of a ring through its tenants in the order of their ranks.
 -- - The weight of a tenant is the number of jobs that it gets per round.
 -- - A share is the number of jobs that a lease takes from a turn.
 -- - A pool is the number of worker slots that some job types share.
--- - A gate is the limit of a concurrency key. Jobs wait behind the gate until it admits as many of
---   them as may run. An admitted job counts in queue.gated until its attempt ends.
--- - A note is a row that makes the next lease open a turn or check a gate. Enqueues leave notes.
---   So does every other statement that makes a job ready or frees a key.
+-- - A gate is the limit of a concurrency key. A job waits behind the gate until the gate admits
+--   the job. The gate admits as many jobs as may run. An admitted job counts in queue.gated until
+--   its attempt ends.
+-- - A note is a row that makes the next lease open a turn or check a gate. Enqueues leave notes,
+--   and so does every other statement that makes a job ready or frees a key.
 -- - A fence is the number of a job's lease. A worker with an older fence no longer has the lease.
+-- - A signal is a row that asks maintenance for work that has no due time, for example the check
+--   of a parent whose child has ended.
+-- - A person is a signed-in user. A guest is a caller who knows only the id of a session. The
+--   service is the project's own server. Operators are the staff, and see all tenants.
 --
 -- Some other words have a special meaning here. A plain insert is an insert into public.jobs by a
 -- client's own SQL. A plain job has no options. A simple job is a plain job that
@@ -531,7 +536,8 @@ $$;
 revoke execute on function queue.caller from public;
 grant execute on function queue.caller to authenticated, service_role;
 
--- Return true for staff. Staff see every tenant and are members of none.
+-- Return true for an operator. Operators are the staff. They see every tenant and are members of
+-- none.
 create function queue.is_operator()
 returns boolean
 language plpgsql stable
@@ -713,8 +719,8 @@ revoke execute on function queue.may_manage from public;
 -- Return the workspace to act in. Without p_workspace_id, return the workspace that the caller
 -- joined first. Therefore a call without a workspace keeps its meaning when the caller joins
 -- another workspace. If a project's tenants have no date of joining, a caller with several
--- workspaces must name one. Guests have no claims. The service is therefore recognized by its
--- role.
+-- workspaces must name one. A guest has no claims, so that missing claims do not identify the
+-- service. The service is therefore recognized by its role.
 create function public.own_workspace(p_workspace_id uuid default null)
 returns jsonb
 language plpgsql stable

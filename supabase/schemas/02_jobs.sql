@@ -7,7 +7,7 @@
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
-  started_at timestamptz, -- first start, kept over retries and waits
+  started_at timestamptz, -- time of the first start, which later starts do not change
   finished_at timestamptz,
   completed_at timestamptz,
   next_retry_at timestamptz,
@@ -50,7 +50,7 @@ create table public.jobs (
   concurrency_key text,
   idempotency_key text,
   unique_key text,
-  replay_from text, -- step of the job replay_of from which this job runs again
+  replay_from text, -- name of the step from which this job repeats replay_of
   traceparent text,
   tags text[],
   is_minimal boolean, -- true if no events of creation and lease are published, otherwise null
@@ -70,7 +70,7 @@ create table public.jobs (
   autovacuum_vacuum_threshold = 5000,
   autovacuum_vacuum_cost_delay = 0
 );
--- lists read these indexes backwards, because an id begins with its time
+-- lists read these indexes from the end to get the newest jobs first, because ids begin with a time
 create index jobs_by_workspace on public.jobs (workspace_id, id);
 create index jobs_by_session on public.jobs (session_id, workspace_id, id)
   where session_id is not null;
@@ -195,7 +195,7 @@ create table queue.tenant_limits (
   -- the limit that applies, which is the smaller of the two limits
   running_max integer
     generated always as (least(max_running, own_max_running)) stored,
-  -- maximum number of live jobs when people enqueue. Null means the setting applies.
+  -- maximum number of live jobs when a person enqueues, null for the setting user_pending_max
   max_pending integer,
   constraint tenant_limits_are_not_negative
     check (
@@ -551,7 +551,7 @@ create index job_keys_of_others on queue.job_keys (job_id) where freed_when = 'o
 create table queue.steps (
   job_id uuid not null,
   name text not null,
-  -- 0 for the result of the step, 1 and more for each gathered child, -1 for a spawn
+  -- 0 for the step's result, 1 or more for the result of a gathered child job, -1 for a spawn
   nth integer not null default 0,
   kind text not null default 'step', -- step, spawn, or the kind of a wait
   value jsonb not null,

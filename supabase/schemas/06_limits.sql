@@ -188,8 +188,8 @@ revoke execute on function queue.note_gates from public;
 -- Return the number of further jobs of a key that may be admitted, at most 1,000. The concurrency
 -- of the key limits the number of admitted jobs. The rate of the key limits the number of starts.
 -- An admitted job reserves a token until the job starts. This function charges all starts since
--- its last call, each as of its own time. Then it deletes the rows of ended jobs whose start is
--- charged.
+-- its last call. Each start is charged at its own time. Then the function deletes the rows of
+-- ended jobs whose start is charged.
 -- tokens: Number of tokens of the rate that are left at the time `at`, without the reserved
 --   tokens.
 -- is_held: True if the row of an ended job still counts, because another transaction has locked
@@ -296,8 +296,9 @@ end;
 $$;
 revoke execute on function queue.free_of_key from public;
 
--- Admit as many of a key's jobs through its gate as may run. Only jobs in lanes that are served and
--- not paused are admitted. If another transaction is opening the same gate, leave a note instead.
+-- Admit jobs of a key through the key's gate, as many as may run. Only jobs in lanes that are
+-- served and not paused are admitted. If another transaction is opening the same gate, leave a
+-- note instead.
 -- p_lane: Any lane of the type.
 create function queue.open_gate(
   p_lane integer,
@@ -417,7 +418,7 @@ begin
         / v_type.rate_limit
     ))
   end;
-  -- otherwise the key is full, and the end of a job opens the gate
+  -- otherwise the key is at its limit, and the end of a job opens the gate
   if v_look_at is not null then
     insert into queue.notes (look_at, lane, workspace_id, key)
     select v_look_at, g.lane, p_workspace_id, p_key
@@ -516,8 +517,8 @@ revoke execute on function queue.regate from public;
 
 -- Reject a call if the workspace has more live jobs than its limit. A limit above 2,000 is compared
 -- with a count that may be ten seconds old.
--- p_is_exact: Check a smaller limit exactly. Only one enqueue at a time counts, and concurrent
---   enqueues are rejected.
+-- p_is_exact: Check a limit of up to 2,000 exactly. Only one enqueue at a time counts the jobs,
+--   and concurrent enqueues are rejected.
 create function queue.check_live_jobs(
   p_workspace_id uuid,
   p_is_exact boolean default false
@@ -774,8 +775,8 @@ end;
 $$;
 revoke execute on function queue.admit from public;
 
--- Charge a person for the rows that a statement has written. Each row costs a change, and its bytes
--- are charged too. queue.charge_rows attaches this trigger to tables.
+-- Charge a person for the rows that a statement has written. Each row is charged as one change,
+-- and the bytes of the row are charged too. queue.charge_rows attaches this trigger to tables.
 create function queue.charge_written()
 returns trigger
 language plpgsql

@@ -2361,14 +2361,14 @@ comment on function public.lease_jobs is
   'queues, lease_seconds, version, free_slots, count_due, most, run_seconds, ends: {stay_ms, '
   'maintained?, summary?}}. Each lease counts as an attempt. A repeated (tick_id, call) that got '
   'leases returns the same leases again.\n\n'
-  '- pools: Separate limits for some of the job types each, in place of limit. due counts the '
+  '- pools: Groups of job types with a limit for each group, in place of limit. due counts the '
   'jobs of all pools.\n'
-  '- free_slots: Number of free slots of the worker. Default: limit less the leased jobs. While '
-  'it is 1 or more, enqueues of the next two seconds start no worker, because this worker calls '
-  'again. -1 withdraws this.\n'
+  '- free_slots: Number of free slots of the worker. Default: limit less the leased jobs. If it '
+  'is 1 or more, enqueues of the next two seconds start no worker, because this worker calls '
+  'again. The value -1 ends these two seconds at once.\n'
   '- most: Maximum number of concurrent worker runs. The response contains run: {free}, which is '
   'null if this run is rejected.\n'
   '- ends: The run ends if nothing is leased and nothing is due within stay_ms. The response then '
-  'contains run: {ended, refused}. If refused is true, another run was rejected meanwhile, so '
-  'lease again.';
+  'contains run: {ended, refused}. If refused is true, another run was rejected since this '
+  'run began, so lease again.';
 select queue.allow('job_worker, service_role', 'public.lease_jobs');
