@@ -475,8 +475,8 @@ grant select (worker, worker_id) on queue.workers to authenticated, service_role
 create index workers_by_seen on queue.workers (seen_at);
 
 -- Worker runs. Each row stores one call of a run, so that a repetition of this call is recognized.
--- This call is the first call of the run, or a later call that got jobs. If the number of runs is
--- limited, the row also marks an active run (queue.admit_run).
+-- This call is the latest call that got jobs, or the first call if no call got jobs. If the number
+-- of runs is limited, the row also marks an active run (queue.admit_run).
 create table queue.ticks (
   tick_id uuid primary key,
   seen_at timestamptz not null,

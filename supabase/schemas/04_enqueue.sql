@@ -465,8 +465,8 @@ as $$
 declare
   v_is_held constant boolean := queue.hold_turn(p_lane, p_workspace_id);
 begin
-  -- a separate statement, so that it sees all changes that leases committed before the turn was
-  -- locked
+  -- this is a separate statement, because it must see all changes that leases committed before the
+  -- turn was locked
   insert into queue.notes (lane, workspace_id, ord)
   select p_lane, p_workspace_id, p_ord
   where not (
@@ -493,9 +493,9 @@ end;
 $$;
 revoke execute on function queue.note_turn from public;
 
--- Assign a lane to a job that was enqueued before its type was published, or whose queue no longer
--- exists. If the job was enqueued before its type was published, chosen is not null. The job then
--- also gets the type's values for the options that its caller did not give.
+-- Assign a lane to a job in two cases. Either the job was enqueued before its type was published,
+-- or the job's queue no longer exists. In the first case, chosen is not null. The job then also
+-- gets the type's values for the options that its caller did not give.
 create function queue.adopt(p_job public.jobs, p_type queue.job_types)
 returns public.jobs
 language plpgsql

@@ -1,16 +1,17 @@
 -- Settle attempts. A worker reports the outcome of each attempt, and the engine applies the
--- outcome to the job. Each item carries the fencing token of its lease. An item with a stale token
--- changes nothing. The call frees concurrency keys (queue.end_places) before it leases the next
--- jobs, so that the lease can return the next job of a key that was at its limit. queue.finish
--- ends jobs that no worker has leased. Three words describe the loss of a worker. A lease expires,
--- maintenance reclaims its job, and the attempt is lost.
+-- outcome to the job. Each item carries the fence of its lease. An item with a stale fence changes
+-- nothing. The call frees concurrency keys (queue.end_places) before it leases the next jobs, so
+-- that the lease can return the next job of a key that was at its limit. queue.finish ends jobs
+-- that no worker has leased. Three words describe the loss of a worker. A lease expires,
+-- maintenance reclaims the job of the lease, and the attempt is lost.
 --
 --   public.settle_jobs
 --     queue.read_items        parses the items and sorts them by job
 --     queue.settle            applies the outcomes
---                             If all items are plain completions, it only calls queue.end_attempts.
---                             Otherwise, or if another transaction keeps one of the rows locked for
---                             more than 0.1 s, it calls all of these:
+--                             If all items are plain completions, it calls only
+--                             queue.end_attempts. It calls all the functions below if an item is not
+--                             a plain completion. It also calls all of them if another transaction
+--                             keeps one of the rows locked for more than 0.1 s.
 --       queue.lock_held         locks leases and job rows, and returns the jobs it could not lock
 --       queue.write_reports     stores the last progress, log lines and steps
 --       queue.decide            determines each job's next state and stores the attempt
@@ -216,7 +217,7 @@ begin
   select * into v_job
   from public.jobs as j
   where j.id = p_item.job_id;
-  if not found then -- the job was deleted meanwhile
+  if not found then -- the job was deleted in the meantime
     return null;
   end if;
   v_end := queue.outcome_of(p_item, v_job, v_is_long, p_now);
@@ -385,7 +386,7 @@ revoke execute on function queue.end_places from public;
 -- statement would make every settlement slower. An item with a stale fence matches no lease, so
 -- that the item changes nothing.
 -- p_transitions: the result of queue.decide for each item; null if all items are plain completions
--- changes: the events, grouped, for queue.publish
+-- changes: groups of events, for queue.publish
 -- rest: jobs of with_event, and jobs that continue or that have a key, a parent or a deadline
 -- with_event: jobs whose last event must be stored, because the event does not follow from the row
 -- results: the response if all items were plain completions with valid fences; otherwise null, and

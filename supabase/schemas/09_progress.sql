@@ -1,5 +1,5 @@
--- Report on running jobs. A report stores a job's progress, log lines and steps, and renews its
--- lease. Each item carries the fencing token of its lease. If the lease is lost, the item is
+-- Report on running jobs. A report stores a job's progress, log lines and steps, and renews the
+-- job's lease. Each item carries the fence of its lease. If the lease is lost, the item is
 -- ignored.
 
 -- Lock the leases of jobs, then the rows of public.jobs. If another transaction keeps a row of a
