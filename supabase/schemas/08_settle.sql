@@ -9,7 +9,7 @@
 --     queue.read_items        parses the items and sorts them by job
 --     queue.settle            applies the outcomes
 --                             If all items are plain completions, it calls only
---                             queue.end_attempts. It calls all the functions below if an item is not
+--                             queue.end_attempts. It calls all functions below if an item is not
 --                             a plain completion. It also calls all of them if another transaction
 --                             keeps one of the rows locked for more than 0.1 s.
 --       queue.lock_held         locks leases and job rows, and returns the jobs it could not lock
