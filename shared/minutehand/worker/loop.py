@@ -42,6 +42,12 @@ GC_THRESHOLD = 20_000
 THREADS_PER_SLOT = 4
 
 
+#: A worker for suspects looks this often, and ends after this time, when there are none: another
+#: process may end in the meantime, and starting a process takes longer than most jobs.
+SUSPECTS_POLL_SECONDS = 0.25
+SUSPECTS_LINGER_SECONDS = 3.0
+
+
 class Worker:
     """The state that outlives a tick: connections, registry and identity.
 
@@ -228,6 +234,7 @@ class Worker:
         logger.info("Worker loop started", extra={"event": "worker.started", **names})
         options = replace(self.options, quiet=True, linger_seconds=0.0)
         failures = 0
+        suspects_at = self.clock.monotonic()
         while not self.stopping.is_set():
             self._note_iteration()
             was_woken = wakeups.is_set()
@@ -246,11 +253,16 @@ class Worker:
                 await self._pause(pause, wakeups)
                 continue
             failures = 0
-            if self.options.suspects and not self._suspects and not tick.summary.leased:
-                break
+            now, is_lingering = self.clock.monotonic(), False
+            if self._suspects or tick.summary.leased:
+                suspects_at = now
+            elif self.options.suspects:
+                if now >= suspects_at + SUSPECTS_LINGER_SECONDS:
+                    break
+                is_lingering = True
+            poll = SUSPECTS_POLL_SECONDS if is_lingering else poll_seconds
             in_vain = was_woken and not tick.summary.leased
-            now = self.clock.monotonic()
-            entry = tick.agenda.next_poll(now, poll_seconds=poll_seconds, was_woken=in_vain)
+            entry = tick.agenda.next_poll(now, poll_seconds=poll, was_woken=in_vain)
             extra = {"event": "worker.waits", "reason": entry.reason, **names}
             logger.debug("Next run in %.3f s: %s", entry.at - now, entry.reason, extra=extra)
             await self._pause(entry.at - now, wakeups)

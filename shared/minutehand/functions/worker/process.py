@@ -189,6 +189,10 @@ class WorkerProcess:
                 return
             ran = asyncio.get_running_loop().time() - began
             evidence = last.read(code)
+            is_alone = evidence.get("running", 0) <= 1
+            if code and not is_alone:
+                # they start while the end is reported, and one of them is there for each half
+                self._start_for_suspects(SUSPECT_PROCESSES)
             if code:
                 logger.error(
                     "The worker's process has ended and is restarted",
@@ -196,12 +200,9 @@ class WorkerProcess:
                 )
                 await last.report(evidence)
             # each death with other jobs halves the suspects, so the next process need not wait
-            is_alone = evidence.get("running", 0) <= 1
             failures = failures + 1 if code and ran < MAX_RESTART_SECONDS and is_alone else 0
             if failures:
                 await asyncio.sleep(min(RESTART_SECONDS * 2**failures, MAX_RESTART_SECONDS))
-            if code and not is_alone:
-                self._start_for_suspects(2)
 
 
 def _returned(headers: Mapping[str, str]) -> dict[str, str]:
