@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from infra.bench.scratch import scratch_settings
+from minutehand.queue import outbound_http
 from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import ATTEMPTS, DataApi, encode
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
@@ -41,6 +42,12 @@ def api(network: Callable[[httpx.Request], httpx.Response]) -> DataApi:
 
 
 HUNG = httpx.ReadTimeout("hung")
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeat calls at once: these tests count them."""
+    monkeypatch.setattr(outbound_http, "_wait", lambda state: 0.0)
 
 
 @pytest.mark.parametrize(
