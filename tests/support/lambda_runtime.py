@@ -46,7 +46,7 @@ class LambdaFunction:
         self._answers: dict[str, queue.Queue[tuple[bool, bytes]]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._make_handler())
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         self._command = [sys.executable, "-S", "-m", "awslambdaric", handler]
         self._tree = tree
         self._environ = {

@@ -179,7 +179,7 @@ def test_a_wrong_clock_goes_by_its_fix(doomed: RunningStack) -> None:
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """Run a server in this process during the block."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

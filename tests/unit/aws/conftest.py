@@ -47,7 +47,7 @@ class Service(ThreadingHTTPServer):
         self.gate.set()
         super().__init__(("127.0.0.1", 0), _Asked)
         self.url = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
 
 class _Asked(BaseHTTPRequestHandler):

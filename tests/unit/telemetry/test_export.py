@@ -75,7 +75,7 @@ def servers() -> Iterator[Servers]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     found = Servers(f"http://127.0.0.1:{server.server_port}")
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield found
     found.go_on.set()
