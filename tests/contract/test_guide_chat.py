@@ -97,7 +97,7 @@ AND table_name IN ('async_session_state', 'async_work_items');""")
 
 def test_the_suite_passes(shell: Shell, stack: RunningStack) -> None:
     """`./tests/async-work/test-async-production.sh`."""
-    command = f"cd {ROOT} && ./tests/async-work/test-async-production.sh"
+    command = f"cd '{ROOT}' && ./tests/async-work/test-async-production.sh"
     said = shell(command, API_BASE=stack.api_url)
 
     assert said.endswith("all passed\n")
