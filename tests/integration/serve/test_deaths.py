@@ -22,8 +22,8 @@ from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 ENQUEUE = """
-insert into public.jobs (workspace_id, job_type, payload)
-select %s, %s, %s from generate_series(1, %s)
+insert into public.jobs (workspace_id, job_type, payload, concurrency_key)
+select %s, %s, %s, %s from generate_series(1, %s)
 returning id
 """
 
@@ -37,11 +37,23 @@ class Host:
         self.pid = pid
 
     def enqueue(
-        self, job_type: str, count: int = 1, *, workspace: str = ACME, seconds: float = 0
+        self,
+        job_type: str,
+        count: int = 1,
+        *,
+        workspace: str = ACME,
+        seconds: float = 0,
+        concurrency_key: str | None = None,
     ) -> list[str]:
         payload = json.dumps({"seconds": seconds})
-        rows = self.connection.execute(ENQUEUE, (workspace, job_type, payload, count)).fetchall()
+        values = (workspace, job_type, payload, concurrency_key, count)
+        rows = self.connection.execute(ENQUEUE, values).fetchall()
         return [str(job) for (job,) in rows]
+
+    def has_no_open_gate(self, job_type: str) -> None:
+        """No job of the type is left behind a gate, and none keeps a slot of a key."""
+        query = "select count(*) from queue.gated where job_type = %s and not ended"
+        assert self.connection.execute(query, (job_type,)).fetchone() == (0,)
 
     def rows(self, columns: str, ids: Sequence[str]) -> list[Any]:
         query = f"select distinct {columns} from public.jobs where id = any(%s::uuid[])"
@@ -97,6 +109,35 @@ def test_a_batch_that_ends_its_process_costs_only_the_item_that_did(host: Host) 
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
     until(lambda: host.rows("lost_attempts", [guilty]) >= [(1,)], seconds=240)
     host.connection.execute("select public.cancel_job(%s)", (guilty,))
+
+
+def test_two_of_different_types_are_both_named_and_no_other_pays(host: Host) -> None:
+    """Also jobs of a gate, with a limit, steps, streams and children keep their promises."""
+    keyed = host.enqueue("served.keyed", 3, seconds=0.5, concurrency_key="k")
+    families = host.enqueue("served.family", 4, seconds=1)
+    ids = [*keyed, *families, *host.enqueue("served.slow", 10, seconds=1)]
+    guilty = [*host.enqueue("served.die"), *host.enqueue("served.abort")]
+
+    until(lambda: host.has_ended([*ids, *guilty]), seconds=240)
+    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    assert host.rows("status, attempts, lost_attempts", guilty) == [("failed", 1, 1)]
+    signals = host.rows("error_data -> 'evidence' ->> 'signal'", guilty)
+    assert {name for (name,) in signals} == {"SIGKILL", "SIGABRT"}
+    results = host.rows("result ->> 'count', result ->> 'text'", families)
+    assert results == [("1", "one two")]
+    host.has_no_open_gate("served.keyed")
+
+
+def test_ordinary_jobs_complete_beside_one_that_ends_its_process_again_and_again(
+    host: Host,
+) -> None:
+    ids = host.enqueue("served.slow", 300, seconds=0.05)
+    [guilty] = host.enqueue("served.exit")
+    ids += host.enqueue("served.slow", 300, seconds=0.05)
+
+    until(lambda: host.has_ended([*ids, guilty]), seconds=240)
+    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    assert host.rows("status, attempts, lost_attempts", [guilty]) == [("failed", 2, 2)]
 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Host) -> None:

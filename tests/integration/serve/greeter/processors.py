@@ -10,7 +10,7 @@ import time
 
 from pydantic import BaseModel
 
-from minutehand.worker import Backoff, BatchedJob, Job, JobContext, processor
+from minutehand.worker import Backoff, BatchedJob, Job, JobContext, NewJob, processor
 
 
 class Greet(BaseModel):
@@ -74,3 +74,33 @@ async def together(jobs: list[BatchedJob[Slow]]) -> list[dict[str, bool]]:
     if any(job.payload.seconds < 0 for job in jobs):
         os.kill(os.getpid(), signal.SIGKILL)
     return [{"slept": True} for _ in jobs]
+
+
+@processor("served.abort", payload=Nothing, max_attempts=1)
+def abort(job: Job[Nothing], ctx: JobContext) -> None:
+    """End the process in a thread, with a core dump's signal."""
+    os.abort()
+
+
+@processor("served.keyed", payload=Slow, key_concurrency=1, timeout=60)
+async def keyed(job: Job[Slow], ctx: JobContext) -> None:
+    """Take as long as asked, one at a time for a key."""
+    await asyncio.sleep(job.payload.seconds)
+
+
+@processor("served.family", payload=Slow, max_concurrency=3, timeout=60)
+async def family(job: Job[Slow], ctx: JobContext) -> dict[str, object]:
+    """Do a step, wait for a child, and stream two words."""
+    count = await ctx.step("count", once)
+    child = NewJob(job_type="served.slow", payload={"seconds": 0.1})
+    await ctx.gather(await ctx.spawn([child]))
+    async with ctx.stream("words") as words:
+        words.write("one ")
+        await asyncio.sleep(job.payload.seconds)
+        words.write("two")
+    return {"count": count, "text": words.text}
+
+
+async def once() -> int:
+    """Return a step's result."""
+    return 1
