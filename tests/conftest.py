@@ -49,7 +49,7 @@ settings.load_profile("tests")
 
 @pytest.fixture(scope="session", autouse=True)
 def _patient_http() -> Iterator[None]:
-    """Where a test names no timeout it is a safety net; all certificates are read but once."""
+    """Give requests without a timeout a long one, and read the certificates once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transports, "create_ssl_context", functools.cache(httpx.create_ssl_context))
         for name in ("connect", "read", "write", "pool"):

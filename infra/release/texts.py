@@ -81,7 +81,7 @@ class Piece:
 
     @property
     def is_creation(self) -> bool:
-        """Whether the statement creates the object."""
+        """True if the statement creates the object."""
         return without_comments(self.text).startswith("create ")
 
 

@@ -59,7 +59,7 @@ class App:
 
     @property
     def is_built_in(self) -> bool:
-        """Whether this package contains the app."""
+        """True if this package contains the app."""
         return self.package in BUILT_IN
 
     @cached_property
@@ -92,7 +92,7 @@ class App:
         return module
 
     def has(self, part: str) -> bool:
-        """Whether the app has a module or package `part`."""
+        """True if the app has a module or package `part`."""
         file, package = self.folder / f"{part}.py", self.folder / part / "__init__.py"
         return file.is_file() or package.is_file()
 

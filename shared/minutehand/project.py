@@ -117,7 +117,7 @@ def add_to_gitignore(folder: Path) -> None:
 
 
 def is_tracked(file: Path) -> bool:
-    """Whether git tracks the file, so that the history has or will have its contents."""
+    """True if git tracks the file, so that the history has or will have its contents."""
     try:
         done = subprocess.run(
             ["git", "ls-files", "--error-unmatch", "--", file.name],

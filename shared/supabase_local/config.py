@@ -41,7 +41,7 @@ class Config:
 
     @property
     def exposes_new_tables(self) -> bool:
-        """Whether the Data API may read and write every new table of `public`."""
+        """True if the Data API may read and write every new table of `public`."""
         return self.values.get("api", {}).get("auto_expose_new_tables") is True
 
     @property

@@ -122,7 +122,7 @@ class Postgres:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether there is no data yet."""
+        """True if there is no data yet."""
         return not self.data_dir.exists()
 
     def start(self) -> None:

@@ -44,7 +44,7 @@ class Api:
         return self.users.acting_as(user_token(user))
 
     async def command(self, *line: str, user: str = ADA, code: int = 0) -> str:
-        """What the command prints, as a person with a token."""
+        """Return the output of the command for a person with a token."""
         settings = self.project.settings
         environment = {
             "API_URL": self.url,

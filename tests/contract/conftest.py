@@ -57,7 +57,7 @@ def portal(stack: RunningStack) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def sql(stack: RunningStack) -> Iterator[Sql]:
-    """What psql would print; for the guides."""
+    """Return the output of psql, for the guides."""
     with stack.connect() as connection:
         yield lambda statement, *args: connection.execute(
             statement.encode(), args or None

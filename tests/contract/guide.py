@@ -14,7 +14,7 @@ from tests.support.patience import until
 
 
 def bash(command: str, **variables: str) -> str:
-    """What a command prints, run as the guide prints it."""
+    """Run a command as the guide prints it, and return its output."""
     env = {**os.environ, **variables}
     done = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -36,7 +36,7 @@ class Day:
 
     @property
     def is_chargeable(self) -> bool:
-        """Whether a request may have been charged."""
+        """True if a request may have been charged."""
         return self.status not in FREE
 
 

@@ -112,7 +112,7 @@ def lease_blocks(engine: Engine, limit: int = 1, **request: Any) -> int:
 
 
 def may_join(who: Engine, topic: str) -> bool:
-    """Whether the policies let the caller read messages of the topic, as Realtime asks."""
+    """True if the policies let the caller read messages of the topic, as Realtime asks."""
     # whether a topic has messages depends on who follows it; whether one may read them does not
     with who.database.connect() as service:
         service.execute(

@@ -61,7 +61,7 @@ def worker(stack: RunningStack, *, method: str = "POST", token: str = TOKEN) -> 
 
 
 def when(sql: Sql, status: str, *ids: str, what: str = "1") -> Any:
-    """What one asks of jobs, once all of them have a status."""
+    """Return the responses about the jobs, once all of them have a status."""
     query = f"select {what} from jobs where id = any (%s::uuid[]) and status = %s"
     return until(lambda: (rows := sql(query, list(ids), status))[len(ids) - 1 :] and rows)
 
@@ -186,7 +186,7 @@ def test_6_a_failing_job_is_retried_and_given_up(sql: Sql, stack: RunningStack) 
 
 
 def test_7_progress_comes_while_it_runs(sql: Sql, stack: RunningStack, job_id: str) -> None:
-    """What a subscribed page draws: 10, 20, 30 … 100, in order."""
+    """A subscribed page draws 10, 20, 30 … 100, in order."""
     worker(stack)
     when(sql, "completed", job_id)
     given = sql(

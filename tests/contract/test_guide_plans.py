@@ -39,7 +39,7 @@ def create(base: str, prompt: str) -> dict[str, Any]:
 
 
 def events(base: str, plan_id: str, *, after: int = 0) -> Iterator[dict[str, Any]]:
-    """What an EventSource gets as `onmessage`, until the stream ends."""
+    """Return the events that an EventSource gets as `onmessage`, until the stream ends."""
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(after)} if after else {})
     url = f"{base}/api/plans/{plan_id}/stream"
     with httpx.stream("GET", url, headers=headers, timeout=120) as stream:

@@ -55,7 +55,7 @@ WORKS += [("sop_generation", day) for day in DAYS if day not in REFUSED]
 
 
 def how(row: dict[str, Any]) -> str:
-    """How a work ended, as a person has it."""
+    """Return the end of a work as a person sees it."""
     if row["status"] == "completed":
         return "result"
     is_over = row["status"] == "failed"

@@ -79,7 +79,7 @@ async def test_what_is_too_long_to_be_stored_fails_for_good(use: Use, problem: s
 
 
 async def answer() -> str:
-    """What most steps here do."""
+    """Do what most steps of these tests do."""
     return "answer"
 
 

@@ -152,7 +152,7 @@ def fill(engine: Engine, table: str, columns: dict[str, str | None]) -> None:
 
 
 def shows(by: psycopg.Connection[Any], statement: str, words: list[str]) -> bool:
-    """Whether what it returns has one of the words; any but a plain refusal says too much."""
+    """True if what it returns has one of the words; any but a plain refusal says too much."""
     try:
         rows = str(by.execute(statement.encode()).fetchall())
     except psycopg.Error as error:

@@ -38,7 +38,7 @@ def imports_in(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def is_exported(module: str, name: str) -> bool:
-    """Whether a module exports the name."""
+    """True if a module exports the name."""
     folder = SOURCE.joinpath(*module.split("."))
     if folder.is_dir():
         return name in {name for _, _, name in imports_in(folder / "__init__.py")}

@@ -95,7 +95,7 @@ class LanguageModel(Protocol):
 
     @property
     def offline(self) -> bool:
-        """Whether no model is configured."""
+        """True if no model is configured."""
 
     @property
     def most_tokens(self) -> int:

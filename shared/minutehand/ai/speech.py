@@ -51,7 +51,7 @@ class SpeechToText(Protocol):
 
     @property
     def offline(self) -> bool:
-        """Whether this is the offline engine."""
+        """True if this is the offline engine."""
 
     async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:
         """Transcribe `sound`, raw samples of up to some minutes. Silence has no segments.

@@ -26,7 +26,7 @@ class Limit:
 
     @property
     def stops(self) -> bool:
-        """Whether CloudFormation would reject the stack, or the stack could not work."""
+        """True if CloudFormation would reject the stack, or the stack could not work."""
         return self.verdict == "fail"
 
 

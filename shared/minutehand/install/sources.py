@@ -91,7 +91,7 @@ class Installed:
 
     @property
     def is_edited(self) -> bool:
-        """Whether the part was changed after it was written."""
+        """True if the part was changed after it was written."""
         return self.expected not in (None, _digest(self.text))
 
 

@@ -129,7 +129,7 @@ class _JobFields(Model):
 
     @property
     def ended(self) -> bool:
-        """Whether the job has ended."""
+        """True if the job has ended."""
         return self.status in ENDED
 
     @model_validator(mode="wrap")
@@ -599,7 +599,7 @@ class SettleItem(ReportItem):
 
     @property
     def is_light(self) -> bool:
-        """Whether the item has nothing that could be large."""
+        """True if the item has nothing that could be large."""
         is_empty = self.result is None and self.error is None
         return is_empty and not (self.logs or self.steps or self.output)
 

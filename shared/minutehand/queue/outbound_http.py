@@ -75,7 +75,7 @@ class NoResponse(Exception):
 
     @property
     def unsent(self) -> bool:
-        """Whether the request certainly never reached the service."""
+        """True if the request certainly never reached the service."""
         return self.kind == "unsent"
 
     @classmethod

@@ -49,7 +49,7 @@ def find_member(values: Mapping[str, str]) -> Member | None:
 
 
 def is_available(values: Mapping[str, str]) -> bool:
-    """Whether the stack is on this machine and its key is known."""
+    """True if the stack is on this machine and its key is known."""
     return all(values.get(name) for name in NEEDED) and is_local(values["SUPABASE_URL"])
 
 

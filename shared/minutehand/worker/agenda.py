@@ -98,7 +98,7 @@ class RunSnapshot:
 
     @property
     def holds(self) -> bool:
-        """Whether the run has a lease."""
+        """True if the run has a lease."""
         waits = self.late_at is not None or self.settle_again_at is not None
         return self.running or self.to_settle or self.exchanging or waits
 

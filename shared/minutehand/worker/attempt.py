@@ -156,7 +156,7 @@ class Attempt:
 
     @property
     def has_user_text(self) -> bool:
-        """Whether its settlement has a text from the processor, which must be redacted."""
+        """True if its settlement has a text from the processor, which must be redacted."""
         return self.stop_reason is None and self.ending is not None and self.ending.has_user_text
 
     def settlement(self) -> SettleItem | None:
@@ -187,12 +187,12 @@ class Attempt:
 
     @property
     def has_advanced(self) -> bool:
-        """Whether it stored a new step."""
+        """True if it stored a new step."""
         return self._context.new_steps > 0
 
     @property
     def had_half_a_tick(self) -> bool:
-        """Whether it had at least half of the time of a whole tick."""
+        """True if it had at least half of the time of a whole tick."""
         run = self._environment.run
         return run.deadlines.had_half_a_tick(self._started_at, run.options.usual_seconds)
 
@@ -277,7 +277,7 @@ class Attempt:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether a caller waits for the updates to be stored."""
+        """True if a caller waits for the updates to be stored."""
         return bool(self._flushes)
 
     def report_due_at(self, share: float = 1.0) -> float:

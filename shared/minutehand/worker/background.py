@@ -46,12 +46,12 @@ class Maintenance:
 
     @property
     def is_pending(self) -> bool:
-        """Whether maintenance is running, or requested and not backing off."""
+        """True if maintenance is running, or requested and not backing off."""
         return self._is_under_way or (self._requested.is_set() and not self.is_backing_off)
 
     @property
     def is_backing_off(self) -> bool:
-        """Whether the last call could do nothing, so that the next one waits."""
+        """True if the last call could do nothing, so that the next one waits."""
         return self._clock.monotonic() < self._backoff.maintenance_until
 
     def request(self) -> None:

@@ -68,7 +68,7 @@ class Batch:
 
     @property
     def is_over(self) -> bool:
-        """Whether all of its attempts have ended."""
+        """True if all of its attempts have ended."""
         return self._alive == 0
 
     async def join(self, job: BatchedJob[Any], is_stopped: Callable[[], bool]) -> Any:

@@ -111,7 +111,7 @@ class ChildResult(BaseModel):
 
     @property
     def completed(self) -> bool:
-        """Whether the child completed."""
+        """True if the child completed."""
         return self.status == "completed"
 
 
@@ -653,7 +653,7 @@ class JobContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the processor must end: cancel, lost lease, timeout, or deadline."""
+        """True if the processor must end: cancel, lost lease, timeout, or deadline."""
         return self._port.stop_requested()
 
     @property

@@ -38,7 +38,7 @@ class Job(Generic[P_co]):
 
     @property
     def is_last_attempt(self) -> bool:
-        """Whether a failure now makes the job a dead letter."""
+        """True if a failure now makes the job a dead letter."""
         return self.attempt >= self.max_attempts
 
 

@@ -205,7 +205,7 @@ class Worker:
 
     @property
     def is_stalled(self) -> bool:
-        """Whether the loop is stalled."""
+        """True if the loop is stalled."""
         return self._iterated_at is not None and (
             self.clock.monotonic() > self._iterated_at + self.STALLED_SECONDS
         )

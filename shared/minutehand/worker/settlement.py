@@ -42,7 +42,7 @@ class Ending(NamedTuple):
 
     @property
     def has_user_text(self) -> bool:
-        """Whether it has a text from the processor, which must be redacted."""
+        """True if it has a text from the processor, which must be redacted."""
         # by type(), because an object may report another class, or raise
         if self.error is not None:
             return not issubclass(type(self.error), (Suspended, asyncio.CancelledError))
@@ -66,11 +66,11 @@ class AttemptFacts(Protocol):
 
     @property
     def has_advanced(self) -> bool:
-        """Whether it stored a new step."""
+        """True if it stored a new step."""
 
     @property
     def had_half_a_tick(self) -> bool:
-        """Whether it had at least half of the time of a whole tick."""
+        """True if it had at least half of the time of a whole tick."""
 
     @property
     def module(self) -> str:

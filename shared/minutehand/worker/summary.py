@@ -48,7 +48,7 @@ class TickSummary:
 
     @property
     def is_worth_reporting(self) -> bool:
-        """Whether the tick changed anything."""
+        """True if the tick changed anything."""
         return self.leased > 0 or self.reclaimed > 0 or self.error is not None
 
     def as_dict(self) -> dict[str, Any]:

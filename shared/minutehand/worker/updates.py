@@ -94,12 +94,12 @@ class Updates:
 
     @property
     def has_output(self) -> bool:
-        """Whether there is unsent output."""
+        """True if there is unsent output."""
         return bool(self._unsent)
 
     @property
     def has_updates(self) -> bool:
-        """Whether there are updates other than output."""
+        """True if there are updates other than output."""
         return bool(
             self._logs
             or self._steps

@@ -148,7 +148,7 @@ class VendorError(JobServiceError):
 
     @property
     def away(self) -> bool:
-        """Whether the service is unavailable, so that the job should wait."""
+        """True if the service is unavailable, so that the job should wait."""
         return self.code in _UNAVAILABLE
 
     @property

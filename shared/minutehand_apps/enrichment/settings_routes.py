@@ -31,7 +31,7 @@ ApiKey = Annotated[SecretStr, AfterValidator(_checked_key)]
 
 
 class KeyState(BaseModel):
-    """Whether there is a key, and its last four characters."""
+    """True if there is a key, and its last four characters."""
 
     configured: bool
     last4: str | None = None

@@ -120,7 +120,7 @@ class Report(BaseModel):
 
 
 class Share(BaseModel):
-    """Whether the report has a public link."""
+    """True if the report has a public link."""
 
     shared: bool
 
@@ -133,7 +133,7 @@ class Shared(BaseModel):
 
 
 class StreamStatus(BaseModel):
-    """Whether the stream can be opened."""
+    """True if the stream can be opened."""
 
     status: Literal["ready"] = "ready"
     ready: Literal[True] = True

@@ -62,7 +62,7 @@ class Sound:
 
     @property
     def silent(self) -> bool:
-        """Whether the whole sound is silent."""
+        """True if the whole sound is silent."""
         return sum(end - start for start, end in self.pauses) >= self.seconds - 0.5
 
 

@@ -175,7 +175,7 @@ class TranscriptState(Lenient):
 
 
 class Share(BaseModel):
-    """Whether the procedure has a public link."""
+    """True if the procedure has a public link."""
 
     shared: bool
 

@@ -166,7 +166,7 @@ def drained(
 @pytest.mark.parametrize("backlog", [1, 6, LONG])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_plain_processor_slows_no_coroutine(engine: Engine, way: str, backlog: int) -> None:
-    """Whether it has no job, or as many as there are threads, which wait until all else is done."""
+    """True if it has no job, or as many as there are threads, which wait until all else is done."""
     alone = drained(engine, way, ["coroutines"], backlog, COROUTINE)
     beside = drained(engine, way, BOTH, backlog, COROUTINE)
     behind = drained(engine, way, BOTH, backlog, COROUTINE, waiting=5)

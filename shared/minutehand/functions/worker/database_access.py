@@ -37,12 +37,12 @@ class DatabaseAccess:
 
     @property
     def is_direct(self) -> bool:
-        """Whether calls use connections to Postgres."""
+        """True if calls use connections to Postgres."""
         return self.probe is not None and self.probe.problem_text is None
 
     @property
     def is_notified(self) -> bool:
-        """Whether `LISTEN` wakes the worker."""
+        """True if `LISTEN` wakes the worker."""
         return self.probe is not None and self.probe.notifications
 
     @property
