@@ -60,14 +60,14 @@ def requested_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | 
     if (wait := retry_after(headers.get("retry-after"), now=now)) is not None:
         return wait
     exhausted: list[timedelta] = []
-    others: list[timedelta] = []
+    open_limits: list[timedelta] = []
     for name in headers:
         if name.startswith(_RESET):
             wait = _parse_duration(headers[name], now=now)
             remaining = headers.get(name.replace("reset", "remaining"), "").strip()
             if wait is not None:
-                (exhausted if remaining == "0" else others).append(wait)
-    return max(exhausted) if exhausted else min(others, default=None)
+                (exhausted if remaining == "0" else open_limits).append(wait)
+    return max(exhausted) if exhausted else min(open_limits, default=None)
 
 
 def _parse_date(value: str) -> datetime | None:

@@ -118,8 +118,8 @@ class Endpoint:
                         opened(self._http, "POST", self._url, within=self._within, **content)
                     )
                     if response.status == 204 or not 200 <= response.status < 300:
-                        whole = await response.read(max_bytes=MAX_ANSWER_BYTES)
-                        raise self._rejection(whole, whole.status, whole.object())
+                        refusal = await response.read(max_bytes=MAX_ANSWER_BYTES)
+                        raise self._rejection(refusal, refusal.status, refusal.object())
                 except NoResponse as error:
                     raise self._failure(error) from error
                 return response
@@ -147,8 +147,8 @@ class Endpoint:
                     has_event = True
                     yield self._event(response, kind, data)
         if is_json or not has_body:
-            whole = HttpResponse(response.status, response.headers, body)
-            yield self._checked(whole, whole.object())
+            complete = HttpResponse(response.status, response.headers, body)
+            yield self._checked(complete, complete.object())
             return
         for kind, data in parser.end():
             has_event = True
@@ -159,11 +159,11 @@ class Endpoint:
     def _event(self, response: StreamResponse, kind: str, data: str) -> dict[str, Any]:
         if data.strip() == "[DONE]":
             return {}
-        whole = HttpResponse(response.status, response.headers, data.encode())
-        value = whole.object()
+        complete = HttpResponse(response.status, response.headers, data.encode())
+        value = complete.object()
         if kind == "error" and value is not None:
             value = {"error": value.get("error", value)}
-        return self._checked(whole, value)
+        return self._checked(complete, value)
 
     def _checked(self, response: HttpResponse, value: dict[str, Any] | None) -> dict[str, Any]:
         if value is None:

@@ -115,20 +115,20 @@ async def _recognised(sound: bytes, seconds: int, on_share: OnShare | None) -> l
 def join_words(words: Iterable[Recognised]) -> list[Segment]:
     """Join words into segments, split at pauses."""
     segments: list[Segment] = []
-    said: list[str] = []
+    spoken: list[str] = []
     begin = end = 0
     for word, first, last in words:
         if word.startswith(("<", "[", "+")):  # silence, noise, the ends of an utterance
             continue
         pauses = first - end >= PAUSE_SECONDS * FRAMES
-        if said and (pauses or last - begin > MAX_SEGMENT_SECONDS * FRAMES):
-            segments.append(Segment(begin / FRAMES, end / FRAMES, " ".join(said)))
-            said = []
-        if not said:
+        if spoken and (pauses or last - begin > MAX_SEGMENT_SECONDS * FRAMES):
+            segments.append(Segment(begin / FRAMES, end / FRAMES, " ".join(spoken)))
+            spoken = []
+        if not spoken:
             begin = first
         end = last + 1
         # alternative pronunciations of a word are numbered, e.g. read(2)
-        said.append(word.partition("(")[0])
-    if said:
-        segments.append(Segment(begin / FRAMES, end / FRAMES, " ".join(said)))
+        spoken.append(word.partition("(")[0])
+    if spoken:
+        segments.append(Segment(begin / FRAMES, end / FRAMES, " ".join(spoken)))
     return segments

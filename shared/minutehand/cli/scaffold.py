@@ -49,13 +49,13 @@ def init(
             fix="e.g. greetings.send",
         )
     project = Project.find()
-    homes = (
+    folders = (
         (source, package)
         for package in project.packages
         for source in project.import_roots
         if package_folder(source, package).is_dir()
     )
-    source, package = next(homes, (project.root / "shared", f"minutehand_apps.{app}"))
+    source, package = next(folders, (project.root / "shared", f"minutehand_apps.{app}"))
     try:
         if reads or writes:
             plan = own_tables(

@@ -75,10 +75,10 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
         for outcome in _OUTCOMES:
             ended.labels(job_type, outcome).set(line[outcome])
         deaths.labels(job_type).set(line["lost"])
-        for what, span in spans.items():
+        for measure, span in spans.items():
             for quantile, name in _QUANTILES.items():
-                if line[what][name] is not None:
-                    span.labels(job_type, quantile).set(line[what][name] / 1000)
+                if line[measure][name] is not None:
+                    span.labels(job_type, quantile).set(line[measure][name] / 1000)
     paused = gauge("paused", "1 for each pause of a type, a queue or a workspace.", "kind", "name")
     for pause in stats["pauses"]:
         paused.labels(pause["kind"], pause["name"]).set(1)

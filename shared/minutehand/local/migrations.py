@@ -53,11 +53,11 @@ def version_of(migration: Path) -> str:
 
 def find_recorded(project: Project) -> dict[str, list[Path]]:
     """List the files of the engine and of this package's apps in a checkout, by name."""
-    homes = {app.name: app.folder for app in built_in(project.apps)}
+    app_folders = {app.name: app.folder for app in built_in(project.apps)}
     migrations = find_migrations(project)
     return {
-        name: [migration for migration in migrations if migration.is_relative_to(home)]
-        for name, home in {ENGINE: project.root / "supabase", **homes}.items()
+        name: [migration for migration in migrations if migration.is_relative_to(folder)]
+        for name, folder in {ENGINE: project.root / "supabase", **app_folders}.items()
     }
 
 

@@ -72,7 +72,7 @@ class TokenVerifier:
         self._clock = clock
         self._keys = _usable(settings.supabase_jwks or {})
         self._keys_at = clock.monotonic()
-        self._asked_at = -math.inf
+        self._fetched_at = -math.inf
         self._has_answer = True
         self._lock = asyncio.Lock()
 
@@ -123,15 +123,15 @@ class TokenVerifier:
         # several projects may share a published key, so `iss` is required and compared
         return _decoded(token, key, key.algorithm_name, required=["exp", "iss"])
 
-    async def _refresh(self, wanted: str) -> None:
+    async def _refresh(self, key_id: str) -> None:
         """Fetch the key set if it is old or lacks a key, at most once per minute."""
         now = self._clock.monotonic()
-        if wanted in self._keys and now - self._keys_at <= KEYS_MAX_AGE.total_seconds():
+        if key_id in self._keys and now - self._keys_at <= KEYS_MAX_AGE.total_seconds():
             return
         async with self._lock:
-            if now - self._asked_at < REFETCH_AFTER.total_seconds():
+            if now - self._fetched_at < REFETCH_AFTER.total_seconds():
                 return
-            self._asked_at = now
+            self._fetched_at = now
             try:
                 self._keys = _usable(await self._download())
                 self._keys_at, self._has_answer = now, True

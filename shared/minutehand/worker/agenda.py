@@ -127,7 +127,7 @@ class Agenda:
         self._backoff = backoff
         #: Reason to lease immediately, or None.
         self._lease_reason: Reason | None = None
-        self._asked_at = -math.inf
+        self._leased_at = -math.inf
         #: The next lease according to the latest response, or to its failure.
         self._lease: NextAction | None = None
         #: Whether the latest request got no response. It is repeated, as it may have leased jobs.
@@ -152,7 +152,7 @@ class Agenda:
     def ask(self, now: float) -> None:
         """Record that a lease is requested."""
         self._lease_reason = None
-        self._asked_at = now
+        self._leased_at = now
         self._is_unanswered = True
         self._last_lease_empty = False
 
@@ -205,7 +205,7 @@ class Agenda:
 
     def next(self, now: float, snapshot: RunSnapshot) -> NextAction:
         """Return the next action, by default an iteration. An overdue action has the time `now`."""
-        entry = min(self._entries(now, snapshot), key=lambda each: max(now, each.at))
+        entry = min(self._entries(now, snapshot), key=lambda action: max(now, action.at))
         return entry if entry.at >= now else replace(entry, at=now)
 
     def _entries(self, now: float, snapshot: RunSnapshot) -> Iterator[NextAction]:
@@ -221,7 +221,7 @@ class Agenda:
             closes = NextAction(closes_at, Action.RELEASE, end)
             yield min(closes, NextAction(snapshot.late_at, Action.RELEASE, Reason.NO_SLOT), key=_at)
         if snapshot.begin_at is not None:
-            asks = self._asked_at < snapshot.begin_at and self.may_lease(now, snapshot)
+            asks = self._leased_at < snapshot.begin_at and self.may_lease(now, snapshot)
             answered_at = self.FILL_SECONDS if snapshot.exchanging or asks else 0.0
             yield NextAction(snapshot.begin_at + answered_at, Action.BEGIN, Reason.BATCH)
         if snapshot.settle_again_at is not None:
@@ -230,7 +230,9 @@ class Agenda:
             yield NextAction(now, Action.SETTLE, Reason.JOBS_ENDED)
         elif not snapshot.exchanging:
             if snapshot.to_settle:  # the same call also leases
-                at = now if snapshot.late_at is None else self._asked_at + self.SETTLE_BATCH_SECONDS
+                at = (
+                    now if snapshot.late_at is None else self._leased_at + self.SETTLE_BATCH_SECONDS
+                )
                 yield NextAction(at, Action.SETTLE, Reason.JOBS_ENDED)
             elif not (snapshot.holds or self._stays(now, snapshot)):
                 yield NextAction(now, Action.EXIT, end)
@@ -241,19 +243,21 @@ class Agenda:
     def _leases(self, now: float, snapshot: RunSnapshot) -> Iterator[NextAction]:
         if self._lease_reason is not None:
             yield NextAction(now, Action.LEASE, self._lease_reason)
-        if snapshot.begin_at is not None and self._asked_at < snapshot.begin_at:
+        if snapshot.begin_at is not None and self._leased_at < snapshot.begin_at:
             yield NextAction(snapshot.begin_at, Action.LEASE, Reason.BATCH)  # it may fill the batch
         if self._lease is None:
             if not (snapshot.holds or self._last_lease_empty):
                 yield NextAction(now, Action.LEASE, Reason.DUE)
         elif self._has_due_jobs and snapshot.maintaining:
             # maintenance is working on the due jobs, so lease at its end or a second later
-            at = max(self._lease.at, self._asked_at + self._backoff.MAX_SECONDS)
+            at = max(self._lease.at, self._leased_at + self._backoff.MAX_SECONDS)
             yield NextAction(at, Action.LEASE, Reason.MAINTENANCE)
         else:
             yield self._lease
         if snapshot.running or self.is_last:
-            yield NextAction(self._asked_at + self._options.poll_seconds, Action.LEASE, Reason.POLL)
+            yield NextAction(
+                self._leased_at + self._options.poll_seconds, Action.LEASE, Reason.POLL
+            )
 
     def _stays(self, now: float, snapshot: RunSnapshot) -> bool:
         """Return whether a run without a job waits for a job that is due soon or just announced."""

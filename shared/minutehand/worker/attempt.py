@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 #: Columns of the job's row that a processor does not get.
 _UNSEEN: Final = tuple(
-    {each.name for each in fields(LeasedJob)} - {each.name for each in fields(Job)}
+    {field.name for field in fields(LeasedJob)} - {field.name for field in fields(Job)}
 )
 #: Maximum seconds between two reports of a running job, within which it learns of a cancel.
 REPORT_SECONDS: Final = 4.0
@@ -114,7 +114,7 @@ class Attempt:
         self.traceparent = telemetry.child_traceparent(job.traceparent)
         self._environment = environment
         self._type = environment.run.registry.find(job.job_type)
-        self._renewed_at = self._asked_at = sent_at
+        self._renewed_at = self._sent_at = sent_at
         self._started_at = clock.monotonic()
         self.updates = Updates(clock)
         self._steps = {} if lease.steps is None else lease.steps
@@ -254,7 +254,7 @@ class Attempt:
         if self.fence == 1:
             return StreamHistory()
         body = await self._environment.run.queue.read_output(self.job_id, self.fence, stream)
-        kept = {step: each["items"] or each["text"] for step, each in body["kept"].items()}
+        kept = {step: stream["items"] or stream["text"] for step, stream in body["kept"].items()}
         return StreamHistory(body["attempt"], kept)
 
     def remaining(self) -> float:
@@ -286,11 +286,11 @@ class Attempt:
         Args:
             share: After this share of the time, a report of other jobs may include it.
         """
-        return self._asked_at + min(REPORT_SECONDS, self.lease.lease_seconds / 3) * share
+        return self._sent_at + min(REPORT_SECONDS, self.lease.lease_seconds / 3) * share
 
     def mark_reported(self, sent_at: float) -> None:
         """Record a successful report. It renews the lease once a quarter of it has passed."""
-        self._asked_at = sent_at
+        self._sent_at = sent_at
         if sent_at >= self._renewed_at + self.lease.lease_seconds / 4:
             self._renewed_at = sent_at
             self.lease_until = sent_at + self.lease.lease_seconds
@@ -391,12 +391,12 @@ class Attempt:
         return left if job.timeout_seconds is None else min(left, job.timeout_seconds)
 
 
-def dollars(said: Any) -> float | None:
+def dollars(amount: Any) -> float | None:
     """Return the cost that a processor counted, or None if it is 0 or not a number."""
-    if type(said) is float and not said:
+    if type(amount) is float and not amount:
         return None
     try:
-        cost = round(float(said), 9)
+        cost = round(float(amount), 9)
     except BaseException:  # methods of a user's class may raise anything
         return None
     return cost if 0 < cost < 1e9 else None

@@ -86,7 +86,7 @@ class Batch:
         except asyncio.CancelledError:
             member.has_left = True
             call = self.task
-            is_last = all(each.has_left or each.is_stopped() for each in self._members)
+            is_last = all(member.has_left or member.is_stopped() for member in self._members)
             if call is None or member not in self._members or not is_last:
                 raise
             if not self._is_cancelled:
@@ -114,7 +114,11 @@ class Batch:
         """Call the processor for the first of these parts. Later parts follow."""
         self._parts += reversed(parts)
         while self._parts:
-            part = [each for each in self._parts.pop() if not (each.has_left or each.is_stopped())]
+            part = [
+                member
+                for member in self._parts.pop()
+                if not (member.has_left or member.is_stopped())
+            ]
             self._members = part
             if part:
                 self._is_cancelled = False
@@ -122,7 +126,7 @@ class Batch:
                 return
 
     async def _call(self, members: Sequence[_Member]) -> None:
-        jobs = [each.job for each in members]
+        jobs = [member.job for member in members]
         run = calling(self._run, jobs, thread=self.thread_name if self._in_thread else None)
         has_returned = False
         try:
@@ -147,10 +151,10 @@ def _check_results(returned: Any, jobs: Sequence[BatchedJob[Any]]) -> Sequence[A
     is_list = isinstance(returned, Sequence) and not isinstance(returned, str | bytes | bytearray)
     if is_list and len(returned) == len(jobs):
         return list(returned)
-    said = f"{len(returned)} results" if is_list else type(returned).__name__
+    description = f"{len(returned)} results" if is_list else type(returned).__name__
     raise ProcessorError(
         f"a processor of batches must return a list with one result for each job, in their order: "
-        f"{jobs[0].job_type!r} was given {len(jobs)} jobs and returned {said}"
+        f"{jobs[0].job_type!r} was given {len(jobs)} jobs and returned {description}"
     )
 
 

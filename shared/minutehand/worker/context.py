@@ -37,7 +37,7 @@ StepCall = Callable[[], Awaitable[Any]]
 #: Middleware of a step, called with its name and the call that runs it.
 AroundStep = Callable[[str, StepCall], Awaitable[Any]]
 
-_LEVELS: Final = {each: each for each in ("debug", "info", "warning", "error")} | {
+_LEVELS: Final = {level: level for level in ("debug", "info", "warning", "error")} | {
     "warn": "warning",
     "critical": "error",
 }
@@ -305,14 +305,16 @@ class JobContext:
                 f"a job has at most {MAX_STREAMS} streams, whose names have 1 to "
                 f"{MAX_STREAM_NAME} characters"
             )
-        said = StreamHistory() if before else await self._port.stream_history(name)
+        history = StreamHistory() if before else await self._port.stream_history(name)
         if before := self._streams.get(name):  # maybe opened meanwhile
             if before.is_open:
                 raise ValueError(
                     f"stream {name!r} is open: write into the one that is, or end its block first"
                 )
-            said = before.history
-        stream = self._streams[name] = Stream(name, self._updates, self._port.notify_updates, said)
+            history = before.history
+        stream = self._streams[name] = Stream(
+            name, self._updates, self._port.notify_updates, history
+        )
         try:
             yield stream
         finally:
@@ -437,8 +439,8 @@ class JobContext:
             ProcessorError: No service succeeded. Another attempt tries them again. It is not
                 retryable after the deadline, and the working service was asked to stop.
         """
-        begun = await self.step(f"{name}: begun", self._now)
-        ends = datetime.fromisoformat(begun) + timedelta(seconds=seconds(within))
+        begun_at = await self.step(f"{name}: begun", self._now)
+        ends = datetime.fromisoformat(begun_at) + timedelta(seconds=seconds(within))
 
         def failed(service: str, problem: str) -> None:
             self.log("warning", f"{name}: {service} failed", reason=problem)

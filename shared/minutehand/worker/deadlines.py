@@ -108,14 +108,14 @@ class Deadlines:
         """Return whether a job that starts now gets half of a whole tick's working time."""
         if math.isinf(self.stop_working):
             return True
-        whole = max(self.stop_working - self.start, usual_seconds or 0.0)
-        return self.stop_working - now >= 0.5 * whole
+        length = max(self.stop_working - self.start, usual_seconds or 0.0)
+        return self.stop_working - now >= 0.5 * length
 
-    def grace(self, most: float) -> float:
+    def grace(self, limit: float) -> float:
         """Return the time for a cancelled processor to stop, within the tick's end."""
         if math.isinf(self.end):
-            return most
-        return max(0.05, min(most, (self.end - self.stop_working) * 0.6))
+            return limit
+        return max(0.05, min(limit, (self.end - self.stop_working) * 0.6))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +125,14 @@ class FanOut:
     most: int = 10
 
     def extra_workers(
-        self, *, due: int, slots: int, seconds_left: float, mean_seconds: float | None = None
+        self, *, due: int, slots: int, seconds_left: float, average_seconds: float | None = None
     ) -> int:
         """Return the number of extra workers for `due` jobs beyond this worker, without a limit."""
         if due < MIN_BACKLOG or slots < 1:
             return 0
-        each = max(0.001, TYPICAL_SECONDS if mean_seconds is None else mean_seconds)
+        job_seconds = max(0.001, TYPICAL_SECONDS if average_seconds is None else average_seconds)
         horizon = min(TARGET_SECONDS, max(1.0, seconds_left))
-        carried = max(slots, int(slots * horizon / each))
+        carried = max(slots, int(slots * horizon / job_seconds))
         return math.ceil(due / carried) - 1
 
 

@@ -37,8 +37,8 @@ _ENGINE: Final = "minutehand."
 
 def ending_error(kind: str, message: object, data: Any = None) -> ErrorInfo:
     """Return the error of an ending with this type and message."""
-    kept = data if data is None or isinstance(data, Mapping) else {"value": data}
-    return _info(kind, message, kept, Redactor())
+    fields = data if data is None or isinstance(data, Mapping) else {"value": data}
+    return _info(kind, message, fields, Redactor())
 
 
 def error_info(error: BaseException, module: str = "") -> ErrorInfo:
@@ -82,38 +82,41 @@ def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInf
     shown = redactor.text(text(message, 2 * MAX_MESSAGE))
     if len(shown) > MAX_MESSAGE:
         shown = shown[: MAX_MESSAGE - 1] + "…"
-    kept: Any = None
+    details: Any = None
     if isinstance(data, Mapping):
         plain = sanitize(data, max_bytes=MAX_DATA)
         if plain.refused is None:
-            kept = redactor.data(plain.value) or None
+            details = redactor.data(plain.value) or None
         else:
-            kept = {"repr": redactor.text(text(data, MAX_MESSAGE, repr)), "changed": plain.refused}
-    return ErrorInfo(type=clean_text(kind)[:200], message=shown, data=kept)
+            details = {
+                "repr": redactor.text(text(data, MAX_MESSAGE, repr)),
+                "changed": plain.refused,
+            }
+    return ErrorInfo(type=clean_text(kind)[:200], message=shown, data=details)
 
 
 def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
     """Return the codes of an error: of httpx, requests and aiohttp, of Postgres, of the system."""
     codes: dict[str, Any] = {}
-    for each in (error, *_causes(error)):
-        response = attribute(each, "response")
+    for cause in (error, *_causes(error)):
+        response = attribute(cause, "response")
         status = attribute(response, "status_code")
-        status = attribute(each, "status") if status is None else status
+        status = attribute(cause, "status") if status is None else status
         if type(status) is int and 400 <= status <= 599:
             codes.setdefault("status", status)
             if body := _body(response):
                 codes.setdefault("response", redactor.text(body))
-        if isinstance(each, socket.gaierror):
+        if isinstance(cause, socket.gaierror):
             codes.setdefault("errno", "EAI_NONAME")
-        elif isinstance(each, TimeoutError):
+        elif isinstance(cause, TimeoutError):
             codes.setdefault("errno", "ETIMEDOUT")
-        elif isinstance(each, OSError) and each.errno is not None:
-            codes.setdefault("errno", errno.errorcode.get(each.errno))
-        state = attribute(each, "sqlstate")
+        elif isinstance(cause, OSError) and cause.errno is not None:
+            codes.setdefault("errno", errno.errorcode.get(cause.errno))
+        state = attribute(cause, "sqlstate")
         if isinstance(state, str) and len(state) == 5:
             codes.setdefault("sqlstate", state)
-        if isinstance(each, subprocess.CalledProcessError) and each.returncode < 0:
-            codes.setdefault("signal", signal_of(each.returncode))
+        if isinstance(cause, subprocess.CalledProcessError) and cause.returncode < 0:
+            codes.setdefault("signal", signal_of(cause.returncode))
     return codes
 
 
@@ -141,7 +144,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     seen = {id(error)}
     for _ in range(MAX_CAUSES):
         # httpcore raises "from None", with the cause as its argument
-        held = next((each for each in error.args[:1] if isinstance(each, BaseException)), None)
+        held = next((arg for arg in error.args[:1] if isinstance(arg, BaseException)), None)
         shown = None if error.__suppress_context__ else error.__context__
         below = error.__cause__ or shown or held
         if below is None or id(below) in seen or isinstance(below, asyncio.CancelledError):
@@ -182,15 +185,15 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
 
 
 def _kept(
-    frames: Iterator[dict[str, Any]] | list[dict[str, Any]], most: int, redactor: Redactor
+    frames: Iterator[dict[str, Any]] | list[dict[str, Any]], limit: int, redactor: Redactor
 ) -> list[dict[str, Any]]:
     innermost_first = list(frames)[::-1]
-    kept = sorted(innermost_first, key=lambda frame: not frame["own"])[:most]  # stable
-    for frame in kept:
+    shown = sorted(innermost_first, key=lambda frame: not frame["own"])[:limit]  # stable
+    for frame in shown:
         code = linecache.getline(frame["file"], frame["line"] or 0).strip()[:200]
         frame["code"] = redactor.text(code)
         frame["file"] = _short(frame["file"])[-300:]
-    return kept
+    return shown
 
 
 def _frames(trace: TracebackType | None, package: str) -> Iterator[dict[str, Any]]:
@@ -219,7 +222,7 @@ def _frame(frame: FrameType, line: int, package: str) -> dict[str, Any] | None:
 def stack_in(frames: Iterable[tuple[FrameType, int]], package: str) -> list[dict[str, Any]]:
     """Return running frames in the form of a traceback, the outermost first."""
     found = (_frame(frame, line, package) for frame, line in frames)
-    return _kept([each for each in found if each is not None], MAX_FRAMES, Redactor())
+    return _kept([frame for frame in found if frame is not None], MAX_FRAMES, Redactor())
 
 
 def _short(path: str) -> str:

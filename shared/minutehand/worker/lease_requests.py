@@ -67,9 +67,9 @@ class LeaseRequests:
         self._agenda.ask(now)
         if self.unanswered is not None:
             return self.unanswered
-        most = self._run.most
+        max_runs = self._run.most
         # not for an admitted run, which the database knows by its id
-        if now - self.id.since >= self.LEASE_ID_SECONDS and (most is None or self._is_first):
+        if now - self.id.since >= self.LEASE_ID_SECONDS and (max_runs is None or self._is_first):
             name = self._summary.tick_id if self._is_first else str(uuid.uuid4())
             self.id.name, self.id.since, self.id.calls = name, now, 0
         self.id.calls += 1
@@ -79,9 +79,9 @@ class LeaseRequests:
         # enqueues wake no worker while a run reports free slots, so a run that will not lease again
         # before its end reports none
         asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
-        had_room = self._has_room
+        had_capacity = self._has_room
         self._has_room = staying and asks_again and not self._is_notified
-        self._recheck_pending = had_room and not self._has_room
+        self._recheck_pending = had_capacity and not self._has_room
         if self._recheck_pending:
             self.last = None
         self._asks_for_all = is_all
@@ -99,8 +99,8 @@ class LeaseRequests:
             # withdraws them. 0 changes nothing, for a tick that never reported any, or is notified
             free_slots=None if self._has_room else -1 if self._recheck_pending else 0,
             count_due=count_due,
-            most=most,
-            run_seconds=None if most is None else self._run.seconds_left(),
+            most=max_runs,
+            run_seconds=None if max_runs is None else self._run.seconds_left(),
             ends=None if self.last is None else self._end(self.last, now),
             suspects=self._options.suspects,
         )

@@ -22,7 +22,8 @@ def check_options(owner: str, kind: type, options: Mapping[str, Any]) -> None:
         _model(kind).model_validate(options)
     except ValidationError as error:
         problems = "; ".join(
-            f"{each['loc'][0]}: {each['msg']}, got {each['input']!r}" for each in error.errors()
+            f"{problem['loc'][0]}: {problem['msg']}, got {problem['input']!r}"
+            for problem in error.errors()
         )
         raise TypeError(f"{owner}: {problems}") from error
 

@@ -77,8 +77,8 @@ def retry_after_of(error: BaseException) -> float | None:
             # httpx and requests keep the response, aiohttp its headers
             headers = getattr(getattr(error, "response", error), "headers", None)
             if isinstance(headers, Mapping):
-                said = {str(name).lower(): str(each) for name, each in headers.items()}
-                value = requested_wait(said, now=datetime.now(UTC))
+                lowercase = {str(name).lower(): str(value) for name, value in headers.items()}
+                value = requested_wait(lowercase, now=datetime.now(UTC))
         if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
             return None
         return min(seconds(value), 604_800.0)

@@ -213,10 +213,12 @@ class Registry:
 
     def with_parts(self, names: Iterable[str]) -> list[str]:
         """Add the job types whose jobs are parts of these, which these would otherwise wait for."""
-        wanted = list(dict.fromkeys(names))
-        for name in wanted:  # grows as it goes: parts may have parts
-            wanted += [t for t in self.names if self._types[t].part_of == name and t not in wanted]
-        return wanted
+        selected = list(dict.fromkeys(names))
+        for name in selected:  # grows as it goes: parts may have parts
+            selected += [
+                t for t in self.names if self._types[t].part_of == name and t not in selected
+            ]
+        return selected
 
     def find(self, name: str) -> JobType[Any] | None:
         """Return the job type of that name, or None."""
@@ -267,7 +269,7 @@ class Registry:
     def around_all(self, *middleware: Middleware) -> None:
         """Run `middleware` outside all other of every type, unless a type already has it."""
         for job_type in list(self):
-            more = [each for each in middleware if each not in job_type.around]
+            more = [added for added in middleware if added not in job_type.around]
             self._types[job_type.name] = replace(job_type, around=(*more, *job_type.around))
 
     def publisher(self, name: str, publish: Publisher) -> None:
@@ -287,10 +289,10 @@ class Registry:
             try:
                 found.append(self._types[name].spec())
             except Exception as error:  # e.g. a user's model without a JSON Schema
-                said = text(error, 500).partition("\n")[0]
+                reason = text(error, 500).partition("\n")[0]
                 extra = {"event": "worker.type_refused", "job_type": name}
                 where = self._types[name].where
-                logger.error("Job type %s of %s is refused: %s", name, where, said, extra=extra)
+                logger.error("Job type %s of %s is refused: %s", name, where, reason, extra=extra)
         return found
 
     @overload
@@ -423,14 +425,14 @@ def _refuse_other_arguments(job_type: str, run: Any, *, is_batched: bool) -> Non
         takes = inspect.signature(run)
     except (TypeError, ValueError):  # a function in C may have no signature
         return
-    wanted = "two arguments, the job and its ctx"
+    expected = "two arguments, the job and its ctx"
     if is_batched:
-        wanted = "one argument, the list of its jobs, each with its own job.ctx, as it has batch"
+        expected = "one argument, the list of its jobs, each with its own job.ctx, as it has batch"
     try:
         takes.bind(*([None] if is_batched else [None, None]))
     except TypeError as error:
         raise TypeError(
-            f"the processor of {job_type!r} must take {wanted}; it takes {takes}"
+            f"the processor of {job_type!r} must take {expected}; it takes {takes}"
         ) from error
 
 

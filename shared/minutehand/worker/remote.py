@@ -94,9 +94,11 @@ async def have_done(
         ProcessorError: All failed, or the time is over and the working service was asked to stop.
     """
     ends = asyncio.get_running_loop().time() + left
-    turns: list[tuple[Service[R], str | None]] = [(each, None) for each in services]
+    turns: list[tuple[Service[R], str | None]] = [(service, None) for service in services]
     if resume is not None:
-        turns[:0] = [(each, resume.task_id) for each in services if each.name == resume.service]
+        turns[:0] = [
+            (service, resume.task_id) for service in services if service.name == resume.service
+        ]
     reasons: list[str] = []
     try:
         async with asyncio.timeout(left):

@@ -101,9 +101,9 @@ class Reporter:
                 async with asyncio.timeout(None if at is None else at - now):
                     await wake.wait()
 
-    async def _pause_after(self, failures: int, most: float) -> None:
+    async def _pause_after(self, failures: int, max_seconds: float) -> None:
         if failures:
-            await asyncio.sleep(min(most, self.INTERVAL_SECONDS * 2 ** min(failures - 1, 8)))
+            await asyncio.sleep(min(max_seconds, self.INTERVAL_SECONDS * 2 ** min(failures - 1, 8)))
 
     def _known(self) -> list[Attempt]:
         """Return attempts whose leases this worker has, also ended ones."""
@@ -133,9 +133,9 @@ class Reporter:
 
     def _with_updates_due(self) -> list[Attempt]:
         now = self._clock.monotonic()
-        chosen = [each for each in self._with_updates() if (each.busy_until or now) <= now]
+        chosen = [attempt for attempt in self._with_updates() if (attempt.busy_until or now) <= now]
         if not self._is_full_report(chosen):
-            chosen = [each for each in chosen if each.output_at <= now]
+            chosen = [attempt for attempt in chosen if attempt.output_at <= now]
         # the longest waiting first, in case not all fit
         chosen.sort(key=lambda attempt: (not attempt.is_urgent, attempt.report_due_at()))
         return chosen[: self.BATCH]
@@ -143,7 +143,9 @@ class Reporter:
     def _is_full_report(self, batch: Sequence[Attempt]) -> bool:
         """Return whether a report has all updates, or only output, which is sent more often."""
         is_time = self._clock.monotonic() >= self._news_at + self.INTERVAL_SECONDS
-        return any(each.is_urgent or (is_time and each.updates.has_updates) for each in batch)
+        return any(
+            attempt.is_urgent or (is_time and attempt.updates.has_updates) for attempt in batch
+        )
 
     def _due_for_report(self) -> list[Attempt]:
         now = self._clock.monotonic()
@@ -197,8 +199,8 @@ class Reporter:
             chosen[0].stored(problem)
             return True
         for attempt in chosen if problem is None else ():
-            is_said = not attempt.updates and attempt.busy_until is None
-            if attempt.ending is None and is_said:
+            is_reported = not attempt.updates and attempt.busy_until is None
+            if attempt.ending is None and is_reported:
                 attempt.stored()
         return problem is None
 
@@ -208,8 +210,8 @@ class Reporter:
         """Send one report and apply its results. Return the error if it did not arrive."""
         sent_at = self._clock.monotonic()
         items = [
-            ReportItem(job_id=attempt.job_id, fence=attempt.fence, **each._asdict())
-            for attempt, each in zip(batch, updates, strict=True)
+            ReportItem(job_id=attempt.job_id, fence=attempt.fence, **update._asdict())
+            for attempt, update in zip(batch, updates, strict=True)
         ]
         self._run.summary.reports += 1
         try:

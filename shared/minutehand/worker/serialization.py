@@ -62,16 +62,16 @@ def sanitize(value: Any, *, max_bytes: int = MAX_BYTES) -> Sanitized:
         return Sanitized(None, refused=text(error, 500) or type(error).__name__)
 
 
-def text(value: object, most: int = MAX_TEXT, by: Callable[[object], str] = str) -> str:
+def text(value: object, limit: int = MAX_TEXT, by: Callable[[object], str] = str) -> str:
     """Convert `value` to clean text of up to `limit` characters. Never raises."""
     try:
         if isinstance(value, BaseException) and type(value).__str__ is BaseException.__str__:
             [value] = value.args if len(value.args) == 1 else [value]
         by = _BEGINNING.repr if isinstance(value, _CONTAINERS) else by
-        said = value if type(value) is str else by(value)
+        string = value if type(value) is str else by(value)
     except BaseException:  # methods of a user's class may raise anything
-        said = f"<{type(value).__name__} without a text>"
-    return clean_text(said if len(said) <= most else said[: most - 1] + "…")
+        string = f"<{type(value).__name__} without a text>"
+    return clean_text(string if len(string) <= limit else string[: limit - 1] + "…")
 
 
 def is_blank(given: str) -> bool:
@@ -93,9 +93,9 @@ def log_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
     A value that is not JSON, or too long, becomes a shortened text.
     """
-    whole = sanitize(metadata, max_bytes=MAX_METADATA)
-    if whole.refused is None:
-        return dict(whole.value)
+    sanitized = sanitize(metadata, max_bytes=MAX_METADATA)
+    if sanitized.refused is None:
+        return dict(sanitized.value)
     result: dict[str, Any] = {}
     left = MAX_METADATA
     for key, value in metadata.items():
@@ -103,9 +103,9 @@ def log_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
             result["…"] = f"{len(metadata) - len(result)} more were left out"
             break
         name = text(key, 100)
-        each = sanitize(value, max_bytes=left)
-        result[name] = each.value
-        if each.refused is not None:
+        sanitized = sanitize(value, max_bytes=left)
+        result[name] = sanitized.value
+        if sanitized.refused is not None:
             result[name] = text(value, left // 2, repr)
             if len(to_json(result[name])) > left:
                 result[name] = text(value, left // 8, repr)  # JSON may escape a letter as six

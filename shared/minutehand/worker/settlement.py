@@ -211,8 +211,8 @@ def _stopped(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
 def _find_control_flow(error: BaseException) -> Suspended | AttemptEnded | None:
     """Return the ending that a processor chose, also within a task group. None for errors."""
     if isinstance(error, BaseExceptionGroup):
-        chosen, others = error.split((Suspended, AttemptEnded))
-        error = error if chosen is None or others is not None else first_of(chosen)
+        chosen, remaining = error.split((Suspended, AttemptEnded))
+        error = error if chosen is None or remaining is not None else first_of(chosen)
     return error if isinstance(error, (Suspended, AttemptEnded)) else None
 
 

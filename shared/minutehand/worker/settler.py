@@ -46,7 +46,7 @@ class Settler:
         self._summary = run.summary
         #: Items whose rows were locked, to be settled again.
         self.busy: list[SettleItem] = []
-        self._second = self._said = self._summed = 0
+        self._second = self._logged = self._summed = 0
 
     async def redacted_item(self, attempt: Attempt) -> SettleItem | None:
         """Like `build_item`, but in a thread, so that redaction does not block the event loop."""
@@ -216,10 +216,10 @@ class Settler:
         second = int(self._run.clock.monotonic())
         if second != self._second:
             self.log_summary()
-            self._second, self._said = second, 0
-        self._said += 1
-        self._summed += self._said > self.LINES_PER_SECOND
-        return self._said <= self.LINES_PER_SECOND
+            self._second, self._logged = second, 0
+        self._logged += 1
+        self._summed += self._logged > self.LINES_PER_SECOND
+        return self._logged <= self.LINES_PER_SECOND
 
     def log_summary(self) -> None:
         """Log the number of settled jobs without a line."""

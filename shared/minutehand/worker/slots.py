@@ -106,9 +106,9 @@ class BatchPool(Pool):
 
     def lease_demand(self, now: float, mean_bytes: float) -> int:
         """Return the number of jobs for its free slots, within the limit of bytes."""
-        most = max(self._batch, int(MAX_BATCHED_BYTES / mean_bytes))
+        limit = max(self._batch, int(MAX_BATCHED_BYTES / mean_bytes))
         waiting = sum(map(len, self._tenants.values()))
-        return min((self.size - self._used) * self._batch, most) - waiting
+        return min((self.size - self._used) * self._batch, limit) - waiting
 
     def add(self, leased: Leased) -> None:
         """Add a leased job, which waits for others of its tenant, or for a slot."""
@@ -132,11 +132,11 @@ class BatchPool(Pool):
         """Return when the first batch that is not full starts. None without a free slot."""
         if self._used >= self.size:
             return None
-        return min((each[0][1] + self._wait for each in self._tenants.values()), default=None)
+        return min((jobs[0][1] + self._wait for jobs in self._tenants.values()), default=None)
 
     def next_release_at(self) -> float | None:
         """Return when the first job has waited too long for a slot."""
-        firsts = (_late_at(each[0]) + self._wait for each in self._tenants.values())
+        firsts = (_late_at(jobs[0]) + self._wait for jobs in self._tenants.values())
         return min(firsts, default=None)
 
     def take_unstarted(self, now: float, *, all_: bool) -> list[Leased]:
@@ -154,8 +154,14 @@ class Slots:
     def __init__(self, run: Run) -> None:
         self._clock = run.clock
         types = {name: run.registry.find(name) for name in run.job_types}
-        plain = {name for name, each in types.items() if each is not None and not each.is_async}
-        batched = {name for name, each in types.items() if each is not None and each.batch}
+        plain = {
+            name
+            for name, job_type in types.items()
+            if job_type is not None and not job_type.is_async
+        }
+        batched = {
+            name for name, job_type in types.items() if job_type is not None and job_type.batch
+        }
         single = [name for name in run.job_types if name not in batched]
         pools = [
             Pool(tuple(n for n in single if n not in plain), run.options.concurrency),
@@ -176,15 +182,15 @@ class Slots:
         """Return the pools with free slots, their job types and the number of jobs to lease."""
         now = self._clock.monotonic()
         free = [(pool.lease_demand(now, self._mean_bytes), pool.job_types) for pool in self._pools]
-        free = sorted(each for each in free if each[0] > 0)
-        wanted: list[LeasePool] = []
+        free = sorted(pool for pool in free if pool[0] > 0)
+        pools: list[LeasePool] = []
         left = MAX_LEASED
         # the smallest pool first, so that a larger one gets its unused share of the limit
         for others, (count, job_types) in zip(reversed(range(len(free))), free, strict=True):
             limit = min(count, left // (1 + others))
-            wanted.append(LeasePool(job_types=job_types, limit=limit))
+            pools.append(LeasePool(job_types=job_types, limit=limit))
             left -= limit
-        return tuple(wanted)
+        return tuple(pools)
 
     def is_all(self, pools: tuple[LeasePool, ...]) -> bool:
         """Return whether a request for these pools covers all."""
@@ -228,7 +234,7 @@ class Slots:
 
 
 def _first(times: Iterable[float | None]) -> float | None:
-    return min((each for each in times if each is not None), default=None)
+    return min((time for time in times if time is not None), default=None)
 
 
 def _late_at(leased: Leased) -> float:

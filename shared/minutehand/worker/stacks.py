@@ -15,9 +15,9 @@ from minutehand.worker.errors import stack_in
 def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[dict[str, Any]]:
     """Return the current frames of an attempt in the form of a traceback."""
     running = sys._current_frames()
-    for each in threading.enumerate():
-        if each.name == thread and each.ident in running:
-            return stack_in([*_outward(running[each.ident])][::-1], module)
+    for candidate in threading.enumerate():
+        if candidate.name == thread and candidate.ident in running:
+            return stack_in([*_outward(running[candidate.ident])][::-1], module)
     return [] if task is None else stack_in(_awaited(task.get_coro()), module)
 
 

@@ -65,7 +65,7 @@ class Stream:
         self._notify_updates = notify_updates
         self._lock = threading.RLock()
         #: All pieces, each with the step that wrote it.
-        self._said: list[tuple[str | None, Any]] = []
+        self._written: list[tuple[str | None, Any]] = []
         self._size = self._bytes = 0
         self._is_text: bool | None = None
         #: The step that wrote last, to which a held half of a character belongs.
@@ -108,21 +108,23 @@ class Stream:
     @property
     def text(self) -> str:
         """The whole output of a stream of text."""
-        return "".join(piece for _, piece in self._said) if self._is_text else ""
+        return "".join(piece for _, piece in self._written) if self._is_text else ""
 
     @property
     def items(self) -> list[Any]:
         """The whole output of a stream of items."""
-        return [] if self._is_text else [piece for _, piece in self._said]
+        return [] if self._is_text else [piece for _, piece in self._written]
 
     @property
     def history(self) -> StreamHistory:
         """The output that the next opening needs."""
         by_step: dict[str, list[Any]] = {}
-        for step, piece in self._said:
+        for step, piece in self._written:
             if step is not None:
                 by_step.setdefault(step, []).append(piece)
-        own = {step: "".join(said) if self._is_text else said for step, said in by_step.items()}
+        own = {
+            step: "".join(pieces) if self._is_text else pieces for step, pieces in by_step.items()
+        }
         return StreamHistory(self.attempt, {**self._kept, **own})
 
     def replay_output(self, step: str) -> None:
@@ -139,16 +141,16 @@ class Stream:
             if self._step != step:
                 self._end_half()
             self._cleaner = TextCleaner()
-            said = [each for each in self._said if each[0] != step]
-            if len(said) < len(self._said):
+            remaining = [entry for entry in self._written if entry[0] != step]
+            if len(remaining) < len(self._written):
                 is_text = self._is_text is True
                 self._begin()
-                for by, piece in said:
+                for by, piece in remaining:
                     self._append(by, piece, is_text=is_text)
 
     def _begin(self) -> None:
         self.attempt += 1
-        self._said, self._size, self._bytes, self._is_text = [], 0, 0, None
+        self._written, self._size, self._bytes, self._is_text = [], 0, 0, None
         self._cleaner = TextCleaner()
         self._updates.begin_stream(self.name, self.attempt)
         self._notify_updates()
@@ -183,7 +185,7 @@ class Stream:
         if piece == "" and is_text:
             return
         self._is_text = is_text
-        self._said.append((step, piece))
+        self._written.append((step, piece))
         before = self._updates.output_bytes
         size = self._updates.add_output(
             self.name, self.attempt, self._size, step, piece, is_text=is_text

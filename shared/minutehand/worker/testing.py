@@ -120,13 +120,15 @@ class ProcessorTest(Generic[P]):
         settings = Settings(supabase_url="http://localhost", supabase_publishable_key="test")
         register(registry, settings.with_environ(**os.environ), *more)
         model = type(payload)
-        fitting = [each for each in registry if job_type is None and each.payload is model]
-        fitting += [each for each in registry if each.name == job_type]
+        fitting = [
+            candidate for candidate in registry if job_type is None and candidate.payload is model
+        ]
+        fitting += [candidate for candidate in registry if candidate.name == job_type]
         if len(fitting) != 1:
-            wanted = f"payload {model.__name__}" if job_type is None else f"name {job_type!r}"
-            names = [each.name for each in fitting] or list(registry.names)
+            criterion = f"payload {model.__name__}" if job_type is None else f"name {job_type!r}"
+            names = [candidate.name for candidate in fitting] or list(registry.names)
             raise ValueError(
-                f"{len(fitting)} processors have the {wanted}; give `job_type`, one of {names}"
+                f"{len(fitting)} processors have the {criterion}; give `job_type`, one of {names}"
             )
         [found] = fitting
         return cls(found.run, payload, job_type=found.name, around=found.around)
@@ -292,8 +294,8 @@ class _Stage:
 
     def pieces(self, stream: str) -> list[Piece]:
         """Return the output of its latest start."""
-        said = [piece for piece in self._test._pieces if piece.stream == stream]
-        return [piece for piece in said if piece.attempt == said[-1].attempt]
+        pieces = [piece for piece in self._test._pieces if piece.stream == stream]
+        return [piece for piece in pieces if piece.attempt == pieces[-1].attempt]
 
     async def stream_history(self, stream: str) -> StreamHistory:
         """Return the latest start, and the output of finished steps in the latest run of each."""
@@ -302,7 +304,7 @@ class _Stage:
         for piece in self._test._pieces:
             if piece.stream == stream and piece.step in self._test.steps:
                 before = by_step.get(piece.step, [])
-                is_same = [piece.attempt] == [each.attempt for each in before[-1:]]
+                is_same = [piece.attempt] == [earlier.attempt for earlier in before[-1:]]
                 by_step[piece.step] = [*(before if is_same else ()), piece]
         kept = {step: joined(said) for step, said in by_step.items()}
         return StreamHistory(pieces[-1].attempt if pieces else 0, kept)

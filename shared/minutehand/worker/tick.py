@@ -101,7 +101,7 @@ class Tick:
         #: Decides the next action in each iteration of the loop.
         self.agenda = Agenda(run.deadlines, run.options, run.backoff)
         self._entry = NextAction(run.deadlines.start, Action.LEASE, Reason.POLL)
-        self._said = self._entry
+        self._logged_entry = self._entry
         self._maintenance = Maintenance(run, self._in_flight, on_done=self._maintained)
         self._leases = LeaseRequests(
             run, self.agenda, self._maintenance, is_woken=wakeups is not None
@@ -187,7 +187,7 @@ class Tick:
     async def _is_over(self) -> bool:
         """Get the next action. Return whether the run has ended."""
         now = self._clock.monotonic()
-        for exchange in [each for each in self._calls_in_flight if each.done()]:
+        for exchange in [call for call in self._calls_in_flight if call.done()]:
             self._calls_in_flight.remove(exchange)
             try:
                 exchange.result()  # raises the error of the call
@@ -204,7 +204,7 @@ class Tick:
     def _snapshot(self, now: float) -> RunSnapshot:
         running, stopping = self._in_flight.running, self._is_stopping
         if stopping or now >= self._deadlines.stop_working:
-            unstopped = any(each.stop_reason is None for each in running.values())
+            unstopped = any(attempt.stop_reason is None for attempt in running.values())
         else:
             unstopped = bool(running)
         return RunSnapshot(
@@ -223,10 +223,10 @@ class Tick:
 
     async def _wait(self, entry: NextAction, seconds: float) -> bool:
         """Wait `seconds`. Return False if an event came before."""
-        if logger.isEnabledFor(logging.DEBUG) and entry != self._said:
-            self._said = entry
-            what = {"act": entry.act, "reason": entry.reason, "in_ms": round(seconds * 1000)}
-            extra = self._run.extra("tick.waits") | what
+        if logger.isEnabledFor(logging.DEBUG) and entry != self._logged_entry:
+            self._logged_entry = entry
+            fields = {"act": entry.act, "reason": entry.reason, "in_ms": round(seconds * 1000)}
+            extra = self._run.extra("tick.waits") | fields
             logger.debug("Next: %s, %s", entry.act, entry.reason, extra=extra)
         try:
             async with asyncio.timeout(seconds):
@@ -358,21 +358,21 @@ class Tick:
     def _begin_jobs(self) -> None:
         if self._clock.monotonic() >= self._deadlines.stop_working or self._is_stopping:
             return
-        begun: list[Attempt] = []
+        started: list[Attempt] = []
         for batched, leased in self._slots.begin():
             batch = None
             if batched is not None:
                 ids = [lease.job.id for lease, _ in leased]
                 batch = Batch(batched.run, ids, in_thread=not batched.is_async)
             for lease, sent_at in leased:
-                begun.append(self._start(lease, sent_at, batch))
-            if len(begun) >= self.STARTS_PER_ITERATION:
+                started.append(self._start(lease, sent_at, batch))
+            if len(started) >= self.STARTS_PER_ITERATION:
                 self._schedule_refill()
                 break
-        if begun:
+        if started:
             if self._watchdog is not None:
-                self._watchdog.begun(min([each.lease_until for each in begun]))
-            self._reporter.begun(min([each.report_due_at() for each in begun]))
+                self._watchdog.begun(min([attempt.lease_until for attempt in started]))
+            self._reporter.begun(min([attempt.report_due_at() for attempt in started]))
 
     def _start(self, lease: Lease, sent_at: float, batch: Batch | None) -> Attempt:
         attempt = Attempt(self._environment, lease, sent_at=sent_at, batch=batch)
@@ -427,8 +427,8 @@ class Tick:
             in_flight.ended, seconds=min(2.0, self._run.seconds_left() / 3)
         )
         ended, in_flight.ended = in_flight.ended, []
-        others, self._unstarted = self._unstarted, []
-        items = [*others]
+        unstarted, self._unstarted = self._unstarted, []
+        items = [*unstarted]
         for attempt in ended:
             in_flight.settling[attempt.key] = attempt
         lease = answer = None
@@ -456,7 +456,7 @@ class Tick:
             self._busy_until = self._clock.monotonic() + self.BUSY_SECONDS
             busy = {(item.job_id, item.fence) for item in self._settler.busy}
             keys = [attempt.key for attempt in ended]
-            for key in (*keys, *[(item.job_id, item.fence) for item in others]):
+            for key in (*keys, *[(item.job_id, item.fence) for item in unstarted]):
                 if key not in busy:
                     in_flight.settling.pop(key, None)
         if answer is not None and lease is not None:
@@ -528,7 +528,7 @@ class Tick:
             due=due,
             slots=self._slots.total,
             seconds_left=self._deadlines.stop_leasing - self._clock.monotonic(),
-            mean_seconds=self.summary.busy_ms / self._runs / 1000 if self._runs else None,
+            average_seconds=self.summary.busy_ms / self._runs / 1000 if self._runs else None,
         )
         wanted = min(policy.most, max(at_least, wanted))
         if wanted < 1:
@@ -551,19 +551,19 @@ class Tick:
     async def _background_tasks(self) -> AsyncIterator[None]:
         """Run the background tasks during the block, and end them with it."""
         loop = asyncio.get_running_loop()
-        beside = [
+        background = [
             self._reporter.report(),
             self._reporter.renew(),
             self._maintenance.run(),
             self._await_stop(),
         ]
         if self._wakeups is not None:
-            beside.append(self._listen(self._wakeups))
+            background.append(self._listen(self._wakeups))
         if self._run.registry.publishers:
-            beside.append(self._publishing.run())
+            background.append(self._publishing.run())
         if self._watchdog is not None:
-            beside.append(self._watchdog.run())
-        tasks = [loop.create_task(each) for each in beside]
+            background.append(self._watchdog.run())
+        tasks = [loop.create_task(task) for task in background]
         for task in tasks:
             task.add_done_callback(self._on_background_done)
         # by a timer, so that the deadline works while a call hangs

@@ -26,10 +26,10 @@ class NotAwaited(ProcessorError):
     """The processor ended without awaiting a call, so that the call did nothing."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        said = [f"{name}(…)" for name in dict.fromkeys(names)]
+        calls = [f"{name}(…)" for name in dict.fromkeys(names)]
         super().__init__(
-            f"{' and '.join(said)} was never awaited, so nothing of it was done; write "
-            f"`await {said[0]}`, in an `async def`",
+            f"{' and '.join(calls)} was never awaited, so nothing of it was done; write "
+            f"`await {calls[0]}`, in an `async def`",
             retryable=False,  # each attempt would repeat the other effects of the processor
         )
 
@@ -38,31 +38,31 @@ class CallTracker:
     """The calls of one attempt that have not ended."""
 
     def __init__(self) -> None:
-        self._begun: list[tuple[str, CoroutineType[Any, Any, Any]]] = []
-        self._most = PRUNE_AFTER
+        self._calls: list[tuple[str, CoroutineType[Any, Any, Any]]] = []
+        self._prune_at = PRUNE_AFTER
 
     def add(self, name: str, call: Any) -> None:
         """Record a call that was just made."""
         if type(call) is not CoroutineType:
             return  # a future, which runs by itself
-        if len(self._begun) >= self._most:
-            self._begun = [each for each in self._begun if each[1].cr_frame is not None]
-            self._most = max(PRUNE_AFTER, 2 * len(self._begun))
-        self._begun.append((name, call))
+        if len(self._calls) >= self._prune_at:
+            self._calls = [entry for entry in self._calls if entry[1].cr_frame is not None]
+            self._prune_at = max(PRUNE_AFTER, 2 * len(self._calls))
+        self._calls.append((name, call))
 
     def end(self) -> tuple[list[str], list[str]]:
         """Return the names of calls that never started, which are closed, and of running calls.
 
         To be called once the processor has ended.
         """
-        states = [(name, call, inspect.getcoroutinestate(call)) for name, call in self._begun]
-        self._begun = []
+        states = [(name, call, inspect.getcoroutinestate(call)) for name, call in self._calls]
+        self._calls = []
         for _, call, state in states:
             if state == inspect.CORO_CREATED:
                 call.close()  # breaks a reference cycle, and prevents Python's own warning
         by_state = {
-            wanted: [name for name, _, state in states if state == wanted]
-            for wanted in (inspect.CORO_CREATED, inspect.CORO_SUSPENDED)
+            wanted_state: [name for name, _, state in states if state == wanted_state]
+            for wanted_state in (inspect.CORO_CREATED, inspect.CORO_SUSPENDED)
         }
         return by_state[inspect.CORO_CREATED], by_state[inspect.CORO_SUSPENDED]
 

@@ -45,9 +45,9 @@ class _OutputBuffer:
     bytes: int = 0
 
     def piece(self) -> Piece:
-        said = {"text": "".join(self.parts)} if self.is_text else {"items": self.parts}
+        content = {"text": "".join(self.parts)} if self.is_text else {"items": self.parts}
         of = {"stream": self.stream, "attempt": self.attempt, "step": self.step}
-        return Piece(**of, start=self.start, **(said if self.parts else {}))
+        return Piece(**of, start=self.start, **(content if self.parts else {}))
 
 
 class Updates:
@@ -152,7 +152,7 @@ class Updates:
         """Start a stream, whose readers drop its earlier output."""
         with self._lock:
             self._attempts[name] = attempt
-            self._keep(each for each in self._unsent if each.stream != name)
+            self._keep(piece for piece in self._unsent if piece.stream != name)
             if attempt > 1:
                 self._unsent.append(_OutputBuffer(name, attempt, None, 0, is_text=True))
 
@@ -224,35 +224,35 @@ class Updates:
             self._lines_taken -= len(taken.logs)
             if not self.is_output_refused:
                 back = [_unsent(piece) for piece in taken.output]
-                is_current = [each.attempt == self._attempts[each.stream] for each in back]
+                is_current = [piece.attempt == self._attempts[piece.stream] for piece in back]
                 self._keep([*itertools.compress(back, is_current), *self._unsent])
 
     def _keep(self, unsent: Iterable[_OutputBuffer]) -> None:
         self._unsent = list(unsent)
-        self.output_bytes = sum(each.bytes for each in self._unsent)
+        self.output_bytes = sum(buffer.bytes for buffer in self._unsent)
 
     def _last_of(self, stream: str) -> _OutputBuffer | None:
-        return next((each for each in reversed(self._unsent) if each.stream == stream), None)
+        return next((buffer for buffer in reversed(self._unsent) if buffer.stream == stream), None)
 
     def _take_output(self, max_bytes: float) -> tuple[Piece, ...]:
         size = count = 0
-        for each in self._unsent:
-            if count and size + each.bytes > max_bytes:
+        for buffer in self._unsent:
+            if count and size + buffer.bytes > max_bytes:
                 break
-            size += each.bytes
+            size += buffer.bytes
             count += 1
-        taken = tuple(each.piece() for each in self._unsent[:count])
+        taken = tuple(buffer.piece() for buffer in self._unsent[:count])
         self._keep(self._unsent[count:])
         return taken
 
-    def _lines_within(self, most: int, max_bytes: float) -> int:
+    def _lines_within(self, limit: int, max_bytes: float) -> int:
         """Return how many of the first lines fit. The first always does."""
         size = 0
-        for number, line in enumerate(self._logs[:most]):
+        for number, line in enumerate(self._logs[:limit]):
             size += _bytes_of(line)
             if number and size > max_bytes:
                 return number
-        return min(most, len(self._logs))
+        return min(limit, len(self._logs))
 
     def _running_step(self) -> RunningStep | None:
         if not self._running:

@@ -155,7 +155,7 @@ async def test_calls_that_have_ended_are_not_kept() -> None:
         calls.add("step", call)
         await call
 
-    assert len(calls._begun) <= PRUNE_AFTER
+    assert len(calls._calls) <= PRUNE_AFTER
 
 
 def plainly(job: Job[Any], ctx: JobContext) -> None:
