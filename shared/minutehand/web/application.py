@@ -30,8 +30,8 @@ from minutehand.web.services import Services
 logger = logging.getLogger(__name__)
 
 _REQUEST_HEADERS = (
-    "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Request-Id, X-Session-Id, "
-    "Traceparent"
+    "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, Traceparent, "
+    "X-Request-Id, X-Session-Id"
 )
 _EXPOSED_HEADERS = "X-Request-Id, X-Session-Id, Retry-After, Location, Idempotent-Replayed"
 

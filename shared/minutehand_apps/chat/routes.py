@@ -121,8 +121,12 @@ async def chat(
     services: Provided,
     x_session_id: _HEADER_ID = None,
     idempotency_key: IdempotencyHeader = None,
+    prefer: Annotated[str | None, Header(max_length=200)] = None,
 ) -> JSONResponse:
-    """Post a message. Returns 200 with the reply, or 202 with the started work."""
+    """Post a message. Returns 200 with the reply, or 202 with the started work.
+
+    With `Prefer: respond-async` it does not wait for the reply, and returns 202 with the job.
+    """
     key, began_at = parse_key(idempotency_key), services.clock.monotonic()
     if body.messages[-1].role != "user":
         raise invalid_argument("messages", "must end with a message of role user")
@@ -142,6 +146,10 @@ async def chat(
         )
     if message["wake"]:
         await services.waker.wake()
+    answer: dict[str, Any] = {"sessionId": session_id, "messageId": f"msg_{message['message_id']}"}
+    if "respond-async" in (prefer or ""):
+        headers = {"X-Session-Id": session_id, "Preference-Applied": "respond-async"}
+        return JSONResponse(answer | {"job": message["job_id"]}, status_code=202, headers=headers)
     with services.stream_slot(request, caller):
         outcome = await _outcome(functions, services, session_id, message["message_id"], began_at)
     work, reply = outcome["work"], outcome["reply"]
@@ -158,9 +166,7 @@ async def chat(
         },
     )
     text = reply or outcome["waits_for"] or STILL_WRITING
-    answer = {
-        "sessionId": session_id,
-        "messageId": f"msg_{message['message_id']}",
+    answer |= {
         "tier": tier,
         "reply": text,
         "message": {"role": "assistant", "content": text},

@@ -6,11 +6,11 @@ import re
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import APIResponse, Route, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations
-from tests.e2e.console.people import ADA
+from tests.e2e.console.people import ADA, NETWORK
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
@@ -68,6 +68,36 @@ def test_a_chat_with_work(visit: Visit, workspace: dict[str, str]) -> None:
     page.get_by_role("link", name="Chat").first.press("Enter")
     expect(page.get_by_role("row", name=re.compile("The roof"))).to_be_visible()
     assert found == []
+
+
+def test_a_message_that_is_sent_again_is_one_message(
+    visit: Visit, workspace: dict[str, str]
+) -> None:
+    """The page waits for no reply, and sends a message under its first key again."""
+    visitor = visit(ADA, f"/chat/session#chat_{uuid4()}", allow=(NETWORK,))
+    page = visitor.page
+    lost: list[APIResponse] = []
+
+    def lose(route: Route) -> None:
+        if route.request.method != "POST":
+            route.fallback()
+            return
+        lost.append(route.fetch())
+        route.abort()
+
+    page.route("**/api/chat", lose)
+    box = page.get_by_role("textbox", name="Message")
+    box.fill("Hello")
+    box.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("The server cannot be reached")
+    expect(box).to_have_value("Hello")
+    page.unroute("**/api/chat")
+    with page.expect_response(lambda one: one.url.endswith("/api/chat")) as second:
+        box.press("Enter")
+    expect(page.locator("[data-type=reply]")).to_have_count(1)
+    expect(page.get_by_role("alert")).to_have_count(0)
+    [first] = lost
+    assert (first.status, first.json()) == (202, second.value.json())
 
 
 def test_an_answer_is_streamed_stopped_retried_and_fails(

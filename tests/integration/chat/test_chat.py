@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from minutehand.worker.testing import drain
 from tests.integration.chat.conftest import ANSWERS, PAGE, TEXT, Harness
 from tests.support.engine import ACME, ADA, EVE
 from tests.support.harness import until
@@ -191,6 +192,22 @@ async def test_a_repeated_request_is_one_message(harness: Harness) -> None:
 
     assert first.json()["messageId"] == second.json()["messageId"]
     assert other.status_code == 409
+
+
+async def test_a_caller_may_prefer_not_to_wait_for_the_reply(harness: Harness) -> None:
+    """The response has the job, before any worker runs it."""
+    session = harness.begin()
+    headers = {"x-session-id": session, "Idempotency-Key": "k", "Prefer": "respond-async"}
+    body = {"messages": [{"role": "user", "content": "Hello"}]}
+    said = await harness.call("POST", "/chat", user=None, json=body, headers=headers)
+
+    [message] = await harness.talk(session)
+    assert (said.status_code, message["status"]) == (202, "pending")
+    named = {"sessionId": session, "messageId": message["id"], "job": message["job"]}
+    assert said.json() == named
+    await drain(harness.worker)
+    again = await harness.call("POST", "/chat", user=None, json=body, headers=headers)
+    assert again.json() == named
 
 
 async def test_a_members_session_is_their_workspaces(harness: Harness) -> None:

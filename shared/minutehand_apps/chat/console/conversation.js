@@ -24,7 +24,6 @@ export const title = () => "Conversation";
 
 const { useJob } = createHooks(hooks, supabase);
 
-const FOUND_MS = 250;
 /** Maps a work item's status to a job's status. */
 const STATUS = {
   accepted: "pending",
@@ -87,7 +86,6 @@ export default function ConversationPage({ workspace }) {
 function Conversation({ id, workspaceId }) {
   const found = useFetch((signal) => readSession(id, signal), [id]);
   const session = found.value;
-  const [sending, setSending] = useState(0);
   const [stopped, setStopped] = useState([]);
   const [text, setText] = useState("");
   const box = useRef(null);
@@ -98,11 +96,6 @@ function Conversation({ id, workspaceId }) {
     [hasBegun && `session:${id}`],
     messages.some((one) => LIVE.includes(one.status)),
   );
-  useEffect(() => {
-    if (!sending || hasBegun || found.isLoading) return undefined;
-    const timer = setTimeout(found.refresh, FOUND_MS); // until there is a job to follow
-    return () => clearTimeout(timer);
-  }, [sending, hasBegun, found.isLoading]);
   const { log, end, isAway, goThere } = useEndInSight(Boolean(session));
   const unread = placeholderPage("Conversation", found, "conversation");
   if (unread) return unread;
@@ -110,19 +103,12 @@ function Conversation({ id, workspaceId }) {
   const headers = { "X-Session-Id": id };
   const send = async (content, key = crypto.randomUUID()) => {
     goThere();
-    setSending((count) => count + 1);
-    try {
-      await callRoute("POST /api/chat", {
-        headers: { ...headers, "Idempotency-Key": key },
-        body: { messages: [{ role: "user", content }], workspace_id: workspaceId },
-      });
-    } catch (error) {
-      // the message of the reply already shows this error
-      if (error.code !== "reply_failed") throw error;
-    } finally {
-      setSending((count) => count - 1);
-      found.refresh();
-    }
+    await callRoute("POST /api/chat", {
+      // the page follows the job, so the request does not wait for the reply
+      headers: { ...headers, "Idempotency-Key": key, Prefer: "respond-async" },
+      body: { messages: [{ role: "user", content }], workspace_id: workspaceId },
+    });
+    found.refresh();
   };
   const edit = (words) => {
     setText(words);
@@ -360,7 +346,9 @@ function Composer({ box, text, setText, onSend, stop }) {
       await onSend(words, key);
     } catch (error) {
       setProblem(error.message);
-      setText((now) => now || words);
+      if (box.current.value) return; // the person has written something else
+      setText(words);
+      setKey(key);
     }
   };
   return html`<form onSubmit=${submit} aria-label="New message">

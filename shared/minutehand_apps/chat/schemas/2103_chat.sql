@@ -261,7 +261,11 @@ begin
       v_message.id::text
     );
   elsif found then
-    return jsonb_build_object('message_id', v_message.id, 'wake', false);
+    return jsonb_build_object(
+      'message_id', v_message.id,
+      'job_id', v_message.job_id,
+      'wake', false
+    );
   end if;
   v_message.id := gen_random_uuid();
   v_made := queue.enqueue(
@@ -292,7 +296,11 @@ begin
     p_request ->> 'client_id'
   );
   perform chat.forget_old_sessions();
-  return jsonb_build_object('message_id', v_message.id, 'wake', v_made.wake);
+  return jsonb_build_object(
+    'message_id', v_message.id,
+    'job_id', v_made.ids[1],
+    'wake', v_made.wake
+  );
 end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'chat.request');
@@ -961,7 +969,7 @@ language sql
 set search_path = '' begin atomic select chat.request(p_session_id, p_request);
 end;
 comment on function public.chat_request is
-  'Post a message {text, client_id, ask_seconds, workspace_id}: {message_id, wake}.';
+  'Post a message {text, client_id, ask_seconds, workspace_id}: {message_id, job_id, wake}.';
 select queue.allow('anon, authenticated, service_role', 'public.chat_request');
 
 create function public.chat_outcome(p_session_id text, p_message_id uuid)
