@@ -467,6 +467,8 @@ create table queue.workers (
   queues text[], -- null for all queues
   summary jsonb, -- summary of the latest run
   evidence jsonb, -- reason why the process died, as the host reported it
+  -- [{job_types, limit}]: slots for each group of types, null if the worker is older than 0.5.0
+  slots jsonb,
   constraint workers_id_is_bounded check (char_length(worker_id) <= 255)
 ) with (fillfactor = 50);
 alter table queue.workers enable row level security;

@@ -31,6 +31,7 @@
 -- suspects: True if the process serves suspects and nothing else. False if another process beside
 --   it serves suspects. Otherwise null (queue.lease_mode).
 -- job_ids: Jobs to lease, set by queue.lease_suspects. Null for all jobs except suspects.
+-- slots: Array of {job_types, limit}, all slots of the worker. Null in most calls.
 create type queue.lease_request as (
   worker_id text,
   worker integer,
@@ -48,7 +49,8 @@ create type queue.lease_request as (
   ends jsonb,
   pools jsonb,
   suspects boolean,
-  job_ids uuid[]
+  job_ids uuid[],
+  slots jsonb
 );
 -- A turn as a lease reads it. A limit of null means any number of jobs.
 -- round: Round in which the tenant gets its next jobs.
@@ -284,8 +286,11 @@ begin
     -- the worker also serves the other types, but has no free slot for them now
     p_request.job_types := p_known.job_types;
   end if;
-  v_changed := (p_known.job_types, p_known.queues, p_known.version)
-    is distinct from (p_request.job_types, p_request.queues, p_request.version);
+  p_request.slots := coalesce(p_request.slots, p_known.slots);
+  v_changed := (p_known.job_types, p_known.queues, p_known.version, p_known.slots)
+    is distinct from (
+      p_request.job_types, p_request.queues, p_request.version, p_request.slots
+    );
   if p_known.seen_at > p_now - interval '1 minute'
     and p_known.seen_at <= p_now
     and not v_changed
@@ -341,7 +346,7 @@ begin
     perform queue.note_gates(v_gates) where v_gates is not null;
   end if;
   insert into queue.workers as w (
-    worker_id, started_at, seen_at, version, job_types, queues
+    worker_id, started_at, seen_at, version, job_types, queues, slots
   )
   values (
     p_request.worker_id,
@@ -351,7 +356,8 @@ begin
     p_now - interval '59 seconds' * (not v_is_alone)::integer,
     p_request.version,
     p_request.job_types,
-    p_request.queues
+    p_request.queues,
+    p_request.slots
   )
   on conflict (worker_id) do update set
     seen_at = excluded.seen_at,
@@ -359,6 +365,7 @@ begin
     version = excluded.version,
     job_types = excluded.job_types,
     queues = excluded.queues,
+    slots = excluded.slots,
     started_at = case
       when w.ended_at is null and w.seen_at > p_now - interval '3 minutes'
         then w.started_at
@@ -2358,14 +2365,16 @@ $$;
 comment on function public.lease_jobs is
   E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, now, run?}.\n\n'
   'Request: {worker_id, tick_id, call, limit 0..1000, job_types, pools: [{job_types, limit}], '
-  'queues, lease_seconds, version, free_slots, count_due, most, run_seconds, ends: {stay_ms, '
-  'maintained?, summary?}}. Each lease counts as an attempt. A repeated (tick_id, call) that got '
-  'leases returns the same leases again.\n\n'
+  'queues, lease_seconds, version, free_slots, slots, count_due, most, run_seconds, ends: '
+  '{stay_ms, maintained?, summary?}}. Each lease counts as an attempt. A repeated (tick_id, call) '
+  'that got leases returns the same leases again.\n\n'
   '- pools: Groups of job types with a limit for each group, in place of limit. due counts the '
   'jobs of all pools.\n'
   '- free_slots: Number of free slots of the worker. Default: limit less the leased jobs. If it '
   'is 1 or more, enqueues of the next two seconds start no worker, because this worker calls '
   'again. The value -1 ends these two seconds at once.\n'
+  '- slots: All slots of the worker, [{job_types, limit}]. explain_job compares them with the '
+  'leases. The first call of a run is enough.\n'
   '- most: Maximum number of concurrent worker runs. The response contains run: {free}, which is '
   'null if this run is rejected.\n'
   '- ends: The run ends if nothing is leased and nothing is due within stay_ms. The response then '

@@ -1268,6 +1268,13 @@ from (
     ),
     (
       'passed_over',
+      'It has been due since {run_at}, but maintenance has not run since {maintained_at}.',
+      'Check the right of the workers to run it.',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'passed_over',
       'It has been due since {run_at}, but maintenance has skipped it.',
       'Check what rejects it, and which worker should run it.',
       'doctor',
@@ -1541,18 +1548,51 @@ from (
     (
       'no_slot',
       'It has been the next of its workspace since {ready_at}, but no worker has a free slot. '
-        'Workers run {running} jobs, the longest is {holder_type} {holder}, since {held_since}.',
+        'Workers run {running} jobs in {slots} slots, the longest is {holder_type} {holder}, since '
+        '{held_since}.',
       'Wait for job {holder}, cancel it, or start another worker.',
       'cancel {holder}',
       '/jobs/{holder}'
     ),
     (
       'no_slot',
-      'It has been the next of its workspace since {ready_at}, but no worker that serves it has '
-        'a free slot.',
-      'Start another worker, or check why the running workers lease nothing.',
+      'It has been the next of its workspace since {ready_at}, but no worker has a free slot. '
+        'Workers run {running} jobs in {slots} slots.',
+      'Start another worker.',
       'doctor',
       '/overview'
+    ),
+    (
+      'not_leased',
+      'It has been ready since {ready_at}. The role {without_right} may not execute '
+        'public.lease_jobs, so workers with this role lease nothing.',
+      'Grant the right: `grant execute on function public.lease_jobs(jsonb) to {without_right}`.',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'not_leased',
+      'It has been ready since {ready_at}. The workers that serve it are alive and use {running} '
+        'of {slots} slots, but have leased nothing since {leased_at}.',
+      'Check their rights and their log.',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'not_leased',
+      'It has been ready since {ready_at}. The workers that serve it are alive, but have leased '
+        'nothing since {leased_at}.',
+      null,
+      null,
+      null
+    ),
+    (
+      'not_leased',
+      'It has been the next of its workspace since {ready_at}. Workers that serve it are alive, '
+        'but none has leased it.',
+      null,
+      null,
+      null
     ),
     (
       'behind_others',
@@ -1563,11 +1603,18 @@ from (
     ),
     (
       'long_line',
-      'It has been ready since {ready_at}, with {ahead} jobs of its workspace ahead of it. Jobs '
-        'arrive faster than they start.',
-      'Start another worker, or give the workers more slots.',
+      'It has been ready since {ready_at}, with {ahead} jobs of its workspace ahead of it. All '
+        '{slots} slots are in use.',
+      'If all slots are in use, start another worker, or give the workers more slots.',
       'status',
       '/overview'
+    ),
+    (
+      'long_line',
+      'It has been ready since {ready_at}, with {ahead} jobs of its workspace ahead of it.',
+      null,
+      null,
+      null
     ),
     (
       'behind_others',
@@ -1807,6 +1854,57 @@ where a.job_id = p_job.id and a.outcome = 'lost'
 $$;
 revoke execute on function queue.losses_of from public;
 
+-- Return the time of the last maintenance, if it ran before a given time: {maintained_at}.
+create function queue.maintained_before(p_at timestamptz)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object('maintained_at', case when max(t.done_at) < p_at then max(t.done_at) end)
+from queue.tasks as t
+where t.done_at > '-infinity'
+$$;
+revoke execute on function queue.maintained_before from public;
+
+-- Return the slots for a job in the workers that serve it, the jobs that use them, and the time
+-- when these workers last leased jobs or began to ask for jobs.
+-- slots: null if a worker did not report its slots, or no worker runs
+create function queue.slots_for(p_job public.jobs, p_alive queue.workers[])
+returns table (slots bigint, running bigint, leased_at timestamptz)
+language sql stable
+set search_path = ''
+as $$
+with pools as materialized (
+  select w.worker, w.ended_at, p.*
+  from unnest(p_alive) as w
+  left join lateral (
+    select o.job_types, o."limit" as size
+    from jsonb_to_recordset(w.slots) as o (job_types text[], "limit" bigint)
+    where p_job.job_type = any (o.job_types)
+  ) as p on true
+  where (w.job_types is null or p_job.job_type = any (w.job_types))
+    and (w.queues is null or p_job.queue = any (w.queues))
+)
+select
+  case
+    when bool_and(p.size is not null) filter (where p.ended_at is null)
+      then sum(p.size) filter (where p.ended_at is null)
+  end,
+  (
+    select count(*)
+    from queue.leases as l
+    join queue.lanes as n on n.lane = l.lane
+    join pools as o on o.worker = l.worker and n.job_type = any (o.job_types)
+  ),
+  (
+    select max(t.seen_at)
+    from queue.ticks as t
+    where t.worker in (select o.worker from pools as o)
+  )
+from pools as p
+$$;
+revoke execute on function queue.slots_for from public;
+
 -- Return the reason that keeps a job from starting. The reason may be the state of the job, when it
 -- has ended, runs, waits or is delayed. Another reason is a trigger of the project that rejects a
 -- change of the job. The other reasons are an unpublished type, a pause, and the lack of a worker
@@ -1867,7 +1965,9 @@ begin
     where l.job_id = p_job.id;
     return jsonb_build_object(
       'since', v_found.leased_at,
-      'data', to_jsonb(v_found) || coalesce(queue.suspicion_of(p_job), '{}'),
+      'data', to_jsonb(v_found)
+        || coalesce(queue.suspicion_of(p_job), '{}')
+        || queue.maintained_before(v_found.expires_at),
       'reason', case
         when v_found.patience_until <= p_now then v_late
         when v_found.expires_at <= p_now and v_found.ended_at is not null
@@ -1898,7 +1998,7 @@ begin
     return jsonb_build_object(
       'since', v_found.run_at,
       'estimated_start_at', greatest(v_found.run_at, p_now),
-      'data', v_data || to_jsonb(v_found),
+      'data', v_data || to_jsonb(v_found) || queue.maintained_before(v_found.run_at),
       'reason', case
         when v_found.patience_until <= p_now then v_late
         when v_found.run_at <= p_now then 'due'
@@ -1956,8 +2056,13 @@ revoke execute on function queue.explain_row from public;
 
 -- Return the reason why a job has not started although it may start. The reason may be the
 -- narrowest limit that is used up, or the rate limit. Otherwise the reason is the end of the job's
--- last process, or the jobs that come before this job.
-create function queue.explain_ready(p_job public.jobs, p_now timestamptz)
+-- last process, or the jobs that come before this job. A lack of slots is reported only if the
+-- workers' leases use all of their slots.
+create function queue.explain_ready(
+  p_job public.jobs,
+  p_alive queue.workers[],
+  p_now timestamptz
+)
 returns jsonb
 language plpgsql stable
 set search_path = ''
@@ -1969,6 +2074,8 @@ declare
   v_suspicion jsonb;
   v_ready_at timestamptz;
   v_ahead integer;
+  v_workers record;
+  v_slots bigint; -- set if all slots are in use
 begin
   select * into v_type
   from queue.job_types
@@ -2072,15 +2179,45 @@ begin
       and r.ord = p_job.ord
       and r.job_id = p_job.id
   );
+  if v_ready_at <= p_now - interval '1 minute' then
+    select
+      s.*,
+      s.running >= s.slots as is_full,
+      s.running >= s.slots is not true
+        and coalesce(s.leased_at <= v_ready_at, true) as is_idle
+    into v_workers
+    from queue.slots_for(p_job, p_alive) as s;
+    if v_ahead = 0 or v_workers.is_idle then
+      return jsonb_build_object(
+        'since', v_ready_at,
+        'reason', case when v_workers.is_full then 'no_slot' else 'not_leased' end,
+        'data', jsonb_build_object(
+          'ready_at', v_ready_at,
+          'slots', v_workers.slots,
+          'running', v_workers.running,
+          'without_right', (
+            select r.rolname
+            from pg_catalog.pg_roles as r
+            where r.rolname = 'job_worker'
+              and v_workers.is_full is not true
+              and (queue.is_operator() or queue.is_service())
+              and not has_function_privilege(r.oid, 'public.lease_jobs(jsonb)', 'execute')
+          ),
+          'leased_at', case when v_workers.is_idle then v_workers.leased_at end
+        )
+      );
+    end if;
+    v_slots := case when v_workers.is_full then v_workers.slots end;
+  end if;
   return jsonb_build_object(
     'estimated_start_at', case v_ahead when 0 then p_now end,
     'reason', case
-      when v_ahead = 0 and v_ready_at <= p_now - interval '1 minute' then 'no_slot'
       when v_ahead = 0 then 'next_in_line'
       when v_ready_at <= p_now - interval '15 minutes' then 'long_line'
       else 'behind_others'
     end,
     'data', jsonb_build_object(
+      'slots', v_slots,
       'ready_at', v_ready_at,
       'patience_until', v_ready_at + case v_ahead
         when 0 then interval '1 minute'
@@ -2159,12 +2296,15 @@ begin
       where (p_reason = 'workspace_limit' or n.job_type = p_job.job_type)
         and (p_reason = 'type_limit' or l.workspace_id = p_job.workspace_id)
       limit p_most;
-  elsif p_reason = 'no_slot' then -- jobs that run on the workers that serve this job
+  elsif p_reason = 'no_slot' then -- jobs that use slots that this job could use
     return query
       select l.job_id, l.workspace_id, l.leased_at
       from queue.leases as l
+      join queue.lanes as n on n.lane = l.lane
       join queue.workers as w on w.worker = l.worker
-      where (w.job_types is null or p_job.job_type = any (w.job_types))
+      cross join lateral jsonb_to_recordset(w.slots) as p (job_types text[])
+      where p_job.job_type = any (p.job_types)
+        and n.job_type = any (p.job_types)
         and (w.queues is null or p_job.queue = any (w.queues))
       limit p_most;
   end if;
@@ -2269,6 +2409,7 @@ select case
   when p_reason in ('worker_died', 'lease_expired') then 'dead_worker'
   when p_reason in ('no_worker', 'no_processor') then 'no_worker'
   when p_reason in ('no_slot', 'long_line') then 'slots'
+  when p_reason = 'not_leased' then 'worker'
   when p_reason = 'asking' then 'answer'
   when p_reason = 'waiting_for_event' then 'event'
   when p_reason = 'waiting_for_children' then 'child'
@@ -2449,7 +2590,7 @@ begin
   v_found := case
     when p_lock is null then coalesce(
       queue.explain_row(p_job, p_alive, p_now),
-      queue.explain_ready(p_job, p_now)
+      queue.explain_ready(p_job, p_alive, p_now)
     )
     else jsonb_build_object('reason', 'locked', 'since', p_lock -> 'since', 'data', p_lock)
   end;

@@ -857,7 +857,7 @@ begin
             where o.company = s.company
           )
           and queue.explain_row(j, v_alive, p_now) is null
-          and queue.explain_ready(j, p_now) ->> 'reason' = 'suspect'
+          and queue.explain_ready(j, v_alive, p_now) ->> 'reason' = 'suspect'
         limit 100
       ) as w
       having count(*) > 0;

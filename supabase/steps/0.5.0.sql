@@ -37,7 +37,11 @@ delete from queue.settings where name = 'silenced';
 -- A lease knows of suspects, which run alone until they are cleared.
 alter type queue.lease_request
   add attribute suspects boolean,
-  add attribute job_ids uuid[];
+  add attribute job_ids uuid[],
+  add attribute slots jsonb;
+
+-- A worker reports its slots, and explain_job compares them with its leases.
+alter table queue.workers add column slots jsonb;
 
 -- No query looks for the replays of a job.
 drop index public.jobs_by_replay;

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.support.engine import ACME, ADA, GLOBEX, Engine
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle
 from tests.support.patience import until
 
 #: A worker that asks and takes nothing.
@@ -310,7 +310,7 @@ def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine) -
 
 def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
     """Each `Nothing to do until …` ends."""
-    for delay, first, later in ((1, "due", "passed_over"), (0, "next_in_line", "no_slot")):
+    for delay, first, later in ((1, "due", "passed_over"), (0, "next_in_line", "not_leased")):
         job_id = engine.enqueue(delay_seconds=delay)
         engine.rpc("lease_jobs", p_request=LOOK)  # a worker is there
         engine.advance(2)
@@ -321,6 +321,42 @@ def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
         engine.rpc("lease_jobs", p_request=LOOK | {"call": 2})
         assert reason(engine, job_id) == later
         engine.run_all()
+
+
+def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(engine: Engine) -> None:
+    """A revoked right otherwise blames the job that happens to run, and offers to cancel it."""
+    engine.register("plain")
+    slots = [{"job_types": ["work"], "limit": 2}, {"job_types": ["plain"], "limit": 1}]
+    call: dict[str, Any] = {"worker": "w1", "job_types": ["work", "plain"]}
+    call["tick_id"] = "00000000-0000-4000-8000-000000000007"
+    runs, beside = engine.enqueue(), engine.enqueue(job_type="plain")
+    leases = engine.lease(2, **call, slots=slots)
+    first, second = engine.enqueue(), engine.enqueue()
+    engine.run("revoke execute on function public.lease_jobs from job_worker")
+    engine.advance(20)
+    engine.report_all([handle(each) for each in leases])
+    engine.advance(41)
+
+    for waits in (first, second):
+        said = explain(engine, waits)
+        used = (said["data"]["running"], said["data"]["slots"])
+        assert (said["reason"], used) == ("not_leased", (1, 2))
+        assert "grant execute on function public.lease_jobs" in said["next"][0]["words"]
+        assert "cancel" not in str(said["next"])
+        with engine.member(ADA) as ada:
+            shown = explain(ada, waits)
+            assert "use 1 of 2 slots, but have leased nothing since" in shown["sentence"]
+            assert "grant" not in str(shown)
+
+    engine.run("grant execute on function public.lease_jobs to job_worker")
+    engine.lease(1, **call, **{"call": 2})
+    engine.report_all([handle(each) for each in leases])
+    engine.advance(20)
+    said = explain(engine, second)
+    assert (said["reason"], said["held_by"]["holder"]["job_id"]) == ("no_slot", runs)
+    assert "run 2 jobs in 2 slots" in said["sentence"]
+    assert said["next"][0]["command"] == f"minutehand cancel {runs}"
+    assert beside not in str(said)
 
 
 def test_the_jobs_of_a_process_that_died_are_given_back_at_once(engine: Engine) -> None:

@@ -394,6 +394,8 @@ class LeaseRequest(Model):
     #: Free slots for new jobs. None makes the database count the slots that it leaves unfilled.
     #: -1 means that new jobs must not count on this run.
     free_slots: int | None = None
+    #: All slots of the worker, by which `explain` recognizes a lack of slots. None in later calls.
+    slots: tuple[LeasePool, ...] | None = None
     #: Request the exact number of due jobs, which otherwise only a tick's first call counts.
     count_due: bool | None = None
     #: If runs are limited, their maximum number and the maximum duration of this one.

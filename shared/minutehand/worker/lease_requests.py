@@ -60,6 +60,7 @@ class LeaseRequests:
         *,
         is_all: bool,
         staying: bool,
+        slots: tuple[LeasePool, ...],
         count_due: bool | None = None,
     ) -> LeaseRequest:
         """Return the next request for these pools, or the one that got no response."""
@@ -74,6 +75,7 @@ class LeaseRequests:
             self.id.name, self.id.since, self.id.calls = name, now, 0
         self.id.calls += 1
         count_due = count_due or self._is_first
+        slots_of_run = slots if self._is_first else None
         self._is_first = False
         self._summary.calls += 1
         # enqueues wake no worker while a run reports free slots, so a run that will not lease again
@@ -98,6 +100,7 @@ class LeaseRequests:
             # None makes the database count the free slots, on which enqueues then rely. -1
             # withdraws them. 0 changes nothing, for a tick that never reported any, or is notified
             free_slots=None if self._has_room else -1 if self._recheck_pending else 0,
+            slots=slots_of_run,
             count_due=count_due,
             most=max_runs,
             run_seconds=None if max_runs is None else self._run.seconds_left(),

@@ -46,6 +46,11 @@ class Pool:
         self._ended = self._ended_before = 0
         self._since = 0.0
 
+    @property
+    def max_jobs(self) -> int:
+        """Maximum number of jobs that run at once."""
+        return self.size
+
     def lease_demand(self, now: float, mean_bytes: float) -> int:
         """Return the number of jobs to lease: free slots, and some ahead."""
         self._turn(now)
@@ -103,6 +108,11 @@ class BatchPool(Pool):
         self._wait = job_type.batch_wait
         #: Waiting jobs by tenant. The tenant that was served last comes last.
         self._tenants: dict[WorkspaceId, deque[Leased]] = {}
+
+    @property
+    def max_jobs(self) -> int:
+        """Maximum number of jobs that run at once, in full batches."""
+        return self.size * self._batch
 
     def lease_demand(self, now: float, mean_bytes: float) -> int:
         """Return the number of jobs for its free slots, within the limit of bytes."""
@@ -191,6 +201,11 @@ class Slots:
             pools.append(LeasePool(job_types=job_types, limit=limit))
             left -= limit
         return tuple(pools)
+
+    @property
+    def pools(self) -> tuple[LeasePool, ...]:
+        """All pools, with the maximum number of jobs that run in each at once."""
+        return tuple(LeasePool(job_types=p.job_types, limit=p.max_jobs) for p in self._pools)
 
     def is_all(self, pools: tuple[LeasePool, ...]) -> bool:
         """Return whether a request for these pools covers all."""

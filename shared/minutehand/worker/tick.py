@@ -272,7 +272,9 @@ class Tick:
         staying = bool(self._in_flight.running)
         if self._leases.unanswered is None:
             self._leases.last = self._last(settling) if is_all else None
-        return self._leases.request(pools, is_all=is_all, staying=staying, count_due=count_due)
+        return self._leases.request(
+            pools, is_all=is_all, staying=staying, slots=self._slots.pools, count_due=count_due
+        )
 
     def _last(self, settling: Sequence[SettleItem]) -> TickSummary | None:
         """Return the summary after these are settled, or None if the run then continues."""
