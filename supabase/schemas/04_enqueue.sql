@@ -1142,7 +1142,7 @@ select queue.allow('authenticated, service_role', 'public.enqueue_job');
 -- Three times since 1970. The times are sequences, because every transaction sees the value of a
 -- sequence at once.
 -- notified_at: Time of the last notification to workers, in fiftieths of a second.
--- wanted_ms: Time at which a caller was last asked to start a worker, in milliseconds. The value
+-- wanted_ms: Time at which a worker was last called (queue.wake_worker), in milliseconds. The value
 --   is 0 after a worker has started.
 -- slots_ms: Time at which a worker with free slots last requested jobs, in milliseconds.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
@@ -1164,6 +1164,12 @@ declare
   v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
   v_ignored text;
 begin
+  if current_setting('minutehand.wakes', true) = 'on' then
+    v_ignored := setval(
+      'queue.wanted_ms',
+      greatest(0, (date_part('epoch', queue.clock()) * 1000)::bigint)
+    );
+  end if;
   if v_at is distinct from pg_sequence_last_value('queue.notified_at') then
     v_ignored := setval('queue.notified_at', v_at);
     v_ignored := pg_notify('minutehand_wakeup', '')::text;
@@ -1202,40 +1208,44 @@ $$;
 revoke execute on function queue.count_on_no_worker from public;
 
 -- Return whether the caller should start a worker. The result is false in two cases. Either a
--- worker with free slots requested jobs within the last two seconds, or a caller was asked to
--- start a worker within this time. If public.connect_worker has stored the URL of a worker, pg_net
--- calls this URL. Without AWS, the calls by pg_net are the worker's schedule. On AWS, these calls
--- are a hint in addition to the API and the schedule of each minute.
+-- worker with free slots requested jobs within the last two seconds, or a worker was called within
+-- this time. If public.connect_worker has stored the URL of a worker, pg_net calls this URL at the
+-- commit. Without AWS, the calls by pg_net are the worker's schedule. On AWS, these calls are a
+-- hint in addition to the API and the schedule of each minute.
+--
+-- A call counts from the commit of the enqueue (queue.notify_workers), and only if pg_net or the
+-- caller makes the call. The API names itself as such a caller in the header of its requests. A
+-- browser or a trigger ignores the result, so that the next enqueue must get the same result.
 -- p_is_due: True for the call that pg_cron makes once a minute. Such a call ignores the two
 --   seconds.
--- p_is_answered: True if the response reaches a caller that can start a worker. If p_is_answered is
---   false and no URL is stored, the result is false.
 create function queue.wake_worker(
   p_now timestamptz default queue.clock(),
-  p_is_due boolean default false,
-  p_is_answered boolean default true
+  p_is_due boolean default false
 )
 returns boolean
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_ms bigint := (date_part('epoch', p_now) * 1000)::bigint;
-  v_since constant bigint := v_ms - greatest(
+  v_since constant bigint := (date_part('epoch', p_now) * 1000)::bigint - greatest(
     pg_sequence_last_value('queue.wanted_ms'),
     pg_sequence_last_value('queue.slots_ms'),
     0
   );
   v_url text;
+  v_ignored text;
 begin
   if v_since between 0 and 1999 and not p_is_due then
     return false;
   end if;
-  v_url := queue.setting('worker_url') #>> '{}';
-  if v_url is null and not p_is_answered then
-    return false;
+  if to_regclass('vault.decrypted_secrets') is not null then -- costs less than reading the setting
+    v_url := queue.setting('worker_url') #>> '{}';
   end if;
-  v_ms := setval('queue.wanted_ms', greatest(0, v_ms));
+  if v_url is not null
+    or nullif(current_setting('request.headers', true), '')::json ->> 'x-minutehand-wakes' = 'true'
+  then
+    v_ignored := set_config('minutehand.wakes', 'on', true);
+  end if;
   if v_url is null then
     return true;
   end if;

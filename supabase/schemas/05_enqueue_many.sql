@@ -590,7 +590,7 @@ begin
     group by a.workspace_id;
   end if;
   if v_is_ready then
-    perform queue.wake_worker(p_is_answered => false);
+    perform queue.wake_worker();
   end if;
   return null;
 end;

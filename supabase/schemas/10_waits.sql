@@ -691,7 +691,7 @@ begin
     queue.caller(),
     p_bytes => octet_length(p_answer::text)
   );
-  perform queue.wake_worker(v_now, p_is_answered => false);
+  perform queue.wake_worker(v_now);
   return queue.job_json(queue.visible_job(p_job_id));
 end;
 $$;
@@ -730,7 +730,7 @@ begin
   if v_is_first then
     insert into queue.signals (kind, workspace_id, name)
     values ('event', p_workspace_id, p_name);
-    perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(v_now, p_is_answered => false);
+    perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(v_now);
   end if;
   perform queue.admit(
     'changes',

@@ -406,7 +406,7 @@ begin
     v_family,
     octet_length(p_payload::text)
   );
-  perform queue.wake_worker(v_now, p_is_answered => false);
+  perform queue.wake_worker(v_now);
   return queue.job_json(queue.visible_job(p_job_id));
 end;
 $$;
@@ -516,7 +516,7 @@ begin
   if p_is_retry then
     perform queue.hold_jobs(v_ids);
     v_count := queue.retry(v_ids, v_now);
-    perform queue.wake_worker(v_now, p_is_answered => false) where v_count > 0;
+    perform queue.wake_worker(v_now) where v_count > 0;
     perform queue.admit('changes', p_workspace_id, queue.caller(), v_count);
   else
     perform queue.cancel(v_ids, v_now);
@@ -755,7 +755,7 @@ begin
     insert into queue.signals (kind, workspace_id)
     values ('resumed', v_signal.workspace_id);
   end if;
-  perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(p_is_answered => false)
+  perform pg_notify('minutehand_wakeup', ''), queue.wake_worker()
   where not v_paused;
   perform queue.admit('changes', v_workspace, queue.caller());
   -- Return the state after the call. The jobs may still be paused after a resume, because another

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import random
 from typing import Any
 
 import pytest
 
-from tests.support.engine import ACME, GLOBEX, Engine, ids_of
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, ids_of
+from tests.support.extensions import PG_NET, VAULT, create, drop
+
+#: Header of the API, which can start a worker.
+API = {"x-minutehand-wakes": "true"}
 
 
 @pytest.mark.parametrize("limited", [{}, {"max_concurrency": 50}, {"workspace_concurrency": 50}])
@@ -152,6 +158,7 @@ def test_a_turn_that_someone_changes_is_opened_by_the_next_lease(engine: Engine)
 @pytest.mark.parametrize("says", ["-1", "ends", "tick_finished", "nothing"])
 def test_enqueues_count_on_a_run_until_it_says_otherwise(engine: Engine, says: str) -> None:
     engine.register("work")
+    engine.run("select set_config('request.headers', %s, false)", json.dumps(API))
     run: dict[str, Any] = {"tick_id": "00000000-0000-4000-8000-00000000000d", "worker": "w1"}
     engine.lease_call(call=1, **run)
 
@@ -172,8 +179,41 @@ def test_enqueues_count_on_a_run_until_it_says_otherwise(engine: Engine, says: s
     assert not wakes(), "one is called"
 
 
-def test_who_can_start_no_worker_is_not_asked_to(engine: Engine) -> None:
-    """A plain insert has no answer: the next caller would count on a worker that no one starts."""
+@pytest.mark.parametrize("is_connected", [False, True])
+def test_a_committed_enqueue_has_called_a_worker_within_two_seconds(
+    engine: Engine, is_connected: bool
+) -> None:
+    """Only a call that is made and committed counts: not one of a browser, trigger or rollback."""
+    insert = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')"
+    requests = "with r as (delete from net.http_request_queue returning 1) select count(*) from r"
     engine.register("work")
-    engine.run("insert into public.jobs (workspace_id, job_type) values (%s, 'work')", ACME)
-    assert engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")["wake"]
+    if is_connected:
+        create(engine.connection, PG_NET, VAULT)
+        url = "https://jobs.example.com/api/jobs/worker"
+        engine.rpc("connect_worker", p_url=url, p_token="a-token-of-enough-characters")
+    engine.stop_clock()
+    chance = random.Random(101)
+    called_at = -2.0
+    with engine.member(ADA) as browser, engine.member(ADA) as api:
+        api.run("select set_config('request.headers', %s, false)", json.dumps(API))
+        for _ in range(1000):
+            engine.advance(chance.choice([0, 0.1, 0.5, 1.5]))
+            caller, is_insert = chance.choice([(api, False), (browser, False), (browser, True)])
+            is_committed = chance.random() < 0.7
+            is_due = round(engine.ahead - called_at, 3) >= 2
+            answer = {"wake": False}
+            caller.run("begin")
+            if is_insert:
+                caller.run(insert, ACME, ADA)
+            else:
+                answer = caller.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")
+            caller.run("commit" if is_committed else "rollback")
+
+            assert answer["wake"] == (is_due and not is_insert)
+            is_called = is_committed and is_due and (caller is api or is_connected)
+            if is_called:
+                called_at = engine.ahead
+            if is_connected:
+                assert engine.one(requests) == is_called
+    if is_connected:
+        drop(engine.connection)

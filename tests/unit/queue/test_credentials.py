@@ -10,14 +10,14 @@ import pytest
 
 from minutehand.clock import FrozenClock
 from minutehand.config import ConfigurationError, Settings
-from minutehand.queue.credentials import WorkerKey
+from minutehand.queue.credentials import WorkerKey, caller_headers
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.dependencies import HEADER, AddressSigner, calling_from
 
 SECRET = "a-test-secret-of-at-least-32-characters"
 
 
-def settings(**fields: str) -> Settings:
+def settings(**fields: str | None) -> Settings:
     return Settings(
         supabase_url="https://project.example",
         supabase_publishable_key="sb_publishable_x",
@@ -86,3 +86,10 @@ async def test_a_guests_address_is_signed_with_the_time(status: int) -> None:
     key = bytes.fromhex("ab" * 32)
     inner = hashlib.sha256(key + f"{address} {at}".encode()).digest()
     assert (address, signature) == ("203.0.113.7", hashlib.sha256(key + inner).hexdigest())
+
+
+@pytest.mark.parametrize("function", [None, "minutehand-prod-worker"])
+def test_only_a_process_that_can_start_the_worker_says_so(function: str | None) -> None:
+    """The database counts on such a caller, so that later enqueues start no worker."""
+    headers = caller_headers(settings(worker_function_name=function), "token")
+    assert headers.get("X-Minutehand-Wakes") == ("true" if function else None)
