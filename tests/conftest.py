@@ -15,7 +15,6 @@ import httpx
 import httpx._config as defaults
 import httpx._transports.default as transports
 import pytest
-from hypothesis import HealthCheck, settings
 
 from supabase_local.postgres import Postgres
 from tests.support.databases import Database, fresh_database, prepared_server
@@ -36,15 +35,6 @@ os.environ.pop("FORCE_COLOR", None)
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
 #: A tenth of a process' time went into looking through tests and modules that stay to its end.
 gc.set_threshold(20_000, 20, 20)
-
-settings.register_profile(
-    "tests",
-    settings.default,
-    max_examples=100 if os.environ.get("WEEKLY") else 25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],  # it measures the machine
-)
-settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session", autouse=True)

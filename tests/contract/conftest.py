@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
 from infra.bench.scratch import scratch_settings
 from tests.contract.api import Api, serving_api
@@ -17,6 +18,14 @@ from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack
 
 Sql = Callable[..., list[tuple[Any, ...]]]
+
+settings.register_profile(
+    "tests",
+    settings.default,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],  # it measures the machine
+)
+settings.load_profile("tests")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 from tests.unit.worker.test_readme import PAGES as PYTHON_PAGES
 
 WHEEL = "tests/install/test_pages.py"
-EXAMPLES = "tests/unit/worker/test_page_examples.py"
+EXAMPLES = "tests/integration/worker/test_page_examples.py"
 DRAINED = "tests/integration/worker/test_drain.py"
 DEPLOYED = "tests/integration/cli/test_deploy.py"
 NPM = "tests/e2e/npm/test_stranger.py"
@@ -81,7 +81,7 @@ NOT_RUN: dict[str, dict[str, str]] = {
     },
     "shared/minutehand/pages/concepts.md": {"enqueue_job": "a drawing"},
     "shared/minutehand/pages/recipes.md": {
-        "OTEL_EXPORTER": "one variable; tests/unit/telemetry exports spans"
+        "OTEL_EXPORTER": "one variable; tests/integration/telemetry exports spans"
     },
 }
 #: Whole kinds: every block of a language in these pages.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
 
 from minutehand_apps.training.parts import MAX_BYTES, MAX_PARTS, MIB, MIN_PART_BYTES, plan
 
 
-@given(st.integers(min_value=0, max_value=MAX_BYTES))
+@pytest.mark.parametrize(
+    "size", [0, 1, MIN_PART_BYTES, MIN_PART_BYTES + 1, 10_000 * MIB, MAX_BYTES - 1, MAX_BYTES]
+)
 def test_any_file_is_cut_into_parts_that_s3_takes(size: int) -> None:
     """Sizes add up, parts are large enough, and there are not too many."""
     cut = plan(size)

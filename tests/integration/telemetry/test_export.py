@@ -87,7 +87,7 @@ def servers() -> Iterator[Servers]:
 def answers(servers: Servers, *events: dict[str, Any], **variables: str) -> list[Any]:
     """What a process said to `events`: the status of each."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.unit.telemetry.process"],
+        [sys.executable, "-m", "tests.integration.telemetry.process"],
         input="\n".join(map(json.dumps, events)),
         env={
             **os.environ,

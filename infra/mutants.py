@@ -1,0 +1,107 @@
+"""Apply the edits of mutants.json one at a time, and print those that the tests do not notice.
+
+Each edit is applied to a copy of the checkout, in which the tests of its room run until one fails.
+The arguments choose mutants by words of their file or description.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+#: A mutant that stops the tests for longer has been noticed.
+TIMEOUT_SECONDS = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """An edit that breaks a rule, and the tests that must fail."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: list[str]
+
+    @contextmanager
+    def applied(self, copy: Path) -> Iterator[None]:
+        """Apply the edit in a copy of the checkout."""
+        path = copy / self.file
+        text = path.read_text()
+        if text.count(self.old) != 1:
+            raise LookupError(f"{self.file} must have the old text of {self.what!r} once")
+        path.write_text(text.replace(self.old, self.new))
+        try:
+            yield
+        finally:
+            path.write_text(text)
+
+    def is_killed(self, copy: Path) -> str | None:
+        """Return the test that fails, or None if the mutant survives."""
+        own = {"PYTHONPATH": f"{copy / 'shared'}{os.pathsep}{copy}"}
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "--tb=no", *self.tests]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=copy,
+                env=os.environ | own,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return "the tests did not end"
+        if done.returncode not in (0, 1):
+            raise RuntimeError(f"{self.what}: the tests did not run\n{done.stdout}{done.stderr}")
+        failed = (line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR")))
+        return next(failed, "the tests failed") if done.returncode else None
+
+
+def mutants(words: list[str]) -> list[Mutant]:
+    """Return the mutants whose file or description has each of the words."""
+    every = [Mutant(**each) for each in json.loads((ROOT / "infra" / "mutants.json").read_text())]
+    return [each for each in every if all(word in each.file + each.what for word in words)]
+
+
+def copy_checkout(target: Path) -> None:
+    """Copy the files that git knows, and link what is installed."""
+    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    for installed in (".venv", "node_modules"):
+        (target / installed).symlink_to((ROOT / installed).resolve())
+
+
+def main() -> int:
+    """Run the chosen mutants."""
+    survivors: list[Mutant] = []
+    chosen = mutants(sys.argv[1:])
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = Path(folder)
+        copy_checkout(copy)
+        for number, each in enumerate(chosen, 1):
+            with each.applied(copy):
+                failed = each.is_killed(copy)
+            survivors += [each] if failed is None else []
+            outcome = failed or "SURVIVES"
+            print(f"{number:3}/{len(chosen)} {each.file}: {each.what}: {outcome}", flush=True)
+    print(f"{len(survivors)} of {len(chosen)} mutants survive")
+    for each in survivors:
+        print(f"  {each.file}: {each.what}")
+    return bool(survivors)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
