@@ -32,7 +32,7 @@ class Project(BaseModel):
 
     root: Path
     #: Prefix of the names of stack, roles, parameters and log group on AWS.
-    name: str = Field(default="minutehand", pattern=r"^[a-z][a-z0-9-]{0,19}$")
+    name: str = Field(default="minutehand", pattern=r"^[a-z][a-z0-9-]{1,19}$")
     #: Import names of packages with processors, routes, pages and other parts; `-name` leaves out
     #: an app of Minutehand.
     apps: tuple[str, ...] = ()

@@ -217,3 +217,19 @@ def test_what_a_commit_must_not_take_is_named(environment: Environment, tmp_path
     (tmp_path / "supabase").mkdir()
     (tmp_path / "supabase/.gitignore").write_text(".branches\n.temp\n")
     assert environment.minutehand(tmp_path, "install", "--dry-run")["notes"] == []
+
+
+def test_coding_agents_read_of_the_jobs_in_the_projects_own_file(
+    environment: Environment, tmp_path: Path
+) -> None:
+    """The section is appended to a file that exists, and written once."""
+    agents = tmp_path / "AGENTS.md"
+    agents.write_text("Use tabs.\n")
+    environment.minutehand(tmp_path, "install", "--package", "backend/work")
+    text = agents.read_text()
+    environment.minutehand(tmp_path, "install")
+
+    assert text.startswith("Use tabs.\n\n## Background jobs\n")
+    assert "`backend/work/processors`" in text
+    assert "minutehand enqueue work.hello" in text
+    assert agents.read_text() == text

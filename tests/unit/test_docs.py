@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.docs.__main__ import ROOT, DeadLink, site_links, write_pages
-from minutehand.cli.docs import find_page
+from minutehand.cli.docs import find_page, find_sections
 from minutehand.docs import PAGES
 
 
@@ -87,3 +87,11 @@ def test_a_page_is_found_by_its_topic_or_by_a_word_of_its_title_alone() -> None:
         "your": None,
         "beans": None,
     }
+
+
+def test_a_section_is_found_by_words_of_its_heading_or_of_a_line() -> None:
+    """Sections with a matching heading come first."""
+    assert find_sections("each tenant")[0]["section"] == "A job in each tenant"
+    assert [section["topic"] for section in find_sections("chord")] == ["celery"]
+    assert "install" in {section["topic"] for section in find_sections("Alembic")}
+    assert find_sections("beans") == []

@@ -8,7 +8,6 @@ cold start.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import subprocess
@@ -33,6 +32,7 @@ from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
 from minutehand.deploy.service import needs_of, write_first_files
 from minutehand.node import NodeMissing, node_binary, node_home
 from minutehand.project import Project, add_to_gitignore
+from minutehand.queue.connection_probe import probe
 from minutehand.terminal.connection import CommandFailed, Connection, load_values, refuse_tracked
 from minutehand.terminal.options import Region, verb
 from minutehand.terminal.output import Output
@@ -78,6 +78,7 @@ def describe_build(built: Built) -> str:
 def build_package(stage: Stage) -> tuple[Built, Path]:
     """Build the zip, then compile the template that deploys it."""
     project = Project.find()
+    node_binary()  # raises before a minute of packaging if Node is missing
     folder = project.root / "build" / "aws"
     add_to_gitignore(folder)
     built = build(folder, project)
@@ -166,17 +167,13 @@ class Deployment:
         self.stage.check()
         self.check_secrets()
         url = self.secrets.get("DATABASE_URL")  # used by the doctor and by `serve`
-        if url and importlib.util.find_spec("psycopg"):  # comes with another extra
+        if url:
             self._note_address(url)
         if self.migrates:
             ref, program = project_ref(self.stage.values), find_cli()
             self.output.note(f"     project {ref}, by {program}")
 
     def _note_address(self, url: str) -> None:
-        from minutehand.queue.connection_probe import (
-            probe,  # imported here because psycopg may be missing
-        )
-
         address = asyncio.run(probe(url))
         if address.problem_text is not None:
             self.output.note(f"     DATABASE_URL {address.problem_text}\n       → {address.fix}")
@@ -243,6 +240,7 @@ class Deployment:
                 **os.environ,
                 "MINUTEHAND_ARTIFACTS": str(built.resolve()),
                 **service_environment(project),
+                **({} if sys.stdout.isatty() else {"CI": "true"}),  # no spinner in a log
             },
             check=False,
             stdout=sys.stderr,

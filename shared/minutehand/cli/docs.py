@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -17,18 +17,27 @@ from minutehand.terminal.connection import CommandFailed, load_values
 from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 
+MAX_SECTIONS: Final = 20
+
 
 @verb
 def docs(
-    output: Output, topic: Annotated[str | None, typer.Argument(help="A page.")] = None
+    output: Output,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="TOPIC", help="A page, or words to search for.")
+    ] = None,
 ) -> None:
-    """Print a page; without a topic, list the pages."""
-    if topic is None:
+    """Print a page, or list the sections with these words; without a topic, list the pages."""
+    if not words:
         rows = [{"topic": p.topic, "section": p.section, "page": p.title} for p in PAGES]
         output.table(rows, {"topic": "TOPIC", "section": "", "page": "PAGE"})
         return
+    topic = " ".join(words)
     page = find_page(topic)
     if page is None:
+        if sections := find_sections(topic):
+            output.table(sections, {"topic": "TOPIC", "section": "SECTION"})
+            return
         raise CommandFailed(
             f"unknown page {topic!r}", code="no_page", fix="`minutehand docs` lists the pages"
         )
@@ -50,6 +59,22 @@ def find_page(topic: str) -> Page | None:
         if word in re.findall(r"[\w-]+", page.title.lower().replace("_", "-"))
     ]
     return titled[0] if len(titled) == 1 else None
+
+
+def find_sections(words: str) -> list[dict[str, str]]:
+    """Find the sections with all of the words in one line, those with a matching heading first."""
+    wanted = [re.compile(rf"\b{re.escape(word)}", re.IGNORECASE) for word in words.split()]
+    headings: list[dict[str, str]] = []
+    others: list[dict[str, str]] = []
+    for page in PAGES:
+        section = {"topic": page.topic, "section": page.title}
+        for line in page.text.splitlines():
+            if is_heading := line.startswith("#"):
+                section = {"topic": page.topic, "section": line.strip("# ")}
+            if all(word.search(line) for word in wanted):
+                (headings if is_heading else others).append(section)
+    found = [*headings, *others]
+    return [section for at, section in enumerate(found) if section not in found[:at]][:MAX_SECTIONS]
 
 
 def project_names(project: Project) -> tuple[str, str, str]:

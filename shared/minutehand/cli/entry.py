@@ -7,10 +7,10 @@ import sys
 #: By extra, the packages that are missing without it.
 EXTRAS = {
     "cli": ("typer", "rich", "httpx_sse"),
-    "deploy": ("yaml", "uv"),
+    "deploy": ("yaml", "uv", "psycopg"),
     "serve": ("uvicorn",),
     "mcp": ("fastmcp",),
-    "dev": ("supabase_local", "moto", "psycopg", "uvloop"),
+    "dev": ("supabase_local", "moto", "uvloop"),
 }
 
 

@@ -1,46 +1,152 @@
-"""`minutehand mcp`: serves the API's operations to an agent as MCP tools."""
+"""`minutehand mcp`: serves eight tools over jobs, and the pages, to an agent's program."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import time
+import uuid
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from minutehand.terminal.connection import Connection
-from minutehand.terminal.options import verb
+from minutehand.docs import PAGES
+from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.terminal.ids import resolve_job_id
+from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import Output
 from minutehand.version import VERSION
 
+MAX_JOBS: Final = 50
+MAX_LOG_LINES: Final = 20
+MAX_WATCH_SECONDS: Final = 25
+LIVE: Final = {"pending", "processing", "waiting"}
 
-@verb
+
+class Tools:
+    """The tools. A docstring is the description that the agent reads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list_jobs(
+        self,
+        job_type: str | None = None,
+        state: str | None = None,
+        tag: str | None = None,
+        search: str | None = None,
+        limit: int = 20,
+    ) -> list[dict[str, Any]]:
+        """List jobs, newest first. A state is e.g. queued, running, retrying, failed."""
+        filters = {"job_type": job_type, "state": state, "tag": tag, "search": search}
+        page = self._connection.get(
+            "/api/jobs",
+            workspace_id=self._connection.workspace,
+            limit=max(1, min(limit, MAX_JOBS)),
+            **filters,
+        )
+        jobs: list[dict[str, Any]] = page["jobs"]
+        return jobs
+
+    def explain(self, job_id: str) -> dict[str, Any]:
+        """Explain why a job is not running or has failed, and what to do."""
+        path = f"/api/jobs/{self._id(job_id)}"
+        return {
+            "explained": self._connection.get(f"{path}/explain"),
+            "attempts": self._connection.get(f"{path}/attempts"),
+        }
+
+    def watch(self, job_id: str, seconds: float = 20) -> dict[str, Any]:
+        """Wait up to 25 seconds for the end of a job; return the job and its last log lines."""
+        path = f"/api/jobs/{self._id(job_id)}"
+        end = time.monotonic() + min(seconds, MAX_WATCH_SECONDS)
+        while (job := self._connection.get(path))["status"] in LIVE and time.monotonic() < end:
+            time.sleep(1)
+        logs = self._connection.get(f"{path}/logs", limit=200)["logs"]
+        return {"job": job, "logs": logs[-MAX_LOG_LINES:]}
+
+    def status(self) -> dict[str, Any]:
+        """Show the workspace's problems, and counts and durations of its job types."""
+        workspace = self._connection.workspace
+        return {
+            "findings": self._connection.get("/api/status/explain", workspace_id=workspace),
+            "status": self._connection.get("/api/status", workspace_id=workspace),
+        }
+
+    def enqueue(
+        self,
+        job_type: str,
+        payload: dict[str, Any],
+        delay_seconds: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> dict[str, Any]:
+        """Enqueue a job. With an idempotency key, a repeated call creates no second job."""
+        body: dict[str, Any] = {
+            "workspace_id": self._connection.workspace,
+            "job_type": job_type,
+            "payload": payload,
+        }
+        if delay_seconds is not None:
+            body["delay_seconds"] = delay_seconds
+        headers = {"idempotency-key": idempotency_key or str(uuid.uuid4())}
+        return dict(self._connection.call("POST", "/api/jobs", json=body, headers=headers))
+
+    def retry(self, job_id: str) -> dict[str, Any]:
+        """Run a failed or cancelled job again, or a delayed job now."""
+        return dict(self._connection.call("POST", f"/api/jobs/{self._id(job_id)}/retry"))
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """Cancel a job. A running job stops within five seconds."""
+        return dict(self._connection.call("POST", f"/api/jobs/{self._id(job_id)}/cancel"))
+
+    def pause(
+        self, job_type: str, reason: str | None = None, action: Literal["pause", "resume"] = "pause"
+    ) -> dict[str, Any]:
+        """Stop starting jobs of a type in the workspace, or resume the type."""
+        body = {"job_type": job_type, "reason": reason}
+        return dict(self._connection.call("POST", self._connection.path(action), json=body))
+
+    def _id(self, job_id: str) -> str:
+        return resolve_job_id(self._connection, job_id)
+
+
+READS: Final = ("list_jobs", "explain", "watch", "status")
+WRITES: Final = ("enqueue", "retry", "cancel", "pause")
+
+
+@workspace_verb
 def mcp(
     output: Output,
     connection: Connection,
     *,
     write: Annotated[
-        bool,
-        typer.Option("--write", help="Also offer tools that change jobs, e.g. enqueue and cancel."),
+        bool, typer.Option("--write", help="Also offer tools that change jobs: enqueue, retry, …")
     ] = False,
 ) -> None:
-    """Serve jobs to an agent as MCP tools with your rights; read-only by default."""
-    import httpx
+    """Serve jobs and pages to an agent by MCP, with your rights; read-only by default."""
     from fastmcp import FastMCP
-    from fastmcp.server.providers.openapi import MCPType, RouteMap
+    from fastmcp.resources import TextResource
 
-    document = connection.get("/api/openapi.json")
-    allowed: Any = ["GET", "POST", "PUT", "PATCH", "DELETE"] if write else ["GET"]
-    maps = [
-        RouteMap(
-            methods=allowed, pattern=r"^/api/(jobs|types|status|workspaces)", mcp_type=MCPType.TOOL
-        ),
-        RouteMap(mcp_type=MCPType.EXCLUDE),
-    ]
-    client: Any = httpx.AsyncClient(
-        base_url=connection.need("API_URL"),
-        headers={"authorization": f"Bearer {connection.token}"},
-        timeout=30,
-    )
-    server = FastMCP.from_openapi(
-        document, client=client, name="minutehand", route_maps=maps, version=VERSION
-    )
+    server = FastMCP("minutehand", version=VERSION)
+    tools = Tools(connection)
+    for name in READS + (WRITES if write else ()):
+        server.tool(with_fixes(getattr(tools, name)))
+    for page in PAGES:
+        uri: Any = f"docs://{page.topic}"
+        server.add_resource(TextResource(uri=uri, name=page.title, text=page.printed))
     server.run("stdio", show_banner=False)
+
+
+def with_fixes(tool: Callable[..., Any]) -> Callable[..., Any]:
+    """Report an error of the API as a tool's error, with its code and the next step."""
+    from fastmcp.exceptions import ToolError
+
+    @wraps(tool)
+    def call(**arguments: Any) -> Any:
+        try:
+            return tool(**arguments)
+        except CommandFailed as error:
+            parts = (str(error), error.code, error.fix)
+            raise ToolError("; ".join(part for part in parts if part)) from error
+
+    return call

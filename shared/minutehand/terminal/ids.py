@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from minutehand.terminal.connection import CommandFailed, Connection
 
 
 def resolve_job_id(connection: Connection, text: str) -> str:
     """Return the id of the only job whose id is, begins or ends with `text`."""
-    if len(text) == 36:
+    if re.fullmatch(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text):
         return text
     part = text.lower().replace("-", "")
     ids = []

@@ -3,31 +3,76 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from minutehand.docs import PAGES
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
+if TYPE_CHECKING:
+    from mcp import ClientSession
 
-async def test_an_agent_reads_jobs_and_changes_none(stack: RunningStack) -> None:
-    """Rights to change jobs come from the command line, and not from a prompt."""
+READS = {"list_jobs", "explain", "watch", "status"}
+WRITES = {"enqueue", "retry", "cancel", "pause"}
+
+
+@asynccontextmanager
+async def agent(stack: RunningStack, *options: str) -> AsyncIterator[ClientSession]:
+    """Start the server as an agent's program does, and connect to it."""
     from mcp import ClientSession, StdioServerParameters  # takes half a second to import
     from mcp.client.stdio import stdio_client
 
     server = StdioServerParameters(
         command=sys.executable,
-        args=["-m", "minutehand.cli.entry", "mcp"],
+        args=["-m", "minutehand.cli.entry", "mcp", *options],
         env={**stack.values, "PYTHONPATH": str(ROOT / "shared"), "HOME": str(ROOT)},
     )
     async with stdio_client(server) as streams, ClientSession(*streams) as session:
         await session.initialize()
-        names = [tool.name for tool in (await session.list_tools()).tools]
-        listed = next(name for name in names if "list_jobs" in name)
-        called = await session.call_tool(listed, {"workspace_id": stack.demo_workspace_id})
-        [output] = [name for name in names if "output" in name]
-        missing = await session.call_tool(output, {"job_id": str(uuid4()), "name": "reply"})
+        yield session
 
-    assert not [name for name in names if "cancel" in name or "create" in name]
-    assert not called.is_error
-    assert missing.is_error
-    assert "job not found" in str(missing.content).lower()
+
+async def call(session: ClientSession, name: str, **arguments: Any) -> dict[str, Any]:
+    """Call a tool that succeeds, and return its structured result."""
+    called = await session.call_tool(name, arguments)
+    assert not called.is_error, called.content
+    return dict(called.structured_content or {})
+
+
+async def test_an_agent_reads_jobs_and_changes_none(stack: RunningStack) -> None:
+    """Rights to change jobs come from the command line, and not from a prompt."""
+    async with agent(stack) as session:
+        names = {tool.name for tool in (await session.list_tools()).tools}
+        pages = {str(page.uri) for page in (await session.list_resources()).resources}
+        listed = await call(session, "list_jobs", limit=1)
+        malformed = await session.call_tool("explain", {"job_id": "no-job"})
+
+    assert names == READS
+    assert pages == {f"docs://{page.topic}" for page in PAGES}
+    assert len(listed["result"]) <= 1
+    assert malformed.is_error
+    assert "no job ids begin or end with 'no-job'" in str(malformed.content)
+
+
+async def test_an_agent_that_may_write_follows_its_job_to_the_end(stack: RunningStack) -> None:
+    """Eight short tools fit into an agent's context beside its other work."""
+    async with agent(stack, "--write") as session:
+        tools = (await session.list_tools()).tools
+        job = await call(
+            session,
+            "enqueue",
+            job_type="enrich_account",
+            payload={"account_id": str(uuid4())},
+            delay_seconds=3600,
+        )
+        explained = await call(session, "explain", job_id=job["id"])
+        cancelled = await call(session, "cancel", job_id=job["id"])
+        watched = await call(session, "watch", job_id=job["id"][-12:])
+
+    assert {tool.name for tool in tools} == READS | WRITES
+    assert sum(len(tool.model_dump_json(exclude_none=True)) for tool in tools) <= 12_000
+    assert explained["explained"]["sentence"]
+    assert (cancelled["status"], watched["job"]["status"]) == ("cancelled", "cancelled")
