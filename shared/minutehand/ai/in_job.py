@@ -6,7 +6,9 @@ The caller chooses prompt and shape. Its step or stage stores the result.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -24,6 +26,10 @@ from minutehand.worker.vendor import VendorCalls, VendorError
 Shape = TypeVar("Shape", bound=BaseModel)
 #: Maximum characters of an unusable answer that are sent back to the model.
 MAX_SHOWN_AGAIN: Final = 4_000
+#: Opening fence of an answer.
+_FENCE: Final = re.compile(r"\A\s*(?:```\w*\s*)?")
+#: Characters by which an answer that begins again is recognised.
+SAME_START: Final = 12
 #: Message for people if an answer is truncated and the endpoint gives no reason.
 BROKEN_OFF: Final = "The language model broke off its answer. Try again, or ask for less at once."
 
@@ -38,15 +44,17 @@ async def ask_for(
     check: Callable[[Shape], None] | None = None,
     into: TextSink | None = None,
     field: str | None = None,
+    patient: bool = True,
 ) -> Shape:
     """Request a `shape` from a model. Its JSON Schema is part of the prompt.
 
     It must be called in a step or stage. An answer is parsed leniently, see `parsing.read_shape`.
-    A truncated answer is requested once more with the model's larger limit, and one of another
-    shape once more with a description of its fault. Calls that may have been charged count
-    towards `vendor.MAX_CALLS` per step, and their cost is added to the job.
+    A truncated answer is continued once, and one of another shape is requested once more with a
+    description of its fault. Calls that may have been charged count towards `vendor.MAX_CALLS`
+    per step, and their cost is added to the job.
 
     Args:
+        patient: False if a person waits for the answer. Then the job does not wait for the model.
         check: Rejects an answer of the right shape by a ValueError, whose text the model gets.
         into: Receives the text of `field` while it is produced.
         field: The member that people read, which plain prose also fills. Default: the only
@@ -64,38 +72,49 @@ async def ask_for(
     if into is not None and field is not None:
         growing = PartialField(field, into, is_prose=partial(is_prose, shape=shape, field=field))
     request = _Request(ctx, model, shape, check, field, growing)
-    calls = VendorCalls(job, ctx, prompt.name)
+    calls = VendorCalls(job, ctx, prompt.name, patient=patient)
     prompt = replace(prompt, schema=shape.model_json_schema())
-    can_extend = can_repair = can_repeat = True
+    can_continue = can_repair = True
     while True:
         try:
             return await calls.make(lambda prompt=prompt: request.call_model(prompt))  # type: ignore[misc]
-        except TruncatedOutput as error:
-            if not can_extend or prompt.most_tokens >= model.most_tokens:
+        except LanguageModelError as error:
+            is_truncated = isinstance(error, TruncatedOutput)
+            is_cut = error.code == "cut_short" or (is_truncated and error.text != "")
+            if can_continue and is_cut and calls.charged <= 1:
+                # most broken connections are temporary
+                can_continue, prompt = False, replace(prompt, begun=error.text)
+                ctx.log("warning", "Asking the model for the rest of its answer", reason=str(error))
+            elif can_repair and isinstance(error, UnusableOutput) and not is_truncated:
+                can_repair, prompt = False, _repair_prompt(prompt, error)
+                ctx.log("warning", "Asking the model again", reason=str(error))
+            else:
                 calls.end(error)
-            can_extend = False
-            ctx.log("warning", "Asking the model for a longer answer", reason=str(error))
-            prompt = replace(prompt, most_tokens=model.most_tokens)
-        except UnusableOutput as error:
-            if not can_repair:
-                calls.end(error)
-            can_repair = False
-            ctx.log("warning", "Asking the model again", reason=str(error))
-            prompt = _repair_prompt(prompt, error)
         except VendorError as error:
-            if error.code != "cut_short" or calls.charged > 1 or not can_repeat:
-                calls.end(error)
-            # most broken connections are temporary
-            can_repeat = False
-            ctx.log("warning", "Asking the model again", reason=str(error))
+            calls.end(error)
 
 
 def _repair_prompt(prompt: Prompt, error: UnusableOutput) -> Prompt:
     note = f"Your answer before could not be used: {error}. Answer again."
     before = Material("Your answer before", error.text[:MAX_SHOWN_AGAIN] or "(none)")
     return replace(
-        prompt, instructions=f"{prompt.instructions}\n\n{note}", material=[*prompt.material, before]
+        prompt,
+        instructions=f"{prompt.instructions}\n\n{note}",
+        material=[*prompt.material, before],
+        begun="",
     )
+
+
+def _begins_again(begun: str, answer: str) -> bool:
+    """Return whether a model has not continued its answer, but begun it again."""
+    starts = ["".join(_FENCE.sub("", text).split()) for text in (begun, answer)]
+    length = min(SAME_START, *map(len, starts))
+    return length > 0 and starts[0][:length] == starts[1][:length]
+
+
+def _joined(begun: str, rest: str) -> str:
+    """Return the whole answer."""
+    return rest if _begins_again(begun, rest) else begun + rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +130,16 @@ class _Request:
 
     async def call_model(self, prompt: Prompt) -> Any:
         """Make one call, add its cost, and parse the shape in its answer."""
-        result = await self._parse(await self._complete(prompt))
-        if self.growing is not None:
-            self.growing.end(getattr(result, self.field or ""))
-        return result
+        try:
+            answer = await self._complete(prompt)
+        except LanguageModelError as error:
+            if error.hope != "later" or not error.text:
+                raise
+            # a complete object is the answer, whatever ended its call
+            with suppress(UnusableOutput):
+                return await self._parse(Completion(error.text, self.model.name, whole=False))
+            raise
+        return await self._parse(answer, is_continued=bool(prompt.begun))
 
     async def _complete(self, prompt: Prompt) -> Completion:
         """Return the complete answer, and add the cost of the call however it ends."""
@@ -123,24 +148,38 @@ class _Request:
             if growing is None:
                 answer = await model.complete(prompt)
             else:
-                growing.restart()
-                async with model.stream(prompt) as stream:
-                    async for piece in stream:
-                        growing.add(piece)
-                answer = stream.completion
+                answer = await self._stream(prompt, growing)
         except LanguageModelError as error:
             cost = error.cost_usd
             if error.charged and not cost:
                 cost = model.cost_of(prompt, error.text)
             self.ctx.cost_usd += cost
+            error.text = _joined(prompt.begun, error.text)
             raise
         except BaseException:  # stopped, or its text could not be written
             self.ctx.cost_usd += model.cost_of(prompt, growing.text if growing else "")
             raise
         self.ctx.cost_usd += answer.cost_usd
-        return answer
+        return replace(answer, text=_joined(prompt.begun, answer.text))
 
-    async def _parse(self, answer: Completion) -> Any:
+    async def _stream(self, prompt: Prompt, growing: PartialField) -> Completion:
+        """Return the answer, and write its field once it is known how a continuation begins."""
+        growing.restart(prompt.begun)
+        start = ""
+        async with self.model.stream(prompt) as stream:
+            async for piece in stream:
+                if prompt.begun and len(start) < SAME_START:
+                    start += piece
+                    if len(start) < SAME_START:
+                        continue
+                    if _begins_again(prompt.begun, start):
+                        growing.restart()
+                    growing.add(start)
+                else:
+                    growing.add(piece)
+        return stream.completion
+
+    async def _parse(self, answer: Completion, *, is_continued: bool = False) -> Any:
         try:
             # in a thread, because invalid JSON is repaired in a separate process
             result = await asyncio.to_thread(
@@ -148,14 +187,14 @@ class _Request:
             )
         except UnparsableOutput as error:
             subject = f"The answer of {answer.model}"
-            if error.cut_off and answer.whole:
-                text = f"{subject} is truncated, although the endpoint marks it as complete"
-                raise TruncatedOutput(text, said=BROKEN_OFF, text=answer.text) from error
-            if error.cut_off:
+            if error.cut_off and not answer.whole:
                 raise TruncatedOutput(
                     f"{subject} was cut off; LANGUAGE_MODEL_MOST_TOKENS is the limit",
                     text=answer.text,
                 ) from error
+            if error.cut_off and not is_continued:
+                text = f"{subject} is truncated, although the endpoint marks it as complete"
+                raise TruncatedOutput(text, said=BROKEN_OFF, text=answer.text) from error
             raise UnusableOutput(
                 f"{subject} is not in the requested form: {error}", text=answer.text
             ) from error
@@ -165,4 +204,6 @@ class _Request:
         except ValueError as error:
             reason = f"The answer of {answer.model} cannot be used: {error}"
             raise UnusableOutput(reason, text=answer.text) from error
+        if self.growing is not None:
+            self.growing.end(getattr(result, self.field or ""))
         return result

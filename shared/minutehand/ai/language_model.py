@@ -27,14 +27,16 @@ class Prompt:
         instructions: The instructions. They must not contain text of strangers.
         material: Texts to work on, the most important first.
         schema: JSON Schema of the answer. None for plain text.
-        most_tokens: Maximum tokens of the answer.
+        most_tokens: Maximum tokens of the answer. None for the model's limit.
+        begun: Beginning of the answer, which the model continues.
     """
 
     name: str
     instructions: str
     material: Sequence[Material]
     schema: Mapping[str, Any] | None = None
-    most_tokens: int = 2_000
+    most_tokens: int | None = None
+    begun: str = ""
 
     @classmethod
     def of(cls, text: Prompt | str) -> Prompt:
@@ -48,7 +50,7 @@ class Completion:
 
     Attributes:
         cost_usd: Cost of the call. 0 without prices.
-        whole: False if the model stopped at `most_tokens`.
+        whole: False if the model stopped at its limit.
     """
 
     text: str
@@ -99,7 +101,7 @@ class LanguageModel(Protocol):
 
     @property
     def most_tokens(self) -> int:
-        """Maximum tokens of an answer that is requested again because it was truncated."""
+        """Maximum tokens of an answer."""
 
     async def complete(self, prompt: Prompt) -> Completion:
         """Return the answer to `prompt`.

@@ -5,9 +5,11 @@ It retries only calls that were certainly not charged. For a longer wait the job
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, Final, Literal
@@ -28,11 +30,24 @@ _UNSUPPORTED: Final = frozenset(
 #: Options that an endpoint may reject, with the words of its error. The call is retried without.
 _OPTIONAL: Final = {
     "response_format": "response_format|json_schema",
-    "max_tokens": "max_tokens",
+    "max_tokens": "max_tokens|context length",
+    "max_completion_tokens": r"(?s)\A(?!.*\bmax_tokens).*max_completion_tokens"
+    "|completion tokens|context length",
     "stream_options": "stream_options|include_usage",
     "stream": r"\bstream(?:ing)?\b",
 }
 _CALLED: Final = "is a call of a tool; there are none, only words can be used"
+#: Seconds for which a rejected option is left out, once a call without it has succeeded.
+REJECTED_SECONDS: Final = 3600.0
+#: User message that asks for the rest of an answer.
+_CONTINUE: Final = (
+    "Your answer was cut off there. Continue it exactly after its last character, and repeat"
+    " nothing."
+)
+#: Maximum seconds between the end of an answer and its usage.
+AFTER_END_SECONDS: Final = 1.0
+#: Maximum seconds of a whole answer, or four times the maximum silence if that is longer.
+MIN_LIMIT_SECONDS: Final = 480.0
 #: Characters per token, to estimate the cost of an answer without usage.
 _CHARACTERS_PER_TOKEN: Final = 4
 
@@ -42,7 +57,7 @@ class OpenAICompatible(Endpoint):
 
     Args:
         prices: US dollars per million tokens read and written.
-        most_tokens: Maximum tokens of an answer that is requested again because it was truncated.
+        most_tokens: Maximum tokens of an answer.
 
     References:
         https://platform.openai.com/docs/api-reference/chat/create
@@ -60,6 +75,8 @@ class OpenAICompatible(Endpoint):
         super().__init__(url, "/chat/completions", **options)
         self.most_tokens = most_tokens
         self._prices = prices
+        self._rejected: frozenset[str] = frozenset()
+        self._rejected_until = 0.0
 
     async def complete(self, prompt: Prompt) -> Completion:
         """Return the answer to `prompt`, see `LanguageModel.complete`."""
@@ -86,15 +103,21 @@ class OpenAICompatible(Endpoint):
 
     async def _pieces(self, prompt: Prompt, state: _ResponseState) -> AsyncGenerator[str]:
         """Yield the pieces of an answer, with only the options that the endpoint accepts."""
-        without: set[str] = set()
+        now = time.monotonic()
+        without = self._rejected if now < self._rejected_until else frozenset()
         while True:
             try:
-                async with aclosing(self.objects(json=self._body(prompt, without))) as objects:
-                    async for value in objects:
+                async with (
+                    aclosing(self.objects(json=self._body(prompt, without))) as objects,
+                    aclosing(self._until_end(objects, state)) as values,
+                ):
+                    async for value in values:
                         if piece := state.add(value):
                             yield piece
                 if piece := state.end():
                     yield piece
+                if without != self._rejected:
+                    self._rejected, self._rejected_until = without, now + REJECTED_SECONDS
                 return
             except InputRefused as error:
                 # nothing was charged, so retry without the options that the endpoint rejects
@@ -115,12 +138,38 @@ class OpenAICompatible(Endpoint):
                     error.cost_usd = error.cost_usd or state.cost_usd
                 raise
 
-    def _body(self, prompt: Prompt, without: set[str]) -> dict[str, Any]:
+    async def _until_end(
+        self, objects: AsyncGenerator[dict[str, Any]], state: _ResponseState
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the objects of a response. The connection does not decide when the answer ends."""
+        loop, limit = asyncio.get_running_loop(), max(MIN_LIMIT_SECONDS, 4 * self._within)
+        until = loop.time() + limit
+        try:
+            while True:
+                soon = loop.time() + AFTER_END_SECONDS if state.has_ended else until
+                async with asyncio.timeout_at(min(soon, until)):
+                    value = await anext(objects, None)
+                if value is None:
+                    return
+                yield value
+        except TimeoutError as error:
+            if not state.has_ended:
+                text = f"{self._title} took longer than {limit:g} s for its answer"
+                code: Any = {"code": "answer_too_long", "hope": "differently", "charged": True}
+                raise LanguageModelError(text, vendor=self._title, **code) from error
+        except LanguageModelError:
+            if not state.has_ended:
+                raise
+
+    def _body(self, prompt: Prompt, without: frozenset[str]) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.name, "messages": _messages(prompt)}
-        # newer models accept only the other name
-        limit = "max_completion_tokens" if "max_tokens" in without else "max_tokens"
-        body[limit] = prompt.most_tokens
-        if prompt.schema is not None and "response_format" not in without:
+        # newer models accept only the second name, and others may have a smaller limit
+        for limit in ("max_tokens", "max_completion_tokens"):
+            if limit not in without:
+                body[limit] = prompt.most_tokens or self.most_tokens
+                break
+        is_whole = prompt.schema is not None and not prompt.begun
+        if is_whole and "response_format" not in without:
             schema = {"name": prompt.name, "strict": True, "schema": _plain_schema(prompt.schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         if "stream" not in without:
@@ -191,12 +240,12 @@ class _ResponseState:
         self._refusal = ""
         self._finish: str | None = None
         self._usage: Mapping[str, Any] | None = None
-        self._has_ended = self._has_choice = False
+        self.has_ended = self._has_choice = False
 
     def add(self, value: Mapping[str, Any]) -> str:
         """Add an object of the response, and return the text that can now be shown."""
         if not value:
-            self._has_ended = True
+            self.has_ended = True
             return ""
         if isinstance(usage := value.get("usage"), Mapping):
             self._usage = usage
@@ -216,9 +265,9 @@ class _ResponseState:
         whole = choice.get("message")
         message = whole if whole is not None else choice["delta"]
         self._has_choice = True
-        self._has_ended |= whole is not None
+        self.has_ended |= whole is not None
         if finish := choice.get("finish_reason"):
-            self._finish, self._has_ended = str(finish), True
+            self._finish, self.has_ended = str(finish), True
         if message is None:
             return ""
         self._refusal += str(message.get("refusal") or "")
@@ -236,13 +285,13 @@ class _ResponseState:
         if self._refusal or self._finish == "content_filter":
             reason = (self._refusal or "its content filter stopped it")[:300]
             raise InputRefused(f"{name} refused: {reason}", cost_usd=cost, charged=True)
-        if not self._has_ended:
+        if not self.has_ended:
             text = f"{name} ended its answer early"
             raise LanguageModelError(text, code="cut_short", charged=True, cost_usd=cost)
         rest = self._text.end()
         if not (self.words.raw + rest).strip():
             if self._finish == "length":
-                text = f"{name} used up its {self._prompt.most_tokens} tokens before it answered"
+                text = f"{name} used up its tokens before it answered"
                 raise TruncatedOutput(text, cost_usd=cost)
             if not self._called.lstrip().startswith("{"):
                 is_call = bool(self._called) or self._finish in {"tool_calls", "function_call"}
@@ -257,7 +306,7 @@ class _ResponseState:
             text=self.words.text,
             model=self._model.name,
             cost_usd=self.cost_usd,
-            whole=self._has_ended and self._finish != "length",
+            whole=self.has_ended and self._finish != "length",
         )
 
     @property
@@ -298,8 +347,12 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
     texts = [
         f"# {item.title}\n{item.text}" if item.title else item.text for item in prompt.material
     ]
-    user = {"role": "user", "content": "\n\n".join(texts)}
-    return [{"role": "system", "content": system}, user] if system else [user]
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": "\n\n".join(texts)})
+    if prompt.begun:
+        messages.append({"role": "assistant", "content": prompt.begun})
+        messages.append({"role": "user", "content": _CONTINUE})
+    return messages
 
 
 def _plain_schema(schema: Any) -> Any:

@@ -51,9 +51,10 @@ class PartialField:
         self._object_at: int | None = None
         self.written = ""
 
-    def restart(self) -> None:
-        """Start a new answer. A beginning that equals the written text is not written again."""
+    def restart(self, begun: str = "") -> None:
+        """Start an answer with this text. What equals the written text is not written again."""
         self.text, self._parse_at, self._object_at = "", 0, None
+        self.add(begun)
 
     def add(self, piece: str) -> None:
         """Add a piece of the answer, unless the maximum was written."""

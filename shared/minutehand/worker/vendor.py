@@ -162,9 +162,11 @@ class VendorCalls:
 
     Args:
         name: Name of the request, unique in the step.
+        patient: False if a person waits for the result, so that the first error ends the job.
     """
 
-    def __init__(self, job: Job[Any], ctx: JobContext, name: str) -> None:
+    def __init__(self, job: Job[Any], ctx: JobContext, name: str, *, patient: bool = True) -> None:
+        self._patient = patient
         self._job = job
         self._ctx = ctx
         self._memo = ctx.notes(f"{name}: calls")
@@ -237,11 +239,15 @@ class VendorCalls:
             AttemptEnded: See `wait`.
             ProcessorError: It is retryable if another call may help and one is left.
         """
-        self.wait(error)
+        if self._patient:
+            self.wait(error)
         is_last, message = self._charged >= MAX_CALLS, error.said
-        if is_last and error.hope == "later":
+        may_help = error.hope == "later"
+        if may_help and is_last:
             message = f"{message.rstrip('.')}. It was asked {self._charged} times."
-        retryable = error.hope == "later" and not is_last
+        elif may_help and not self._patient:
+            message = f"{message.rstrip('.')}. Try again."
+        retryable = may_help and not is_last and self._patient
         if retryable and not self._job.is_last_attempt:
             again = "it is asked again soon"
             if error.retry_after is not None:

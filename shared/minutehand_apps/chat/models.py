@@ -47,6 +47,8 @@ class Loaded(Shape):
 
     text: str | None
     progress: Progress | None
+    #: The reply as far as an earlier attempt has written it.
+    said: str | None
     history: list[Message]
 
 

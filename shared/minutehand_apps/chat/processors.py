@@ -48,11 +48,12 @@ class Processor:
             return Fail(DELETED)
         run = _Run(self._app, job, ctx, loaded.text, loaded.progress)
         decision = await run.ask(
-            prompts.decide(loaded.text, loaded.history, may_work=self._app.works),
+            prompts.decide(loaded.text, loaded.history, may_work=self._app.works, said=loaded.said),
             Decision,
             lambda: script.decide(run.text),
             check=self._check_reply,
             streams=("reply", "reply"),
+            patient=False,
         )
         if decision.tier != "async" or not self._app.works:
             reply = decision.reply or "Background work is off: set ENABLE_ASYNC_WORK=true."
@@ -149,20 +150,21 @@ class _Run:
         *,
         check: Callable[[S], None] | None = None,
         streams: tuple[str, str] | None = None,
+        patient: bool = True,
     ) -> S:
         """Run a step with the model, or with the script if the model is offline.
 
         Args:
             streams: A stream, and the field whose text is written to it.
+            patient: See `ask_for`.
         """
         stream, field = streams or (None, None)
 
         async def answer(words: TextSink | None) -> S:
             model = self._app.model
             if not model.offline:
-                return await ask_for(
-                    self._job, self._ctx, model, prompt, shape, check=check, into=words, field=field
-                )
+                options: Any = {"check": check, "into": words, "field": field, "patient": patient}
+                return await ask_for(self._job, self._ctx, model, prompt, shape, **options)
             sample = by_script()
             if words is not None:
                 await self._recite(words, getattr(sample, field or ""))

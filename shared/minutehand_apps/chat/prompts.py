@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from minutehand.ai import Material, Prompt
 from minutehand_apps.chat.models import Decision, Message
 
 
-def decide(text: str, history: Sequence[Message], *, may_work: bool) -> Prompt:
-    """Ask for a reply, or for a description of the work."""
+def decide(
+    text: str, history: Sequence[Message], *, may_work: bool, said: str | None = None
+) -> Prompt:
+    """Ask for a reply, for its rest after the part `said`, or for a description of the work."""
+    reply = json.dumps({"tier": "standard", "reply": said}, ensure_ascii=False)
     work = (
         "Use tier async when the request needs research, a page, a long text or several steps: then"
         " leave reply empty, and give the type (research, build or write), a title, whether the"
@@ -24,7 +28,7 @@ def decide(text: str, history: Sequence[Message], *, may_work: bool) -> Prompt:
         f" what one answer settles: then reply holds your whole answer. {work} Write in the"
         " language of the request.",
         [Material("The request", text), *_before(history)],
-        most_tokens=2000,
+        begun=reply.removesuffix('"}') if said else "",
     )
 
 
@@ -35,7 +39,6 @@ def research(text: str, decision: Decision, answer: str | None) -> Prompt:
         f"Collect what you know for this work: {decision.title}. One point a line, with years and"
         " figures where you are sure of them; leave out what you would have to guess.",
         _request(text, decision, answer),
-        most_tokens=3000,
     )
 
 
@@ -47,7 +50,6 @@ def page(text: str, decision: Decision, answer: str | None, points: Sequence[str
         " can be drawn as bars, and steps or dates in order where they fit. Use the colours that"
         " were asked for.",
         [*_request(text, decision, answer), *_known(points)],
-        most_tokens=6000,
     )
 
 
@@ -57,7 +59,6 @@ def write(text: str, decision: Decision, answer: str | None, points: Sequence[st
         "write",
         f"Write the result of this work in plain text: {decision.title}.",
         [*_request(text, decision, answer), *_known(points)],
-        most_tokens=6000,
     )
 
 

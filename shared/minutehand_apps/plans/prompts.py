@@ -44,5 +44,4 @@ def write_prompt(stage: Stage, prompt: str, results: Mapping[str, Any]) -> Promp
         f"You work on one chapter of a project plan: {stage.title}. {_REQUESTS[stage.name]} Write"
         " in the language of the prompt, for its author.",
         [Material("The prompt", prompt), *materials],
-        most_tokens=4000,
     )

@@ -33,7 +33,6 @@ def write_prompt(title: str, segments: Sequence[SpokenSegment]) -> Prompt:
         name="procedure",
         instructions=INSTRUCTIONS,
         material=[Material("Title of the video", title), Material("Transcript", text)],
-        most_tokens=8_000,
     )
 
 

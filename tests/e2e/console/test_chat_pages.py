@@ -137,9 +137,12 @@ def test_an_answer_is_streamed_stopped_retried_and_fails(
     for each in (page, tab):
         expect(each.locator("[data-type=answer]")).to_contain_text("Stopped.")
         expect(each.locator("[data-type=answer] strong")).to_have_text("ways")
+    page.clock.install()
     answer.get_by_role("button", name="Retry").press("Enter")
     expect(answer).to_have_attribute("data-status", "pending")
     expect(answer).to_contain_text("Thinking…")
+    page.clock.run_for(10_000)
+    expect(answer).to_contain_text("No answer yet.")
     lease = worker.lease_soon()
     worker.report(lease, output=[{**piece, "attempt": 2, "text": "Once more"}])
     expect(answer).to_have_text("Once more")

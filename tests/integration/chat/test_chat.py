@@ -6,6 +6,8 @@ tests/contract/test_guide_chat.py has the guide's own statements.
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -73,6 +75,31 @@ async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelSer
     assert message["error"] == words
     logs = with_model.project.sql("select message from public.job_logs where log_level = 'error'")
     assert [("no such model" in line["message"]) for line in logs] == [True]
+
+
+async def test_a_reply_that_broke_off_fails_at_once_and_continues_when_it_is_retried(
+    with_model: Harness, server: ModelServer
+) -> None:
+    """The person retries it. What was said is sent to the model and not said again."""
+    reply = "Rain is water that falls from clouds. " * 3
+    answer = json.dumps({"tier": "standard", "reply": reply})
+    server.answers["decide"] = answer
+    server.answers["text"] = lambda body: answer.removeprefix(body["messages"][-2]["content"])
+    server.faults = defaultdict(list, {"decide": [Fault(cut=True)], "text": [Fault(cut=True)]})
+    session = with_model.begin()
+    said = await with_model.say(session, "What is rain?", user=ADA, workspace_id=ACME)
+
+    words = "The language model broke off its answer. Try again."
+    assert (said.status_code, said.json()["error"]) == (502, words)
+    [message] = await with_model.talk(session, ADA)
+    assert (message["error"], len(message["said"]) > 50) == (words, True)
+    await with_model.rest("POST", "/rpc/retry_job", json={"p_job_id": message["job"]})
+    await drain(with_model.worker)
+    [_, whole] = await with_model.talk(session, ADA)
+    assert whole["content"] == reply
+    assert [seen.name for seen in server.seen] == ["decide", "text", "text"]
+    begun = server.seen[-1].body["messages"][-2]["content"]
+    assert json.loads(begun + '"}')["reply"] == message["said"]
 
 
 async def test_events_resume_without_a_gap_or_a_repeat(harness: Harness) -> None:

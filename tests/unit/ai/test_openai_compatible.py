@@ -98,7 +98,7 @@ async def test_an_endpoint_that_lacks_a_feature_is_asked_without_it(field: str) 
     assert [field in seen.body for seen in server.seen] == [True, False]
     assert '"title"' in server.seen[-1].body["messages"][0]["content"]
     if field == "max_tokens":
-        assert server.seen[-1].body["max_completion_tokens"] == PROMPT.most_tokens
+        assert server.seen[-1].body["max_completion_tokens"] == 16_000
 
 
 class Many(BaseModel):
@@ -134,30 +134,97 @@ async def test_what_is_too_long_is_clipped_and_a_mending_note_says_what_was_wron
     assert "Move house" in second[1]["content"]
 
 
-async def test_an_answer_that_was_cut_off_is_asked_for_with_the_larger_limit() -> None:
-    """Which is a setting; then it fails, and says which, or that no one knows why it broke off."""
+LONG = SAID * 3
+WHOLE = json.dumps({"title": LONG})
+
+
+def rest(body: dict[str, Any]) -> str:
+    """Continue an answer at its last character."""
+    return WHOLE.removeprefix(body["messages"][-2]["content"])
+
+
+@pytest.mark.parametrize("fault", [Fault(cut=True), Fault(said=WHOLE[:9], finish="length")])
+@pytest.mark.parametrize("continued", [rest, WHOLE])
+async def test_an_answer_that_was_cut_continues_from_its_last_word(
+    fault: Fault, continued: Any
+) -> None:
+    """Also if the model begins again instead. Each word is written once."""
+    written: list[str] = []
+
+    class Words:
+        def write(self, text: str) -> None:
+            written.append(text)
+
+    async with ModelServer() as server:
+        model = client(server)
+        server.answers = {"answer": WHOLE, "text": continued}
+        server.faults["answer"] = [fault]
+
+        async def title(job: Job[None], ctx: JobContext) -> str:
+            return (await ask_for(job, ctx, model, PROMPT, Titled, into=Words())).title
+
+        run = await ProcessorTest(title, None).run()
+        await model.aclose()
+
+    assert run.result == "".join(written) == LONG
+    assert len(written) > 3
+    assert [seen.name for seen in server.seen] == ["answer", "text"]
+
+
+async def test_a_rest_that_does_not_fit_is_asked_for_again_as_a_whole() -> None:
+    """Once, because the endpoint cannot continue."""
+    async with ModelServer() as server:
+        model = client(server)
+        server.answers = {"answer": WHOLE, "text": "I cannot"}
+        server.faults["answer"] = [Fault(cut=True)]
+
+        async def title(job: Job[None], ctx: JobContext) -> str:
+            return (await ask_for(job, ctx, model, PROMPT, Titled)).title
+
+        run = await ProcessorTest(title, None).run()
+        await model.aclose()
+
+    assert run.result == LONG
+    assert [seen.name for seen in server.seen] == ["answer", "text", "answer"]
+
+
+async def test_an_answer_that_is_cut_twice_fails() -> None:
+    """The log names the limit, which is the same from the start."""
     async with ModelServer() as server:
         model = client(server, most_tokens=3_000)
 
         async def title(job: Job[None], ctx: JobContext) -> str:
             return (await ask_for(job, ctx, model, PROMPT, Titled)).title
 
-        server.faults["answer"] = [Fault(said='{"titl', finish="length")] * 2
+        server.faults["*"] = [
+            Fault(said='{"titl', finish="length"),
+            Fault(said="e", finish="length"),
+        ]
         run = await ProcessorTest(title, None).run()
         await model.aclose()
 
-        assert [seen.body["max_tokens"] for seen in server.seen] == [2_000, 3_000]
-        assert run.error is not None
-        words = "The language model's answer was longer than it may be. Ask for less at once."
-        assert run.error.message == words
-        assert "LANGUAGE_MODEL_MOST_TOKENS" in run.messages[-1]
-
-        model = client(server, most_tokens=3_000)
-        server.faults["answer"] = [Fault(said='{"titl', finish="error")] * 2
-        run = await ProcessorTest(title, None).run()
-        await model.aclose()
+    assert [seen.body["max_tokens"] for seen in server.seen] == [3_000, 3_000]
     assert run.error is not None
-    assert run.error.message.startswith("The language model broke off its answer. Try again")
+    words = "The language model's answer was longer than it may be. Ask for less at once."
+    assert run.error.message == words
+    assert "LANGUAGE_MODEL_MOST_TOKENS" in run.messages[-1]
+
+
+async def test_a_person_who_waits_gets_the_error_at_once() -> None:
+    """Without a wait for the model, and without another attempt."""
+    async with ModelServer() as server:
+        model = client(server)
+
+        async def title(job: Job[None], ctx: JobContext) -> str:
+            return (await ask_for(job, ctx, model, PROMPT, Titled, patient=False)).title
+
+        server.faults["answer"] = [Fault(429, {}, {"retry-after": "70"})]
+        run = await ProcessorTest(title, None).run()
+        await model.aclose()
+
+    assert run.error is not None
+    assert run.error.message == "The language model has reached its rate limit. Try again."
+    assert run.outcome == "failed"
 
 
 async def test_an_answer_comes_in_pieces_without_its_thought() -> None:
@@ -202,6 +269,65 @@ class Dripping(MisbehavingServer):
 
 def delta(text: str) -> str:
     return json.dumps({"choices": [{"delta": {"content": text}}]})
+
+
+class Ending(Dripping):
+    """Ends the response after its pieces."""
+
+    async def silent(self, writer: asyncio.StreamWriter) -> None:
+        return
+
+
+@pytest.mark.parametrize(
+    ("server", "end"),
+    [
+        (Dripping(), ['{"choices": [{"delta": {}, "finish_reason": "stop"}]}']),
+        (Dripping(), ["[DONE]"]),
+        (Dripping(), []),
+        (Ending(), []),
+        (Ending(), ['{"error": {"message": "lost"}}']),
+    ],
+)
+async def test_a_whole_answer_is_used_whatever_its_connection_does(
+    server: Dripping, end: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its end, or because the object is complete."""
+    monkeypatch.setattr("minutehand.ai.openai_compatible.AFTER_END_SECONDS", 0.05)
+    async with server:
+        server.pieces = [delta(WHOLE), *end]
+        model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=1)
+
+        async def title(job: Job[None], ctx: JobContext) -> str:
+            return (await ask_for(job, ctx, model, PROMPT, Titled)).title
+
+        run = await ProcessorTest(title, None).run()
+        await model.aclose()
+
+    assert run.result == LONG
+
+
+async def test_an_answer_without_an_end_fails_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word now and then is no silence."""
+    monkeypatch.setattr("minutehand.ai.openai_compatible.MIN_LIMIT_SECONDS", 0.0)
+
+    class Endless(Dripping):
+        async def silent(self, writer: asyncio.StreamWriter) -> None:
+            while True:
+                writer.write(f"data: {delta('a ')}\n\n".encode())
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    async with Endless() as server:
+        model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=0.1)
+
+        async def title(job: Job[None], ctx: JobContext) -> str:
+            return (await ask_for(job, ctx, model, PROMPT, Titled)).title
+
+        run = await ProcessorTest(title, None).run()
+        await model.aclose()
+
+    assert run.error is not None
+    assert (run.outcome, run.error.data["code"]) == ("failed", "answer_too_long")
 
 
 async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
@@ -251,11 +377,6 @@ async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
 
 async def test_a_character_in_two_halves_is_joined() -> None:
     """Some endpoints cut an answer by UTF-16 units."""
-
-    class Ending(Dripping):
-        async def silent(self, writer: asyncio.StreamWriter) -> None:
-            """End the response after its pieces."""
-
     async with Ending() as server:
         server.pieces = [delta("a\ud83d"), delta("\ude00b"), delta("\ud83d"), "[DONE]"]
         model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=5)
@@ -286,41 +407,22 @@ async def test_silence_between_two_pieces_is_what_is_limited() -> None:
     assert raised.value.text == "".join(came)
 
 
-async def test_words_of_a_field_are_written_as_they_come() -> None:
-    """The rest of an answer that is asked for again is written where it continues as before."""
-    written: list[str] = []
-
-    class Words:
-        def write(self, text: str) -> None:
-            written.append(text)
-
+async def test_a_rejected_option_is_left_out_of_later_calls() -> None:
+    """Once a call without it has succeeded, and not only failed otherwise."""
     async with ModelServer() as server:
         model = client(server)
-        server.answers["answer"] = {"title": SAID * 3}
-        server.faults["answer"] = [Fault(cut=True)]
-
-        async def title(job: Job[None], ctx: JobContext) -> str:
-            return (await ask_for(job, ctx, model, PROMPT, Titled, into=Words())).title
-
-        run = await ProcessorTest(title, None).run()
-        await model.aclose()
-
-    assert run.result == "".join(written) == SAID * 3
-    assert (len(written) > 3, len(server.seen)) == (True, 2)
-
-
-async def test_the_schema_is_left_out_of_one_call_alone() -> None:
-    """A refusal may quote a prompt that names it."""
-    async with ModelServer() as server:
-        model = client(server)
-        refusal = {"error": {"message": "your prompt says response_format"}}
+        refusal = {"error": {"message": "response_format is unknown"}}
         server.answers = {"answer": "{}", "text": "{}"}
-        server.faults["answer"] = [Fault(400, refusal)]
-        await model.complete(PROMPT)
-        await model.complete(PROMPT)
+        server.faults["answer"] = [Fault(400, refusal)] * 2
+        server.faults["text"] = [Fault(400, {"error": {"message": "your prompt is rude"}})]
+        with pytest.raises(LanguageModelError):
+            await model.complete(PROMPT)
+        for _ in range(2):
+            await model.complete(PROMPT)
         await model.aclose()
 
-    assert ["response_format" in seen.body for seen in server.seen] == [True, False, True]
+    sent = ["response_format" in seen.body for seen in server.seen]
+    assert sent == [True, False, True, False, False]
 
 
 async def test_a_redirect_says_where_to() -> None:

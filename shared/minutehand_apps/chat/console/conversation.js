@@ -24,6 +24,8 @@ export const title = () => "Conversation";
 
 const { useJob } = createHooks(hooks, supabase);
 
+const LATE_MS = 9000;
+const LATE = "No answer yet. You can wait, or stop it and ask again.";
 /** Maps a work item's status to a job's status. */
 const STATUS = {
   accepted: "pending",
@@ -244,6 +246,19 @@ function Theirs({ message: { type, content, result, timestamp }, question, onRet
   </article>`;
 }
 
+/** Whether something has been awaited for so long that the person should know. */
+function useLate(isAwaited) {
+  const [isLate, setIsLate] = useState(false);
+  useEffect(() => {
+    const timer = isAwaited && setTimeout(() => setIsLate(true), LATE_MS);
+    return () => {
+      clearTimeout(timer);
+      setIsLate(false);
+    };
+  }, [isAwaited]);
+  return isLate;
+}
+
 /** An answer that is being written, or the reason why there is none, with its text so far. */
 function Answer({ of: message, onRetry }) {
   const isLive = LIVE.includes(message.status);
@@ -251,7 +266,8 @@ function Answer({ of: message, onRetry }) {
   // a retried job streams all its text again
   const text = (isLive ? status !== "pending" && output.reply : message.said) || "";
   const isFailed = message.status === "failed";
-  const waits = message.waits_for ?? progress?.message;
+  const isLate = useLate(isLive && !text);
+  const waits = message.waits_for ?? progress?.message ?? (isLate ? LATE : "Thinking…");
   const again = html`<${ActionButton} run=${onRetry}><${Icon} name="again" /> Retry<//>`;
   return html`<article
     class=${classes("chat-theirs", isLive && "writing")}
@@ -260,7 +276,7 @@ function Answer({ of: message, onRetry }) {
     aria-busy=${isLive}>
     ${text && html`<${Markdown} text=${text} />`}
     ${isCancelling && html`<p class="muted">Stopping…</p>`}
-    ${isLive && !isCancelling && !text && html`<p class="chat-thinking"><${Sentence} text=${waits ?? "Thinking…"} /></p>`}
+    ${isLive && !isCancelling && !text && html`<p class="chat-thinking"><${Sentence} text=${waits} /></p>`}
     ${
       isFailed &&
       html`<div class="notice failed">

@@ -381,7 +381,7 @@ left join public.async_messages as r on r.job_id = m.job_id and r.type = 'reply'
 $$;
 select queue.allow('anon, authenticated, service_role', 'chat.outcome');
 
--- Return the text that a reply streamed before it was cancelled or failed.
+-- Return the text that a reply streamed before its last attempt ended.
 create function chat.words_of(p_job_id uuid)
 returns text
 language sql stable
@@ -889,6 +889,7 @@ begin
   return jsonb_build_object(
     'text', v_message.content,
     'progress', v_job.progress,
+    'said', chat.words_of(v_job.id),
     'history', (
       select coalesce(
         jsonb_agg(
@@ -909,7 +910,7 @@ begin
 end;
 $$;
 comment on function public.chat_load is
-  'A leased job''s message, its progress, and earlier messages: {text, progress, history}.';
+  'A leased job''s message, progress, streamed reply and history: {text, progress, said, history}.';
 select queue.allow('job_worker, service_role', 'public.chat_load');
 
 create function public.chat_say(p_request jsonb)
