@@ -207,16 +207,16 @@ class Deployment:
     def check_stack(self) -> None:
         """Check that a stack of this name is this project's."""
         stage = self.stage
-        client, values = stage.client("lambda"), stage.values
+        client = stage.client("lambda")
         try:
             worker = client.get_function_configuration(FunctionName=f"{stage.stack}-worker")
         except client.exceptions.ResourceNotFoundException:
             return
         deployed_url = worker.get("Environment", {}).get("Variables", {}).get("SUPABASE_URL", "")
-        url = str(values["supabaseUrl"])
-        if deployed_url not in (url, f"https://{values.get('supabaseProject')}.supabase.co"):
+        urls = stage.supabase_urls
+        if deployed_url not in urls:
             raise CommandFailed(
-                f"the stack {stage.stack} in {stage.region} serves {deployed_url}, not {url}",
+                f"the stack {stage.stack} in {stage.region} serves {deployed_url}, not {urls[0]}",
                 code="another_project",
                 fix=f'give this project another `name` than "{stage.service}" in minutehand.toml; '
                 f"if the project has moved, `minutehand undeploy {stage.name}` first",

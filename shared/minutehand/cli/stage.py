@@ -104,13 +104,22 @@ class Stage:
         outputs = self.outputs()
         values = {"API_URL": outputs.get("ConsoleUrl") or outputs.get("HttpApiUrl", "")}
         for name in NEEDED:
-            with translate_aws_errors(self.region):
-                function = self.client("lambda").get_function_configuration(
-                    FunctionName=f"{self.stack}-{name}"
-                )
-            values |= function.get("Environment", {}).get("Variables", {})
+            values |= self.function_environment(f"{self.stack}-{name}")
             values |= self.read_secrets(name)
         return values
+
+    def function_environment(self, function: str) -> dict[str, str]:
+        """Read the environment variables of a function."""
+        with translate_aws_errors(self.region):
+            read = self.client("lambda").get_function_configuration(FunctionName=function)
+        variables: dict[str, str] = read.get("Environment", {}).get("Variables", {})
+        return variables
+
+    @property
+    def supabase_urls(self) -> tuple[str, str]:
+        """Addresses of the stage's project: that of the stages file, and that of its ref."""
+        values = self.values
+        return str(values["supabaseUrl"]), f"https://{values.get('supabaseProject')}.supabase.co"
 
 
 def resolve_region(option: str) -> str:
@@ -140,6 +149,12 @@ def translate_aws_errors(region: str) -> Iterator[None]:
     except aws.ClientError as error:
         details = error.response.get("Error", {})
         code = str(details.get("Code", "unknown"))
+        if code == "ResourceNotFoundException" or "does not exist" in details.get("Message", ""):
+            raise CommandFailed(
+                f"{details.get('Message', 'a resource is missing')} in {region}",
+                code=code,
+                fix="pass the --region of the stage, or deploy it: minutehand deploy STAGE",
+            ) from error
         denied = "token" in code.lower() or "denied" in code.lower() or "signature" in code.lower()
         raise CommandFailed(
             f"{error.operation_name} in {region}: {details.get('Message', '')} ({code})",

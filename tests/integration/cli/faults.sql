@@ -40,3 +40,16 @@ revoke execute on function public.lease_jobs from job_worker;
 -- queue | warn | chat_message was rejected. no such day | minutehand types chat_message
 update queue.job_types set refusal = 'no such day' where job_type = 'chat_message';
 -- back: update queue.job_types set refusal = null;
+-- enqueue | fail | not on Fridays; your trigger own | alter table jobs disable trigger own
+create function public.own() returns trigger language plpgsql as
+  $$ begin raise exception 'not on Fridays'; end $$;
+create trigger own before insert on public.jobs for each row execute function public.own();
+-- back: drop function public.own cascade;
+-- enqueue | fail | your trigger own | alter table jobs disable trigger own
+create function public.own() returns trigger language plpgsql as
+  $$ begin return null; end $$;
+create trigger own before insert on public.jobs for each row execute function public.own();
+-- back: drop function public.own cascade;
+-- project | fail | workspaces shows every tenant's rows | alter table workspaces enable
+alter table public.workspaces disable row level security;
+-- back: alter table public.workspaces enable row level security;

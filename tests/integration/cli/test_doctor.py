@@ -148,6 +148,21 @@ def test_a_broken_database_is_found(stack: RunningStack, fault: tuple[str, ...])
     assert fix in str(finding.fix), finding
 
 
+def test_a_locked_table_is_named_with_its_locker(stack: RunningStack) -> None:
+    """A lock of two seconds is a fault. No other check waits for it."""
+    with stack.connect() as locker, locker.transaction():
+        pid = locker.info.backend_pid
+        locker.execute("lock table public.jobs in access exclusive mode")
+        until(lambda: run_one_check(stack, "locks").verdict == "fail", every=0.5)
+        findings = list(run_checks(planted(stack, {})))
+
+    [locks] = [finding for finding in findings if finding.verdict == "fail"]
+    assert locks.check == "locks"
+    assert f"of process {pid}" in locks.detail
+    assert f"select pg_terminate_backend({pid})" in str(locks.fix)
+    assert {"queue", "engine", "supabase"} <= {f.check for f in findings if f.detail == "see locks"}
+
+
 def test_the_report_has_an_exit_code(stack: RunningStack) -> None:
     """People get each finding with its fix, programs a JSON list."""
     run = Run(env={**stack.values, "SUPABASE_PUBLISHABLE_KEY": SERVICE_ROLE})

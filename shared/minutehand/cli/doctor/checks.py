@@ -6,6 +6,7 @@ import asyncio
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -15,14 +16,16 @@ from urllib.parse import urlsplit
 
 import httpx
 import jwt
+import psycopg
 
 from minutehand.app import find_apps
 from minutehand.cli.doctor.findings import Finding, Target, check, fail, ok, skip, warn
-from minutehand.cli.stage import translate_aws_errors
+from minutehand.cli.stage import Stage, translate_aws_errors
 from minutehand.cli.supabase_cli import HOSTED
 from minutehand.config import ConfigurationError, Settings
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 from minutehand.install.catalog import find_drifts, recorded_facts
+from minutehand.install.rewrite import rewrite
 from minutehand.install.sources import ordinal
 from minutehand.local.migrations import find_applied, version_of
 from minutehand.project import Project
@@ -43,6 +46,16 @@ LEGACY_SECRET = "SUPABASE_JWT_SECRET=…  # from Project settings → JWT keys"
 SAVE_SECRET = "newly generated; `minutehand deploy STAGE --secrets-only` sends it to the functions"
 
 
+OWN_TRIGGERS = """
+    select t.tgname, format('alter table %s disable trigger %I', t.tgrelid::regclass, t.tgname)
+    from pg_trigger as t
+    join pg_proc as p on p.oid = t.tgfoid
+    where t.tgrelid = 'public.jobs'::regclass
+      and not t.tgisinternal
+      and t.tgtype & 4 = 4 -- of inserts
+      and p.pronamespace <> 'queue'::regnamespace
+    order by t.tgname
+"""
 #: Queries by name of the check.
 QUERIES = dict(
     part.split("\n", 1)
@@ -52,18 +65,55 @@ QUERIES = dict(
 
 @check("aws", staged=True)
 def aws(target: Target) -> Finding:
-    """Check that AWS and the functions accept the stage's values, and that no secret is missing."""
+    """Check the stage's values, secrets, functions, key and failed invocations."""
     stage = target.stage
     if stage is None:
         return fail("only a deployed stage has AWS settings", "name a stage: --stage prod")
     stage.check()
-    for function in NEEDED:
-        if missing := missing_for(function, stage.read_secrets(function)):
-            return fail(
-                f"{parameter_name(stage.service, stage.name, function)} lacks {', '.join(missing)}",
+    with translate_aws_errors(stage.region):
+        return next(_stage_faults(stage), ok())
+
+
+def _stage_faults(stage: Stage) -> Iterator[Finding]:
+    """Yield what is wrong with the resources of a stage, causes first."""
+    outputs, region = stage.outputs(), f"--region {stage.region}"
+    if key := outputs.get("ServiceKeyArn"):
+        state = stage.client("kms").describe_key(KeyId=key)["KeyMetadata"]["KeyState"]
+        enable = f"aws kms enable-key --key-id {key} {region}"
+        if state == "PendingDeletion":
+            enable = f"aws kms cancel-key-deletion --key-id {key} {region} && {enable}"
+        if state in ("Disabled", "PendingDeletion"):
+            yield fail(f"the key of the secrets is {state}, so no function can read them", enable)
+    for name in NEEDED:
+        if missing := missing_for(name, stage.read_secrets(name)):
+            yield fail(
+                f"{parameter_name(stage.service, stage.name, name)} lacks {', '.join(missing)}",
                 f"minutehand deploy {stage.name} --secrets-only",
             )
-    return ok()
+    functions = stage.client("lambda")
+    for function in (f"{stage.stack}-{name}" for name in NEEDED):
+        concurrency = functions.get_function_concurrency(FunctionName=function)
+        if concurrency.get("ReservedConcurrentExecutions") == 0:
+            yield fail(
+                f"the reserved concurrency of {function} is 0, so it never runs",
+                f"aws lambda delete-function-concurrency --function-name {function} {region}",
+            )
+        url = stage.function_environment(function).get("SUPABASE_URL")
+        if url not in stage.supabase_urls:
+            yield fail(
+                f"{function} uses {url}, not {stage.supabase_urls[0]} as the stages file says",
+                f"minutehand deploy {stage.name}",
+            )
+    if queue := outputs.get("FailuresUrl"):
+        count = stage.client("sqs").get_queue_attributes(
+            QueueUrl=queue, AttributeNames=["ApproximateNumberOfMessages"]
+        )["Attributes"]["ApproximateNumberOfMessages"]
+        if int(count):
+            yield warn(
+                f"{count} invocations of the worker failed; no job is lost by that",
+                f"aws sqs receive-message --queue-url {queue} {region}  # has the reasons; "
+                "then purge-queue",
+            )
 
 
 @check("settings")
@@ -183,7 +233,15 @@ def sessions(target: Target) -> Finding:
     return ok()
 
 
-@check("migrations", "database")
+def _run_query(query: str, target: Target) -> Finding:
+    return next((Finding(*row) for row in target.query(query)), ok())
+
+
+# before all that reads a table, because such a check would wait for the lock
+check("locks", "database")(partial(_run_query, QUERIES["locks"]))
+
+
+@check("migrations", "locks")
 def migrations(target: Target) -> Finding:
     """Check that all migrations are applied, and that the database has no others."""
     rows = target.query("select version from supabase_migrations.schema_migrations")
@@ -197,10 +255,6 @@ def migrations(target: Target) -> Finding:
             "git pull, deploy again",
         )
     return ok(f"{len(files)} applied")
-
-
-def _run_query(query: str, target: Target) -> Finding:
-    return next((Finding(*row) for row in target.query(query)), ok())
 
 
 # before `engine`, because rights of a wrong owner look like wrong grants
@@ -221,7 +275,7 @@ def engine(target: Target) -> Finding:
         )
     if (recorded := recorded_facts(target.schemas, target.apps)) is None:
         return skip("this checkout has no record to compare with; run `make dist`")
-    with target.connect() as owner:
+    with target.transaction(read_only=True) as owner:
         drifts = find_drifts(owner, target.schemas, recorded)
     if not drifts:
         return ok("as released")
@@ -253,11 +307,36 @@ def format_step(step: dict[str, Any]) -> str:
     return f"{command}  # {step['words']}"
 
 
+@check("enqueue", "engine", "queue")
+def enqueue(target: Target) -> Finding:
+    """Check that a job can be created, in a transaction that is rolled back."""
+    create = """
+        select public.enqueue_job(t.id, 'minutehand.doctor', '{}') -> 'job' ->> 'id'
+        from (select id from queue.tenants limit 1) as t
+    """
+    find = "select 1 from public.jobs where id = %s"
+    with target.transaction(read_only=False) as owner:
+        try:
+            created = owner.execute(rewrite(create, target.schemas).encode()).fetchone()
+            if created is None:
+                return skip("there is no tenant to enqueue for")
+            if owner.execute(rewrite(find, target.schemas).encode(), created).fetchone():
+                return ok()
+            problem = "a job that is created does not stay"
+        except psycopg.Error as error:
+            if str(error.sqlstate).startswith("PT"):  # a limit of the tenant, for example
+                return ok()
+            problem = f"no job can be created: {error.diag.message_primary}"
+    triggers = target.query(OWN_TRIGGERS)
+    names = "".join(f"; your trigger {name}" for name, _ in triggers)
+    return fail(problem + names, ";\n        ".join(fix for _, fix in triggers) or None)
+
+
 for name in ("project", "extensions", "wake-up", "publication"):
     check(name, "migrations")(partial(_run_query, QUERIES[name]))
 
 
-@check("supabase", "settings", "database")
+@check("supabase", "settings", "locks")
 def supabase(target: Target) -> Finding:
     """Check that the Data API responds, accepts the key, and exposes the right schemas."""
     url, schemas = target.person.need("SUPABASE_URL"), target.schemas

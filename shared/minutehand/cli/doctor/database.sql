@@ -1,6 +1,24 @@
 -- What doctor asks the database of itself, beside its findings. The first row of a query, if there
 -- is one, is a fault: verdict, detail and fix.
 
+-- check locks
+-- sessions that keep people and workers from writing jobs; pg_locks can be read while they do
+select 'fail', format('%s of process %s has been locked for %s s%s',
+    string_agg(distinct c.oid::regclass::text, ', '), a.pid,
+    round(extract(epoch from clock_timestamp() - a.xact_start)),
+    case when a.state = 'idle in transaction' then ', by a transaction that does nothing' else '' end),
+  format('select pg_terminate_backend(%s)  -- ends this transaction of %s', a.pid, a.usename)
+from pg_locks as l
+join pg_class as c on c.oid = l.relation
+join pg_stat_activity as a on a.pid = l.pid
+where l.granted
+  and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+  and l.database = (select oid from pg_database where datname = current_database())
+  and (c.relnamespace = 'queue'::regnamespace
+    or c.oid in ('public.jobs'::regclass, 'public.job_logs'::regclass))
+  and a.xact_start < clock_timestamp() - interval '2 s'
+group by a.pid, a.xact_start, a.state, a.usename;
+
 -- check roles
 -- what `alter role … set` and `alter database … set` do to every session of these roles
 with settings as (
@@ -82,7 +100,8 @@ union all
 select 'fail', format('%s shows every tenant''s rows: its row level security is off',
     c.oid::regclass), format('alter table %s enable row level security', c.oid::regclass)
 from pg_class as c join pg_attribute as a on a.attrelid = c.oid
-where c.relkind = 'r' and a.attname = 'workspace_id' and not c.relrowsecurity
+where c.relkind = 'r' and not c.relrowsecurity
+  and (a.attname = 'workspace_id' or a.attname = 'id' and c.oid = to_regclass('public.workspaces'))
   and has_table_privilege('authenticated', c.oid, 'select')
 union all
 select 'warn', format('a call of %s may hold a connection for %s', r.rolname, s.value),

@@ -6,7 +6,8 @@ unreachable or not set, so that checks need not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -75,24 +76,33 @@ class Target:
         """Connection of a signed-in person."""
         return Connection(self.values, given_workspace=self.workspace)
 
-    def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """Connect as the database's owner, with autocommit."""
-        url = self.person.need("DATABASE_URL")
-        return psycopg.connect(url, connect_timeout=5, autocommit=True)
-
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a query as the database's owner, in a read-only transaction.
 
         The query must use the schema names of the migrations' source.
         """
-        with self.connect() as owner:
-            owner.autocommit = False
+        with self.transaction(read_only=True) as owner:
+            return owner.execute(rewrite(sql, self.schemas).encode()).fetchall()
+
+    @contextmanager
+    def transaction(self, *, read_only: bool) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """Open a transaction of the database's owner that is rolled back.
+
+        It waits two seconds for a lock.
+        """
+        with psycopg.connect(self.person.need("DATABASE_URL"), connect_timeout=5) as owner:
             # psycopg starts the transaction with `begin read only`, so that no session setting is
             # left on a server connection that a pooler gives to someone else
-            owner.read_only = True
+            owner.read_only = read_only
             # only for this transaction, because the checks read settings of sessions
-            owner.execute("select set_config('statement_timeout', '30s', true)")
-            return owner.execute(rewrite(sql, self.schemas).encode()).fetchall()
+            owner.execute(
+                "select set_config('statement_timeout', '30s', true),"
+                " set_config('lock_timeout', '2s', true)"
+            )
+            try:
+                yield owner
+            finally:
+                owner.rollback()
 
     def call(self, method: str, name: str, path: str, **more: Any) -> httpx.Response:
         """Call a path below the address in the setting `name`, with a short timeout."""

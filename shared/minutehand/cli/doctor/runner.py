@@ -78,6 +78,8 @@ def run_check(check: Check, target: Target, *, named: bool) -> Finding:
         return fail(f"{url} does not respond ({type(error).__name__})", ADDRESS.format(name))
     except psycopg.Error as error:
         message = str(error).strip().splitlines()[0]
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            return fail(f"a table is locked: {message}", "minutehand doctor --only locks")
         if not isinstance(error, psycopg.OperationalError):
             return fail(f"the database rejected the query: {message}", target.migrate)
         if re.search("password|SASL", message):
