@@ -22,7 +22,6 @@ from supabase_local.migrations import as_user
 from tests.support.databases import Database
 from tests.support.engine import ACME
 from tests.support.pages import blocks
-from tests.support.paths import ROOT
 from tests.support.patience import until
 from tests.support.stacks import RunningStack, end, launch, wait_ready
 from tests.support.stranger import Stranger
@@ -135,9 +134,6 @@ def test_every_page_speaks_the_projects_names_and_its_code_is_code(
                 compile(block, topic, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             for block in blocks(text, "yaml"):
                 assert yaml.safe_load(block)
-        start = render((ROOT / "README.md").read_text(), Names(tenant=ACME))
-        for block in blocks(start.replace("…workspace…", ACME), "sql"):
-            connection.execute(block.encode())
 
 
 def test_the_first_person_of_a_workspace_is_added_as_the_page_of_aws_says(

@@ -45,7 +45,6 @@ RUN: dict[str, tuple[int, *tuple[str, ...]]] = {
 #: By page: how a block begins that is not run, and the reason.
 NOT_RUN: dict[str, dict[str, str]] = {
     "README.md": {
-        '@processor("enrich': "an extract of an app; tests/integration/enrichment runs it",
         '@processor("chat': "an extract; that of worker/CONTEXT.md is run",
         "make run": "starts a developer's own stack; tests/integration/stack does",
     },
