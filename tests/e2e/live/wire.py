@@ -74,14 +74,6 @@ class Wire:
         """Deliver the held messages in order, then pass new ones."""
         self._passes.set()
 
-    def heal(self) -> None:
-        """Pass everything again. A silent socket stays silent, but no other request hangs."""
-        self.closed = self.is_hole = False
-        for task, writers in self._links.items():
-            if task not in self._sockets:
-                for writer in writers:
-                    writer.transport.abort()
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None

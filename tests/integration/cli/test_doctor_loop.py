@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,10 +41,10 @@ SUPABASE_PUBLISHABLE_KEY={service_role}
 SUPABASE_URL=https://supabase.com/dashboard/project/{ref}/settings
 SUPABASE_URL=db.{ref}.supabase.co
 SUPABASE_URL=http://127.0.0.1:9
-SUPABASE_URL={elsewhere}
+SUPABASE_URL={api}
 API_URL=https://{ref}.supabase.co
 API_URL=http://127.0.0.1:9
-API_URL={elsewhere}
+API_URL={supabase}
 WORKER_SECRET_TOKEN=
 WORKER_SECRET_TOKEN=a,b,c
 BACKGROUND_JOB_TOKEN=dev-secret-token
@@ -141,24 +141,25 @@ def test_a_fault_in_the_database_goes_by_its_fix(doomed: RunningStack, fault: st
 @pytest.mark.parametrize("fault", SETTINGS.splitlines())
 def test_a_fault_in_the_settings_goes_by_its_fix(doomed: RunningStack, fault: str) -> None:
     url = doomed.values["DATABASE_URL"]
-    with another_server() as elsewhere:
-        name, _, value = fault.format(
-            ref=REF,
-            service_role=SERVICE_ROLE,
-            expired=EXPIRED,
-            service_key=jwt.encode(
-                {"role": "service_role", "exp": 4e9}, doomed.values["SUPABASE_JWT_SECRET"], "HS256"
-            ),
-            elsewhere=elsewhere,
-            wrong_password=re.sub(r":[^:@/]+@", ":wrong@", url),
-            wrong_port=re.sub(r":\d+/", ":9/", url),
-            no_database=f"{url}_of_none",
-            bare_database=url.replace("/postgres", "/template1"),
-        ).partition("=")
-        world = World(doomed, **{name: value})
+    name, _, value = fault.format(
+        ref=REF,
+        service_role=SERVICE_ROLE,
+        expired=EXPIRED,
+        service_key=jwt.encode(
+            {"role": "service_role", "exp": 4e9}, doomed.values["SUPABASE_JWT_SECRET"], "HS256"
+        ),
+        # a server that has none of the paths
+        api=doomed.values["API_URL"],
+        supabase=doomed.values["SUPABASE_URL"],
+        wrong_password=re.sub(r":[^:@/]+@", ":wrong@", url),
+        wrong_port=re.sub(r":\d+/", ":9/", url),
+        no_database=f"{url}_of_none",
+        bare_database=url.replace("/postgres", "/template1"),
+    ).partition("=")
+    world = World(doomed, **{name: value})
 
-        findings = world.wrong()
-        world.repair(findings)
+    findings = world.wrong()
+    world.repair(findings)
 
     assert findings, fault
 
@@ -176,48 +177,10 @@ def test_a_wrong_clock_goes_by_its_fix(doomed: RunningStack) -> None:
 
 
 @contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Run a server in this process during the block."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-class Quiet(BaseHTTPRequestHandler):
-    """A request handler without a log."""
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def respond(self, status: int, body: bytes) -> None:
-        """Send a JSON response."""
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-def another_server() -> AbstractContextManager[str]:
-    """Run someone else's server, which has none of our paths."""
-
-    class Elsewhere(Quiet):
-        def do_GET(self) -> None:
-            self.respond(404, b'{"error": "no such page"}')
-
-    return serving(Elsewhere)
-
-
-def skewed(url: str, world: World) -> AbstractContextManager[str]:
+def skewed(url: str, world: World) -> Iterator[str]:
     """Run a proxy whose clock is an hour ahead until this machine's clock is corrected."""
 
-    class Skewed(Quiet):
+    class Skewed(BaseHTTPRequestHandler):
         def date_time_string(self, timestamp: float | None = None) -> str:
             ahead = timedelta(hours=0 if world.clock_is_right else 1)
             return format_datetime(datetime.now(UTC) + ahead, usegmt=True)
@@ -226,8 +189,20 @@ def skewed(url: str, world: World) -> AbstractContextManager[str]:
             headers = {name: self.headers[name] for name in self.headers if name != "Host"}
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             response = httpx.request(self.command, url + self.path, headers=headers, content=body)
-            self.respond(response.status_code, response.content)
+            self.send_response(response.status_code)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(response.content)))
+            self.end_headers()
+            self.wfile.write(response.content)
 
         do_POST = do_GET
 
-    return serving(Skewed)
+        def log_message(self, *_: object) -> None:
+            """Write no log."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Skewed) as server:
+        thread = Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()

@@ -1,16 +1,13 @@
 """A run ends, and a worker sleeps, only when nothing is left of all that it serves.
 
-Whole workers against the real database: what each way of being woken needs to drain a backlog,
-counted in calls, whatever kinds of processors the project has.
+Whole workers against the real database, whatever kinds of processors the project has.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -20,9 +17,6 @@ from minutehand.config import Settings
 from minutehand.functions.worker.invocations import SCHEDULE_SOURCE, LambdaWorker
 from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import PROCESS_PATH, Request, WorkerRoutes
-from minutehand.queue.direct import DirectApi, listen
-from minutehand.queue.worker_client import WorkerQueue
-from minutehand.tasks import end_tasks
 from minutehand.worker import Registry, Worker, slots
 from tests.integration.worker.coroutines.processors import NAME as COROUTINE
 from tests.integration.worker.functions.processors import GATE
@@ -31,18 +25,10 @@ from tests.support.engine import ACME, Engine
 from tests.support.harness import until
 from tests.support.pages import blocks
 from tests.support.paths import ROOT
-from tests.support.patience import until as seen
 from tests.support.renewed import Renewed
 
 #: The apps of a project; all of them have the platform's own coroutine for webhooks.
 BOTH = ["coroutines", "functions"]
-#: A backlog of many calls.
-LONG = 1500
-LEFT = """
-select count(*) from public.jobs
-where job_type = %s and status in ('pending', 'processing') and not payload ? 'waits'
-"""
-Summaries = list[dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -72,58 +58,11 @@ def due(engine: Engine, *job_types: str) -> int:
     return int(engine.one(f"{found} where l.job_type = any (%s)", list(job_types)))
 
 
-@contextmanager
-def opened_once_drained(engine: Engine, job_type: str) -> Iterator[None]:
-    """Let those that wait in threads end when nothing else is left of the backlog."""
-    GATE.clear()
-
-    def watch() -> None:
-        with engine.beside() as other:
-            seen(lambda: not other.one(LEFT, job_type), every=0.01)
-        GATE.set()
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-
-
-def by_lambda(engine: Engine, settings: Settings, jobs: int = 0) -> Summaries:
-    """Run one tick of the minute schedule, like AWS."""
-    worker = LambdaWorker(settings)
-    try:
-        return [worker({"source": SCHEDULE_SOURCE}, None)]
-    finally:
-        worker.close()
-
-
-def by_loop(engine: Engine, settings: Settings, jobs: int, *, listens: bool) -> Summaries:
-    """A loop that is stopped once the run has ended in which so many were leased."""
-    said: Summaries = []
-
-    async def run() -> None:
-        api = DirectApi(engine.database.url, schema="public") if listens else None
-        worker = Worker(
-            settings,
-            registry=load_processors(settings),
-            queue=WorkerQueue(settings, api=api),
-            on_tick=lambda summary: said.append(summary.as_dict()),
-        )
-        wakeups = asyncio.Event()
-        poll = 3600.0 if listens else 0.05
-        tasks = [asyncio.create_task(worker.run_forever(wakeups, poll_seconds=poll))]
-        if listens:
-            tasks.append(asyncio.create_task(listen(engine.database.url, wakeups.set)))
-        await until(lambda: sum(each["leased"] for each in said) >= jobs)
-        worker.stop()
-        await tasks[0]
-        await end_tasks(tasks)
-        await worker.aclose()
-
-    asyncio.run(run())
-    return said
+def by_lambda(settings: Settings) -> dict[str, Any]:
+    """Run one tick of the minute schedule, like AWS, and return its summary."""
+    with closing(LambdaWorker(settings)) as worker:
+        summary: dict[str, Any] = worker({"source": SCHEDULE_SOURCE}, None)
+        return summary
 
 
 def ticked(settings: Settings, registry: Registry, budget: float = 20) -> dict[str, Any]:
@@ -138,63 +77,13 @@ def ticked(settings: Settings, registry: Registry, budget: float = 20) -> dict[s
     return asyncio.run(run())
 
 
-WAYS: dict[str, Callable[[Engine, Settings, int], Summaries]] = {
-    "LISTEN": partial(by_loop, listens=True),
-    "HTTPS": partial(by_loop, listens=False),
-    "Lambda": by_lambda,
-}
-
-
-def drained(
-    engine: Engine, way: str, apps: Sequence[str], backlog: int, job_type: str, waiting: int = 0
-) -> int:
-    """Drain this number of jobs, and return the calls of the runs that leased any."""
-    engine.enqueue_many(backlog, job_type=job_type)
-    for _ in range(waiting):
-        engine.enqueue({"waits": True}, job_type=FUNCTION)
-    with opened_once_drained(engine, job_type):
-        said = WAYS[way](engine, settings_of(engine, apps), backlog + waiting)
-
-    assert said[-1]["due_left"] == due(engine, COROUTINE, FUNCTION) == 0
-    assert engine.one("select count(*) from public.jobs where status <> 'completed'") == 0
-    working = [each for each in said if each["leased"]]
-    released = sum(each["released"] for each in working)
-    assert job_type == FUNCTION or not released, "nothing is leased that has no slot"
-    return sum(each["calls"] for each in working)
-
-
-@pytest.mark.parametrize("backlog", [1, 6, LONG])
-@pytest.mark.parametrize("way", WAYS)
-def test_a_plain_processor_slows_no_coroutine(engine: Engine, way: str, backlog: int) -> None:
-    """True if it has no job, or as many as there are threads, which wait until all else is done."""
-    alone = drained(engine, way, ["coroutines"], backlog, COROUTINE)
-    beside = drained(engine, way, BOTH, backlog, COROUTINE)
-    behind = drained(engine, way, BOTH, backlog, COROUTINE, waiting=5)
-
-    # one call beside, where a notification comes in the middle of a run
-    assert beside <= 1.1 * alone + 1
-    # and those that look for more, and settle, what the threads hold
-    assert behind <= 1.1 * alone + 6
-
-
-@pytest.mark.parametrize("backlog", [1, 6, 600])
-@pytest.mark.parametrize("way", WAYS)
-def test_plain_processors_fill_their_threads_at_each_call(
-    engine: Engine, way: str, backlog: int
-) -> None:
-    alone = drained(engine, way, ["functions"], backlog, FUNCTION)
-    beside = drained(engine, way, BOTH, backlog, FUNCTION)
-
-    assert max(alone, beside) <= backlog / 5 + 4
-
-
 def test_full_coroutines_leave_plain_jobs_their_threads(engine: Engine) -> None:
     """The other way round: a slot that is taken is asked for no more, the others are."""
     settings = settings_of(engine, BOTH, worker_concurrency=1)
     engine.enqueue_many(30, job_type=COROUTINE)
     engine.enqueue_many(200, job_type=FUNCTION)
 
-    [said] = by_lambda(engine, settings)
+    said = by_lambda(settings)
 
     assert (said["completed"], said["due_left"]) == (230, 0)
 
@@ -205,7 +94,7 @@ def test_a_run_of_one_queue_ends_with_what_that_queue_has(engine: Engine) -> Non
         engine.enqueue_many(count, job_type=COROUTINE, queue=queue)
         engine.enqueue_many(count, job_type=FUNCTION, queue=queue)
 
-    [said] = by_lambda(engine, settings_of(engine, BOTH, worker_queues=("mails",)))
+    said = by_lambda(settings_of(engine, BOTH, worker_queues=("mails",)))
 
     assert (said["completed"], said["due_left"]) == (120, 0)
     assert due(engine, COROUTINE, FUNCTION) == 14

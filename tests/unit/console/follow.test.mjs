@@ -11,6 +11,7 @@ import {
   Sequence,
 } from "../../../infra/console/lib/jobs/sequence.js";
 import { sessionOf } from "../../../infra/console/lib/jobs/session.js";
+import { watchJobs } from "../../../infra/console/lib/jobs/watch.js";
 import { watchJob } from "../../../infra/console/lib/jobs/watch-job.js";
 
 const cases = JSON.parse(readFileSync(new URL("./follow.json", import.meta.url), "utf8"));
@@ -42,7 +43,7 @@ const event = (seq) => ({
   data: {},
   created_at: "2026-11-20T08:00:00Z",
 });
-const REFUSALS = { away: 0, busy: 429, refuses: 404 };
+const REFUSALS = { away: 0, busy: 429, broken: 500, refuses: 404 };
 
 const READY = "Replication connection established";
 
@@ -112,11 +113,13 @@ class World {
     const data = {
       id: "j",
       status: this.ended ? "completed" : "processing",
+      result: this.ended ? "the result" : null,
       last_seq: this.log.at(-1)?.seq ?? 0,
     };
     if (this.takes) await new Promise((then) => setTimeout(then, 1000 * this.takes));
     if (database === "there") return { data, error: null, status: 200 };
-    return { data: null, error: { message: database }, status: REFUSALS[database] };
+    const error = { message: database, code: database === "broken" ? "XX000" : "" };
+    return { data: null, error, status: REFUSALS[database] };
   }
 
   #events() {
@@ -217,6 +220,88 @@ test("the session listens for changes of user exactly as long as a channel lasts
   await leap(3000);
   assert.equal(listeners, 0);
   await Promise.all(rejected);
+});
+
+test("a change of user discards rows, and the response of a read that began before", async () => {
+  const world = new World({ log: [1], read_takes: 1 });
+  let say = null;
+  const data = { subscription: { unsubscribe: () => {} } };
+  world.client.auth = { onAuthStateChange: (listen) => ((say = listen), { data }) };
+  const watch = watchJob(world.client, "j", { after: 0 });
+  await leap(2000);
+  assert.equal(watch.state.job.id, "j");
+
+  watch.refresh();
+  await leap(500);
+  say("SIGNED_IN", { user: { id: "another" } });
+  assert.equal(watch.state.job, null);
+  await leap(1000);
+  assert.equal(watch.state.job, null);
+  await leap(1000);
+  assert.equal(watch.state.job.id, "j");
+  watch.close();
+});
+
+test("a read that hangs is repeated once another read gets a response", async () => {
+  const world = new World({ log: [1], read_takes: 1000 });
+  const watch = watchJob(world.client, "j", { after: 0 });
+  await leap(1000);
+  world.takes = 0;
+  await leap(4000);
+  assert.equal(watch.state.job.id, "j");
+  watch.close();
+});
+
+const progressTo = (percentage) => ({
+  payload: { ...event(2), type: "job.progress", data: { progress: { percentage } }, at: "t" },
+});
+
+test("a row that a message has overtaken changes nothing", async () => {
+  const world = new World({ log: [1] });
+  const watch = watchJob(world.client, "j", { after: 0 });
+  await leap(100);
+  world.takes = 1;
+  world.do({ join: {}, ready: true });
+  await leap(500);
+  world.channel.broadcast(progressTo(50));
+  await leap(1000);
+  assert.equal(watch.state.progress.percentage, 50);
+  watch.close();
+});
+
+test("a list that a message has overtaken keeps the newer progress", async () => {
+  const world = new World({ log: [1], read_takes: 1 });
+  const { schema } = world.client;
+  world.client.schema = () => ({
+    rpc: (name) => ({
+      async abortSignal(signal) {
+        const { data, ...rest } = await schema().rpc(name).abortSignal(signal);
+        return { data: name === "list_jobs" ? { jobs: [data] } : data, ...rest };
+      },
+    }),
+  });
+  const watch = watchJobs(world.client, { workspace_id: "w" });
+  await leap(1500);
+  world.do({ join: {}, ready: true });
+  await leap(500);
+  world.channel.broadcast(progressTo(50));
+  await leap(1000);
+  assert.equal(watch.state.jobs[0].progress.percentage, 50);
+  watch.close();
+});
+
+test("a job ends once its row has the result", async () => {
+  const world = new World({ log: [1] });
+  const watch = watchJob(world.client, "j", { after: 0 });
+  await leap(100);
+  world.do({ join: {}, ready: true });
+  await leap(500);
+  world.takes = 1;
+  world.do({ commit: [2], end: true, message: [2] });
+  const ended = watch.ended;
+  await leap(3000);
+  assert.equal((await ended).result, "the result");
+  watch.close();
 });
 
 test("a watch discards its rows when its reader loses access", async () => {

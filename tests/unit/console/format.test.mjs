@@ -1,8 +1,8 @@
-// Instants in sentences of workers and the engine.
+// Instants in sentences of workers and the engine, and links.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { INSTANT, instantOf } from "../../../infra/console/lib/format.js";
+import { INSTANT, instantOf, safeUrl } from "../../../infra/console/lib/format.js";
 
 const NOW = Date.parse("2026-11-26T23:59:50Z");
 
@@ -21,4 +21,9 @@ for (const [sentence, at] of [
 
 test("a number is not an instant", () => {
   assert.equal("It ran for 12:30 minutes at 2 UTC".split(INSTANT).length, 1);
+});
+
+test("a link leads to a page and runs no script", () => {
+  assert.equal(safeUrl("https://a.test/"), "https://a.test/");
+  assert.equal(safeUrl("javascript:alert(1)"), null);
 });

@@ -88,6 +88,8 @@ test("a new attempt clears its own stream only", () => {
   assert.deepEqual(begun, [{ stream: "reply", attempt: 2, from: 0, next: 0, text: "" }]);
   assert.deepEqual(output.content, { reply: "", facts: [1] });
   assert.deepEqual(before, { reply: "Hello", facts: [1] }); // earlier objects do not change
+  const late = { stream: "reply", attempt: 1, from: 0, next: 9, text: "Hello you" };
+  assert.deepEqual(output.add(late), []);
   output.add({ stream: "facts", attempt: 2, from: 3, next: 4, items: [4] });
   assert.deepEqual([output.content.facts, output.hasGap], [[], true]);
 });
