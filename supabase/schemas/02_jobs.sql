@@ -469,6 +469,9 @@ create table queue.workers (
   evidence jsonb, -- reason why the process died, as the host reported it
   -- [{job_types, limit}]: slots for each group of types, null if the worker is older than 0.5.0
   slots jsonb,
+  -- Time when the worker last lost some of its leases, and the number of jobs that it then held.
+  lost_at timestamptz,
+  lost_with integer,
   constraint workers_id_is_bounded check (char_length(worker_id) <= 255)
 ) with (fillfactor = 50);
 alter table queue.workers enable row level security;

@@ -784,6 +784,7 @@ declare
   v_worker integer;
   v_refused boolean;
   v_ignored bigint := queue.count_on_no_worker(queue.clock());
+  v_response jsonb;
 begin
   perform queue.refuse_revoked();
   update queue.ticks
@@ -811,15 +812,30 @@ begin
     )
     returning worker into v_worker;
   end if;
-  if p_request ->> 'evidence' is not null then
+  v_response := jsonb_build_object('ended', true, 'refused', coalesce(v_refused, false));
+  if p_request ->> 'evidence' is not null and v_worker is not null then
     perform queue.end_leases_of(v_worker, queue.clock());
     v_ignored := queue.do_reclaim(queue.clock(), clock_timestamp() + interval '2 seconds');
+    v_response := v_response || jsonb_build_object(
+      'guilty', array(
+        select s.job_id
+        from queue.suspects as s
+        where s.worker = v_worker and s.company = s.job_id
+      ),
+      'suspects', (
+        select queue.count_companies(w.job_types, w.queues)
+        from queue.workers as w
+        where w.worker = v_worker
+      )
+    );
   end if;
-  return jsonb_build_object('ended', true, 'refused', coalesce(v_refused, false));
+  return v_response;
 end;
 $$;
 comment on function public.tick_finished is
   E'Record that a worker''s run has ended: {tick_id, summary?}. Returns {ended, refused}. A lease '
   'call can do the same.\n\nWith {worker_id, evidence}: record that the process of a worker ended '
-  'without a report. Its jobs keep the evidence, and are reclaimed at once.';
+  'without a report. Its jobs keep the evidence, and are reclaimed at once. Returns {guilty, '
+  'suspects} too: ids of the jobs that ended the process, and the number of processes that can run '
+  'suspects now.';
 select queue.allow('job_worker, service_role', 'public.tick_finished');

@@ -14,94 +14,94 @@
 -- alone in its next attempt too.
 
 -- Decide who ended the process of each worker whose leases are lost. The verdicts are:
--- guilty: the process ran no other job, or the stack of the process names only this job
--- suspect: the process also ran other jobs, and nothing shows which job ended it
--- innocent: the job had not begun, or the stack names only jobs of another type
+-- guilty: no other job of the process may have ended it
+-- suspect: other jobs of the process may have ended it too
+-- innocent: the stack of the process shows the code of another job type
+-- Only a stack clears a job. The list of jobs in the evidence does not, because a job may begin
+-- after the process has written the list.
+-- others: number of other jobs that the process held
 -- The function inserts suspects and guilty jobs into queue.suspects.
--- company: number of jobs in the process that may have ended the process
 create function queue.blame(p_ids uuid[], p_now timestamptz)
-returns table (job_id uuid, verdict text, company integer)
+returns table (job_id uuid, verdict text, others integer)
 language plpgsql
 set search_path = ''
 as $$
 #variable_conflict use_column
 begin
   return query
-    with processes as materialized (
-      select
-        w.worker,
-        w.worker_id,
-        w.evidence,
-        -- The evidence lists the jobs that had begun. If there are too many, it lists only some of
-        -- them.
-        coalesce(
-          jsonb_array_length(w.evidence -> 'jobs')
-            >= coalesce((w.evidence ->> 'running')::integer, 0),
-          false
-        ) as is_complete,
-        coalesce(jsonb_array_length(w.evidence -> 'guilty'), 0) as named
-      from queue.workers as w
-      where w.worker = any (array(
-        select l.worker
-        from queue.leases as l
-        where l.job_id = any (p_ids)
-      ))
-    ),
-    jobs as materialized (
-      -- jobs that the process held: jobs that are lost now, jobs whose leases expire later, and
-      -- jobs that were lost before
+    with held as materialized (
       select
         l.job_id,
         l.workspace_id,
         l.worker,
+        w.worker_id,
         l.job_id = any (p_ids) as is_lost,
-        (p.is_complete and not p.evidence -> 'jobs' ? l.job_id::text)
-          or (p.named > 0 and not p.evidence -> 'guilty' ? l.job_id::text) as is_innocent
+        coalesce(
+          w.evidence ? 'stack' and w.evidence ->> 'guilty_type' <> n.job_type,
+          false
+        ) as is_innocent,
+        -- leases that the process lost before, while it held this lease
+        case when w.lost_at >= l.leased_at then w.lost_with end as lost_with
       from queue.leases as l
-      join processes as p on p.worker = l.worker
-      union all
-      select s.job_id, s.workspace_id, s.worker, false, false
-      from queue.suspects as s
-      join processes as p on p.worker = s.worker
-      where not exists (select from queue.leases as l where l.job_id = s.job_id)
+      join queue.lanes as n on n.lane = l.lane
+      join queue.workers as w on w.worker = l.worker
+      where l.worker = any (array(
+        select o.worker
+        from queue.leases as o
+        where o.job_id = any (p_ids)
+      ))
     ),
-    checked as materialized (
+    counted as materialized (
       select
-        j.*,
-        p.worker_id,
-        count(*) filter (where not j.is_innocent) over (partition by j.worker) as company,
-        row_number() over (
-          partition by j.worker, j.is_innocent
-          order by j.job_id
-        ) as nth
-      from jobs as j
-      join processes as p on p.worker = j.worker
+        h.*,
+        greatest(count(*) over process, h.lost_with) as jobs,
+        greatest(
+          count(*) filter (where not h.is_innocent) over process,
+          h.lost_with
+        ) as candidates,
+        row_number() over (partition by h.worker, h.is_innocent order by h.job_id) as nth
+      from held as h
+      window process as (partition by h.worker)
+    ),
+    noted as ( -- for the leases that expire later
+      update queue.workers as w
+      set lost_at = p_now, lost_with = c.jobs
+      from (
+        select o.worker, max(o.jobs) as jobs
+        from counted as o
+        group by o.worker
+        having not bool_and(o.is_lost)
+      ) as c
+      where w.worker = c.worker
     ),
     marked as (
       insert into queue.suspects as s (job_id, workspace_id, worker, company, since)
       select
-        j.job_id,
-        j.workspace_id,
-        j.worker,
-        md5(j.worker_id || ' ' || (j.nth <= (j.company + 1) / 2))::uuid,
+        c.job_id,
+        c.workspace_id,
+        c.worker,
+        case c.candidates
+          when 1 then c.job_id
+          else md5(c.worker_id || ' ' || c.nth % 2)::uuid
+        end,
         p_now
-      from checked as j
-      where j.is_lost and not j.is_innocent
+      from counted as c
+      where c.is_lost and not c.is_innocent
       on conflict (job_id) do update set
         worker = excluded.worker,
         company = excluded.company,
         since = excluded.since
     )
     select
-      j.job_id,
+      c.job_id,
       case
-        when j.is_innocent then 'innocent'
-        when j.company = 1 then 'guilty'
+        when c.is_innocent then 'innocent'
+        when c.candidates = 1 then 'guilty'
         else 'suspect'
       end,
-      j.company::integer
-    from checked as j
-    where j.is_lost;
+      c.jobs::integer - 1
+    from counted as c
+    where c.is_lost;
 end;
 $$;
 revoke execute on function queue.blame from public;
@@ -114,19 +114,19 @@ language sql stable
 set search_path = ''
 as $$
 select p_evidence
-  || jsonb_build_object('jobs_in_it', jsonb_array_length(p_evidence -> 'jobs'))
-  || coalesce(jsonb_object_agg(n.name, o.ids), '{}')
-from (values ('jobs'), ('guilty')) as n (name)
-cross join lateral (
-  select coalesce(jsonb_agg(j.id order by j.id), '[]') as ids
-  from public.jobs as j
-  where j.workspace_id = p_workspace_id
-    and j.id = any (array(
-      select e.id::uuid
-      from jsonb_array_elements_text(p_evidence -> n.name) as e (id)
-    ))
-) as o
-where p_evidence ? n.name
+  - 'guilty' -- the list of a host of an earlier release
+  || jsonb_build_object(
+    'jobs_in_it', jsonb_array_length(p_evidence -> 'jobs'),
+    'jobs', (
+      select coalesce(jsonb_agg(j.id order by j.id), '[]')
+      from public.jobs as j
+      where j.workspace_id = p_workspace_id
+        and j.id = any (array(
+          select e.id::uuid
+          from jsonb_array_elements_text(p_evidence -> 'jobs') as e (id)
+        ))
+    )
+  )
 $$;
 revoke execute on function queue.evidence_for from public;
 
@@ -192,11 +192,12 @@ select coalesce(array_agg(
         'type', 'WorkerLost',
         'reason', case b.verdict when 'guilty' then 'worker_lost' else 'process_died' end,
         'worker_id', w.worker_id,
-        'company', case when b.verdict = 'suspect' then b.company - 1 end,
+        'company', case when b.verdict <> 'innocent' then b.others end,
         'evidence', queue.evidence_for(l.workspace_id, w.evidence),
         'message', format(
           case b.verdict
-            when 'innocent' then 'attempt %1$s does not count: %4$s ended the process of worker %2$s'
+            when 'innocent' then 'attempt %1$s does not count: a job of %4$s ended the process of '
+              'worker %2$s'
             when 'suspect' then 'attempt %1$s does not count: the process of worker %2$s ended%3$s'
               ' while it ran %5$s too; the job runs next with half of them, or alone'
             when 'guilty' then case
@@ -208,8 +209,8 @@ select coalesce(array_agg(
           l.attempt,
           w.worker_id,
           queue.process_end(w.evidence),
-          coalesce('a job of ' || (w.evidence ->> 'guilty_type'), 'another job'),
-          queue.other_jobs(b.company - 1)
+          w.evidence ->> 'guilty_type',
+          queue.other_jobs(b.others)
         )
       ))
     )

@@ -1805,7 +1805,9 @@ as $$
 select jsonb_build_object(
   'suspect_since', s.since,
   'process_end', queue.process_end(p_job.error_data -> 'evidence'),
-  'died_with', queue.other_jobs((p_job.error_data ->> 'company')::integer),
+  'died_with', case p_job.error_data ->> 'reason'
+    when 'process_died' then queue.other_jobs((p_job.error_data ->> 'company')::integer)
+  end,
   'beside', (
     select nullif(count(*), 0)
     from queue.suspects as o
@@ -1842,7 +1844,7 @@ as $$
 select jsonb_build_object(
   'ended_times', queue.times_in_words(count(*) filter (where a.error_data ? 'evidence')),
   'alone', case
-    when bool_and(a.error_data #>> '{evidence,running}' = '1')
+    when bool_and(a.error_data ->> 'company' = '0')
         filter (where a.error_data ? 'evidence')
       then ', alone'
     else ''

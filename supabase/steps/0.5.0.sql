@@ -45,3 +45,8 @@ alter table queue.workers add column slots jsonb;
 
 -- No query looks for the replays of a job.
 drop index public.jobs_by_replay;
+
+-- A worker knows how many jobs it held when it lost some of their leases.
+alter table queue.workers
+  add column lost_at timestamptz,
+  add column lost_with integer;

@@ -158,7 +158,7 @@ def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None
     never_begun = engine.enqueue()
     workers = Workers(engine)
     worker, _ = workers.lease()
-    workers.die(worker, jobs=[guilty, *ids], running=4, guilty=[guilty], guilty_type="bad")
+    workers.die(worker, jobs=[guilty, *ids], stack=["in bad"], guilty_type="bad")
 
     assert states(engine, [*ids, never_begun]) == {("pending", 0, 0)}
     assert states(engine, [guilty]) == {("pending", 1, 1)}
@@ -166,21 +166,31 @@ def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None
     assert {*ids_of(workers.lease()[1])} == {*ids, never_begun}
 
 
-def test_a_worker_that_is_killed_from_outside_costs_no_attempt(engine: Engine) -> None:
-    """Nobody reports the end: the leases expire, not all of them at one moment."""
-    engine.register("work", lease_seconds=30)
-    engine.register("slow", lease_seconds=90)
-    ids = [*engine.enqueue_many(5), *engine.enqueue_many(2, job_type="slow")]
+def test_a_job_that_began_after_the_last_list_may_be_the_one(engine: Engine) -> None:
+    """The process records its jobs only now and then, so its list clears no job."""
+    engine.register("work")
+    ids = engine.enqueue_many(3)
     workers = Workers(engine)
-    workers.lease()
-    engine.advance(31)
-    engine.maintain()
-    engine.advance(60)
-    engine.maintain()
+    worker, _ = workers.lease()
+    workers.die(worker, jobs=ids[:1], running=1)
 
     assert states(engine, ids) == {("pending", 0, 0)}
-    while workers.run():
-        pass
+    assert engine.one("select count(*) from queue.suspects") == 3
+
+
+def test_a_worker_that_is_killed_from_outside_costs_no_attempt(engine: Engine) -> None:
+    """Nobody reports the end: the leases expire one after the other, while others run again."""
+    engine.register("work", lease_seconds=30)
+    engine.register("slow", lease_seconds=90)
+    ids = [*engine.enqueue_many(5), engine.enqueue(job_type="slow")]
+    workers = Workers(engine)
+    workers.lease()
+    for seconds in (31, 60):
+        engine.advance(seconds)
+        engine.maintain()
+        while workers.run():
+            pass
+
     assert states(engine, ids) == {("completed", 1, 0)}
     assert engine.one("select count(*) from queue.suspects") == 0
 

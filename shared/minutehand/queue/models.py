@@ -365,6 +365,15 @@ class RunState(Model):
     refused: bool = False
 
 
+class WorkerDeath(Model):
+    """The jobs of a worker whose process ended, after their release."""
+
+    #: Jobs that ended the process. Each spends an attempt.
+    guilty: tuple[JobId, ...] = ()
+    #: Number of processes that can run suspects now, each a company.
+    suspects: int = 0
+
+
 #: Maximum jobs that one request may lease, over all of its pools.
 MAX_LEASED: Final = 1000
 

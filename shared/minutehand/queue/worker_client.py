@@ -23,6 +23,7 @@ from minutehand.queue.models import (
     ReportResult,
     SettleItem,
     SettleResponse,
+    WorkerDeath,
 )
 from minutehand.queue.responses import Parse, decode_object, reading
 
@@ -145,10 +146,12 @@ class WorkerQueue(WorkerFunctions):
         body = await self._request("tick_finished", request, attempts=1)
         return bool(body["refused"])
 
-    async def worker_died(self, worker_id: str, evidence: Mapping[str, Any]) -> None:
+    async def worker_died(self, worker_id: str, evidence: Mapping[str, Any]) -> WorkerDeath:
         """Release the jobs of a worker whose process ended, with the evidence of the reason."""
         request = {"worker_id": worker_id, "evidence": dict(evidence)}
-        await self._request("tick_finished", request, attempts=2)
+        parse = reading(WorkerDeath)
+        death: WorkerDeath = await self._request("tick_finished", request, parse=parse, attempts=2)
+        return death
 
     async def health(self) -> QueueHealth:
         """Return the health of the queue."""

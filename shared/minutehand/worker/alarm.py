@@ -9,13 +9,13 @@ import math
 import os
 import resource
 import sys
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, Final
 
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.in_flight import InFlight
+from minutehand.worker.registry import Registry
 from minutehand.worker.run import Run
 
 #: Environment variable with the file in which a worker's process records its jobs, and the suffix
@@ -44,7 +44,7 @@ class Watchdog:
         self._clock = run.clock
         self._in_flight = in_flight
         self._worker_id = run.summary.worker_id
-        self._record = CrashRecord.of_process()
+        self._record = CrashRecord.of_process(run.registry)
         #: Times on the monotonic clock: when it fires, was reset, and running jobs were recorded.
         self._fires_at = math.inf
         self._set_at = self._noted_at = -math.inf
@@ -98,8 +98,11 @@ class CrashRecord:
         path: The file. None without a host that reads it.
     """
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, registry: Registry) -> None:
         self._path = path
+        #: The code by which a stack shows a job type. Of all types, because a stack may show one
+        #: whose job began after the latest record.
+        self._code = [(job_type.place, job_type.name) for job_type in registry]
         #: The file for `faulthandler`.
         self.stacks: IO[str] = sys.stderr
         if path is not None:
@@ -109,21 +112,18 @@ class CrashRecord:
 
     @classmethod
     @cache
-    def of_process(cls) -> CrashRecord:
+    def of_process(cls, registry: Registry) -> CrashRecord:
         """Return the record of this process."""
-        return cls(os.environ.get(EVIDENCE))
+        return cls(os.environ.get(EVIDENCE), registry)
 
-    def write(self, worker_id: str, running: Sequence[Attempt]) -> None:
-        """Write the running jobs, and the code by which a stack identifies attempt."""
+    def write(self, worker_id: str, running: list[Attempt]) -> None:
+        """Write the running jobs."""
         if self._path is None:
             return
-        named = running[:MAX_RECORDED]
         record = {
             "worker_id": worker_id,
             "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-            "jobs": [attempt.job_id for attempt in named],
-            "running": len(running),
-            "types": [attempt.job_type for attempt in named],
-            "codes": [attempt.place for attempt in named],
+            "jobs": [attempt.job_id for attempt in running[:MAX_RECORDED]],
+            "code": self._code,
         }
         Path(self._path).write_text(json.dumps(record))

@@ -207,11 +207,6 @@ class Attempt:
         """Module of its processor."""
         return getattr(self._type.run, "__module__", "") if self._type is not None else ""
 
-    @property
-    def place(self) -> str | None:
-        """Its processor in the notation of `faulthandler`, without the line."""
-        return None if self._type is None else self._type.place
-
     def _collect_evidence(self) -> dict[str, Any]:
         task, thread = self._task, thread_name(self.job_id)
         if self.batch is not None:

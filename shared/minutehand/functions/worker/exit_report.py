@@ -1,7 +1,7 @@
 """The reason why a worker's process ended, for its host's log and for its jobs.
 
-The process records its jobs and stacks in files (`minutehand.worker.alarm`). Its host adds the exit
-code and reports both to the queue, which releases the jobs at once.
+The process records its jobs, code and stacks in files (`minutehand.worker.alarm`). Its host adds
+the exit code and reports the end to the queue, which releases the jobs at once.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from minutehand.config import Settings, read_text
 from minutehand.queue.errors import QueueError
+from minutehand.queue.models import WorkerDeath
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.alarm import EVIDENCE, STACKS
 from minutehand.worker.errors import signal_of
@@ -30,7 +31,7 @@ _MAX_LINES: Final = 40
 #: that only the event loop's thread has.
 _FRAME: Final = re.compile(r'File "(.+)", line \d+ in (.+)')
 _FATAL: Final = "Current thread"
-_LOOP: Final = "in run_forever"
+_LOOP: Final = "in run_until_done"
 #: Files of Python, of libraries and of the engine, which are not the user's.
 _NOT_OWN: Final = re.compile(r"/(site-packages|lib/python[\d.]+|minutehand)/")
 
@@ -70,49 +71,39 @@ class ExitReport:
             "signal": signal_of(code),
             "memory_mb": record.get("memory_mb"),
             "jobs": record.get("jobs"),
-            "running": record.get("running"),
             "commit": read_text(self._environ, "MINUTEHAND_COMMIT"),
             "stack": lines[:_MAX_LINES] or None,
-            **_find_culprits(stacks, record),
+            "guilty_type": _find_type(stacks, record.get("code", [])),
         }
         return {name: value for name, value in evidence.items() if value is not None}
 
-    async def report(self, evidence: Mapping[str, Any]) -> None:
+    async def report(self, evidence: Mapping[str, Any]) -> WorkerDeath:
         """Report the evidence to the queue if the process had jobs, which releases them at once."""
         if self._worker_id is None:
-            return
+            return WorkerDeath()
         queue = WorkerQueue(Settings.from_env(self._environ))
         try:
             async with asyncio.timeout(_MAX_SECONDS):
-                await queue.worker_died(self._worker_id, evidence)
+                return await queue.worker_died(self._worker_id, evidence)
         except (QueueError, TimeoutError) as error:
             logger.warning(
                 "Why the last process ended could not be reported; its jobs run again without it",
                 extra={"event": "worker.evidence_lost", "error": str(error)},
             )
+            return WorkerDeath()
         finally:
             await queue.aclose()
 
 
-def _find_culprits(stacks: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the jobs that ended their process, with their type, if the stacks or jobs show it.
+def _find_type(stacks: str, code: Sequence[tuple[str, str]]) -> str | None:
+    """Return the job type that ended the process, if the stack of one thread shows only this type.
 
-    For a blocked loop it is the processor in the loop's thread, for a crash that in the crashed
-    thread. A synchronous processor that keeps Python's lock is known only if it ran alone. If
-    several jobs of one type ran, all are returned, because the stack does not distinguish them.
+    The thread is the one that a signal ended, or that of the event loop, which was blocked.
     """
-    jobs, types = record.get("jobs", []), record.get("types", [])
     threads = stacks.split("\n\n")
     failed = [thread for thread in threads if _FATAL in thread] or [
         thread for thread in threads if _LOOP in thread
     ]
-    for candidates in (failed, threads):
-        frames = {":".join(frame) for thread in candidates for frame in _FRAME.findall(thread)}
-        culprits = [at for at, code in enumerate(record.get("codes", [])) if code in frames]
-        if len({types[at] for at in culprits}) == 1:
-            break
-    else:
-        culprits = [0] if len(jobs) == 1 else []
-    if not culprits:
-        return {}
-    return {"guilty": [jobs[at] for at in culprits], "guilty_type": types[culprits[0]]}
+    frames = {":".join(frame) for thread in failed for frame in _FRAME.findall(thread)}
+    types = {job_type for place, job_type in code if place in frames}
+    return types.pop() if len(types) == 1 else None

@@ -43,7 +43,7 @@ RESPONSE_SECONDS: Final = 40.0
 #: Wait before a worker that failed to start is restarted, doubled each time up to the maximum.
 RESTART_SECONDS: Final = 0.5
 MAX_RESTART_SECONDS: Final = 30.0
-#: Max processes for suspects next to the usual one. Each runs half of a company.
+#: Max processes for suspects next to the usual one.
 SUSPECT_PROCESSES: Final = 4
 #: Headers that are forwarded to the worker and back.
 _REQUEST_HEADERS: Final = frozenset({"authorization", "content-type", "x-request-id"})
@@ -185,22 +185,23 @@ class WorkerProcess:
             self._processes.add(process)
             code = await process.wait()
             self._processes.discard(process)
-            if until_done and not code:
-                return
+            if not code:
+                if until_done:
+                    return
+                failures = 0
+                continue
             ran = asyncio.get_running_loop().time() - began
             evidence = last.read(code)
-            is_alone = evidence.get("running", 0) <= 1
-            if code and not is_alone:
-                # they start while the end is reported, and one of them is there for each half
-                self._start_for_suspects(SUSPECT_PROCESSES)
-            if code:
-                logger.error(
-                    "The worker's process has ended and is restarted",
-                    extra={"event": "worker.died", "ran_seconds": round(ran), **evidence},
-                )
-                await last.report(evidence)
-            # each death with other jobs halves the suspects, so the next process need not wait
-            failures = failures + 1 if code and ran < MAX_RESTART_SECONDS and is_alone else 0
+            death = await last.report(evidence)
+            extra = {"ran_seconds": round(ran), **evidence, "guilty": death.guilty}
+            logger.error(
+                "The worker's process has ended and is restarted",
+                extra={"event": "worker.died", **extra},
+            )
+            self._start_for_suspects(death.suspects)
+            # suspects need not wait, because each further death halves them
+            is_halved = death.suspects and not death.guilty
+            failures = 0 if is_halved or ran >= MAX_RESTART_SECONDS else failures + 1
             if failures:
                 await asyncio.sleep(min(RESTART_SECONDS * 2**failures, MAX_RESTART_SECONDS))
 
