@@ -9,6 +9,7 @@ const { preact, preactHooks } = globalThis;
 export const { h, render } = preact;
 export const { useState, useEffect, useLayoutEffect, useMemo, useCallback, useRef, useId } =
   preactHooks;
+export const { useErrorBoundary } = preactHooks;
 export const hooks = preactHooks;
 export const html = htm.bind(h);
 

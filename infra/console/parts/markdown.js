@@ -2,21 +2,40 @@
 
 import { lexer } from "/vendor/marked/lib/marked.esm.js";
 import { safeUrl } from "../lib/format.js";
+import { completeMarkdown } from "../lib/partial-markdown.js";
 import { loadStyles } from "../lib/styles.js";
 import { html, quietButton, useMemo } from "../lib/ui.js";
 import { copy } from "./copy.js";
 
 loadStyles("/styles/markdown.css");
 
-/** Markdown of a model or a person. The text may be incomplete. */
-export function Markdown({ text }) {
-  const tokens = useMemo(() => lexer(text), [text]);
-  return html`<div class="markdown">${renderTokens(tokens)}</div>`;
+const MAX_DEPTH = 40;
+let depth = 0;
+
+/** Markdown of a model or a person. `isPartial`: whether it is still being written. */
+export function Markdown({ text, isPartial = false }) {
+  const tokens = useMemo(() => parse(isPartial ? completeMarkdown(text) : text), [text, isPartial]);
+  return html`<div class="markdown" dir="auto">${renderTokens(tokens)}</div>`;
 }
 
-// unknown tokens, such as HTML, are shown as text
-const renderTokens = (tokens = []) =>
-  tokens.map((token) => (RENDERERS[token.type] ?? rawText)(token));
+/** Return the tokens of a text. A text that nests too deeply for the library is one token. */
+function parse(text) {
+  try {
+    return lexer(text);
+  } catch {
+    return [{ raw: text }];
+  }
+}
+
+// unknown tokens, such as HTML, and tokens that are nested too deeply are shown as text
+function renderTokens(tokens = []) {
+  depth += 1;
+  const rendered = tokens.map((token) =>
+    ((depth <= MAX_DEPTH && RENDERERS[token.type]) || rawText)(token),
+  );
+  depth -= 1;
+  return rendered;
+}
 const rawText = ({ raw }) => raw;
 const words = ({ text, tokens }) => (tokens ? renderTokens(tokens) : text);
 const cells = (Cell, row) => row.map((cell) => html`<${Cell}>${renderTokens(cell.tokens)}<//>`);
@@ -31,6 +50,7 @@ const RENDERERS = {
   strong: (token) => html`<strong>${words(token)}</strong>`,
   em: (token) => html`<em>${words(token)}</em>`,
   del: (token) => html`<del>${words(token)}</del>`,
+  checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
   codespan: ({ text }) => html`<code>${text}</code>`,
   paragraph: (token) => html`<p>${words(token)}</p>`,
   heading: (token) => html`<p class="heading" data-depth=${token.depth}>${words(token)}</p>`,
@@ -39,10 +59,7 @@ const RENDERERS = {
   image: ({ href, text }) => linkTo(href, text || href),
   link: (token) => linkTo(token.href, words(token)),
   list: ({ ordered, start, items }) => {
-    const lines = items.map(
-      ({ tokens, task, checked }) =>
-        html`<li>${task && (checked ? "☑ " : "☐ ")}${renderTokens(tokens)}</li>`,
-    );
+    const lines = items.map(({ tokens }) => html`<li>${renderTokens(tokens)}</li>`);
     return ordered ? html`<ol start=${start}>${lines}</ol>` : html`<ul>${lines}</ul>`;
   },
   code: ({ text, lang }) =>

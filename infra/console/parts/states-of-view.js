@@ -1,6 +1,6 @@
 // Notices of views that are loading, empty, failed or stale.
 
-import { html, quietButton } from "../lib/ui.js";
+import { html, quietButton, useErrorBoundary } from "../lib/ui.js";
 
 /** Notice of a first read in flight. */
 export const Loading = ({ what = "Loading" }) =>
@@ -27,6 +27,12 @@ export const Failed = ({ error, retry, what = "This could not be read" }) =>
     }
     ${retry && html`<button type="button" onClick=${retry}>Try again</button>`}
   </div>`;
+
+/** Part of a page whose error leaves the rest of the page as it is. */
+export function Guarded({ what, children }) {
+  const [error] = useErrorBoundary(console.error);
+  return error ? html`<p class="problem">${what} cannot be shown.</p>` : children;
+}
 
 /** Notice that the value is old because the last read failed. */
 export const Stale = ({ error, retry }) =>

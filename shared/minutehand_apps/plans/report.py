@@ -26,10 +26,11 @@ _STYLE: Final = """
 body{margin:0 auto;max-width:60rem;padding:1.5rem;background:var(--back);color:var(--ink);
 font:16px/1.5 system-ui,sans-serif;overflow-wrap:break-word}p,blockquote{white-space:pre-wrap}
 .meta{color:var(--soft)}div{overflow-x:auto}table{border-collapse:collapse;width:100%}
-td,th{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid var(--line)}
-th{white-space:nowrap}td.num,th.num{text-align:right;font-variant-numeric:tabular-nums}
+td,th{text-align:start;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid var(--line)}
+th{white-space:nowrap}td.num,th.num{text-align:end;font-variant-numeric:tabular-nums}
 h1{font-size:1.7rem;line-height:1.25}h2{margin:2rem 0 .4rem;font-size:1.2rem}
-blockquote{margin:0;padding-left:1rem;border-left:3px solid var(--line);color:var(--soft)}
+blockquote{margin:0;padding-inline-start:1rem;border-inline-start:3px solid var(--line);
+color:var(--soft)}p,li,td,th,h1,h2,h3,dt,blockquote{unicode-bidi:plaintext}
 """
 
 
@@ -148,7 +149,7 @@ def html(plan: ReportedPlan) -> str:
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(plan.title)}</title><style>{_STYLE}</style></head><body>",
+        f"<title>{escape(plan.title)}</title><style>{_STYLE}</style></head><body dir=auto>",
         f"<h1>{escape(plan.title)}</h1><blockquote>{escape(plan.prompt)}</blockquote>",
         f'<p class="meta">Status: {plan.status}. {escape(notice(plan))}</p>',
     ]

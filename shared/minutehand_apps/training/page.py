@@ -20,7 +20,7 @@ _STYLE: Final = """
 *{box-sizing:border-box}body{margin:0 auto;max-width:46rem;padding:1.5rem 1.1rem 4rem;
 background:var(--back);color:var(--ink);font:17px/1.55 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.7rem;line-height:1.25;margin:0 0 .4rem}h2{font-size:1.05rem;margin:1.6rem 0 .3rem}
-.soft{color:var(--soft);font-size:.9rem}ul{margin:0;padding-left:1.2rem}
+.soft{color:var(--soft);font-size:.9rem}ul{margin:0;padding-inline-start:1.2rem}
 ol{list-style:none;margin:1.6rem 0 0;padding:0;counter-reset:step}
 li.step{counter-increment:step;border-top:1px solid var(--line);padding:1.2rem 0;display:grid;
 grid-template-columns:2.2rem 1fr;gap:.2rem .6rem}
@@ -28,6 +28,7 @@ li.step::before{content:counter(step);grid-row:1/4;font-weight:700;color:var(--m
 li.step>*{grid-column:2;margin:0}h3{font-size:1.05rem}
 video{width:100%;max-height:60vh;border-radius:8px;background:#000;margin-top:.5rem}
 @media print{video{display:none}}
+p,li,td,th,h1,h2,h3,dt,blockquote{unicode-bidi:plaintext}
 """
 
 
@@ -49,7 +50,7 @@ def render(stored: StoredProcedure, video: str | None) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(procedure.title)}</title><style>{_STYLE}</style></head><body>"
+        f"<title>{escape(procedure.title)}</title><style>{_STYLE}</style></head><body dir=auto>"
         f"<h1>{escape(procedure.title)}</h1>"
         f'<p>{escape(procedure.purpose)}</p><p class="soft">Written by {escape(stored.author)} from'
         f" the transcript of a video.</p>{_listed('You need', procedure.materials)}"

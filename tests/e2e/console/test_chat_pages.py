@@ -28,6 +28,42 @@ print("<b>")
 """
 
 
+def write(
+    stack: RunningStack, workspace: dict[str, str], session: str, job: str, **contents: str
+) -> None:
+    """Store the messages of a new session, by type."""
+    with stack.connect() as connection:
+        connection.execute(
+            "insert into public.async_session_state (session_id, workspace_id, title, created_by)"
+            " values (%s, %s, 'How', %s)",
+            (session, workspace["id"], ADA.id),
+        )
+        for kind, content in contents.items():
+            connection.execute(
+                "insert into public.async_messages (session_id, workspace_id, job_id, type,"
+                " content) values (%s, %s, %s, %s, %s)",
+                (session, workspace["id"], job, kind, content),
+            )
+
+
+def test_no_content_breaks_the_page(
+    visit: Visit, workspace: dict[str, str], worker: HandWorker, stack: RunningStack
+) -> None:
+    """Text that nests too deeply is shown as it is, and Hebrew begins at the right."""
+    deep = ">" * 5001 + " deep"
+    session = f"chat_{uuid4()}"
+    hebrew = "שלום **עולם**.\n\n- [x] כן"
+    job = worker.enqueue(session_id=session)
+    write(stack, workspace, session, job, message="שלום.", reply=deep, info=hebrew)
+    page = visit(ADA, f"/chat/session#{session}").page
+
+    expect(page.locator("[data-type=reply]")).to_contain_text(deep)
+    expect(page.locator("[data-type=info] li")).to_have_text("☑ כן")
+    for text in ("[data-type=message] p", "[data-type=info] .markdown"):
+        expect(page.locator(text).first).to_have_css("direction", "rtl")
+    page.get_by_role("textbox", name="Message").press("Enter")
+
+
 def test_a_chat_with_work(visit: Visit, workspace: dict[str, str]) -> None:
     """The keyboard works from the list to the page that the work built, and back to the list."""
     visitor = visit(ADA, "/chat")
@@ -106,17 +142,7 @@ def test_an_answer_is_streamed_stopped_retried_and_fails(
     """The answer appears live as Markdown, keeps its text at an end, and shows the error."""
     session = f"chat_{uuid4()}"
     job = worker.enqueue(session_id=session)
-    with stack.connect() as connection:
-        connection.execute(
-            "insert into public.async_session_state (session_id, workspace_id, title, created_by)"
-            " values (%s, %s, 'How', %s)",
-            (session, workspace["id"], ADA.id),
-        )
-        connection.execute(
-            "insert into public.async_messages (session_id, workspace_id, job_id, type, content)"
-            " values (%s, %s, %s, 'message', 'How?')",
-            (session, workspace["id"], job),
-        )
+    write(stack, workspace, session, job, message="How?")
     visitor = visit(ADA, f"/chat/session#{session}")
     page = visitor.page
     answer = page.locator("[data-type=answer]")

@@ -14,7 +14,7 @@ import { useTopicRefresh } from "../../parts/live.js";
 import { Markdown } from "../../parts/markdown.js";
 import NotFound, { placeholderPage } from "../../parts/not-found.js";
 import { AnswerForm } from "../../parts/question.js";
-import { Stale } from "../../parts/states-of-view.js";
+import { Guarded, Stale } from "../../parts/states-of-view.js";
 import { createAction } from "../../parts/toasts.js";
 import { Sentence, When } from "../../parts/when.js";
 
@@ -172,7 +172,7 @@ function Conversation({ id, workspaceId }) {
     <div role="log" aria-label="Messages" ref=${log}>
       <ol class="chat-messages">
         ${messages.filter(isShown).map(
-          (one) => html`<li key=${one.id}>
+          (one) => html`<li key=${one.id}><${Guarded} what="This message">
             ${
               one.role === "user"
                 ? html`<${Mine} message=${one} onEdit=${edit} />`
@@ -180,7 +180,7 @@ function Conversation({ id, workspaceId }) {
             }
             ${open.includes(one) && html`<${Answer} of=${one} onRetry=${() => retry(one)} />`}
             ${one.type === "message" && one.work && card(one.work)}
-          </li>`,
+          <//></li>`,
         )}
       </ol>
     </div>
@@ -228,7 +228,7 @@ const copying = (text) => tool("copy", "Copy", async () => copy(text, "Copied"))
 
 function Mine({ message: { type, content, timestamp }, onEdit }) {
   return html`<article class="chat-mine" data-type=${type}>
-    <p>${content}</p>
+    <p dir="auto">${content}</p>
     <${Below} at=${timestamp}>
       ${copying(content)} ${type === "message" && tool("pen", "Edit", async () => onEdit(content))}
     <//>
@@ -274,7 +274,7 @@ function Answer({ of: message, onRetry }) {
     data-type="answer"
     data-status=${message.status}
     aria-busy=${isLive}>
-    ${text && html`<${Markdown} text=${text} />`}
+    ${text && html`<${Markdown} text=${text} isPartial=${isLive} />`}
     ${isCancelling && html`<p class="muted">Stopping…</p>`}
     ${isLive && !isCancelling && !text && html`<p class="chat-thinking"><${Sentence} text=${waits} /></p>`}
     ${
@@ -323,7 +323,7 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
       }
     </div>
     ${isLive && !question && html`<${JobProgress} job=${{ status, progress: item.progress }} />`}
-    ${output.result && html`<${Markdown} text=${output.result} />`}
+    ${output.result && html`<${Markdown} text=${output.result} isPartial />`}
     ${
       question &&
       html`
@@ -374,6 +374,7 @@ function Composer({ box, text, setText, onSend, stop }) {
         <span class="hidden">Message</span>
         <textarea
           ref=${box}
+          dir="auto"
           rows="1"
           maxlength="8000"
           placeholder="Write a message"

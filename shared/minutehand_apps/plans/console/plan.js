@@ -194,7 +194,7 @@ const Outline = ({ of }) =>
 
 function ReportSection({ report, output, redo }) {
   const blocks = new Map(report.chapters.map((chapter) => [chapter.stage, chapter.blocks]));
-  return html`<section class="card stack report" aria-labelledby="h-report">
+  return html`<section class="card stack report" aria-labelledby="h-report" dir="auto">
     <h2 id="h-report">${report.title}</h2>
     ${report.notice && html`<p class="muted">${report.notice}</p>`}
     ${report.outline.map(

@@ -200,7 +200,7 @@ const named = (what, lines = []) =>
   lines.length > 0 &&
   html`<div>
     <h3>${what}</h3>
-    <ul class="bullets">${lines.map((line) => html`<li class="wrap">${line}</li>`)}</ul>
+    <ul class="bullets" dir="auto">${lines.map((line) => html`<li class="wrap">${line}</li>`)}</ul>
   </div>`;
 
 const NO_MODEL = "no language model is connected";
@@ -216,7 +216,7 @@ function Procedure({ stored: { procedure, author, offline }, jump, address }) {
         <div class="halves">
           ${named("You need", procedure.materials)} ${named("Take care", procedure.warnings)}
         </div>
-        <ol class="procedure">
+        <ol class="procedure" dir="auto">
           ${procedure.steps.map(
             (step, index) => html`<li key=${index} class="wrap">
               ${
@@ -255,7 +255,7 @@ function Transcript({ of, jump, at }) {
         ${of.missing_seconds ? ` The file lacks its last ${Math.round(of.missing_seconds)} s.` : ""}
       </p>
     </div>
-    <ol class="transcript" tabindex="0" aria-label="Transcript">
+    <ol class="transcript" dir="auto" tabindex="0" aria-label="Transcript">
       ${of.segments.map(
         (
           segment,

@@ -1,0 +1,42 @@
+// Markdown that is being written, completed so that it has no open mark.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { lexer } from "../../../node_modules/marked/lib/marked.esm.js";
+import { completeMarkdown } from "../../../infra/console/lib/partial-markdown.js";
+
+const TEXT = `**Two** ways of *it*, and \`code\`:
+
+1. [Docs](https://example.com/) ~~or~~ **all *of* it**
+2. 2 * 3 is 6
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+\`\`\`
+a ** b
+\`\`\`
+The end.`;
+
+/** Return the text of tokens as a page shows it. */
+const shown = (tokens = []) =>
+  tokens
+    .flatMap(({ type, text, tokens: inner, items, header, rows }) => {
+      if (type === "code") return "";
+      if (type === "table") return [header, ...rows].flat().map((cell) => shown(cell.tokens));
+      return inner || items ? shown([...(inner ?? []), ...(items ?? [])]) : (text ?? "");
+    })
+    .join("");
+
+test("no beginning of a text shows a mark", () => {
+  for (let end = 1; end <= TEXT.length; end += 1) {
+    const text = shown(lexer(completeMarkdown(TEXT.slice(0, end))));
+    assert.doesNotMatch(text.replace("2 * 3", ""), /[*`~|[\]]|https|--/, TEXT.slice(0, end));
+  }
+});
+
+test("a text without open marks stays as it is", () => {
+  for (const text of [TEXT, TEXT.replace("The end.", ""), "a", ""])
+    assert.equal(completeMarkdown(text).trimEnd(), text.trimEnd());
+});
