@@ -319,14 +319,16 @@ create table queue.ready (
 alter table queue.ready enable row level security;
 revoke all on queue.ready from public, anon, authenticated, service_role;
 
--- Each row is a time at which maintenance must check a live job. At this time, the job may start,
--- the job must have started, or the deadline of the job is reached. A job with another place may
--- therefore have a row here too.
+-- Each row is a time at which maintenance must check a live job. A job with another place may have
+-- rows here too, which are not its place.
 create table queue.deferred (
   run_at timestamptz not null,
   job_id uuid not null,
   workspace_id uuid not null,
-  primary key (run_at, job_id)
+  -- True if the row is the job's place, so that the job may start at this time. False if the job
+  -- must have started by this time, or if this time is the deadline of the job.
+  is_place boolean not null,
+  primary key (run_at, job_id, is_place)
 );
 alter table queue.deferred enable row level security;
 revoke all on queue.deferred from public, anon, authenticated, service_role;

@@ -553,13 +553,13 @@ begin
   -- insert these rows also for a job that had a place before, because maintenance may have deleted
   -- the rows
   if p_job.deadline_at is not null then
-    insert into queue.deferred (run_at, job_id, workspace_id)
-    values (p_job.deadline_at, p_job.id, p_job.workspace_id)
+    insert into queue.deferred (run_at, job_id, workspace_id, is_place)
+    values (p_job.deadline_at, p_job.id, p_job.workspace_id, false)
     on conflict do nothing;
   end if;
   if p_job.start_by_at is not null and p_job.started_at is null then
-    insert into queue.deferred (run_at, job_id, workspace_id)
-    values (p_job.start_by_at, p_job.id, p_job.workspace_id)
+    insert into queue.deferred (run_at, job_id, workspace_id, is_place)
+    values (p_job.start_by_at, p_job.id, p_job.workspace_id, false)
     on conflict do nothing;
   end if;
   if p_job.lane is distinct from p_type.lane then
@@ -596,8 +596,8 @@ begin
   elsif p_job.deadline_at <= p_now then
     return false; -- maintenance ends the job
   elsif v_run_at > p_now then
-    insert into queue.deferred (run_at, job_id, workspace_id)
-    values (v_run_at, p_job.id, p_job.workspace_id)
+    insert into queue.deferred (run_at, job_id, workspace_id, is_place)
+    values (v_run_at, p_job.id, p_job.workspace_id, true)
     on conflict do nothing;
     return false;
   end if;
@@ -1289,7 +1289,7 @@ begin
   for update of r nowait;
   perform from queue.deferred as d
   join public.jobs as j
-    on d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id
+    on d.run_at = coalesce(j.next_retry_at, j.scheduled_for) and d.job_id = j.id and d.is_place
   where j.id = any (p_ids) and j.status = 'pending'
   order by d.run_at, d.job_id
   for update of d nowait;
@@ -1368,7 +1368,7 @@ begin
   where j.id = any (p_ids)
     and d.run_at in (coalesce(j.next_retry_at, j.scheduled_for), j.start_by_at)
     and d.job_id = j.id
-    and d.run_at is distinct from j.deadline_at; -- the row for the deadline remains
+    and (d.is_place or d.run_at is distinct from j.deadline_at); -- the row for the deadline remains
   delete from queue.unpublished as u
   using public.jobs as j
   where j.id = any (p_ids)

@@ -140,8 +140,8 @@ begin
     p_now
   );
   -- Maintenance must enforce the job's deadline during the wait, as in queue.place.
-  insert into queue.deferred (run_at, job_id, workspace_id)
-  select p_job.deadline_at, p_job.id, p_job.workspace_id
+  insert into queue.deferred (run_at, job_id, workspace_id, is_place)
+  select p_job.deadline_at, p_job.id, p_job.workspace_id, false
   where p_job.deadline_at is not null
   on conflict do nothing;
   -- The event may have been emitted before this wait began, or the children may have ended before.

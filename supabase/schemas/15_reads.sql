@@ -334,7 +334,7 @@ begin
       )
     from (
       (
-        select o.job_id, 'suspended' as state, null::timestamptz as run_at
+        select o.job_id, 'suspended' as state
         from queue.waits as o
         where p_states && '{waiting,suspended}'
           and o.workspace_id between v_low and v_high
@@ -342,7 +342,7 @@ begin
       )
       union all
       (
-        select o.job_id, 'failed', null
+        select o.job_id, 'failed'
         from queue.dead as o
         where 'failed' = any (p_states) and o.workspace_id between v_low and v_high
         order by o.workspace_id desc, o.job_id desc
@@ -350,17 +350,15 @@ begin
       )
       union all
       (
-        select o.job_id, null, o.run_at
+        select o.job_id, null
         from queue.deferred as o
         where p_states && '{pending,queued,scheduled,retrying}'
           and o.workspace_id between v_low and v_high
+          and o.is_place
         limit p_limit
       )
     ) as w
-    join public.jobs as j on j.id = any (array[w.job_id])
-    where w.state is not null -- a row of queue.deferred may only store a deadline
-      or j.status = 'pending'
-        and w.run_at = coalesce(j.next_retry_at, j.scheduled_for);
+    join public.jobs as j on j.id = any (array[w.job_id]);
 end;
 $$;
 revoke execute on function queue.places from public;

@@ -183,9 +183,9 @@ begin
       and d.run_at <= p_now
       and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at, j.start_by_at)
       and (j.status <> 'waiting' or j.id = any (v_locked))
-    returning d.job_id, d.run_at = coalesce(j.next_retry_at, j.scheduled_for) as is_start
+    returning d.job_id, d.is_place
   )
-  select coalesce(array_agg(g.job_id) filter (where g.is_start), '{}') into v_due
+  select coalesce(array_agg(g.job_id) filter (where g.is_place), '{}') into v_due
   from gone as g;
   perform queue.finish(
     array_agg(e.id),

@@ -50,3 +50,24 @@ drop index public.jobs_by_replay;
 alter table queue.workers
   add column lost_at timestamptz,
   add column lost_with integer;
+
+-- Two times of a job may be equal, so that a row of queue.deferred says which of them it is.
+alter table queue.deferred
+  add column is_place boolean not null default true,
+  drop constraint deferred_pkey;
+update queue.deferred as d
+set is_place = false
+from public.jobs as j
+where j.id = d.job_id
+  and (
+    j.status <> 'pending'
+    or d.run_at is distinct from coalesce(j.next_retry_at, j.scheduled_for)
+  );
+insert into queue.deferred (run_at, job_id, workspace_id, is_place)
+select d.run_at, d.job_id, d.workspace_id, false
+from queue.deferred as d
+join public.jobs as j on j.id = d.job_id
+where d.is_place and d.run_at in (j.deadline_at, j.start_by_at);
+alter table queue.deferred
+  alter column is_place drop default,
+  add primary key (run_at, job_id, is_place);

@@ -18,11 +18,10 @@ INVARIANTS = {
             select job_id from queue.ready
             union all select job_id from queue.unpublished
             union all select job_id from queue.gated where not admitted
-            union all select d.job_id from queue.deferred d join public.jobs o on o.id = d.job_id
-              and d.run_at = coalesce(o.next_retry_at, o.scheduled_for)
-              and d.run_at is distinct from o.deadline_at) m group by 1) p on p.job_id = j.id
+            union all select job_id from queue.deferred where is_place
+          ) m group by 1) p on p.job_id = j.id
         where j.status = 'pending' and p.places is distinct from 1
-          and j.deadline_at is distinct from coalesce(j.next_retry_at, j.scheduled_for)""",
+          and (j.deadline_at <= queue.clock()) is not true""",
     "only pending jobs without a lane wait for their type": """
         select u.job_id from queue.unpublished u left join public.jobs j on j.id = u.job_id
         where (j.status, j.lane, j.workspace_id, j.job_type)
@@ -79,16 +78,18 @@ INVARIANTS = {
     "the deadline of a live job is watched": """
         select j.id from public.jobs j where j.finished_at is null and j.deadline_at is not null
           and j.status <> 'processing' and not exists (
-            select from queue.deferred d where d.job_id = j.id and d.run_at = j.deadline_at)""",
+            select from queue.deferred d
+            where d.job_id = j.id and d.run_at = j.deadline_at and not d.is_place)""",
     "the last start of a job that has not started is watched": """
         select j.id from public.jobs j where j.finished_at is null and j.started_at is null
           and j.start_by_seconds is not null and not exists (
-            select from queue.deferred d where d.job_id = j.id and d.run_at = j.start_by_at
+            select from queue.deferred d
+            where d.job_id = j.id and d.run_at = j.start_by_at and not d.is_place
               and d.run_at >= j.created_at + make_interval(secs => j.start_by_seconds))""",
     "a line says when its job is due": """
         select d.job_id from queue.deferred d left join public.jobs j on j.id = d.job_id
-        where (d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at, j.start_by_at))
-          is not true""",
+        where case when d.is_place then d.run_at = coalesce(j.next_retry_at, j.scheduled_for)
+          else d.run_at in (j.deadline_at, j.start_by_at) end is not true""",
     "a unique key is held by a live job": """
         select u.job_id from queue.job_keys u left join public.jobs j on j.id = u.job_id
         where u.is_unique and (j.id is null or j.finished_at is not null)""",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import pytest
+
 from tests.contract.observed import complete, refused
 from tests.support.engine import ACME, GLOBEX, Engine, ids_of
 
@@ -142,8 +144,8 @@ def test_a_line_that_belongs_to_no_time_of_its_job_is_met_once(engine: Engine) -
     """Of a deleted job, and of one that has another time by now: it would be due for ever."""
     engine.maintain()
     later = engine.enqueue(delay_seconds=3600)
-    lines = "select queue.clock(), i, %s from unnest(array[%s::uuid, queue.new_id()]) as i"
-    engine.run(f"insert into queue.deferred (run_at, job_id, workspace_id) {lines}", ACME, later)
+    lines = "select queue.clock(), i, %s, true from unnest(array[%s::uuid, queue.new_id()]) as i"
+    engine.run(f"insert into queue.deferred {lines}", ACME, later)
 
     engine.maintain()
 
@@ -153,6 +155,25 @@ def test_a_line_that_belongs_to_no_time_of_its_job_is_met_once(engine: Engine) -
     engine.maintain()
     assert engine.rows("select job_id from queue.deferred") == []
     assert [lease["job"]["id"] for lease in engine.lease()] == [later]
+
+
+@pytest.mark.parametrize("job_type", ["keyed", "work"])
+def test_a_job_retried_at_its_latest_start_has_one_place(engine: Engine, job_type: str) -> None:
+    """Two times of a job may be equal. Twice behind a gate, it would close its key for ever."""
+    engine.register("keyed", key_concurrency=1)
+    engine.stop_clock()
+    options = {"job_type": job_type, "concurrency_key": "k"}
+    first = engine.enqueue(start_by_seconds=1, **options)
+    lease = engine.lease_one()
+    engine.advance(1)
+    engine.settle(lease, "retry", retry_after_seconds=0)
+    engine.advance(1)
+    engine.maintain()
+    second = engine.enqueue(**options)
+
+    engine.run_all()
+
+    assert [engine.status(first), engine.status(second)] == ["completed", "completed"]
 
 
 def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:

@@ -61,7 +61,8 @@ class Project:
             "with quiet as (select set_config('session_replication_role', 'replica', true) as by,"
             "  queue.clock() - interval '1 second' as at),"
             " due as (update queue.deferred set run_at = at from quiet"
-            " where by = 'replica' and job_id = coalesce(%s, job_id) returning job_id, run_at)"
+            " where by = 'replica' and is_place and job_id = coalesce(%s, job_id)"
+            " returning job_id, run_at)"
             " update public.jobs as j set next_retry_at = due.run_at from due"
             " where j.status = 'pending' and j.id = due.job_id",
             job_id,
