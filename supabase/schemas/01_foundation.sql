@@ -388,6 +388,28 @@ end;
 $$;
 revoke execute on function queue.try_lock from public;
 
+-- Reserve up to p_count advisory locks for the caller, and return their number. A transaction takes
+-- at most 200 advisory locks, because the server has few of them. The parts of a call reserve from
+-- the same count. A later part has a greater p_most, so that an earlier part leaves locks for it.
+-- A caller that gets fewer locks than it needs leaves the rest to another call.
+-- p_most: Maximum number of locks that the transaction may have reserved after this call.
+create function queue.reserve_locks(p_count integer, p_most integer)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  -- number of reserved locks, and the latest turn of queue.hold_turn
+  v_stored constant text[] := string_to_array(current_setting('minutehand.locks', true), ' ');
+  v_reserved constant integer := coalesce(nullif(v_stored[1], '')::integer, 0);
+  v_count constant integer := greatest(0, least(p_count, p_most - v_reserved));
+begin
+  perform set_config('minutehand.locks', concat_ws(' ', v_reserved + v_count, v_stored[2]), true);
+  return v_count;
+end;
+$$;
+revoke execute on function queue.reserve_locks from public;
+
 -- Grant members read access to the rows of their workspaces, and the service read access to all
 -- rows. A view must be security_invoker. A write to a view that is not updatable raises a special
 -- error, and the Data API returns this error with status 500. For a view with an instead-of

@@ -422,11 +422,10 @@ revoke execute on function queue.new_job from public;
 -- Lock a turn in shared mode until this transaction ends. All enqueues share this lock. While an
 -- enqueue has the lock, no lease can close the turn or advance its start, because a lease needs
 -- the exclusive lock to do so (queue.tidy_turns). A transaction setting stores the number of
--- locked turns and the latest turn, so that consecutive jobs of one turn count once. Return false
--- in three cases:
+-- locks (queue.reserve_locks) and the latest turn, so that consecutive jobs of one turn count once.
+-- Return false in three cases:
 -- - A lease has the exclusive lock.
--- - The transaction has already locked 200 turns. The number is limited because the server has few
---   locks.
+-- - The transaction has already reserved 130 locks.
 -- - The isolation level is not read committed. At other levels, a later statement does not see the
 --   changes that leases commit.
 create function queue.hold_turn(p_lane integer, p_workspace_id uuid)
@@ -436,16 +435,17 @@ set search_path = ''
 as $$
 declare
   v_turn constant text := p_lane || '/' || p_workspace_id;
-  v_latest text[] := string_to_array(current_setting('minutehand.turns', true), ' ');
-  v_count integer := coalesce(nullif(v_latest[1], '')::integer, 0);
+  v_latest text[] := string_to_array(current_setting('minutehand.locks', true), ' ');
+  v_count constant integer := coalesce(nullif(v_latest[1], '')::integer, 0);
   v_ignored text;
 begin
   if v_turn is distinct from v_latest[2] then
-    v_count := v_count + 1;
-    v_ignored := set_config('minutehand.turns', v_count || ' ' || v_turn, true);
+    if v_count >= 130 then
+      return false;
+    end if;
+    v_ignored := set_config('minutehand.locks', v_count + 1 || ' ' || v_turn, true);
   end if;
-  return v_count <= 200
-    and current_setting('transaction_isolation') = 'read committed'
+  return current_setting('transaction_isolation') = 'read committed'
     and pg_try_advisory_xact_lock_shared(p_lane, uuid_hash(p_workspace_id));
 end;
 $$;

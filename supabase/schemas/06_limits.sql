@@ -297,15 +297,17 @@ $$;
 revoke execute on function queue.free_of_key from public;
 
 -- Admit jobs of a key through the key's gate, as many as may run. Only jobs in lanes that are
--- served and not paused are admitted. If another transaction is opening the same gate, leave a
--- note instead.
+-- served and not paused are admitted. If another transaction is opening the same gate, or if the
+-- transaction has no lock left for the gate, leave a note instead.
 -- p_lane: Any lane of the type.
+-- p_is_reserved: True if the caller has reserved a lock for the gate.
 create function queue.open_gate(
   p_lane integer,
   p_workspace_id uuid,
   p_job_type text,
   p_key text,
-  p_now timestamptz
+  p_now timestamptz,
+  p_is_reserved boolean default false
 )
 returns void
 language plpgsql
@@ -319,12 +321,9 @@ declare
   v_admitted record;
   v_look_at timestamptz;
 begin
-  if not queue.try_lock(format(
-    'gate %s/%s/%s',
-    p_workspace_id,
-    p_job_type,
-    p_key
-  )) then
+  if not p_is_reserved and queue.reserve_locks(1, 80) = 0
+    or not queue.try_lock(format('gate %s/%s/%s', p_workspace_id, p_job_type, p_key))
+  then
     insert into queue.notes (lane, workspace_id, key)
     values (p_lane, p_workspace_id, p_key);
     return;

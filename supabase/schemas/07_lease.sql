@@ -377,10 +377,12 @@ end;
 $$;
 revoke execute on function queue.note_worker from public;
 
--- Open the gates that notes name, the oldest note first. If there are very many notes, do two more
--- things. Open the oldest gate of some tenants, so that no tenant waits behind the keys of other
--- tenants. These tenants are read in the order of their ids, once from the lowest id and once from
--- a random id. Also delete the old notes of keys that no longer have jobs.
+-- Open the gates that notes name, the oldest note first. Delete the notes of job types that no
+-- worker serves or that are paused, because their gates admit no job. These gates get notes again
+-- when a lane of the type is served or resumed. If there are very many notes, do two more things.
+-- Open the oldest gate of some tenants, so that no tenant waits behind the keys of other tenants.
+-- These tenants are read in the order of their ids, once from the lowest id and once from a random
+-- id. Also delete the old notes of keys that no longer have jobs.
 -- p_most: Maximum number of gates to open.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
@@ -388,15 +390,33 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_notes queue.notes[] := array(
-    select n
-    from queue.notes as n
-    where n.key is not null and n.look_at <= p_now
-    order by n.look_at, n.id
-    limit 4 * p_most
+  v_open constant text[] := array(
+    select l.job_type
+    from queue.open_lanes(null) as o
+    join queue.lanes as l on l.lane = any (o.lanes)
+    where l.served_at is not null
   );
+  v_notes queue.notes[];
+  v_locks integer;
   v_gate record;
 begin
+  for v_try in 1 .. 5 loop
+    v_notes := array(
+      select n
+      from queue.notes as n
+      where n.key is not null and n.look_at <= p_now
+      order by n.look_at, n.id
+      limit 4 * p_most
+    );
+    delete from queue.notes
+    where id = any (array(
+      select n.id
+      from unnest(v_notes) as n
+      join queue.lanes as l on l.lane = n.lane
+      where l.job_type <> all (v_open)
+    ));
+    exit when not found;
+  end loop;
   if cardinality(v_notes) = 4 * p_most then
     v_notes := array(
       with recursive tenants as (
@@ -441,6 +461,7 @@ begin
       )
     ));
   end if;
+  v_locks := queue.reserve_locks(least(p_most, cardinality(v_notes)), 120);
   for v_gate in
     with noted as materialized (
       select l.job_type, n.workspace_id, n.key
@@ -448,7 +469,7 @@ begin
       join queue.lanes as l on l.lane = n.lane
       group by 1, 2, 3
       order by min(n.ordinality)
-      limit p_most
+      limit v_locks
     ),
     -- delete the notes before the jobs are counted, so that a job that comes later keeps its note
     gone as (
@@ -471,7 +492,8 @@ begin
       v_gate.workspace_id,
       v_gate.job_type,
       v_gate.key,
-      p_now
+      p_now,
+      p_is_reserved => true
     );
   end loop;
 end;
@@ -945,21 +967,35 @@ revoke execute on function queue.first_turns from public;
 
 -- Try the locks of limited tenants, and count how many jobs each turn may still start. Block the
 -- turns that are at a limit or paused.
+-- known: Number of tenants in turns, if the last tenants were dropped, because the transaction has
+--   no locks for them. Otherwise null.
 -- is_busy: True if another lease has one of the locks, or if a pause is ending at this moment. If
 --   is_busy is true, no turn is blocked.
 create function queue.limit_turns(
   p_turns queue.turn[],
   p_now timestamptz,
   out turns queue.turn[],
+  out known integer,
   out is_busy boolean
 )
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_scopes constant text[] := array(
-    select distinct s.name
-    from unnest(p_turns) as t
+  -- the limited scopes, and for each the tenant's position along the ring
+  v_scopes text[];
+  v_tenants integer[];
+  v_locks integer;
+  v_busy text[];
+begin
+  select array_agg(o.name order by o.nth, o.name), array_agg(o.nth order by o.nth, o.name)
+  into v_scopes, v_tenants
+  from (
+    select s.name, min(t.nth) as nth
+    from (
+      select u.*, dense_rank() over (order by u.round, u.rank, u.workspace_id) as nth
+      from unnest(p_turns) as u
+    ) as t
     join queue.lanes as l on l.lane = t.lane
     join queue.job_types as y on y.job_type = l.job_type
     left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
@@ -972,14 +1008,31 @@ declare
         ('workspace ' || t.workspace_id, w.running_max is not null)
     ) as s (name, is_limited)
     where s.is_limited
-    order by 1
+    group by s.name
+  ) as o;
+  v_locks := queue.reserve_locks(coalesce(cardinality(v_scopes), 0), 160);
+  -- the first tenant is served even if it alone needs more locks
+  known := case when v_tenants[v_locks + 1] > 0 then greatest(1, v_tenants[v_locks + 1] - 1) end;
+  if known is not null then
+    p_turns := array(
+      select t.turn
+      from (
+        select u as turn, dense_rank() over (order by u.round, u.rank, u.workspace_id) as nth
+        from unnest(p_turns) as u
+      ) as t
+      where t.nth <= known
+    );
+  end if;
+  v_busy := array(
+    select o.name
+    from ( -- sort the scopes, so that one of two concurrent leases gets all locks
+      select s.name
+      from unnest(v_scopes, v_tenants) as s (name, nth)
+      where coalesce(s.nth <= known, true)
+      order by 1
+    ) as o
+    where not queue.try_lock(o.name)
   );
-  v_busy constant text[] := array(
-    select n
-    from unnest(v_scopes) as n
-    where not queue.try_lock(n)
-  );
-begin
   is_busy := v_busy <> '{}' or not queue.try_lock('pauses', p_is_shared => true);
   with types as materialized (
     select
@@ -1329,6 +1382,7 @@ declare
   v_one queue.turn;
   v_slots bigint;
   v_limited record;
+  v_lacks_locks boolean := false;
   v_divided record;
   v_last queue.last_served;
   v_stopped text[]; -- types whose slots ran out
@@ -1369,13 +1423,18 @@ begin
       v_limited := queue.limit_turns(v_turns, p_now);
       v_turns := v_limited.turns;
       more := more or v_limited.is_busy;
+      v_lacks_locks := v_limited.known is not null;
+      if v_lacks_locks then
+        v_first.known := v_limited.known;
+        v_first.is_all := false;
+      end if;
     end if;
     v_divided := queue.divide_slots(
       v_turns,
       case when v_first.is_all then least(v_most, 4 + 4 * v_most / v_first.known) end,
       v_most
     );
-    exit when v_first.is_all or v_divided.shares is not null;
+    exit when v_first.is_all or v_divided.shares is not null or v_lacks_locks;
   end loop;
   shares := v_divided.shares;
   empty := v_divided.empty;
@@ -1741,7 +1800,7 @@ revoke execute on function queue.take from public;
 
 -- Advance from_ord of the turns to their first ready job, or to the last leased job if no job is
 -- ready. Close the turns that a lease found empty. A turn is skipped if its lock is not free,
--- because an open transaction may be adding a job to it.
+-- because an open transaction may be adding a job to it, or if the transaction has no lock left.
 -- p_turns: For each turn, the number of leased jobs and the ord of the last leased job.
 create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz)
 returns void
@@ -1749,9 +1808,10 @@ language plpgsql
 set search_path = ''
 as $$
 declare
+  v_locks constant integer := queue.reserve_locks(cardinality(p_turns), 190);
   v_free constant queue.share[] := array(
     select t
-    from unnest(p_turns) as t
+    from unnest(p_turns[:v_locks]) as t
     where pg_try_advisory_xact_lock(t.lane, uuid_hash(t.workspace_id))
   );
 begin

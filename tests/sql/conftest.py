@@ -56,7 +56,11 @@ INVARIANTS = {
           and not exists (select from queue.notes n join queue.lanes l on l.lane = n.lane
             where n.workspace_id = g.workspace_id and l.job_type = g.job_type and n.key = g.key)""",
     "a slot that was given back is looked at": """
-        select g.job_id from queue.gated g where g.ended and not exists (
+        select g.job_id from queue.gated g where g.ended
+          and exists (select from queue.lanes l where l.lane = g.lane and l.served_at is not null
+            and not exists (select from queue.pauses p
+              where (p.kind, p.name) in (('job_type', l.job_type), ('queue', l.queue))))
+          and not exists (
           select from queue.notes n join queue.lanes l on l.lane = n.lane
           where n.workspace_id = g.workspace_id and l.job_type = g.job_type and n.key = g.key)""",
     "a processing job has exactly one lease with its fence": """

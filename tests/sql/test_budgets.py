@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import pytest
 
@@ -24,6 +26,8 @@ STATISTICS = {
 }
 #: A call, its argument, and how many blocks it may touch.
 Call = tuple[str, Any, int]
+
+T = TypeVar("T")
 
 
 def fill(engine: Engine, count: int, *columns: str) -> None:
@@ -235,3 +239,49 @@ def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> 
         other.run("rollback")
 
     assert last <= 2 * first, (first, last)
+
+
+def test_no_call_takes_more_than_200_advisory_locks(engine: Engine) -> None:
+    """The server has few of them. A call leaves to the next one what it has no locks for."""
+    engine.register("keyed", key_concurrency=1)
+    engine.register("shared", workspace_concurrency=1)
+    jobs = [{"job_type": "keyed", "concurrency_key": str(n % 300)} for n in range(600)]
+    insert = (
+        "insert into public.jobs (workspace_id, job_type) select t, %s from unnest(%s::uuid[]) as t"
+    )
+    tenants = engine.rows(
+        "insert into public.workspaces (name)"
+        " select 't' || n from generate_series(1, 300) as n returning id::text"
+    )
+    locks: list[int] = []
+
+    def count_locks(call: Callable[[], T]) -> T:
+        engine.run("begin")
+        answer = call()
+        locks.append(
+            engine.one(
+                "select count(*) from pg_locks"
+                " where locktype = 'advisory' and pid = pg_backend_pid()"
+            )
+        )
+        engine.run("commit")
+        return answer
+
+    count_locks(
+        lambda: engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=jobs, p_return="ids")
+    )
+    for job_type in ("work", "shared"):
+        count_locks(partial(engine.run, insert, job_type, tenants))
+    request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "limit": 1000}
+    done, call, items = 0, 0, []
+    while done < 1200 and call < 60:
+        call += 1
+        lease = request | {"call": call}
+        answer = count_locks(
+            partial(engine.rpc, "settle_jobs", p_request={"items": items, "lease": lease})
+        )
+        done += len(items)
+        items = [handle(o) | {"outcome": "completed"} for o in answer["lease"]["leases"]]
+
+    assert done == 1200
+    assert max(locks) <= 200

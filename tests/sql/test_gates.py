@@ -270,6 +270,18 @@ def test_a_tenants_keys_hold_up_no_other_tenants_first_job(engine: Engine) -> No
     assert all(leased)
 
 
+def test_keys_that_no_worker_serves_delay_no_other_keys(engine: Engine) -> None:
+    """Their gates admit nothing. They open when a worker serves them."""
+    engine.register("mine", key_concurrency=1)
+    engine.register("theirs", key_concurrency=1)
+    for job_type, count in (("theirs", 500), ("mine", 5)):
+        jobs = [{"job_type": job_type, "concurrency_key": str(n)} for n in range(count)]
+        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=jobs, p_return="ids")
+
+    assert len(engine.lease(10, job_types=["mine"])) == 5
+    assert len(engine.lease(100, job_types=["theirs"], worker="w2")) == 100
+
+
 def test_keys_without_jobs_cost_the_next_leases_nothing(engine: Engine) -> None:
     """Their notes go many at a time: each lease of everyone would look at fifty gates."""
     engine.register("keyed", key_concurrency=1)
