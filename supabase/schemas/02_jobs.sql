@@ -418,7 +418,10 @@ create table queue.leases (
   step_started_at timestamptz,
   key text, -- key of the gate that admitted the job
   -- bytes of the job's streams, null before the first write
-  output_bytes bigint
+  output_bytes bigint,
+  -- {last, since, place, memory_mb}: the last update, and where the code then was. Null for the
+  -- first seconds, and for workers older than 0.5.0.
+  pulse jsonb
 ) with (fillfactor = 70);
 alter table queue.leases enable row level security;
 revoke all on queue.leases from public, anon, authenticated, service_role;
@@ -471,6 +474,7 @@ create table queue.workers (
   evidence jsonb, -- reason why the process died, as the host reported it
   -- [{job_types, limit}]: slots for each group of types, null if the worker is older than 0.5.0
   slots jsonb,
+  abandoned jsonb, -- [{job_id, place}]: stopped jobs whose processors still run
   -- Time when the worker last lost some of its leases, and the number of jobs that it then held.
   lost_at timestamptz,
   lost_with integer,

@@ -32,6 +32,7 @@
 --   it serves suspects. Otherwise null (queue.lease_mode).
 -- job_ids: Jobs to lease, set by queue.lease_suspects. Null for all jobs except suspects.
 -- slots: Array of {job_types, limit}, all slots of the worker. Null in most calls.
+-- abandoned: Array of {job_id, place}, stopped jobs whose processors still run. Null if unchanged.
 create type queue.lease_request as (
   worker_id text,
   worker integer,
@@ -50,7 +51,8 @@ create type queue.lease_request as (
   pools jsonb,
   suspects boolean,
   job_ids uuid[],
-  slots jsonb
+  slots jsonb,
+  abandoned jsonb
 );
 -- A turn as a lease reads it. A limit of null means any number of jobs.
 -- round: Round in which the tenant gets its next jobs.
@@ -287,10 +289,16 @@ begin
     p_request.job_types := p_known.job_types;
   end if;
   p_request.slots := coalesce(p_request.slots, p_known.slots);
-  v_changed := (p_known.job_types, p_known.queues, p_known.version, p_known.slots)
-    is distinct from (
-      p_request.job_types, p_request.queues, p_request.version, p_request.slots
-    );
+  p_request.abandoned := coalesce(p_request.abandoned, p_known.abandoned);
+  v_changed := (
+    p_known.job_types, p_known.queues, p_known.version, p_known.slots, p_known.abandoned
+  ) is distinct from (
+    p_request.job_types,
+    p_request.queues,
+    p_request.version,
+    p_request.slots,
+    p_request.abandoned
+  );
   if p_known.seen_at > p_now - interval '1 minute'
     and p_known.seen_at <= p_now
     and not v_changed
@@ -346,7 +354,7 @@ begin
     perform queue.note_gates(v_gates) where v_gates is not null;
   end if;
   insert into queue.workers as w (
-    worker_id, started_at, seen_at, version, job_types, queues, slots
+    worker_id, started_at, seen_at, version, job_types, queues, slots, abandoned
   )
   values (
     p_request.worker_id,
@@ -357,7 +365,8 @@ begin
     p_request.version,
     p_request.job_types,
     p_request.queues,
-    p_request.slots
+    p_request.slots,
+    p_request.abandoned
   )
   on conflict (worker_id) do update set
     seen_at = excluded.seen_at,
@@ -366,6 +375,7 @@ begin
     job_types = excluded.job_types,
     queues = excluded.queues,
     slots = excluded.slots,
+    abandoned = excluded.abandoned,
     started_at = case
       when w.ended_at is null and w.seen_at > p_now - interval '3 minutes'
         then w.started_at
@@ -2425,9 +2435,9 @@ $$;
 comment on function public.lease_jobs is
   E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, now, run?}.\n\n'
   'Request: {worker_id, tick_id, call, limit 0..1000, job_types, pools: [{job_types, limit}], '
-  'queues, lease_seconds, version, free_slots, slots, count_due, most, run_seconds, ends: '
-  '{stay_ms, maintained?, summary?}}. Each lease counts as an attempt. A repeated (tick_id, call) '
-  'that got leases returns the same leases again.\n\n'
+  'queues, lease_seconds, version, free_slots, slots, abandoned, count_due, most, run_seconds, '
+  'ends: {stay_ms, maintained?, summary?}}. Each lease counts as an attempt. A repeated (tick_id, '
+  'call) that got leases returns the same leases again.\n\n'
   '- pools: Groups of job types with a limit for each group, in place of limit. due counts the '
   'jobs of all pools.\n'
   '- free_slots: Number of free slots of the worker. Default: limit less the leased jobs. If it '
@@ -2435,6 +2445,7 @@ comment on function public.lease_jobs is
   'again. The value -1 ends these two seconds at once.\n'
   '- slots: All slots of the worker, [{job_types, limit}]. explain_job compares them with the '
   'leases. The first call of a run is enough.\n'
+  '- abandoned: Stopped jobs whose processors still run, [{job_id, place}]. Default: as before.\n'
   '- most: Maximum number of concurrent worker runs. The response contains run: {free}, which is '
   'null if this run is rejected.\n'
   '- ends: The run ends if nothing is leased and nothing is due within stay_ms. The response then '

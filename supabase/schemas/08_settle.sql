@@ -38,7 +38,8 @@ create type queue.worker_item as (
   tags jsonb,
   lease_seconds double precision,
   cost_usd double precision,
-  output jsonb
+  output jsonb,
+  pulse jsonb
 );
 -- The next state of a job, and the event to append. For a lost attempt, event is null, because the
 -- event job.reclaimed records the loss. All fields are null for a plain completion, and for an

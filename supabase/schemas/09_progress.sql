@@ -298,7 +298,7 @@ begin
     select l.job_id
     from unnest(v_items) as i
     join queue.leases as l on l.job_id = i.job_id
-    where i.lease_seconds is not null
+    where num_nonnulls(i.lease_seconds, i.pulse) > 0
       or l.expires_at < queue.clock() + make_interval(secs => 0.8 * l.lease_seconds)
     order by l.job_id
     for no key update of l skip locked
@@ -306,6 +306,12 @@ begin
   update queue.leases as l
   set
     lease_seconds = s.lease_seconds,
+    pulse = case
+      when i.pulse is null then l.pulse
+      else (i.pulse - 'for_ms') || jsonb_build_object(
+        'since', queue.clock() - (i.pulse ->> 'for_ms')::double precision * interval '1 ms'
+      )
+    end,
     expires_at = queue.clock() + make_interval(secs => s.lease_seconds)
   from unnest(v_items) as i
   join queue.leases as o on o.job_id = i.job_id and o.fence = i.fence
@@ -346,7 +352,8 @@ comment on function public.report_jobs is
   E'Report on running jobs and renew their leases: {results: [{job_id, fence, '
   'outcome: ok|cancel|lost|busy, output: followed|unfollowed|refused, lease_expires_at}]}.\n\n'
   'Items: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, output?, '
-  'lease_seconds?}. Report an item again if its outcome is busy.';
+  'pulse?: {last, for_ms, place?, memory_mb}, lease_seconds?}. Report an item again if its outcome '
+  'is busy.';
 select queue.allow('job_worker, service_role', 'public.report_jobs');
 
 -- Return a page of a job's steps in order. A page has at most 1,000 rows and ends once it reaches

@@ -1304,11 +1304,41 @@ from (
     ),
     (
       'running',
+      'Worker {worker_id} has been running it since {leased_at}. It has sent nothing for {silent} '
+        '(last: {last}), at {place}. 99 % of the jobs of its type take {usual} or less.',
+      'Check the call at {place}. Give that call a time limit, or give the type a `timeout`.',
+      'watch {job_id}',
+      '/types/{job_type}'
+    ),
+    (
+      'running',
+      'Worker {worker_id} has been running it since {leased_at}. It has sent nothing for {silent} '
+        '(last: {last}), at {place}.',
+      null,
+      null,
+      null
+    ),
+    (
+      'running',
+      'Worker {worker_id} has been running it since {leased_at}. It was last seen at {place}.',
+      null,
+      null,
+      null
+    ),
+    (
+      'running',
       'Worker {worker_id} has been running it since {leased_at}. Its lease lasts until '
-        '{expires_at} unless it is renewed.',
-      'Nothing to do until {expires_at}. If the lease is not renewed by then, the job is '
+        '{lease_until} unless it is renewed.',
+      'Nothing to do until {lease_until}. If the lease is not renewed by then, the job is '
         'reclaimed.',
       'watch {job_id}',
+      null
+    ),
+    (
+      'abandoned',
+      'Its processor ignored the stop and still runs, abandoned, in worker {worker_id} at {place}.',
+      null,
+      null,
       null
     ),
     (
@@ -1698,6 +1728,14 @@ from (
       null
     ),
     (
+      'silent_jobs',
+      'Running jobs of {job_type} that have sent nothing for more than {limit}: {jobs}. The first '
+        'has been silent since {since}, at {place}.',
+      'See where it is.',
+      'explain {job_id}',
+      null
+    ),
+    (
       'suspects_wait',
       'Jobs whose process died wait for a worker that runs nothing else: {jobs}, the first since '
         '{since}.',
@@ -1905,6 +1943,61 @@ from pools as p
 $$;
 revoke execute on function queue.slots_for from public;
 
+-- Return a length of time in words, for example '4 min'.
+create function queue.length_in_words(p_ms double precision)
+returns text
+language sql immutable
+set search_path = ''
+as $$
+select round(u.length) || u.unit
+from (
+  values
+    (1000, p_ms, ' ms'),
+    (120 * 1000, p_ms / 1000, ' s'),
+    (120 * 60000, p_ms / 60000, ' min'),
+    (null, p_ms / 3600000, ' h')
+) as u (below, length, unit)
+where coalesce(p_ms < u.below, true)
+order by u.below
+limit 1
+$$;
+revoke execute on function queue.length_in_words from public;
+
+-- Return the pulse of a running job in words: {last, place, memory_mb, silent, usual}. Return
+-- {lease_until} for a job without a pulse.
+-- silent: time since the last update; null below 20 seconds, because a pulse comes each 15 seconds
+-- usual: duration of 99 % of the jobs of its type; null unless the job has been silent for longer,
+--   and for a minute
+create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
+returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$ -- plpgsql, because queue.usual_ms is created later
+begin
+  return (
+    select case
+      when l.pulse is null then jsonb_build_object('lease_until', l.expires_at)
+      else l.pulse - 'since' || jsonb_build_object(
+        'silent_since', p.since,
+        'silent', case when p.silent_ms >= 20000 then queue.length_in_words(p.silent_ms) end,
+        'usual', (
+          select queue.length_in_words(u.ms)
+          from queue.usual_ms(p_job.workspace_id, p_job.job_type, p_now) as u (ms)
+          where p.silent_ms > greatest(60000, u.ms)
+        )
+      )
+    end
+    from queue.leases as l
+    cross join lateral greatest((l.pulse ->> 'since')::timestamptz, p_job.updated_at) as s (since)
+    cross join lateral (
+      values (s.since, greatest(0, extract(epoch from p_now - s.since) * 1000)::double precision)
+    ) as p (since, silent_ms)
+    where l.job_id = p_job.id
+  );
+end;
+$$;
+revoke execute on function queue.pulse_of from public;
+
 -- Return the reason that keeps a job from starting. The reason may be the state of the job, when it
 -- has ended, runs, waits or is delayed. Another reason is a trigger of the project that rejects a
 -- change of the job. The other reasons are an unpublished type, a pause, and the lack of a worker
@@ -1967,7 +2060,8 @@ begin
       'since', v_found.leased_at,
       'data', to_jsonb(v_found)
         || coalesce(queue.suspicion_of(p_job), '{}')
-        || queue.maintained_before(v_found.expires_at),
+        || queue.maintained_before(v_found.expires_at)
+        || queue.pulse_of(p_job, p_now),
       'reason', case
         when v_found.patience_until <= p_now then v_late
         when v_found.expires_at <= p_now and v_found.ended_at is not null
@@ -2627,6 +2721,13 @@ begin
           then queue.words_of('worker_lost', queue.losses_of(p_job)) ->> 'sentence'
       end,
       v_found ->> 'sentence',
+      (
+        select queue.words_of('abandoned', to_jsonb(w) || to_jsonb(a)) ->> 'sentence'
+        from unnest(p_alive) as w
+        cross join lateral jsonb_to_recordset(w.abandoned) as a (job_id uuid, place text)
+        where a.job_id = p_job.id and w.ended_at is null
+        limit 1
+      ),
       case
         when p_job.status = 'pending' and p_job.started_at is null
             and p_job.start_by_at is not null

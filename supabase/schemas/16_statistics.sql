@@ -235,6 +235,30 @@ cross join lateral (
 $$;
 revoke execute on function queue.type_numbers from public;
 
+-- Return the duration in milliseconds that 99 % of the jobs of a type did not exceed in the last
+-- day. Return null if fewer than 20 jobs ended.
+create function queue.usual_ms(p_workspace_id uuid, p_job_type text, p_now timestamptz)
+returns double precision
+language sql stable
+set search_path = ''
+as $$
+select min(power(1.25, b.bucket + 1) - 1) -- the end of the bucket
+from (
+  select
+    e.key::integer as bucket,
+    sum(sum(e.value::numeric)) over () as total,
+    sum(sum(e.value::numeric)) over (order by e.key::integer) as jobs
+  from queue.stats as s
+  cross join lateral jsonb_each_text(s.run_times) as e
+  where s.workspace_id = p_workspace_id
+    and s.at > p_now - interval '1 day'
+    and s.job_type = p_job_type
+  group by 1
+) as b
+where b.total >= 20 and 100 * b.jobs >= 99 * b.total
+$$;
+revoke execute on function queue.usual_ms from public;
+
 -- Return the numbers of due jobs by the cause that delays them. The causes are paused, unserved,
 -- suspect (the job runs alone), at_limit, blocked (by a key) and ready. The cause unserved is a
 -- warning that no worker serves the type.
@@ -639,8 +663,10 @@ from (
 $$;
 revoke execute on function queue.due_in from public;
 
--- Return findings about types, pauses, schedules and questions, for the workspaces that they
--- concern. An operator's pause is a finding for each workspace whose jobs are delayed.
+-- Return findings about types, pauses, schedules, questions and silent jobs, for the workspaces
+-- that they concern. A job is silent if it has sent nothing for longer than 99 % of the jobs of its
+-- type take, or for ten minutes if too few such jobs have ended. An operator's pause is a finding
+-- for each workspace whose jobs are delayed.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable
@@ -717,6 +743,62 @@ from queue.schedules as s
 where s.enabled
   and (s.problem is not null or s.next_at < p_now - interval '3 minutes')
   and (p_workspace_id is null or s.workspace_id = p_workspace_id)
+union all
+select
+  'warn',
+  'silent_jobs',
+  s.since,
+  null,
+  jsonb_build_object(
+    'job_type', s.job_type,
+    'jobs', (
+      select count(*)
+      from unnest(s.times) as t (since)
+      where t.since < p_now - u.ms * interval '1 ms'
+    ),
+    'job_id', s.job_id,
+    'place', s.place,
+    'limit', queue.length_in_words(u.ms)
+  )
+from (
+  select
+    l.job_type,
+    (array_agg(l.job_id order by l.since))[1] as job_id,
+    (array_agg(l.place order by l.since))[1] as place,
+    min(l.since) as since,
+    array_agg(l.since) as times
+  from (
+    select n.job_type, o.*
+    from (
+      select
+        r.lane,
+        r.job_id,
+        r.pulse ->> 'place' as place,
+        (r.pulse ->> 'since')::timestamptz as since
+      from queue.leases as r
+      where r.ctid > '(0,0)' -- reads pages in order, because all running jobs are read
+        and r.pulse is not null
+        and r.expires_at > p_now
+        and (p_workspace_id is null or r.workspace_id = p_workspace_id)
+      offset 0 -- few jobs are silent, so find them before their lanes
+    ) as o
+    join queue.lanes as n on n.lane = o.lane
+    where o.since < p_now - interval '2 minutes'
+  ) as l
+  group by 1
+) as s
+cross join lateral greatest(
+  120000,
+  coalesce(
+    queue.usual_ms(
+      coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000'),
+      s.job_type,
+      p_now
+    ),
+    600000
+  )
+) as u (ms)
+where s.since < p_now - u.ms * interval '1 ms'
 union all
 select
   'warn',

@@ -38,10 +38,16 @@ delete from queue.settings where name = 'silenced';
 alter type queue.lease_request
   add attribute suspects boolean,
   add attribute job_ids uuid[],
-  add attribute slots jsonb;
+  add attribute slots jsonb,
+  add attribute abandoned jsonb;
 
--- A worker reports its slots, and explain_job compares them with its leases.
-alter table queue.workers add column slots jsonb;
+-- A worker reports its slots, and explain_job compares them with its leases. It also reports where
+-- its jobs are, and which stopped jobs still run.
+alter table queue.workers
+  add column slots jsonb,
+  add column abandoned jsonb;
+alter table queue.leases add column pulse jsonb;
+alter type queue.worker_item add attribute pulse jsonb;
 
 -- No query looks for the replays of a job.
 drop index public.jobs_by_replay;

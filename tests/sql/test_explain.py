@@ -359,6 +359,51 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(engine: Engine)
     assert beside not in str(said)
 
 
+def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) -> None:
+    """Its process renews its lease for as long as it lives, so the lease shows no hang."""
+    engine.enqueue_many(20)
+    for lease in engine.lease(20):
+        engine.settle(lease, duration_ms=1_000)
+    engine.advance(60)
+    engine.maintain()
+    hangs = engine.enqueue()
+    lease = engine.lease_one()
+    pulse = {"last": "output", "for_ms": 15_000, "place": "all.py:134", "memory_mb": 97}
+
+    engine.report(lease, pulse=pulse)
+    assert "last seen at all.py:134" in explain(engine, hangs)["sentence"]
+    for _ in range(12):  # nothing changes, so no report has another pulse
+        engine.advance(20)
+        engine.report(lease)
+
+    said = explain(engine, hangs)
+    assert "sent nothing for 4 min (last: output), at all.py:134. 99 % of" in said["sentence"]
+    assert (said["data"]["usual"], said["data"]["memory_mb"]) == ("1 s", 97)
+    assert "Nothing to do" not in str(said["next"])
+    findings = engine.rpc("explain_queue")["findings"]
+    [found] = [each for each in findings if each["reason"] == "silent_jobs"]
+    assert found["jobs"] == 1
+    assert found["next"][0]["command"] == f"minutehand explain {hangs}"
+    engine.report(lease, progress={"percentage": 50})
+    assert "sent nothing" not in explain(engine, hangs)["sentence"]
+
+
+def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine) -> None:
+    """It may charge a card, although its job was cancelled."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    engine.rpc("cancel_job", p_job_id=job_id)
+    engine.settle(lease, "cancelled")
+    run = {"tick_id": "00000000-0000-4000-8000-000000000007", "call": 2}
+
+    engine.lease(1, **run, abandoned=[{"job_id": job_id, "place": "all.py:7"}])
+    assert "still runs, abandoned, in worker w1 at all.py:7" in explain(engine, job_id)["sentence"]
+    engine.lease(1, **run | {"call": 3})
+    assert "abandoned" in explain(engine, job_id)["sentence"]
+    engine.lease(1, **run | {"call": 4}, abandoned=[])
+    assert "abandoned" not in explain(engine, job_id)["sentence"]
+
+
 def test_the_jobs_of_a_process_that_died_are_given_back_at_once(engine: Engine) -> None:
     """The one that ended it loses an attempt; the others do not, and learn of no other tenant."""
     engine.register("bad")

@@ -36,7 +36,8 @@ import NotFound, { placeholderPage } from "../parts/not-found.js";
 const { useJob } = createHooks(hooks, supabase);
 
 const POLL_MS = 2000;
-const EXPLAIN_MS = 5000;
+/** Milliseconds between two explanations. A running job reports where it is every 15 s. */
+const EXPLAIN_MS = { pending: 5000, waiting: 5000, processing: 15_000 };
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
@@ -52,7 +53,7 @@ function useDetails(job) {
   // poll, because steps and children send no events of this job
   usePolling(trace, isRunning ? POLL_MS : null);
   // poll, because the reason depends on other jobs, whose changes send no events of this job
-  usePolling(explained, job.status === "pending" || job.status === "waiting" ? EXPLAIN_MS : null);
+  usePolling(explained, EXPLAIN_MS[job.status] ?? null);
   const lastStamp = useRef(stamp);
   useEffect(() => {
     if (lastStamp.current === stamp) return;

@@ -405,6 +405,8 @@ class LeaseRequest(Model):
     free_slots: int | None = None
     #: All slots of the worker, by which `explain` recognizes a lack of slots. None in later calls.
     slots: tuple[LeasePool, ...] | None = None
+    #: Jobs whose abandoned processors still run. None if they have not changed.
+    abandoned: tuple[AbandonedJob, ...] | None = None
     #: Request the exact number of due jobs, which otherwise only a tick's first call counts.
     count_due: bool | None = None
     #: If runs are limited, their maximum number and the maximum duration of this one.
@@ -503,6 +505,25 @@ class RunningStep(Model):
     for_ms: Number
 
 
+class Pulse(Model):
+    """The last update of a running job, and where its code is."""
+
+    last: Literal["start", "output", "progress", "log", "step"]
+    #: Time since the last update.
+    for_ms: Number
+    #: File and line where its own code runs or waits.
+    place: str | None = None
+    #: Maximum memory that its process has used.
+    memory_mb: int
+
+
+class AbandonedJob(Model):
+    """A job whose processor ignored its stop and still runs, and where its code is."""
+
+    job_id: JobId
+    place: str
+
+
 class Piece(Model):
     """A part of an output stream, as text or items, to be stored."""
 
@@ -530,6 +551,7 @@ class ReportItem:
     step: RunningStep | None = None
     tags: tuple[str, ...] = ()
     output: tuple[Piece, ...] = ()
+    pulse: Pulse | None = None
     #: Lease time from now on, in place of the current one.
     lease_seconds: float | None = None
 

@@ -7,7 +7,6 @@ import faulthandler
 import json
 import math
 import os
-import resource
 import sys
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from minutehand.worker.attempt import Attempt
 from minutehand.worker.in_flight import InFlight
 from minutehand.worker.registry import Registry
 from minutehand.worker.run import Run
+from minutehand.worker.stacks import peak_memory_mb
 
 #: Environment variable with the file in which a worker's process records its jobs, and the suffix
 #: of the file for its last stacks.
@@ -122,7 +122,7 @@ class CrashRecord:
             return
         record = {
             "worker_id": worker_id,
-            "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "memory_mb": peak_memory_mb(),
             "jobs": [attempt.job_id for attempt in running[:MAX_RECORDED]],
             "code": self._code,
         }

@@ -14,7 +14,7 @@ from typing import Any, Final
 from minutehand import telemetry
 from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
-from minutehand.queue.models import ErrorInfo, JobId, Lease, LeasedJob, NewJob, SettleItem
+from minutehand.queue.models import ErrorInfo, JobId, Lease, LeasedJob, NewJob, Pulse, SettleItem
 from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, forget_memos
 from minutehand.worker.job import BatchedJob, Job, job_of
@@ -22,7 +22,7 @@ from minutehand.worker.middleware import Call, calling, thread_name, within
 from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
 from minutehand.worker.settlement import Ending, StopReason, check_unawaited, settle_item
-from minutehand.worker.stacks import stack_of
+from minutehand.worker.stacks import peak_memory_mb, place_of, stack_of
 from minutehand.worker.streams import StreamHistory
 from minutehand.worker.updates import LONG_OUTPUT, NOTHING, Updates
 
@@ -34,6 +34,8 @@ _UNSEEN: Final = tuple(
 )
 #: Maximum seconds between two reports of a running job, within which it learns of a cancel.
 REPORT_SECONDS: Final = 4.0
+#: Seconds between two pulses.
+PULSE_SECONDS: Final = 15.0
 #: Seconds between two reports of output, while someone follows the job and otherwise.
 FOLLOWED_SECONDS: Final = 0.08
 UNFOLLOWED_SECONDS: Final = 1.0
@@ -79,6 +81,11 @@ class Attempt:
     #: Time of the last report of output, and whether someone follows it.
     output_sent_at = -math.inf
     is_followed = False
+    #: Time of the next pulse, and the last update and place of the pulse that arrived last and of
+    #: the one that was sent last.
+    _pulse_at = -math.inf
+    _pulse_stored: tuple[float, str | None] | None = None
+    _pulse_sent: tuple[float, str | None] | None = None
     #: Whether a report with its updates is in flight.
     reporting = False
     #: Time until which its updates wait, because another transaction has locked its row.
@@ -116,6 +123,7 @@ class Attempt:
         self._type = environment.run.registry.find(job.job_type)
         self._renewed_at = self._sent_at = sent_at
         self._started_at = clock.monotonic()
+        self._pulse_at = self._started_at + PULSE_SECONDS
         self.updates = Updates(clock)
         self._steps = {} if lease.steps is None else lease.steps
         self._context = JobContext(self, self.updates, steps=self._steps, clock=clock)
@@ -207,12 +215,36 @@ class Attempt:
         """Module of its processor."""
         return getattr(self._type.run, "__module__", "") if self._type is not None else ""
 
-    def _collect_evidence(self) -> dict[str, Any]:
-        task, thread = self._task, thread_name(self.job_id)
+    def pulse(self, *, has_updates: bool) -> Pulse | None:
+        """Return the pulse to send with a report, or None if it is not due or has not changed.
+
+        Updates after a silence send a pulse at once, so that no one reads that the job is silent.
+        """
+        now, updates, sent = self._environment.clock.monotonic(), self.updates, self._pulse_sent
+        ends_silence = has_updates and sent is not None and sent[0] < now - PULSE_SECONDS
+        if self.ending is not None or not (now >= self._pulse_at or ends_silence):
+            return None
+        self._pulse_at = now + PULSE_SECONDS
+        current = (updates.last_at, place_of(*self._code()))
+        if current == self._pulse_stored:
+            return None
+        self._pulse_sent = current
+        return Pulse(
+            last=updates.last_kind,
+            for_ms=round((now - updates.last_at) * 1000),
+            place=current[1],
+            memory_mb=peak_memory_mb(),
+        )
+
+    def _code(self) -> tuple[asyncio.Task[Any] | None, str, str]:
+        """Return the task, the name of the thread and the module in which its processor runs."""
         if self.batch is not None:
-            task, thread = self.batch.task, self.batch.thread_name
+            return self.batch.task, self.batch.thread_name, self.module
+        return self._task, thread_name(self.job_id), self.module
+
+    def _collect_evidence(self) -> dict[str, Any]:
         return {
-            "frames": stack_of(task, thread, self.module),
+            "frames": stack_of(*self._code()),
             "jobs": self._environment.beside(),
             "commit": (self._environment.run.options.origin or {}).get("commit"),
         }
@@ -286,6 +318,7 @@ class Attempt:
     def mark_reported(self, sent_at: float) -> None:
         """Record a successful report. It renews the lease once a quarter of it has passed."""
         self._sent_at = sent_at
+        self._pulse_stored = self._pulse_sent
         if sent_at >= self._renewed_at + self.lease.lease_seconds / 4:
             self._renewed_at = sent_at
             self.lease_until = sent_at + self.lease.lease_seconds
@@ -371,6 +404,7 @@ class Attempt:
         )
         if self._task is not None:
             self._task.cancel()
+        self._environment.run.lease_id.abandoned[self.job_id] = partial(place_of, *self._code())
         self._end(Ending(abandoned=True))
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from minutehand.queue.models import LeasePool, LeaseRequest, LeaseResponse, RunEnd
+from minutehand.queue.models import AbandonedJob, LeasePool, LeaseRequest, LeaseResponse, RunEnd
 from minutehand.worker.agenda import Agenda
 from minutehand.worker.background import Maintenance
 from minutehand.worker.deadlines import in_time
@@ -51,6 +51,8 @@ class LeaseRequests:
         self.due = 0
         #: Summary of the run in case the next request finds nothing. None if the run continues.
         self.last: TickSummary | None = None
+        #: Abandoned jobs as the database knows them. None before the first response.
+        self._abandoned: tuple[AbandonedJob, ...] | None = None
         #: Whether the latest request covers every pool.
         self._asks_for_all = False
 
@@ -76,6 +78,7 @@ class LeaseRequests:
         self.id.calls += 1
         count_due = count_due or self._is_first
         slots_of_run = slots if self._is_first else None
+        abandoned = self._abandoned_now()
         self._is_first = False
         self._summary.calls += 1
         # enqueues wake no worker while a run reports free slots, so a run that will not lease again
@@ -101,6 +104,7 @@ class LeaseRequests:
             # withdraws them. 0 changes nothing, for a tick that never reported any, or is notified
             free_slots=None if self._has_room else -1 if self._recheck_pending else 0,
             slots=slots_of_run,
+            abandoned=None if abandoned == self._abandoned else abandoned,
             count_due=count_due,
             most=max_runs,
             run_seconds=None if max_runs is None else self._run.seconds_left(),
@@ -108,6 +112,13 @@ class LeaseRequests:
             suspects=self._options.suspects,
         )
         return self.unanswered
+
+    def _abandoned_now(self) -> tuple[AbandonedJob, ...]:
+        """Return the abandoned jobs whose processors still run, and forget the others."""
+        places = {job_id: find() for job_id, find in self.id.abandoned.items()}
+        for job_id in [job_id for job_id, place in places.items() if place is None]:
+            del self.id.abandoned[job_id]
+        return tuple(AbandonedJob(job_id=job_id, place=at) for job_id, at in places.items() if at)
 
     def _end(self, last: TickSummary, now: float) -> RunEnd:
         stay = min(self._options.linger_seconds, self._deadlines.stop_leasing - now)
@@ -132,6 +143,8 @@ class LeaseRequests:
 
     def note_answer(self, response: LeaseResponse) -> None:
         """Record the state that a response reports besides its leases."""
+        if self.unanswered is not None and self.unanswered.abandoned is not None:
+            self._abandoned = self.unanswered.abandoned
         self.unanswered = None
         self._unanswered = 0
         self._clock.receive(response.now)

@@ -210,7 +210,12 @@ class Reporter:
         """Send one report and apply its results. Return the error if it did not arrive."""
         sent_at = self._clock.monotonic()
         items = [
-            ReportItem(job_id=attempt.job_id, fence=attempt.fence, **update._asdict())
+            ReportItem(
+                job_id=attempt.job_id,
+                fence=attempt.fence,
+                pulse=attempt.pulse(has_updates=any(update)),
+                **update._asdict(),
+            )
             for attempt, update in zip(batch, updates, strict=True)
         ]
         self._run.summary.reports += 1

@@ -49,7 +49,7 @@ class IdleBackoff:
 
 @dataclass(slots=True)
 class RunIdentity:
-    """The id of lease calls, and their number.
+    """The id of lease calls, their number, and the worker's abandoned processors.
 
     It outlives a run, because otherwise each empty run of a loop would leave a row behind.
     """
@@ -58,6 +58,8 @@ class RunIdentity:
     since: float = float("-inf")
     calls: int = 0
     is_taken: bool = False
+    #: For each abandoned processor, a function that returns where it is, or None once it has ended.
+    abandoned: dict[JobId, Callable[[], str | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,21 @@ def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[d
         if candidate.name == thread and candidate.ident in running:
             return stack_in([*_outward(running[candidate.ident])][::-1], module)
     return [] if task is None else stack_in(_awaited(task.get_coro()), module)
+
+
+def place_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> str | None:
+    """Return the file and line where an attempt is, or None once it has ended.
+
+    It is the innermost frame of the attempt's own package, if it has any.
+    """
+    frames = stack_of(task, thread, module)
+    own = [frame for frame in frames if frame["own"]] or frames
+    return f"{own[-1]['file']}:{own[-1]['line']}" if own else None
+
+
+def peak_memory_mb() -> int:
+    """Return the maximum memory that this process has used."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def _outward(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:

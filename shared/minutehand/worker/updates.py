@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.queue.data_api import encode
@@ -68,10 +68,14 @@ class Updates:
     _log_bytes = 0
     _shows_step = False
     _lines_taken = 0
+    #: Kind of the latest update.
+    last_kind: Literal["start", "output", "progress", "log", "step"] = "start"
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
+        #: Time of the latest update.
+        self.last_at = self._clock.monotonic()
         self._logs: list[LogLine] = []
         self._steps: list[StepResult] = []
         #: Running steps with their start, the latest last.
@@ -110,12 +114,14 @@ class Updates:
 
     def set_progress(self, progress: Progress) -> None:
         """Set the progress. Only the latest is stored."""
+        self._note("progress")
         with self._lock:
             self._progress = progress
 
     def add_log(self, line: LogLine) -> None:
         """Add a line. Above the maximum of unsent lines it is dropped and counted."""
         size = _bytes_of(line)
+        self._note("log")
         with self._lock:
             if len(self._logs) >= self.MAX_LOGS or self._log_bytes + size > self.MAX_LOG_BYTES:
                 self.dropped_logs += 1
@@ -125,8 +131,9 @@ class Updates:
 
     def begin_step(self, name: str) -> None:
         """Record the start of a step. It is reported with other updates or after `show_step`."""
+        self._note("step")
         with self._lock:
-            self._running[name] = self._clock.monotonic()
+            self._running[name] = self.last_at
 
     def show_step(self) -> None:
         """Report the running step even without other updates, because people may watch it."""
@@ -134,9 +141,10 @@ class Updates:
 
     def leave_step(self, name: str) -> float:
         """Record the end of a step, and return its duration in milliseconds."""
+        self._note("step")
         with self._lock:
             began_at = self._running.pop(name)
-        return round((self._clock.monotonic() - began_at) * 1000, 1)
+        return round((self.last_at - began_at) * 1000, 1)
 
     def add_step(self, step: StepResult) -> None:
         """Append a finished step."""
@@ -161,6 +169,7 @@ class Updates:
     ) -> int:
         """Append a piece, joined to the last one if possible. Return its bytes."""
         size = len(piece.encode()) if is_text else len(encode(piece))
+        self._note("output")
         with self._lock:
             last = self._last_of(stream)
             if (
@@ -226,6 +235,9 @@ class Updates:
                 back = [_unsent(piece) for piece in taken.output]
                 is_current = [piece.attempt == self._attempts[piece.stream] for piece in back]
                 self._keep([*itertools.compress(back, is_current), *self._unsent])
+
+    def _note(self, kind: Literal["output", "progress", "log", "step"]) -> None:
+        self.last_kind, self.last_at = kind, self._clock.monotonic()
 
     def _keep(self, unsent: Iterable[_OutputBuffer]) -> None:
         self._unsent = list(unsent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from minutehand.queue.errors import ProcessorError, QueueError
 from minutehand.queue.models import (
     JobId,
     LeaseResponse,
+    ReportItem,
+    ReportResult,
     RunState,
     SettleItem,
     SettleResponse,
@@ -484,6 +487,40 @@ def test_a_short_timeout_holds_beside_a_long_one_that_began_before() -> None:
 
     assert stopped["short"] - began["short"] == pytest.approx(2)
     assert stopped["long"] - began["long"] == pytest.approx(40)
+
+
+class Reported(ModelQueue):
+    """Keeps the items of reports."""
+
+    items: list[ReportItem] = []  # noqa: RUF012
+
+    async def report(self, items: Sequence[ReportItem]) -> list[ReportResult]:
+        self.items = [*self.items, *items]
+        return await super().report(items)
+
+
+def test_a_job_that_hangs_sends_its_line_once_and_is_listed_while_abandoned() -> None:
+    """Its silence is counted from its last update, without further reports."""
+    queue = Reported([Row("hangs", {}), Row("beside", {})])
+
+    async def run(job: Job[Any], ctx: JobContext) -> None:
+        if job.id == "beside":
+            await asyncio.sleep(100)
+            return
+        ctx.progress(10)
+        asyncio.get_running_loop().call_later(60, queue.cancel, job.id)
+        for _ in range(3):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(20 if ctx.cancelled else 100)
+
+    leaping(start(worker, queue, of(run), budget=120))
+
+    place = f"tests/unit/worker/test_worker.py:{run.__code__.co_firstlineno + 8}"
+    pulses = [item.pulse for item in queue.items if item.pulse and item.job_id == "hangs"]
+    assert [(pulse.last, pulse.place) for pulse in pulses] == [("progress", place)]
+    assert 15_000 <= pulses[0].for_ms <= 20_000
+    listed = [each.abandoned for each in queue.requests if each.abandoned is not None]
+    assert [len(each) for each in listed] == [0, 1, 0]
 
 
 class Letter(BaseModel):
