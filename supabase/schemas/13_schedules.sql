@@ -299,10 +299,12 @@ declare
     order by
       row_number() over (partition by s.workspace_id order by s.next_at),
       s.next_at
-    limit 500
+    limit 10000
   );
   v_id uuid;
   v_one queue.schedules;
+  v_timing text; -- cron expression and time zone
+  v_runs jsonb := '{}'; -- next run of each timing, because computing it costs more than an enqueue
   v_next timestamptz;
   v_job_id uuid;
   v_done integer := queue.reset_schedules(p_now, p_until);
@@ -317,7 +319,12 @@ begin
     v_next := p_now + interval '1 hour'; -- used if the server does not know the time zone any more
     v_job_id := null;
     begin
-      v_next := queue.first_run(v_one.cron, v_one.timezone, p_now);
+      v_timing := v_one.cron || ' ' || v_one.timezone;
+      if not v_runs ? v_timing then
+        v_runs := v_runs
+          || jsonb_build_object(v_timing, queue.first_run(v_one.cron, v_one.timezone, p_now));
+      end if;
+      v_next := v_runs ->> v_timing;
       if v_one.source is not null
         and (
           select s.unserved

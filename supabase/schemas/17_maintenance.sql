@@ -694,7 +694,11 @@ begin
       using v_now, v_share;
       update queue.tasks
       set
-        done_at = v_now,
+        -- a task that its share of the time has stopped is due again at once
+        done_at = case
+          when v_done > 0 and clock_timestamp() > v_share then v_now - every
+          else v_now
+        end,
         was_idle = v_done = 0,
         failures = 0,
         failure = null,

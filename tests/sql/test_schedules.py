@@ -198,3 +198,21 @@ def test_a_pass_over_schedules_continues_where_its_time_was_over(engine: Engine)
 
     assert left == [2, 1, 0, 0]
     assert engine.one("select after_id from queue.tasks where name = 'schedules'") is None
+
+
+def test_maintenance_asks_for_more_calls_until_every_due_run_is_enqueued(engine: Engine) -> None:
+    """More schedules may be due than one call has time for. A minute later all are due again."""
+    engine.stop_clock()
+    engine.run(
+        "insert into queue.schedules (workspace_id, name, cron, job_type, next_at)"
+        " select %s, 's' || n, '* * * * *', 'work', queue.clock()"
+        " from generate_series(1, 300) as n",
+        ACME,
+    )
+
+    calls = 1
+    while engine.rpc("run_maintenance", p_request={"budget_ms": 50})["more"]:
+        calls += 1
+
+    assert calls > 2
+    assert engine.one("select count(*) from public.jobs") == 300
