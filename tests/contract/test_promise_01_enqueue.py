@@ -194,9 +194,11 @@ def test_unique_jobs_skip_until_the_first_has_finished(engine: Engine) -> None:
     # 'run once more after what is running now' is this
     rebuild = {"key": "rebuild", "until": "leased"}
     first = engine.enqueue(unique=rebuild)
-    engine.lease()
+    lease = next(each for each in engine.lease() if each["job"]["id"] == first)
     second, again = (engine.enqueue(unique=rebuild) for _ in range(2))
     assert second == again != first
+    engine.settle(lease)
+    assert engine.enqueue(unique=rebuild) == second
 
 
 def test_unique_with_replace_changes_a_pending_holder_only(engine: Engine) -> None:

@@ -52,6 +52,26 @@ def test_a_lease_that_fills_its_slots_of_a_full_type_does_not_ask_again(engine: 
     assert found["next_due_in_ms"] != 0
 
 
+@pytest.mark.parametrize(("tenants", "call", "left"), [(2, 15, 2), (2, 16, 0), (5, 15, 0)])
+def test_a_lease_closes_empty_turns_now_and_then(
+    engine: Engine, tenants: int, call: int, left: int
+) -> None:
+    """Otherwise each later lease reads them again."""
+    engine.register("work")
+    engine.run(
+        "with made as (insert into public.workspaces (name)"
+        " select 't' || n from generate_series(1, %s) as n returning id)"
+        " insert into public.jobs (workspace_id, job_type) select id, 'work' from made",
+        tenants,
+    )
+    for lease in engine.lease():
+        engine.settle(lease)
+
+    assert engine.lease(call=call) == []
+
+    assert engine.one("select count(*) from queue.turns where not blocked") == left
+
+
 def test_a_ring_never_goes_back(engine: Engine) -> None:
     """Tenants that another lease has served meanwhile would be served again before the others."""
     engine.register("work")

@@ -126,6 +126,21 @@ def test_what_is_refused_is_not_due_before_it_is_tried_again(engine: Engine) -> 
     assert not engine.one(due)
 
 
+def test_a_job_that_stays_refused_is_tried_less_and_less_often(engine: Engine) -> None:
+    job_id = engine.enqueue()
+    engine.stop_clock()
+    waits = []
+    for _ in range(12):
+        engine.run("select queue.note_refusal('lease', %s, 'no', queue.clock())", job_id)
+        [at] = engine.rows(
+            "select extract(epoch from retry_at - queue.clock()) from queue.refusals"
+        )
+        waits.append(int(at))
+    engine.run("delete from queue.refusals")
+
+    assert waits == [min(5 * 2**n, 3600) for n in range(12)]
+
+
 def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
     """Its promotion moves a line of the engine's alone; the lease is what is refused."""
     first, middle, last = three_jobs(engine, "due")

@@ -192,7 +192,7 @@ def test_an_exception_with_a_delay_concerns_the_whole_call() -> None:
     world = World(rows(*"abc"), run)
     world.tick(budget=0.9)
 
-    assert world.calls[0] == ["a", "b", "c"]
+    assert world.calls == [["a", "b", "c"]]
     assert {item.outcome for item in world.ends.values()} == {"retry"}
     assert {item.retry_after_seconds for item in world.ends.values()} == {77}
 
