@@ -53,7 +53,7 @@ machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL
 	@MACHINE_EXAMPLES=$(or $(EXAMPLES),500) MACHINE_SEED=$(SEED) \
 	  $(BIN)/python -m pytest -q -s tests/contract/test_histories.py -k random_history $(ARGS)
 
-weekly: setup ## Run whole what `make test` runs in part: histories, projects, faults, bad days; as root
+weekly: setup ## Run whole what `make test` runs in part: histories, projects, faults, bad days
 	@WEEKLY=1 $(BIN)/python -m pytest -n logical --dist loadfile -m weekly $(ARGS)
 
 mutants: setup ## Break one rule after the other; each must fail a test. ARGS="07_lease.sql" narrows

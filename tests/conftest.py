@@ -119,12 +119,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the files by their groups, else mixed, and mark what needs the stack or is weekly."""
+    """Order the files by their groups, else mixed, and mark what needs the stack."""
     leave_out(config, items)
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        if hasattr(getattr(item, "obj", None), "hypothesis"):
-            item.add_marker(pytest.mark.weekly)  # with more examples
         if "stack" in fixtures:
             item.add_marker(pytest.mark.stack)
 

@@ -19,6 +19,7 @@ from tests.support.project import Project, project_of_a_file
 from tests.support.renewed import Renewed
 from tests.unit.aws.fake_aws import fake_aws
 
+pytestmark = pytest.mark.weekly(only=True)
 TICK = {"source": "minutehand.tick"}
 
 

@@ -23,6 +23,7 @@ from tests.support.engine import ACME, Engine
 from tests.support.patience import until
 from tests.support.postgres_tools import own_folder, run_tool
 
+WEEKLY = pytest.mark.weekly(only=True)
 SPEND = "do 'begin for n in 1..{} loop perform pg_current_xact_id(); commit; end loop; end'"
 WEBHOOK = {
     "url": "https://example.com/x",
@@ -206,13 +207,14 @@ def page(engine: Engine, cursor: str) -> tuple[list[str], dict[str, Any]]:
     ("way", "spent", "resets"),
     [
         (by_upgrade, 0, False),
-        (by_copy, 0, False),
+        pytest.param(by_copy, 0, False, marks=WEEKLY),
         (by_dump_into_older, 0, False),
         (by_dump, 0, True),
-        (by_dump, 30_000, True),  # its ids pass the old ones before anyone looks
+        # its ids pass the old ones before anyone looks
+        pytest.param(by_dump, 30_000, True, marks=WEEKLY),
         (by_promotion, 0, True),
         (by_recovery, 0, True),
-        (by_recovery, 30_000, True),
+        pytest.param(by_recovery, 30_000, True, marks=WEEKLY),
     ],
 )
 def test_each_event_reaches_each_reader_once(

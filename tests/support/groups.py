@@ -16,6 +16,7 @@ GROUPS = (
         "tests/e2e/npm/test_stranger.py",
         "tests/integration/cli/test_commands.py",
         "tests/integration/cli/test_doctor.py",
+        "tests/integration/cli/test_incidents.py",
         "tests/integration/cli/test_mcp.py",
         "tests/integration/cli/test_proof.py",
         "tests/integration/serve/",
@@ -24,7 +25,11 @@ GROUPS = (
         "tests/integration/training/test_uploads.py",
     ),
     # the stack to be broken
-    ("tests/integration/cli/test_doctor_loop.py", "tests/integration/stack/test_dying.py"),
+    (
+        "tests/integration/cli/test_doctor_loop.py",
+        "tests/integration/stack/test_dying.py",
+        "tests/integration/stack/test_bad_days.py",
+    ),
 )
 
 

@@ -217,9 +217,15 @@ TROUBLES = (
     "renewed",
     "gateway",
 )
+REPEATED = ("half-open", "stopped", "killed", "frozen")
+WEEKLY = pytest.mark.weekly(only=True)
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize(
+    "trouble",
+    # test_session.py has the same troubles of the socket
+    [pytest.param(each, marks=WEEKLY if each in REPEATED else ()) for each in TROUBLES],
+)
 async def test_every_reader_has_every_event_and_character(
     stack: RunningStack, worker: HandWorker, trouble: str
 ) -> None:

@@ -27,8 +27,6 @@ PROJECT = ROOT / "tests" / "fixtures" / "nextjs"
 #: Model whose answers a test writes. An attempt follows the lines of its own file.
 PACED = """\
 import asyncio
-import os
-import signal
 from pathlib import Path
 
 from minutehand import Backoff, Fail, Job, JobContext, processor
@@ -53,8 +51,6 @@ async def paced(job: Job[Chat], ctx: JobContext) -> dict[str, str] | Fail:
                     return {"reply": words.text}
                 elif verb == "fail":
                     return Fail(text)
-                elif verb == "die":
-                    os.kill(os.getpid(), signal.SIGKILL)
             done = len(lines)
             await asyncio.sleep(0.02)
 """
@@ -68,9 +64,9 @@ class Site:
     stack: RunningStack
     folder: Path
 
-    def say(self, chat: str, *lines: str, attempt: int = 1) -> None:
-        """Append a command for an attempt at a chat's answer: `say …`, `end`, `fail …` or `die`."""
-        with (self.folder / "scripts" / f"{chat}.{attempt}").open("a") as script:
+    def say(self, chat: str, *lines: str) -> None:
+        """Append commands for the first attempt at a chat's answer: `say …`, `end` or `fail …`."""
+        with (self.folder / "scripts" / f"{chat}.1").open("a") as script:
             script.writelines(f"{line}\n" for line in lines)
 
     def jobs(self, chat: str) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""Failures in a project while jobs are enqueued and run: parts that die, hang or fill up.
+"""Failures in a project while jobs are enqueued and run: parts that die, hang or have no room.
 
 A thread enqueues through the Data API and repeats calls without a response, as a caller would. A
 worker in another process runs the jobs. No enqueued job is lost, and each ends once. The number of
@@ -7,14 +7,12 @@ jobs that ran twice is printed, because a job runs at least once.
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,16 +23,15 @@ import pytest
 
 from tests.integration.serve.test_serve import served
 from tests.integration.stack.test_dying import answers, children
-from tests.support.engine import ACME, CLOCK
+from tests.support.engine import ACME
 from tests.support.patience import until
-from tests.support.stacks import RunningStack, end, launch, wait_ready
+from tests.support.stacks import RunningStack
 
 pytestmark = [pytest.mark.stack, pytest.mark.weekly(only=True)]
 
 JOBS, BULK = 10_000, 100
 #: Duration of a fault, in seconds.
 SECONDS = 15
-SMALL_BYTES = 2 << 30
 
 
 @dataclass
@@ -44,8 +41,6 @@ class Day:
     stack: RunningStack
     folder: Path
     open: ExitStack
-    #: The small file system with the database's files.
-    disk: Path
     ids: list[str] = field(default_factory=list)
     worker: subprocess.Popen[bytes] | None = None
 
@@ -130,82 +125,18 @@ def no_connection_is_left(day: Day) -> None:
         threading.Event().wait(SECONDS)
 
 
-def clock_steps(day: Day) -> None:
-    """An hour ahead, then an hour behind, then correct."""
-    for seconds in (3600, -3600):
-        day.run(CLOCK.format(seconds=seconds))
-        threading.Event().wait(SECONDS)
-    [kept] = day.run("select pg_get_functiondef('queue.clock'::regproc)")
-    assert "interval" in kept[0]
-    day.run(CLOCK.format(seconds=0))
-
-
-def statements_time_out(day: Day) -> None:
-    """Every statement is cancelled after a second."""
-    day.run("alter database postgres set statement_timeout = '1s'")
-    end_all = (
-        "select pg_terminate_backend(pid) from pg_stat_activity"
-        " where pid <> pg_backend_pid() and backend_type = 'client backend'"
-    )
-    day.run(end_all)
-    threading.Event().wait(SECONDS)
-    day.run("alter database postgres reset statement_timeout")
-    day.run(end_all)
-
-
-def disk_fills(day: Day) -> None:
-    """The disk is full, and later has room again."""
-    ballast = day.disk / "ballast"
-    with ballast.open("wb") as file, suppress(OSError):
-        while True:
-            file.write(b"\0" * (1 << 20))
-    threading.Event().wait(SECONDS)
-    ballast.unlink()
-    until(lambda: day.left() is not None)
-
-
 TROUBLES: dict[str, Callable[[Day], None]] = {
     "the worker dies": worker_dies,
-    "statements time out": statements_time_out,
-    "the clock steps": clock_steps,
     **{f"{part} dies": dies(part) for part in ("postgres", "gateway", "realtime", "api", "aws")},
     "the network freezes": network_freezes,
     "no connection is left": no_connection_is_left,
-    "the disk fills": disk_fills,
 }
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningStack, Path]]:
-    """A stack for these tests, with its database on a small file system."""
-    folder = tmp_path_factory.mktemp("bad-days")
-    with small_disk(folder) as disk:
-        launcher = launch(folder, "--no-demo")
-        try:
-            yield wait_ready(folder, launcher), disk
-        finally:
-            end(folder, launcher)
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system in memory for the database of a stack in `folder`. Needs root."""
-    disk = Path(tempfile.mkdtemp(prefix="minutehand-small-"))
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_BYTES},mode=711", "tmpfs", str(disk)]
-    subprocess.run(mount, check=True)
-    try:
-        (folder / "postgres.location").write_text(f"{disk}\n")
-        yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
-        shutil.rmtree(disk, ignore_errors=True)
-
-
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_no_job_is_lost(place: tuple[RunningStack, Path], tmp_path: Path, trouble: str) -> None:
-    stack, disk = place
+def test_no_job_is_lost(doomed: RunningStack, tmp_path: Path, trouble: str) -> None:
     with ExitStack() as opened:
-        day = Day(stack, tmp_path, opened, disk)
+        day = Day(doomed, tmp_path, opened)
         day.work()
         is_third = threading.Event()
         enqueuing = threading.Thread(target=day.enqueue, args=[is_third])

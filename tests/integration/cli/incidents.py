@@ -1,4 +1,4 @@
-"""Table of incidents that block or fail a job, for the job's page and the command.
+"""Table of incidents that block or fail a job.
 
 A worker that the test controls, or plain SQL, causes each incident in the running product. The test
 then runs the printed steps, which must resolve the incident.
