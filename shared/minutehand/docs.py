@@ -102,6 +102,7 @@ PAGES: Final[tuple[Page, ...]] = (
     Page("browser", "Guides", "Show a job in your page", "infra/console/README.md"),
     Page("npm", "Guides", "The npm package", "infra/console/npm/README.md"),
     Page("webhooks", "Guides", "Webhooks", f"{_HERE}/webhooks/README.md"),
+    Page("durable", "Guides", "Beside Lambda durable functions", f"{_HERE}/pages/durable.md"),
     Page("agents", "Guides", "For coding agents", f"{_HERE}/pages/agents.md"),
     Page("skill", "Guides", "The skill file for agents", f"{_HERE}/pages/SKILL.md"),
     Page("models", "Guides", "Language models and speech", f"{_HERE}/ai/README.md"),

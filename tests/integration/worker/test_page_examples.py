@@ -6,7 +6,8 @@ import ast
 import asyncio
 import json
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ from tests.unit.ai.model_server import ModelServer
 
 RECIPES = ROOT / "shared" / "minutehand" / "pages" / "recipes.md"
 CELERY = ROOT / "shared" / "minutehand" / "pages" / "celery.md"
+DURABLE = ROOT / "shared" / "minutehand" / "pages" / "durable.md"
 AI = ROOT / "shared" / "minutehand" / "ai" / "README.md"
 
 
@@ -236,3 +238,80 @@ async def test_a_job_is_asked_for_until_it_has_ended() -> None:
     asked.clear()
     with pytest.raises(TimeoutError):
         await space["ended"](Asked(), "j", within=0.0)
+
+
+class LambdaClient:
+    """The calls of boto3's client that the page makes, on AWS's own runner of durable functions."""
+
+    def __init__(self) -> None:
+        self.started: list[dict[str, Any]] = []
+        self.runner: Any = None
+
+    def send_durable_execution_callback_success(self, CallbackId: str, Result: str) -> None:
+        self.runner.send_callback_success(CallbackId, Result.encode())
+
+    def invoke(self, **arguments: Any) -> None:
+        self.started.append(arguments)
+
+
+@contextmanager
+def running(function: Any) -> Iterator[Any]:
+    """Run a durable function on AWS's runner for tests, which leaves its event loop open."""
+    from aws_durable_execution_sdk_python_testing.runner import DurableFunctionTestRunner
+
+    with DurableFunctionTestRunner(function, poll_interval=0.02) as runner:
+        yield runner
+    runner._scheduler._loop.close()
+
+
+@pytest.fixture
+def durable(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[dict[str, Any], LambdaClient]]:
+    """The names that the page about durable functions defines, and what they call."""
+    functions = LambdaClient()
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("boto3.client", lambda service: functions)
+    names = {"calls": calls, "enqueue": lambda *call: calls.append(call)}
+    names["emit_event"] = names["enqueue"]
+    try:
+        yield defined("\n".join(blocks(DURABLE.read_text(), "py")), **names), functions
+    finally:
+        default_registry.forget("page")
+
+
+async def test_a_durable_function_waits_for_the_end_of_a_job(
+    durable: tuple[dict[str, Any], LambdaClient],
+) -> None:
+    """The callback's id travels in the payload, and comes back when the job ends."""
+    space, functions = durable
+    with running(space["nightly"]) as runner:
+        functions.runner = runner
+        execution = runner.run_async('{"day": "2027-01-01"}')
+        callback = await asyncio.to_thread(runner.wait_for_callback, execution)
+        [(job_type, payload)] = space["calls"]
+
+        run = await ProcessorTest(space["write"], space["Report"](**payload)).run()
+        result = await asyncio.to_thread(runner.wait_for_result, execution)
+
+    assert (job_type, payload["callback_id"]) == ("reports.write", callback)
+    assert run.outcome == "completed"
+    assert json.loads(str(result.result)) == json.dumps("reports/2027-01-01.pdf")
+
+
+async def test_a_job_waits_for_the_end_of_a_durable_function(
+    durable: tuple[dict[str, Any], LambdaClient],
+) -> None:
+    """The job starts one execution under its own id, whose event ends the wait."""
+    space, functions = durable
+    test = ProcessorTest(space["approve"], space["Order"](amount=12))
+    waiting = await test.run()
+    [started] = functions.started
+    with running(space["approval"]) as runner:
+        await asyncio.to_thread(runner.run, started["Payload"])
+    [(name, payload)] = space["calls"]
+    test.event(payload)
+    run = await test.run()
+
+    assert waiting.wait
+    assert waiting.wait["event"] == name
+    assert started["DurableExecutionName"] in name
+    assert (run.outcome, run.result) == ("completed", {"ok": True})
