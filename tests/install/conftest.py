@@ -32,6 +32,15 @@ def released(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def texts(released: Path) -> list[str]:
+    """Return the migrations of the next release; none if this version is released."""
+    made = releases.migrations(released).keys() - releases.migrations().keys()
+    return [
+        (released / name).read_text() for name in sorted(made, key=lambda name: Path(name).name)
+    ]
+
+
+@pytest.fixture(scope="session")
 def newer(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment with a made-up next release."""
 

@@ -6,7 +6,6 @@ import re
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,14 @@ from infra.release import apps, releases
 from infra.release.catalogue import catalogue, differences
 from infra.release.changes import CannotRelease
 from infra.release.texts import apps_of
-from minutehand.app import find_apps
 from minutehand.install.project import InstallOptions, plan_install
 from minutehand.install.removal import removal_sql
-from minutehand.install.rewrite import Schemas, rewrite
-from minutehand.install.sources import Source, sources_since
+from minutehand.install.rewrite import Schemas
 from minutehand.install.tenancy import Tenants, existing
 from minutehand.version import VERSION
-from supabase_local.migrations import apply_migrations, migrations_in
-from tests.install.projects import Hosted, HostedDatabase
+from tests.install.projects import Hosted
 from tests.install.second import make_release
+from tests.install.upgrades import apply, first_release, upgrade, write
 from tests.support.databases import Database
 from tests.support.engine import ACME, Engine, handle
 from tests.support.paths import ROOT
@@ -141,13 +138,6 @@ def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
         make_release(copy, "9.9.9", now=NOW)
 
 
-@pytest.fixture(scope="module")
-def texts(released: Path) -> list[str]:
-    """Return the migrations of the next release; none if this version is released."""
-    made = releases.migrations(released).keys() - releases.migrations().keys()
-    return [(released / name).read_text() for name in in_order(made)]
-
-
 @pytest.mark.parametrize("schema", TENANCIES)
 def test_an_upgrade_ends_where_a_first_install_begins(
     schema: str, texts: list[str], hosted: Hosted, tmp_path: Path
@@ -155,10 +145,7 @@ def test_an_upgrade_ends_where_a_first_install_begins(
     """0.3.0 with the migrations of later releases is equal to the present engine."""
     schemas, tenants = Schemas(schema), TENANCIES[schema]
     catalogues = []
-    for name, parts in {
-        "upgraded": [*first_release(schemas, tenants), *since(texts, schemas)],
-        "new": [],
-    }.items():
+    for name, parts in {"upgraded": first_release(schemas, tenants), "new": []}.items():
         project = tmp_path / name
         (project / "supabase/migrations").mkdir(parents=True)
         if schema != "public":  # they have a table jobs there
@@ -168,6 +155,8 @@ def test_an_upgrade_ends_where_a_first_install_begins(
             before = database.everything()
             if parts:
                 write(project, parts)
+                apply(database, project)
+                upgrade(project, texts, schemas)
             else:
                 plan_install(project, InstallOptions(schemas, tenants), now=NOW).apply()
             apply(database, project)
@@ -191,7 +180,7 @@ def test_an_upgrade_in_flight_loses_no_job_and_runs_none_twice(
         old = InFlight(session)
         held = old.fill()
 
-        write(tmp_path, since(texts, schemas), name="29991231000001_next")
+        upgrade(tmp_path, texts, schemas)
         apply(database, tmp_path)
         new = InFlight(session, old.workspace)
         first = new.call("settle_jobs", {"items": held, "lease": new.request(5)})
@@ -326,7 +315,7 @@ def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
             lease = engine.lease_one(job_types=["webhook_delivery"])
             engine.enqueue()  # a job whose event was not read
             kept = engine.rows(rows)
-            write(tmp_path, since(texts, schemas), name="29991231000001_next")
+            upgrade(tmp_path, texts, schemas)
             apply(database, tmp_path)
 
             assert engine.rows(rows) == kept
@@ -339,46 +328,6 @@ def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
             engine.advance(2)
             engine.maintain()
             assert len(engine.lease(job_types=["webhook_delivery"])) == 1
-
-
-def first_release(schemas: Schemas, tenants: Tenants) -> list[Source]:
-    """Read the parts that 0.3.0 wrote into a project."""
-    own = tenants.migration(schemas)
-    engine = [
-        Source(f"engine/{path.name}", rewrite(path.read_text(), schemas))
-        for name in releases.read()["0.3.0"]
-        if (path := ROOT / name).parent.parent.name == "supabase"
-    ]
-    return [*engine, *([Source("tenancy/own", own, editable=True)] if own else [])]
-
-
-def since(texts: list[str], schemas: Schemas) -> list[Source]:
-    """Return the migrations of releases after 0.3.0, including the next release."""
-    if not texts:
-        return sources_since("0.3.0", schemas, find_apps([]))
-    released = in_order(name for files in list(releases.read().values())[1:] for name in files)
-    ours = [(ROOT / name).read_text() for name in released]
-    return [Source("engine/next.sql", rewrite(text, schemas)) for text in (*ours, *texts)]
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Sort migrations of all folders by version."""
-    return sorted(names, key=lambda name: Path(name).name)
-
-
-def write(project: Path, parts: list[Source], *, name: str = "29991231000000_minutehand") -> None:
-    """Write parts into one migration, as an install does, and the project's options."""
-    text = "-- Installed by minutehand 0.3.0.\n\n" + "\n".join(part.part for part in parts)
-    for schema in re.findall(r"^create table (\w+)\.jobs ", text, re.MULTILINE):
-        (project / "minutehand.toml").write_text(
-            f'name = "bakery"\napps = ["jobs"]\nschema = "{schema}"\ntenancy = "workspaces"\n'
-        )
-    (project / f"supabase/migrations/{name}.sql").write_text(text)
-
-
-def apply(database: HostedDatabase, project: Path) -> None:
-    """Apply a project's migrations by our own runner."""
-    apply_migrations(database.owner_url, migrations_in(project / "supabase/migrations"))
 
 
 @pytest.fixture

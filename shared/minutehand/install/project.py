@@ -27,9 +27,11 @@ from minutehand.install.sources import (
     sources,
     sources_since,
     timestamp,
+    upgrade_migrations,
 )
 from minutehand.install.tenancy import Tenants
 from minutehand.project import FILE, Project
+from minutehand.version import VERSION
 
 SETTINGS_EXAMPLE = "minutehand.env.example"
 #: Files with secrets or builds that the pages about deployment have people write.
@@ -225,19 +227,21 @@ def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Pla
 
 
 def missing_files(folder: Path, options: InstallOptions, *, now: datetime) -> list[FileWrite]:
-    """Plan one migration with the SQL that the project lacks, or none if it lacks nothing."""
+    """Plan the migrations with the SQL that the project lacks, or none if it lacks nothing."""
     since = installed_release(folder)
-    apps = built_in(options.without)
-    missing = (
-        sources(options.schemas, options.tenants, apps)
-        if since is None
-        else sources_since(since, options.schemas, apps)
-    )
-    if not missing:
-        return []
-    name, text = migration(missing)
-    path = folder / "supabase" / "migrations" / f"{timestamp(folder, now)}_{name}.sql"
-    return [FileWrite(path, text)]
+    schemas, apps = options.schemas, built_in(options.without)
+    if since is None:
+        migrations = [sources(schemas, options.tenants, apps)]
+    elif missing := sources_since(since, schemas, apps):
+        migrations = upgrade_migrations(missing, schemas, apps)
+    else:
+        migrations = []
+    first, version = int(timestamp(folder, now)), VERSION.replace(".", "_")
+    names = [f"{first + n}_minutehand_{version}.sql" for n in range(len(migrations))]
+    return [
+        FileWrite(folder / "supabase" / "migrations" / name, migration(parts))
+        for name, parts in zip(names, migrations, strict=True)
+    ]
 
 
 def _find_project(folder: Path) -> Project | None:

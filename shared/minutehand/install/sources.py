@@ -1,8 +1,8 @@
 """The SQL of this version, and the parts of it that a project has installed.
 
 A first install writes the present engine. An upgrade writes the migrations of the releases since
-the installed release. Each writes one file, whose parts name their origin and the hash of their
-text:
+the installed release, after a file that lets calls wait for them. The parts of a file name their
+origin and the hash of their text:
 
     -- Installed by minutehand 0.4.0. …
 
@@ -99,10 +99,35 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.strip().encode()).hexdigest()
 
 
-def migration(parts: list[Source]) -> tuple[str, str]:
-    """Join parts into one migration; return its name without a timestamp, and its text."""
-    name = "_".join(["minutehand", *VERSION.split(".")])
-    return name, "\n".join([_FIRST_LINES, *(part.part for part in parts)])
+def migration(parts: list[Source]) -> str:
+    """Join parts into one migration."""
+    return "\n".join([_FIRST_LINES, *(part.part for part in parts)])
+
+
+def upgrade_migrations(
+    parts: list[Source], schemas: Schemas, apps: Iterable[App]
+) -> list[list[Source]]:
+    """Return the parts of the two migrations that upgrade a database without failing a call.
+
+    The first makes each call wait for the second before the call's first statement. Otherwise a
+    call would wait inside of an old function and then fail at something that the upgrade dropped.
+    """
+    folders = (resource("schemas"), resource("migrations"))
+    files = [path for folder in folders for path in folder.glob("*.sql")]
+    files += [
+        path for app in apps for kind in ("schemas", "migrations") for path in app.files(kind)
+    ]
+    texts = [path.read_text("utf-8") for path in files]
+
+    def part(name: str) -> Source:
+        text = Path(__file__).with_name(f"{name}.sql").read_text("utf-8")
+        for kind in ("function", "table"):
+            pattern = re.compile(rf"^create (?:or replace )?{kind} public\.(\w+)", re.MULTILINE)
+            names = {name for text in texts for name in pattern.findall(text)}
+            text = text.replace(f"{{{kind}s}}", f"{{{','.join(sorted(names))}}}")
+        return Source(f"{ENGINE_ORIGIN}/{name}.sql", rewrite(text, schemas))
+
+    return [[part("pause_calls")], [part("lock_tables"), *parts, part("resume_calls")]]
 
 
 def sources(schemas: Schemas, tenants: Tenants, apps: Iterable[App]) -> list[Source]:

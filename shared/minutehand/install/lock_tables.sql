@@ -1,0 +1,33 @@
+-- Lock all tables or none. Calls lock tables in several orders, so an upgrade that held some tables
+-- and waited for others would deadlock with them. 0.3 seconds are less than the time after which
+-- Postgres looks for deadlocks.
+do $$
+declare
+  c_timeout constant text := current_setting('lock_timeout');
+  c_tables constant text := (
+    select string_agg(c.oid::regclass::text, ', ' order by c.oid)
+    from pg_catalog.pg_class as c
+    where c.relkind in ('r', 'p')
+      and not c.relispartition
+      and (
+        c.relnamespace = 'queue'::regnamespace
+        or c.relnamespace = 'public'::regnamespace and c.relname = any ('{tables}')
+      )
+  );
+begin
+  perform pg_sleep(0.2); -- calls that began before they were paused reach their first table
+  for v_try in 1 .. 300 loop
+    begin
+      perform set_config('lock_timeout', '300ms', true);
+      execute format('lock table %s in access exclusive mode', c_tables);
+      perform set_config('lock_timeout', c_timeout, true);
+      return;
+    exception when lock_not_available or deadlock_detected then
+      perform pg_sleep(0.1);
+    end;
+  end loop;
+  raise lock_not_available
+    using message = 'other transactions have used tables of Minutehand for two minutes',
+      hint = 'Nothing was changed. End long transactions, then apply the migration again.';
+end;
+$$;

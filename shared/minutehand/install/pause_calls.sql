@@ -1,0 +1,70 @@
+-- The next migration upgrades the engine. A call during the upgrade must not wait inside of an old
+-- function, because the statements after the wait would meet the new schema. From now on, a call
+-- waits before its first statement and then runs the new function. The functions run from copies
+-- until the next migration has replaced them.
+do $pause$
+declare
+  v_function record;
+  v_call text;
+begin
+  for v_function in
+    select
+      p.*,
+      n.nspname,
+      pg_get_functiondef(p.oid) as definition,
+      pg_get_function_arguments(p.oid) as arguments
+    from pg_catalog.pg_proc as p
+    join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
+    where p.proname = any ('{functions}')
+      and n.oid in ('public'::regnamespace, 'queue'::regnamespace)
+      and p.prosecdef
+      and p.prorettype in ('json'::regtype, 'jsonb'::regtype)
+      and (
+        n.oid = 'public'::regnamespace
+        -- a function of clients whose body is parsed calls the queue's function of its name
+        or exists (
+          select from pg_catalog.pg_proc as c
+          where c.pronamespace = 'public'::regnamespace
+            and c.proname = p.proname
+            and c.prosqlbody is not null
+        )
+      )
+  loop
+    v_call := format(
+      'released_%s(%s)',
+      v_function.proname,
+      (select string_agg('$' || n, ', ') from generate_series(1, v_function.pronargs) as n)
+    );
+    execute regexp_replace(
+      v_function.definition,
+      '^CREATE OR REPLACE FUNCTION [^(]+',
+      format('create function queue.%I', 'released_' || v_function.proname)
+    );
+    execute format(
+      'revoke execute on function queue.%I from public', 'released_' || v_function.proname
+    );
+    execute format(
+      $gate$
+      create or replace function %1$I.%2$I(%3$s) returns %4$s
+      language plpgsql %5$s security definer set search_path = ''
+      as $call$
+      begin
+        perform from queue.settings limit 1; -- waits for an upgrade, which locks the table
+        if to_regproc('queue.released_%2$s') is not null then
+          return queue.%6$s;
+        end if;
+        return %1$I.%7$s;
+      end;
+      $call$
+      $gate$,
+      v_function.nspname,
+      v_function.proname,
+      v_function.arguments,
+      v_function.prorettype::regtype,
+      case v_function.provolatile when 'v' then 'volatile' else 'stable' end,
+      v_call,
+      substr(v_call, length('released_') + 1)
+    );
+  end loop;
+end;
+$pause$;

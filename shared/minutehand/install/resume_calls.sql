@@ -1,0 +1,33 @@
+-- Restore the functions that the upgrade has not replaced, and drop the copies. The calls that wait
+-- continue once this migration is committed.
+do $resume$
+declare
+  v_copy record;
+begin
+  for v_copy in
+    select
+      p.oid,
+      pg_get_functiondef(p.oid) as definition,
+      (
+        select format('%I.%I', n.nspname, f.proname)
+        from pg_catalog.pg_proc as f
+        join pg_catalog.pg_namespace as n on n.oid = f.pronamespace
+        where n.oid in ('public'::regnamespace, 'queue'::regnamespace)
+          and 'released_' || f.proname = p.proname
+          and position(p.proname in f.prosrc) > 0
+      ) as paused
+    from pg_catalog.pg_proc as p
+    where p.pronamespace = 'queue'::regnamespace
+      and p.proname ~ '^released_'
+  loop
+    if v_copy.paused is not null then
+      execute regexp_replace(
+        v_copy.definition,
+        '^CREATE OR REPLACE FUNCTION [^(]+',
+        'create or replace function ' || v_copy.paused
+      );
+    end if;
+    execute format('drop function %s', v_copy.oid::regprocedure);
+  end loop;
+end;
+$resume$;

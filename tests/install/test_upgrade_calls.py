@@ -1,0 +1,148 @@
+"""An upgrade from each earlier release fails no call that is made during the upgrade."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from infra.release import releases
+from minutehand.install.rewrite import Schemas
+from minutehand.version import VERSION
+from supabase_local.migrations import apply_migrations, migrations_in
+from tests.install.projects import Hosted, HostedDatabase, data_api
+from tests.install.upgrades import files_of, upgrade
+from tests.support.engine import ACME, ADA
+from tests.support.paths import ROOT
+from tests.support.patience import until
+
+SCHEMAS = Schemas("public")
+#: A project with a manager, a trigger that enqueues a job, and a table that the trigger is on.
+PROJECT = f"""
+insert into public.workspaces (id, name) values ('{ACME}', 'Acme');
+insert into public.workspace_members values ('{ACME}', '{ADA}', 'manager');
+select public.register_job_types('[{{"job_type": "plain"}}]');
+create table public.orders (id integer generated always as identity);
+create function public.enqueue_order() returns trigger language plpgsql as $$
+begin
+  perform public.enqueue_job('{ACME}', 'plain', '{{}}');
+  return new;
+end;
+$$;
+create trigger enqueue_order after insert on public.orders
+for each row execute function public.enqueue_order();
+"""
+LEASE = {"worker_id": "w", "limit": 1, "lease_seconds": 600, "job_types": ["plain"]}
+HOOK = {"url": "https://example.com", "sealed_secret": "mh1.a.b.c", "event_types": ["job.created"]}
+#: Each of them creates one job.
+ENQUEUES = [
+    f"select public.enqueue_job('{ACME}', 'plain', '{{}}')",
+    f"select public.enqueue_jobs('{ACME}', '{json.dumps([{'job_type': 'plain'}])}')",
+    f"insert into public.jobs (workspace_id, job_type) values ('{ACME}', 'plain')",
+    "insert into public.orders default values",
+]
+COUNT = "select count(*) from public.jobs where job_type = 'plain'"
+OTHERS = [
+    "select public.run_maintenance()",
+    "select public.explain_queue()",
+    "select public.queue_health()",
+    f"select public.queue_stats('{ACME}')",
+    f"select public.queue_series('{ACME}')",
+    f"select public.dead_letters('{ACME}')",
+    f"select public.emit_event('{ACME}', 'sent')",
+    f"select public.put_webhook('{ACME}', '{json.dumps(HOOK)}')",
+    f"select public.list_webhooks('{ACME}')",
+    "select count(*) from public.job_events",
+]
+
+
+@pytest.mark.parametrize("release", [name for name in releases.read() if name != VERSION])
+def test_calls_during_an_upgrade_succeed_once(
+    release: str, texts: list[str], hosted: Hosted, tmp_path: Path
+) -> None:
+    """Calls from SQL, a trigger, a plain insert, the Data API and a worker wait for the upgrade.
+
+    Half of the sessions have made the same calls before and have plans for them.
+    """
+    versions = list(releases.read())
+    home = tmp_path / "supabase/migrations"
+    home.mkdir(parents=True)
+    upgrade(tmp_path, texts, SCHEMAS, release=release)
+    pause, change = migrations_in(home)
+    with hosted.database() as database:
+        released = [ROOT / name for name in files_of(versions[: versions.index(release) + 1])]
+        apply_migrations(database.owner_url, released)
+        database.sign_up()
+        database.as_owner(PROJECT)
+        with data_api(database, "public") as api, ExitStack() as sessions:
+            calls: list[Any] = []
+            for statement in (*ENQUEUES, *OTHERS):
+                for is_warm in (True, False):
+                    session = sessions.enter_context(
+                        psycopg.connect(database.owner_url, autocommit=True)
+                    )
+                    call = partial(session.execute, statement.encode())
+                    if is_warm:
+                        call()
+                    calls.append(call)
+            first, second = (lease(database.owner_url) for _ in range(2))
+            calls += [
+                partial(run, database.owner_url, call) for call in worker_calls(first, second)
+            ]
+            member = api.of(ADA)
+            calls.append(partial(member.rpc, "enqueue_job", workspace_id=ACME, job_type="plain"))
+            [(before,)] = database.run(COUNT)
+
+            apply_migrations(database.owner_url, [pause])
+            with (
+                ThreadPoolExecutor(len(calls)) as callers,
+                psycopg.connect(database.owner_url) as running,
+            ):
+                running.execute(change.read_bytes())
+                results = [callers.submit(call) for call in calls]
+                until(lambda: waiting(database) + sum(map(Future.done, results)) >= len(calls))
+                running.commit()
+                errors = {str(result.exception()) for result in results} - {"None"}
+
+            assert errors == set()
+            assert results[-1].result().status_code == 200, results[-1].result().text
+            made = len(ENQUEUES) * 2 + 1
+            assert database.run(COUNT) == [(before + made,)]
+
+
+def waiting(database: HostedDatabase) -> int:
+    """Count the calls that wait for a lock."""
+    [(count,)] = database.run("select count(*) from pg_locks where not granted")
+    return int(count)
+
+
+def lease(url: str) -> dict[str, Any]:
+    """Lease a job as a worker, and return what later calls name it by."""
+    request = {**LEASE, "tick_id": str(uuid.uuid4()), "call": 1}
+    [leased] = run(url, f"select public.lease_jobs('{json.dumps(request)}')")["leases"]
+    return {"job_id": leased["job"]["id"], "fence": leased["fence"]}
+
+
+def worker_calls(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """Return a settlement of one lease, a report of another, and a third lease."""
+    requests = {
+        "settle_jobs": {"items": [{**first, "outcome": "completed"}]},
+        "report_jobs": {"items": [{**second, "progress": {"percent": 5}}]},
+        "lease_jobs": {**LEASE, "tick_id": str(uuid.uuid4()), "call": 1},
+    }
+    return [f"select public.{name}('{json.dumps(each)}')" for name, each in requests.items()]
+
+
+def run(url: str, statement: str) -> Any:
+    """Run a statement in a session of its own and return its value."""
+    with psycopg.connect(url, autocommit=True) as session:
+        row = session.execute(statement.encode()).fetchone()
+    assert row is not None
+    return row[0]
