@@ -11,6 +11,8 @@ from minutehand.config import ConfigurationError, Settings
 from minutehand.telemetry import current_traceparent
 
 WORKER_ROLE = "job_worker"
+#: PostgREST's code for a token that none of its keys has signed.
+BAD_SIGNATURE = "PGRST301"
 #: Prefix of a project's secret keys. Legacy keys are JWTs.
 SECRET_PREFIX = "sb_secret_"
 #: Days before expiry from which a warning recommends replacing the worker's key.
@@ -40,6 +42,7 @@ class WorkerKey:
         self._clock = clock or SystemClock()
         self._minted: str | None = None
         self._refresh_at = 0.0
+        self._is_secret_rejected = False
         keys = ("supabase_worker_key", "supabase_jwt_secret", "supabase_secret_key")
         if not any(getattr(settings, name) for name in keys):
             raise ConfigurationError(
@@ -53,15 +56,22 @@ class WorkerKey:
         settings = self._settings
         if settings.supabase_worker_key:
             token = settings.supabase_worker_key
-        elif settings.supabase_jwt_secret:
+        elif settings.supabase_jwt_secret and not self._is_secret_rejected:
             token = self._mint(settings.supabase_jwt_secret)
         else:
             return secret_headers(settings.supabase_secret_key or "")
         return {"apikey": settings.supabase_publishable_key, "Authorization": f"Bearer {token}"}
 
-    def forget(self) -> None:
-        """Mint a new token at the next call, because the last one was rejected."""
+    def forget(self, code: str) -> None:
+        """Mint a new token at the next call, because the last one was rejected with `code`.
+
+        Use the secret key instead if the signature was rejected. A project with `signing_keys_path`
+        or with a revoked legacy secret accepts no token that the legacy secret signs.
+        """
         self._minted = None
+        self._is_secret_rejected = code == BAD_SIGNATURE and bool(
+            self._settings.supabase_secret_key
+        )
 
     def _mint(self, secret: str) -> str:
         import jwt  # here, because it takes 70 ms and a configured key does not need it

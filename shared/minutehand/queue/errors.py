@@ -73,6 +73,7 @@ class JobBusy(QueueError):
 class QueueUnavailable(QueueError):
     """The database failed or did not answer in time. The call is safe to repeat."""
 
+    #: The call did nothing, so that every call may be repeated.
     unsent: bool = False
 
 
@@ -113,6 +114,9 @@ _BY_WORD: Mapping[str, type[QueueError]] = {
 #: Prefixes of error codes that are temporary although the Data API may respond with 4xx: classes of
 #: SQLSTATEs (connection, conflict, resources, locks, timeout, shutdown) and codes of PostgREST.
 _TRANSIENT: Final = ("08", "40", "53", "55", "57", "PGRST00")
+#: SQLSTATEs of a serialization failure and a deadlock, after which nothing is stored. PostgREST 14
+#: repeats such a call itself, PostgREST 16 returns the error.
+_ROLLED_BACK: Final = frozenset({"40001", "40P01"})
 
 
 def error_from_response(status: int, body: object) -> QueueError:
@@ -137,4 +141,7 @@ def error_from_response(status: int, body: object) -> QueueError:
         kind = QueueUnavailable
     elif status == 401 or code.startswith("PGRST30"):
         kind = TokenRefused
-    return kind(message, status=status, code=code, details=details, hint=hint)
+    error = kind(message, status=status, code=code, details=details, hint=hint)
+    if isinstance(error, QueueUnavailable):
+        error.unsent = code in _ROLLED_BACK
+    return error

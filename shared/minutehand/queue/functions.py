@@ -45,9 +45,9 @@ class WorkerFunctions:
         try:
             try:
                 return await send()
-            except TokenRefused:
+            except TokenRefused as refused:
                 # clocks may differ, or a key was rotated, so retry once with a new token
-                self._key.forget()
+                self._key.forget(refused.code)
                 return await send()
         except QueueError as error:
             if error.code != "PGRST202":

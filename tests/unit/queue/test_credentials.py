@@ -47,6 +47,17 @@ def test_a_minted_key_is_a_short_lived_job_worker() -> None:
     assert kept == first != token_of(key)
 
 
+def test_a_worker_whose_signature_is_rejected_uses_the_secret_key() -> None:
+    """A project with signing keys of its own accepts no token that the legacy secret signs."""
+    key = WorkerKey(settings(supabase_jwt_secret=SECRET, supabase_secret_key="sb_secret_x"))
+    minted = token_of(key)
+
+    key.forget("PGRST303")  # expired
+    assert token_of(key) == minted
+    key.forget("PGRST301")
+    assert key.headers() == {"apikey": "sb_secret_x"}
+
+
 def test_the_keys_that_let_a_worker_in_have_their_order() -> None:
     """An opaque secret key is no JWT, and no bearer; a legacy one is."""
     given = WorkerKey(settings(supabase_worker_key="given", supabase_jwt_secret=SECRET))

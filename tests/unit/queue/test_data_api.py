@@ -58,6 +58,8 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         ([httpx.Response(200, content=b'{"leases": [{'), httpx.Response(204)], True, 3, True),
         # it may have happened although its answer was lost
         ([HUNG], False, 1, False),
+        # it did nothing, because its transaction was rolled back
+        ([httpx.Response(500, json={"code": "40P01"})], False, 2, True),
         ([httpx.Response(422, json={"code": "PT422", "hint": "unknown_type"})], True, 1, False),
         ([httpx.Response(500)] * 9, True, 3, False),
     ],

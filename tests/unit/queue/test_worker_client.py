@@ -47,7 +47,7 @@ async def test_a_function_missing_for_a_moment_is_an_outage(code: str, is_outage
 
 async def test_a_key_that_was_refused_is_made_again_once() -> None:
     """The clocks may differ, or a secret was rotated; a second refusal is the caller's."""
-    project = Project({"code": "PGRST301", "message": "JWT expired"}, status=401)
+    project = Project({"code": "PGRST303", "message": "JWT expired"}, status=401)
 
     with pytest.raises(TokenRefused):
         await project.worker.settle([])

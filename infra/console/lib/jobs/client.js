@@ -90,7 +90,9 @@ async function retryWhileBusy(read, signal, ms = READ_MS, isRejected = isRateLim
 
 const isRateLimited = ({ status }) => status === 429;
 const BUSY_MS = 4000; // another transaction usually locks a job for milliseconds
-const isLocked = ({ error }) => [error?.hint, error?.code].includes("job_busy");
+// nothing is stored after a serialization failure or a deadlock either
+const LOCKED = ["job_busy", "40001", "40P01"];
+const isLocked = ({ error }) => LOCKED.includes(error?.hint) || LOCKED.includes(error?.code);
 
 /** Repeat a write while another transaction changes its job. */
 export const retryWhileLocked = (write, signal) => retryWhileBusy(write, signal, BUSY_MS, isLocked);

@@ -42,7 +42,10 @@ API = "API_URL=https://…  # printed by `minutehand deploy`; the local address 
 PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…  # from Project settings → API keys"
 NEW_KEY = "minutehand token worker --signing-key key.json  # as SUPABASE_WORKER_KEY"
 OWN_KEY = "minutehand token worker  # as SUPABASE_WORKER_KEY"
-LEGACY_SECRET = "SUPABASE_JWT_SECRET=…  # from Project settings → JWT keys"
+JWT_SECRET = (
+    "SUPABASE_JWT_SECRET=  # leave it empty and set SUPABASE_SECRET_KEY, if the project has its own"
+    " signing keys or has revoked the legacy secret; otherwise from Project settings → JWT keys"
+)
 SAVE_SECRET = "newly generated; `minutehand deploy STAGE --secrets-only` sends it to the functions"
 
 
@@ -430,7 +433,7 @@ def _read_health(target: Target) -> dict[str, Any]:
     path = "/rest/v1/rpc/queue_health"
     response = target.call("POST", "SUPABASE_URL", path, headers=headers, json={})
     if not response.is_success:
-        fix = key_command(target) if target.values.get("SUPABASE_WORKER_KEY") else LEGACY_SECRET
+        fix = key_command(target) if target.values.get("SUPABASE_WORKER_KEY") else JWT_SECRET
         raise CommandFailed(f"the worker was rejected: {response.text[:200]}", fix=fix)
     return dict(response.json())
 
