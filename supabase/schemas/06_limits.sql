@@ -1073,6 +1073,7 @@ begin
   where case
     when t.name is null then true
     when s.key in ('worker_keys_revoked', 'guest_key') then true
+    when s.key = 'disk_bytes' and s.value = 'null' then false
     when s.key = 'realtime_messages_per_second' and jsonb_typeof(s.value) = 'string'
       then s.value not in ('"free"', '"pro"')
     when s.key = 'retention_days' then jsonb_typeof(s.value) <> 'object'

@@ -552,11 +552,19 @@ begin
   return (
     select jsonb_build_object(
       'schedules', coalesce(
-        jsonb_agg(to_jsonb(s) order by s.problem is null, s.name),
+        jsonb_agg(
+          to_jsonb(s) || jsonb_build_object('problem', p.problem)
+          order by p.problem is null, s.name
+        ),
         '[]'
       )
     )
     from queue.schedules as s
+    left join queue.unserved_schedules(p_workspace_id, queue.clock()) as u on u.name = s.name
+    cross join lateral coalesce(
+      s.problem,
+      'no worker serves the job type ' || u.job_type
+    ) as p (problem)
     where s.workspace_id = p_workspace_id
   );
 end;

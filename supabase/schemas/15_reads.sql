@@ -1094,6 +1094,29 @@ from unnest(p_job_types, p_queues) as t (job_type, queue)
 $$;
 revoke execute on function queue.served from public;
 
+-- Return the enabled schedules of a workspace whose job types no live worker serves.
+-- p_workspace_id: null returns those of all workspaces
+create function queue.unserved_schedules(p_workspace_id uuid, p_now timestamptz)
+returns table (name text, job_type text)
+language sql stable
+set search_path = ''
+as $$
+select s.name, s.job_type
+from queue.schedules as s
+join queue.served(
+  array(
+    select distinct o.job_type
+    from queue.schedules as o
+    where o.enabled and (p_workspace_id is null or o.workspace_id = p_workspace_id)
+  ),
+  null,
+  queue.alive_workers(p_now),
+  p_now
+) as t on t.job_type = s.job_type and t.unserved
+where s.enabled and (p_workspace_id is null or s.workspace_id = p_workspace_id)
+$$;
+revoke execute on function queue.unserved_schedules from public;
+
 -- The sentence and the advice for each reason, the most likely reason first. A row with the reason
 -- failed:<kind> has the advice for one kind of error. A command is stored without `minutehand`
 -- before it. A row without a path links to the job's page.
@@ -1102,6 +1125,14 @@ select row_number() over () as id, a.*
 from (
   values
     ('completed', 'It completed at {finished_at}.', null, null, null),
+    (
+      'cancelled',
+      'It was cancelled at {finished_at}, because it had not started by {start_by_at}. The reason '
+        'at that time: {waited}',
+      null,
+      null,
+      null
+    ),
     (
       'cancelled',
       'It was cancelled at {finished_at}, because it had not started by {start_by_at}.',
@@ -1216,6 +1247,14 @@ from (
       'failed:credentials',
       null,
       'Fix the rejected credentials ({code}).',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'failed:grant',
+      null,
+      'The role of its database connection lacks a right ({code}). Grant the right that the error '
+        'names, then retry the job.',
       'retry {job_id}',
       null
     ),
@@ -1482,7 +1521,7 @@ from (
     ),
     (
       'key_limit',
-      null,
+      'The concurrency limit of its key is used up: {running} of {limit}.',
       'Or raise `key_concurrency` in code, and deploy.',
       null,
       '/types/{job_type}'
@@ -1682,6 +1721,38 @@ from (
       'Check the schedule and its type.',
       null,
       '/schedules'
+    ),
+    (
+      'unserved_schedule',
+      'The schedule {schedule} enqueues jobs of {job_type}, but no worker serves that type.',
+      'If the name is misspelt, change it to {nearest}, the nearest name that a worker has.',
+      null,
+      '/schedules'
+    ),
+    (
+      'unserved_schedule',
+      null,
+      'Deploy a worker that has {job_type}, or turn the schedule off.',
+      'types',
+      '/schedules'
+    ),
+    (
+      'full_workspace',
+      'The workspace has {live} live jobs, and its limit is {limit}. Enqueues by people are '
+        'rejected.',
+      'Wait until jobs have ended, or let an operator raise the limit: `select '
+        'public.set_workspace_limits(''{workspace_id}'', ''{"max_pending": {more}}'')`.',
+      'ls --state queued',
+      '/jobs?state=queued'
+    ),
+    (
+      'full_of_bytes',
+      'The live jobs of the workspace store {live}, and the limit is {limit}. Enqueues by people '
+        'with payloads above 2 kB are rejected.',
+      'Wait until jobs have ended, or let an operator raise the limit: `select '
+        'public.set_settings(''{"user_pending_bytes_max": {more}}'')`.',
+      'ls --state queued',
+      '/jobs?state=queued'
     ),
     (
       'unanswered',
@@ -2295,7 +2366,7 @@ begin
             where r.rolname = 'job_worker'
               and v_workers.is_full is not true
               and (queue.is_operator() or queue.is_service())
-              and not has_function_privilege(r.oid, 'public.lease_jobs(jsonb)', 'execute')
+              and not has_function_privilege(r.oid, 'public.lease_jobs'::regproc, 'execute')
           ),
           'leased_at', case when v_workers.is_idle then v_workers.leased_at end
         )
@@ -2513,6 +2584,32 @@ end
 $$;
 revoke execute on function queue.kind_of_holder from public;
 
+-- Return the sentence for the reason that keeps a job from starting now, without names of other
+-- jobs, because the job's members read it later.
+create function queue.waited_for(
+  p_job public.jobs,
+  p_alive queue.workers[],
+  p_now timestamptz
+)
+returns text
+language plpgsql stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  v_found constant jsonb := coalesce(
+    queue.explain_row(p_job, p_alive, p_now),
+    queue.explain_ready(p_job, p_alive, p_now)
+  );
+begin
+  return queue.words_of(
+    v_found ->> 'reason',
+    to_jsonb(p_job) || v_found || jsonb_strip_nulls(v_found -> 'data') - 'without_right'
+  ) ->> 'sentence';
+end;
+$$;
+revoke execute on function queue.waited_for from public;
+
 -- Return the holder of a job, for the reason found by queue.explain_row or queue.explain_ready:
 -- {kind, holder, since, waiting, more}. The holder is a job, a session, a worker or a pause.
 create function queue.held_by(p_job public.jobs, p_found jsonb, p_now timestamptz)
@@ -2607,8 +2704,8 @@ select
     "PayloadRejected": "payload", "ResultRejected": "result", "ResultTooLarge": "result",
     "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type,
       case
-        when e.status in ('401', '403') or e.sqlstate ~ '^28|42501'
-          then 'credentials'
+        when e.status in ('401', '403') or e.sqlstate ^@ '28' then 'credentials'
+        when e.sqlstate = '42501' then 'grant'
         when e.status = '429' then 'rate'
         when e.status ^@ '4' or e.sqlstate ~ '^2[23]' then 'request'
         when e.sqlstate ~ '^(40|55|57014)' then 'contention'
@@ -2756,6 +2853,7 @@ select jsonb_build_object(
   'start_by_at', case
     when p_job.error_data ->> 'type' = 'StartByPassed' then p_job.start_by_at
   end,
+  'waited', p_job.error_data -> 'waited',
   'cancel_requested_at', p_job.cancel_requested_at,
   'error_line', regexp_replace(
     left(queue.error_line(p_job.error_message, p_job.error_data), 300),

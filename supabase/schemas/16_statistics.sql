@@ -455,6 +455,7 @@ begin
       p_seen_at,
       null,
       jsonb_build_object(
+        'jobs', p_backlog -> 'jobs',
         'revoked_at', case
           when v_revoked_at > p_seen_at - interval '1 minute' then v_revoked_at
         end
@@ -471,6 +472,7 @@ begin
       case when p_seen_at is null then 'no worker was ever seen' end,
       jsonb_build_object(
         'seconds', o.seconds,
+        'jobs', p_backlog #> '{ready,jobs}',
         'job_id', (
           select r.job_id
           from queue.lanes as l
@@ -746,6 +748,18 @@ where s.enabled
 union all
 select
   'warn',
+  'unserved_schedule',
+  null,
+  null,
+  jsonb_build_object(
+    'schedule', u.name,
+    'job_type', u.job_type,
+    'nearest', queue.nearest_type(u.job_type)
+  )
+from queue.unserved_schedules(p_workspace_id, p_now) as u
+union all
+select
+  'warn',
   'silent_jobs',
   s.since,
   null,
@@ -821,6 +835,89 @@ from (
 having count(*) > 0
 $$;
 revoke execute on function queue.findings_of_workspace from public;
+
+-- Return findings about limits at which enqueues by people are rejected now. Rejected calls store
+-- nothing, so their number is not known. The jobs of a workspace are counted only if its limit is
+-- low or its last count was close to the limit.
+create function queue.findings_of_limits(p_workspace_id uuid, p_now timestamptz)
+returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+language sql stable
+set search_path = ''
+as $$
+with workspaces as (
+  select p_workspace_id as id
+  where p_workspace_id is not null
+  union
+  (
+    select t.workspace_id
+    from queue.tenant_limits as t
+    where p_workspace_id is null and t.max_pending <= 2000
+    limit 20
+  )
+  union
+  (
+    select substr(b.name, 3)::uuid
+    from queue.buckets as b
+    where p_workspace_id is null
+      and b.name ~ '^[qb]:'
+      and b.refilled_at > p_now - interval '1 hour'
+    limit 20
+  )
+),
+limits as (
+  select
+    w.id,
+    coalesce(t.max_pending, queue.setting('user_pending_max')::integer) as jobs,
+    queue.setting('user_pending_bytes_max')::bigint as bytes,
+    q.tokens as last_jobs,
+    b.tokens as last_bytes
+  from workspaces as w
+  left join queue.tenant_limits as t on t.workspace_id = w.id
+  left join queue.buckets as q on q.name = 'q:' || w.id
+  left join queue.buckets as b on b.name = 'b:' || w.id
+)
+select
+  'warn',
+  'full_workspace',
+  null::timestamptz,
+  null::text,
+  jsonb_build_object(
+    'live', c.jobs,
+    'limit', l.jobs,
+    'more', 2 * l.jobs,
+    'workspace_id', l.id,
+    'jobs', c.jobs
+  )
+from limits as l
+cross join lateral (
+  select count(*) as jobs
+  from (
+    select from queue.places(l.id, '{pending,processing,waiting}', l.jobs + 1)
+    limit l.jobs + 1
+  ) as p
+) as c
+where (l.jobs <= 2000 or l.last_jobs >= 0.9 * l.jobs) and c.jobs > l.jobs
+union all
+select
+  'warn',
+  'full_of_bytes',
+  null,
+  null,
+  jsonb_build_object(
+    'live', pg_size_pretty(c.bytes),
+    'limit', pg_size_pretty(l.bytes),
+    'more', 2 * l.bytes,
+    'workspace_id', l.id
+  )
+from limits as l
+cross join lateral (
+  select sum(pg_column_size(j.payload)) as bytes
+  from queue.places(l.id, '{pending,processing,waiting}', 1000000) as p
+  join public.jobs as j on j.id = p.job_id
+) as c
+where l.last_bytes >= 0.9 * l.bytes and c.bytes > l.bytes
+$$;
+revoke execute on function queue.findings_of_limits from public;
 
 -- Return findings about processes that end. The first finding names a type whose code is probably
 -- broken. Three different jobs of the type have each ended their process within ten minutes, and no
@@ -1014,6 +1111,9 @@ begin
     from queue.findings_of_workspace(p_workspace_id, v_now)
     union all
     select *
+    from queue.findings_of_limits(p_workspace_id, v_now)
+    union all
+    select *
     from queue.findings_of_deaths(p_workspace_id, v_now)
     union all
     select *
@@ -1024,8 +1124,9 @@ begin
     f.reason,
     coalesce(
       f.data ->> 'queue',
-      f.data ->> 'job_type',
       f.data ->> 'schedule',
+      f.data ->> 'job_type',
+      f.data ->> 'workspace_id',
       f.data ->> 'url',
       f.data ->> 'asked'
     )

@@ -163,7 +163,14 @@ declare
   );
   v_adopted uuid[];
   v_due uuid[];
+  v_alive queue.workers[];
 begin
+  if exists (
+    select from public.jobs as j
+    where j.id = any (p_ids) and j.started_at is null and j.start_by_at <= p_now
+  ) then
+    v_alive := queue.alive_workers(p_now);
+  end if;
   with gone as (
     delete from queue.unpublished as u
     using public.jobs as j
@@ -199,13 +206,30 @@ begin
       case
         when j.deadline_at <= p_now then '{"type": "DeadlinePassed",
         "reason": "deadline_passed", "message": "its deadline passed before it could run"}'
-        when j.started_at is null and j.start_by_at <= p_now then '{"type": "StartByPassed",
-        "reason": "start_by_passed", "message": "it had not started within start_by_seconds"}'
+        when j.started_at is null and j.start_by_at <= p_now then jsonb_build_object(
+          'type', 'StartByPassed',
+          'reason', 'start_by_passed',
+          'message', 'it had not started within start_by_seconds',
+          'waited', w.sentence
+        )
         else '{"type": "Forbidden", "reason": "forbidden",
         "message": "only the platform itself enqueues jobs of this type"}'
-      end::jsonb as error
+      end as error
     from public.jobs as j
     left join queue.job_types as t on t.job_type = j.job_type
+    left join ( -- explain one job for each group that waits for the same reason
+      select distinct on (o.workspace_id, o.job_type, o.queue, o.concurrency_key)
+        o.*,
+        queue.waited_for(o, v_alive, p_now) as sentence
+      from public.jobs as o
+      where o.id = any (p_ids)
+        and o.status = 'pending'
+        and o.started_at is null
+        and o.start_by_at <= p_now
+      order by o.workspace_id, o.job_type, o.queue, o.concurrency_key, o.id
+    ) as w
+      on (w.workspace_id, w.job_type, w.queue) = (j.workspace_id, j.job_type, j.queue)
+        and w.concurrency_key is not distinct from j.concurrency_key
     where j.id = any (p_ids)
       and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_locked))
       and (

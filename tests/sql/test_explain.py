@@ -162,6 +162,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("httpx.ReadTimeout", {}, "Fix the cause"),
     ("httpx.HTTPStatusError", {"status": 401}, "credentials"),
     ("psycopg.OperationalError", {"sqlstate": "28P01"}, "credentials"),
+    ("psycopg.errors.InsufficientPrivilege", {"sqlstate": "42501"}, "Grant the right"),
     ("psycopg.errors.DeadlockDetected", {"sqlstate": "40P01"}, "transaction"),
     ("psycopg.errors.UndefinedTable", {"sqlstate": "42P01"}, "lacks"),
     ("CalledProcessError", {"signal": "SIGKILL"}, "by SIGKILL"),
@@ -240,6 +241,8 @@ def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine) -> None:
     assert re.search(r"disk is \d{3} % full", str(engine.rpc("queue_health")))
     with engine.member(ADA) as ada:
         assert ada.rpc("explain_queue", p_workspace_id=ACME)["findings"] == []
+    engine.rpc("set_settings", p_settings={"disk_bytes": None})  # its default
+    assert engine.rpc("explain_queue")["findings"] == []
 
 
 def test_a_resume_says_what_still_stops_the_jobs(engine: Engine) -> None:
@@ -386,6 +389,53 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert found["next"][0]["command"] == f"minutehand explain {hangs}"
     engine.report(lease, progress={"percentage": 50})
     assert "sent nothing" not in explain(engine, hangs)["sentence"]
+
+
+def test_a_job_that_did_not_start_in_time_keeps_what_held_it(engine: Engine) -> None:
+    """Without the holder's id, which may be of another workspace."""
+    engine.register("work", max_concurrency=1)
+    foreign = engine.enqueue(workspace=GLOBEX)
+    engine.lease_one()
+    late = engine.enqueue_many(2, start_by_seconds=5)
+    engine.advance(10)
+    engine.maintain()
+
+    for job_id in late:
+        said = explain(engine, job_id)["sentence"]
+        assert "The reason at that time: The concurrency limit of its type is used up: 1 of" in said
+        assert foreign not in said
+
+
+def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
+    engine: Engine,
+) -> None:
+    """By jobs and by bytes, for the workspace and for operators."""
+    engine.lease(1)
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_pending": 2})
+    engine.enqueue({"text": "long " * 4000})
+    engine.enqueue_many(2)
+    engine.rpc("set_settings", p_settings={"user_pending_bytes_max": 100})
+    engine.run("insert into queue.buckets values ('b:' || %s, 100, queue.clock())", ACME)
+
+    for workspace_id in (ACME, None):
+        findings = engine.rpc("explain_queue", p_workspace_id=workspace_id)["findings"]
+        found = {each["reason"]: each for each in findings}
+        assert list(found) == ["full_workspace", "full_of_bytes"]
+        raised = f"set_workspace_limits('{ACME}', '{{\"max_pending\": 4}}')"
+        assert raised in found["full_workspace"]["next"][0]["words"]
+    assert engine.rpc("explain_queue", p_workspace_id=GLOBEX)["findings"] == []
+
+
+def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> None:
+    """With the nearest name, and also in the list of schedules."""
+    schedule = {"name": "nightly", "cron": "0 3 * * *", "job_type": "wrok"}
+    engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
+    engine.lease_call(0, job_types=["work"])
+
+    [found] = engine.rpc("explain_queue")["findings"]
+    assert (found["reason"], found["key"]) == ("unserved_schedule", "unserved_schedule nightly")
+    [listed] = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
+    assert listed["problem"] == "no worker serves the job type wrok"
 
 
 def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine) -> None:

@@ -9,6 +9,7 @@ import { Sentence } from "./when.js";
 
 const POLL_MS = 10_000;
 const PHONE_WIDTH = 700; // px up to which only the first line has room
+const MAX_LINES = 3; // open lines on wider screens
 
 /** Return the full stop for a cause, unless the cause ends its sentence. */
 const periodFor = (cause) => (/[?!]$/.test(cause) ? "" : ".");
@@ -57,17 +58,21 @@ export function Incidents({ workspace, isApp }) {
   const outageLines = useOutages();
   const lines = [...outageLines, ...(found.value ?? [])];
   if (freshness === "polling" && outageLines.length === 0)
-    lines.push(["Realtime is unavailable. Pages read every few seconds instead."]);
+    lines.unshift([
+      "Realtime is unavailable. Pages read every few seconds instead. Check its service at your host.",
+    ]);
   if (lines.length === 0) return null;
-  const [first, ...rest] = lines.map(
+  const paragraphs = lines.map(
     ([text, to, words]) =>
       html`<p key=${text}><${Sentence} text=${text} /> ${words && linkTo(to, words)}</p>`,
   );
+  const shown = innerWidth > PHONE_WIDTH ? MAX_LINES : 1;
+  const rest = paragraphs.slice(shown);
   return html`<section class="incidents" aria-label="Needs attention" aria-live="polite">
-    ${first}
+    ${paragraphs.slice(0, shown)}
     ${
       rest.length > 0 &&
-      html`<details open=${innerWidth > PHONE_WIDTH}>
+      html`<details>
         <summary>${rest.length} more</summary>
         ${rest}
       </details>`

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import ErrorInfo
@@ -55,6 +56,8 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
     more = len(error.exceptions) - 1 if isinstance(error, BaseExceptionGroup) else 0
     message = text(first) or kind.__name__
     message += f" (and {more} more in its task group)" if more else ""
+    address = next(filter(None, map(_address, (first, *_causes(first)))), "")
+    message += f" ({address})" if address and address not in message else ""
     info = _info(name, message, attribute(first, "data"), redactor)
     try:
         parts = {**_codes(first, redactor), "traceback": _traceback(error, module, redactor)}
@@ -118,6 +121,18 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
         if isinstance(cause, subprocess.CalledProcessError) and cause.returncode < 0:
             codes.setdefault("signal", signal_of(cause.returncode))
     return codes
+
+
+def _address(error: BaseException) -> str | None:
+    """Return host and port of the request of httpx or requests that got no response."""
+    url = attribute(attribute(error, "request"), "url")
+    if url is None or attribute(error, "response") is not None:
+        return None
+    try:
+        parts = urlsplit(str(url))
+        return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    except BaseException:  # methods of a user's class may raise anything
+        return None
 
 
 def signal_of(code: int) -> str | None:

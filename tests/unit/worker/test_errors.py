@@ -78,6 +78,17 @@ def test_frames_are_own_first_and_hold_no_values() -> None:
     assert "causes" not in chosen.traceback
 
 
+def test_an_error_without_a_response_names_the_address() -> None:
+    """A refused connection, an unknown host or a TLS error otherwise names no server."""
+    request = httpx.Request("POST", "https://u:secret@vendor.test/v1/chat?key=secret")
+    below = httpx.ConnectError("[Errno 111] Connection refused", request=request)
+
+    for info in (raised(below), raised(ConnectionError("no connection"), below)):
+        assert "(vendor.test:443)" in info.message
+        assert "secret" not in info.message
+    assert "(" not in raised(refused()).message
+
+
 def test_of_a_task_group_the_first_error_is_named() -> None:
     """And how many more there are."""
     said = raised(ExceptionGroup("both", [ValueError("one"), OSError("two")]))
