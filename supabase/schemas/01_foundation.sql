@@ -714,11 +714,11 @@ $$;
 revoke execute on function queue.may_read from public;
 
 -- Reject callers outside the workspace with status 404, and members who do not manage the
--- workspace with status 403. The call takes a call slot, because two calls that change the same
--- object wait for each other. Such an object is for example a schedule.
-create function queue.may_manage(p_workspace_id uuid)
+-- workspace with status 403. Admit the call as a change.
+-- p_bytes: Number of bytes that the call stores.
+create function queue.may_manage(p_workspace_id uuid, p_bytes bigint default 0)
 returns void
-language plpgsql stable
+language plpgsql
 set search_path = ''
 as $$
 begin
@@ -733,7 +733,7 @@ begin
       p_workspace_id::text
     );
   end if;
-  perform queue.take_call_slot(p_workspace_id);
+  perform queue.admit('changes', p_workspace_id, queue.caller(), p_bytes => p_bytes);
 end;
 $$;
 revoke execute on function queue.may_manage from public;

@@ -785,6 +785,13 @@ begin
       select from public.jobs
       where id = v_id and status = 'pending'
     );
+    perform queue.admit(
+      'rows',
+      p_job.workspace_id,
+      queue.caller(),
+      p_bytes => octet_length(p_job.payload::text)
+    );
+    perform queue.check_live_bytes(p_job.workspace_id) where queue.caller() is not null;
     perform queue.take_place(array[v_id]);
     update public.jobs as j
     set
@@ -807,12 +814,6 @@ begin
     where j.id = v_id
     returning * into v_replaced;
     perform queue.place(v_replaced, p_now);
-    perform queue.admit(
-      'jobs',
-      p_job.workspace_id,
-      queue.caller(),
-      p_bytes => octet_length(p_job.payload::text)
-    );
     perform queue.append_event(
       array[v_id],
       'job.replaced',
@@ -1082,6 +1083,25 @@ begin
     end if;
   end if;
   v_user := queue.may_read(p_workspace_id);
+  -- a repeated call with a key creates no job
+  if v_user is not null
+    and not exists (
+      select from queue.job_keys as k
+      where k.workspace_id = p_workspace_id
+        and k.job_type = p_job_type
+        and (
+          k.key = v_options ->> 'idempotency_key' and not k.is_unique
+          or k.key = v_options #>> '{unique,key}' and k.is_unique
+        )
+    )
+  then
+    perform queue.admit(
+      'jobs',
+      p_workspace_id,
+      v_user,
+      p_bytes => octet_length(v_payload::text)
+    );
+  end if;
   v_made := queue.add(
     p_workspace_id,
     v_user,
@@ -1116,14 +1136,6 @@ begin
     v_now,
     p_is_soon => coalesce(v_job.scheduled_for, v_now) < v_now + interval '1 minute'
   );
-  if v_user is not null then
-    perform queue.admit(
-      'jobs',
-      p_workspace_id,
-      v_user,
-      p_bytes => octet_length(v_job.payload::text)
-    );
-  end if;
   return json_build_object(
     'job', queue.row_json(v_job, v_now),
     'created', true,

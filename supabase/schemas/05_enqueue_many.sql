@@ -224,29 +224,35 @@ declare
 begin
   ids := queue.new_ids(v_count);
   created := array_fill(true, array[v_count]);
-  perform queue.expect(
+  -- Charge the person who calls, even if an app's function enqueues as the service for this person.
+  -- A repeated call with idempotency keys creates no jobs.
+  perform queue.admit(
+    'jobs',
     p_workspace_id,
     v_caller,
     v_count,
     octet_length(p_items::text)
   )
-  where v_caller is not null
-    and v_count > 1
-    -- a repeated call with idempotency keys creates no jobs
-    and not p_items @? '$[*].idempotency_key';
+  where v_caller is not null and not p_items @? '$[*].idempotency_key';
   v_is_plain := queue.add_plain(p_workspace_id, p_user_id, p_items, ids, v_now);
   wake := v_is_plain;
   if v_is_plain then
     v_new := ids;
   else
     v_keyed := queue.claim_keys(p_workspace_id, p_items, ids);
-    perform queue.expect(p_workspace_id, v_caller, n.fresh, 0)
+    perform queue.admit(
+      'jobs',
+      p_workspace_id,
+      v_caller,
+      n.fresh,
+      octet_length(p_items::text)
+    )
     from (
-      select count(*)::integer as fresh
+      select count(*) as fresh
       from unnest(v_keyed, ids) as k (holder, id)
       where k.holder = k.id
     ) as n
-    where v_caller is not null and v_count > 1 and n.fresh > 0;
+    where v_caller is not null and p_items @? '$[*].idempotency_key' and n.fresh > 0;
   end if;
   -- Unique keys are also taken in sorted order. Repetitions of a key come last, because each key
   -- already belongs to a job by then.
@@ -306,15 +312,6 @@ begin
     );
   elsif v_new <> '{}' then
     perform queue.publish_created(v_new[v_published + 1:], v_now);
-    -- charge the person who calls, even if an app's function enqueues as the service for this
-    -- person
-    perform queue.admit(
-      'jobs',
-      p_workspace_id,
-      v_caller,
-      cardinality(v_new),
-      case when v_caller is not null then octet_length(p_items::text) end
-    );
   end if;
   wake := wake and queue.wake_worker();
 end;
@@ -355,9 +352,6 @@ begin
       'p_return'
     );
   end if;
-  if v_user is not null and jsonb_array_length(p_jobs) > 100 then
-    perform queue.take_call_slot(p_workspace_id);
-  end if;
   v_done := queue.enqueue(p_workspace_id, v_user, p_jobs, true);
   if p_return = 'ids' then
     return json_build_object(
@@ -393,10 +387,8 @@ select queue.allow('authenticated, service_role', 'public.enqueue_jobs');
 
 -- Check each row of a plain insert into public.jobs before the row is written, and complete the
 -- row. The value 0 in worker marks the row for the trigger queue.place_inserted. That trigger
--- checks the ids, and the workspaces of rows that plain SQL inserts. If a person inserts more than
--- a hundred jobs in a transaction, the transaction takes a call slot, as a bulk call does. The
--- person's limits are checked before each further hundred jobs, because a rejected insert costs as
--- much as an accepted insert.
+-- checks the ids, and the workspaces of rows that plain SQL inserts. A person is charged before
+-- each further hundred jobs, because a rejected insert costs as much as an accepted insert.
 create function queue.check_inserted()
 returns trigger
 language plpgsql
@@ -413,9 +405,9 @@ declare
   v_holder uuid;
 begin
   v_count := set_config('minutehand.plain_inserts', v_count::text, true);
-  if v_count > 100 and v_count % 100 = 1 and queue.caller() is not null then
-    perform queue.take_call_slot(new.workspace_id);
-    perform queue.expect(new.workspace_id, queue.caller(), v_count, 0);
+  if v_count % 100 = 0 and queue.caller() is not null then
+    perform queue.admit('jobs', new.workspace_id, queue.caller(), 100);
+    perform set_config('minutehand.reserved', (queue.take_reserved() + 100)::text, true);
   end if;
   if new.status <> 'pending' then
     perform queue.refuse(
@@ -578,16 +570,17 @@ begin
     perform queue.publish_created(v_ids[1000 * v_slice + 1:1000 * v_slice + 1000], v_now);
   end loop;
   if queue.caller() is not null then
+    perform queue.check_live_jobs(a.workspace_id, 0), queue.check_live_bytes(a.workspace_id)
+    from (select distinct a.workspace_id from added as a where a.worker = 0) as a;
     perform queue.admit(
-      'jobs',
-      a.workspace_id,
+      'rows',
+      null,
       queue.caller(),
-      count(*),
+      count(*) - queue.take_reserved(),
       sum(octet_length(a.payload::text))
     )
     from added as a
-    where a.worker = 0
-    group by a.workspace_id;
+    where a.worker = 0;
   end if;
   if v_is_ready then
     perform queue.wake_worker();

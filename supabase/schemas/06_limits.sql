@@ -514,13 +514,13 @@ end;
 $$;
 revoke execute on function queue.regate from public;
 
--- Reject a call if the workspace has more live jobs than its limit. A limit above 2,000 is compared
--- with a count that may be ten seconds old.
--- p_is_exact: Check a limit of up to 2,000 exactly. Only one enqueue at a time counts the jobs,
---   and concurrent enqueues are rejected.
+-- Reject a call if the workspace would have more live jobs than its limit. A limit of up to 2,000
+-- is checked exactly, so only one enqueue at a time counts the jobs, and concurrent enqueues are
+-- rejected. A higher limit is compared with a count that may be ten seconds old.
+-- p_count: Number of jobs that the call is about to add.
 create function queue.check_live_jobs(
   p_workspace_id uuid,
-  p_is_exact boolean default false
+  p_count double precision default 1
 )
 returns void
 language plpgsql
@@ -543,7 +543,7 @@ begin
     select tokens into v_live
     from queue.buckets
     where name = v_bucket and refilled_at > v_now - interval '10 seconds';
-  elsif p_is_exact and not queue.try_lock('quota ' || p_workspace_id) then
+  elsif queue.caller() is not null and not queue.try_lock('quota ' || p_workspace_id) then
     perform queue.refuse(
       429,
       'rate_limited',
@@ -569,7 +569,7 @@ begin
       on conflict (name) do update set tokens = v_live, refilled_at = v_now;
     end if;
   end if;
-  if v_live > v_max then
+  if v_live + p_count > v_max then
     perform queue.refuse(
       429,
       'quota_exceeded',
@@ -632,34 +632,25 @@ end;
 $$;
 revoke execute on function queue.check_live_bytes from public;
 
--- Take the lock that protects a charge of a person's bucket. Return false if another call of the
--- person has the lock. The cost of a small call is then stored in an extra row (queue.charge). A
--- call that costs more than four tokens is rejected.
-create function queue.charges_alone(p_bucket text, p_cost double precision)
-returns boolean
-language plpgsql
-set search_path = ''
-as $$
+-- Prices of people's calls that no rollback refunds. A sequence keeps its value when a transaction
+-- is rolled back, so that a person also pays for work that is rejected or that times out. A bucket
+-- has one of sixteen pairs of sequences, by the hash of its name. The bucket takes over the pair
+-- when the previous owner's tokens have refilled.
+-- priced_<n>: Hash of the name of the bucket that owns the pair.
+-- refilled_<n>: Time at which this bucket is full again, in microseconds.
+do $$
 begin
-  if queue.try_lock('bucket ' || p_bucket) then
-    return true;
-  elsif p_cost > 4 then
-    perform queue.refuse(
-      429,
-      'rate_limited',
-      'another call of yours is being charged; call again',
-      '{"limit": "calls_at_once", "retry_after_seconds": 1}'
-    );
-  end if;
-  return false;
+  for v_nth in 0 .. 15 loop
+    execute format('create unlogged sequence queue.priced_%s', v_nth);
+    execute format('create unlogged sequence queue.refilled_%s', v_nth);
+  end loop;
 end;
 $$;
-revoke execute on function queue.charges_alone from public;
 
--- Charge a person's bucket, or reject the call with status 429. If another call of the person has
--- the lock of the bucket, the cost of a small call is added to one of twenty extra rows. The next
--- charge of the bucket subtracts the amounts in these rows and empties them. Therefore calls do
--- not wait for each other, and every call is charged.
+-- Charge a person's bucket before the work, or reject the call with status 429. Concurrent calls of
+-- the person do not wait for each other. Only one of them updates the bucket's row, and each of
+-- them updates the bucket's sequence.
+-- p_cost: Number of tokens. A negative number gives back a part of a reserved price.
 create function queue.charge(
   p_bucket text,
   p_most integer,
@@ -673,67 +664,50 @@ set search_path = ''
 as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_places constant text[] := array(
-    select p_bucket || '+' || n
-    from generate_series(1, 20) as n
-  );
-  v_noted double precision;
-  v_place text;
+  v_micros constant double precision := date_part('epoch', v_now) * 1e6;
+  v_per_token constant double precision := p_seconds * 1e6 / nullif(p_most, 0);
+  v_hash constant bigint := (hashtextextended(p_bucket, 0) & 9223372036854775807) | 1;
+  v_nth constant bigint := v_hash / 2 % 16;
+  v_priced constant regclass := 'queue.priced_' || v_nth;
+  v_refilled constant regclass := 'queue.refilled_' || v_nth;
+  v_is_owner boolean := pg_sequence_last_value(v_priced) = v_hash;
+  v_full_at constant bigint := coalesce(pg_sequence_last_value(v_refilled), 1);
+  v_left double precision := queue.tokens_of(p_bucket, p_most, p_seconds, v_now);
 begin
-  if queue.charges_alone(p_bucket, p_cost) then
-    with emptied as (
-      delete from queue.buckets as b
-      where b.name = any (v_places) and queue.try_lock('bucket ' || b.name)
-      returning b.tokens
-    )
-    select sum(e.tokens) into v_noted
-    from emptied as e;
-    perform queue.spend(
-      p_bucket,
-      p_most,
-      p_seconds,
-      -- at most p_most in total, because a full bucket has only p_most tokens
-      p_cost + least(coalesce(v_noted, 0), p_most - p_cost),
-      v_now,
-      p_limit
-    );
-    return;
+  if v_is_owner and v_full_at > v_micros then
+    v_left := least(v_left, p_most - (v_full_at - v_micros) / v_per_token);
   end if;
-  v_noted := queue.tokens_of(p_bucket, p_most, p_seconds, v_now) - p_cost - coalesce(
-    (
-      select sum(b.tokens)
-      from queue.buckets as b
-      where b.name = any (v_places)
-    ),
-    0
-  );
-  if v_noted < 0 then
-    perform queue.refuse_rate(p_limit, p_most, p_seconds, v_noted);
+  v_left := least(p_most, v_left - p_cost);
+  if v_left < 0 and p_cost > 0 then
+    perform queue.refuse_rate(p_limit, p_most, p_seconds, v_left);
   end if;
-  select p.name into v_place
-  from unnest(v_places) as p (name)
-  where queue.try_lock('bucket ' || p.name)
-  limit 1;
-  -- all extra rows are locked, so reject the call unless the lock of the bucket is free by now
-  if v_place is null then
-    perform queue.charge(p_bucket, p_most, p_seconds, p_cost, p_limit)
-    where queue.charges_alone(p_bucket, 'infinity');
-    return;
+  if v_is_owner is not true
+    and v_full_at < v_micros
+    and queue.try_lock('priced ' || v_nth)
+  then
+    v_is_owner := setval(v_priced, v_hash) = v_hash;
   end if;
-  insert into queue.buckets as b (name, tokens, refilled_at)
-  values (v_place, p_cost, v_now)
-  on conflict (name) do update set
-    tokens = b.tokens + excluded.tokens,
-    refilled_at = excluded.refilled_at;
+  if v_is_owner then
+    perform setval(v_refilled, floor(v_micros + (p_most - v_left) * v_per_token)::bigint);
+  end if;
+  if queue.try_lock('bucket ' || p_bucket) then
+    insert into queue.buckets as b (name, tokens, refilled_at)
+    values (p_bucket, v_left, v_now)
+    on conflict (name) do update set
+      tokens = excluded.tokens,
+      refilled_at = excluded.refilled_at;
+  end if;
 end;
 $$;
 revoke execute on function queue.charge from public;
 
--- Charge a person for a call, or reject the call with status 429 if the call exceeds the person's
--- limits. A call runs this function last. The cost is p_count tokens, and one more token for each
--- 16 kB that the call stores, because stored bytes fill a disk. For payloads below 2 kB, the limit
--- of live jobs is sufficient.
--- p_kind: The value jobs, streams, or changes (for all other writes).
+-- The gate of people's calls. Each function that people may call runs it before the function locks
+-- or writes a row, and a trigger runs it for each statement on a table. It takes a call slot,
+-- limits the wait for a lock to 100 ms, and charges the person, or rejects the call with status
+-- 429. The cost is p_count tokens, and one more token for each 16 kB that the call stores, because
+-- stored bytes fill a disk. For payloads below 2 kB, the limit of live jobs is sufficient.
+-- p_kind: The value jobs, streams, rows (for the rows that a function writes), or changes (for all
+--   other writes, one at a time).
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,
@@ -750,21 +724,25 @@ declare
     when 'streams' then 'stream_opens'
     else 'enqueues'
   end;
-  v_bucket constant text := format('u:%s/%s', p_user_id, v_limit);
   v_burst integer;
 begin
   if p_user_id is null then
     return;
+  elsif p_kind = 'changes' or p_kind = 'jobs' and p_count > 100 then
+    perform queue.take_call_slot(p_workspace_id, p_writes => true);
+  end if;
+  if current_setting('lock_timeout')::interval not between '1 ms' and '100 ms' then
+    perform set_config('lock_timeout', '100ms', true);
   end if;
   if p_kind = 'jobs' then
-    perform queue.check_live_jobs(p_workspace_id, p_is_exact => true);
+    perform queue.check_live_jobs(p_workspace_id, p_count);
     if p_bytes > 2048 * p_count then
       perform queue.check_live_bytes(p_workspace_id);
     end if;
   end if;
   v_burst := queue.setting('user_' || v_limit || '_burst');
   perform queue.charge(
-    v_bucket,
+    format('u:%s/%s', p_user_id, v_limit),
     v_burst,
     v_burst / queue.setting('user_' || v_limit || '_per_second')::double precision,
     p_count + coalesce(p_bytes, 0) / 16384,
@@ -774,8 +752,48 @@ end;
 $$;
 revoke execute on function queue.admit from public;
 
--- Charge a person for the rows that a statement has written. Each row is charged as one change,
--- and the bytes of the row are charged too. queue.charge_rows attaches this trigger to tables.
+-- Reserve the price of a plain statement before it locks or writes a row. The number of rows is not
+-- known yet, so the price is a hundred changes, or less if the person has fewer tokens.
+create function queue.admit_statement()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_user constant uuid := queue.caller();
+  v_burst constant integer := queue.setting('user_enqueues_burst');
+  v_price constant integer := least(100, greatest(1, v_burst / 4));
+begin
+  perform queue.admit('changes', null, v_user, v_price);
+  perform set_config('minutehand.reserved', v_price::text, true) where v_user is not null;
+  return null;
+end;
+$$;
+revoke execute on function queue.admit_statement from public;
+create trigger admit_statement
+  before insert or update on public.jobs
+  for each statement
+  when (current_user = 'authenticated')
+  execute function queue.admit_statement();
+
+-- Return the reserved price of the person's plain statement, which the statement has used up.
+create function queue.take_reserved()
+returns double precision
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_price constant text := nullif(current_setting('minutehand.reserved', true), '');
+begin
+  perform set_config('minutehand.reserved', '', true) where v_price is not null;
+  return coalesce(v_price, '0');
+end;
+$$;
+revoke execute on function queue.take_reserved from public;
+
+-- Charge a person for the rows that a statement has written, less the reserved price. Each row is
+-- charged as one change, and the bytes of the row are charged too.
 create function queue.charge_written()
 returns trigger
 language plpgsql
@@ -785,23 +803,22 @@ as $$
 begin
   if queue.caller() is not null then
     perform queue.admit(
-      'changes',
+      'rows',
       null,
       queue.caller(),
-      count(*),
+      count(*) - queue.take_reserved(),
       sum(octet_length(to_jsonb(w)::text))
     )
-    from written as w
-    having count(*) > 0;
+    from written as w;
   end if;
   return null;
 end;
 $$;
 revoke execute on function queue.charge_written from public;
 
--- Charge people for the rows that they write to these tables, by any function or policy. If a
--- project replaces one of the tables with its own view, the project decides whether to charge for
--- the view.
+-- Admit the statements of people on these tables, and charge people for the rows that they write to
+-- the tables, by any function or policy. If a project replaces one of the tables with its own view,
+-- the project decides whether to charge for the view.
 create function queue.charge_rows(variadic p_tables regclass[])
 returns void
 language plpgsql
@@ -810,19 +827,32 @@ as $$
 declare
   v_table regclass;
   v_event text;
+  v_rows text;
 begin
-  for v_table, v_event in
-    select c.oid, e.name
+  for v_table, v_event, v_rows in
+    select c.oid, e.name, e.rows
     from pg_catalog.pg_class as c
-    cross join (values ('insert'), ('update')) as e (name)
+    cross join (
+      values
+        ('insert', 'new'),
+        ('update', 'new'),
+        ('delete', 'old')
+    ) as e (name, rows)
     where c.oid = any (p_tables) and c.relkind = 'r'
   loop
     execute format(
-      'create trigger %I after %s on %s referencing new table as written '
+      'create or replace trigger admit_statement before insert or update or delete on %s '
+        'for each statement when (current_user = ''authenticated'') '
+        'execute function queue.admit_statement()',
+      v_table
+    );
+    execute format(
+      'create or replace trigger %I after %s on %s referencing %s table as written '
         'for each statement execute function queue.charge_written()',
       'charge_' || v_event,
       v_event,
-      v_table
+      v_table,
+      v_rows
     );
   end loop;
 end;
@@ -830,44 +860,14 @@ $$;
 revoke execute on function queue.charge_rows from public;
 select queue.charge_rows('public.workspace_members');
 
--- Check a person's limits before the person's jobs are created. Without this check, queue.admit
--- could reject a bulk call at its end. Such a call would cost the database as much as an accepted
--- call, but the person would not be charged.
-create function queue.expect(
-  p_workspace_id uuid,
-  p_user_id uuid,
-  p_count integer,
-  p_bytes bigint
+-- Take a call slot for a call that changes rows or reads many rows. A person may run one change and
+-- two reads at a time. A workspace has ten slots, and the guests of a workspace have another ten
+-- slots. If no slot is free, the call is rejected. The call does not wait, because a waiting call
+-- occupies a connection.
+create function queue.take_call_slot(
+  p_workspace_id uuid default null,
+  p_writes boolean default false
 )
-returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_burst constant integer := queue.setting('user_enqueues_burst')::integer;
-  v_seconds constant double precision := v_burst
-    / queue.setting('user_enqueues_per_second')::double precision;
-  v_bucket constant text := format('u:%s/enqueues', p_user_id);
-  v_left constant double precision := queue.tokens_of(
-    v_bucket,
-    v_burst,
-    v_seconds,
-    queue.clock()
-  ) - p_count - p_bytes / 16384;
-begin
-  if v_left < 0 then
-    perform queue.refuse_rate('enqueues', v_burst, v_seconds, v_left);
-  end if;
-  perform queue.charges_alone(v_bucket, p_count + p_bytes / 16384);
-  perform queue.check_live_jobs(p_workspace_id);
-end;
-$$;
-revoke execute on function queue.expect from public;
-
--- Take a call slot for a call that reads or writes many rows. A person has six slots, and a
--- workspace has ten slots. The guests of a workspace have another ten slots. If no slot is free,
--- the call is rejected. The call does not wait, because a waiting call occupies a connection.
-create function queue.take_call_slot(p_workspace_id uuid default null)
 returns void
 language plpgsql
 set search_path = ''
@@ -889,7 +889,7 @@ begin
   )
   from (
     values
-      (queue.caller()::text, 6),
+      (case when p_writes then 'changes ' else '' end || queue.caller(), 2 - p_writes::integer),
       (v_guests || p_workspace_id, 10)
   ) as s (id, most)
   where s.id is not null
@@ -902,10 +902,10 @@ $$;
 revoke execute on function queue.take_call_slot from public;
 
 -- Lock a key before a job takes the key. If another transaction is taking the same key, the call
--- waits in its next insert, because its response must contain the job that has the key. Three
--- calls of a person may wait in this way. This function rejects further calls of the person. The
--- lock is on the hash of the key. A transaction takes at most a hundred such locks, because the
--- server has few locks, and because larger calls need a call slot.
+-- waits, because its response must contain the job that has the key. One call of a person may wait
+-- in this way, for up to two seconds. This function rejects further calls of the person. The lock
+-- is on the hash of the key. A transaction takes at most a hundred such locks, because the server
+-- has few locks, and because larger calls need a call slot.
 create function queue.hold_key(p_workspace_id uuid, p_job_type text, p_key text)
 returns void
 language plpgsql
@@ -913,6 +913,7 @@ set search_path = ''
 as $$
 declare
   v_user constant uuid := queue.caller();
+  v_until constant timestamptz := clock_timestamp() + interval '2 seconds';
   v_count integer;
 begin
   if v_user is null then
@@ -926,23 +927,42 @@ begin
     return;
   end if;
   perform set_config('minutehand.keys', v_count::text, true);
-  if queue.try_lock(format('key %s/%s/%s', p_workspace_id, p_job_type, p_key))
-    or exists (
-      select from generate_series(1, 3) as n
-      where queue.try_lock(format('waits %s %s', v_user, n))
-    )
-  then
-    return;
-  end if;
-  perform queue.refuse(
-    429,
-    'job_busy',
-    'other calls of yours wait for a job with this key; call again',
-    '{"retry_after_seconds": 1}'
-  );
+  while not queue.try_lock(format('key %s/%s/%s', p_workspace_id, p_job_type, p_key)) loop
+    if clock_timestamp() > v_until or not queue.try_lock('waits ' || v_user) then
+      perform queue.refuse(
+        429,
+        'job_busy',
+        'other calls of yours use a job with this key; call again',
+        '{"retry_after_seconds": 1}'
+      );
+    end if;
+    perform pg_sleep(0.005);
+  end loop;
+  -- a transaction of the service may be taking the same key
+  perform set_config('lock_timeout', '2s', true);
 end;
 $$;
 revoke execute on function queue.hold_key from public;
+
+-- For apps. Let one call at a time use an object that its id opens, because further calls would
+-- wait for the rows of the object.
+create function queue.hold_id(p_id text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if not (queue.is_service() or queue.try_lock('object ' || p_id)) then
+    perform queue.refuse(
+      429,
+      'job_busy',
+      'another call uses the same id; call again',
+      '{"retry_after_seconds": 1}'
+    );
+  end if;
+end;
+$$;
+revoke execute on function queue.hold_id from public;
 
 create function public.open_stream()
 returns jsonb
@@ -1002,7 +1022,6 @@ begin
   )
   where workspace_id = p_workspace_id
   returning * into v_made;
-  perform queue.admit('changes', p_workspace_id, queue.caller());
   return to_jsonb(v_made) - 'running_max';
 exception when check_violation
   or invalid_text_representation

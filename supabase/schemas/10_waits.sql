@@ -644,6 +644,12 @@ begin
     );
   end if;
   perform queue.check_json(p_answer, 'answer');
+  perform queue.admit(
+    'changes',
+    null,
+    queue.caller(),
+    p_bytes => octet_length(p_answer::text)
+  );
   perform queue.hold_jobs(array[p_job_id]);
   select * into v_wait
   from queue.waits
@@ -685,12 +691,6 @@ begin
   )
   where job_id = p_job_id;
   perform queue.end_waits(array[p_job_id], v_now);
-  perform queue.admit(
-    'changes',
-    v_wait.workspace_id,
-    queue.caller(),
-    p_bytes => octet_length(p_answer::text)
-  );
   perform queue.wake_worker(v_now);
   return queue.job_json(queue.visible_job(p_job_id));
 end;
@@ -723,6 +723,12 @@ begin
     );
   end if;
   perform queue.check_json(p_payload, 'payload');
+  perform queue.admit(
+    'changes',
+    p_workspace_id,
+    queue.caller(),
+    p_bytes => octet_length(p_payload::text)
+  );
   insert into queue.named_events (workspace_id, name, payload, emitted_at, created_by)
   values (p_workspace_id, p_name, coalesce(p_payload, '{}'), v_now, queue.caller())
   on conflict do nothing;
@@ -732,12 +738,6 @@ begin
     values ('event', p_workspace_id, p_name);
     perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(v_now);
   end if;
-  perform queue.admit(
-    'changes',
-    p_workspace_id,
-    queue.caller(),
-    p_bytes => octet_length(p_payload::text)
-  );
   return jsonb_build_object('first', v_is_first);
 end;
 $$;

@@ -4,8 +4,7 @@
 -- Cancel jobs. A running job receives a cancel request, and any other job ends now. If the caller
 -- has not locked the jobs, also cancel their first 100 live descendants. Signals make maintenance
 -- cancel the remaining descendants in slices. Return the number of jobs and descendants, counting
--- up to 5,000 descendants. Each public function that cancels jobs charges the person for this
--- number of changes and takes a call slot.
+-- up to 5,000 descendants. A person is charged for this number of changes before they are made.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,
@@ -19,10 +18,9 @@ as $$
 declare
   v_children uuid[];
   v_asked uuid[];
-  v_found integer;
 begin
   if not p_is_locked then
-    perform queue.take_call_slot(j.workspace_id)
+    perform queue.take_call_slot(j.workspace_id, p_writes => true)
     from public.jobs as j
     where j.id = p_ids[1];
     v_children := array(
@@ -44,6 +42,12 @@ begin
       from tree as t
       where t.depth > 0 and t.id <> all (p_ids)
       limit 5000
+    );
+    perform queue.admit(
+      'changes',
+      null,
+      queue.caller(),
+      cardinality(p_ids) + cardinality(v_children)
     );
     perform queue.hold_jobs(p_ids || v_children[:100]);
     perform queue.cancel(
@@ -85,9 +89,7 @@ begin
         and c.cancel_requested_at is null
       offset 0
     );
-  v_found := cardinality(p_ids) + coalesce(cardinality(v_children), 0);
-  perform queue.admit('changes', null, queue.caller(), v_found) where not p_is_locked;
-  return v_found;
+  return cardinality(p_ids) + coalesce(cardinality(v_children), 0);
 end;
 $$;
 revoke execute on function queue.cancel from public;
@@ -122,10 +124,11 @@ comment on function public.cancel_job is
   'if the job has completed or failed, 429 job_busy while another transaction changes it.';
 select queue.allow('authenticated, service_role', 'public.cancel_job');
 
--- A plain update may cancel a job and may change nothing else. The row is already locked, so this
--- trigger cancels the job and skips the update. Updates by the engine pass. The trigger recognises
--- them, because the engine changes another column together with each compared column. This other
--- column is fence, last_seq, generation, lost_attempts or lane (queue.adopt). Truncate is rejected,
+-- A plain update may cancel jobs and may change nothing else. The row is already locked, so this
+-- trigger skips its update, and cancels the jobs a thousand at a time. A trigger after the
+-- statement cancels the remaining jobs (queue.cancel_updated). Updates by the engine pass. The
+-- trigger recognises them, because the engine changes another column together with each compared
+-- column. This other column is fence, last_seq, generation, lost_attempts or lane (queue.adopt). Truncate is rejected,
 -- because truncate fires no row triggers.
 create function queue.cancel_by_update()
 returns trigger
@@ -135,6 +138,8 @@ set search_path = ''
 set enable_seqscan = off
 set jit = off
 as $$
+declare
+  v_count integer;
 begin
   if tg_op = 'TRUNCATE' then
     perform queue.refuse(
@@ -187,15 +192,65 @@ begin
       );
     end if;
     perform set_config('minutehand.has_cancelled', 'yes', true);
-  else
-    perform queue.take_call_slot(old.workspace_id); -- one update statement may cancel many jobs
   end if;
-  perform queue.cancel(array[old.id], queue.clock(), p_is_locked => true);
-  perform queue.admit('changes', old.workspace_id, queue.caller());
+  v_count := length(
+    set_config(
+      'minutehand.cancels',
+      concat(current_setting('minutehand.cancels', true), old.id, ' '),
+      true
+    )
+  ) / 37;
+  perform queue.cancel_updated() where v_count = 1000;
   return null;
 end;
 $$;
 revoke execute on function queue.cancel_by_update from public;
+
+-- Cancel the jobs that a plain update has selected, and charge the person before.
+create function queue.cancel_updated()
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids constant uuid[] := string_to_array(
+    rtrim(current_setting('minutehand.cancels', true)), ' '
+  );
+begin
+  perform set_config('minutehand.cancels', '', true);
+  perform queue.admit(
+    'rows',
+    null,
+    queue.caller(),
+    coalesce(cardinality(v_ids), 0) - queue.take_reserved()
+  );
+  perform queue.cancel(v_ids, queue.clock(), p_is_locked => true) where v_ids <> '{}';
+end;
+$$;
+revoke execute on function queue.cancel_updated from public;
+
+create function queue.after_update()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+set enable_seqscan = off
+set jit = off
+as $$
+begin
+  perform queue.cancel_updated();
+  return null;
+end;
+$$;
+revoke execute on function queue.after_update from public;
+create trigger jobs_after_update
+  after update on public.jobs
+  for each statement
+  when (
+    current_setting('minutehand.cancels', true) <> ''
+    or current_setting('minutehand.reserved', true) <> ''
+  )
+  execute function queue.after_update();
 
 -- A lease and a settlement do not fire this trigger. The condition is short, because Postgres
 -- parses it again for each statement that updates jobs. With all comparisons of the function in the
@@ -324,9 +379,6 @@ declare
   v_job public.jobs := queue.visible_job(p_job_id);
   v_family integer; -- number of retried jobs: this job and up to 5,000 children
 begin
-  perform queue.take_call_slot(v_job.workspace_id); -- the call also retries the job's children
-  perform queue.hold_jobs(array[p_job_id]);
-  v_job := queue.visible_job(p_job_id);
   v_family := 1 + (
     select count(*)
     from (
@@ -337,6 +389,15 @@ begin
       limit 5000
     ) as c
   );
+  perform queue.admit(
+    'changes',
+    v_job.workspace_id,
+    queue.caller(),
+    v_family,
+    octet_length(p_payload::text)
+  );
+  perform queue.hold_jobs(array[p_job_id]);
+  v_job := queue.visible_job(p_job_id);
   if v_job.status in ('failed', 'cancelled') then
     if queue.retry(array[p_job_id], v_now) = 0 then
       perform queue.refuse(
@@ -399,13 +460,6 @@ begin
     perform queue.check_live_bytes(v_job.workspace_id)
     where queue.caller() is not null;
   end if;
-  perform queue.admit(
-    'changes',
-    v_job.workspace_id,
-    queue.caller(),
-    v_family,
-    octet_length(p_payload::text)
-  );
   perform queue.wake_worker(v_now);
   return queue.job_json(queue.visible_job(p_job_id));
 end;
@@ -514,10 +568,10 @@ begin
     p_cursor := v_ids[p_limit];
   end if;
   if p_is_retry then
+    perform queue.admit('changes', p_workspace_id, queue.caller(), cardinality(v_ids));
     perform queue.hold_jobs(v_ids);
     v_count := queue.retry(v_ids, v_now);
     perform queue.wake_worker(v_now) where v_count > 0;
-    perform queue.admit('changes', p_workspace_id, queue.caller(), v_count);
   else
     perform queue.cancel(v_ids, v_now);
     v_count := cardinality(v_ids);
@@ -590,7 +644,7 @@ declare
   v_made jsonb;
   v_id uuid;
 begin
-  perform queue.take_call_slot(v_job.workspace_id); -- the call may copy many steps
+  perform queue.take_call_slot(v_job.workspace_id, p_writes => true); -- it may copy many steps
   perform queue.check_names(
     p_request,
     '{from_step,payload,idempotency_key}',
@@ -639,6 +693,15 @@ begin
     return v_made;
   end if;
   v_id := v_made #>> '{job,id}';
+  perform queue.admit( -- charge the size of the copied results, as an enqueue charges its payload
+    'changes',
+    v_job.workspace_id,
+    queue.caller(),
+    0,
+    sum(octet_length(s.value::text)) + queue.output_bytes(p_job_id)
+  )
+  from queue.steps as s
+  where s.job_id = p_job_id and s.created_at < v_from_at;
   update public.jobs
   set replay_of = p_job_id, replay_from = v_from
   where id = v_id;
@@ -651,19 +714,8 @@ begin
     and f.nth = 0
     and f.created_at < v_from_at
   where s.job_id = p_job_id;
-  if found then -- charge the size of the copied results, as an enqueue charges its payload
+  if found then
     perform queue.copy_output(p_job_id, v_id);
-    perform queue.admit(
-      'changes',
-      v_job.workspace_id,
-      queue.caller(),
-      0,
-      (
-        select sum(octet_length(s.value::text)) + queue.output_bytes(v_id)
-        from queue.steps as s
-        where s.job_id = v_id
-      )
-    );
   end if;
   return v_made || jsonb_build_object('job', public.get_job(v_id));
 end;
@@ -757,7 +809,6 @@ begin
   end if;
   perform pg_notify('minutehand_wakeup', ''), queue.wake_worker()
   where not v_paused;
-  perform queue.admit('changes', v_workspace, queue.caller());
   -- Return the state after the call. The jobs may still be paused after a resume, because another
   -- pause may stop the same jobs.
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', false)

@@ -1593,7 +1593,6 @@ begin
     );
   end if;
   v_made := queue.open_session(p_workspace_id, v_user, v_seconds);
-  perform queue.admit('changes', p_workspace_id, queue.caller());
   return to_jsonb(v_made);
 end;
 $$;

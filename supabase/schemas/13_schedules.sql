@@ -483,7 +483,7 @@ declare
   v_most constant integer := queue.setting('schedules_max');
   v_saved queue.schedules;
 begin
-  perform queue.may_manage(p_workspace_id);
+  perform queue.may_manage(p_workspace_id, octet_length(p_schedule::text));
   v_saved := queue.save_schedule(p_workspace_id, p_schedule, null, v_now);
   perform queue.new_job(
     p_workspace_id,
@@ -507,12 +507,6 @@ begin
       'schedules_max'
     );
   end if;
-  perform queue.admit(
-    'changes',
-    p_workspace_id,
-    queue.caller(),
-    p_bytes => octet_length(p_schedule::text)
-  );
   return to_jsonb(v_saved);
 end;
 $$;

@@ -139,8 +139,9 @@ revoke execute on function queue.copy_output from public;
 
 -- Append pieces to jobs whose leases the caller has locked, and send the pieces to followers. A
 -- piece is {stream, attempt, start, step?, text or items}. If an earlier report stored the
--- beginning of a piece, only the rest is appended. If a piece exceeds the job's byte limit, neither
--- this piece nor later pieces of the stream are stored.
+-- beginning of a piece, only the rest is appended. If a piece exceeds the job's byte limit, or
+-- opens a stream of a job that has 20 streams, neither this piece nor later pieces of the stream
+-- are stored.
 create function queue.write_output(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -206,6 +207,8 @@ begin
       perform queue.drop_output(v_job, v_piece.stream);
       v_bytes := null;
     end if;
+    continue when v_last.attempt is null
+      and (select count(*) from queue.stream_ends(v_job)) >= 20;
     v_bytes := coalesce(v_bytes, queue.output_bytes(v_job));
     v_grown := coalesce(octet_length(coalesce(v_text, v_list::text)), 0);
     continue when v_bytes + v_grown > v_most;
@@ -372,7 +375,8 @@ begin
       ) as l
     )
     select e.stream, e.attempt, e.end_offset
-    from ends as e;
+    from ends as e
+    limit 20; -- an earlier release could store more
 end;
 $$;
 revoke execute on function queue.stream_ends from public;
@@ -491,6 +495,20 @@ end;
 $$;
 revoke execute on function queue.output_pages from public;
 
+-- Take a call slot for a read of much output. A guest's reads of one job or session run one at a
+-- time.
+create function queue.admit_read(p_workspace_id uuid, p_id text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.take_call_slot(p_workspace_id);
+  perform queue.hold_id(p_id) where queue.caller() is null;
+end;
+$$;
+revoke execute on function queue.admit_read from public;
+
 create function queue.job_output(
   p_job_id uuid,
   p_stream text,
@@ -523,6 +541,16 @@ begin
   if not found then
     perform queue.refuse(404, 'job_not_found', 'job not found', p_job_id::text);
   end if;
+  perform queue.admit_read(v_job.workspace_id, p_job_id::text)
+  from queue.stream_ends(p_job_id) as e
+  where e.stream = coalesce(p_stream, e.stream)
+  having sum(
+    e.end_offset - coalesce(
+      p_after #>> array[e.stream, 'next'],
+      p_from::text,
+      '0'
+    )::integer
+  ) > 10000;
   if p_stream is not null then
     return queue.output_page(p_job_id, p_stream, greatest(0, p_from))
       || jsonb_build_object('status', v_job.status);
@@ -626,7 +654,8 @@ comment on function public.guest_job is
 select queue.allow('anon, authenticated, service_role', 'public.guest_job');
 
 -- Return new output of a session's jobs. The jobs are those that run, and those that p_after names.
--- Each job has a page of each stream that has output after its position.
+-- Each job has a page of each stream that has output after its position. A call for a session with
+-- more than 200 jobs takes a call slot.
 create function queue.session_output(p_session_id text, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -638,7 +667,14 @@ as $$
 declare
   c_jobs constant integer := 20; -- maximum per response
   v_workspace constant uuid := queue.shown_workspace(p_session_id);
-  v_jobs constant jsonb := (
+  v_jobs jsonb;
+begin
+  perform queue.admit_read(j.workspace_id, p_session_id)
+  from public.jobs as j
+  where j.session_id = p_session_id
+  offset 200
+  limit 1;
+  v_jobs := (
     select coalesce(
       jsonb_agg(
         jsonb_build_object('job_id', f.id, 'streams', f.streams)
@@ -672,7 +708,6 @@ declare
       limit c_jobs
     ) as f
   );
-begin
   return jsonb_build_object(
     'jobs', v_jobs,
     'more', jsonb_array_length(v_jobs) = c_jobs

@@ -77,3 +77,21 @@ where d.is_place and d.run_at in (j.deadline_at, j.start_by_at);
 alter table queue.deferred
   alter column is_place drop default,
   add primary key (run_at, job_id, is_place);
+
+-- Prices that no rollback refunds are kept by sequences (queue.charge).
+do $$
+begin
+  for v_nth in 0 .. 15 loop
+    execute format('create unlogged sequence queue.priced_%s', v_nth);
+    execute format('create unlogged sequence queue.refilled_%s', v_nth);
+  end loop;
+end;
+$$;
+-- A concurrent small charge is no longer an extra row of its bucket.
+delete from queue.buckets where name ~ '^u:.*[+][0-9]+$';
+
+-- afterwards
+-- Statements of people on these tables are admitted, and deleted rows are charged too.
+select queue.charge_rows(t.tgrelid)
+from pg_catalog.pg_trigger as t
+where t.tgname = 'charge_insert';

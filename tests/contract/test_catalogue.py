@@ -238,7 +238,8 @@ def test_each_workspace_has_a_share_of_what_maintenance_works_off(catalogue: Eng
 WAITS = {
     "hold_jobs pg_sleep": "the service alone; a person is refused",
     "try_lock pg_advisory_xact_lock(": "calls of workers alone, see test_callers.py",
-    "claim_key do update": "three calls of a person's may wait for a key, see queue.hold_key",
+    "claim_key do update": "under the lock of queue.hold_key",
+    "hold_key pg_sleep": "one call of a person may wait for a key, for two seconds",
     "spend do update": "under a lock that is tried, or of workers",
     "charge do update": "under a lock that is tried",
     "check_live_bytes do update": "under a lock that is tried",

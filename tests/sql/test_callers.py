@@ -7,7 +7,7 @@ import random
 import string
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -15,10 +15,8 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.contract.observed import complete, refused
-from tests.contract.test_prices import CALLS, FUNCTIONS, put, world
 from tests.contract.test_ways_in import TABLE
-from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
-from tests.support.patience import until
+from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine
 
 OF_ACME = {"p_workspace_id": ACME}
 
@@ -50,58 +48,6 @@ def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -
     visit(one)
 
 
-#: Calls that read or write many rows, with what they need beside the workspace.
-LARGE: dict[str, dict[str, Any]] = {
-    "enqueue_jobs": {"p_jobs": [{"job_type": "work"}] * 101},
-    "event_feed": {"p_cursor": "1:1:"},
-    **{name: {"p_filter": {"job_type": "work"}} for name in ("cancel_jobs", "retry_jobs")},
-    **{name: {} for name in ("count_jobs", "dead_letters", "explain_queue", "queue_stats")},
-}
-
-
-#: Plain statements, which the Data API makes of a request.
-INSERT = f"""
-insert into public.jobs (workspace_id, user_id, job_type, payload, status)
-select '{ACME}', '{ADA}', 'work', '{{{{}}}}', 'pending' from generate_series(1, {{}})"""
-CANCEL = "update public.jobs set status = 'cancelled' where {}"
-
-
-def test_large_calls_of_a_person_and_of_a_workspace_are_few_at_a_time(engine: Engine) -> None:
-    """However many they send, none waits: the rest of the connections stays for others."""
-    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
-    session = engine.rpc("open_guest_session", **OF_ACME)["session_id"]
-    now = engine.rpc("event_feed", **OF_ACME)["cursor"]
-    job_id = engine.enqueue(session_id=session)
-    engine.enqueue_many(100)
-    with ExitStack() as open_calls:
-
-        def begin(user: str | None) -> None:
-            """A call of a person, or a guest, in a transaction that does not end."""
-            who = ("authenticated", {"sub": user}) if user else ("anon", {})
-            connection = open_calls.enter_context(engine.database.as_role(*who))
-            connection.execute("begin")
-            connection.execute("select public.guest_session_jobs(%s)", (session,))
-
-        for user, most in ((ADA, 6), (BOB, 4), (None, 10)):
-            for _ in range(most):
-                begin(user)
-            assert refused(begin, user)[1] == "rate_limited"
-        with engine.member(ADA) as ada:
-            calls = {name: {**OF_ACME, **more} for name, more in LARGE.items()}
-            calls |= {f"job_{of}": {"p_job_id": job_id} for of in ("attempts", "steps", "trace")}
-            for function, arguments in {**calls, "list_jobs": {}}.items():
-                said = refused(ada.rpc, function, **arguments)
-                assert said[:2] == ("PT429", "rate_limited"), function
-            for statement in (INSERT.format(101), CANCEL.format("true")):
-                assert refused(ada.run, statement)[:2] == ("PT429", "rate_limited"), statement
-            ada.run(INSERT.format(2))
-            assert ada.rpc("session_feed", p_session_id=session)["events"]  # few, as are new
-            assert refused(ada.rpc, "event_feed", **OF_ACME, p_cursor=now)[1] == "rate_limited"
-        with engine.member(EVE) as other:
-            assert other.rpc("list_jobs")["jobs"] == []
-        assert len(engine.lease(200)) == 103
-
-
 def test_what_a_person_has_used_up_is_refused_until_it_refills(engine: Engine) -> None:
     """By whatever they call, and for as long as the answer says; others go on."""
     engine.stop_clock()
@@ -123,35 +69,6 @@ def test_what_a_person_has_used_up_is_refused_until_it_refills(engine: Engine) -
     with engine.member(BOB) as bob:
         bob.enqueue()  # the rate is each person's, and not the service's
     engine.enqueue_many(10)
-
-
-def test_calls_of_the_same_moment_cost_what_they_cost_one_by_one(engine: Engine) -> None:
-    """None waits for another, and none is free: who calls from many connections gains nothing."""
-    engine.stop_clock()
-    rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 32}
-    engine.rpc("set_settings", p_settings=rate)
-    with ExitStack() as open_:
-        calls = [open_.enter_context(engine.member(ADA)) for _ in range(10)]
-        for _ in range(3):  # as many as a pool has connections
-            for ada in calls:
-                ada.run("begin")
-                ada.enqueue()
-            for ada in calls:
-                ada.run("commit")
-        for _ in range(2):
-            calls[0].enqueue()
-        assert '"limit": "enqueues"' in str(refused(calls[0].enqueue))
-        # beside a call that is being charged there is no more than before
-        engine.advance(1)
-        calls[0].run("begin")
-        calls[0].enqueue()
-        calls[1].enqueue()  # for the same token, to be paid by the next
-        assert '"limit": "enqueues"' in str(refused(calls[2].enqueue))
-        calls[0].run("commit")
-        engine.advance(1)
-        assert '"limit": "enqueues"' in str(refused(calls[0].enqueue))
-        engine.advance(1)
-        calls[0].enqueue()
 
 
 #: Too long for an index, and not to be compressed.
@@ -306,117 +223,6 @@ def test_a_deleted_accounts_token_reads_until_the_membership_goes(engine: Engine
         assert ada.rows("select id from public.jobs") == []
         assert refused(ada.rpc, "get_job", p_job_id=job)[0] == "PT404"
         assert refused(ada.rpc, "enqueue_job", **OF_ACME, p_job_type="work")[0] == "PT404"
-
-
-#: What changes a job that another transaction holds, by whom it is called.
-HOLDERS = {
-    ADA: {"cancel_job", "cancel_jobs", "retry_job", "answer_job", "enqueue_job", "enqueue_jobs"},
-    None: {"chat_respond", "chat_cancel", "plan_retry", "plan_redo", "plan_cancel"},
-}
-
-
-@pytest.mark.parametrize("user", HOLDERS)
-def test_a_call_waits_for_no_job(engine: Engine, user: str | None) -> None:
-    """It would wait on a connection that all callers of the Data API share.
-
-    The apps act as the service for guests, and the service alone may wait.
-    """
-    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
-    ids = world(engine, user)
-    unique = {"key": "held", "on_conflict": "replace"}
-    engine.enqueue(unique=unique, delay_seconds=60)
-    again: dict[str, dict[str, Any]] = {
-        "enqueue_job": {"p_options": {"unique": unique}},
-        "enqueue_jobs": {"p_jobs": [{"job_type": "work", "unique": unique}]},
-    }
-    calls = CALLS | {name: {**CALLS[name], **more} for name, more in again.items()}
-    role = ("authenticated", {"sub": user}) if user else ("anon", {})
-    said = {}
-    with engine.open_transaction() as other, engine.database.as_role(*role) as connection:
-        other.run("select from public.jobs for update")
-        if user is None:
-            other.run("select from public.plans for update")
-        caller = Engine(engine.database, connection)
-        caller.run("set statement_timeout = '2s'")  # a call that waits is cancelled
-        for name in engine.rows(FUNCTIONS, role[0]) if user else HOLDERS[user]:
-            try:
-                caller.rpc(name, **put(calls[name], ids, "x"))
-            except psycopg.Error as error:
-                said[name] = refusal(error)
-    assert [name for name, (state, *_) in said.items() if str(state)[:2] != "PT"] == []
-    busy = ("PT429", "job_busy", '{"retry_after_seconds": 1}')
-    assert {name for name, refused in said.items() if refused == busy} >= HOLDERS[user]
-
-
-@pytest.mark.parametrize("taken", [{"idempotency_key": "k"}, {"unique": {"key": "k"}}])
-def test_few_calls_of_a_person_wait_for_a_key(engine: Engine, taken: dict[str, Any]) -> None:
-    """Racing calls get the one job; a flood of them holds no more than three connections."""
-    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
-    with ExitStack() as sessions:
-        first, *racing, late = (sessions.enter_context(engine.member(ADA)) for _ in range(5))
-        first.run("begin")
-        made = first.enqueue(**taken)
-        answers = [engine.blocked(other.enqueue, **taken) for other in racing]
-        until(lambda: engine.one(f"{waiting} and datname = current_database()") == len(racing))
-
-        said = refused(late.enqueue, **taken)
-        late.enqueue(idempotency_key="another")
-
-        assert said == ("PT429", "job_busy", '{"retry_after_seconds": 1}')
-        first.run("commit")
-        assert {answer.result(60) for answer in answers} == {made}
-        assert late.enqueue(**taken) == made
-
-
-@pytest.mark.parametrize("option", ["none", "tags", "idempotency_key", "insert"])
-def test_a_bulk_that_is_refused_was_not_made_before(engine: Engine, option: str) -> None:
-    """It would cost what an admitted one does; one that repeats an answered one is answered.
-
-    A plain insert is refused early too.
-    """
-    engine.stop_clock()
-    engine.rpc("set_settings", p_settings={"user_enqueues_burst": 600})
-    given: dict[str, Callable[[int], dict[str, Any]]] = {
-        "none": lambda n: {},
-        "tags": lambda n: {"tags": ["x"]},
-        "idempotency_key": lambda n: {"idempotency_key": str(n)},
-    }
-    make = given.get(option, given["none"])
-    jobs = [{"job_type": "work", "payload": {}, **make(n)} for n in range(1000)]
-    lines = "select pg_sequence_last_value(pg_get_serial_sequence('queue.feed', 'id'))"
-    with engine.member(ADA) as ada:
-
-        def bulk(some: list[dict[str, Any]]) -> Any:
-            if option == "insert":
-                return ada.run(INSERT.format(len(some)))
-            return ada.rpc("enqueue_jobs", **OF_ACME, p_jobs=some, p_return="ids")
-
-        made, published = bulk(jobs[:500]), engine.one(lines)
-
-        assert refused(bulk, jobs[500:])[:2] == ("PT429", "rate_limited")
-
-        assert engine.one(lines) == published, "a number that no rollback gives back"
-        if option == "idempotency_key":
-            assert bulk(jobs[:500])["ids"] == made["ids"]
-
-
-def test_what_costs_much_is_never_free(engine: Engine) -> None:
-    """Calls of one moment are charged once; of large ones it would be the first of many alone."""
-    with engine.member(ADA) as first, engine.member(ADA) as second:
-        first.run("begin")
-        first.enqueue()
-
-        for _ in range(2):
-            second.enqueue()
-        ways: list[Callable[[], Any]] = [
-            lambda: second.enqueue({"text": "x" * 80_000}),
-            lambda: second.enqueue_many(5),
-        ]
-        for way in ways:
-            assert refused(way)[:2] == ("PT429", "rate_limited")
-        first.run("commit")
-        for way in ways:
-            way()
 
 
 def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine) -> None:

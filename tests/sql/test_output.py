@@ -223,3 +223,17 @@ def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(engine
     engine.advance(2)
     engine.maintain()
     assert messages(engine, f"job:{job_id}")[-1][1] == "job.look_again"
+
+
+def test_a_job_has_twenty_streams(engine: Engine) -> None:
+    """Also if another client reports, because each reader stores a position of each stream."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    streams = [{**piece("x"), "stream": f"s{n}"} for n in range(30)]
+
+    assert output(engine, lease, *streams[:20]) == "unfollowed"
+    assert output(engine, lease, *streams) == "refused"
+
+    assert output(engine, lease, {**piece("y", 1), "stream": "s7"}) == "unfollowed"
+    assert len(engine.rpc("get_job", p_job_id=job_id)["streams"]) == 20
+    assert len(engine.rpc("job_output", p_job_id=job_id)["streams"]) == 20

@@ -24,7 +24,8 @@ from minutehand.tasks import end_tasks
 
 #: Default maximum attempts of a call.
 ATTEMPTS: Final = 3
-#: Seconds of retries while another transaction changes the job. The npm package does the same.
+#: Seconds of retries while another call changes the job or occupies the caller's call slot. The npm
+#: package does the same.
 BUSY_SECONDS: Final = 4.0
 #: Connections of a pool, and of the pool that all open streams of a process share.
 DEFAULT_CONNECTIONS: Final = 20
@@ -123,9 +124,11 @@ class DataApi:
         result: T
         try:
             result = await again(self._send_once, request, parse)
-        except JobBusy:
-            # another transaction ends after milliseconds, or about a second on a loaded server
-            free = retrying(lambda error: isinstance(error, JobBusy), within=BUSY_SECONDS)
+        except (JobBusy, RateLimited) as error:
+            if not _is_busy(error):
+                raise
+            # the other call ends after milliseconds, or about a second on a loaded server
+            free = retrying(_is_busy, within=BUSY_SECONDS)
             result = await free(again, self._send_once, request, parse)
         return result
 
@@ -185,6 +188,11 @@ def call_retrying(repeatable: bool, attempts: int, *, within: float) -> AsyncRet
         attempts=attempts,
         within=within,
     )
+
+
+def _is_busy(error: BaseException) -> bool:
+    is_at_once = isinstance(error, RateLimited) and error.limit == "calls_at_once"
+    return is_at_once or isinstance(error, JobBusy)
 
 
 async def retry_rate_limited(

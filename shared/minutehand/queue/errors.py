@@ -61,6 +61,12 @@ class RateLimited(QueueError):
     """The caller exceeded a rate or concurrency limit. The call did nothing."""
 
     @property
+    def limit(self) -> str | None:
+        """The name of the limit, as `enqueues` or `calls_at_once`."""
+        name: str | None = json.loads(self.details or "{}").get("limit")
+        return name
+
+    @property
     def retry_after(self) -> timedelta:
         """Wait before a retry that the queue requests."""
         return timedelta(seconds=json.loads(self.details or "{}").get("retry_after_seconds", 1))

@@ -49,7 +49,7 @@ _Count = Annotated[int, Field(ge=0, lt=2**31)]
 _Ends = dict[str, dict[str, _Count]]
 _OUTPUT: Final = TypeAdapter(_Ends)
 _OUTPUT_BY_JOB: Final = TypeAdapter(dict[str, _Ends])
-#: Maximum characters for the positions of output streams in a session's cursor.
+#: Maximum characters for the positions of output streams in a cursor.
 _MAX_POSITIONS: Final = 6000
 _ENDS: Final = frozenset({f"job.{status}" for status in ENDED})
 
@@ -142,7 +142,7 @@ class JobFeed:
 
     def _cursor_after(self, seq: int) -> str:
         """Return the cursor after an event and after the output that was sent."""
-        return f"{seq} {json.dumps(self._output)}" if self._output else str(seq)
+        return f"{seq} {_positions(self._output)}" if self._output else str(seq)
 
     async def _after(self, seq: int) -> list[JobEvent]:
         if self._session_id is None:
@@ -256,11 +256,17 @@ class SessionFeed(HistoryFeed):
         return lines
 
     def _cursor_after(self, cursor: str) -> str:
-        """Return the cursor with the positions of output. Above the size limit the oldest go."""
-        ends = [json.dumps({job_id: ends}) for job_id, ends in self._output.items() if ends]
-        while sum(map(len, ends)) > _MAX_POSITIONS:
-            del ends[0]
-        return f"{cursor} {{{', '.join(end[1:-1] for end in ends)}}}" if ends else cursor
+        """Return the cursor with the positions of output."""
+        ends = {job_id: ends for job_id, ends in self._output.items() if ends}
+        return f"{cursor} {_positions(ends)}" if ends else cursor
+
+
+def _positions(ends: Mapping[str, object]) -> str:
+    """Serialize the positions of output. Above the size limit the oldest go."""
+    texts = [json.dumps({name: end})[1:-1] for name, end in ends.items()]
+    while sum(map(len, texts)) > _MAX_POSITIONS:
+        del texts[0]
+    return f"{{{', '.join(texts)}}}"
 
 
 def _output_line(job_id: str, page: dict[str, Any], cursor: str) -> SseEvent:

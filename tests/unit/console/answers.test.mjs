@@ -141,6 +141,15 @@ for (const [name, { change, body }] of Object.entries({
     assert.equal(asked.length, 3);
   });
 
+test("a change is repeated while another change of the person runs", async () => {
+  asked.length = 0;
+  const body = { ...JSON.parse(BUSY.body), hint: "rate_limited" };
+  body.details = '{"limit": "calls_at_once", "retry_after_seconds": 1}';
+  answers.push({ ...BUSY, body: JSON.stringify(body) }, { body: JSON.stringify(JOB) });
+  assert.deepEqual(await cancel(client, ID, to), JOB);
+  assert.equal(asked.length, 2);
+});
+
 test("a change of a job that stays locked fails after a few tries", async () => {
   asked.length = 0;
   answers.push(...Array(50).fill(BUSY));

@@ -193,9 +193,14 @@ async def test_callers_who_leave_use_up_no_connection_and_late_ones_are_unsent()
     assert (refused.value.unsent, len(sent)) == (True, 3)
 
 
-async def test_a_call_whose_job_is_held_is_repeated_whatever_it_does() -> None:
+@pytest.mark.parametrize(
+    ("hint", "details"), [("job_busy", "{}"), ("rate_limited", '{"limit": "calls_at_once"}')]
+)
+async def test_a_call_whose_job_is_held_is_repeated_whatever_it_does(
+    hint: str, details: str
+) -> None:
     """The refusal says that nothing was done, so no count of attempts ends it: the time does."""
-    busy = {"code": "PT429", "message": "held", "details": "{}", "hint": "job_busy"}
+    busy = {"code": "PT429", "message": "held", "details": details, "hint": hint}
     answers = [httpx.Response(429, json=busy)] * (ATTEMPTS + 2)
     answers.append(httpx.Response(200, json={"id": "j"}))
     api = DataApi("http://127.0.0.1:1", transport=httpx.MockTransport(lambda _: answers.pop(0)))

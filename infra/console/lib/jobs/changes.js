@@ -1,5 +1,5 @@
 // Changes of jobs through the Data API, under the rights of the signed-in person. A change is sent
-// once. It is repeated only if the response is `job_busy`, because the database then did nothing.
+// once. It is repeated only while another call is in its way, because the database then did nothing.
 
 import { call, QueueError, retryWhileLocked } from "./client.js";
 

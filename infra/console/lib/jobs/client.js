@@ -89,12 +89,15 @@ async function retryWhileBusy(read, signal, ms = READ_MS, isRejected = isRateLim
 }
 
 const isRateLimited = ({ status }) => status === 429;
-const BUSY_MS = 4000; // another transaction usually locks a job for milliseconds
+const BUSY_MS = 4000; // another call usually takes milliseconds
 // nothing is stored after a serialization failure or a deadlock either
 const LOCKED = ["job_busy", "40001", "40P01"];
-const isLocked = ({ error }) => LOCKED.includes(error?.hint) || LOCKED.includes(error?.code);
+const isLocked = ({ error }) =>
+  LOCKED.includes(error?.hint) ||
+  LOCKED.includes(error?.code) ||
+  /calls_at_once/.test(error?.details);
 
-/** Repeat a write while another transaction changes its job. */
+/** Repeat a write while another call changes its job, or is the one change of the person. */
 export const retryWhileLocked = (write, signal) => retryWhileBusy(write, signal, BUSY_MS, isLocked);
 
 /** Return the response of a query, or throw a `QueueError` after `ms` or when `signal` aborts. */

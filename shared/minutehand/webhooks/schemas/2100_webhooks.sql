@@ -296,7 +296,7 @@ declare
   v_id uuid;
   v_saved queue.webhooks;
 begin
-  perform queue.may_manage(p_workspace_id);
+  perform queue.may_manage(p_workspace_id, octet_length(p_webhook::text));
   perform queue.check_fields(
     c_schema || case
       when p_webhook ->> 'id' is null then '{"required": ["url", "sealed_secret"]}'
@@ -397,12 +397,6 @@ begin
   if not found then
     perform queue.refuse(404, 'webhook_not_found', 'webhook not found', v_id::text);
   end if;
-  perform queue.admit(
-    'changes',
-    p_workspace_id,
-    queue.caller(),
-    p_bytes => octet_length(p_webhook::text)
-  );
   return to_jsonb(v_saved)
     - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[];
 end;

@@ -266,6 +266,7 @@ begin
     perform queue.refuse(422, 'jobspec_invalid', v_problem, 'jobspec');
   end if;
   perform queue.check_json(p_spec, 'jobspec');
+  perform queue.hold_id(concat_ws('/', v_workspace, p_spec ->> 'jobspec_id'));
   insert into public.beacon_jobs (
     workspace_id, jobspec_id, version, spec, priority, outbox_id, created_by
   )
@@ -300,6 +301,12 @@ begin
     end if;
     return beacon.answer(v_job.id, false, false);
   end if;
+  perform queue.admit(
+    'jobs',
+    v_workspace,
+    queue.caller(), -- the number of executions
+    jsonb_array_length(p_spec #> '{constraints,regions}')
+  );
   insert into public.beacon_outbox (id, workspace_id, job_id, message)
   values (
     v_outbox,
@@ -317,12 +324,6 @@ begin
     p_spec #> '{constraints,regions}'
   ) with ordinality as r (region, place)
   order by r.place;
-  perform queue.admit(
-    'jobs',
-    v_workspace,
-    queue.caller(), -- the number of executions
-    jsonb_array_length(p_spec #> '{constraints,regions}')
-  );
   return beacon.answer(v_job.id, true, queue.wake_worker());
 end;
 $$;
@@ -402,7 +403,7 @@ declare
   v_job public.beacon_jobs;
 begin
   -- take a slot, because the call may wait for a concurrent change of the same job
-  perform queue.take_call_slot(j.workspace_id)
+  perform queue.take_call_slot(j.workspace_id, p_writes => true)
   from public.beacon_jobs as j
   where j.id = p_id;
   -- All functions lock in the same order: outbox, queue, job, executions.
@@ -457,7 +458,7 @@ declare
   )::uuid;
   v_jobs uuid[];
 begin
-  perform queue.take_call_slot(v_workspace);
+  perform queue.admit('changes', v_workspace, queue.caller());
   with dead as (
     select o.id
     from public.beacon_outbox as o

@@ -247,6 +247,7 @@ begin
       'text'
     );
   end if;
+  perform queue.hold_id(p_session_id);
   v_session := chat.enter(
     p_session_id,
     (p_request ->> 'workspace_id')::uuid,
@@ -263,7 +264,11 @@ begin
       v_message.id::text
     );
   elsif found then
-    return jsonb_build_object('message_id', v_message.id, 'wake', false);
+    return jsonb_build_object(
+      'message_id', v_message.id,
+      'job_id', v_message.job_id,
+      'wake', false
+    );
   end if;
   v_message.id := gen_random_uuid();
   v_made := queue.enqueue(
@@ -294,7 +299,11 @@ begin
     p_request ->> 'client_id'
   );
   perform chat.forget_old_sessions();
-  return jsonb_build_object('message_id', v_message.id, 'wake', v_made.wake);
+  return jsonb_build_object(
+    'message_id', v_message.id,
+    'job_id', v_made.ids[1],
+    'wake', v_made.wake
+  );
 end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'chat.request');
@@ -375,7 +384,7 @@ left join public.async_messages as r on r.job_id = m.job_id and r.type = 'reply'
 $$;
 select queue.allow('anon, authenticated, service_role', 'chat.outcome');
 
--- Return the text that a reply streamed before it was cancelled or failed.
+-- Return the text that a reply streamed before its last attempt ended.
 create function chat.words_of(p_job_id uuid)
 returns text
 language sql stable
@@ -742,6 +751,7 @@ declare
     order by j.id
   );
 begin
+  perform queue.hold_id(p_session_id);
   if p_work_id is not null and v_all = '{}' then
     perform queue.refuse(404, 'work_item_not_found', 'Work not found', p_work_id);
   elsif p_work_id is not null and v_ids = '{}' then
@@ -795,6 +805,7 @@ declare
     ) as m
   );
 begin
+  perform queue.hold_id(v_id);
   update public.async_messages
   set read_at = queue.clock()
   where session_id = v_id and type in ('question', 'info') and read_at is null;
@@ -815,6 +826,7 @@ declare
   v_question public.async_messages;
   v_id uuid;
 begin
+  perform queue.hold_id(p_session_id);
   select * into v_question
   from public.async_messages as m
   where m.session_id = v_session.session_id
@@ -883,6 +895,7 @@ begin
   return jsonb_build_object(
     'text', v_message.content,
     'progress', v_job.progress,
+    'said', chat.words_of(v_job.id),
     'history', (
       select coalesce(
         jsonb_agg(
@@ -903,7 +916,7 @@ begin
 end;
 $$;
 comment on function public.chat_load is
-  'A leased job''s message, its progress, and earlier messages: {text, progress, history}.';
+  'A leased job''s message, progress, streamed reply and history: {text, progress, said, history}.';
 select queue.allow('job_worker, service_role', 'public.chat_load');
 
 create function public.chat_say(p_request jsonb)
@@ -963,7 +976,7 @@ language sql
 set search_path = '' begin atomic select chat.request(p_session_id, p_request);
 end;
 comment on function public.chat_request is
-  'Post a message {text, client_id, ask_seconds, workspace_id}: {message_id, wake}.';
+  'Post a message {text, client_id, ask_seconds, workspace_id}: {message_id, job_id, wake}.';
 select queue.allow('anon, authenticated, service_role', 'public.chat_request');
 
 create function public.chat_outcome(p_session_id text, p_message_id uuid)

@@ -245,6 +245,7 @@ begin
       'text'
     );
   end if;
+  perform queue.hold_id(p_session_id);
   v_session := chat.enter(
     p_session_id,
     (p_request ->> 'workspace_id')::uuid,
@@ -748,6 +749,7 @@ declare
     order by j.id
   );
 begin
+  perform queue.hold_id(p_session_id);
   if p_work_id is not null and v_all = '{}' then
     perform queue.refuse(404, 'work_item_not_found', 'Work not found', p_work_id);
   elsif p_work_id is not null and v_ids = '{}' then
@@ -801,6 +803,7 @@ declare
     ) as m
   );
 begin
+  perform queue.hold_id(v_id);
   update public.async_messages
   set read_at = queue.clock()
   where session_id = v_id and type in ('question', 'info') and read_at is null;
@@ -821,6 +824,7 @@ declare
   v_question public.async_messages;
   v_id uuid;
 begin
+  perform queue.hold_id(p_session_id);
   select * into v_question
   from public.async_messages as m
   where m.session_id = v_session.session_id

@@ -208,6 +208,12 @@ set search_path = ''
 as $$
 begin
   perform enrichment.require(p_workspace_id, true);
+  perform queue.admit(
+    'changes',
+    p_workspace_id,
+    queue.caller(),
+    p_bytes => octet_length(p_changes::text)
+  );
   insert into public.workspace_settings (workspace_id)
   values (p_workspace_id)
   on conflict (workspace_id) do nothing;

@@ -275,6 +275,7 @@ as $$ -- no role may write plans directly
 declare
   v_plan public.plans := plans.plan_or_refuse(p_plan_id);
 begin
+  perform queue.hold_id(p_plan_id::text);
   update public.plans
   set share_id = case when p_is_shared then coalesce(share_id, gen_random_uuid()) end
   where id = v_plan.id
@@ -354,6 +355,7 @@ as $$ -- guests have no rights on tables
 declare
   v_plan public.plans := plans.plan_or_refuse(p_plan_id);
 begin
+  perform queue.hold_id(p_plan_id::text);
   perform queue.cancel(array[v_plan.job_id], queue.clock());
   return jsonb_build_object('plan_id', p_plan_id);
 end;
@@ -370,6 +372,7 @@ declare
   v_plan public.plans := plans.plan_or_refuse(p_plan_id);
   v_claims text := coalesce(current_setting('request.jwt.claims', true), '');
 begin
+  perform queue.hold_id(p_plan_id::text);
   if queue.caller() is null then
     perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
     -- This call fails if another transaction has locked the job. Without the call, the service
@@ -396,6 +399,7 @@ as $$ -- guests have no rights on tables
 declare
   v_plan public.plans := plans.plan_or_refuse(p_plan_id);
 begin
+  perform queue.hold_id(p_plan_id::text);
   if queue.caller() is null then
     perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
   end if;
@@ -433,6 +437,7 @@ as $$ -- guests have no rights on tables
 declare
   v_plan public.plans := plans.plan_or_refuse(p_plan_id);
 begin
+  perform queue.hold_id(p_plan_id::text);
   perform queue.cancel(array[v_plan.job_id], queue.clock());
   delete from public.plans where id = p_plan_id;
   return jsonb_build_object('plan_id', p_plan_id);

@@ -368,6 +368,7 @@ begin
   then
     perform queue.refuse(404, 'upload_not_found', 'upload not found', 'object_key');
   end if;
+  perform queue.hold_id(p_object_key);
   insert into public.trainings (
     id, workspace_id, title, object_key, checksum, created_by
   )
@@ -432,6 +433,7 @@ declare
   v_training constant public.trainings := training.own_or_refuse(p_training_id);
   v_ids constant uuid[] := training.live_jobs(p_training_id);
 begin
+  perform queue.hold_id(p_training_id::text);
   if cardinality(v_ids) = 0 then
     perform queue.refuse(
       409,
@@ -459,6 +461,7 @@ declare
   v_id uuid;
   v_count integer := 0;
 begin
+  perform queue.hold_id(p_training_id::text);
   -- Delete chunks without words, because a new attempt may recognise them.
   delete from public.training_chunks
   where training_id = p_training_id
@@ -502,6 +505,7 @@ as $$
 declare
   v_training constant public.trainings := training.own_or_refuse(p_training_id);
 begin
+  perform queue.hold_id(p_training_id::text);
   perform queue.cancel(training.live_jobs(p_training_id), queue.clock());
   delete from public.trainings where id = p_training_id;
   return jsonb_build_object(
@@ -524,6 +528,7 @@ as $$
 declare
   v_training public.trainings := training.own_or_refuse(p_training_id);
 begin
+  perform queue.hold_id(p_training_id::text);
   update public.trainings
   set share_id = case when p_is_shared then coalesce(share_id, gen_random_uuid()) end
   where id = v_training.id

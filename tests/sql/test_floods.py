@@ -1,0 +1,398 @@
+"""Floods of one account or one guest: how many calls run at a time, and what a rejected call costs.
+
+Each call is made in a transaction that stays open, so that the counts depend on no timing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.contract.observed import refused
+from tests.contract.test_prices import CALLS, FUNCTIONS, ROWS, put, world
+from tests.support.engine import ACME, ADA, BOB, EVE, Engine, refusal
+
+#: The sequences that keep the time at which a bucket is full again.
+PAIRS = (
+    "(select ('queue.refilled_' || n)::regclass as refilled from generate_series(0, 15) as n) as p"
+)
+OF_ACME = {"p_workspace_id": ACME}
+#: Calls of one moment. The pool of the Data API has ten connections.
+CLIENTS = 3
+#: Calls that neither wait nor change a row of another call.
+LIGHT = {"plan_start", "open_stream", "follow_topic", "explain_job"}
+GUESTS = {"chat_request", "chat_respond", "chat_cancel", "chat_messages", "plan_retry", "plan_redo"}
+GUESTS |= {"plan_cancel", "plan_share", "plan_delete"}
+KEY = {"key": "k"}
+ITEMS = [{"job_type": "work"}] * 101
+#: More calls of functions, by what they change.
+MORE: dict[str, tuple[str, dict[str, Any]]] = {
+    "one idempotency key": (
+        "enqueue_job",
+        {**CALLS["enqueue_job"], "p_options": {"idempotency_key": "k"}},
+    ),
+    "one unique key": (
+        "enqueue_job",
+        {**CALLS["enqueue_job"], "p_options": {"unique": {"key": "k"}}},
+    ),
+    "a bulk": ("enqueue_jobs", {**OF_ACME, "p_jobs": ITEMS}),
+    "a bulk of one key": (
+        "enqueue_jobs",
+        {**OF_ACME, "p_jobs": [{"job_type": "work", "idempotency_key": "k"}]},
+    ),
+    "a delay": ("retry_job", {"p_job_id": "PENDING"}),
+}
+#: Calls that read many rows.
+READS: dict[str, dict[str, Any]] = {
+    **{name: OF_ACME for name in ("count_jobs", "dead_letters", "explain_queue", "queue_stats")},
+    **{name: OF_ACME for name in ("queue_series", "list_job_types")},
+    "list_jobs": {},
+    "event_feed": {**OF_ACME, "p_cursor": "1:1:"},
+    **{name: {"p_job_id": "PENDING"} for name in ("job_attempts", "job_steps", "job_trace")},
+}
+
+
+@pytest.fixture
+def shop(engine: Engine) -> dict[str, str]:
+    """Ids of an object of each kind. Guests are allowed and have no limit by address."""
+    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    engine.run("update queue.settings set value = 'null' where name ~ '_guest_.*_per_minute'")
+    return world(engine, ADA)
+
+
+def begin(stack: ExitStack, engine: Engine, user: str | None) -> Engine:
+    """Open a transaction of a person, or of a guest, in which a call that waits is cancelled."""
+    role = ("authenticated", {"sub": user}) if user else ("anon", {})
+    connection = stack.enter_context(engine.database.as_role(*role))
+    connection.execute("set statement_timeout = '5s'")
+    connection.execute("begin")
+    stack.callback(connection.execute, "rollback")
+    return Engine(engine.database, connection)
+
+
+def accepted(engine: Engine, user: str | None, call: Callable[[Engine], Any]) -> int | str:
+    """Make one call in each of some open transactions. Return the number that were accepted.
+
+    Return the error of a call that was not rejected at once.
+    """
+    count = 0
+    with ExitStack() as stack:
+        for _ in range(CLIENTS):
+            caller = begin(stack, engine, user)
+            try:
+                call(caller)
+                count += 1
+            except psycopg.Error as error:
+                state, hint, _ = refusal(error)
+                if (state, hint in ("rate_limited", "job_busy")) != ("PT429", True):
+                    return str(error)
+    return count
+
+
+def call(who: Engine, name: str, values: dict[str, Any]) -> None:
+    who.rpc(name, **values)
+
+
+def owed(engine: Engine) -> bool:
+    """True if a bucket is not full, whatever was rolled back."""
+    now = "date_part('epoch', queue.clock()) * 1e6"
+    return bool(engine.rows(f"select from {PAIRS} where pg_sequence_last_value(refilled) > {now}"))
+
+
+def calls_of(engine: Engine, role: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the functions that a role may call and that change something, with arguments."""
+    return {name: (name, CALLS[name]) for name in engine.rows(FUNCTIONS, role)}
+
+
+def test_one_call_of_a_person_changes_an_object_at_a_time(
+    engine: Engine, shop: dict[str, str]
+) -> None:
+    """By each function that people may call. None waits, and one more waits for a key."""
+    calls = {**calls_of(engine, "authenticated"), **MORE}
+    found = {}
+    for flood, (name, arguments) in calls.items():
+        if name in LIGHT or flood in ("enqueue_job", "enqueue_jobs"):
+            continue
+        values = put(arguments, shop, "x")
+        found[flood] = accepted(engine, ADA, partial(call, name=name, values=values))
+    assert {flood: count for flood, count in found.items() if count != 1} == {}
+
+
+#: The gate, by what it limits: changes and large reads of a person, uses of an id, an address.
+GATE = {"queue.admit", "queue.take_call_slot", "queue.hold_id", "queue.admit_guest"}
+MUCH = re.compile(r"queue\.may_read\([^)]*(true|p_reads_much)")
+#: Functions that read a bounded number of rows by a key, or write one row of the caller.
+BOUNDED = {
+    *("get_job", "guest_job", "own_workspace", "list_workspaces", "workspace_limits", "next_runs"),
+    *("list_schedules", "list_webhooks", "get_workspace_settings", "get_sealed_apollo_key"),
+    *("chat_outcome", "chat_page", "chat_said", "chat_status", "follow_topic"),
+    *("plan_events", "plan_read", "plan_shared", "training_shared", "beacon_keys"),
+}
+GRANTED = """
+select p.proname from pg_proc as p
+where p.pronamespace = 'public'::regnamespace and not p.prorettype = 'trigger'::regtype
+  and (has_function_privilege('authenticated', p.oid, 'execute')
+    or has_function_privilege('anon', p.oid, 'execute'))
+"""
+BODIES = """
+select p.pronamespace::regnamespace || '.' || p.proname, pg_get_functiondef(p.oid) from pg_proc as p
+where p.prokind = 'f' and p.pronamespace::regnamespace::text !~ '^(pg_|information_schema)'
+"""
+#: Tables that people may write, and whether a trigger admits each statement.
+WRITABLE = """
+select c.oid::regclass::text from pg_class as c
+where c.relkind in ('r', 'p') and c.relnamespace::regnamespace::text ~ '^(public|queue)$'
+  and (has_any_column_privilege('authenticated', c.oid, 'insert, update')
+    or has_table_privilege('authenticated', c.oid, 'delete'))
+"""
+ADMITTED = """
+select tgrelid::regclass::text from pg_trigger
+where tgfoid = 'queue.admit_statement'::regproc group by 1
+having bit_or(tgtype) & 20 = 20
+"""
+
+
+def test_each_function_and_table_of_people_has_the_gate(engine: Engine) -> None:
+    """By itself or by a function that it calls."""
+    bodies = dict(engine.rows(BODIES))
+    del bodies["queue.may_read"]  # it takes a slot only for large reads
+    calls = {name: set(re.findall(r"\b[a-z]+\.[a-z_]+(?=\()", bodies[name])) for name in bodies}
+    gated = GATE | {name for name in bodies if MUCH.search(bodies[name])}
+    while more := {name for name in calls if name not in gated and calls[name] & gated}:
+        gated |= more
+    open_ones = {name for name in engine.rows(GRANTED) if f"public.{name}" not in gated}
+    assert open_ones == BOUNDED
+    assert set(engine.rows(WRITABLE)) <= set(engine.rows(ADMITTED))
+
+
+def test_one_call_of_a_guest_changes_an_object_at_a_time(
+    engine: Engine, shop: dict[str, str]
+) -> None:
+    engine.run("update public.async_session_state set created_by = null")
+    engine.run("update public.plans set created_by = null")
+    found = {}
+    for name in GUESTS:
+        values = put(CALLS[name], shop, "x")
+        found[name] = accepted(engine, None, partial(call, name=name, values=values))
+    assert {name: count for name, count in found.items() if count != 1} == {}
+
+
+def test_one_plain_statement_of_a_person_runs_at_a_time(
+    engine: Engine, shop: dict[str, str]
+) -> None:
+    """The row of a second one is locked before a trigger of the row could reject it."""
+    rows = {
+        **ROWS,
+        "all jobs": "update public.jobs set status = 'cancelled' where status = 'pending'",
+        "no jobs": "update public.jobs set status = 'cancelled' where false",
+        "accounts DELETE": "delete from public.accounts",
+        "contacts DELETE": "delete from public.contacts",
+        "workspace_members DELETE": "delete from public.workspace_members where user_id = '{BOB}'",
+    }
+    found = {}
+    for flood, statement in rows.items():
+        text = statement.format(**shop, TEXT="x", MANY=2)
+        found[flood] = accepted(engine, ADA, partial(Engine.run, statement=text))
+    assert {flood: count for flood, count in found.items() if count != 1} == {}
+
+
+def test_two_calls_of_a_person_read_many_rows_at_a_time(
+    engine: Engine, shop: dict[str, str]
+) -> None:
+    """Others of the workspace have slots of their own, and others of the project too."""
+    engine.enqueue_many(100)
+    found = {
+        name: accepted(engine, ADA, lambda who: who.rpc(name, **put(values, shop, "x")))  # noqa: B023
+        for name, values in READS.items()
+    }
+    assert {name: count for name, count in found.items() if count != 2} == {}
+    with ExitStack() as stack:
+        for user in (ADA, ADA, BOB, BOB):
+            begin(stack, engine, user).rpc("count_jobs", **OF_ACME)
+        assert begin(stack, engine, EVE).rpc("list_jobs")["jobs"] == []
+        assert len(engine.lease(200)) > 100
+
+
+def test_guests_of_a_workspace_have_ten_slots_for_reads(engine: Engine) -> None:
+    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    session = engine.rpc("open_guest_session", **OF_ACME)["session_id"]
+    with ExitStack() as stack:
+        for _ in range(10):
+            begin(stack, engine, None).rpc("guest_session_jobs", p_session_id=session)
+        late = begin(stack, engine, None)
+        assert refused(late.rpc, "guest_session_jobs", p_session_id=session)[1] == "rate_limited"
+
+
+def test_rejected_work_is_paid_for(engine: Engine, shop: dict[str, str]) -> None:
+    """By each function and statement of a person: a rollback does not give its price back."""
+    free = set()
+    calls = {**calls_of(engine, "authenticated"), **MORE}
+    acts: dict[str, Callable[[Engine], Any]] = {}
+    for flood in set(calls) - {"follow_topic", "explain_job", "chat_messages"}:
+        name, arguments = calls[flood]
+        values = put(arguments, shop, "x")
+        acts[flood] = partial(call, name=name, values=values)
+    for flood, statement in ROWS.items():
+        text = statement.format(**shop, TEXT="x", MANY=2)
+        acts[flood] = partial(Engine.run, statement=text)
+    for flood, act in acts.items():
+        assert not owed(engine)
+        with ExitStack() as stack:
+            act(begin(stack, engine, ADA))
+        if not owed(engine):
+            free.add(flood)
+        engine.run(f"select setval(refilled, 1) from {PAIRS}")
+    assert free == set()
+
+
+def test_a_flood_of_rejected_statements_ends(engine: Engine) -> None:
+    """Each has written its rows. A hundred changes are its price."""
+    engine.stop_clock()
+    engine.rpc("set_settings", p_settings={"user_enqueues_burst": 1000})
+    wrong = "insert into public.accounts (workspace_id, name) values (%s, 'a'), (%s, '')"
+    with engine.member(ADA) as ada:
+        for _ in range(10):
+            assert refused(ada.run, wrong, ACME, ACME)[0] == "23514"
+        state, hint, detail = refused(ada.run, wrong, ACME, ACME)
+    assert (state, hint, '"limit": "enqueues"' in str(detail)) == ("PT429", "rate_limited", True)
+    with engine.member(BOB) as bob:
+        bob.enqueue()
+
+
+def test_a_statement_pays_for_its_rows_alone(engine: Engine) -> None:
+    """What was reserved beside them is given back."""
+    engine.stop_clock()
+    left = "select tokens from queue.buckets where name = %s"
+    add = "insert into public.accounts (workspace_id, name) select %s, 'a'"
+    add += " from generate_series(1, %s)"
+    with engine.member(ADA) as ada:
+        for statement, values, cost in (
+            (add, (ACME, 3), 3),
+            (add, (ACME, 250), 250),
+            ("update public.accounts set name = 'b' where false", (), 0),
+            ("delete from public.accounts", (), 253),
+            (ROWS["public.jobs INSERT"].format(ACME=ACME, ADA=ADA, TEXT="", MANY=150), (), 150),
+            ("update public.jobs set status = 'cancelled'", (), 150),
+        ):
+            before = engine.rows(left, f"u:{ADA}/enqueues") or [10_000]
+            ada.run(statement, *values)
+            paid = before[0] - engine.one(left, f"u:{ADA}/enqueues")
+            assert cost <= paid <= 1.1 * cost, statement
+
+
+def test_calls_of_one_moment_are_all_charged(engine: Engine) -> None:
+    """None waits for another, and who calls from many connections gains nothing."""
+    engine.stop_clock()
+    rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 32}
+    engine.rpc("set_settings", p_settings=rate)
+    with ExitStack() as stack:
+        calls = [stack.enter_context(engine.member(ADA)) for _ in range(10)]
+        for _ in range(3):
+            for ada in calls:
+                ada.run("begin")
+                ada.enqueue()
+            for ada in calls:
+                ada.run("commit")
+        for _ in range(2):
+            calls[0].enqueue()
+        for _ in range(2):
+            assert '"limit": "enqueues"' in str(refused(calls[0].enqueue))
+            engine.advance(1)
+            calls[0].enqueue()
+
+
+#: What changes a job that another transaction holds, by whom it is called.
+HOLDERS = {
+    ADA: {"cancel_job", "cancel_jobs", "retry_job", "answer_job", "enqueue_job", "enqueue_jobs"},
+    None: {"chat_respond", "chat_cancel", "plan_retry", "plan_redo", "plan_cancel"},
+}
+
+
+@pytest.mark.parametrize("user", HOLDERS)
+def test_a_call_waits_for_no_job(engine: Engine, user: str | None) -> None:
+    """It would wait on a connection that all callers of the Data API share.
+
+    The apps act as the service for guests, and the service alone may wait.
+    """
+    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    ids = world(engine, user)
+    unique = {"key": "held", "on_conflict": "replace"}
+    engine.enqueue(unique=unique, delay_seconds=60)
+    again: dict[str, dict[str, Any]] = {
+        "enqueue_job": {"p_options": {"unique": unique}},
+        "enqueue_jobs": {"p_jobs": [{"job_type": "work", "unique": unique}]},
+    }
+    calls = CALLS | {name: {**CALLS[name], **more} for name, more in again.items()}
+    role = ("authenticated", {"sub": user}) if user else ("anon", {})
+    said = {}
+    with engine.open_transaction() as other, engine.database.as_role(*role) as connection:
+        other.run("select from public.jobs for update")
+        if user is None:
+            other.run("select from public.plans for update")
+        caller = Engine(engine.database, connection)
+        caller.run("set statement_timeout = '2s'")  # a call that waits is cancelled
+        for name in engine.rows(FUNCTIONS, role[0]) if user else HOLDERS[user]:
+            try:
+                caller.rpc(name, **put(calls[name], ids, "x"))
+            except psycopg.Error as error:
+                said[name] = refusal(error)
+    assert [name for name, (state, *_) in said.items() if str(state)[:2] != "PT"] == []
+    busy = ("PT429", "job_busy", '{"retry_after_seconds": 1}')
+    assert {name for name, refused in said.items() if refused == busy} >= HOLDERS[user]
+
+
+@pytest.mark.parametrize("taken", [{"idempotency_key": "k"}, {"unique": {"key": "k"}}])
+def test_one_call_of_a_person_waits_for_a_key(engine: Engine, taken: dict[str, Any]) -> None:
+    """A second click gets the job of the first; a flood occupies two connections."""
+    with ExitStack() as sessions:
+        first, second, late = (sessions.enter_context(engine.member(ADA)) for _ in range(3))
+        first.run("begin")
+        made = first.enqueue(**taken)
+        answer = engine.blocked(second.enqueue, **taken)
+
+        said = refused(late.enqueue, **taken)
+        late.enqueue(idempotency_key="another")
+
+        assert said == ("PT429", "job_busy", '{"retry_after_seconds": 1}')
+        first.run("commit")
+        assert answer.result(60) == made
+        assert late.enqueue(**taken) == made
+
+
+@pytest.mark.parametrize("option", ["none", "tags", "idempotency_key", "insert"])
+def test_a_bulk_that_is_refused_was_not_made_before(engine: Engine, option: str) -> None:
+    """It would cost what an admitted one does; one that repeats an answered one is answered.
+
+    A plain insert is refused early too.
+    """
+    engine.stop_clock()
+    engine.rpc("set_settings", p_settings={"user_enqueues_burst": 600})
+    given: dict[str, Callable[[int], dict[str, Any]]] = {
+        "none": lambda n: {},
+        "tags": lambda n: {"tags": ["x"]},
+        "idempotency_key": lambda n: {"idempotency_key": str(n)},
+    }
+    make = given.get(option, given["none"])
+    jobs = [{"job_type": "work", "payload": {}, **make(n)} for n in range(1000)]
+    lines = "select pg_sequence_last_value(pg_get_serial_sequence('queue.feed', 'id'))"
+    with engine.member(ADA) as ada:
+
+        def bulk(some: list[dict[str, Any]]) -> Any:
+            if option == "insert":
+                values = {"ACME": ACME, "ADA": ADA, "TEXT": "", "MANY": len(some)}
+                return ada.run(ROWS["public.jobs INSERT"].format(**values))
+            return ada.rpc("enqueue_jobs", **OF_ACME, p_jobs=some, p_return="ids")
+
+        made, published = bulk(jobs[:500]), engine.one(lines)
+
+        assert refused(bulk, jobs[500:])[:2] == ("PT429", "rate_limited")
+
+        assert engine.one(lines) == published, "a number that no rollback gives back"
+        if option == "idempotency_key":
+            assert bulk(jobs[:500])["ids"] == made["ids"]
