@@ -12,12 +12,12 @@ import pytest
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, user_token
 from tests.support.engine import ACME
+from tests.support.fake_aws import fake_aws
 from tests.support.lambda_events import http_event
 from tests.support.lambda_runtime import LambdaFunction
 from tests.support.patience import until
 from tests.support.project import Project, project_of_a_file
 from tests.support.renewed import Renewed
-from tests.unit.aws.fake_aws import fake_aws
 
 pytestmark = pytest.mark.weekly(only=True)
 TICK = {"source": "minutehand.tick"}

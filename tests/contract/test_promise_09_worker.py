@@ -202,12 +202,18 @@ def test_a_result_that_is_refused_does_not_take_others_with_it() -> None:
     assert settled["again"] == "retry"
 
 
-def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped() -> None:
+@pytest.mark.parametrize("away_from", [0, 5])
+def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped(away_from: float) -> None:
+    """A report after five seconds is no renewal, for the worker and for the queue."""
     queue = ModelQueue([Row("1", {"seconds": 300}, 30.0)])
-    queue.faults = dict.fromkeys(range(1, 400), "lose_request")
     world = World(queue)
 
-    leaping(world.tick(60))
+    async def story() -> None:
+        faults = dict.fromkeys(range(1, 400), "lose_request")
+        asyncio.get_running_loop().call_later(away_from, queue.faults.update, faults)
+        await world.tick(60)
+
+    leaping(story())
 
     assert 30 < world.ended_at["1"] < 32
     assert queue.settles == []

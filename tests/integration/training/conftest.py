@@ -17,10 +17,10 @@ from minutehand_apps.training.processors import register
 from minutehand_apps.training.services import Training
 from tests.integration.training.mux_server import MuxServer
 from tests.support.engine import ACME, ADA
+from tests.support.fake_aws import fake_aws
 from tests.support.harness import AppHarness
 from tests.support.project import Project
 from tests.support.renewed import Renewed
-from tests.unit.aws.fake_aws import fake_aws
 
 BUCKET = "minutehand-training-uploads"
 SAMPLE = Path(__file__).resolve().parents[3] / "shared/minutehand_apps/training/console/sample.mp4"

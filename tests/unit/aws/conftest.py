@@ -1,4 +1,4 @@
-"""moto's AWS and a service with prepared responses, each on a free port."""
+"""A service of AWS with prepared responses on a free port."""
 
 from __future__ import annotations
 
@@ -10,26 +10,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from minutehand.config import Settings
-from tests.unit.aws.fake_aws import fake_aws
 
 
-@pytest.fixture(scope="session")
-def aws() -> Iterator[str]:
-    """Address of a fake AWS."""
-    with fake_aws("ssm") as endpoint, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("NO_PROXY", "127.0.0.1")
-        yield endpoint
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set keys that sign, for no account."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 @pytest.fixture
-def settings(aws: str) -> Settings:
+def settings() -> Settings:
     return Settings(
         supabase_url="https://project.example.test",
         supabase_publishable_key="sb_publishable_test",
-        aws_endpoint_url=aws,
         aws_region="eu-central-1",
         worker_function_name="minutehand-test-worker",
     )

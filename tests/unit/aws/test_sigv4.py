@@ -41,7 +41,7 @@ def ask(service: Service, attempts: int = 1) -> bytes:
     ],
 )
 def test_what_may_pass_is_asked_again_once(
-    aws: str, service: Service, answers: list[tuple[int, bytes]], left: int, said: str | None
+    service: Service, answers: list[tuple[int, bytes]], left: int, said: str | None
 ) -> None:
     """Many functions start at once, and SSM limits its calls."""
     service.left = answers
@@ -54,7 +54,7 @@ def test_what_may_pass_is_asked_again_once(
 
 
 def test_without_credentials_of_the_environment_those_of_boto3_sign(
-    aws: str, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A host has a profile, and a restored function an address with credentials."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
@@ -71,7 +71,7 @@ def test_without_credentials_of_the_environment_those_of_boto3_sign(
 
 
 def test_a_function_s_session_token_is_sent_and_signed(
-    aws: str, service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """AWS rejects the keys of a role without it."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-the-role")
@@ -120,7 +120,7 @@ FIPS = {"AWS_USE_FIPS_ENDPOINT": "True"}
     ],
 )
 def test_an_address_is_where_boto3_asks(
-    aws: str, monkeypatch: pytest.MonkeyPatch, service: str, region: str, environ: dict[str, str]
+    monkeypatch: pytest.MonkeyPatch, service: str, region: str, environ: dict[str, str]
 ) -> None:
     """A cold start must call the same host as all later calls."""
     for name, value in environ.items():

@@ -23,9 +23,9 @@ const asked = [];
 let server;
 let client;
 
-// Pauses between tries last a fifth. Limits of calls are longer.
+// Pauses between tries last a fifth. Time-outs are longer than a second.
 const { setTimeout: wait } = globalThis;
-globalThis.setTimeout = (run, ms, ...given) => wait(run, ms > 4000 ? ms : ms / 5, ...given);
+globalThis.setTimeout = (run, ms, ...given) => wait(run, ms > 1000 ? ms : ms / 5, ...given);
 
 before(async () => {
   server = createServer((request, response) => {

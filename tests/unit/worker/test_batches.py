@@ -175,7 +175,7 @@ def test_an_exception_of_every_call_is_each_jobs(error: BaseException, outcome: 
         raise error
 
     world = World(rows(*"abc"), run)
-    world.tick(budget=0.9)
+    world.tick(budget=0.2)
 
     assert world.calls[:5] == [["a", "b", "c"], ["a", "b"], ["a"], ["b"], ["c"]]
     assert world.outcomes == dict.fromkeys("abc", outcome)

@@ -1,0 +1,31 @@
+"""Settings for moto's AWS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from minutehand.config import Settings
+from tests.support.fake_aws import fake_aws
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[str]:
+    """Address of a fake AWS."""
+    with fake_aws("ssm") as endpoint, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        yield endpoint
+
+
+@pytest.fixture
+def settings(aws: str) -> Settings:
+    return Settings(
+        supabase_url="https://project.example.test",
+        supabase_publishable_key="sb_publishable_test",
+        aws_endpoint_url=aws,
+        aws_region="eu-central-1",
+    )
