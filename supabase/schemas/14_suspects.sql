@@ -294,7 +294,7 @@ end;
 $$;
 revoke execute on function queue.lease_mode from public;
 
--- Lease the jobs of one company, oldest first, within the limits of types, workspaces and pools.
+-- Lease the jobs of one company, within the limits of types, workspaces and pools.
 -- The limits of concurrency keys are not checked, because the keys have admitted these jobs before.
 create function queue.lease_suspects(p_request queue.lease_request, p_now timestamptz)
 returns queue.taken
@@ -321,7 +321,12 @@ begin
         where o.company = s.company
       )
     group by s.company
-    order by min(s.since), s.company
+    -- Every other worker takes the smallest company, so that a guilty job is found soon, however
+    -- many companies wait. The others take the oldest, so that each company has its turn.
+    order by
+      case p_request.worker % 2 when 0 then count(*) end,
+      min(s.since),
+      s.company
     limit 50
   loop
     v_types := queue.lock_types(v_company.lanes, v_open.limited, p_now);

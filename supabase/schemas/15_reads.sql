@@ -1785,6 +1785,21 @@ from (
       '/types/{job_type}'
     ),
     (
+      'clock_skew',
+      'The clock of worker {worker_id} is {ahead} s ahead of the database''s clock.',
+      'Set the clock of its machine: `timedatectl set-ntp true`. Requests fail if their token '
+        'seems to be expired.',
+      null,
+      '/overview'
+    ),
+    (
+      'clock_skew',
+      'The clock of worker {worker_id} is {behind} s behind the database''s clock.',
+      null,
+      null,
+      null
+    ),
+    (
       'ends_process',
       'The last {ended} jobs of {job_type} ended their process, with the code of commit {commit}.',
       'An operator can pause the type until its code is fixed. Jobs that wait: {jobs}.',

@@ -534,6 +534,22 @@ begin
     ) as m
     having count(*) > 0
     union all
+    select
+      'warn',
+      'clock_skew',
+      null,
+      null,
+      jsonb_build_object(
+        'worker_id', w.worker_id,
+        'behind', case when s.seconds < 0 then round(-s.seconds) end,
+        'ahead', case when s.seconds > 0 then round(s.seconds) end
+      )
+    from unnest(queue.alive_workers(p_now)) as w
+    cross join lateral (
+      values ((w.summary ->> 'clock_skew_seconds')::numeric)
+    ) as s (seconds)
+    where s.seconds is not null
+    union all
     (
       select
         'warn',
@@ -1128,6 +1144,7 @@ begin
       f.data ->> 'job_type',
       f.data ->> 'workspace_id',
       f.data ->> 'url',
+      f.data ->> 'worker_id',
       f.data ->> 'asked'
     )
   ) as k (key);

@@ -417,8 +417,8 @@ class QueueMachine(RuleBasedStateMachine):
             self.end(index, commit=True)
         worker, self.workers[index] = self.workers[index], f"{self.workers[index]}+"
         for entry in self.held.values():
-            if entry["worker"] == worker:
-                entry["renewed"] = -LEASE_SECONDS
+            if entry["worker"] == worker and entry["state"] == "held":
+                entry["state"] = "dead"
         if is_reported:
             request = {"worker_id": worker, "evidence": {"signal": "SIGKILL"}}
             self.rpc(index, False, IGNORED, "tick_finished", p_request=request)

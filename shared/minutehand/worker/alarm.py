@@ -126,4 +126,7 @@ class CrashRecord:
             "jobs": [attempt.job_id for attempt in running[:MAX_RECORDED]],
             "code": self._code,
         }
-        Path(self._path).write_text(json.dumps(record))
+        # another file, because the process may be killed while it writes
+        new = Path(f"{self._path}.new")
+        new.write_text(json.dumps(record))
+        new.replace(self._path)

@@ -10,7 +10,7 @@ from minutehand.clock import Clock
 
 logger = logging.getLogger(__name__)
 
-#: Difference in seconds between the two clocks from which it is logged.
+#: Difference in seconds between the two clocks from which it is logged and reported.
 SKEW_SECONDS: Final = 5.0
 
 
@@ -25,6 +25,8 @@ class DatabaseClock:
         self.monotonic = own.monotonic
         self._received: datetime | None = None
         self._received_at = 0.0
+        #: Seconds by which `own` is ahead of the database's clock. None if the clocks agree.
+        self.skew_seconds: float | None = None
 
     def now(self) -> datetime:
         """Return the time of the database, late by the duration of its response."""
@@ -41,11 +43,12 @@ class DatabaseClock:
         self._received, self._received_at = now, self.monotonic()
 
     def _compare(self, now: datetime) -> None:
-        skew = (self._own.now() - now).total_seconds()
+        skew = round((self._own.now() - now).total_seconds(), 1)
         if abs(skew) > SKEW_SECONDS:
+            self.skew_seconds = skew
             logger.warning(
                 "This machine's clock is %.0f s %s the database's, by which jobs run",
                 abs(skew),
                 "ahead of" if skew > 0 else "behind",
-                extra={"event": "worker.clock_skew", "skew_seconds": round(skew, 1)},
+                extra={"event": "worker.clock_skew", "skew_seconds": skew},
             )

@@ -40,8 +40,6 @@ GC_THRESHOLD = 20_000
 #: Threads of the event loop per slot, so that host names can be resolved while processors block in
 #: `asyncio.to_thread`. asyncio has only four, and one per core.
 THREADS_PER_SLOT = 4
-
-
 #: A worker for suspects looks this often, and ends after this time, when there are none: another
 #: process may end in the meantime, and starting a process takes longer than most jobs.
 SUSPECTS_POLL_SECONDS = 0.25
@@ -253,14 +251,12 @@ class Worker:
                 await self._pause(pause, wakeups)
                 continue
             failures = 0
-            now, is_lingering = self.clock.monotonic(), False
+            now = self.clock.monotonic()
             if self._suspects or tick.summary.leased:
                 suspects_at = now
-            elif self.options.suspects:
-                if now >= suspects_at + SUSPECTS_LINGER_SECONDS:
-                    break
-                is_lingering = True
-            poll = SUSPECTS_POLL_SECONDS if is_lingering else poll_seconds
+            elif self.options.suspects and now >= suspects_at + SUSPECTS_LINGER_SECONDS:
+                break
+            poll = SUSPECTS_POLL_SECONDS if self.options.suspects else poll_seconds
             in_vain = was_woken and not tick.summary.leased
             entry = tick.agenda.next_poll(now, poll_seconds=poll, was_woken=in_vain)
             extra = {"event": "worker.waits", "reason": entry.reason, **names}

@@ -31,6 +31,8 @@ class TickSummary:
     reports: int = 0
     duration_ms: float = field(default=0.0, compare=False)
     busy_ms: float = 0.0
+    #: Seconds by which the worker's clock is ahead of the database's. None if the clocks agree.
+    clock_skew_seconds: float | None = field(default=None, compare=False)
     error: str | None = None
     #: Whether the maximum of workers was running, so that this one leased nothing.
     crowded_out: bool = False

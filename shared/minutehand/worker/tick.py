@@ -296,6 +296,7 @@ class Tick:
         seconds = self._clock.monotonic() - self._deadlines.start
         self.summary.duration_ms = round(seconds * 1000, 1)
         self.summary.due_left = self._leases.due
+        self.summary.clock_skew_seconds = self._clock.skew_seconds
 
     async def _lease_more(self) -> None:
         sent_at = self._clock.monotonic()

@@ -16,7 +16,7 @@ import psutil
 import psycopg
 import pytest
 
-from tests.integration.serve.test_serve import served
+from tests.integration.serve.test_serve import COMMIT, served
 from tests.support.engine import ACME, GLOBEX
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
@@ -72,7 +72,10 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("deaths")
     with (
         stack.connect() as connection,
-        served(stack, folder, DATABASE_URL=stack.database_url) as (_, process),
+        served(stack, folder, DATABASE_URL=stack.database_url, WORKER_CONCURRENCY="250") as (
+            _,
+            process,
+        ),
     ):
         known = "select count(*) from queue.job_types where job_type = 'served.batch'"
         until(lambda: connection.execute(known).fetchone() == (1,))
@@ -131,9 +134,9 @@ def test_two_of_different_types_are_both_named_and_no_other_pays(host: Host) -> 
 def test_ordinary_jobs_complete_beside_one_that_ends_its_process_again_and_again(
     host: Host,
 ) -> None:
-    ids = host.enqueue("served.slow", 300, seconds=0.05)
+    ids = host.enqueue("served.slow", 500, seconds=0.05)
     [guilty] = host.enqueue("served.exit")
-    ids += host.enqueue("served.slow", 300, seconds=0.05)
+    ids += host.enqueue("served.slow", 500, seconds=0.05)
 
     until(lambda: host.has_ended([*ids, guilty]), seconds=240)
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
@@ -141,13 +144,33 @@ def test_ordinary_jobs_complete_beside_one_that_ends_its_process_again_and_again
 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Host) -> None:
-    ids = host.enqueue("served.slow", 20, seconds=3)
+    """All of its jobs are suspects, which are cleared within two minutes."""
+    ids = host.enqueue("served.slow", 250, seconds=3)
     running = "select count(*) from queue.leases where job_id = any(%s::uuid[])"
-    until(lambda: host.connection.execute(running, (ids,)).fetchone() == (20,))
+    until(lambda: host.connection.execute(running, (ids,)).fetchone() == (250,))
 
     for pid in host.worker_pids():
         os.kill(pid, signal.SIGKILL)
 
-    until(lambda: host.has_ended(ids), seconds=240)
+    until(lambda: host.has_ended(ids), seconds=120)
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
     until(lambda: len(host.worker_pids()) == 1)
+
+
+def test_code_that_ends_each_process_is_a_finding_before_there_are_dead_letters(host: Host) -> None:
+    """It names the commit and how many jobs wait, and the pause that it offers is enough."""
+    ids = host.enqueue("served.broken", 300)
+    finding = (
+        "select f from jsonb_array_elements(public.explain_queue() -> 'findings') as f"
+        " where f ->> 'key' = 'ends_process served.broken'"
+    )
+
+    [(found,)] = until(lambda: host.connection.execute(finding).fetchall(), seconds=240)
+    pause = {"kind": "job_type", "name": "served.broken"}
+    host.connection.execute("select public.pause_jobs(%s)", (json.dumps(pause),))
+    others = host.enqueue("served.slow", 10)
+    until(lambda: host.has_ended(others), seconds=120)
+
+    assert f"commit {COMMIT}" in found["sentence"]
+    assert found["jobs"] > 250
+    assert host.rows("status, finished_at is null", ids) == [("pending", True)]

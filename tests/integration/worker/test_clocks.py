@@ -143,7 +143,7 @@ async def test_remote_work_has_one_deadline_for_workers_of_different_times(engin
     assert 700 < second <= 900
 
 
-async def test_a_worker_logs_once_that_its_clock_is_wrong(
+async def test_a_worker_logs_once_that_its_clock_is_wrong_and_a_finding_names_it(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = Registry()
@@ -151,8 +151,12 @@ async def test_a_worker_logs_once_that_its_clock_is_wrong(
     for ahead in (timedelta(seconds=2), *WRONG):
         async with working(engine, registry, ahead) as worker:
             for _ in range(2):
+                engine.enqueue(job_type="nothing")
                 await worker.tick(budget_seconds=1)
 
+    findings = engine.rpc("explain_queue")["findings"]
+    found = {each["key"]: each["sentence"] for each in findings if each["reason"] == "clock_skew"}
+    assert sorted("3600 s ahead of" in sentence for sentence in found.values()) == [False, True]
     said = [each for each in caplog.records if getattr(each, "event", "") == "worker.clock_skew"]
     assert [each.levelno for each in said] == [logging.WARNING] * 2
     assert ["ahead of" in said[0].getMessage(), "behind" in said[1].getMessage()] == [True, True]

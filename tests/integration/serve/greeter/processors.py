@@ -68,6 +68,12 @@ async def leave(job: Job[Nothing], ctx: JobContext) -> None:
     os._exit(7)
 
 
+@processor("served.broken", payload=Nothing)
+async def broken(job: Job[Nothing], ctx: JobContext) -> None:
+    """End the process, as each job of a faulty deploy may."""
+    os._exit(9)
+
+
 @processor("served.batch", payload=Slow, batch=10, batch_wait=0.2)
 async def together(jobs: list[BatchedJob[Slow]]) -> list[dict[str, bool]]:
     """End the process if one item says so, as a batch with a poison item does."""
