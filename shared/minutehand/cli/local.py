@@ -18,9 +18,8 @@ def dev(
     supabase_url: Annotated[
         str | None,
         typer.Option(
-            help="Run only the worker, the API and the console, with this Supabase, e.g. of "
-            "`supabase start`. The environment must have its keys, as printed by "
-            "`supabase status -o env`."
+            help="Run only the worker, the API and the console, with this Supabase. The "
+            "environment must have its keys. A running `supabase start` is found without it."
         ),
     ] = None,
 ) -> None:

@@ -11,18 +11,20 @@ import httpx
 from minutehand.config import ConfigurationError
 from minutehand.deploy.service import needs_of
 from minutehand.local import demo
-from minutehand.local.environment import remote_values
+from minutehand.local.cli_stack import read_status
+from minutehand.local.environment import CLI_NAMES, remote_values
 from minutehand.local.stack import Stack
 from minutehand.node import NodeMissing
 from minutehand.project import Project
 from minutehand.terminal import default_user
 from supabase_local import launcher as supabase
-from supabase_local.config import Config
 from supabase_local.launcher import FAILED
 from supabase_local.logs import Logs
 from supabase_local.migrations import PartMissing
 from supabase_local.stack import Stack as SupabaseStack
 from supabase_local.state import StateFolder
+
+LACKING = "without Storage, Edge Functions and Auth's admin API, which `supabase start` has"
 
 
 class Launcher(supabase.Launcher):
@@ -41,26 +43,28 @@ class Launcher(supabase.Launcher):
     def describe(self, failure: Exception) -> str:
         """Return the message of a failure for a person."""
         if isinstance(failure, PartMissing):
-            return (
-                f"{failure}\nTo use it, run: minutehand dev --supabase-url http://127.0.0.1:54321"
-            )
+            return f"{failure}\nTo use it, run `supabase start` and `supabase migration up` first"
         return str(failure)
 
     def make_stack(self, state: StateFolder, logs: Logs) -> Stack:
-        """Return the project's stack. Mentions a Supabase of the CLI that runs as well."""
-        url = self._options.supabase_url
-        here = None if url or self.any_ports else _supabase_here(Project.find())
-        if here:
+        """Return the project's stack, which uses the Supabase CLI's stack if that is running."""
+        remote = None
+        if url := self._options.supabase_url:
+            remote = remote_values(url, os.environ)
+        elif not self.any_ports and (printed := read_status(Project.find(), os.environ)):
+            remote = remote_values(printed["API_URL"], printed)
+            lacking = [name for name in CLI_NAMES if name not in remote]
             self.say(
-                f"[bold]a Supabase runs at {here}[/]. This stack uses its own database."
-                f" To use that Supabase instead, run: minutehand dev --supabase-url {here}"
+                f"uses the Supabase of `supabase start` at {remote['SUPABASE_URL']}"
+                + (f", which prints no {', '.join(lacking)}" if lacking else "")
+                + ". Apply your migrations with `supabase migration up`"
             )
         return Stack(
             state,
             logs,
             self.say,
             inherited=os.environ,
-            remote=remote_values(url, os.environ) if url else None,
+            remote=remote,
             scratch=self.scratch,
             prefer_known=not self.any_ports,
         )
@@ -73,6 +77,7 @@ class Launcher(supabase.Launcher):
             ("Console", values["CONSOLE_URL"]),
             ("API", f"{values['API_URL']}/api/jobs"),
             ("Supabase", values["SUPABASE_URL"]),
+            *([("", LACKING)] if stack.postgres is not None else []),
             ("Postgres", postgres),
             *_sign_in(values),
         ]
@@ -91,22 +96,28 @@ class Launcher(supabase.Launcher):
         return None
 
 
-def _supabase_here(project: Project) -> str | None:
-    """Return the URL of a running `supabase start` of this project, or None."""
-    url = Config.read(project.root).address
-    try:
-        httpx.get(f"{url}/rest/v1/", timeout=1)
-    except httpx.HTTPError:
-        return None
-    return url
+def _signs_in(values: Mapping[str, str], name: str) -> bool:
+    """Return whether the demo account of a variable signs in. A seed may have deleted it."""
+    response = httpx.post(
+        f"{values['SUPABASE_URL']}/auth/v1/token?grant_type=password",
+        headers={"apikey": values["SUPABASE_PUBLISHABLE_KEY"]},
+        json={"email": values[name], "password": values.get("DEMO_PASSWORD", "")},
+        timeout=10,
+    )
+    return response.is_success
 
 
 def _sign_in(values: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return the lines about accounts."""
     if "DEMO_EMAIL" in values:
+        names = ("DEMO_EMAIL", "DEMO_OTHER_EMAIL")
+        emails = [values[name] for name in names if name in values and _signs_in(values, name)]
+        if not emails:
+            return [("Sign in", f"{values['DEMO_EMAIL']} cannot; a seed may have deleted it")]
+        first, *others = emails
         return [
-            ("Sign in", f"{values['DEMO_EMAIL']} / {values['DEMO_PASSWORD']}"),
-            ("", f"{values['DEMO_OTHER_EMAIL']} (another workspace, same password)"),
+            ("Sign in", f"{first} / {values['DEMO_PASSWORD']}"),
+            *(("", f"{other} (another workspace, same password)") for other in others),
         ]
     if not default_user.is_available(values):
         return []

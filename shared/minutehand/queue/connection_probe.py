@@ -17,6 +17,8 @@ from psycopg.conninfo import make_conninfo
 
 from minutehand.queue.credentials import WORKER_ROLE
 
+#: Fix of an address that libpq rejects.
+PARAMETERS: Final = "the address without ?pgbouncer=true, ?schema=public and the like of Prisma"
 #: Maximum seconds for the whole probe, and for a notification to arrive.
 PROBE_SECONDS: Final = 5.0
 NOTIFY_SECONDS: Final = 1.0
@@ -32,6 +34,7 @@ class AddressProbe:
 
     Attributes:
         problem: Why the address did not answer. The other attributes are then unknown and false.
+        malformed: Why libpq rejects the address, for example because of a parameter for Prisma.
         sessions: Whether each connection has its own session. If not, the probe ends, because
             anything it sets would affect other callers.
         notifications: Whether a session that listens is notified.
@@ -39,6 +42,7 @@ class AddressProbe:
     """
 
     problem: str | None = None
+    malformed: str | None = None
     sessions: bool = False
     notifications: bool = False
     role: bool = False
@@ -46,6 +50,8 @@ class AddressProbe:
     @property
     def problem_text(self) -> str | None:
         """What the address lacks for a worker, as the end of a sentence, or None."""
+        if self.malformed is not None:
+            return f"must be an address as libpq reads it: {self.malformed}"
         if self.problem is not None:
             return f"does not answer: {self.problem}"
         if not self.sessions:
@@ -57,6 +63,8 @@ class AddressProbe:
     @property
     def fix(self) -> str:
         """How to fix the problem."""
+        if self.malformed is not None:
+            return PARAMETERS
         if self.problem is not None:
             return "correct DATABASE_URL, or start the database"
         if not self.sessions:
@@ -68,6 +76,11 @@ class AddressProbe:
         """The features by name, for logs."""
         names = ("sessions", "notifications", "role")
         return {name: getattr(self, name) for name in names}
+
+
+def is_malformed(error: psycopg.Error) -> bool:
+    """Return whether libpq rejected the address, before a server answered."""
+    return isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
 
 
 async def probe(url: str) -> AddressProbe:
@@ -88,6 +101,8 @@ async def probe(url: str) -> AddressProbe:
     except TimeoutError:
         return AddressProbe(problem=f"no answer within {PROBE_SECONDS:g} s")
     except psycopg.Error as error:
+        if is_malformed(error):
+            return AddressProbe(malformed=str(error).strip())
         return AddressProbe(problem=(str(error).strip().splitlines() or [type(error).__name__])[0])
 
 

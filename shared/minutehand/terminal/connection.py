@@ -73,12 +73,17 @@ def refuse_tracked(path: Path) -> None:
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """Read KEY=value lines, without blank lines and comments, also after a value.
+    """Read the settings of a file."""
+    return parse_env(path.read_text("utf-8"))
+
+
+def parse_env(text: str) -> dict[str, str]:
+    """Parse KEY=value lines, without blank lines and comments, also after a value.
 
     Quotes around a value are removed. Within quotes, `#` starts no comment.
     """
     values = {}
-    for line in path.read_text("utf-8").splitlines():
+    for line in text.splitlines():
         name, equals, value = line.partition("=")
         if equals and not name.lstrip().startswith("#"):
             values[name.removeprefix("export ").strip()] = _value(value)
@@ -100,17 +105,22 @@ def _with_aliases(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Load settings of the file, of an environment that has API_URL, or of the local stack."""
+    """Load settings of the file, of an environment that has API_URL, or of the local stack.
+
+    `supabase status` prints Supabase's address as API_URL, which is passed over.
+    """
     if env_file is not None:
         if not env_file.is_file():
             raise CommandFailed(f"{env_file} must be a file", code="no_env_file")
         return {**_with_aliases(environ), **_with_aliases(read_env_file(env_file))}
     environ = _with_aliases(environ)
-    if environ.get("API_URL"):
+    path = Project.find(environ=environ).root / ".local" / "env"
+    local = read_env_file(path) if path.exists() else {}
+    supabase = (environ.get("SUPABASE_URL"), local.get("SUPABASE_URL"))
+    if (api := environ.get("API_URL")) and api not in supabase:
         return dict(environ)
-    local = Project.find(environ=environ).root / ".local" / "env"
-    if local.exists():
-        return {**environ, **read_env_file(local)}
+    if local:
+        return {**environ, **local}
     if environ.get("SUPABASE_URL"):  # enough for commands that are used before the API exists
         return dict(environ)
     raise CommandFailed(

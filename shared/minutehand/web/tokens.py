@@ -64,8 +64,8 @@ class TokenVerifier:
     def __init__(
         self, settings: Settings, clock: Clock, *, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        self._issuer = f"{settings.supabase_url}/auth/v1"
-        self._url = f"{self._issuer}/.well-known/jwks.json"
+        self._issuer = _numeric(f"{settings.supabase_url}/auth/v1")
+        self._url = f"{settings.supabase_url}/auth/v1/.well-known/jwks.json"
         self._apikey = settings.supabase_publishable_key
         self._secret = settings.supabase_jwt_secret
         self._transport = transport
@@ -86,13 +86,12 @@ class TokenVerifier:
             return Caller(user_id=None, role="service_role", token=token, expires_at=never)
         claims = await self._claims(token)
         if claims.get("role") == "service_role":
-            if claims.get("iss") not in {None, self._issuer, *_API_KEY_ISSUERS}:
+            if claims.get("iss") not in _API_KEY_ISSUERS and not self._is_issuer(claims):
                 raise InvalidToken(_OTHER_ISSUER)
             return Caller(None, "service_role", token, _end_of(claims))
         if claims.get("role") != "authenticated":
             raise InvalidToken("the token does not belong to a signed-in user")
-        issuer = claims.get("iss")
-        if issuer is not None and issuer != self._issuer:
+        if not self._is_issuer(claims):
             raise InvalidToken(_OTHER_ISSUER)
         audience = claims.get("aud")
         if AUDIENCE not in (audience if isinstance(audience, list) else [audience]):
@@ -102,6 +101,11 @@ class TokenVerifier:
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise InvalidToken("the token names no subject") from error
         return Caller(user_id, "authenticated", token, _end_of(claims))
+
+    def _is_issuer(self, claims: Mapping[str, Any]) -> bool:
+        """Return whether this project issued a token. Tokens of the legacy secret may not say."""
+        issuer = claims.get("iss")
+        return issuer is None or (isinstance(issuer, str) and _numeric(issuer) == self._issuer)
 
     async def _claims(self, token: str) -> dict[str, Any]:
         """Return the claims after checking signature and times. The caller checks the rest."""
@@ -163,6 +167,11 @@ def _decoded(token: str, key: Any, algorithm: str, *, required: list[str]) -> di
     except (jwt.InvalidTokenError, OverflowError, ValueError, TypeError) as error:
         raise InvalidToken(_REFUSALS.get(type(error), _MALFORMED)) from error
     return claims
+
+
+def _numeric(url: str) -> str:
+    """Return a URL with localhost as the address that the Supabase CLI writes into tokens."""
+    return url.replace("://localhost:", "://127.0.0.1:", 1)
 
 
 def _usable(document: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:

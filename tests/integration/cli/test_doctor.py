@@ -51,6 +51,7 @@ settings | CORS_ORIGINS=https://a.test/ | no browser sends https://a.test/ | COR
 settings | STAGE=prod | must be encrypted | https://
 settings | MINUTEHAND_APPS=no_such_app | no_such_app | MINUTEHAND_APPS
 database | DATABASE_URL={wrong_password} | password in DATABASE_URL is wrong | percent-encoded
+database | DATABASE_URL={prisma} | query parameter: "pgbouncer" | without ?pgbouncer=true
 queue | DATABASE_URL={read_only} | rejects writes | default_transaction_read_only = off
 database | MINUTEHAND_SCHEMA=minutehnd | the schema is public | MINUTEHAND_SCHEMA=public
 worker-key | SUPABASE_JWT_SECRET=of-another-project-of-ours-12345 | rejected | SUPABASE_JWT_SECRET=
@@ -72,6 +73,7 @@ def test_one_fault_is_one_finding_with_its_own_fix(stack: RunningStack, fault: s
         service_role=SERVICE_ROLE,
         expired=EXPIRED,
         wrong_password=re.sub(r":[^:@/]+@", ":wrong@", url),
+        prisma=f"{url}?pgbouncer=true",
         read_only=f"{url}{'&' if '?' in url else '?'}{read_only}",
     )
     check, change, detail, fix = line.split(" | ")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from minutehand.queue.connection_probe import AddressProbe, probe
+from minutehand.queue.connection_probe import AddressProbe, probe, probe_until_up
 from supabase_local.ports import reserve_port
 from tests.integration.serve.test_serve import served
 from tests.support.engine import ACME
@@ -49,6 +49,7 @@ def test_what_does_not_answer_or_may_not_work_is_said(renewed: Renewed) -> None:
     with renewed.connect() as owner:
         owner.execute("create role address_test login password 'p'")
     port = urlsplit(renewed.url).port
+    prisma = asyncio.run(probe_until_up(f"{renewed.url}?schema=public"))
     closed = asyncio.run(probe(f"postgresql://127.0.0.1:{reserve_port()}/none"))
     other = f"postgresql://address_test:p@127.0.0.1:{port}/{renewed.name}"
     stranger = asyncio.run(probe(other))
@@ -56,6 +57,7 @@ def test_what_does_not_answer_or_may_not_work_is_said(renewed: Renewed) -> None:
     with renewed.connect() as owner:
         owner.execute("drop role address_test")
 
+    assert 'invalid URI query parameter: "schema"' in str(prisma.problem_text)
     assert "refused" in str(closed.problem)
     assert "password" in str(wrong.problem)
     assert (stranger.role, stranger.sessions) == (False, True)

@@ -70,9 +70,11 @@ def test_a_named_file_wins_over_the_environment(tmp_path: Path) -> None:
     without_api = {"SUPABASE_URL": "https://x", "MINUTEHAND_PROJECT": str(tmp_path)}
     assert load_values(None, without_api) == without_api  # before an API is deployed
     (tmp_path / ".local").mkdir()
-    (tmp_path / ".local" / "env").write_text("API_URL=http://local\n")
+    (tmp_path / ".local" / "env").write_text("API_URL=http://local\nSUPABASE_URL=http://supabase\n")
     with_api = {"API_URL": "http://mine", "MINUTEHAND_PROJECT": str(tmp_path)}
     assert load_values(None, with_api)["API_URL"] == "http://mine"
+    printed = {"API_URL": "http://supabase", "MINUTEHAND_PROJECT": str(tmp_path)}
+    assert load_values(None, printed)["API_URL"] == "http://local", "by `supabase status`"
     with pytest.raises(CommandFailed, match="must be a file"):
         load_values(tmp_path / "missing", environ)
 

@@ -77,6 +77,16 @@ async def test_a_users_token_is_recognised(
     assert server.asked == len(server.keys)
 
 
+async def test_localhost_is_the_loopback_address_in_an_issuer(
+    settings: Settings, secret_token: MakeToken
+) -> None:
+    """The Supabase CLI writes 127.0.0.1 into tokens, also if its address is set as localhost."""
+    local = settings.model_copy(update={"supabase_url": "http://localhost:54321"})
+    token = secret_token(iss="http://127.0.0.1:54321/auth/v1")
+
+    assert (await verifier(local).verify(token)).user_id == UUID(ADA)
+
+
 def _unsigned(header: dict[str, Any], body: dict[str, Any], signature: bytes = b"") -> str:
     parts = [json.dumps(header).encode(), json.dumps(body).encode(), signature]
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)

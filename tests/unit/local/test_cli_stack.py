@@ -1,0 +1,71 @@
+"""The values of a stack of the Supabase CLI, which is here a script with the CLI's responses."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from minutehand.local.cli_stack import read_status
+from minutehand.local.environment import remote_values
+from minutehand.project import Project
+
+PRINTED = {
+    "API_URL": "http://127.0.0.1:54321",
+    "DB_URL": "postgresql://postgres:postgres@127.0.0.1:54322/postgres",
+    "PUBLISHABLE_KEY": "sb_publishable_x",
+    "SECRET_KEY": "sb_secret_x",
+}
+#: Option that the stack accepts, and its values.
+STACKS = {"containers": ("-o", {**PRINTED, "JWT_SECRET": "s" * 40}), "native": ("--env", PRINTED)}
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """The port of a server, as that of a stack's gateway."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+def project_with_cli(folder: Path, port: int, option: str, values: dict[str, str]) -> Project:
+    """Create a project whose node_modules has a CLI that accepts one option."""
+    (folder / "supabase").mkdir()
+    (folder / "supabase/config.toml").write_text(f"[api]\nport = {port}\n")
+    program = folder / "node_modules/.bin/supabase"
+    program.parent.mkdir(parents=True)
+    lines = "\n".join(f'{name}="{value}"' for name, value in values.items())
+    program.write_text(
+        f"#!/bin/sh\nif [ $1 = status ] && [ $2 = {option} ]; then cat <<'E'\n{lines}\nE\n"
+        'else echo "Unrecognized flag: $2" >&2; exit 1; fi\n'
+    )
+    program.chmod(0o755)
+    return Project(root=folder)
+
+
+@pytest.mark.parametrize("kind", STACKS)
+def test_a_running_stack_of_the_cli_is_found(tmp_path: Path, port: int, kind: str) -> None:
+    """The CLI prints the values by an option of its own for each kind of stack."""
+    option, values = STACKS[kind]
+    project = project_with_cli(tmp_path, port, option, values)
+
+    printed = read_status(project, {"PATH": "/usr/bin:/bin"})
+
+    assert printed == values
+    found = remote_values(printed["API_URL"], printed)
+    assert found["DATABASE_URL"] == PRINTED["DB_URL"]
+    assert ("SUPABASE_JWT_SECRET" in found) == (kind == "containers")
+
+
+def test_the_cli_is_not_asked_if_nothing_listens(tmp_path: Path, port: int) -> None:
+    """A stack without Docker may listen elsewhere, and its variable then asks for it."""
+    project = project_with_cli(tmp_path, 1, "--env", PRINTED)
+
+    assert read_status(project, {"PATH": "/usr/bin:/bin"}) == {}
+    native = {"PATH": "/usr/bin:/bin", "SUPABASE_EXPERIMENTAL_STACK": "1"}
+    assert read_status(project, native) == PRINTED
