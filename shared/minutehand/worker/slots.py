@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from minutehand.queue.models import MAX_LEASED, Lease, LeasePool, WorkspaceId
+from minutehand.queue.models import MAX_LEASED, JobId, Lease, LeasePool, WorkspaceId
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.registry import JobType
 from minutehand.worker.run import Run
@@ -106,8 +106,9 @@ class BatchPool(Pool):
         self.batched = job_type
         self._batch = job_type.batch or 1
         self._wait = job_type.batch_wait
-        #: Waiting jobs by tenant. The tenant that was served last comes last.
-        self._tenants: dict[WorkspaceId, deque[Leased]] = {}
+        #: Waiting jobs by tenant. The tenant that was served last comes last. A job in its last
+        #: attempt waits by its own id, so that no other job of its call can make it fail.
+        self._tenants: dict[WorkspaceId | JobId, deque[Leased]] = {}
 
     @property
     def max_jobs(self) -> int:
@@ -122,7 +123,9 @@ class BatchPool(Pool):
 
     def add(self, leased: Leased) -> None:
         """Add a leased job, which waits for others of its tenant, or for a slot."""
-        self._tenants.setdefault(leased[0].job.workspace_id, deque()).append(leased)
+        job = leased[0].job
+        is_last = job.attempts > 1 and job.attempts >= job.max_attempts
+        self._tenants.setdefault(job.id if is_last else job.workspace_id, deque()).append(leased)
 
     def next(self, now: float) -> list[Leased]:
         """Return a full batch, or one that has waited long enough."""

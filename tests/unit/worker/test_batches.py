@@ -333,6 +333,19 @@ def test_each_has_its_own_time_and_the_call_ends_with_the_last() -> None:
     assert world.ends["c"].result == "partial"
 
 
+def test_the_last_attempt_is_alone_so_that_no_other_job_can_make_it_hang() -> None:
+    async def run(jobs: Jobs) -> Any:
+        if "b" in [job.id for job in jobs]:
+            await asyncio.sleep(50)
+        return await results(jobs)
+
+    world = World(rows(*"abc", timeout=1), run)
+    world.tick(budget=30)
+
+    assert world.calls[:7] == [[*"abc"]] * 4 + [["a"], ["b"], ["c"]]
+    assert [world.queue.rows[name].status for name in "ac"] == ["completed"] * 2
+
+
 def test_a_call_that_does_not_stop_is_abandoned_with_all_its_jobs() -> None:
     async def run(jobs: Jobs) -> Any:
         for _ in range(3):
