@@ -28,6 +28,26 @@ def test_log_lines_are_stored_once_if_a_report_is_lost(fault: str) -> None:
     assert lines == ["first", "second", "third"]
 
 
+def test_a_lease_without_a_response_is_requested_again_under_its_number() -> None:
+    """Otherwise its jobs would wait until their leases expire."""
+    queue = ModelQueue([Row("1", {})])
+
+    def enqueue() -> None:
+        queue.rows["2"] = Row("2", {})
+        queue.faults["lease"] = "lose_answer"
+
+    async def run(job: Job[dict[str, str]], ctx: JobContext) -> None:
+        await asyncio.sleep(10)
+
+    async def story() -> None:
+        asyncio.get_running_loop().call_later(2, enqueue)
+        await start(worker, queue, of(run))
+
+    leaping(story())
+
+    assert (queue.rows["2"].status, queue.rows["2"].fence) == ("completed", 1)
+
+
 def test_a_worker_with_more_slots_than_a_lease_may_bring_leases() -> None:
     """The queue rejects a request for more than a thousand jobs, over all pools."""
     queue = ModelQueue([Row(str(number), {}) for number in range(3)])
