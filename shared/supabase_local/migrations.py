@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import psycopg
@@ -52,6 +52,12 @@ _BY_SUPERUSER = re.compile(
     r"^\s*((create|alter|drop)\s+(event\s+trigger|foreign\s+data\s+wrapper)\b"
     r"|create\s+publication\b[^;]*\bfor\s+(all\s+tables|tables\s+in\s+schema)\b"
     r"|drop\s+publication\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
+# Statements that Postgres rejects in a transaction, and that the CLI applies. The statements before
+# and after them are transactions of their own.
+_NO_TRANSACTION = re.compile(
+    r"^\s*((create\s+(unique\s+)?index|drop\s+index|reindex\b[^;]*?)\s+concurrently\b|vacuum\b)",
     re.IGNORECASE | re.MULTILINE,
 )
 # Hosted projects accepted this statement until 2025. It is already in effect, and `postgres` may
@@ -118,6 +124,8 @@ def set_project_owner(url: str, password: str) -> None:
 def apply_migrations(url: str, migrations: Iterable[Path]) -> list[Path]:
     """Apply pending migrations, each file and its history row in one transaction.
 
+    A file with a statement that needs to be outside of a transaction is applied in parts.
+
     Args:
         url: URL with the role that will own the objects, `postgres` as on a hosted project.
 
@@ -160,8 +168,12 @@ def apply_migrations(url: str, migrations: Iterable[Path]) -> list[Path]:
                 )
             connection.execute("reset all")
             _keep_silent(connection)
-            with _file_transaction(connection, path):
-                _run(connection, path, _drop_redundant(statements))
+            *earlier, last = _parts(_drop_redundant(statements))
+            for part in earlier:
+                with _part_transaction(connection, path, part):
+                    _run(connection, path, part)
+            with _part_transaction(connection, path, last):
+                _run(connection, path, last)
                 connection.execute(
                     "insert into supabase_migrations.schema_migrations (version, name, statements)"
                     " values (%s, %s, %s)",
@@ -239,6 +251,12 @@ def _drop_redundant(statements: list[str]) -> list[str]:
     return [statement for statement in statements if not _ALREADY_ON.search(statement)]
 
 
+def _parts(statements: list[str]) -> list[list[str]]:
+    """Group statements into transactions and single statements outside of a transaction."""
+    groups = itertools.groupby(statements, lambda text: bool(_NO_TRANSACTION.search(text)))
+    return [list(group) for _, group in groups] or [[]]
+
+
 def _run(
     connection: psycopg.Connection[tuple[object, ...]], path: Path, statements: list[str]
 ) -> None:
@@ -253,6 +271,13 @@ def _run(
                 f"{path.name}, line {line}: {error.sqlstate}: {error}\n"
                 + "\n".join(statement.splitlines()[:6])
             ) from error
+
+
+def _part_transaction(
+    connection: psycopg.Connection[tuple[object, ...]], path: Path, part: list[str]
+) -> AbstractContextManager[None]:
+    is_outside = any(map(_NO_TRANSACTION.search, part))
+    return nullcontext() if is_outside else _file_transaction(connection, path)
 
 
 @contextmanager

@@ -60,6 +60,23 @@ def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_
     assert apply(database, tmp_path) == ["29990101000001"]
 
 
+def test_an_index_is_created_concurrently(database: Database, tmp_path: Path) -> None:
+    """Postgres rejects the statement in a transaction, and the CLI applies the file."""
+    write(
+        tmp_path,
+        "29990101000000_index.sql",
+        "create table public.scratch (a text);\n"
+        "create index concurrently scratch_a on public.scratch (a);\n"
+        "insert into public.scratch values ('last');",
+    )
+
+    assert apply(database, tmp_path) == ["29990101000000"]
+    assert apply(database, tmp_path) == []
+    with database.connect() as connection:
+        found = "select to_regclass('public.scratch_a') is not null, a from public.scratch"
+        assert connection.execute(found).fetchall() == [(True, "last")]
+
+
 def test_an_edited_migration_is_refused(database: Database, tmp_path: Path) -> None:
     """The applied migration and the file must not differ unnoticed."""
     path = write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")

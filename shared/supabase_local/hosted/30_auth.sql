@@ -56,38 +56,39 @@ begin
 end;
 $$;
 
+-- The columns have the hosted order, because seeds insert rows without names of columns.
 create table if not exists auth.users (
   instance_id uuid, id uuid primary key, aud varchar(255) default 'authenticated',
   role varchar(255) default 'authenticated', email varchar(255), encrypted_password varchar(255),
-  is_super_admin boolean, phone text unique, email_confirmed_at timestamptz,
+  email_confirmed_at timestamptz, invited_at timestamptz, confirmation_token varchar(255),
+  confirmation_sent_at timestamptz, recovery_token varchar(255), recovery_sent_at timestamptz,
+  email_change_token_new varchar(255), email_change varchar(255),
+  email_change_sent_at timestamptz, last_sign_in_at timestamptz,
+  raw_app_meta_data jsonb default '{}', raw_user_meta_data jsonb default '{}',
+  is_super_admin boolean, created_at timestamptz default now(),
+  updated_at timestamptz default now(), phone text unique, phone_confirmed_at timestamptz,
+  phone_change text, phone_change_token varchar(255), phone_change_sent_at timestamptz,
   confirmed_at timestamptz
   generated always as (least(email_confirmed_at, phone_confirmed_at)) stored,
-  invited_at timestamptz, confirmation_token varchar(255), confirmation_sent_at timestamptz,
-  recovery_token varchar(255), recovery_sent_at timestamptz, email_change varchar(255),
-  email_change_token_new varchar(255), email_change_token_current varchar(255),
-  email_change_sent_at timestamptz,
+  email_change_token_current varchar(255),
   email_change_confirm_status smallint default 0
   constraint users_email_change_confirm_status_check
   check (email_change_confirm_status between 0 and 2),
-  phone_confirmed_at timestamptz, phone_change text, phone_change_token varchar(255),
-  phone_change_sent_at timestamptz, reauthentication_token varchar(255),
-  reauthentication_sent_at timestamptz, raw_app_meta_data jsonb default '{}',
-  raw_user_meta_data jsonb default '{}', banned_until timestamptz, deleted_at timestamptz,
-  is_sso_user boolean not null default false, is_anonymous boolean not null default false,
-  last_sign_in_at timestamptz, created_at timestamptz default now(),
-  updated_at timestamptz default now()
+  banned_until timestamptz, reauthentication_token varchar(255),
+  reauthentication_sent_at timestamptz, is_sso_user boolean not null default false,
+  deleted_at timestamptz, is_anonymous boolean not null default false
 );
 create unique index if not exists users_email_partial_key on auth.users (email)
 where is_sso_user = false;
 create index if not exists users_instance_id_idx on auth.users (instance_id);
 
 create table if not exists auth.identities (
-  id uuid primary key default gen_random_uuid(), provider text not null, provider_id text not null,
-  user_id uuid not null references auth.users (id) on delete cascade,
-  identity_data jsonb not null default '{}',
-  email varchar(255) generated always as (lower(identity_data ->> 'email')) stored,
+  provider_id text not null, user_id uuid not null references auth.users (id) on delete cascade,
+  identity_data jsonb not null default '{}', provider text not null,
   last_sign_in_at timestamptz, created_at timestamptz default now(),
   updated_at timestamptz default now(),
+  email varchar(255) generated always as (lower(identity_data ->> 'email')) stored,
+  id uuid primary key default gen_random_uuid(),
   constraint identities_provider_provider_id_key unique (provider, provider_id)
 );
 create index if not exists identities_user_id_idx on auth.identities (user_id);

@@ -109,6 +109,8 @@ create table if not exists supabase_functions.hooks (
 );
 grant all on all tables in schema supabase_functions
 to postgres, anon, authenticated, service_role;
+grant all on all sequences in schema supabase_functions
+to postgres, anon, authenticated, service_role;
 create or replace function supabase_functions.http_request() returns trigger
 language plpgsql
 as $$
