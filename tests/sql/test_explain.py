@@ -452,37 +452,3 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     assert "abandoned" in explain(engine, job_id)["sentence"]
     engine.lease(1, **run | {"call": 4}, abandoned=[])
     assert "abandoned" not in explain(engine, job_id)["sentence"]
-
-
-def test_the_jobs_of_a_process_that_died_are_given_back_at_once(engine: Engine) -> None:
-    """The one that ended it loses an attempt; the others do not, and learn of no other tenant."""
-    engine.register("bad")
-    guilty, beside = engine.enqueue(job_type="bad"), engine.enqueue()
-    foreign = engine.enqueue(workspace=GLOBEX)
-    engine.lease(3)
-    evidence: dict[str, Any] = {"signal": "SIGSEGV", "jobs": [guilty, beside, foreign]}
-    evidence |= {"stack": ["in bad"], "guilty_type": "bad"}
-
-    engine.rpc("tick_finished", p_request={"worker_id": "w1", "evidence": evidence})
-
-    attempts = "select attempts::text || lost_attempts from public.jobs where id = %s"
-    assert [engine.one(attempts, each) for each in (guilty, beside, foreign)] == ["11", "00", "00"]
-    kept = engine.job(beside)["error_data"]["evidence"]
-    assert (kept["jobs"], kept["jobs_in_it"]) == (sorted([guilty, beside]), 3)
-    assert "a job of bad ended the process" in engine.job(beside)["error_message"]
-    engine.run_all()
-
-
-def test_a_process_that_died_takes_no_job_from_another_worker(engine: Engine) -> None:
-    """Whose lease is as good as before."""
-    died, lives = engine.enqueue(), engine.enqueue()
-    engine.lease(1, worker="w1")
-    [held] = engine.lease(1, worker="w2")
-    evidence = {"signal": "SIGSEGV", "jobs": [died]}
-
-    engine.rpc("tick_finished", p_request={"worker_id": "w1", "evidence": evidence})
-    engine.advance(1)
-    engine.maintain()
-
-    assert (engine.job(died)["status"], engine.job(lives)["status"]) == ("pending", "processing")
-    assert engine.settle(held)["outcome"] == "applied"

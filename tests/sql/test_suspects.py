@@ -152,18 +152,25 @@ def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
 
 
 def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None:
+    """They learn of no other tenant, and another worker keeps its lease."""
     engine.register("work")
     engine.register("bad")
     guilty, *ids = [engine.enqueue(job_type="bad"), *engine.enqueue_many(3)]
-    never_begun = engine.enqueue()
+    foreign = engine.enqueue(workspace=GLOBEX)
     workers = Workers(engine)
     worker, _ = workers.lease()
-    workers.die(worker, jobs=[guilty, *ids], stack=["in bad"], guilty_type="bad")
+    engine.enqueue()
+    _, [other] = workers.lease()
+    workers.die(worker, jobs=[guilty, foreign], stack=["in bad"], guilty_type="bad")
 
-    assert states(engine, [*ids, never_begun]) == {("pending", 0, 0)}
+    assert states(engine, [*ids, foreign]) == {("pending", 0, 0)}
     assert states(engine, [guilty]) == {("pending", 1, 1)}
     assert engine.rows("select job_id::text from queue.suspects") == [guilty]
-    assert {*ids_of(workers.lease()[1])} == {*ids, never_begun}
+    assert "a job of bad ended the process" in engine.job(foreign)["error_message"]
+    evidence = engine.job(ids[0])["error_data"]["evidence"]
+    assert (evidence["jobs"], evidence["jobs_in_it"]) == ([guilty], 2)
+    assert {*ids_of(workers.lease()[1])} == {*ids, foreign}
+    assert engine.settle(other)["outcome"] == "applied"
 
 
 def test_a_job_that_began_after_the_last_list_may_be_the_one(engine: Engine) -> None:

@@ -82,14 +82,14 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield Host(connection, folder / "serve.log", process.pid)
 
 
-def test_thirty_jobs_beside_one_that_ends_its_process_complete_with_one_attempt(host: Host) -> None:
+def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host: Host) -> None:
     """Coroutines and threads, of two tenants; the guilty job fails after its own attempts."""
     ids = [
-        *host.enqueue("served.slow", 15, seconds=2),
-        *host.enqueue("served.slow", 10, seconds=2, workspace=GLOBEX),
-        *host.enqueue("served.plain", 5, seconds=2),
+        *host.enqueue("served.slow", 500, seconds=0.05),
+        *host.enqueue("served.plain", 20, seconds=0.05),
     ]
     [guilty] = host.enqueue("served.exit")
+    ids += host.enqueue("served.slow", 500, seconds=0.05, workspace=GLOBEX)
 
     until(lambda: host.has_ended([*ids, guilty]), seconds=240)
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
@@ -98,10 +98,27 @@ def test_thirty_jobs_beside_one_that_ends_its_process_complete_with_one_attempt(
     assert "the job ended the process" in message
     assert "exit code 7" in message
     assert (evidence["exit_code"], evidence["jobs"]) == (7, [guilty])
+    assert evidence["memory_mb"] > 1
     lines = [
         json.loads(line) for line in host.log.read_text().splitlines() if "worker.died" in line
     ]
     assert [guilty] in [line.get("guilty") for line in lines]
+
+
+def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Host) -> None:
+    """The process ends itself before its leases do, and the job beside it runs on."""
+    beside = host.enqueue("served.slow", seconds=50)
+    until(lambda: host.rows("status", beside) == [("processing",)])
+    guilty = host.enqueue("served.block")
+
+    until(lambda: host.has_ended(guilty), seconds=240)
+    assert host.rows("status, lost_attempts", guilty) == [("failed", 1)]
+    assert host.rows("lost_attempts", beside) == [(0,)]
+    [(evidence,)] = host.rows("error_data -> 'evidence'", guilty)
+    assert {*evidence["jobs"]} == {*beside, *guilty}
+    assert "in block" in "".join(evidence["stack"])
+    assert (evidence["exit_code"], evidence["guilty_type"]) == (1, "served.block")
+    host.connection.execute("select public.cancel_job(%s)", (beside[0],))
 
 
 def test_a_batch_that_ends_its_process_costs_only_the_item_that_did(host: Host) -> None:
@@ -129,18 +146,6 @@ def test_two_of_different_types_are_both_named_and_no_other_pays(host: Host) -> 
     results = host.rows("result ->> 'count', result ->> 'text'", families)
     assert results == [("1", "one two")]
     host.has_no_open_gate("served.keyed")
-
-
-def test_ordinary_jobs_complete_beside_one_that_ends_its_process_again_and_again(
-    host: Host,
-) -> None:
-    ids = host.enqueue("served.slow", 500, seconds=0.05)
-    [guilty] = host.enqueue("served.exit")
-    ids += host.enqueue("served.slow", 500, seconds=0.05)
-
-    until(lambda: host.has_ended([*ids, guilty]), seconds=240)
-    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
-    assert host.rows("status, attempts, lost_attempts", [guilty]) == [("failed", 2, 2)]
 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Host) -> None:

@@ -61,13 +61,6 @@ class Served:
         """Make the database call a worker."""
         self.one("select public.connect_worker(%s, %s)", f"{url}/api/jobs/worker", TOKEN)
 
-    def is_quiet(self) -> bool:
-        """Return whether every call has ended, so that no run is left to lease another job."""
-        ids = "pg_get_serial_sequence('net.http_request_queue', 'id')"
-        made = f"coalesce(pg_sequence_last_value({ids}), 0)"
-        answered = "(select coalesce(max(id), 0) from net._http_response)"
-        return bool(self.one(f"select {answered} = {made}"))
-
 
 @contextmanager
 def served(
@@ -222,36 +215,6 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
     assert (stranger.status_code, stranger.json()["error"]) == (401, "Unauthorized")
     assert ready.status_code == 200, ready.text
     assert (nothing.status_code, nothing.json()["code"]) == (404, "route_not_found")
-
-
-@pytest.mark.parametrize(
-    ("fault", "ended"), [("served.die", {"signal": "SIGKILL"}), ("served.block", {"exit_code": 1})]
-)
-def test_a_worker_that_dies_or_hangs_is_replaced(
-    host: Served, fault: str, ended: dict[str, Any]
-) -> None:
-    """The lost attempt stores the reason and the jobs of its process, and for a hang the line."""
-    until(host.is_quiet)
-    beside = host.insert("served.slow", seconds=50)
-    until(lambda: host.status(beside) == "processing")
-    job = host.insert(fault)
-    failed = "select error_data -> 'evidence' from public.jobs where id = %s and status = 'failed'"
-
-    evidence = until(lambda: [*host.connection.execute(failed, (job,))], seconds=120)[0][0]
-    host.one("select public.cancel_job(%s)", beside)
-    after = host.insert("served.greet", name="Next")
-    until(lambda: host.status(after) == "completed")
-
-    # a killed process names no job, so the jobs of the process ran again, each half alone
-    assert evidence.items() >= {"commit": COMMIT, **ended}.items()
-    assert evidence["memory_mb"] > 1
-    assert host.one("select lost_attempts from public.jobs where id = %s", beside) == 0
-    if fault == "served.die":
-        assert evidence["jobs"] == [job]
-    else:  # its stack shows which of the two it was
-        assert {*evidence["jobs"]} == {beside, job}
-        assert "in block" in "".join(evidence["stack"])
-        assert evidence["guilty_type"] == fault
 
 
 def test_the_console_is_served_beside_the_api(stack: RunningStack, tmp_path: Path) -> None:
