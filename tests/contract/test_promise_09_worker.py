@@ -210,7 +210,7 @@ def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped(away_from: float
 
     async def story() -> None:
         faults = dict.fromkeys(range(1, 400), "lose_request")
-        asyncio.get_running_loop().call_later(away_from, queue.faults.update, faults)
+        asyncio.get_running_loop().call_later(away_from, lambda: queue.faults.update(faults))
         await world.tick(60)
 
     leaping(story())
