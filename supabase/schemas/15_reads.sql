@@ -363,6 +363,19 @@ end;
 $$;
 revoke execute on function queue.places from public;
 
+-- Return whether the platform itself enqueues the jobs of a type, for example webhook deliveries.
+create function queue.is_internal(p_job_type text)
+returns boolean
+language sql stable
+set search_path = ''
+as $$
+select exists (
+  select from queue.job_types as t
+  where t.job_type = p_job_type and t.internal
+)
+$$;
+revoke execute on function queue.is_internal from public;
+
 -- Convert a filter to SQL conditions. Return null if the filter is empty. Reject an unknown name or
 -- value.
 create function queue.conditions_of(p_filter jsonb)
@@ -399,6 +412,7 @@ begin
       'error',
       'error_fingerprint',
       'search',
+      'internal',
       'ids'
     ],
     'filter'
@@ -446,6 +460,11 @@ begin
         (
           'error_fingerprint',
           'queue.fingerprint(p.error_message, p.error_data) = %L'
+        ),
+        (
+          'internal',
+          '(p.job_type in (select t.job_type from queue.job_types as t where t.internal))
+        = %L::boolean'
         ),
         (
           'search',
@@ -583,12 +602,15 @@ set jit = off
 as $$
 declare
   v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
+  v_now constant timestamptz := queue.clock();
+  -- The changes of a transaction have the time of its call, and the transaction may commit later.
+  v_since constant timestamptz := (p_cursor ->> 'since')::timestamptz - interval '30 seconds';
   v_is_service constant boolean := queue.is_service();
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
   v_named uuid;
   v_found record;
 begin
-  if p_cursor ->> 'id' is null and p_cursor <> 'null' then
+  if num_nonnulls(p_cursor ->> 'id', v_since) = 0 and p_cursor <> 'null' then
     perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
   end if;
   v_named := v_filter ->> 'workspace_id';
@@ -631,8 +653,19 @@ begin
     v_found.last_id := v_found.ids[v_limit];
   end if;
   return json_build_object(
+    'now', v_now,
     'jobs', (
-      select coalesce(json_agg(queue.job_json(j, true) order by f.n), '[]')
+      select coalesce(
+        json_agg(
+          case
+            when j.finished_at is not null and j.updated_at < v_since
+              then jsonb_build_object('id', j.id)
+            else queue.job_json(j, true)
+          end
+          order by f.n
+        ),
+        '[]'
+      )
       from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n)
       join public.jobs as j on j.id = any (array[f.id])
     ),
@@ -645,8 +678,10 @@ exception when data_exception then
 end;
 $$;
 comment on function public.list_jobs is
-  E'Jobs, newest first: {jobs, next}. next is the p_cursor of the next page.\n\nA page with fewer '
-  'jobs or none may still have a next, because a call searches up to 10,000 jobs.';
+  E'Jobs, newest first: {now, jobs, next}. next is the p_cursor of the next page.\n\nA page with '
+  'fewer jobs or none may still have a next, because a call searches up to 10,000 jobs. To read a '
+  'page again, pass {"since": now of the last read} as p_cursor: a job that had ended by then is '
+  'returned as its id alone.';
 select queue.allow('authenticated, service_role', 'public.list_jobs');
 
 -- Live and failed jobs are counted up to 10,000 per table. Jobs that ended otherwise are counted
@@ -668,11 +703,12 @@ declare
     from queue.lanes as l
     where coalesce(v_filter ->> 'job_type' = l.job_type, true)
       and coalesce(v_filter ->> 'queue' = l.queue, true)
+      and coalesce((v_filter ->> 'internal')::boolean = queue.is_internal(l.job_type), true)
   -- Jobs of unpublished types have no lane yet, and are counted in lane 0.
-  ) || case v_filter when '{}' then 0 end;
+  ) || case v_filter - 'internal' when '{}' then 0 end;
 begin
   perform queue.may_read(p_workspace_id, p_reads_much => true);
-  perform queue.check_names(v_filter, array['job_type', 'queue'], 'filter');
+  perform queue.check_names(v_filter, array['job_type', 'queue', 'internal'], 'filter');
   return (
     with newest as materialized (
       select o.status, o.lane
@@ -1522,8 +1558,16 @@ from (
     (
       'key_limit',
       'The concurrency limit of its key is used up: {running} of {limit}.',
-      'Or raise `key_concurrency` in code, and deploy.',
+      'Or raise `key_concurrency` of {own_type} in code, and deploy.',
       null,
+      '/types/{job_type}'
+    ),
+    (
+      'internal_jobs',
+      'Jobs of {job_type}, which the platform itself enqueues, wait for an earlier one of the same '
+        'receiver.',
+      'See why the earlier jobs have not ended.',
+      'ls --type {job_type}',
       '/types/{job_type}'
     ),
     (
@@ -2863,6 +2907,7 @@ set search_path = ''
 as $$
 select jsonb_build_object(
   'job_type', p_job.job_type,
+  'own_type', case when not queue.is_internal(p_job.job_type) then p_job.job_type end,
   'queue', p_job.queue,
   'finished_at', p_job.finished_at,
   'start_by_at', case
@@ -3021,7 +3066,13 @@ union all
       and (p_job_type is null or o.job_type = p_job_type)
     limit 10000
   ) as g
-  group by g.workspace_id, g.job_type, g.key
+  group by
+    g.workspace_id,
+    g.job_type,
+    case
+      when queue.is_internal(g.job_type) then split_part(g.key, ':', 1) -- the receiver
+      else g.key
+    end
   order by 2 desc
   limit 10
 )
@@ -3108,10 +3159,16 @@ with said as materialized (
     g.jobs,
     g.oldest_at,
     j,
-    e.said,
+    case
+      when i.is_internal and e.said #>> '{held_by,kind}' = 'key'
+        then e.said - 'cause' || queue.words_of('internal_jobs', to_jsonb(j))
+      else e.said
+    end as said,
     jsonb_build_array(
       e.said #> '{held_by,kind}',
+      case when i.is_internal then to_jsonb(split_part(j.concurrency_key, ':', 1)) end,
       coalesce(
+        case when i.is_internal then to_jsonb(j.job_type) end,
         e.said #> '{held_by,holder,job_id}',
         e.said #> '{held_by,holder,worker_id}',
         e.said #> '{held_by,holder,pid}',
@@ -3127,6 +3184,7 @@ with said as materialized (
     where j.status = 'processing' or coalesce(j.next_retry_at, j.scheduled_for) <= p_now
   ) as k on true
   cross join lateral queue.explain(j, k.lock, workers, p_now) as e (said)
+  cross join lateral queue.is_internal(j.job_type) as i (is_internal)
   where jsonb_typeof(e.said -> 'held_by') = 'object'
 )
 select coalesce(

@@ -438,6 +438,33 @@ def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> Non
     assert listed["problem"] == "no worker serves the job type wrok"
 
 
+def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list(
+    engine: Engine,
+) -> None:
+    """A receiver that fails otherwise fills the holders and the list."""
+    engine.publish_deliveries()
+    keys = ["hook1:a", "hook1:b", "hook1:c", "hook2:a"]
+    for key in keys:
+        engine.enqueue_many(3, job_type="webhook_delivery", concurrency_key=key)
+    engine.lease(10, job_types=["webhook_delivery"])
+    own = engine.enqueue()
+
+    holders = engine.rpc("explain_queue", p_workspace_id=ACME)["holders"]
+    assert sorted((each["reason"], each["jobs"]) for each in holders) == [
+        ("key_limit", 2),
+        ("key_limit", 6),
+    ]
+    assert "wait for an earlier one of the same receiver" in holders[0]["sentence"]
+    assert "cancel" not in str(holders)
+    assert "key_concurrency" not in str(holders)
+    for internal, count in ((False, 1), (True, 12)):
+        filters = {"workspace_id": ACME, "internal": internal}
+        listed = engine.rpc("list_jobs", p_filter=filters)["jobs"]
+        states = engine.rpc("count_jobs", p_workspace_id=ACME, p_filter={"internal": internal})
+        assert len(listed) == sum(states["states"].values()) == count
+        assert (own in {each["id"] for each in listed}) is not internal
+
+
 def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine) -> None:
     """It may charge a card, although its job was cancelled."""
     job_id = engine.enqueue()

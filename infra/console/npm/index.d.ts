@@ -404,6 +404,8 @@ export type JobFilter = {
   /** Part of the error's message. */
   error?: string | undefined;
   error_fingerprint?: string | undefined;
+  /** False omits the jobs of the platform itself, such as webhook deliveries. */
+  internal?: boolean | undefined;
   search?: string | undefined;
   ids?: readonly string[] | undefined;
 };

@@ -7,7 +7,7 @@ import { usePolling, useFetch, useStore } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { Sentence } from "./when.js";
 
-const POLL_MS = 10_000;
+const POLL_MS = 15_000;
 const PHONE_WIDTH = 700; // px up to which only the first line has room
 const MAX_LINES = 3; // open lines on wider screens
 

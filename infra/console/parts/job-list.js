@@ -18,6 +18,9 @@ const INITIAL_STATE = {
 const PAGE = 100;
 const RETRY_MS = 5000;
 const MAX_REFRESHED = 200; // maximum ids of one call that reads rows again
+// ms until a read checks that no message was missed, and between two reads after messages
+const CHECK_MS = 15_000;
+const CHANGE_MS = 1000;
 
 /** State and actions of a list, which `JobMonitor` draws. */
 class JobList {
@@ -27,6 +30,7 @@ class JobList {
   #watch = null;
   #rows = new Map(); // id -> row, newest first
   #cursor = null;
+  #readAt = null; // the database's time of the last read of the first page
   #controller = new AbortController();
   #visible = () => [];
   #retry = 0;
@@ -47,6 +51,8 @@ class JobList {
         return this.state.rows.slice(0, PAGE); // the watch polls while one of these runs
       },
       onChange: ({ freshness }) => this.#set({ freshness }),
+      firstSilence: CHECK_MS,
+      reorder: CHANGE_MS,
     });
   }
 
@@ -78,7 +84,7 @@ class JobList {
     await this.#tryRead(async () => {
       const counting = api.counts(this.#workspaceId, this.#countFilter());
       counting.catch(() => {}); // reported below
-      const page = await this.#page(this.#filter, null);
+      const page = await this.#firstPage();
       const top = new Set(page.jobs.map((row) => row.id));
       const oldest = page.jobs.at(-1)?.created_at ?? "9"; // "9" is later than every instant
       // called twice, because the next page may arrive while rows are read again
@@ -101,6 +107,16 @@ class JobList {
     });
   }
 
+  /** Read the first page. The database returns jobs that had ended before as ids alone. */
+  async #firstPage() {
+    let page = await this.#page(this.#filter, this.#readAt && { since: this.#readAt });
+    const isKnown = (row) => row.status || this.#rows.get(row.id)?.finished_at;
+    if (!page.jobs.every(isKnown)) page = await this.#page(this.#filter, null);
+    this.#readAt = page.now;
+    const jobs = page.jobs.map((row) => (row.status ? row : this.#rows.get(row.id)));
+    return { ...page, jobs };
+  }
+
   /** Read rows by id that still match, as a map. */
   async #readAgain(ids) {
     if (ids.length === 0) return new Map();
@@ -112,8 +128,9 @@ class JobList {
 
   /** Return the filter of the counts above the list. */
   #countFilter() {
-    const { job_type, queue } = this.#filter;
-    return Object.fromEntries(Object.entries({ job_type, queue }).filter(([, value]) => value));
+    const { job_type, queue, internal } = this.#filter;
+    const given = ([, value]) => value !== undefined;
+    return Object.fromEntries(Object.entries({ job_type, queue, internal }).filter(given));
   }
 
   #end(next) {

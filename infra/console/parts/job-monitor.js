@@ -49,6 +49,8 @@ function queryOf({ state, since, payload, ...rest }) {
   const named = Object.entries(rest).filter(([, value]) => value);
   return {
     ...Object.fromEntries(named),
+    // the platform's own jobs, such as webhook deliveries, are listed only if someone asks for them
+    ...(!rest.job_type && !rest.search && !rest.parent_id && { internal: false }),
     ...(state && { state: [state] }),
     ...(since && { created_after: rangeStart(since) }),
     ...(payload && { payload: JSON.parse(payload) }),

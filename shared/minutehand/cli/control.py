@@ -101,6 +101,8 @@ def _act_on_all(
         if not changed["more"]:
             break
         body["cursor"] = changed["cursor"]
+    if count == 0:
+        output.note("no job matches; `minutehand failures` lists causes, and `minutehand ls` jobs")
     output.value({"count": count, "more": False}, text=f"{action}: {count} jobs")
 
 

@@ -19,6 +19,7 @@ from minutehand.terminal.options import (
     Queue,
     Tag,
     instant_before,
+    parse_instant,
     parse_seconds,
     workspace_verb,
 )
@@ -45,7 +46,10 @@ def enqueue(
         float | None,
         typer.Option("--in", parser=parse_seconds, metavar="SPAN", help="Delay: 90s, 5m, 2h."),
     ] = None,
-    at: Annotated[str | None, typer.Option("--at", help="Start time, ISO 8601.")] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", parser=parse_instant, metavar="TIME", help="Start time, ISO 8601."),
+    ] = None,
     priority: Annotated[int | None, typer.Option(help="Smaller first.")] = None,
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="A tag to find the job by; repeatable.")
@@ -116,6 +120,7 @@ def ls(
         "state": state,
         "tag": tag,
         "created_after": since,
+        "internal": None if job_type or search else False,  # no webhook deliveries by default
     }
     jobs = read_jobs(connection, filters, limit)
     output.table(jobs, COLUMNS, row=_row, empty="no jobs")

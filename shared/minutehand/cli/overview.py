@@ -10,7 +10,7 @@ import typer
 from minutehand.cli.show import print_overview, read_overview
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
-from minutehand.terminal.output import Output, ago, p95, parse_headings
+from minutehand.terminal.output import Output, ago, in_words, p95, parse_headings
 
 SERVED = parse_headings("job_type:TYPE served seen_at:WORKER_SEEN done:TODAY failed p95:RUN_P95")
 LOAD = parse_headings("job_type:TYPE enqueued completed failed retried queue:QUEUE_P95 run:RUN_P95")
@@ -31,7 +31,8 @@ def types(
     if job_type is not None:
         details = connection.get(f"/api/types/{quote(job_type, safe='')}", **filters)
         if not output.answered(details):
-            output.facts({name: value for name, value in details.items() if value not in ([], {})})
+            given = {name: value for name, value in details.items() if value not in ([], {}, None)}
+            output.facts({name: in_words(value) for name, value in given.items()})
         return
     rows = connection.get("/api/types", **filters)["types"]
     output.table(rows, SERVED, row=_served, empty="no types")

@@ -9,10 +9,12 @@ import typer
 
 from minutehand.cli.control import Yes
 from minutehand.terminal.connection import CommandFailed, Connection
-from minutehand.terminal.options import verb
+from minutehand.terminal.options import parse_uuid, verb
 from minutehand.terminal.output import Output
 
-UserId = Annotated[str, typer.Argument(help="The user's id in Auth.")]
+UserId = Annotated[
+    str, typer.Argument(parser=parse_uuid, metavar="USER_ID", help="The user's id in Auth.")
+]
 Words = Annotated[
     list[str] | None,
     typer.Option("--word", help="Also match this text, e.g. a name or an address; repeatable."),

@@ -46,7 +46,7 @@ FIXES: dict[str, str] = {
 
 
 class CommandFailed(Exception):
-    """An error that a person can act on, printed without a traceback; the exit code is 1.
+    """An error that a person can act on, printed without a traceback.
 
     Any function of a command may raise it, so docstrings of this package and of `minutehand.cli`
     do not mention it.
@@ -54,10 +54,14 @@ class CommandFailed(Exception):
     Attributes:
         code: Stable error code of the API or of this command.
         fix: Next step; default: that of the code.
+        exit_code: 2 if an argument is wrong, otherwise 1.
     """
 
-    def __init__(self, message: str, *, code: str = "failed", fix: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str = "failed", fix: str | None = None, is_usage: bool = False
+    ) -> None:
         self.code = code
+        self.exit_code = 2 if is_usage or code == "bad_usage" else 1
         self.fix = fix or FIXES.get("unauthorized" if code == "401" else code)
         super().__init__(message)
 
@@ -317,7 +321,11 @@ def parse_response(response: httpx.Response) -> Any:
     detail = body.get("detail") or body.get("details")
     sentence = _format_detail(detail)
     more = f" ({sentence})" if sentence and str(message) not in sentence else ""
-    raise CommandFailed(f"{message}{more}", code=str(code or response.status_code))
+    raise CommandFailed(
+        f"{message}{more}",
+        code=str(code or response.status_code),
+        is_usage=response.status_code in (400, 422),
+    )
 
 
 def _format_detail(detail: Any) -> str:

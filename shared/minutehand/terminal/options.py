@@ -10,6 +10,7 @@ from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
@@ -52,13 +53,13 @@ Payload = Annotated[str, typer.Argument(help="JSON, @file, or - for standard inp
 
 @contextmanager
 def command_output(as_json: bool) -> Iterator[Output]:
-    """Yield an output; print an error and exit with 1."""
+    """Yield an output; print an error and exit with its code."""
     output = Output(as_json=as_json)
     try:
         yield output
     except CommandFailed as failed:
         output.failure(str(failed), code=failed.code, fix=failed.fix)
-        raise typer.Exit(1) from failed
+        raise typer.Exit(failed.exit_code) from failed
     except KeyboardInterrupt as stopped:
         raise typer.Exit(130) from stopped
 
@@ -82,7 +83,8 @@ def verb(run: Run) -> Run:
     """Make a command of a function that takes an `output` and optionally a `connection`.
 
     Both are passed to the function. The command has the function's options and --json, and with a
-    connection also --token and --env-file. An error is printed, and the exit code is 1.
+    connection also --token and --env-file. An error is printed, and the exit code is 2 if an
+    argument is wrong, otherwise 1.
     """
     return _make_command(run, {"token": Token, "env_file": EnvFile})
 
@@ -132,6 +134,24 @@ def parse_seconds(text: str) -> float:
     if not parts or "".join(f"{number}{unit}" for number, unit in parts) != text:
         raise typer.BadParameter(f"{text!r} must be a time span such as 90s, 5m, 1h30m or 2d")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def parse_instant(text: str) -> str:
+    """Parse a time in ISO 8601."""
+    try:
+        return datetime.fromisoformat(text).astimezone().isoformat()
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} must be a time in ISO 8601 such as 2026-11-20T08:36"
+        ) from error
+
+
+def parse_uuid(text: str) -> str:
+    """Parse an id."""
+    try:
+        return str(UUID(text))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} must be a UUID") from error
 
 
 def instant_before(span: str) -> str:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -121,11 +122,29 @@ class Output:
             self.text(text, lines=False)
 
     def facts(self, facts: Mapping[str, Any]) -> None:
-        """Print names and values, except values that are None."""
+        """Print names and values, except values that are None. Lines break between words."""
+        indent = " " * 18
+        width = 10_000 if self.is_piped else max(len(indent) + 40, self.out.width)
         for name, value in facts.items():
-            if value is not None:
-                content = local_time(value) if name.endswith("_at") else value
-                self.text(Text.assemble(f"{name:<16}  ", cell("value", content)))
+            label = name
+            if value is None:
+                continue
+            if not isinstance(value, str):
+                self.text(Text.assemble(f"{name:<16}  ", cell("value", value)))
+                continue
+            content = local_time(value) if name.endswith("_at") else escape_controls(value)
+            for line in content.splitlines():
+                # an id must not break, so that it can be selected
+                filled = textwrap.fill(
+                    line,
+                    width,
+                    initial_indent=f"{label:<16}  ",
+                    subsequent_indent=indent,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+                self.text(filled)
+                label = ""
 
     def note(self, sentence: str) -> None:
         """Print a remark for a person on standard error; with JSON, only failures go there."""
@@ -175,6 +194,19 @@ def p95(times: Mapping[str, Any] | None) -> str | None:
     """Format the 95th percentile of times."""
     value = (times or {}).get("p95_ms")
     return None if value is None else format_duration(value)
+
+
+def in_words(value: Any) -> str:
+    """Format a value without brackets: fields as `name value`, records one a line."""
+    if isinstance(value, Mapping):
+        given = {name: each for name, each in value.items() if each not in (None, [], {})}
+        return ", ".join(f"{name} {in_words(each)}" for name, each in given.items())
+    if isinstance(value, list):
+        separator = "\n" if any(isinstance(each, Mapping) for each in value) else ", "
+        return separator.join(map(in_words, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def cell(name: str, value: Any) -> Text:

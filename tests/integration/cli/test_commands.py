@@ -123,15 +123,44 @@ def test_bulk_changes_ask_before_they_touch_anything(run: Run) -> None:
     """A script passes --yes."""
     assert run.refused("retry", "--all")["code"] == "not_confirmed"
     assert run.json("retry", "--type", "no_such_type", "--yes")["count"] == 0
-    assert "minutehand retry --type TYPE" in run.refused("retry")["fix"]
+    nothing = run("retry", "--cause", "unknown", "--yes")
+    assert "`minutehand failures` lists causes" in nothing.stderr
 
 
 def test_a_refusal_says_what_to_do_next(run: Run) -> None:
     """The fix depends on the API's stable code, and not on its sentence."""
     assert "minutehand token" in run.refused("ls", "--token", "x.y.z")["fix"]
-    assert "--type, --queue and --all" in run.refused("pause")["error"]
     refusal = run.refused("show", "00000000")
     assert ("begin or end" in refusal["error"], "minutehand ls" in refusal["fix"]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (["retry"], "a criterion must be given"),
+        (["pause"], "--type, --queue and --all"),
+        (["ls", "--state", "nope"], "state.0"),
+        (["enqueue", "enrich_account", "{}", "--at", "yesterday"], "--at"),
+        (["export", "nobody"], "USER_ID"),
+    ],
+)
+def test_a_wrong_argument_is_named_and_exits_with_2(
+    run: Run, arguments: list[str], field: str
+) -> None:
+    """A script can distinguish a typing error from a failure."""
+    assert field in run(*arguments, code=2).stderr
+
+
+def test_a_type_is_shown_without_brackets_and_whole_ids_at_60_columns(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken id cannot be selected."""
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = run("types", "enrich_account").stdout.splitlines()
+
+    long = [line for line in lines if len(line) > 60]
+    assert [line for line in long if len(line[18:].split()) > 1] == []
+    assert not any("{" in line or "[" in line for line in lines)
 
 
 def test_without_a_stack_it_says_what_to_start(

@@ -85,6 +85,9 @@ class ListQuery(BaseModel):
     ] = None
     error: Annotated[Word, Field(description="Part of the error message.")] = None
     error_fingerprint: Word = None
+    internal: Annotated[
+        bool | None, Field(description="Only, or none of, the jobs of the platform itself.")
+    ] = None
 
     def filters(self) -> dict[str, Any]:
         """Return the filters that are set, in the queue's form."""
