@@ -208,9 +208,12 @@ def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped(away_from: float
     queue = ModelQueue([Row("1", {"seconds": 300}, 30.0)])
     world = World(queue)
 
+    def go_away() -> None:
+        for call in range(1, 400):
+            queue.faults[call] = "lose_request"
+
     async def story() -> None:
-        faults = dict.fromkeys(range(1, 400), "lose_request")
-        asyncio.get_running_loop().call_later(away_from, lambda: queue.faults.update(faults))
+        asyncio.get_running_loop().call_later(away_from, go_away)
         await world.tick(60)
 
     leaping(story())

@@ -6,54 +6,29 @@ import logging
 import math
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from minutehand.worker import Backoff, RateLimit, Registry, Schedule, TickOptions, Worker
-from minutehand.worker.registry import ProcessorOptions
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 from tests.support.virtual_time import LoopClock, leaping
 
-LENGTHS = (30, 1.5, timedelta(minutes=1))
-#: Of each option of a processor: what it takes, and what people write instead.
-OPTIONS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
-    "queue": (("mail",), ("", 5, ["mail"])),
-    "max_concurrency": ((5,), ("5", 5.0, True)),
-    "workspace_concurrency": ((5,), ("5", True)),
-    "key_concurrency": ((1,), ("1", True)),
-    "rate_limit": ((RateLimit(10, per=60),), ("10/m", 10, {"limit": 10})),
-    "lease": (LENGTHS, ("60", math.inf, True)),
-    "timeout": (LENGTHS, ("5m", math.nan, True)),
-    "max_attempts": ((1,), ("3", 3.0, math.inf, None)),
-    "backoff": ((Backoff(first=2),), (True, 2, "exponential")),
-    "events": (("full", "minimal"), ("none", False)),
-    "internal": ((True, False), ("yes", 1)),
-    "version": ((1, 2), ("2", True)),
-    "upcasters": (({}, {1: dict}), ([dict], {"1": dict}, {1: "dict"})),
-    "part_of": (("order",), (5, ["order"])),
-    "schedule": (
-        ("0 7 * * *", Schedule("@daily"), [Schedule("@daily")], []),
-        (30.0, timedelta(seconds=30), ["0 7 * * *"], {"cron": "@daily"}),
-    ),
-    "batch": ((1, 500), ("5", True)),
-    "batch_wait": ((0, 1.5, timedelta(seconds=1)), ("1", True)),
+#: Options of a wrong kind. pydantic checks all of them, by the annotations.
+OPTIONS: dict[str, Any] = {
+    "queue": 5,
+    "max_concurrency": "5",
+    "lease": math.inf,
+    "backoff": "exponential",
+    "schedule": timedelta(seconds=30),
+    "batch": True,
 }
-#: What is made of parts: each part, and what it does not take.
+#: Parts of an option, and what they do not take.
 PARTS: list[tuple[Callable[..., Any], str, dict[str, Any]]] = [
-    (RateLimit, "limit", {"limit": "10/m"}),
     (RateLimit, "per", {"limit": 10, "per": "minute"}),
-    (RateLimit, "per_key", {"limit": 10, "per_key": "user"}),
-    (Backoff, "first", {"first": "2s"}),
     (Backoff, "cap", {"cap": None}),
-    (Backoff, "factor", {"factor": "2"}),
-    (Schedule, "cron", {"cron": 30.0}),
-    (Schedule, "timezone", {"cron": "@daily", "timezone": 2}),
-    (Schedule, "payload", {"cron": "@daily", "payload": [1]}),
-    (Schedule, "options", {"cron": "@daily", "options": ("mail",)}),
     (Schedule, "missed", {"cron": "@daily", "missed": "all"}),
-    (Schedule, "name", {"cron": "@daily", "name": 5}),
 ]
 
 
@@ -63,34 +38,16 @@ async def nothing(*given: Any) -> Any:
 
 def registry_of(**options: Any) -> Registry:
     """A registry with one type."""
-    given: dict[str, Any] = {"payload": dict, **options}
-    given |= {"batch": 10} if "batch_wait" in options else {}
-    given |= {"version": 2} if options.get("upcasters") else {}
     registry = Registry()
-    registry.processor("shop.mail", **given)(nothing)
+    registry.processor("shop.mail", **{"payload": dict, **options})(nothing)
     return registry
-
-
-def test_each_option_is_among_these() -> None:
-    named = get_type_hints(Registry.processor).keys() - {"job_type", "payload", "options", "return"}
-    assert named | get_type_hints(ProcessorOptions).keys() == OPTIONS.keys()
-    made: tuple[Any, ...] = (RateLimit, Backoff, Schedule)
-    fields = {(kind, name) for kind in made for name in kind.__dataclass_fields__}
-    assert fields == {(kind, name) for kind, name, _ in PARTS}
-
-
-@pytest.mark.parametrize("option", OPTIONS)
-def test_what_an_option_takes_is_published(option: str) -> None:
-    for value in OPTIONS[option][0]:
-        assert registry_of(**{option: value}).specs()[0]["job_type"] == "shop.mail"
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_of_another_kind_is_refused_by_its_name(option: str) -> None:
     """If it were published, it would end the worker for every other type."""
-    for value in OPTIONS[option][1]:
-        with pytest.raises(TypeError, match=f"^processor of 'shop.mail': {option}: .*, got "):
-            registry_of(**{option: value})
+    with pytest.raises(TypeError, match=f"^processor of 'shop.mail': {option}: .*, got "):
+        registry_of(**{option: OPTIONS[option]})
 
 
 @pytest.mark.parametrize(("kind", "part", "given"), PARTS)
