@@ -273,7 +273,9 @@ $$;
 revoke execute on function queue.id_at from public;
 
 -- Raise an error that the Data API returns with the HTTP status p_status. Clients distinguish
--- errors by p_hint.
+-- errors by p_hint. With `client_error_verbosity = minimal`, PostgREST 16 returns only code and
+-- message, so that the message then contains all. SQLSTATE PGRST was rejected, because functions
+-- and workers of the last release recognize errors by their SQLSTATE.
 create function queue.refuse(
   p_status integer,
   p_hint text,
@@ -284,11 +286,23 @@ returns void
 language plpgsql
 set search_path = ''
 as $$
+declare
+  v_is_minimal boolean := exists (
+    select from pg_catalog.pg_db_role_setting as s
+    left join pg_catalog.pg_database as d on d.oid = s.setdatabase
+    where s.setrole = to_regrole('authenticator')
+      and coalesce(d.datname, current_database()) = current_database()
+      and 'pgrst.client_error_verbosity=minimal' = any (s.setconfig)
+  );
+  v_message text := p_message;
 begin
+  if v_is_minimal then
+    v_message := format('%s (%s)%s', p_message, p_hint, ' [' || nullif(p_detail, '') || ']');
+  end if;
   raise exception
     using
       errcode = 'PT' || p_status,
-      message = p_message,
+      message = v_message,
       hint = p_hint,
       detail = coalesce(p_detail, '');
 end;

@@ -9,6 +9,7 @@ import httpx
 import jwt
 import pytest
 
+from minutehand.queue.errors import JobNotFound, error_from_response
 from tests.support.patience import until
 from tests.support.project import Project
 from tests.support.stacks import RunningStack
@@ -113,22 +114,6 @@ def test_a_function_chooses_status_and_headers(stack: RunningStack, gateway: htt
     assert "Content-Range" in answer.headers["access-control-expose-headers"]
 
 
-def test_what_postgrest_repeats_for_ever_is_answered_and_said_once(
-    stack: RunningStack, gateway: httpx.Client
-) -> None:
-    """In production such a call would use a connection until the server is stopped."""
-    ada = stack.headers(stack.sign_in(stack.demo_email))
-    url = "/rest/v1/rpc/scratch_refuse"
-
-    for code in ("40001", "40001", "40P01"):
-        assert gateway.post(url, headers=ada, json={"p_code": code}).status_code == 500
-    log, said = stack.folder / "logs" / "gateway.log", "PostgREST repeats such a call for ever"
-    until(lambda: f"failed with 40P01. {said}" in log.read_text())  # another process writes the log
-
-    assert log.read_text().count(f"failed with 40001. {said}") == 1
-    assert log.read_text().count(f"failed with 40P01. {said}") == 1
-
-
 def test_no_change_of_every_row_by_mistake(stack: RunningStack, gateway: httpx.Client) -> None:
     """A hosted project loads safeupdate for its Data API."""
     secret = stack.headers(apikey=stack.supabase_secret_key)
@@ -159,6 +144,26 @@ def test_what_a_project_sets_for_postgrest_holds(project: Project) -> None:
     try:
         until(lambda: httpx.get(url, headers=secret).status_code == 418)
         assert len(httpx.get(url, headers={**secret, "x-mine": "1"}).json()) == 2
+    finally:
+        project.sql(f"{role} reset all; notify pgrst, 'reload config'")
+
+
+def test_the_queues_words_survive_short_errors(project: Project) -> None:
+    """With `client_error_verbosity = minimal`, PostgREST 16 returns code and message alone."""
+    url = f"{project.settings.supabase_url}/rest/v1/rpc"
+    secret = {"apikey": project.settings.supabase_secret_key or ""}
+    unknown = {"p_job_id": "00000000-0000-4000-8000-000000000000"}
+    role = f"alter role authenticator in database {project.database.name}"
+    project.sql(
+        f"{role} set pgrst.client_error_verbosity = 'minimal'; notify pgrst, 'reload config'"
+    )
+
+    try:
+        until(lambda: len(httpx.post(f"{url}/nothing", headers=secret, json={}).json()) == 2)
+        answer = httpx.post(f"{url}/cancel_job", headers=secret, json=unknown)
+        error = error_from_response(answer.status_code, answer.json())
+        assert answer.json().keys() == {"code", "message"}
+        assert (type(error), error.code) == (JobNotFound, "PT404")
     finally:
         project.sql(f"{role} reset all; notify pgrst, 'reload config'")
 

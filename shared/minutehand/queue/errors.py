@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
@@ -120,6 +121,9 @@ _BY_WORD: Mapping[str, type[QueueError]] = {
 #: Prefixes of error codes that are temporary although the Data API may respond with 4xx: classes of
 #: SQLSTATEs (connection, conflict, resources, locks, timeout, shutdown) and codes of PostgREST.
 _TRANSIENT: Final = ("08", "40", "53", "55", "57", "PGRST00")
+#: Message, word and details of an error, as `queue.refuse` writes them into the message if the Data
+#: API returns no hint.
+_WHOLE: Final = re.compile(r"(.*) \((\w+)\)(?: \[(.*)\])?", re.DOTALL)
 #: SQLSTATEs of a serialization failure and a deadlock, after which nothing is stored. PostgREST 14
 #: repeats such a call itself, PostgREST 16 returns the error.
 _ROLLED_BACK: Final = frozenset({"40001", "40P01"})
@@ -134,6 +138,8 @@ def error_from_response(status: int, body: object) -> QueueError:
         for name in ("message", "details", "hint")
     )
     message = message or f"the Data API answered {status}"
+    if code.startswith("PT") and not hint and (whole := _WHOLE.fullmatch(message)):
+        message, hint, details = whole.groups()
     kind = QueueError
     if code.startswith("PT"):
         kind = _BY_WORD.get(hint or "", QueueError)

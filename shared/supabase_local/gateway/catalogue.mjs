@@ -116,6 +116,7 @@ export async function readCatalogue(driver, { schemas }) {
     roles: rolesOf(roles),
     relationships,
     preRequest: functionNamed(configured("db_pre_request")),
+    hasShortErrors: configured("client_error_verbosity") === "minimal",
     maxRows: Number(configured("db_max_rows") ?? MAX_ROWS),
   };
 }

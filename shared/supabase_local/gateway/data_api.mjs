@@ -107,7 +107,12 @@ async function answeredBy(request, place) {
     const [plan, run] = asked.isCall ? callOf(asked, place) : tableOf(asked, place);
     return answerOf(asked, plan, await run());
   } catch (error) {
-    return (error.response ? error : refusalOf(error, asked?.claims.role)).response();
+    const refusal = error.response ? error : refusalOf(error, asked?.claims.role);
+    if (refusal.body && place.catalogue.hasShortErrors) {
+      const { code, message } = refusal.body;
+      refusal.body = { code, message };
+    }
+    return refusal.response();
   }
 }
 

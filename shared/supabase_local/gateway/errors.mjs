@@ -19,9 +19,6 @@ const STATUS = Object.fromEntries(
     codes.split(" ").map((code) => [code, Number(status)]),
   ),
 );
-// Serialization failures, which PostgREST retries endlessly.
-const REPEATED = ["40001", "40P01"];
-const warned = new Set();
 
 // An error of PostgREST before it uses the database.
 export class Refusal extends Error {
@@ -66,21 +63,10 @@ export function refusalOf(error, role) {
     const words = "Database client error. Retrying the connection.";
     return new Refusal(503, { code: "PGRST001", message: words, details: message });
   }
-  if (REPEATED.includes(code)) warnOnce(code);
   if (code === "PGRST") return raised(message, detail);
   const status = statusOf(code, message, role);
   const headers = status === 401 ? { "www-authenticate": "Bearer" } : {};
   return new Refusal(status, { code, message, details: detail, hint }, headers);
-}
-
-function warnOnce(code) {
-  if (warned.has(code)) return;
-  warned.add(code);
-  console.error(
-    `a call failed with ${code}. PostgREST repeats such a call for ever and never answers it, ` +
-      "and ten of them stop the whole Data API of a project. For callers to repeat it, raise " +
-      "PT409 or PT503 instead.",
-  );
 }
 
 function statusOf(code, message, role) {

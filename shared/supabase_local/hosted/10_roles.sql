@@ -69,6 +69,7 @@ begin
   grant set on parameter
     pgrst.db_aggregates_enabled, pgrst.db_pre_request, pgrst.db_schemas, pgrst.db_max_rows,
     pgrst.db_plan_enabled, pgrst.db_extra_search_path, pgrst.jwt_secret, pgrst.openapi_mode,
+    pgrst.client_error_verbosity,
     auto_explain.log_min_duration, auto_explain.log_nested_statements, auto_explain.log_analyze,
     auto_explain.log_buffers, auto_explain.log_timing, auto_explain.log_verbose,
     pgaudit.log, pgaudit.log_catalog, pgaudit.log_client, pgaudit.log_level, pgaudit.log_parameter,

@@ -11,6 +11,20 @@ def ours(word: str) -> dict[str, str]:
     return {"code": "PT429", "message": "no", "details": "d-1", "hint": word}
 
 
+def test_a_message_has_word_and_details_if_the_data_api_returns_nothing_else() -> None:
+    """With `client_error_verbosity = minimal`, PostgREST 16 returns code and message."""
+    short = {"code": "PT409", "message": "it exists (twice) (duplicate_job) [d-1]"}
+
+    error = errors.error_from_response(409, short)
+
+    assert isinstance(error, errors.DuplicateJob)
+    assert (error.message, error.word, error.details) == (
+        "it exists (twice)",
+        "duplicate_job",
+        "d-1",
+    )
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [

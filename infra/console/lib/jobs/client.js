@@ -16,9 +16,21 @@ export function setSchema(client, schema) {
 export const inSchema = (client, schema) =>
   client.schema(schema ?? schemas.get(client) ?? DEFAULT_SCHEMA);
 
+const WHOLE_MESSAGE = /^(.*) \((\w+)\)(?: \[(.*)\])?$/s;
+
+/** Read word and details from the message if the Data API returns only code and message. */
+function completeError(error) {
+  const match =
+    error.code?.startsWith("PT") && !error.hint ? WHOLE_MESSAGE.exec(error.message) : null;
+  if (match === null) return error;
+  const [, message, hint, details] = match;
+  return { code: error.code, message, hint, details };
+}
+
 /** A call failed, because the queue rejected it or no response came. */
 export class QueueError extends Error {
-  constructor({ message, code = "", hint, details }, status) {
+  constructor(error, status) {
+    const { message, code = "", hint, details } = completeError(error);
     super((status && message) || "The Data API did not answer"); // a browser's text is less clear
     this.name = "QueueError";
     /** Stable error code, e.g. `payload_invalid`. Other errors have the Data API's code. */
@@ -92,10 +104,11 @@ const isRateLimited = ({ status }) => status === 429;
 const BUSY_MS = 4000; // another call usually takes milliseconds
 // nothing is stored after a serialization failure or a deadlock either
 const LOCKED = ["job_busy", "40001", "40P01"];
-const isLocked = ({ error }) =>
-  LOCKED.includes(error?.hint) ||
-  LOCKED.includes(error?.code) ||
-  /calls_at_once/.test(error?.details);
+const isLocked = ({ error }) => {
+  if (!error) return false;
+  const { code, details } = new QueueError(error);
+  return LOCKED.includes(code) || /calls_at_once/.test(details);
+};
 
 /** Repeat a write while another call changes its job, or is the one change of the person. */
 export const retryWhileLocked = (write, signal) => retryWhileBusy(write, signal, BUSY_MS, isLocked);
