@@ -273,7 +273,8 @@ def test_no_call_takes_more_than_200_advisory_locks(engine: Engine) -> None:
     for job_type in ("work", "shared"):
         count_locks(partial(engine.run, insert, job_type, tenants))
     request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "limit": 1000}
-    done, call, items = 0, 0, []
+    done, call = 0, 0
+    items: list[dict[str, Any]] = []
     while done < 1200 and call < 60:
         call += 1
         lease = request | {"call": call}

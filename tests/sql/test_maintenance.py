@@ -162,7 +162,7 @@ def test_a_job_retried_at_its_latest_start_has_one_place(engine: Engine, job_typ
     """Two times of a job may be equal. Twice behind a gate, it would close its key for ever."""
     engine.register("keyed", key_concurrency=1)
     engine.stop_clock()
-    options = {"job_type": job_type, "concurrency_key": "k"}
+    options: dict[str, Any] = {"job_type": job_type, "concurrency_key": "k"}
     first = engine.enqueue(start_by_seconds=1, **options)
     lease = engine.lease_one()
     engine.advance(1)
