@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _MAX_SECONDS: Final = 10.0
 #: Maximum lines of the last stacks in the report. Those of the failed thread come first.
 _MAX_LINES: Final = 40
-#: A frame in a stack of `faulthandler`, the headline of the thread that a signal ended, and a line
+#: A frame in a stack of `faulthandler`, the headline of the thread that a signal ended, and a frame
 #: that only the event loop's thread has.
 _FRAME: Final = re.compile(r'File "(.+)", line \d+ in (.+)')
 _FATAL: Final = "Current thread"
@@ -63,8 +63,8 @@ class ExitReport:
         except (OSError, ValueError):
             record, stacks = {}, ""  # the process ended before it had a job
         self._worker_id = record.get("worker_id")
-        lines = stacks.splitlines()
-        own = (line.strip() for line in lines if "File" in line and not _NOT_OWN.search(line))
+        failed, others = _split(stacks)
+        own = (line.strip() for line in failed if "File" in line and not _NOT_OWN.search(line))
         evidence = {
             "line": next(own, None),
             "exit_code": code if code >= 0 else None,
@@ -72,8 +72,8 @@ class ExitReport:
             "memory_mb": record.get("memory_mb"),
             "jobs": record.get("jobs"),
             "commit": read_text(self._environ, "MINUTEHAND_COMMIT"),
-            "stack": lines[:_MAX_LINES] or None,
-            "guilty_type": _find_type(stacks, record.get("code", [])),
+            "stack": [*failed, *others][:_MAX_LINES] or None,
+            "guilty_type": _find_type(failed, record.get("code", [])),
         }
         return {name: value for name, value in evidence.items() if value is not None}
 
@@ -95,15 +95,21 @@ class ExitReport:
             await queue.aclose()
 
 
-def _find_type(stacks: str, code: Sequence[tuple[str, str]]) -> str | None:
-    """Return the job type that ended the process, if the stack of one thread shows only this type.
+def _split(stacks: str) -> tuple[list[str], list[str]]:
+    """Return the lines of the thread that failed, and those of the other threads.
 
     The thread is the one that a signal ended, or that of the event loop, which was blocked.
     """
-    threads = stacks.split("\n\n")
-    failed = [thread for thread in threads if _FATAL in thread] or [
-        thread for thread in threads if _LOOP in thread
-    ]
-    frames = {":".join(frame) for thread in failed for frame in _FRAME.findall(thread)}
+    mark = _FATAL if _FATAL in stacks else _LOOP
+    failed: list[str] = []
+    others: list[str] = []
+    for thread in stacks.split("\n\n"):
+        (failed if mark in thread else others).extend(thread.splitlines())
+    return failed, others
+
+
+def _find_type(failed: Sequence[str], code: Sequence[tuple[str, str]]) -> str | None:
+    """Return the job type whose code these lines show, if it is a single type."""
+    frames = {":".join(frame) for line in failed for frame in _FRAME.findall(line)}
     types = {job_type for place, job_type in code if place in frames}
     return types.pop() if len(types) == 1 else None
