@@ -206,13 +206,12 @@ def _candidates(value: Any, shape: type[BaseModel], field: str | None) -> Iterat
 
 
 def _validated(value: dict[str, Any], shape: type[Shape]) -> Shape:
-    plain = sanitize(value)  # removes NUL, which Postgres cannot store
-    if plain.refused is not None:
-        raise UnparsableOutput(plain.refused)
-    data = _without_blanks(plain.value)
+    data = _without_blanks(_storable(value))
     while True:
         try:
-            return shape.model_validate(data)
+            found = shape.model_validate(data)
+            _storable(found.model_dump())  # a text such as "NaN" has become a number
+            return found
         except ValidationError as error:
             # again, because the error of an overlong list hides overlong items
             if any([_clip(data, fault) for fault in error.errors()]):
@@ -223,6 +222,14 @@ def _validated(value: dict[str, Any], shape: type[Shape]) -> Shape:
                     for fault in error.errors()[:5]
                 )
             ) from error
+
+
+def _storable(value: Any) -> Any:
+    """Return a value without NUL. Infinities and NaN, which JSON does not have, are rejected."""
+    plain = sanitize(value)
+    if plain.refused is not None:
+        raise UnparsableOutput(plain.refused)
+    return plain.value
 
 
 def _without_blanks(value: Any) -> Any:

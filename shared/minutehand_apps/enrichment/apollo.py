@@ -17,7 +17,7 @@ Source = Literal["apollo", "offline"]
 class Row(BaseModel):
     """Model of foreign data that ignores unknown fields."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 class Organization(Row):

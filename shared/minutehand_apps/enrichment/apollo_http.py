@@ -5,7 +5,6 @@ Only calls that cannot have been charged are retried here. The job handles all o
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
@@ -194,8 +193,6 @@ def _storable(value: object) -> object:
         return None if is_blank(value) else clean_text(value[:MAX_TEXT])
     # No field is a boolean, and pydantic would accept a boolean as a number.
     if isinstance(value, bool) or (isinstance(value, int) and abs(value) >= 2**63):
-        return None
-    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 

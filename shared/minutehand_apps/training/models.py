@@ -95,7 +95,7 @@ class Step(BaseModel):
 
     title: Line
     detail: Annotated[str, Field(max_length=2000)] = ""
-    at_seconds: float = Field(ge=0, le=100_000, allow_inf_nan=False)
+    at_seconds: float = Field(ge=0, le=100_000)
 
 
 class Procedure(BaseModel):

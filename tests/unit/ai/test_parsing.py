@@ -106,6 +106,8 @@ def test_an_answer_is_read_leniently(text: str, shape: Shaped, expected: Any) ->
         ("It rains.", Costs, "no JSON"),
         ("null", Reply, "no JSON"),
         ('{"title": "Roof", "costs": [1e999]}', Costs, "inf"),
+        ('Sure: {"title": "Roof", "costs": [NaN]}', Costs, "nan"),
+        ('{"title": "Roof", "costs": ["Infinity"]}', Costs, "inf"),
         ('{"title": "Roof", "costs": ["many"]}', Costs, "costs.0: "),
         ('{"title": ' + "[" * 9_000, Costs, "no JSON"),
     ],
