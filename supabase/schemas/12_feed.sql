@@ -711,6 +711,42 @@ $$;
 revoke execute on function queue.may_follow from public;
 grant execute on function queue.may_follow to anon, authenticated;
 
+-- Return the position of the latest change that the messages of a topic report. The position of a
+-- job includes the ends of its streams.
+create function queue.topic_seq(p_topic text)
+returns text
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_kind constant text := split_part(p_topic, ':', 1);
+  v_id constant text := substr(p_topic, length(v_kind) + 2);
+begin
+  return case v_kind
+    when 'job' then (
+      select concat(queue.job_json(j) ->> 'last_seq', queue.streams_json(j.id))
+      from public.jobs as j
+      where j.id = v_id::uuid
+    )
+    when 'session' then (
+      select f.id::text
+      from queue.feed as f
+      where f.session_id = v_id
+      order by f.number desc, f.id desc
+      limit 1
+    )
+    else (
+      select f.id::text
+      from queue.feed as f
+      where f.workspace_id = v_id::uuid
+      order by f.number desc, f.id desc
+      limit 1
+    )
+  end;
+end;
+$$;
+revoke execute on function queue.topic_seq from public;
+
 create function queue.follow(p_topic text, p_follower_id uuid)
 returns jsonb
 language plpgsql
@@ -739,12 +775,17 @@ begin
   delete from queue.followers
   where ctid = any (array(
     select o.ctid
-    from queue.followers as o
-    where o.user_id = queue.caller()
-      and (o.topic, o.follower_id) <> (p_topic, p_follower_id)
-    order by o.seen_at desc
-    offset 99
-    for update skip locked
+    from (
+      -- without locks, which two calls of a user would take on each other's rows
+      select f.topic, f.user_id, f.follower_id
+      from queue.followers as f
+      where f.user_id = queue.caller()
+        and (f.topic, f.follower_id) <> (p_topic, p_follower_id)
+      order by f.seen_at desc
+      offset 99
+    ) as old
+    join queue.followers as o using (topic, user_id, follower_id)
+    for update of o skip locked
   ));
   insert into queue.followers as f (topic, user_id, follower_id, seen_at)
   select p_topic, v_user, p_follower_id, clock_timestamp()
@@ -762,6 +803,7 @@ begin
   ) do update set seen_at = excluded.seen_at;
   return jsonb_build_object(
     'again_seconds', 60,
+    'seq', queue.topic_seq(p_topic),
     -- All followers together should poll 50 times per second. Each follower polls at least twice a
     -- minute.
     'check_seconds', (
@@ -780,9 +822,9 @@ set search_path = '' -- the body is parsed at creation, so guests need no usage 
 begin atomic select queue.follow(p_topic, p_follower_id);
 end;
 comment on function public.follow_topic is
-  E'Report that a client follows a private topic: {again_seconds, check_seconds}.\n\n'
+  E'Report that a client follows a private topic: {again_seconds, check_seconds, seq}.\n\n'
   'Call this before joining, and every again_seconds while joined. Topics of jobs and sessions get '
-  'messages only while someone follows them.';
+  'messages only while someone follows them. If seq is the same as before, nothing has changed.';
 select queue.allow('anon, authenticated, service_role', 'public.follow_topic');
 
 create function public.stream_topics(p_topics jsonb)

@@ -268,7 +268,10 @@ export declare function answer(
 export type Timing = {
   /** Time between reads while Realtime is unavailable. */
   pollingInterval?: number | undefined;
-  /** Maximum time until a read checks that no message was missed. */
+  /**
+   * Maximum time until a read checks that no message was missed. With `Infinity`, a read checks only
+   * if the topic's position has moved, which is known once a minute.
+   */
   silence?: number | undefined;
   /** Minimum time until that read. */
   firstSilence?: number | undefined;

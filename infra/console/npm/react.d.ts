@@ -18,6 +18,8 @@ export type UseJobOptions<T extends JobType = JobType> = {
   /** Id of the guest session that grants access to the job. The row then has no payload. */
   session_id?: string | undefined;
   pollingInterval?: number | undefined;
+  /** See `Timing`. */
+  silence?: number | undefined;
   history?: boolean | undefined;
   onEvent?: ((event: JobEvent) => void) | undefined;
   /** Called once for each end, even if the job ended before it was followed. */

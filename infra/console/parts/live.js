@@ -53,6 +53,7 @@ export function useTopicRefresh(read, topics, isLive = true) {
       let isFirst = true; // the component has done the first read
       return watchTopic(supabase(), topic, {
         isLive,
+        silence: Infinity,
         onRead: () => (isFirst ? (isFirst = false) : refresh()),
         onEvent: ({ type }) => type === "job.progress" && refresh(),
         onChange: (changed) => at === 0 && setFreshness(changed.freshness),

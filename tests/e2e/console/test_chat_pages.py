@@ -11,7 +11,7 @@ from playwright.sync_api import APIResponse, Route, expect
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations
 from tests.e2e.console.people import ADA, NETWORK
-from tests.e2e.console.worker import HandWorker
+from tests.e2e.console.worker import HandWorker, write_chat
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
@@ -28,24 +28,6 @@ print("<b>")
 """
 
 
-def write(
-    stack: RunningStack, workspace: dict[str, str], session: str, job: str, **contents: str
-) -> None:
-    """Store the messages of a new session, by type."""
-    with stack.connect() as connection:
-        connection.execute(
-            "insert into public.async_session_state (session_id, workspace_id, title, created_by)"
-            " values (%s, %s, 'How', %s)",
-            (session, workspace["id"], ADA.id),
-        )
-        for kind, content in contents.items():
-            connection.execute(
-                "insert into public.async_messages (session_id, workspace_id, job_id, type,"
-                " content) values (%s, %s, %s, %s, %s)",
-                (session, workspace["id"], job, kind, content),
-            )
-
-
 def test_no_content_breaks_the_page(
     visit: Visit, workspace: dict[str, str], worker: HandWorker, stack: RunningStack
 ) -> None:
@@ -54,7 +36,7 @@ def test_no_content_breaks_the_page(
     session = f"chat_{uuid4()}"
     hebrew = "שלום **עולם**.\n\n- [x] כן"
     job = worker.enqueue(session_id=session)
-    write(stack, workspace, session, job, message="שלום.", reply=deep, info=hebrew)
+    write_chat(stack, workspace, session, job, message="שלום.", reply=deep, info=hebrew)
     page = visit(ADA, f"/chat/session#{session}").page
 
     expect(page.locator("[data-type=reply]")).to_contain_text(deep)
@@ -142,7 +124,7 @@ def test_an_answer_is_streamed_stopped_retried_and_fails(
     """The answer appears live as Markdown, keeps its text at an end, and shows the error."""
     session = f"chat_{uuid4()}"
     job = worker.enqueue(session_id=session)
-    write(stack, workspace, session, job, message="How?")
+    write_chat(stack, workspace, session, job, message="How?")
     visitor = visit(ADA, f"/chat/session#{session}")
     page = visitor.page
     answer = page.locator("[data-type=answer]")

@@ -13,17 +13,21 @@ from playwright.sync_api import Page, Request, WebSocket, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.people import ADA
+from tests.e2e.console.worker import HandWorker, write_chat
 from tests.support.stacks import RunningStack
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 #: A subscription is renewed once a minute.
 KEPT = "/rpc/follow_topic"
+LATER = {"delay_seconds": 3600}
 STEP_MS = 2000  # in the page's time, shorter than the timeout of a reply
 STEPS_TO_REST = 8  # longer than a heartbeat, whose reply follows earlier messages
 STEPS = 45  # for all pages together less than the life of a token
 
 
+#: Message of Realtime once a topic's messages arrive.
+READY = "Replication connection established"
 ASKS, REPLY = {"heartbeat", "phx_join"}, {"phx_reply"}
 HIDE = """() => {
   Object.defineProperty(document, "visibilityState", { value: "hidden" });
@@ -32,7 +36,7 @@ HIDE = """() => {
 
 
 class _Heart:
-    """Heartbeats and calls of a page, answered outside its clock, where replies would be late."""
+    """Heartbeats, calls and joins of a page, answered outside its clock, where they were late."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -48,16 +52,20 @@ class _Heart:
         socket.on("close", lambda _: self._waiting.clear())
 
     def _ask(self, request: Request) -> None:
-        if "/rest/" in request.url:
+        if "/rest/" in request.url or "/api/" in request.url:
             self._waiting.add(request)
 
     def _end(self, request: Request) -> None:
         self._waiting.discard(request)
 
     def _note(self, frame: Any, events: set[str], noted: Callable[[Any], None]) -> None:
-        _, ref, _, event, _ = json.loads(frame)
+        _, ref, topic, event, payload = json.loads(frame)
         if event in events:
             noted(str(ref))
+        if event == "phx_join":
+            self._waiting.add(topic)
+        if event == "phx_leave" or (event == "system" and READY in str(payload)):
+            self._waiting.discard(topic)
 
     def beat(self) -> None:
         """Advance the page's clock by a step, then let the server respond."""
@@ -114,6 +122,39 @@ class _Ada:
         return str(answer.raise_for_status().json()[0]["id"])
 
 
+def _repeated(heart: _Heart, page: Page) -> list[str]:
+    """Return the requests of a page that repeat after it has come to rest."""
+    for _ in range(STEPS_TO_REST):
+        heart.beat()  # its topic is joined, and later changes are read
+    asked = _requests_of(page)
+    for _ in range(STEPS):
+        heart.beat()
+    return [one for one in asked if asked.count(one) > 1 and KEPT not in one]
+
+
+def test_a_page_of_work_in_which_nothing_happens_sends_no_requests(
+    visit: Visit, stack: RunningStack, workspace: dict[str, str], worker: HandWorker
+) -> None:
+    """Its topics' positions prove that it missed nothing."""
+    session, plan = f"chat_{uuid4()}", str(uuid4())
+    write_chat(stack, workspace, session, worker.enqueue(**LATER, session_id=session), message="?")
+    with stack.connect() as connection:
+        connection.execute(
+            "insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id,"
+            " created_by) values (%s, %s, 'A fair', 'all_details_but_slow', %s, %s)",
+            (plan, workspace["id"], worker.enqueue(**LATER), ADA.id),
+        )
+    visitor = visit(ADA, "/plans")
+    visitor.page.clock.install()
+    heart = _Heart(visitor.page)
+    repeated = {}
+    for path in (f"/chat/session#{session}", f"/plans/{plan}", "/plans", "/accounts"):
+        visitor.open(path)
+        visitor.settle()
+        repeated[path] = _repeated(heart, visitor.page)
+    assert [*repeated.values()] == [[]] * 4
+
+
 def test_an_idle_tab_sends_no_requests(
     visit: Visit, stack: RunningStack, workspace: dict[str, str]
 ) -> None:
@@ -147,15 +188,10 @@ def test_an_idle_tab_sends_no_requests(
     ]:
         visitor.open(path)
         visitor.settle()
-        for _ in range(STEPS_TO_REST):
-            heart.beat()  # its topic is joined, and later changes are read
-        asked = _requests_of(page)
-        for _ in range(STEPS):
-            heart.beat()
-        repeated[path] = [one for one in asked if asked.count(one) > 1 and KEPT not in one]
+        repeated[path] = _repeated(heart, page)
         page.evaluate(HIDE)
         heart.beat()
-        del asked[:]
+        asked = _requests_of(page)
         for _ in range(STEPS):
             heart.beat()
         held[path] = [*asked]

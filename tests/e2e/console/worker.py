@@ -9,6 +9,7 @@ from uuid import uuid4
 import httpx
 import psycopg
 
+from tests.e2e.console.people import ADA
 from tests.support.stacks import RunningStack
 
 
@@ -144,3 +145,21 @@ class HandWorker:
 
     def _me(self) -> dict[str, Any]:
         return {"worker_id": "by-hand", "tick_id": self._tick}
+
+
+def write_chat(
+    stack: RunningStack, workspace: dict[str, str], session: str, job: str, **contents: str
+) -> None:
+    """Store the messages of a new session, by type."""
+    with stack.connect() as connection:
+        connection.execute(
+            "insert into public.async_session_state (session_id, workspace_id, title, created_by)"
+            " values (%s, %s, 'How', %s)",
+            (session, workspace["id"], ADA.id),
+        )
+        for kind, content in contents.items():
+            connection.execute(
+                "insert into public.async_messages (session_id, workspace_id, job_id, type,"
+                " content) values (%s, %s, %s, %s, %s)",
+                (session, workspace["id"], job, kind, content),
+            )

@@ -252,6 +252,27 @@ test("a read that hangs is repeated once another read gets a response", async ()
   watch.close();
 });
 
+test("without checks, a lost message is found once the position of the topic has moved", async () => {
+  const world = new World({ log: [1] });
+  const delivered = [];
+  const onEvent = ({ seq }) => delivered.push(seq);
+  const watch = watchJob(world.client, "j", { after: 0, silence: Infinity, onEvent });
+  const renew = async (seq) => {
+    world.channel.follow({ data: { again_seconds: 60, seq }, status: 200 });
+    await leap(60_000);
+  };
+  await leap(100);
+  world.do({ join: { seq: "1" }, ready: true });
+  await leap(60_000);
+  const { reads } = world;
+  await renew("1");
+  assert.equal(world.reads, reads);
+  world.do({ commit: [2] });
+  await renew("2");
+  assert.deepEqual(delivered, [1, 2]);
+  watch.close();
+});
+
 const progressTo = (percentage) => ({
   payload: { ...event(2), type: "job.progress", data: { progress: { percentage } }, at: "t" },
 });

@@ -11,7 +11,8 @@ export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
 
 const DEFAULTS = {
   pollingInterval: 3000, // ms between reads while Realtime is unavailable
-  silence: 30_000, // maximum ms until a read checks that no message was missed
+  // maximum ms until a read checks that no message was missed. Infinity: only if `seq` has moved.
+  silence: 30_000,
   firstSilence: 1500, // minimum ms until that read, because Realtime drops messages silently
   // ms after a join within which Realtime reports that messages arrive. It gives up after 60,000,
   // and a server from before 2026 sends no report.
@@ -112,6 +113,7 @@ export class Follower {
   #gapAt = Infinity; // when to read events that are known to be missing
   #checkAt = Infinity; // when to check that no other message was missed
   #terms = { checkMs: 0 };
+  #seq; // position of the topic before the last read
   #timer = null;
   #listeners = new Set();
   #notifying = false;
@@ -191,6 +193,7 @@ export class Follower {
       joined: (terms, isDeaf) => this.#onJoined(terms, isDeaf),
       lost: (reason) => this.#onLost(reason),
       message: (payload) => this.#onMessage(payload),
+      renewed: () => this.#onRenewed(),
     };
     const { schema, joinTimeout } = this.#options;
     this.#leave = this.#session.follow(this, { topic: this.#topic, listener, schema });
@@ -280,6 +283,13 @@ export class Follower {
     this.notify();
   }
 
+  /** The topic's position is known again. If it has moved since the last read, a read checks. */
+  #onRenewed() {
+    if (!this.#isSynced || this.#reading || this.#terms.seq === this.#seq) return;
+    this.#move("check");
+    this.refresh();
+  }
+
   #onLost(reason) {
     const isNew = this.#isJoined || this.#state === "joining";
     this.#move(reason === SILENT ? "left" : "lost");
@@ -325,6 +335,7 @@ export class Follower {
     while (this.#isReadRequested && !this.closed) {
       this.#isReadRequested = false;
       const joins = this.#joins;
+      const { seq } = this.#terms;
       const began = Date.now();
       const slow = later(() => {
         this.#isSlow = true;
@@ -335,6 +346,7 @@ export class Follower {
         this.#readMs = Date.now() - began;
         this.#failures = 0;
         this.#error = null;
+        this.#seq = seq;
         if (hasChanges) this.#changedAt = Date.now();
         if (joins === this.#joins) this.#onRead(!hasChanges && began > this.#until);
       } catch (error) {
@@ -388,7 +400,8 @@ export class Follower {
       return this.#readAt + Math.min(wait, MAX_POLL_MS) * (0.85 + Math.random() * 0.3);
     }
     if (reads === "often") return this.#readAt + Math.max(firstSilence, READ_FACTOR * this.#readMs);
-    return this.#gapAt < Infinity || !this.isLive ? this.#gapAt : this.#checkAt;
+    const isChecked = this.isLive && this.silence < Infinity;
+    return this.#gapAt < Infinity || !isChecked ? this.#gapAt : this.#checkAt;
   }
 
   #arm() {

@@ -26,7 +26,7 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
   }
 
   /** Follow one job. Without an id, nothing is followed. */
-  function useJob(jobId, { session_id, pollingInterval, history, onEvent, onEnd } = {}) {
+  function useJob(jobId, { session_id, pollingInterval, silence, history, onEvent, onEnd } = {}) {
     const latest = useRef(null);
     latest.current = { onEvent, onEnd };
     const start = (onChange) =>
@@ -34,6 +34,7 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
         schema,
         session_id,
         pollingInterval,
+        silence,
         history,
         onChange,
         onEvent: (event) => latest.current.onEvent?.(event),

@@ -133,7 +133,8 @@ export class Socket {
     if (this.#entries.get(entry.topic) !== entry || entry.id !== id) return;
     // each listener has its own reads
     const checkMs = 1000 * (data?.check_seconds ?? 0) * entry.listeners.size;
-    if (data) entry.terms.checkMs = checkMs;
+    if (data) Object.assign(entry.terms, { checkMs, seq: data.seq });
+    for (const listener of [...entry.listeners]) listener.renewed?.();
     clearTimeout(entry.renewal);
     const isRefused = status >= 400 && status < 500;
     const seconds =

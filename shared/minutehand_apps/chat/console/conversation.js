@@ -24,6 +24,7 @@ export const title = () => "Conversation";
 
 const { useJob } = createHooks(hooks, supabase);
 
+const FOLLOWED = { silence: Infinity };
 const LATE_MS = 9000;
 const LATE = "No answer yet. You can wait, or stop it and ask again.";
 /** Maps a work item's status to a job's status. */
@@ -262,7 +263,7 @@ function useLate(isAwaited) {
 /** An answer that is being written, or the reason why there is none, with its text so far. */
 function Answer({ of: message, onRetry }) {
   const isLive = LIVE.includes(message.status);
-  const { output, progress, isCancelling, status } = useJob(isLive ? message.job : null);
+  const { output, progress, isCancelling, status } = useJob(isLive ? message.job : null, FOLLOWED);
   // a retried job streams all its text again
   const text = (isLive ? status !== "pending" && output.reply : message.said) || "";
   const isFailed = message.status === "failed";
@@ -302,7 +303,10 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
   const status = STATUS[item.status] ?? item.status;
   const isLive = item.status in STATUS;
   const isCancelling = item.status === "cancelling";
-  const { output } = useJob(status === "processing" ? item.id.slice("work_".length) : null);
+  const { output } = useJob(
+    status === "processing" ? item.id.slice("work_".length) : null,
+    FOLLOWED,
+  );
   return html`<section
     class=${question ? "card question" : "card"}
     data-work=${item.id}

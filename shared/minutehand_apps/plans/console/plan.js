@@ -46,7 +46,7 @@ export default function PlanPage({ id }) {
   const live = isLive(plan?.status);
   const session = plan?.session_id; // null for members' plans, which are followed by their job
   useTopicRefresh(found, [live && (session ? `session:${session}` : `job:${plan.job_id}`)]);
-  const { output } = useJob(live ? plan.job_id : null, { session_id: session });
+  const { output } = useJob(live ? plan.job_id : null, { session_id: session, silence: Infinity });
   const unread = placeholderPage("Plan", found, "plan");
   if (unread) return unread;
   const act = createAction(found.refresh);
