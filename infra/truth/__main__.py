@@ -28,7 +28,6 @@ from psycopg.rows import dict_row
 
 from infra.release.supabase_cli import supabase_cli
 from infra.truth import filters
-from infra.truth.product import compare_reads
 from infra.truth.requests import DataApi, Difference, compare, find_reason, record
 from minutehand.local.database import apply_project, seed_files
 from minutehand.local.environment import demo_values, remote_values
@@ -154,7 +153,7 @@ def _filters(api: DataApi, database_url: str) -> list[str]:
         try:
             while client.get("/scratch_names").status_code == 404:
                 time.sleep(0.2)  # until the Data API has reloaded the schema
-            differences = [*filters.compare_filters(client, sql), *compare_reads(client, sql)]
+            differences = [*filters.compare_filters(client, sql)]
         finally:
             sql(filters.DROP)
     _print(differences)

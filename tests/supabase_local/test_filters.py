@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from infra.truth import filters, product
+from infra.truth import filters
 from tests.support.patience import until
 from tests.support.project import Project
 
-WRITE = re.compile(r"\.(insert|update|upsert)\(|\.(delete)\(\)")
-CALL_WITH_OPTIONS = re.compile(r"\.rpc\([^()]*,[^()]*, *\{ *(get|head|count)")
 PARTS = """
 create table public.scratch_parts (
   id int primary key, whole int references public.scratch_types, word text
@@ -45,27 +42,6 @@ def test_a_filter_finds_what_the_real_server_finds(project: Project, rest: httpx
     """
     assert len(filters.generate_filters()) > 784
     assert list(filters.compare_filters(rest, project.sql)) == []
-
-
-def test_a_read_of_the_code_finds_what_it_asks_for(project: Project, rest: httpx.Client) -> None:
-    """A request of a page or a route must not be tried first in production."""
-    for word in ("a", "b", "c"):
-        project.insert("chat.reply", {"account_id": word})
-
-    asked = product.reads(project.sql)
-
-    assert {"jobs", "job_events", "accounts", "plan_states"} <= {read.table for read in asked}
-    assert any("accounts(id,name)" in dict(read.params)["select"] for read in asked)
-    assert list(product.compare_reads(rest, project.sql)) == []
-
-
-def test_the_code_writes_and_calls_in_the_forms_that_are_held() -> None:
-    """Inserts and updates that return rows, and functions by POST, only with JSON."""
-    texts = product.texts()
-    writes = {found for text in texts for found in WRITE.findall(text) if ".from(" in text}
-
-    assert writes == {("insert", ""), ("update", "")}
-    assert not [text for text in texts if CALL_WITH_OPTIONS.search(text)]
 
 
 def test_conditions_reach_embedded_rows_and_what_is_changed(
