@@ -19,7 +19,7 @@
 -- innocent: the stack of the process shows the code of another job type
 -- Only a stack clears a job. The list of jobs in the evidence does not, because a job may begin
 -- after the process has written the list.
--- others: number of other jobs that the process held
+-- others: number of other jobs in the process
 -- The function inserts suspects and guilty jobs into queue.suspects.
 create function queue.blame(p_ids uuid[], p_now timestamptz)
 returns table (job_id uuid, verdict text, others integer)
@@ -40,8 +40,14 @@ begin
           w.evidence ? 'stack' and w.evidence ->> 'guilty_type' <> n.job_type,
           false
         ) as is_innocent,
-        -- leases that the process lost before, while it held this lease
-        case when w.lost_at >= l.leased_at then w.lost_with end as lost_with
+        -- number of jobs when the process lost others of its leases, while it held this lease
+        case when w.lost_at >= l.leased_at then w.lost_with end as lost_with,
+        -- Stopped jobs whose processors still ran. Without evidence the process may live on, and
+        -- then a job that always loses its worker would never spend an attempt.
+        case
+          when w.evidence is null or w.abandoned is null then 0
+          else jsonb_array_length(w.abandoned)
+        end as abandoned
       from queue.leases as l
       join queue.lanes as n on n.lane = l.lane
       join queue.workers as w on w.worker = l.worker
@@ -54,9 +60,9 @@ begin
     counted as materialized (
       select
         h.*,
-        greatest(count(*) over process, h.lost_with) as jobs,
+        greatest(count(*) over process + h.abandoned, h.lost_with) as jobs,
         greatest(
-          count(*) filter (where not h.is_innocent) over process,
+          count(*) filter (where not h.is_innocent) over process + h.abandoned,
           h.lost_with
         ) as candidates,
         row_number() over (partition by h.worker, h.is_innocent order by h.job_id) as nth

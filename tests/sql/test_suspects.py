@@ -185,6 +185,21 @@ def test_a_job_that_began_after_the_last_list_may_be_the_one(engine: Engine) -> 
     assert engine.one("select count(*) from queue.suspects") == 3
 
 
+def test_an_abandoned_processor_may_have_ended_the_process(engine: Engine) -> None:
+    """Its job has no lease any more, but its thread may still use up the memory."""
+    engine.register("work")
+    stopped, beside = engine.enqueue_many(2)
+    workers = Workers(engine)
+    worker, leases = workers.lease()
+    engine.settle(next(each for each in leases if each["job"]["id"] == stopped))
+    engine.lease(worker=worker, abandoned=[{"job_id": stopped, "place": "a.py:1"}])
+    workers.die(worker)
+
+    assert states(engine, [beside]) == {("pending", 0, 0)}
+    workers.die(workers.lease()[0])
+    assert states(engine, [beside]) == {("pending", 1, 1)}
+
+
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(engine: Engine) -> None:
     """Nobody reports the end: the leases expire one after the other, while others run again."""
     engine.register("work", lease_seconds=30)
