@@ -128,8 +128,8 @@ select queue.allow('authenticated, service_role', 'public.cancel_job');
 -- trigger skips its update, and cancels the jobs a thousand at a time. A trigger after the
 -- statement cancels the remaining jobs (queue.cancel_updated). Updates by the engine pass. The
 -- trigger recognises them, because the engine changes another column together with each compared
--- column. This other column is fence, last_seq, generation, lost_attempts or lane (queue.adopt). Truncate is rejected,
--- because truncate fires no row triggers.
+-- column. This other column is fence, last_seq, generation, lost_attempts or lane (queue.adopt).
+-- Truncate is rejected, because truncate fires no row triggers.
 create function queue.cancel_by_update()
 returns trigger
 language plpgsql

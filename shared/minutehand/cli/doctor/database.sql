@@ -6,7 +6,8 @@
 select 'fail', format('%s of process %s has been locked for %s s%s',
     string_agg(distinct c.oid::regclass::text, ', '), a.pid,
     round(extract(epoch from clock_timestamp() - a.xact_start)),
-    case when a.state = 'idle in transaction' then ', by a transaction that does nothing' else '' end),
+    case when a.state = 'idle in transaction' then ', by a transaction that does nothing'
+      else '' end),
   format('select pg_terminate_backend(%s)  -- ends this transaction of %s', a.pid, a.usename)
 from pg_locks as l
 join pg_class as c on c.oid = l.relation
