@@ -1784,19 +1784,33 @@ from (
       'full_workspace',
       'The workspace has {live} live jobs, and its limit is {limit}. Enqueues by people are '
         'rejected.',
-      'Wait until jobs have ended, or let an operator raise the limit: `select '
-        'public.set_workspace_limits(''{workspace_id}'', ''{"max_pending": {more}}'')`.',
+      'Wait until jobs have ended.',
       'ls --state queued',
       '/jobs?state=queued'
+    ),
+    (
+      'full_workspace',
+      null,
+      'Or let an operator raise the limit: `select '
+        'public.set_workspace_limits(''{workspace_id}'', ''{"max_pending": {more}}'')`.',
+      null,
+      '/overview'
     ),
     (
       'full_of_bytes',
       'The live jobs of the workspace store {live}, and the limit is {limit}. Enqueues by people '
         'with payloads above 2 kB are rejected.',
-      'Wait until jobs have ended, or let an operator raise the limit: `select '
-        'public.set_settings(''{"user_pending_bytes_max": {more}}'')`.',
+      'Wait until jobs have ended.',
       'ls --state queued',
       '/jobs?state=queued'
+    ),
+    (
+      'full_of_bytes',
+      null,
+      'Or let an operator raise the limit: `select '
+        'public.set_settings(''{"user_pending_bytes_max": {more}}'')`.',
+      null,
+      '/overview'
     ),
     (
       'unanswered',

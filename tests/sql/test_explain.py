@@ -422,7 +422,7 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
         found = {each["reason"]: each for each in findings}
         assert list(found) == ["full_workspace", "full_of_bytes"]
         raised = f"set_workspace_limits('{ACME}', '{{\"max_pending\": 4}}')"
-        assert raised in found["full_workspace"]["next"][0]["words"]
+        assert raised in found["full_workspace"]["next"][1]["words"]
     assert engine.rpc("explain_queue", p_workspace_id=GLOBEX)["findings"] == []
 
 

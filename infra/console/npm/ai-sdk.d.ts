@@ -1,5 +1,5 @@
 import type { ChatTransport, UIMessage } from "ai";
-import type { Client, EnqueueOptions, JobType, Json, PayloadOf } from "./index.js";
+import type { Client, EnqueueOptions, JobType, PayloadOf, StreamOf } from "./index.js";
 
 /** Input of the `payload` option. */
 export type Said<M extends UIMessage = UIMessage> = {
@@ -18,10 +18,14 @@ export type JobChatOptions<
   workspace_id: string;
   schema?: string | undefined;
   /** Stream that has the reply's text. Default `reply`. */
-  stream?: string | undefined;
-  /** Builds the payload. Default `{ messages: [{ id, role, content }] }`. */
-  payload?: ((input: Said<M>) => PayloadOf<T> | Promise<PayloadOf<T>>) | undefined;
-};
+  stream?: StreamOf<T> | undefined;
+} & PayloadOption<T, (input: Said<M>) => PayloadOf<T> | Promise<PayloadOf<T>>>;
+
+/** Payload that the transport builds by default. */
+type DefaultPayload = { messages: { id: string; role: string; content: string }[] };
+/** Builds the payload. Required unless the job type accepts `DefaultPayload`. */
+type PayloadOption<T extends JobType, Build> =
+  DefaultPayload extends PayloadOf<T> ? { payload?: Build | undefined } : { payload: Build };
 
 /**
  * Transport for `new Chat({ id, messages, transport })` and `useChat({ chat, resume: true })`.
@@ -29,8 +33,10 @@ export type JobChatOptions<
  * Each reply is a job whose session is the chat's id. `stop()` cancels the job. Closing the page or
  * resuming twice does not.
  */
-export declare class JobChatTransport<M extends UIMessage = UIMessage> implements ChatTransport<M> {
-  constructor(client: Client, jobType: JobType, options: JobChatOptions<JobType, M>);
+export declare class JobChatTransport<M extends UIMessage = UIMessage, T extends JobType = JobType>
+  implements ChatTransport<M>
+{
+  constructor(client: Client, jobType: T, options: JobChatOptions<T, M>);
   readonly resumeStreamIsReplay: boolean;
   sendMessages: ChatTransport<M>["sendMessages"];
   reconnectToStream: ChatTransport<M>["reconnectToStream"];

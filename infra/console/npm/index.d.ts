@@ -10,15 +10,20 @@ export type Json = string | number | boolean | null | Json[] | { [name: string]:
 export interface JobTypes {}
 
 /**
- * Streams of a job type, as its `output` declares them. Without a declaration, any streams, each a
- * text or a list. A stream without output is absent.
+ * Streams of a job type, as its `output` declares them. A declared type without `output` has none.
+ * If you declare no types, any streams, each a text or a list. A stream without output is absent.
  */
 export type OutputOf<T extends JobType> = T extends keyof JobTypes
   ? JobTypes[T] extends { output: infer O }
     ? Partial<O>
-    : AnyOutput
-  : AnyOutput;
-type AnyOutput = { [stream: string]: any };
+    : { [stream: string]: undefined }
+  : { [stream: string]: any };
+/** Name of a stream of a job type. */
+export type StreamOf<T extends JobType> = T extends keyof JobTypes
+  ? JobTypes[T] extends { output: infer O }
+    ? Extract<keyof O, string>
+    : never
+  : string;
 
 /** Name of a job type. Any string until you declare a type. */
 export type JobType = [keyof JobTypes] extends [never] ? string : Extract<keyof JobTypes, string>;
@@ -219,7 +224,7 @@ export declare function enqueue<T extends JobType>(
   client: Client,
   jobType: T,
   payload: PayloadOf<T>,
-  options: EnqueueOptions & { workspace_id: string; schema?: string },
+  options: EnqueueOptions & { workspace_id: string; schema?: string | undefined },
 ): Promise<{ job: Job<T>; created: boolean; wake: boolean }>;
 
 /** Add 1 to 1,000 jobs in their order. Either all are added, or none. */
@@ -369,7 +374,7 @@ export type Piece = {
 export declare function outputOf<T extends JobType = JobType>(
   client: Client,
   jobId: string,
-  name: string,
+  name: StreamOf<T>,
   options?: In & {
     /** Id of the guest session that grants access to the job. */
     session_id?: string | undefined;

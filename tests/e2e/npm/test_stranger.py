@@ -54,6 +54,7 @@ watchJobs(client, to, { onChange: ({ jobs: [job] }) => console.log(job?.id) });
 const said = outputOf(client, "id", "reply", { from: 3, signal: AbortSignal.abort() });
 for await (const { text, items } of said) console.log(text?.length, items?.[0]);
 watchJob(client, "id", { onOutput: ({ facts }) => console.log(facts[0].at) });
+await enqueue(client, "any", {}, { ...to, schema: undefined });
 export const ended = await waitAll(client, jobs.map(({ job }) => job.id));
 // @ts-expect-error a result that no one described may be null
 export const result: {} = ended[0].result;
@@ -153,7 +154,8 @@ def test_the_package_has_no_dependencies_and_its_only_side_effect_is_the_element
 def test_a_payload_of_another_shape_does_not_compile(typed: Stranger) -> None:
     (typed.folder / "strict.ts").write_text(
         'import { createClient } from "@supabase/supabase-js";\n'
-        'import { enqueue, watchJob } from "minutehand";\n'
+        'import { enqueue, outputOf, watchJob } from "minutehand";\n'
+        'import { JobChatTransport } from "minutehand/ai-sdk";\n'
         'const to = { workspace_id: "w" };\n'
         'const client = createClient("http://x", "k");\n'
         'const { job } = await enqueue(client, "invoices.mail", { invoice: 1 }, to);\n'
@@ -165,6 +167,16 @@ def test_a_payload_of_another_shape_does_not_compile(typed: Stranger) -> None:
         'watchJob<"chat.reply">(client, "id", { onOutput: ({ reply }) => reply?.at(0) });\n'
         "// @ts-expect-error no such stream\n"
         'watchJob<"chat.reply">(client, "id", { onOutput: ({ replies }) => replies });\n'
+        "// @ts-expect-error no such stream\n"
+        'outputOf<"chat.reply">(client, "id", "replies");\n'
+        "// @ts-expect-error a type without output\n"
+        'watchJob<"invoices.mail">(client, "id", { onOutput: ({ reply }) => reply.trim() });\n'
+        "// @ts-expect-error a payload of another type\n"
+        'new JobChatTransport(client, "invoices.mail", { ...to, payload: () => ({ n: 1 }) });\n'
+        "// @ts-expect-error the default payload is not this type's\n"
+        'new JobChatTransport(client, "invoices.mail", to);\n'
+        "const payload = () => ({ invoice: 1 });\n"
+        'new JobChatTransport(client, "invoices.mail", { ...to, payload });\n'
     )
 
     assert typed.compile("strict.ts") == ""
