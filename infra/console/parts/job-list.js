@@ -21,6 +21,7 @@ const MAX_REFRESHED = 200; // maximum ids of one call that reads rows again
 // ms until a read checks that no message was missed, and between two reads after messages
 const CHECK_MS = 15_000;
 const CHANGE_MS = 1000;
+const PROGRESS_MS = 3000; // between reads of visible running jobs
 
 /** State and actions of a list, which `JobMonitor` draws. */
 class JobList {
@@ -34,6 +35,7 @@ class JobList {
   #controller = new AbortController();
   #visible = () => [];
   #retry = 0;
+  #progress = 0;
 
   state = INITIAL_STATE;
 
@@ -48,18 +50,19 @@ class JobList {
       onRead: async () => {
         await this.refresh();
         if (this.state.error) throw this.state.error; // the watch reports it and repeats the read
-        return this.state.rows.slice(0, PAGE); // the watch polls while one of these runs
       },
       onChange: ({ freshness }) => this.#set({ freshness }),
       firstSilence: CHECK_MS,
       reorder: CHANGE_MS,
     });
+    this.#progress = setInterval(() => this.#readProgress(), PROGRESS_MS);
   }
 
   close() {
     this.#controller.abort();
     this.#watch?.close();
     clearTimeout(this.#retry);
+    clearInterval(this.#progress);
   }
 
   /** Set the function that returns the visible ids, which are read again after changes. */
@@ -115,6 +118,18 @@ class JobList {
     this.#readAt = page.now;
     const jobs = page.jobs.map((row) => (row.status ? row : this.#rows.get(row.id)));
     return { ...page, jobs };
+  }
+
+  /** Read the visible running jobs again, because the workspace's topic has no progress. */
+  async #readProgress() {
+    const isRunning = (id) => this.#rows.get(id)?.status === "processing";
+    const ids = this.#visible().filter(isRunning);
+    if (ids.length === 0 || document.visibilityState !== "visible") return;
+    await this.#tryRead(async () => {
+      // a refresh may have removed a row in the meantime
+      for (const [id, row] of await this.#readAgain(ids))
+        if (isRunning(id)) this.#rows.set(id, row);
+    });
   }
 
   /** Read rows by id that still match, as a map. */
