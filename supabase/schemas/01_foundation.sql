@@ -644,6 +644,28 @@ $$;
 revoke execute on function queue.is_manager from public;
 grant execute on function queue.is_manager to authenticated, service_role;
 
+-- Return the id of a person who acted, or null if the caller may not see the id. Operators and the
+-- service see all ids, and others see the ids of the workspace's members.
+create function queue.shown_person(p_id text, p_workspace_id uuid)
+returns text
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return (
+    select p_id
+    where p_id !~ '^[0-9a-f-]{36}$'
+      or queue.is_operator()
+      or queue.is_service()
+      or exists (
+        select from queue.tenant_members as m
+        where m.workspace_id = p_workspace_id and m.user_id::text = p_id
+      )
+  );
+end;
+$$;
+revoke execute on function queue.shown_person from public;
+
 -- Return true if the service calls with its own role, the worker's role or plain SQL. Functions
 -- that guests may call must not use this function.
 create function queue.is_service()
@@ -827,6 +849,41 @@ $$;
 comment on function public.list_workspaces is
   'List the caller''s workspaces: {workspaces: [{id, name}]}.';
 select queue.allow('authenticated, service_role', 'public.list_workspaces');
+
+-- End what a removed member follows in the tenant, so that no message is made for the member alone.
+-- The trigger's arguments are the names of the columns with the ids of the tenant and of the user.
+create function queue.member_removed()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_workspace constant uuid := to_jsonb(old) ->> tg_argv[0];
+begin
+  delete from queue.followers as f
+  where f.user_id = (to_jsonb(old) ->> tg_argv[1])::uuid
+    and (
+      f.topic = 'workspace:' || v_workspace
+      or exists (
+        select from public.jobs as j
+        where j.id = case when f.topic ^@ 'job:' then substr(f.topic, 5)::uuid end
+          and j.workspace_id = v_workspace
+      )
+      or exists (
+        select from public.jobs as j
+        where j.session_id = case when f.topic ^@ 'session:' then substr(f.topic, 9) end
+          and j.workspace_id = v_workspace
+      )
+    );
+  return null;
+end;
+$$;
+revoke execute on function queue.member_removed from public;
+create trigger workspace_members_after_delete
+  after delete on public.workspace_members
+  for each row
+  execute function queue.member_removed('workspace_id', 'user_id');
 
 -- Delete the data of a deleted tenant. The trigger's argument is the name of the column with the
 -- tenant's id.

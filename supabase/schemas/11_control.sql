@@ -819,7 +819,7 @@ begin
           'left', jsonb_agg(jsonb_build_object(
             'kind', p.kind,
             'reason', p.reason,
-            'paused_by', p.paused_by,
+            'paused_by', queue.shown_person(p.paused_by, v_workspace),
             'next', queue.words_of(
               p.kind || '_paused',
               jsonb_build_object('job_type', p.job_type, 'queue', p.name)

@@ -2873,6 +2873,17 @@ begin
     'since', coalesce(p_job.finished_at, p_job.scheduled_for, p_job.created_at),
     'cause', v_error.cause
   ) || v_found;
+  if not (queue.is_operator() or queue.is_service()) then -- members get no names of others
+    v_found := v_found || jsonb_build_object(
+      'data', (v_found -> 'data') - 'application' || case
+        when v_found -> 'data' ? 'paused_by' then jsonb_build_object(
+          'paused_by',
+          queue.shown_person(v_found #>> '{data,paused_by}', p_job.workspace_id)
+        )
+        else '{}'
+      end
+    );
+  end if;
   v_held := queue.held_by(p_job, v_found, p_now);
   v_found := v_found || queue.words_of(
     v_found ->> 'reason',

@@ -95,3 +95,17 @@ delete from queue.buckets where name ~ '^u:.*[+][0-9]+$';
 select queue.charge_rows(t.tgrelid)
 from pg_catalog.pg_trigger as t
 where t.tgname = 'charge_insert';
+
+-- A removed member follows nothing in the tenant.
+do $$
+begin
+  if (select c.relkind from pg_catalog.pg_class as c where c.oid = 'public.workspace_members'::regclass)
+    = 'r'
+  then
+    create trigger workspace_members_after_delete
+      after delete on public.workspace_members
+      for each row
+      execute function queue.member_removed('workspace_id', 'user_id');
+  end if;
+end;
+$$;

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.types.json import Jsonb
 
 from tests.contract.observed import ask, may_join, refused
@@ -434,3 +435,84 @@ def test_who_was_made_a_member_unasked_may_leave(engine: Engine) -> None:
 
     members = "select user_id::text from public.workspace_members where workspace_id = %s"
     assert engine.rows(members, GLOBEX) == [EVE]
+
+
+def ways_out(job_id: str, session: str, training: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the calls by which a member, or a guest of the session, reads a job."""
+    job, of_session = {"p_job_id": job_id}, {"p_session_id": session}
+    follows = {"p_follower_id": MISSING}
+    return {
+        "a stream of the job": ("job_output", {**job, **of_session}),
+        "a stream of the workspace": ("event_feed", {"p_workspace_id": ACME, "p_cursor": "1:1:"}),
+        "a stream of the session": ("session_feed", of_session),
+        "its output": ("session_output", of_session),
+        "the guest's page": ("guest_job", {**of_session, **job}),
+        "the job": ("get_job", job),
+        **{
+            f"a socket of the {topic.partition(':')[0]}": (
+                "follow_topic",
+                {"p_topic": topic, **follows},
+            )
+            for topic in (f"job:{job_id}", f"workspace:{ACME}", f"session:{session}")
+        },
+        "a file": ("training_delete", {"p_training_id": training}),
+    }
+
+
+#: How a right ends, by who has it.
+ENDS = {
+    "a member": "delete from public.workspace_members where user_id = %(user)s",
+    "a guest": "update queue.guest_sessions set expires_at = queue.clock()",
+}
+
+
+@pytest.mark.parametrize("who", ENDS)
+def test_a_right_that_ends_ends_by_each_way_out(engine: Engine, who: str) -> None:
+    """Each read of a stream and each join asks for it, and no message is made for its holder."""
+    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    session = opened(engine) if who == "a guest" else "theirs"
+    ids = world(engine, BOB)
+    job_id = engine.enqueue(session_id=session)
+    lease = next(one for one in engine.lease() if one["job"]["id"] == job_id)
+    ways = ways_out(job_id, session, ids["TRAINING"])
+    role = ("authenticated", {"sub": ADA}) if who == "a member" else ("anon", {})
+    with engine.database.as_role(*role) as connection:
+        reader = Engine(engine.database, connection)
+        before = {way for way, call in ways.items() if not said_to(reader, call[0], **call[1])}
+        topics = [call["p_topic"] for _, call in ways.values() if "p_topic" in call]
+        joined = {topic for topic in topics if may_join(reader, topic)}
+        for topic in joined:
+            reader.rpc("follow_topic", p_topic=topic, p_follower_id=MISSING)
+
+        engine.run(ENDS[who].replace("%(user)s", f"'{ADA}'"))
+
+        left = {way for way in before if not said_to(reader, *ways[way][:1], **ways[way][1])}
+        assert left == set()
+        assert not [topic for topic in topics if may_join(reader, topic)]
+        assert reader.rows("select from public.jobs") == [] if who == "a member" else True
+    assert len(before) >= (8 if who == "a member" else 5)
+    assert bool(joined) == (who == "a member") or joined == {f"session:{session}"}
+    if who == "a member":
+        assert engine.rows("select topic from queue.followers") == []
+        count = "select count(*) from realtime.messages where topic = %s"
+        output = [{"stream": "s", "attempt": 1, "start": 0, "text": "x"}]
+        made = engine.one(count, f"job:{job_id}")
+        engine.report_all([{**handle(lease), "output": output}])
+        assert engine.one(count, f"job:{job_id}") == made
+
+
+def test_no_error_shows_a_column_that_its_reader_may_not_see(engine: Engine) -> None:
+    """Postgres adds the failing row to the error of a constraint."""
+    hook = engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=HOOK)["id"]
+    engine.run("delete from public.workspace_settings")
+    wrong: dict[str, tuple[str, dict[str, Any]]] = {
+        "put_webhook": ("p_webhook", {"id": hook, "sealed_secret": ""}),
+        "put_workspace_settings": ("p_changes", {"apollo_client": "nonsense"}),
+    }
+    sealed = {"sealed_key": HOOK["sealed_secret"], "last4": "1234"}
+    with engine.member(ADA) as ada:
+        ada.rpc("put_workspace_settings", p_workspace_id=ACME, p_changes=sealed)
+        for name, (argument, value) in wrong.items():
+            with pytest.raises(psycopg.errors.CheckViolation) as error:
+                ada.rpc(name, p_workspace_id=ACME, **{argument: value})
+            assert "mh1" not in str(error.value)

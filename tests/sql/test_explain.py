@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle
+from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, handle
 from tests.support.patience import until
 
 #: A worker that asks and takes nothing.
@@ -479,3 +479,24 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     assert "abandoned" in explain(engine, job_id)["sentence"]
     engine.lease(1, **run | {"call": 4}, abandoned=[])
     assert "abandoned" not in explain(engine, job_id)["sentence"]
+
+
+def test_a_member_gets_no_name_of_a_foreign_session_or_operator(engine: Engine) -> None:
+    """Neither in `held_by` nor in `data`, which has the record that was found."""
+    job_id = engine.enqueue()
+    with engine.beside() as other, engine.member(ADA) as ada:
+        other.run("set application_name = 'psql on a foreign host'")
+        other.run("begin")
+        other.run("select from public.jobs where id = %s for update", job_id)
+        engine.advance(10)
+        said = ada.rpc("explain_job", p_job_id=job_id)
+        assert said["reason"] == "locked"
+        assert "foreign host" not in str(said)
+        assert "foreign host" in str(engine.rpc("explain_job", p_job_id=job_id))
+        other.run("rollback")
+        pause = "insert into queue.pauses (kind, name, job_type, paused_by)"
+        engine.run(f"{pause} values ('job_type', 'work', 'work', %s)", EVE)
+        said = ada.rpc("explain_job", p_job_id=job_id)
+        assert said["reason"] == "job_type_paused"
+        assert EVE not in str(said)
+        assert EVE in str(engine.rpc("explain_job", p_job_id=job_id))

@@ -429,7 +429,7 @@ class _EventStream(EventSourceResponse):
     ) -> None:
         super().__init__(
             chunks,
-            headers={"cache-control": "no-cache, no-transform"},
+            headers={"cache-control": "no-store, no-transform"},
             ping=timing.keep_alive,
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
             send_timeout=timing.stalled_after,

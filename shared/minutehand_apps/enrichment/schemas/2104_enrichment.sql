@@ -241,6 +241,9 @@ begin
     updated_at = queue.clock()
   where s.workspace_id = p_workspace_id;
   return public.get_workspace_settings(p_workspace_id);
+-- Postgres adds the failing row, which has the sealed key, to the error
+exception when check_violation then
+  raise exception sqlstate '23514' using message = sqlerrm;
 end;
 $$;
 comment on function public.put_workspace_settings is
