@@ -880,10 +880,27 @@ begin
 end;
 $$;
 revoke execute on function queue.member_removed from public;
-create trigger workspace_members_after_delete
-  after delete on public.workspace_members
-  for each row
-  execute function queue.member_removed('workspace_id', 'user_id');
+-- By a function, because no release may change the table, which a project may have replaced.
+create function queue.watch_members()
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if (
+    select c.relkind
+    from pg_catalog.pg_class as c
+    where c.oid = 'public.workspace_members'::regclass
+  ) = 'r' then
+    create trigger workspace_members_after_delete
+      after delete on public.workspace_members
+      for each row
+      execute function queue.member_removed('workspace_id', 'user_id');
+  end if;
+end;
+$$;
+revoke execute on function queue.watch_members from public;
+select queue.watch_members();
 
 -- Delete the data of a deleted tenant. The trigger's argument is the name of the column with the
 -- tenant's id.

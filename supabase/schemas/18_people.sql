@@ -5,6 +5,8 @@
 --
 --   Person: owner             id of the person who owns the row. The row is deleted.
 --   Person: key               text that contains this id. The row is deleted.
+--   Person: file              key of a stored file, with this id. The row is deleted, and the key
+--                             is returned.
 --   Person: tags              labels. The row is deleted if a label is user:<id>.
 --   Person: mention           id of the person who acted. The id and the row's text are cleared.
 --   Person: jobs              ids of jobs. The row's text is cleared if a job is deleted.
@@ -41,7 +43,7 @@ begin
           public.jobs.concurrency_key, public.jobs.idempotency_key, public.jobs.unique_key,
           queue.signals.name, queue.named_events.name, queue.named_events.payload,
           queue.schedules.name, queue.schedules.payload, queue.schedules.options,
-          queue.followers.topic, queue.streamed_topics.topic}'
+          queue.followers.topic, queue.streamed_topics.topic, queue.stats.job_type}'
         ),
         (
           'words to clear',
@@ -111,6 +113,7 @@ create function queue.personal_tables(
   out is_about text,
   out is_of_job text,
   out clears text, -- assignments that clear the text
+  out files text, -- expressions of the keys of files, or null
   out secrets text[]
 )
 returns setof record
@@ -146,13 +149,13 @@ select
     string_agg(
       case c.kind
         when 'owner' then format('t.%s = $1::%s', c.name, c.type)
-        when 'key' then format('strpos(t.%s, $1) > 0 or %s', c.name, c.quotes)
         when 'tags'
           then format('t.%s @> array[''user:'' || $1] or %s', c.name, c.quotes)
-        else c.quotes
+        when 'words' then c.quotes
+        else format('strpos(t.%s, $1) > 0 or %s', c.name, c.quotes) -- key or file
       end,
       ' or '
-    ) filter (where c.kind in ('owner', 'key', 'tags', 'words')),
+    ) filter (where c.kind in ('owner', 'key', 'file', 'tags', 'words')),
     'false'
   ),
   concat_ws(
@@ -173,6 +176,7 @@ select
     ),
     ', '
   ) filter (where c.kind in ('mention', 'words to clear')),
+  string_agg(format('t.%s::text', c.name), ', ') filter (where c.kind = 'file'),
   coalesce(array_agg(c.name) filter (where c.kind = 'secret'), '{}')
 from columns as c
 left join abouts as a on a.relation = c.relation
@@ -270,6 +274,8 @@ declare
   v_rows bigint;
   v_deleted jsonb;
   v_cleared jsonb := '{}';
+  v_keys text[];
+  v_files text[] := '{}';
 begin
   v_jobs := queue.jobs_of_person(p_user_id, v_patterns);
   perform from public.jobs
@@ -284,9 +290,16 @@ begin
     from queue.personal_tables(cardinality(v_patterns) > 0) as p
     where p.relation <> 'public.jobs'::regclass
   loop
-    execute format('delete from %s as t where %s', v_one.name, v_one.is_theirs)
+    execute format(
+      'with gone as (delete from %s as t where %s returning array[%s]::text[] as keys) '
+        'select count(*), array(select k from gone, unnest(keys) as k) from gone',
+      v_one.name,
+      v_one.is_theirs,
+      v_one.files
+    )
+    into v_rows, v_keys
     using p_user_id::text, v_patterns;
-    get diagnostics v_rows = row_count;
+    v_files := v_files || v_keys;
     v_deleted := v_deleted || jsonb_build_object(v_one.name, nullif(v_rows, 0));
     continue when v_one.clears is null;
     execute format(
@@ -299,13 +312,18 @@ begin
     get diagnostics v_rows = row_count;
     v_cleared := v_cleared || jsonb_build_object(v_one.name, nullif(v_rows, 0));
   end loop;
-  return jsonb_strip_nulls(jsonb_build_object('deleted', v_deleted, 'cleared', v_cleared));
+  return jsonb_strip_nulls(jsonb_build_object(
+    'deleted', v_deleted,
+    'cleared', v_cleared,
+    'files', to_jsonb(nullif(v_files, '{}'))
+  ));
 end;
 $$;
 comment on function public.erase_person is
-  E'Delete a person''s jobs and all data that names the person: {deleted: {table: rows}, cleared}.'
-  '\n\np_words: names or addresses, each of 3 characters or more. With p_words the call reads all '
-  'tables, and also erases text that quotes a word or the person''s id. For operators.';
+  E'Delete a person''s jobs and all data that names the person: {deleted: {table: rows}, cleared, '
+  'files}. The caller deletes the files with these keys.\n\np_words: names or addresses, each of '
+  '3 characters or more. With p_words the call reads all tables, and also erases text that quotes '
+  'a word or the person''s id. For operators.';
 select queue.allow('service_role', 'public.erase_person');
 
 create function public.export_person(p_user_id uuid, p_words text[] default null)

@@ -48,7 +48,7 @@ IMPERSONAL = {
     *("edited_at", "reached", "jobspec_version", "kid", "x", "sealed"),
     *("attempts.origin", "guest_sessions.session_id", "step", "stream", "pauses.name"),
     # of live jobs, with which they go, or until the next lease
-    *("gated.key", "leases.key", "notes.key"),
+    *("gated.key", "leases.key", "notes.key", "leases.pulse", "workers.abandoned", "workers.slots"),
     *("job_types.commit", "job_types.description", "job_types.payload_schema"),
     *("job_types.refusal", "settings.name", "settings.value", "tasks.name"),
     *("refusals.task", "suspects.company"),
@@ -91,7 +91,7 @@ def test_an_unknown_word_of_a_comment_is_none_of_the_engines(engine: Engine) -> 
     kinds = set(engine.rows("select distinct kind from queue.personal_columns()"))
     assert kinds == {
         *("owner", "key", "tags", "mention", "jobs", "words", "words to clear"),
-        *("words of the job", "secret"),
+        *("words of the job", "secret", "file"),
     }
 
 
@@ -360,3 +360,28 @@ def test_a_line_that_is_announced_while_its_job_is_deleted_is_cleared(engine: En
         deleting.result()
         other.run("begin")
     assert engine.rows(f"select data, session_id {line}", job_id) == [({}, None)]
+
+
+def test_the_files_of_deleted_rows_are_named(engine: Engine) -> None:
+    """Their keys are in no other row. The verb deletes them."""
+    key = f"workspaces/{ACME}/{ADA}/ada-speaks.mp4"
+    engine.run(
+        "insert into public.trainings (workspace_id, title, object_key, created_by)"
+        " values (%s, 't', %s, %s)",
+        ACME,
+        key,
+        ADA,
+    )
+    assert key in str(call(engine, "export_person", ADA))
+    assert call(engine, "erase_person", ADA)["files"] == [key]
+    assert "files" not in call(engine, "erase_person", ADA)
+
+
+def test_a_mistyped_job_type_is_in_no_statistics(engine: Engine) -> None:
+    word = "zoe.smith"
+    with engine.member(ADA) as ada:
+        ada.enqueue(job_type=word)
+    engine.maintain()
+    assert "queue.stats" in found(engine, word)
+    call(engine, "erase_person", ADA, word)
+    assert found(engine, word) == []

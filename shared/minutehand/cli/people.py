@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
+from minutehand.aws import client
 from minutehand.cli.control import Yes
+from minutehand.config import ConfigurationError, Settings
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.options import parse_uuid, verb
 from minutehand.terminal.output import Output
@@ -37,12 +40,30 @@ def erase(
             raise CommandFailed("nothing was changed", code="not_confirmed", fix="pass --yes")
         typer.confirm(f"Erase {user_id}? Their jobs will be deleted.", err=True, abort=True)
     result = _call(connection, "erase_person", user_id, word)
+    files = result.get("files", [])
     lines = [
         f"{action} {count} in {table}"
-        for action in result
+        for action in ("deleted", "cleared")
         for table, count in sorted(result[action].items())
     ]
+    lines += [f"deleted file {key}" for key in files]
+    if files:
+        _delete_files(Settings.from_env(connection.values), files)
     output.value(result, text="\n".join(lines) or "no data of this person found")
+
+
+def _delete_files(settings: Settings, keys: Sequence[str]) -> None:
+    """Delete files of the uploads bucket. An error names them, because no row does any more."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        settings.require("UPLOADS_BUCKET")
+        storage = client(settings, "s3")
+        for key in keys:
+            storage.delete_object(Bucket=settings.uploads_bucket, Key=key)
+    except (ConfigurationError, BotoCoreError, ClientError) as error:
+        text = f"the rows are deleted, but these files are left: {', '.join(keys)} ({error})"
+        raise CommandFailed(text, code="files_left", fix="delete them from the bucket") from error
 
 
 def _call(connection: Connection, function: str, user_id: str, words: list[str] | None) -> Any:

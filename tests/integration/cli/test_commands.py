@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from minutehand.aws import client
+from minutehand.config import Settings
 from tests.e2e.console.worker import HandWorker
 from tests.support.command import Run
 from tests.support.stacks import RunningStack
@@ -117,6 +119,30 @@ def test_a_person_is_exported_and_erased(run: Run, account: str) -> None:
     assert "deleted 1 in public.jobs" in run("erase", user, "--yes").stdout
     assert "no data of this person" in run("erase", user, "--yes").stdout
     assert run.json("export", user, "--word", user)["tables"] == {}
+
+
+def test_the_files_of_an_erased_person_are_deleted(
+    run: Run, stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No row names them afterwards."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "local")
+    user = str(uuid.uuid4())
+    key = f"workspaces/{stack.demo_workspace_id}/{user}/ada-speaks.mp4"
+    settings = Settings.from_env(stack.values)
+    storage = client(settings, "s3")
+    storage.put_object(Bucket=settings.uploads_bucket, Key=key, Body=b"x")
+    with stack.connect() as connection:
+        connection.execute(
+            "insert into public.trainings (workspace_id, title, object_key, created_by)"
+            " values (%s, 't', %s, %s)",
+            (stack.demo_workspace_id, key, user),
+        )
+
+    assert f"deleted file {key}" in run("erase", user, "--yes").stdout
+
+    listed = storage.list_objects_v2(Bucket=settings.uploads_bucket, Prefix=key)
+    assert listed["KeyCount"] == 0
 
 
 def test_bulk_changes_ask_before_they_touch_anything(run: Run) -> None:

@@ -247,7 +247,7 @@ select queue.charge_rows('public.trainings');
 -- Person marks for `export` and `erase`. They name the owners, and the columns that may quote
 -- someone.
 comment on column public.trainings.title is 'Person: words';
-comment on column public.trainings.object_key is 'Person: key';
+comment on column public.trainings.object_key is 'Person: file';
 comment on column public.trainings.media is 'Person: words to clear';
 comment on column public.trainings.transcript is 'Person: words';
 comment on column public.trainings.procedure is 'Person: words';
