@@ -851,7 +851,9 @@ comment on function public.list_workspaces is
 select queue.allow('authenticated, service_role', 'public.list_workspaces');
 
 -- End what a removed member follows in the tenant, so that no message is made for the member alone.
--- The trigger's arguments are the names of the columns with the ids of the tenant and of the user.
+-- Without a trigger, as on memberships of a project, what the member follows expires after 150
+-- seconds. The trigger's arguments are the names of the columns with the ids of the tenant and of
+-- the user.
 create function queue.member_removed()
 returns trigger
 language plpgsql

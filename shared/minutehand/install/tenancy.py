@@ -30,7 +30,7 @@ create or replace view {engine}.tenant_members as
 -- delete a tenant's jobs with the tenant
 create trigger minutehand_before_delete before delete on {table}
   for each row execute function {engine}.tenant_deleted('{key}');
-{leaving}
+
 -- replace our tables by views in which clients see their own tenants and those tenants' members
 drop table {clients}.workspace_members, {clients}.workspaces;
 create view {clients}.workspaces with (security_barrier = true) as
@@ -49,12 +49,6 @@ grant select on {clients}.workspaces, {clients}.workspace_members
 -- same comments as on the replaced tables; erase_person changes only tables with such comments
 comment on column {clients}.workspaces.name is 'Person: words to clear';
 comment on column {clients}.workspace_members.user_id is 'Person: owner';
-"""
-
-#: Trigger that ends what a removed member follows.
-_LEAVING = """\
-create trigger minutehand_after_delete after delete on {table}
-  for each row execute function {engine}.member_removed('{tenant}', '{user}');
 """
 
 #: Check that stops the migration if a role is unknown, because its users would be no members.
@@ -150,9 +144,6 @@ class ExistingTenants(Tenants):
             f"    {role} as role\n  from {self.membership} as m{where}",
             table=self.organization,
             key=self.key,
-            leaving=_LEAVING.format(
-                table=self.membership, engine=schemas.engine, tenant=self.member_of, user=self.user
-            ),
             check=check,
         )
 
@@ -175,7 +166,6 @@ class PersonalTenants(Tenants):
             "  from auth.users as u",
             table="auth.users",
             key="id",
-            leaving="",
             check="",
         )
 
