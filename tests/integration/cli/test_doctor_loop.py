@@ -41,7 +41,7 @@ SUPABASE_PUBLISHABLE_KEY={service_role}
 SUPABASE_URL=https://supabase.com/dashboard/project/{ref}/settings
 SUPABASE_URL=db.{ref}.supabase.co
 SUPABASE_URL=http://127.0.0.1:9
-SUPABASE_URL={api}
+SUPABASE_URL={aws}
 API_URL=https://{ref}.supabase.co
 API_URL=http://127.0.0.1:9
 API_URL={supabase}
@@ -149,7 +149,7 @@ def test_a_fault_in_the_settings_goes_by_its_fix(doomed: RunningStack, fault: st
             {"role": "service_role", "exp": 4e9}, doomed.values["SUPABASE_JWT_SECRET"], "HS256"
         ),
         # a server that has none of the paths
-        api=doomed.values["API_URL"],
+        aws=doomed.values["AWS_ENDPOINT_URL"],
         supabase=doomed.values["SUPABASE_URL"],
         wrong_password=re.sub(r":[^:@/]+@", ":wrong@", url),
         wrong_port=re.sub(r":\d+/", ":9/", url),
