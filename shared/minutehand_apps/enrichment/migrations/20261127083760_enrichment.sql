@@ -418,6 +418,30 @@ create trigger enrichment_forget_answers
   for each statement
   execute function enrichment.forget_answers();
 
+-- Return the job of a record as an element of enqueue_jobs.
+create function enrichment.job_of(p_kind text, p_id uuid, p_term text)
+returns jsonb
+language sql immutable
+set search_path = ''
+as $$
+select jsonb_build_object(
+  'job_type', 'enrich_' || p_kind,
+  'payload', jsonb_strip_nulls(jsonb_build_object(
+    p_kind || '_id', p_id,
+    case p_kind when 'account' then 'domain' else 'email' end, p_term
+  )),
+  'unique', jsonb_build_object( -- one unfinished job per record
+    'key', format('enrich_%s:%s', p_kind, p_id),
+    'until', 'finished',
+    'on_conflict', 'skip'
+  )
+)
+$$;
+revoke execute
+  on function enrichment.job_of
+  from public, anon, authenticated, service_role;
+grant execute on function enrichment.job_of to authenticated, service_role;
+
 create function enrichment.enqueue(
   p_kind text,
   p_workspace_id uuid,
@@ -430,19 +454,11 @@ set search_path = ''
 as $$
 select public.enqueue_job(
   p_workspace_id,
-  'enrich_' || p_kind,
-  jsonb_strip_nulls(jsonb_build_object(
-    p_kind || '_id', p_id,
-    case p_kind when 'account' then 'domain' else 'email' end, p_term
-  )),
-  jsonb_build_object(
-    'unique', jsonb_build_object( -- one unfinished job per record
-      'key', format('enrich_%s:%s', p_kind, p_id),
-      'until', 'finished',
-      'on_conflict', 'skip'
-    )
-  )
+  j.item ->> 'job_type',
+  j.item -> 'payload',
+  j.item - '{job_type,payload}'::text[]
 )
+from enrichment.job_of(p_kind, p_id, p_term) as j (item)
 $$;
 revoke execute
   on function enrichment.enqueue
@@ -506,33 +522,39 @@ comment on function public.enrich_contact is
   'returned with created false.';
 select queue.allow('authenticated, service_role', 'public.enrich_contact');
 
--- Enqueue a job for a new account, in the transaction that inserts the account.
-create function enrichment.enqueue_new_account()
+-- Enqueue jobs for new accounts, in the transaction that inserts the accounts.
+create function enrichment.enqueue_new_accounts()
 returns trigger
 language plpgsql
 security definer -- the function reads the settings regardless of row level security
 set search_path = ''
 as $$
 begin
-  if new.domain is not null
-    and exists (
-      select 1
-      from public.workspace_settings
-      where workspace_id = new.workspace_id and apollo_auto_enrich
-    )
-  then
-    perform enrichment.enqueue('account', new.workspace_id, new.id, new.domain);
-  end if;
+  perform public.enqueue_jobs(
+    a.workspace_id,
+    jsonb_agg(enrichment.job_of('account', a.id, a.domain)),
+    'ids'
+  )
+  from (
+    select
+      n.*,
+      row_number() over (partition by n.workspace_id) as nth
+    from added as n
+    join public.workspace_settings as s on s.workspace_id = n.workspace_id
+    where n.domain is not null and s.apollo_auto_enrich
+  ) as a
+  group by a.workspace_id, (a.nth - 1) / 1000;
   return null;
 end;
 $$;
 revoke execute
-  on function enrichment.enqueue_new_account
+  on function enrichment.enqueue_new_accounts
   from public, anon, authenticated, service_role;
 create trigger accounts_enqueue_their_enrichment
   after insert on public.accounts
-  for each row
-  execute function enrichment.enqueue_new_account();
+  referencing new table as added
+  for each statement
+  execute function enrichment.enqueue_new_accounts();
 
 create function enrichment.held_job(p_request jsonb)
 returns public.jobs
