@@ -143,7 +143,8 @@ class WorkerProcess:
         loop.add_reader(read, self._read_suspects, read)
         variables = {SOCKET: str(self._socket), PIPE: str(write)}
         try:
-            await self._restart(variables, "at_work", until_done=False, pass_fds=(write,))
+            while True:
+                await self._restart(variables, "at_work", pass_fds=(write,))
         finally:
             loop.remove_reader(read)
             os.close(read)
@@ -157,19 +158,16 @@ class WorkerProcess:
         self._suspects = {n: task for n, task in self._suspects.items() if not task.done()}
         for number in range(min(companies, SUSPECT_PROCESSES)):
             if number not in self._suspects:
-                run = self._restart(
-                    {SUSPECTS_ONLY: "1"}, f"suspects-{number}", until_done=True, pass_fds=()
-                )
+                run = self._restart({SUSPECTS_ONLY: "1"}, f"suspects-{number}")
                 self._suspects[number] = asyncio.create_task(run, name="suspects-process")
 
     async def _restart(
-        self, variables: Mapping[str, str], name: str, *, until_done: bool, pass_fds: Sequence[int]
+        self, variables: Mapping[str, str], name: str, *, pass_fds: Sequence[int] = ()
     ) -> None:
-        """Run a worker's process, and restart it when it ends.
+        """Run a worker's process, and restart it until it ends without an error.
 
         Args:
             name: Name of the file in which the process records its jobs.
-            until_done: Return if the process ends without an error.
         """
         last = ExitReport(Path(self._folder.name) / name, self._environ)
         failures = 0
@@ -186,10 +184,7 @@ class WorkerProcess:
             code = await process.wait()
             self._processes.discard(process)
             if not code:
-                if until_done:
-                    return
-                failures = 0
-                continue
+                return
             ran = asyncio.get_running_loop().time() - began
             evidence = last.read(code)
             death = await last.report(evidence)
