@@ -13,8 +13,6 @@ from pathlib import Path
 STAND_INS = Path(__file__).with_name("hosted") / "extensions"
 #: Extensions whose objects are in a fixed schema, regardless of the statement.
 _SCHEMAS = {"supabase_vault": "vault", "pgmq": "pgmq"}
-#: Extensions that a replacement needs.
-_REQUIRES = {"pgjwt": "pgcrypto"}
 
 
 def write_extensions(folder: Path, system: Path) -> None:
@@ -34,7 +32,6 @@ def write_extensions(folder: Path, system: Path) -> None:
         (target / script.name).write_text(script.read_text("utf-8").replace("{@pi@}", _pi()))
         text = f"default_version = '{version}'\nrelocatable = false\ntrusted = true\n"
         text += f"schema = '{_SCHEMAS[name]}'\n" if name in _SCHEMAS else ""
-        text += f"requires = '{_REQUIRES[name]}'\n" if name in _REQUIRES else ""
         (target / f"{name}.control").write_text(text)
 
 

@@ -188,6 +188,12 @@ def test_ranges_zones_and_forms_are_as_the_real_servers(
     beyond = gateway.get(notes, headers={**ada, "Prefer": "count=exact", "Range": "50-"})
     found = gateway.get(notes, headers={**ada, "Prefer": "timezone=Asia/Kolkata"}).json()
 
+    lost = gateway.get(notes, headers={**ada, "Prefer": "timezone=No/Where"})
+    offset = gateway.get(notes, headers={**ada, "Prefer": "timezone=-4"}).json()
+
+    assert (lost.status_code, lost.json()["code"]) == (400, "22023")
+    assert {note["at"][-6:] for note in offset} == {"-04:00"}
+    assert beyond.headers["vary"] == "Accept, Prefer, Range"
     assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"*/{len(found)}")
     assert {note["at"][-6:] for note in found} == {"+05:30"}
     assert gateway.post(refuse, headers=ada, data={"p_code": "PT418"}).status_code == 418

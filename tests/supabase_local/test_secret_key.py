@@ -11,6 +11,19 @@ from supabase import AsyncClientOptions, acreate_client
 from tests.support.project import Project
 
 
+@pytest.mark.parametrize(("header", "status"), [("Basic abc", 401), ("Bearer", 401), (None, 200)])
+def test_only_an_absent_token_gives_the_rights_of_the_key(
+    project: Project, header: str | None, status: int
+) -> None:
+    """The hosted gateway forwards any other header, and PostgREST reads only bearers."""
+    url = f"{project.settings.supabase_url}/rest/v1/rpc/queue_health"
+    headers = {"apikey": project.settings.supabase_secret_key or ""}
+    if header is not None:
+        headers["authorization"] = header
+
+    assert httpx.post(url, headers=headers, json={}).status_code == status
+
+
 async def test_the_official_client_of_python_enters_with_it(project: Project) -> None:
     """supabase-py also sends the key as bearer.
 

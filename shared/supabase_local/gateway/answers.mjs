@@ -11,6 +11,7 @@ export function answerOf(request, { media, chosen, table }, result) {
   const hasKey = table?.key?.length > 0 || request.query.onConflict !== null;
   const applied = appliedPreferences(request.prefers, request.kind, hasKey);
   if (applied) headers.set("preference-applied", applied);
+  headers.set("vary", "Accept, Prefer, Range");
   if (answer.hasBody) {
     headers.set("content-type", contentTypeOf(media));
     if (request.isAsked) headers.set("content-profile", request.schema);

@@ -56,7 +56,7 @@ export async function openDataApi() {
   try {
     const catalogue = await readCatalogue(connection.driver, settings);
     const app = await authOver(connection);
-    const place = { driver, catalogue, isZone: zonesOf(connection.driver) };
+    const place = { driver, catalogue };
     const answerData = (request) => answeredBy(request, place);
     const fetch = (request) =>
       new URL(request.url).pathname.startsWith("/rest/v1/")
@@ -67,16 +67,6 @@ export async function openDataApi() {
     close(0).catch(() => {}); // another instance is opened
     throw error;
   }
-}
-
-// Check whether Postgres knows a time zone. The list is read once, on first use, because the query
-// is slow.
-function zonesOf(driver) {
-  let names;
-  return async (zone) => {
-    names ??= driver`select name from pg_catalog.pg_timezone_names`;
-    return (await names).some(({ name }) => name === zone);
-  };
 }
 
 async function authOver(connection) {
@@ -102,7 +92,7 @@ async function authOver(connection) {
 async function answeredBy(request, place) {
   let asked = null;
   try {
-    asked = await understood(request, place.isZone);
+    asked = await understood(request);
     if (!asked.isCall && asked.name === "") return described(asked);
     const [plan, run] = asked.isCall ? callOf(asked, place) : tableOf(asked, place);
     return answerOf(asked, plan, await run());
@@ -275,7 +265,7 @@ function entrance(asked, roles, ofFunction) {
     "request.path": path,
     "request.headers": JSON.stringify(said),
     "request.cookies": JSON.stringify(cookiesOf(cookie)),
-    ...(prefers.timezone ? { timezone: prefers.timezone } : {}),
+    ...(prefers.timezone === undefined ? {} : { timezone: prefers.timezone }),
     ...hoisted,
     role: claims.role, // last, because the other settings need no right of the caller
   };

@@ -24,8 +24,8 @@ const REPORTED = {
   timezone: null,
 };
 
-// Return the first known value of each preference. `isZone` checks a time zone in Postgres.
-export async function preferencesOf(header, isZone) {
+// Return the first known value of each preference. Postgres rejects an unknown time zone.
+export function preferencesOf(header) {
   const given = header ? header.split(",").map((one) => one.trim()) : [];
   const valueOf = (name) => given.find((one) => one.startsWith(`${name}=`))?.slice(name.length + 1);
   const prefers = {};
@@ -33,14 +33,11 @@ export async function preferencesOf(header, isZone) {
     const [name, value] = one.split("=");
     prefers[name] ??= value;
   }
-  const zone = valueOf("timezone");
-  if (zone !== undefined && (await isZone(zone))) prefers.timezone = zone;
+  prefers.timezone = valueOf("timezone");
   const most = valueOf("max-affected");
   if (/^\s*-?\d+\s*$/.test(most ?? "")) prefers.most = Number(most);
   const isKnown = (one) =>
-    ACCEPTED.includes(one) ||
-    one.startsWith("max-affected=") ||
-    (prefers.timezone && one.startsWith("timezone="));
+    ACCEPTED.includes(one) || one.startsWith("max-affected=") || one.startsWith("timezone=");
   return { ...prefers, unknown: given.filter((one) => !isKnown(one)) };
 }
 

@@ -19,12 +19,11 @@ const KINDS = {
 };
 const READS = ["GET", "HEAD"];
 
-// `isZone` checks whether Postgres knows a time zone.
-export async function understood(request, isZone) {
+export async function understood(request) {
   const url = new URL(request.url);
   const { method, headers } = request;
   const claims = claimsOf(request);
-  const prefers = await preferencesOf(headers.get("prefer"), isZone);
+  const prefers = preferencesOf(headers.get("prefer"));
   const { name, isCall } = placeOf(url);
   const { schema, isAsked } = schemaOf(request);
   const isGet = READS.includes(method);

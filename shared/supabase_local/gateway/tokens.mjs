@@ -12,12 +12,12 @@ const BROWSER = /^\s*Mozilla\s*\/\s*5\s*\.\s*0/i;
 // token. Other bearers are forwarded, and PostgREST rejects invalid ones.
 export function claimsOf(request) {
   const key = keyOf(request);
-  const [, bearer] = /^bearer\s+(.*)$/i.exec(request.headers.get("authorization") ?? "") ?? [];
-  if (bearer === undefined || bearer === key) {
-    return { role: key === settings.secretKey ? "service_role" : "anon" };
-  }
-  const claims = verified(bearer.trim());
-  return { ...claims, role: asText(claims.role ?? "anon") };
+  const header = request.headers.get("authorization") ?? `Bearer ${key}`;
+  const [, bearer = ""] = /^bearer(?:\s+(.*))?$/i.exec(header) ?? [null, null];
+  if (bearer === key) return { role: key === settings.secretKey ? "service_role" : "anon" };
+  if (bearer === null) return { role: "anon" };
+  const { role = "anon", ...claims } = verified(bearer.trim());
+  return { ...claims, role: asText(role) };
 }
 
 function keyOf(request) {
@@ -51,7 +51,8 @@ function verified(token) {
     throw refused("PGRST301", "No suitable key or wrong key type", details);
   }
   const claims = decoded(parts[1]);
-  if (!claims || typeof claims !== "object") throw refused("PGRST303", "Parsing claims failed");
+  if (!claims || typeof claims !== "object" || Array.isArray(claims))
+    throw refused("PGRST303", "Parsing claims failed");
   checkTimes(claims);
   return claims;
 }
