@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { beforeEach, mock, test } from "node:test";
 import { Follower } from "../../../infra/console/lib/jobs/follower.js";
+import { outputOf } from "../../../infra/console/lib/jobs/pieces.js";
 import {
   applyEvent,
   eventsOf,
@@ -12,7 +13,7 @@ import {
 } from "../../../infra/console/lib/jobs/sequence.js";
 import { sessionOf } from "../../../infra/console/lib/jobs/session.js";
 import { watchJobs } from "../../../infra/console/lib/jobs/watch.js";
-import { watchJob } from "../../../infra/console/lib/jobs/watch-job.js";
+import { JobGone, watchJob } from "../../../infra/console/lib/jobs/watch-job.js";
 
 const cases = JSON.parse(readFileSync(new URL("./follow.json", import.meta.url), "utf8"));
 const turn = () => new Promise(setImmediate); // the real function, before timers are mocked
@@ -240,6 +241,19 @@ test("a change of user discards rows, and the response of a read that began befo
   await leap(1000);
   assert.equal(watch.state.job.id, "j");
   watch.close();
+});
+
+test("the output of a job ends with an error at once when its reader signs out", async () => {
+  const world = new World({ log: [1] });
+  let say = null;
+  const data = { subscription: { unsubscribe: () => {} } };
+  world.client.auth = { onAuthStateChange: (listen) => ((say = listen), { data }) };
+  world.client.accessToken = async () => "x.eyJzdWIiOiAiYWRhIn0.x";
+  const ended = assert.rejects(outputOf(world.client, "j", "reply").next(), JobGone);
+  await leap(1000);
+
+  say("SIGNED_OUT", null);
+  await ended;
 });
 
 test("a read that hangs is repeated once another read gets a response", async () => {

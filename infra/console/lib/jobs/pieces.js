@@ -1,20 +1,22 @@
 // The pieces of a job's stream, from its beginning or an offset to the end of the job.
 
 import { Output } from "./output.js";
-import { watchJob } from "./watch-job.js";
+import { JobGone, watchJob } from "./watch-job.js";
 
 /**
  * Yield the pieces `{ attempt, from, next, text or items }` of a job's stream, each character and
  * each item once and in order.
  *
  * A piece whose `from` is 0 begins the stream again under another attempt, so discard the earlier
- * pieces. The generator ends with the job and returns its row.
+ * pieces. The generator ends with the job and returns its row. It throws `JobGone` if the job is gone
+ * or the user changes, for example by a sign-out.
  */
 export async function* outputOf(client, jobId, name, { from, attempt, signal, ...options } = {}) {
   const after = from === undefined ? {} : { [name]: { attempt, next: from } };
-  const merged = new Output(after); // a new read, e.g. after a change of user, repeats pieces
+  const merged = new Output(after); // a new read repeats pieces
   const pieces = [];
   let isOver = false;
+  let isGone = false;
   let wake = () => {};
   const end = () => {
     isOver = true;
@@ -24,13 +26,18 @@ export async function* outputOf(client, jobId, name, { from, attempt, signal, ..
     if (piece.stream === name) pieces.push(...merged.add(piece));
     wake();
   };
+  const onClear = () => {
+    isGone = true;
+    wake();
+  };
   signal?.throwIfAborted();
   signal?.addEventListener("abort", end, { once: true });
-  const watch = watchJob(client, jobId, { ...options, knownOutput: after, onPiece });
+  const watch = watchJob(client, jobId, { ...options, knownOutput: after, onPiece, onClear });
   watch.ended.then(end, end);
   try {
     while (true) {
       signal?.throwIfAborted();
+      if (isGone) throw new JobGone(jobId);
       if (pieces.length > 0) yield pieces.shift();
       else if (isOver) return await watch.ended;
       else await new Promise((then) => (wake = then));

@@ -156,6 +156,7 @@ class JobWatch extends Follower {
     this.#events = [];
     this.#received = 0;
     this.#output = new Output(this.#options.knownOutput);
+    notify(this.#options.onClear);
   }
 
   onClose() {
