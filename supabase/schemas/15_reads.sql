@@ -1699,8 +1699,8 @@ from (
     ),
     (
       'not_leased',
-      'It has been the next of its workspace since {ready_at}. Workers that serve it are alive, '
-        'but none has leased it.',
+      'It has been ready since {ready_at}. Workers that serve it are alive, but none has leased '
+        'it.',
       null,
       null,
       null
