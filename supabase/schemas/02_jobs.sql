@@ -606,8 +606,7 @@ create table queue.feed (
   -- Null if the type stores no such event. Then only statistics and workers read the row.
   seqs integer[],
   wakes boolean, -- true if the commit notifies listening workers
-  -- True if the row's message exceeded the budget and was not sent. The value is true until
-  -- watchers are asked to read again.
+  -- True if the statement sent no message, so that the publisher sends it (do_announcements).
   unsent boolean,
   primary key (workspace_id, number, id)
 );
@@ -619,8 +618,6 @@ alter table queue.feed
   alter seqs set storage external;
 create index feed_by_session on queue.feed (session_id, number, id)
   where session_id is not null;
-create index feed_unsent on queue.feed (id) where unsent;
-create index feed_unsent_by_workspace on queue.feed (workspace_id, id) where unsent;
 create index feed_by_number on queue.feed (number);
 
 -- A change is an event that several jobs have in common. These jobs have the same tenant and
@@ -631,7 +628,8 @@ create type queue.change as (
   type text,
   data jsonb,
   job_ids uuid[],
-  seqs integer[]
+  seqs integer[],
+  at timestamptz
 );
 
 -- Tasks of public.run_maintenance. An app adds rows for its own tasks. The function queue.do_<name>
@@ -782,7 +780,7 @@ begin
     group by 1, 2, 3
   )
   select array_agg(
-    row(k.workspace_id, k.session_id, p_type, k.data, k.ids, k.seqs)::queue.change
+    row(k.workspace_id, k.session_id, p_type, k.data, k.ids, k.seqs, p_now)::queue.change
   )
   into v_changes
   from kinds as k;

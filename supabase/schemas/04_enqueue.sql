@@ -903,15 +903,17 @@ declare
   v_id constant uuid := queue.new_id();
   v_ord constant bigint := queue.ord_of(100, p_now);
   v_is_held constant boolean := queue.hold_turn(p_type.lane, p_workspace_id);
-  v_budget constant record := queue.message_budget();
   v_data constant jsonb := jsonb_build_object(
     'status', 'pending', 'attempts', 0, 'job_type', p_type.job_type
   );
   v_seqs constant integer[] := case when not p_type.is_minimal then '{1}' end;
   v_trace constant text := queue.trace_of_call();
-  v_topic constant text := 'workspace:' || p_workspace_id;
-  v_watchers bigint := 0;
-  v_unsent boolean; -- true if the message was not sent, otherwise null
+  v_unsent constant boolean := nullif( -- true, or null
+    not queue.send(array[
+      row(p_workspace_id, null, 'job.created', v_data, array[v_id], v_seqs, p_now)::queue.change
+    ]),
+    false
+  );
   -- fields that have the same value for all simple jobs
   c_answer constant text := '{"status": "pending", "priority": 100, "attempts": 0, "fence": 0,
     "generation": 1, "lost_attempts": 0, "deaths": 0, "state": "queued", "tags": [],
@@ -925,35 +927,6 @@ declare
     "unique_key": null, "parent_id": null, "replay_of": null, "replay_from": null,
     "waiting_for": null, "running_since": null, "worker_id": null, ';
 begin
-  -- Send one message to the workspace, in the same way as queue.publish and queue.send. The
-  -- message may use the budget up to 5/8. If someone follows the workspace, the message may use
-  -- the budget up to 6/8.
-  if not p_type.is_minimal and to_regclass('realtime.messages') is not null then
-    if v_budget.is_followed then
-      v_watchers := (select count(*) from queue.followers as f where f.topic = v_topic);
-    end if;
-    v_unsent := true;
-    if clock_timestamp() - now() <= interval '1 second'
-      and queue.may_send(
-        v_budget,
-        1 + greatest(1, v_watchers),
-        5 + sign(v_watchers)::integer,
-        p_workspace_id,
-        p_now
-      )
-      and queue.write_messages(
-        array[v_topic],
-        array['job.created'],
-        array[
-          jsonb_build_object(
-            'job_id', v_id, 'seq', 1, 'type', 'job.created', 'data', v_data, 'at', p_now
-          )
-        ]
-      )
-    then
-      v_unsent := null;
-    end if;
-  end if;
   with made as (
     insert into public.jobs (
       id, workspace_id, lane, max_attempts, last_seq, is_minimal, schema_version, queue,
@@ -1010,13 +983,8 @@ begin
     array[v_id],
     v_seqs,
     true,
-    v_unsent
+    case when v_seqs is not null then v_unsent end
   );
-  if v_budget.is_streamed then
-    perform pg_notify('minutehand_events', v_topic)
-    from queue.streamed_topics as s
-    where s.topic = v_topic and s.expires_at > clock_timestamp();
-  end if;
   return (
     c_answer || substr(
       json_build_object(
@@ -1130,7 +1098,8 @@ begin
           'job_type', p_job_type
         ),
         array[v_job.id],
-        case when v_job.is_minimal is null then '{1}'::integer[] end
+        case when v_job.is_minimal is null then '{1}'::integer[] end,
+        v_now
       )::queue.change
     ],
     v_now,

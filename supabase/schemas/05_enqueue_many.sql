@@ -171,7 +171,8 @@ begin
         k.ids,
         case
           when k.is_minimal is null then array_fill(1, array[cardinality(k.ids)])
-        end
+        end,
+        p_now
       )::queue.change
     ),
     min(k.run_at) < p_now + interval '1 minute'

@@ -1720,7 +1720,8 @@ begin
             'status', 'processing', 'attempts', k.attempts, 'worker_id', p_request.worker_id
           ),
           k.ids,
-          k.seqs
+          k.seqs,
+          p_now
         )::queue.change
       )
       from kinds as k
@@ -2427,9 +2428,13 @@ set enable_bitmapscan = off
 set enable_sort = off
 set jit = off
 as $$
+declare
+  v_result json;
 begin
   perform queue.refuse_revoked();
-  return queue.lease(p_request);
+  v_result := queue.lease(p_request);
+  perform queue.send_unsent();
+  return v_result;
 end;
 $$;
 comment on function public.lease_jobs is

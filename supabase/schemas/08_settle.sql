@@ -507,7 +507,8 @@ begin
           jsonb_build_object('status', k.status, 'attempts', k.attempts)
             || coalesce(k.data, '{}'),
           k.ids,
-          k.seqs
+          k.seqs,
+          p_now
         )::queue.change
       )
       from kinds as k
@@ -648,6 +649,7 @@ declare
   v_settled record;
   v_results json := '[]';
   v_changes queue.change[];
+  v_lease json;
 begin
   if p_request -> 'items' is distinct from '[]' then
     v_read := queue.read_items(p_request -> 'items');
@@ -656,12 +658,12 @@ begin
     v_changes := v_settled.changes;
   end if;
   if jsonb_typeof(p_request -> 'lease') = 'object' then
-    return json_build_object(
-      'results', v_results,
-      'lease', queue.lease(p_request -> 'lease', v_changes)
-    );
+    v_lease := queue.lease(p_request -> 'lease', v_changes);
+    perform queue.send_unsent();
+    return json_build_object('results', v_results, 'lease', v_lease);
   end if;
   perform queue.publish(v_changes, queue.clock());
+  perform queue.send_unsent();
   return json_build_object('results', v_results);
 end;
 $$;

@@ -225,7 +225,8 @@ begin
         )
       ),
       array[l.id],
-      array[l.seq]
+      array[l.seq],
+      p_now
     )::queue.change as change
     from lines as l
     where l.is_minimal is null
@@ -236,7 +237,8 @@ begin
       'job.progress',
       jsonb_build_object('progress', j.progress, 'attempts', j.attempts),
       array[j.id],
-      array[j.last_seq]
+      array[j.last_seq],
+      p_now
     )::queue.change
     from unnest(v_items) as i
     join public.jobs as j on j.id = any (array[i.job_id])
@@ -322,6 +324,7 @@ begin
     end as lease_seconds
   ) as s
   where l.job_id = any (v_renewed) and l.job_id = o.job_id;
+  perform queue.send_unsent();
   return jsonb_build_object(
     'results', (
       select coalesce(

@@ -1,9 +1,12 @@
 -- Events for watchers. This file has the feed, the Realtime messages within the limits of the
 -- project's plan, and guest sessions. Each change becomes a line of queue.feed and Realtime
 -- messages. The messages go to the topic of the workspace. If someone follows the topic of the
--- session or of the job, the messages also go to that topic. The budget is the number of messages
--- that may be sent in a second. A message beyond the budget is withheld. Later, the followers of
--- its topics are asked to read again (queue.do_announcements).
+-- session or of the job, the messages also go to that topic.
+--
+-- In a quiet workspace, each statement sends its own messages. In a busy workspace, the publisher
+-- (queue.do_announcements) sends one message per topic for all new lines. The calls of workers run
+-- the publisher, at most ten times a second. The budget is the number of messages that may be sent
+-- in a second. If the budget is too small for a topic, its followers are later asked to read again.
 
 -- A feed number is a transaction id plus the value of this sequence. The value is zero until a dump
 -- is restored. If the new server has lower transaction ids than the dumped server, the first feed
@@ -34,10 +37,9 @@ values
 -- is connected.
 create unlogged sequence queue.messages_counted; -- noqa: PRS
 create unlogged sequence queue.messages_second minvalue 0; -- current second, as Unix time
--- Value of messages_counted at the start of the current second.
+-- Value of messages_counted and next feed number at the start of the current second.
 create unlogged sequence queue.messages_before minvalue 0;
--- Hash of the structure of Realtime's table at the last successful message (queue.message_form).
-create unlogged sequence queue.messages_fitted minvalue 0;
+create unlogged sequence queue.number_before minvalue 0;
 
 create unlogged table queue.followers (
   topic text not null,
@@ -59,16 +61,48 @@ create unlogged table queue.streamed_topics (
 alter table queue.streamed_topics enable row level security;
 revoke all on queue.streamed_topics from public, anon, authenticated, service_role;
 
+-- Rounds of the publisher. Its state is the last row, because the last row of an index is found at
+-- the same cost beside an old snapshot. All lines that are visible in the snapshot seen, and the
+-- lines of the transaction xid, are published. If a round did not reach the end of the feed, the
+-- publisher continues after the line with this number and id, with the lines that are visible in the
+-- snapshot until.
+create table queue.publisher (
+  round bigint generated always as identity primary key,
+  xid xid8, -- transaction of the round
+  seen pg_snapshot not null,
+  until pg_snapshot,
+  number bigint,
+  id bigint
+);
+alter table queue.publisher enable row level security;
+revoke all on queue.publisher from public, anon, authenticated, service_role;
+-- Time at which the publisher last sent messages, in tenths of a second.
+create unlogged sequence queue.published_at minvalue 0 start 0; -- noqa: PRS
+
+-- Topics whose messages exceeded the budget. Their followers must be asked to read again.
+create table queue.late_topics (
+  topic text primary key,
+  workspace_id uuid not null,
+  since timestamptz not null, -- time of the oldest event that was not sent
+  unique (workspace_id, topic)
+);
+alter table queue.late_topics enable row level security;
+revoke all on queue.late_topics from public, anon, authenticated, service_role;
+comment on column queue.late_topics.topic is 'Person: words'; -- see 18_people.sql
+
 -- Return the budget of messages per second, and the number of messages in the current second.
 -- Realtime averages its rate over five seconds, and five seconds can overlap six of the seconds
 -- counted here. Therefore the budget is 80 % of the plan's rate.
--- is_followed: true if any topic has a follower
+-- p_changes: changes that the caller publishes
 -- is_streamed: true if a server streams any topic
+-- is_busy: true if the messages must be left to the publisher, because there are too many changes,
+--   or a workspace has written five lines in the current second
 create function queue.message_budget(
+  p_changes queue.change[],
   out budget bigint,
   out used bigint,
-  out is_followed boolean,
-  out is_streamed boolean
+  out is_streamed boolean,
+  out is_busy boolean
 )
 language plpgsql
 set search_path = ''
@@ -82,66 +116,46 @@ declare
     0
   );
   v_before bigint := pg_sequence_last_value('queue.messages_before');
+  v_number bigint := pg_sequence_last_value('queue.number_before');
 begin
+  if v_second is distinct from pg_sequence_last_value('queue.messages_second') then
+    v_before := setval('queue.messages_before', v_counted);
+    v_number := setval(
+      'queue.number_before',
+      coalesce(pg_sequence_last_value('queue.feed_base'), 0)
+        + pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+    );
+    v_second := setval('queue.messages_second', v_second);
+  end if;
   select
     case s.value
       when '"free"' then 80
       when '"pro"' then 400
       else s.value::bigint
     end,
-    exists (select from queue.followers),
-    exists (select from queue.streamed_topics)
-  into budget, is_followed, is_streamed
+    exists (select from queue.streamed_topics),
+    exists (
+      select from unnest(p_changes) as c
+      cross join lateral (
+        select from queue.feed as f
+        where f.workspace_id = c.workspace_id and f.number >= v_number
+        offset 4
+        limit 1
+      ) as l
+    )
+  into budget, is_streamed, is_busy
   from queue.settings as s
   where s.name = 'realtime_messages_per_second';
-  if v_second is distinct from pg_sequence_last_value('queue.messages_second') then
-    v_before := setval('queue.messages_before', v_counted);
-    v_second := setval('queue.messages_second', v_second);
-  end if;
   used := v_counted - v_before;
+  is_busy := is_busy or used + 2 * cardinality(p_changes) > budget;
 end;
 $$;
 revoke execute on function queue.message_budget from public;
-
--- Return a hash of the structure of the tables that store today's messages. The hash is computed
--- from the ids of the transactions that last changed the catalog rows of these tables. Return null
--- if the tables have triggers. While the hash is the same as at the last successful message, the
--- insert of a message cannot fail.
-create function queue.message_form()
-returns bigint
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_table constant oid := to_regclass('realtime.messages');
-  v_today constant oid := to_regclass('realtime.messages_' || to_char(now(), 'YYYY_MM_DD'));
-begin
-  return (
-    select
-      hash_array_extended(
-        array[t.xmin, d.xmin]
-        || array(
-          select a.xmin
-          from pg_catalog.pg_attribute as a
-          where a.attrelid = v_table
-        ),
-        0
-      ) & 9223372036854775807
-    from pg_catalog.pg_class as t
-    left join pg_catalog.pg_class as d on d.oid = v_today
-    where t.oid = v_table
-      and not t.relhastriggers
-      and case t.relkind when 'p' then not d.relhastriggers else d.oid is null end
-  );
-end;
-$$;
-revoke execute on function queue.message_form from public;
 
 -- Build the messages for changes. A single event becomes a message of its own. Several events
 -- become one message per group. The events of a group differ only in job and seq.
 create function queue.message_of(
   p_changes queue.change[],
-  p_now timestamptz,
   out event text,
   out payload jsonb
 )
@@ -161,7 +175,7 @@ begin
       'seq', v_one.seqs[1],
       'type', v_one.type,
       'data', v_one.data,
-      'at', p_now
+      'at', v_one.at
     );
     return;
   end if;
@@ -169,7 +183,7 @@ begin
     v_groups := v_groups || jsonb_build_object(
       'type', v_each.type,
       'data', v_each.data,
-      'at', p_now,
+      'at', v_each.at,
       'job_ids', v_each.job_ids,
       'seqs', case
         when v_each.seqs[1] = all (v_each.seqs) then v_each.seqs[1:1]
@@ -205,6 +219,7 @@ begin
         c.session_id,
         c.type,
         c.data,
+        c.at,
         c.job_ids[1000 * k + 1:1000 * k + 1000] as job_ids,
         c.seqs[1000 * k + 1:1000 * k + 1000] as seqs,
         row_number() over () as n
@@ -232,6 +247,7 @@ begin
         p.session_id,
         p.type,
         p.data,
+        p.at,
         array[i.id],
         array[i.seq],
         p.n
@@ -256,7 +272,7 @@ begin
       b.topic,
       array_agg(
         row(
-          b.workspace_id, b.session_id, b.type, b.data, b.job_ids, b.seqs
+          b.workspace_id, b.session_id, b.type, b.data, b.job_ids, b.seqs, b.at
         )::queue.change
         order by b.n
       )
@@ -267,189 +283,108 @@ end;
 $$;
 revoke execute on function queue.changes_by_topic from public;
 
--- Take messages from the budget of the current second. Return false if the budget is too small.
--- Above 3/8 of the budget, a tenant that sent more than 1/8 of the budget in the last second has to
--- wait. The function then returns false for this tenant while someone follows another tenant.
--- p_budget: result of queue.message_budget
--- p_cost: number of messages and deliveries
--- p_eighths: part of the budget that these messages may use, in eighths
--- p_workspace_id: workspace of the changes; null if the changes belong to several workspaces
-create function queue.may_send(
-  p_budget record,
-  p_cost bigint,
-  p_eighths integer,
-  p_workspace_id uuid,
-  p_now timestamptz
-)
-returns boolean
-language plpgsql
+-- Return the number of messages that a message to a topic counts as, one and its deliveries.
+create function queue.message_cost(p_topic text)
+returns bigint
+language sql stable
 set search_path = ''
 as $$
-declare
-  v_ignored bigint;
-begin
-  if p_budget.used + p_cost > p_budget.budget * p_eighths / 8 then
-    return false;
-  end if;
-  -- The query is in a nested `if`, so that calls below 3/8 of the budget do not run the query.
-  if p_budget.used + p_cost > p_budget.budget * 3 / 8 and p_workspace_id is not null then
-    if exists (
-        select from queue.followers as f
-        where f.topic like 'workspace:%'
-          and f.topic <> 'workspace:' || p_workspace_id
-      )
-      and p_budget.budget / 8 < p_cost * (
-        select count(*)
-        from (
-          select o.at
-          from queue.feed as o
-          where o.workspace_id = p_workspace_id
-          order by o.number desc, o.id desc
-          limit 50
-        ) as f
-        where f.at > p_now - interval '1 second'
-      )
-    then
-      return false;
-    end if;
-  end if;
-  for v_each in 1 .. p_cost loop
-    v_ignored := nextval('queue.messages_counted');
-  end loop;
-  return true;
-end;
+select 1 + greatest(1, count(*))
+from queue.followers as f
+where f.topic = p_topic
 $$;
-revoke execute on function queue.may_send from public;
+revoke execute on function queue.message_cost from public;
 
--- Insert messages into Realtime's table. Return false if the insert fails. An exception block costs
--- a transaction id. Therefore the block is used only if the table's structure has changed since the
--- last message (queue.message_form).
+-- Insert messages into Realtime's table. Return false if the insert fails.
+-- p_raises: true if a failure raises the error
 create function queue.write_messages(
   p_topics text[],
   p_events text[],
-  p_payloads jsonb[]
+  p_payloads jsonb[],
+  p_raises boolean default false
 )
 returns boolean
 language plpgsql
 set search_path = ''
 as $$
-declare
-  v_form bigint := queue.message_form();
 begin
-  if v_form = pg_sequence_last_value('queue.messages_fitted') then
-    insert into realtime.messages (id, topic, extension, event, payload, private)
-    select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
-    from unnest(p_topics, p_events, p_payloads) as m (topic, event, payload);
-    return true;
-  end if;
-  begin
-    insert into realtime.messages (id, topic, extension, event, payload, private)
-    select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
-    from unnest(p_topics, p_events, p_payloads) as m (topic, event, payload);
-  exception when others then -- a failed message must not fail an enqueue or a settlement
-    raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
-    -- Realtime creates the partition of the day when a client is connected. Without the partition
-    -- no client is connected, and no one needs the message, so return true.
-    return sqlstate = '23514';
-  end;
-  if v_form is not null then
-    v_form := setval('queue.messages_fitted', v_form);
-  end if;
+  insert into realtime.messages (id, topic, extension, event, payload, private)
+  select queue.new_id(), m.topic, 'broadcast', m.event, m.payload, true
+  from unnest(p_topics, p_events, p_payloads) as m (topic, event, payload);
   return true;
+exception when others then -- a failed message must not fail an enqueue or a settlement
+  -- Realtime creates the partition of the day when a client is connected. Without the partition no
+  -- client is connected, and no one needs the message, so return true.
+  if p_raises and sqlstate <> '23514' then
+    raise;
+  end if;
+  raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
+  return sqlstate = '23514';
 end;
 $$;
 revoke execute on function queue.write_messages from public;
 
--- Send the messages of changes. Return false if the messages must be withheld because the budget is
--- too small or Realtime fails. Each kind of message may use a part of the budget. Progress, log
--- lines and output may use 4/8. State changes may use 5/8 without followers, and 6/8 with
--- followers. Announcements may use all of the budget.
--- p_workspace_id: workspace of the changes; null if the changes belong to several workspaces
--- p_is_minor: true for progress, log lines and output
--- p_fits_one: true if one message to the workspace suffices, unless someone follows a topic
-create function queue.send(
-  p_changes queue.change[],
-  p_workspace_id uuid,
-  p_is_minor boolean,
-  p_fits_one boolean,
-  p_budget record,
-  p_now timestamptz
-)
+-- Send the messages of changes, and notify the servers that stream their topics. Return false if the
+-- messages must be left to the publisher, because the workspace is busy, the budget is too small or
+-- Realtime fails. Progress, log lines and output come in separate calls. They may use half of the
+-- budget, and state changes three quarters. The publisher may use all of it.
+create function queue.send(p_changes queue.change[])
 returns boolean
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_message record;
-  v_topics text[];
-  v_events text[];
-  v_payloads jsonb[];
-  v_watchers bigint; -- number of followers of the topics
-  v_cost bigint := 2; -- one message and one delivery
-  v_eighths integer := 5;
+  v_is_minor constant boolean := p_changes[1].type
+    in ('job.progress', 'job.log', 'job.output');
+  v_budget constant record := queue.message_budget(p_changes);
+  v_messages record;
 begin
-  -- All messages of a long transaction would arrive together when the transaction commits.
-  if clock_timestamp() - now() > interval '1 second' then
-    return false;
+  -- Notify only if a server streams topics, because a transaction with notifications needs a
+  -- server-wide lock to commit.
+  if v_budget.is_streamed then
+    perform pg_notify('minutehand_events', s.topic)
+    from queue.streamed_topics as s
+    where s.expires_at > clock_timestamp()
+      and exists (
+        select from unnest(p_changes) as c
+        where s.topic = 'workspace:' || c.workspace_id and not v_is_minor
+          or s.topic = 'session:' || c.session_id and c.type <> 'job.log'
+          or s.topic = any (array(select 'job:' || i from unnest(c.job_ids) as i))
+      );
   end if;
-  if not p_fits_one or p_budget.is_followed then
-    -- Stop early if the changes concern more workspaces than the budget allows, whether or not
-    -- someone follows them.
-    if not p_is_minor
-      and p_budget.used + 2 * (
-        select count(distinct c.workspace_id)
-        from unnest(p_changes) as c
-        where c.seqs is not null
-      ) > p_budget.budget * 6 / 8
-    then
-      return false;
-    end if;
-    select
-      array_agg(m.topic),
-      array_agg(m.event),
-      array_agg(m.payload),
-      sum(m.watchers),
-      coalesce(sum(1 + greatest(1, m.watchers)), 0)
-    into v_topics, v_events, v_payloads, v_watchers, v_cost
-    from (
-      select
-        t.topic,
-        o.event,
-        o.payload,
-        (
-          select count(*)
-          from queue.followers as f
-          where f.topic = t.topic
-        ) as watchers
-      from queue.changes_by_topic(p_changes) as t
-      cross join lateral queue.message_of(t.changes, p_now) as o
-    ) as m;
-    v_eighths := case
-      when p_is_minor then 4
-      when v_watchers > 0 then 6
-      else 5
-    end;
-  end if;
-  if v_cost = 0 then -- no topic receives any of the changes
+  if to_regclass('realtime.messages') is null then
     return true;
-  elsif not queue.may_send(p_budget, v_cost, v_eighths, p_workspace_id, p_now) then
+  elsif v_budget.is_busy and not v_is_minor
+    -- all messages of a long transaction would arrive together when the transaction commits
+    or clock_timestamp() - now() > interval '1 second'
+  then
     return false;
   end if;
-  if v_topics is null then -- build the message only after the budget has allowed it
-    v_message := queue.message_of(p_changes, p_now);
-    v_topics := array['workspace:' || p_workspace_id];
-    v_events := array[v_message.event];
-    v_payloads := array[v_message.payload];
+  select
+    array_agg(t.topic) as topics,
+    array_agg(o.event) as events,
+    array_agg(o.payload) as payloads,
+    coalesce(sum(queue.message_cost(t.topic)), 0) as cost
+  into v_messages
+  from queue.changes_by_topic(p_changes) as t
+  cross join lateral queue.message_of(t.changes) as o;
+  if v_messages.cost = 0 then -- no topic receives any of the changes
+    return true;
+  elsif v_budget.used + v_messages.cost
+    > v_budget.budget * (case when v_is_minor then 0.5 else 0.75 end)
+  then
+    return false;
   end if;
-  return queue.write_messages(v_topics, v_events, v_payloads);
+  perform nextval('queue.messages_counted')
+  from generate_series(1, v_messages.cost);
+  return queue.write_messages(v_messages.topics, v_messages.events, v_messages.payloads);
 end;
 $$;
 revoke execute on function queue.send from public;
 
 -- Publish the changes that a statement made to rows locked by the caller. Each change becomes one
--- line of the feed. A change with seqs also becomes Realtime messages, and notifications to the
--- servers that stream its topics. Progress, log lines and output come in separate calls. Return
--- true. The function is strict, so without changes it does nothing and returns null.
+-- line of the feed. A change with seqs also becomes Realtime messages (queue.send). Return true. The
+-- function is strict, so without changes it does nothing and returns null.
 -- p_is_soon: true if new jobs are due within a minute, so that workers are notified
 create function queue.publish(
   p_changes queue.change[],
@@ -461,47 +396,11 @@ language plpgsql strict
 set search_path = ''
 as $$
 declare
-  v_is_minor constant boolean := p_changes[1].type
-    in ('job.progress', 'job.log', 'job.output');
   v_number constant bigint := queue.feed_number(
     greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))
   );
-  v_budget constant record := queue.message_budget();
-  v_change queue.change;
-  v_jobs integer := 0; -- number of job events
-  v_workspace_id uuid := p_changes[1].workspace_id; -- null if the changes are of several workspaces
-  v_fits_one boolean := not v_is_minor and p_changes[11] is null; -- true if one message is enough
-  v_unsent boolean; -- true, or null
+  v_unsent constant boolean := nullif(not queue.send(p_changes), false); -- true, or null
 begin
-  foreach v_change in array p_changes loop
-    if v_change.workspace_id <> v_workspace_id then
-      v_workspace_id := null;
-    end if;
-    v_fits_one := v_fits_one and v_change.seqs is not null;
-    v_jobs := v_jobs + coalesce(cardinality(v_change.seqs), 0);
-  end loop;
-  -- A message is limited to 256 kB, so one message carries up to 1,000 job events.
-  if v_jobs > 0 and to_regclass('realtime.messages') is not null then
-    v_fits_one := v_fits_one and v_workspace_id is not null and v_jobs <= 1000;
-    v_unsent := nullif(
-      not queue.send(p_changes, v_workspace_id, v_is_minor, v_fits_one, v_budget, p_now),
-      false
-    );
-  end if;
-  -- Notify only if a server streams topics, because a transaction with notifications needs a
-  -- server-wide lock to commit.
-  if v_budget.is_streamed then
-    perform pg_notify('minutehand_events', s.topic)
-    from queue.streamed_topics as s
-    where s.expires_at > clock_timestamp()
-      and exists (
-        select from unnest(p_changes) as c
-        where s.topic = 'workspace:' || c.workspace_id
-          and c.type not in ('job.progress', 'job.log', 'job.output')
-          or s.topic = 'session:' || c.session_id and c.type <> 'job.log'
-          or s.topic = any (array(select 'job:' || i from unnest(c.job_ids) as i))
-      );
-  end if;
   insert into queue.feed (
     number, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, unsent
   )
@@ -518,114 +417,249 @@ begin
     case when c.seqs is not null then v_unsent end
   from unnest(p_changes) as c
   where v_unsent
-    or not v_is_minor
+    or c.type not in ('job.progress', 'job.log', 'job.output')
     or c.type = 'job.progress' and c.session_id is not null;
   return true;
 end;
 $$;
 revoke execute on function queue.publish from public;
 
--- Ask followers to read again if messages of their topics were withheld. Begin with one topic of
--- each workspace, the topic that has been withheld for longest. Then continue with the second topic
--- of each workspace, and so on.
+-- Return the place from which the publisher continues. Return null if the feed has no new line. A
+-- transaction that was running at the last round may have written lines with low numbers. If such a
+-- transaction has ended, the publisher begins with its number.
+create function queue.publisher_place()
+returns queue.publisher
+language sql stable
+set search_path = ''
+as $$
+select row(p.round, p.xid, p.seen, p.until, p.number, p.id)::queue.publisher
+from (
+  select
+    coalesce(s.round, 0) as round,
+    s.xid,
+    coalesce(s.seen, '1:1:') as seen,
+    coalesce(s.until, pg_current_snapshot()) as until,
+    coalesce(
+      s.number,
+      coalesce(pg_sequence_last_value('queue.feed_base'), 0) + least(
+        coalesce(pg_snapshot_xmax(s.seen)::text::bigint, 0),
+        (
+          select min(x::text::bigint)
+          from pg_snapshot_xip(s.seen) as x
+          where pg_visible_in_snapshot(x, pg_current_snapshot())
+        )
+      )
+    ) as number,
+    coalesce(s.id, 0) as id
+  from (select) as o
+  left join (
+    select *
+    from queue.publisher
+    order by round desc
+    limit 1
+  ) as s on true
+) as p
+where exists (
+  select from queue.feed as f
+  where f.number >= p.number
+    and (f.number, f.id) > (p.number, p.id)
+    and not pg_visible_in_snapshot(f.xid, p.seen)
+    and f.xid is distinct from p.xid
+)
+$$;
+revoke execute on function queue.publisher_place from public;
+
+-- The publisher. Send one message per topic for all new lines whose statements sent no messages, up
+-- to 5,000 lines in a round. If lines are older than two seconds, or if their output is not stored
+-- in the feed, the followers of the topic are asked to read again instead. The same holds for
+-- topics whose messages exceeded the budget. The first message of each workspace comes before the
+-- second message of any workspace, and further messages of a workspace use at most half of what is
+-- left of the budget. A message that exceeds the budget by itself comes last. The lines of the
+-- current transaction are included, so the transaction must not write lines after this call.
 create function queue.do_announcements(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_lines constant tid[] := queue.in_shares(
-    'queue.feed',
-    'o.unsent',
-    'o.xid <> pg_current_xact_id()', -- only committed lines
-    'o.id',
-    queue.clock()
-  );
-  v_ids constant bigint[] := array(
-    select f.id
-    from queue.feed as f
-    where f.ctid = any (v_lines)
-  );
-  v_left constant bigint := (
-    select b.budget - b.used
-    from queue.message_budget() as b
-  );
-  v_announced record; -- topics, their oldest times, their cost, and the lines to announce later
+  v_xid constant xid8 := pg_current_xact_id_if_assigned();
+  v_at queue.publisher;
+  v_left bigint;
+  v_late tid[];
+  v_round record;
 begin
-  if v_ids = '{}' then -- always true without Realtime
+  if to_regclass('realtime.messages') is null or not queue.try_lock('announcements') then
+    return 0;
+  end if;
+  v_at := queue.publisher_place();
+  v_left := (
+    select b.budget - b.used
+    from queue.message_budget('{}') as b
+  );
+  if v_left > 1 then
+    v_late := queue.in_shares(
+      'queue.late_topics',
+      'true',
+      'true',
+      'o.since',
+      p_now
+    );
+  end if;
+  if v_at.round is null and v_late = '{}' is not false then
     return 0;
   end if;
   with lines as materialized (
-    select f.id, f.at, f.workspace_id, t.topic
+    select f.*
     from queue.feed as f
-    cross join lateral (
-      select 'workspace:' || f.workspace_id
-      where f.type not in ('job.progress', 'job.log', 'job.output')
+    where f.number >= v_at.number
+      and (f.number, f.id) > (v_at.number, v_at.id)
+      and f.unsent
+      and not pg_visible_in_snapshot(f.xid, v_at.seen)
+      and f.xid is distinct from v_at.xid
+      and (pg_visible_in_snapshot(f.xid, v_at.until) or f.xid = v_xid)
+    order by f.number, f.id
+    limit 5000
+  ),
+  found as materialized (
+    select
+      row_number() over () as n,
+      c.topic,
+      c.changes,
+      (c.changes[1]).workspace_id,
+      (c.changes[1]).at as since,
+      exists (
+        select from unnest(c.changes) as o
+        where o.type = 'job.output' or o.at <= p_now - interval '2 seconds'
+      ) as is_late
+    from queue.changes_by_topic(array(
+      select row(
+        l.workspace_id, l.session_id, l.type, l.data, l.job_ids, l.seqs, l.at
+      )::queue.change
+      from lines as l
+      order by l.number, l.id
+    )) as c
+  ),
+  late as (
+    select o.topic, o.workspace_id, min(o.since) as since
+    from (
+      select u.topic, u.workspace_id, u.since
+      from queue.late_topics as u
+      where u.ctid = any (v_late)
       union all
-      select 'session:' || f.session_id
-      where f.type <> 'job.log'
-        and queue.session_workspace(f.session_id) = f.workspace_id
-      union all
-      select distinct o.topic
-      from queue.followers as o
-      where o.topic like 'job:%' and substr(o.topic, 5)::uuid = any (f.job_ids)
-    ) as t (topic)
-    where f.unsent and f.id = any (v_ids)
+      select f.topic, f.workspace_id, f.since
+      from found as f
+      where f.is_late
+    ) as o
+    group by 1, 2
   ),
   topics as (
-    select
-      l.topic,
-      min(l.at) as since,
-      min(l.id) as first,
-      row_number() over (partition by l.workspace_id order by min(l.id), l.topic) as nth,
-      1 + greatest(
-        1,
-        (
-          select count(*)
-          from queue.followers as w
-          where w.topic = l.topic
-        )
-      ) as cost
-    from lines as l
-    group by l.workspace_id, l.topic
+    select 0 as n, l.topic, l.workspace_id, l.since, null::queue.change[] as changes
+    from late as l
+    union all
+    select f.n, f.topic, f.workspace_id, f.since, f.changes
+    from found as f
+    where not exists (select from late as l where l.topic = f.topic)
   ),
-  priced as (
+  priced as materialized (
     select
-      t.topic,
-      t.since,
-      sum(t.cost) over (order by t.nth, t.first, t.topic) as cost
-    from topics as t
+      m.*,
+      sum(m.cost) over (
+        order by m.cost > v_left, m.nth, m.since, m.n, m.topic
+        rows unbounded preceding
+      ) <= v_left
+        and (
+          m.nth = 1
+          or sum(m.cost) over (
+            partition by m.workspace_id
+            order by m.nth
+          ) <= v_left / 2
+        ) as is_sent
+    from (
+      select
+        o.*,
+        queue.message_cost(o.topic) as cost,
+        row_number() over (partition by o.workspace_id order by o.since, o.n, o.topic) as nth
+      from topics as o
+    ) as m
+  ),
+  sent as (
+    delete from queue.late_topics as u
+    using priced as p
+    where p.is_sent and u.topic = p.topic
+  ),
+  kept as (
+    insert into queue.late_topics (topic, workspace_id, since)
+    select p.topic, p.workspace_id, min(p.since)
+    from priced as p
+    where not p.is_sent
+    group by 1, 2
+    on conflict (topic) do nothing
+  ),
+  continued as (
+    insert into queue.publisher (xid, seen, until, number, id)
+    select v_xid, coalesce(n.seen, v_at.until), n.until, n.number, n.id
+    from (select) as o
+    left join (
+      select v_at.seen, v_at.until, l.number, l.id
+      from lines as l
+      order by l.number, l.id
+      offset 4999
+    ) as n on true
+    where v_at.round is not null
   )
   select
-    array_agg(p.topic) filter (where p.cost <= v_left) as topics,
-    array_agg(p.since) filter (where p.cost <= v_left) as since,
-    max(p.cost) filter (where p.cost <= v_left) as cost,
-    array(
-      select l.id
-      from lines as l
-      join priced as o on o.topic = l.topic
-      where o.cost > v_left
-    ) as rest
-  into v_announced
-  from priced as p;
-  update queue.feed
-  set unsent = null
-  where unsent and id = any (v_ids) and id <> all (v_announced.rest);
-  perform nextval('queue.messages_counted')
-  from generate_series(1, v_announced.cost);
-  insert into realtime.messages (id, topic, extension, event, payload, private)
-  select
-    queue.new_id(),
-    t.topic,
-    'broadcast',
-    'job.look_again',
-    jsonb_build_object('look_again', true, 'since', t.since, 'at', queue.clock()),
-    true
-  from unnest(v_announced.topics, v_announced.since) as t (topic, since);
-  return coalesce(cardinality(v_announced.topics), 0);
+    array_agg(m.topic order by m.nth, m.n) as topics,
+    array_agg(m.event order by m.nth, m.n) as events,
+    array_agg(m.payload order by m.nth, m.n) as payloads,
+    sum(m.cost) as cost
+  into v_round
+  from (
+    select p.topic, p.nth, p.n, p.cost, o.event, o.payload
+    from priced as p
+    cross join lateral queue.message_of(p.changes) as o
+    where p.is_sent and p.changes is not null
+    union all
+    select
+      p.topic,
+      p.nth,
+      p.n,
+      p.cost,
+      'job.look_again',
+      jsonb_build_object('look_again', true, 'since', p.since, 'at', p_now)
+    from priced as p
+    where p.is_sent and p.changes is null
+  ) as m;
+  if v_round.topics is not null then
+    perform nextval('queue.messages_counted')
+    from generate_series(1, v_round.cost);
+    perform queue.write_messages(v_round.topics, v_round.events, v_round.payloads, true);
+  end if;
+  return coalesce(cardinality(v_round.topics), 0);
 end;
 $$;
 revoke execute on function queue.do_announcements from public;
+
+-- Run the publisher unless it has sent messages in this tenth of a second. A failure must not fail
+-- the call of a worker. Maintenance runs the publisher too, and records a failure.
+create function queue.send_unsent()
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_at constant bigint := (date_part('epoch', clock_timestamp()) * 10)::bigint;
+begin
+  if v_at = pg_sequence_last_value('queue.published_at') then
+    return;
+  end if;
+  if queue.do_announcements(queue.clock(), null) > 0 then
+    perform setval('queue.published_at', v_at);
+  end if;
+exception when others then
+  raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
+end;
+$$;
+revoke execute on function queue.send_unsent from public;
 
 -- Return the workspace whose messages the topic of a session receives. A guest session belongs to
 -- the workspace that opened it. Any other session belongs to the workspace of its jobs. Return null
@@ -890,6 +924,7 @@ begin
         (select max(t.read_to) from queue.tasks as t)
       )
     );
+    insert into queue.publisher (seen) values ('1:1:'); -- its transaction ids meant nothing here
   end if;
   return v_number;
 end;
@@ -963,26 +998,22 @@ language plpgsql
 set search_path = ''
 as $$
 begin
-  -- If another transaction changed a line after the statement began, the first pass only locks the
-  -- line. The second pass finds the line and erases it.
-  for v_try in 1 .. 2 loop
-    update queue.feed
-    set data = '{}', session_id = null
-    where ctid = any (array(
-      select f.ctid
-      from queue.feed as f
-      where f.workspace_id = any (p_workspaces)
-        and f.at >= p_since
-        and (f.data <> '{}' or f.session_id is not null)
-        and exists (
-          select from unnest(f.job_ids) as i (id)
-          where i.id in (select d.id from unnest(p_ids) as d (id))
-        )
-        and not exists (select from public.jobs as j where j.id = any (f.job_ids))
-      order by f.number, f.id
-      for update
-    ));
-  end loop;
+  update queue.feed
+  set data = '{}', session_id = null
+  where ctid = any (array(
+    select f.ctid
+    from queue.feed as f
+    where f.workspace_id = any (p_workspaces)
+      and f.at >= p_since
+      and (f.data <> '{}' or f.session_id is not null)
+      and exists (
+        select from unnest(f.job_ids) as i (id)
+        where i.id in (select d.id from unnest(p_ids) as d (id))
+      )
+      and not exists (select from public.jobs as j where j.id = any (f.job_ids))
+    order by f.number, f.id
+    for update
+  ));
 end;
 $$;
 revoke execute on function queue.forget_in_feed from public;

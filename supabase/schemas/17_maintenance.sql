@@ -513,6 +513,7 @@ begin
         -- After 30 days no job waits for a named event any more.
         ('named_events', 'emitted_at < $1 - interval ''30 days'''),
         ('stats', 'at < $1 - interval ''9 days'''),
+        ('publisher', 'round < (select max(p.round) from queue.publisher as p)'),
         ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),
         -- A client reports every 60 seconds (public.follow_topic).
         ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
@@ -631,7 +632,7 @@ begin
           -- a pass is unfinished, or the clock was set back
           (t.name, t.after_id is not null or t.done_at > p_now + interval '1 minute'),
           ('reclaim', exists (select from queue.leases)), -- any lease may have expired
-          ('announcements', exists (select from queue.feed as f where f.unsent)),
+          ('announcements', exists (select from queue.late_topics)),
           (
             case when t.reads_feed then t.name end, -- some seconds after a line of the feed
             exists (select from queue.feed as f where f.number >= t.read_to)
@@ -698,14 +699,15 @@ begin
   -- This call raises the feed base after a restore.
   perform queue.feed_number(pg_snapshot_xmax(pg_current_snapshot()));
   -- The task that has waited for longest comes first. Each task gets an equal share of the
-  -- remaining time, so that no task delays the others.
+  -- remaining time, so that no task delays the others. The announcements come last, because other
+  -- tasks write lines.
   v_tasks := array(
     select t
     from queue.tasks as t
     where t.done_at > v_now
       or (t.done_at + t.every <= v_now or t.after_id is not null)
         and coalesce(t.retry_at <= v_now, true)
-    order by t.failures > 0, t.done_at, t.every, t.name
+    order by t.name = 'announcements', t.failures > 0, t.done_at, t.every, t.name
   );
   v_left := cardinality(v_tasks);
   foreach v_task in array v_tasks loop

@@ -237,7 +237,8 @@ begin
         'items', case when pg_column_size(v_list) <= 8000 then v_list end
       )),
       array[v_job],
-      array[null::integer]
+      array[null::integer],
+      p_now
     )::queue.change;
   end loop;
   perform queue.publish(v_changes, p_now) where v_changes <> '{}';

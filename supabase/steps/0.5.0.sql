@@ -93,6 +93,11 @@ delete from queue.buckets where name ~ '^u:.*[+][0-9]+$';
 -- A mistyped job type may be a person's word.
 comment on column queue.stats.job_type is 'Person: words';
 
+-- The publisher sends the messages of a busy workspace. It reads the feed by number.
+alter type queue.change add attribute at timestamptz;
+drop index queue.feed_unsent;
+drop index queue.feed_unsent_by_workspace;
+
 -- afterwards
 -- Statements of people on these tables are admitted, and deleted rows are charged too.
 select queue.charge_rows(t.tgrelid)

@@ -93,6 +93,27 @@ def messages(engine: Engine, topic: str = "%") -> list[tuple[str, str, Any]]:
     )
 
 
+def sent_on(engine: Engine, topic: str) -> list[dict[str, Any]]:
+    """Every event that was sent to a topic, alike ones with the time of the first."""
+    return [
+        {name: value for name, value in event.items() if name != "at"}
+        for _, _, payload in messages(engine, topic)
+        for event in events_of(payload)
+    ]
+
+
+def events_of(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of one message: several, in groups of those alike but for their job, or itself."""
+    if "groups" not in message:
+        return message.get("events") or [message]
+    several = []
+    for group in message["groups"]:
+        jobs, seqs = group.pop("job_ids"), group.pop("seqs")
+        pairs = zip(jobs, seqs * len(jobs) if len(seqs) == 1 else seqs, strict=True)
+        several += [{"job_id": job, "seq": seq, **group} for job, seq in pairs]
+    return several
+
+
 def blocks(engine: Engine, statement: str, *values: Any) -> int:
     """Blocks of tables and indexes that one call touches, in a session of its own; rolled back."""
     found = []

@@ -198,7 +198,6 @@ WITHOUT_SHARES = {
     "slice_of feed": "the lines of one webhook: webhooks take turns",
     "handle_signal jobs": "the children of one job: signals take turns",
     "tidy_turns ready": "the first job of one turn",
-    "session_workspace jobs": "the tenants of one session",
     "reset_schedules schedules": "one pass is over the schedules of all",
 }
 
@@ -225,7 +224,7 @@ def test_each_workspace_has_a_share_of_what_maintenance_works_off(catalogue: Eng
         for text in of_tasks.values()
         for table in re.findall(r"queue\.in_shares\( 'queue\.(\w+)'", text)
     }
-    assert shared == {"deferred", "unpublished", "signals", "waits", "feed"}
+    assert shared == {"deferred", "unpublished", "signals", "waits", "late_topics"}
     begins = (
         "select from pg_index as i join pg_attribute as a on a.attrelid = i.indrelid"
         " and a.attnum = i.indkey[0] where a.attname = 'workspace_id' and i.indrelid = %s::regclass"

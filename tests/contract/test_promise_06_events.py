@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.observed import ask, history, later, messages, refused, started
+from tests.contract.observed import ask, history, later, messages, refused, sent_on, started
 from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle
 
 Seen = list[tuple[str, int]]
@@ -92,27 +92,6 @@ def test_what_commits_late_is_read_late_and_not_lost(engine: Engine) -> None:
 
     assert (first, second) == ([(quick, 1)], [(early, 1)])
     assert read(engine, cursor)[0] == []
-
-
-def sent_on(engine: Engine, topic: str) -> list[dict[str, Any]]:
-    """Every event that was sent to a topic, alike ones with the time of the first."""
-    return [
-        {name: value for name, value in event.items() if name != "at"}
-        for _, _, payload in messages(engine, topic)
-        for event in events_of(payload)
-    ]
-
-
-def events_of(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """The events of one message: several, in groups of those alike but for their job, or itself."""
-    if "groups" not in message:
-        return message.get("events") or [message]
-    several = []
-    for group in message["groups"]:
-        jobs, seqs = group.pop("job_ids"), group.pop("seqs")
-        pairs = zip(jobs, seqs * len(jobs) if len(seqs) == 1 else seqs, strict=True)
-        several += [{"job_id": job, "seq": seq, **group} for job, seq in pairs]
-    return several
 
 
 def test_a_followers_messages_are_the_log(engine: Engine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from tests.contract.observed import complete, messages
+from tests.contract.observed import complete, messages, sent_on
 from tests.support.engine import ADA, Engine, handle
 
 
@@ -25,6 +25,33 @@ def test_a_statement_is_one_message_or_as_few_as_its_size_allows(engine: Engine)
         " from realtime.messages"
     )
     assert len(job_ids) == 1000
+
+
+def events_sent(engine: Engine) -> list[tuple[str, int]]:
+    return [(event["job_id"], event["seq"]) for event in sent_on(engine, "workspace:%")]
+
+
+def test_the_lives_of_jobs_in_a_busy_workspace_are_few_messages(engine: Engine) -> None:
+    """Each event is in one of them, also if its transaction commits late."""
+    with engine.open_transaction() as slow:
+        for _ in range(20):
+            slow.enqueue()
+        for _ in range(20):
+            engine.enqueue()
+            complete(engine, engine.lease())
+        engine.maintain()
+        early = events_sent(engine)
+        slow.run("commit")
+    complete(engine, engine.lease(100))
+    engine.advance(1)
+    engine.maintain()
+
+    events = engine.rows("select job_id::text, seq from public.job_events")
+    assert (
+        len(early) < len(events_sent(engine)) == len(set(events_sent(engine))) == len(events) == 120
+    )
+    assert set(events_sent(engine)) == set(events)
+    assert len(messages(engine)) < 60
 
 
 def test_a_server_is_notified_of_what_it_streams_alone(engine: Engine) -> None:

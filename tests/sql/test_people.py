@@ -350,18 +350,6 @@ def test_a_table_of_a_project_says_so_itself(database: Database) -> None:
         assert engine.rows("select said, by_hand from public.notes") == [(None, "c")]
 
 
-def test_a_line_that_is_announced_while_its_job_is_deleted_is_cleared(engine: Engine) -> None:
-    job_id = engine.enqueue(session_id="s-1")
-    line = "from queue.feed where %s = any (job_ids)"
-    with engine.open_transaction() as other, engine.beside() as user:
-        other.run("update queue.feed set unsent = null where %s = any (job_ids)", job_id)
-        deleting = other.blocked(user.run, "delete from public.jobs where id = %s", job_id)
-        other.run("commit")
-        deleting.result()
-        other.run("begin")
-    assert engine.rows(f"select data, session_id {line}", job_id) == [({}, None)]
-
-
 def test_the_files_of_deleted_rows_are_named(engine: Engine) -> None:
     """Their keys are in no other row. The verb deletes them."""
     key = f"workspaces/{ACME}/{ADA}/ada-speaks.mp4"
