@@ -28,6 +28,23 @@ end;
 $$;
 revoke execute on function queue.error_line from public;
 
+-- Return an error for the people who use an app. Only processors write errors for them.
+create function queue.user_message(p_message text, p_error jsonb)
+returns text
+language sql immutable
+set search_path = ''
+as $$
+select case
+  when coalesce(p_error ->> 'type', 'Fail')
+    ~ '(^|[.])(Fail|Retry|Cancelled|ProcessorError)$' or p_message is null
+    then p_message
+  when p_error ->> 'type' = 'AttemptTimeout'
+    then 'It took too long and was stopped. Try again.'
+  else 'The server failed. Try again.'
+end
+$$;
+select queue.allow('authenticated, service_role', 'queue.user_message');
+
 -- Return a fingerprint that is equal for errors that differ only in numbers and ids. For a lost
 -- worker, the message names the worker. The fingerprint of such an error is therefore the way in
 -- which the process ended.

@@ -171,7 +171,7 @@ LINTS = {
             and p.proname in ('follow', 'guest_job', 'may_follow', 'job_output', 'session_feed',
                 'session_jobs', 'session_output')
           or r.rolname ~ '^(auth|serv)' and p.proname in ('caller', 'clock', 'new_id', 'is_manager',
-            'is_member', 'is_operator', 'my_workspaces'))""",
+            'is_member', 'is_operator', 'my_workspaces', 'user_message'))""",
     "public function that returns a set": "select proname from ours where proretset and is_rpc",
     "what the Data API shows without a comment": """
         select proname from ours where is_rpc and obj_description(oid, 'pg_proc') is null""",

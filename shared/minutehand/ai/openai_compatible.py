@@ -132,6 +132,11 @@ class OpenAICompatible(Endpoint):
                     extra={"event": "model.without", "options": sorted(without)},
                 )
             except LanguageModelError as error:
+                if isinstance(error, UnusableOutput) and not state.has_choice:
+                    # the address is of an API with another form, so a repeated call costs the same
+                    reason: Any = {"code": "misconfigured", "hope": "none", "charged": True}
+                    text = f"{error}; LANGUAGE_MODEL_URL must be an address of chat completions"
+                    raise LanguageModelError(text, vendor=self._title, **reason) from error
                 if state.words.length:
                     # a part of the answer came before the error, so it was charged
                     error.charged, error.text = True, error.text or state.words.text
@@ -240,7 +245,7 @@ class _ResponseState:
         self._refusal = ""
         self._finish: str | None = None
         self._usage: Mapping[str, Any] | None = None
-        self.has_ended = self._has_choice = False
+        self.has_ended = self.has_choice = False
 
     def add(self, value: Mapping[str, Any]) -> str:
         """Add an object of the response, and return the text that can now be shown."""
@@ -264,7 +269,7 @@ class _ResponseState:
     def _add_choice(self, choice: Mapping[str, Any]) -> str:
         whole = choice.get("message")
         message = whole if whole is not None else choice["delta"]
-        self._has_choice = True
+        self.has_choice = True
         self.has_ended |= whole is not None
         if finish := choice.get("finish_reason"):
             self._finish, self.has_ended = str(finish), True
@@ -280,7 +285,7 @@ class _ResponseState:
     def end(self) -> str:
         """Return the rest of the text. Raise LanguageModelError if the answer is unusable."""
         name, cost = self._model.name, self.cost_usd
-        if not self._has_choice:
+        if not self.has_choice:
             raise self._unusable("is not as documented")
         if self._refusal or self._finish == "content_filter":
             reason = (self._refusal or "its content filter stopped it")[:300]

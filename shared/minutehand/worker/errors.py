@@ -57,7 +57,8 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
     message = text(first) or kind.__name__
     message += f" (and {more} more in its task group)" if more else ""
     address = next(filter(None, map(_address, (first, *_causes(first)))), "")
-    message += f" ({address})" if address and address not in message else ""
+    if address and address not in message and not isinstance(first, ProcessorError):
+        message += f" ({address})"  # not in the sentence of a processor, which people read
     info = _info(name, message, attribute(first, "data"), redactor)
     try:
         parts = {**_codes(first, redactor), "traceback": _traceback(error, module, redactor)}

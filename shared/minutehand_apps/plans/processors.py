@@ -53,8 +53,9 @@ def _chapters_error(error: StagesFailed, stages: Sequence[Stage]) -> ProcessorEr
     """Create an error with the titles of the failed chapters and the first reason."""
     titles = [stage.title for stage in stages if stage.name in error.failed]
     first = next(iter(error.failed.values()))
+    reason = first if isinstance(first, ProcessorError) else "the server failed. Try again."
     return ProcessorError(
-        f"{', '.join(titles)}: {first}",
+        f"{', '.join(titles)}: {reason}",
         retryable=error.retryable,
         retry_after=error.retry_after,
         data=error.data,

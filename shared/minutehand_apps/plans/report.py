@@ -36,9 +36,8 @@ color:var(--soft)}p,li,td,th,h1,h2,h3,dt,blockquote{unicode-bidi:plaintext}
 
 def notice(plan: ReportedPlan) -> str:
     """Describe the author of the report."""
-    models = sorted({stage.model for stage in plan.stages if stage.model})
-    if models:
-        return f"Written by {', '.join(models)}. Days and costs are sums of its figures."
+    if any(stage.model for stage in plan.stages):
+        return "Written by a language model. Days and costs are sums of its figures."
     was_called = any(stage.status == "failed" for stage in plan.stages)
     return (
         "" if was_called or not plan.stages else f"This is a {SAMPLE}. It is not about the prompt."

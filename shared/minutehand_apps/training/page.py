@@ -52,8 +52,8 @@ def render(stored: StoredProcedure, video: str | None) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(procedure.title)}</title><style>{_STYLE}</style></head><body dir=auto>"
         f"<h1>{escape(procedure.title)}</h1>"
-        f'<p>{escape(procedure.purpose)}</p><p class="soft">Written by {escape(stored.author)} from'
-        f" the transcript of a video.</p>{_listed('You need', procedure.materials)}"
+        f'<p>{escape(procedure.purpose)}</p><p class="soft">Written by a language model'
+        f" from the transcript of a video.</p>{_listed('You need', procedure.materials)}"
         f"{_listed('Take care', procedure.warnings)}<ol>{''.join(_steps(procedure, video))}</ol>"
         "</body></html>"
     )

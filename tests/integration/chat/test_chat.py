@@ -75,6 +75,16 @@ async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelSer
     assert message["error"] == words
     logs = with_model.project.sql("select message from public.job_logs where log_level = 'error'")
     assert [("no such model" in line["message"]) for line in logs] == [True]
+    for kind, shown in (
+        ("AttemptTimeout", "It took too long and was stopped. Try again."),
+        ("minutehand.queue.errors.QueueUnavailable", "The server failed. Try again."),
+    ):
+        with_model.project.sql(
+            "update public.jobs set error_message = 'rpc', error_data = %s where id = %s",
+            json.dumps({"type": kind}),
+            message["job"],
+        )
+        assert (await with_model.talk(session))[0]["error"] == shown
 
 
 async def test_a_reply_that_broke_off_fails_at_once_and_continues_when_it_is_retried(
@@ -192,6 +202,9 @@ async def test_cancelling_is_for_work_that_has_not_ended(harness: Harness) -> No
         said = await harness.call("POST", "/async-cancel", user=None, json={"workId": work_id})
         assert said.status_code == status
     assert (await harness.ended(session))["status"] == "cancelled"
+    every = {"sessionId": session, "cancelAll": True}
+    found = await harness.call("POST", "/async-cancel", user=None, json=every)
+    assert found.json()["message"] == "There was no work to cancel"
 
 
 async def test_of_two_answers_the_first_wins(harness: Harness) -> None:

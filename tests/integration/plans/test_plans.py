@@ -59,7 +59,7 @@ async def test_a_model_makes_the_plan_and_the_code_adds_it_up(
     assert sorted(seen.name for seen in server.seen) == sorted(stage.name for stage in STAGES)
     report = await with_model.report(plan_id)
     assert report.startswith("# Bakery\n")
-    assert "Written by test-model" in report
+    assert "Written by a language model" in report
     assert "SAMPLE" not in report
     assert "6 days of work in all." in report
     assert "4 days along the longest chain of tasks." in report
@@ -114,7 +114,7 @@ async def test_an_order_that_cannot_be_is_mended_once(
     logs = with_model.project.sql("select message from public.job_logs where log_level = 'error'")
     assert any(said in line["message"] for line in logs)
     assert "## Budget" in report
-    assert "Written by test-model" in report
+    assert "Written by a language model" in report
 
 
 DOWN = Fault(500, {"error": {"message": "out of order"}})

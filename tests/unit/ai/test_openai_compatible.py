@@ -461,6 +461,17 @@ async def test_what_a_refusal_means_is_read_wherever_it_is_said(
     assert raised.value.code == code
 
 
+@pytest.mark.parametrize("body", [{"content": [{"type": "text", "text": SAID}]}, b"data: Hi\n\n"])
+async def test_an_api_of_another_form_is_a_wrong_setting(body: Any) -> None:
+    """It would answer a second call in the same form."""
+    async with ModelServer() as server:
+        with pytest.raises(LanguageModelError) as raised:
+            await complete(server, Fault(body=body))
+
+    assert (raised.value.code, raised.value.hope, len(server.seen)) == ("misconfigured", "none", 1)
+    assert "LANGUAGE_MODEL_URL" in str(raised.value)
+
+
 @pytest.mark.parametrize(
     "content", [[SAID], [{"type": "output_text", "text": SAID}, {"type": "thinking"}]]
 )

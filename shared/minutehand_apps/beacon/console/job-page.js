@@ -24,7 +24,7 @@ export default function JobPage({ id, workspace }) {
   const topic = job?.queue_job_id ? `session:beacon:${job.id}` : `workspace:${workspace.id}`;
   const isLive = job && !isOver(job.status);
   const freshness = useTopicRefresh(found, [topic], isLive ?? true);
-  const unread = placeholderPage("Benchmark", found, "job");
+  const unread = placeholderPage("Benchmark", found, "benchmark");
   if (unread) return unread;
   const act = createAction(found.refresh);
   const cancel = () =>

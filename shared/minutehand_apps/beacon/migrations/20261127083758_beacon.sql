@@ -129,7 +129,9 @@ select
   end as status,
   coalesce(
     e.error,
-    case when e.completed_at is null then q.error_message end
+    case
+      when e.completed_at is null then queue.user_message(q.error_message, q.error_data)
+    end
   ) as error,
   e.receipt ->> 'id' as receipt_id,
   e.created_at,
@@ -159,7 +161,8 @@ select
   coalesce(
     j.error,
     case
-      when j.finished_at is null and q.status = 'failed' then q.error_message
+      when j.finished_at is null and q.status = 'failed'
+        then queue.user_message(q.error_message, q.error_data)
     end
   ) as error,
   j.reached,

@@ -99,6 +99,10 @@ function Conversation({ id, workspaceId }) {
     [hasBegun && `session:${id}`],
     messages.some((one) => LIVE.includes(one.status)),
   );
+  const isNew = Boolean(session) && !hasBegun;
+  useEffect(() => {
+    if (isNew) box.current?.focus();
+  }, [isNew]);
   const { log, end, isAway, goThere } = useEndInSight(Boolean(session));
   const unread = placeholderPage("Conversation", found, "conversation");
   if (unread) return unread;

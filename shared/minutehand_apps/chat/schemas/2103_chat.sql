@@ -97,7 +97,7 @@ select
     'message', coalesce(j.progress ->> 'message', 'Waiting in the queue')
   ) as progress,
   j.result,
-  j.error_message,
+  queue.user_message(j.error_message, j.error_data) as error_message,
   j.attempts,
   m.created_at,
   j.started_at,
@@ -360,7 +360,7 @@ set search_path = ''
 as $$ -- guests have no rights on tables
 select jsonb_build_object(
   'status', j.status,
-  'error_message', j.error_message,
+  'error_message', queue.user_message(j.error_message, j.error_data),
   'waits_for', chat.waits_for(j),
   'reply', r.content,
   'work', case
@@ -427,7 +427,7 @@ select jsonb_strip_nulls(jsonb_build_object(
     (
       select jsonb_strip_nulls(jsonb_build_object(
         'status', j.status,
-        'error', j.error_message,
+        'error', queue.user_message(j.error_message, j.error_data),
         'waits_for', chat.waits_for(j),
         'said', case when j.status in ('failed', 'cancelled') then chat.words_of(j.id) end
       ))
@@ -766,7 +766,10 @@ begin
   perform queue.cancel(v_ids, queue.clock());
   return jsonb_build_object(
     'success', true,
-    'message', 'Work cancelled successfully',
+    'message', case
+      when v_ids = '{}' then 'There was no work to cancel'
+      else 'Work cancelled successfully'
+    end,
     'cancelled', (
       select coalesce(jsonb_agg('work_' || id), '[]')
       from unnest(v_ids) as id

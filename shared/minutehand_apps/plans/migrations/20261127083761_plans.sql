@@ -76,10 +76,12 @@ select
         case j.progress ->> 'stage'
           when 'waiting' then j.progress ->> 'message'
         end,
-        j.error_message
+        queue.user_message(j.error_message, j.error_data)
       )
   end as waits_for,
-  case when j.status = 'failed' then j.error_message end as error,
+  case
+    when j.status = 'failed' then queue.user_message(j.error_message, j.error_data)
+  end as error,
   j.finished_at
 from public.plans as p
 left join public.jobs as j on j.id = p.job_id;

@@ -235,7 +235,7 @@ function Procedure({ stored: { procedure, author, offline }, jump, address }) {
             </li>`,
           )}
         </ol>
-        <p class="muted small wrap">Written by ${author} from its transcript.</p>
+        <p class="muted small wrap">Written by a language model from the transcript.</p>
       `
     }
   </section>`;
@@ -250,7 +250,7 @@ function Transcript({ of, jump, at }) {
         ${
           of.offline
             ? "Recognised on this server, with mistakes. Compare it with the video."
-            : `Transcribed by ${of.engine}.`
+            : "Transcribed by speech recognition."
         }
         ${of.missing_seconds ? ` The file lacks its last ${Math.round(of.missing_seconds)} s.` : ""}
       </p>

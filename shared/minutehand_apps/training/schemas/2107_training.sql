@@ -222,7 +222,8 @@ cross join lateral (
     count(*) filter (where b.status = 'failed') as failed,
     count(*) filter (where b.status = 'cancelled') as cancelled,
     bool_or(b.started_at is not null) as begun,
-    min(b.error_data ->> 'message') filter (where b.status = 'failed') as reason,
+    min(queue.user_message(b.error_data ->> 'message', b.error_data))
+      filter (where b.status = 'failed') as reason,
     floor(
       sum(
         b.progress_percentage
