@@ -36,7 +36,7 @@ insert into public.scratch_people values (1, 'Ada', null), (2, 'Eve', 1), (3, 'B
 insert into public.scratch_tasks values (1, 'a', 1, 2), (2, 'b', 1, 1), (3, 'c', 2, null);
 insert into public.scratch_badges values (1, 'x'), (1, 'y');
 insert into public.scratch_rooms values (2, 'attic');
-grant select, insert on all tables in schema public to service_role;
+grant select, insert, update on all tables in schema public to service_role;
 notify pgrst, 'reload schema';
 """
 
@@ -135,3 +135,24 @@ def test_a_range_may_begin_behind_the_last_row_and_not_later(
     response = httpx.get(url, params={"offset": offset}, headers=headers)
 
     assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("method", "header", "code"),
+    [
+        ("GET", {"accept": "application/vnd.pgrst.object+json"}, "PGRST116"),
+        ("PATCH", {"prefer": "handling=strict,max-affected=2"}, "PGRST124"),
+    ],
+)
+def test_more_rows_than_the_caller_accepts_are_an_error(
+    project: Project, method: str, header: dict[str, str], code: str
+) -> None:
+    project.sql(TABLES)
+    url = f"{project.settings.supabase_url}/rest/v1/scratch_people?id=gt.0"
+    key = {"apikey": project.settings.supabase_secret_key or ""}
+    until(lambda: httpx.get(url, headers=key).is_success)
+    body = {"name": "x"} if method == "PATCH" else None
+
+    response = httpx.request(method, url, headers={**key, **header}, json=body)
+
+    assert response.json()["code"] == code
