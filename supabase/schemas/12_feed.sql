@@ -496,7 +496,7 @@ begin
     select b.budget - b.used
     from queue.message_budget('{}') as b
   );
-  if v_left > 1 then
+  if v_left > 1 and exists (select from queue.late_topics) then
     v_late := queue.in_shares(
       'queue.late_topics',
       'true',
@@ -505,7 +505,19 @@ begin
       p_now
     );
   end if;
-  if v_at.round is null and v_late = '{}' is not false then
+  if v_late = '{}' is not false
+    and not exists ( -- usually all new lines are sent
+      select from queue.feed as f
+      where f.number >= v_at.number
+        and (f.number, f.id) > (v_at.number, v_at.id)
+        and f.unsent
+        and not pg_visible_in_snapshot(f.xid, v_at.seen)
+        and f.xid is distinct from v_at.xid
+    )
+  then
+    insert into queue.publisher (xid, seen)
+    select v_xid, v_at.until
+    where v_at.round is not null;
     return 0;
   end if;
   with lines as materialized (
