@@ -1,0 +1,124 @@
+"""Every block of code that a page prints is run by a test, or it is said here why none can."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from minutehand.docs import PAGES
+from tests.support.pages import Block, blocks_of
+from tests.support.paths import ROOT
+from tests.unit.worker.test_readme import PAGES as PYTHON_PAGES
+
+WHEEL = "tests/install/test_pages.py"
+EXAMPLES = "tests/integration/worker/test_page_examples.py"
+DRAINED = "tests/integration/worker/test_drain.py"
+DEPLOYED = "tests/integration/cli/test_deploy.py"
+NPM = "tests/e2e/npm/test_stranger.py"
+#: By page: how many of its blocks are run, beside those of whole kinds, and the files that do it.
+RUN: dict[str, tuple[int, *tuple[str, ...]]] = {
+    "README.md": (4, NPM, WHEEL, "tests/install/test_projects.py"),
+    "functions/README.md": (2, WHEEL),
+    "infra/aws/README.md": (6, DEPLOYED, WHEEL),
+    "infra/console/npm/README.md": (4, NPM),
+    "shared/minutehand/ai/README.md": (2, EXAMPLES),
+    "shared/minutehand/install/README.md": (3, "tests/install/test_projects.py", WHEEL),
+    "shared/minutehand/local/README.md": (2, WHEEL),
+    "shared/supabase_local/README.md": (1, "tests/supabase_local/test_command.py"),
+    "shared/minutehand/pages/agents.md": (1, WHEEL),
+    "shared/minutehand/pages/data.md": (1, WHEEL),
+    "shared/minutehand/pages/deploys.md": (1, WHEEL),
+    "shared/minutehand/pages/celery.md": (3, EXAMPLES),
+    "shared/minutehand/pages/durable.md": (4, EXAMPLES),
+    "shared/minutehand/pages/nextjs.md": (15, "tests/e2e/npm/test_chat.py"),
+    "shared/minutehand/pages/own_data.md": (1, WHEEL),
+    "shared/minutehand/pages/recipes.md": (
+        8,
+        NPM,
+        EXAMPLES,
+        DRAINED,
+        "tests/integration/stack/test_python_client.py",
+    ),
+    "shared/minutehand/worker/README.md": (1, DRAINED),
+    "shared/minutehand/webhooks/README.md": (1, WHEEL),
+}
+#: By page: how a block begins that is not run, and the reason.
+NOT_RUN: dict[str, dict[str, str]] = {
+    "README.md": {
+        '@processor("chat': "an extract; that of worker/CONTEXT.md is run",
+        "make run": "starts a developer's own stack; tests/integration/stack does",
+    },
+    ".github/CONTRIBUTING.md": {
+        "make run": "these are the commands of the suite itself",
+        "$EDITOR": "an editor, and the commands of the suite itself",
+    },
+    "infra/aws/README.md": {
+        "pip install": "fetches from registries and signs in",
+        "STAGE=prod": "values of someone's project; the deploy has its own",
+        "minutehand doctor": "asks the stage's public address; its part of AWS is run",
+    },
+    "infra/console/README.md": {".venv/bin/python -m pytest": "a command of the suite itself"},
+    "infra/console/npm/README.md": {
+        "npm install": "fetches what is published; tests/e2e/npm installs the archive",
+        "+const messages": "a diff of someone's chat; the page of Next.js has it whole",
+        "<minutehand-job": "loads from a CDN; tests/e2e/console has the element",
+    },
+    "infra/container/README.md": {
+        "SUPABASE_URL": "values of someone's project",
+        "pip install": "fetches from PyPI; tests/integration/serve has both commands",
+        "FROM python": "needs Docker",
+    },
+    "shared/supabase_local/realtime/README.md": {
+        "DATABASE_URL=": "the stack starts it so, and every test of Realtime uses it"
+    },
+    "shared/minutehand/pages/agents.md": {
+        "pip install": "fetches from PyPI",
+        "{ ": "another program's; tests/integration/cli/test_mcp.py has the server",
+    },
+    "shared/minutehand/pages/data.md": {
+        "pg_dump": "two hosted projects; tests/sql/test_restore.py restores a dump"
+    },
+    "shared/minutehand/pages/concepts.md": {"enqueue_job": "a drawing"},
+    "shared/minutehand/pages/recipes.md": {
+        "OTEL_EXPORTER": "one variable; tests/integration/telemetry exports spans"
+    },
+}
+#: Whole kinds: every block of a language in these pages.
+KINDS = {
+    "sql": {page.path for page in PAGES if page.topic != "aws"},
+    "yaml": {page.path for page in PAGES},
+    "python": {f"shared/minutehand/{name}.md" for name in PYTHON_PAGES},
+}
+#: Pages of the checkout alone: what they show is run by their app's own tests.
+OF_APPS = "shared/minutehand_apps/"
+
+
+def pages() -> list[str]:
+    """Every page of the repository that prints code."""
+    listed = subprocess.run(
+        ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    found = [path for path in listed.stdout.splitlines() if not path.startswith(OF_APPS)]
+    return [path for path in found if blocks_of((ROOT / path).read_text("utf-8"))]
+
+
+def is_of_a_kind(path: str, block: Block) -> bool:
+    """Say whether every block of its language in this page is run."""
+    return path in KINDS.get(block.language, ())
+
+
+@pytest.mark.parametrize("path", pages())
+def test_each_block_has_a_test_or_a_reason(path: str) -> None:
+    """Each reason is of one block. A block more is to be run, or named here."""
+    begins = [*NOT_RUN.get(path, {})]
+    codes = [
+        block.code.strip()
+        for block in blocks_of((ROOT / path).read_text("utf-8"))
+        if not is_of_a_kind(path, block)
+    ]
+    found = [begin for code in codes for begin in begins if code.startswith(begin)]
+    count, *files = RUN.get(path, (0,))
+
+    assert (set(found), len(codes) - len(found)) == (set(begins), count), codes
+    assert all((ROOT / file).is_file() for file in files)
