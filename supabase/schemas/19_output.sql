@@ -670,8 +670,8 @@ declare
   v_workspace constant uuid := queue.shown_workspace(p_session_id);
   v_jobs jsonb;
 begin
-  perform queue.admit_read(j.workspace_id, p_session_id)
-  from public.jobs as j
+  perform queue.admit_read(v_workspace, p_session_id)
+  from public.jobs as j -- the index alone is read
   where j.session_id = p_session_id
   offset 200
   limit 1;
