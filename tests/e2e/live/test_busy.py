@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import ExitStack
 
+import psycopg
 import pytest
 
 from minutehand.queue.errors import QueueError
@@ -24,10 +25,13 @@ async def test_a_watch_waits_while_large_reads_are_limited(api: Api) -> None:
                 ada = held.enter_context(engine.member(ADA))
                 ada.run("begin")
                 ada.rpc("list_jobs")
+            refused = await api.call("GET", path)  # the API has repeated the read for four seconds
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
             stream = asyncio.create_task(follow(api, path, until=101))
             for _ in range(5):
-                refused = await api.call("GET", path)
-                assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+                await api.http.get("/health")
+                with engine.member(ADA) as third, pytest.raises(psycopg.Error, match="large calls"):
+                    third.rpc("list_jobs")
             assert not stream.done()
         assert len({event["job_id"] for event in (await stream).events}) == 101
 
