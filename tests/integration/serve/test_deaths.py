@@ -115,7 +115,8 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Host) -> None
     assert host.rows("status, lost_attempts", guilty) == [("failed", 1)]
     assert host.rows("lost_attempts", beside) == [(0,)]
     [(evidence,)] = host.rows("error_data -> 'evidence'", guilty)
-    assert {*evidence["jobs"]} == {*beside, *guilty}
+    # the list may be older than the start of the job that blocks, the stack is not
+    assert {*beside} <= {*evidence["jobs"]} <= {*beside, *guilty}
     assert evidence["line"].endswith("in block")
     assert evidence["stack"].index(f"  {evidence['line']}") < 5
     assert (evidence["exit_code"], evidence["guilty_type"]) == (1, "served.block")
