@@ -731,8 +731,14 @@ begin
   elsif p_kind = 'changes' or p_kind = 'jobs' and p_count > 100 then
     perform queue.take_call_slot(p_workspace_id, p_writes => true);
   end if;
-  if current_setting('lock_timeout')::interval not between '1 ms' and '100 ms' then
-    perform set_config('lock_timeout', '100ms', true);
+  -- An enqueue waits for the key of its job alone (queue.hold_key), and is often a part of a
+  -- project's own transaction, whose timeout must not change.
+  if p_kind <> 'jobs'
+    and current_setting('lock_timeout')::interval not between '1 ms' and '100 ms'
+  then
+    perform
+      set_config('minutehand.lock_timeout', current_setting('lock_timeout'), true),
+      set_config('lock_timeout', '100ms', true);
   end if;
   if p_kind = 'jobs' then
     perform queue.check_live_jobs(p_workspace_id, p_count);
@@ -777,7 +783,8 @@ create trigger admit_statement
   when (current_user = 'authenticated')
   execute function queue.admit_statement();
 
--- Return the reserved price of the person's plain statement, which the statement has used up.
+-- Return the reserved price of the person's plain statement, which the statement has used up. Set
+-- the lock timeout from before the statement again.
 create function queue.take_reserved()
 returns double precision
 language plpgsql
@@ -785,8 +792,14 @@ set search_path = ''
 as $$
 declare
   v_price constant text := nullif(current_setting('minutehand.reserved', true), '');
+  v_timeout constant text := nullif(current_setting('minutehand.lock_timeout', true), '');
 begin
   perform set_config('minutehand.reserved', '', true) where v_price is not null;
+  -- the next statement of the transaction may be the project's own
+  perform
+    set_config('lock_timeout', v_timeout, true),
+    set_config('minutehand.lock_timeout', '', true)
+  where v_timeout is not null;
   return coalesce(v_price, '0');
 end;
 $$;

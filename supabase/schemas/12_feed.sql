@@ -758,7 +758,8 @@ revoke execute on function queue.may_follow from public;
 grant execute on function queue.may_follow to anon, authenticated;
 
 -- Return the position of the latest change that the messages of a topic report. The position of a
--- job includes the ends of its streams.
+-- job includes the ends of its streams. The position of another topic is the sum of the ids of its
+-- last twenty lines, because a transaction that commits late adds a line before the last one.
 create function queue.topic_seq(p_topic text)
 returns text
 language plpgsql stable
@@ -775,18 +776,24 @@ begin
       where j.id = v_id::uuid
     )
     when 'session' then (
-      select f.id::text
-      from queue.feed as f
-      where f.session_id = v_id
-      order by f.number desc, f.id desc
-      limit 1
+      select sum(n.id)::text
+      from (
+        select f.id
+        from queue.feed as f
+        where f.session_id = v_id
+        order by f.number desc, f.id desc
+        limit 20
+      ) as n
     )
     else (
-      select f.id::text
-      from queue.feed as f
-      where f.workspace_id = v_id::uuid
-      order by f.number desc, f.id desc
-      limit 1
+      select sum(n.id)::text
+      from (
+        select f.id
+        from queue.feed as f
+        where f.workspace_id = v_id::uuid
+        order by f.number desc, f.id desc
+        limit 20
+      ) as n
     )
   end;
 end;

@@ -380,16 +380,14 @@ end;
 $$;
 revoke execute on function queue.places from public;
 
--- Return whether the platform itself enqueues the jobs of a type, for example webhook deliveries.
+-- Return whether the platform itself enqueues the jobs of a type. Types that only trusted code may
+-- enqueue are a project's own.
 create function queue.is_internal(p_job_type text)
 returns boolean
-language sql stable
+language sql immutable
 set search_path = ''
 as $$
-select exists (
-  select from queue.job_types as t
-  where t.job_type = p_job_type and t.internal
-)
+select p_job_type = 'webhook_delivery'
 $$;
 revoke execute on function queue.is_internal from public;
 
@@ -480,8 +478,7 @@ begin
         ),
         (
           'internal',
-          '(p.job_type in (select t.job_type from queue.job_types as t where t.internal))
-        = %L::boolean'
+          'queue.is_internal(p.job_type) = %L::boolean'
         ),
         (
           'search',

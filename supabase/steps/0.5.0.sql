@@ -95,10 +95,20 @@ comment on column queue.stats.job_type is 'Person: words';
 
 -- The publisher sends the messages of a busy workspace. It reads the feed by number.
 alter type queue.change add attribute at timestamptz;
-drop index queue.feed_unsent;
-drop index queue.feed_unsent_by_workspace;
 
 -- afterwards
+-- The publisher begins with the lines whose messages were withheld, or with the next line.
+insert into queue.publisher (seen, until, number, id)
+select '1:1:', pg_current_snapshot(), n.number, 0
+from (
+  select coalesce(
+    (select min(f.number) - 1 from queue.feed as f where f.unsent),
+    (select max(f.number) from queue.feed as f)
+  ) as number
+) as n
+where n.number is not null;
+drop index queue.feed_unsent;
+drop index queue.feed_unsent_by_workspace;
 -- Statements of people on these tables are admitted, and deleted rows are charged too.
 select queue.charge_rows(t.tgrelid)
 from pg_catalog.pg_trigger as t

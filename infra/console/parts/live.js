@@ -54,7 +54,10 @@ export function useTopicRefresh(read, topics, isLive = true) {
       return watchTopic(supabase(), topic, {
         isLive,
         silence: Infinity,
-        onRead: () => (isFirst ? (isFirst = false) : refresh()),
+        onRead: () => {
+          if (!isFirst) return refresh();
+          isFirst = false;
+        },
         onEvent: ({ type }) => type === "job.progress" && refresh(),
         onChange: (changed) => at === 0 && setFreshness(changed.freshness),
       });

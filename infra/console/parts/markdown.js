@@ -30,11 +30,11 @@ function parse(text) {
 // unknown tokens, such as HTML, and tokens that are nested too deeply are shown as text
 function renderTokens(tokens = []) {
   depth += 1;
-  const rendered = tokens.map((token) =>
-    ((depth <= MAX_DEPTH && RENDERERS[token.type]) || rawText)(token),
-  );
-  depth -= 1;
-  return rendered;
+  try {
+    return tokens.map((token) => ((depth <= MAX_DEPTH && RENDERERS[token.type]) || rawText)(token));
+  } finally {
+    depth -= 1;
+  }
 }
 const rawText = ({ raw }) => raw;
 const words = ({ text, tokens }) => (tokens ? renderTokens(tokens) : text);

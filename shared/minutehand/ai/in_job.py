@@ -139,7 +139,16 @@ class _Request:
             with suppress(UnusableOutput):
                 return await self._parse(Completion(error.text, self.model.name, whole=False))
             raise
-        return await self._parse(answer, is_continued=bool(prompt.begun))
+        try:
+            return await self._parse(answer, is_continued=bool(prompt.begun))
+        except UnusableOutput:
+            # a model may start over in other words, and its new object is a whole answer too
+            rest = answer.text.removeprefix(prompt.begun)
+            if not (prompt.begun and _FENCE.sub("", rest).lstrip().startswith("{")):
+                raise
+            with suppress(UnusableOutput):
+                return await self._parse(replace(answer, text=rest))
+            raise
 
     async def _complete(self, prompt: Prompt) -> Completion:
         """Return the complete answer, and add the cost of the call however it ends."""

@@ -77,6 +77,7 @@ class OpenAICompatible(Endpoint):
         self._prices = prices
         self._rejected: frozenset[str] = frozenset()
         self._rejected_until = 0.0
+        self._has_answered = False
 
     async def complete(self, prompt: Prompt) -> Completion:
         """Return the answer to `prompt`, see `LanguageModel.complete`."""
@@ -116,7 +117,8 @@ class OpenAICompatible(Endpoint):
                             yield piece
                 if piece := state.end():
                     yield piece
-                if without != self._rejected:
+                self._has_answered = True
+                if without != self._rejected or now >= self._rejected_until:
                     self._rejected, self._rejected_until = without, now + REJECTED_SECONDS
                 return
             except InputRefused as error:
@@ -132,7 +134,9 @@ class OpenAICompatible(Endpoint):
                     extra={"event": "model.without", "options": sorted(without)},
                 )
             except LanguageModelError as error:
-                if isinstance(error, UnusableOutput) and not state.has_choice:
+                if isinstance(error, UnusableOutput) and not (
+                    state.has_choice or self._has_answered
+                ):
                     # the address is of an API with another form, so a repeated call costs the same
                     reason: Any = {"code": "misconfigured", "hope": "none", "charged": True}
                     text = f"{error}; LANGUAGE_MODEL_URL must be an address of chat completions"

@@ -39,6 +39,7 @@ def erase(
         if output.as_json or not sys.stdin.isatty():
             raise CommandFailed("nothing was changed", code="not_confirmed", fix="pass --yes")
         typer.confirm(f"Erase {user_id}? Their jobs will be deleted.", err=True, abort=True)
+    settings = Settings.from_env(connection.values)  # raises before anything is deleted
     result = _call(connection, "erase_person", user_id, word)
     files = result.get("files", [])
     lines = [
@@ -48,7 +49,7 @@ def erase(
     ]
     lines += [f"deleted file {key}" for key in files]
     if files:
-        _delete_files(Settings.from_env(connection.values), files)
+        _delete_files(settings, files)
     output.value(result, text="\n".join(lines) or "no data of this person found")
 
 

@@ -31,15 +31,18 @@ def read_status(project: Project, environ: Mapping[str, str]) -> dict[str, str]:
     if program is None or not (environ.get(NATIVE) or _responds(Config.read(project.root).address)):
         return {}
     for form in FORMS:
-        done = subprocess.run(
-            [program, "status", *form],
-            cwd=project.root,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=STATUS_SECONDS,
-            env={**environ, "PATH": search_path},
-        )
+        try:
+            done = subprocess.run(
+                [program, "status", *form],
+                cwd=project.root,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=STATUS_SECONDS,
+                env={**environ, "PATH": search_path},
+            )
+        except subprocess.TimeoutExpired:  # e.g. because Docker hangs
+            return {}
         values = parse_env(done.stdout)
         if done.returncode == 0 and values.get("API_URL"):
             return values

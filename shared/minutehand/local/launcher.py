@@ -98,12 +98,15 @@ class Launcher(supabase.Launcher):
 
 def _signs_in(values: Mapping[str, str], name: str) -> bool:
     """Return whether the demo account of a variable signs in. A seed may have deleted it."""
-    response = httpx.post(
-        f"{values['SUPABASE_URL']}/auth/v1/token?grant_type=password",
-        headers={"apikey": values["SUPABASE_PUBLISHABLE_KEY"]},
-        json={"email": values[name], "password": values.get("DEMO_PASSWORD", "")},
-        timeout=10,
-    )
+    try:
+        response = httpx.post(
+            f"{values['SUPABASE_URL']}/auth/v1/token?grant_type=password",
+            headers={"apikey": values["SUPABASE_PUBLISHABLE_KEY"]},
+            json={"email": values[name], "password": values.get("DEMO_PASSWORD", "")},
+            timeout=10,
+        )
+    except httpx.HTTPError:
+        return False
     return response.is_success
 
 

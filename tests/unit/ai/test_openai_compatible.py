@@ -188,6 +188,23 @@ async def test_a_rest_that_does_not_fit_is_asked_for_again_as_a_whole() -> None:
     assert [seen.name for seen in server.seen] == ["answer", "text", "answer"]
 
 
+async def test_a_rest_that_is_a_whole_answer_in_other_words_is_used() -> None:
+    """It has been paid."""
+    async with ModelServer() as server:
+        model = client(server)
+        server.faults["*"] = [Fault(said='Sure: {"title": "Mo', finish="length")]
+        server.answers = {"*": {}, "text": '{ "title": "Move on Monday." }'}
+
+        async def title(job: Job[None], ctx: JobContext) -> str:
+            return (await ask_for(job, ctx, model, PROMPT, Titled)).title
+
+        run = await ProcessorTest(title, None).run()
+        await model.aclose()
+
+    assert run.result == "Move on Monday."
+    assert len(server.seen) == 2
+
+
 async def test_an_answer_that_is_cut_twice_fails() -> None:
     """The log names the limit, which is the same from the start."""
     async with ModelServer() as server:
