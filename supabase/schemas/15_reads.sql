@@ -380,14 +380,17 @@ end;
 $$;
 revoke execute on function queue.places from public;
 
--- Return whether the platform itself enqueues the jobs of a type. Types that only trusted code may
--- enqueue are a project's own.
+-- Return whether the platform itself enqueues the jobs of a type. No project can register such a
+-- type as in_order. Types that only trusted code may enqueue are a project's own.
 create function queue.is_internal(p_job_type text)
 returns boolean
-language sql immutable
+language sql stable
 set search_path = ''
 as $$
-select p_job_type = 'webhook_delivery'
+select exists (
+  select from queue.job_types as t
+  where t.job_type = p_job_type and t.in_order
+)
 $$;
 revoke execute on function queue.is_internal from public;
 
@@ -478,7 +481,8 @@ begin
         ),
         (
           'internal',
-          'queue.is_internal(p.job_type) = %L::boolean'
+          '(p.job_type in (select t.job_type from queue.job_types as t where t.in_order))
+        = %L::boolean'
         ),
         (
           'search',
