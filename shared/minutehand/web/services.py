@@ -282,10 +282,15 @@ class Services:
 
 
 def services_of(request: Request) -> Services:
-    """Dependency: return the services of the app that serves `request`."""
+    """Return the services of the app that serves `request`."""
     services: Services = request.app.state.services
     return services
 
 
+async def _services_of(request: Request) -> Services:
+    """Dependency: `services_of` on the event loop. A plain function would get a thread."""
+    return services_of(request)
+
+
 #: The process's services as a route's argument.
-Provided = Annotated[Services, Depends(services_of)]
+Provided = Annotated[Services, Depends(_services_of)]
