@@ -1,4 +1,8 @@
-"""The publisher, which each worker run calls for the outbox. The rules are in SQL."""
+"""The publisher, which each worker run calls for the outbox. The rules are in SQL.
+
+The guide's contract names an outbox. A copy of this app should call `enqueue_job` in the
+transaction that writes the job instead, which gives the same promise with less code.
+"""
 
 from __future__ import annotations
 

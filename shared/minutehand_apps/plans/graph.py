@@ -1,4 +1,7 @@
-"""The stages of a plan: their titles, their dependencies and the models of their results."""
+"""The stages of a plan: their titles, their dependencies and the models of their results.
+
+Each stage is a step of one job, because a child job would cost a lease, a wait and a settlement.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
  * Uploads from the browser, part by part directly to storage.
  *
  * They continue while other pages are open. After a reload the person chooses the same file again,
- * and only the missing parts are sent.
+ * and only the missing parts are sent. The signature of each part covers its SHA-256, and Uppy's
+ * `signRequest` does not get the bytes of the part, so this is no Uppy plugin.
  */
 
 import { request } from "../../api.js";
