@@ -117,7 +117,7 @@ declare
     queue_health, queue_series, queue_stats, read_output, read_steps, register_job_types,
     replay_job, report_jobs, retry_job, retry_jobs, revoke_worker_keys, run_maintenance,
     session_feed, session_output, set_settings, set_workspace_limits, settle_jobs,
-    spawn_jobs, stream_topics, tick_finished, workspace_limits,
+    silence_finding, spawn_jobs, stream_topics, tick_finished, workspace_limits,
     workspace_members, workspaces}';
   v_taken text;
 begin

@@ -1169,6 +1169,18 @@ select queue.allow(
   'public.explain_queue'
 );
 
+-- For consoles of release 0.4.4.
+create function public.silence_finding(p_key text, p_until timestamptz)
+returns jsonb
+language sql immutable
+set search_path = ''
+as $$
+select jsonb_build_object('key', p_key, 'until', null)
+$$;
+comment on function public.silence_finding is
+  'Deprecated. Returns {key, until: null} and silences nothing. Silence the alert in Alertmanager.';
+select queue.allow('authenticated, service_role', 'public.silence_finding');
+
 create function public.queue_health()
 returns jsonb
 language plpgsql

@@ -12,7 +12,7 @@ from tests.support.engine import Engine
 
 MEMBERS = """
 own_workspace list_workspaces enqueue_job enqueue_jobs get_job list_jobs count_jobs cancel_job
-retry_job replay_job answer_job emit_event explain_job explain_queue job_trace
+retry_job replay_job answer_job emit_event explain_job explain_queue silence_finding job_trace
 job_attempts job_steps job_output dead_letters cancel_jobs retry_jobs pause_jobs put_schedule
 delete_schedule list_schedules next_runs put_webhook delete_webhook test_webhook list_webhooks
 set_workspace_limits workspace_limits list_job_types follow_topic open_stream event_feed

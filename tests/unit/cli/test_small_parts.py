@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import random
 import subprocess
+import threading
+import uuid
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
@@ -19,6 +22,7 @@ from minutehand.terminal.connection import (
     read_env_file,
 )
 from minutehand.terminal.output import Output, format_duration
+from tests.support.command import Run
 from tests.support.paths import ROOT
 
 
@@ -48,6 +52,28 @@ def test_a_response_without_json_is_a_sentence(content: bytes) -> None:
     assert parse_response(httpx.Response(204, request=request)) is None
     with pytest.raises(CommandFailed, match="https://api/api/jobs responded 200"):
         parse_response(httpx.Response(200, content=content, request=request))
+
+
+def test_ls_omits_the_filter_that_an_api_of_0_4_4_rejects() -> None:
+    """Its server is a foreign one, of the last release."""
+    queries: list[bool] = []
+
+    class Old(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            queries.append("internal=" in self.path)
+            problem = {"field": "internal", "problem": "Extra inputs are not permitted"}
+            body = {"error": "invalid", "code": "invalid_request", "detail": [problem]}
+            self.send_response(422 if queries[-1] else 200)
+            self.end_headers()
+            self.wfile.write(json.dumps(body if queries[-1] else {"jobs": []}).encode())
+
+    with HTTPServer(("127.0.0.1", 0), Old) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        env = {"API_URL": f"http://127.0.0.1:{server.server_port}", "SUPABASE_URL": "http://x"}
+        listed = Run(env).json("ls", "-w", str(uuid.uuid4()), "--token", "a.b.c")
+        server.shutdown()
+
+    assert (listed, queries) == ([], [True, False])
 
 
 def test_a_token_that_no_header_can_carry_is_a_sentence() -> None:
