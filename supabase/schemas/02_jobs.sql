@@ -440,6 +440,18 @@ create table queue.suspects (
 alter table queue.suspects enable row level security;
 revoke all on queue.suspects from public, anon, authenticated, service_role;
 
+-- Times when a process lost some of its leases and kept others, because a lease expired or its job
+-- was deleted. The process may still run the job. Rows are only inserted, so that a transaction
+-- that deletes a job locks nothing that its worker needs.
+create table queue.lost_leases (
+  id bigint generated always as identity primary key,
+  worker integer not null,
+  lost_at timestamptz not null,
+  jobs integer not null -- number of jobs that the process held
+);
+alter table queue.lost_leases enable row level security;
+revoke all on queue.lost_leases from public, anon, authenticated, service_role;
+
 -- Rows of these tables live for seconds. Vacuum starts at a thousand dead rows, whatever the size
 -- of the table.
 do $$
@@ -475,9 +487,6 @@ create table queue.workers (
   -- [{job_types, limit}]: slots for each group of types, null if the worker is older than 0.5.0
   slots jsonb,
   abandoned jsonb, -- [{job_id, place}]: stopped jobs whose processors still run
-  -- Time when the worker last lost some of its leases, and the number of jobs that it then held.
-  lost_at timestamptz,
-  lost_with integer,
   constraint workers_id_is_bounded check (char_length(worker_id) <= 255)
 ) with (fillfactor = 50);
 alter table queue.workers enable row level security;

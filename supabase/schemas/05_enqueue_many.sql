@@ -606,6 +606,7 @@ set search_path = ''
 as $$
 declare
   v_ids constant uuid[] := array(select id from removed order by id);
+  v_workers integer[];
 begin
   -- This query waits for a gate that is admitting one of the jobs. After the wait, the next
   -- statements see the job's new row in queue.ready.
@@ -694,13 +695,28 @@ begin
   ));
   -- Skip a lease that a report or a settlement has locked, because that transaction waits for the
   -- job's row. The sweep deletes the lease later.
-  delete from queue.leases
-  where ctid = any (array(
-    select l.ctid
+  with gone as (
+    delete from queue.leases
+    where ctid = any (array(
+      select l.ctid
+      from queue.leases as l
+      where l.job_id = any (v_ids)
+      for update skip locked
+    ))
+    returning worker
+  )
+  select array_agg(g.worker) into v_workers from gone as g;
+  if v_workers is not null then
+    -- The worker still runs the processors of these jobs, until its next report.
+    insert into queue.lost_leases (worker, lost_at, jobs)
+    select
+      l.worker,
+      queue.clock(),
+      count(*) + cardinality(array_positions(v_workers, l.worker))
     from queue.leases as l
-    where l.job_id = any (v_ids)
-    for update skip locked
-  ));
+    where l.worker = any (v_workers)
+    group by l.worker;
+  end if;
   delete from queue.waits where job_id = any (v_ids);
   delete from queue.dead as d
   using removed as j

@@ -40,8 +40,11 @@ begin
           w.evidence ? 'stack' and w.evidence ->> 'guilty_type' <> n.job_type,
           false
         ) as is_innocent,
-        -- number of jobs when the process lost others of its leases, while it held this lease
-        case when w.lost_at >= l.leased_at then w.lost_with end as lost_with,
+        (
+          select max(o.jobs)
+          from queue.lost_leases as o
+          where o.worker = l.worker and o.lost_at >= l.leased_at
+        ) as lost_with,
         -- Stopped jobs whose processors still ran. Without evidence the process may live on, and
         -- then a job that always loses its worker would never spend an attempt.
         case
@@ -70,15 +73,11 @@ begin
       window process as (partition by h.worker)
     ),
     noted as ( -- for the leases that expire later
-      update queue.workers as w
-      set lost_at = p_now, lost_with = c.jobs
-      from (
-        select o.worker, max(o.jobs) as jobs
-        from counted as o
-        group by o.worker
-        having not bool_and(o.is_lost)
-      ) as c
-      where w.worker = c.worker
+      insert into queue.lost_leases (worker, lost_at, jobs)
+      select c.worker, p_now, max(c.jobs)
+      from counted as c
+      group by c.worker
+      having not bool_and(c.is_lost)
     ),
     marked as (
       insert into queue.suspects as s (job_id, workspace_id, worker, company, since)

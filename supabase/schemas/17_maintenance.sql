@@ -538,6 +538,8 @@ begin
         -- remains.
         ('leases', 'expires_at <= $1 and not exists (
         select from public.jobs as j where j.id = o.job_id)'),
+        ('lost_leases', 'not exists (
+        select from queue.leases as l where l.worker = o.worker and l.leased_at <= o.lost_at)'),
         ('suspects', 'not exists (
         select from public.jobs as j where j.id = o.job_id and j.finished_at is null)'),
         (

@@ -52,11 +52,6 @@ alter type queue.worker_item add attribute pulse jsonb;
 -- No query looks for the replays of a job.
 drop index public.jobs_by_replay;
 
--- A worker knows how many jobs it held when it lost some of their leases.
-alter table queue.workers
-  add column lost_at timestamptz,
-  add column lost_with integer;
-
 -- Two times of a job may be equal, so that a row of queue.deferred says which of them it is.
 alter table queue.deferred
   add column is_place boolean not null default true,

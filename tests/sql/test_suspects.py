@@ -200,6 +200,28 @@ def test_an_abandoned_processor_may_have_ended_the_process(engine: Engine) -> No
     assert states(engine, [beside]) == {("pending", 1, 1)}
 
 
+@pytest.mark.parametrize("held", [2, 3])
+def test_a_deleted_job_may_have_ended_the_process(engine: Engine, held: int) -> None:
+    """Its worker runs the processor until its next report. A job that comes later pays."""
+    engine.register("work")
+    deleted, *beside = engine.enqueue_many(held)
+    workers = Workers(engine)
+    worker, _ = workers.lease()
+    engine.run("delete from public.jobs where id = %s", deleted)
+    engine.maintain()
+    workers.die(worker)
+
+    assert states(engine, beside) == {("pending", 0, 0)}
+    while leases := workers.lease()[1]:
+        engine.settle_all([{**handle(each), "outcome": "completed"} for each in leases])
+    engine.advance(61)
+    engine.maintain()
+    assert engine.one("select count(*) from queue.lost_leases") == 0
+    later = engine.enqueue()
+    workers.die(workers.lease()[0])
+    assert states(engine, [later]) == {("pending", 1, 1)}
+
+
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(engine: Engine) -> None:
     """Nobody reports the end: the leases expire one after the other, while others run again."""
     engine.register("work", lease_seconds=30)
