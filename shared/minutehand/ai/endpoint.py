@@ -35,7 +35,7 @@ _PROMPT_STATUSES: Final = frozenset({400, 413, 422, 451})
 #: TextSink by which endpoints report an empty account, some of them with 400 or 429.
 _NO_CREDIT: Final = re.compile("insufficient_quota|exceeded_current_quota|billing|credit balance")
 #: First bytes of a JSON body, which no server-sent event begins with.
-_JSON_BEGINS: Final = b'{["<'
+_JSON_START: Final = b'{["<'
 
 
 class Endpoint:
@@ -72,7 +72,7 @@ class Endpoint:
         self._title = title
         self._setting = setting
         self._key = key
-        self._within = answer_seconds
+        self._max_silence = answer_seconds
         headers = {"accept": "application/json, text/event-stream"}
         if key:
             headers["authorization"] = f"Bearer {key}"
@@ -90,7 +90,7 @@ class Endpoint:
                 already been retried.
         """
         try:
-            async with self._opened(content) as response:
+            async with self._open_response(content) as response:
                 chunks = response.chunks(max_bytes=MAX_STREAM_BYTES)
                 async with aclosing(chunks), aclosing(self._objects(response, chunks)) as objects:
                     async for value in objects:
@@ -108,18 +108,18 @@ class Endpoint:
         await self._http.aclose()
 
     @asynccontextmanager
-    async def _opened(self, content: Mapping[str, Any]) -> AsyncIterator[StreamResponse]:
+    async def _open_response(self, content: Mapping[str, Any]) -> AsyncIterator[StreamResponse]:
         """Yield a successful response, whose body is not yet read."""
         async with AsyncExitStack() as stack:
 
             async def send() -> StreamResponse:
                 try:
                     response = await stack.enter_async_context(
-                        opened(self._http, "POST", self._url, within=self._within, **content)
+                        opened(self._http, "POST", self._url, within=self._max_silence, **content)
                     )
                     if response.status == 204 or not 200 <= response.status < 300:
-                        refusal = await response.read(max_bytes=MAX_ANSWER_BYTES)
-                        raise self._rejection(refusal, refusal.status, refusal.object())
+                        body = await response.read(max_bytes=MAX_ANSWER_BYTES)
+                        raise self._rejection(body, body.status, body.object())
                 except NoResponse as error:
                     raise self._failure(error) from error
                 return response
@@ -135,7 +135,7 @@ class Endpoint:
         async for chunk in chunks:
             if not (is_json or has_body):
                 body = (body + chunk).lstrip(b" \t\r\n\xef\xbb\xbf")
-                is_json, has_body = body[:1] in _JSON_BEGINS if body else False, bool(body)
+                is_json, has_body = body[:1] in _JSON_START if body else False, bool(body)
                 chunk = body
             elif is_json:
                 body += chunk
@@ -213,14 +213,14 @@ class Endpoint:
         elif failure.code == "failed" and wait is not None:
             failure = Failure("unreachable", "later")
         is_limit = failure.code == "rate_limited"
-        is_soon = wait is not None or not is_limit
-        again = failure.hope == "later" and not failure.charged and is_soon
+        is_short_wait = wait is not None or not is_limit
+        can_retry = failure.hope == "later" and not failure.charged and is_short_wait
         return LanguageModelError(
             text,
             **failure._asdict(),
             status=status,
             retry_after=wait,
-            repeatable=again,
+            repeatable=can_retry,
             vendor=self._title,
         )
 

@@ -25,13 +25,15 @@ from minutehand.worker.vendor import VendorCalls, VendorError
 
 Shape = TypeVar("Shape", bound=BaseModel)
 #: Maximum characters of an unusable answer that are sent back to the model.
-MAX_SHOWN_AGAIN: Final = 4_000
+MAX_QUOTED: Final = 4_000
 #: Opening fence of an answer.
 _FENCE: Final = re.compile(r"\A\s*(?:```\w*\s*)?")
 #: Characters by which an answer that begins again is recognised.
 SAME_START: Final = 12
 #: Message for people if an answer is truncated and the endpoint gives no reason.
-BROKEN_OFF: Final = "The language model broke off its answer. Try again, or ask for less at once."
+TRUNCATED_MESSAGE: Final = (
+    "The language model broke off its answer. Try again, or ask for less at once."
+)
 
 
 async def ask_for(
@@ -68,10 +70,12 @@ async def ask_for(
     field = field or only_text(shape)
     if into is not None and field is None:
         raise ValueError(f"field must name the member of {shape.__name__} to write")
-    growing = None
+    partial_field = None
     if into is not None and field is not None:
-        growing = PartialField(field, into, is_prose=partial(is_prose, shape=shape, field=field))
-    request = _Request(ctx, model, shape, check, field, growing)
+        partial_field = PartialField(
+            field, into, is_prose=partial(is_prose, shape=shape, field=field)
+        )
+    request = _Request(ctx, model, shape, check, field, partial_field)
     calls = VendorCalls(job, ctx, prompt.name, patient=patient)
     prompt = replace(prompt, schema=shape.model_json_schema())
     can_continue = can_repair = True
@@ -96,7 +100,7 @@ async def ask_for(
 
 def _repair_prompt(prompt: Prompt, error: UnusableOutput) -> Prompt:
     note = f"Your answer before could not be used: {error}. Answer again."
-    before = Material("Your answer before", error.text[:MAX_SHOWN_AGAIN] or "(none)")
+    before = Material("Your answer before", error.text[:MAX_QUOTED] or "(none)")
     return replace(
         prompt,
         instructions=f"{prompt.instructions}\n\n{note}",
@@ -105,7 +109,7 @@ def _repair_prompt(prompt: Prompt, error: UnusableOutput) -> Prompt:
     )
 
 
-def _begins_again(begun: str, answer: str) -> bool:
+def _restarts(begun: str, answer: str) -> bool:
     """Return whether a model has not continued its answer, but begun it again."""
     starts = ["".join(_FENCE.sub("", text).split()) for text in (begun, answer)]
     length = min(SAME_START, *map(len, starts))
@@ -114,7 +118,7 @@ def _begins_again(begun: str, answer: str) -> bool:
 
 def _joined(begun: str, rest: str) -> str:
     """Return the whole answer."""
-    return rest if _begins_again(begun, rest) else begun + rest
+    return rest if _restarts(begun, rest) else begun + rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ class _Request:
     shape: type[Any]
     check: Callable[[Any], None] | None
     field: str | None
-    growing: PartialField | None
+    partial_field: PartialField | None
 
     async def call_model(self, prompt: Prompt) -> Any:
         """Make one call, add its cost, and parse the shape in its answer."""
@@ -152,12 +156,12 @@ class _Request:
 
     async def _complete(self, prompt: Prompt) -> Completion:
         """Return the complete answer, and add the cost of the call however it ends."""
-        model, growing = self.model, self.growing
+        model, partial_field = self.model, self.partial_field
         try:
-            if growing is None:
+            if partial_field is None:
                 answer = await model.complete(prompt)
             else:
-                answer = await self._stream(prompt, growing)
+                answer = await self._stream(prompt, partial_field)
         except LanguageModelError as error:
             cost = error.cost_usd
             if error.charged and not cost:
@@ -166,14 +170,14 @@ class _Request:
             error.text = _joined(prompt.begun, error.text)
             raise
         except BaseException:  # stopped, or its text could not be written
-            self.ctx.cost_usd += model.cost_of(prompt, growing.text if growing else "")
+            self.ctx.cost_usd += model.cost_of(prompt, partial_field.text if partial_field else "")
             raise
         self.ctx.cost_usd += answer.cost_usd
         return replace(answer, text=_joined(prompt.begun, answer.text))
 
-    async def _stream(self, prompt: Prompt, growing: PartialField) -> Completion:
+    async def _stream(self, prompt: Prompt, partial_field: PartialField) -> Completion:
         """Return the answer, and write its field once it is known how a continuation begins."""
-        growing.restart(prompt.begun)
+        partial_field.restart(prompt.begun)
         start = ""
         async with self.model.stream(prompt) as stream:
             async for piece in stream:
@@ -181,11 +185,11 @@ class _Request:
                     start += piece
                     if len(start) < SAME_START:
                         continue
-                    if _begins_again(prompt.begun, start):
-                        growing.restart()
-                    growing.add(start)
+                    if _restarts(prompt.begun, start):
+                        partial_field.restart()
+                    partial_field.add(start)
                 else:
-                    growing.add(piece)
+                    partial_field.add(piece)
         return stream.completion
 
     async def _parse(self, answer: Completion, *, is_continued: bool = False) -> Any:
@@ -203,7 +207,7 @@ class _Request:
                 ) from error
             if error.cut_off and not is_continued:
                 text = f"{subject} is truncated, although the endpoint marks it as complete"
-                raise TruncatedOutput(text, said=BROKEN_OFF, text=answer.text) from error
+                raise TruncatedOutput(text, said=TRUNCATED_MESSAGE, text=answer.text) from error
             raise UnusableOutput(
                 f"{subject} is not in the requested form: {error}", text=answer.text
             ) from error
@@ -213,6 +217,6 @@ class _Request:
         except ValueError as error:
             reason = f"The answer of {answer.model} cannot be used: {error}"
             raise UnusableOutput(reason, text=answer.text) from error
-        if self.growing is not None:
-            self.growing.end(getattr(result, self.field or ""))
+        if self.partial_field is not None:
+            self.partial_field.end(getattr(result, self.field or ""))
         return result

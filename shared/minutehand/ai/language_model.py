@@ -65,9 +65,9 @@ class CompletionStream:
     Closing it, or cancelling the task that iterates, ends the request and its connection.
     """
 
-    def __init__(self, pieces: AsyncGenerator[str], so_far: Callable[[], Completion]) -> None:
+    def __init__(self, pieces: AsyncGenerator[str], snapshot: Callable[[], Completion]) -> None:
         self._pieces = pieces
-        self._so_far = so_far
+        self._snapshot = snapshot
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self._pieces
@@ -85,7 +85,7 @@ class CompletionStream:
     @property
     def completion(self) -> Completion:
         """The answer so far and its cost. `whole` is true once it has ended."""
-        return self._so_far()
+        return self._snapshot()
 
 
 class LanguageModel(Protocol):

@@ -22,7 +22,7 @@ from minutehand.worker.serialization import TextCleaner, clean_text
 logger = logging.getLogger(__name__)
 
 #: Tags around the thought that self-hosted reasoning models emit first.
-_THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
+_REASONING_START, _REASONING_END = "<think>", "</think>"
 #: Keywords of JSON Schema that strict endpoints reject. The prompt contains the full schema.
 _UNSUPPORTED: Final = frozenset(
     {"title", "default", "maxLength", "minLength", "maxItems", "minItems"}
@@ -77,7 +77,7 @@ class OpenAICompatible(Endpoint):
         self._prices = prices
         self._rejected: frozenset[str] = frozenset()
         self._rejected_until = 0.0
-        self._has_answered = False
+        self._has_responded = False
 
     async def complete(self, prompt: Prompt) -> Completion:
         """Return the answer to `prompt`, see `LanguageModel.complete`."""
@@ -99,8 +99,8 @@ class OpenAICompatible(Endpoint):
 
     def priced(self, read: float, written: float) -> float:
         """Return the cost of tokens in US dollars."""
-        for_read, for_written = self._prices or (0.0, 0.0)
-        return (read * for_read + written * for_written) / 1_000_000
+        input_price, output_price = self._prices or (0.0, 0.0)
+        return (read * input_price + written * output_price) / 1_000_000
 
     async def _pieces(self, prompt: Prompt, state: _ResponseState) -> AsyncGenerator[str]:
         """Yield the pieces of an answer, with only the options that the endpoint accepts."""
@@ -117,7 +117,7 @@ class OpenAICompatible(Endpoint):
                             yield piece
                 if piece := state.end():
                     yield piece
-                self._has_answered = True
+                self._has_responded = True
                 if without != self._rejected or now >= self._rejected_until:
                     self._rejected, self._rejected_until = without, now + REJECTED_SECONDS
                 return
@@ -135,7 +135,7 @@ class OpenAICompatible(Endpoint):
                 )
             except LanguageModelError as error:
                 if isinstance(error, UnusableOutput) and not (
-                    state.has_choice or self._has_answered
+                    state.has_choice or self._has_responded
                 ):
                     # the address is of an API with another form, so a repeated call costs the same
                     reason: Any = {"code": "misconfigured", "hope": "none", "charged": True}
@@ -151,7 +151,7 @@ class OpenAICompatible(Endpoint):
         self, objects: AsyncGenerator[dict[str, Any]], state: _ResponseState
     ) -> AsyncGenerator[dict[str, Any]]:
         """Yield the objects of a response. The connection does not decide when the answer ends."""
-        loop, limit = asyncio.get_running_loop(), max(MIN_LIMIT_SECONDS, 4 * self._within)
+        loop, limit = asyncio.get_running_loop(), max(MIN_LIMIT_SECONDS, 4 * self._max_silence)
         until = loop.time() + limit
         try:
             while True:
@@ -188,12 +188,12 @@ class OpenAICompatible(Endpoint):
         return body
 
 
-class _ThoughtFilter:
+class _ReasoningFilter:
     """Collects streamed text, and removes a thought at its beginning."""
 
     def __init__(self) -> None:
         self._all: list[str] = []
-        self._shown: list[str] = []
+        self._visible: list[str] = []
         #: Text that may be the beginning or the end of a thought.
         self._pending = ""
         self._state: Literal["begins", "thinks", "ends", "speaks"] = "begins"
@@ -207,7 +207,7 @@ class _ThoughtFilter:
     @property
     def text(self) -> str:
         """The text without the thought. All of it if the thought does not end."""
-        return self.raw if self._state == "thinks" else "".join(self._shown)
+        return self.raw if self._state == "thinks" else "".join(self._visible)
 
     def add(self, piece: str, *, is_last: bool = False) -> str:
         """Add a piece, and return the text that can now be shown."""
@@ -218,22 +218,22 @@ class _ThoughtFilter:
         if self._state == "begins":
             begins = self._pending.lstrip()
             if (
-                len(begins) < len(_THOUGHT_BEGINS)
-                and _THOUGHT_BEGINS.startswith(begins)
+                len(begins) < len(_REASONING_START)
+                and _REASONING_START.startswith(begins)
                 and not is_last
             ):
                 return ""
-            self._state = "thinks" if begins.startswith(_THOUGHT_BEGINS) else "speaks"
+            self._state = "thinks" if begins.startswith(_REASONING_START) else "speaks"
         if self._state == "thinks":
-            _, end, behind = self._pending.partition(_THOUGHT_ENDS)
-            self._pending = behind if end else self._pending[-len(_THOUGHT_ENDS) :]
+            _, end, behind = self._pending.partition(_REASONING_END)
+            self._pending = behind if end else self._pending[-len(_REASONING_END) :]
             self._state = "ends" if end else "thinks"
         if self._state == "ends" and (behind := self._pending.lstrip()):
             self._pending, self._state = behind, "speaks"
         if self._state != "speaks":
             return ""
         new, self._pending = self._pending, ""
-        self._shown.append(new)
+        self._visible.append(new)
         return new
 
 
@@ -243,7 +243,7 @@ class _ResponseState:
     def __init__(self, model: OpenAICompatible, prompt: Prompt) -> None:
         self._model = model
         self._prompt = prompt
-        self.words = _ThoughtFilter()
+        self.words = _ReasoningFilter()
         self._called = ""
         self._text = TextCleaner()
         self._refusal = ""

@@ -38,7 +38,7 @@ _NOT_PROSE: Final = re.compile(
 #: Special tokens at the end, which the server should have removed.
 _END: Final = re.compile(r"(?:\s*(?:<\|\w+\|>|</s>))+\s*\Z")
 #: Number of characters within which an answer names the member of a shape with only one.
-NAME_WITHIN: Final = 100
+MAX_NAME_AT: Final = 100
 
 
 class UnparsableOutput(Exception):
@@ -90,7 +90,7 @@ def is_prose(text: str, shape: type[BaseModel], field: str) -> bool:
         return False
     label = rf"""(?im)(?:^|[-"'*`#<(\[|:&=,])[ \t]*({names})[ \t"'*`)\]]*(?:[:=>|]|$)"""
     if len(shape.model_fields) == 1:
-        return re.search(label, text[:NAME_WITHIN]) is None
+        return re.search(label, text[:MAX_NAME_AT]) is None
     labels = {name.lower() for name in re.findall(label, text)}
     first = next(iter(shape.model_fields))
     return len(labels) == 1 or not {field, first} <= labels

@@ -20,7 +20,7 @@ ALWAYS_PARSED: Final = 16_000
 PARSE_GROWTH: Final = 1 / 400
 #: Maximum characters to stream. A job's streams are limited, and a longer answer must not fail
 #: for that.
-MAX_SHOWN: Final = 200_000
+MAX_WRITTEN: Final = 200_000
 
 
 class TextSink(Protocol):
@@ -58,7 +58,7 @@ class PartialField:
 
     def add(self, piece: str) -> None:
         """Add a piece of the answer, unless the maximum was written."""
-        if len(self.written) == MAX_SHOWN:
+        if len(self.written) == MAX_WRITTEN:
             return
         self.text += piece
         if len(self.text) >= self._parse_at:
@@ -87,7 +87,7 @@ class PartialField:
         return _as_text(value.get(self._field)) if isinstance(value, dict) else None
 
     def _show(self, text: str) -> None:
-        text = text[:MAX_SHOWN]
+        text = text[:MAX_WRITTEN]
         if len(text) > len(self.written) and text.startswith(self.written):
             new, self.written = text[len(self.written) :], text
             self._write(new)

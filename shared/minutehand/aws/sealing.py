@@ -145,7 +145,7 @@ class Sealer:
 
     def __init__(self, keys: DataKeys) -> None:
         self._keys = keys
-        self._opened: OrderedDict[tuple[str, bytes, bytes], bytes] = OrderedDict()
+        self._key_cache: OrderedDict[tuple[str, bytes, bytes], bytes] = OrderedDict()
 
     async def seal(self, secret: str, *, context: Mapping[str, str]) -> str:
         """Seal a secret for the row in `context`; see `row_context`."""
@@ -166,12 +166,12 @@ class Sealer:
         key_id, wrapped, body = _split(sealed)
         aad = _aad(key_id, context)
         cache_key = (key_id, wrapped, aad)
-        plain = self._opened.get(cache_key)
+        plain = self._key_cache.get(cache_key)
         if plain is None:
             plain = await asyncio.to_thread(self._keys.unwrap, key_id, wrapped, context)
-            self._opened[cache_key] = plain
-            if len(self._opened) > _CACHED_KEYS:
-                self._opened.popitem(last=False)
+            self._key_cache[cache_key] = plain
+            if len(self._key_cache) > _CACHED_KEYS:
+                self._key_cache.popitem(last=False)
         return _decrypt(plain, body, aad).decode()
 
 

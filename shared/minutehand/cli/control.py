@@ -40,11 +40,11 @@ def cancel(
 ) -> None:
     """Cancel a job, or all matching live jobs; a running job stops within five seconds."""
     if job_id is not None:
-        _act(output, connection, job_id, "cancel", "cancel requested")
+        _change_job(output, connection, job_id, "cancel", "cancel requested")
         return
     states = [state] if state else None
     matching = {"job_type": job_type, "queue": queue, "tag": tag, "state": states}
-    _act_on_all(output, connection, "cancel", matching, yes=yes)
+    _change_jobs(output, connection, "cancel", matching, yes=yes)
 
 
 @workspace_verb
@@ -60,30 +60,30 @@ def retry(
     cause: Annotated[
         str | None, typer.Option(help="Only jobs with this cause, as `failures` lists it.")
     ] = None,
-    every: Everything = False,
+    all_matching: Everything = False,
     yes: Yes = False,
 ) -> None:
     """Run a failed or cancelled job again, a delayed job now, or all matching failed jobs."""
     if job_id is not None:
         body = None if payload is None else {"payload": read_payload(payload)}
-        _act(output, connection, job_id, "retry", "will run again", body)
+        _change_job(output, connection, job_id, "retry", "will run again", body)
         return
     matching = {"job_type": job_type, "queue": queue, "tag": tag, "error_fingerprint": cause}
-    _act_on_all(output, connection, "retry", matching, every=every, yes=yes)
+    _change_jobs(output, connection, "retry", matching, all_matching=all_matching, yes=yes)
 
 
-def _act_on_all(
+def _change_jobs(
     output: Output,
     connection: Connection,
     action: str,
     matching: dict[str, Any],
     *,
-    every: bool = False,
+    all_matching: bool = False,
     yes: bool,
 ) -> None:
     """Ask for confirmation, then apply the action batch by batch until no job matches."""
     criteria = {name: value for name, value in matching.items() if value is not None}
-    if not criteria and not every:
+    if not criteria and not all_matching:
         raise CommandFailed(
             "a job's id or a criterion must be given",
             code="bad_usage",
@@ -113,7 +113,7 @@ def _describe_count(connection: Connection, action: str, criteria: dict[str, Any
     return "1 job" if count == 1 else f"{count} jobs" if count < 1001 else "more than 1,000 jobs"
 
 
-def _act(
+def _change_job(
     output: Output, connection: Connection, job_id: str, action: str, done: str, body: Any = None
 ) -> None:
     path = f"/api/jobs/{resolve_job_id(connection, job_id)}/{action}"
@@ -135,7 +135,7 @@ def answer(
         body = {"answer": json.loads(value) if raw else value}
     except ValueError as error:
         raise CommandFailed(f"ANSWER must be JSON: {error}", code="bad_payload") from error
-    _act(output, connection, job_id, "answer", "answered", body)
+    _change_job(output, connection, job_id, "answer", "answered", body)
 
 
 @verb
@@ -172,7 +172,7 @@ def pause(
     *,
     job_type: JobType = None,
     queue: Queue = None,
-    every: Everything = False,
+    all_matching: Everything = False,
     reason: Annotated[
         str | None, typer.Option(help="Reason, shown to anyone who asks why jobs wait.")
     ] = None,
@@ -181,7 +181,7 @@ def pause(
 
     A workspace's managers may pause it. Types and queues need the operator's secret key.
     """
-    _pause(output, connection, (job_type, queue, every), {"paused": True, "reason": reason})
+    _pause(output, connection, (job_type, queue, all_matching), {"paused": True, "reason": reason})
 
 
 @workspace_verb
@@ -191,10 +191,10 @@ def resume(
     *,
     job_type: JobType = None,
     queue: Queue = None,
-    every: Everything = False,
+    all_matching: Everything = False,
 ) -> None:
     """Undo a pause."""
-    _pause(output, connection, (job_type, queue, every), {"paused": False})
+    _pause(output, connection, (job_type, queue, all_matching), {"paused": False})
 
 
 def _pause(
@@ -203,10 +203,10 @@ def _pause(
     target: tuple[str | None, str | None, bool],
     change: dict[str, Any],
 ) -> None:
-    job_type, queue, every = target
+    job_type, queue, all_matching = target
     if sum(map(bool, target)) != 1:
         raise CommandFailed("one of --type, --queue and --all must be given", code="bad_usage")
-    if every:
+    if all_matching:
         path = connection.path("pause" if change["paused"] else "resume")
         result = connection.call("POST", path, json={"reason": change.get("reason")})
     elif job_type and not change["paused"]:

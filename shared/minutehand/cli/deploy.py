@@ -33,7 +33,7 @@ from minutehand.deploy.service import needs_of, write_first_files
 from minutehand.node import NodeMissing, node_binary, node_home
 from minutehand.project import Project, add_to_gitignore
 from minutehand.queue.connection_probe import probe
-from minutehand.terminal.connection import CommandFailed, Connection, load_values, refuse_tracked
+from minutehand.terminal.connection import CommandFailed, Connection, load_values, reject_tracked
 from minutehand.terminal.options import Region, verb
 from minutehand.terminal.output import Output
 
@@ -69,10 +69,10 @@ def translate_errors(region: str) -> Iterator[None]:
         raise CommandFailed(str(error), code="packaging_failed") from error
 
 
-def describe_build(built: Built) -> str:
+def describe_build(build: Built) -> str:
     """Describe a build in a line, with the date when Lambda ends its Python version."""
-    until = f"Python {built.python}, which Lambda runs until {RUNTIMES[built.python]}"
-    return f"{built.archive}: {built.zipped_bytes / 1e6:.1f} MB, {until}"
+    until = f"Python {build.python}, which Lambda runs until {RUNTIMES[build.python]}"
+    return f"{build.archive}: {build.zipped_bytes / 1e6:.1f} MB, {until}"
 
 
 def build_package(stage: Stage) -> tuple[Built, Path]:
@@ -148,7 +148,7 @@ def read_secrets(path: Path) -> dict[str, str]:
             code="secrets_exposed",
             fix=f"chmod 600 {path}",
         )
-    refuse_tracked(path)
+    reject_tracked(path)
     return values
 
 
@@ -230,15 +230,15 @@ class Deployment:
     def create_stack(self) -> None:
         """Create or update the stack with osls."""
         project, stage = Project.find(), self.stage
-        built = project.root / "build" / "aws"
+        build = project.root / "build" / "aws"
         program = [str(node_binary()), str(node_home(deploy=True) / OSLS)]
         # in the build folder, so that osls writes its own files outside the project's sources
         done = subprocess.run(
             [*program, "deploy", "--stage", stage.name, "--region", stage.region],
-            cwd=built / "service",
+            cwd=build / "service",
             env={
                 **os.environ,
-                "MINUTEHAND_ARTIFACTS": str(built.resolve()),
+                "MINUTEHAND_ARTIFACTS": str(build.resolve()),
                 **service_environment(project),
                 **({} if sys.stdout.isatty() else {"CI": "true"}),  # no spinner in a log
             },

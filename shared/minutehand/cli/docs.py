@@ -44,7 +44,7 @@ def docs(
     project = Project.find()
     schemas = Schemas(project.schema_) if project.apps else DEFAULT  # before an install
     text = render(page.printed, Names(schemas, *project_names(project), tenant_column(project)))
-    if not output.answered({"topic": page.topic, "text": text}):
+    if not output.print_json({"topic": page.topic, "text": text}):
         output.text(text)
 
 
@@ -63,17 +63,17 @@ def find_page(topic: str) -> Page | None:
 
 def find_sections(words: str) -> list[dict[str, str]]:
     """Find the sections with all of the words in one line, those with a matching heading first."""
-    wanted = [re.compile(rf"\b{re.escape(word)}", re.IGNORECASE) for word in words.split()]
+    patterns = [re.compile(rf"\b{re.escape(word)}", re.IGNORECASE) for word in words.split()]
     headings: list[dict[str, str]] = []
-    others: list[dict[str, str]] = []
+    matches: list[dict[str, str]] = []
     for page in PAGES:
         section = {"topic": page.topic, "section": page.title}
         for line in page.text.splitlines():
             if is_heading := line.startswith("#"):
                 section = {"topic": page.topic, "section": line.strip("# ")}
-            if all(word.search(line) for word in wanted):
-                (headings if is_heading else others).append(section)
-    found = [*headings, *others]
+            if all(word.search(line) for word in patterns):
+                (headings if is_heading else matches).append(section)
+    found = [*headings, *matches]
     return [section for at, section in enumerate(found) if section not in found[:at]][:MAX_SECTIONS]
 
 

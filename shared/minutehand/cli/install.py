@@ -136,7 +136,7 @@ def uninstall(output: Output, folder: Folder = Path()) -> None:
     """Print the SQL that removes the engine and its jobs, without running it."""
     with _translate_errors():
         sql = removal_sql(_project_folder(folder)[0])
-        if not output.answered({"sql": sql}):
+        if not output.print_json({"sql": sql}):
             sys.stdout.write(sql)
 
 

@@ -73,8 +73,8 @@ def enqueue(
     headers = {"idempotency-key": key or str(uuid.uuid4())}
     job = connection.call("POST", "/api/jobs", json=body, headers=headers)
     if job.get("schema_version") == 0:  # no worker has published its type yet
-        explained = connection.get(f"/api/jobs/{job['id']}/explain")
-        sentences = [explained["sentence"], *(step["words"] for step in explained["next"])]
+        explanation = connection.get(f"/api/jobs/{job['id']}/explain")
+        sentences = [explanation["sentence"], *(step["words"] for step in explanation["next"])]
         output.note(localize_times(" ".join(sentences)))
     print_enqueued(output, connection, job, watch=watch)
 

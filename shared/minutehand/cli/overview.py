@@ -12,7 +12,9 @@ from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import Output, ago, in_words, p95, parse_headings
 
-SERVED = parse_headings("job_type:TYPE served seen_at:WORKER_SEEN done:TODAY failed p95:RUN_P95")
+TYPE_COLUMNS = parse_headings(
+    "job_type:TYPE served seen_at:WORKER_SEEN done:TODAY failed p95:RUN_P95"
+)
 LOAD = parse_headings("job_type:TYPE enqueued completed failed retried queue:QUEUE_P95 run:RUN_P95")
 TENANTS = parse_headings("workspace_id:WORKSPACE enqueued failed running")
 GROUPS = parse_headings(
@@ -30,12 +32,12 @@ def types(
     filters: dict[str, Any] = {"workspace_id": connection.workspace}
     if job_type is not None:
         details = connection.get(f"/api/types/{quote(job_type, safe='')}", **filters)
-        if not output.answered(details):
+        if not output.print_json(details):
             given = {name: value for name, value in details.items() if value not in ([], {}, None)}
             output.facts({name: in_words(value) for name, value in given.items()})
         return
     rows = connection.get("/api/types", **filters)["types"]
-    output.table(rows, SERVED, row=_served, empty="no types")
+    output.table(rows, TYPE_COLUMNS, row=_format_type, empty="no types")
     for row in rows:
         if row["refusal"]:
             output.note(f"{row['job_type']} was rejected as its code declares it: {row['refusal']}")
@@ -52,10 +54,12 @@ def failures(output: Output, connection: Connection) -> None:
 def status(output: Output, connection: Connection) -> None:
     """Show problems, blocked jobs and the workspace's load by job type; the operator sees all."""
     stats = read_overview(connection, "queue_stats", "/api/status")
-    explained = read_overview(connection, "explain_queue", "/api/status/explain")
-    if output.answered({**stats, **{name: explained[name] for name in ("findings", "holders")}}):
+    explanation = read_overview(connection, "explain_queue", "/api/status/explain")
+    if output.print_json(
+        {**stats, **{name: explanation[name] for name in ("findings", "holders")}}
+    ):
         return
-    print_overview(output, explained)
+    print_overview(output, explanation)
     output.text(stats["backlog"]["detail"])
     if stats["late_since"]:
         output.text(f"The figures below were last updated {ago(stats['late_since'])}.")
@@ -78,16 +82,16 @@ def _load(line: dict[str, Any]) -> dict[str, Any]:
     return {**line, "queue": p95(line["queue"]), "run": p95(line["run"])}
 
 
-def _served(line: dict[str, Any]) -> dict[str, Any]:
+def _format_type(line: dict[str, Any]) -> dict[str, Any]:
     day, nearest = line["day"], line["nearest"]
-    served = "yes" if line["served"] else "NO"
+    state = "yes" if line["served"] else "NO"
     if not line["published"]:
-        served = f"not published; {nearest}?" if nearest else "not published"
+        state = f"not published; {nearest}?" if nearest else "not published"
     if line["refusal"]:
-        served = "REFUSED"
+        state = "REFUSED"
     return {
         **line,
-        "served": "paused" if line["paused_at"] else served,
+        "served": "paused" if line["paused_at"] else state,
         "seen_at": line["serving"][0]["seen_at"] if line["serving"] else None,
         "done": day.get("completed", 0),
         "failed": day.get("failed", 0),

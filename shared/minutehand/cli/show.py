@@ -43,7 +43,7 @@ def show(output: Output, connection: Connection, job_id: JobId) -> None:
         "children": connection.get("/api/jobs", parent_id=job_id, limit=MAX_CHILDREN)["jobs"],
         "logs": connection.get(f"/api/jobs/{job_id}/logs", limit=200)["logs"][-MAX_LOG_LINES:],
     }
-    if output.answered({**job, "details": details}):
+    if output.print_json({**job, "details": details}):
         return
     state = job["state"]
     output.text(Text.assemble((job["job_type"], "bold"), "  ", (state, COLOURS.get(state, ""))))
@@ -70,23 +70,23 @@ def explain(output: Output, connection: Connection, job_id: AnyJobId = None) -> 
     """Explain why a job is not running and what to do; without a job, list all problems."""
     if job_id is not None:
         job_id = resolve_job_id(connection, job_id)
-        explained = connection.get(f"/api/jobs/{job_id}/explain")
-        if not output.answered(explained):
-            _explain(output, explained)
+        explanation = connection.get(f"/api/jobs/{job_id}/explain")
+        if not output.print_json(explanation):
+            _explain(output, explanation)
         return
-    explained = read_overview(connection, "explain_queue", "/api/status/explain")
-    if output.answered(explained):
+    explanation = read_overview(connection, "explain_queue", "/api/status/explain")
+    if output.print_json(explanation):
         return
-    print_overview(output, explained)
-    if not explained["findings"] + explained["holders"]:
+    print_overview(output, explanation)
+    if not explanation["findings"] + explanation["holders"]:
         output.text("nothing is wrong")
 
 
-def print_overview(output: Output, explained: dict[str, Any]) -> None:
+def print_overview(output: Output, explanation: dict[str, Any]) -> None:
     """Print all problems, then the jobs that block others, by the number of blocked jobs."""
-    for finding in explained["findings"]:
+    for finding in explanation["findings"]:
         print_explanation(output, finding, finding["sentence"])
-    for holder in explained["holders"]:
+    for holder in explanation["holders"]:
         count = f"{holder['jobs']}{'+' if holder['more'] else ''}"
         types = ", ".join(holder["job_types"])
         jobs = "job is" if count == "1" else "jobs are"
@@ -114,22 +114,22 @@ def open_page(output: Output, connection: Connection, job_id: AnyJobId = None) -
     typer.launch(url)
 
 
-def _explain(output: Output, explained: dict[str, Any]) -> None:
-    start, options = explained["estimated_start_at"], explained["data"].get("options")
+def _explain(output: Output, explanation: dict[str, Any]) -> None:
+    start, options = explanation["estimated_start_at"], explanation["data"].get("options")
     expected = f"  (expected {ago(start)})" if start else ""
     choices = f" [{', '.join(map(str, options))}]" if options else ""
-    print_explanation(output, explained, f"{explained['sentence']}{choices}{expected}")
+    print_explanation(output, explanation, f"{explanation['sentence']}{choices}{expected}")
 
 
-def print_explanation(output: Output, explained: dict[str, Any], sentence: str) -> None:
+def print_explanation(output: Output, explanation: dict[str, Any], sentence: str) -> None:
     """Print a sentence of the database, its cause, and the next steps."""
     output.text(localize_times(sentence))
-    if explained["cause"]:
-        output.text(localize_times(f"Cause: {explained['cause']}"))
-    if (held := explained.get("held_by")) and held["waiting"] > 1:
-        more = "+" if held["more"] else ""
-        output.text(f"For the same reason, {held['waiting']}{more} jobs of its workspace wait.")
-    for step in explained["next"]:
+    if explanation["cause"]:
+        output.text(localize_times(f"Cause: {explanation['cause']}"))
+    if (holder := explanation.get("held_by")) and holder["waiting"] > 1:
+        more = "+" if holder["more"] else ""
+        output.text(f"For the same reason, {holder['waiting']}{more} jobs of its workspace wait.")
+    for step in explanation["next"]:
         command = f"  ({step['command']})" if "command" in step else ""
         output.text(localize_times(f"What to do: {step['words']}{command}"))
 

@@ -15,7 +15,7 @@ import jwt
 import typer
 
 from minutehand.queue.credentials import WORKER_ROLE
-from minutehand.terminal.connection import CommandFailed, Connection, refuse_tracked
+from minutehand.terminal.connection import CommandFailed, Connection, reject_tracked
 from minutehand.terminal.options import EnvFile, Token, connected, verb
 from minutehand.terminal.output import Output
 
@@ -78,7 +78,7 @@ def new_worker_key(connection: Connection, signing_key: Path | None, days: float
 
 
 def _private_key(path: Path) -> jwt.PyJWK:
-    refuse_tracked(path)
+    reject_tracked(path)
     try:
         document = json.loads(path.read_text("utf-8"))
         key = jwt.PyJWK(document[0] if isinstance(document, list) else document)

@@ -44,7 +44,7 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
 def print_output(output: Output, event: dict[str, Any]) -> None:
     """Print new output of a job's stream: text without line breaks between, items one a line."""
     page = event["data"]
-    if output.answered(event):
+    if output.print_json(event):
         return
     if page["from"] == 0 and page["attempt"] > 1:
         output.text(Text(f"{page['stream']} starts again", style="dim"))

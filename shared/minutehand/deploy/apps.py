@@ -101,10 +101,12 @@ class Needs(BaseModel):
         return {"functions": functions, "resources": resources, "uploadOrigins": origins}
 
     def _function_needs(self, function: str) -> FunctionNeeds:
-        return next((needs for name, needs in self.functions.items() if name == function), _NOTHING)
+        return next(
+            (needs for name, needs in self.functions.items() if name == function), _NO_NEEDS
+        )
 
 
-_NOTHING = FunctionNeeds()
+_NO_NEEDS = FunctionNeeds()
 
 
 def read_needs(apps: Iterable[App]) -> Needs:

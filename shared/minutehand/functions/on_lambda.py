@@ -46,8 +46,8 @@ class GatewayHandler:
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
         """Serve one HTTP request."""
         asyncio.set_event_loop(self._loop)
-        below, prefix = _below_its_prefix(event)
-        response: dict[str, Any] = self._mangum(below, context)
+        stripped, prefix = _strip_prefix(event)
+        response: dict[str, Any] = self._mangum(stripped, context)
         telemetry.flush()
         headers = response.get("headers", {})
         if prefix and headers.get("location", "").startswith("/"):
@@ -61,7 +61,7 @@ class GatewayHandler:
         asyncio.set_event_loop(None)
 
 
-def _below_its_prefix(event: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _strip_prefix(event: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Return the event with the path that the route matched, and the prefix of that path.
 
     The prefix is the stage (`/dev`) in the stage's URL, or the mapping key of a custom domain.
@@ -71,15 +71,15 @@ def _below_its_prefix(event: dict[str, Any]) -> tuple[dict[str, Any], str]:
     http = context.get("http", {})
     path = http.get("path", "")
     parameters = event.get("pathParameters") or {}
-    stripped = _matched(event.get("routeKey", ""), parameters, path)
-    if stripped == path:
+    relative = _matched(event.get("routeKey", ""), parameters, path)
+    if relative == path:
         return event, ""
-    below = {
+    stripped = {
         **event,
-        "rawPath": stripped,
-        "requestContext": {**context, "http": {**http, "path": stripped}},
+        "rawPath": relative,
+        "requestContext": {**context, "http": {**http, "path": relative}},
     }
-    return below, path.removesuffix(stripped)
+    return stripped, path.removesuffix(relative)
 
 
 def _matched(route_key: str, parameters: dict[str, str], path: str) -> str:

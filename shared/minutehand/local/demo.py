@@ -54,7 +54,7 @@ async def show(values: Mapping[str, str], say: Say, *, started: float) -> bool:
         return await follow(data, ids, say, started=started)
 
 
-def ended_well(job: Mapping[str, Any]) -> bool:
+def has_completed(job: Mapping[str, Any]) -> bool:
     """Return whether a job completed with a whole result."""
     result = job.get("result")
     outcome = result.get("outcome") if isinstance(result, dict) else None
@@ -89,7 +89,7 @@ async def follow(data: httpx.AsyncClient, ids: list[str], say: Say, *, started: 
                 ended.add(job["id"])
                 say(f"{job['job_type']}: [{COLOURS[job['status']]}]{job['status']}[/]")
         if len(ended) == len(ids):
-            return all(ended_well(job) for job in jobs)
+            return all(has_completed(job) for job in jobs)
         if time.monotonic() > deadline:
             say(f"[red]not every job ended within {MAX_WAIT_SECONDS:.0f} s[/]")
             return False

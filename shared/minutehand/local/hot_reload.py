@@ -39,11 +39,11 @@ async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], obj
     changed = [path for path in {*loaded, *versions} if loaded.get(path) != versions.get(path)]
     names = sorted(path.name for path in changed)
     logger.info("files changed", extra={"event": "reload.seen", "files": names})
-    forget_compiled(changed)
+    drop_compiled(changed)
     end()
 
 
-def forget_compiled(paths: Iterable[Path]) -> None:
+def drop_compiled(paths: Iterable[Path]) -> None:
     """Delete bytecode, because Python considers it fresh if the second and the size are equal."""
     for path in paths:
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)

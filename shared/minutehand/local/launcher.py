@@ -88,11 +88,11 @@ class Launcher(supabase.Launcher):
 
     async def show(self, stack: SupabaseStack) -> int | None:
         """Run the demo jobs. With --once the run ends after them."""
-        ended_well = True
+        has_completed = True
         if not self._options.no_demo and "DEMO_EMAIL" in stack.values:
-            ended_well = await demo.show(stack.values, self.say, started=self.started)
+            has_completed = await demo.show(stack.values, self.say, started=self.started)
         if self._options.once:
-            return 0 if ended_well else FAILED
+            return 0 if has_completed else FAILED
         return None
 
 

@@ -56,8 +56,8 @@ async def start() -> AsyncIterator[Running]:
         worker.stop()
         for task in tasks[1:]:
             task.cancel()
-        _ended, late = await asyncio.wait(tasks, timeout=STOP_SECONDS)
-        for task in late:
+        _ended, unfinished = await asyncio.wait(tasks, timeout=STOP_SECONDS)
+        for task in unfinished:
             task.cancel()
         await worker.aclose()
 

@@ -40,7 +40,7 @@ class WorkerKey:
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
-        self._minted: str | None = None
+        self._cached_token: str | None = None
         self._refresh_at = 0.0
         self._is_secret_rejected = False
         keys = ("supabase_worker_key", "supabase_jwt_secret", "supabase_secret_key")
@@ -62,13 +62,13 @@ class WorkerKey:
             return secret_headers(settings.supabase_secret_key or "")
         return {"apikey": settings.supabase_publishable_key, "Authorization": f"Bearer {token}"}
 
-    def forget(self, code: str) -> None:
+    def invalidate(self, code: str) -> None:
         """Mint a new token at the next call, because the last one was rejected with `code`.
 
         Use the secret key instead if the signature was rejected. A project with `signing_keys_path`
         or with a revoked legacy secret accepts no token that the legacy secret signs.
         """
-        self._minted = None
+        self._cached_token = None
         self._is_secret_rejected = code == BAD_SIGNATURE and bool(
             self._settings.supabase_secret_key
         )
@@ -78,16 +78,16 @@ class WorkerKey:
 
         # wall time, because a frozen Lambda's monotonic clock may stop
         now = self._clock.now().timestamp()
-        if self._minted is None or now >= self._refresh_at:
+        if self._cached_token is None or now >= self._refresh_at:
             claims = {
                 "role": WORKER_ROLE,
                 "iss": f"{self._settings.supabase_url}/auth/v1",
                 "iat": int(now) - 30,  # a server's clock may be slow
                 "exp": int(now) + self.LIFETIME_SECONDS,
             }
-            self._minted = jwt.encode(claims, secret, "HS256")
+            self._cached_token = jwt.encode(claims, secret, "HS256")
             self._refresh_at = now + self.LIFETIME_SECONDS - self.REFRESH_BEFORE_SECONDS
-        return self._minted
+        return self._cached_token
 
 
 def secret_headers(secret: str) -> dict[str, str]:

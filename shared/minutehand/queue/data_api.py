@@ -120,16 +120,16 @@ class DataApi:
     async def _send(
         self, request: httpx.Request, parse: Parse[T], repeatable: bool, attempts: int
     ) -> T:
-        again = call_retrying(repeatable, attempts, within=self._timeout_seconds)
+        retries = call_retrying(repeatable, attempts, within=self._timeout_seconds)
         result: T
         try:
-            result = await again(self._send_once, request, parse)
+            result = await retries(self._send_once, request, parse)
         except (JobBusy, RateLimited) as error:
             if not _is_busy(error):
                 raise
             # the other call ends after milliseconds, or about a second on a loaded server
             free = retrying(_is_busy, within=BUSY_SECONDS)
-            result = await free(again, self._send_once, request, parse)
+            result = await free(retries, self._send_once, request, parse)
         return result
 
     async def _send_once(self, request: httpx.Request, parse: Parse[T]) -> T:
@@ -199,8 +199,8 @@ async def retry_rate_limited(
     read: Callable[[], Awaitable[Read]], *, within: float = math.inf
 ) -> Read:
     """Retry a stream's read while it is rate limited, since it can safely read later."""
-    again = retrying(lambda error: isinstance(error, RateLimited), within=within)
-    result: Read = await again(read)
+    retries = retrying(lambda error: isinstance(error, RateLimited), within=within)
+    result: Read = await retries(read)
     return result
 
 

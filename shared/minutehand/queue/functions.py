@@ -32,14 +32,19 @@ class WorkerFunctions:
         self._key = WorkerKey(settings, clock=clock)
 
     async def call(
-        self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = True, **how: Any
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        *,
+        repeatable: bool = True,
+        **options: Any,
     ) -> Any:
-        """Call a SQL function and return its JSON value. `how` has options of `DataApi.rpc`."""
+        """Call a SQL function and return its JSON value. `options` has options of `DataApi.rpc`."""
 
         async def send() -> Any:
             headers = self._key.headers()
             return await self._api.rpc(
-                function, arguments, headers=headers, repeatable=repeatable, **how
+                function, arguments, headers=headers, repeatable=repeatable, **options
             )
 
         try:
@@ -47,7 +52,7 @@ class WorkerFunctions:
                 return await send()
             except TokenRefused as refused:
                 # clocks may differ, or a key was rotated, so retry once with a new token
-                self._key.forget(refused.code)
+                self._key.invalidate(refused.code)
                 return await send()
         except QueueError as error:
             if error.code != "PGRST202":

@@ -157,11 +157,11 @@ class StreamResponse:
         self.status = response.status_code
         self.headers = response.headers
         self._response = response
-        self._within = self._left = within
+        self._max_silence = self._left = within
 
     def received(self) -> None:
         """Restart the time limit, because the last chunks were part of the expected response."""
-        self._left = self._within
+        self._left = self._max_silence
 
     async def chunks(self, *, max_bytes: int) -> AsyncGenerator[bytes]:
         """Yield the chunks of the body as they arrive.
@@ -184,7 +184,7 @@ class StreamResponse:
                     raise NoResponse(f"answered more than {max_bytes} bytes", "long")
                 yield chunk
         except TimeoutError as error:
-            raise NoResponse(f"was silent for {self._within:g} s", "silent") from error
+            raise NoResponse(f"was silent for {self._max_silence:g} s", "silent") from error
         except httpx.HTTPError as error:
             raise NoResponse.of(error) from error
 
@@ -221,22 +221,22 @@ async def opened(
 
 
 def retrying(
-    worth: Callable[[BaseException], bool],
+    should_retry: Callable[[BaseException], bool],
     *,
     attempts: int = sys.maxsize,
     within: float = math.inf,
     sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> tenacity.AsyncRetrying:
-    """Retry a call while `worth` returns true and the service requests no long wait.
+    """Retry a call while `should_retry` returns true and the service requests no long wait.
 
     Args:
-        worth: Whether an error is worth a retry.
+        should_retry: Whether an error is worth a retry.
         within: Maximum seconds for all attempts.
     """
 
     def again(error: BaseException) -> bool:
         wait = retry_after_of(error)
-        return worth(error) and (wait is None or wait <= SHORT_WAIT)
+        return should_retry(error) and (wait is None or wait <= SHORT_WAIT)
 
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(again),

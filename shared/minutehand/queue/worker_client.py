@@ -173,6 +173,6 @@ class WorkerQueue(WorkerFunctions):
         request: Mapping[str, Any],
         *,
         parse: Parse[Any] = decode_object,
-        **how: Any,
+        **options: Any,
     ) -> Any:
-        return await self.call(function, {"p_request": request}, parse=parse, **how)
+        return await self.call(function, {"p_request": request}, parse=parse, **options)

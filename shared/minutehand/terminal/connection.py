@@ -66,7 +66,7 @@ class CommandFailed(Exception):
         super().__init__(message)
 
 
-def refuse_tracked(path: Path) -> None:
+def reject_tracked(path: Path) -> None:
     """Raise if git tracks a file of secrets."""
     if is_tracked(path):
         raise CommandFailed(

@@ -61,10 +61,10 @@ class Output:
 
     def value(self, value: Any, *, text: str | Text | None = None) -> None:
         """Print a result as JSON, or as `text`."""
-        if not self.answered(value) and text is not None:
+        if not self.print_json(value) and text is not None:
             self.text(text)
 
-    def answered(self, value: Any) -> bool:
+    def print_json(self, value: Any) -> bool:
         """Print a value if JSON was requested, and return whether it was."""
         if self.as_json:
             self.line(value)
@@ -101,7 +101,7 @@ class Output:
 
         `row` converts a row for people. Programs get the row itself.
         """
-        if self.answered(list(rows)):
+        if self.print_json(list(rows)):
             return
         if not rows:
             self.note(empty)

@@ -113,9 +113,9 @@ def token_missing() -> ApiError:
     return unauthorized("send a user's access token as a bearer token", presented=False)
 
 
-def not_found(what: str = "job") -> ApiError:
+def not_found(resource: str = "job") -> ApiError:
     """Return a 404. It is the same for a missing row and for one that the caller may not see."""
-    return ApiError(404, f"{what}_not_found", f"{what.capitalize()} not found")
+    return ApiError(404, f"{resource}_not_found", f"{resource.capitalize()} not found")
 
 
 def unavailable(reason: str) -> ApiError:
@@ -124,11 +124,11 @@ def unavailable(reason: str) -> ApiError:
 
 
 @contextmanager
-def unavailable_if_missing(what: str) -> Iterator[None]:
+def unavailable_if_missing(resource: str) -> Iterator[None]:
     """Turn a missing setting, or an unavailable AWS service, into a 503.
 
     Args:
-        what: The name of the service for the message, e.g. `the key service`.
+        resource: The name of the service for the message, e.g. `the key service`.
     """
     try:
         yield
@@ -136,7 +136,7 @@ def unavailable_if_missing(what: str) -> Iterator[None]:
         logger.error(
             "A setting is missing", extra={"event": "config.missing", "variable": error.variable}
         )
-        raise ApiError(503, "not_configured", f"This deployment lacks {what}") from error
+        raise ApiError(503, "not_configured", f"This deployment lacks {resource}") from error
     except Exception as error:
         # compared by name, because importing botocore would slow down callers that do not use AWS
         if not type(error).__module__.startswith("botocore."):
@@ -144,4 +144,4 @@ def unavailable_if_missing(what: str) -> Iterator[None]:
         logger.warning(
             "AWS did not answer", extra={"event": "aws.unavailable", "reason": str(error)[:300]}
         )
-        raise unavailable(f"{what.capitalize()} did not answer") from error
+        raise unavailable(f"{resource.capitalize()} did not answer") from error

@@ -105,7 +105,7 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
         return validation_failed([FieldProblem(field=error.details, problem=error.message)])
     if error.word:
         detail = _detail(error)
-        has_wait = error.word in _HAVE_RETRY_AFTER
+        has_wait = error.word in _WITH_RETRY_AFTER
         wait = detail.get("retry_after_seconds", 1) if has_wait else RETRY_AFTER_SECONDS
         headers = {"Retry-After": str(max(1, int(wait)))} if error.status == 429 else {}
         return ApiError(error.status, error.word, error.message, detail=detail, headers=headers)
@@ -139,23 +139,23 @@ _DETAILS = {
     "quota_exceeded": "limit",
 }
 #: Hint words of errors whose detail is the path of the invalid field.
-_HAVE_FIELD_PATH = frozenset(
+_WITH_FIELD_PATH = frozenset(
     {"payload_invalid", "invalid_argument", "unknown_job_type", "unknown_queue"}
 )
 
 
 #: Hint words of errors whose detail has the seconds until a retry.
-_HAVE_RETRY_AFTER = frozenset({"rate_limited", "job_busy"})
+_WITH_RETRY_AFTER = frozenset({"rate_limited", "job_busy"})
 
 
 def _detail(error: QueueError) -> Any:
     """Return the detail of the queue's error under a name."""
     if (name := _DETAILS.get(error.word)) is not None:
         return {name: error.details}
-    if error.word in _HAVE_RETRY_AFTER:
+    if error.word in _WITH_RETRY_AFTER:
         return json.loads(error.details or "{}")
     if error.word == "workspace_needed":
         return {"workspaces": json.loads(error.details or "[]")}
-    if error.word in _HAVE_FIELD_PATH and error.details:
+    if error.word in _WITH_FIELD_PATH and error.details:
         return [FieldProblem(field=error.details, problem=error.message).model_dump()]
     return error.details or None

@@ -84,12 +84,12 @@ MAX_GUEST_REQUESTS: Final = 8
 MAX_KEY_CHECKS: Final = 2
 
 
-def _too_many(what: str) -> ApiError:
+def _too_many(name: str) -> ApiError:
     return ApiError(
         429,
         "rate_limited",
-        f"Too many {what} at once; try again in {RETRY_AFTER_SECONDS} s",
-        detail={"limit": what, "retry_after_seconds": RETRY_AFTER_SECONDS},
+        f"Too many {name} at once; try again in {RETRY_AFTER_SECONDS} s",
+        detail={"limit": name, "retry_after_seconds": RETRY_AFTER_SECONDS},
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )
 
@@ -126,7 +126,7 @@ class SlotLimiter:
     """Slots that callers occupy. If none is free, the call is rejected.
 
     Args:
-        what: The plural noun of the error message.
+        name: The plural noun of the error message.
         per_caller: Maximum slots of one caller.
         limit: Maximum slots of all callers.
 
@@ -134,9 +134,9 @@ class SlotLimiter:
         count: Number of occupied slots.
     """
 
-    def __init__(self, what: str, per_caller: int, *, limit: float = math.inf) -> None:
+    def __init__(self, name: str, per_caller: int, *, limit: float = math.inf) -> None:
         self.count = 0
-        self._what = what
+        self._name = name
         self._per_caller = per_caller
         self._limit = limit
         self._callers: Counter[str] = Counter()
@@ -145,9 +145,9 @@ class SlotLimiter:
     def slot(self, caller: str) -> Iterator[None]:
         """Occupy a slot of a caller until the block ends."""
         if self.count >= self._limit:
-            raise unavailable(f"This server has no capacity for more {self._what}")
+            raise unavailable(f"This server has no capacity for more {self._name}")
         if self._callers[caller] >= self._per_caller:
-            raise _too_many(self._what)
+            raise _too_many(self._name)
         self.count += 1
         self._callers[caller] += 1
         try:

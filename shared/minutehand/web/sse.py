@@ -42,7 +42,7 @@ READ_LIMIT: Final = 500
 #: Maximum seconds for a first event in an app's buffered response. The `jobs` function has 20 s.
 BUFFERED_SECONDS: Final = 12.0
 #: The cursor before the first event.
-BEGINNING: Final = "1:1:"
+START_CURSOR: Final = "1:1:"
 #: Event type of a job's output, which has no `seq` and is not part of its history.
 OUTPUT: Final = "job.output"
 _Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -131,12 +131,12 @@ class JobFeed:
             lines.append(_output_line(self._job_id, page, self._cursor_after(self._seq)))
         if not is_complete:
             return Batch(lines, more=True)
-        shown = [event for event in events if event.seq <= output["last_seq"]]
-        lines += [_line(event, self._cursor_after(event.seq)) for event in shown]
+        visible = [event for event in events if event.seq <= output["last_seq"]]
+        lines += [_line(event, self._cursor_after(event.seq)) for event in visible]
         # events missing from a page that is not full are no longer stored
-        is_full = len(shown) == READ_LIMIT
-        self._seq = shown[-1].seq if is_full else max(self._seq, output["last_seq"])
-        more = is_full or len(shown) < len(events)
+        is_full = len(visible) == READ_LIMIT
+        self._seq = visible[-1].seq if is_full else max(self._seq, output["last_seq"])
+        more = is_full or len(visible) < len(events)
         end = output["status"] if output["status"] in ENDED and not more else None
         return Batch(lines, end=end, more=more)
 
@@ -205,7 +205,7 @@ class SessionFeed(HistoryFeed):
         cursor, self._output = _parse_session_cursor(after)
         self._queue = queue
         self._session_id = session_id
-        self._before = cursor or BEGINNING
+        self._before = cursor or START_CURSOR
         self._page: FeedPage | None = None  # read, and sent after the output before it
         super().__init__(
             f"session:{session_id}", lambda at: queue.session_feed(session_id, at), after=cursor
@@ -380,8 +380,8 @@ async def _chunks(
             if not is_bare:
                 yield _encode({"reason": end}, event="end")
             return
-        answered = not batch.more and (batch.lines or clock.monotonic() >= until)
-        if services.closing.is_set() or (answered and not timing.streaming):
+        is_complete = not batch.more and (batch.lines or clock.monotonic() >= until)
+        if services.closing.is_set() or (is_complete and not timing.streaming):
             return
         if not batch.more:
             if services.listener.is_live:

@@ -45,7 +45,7 @@ _UNKNOWN_KEY = "the token's signing key is unknown"
 
 AUDIENCE = "authenticated"
 #: In 2096, as seconds since 1970.
-_FAR = 4_000_000_000
+_MAX_TIMESTAMP = 4_000_000_000
 #: Issuers of the legacy API keys, which are JWTs without a subject.
 _API_KEY_ISSUERS = frozenset({"supabase", "supabase-demo"})
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -189,4 +189,4 @@ def _usable(document: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
 
 def _end_of(claims: Mapping[str, Any]) -> datetime:
     # a trusted signer may use a time that `datetime` cannot represent
-    return datetime.fromtimestamp(min(int(claims["exp"]), _FAR), UTC)
+    return datetime.fromtimestamp(min(int(claims["exp"]), _MAX_TIMESTAMP), UTC)

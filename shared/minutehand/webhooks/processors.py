@@ -150,7 +150,7 @@ class Webhooks:
                     "POST", url, content=body, headers=headers
                 ) as response,
             ):
-                text = "" if response.is_success else await _read_beginning(response)
+                text = "" if response.is_success else await _read_start(response)
                 return _to_result(response.status_code, response.headers, text, datetime.now(UTC))
         except (TimeoutError, httpx.TimeoutException):
             return SendResult(ok=False, message="the endpoint did not answer in time")
@@ -182,7 +182,7 @@ class Webhooks:
         return self._clients[loopback]
 
 
-async def _read_beginning(response: httpx.Response) -> str:
+async def _read_start(response: httpx.Response) -> str:
     """Read the beginning of an error's body, on one line.
 
     A compressed body is ignored, because it may become a thousand times as large.

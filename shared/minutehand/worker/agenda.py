@@ -28,7 +28,7 @@ class Action(StrEnum):
     #: Start a batch that is not full.
     BEGIN = "begin"
     #: Settle jobs again whose rows another transaction had locked.
-    SETTLE_AGAIN = "settle again"
+    RETRY_SETTLE = "settle again"
     SETTLE = "settle"
     LEASE = "lease"
     #: End because nothing is left to do.
@@ -62,7 +62,7 @@ class NextAction:
     """The next action. `at` is on the monotonic clock."""
 
     at: float
-    act: Action
+    action: Action
     reason: Reason
 
 
@@ -72,12 +72,12 @@ class RunSnapshot:
 
     Attributes:
         running: Whether jobs run.
-        unstopped: Whether some running jobs were not yet stopped.
+        must_stop: Whether some running jobs were not yet stopped.
         to_settle: Whether jobs have ended, or leases are to be released.
-        settle_again_at: Time to settle jobs again whose rows were locked.
+        retry_settle_at: Time to settle jobs again whose rows were locked.
         begin_at: Time at which a batch that is not full starts.
-        late_at: Time at which the first lease has waited too long for a slot.
-        has_room: Whether some pool has a free slot.
+        release_at: Time at which the first lease has waited too long for a slot.
+        has_free_slot: Whether some pool has a free slot.
         exchanging: Whether a settle or lease call is in flight.
         needs_second_settle: Whether a second settle should start.
         stopping: Whether the host shuts down, or the run met an unexpected error.
@@ -85,12 +85,12 @@ class RunSnapshot:
     """
 
     running: bool = False
-    unstopped: bool = False
+    must_stop: bool = False
     to_settle: bool = False
-    settle_again_at: float | None = None
+    retry_settle_at: float | None = None
     begin_at: float | None = None
-    late_at: float | None = None
-    has_room: bool = True
+    release_at: float | None = None
+    has_free_slot: bool = True
     exchanging: bool = False
     needs_second_settle: bool = False
     stopping: bool = False
@@ -99,8 +99,8 @@ class RunSnapshot:
     @property
     def holds(self) -> bool:
         """True if the run has a lease."""
-        waits = self.late_at is not None or self.settle_again_at is not None
-        return self.running or self.to_settle or self.exchanging or waits
+        is_waiting = self.release_at is not None or self.retry_settle_at is not None
+        return self.running or self.to_settle or self.exchanging or is_waiting
 
 
 class Agenda:
@@ -131,7 +131,7 @@ class Agenda:
         #: The next lease according to the latest response, or to its failure.
         self._lease: NextAction | None = None
         #: Whether the latest request got no response. It is repeated, as it may have leased jobs.
-        self._is_unanswered = False
+        self._has_no_response = False
         #: Whether the last lease covered every pool and returned nothing, and none is pending. Only
         #: then may the run end.
         self._last_lease_empty = False
@@ -143,7 +143,7 @@ class Agenda:
         self.is_last = False
         #: Whether the maximum of runs is reached, so that this one leases nothing.
         self.is_at_worker_limit = False
-        self.has_fanned_out = False
+        self.has_started_extra_workers = False
 
     def wake(self, reason: Reason) -> None:
         """Record that there may be jobs to lease."""
@@ -153,7 +153,7 @@ class Agenda:
         """Record that a lease is requested."""
         self._lease_reason = None
         self._leased_at = now
-        self._is_unanswered = True
+        self._has_no_response = True
         self._last_lease_empty = False
 
     def answer(
@@ -173,7 +173,7 @@ class Agenda:
             due_in_seconds: Time until a job falls due. 0 if due jobs are locked.
             recheck_pending: Whether an enqueue may have counted on this run and committed since.
         """
-        self._is_unanswered = False
+        self._has_no_response = False
         self._last_lease_empty = of_all and not found
         self._recheck_pending = recheck_pending
         self._has_due_jobs = due_in_seconds == 0
@@ -186,22 +186,22 @@ class Agenda:
             self._backoff.leases += 1
         if due_in_seconds is not None:
             pause = self._backoff.lease_backoff()
-            waits_in_vain = self._backoff.leases > 0 and due_in_seconds < pause
-            reason = Reason.BACKOFF if waits_in_vain else Reason.DUE
+            is_backoff = self._backoff.leases > 0 and due_in_seconds < pause
+            reason = Reason.BACKOFF if is_backoff else Reason.DUE
             self._lease = NextAction(now + max(due_in_seconds, pause), Action.LEASE, reason)
         if recheck_pending and (self._lease is None or self._lease.at > now + self.RECHECK_SECONDS):
             self._lease = NextAction(now + self.RECHECK_SECONDS, Action.LEASE, Reason.NOTIFIED)
 
-    def back_off(self, now: float, seconds: float, *, is_unanswered: bool) -> None:
+    def back_off(self, now: float, seconds: float, *, has_no_response: bool) -> None:
         """Record that a lease was rejected or got no response, and back off."""
-        self._is_unanswered = is_unanswered
+        self._has_no_response = has_no_response
         self._has_due_jobs = self._recheck_pending = False
         self._lease = NextAction(now + seconds, Action.LEASE, Reason.BACKOFF)
 
-    def may_lease(self, now: float, snapshot: RunSnapshot) -> bool:
+    def can_lease(self, now: float, snapshot: RunSnapshot) -> bool:
         """Return whether this run may lease now."""
         is_open = now < self._deadlines.stop_leasing and not snapshot.stopping
-        return is_open and snapshot.has_room and not self.is_at_worker_limit
+        return is_open and snapshot.has_free_slot and not self.is_at_worker_limit
 
     def next(self, now: float, snapshot: RunSnapshot) -> NextAction:
         """Return the next action, by default an iteration. An overdue action has the time `now`."""
@@ -210,33 +210,37 @@ class Agenda:
 
     def _entries(self, now: float, snapshot: RunSnapshot) -> Iterator[NextAction]:
         """Yield possible actions in the order of their priority."""
-        times, end = self._deadlines, Reason.END_OF_RUN
-        yield NextAction(times.end, Action.ABANDON, end)
-        if snapshot.unstopped:
-            yield NextAction(now if snapshot.stopping else times.stop_working, Action.STOP, end)
-        if not self.has_fanned_out and not snapshot.exchanging:
-            yield NextAction(times.stop_leasing, Action.FAN_OUT, end)
-        if snapshot.late_at is not None:
-            closes_at = now if snapshot.stopping else times.stop_leasing
+        deadlines, end = self._deadlines, Reason.END_OF_RUN
+        yield NextAction(deadlines.end, Action.ABANDON, end)
+        if snapshot.must_stop:
+            yield NextAction(now if snapshot.stopping else deadlines.stop_working, Action.STOP, end)
+        if not self.has_started_extra_workers and not snapshot.exchanging:
+            yield NextAction(deadlines.stop_leasing, Action.FAN_OUT, end)
+        if snapshot.release_at is not None:
+            closes_at = now if snapshot.stopping else deadlines.stop_leasing
             closes = NextAction(closes_at, Action.RELEASE, end)
-            yield min(closes, NextAction(snapshot.late_at, Action.RELEASE, Reason.NO_SLOT), key=_at)
+            yield min(
+                closes, NextAction(snapshot.release_at, Action.RELEASE, Reason.NO_SLOT), key=_at
+            )
         if snapshot.begin_at is not None:
-            asks = self._leased_at < snapshot.begin_at and self.may_lease(now, snapshot)
-            answered_at = self.FILL_SECONDS if snapshot.exchanging or asks else 0.0
-            yield NextAction(snapshot.begin_at + answered_at, Action.BEGIN, Reason.BATCH)
-        if snapshot.settle_again_at is not None:
-            yield NextAction(snapshot.settle_again_at, Action.SETTLE_AGAIN, Reason.BACKOFF)
+            will_lease = self._leased_at < snapshot.begin_at and self.can_lease(now, snapshot)
+            delay = self.FILL_SECONDS if snapshot.exchanging or will_lease else 0.0
+            yield NextAction(snapshot.begin_at + delay, Action.BEGIN, Reason.BATCH)
+        if snapshot.retry_settle_at is not None:
+            yield NextAction(snapshot.retry_settle_at, Action.RETRY_SETTLE, Reason.BACKOFF)
         if snapshot.needs_second_settle:
             yield NextAction(now, Action.SETTLE, Reason.JOBS_ENDED)
         elif not snapshot.exchanging:
             if snapshot.to_settle:  # the same call also leases
                 at = (
-                    now if snapshot.late_at is None else self._leased_at + self.SETTLE_BATCH_SECONDS
+                    now
+                    if snapshot.release_at is None
+                    else self._leased_at + self.SETTLE_BATCH_SECONDS
                 )
                 yield NextAction(at, Action.SETTLE, Reason.JOBS_ENDED)
             elif not (snapshot.holds or self._stays(now, snapshot)):
                 yield NextAction(now, Action.EXIT, end)
-            elif self.may_lease(now, snapshot):
+            elif self.can_lease(now, snapshot):
                 yield from self._leases(now, snapshot)
         yield NextAction(now + self.ITERATION_SECONDS, Action.HEARTBEAT, Reason.POLL)
 
@@ -261,13 +265,13 @@ class Agenda:
 
     def _stays(self, now: float, snapshot: RunSnapshot) -> bool:
         """Return whether a run without a job waits for a job that is due soon or just announced."""
-        if not self.may_lease(now, snapshot):
+        if not self.can_lease(now, snapshot):
             return False
         if (
             self._lease_reason is not None
             or snapshot.maintaining
             or self._recheck_pending
-            or self._is_unanswered
+            or self._has_no_response
         ):
             return True
         if self._has_due_jobs:
@@ -285,19 +289,19 @@ class Agenda:
         """The next lease after this run has ended. None if only a notification causes one."""
         return self._lease
 
-    def next_poll(self, now: float, *, poll_seconds: float, was_woken: bool) -> NextAction:
+    def next_poll(self, now: float, *, poll_seconds: float, was_notified: bool) -> NextAction:
         """Return the next poll of a loop after this run, `poll_seconds` later at most.
 
         Args:
             poll_seconds: The poll interval.
-            was_woken: Whether a notification started the run and it found nothing. The commit may
-                become visible just afterwards.
+            was_notified: Whether a notification started the run and it found nothing. The commit
+                may become visible just afterwards.
         """
-        looks = NextAction(now + poll_seconds, Action.LEASE, Reason.POLL)
-        if was_woken:
-            looks = NextAction(now + self.RECHECK_SECONDS, Action.LEASE, Reason.NOTIFIED)
-        if self._lease is None or self._lease.at >= looks.at:
-            return looks
+        entry = NextAction(now + poll_seconds, Action.LEASE, Reason.POLL)
+        if was_notified:
+            entry = NextAction(now + self.RECHECK_SECONDS, Action.LEASE, Reason.NOTIFIED)
+        if self._lease is None or self._lease.at >= entry.at:
+            return entry
         at = max(self._lease.at, now + self.MIN_PAUSE_SECONDS)
         return NextAction(at, Action.LEASE, self._lease.reason)
 

@@ -33,7 +33,7 @@ class Watchdog:
     INTERVAL_SECONDS = 1.0
     MIN_SECONDS = 2.0
     #: Jobs that start within this time are recorded together.
-    NOTED_SECONDS = 0.05
+    RECORD_SECONDS = 0.05
     #: Minimum time between resets, because each starts a thread. It may fire earlier by this.
     SET_SECONDS = 0.25
     #: Time before the end of the lease at which it fires, up to a quarter of the lease, so that the
@@ -46,8 +46,8 @@ class Watchdog:
         self._worker_id = run.summary.worker_id
         self._record = CrashRecord.of_process(run.registry)
         #: Times on the monotonic clock: when it fires, was reset, and running jobs were recorded.
-        self._fires_at = math.inf
-        self._set_at = self._noted_at = -math.inf
+        self._exits_at = math.inf
+        self._set_at = self._recorded_at = -math.inf
 
     async def run(self) -> None:
         """Reset it until cancelled."""
@@ -58,7 +58,7 @@ class Watchdog:
         finally:
             faulthandler.cancel_dump_traceback_later()
 
-    def begun(self, lease_until: float) -> None:
+    def begin(self, lease_until: float) -> None:
         """Record that jobs start, which may block the loop immediately.
 
         Args:
@@ -66,13 +66,13 @@ class Watchdog:
         """
         now = self._clock.monotonic()
         is_stale = now > self._set_at + self.SET_SECONDS
-        if is_stale or lease_until - self.EARLY_SECONDS < self._fires_at:
+        if is_stale or lease_until - self.EARLY_SECONDS < self._exits_at:
             self.set()
-        elif now > self._noted_at + self.NOTED_SECONDS:
+        elif now > self._recorded_at + self.RECORD_SECONDS:
             self._note(now)
 
     def _note(self, now: float) -> list[Attempt]:
-        self._noted_at = now
+        self._recorded_at = now
         running = list(self._in_flight.running.values())
         self._record.write(self._worker_id, running)
         return running
@@ -83,12 +83,12 @@ class Watchdog:
         running = self._note(now)
         if not running:
             faulthandler.cancel_dump_traceback_later()
-            self._fires_at = math.inf
+            self._exits_at = math.inf
             return
         early = [min(self.EARLY_SECONDS, attempt.lease.lease_seconds / 4) for attempt in running]
         first = min(attempt.lease_until - by for attempt, by in zip(running, early, strict=True))
-        self._fires_at = max(now + self.MIN_SECONDS, first)
-        faulthandler.dump_traceback_later(self._fires_at - now, exit=True, file=self._record.stacks)
+        self._exits_at = max(now + self.MIN_SECONDS, first)
+        faulthandler.dump_traceback_later(self._exits_at - now, exit=True, file=self._record.stacks)
 
 
 class CrashRecord:

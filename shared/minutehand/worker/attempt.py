@@ -16,15 +16,15 @@ from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.models import ErrorInfo, JobId, Lease, LeasedJob, NewJob, Pulse, SettleItem
 from minutehand.worker.batch import Batch
-from minutehand.worker.context import JobContext, forget_memos
+from minutehand.worker.context import JobContext, clear_memos
 from minutehand.worker.job import BatchedJob, Job, job_of
 from minutehand.worker.middleware import Call, calling, thread_name, within
 from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
 from minutehand.worker.settlement import Ending, StopReason, check_unawaited, settle_item
-from minutehand.worker.stacks import peak_memory_mb, place_of, stack_of
+from minutehand.worker.stacks import code_location, peak_memory_mb, stack_of
 from minutehand.worker.streams import StreamHistory
-from minutehand.worker.updates import LONG_OUTPUT, NOTHING, Updates
+from minutehand.worker.updates import LONG_OUTPUT, NO_UPDATES, Updates
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class AttemptEnvironment:
     """The environment of all attempts of a run: the run, its event loop and thread, and callbacks.
 
     Args:
-        on_news: Called when an attempt has updates to report.
+        on_updates: Called when an attempt has updates to report.
         on_end: Called once, when an attempt has ended and can be settled.
         beside: Returns the jobs that share the process.
     """
@@ -54,12 +54,12 @@ class AttemptEnvironment:
         self,
         run: Run,
         *,
-        on_news: Callable[[], None],
+        on_updates: Callable[[], None],
         on_end: Callable[[Attempt], None],
         beside: Callable[[], list[JobId]],
     ) -> None:
         self.run = run
-        self.on_news = on_news
+        self.on_updates = on_updates
         self.on_end = on_end
         self.beside = beside
         self.clock = run.clock
@@ -94,9 +94,9 @@ class Attempt:
     timeout_at = math.inf
     ended_at: float | None = None
     #: Whether the task has started. One cancelled before its start would never end the attempt.
-    _has_begun = False
+    _has_started = False
     #: Waiters for all updates so far to be stored.
-    _flushes: tuple[asyncio.Future[None], ...] = ()
+    _flush_waiters: tuple[asyncio.Future[None], ...] = ()
     #: Its stack when its timeout stopped it, and the jobs that ran in the same process.
     evidence: dict[str, Any] | None = None
     _timers: tuple[asyncio.TimerHandle, ...] = ()
@@ -156,7 +156,7 @@ class Attempt:
             if reason == "timeout":
                 self.evidence = self._collect_evidence()
             # only once, because each further cancellation would interrupt the clean-up
-            if self._task is not None and self._has_begun:
+            if self._task is not None and self._has_started:
                 self._task.cancel()
         if grace_seconds is None:
             grace_seconds = self._grace_seconds
@@ -181,12 +181,12 @@ class Attempt:
             self.updates.add_log(line)
         if context.open_memos:
             job = self.lease.job
-            forget_memos(context, item.outcome, is_last=job.attempts >= job.max_attempts)
+            clear_memos(context, item.outcome, is_last=job.attempts >= job.max_attempts)
         item.job_id, item.fence = self.job_id, self.fence
         if item.error is not None:
             item.error = self._with_origin(item.error)
         updates = self.updates.take(max_logs=Updates.MAX_LOGS + 1)
-        if updates is not NOTHING:
+        if updates is not NO_UPDATES:
             for name, value in updates._asdict().items():
                 setattr(item, name, value)
         item.duration_ms = round(self.duration_seconds * 1000, 1)
@@ -194,15 +194,15 @@ class Attempt:
         return item
 
     @property
-    def has_advanced(self) -> bool:
+    def has_new_steps(self) -> bool:
         """True if it stored a new step."""
         return self._context.new_steps > 0
 
     @property
-    def had_half_a_tick(self) -> bool:
+    def ran_long_enough(self) -> bool:
         """True if it had at least half of the time of a whole tick."""
         run = self._environment.run
-        return run.deadlines.had_half_a_tick(self._started_at, run.options.usual_seconds)
+        return run.deadlines.ran_long_enough(self._started_at, run.options.usual_seconds)
 
     def _with_origin(self, error: ErrorInfo) -> ErrorInfo:
         request_id = current_request_id()
@@ -225,7 +225,7 @@ class Attempt:
         if self.ending is not None or not (now >= self._pulse_at or ends_silence):
             return None
         self._pulse_at = now + PULSE_SECONDS
-        current = (updates.last_at, place_of(*self._code()))
+        current = (updates.last_at, code_location(*self._code()))
         if current == self._pulse_stored:
             return None
         self._pulse_sent = current
@@ -258,9 +258,9 @@ class Attempt:
     def notify_updates(self) -> None:
         """Announce updates. May be called from any thread."""
         if threading.get_ident() == self._environment.thread:
-            self._environment.on_news()
+            self._environment.on_updates()
         else:
-            self._environment.loop.call_soon_threadsafe(self._environment.on_news)
+            self._environment.loop.call_soon_threadsafe(self._environment.on_updates)
 
     async def flush(self) -> None:
         """Return once all updates so far are stored."""
@@ -268,8 +268,8 @@ class Attempt:
             text = f"lease on job {self.job_id} was lost; nothing was stored"
             raise LeaseLost(text, status=409, code="PT409", hint="lease_lost")
         stored: asyncio.Future[None] = self._environment.loop.create_future()
-        self._flushes += (stored,)
-        self._environment.on_news()
+        self._flush_waiters += (stored,)
+        self._environment.on_updates()
         await stored
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
@@ -305,7 +305,7 @@ class Attempt:
     @property
     def is_urgent(self) -> bool:
         """True if a caller waits for the updates to be stored."""
-        return bool(self._flushes)
+        return bool(self._flush_waiters)
 
     def report_due_at(self, share: float = 1.0) -> float:
         """Return when the next report is due, to renew the lease and learn whether it must stop.
@@ -325,7 +325,7 @@ class Attempt:
 
     def stored(self, error: QueueError | None = None) -> None:
         """Wake the waiters after updates were stored, or raise `error` in them."""
-        waiting, self._flushes = self._flushes, ()
+        waiting, self._flush_waiters = self._flush_waiters, ()
         for future in waiting:
             if future.done():
                 continue
@@ -335,7 +335,7 @@ class Attempt:
                 future.set_exception(error)
 
     async def _run(self) -> None:
-        self._has_begun = True
+        self._has_started = True
         try:
             ending = Ending(await self._call())
         except BaseException as error:
@@ -404,7 +404,9 @@ class Attempt:
         )
         if self._task is not None:
             self._task.cancel()
-        self._environment.run.lease_id.abandoned[self.job_id] = partial(place_of, *self._code())
+        self._environment.run.lease_id.abandoned[self.job_id] = partial(
+            code_location, *self._code()
+        )
         self._end(Ending(abandoned=True))
 
     @property

@@ -42,12 +42,12 @@ class Maintenance:
         self._clock = run.clock
         self._backoff = run.backoff
         self._requested = asyncio.Event()
-        self._is_under_way = False
+        self._is_running = False
 
     @property
     def is_pending(self) -> bool:
         """True if maintenance is running, or requested and not backing off."""
-        return self._is_under_way or (self._requested.is_set() and not self.is_backing_off)
+        return self._is_running or (self._requested.is_set() and not self.is_backing_off)
 
     @property
     def is_backing_off(self) -> bool:
@@ -70,19 +70,19 @@ class Maintenance:
             if self._clock.monotonic() >= self._run.deadlines.stop_working:
                 return
             self._requested.clear()  # the call may not see work that is requested from now on
-            self._is_under_way = True
+            self._is_running = True
             moved, pause = await self._call()
-            self._is_under_way = False
+            self._is_running = False
             self._on_done(moved)
             await asyncio.sleep(pause)
 
     async def _call(self) -> tuple[bool, float]:
         """Make one call. Return whether it may have made jobs ready, and the pause after it."""
-        began = self._clock.monotonic()
+        started = self._clock.monotonic()
         try:
             answer = await in_time(
                 self._run.queue.maintain(budget_seconds=self.BUDGET_SECONDS),
-                min(began + self.MAX_WAIT_SECONDS, self._run.deadlines.stop_working),
+                min(started + self.MAX_WAIT_SECONDS, self._run.deadlines.stop_working),
                 self._clock,
             )
         except QueueError as error:
@@ -107,7 +107,7 @@ class Maintenance:
         if answer.more:
             self._requested.set()
         # as long as the call, so that a large clean-up leaves half of the time to jobs
-        rest = max(0.02, self._clock.monotonic() - began) if answer.more else 0.0
+        rest = max(0.02, self._clock.monotonic() - started) if answer.more else 0.0
         return not answer.done.keys() <= self.NEVER_MAKES_READY, rest
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import JobId
-from minutehand.worker.context import AttemptEnded, Suspended, begin_again
+from minutehand.worker.context import AttemptEnded, Suspended, restart_job
 from minutehand.worker.errors import first_of
 from minutehand.worker.job import BatchedJob
 from minutehand.worker.middleware import calling
@@ -63,7 +63,7 @@ class Batch:
         self._members: list[_Member] = []
         #: Parts of later calls, the next one last.
         self._parts: list[Sequence[_Member]] = []
-        self._awaited = set(job_ids)
+        self._expected = set(job_ids)
         self._alive = len(job_ids)
 
     @property
@@ -79,7 +79,7 @@ class Batch:
         """
         member = _Member(job, is_stopped, asyncio.get_running_loop().create_future())
         self._members.append(member)
-        self._awaited.discard(job.id)
+        self._expected.discard(job.id)
         self._begin()
         try:
             end = await asyncio.shield(member.end)
@@ -103,11 +103,11 @@ class Batch:
     def ended(self, job_id: JobId) -> None:
         """Record the end of an attempt, which may not have joined."""
         self._alive -= 1
-        self._awaited.discard(job_id)
+        self._expected.discard(job_id)
         self._begin()
 
     def _begin(self) -> None:
-        if not self._awaited and self.task is None:
+        if not self._expected and self.task is None:
             self._call_next([self._members])
 
     def _call_next(self, parts: Sequence[Sequence[_Member]]) -> None:
@@ -135,8 +135,8 @@ class Batch:
             ends = [_end(value) for value in _check_results(returned, jobs)]
         except BaseException as error:
             # not for a list of the wrong length, which is a defect of the processor for any jobs
-            may_be_one = not (has_returned or self._is_cancelled or _concerns_all(error))
-            if may_be_one and len(jobs) > 1:
+            can_bisect = not (has_returned or self._is_cancelled or _concerns_all(error))
+            if can_bisect and len(jobs) > 1:
                 _note_halves(jobs, error)
                 middle = (len(jobs) + 1) // 2
                 self._call_next([members[:middle], members[middle:]])
@@ -171,8 +171,8 @@ def _concerns_all(error: BaseException) -> bool:
     """
     first = first_of(error)
     # by its type, because an object may report another class
-    is_chosen = issubclass(type(first), (Suspended, AttemptEnded, asyncio.CancelledError))
-    return is_chosen or retry_after_of(first) is not None
+    is_control_flow = issubclass(type(first), (Suspended, AttemptEnded, asyncio.CancelledError))
+    return is_control_flow or retry_after_of(first) is not None
 
 
 def _note_halves(jobs: Sequence[BatchedJob[Any]], error: BaseException) -> None:
@@ -180,7 +180,7 @@ def _note_halves(jobs: Sequence[BatchedJob[Any]], error: BaseException) -> None:
     extra = {"event": "batch.halved", "job_type": jobs[0].job_type, "jobs": len(jobs)}
     logger.warning("A batch raised and is run again in halves", extra=extra, exc_info=error)
     for job in jobs:
-        begin_again(job.ctx)
+        restart_job(job.ctx)
 
 
 def _error_for_all(error: BaseException) -> BaseException:

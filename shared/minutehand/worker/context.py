@@ -19,7 +19,7 @@ from minutehand.redaction import without_secrets
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.graph import Stage, run_graph
 from minutehand.worker.outcomes import Fail, Retry, Seconds, Snooze, retry_after_of, seconds
-from minutehand.worker.remote import CALL_SECONDS, Service, StillRunning, have_done
+from minutehand.worker.remote import CALL_SECONDS, Service, StillRunning, run_remote
 from minutehand.worker.serialization import clean_text, log_metadata, sanitize, text
 from minutehand.worker.streams import (
     MAX_STREAM_NAME,
@@ -150,14 +150,14 @@ class StepMemo:
             self.add(None)
 
 
-def forget_memos(context: JobContext, outcome: str, *, is_last: bool) -> None:
+def clear_memos(context: JobContext, outcome: str, *, is_last: bool) -> None:
     """Drop the memos if this outcome ends the job. To be called before the outcome is stored."""
     for memo in context.open_memos:
         if outcome in {"failed", "cancelled"} or (outcome == "retry" and is_last):
             memo.end()
 
 
-def begin_again(context: JobContext) -> None:
+def restart_job(context: JobContext) -> None:
     """Prepare for another call of the processor in this attempt, which finds finished steps.
 
     Tasks that an earlier call left running can no longer write into streams.
@@ -212,7 +212,7 @@ class JobContext:
         self.clock = clock
         self._names: dict[str, int] = {}
         self._streams: dict[str, Stream] = {}
-        #: Memos that this attempt opened, see `forget_memos`.
+        #: Memos that this attempt opened, see `clear_memos`.
         self.open_memos: list[StepMemo] = []
         #: Calls that must be awaited. None until the first.
         self.calls: CallTracker | None = None
@@ -321,7 +321,7 @@ class JobContext:
             stream.close()
         if self._updates.has_output:
             await self._port.flush()
-        if self._updates.is_output_refused:
+        if self._updates.is_output_rejected:
             raise OutputRefused
 
     def _expected(self, call: StepCall) -> Awaitable[Any]:
@@ -363,7 +363,7 @@ class JobContext:
                 stream.replay_output(key)
             return self._steps[key]
         self._updates.begin_step(key)
-        soon = asyncio.get_running_loop().call_later(LONG_STEP, self._show_step)
+        timer = asyncio.get_running_loop().call_later(LONG_STEP, self._show_step)
         try:
             call: StepCall = partial(self._tried, key, run, tries, timeout)
             for around in reversed(self.around_steps):
@@ -374,7 +374,7 @@ class JobContext:
             finally:
                 RUNNING.reset(outer)
         finally:
-            soon.cancel()
+            timer.cancel()
             duration_ms = self._updates.leave_step(key)
         if returned.refused is not None:
             raise ValueError(f"the result of step {key} cannot be stored: {returned.refused}")
@@ -439,30 +439,30 @@ class JobContext:
             ProcessorError: No service succeeded. Another attempt tries them again. It is not
                 retryable after the deadline, and the working service was asked to stop.
         """
-        begun_at = await self.step(f"{name}: begun", self._now)
-        ends = datetime.fromisoformat(begun_at) + timedelta(seconds=seconds(within))
+        started_at = await self.step(f"{name}: begun", self._now)
+        ends = datetime.fromisoformat(started_at) + timedelta(seconds=seconds(within))
 
         def failed(service: str, problem: str) -> None:
             self.log("warning", f"{name}: {service} failed", reason=problem)
 
-        async def turn(noted: StillRunning | None) -> dict[str, Any]:
-            gave = await have_done(
+        async def turn(last: StillRunning | None) -> dict[str, Any]:
+            gave = await run_remote(
                 services,
                 within=seconds(within),
                 left=max(0.0, (ends - self.clock.now()).total_seconds()),
-                resume=noted,
+                resume=last,
                 call_seconds=call_seconds,
                 on_failed=failed,
             )
             if not isinstance(gave, StillRunning):
                 return {"gave": gave}
-            if gave == noted:
+            if gave == last:
                 raise AttemptEnded(Snooze(after=POLL_PAUSE))
             return {"at": [gave.service, gave.task_id]}
 
-        noted: StillRunning | None = None
-        while "gave" not in (found := await self.step(name, partial(turn, noted))):
-            noted = StillRunning(*found["at"])
+        last: StillRunning | None = None
+        while "gave" not in (found := await self.step(name, partial(turn, last))):
+            last = StillRunning(*found["at"])
         given: T = found["gave"]
         return given
 
@@ -477,7 +477,7 @@ class JobContext:
         """Return the result of the first successful call of up to `tries`."""
         for number in range(1, tries + 1):
             try:
-                return await self._within(name, run, timeout)
+                return await self._run_with_timeout(name, run, timeout)
             except Exception as error:
                 final = isinstance(error, ProcessorError) and not error.retryable
                 if number == tries or final:
@@ -490,16 +490,16 @@ class JobContext:
                     raise AttemptEnded(Retry(reason, after=pause)) from error
                 await asyncio.sleep(pause)
                 for stream in self._open_streams():
-                    stream.forget(name)
+                    stream.discard(name)
         raise ValueError(f"tries={tries} must be at least 1")
 
-    async def _within(self, name: str, run: StepCall, timeout: Seconds | None) -> Any:
+    async def _run_with_timeout(self, name: str, run: StepCall, timeout: Seconds | None) -> Any:
         if timeout is None:
-            return await _begun(name, run)
+            return await _start_step(name, run)
         limit = asyncio.timeout(seconds(timeout))
         try:
             async with limit:
-                return await _begun(name, run)
+                return await _start_step(name, run)
         except TimeoutError as error:
             if not limit.expired():
                 raise  # raised by the step itself
@@ -679,7 +679,7 @@ class JobContext:
         return {name: seconds(length), end: at.astimezone(UTC).isoformat()}
 
 
-def _begun(step: str, run: StepCall) -> Awaitable[Any]:
+def _start_step(step: str, run: StepCall) -> Awaitable[Any]:
     """Call the function of a step. If its result is not awaitable, the job fails."""
     called = run() if callable(run) else None
     if isinstance(called, Awaitable):

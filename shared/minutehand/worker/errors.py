@@ -160,14 +160,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     seen = {id(error)}
     for _ in range(MAX_CAUSES):
         # httpcore raises "from None", with the cause as its argument
-        held = next((arg for arg in error.args[:1] if isinstance(arg, BaseException)), None)
+        nested = next((arg for arg in error.args[:1] if isinstance(arg, BaseException)), None)
         shown = None if error.__suppress_context__ else error.__context__
-        below = error.__cause__ or shown or held
-        if below is None or id(below) in seen or isinstance(below, asyncio.CancelledError):
+        cause = error.__cause__ or shown or nested
+        if cause is None or id(cause) in seen or isinstance(cause, asyncio.CancelledError):
             return
-        seen.add(id(below))
-        yield below
-        error = below
+        seen.add(id(cause))
+        yield cause
+        error = cause
 
 
 def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[str, Any] | None:
@@ -186,13 +186,15 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
         {
             "type": type(cause).__qualname__,
             "message": redactor.text(text(cause, 500) or type(cause).__name__),
-            "frames": _kept(_frames(cause.__traceback__, package), MAX_FRAMES_PER_CAUSE, redactor),
+            "frames": _limit_frames(
+                _frames(cause.__traceback__, package), MAX_FRAMES_PER_CAUSE, redactor
+            ),
         }
         for cause in (() if isinstance(error, ProcessorError) else _causes(error))
     ]
     if not trail and not causes:
         return None
-    info: dict[str, Any] = {"frames": _kept(trail, MAX_FRAMES, redactor)}
+    info: dict[str, Any] = {"frames": _limit_frames(trail, MAX_FRAMES, redactor)}
     if causes:
         info["causes"] = causes
     if len(trail) > MAX_FRAMES:
@@ -200,7 +202,7 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
     return info
 
 
-def _kept(
+def _limit_frames(
     frames: Iterator[dict[str, Any]] | list[dict[str, Any]], limit: int, redactor: Redactor
 ) -> list[dict[str, Any]]:
     innermost_first = list(frames)[::-1]
@@ -238,7 +240,7 @@ def _frame(frame: FrameType, line: int, package: str) -> dict[str, Any] | None:
 def stack_in(frames: Iterable[tuple[FrameType, int]], package: str) -> list[dict[str, Any]]:
     """Return running frames in the form of a traceback, the outermost first."""
     found = (_frame(frame, line, package) for frame, line in frames)
-    return _kept([frame for frame in found if frame is not None], MAX_FRAMES, Redactor())
+    return _limit_frames([frame for frame in found if frame is not None], MAX_FRAMES, Redactor())
 
 
 def _short(path: str) -> str:

@@ -16,37 +16,37 @@ class LeaseRequests:
     """Lease calls of one tick. They record in the agenda when jobs fall due.
 
     Args:
-        is_woken: Whether notifications wake the tick, so that enqueues need not rely on its polls.
+        is_notified: Whether notifications wake the run, so that enqueues need no polls.
     """
 
     #: Pause after a rejected lease, e.g. while a key is rotated.
-    REFUSED_PAUSE_SECONDS = 5.0
+    REJECTED_BACKOFF_SECONDS = 5.0
     #: Maximum pause before a lease without a response is repeated.
     MAX_PAUSE_SECONDS = 5.0
     #: Time after which lease calls get a new id, because a loop under load may be one endless tick.
     LEASE_ID_SECONDS = 60.0
 
     def __init__(
-        self, run: Run, agenda: Agenda, maintenance: Maintenance, *, is_woken: bool
+        self, run: Run, agenda: Agenda, maintenance: Maintenance, *, is_notified: bool
     ) -> None:
         self._run = run
         self._agenda = agenda
         self._maintenance = maintenance
-        self._is_notified = is_woken
+        self._is_notified = is_notified
         self._clock = run.clock
         self._options = run.options
         self._summary = run.summary
         self._deadlines = run.deadlines
         self._is_first = True
-        self._unanswered = 0
-        self.id = RunIdentity() if run.lease_id.is_taken else run.lease_id
-        self.id.is_taken = True
-        self._has_room = False
+        self._no_responses = 0
+        self.id = RunIdentity() if run.lease_id.is_used else run.lease_id
+        self.id.is_used = True
+        self._has_capacity = False
         #: Whether enqueues could rely on this tick until its latest request.
         self._recheck_pending = False
         #: A request without a response. It is repeated unchanged, so that the jobs that it may have
         #: leased are returned.
-        self.unanswered: LeaseRequest | None = None
+        self.pending: LeaseRequest | None = None
         #: Number of due jobs that were not leased, up to the database's limit of counting.
         self.due = 0
         #: Summary of the run in case the next request finds nothing. None if the run continues.
@@ -54,7 +54,7 @@ class LeaseRequests:
         #: Abandoned jobs as the database knows them. None before the first response.
         self._abandoned: tuple[AbandonedJob, ...] | None = None
         #: Whether the latest request covers every pool.
-        self._asks_for_all = False
+        self._covers_all_pools = False
 
     def request(
         self,
@@ -68,8 +68,8 @@ class LeaseRequests:
         """Return the next request for these pools, or the one that got no response."""
         now = self._clock.monotonic()
         self._agenda.ask(now)
-        if self.unanswered is not None:
-            return self.unanswered
+        if self.pending is not None:
+            return self.pending
         max_runs = self._run.most
         # not for an admitted run, which the database knows by its id
         if now - self.id.since >= self.LEASE_ID_SECONDS and (max_runs is None or self._is_first):
@@ -83,15 +83,15 @@ class LeaseRequests:
         self._summary.calls += 1
         # enqueues wake no worker while a run reports free slots, so a run that will not lease again
         # before its end reports none
-        asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
-        had_capacity = self._has_room
-        self._has_room = staying and asks_again and not self._is_notified
-        self._recheck_pending = had_capacity and not self._has_room
+        will_poll = now + self._options.poll_seconds < self._deadlines.stop_leasing
+        had_capacity = self._has_capacity
+        self._has_capacity = staying and will_poll and not self._is_notified
+        self._recheck_pending = had_capacity and not self._has_capacity
         if self._recheck_pending:
             self.last = None
-        self._asks_for_all = is_all
+        self._covers_all_pools = is_all
         all_types = self._run.job_types
-        self.unanswered = LeaseRequest(
+        self.pending = LeaseRequest(
             worker_id=self._summary.worker_id,
             tick_id=self.id.name,
             call=self.id.calls,
@@ -102,7 +102,7 @@ class LeaseRequests:
             version=self._options.code,
             # None makes the database count the free slots, on which enqueues then rely. -1
             # withdraws them. 0 changes nothing, for a tick that never reported any, or is notified
-            free_slots=None if self._has_room else -1 if self._recheck_pending else 0,
+            free_slots=None if self._has_capacity else -1 if self._recheck_pending else 0,
             slots=slots_of_run,
             abandoned=None if abandoned == self._abandoned else abandoned,
             count_due=count_due,
@@ -111,7 +111,7 @@ class LeaseRequests:
             ends=None if self.last is None else self._end(self.last, now),
             suspects=self._options.suspects,
         )
-        return self.unanswered
+        return self.pending
 
     def _abandoned_now(self) -> tuple[AbandonedJob, ...]:
         """Return the abandoned jobs whose processors still run, and forget the others."""
@@ -130,7 +130,7 @@ class LeaseRequests:
 
     def end(self) -> None:
         """Make the id available to the worker's next run."""
-        self.id.is_taken = False
+        self.id.is_used = False
 
     async def ask(self, request: LeaseRequest, *, until: float | None = None) -> LeaseResponse:
         """Send a lease request, and wait until `until` or until work must stop.
@@ -143,29 +143,29 @@ class LeaseRequests:
 
     def note_answer(self, response: LeaseResponse) -> None:
         """Record the state that a response reports besides its leases."""
-        if self.unanswered is not None and self.unanswered.abandoned is not None:
-            self._abandoned = self.unanswered.abandoned
-        self.unanswered = None
-        self._unanswered = 0
+        if self.pending is not None and self.pending.abandoned is not None:
+            self._abandoned = self.pending.abandoned
+        self.pending = None
+        self._no_responses = 0
         self._clock.receive(response.now)
         self.due = response.due
         due_in_ms = self._summary.next_due_in_ms = response.next_due_in_ms
         self._agenda.answer(
             self._clock.monotonic(),
             found=bool(response.leases),
-            of_all=self._asks_for_all,
+            of_all=self._covers_all_pools,
             due_in_seconds=None if due_in_ms is None else due_in_ms / 1000,
             recheck_pending=self._recheck_pending,
         )
 
     def not_answered(self) -> None:
         """Record that there was no response. The request is repeated after a growing pause."""
-        self._unanswered += 1
-        pause = min(self.MAX_PAUSE_SECONDS, 0.5 * 2 ** min(self._unanswered - 1, 4))
-        self._agenda.back_off(self._clock.monotonic(), pause, is_unanswered=True)
+        self._no_responses += 1
+        pause = min(self.MAX_PAUSE_SECONDS, 0.5 * 2 ** min(self._no_responses - 1, 4))
+        self._agenda.back_off(self._clock.monotonic(), pause, has_no_response=True)
 
     def refused(self) -> None:
         """Record that the request was rejected. It is not repeated, and leasing pauses."""
-        self.unanswered = None
+        self.pending = None
         now = self._clock.monotonic()
-        self._agenda.back_off(now, self.REFUSED_PAUSE_SECONDS, is_unanswered=False)
+        self._agenda.back_off(now, self.REJECTED_BACKOFF_SECONDS, has_no_response=False)

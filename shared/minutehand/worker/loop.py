@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: Interval in seconds at which unchanged job types are published again.
-REGISTER_EVERY_SECONDS = 300.0
+REGISTER_INTERVAL_SECONDS = 300.0
 #: New objects until a garbage collection. Python's default of 700 is reached by about twenty jobs
 #: in flight, so that collections took a third of a worker's CPU time.
 GC_THRESHOLD = 20_000
@@ -117,14 +117,14 @@ class Worker:
         code = {"commit": self.settings.commit, "deployed_at": self._deployed_at}
         specs = [spec | code for spec in self.registry.specs()]
         count, refused = await self.queue.register_job_types(specs)
-        self._registered, self._registers_at = names, now + REGISTER_EVERY_SECONDS
+        self._registered, self._registers_at = names, now + REGISTER_INTERVAL_SECONDS
         for name, message in refused.items():
             why = {"event": "worker.type_refused", "job_type": name}
             logger.error("Job type %s is refused: %s", name, message, extra=why)
-        taken = [spec["job_type"] for spec in specs if spec["job_type"] not in refused]
+        published = [spec["job_type"] for spec in specs if spec["job_type"] not in refused]
         # a warning if some were not published, because they are invalid or from an older deploy
         level = logging.INFO if count == len(names) else logging.WARNING
-        extra = {"event": "worker.registered", "job_types": taken, "registered": count}
+        extra = {"event": "worker.registered", "job_types": published, "registered": count}
         logger.log(level, "Job types registered", extra=extra)
 
     async def tick(
@@ -165,8 +165,8 @@ class Worker:
     ) -> Tick:
         ends_at = self.clock.monotonic() + budget_seconds
         if self._loop is not (loop := asyncio.get_running_loop()):
-            most_threads = THREADS_PER_SLOT * self.options.concurrency
-            loop.set_default_executor(ThreadPoolExecutor(most_threads, "worker"))
+            max_threads = THREADS_PER_SLOT * self.options.concurrency
+            loop.set_default_executor(ThreadPoolExecutor(max_threads, "worker"))
             self._loop = loop
         await self.register()
 
@@ -235,16 +235,16 @@ class Worker:
         suspects_at = self.clock.monotonic()
         while not self.stopping.is_set():
             self._note_iteration()
-            was_woken = wakeups.is_set()
+            was_notified = wakeups.is_set()
             wakeups.clear()
             try:
                 tick = await self._tick(math.inf, None, True, wakeups, options)
             except QueueError as error:
                 failures += 1
-                is_refused = not isinstance(error, QueueUnavailable)
-                pause = 5.0 if is_refused else min(5.0, 0.2 * 2 ** min(failures, 6))
+                is_rejected = not isinstance(error, QueueUnavailable)
+                pause = 5.0 if is_rejected else min(5.0, 0.2 * 2 ** min(failures, 6))
                 logger.log(
-                    logging.ERROR if is_refused else logging.WARNING,
+                    logging.ERROR if is_rejected else logging.WARNING,
                     "The queue refused the worker, or is unavailable; the loop tries again",
                     extra={"event": "worker.unavailable", "error": str(error), "pause": pause},
                 )
@@ -257,8 +257,8 @@ class Worker:
             elif self.options.suspects and now >= suspects_at + SUSPECTS_LINGER_SECONDS:
                 break
             poll = SUSPECTS_POLL_SECONDS if self.options.suspects else poll_seconds
-            in_vain = was_woken and not tick.summary.leased
-            entry = tick.agenda.next_poll(now, poll_seconds=poll, was_woken=in_vain)
+            in_vain = was_notified and not tick.summary.leased
+            entry = tick.agenda.next_poll(now, poll_seconds=poll, was_notified=in_vain)
             extra = {"event": "worker.waits", "reason": entry.reason, **names}
             logger.debug("Next run in %.3f s: %s", entry.at - now, entry.reason, extra=extra)
             await self._pause(entry.at - now, wakeups)

@@ -356,7 +356,7 @@ class Registry:
         adapter = _adapter(job_type, payload)
 
         def register(run: Any) -> Any:
-            _refuse_other_arguments(job_type, run, is_batched=batch is not None)
+            _reject_other_arguments(job_type, run, is_batched=batch is not None)
             self.add(
                 JobType(
                     name=job_type,
@@ -419,7 +419,7 @@ def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float
     return length
 
 
-def _refuse_other_arguments(job_type: str, run: Any, *, is_batched: bool) -> None:
+def _reject_other_arguments(job_type: str, run: Any, *, is_batched: bool) -> None:
     """Reject a function with other arguments at the start, before jobs fail because of it."""
     try:
         takes = inspect.signature(run)

@@ -44,22 +44,22 @@ class Reporter:
         self._run = run
         self._in_flight = in_flight
         self._clock = run.clock
-        self._news = asyncio.Event()
-        self._looks = asyncio.Event()
-        self._news_at = self._looked_at = float("-inf")
+        self._updates_event = asyncio.Event()
+        self._renewal_event = asyncio.Event()
+        self._full_report_at = self._renewed_at = float("-inf")
         #: Expected time of the next renewal.
-        self._looks_at: float | None = None
+        self._renewal_at: float | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
     def notify_updates(self) -> None:
         """Record that an attempt has updates."""
-        self._news.set()
+        self._updates_event.set()
 
-    def begun(self, report_due_at: float) -> None:
+    def begin(self, report_due_at: float) -> None:
         """Record that attempts started, whose first report is due at `report_due_at`."""
-        if self._looks_at is None or report_due_at < self._looks_at:
-            self._looks.set()
+        if self._renewal_at is None or report_due_at < self._renewal_at:
+            self._renewal_event.set()
 
     async def wait_for(self, attempts: Sequence[Attempt], *, seconds: float) -> None:
         """Wait until no report of `attempts` is in flight, so that a settle has lost updates."""
@@ -72,7 +72,7 @@ class Reporter:
         """Report updates until cancelled."""
         failures = 0
         while True:
-            await self._until(self._news, self._next_report_at)
+            await self._until(self._updates_event, self._next_report_at)
             if batch := self._with_updates_due():
                 arrived = await self._send(batch)
                 failures = 0 if arrived else failures + 1
@@ -82,10 +82,10 @@ class Reporter:
         """Renew leases and stop cancelled jobs, until cancelled."""
         failures = 0
         while True:
-            await self._until(self._looks, self._next_look_at)
+            await self._until(self._renewal_event, self._next_renewal_at)
             if batch := self._due_for_report():
-                self._looked_at = self._clock.monotonic()
-                arrived = await self._ask(batch, [UpdateBatch()] * len(batch)) is None
+                self._renewed_at = self._clock.monotonic()
+                arrived = await self._call(batch, [UpdateBatch()] * len(batch)) is None
                 failures = 0 if arrived else failures + 1
                 await self._pause_after(failures, self.MAX_RENEW_PAUSE_SECONDS)
 
@@ -121,90 +121,92 @@ class Reporter:
             return float("-inf")
         if not attempt.updates.has_updates:
             return attempt.output_at
-        return min(self._news_at + self.INTERVAL_SECONDS, attempt.output_at)
+        return min(self._full_report_at + self.INTERVAL_SECONDS, attempt.output_at)
 
     def _with_updates(self) -> list[Attempt]:
         known = (attempt for attempt in self._known() if attempt.ending is None)
         return [attempt for attempt in known if attempt.updates or attempt.is_urgent]
 
-    def _next_look_at(self) -> float | None:
-        self._looks_at = min((attempt.report_due_at() for attempt in self._known()), default=None)
-        return self._looks_at
+    def _next_renewal_at(self) -> float | None:
+        self._renewal_at = min((attempt.report_due_at() for attempt in self._known()), default=None)
+        return self._renewal_at
 
     def _with_updates_due(self) -> list[Attempt]:
         now = self._clock.monotonic()
-        chosen = [attempt for attempt in self._with_updates() if (attempt.busy_until or now) <= now]
-        if not self._is_full_report(chosen):
-            chosen = [attempt for attempt in chosen if attempt.output_at <= now]
+        attempts = [
+            attempt for attempt in self._with_updates() if (attempt.busy_until or now) <= now
+        ]
+        if not self._is_full_report(attempts):
+            attempts = [attempt for attempt in attempts if attempt.output_at <= now]
         # the longest waiting first, in case not all fit
-        chosen.sort(key=lambda attempt: (not attempt.is_urgent, attempt.report_due_at()))
-        return chosen[: self.BATCH]
+        attempts.sort(key=lambda attempt: (not attempt.is_urgent, attempt.report_due_at()))
+        return attempts[: self.BATCH]
 
     def _is_full_report(self, batch: Sequence[Attempt]) -> bool:
         """Return whether a report has all updates, or only output, which is sent more often."""
-        is_time = self._clock.monotonic() >= self._news_at + self.INTERVAL_SECONDS
+        is_time = self._clock.monotonic() >= self._full_report_at + self.INTERVAL_SECONDS
         return any(
             attempt.is_urgent or (is_time and attempt.updates.has_updates) for attempt in batch
         )
 
     def _due_for_report(self) -> list[Attempt]:
         now = self._clock.monotonic()
-        chosen = [attempt for attempt in self._known() if now >= attempt.report_due_at(0.75)]
-        chosen.sort(key=Attempt.report_due_at)
-        return chosen[: self.BATCH]
+        attempts = [attempt for attempt in self._known() if now >= attempt.report_due_at(0.75)]
+        attempts.sort(key=Attempt.report_due_at)
+        return attempts[: self.BATCH]
 
     async def _send(self, batch: list[Attempt]) -> bool:
         """Send updates within the limits of one call. Return whether they arrived."""
         now = self._clock.monotonic()
-        if takes_news := self._is_full_report(batch):
-            self._news_at = now
-        chosen: list[Attempt] = []
+        if is_full := self._is_full_report(batch):
+            self._full_report_at = now
+        attempts: list[Attempt] = []
         taken: list[UpdateBatch] = []
         size = 0
         for attempt in batch:
             if size > self.BATCH_BYTES:
                 break  # the next report has the others
-            updates = attempt.updates.take(max_bytes=self.LOG_BYTES, news=takes_news)
+            updates = attempt.updates.take(max_bytes=self.LOG_BYTES, is_full=is_full)
             if updates.output:
                 attempt.output_sent_at = now
             if updates.logs or updates.steps or updates.output:
                 size += len(encode(updates))
-            chosen.append(attempt)
+            attempts.append(attempt)
             taken.append(updates)
             attempt.reporting = True
         self._idle.clear()
         # if the call is cancelled, the settle sends the updates
         problem: QueueError | None = QueueUnavailable("the report was cut off")
-        for attempt in chosen:
+        for attempt in attempts:
             attempt.busy_until = None
         try:
-            problem = await self._ask(chosen, taken)
+            problem = await self._call(attempts, taken)
         finally:
-            is_refused = _is_refused(problem)
-            for attempt, updates in zip(chosen, taken, strict=True):
-                is_lost = problem is not None and (len(chosen) > 1 or not is_refused)
+            is_rejected = _is_rejection(problem)
+            for attempt, updates in zip(attempts, taken, strict=True):
+                is_lost = problem is not None and (len(attempts) > 1 or not is_rejected)
                 if is_lost or attempt.busy_until is not None:
                     attempt.updates.restore(updates)
                 attempt.reporting = False
             self._idle.set()
-        if is_refused and len(chosen) > 1:  # find the rejected item by sending each alone
-            for attempt in chosen:
+        if is_rejected and len(attempts) > 1:  # find the rejected item by sending each alone
+            for attempt in attempts:
                 await self._send([attempt])
             return True
-        if is_refused and problem is not None:
+        if is_rejected and problem is not None:
             logger.error(
                 "The update of a job was refused and dropped",
-                extra={"event": "report.dropped", "error": str(problem), **chosen[0].names},
+                extra={"event": "report.dropped", "error": str(problem), **attempts[0].names},
             )
-            chosen[0].stored(problem)
+            attempts[0].stored(problem)
             return True
-        for attempt in chosen if problem is None else ():
+        for attempt in attempts if problem is None else ():
             is_reported = not attempt.updates and attempt.busy_until is None
             if attempt.ending is None and is_reported:
                 attempt.stored()
         return problem is None
 
-    async def _ask(
+    async def _call(
         self, batch: Sequence[Attempt], updates: Sequence[UpdateBatch]
     ) -> QueueError | None:
         """Send one report and apply its results. Return the error if it did not arrive."""
@@ -222,7 +224,7 @@ class Reporter:
         try:
             results = await self._run.queue.report(items)
         except QueueError as error:
-            if not _is_refused(error):
+            if not _is_rejection(error):
                 logger.warning(
                     "Report did not arrive; it is sent again",
                     extra={"event": "report.unavailable", "jobs": len(batch), "error": str(error)},
@@ -259,7 +261,7 @@ class Reporter:
         """Stop jobs whose leases were not renewed in time, as other workers may have them."""
         for attempt in list(self._in_flight.running.values()):
             # only after one attempt to renew, because after a SIGSTOP the lease may still be valid
-            is_over = now > attempt.lease_until and self._looked_at > attempt.lease_until
+            is_over = now > attempt.lease_until and self._renewed_at > attempt.lease_until
             if is_over and attempt.ending is None and attempt.stop_reason != "lost":
                 self._log_stop("Lease could not be renewed in time", attempt, "lost")
                 attempt.stop("lost")
@@ -270,5 +272,5 @@ class Reporter:
         logger.warning(message, extra=extra)
 
 
-def _is_refused(problem: QueueError | None) -> bool:
+def _is_rejection(problem: QueueError | None) -> bool:
     return not isinstance(problem, QueueUnavailable | TokenRefused | None)

@@ -57,7 +57,7 @@ class RunIdentity:
     name: str = ""
     since: float = float("-inf")
     calls: int = 0
-    is_taken: bool = False
+    is_used: bool = False
     #: For each abandoned processor, a function that returns where it is, or None once it has ended.
     abandoned: dict[JobId, Callable[[], str | None]] = field(default_factory=dict)
 

@@ -27,10 +27,10 @@ _SURROGATES: Final = "broken surrogates were replaced"
 #: Invisible letters and signs.
 _UNSEEN: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 #: Shortened representation of containers.
-_BEGINNING: Final = reprlib.Repr()
-_BEGINNING.maxlevel = 3
-_BEGINNING.maxlist = _BEGINNING.maxdict = 20
-_BEGINNING.maxstring = _BEGINNING.maxother = 500
+_REPR: Final = reprlib.Repr()
+_REPR.maxlevel = 3
+_REPR.maxlist = _REPR.maxdict = 20
+_REPR.maxstring = _REPR.maxother = 500
 _CONTAINERS: Final = dict | list | tuple | set | frozenset
 _LEAVES: Final = frozenset({int, float, bool, type(None)})
 
@@ -56,7 +56,7 @@ def sanitize(value: Any, *, max_bytes: int = MAX_BYTES) -> Sanitized:
     if value is None:
         return _NOTHING
     try:
-        _refuse_unbounded(value, max_bytes)
+        _reject_unbounded(value, max_bytes)
         return _plain(value, max_bytes)
     except BaseException as error:  # methods of a user's class may raise anything
         return Sanitized(None, refused=text(error, 500) or type(error).__name__)
@@ -67,7 +67,7 @@ def text(value: object, limit: int = MAX_TEXT, by: Callable[[object], str] = str
     try:
         if isinstance(value, BaseException) and type(value).__str__ is BaseException.__str__:
             [value] = value.args if len(value.args) == 1 else [value]
-        by = _BEGINNING.repr if isinstance(value, _CONTAINERS) else by
+        by = _REPR.repr if isinstance(value, _CONTAINERS) else by
         string = value if type(value) is str else by(value)
     except BaseException:  # methods of a user's class may raise anything
         string = f"<{type(value).__name__} without a text>"
@@ -128,18 +128,18 @@ class TextCleaner:
 
     #: What has been replaced.
     replaced: str | None = None
-    _half = ""
+    _surrogate = ""
 
     def add(self, piece: str) -> str:
         """Return the next clean piece, without a half at its end."""
-        text = self._half + piece
-        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-        return self._clean(text[:-1] if self._half else text)
+        text = self._surrogate + piece
+        self._surrogate = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        return self._clean(text[:-1] if self._surrogate else text)
 
     def end(self) -> str:
         """Return the replacement of a half whose other half never came, or nothing."""
-        half, self._half = self._half, ""
-        return self._clean(half)
+        surrogate, self._surrogate = self._surrogate, ""
+        return self._clean(surrogate)
 
     def _clean(self, text: str) -> str:
         cleaned = clean_text(text)
@@ -149,7 +149,7 @@ class TextCleaner:
         return cleaned
 
 
-def _refuse_unbounded(value: Any, max_bytes: int) -> None:
+def _reject_unbounded(value: Any, max_bytes: int) -> None:
     """Reject iterators and too many parts before serialization, which may not end for them."""
     left, size = [([value], 0)], 0
     while left:
@@ -194,18 +194,18 @@ def _plain(value: Any, max_bytes: int) -> Sanitized:
         from_json(b"[" * MAX_LEVELS + raw + b"]" * MAX_LEVELS)
     read = from_json(raw)
     if b"NaN" in raw or b"Infinity" in raw:
-        _refuse_not_finite(read, "the value")
+        _reject_not_finite(read, "the value")
     if b"\\u0000" in raw and (clean := _clean(read)) != read:
         read, changed = clean, _NULS
     return Sanitized(read, changed)
 
 
-def _refuse_not_finite(value: Any, path: str) -> None:
+def _reject_not_finite(value: Any, path: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{path} is {value}, which JSON cannot hold; use None or a string")
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            _refuse_not_finite(item, f"{path}[{key!r}]")
+            _reject_not_finite(item, f"{path}[{key!r}]")
 
 
 def _clean(value: Any) -> Any:

@@ -24,7 +24,7 @@ from minutehand.worker.unawaited import NotAwaited
 #: Outcomes with a text from the processor.
 _REASONED: Final = (Retry, Fail, Cancel)
 #: Hint words of payloads that the queue always rejects.
-_REFUSED_PAYLOADS: Final = {"payload_invalid", "payload_too_large"}
+_PAYLOAD_ERRORS: Final = {"payload_invalid", "payload_too_large"}
 #: Reasons to stop a running processor.
 StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
 
@@ -65,11 +65,11 @@ class AttemptFacts(Protocol):
         """Its duration."""
 
     @property
-    def has_advanced(self) -> bool:
+    def has_new_steps(self) -> bool:
         """True if it stored a new step."""
 
     @property
-    def had_half_a_tick(self) -> bool:
+    def ran_long_enough(self) -> bool:
         """True if it had at least half of the time of a whole tick."""
 
     @property
@@ -88,9 +88,9 @@ def check_unawaited(ending: Ending, context: JobContext) -> Ending:
     """
     if context.calls is None:
         return ending
-    never, under_way = context.calls.end()
-    if under_way:
-        names = " and ".join(f"{name}(…)" for name in dict.fromkeys(under_way))
+    never, in_progress = context.calls.end()
+    if in_progress:
+        names = " and ".join(f"{name}(…)" for name in dict.fromkeys(in_progress))
         context.log("warning", f"The processor ended before {names} had: await it to its end")
     is_planned = ending.error is None or _find_control_flow(ending.error) is not None
     if never and is_planned and not ending.abandoned:
@@ -129,18 +129,18 @@ def _settle_item(ending: Ending, seen: AttemptFacts) -> SettleItem | None:
         if stop is None and seen.duration_seconds > (seen.timeout_seconds or math.inf):
             return _stopped("timeout", seen)
         return _returned(ending.value)
-    chosen = _find_control_flow(error)
+    control_flow = _find_control_flow(error)
     retryable = attribute(error, "retryable")
     is_final = isinstance(error, ProcessorError) and retryable is not None and not retryable
     # a rejected payload of a child or another job would be rejected in the next attempt, too
-    is_final = is_final or (isinstance(error, QueueError) and error.word in _REFUSED_PAYLOADS)
-    if stop is not None and chosen is None and not is_final:
+    is_final = is_final or (isinstance(error, QueueError) and error.word in _PAYLOAD_ERRORS)
+    if stop is not None and control_flow is None and not is_final:
         # an error after a cancellation comes from its clean-up and is ignored
         return _stopped(stop, seen)
-    if isinstance(chosen, Suspended):
-        return _sanitized("waiting", "wait", sanitize(chosen.wait))
-    if chosen is not None:
-        return _returned(chosen.outcome)
+    if isinstance(control_flow, Suspended):
+        return _sanitized("waiting", "wait", sanitize(control_flow.wait))
+    if control_flow is not None:
+        return _returned(control_flow.outcome)
     if isinstance(error, PayloadRejected):
         problems = {"problems": error.problems}
         return _item("failed", error=ending_error("PayloadRejected", str(error), problems))
@@ -194,10 +194,10 @@ def _stopped(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
         evidence = dict(seen.evidence or {})
         more = {"traceback": {"frames": evidence.pop("frames", [])}, "evidence": evidence}
         return _item("retry", error=error.model_copy(update=more))
-    if seen.has_advanced:
+    if seen.has_new_steps:
         # no endless loop, because each run stores at least one more step
         return _item("snoozed", delay_seconds=0.0)
-    if stop == "shutdown" or not seen.had_half_a_tick:
+    if stop == "shutdown" or not seen.ran_long_enough:
         # it does not count, because the host stops or the job started late in the tick; the next
         # tick starts it first
         return _item("released")
@@ -211,8 +211,8 @@ def _stopped(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
 def _find_control_flow(error: BaseException) -> Suspended | AttemptEnded | None:
     """Return the ending that a processor chose, also within a task group. None for errors."""
     if isinstance(error, BaseExceptionGroup):
-        chosen, remaining = error.split((Suspended, AttemptEnded))
-        error = error if chosen is None or remaining is not None else first_of(chosen)
+        control_flow, remaining = error.split((Suspended, AttemptEnded))
+        error = error if control_flow is None or remaining is not None else first_of(control_flow)
     return error if isinstance(error, (Suspended, AttemptEnded)) else None
 
 

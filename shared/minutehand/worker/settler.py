@@ -46,7 +46,7 @@ class Settler:
         self._summary = run.summary
         #: Items whose rows were locked, to be settled again.
         self.busy: list[SettleItem] = []
-        self._second = self._logged = self._summed = 0
+        self._second = self._logged = self._suppressed = 0
 
     async def redacted_item(self, attempt: Attempt) -> SettleItem | None:
         """Like `build_item`, but in a thread, so that redaction does not block the event loop."""
@@ -190,8 +190,8 @@ class Settler:
         if outcome in {"stale", "not_found"}:
             level, text = logging.WARNING, "was settled by another worker"
         else:
-            level, text = _SAID.get(ended) or (logging.INFO, f"is now {ended}")
-        if (level == logging.INFO and not self._may_log()) or not logger.isEnabledFor(level):
+            level, text = _LOG_TEXTS.get(ended) or (logging.INFO, f"is now {ended}")
+        if (level == logging.INFO and not self._can_log()) or not logger.isEnabledFor(level):
             return
         job = attempt.lease.job
         extra = self._run.extra("attempt.settled") | {
@@ -211,26 +211,26 @@ class Settler:
         raised = attempt.ending.error if attempt.ending and level > logging.INFO else None
         logger.log(level, "Job %s %s", attempt.job_id, text, extra=extra, exc_info=raised)
 
-    def _may_log(self) -> bool:
+    def _can_log(self) -> bool:
         """Return whether another line may be logged in this second. Others are counted."""
         second = int(self._run.clock.monotonic())
         if second != self._second:
             self.log_summary()
             self._second, self._logged = second, 0
         self._logged += 1
-        self._summed += self._logged > self.LINES_PER_SECOND
+        self._suppressed += self._logged > self.LINES_PER_SECOND
         return self._logged <= self.LINES_PER_SECOND
 
     def log_summary(self) -> None:
         """Log the number of settled jobs without a line."""
-        if self._summed:
-            extra = self._run.extra("attempts.settled") | {"jobs": self._summed}
-            logger.info("%d more jobs were settled as they ended", self._summed, extra=extra)
-            self._summed = 0
+        if self._suppressed:
+            extra = self._run.extra("attempts.settled") | {"jobs": self._suppressed}
+            logger.info("%d more jobs were settled as they ended", self._suppressed, extra=extra)
+            self._suppressed = 0
 
 
 #: Log level and text by outcome.
-_SAID = {
+_LOG_TEXTS = {
     "failed": (logging.ERROR, "failed for good"),
     "retry": (logging.WARNING, "failed and is retried"),
     "completed": (logging.INFO, "completed successfully"),

@@ -51,11 +51,11 @@ class Pool:
         """Maximum number of jobs that run at once."""
         return self.size
 
-    def lease_demand(self, now: float, mean_bytes: float) -> int:
+    def lease_demand(self, now: float, average_bytes: float) -> int:
         """Return the number of jobs to lease: free slots, and some ahead."""
         self._turn(now)
         ahead = min(max(self._ended, self._ended_before), MAX_AHEAD)
-        ahead = min(ahead, int(MAX_AHEAD_BYTES / mean_bytes))
+        ahead = min(ahead, int(MAX_AHEAD_BYTES / average_bytes))
         return self.size + ahead - self._used - len(self._waiting)
 
     def add(self, leased: Leased) -> None:
@@ -75,15 +75,15 @@ class Pool:
 
     def next_release_at(self) -> float | None:
         """Return when the first waiting job has waited too long."""
-        return _late_at(self._waiting[0]) if self._waiting else None
+        return _release_at(self._waiting[0]) if self._waiting else None
 
-    def take_unstarted(self, now: float, *, all_: bool) -> list[Leased]:
+    def remove_waiting(self, now: float, *, all_: bool) -> list[Leased]:
         """Remove and return all jobs, if `all_` or if the first has waited too long."""
-        late: list[Leased] = []
-        if self._waiting and (all_ or now >= _late_at(self._waiting[0])):
-            late += self._waiting
+        overdue: list[Leased] = []
+        if self._waiting and (all_ or now >= _release_at(self._waiting[0])):
+            overdue += self._waiting
             self._waiting.clear()
-        return late
+        return overdue
 
     def note_end(self, now: float, *, frees: bool) -> None:
         """Record the end of a job, and whether its slot is free."""
@@ -115,9 +115,9 @@ class BatchPool(Pool):
         """Maximum number of jobs that run at once, in full batches."""
         return self.size * self._batch
 
-    def lease_demand(self, now: float, mean_bytes: float) -> int:
+    def lease_demand(self, now: float, average_bytes: float) -> int:
         """Return the number of jobs for its free slots, within the limit of bytes."""
-        limit = max(self._batch, int(MAX_BATCHED_BYTES / mean_bytes))
+        limit = max(self._batch, int(MAX_BATCHED_BYTES / average_bytes))
         waiting = sum(map(len, self._tenants.values()))
         return min((self.size - self._used) * self._batch, limit) - waiting
 
@@ -149,16 +149,16 @@ class BatchPool(Pool):
 
     def next_release_at(self) -> float | None:
         """Return when the first job has waited too long for a slot."""
-        firsts = (_late_at(jobs[0]) + self._wait for jobs in self._tenants.values())
+        firsts = (_release_at(jobs[0]) + self._wait for jobs in self._tenants.values())
         return min(firsts, default=None)
 
-    def take_unstarted(self, now: float, *, all_: bool) -> list[Leased]:
+    def remove_waiting(self, now: float, *, all_: bool) -> list[Leased]:
         """Remove and return all jobs, or those of tenants whose first has waited too long."""
-        late: list[Leased] = []
+        overdue: list[Leased] = []
         for tenant, waiting in list(self._tenants.items()):
-            if all_ or now >= _late_at(waiting[0]) + self._wait:
-                late += self._tenants.pop(tenant)
-        return late
+            if all_ or now >= _release_at(waiting[0]) + self._wait:
+                overdue += self._tenants.pop(tenant)
+        return overdue
 
 
 class Slots:
@@ -189,18 +189,20 @@ class Slots:
         self.total = sum(pool.size for pool in self._pools)
         self._by_type = {name: pool for pool in self._pools for name in pool.job_types}
         #: Mean size of a leased job in bytes.
-        self._mean_bytes = ASSUMED_BYTES
+        self._average_bytes = ASSUMED_BYTES
 
     def lease_demand(self) -> tuple[LeasePool, ...]:
         """Return the pools with free slots, their job types and the number of jobs to lease."""
         now = self._clock.monotonic()
-        free = [(pool.lease_demand(now, self._mean_bytes), pool.job_types) for pool in self._pools]
+        free = [
+            (pool.lease_demand(now, self._average_bytes), pool.job_types) for pool in self._pools
+        ]
         free = sorted(pool for pool in free if pool[0] > 0)
         pools: list[LeasePool] = []
         left = MAX_LEASED
         # the smallest pool first, so that a larger one gets its unused share of the limit
-        for others, (count, job_types) in zip(reversed(range(len(free))), free, strict=True):
-            limit = min(count, left // (1 + others))
+        for remaining, (count, job_types) in zip(reversed(range(len(free))), free, strict=True):
+            limit = min(count, left // (1 + remaining))
             pools.append(LeasePool(job_types=job_types, limit=limit))
             left -= limit
         return tuple(pools)
@@ -220,7 +222,7 @@ class Slots:
             pool = self._by_type.get(lease.job.job_type, self._pools[0])
             pool.add((lease, sent_at))
         if leases:
-            self._mean_bytes = max(1.0, size / len(leases))
+            self._average_bytes = max(1.0, size / len(leases))
 
     def begin(self) -> Iterator[tuple[JobType[Any] | None, list[Leased]]]:
         """Yield jobs that have a slot, in the order of leases, each with its type for a batch."""
@@ -246,15 +248,15 @@ class Slots:
         """Time at which the first waiting job has waited too long."""
         return _first(pool.next_release_at() for pool in self._pools)
 
-    def take_unstarted(self, now: float, *, all_: bool) -> list[Lease]:
+    def remove_waiting(self, now: float, *, all_: bool) -> list[Lease]:
         """Remove and return jobs that will not start here: all, or those that waited too long."""
-        return [lease for pool in self._pools for lease, _ in pool.take_unstarted(now, all_=all_)]
+        return [lease for pool in self._pools for lease, _ in pool.remove_waiting(now, all_=all_)]
 
 
 def _first(times: Iterable[float | None]) -> float | None:
     return min((time for time in times if time is not None), default=None)
 
 
-def _late_at(leased: Leased) -> float:
+def _release_at(leased: Leased) -> float:
     lease, sent_at = leased
     return sent_at + min(WAIT_SECONDS, lease.lease_seconds / 4)

@@ -22,7 +22,7 @@ def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[d
     return [] if task is None else stack_in(_awaited(task.get_coro()), module)
 
 
-def place_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> str | None:
+def code_location(task: asyncio.Task[Any] | None, thread: str, module: str) -> str | None:
     """Return the file and line where an attempt is, or None once it has ended.
 
     It is the innermost frame of the attempt's own package, if it has any.

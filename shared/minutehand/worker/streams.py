@@ -19,7 +19,7 @@ from minutehand.worker.updates import LONG_OUTPUT, Updates
 MAX_STREAMS: Final = 20
 MAX_STREAM_NAME: Final = 100
 #: Maximum bytes of a stream in memory, whatever the database accepts.
-MAX_HELD_BYTES: Final = 10_000_000
+MAX_BUFFERED_BYTES: Final = 10_000_000
 #: The step that the current task runs. Its output is dropped when it is tried again, and kept
 #: once it has finished.
 RUNNING: ContextVar[str] = ContextVar("RUNNING", default="")
@@ -65,7 +65,7 @@ class Stream:
         self._notify_updates = notify_updates
         self._lock = threading.RLock()
         #: All pieces, each with the step that wrote it.
-        self._written: list[tuple[str | None, Any]] = []
+        self._chunks: list[tuple[str | None, Any]] = []
         self._size = self._bytes = 0
         self._is_text: bool | None = None
         #: The step that wrote last, to which a held half of a character belongs.
@@ -83,7 +83,7 @@ class Stream:
         """
         if not self.is_open:
             raise ValueError(f"stream {self.name!r} is closed")
-        if self._updates.is_output_refused or self._bytes > MAX_HELD_BYTES:
+        if self._updates.is_output_rejected or self._bytes > MAX_BUFFERED_BYTES:
             raise OutputRefused
         step = RUNNING.get() or None
         if isinstance(piece, str):
@@ -102,24 +102,24 @@ class Stream:
         """Take no more; half of a character at the end is replaced."""
         with self._lock:
             self.is_open = False
-            if not self._updates.is_output_refused:
-                self._end_half()
+            if not self._updates.is_output_rejected:
+                self._flush_surrogate()
 
     @property
     def text(self) -> str:
         """The whole output of a stream of text."""
-        return "".join(piece for _, piece in self._written) if self._is_text else ""
+        return "".join(piece for _, piece in self._chunks) if self._is_text else ""
 
     @property
     def items(self) -> list[Any]:
         """The whole output of a stream of items."""
-        return [] if self._is_text else [piece for _, piece in self._written]
+        return [] if self._is_text else [piece for _, piece in self._chunks]
 
     @property
     def history(self) -> StreamHistory:
         """The output that the next opening needs."""
         by_step: dict[str, list[Any]] = {}
-        for step, piece in self._written:
+        for step, piece in self._chunks:
             if step is not None:
                 by_step.setdefault(step, []).append(piece)
         own = {
@@ -131,18 +131,18 @@ class Stream:
         """Replay the output of a finished step of an earlier attempt, since it does not run."""
         kept = self._kept.get(step)
         with self._lock:
-            self._end_half()
+            self._flush_surrogate()
             for piece in [kept] if isinstance(kept, str) else kept or ():
                 self._append(step, piece, is_text=isinstance(kept, str))
 
-    def forget(self, step: str) -> None:
+    def discard(self, step: str) -> None:
         """Restart without the output of a step that is tried again."""
         with self._lock:
             if self._step != step:
-                self._end_half()
+                self._flush_surrogate()
             self._cleaner = TextCleaner()
-            remaining = [entry for entry in self._written if entry[0] != step]
-            if len(remaining) < len(self._written):
+            remaining = [entry for entry in self._chunks if entry[0] != step]
+            if len(remaining) < len(self._chunks):
                 is_text = self._is_text is True
                 self._begin()
                 for by, piece in remaining:
@@ -150,7 +150,7 @@ class Stream:
 
     def _begin(self) -> None:
         self.attempt += 1
-        self._written, self._size, self._bytes, self._is_text = [], 0, 0, None
+        self._chunks, self._size, self._bytes, self._is_text = [], 0, 0, None
         self._cleaner = TextCleaner()
         self._updates.begin_stream(self.name, self.attempt)
         self._notify_updates()
@@ -159,12 +159,12 @@ class Stream:
         with self._lock:
             self._become(is_text=True)
             if step != self._step:
-                self._end_half()
+                self._flush_surrogate()
                 self._step = step
             self._append(step, self._cleaner.add(piece), is_text=True)
             self._warn(self._cleaner.replaced)
 
-    def _end_half(self) -> None:
+    def _flush_surrogate(self) -> None:
         self._append(self._step, self._cleaner.end(), is_text=True)
         self._warn(self._cleaner.replaced)
 
@@ -185,7 +185,7 @@ class Stream:
         if piece == "" and is_text:
             return
         self._is_text = is_text
-        self._written.append((step, piece))
+        self._chunks.append((step, piece))
         before = self._updates.output_bytes
         size = self._updates.add_output(
             self.name, self.attempt, self._size, step, piece, is_text=is_text

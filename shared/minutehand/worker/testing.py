@@ -28,7 +28,7 @@ from minutehand.queue.models import (
     WorkspaceId,
 )
 from minutehand.worker.batch import Batch
-from minutehand.worker.context import JobContext, forget_memos
+from minutehand.worker.context import JobContext, clear_memos
 from minutehand.worker.errors import ending_error
 from minutehand.worker.job import BatchedJob
 from minutehand.worker.loop import Worker
@@ -164,13 +164,13 @@ class ProcessorTest(Generic[P]):
         ending = check_unawaited(ending, context)
         if batch is not None:
             batch.ended(job.id)
-        item = settle_item(ending, _Seen(has_advanced=context.new_steps > 0))
+        item = settle_item(ending, _Seen(has_new_steps=context.new_steps > 0))
         if item is None:
             raise AssertionError("only a lost lease settles nothing")
         if item.outcome == "completed" and _is_too_long(item.result):
             problem = "the result is too long; store it and return a reference"
             item = SettleItem.of("failed", error=ending_error("ResultTooLarge", problem))
-        forget_memos(context, item.outcome, is_last=job.is_last_attempt)
+        clear_memos(context, item.outcome, is_last=job.is_last_attempt)
         await stage.flush()
         self._waiting = item.wait
         if item.outcome == "retry":
@@ -260,11 +260,11 @@ class HeldFunctions(WorkerFunctions):
 class _Seen:
     """Facts of a run without limits."""
 
-    has_advanced: bool
+    has_new_steps: bool
     stop_reason: StopReason | None = None
     timeout_seconds: float | None = None
     duration_seconds: float = 0.0
-    had_half_a_tick: bool = True
+    ran_long_enough: bool = True
     module: str = ""
     evidence: Mapping[str, Any] | None = None
 

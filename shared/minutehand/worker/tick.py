@@ -72,9 +72,9 @@ class Tick:
         self._fan_out = fan_out
         self._start_extra = start_extra_workers
         #: Whether it has requested extra workers, even if none was accepted.
-        self._has_fanned_out = False
+        self._has_started_extra_workers = False
         #: Number of extra workers for jobs that wait because this run may lease only suspects.
-        self._others_wait = 0
+        self._queued = 0
         self._wakeups = wakeups
         #: The summary with which the latest lease, or a separate call, has ended the run.
         self._final_summary: TickSummary | None = None
@@ -83,12 +83,12 @@ class Tick:
         #: Log level of a run, DEBUG in a loop until it leases a job. Afterwards that of leases.
         self._level = logging.DEBUG if run.options.quiet else logging.INFO
         #: Items to settle of leases that never started.
-        self._unstarted: list[SettleItem] = []
+        self._to_release: list[SettleItem] = []
         self._busy_until = 0.0
         #: Set when the loop should check its agenda.
         self._wakeup = asyncio.Event()
         #: Whether free slots will be refilled in this event loop iteration.
-        self._refills_soon = False
+        self._refill_scheduled = False
         #: An unexpected error, which the run raises after its jobs were released.
         self._broken: BaseException | None = None
         self._in_flight = InFlight()
@@ -104,12 +104,12 @@ class Tick:
         self._logged_entry = self._entry
         self._maintenance = Maintenance(run, self._in_flight, on_done=self._maintained)
         self._leases = LeaseRequests(
-            run, self.agenda, self._maintenance, is_woken=wakeups is not None
+            run, self.agenda, self._maintenance, is_notified=wakeups is not None
         )
         self._publishing = OutboxPublisher(run, on_jobs=self._request_lease)
         self._environment = AttemptEnvironment(
             run,
-            on_news=self._reporter.notify_updates,
+            on_updates=self._reporter.notify_updates,
             on_end=self._attempt_ended,
             beside=self._running_job_ids,
         )
@@ -156,24 +156,24 @@ class Tick:
     async def _run_iteration(self) -> None:
         """Run one iteration: wait for the time of the next action, or for an event, and do it."""
         self._on_iteration()
-        others, self._others_wait = self._others_wait, 0
-        await self._start_extra_workers(at_least=others)
+        queued, self._queued = self._queued, 0
+        await self._start_extra_workers(at_least=queued)
         entry, now = self._entry, self._clock.monotonic()
         if entry.at > now and not await self._wait(entry, entry.at - now):
             return  # an event came first, which may change the next action
-        match entry.act:
+        match entry.action:
             case Action.STOP:
                 self._stop_all()
             case Action.FAN_OUT:
                 await self._count_backlog()
             case Action.RELEASE:
                 is_over = entry.reason is Reason.END_OF_RUN
-                late = self._slots.take_unstarted(self._clock.monotonic(), all_=is_over)
-                self._unstarted += map(_released, late)
+                overdue = self._slots.remove_waiting(self._clock.monotonic(), all_=is_over)
+                self._to_release += map(_released, overdue)
             case Action.BEGIN:
                 self._begin_jobs()
-            case Action.SETTLE_AGAIN:
-                self._unstarted += self._settler.busy
+            case Action.RETRY_SETTLE:
+                self._to_release += self._settler.busy
                 self._settler.busy = []
             case Action.SETTLE:
                 # wait one event loop iteration, so that jobs that end together are settled together
@@ -194,9 +194,9 @@ class Tick:
             except Exception as error:
                 self._break(error)
         self._entry = self.agenda.next(now, self._snapshot(now))
-        if self._entry.at > now or self._entry.act not in {Action.EXIT, Action.ABANDON}:
+        if self._entry.at > now or self._entry.action not in {Action.EXIT, Action.ABANDON}:
             return False
-        if self._entry.act is Action.ABANDON:
+        if self._entry.action is Action.ABANDON:
             self._abandon_rest()
         self._report_remaining(now)
         return not await self._finish()
@@ -204,17 +204,17 @@ class Tick:
     def _snapshot(self, now: float) -> RunSnapshot:
         running, stopping = self._in_flight.running, self._is_stopping
         if stopping or now >= self._deadlines.stop_working:
-            unstopped = any(attempt.stop_reason is None for attempt in running.values())
+            must_stop = any(attempt.stop_reason is None for attempt in running.values())
         else:
-            unstopped = bool(running)
+            must_stop = bool(running)
         return RunSnapshot(
             running=bool(running),
-            unstopped=unstopped,
-            to_settle=bool(self._in_flight.ended or self._unstarted),
-            settle_again_at=self._busy_until if self._settler.busy else None,
+            must_stop=must_stop,
+            to_settle=bool(self._in_flight.ended or self._to_release),
+            retry_settle_at=self._busy_until if self._settler.busy else None,
             begin_at=self._slots.next_begin_at,
-            late_at=self._slots.next_release_at,
-            has_room=bool(self._slots.lease_demand()),
+            release_at=self._slots.next_release_at,
+            has_free_slot=bool(self._slots.lease_demand()),
             exchanging=bool(self._calls_in_flight),
             needs_second_settle=self._needs_second_settle,
             stopping=stopping,
@@ -225,9 +225,9 @@ class Tick:
         """Wait `seconds`. Return False if an event came before."""
         if logger.isEnabledFor(logging.DEBUG) and entry != self._logged_entry:
             self._logged_entry = entry
-            fields = {"act": entry.act, "reason": entry.reason, "in_ms": round(seconds * 1000)}
+            fields = {"act": entry.action, "reason": entry.reason, "in_ms": round(seconds * 1000)}
             extra = self._run.extra("tick.waits") | fields
-            logger.debug("Next: %s, %s", entry.act, entry.reason, extra=extra)
+            logger.debug("Next: %s, %s", entry.action, entry.reason, extra=extra)
         try:
             async with asyncio.timeout(seconds):
                 await self._wakeup.wait()
@@ -259,18 +259,18 @@ class Tick:
     def _is_stopping(self) -> bool:
         return self._run.stopping.is_set() or self._broken is not None
 
-    def _may_lease(self, now: float) -> bool:
-        return self.agenda.may_lease(now, self._snapshot(now))
+    def _can_lease(self, now: float) -> bool:
+        return self.agenda.can_lease(now, self._snapshot(now))
 
     def _request(
         self, settling: Sequence[SettleItem] = (), *, count_due: bool | None = None
     ) -> LeaseRequest:
         """Build the next lease request. With `count_due` it only counts the backlog."""
-        asks = not count_due and self._may_lease(self._clock.monotonic())
-        pools = self._slots.lease_demand() if asks else ()
+        will_lease = not count_due and self._can_lease(self._clock.monotonic())
+        pools = self._slots.lease_demand() if will_lease else ()
         is_all = self._slots.is_all(pools)
         staying = bool(self._in_flight.running)
-        if self._leases.unanswered is None:
+        if self._leases.pending is None:
             self._leases.last = self._last(settling) if is_all else None
         return self._leases.request(
             pools, is_all=is_all, staying=staying, slots=self._slots.pools, count_due=count_due
@@ -281,7 +281,7 @@ class Tick:
         holds = (
             self._in_flight.running
             or self._in_flight.ended
-            or self._unstarted
+            or self._to_release
             or self._settler.busy
         )
         if holds or len(self._calls_in_flight) > 1 or self._slots.next_release_at is not None:
@@ -324,7 +324,7 @@ class Tick:
             self._maintenance.request()
         self._run.on_suspects(response.suspects or 0)
         if response.alone and response.leases:
-            self._others_wait = (response.suspects or 0) + (response.due > 0)
+            self._queued = (response.suspects or 0) + (response.due > 0)
         found = len(response.leases)
         level = logging.INFO if found and self.summary.leased < MAX_INFO_LOGS else self._level
         self._level = logging.DEBUG
@@ -374,8 +374,8 @@ class Tick:
                 break
         if started:
             if self._watchdog is not None:
-                self._watchdog.begun(min([attempt.lease_until for attempt in started]))
-            self._reporter.begun(min([attempt.report_due_at() for attempt in started]))
+                self._watchdog.begin(min([attempt.lease_until for attempt in started]))
+            self._reporter.begin(min([attempt.report_due_at() for attempt in started]))
 
     def _start(self, lease: Lease, sent_at: float, batch: Batch | None) -> Attempt:
         attempt = Attempt(self._environment, lease, sent_at=sent_at, batch=batch)
@@ -405,8 +405,8 @@ class Tick:
         self._schedule_refill()
 
     def _schedule_refill(self) -> None:
-        if not self._refills_soon:  # once for all jobs that end together
-            self._refills_soon = True
+        if not self._refill_scheduled:  # once for all jobs that end together
+            self._refill_scheduled = True
             self._environment.loop.call_soon(self._refill)
 
     def _refill(self) -> None:
@@ -415,10 +415,10 @@ class Tick:
         It does not change while a call is in flight, or while a settle is delayed for more jobs, so
         that the loop has no iteration for each short job.
         """
-        self._refills_soon = False
+        self._refill_scheduled = False
         self._begin_jobs()
         slots = self._slots
-        settles_later = self._entry.act is Action.SETTLE and slots.next_release_at is not None
+        settles_later = self._entry.action is Action.SETTLE and slots.next_release_at is not None
         waits = self._calls_in_flight or settles_later
         if slots.next_begin_at is not None or self._needs_second_settle or not waits:
             self._wakeup.set()
@@ -430,8 +430,8 @@ class Tick:
             in_flight.ended, seconds=min(2.0, self._run.seconds_left() / 3)
         )
         ended, in_flight.ended = in_flight.ended, []
-        unstarted, self._unstarted = self._unstarted, []
-        items = [*unstarted]
+        released, self._to_release = self._to_release, []
+        items = [*released]
         for attempt in ended:
             in_flight.settling[attempt.key] = attempt
         lease = answer = None
@@ -449,7 +449,7 @@ class Tick:
                 else:
                     items.append(item)
             sent_at = self._clock.monotonic()
-            if not self._is_leasing and self._may_lease(sent_at):
+            if not self._is_leasing and self._can_lease(sent_at):
                 lease, self._is_leasing = self._request(items), True
             if items:
                 answer = await self._settler.settle(items, in_flight.settling, lease)
@@ -459,7 +459,7 @@ class Tick:
             self._busy_until = self._clock.monotonic() + self.BUSY_SECONDS
             busy = {(item.job_id, item.fence) for item in self._settler.busy}
             keys = [attempt.key for attempt in ended]
-            for key in (*keys, *[(item.job_id, item.fence) for item in unstarted]):
+            for key in (*keys, *[(item.job_id, item.fence) for item in released]):
                 if key not in busy:
                     in_flight.settling.pop(key, None)
         if answer is not None and lease is not None:
@@ -507,8 +507,8 @@ class Tick:
 
     async def _count_backlog(self) -> None:
         """Stop leasing, and count the backlog to start extra workers for it."""
-        self.agenda.has_fanned_out = True
-        if self._leases.unanswered is not None:
+        self.agenda.has_started_extra_workers = True
+        if self._leases.pending is not None:
             return
         has_more = self._leases.due > 0  # beyond its capacity, not because of a limit
         request = self._request(count_due=True)
@@ -525,29 +525,29 @@ class Tick:
     async def _start_extra_workers(self, *, at_least: int = 0) -> None:
         """Start extra workers for a backlog beyond the own capacity, once or if `at_least`."""
         policy, start, due = self._fan_out, self._start_extra, self._leases.due
-        if policy is None or start is None or (self._has_fanned_out and not at_least):
+        if policy is None or start is None or (self._has_started_extra_workers and not at_least):
             return
-        wanted = policy.extra_workers(
+        requested = policy.extra_workers(
             due=due,
             slots=self._slots.total,
             seconds_left=self._deadlines.stop_leasing - self._clock.monotonic(),
             average_seconds=self.summary.busy_ms / self._runs / 1000 if self._runs else None,
         )
-        wanted = min(policy.most, max(at_least, wanted))
-        if wanted < 1:
+        requested = min(policy.most, max(at_least, requested))
+        if requested < 1:
             return
-        self._has_fanned_out = True
+        self._has_started_extra_workers = True
         until = self._clock.monotonic() + SIDE_CALL_SECONDS
         accepted = 0
         try:
-            accepted = await in_time(start(wanted), until, self._clock)
+            accepted = await in_time(start(requested), until, self._clock)
         except QueueUnavailable as error:
             self._warn("Extra workers could not be started in time", "fanout.late", error)
         self.summary.extra_workers += accepted
         logger.info(
             "Started extra workers",
             extra=self._run.extra("tick.fanned_out")
-            | {"wanted": wanted, "accepted": accepted, "due": due},
+            | {"wanted": requested, "accepted": accepted, "due": due},
         )
 
     @asynccontextmanager
@@ -625,10 +625,8 @@ class Tick:
         """
         self._measure()
         is_counted = self._run.most is not None and not self.agenda.is_at_worker_limit
-        is_worth_it = self.summary.is_worth_reporting or (
-            is_counted and self._final_summary is None
-        )
-        if self._final_summary == self.summary or not is_worth_it:
+        must_store = self.summary.is_worth_reporting or (is_counted and self._final_summary is None)
+        if self._final_summary == self.summary or not must_store:
             return False
         summary = self.summary.as_dict() if self.summary.is_worth_reporting else None
         # with the id of the last lease, because enqueues may rely on its free slots for two seconds
@@ -641,7 +639,7 @@ class Tick:
             self._warn("The end of the run was not stored", "tick.goodbye_failed", error)
             return False
         self._request_lease(refused)
-        return refused and self._may_lease(self._clock.monotonic())
+        return refused and self._can_lease(self._clock.monotonic())
 
     def _warn(self, message: str, event: str, error: QueueError) -> None:
         logger.warning(message, extra=self._run.extra(event) | {"error": str(error)})

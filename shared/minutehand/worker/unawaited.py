@@ -61,8 +61,8 @@ class CallTracker:
             if state == inspect.CORO_CREATED:
                 call.close()  # breaks a reference cycle, and prevents Python's own warning
         by_state = {
-            wanted_state: [name for name, _, state in states if state == wanted_state]
-            for wanted_state in (inspect.CORO_CREATED, inspect.CORO_SUSPENDED)
+            expected_state: [name for name, _, state in states if state == expected_state]
+            for expected_state in (inspect.CORO_CREATED, inspect.CORO_SUSPENDED)
         }
         return by_state[inspect.CORO_CREATED], by_state[inspect.CORO_SUSPENDED]
 

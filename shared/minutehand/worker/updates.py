@@ -29,7 +29,7 @@ class UpdateBatch(NamedTuple):
     output: tuple[Piece, ...] = ()
 
 
-NOTHING: Final = UpdateBatch()
+NO_UPDATES: Final = UpdateBatch()
 
 
 @dataclass(slots=True)
@@ -63,11 +63,11 @@ class Updates:
     dropped_logs = 0
     #: Bytes of unsent output.
     output_bytes = 0
-    is_output_refused = False
+    is_output_rejected = False
     _progress: Progress | None = None
     _log_bytes = 0
-    _shows_step = False
-    _lines_taken = 0
+    _step_changed = False
+    _line_count = 0
     #: Kind of the latest update.
     last_kind: Literal["start", "output", "progress", "log", "step"] = "start"
 
@@ -93,7 +93,7 @@ class Updates:
             or self._tags
             or self._unsent
             or self._progress is not None
-            or self._shows_step
+            or self._step_changed
         )
 
     @property
@@ -109,7 +109,7 @@ class Updates:
             or self._steps
             or self._tags
             or self._progress is not None
-            or self._shows_step
+            or self._step_changed
         )
 
     def set_progress(self, progress: Progress) -> None:
@@ -137,7 +137,7 @@ class Updates:
 
     def show_step(self) -> None:
         """Report the running step even without other updates, because people may watch it."""
-        self._shows_step = bool(self._running)
+        self._step_changed = bool(self._running)
 
     def leave_step(self, name: str) -> float:
         """Record the end of a step, and return its duration in milliseconds."""
@@ -188,37 +188,37 @@ class Updates:
     def drop_output(self) -> None:
         """Drop output, because the database rejects it."""
         with self._lock:
-            self.is_output_refused = True
+            self.is_output_rejected = True
             self._keep(())
 
     def take(
-        self, *, max_logs: int = 200, max_bytes: float = math.inf, news: bool = True
+        self, *, max_logs: int = 200, max_bytes: float = math.inf, is_full: bool = True
     ) -> UpdateBatch:
         """Remove and return updates to send. Use `restore` if they did not arrive.
 
         Args:
             max_logs: Maximum log lines.
             max_bytes: Approximate maximum bytes of logs and of output.
-            news: Whether to include updates other than output.
+            is_full: Whether to include updates other than output.
         """
         if not (self or self._running or self.dropped_logs):
-            return NOTHING
+            return NO_UPDATES
         with self._lock:
             output = self._take_output(max_bytes)
-            if not news:
+            if not is_full:
                 return UpdateBatch(output=output)
             progress, self._progress = self._progress, None
             if self.dropped_logs and len(self._logs) <= max_logs:
                 text = f"{self.dropped_logs} log lines came too fast and were dropped"
                 self._logs.append(LogLine(level="warning", message=text))
                 self.dropped_logs = 0
-            count = self._lines_within(max_logs, max_bytes)
+            count = self._count_lines(max_logs, max_bytes)
             logs, self._logs = tuple(self._logs[:count]), self._logs[count:]
             self._log_bytes -= sum(map(_bytes_of, logs))
             steps, self._steps = tuple(self._steps), []
-            step, self._shows_step = self._running_step(), False
+            step, self._step_changed = self._running_step(), False
             tags, self._tags = tuple(self._tags), []
-            before, self._lines_taken = self._lines_taken, self._lines_taken + len(logs)
+            before, self._line_count = self._line_count, self._line_count + len(logs)
         return UpdateBatch(progress, logs, steps, before if logs else None, step, tags, output)
 
     def restore(self, taken: UpdateBatch) -> None:
@@ -228,10 +228,10 @@ class Updates:
             self._logs[:0] = taken.logs
             self._log_bytes += sum(map(_bytes_of, taken.logs))
             self._steps[:0] = taken.steps
-            self._shows_step = self._shows_step or taken.step is not None
+            self._step_changed = self._step_changed or taken.step is not None
             self._tags[:0] = taken.tags
-            self._lines_taken -= len(taken.logs)
-            if not self.is_output_refused:
+            self._line_count -= len(taken.logs)
+            if not self.is_output_rejected:
                 back = [_unsent(piece) for piece in taken.output]
                 is_current = [piece.attempt == self._attempts[piece.stream] for piece in back]
                 self._keep([*itertools.compress(back, is_current), *self._unsent])
@@ -257,7 +257,7 @@ class Updates:
         self._keep(self._unsent[count:])
         return taken
 
-    def _lines_within(self, limit: int, max_bytes: float) -> int:
+    def _count_lines(self, limit: int, max_bytes: float) -> int:
         """Return how many of the first lines fit. The first always does."""
         size = 0
         for number, line in enumerate(self._logs[:limit]):

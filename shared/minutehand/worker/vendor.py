@@ -29,7 +29,7 @@ MAX_WAIT: Final = timedelta(hours=6)
 MIN_PAUSE, MAX_PAUSE = timedelta(seconds=10), timedelta(minutes=1)
 MAX_PAUSE_IF_CHARGED: Final = timedelta(minutes=5)
 #: Waits from this length on are shown with their day.
-_SHOWN_WITH_DAY: Final = timedelta(hours=12)
+_DATE_AFTER: Final = timedelta(hours=12)
 #: Codes of a service that is unavailable or requests a wait, for which no attempt counts.
 _UNAVAILABLE: Final = frozenset({"rate_limited", "unreachable", "silent", "cut_short"})
 _SETTINGS: Final = "An operator must look at its settings."
@@ -176,7 +176,7 @@ class VendorCalls:
         self._charged = int(last.get("charged", 0))
         self._failed: dict[str, Any] | None = last.get("failed")
         since = last.get("refused_since")
-        self._refused_since = None if since is None else datetime.fromisoformat(since)
+        self._unavailable_since = None if since is None else datetime.fromisoformat(since)
 
     @property
     def charged(self) -> int:
@@ -212,8 +212,8 @@ class VendorCalls:
             self._charged += 1
             self._remember(None)
             raise
-        if self._refused_since is not None:
-            self._refused_since = None
+        if self._unavailable_since is not None:
+            self._unavailable_since = None
             self._remember(None)
         return result
 
@@ -225,7 +225,7 @@ class VendorCalls:
         now = self._ctx.clock.now()
         pause = error.retry_after or self._pause(error, now)
         at, deadline = now + pause, self._job.deadline_at
-        is_over = now >= (self._refused_since or now) + MAX_WAIT
+        is_over = now >= (self._unavailable_since or now) + MAX_WAIT
         is_over = is_over or (deadline is not None and at >= deadline)
         if is_over or not error.away or self._charged >= MAX_CALLS:
             return
@@ -242,18 +242,18 @@ class VendorCalls:
         if self._patient:
             self.wait(error)
         is_last, message = self._charged >= MAX_CALLS, error.said
-        may_help = error.hope == "later"
-        if may_help and is_last:
+        is_retryable = error.hope == "later"
+        if is_retryable and is_last:
             message = f"{message.rstrip('.')}. It was asked {self._charged} times."
-        elif may_help and not self._patient:
+        elif is_retryable and not self._patient:
             message = f"{message.rstrip('.')}. Try again."
-        retryable = may_help and not is_last and self._patient
+        retryable = is_retryable and not is_last and self._patient
         if retryable and not self._job.is_last_attempt:
-            again = "it is asked again soon"
+            text = "it is asked again soon"
             if error.retry_after is not None:
                 at = self._ctx.clock.now() + error.retry_after
-                again = f"it is asked again at {clock_time(at, error.retry_after)}"
-            self._report(error, again, "error")
+                text = f"it is asked again at {clock_time(at, error.retry_after)}"
+            self._report(error, text, "error")
         else:
             self._ctx.log("error", str(error), code=error.code)
         raise ProcessorError(
@@ -263,21 +263,21 @@ class VendorCalls:
             data=error.data,
         ) from error
 
-    def _report(self, error: VendorError, again: str, level: str) -> None:
-        self._ctx.log(level, f"{error}; {again}", code=error.code)
-        self._ctx.progress(None, "waiting", f"{error.said.rstrip('.')}; {again}")
+    def _report(self, error: VendorError, text: str, level: str) -> None:
+        self._ctx.log(level, f"{error}; {text}", code=error.code)
+        self._ctx.progress(None, "waiting", f"{error.said.rstrip('.')}; {text}")
 
     def _count(self, error: VendorError) -> None:
         if error.charged:
             self._charged += 1
-            self._refused_since = None  # the service accepts requests
+            self._unavailable_since = None  # the service accepts requests
             self._remember(error)
-        elif error.away and self._refused_since is None:
-            self._refused_since = self._ctx.clock.now()
+        elif error.away and self._unavailable_since is None:
+            self._unavailable_since = self._ctx.clock.now()
             self._remember(error)
 
     def _remember(self, error: VendorError | None) -> None:
-        since = self._refused_since
+        since = self._unavailable_since
         if error is not None:
             # without its text, because more people can read a step's values than the log
             self._failed = {"code": error.data["code"], "hope": error.hope, "said": error.said}
@@ -294,11 +294,11 @@ class VendorCalls:
         if error.charged:
             factor: int = 3 ** max(0, self._charged - 1)
             return min(MIN_PAUSE * factor, MAX_PAUSE_IF_CHARGED)
-        return min(max((now - (self._refused_since or now)) / 4, MIN_PAUSE), MAX_PAUSE)
+        return min(max((now - (self._unavailable_since or now)) / 4, MIN_PAUSE), MAX_PAUSE)
 
 
 def clock_time(at: datetime, pause: timedelta) -> str:
     """Format an instant for people, with its day if it is not soon."""
-    if pause >= _SHOWN_WITH_DAY:
+    if pause >= _DATE_AFTER:
         return f"{at:%H:%M} UTC on {at.day} {at:%B}"
     return f"{at:%H:%M:%S} UTC"

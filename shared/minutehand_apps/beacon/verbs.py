@@ -79,7 +79,7 @@ def verify(
     except (CommandFailed, receipts.Unreadable, ValueError) as failed:
         output.failure(str(failed), code="unreadable", fix=getattr(failed, "fix", None))
         raise typer.Exit(2) from failed
-    if not output.answered(report.as_json()):
+    if not output.print_json(report.as_json()):
         for mark, colour, lines in (
             ("✓", "green", report.passed),
             ("✗", "red", report.problems),
@@ -112,7 +112,7 @@ def submit(
 def show(output: Output, connection: Connection, job: JobId) -> None:
     """Show a job: its state, and each region's answers."""
     state = connection.get(f"/api/v1/jobs/{quote(job, safe='')}")
-    if output.answered(state):
+    if output.print_json(state):
         return
     output.text(
         f"{state['jobspec_id']} {state['version']}: {state['status']}, "

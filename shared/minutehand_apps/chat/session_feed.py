@@ -42,8 +42,8 @@ class SessionFeed:
         page = await self._history.page()
         lines, self._greeting = self._greeting, []
         if page.reset:
-            self._history = sse.HistoryFeed(self.subject, self._page, after=sse.BEGINNING)
-            lines.append(self._line(sse.BEGINNING, "reset", None, self._opened_at, {}))
+            self._history = sse.HistoryFeed(self.subject, self._page, after=sse.START_CURSOR)
+            lines.append(self._line(sse.START_CURSOR, "reset", None, self._opened_at, {}))
             return sse.Batch(lines, more=True)
         # The last line gets the page's cursor, so that skipped events are not read again.
         cursors = [*page.places[:-1], page.cursor] if page.events else []

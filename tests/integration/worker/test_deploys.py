@@ -24,7 +24,7 @@ SCHEDULES = "select name, next_at, last_slot_at from queue.schedules where sourc
 @pytest.fixture
 def engine(renewed: Renewed, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """Workers publish their types at each of their runs, and not every five minutes."""
-    monkeypatch.setattr(loop, "REGISTER_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "REGISTER_INTERVAL_SECONDS", 0.0)
     return Engine(renewed, renewed.session())
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from minutehand.ai import parsing
 from minutehand.ai.parsing import UnparsableOutput, is_prose, read_shape
-from minutehand.ai.partial_json import MAX_SHOWN, PartialField
+from minutehand.ai.partial_json import MAX_WRITTEN, PartialField
 
 Line = Annotated[str, Field(min_length=1, max_length=60)]
 
@@ -218,7 +218,7 @@ def test_what_is_longer_than_any_answer_is_shown_in_part() -> None:
     for _ in range(60):
         growing.add("words " * 1000)
 
-    assert written.text == ("words " * 60_000)[:MAX_SHOWN]
+    assert written.text == ("words " * 60_000)[:MAX_WRITTEN]
 
 
 def test_prose_is_written_once_it_is_no_preamble_and_another_answer_is_not_doubled() -> None:

@@ -52,9 +52,9 @@ def test_a_worker_whose_signature_is_rejected_uses_the_secret_key() -> None:
     key = WorkerKey(settings(supabase_jwt_secret=SECRET, supabase_secret_key="sb_secret_x"))
     minted = token_of(key)
 
-    key.forget("PGRST303")  # expired
+    key.invalidate("PGRST303")  # expired
     assert token_of(key) == minted
-    key.forget("PGRST301")
+    key.invalidate("PGRST301")
     assert key.headers() == {"apikey": "sb_secret_x"}
 
 

@@ -21,9 +21,9 @@ from tests.support.virtual_time import LoopClock, leaping
 #: Of a run on Lambda: it leases until 90, works until 97 and must be over at 99.7.
 RUN = Deadlines(start=0.0, stop_leasing=90.0, stop_working=97.0, end=99.7)
 LOOP = Deadlines.until(0.0, math.inf)
-NOTHING = RunSnapshot()
-RUNS = RunSnapshot(running=True, unstopped=True)
-FULL = RunSnapshot(running=True, unstopped=True, has_room=False)
+IDLE = RunSnapshot()
+RUNS = RunSnapshot(running=True, must_stop=True)
+FULL = RunSnapshot(running=True, must_stop=True, has_free_slot=False)
 
 Said = Callable[[Agenda], object]
 
@@ -43,8 +43,8 @@ def asked(at: float) -> Said:
     return lambda agenda: agenda.ask(at)
 
 
-def back_off(at: float, seconds: float, *, is_unanswered: bool) -> Said:
-    return lambda agenda: agenda.back_off(at, seconds, is_unanswered=is_unanswered)
+def back_off(at: float, seconds: float, *, has_no_response: bool) -> Said:
+    return lambda agenda: agenda.back_off(at, seconds, has_no_response=has_no_response)
 
 
 def woken(reason: Reason) -> Said:
@@ -62,21 +62,21 @@ def in_vain(times: int) -> Said:
 
 #: By situation at 10: events before it, the snapshot, and the next action.
 TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] = {
-    "nothing was found": ([answered(10)], NOTHING, (10, Action.EXIT, Reason.END_OF_RUN)),
+    "nothing was found": ([answered(10)], IDLE, (10, Action.EXIT, Reason.END_OF_RUN)),
     "nothing of some pools was found": (
         [answered(10, of_all=False)],
-        NOTHING,
+        IDLE,
         (10, Action.LEASE, Reason.DUE),
     ),
     "what was found is over, and nothing was asked since": (
         [answered(10, found=True)],
-        NOTHING,
+        IDLE,
         (10, Action.LEASE, Reason.DUE),
     ),
-    "it never asked": ([], NOTHING, (10, Action.LEASE, Reason.DUE)),
+    "it never asked": ([], IDLE, (10, Action.LEASE, Reason.DUE)),
     "it was notified": (
         [answered(10), woken(Reason.NOTIFIED)],
-        NOTHING,
+        IDLE,
         (10, Action.LEASE, Reason.NOTIFIED),
     ),
     "notified while its slots are full": (
@@ -84,16 +84,16 @@ TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] =
         FULL,
         (20, Action.HEARTBEAT, Reason.POLL),
     ),
-    "something falls due soon": ([answered(10, 9)], NOTHING, (19, Action.LEASE, Reason.DUE)),
-    "something falls due later": ([answered(10, 50)], NOTHING, (20, Action.HEARTBEAT, Reason.POLL)),
+    "something falls due soon": ([answered(10, 9)], IDLE, (19, Action.LEASE, Reason.DUE)),
+    "something falls due later": ([answered(10, 50)], IDLE, (20, Action.HEARTBEAT, Reason.POLL)),
     "something falls due after its patience": (
         [answered(10, 56)],
-        NOTHING,
+        IDLE,
         (10, Action.EXIT, Reason.END_OF_RUN),
     ),
     "something falls due after its time": (
         [answered(10, 80)],
-        NOTHING,
+        IDLE,
         (10, Action.EXIT, Reason.END_OF_RUN),
     ),
     "something falls due beside a job": (
@@ -102,12 +102,8 @@ TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] =
         (10.3, Action.LEASE, Reason.DUE),
     ),
     "it looks beside a job": ([answered(10)], RUNS, (10.5, Action.LEASE, Reason.POLL)),
-    "another holds what is due": ([in_vain(3)], NOTHING, (10.08, Action.LEASE, Reason.BACKOFF)),
-    "another has held it for a second": (
-        [in_vain(6)],
-        NOTHING,
-        (10, Action.EXIT, Reason.END_OF_RUN),
-    ),
+    "another holds what is due": ([in_vain(3)], IDLE, (10.08, Action.LEASE, Reason.BACKOFF)),
+    "another has held it for a second": ([in_vain(6)], IDLE, (10, Action.EXIT, Reason.END_OF_RUN)),
     "maintenance is at what is due": (
         [answered(10, 0.0)],
         RunSnapshot(maintaining=True),
@@ -120,57 +116,57 @@ TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] =
     ),
     "maintenance made jobs ready": (
         [answered(10), woken(Reason.MAINTENANCE)],
-        NOTHING,
+        IDLE,
         (10, Action.LEASE, Reason.MAINTENANCE),
     ),
     "an enqueue counted on it": (
         [answered(10, recheck_pending=True)],
-        NOTHING,
+        IDLE,
         (10.1, Action.LEASE, Reason.NOTIFIED),
     ),
     "a request was lost": (
-        [asked(9), back_off(10, 4, is_unanswered=True)],
-        NOTHING,
+        [asked(9), back_off(10, 4, has_no_response=True)],
+        IDLE,
         (14, Action.LEASE, Reason.BACKOFF),
     ),
     "a request was refused": (
-        [asked(9), back_off(10, 5, is_unanswered=False)],
-        NOTHING,
+        [asked(9), back_off(10, 5, has_no_response=False)],
+        IDLE,
         (15, Action.LEASE, Reason.BACKOFF),
     ),
     "refused beside a job": (
-        [asked(9.9), back_off(10, 0.2, is_unanswered=False)],
+        [asked(9.9), back_off(10, 0.2, has_no_response=False)],
         RUNS,
         (10.2, Action.LEASE, Reason.BACKOFF),
     ),
     "crowded out": (
         [asked(9), is_("is_at_worker_limit")],
-        NOTHING,
+        IDLE,
         (10, Action.EXIT, Reason.END_OF_RUN),
     ),
     "the last that is admitted, with time until something is due": (
         [answered(10, 50), is_("is_last")],
-        NOTHING,
+        IDLE,
         (10.5, Action.LEASE, Reason.POLL),
     ),
     "the last that is admitted, without": (
         [answered(5), is_("is_last")],
-        NOTHING,
+        IDLE,
         (10, Action.EXIT, Reason.END_OF_RUN),
     ),
     "a job ended": (
         [answered(10)],
-        RunSnapshot(running=True, unstopped=True, to_settle=True),
+        RunSnapshot(running=True, must_stop=True, to_settle=True),
         (10, Action.SETTLE, Reason.JOBS_ENDED),
     ),
     "a job ended, and leased ones wait for slots": (
         [answered(9.985)],
-        RunSnapshot(running=True, unstopped=True, to_settle=True, late_at=10.9),
+        RunSnapshot(running=True, must_stop=True, to_settle=True, release_at=10.9),
         (10.01, Action.SETTLE, Reason.JOBS_ENDED),
     ),
     "likewise, a while after the last call": (
         [answered(9.9, 0.0)],
-        RunSnapshot(running=True, unstopped=True, to_settle=True, late_at=10.9),
+        RunSnapshot(running=True, must_stop=True, to_settle=True, release_at=10.9),
         (10, Action.SETTLE, Reason.JOBS_ENDED),
     ),
     "a job ended while a settle is under way": (
@@ -181,28 +177,28 @@ TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] =
     "so much ended meanwhile that it does not wait for that": (
         [answered(10)],
         RunSnapshot(
-            running=True, unstopped=True, to_settle=True, exchanging=True, needs_second_settle=True
+            running=True, must_stop=True, to_settle=True, exchanging=True, needs_second_settle=True
         ),
         (10, Action.SETTLE, Reason.JOBS_ENDED),
     ),
     "what someone held": (
         [answered(10)],
-        RunSnapshot(settle_again_at=10.7),
-        (10.7, Action.SETTLE_AGAIN, Reason.BACKOFF),
+        RunSnapshot(retry_settle_at=10.7),
+        (10.7, Action.RETRY_SETTLE, Reason.BACKOFF),
     ),
     "a lease waits for a slot": (
         [answered(10)],
-        RunSnapshot(running=True, unstopped=True, has_room=False, late_at=10.9),
+        RunSnapshot(running=True, must_stop=True, has_free_slot=False, release_at=10.9),
         (10.9, Action.RELEASE, Reason.NO_SLOT),
     ),
     "a lease waits in a host that goes down": (
         [answered(10)],
-        RunSnapshot(stopping=True, late_at=10.9),
+        RunSnapshot(stopping=True, release_at=10.9),
         (10, Action.RELEASE, Reason.END_OF_RUN),
     ),
     "a host that goes down": (
         [answered(10)],
-        RunSnapshot(running=True, unstopped=True, stopping=True),
+        RunSnapshot(running=True, must_stop=True, stopping=True),
         (10, Action.STOP, Reason.END_OF_RUN),
     ),
     "a host that goes down without a job": (
@@ -222,34 +218,37 @@ def a_run(*said: Said, deadlines: Deadlines = RUN, **options: Any) -> Agenda:
 
 @pytest.mark.parametrize("case", TABLE)
 def test_the_next_instant_and_its_reason(case: str) -> None:
-    said, snapshot, (at, act, reason) = TABLE[case]
+    said, snapshot, (at, action, reason) = TABLE[case]
 
     entry = a_run(*said).next(10.0, snapshot)
 
-    assert (entry.act, entry.reason) == (act, reason)
+    assert (entry.action, entry.reason) == (action, reason)
     assert entry.at == pytest.approx(at)
 
 
 def test_the_end_of_a_run_comes_in_its_order() -> None:
     """It looks back, releases what has no slot, stops what runs, and gives up what does not end."""
     agenda = a_run(answered(89.8))
-    waits = RunSnapshot(running=True, unstopped=True, has_room=False, late_at=90.9)
+    waits = RunSnapshot(running=True, must_stop=True, has_free_slot=False, release_at=90.9)
 
     assert agenda.next(89.9, waits).at == 90.0
-    assert agenda.next(90.0, waits).act is Action.FAN_OUT
-    agenda.has_fanned_out = True
-    assert agenda.next(90.0, waits).act is Action.RELEASE
+    assert agenda.next(90.0, waits).action is Action.FAN_OUT
+    agenda.has_started_extra_workers = True
+    assert agenda.next(90.0, waits).action is Action.RELEASE
     assert agenda.next(90.0, RUNS).at == 97.0
-    assert agenda.next(97.1, RUNS).act is Action.STOP
+    assert agenda.next(97.1, RUNS).action is Action.STOP
     stopped = RunSnapshot(running=True)
-    assert (agenda.next(97.1, stopped).act, agenda.next(97.1, stopped).at) == (Action.ABANDON, 99.7)
-    assert agenda.next(99.8, stopped).act is Action.ABANDON
-    assert agenda.next(97.1, NOTHING).act is Action.EXIT
+    assert (agenda.next(97.1, stopped).action, agenda.next(97.1, stopped).at) == (
+        Action.ABANDON,
+        99.7,
+    )
+    assert agenda.next(99.8, stopped).action is Action.ABANDON
+    assert agenda.next(97.1, IDLE).action is Action.EXIT
 
 
 def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
     """All possible snapshots, each with all possible events before it."""
-    flags = ("running", "to_settle", "has_room", "exchanging", "stopping", "maintaining")
+    flags = ("running", "to_settle", "has_free_slot", "exchanging", "stopping", "maintaining")
     tellings = [said for said, _, _ in TABLE.values()]
     for said, deadlines in itertools.product(tellings, (RUN, LOOP)):
         for values in itertools.product((False, True), repeat=len(flags)):
@@ -258,44 +257,44 @@ def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
             entry = agenda.next(10.0, snapshot)
 
             assert entry.at >= 10.0
-            if entry.act is Action.EXIT:
+            if entry.action is Action.EXIT:
                 assert not snapshot.holds
-                may = agenda.may_lease(10.0, snapshot)
+                may = agenda.can_lease(10.0, snapshot)
                 assert not (may and snapshot.maintaining), "it leaves what is made ready to no one"
-            if entry.act is Action.LEASE:
-                assert agenda.may_lease(10.0, snapshot)
+            if entry.action is Action.LEASE:
+                assert agenda.can_lease(10.0, snapshot)
                 assert not snapshot.exchanging
             if not snapshot.holds and not snapshot.maintaining and snapshot.stopping:
-                assert entry.act is Action.EXIT
+                assert entry.action is Action.EXIT
 
 
 def test_a_run_does_not_leave_what_a_lost_answer_may_have_leased() -> None:
     """Although it lingers for nothing: the request is repeated."""
     agenda = Agenda(RUN, TickOptions(linger_seconds=0), IdleBackoff())
     asked(9.0)(agenda)
-    back_off(10.0, 0.5, is_unanswered=True)(agenda)
+    back_off(10.0, 0.5, has_no_response=True)(agenda)
 
-    entry = agenda.next(10.0, NOTHING)
+    entry = agenda.next(10.0, IDLE)
 
-    assert (entry.at, entry.act) == (10.5, Action.LEASE)
+    assert (entry.at, entry.action) == (10.5, Action.LEASE)
 
 
 @pytest.mark.parametrize(
-    ("said", "was_woken", "wanted"),
+    ("said", "was_notified", "wanted"),
     [
         ([answered(10)], False, (70, Reason.POLL)),
         ([answered(10)], True, (10.1, Reason.NOTIFIED)),
         ([answered(10, 20)], False, (30, Reason.DUE)),
         ([answered(10, 90)], False, (70, Reason.POLL)),
         ([in_vain(6)], False, (10.64, Reason.BACKOFF)),
-        ([back_off(10, 5, is_unanswered=False)], False, (15, Reason.BACKOFF)),
+        ([back_off(10, 5, has_no_response=False)], False, (15, Reason.BACKOFF)),
     ],
 )
 def test_when_a_loop_looks_again(
-    said: list[Said], was_woken: bool, wanted: tuple[float, Reason]
+    said: list[Said], was_notified: bool, wanted: tuple[float, Reason]
 ) -> None:
     """By itself after a minute; what was refused is asked for again after its pause."""
-    entry = a_run(*said, deadlines=LOOP).next_poll(10.0, poll_seconds=60, was_woken=was_woken)
+    entry = a_run(*said, deadlines=LOOP).next_poll(10.0, poll_seconds=60, was_notified=was_notified)
 
     at, reason = wanted
     assert entry.reason == reason

@@ -26,7 +26,7 @@ def pool_of(kind: str) -> Pool:
     for number in range(2):
         pool.add(leased(f"runs-{number}", 60))
     assert pool.next(0.0)
-    pool.take_unstarted(0.0, all_=True)
+    pool.remove_waiting(0.0, all_=True)
     return pool
 
 
@@ -49,10 +49,10 @@ def test_what_waits_too_long_is_given_back(kind: str, lease_seconds: float, most
     at = pool.next_release_at()
 
     assert at == most + (0.5 if kind == "batches" else 0)
-    assert pool.next(at) == pool.take_unstarted(at - 0.01, all_=False) == []
-    assert [lease.job.id for lease, _ in pool.take_unstarted(at, all_=False)] == ["first", "second"]
+    assert pool.next(at) == pool.remove_waiting(at - 0.01, all_=False) == []
+    assert [lease.job.id for lease, _ in pool.remove_waiting(at, all_=False)] == ["first", "second"]
     assert pool.next_release_at() is None
-    assert pool.take_unstarted(at, all_=True) == []
+    assert pool.remove_waiting(at, all_=True) == []
 
 
 @pytest.mark.parametrize("kind", ["jobs", "batches"])
@@ -61,5 +61,5 @@ def test_at_its_end_a_run_gives_back_all(kind: str) -> None:
     pool = pool_of(kind)
     pool.add(leased("first", 60))
 
-    assert len(pool.take_unstarted(0.0, all_=True)) == 1
+    assert len(pool.remove_waiting(0.0, all_=True)) == 1
     assert pool.next_release_at() is None

@@ -26,15 +26,15 @@ async def test_a_thread_runs_one_call_after_another_each_under_its_name() -> Non
 
 
 async def test_one_that_is_stuck_is_no_other_calls() -> None:
-    gate, begun = threading.Event(), threading.Event()
+    gate, begin = threading.Event(), threading.Event()
 
     def stick() -> int:
-        begun.set()
+        begin.set()
         gate.wait()
         return threading.get_ident()
 
     stuck = asyncio.create_task(run_in_thread(stick, name="job:1"))
-    await asyncio.to_thread(begun.wait)
+    await asyncio.to_thread(begin.wait)
     others = {(await run_in_thread(who, name="job:2"))[0] for _ in range(3)}
     gate.set()
 

@@ -410,14 +410,16 @@ def test_what_blocked_the_loop_beyond_its_timeout_has_no_result() -> None:
     assert (ends[JobId("good")].outcome, ends[JobId("good")].result) == ("completed", "done")
 
 
-@pytest.mark.parametrize(("mean_bytes", "ahead"), [(100, 800), (20_000, 100)])
-def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(mean_bytes: int, ahead: int) -> None:
+@pytest.mark.parametrize(("average_bytes", "ahead"), [(100, 800), (20_000, 100)])
+def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(
+    average_bytes: int, ahead: int
+) -> None:
     """However many jobs ended just before."""
     pool = Pool(("work",), 10)
     for _ in range(5_000):
         pool.note_end(0.0, frees=False)
 
-    assert pool.lease_demand(0.0, mean_bytes) == 10 + ahead
+    assert pool.lease_demand(0.0, average_bytes) == 10 + ahead
 
 
 class Watched(ModelQueue):

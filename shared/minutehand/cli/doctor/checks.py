@@ -291,8 +291,8 @@ def engine(target: Target) -> Finding:
 @check("queue", "migrations")
 def queue(target: Target) -> Finding:
     """Report the database's own findings, except a missing worker, which `schedule` reports."""
-    [(explained,)] = target.query("select public.explain_queue()")
-    findings = [entry for entry in explained["findings"] if entry["reason"] != "no_worker"]
+    [(explanation,)] = target.query("select public.explain_queue()")
+    findings = [entry for entry in explanation["findings"] if entry["reason"] != "no_worker"]
     return merge_findings(findings) if findings else ok("no job waits without a reason")
 
 

@@ -31,8 +31,8 @@ from minutehand.web.caller import Caller
 from minutehand.web.errors import invalid_argument
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import (
-    BEGINNING,
     MEDIA_TYPE,
+    START_CURSOR,
     HistoryFeed,
     JobFeed,
     SessionFeed,
@@ -245,7 +245,7 @@ async def get_workspace_events(
 ) -> Any:
     """Return state changes of a workspace's jobs after a cursor, as a JSON page or a stream."""
     queue = services.stream_queue_of(caller)
-    start = BEGINNING if since == "start" else None
+    start = START_CURSOR if since == "start" else None
     feed = HistoryFeed(
         f"workspace:{workspace_id}",
         lambda after: queue.workspace_feed(str(workspace_id), after),

@@ -37,8 +37,8 @@ async def start() -> AsyncIterator[Running]:
         yield Running(WorkerRoutes(settings, worker, wake=wakeups.set), wakeups.set, loop)
     finally:
         worker.stop()
-        _, late = await asyncio.wait({loop}, timeout=STOP_SECONDS)
-        await end_tasks([*late, *([listening] if listening else [])])
+        _, unfinished = await asyncio.wait({loop}, timeout=STOP_SECONDS)
+        await end_tasks([*unfinished, *([listening] if listening else [])])
         await worker.aclose()
 
 

@@ -172,7 +172,7 @@ class WorkerProcess:
         last = ExitReport(Path(self._folder.name) / name, self._environ)
         failures = 0
         while True:
-            began = asyncio.get_running_loop().time()
+            started = asyncio.get_running_loop().time()
             last.clear()
             process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -185,7 +185,7 @@ class WorkerProcess:
             self._processes.discard(process)
             if not code:
                 return
-            ran = asyncio.get_running_loop().time() - began
+            ran = asyncio.get_running_loop().time() - started
             evidence = last.read(code)
             death = await last.report(evidence)
             extra = {"ran_seconds": round(ran), **evidence, "guilty": death.guilty}

@@ -50,15 +50,15 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
         extra = {"event": "worker.no_processors", "apps": names}
         logger.warning("MINUTEHAND_APPS=%s names no package with processors", names, extra=extra)
     for app in apps:
-        registering, known = {}, len(default_registry.names)
+        functions, known = {}, len(default_registry.names)
         with using(f"{app.package}.processors"):
             module = app.module("processors", on_error and without)
-            registering = _registering(module) if module is not None else {}
-        for name, register in registering.items():
+            functions = _register_functions(module) if module is not None else {}
+        for name, register in functions.items():
             with using(name):
                 register(registry, settings)
         has_more = len(default_registry.names) > known
-        if not (registering or has_more or _registered_by(app)):
+        if not (functions or has_more or _registered_by(app)):
             logger.warning(
                 "%s has no processors; write them in %s/processors.py, the only file that is read",
                 app.package,
@@ -75,7 +75,7 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
     return registry
 
 
-def _registering(module: ModuleType) -> dict[str, Callable[[Registry, Settings], None]]:
+def _register_functions(module: ModuleType) -> dict[str, Callable[[Registry, Settings], None]]:
     """Return each `register` of a module and its submodules once, by the first module with it."""
     names = [
         module.__name__,
