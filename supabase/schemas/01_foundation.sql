@@ -508,6 +508,47 @@ end;
 $$;
 revoke execute on function queue.allow from public;
 
+-- Allow guests to call private functions of an app, each as public.<schema>_<name>. The bodies are
+-- parsed here, so that callers need no usage of the schema.
+create function queue.allow_guests(variadic p_functions regproc[])
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_one record;
+begin
+  for v_one in
+    select
+      oid::regproc as private,
+      format('public.%I', pronamespace::regnamespace || '_' || proname) as name,
+      pg_get_function_arguments(oid) as arguments,
+      array_to_string(proargnames, ', ') as names,
+      case provolatile when 's' then 'stable' else 'volatile' end as volatility,
+      obj_description(oid, 'pg_proc') as description
+    from pg_catalog.pg_proc
+    where oid = any (p_functions)
+  loop
+    execute format(
+      'create function %s(%s) returns jsonb language sql %s set search_path = '''' '
+        'begin atomic select %s(%s); end',
+      v_one.name,
+      v_one.arguments,
+      v_one.volatility,
+      v_one.private,
+      v_one.names
+    );
+    execute format('comment on function %s is %L', v_one.name, v_one.description);
+    perform queue.allow(
+      'anon, authenticated, service_role',
+      v_one.private,
+      v_one.name::regproc
+    );
+  end loop;
+end;
+$$;
+revoke execute on function queue.allow_guests from public;
+
 -- Tenants and their members. Members see the jobs of their workspace. An install into a project
 -- that already has tenants replaces the tables and the views. The functions below read the two
 -- views.

@@ -262,7 +262,7 @@ WAITING = (
 
 def test_what_people_call_waits_for_no_one(catalogue: Engine) -> None:
     """A call that sleeps or waits for a lock holds a connection of the pool that all share."""
-    schemas = "('queue', 'public', 'beacon', 'chat', 'enrichment', 'plans', 'training')"
+    schemas = "('queue', 'public', 'beacon', 'chat', 'enrichment', 'plan', 'training')"
     found = catalogue.rows(
         "select p.pronamespace::regnamespace || '.' || p.proname, p.prosrc,"
         "  has_function_privilege('authenticated', p.oid, 'execute')"

@@ -62,7 +62,7 @@ TABLES = """
 select format('%I.%I', c.relnamespace::regnamespace, c.relname) from pg_class as c
 where c.relkind in ('r', 'p')
   and c.relnamespace::regnamespace::text in
-    ('public', 'queue', 'beacon', 'chat', 'enrichment', 'plans', 'training')
+    ('public', 'queue', 'beacon', 'chat', 'enrichment', 'plan', 'training')
 order by 1
 """
 COLUMNS = """

@@ -243,9 +243,6 @@ select coalesce(
   end
 )
 $$;
-revoke execute
-  on function beacon.spec_problem
-  from public, anon, authenticated, service_role;
 
 create function public.beacon_submit(
   p_spec jsonb,
@@ -333,7 +330,6 @@ $$;
 comment on function public.beacon_submit is
   'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}. A repeated spec '
   'returns the first job.';
-select queue.allow('authenticated, service_role', 'public.beacon_submit');
 
 create function beacon.answer(p_id uuid, p_created boolean, p_wake boolean)
 returns jsonb
@@ -351,9 +347,6 @@ select jsonb_build_object(
 from public.beacon_job_states
 where id = p_id
 $$;
-revoke execute
-  on function beacon.answer
-  from public, anon, authenticated, service_role;
 
 create function beacon.end_job(p_id uuid, p_status text, p_error text)
 returns void
@@ -379,9 +372,6 @@ begin
   where id = p_id and finished_at is null;
 end;
 $$;
-revoke execute
-  on function beacon.end_job
-  from public, anon, authenticated, service_role;
 
 create function beacon.reached(p_id uuid)
 returns text[]
@@ -392,9 +382,6 @@ select coalesce(array_agg(region order by id), '{}')
 from public.beacon_executions
 where job_id = p_id and status = 'completed'
 $$;
-revoke execute
-  on function beacon.reached
-  from public, anon, authenticated, service_role;
 
 create function public.beacon_cancel(p_id uuid)
 returns jsonb
@@ -444,7 +431,6 @@ end;
 $$;
 comment on function public.beacon_cancel is
   'Cancel a job and its executions. Repeatable. 409 if the job has completed or failed.';
-select queue.allow('authenticated, service_role', 'public.beacon_cancel');
 
 create function public.beacon_redrive(
   p_workspace_id uuid default null,
@@ -504,7 +490,6 @@ $$;
 comment on function public.beacon_redrive is
   'Publish dead letters again, at most 500: {count, wake}. p_ids are ids of messages or jobs, or '
   'null for all of the workspace.';
-select queue.allow('authenticated, service_role', 'public.beacon_redrive');
 
 create function public.beacon_publish(p_limit integer default 50)
 returns jsonb
@@ -587,7 +572,6 @@ end;
 $$;
 comment on function public.beacon_publish is
   'Enqueue up to p_limit due messages separately, oldest first: {published}. For the worker.';
-select queue.allow('job_worker, service_role', 'public.beacon_publish');
 
 create function public.beacon_reconcile()
 returns jsonb
@@ -628,7 +612,6 @@ end;
 $$;
 comment on function public.beacon_reconcile is
   'End jobs that ended in the queue without their processor: {ended}. For the worker.';
-select queue.allow('job_worker, service_role', 'public.beacon_reconcile');
 
 -- Functions for leased jobs and executions. The worker calls the providers and signs the receipts.
 -- These functions decide whether enough regions succeeded.
@@ -669,7 +652,6 @@ $$;
 comment on function public.beacon_start is
   'Start the job of a leased beacon_job {job_id, fence}: {job, executions}. job is null if it was '
   'deleted. For the worker.';
-select queue.allow('job_worker, service_role', 'public.beacon_start');
 
 create function public.beacon_start_execution(p_request jsonb)
 returns jsonb
@@ -712,7 +694,6 @@ $$;
 comment on function public.beacon_start_execution is
   'Start the execution of a leased beacon_execution {job_id, fence}: {execution, job}, null if '
   'they were deleted. For the worker.';
-select queue.allow('job_worker, service_role', 'public.beacon_start_execution');
 
 create function public.beacon_issue(p_request jsonb)
 returns jsonb
@@ -783,7 +764,6 @@ $$;
 comment on function public.beacon_issue is
   'Store the signed receipt of a leased execution {job_id, fence, receipt} once: {receipt}, as '
   'stored. For the worker.';
-select queue.allow('job_worker, service_role', 'public.beacon_issue');
 
 create function public.beacon_finish(p_request jsonb)
 returns jsonb
@@ -873,7 +853,6 @@ $$;
 comment on function public.beacon_finish is
   'Outcome of a leased beacon_job {job_id, fence, closing}: {status, reached, error, receipts, '
   'executions}. With closing, the signed closing receipt, the job ends. For the worker.';
-select queue.allow('job_worker, service_role', 'public.beacon_finish');
 
 create function public.beacon_key(p_made jsonb default null)
 returns jsonb
@@ -894,7 +873,6 @@ $$;
 comment on function public.beacon_key is
   'The sealed key that signs receipts, or null. p_made is stored if there is no key. For the '
   'worker.';
-select queue.allow('job_worker, service_role', 'public.beacon_key');
 
 create function public.beacon_keys()
 returns jsonb
@@ -917,7 +895,6 @@ from beacon.signing_key
 $$;
 comment on function public.beacon_keys is
   'The public key that verifies receipts, as a JWK set (RFC 7517). Public.';
-select queue.allow('anon, authenticated, service_role', 'public.beacon_keys');
 
 create function public.beacon_health()
 returns jsonb
@@ -954,6 +931,28 @@ $$;
 comment on function public.beacon_health is
   'Depth and oldest age of the outbox, and its dead letters, counted up to 10,000: {depth, '
   'oldest_seconds, dead}.';
-select queue.allow('job_worker, service_role', 'public.beacon_health');
 
 grant usage on schema beacon to anon, authenticated, service_role;
+
+-- Grants. Functions that are not named here are private.
+revoke execute
+  on all functions in schema beacon
+  from public, anon, authenticated, service_role;
+select queue.allow(
+  'authenticated, service_role',
+  'public.beacon_submit',
+  'public.beacon_cancel',
+  'public.beacon_redrive'
+);
+select queue.allow(
+  'job_worker, service_role',
+  'public.beacon_publish',
+  'public.beacon_reconcile',
+  'public.beacon_start',
+  'public.beacon_start_execution',
+  'public.beacon_issue',
+  'public.beacon_finish',
+  'public.beacon_key',
+  'public.beacon_health'
+);
+select queue.allow('anon, authenticated, service_role', 'public.beacon_keys');

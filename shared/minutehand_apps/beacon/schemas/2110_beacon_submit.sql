@@ -30,9 +30,6 @@ select coalesce(
   end
 )
 $$;
-revoke execute
-  on function beacon.spec_problem
-  from public, anon, authenticated, service_role;
 
 create function public.beacon_submit(
   p_spec jsonb,
@@ -120,7 +117,6 @@ $$;
 comment on function public.beacon_submit is
   'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}. A repeated spec '
   'returns the first job.';
-select queue.allow('authenticated, service_role', 'public.beacon_submit');
 
 create function beacon.answer(p_id uuid, p_created boolean, p_wake boolean)
 returns jsonb
@@ -138,9 +134,6 @@ select jsonb_build_object(
 from public.beacon_job_states
 where id = p_id
 $$;
-revoke execute
-  on function beacon.answer
-  from public, anon, authenticated, service_role;
 
 create function beacon.end_job(p_id uuid, p_status text, p_error text)
 returns void
@@ -166,9 +159,6 @@ begin
   where id = p_id and finished_at is null;
 end;
 $$;
-revoke execute
-  on function beacon.end_job
-  from public, anon, authenticated, service_role;
 
 create function beacon.reached(p_id uuid)
 returns text[]
@@ -179,9 +169,6 @@ select coalesce(array_agg(region order by id), '{}')
 from public.beacon_executions
 where job_id = p_id and status = 'completed'
 $$;
-revoke execute
-  on function beacon.reached
-  from public, anon, authenticated, service_role;
 
 create function public.beacon_cancel(p_id uuid)
 returns jsonb
@@ -231,7 +218,6 @@ end;
 $$;
 comment on function public.beacon_cancel is
   'Cancel a job and its executions. Repeatable. 409 if the job has completed or failed.';
-select queue.allow('authenticated, service_role', 'public.beacon_cancel');
 
 create function public.beacon_redrive(
   p_workspace_id uuid default null,
@@ -291,7 +277,6 @@ $$;
 comment on function public.beacon_redrive is
   'Publish dead letters again, at most 500: {count, wake}. p_ids are ids of messages or jobs, or '
   'null for all of the workspace.';
-select queue.allow('authenticated, service_role', 'public.beacon_redrive');
 
 create function public.beacon_publish(p_limit integer default 50)
 returns jsonb
@@ -374,7 +359,6 @@ end;
 $$;
 comment on function public.beacon_publish is
   'Enqueue up to p_limit due messages separately, oldest first: {published}. For the worker.';
-select queue.allow('job_worker, service_role', 'public.beacon_publish');
 
 create function public.beacon_reconcile()
 returns jsonb
@@ -415,4 +399,3 @@ end;
 $$;
 comment on function public.beacon_reconcile is
   'End jobs that ended in the queue without their processor: {ended}. For the worker.';
-select queue.allow('job_worker, service_role', 'public.beacon_reconcile');

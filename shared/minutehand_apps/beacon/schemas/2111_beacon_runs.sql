@@ -37,7 +37,6 @@ $$;
 comment on function public.beacon_start is
   'Start the job of a leased beacon_job {job_id, fence}: {job, executions}. job is null if it was '
   'deleted. For the worker.';
-select queue.allow('job_worker, service_role', 'public.beacon_start');
 
 create function public.beacon_start_execution(p_request jsonb)
 returns jsonb
@@ -80,7 +79,6 @@ $$;
 comment on function public.beacon_start_execution is
   'Start the execution of a leased beacon_execution {job_id, fence}: {execution, job}, null if '
   'they were deleted. For the worker.';
-select queue.allow('job_worker, service_role', 'public.beacon_start_execution');
 
 create function public.beacon_issue(p_request jsonb)
 returns jsonb
@@ -151,7 +149,6 @@ $$;
 comment on function public.beacon_issue is
   'Store the signed receipt of a leased execution {job_id, fence, receipt} once: {receipt}, as '
   'stored. For the worker.';
-select queue.allow('job_worker, service_role', 'public.beacon_issue');
 
 create function public.beacon_finish(p_request jsonb)
 returns jsonb
@@ -241,7 +238,6 @@ $$;
 comment on function public.beacon_finish is
   'Outcome of a leased beacon_job {job_id, fence, closing}: {status, reached, error, receipts, '
   'executions}. With closing, the signed closing receipt, the job ends. For the worker.';
-select queue.allow('job_worker, service_role', 'public.beacon_finish');
 
 create function public.beacon_key(p_made jsonb default null)
 returns jsonb
@@ -262,7 +258,6 @@ $$;
 comment on function public.beacon_key is
   'The sealed key that signs receipts, or null. p_made is stored if there is no key. For the '
   'worker.';
-select queue.allow('job_worker, service_role', 'public.beacon_key');
 
 create function public.beacon_keys()
 returns jsonb
@@ -285,7 +280,6 @@ from beacon.signing_key
 $$;
 comment on function public.beacon_keys is
   'The public key that verifies receipts, as a JWK set (RFC 7517). Public.';
-select queue.allow('anon, authenticated, service_role', 'public.beacon_keys');
 
 create function public.beacon_health()
 returns jsonb
@@ -322,6 +316,28 @@ $$;
 comment on function public.beacon_health is
   'Depth and oldest age of the outbox, and its dead letters, counted up to 10,000: {depth, '
   'oldest_seconds, dead}.';
-select queue.allow('job_worker, service_role', 'public.beacon_health');
 
 grant usage on schema beacon to anon, authenticated, service_role;
+
+-- Grants. Functions that are not named here are private.
+revoke execute
+  on all functions in schema beacon
+  from public, anon, authenticated, service_role;
+select queue.allow(
+  'authenticated, service_role',
+  'public.beacon_submit',
+  'public.beacon_cancel',
+  'public.beacon_redrive'
+);
+select queue.allow(
+  'job_worker, service_role',
+  'public.beacon_publish',
+  'public.beacon_reconcile',
+  'public.beacon_start',
+  'public.beacon_start_execution',
+  'public.beacon_issue',
+  'public.beacon_finish',
+  'public.beacon_key',
+  'public.beacon_health'
+);
+select queue.allow('anon, authenticated, service_role', 'public.beacon_keys');

@@ -77,7 +77,6 @@ select case
   else coalesce(p_job.status, 'completed')
 end
 $$;
-select queue.allow('authenticated, service_role', 'chat.state_of');
 
 create view public.async_work_items with (security_invoker = true) as
 select
@@ -127,9 +126,6 @@ from public.async_session_state as s
 where s.session_id = p_session_id
   and (s.created_by is null or queue.is_member(s.workspace_id))
 $$;
-revoke execute
-  on function chat.session_or_null
-  from public, anon, authenticated, service_role;
 
 create function chat.session_or_refuse(p_session_id text)
 returns public.async_session_state
@@ -150,9 +146,6 @@ begin
   return v_session;
 end;
 $$;
-revoke execute
-  on function chat.session_or_refuse
-  from public, anon, authenticated, service_role;
 
 create function chat.enter(p_session_id text, p_workspace_id uuid, p_title text)
 returns public.async_session_state
@@ -198,9 +191,6 @@ begin
   return chat.session_or_refuse(p_session_id);
 end;
 $$;
-revoke execute
-  on function chat.enter
-  from public, anon, authenticated, service_role;
 
 -- 2. Messages and their outcome -------------------------------------------------------------------
 
@@ -221,9 +211,6 @@ where session_id in (
   for update skip locked
 )
 $$;
-revoke execute
-  on function chat.forget_old_sessions
-  from public, anon, authenticated, service_role;
 
 create function chat.request(p_session_id text, p_request jsonb)
 returns jsonb
@@ -304,7 +291,8 @@ begin
   );
 end;
 $$;
-select queue.allow('anon, authenticated, service_role', 'chat.request');
+comment on function chat.request is
+  'Post a message {text, client_id, ask_seconds, workspace_id}: {message_id, job_id, wake}.';
 
 create function chat.milliseconds(p_at timestamptz)
 returns bigint
@@ -313,9 +301,6 @@ set search_path = ''
 as $$
 select floor(date_part('epoch', p_at) * 1000)::bigint
 $$;
-revoke execute
-  on function chat.milliseconds
-  from public, anon, authenticated, service_role;
 
 create function chat.result(p_job_id uuid)
 returns jsonb
@@ -335,9 +320,6 @@ from public.async_messages as m
 left join public.jobs as j on j.id = m.job_id
 where m.job_id = p_job_id and m.type = 'info'
 $$;
-revoke execute
-  on function chat.result
-  from public, anon, authenticated, service_role;
 
 -- Describe what a started job waits for.
 create function chat.waits_for(p_job public.jobs)
@@ -348,9 +330,6 @@ as $$
 select p_job.progress ->> 'message'
 where p_job.status = 'pending' and p_job.started_at is not null
 $$;
-revoke execute
-  on function chat.waits_for
-  from public, anon, authenticated, service_role;
 
 create function chat.outcome(p_session_id text, p_message_id uuid)
 returns jsonb
@@ -380,7 +359,8 @@ left join public.jobs as j on j.id = m.job_id
 left join public.async_work_items as w on w.job_id = m.job_id
 left join public.async_messages as r on r.job_id = m.job_id and r.type = 'reply'
 $$;
-select queue.allow('anon, authenticated, service_role', 'chat.outcome');
+comment on function chat.outcome is
+  'Outcome of a message: {status, error_message, waits_for, reply, work}.';
 
 -- Return the text that a reply streamed before its last attempt ended.
 create function chat.words_of(p_job_id uuid)
@@ -398,7 +378,6 @@ where o.job_id = p_job_id
     where x.job_id = p_job_id and x.stream = 'reply'
   )
 $$;
-revoke execute on function chat.words_of from public, anon, authenticated, service_role;
 
 create function chat.message_json(p_message public.async_messages)
 returns jsonb
@@ -440,9 +419,6 @@ select jsonb_strip_nulls(jsonb_build_object(
   else '{}'
 end
 $$;
-revoke execute
-  on function chat.message_json
-  from public, anon, authenticated, service_role;
 
 create function chat.said(p_session_id text)
 returns jsonb
@@ -466,7 +442,8 @@ select jsonb_build_object(
 )
 from chat.session_or_null(p_session_id) as s
 $$;
-select queue.allow('anon, authenticated, service_role', 'chat.said');
+comment on function chat.said is
+  'The latest messages of a session, in order: {sessionId, title, messages}. None if unknown.';
 
 create function chat.page(p_message_id uuid)
 returns jsonb
@@ -483,7 +460,8 @@ select jsonb_build_object(
   )
 )
 $$;
-select queue.allow('anon, authenticated, service_role', 'chat.page');
+comment on function chat.page is
+  'Content of the page of a result, by the id of the result''s message: {page}.';
 
 -- 3. The state of a session's work ----------------------------------------------------------------
 
@@ -503,9 +481,6 @@ select p_message.type = 'question'
     where a.answers = p_message.id
   )
 $$;
-revoke execute
-  on function chat.is_open
-  from public, anon, authenticated, service_role;
 
 create function chat.note(p_message public.async_messages)
 returns jsonb
@@ -527,7 +502,6 @@ select jsonb_strip_nulls(jsonb_build_object(
   'result', case p_message.type when 'info' then chat.result(p_message.job_id) end
 ))
 $$;
-revoke execute on function chat.note from public, anon, authenticated, service_role;
 
 create function chat.pending_questions(p_session_id text)
 returns jsonb
@@ -538,9 +512,6 @@ select coalesce(jsonb_agg(chat.note(q) order by q.seq), '[]')
 from public.async_messages as q
 where q.session_id = p_session_id and q.type = 'question' and chat.is_open(q)
 $$;
-revoke execute
-  on function chat.pending_questions
-  from public, anon, authenticated, service_role;
 
 create function chat.work(p_session_id text, p_live boolean)
 returns jsonb
@@ -577,7 +548,6 @@ from (
   limit 50
 ) as w
 $$;
-revoke execute on function chat.work from public, anon, authenticated, service_role;
 
 create function chat.status(p_session_id text)
 returns jsonb
@@ -619,7 +589,8 @@ select jsonb_build_object(
 )
 from chat.session_or_null(p_session_id) as s
 $$;
-select queue.allow('anon, authenticated, service_role', 'chat.status');
+comment on function chat.status is
+  'State of a session''s work. An unknown session has none.';
 
 -- Convert an event of a job to an event of its session. The result has the work, and the question
 -- or result of the work.
@@ -646,13 +617,10 @@ select p_event || jsonb_build_object(
   )
 )
 $$;
-revoke execute
-  on function chat.event_json
-  from public, anon, authenticated, service_role;
 
 -- Read a page of the session's feed (queue.read_feed), restricted to the jobs of the session's
 -- messages.
-create function chat.events(p_session_id text, p_cursor text)
+create function chat.events(p_session_id text, p_cursor text default null)
 returns jsonb
 language plpgsql stable
 security definer
@@ -685,7 +653,8 @@ begin
   return v_page || to_jsonb(v_found);
 end;
 $$;
-select queue.allow('anon, authenticated, service_role', 'chat.events');
+comment on function chat.events is
+  'Events of the jobs of a session''s messages after a cursor, in the form of session_feed.';
 
 -- 4. Cancelling and answering ---------------------------------------------------------------------
 
@@ -719,9 +688,6 @@ begin
   end if;
 end;
 $$;
-revoke execute
-  on function chat.jobs_of
-  from public, anon, authenticated, service_role;
 
 create function chat.cancel(p_session_id text, p_work_id text)
 returns jsonb
@@ -777,7 +743,8 @@ begin
   );
 end;
 $$;
-select queue.allow('anon, authenticated, service_role', 'chat.cancel');
+comment on function chat.cancel is
+  'Cancel a work item by its id, or all of a session: {success, cancelled, message}.';
 
 create function chat.messages(p_session_id text)
 returns jsonb
@@ -813,7 +780,8 @@ begin
   return v_answer;
 end;
 $$;
-select queue.allow('anon, authenticated, service_role', 'chat.messages');
+comment on function chat.messages is
+  'Messages between a session''s work and people. Reading marks them as read.';
 
 create function chat.respond(p_session_id text, p_message_id text, p_content text)
 returns jsonb
@@ -871,7 +839,8 @@ begin
   );
 end;
 $$;
-select queue.allow('anon, authenticated, service_role', 'chat.respond');
+comment on function chat.respond is
+  'Answer a question with free text, once: {success, messageId, workId, status}.';
 
 -- 5. Functions for the worker ---------------------------------------------------------------------
 
@@ -918,7 +887,6 @@ end;
 $$;
 comment on function public.chat_load is
   'A leased job''s message, progress, streamed reply and history: {text, progress, said, history}.';
-select queue.allow('job_worker, service_role', 'public.chat_load');
 
 create function public.chat_say(p_request jsonb)
 returns jsonb
@@ -968,97 +936,6 @@ end;
 $$;
 comment on function public.chat_say is
   'Post a message {type, content, question, work} of a leased job, once: {said}.';
-select queue.allow('job_worker, service_role', 'public.chat_say');
-
--- Functions for guests. SQL bodies are parsed at creation, so callers need no usage on the schema.
-create function public.chat_request(p_session_id text, p_request jsonb)
-returns jsonb
-language sql
-set search_path = '' begin atomic select chat.request(p_session_id, p_request);
-end;
-comment on function public.chat_request is
-  'Post a message {text, client_id, ask_seconds, workspace_id}: {message_id, job_id, wake}.';
-select queue.allow('anon, authenticated, service_role', 'public.chat_request');
-
-create function public.chat_outcome(p_session_id text, p_message_id uuid)
-returns jsonb
-language sql stable
-set search_path = '' begin atomic select chat.outcome(p_session_id, p_message_id);
-end;
-comment on function public.chat_outcome is
-  'Outcome of a message: {status, error_message, waits_for, reply, work}.';
-select queue.allow('anon, authenticated, service_role', 'public.chat_outcome');
-
-create function public.chat_said(p_session_id text)
-returns jsonb
-language sql stable
-set search_path = '' begin atomic select chat.said(p_session_id);
-end;
-comment on function public.chat_said is
-  'The latest messages of a session, in order: {sessionId, title, messages}. None if unknown.';
-select queue.allow('anon, authenticated, service_role', 'public.chat_said');
-
-create function public.chat_page(p_message_id uuid)
-returns jsonb
-language sql stable
-set search_path = '' begin atomic select chat.page(p_message_id);
-end;
-comment on function public.chat_page is
-  'Content of the page of a result, by the id of the result''s message: {page}.';
-select queue.allow('anon, authenticated, service_role', 'public.chat_page');
-
-create function public.chat_status(p_session_id text)
-returns jsonb
-language sql stable
-set search_path = '' begin atomic select chat.status(p_session_id);
-end;
-comment on function public.chat_status is
-  'State of a session''s work. An unknown session has none.';
-select queue.allow('anon, authenticated, service_role', 'public.chat_status');
-
-create function public.chat_events(p_session_id text, p_cursor text default null)
-returns jsonb
-language sql stable
-set search_path = '' begin atomic select chat.events(p_session_id, p_cursor);
-end;
-comment on function public.chat_events is
-  'Events of the jobs of a session''s messages after a cursor, in the form of session_feed.';
-select queue.allow('anon, authenticated, service_role', 'public.chat_events');
-
-create function public.chat_cancel(p_session_id text, p_work_id text)
-returns jsonb
-language sql
-set search_path = '' begin atomic select chat.cancel(p_session_id, p_work_id);
-end;
-comment on function public.chat_cancel is
-  'Cancel a work item by its id, or all of a session: {success, cancelled, message}.';
-select queue.allow('anon, authenticated, service_role', 'public.chat_cancel');
-
-create function public.chat_messages(p_session_id text)
-returns jsonb
-language sql
-set search_path = '' begin atomic select chat.messages(p_session_id);
-end;
-comment on function public.chat_messages is
-  'Messages between a session''s work and people. Reading marks them as read.';
-select queue.allow('anon, authenticated, service_role', 'public.chat_messages');
-
-create function public.chat_respond(
-  p_session_id text,
-  p_message_id text,
-  p_content text
-)
-returns jsonb
-language sql
-set search_path = '' begin atomic select chat.respond(
-  p_session_id,
-  p_message_id,
-  p_content
-);
-end;
-comment on function public.chat_respond is
-  'Answer a question with free text, once: {success, messageId, workId, status}.';
-select queue.allow('anon, authenticated, service_role', 'public.chat_respond');
 
 -- Row level security and grants -------------------------------------------------------------------
 
@@ -1075,3 +952,21 @@ comment on column public.async_messages.content is 'Person: words';
 comment on column public.async_messages.work_title is 'Person: words';
 comment on column public.async_messages.question is 'Person: words';
 comment on column public.async_messages.client_id is 'Person: words';
+
+-- Grants. Functions that are not named here are private.
+revoke execute
+  on all functions in schema chat
+  from public, anon, authenticated, service_role;
+select queue.allow_guests(
+  'chat.request',
+  'chat.outcome',
+  'chat.said',
+  'chat.page',
+  'chat.status',
+  'chat.events',
+  'chat.cancel',
+  'chat.messages',
+  'chat.respond'
+);
+select queue.allow('authenticated, service_role', 'chat.state_of');
+select queue.allow('job_worker, service_role', 'public.chat_load', 'public.chat_say');

@@ -122,9 +122,6 @@ begin
   return new;
 end;
 $$;
-revoke execute
-  on function enrichment.note_edits
-  from public, anon, authenticated, service_role;
 create trigger accounts_note_edits
   before insert or update on public.accounts
   for each row
@@ -157,9 +154,6 @@ begin
   end if;
 end;
 $$;
-revoke execute
-  on function enrichment.require
-  from public, anon, authenticated, service_role;
 
 create function public.get_workspace_settings(p_workspace_id uuid)
 returns jsonb
@@ -198,7 +192,6 @@ $$;
 comment on function public.get_workspace_settings is
   'A workspace''s settings, with the last four characters of the Apollo key if one is configured. '
   'For members.';
-select queue.allow('authenticated, service_role', 'public.get_workspace_settings');
 
 create function public.put_workspace_settings(p_workspace_id uuid, p_changes jsonb)
 returns jsonb
@@ -251,7 +244,6 @@ $$;
 comment on function public.put_workspace_settings is
   'Change apollo_auto_enrich, apollo_client, or sealed_key with last4 (null removes the key). For '
   'managers.';
-select queue.allow('authenticated, service_role', 'public.put_workspace_settings');
 
 create function public.get_sealed_apollo_key(p_workspace_id uuid)
 returns jsonb
@@ -273,7 +265,6 @@ $$;
 comment on function public.get_sealed_apollo_key is
   'The sealed key, which only this deployment can unseal, so that the API can test it. For '
   'managers.';
-select queue.allow('authenticated, service_role', 'public.get_sealed_apollo_key');
 
 alter table public.workspace_settings enable row level security;
 alter table public.accounts enable row level security;
@@ -409,9 +400,6 @@ begin
   return null;
 end;
 $$;
-revoke execute
-  on function enrichment.forget_answers
-  from public, anon, authenticated, service_role;
 create trigger enrichment_forget_answers
   after delete on public.jobs
   referencing old table as removed
@@ -437,10 +425,6 @@ select jsonb_build_object(
   )
 )
 $$;
-revoke execute
-  on function enrichment.job_of
-  from public, anon, authenticated, service_role;
-grant execute on function enrichment.job_of to authenticated, service_role;
 
 create function enrichment.enqueue(
   p_kind text,
@@ -460,10 +444,6 @@ select public.enqueue_job(
 )
 from enrichment.job_of(p_kind, p_id, p_term) as j (item)
 $$;
-revoke execute
-  on function enrichment.enqueue
-  from public, anon, authenticated, service_role;
-grant execute on function enrichment.enqueue to authenticated, service_role;
 
 create function public.enrich_account(p_account_id uuid)
 returns jsonb
@@ -492,7 +472,6 @@ $$;
 comment on function public.enrich_account is
   'Enqueue the enrichment of an account: {job, created, wake}. If a job is unfinished, it is '
   'returned with created false.';
-select queue.allow('authenticated, service_role', 'public.enrich_account');
 
 create function public.enrich_contact(p_contact_id uuid)
 returns jsonb
@@ -520,7 +499,6 @@ $$;
 comment on function public.enrich_contact is
   'Enqueue the enrichment of a contact: {job, created, wake}. If a job is unfinished, it is '
   'returned with created false.';
-select queue.allow('authenticated, service_role', 'public.enrich_contact');
 
 -- Enqueue jobs for new accounts, in the transaction that inserts the accounts.
 create function enrichment.enqueue_new_accounts()
@@ -547,9 +525,6 @@ begin
   return null;
 end;
 $$;
-revoke execute
-  on function enrichment.enqueue_new_accounts
-  from public, anon, authenticated, service_role;
 create trigger accounts_enqueue_their_enrichment
   after insert on public.accounts
   referencing new table as added
@@ -567,9 +542,6 @@ select queue.held_job(
   'nothing was stored'
 )
 $$;
-revoke execute
-  on function enrichment.held_job
-  from public, anon, authenticated, service_role;
 
 create function enrichment.record(p_request jsonb, p_lock boolean)
 returns jsonb
@@ -605,9 +577,6 @@ begin
   );
 end;
 $$;
-revoke execute
-  on function enrichment.record
-  from public, anon, authenticated, service_role;
 
 create function public.enrichment_load(p_request jsonb)
 returns jsonb
@@ -637,7 +606,6 @@ $$;
 comment on function public.enrichment_load is
   'The record of a leased job {job_id, fence, kind, id}, null if missing, with the settings for '
   'Apollo. For the worker.';
-select queue.allow('job_worker, service_role', 'public.enrichment_load');
 
 create function public.enrichment_begin_call(p_request jsonb)
 returns jsonb
@@ -671,7 +639,6 @@ $$;
 comment on function public.enrichment_begin_call is
   'Record that a call will be made, or return the {answer} that an earlier attempt paid for. For '
   'the worker.';
-select queue.allow('job_worker, service_role', 'public.enrichment_begin_call');
 
 create function public.enrichment_finish_call(p_request jsonb)
 returns jsonb
@@ -707,7 +674,6 @@ $$;
 comment on function public.enrichment_finish_call is
   'Record the answer of a leased job''s call {job_id, fence, answer, credits} and add its '
   'credits, once. For the worker.';
-select queue.allow('job_worker, service_role', 'public.enrichment_finish_call');
 
 create function public.enrichment_abandon_call(p_request jsonb)
 returns jsonb
@@ -729,7 +695,6 @@ $$;
 comment on function public.enrichment_abandon_call is
   'Delete a leased job''s call {job_id, fence} that Apollo rejected and so did not charge. For the '
   'worker.';
-select queue.allow('job_worker, service_role', 'public.enrichment_abandon_call');
 
 create function public.enrichment_apply(p_request jsonb)
 returns jsonb
@@ -812,7 +777,6 @@ comment on function public.enrichment_apply is
   'Write Apollo''s fields {job_id, fence, kind, id, fields, metadata} to a record, except '
   'fields that a person wrote. metadata.apollo_fields has all of them: {missing, updated, kept}. '
   'For the worker.';
-select queue.allow('job_worker, service_role', 'public.enrichment_apply');
 
 create function public.enrichment_pause(p_request jsonb)
 returns jsonb
@@ -840,7 +804,6 @@ $$;
 comment on function public.enrichment_pause is
   'Record a wait that Apollo requested for the key {job_id, fence, seconds}, so that other jobs '
   'wait too. For the worker.';
-select queue.allow('job_worker, service_role', 'public.enrichment_pause');
 
 alter table enrichment.calls enable row level security;
 revoke all on enrichment.calls from public, anon, authenticated, service_role;
@@ -848,3 +811,25 @@ grant usage on schema enrichment to authenticated, service_role;
 
 -- Apollo's answer may repeat the contact's name and address.
 comment on column enrichment.calls.answer is 'Person: words to clear';
+
+-- Grants. Functions that are not named here are private.
+revoke execute
+  on all functions in schema enrichment
+  from public, anon, authenticated, service_role;
+select queue.allow(
+  'authenticated, service_role',
+  'public.get_workspace_settings',
+  'public.put_workspace_settings',
+  'public.get_sealed_apollo_key',
+  'public.enrich_account',
+  'public.enrich_contact'
+);
+select queue.allow(
+  'job_worker, service_role',
+  'public.enrichment_load',
+  'public.enrichment_begin_call',
+  'public.enrichment_finish_call',
+  'public.enrichment_abandon_call',
+  'public.enrichment_apply',
+  'public.enrichment_pause'
+);

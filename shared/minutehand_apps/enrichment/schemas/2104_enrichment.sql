@@ -120,9 +120,6 @@ begin
   return new;
 end;
 $$;
-revoke execute
-  on function enrichment.note_edits
-  from public, anon, authenticated, service_role;
 create trigger accounts_note_edits
   before insert or update on public.accounts
   for each row
@@ -155,9 +152,6 @@ begin
   end if;
 end;
 $$;
-revoke execute
-  on function enrichment.require
-  from public, anon, authenticated, service_role;
 
 create function public.get_workspace_settings(p_workspace_id uuid)
 returns jsonb
@@ -196,7 +190,6 @@ $$;
 comment on function public.get_workspace_settings is
   'A workspace''s settings, with the last four characters of the Apollo key if one is configured. '
   'For members.';
-select queue.allow('authenticated, service_role', 'public.get_workspace_settings');
 
 create function public.put_workspace_settings(p_workspace_id uuid, p_changes jsonb)
 returns jsonb
@@ -249,7 +242,6 @@ $$;
 comment on function public.put_workspace_settings is
   'Change apollo_auto_enrich, apollo_client, or sealed_key with last4 (null removes the key). For '
   'managers.';
-select queue.allow('authenticated, service_role', 'public.put_workspace_settings');
 
 create function public.get_sealed_apollo_key(p_workspace_id uuid)
 returns jsonb
@@ -271,7 +263,6 @@ $$;
 comment on function public.get_sealed_apollo_key is
   'The sealed key, which only this deployment can unseal, so that the API can test it. For '
   'managers.';
-select queue.allow('authenticated, service_role', 'public.get_sealed_apollo_key');
 
 alter table public.workspace_settings enable row level security;
 alter table public.accounts enable row level security;

@@ -39,9 +39,6 @@ begin
   return null;
 end;
 $$;
-revoke execute
-  on function enrichment.forget_answers
-  from public, anon, authenticated, service_role;
 create trigger enrichment_forget_answers
   after delete on public.jobs
   referencing old table as removed
@@ -67,10 +64,6 @@ select jsonb_build_object(
   )
 )
 $$;
-revoke execute
-  on function enrichment.job_of
-  from public, anon, authenticated, service_role;
-grant execute on function enrichment.job_of to authenticated, service_role;
 
 create function enrichment.enqueue(
   p_kind text,
@@ -90,10 +83,6 @@ select public.enqueue_job(
 )
 from enrichment.job_of(p_kind, p_id, p_term) as j (item)
 $$;
-revoke execute
-  on function enrichment.enqueue
-  from public, anon, authenticated, service_role;
-grant execute on function enrichment.enqueue to authenticated, service_role;
 
 create function public.enrich_account(p_account_id uuid)
 returns jsonb
@@ -122,7 +111,6 @@ $$;
 comment on function public.enrich_account is
   'Enqueue the enrichment of an account: {job, created, wake}. If a job is unfinished, it is '
   'returned with created false.';
-select queue.allow('authenticated, service_role', 'public.enrich_account');
 
 create function public.enrich_contact(p_contact_id uuid)
 returns jsonb
@@ -150,7 +138,6 @@ $$;
 comment on function public.enrich_contact is
   'Enqueue the enrichment of a contact: {job, created, wake}. If a job is unfinished, it is '
   'returned with created false.';
-select queue.allow('authenticated, service_role', 'public.enrich_contact');
 
 -- Enqueue jobs for new accounts, in the transaction that inserts the accounts.
 create function enrichment.enqueue_new_accounts()
@@ -177,9 +164,6 @@ begin
   return null;
 end;
 $$;
-revoke execute
-  on function enrichment.enqueue_new_accounts
-  from public, anon, authenticated, service_role;
 create trigger accounts_enqueue_their_enrichment
   after insert on public.accounts
   referencing new table as added
@@ -197,9 +181,6 @@ select queue.held_job(
   'nothing was stored'
 )
 $$;
-revoke execute
-  on function enrichment.held_job
-  from public, anon, authenticated, service_role;
 
 create function enrichment.record(p_request jsonb, p_lock boolean)
 returns jsonb
@@ -235,9 +216,6 @@ begin
   );
 end;
 $$;
-revoke execute
-  on function enrichment.record
-  from public, anon, authenticated, service_role;
 
 create function public.enrichment_load(p_request jsonb)
 returns jsonb
@@ -267,7 +245,6 @@ $$;
 comment on function public.enrichment_load is
   'The record of a leased job {job_id, fence, kind, id}, null if missing, with the settings for '
   'Apollo. For the worker.';
-select queue.allow('job_worker, service_role', 'public.enrichment_load');
 
 create function public.enrichment_begin_call(p_request jsonb)
 returns jsonb
@@ -301,7 +278,6 @@ $$;
 comment on function public.enrichment_begin_call is
   'Record that a call will be made, or return the {answer} that an earlier attempt paid for. For '
   'the worker.';
-select queue.allow('job_worker, service_role', 'public.enrichment_begin_call');
 
 create function public.enrichment_finish_call(p_request jsonb)
 returns jsonb
@@ -337,7 +313,6 @@ $$;
 comment on function public.enrichment_finish_call is
   'Record the answer of a leased job''s call {job_id, fence, answer, credits} and add its '
   'credits, once. For the worker.';
-select queue.allow('job_worker, service_role', 'public.enrichment_finish_call');
 
 create function public.enrichment_abandon_call(p_request jsonb)
 returns jsonb
@@ -359,7 +334,6 @@ $$;
 comment on function public.enrichment_abandon_call is
   'Delete a leased job''s call {job_id, fence} that Apollo rejected and so did not charge. For the '
   'worker.';
-select queue.allow('job_worker, service_role', 'public.enrichment_abandon_call');
 
 create function public.enrichment_apply(p_request jsonb)
 returns jsonb
@@ -442,7 +416,6 @@ comment on function public.enrichment_apply is
   'Write Apollo''s fields {job_id, fence, kind, id, fields, metadata} to a record, except '
   'fields that a person wrote. metadata.apollo_fields has all of them: {missing, updated, kept}. '
   'For the worker.';
-select queue.allow('job_worker, service_role', 'public.enrichment_apply');
 
 create function public.enrichment_pause(p_request jsonb)
 returns jsonb
@@ -470,7 +443,6 @@ $$;
 comment on function public.enrichment_pause is
   'Record a wait that Apollo requested for the key {job_id, fence, seconds}, so that other jobs '
   'wait too. For the worker.';
-select queue.allow('job_worker, service_role', 'public.enrichment_pause');
 
 alter table enrichment.calls enable row level security;
 revoke all on enrichment.calls from public, anon, authenticated, service_role;
@@ -478,3 +450,25 @@ grant usage on schema enrichment to authenticated, service_role;
 
 -- Apollo's answer may repeat the contact's name and address.
 comment on column enrichment.calls.answer is 'Person: words to clear';
+
+-- Grants. Functions that are not named here are private.
+revoke execute
+  on all functions in schema enrichment
+  from public, anon, authenticated, service_role;
+select queue.allow(
+  'authenticated, service_role',
+  'public.get_workspace_settings',
+  'public.put_workspace_settings',
+  'public.get_sealed_apollo_key',
+  'public.enrich_account',
+  'public.enrich_contact'
+);
+select queue.allow(
+  'job_worker, service_role',
+  'public.enrichment_load',
+  'public.enrichment_begin_call',
+  'public.enrichment_finish_call',
+  'public.enrichment_abandon_call',
+  'public.enrichment_apply',
+  'public.enrichment_pause'
+);

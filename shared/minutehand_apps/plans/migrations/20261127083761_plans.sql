@@ -4,8 +4,8 @@
 -- progress and events of the plan. The engine does not depend on this app, so the app can be
 -- deleted.
 
-create schema if not exists plans;
-revoke all on schema plans from public;
+create schema if not exists plan;
+revoke all on schema plan from public;
 
 create table public.plans (
   -- the id is random, because it authorises access to a guest's plan
@@ -93,7 +93,7 @@ values ('plan_guest_plans_per_minute', '60'); -- limit per address, or null for 
 
 -- 1. For callers ----------------------------------------------------------------------------------
 
-create function plans.plan_or_refuse(p_plan_id uuid)
+create function plan.plan_or_refuse(p_plan_id uuid)
 returns public.plans
 language plpgsql stable
 set search_path = ''
@@ -111,13 +111,10 @@ begin
   return v_plan;
 end;
 $$;
-revoke execute
-  on function plans.plan_or_refuse
-  from public, anon, authenticated, service_role;
 
 -- Create a job for a plan, and return whether to wake a worker. For a guest's plan, also open a
 -- guest session of thirty days, which is the maximum.
-create function plans.enqueue(p_plan public.plans)
+create function plan.enqueue(p_plan public.plans)
 returns boolean
 language plpgsql
 set search_path = ''
@@ -147,9 +144,8 @@ begin
   return v_made.wake;
 end;
 $$;
-revoke execute on function plans.enqueue from public, anon, authenticated, service_role;
 
-create function plans.start(
+create function plan.start(
   p_plan jsonb,
   p_workspace_id uuid,
   p_idempotency_key text default null
@@ -196,7 +192,7 @@ begin
   on conflict (workspace_id, idempotency_key) do nothing
   returning * into v_plan;
   if found then
-    v_wake := plans.enqueue(v_plan);
+    v_wake := plan.enqueue(v_plan);
     select * into v_plan from public.plans where id = v_plan.id;
   else
     select * into v_plan
@@ -225,9 +221,10 @@ begin
   );
 end;
 $$;
-select queue.allow('anon, authenticated, service_role', 'plans.start');
+comment on function plan.start is
+  'Create a plan {prompt, speed_vs_detail}: {plan_id, job_id, created_at, status, wake}.';
 
-create function plans.as_json(p_plan public.plans)
+create function plan.as_json(p_plan public.plans)
 returns jsonb
 language sql stable
 set search_path = ''
@@ -256,26 +253,26 @@ select to_jsonb(s) || jsonb_build_object(
 from public.plan_states as s
 where s.plan_id = p_plan.id
 $$;
-revoke execute on function plans.as_json from public, anon, authenticated, service_role;
 
-create function plans.read(p_plan_id uuid)
+create function plan.read(p_plan_id uuid)
 returns jsonb
 language sql stable
 security definer
 set search_path = ''
 as $$ -- guests have no rights on tables
-select plans.as_json(plans.plan_or_refuse(p_plan_id))
+select plan.as_json(plan.plan_or_refuse(p_plan_id))
 $$;
-select queue.allow('anon, authenticated, service_role', 'plans.read');
+comment on function plan.read is
+  'A plan with its state and its ended stages.';
 
-create function plans.share(p_plan_id uuid, p_is_shared boolean)
+create function plan.share(p_plan_id uuid, p_is_shared boolean)
 returns jsonb
 language plpgsql
 security definer
 set search_path = ''
 as $$ -- no role may write plans directly
 declare
-  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+  v_plan public.plans := plan.plan_or_refuse(p_plan_id);
 begin
   perform queue.hold_id(p_plan_id::text);
   update public.plans
@@ -285,9 +282,10 @@ begin
   return jsonb_build_object('share_id', v_plan.share_id);
 end;
 $$;
-select queue.allow('anon, authenticated, service_role', 'plans.share');
+comment on function plan.share is
+  'Create or delete the public link of a plan''s report: {share_id}.';
 
-create function plans.shared(p_share_id uuid)
+create function plan.shared(p_share_id uuid)
 returns jsonb
 language sql stable
 security definer
@@ -295,16 +293,17 @@ set search_path = ''
 as $$ -- The random share id authorises reading. Changes require the id of the plan.
 select jsonb_build_object(
   'plan', (
-    select plans.as_json(p)
+    select plan.as_json(p)
       - '{plan_id,workspace_id,job_id,share_id,session_id}'::text[]
     from public.plans as p
     where p.share_id = p_share_id
   )
 )
 $$;
-select queue.allow('anon, authenticated, service_role', 'plans.shared');
+comment on function plan.shared is
+  'The plan with this public link, as in plan_read but without ids: {plan}, or null.';
 
-create function plans.events(
+create function plan.events(
   p_plan_id uuid,
   p_after bigint,
   p_limit integer default 500
@@ -343,35 +342,37 @@ select jsonb_build_object(
     ) as e
   )
 )
-from plans.plan_or_refuse(p_plan_id) as p
+from plan.plan_or_refuse(p_plan_id) as p
 left join public.jobs as j on j.id = p.job_id
 $$;
-select queue.allow('anon, authenticated, service_role', 'plans.events');
+comment on function plan.events is
+  'Events of a plan''s job after a seq, without gaps: {job_id, ended, events}.';
 
-create function plans.cancel(p_plan_id uuid)
+create function plan.cancel(p_plan_id uuid)
 returns jsonb
 language plpgsql
 security definer
 set search_path = ''
 as $$ -- guests have no rights on tables
 declare
-  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+  v_plan public.plans := plan.plan_or_refuse(p_plan_id);
 begin
   perform queue.hold_id(p_plan_id::text);
   perform queue.cancel(array[v_plan.job_id], queue.clock());
   return jsonb_build_object('plan_id', p_plan_id);
 end;
 $$;
-select queue.allow('anon, authenticated, service_role', 'plans.cancel');
+comment on function plan.cancel is
+  'Cancel a plan. Its report has the finished stages.';
 
-create function plans.retry(p_plan_id uuid)
+create function plan.retry(p_plan_id uuid)
 returns jsonb
 language plpgsql
 security definer
 set search_path = ''
 as $$ -- guests have no rights on tables
 declare
-  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+  v_plan public.plans := plan.plan_or_refuse(p_plan_id);
   v_claims text := coalesce(current_setting('request.jwt.claims', true), '');
 begin
   perform queue.hold_id(p_plan_id::text);
@@ -389,17 +390,18 @@ begin
   return jsonb_build_object('plan_id', p_plan_id);
 end;
 $$;
-select queue.allow('anon, authenticated, service_role', 'plans.retry');
+comment on function plan.retry is
+  'Continue a failed or cancelled plan after its finished stages. 409 in any other state.';
 
 -- Delete a chapter of an ended plan, and enqueue a new job that keeps the other chapters.
-create function plans.redo(p_plan_id uuid, p_stage text)
+create function plan.redo(p_plan_id uuid, p_stage text)
 returns jsonb
 language plpgsql
 security definer
 set search_path = ''
 as $$ -- guests have no rights on tables
 declare
-  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+  v_plan public.plans := plan.plan_or_refuse(p_plan_id);
 begin
   perform queue.hold_id(p_plan_id::text);
   if queue.caller() is null then
@@ -425,19 +427,20 @@ begin
     );
   end if;
   delete from public.plan_stages where plan_id = v_plan.id and name = p_stage;
-  return jsonb_build_object('plan_id', v_plan.id, 'wake', plans.enqueue(v_plan));
+  return jsonb_build_object('plan_id', v_plan.id, 'wake', plan.enqueue(v_plan));
 end;
 $$;
-select queue.allow('anon, authenticated, service_role', 'plans.redo');
+comment on function plan.redo is
+  'Rewrite a chapter of an ended plan and keep the others: {plan_id, wake}. 409 before its end.';
 
-create function plans.delete(p_plan_id uuid)
+create function plan.delete(p_plan_id uuid)
 returns jsonb
 language plpgsql
 security definer
 set search_path = ''
 as $$ -- guests have no rights on tables
 declare
-  v_plan public.plans := plans.plan_or_refuse(p_plan_id);
+  v_plan public.plans := plan.plan_or_refuse(p_plan_id);
 begin
   perform queue.hold_id(p_plan_id::text);
   perform queue.cancel(array[v_plan.job_id], queue.clock());
@@ -445,7 +448,8 @@ begin
   return jsonb_build_object('plan_id', p_plan_id);
 end;
 $$;
-select queue.allow('anon, authenticated, service_role', 'plans.delete');
+comment on function plan.delete is
+  'Delete a plan and cancel its job. Later calls return 404.';
 
 -- 2. For the worker -------------------------------------------------------------------------------
 
@@ -476,7 +480,6 @@ end;
 $$;
 comment on function public.plan_load is
   'The plan of a leased job, null if it was deleted: {prompt, speed_vs_detail, done}.';
-select queue.allow('job_worker, service_role', 'public.plan_load');
 
 create function public.plan_keep(p_request jsonb)
 returns jsonb
@@ -515,101 +518,6 @@ end;
 $$;
 comment on function public.plan_keep is
   'Store {name, result, model} or {name, reason} for a leased job''s plan.';
-select queue.allow('job_worker, service_role', 'public.plan_keep');
-
--- Functions for guests. SQL bodies are parsed at creation, so callers need no usage on the schema.
-create function public.plan_start(
-  p_plan jsonb,
-  p_workspace_id uuid,
-  p_idempotency_key text default null
-)
-returns jsonb
-language sql
-set search_path = '' begin atomic select plans.start(
-  p_plan,
-  p_workspace_id,
-  p_idempotency_key
-);
-end;
-comment on function public.plan_start is
-  'Create a plan {prompt, speed_vs_detail}: {plan_id, job_id, created_at, status, wake}.';
-select queue.allow('anon, authenticated, service_role', 'public.plan_start');
-
-create function public.plan_read(p_plan_id uuid)
-returns jsonb
-language sql stable
-set search_path = '' begin atomic select plans.read(p_plan_id);
-end;
-comment on function public.plan_read is
-  'A plan with its state and its ended stages.';
-select queue.allow('anon, authenticated, service_role', 'public.plan_read');
-
-create function public.plan_events(
-  p_plan_id uuid,
-  p_after bigint,
-  p_limit integer default 500
-)
-returns jsonb
-language sql stable
-set search_path = '' begin atomic select plans.events(p_plan_id, p_after, p_limit);
-end;
-comment on function public.plan_events is
-  'Events of a plan''s job after a seq, without gaps: {job_id, ended, events}.';
-select queue.allow('anon, authenticated, service_role', 'public.plan_events');
-
-create function public.plan_cancel(p_plan_id uuid)
-returns jsonb
-language sql
-set search_path = '' begin atomic select plans.cancel(p_plan_id);
-end;
-comment on function public.plan_cancel is
-  'Cancel a plan. Its report has the finished stages.';
-select queue.allow('anon, authenticated, service_role', 'public.plan_cancel');
-
-create function public.plan_retry(p_plan_id uuid)
-returns jsonb
-language sql
-set search_path = '' begin atomic select plans.retry(p_plan_id);
-end;
-comment on function public.plan_retry is
-  'Continue a failed or cancelled plan after its finished stages. 409 in any other state.';
-select queue.allow('anon, authenticated, service_role', 'public.plan_retry');
-
-create function public.plan_redo(p_plan_id uuid, p_stage text)
-returns jsonb
-language sql
-set search_path = '' begin atomic select plans.redo(p_plan_id, p_stage);
-end;
-comment on function public.plan_redo is
-  'Rewrite a chapter of an ended plan and keep the others: {plan_id, wake}. 409 before its end.';
-select queue.allow('anon, authenticated, service_role', 'public.plan_redo');
-
-create function public.plan_share(p_plan_id uuid, p_is_shared boolean)
-returns jsonb
-language sql
-set search_path = '' begin atomic select plans.share(p_plan_id, p_is_shared);
-end;
-comment on function public.plan_share is
-  'Create or delete the public link of a plan''s report: {share_id}.';
-select queue.allow('anon, authenticated, service_role', 'public.plan_share');
-
-create function public.plan_shared(p_share_id uuid)
-returns jsonb
-language sql stable
-set search_path = '' begin atomic select plans.shared(p_share_id);
-end;
-comment on function public.plan_shared is
-  'The plan with this public link, as in plan_read but without ids: {plan}, or null.';
-select queue.allow('anon, authenticated, service_role', 'public.plan_shared');
-
-create function public.plan_delete(p_plan_id uuid)
-returns jsonb
-language sql
-set search_path = '' begin atomic select plans.delete(p_plan_id);
-end;
-comment on function public.plan_delete is
-  'Delete a plan and cancel its job. Later calls return 404.';
-select queue.allow('anon, authenticated, service_role', 'public.plan_delete');
 
 -- Row level security and grants -------------------------------------------------------------------
 
@@ -624,3 +532,20 @@ comment on column public.plans.idempotency_key is 'Person: words';
 comment on column public.plans.created_by is 'Person: owner';
 comment on column public.plan_stages.result is 'Person: words';
 comment on column public.plan_stages.reason is 'Person: words';
+
+-- Grants. Functions that are not named here are private.
+revoke execute
+  on all functions in schema plan
+  from public, anon, authenticated, service_role;
+select queue.allow_guests(
+  'plan.start',
+  'plan.read',
+  'plan.events',
+  'plan.cancel',
+  'plan.retry',
+  'plan.redo',
+  'plan.share',
+  'plan.shared',
+  'plan.delete'
+);
+select queue.allow('job_worker, service_role', 'public.plan_load', 'public.plan_keep');

@@ -169,9 +169,6 @@ begin
   return case when found then old end;
 end;
 $$;
-revoke execute
-  on function training.delete_background_job
-  from public, anon, authenticated, service_role;
 create trigger background_jobs_delete
   instead of delete on public.background_jobs
   for each row

@@ -23,9 +23,6 @@ begin
   return v_training;
 end;
 $$;
-revoke execute
-  on function training.own_or_refuse
-  from public, anon, authenticated, service_role;
 
 create function training.live_jobs(p_training_id uuid)
 returns uuid[]
@@ -37,9 +34,6 @@ from public.training_jobs as t
 join public.jobs as j on j.id = t.job_id
 where t.training_id = p_training_id and j.finished_at is null
 $$;
-revoke execute
-  on function training.live_jobs
-  from public, anon, authenticated, service_role;
 
 create function training.enqueue(p_training public.trainings, p_job_type text)
 returns boolean
@@ -75,9 +69,6 @@ begin
   return v_done.wake;
 end;
 $$;
-revoke execute
-  on function training.enqueue
-  from public, anon, authenticated, service_role;
 
 create function public.training_start(
   p_workspace_id uuid,
@@ -162,7 +153,6 @@ $$;
 comment on function public.training_start is
   'Create a training and its jobs for an upload: {training_id, job_id, wake}. A repeated call '
   'returns the first training. For members.';
-select queue.allow('authenticated, service_role', 'public.training_start');
 
 create function public.training_cancel(p_training_id uuid)
 returns jsonb
@@ -189,7 +179,6 @@ end;
 $$;
 comment on function public.training_cancel is
   'Stop every job of a training and keep the finished results. 409 if no job is running.';
-select queue.allow('authenticated, service_role', 'public.training_cancel');
 
 create function public.training_retry(p_training_id uuid)
 returns jsonb
@@ -235,7 +224,6 @@ $$;
 comment on function public.training_retry is
   'Run the failed and cancelled jobs of a training again, keeping the finished results: '
   '{training_id, wake}. 409 if there are none.';
-select queue.allow('authenticated, service_role', 'public.training_retry');
 
 create function public.training_delete(p_training_id uuid)
 returns jsonb
@@ -258,7 +246,6 @@ $$;
 comment on function public.training_delete is
   'Delete a training with its results and cancel its jobs: {object_key, workspace_id}. The caller '
   'deletes the files.';
-select queue.allow('authenticated, service_role', 'public.training_delete');
 
 create function public.training_share(p_training_id uuid, p_is_shared boolean)
 returns jsonb
@@ -279,7 +266,6 @@ end;
 $$;
 comment on function public.training_share is
   'Create or delete the public link of a training''s procedure: {share_id}.';
-select queue.allow('authenticated, service_role', 'public.training_share');
 
 create function training.shared(p_share_id uuid)
 returns jsonb
@@ -301,17 +287,8 @@ select jsonb_build_object(
   )
 )
 $$;
-select queue.allow('anon, authenticated, service_role', 'training.shared');
-
--- The SQL body is parsed at creation, so that callers need no usage on the schema training.
-create function public.training_shared(p_share_id uuid)
-returns jsonb
-language sql stable
-set search_path = '' begin atomic select training.shared(p_share_id);
-end;
-comment on function public.training_shared is
+comment on function training.shared is
   'The procedure with this public link: {shared: {title, procedure, object_key, has_picture}}.';
-select queue.allow('anon, authenticated, service_role', 'public.training_shared');
 
 create function training.held(p_request jsonb, p_refuse boolean)
 returns public.trainings
@@ -341,9 +318,6 @@ begin
   return v_training;
 end;
 $$;
-revoke execute
-  on function training.held
-  from public, anon, authenticated, service_role;
 
 create function public.training_load(p_request jsonb)
 returns jsonb
@@ -383,7 +357,6 @@ $$;
 comment on function public.training_load is
   'The input of a leased job {job_id, fence}: {training, generation, transcribed, transcription}. '
   'training is null if it was deleted.';
-select queue.allow('job_worker, service_role', 'public.training_load');
 
 create function public.training_load_chunks(p_request jsonb)
 returns jsonb
@@ -406,7 +379,6 @@ end;
 $$;
 comment on function public.training_load_chunks is
   'The transcript of a leased job''s training {job_id, fence}: {chunks}.';
-select queue.allow('job_worker, service_role', 'public.training_load_chunks');
 
 create function public.training_store(p_request jsonb)
 returns jsonb
@@ -449,7 +421,6 @@ $$;
 comment on function public.training_store is
   'Store the result of a stage {job_id, fence, name, value} once, and return the stored result. '
   'Storing the transcript enqueues sop_generation.';
-select queue.allow('job_worker, service_role', 'public.training_store');
 
 create function public.training_store_chunk(p_request jsonb)
 returns jsonb
@@ -483,7 +454,6 @@ end;
 $$;
 comment on function public.training_store_chunk is
   'Store the transcript of a chunk {job_id, fence, chunk} once: {stored}.';
-select queue.allow('job_worker, service_role', 'public.training_store_chunk');
 
 create function public.training_note_host(p_request jsonb)
 returns jsonb
@@ -505,4 +475,25 @@ end;
 $$;
 comment on function public.training_note_host is
   'Record the video host''s ids {job_id, fence, upload, asset}.';
-select queue.allow('job_worker, service_role', 'public.training_note_host');
+
+-- Grants. Functions that are not named here are private.
+revoke execute
+  on all functions in schema training
+  from public, anon, authenticated, service_role;
+select queue.allow_guests('training.shared');
+select queue.allow(
+  'authenticated, service_role',
+  'public.training_start',
+  'public.training_cancel',
+  'public.training_retry',
+  'public.training_delete',
+  'public.training_share'
+);
+select queue.allow(
+  'job_worker, service_role',
+  'public.training_load',
+  'public.training_load_chunks',
+  'public.training_store',
+  'public.training_store_chunk',
+  'public.training_note_host'
+);
