@@ -87,6 +87,11 @@ class Dependencies:
         return QueueClient(self.settings)
 
     @cached_property
+    def worker(self) -> WorkerFunctions:
+        """The SQL functions of a processor. A call for a lost lease raises LeaseLost."""
+        return WorkerFunctions(self.settings)
+
+    @cached_property
     def _streams(self) -> QueueClient:
         return QueueClient(self.settings, connections=STREAM_CONNECTIONS)
 

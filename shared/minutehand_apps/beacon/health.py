@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Any
 
 from minutehand.config import Settings
+from minutehand.queue import WorkerFunctions
 from minutehand_apps.beacon.settings import BeaconSettings
-from minutehand_apps.beacon.store import WorkerStore
 
 #: Maximum age of a message in the outbox before a warning, and before the publisher counts as dead.
 LATE_SECONDS, DEAD_SECONDS = 30.0, 300.0
@@ -14,11 +15,8 @@ LATE_SECONDS, DEAD_SECONDS = 30.0, 300.0
 
 async def checks(settings: Settings) -> dict[str, dict[str, Any]]:
     """Check the outbox's depth and oldest message, and the configured providers."""
-    store = WorkerStore(settings)
-    try:
-        health = await store.health()
-    finally:
-        await store.aclose()
+    async with aclosing(WorkerFunctions(settings)) as worker:
+        health = await worker.call("beacon_health", {}, attempts=1)
     depth, oldest, dead = health["depth"], health["oldest_seconds"], health["dead"]
     late = oldest or 0.0
     providers = len(BeaconSettings.from_env(settings.environ).providers)

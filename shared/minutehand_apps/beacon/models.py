@@ -258,6 +258,12 @@ class Started(Row):
     execution: ExecutionRow | None = None
 
 
+class Issued(Row):
+    """The stored receipt of an execution."""
+
+    receipt: dict[str, Any]
+
+
 class Ended(Row):
     """Outcome of a job."""
 

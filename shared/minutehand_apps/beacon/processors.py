@@ -6,17 +6,26 @@ succeeded.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from minutehand.config import Settings
-from minutehand.queue import EnqueueOptions, InvalidState
+from minutehand.queue import EnqueueOptions, InvalidState, reading
 from minutehand.worker import Backoff, Fail, Job, JobContext, Registry
-from minutehand_apps.beacon.models import ExecutionMessage, JobMessage, JobSpec
+from minutehand_apps.beacon.models import (
+    Ended,
+    ExecutionMessage,
+    Issued,
+    JobMessage,
+    JobSpec,
+    Row,
+    Started,
+)
 from minutehand_apps.beacon.outbox import Outbox
 from minutehand_apps.beacon.provider_client import AtProvider
 from minutehand_apps.beacon.receipts import build_receipt, shared_fields, signature_problem
 from minutehand_apps.beacon.services import Beacon
 
+R = TypeVar("R", bound=Row)
 #: Maximum time of one call to a provider, however slowly the response arrives.
 CALL_SECONDS = 10.0
 
@@ -29,8 +38,7 @@ class Processors:
 
     async def job(self, job: Job[JobMessage], ctx: JobContext) -> dict[str, Any] | Fail:
         """Run every region as a child job, then end the job with its outcome."""
-        store = self._app.store
-        started = await store.start(job.id, job.fence)
+        started = await self._call("start", job, Started)
         if started.job is None:
             return Fail(f"Job not found: {job.payload.job_id}")
         ctx.progress(5, "executing", f"{len(started.executions)} executions")
@@ -43,14 +51,15 @@ class Processors:
         await ctx.map(
             children, "beacon_execution", options=options, on_failed="return", name="executions"
         )
-        ended = await store.finish(job.id, job.fence)
+        ended = await self._call("finish", job, Ended)
         if started.job.finished_at is None:
             closing = {
                 **shared_fields(started.job),
                 "format": "minutehand-beacon-closing/2",
                 **ended.model_dump(),
             }
-            ended = await store.finish(job.id, job.fence, await self._app.signer.sign(closing))
+            signed = await self._app.signer.sign(closing)
+            ended = await self._call("finish", job, Ended, closing=signed)
         if ended.status != "completed":
             return Fail(ended.error or f"The job is {ended.status}")
         ctx.progress(100, "finished", f"{len(ended.reached)} regions")
@@ -58,7 +67,7 @@ class Processors:
 
     async def execution(self, job: Job[ExecutionMessage], ctx: JobContext) -> dict[str, Any] | Fail:
         """Send the questions to a provider of the region, and sign its answers once."""
-        started = await self._app.store.start(job.id, job.fence, "beacon_start_execution")
+        started = await self._call("start_execution", job, Started)
         execution = started.execution
         if execution is None or started.job is None:
             return Fail(f"Execution not found: {job.payload.execution_id}")
@@ -84,7 +93,7 @@ class Processors:
             )
             signed = await self._app.signer.sign(build_receipt(started.job, execution, output))
             try:
-                receipt = await self._app.store.issue(job.id, job.fence, signed)
+                receipt = (await self._call("issue", job, Issued, receipt=signed)).receipt
             except InvalidState as error:
                 return Fail(error.message)
             ctx.log("info", "The receipt was issued", provider=output["provider"])
@@ -94,6 +103,12 @@ class Processors:
                 return Fail(f"The stored receipt is not valid: {problem}")
         shown = ("execution_id", "region", "provider", "model")
         return {**{name: receipt[name] for name in shown}, "receipt_id": receipt["id"]}
+
+    async def _call(self, function: str, job: Job[Any], kind: type[R], **values: Any) -> R:
+        result: R = await self._app.worker.call_held(
+            f"beacon_{function}", job.id, job.fence, parse=reading(kind), **values
+        )
+        return result
 
 
 def register(registry: Registry, settings: Settings, *, app: Beacon | None = None) -> Beacon:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from minutehand.aws import SealBroken, make_sealer, row_context
 from minutehand.config import Settings
-from minutehand.queue import ProcessorError
+from minutehand.queue import ProcessorError, WorkerFunctions
 from minutehand_apps.beacon.models import (
     Bundle,
     Closing,
@@ -31,7 +31,6 @@ from minutehand_apps.beacon.models import (
     Signed,
     first_problem,
 )
-from minutehand_apps.beacon.store import WorkerStore
 
 Keys = Mapping[str, str]
 
@@ -75,9 +74,9 @@ def thumbprint(x: str) -> str:
 class Signer:
     """Signs receipts with the app's key, which the first worker creates."""
 
-    def __init__(self, settings: Settings, store: WorkerStore) -> None:
+    def __init__(self, settings: Settings, worker: WorkerFunctions) -> None:
         self._settings = settings
-        self._store = store
+        self._worker = worker
         self._key: Ed25519PrivateKey | None = None
         self.public: Keys = {}
 
@@ -103,7 +102,7 @@ class Signer:
         if self._key is not None:
             return self._key
         sealer = make_sealer(self._settings)
-        stored = await self._store.signing_key()
+        stored = await self._worker.call("beacon_key", {})
         if stored is None:
             key = Ed25519PrivateKey.generate()
             x = encode(key.public_key().public_bytes_raw())
@@ -111,8 +110,8 @@ class Signer:
             sealed = await sealer.seal(
                 encode(key.private_bytes_raw()), context=row_context(signing_key=kid)
             )
-            stored = await self._store.signing_key({"kid": kid, "x": x, "sealed": sealed})
-            assert stored is not None
+            made = {"kid": kid, "x": x, "sealed": sealed}
+            stored = await self._worker.call("beacon_key", {"p_made": made})
         try:
             seed = await sealer.open(
                 stored["sealed"], context=row_context(signing_key=stored["kid"])

@@ -1,4 +1,4 @@
-"""Dependencies of the app: its store, its providers, and the signer of receipts.
+"""Dependencies of the app: its providers, and the signer of receipts.
 
 Created once per process. Each is connected or unsealed on first use.
 """
@@ -14,16 +14,10 @@ from minutehand.queue import Dependencies
 from minutehand_apps.beacon.provider_client import connections
 from minutehand_apps.beacon.receipts import Signer
 from minutehand_apps.beacon.settings import BeaconSettings
-from minutehand_apps.beacon.store import WorkerStore
 
 
 class Beacon(Dependencies):
     """Dependencies of one process."""
-
-    @cached_property
-    def store(self) -> WorkerStore:
-        """The SQL functions for the worker."""
-        return WorkerStore(self.settings)
 
     @cached_property
     def provider_settings(self) -> BeaconSettings:
@@ -38,7 +32,7 @@ class Beacon(Dependencies):
     @cached_property
     def signer(self) -> Signer:
         """Signs receipts."""
-        return Signer(self.settings, self.store)
+        return Signer(self.settings, self.worker)
 
     async def keys(self) -> dict[str, Any]:
         """Read the public key as a JWK set. Public."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from minutehand.ai import SAMPLE, Prompt, TextSink, ask_for
 from minutehand.config import Settings
+from minutehand.queue import reading
 from minutehand.worker import Backoff, Fail, Job, JobContext, Registry
 from minutehand_apps.chat import prompts, script
 from minutehand_apps.chat.models import (
@@ -22,6 +23,7 @@ from minutehand_apps.chat.models import (
     ChatPayload,
     Decision,
     Findings,
+    Loaded,
     Page,
     Progress,
     Result,
@@ -43,7 +45,9 @@ class Processor:
 
     async def run(self, job: Job[ChatPayload], ctx: JobContext) -> Result | Fail:
         """Decide on a tier, then reply or do the work."""
-        loaded = await self._app.store.load(job.id, job.fence)
+        loaded: Loaded = await self._app.worker.call_held(
+            "chat_load", job.id, job.fence, parse=reading(Loaded)
+        )
         if loaded.text is None:
             return Fail(DELETED)
         run = _Run(self._app, job, ctx, loaded.text, loaded.progress)
@@ -185,8 +189,13 @@ class _Run:
             await asyncio.sleep(self._app.pace_seconds / 10)
 
     async def say(self, kind: Any, content: str, **fields: Any) -> None:
-        """Post a message in the session, once."""
-        await self._app.store.say(self._job.id, self._job.fence, kind, content, **fields)
+        """Post a message in the session, once per kind and name of a question.
+
+        Args:
+            fields: `question` {name, options, default, expires_at}, or `work` {type, title}.
+        """
+        arguments = {"type": kind, "content": content, **fields}
+        await self._app.worker.call_held("chat_say", self._job.id, self._job.fence, **arguments)
 
 
 def register(registry: Registry, settings: Settings, *, app: Chat | None = None) -> Chat:

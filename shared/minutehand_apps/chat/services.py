@@ -1,4 +1,4 @@
-"""Dependencies of the app: its settings, its store and the language model, once per process."""
+"""Dependencies of the app: its settings and the language model, once per process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 from minutehand.clock import Clock
 from minutehand.config import Settings, read_flag, read_seconds
 from minutehand.queue import Dependencies
-from minutehand_apps.chat.store import WorkerStore
 
 if TYPE_CHECKING:
     from minutehand.ai import LanguageModel
@@ -31,11 +30,6 @@ class Chat(Dependencies):
         self.works = read_flag(settings.environ, "ENABLE_ASYNC_WORK")
         self.ask_seconds = read_seconds(settings.environ, "CHAT_ASK_SECONDS", default=ASK_SECONDS)
         self.pace_seconds = read_seconds(settings.environ, "CHAT_PACE_SECONDS", default=0)
-
-    @cached_property
-    def store(self) -> WorkerStore:
-        """The SQL functions for the worker."""
-        return WorkerStore(self.settings)
 
     @cached_property
     def model(self) -> LanguageModel:

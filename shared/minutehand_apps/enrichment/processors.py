@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from minutehand.aws import SealBroken
 from minutehand.config import Settings
-from minutehand.queue import ProcessorError
+from minutehand.queue import ProcessorError, decode_object
 from minutehand.worker import (
     Backoff,
     Fail,
@@ -35,10 +35,12 @@ from minutehand_apps.enrichment.apollo import (
     json_record,
 )
 from minutehand_apps.enrichment.models import (
+    Applied,
     EnrichAccount,
     EnrichContact,
     Enriched,
     Kind,
+    Loaded,
     account_fields,
     contact_fields,
     find_domain,
@@ -119,7 +121,7 @@ class Processors:
         noun = task.kind
         ctx.progress(10, "starting")
         ctx.log("info", f"Starting enrichment for {noun}…", **{f"{noun}_id": task.record_id})
-        loaded = await self._app.store.load(job.id, job.fence, noun, task.record_id)
+        loaded = Loaded.model_validate(await self._call("load", job, kind=noun, id=task.record_id))
         record = loaded.record
         if record is None:
             # The record's transaction may commit a moment later, so this is retried.
@@ -148,9 +150,7 @@ class Processors:
         except ApolloRateLimited as error:
             if error.retry_after is not None:
                 # Pause the key's other jobs too, because the limit is per key.
-                await self._app.store.pause(
-                    job.id, job.fence, seconds=error.retry_after.total_seconds()
-                )
+                await self._call("pause", job, seconds=error.retry_after.total_seconds())
             calls.end(error)
         except VendorError as error:
             calls.end(error)
@@ -188,13 +188,15 @@ class Processors:
         fields, metadata = match
         ctx.progress(90, "updating")
         ctx.log("info", f"Updating {task.kind} record…")
-        applied = await self._app.store.apply(
-            job.id,
-            job.fence,
-            task.kind,
-            task.record_id,
-            fields=fields,
-            metadata={"apollo_source": answer["source"], "apollo": metadata},
+        applied = Applied.model_validate(
+            await self._call(
+                "apply",
+                job,
+                kind=task.kind,
+                id=task.record_id,
+                fields=fields,
+                metadata={"apollo_source": answer["source"], "apollo": metadata},
+            )
         )
         if applied.missing:
             raise _not_found(task.kind, task.record_id)
@@ -213,18 +215,23 @@ class Processors:
         self, job: Job[Any], call: Callable[[], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
         """Make the call once per job, across attempts, and record its cost."""
-        store = self._app.store
-        earlier = await store.begin_call(job.id, job.fence)
+        earlier: dict[str, Any] | None = (await self._call("begin_call", job))["answer"]
         if earlier is not None:
             return earlier
         try:
             answer = await call()
         except ApolloError as error:
             if not error.charged:
-                await store.abandon_call(job.id, job.fence)
+                await self._call("abandon_call", job)
             raise
-        await store.finish_call(job.id, job.fence, answer)
+        await self._call("finish_call", job, answer=answer, credits=answer["credits"])
         return answer
+
+    async def _call(self, function: str, job: Job[Any], **values: Any) -> dict[str, Any]:
+        result: dict[str, Any] = await self._app.worker.call_held(
+            f"enrichment_{function}", job.id, job.fence, parse=decode_object, **values
+        )
+        return result
 
 
 @contextmanager

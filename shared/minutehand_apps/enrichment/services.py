@@ -1,4 +1,4 @@
-"""Dependencies of the app: its store, the sealer, and the Apollo client of a workspace.
+"""Dependencies of the app: the sealer, and the Apollo client of a workspace.
 
 Created once per process. Each is connected or unsealed on first use.
 """
@@ -14,7 +14,6 @@ from minutehand.queue import Dependencies
 from minutehand_apps.enrichment.apollo import ApolloClient
 from minutehand_apps.enrichment.apollo_offline import KEY_PREFIX, OfflineApollo
 from minutehand_apps.enrichment.settings import ApolloSettings
-from minutehand_apps.enrichment.store import WorkerStore
 
 if TYPE_CHECKING:
     import httpx
@@ -30,11 +29,6 @@ class Enrichment(Dependencies):
     def __init__(self, settings: Settings, *, offline_call_seconds: float = 1.0) -> None:
         super().__init__(settings)
         self._offline_call_seconds = offline_call_seconds
-
-    @cached_property
-    def store(self) -> WorkerStore:
-        """The SQL functions for the worker."""
-        return WorkerStore(self.settings)
 
     @cached_property
     def sealer(self) -> Sealer:

@@ -14,12 +14,12 @@ from typing import Any
 
 from minutehand.ai import TextSink, ask_for
 from minutehand.config import Settings
-from minutehand.queue import ProcessorError
+from minutehand.queue import ProcessorError, reading
 from minutehand.worker import Fail, Job, JobContext, Registry, StagesFailed
 from minutehand.worker import Stage as Step
 from minutehand_apps.plans import prompts
 from minutehand_apps.plans.graph import Stage, select_stages
-from minutehand_apps.plans.models import PlanPayload
+from minutehand_apps.plans.models import Loaded, PlanPayload
 from minutehand_apps.plans.sample import SAMPLES
 from minutehand_apps.plans.services import Plans
 from minutehand_apps.plans.shapes import Chapter
@@ -33,7 +33,9 @@ class Processor:
 
     async def run(self, job: Job[PlanPayload], ctx: JobContext) -> dict[str, Any] | Fail:
         """Run every unfinished stage. A retry of the job runs failed stages again."""
-        plan = await self._app.store.load(job.id, job.fence)
+        plan: Loaded = await self._app.worker.call_held(
+            "plan_load", job.id, job.fence, parse=reading(Loaded)
+        )
         if plan.prompt is None or plan.speed_vs_detail is None:
             return Fail("The plan was deleted")
         stages = select_stages(plan.speed_vs_detail)
@@ -89,7 +91,8 @@ class _Run:
             return self._done[stage.name]
         self._show(stage)
         self._report("stage_started", stage, "info", f"{stage.title}: started")
-        keep = partial(self._app.store.keep, self._job.id, self._job.fence, stage.name)
+        call_held = self._app.worker.call_held
+        keep = partial(call_held, "plan_keep", self._job.id, self._job.fence, name=stage.name)
         try:
             if stage.shape.streamed_field is None:
                 chapter = await self._make(stage, results, None)

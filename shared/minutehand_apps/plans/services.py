@@ -1,4 +1,4 @@
-"""Dependencies of the app: its store and the language model, once per process."""
+"""Dependencies of the app: its setting and the language model, once per process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from minutehand.clock import Clock
 from minutehand.config import Settings, read_seconds
 from minutehand.queue import Dependencies
-from minutehand_apps.plans.store import WorkerStore
 
 if TYPE_CHECKING:
     from minutehand.ai import LanguageModel
@@ -25,11 +24,6 @@ class Plans(Dependencies):
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         super().__init__(settings, clock=clock)
         self.pace_seconds = read_seconds(settings.environ, "PLANS_PACE_SECONDS", default=0)
-
-    @cached_property
-    def store(self) -> WorkerStore:
-        """The SQL functions for the worker."""
-        return WorkerStore(self.settings)
 
     @cached_property
     def model(self) -> LanguageModel:

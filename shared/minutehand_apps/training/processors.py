@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from minutehand.config import ConfigurationError, Settings
+from minutehand.queue import decode_object, reading
 from minutehand.worker import Backoff, Fail, Job, JobContext, Registry, Snooze, VendorCalls
 from minutehand_apps.training.errors import later, refused
 from minutehand_apps.training.files import SPARE_BYTES, sound_key, sound_prefix
@@ -60,7 +61,7 @@ class Processors:
 
     async def transcription(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
         """Check the recording, extract its sound, and transcribe it."""
-        loaded = await self._app.store.load(job.id, job.fence)
+        loaded = await self._load(job)
         training = loaded.training
         if training is None:
             return _not_found(job.payload)
@@ -83,14 +84,14 @@ class Processors:
 
     async def sop_generation(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
         """Write the procedure, if there is a model."""
-        training = (await self._app.store.load(job.id, job.fence)).training
+        training = (await self._load(job)).training
         if training is None:
             return _not_found(job.payload)
         stored = training.procedure
         if stored is None:
             with _set_up(ctx):
                 written = await self._write(job, ctx, training)
-            stored = await self._app.store.store(job.id, job.fence, "procedure", written)
+            stored = await self._store(job, "procedure", written)
         procedure = stored["procedure"]
         ending = "The procedure is ready" if procedure else "No procedure without a language model"
         ctx.progress(100, "finished", ending)
@@ -99,7 +100,7 @@ class Processors:
 
     async def mux_upload(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
         """Publish the checked video at the video host, if there is one."""
-        loaded = await self._app.store.load(job.id, job.fence)
+        loaded = await self._load(job)
         training, checked = loaded.training, loaded.transcription
         if training is None:
             return _not_found(job.payload)
@@ -116,13 +117,13 @@ class Processors:
                 result = await calls.get(partial(self._publish, job, ctx, training))
             if isinstance(result, Snooze):
                 return result
-            published = await self._app.store.store(job.id, job.fence, "published", result)
+            published = await self._store(job, "published", result)
         ctx.progress(100, "finished", "The video is ready")
         return {"training_id": str(training.id), **published}
 
     async def chunk(self, job: Job[ChunkPayload], ctx: JobContext) -> Outcome:
         """Transcribe one chunk."""
-        loaded, payload = await self._app.store.load(job.id, job.fence), job.payload
+        loaded, payload = await self._load(job), job.payload
         if loaded.training is None:
             return _not_found(payload)
         if payload.number not in loaded.transcribed:
@@ -131,8 +132,28 @@ class Processors:
                 sound = await self._app.files.read_part(key, missing="audio_gone")
                 calls = VendorCalls(job, ctx, "speech to text")
                 transcribed = await calls.get(partial(self._transcribe, ctx, payload, sound))
-                await self._app.store.store_chunk(job.id, job.fence, transcribed)
+                chunk = transcribed.model_dump(mode="json")
+                await self._call("store_chunk", job, chunk=chunk)
         return {"number": payload.number}
+
+    async def _call(self, function: str, job: Job[Any], **options: Any) -> Any:
+        name = f"training_{function}"
+        return await self._app.worker.call_held(name, job.id, job.fence, **options)
+
+    async def _load(self, job: Job[Any]) -> Loaded:
+        loaded: Loaded = await self._call("load", job, parse=reading(Loaded))
+        return loaded
+
+    async def _load_chunks(self, job: Job[Any]) -> list[Chunk]:
+        answer = await self._call("load_chunks", job, parse=decode_object)
+        return [Chunk.model_validate(each) for each in answer["chunks"]]
+
+    async def _store(self, job: Job[Any], name: str, value: dict[str, Any]) -> dict[str, Any]:
+        """Store the result of a stage once, and return the stored result."""
+        stored: dict[str, Any] = await self._call(
+            "store", job, parse=decode_object, name=name, value=value
+        )
+        return stored
 
     async def _prepare(
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
@@ -140,7 +161,7 @@ class Processors:
         """Download the recording once, check it, and extract its sound."""
         from minutehand_apps.training.folder import job_folder
 
-        store = partial(self._app.store.store, job.id, job.fence)
+        store = partial(self._store, job)
         with job_folder() as folder:
             file = folder / "video"
             size = await self._fetch(training, file, partial(_report, ctx, "fetch"))
@@ -315,7 +336,7 @@ class Processors:
 
     async def _join(self, job: Job[Any], training: StoredTraining) -> dict[str, Any]:
         """Store the transcript's summary, which also enqueues the job for the procedure."""
-        chunks = await self._app.store.load_chunks(job.id, job.fence)
+        chunks = await self._load_chunks(job)
         words = sum(len(segment.text.split()) for chunk in chunks for segment in chunk.segments)
         if words == 0:
             raise refused(
@@ -329,7 +350,7 @@ class Processors:
             "engine": chunks[0].engine,
             "offline": any(chunk.offline for chunk in chunks),
         }
-        return await self._app.store.store(job.id, job.fence, "transcript", summary)
+        return await self._store(job, "transcript", summary)
 
     async def _write(
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
@@ -341,7 +362,7 @@ class Processors:
         model = self._app.model
         if model.offline:
             return {"procedure": None, "author": procedures.OFFLINE, "offline": True}
-        chunks = await self._app.store.load_chunks(job.id, job.fence)
+        chunks = await self._load_chunks(job)
         segments = [segment for chunk in chunks for segment in chunk.segments]
         try:
             prompt = procedures.write_prompt(training.title, segments)
@@ -373,7 +394,7 @@ class Processors:
             ctx.log("info", note)
             result = {"host": "s3", "playback_id": None, "note": note}
             return {**result, "duration_seconds": media.get("seconds")}
-        note_host = partial(self._app.store.note_host, job.id, job.fence)
+        note_host = partial(self._call, "note_host", job)
         asset_id = training.host_asset
         if asset_id is None:
             upload = await self._send(job, ctx, training, host)
@@ -410,7 +431,7 @@ class Processors:
                 return upload
         if upload is None or upload.status != "waiting" or upload.url is None:
             upload = await host.create_upload(str(training.id))
-            await self._app.store.note_host(job.id, job.fence, upload=upload.id, asset=None)
+            await self._call("note_host", job, upload=upload.id, asset=None)
         size, key = (training.media or {})["bytes"], training.object_key
         await host.send(
             upload.url or "",

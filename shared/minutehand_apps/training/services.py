@@ -1,4 +1,4 @@
-"""Dependencies of the app: store, files, ffmpeg, speech to text, language model and video host.
+"""Dependencies of the app: files, ffmpeg, speech to text, language model and video host.
 
 Created once per process. Each is connected or loaded on first use.
 """
@@ -15,7 +15,6 @@ from minutehand.queue import Dependencies
 from minutehand_apps.training.files import TrainingFiles
 from minutehand_apps.training.multipart import Uploads
 from minutehand_apps.training.settings import TrainingSettings
-from minutehand_apps.training.store import WorkerStore
 
 if TYPE_CHECKING:
     from minutehand.ai import LanguageModel, SpeechToText
@@ -39,11 +38,6 @@ class Training(Dependencies):
         self.files = TrainingFiles(settings)
         self.uploads = Uploads(settings)
         self._given = (speech, model, host)
-
-    @cached_property
-    def store(self) -> WorkerStore:
-        """The SQL functions for the worker."""
-        return WorkerStore(self.settings)
 
     @cached_property
     def speech(self) -> SpeechToText:
