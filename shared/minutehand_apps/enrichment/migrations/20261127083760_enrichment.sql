@@ -807,7 +807,6 @@ comment on function public.enrichment_pause is
 
 alter table enrichment.calls enable row level security;
 revoke all on enrichment.calls from public, anon, authenticated, service_role;
-grant usage on schema enrichment to authenticated, service_role;
 
 -- Apollo's answer may repeat the contact's name and address.
 comment on column enrichment.calls.answer is 'Person: words to clear';
@@ -818,6 +817,8 @@ revoke execute
   from public, anon, authenticated, service_role;
 select queue.allow(
   'authenticated, service_role',
+  'enrichment.job_of',
+  'enrichment.enqueue',
   'public.get_workspace_settings',
   'public.put_workspace_settings',
   'public.get_sealed_apollo_key',
