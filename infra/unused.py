@@ -30,14 +30,14 @@ INDEX = re.compile(r"\s*create (?:unique )?index|\s*create table")
 COLUMN = re.compile(r"^  (?!constraint|primary|unique|check)(\w+) [\w.]+", re.MULTILINE)
 #: Columns that a statement writes, which is no use of them.
 WRITTEN = re.compile(r"(insert into \S+(?: as \w+)?) \([^)]*\)|^\s+(?:set )?\w+ = ", re.MULTILINE)
-RIGHTS = re.compile(r"\s*(?:comment on|revoke|grant|select queue\.allow)")
+RIGHTS = re.compile(r"\s*(?:comment on|revoke|grant|select queue\.allow\()")
 #: Definitions that others use: titles of pages, exports of the npm package, classes of uPlot,
 #: methods that Python, a build, Click, httpx and botocore call, functions whose names are composed,
 #: and a column in a row's JSON.
 USED_BY_OTHERS = re.compile(
     r" title$| __\w+__$|infra/console/npm/| u-|ResourcesHook$|resources.py: initialize$"
     r"| format_commands$| auth_flow$| access_key$|queue\.(do|findings_of)_"
-    r"|public\.enrichment_|sessions\.opened_at$"
+    r"|sessions\.opened_at$"
 )
 
 listed = list(map(Path, subprocess.check_output(["git", "ls-files"], text=True).splitlines()))

@@ -34,13 +34,13 @@ class Outbox:
         while True:
             # If Postgres dies during a call, its response may never arrive.
             async with asyncio.timeout(CALL_SECONDS):
-                count = await self._call("publish", p_limit=BATCH)
+                count = await self._call("beacon_publish", p_limit=BATCH)
             published += count
             if count < BATCH:
                 break
         if self._app.clock.monotonic() - self._reconciled_at >= RECONCILE_SECONDS:
             self._reconciled_at = self._app.clock.monotonic()
-            if ended := await self._call("reconcile"):
+            if ended := await self._call("beacon_reconcile"):
                 logger.warning(
                     "Benchmark jobs ended in the queue without their processor",
                     extra={"event": "beacon.reconciled", "ended": ended},
@@ -49,5 +49,5 @@ class Outbox:
 
     async def _call(self, function: str, **arguments: int) -> int:
         """Call a function that returns one number. It is not retried, as the next run is near."""
-        counted = await self._app.worker.call(f"beacon_{function}", arguments, attempts=1)
+        counted = await self._app.worker.call(function, arguments, attempts=1)
         return sum(counted.values())

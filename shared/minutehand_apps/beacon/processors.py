@@ -38,7 +38,7 @@ class Processors:
 
     async def job(self, job: Job[JobMessage], ctx: JobContext) -> dict[str, Any] | Fail:
         """Run every region as a child job, then end the job with its outcome."""
-        started = await self._call("start", job, Started)
+        started = await self._call("beacon_start", job, Started)
         if started.job is None:
             return Fail(f"Job not found: {job.payload.job_id}")
         ctx.progress(5, "executing", f"{len(started.executions)} executions")
@@ -51,7 +51,7 @@ class Processors:
         await ctx.map(
             children, "beacon_execution", options=options, on_failed="return", name="executions"
         )
-        ended = await self._call("finish", job, Ended)
+        ended = await self._call("beacon_finish", job, Ended)
         if started.job.finished_at is None:
             closing = {
                 **shared_fields(started.job),
@@ -59,7 +59,7 @@ class Processors:
                 **ended.model_dump(),
             }
             signed = await self._app.signer.sign(closing)
-            ended = await self._call("finish", job, Ended, closing=signed)
+            ended = await self._call("beacon_finish", job, Ended, closing=signed)
         if ended.status != "completed":
             return Fail(ended.error or f"The job is {ended.status}")
         ctx.progress(100, "finished", f"{len(ended.reached)} regions")
@@ -67,7 +67,7 @@ class Processors:
 
     async def execution(self, job: Job[ExecutionMessage], ctx: JobContext) -> dict[str, Any] | Fail:
         """Send the questions to a provider of the region, and sign its answers once."""
-        started = await self._call("start_execution", job, Started)
+        started = await self._call("beacon_start_execution", job, Started)
         execution = started.execution
         if execution is None or started.job is None:
             return Fail(f"Execution not found: {job.payload.execution_id}")
@@ -93,7 +93,7 @@ class Processors:
             )
             signed = await self._app.signer.sign(build_receipt(started.job, execution, output))
             try:
-                receipt = (await self._call("issue", job, Issued, receipt=signed)).receipt
+                receipt = (await self._call("beacon_issue", job, Issued, receipt=signed)).receipt
             except InvalidState as error:
                 return Fail(error.message)
             ctx.log("info", "The receipt was issued", provider=output["provider"])
@@ -106,7 +106,7 @@ class Processors:
 
     async def _call(self, function: str, job: Job[Any], kind: type[R], **values: Any) -> R:
         result: R = await self._app.worker.call_held(
-            f"beacon_{function}", job.id, job.fence, parse=reading(kind), **values
+            function, job.id, job.fence, parse=reading(kind), **values
         )
         return result
 

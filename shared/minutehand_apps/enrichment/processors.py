@@ -121,7 +121,9 @@ class Processors:
         noun = task.kind
         ctx.progress(10, "starting")
         ctx.log("info", f"Starting enrichment for {noun}…", **{f"{noun}_id": task.record_id})
-        loaded = Loaded.model_validate(await self._call("load", job, kind=noun, id=task.record_id))
+        loaded = Loaded.model_validate(
+            await self._call("enrichment_load", job, kind=noun, id=task.record_id)
+        )
         record = loaded.record
         if record is None:
             # The record's transaction may commit a moment later, so this is retried.
@@ -150,7 +152,7 @@ class Processors:
         except ApolloRateLimited as error:
             if error.retry_after is not None:
                 # Pause the key's other jobs too, because the limit is per key.
-                await self._call("pause", job, seconds=error.retry_after.total_seconds())
+                await self._call("enrichment_pause", job, seconds=error.retry_after.total_seconds())
             calls.end(error)
         except VendorError as error:
             calls.end(error)
@@ -190,7 +192,7 @@ class Processors:
         ctx.log("info", f"Updating {task.kind} record…")
         applied = Applied.model_validate(
             await self._call(
-                "apply",
+                "enrichment_apply",
                 job,
                 kind=task.kind,
                 id=task.record_id,
@@ -215,21 +217,21 @@ class Processors:
         self, job: Job[Any], call: Callable[[], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
         """Make the call once per job, across attempts, and record its cost."""
-        earlier: dict[str, Any] | None = (await self._call("begin_call", job))["answer"]
+        earlier: dict[str, Any] | None = (await self._call("enrichment_begin_call", job))["answer"]
         if earlier is not None:
             return earlier
         try:
             answer = await call()
         except ApolloError as error:
             if not error.charged:
-                await self._call("abandon_call", job)
+                await self._call("enrichment_abandon_call", job)
             raise
-        await self._call("finish_call", job, answer=answer, credits=answer["credits"])
+        await self._call("enrichment_finish_call", job, answer=answer, credits=answer["credits"])
         return answer
 
     async def _call(self, function: str, job: Job[Any], **values: Any) -> dict[str, Any]:
         result: dict[str, Any] = await self._app.worker.call_held(
-            f"enrichment_{function}", job.id, job.fence, parse=decode_object, **values
+            function, job.id, job.fence, parse=decode_object, **values
         )
         return result
 

@@ -133,25 +133,24 @@ class Processors:
                 calls = VendorCalls(job, ctx, "speech to text")
                 transcribed = await calls.get(partial(self._transcribe, ctx, payload, sound))
                 chunk = transcribed.model_dump(mode="json")
-                await self._call("store_chunk", job, chunk=chunk)
+                await self._call("training_store_chunk", job, chunk=chunk)
         return {"number": payload.number}
 
     async def _call(self, function: str, job: Job[Any], **options: Any) -> Any:
-        name = f"training_{function}"
-        return await self._app.worker.call_held(name, job.id, job.fence, **options)
+        return await self._app.worker.call_held(function, job.id, job.fence, **options)
 
     async def _load(self, job: Job[Any]) -> Loaded:
-        loaded: Loaded = await self._call("load", job, parse=reading(Loaded))
+        loaded: Loaded = await self._call("training_load", job, parse=reading(Loaded))
         return loaded
 
     async def _load_chunks(self, job: Job[Any]) -> list[Chunk]:
-        answer = await self._call("load_chunks", job, parse=decode_object)
+        answer = await self._call("training_load_chunks", job, parse=decode_object)
         return [Chunk.model_validate(each) for each in answer["chunks"]]
 
     async def _store(self, job: Job[Any], name: str, value: dict[str, Any]) -> dict[str, Any]:
         """Store the result of a stage once, and return the stored result."""
         stored: dict[str, Any] = await self._call(
-            "store", job, parse=decode_object, name=name, value=value
+            "training_store", job, parse=decode_object, name=name, value=value
         )
         return stored
 
@@ -394,7 +393,7 @@ class Processors:
             ctx.log("info", note)
             result = {"host": "s3", "playback_id": None, "note": note}
             return {**result, "duration_seconds": media.get("seconds")}
-        note_host = partial(self._call, "note_host", job)
+        note_host = partial(self._call, "training_note_host", job)
         asset_id = training.host_asset
         if asset_id is None:
             upload = await self._send(job, ctx, training, host)
@@ -431,7 +430,7 @@ class Processors:
                 return upload
         if upload is None or upload.status != "waiting" or upload.url is None:
             upload = await host.create_upload(str(training.id))
-            await self._call("note_host", job, upload=upload.id, asset=None)
+            await self._call("training_note_host", job, upload=upload.id, asset=None)
         size, key = (training.media or {})["bytes"], training.object_key
         await host.send(
             upload.url or "",
