@@ -46,6 +46,8 @@ class Gateway:
     jwt_secret: str = JWT_SECRET
     #: Schema that is exposed besides `public`.
     schema: str = "public"
+    #: Major version of PostgREST whose answers it gives.
+    version: str = "16"
 
     @property
     def url(self) -> str:
@@ -68,8 +70,7 @@ class Gateway:
                 "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
                 "SUPABASE_SECRET_KEY": SECRET_KEY,
                 "LITE_TELEMETRY": "0",
-                # as strict as PostgREST, so that measurements and tests are valid for it
-                "DATA_API_STRICT": "1",
+                "DATA_API_VERSION": self.version,
                 "DATA_API_SCHEMAS": self.schema,
                 "NODE_COMPILE_CACHE": os.environ.get("NODE_COMPILE_CACHE", ""),
             },

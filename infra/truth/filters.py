@@ -32,7 +32,7 @@ VALUES: Final = {
 }
 _SIGNS: Final = (
     "eq =, neq <>, gt >, gte >=, lt <, lte <=, match ~, imatch ~*, cs @>, cd <@, ov &&, sl <<, "
-    "sr >>, nxr &<, nxl &>, adj -|-, isdistinct is distinct from, eq(any) = any, lt(all) < all"
+    "sr >>, nxr &<, nxl &>, adj -|-"
 )
 OPERATORS: Final = dict(pair.split(" ", 1) for pair in _SIGNS.split(", "))
 #: Conditions by filter.
@@ -46,7 +46,6 @@ OTHERS: Final = {
     "number=not.in.(1,-1)": "not number in (1, -1)",
     "number=in.()": "false",
     "word=like.*l*": "word like '%l%'",
-    'word=ilike(any).{PL*,*D"}': "word ilike any ('{PL%,%D\"}')",
     'or=(word.eq."\\"quoted\\"",number.eq.1)': "word = '\"quoted\"' or number = 1",
     'or=(word.eq."back\\\\slash",and(number.gt.0,not.or(flag.is.false,price.gt.1)))': (
         "word = 'back\\slash' or (number > 0 and not (flag is false or price > 1))"
@@ -57,10 +56,6 @@ OTHERS: Final = {
     "data->b->c->>-1=eq.1.0": "data->'b'->'c'->>-1 = '1.0'",
     'data->b->c=cs.["x"]': "data->'b'->'c' @> '[\"x\"]'",
     "list->>0=eq.a": "to_jsonb(list)->>0 = 'a'",
-    "word=fts.plain": "to_tsvector(word) @@ to_tsquery('plain')",
-    "word=plfts(english).quoted": (
-        "to_tsvector('english', word) @@ plainto_tsquery('english', 'quoted')"
-    ),
 }
 #: Writes as our pages make them, which return the written rows: method, filter, name.
 WRITES: Final = (("POST", "", "new"), ("PATCH", "&name=eq.new", "newer"))

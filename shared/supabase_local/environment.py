@@ -16,7 +16,7 @@ OTHER_NAMES = {
 #: Variables that child processes always inherit from the launcher.
 PASSED = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "USER", "TZ", "XDG_CACHE_HOME"}
-    | {"LOG_LEVEL", "DATA_API_STRICT", "NODE_COMPILE_CACHE", "PYTHONPATH"}
+    | {"LOG_LEVEL", "DATA_API_VERSION", "NODE_COMPILE_CACHE", "PYTHONPATH"}
 )
 
 

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import httpx
+import jwt
 import pytest
 from storage3.exceptions import StorageApiError
 from supabase_auth.errors import AuthApiError
 
+from infra.bench.scratch import JWT_SECRET
 from supabase import AsyncClientOptions, acreate_client
 from tests.support.project import Project
 
 
-@pytest.mark.parametrize(("header", "status"), [("Basic abc", 401), ("Bearer", 401), (None, 200)])
-def test_only_an_absent_token_gives_the_rights_of_the_key(
+def _token(claims: dict[str, object], **head: str) -> str:
+    payload = {"role": "service_role", **claims}
+    return f"Bearer {jwt.encode(payload, JWT_SECRET, headers=head or None)}"
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("Basic abc", 401),
+        ("Bearer", 401),
+        (None, 200),
+        (_token({}), 200),
+        (_token({}, kid="another"), 401),
+        (_token({"aud": 1}), 401),
+        (_token({"aud": ["a", "b"]}), 200),
+    ],
+)
+def test_a_key_gives_its_rights_without_a_token_or_with_a_valid_one(
     project: Project, header: str | None, status: int
 ) -> None:
-    """The hosted gateway forwards any other header, and PostgREST reads only bearers."""
+    """The hosted gateway forwards any other header, and PostgREST reads only bearers.
+
+    It knows no key with an id here, and rejects an audience that is no text.
+    """
     url = f"{project.settings.supabase_url}/rest/v1/rpc/queue_health"
     headers = {"apikey": project.settings.supabase_secret_key or ""}
     if header is not None:

@@ -2,18 +2,23 @@
 
 import { Refusal } from "./errors.mjs";
 import { contentTypeOf } from "./media.mjs";
+import { unaliased } from "./plan.mjs";
 import { appliedPreferences } from "./preferences.mjs";
+import { version } from "./versions.mjs";
 
 // `result` is the statement's row, `chosen` the called function, `table` any other resource.
-export function answerOf(request, { media, chosen, table }, result) {
-  const answer = { ...FORMS[request.kind](request, result, { chosen, table }) };
+export function answerOf(request, { plan, chosen, table }, result) {
+  const answer = { ...FORMS[request.kind](request, result, { plan, chosen }) };
   const headers = new Headers(answer.headers);
   const hasKey = table?.key?.length > 0 || request.query.onConflict !== null;
   const applied = appliedPreferences(request.prefers, request.kind, hasKey);
   if (applied) headers.set("preference-applied", applied);
-  headers.set("vary", "Accept, Prefer, Range");
+  for (const [name, value] of Object.entries(version.headers)) headers.set(name, value);
+  const names = unaliased(plan);
+  const warning = names.length > 0 ? version.warningOf(names) : null;
+  if (warning) headers.set("warning", warning);
   if (answer.hasBody) {
-    headers.set("content-type", contentTypeOf(media));
+    headers.set("content-type", contentTypeOf(request.accepts));
     if (request.isAsked) headers.set("content-profile", request.schema);
   }
   const status = overridden(headers, result) ?? answer.status;
@@ -21,16 +26,15 @@ export function answerOf(request, { media, chosen, table }, result) {
   return new Response([204, 304].includes(status) ? null : body, { status, headers });
 }
 
-const total = ({ prefers: { count } }, { rows }) =>
-  ["exact", "estimated"].includes(count) ? rows : null;
+const total = ({ prefers: { count } }, { rows }) => (count ? rows : null);
 
 const contentRange = (lower, upper, all) =>
   `${all !== 0 && lower <= upper ? `${lower}-${upper}` : "*"}/${all ?? "*"}`;
 
 const isShown = ({ prefers }) => prefers.return === "representation";
 
-function rowsOf(request, result) {
-  const { lower } = request.range;
+function rowsOf(plan, result) {
+  const lower = plan.range.offset;
   const upper = lower + result.rows - 1;
   const all = result.total;
   const headers = { "content-range": contentRange(lower, upper, all) };
@@ -52,15 +56,9 @@ const changed = (request, headers) => ({
 });
 
 const FORMS = {
-  read(request, result) {
-    const answer = rowsOf(request, result);
-    const { canonical } = request.query;
-    const place = `/${request.name}${canonical && `?${canonical}`}`;
-    return { ...answer, hasBody: true, headers: { ...answer.headers, "content-location": place } };
-  },
+  read: (_, result, { plan }) => ({ ...rowsOf(plan, result), hasBody: true }),
   insert(request, result) {
     const headers = { "content-range": contentRange(1, 0, total(request, result)) };
-    if (result.location.length > 0) headers.location = locationOf(request.name, result.location);
     const merges = request.prefers.resolution === "merge-duplicates";
     const isNew = !merges || result.inserted > 0;
     return { status: isNew ? 201 : 200, hasBody: isShown(request), headers };
@@ -69,37 +67,22 @@ const FORMS = {
     const range = contentRange(0, result.rows - 1, total(request, result));
     return changed(request, { "content-range": range });
   },
-  upsert(request, result) {
-    const status = isShown(request) ? (result.inserted > 0 ? 201 : 200) : 204;
-    return { status, hasBody: isShown(request), headers: {} };
-  },
   delete(request, result) {
     return changed(request, { "content-range": contentRange(1, 0, total(request, result)) });
   },
-  call(request, result, { chosen }) {
-    const answer = rowsOf(request, result);
+  call(_, result, { plan, chosen }) {
+    const answer = rowsOf(plan, result);
     if (chosen.is_void && !chosen.is_set) return { ...answer, status: 204, hasBody: false };
     return { ...answer, hasBody: true };
   },
 };
 
-function locationOf(name, pairs) {
-  const escaped = (text) =>
-    encodeURIComponent(text).replace(/[!'()*]/g, (one) => `%${one.charCodeAt(0).toString(16)}`);
-  const each = pairs.map((pair) => {
-    const at = pair.indexOf("=");
-    return `${escaped(pair.slice(0, at))}=${escaped(pair.slice(at + 1))}`;
-  });
-  return `/${name}?${each.join("&")}`;
-}
-
 // Apply status and headers that a function has set.
 // https://docs.postgrest.org/en/v14/references/transactions.html
 function overridden(headers, result) {
-  const made = (result.headers === null ? [] : headersOf(result.headers)).map(([name]) => name);
-  for (const name of made) headers.delete(name);
-  for (const [name, value] of result.headers === null ? [] : headersOf(result.headers))
-    headers.append(name, value);
+  const made = result.headers === null ? [] : headersOf(result.headers);
+  for (const [name] of made) headers.delete(name);
+  for (const [name, value] of made) headers.append(name, value);
   if (result.status === null) return null;
   const status = Number(/^\d+/.exec(result.status)?.[0]);
   if (status >= 200 && status < 600) return status;

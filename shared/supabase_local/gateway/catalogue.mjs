@@ -2,6 +2,7 @@
 // parameters and settings, roles with their settings.
 
 import { relationshipsOf } from "./relationships.mjs";
+import { version } from "./versions.mjs";
 
 const TABLES = `
   select n.nspname as schema, c.relname as name, c.relkind in ('v', 'm') as is_view,
@@ -13,24 +14,12 @@ const TABLES = `
     ), '[]') as key,
     coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
       'name', a.attname,
-      'nominal', pg_catalog.format_type(a.atttypid, a.atttypmod),
-      'type', pg_catalog.format_type(coalesce(nullif(t.typbasetype, 0), t.oid),
-        case when t.typnamespace <> 'pg_catalog'::regnamespace then a.atttypmod end),
-      'default', case
-        when a.attidentity = 'd' then pg_catalog.format('nextval(%L)', s.objid::regclass)
-        when a.attgenerated <> '' then null
-        else coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid),
-          pg_catalog.pg_get_expr(t.typdefaultbin, 0))
-      end) order by a.attnum) filter (where a.attname is not null), '[]') as columns
+      'nominal', pg_catalog.format_type(a.atttypid, a.atttypmod))
+      order by a.attnum) filter (where a.attname is not null), '[]') as columns
   from pg_catalog.pg_class as c
   join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
   left join pg_catalog.pg_attribute as a
     on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-  left join pg_catalog.pg_type as t on t.oid = a.atttypid
-  left join pg_catalog.pg_attrdef as d on d.adrelid = c.oid and d.adnum = a.attnum
-  left join pg_catalog.pg_depend as s
-    on s.refobjid = c.oid and s.refobjsubid = a.attnum and s.deptype = 'i'
-      and s.classid = 'pg_catalog.pg_class'::regclass
   where n.nspname = any ($1) and c.relkind in ('r', 'v', 'm', 'f', 'p') and not c.relispartition
   group by n.nspname, c.oid`;
 
@@ -38,7 +27,7 @@ const FUNCTIONS = `
   select n.nspname as schema, p.proname as name, p.provolatile as volatility,
     p.proretset as is_set, rn.nspname = 'pg_catalog' and r.typname = 'void' as is_void,
     r.typtype = 'c' or coalesce(p.proargmodes::text[] && '{t,b,o}', false) as is_row,
-    coalesce(rel.relname, r.typname) as returned, p.provariadic > 0 as is_variadic,
+    coalesce(rel.relname, r.typname) as returned,
     coalesce(p.proconfig, '{}') as settings, coalesce((
       select pg_catalog.json_agg(pg_catalog.json_build_object(
         'name', coalesce(a.name, ''), 'type', a.type::regtype::text,
@@ -87,12 +76,13 @@ const CONFIG = `
       select d.oid from pg_catalog.pg_database as d where d.datname = current_database()))
     and of like 'pgrst.%'
   order by 1, s.setdatabase desc`;
+// The scan of the time zones takes as long as the rest, and only PostgREST 14 reads them.
+const ZONES = version.major === "14" ? "select name from pg_timezone_names" : "select where false";
 const MAX_ROWS = 1000; // default of a hosted project
 
 // Settings of a function that PostgREST applies before the call (`db-hoisted-tx-settings`).
 const HOISTED =
   /^(statement_timeout|plan_filter\.statement_cost_limit|default_transaction_isolation)=/;
-const UNNAMED = ["bytea", "json", "jsonb", "text", "xml"];
 
 export const keyOf = ({ schema, name }) => `${schema}.${name}`;
 
@@ -106,17 +96,19 @@ export async function readCatalogue(driver, { schemas }) {
       tx.unsafe(ROLES),
       tx.unsafe(CONFIG),
       relationshipsOf(tx, schemas),
+      tx.unsafe(ZONES),
     ]);
   });
-  const [tables, functions, roles, config, { relationships, viewKeys }] = read;
+  const [tables, functions, roles, config, relationships, zones] = read;
   const configured = (name) => config.find((one) => one.name === `pgrst.${name}`)?.value;
   return {
-    tables: new Map(tables.map((table) => [keyOf(table), tableOf(table, viewKeys)])),
-    functions: functions.map(functionOf).filter(isCallable),
+    tables: new Map(tables.map((table) => [keyOf(table), tableOf(table)])),
+    functions: functions.map(functionOf),
     roles: rolesOf(roles),
     relationships,
+    zones: new Set(zones.map(({ name }) => name)),
     preRequest: functionNamed(configured("db_pre_request")),
-    hasShortErrors: configured("client_error_verbosity") === "minimal",
+    hasShortErrors: version.hasShortErrors && configured("client_error_verbosity") === "minimal",
     maxRows: Number(configured("db_max_rows") ?? MAX_ROWS),
   };
 }
@@ -127,10 +119,10 @@ function functionNamed(text) {
   return rest.length > 0 ? { schema: first, name: rest.join(".") } : { name: first };
 }
 
-function tableOf(row, viewKeys) {
-  const columns = new Map(row.columns.map((column) => [column.name, column]));
-  return { ...row, columns, key: row.is_view ? (viewKeys.get(keyOf(row)) ?? []) : row.key };
-}
+const tableOf = (row) => ({
+  ...row,
+  columns: new Map(row.columns.map((column) => [column.name, column])),
+});
 
 function functionOf(row) {
   const hoisted = row.settings.filter((setting) => HOISTED.test(setting));
@@ -139,11 +131,6 @@ function functionOf(row) {
     setting.slice(setting.indexOf("=") + 1),
   ]);
   return { ...row, settings: Object.fromEntries(pairs) };
-}
-
-function isCallable({ params }) {
-  const unnamed = params.filter(({ name }) => name === "");
-  return unnamed.length === 0 || (unnamed.length === 1 && UNNAMED.includes(params[0].type));
 }
 
 // The roles that a request may take, with their settings, or null for other roles. Settings of

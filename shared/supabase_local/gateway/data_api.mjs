@@ -7,16 +7,14 @@ import { createPostgresConnection } from "@supabase/lite/postgres";
 import { answerOf } from "./answers.mjs";
 import { readCatalogue } from "./catalogue.mjs";
 import { changeOf, neededOfCall } from "./changes.mjs";
-import { Refusal, leftOut, refusalOf } from "./errors.mjs";
+import { Refusal, refusalOf } from "./errors.mjs";
 import { described } from "./openapi.mjs";
 import { SIZE, withConnection } from "./pool.mjs";
 import { readPlan } from "./plan.mjs";
-import { checkPreferences, limitsAffected } from "./preferences.mjs";
-import { nameOf } from "./media.mjs";
 import { understood } from "./requests.mjs";
 import { chooseFunction } from "./routines.mjs";
 import { settings } from "./settings.mjs";
-import { qualified, quoted, raw, sql } from "./sql.mjs";
+import { qualified, quoted, sql } from "./sql.mjs";
 import {
   bodyOf,
   callStatement,
@@ -25,9 +23,8 @@ import {
   wholeChange,
   wholeRead,
 } from "./statements.mjs";
+import { version } from "./versions.mjs";
 
-// Media types that PostgREST supports and this server does not.
-const LEFT_OUT = ["csv", "geojson", "plan"];
 const PREPARED = { prepare: true };
 const asIs = (value) => value;
 const OPTIONS = {
@@ -92,10 +89,10 @@ async function authOver(connection) {
 async function answeredBy(request, place) {
   let asked = null;
   try {
-    asked = await understood(request);
+    asked = await understood(request, place.catalogue);
     if (!asked.isCall && asked.name === "") return described(asked);
-    const [plan, run] = asked.isCall ? callOf(asked, place) : tableOf(asked, place);
-    return answerOf(asked, plan, await run());
+    const [of, run] = asked.isCall ? callOf(asked, place) : tableOf(asked, place);
+    return answerOf(asked, of, await repeated(run));
   } catch (error) {
     const refusal = error.response ? error : refusalOf(error, asked?.claims.role);
     if (refusal.body && place.catalogue.hasShortErrors) {
@@ -106,36 +103,36 @@ async function answeredBy(request, place) {
   }
 }
 
+// Run a transaction again after the errors that this version repeats, until the caller has a
+// response.
+async function repeated(run) {
+  const end = Date.now() + settings.requestTimeoutMs;
+  for (;;) {
+    try {
+      return await run();
+    } catch (error) {
+      if (!version.repeated.includes(error.code) || Date.now() > end) throw error;
+    }
+  }
+}
+
 function tableOf(asked, place) {
   const { catalogue } = place;
   const table = catalogue.tables.get(`${asked.schema}.${asked.name}`) ?? missing(asked);
   const plan = readPlan(table, asked, catalogue);
   const isRead = asked.kind === "read";
-  const change = isRead ? null : changeOf(asked, table, plan, catalogue);
-  if (!isRead) checkPreferences(asked.prefers);
-  const media = negotiated(asked.accepted);
-  checkPreferences(asked.prefers);
-  const isShown = asked.prefers.return === "representation";
-  const body = bodyOf(asked.isHead || (change && !isShown) ? { kind: "nothing" } : media);
-  const counting = isRead ? countOf(asked, plan, catalogue) : {};
+  const isShown = isRead || asked.prefers.return === "representation";
+  const body = bodyOf(asked.isHead || !isShown ? "nothing" : asked.accepts);
   const statement = isRead
-    ? wholeRead(plan, body, counting.count)
-    : wholeChange(plan, change, {
+    ? wholeRead(plan, body, countOf(asked, plan))
+    : wholeChange(plan, changeOf(asked, table, plan, catalogue), {
         body,
         isShown,
-        key: table.key,
-        location: asked.kind === "insert" && asked.prefers.return === "headers-only",
-        isUpsert: asked.kind === "upsert" || isMerge(asked),
+        isUpsert: asked.prefers.resolution === "merge-duplicates",
       });
   const mode = isRead ? "read only" : "read write";
-  return [
-    { media, table },
-    () => answered({ asked, statement, mode, media, explained: counting.explained }, place),
-  ];
+  return [{ plan, table }, () => answered({ asked, statement, mode }, place)];
 }
-
-const isMerge = ({ kind, prefers }) =>
-  kind === "insert" && prefers.resolution === "merge-duplicates";
 
 function missing({ schema, name }) {
   throw new Refusal(404, {
@@ -149,47 +146,17 @@ function callOf(asked, place) {
   const chosen = chooseFunction(asked, catalogue.functions);
   const of = { schema: chosen.schema, name: chosen.is_row ? chosen.returned : chosen.name };
   const plan = readPlan(of, asked, catalogue);
-  const media = negotiated(asked.accepted);
-  checkPreferences(asked.prefers);
-  if (limitsAffected(asked.prefers) && !chosen.is_set) {
-    const message =
-      "Function must return SETOF or TABLE when max-affected preference is used with " +
-      "handling=strict";
-    throw new Refusal(400, { code: "PGRST128", message });
-  }
   const call = callStatement(chosen, { call: asked, returned: neededOfCall(plan) });
-  const { count } = countOf(asked, plan, catalogue);
-  const body = bodyOf(asked.isHead ? { kind: "nothing" } : media, chosen);
+  const body = bodyOf(asked.accepts, chosen);
+  const count = countOf(asked, plan);
   const statement = wholeCall(plan, call, { body, count, isSingleRow: !chosen.is_set });
-  const mode = asked.isGet || chosen.volatility !== "v" ? "read only" : "read write";
-  return [{ media, chosen }, () => answered({ asked, statement, mode, media, chosen }, place)];
+  const mode = chosen.volatility === "v" ? "read write" : "read only";
+  return [{ plan, chosen }, () => answered({ asked, statement, mode, chosen }, place)];
 }
 
-// Choose the first supported media type in order of preference.
-function negotiated(accepted) {
-  for (const media of accepted) {
-    if (["json", "any"].includes(media.kind)) return { kind: "json" };
-    if (["object", "array"].includes(media.kind)) return media;
-  }
-  const known = accepted.find(({ kind }) => LEFT_OUT.includes(kind));
-  if (known) throw leftOut(nameOf(known));
-  const message = `None of these media types are available: ${accepted.map(nameOf).join(", ")}`;
-  throw new Refusal(406, { code: "PGRST107", message });
-}
+const countOf = ({ prefers }, plan) => (prefers.count ? countStatement(plan) : null);
 
-// Choose how rows are counted, exactly or by the planner's estimate.
-function countOf({ prefers: { count }, kind }, plan, { maxRows }) {
-  if (!count) return {};
-  const all = countStatement(plan);
-  const explained = kind === "read" && count !== "exact" ? sql`explain (format json) ${all}` : null;
-  if (count === "planned") return { explained };
-  return {
-    count: count === "exact" ? all : sql`${all} limit ${raw(String(maxRows + 1))}`,
-    explained,
-  };
-}
-
-function answered({ asked, statement, mode, media, chosen, explained }, { driver, catalogue }) {
+function answered({ asked, statement, mode, chosen }, { driver, catalogue }) {
   const enter = entrance(asked, catalogue.roles, chosen?.settings ?? {});
   // function that the project runs before every request (`pgrst.db_pre_request`)
   const first = catalogue.preRequest ? [sql`select ${qualified(catalogue.preRequest)}()`] : [];
@@ -199,55 +166,26 @@ function answered({ asked, statement, mode, media, chosen, explained }, { driver
       const sent = all.map(({ text, values }) => tx.unsafe(text, values, PREPARED));
       const [row] = (await Promise.all(sent)).at(-1);
       const found = foundOf(row);
-      check(asked, media, found);
-      if (!explained) return found;
-      const [{ "QUERY PLAN": plan }] = await tx.unsafe(explained.text, explained.values);
-      const planned = JSON.parse(plan)[0].Plan["Plan Rows"];
-      return { ...found, total: totalOf(asked, found, planned, catalogue) };
+      checkSingle(asked, found);
+      return found;
     }),
   );
 }
 
 function foundOf(row) {
   const number = (text) => (text === null || text === undefined ? null : Number(text));
-  return {
-    ...row,
-    rows: number(row.rows),
-    total: number(row.total),
-    inserted: number(row.inserted),
-    location: row.location ? JSON.parse(row.location) : [],
-  };
+  const { rows, total, inserted } = row;
+  return { ...row, rows: number(rows), total: number(total), inserted: number(inserted) };
 }
 
-function totalOf({ prefers: { count } }, { total }, planned, { maxRows }) {
-  if (count === "planned") return planned;
-  return total > maxRows ? Math.max(total, planned) : total;
-}
-
-// Roll back a change or a call that violates a preference or returns too many rows.
-function check({ kind, prefers }, media, { rows }) {
-  if (kind === "upsert" && rows !== 1) {
-    const message = "Payload values do not match URL in primary key column(s)";
-    throw new Refusal(400, { code: "PGRST115", message });
-  }
-  if (media.kind === "object" && kind !== "upsert" && rows !== 1) {
-    throw new Refusal(406, {
-      code: "PGRST116",
-      message: "Cannot coerce the result to a single JSON object",
-      details: `The result contains ${rows} rows`,
-    });
-  }
-  if (
-    ["update", "delete", "call"].includes(kind) &&
-    limitsAffected(prefers) &&
-    rows > prefers.most
-  ) {
-    throw new Refusal(400, {
-      code: "PGRST124",
-      message: "Query result exceeds max-affected preference constraint",
-      details: `The query affects ${rows} rows`,
-    });
-  }
+// Roll back a change or a call that returns another number of rows than the one that is accepted.
+function checkSingle({ accepts }, { rows }) {
+  if (accepts !== "object" || rows === 1) return;
+  throw new Refusal(406, {
+    code: "PGRST116",
+    message: "Cannot coerce the result to a single JSON object",
+    details: `The result contains ${rows} rows`,
+  });
 }
 
 // Take the caller's role, with the settings of the role and the function, and set the request's

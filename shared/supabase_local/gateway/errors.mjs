@@ -77,7 +77,6 @@ function statusOf(code, message, role) {
   if (code === "42501" && role === "anon") return 401;
   if (code === "22023" && /^role .* does not exist$/s.test(message)) return 401;
   if (code === "21000" && message.endsWith("requires a WHERE clause")) return 400;
-  if (code === "42883" && message.startsWith("function xmlagg(")) return 406;
   return STATUS[code] ?? STATUS[code.slice(0, 2)] ?? 400;
 }
 
@@ -90,20 +89,15 @@ function raised(message, detail) {
     const { code, message: words, details = null, hint = null } = body;
     return new Refusal(answer.status, { code, message: words, details, hint }, answer.headers);
   }
-  const ofMessage = "MESSAGE must be a JSON object with obligatory keys: 'code', 'message' and";
-  const ofDetail = "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and";
-  const words = body
-    ? detail === null
-      ? "DETAIL is missing in the RAISE statement"
-      : `Invalid JSON value for DETAIL: '${detail}'`
-    : `Invalid JSON value for MESSAGE: '${message}'`;
   return new Refusal(500, {
     code: "PGRST121",
     message: `Could not parse JSON in the "RAISE SQLSTATE 'PGRST'" error`,
-    details: words,
-    hint: body
-      ? `${ofDetail} optional key: 'status_text'.`
-      : `${ofMessage} optional keys: 'details', 'hint'.`,
+    details: body
+      ? `Invalid JSON value for DETAIL: '${detail}'`
+      : `Invalid JSON value for MESSAGE: '${message}'`,
+    hint:
+      "MESSAGE must be a JSON object with the keys 'code' and 'message', DETAIL one with " +
+      "'status' and 'headers'.",
   });
 }
 

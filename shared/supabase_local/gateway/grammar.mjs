@@ -1,33 +1,19 @@
-// Grammar of the query parameters for select, filters and order.
-// https://docs.postgrest.org/en/v14/references/api/tables_views.html
-// https://github.com/PostgREST/postgrest/blob/v14/src/PostgREST/ApiRequest/QueryParams.hs
+// Parses the values of the query parameters `select`, `order`, `columns` and of filters.
+// https://docs.postgrest.org/en/v16/references/api/tables_views.html
 
-import {
-  after,
-  attempt,
-  before,
-  char,
-  either,
-  end,
-  lookAhead,
-  many,
-  many1,
-  map,
-  named,
-  noneOf,
-  notFollowedBy,
-  oneOf,
-  option,
-  pure,
-  satisfying,
-  separated,
-  separated1,
-  sequence,
-  string,
-} from "./parsers.mjs";
+import { Refusal, leftOut } from "./errors.mjs";
 
-const SIMPLE = {
+const OPERATORS = {
+  eq: "=",
   neq: "<>",
+  gt: ">",
+  gte: ">=",
+  lt: "<",
+  lte: "<=",
+  like: "like",
+  ilike: "ilike",
+  match: "~",
+  imatch: "~*",
   cs: "@>",
   cd: "<@",
   ov: "&&",
@@ -37,23 +23,7 @@ const SIMPLE = {
   nxl: "&>",
   adj: "-|-",
 };
-const QUANTIFIED = {
-  eq: "=",
-  gte: ">=",
-  gt: ">",
-  lte: "<=",
-  lt: "<",
-  like: "like",
-  ilike: "ilike",
-  match: "~",
-  imatch: "~*",
-};
-const SEARCHES = {
-  fts: "to_tsquery",
-  plfts: "plainto_tsquery",
-  phfts: "phraseto_tsquery",
-  wfts: "websearch_to_tsquery",
-};
+const LEFT_OUT = ["fts", "plfts", "phfts", "wfts", "isdistinct"];
 const TRUTHS = {
   null: "null",
   not_null: "not null",
@@ -61,212 +31,180 @@ const TRUTHS = {
   false: "false",
   unknown: "unknown",
 };
+const EVERY_FIELD = { field: { name: "*", path: [] }, cast: null, alias: null };
 
-const joined = (letters) => letters.join("");
-const words = (table) =>
-  Object.keys(table).map((word) => attempt(map(string(word), () => table[word])));
-const named_ = (table) => named("unknown single value operator", either(...words(table)));
+// A hyphen belongs to a name, but not the arrow of a path.
+const NAME = /[ \t]*(?:"((?:[^"\\]|\\.)*)"|([\p{L}\d_ $]+(?:-(?!>)[\p{L}\d_ $]+)*))[ \t]*/suy;
+const KEY = /"((?:[^"\\]|\\.)*)"|([^(\-:.,>)]+(?:-(?!>)[^(\-:.,>)]+)*)/suy;
+const INDEX = /-?\d+(?=->|::|[.,]|$)/y;
+const COMMA = /[ \t]*,[ \t]*/y;
+const QUOTED = /"((?:[^"\\]|\\.)*)"(?=[,)]|$)/sy;
 
-const letter = named(
-  "letter",
-  satisfying((one) => /\p{L}/u.test(one)),
-);
-const digit = named(
-  "digit",
-  satisfying((one) => /[0-9]/.test(one)),
-);
-const space = many(oneOf(" \t"));
-const spaced = (parser) => before(after(space, parser), space);
-const comma = spaced(char(","));
-const delimiter = named("delimiter (.)", char("."));
-const isEnd = (...texts) =>
-  either(...texts.map((text) => attempt(lookAhead(string(text)))), attempt(end));
+const unescaped = (text) => text.replace(/\\(.)/gs, "$1");
 
-const identifier = map(many1(either(letter, digit, oneOf("_ $"))), (all) => joined(all).trim());
-const escaped = either(
-  noneOf('\\"'),
-  after(
-    char("\\"),
-    satisfying(() => true),
-  ),
-);
-const quoted = map(before(after(char('"'), many(escaped)), char('"')), joined);
-const dash = attempt(before(char("-"), notFollowedBy(char(">"))));
-const dashed = (parser) => map(separated1(parser, dash), (parts) => parts.join("-"));
-const fieldName = named("field name (* or [a..z0..9_$])", either(quoted, dashed(identifier)));
+class Reader {
+  constructor(text, what) {
+    Object.assign(this, { text, what, at: 0 });
+  }
 
-const jsonKey = named(
-  "any non reserved character different from: .,>()",
-  either(quoted, dashed(map(many1(noneOf("(-:.,>)")), (all) => joined(all).trim()))),
-);
-const jsonIndex = before(
-  map(sequence(option(char("-"), "+"), many1(digit)), ([sign, digits]) => sign + joined(digits)),
-  isEnd("->", "::", ".", ","),
-);
-const arrow = either(attempt(string("->>")), attempt(string("->")));
-const operand = either(
-  attempt(map(jsonIndex, (index) => ({ index }))),
-  attempt(map(jsonKey, (key) => ({ key }))),
-);
-const jsonPath = many(map(sequence(arrow, operand), ([sign, of]) => ({ arrow: sign, ...of })));
-const field = spaced(
-  map(sequence(fieldName, option(jsonPath, [])), ([name, path]) => ({ name, path })),
-);
+  // Consume a match of a sticky pattern. Return it, or null.
+  match(pattern) {
+    pattern.lastIndex = this.at;
+    const found = pattern.exec(this.text);
+    if (found) this.at = pattern.lastIndex;
+    return found;
+  }
 
-// Grammar of `select`.
-const alias = option(attempt(before(fieldName, before(char(":"), notFollowedBy(char(":"))))));
-const embedParameter = after(
-  char("!"),
-  either(
-    attempt(map(string("left"), () => ({ join: "left" }))),
-    attempt(map(string("inner"), () => ({ join: "inner" }))),
-    attempt(map(fieldName, (hint) => ({ hint }))),
-  ),
-);
-const embedParameters = map(
-  sequence(option(embedParameter), option(embedParameter)),
-  ([one, other]) => ({
-    hint: one?.hint ?? other?.hint ?? null,
-    join: one?.join ?? other?.join ?? null,
-  }),
-);
-const opens = attempt(lookAhead(string("(")));
-const embed = spaced(
-  map(sequence(alias, fieldName, before(embedParameters, opens)), ([as, name, more]) => ({
-    name,
-    alias: as,
-    ...more,
-  })),
-);
-const cast = option(after(string("::"), identifier));
-const fieldEnd = isEnd(")", ",");
-const all = { field: { name: "*", path: [] }, cast: null, alias: null };
-const selected = spaced(
-  either(
-    attempt(map(before(string("*"), fieldEnd), () => all)),
-    map(before(sequence(alias, field, cast), fieldEnd), ([as, of, type]) => ({
-      field: of,
-      cast: type,
-      alias: as,
-    })),
-  ),
-);
-const inParentheses = (parser) => before(after(char("("), parser), char(")"));
-const tree = (node) =>
-  map(
-    sequence(
-      attempt(node),
-      inParentheses((...place) => select(...place)),
-    ),
-    ([of, items]) => ({ ...of, items }),
-  );
-export const select = separated(either(tree(embed), selected), comma);
+  need(pattern, expected) {
+    return this.match(pattern) ?? this.refuse(expected);
+  }
 
-// Filters.
-const element = (inTree) => {
-  const whole = attempt(before(quoted, notFollowedBy(noneOf(",)"))));
-  const array = map(sequence(string("{"), many(noneOf("{}")), string("}")), ([a, b, c]) =>
-    [a, ...b, c].join(""),
-  );
-  const rest = map(many(noneOf(",)")), joined);
-  return inTree ? either(whole, attempt(array), rest) : either(whole, rest);
-};
-const list = before(
-  after(spaced(char("(")), separated1(element(false), char(","))),
-  spaced(char(")")),
-);
-// in lower or upper case
-const anyCase = (word) =>
-  sequence(...[...word].map((one) => either(char(one), char(one.toUpperCase()))));
-const truth = named(
-  "isVal: (null, not_null, true, false, unknown)",
-  either(...Object.entries(TRUTHS).map(([word, is]) => attempt(map(anyCase(word), () => is)))),
-);
-const quantifier = option(attempt(inParentheses(either(attempt(string("any")), string("all")))));
-const language = option(attempt(inParentheses(identifier)));
+  refuse(expected) {
+    const found = this.text[this.at];
+    throw new Refusal(400, {
+      code: "PGRST100",
+      message: `"failed to parse ${this.what} (${this.text})" (line 1, column ${this.at + 1})`,
+      details: `unexpected ${found ? `"${found}"` : "end of input"} expecting ${expected}`,
+    });
+  }
 
-function operation(value) {
-  const word = (text) => attempt(before(string(text), delimiter));
-  const searched = sequence(either(...words(SEARCHES)), before(language, delimiter), value);
-  const simple = sequence(before(named_(SIMPLE), delimiter), value);
-  const compared = sequence(named_(QUANTIFIED), before(quantifier, delimiter), value);
-  return named(
-    "operator (eq, gt, ...)",
-    either(
-      map(after(word("in"), list), (values) => ({ values })),
-      map(after(word("is"), truth), (is) => ({ is })),
-      map(after(word("isdistinct"), value), (distinct) => ({ distinct })),
-      attempt(map(searched, ([search, of, text]) => ({ search, language: of, value: text }))),
-      attempt(map(simple, ([operator, text]) => ({ operator, value: text }))),
-      attempt(map(compared, ([operator, every, text]) => ({ operator, every, value: text }))),
-    ),
-  );
+  list(read) {
+    const items = [];
+    do items.push(read());
+    while (this.match(COMMA));
+    return items;
+  }
+
+  name(pattern = NAME) {
+    const [, quoted, plain] = this.need(pattern, "field name (* or [a..z0..9_$])");
+    return quoted === undefined ? plain.trim() : unescaped(quoted);
+  }
+
+  names() {
+    const names = [this.name()];
+    while (this.match(/\./y)) names.push(this.name());
+    return names;
+  }
+
+  // The path into a JSON value.
+  path() {
+    const steps = [];
+    for (let found; (found = this.match(/->>?/y)); ) {
+      const [arrow] = found;
+      const index = this.match(INDEX)?.[0];
+      steps.push(index === undefined ? { arrow, key: this.name(KEY) } : { arrow, index });
+    }
+    return steps;
+  }
+
+  field() {
+    return { name: this.name(), path: this.path() };
+  }
+
+  select() {
+    return this.match(/[ \t]*(?=\)|$)/y) ? [] : this.list(() => this.selected());
+  }
+
+  selected() {
+    if (this.match(/[ \t]*\*[ \t]*(?=[,)]|$)/y)) return EVERY_FIELD;
+    const first = this.name();
+    const alias = this.match(/:(?!:)/y) ? first : null;
+    const name = alias === null ? first : this.name();
+    const hints = [];
+    while (this.match(/!/y)) hints.push(this.name());
+    if (hints.length > 0 || this.text[this.at] === "(") {
+      this.need(/\(/y, '"("');
+      const items = this.select();
+      this.need(/\)[ \t]*/y, '")"');
+      const isJoin = (word) => ["left", "inner"].includes(word);
+      const [hint = null] = hints.filter((word) => !isJoin(word));
+      return { name, alias, hint, join: hints.find(isJoin) ?? null, items };
+    }
+    const path = this.path();
+    const cast = this.match(/::([\p{L}\d_ $]+)/uy)?.[1].trim() ?? null;
+    this.need(/[ \t]*(?=[,)]|$)/y, '"," or end of input');
+    return { field: { name, path }, cast, alias };
+  }
+
+  // `readValue` reads the operand of an operator.
+  condition(readValue) {
+    const not = this.match(/not\./y) !== null;
+    const start = this.at;
+    const [, word, quantifier] = this.match(/([a-z]+)(\(\w*\))?\./y) ?? [];
+    if (word === "in" && !quantifier) return { not, values: this.values() };
+    if (word === "is" && !quantifier) return { not, is: this.truth() };
+    const isKnown = Object.hasOwn(OPERATORS, word);
+    if (LEFT_OUT.includes(word) || (isKnown && quantifier))
+      throw leftOut(`the operator ${word}${quantifier ?? ""}`);
+    if (isKnown) return { not, operator: OPERATORS[word], value: readValue() };
+    this.at = start;
+    return this.refuse("operator (eq, gt, ...)");
+  }
+
+  values() {
+    this.need(/[ \t]*\([ \t]*/y, '"("');
+    const found = this.list(() => this.quoted() ?? this.match(/[^,)]*/y)[0]);
+    this.need(/\)[ \t]*/y, '")"');
+    return found;
+  }
+
+  truth() {
+    const word = this.match(/not_null|null|true|false|unknown/iy);
+    return word
+      ? TRUTHS[word[0].toLowerCase()]
+      : this.refuse("isVal: (null, not_null, true, false, unknown)");
+  }
+
+  quoted() {
+    const found = this.match(QUOTED);
+    return found && unescaped(found[1]);
+  }
+
+  logic() {
+    const [group, not, operator] = this.match(/(not\.)?(and|or)[ \t]*\([ \t]*/y) ?? [];
+    if (group) {
+      const conditions = this.list(() => this.logic());
+      this.need(/[ \t]*\)[ \t]*/y, '")"');
+      return { not: not !== undefined, operator, conditions };
+    }
+    const field = this.field();
+    this.need(/\./y, "delimiter (.)");
+    const inTree = () => this.quoted() ?? this.need(/\{[^{}]*\}|[^,)]*/y)[0];
+    return { field, ...this.condition(inTree) };
+  }
+
+  ordered() {
+    const field = this.field();
+    if (this.text[this.at] === "(") throw leftOut("an order by an embedded table");
+    const direction = this.match(/\.(asc|desc)(?![a-z])/y)?.[1] ?? null;
+    const [, nulls] = this.match(/\.nulls(first|last)/y) ?? [];
+    this.need(/[ \t]*(?=,|$)/y, '"," or end of input');
+    return { field, direction, nulls: nulls ? `nulls ${nulls}` : null };
+  }
 }
 
-const negation = either(attempt(map(before(string("not"), delimiter), () => true)), pure(false));
-const condition = (value) =>
-  map(sequence(negation, operation(value)), ([not, of]) => ({ not, ...of }));
-const everything = map(many(satisfying(() => true)), joined);
-export const filter = condition(everything);
-// For a function called by GET. Null means an argument.
-export const filterOrArgument = either(filter, pure(null));
+export const readSelect = (text) => new Reader(text, "select parameter").select();
 
-const treeFilter = map(
-  sequence(before(field, delimiter), condition(element(true))),
-  ([of, is]) => ({ field: of, ...is }),
-);
-const logicOperator = named(
-  "logic operator (and, or)",
-  either(attempt(string("and")), string("or")),
-);
-const branch = sequence(
-  named("negation operator (not)", negation),
-  logicOperator,
-  before(
-    after(
-      spaced(char("(")),
-      separated1((...place) => logicTree(...place), comma),
-    ),
-    spaced(char(")")),
-  ),
-);
-export const logicTree = either(
-  attempt(treeFilter),
-  map(branch, ([not, operator, conditions]) => ({ not, operator, conditions })),
-);
+export function readNames(parameter, text) {
+  const reader = new Reader(text, `${parameter} parameter`);
+  return reader.list(() => reader.name());
+}
 
-// The path in a parameter's name, and orders.
-export const treePath = map(
-  sequence(separated1(fieldName, delimiter), option(jsonPath, [])),
-  ([names, path]) => ({ path: names.slice(0, -1), field: { name: names.at(-1), path } }),
-);
-export const logicPath = map(separated1(fieldName, delimiter), (names) => ({
-  path: names.slice(0, -1).filter((one) => one !== "not"),
-  operator: `${names.includes("not") ? "not." : ""}${names.at(-1)}`,
-}));
-export const columns = separated1(fieldName, comma);
+export function readOrder(text) {
+  const reader = new Reader(text, "order");
+  return reader.list(() => reader.ordered());
+}
 
-const orderEnd = either(attempt(map(lookAhead(char(",")), () => null)), attempt(end));
-const direction = option(
-  either(attempt(after(delimiter, string("asc"))), attempt(after(delimiter, string("desc")))),
-);
-const nulls = either(
-  attempt(map(after(delimiter, string("nullsfirst")), () => "nulls first")),
-  attempt(map(after(delimiter, string("nullslast")), () => "nulls last")),
-);
-const placed = either(before(option(nulls), orderEnd), orderEnd);
-const ordered = (of) =>
-  map(sequence(of, direction, placed), ([term, way, last]) => ({
-    ...term,
-    direction: way,
-    nulls: last,
-  }));
-const relatedTerm = map(sequence(fieldName, inParentheses(field)), ([relation, of]) => ({
-  relation,
-  field: of,
-}));
-const ownTerm = map(field, (of) => ({ field: of }));
-export const order = separated1(
-  spaced(either(attempt(ordered(relatedTerm)), ordered(ownTerm))),
-  char(","),
-);
+export function readFilter(text) {
+  const reader = new Reader(text, "filter");
+  return reader.condition(() => text.slice(reader.at));
+}
+
+export const readLogic = (text) => new Reader(text, "logic tree").logic();
+
+// Parse the name of a parameter: tables, a field and its path.
+export function readPlace(text) {
+  const reader = new Reader(text, "tree path");
+  const names = reader.names();
+  return { path: names.slice(0, -1), field: { name: names.at(-1), path: reader.path() } };
+}

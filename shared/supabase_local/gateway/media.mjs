@@ -1,61 +1,23 @@
-// Media types: parsing of Accept headers, and response formats.
+// Media types of responses, and the choice among those that a caller accepts.
 
-const VENDOR = /^vnd\.pgrst\.(plan|object|array)(?:\+(json|text))?$/;
-const KNOWN = {
-  "application/json": "json",
-  "text/csv": "csv",
-  "application/geo+json": "geojson",
-  "application/openapi+json": "openapi",
-  "application/x-www-form-urlencoded": "form",
-  "text/plain": "text",
-  "text/xml": "xml",
-  "application/octet-stream": "bytes",
-  "*/*": "any",
-};
-const NAMES = Object.fromEntries(Object.entries(KNOWN).map(([name, kind]) => [kind, name]));
-const WITHOUT_CHARSET = ["bytes", "other"];
+import { Refusal, leftOut } from "./errors.mjs";
 
-// Parse an Accept header, ordered by preference and then by specificity.
+const TYPES = { json: "application/json", object: "application/vnd.pgrst.object+json" };
+const LEFT_OUT = /^(text\/csv|application\/geo\+json|application\/vnd\.pgrst\.(plan|array).*)$/;
+
+// Choose the first supported type, `json` or `object`, of an Accept header.
 export function acceptedOf(header) {
-  const asked = (header ?? "*/*").split(",").map((text) => {
-    const [type, ...rest] = text.replaceAll(" ", "").split(";q=");
-    const quality = rest.length > 0 ? Number.parseFloat(rest.join(";q=")) : 1;
-    const exact = (type.match(/;/g) ?? []).length - (type.match(/\*/g) ?? []).length;
-    return { type, quality: Number.isNaN(quality) ? 1 : quality, exact };
-  });
-  asked.sort((one, other) => other.quality - one.quality || other.exact - one.exact);
-  return asked.map(({ type }) => mediaOf(type));
+  const asked = (header ?? "*/*").split(",").map((one) => one.trim().toLowerCase());
+  for (const one of asked) {
+    const [type, ...parameters] = one.split(/\s*;\s*/);
+    if (parameters.some((each) => each === "nulls=stripped")) throw leftOut("nulls=stripped");
+    if ([TYPES.json, "*/*", "application/*"].includes(type)) return "json";
+    if ([TYPES.object, "application/vnd.pgrst.object"].includes(type)) return "object";
+  }
+  const known = asked.find((one) => LEFT_OUT.test(one));
+  if (known) throw leftOut(known);
+  const message = `None of these media types are available: ${asked.join(", ")}`;
+  throw new Refusal(406, { code: "PGRST107", message });
 }
 
-export function mediaOf(text) {
-  const [, main, sub, rest] = /^([\p{L}\d.*]+)\/([\p{L}\d.*+-]+)(.*)$/su.exec(text) ?? [];
-  const type = `${main}/${sub}`.toLowerCase();
-  const vendor = main?.toLowerCase() === "application" && VENDOR.exec(sub.toLowerCase());
-  if (vendor) return vendorOf(vendor, parametersOf(rest), text);
-  return Object.hasOwn(KNOWN, type) ? { kind: KNOWN[type] } : { kind: "other", text };
-}
-
-function vendorOf([, kind, form], parameters, text) {
-  const strips = parameters.get("nulls") === "stripped";
-  if (kind === "plan") return { kind };
-  if (form === "text") return { kind: "other", text };
-  if (kind === "object") return { kind, strips };
-  return strips ? { kind: "array", strips } : { kind: "json" };
-}
-
-function parametersOf(rest) {
-  const pairs = rest.matchAll(/\s*;\s*([\w-]+)\s*=\s*(?:"([^"]*)"|([\w|-]+))/gy);
-  return new Map(
-    [...pairs].map(([, name, quoted, plain]) => [name.toLowerCase(), quoted ?? plain]),
-  );
-}
-
-export function nameOf(media) {
-  const { kind } = media;
-  if (kind === "other") return media.text;
-  const stripped = media.strips ? ";nulls=stripped" : "";
-  return NAMES[kind] ?? `application/vnd.pgrst.${kind}+json${stripped}`;
-}
-
-export const contentTypeOf = (media) =>
-  nameOf(media) + (WITHOUT_CHARSET.includes(media.kind) ? "" : "; charset=utf-8");
+export const contentTypeOf = (kind) => `${TYPES[kind]}; charset=utf-8`;

@@ -1,35 +1,26 @@
-// The body of a request: its text, which Postgres parses, and its names.
+// The JSON body of a request: its text, which Postgres parses, and its names.
 
 import { Refusal, leftOut } from "./errors.mjs";
-import { nameOf } from "./media.mjs";
 
 const EMPTY = "[]"; // PostgREST's replacement for a body that is neither an object nor an array
-// Types for which the whole body is the value of a function's only, unnamed parameter.
-const RAW = { text: "text", xml: "xml", bytes: "bytea" };
+const LEFT_OUT = [
+  "application/x-www-form-urlencoded",
+  "application/octet-stream",
+  "text/csv",
+  "text/plain",
+  "text/xml",
+];
 
 const refused = (message) => new Refusal(400, { code: "PGRST102", message });
 
 // `columns` are those in the query, if any.
-export function payloadOf(bytes, media, { isCall, columns }) {
-  const { kind } = media;
-  if (isCall && RAW[kind])
-    return { raw: RAW[kind], body: kind === "bytes" ? bytes : decoded(bytes), keys: [] };
-  if (kind === "form") return formOf(bytes, isCall);
-  if (kind === "csv") throw leftOut("bodies of text/csv");
-  if (kind !== "json") throw refused(`Content-Type not acceptable: ${nameOf(media)}`);
-  if (columns) return { body: decoded(bytes), keys: columns };
+export function payloadOf(bytes, contentType, { isCall, columns }) {
+  const type = contentType.split(";")[0].trim().toLowerCase();
+  if (LEFT_OUT.includes(type)) throw leftOut(`bodies of ${type}`);
+  if (type !== "application/json") throw refused(`Content-Type not acceptable: ${contentType}`);
+  if (columns) return { body: new TextDecoder().decode(bytes), keys: columns };
   if (isCall && bytes.length === 0) return { body: "{}", keys: [] };
   return jsonOf(bytes);
-}
-
-function decoded(bytes) {
-  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
-}
-
-function formOf(bytes, isCall) {
-  const fields = [...new URLSearchParams(decoded(bytes))];
-  const keys = [...new Set(fields.map(([name]) => name))].sort();
-  return isCall ? { fields, keys } : { body: JSON.stringify(Object.fromEntries(fields)), keys };
 }
 
 function jsonOf(bytes) {

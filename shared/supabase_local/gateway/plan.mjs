@@ -2,70 +2,65 @@
 // parent.
 
 import { keyOf } from "./catalogue.mjs";
-import { Refusal } from "./errors.mjs";
-import { ALL, bounded } from "./ranges.mjs";
+import { Refusal, leftOut } from "./errors.mjs";
 
 export const SOURCE = "pgrst_source"; // alias of the rows that a call or a change returns
 
 const refused = (code, message, more = {}) => new Refusal(400, { code, message, ...more });
 
 // `of` is the table, or the result of a function. `kind` is the kind of request.
-export function readPlan(of, { query, range, kind }, catalogue) {
+export function readPlan(of, { query, kind }, catalogue) {
   const isChange = !["read", "call"].includes(kind);
   const root = nodeOf(of, { schema: of.schema, items: query.select, depth: 0 }, catalogue);
-  for (const each of query.filters.toReversed()) {
-    if (!isChange || each.path.length > 0)
-      at(root, each.path, (node) => node.where.unshift(resolved(each.condition, node, catalogue)));
+  for (const { path, condition } of [...query.logic, ...query.filters].toReversed()) {
+    if (!isChange || path.length > 0)
+      at(root, path, (node) => node.where.unshift(resolved(condition, node, catalogue)));
   }
-  for (const each of query.order.toReversed()) {
-    at(
-      root,
-      each.path,
-      (node) => (node.order = each.terms.map((term) => ordered(term, of, catalogue))),
-    );
+  for (const { path, terms } of query.order.toReversed()) {
+    // PostgREST finds the columns of every order in the root table.
+    const order = terms.map((term) => ({ ...term, field: known(term.field, of, catalogue) }));
+    at(root, path, (node) => (node.order = order));
   }
   if (!isChange) {
-    const inner = query.ranges.filter(({ path }) => path.length > 0);
-    for (const each of [...inner, { path: [], range }])
-      at(root, each.path, (node) => (node.range = each.range));
-  }
-  for (const each of query.logic.toReversed()) {
-    if (!isChange || each.path.length > 0)
-      at(root, each.path, (node) => node.where.unshift(resolved(each.condition, node, catalogue)));
+    for (const { path, range } of query.ranges) at(root, path, (node) => (node.range = range));
+    everyNode(root, ({ range }) => {
+      range.limit = Math.min(range.limit ?? catalogue.maxRows, catalogue.maxRows);
+    });
   }
   if (kind !== "read") Object.assign(root, { alias_: of.name, from: { name: SOURCE } });
   related(root, of.schema, catalogue);
-  everyNode(root, withAliases);
-  everyNode(root, orderedByParents);
-  everyNode(root, withoutNullEmbeds);
-  everyNode(root, withShown);
-  if (!isChange) everyNode(root, (node) => (node.range = bounded(node.range, catalogue.maxRows)));
   return root;
 }
 
 function nodeOf(of, { schema, items, depth }, catalogue) {
   const from = { schema, name: of.name };
-  const node = {
+  return {
     name: of.name,
     alias: of.alias ?? null,
     hint: of.hint ?? null,
     join: of.join ?? null,
     depth,
-    select: [],
-    children: [],
+    select: items.filter((item) => !item.items).map((item) => selected(item, from, catalogue)),
+    children: items
+      .filter((item) => item.items)
+      .map((item) => nodeOf(item, { schema, items: item.items, depth: depth + 1 }, catalogue)),
     where: [],
     order: [],
-    range: ALL,
+    range: { limit: null, offset: 0 },
     from,
     alias_: null,
     joins: [],
   };
-  for (const item of items) {
-    const inner = { schema, items: item.items, depth: depth + 1 };
-    if (item.items) node.children.push(nodeOf(item, inner, catalogue));
-    else node.select.push({ ...item, field: known(item.field, from, catalogue) });
-  }
-  return node;
+}
+
+// A JSON path without alias is named after its last key.
+function selected({ field, cast, alias }, of, catalogue) {
+  const last = field.path.findLast(({ key }) => key !== undefined)?.key ?? field.name;
+  return {
+    field: known(field, of, catalogue),
+    cast,
+    alias: alias ?? (field.path.length > 0 ? last : null),
+  };
 }
 
 function everyNode(node, change) {
@@ -80,6 +75,7 @@ function at(node, [name, ...rest], change) {
   const found = node.children.find((child) => [child.name, child.alias].includes(name));
   if (!found) throw notEmbedded(name);
   node.children = [found, ...node.children.filter((child) => child !== found)];
+  found.isAskedByTable ||= found.alias !== null && found.alias !== name;
   return at(found, rest, change);
 }
 
@@ -96,6 +92,12 @@ function known(field, of, catalogue) {
   return { ...field, type: column?.type, toJson: !isJson };
 }
 
+// The tables with an alias that a parameter names without it, with their aliases.
+export const unaliased = ({ name, alias, isAskedByTable, children }) => [
+  ...(isAskedByTable ? [[name, alias]] : []),
+  ...children.flatMap(unaliased),
+];
+
 export function resolved(condition, node, catalogue) {
   if (condition.conditions) {
     const conditions = condition.conditions.map((one) => resolved(one, node, catalogue));
@@ -104,55 +106,34 @@ export function resolved(condition, node, catalogue) {
   return { ...condition, field: known(condition.field, node.from, catalogue) };
 }
 
-// Names of columns in an order are resolved in the root table.
-const ordered = (term, of, catalogue) =>
-  term.relation ? { ...term } : { ...term, field: known(term.field, of, catalogue) };
-
 // Join every node to its parent.
 function related(node, schema, catalogue) {
   for (const child of node.children) {
     const origin = node.depth === 0 ? (node.alias_ ?? node.from.name) : node.from.name;
-    const found = relationshipOf(
-      { schema, origin, target: child.name, hint: child.hint },
-      catalogue,
-    );
+    const { name: target, hint } = child;
+    if (node.where.some((one) => namesField(one, child.alias ?? target)))
+      throw leftOut(`a filter by whether ${target} is empty`);
+    const found = relationshipOf({ schema, origin, target, hint }, catalogue);
     const above = node.alias_ ? { name: node.alias_ } : node.from;
-    const isMany = found.kind === "many-to-many";
-    const start = found.kind === "computed" && node.alias_ ? { name: node.alias_ } : found.from;
+    const alias = `${found.to.name}_${child.depth}`;
     Object.assign(child, {
       from: { schema: found.to.schema, name: found.to.name },
       relationship: found,
-      start,
-      inner: `${found.from.name}_${child.alias ?? child.name}_${child.depth}`,
-      alias_: isMany ? null : `${found.to.name}_${child.depth}`,
-      isMany: !found.isToOne,
+      inner: `${found.from.name}_${child.alias ?? target}_${child.depth}`,
+      alias_: alias,
+      joins: found.columns.map(([column, other]) => [
+        [{ name: alias }, other],
+        [above, column],
+      ]),
     });
-    child.joins = joinsOf(found, above, child);
     related(child, schema, catalogue);
   }
 }
 
-function joinsOf({ kind, columns, junction }, above, child) {
-  if (kind === "computed") return [];
-  if (kind === "many-to-many") {
-    const table = { schema: child.from.schema, name: junction.table.name };
-    return [
-      ...junction.target.map(([column, other]) => [
-        [table, other],
-        [child.from, column],
-      ]),
-      ...junction.source.map(([column, other]) => [
-        [table, other],
-        [above, column],
-      ]),
-    ];
-  }
-  const own = { name: child.alias_ };
-  return columns.map(([column, other]) => [
-    [own, other],
-    [above, column],
-  ]);
-}
+const namesField = ({ conditions, field, is }, name) =>
+  conditions
+    ? conditions.some((one) => namesField(one, name))
+    : is === "null" && field.name === name && field.path.length === 0;
 
 function relationshipOf({ schema, origin, target, hint }, catalogue) {
   const all = catalogue.relationships.get(`${schema}.${origin}`) ?? [];
@@ -160,6 +141,8 @@ function relationshipOf({ schema, origin, target, hint }, catalogue) {
   const found = here.filter((one) => isMeant(one, target, hint));
   if (found.length === 1) return found[0];
   if (found.length > 1) throw ambiguous(found, origin, target);
+  if (isElsewhere({ schema, origin, target, all }, catalogue))
+    throw leftOut("embedding through views, join tables and functions");
   const using = hint ? `' using the hint '${hint}` : "";
   throw refused(
     "PGRST200",
@@ -172,23 +155,33 @@ function relationshipOf({ schema, origin, target, hint }, catalogue) {
   );
 }
 
+// Whether PostgREST may know a relationship of another kind than a foreign key.
+function isElsewhere({ schema, origin, target, all }, { tables, functions, relationships }) {
+  const isView = (name) => tables.get(keyOf({ schema, name }))?.is_view;
+  const joinTables = all.filter(({ isToOne }) => !isToOne).map(({ to }) => to);
+  const joined = joinTables.flatMap((table) => relationships.get(keyOf(table)));
+  return (
+    isView(origin) ||
+    isView(target) ||
+    functions.some((one) => one.schema === schema && one.name === target) ||
+    joined.some(({ isToOne, to }) => isToOne && to.name === target)
+  );
+}
+
 function isMeant(one, target, hint) {
-  if (one.kind === "computed") return target === one.function.name;
-  const [single] = one.columns?.length === 1 ? one.columns : [[]];
+  const [single] = one.columns.length === 1 ? one.columns : [[]];
   const isTo = target === one.to.name;
   if (one.isSelf) {
     if (hint) return isTo && one.kind === "one-to-many" && single[1] === hint;
     const isUp = one.kind === "many-to-one" && single[0] === target;
     return (isTo && one.kind === "one-to-many") || isUp;
   }
-  if (hint) return isTo && [one.name, ...single, one.junction?.table.name].includes(hint);
-  return isTo || (!one.to.is_view && [one.name, single[0]].includes(target));
+  if (hint) return isTo && [one.name, ...single].includes(hint);
+  return isTo || [one.name, single[0]].includes(target);
 }
 
 function ambiguous(found, origin, target) {
-  const names = found.map(
-    ({ to, name, junction }) => `'${to.name}!${junction?.table.name ?? name}'`,
-  );
+  const names = found.map(({ to, name }) => `'${to.name}!${name}'`);
   return new Refusal(300, {
     code: "PGRST201",
     message:
@@ -201,61 +194,11 @@ function ambiguous(found, origin, target) {
   });
 }
 
-function described({ kind, name, from, to, columns, junction }) {
-  const list = (pairs, place) => `(${pairs.map((pair) => pair[place]).join(", ")})`;
-  const relationship = junction
-    ? `${junction.table.name} using ${junction.names[0]}${list(junction.source, 1)} and ` +
-      `${junction.names[1]}${list(junction.target, 1)}`
-    : `${name} using ${from.name}${list(columns, 0)} and ${to.name}${list(columns, 1)}`;
-  return { cardinality: kind, embedding: `${from.name} with ${to.name}`, relationship };
-}
-
-// A JSON path without alias is named after its last key.
-function withAliases(node) {
-  node.select = node.select.map((one) => {
-    const { name, path } = one.field;
-    const last = path.findLast(({ key }) => key !== undefined)?.key ?? name;
-    return { ...one, alias: one.alias ?? (path.length > 0 ? last : null) };
-  });
-}
-
-function orderedByParents(node) {
-  for (const term of node.order.filter(({ relation }) => relation)) {
-    const name = term.relation;
-    const found = node.children.find((child) => name === (child.alias ?? child.name));
-    if (!found) throw notEmbedded(name);
-    if (!found.relationship.isToOne) {
-      throw refused("PGRST118", `A related order on '${name}' is not possible`, {
-        details:
-          `'${node.from.name}' and '${name}' do not form a many-to-one or one-to-one ` +
-          "relationship",
-      });
-    }
-    term.relation = found.inner;
-    term.field = { ...term.field, toJson: false };
-  }
-}
-
-// `embedded=is.null` tests whether the embedded resource is empty.
-function withoutNullEmbeds(node) {
-  const replaced = (condition) => {
-    if (condition.conditions)
-      return { ...condition, conditions: condition.conditions.map(replaced) };
-    const { field, is, not } = condition;
-    const found = node.children.find((child) => field.name === (child.alias ?? child.name));
-    const isAsked = found && is === "null" && field.path.length === 0;
-    return isAsked ? { embed: found, not } : condition;
+function described({ kind, name, from, to, columns }) {
+  const list = (place) => `(${columns.map((pair) => pair[place]).join(", ")})`;
+  return {
+    cardinality: kind,
+    embedding: `${from.name} with ${to.name}`,
+    relationship: `${name} using ${from.name}${list(0)} and ${to.name}${list(1)}`,
   };
-  node.where = node.where.map(replaced);
-}
-
-const isBare = (node) => node.select.length === 0 && node.children.every(isBare);
-
-// Add the embedded resources of a node, as objects or lists.
-function withShown(node) {
-  node.shown = node.children.map((child) => ({
-    child,
-    name: child.alias ?? child.name,
-    isEmpty: isBare(child),
-  }));
 }

@@ -3,9 +3,8 @@
 // https://docs.postgrest.org/en/v14/references/connection_pool.html
 
 import { Refusal } from "./errors.mjs";
-import { settings } from "./settings.mjs";
 
-export const SIZE = settings.isStrict ? 10 : 16;
+export const SIZE = 10;
 const ACQUISITION_MS = 10_000;
 
 let inUse = 0;

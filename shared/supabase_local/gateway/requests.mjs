@@ -1,62 +1,49 @@
 // Parses a request to /rest/v1 as PostgREST does, or throws its error.
 
-import { Refusal } from "./errors.mjs";
-import { acceptedOf, mediaOf } from "./media.mjs";
+import { unescape } from "node:querystring";
+import { Refusal, leftOut } from "./errors.mjs";
+import { acceptedOf } from "./media.mjs";
 import { payloadOf } from "./payload.mjs";
 import { preferencesOf } from "./preferences.mjs";
-import { decoded, readQuery, topRange } from "./query.mjs";
+import { readQuery } from "./query.mjs";
 import { settings } from "./settings.mjs";
-import { ALL } from "./ranges.mjs";
 import { claimsOf } from "./tokens.mjs";
 
-const KINDS = {
-  GET: "read",
-  HEAD: "read",
-  POST: "insert",
-  PUT: "upsert",
-  PATCH: "update",
-  DELETE: "delete",
-};
+const KINDS = { GET: "read", HEAD: "read", POST: "insert", PATCH: "update", DELETE: "delete" };
 const READS = ["GET", "HEAD"];
 
-export async function understood(request) {
+export async function understood(request, catalogue) {
   const url = new URL(request.url);
   const { method, headers } = request;
   const claims = claimsOf(request);
-  const prefers = preferencesOf(headers.get("prefer"));
+  const prefers = preferencesOf(headers.get("prefer"), catalogue);
   const { name, isCall } = placeOf(url);
   const { schema, isAsked } = schemaOf(request);
-  const isGet = READS.includes(method);
   const kind = kindOf(method, name, isCall);
-  const query = readQuery(url.search, isCall && isGet);
-  const range = topRange(request, query.ranges);
-  if (kind === "upsert" && (range.lower !== ALL.lower || range.upper !== ALL.upper)) {
-    const message = "limit/offset querystring parameters are not allowed for PUT";
-    throw new Refusal(400, { code: "PGRST114", message });
-  }
+  if (headers.has("range")) throw leftOut("the header Range, in place of `limit` and `offset`");
+  const query = readQuery(url.search);
+  const hasBody = !READS.includes(method) && kind !== "delete";
   return {
     claims,
     prefers,
     method,
-    isGet,
     isCall,
     name,
     schema,
     isAsked,
     kind,
     query,
-    range,
     headers,
     isHead: method === "HEAD",
     path: url.pathname.slice("/rest/v1".length),
-    accepted: acceptedOf(headers.get("accept")),
-    ...(await givenBy(request, { kind, isCall, isGet, query })),
+    accepts: acceptedOf(headers.get("accept")),
+    ...(hasBody ? await givenBy(request, { isCall, columns: query.columns }) : {}),
   };
 }
 
 // Parse the name of a table or a function from the URL.
 function placeOf(url) {
-  const [first, ...rest] = url.pathname.slice("/rest/v1/".length).split("/").map(decoded);
+  const [first, ...rest] = url.pathname.slice("/rest/v1/".length).split("/").map(unescape);
   if (rest.length === 0) return { name: first, isCall: false };
   if (first === "rpc" && rest.length === 1) return { name: rest[0], isCall: true };
   const message = "Invalid path specified in request URL";
@@ -66,9 +53,11 @@ function placeOf(url) {
 function kindOf(method, name, isCall) {
   const refused = (code, message) => new Refusal(405, { code, message });
   if (isCall) {
-    if ([...READS, "POST"].includes(method)) return "call";
+    if (method === "POST") return "call";
+    if (READS.includes(method)) throw leftOut(`calls of a function by ${method}`);
     throw refused("PGRST101", `Cannot use the ${method} method on RPC`);
   }
+  if (method === "PUT") throw leftOut("the method PUT");
   if (KINDS[method] && (name !== "" || READS.includes(method))) return KINDS[method];
   throw refused("PGRST117", `Unsupported HTTP method: ${method}`);
 }
@@ -85,12 +74,7 @@ function schemaOf({ method, headers }) {
   });
 }
 
-async function givenBy(request, { kind, isCall, isGet, query }) {
-  if (isGet && isCall)
-    return { fields: query.parameters, keys: [...new Set(query.parameters.map(([name]) => name))] };
-  if (isGet || kind === "delete") return { body: null, keys: [] };
+async function givenBy(request, of) {
   const bytes = Buffer.from(await request.arrayBuffer());
-  const media = mediaOf(request.headers.get("content-type") ?? "application/json");
-  const columns = kind === "upsert" ? null : query.columns;
-  return payloadOf(bytes, media, { isCall, columns });
+  return payloadOf(bytes, request.headers.get("content-type") ?? "application/json", of);
 }

@@ -7,10 +7,8 @@ import { Database } from "./database.mjs";
 import { proxyUpgrade } from "./realtime.mjs";
 import { settings } from "./settings.mjs";
 import { withMetadata } from "./tokens.mjs";
-import { Turns } from "./turns.mjs";
 
 const database = new Database();
-const turns = new Turns();
 // Services without a server. Their tables exist for migrations and seeds.
 const ELSEWHERE =
   /^\/(auth\/v1\/admin|realtime\/v1\/api|storage\/v1|functions\/v1|graphql\/v1)(?=\/|$)/;
@@ -32,8 +30,7 @@ function answerLocally(path) {
   }
   if (path === "/_ready") {
     const { isUp } = database;
-    const found = { database: isUp, strict: settings.isStrict };
-    return Response.json(found, { status: isUp ? 200 : 503 });
+    return Response.json({ database: isUp }, { status: isUp ? 200 : 503 });
   }
   if (!/^\/(auth|rest)\/v1(?=\/|$)/.test(path)) {
     return Response.json({ message: "no Route matched with those values" }, { status: 404 });
@@ -57,11 +54,7 @@ async function answer(request) {
     const msg = "Could not parse request body as JSON";
     return Response.json({ code: 400, error_code: "bad_json", msg }, { status: 400 });
   }
-  // In strict mode the Data API has PostgREST's pool and no turns per caller.
-  const isPooled = settings.isStrict && pathname.startsWith("/rest/v1/");
-  const work = () => database.fetch(request);
-  let response =
-    answerLocally(pathname) ?? (await (isPooled ? work() : turns.answer(request, work)));
+  let response = answerLocally(pathname) ?? (await database.fetch(request));
   if (response.ok && /^\/auth\/v1\/(token|signup|verify)$/.test(pathname))
     response = await withMetadata(response);
   if (response.headers.has("access-control-allow-origin")) return response;

@@ -17,8 +17,6 @@ export const settings = Object.freeze({
   schemas: [...new Set(["public", ...(process.env.DATA_API_SCHEMAS ?? "").split(",")])].filter(
     Boolean,
   ),
-  // PostgREST's pool instead of turns per caller
-  isStrict: process.env.DATA_API_STRICT === "1",
   siteUrl: process.env.SITE_URL ?? "http://127.0.0.1:8000",
   // Above the longest statement_timeout, so that only calls without any response reach this limit.
   requestTimeoutMs: 65_000,

@@ -28,7 +28,6 @@ export const nothing = raw("");
 export const value = (given) => new Sql(["", ""], [given]);
 export const ident = (name) => raw(quoted(name));
 export const quoted = (name) => `"${name.replaceAll('"', '""')}"`;
-export const literal = (text) => `'${text.replaceAll("'", "''")}'`;
 
 // Qualify the name of a relation or function. Without a schema it is an alias.
 export const qualified = ({ schema, name }) =>

@@ -2,18 +2,13 @@
 // row.
 
 import { SOURCE } from "./plan.mjs";
-import { columnOf, ident, list, literal, nothing, qualified, raw, sql, value } from "./sql.mjs";
+import { columnOf, ident, list, nothing, qualified, raw, sql, value } from "./sql.mjs";
 
 const source = ident(SOURCE);
 const setting = (name) => raw(`nullif(current_setting('${name}', true), '')`);
 
 // Alias for a node's columns.
-const nameOf = (node) =>
-  node.alias_
-    ? { name: node.alias_ }
-    : node.relationship?.kind === "computed"
-      ? { name: node.relationship.function.name }
-      : node.from;
+const nameOf = (node) => (node.alias_ ? { name: node.alias_ } : node.from);
 
 const where = (conditions) =>
   conditions.length > 0 ? sql` where ${list(conditions, " and ")}` : nothing;
@@ -22,7 +17,7 @@ function readStatement(node) {
   const of = nameOf(node);
   const isAll = node.select.length === 0 && node.children.length === 0;
   const own = isAll ? [columnOf(of, "*")] : node.select.map((one) => selectedOf(of, one));
-  const columns = [...own, ...node.shown.flatMap(shownOf)];
+  const columns = [...own, ...node.children.flatMap(shownOf)];
   const conditions = [...node.where.map((one) => conditionOf(of, one)), ...node.joins.map(joinOf)];
   return sql`select ${list(columns)}${fromOf(node)}${list(node.children.map(joined), "")}${where(
     conditions,
@@ -44,11 +39,15 @@ function fieldOf(of, { name, path, toJson }) {
   return sql`${toJson ? sql`to_jsonb(${column})` : column}${list(steps, "")}`;
 }
 
-function shownOf({ child, name, isEmpty }) {
+// A table without selected columns only restricts the rows.
+const isBare = (node) => node.select.length === 0 && node.children.every(isBare);
+
+function shownOf(child) {
   const inner = ident(child.inner);
-  if (isEmpty) return [];
-  if (child.relationship.isToOne) return [sql`row_to_json(${inner}.*)::jsonb as ${ident(name)}`];
-  return [sql`coalesce(${inner}.${inner}, '[]') as ${ident(name)}`];
+  const name = ident(child.alias ?? child.name);
+  if (isBare(child)) return [];
+  if (child.relationship.isToOne) return [sql`row_to_json(${inner}.*)::jsonb as ${name}`];
+  return [sql`coalesce(${inner}.${inner}, '[]') as ${name}`];
 }
 
 function joined(child) {
@@ -62,17 +61,8 @@ function joined(child) {
   return sql`${join}${rows} from (${read}) as ${inner}) as ${inner} on ${on}`;
 }
 
-function fromOf({ from, alias_: alias, relationship, start }) {
-  const { kind, junction } = relationship ?? {};
-  const table = kind === "computed" ? rowsOfFunction(relationship, start) : qualified(from);
-  const as = alias ? sql` as ${ident(alias)}` : nothing;
-  return sql` from ${table}${as}${junction ? sql`, ${qualified(junction.table)}` : nothing}`;
-}
-
-// The row is cast to its type, because functions with the same name may take other types.
-function rowsOfFunction(relationship, start) {
-  const row = sql`${ident(start.name)}::${qualified(relationship.from)}`;
-  return sql`${qualified(relationship.function)}(${row})`;
+function fromOf({ from, alias_: alias }) {
+  return sql` from ${qualified(from)}${alias ? sql` as ${ident(alias)}` : nothing}`;
 }
 
 const joinOf = ([[of, column], [other, its]]) =>
@@ -80,51 +70,34 @@ const joinOf = ([[of, column], [other, its]]) =>
 
 function orderOf(of, terms) {
   if (terms.length === 0) return nothing;
-  const each = terms.map(({ relation, field, direction, nulls }) => {
-    const place = fieldOf(relation ? { name: relation } : of, field);
-    return sql`${place}${raw([direction, nulls].map((word) => (word ? ` ${word}` : "")).join(""))}`;
+  const each = terms.map(({ field, direction, nulls }) => {
+    return sql`${fieldOf(of, field)}${raw([direction, nulls].map((word) => (word ? ` ${word}` : "")).join(""))}`;
   });
   return sql`order by ${list(each)}`;
 }
 
-function rowsOf({ lower, upper }) {
-  if (lower === 0 && upper === Infinity) return nothing;
-  const limit = upper === Infinity ? raw("all") : value(String(1 + upper - lower));
-  return sql`limit ${limit} offset ${value(String(lower))}`;
+function rowsOf({ limit, offset }) {
+  if (limit === null && offset === 0) return nothing;
+  return sql`limit ${limit === null ? raw("all") : value(String(limit))} offset ${value(String(offset))}`;
 }
 
-function conditionOf(of, condition, embedOf = isFound) {
+function conditionOf(of, condition) {
   const not = raw(condition.not ? "not " : "");
   if (condition.conditions) {
-    const all = condition.conditions.map((one) => conditionOf(of, one, embedOf));
+    const all = condition.conditions.map((one) => conditionOf(of, one));
     return sql`${not}(${list(all, ` ${condition.operator} `)})`;
   }
-  if (condition.embed) return embedOf(condition);
-  return sql`${not}${leftOf(of, condition)} ${rightOf(condition)}`;
+  return sql`${not}${fieldOf(of, condition.field)} ${rightOf(condition)}`;
 }
 
-const isFound = ({ embed, not }) =>
-  sql`${ident(embed.inner)} is ${raw(not ? "" : "not ")}distinct from null`;
-
-function leftOf(of, { field, search, language }) {
-  const found = fieldOf(of, field);
-  if (!search || field.type === "tsvector") return found;
-  return language ? sql`to_tsvector(${value(language)}, ${found})` : sql`to_tsvector(${found})`;
-}
-
-function rightOf({ values, is, distinct, search, language, operator, every, value: text }) {
+function rightOf({ values, is, operator, value: text }) {
   if (values)
     return values.length === 1 && values[0] === ""
       ? raw("= any('{}')")
       : sql`= any (${value(arrayOf(values))})`;
   if (is) return raw(`is ${is}`);
-  if (distinct !== undefined) return sql`is distinct from ${value(distinct)}`;
-  if (search) {
-    const of = language ? sql`${value(language)}, ` : nothing;
-    return sql`@@ ${raw(search)}(${of}${value(text)})`;
-  }
   const given = value(["like", "ilike"].includes(operator) ? text.replaceAll("*", "%") : text);
-  return sql`${raw(operator)} ${every ? sql`${raw(every)}(${given})` : given}`;
+  return sql`${raw(operator)} ${given}`;
 }
 
 function arrayOf(values) {
@@ -134,26 +107,22 @@ function arrayOf(values) {
 
 // Count all rows, without `limit` and `offset`.
 export function countStatement(node) {
-  const of = nameOf(node);
-  const exists = (child) => sql`exists (${countStatement(child)})`;
-  const asked = ({ embed, not }) => sql`${raw(not ? "" : "not ")}${exists(embed)}`;
   const inner = node.children.filter(({ join }) => join === "inner");
   return sql`select 1${fromOf(node)}${where([
-    ...node.where.map((one) => conditionOf(of, one, asked)),
+    ...node.where.map((one) => conditionOf(nameOf(node), one)),
     ...node.joins.map(joinOf),
-    ...inner.map(exists),
+    ...inner.map((child) => sql`exists (${countStatement(child)})`),
   ])}`;
 }
 
 // Aggregate the rows `_postgrest_t` to the body of a response.
-export function bodyOf({ kind, strips }, returned) {
+export function bodyOf(kind, returned) {
   if (kind === "nothing") return raw("''::text");
   const isOne = kind === "object" || (returned && !returned.is_set);
   // For a set of values, an object response is a row with one column.
   const isScalar = returned && !returned.is_row && !(kind === "object" && returned.is_set);
   const rows = raw(isScalar ? "json_agg(_postgrest_t.pgrst_scalar)" : "json_agg(_postgrest_t)");
-  const whole = strips ? sql`json_strip_nulls(${rows})` : rows;
-  return isOne ? sql`coalesce(${whole}->0, 'null')` : sql`coalesce(${whole}, '[]')`;
+  return isOne ? sql`coalesce(${rows}->0, 'null')` : sql`coalesce(${rows}, '[]')`;
 }
 
 const RESPONSE_SETTINGS = sql`${setting("response.headers")} as headers,
@@ -176,24 +145,14 @@ export function wholeCall(node, call, { body, count, isSingleRow }) {
     from (${readStatement(node)}) _postgrest_t`;
 }
 
-export function wholeChange(node, change, { body, isShown, key, location, isUpsert }) {
+export function wholeChange(node, change, { body, isShown, isUpsert }) {
   const inserted = isUpsert ? sql`${setting("pgrst.inserted")}::int` : raw("null::int");
-  const place = location
-    ? sql`case when count(_postgrest_t) = 1 then array_to_json(${locationOf(key)})::text end`
-    : raw("null::text");
   const rows = isShown ? readStatement(node) : sql`select * from ${source}`;
   return sql`with ${source} as (${change})
-    select count(_postgrest_t) as rows, ${place} as location, ${body} as body, ${RESPONSE_SETTINGS},
+    select count(_postgrest_t) as rows, ${body} as body, ${RESPONSE_SETTINGS},
       ${inserted} as inserted
     from (${rows}) _postgrest_t`;
 }
-
-const locationOf = (key) =>
-  raw(`(
-  with data as (select row_to_json(_) as row from ${SOURCE} as _ limit 1)
-  select array_agg(json_data.key || '=' || coalesce('eq.' || json_data.value, 'is.null'))
-  from data cross join json_each_text(data.row) as json_data
-  where json_data.key in (${key.map(literal).join(", ") || "''"}))`);
 
 // Columns that a change returns. Without `select` only the number of rows is needed.
 const returning = (table, columns) =>
@@ -206,19 +165,15 @@ const inserted = (isMore) =>
     isMore ? "+ 1" : "- 1",
   )})::text, true) <> ${raw(isMore ? "'0'" : "'-1'")}`;
 
-export function insertStatement(given) {
-  const { table, columns, body, conflict, conditions, returned, defaults } = given;
+export function insertStatement({ table, columns, body, conflict, returned }) {
   const names = list(columns.map(({ name }) => ident(name)));
   const into = columns.length > 0 ? sql`${qualified(table)} (${names})` : qualified(table);
-  const isCounted = conditions.length > 0 || conflict?.resolution === "merge-duplicates";
-  const of = { name: "pgrst_body" };
-  const kept = conditions.map((one) => conditionOf(of, one));
-  const rows = rowsOfBody(body, columns, { defaults });
-  const taken = list(columns.map(({ name }) => columnOf(of, name)));
+  const isCounted = conflict?.resolution === "merge-duplicates";
+  const taken = list(columns.map(({ name }) => columnOf({ name: "pgrst_body" }, name)));
   return list(
     [
-      sql`insert into ${into} select ${taken} ${rows}`,
-      where(isCounted ? [inserted(true), ...kept] : kept),
+      sql`insert into ${into} select ${taken} ${rowsOfBody(body, columns)}`,
+      where(isCounted ? [inserted(true)] : []),
       conflictOf(conflict, columns, isCounted),
       returning(table, returned),
     ],
@@ -236,7 +191,7 @@ function conflictOf(conflict, columns, isCounted) {
 }
 
 export function updateStatement(given) {
-  const { table, columns, body, conditions, returned, defaults } = given;
+  const { table, columns, body, conditions, returned } = given;
   if (columns.length === 0) {
     const names = returned.map((name) => columnOf({ name: table.name }, name));
     const all = names.length > 0 ? list(names) : raw("null");
@@ -245,7 +200,7 @@ export function updateStatement(given) {
   const of = { name: "pgrst_body" };
   const sets = columns.map(({ name }) => sql`${ident(name)} = ${columnOf(of, name)}`);
   const kept = where(conditions.map((one) => conditionOf(table, one)));
-  const rows = rowsOfBody(body, columns, { defaults });
+  const rows = rowsOfBody(body, columns);
   const change = sql`update ${qualified(table)} set ${list(sets)} ${rows}`;
   return sql`${change}${kept}${returning(table, returned)}`;
 }
@@ -256,34 +211,20 @@ export function deleteStatement({ table, conditions, returned }) {
 }
 
 // Read the rows of a body as `pgrst_body`, parsed by Postgres from the caller's text.
-function rowsOfBody(body, columns, { isOne = false, defaults = false }) {
-  const isObject = /^[ \t\n\r]*\{/.test(body);
-  const type = defaults ? "jsonb" : "json";
-  const of = raw(defaults ? "pgrst_json_defs.val" : "pgrst_payload.json_data");
-  const whole = defaults ? defaultsOf(columns, isObject) : nothing;
+function rowsOfBody(body, columns, { isOne = false } = {}) {
   const names = list(columns.map(({ name }) => ident(name)));
-  const rows = rowsIn(of, columns, { type, isObject, isOne });
-  return sql`from (select ${value(body)}::${raw(type)} as json_data) pgrst_payload, ${whole}
+  const rows = rowsIn(columns, { isObject: /^[ \t\n\r]*\{/.test(body), isOne });
+  return sql`from (select ${value(body)}::json as json_data) pgrst_payload,
     lateral (select ${names} from ${rows}) pgrst_body`;
 }
 
-function rowsIn(of, columns, { type, isObject, isOne }) {
+function rowsIn(columns, { isObject, isOne }) {
+  const of = raw("pgrst_payload.json_data");
   if (columns.length === 0)
-    return isObject ? raw("(values (1)) as _") : sql`${raw(`${type}_array_elements`)}(${of}) as _`;
-  const types = columns.map(({ name, type: its }) => sql`${ident(name)} ${raw(its)}`);
-  const record = raw(`${type}_to_record${isObject ? "" : "set"}`);
+    return isObject ? raw("(values (1)) as _") : sql`json_array_elements(${of}) as _`;
+  const types = columns.map(({ name, type }) => sql`${ident(name)} ${raw(type)}`);
+  const record = raw(`json_to_record${isObject ? "" : "set"}`);
   return sql`${record}(${of}) as _(${list(types)})${raw(isOne ? " limit 1" : "")}`;
-}
-
-function defaultsOf(columns, isObject) {
-  const pairs = columns
-    .filter((one) => one.default)
-    .map((one) => `${literal(one.name)}, ${one.default}`);
-  const built = raw(`jsonb_build_object(${pairs.join(", ")})`);
-  return isObject
-    ? sql`lateral (select ${built} || pgrst_payload.json_data as val) pgrst_json_defs, `
-    : sql`lateral (select jsonb_agg(${built} || elem) as val
-        from jsonb_array_elements(pgrst_payload.json_data) elem) pgrst_json_defs, `;
 }
 
 // Call a function and return the needed columns of its rows.
@@ -302,33 +243,14 @@ export function callStatement(chosen, { call, returned }) {
   return sql`select ${columns} ${calledWith(chosen, call, around)}`;
 }
 
-function calledWith({ params }, { keys, body, fields, raw: type }, around) {
-  const [first] = params;
-  const alone = (one) => sql`from ${around(one)}`;
-  if (params.length === 1 && first.name === "") {
-    return alone(sql`${value(type === "bytea" ? hexOf(body) : body)}::${raw(first.type)}`);
-  }
+function calledWith({ params }, { keys, body }, around) {
   const given = params.filter(({ name }) => keys.includes(name));
-  if (given.length === 0) return alone(nothing);
-  const passed = (of) =>
-    list(
-      given.map((one) => {
-        const variadic = raw(one.variadic ? "variadic " : "");
-        return sql`${variadic}${ident(one.name)} := ${of(one)}`;
-      }),
-    );
-  if (fields) return alone(passed((one) => argumentOf(one, fields)));
+  if (given.length === 0) return sql`from ${around(nothing)}`;
+  const passed = given.map(({ name, variadic }) => {
+    const column = columnOf({ name: "pgrst_body" }, name);
+    return sql`${raw(variadic ? "variadic " : "")}${ident(name)} := ${column}`;
+  });
   const columns = given.map(({ name, taken }) => ({ name, type: taken }));
   const rows = rowsOfBody(body, columns, { isOne: true });
-  const lateral = around(passed(({ name }) => columnOf({ name: "pgrst_body" }, name)));
-  return sql`${rows}, lateral ${lateral}`;
+  return sql`${rows}, lateral ${around(list(passed))}`;
 }
-
-// The last of several values with one name is used, but all values for a variadic parameter.
-function argumentOf({ name, taken, variadic }, fields) {
-  const all = fields.filter(([one]) => one === name).map(([, text]) => text);
-  const text = variadic ? value(arrayOf(all)) : value(all.at(-1));
-  return sql`${text}${raw(variadic ? "::text[]" : "")}::${raw(taken)}`;
-}
-
-const hexOf = (bytes) => `\\x${bytes.toString("hex")}`;

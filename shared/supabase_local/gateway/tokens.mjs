@@ -54,11 +54,15 @@ function verified(token) {
   if (!claims || typeof claims !== "object" || Array.isArray(claims))
     throw refused("PGRST303", "Parsing claims failed");
   checkTimes(claims);
+  const audiences = [claims.aud ?? []].flat();
+  if (!audiences.every((one) => typeof one === "string"))
+    throw refused("PGRST303", "The JWT 'aud' claim must be a string or an array of strings");
   return claims;
 }
 
 function isSigned([head, body, signature]) {
-  if (decoded(head)?.alg !== "HS256") return false;
+  const { alg, kid } = decoded(head) ?? {};
+  if (alg !== "HS256" || kid !== undefined) return false; // the secret has no id
   const ours = createHmac("sha256", settings.jwtSecret).update(`${head}.${body}`).digest();
   const theirs = Buffer.from(signature, "base64url");
   return theirs.length === ours.length && timingSafeEqual(theirs, ours);

@@ -1,4 +1,4 @@
-"""With DATA_API_STRICT the local Data API shares its connections as PostgREST does."""
+"""The local Data API shares its connections as PostgREST does."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ create function public.scratch_wait() returns void language sql
 
 
 def test_one_caller_may_hold_every_connection(project: Project) -> None:
-    """Measurements and tests with it must not have more connections than in production."""
+    """Measurements and tests must not have more connections than in production."""
     project.sql(WAITING)
-    url = f"{project.settings.supabase_url}/rest/v1"
+    call = f"{project.settings.supabase_url}/rest/v1/rpc/scratch_wait"
     key = {"apikey": project.settings.supabase_publishable_key}
     ada, eve = ({**key, "authorization": f"Bearer {user_token(one)}"} for one in IDS)
 
@@ -32,9 +32,8 @@ def test_one_caller_may_hold_every_connection(project: Project) -> None:
         return len(lock.execute(text).fetchall())
 
     with project.database.connect() as lock, ThreadPoolExecutor(14) as threads:
-        until(lambda: httpx.get(f"{url}/rpc/scratch_wait", headers=ada).is_success)
+        until(lambda: httpx.post(call, headers=ada, json={}).is_success)
         lock.execute("select pg_advisory_lock(4711)")
-        call = f"{url}/rpc/scratch_wait"
         calls = [threads.submit(httpx.post, call, headers=eve, json={}) for _ in range(12)]
         until(lambda: waiting() == 10)
         # Both are without a connection. The second is rejected a moment after the first.

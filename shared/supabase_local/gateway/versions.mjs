@@ -1,0 +1,35 @@
+// The answers in which PostgREST 16 and 14 differ. `DATA_API_VERSION` chooses one.
+// https://github.com/PostgREST/postgrest/blob/main/CHANGELOG.md
+
+const MESSAGE =
+  "Embedded resource was referenced by relation name even though it has an alias. This is " +
+  "deprecated and will stop working in a future release.";
+
+const VERSIONS = {
+  16: {
+    headers: { vary: "Accept, Prefer, Range" },
+    // Postgres rejects an unknown time zone.
+    isZone: () => true,
+    repeated: [],
+    hasShortErrors: true,
+    // `names` are the tables that the query names without their alias, with the alias.
+    warningOf(names) {
+      const pairs = names.map(([table, alias]) => `\`${table}\` to \`${alias}\``).join(", ");
+      const advice = `Update ${pairs} in query string filters, orders or limits.`;
+      return `299 PostgRESTv16 "${MESSAGE} ${advice}"`;
+    },
+  },
+  14: {
+    headers: {},
+    isZone: (zone, zones) => zones.has(zone),
+    // Transactions with these errors are repeated, without an end.
+    repeated: ["40001", "40P01"],
+    hasShortErrors: false,
+    warningOf: () => null,
+  },
+};
+
+const { DATA_API_VERSION: major = "16" } = process.env;
+if (!VERSIONS[major]) throw new Error("DATA_API_VERSION must be 14 or 16");
+
+export const version = { major, ...VERSIONS[major] };
