@@ -100,6 +100,9 @@ class Attempt:
     #: Its stack when its timeout stopped it, and the jobs that ran in the same process.
     evidence: dict[str, Any] | None = None
     _timers: tuple[asyncio.TimerHandle, ...] = ()
+    _timeout: asyncio.TimerHandle | None = None
+    #: Whether the job waits for a call of its batch.
+    _waits = False
     _task: asyncio.Task[None] | None = None
 
     def __init__(
@@ -128,8 +131,6 @@ class Attempt:
         self._steps = {} if lease.steps is None else lease.steps
         self._context = JobContext(self, self.updates, steps=self._steps, clock=clock)
         self.timeout_seconds = self._limit()
-        if self.timeout_seconds is not None:
-            self.timeout_at = self._started_at + self.timeout_seconds
 
     @property
     def names(self) -> dict[str, str]:
@@ -140,8 +141,34 @@ class Attempt:
         """Start the processor, and a timer that stops it after `timeout_seconds`."""
         loop = self._environment.loop
         self._task = loop.create_task(self._run(), name=f"job:{self.job_id}")
-        if self.timeout_seconds is not None:
-            self._timers = (loop.call_later(self.timeout_seconds, self.stop, "timeout"),)
+        self.begin_timeout()
+
+    def begin_timeout(self) -> None:
+        """Start the timer of the timeout. A batch starts it again for each of its calls."""
+        self.end_timeout()
+        self._waits = False
+        seconds = self.timeout_seconds = self._limit()
+        if seconds is None:
+            return
+        self.timeout_at = self._environment.clock.monotonic() + seconds
+        if self.batch is not None and seconds <= 0:
+            self.stop("timeout")
+        else:
+            self._timeout = self._environment.loop.call_later(seconds, self._time_out)
+
+    def end_timeout(self) -> None:
+        """Stop the timer of the timeout, because the job waits for a call of its batch."""
+        if self._timeout is not None:
+            self._timeout.cancel()
+        self._waits, self.timeout_at = True, math.inf
+
+    def _time_out(self) -> None:
+        """Stop the processor, unless its batch is called again in halves."""
+        call = None if self.batch is None else self.batch.halve_hung(self.job_id)
+        if call is None:
+            self.stop("timeout")
+        else:
+            self._environment.loop.call_later(self._grace_seconds, self._abandon_call, call)
 
     def stop(self, reason: StopReason, *, grace_seconds: float | None = None) -> None:
         """Stop the processor. The first reason is kept, unless the lease is lost.
@@ -202,7 +229,9 @@ class Attempt:
     def ran_long_enough(self) -> bool:
         """True if it had at least half of the time of a whole tick."""
         run = self._environment.run
-        return run.deadlines.ran_long_enough(self._started_at, run.options.usual_seconds)
+        return not self._waits and run.deadlines.ran_long_enough(
+            self._started_at, run.options.usual_seconds
+        )
 
     def _with_origin(self, error: ErrorInfo) -> ErrorInfo:
         request_id = current_request_id()
@@ -254,6 +283,11 @@ class Attempt:
         """Seconds that the processor has run."""
         end = self._environment.clock.monotonic() if self.ended_at is None else self.ended_at
         return max(0.0, end - self._started_at)
+
+    @property
+    def is_late(self) -> bool:
+        """True if the processor ended after its timeout."""
+        return self.ended_at is not None and self.ended_at > self.timeout_at
 
     def notify_updates(self) -> None:
         """Announce updates. May be called from any thread."""
@@ -360,7 +394,7 @@ class Attempt:
         call: Call
         if self.batch is not None:
             job = member = job_of(BatchedJob, given | {"ctx": context})
-            call = partial(self.batch.join, member, self.stop_requested)
+            call = partial(self.batch.join, member, self)
         else:
             job = job_of(Job, given)
             thread = None if job_type.is_async else thread_name(self.job_id)
@@ -383,31 +417,39 @@ class Attempt:
             ending if self._context.calls is None else check_unawaited(ending, self._context)
         )
         self.ended_at = self._environment.clock.monotonic()
-        for timer in self._timers:
-            timer.cancel()
+        for timer in (self._timeout, *self._timers):
+            if timer is not None:
+                timer.cancel()
         self._timers, self._task = (), None
         if self.batch is not None:
-            self.batch.ended(self.job_id)
+            self.batch.ended(self.job_id, is_abandoned=ending.abandoned)
         self._environment.on_end(self)
 
     def _abandon(self) -> None:
         if self.ending is not None:
             return
+        self._note_abandoned(partial(code_location, *self._code()))
+        if self._task is not None:
+            self._task.cancel()
+        self._end(Ending(abandoned=True))
+
+    def _abandon_call(self, call: asyncio.Task[None]) -> None:
+        """Let the batch continue in halves if its hung call has not stopped."""
+        place = partial(code_location, *self._code())
+        if self.batch is not None and self.batch.abandon(call):
+            self._note_abandoned(place)
+
+    def _note_abandoned(self, place: Callable[[], str | None]) -> None:
         logger.error(
             "Processor ignored its cancellation and was abandoned",
             extra={
                 "event": "attempt.abandoned",
-                "stop_reason": self.stop_reason,
+                "stop_reason": self.stop_reason or "timeout",
                 "grace_seconds": self._grace_seconds,
                 **self.names,
             },
         )
-        if self._task is not None:
-            self._task.cancel()
-        self._environment.run.lease_id.abandoned[self.job_id] = partial(
-            code_location, *self._code()
-        )
-        self._end(Ending(abandoned=True))
+        self._environment.run.lease_id.abandoned[self.job_id] = place
 
     @property
     def _grace_seconds(self) -> float:

@@ -1,8 +1,9 @@
 """Jobs that one call of their processor runs together. Each has a separate attempt.
 
 An attempt joins the batch and gets the outcome of its job. Only the call is shared. Limits, fences,
-deadlines, cancels, middleware and settlement belong to the attempt. A call that raises is run again
-in halves, until each job that makes it raise is alone.
+deadlines, cancels, middleware and settlement belong to the attempt. A call that raises, or runs
+until the timeout of one of its jobs, is run again in halves, until each job that causes this is
+alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import JobId
@@ -33,13 +34,30 @@ class _End(NamedTuple):
     frames: TracebackType | None = None
 
 
+class MemberAttempt(Protocol):
+    """Functions that a batch needs from the attempt of a job."""
+
+    def stop_requested(self) -> bool:
+        """Return whether the processor must end."""
+
+    def begin_timeout(self) -> None:
+        """Start the time of a call. Stop the attempt instead if its deadline has passed."""
+
+    def end_timeout(self) -> None:
+        """End the time of a call, because the job waits for another call."""
+
+
 @dataclass(slots=True, eq=False)
 class _Member:
     job: BatchedJob[Any]
-    is_stopped: Callable[[], bool]
+    attempt: MemberAttempt
     end: asyncio.Future[_End]
     #: Whether the attempt no longer waits for the call.
     has_left: bool = False
+
+    @property
+    def is_active(self) -> bool:
+        return not (self.has_left or self.attempt.stop_requested())
 
 
 class Batch:
@@ -54,13 +72,16 @@ class Batch:
     ) -> None:
         self._run = run
         self._in_thread = in_thread
-        #: Name of the thread that runs a synchronous processor.
-        self.thread_name = f"batch:{next(iter(job_ids))}"
+        #: Name of the thread that runs a synchronous processor, one per call.
+        self.thread_name = self._name = f"batch:{next(iter(job_ids))}"
         #: The current call. The first starts when each attempt has joined or ended.
         self.task: asyncio.Task[None] | None = None
         self._is_cancelled = False
+        #: Whether the current call ran until a timeout.
+        self._is_hung = False
         #: Members of the current call. Before the first call, all that have joined.
         self._members: list[_Member] = []
+        self._calls = 0
         #: Parts of later calls, the next one last.
         self._parts: list[Sequence[_Member]] = []
         self._expected = set(job_ids)
@@ -71,13 +92,13 @@ class Batch:
         """True if all of its attempts have ended."""
         return self._alive == 0
 
-    async def join(self, job: BatchedJob[Any], is_stopped: Callable[[], bool]) -> Any:
+    async def join(self, job: BatchedJob[Any], attempt: MemberAttempt) -> Any:
         """Run this job with the others, and return its result or raise its error.
 
         A stopped job leaves without an effect on the call. Once all jobs of a call are stopped, the
         call is cancelled, and they wait for its result.
         """
-        member = _Member(job, is_stopped, asyncio.get_running_loop().create_future())
+        member = _Member(job, attempt, asyncio.get_running_loop().create_future())
         self._members.append(member)
         self._expected.discard(job.id)
         self._begin()
@@ -86,7 +107,7 @@ class Batch:
         except asyncio.CancelledError:
             member.has_left = True
             call = self.task
-            is_last = all(member.has_left or member.is_stopped() for member in self._members)
+            is_last = not any(member.is_active for member in self._members)
             if call is None or member not in self._members or not is_last:
                 raise
             if not self._is_cancelled:
@@ -100,11 +121,36 @@ class Batch:
             raise end.error.with_traceback(end.frames)
         return end.value
 
-    def ended(self, job_id: JobId) -> None:
+    def ended(self, job_id: JobId, *, is_abandoned: bool) -> None:
         """Record the end of an attempt, which may not have joined."""
         self._alive -= 1
         self._expected.discard(job_id)
         self._begin()
+        if is_abandoned and not any(member.is_active for member in self._members):
+            self._call_next([])  # the current call still runs
+
+    def halve_hung(self, job_id: JobId) -> asyncio.Task[None] | None:
+        """Stop the current call, which has run until the timeout of this job.
+
+        Return the call, whose halves are called once it has ended. Return None if the job has no
+        company in the call, or is not in it.
+        """
+        call, active = self.task, [member for member in self._members if member.is_active]
+        is_in = any(member.job.id == job_id and not member.end.done() for member in active)
+        if call is None or not is_in or not (self._is_hung or len(active) > 1):
+            return None
+        if not self._is_hung:
+            self._is_hung = True
+            call.cancel()
+        return call
+
+    def abandon(self, call: asyncio.Task[None]) -> bool:
+        """Call the halves of a hung call that ignores its cancellation. False if it has ended."""
+        if call is not self.task or call.done():
+            return False
+        call.cancel()
+        self._call_halves(None)
+        return True
 
     def _begin(self) -> None:
         if not self._expected and self.task is None:
@@ -114,14 +160,15 @@ class Batch:
         """Call the processor for the first of these parts. Later parts follow."""
         self._parts += reversed(parts)
         while self._parts:
-            part = [
-                member
-                for member in self._parts.pop()
-                if not (member.has_left or member.is_stopped())
-            ]
-            self._members = part
+            part = self._parts.pop()
+            for member in part:
+                if member.is_active:
+                    member.attempt.begin_timeout()
+            self._members = part = [member for member in part if member.is_active]
             if part:
-                self._is_cancelled = False
+                self._is_cancelled = self._is_hung = False
+                self._calls += 1
+                self.thread_name = f"{self._name}:{self._calls}"
                 self.task = asyncio.get_running_loop().create_task(self._call(part))
                 return
 
@@ -129,22 +176,44 @@ class Batch:
         jobs = [member.job for member in members]
         run = calling(self._run, jobs, thread=self.thread_name if self._in_thread else None)
         has_returned = False
+        failure: BaseException | None = None
         try:
             returned = await run()
             has_returned = True
             ends = [_end(value) for value in _check_results(returned, jobs)]
         except BaseException as error:
-            # not for a list of the wrong length, which is a defect of the processor for any jobs
-            can_bisect = not (has_returned or self._is_cancelled or _concerns_all(error))
-            if can_bisect and len(jobs) > 1:
-                _note_halves(jobs, error)
-                middle = (len(jobs) + 1) // 2
-                self._call_next([members[:middle], members[middle:]])
-                return
+            failure = error
             ends = [_end(_error_for_all(error))] * len(jobs)
+        if asyncio.current_task() is not self.task:
+            return  # the call was abandoned
+        # a list of the wrong length is a defect of the processor for any jobs
+        if (
+            failure is not None
+            and not has_returned
+            and len(jobs) > 1
+            and (self._is_hung or not (self._is_cancelled or _concerns_all(failure)))
+        ):
+            self._call_halves(failure)
+            return
         for member, end in zip(members, ends, strict=True):
             member.end.set_result(end)
         self._call_next([])
+
+    def _call_halves(self, error: BaseException | None) -> None:
+        """Call the processor for the halves of the current call. No job gets its error yet."""
+        members, problem = self._members, "hung" if self._is_hung else "raised"
+        extra = {"event": "batch.halved", "jobs": len(members), "problem": problem}
+        logger.warning(
+            "A batch %s and is run again in halves",
+            problem,
+            extra=extra | {"job_type": members[0].job.job_type},
+            exc_info=error,
+        )
+        for member in members:
+            member.attempt.end_timeout()
+            restart_job(member.job.ctx)
+        middle = (len(members) + 1) // 2
+        self._call_next([members[:middle], members[middle:]])
 
 
 def _check_results(returned: Any, jobs: Sequence[BatchedJob[Any]]) -> Sequence[Any]:
@@ -173,14 +242,6 @@ def _concerns_all(error: BaseException) -> bool:
     # by its type, because an object may report another class
     is_control_flow = issubclass(type(first), (Suspended, AttemptEnded, asyncio.CancelledError))
     return is_control_flow or retry_after_of(first) is not None
-
-
-def _note_halves(jobs: Sequence[BatchedJob[Any]], error: BaseException) -> None:
-    """Log the error, which no job gets yet, and prepare each job for another call."""
-    extra = {"event": "batch.halved", "job_type": jobs[0].job_type, "jobs": len(jobs)}
-    logger.warning("A batch raised and is run again in halves", extra=extra, exc_info=error)
-    for job in jobs:
-        restart_job(job.ctx)
 
 
 def _error_for_all(error: BaseException) -> BaseException:

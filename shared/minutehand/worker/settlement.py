@@ -7,7 +7,6 @@ errors.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping
 from datetime import UTC
 from typing import Any, Final, Literal, NamedTuple, Protocol
@@ -61,8 +60,8 @@ class AttemptFacts(Protocol):
         """Its maximum duration."""
 
     @property
-    def duration_seconds(self) -> float:
-        """Its duration."""
+    def is_late(self) -> bool:
+        """True if it ended after its timeout."""
 
     @property
     def has_new_steps(self) -> bool:
@@ -126,7 +125,7 @@ def _settle_item(ending: Ending, seen: AttemptFacts) -> SettleItem | None:
     if ending.abandoned:
         return _stopped(stop, seen)
     if (error := ending.error) is None:
-        if stop is None and seen.duration_seconds > (seen.timeout_seconds or math.inf):
+        if stop is None and seen.is_late:
             return _stopped("timeout", seen)
         return _returned(ending.value)
     control_flow = _find_control_flow(error)

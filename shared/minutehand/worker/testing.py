@@ -156,14 +156,14 @@ class ProcessorTest(Generic[P]):
         )
         call = calling(self.processor, job, context, thread=_thread_of(self.processor))
         if batch is not None:
-            call = partial(batch.join, job, stage.stop_requested)
+            call = partial(batch.join, job, stage)
         try:
             ending = Ending(await within(self.around, call, job, context)())
         except BaseException as error:
             ending = Ending(error=error)
         ending = check_unawaited(ending, context)
         if batch is not None:
-            batch.ended(job.id)
+            batch.ended(job.id, is_abandoned=False)
         item = settle_item(ending, _Seen(has_new_steps=context.new_steps > 0))
         if item is None:
             raise AssertionError("only a lost lease settles nothing")
@@ -263,7 +263,7 @@ class _Seen:
     has_new_steps: bool
     stop_reason: StopReason | None = None
     timeout_seconds: float | None = None
-    duration_seconds: float = 0.0
+    is_late: bool = False
     ran_long_enough: bool = True
     module: str = ""
     evidence: Mapping[str, Any] | None = None
@@ -328,6 +328,11 @@ class _Stage:
 
     def stop_requested(self) -> bool:
         return self._test.cancelled
+
+    def begin_timeout(self) -> None:
+        """Do nothing, because a test has no timeout."""
+
+    end_timeout = begin_timeout
 
 
 async def drain(worker: Worker, *, most_ticks: int = 50) -> list[TickSummary]:

@@ -42,11 +42,10 @@ class Host:
         count: int = 1,
         *,
         workspace: str = ACME,
-        seconds: float = 0,
         concurrency_key: str | None = None,
+        **payload: Any,
     ) -> list[str]:
-        payload = json.dumps({"seconds": seconds})
-        values = (workspace, job_type, payload, concurrency_key, count)
+        values = (workspace, job_type, json.dumps(payload), concurrency_key, count)
         rows = self.connection.execute(ENQUEUE, values).fetchall()
         return [str(job) for (job,) in rows]
 
@@ -123,14 +122,27 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Host) -> None
     host.connection.execute("select public.cancel_job(%s)", (beside[0],))
 
 
-def test_a_batch_that_ends_its_process_costs_only_the_item_that_did(host: Host) -> None:
-    ids = host.enqueue("served.batch", 9)
-    [guilty] = host.enqueue("served.batch", seconds=-1)
+@pytest.mark.parametrize(
+    ("job_type", "beside", "how", "error"),
+    [
+        ("served.batch", 9, "dies", "WorkerLost"),
+        ("served.batch", 9, "raises", "ValueError"),
+        ("served.batch", 9, "hangs", "AttemptTimeout"),
+        ("served.plain_batch", 3, "hangs", "AttemptTimeout"),
+    ],
+)
+def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
+    host: Host, job_type: str, beside: int, how: str, error: str
+) -> None:
+    """Each job may spend one attempt, and those beside it complete."""
+    with host.connection.transaction():  # so that one call gets them all
+        ids = host.enqueue(job_type, beside)
+        guilty = host.enqueue(job_type, how=how)
 
-    until(lambda: host.has_ended(ids), seconds=240)
+    until(lambda: host.has_ended([*ids, *guilty]), seconds=240)
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
-    until(lambda: host.rows("lost_attempts", [guilty]) >= [(1,)], seconds=240)
-    host.connection.execute("select public.cancel_job(%s)", (guilty,))
+    ending = "status, attempts, error_data ->> 'type'"
+    assert host.rows(ending, guilty) == [("failed", 1, error)]
 
 
 def test_two_of_different_types_are_both_named_and_no_other_pays(host: Host) -> None:
@@ -175,7 +187,7 @@ def test_code_that_ends_each_process_is_a_finding_before_there_are_dead_letters(
     [(found,)] = until(lambda: host.connection.execute(finding).fetchall(), seconds=240)
     pause = {"kind": "job_type", "name": "served.broken"}
     host.connection.execute("select public.pause_jobs(%s)", (json.dumps(pause),))
-    others = host.enqueue("served.slow", 10)
+    others = host.enqueue("served.slow", 10, seconds=0)
     until(lambda: host.has_ended(others), seconds=120)
 
     assert f"commit {COMMIT}" in found["sentence"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -139,24 +140,37 @@ def test_what_is_no_list_of_as_many_retries_them_all_and_says_why(
 
 
 @pytest.mark.parametrize("poison", ["a", "c", "e"])
-def test_a_call_that_raises_is_run_again_in_halves(poison: str) -> None:
-    """Until the job that makes it raise is alone: it alone ends with the error."""
+@pytest.mark.parametrize("how", ["raises", "hangs", "ignores its timeout"])
+def test_a_call_that_raises_or_hangs_is_run_again_in_halves(poison: str, how: str) -> None:
+    """Until the job that causes it is alone: it alone ends with the error."""
 
     async def run(jobs: Jobs) -> Any:
         if any(job.id == poison for job in jobs):
-            raise ProcessorError("broken", retryable=False)  # or the model offers it again at once
+            if how == "raises":
+                # final, because the model leases a retried job again at once
+                raise ProcessorError("broken", retryable=False)
+            for _ in range(1 + 2 * (how == "ignores its timeout")):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(50)
+            raise asyncio.CancelledError
         return [str(job.id) for job in jobs]
 
-    world = World(rows(*"abcde"), run)
-    world.tick(budget=0.9, batch=5)
+    world = World(rows(*"abcde", timeout=3), run)
+    world.tick(budget=40, batch=5)
 
-    expected: dict[str, Any] = {name: ("completed", name) for name in "abcde"}
-    assert {name: (item.outcome, item.result) for name, item in world.ends.items()} == expected | {
-        poison: ("failed", None)
-    }
-    assert [poison] in world.calls
-    assert len(world.calls) <= 7
-    assert {row.fence for row in world.queue.rows.values()} == {1}, "no other attempt was spent"
+    expected: dict[str, Any] = {name: ("completed", name, None) for name in "abcde"}
+    raises = how == "raises"
+    end = (
+        ("failed", None, "minutehand.queue.errors.ProcessorError")
+        if raises
+        else ("retry", None, "AttemptTimeout")
+    )
+    assert {
+        name: (item.outcome, item.result, item.error and item.error.type)
+        for name, item in world.ends.items()
+    } == expected | {poison: end}
+    assert [poison] in world.calls[:7]
+    assert {world.queue.rows[name].fence for name in {*"abcde"} - {poison}} == {1}
 
 
 @pytest.mark.parametrize(
@@ -215,21 +229,30 @@ def test_one_that_is_stopped_is_in_no_later_call() -> None:
     assert world.outcomes == dict.fromkeys("abc", "completed") | {"d": "cancelled"}
 
 
-def test_a_half_that_is_stopped_leaves_its_time_to_the_other() -> None:
-    """A timeout of all in one call cancels that call alone."""
+def test_each_half_has_the_whole_timeout() -> None:
+    """Also the one that waits while the other hangs."""
 
     async def run(jobs: Jobs) -> Any:
-        if len(jobs) == 4:
-            raise ValueError("broken")
-        if jobs[0].id == "a":
-            await asyncio.sleep(50)
+        await asyncio.sleep(50 if jobs[0].id == "a" else 4)
         return [str(job.id) for job in jobs]
 
-    world = World([*rows(*"ab", timeout=5), *rows(*"cd", timeout=30)], run)
-    world.tick(budget=45, batch=4)
+    world = World(rows(*"abcd", timeout=5), run)
+    world.tick(budget=30, batch=4)
 
-    assert world.calls[:3] == [["a", "b", "c", "d"], ["a", "b"], ["c", "d"]]
-    assert world.outcomes == {"a": "retry", "b": "retry", "c": "completed", "d": "completed"}
+    assert world.calls[:3] == [["a", "b", "c", "d"], ["a", "b"], ["a"]]
+    assert ["c", "d"] in world.calls
+    assert world.outcomes == {"a": "retry"} | dict.fromkeys("bcd", "completed")
+
+
+def test_the_jobs_that_wait_when_the_run_ends_have_spent_no_attempt() -> None:
+    async def run(jobs: Jobs) -> Any:
+        await asyncio.sleep(50)
+
+    world = World(rows(*"abcd", timeout=5), run)
+    world.tick(budget=11, batch=4)
+
+    assert world.calls == [["a", "b", "c", "d"], ["a", "b"]]
+    assert world.outcomes == dict.fromkeys("ab", "retry") | dict.fromkeys("cd", "released")
 
 
 async def test_a_call_in_halves_finds_the_steps_and_streams_of_the_first() -> None:
@@ -313,53 +336,28 @@ def test_one_that_is_stopped_leaves_the_call_to_the_others(stop: str) -> None:
     assert world.outcomes.get("b") == ("cancelled" if stop == "cancel" else None)
 
 
-def test_each_has_its_own_time_and_the_call_ends_with_the_last() -> None:
-    """A timeout or deadline of one is its alone; of all, the call is stopped, and may return."""
-    stopped_at: list[float] = []
-
+def test_what_a_call_returns_at_its_timeout_is_stored() -> None:
     async def run(jobs: Jobs) -> Any:
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(50)
-        except asyncio.CancelledError:
-            stopped_at.append(asyncio.get_running_loop().time())
         return ["partial" for _ in jobs]
 
-    early = [Row("a", 1, timeout=5), Row("b", 1, deadline=8), Row("c", 1, timeout=20)]
-    world = World(early, run)
+    world = World([*rows(*"ab", timeout=5), Row("c", 1, deadline=4)], run)
     world.tick(budget=45)
 
-    assert {name: world.outcomes[name] for name in "ab"} == {"a": "retry", "b": "retry"}
-    assert 20 in map(round, stopped_at)
-    assert world.ends["c"].result == "partial"
+    assert world.calls == [["a", "b", "c"]]
+    assert {item.result for item in world.ends.values()} == {"partial"}
 
 
-def test_the_last_attempt_is_alone_so_that_no_other_job_can_make_it_hang() -> None:
+def test_the_last_attempt_is_alone_so_that_no_other_job_can_make_it_fail() -> None:
     async def run(jobs: Jobs) -> Any:
-        if "b" in [job.id for job in jobs]:
-            await asyncio.sleep(50)
-        return await results(jobs)
+        return [] if "b" in [job.id for job in jobs] else await results(jobs)
 
-    world = World(rows(*"abc", timeout=1), run)
+    world = World(rows(*"abc"), run)
     world.tick(budget=30)
 
     assert world.calls[:7] == [[*"abc"]] * 4 + [["a"], ["b"], ["c"]]
     assert [world.queue.rows[name].status for name in "ac"] == ["completed"] * 2
-
-
-def test_a_call_that_does_not_stop_is_abandoned_with_all_its_jobs() -> None:
-    async def run(jobs: Jobs) -> Any:
-        for _ in range(3):
-            try:
-                await asyncio.sleep(100)
-            except asyncio.CancelledError:
-                continue
-        return ["late" for _ in jobs]
-
-    world = World(rows(*"ab", timeout=2), run)
-    world.tick(budget=20)
-
-    assert world.outcomes == {"a": "retry", "b": "retry"}
-    assert all("AttemptTimeout" in str(item.error) for item in world.ends.values())
 
 
 @pytest.mark.parametrize(("comes_at", "calls"), [(0.1, [["a", "b"]]), (0.5, [["a"], ["b"]])])
@@ -482,31 +480,9 @@ def test_a_function_that_takes_something_else_is_refused() -> None:
         Registry().processor("work", payload=int, batch=5)(run)  # type: ignore[arg-type,type-var]
 
 
-async def test_one_that_is_stopped_before_the_call_begins_waits_for_nothing() -> None:
-    """It is in no call, so nothing would ever end it."""
-    answers: list[bool] = [False]
-    stopped: list[str] = []
-
-    async def never(jobs: Jobs) -> Any:
-        await asyncio.Event().wait()
-
-    def job(name: str) -> Any:
-        return SimpleNamespace(id=name, job_type="work")
-
-    batch = Batch(never, [JobId("a"), JobId("b")], in_thread=False)
-    first = asyncio.create_task(batch.join(job("a"), lambda: bool(stopped)))
-    await asyncio.sleep(0)
-    second = asyncio.create_task(batch.join(job("b"), lambda: answers.pop() if answers else True))
-    stopped.append("a")
-    first.cancel()
-    done, _ = await asyncio.wait([first], timeout=5)
-    second.cancel()
-
-    assert done == {first}
-
-
-async def test_one_that_is_stopped_as_the_call_begins_is_not_in_it() -> None:
-    """Its task has not taken notice yet."""
+@pytest.mark.parametrize("ends", [True, False], ids=["and ends", "and has not noticed"])
+async def test_one_that_is_stopped_before_the_call_begins_is_not_in_it(ends: bool) -> None:
+    """Nothing else would end it."""
     called: list[list[str]] = []
     stopped: list[str] = []
 
@@ -516,17 +492,23 @@ async def test_one_that_is_stopped_as_the_call_begins_is_not_in_it() -> None:
 
     def join(name: str) -> asyncio.Task[Any]:
         job: Any = SimpleNamespace(id=name, job_type="work")
-        return asyncio.create_task(batch.join(job, lambda: name in stopped))
+        attempt: Any = SimpleNamespace(
+            stop_requested=lambda: name in stopped, begin_timeout=lambda: None
+        )
+        return asyncio.create_task(batch.join(job, attempt))
 
     batch = Batch(call, [JobId("a"), JobId("b")], in_thread=False)
     first = join("a")
     await asyncio.sleep(0)
-    second = join("b")
     stopped.append("a")
+    if ends:
+        first.cancel()
+        await asyncio.wait([first], timeout=5)
+    second = join("b")
     first.cancel()
-    await asyncio.wait([first, second], timeout=5)
+    done, _ = await asyncio.wait([first, second], timeout=5)
 
-    assert called == [["b"]]
+    assert (called, done) == ([["b"]], {first, second})
 
 
 def test_a_call_that_is_abandoned_is_interrupted_once_more() -> None:

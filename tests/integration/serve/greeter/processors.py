@@ -74,12 +74,31 @@ async def broken(job: Job[Nothing], ctx: JobContext) -> None:
     os._exit(9)
 
 
-@processor("served.batch", payload=Slow, batch=10, batch_wait=0.2)
-async def together(jobs: list[BatchedJob[Slow]]) -> list[dict[str, bool]]:
-    """End the process if one item says so, as a batch with a poison item does."""
-    if any(job.payload.seconds < 0 for job in jobs):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return [{"slept": True} for _ in jobs]
+class Item(BaseModel):
+    """How the item makes a call of its batch fail: dies, raises or hangs."""
+
+    how: str | None = None
+
+
+@processor("served.batch", payload=Item, batch=10, batch_wait=0.2, timeout=2, max_attempts=1)
+async def together(jobs: list[BatchedJob[Item]]) -> list[None]:
+    """Fail if one item does, as a batch with a poison item."""
+    for job in jobs:
+        if job.payload.how == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif job.payload.how == "raises":
+            raise ValueError("a poison item")
+        elif job.payload.how == "hangs":
+            await asyncio.sleep(600)
+    return [None for _ in jobs]
+
+
+@processor("served.plain_batch", payload=Item, batch=4, batch_wait=0.2, timeout=2, max_attempts=1)
+def together_in_a_thread(jobs: list[BatchedJob[Item]]) -> list[None]:
+    """Hang where no exception reaches it, as a read from a socket without a timeout does."""
+    if any(job.payload.how == "hangs" for job in jobs):
+        time.sleep(600)
+    return [None for _ in jobs]
 
 
 @processor("served.abort", payload=Nothing, max_attempts=1)
