@@ -1120,14 +1120,16 @@ comment on function public.enqueue_job is
   'traceparent.';
 select queue.allow('authenticated, service_role', 'public.enqueue_job');
 
--- Three times since 1970. The times are sequences, because every transaction sees the value of a
--- sequence at once.
+-- Three times since 1970, and a caller. They are sequences, because every transaction sees the
+-- value of a sequence at once.
 -- notified_at: Time of the last notification to workers, in fiftieths of a second.
 -- wanted_ms: Time at which a worker was last called (queue.wake_worker), in milliseconds. The value
 --   is 0 after a worker has started.
+-- wanted_by: Hash of the id of the person who called it, or 0 for the service.
 -- slots_ms: Time at which a worker with free slots last requested jobs, in milliseconds.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
+create unlogged sequence queue.wanted_by minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
 
 -- Notify workers at most once in 20 ms, because a transaction that notifies commits under a lock
@@ -1143,9 +1145,11 @@ as $$
 declare
   -- constant, because a later assignment would have to prepare a cast
   v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
+  v_by constant text := current_setting('minutehand.wakes', true);
   v_ignored text;
 begin
-  if current_setting('minutehand.wakes', true) = 'on' then
+  if v_by <> '' then
+    v_ignored := setval('queue.wanted_by', v_by::bigint);
     v_ignored := setval(
       'queue.wanted_ms',
       greatest(0, (date_part('epoch', queue.clock()) * 1000)::bigint)
@@ -1197,6 +1201,7 @@ revoke execute on function queue.count_on_no_worker from public;
 -- A call counts from the commit of the enqueue (queue.notify_workers), and only if pg_net or the
 -- caller makes the call. The API names itself as such a caller in the header of its requests. A
 -- browser or a trigger ignores the result, so that the next enqueue must get the same result.
+-- Anyone can send this header, so that a person's call counts for enqueues of this person alone.
 -- p_is_due: True for the call that pg_cron makes once a minute. Such a call ignores the two
 --   seconds.
 create function queue.wake_worker(
@@ -1208,8 +1213,16 @@ language plpgsql
 set search_path = ''
 as $$
 declare
+  v_caller bigint := case current_setting('role')
+    when 'authenticated' then hashtext(queue.caller()::text) & 2147483647 | 1
+    when 'anon' then null
+    else 0
+  end;
   v_since constant bigint := (date_part('epoch', p_now) * 1000)::bigint - greatest(
-    pg_sequence_last_value('queue.wanted_ms'),
+    case
+      when coalesce(pg_sequence_last_value('queue.wanted_by'), 0) in (0, v_caller)
+        then pg_sequence_last_value('queue.wanted_ms')
+    end,
     pg_sequence_last_value('queue.slots_ms'),
     0
   );
@@ -1222,11 +1235,14 @@ begin
   if to_regclass('vault.decrypted_secrets') is not null then -- costs less than reading the setting
     v_url := queue.setting('worker_url') #>> '{}';
   end if;
-  if v_url is not null
-    or nullif(current_setting('request.headers', true), '')::json ->> 'x-minutehand-wakes' = 'true'
+  if v_url is not null then
+    v_caller := 0;
+  elsif nullif(current_setting('request.headers', true), '')::json ->> 'x-minutehand-wakes'
+    is distinct from 'true'
   then
-    v_ignored := set_config('minutehand.wakes', 'on', true);
+    v_caller := null;
   end if;
+  v_ignored := set_config('minutehand.wakes', v_caller::text, true);
   if v_url is null then
     return true;
   end if;

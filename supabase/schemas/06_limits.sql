@@ -633,9 +633,7 @@ $$;
 revoke execute on function queue.check_live_bytes from public;
 
 -- Prices of people's calls that no rollback refunds. A sequence keeps its value when a transaction
--- is rolled back, so that a person also pays for work that is rejected or that times out. A bucket
--- has one of sixteen pairs of sequences, by the hash of its name. The bucket takes over the pair
--- when the previous owner's tokens have refilled.
+-- is rolled back, so that a person also pays for work that is rejected or that times out.
 -- priced_<n>: Hash of the name of the bucket that owns the pair.
 -- refilled_<n>: Time at which this bucket is full again, in microseconds.
 do $$
@@ -646,6 +644,43 @@ begin
   end loop;
 end;
 $$;
+
+-- Return the pair of sequences that a bucket owns, and when the bucket is full again. The bucket
+-- owns one of four pairs. If it owns none of them, it takes over a pair whose bucket is full.
+-- Return null if none is. The time is read before the owner, because another bucket may take over
+-- the pair between both reads.
+create function queue.find_pair(
+  p_hash bigint,
+  p_micros bigint,
+  out nth bigint,
+  out full_at bigint
+)
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_unused bigint;
+begin
+  for v_step in 0 .. 3 loop
+    nth := (p_hash / 2 + v_step) % 16;
+    full_at := coalesce(pg_sequence_last_value('queue.refilled_' || nth), 1);
+    if pg_sequence_last_value('queue.priced_' || nth) = p_hash then
+      return;
+    elsif full_at < p_micros then
+      v_unused := coalesce(v_unused, nth);
+    end if;
+  end loop;
+  nth := null;
+  full_at := null;
+  if queue.try_lock('priced ' || v_unused)
+    and coalesce(pg_sequence_last_value('queue.refilled_' || v_unused), 1) < p_micros
+  then
+    nth := v_unused;
+    perform setval('queue.priced_' || nth, p_hash);
+  end if;
+end;
+$$;
+revoke execute on function queue.find_pair from public;
 
 -- Charge a person's bucket before the work, or reject the call with status 429. Concurrent calls of
 -- the person do not wait for each other. Only one of them updates the bucket's row, and each of
@@ -664,32 +699,26 @@ set search_path = ''
 as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_micros constant double precision := date_part('epoch', v_now) * 1e6;
+  v_micros constant bigint := date_part('epoch', v_now) * 1e6;
   v_per_token constant double precision := p_seconds * 1e6 / nullif(p_most, 0);
   v_hash constant bigint := (hashtextextended(p_bucket, 0) & 9223372036854775807) | 1;
-  v_nth constant bigint := v_hash / 2 % 16;
-  v_priced constant regclass := 'queue.priced_' || v_nth;
-  v_refilled constant regclass := 'queue.refilled_' || v_nth;
-  v_is_owner boolean := pg_sequence_last_value(v_priced) = v_hash;
-  v_full_at constant bigint := coalesce(pg_sequence_last_value(v_refilled), 1);
+  v_pair constant record := queue.find_pair(v_hash, v_micros);
   v_left double precision := queue.tokens_of(p_bucket, p_most, p_seconds, v_now);
 begin
-  if v_is_owner and v_full_at > v_micros then
-    v_left := least(v_left, p_most - (v_full_at - v_micros) / v_per_token);
+  if v_pair.full_at > v_micros then
+    v_left := least(v_left, p_most - (v_pair.full_at - v_micros) / v_per_token);
   end if;
   v_left := least(p_most, v_left - p_cost);
   if v_left < 0 and p_cost > 0 then
     perform queue.refuse_rate(p_limit, p_most, p_seconds, v_left);
   end if;
-  if v_is_owner is not true
-    and v_full_at < v_micros
-    and queue.try_lock('priced ' || v_nth)
-  then
-    v_is_owner := setval(v_priced, v_hash) = v_hash;
-  end if;
-  if v_is_owner then
-    perform setval(v_refilled, floor(v_micros + (p_most - v_left) * v_per_token)::bigint);
-  end if;
+  perform setval(
+    'queue.refilled_' || v_pair.nth,
+    floor(v_micros + (p_most - v_left) * v_per_token)::bigint
+  );
+  -- another bucket has taken over the pair since, and must not pay this price
+  perform setval('queue.refilled_' || v_pair.nth, v_micros)
+  where pg_sequence_last_value('queue.priced_' || v_pair.nth) <> v_hash;
   if queue.try_lock('bucket ' || p_bucket) then
     insert into queue.buckets as b (name, tokens, refilled_at)
     values (p_bucket, v_left, v_now)
@@ -701,13 +730,45 @@ end;
 $$;
 revoke execute on function queue.charge from public;
 
+-- Limit how long a request of the Data API waits for a lock, because its callers share few
+-- connections. A request may begin with a function or table of the project instead of the engine or
+-- an app. Statements of the project may follow in its transaction, so that their limit must not
+-- change.
+-- p_ms: Maximum wait, in milliseconds.
+create function queue.limit_wait(p_ms integer)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_path constant text[] := string_to_array(current_setting('request.path', true), '/');
+begin
+  if current_setting('lock_timeout')::interval between '1 ms' and p_ms * interval '1 ms' then
+    return;
+  elsif v_path[2] = 'rpc' then
+    perform from pg_catalog.pg_proc as p
+    where p.pronamespace = 'public'::regnamespace
+      and p.proname = v_path[3]
+      and (p.prosqlbody is not null or strpos(p.prosrc, 'queue.') > 0);
+  else
+    perform from pg_catalog.pg_trigger as t
+    join pg_catalog.pg_class as c on c.oid = t.tgrelid
+    where t.tgname = 'admit_statement'
+      and c.relnamespace = 'public'::regnamespace
+      and c.relname = v_path[2];
+  end if;
+  perform set_config('lock_timeout', p_ms::text, true) where found;
+end;
+$$;
+revoke execute on function queue.limit_wait from public;
+
 -- The gate of people's calls. Each function that people may call runs it before the function locks
 -- or writes a row, and a trigger runs it for each statement on a table. It takes a call slot,
 -- limits the wait for a lock to 100 ms, and charges the person, or rejects the call with status
 -- 429. The cost is p_count tokens, and one more token for each 16 kB that the call stores, because
 -- stored bytes fill a disk. For payloads below 2 kB, the limit of live jobs is sufficient.
 -- p_kind: The value jobs, streams, rows (for the rows that a function writes), or changes (for all
---   other writes, one at a time).
+--   other writes, two at a time).
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,
@@ -731,15 +792,8 @@ begin
   elsif p_kind = 'changes' or p_kind = 'jobs' and p_count > 100 then
     perform queue.take_call_slot(p_workspace_id, p_writes => true);
   end if;
-  -- An enqueue waits for the key of its job alone (queue.hold_key), and is often a part of a
-  -- project's own transaction, whose timeout must not change.
-  if p_kind <> 'jobs'
-    and current_setting('lock_timeout')::interval not between '1 ms' and '100 ms'
-  then
-    perform
-      set_config('minutehand.lock_timeout', current_setting('lock_timeout'), true),
-      set_config('lock_timeout', '100ms', true);
-  end if;
+  -- an enqueue waits for the key of its job alone (queue.hold_key)
+  perform queue.limit_wait(100) where p_kind = 'changes';
   if p_kind = 'jobs' then
     perform queue.check_live_jobs(p_workspace_id, p_count);
     if p_bytes > 2048 * p_count then
@@ -759,7 +813,8 @@ $$;
 revoke execute on function queue.admit from public;
 
 -- Reserve the price of a plain statement before it locks or writes a row. The number of rows is not
--- known yet, so the price is a hundred changes, or less if the person has fewer tokens.
+-- known yet, so the price is a hundred changes, or less if the person has fewer tokens. An insert
+-- with `on conflict do update` runs this trigger twice.
 create function queue.admit_statement()
 returns trigger
 language plpgsql
@@ -771,8 +826,10 @@ declare
   v_burst constant integer := queue.setting('user_enqueues_burst');
   v_price constant integer := least(100, greatest(1, v_burst / 4));
 begin
-  perform queue.admit('changes', null, v_user, v_price);
-  perform set_config('minutehand.reserved', v_price::text, true) where v_user is not null;
+  if v_user is not null and current_setting('minutehand.reserved', true) <> '' is not true then
+    perform queue.admit('changes', null, v_user, v_price);
+    perform set_config('minutehand.reserved', v_price::text, true);
+  end if;
   return null;
 end;
 $$;
@@ -783,8 +840,7 @@ create trigger admit_statement
   when (current_user = 'authenticated')
   execute function queue.admit_statement();
 
--- Return the reserved price of the person's plain statement, which the statement has used up. Set
--- the lock timeout from before the statement again.
+-- Return the reserved price of the person's plain statement, which the statement has used up.
 create function queue.take_reserved()
 returns double precision
 language plpgsql
@@ -792,14 +848,8 @@ set search_path = ''
 as $$
 declare
   v_price constant text := nullif(current_setting('minutehand.reserved', true), '');
-  v_timeout constant text := nullif(current_setting('minutehand.lock_timeout', true), '');
 begin
   perform set_config('minutehand.reserved', '', true) where v_price is not null;
-  -- the next statement of the transaction may be the project's own
-  perform
-    set_config('lock_timeout', v_timeout, true),
-    set_config('minutehand.lock_timeout', '', true)
-  where v_timeout is not null;
   return coalesce(v_price, '0');
 end;
 $$;
@@ -873,10 +923,10 @@ $$;
 revoke execute on function queue.charge_rows from public;
 select queue.charge_rows('public.workspace_members');
 
--- Take a call slot for a call that changes rows or reads many rows. A person may run one change and
--- two reads at a time. A workspace has ten slots, and the guests of a workspace have another ten
--- slots. If no slot is free, the call is rejected. The call does not wait, because a waiting call
--- occupies a connection.
+-- Take a call slot for a call that changes rows or reads many rows. A person may run two changes
+-- and two reads at a time, because a page may save two rows at once. A workspace has ten slots, and
+-- the guests of a workspace have another ten slots. If no slot is free, the call is rejected. The
+-- call does not wait, because a waiting call occupies a connection.
 create function queue.take_call_slot(
   p_workspace_id uuid default null,
   p_writes boolean default false
@@ -902,7 +952,7 @@ begin
   )
   from (
     values
-      (case when p_writes then 'changes ' else '' end || queue.caller(), 2 - p_writes::integer),
+      (case when p_writes then 'changes ' else '' end || queue.caller(), 2),
       (v_guests || p_workspace_id, 10)
   ) as s (id, most)
   where s.id is not null
@@ -952,7 +1002,7 @@ begin
     perform pg_sleep(0.005);
   end loop;
   -- a transaction of the service may be taking the same key
-  perform set_config('lock_timeout', '2s', true);
+  perform queue.limit_wait(2000);
 end;
 $$;
 revoke execute on function queue.hold_key from public;

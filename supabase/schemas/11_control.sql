@@ -125,8 +125,9 @@ comment on function public.cancel_job is
 select queue.allow('authenticated, service_role', 'public.cancel_job');
 
 -- A plain update may cancel jobs and may change nothing else. The row is already locked, so this
--- trigger skips its update, and cancels the jobs a thousand at a time. A trigger after the
--- statement cancels the remaining jobs (queue.cancel_updated). Updates by the engine pass. The
+-- trigger skips its update. A person may name a thousand jobs, and the jobs of the service are
+-- cancelled a thousand at a time. A trigger after the statement cancels the remaining jobs
+-- (queue.cancel_updated). Updates by the engine pass. The
 -- trigger recognises them, because the engine changes another column together with each compared
 -- column. This other column is fence, last_seq, generation, lost_attempts or lane (queue.adopt).
 -- Truncate is rejected, because truncate fires no row triggers.
@@ -200,7 +201,16 @@ begin
       true
     )
   ) / 37;
-  perform queue.cancel_updated() where v_count = 1000;
+  if v_count > 1000 and queue.caller() is not null then
+    perform queue.admit('rows', null, queue.caller(), 1000);
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'an update may cancel at most 1,000 jobs; select fewer, or call cancel_jobs',
+      'status'
+    );
+  end if;
+  perform queue.cancel_updated() where v_count = 1000 and queue.caller() is null;
   return null;
 end;
 $$;

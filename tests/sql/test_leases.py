@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import ACME, ADA, GLOBEX, Engine, ids_of
+from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, ids_of
 from tests.support.extensions import PG_NET, VAULT, create, drop
 
 #: Header of the API, which can start a worker.
@@ -203,7 +203,10 @@ def test_enqueues_count_on_a_run_until_it_says_otherwise(engine: Engine, says: s
 def test_a_committed_enqueue_has_called_a_worker_within_two_seconds(
     engine: Engine, is_connected: bool
 ) -> None:
-    """Only a call that is made and committed counts: not one of a browser, trigger or rollback."""
+    """Only a call that is made and committed counts: not one of a browser, trigger or rollback.
+
+    Anyone can claim to make calls, so that a person's call counts for this person alone.
+    """
     insert = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')"
     requests = "with r as (delete from net.http_request_queue returning 1) select count(*) from r"
     engine.register("work")
@@ -214,10 +217,13 @@ def test_a_committed_enqueue_has_called_a_worker_within_two_seconds(
     engine.stop_clock()
     chance = random.Random(101)
     called_at = -2.0
-    with engine.member(ADA) as browser, engine.member(ADA) as api:
-        api.run("select set_config('request.headers', %s, false)", json.dumps(API))
+    with engine.member(ADA) as browser, engine.member(ADA) as api, engine.member(BOB) as forger:
+        for caller in (api, forger):
+            caller.run("select set_config('request.headers', %s, false)", json.dumps(API))
         for _ in range(1000):
             engine.advance(chance.choice([0, 0.1, 0.5, 1.5]))
+            if not is_connected and engine.ahead - called_at >= 2:
+                forger.enqueue()
             caller, is_insert = chance.choice([(api, False), (browser, False), (browser, True)])
             is_committed = chance.random() < 0.7
             is_due = round(engine.ahead - called_at, 3) >= 2

@@ -110,7 +110,7 @@ const isLocked = ({ error }) => {
   return LOCKED.includes(code) || /calls_at_once/.test(details);
 };
 
-/** Repeat a write while another call changes its job, or is the one change of the person. */
+/** Repeat a write while another call changes its job, or is the third change of the person. */
 export const retryWhileLocked = (write, signal) => retryWhileBusy(write, signal, BUSY_MS, isLocked);
 
 /** Return the response of a query, or throw a `QueueError` after `ms` or when `signal` aborts. */

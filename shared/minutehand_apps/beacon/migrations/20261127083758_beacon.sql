@@ -392,8 +392,8 @@ as $$
 declare
   v_job public.beacon_jobs;
 begin
-  -- take a slot, because the call may wait for a concurrent change of the same job
-  perform queue.take_call_slot(j.workspace_id, p_writes => true)
+  -- the call may wait for a concurrent change of the same job
+  perform queue.admit('changes', j.workspace_id, queue.caller())
   from public.beacon_jobs as j
   where j.id = p_id;
   -- All functions lock in the same order: outbox, queue, job, executions.
