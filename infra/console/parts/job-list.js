@@ -19,7 +19,7 @@ const PAGE = 100;
 const RETRY_MS = 5000;
 const MAX_REFRESHED = 200; // maximum ids of one call that reads rows again
 // ms until a read checks that no message was missed, and between two reads after messages
-const CHECK_MS = 15_000;
+const CHECK_MS = 6000;
 const CHANGE_MS = 1000;
 const PROGRESS_MS = 3000; // between reads of visible running jobs
 
@@ -30,6 +30,7 @@ class JobList {
   #onChange;
   #watch = null;
   #rows = new Map(); // id -> row, newest first
+  #top = []; // rows of the first page
   #cursor = null;
   #readAt = null; // the database's time of the last read of the first page
   #controller = new AbortController();
@@ -50,6 +51,7 @@ class JobList {
       onRead: async () => {
         await this.refresh();
         if (this.state.error) throw this.state.error; // the watch reports it and repeats the read
+        return this.#top;
       },
       onChange: ({ freshness }) => this.#set({ freshness }),
       firstSilence: CHECK_MS,
@@ -104,6 +106,7 @@ class JobList {
       const kept = below()
         .filter((row) => !refreshed.has(row.id) || fresh.has(row.id))
         .map((row) => fresh.get(row.id) ?? row);
+      this.#top = page.jobs;
       this.#rows = new Map([...page.jobs, ...kept].map((row) => [row.id, row]));
       if (kept.length === 0) this.#end(page.next);
       this.#set({ counts: await counting });

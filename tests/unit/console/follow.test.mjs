@@ -12,7 +12,7 @@ import {
   Sequence,
 } from "../../../infra/console/lib/jobs/sequence.js";
 import { sessionOf } from "../../../infra/console/lib/jobs/session.js";
-import { watchJobs } from "../../../infra/console/lib/jobs/watch.js";
+import { watchJobs, watchWorkspace } from "../../../infra/console/lib/jobs/watch.js";
 import { JobGone, watchJob } from "../../../infra/console/lib/jobs/watch-job.js";
 
 const cases = JSON.parse(readFileSync(new URL("./follow.json", import.meta.url), "utf8"));
@@ -52,6 +52,7 @@ const READY = "Replication connection established";
 class World {
   reads = 0;
   reconnects = 0;
+  heartbeats = 0;
   shown = [];
   channel = null;
 
@@ -66,7 +67,8 @@ class World {
       isDisconnecting: () => false,
       connect: () => {},
       heartbeatIntervalMs: 25_000,
-      sendHeartbeat: () => {}, // gets a reply immediately, because other tests cover dead sockets
+      // gets a reply immediately, because other tests cover dead sockets
+      sendHeartbeat: () => (this.heartbeats += 1),
       pendingHeartbeatRef: null,
     };
     this.client = {
@@ -186,7 +188,8 @@ for (const story of cases.stories)
       if ("says" in step) assert.equal(watch.freshness, step.says, say("says"));
       if ("reads_at_most" in step)
         assert.ok(world.reads - reads <= step.reads_at_most, say(`${world.reads - reads} reads`));
-      if ("reconnects" in step) assert.equal(world.reconnects, step.reconnects, say("reconnects"));
+      for (const name of ["reconnects", "heartbeats"])
+        if (name in step) assert.equal(world[name], step[name], say(name));
       if (step.ends === "refused") await assert.rejects(watch.ended, { name: "JobGone" });
       if (step.ends === "ended") assert.equal((await watch.ended).status, "completed");
     }
@@ -322,6 +325,22 @@ test("a list that a message has overtaken keeps the newer progress", async () =>
   world.channel.broadcast(progressTo(50));
   await leap(1000);
   assert.equal(watch.state.jobs[0].progress.percentage, 50);
+  watch.close();
+});
+
+test("a list whose reads find a new job without a message gets another channel", async () => {
+  const world = new World({});
+  const rows = [{ id: "b", status: "completed", created_at: "2026-11-20T08:00:02Z" }];
+  const watch = watchWorkspace(world.client, "w", { onRead: () => rows });
+  await leap(100);
+  world.do({ join: {}, ready: true });
+  await leap(3000);
+  rows.push({ id: "a", status: "failed", created_at: "2026-11-20T08:00:01Z" }); // moved up
+  await leap(10_000);
+  assert.deepEqual([watch.freshness, world.reconnects], ["live", 0]);
+  rows.unshift({ id: "c", status: "pending", created_at: "2026-11-20T08:00:03Z" });
+  await leap(10_000);
+  assert.deepEqual([watch.freshness, world.reconnects], ["polling", 1]);
   watch.close();
 });
 

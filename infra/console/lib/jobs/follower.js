@@ -26,9 +26,9 @@ const WITHHELD_MS = 750; // an earlier read does not show that no more messages 
 const READ_FACTOR = 5; // a pause lasts at least this many reads, so that a loaded server can rest
 const CHECK_DIVISOR = 20; // a check is due after the time since the last change divided by this
 const SPREAD_MS = 300; // spreads the reads of followers that are woken together
-// If the socket delivered a message this recently and misses one now, the socket is not dead.
-// Realtime drops messages silently above the plan's rate. It averages the rate over a minute, so
-// reads continue for a minute.
+// If the socket delivered a message this recently and misses one now, the socket is probably not
+// dead. Realtime drops messages silently above the plan's rate. It averages the rate over a minute,
+// so after a second miss reads continue for a minute. A single miss may be a delay.
 const LOSSY_MS = 60_000;
 const QUIET_MS = 4500; // ms without changes after which a suspect channel is trusted again
 const SILENT = "silent";
@@ -110,6 +110,7 @@ export class Follower {
   #readMs = 0; // duration of the last read in ms
   #receivedAt = -Infinity; // when the last message since the join arrived
   #changedAt = -Infinity;
+  #missedAt = -Infinity; // when the last missed message since the join was noticed
   #gapAt = Infinity; // when to read events that are known to be missing
   #checkAt = Infinity; // when to check that no other message was missed
   #terms = { checkMs: 0 };
@@ -274,7 +275,7 @@ export class Follower {
     this.#terms = terms;
     this.#joins += 1;
     this.#isSynced = false;
-    this.#receivedAt = -Infinity;
+    this.#receivedAt = this.#missedAt = -Infinity;
     this.#changedAt = Date.now();
     this.#until = Date.now() + (isDeaf ? this.#options.readyTimeout : QUIET_MS);
     // The read starts after the join, so that every commit is in the read or in a message. While
@@ -426,16 +427,18 @@ export class Follower {
   /** The socket did not deliver a change. Messages are dropped, or the socket is dead. */
   #onMissed() {
     if (!this.#isJoined) return;
+    this.#session.checkSocket();
     if (Date.now() < this.#receivedAt + LOSSY_MS) {
+      const isSecond = Date.now() < this.#missedAt + LOSSY_MS;
       this.#move("withheld");
-      this.#until = Date.now() + LOSSY_MS;
+      this.#until = Date.now() + (isSecond ? LOSSY_MS : QUIET_MS);
+      this.#missedAt = Date.now();
       this.onSynced(); // the socket will not deliver the dropped messages
     } else if (this.#state === "silent") {
       this.#session.rejoin(this.#topic, SILENT);
     } else {
       this.#move("missed"); // the first message may only be late, and a new channel would lose it
       this.#until = Date.now() + QUIET_MS;
-      this.#session.checkSocket();
       this.#verifyIn(this.#options.pollingInterval);
     }
     this.notify();

@@ -23,7 +23,10 @@ class JobsWatch extends Follower {
   #isOld = false;
   #options;
 
-  /** `read()` returns the list. `readEnds(ids)` returns jobs that have left the list. */
+  /**
+   * `read()` returns the list. `readEnds(ids)` returns jobs that have left the list. Without it the
+   * page reads progress itself.
+   */
   constructor(client, topic, { read, readEnds }, options) {
     super(sessionOf(client), topic, { reorder: REORDER_MS, ...options });
     this.#read = read;
@@ -52,7 +55,8 @@ class JobsWatch extends Follower {
   }
 
   get silence() {
-    return this.#rows.some((row) => row.status === "processing") ? PROGRESS_MS : super.silence;
+    const readsProgress = this.#readEnds && this.#rows.some((row) => row.status === "processing");
+    return readsProgress ? PROGRESS_MS : super.silence;
   }
 
   onSynced() {
@@ -89,7 +93,15 @@ class JobsWatch extends Follower {
     this.#isOld = false;
     const found = (await this.read(this.#read)) ?? [];
     const before = new Map(this.#rows.map((row) => [row.id, row]));
-    const changed = found.filter(({ id, status }) => before.get(id)?.status !== status);
+    const newest =
+      this.#rows
+        .map((row) => row.created_at)
+        .sort()
+        .at(-1) ?? "";
+    // an older row moves up into the list without a message when another row leaves it
+    const changed = found.filter(({ id, status, created_at: createdAt }) =>
+      before.has(id) ? before.get(id).status !== status : !(createdAt <= newest),
+    );
     for (const { id } of changed)
       if (!this.#isLoading && !this.#received.has(id)) this.#missed.add(id);
     this.#received.clear();
@@ -155,7 +167,10 @@ export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
   return start(new JobsWatch(client, topic, reads, options));
 }
 
-/** Call `onRead` at the start and whenever something may have changed. */
+/**
+ * Call `onRead` at the start and whenever something may have changed. Rows of jobs that it returns
+ * show whether messages arrive.
+ */
 export const watchTopic = (client, topic, { onRead, ...options }) =>
   start(new JobsWatch(client, topic, { read: async () => onRead?.() }, options));
 
