@@ -7,7 +7,7 @@ function handler(event) {
   const isOfApi = /^\/(api|health)(\/|$)/.test(request.uri);
   const [, first, ...rest] = request.uri.split("/");
   const isFile = rest.length
-    ? ["apps", "lib", "parts", "styles", "vendor", "views"].includes(first)
+    ? ["apps", "lib", "parts", "styles"].includes(first)
     : first.includes(".");
   if (!isOfApi && !isFile) request.uri = "/index.html";
   return request;

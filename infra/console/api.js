@@ -1,6 +1,7 @@
 // The console's requests. supabase-js reads and signs in, and fetch calls the API. The browser's
 // key reads under row level security. Writes go through the API.
 
+import { createClient } from "@supabase/supabase-js";
 import { setClock } from "./lib/format.js";
 import { withTimeout, readOnce, READ_MS, setSchema, retryWhileLocked } from "./lib/jobs/client.js";
 import { createStore, isTransient } from "./lib/store.js";
@@ -89,7 +90,7 @@ export async function start() {
   config = await answer.json();
   schema = config.schema ?? "public";
   hadSession = localStorage.getItem(SESSION_KEY) !== null;
-  client = globalThis.supabase.createClient(config.supabaseUrl, config.supabaseKey, {
+  client = createClient(config.supabaseUrl, config.supabaseKey, {
     db: { schema },
     global: { fetch: fetchWithTimeout },
     auth: { storageKey: SESSION_KEY },

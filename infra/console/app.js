@@ -1,4 +1,5 @@
 // The console's shell. It starts the console, loads the apps, and draws the frame around a view.
+// build.mjs bundles it with all that it imports.
 
 import { chooseWorkspace, session, settings, signOut, start } from "./api.js";
 import { question } from "./lib/prompt.js";
@@ -17,12 +18,19 @@ import {
   useRef,
   useState,
 } from "./lib/ui.js";
+import { Confirmations } from "./parts/dialog.js";
 import { Icon, Logo } from "./parts/icons.js";
-import { lazy, useModule } from "./parts/lazy.js";
 import { Incidents } from "./parts/incidents.js";
 import { openPalette, openShortcuts, Palette, Shortcuts } from "./parts/palette.js";
 import { Failed, Loading } from "./parts/states-of-view.js";
+import * as notFound from "./parts/not-found.js";
 import { notifyFailure, Toasts } from "./parts/toasts.js";
+import * as jobPage from "./views/job.js";
+import * as jobs from "./views/jobs.js";
+import * as overview from "./views/overview.js";
+import * as schedules from "./views/schedules.js";
+import { SignIn } from "./views/sign-in.js";
+import * as types from "./views/types.js";
 
 const CORE = {
   nav: [
@@ -32,23 +40,22 @@ const CORE = {
     { path: "/schedules", label: "Schedules", icon: "clock" },
   ],
   routes: [
-    { path: "/overview", load: () => import("./views/overview.js") },
-    { path: "/jobs", load: () => import("./views/jobs.js") },
-    { path: "/jobs/:id", load: () => import("./views/job.js") },
-    { path: "/types", load: () => import("./views/types.js") },
-    { path: "/types/:name", load: () => import("./views/types.js") },
-    { path: "/schedules", load: () => import("./views/schedules.js") },
+    { path: "/overview", module: overview },
+    { path: "/jobs", module: jobs },
+    { path: "/jobs/:id", module: jobPage },
+    { path: "/types", module: types },
+    { path: "/types/:name", module: types },
+    { path: "/schedules", module: schedules },
   ],
 };
-const Confirmations = lazy(() => import("./parts/dialog.js"), "Confirmations");
-const SignIn = lazy(() => import("./views/sign-in.js"), "SignIn");
-const NOT_FOUND = { path: "*", load: () => import("./parts/not-found.js") };
+const NOT_FOUND = { path: "*", module: notFound };
 
 /** Load the manifests of the apps in apps/index.json. A broken app does not stop the others. */
 async function loadApps() {
   const limit = AbortSignal.timeout(READ_MS);
   const names = await (await fetch("/apps/index.json", { signal: limit })).json();
-  const load = (name) => withTimeout(() => import(`./apps/${name}/manifest.js`), limit);
+  const manifestOf = (name) => `/apps/${name}/manifest.js`; // not bundled
+  const load = (name) => withTimeout(() => import(manifestOf(name)), limit);
   const results = await Promise.allSettled(names.map(load));
   results.forEach(
     (result, index) =>
@@ -253,7 +260,31 @@ function switchTo(id) {
   navigate(`/${location.pathname.split("/")[1] || "jobs"}`);
 }
 
-/** Load a view's module when it is first needed, then focus its heading. */
+const LOAD_MS = 15_000;
+const UNREACHABLE = new Error("The server cannot be reached.");
+
+/**
+ * Return the module of a route, or null with an error. The module of an app is loaded when it is
+ * first needed. A browser requests a failed module only once, so the person must reload the page.
+ */
+function useModule(route) {
+  const [, draw] = useState({});
+  const [failed, setFailed] = useState(null);
+  useEffect(() => {
+    if (route.module) return;
+    withTimeout(route.load, AbortSignal.timeout(LOAD_MS)).then(
+      (module) => {
+        route.module = module;
+        draw({});
+      },
+      () => setFailed(route),
+    );
+  }, [route]);
+  const isFailed = !route.module && failed === route;
+  return { module: route.module ?? null, error: isFailed ? UNREACHABLE : null };
+}
+
+/** Draw the view of a route, then focus its heading. */
 function View({ route, params, workspace, user, apps }) {
   const { module, error } = useModule(route);
   // before painting, because the network may return at any moment
@@ -289,8 +320,7 @@ function View({ route, params, workspace, user, apps }) {
 let firstView = true;
 const reload = () => location.reload();
 
-async function main() {
-  const root = document.getElementById("app");
+async function main(root) {
   followLinks();
   try {
     const [apps] = await Promise.all([loadApps(), start()]);
@@ -303,4 +333,6 @@ async function main() {
   }
 }
 
-main();
+// a page of the reader's own imports modules without the shell
+const shell = document.getElementById("app");
+if (shell) main(shell);

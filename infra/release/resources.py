@@ -23,7 +23,6 @@ SHIPPED = {
     "supabase/schemas": "schemas",
     "supabase/migrations": "migrations",
     "supabase/seed.sql": "seed/seed.sql",
-    "infra/console": "console",
     "infra/aws": "cloudformation",
     "serverless.yml": "cloudformation/serverless.yml",
     "package.json": "node/package.json",
@@ -31,11 +30,13 @@ SHIPPED = {
     ".npmrc": "node/.npmrc",
 }
 #: Files for readers of the checkout.
-EXCLUDED = frozenset({"screenshots", "README.md", "DECISIONS.md"})
+EXCLUDED = frozenset({"README.md", "DECISIONS.md"})
 #: Patterns of files to ship, by folder; no upgrade needs the files of the first release.
 PATTERNS = {"supabase/migrations": "*_minutehand_*.sql"}
-#: Variable with the path of the record of the engine's database objects, set by `make dist`.
+#: Variables with the paths of what `make dist` builds: the record of the engine's database objects
+#: and the bundled console. A wheel that pip itself builds has neither.
 RECORD = "MINUTEHAND_RECORD"
+CONSOLE = "MINUTEHAND_BUNDLE"
 
 
 def resource_files(root: Path) -> dict[str, str]:
@@ -51,6 +52,8 @@ def resource_files(root: Path) -> dict[str, str]:
                 paths[str(file)] = path_in_wheel.as_posix()
     if record := os.environ.get(RECORD):
         paths[record] = "minutehand/resources/record/facts.json"
+    if console := os.environ.get(CONSOLE):
+        paths[console] = "minutehand/resources/console"
     return paths
 
 

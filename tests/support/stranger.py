@@ -132,14 +132,11 @@ def environment_of(factory: pytest.TempPathFactory, wheels: Path) -> Environment
     def make(folder: Path) -> None:
         made = Environment.make(folder / "venv", wheels)
         made.cache.mkdir()
-        home = (
-            "import os; from minutehand.node import _cache_folder as f; print(f(os.environ, '{}'))"
-        )
-        for kind in ("dev", "deploy"):
-            asked = made.run(folder, "-c", home.format(kind)).stdout.strip()
-            Path(asked).mkdir(parents=True)
-            for name in ("node_modules", "package.json"):
-                Path(asked, name).symlink_to(ROOT / name)
+        home = "import os; from minutehand.node import _cache_folder as f; print(f(os.environ))"
+        asked = made.run(folder, "-c", home).stdout.strip()
+        Path(asked).mkdir(parents=True)
+        for name in ("node_modules", "package.json"):
+            Path(asked, name).symlink_to(ROOT / name)
         fill_gateway_cache(made, folder)
         uv = Path(os.environ.get("UV_CACHE_DIR", Path.home() / ".cache" / "uv"))
         (made.cache / "uv").symlink_to(uv)

@@ -1,16 +1,20 @@
-// Preact, its hooks and htm as one import. The npm files are used unchanged. Their UMD builds are
-// classic scripts in index.html, because import maps must be inline and the content policy forbids
-// inline scripts.
+// Preact, its hooks and htm as one import.
 
-import htm from "/vendor/htm/dist/htm.module.js";
+import htm from "htm";
+import { h, render } from "preact";
+import * as hooks from "preact/hooks";
 
-const { preact, preactHooks } = globalThis;
-
-export const { h, render } = preact;
-export const { useState, useEffect, useLayoutEffect, useMemo, useCallback, useRef, useId } =
-  preactHooks;
-export const { useErrorBoundary } = preactHooks;
-export const hooks = preactHooks;
+export { h, hooks, render };
+export {
+  useCallback,
+  useEffect,
+  useErrorBoundary,
+  useId,
+  useLayoutEffect,
+  useMemo,
+  useRef,
+  useState,
+} from "preact/hooks";
 export const html = htm.bind(h);
 
 /** Join class names, without falsy values. */

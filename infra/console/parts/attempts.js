@@ -3,9 +3,6 @@
 import { codeOf, safeUrl } from "../lib/format.js";
 import { html, quietButton } from "../lib/ui.js";
 import { copy, JsonView } from "./copy.js";
-import { loadStyles } from "../lib/styles.js";
-
-loadStyles("/styles/job.css");
 
 /** An attempt's error, traceback, worker and commit. */
 export const AttemptDetails = ({ attempt }) => html`

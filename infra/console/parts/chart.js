@@ -2,26 +2,11 @@
 
 import { clock, local, number } from "../lib/format.js";
 import { useStore } from "../lib/store.js";
-import { loadStyles } from "../lib/styles.js";
 import { theme } from "../lib/theme.js";
 import { html, useEffect, useRef } from "../lib/ui.js";
 
 const HEIGHT = 180;
 const DAY = 86_400;
-let loading = null;
-
-function loadUPlot() {
-  loading ??= new Promise((resolve, reject) => {
-    loadStyles("/vendor/uplot/dist/uPlot.min.css");
-    const script = document.createElement("script");
-    script.src = "/vendor/uplot/dist/uPlot.iife.min.js";
-    script.addEventListener("load", () => resolve(globalThis.uPlot));
-    script.addEventListener("error", () => reject(new Error("the chart could not be loaded")));
-    document.head.append(script);
-  });
-  return loading;
-}
-
 const iso = (seconds) => new Date(seconds * 1000).toISOString();
 
 const hasValue = (value) => value !== null && value !== undefined;
@@ -42,7 +27,7 @@ export function Chart({ label, at, lines, format = number, minTop = 4 }) {
   const shape = lines.map((line) => `${line.name} ${line.colour}`).join();
   useEffect(() => {
     let closed = false;
-    const draw = (UPlot) => {
+    const draw = ({ default: UPlot }) => {
       if (closed) return;
       plot.current?.destroy();
       // a canvas cannot use CSS variables, so read the computed colour
@@ -91,7 +76,7 @@ export function Chart({ label, at, lines, format = number, minTop = 4 }) {
       box.current.style.color = "";
     };
     const redraw = () =>
-      loadUPlot().then(draw, () => {
+      import("uplot").then(draw, () => {
         if (!closed) box.current.textContent = "The chart could not be loaded.";
       });
     redraw();

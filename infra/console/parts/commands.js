@@ -1,4 +1,4 @@
-// The palette's commands and the help for shortcuts. Loaded when first opened.
+// The palette's commands and the help for shortcuts.
 
 import { jobs as api, session } from "../api.js";
 import { navigate } from "../lib/router.js";

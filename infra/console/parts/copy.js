@@ -4,9 +4,6 @@ import { bytes, pretty, shortId } from "../lib/format.js";
 import { html, quietButton, useMemo, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 import { notify, notifyFailure } from "./toasts.js";
-import { loadStyles } from "../lib/styles.js";
-
-loadStyles("/styles/more.css");
 
 /** Copy text to the clipboard and show a message. */
 export async function copy(text, what = "Copied") {

@@ -3,9 +3,6 @@
 import { question } from "../lib/prompt.js";
 import { useStore } from "../lib/store.js";
 import { html, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
-import { loadStyles } from "../lib/styles.js";
-
-loadStyles("/styles/more.css");
 
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);

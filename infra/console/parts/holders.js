@@ -5,9 +5,6 @@ import { html } from "../lib/ui.js";
 import { Command } from "./copy.js";
 import { breakable, column, heading, table } from "./table.js";
 import { Sentence, When } from "./when.js";
-import { loadStyles } from "../lib/styles.js";
-
-loadStyles("/styles/job.css");
 
 /** Link texts of pages by the first part of their path. */
 const PAGES = {

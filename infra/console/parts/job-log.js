@@ -8,9 +8,6 @@ import { ActionButton } from "./dialog.js";
 import { choice } from "./field.js";
 import { Empty } from "./states-of-view.js";
 import { act } from "./toasts.js";
-import { loadStyles } from "../lib/styles.js";
-
-loadStyles("/styles/job.css");
 
 const ROW = 24;
 /** Minimum levels to show. */

@@ -13,18 +13,18 @@ import {
 import { useJobList } from "./job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { isTyping, useKey } from "../lib/keys.js";
-import { lazy } from "./lazy.js";
 import { NAMES, nextRunOf, stateOfJob, STATES } from "../lib/states.js";
 import { usePolling, useFetch } from "../lib/store.js";
 import { classes, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, JobProgress, StateBadge } from "./badge.js";
+import { Selection } from "./bulk-actions.js";
+import { choicesOf, parseFilter } from "./filters.js";
+import { EmptyState } from "./no-jobs.js";
 import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
 import { Sentence, Elapsed, useNow, When } from "./when.js";
 
-const Selection = lazy(() => import("./bulk-actions.js"), "Selection");
-const EmptyState = lazy(() => import("./no-jobs.js"), "EmptyState");
 const ROW = 36;
 /** Return the start of a range, rounded to the minute. An instant is returned unchanged. */
 const rangeStart = (since) =>
@@ -203,20 +203,18 @@ export function Tabs({ counts, chosen, grouped = false }) {
   </nav>`;
 }
 
-const loadFilters = () => import("./filters.js");
-
 /** Active filters, each with a button that removes it, and a field that adds a filter. */
 function Filters({ workspaceId, filter, onFilter, rows }) {
   const [text, setText] = useState("");
   const [problem, setProblem] = useState(null);
-  const [suggestions, setSuggestions] = useState(null); // module, loaded on focus
+  const [isUsed, setIsUsed] = useState(false); // suggestions are read on focus
   const known = useFetch(
-    (signal) => (suggestions ? types.list(workspaceId, signal) : Promise.resolve([])),
-    [workspaceId, Boolean(suggestions)],
+    (signal) => (isUsed ? types.list(workspaceId, signal) : Promise.resolve([])),
+    [workspaceId, isUsed],
   );
-  const add = async (given) => {
+  const add = (given) => {
     try {
-      const found = (await loadFilters()).parseFilter(given, FILTERS, rangeStart);
+      const found = parseFilter(given, FILTERS, rangeStart);
       setProblem(null);
       setText("");
       onFilter(found);
@@ -252,7 +250,7 @@ function Filters({ workspaceId, filter, onFilter, rows }) {
           placeholder="Add a filter"
           value=${text}
           aria-invalid=${Boolean(problem)}
-          onFocus=${async () => setSuggestions(await loadFilters())}
+          onFocus=${() => setIsUsed(true)}
           onInput=${({ target, inputType }) => {
             setText(target.value);
             // the person chose a suggestion with a value
@@ -260,7 +258,7 @@ function Filters({ workspaceId, filter, onFilter, rows }) {
           }} />
       </label>
       <datalist id="filters">
-        ${(suggestions?.choicesOf(text, FILTERS, known.value ?? [], rows) ?? []).map(
+        ${choicesOf(text, FILTERS, known.value ?? [], rows).map(
           (choice) => html`<option value=${choice} key=${choice} />`,
         )}
       </datalist>

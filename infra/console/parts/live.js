@@ -4,10 +4,7 @@ import { data, supabase, unwrap } from "../api.js";
 import { isHidden, onWake } from "../lib/jobs/page.js";
 import { watchTopic } from "../lib/jobs/watch.js";
 import { useFetch } from "../lib/store.js";
-import { loadStyles } from "../lib/styles.js";
 import { useEffect, useRef, useState } from "../lib/ui.js";
-
-loadStyles("/styles/apps.css");
 
 /** Return a refresh that waits for the read in flight. Otherwise frequent events would abort it. */
 function useReload(read) {

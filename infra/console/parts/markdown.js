@@ -1,20 +1,30 @@
-// Converts Markdown to elements. A library parses the text, and no HTML in it becomes markup.
+// Converts Markdown to elements. A library parses the text, and no HTML in it becomes markup. The
+// library is loaded with the first text, which is shown as it is until then.
 
-import { lexer } from "/vendor/marked/lib/marked.esm.js";
 import { safeUrl } from "../lib/format.js";
 import { completeMarkdown } from "../lib/partial-markdown.js";
-import { loadStyles } from "../lib/styles.js";
-import { html, quietButton, useMemo } from "../lib/ui.js";
+import { html, quietButton, useEffect, useMemo, useState } from "../lib/ui.js";
 import { copy } from "./copy.js";
-
-loadStyles("/styles/markdown.css");
 
 const MAX_DEPTH = 40;
 let depth = 0;
+let lexer = (text) => [{ raw: text }];
+let loading = null;
 
 /** Markdown of a model or a person. `isPartial`: whether it is still being written. */
 export function Markdown({ text, isPartial = false }) {
-  const tokens = useMemo(() => parse(isPartial ? completeMarkdown(text) : text), [text, isPartial]);
+  const [current, setCurrent] = useState(() => lexer);
+  useEffect(() => {
+    loading ??= import("marked").then((library) => (lexer = library.lexer));
+    loading.then(
+      () => setCurrent(() => lexer),
+      () => {}, // the text stays as it is
+    );
+  }, []);
+  const tokens = useMemo(
+    () => parse(isPartial ? completeMarkdown(text) : text),
+    [text, isPartial, current],
+  );
   return html`<div class="markdown" dir="auto">${renderTokens(tokens)}</div>`;
 }
 

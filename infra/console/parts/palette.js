@@ -1,12 +1,9 @@
 // Command palette (Ctrl-K or Cmd-K) and shortcut help. It opens pages and runs common actions.
 
 import { isTyping, useKey } from "../lib/keys.js";
-import { lazy } from "./lazy.js";
 import { createStore, useStore } from "../lib/store.js";
 import { html } from "../lib/ui.js";
-
-const Commands = lazy(() => import("./commands.js"), "Commands");
-const Keys = lazy(() => import("./commands.js"), "Keys");
+import { Commands, Keys } from "./commands.js";
 
 const isOpen = createStore(false);
 export const openPalette = () => isOpen.set(true);

@@ -6,9 +6,6 @@ import { html, useState } from "../lib/ui.js";
 import { ActionButton } from "./dialog.js";
 import { createAction } from "./toasts.js";
 import { When } from "./when.js";
-import { loadStyles } from "../lib/styles.js";
-
-loadStyles("/styles/job.css");
 
 const label = (option) =>
   typeof option === "object" && option !== null

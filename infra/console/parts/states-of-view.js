@@ -1,6 +1,6 @@
 // Notices of views that are loading, empty, failed or stale.
 
-import { html, quietButton, useErrorBoundary } from "../lib/ui.js";
+import { html, quietButton, useErrorBoundary, useLayoutEffect } from "../lib/ui.js";
 
 /** Notice of a first read in flight. */
 export const Loading = ({ what = "Loading" }) =>
@@ -28,9 +28,10 @@ export const Failed = ({ error, retry, what = "This could not be read" }) =>
     ${retry && html`<button type="button" onClick=${retry}>Try again</button>`}
   </div>`;
 
-/** Part of a page whose error leaves the rest of the page as it is. */
+/** Part of a page whose error leaves the rest of the page as it is. New children are drawn again. */
 export function Guarded({ what, children }) {
-  const [error] = useErrorBoundary(console.error);
+  const [error, reset] = useErrorBoundary(console.error);
+  useLayoutEffect(() => void (error && reset()), [children]);
   return error ? html`<p class="problem">${what} cannot be shown.</p>` : children;
 }
 

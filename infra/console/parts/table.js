@@ -3,9 +3,6 @@
 import { html, quietButton } from "../lib/ui.js";
 import { Stale, Placeholder } from "./states-of-view.js";
 import { shortId } from "../lib/format.js";
-import { loadStyles } from "../lib/styles.js";
-
-loadStyles("/styles/more.css");
 
 /** Define a column. Its header also gets the classes `num` and `phone-less`. */
 export function column(name, ...rest) {

@@ -2,11 +2,8 @@
 
 import { pluralize, duration, relative, utc } from "../lib/format.js";
 import { outcomeOf } from "../lib/states.js";
-import { loadStyles } from "../lib/styles.js";
 import { html, useMemo, useState } from "../lib/ui.js";
 import { extentOf, placeOf, rowsOf, spansOf } from "../lib/waterfall.js";
-
-loadStyles("/styles/waterfall.css");
 
 const MAX_ROWS = 400;
 const SPAN_WORDS = { queued: "Queued", run: "Held", wait: "Waited", backoff: "Backing off" };

@@ -1,11 +1,10 @@
 // Jobs of a workspace, or its failed jobs grouped by error. The address has the filters.
 
 import { setQuery, useQuery } from "../lib/router.js";
-import { EnqueueDialog, lazy } from "../parts/lazy.js";
 import { html, useState } from "../lib/ui.js";
+import { EnqueueDialog } from "../parts/enqueue.js";
+import { Failures } from "../parts/failures.js";
 import { FIELDS, JobMonitor } from "../parts/job-monitor.js";
-
-const Failures = lazy(() => import("../parts/failures.js"), "Failures");
 
 export const title = () => "Jobs";
 

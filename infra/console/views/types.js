@@ -10,7 +10,7 @@ import { Tag, WorkerState } from "../parts/badge.js";
 import { ActionButton } from "../parts/dialog.js";
 import { JsonView } from "../parts/copy.js";
 import { Holders } from "../parts/holders.js";
-import { EnqueueDialog } from "../parts/lazy.js";
+import { EnqueueDialog } from "../parts/enqueue.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty, Placeholder } from "../parts/states-of-view.js";
 import { breakable, column, fact, figure, heading, jobLink, table } from "../parts/table.js";

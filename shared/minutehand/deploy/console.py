@@ -5,7 +5,6 @@ CloudFront maps paths to files, by console.yml and pages.js.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -15,10 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from minutehand.app import App, find_apps
+from minutehand.console import console_folder
 from minutehand.deploy.build import PackagingError
-from minutehand.node import node_home
 from minutehand.project import Project
-from minutehand.resources import resource
 
 #: Content types by suffix. `mimetypes` depends on the machine, and with `nosniff` a browser needs
 #: the exact type.
@@ -37,8 +35,6 @@ CONTENT_TYPES: Mapping[str, str] = {
 }
 #: Suffix of type declarations, which are only for editors.
 TYPES = ".ts"
-#: Files that are only for readers of the checkout.
-EXCLUDED = frozenset({"npm", "screenshots", "vendor.json", "README.md"})
 #: Cache header of most files. Their names have no hash, so a browser revalidates each time. An
 #: edge may cache a file for a day, and every upload invalidates all edges.
 CDN_CACHED = "public, max-age=0, must-revalidate, s-maxage=86400"
@@ -57,19 +53,16 @@ class Asset:
 
 
 def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, Asset]:
-    """Return all files of the console by key, including vendored packages and `config`.
+    """Return all files of the console by key, including `config`.
 
     Raises:
-        PackagingError: A vendored file differs from its checksum, or a suffix is unknown.
+        PackagingError: A suffix is unknown.
     """
-    console = resource("console")
-    vendored = json.loads((console / "vendor.json").read_text("utf-8"))["files"]
+    console = console_folder()
     bodies = {
         path.relative_to(console).as_posix(): path.read_bytes()
         for path in sorted(console.rglob("*"))
         if path.is_file()
-        and path.relative_to(console).parts[0] not in EXCLUDED
-        and path.suffix != TYPES
     }
     names = []
     for app in apps:
@@ -80,9 +73,6 @@ def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, 
             bodies[f"apps/{app.name}/{name}"] = path.read_bytes()
         names += [app.name] if pages else []
     bodies["apps/index.json"] = json.dumps(names).encode()
-    for name, checksum in sorted(vendored.items()):
-        path = node_home() / "node_modules" / name
-        bodies[f"vendor/{name}"] = _read_vendored(path, name, checksum)
     bodies["config.json"] = json.dumps(config).encode()
     return {key: _asset(key, body) for key, body in bodies.items()}
 
@@ -132,16 +122,6 @@ def main(arguments: Sequence[str]) -> int:
     write(Path(arguments[0]), assets)
     print(f"{len(assets)} files")
     return 0
-
-
-def _read_vendored(path: Path, name: str, checksum: str) -> bytes:
-    body = path.read_bytes() if path.is_file() else b""
-    if checksum != f"sha256-{hashlib.sha256(body).hexdigest()}":
-        raise PackagingError(
-            f"{name} must have the checksum in the console's vendor.json; delete node_modules, or"
-            " its copy in the cache, and build again"
-        )
-    return body
 
 
 def _asset(key: str, body: bytes) -> Asset:

@@ -52,7 +52,7 @@ def compile_template(stage: str, out: Path, *, artifacts: Path, region: str = "u
         **service_environment(project),
     }
     environment["PATH"] = os.pathsep.join([str(node_binary().parent), environment.get("PATH", "")])
-    command = [str(node_binary()), str(node_home(deploy=True) / OSLS), "package"]
+    command = [str(node_binary()), str(node_home() / OSLS), "package"]
     command += ["--stage", stage, "--region", region]
     command += ["--package", str((out / "stack").resolve())]
     done = subprocess.run(

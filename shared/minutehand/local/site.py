@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
 
 from minutehand.app import App, find_apps
 from minutehand.config import Settings
+from minutehand.console import console_folder
 from minutehand.local.users import DEMO_USERS, PASSWORD
-from minutehand.node import node_home
-from minutehand.resources import resource
 from minutehand.web.site import ConsoleFiles, config_route, security_headers
 
 
@@ -23,9 +20,8 @@ def console_routes(settings: Settings) -> list[BaseRoute]:
     headers = security_headers(settings, settings.environ)
     return [
         config_route(settings, demoAccounts=_demo_accounts(settings)),
-        *_vendored_modules(),
         *_pages_of_apps(find_apps(settings.apps), headers),
-        Mount("/", app=ConsoleFiles(resource("console"), headers)),
+        Mount("/", app=ConsoleFiles(console_folder(), headers)),
     ]
 
 
@@ -56,15 +52,3 @@ def _pages_of_apps(apps: Iterable[App], headers: Mapping[str, str]) -> list[Base
         for app in with_pages
     ]
     return [Route("/apps/index.json", list_names), *pages]
-
-
-def _vendored_modules() -> list[BaseRoute]:
-    """Serve the npm packages of package.json below /vendor, and no others."""
-    folder = node_home()
-    names = json.loads((folder / "package.json").read_text())
-    packages = sorted({**names.get("dependencies", {}), **names.get("devDependencies", {})})
-    return [
-        Mount(f"/vendor/{name}", app=StaticFiles(directory=folder / "node_modules" / name))
-        for name in packages
-        if (folder / "node_modules" / name).is_dir()
-    ]

@@ -14,7 +14,6 @@ from minutehand.local.environment import Ports, contract, demo_values, for_child
 from minutehand.local.migrations import find_migrations
 from minutehand.local.parts import companions, service_parts
 from minutehand.local.users import ADA, EVE, create_demo_users
-from minutehand.node import node_home
 from minutehand.project import Project
 from minutehand.resources import checkout, resource
 from supabase_local.environment import PREFERRED_POSTGRES
@@ -65,7 +64,6 @@ class Stack(SupabaseStack):
         has_no_demo = remote is not None and "DEMO_EMAIL" not in remote
         app_parts, variables = companions([] if has_no_demo else find_apps(project.apps))
         values |= variables
-        node_home(say)
         parts = [*service_parts(ports.api, ports.aws), *app_parts]
         if postgres is not None:
             parts += supabase_parts(

@@ -21,7 +21,7 @@ from starlette.types import Scope
 from minutehand.config import Settings
 
 #: The folders of the console's files, as in infra/aws/pages.js.
-FOLDERS = frozenset({"apps", "lib", "parts", "styles", "vendor", "views"})
+FOLDERS = frozenset({"apps", "lib", "parts", "styles"})
 
 
 def is_page(path: str) -> bool:

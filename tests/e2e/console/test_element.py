@@ -6,42 +6,41 @@ import json
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import violations
 from tests.e2e.console.worker import HandWorker
+from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
 
 EVIL = "<img src=x onerror=\"document.title='breached'\">"
-#: Replaces the console's program, so that the page has its origin and content policy.
+BODY = '<main><h1>Mine</h1><div id="mine"></div></main>'
 PAGE = """
 const { url, key, token, id, session } = VALUES;
-document.body.innerHTML = '<main><h1>Mine</h1><div id="jobs"></div></main>';
 const client = globalThis.supabase.createClient(url, key, { accessToken: async () => token });
 const job = document.createElement("minutehand-job");
 Object.assign(job, { client, texts: { running: "Läuft" } }); // set before it is defined
 job.setAttribute("job-id", id);
 if (session) job.setAttribute("session-id", session);
 job.setAttribute("schema", "public");
-document.getElementById("jobs").append(job);
+document.getElementById("mine").append(job);
 document.addEventListener("jobend", ({ detail }) => {
   document.querySelector("h1").textContent = detail.job.result.answer;
 });
-await import("/lib/element.js");
+await import("/mine/infra/console/lib/element.js");
 """
 
 
 #: A component that enqueues, and one that shows a job and records each render.
 HOOKS = """
 const { url, key, token, workspace_id, type } = VALUES;
-document.body.innerHTML = '<main><h1>Mine</h1><div id="app"></div></main>';
 const client = globalThis.supabase.createClient(url, key, { accessToken: async () => token });
 const { createHooks } = await import("/lib/jobs/hooks.js");
-const { h, render } = globalThis.preact;
-const { useEnqueue, useJob } = createHooks(globalThis.preactHooks, client, {
+const { h, hooks, render } = await import("/lib/ui.js");
+const { useEnqueue, useJob } = createHooks(hooks, client, {
   workspace_id, schema: "public",
 });
 globalThis.renders = [];
@@ -53,13 +52,27 @@ function Mine() {
   globalThis.mine = { made, followed };
   return h("p", {}, made.status ?? made.problem?.code ?? "none");
 }
-render(h(Mine), document.getElementById("app"));
+render(h(Mine), document.getElementById("mine"));
+"""
+
+
+#: Draws a guarded part that fails, and then one that does not.
+GUARDED = """
+const { h, render } = await import("/lib/ui.js");
+const { Guarded } = await import("/parts/states-of-view.js");
+function Part({ text }) {
+  if (!text) throw new Error("no text");
+  return h("p", {}, text);
+}
+const app = document.getElementById("mine");
+globalThis.draw = (text) => render(h(Guarded, { what: "The part" }, h(Part, { text })), app);
+globalThis.draw(null);
 """
 
 
 @pytest.fixture
 def mine(visit: Visit, worker: HandWorker, stack: RunningStack) -> Callable[..., Page]:
-    """Open a page whose script replaces the console's program."""
+    """Run a script in an emptied page of the console. `/mine/` has the files of the checkout."""
 
     def open_page(script: str, **values: str | None) -> Page:
         given = {
@@ -68,13 +81,19 @@ def mine(visit: Visit, worker: HandWorker, stack: RunningStack) -> Callable[...,
             "token": stack.sign_in("ada@acme.test"),
             **values,
         }
-        visitor = visit(None, "/jobs", allow=("status of 4",))
-        body = script.replace("VALUES", json.dumps(given))
-        visitor.page.route(
-            "**/app.js", lambda route: route.fulfill(content_type="text/javascript", body=body)
-        )
-        visitor.open("/mine/")
-        return visitor.page
+        visitor = visit(None, "/jobs", allow=("status of 4", "no text"))
+        page: Page = visitor.page
+
+        def serve(route: Route) -> None:
+            path = ROOT / route.request.url.split("/mine/")[1]
+            route.fulfill(content_type="text/javascript", body=path.read_text())
+
+        page.route("**/mine/**", serve)
+        page.evaluate("(html) => void (document.body.innerHTML = html)", BODY)
+        page.add_script_tag(url="/mine/node_modules/@supabase/supabase-js/dist/umd/supabase.js")
+        program = script.replace("VALUES", json.dumps(given))
+        page.evaluate(f"async () => {{ {program} }}")
+        return page
 
     return open_page
 
@@ -84,7 +103,7 @@ def test_hooks_return_the_job_of_their_id_and_change_it(
 ) -> None:
     """Two jobs follow one another. No render shows the first job's end after the second began."""
     page = mine(HOOKS, workspace_id=worker.workspace_id, type=worker.job_type)
-    status = page.locator("#app p")
+    status = page.locator("#mine p")
     expect(status).to_have_text("none")
     ids = []
     for _ in range(2):
@@ -169,3 +188,12 @@ def test_a_guest_sees_the_job_of_their_session_live(
     assert "not theirs" not in page.content()
     job.evaluate("(job) => job.setAttribute('session-id', 'guest_0')")
     expect(job.locator(".problem")).to_have_text("Job not found, or not yours.")
+
+
+def test_a_guarded_part_is_drawn_again_when_its_content_changes(mine: Callable[..., Page]) -> None:
+    page = mine(GUARDED)
+    expect(page.locator("#mine")).to_have_text("The part cannot be shown.")
+
+    page.evaluate("draw('better')")
+
+    expect(page.locator("#mine")).to_have_text("better")

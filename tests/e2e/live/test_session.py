@@ -135,7 +135,7 @@ def libraries() -> list[Path]:
     package = json.loads((ROOT / "infra/console/npm/package.json").read_text("utf-8"))
     oldest = package["peerDependencies"]["@supabase/supabase-js"].removeprefix("^")
     ours = json.loads((ROOT / "package.json").read_text("utf-8"))
-    newest = ours["dependencies"]["@supabase/supabase-js"]
+    newest = ours["devDependencies"]["@supabase/supabase-js"]
     name = "npm:@supabase/supabase-js"
     modules = fetch(
         f"supabase-js-{oldest}-{newest}", f"oldest@{name}@{oldest}", f"newest@{name}@{newest}"

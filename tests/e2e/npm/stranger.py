@@ -43,7 +43,7 @@ class Stranger:
         install(
             folder,
             str(archive),
-            f"@supabase/supabase-js@{ours['dependencies']['@supabase/supabase-js']}",
+            f"@supabase/supabase-js@{ours['devDependencies']['@supabase/supabase-js']}",
             f"typescript@{ours['devDependencies']['typescript']}",
             *more,
         )

@@ -13,7 +13,6 @@ import { When } from "../../parts/when.js";
 import { Placeholder } from "../../parts/states-of-view.js";
 import { apiSettings, SOURCES } from "./data.js";
 
-loadStyles("/styles/apps.css");
 loadStyles("/apps/enrichment/enrichment.css");
 
 export const title = () => "API settings";

@@ -1,0 +1,62 @@
+// Bundles the console: `node infra/console/build.mjs FOLDER` writes its files into the folder.
+//
+// `app.js` has all modules, `app.css` all styles. A page of an app imports a shared module by its
+// path, such as `/parts/table.js`, which is a file that exports it from `app.js`.
+
+import { copyFile, glob, mkdir, writeFile } from "node:fs/promises";
+import { dirname, join, posix } from "node:path";
+import { build } from "esbuild";
+
+const SOURCE = import.meta.dirname;
+const SHARED = "{api.js,lib/**/*.js,parts/*.js}";
+const PARTS = ["base", "layout", "parts", "jobs", "job", "more", "waterfall", "markdown", "apps"];
+const STYLES = ["../../node_modules/uplot/dist/uPlot.min.css"]
+  .concat(PARTS.map((name) => `./styles/${name}.css`))
+  .map((file) => `@import "${file}";`);
+/** Packages that the bundle imports when a page first needs them. */
+const LAZY = ["marked", "uplot"];
+const options = { absWorkingDir: SOURCE, bundle: true, format: "esm", target: "es2022" };
+const [target] = process.argv.slice(2);
+
+/** Return the exported names by module. */
+async function namesOf(modules) {
+  const given = { entryPoints: modules, external: ["*"], outbase: SOURCE, outdir: "unused" };
+  const { metafile } = await build({ ...options, ...given, metafile: true, write: false });
+  const outputs = Object.values(metafile.outputs);
+  return outputs.map(({ entryPoint, exports }) => [entryPoint, exports]);
+}
+
+async function write(name, contents) {
+  await mkdir(dirname(join(target, name)), { recursive: true });
+  await writeFile(join(target, name), contents);
+}
+
+const shared = await namesOf((await Array.fromAsync(glob(SHARED, { cwd: SOURCE }))).sort());
+// modules have equal names, so the bundle numbers them
+const lists = shared.map(([module, names], at) => {
+  const inBundle = names.map((name) => `${name} as m${at}_${name}`);
+  return `export { ${inBundle.join(", ")} } from "./${module}";`;
+});
+const lazy = Object.fromEntries(LAZY.map((name) => [name, `/${name}.js`]));
+const bundle = (contents, loader) =>
+  build({
+    ...options,
+    stdin: { contents: contents.join("\n"), loader, resolveDir: SOURCE },
+    alias: lazy,
+    external: Object.values(lazy),
+    entryNames: "app",
+    minify: true,
+    outdir: target,
+  });
+await bundle(['import "./app.js";', ...lists], "js");
+await bundle(STYLES, "css");
+await build({ ...options, entryPoints: LAZY, minify: true, outdir: target, entryNames: "[name]" });
+for (const [at, [module, names]] of shared.entries()) {
+  const inModule = names.map((name) => `m${at}_${name} as ${name}`);
+  const from = posix.relative(posix.dirname(module), "app.js");
+  await write(module, `export { ${inModule.join(", ")} } from "./${from}";\n`);
+}
+for (const name of ["index.html", "llms.txt", "styles/icon.svg"]) {
+  await mkdir(dirname(join(target, name)), { recursive: true });
+  await copyFile(join(SOURCE, name), join(target, name));
+}

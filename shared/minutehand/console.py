@@ -1,0 +1,39 @@
+"""The console's files. A wheel contains them, and a checkout bundles them with esbuild."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+from minutehand.node import atomic_folder, node_binary
+from minutehand.resources import checkout, resource
+
+#: Parts of the sources that are not in the bundle.
+EXCLUDED = frozenset({"npm", "screenshots", "README.md"})
+
+
+def console_folder() -> Path:
+    """Return the folder of the console's files. A checkout builds it again after a change.
+
+    Raises:
+        NodeMissing: Node is missing, which a checkout needs for the bundle.
+        subprocess.CalledProcessError: The bundle cannot be built.
+    """
+    source = resource("console")
+    root = checkout()
+    if root is None:
+        return source
+    folder = root / ".local" / "console" / _digest(source, root / "package-lock.json")
+    if not folder.is_dir():
+        with atomic_folder(folder) as draft:
+            subprocess.run([node_binary(), source / "build.mjs", draft], check=True)
+    return folder
+
+
+def _digest(source: Path, lock: Path) -> str:
+    """Return a hash of everything that the bundle depends on."""
+    files = [path for path in sorted(source.rglob("*")) if path.is_file()]
+    used = [path for path in files if path.relative_to(source).parts[0] not in EXCLUDED]
+    texts = (path.read_bytes() for path in (*used, lock))
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
