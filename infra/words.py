@@ -1,7 +1,11 @@
-"""Find words that this project does not use, and print each place with the word to use."""
+"""Find words that this project does not use, and print where they are and the word to use.
+
+It also finds Python names that use a term of the engine for something else.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -32,7 +36,26 @@ DROPPED = {
 WORD = r"(?i:(?<![A-Za-z])(?:{}))(?![a-z]|(?<=[A-Z])[A-Z])"
 #: Files with history or with texts of others, and this list.
 EXCLUDED = r"CHANGELOG|DECISIONS|LICENSE|\.lock|-lock|vendor/|/recorded/|fixtures/|infra/words"
+#: Terms that only the engine's SQL uses in names, and the names that others read.
+TERMS = re.compile(r"(?:^|_)(?:turns?|rings?|note[sd]?|places?)(?:_|$)")
+PUBLISHED = {"notes", "place", "places", "TurnEnded"}
 has_matches = False
+
+
+def names(tree: ast.AST) -> list[tuple[int, str]]:
+    """List the names that a module gives, with their lines."""
+    given = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                given.append((node.lineno, name))
+            case ast.ClassDef(name=name) | ast.arg(arg=name):
+                given.append((node.lineno, name))
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                given.append((node.lineno, name))
+    return given
+
+
 for path in map(Path, subprocess.check_output(["git", "ls-files"], text=True).splitlines()):
     if path.is_file() and not re.search(EXCLUDED, path.as_posix()):
         text = path.read_bytes().decode(errors="ignore")
@@ -41,4 +64,10 @@ for path in map(Path, subprocess.check_output(["git", "ls-files"], text=True).sp
                 line = text.count("\n", 0, match.start()) + 1
                 print(f"{path}:{line}: {match[0]!r}: {replacement}")
                 has_matches = True
+        if path.suffix == ".py" and path.parts[0] == "shared":
+            for line, name in names(ast.parse(text)):
+                words = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
+                if TERMS.search(words) and name not in PUBLISHED:
+                    print(f"{path}:{line}: {name!r}: a term of the engine, see concepts.md")
+                    has_matches = True
 sys.exit(has_matches)

@@ -286,8 +286,8 @@ class Postgres:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-15:])
 
     def _choose_home(self) -> Path:
-        note = self.state_dir / "postgres.location"
-        if note.exists() and (recorded := Path(note.read_text().strip())).is_dir():
+        location = self.state_dir / "postgres.location"
+        if location.exists() and (recorded := Path(location.read_text().strip())).is_dir():
             return recorded
         is_welcome = self.user is None or enterable(self.state_dir)
         temporary = memory_folder() if self.scratch else None
@@ -299,7 +299,7 @@ class Postgres:
         prefix = f"{SCRATCH}-{os.getpid()}-" if self.scratch else "supabase-local-"
         home = Path(tempfile.mkdtemp(prefix=prefix, dir=temporary))
         home.chmod(0o711)
-        note.write_text(f"{home}\n")
+        location.write_text(f"{home}\n")
         return home
 
     def binary(self, name: str) -> Path:

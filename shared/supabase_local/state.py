@@ -45,10 +45,10 @@ class StateFolder:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as held:
-            holder = os.read(lock, 32).decode().strip() or "unknown"
+            owner = os.read(lock, 32).decode().strip() or "unknown"
             os.close(lock)
             raise AlreadyRunning(
-                f"A stack is already running in {self.path} (process {holder}). Stop it first, or "
+                f"A stack is already running in {self.path} (process {owner}). Stop it first, or "
                 f"use it with the URLs in {self.env_file}."
             ) from held
         self.ready_file.unlink(missing_ok=True)  # left by a launcher that was killed

@@ -99,11 +99,11 @@ async def ask_for(
 
 
 def _repair_prompt(prompt: Prompt, error: UnusableOutput) -> Prompt:
-    note = f"Your answer before could not be used: {error}. Answer again."
+    correction = f"Your answer before could not be used: {error}. Answer again."
     before = Material("Your answer before", error.text[:MAX_QUOTED] or "(none)")
     return replace(
         prompt,
-        instructions=f"{prompt.instructions}\n\n{note}",
+        instructions=f"{prompt.instructions}\n\n{correction}",
         material=[*prompt.material, before],
         begun="",
     )

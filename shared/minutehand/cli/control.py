@@ -102,7 +102,7 @@ def _change_jobs(
             break
         body["cursor"] = changed["cursor"]
     if count == 0:
-        output.note("no job matches; `minutehand failures` lists causes, and `minutehand ls` jobs")
+        output.hint("no job matches; `minutehand failures` lists causes, and `minutehand ls` jobs")
     output.value({"count": count, "more": False}, text=f"{action}: {count} jobs")
 
 

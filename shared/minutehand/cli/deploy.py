@@ -51,7 +51,7 @@ def package(
     """Build the zip for AWS and compile the stack (no account needed)."""
     with translate_errors(region):
         for path in write_first_files(Project.find()):
-            output.note(f"wrote {path.name}")
+            output.hint(f"wrote {path.name}")
         built, template = build_package(Stage(stage, region or ANY_REGION))
         output.value(
             {**asdict(built), "template": str(template)},
@@ -112,7 +112,7 @@ def deploy(
         region = region or ANY_REGION if dry_run else resolve_region(region)
         run = Deployment(Stage(name, region), secrets, output, migrates=not no_database)
         for path in write_first_files(Project.find()):
-            output.note(f"wrote {path.name}")
+            output.hint(f"wrote {path.name}")
         if secrets_only:
             steps, done = [run.check_secrets, run.check_stack, run.put_secrets], "written"
         elif dry_run:
@@ -132,7 +132,7 @@ def deploy(
             ]
             done = "deployed"
         for step in steps:
-            output.note(str(step.__doc__))
+            output.hint(str(step.__doc__))
             step()
         outputs = run.stage.outputs() if done == "deployed" else {}
         url = outputs.get("ConsoleUrl") or outputs.get("HttpApiUrl")
@@ -168,15 +168,15 @@ class Deployment:
         self.check_secrets()
         url = self.secrets.get("DATABASE_URL")  # used by the doctor and by `serve`
         if url:
-            self._note_address(url)
+            self._print_address(url)
         if self.migrates:
             ref, program = project_ref(self.stage.values), find_cli()
-            self.output.note(f"     project {ref}, by {program}")
+            self.output.hint(f"     project {ref}, by {program}")
 
-    def _note_address(self, url: str) -> None:
+    def _print_address(self, url: str) -> None:
         address = asyncio.run(probe(url))
         if address.problem_text is not None:
-            self.output.note(f"     DATABASE_URL {address.problem_text}\n       → {address.fix}")
+            self.output.hint(f"     DATABASE_URL {address.problem_text}\n       → {address.fix}")
 
     def check_secrets(self) -> None:
         """Check that every function has the secrets it cannot work without."""
@@ -191,18 +191,18 @@ class Deployment:
         functions = needs_of(Project.find()).functions.values()
         declared = {name for needs in functions for name in needs.secrets}
         if absent := sorted(name for name in declared if not self.secrets.get(name)):
-            self.output.note(f"     optional secrets of apps that are not set: {', '.join(absent)}")
+            self.output.hint(f"     optional secrets of apps that are not set: {', '.join(absent)}")
 
     def check_account(self) -> None:
         """Check whose account this is, and that it has room for the stage's workers."""
         stage = self.stage
         caller = stage.client("sts").get_caller_identity()
-        self.output.note(f"     {caller['Account']} as {caller['Arn']}, {stage.region}")
+        self.output.hint(f"     {caller['Account']} as {caller['Arn']}, {stage.region}")
         limit = concurrency_limit(stage.client("lambda"), stage.stack, stage.region, stage.values)
         if limit.stops:
             raise CommandFailed(limit.detail, code="account_limit", fix=limit.fix)
         if limit.verdict == "warn":
-            self.output.note(f"     {limit.detail}\n       → {limit.fix}")
+            self.output.hint(f"     {limit.detail}\n       → {limit.fix}")
 
     def check_stack(self) -> None:
         """Check that a stack of this name is this project's."""
@@ -225,7 +225,7 @@ class Deployment:
     def build(self) -> None:
         """Build the zip and compile the stack."""
         built, _ = build_package(self.stage)
-        self.output.note(f"     {describe_build(built)}")
+        self.output.hint(f"     {describe_build(built)}")
 
     def create_stack(self) -> None:
         """Create or update the stack with osls."""
@@ -300,7 +300,7 @@ class Deployment:
         url = f"{self.stage.outputs()['HttpApiUrl'].rstrip('/')}/api/jobs/worker"
         if not self.secrets.get("SUPABASE_SECRET_KEY"):
             schema = Project.find().schema_
-            self.output.note(
+            self.output.hint(
                 "     SUPABASE_SECRET_KEY is not set, so run this once as postgres:\n"
                 f"       select {schema}.connect_worker('{url}', '<WORKER_SECRET_TOKEN>')"
             )

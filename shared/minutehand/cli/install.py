@@ -97,11 +97,11 @@ def install(
         plan = plan_install(folder, options, now=datetime.now(UTC))
         if not dry_run:
             plan.apply()
-        _report(output, folder, plan.writes, dry_run=dry_run, more={"notes": list(plan.notes)})
+        _report(output, folder, plan.writes, dry_run=dry_run, more={"notes": list(plan.hints)})
         if output.as_json:
             return
-        for note in (*plan.notes, *_missing_node()):
-            output.text(f"\n{note}")
+        for hint in (*plan.hints, *_missing_node()):
+            output.text(f"\n{hint}")
         if plan.writes and not dry_run:
             output.text(NEXT.format(package=options.package.rpartition(".")[2]))
 

@@ -75,7 +75,7 @@ def enqueue(
     if job.get("schema_version") == 0:  # no worker has published its type yet
         explanation = connection.get(f"/api/jobs/{job['id']}/explain")
         sentences = [explanation["sentence"], *(step["words"] for step in explanation["next"])]
-        output.note(localize_times(" ".join(sentences)))
+        output.hint(localize_times(" ".join(sentences)))
     print_enqueued(output, connection, job, watch=watch)
 
 
@@ -84,7 +84,7 @@ def print_enqueued(
 ) -> None:
     """Print a new job, or follow it until it ends."""
     if watch:
-        output.note(f"enqueued {job['id']}")
+        output.hint(f"enqueued {job['id']}")
         follow_job(output, connection, job["id"])
     else:
         output.value(job, text=f"{job['id']}  {job['state']}")

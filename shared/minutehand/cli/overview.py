@@ -40,7 +40,7 @@ def types(
     output.table(rows, TYPE_COLUMNS, row=_format_type, empty="no types")
     for row in rows:
         if row["refusal"]:
-            output.note(f"{row['job_type']} was rejected as its code declares it: {row['refusal']}")
+            output.hint(f"{row['job_type']} was rejected as its code declares it: {row['refusal']}")
 
 
 @workspace_verb

@@ -71,6 +71,6 @@ def init(
         *written,
         f"Its tests: pytest {os.path.relpath(package_folder(source, package))}",
         "A running local stack loads it within seconds, a deployed stack at the next deploy.",
-        f"Run it: minutehand enqueue {job_type} '{plan.notes[0]}' --watch",
+        f"Run it: minutehand enqueue {job_type} '{plan.hints[0]}' --watch",
     ]
     output.value({"job_type": job_type, "written": written}, text="\n".join(lines))

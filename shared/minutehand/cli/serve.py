@@ -65,7 +65,7 @@ def serve(
             **(read_env_file(env_file) if env_file else {}),
         }
         if console is None:
-            output.note("no console: python -m minutehand.deploy.console DIR, then --console DIR")
+            output.hint("no console: python -m minutehand.deploy.console DIR, then --console DIR")
         if queue:
             environ["WORKER_QUEUES"] = ",".join(queue)
         try:

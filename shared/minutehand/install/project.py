@@ -149,7 +149,7 @@ class Plan:
     """Files to write, and notes about changes that the project's owner must make."""
 
     writes: tuple[FileWrite, ...]
-    notes: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
     def apply(self) -> None:
         """Write the files.
@@ -216,14 +216,14 @@ def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Pla
         writes += _first_processor(
             folder / options.source, options.package, again=project is not None
         )
-    ignored, notes = _ignored(folder)
+    ignored, hints = _ignored(folder)
     settings = SETTINGS.format(
         apps=",".join([options.package, *options.without]), schema=options.schemas.clients
     )
     settings_file = _new(folder, SETTINGS_EXAMPLE, settings)
-    config, config_notes = _config(folder, options.schemas.clients)
+    config, config_hints = _config(folder, options.schemas.clients)
     files = (*writes, *ignored, *settings_file, *config, *_agents(folder, options))
-    return Plan(files, (*notes, *config_notes))
+    return Plan(files, (*hints, *config_hints))
 
 
 def missing_files(folder: Path, options: InstallOptions, *, now: datetime) -> list[FileWrite]:
@@ -376,19 +376,19 @@ def _config(folder: Path, schema: str) -> tuple[list[FileWrite], list[str]]:
             f"supabase/config.toml must be TOML: {error}", code="bad_config", fix="correct it"
         ) from error
     paths = config.get("db", {}).get("migrations", {}).get("schema_paths", [])
-    notes = _schema_path_notes(folder, paths)
+    hints = _schema_path_hints(folder, paths)
     exposed = config.get("api", {}).get("schemas", EXPOSED)
     if schema not in exposed:
         line = f"schemas = [{_quoted([*exposed, schema])}]"
-        notes = [
+        hints = [
             f"In supabase/config.toml, under [api]:\n\n    {line}\n\n"
             "and on a hosted project the same under Project settings → Data API → Exposed schemas.",
-            *notes,
+            *hints,
         ]
-    return [], notes
+    return [], hints
 
 
-def _schema_path_notes(folder: Path, paths: list[str]) -> list[str]:
+def _schema_path_hints(folder: Path, paths: list[str]) -> list[str]:
     """Return a note for a project that declares its schema without our migrations.
 
     Its next diff would drop the engine.

@@ -104,7 +104,7 @@ class Output:
         if self.print_json(list(rows)):
             return
         if not rows:
-            self.note(empty)
+            self.hint(empty)
             return
         headings = [Text(heading, style="dim") for heading in columns.values()]
         lines = [[cell(name, row(record).get(name)) for name in columns] for record in rows]
@@ -146,7 +146,7 @@ class Output:
                 self.text(filled)
                 label = ""
 
-    def note(self, sentence: str) -> None:
+    def hint(self, sentence: str) -> None:
         """Print a remark for a person on standard error; with JSON, only failures go there."""
         if not self.as_json:
             self.err.print(Text(escape_controls(sentence), style="dim"))

@@ -69,9 +69,9 @@ class Watchdog:
         if is_stale or lease_until - self.EARLY_SECONDS < self._exits_at:
             self.set()
         elif now > self._recorded_at + self.RECORD_SECONDS:
-            self._note(now)
+            self._record_jobs(now)
 
-    def _note(self, now: float) -> list[Attempt]:
+    def _record_jobs(self, now: float) -> list[Attempt]:
         self._recorded_at = now
         running = list(self._in_flight.running.values())
         self._record.write(self._worker_id, running)
@@ -80,7 +80,7 @@ class Watchdog:
     def set(self) -> None:
         """Make it end the process if the event loop is blocked until the first lease is lost."""
         now = self._set_at = self._clock.monotonic()
-        running = self._note(now)
+        running = self._record_jobs(now)
         if not running:
             faulthandler.cancel_dump_traceback_later()
             self._exits_at = math.inf
@@ -102,7 +102,7 @@ class CrashRecord:
         self._path = path
         #: The code by which a stack shows a job type. Of all types, because a stack may show one
         #: whose job began after the latest record.
-        self._code = [(job_type.place, job_type.name) for job_type in registry]
+        self._code = [(job_type.location, job_type.name) for job_type in registry]
         #: The file for `faulthandler`.
         self.stacks: IO[str] = sys.stderr
         if path is not None:

@@ -445,7 +445,7 @@ class JobContext:
         def failed(service: str, problem: str) -> None:
             self.log("warning", f"{name}: {service} failed", reason=problem)
 
-        async def turn(last: StillRunning | None) -> dict[str, Any]:
+        async def poll_once(last: StillRunning | None) -> dict[str, Any]:
             gave = await run_remote(
                 services,
                 within=seconds(within),
@@ -461,7 +461,7 @@ class JobContext:
             return {"at": [gave.service, gave.task_id]}
 
         last: StillRunning | None = None
-        while "gave" not in (found := await self.step(name, partial(turn, last))):
+        while "gave" not in (found := await self.step(name, partial(poll_once, last))):
             last = StillRunning(*found["at"])
         given: T = found["gave"]
         return given

@@ -115,10 +115,12 @@ class LeaseRequests:
 
     def _abandoned_now(self) -> tuple[AbandonedJob, ...]:
         """Return the abandoned jobs whose processors still run, and forget the others."""
-        places = {job_id: find() for job_id, find in self.id.abandoned.items()}
-        for job_id in [job_id for job_id, place in places.items() if place is None]:
+        locations = {job_id: find() for job_id, find in self.id.abandoned.items()}
+        for job_id in [job_id for job_id, location in locations.items() if location is None]:
             del self.id.abandoned[job_id]
-        return tuple(AbandonedJob(job_id=job_id, place=at) for job_id, at in places.items() if at)
+        return tuple(
+            AbandonedJob(job_id=job_id, place=at) for job_id, at in locations.items() if at
+        )
 
     def _end(self, last: TickSummary, now: float) -> RunEnd:
         stay = min(self._options.linger_seconds, self._deadlines.stop_leasing - now)
@@ -141,7 +143,7 @@ class LeaseRequests:
         deadline = self._deadlines.stop_working if until is None else until
         return await in_time(self._run.queue.lease(request), deadline, self._clock)
 
-    def note_answer(self, response: LeaseResponse) -> None:
+    def record_response(self, response: LeaseResponse) -> None:
         """Record the state that a response reports besides its leases."""
         if self.pending is not None and self.pending.abandoned is not None:
             self._abandoned = self.pending.abandoned

@@ -175,7 +175,7 @@ class Worker:
             fan_out=self._fan_out if fan_out else None,
             start_extra_workers=self._start_extra_workers,
             wakeups=wakeups,
-            on_iteration=self._note_iteration,
+            on_iteration=self._record_iteration,
         )
         summary = await tick.run()
         if self._on_tick is not None:
@@ -198,7 +198,7 @@ class Worker:
             most=self._most,
             backoff=self._backoff,
             lease_id=self._lease_id,
-            on_suspects=self._note_suspects,
+            on_suspects=self._record_suspects,
         )
 
     @property
@@ -208,11 +208,11 @@ class Worker:
             self.clock.monotonic() > self._iterated_at + self.STALLED_SECONDS
         )
 
-    def _note_suspects(self, companies: int) -> None:
+    def _record_suspects(self, companies: int) -> None:
         self._suspects = companies
         self._on_suspects(companies)
 
-    def _note_iteration(self) -> None:
+    def _record_iteration(self) -> None:
         self._iterated_at = self.clock.monotonic()
 
     async def run_forever(
@@ -234,7 +234,7 @@ class Worker:
         failures = 0
         suspects_at = self.clock.monotonic()
         while not self.stopping.is_set():
-            self._note_iteration()
+            self._record_iteration()
             was_notified = wakeups.is_set()
             wakeups.clear()
             try:
@@ -277,7 +277,7 @@ class Worker:
         waits = [asyncio.create_task(each.wait()) for each in (self.stopping, *events)]
         try:
             while (left := until - self.clock.monotonic()) > 0:
-                self._note_iteration()
+                self._record_iteration()
                 timeout = min(left, self.PAUSE_SECONDS)
                 done, _ = await asyncio.wait(
                     waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED

@@ -154,7 +154,7 @@ class JobType(Generic[P]):
         return spec
 
     @property
-    def place(self) -> str | None:
+    def location(self) -> str | None:
         """Its code as `file:function`, like a frame of a stack without its line."""
         run: Any = inspect.unwrap(self._code)
         body = run.__call__ if inspect.isclass(run) else run

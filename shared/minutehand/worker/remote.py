@@ -94,15 +94,15 @@ async def run_remote(
         ProcessorError: All failed, or the time is over and the working service was asked to stop.
     """
     ends = asyncio.get_running_loop().time() + left
-    turns: list[tuple[Service[R], str | None]] = [(service, None) for service in services]
+    candidates: list[tuple[Service[R], str | None]] = [(service, None) for service in services]
     if resume is not None:
-        turns[:0] = [
+        candidates[:0] = [
             (service, resume.task_id) for service in services if service.name == resume.service
         ]
     reasons: list[str] = []
     try:
         async with asyncio.timeout(left):
-            for service, known in turns:
+            for service, known in candidates:
                 task_id = known
                 try:
                     if task_id is None:

@@ -139,7 +139,7 @@ class Settler:
         if busy := {(r.job_id, r.fence) for r in response.results if r.outcome == "busy"}:
             self.busy += [item for item in items if (item.job_id, item.fence) in busy]
             done = [item for item in items if (item.job_id, item.fence) not in busy]
-        self._note(done, response.results, attempts)
+        self._log_outcome(done, response.results, attempts)
         return response.lease
 
     async def _settle_with_retry(
@@ -164,7 +164,7 @@ class Settler:
             await asyncio.sleep(min(pause, max(self.PAUSE_SECONDS, run.seconds_left() / 4)))
             pause = min(self.MAX_PAUSE_SECONDS, pause * 2)
 
-    def _note(
+    def _log_outcome(
         self,
         items: Sequence[SettleItem],
         results: Sequence[SettleResult],

@@ -53,7 +53,7 @@ class Pool:
 
     def lease_demand(self, now: float, average_bytes: float) -> int:
         """Return the number of jobs to lease: free slots, and some ahead."""
-        self._turn(now)
+        self._rotate(now)
         ahead = min(max(self._ended, self._ended_before), MAX_AHEAD)
         ahead = min(ahead, int(MAX_AHEAD_BYTES / average_bytes))
         return self.size + ahead - self._used - len(self._waiting)
@@ -85,13 +85,13 @@ class Pool:
             self._waiting.clear()
         return overdue
 
-    def note_end(self, now: float, *, frees: bool) -> None:
+    def record_end(self, now: float, *, frees: bool) -> None:
         """Record the end of a job, and whether its slot is free."""
         self._used -= frees
-        self._turn(now)
+        self._rotate(now)
         self._ended += 1
 
-    def _turn(self, now: float) -> None:
+    def _rotate(self, now: float) -> None:
         if now >= self._since + AHEAD_SECONDS:
             is_next = now < self._since + 2 * AHEAD_SECONDS
             self._ended_before = self._ended if is_next else 0
@@ -236,7 +236,7 @@ class Slots:
         pool = self._by_type.get(attempt.job_type, self._pools[0])
         frees = attempt.batch is None or attempt.batch.is_over
         ended_at = attempt.ended_at
-        pool.note_end(self._clock.monotonic() if ended_at is None else ended_at, frees=frees)
+        pool.record_end(self._clock.monotonic() if ended_at is None else ended_at, frees=frees)
 
     @property
     def next_begin_at(self) -> float | None:

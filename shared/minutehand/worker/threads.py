@@ -39,11 +39,11 @@ class _Call:
     def answer(self, result: Any, error: BaseException | None) -> None:
         """Send the result or error of the call from its thread to the event loop."""
         try:
-            self._loop.call_soon_threadsafe(self._note, result, error)
+            self._loop.call_soon_threadsafe(self._set_result, result, error)
         except RuntimeError:
             return  # the loop is closed, so that nothing waits for the result
 
-    def _note(self, result: Any, error: BaseException | None) -> None:
+    def _set_result(self, result: Any, error: BaseException | None) -> None:
         if not self.ended.done():
             self.ended.set_result((result, error))
 

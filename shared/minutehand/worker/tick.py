@@ -317,7 +317,7 @@ class Tick:
             self._is_leasing = False
 
     def _take(self, response: LeaseResponse, sent_at: float) -> None:
-        self._leases.note_answer(response)
+        self._leases.record_response(response)
         if response.run is not None:
             self._apply_run_state(response.run)
         if response.maintenance:

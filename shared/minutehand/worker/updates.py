@@ -114,14 +114,14 @@ class Updates:
 
     def set_progress(self, progress: Progress) -> None:
         """Set the progress. Only the latest is stored."""
-        self._note("progress")
+        self._mark("progress")
         with self._lock:
             self._progress = progress
 
     def add_log(self, line: LogLine) -> None:
         """Add a line. Above the maximum of unsent lines it is dropped and counted."""
         size = _bytes_of(line)
-        self._note("log")
+        self._mark("log")
         with self._lock:
             if len(self._logs) >= self.MAX_LOGS or self._log_bytes + size > self.MAX_LOG_BYTES:
                 self.dropped_logs += 1
@@ -131,7 +131,7 @@ class Updates:
 
     def begin_step(self, name: str) -> None:
         """Record the start of a step. It is reported with other updates or after `show_step`."""
-        self._note("step")
+        self._mark("step")
         with self._lock:
             self._running[name] = self.last_at
 
@@ -141,7 +141,7 @@ class Updates:
 
     def leave_step(self, name: str) -> float:
         """Record the end of a step, and return its duration in milliseconds."""
-        self._note("step")
+        self._mark("step")
         with self._lock:
             began_at = self._running.pop(name)
         return round((self.last_at - began_at) * 1000, 1)
@@ -169,7 +169,7 @@ class Updates:
     ) -> int:
         """Append a piece, joined to the last one if possible. Return its bytes."""
         size = len(piece.encode()) if is_text else len(encode(piece))
-        self._note("output")
+        self._mark("output")
         with self._lock:
             last = self._last_of(stream)
             if (
@@ -236,7 +236,7 @@ class Updates:
                 is_current = [piece.attempt == self._attempts[piece.stream] for piece in back]
                 self._keep([*itertools.compress(back, is_current), *self._unsent])
 
-    def _note(self, kind: Literal["output", "progress", "log", "step"]) -> None:
+    def _mark(self, kind: Literal["output", "progress", "log", "step"]) -> None:
         self.last_kind, self.last_at = kind, self._clock.monotonic()
 
     def _keep(self, unsent: Iterable[_OutputBuffer]) -> None:

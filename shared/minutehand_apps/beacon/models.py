@@ -118,12 +118,12 @@ class JobSpec(Exact):
     def asked_questions(self) -> list[AskedQuestion]:
         """The questions with their ids, in order."""
         return [
-            AskedQuestion(question_id=f"q{place}", question=question)
+            AskedQuestion(question_id=f"q{number}", question=question)
             if isinstance(question, str)
             else AskedQuestion(
                 question_id=question.id, question=question.question, category=question.category
             )
-            for place, question in enumerate(self.questions, 1)
+            for number, question in enumerate(self.questions, 1)
         ]
 
 

@@ -186,9 +186,9 @@ def read_output(data: Any, spec: JobSpec) -> Output:
     if not isinstance(answers, list):
         raise ValueError("data.responses must be a list of answers")
     by_id: dict[str, dict[str, Any]] = {}
-    for place, answer in enumerate(answers):
+    for index, answer in enumerate(answers):
         if not isinstance(answer, dict) or not isinstance(answer.get("question_id"), str):
-            raise ValueError(f"responses[{place}] must be an object with a question_id")
+            raise ValueError(f"responses[{index}] must be an object with a question_id")
         if answer["question_id"] in by_id:
             raise Unanswered(f"question {_short(answer['question_id'])} is answered twice")
         by_id[answer["question_id"]] = answer

@@ -151,4 +151,4 @@ def _write(output: Output, value: Any, out: Path | None) -> None:
         sys.stdout.write(text)
     else:
         out.write_text(text, "utf-8")
-        output.note(f"Wrote {out}")
+        output.hint(f"Wrote {out}")

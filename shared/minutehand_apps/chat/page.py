@@ -27,8 +27,8 @@ p,li,td,th,h1,h2,h3,dt,blockquote{unicode-bidi:plaintext}
 """
 
 
-def render(page: Page, note: str) -> str:
-    """Render the page. `note` states the source of its content."""
+def render(page: Page, footer: str) -> str:
+    """Render the page. `footer` states the source of its content."""
     main, second, *_ = [*page.colours, "#1d4ed8", "#5a6a7a"]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -36,7 +36,7 @@ def render(page: Page, note: str) -> str:
         f"<title>{escape(page.title)}</title>"
         f"<style>{_STYLE}:root{{--main:{main};--second:{second}}}</style></head><body dir=auto>"
         f"<h1>{escape(page.title)}</h1><p>{escape(page.summary)}</p>"
-        f"{''.join(map(_section, page.sections))}<footer>{escape(note)}</footer></body></html>"
+        f"{''.join(map(_section, page.sections))}<footer>{escape(footer)}</footer></body></html>"
     )
 
 

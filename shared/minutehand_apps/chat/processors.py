@@ -102,8 +102,8 @@ class _Run:
     async def _page(self, decision: Decision, answer: str | None, points: Sequence[str]) -> Result:
         prompt = prompts.page(self.text, decision, answer, points)
         page = await self.ask(prompt, Page, lambda: script.page(answer))
-        note = SAMPLE if self._app.model.offline else BY_MODEL
-        return {"text": self._marked(page.summary), "page": {**page.model_dump(), "note": note}}
+        footer = SAMPLE if self._app.model.offline else BY_MODEL
+        return {"text": self._marked(page.summary), "page": {**page.model_dump(), "note": footer}}
 
     async def _text(self, decision: Decision, answer: str | None, points: Sequence[str]) -> Result:
         prompt = prompts.write(self.text, decision, answer, points)

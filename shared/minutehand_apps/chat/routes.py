@@ -52,7 +52,7 @@ _SECURITY_HEADERS: Final = {
 }
 
 
-class Turn(BaseModel):
+class PostedMessage(BaseModel):
     """One message of a request."""
 
     role: Literal["user", "assistant", "system"]
@@ -62,7 +62,7 @@ class Turn(BaseModel):
 class ChatRequest(BaseModel):
     """A request. Its last message is new, because the session stores the others."""
 
-    messages: Annotated[list[Turn], Field(min_length=1, max_length=200)]
+    messages: Annotated[list[PostedMessage], Field(min_length=1, max_length=200)]
     workspace_id: UUID | None = None
     ask_seconds: int | None = Field(
         default=None, ge=1, le=604_800, description="Seconds until a question's default is used."

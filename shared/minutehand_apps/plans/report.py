@@ -134,12 +134,12 @@ def _lines(block: Block) -> Iterator[str]:
     if isinstance(block, str):
         yield block
         return
-    for place, row in enumerate(block):
+    for index, row in enumerate(block):
         if isinstance(row, str):
             yield f"- {row}"
             continue
         yield f"| {' | '.join(cell.replace('|', '/') for cell in row)} |"
-        if place == 0:
+        if index == 0:
             yield "|---" * len(row) + "|"
 
 
@@ -173,11 +173,11 @@ def _element(block: Block) -> str:
     if isinstance(block, str):
         return f"<p>{escape(block)}</p>"
     rows = []
-    for place, row in enumerate(block):
+    for index, row in enumerate(block):
         if isinstance(row, str):
             rows.append(f"<li>{escape(row)}</li>")
             continue
-        cell = "td" if place else "th"
+        cell = "td" if index else "th"
         column = list(zip(*block[1:], strict=True)) or [()] * len(row)
         cells = "".join(
             f"<{cell}{' class=num' if column[at] and all(map(_is_number, column[at])) else ''}>"

@@ -34,8 +34,8 @@ p,li,td,th,h1,h2,h3,dt,blockquote{unicode-bidi:plaintext}
 
 def security_headers(video: str | None) -> dict[str, str]:
     """Return headers that forbid the page to run scripts and to load anything but the video."""
-    place = urlsplit(video or "")
-    media = f"; media-src {place.scheme}://{place.netloc}" if video else ""
+    address = urlsplit(video or "")
+    media = f"; media-src {address.scheme}://{address.netloc}" if video else ""
     return {
         "Content-Security-Policy": f"sandbox; default-src 'none'; style-src 'unsafe-inline'{media}",
         "Referrer-Policy": "no-referrer",
@@ -69,9 +69,9 @@ def _steps(procedure: Procedure, video: str | None) -> Iterator[str]:
     for step, end in zip(procedure.steps, ends, strict=True):
         # The video shows the frame at this time. Playback stops at the start of the next step.
         to = f",{end:.1f}" if end is not None and end > step.at_seconds else ""
-        place = f"{video}#t={step.at_seconds:.1f}{to}"
+        address = f"{video}#t={step.at_seconds:.1f}{to}"
         picture = (
-            f'<video controls preload="metadata" playsinline src="{escape(place)}"></video>'
+            f'<video controls preload="metadata" playsinline src="{escape(address)}"></video>'
             if video
             else ""
         )

@@ -389,24 +389,26 @@ class Processors:
         """Send the video to the host and wait until it can be played there."""
         host, media = self._app.host, training.media or {}
         if host is None:
-            note = "No video host is configured, so the video stays in the uploads bucket"
-            ctx.log("info", note)
-            result = {"host": "s3", "playback_id": None, "note": note}
+            message = "No video host is configured, so the video stays in the uploads bucket"
+            ctx.log("info", message)
+            result = {"host": "s3", "playback_id": None, "note": message}
             return {**result, "duration_seconds": media.get("seconds")}
-        note_host = partial(self._call, "training_note_host", job)
+        store_host_state = partial(self._call, "training_note_host", job)
         asset_id = training.host_asset
         if asset_id is None:
             upload = await self._send(job, ctx, training, host)
             asset_id = upload.asset_id
             if upload.status == "errored":
-                await note_host(upload=None, asset=None)  # so that a retry sends the video again
+                await store_host_state(
+                    upload=None, asset=None
+                )  # so that a retry sends the video again
                 raise refused("host_refused", "The video host cannot use the upload")
             if asset_id is None:
                 return _wait_for_host(ctx, "The video host is importing the video")
-            await note_host(upload=upload.id, asset=asset_id)
+            await store_host_state(upload=upload.id, asset=asset_id)
         asset = await host.find_asset(asset_id)
         if asset is None or asset.status == "errored":
-            await note_host(upload=None, asset=None)
+            await store_host_state(upload=None, asset=None)
             messages = asset.errors.messages if asset and asset.errors else ("it was deleted",)
             problem = "; ".join(messages)[:500]
             raise refused("host_refused", f"The video host cannot use the video: {problem}")

@@ -417,7 +417,7 @@ def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(
     """However many jobs ended just before."""
     pool = Pool(("work",), 10)
     for _ in range(5_000):
-        pool.note_end(0.0, frees=False)
+        pool.record_end(0.0, frees=False)
 
     assert pool.lease_demand(0.0, average_bytes) == 10 + ahead
 

@@ -111,5 +111,5 @@ def _split(stacks: str) -> tuple[list[str], list[str]]:
 def _find_type(failed: Sequence[str], code: Sequence[tuple[str, str]]) -> str | None:
     """Return the job type whose code these lines show, if it is a single type."""
     frames = {":".join(frame) for line in failed for frame in _FRAME.findall(line)}
-    types = {job_type for place, job_type in code if place in frames}
+    types = {job_type for location, job_type in code if location in frames}
     return types.pop() if len(types) == 1 else None
