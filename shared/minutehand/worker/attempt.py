@@ -428,7 +428,7 @@ class Attempt:
     def _abandon(self) -> None:
         if self.ending is not None:
             return
-        self._note_abandoned(partial(code_location, *self._code()))
+        self._record_abandoned(partial(code_location, *self._code()))
         if self._task is not None:
             self._task.cancel()
         self._end(Ending(abandoned=True))
@@ -437,9 +437,9 @@ class Attempt:
         """Let the batch continue in halves if its hung call has not stopped."""
         place = partial(code_location, *self._code())
         if self.batch is not None and self.batch.abandon(call):
-            self._note_abandoned(place)
+            self._record_abandoned(place)
 
-    def _note_abandoned(self, place: Callable[[], str | None]) -> None:
+    def _record_abandoned(self, place: Callable[[], str | None]) -> None:
         logger.error(
             "Processor ignored its cancellation and was abandoned",
             extra={
