@@ -14,7 +14,6 @@ import psycopg
 
 from infra.release.catalogue import catalogue, first_rows
 from infra.release.changes import CannotRelease, Change, compare, creations
-from infra.release.locks import locks
 from infra.release.texts import Part, apps_of, parts_of, pieces_of
 from minutehand.install.sources import FILE_NAME
 from supabase_local import migrations
@@ -75,14 +74,13 @@ class Release:
         released, present = self.released(), self.present()
         self.expect_version(present)
         change = compare(catalogue(released), catalogue(present))
-        trial = migrations.as_user(self.build("tried", released_files(self.parts)), "postgres")
         owners = {name: part for part in self.parts for name in names_of(part)}
         paths = released_files([*self.parts, *apps_of(self.root)])
         newest = max((migrations.version_of(path) for path in paths), default="0")
         first_version = max(int(now.astimezone(UTC).strftime("%Y%m%d%H%M%S")), int(newest) + 1)
         new: list[NewMigration] = []
         for part in self.parts:
-            if text := self.text(part, change, owners, trial):
+            if text := self.text(part, change, owners):
                 name = "_".join([part.name, *self.version.split(".")])
                 path = part.home / "migrations" / f"{first_version + len(new)}_{name}.sql"
                 new.append(NewMigration(path, text))
@@ -90,14 +88,8 @@ class Release:
         self.expect_equal(released, present)
         return new
 
-    def text(self, part: Part, change: Change, owners: dict[str, Part], trial: str) -> str:
-        """Return a part's migration; empty if nothing of the part changes.
-
-        The statements are executed in the database `trial`, after those of earlier parts.
-
-        Raises:
-            CannotRelease: Postgres rejects a statement.
-        """
+    def text(self, part: Part, change: Change, owners: dict[str, Part]) -> str:
+        """Return a part's migration; empty if nothing of the part changes."""
 
         def is_of_part(about: str) -> bool:
             name = about.rpartition(" on ")[2]
@@ -118,11 +110,7 @@ class Release:
             f"-- {self.version} after the release before it; written by `python -m infra.release`"
             f" from {sources}.\n-- Do not edit it, and do not read it: read the schemas."
         )
-        try:
-            lock_statement = locks(trial, "\n\n".join(texts))
-        except psycopg.Error as error:
-            raise self.failure(error) from error
-        return "\n\n".join(text for text in (head, lock_statement, *texts) if text) + "\n"
+        return "\n\n".join((head, *texts)) + "\n"
 
     def step(self, part: Part) -> str:
         """Read the statements that a person wrote for this release."""
@@ -142,14 +130,10 @@ class Release:
             try:
                 migrations.apply_migrations(owner, migrations.migrations_in(Path(folder)))
             except migrations.MigrationFailed as error:
-                raise self.failure(error) from error
-
-    def failure(self, error: Exception) -> CannotRelease:
-        """Return the error for a statement that Postgres rejects, with the remedy."""
-        return CannotRelease(
-            f"Postgres rejects the migration of {self.version}: {error}\n"
-            f"{self.where}, what this statement needs"
-        )
+                raise CannotRelease(
+                    f"Postgres rejects the migration of {self.version}: {error}\n"
+                    f"{self.where}, what this statement needs"
+                ) from error
 
     def expect_version(self, present: str) -> None:
         """Check that the engine returns the version of the release.
