@@ -28,7 +28,7 @@ from psycopg.rows import dict_row
 
 from infra.release.supabase_cli import supabase_cli
 from infra.truth import filters
-from infra.truth.requests import DataApi, Difference, compare, find_reason, record
+from infra.truth.requests import CACHE_SECONDS, DataApi, Difference, compare, find_reason, record
 from minutehand.local.database import apply_project, seed_files
 from minutehand.local.environment import demo_values, remote_values
 from minutehand.local.users import create_demo_users
@@ -151,8 +151,12 @@ def _filters(api: DataApi, database_url: str) -> list[str]:
     with owner as connection, service as client:
         sql(filters.DROP + filters.TABLES)
         try:
-            while client.get("/scratch_names").status_code == 404:
-                time.sleep(0.2)  # until the Data API has reloaded the schema
+            deadline = time.monotonic() + CACHE_SECONDS
+            while time.monotonic() < deadline and any(
+                client.get(f"/{table}").status_code == 404
+                for table in ("scratch_names", "scratch_types")
+            ):
+                time.sleep(0.2)
             differences = [*filters.compare_filters(client, sql)]
         finally:
             sql(filters.DROP)

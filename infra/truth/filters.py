@@ -2,7 +2,7 @@
 
 Expected results of filters on texts are PostgREST's, recorded where its parsing is surprising. All
 others are the rows that Postgres returns for the filter's condition by PostgREST's grammar
-(`pOpExpr`, `pListVal` and `pLogicTree` of its QueryParams.hs, 14.17), which passes a value on as a
+(`pOpExpr`, `pListVal` and `pLogicTree` of its QueryParams.hs), which passes a value on as a
 parameter of unknown type.
 """
 

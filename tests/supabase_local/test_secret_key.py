@@ -43,6 +43,7 @@ def test_a_key_gives_its_rights_without_a_token_or_with_a_valid_one(
         headers["authorization"] = header
 
     assert httpx.post(url, headers=headers, json={}).status_code == status
+    assert httpx.post(url, json={}).status_code == 401
 
 
 async def test_the_official_client_of_python_enters_with_it(project: Project) -> None:

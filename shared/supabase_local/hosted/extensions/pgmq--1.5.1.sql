@@ -1,5 +1,5 @@
 -- Tables, types and signatures of pgmq, https://github.com/pgmq/pgmq, after its documentation.
--- Partitioned queues are rejected.
+-- Partitioned queues, headers of messages and instants as delays are rejected.
 
 create table pgmq.meta (
   queue_name varchar unique not null, is_partitioned boolean not null, is_unlogged boolean not null,
@@ -69,62 +69,22 @@ as $$
   select m.queue_name, m.is_partitioned, m.is_unlogged, m.created_at from pgmq.meta as m
 $$;
 
-create function pgmq.send_batch(
-  queue_name text, msgs jsonb[], headers jsonb[], delay timestamptz
-) returns setof bigint
+create function pgmq.send_batch(queue_name text, msgs jsonb[], delay integer default 0)
+returns setof bigint
 language plpgsql
 as $$
 begin
   return query execute format(
-    'insert into pgmq.%I (vt, message, headers)
-    select $3, m.message, m.header from unnest($1, $2) with ordinality as m (message, header, place)
+    'insert into pgmq.%I (vt, message)
+    select clock_timestamp() + make_interval(secs => $2), m.message
+    from unnest($1) with ordinality as m (message, place)
     order by m.place returning msg_id', pgmq.format_table_name(queue_name, 'q'))
-  using msgs, headers, delay;
+  using msgs, delay;
 end;
 $$;
-create function pgmq.send_batch(queue_name text, msgs jsonb[]) returns setof bigint
-language sql
-as $$ select pgmq.send_batch(queue_name, msgs, null, clock_timestamp()) $$;
-create function pgmq.send_batch(queue_name text, msgs jsonb[], headers jsonb[])
+create function pgmq.send(queue_name text, msg jsonb, delay integer default 0)
 returns setof bigint
-language sql
-as $$ select pgmq.send_batch(queue_name, msgs, headers, clock_timestamp()) $$;
-create function pgmq.send_batch(queue_name text, msgs jsonb[], delay integer) returns setof bigint
-language sql
-as $$
-  select pgmq.send_batch(queue_name, msgs, null, clock_timestamp() + make_interval(secs => delay))
-$$;
-create function pgmq.send_batch(queue_name text, msgs jsonb[], delay timestamptz)
-returns setof bigint
-language sql as $$ select pgmq.send_batch(queue_name, msgs, null, delay) $$;
-create function pgmq.send_batch(queue_name text, msgs jsonb[], headers jsonb[], delay integer)
-returns setof bigint
-language sql
-as $$
-  select pgmq.send_batch(queue_name, msgs, headers,
-    clock_timestamp() + make_interval(secs => delay))
-$$;
-create function pgmq.send(queue_name text, msg jsonb, headers jsonb, delay timestamptz)
-returns setof bigint
-language sql
-as $$ select pgmq.send_batch(queue_name, array[msg], array[headers], delay) $$;
-create function pgmq.send(queue_name text, msg jsonb) returns setof bigint
-language sql as $$ select pgmq.send(queue_name, msg, null, clock_timestamp()) $$;
-create function pgmq.send(queue_name text, msg jsonb, headers jsonb) returns setof bigint
-language sql as $$ select pgmq.send(queue_name, msg, headers, clock_timestamp()) $$;
-create function pgmq.send(queue_name text, msg jsonb, delay integer) returns setof bigint
-language sql
-as $$
-  select pgmq.send(queue_name, msg, null, clock_timestamp() + make_interval(secs => delay))
-$$;
-create function pgmq.send(queue_name text, msg jsonb, delay timestamptz) returns setof bigint
-language sql as $$ select pgmq.send(queue_name, msg, null, delay) $$;
-create function pgmq.send(queue_name text, msg jsonb, headers jsonb, delay integer)
-returns setof bigint
-language sql
-as $$
-  select pgmq.send(queue_name, msg, headers, clock_timestamp() + make_interval(secs => delay))
-$$;
+language sql as $$ select pgmq.send_batch(queue_name, array[msg], delay) $$;
 
 create function pgmq.read(
   queue_name text, vt integer, qty integer, conditional jsonb default '{}'
