@@ -97,7 +97,7 @@
 --   public.settle_jobs       stores the outcome of attempts, and leases the next jobs.
 --     queue.settle           ends leased jobs, or returns them to deferred, gated, ready or waits.
 --       queue.decide         decides all outcomes except plain completions, and stores attempts.
---       queue.end_places     frees the gate and the unique key, and signals a waiting parent.
+--       queue.after_attempts   frees the gate and the unique key, and signals a waiting parent.
 --   public.run_maintenance   handles everything that is due by time, and deletes old data.
 
 -- The migration stops if the schema queue exists, or if a table, function or type of the schema

@@ -252,7 +252,7 @@ revoke execute on function queue.check_payload from public;
 -- type with the later time is newer. If only the stored type has a deployment time, the stored
 -- type is newer. If the stored type has no deployment time, or if both times are equal, the type
 -- with the higher schema_version is newer.
-create function queue.is_of_younger(p_known queue.job_types, p_type jsonb)
+create function queue.is_newer_deploy(p_known queue.job_types, p_type jsonb)
 returns boolean
 language sql stable
 set search_path = ''
@@ -266,7 +266,7 @@ cross join lateral (
   select p_known.schema_version > coalesce((p_type ->> 'schema_version')::integer, 1)
 ) as v (is_older)
 $$;
-revoke execute on function queue.is_of_younger from public;
+revoke execute on function queue.is_newer_deploy from public;
 
 -- Publish the schedules in the code of a type, and the queues of these schedules. A schedule that
 -- is missing from the code is withdrawn. A withdrawn schedule may come back within a day, for
@@ -351,7 +351,7 @@ begin
   from queue.job_types as t
   where t.job_type = v_name
   for update;
-  if queue.is_of_younger(v_old, p_type) then
+  if queue.is_newer_deploy(v_old, p_type) then
     return false;
   end if;
   v_new := jsonb_populate_record(

@@ -3,7 +3,7 @@
 --   public.enqueue_job
 --     queue.enqueue_simple     does all steps at once if the service calls without options and the
 --                              type has no schema. Otherwise the next functions run.
---     queue.type_or_refuse     returns the type of the job, published or not.
+--     queue.require_type       returns the type of the job, published or not.
 --     queue.add                adds the job with the next three functions.
 --       queue.new_job          checks payload and options (queue.read_options) and builds the row.
 --       queue.claim            takes the idempotency key and the unique key of the job.
@@ -20,7 +20,7 @@
 -- job of such a type is rejected in two cases. Either jobs of 20 other unpublished types wait in
 -- its workspace, or jobs of 1,000 other unpublished types wait in all workspaces.
 -- p_within: Prefix of field names in errors.
-create function queue.type_or_refuse(
+create function queue.require_type(
   p_job_type text,
   p_within text default '',
   p_workspace_id uuid default null
@@ -112,7 +112,7 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.type_or_refuse from public;
+revoke execute on function queue.require_type from public;
 
 -- Return the lane of a type in a queue. A missing lane is created. A lease reads all lanes of its
 -- types, so that the number of lanes must be limited. Therefore only a deploy may name a new
@@ -308,7 +308,7 @@ revoke execute on function queue.read_options from public;
 
 -- Return the W3C traceparent in the header of the call. Return null if the header is missing or
 -- invalid.
-create function queue.trace_of_call()
+create function queue.request_traceparent()
 returns text
 language plpgsql stable
 set search_path = ''
@@ -320,7 +320,7 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.trace_of_call from public;
+revoke execute on function queue.request_traceparent from public;
 
 -- Check a new job, and build its row from its type, payload and options.
 create function queue.new_job(
@@ -412,7 +412,7 @@ begin
     + make_interval(secs => v_job.start_by_seconds);
   v_job.ord := queue.ord_of(v_job.priority, coalesce(v_job.scheduled_for, p_now));
   if v_job.traceparent is null and current_setting('request.headers', true) <> '' then
-    v_job.traceparent := queue.trace_of_call();
+    v_job.traceparent := queue.request_traceparent();
   end if;
   return v_job;
 end;
@@ -496,7 +496,7 @@ revoke execute on function queue.note_turn from public;
 -- Assign a lane to a job in two cases. Either the job was enqueued before its type was published,
 -- or the job's queue no longer exists. In the first case, chosen is not null. The job then also
 -- gets the type's values for the options that its caller did not give.
-create function queue.adopt(p_job public.jobs, p_type queue.job_types)
+create function queue.assign_lane(p_job public.jobs, p_type queue.job_types)
 returns public.jobs
 language plpgsql
 set search_path = ''
@@ -529,7 +529,7 @@ begin
   return p_job;
 end;
 $$;
-revoke execute on function queue.adopt from public;
+revoke execute on function queue.assign_lane from public;
 
 -- Insert a locked pending job into its place, which is unpublished, deferred, gated or ready. If
 -- the job has a deadline or a latest start, also insert a row into queue.deferred for each. Return
@@ -582,14 +582,14 @@ begin
       -- queue.promote fails a person's job of an internal type
       and not (t.internal and p_job.user_id is not null);
     if found then
-      p_job := queue.adopt(p_job, p_type);
+      p_job := queue.assign_lane(p_job, p_type);
     end if;
   end if;
   if p_job.lane = 0 then
     insert into queue.unpublished (job_type, workspace_id, job_id)
     values (p_job.job_type, p_job.workspace_id, p_job.id);
     update public.jobs
-    -- lane 0 shows queue.take_place that the job is in queue.unpublished
+    -- lane 0 shows queue.leave_places that the job is in queue.unpublished
     set lane = 0
     where id = p_job.id and lane <> 0;
     return false;
@@ -792,7 +792,7 @@ begin
       p_bytes => octet_length(p_job.payload::text)
     );
     perform queue.check_live_bytes(p_job.workspace_id) where queue.caller() is not null;
-    perform queue.take_place(array[v_id]);
+    perform queue.leave_places(array[v_id]);
     update public.jobs as j
     set
       payload = p_job.payload,
@@ -907,7 +907,7 @@ declare
     'status', 'pending', 'attempts', 0, 'job_type', p_type.job_type
   );
   v_seqs constant integer[] := case when not p_type.is_minimal then '{1}' end;
-  v_trace constant text := queue.trace_of_call();
+  v_trace constant text := queue.request_traceparent();
   v_unsent constant boolean := nullif( -- true, or null
     not queue.send(array[
       row(p_workspace_id, null, 'job.created', v_data, array[v_id], v_seqs, p_now)::queue.change
@@ -1073,7 +1073,7 @@ begin
   v_made := queue.add(
     p_workspace_id,
     v_user,
-    queue.type_or_refuse(p_job_type, '', p_workspace_id),
+    queue.require_type(p_job_type, '', p_workspace_id),
     v_payload,
     v_options,
     v_now
@@ -1176,7 +1176,7 @@ create constraint trigger feed_notify
 -- request for jobs is set back by two seconds, so that queue.wake_worker starts a worker at the
 -- next enqueue. Earlier enqueues relied on the ending run. The run therefore requests jobs once
 -- more.
-create function queue.count_on_no_worker(p_now timestamptz)
+create function queue.withdraw_run(p_now timestamptz)
 returns bigint
 language plpgsql
 set search_path = ''
@@ -1190,7 +1190,7 @@ begin
   end;
 end;
 $$;
-revoke execute on function queue.count_on_no_worker from public;
+revoke execute on function queue.withdraw_run from public;
 
 -- Return whether the caller should start a worker. The result is false in two cases. Either a
 -- worker with free slots requested jobs within the last two seconds, or a worker was called within
@@ -1332,7 +1332,7 @@ revoke execute on function queue.hold_jobs from public;
 -- Delete locked jobs from their places, before the jobs get another place. Rows of queue.waits are
 -- not deleted. Delete from queue.gated first. This delete waits for a gate that is admitting a
 -- job, so that the next delete finds the job in queue.ready.
-create function queue.take_place(p_ids uuid[])
+create function queue.leave_places(p_ids uuid[])
 returns void
 language plpgsql
 set search_path = ''
@@ -1375,7 +1375,7 @@ begin
     and u.job_id = j.id;
 end;
 $$;
-revoke execute on function queue.take_place from public;
+revoke execute on function queue.leave_places from public;
 
 -- Return the state of a job as people see it. A retrying job waits for its backoff. A suspended job
 -- waits because its processor requested a wait.

@@ -19,7 +19,7 @@ set search_path = ''
 as $$
 declare
   v_bytes_max constant integer := queue.setting('payload_max_bytes')::integer;
-  v_trace constant text := queue.trace_of_call();
+  v_trace constant text := queue.request_traceparent();
   v_ord constant bigint := queue.ord_of(100, p_now);
   v_types queue.job_types[];
   v_lanes integer[];
@@ -291,7 +291,7 @@ begin
     v_made := queue.add(
       p_workspace_id,
       p_user_id,
-      queue.type_or_refuse(v_item.job_type, v_item.within, p_workspace_id),
+      queue.require_type(v_item.job_type, v_item.within, p_workspace_id),
       coalesce(nullif(v_item.value -> 'payload', 'null'), '{}'),
       v_item.value - '{job_type,payload}'::text[],
       v_now + make_interval(secs => v_item.n * 1e-6),
@@ -450,7 +450,7 @@ begin
       when current_setting('request.jwt.claims', true) <> ''
         then queue.may_read(new.workspace_id)
     end,
-    queue.type_or_refuse(new.job_type, '', new.workspace_id),
+    queue.require_type(new.job_type, '', new.workspace_id),
     new.payload,
     v_options,
     v_now,
@@ -556,7 +556,7 @@ begin
     (select array_agg(j.id) from jobs as j where j.is_changed)
   into v_is_ready, v_rest, v_changed;
   if v_rest is not null then
-    perform queue.take_place(v_changed) where v_changed is not null;
+    perform queue.leave_places(v_changed) where v_changed is not null;
     v_is_ready := coalesce(
       (
         select bool_or(queue.place(j, j.created_at))
@@ -728,7 +728,7 @@ begin
   delete from public.job_logs where job_id = any (v_ids);
   delete from queue.job_events where job_id = any (v_ids);
   -- skip jobs that last changed before the start of the feed, because the feed has no rows of them
-  perform queue.forget_in_feed(
+  perform queue.scrub_feed(
     v_ids,
     array_agg(distinct j.workspace_id),
     min(j.created_at)

@@ -24,7 +24,7 @@ values
 -- p_limit: Name of the limit in the 429 error that is raised if too few tokens are left. If
 --   p_limit is null, the bucket may become negative, because the tokens pay for something that has
 --   already happened.
-create function queue.spend(
+create function queue.take_tokens(
   p_bucket text,
   p_most double precision,
   p_seconds double precision,
@@ -59,7 +59,7 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.spend from public;
+revoke execute on function queue.take_tokens from public;
 
 -- Return the number of tokens in a bucket at p_now. A bucket without a row is full.
 create function queue.tokens_of(
@@ -232,7 +232,7 @@ begin
         and g.started_at < 'infinity'
       for update skip locked
     );
-    perform queue.spend(
+    perform queue.take_tokens(
       v_bucket,
       p_type.rate_limit,
       p_type.rate_per_seconds,
@@ -356,7 +356,7 @@ begin
       and g.lane <> all (v_open)
     for no key update of r, j skip locked
   );
-  perform queue.take_place(v_closed) where v_closed <> '{}';
+  perform queue.leave_places(v_closed) where v_closed <> '{}';
   perform queue.place(j, p_now, v_type)
   from public.jobs as j
   where j.id = any (v_closed);
@@ -475,7 +475,7 @@ begin
       ))
     for no key update skip locked
   );
-  perform queue.take_place(v_jobs);
+  perform queue.leave_places(v_jobs);
   -- delete the rows of jobs that ended while the type had no limit, because no settlement marked
   -- these rows as ended
   delete from queue.gated as g

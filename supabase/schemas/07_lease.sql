@@ -2,26 +2,26 @@
 --
 --   queue.lease             handles one numbered call of a worker run.
 --     queue.admit_run         limits the number of concurrent runs, in the first call of a run.
---     queue.note_worker       updates the worker's row and its lanes, once a minute.
+--     queue.record_worker     updates the worker's row and its lanes, once a minute.
 --     queue.lease_ready       fills every pool of the worker.
 --       queue.open_gates        makes jobs ready behind the gates that notes name.
 --       queue.open_turns        opens the turns that notes name.
 --       queue.fill_pool         fills one pool with jobs.
 --         queue.share_slots       divides the free slots among turns.
 --           queue.lock_types        locks limited types and counts their running jobs.
---           queue.first_turns       reads the turns of the next tenants along the ring.
+--           queue.next_turns        reads the turns of the next tenants along the ring.
 --           queue.limit_turns       locks limited tenants and counts their running jobs.
 --           queue.divide_slots      gives each tenant as many jobs per round as its weight.
---           queue.move_on           advances the ring to the last tenant served.
+--           queue.advance_ring      advances the ring to the last tenant served.
 --         queue.take              leases the jobs, and bisects them if a trigger rejects one.
 --           queue.take_jobs         moves jobs from ready to leased in one statement.
 --         queue.tidy_turns        closes empty turns and advances the start of other turns.
---       queue.note_begun        records events and keys that do not follow from the job's row.
+--       queue.record_starts     records events and keys that do not follow from the job's row.
 --       queue.publish           adds rows to the feed and sends messages.
 --     queue.next_due_in_ms    computes when the worker should call again.
 --     public.tick_finished    ends the run if the call found no more jobs.
 --
--- queue.first_turns reads with queue.along_the_ring, or with queue.lane_by_lane. A repeated call
+-- queue.next_turns reads with queue.ring_turns, or with queue.lane_turns. A repeated call
 -- returns the same leases as the first call.
 
 -- A worker's request for jobs.
@@ -139,7 +139,7 @@ create type queue.leased as (
 -- ids: Ids of the leased jobs.
 -- leases: Leases in the form that the worker gets.
 -- changes: Events to publish.
--- rest: Jobs for which queue.note_begun must record more events, keys or starts.
+-- rest: Jobs for which queue.record_starts must record more events, keys or starts.
 create type queue.taken as (
   ids uuid[],
   leases json[],
@@ -264,7 +264,7 @@ revoke execute on function queue.admit_run from public;
 -- queue.lease_ready opens gates under the same lock.
 -- p_known: The worker's row before the update.
 -- has_noted: True if gates got notes.
-create function queue.note_worker(
+create function queue.record_worker(
   p_request queue.lease_request,
   p_known queue.workers,
   p_now timestamptz,
@@ -381,11 +381,11 @@ begin
         then w.started_at
       else p_now
     end
-  returning w.worker into note_worker.worker;
+  returning w.worker into record_worker.worker;
   has_noted := v_is_alone and v_gates is not null;
 end;
 $$;
-revoke execute on function queue.note_worker from public;
+revoke execute on function queue.record_worker from public;
 
 -- Open the gates that notes name, the oldest note first. Delete the notes of job types that no
 -- worker serves or that are paused, because their gates admit no job. These gates get notes again
@@ -711,7 +711,7 @@ revoke execute on function queue.lock_types from public;
 -- again. Otherwise lane_bound is the greatest integer, so that the last tenant comes last.
 -- p_rows: Maximum number of turns.
 -- is_cut: True in row p_rows, because more turns may follow.
-create function queue.along_the_ring(p_ring integer, p_rows integer)
+create function queue.ring_turns(p_ring integer, p_rows integer)
 returns table (
   lane integer,
   workspace_id uuid,
@@ -770,14 +770,14 @@ begin
   ) as u;
 end;
 $$;
-revoke execute on function queue.along_the_ring from public;
+revoke execute on function queue.ring_turns from public;
 
--- Return up to p_rows turns of each of these lanes. queue.along_the_ring reads all lanes together.
+-- Return up to p_rows turns of each of these lanes. queue.ring_turns reads all lanes together.
 -- This function reads each lane from the position of the lane's ring, with an index that begins
 -- with the lane. A single query plan for both functions would not read the indexes in order. A
 -- lane is at most one round behind the other lanes. Otherwise a lane that was idle for a long time
 -- would be served exclusively until it caught up.
-create function queue.lane_by_lane(p_lanes integer[], p_rows integer)
+create function queue.lane_turns(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
   workspace_id uuid,
@@ -845,7 +845,7 @@ begin
   ) as u;
 end;
 $$;
-revoke execute on function queue.lane_by_lane from public;
+revoke execute on function queue.lane_turns from public;
 
 -- Tenants that have a limit, a weight or a pause.
 create view queue.limited_tenants as
@@ -866,7 +866,7 @@ revoke all on queue.limited_tenants from public, anon, authenticated, service_ro
 -- is_all: True if no further tenant has a turn.
 -- is_limited: True if one of the tenants has a limit, a weight or a pause.
 -- is_empty: True if only one turn is open in all lanes, and this turn has no ready job.
-create function queue.first_turns(
+create function queue.next_turns(
   p_lanes integer[],
   p_most integer,
   out turns queue.turn[],
@@ -926,11 +926,11 @@ begin
   end loop
     with read as materialized (
       select a.*
-      from queue.along_the_ring(v_rings[1], 2 * p_most + 20) as a
+      from queue.ring_turns(v_rings[1], 2 * p_most + 20) as a
       where v_is_along
       union all
       select e.*
-      from queue.lane_by_lane(
+      from queue.lane_turns(
         p_lanes,
         least(p_most, 2 + 20 * p_most / greatest(1, cardinality(p_lanes)))
       ) as e
@@ -973,7 +973,7 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.first_turns from public;
+revoke execute on function queue.next_turns from public;
 
 -- Try the locks of limited tenants, and count how many jobs each turn may still start. Block the
 -- turns that are at a limit or paused.
@@ -1138,7 +1138,7 @@ revoke execute on function queue.limit_turns from public;
 -- p_most: Number of slots.
 -- is_cut: True if a turn may have more jobs than were read.
 -- empty: Turns without a ready job.
--- lasts: The last tenants served, for queue.move_on.
+-- lasts: The last tenants served, for queue.advance_ring.
 create function queue.divide_slots(
   p_turns queue.turn[],
   p_depth integer,
@@ -1282,7 +1282,7 @@ revoke execute on function queue.divide_slots from public;
 -- further are skipped. Afterwards the lanes share one ring. If no other lane uses the present ring
 -- of the lanes, the lanes keep this ring. Otherwise they get an unused ring, or a new ring if
 -- every ring is used. The conditions are checked again when the rows are locked.
-create function queue.move_on(p_lanes integer[], p_last queue.last_served)
+create function queue.advance_ring(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
 set search_path = ''
@@ -1355,7 +1355,7 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.move_on from public;
+revoke execute on function queue.advance_ring from public;
 
 -- Determine how many slots each turn gets, and which turns are empty.
 -- lanes: Lanes of the requested job types and queues that are not paused.
@@ -1411,7 +1411,7 @@ begin
     v_most + v_most / 25 + 5,
     greatest(150, 2 * v_most)
   ] loop
-    v_first := queue.first_turns(v_types.open, v_reads);
+    v_first := queue.next_turns(v_types.open, v_reads);
     v_turns := v_first.turns;
     v_one := v_turns[1];
     if v_one.lane is null then
@@ -1477,7 +1477,7 @@ begin
     where t.job_type is not null
   );
   foreach v_last in array coalesce(v_divided.lasts, '{}') loop
-    perform queue.move_on(
+    perform queue.advance_ring(
       case
         when v_last.job_type is null then array(
           select l.lane
@@ -1517,7 +1517,7 @@ end;
 $$;
 revoke execute on function queue.steps_of_lease from public;
 
-create function queue.both_taken(p_one queue.taken, p_other queue.taken)
+create function queue.merge_taken(p_one queue.taken, p_other queue.taken)
 returns queue.taken
 language plpgsql immutable
 set search_path = ''
@@ -1531,7 +1531,7 @@ begin
   )::queue.taken;
 end;
 $$;
-revoke execute on function queue.both_taken from public;
+revoke execute on function queue.merge_taken from public;
 
 -- Charge the rates of job types for the jobs that a lease has taken.
 create function queue.spend_starts(p_ids uuid[], p_now timestamptz)
@@ -1539,7 +1539,7 @@ returns void
 language sql
 set search_path = ''
 as $$
-select queue.spend(
+select queue.take_tokens(
   'r:' || y.job_type,
   y.rate_limit,
   y.rate_per_seconds,
@@ -1766,7 +1766,7 @@ begin
       or operator_intervention
       or system_error
       or internal_error then
-      -- no single job causes these errors (see queue.do_in_parts)
+      -- no single job causes these errors (see queue.bisect_task)
       raise;
     when others then
       v_failure := format('%s (%s)', sqlerrm, sqlstate);
@@ -1781,7 +1781,7 @@ begin
     p_shares[1].jobs := v_one.jobs - v_one.jobs / 2;
     v_second := queue.take(p_shares, p_request, p_now);
   else
-    perform queue.note_refusal('lease', r.job_id, v_failure, p_now)
+    perform queue.record_rejection('lease', r.job_id, v_failure, p_now)
     from (
       select o.job_id
       from queue.ready as o
@@ -1803,7 +1803,7 @@ begin
     has_refused := found;
     return;
   end if;
-  taken := queue.both_taken(v_first.taken, v_second.taken);
+  taken := queue.merge_taken(v_first.taken, v_second.taken);
   has_refused := v_first.has_refused or v_second.has_refused;
 end;
 $$;
@@ -1954,7 +1954,7 @@ revoke execute on function queue.fill_pool from public;
 
 -- Record the effects of a lease that do not follow from the job's row. These effects are events,
 -- unique keys that become free, and the starts of jobs whose keys have a rate.
-create function queue.note_begun(p_ids uuid[], p_worker_id text, p_now timestamptz)
+create function queue.record_starts(p_ids uuid[], p_worker_id text, p_now timestamptz)
 returns void
 language plpgsql
 set search_path = ''
@@ -1995,11 +1995,11 @@ begin
     and not g.ended;
 end;
 $$;
-revoke execute on function queue.note_begun from public;
+revoke execute on function queue.record_starts from public;
 
 -- Return the leases of an earlier call that are still active. tests/sql/test_leases.py checks that
 -- the result equals the leases that queue.take_jobs returned.
-create function queue.repeat_leases(p_tick_id uuid, p_call integer)
+create function queue.leases_of_call(p_tick_id uuid, p_call integer)
 returns json
 language plpgsql stable
 set search_path = ''
@@ -2030,7 +2030,7 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.repeat_leases from public;
+revoke execute on function queue.leases_of_call from public;
 
 -- Fill every pool of the request.
 -- p_changes: Events of the jobs that the same call settled.
@@ -2105,7 +2105,7 @@ begin
     v_filled := queue.fill_pool(v_pool, v_now);
     v_taken := case
       when v_taken is null then v_filled.taken
-      else queue.both_taken(v_taken, v_filled.taken)
+      else queue.merge_taken(v_taken, v_filled.taken)
     end;
     lanes := lanes || v_filled.lanes;
     limited := limited || v_filled.limited;
@@ -2119,7 +2119,7 @@ begin
   leased := coalesce(cardinality(v_taken.ids), 0);
   leases := array_to_json(coalesce(v_taken.leases, '{}'));
   if v_taken.rest is not null then
-    perform queue.note_begun(v_taken.rest, p_request.worker_id, v_now);
+    perform queue.record_starts(v_taken.rest, p_request.worker_id, v_now);
   end if;
   v_is_published := queue.publish(p_changes || v_taken.changes, v_now);
 end;
@@ -2307,7 +2307,7 @@ begin
   if v_asked.call <= v_tick.last_call then
     perform queue.publish(p_changes, v_now);
     return json_build_object(
-      'leases', queue.repeat_leases(v_asked.tick_id, v_asked.call),
+      'leases', queue.leases_of_call(v_asked.tick_id, v_asked.call),
       'next_due_in_ms', 0,
       'now', v_now
     );
@@ -2318,7 +2318,7 @@ begin
       return json_build_object('leases', '[]'::json, 'run', v_run);
     end if;
   end if;
-  v_noted := queue.note_worker(v_asked, v_tick.worker, v_now);
+  v_noted := queue.record_worker(v_asked, v_tick.worker, v_now);
   v_asked.worker := v_noted.worker;
   -- the requested worker has started
   if pg_sequence_last_value('queue.wanted_ms') > 0 then
@@ -2343,7 +2343,7 @@ begin
   end if;
   v_ms := (date_part('epoch', v_now) * 1000)::bigint;
   if v_asked.free_slots < 0 then
-    v_ignored := queue.count_on_no_worker(v_now);
+    v_ignored := queue.withdraw_run(v_now);
   elsif coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0
     -- a run that leases only suspects has no slot for other jobs
     and not v_given.is_alone

@@ -1,7 +1,7 @@
 -- Settle attempts. A worker reports the outcome of each attempt, and the engine applies the
 -- outcome to the job. Each item carries the fence of its lease. An item with a stale fence changes
--- nothing. The call frees concurrency keys (queue.end_places) before it leases the next jobs, so
--- that the lease can return the next job of a key that was at its limit. queue.finish ends jobs
+-- nothing. The call frees concurrency keys (queue.after_attempts) before it leases the next jobs,
+-- so that the lease can return the next job of a key that was at its limit. queue.finish ends jobs
 -- that no worker has leased. Three words describe the loss of a worker. A lease expires,
 -- maintenance reclaims the job of the lease, and the attempt is lost.
 --
@@ -16,7 +16,7 @@
 --       queue.write_reports     stores the last progress, log lines and steps
 --       queue.decide            determines each job's next state and stores the attempt
 --       queue.end_attempts      deletes the leases and updates the job rows, in one statement
---       queue.end_places        places jobs that continue, opens gates, frees keys, sends signals
+--       queue.after_attempts    places jobs that continue, opens gates, frees keys, sends signals
 --     queue.lease             leases the next jobs in the same call
 
 create type queue.worker_item as (
@@ -291,7 +291,7 @@ revoke execute on function queue.decide from public;
 -- Update the places, gates, keys and relatives of jobs whose attempts ended. First place the jobs
 -- that continue, so that a job of an in_order type keeps its slot of the key. Then open gates,
 -- free unique keys, and send signals to parents and children.
-create function queue.end_places(p_ids uuid[], p_now timestamptz)
+create function queue.after_attempts(p_ids uuid[], p_now timestamptz)
 returns void
 language plpgsql
 set search_path = ''
@@ -381,7 +381,7 @@ begin
     );
 end;
 $$;
-revoke execute on function queue.end_places from public;
+revoke execute on function queue.after_attempts from public;
 
 -- End attempts with the decided outcomes. All of the work is in one statement, because a second
 -- statement would make every settlement slower. An item with a stale fence matches no lease, so
@@ -605,7 +605,7 @@ begin
     from unnest(changes) as c
     cross join lateral unnest(c.job_ids, c.seqs) as e (id, seq)
     where e.id = any (v_ended.with_event);
-    perform queue.end_places(v_ended.rest, v_now);
+    perform queue.after_attempts(v_ended.rest, v_now);
   end if;
   -- The ended attempts no longer count for any limit. Leases therefore check the blocked turns of
   -- these tenants again, except paused turns.
@@ -690,7 +690,7 @@ as $$
 declare
   v_ids uuid[];
 begin
-  perform queue.take_place(p_ids);
+  perform queue.leave_places(p_ids);
   delete from queue.waits where job_id = any (p_ids);
   with ended as (
     update public.jobs
@@ -717,7 +717,7 @@ begin
       p_now,
       p_is_counted => true
     );
-    perform queue.end_places(v_ids, p_now);
+    perform queue.after_attempts(v_ids, p_now);
   end if;
 end;
 $$;
@@ -786,7 +786,7 @@ declare
   v_tick constant uuid := p_request ->> 'tick_id';
   v_worker integer;
   v_refused boolean;
-  v_ignored bigint := queue.count_on_no_worker(queue.clock());
+  v_ignored bigint := queue.withdraw_run(queue.clock());
   v_response jsonb;
 begin
   perform queue.refuse_revoked();

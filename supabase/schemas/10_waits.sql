@@ -381,7 +381,7 @@ begin
     end if;
   end if;
   if v_free <> '{}' then
-    v_done := queue.do_in_parts(p_signal.kind, v_free, p_now);
+    v_done := queue.bisect_task(p_signal.kind, v_free, p_now);
   end if;
   v_refused := queue.refused(p_signal.kind, p_now);
   insert into queue.signals (kind, workspace_id, job_id, name)
@@ -415,7 +415,7 @@ revoke execute on function queue.handle_signal from public;
 -- p_due: condition of due rows, with $1 for p_now and $2 for p_passed_over
 -- p_order: sort order of the rows
 -- p_passed_over: jobs to skip
-create function queue.in_shares(
+create function queue.fair_batch(
   p_table regclass,
   p_rows text,
   p_due text,
@@ -485,7 +485,7 @@ begin
   return v_lines[:250] || v_shares;
 end;
 $$;
-revoke execute on function queue.in_shares from public;
+revoke execute on function queue.fair_batch from public;
 
 -- Handle signals, and end waits that have timed out. Stop after a pass that changed nothing. A
 -- check signal is kept if another transaction has locked its job. An event signal is kept if more
@@ -509,7 +509,7 @@ declare
   v_done integer := 0;
 begin
   loop
-    v_lines := queue.in_shares(
+    v_lines := queue.fair_batch(
       'queue.signals',
       'true',
       'o.look_at <= $1',
@@ -524,7 +524,7 @@ begin
       for update skip locked
     );
     v_refused := queue.refused('waits', p_now);
-    v_lines := queue.in_shares(
+    v_lines := queue.fair_batch(
       'queue.waits',
       'o.timeout_at is not null',
       'o.timeout_at <= $1 and o.job_id <> all ($2)',
@@ -566,7 +566,7 @@ begin
     );
     v_moved := case
       when v_waiting = '{}' then 0
-      else queue.do_in_parts('waits', v_waiting, p_now)
+      else queue.bisect_task('waits', v_waiting, p_now)
     end;
     v_kept := array(
       select max(s.id)

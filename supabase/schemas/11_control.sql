@@ -129,7 +129,8 @@ select queue.allow('authenticated, service_role', 'public.cancel_job');
 -- cancelled a thousand at a time. A trigger after the statement cancels the remaining jobs
 -- (queue.cancel_updated). Updates by the engine pass. The
 -- trigger recognises them, because the engine changes another column together with each compared
--- column. This other column is fence, last_seq, generation, lost_attempts or lane (queue.adopt).
+-- column. This other column is fence, last_seq, generation, lost_attempts or lane
+-- (queue.assign_lane).
 -- Truncate is rejected, because truncate fires no row triggers.
 create function queue.cancel_by_update()
 returns trigger
@@ -427,7 +428,7 @@ begin
   elsif v_job.status = 'pending'
     and coalesce(v_job.next_retry_at, v_job.scheduled_for) > v_now
   then
-    perform queue.take_place(array[p_job_id]);
+    perform queue.leave_places(array[p_job_id]);
     update public.jobs
     set
       next_retry_at = null,
@@ -458,7 +459,7 @@ begin
     v_job := queue.new_job(
       v_job.workspace_id,
       queue.caller(),
-      queue.type_or_refuse(v_job.job_type),
+      queue.require_type(v_job.job_type),
       p_payload,
       '{}',
       v_now
@@ -830,7 +831,7 @@ begin
             'kind', p.kind,
             'reason', p.reason,
             'paused_by', queue.shown_person(p.paused_by, v_workspace),
-            'next', queue.words_of(
+            'next', queue.render_guidance(
               p.kind || '_paused',
               jsonb_build_object('job_type', p.job_type, 'queue', p.name)
             ) -> 'next'

@@ -427,7 +427,7 @@ revoke execute on function queue.publish from public;
 -- Return the place from which the publisher continues. Return null if the feed has no new line. A
 -- transaction that was running at the last round may have written lines with low numbers. If such a
 -- transaction has ended, the publisher begins with its number.
-create function queue.publisher_place()
+create function queue.publisher_position()
 returns queue.publisher
 language sql stable
 set search_path = ''
@@ -467,7 +467,7 @@ where exists (
     and f.xid is distinct from p.xid
 )
 $$;
-revoke execute on function queue.publisher_place from public;
+revoke execute on function queue.publisher_position from public;
 
 -- The publisher. Send one message per topic for all new lines whose statements sent no messages, up
 -- to 5,000 lines in a round. If lines are older than two seconds, or if their output is not stored
@@ -491,13 +491,13 @@ begin
   if to_regclass('realtime.messages') is null or not queue.try_lock('announcements') then
     return 0;
   end if;
-  v_at := queue.publisher_place();
+  v_at := queue.publisher_position();
   v_left := (
     select b.budget - b.used
     from queue.message_budget('{}') as b
   );
   if v_left > 1 and exists (select from queue.late_topics) then
-    v_late := queue.in_shares(
+    v_late := queue.fair_batch(
       'queue.late_topics',
       'true',
       'true',
@@ -1007,7 +1007,7 @@ revoke execute on function queue.do_live from public;
 
 -- Erase the data of deleted jobs from the feed. A line is erased when all of its jobs are deleted.
 -- p_since: creation time of the oldest deleted job
-create function queue.forget_in_feed(
+create function queue.scrub_feed(
   p_ids uuid[],
   p_workspaces uuid[],
   p_since timestamptz
@@ -1035,7 +1035,7 @@ begin
   ));
 end;
 $$;
-revoke execute on function queue.forget_in_feed from public;
+revoke execute on function queue.scrub_feed from public;
 
 -- A cursor of the feed, written as text. It stores two snapshots. The reader has already received
 -- all events that are visible in the snapshot seen. The reader now reads the events that are
@@ -1402,7 +1402,7 @@ begin
     v_address,
     case family(v_address) when 6 then 64 else 32 end
   );
-  perform queue.spend(
+  perform queue.take_tokens(
     format(
       'g:%s/%s/%s',
       p_name,

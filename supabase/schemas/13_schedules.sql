@@ -328,10 +328,10 @@ begin
       if v_one.source is not null
         and (
           select s.unserved
-          from queue.served(
+          from queue.is_unserved(
             array[v_one.job_type],
             null,
-            queue.alive_workers(p_now),
+            queue.live_workers(p_now),
             p_now
           ) as s
         )
@@ -488,7 +488,7 @@ begin
   perform queue.new_job(
     p_workspace_id,
     queue.caller(),
-    queue.type_or_refuse(v_saved.job_type, '', p_workspace_id),
+    queue.require_type(v_saved.job_type, '', p_workspace_id),
     v_saved.payload,
     v_saved.options,
     v_now

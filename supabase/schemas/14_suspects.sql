@@ -3,7 +3,7 @@
 -- is a set of suspects that may run together. A process that runs a company runs no other job.
 --
 --   queue.blame             decides who ended a process: the guilty job, suspects, innocent jobs
---     queue.lost_items        turns the verdicts into outcomes that queue.settle applies
+--     queue.expired_items     turns the verdicts into outcomes that queue.settle applies
 --   queue.lease_mode        decides what a worker may lease while there are suspects
 --   queue.lease_suspects    leases one company, within all limits
 --   queue.clear_suspects    clears the jobs whose attempts ended while their process lived on
@@ -170,7 +170,7 @@ revoke execute on function queue.other_jobs from public;
 -- lost attempt, with the reason worker_lost. If its process left evidence, the guilty job is
 -- retried after its backoff. Suspects and innocent jobs are released without spending an attempt,
 -- with the reason process_died.
-create function queue.lost_items(p_ids uuid[], p_now timestamptz)
+create function queue.expired_items(p_ids uuid[], p_now timestamptz)
 returns queue.worker_item[]
 language sql
 set search_path = ''
@@ -226,7 +226,7 @@ from queue.leases as l
 join queue.blame(p_ids, p_now) as b on b.job_id = l.job_id
 left join queue.workers as w on w.worker = l.worker
 $$;
-revoke execute on function queue.lost_items from public;
+revoke execute on function queue.expired_items from public;
 
 -- Return the ready suspects of these job types (null for all types).
 create function queue.ready_suspects(p_job_types text[])

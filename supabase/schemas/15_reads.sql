@@ -813,7 +813,7 @@ begin
       join public.jobs as j on j.id = any (array[d.job_id])
       left join public.jobs as c on c.id = case
         when j.error_data ->> 'type' ~ '[.]ChildrenFailed$'
-          then queue.deepest_below(j.id, true)
+          then queue.blocking_descendant(j.id, true)
       end
     ),
     hours as ( -- failures per hour of the last day
@@ -1059,7 +1059,7 @@ select queue.allow('authenticated, service_role', 'public.job_trace');
 -- Return the live workers. A worker is live if it was seen in the last three minutes. A worker is
 -- not live if its run ended more than 90 seconds ago. A worker with an unexpired lease is always
 -- live.
-create function queue.alive_workers(p_now timestamptz)
+create function queue.live_workers(p_now timestamptz)
 returns queue.workers[]
 language sql stable
 set search_path = ''
@@ -1079,7 +1079,7 @@ select array(
   join queue.workers as w on w.worker = l.worker
 )
 $$;
-revoke execute on function queue.alive_workers from public;
+revoke execute on function queue.live_workers from public;
 
 -- Return the published type whose name is most similar to a given name. At least half of the letter
 -- pairs in the two names must be the same.
@@ -1116,7 +1116,7 @@ revoke execute on function queue.nearest_type from public;
 
 -- For each type, return whether workers run but none of them serves the type.
 -- p_queues: the queue of each type; null for any queue
-create function queue.served(
+create function queue.is_unserved(
   p_job_types text[],
   p_queues text[],
   p_alive queue.workers[],
@@ -1146,7 +1146,7 @@ select
     )
 from unnest(p_job_types, p_queues) as t (job_type, queue)
 $$;
-revoke execute on function queue.served from public;
+revoke execute on function queue.is_unserved from public;
 
 -- Return the enabled schedules of a workspace whose job types no live worker serves.
 -- p_workspace_id: null returns those of all workspaces
@@ -1157,14 +1157,14 @@ set search_path = ''
 as $$
 select s.name, s.job_type
 from queue.schedules as s
-join queue.served(
+join queue.is_unserved(
   array(
     select distinct o.job_type
     from queue.schedules as o
     where o.enabled and (p_workspace_id is null or o.workspace_id = p_workspace_id)
   ),
   null,
-  queue.alive_workers(p_now),
+  queue.live_workers(p_now),
   p_now
 ) as t on t.job_type = s.job_type and t.unserved
 where s.enabled and (p_workspace_id is null or s.workspace_id = p_workspace_id)
@@ -1926,7 +1926,7 @@ revoke all on queue.guidance from public, anon, authenticated, service_role;
 
 -- Return the sentence and the steps for a reason, with each {name} replaced by its value. A text is
 -- omitted if one of its names has no value.
-create function queue.words_of(
+create function queue.render_guidance(
   p_reason text,
   p_with jsonb,
   p_kind text default null
@@ -1989,7 +1989,7 @@ select jsonb_build_object(
 )
 from lines as l
 $$;
-revoke execute on function queue.words_of from public;
+revoke execute on function queue.render_guidance from public;
 
 -- Return the facts about a suspect that readers may see: {suspect_since, process_end, died_with,
 -- beside}. Return null if the job is not a suspect.
@@ -2298,7 +2298,7 @@ begin
     when p_alive = '{}' then jsonb_build_object('reason', 'no_worker')
     when (
       select s.unserved
-      from queue.served(array[p_job.job_type], array[p_job.queue], p_alive, p_now) as s
+      from queue.is_unserved(array[p_job.job_type], array[p_job.queue], p_alive, p_now) as s
     )
       then jsonb_build_object(
         'reason', 'no_processor',
@@ -2357,7 +2357,7 @@ begin
   where l.most is not null
     and (
       select count(*)
-      from queue.holders_of(l.reason, p_job, l.most) as h
+      from queue.find_holders(l.reason, p_job, l.most) as h
     ) >= l.most
   order by l.n
   limit 1;
@@ -2525,7 +2525,7 @@ revoke execute on function queue.locks_on from public;
 
 -- Return the jobs that use up the limit or the slots that a job needs.
 -- p_most: maximum number of jobs to return
-create function queue.holders_of(p_reason text, p_job public.jobs, p_most integer)
+create function queue.find_holders(p_reason text, p_job public.jobs, p_most integer)
 returns table (job_id uuid, workspace_id uuid, leased_at timestamptz)
 language plpgsql stable
 set search_path = ''
@@ -2566,12 +2566,12 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.holders_of from public;
+revoke execute on function queue.find_holders from public;
 
 -- Return the deepest descendant of a job that has not ended or has failed. On each level, follow
 -- the first such child.
 -- p_has_failed: true to find a failed job, false to find a job that has not ended
-create function queue.deepest_below(p_job_id uuid, p_has_failed boolean)
+create function queue.blocking_descendant(p_job_id uuid, p_has_failed boolean)
 returns uuid
 language sql stable
 set search_path = ''
@@ -2600,12 +2600,12 @@ where t.level > 0
 order by t.level desc
 limit 1
 $$;
-revoke execute on function queue.deepest_below from public;
+revoke execute on function queue.blocking_descendant from public;
 
 -- Return the number of jobs in the workspace that wait for the same reason as this job, counted up
 -- to 1,000: {waiting, more}. A question or a running worker holds only one job, so the number is 0
 -- for these reasons.
-create function queue.waiting_beside(p_job public.jobs, p_reason text)
+create function queue.count_alike(p_job public.jobs, p_reason text)
 returns jsonb
 language sql stable
 set search_path = ''
@@ -2648,10 +2648,10 @@ from (
   limit 1000
 ) as w
 $$;
-revoke execute on function queue.waiting_beside from public;
+revoke execute on function queue.count_alike from public;
 
 -- Return the kind of holder for a reason. Return null if nothing holds a job for this reason.
-create function queue.kind_of_holder(p_reason text)
+create function queue.holder_kind(p_reason text)
 returns text
 language sql immutable
 set search_path = ''
@@ -2673,7 +2673,7 @@ select case
   when p_reason = 'passed_over' then 'tick'
 end
 $$;
-revoke execute on function queue.kind_of_holder from public;
+revoke execute on function queue.holder_kind from public;
 
 -- Return the sentence for the reason that keeps a job from starting now, without names of other
 -- jobs, because the job's members read it later.
@@ -2693,7 +2693,7 @@ declare
     queue.explain_ready(p_job, p_alive, p_now)
   );
 begin
-  return queue.words_of(
+  return queue.render_guidance(
     v_found ->> 'reason',
     to_jsonb(p_job) || v_found || jsonb_strip_nulls(v_found -> 'data') - 'without_right'
   ) ->> 'sentence';
@@ -2711,7 +2711,7 @@ as $$
 declare
   c_most constant integer := 200;
   v_reason constant text := p_found ->> 'reason';
-  v_kind constant text := queue.kind_of_holder(v_reason);
+  v_kind constant text := queue.holder_kind(v_reason);
   v_is_open constant boolean := queue.is_operator() or queue.is_service();
   v_data constant jsonb := p_found -> 'data';
   v_id uuid;
@@ -2721,11 +2721,11 @@ begin
   if v_kind is null then
     return null;
   elsif v_kind = 'child' then
-    v_id := queue.deepest_below(p_job.id, false);
+    v_id := queue.blocking_descendant(p_job.id, false);
   elsif v_kind in ('key', 'limit', 'slots') then
     v_id := (
       select h.job_id
-      from queue.holders_of(v_reason, p_job, c_most) as h
+      from queue.find_holders(v_reason, p_job, c_most) as h
       where h.workspace_id = p_job.workspace_id or v_is_open
       order by h.leased_at, h.job_id
       limit 1
@@ -2773,7 +2773,7 @@ begin
     'holder', jsonb_strip_nulls(v_holder),
     'since', v_since,
     'until', coalesce(p_found ->> 'estimated_start_at', v_data ->> 'patience_until')
-  ) || queue.waiting_beside(p_job, v_reason);
+  ) || queue.count_alike(p_job, v_reason);
 end;
 $$;
 revoke execute on function queue.held_by from public;
@@ -2903,7 +2903,7 @@ begin
     );
   end if;
   v_held := queue.held_by(p_job, v_found, p_now);
-  v_found := v_found || queue.words_of(
+  v_found := v_found || queue.render_guidance(
     v_found ->> 'reason',
     v_found
       || queue.names_of(p_job, v_held)
@@ -2917,11 +2917,11 @@ begin
       -- This sentence comes before the error, because the console hides the text from the error on.
       case
         when p_job.error_data ->> 'type' = 'WorkerLost'
-          then queue.words_of('worker_lost', queue.losses_of(p_job)) ->> 'sentence'
+          then queue.render_guidance('worker_lost', queue.losses_of(p_job)) ->> 'sentence'
       end,
       v_found ->> 'sentence',
       (
-        select queue.words_of('abandoned', to_jsonb(w) || to_jsonb(a)) ->> 'sentence'
+        select queue.render_guidance('abandoned', to_jsonb(w) || to_jsonb(a)) ->> 'sentence'
         from unnest(p_alive) as w
         cross join lateral jsonb_to_recordset(w.abandoned) as a (job_id uuid, place text)
         where a.job_id = p_job.id and w.ended_at is null
@@ -2930,8 +2930,10 @@ begin
       case
         when p_job.status = 'pending' and p_job.started_at is null
             and p_job.start_by_at is not null
-          then queue.words_of('start_by', jsonb_build_object('start_by_at', p_job.start_by_at))
-            ->> 'sentence'
+          then queue.render_guidance(
+            'start_by',
+            jsonb_build_object('start_by_at', p_job.start_by_at)
+          ) ->> 'sentence'
       end
     )
   );
@@ -2988,7 +2990,7 @@ select jsonb_build_object(
 )
 from (
   select case
-    when p_job.status = 'failed' then queue.deepest_below(p_job.id, true)
+    when p_job.status = 'failed' then queue.blocking_descendant(p_job.id, true)
   end as id
 ) as c
 $$;
@@ -3026,7 +3028,7 @@ begin
   return queue.explain(
     v_job,
     v_lock,
-    queue.alive_workers(v_now),
+    queue.live_workers(v_now),
     v_now
   );
 end;
@@ -3204,7 +3206,7 @@ with said as materialized (
     j,
     case
       when i.is_internal and e.said #>> '{held_by,kind}' = 'key'
-        then e.said - 'cause' || queue.words_of('internal_jobs', to_jsonb(j))
+        then e.said - 'cause' || queue.render_guidance('internal_jobs', to_jsonb(j))
       else e.said
     end as said,
     jsonb_build_array(
@@ -3218,7 +3220,7 @@ with said as materialized (
         jsonb_build_array(e.said -> 'reason', j.job_type, j.queue, j.concurrency_key)
       )
     ) as holder
-  from queue.alive_workers(p_now) as workers
+  from queue.live_workers(p_now) as workers
   cross join queue.groups_of_held(p_workspace_id, p_job_type, p_now) as g
   join public.jobs as j on j.id = any (array[g.job_id])
   left join lateral (

@@ -24,7 +24,7 @@ revoke all on queue.stats from public, anon, authenticated, service_role;
 create index stats_by_time on queue.stats (at);
 
 -- Add numbers by name. Return null if there are no numbers.
-create function queue.sum_numbers(p_all jsonb[])
+create function queue.sum_jsonb(p_all jsonb[])
 returns jsonb
 language sql immutable
 set search_path = ''
@@ -37,7 +37,7 @@ from (
   group by 1
 ) as b
 $$;
-revoke execute on function queue.sum_numbers from public;
+revoke execute on function queue.sum_jsonb from public;
 
 -- Maintenance task. Count the jobs in the committed lines of the feed, about 20,000 at a time.
 create function queue.do_statistics(p_now timestamptz, p_until timestamptz)
@@ -143,11 +143,11 @@ begin
       group by 1, 2, 3
       order by 1, 2, 3
       on conflict (workspace_id, at, job_type) do update set
-        counts = queue.sum_numbers(array[s.counts, excluded.counts]),
-        queue_times = queue.sum_numbers(
+        counts = queue.sum_jsonb(array[s.counts, excluded.counts]),
+        queue_times = queue.sum_jsonb(
           array[s.queue_times, excluded.queue_times]
         ),
-        run_times = queue.sum_numbers(array[s.run_times, excluded.run_times])
+        run_times = queue.sum_jsonb(array[s.run_times, excluded.run_times])
     )
     select v_done + coalesce(sum(e.jobs), 0) into v_done
     from ended as e;
@@ -167,7 +167,7 @@ revoke execute on function queue.do_statistics from public;
 
 -- Return the time of the first event that is not counted yet. Return null if this event is less
 -- than a minute old.
-create function queue.figures_late_since(p_now timestamptz)
+create function queue.statistics_stale_since(p_now timestamptz)
 returns timestamptz
 language sql stable
 set search_path = ''
@@ -183,7 +183,7 @@ from (
 ) as l
 where l.at < p_now - interval '1 minute'
 $$;
-revoke execute on function queue.figures_late_since from public;
+revoke execute on function queue.statistics_stale_since from public;
 
 -- Return the counts for each type and step, and percentiles with an error of at most 12 %.
 create function queue.type_numbers(
@@ -200,9 +200,9 @@ from (
   select
     date_bin(p_step, s.at, p_since) as at,
     s.job_type,
-    queue.sum_numbers(array_agg(s.counts)) as counts,
-    queue.sum_numbers(array_agg(s.run_times)) as run_times,
-    queue.sum_numbers(array_agg(s.queue_times)) as queue_times
+    queue.sum_jsonb(array_agg(s.counts)) as counts,
+    queue.sum_jsonb(array_agg(s.run_times)) as run_times,
+    queue.sum_jsonb(array_agg(s.queue_times)) as queue_times
   from queue.stats as s
   where s.workspace_id
   = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
@@ -285,7 +285,7 @@ with lanes as materialized (
     select array_agg(o.job_type) as types, array_agg(o.queue) as queues
     from (select distinct job_type, queue from queue.lanes) as o
   ) as a
-  cross join lateral queue.served(a.types, a.queues, queue.alive_workers(p_now), p_now) as s
+  cross join lateral queue.is_unserved(a.types, a.queues, queue.live_workers(p_now), p_now) as s
   join queue.lanes as l on l.job_type = s.job_type and l.queue = s.queue
 ),
 due as (
@@ -544,7 +544,7 @@ begin
         'behind', case when s.seconds < 0 then round(-s.seconds) end,
         'ahead', case when s.seconds > 0 then round(s.seconds) end
       )
-    from unnest(queue.alive_workers(p_now)) as w
+    from unnest(queue.live_workers(p_now)) as w
     cross join lateral (
       values ((w.summary ->> 'clock_skew_seconds')::numeric)
     ) as s (seconds)
@@ -713,7 +713,7 @@ select
   )
 from ( -- code versions of each type that live workers run
   select j.job_type, j.registered_at, array_agg(distinct w.version) as codes
-  from unnest(queue.alive_workers(p_now)) as w
+  from unnest(queue.live_workers(p_now)) as w
   join queue.job_types as j on j.job_type = any (w.job_types)
   group by 1, 2
 ) as c
@@ -1032,7 +1032,7 @@ begin
         );
   end if;
   if exists (select from queue.suspects as s where s.since <= p_now - interval '1 minute') then
-    v_alive := queue.alive_workers(p_now);
+    v_alive := queue.live_workers(p_now);
     return query
       select
         'warn',
@@ -1110,7 +1110,7 @@ begin
       'jobs', f.data -> 'jobs'
     ) || coalesce(
       f.data -> 'said',
-      queue.words_of(f.reason, f.data || jsonb_build_object('since', f.since))
+      queue.render_guidance(f.reason, f.data || jsonb_build_object('since', f.since))
     )
     order by f.verdict <> 'fail', (f.data ->> 'jobs')::integer desc nulls last, f.reason
   )
@@ -1225,7 +1225,7 @@ begin
   return jsonb_build_object(
     'now', v_now,
     'since', v_since,
-    'late_since', queue.figures_late_since(v_now),
+    'late_since', queue.statistics_stale_since(v_now),
     'backlog', queue.backlog(p_workspace_id, v_now),
     'live', (public.count_jobs(p_workspace_id) -> 'states')
       - '{completed,failed,cancelled}'::text[],
@@ -1386,7 +1386,7 @@ set search_path = ''
 as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_alive constant queue.workers[] := queue.alive_workers(v_now);
+  v_alive constant queue.workers[] := queue.live_workers(v_now);
   v_types jsonb;
 begin
   perform queue.may_read(p_workspace_id, p_reads_much => true);
@@ -1400,7 +1400,7 @@ begin
       from queue.unpublished as o
       where p_workspace_id is null or o.workspace_id = p_workspace_id
     ) as w
-    cross join lateral queue.type_or_refuse(w.job_type) as u
+    cross join lateral queue.require_type(w.job_type) as u
     where not exists (
       select from queue.job_types as k
       where k.job_type = w.job_type
@@ -1492,7 +1492,7 @@ begin
     order by o.kind
     limit 1
   ) as p on true
-  left join queue.served(
+  left join queue.is_unserved(
     array(select o.job_type from asked as o),
     null,
     v_alive,
@@ -1514,7 +1514,7 @@ begin
   end if;
   return jsonb_build_object(
     'now', v_now,
-    'late_since', queue.figures_late_since(v_now),
+    'late_since', queue.statistics_stale_since(v_now),
     'types', coalesce(v_types, '[]')
   );
 end;

@@ -21,7 +21,7 @@ values ('statistics', '5 seconds', true);
 
 -- Record that a change of a job was rejected in a task. The task is retried for this job after 5
 -- seconds. The delay doubles with each rejection, up to an hour.
-create function queue.note_refusal(
+create function queue.record_rejection(
   p_task text,
   p_job_id uuid,
   p_failure text,
@@ -49,7 +49,7 @@ on conflict (task, job_id) do update set
   retry_at = p_now
     + least(interval '1 hour', interval '5 seconds' * 2 ^ least(r.failures, 12))
 $$;
-revoke execute on function queue.note_refusal from public;
+revoke execute on function queue.record_rejection from public;
 
 -- Return the jobs that a task must skip now.
 create function queue.refused(p_task text, p_now timestamptz)
@@ -69,7 +69,7 @@ revoke execute on function queue.refused from public;
 
 -- Run a task on jobs. If a batch is rejected, divide the batch in halves until the rejected job is
 -- found. Return the number of handled jobs.
-create function queue.do_in_parts(p_task text, p_ids uuid[], p_now timestamptz)
+create function queue.bisect_task(p_task text, p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
@@ -91,7 +91,7 @@ begin
       ));
       get diagnostics v_done = row_count;
     elsif p_task = 'reclaim' then -- settle expired leases according to who ended their process
-      v_items := queue.lost_items(p_ids, p_now);
+      v_items := queue.expired_items(p_ids, p_now);
       perform queue.append_event(
         array_agg(i.job_id),
         'job.reclaimed',
@@ -129,7 +129,7 @@ begin
           p_ids[1],
           sqlerrm,
           sqlstate;
-        perform queue.note_refusal(
+        perform queue.record_rejection(
           p_task,
           p_ids[1],
           format('%s (%s)', sqlerrm, sqlstate),
@@ -138,11 +138,11 @@ begin
         return 0;
       end if;
   end;
-  return queue.do_in_parts(p_task, p_ids[:v_half], p_now)
-    + queue.do_in_parts(p_task, p_ids[v_half + 1:], p_now);
+  return queue.bisect_task(p_task, p_ids[:v_half], p_now)
+    + queue.bisect_task(p_task, p_ids[v_half + 1:], p_now);
 end;
 $$;
-revoke execute on function queue.do_in_parts from public;
+revoke execute on function queue.bisect_task from public;
 
 -- Find the next place of these jobs, or end them. A job ends if its deadline has passed, or if it
 -- has not started in time. A job of an internal type ends if a person enqueued it.
@@ -169,7 +169,7 @@ begin
     select from public.jobs as j
     where j.id = any (p_ids) and j.started_at is null and j.start_by_at <= p_now
   ) then
-    v_alive := queue.alive_workers(p_now);
+    v_alive := queue.live_workers(p_now);
   end if;
   with gone as (
     delete from queue.unpublished as u
@@ -250,7 +250,7 @@ $$;
 revoke execute on function queue.promote from public;
 
 -- Promote jobs whose type has been published, and jobs whose time has come. Each pass takes the
--- oldest jobs and an equal number of jobs from each workspace (queue.in_shares). Locked jobs stay
+-- oldest jobs and an equal number of jobs from each workspace (queue.fair_batch). Locked jobs stay
 -- due.
 create function queue.do_promotion(p_now timestamptz, p_until timestamptz)
 returns integer
@@ -275,7 +275,7 @@ declare
 begin
   loop
     v_refused := queue.refused('promotion', p_now);
-    v_lines := queue.in_shares(
+    v_lines := queue.fair_batch(
       'queue.deferred',
       'true',
       'o.run_at <= $1 and o.job_id <> all ($2)',
@@ -298,7 +298,7 @@ begin
       for update skip locked
     ));
     v_adopted := case
-      when v_types <> '{}' then queue.in_shares(
+      when v_types <> '{}' then queue.fair_batch(
         'queue.unpublished',
         'true',
         format('o.job_id <> all ($2) and o.job_type = any (%L)', v_types),
@@ -327,7 +327,7 @@ begin
       ) as h
     );
     exit when v_ids = '{}' and not found; -- found is set by the delete above
-    v_done := v_done + queue.do_in_parts('promotion', v_ids, p_now);
+    v_done := v_done + queue.bisect_task('promotion', v_ids, p_now);
     exit when clock_timestamp() > p_until;
   end loop;
   return v_done;
@@ -377,7 +377,7 @@ begin
       for no key update of l, j skip locked
     );
     exit when v_ids = '{}';
-    v_done := v_done + queue.do_in_parts('reclaim', v_ids, p_now);
+    v_done := v_done + queue.bisect_task('reclaim', v_ids, p_now);
     exit when clock_timestamp() > p_until;
   end loop;
   return v_done;
@@ -432,7 +432,7 @@ begin
     into v_seen
     from slice as s;
     if v_seen.old <> '{}' then
-      v_done := v_done + queue.do_in_parts('retention', v_seen.old, p_now);
+      v_done := v_done + queue.bisect_task('retention', v_seen.old, p_now);
     end if;
     v_after := v_seen.ids[500]; -- null if the pass has ended
     exit when v_after is null or clock_timestamp() > p_until;

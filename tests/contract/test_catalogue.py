@@ -222,7 +222,7 @@ def test_each_workspace_has_a_share_of_what_maintenance_works_off(catalogue: Eng
     shared = {
         table
         for text in of_tasks.values()
-        for table in re.findall(r"queue\.in_shares\( 'queue\.(\w+)'", text)
+        for table in re.findall(r"queue\.fair_batch\( 'queue\.(\w+)'", text)
     }
     assert shared == {"deferred", "unpublished", "signals", "waits", "late_topics"}
     begins = (
@@ -239,7 +239,7 @@ WAITS = {
     "try_lock pg_advisory_xact_lock(": "calls of workers alone, see test_callers.py",
     "claim_key do update": "under the lock of queue.hold_key",
     "hold_key pg_sleep": "one call of a person may wait for a key, for two seconds",
-    "spend do update": "under a lock that is tried, or of workers",
+    "take_tokens do update": "under a lock that is tried, or of workers",
     "charge do update": "under a lock that is tried",
     "check_live_bytes do update": "under a lock that is tried",
     "check_live_jobs do update": "under a lock that is tried",
@@ -250,7 +250,7 @@ WAITS = {
     # a pause that ends handles its signal at once; the other kinds are maintenance's
     "lock_held for no key update": "settlements and maintenance",
     "gather do update": "settlements and maintenance",
-    "note_refusal do update": "maintenance",
+    "record_rejection do update": "maintenance",
     "blame do update": "maintenance, and a host that reports the end of a process",
 }
 WAITING = (

@@ -50,7 +50,7 @@ def open_turns(engine: Engine) -> None:
 
 def publish_all(engine: Engine) -> None:
     """Publish what bursts left, so that no measured call does."""
-    while engine.one("select (queue.publisher_place()).round is not null"):
+    while engine.one("select (queue.publisher_position()).round is not null"):
         engine.run("select queue.do_announcements(queue.clock(), null)")
     engine.run("delete from queue.late_topics")
 

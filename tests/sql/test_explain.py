@@ -200,7 +200,7 @@ def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
     with_all = {"job_id": "J", "job_type": "t", "queue": "q", "holder": "H", "event": "e"}
     for each in known:
         for names in (with_all, {}):
-            words = engine.one("select queue.words_of(%s, %s)", each, Jsonb(names))
+            words = engine.one("select queue.render_guidance(%s, %s)", each, Jsonb(names))
             for step in words["next"]:
                 assert not re.search(r"\{\w+\}", " ".join(step.values()))
 

@@ -81,7 +81,7 @@ def test_a_ring_never_goes_back(engine: Engine) -> None:
 
     def move_on(session: Engine, round_: int) -> None:
         session.run(
-            "select queue.move_on(%s, row(null, 0, %s, 1, %s)::queue.last_served)",
+            "select queue.advance_ring(%s, row(null, 0, %s, 1, %s)::queue.last_served)",
             lanes,
             round_,
             ACME,
@@ -108,7 +108,7 @@ def test_two_leases_do_not_take_one_ring_that_was_left(engine: Engine) -> None:
     shared = engine.rows("select distinct ring from queue.lanes")
     assert len(shared) == 1
     left = engine.one("insert into queue.rings default values returning ring")
-    moved = "select queue.move_on(%s, row(null, 0, 5, 1, %s)::queue.last_served)"
+    moved = "select queue.advance_ring(%s, row(null, 0, 5, 1, %s)::queue.last_served)"
     with engine.open_transaction() as other, engine.beside() as late:
         other.run("lock table queue.rings in share mode")
         waits = other.blocked(late.run, moved, lanes["two"], ACME)

@@ -131,7 +131,7 @@ def test_a_job_that_stays_refused_is_tried_less_and_less_often(engine: Engine) -
     engine.stop_clock()
     waits = []
     for _ in range(12):
-        engine.run("select queue.note_refusal('lease', %s, 'no', queue.clock())", job_id)
+        engine.run("select queue.record_rejection('lease', %s, 'no', queue.clock())", job_id)
         [at] = engine.rows(
             "select extract(epoch from retry_at - queue.clock()) from queue.refusals"
         )
