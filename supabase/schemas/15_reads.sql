@@ -2781,7 +2781,7 @@ revoke execute on function queue.held_by from public;
 -- Return the last error of a job. The error is classified by its code, never by its text.
 -- kind: kind of the error, which selects the advice
 -- code: HTTP status, SQLSTATE or errno
--- cause: a response, the end of a process, or the last error of an exception chain
+-- cause: a response, the line that ended the process, or the last error of an exception chain
 create function queue.error_of(p_job public.jobs)
 returns table (kind text, code text, cause text)
 language sql stable
@@ -2816,18 +2816,7 @@ select
   coalesce('HTTP ' || e.status, 'SQLSTATE ' || e.sqlstate, e.errno) as code,
   coalesce(
     e.response,
-    'its process ended: ' || nullif(
-      concat_ws(
-        ', ',
-        p.signal,
-        'exit code ' || p.exit_code,
-        p.memory_mb || ' MB of memory',
-        'jobs in it: ' || coalesce(p.jobs_in_it, jsonb_array_length(p.jobs)),
-        'ended by ' || p.guilty_type,
-        p.line
-      ),
-      ''
-    ),
+    e.evidence ->> 'line',
     (
       select concat_ws(
         ': ',
@@ -2844,10 +2833,6 @@ from jsonb_to_record(p_job.error_data) as e (
   type text, status text, sqlstate text, errno text, signal text, response text,
   evidence jsonb
 )
-left join lateral jsonb_to_record(e.evidence) as p (
-  signal text, exit_code text, memory_mb text, jobs jsonb, jobs_in_it integer,
-  line text, guilty_type text
-) on e.type = 'WorkerLost'
 $$;
 revoke execute on function queue.error_of from public;
 

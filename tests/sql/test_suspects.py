@@ -91,19 +91,6 @@ def test_one_that_kills_its_process_is_named_by_halves_and_no_other_pays(
     assert "ended the process" in engine.job(poison)["error_message"]
 
 
-def test_two_that_kill_their_process_are_both_named(engine: Engine) -> None:
-    engine.register("work")
-    ids = engine.enqueue_many(40)
-    poison = [engine.enqueue(max_attempts=1) for _ in range(2)]
-    workers = Workers(engine, poison)
-
-    while workers.run():
-        pass
-
-    assert states(engine, ids) == {("completed", 1, 0)}
-    assert states(engine, poison) == {("failed", 1, 1)}
-
-
 def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> None:
     engine.register("work")
     engine.enqueue_many(4)

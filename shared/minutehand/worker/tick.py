@@ -101,7 +101,6 @@ class Tick:
         #: Decides the next action in each iteration of the loop.
         self.agenda = Agenda(run.deadlines, run.options, run.backoff)
         self._entry = NextAction(run.deadlines.start, Action.LEASE, Reason.POLL)
-        self._logged_entry = self._entry
         self._maintenance = Maintenance(run, self._in_flight, on_done=self._maintained)
         self._leases = LeaseRequests(
             run, self.agenda, self._maintenance, is_notified=wakeups is not None
@@ -159,7 +158,7 @@ class Tick:
         queued, self._queued = self._queued, 0
         await self._start_extra_workers(at_least=queued)
         entry, now = self._entry, self._clock.monotonic()
-        if entry.at > now and not await self._wait(entry, entry.at - now):
+        if entry.at > now and not await self._wait(entry.at - now):
             return  # an event came first, which may change the next action
         match entry.action:
             case Action.STOP:
@@ -221,13 +220,8 @@ class Tick:
             maintaining=self._maintenance.is_pending,
         )
 
-    async def _wait(self, entry: NextAction, seconds: float) -> bool:
+    async def _wait(self, seconds: float) -> bool:
         """Wait `seconds`. Return False if an event came before."""
-        if logger.isEnabledFor(logging.DEBUG) and entry != self._logged_entry:
-            self._logged_entry = entry
-            fields = {"act": entry.action, "reason": entry.reason, "in_ms": round(seconds * 1000)}
-            extra = self._run.extra("tick.waits") | fields
-            logger.debug("Next: %s, %s", entry.action, entry.reason, extra=extra)
         try:
             async with asyncio.timeout(seconds):
                 await self._wakeup.wait()

@@ -440,23 +440,6 @@ def test_middleware_is_around_each_job() -> None:
     assert said == {"a": "around a", "b": "kept", "c": "around c"}
 
 
-def test_a_plain_function_gets_a_batch_in_a_thread() -> None:
-    registry, queue = Registry(), ModelQueue(rows(*"ab"))
-
-    @registry.processor("work", payload=int, batch=50)
-    def run(jobs: list[BatchedJob[int]]) -> list[int]:
-        for job in jobs:
-            job.ctx.progress(50)
-        return [job.payload + 1 for job in jobs]
-
-    async def start() -> None:
-        await Worker(SETTINGS, registry=registry, queue=queue).tick(budget_seconds=30)
-
-    asyncio.run(start())
-
-    assert [item.result for items in queue.settles for item in items] == [2, 2]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -559,14 +542,3 @@ def test_tenants_take_turns() -> None:
     world.tick(batch=2)
 
     assert world.calls == [["a", "b"], ["x"], ["c"]]
-
-
-async def test_a_batch_is_tested_without_a_queue() -> None:
-    async def run(jobs: list[BatchedJob[int]]) -> list[Any]:
-        return [Retry("odd") if job.payload % 2 else job.payload for job in jobs]
-
-    ran = await run_batch([ProcessorTest(run, n) for n in range(3)])
-
-    assert [(each.outcome, each.result) for each in ran] == [
-        ("completed", 0), ("retry", None), ("completed", 2),
-    ]  # fmt: skip

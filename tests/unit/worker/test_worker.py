@@ -317,27 +317,6 @@ async def test_jobs_that_block_threads_hold_up_no_one_else(end: str, threads: in
     assert (summary.completed + summary.failed, summary.lost) == (21, 0)
 
 
-@pytest.mark.parametrize("most", [None, 1])
-def test_a_run_that_found_nothing_does_not_report_its_end(most: int | None) -> None:
-    """Its lease has ended it where it counts among others: one call a run, as most find nothing."""
-    called: list[str] = []
-
-    class Noting(ModelQueue):
-        async def call(self, function: str, arguments: Any, **more: Any) -> Any:
-            called.append(function)
-            return await super().call(function, arguments, **more)
-
-        async def tick_finished(self, tick_id: str, **more: Any) -> bool:
-            called.append("tick_finished")
-            return False
-
-    queue = Noting()
-    leaping(start(worker, queue, of(nothing), most=most))
-
-    assert "tick_finished" not in called
-    assert queue.calls == ["lease"]
-
-
 def test_a_refused_lease_is_asked_again_after_a_pause() -> None:
     """Running jobs continue and are settled meanwhile."""
     asked: list[float] = []
@@ -452,43 +431,6 @@ def test_many_that_have_ended_are_settled_beside_a_call_and_few_wait_for_it(
     assert max(map(len, queue.seen)) == at_once
     assert max(map(sum, queue.seen)) == 1
     assert sum(map(len, queue.settles)) == summary.completed == jobs
-
-
-def test_what_a_job_said_last_is_stored_with_its_end() -> None:
-    """It ends before the next report is due."""
-
-    async def says(job: Job[Any], ctx: JobContext) -> None:
-        ctx.progress(75)
-        ctx.log("info", "nearly")
-
-    queue = ModelQueue([Row("1", {})])
-    leaping(start(worker, queue, of(says)))
-
-    [[item]] = queue.settles
-    assert item.progress is not None
-    assert (item.progress.percentage, item.logs[0].message) == (75, "nearly")
-
-
-def test_a_short_timeout_holds_beside_a_long_one_that_began_before() -> None:
-    began: dict[str, float] = {}
-    stopped: dict[str, float] = {}
-
-    async def hangs(job: Job[Any], ctx: JobContext) -> None:
-        loop = asyncio.get_running_loop()
-        began.setdefault(job.id, loop.time())
-        if job.id == "long" and "short" not in queue.rows:
-            loop.call_later(1, queue.rows.setdefault, "short", Row("short", {}, timeout=2))
-        try:
-            await asyncio.sleep(100)
-        except asyncio.CancelledError:
-            stopped.setdefault(job.id, loop.time())
-            raise
-
-    queue = ModelQueue([Row("long", {}, timeout=40)])
-    leaping(start(worker, queue, of(hangs), budget=60))
-
-    assert stopped["short"] - began["short"] == pytest.approx(2)
-    assert stopped["long"] - began["long"] == pytest.approx(40)
 
 
 class Reported(ModelQueue):
