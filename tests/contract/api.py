@@ -1,4 +1,4 @@
-"""The functions of one origin over one project, in this process: for HTTP, client and command."""
+"""The functions of one origin over one project, in this process, for HTTP, client and command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.project import Project
 
 @dataclass
 class Api:
-    """An address, and what people hold in their hands."""
+    """An address, and the tokens of people."""
 
     project: Project
     engine: Engine
@@ -33,14 +33,14 @@ class Api:
     async def call(
         self, method: str, path: str, *, user: str | None = ADA, **more: Any
     ) -> httpx.Response:
-        """One request, Ada's unless another is named; without a token for None."""
+        """Send a request as Ada, unless another person is named. None sends it without a token."""
         headers = dict(more.pop("headers", {}))
         if user:
             headers["authorization"] = f"Bearer {user_token(user)}"
         return await self.http.request(method, path, headers=headers, **more)
 
     def client(self, user: str = ADA) -> UserQueue:
-        """The typed client as a person."""
+        """Return the typed client of a person."""
         return self.users.acting_as(user_token(user))
 
     async def command(self, *line: str, user: str = ADA, code: int = 0) -> str:
@@ -63,7 +63,7 @@ class Api:
 async def serving_api(
     project: Project, *, timing: StreamTiming | None = None
 ) -> AsyncIterator[Api]:
-    """The API of a project whose worker ticks when a test says so."""
+    """Serve the API of a project whose worker runs only when a test requests it."""
     services = Services(project.settings, timing=timing)
     api = build_jobs(project.settings, services=services)
     engine = Engine(project.database, project.database.session())

@@ -23,14 +23,14 @@ settings.register_profile(
     "tests",
     settings.default,
     deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],  # it measures the machine
+    suppress_health_check=[HealthCheck.too_slow],  # the test measures the machine
 )
 settings.load_profile("tests")
 
 
 @pytest.fixture
 def engine(renewed: Renewed) -> Iterator[Engine]:
-    """A service session; when the test is over every promise must hold of what it leaves."""
+    """A session as the service. After the test, all invariants of the queue are checked."""
     made = Engine(renewed, renewed.session())
     made.register("work", lease_seconds=60)
     yield made
@@ -39,7 +39,7 @@ def engine(renewed: Renewed) -> Iterator[Engine]:
 
 @pytest.fixture
 def project(renewed: Renewed) -> Project:
-    """A project without apps, whose engine knows one type."""
+    """A project without apps, whose engine has one type."""
     settings = scratch_settings(renewed.gateway.url).model_copy(update={"apps": ()})
     made = Project(settings, renewed)
     Engine(made.database, made.database.session()).register("work", lease_seconds=60)
@@ -48,7 +48,7 @@ def project(renewed: Renewed) -> Project:
 
 @pytest.fixture
 async def api(project: Project) -> AsyncIterator[Api]:
-    """Its functions; when the test is over every promise must hold of what it leaves."""
+    """The functions of the project. After the test, all invariants of the queue are checked."""
     async with serving_api(project) as made:
         yield made
     assert breaches(project.database.session()) == {}
@@ -56,7 +56,7 @@ async def api(project: Project) -> AsyncIterator[Api]:
 
 @pytest.fixture
 def portal(stack: RunningStack) -> Iterator[httpx.Client]:
-    """The stack's API as the demo's manager calls it; for the guides."""
+    """The stack's API as the demo's manager calls it, for the guides."""
     token = stack.sign_in(stack.demo_email)
     with httpx.Client(
         base_url=stack.api_url, headers={"Authorization": f"Bearer {token}"}, timeout=120

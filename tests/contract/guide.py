@@ -1,4 +1,4 @@
-"""What the guides' files share: a shell for their commands, and what awaits an end."""
+"""Helpers of the guides' tests: a shell for their commands, and waits for an end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A language model's worst days: what its endpoint sends, byte by byte."""
+"""Failures of a language model's endpoint, byte by byte."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class DaysServer(MisbehavingServer):
     def __init__(self, answers: dict[str, Any]) -> None:
         super().__init__()
         self._answers = answers
-        #: Requests that may have been charged, by day and what was asked for.
+        #: Requests that may have been charged, by day and question.
         self.chargeable: Counter[tuple[str, str]] = Counter()
 
     @property

@@ -1,4 +1,4 @@
-"""What anyone may see of a queue, and what must hold in each committed snapshot of it."""
+"""Public state of a queue, and the invariants of each committed snapshot."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ HOLDS = {
 
 
 def breaches(connection: psycopg.Connection[Any], **more: str) -> dict[str, Any]:
-    """Check all of it, and `more` queries, in one snapshot; what is broken, with offenders."""
+    """Check all invariants, and `more` queries, in one snapshot.
+
+    Return violations with their rows.
+    """
     found: dict[str, Any] = {}
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
@@ -49,14 +52,14 @@ def breaches(connection: psycopg.Connection[Any], **more: str) -> dict[str, Any]
 
 
 def refused(call: Callable[..., Any], *args: Any, **options: Any) -> tuple[str | None, ...]:
-    """State, hint and detail of what the call is refused with."""
+    """Return SQLSTATE, hint and detail of the error of a call."""
     with pytest.raises(psycopg.Error) as error:
         call(*args, **options)
     return refusal(error.value)
 
 
 def started(engine: Engine, **options: Any) -> dict[str, Any]:
-    """The lease of a new job."""
+    """Return the lease of a new job."""
     engine.enqueue(**options)
     return engine.lease_one()
 
@@ -66,12 +69,12 @@ def complete(engine: Engine, leases: list[dict[str, Any]], **item: Any) -> None:
 
 
 def later(engine: Engine, seconds: float) -> str:
-    """An instant from now on the engine's clock."""
+    """Return an instant from now on the engine's clock."""
     return str(engine.one("select queue.clock() + %s * interval '1 second'", seconds).isoformat())
 
 
 def seconds_until(engine: Engine, job_id: str) -> float:
-    """Time from the last change of a job to its next start."""
+    """Return the time from the last change of a job to its next start."""
     wait = "extract(epoch from coalesce(next_retry_at, scheduled_for) - updated_at)::float"
     return float(engine.one(f"select {wait} from public.jobs where id = %s", job_id))
 
@@ -87,14 +90,14 @@ def history(engine: Engine, job_id: str) -> list[tuple[int, str]]:
 
 
 def messages(engine: Engine, topic: str = "%") -> list[tuple[str, str, Any]]:
-    """Topic, event and payload of each message to Realtime, in the order of sending."""
+    """Return topic, event and payload of each message to Realtime, in the order of sending."""
     return engine.rows(
         "select topic, event, payload from realtime.messages where topic like %s order by id", topic
     )
 
 
 def sent_on(engine: Engine, topic: str) -> list[dict[str, Any]]:
-    """Every event that was sent to a topic, alike ones with the time of the first."""
+    """Return every event sent to a topic. Equal events have the time of the first one."""
     return [
         {name: value for name, value in event.items() if name != "at"}
         for _, _, payload in messages(engine, topic)
@@ -103,7 +106,7 @@ def sent_on(engine: Engine, topic: str) -> list[dict[str, Any]]:
 
 
 def events_of(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """The events of one message: several, in groups of those alike but for their job, or itself."""
+    """Return the events of one message: itself, or the events of its groups."""
     if "groups" not in message:
         return message.get("events") or [message]
     several = []
@@ -115,10 +118,10 @@ def events_of(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def blocks(engine: Engine, statement: str, *values: Any) -> int:
-    """Blocks of tables and indexes that one call touches, in a session of its own; rolled back."""
+    """Count blocks of tables and indexes that a call reads in a new session, and roll it back."""
     found = []
     with engine.beside() as other:
-        # a session's first calls read the catalogue as well
+        # the first calls of a session also read the catalogue
         for _ in range(4):
             other.run("begin")
             found.append(other.blocks(statement, *values))
@@ -127,14 +130,15 @@ def blocks(engine: Engine, statement: str, *values: Any) -> int:
 
 
 def lease_blocks(engine: Engine, limit: int = 1, **request: Any) -> int:
-    """Blocks of one lease call, as a later call of a tick."""
+    """Count the blocks of one lease call, as a later call of a worker run."""
     wanted = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "call": 2, "limit": limit, **request}
     return blocks(engine, "select public.lease_jobs(%s::jsonb)", json.dumps(wanted))
 
 
 def may_join(who: Engine, topic: str) -> bool:
-    """True if the policies let the caller read messages of the topic, as Realtime asks."""
-    # whether a topic has messages depends on who follows it; whether one may read them does not
+    """Return whether the policies let the caller read messages of the topic."""
+    # Whether a topic has messages depends on its followers. Whether a caller may read them does
+    # not.
     with who.database.connect() as service:
         service.execute(
             "insert into realtime.messages (topic, extension, event, payload, private)"

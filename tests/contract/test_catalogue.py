@@ -1,4 +1,4 @@
-"""Who may call and read what, and what Supabase's linter would say: asked of the catalogue."""
+"""Rights to call and to read, and the rules of Supabase's linter, checked in the catalogue."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ create temporary view ours as
 
 @pytest.fixture
 def catalogue(database: Database) -> Iterator[Engine]:
-    """A superuser of an empty project; the view `ours` has its functions."""
+    """A superuser's session of an empty project. The view `ours` lists its functions."""
     with database.connect() as connection:
         connection.execute(OURS)
         yield Engine(database, connection)
@@ -146,7 +146,7 @@ LINTS = {
     "an RPC name with two signatures": """
         select min(p.oid::regprocedure::text) from ours p
         group by pronamespace, proname having count(*) > 1""",
-    # of the house
+    # rules of this project
     "function that everyone may execute": """
         select proname from ours where proacl is null
           or exists (select 1 from aclexplode(proacl) a where a.grantee = 0)""",
@@ -203,7 +203,7 @@ WITHOUT_SHARES = {
 
 
 def test_each_workspace_has_a_share_of_what_maintenance_works_off(catalogue: Engine) -> None:
-    """No tenant waits for what another's jobs have left in a table that is read in order."""
+    """Jobs of one tenant in a table that is read in order must not delay another tenant."""
     found = catalogue.rows("select proname, prosrc from ours where is_private")
     sources = {name: " ".join(re.sub("--.*", "", text).split()) for name, text in found}
     tasks = [text for name, text in sources.items() if name.startswith("do_")]
@@ -261,7 +261,7 @@ WAITING = (
 
 
 def test_what_people_call_waits_for_no_one(catalogue: Engine) -> None:
-    """A call that sleeps or waits for a lock holds a connection of the pool that all share."""
+    """A call that sleeps or waits for a lock occupies a connection of the shared pool."""
     schemas = "('queue', 'public', 'beacon', 'chat', 'enrichment', 'plan', 'training')"
     found = catalogue.rows(
         "select p.pronamespace::regnamespace || '.' || p.proname, p.prosrc,"
@@ -273,7 +273,7 @@ def test_what_people_call_waits_for_no_one(catalogue: Engine) -> None:
     triggers = catalogue.rows(
         "select p.pronamespace::regnamespace || '.' || p.proname"
         " from pg_trigger as t join pg_proc as p on p.oid = t.tgfoid"
-        " where not t.tgisinternal and t.tgtype & 8 = 0"  # none may delete
+        " where not t.tgisinternal and t.tgtype & 8 = 0"  # no function may delete
         "  and t.tgrelid::regclass::text !~ '^(auth|realtime|storage)'"
     )
     left = [*(name for name, _, is_open in found if is_open), *triggers]

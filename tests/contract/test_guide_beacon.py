@@ -75,7 +75,7 @@ def submit(portal: httpx.Client, stack: RunningStack) -> Submit:
 
 
 def test_job_lifecycle(portal: httpx.Client, submit: Submit, sql: Sql) -> None:
-    """1.1, 3.1, 5.1: from the portal to the receipt, by way of outbox and queue."""
+    """Sections 1.1, 3.1 and 5.1: from the portal to the receipt, through outbox and queue."""
     job = submit()
     runner_job = portal.get(f"/api/v1/jobs/{job['id']}").json()
     state = ended(portal, f"/api/v1/jobs/{job['id']}")
@@ -107,7 +107,10 @@ def test_job_lifecycle(portal: httpx.Client, submit: Submit, sql: Sql) -> None:
 
 
 def test_the_published_schemas_say_what_the_guide_says(portal: httpx.Client) -> None:
-    """4.1: a job without a required member is refused by name; receipts may nest their data."""
+    """Section 4.1: a job without a required member is rejected by name.
+
+    Receipts may nest their data.
+    """
     for name in JOB_SPEC_SCHEMA["required"]:
         body = {key: value for key, value in test_job().items() if key != name}
         answer = portal.post("/api/v1/jobs", json=body)
@@ -126,7 +129,7 @@ def test_the_published_schemas_say_what_the_guide_says(portal: httpx.Client) -> 
 
 
 def test_service_health(stack: RunningStack) -> None:
-    """2.1: curl -f of every endpoint; the outbox has its lines."""
+    """Section 2.1: `curl -f` of every endpoint. The outbox has its lines."""
     for path in ("/health", "/api/v1/health"):
         answer = httpx.get(stack.api_url + path, timeout=30)
         assert answer.status_code == 200, answer.text
@@ -138,7 +141,7 @@ def test_service_health(stack: RunningStack) -> None:
 def test_concurrent_jobs_and_queue_backlog(
     submit: Submit, portal: httpx.Client, sql: Sql, jobs: int
 ) -> None:
-    """2.2: ten at once, many rapidly: no 5xx, none lost, none twice."""
+    """Section 2.2: ten at once, and many rapidly, give no 5xx and lose or repeat no job."""
     ids = in_threads(jobs, lambda _: submit()["id"])
     states = [ended(portal, f"/api/v1/jobs/{id}") for id in ids]
 
@@ -154,7 +157,7 @@ def test_concurrent_jobs_and_queue_backlog(
 
 
 def test_golem_integration(portal: httpx.Client, submit: Submit) -> None:
-    """3.2: providers of several regions, and only as many as the spec needs."""
+    """Section 3.2: providers of several regions, of which only as many run as the spec requires."""
     job = submit(constraints={"regions": ["us-east", "atlantis"], "min_regions": 2, "timeout": 60})
     state = ended(portal, f"/api/v1/jobs/{job['id']}")
     providers = {each["region"]: each["provider"] for each in state["executions"]}
@@ -166,7 +169,7 @@ def test_golem_integration(portal: httpx.Client, submit: Submit) -> None:
 def test_receipts_are_verified_by_one_command(
     portal: httpx.Client, submit: Submit, stack: RunningStack, tmp_path: Path
 ) -> None:
-    """Offline, with the public keys; an omitted region is found out."""
+    """Verification works offline with the public keys, and detects an omitted region."""
     job = submit()
     ended(portal, f"/api/v1/jobs/{job['id']}")
     keys, path = tmp_path / "keys.json", tmp_path / "bundle.json"

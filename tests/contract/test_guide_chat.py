@@ -1,4 +1,4 @@
-"""The guide of the chat's background work, its commands and statements as printed, on the stack."""
+"""The guide of the chat's background work, with its commands and statements as printed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Shell = Callable[..., str]
 
 @pytest.fixture
 def shell(stack: RunningStack) -> Shell:
-    """Run a command of the guide, its address replaced by the stack's; what it prints."""
+    """Run a command of the guide with the stack's address, and return its output."""
     variables = {"DATABASE_URL": stack.database_url, "ENABLE_ASYNC_WORK": stack.enable_async_work}
 
     def run(command: str, **more: str) -> str:
@@ -42,7 +42,7 @@ def shell(stack: RunningStack) -> Shell:
 
 @pytest.fixture
 def session(shell: Shell) -> str:
-    """`SESSION_ID="test_$(date +%s)"`, one a second."""
+    """Return a new session id like that of `SESSION_ID="test_$(date +%s)"`."""
     time.sleep(1.1)
     return shell('SESSION_ID="test_$(date +%s)"; echo -n $SESSION_ID')
 
@@ -52,7 +52,7 @@ def given(shell: Shell, command: str, **variables: str) -> dict[str, Any]:
 
 
 def say(shell: Shell, session: str, text: str) -> dict[str, Any]:
-    """The guide's curl of POST /api/chat."""
+    """Run the guide's curl of `POST /api/chat`."""
     body = json.dumps({"messages": [{"role": "user", "content": text}]})
     command = """curl -X POST https://your-app.com/api/chat \\
   -H "Content-Type: application/json" \\
@@ -67,7 +67,7 @@ def status(shell: Shell, session: str) -> dict[str, Any]:
 
 
 def question_of(shell: Shell, session: str) -> dict[str, Any]:
-    """Wait for a session's question; GET /api/async-messages as it is then."""
+    """Wait for a session's question, and return the response of `GET /api/async-messages`."""
     until(lambda: status(shell, session)["pendingQuestions"])
     command = """curl "https://your-app.com/api/async-messages?sessionId=$SESSION_ID" | jq '.'"""
     return given(shell, command, SESSION_ID=session)
@@ -85,7 +85,7 @@ def answer_to(shell: Shell, session: str, message: str) -> dict[str, Any]:
 
 
 def test_quick_start(shell: Shell, sql: Sql) -> None:
-    """The variable, the tables, and the suite of the guide."""
+    """The variable, the tables and the suite of the guide."""
     assert shell("echo $ENABLE_ASYNC_WORK") == "true\n"
     tables = sql("""SELECT table_name FROM information_schema.tables
 WHERE table_schema = 'public'
@@ -106,7 +106,7 @@ def test_the_suite_passes(shell: Shell, stack: RunningStack) -> None:
 
 
 def test_scenario_1_status(shell: Shell, session: str) -> None:
-    """A complex request shows its work, with every field of the guide."""
+    """A complex request shows its work with every field of the guide."""
     assert re.fullmatch(r"test_\d{10}", session)
     begun = say(shell, session, RESEARCH)
     found = until(lambda: (now := status(shell, session))["activeWork"] and now)
@@ -131,7 +131,7 @@ def test_scenario_1_status(shell: Shell, session: str) -> None:
 
 
 def test_scenario_2_events(shell: Shell, stack: RunningStack, session: str) -> None:
-    """An open stream sees the work from its start to its result, as `data:` lines."""
+    """An open stream contains the work from its start to its result, as `data:` lines."""
     lines: list[dict[str, Any]] = []
 
     def read() -> None:
@@ -183,11 +183,12 @@ def test_scenario_3_cancelling(shell: Shell, session: str) -> None:
     assert one == {"success": True, "cancelled": [work], "message": "Work cancelled successfully"}
     assert every == {**one, "cancelled": [begun]}
     assert {each["status"] for each in status(shell, session)["activeWork"]} <= {"cancelling"}
-    until(lambda: not status(shell, session)["activeWork"])  # what runs learns it at its heartbeat
+    # a running processor learns this at its next report
+    until(lambda: not status(shell, session)["activeWork"])
 
 
 def test_scenario_4_messages(shell: Shell, session: str) -> None:
-    """The question about colours, as printed, is answered as printed; a page follows."""
+    """The printed question about colours gets the printed answer, and a page follows."""
     say(shell, session, RESEARCH)
     found = question_of(shell, session)
 
@@ -207,7 +208,7 @@ def test_scenario_4_messages(shell: Shell, session: str) -> None:
 
 
 def test_scenario_5_persistence(shell: Shell, sql: Sql) -> None:
-    """What a session has is in the database: a new process finds the same work item."""
+    """A session's state is in the database, so that a new process finds the same work item."""
     session = shell('SESSION_ID="persist_test_$(date +%s)"; echo -n $SESSION_ID')
     begun = say(shell, session, REPORT)["work"][0]["id"]
     [ended] = until(lambda: status(shell, session)["endedWork"])
@@ -219,7 +220,7 @@ def test_scenario_5_persistence(shell: Shell, sql: Sql) -> None:
 
 
 def test_troubleshooting(shell: Shell, stack: RunningStack) -> None:
-    """A request without a session id is classified, and the log says so."""
+    """A request without a session id is classified, and the log states this."""
     command = """curl -X POST https://your-app.com/api/chat \\
   -H "Content-Type: application/json" \\
   -d "$BODY" """
@@ -229,7 +230,8 @@ def test_troubleshooting(shell: Shell, stack: RunningStack) -> None:
     assert begun["tier"] == "async"
     assert len(begun["work"]) == 1
     shown = status(shell, begun["sessionId"])
-    assert shown["activeWork"] or shown["endedWork"]  # a slow machine asks when it has ended
+    # on a slow machine the question may come after the end
+    assert shown["activeWork"] or shown["endedWork"]
     until(lambda: "Request classified" in log_of(stack))
     first = shell(
         'curl -N -s --max-time 3 -H "Accept: text/event-stream" '

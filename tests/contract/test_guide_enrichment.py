@@ -46,7 +46,7 @@ def account(sql: Sql, stack: RunningStack) -> str:
 
 @pytest.fixture
 def job_id(portal: httpx.Client, account: str) -> str:
-    """The job of the account's button."""
+    """Press the account's button, and return the id of its job."""
     answer = portal.post(f"/api/accounts/{account}/enrich")
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
@@ -67,7 +67,7 @@ def when(sql: Sql, status: str, *ids: str, what: str = "1") -> Any:
 
 
 def test_1_configure_the_apollo_key(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """Saved, configured, tested; the database holds it sealed."""
+    """A manager stores and tests the key. The database contains it only sealed."""
     path = f"/api/workspaces/{stack.demo_workspace_id}/settings"
     saved = portal.put(path, json={"apollo_api_key": "test-key-12345"})
     tested = portal.post(f"{path}/test-connection")
@@ -144,7 +144,10 @@ def test_2_to_5_job_logs_and_account(
 
 
 def test_6_a_failing_job_is_retried_and_given_up(sql: Sql, stack: RunningStack) -> None:
-    """Inserted by SQL; the first retry is about a minute away, and the end says why."""
+    """The job is inserted by SQL.
+
+    Its first retry is about a minute later, and its end has the reason.
+    """
     insert = """
         INSERT INTO jobs (workspace_id, job_type, payload, status)
         VALUES (
@@ -186,7 +189,7 @@ def test_6_a_failing_job_is_retried_and_given_up(sql: Sql, stack: RunningStack) 
 
 
 def test_7_progress_comes_while_it_runs(sql: Sql, stack: RunningStack, job_id: str) -> None:
-    """A subscribed page draws 10, 20, 30 … 100, in order."""
+    """A subscribed page shows 10, 20, 30 … 100, in order."""
     worker(stack)
     when(sql, "completed", job_id)
     given = sql(
@@ -206,7 +209,7 @@ def test_7_progress_comes_while_it_runs(sql: Sql, stack: RunningStack, job_id: s
 
 
 def test_8_the_guides_loop_is_taken_literally(sql: Sql, stack: RunningStack) -> None:
-    """Ten jobs whose account-1 … account-10 do not exist: taken, tried, and refused by name."""
+    """Ten jobs for accounts that do not exist are leased, tried, and rejected by name."""
     token = stack.sign_in(stack.demo_email)
     printed = bash(f"""
         supabase() {{ echo {token}; }}
@@ -240,7 +243,7 @@ def test_8_the_guides_loop_is_taken_literally(sql: Sql, stack: RunningStack) -> 
 
 
 def test_9_worker_health_and_a_wrong_token(stack: RunningStack) -> None:
-    """The check that a probe makes, and the 401 of the troubleshooting section."""
+    """The check of a probe, and the 401 of the troubleshooting section."""
     given = worker(stack, method="GET")
     wrong = worker(stack, method="GET", token="wrong")
 

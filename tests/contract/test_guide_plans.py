@@ -1,4 +1,4 @@
-"""The guide of the plans' streams, its commands and snippets as printed, on the stack."""
+"""The guide of the plans' streams, with its commands and snippets as printed."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 ENDS = {"plan_completed", "plan_failed", "plan_cancelled", "plan_deleted"}
-#: Of the guide's hundred plans a thread and sixty seconds; `GUIDE_WHOLE=1` walks all of them.
+#: The guide has a hundred plans per thread in sixty seconds. `GUIDE_WHOLE=1` runs all of them.
 WHOLE = bool(os.environ.get("GUIDE_WHOLE"))
 
 
 @pytest.fixture
 def base(stack: RunningStack) -> str:
-    """Where the guide says http://localhost:8080."""
+    """The base address, in place of the guide's http://localhost:8080."""
     return stack.api_url
 
 
 def create(base: str, prompt: str) -> dict[str, Any]:
-    """POST /api/plans, as the guide's scripts send it."""
+    """Send `POST /api/plans`, as the guide's scripts do."""
     body = {"prompt": prompt, "speed_vs_detail": "fast_but_skip_details"}
     answer = httpx.post(f"{base}/api/plans", json=body, timeout=120)
     assert answer.status_code == 202, answer.text
@@ -45,7 +45,7 @@ def events(base: str, plan_id: str, *, after: int = 0) -> Iterator[dict[str, Any
     with httpx.stream("GET", url, headers=headers, timeout=120) as stream:
         assert stream.status_code == 200
         for line in stream.iter_lines():
-            assert not line.startswith("event:")  # a named event never comes to onmessage
+            assert not line.startswith("event:")  # `onmessage` gets no named event
             if line.startswith("data: "):
                 yield json.loads(line.removeprefix("data: "))
 
@@ -54,19 +54,19 @@ def followed(base: str, plan_id: str) -> tuple[threading.Thread, list[dict[str, 
     said: list[dict[str, Any]] = []
     reader = threading.Thread(target=lambda: said.extend(events(base, plan_id)))
     reader.start()
-    until(lambda: said)  # a deletion that comes before the stream would leave it none
+    until(lambda: said)  # a deletion before the stream begins would leave no event
     return reader, said
 
 
 def is_whole(said: list[dict[str, Any]]) -> bool:
-    """Numbered from 1 without a gap or a repeat, to an end."""
+    """Check that events are numbered from 1 without a gap or a repeat, up to an end."""
     return [each["seq"] for each in said] == list(range(1, len(said) + 1)) and (
         said[-1]["type"] in ENDS
     )
 
 
 def test_1_1_single_client(base: str) -> None:
-    """The curl as printed answers at once, and its stream is there at once."""
+    """The printed curl responds at once, and the plan's stream exists immediately."""
     command = """curl -X POST http://localhost:8080/api/plans \\
   -H "Content-Type: application/json" \\
   -d '{"prompt": "Create a simple marketing plan for a local bakery", \
@@ -86,7 +86,7 @@ def test_1_2_stream_readiness(base: str) -> None:
 
 
 def test_1_3_log_messages(base: str) -> None:
-    """Each message is JSON; the pipeline's lines come with their stages while they run."""
+    """Each message is JSON, and log lines arrive while their stages run."""
     plan_id = create(base, "Test plan")["plan_id"]
     said = list(events(base, plan_id))
 
@@ -108,13 +108,16 @@ def test_2_1_multiple_clients(base: str) -> None:
 
 
 def test_2_2_drop_and_reconnect(base: str) -> None:
-    """With Last-Event-ID it continues; a new EventSource begins again; after the end: stop."""
+    """A stream continues with `Last-Event-ID`.
+
+    A new EventSource starts over. After the end it stops.
+    """
     plan_id = create(base, "Test plan")["plan_id"]
     first: list[dict[str, Any]] = []
     for event in events(base, plan_id):
         first.append(event)
         if len(first) == 3:
-            break  # the network is gone
+            break  # the network is down
     rest = list(events(base, plan_id, after=3))
 
     assert is_whole(first + rest)
@@ -125,7 +128,7 @@ def test_2_2_drop_and_reconnect(base: str) -> None:
 
 
 def test_2_3_rapid_creation_and_deletion(base: str) -> None:
-    """Ten plans, each streamed at once and deleted somewhere on its way."""
+    """Ten plans, each streamed at once and deleted before its end."""
 
     def one(number: int) -> tuple[str, list[dict[str, Any]]]:
         plan_id = create(base, f"Test plan {number}")["plan_id"]
@@ -144,7 +147,7 @@ def test_2_3_rapid_creation_and_deletion(base: str) -> None:
 
 
 def test_3_1_concurrent_access(base: str) -> None:
-    """Ten threads, each a hundred plans whose stream it opens and leaves: no KeyError."""
+    """Ten threads open and close the streams of a hundred plans each without a KeyError."""
 
     def worker(_: int) -> int:
         made = 0
@@ -176,7 +179,7 @@ def test_4_2_memory(base: str, stack: RunningStack) -> None:
     def used() -> float:
         found = 0.0
         for child in launcher.children(recursive=True):
-            with suppress(psutil.NoSuchProcess):  # what ran for one call has ended meanwhile
+            with suppress(psutil.NoSuchProcess):  # jobs of one call have ended meanwhile
                 found += child.memory_info().rss if "python" in child.name() else 0
         return found / 1024**2
 
@@ -196,10 +199,11 @@ def test_4_3_scaling(base: str, plans: int) -> None:
 
 
 def test_a_partial_report_is_delivered(base: str) -> None:
-    """`Capture fallback report availability`: also of a plan that was stopped."""
+    """A plan that was stopped has a report too (`Capture fallback report availability`)."""
     plan_id = create(base, "Test plan")["plan_id"]
     httpx.post(f"{base}/api/plans/{plan_id}/cancel", timeout=60)
-    last = list(events(base, plan_id))[-1]["type"]  # what runs learns of it at its heartbeat
+    # a running processor learns this at its next report
+    last = list(events(base, plan_id))[-1]["type"]
     report = httpx.get(f"{base}/api/plans/{plan_id}/report", timeout=60)
 
     assert report.status_code == 200

@@ -49,7 +49,7 @@ def process(stack: RunningStack) -> dict[str, Any]:
 def upload(
     portal: httpx.Client, stack: RunningStack, content: bytes, **more: Any
 ) -> dict[str, Any]:
-    """Upload a recording in parts, as the page does; the complete upload."""
+    """Upload a recording in parts, as the page does, and return the complete upload."""
     body = {
         "workspace_id": stack.demo_workspace_id,
         "filename": "changing-the-paper.mp4",
@@ -72,7 +72,7 @@ def upload(
 
 
 def test_1_to_3_jobs_and_results(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """From the upload to the output data; nothing is asked of the tab that uploaded it."""
+    """From the upload to the output data, without any request of the tab that uploaded it."""
     training = upload(portal, stack, SAMPLE.read_bytes())["training"]
     user_id = sql("select created_by from trainings where id = %s", training["id"])[0][0]
     created = sql(
@@ -102,7 +102,7 @@ def test_1_to_3_jobs_and_results(portal: httpx.Client, sql: Sql, stack: RunningS
     transcript = portal.get(f"/api/trainings/{training['id']}/transcript").json()
     assert (transcript["complete"], transcript["language"]) == (True, "en")
     assert "the front door of the machine" in transcript["text"]
-    assert state["procedure"]["offline"] is True  # said to be no procedure
+    assert state["procedure"]["offline"] is True  # the result states that there is no procedure
     assert state["procedure"]["procedure"] is None
     video = portal.get(f"/api/trainings/{training['id']}/video").json()
     assert httpx.get(video["url"], headers={"Range": "bytes=0-9"}).status_code == 206
@@ -124,7 +124,7 @@ def test_the_schema_is_there(sql: Sql) -> None:
 
 
 def test_4_what_failed_says_why(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """A wrong file fails for good in seconds; a person may try again."""
+    """A wrong file fails for good within seconds, and a person may retry it."""
     training = upload(portal, stack, b"this is no video at all")["training"]
     state = ended(portal, f"/api/trainings/{training['id']}")
     failed = sql("""
@@ -161,7 +161,7 @@ def test_5_cancelled_jobs_stop(portal: httpx.Client, sql: Sql, stack: RunningSta
     assert cancelled.status_code == 200, cancelled.text
     assert state["status"] == "cancelled"
     stopped = {job["job_type"] for job in state["jobs"] if job["status"] == "cancelled"}
-    assert stopped  # on a quick machine one of them may have ended before
+    assert stopped  # on a fast machine one of them may have ended before
     assert stopped <= {row[0] for row in rows}
     assert all(row[2] is not None for row in rows)
 
@@ -209,7 +209,7 @@ def test_recordings_at_once(
 def test_a_large_file_arrives_in_parts(
     portal: httpx.Client, stack: RunningStack, sentence: bytes
 ) -> None:
-    """100 MB and more; an upload that broke off continues with the parts that are missing."""
+    """A file of over 100 MB arrives, and an interrupted upload continues with the missing parts."""
     padding = 101 * 1024 * 1024
     content = sentence + struct.pack(">I4s", padding, b"free") + bytes(padding - 8)
     training = upload(portal, stack, content)["training"]
@@ -220,7 +220,7 @@ def test_a_large_file_arrives_in_parts(
 
 
 def test_old_jobs_are_cleaned_up(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """By the guide's statement; what is younger stays."""
+    """The guide's statement deletes old jobs and keeps newer ones."""
     training = upload(portal, stack, b"no video either")["training"]
     ended(portal, f"/api/trainings/{training['id']}")
     with stack.connect() as connection:

@@ -74,7 +74,7 @@ end $$
 OUTCOMES = ["completed", "retry", "failed", "snoozed", "released", "waiting", "cancelled"]
 WAITS = ("sleep", "ask", "event", "children")
 SESSIONS = st.integers(0, 2)
-#: In which session a call is made, and whether its transaction stays open.
+#: The session of a call, and whether its transaction stays open.
 CALLS: Any = {"index": SESSIONS, "hold": st.sampled_from([False, False, True])}
 FRACTIONS = st.floats(0, 1, exclude_max=True)
 ERROR = {"type": "E", "message": "m"}
@@ -86,13 +86,13 @@ def machine_on(database: Database) -> type[QueueMachine]:
     engines = [Engine(database, database.connect()) for _ in range(4)]
     for engine in engines:
         engine.run("set deadlock_timeout = '50ms'")
-    # what a call waits for is ended when this process gets to it, however busy the machine is
+    # a lock wait ends when this process gets to it, however busy the machine is
     engines[0].run(PATIENT)
     return type("BoundQueueMachine", (QueueMachine,), {"engines": engines})
 
 
 def run_histories(machine: type[QueueMachine], *, most: int) -> None:
-    """The same histories each time; `make machine` asks for others, and more of them."""
+    """Run the same histories each time. `make machine` runs other ones, and more of them."""
     run = settings(
         max_examples=most,
         stateful_step_count=40,
@@ -112,14 +112,14 @@ def run_histories(machine: type[QueueMachine], *, most: int) -> None:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """What clients and workers may do, in any order, twice, and too late."""
+    """Calls that clients and workers may make, in any order, repeated, and too late."""
 
     engines: list[Engine]
-    #: The clock continues from history to history: what is kept of one is long ago in the next.
+    #: The clock continues over all histories, so rows kept from one are old in the next.
     ahead = 0.0
 
     class Refused(Exception):
-        """The database raised what it should not have."""
+        """The database raised an unexpected error."""
 
     @initialize(seed=st.integers(0, 2**32))
     def open(self, seed: int) -> None:
@@ -129,7 +129,7 @@ class QueueMachine(RuleBasedStateMachine):
         run = self.watcher.run
         run(CLOCK.format(seconds=self.now))
         run("delete from public.jobs")
-        # names of events and keys of before are another history's
+        # names and keys of earlier histories
         self.run_id = uuid.uuid4().hex[:8]
         made = "insert into public.workspaces (id, name) values (%s, 'A'), (%s, 'G')"
         run(f"{made} on conflict do nothing", ACME, GLOBEX)
@@ -157,7 +157,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.lease(0, False, 100, None)
 
     def instant(self) -> float:
-        """Seconds on the database's clock: it moves while this machine works."""
+        """Return the seconds of the database's clock, which advances with this machine's clock."""
         return self.now + time.monotonic() - self.began
 
     def move(self, seconds: float) -> None:
@@ -205,7 +205,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.call(index, hold, lambda session: session.rpc(function, **arguments), note)
 
     def wait(self, session: Engine, index: int, work: Callable[[], Any]) -> Any:
-        """Do `work` in a thread; end open transactions for as long as it waits for one."""
+        """Do `work` in a thread, and end open transactions for as long as it waits for one."""
 
         def attempt() -> Any:
             try:
@@ -287,7 +287,10 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(**CALLS, key=st.sampled_from("xy"), payload=st.sampled_from([1, 1, 2]))
     def enqueue_with_key_twice(self, index: int, hold: bool, key: str, payload: int) -> None:
-        """A client repeats itself, or is wrong; the first call's transaction may still be open."""
+        """A client repeats its call or reuses a key.
+
+        The first transaction may still be open.
+        """
         self.enqueue_with_key(index, hold, key, 1)
         self.enqueue_with_key((index + 1) % 3, False, key, payload)
 
@@ -352,7 +355,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 3), pages=st.integers(1, 4))
     def follow(self, limit: int, pages: int) -> None:
-        """Somebody reads the workspace's feed, page by page, now and then."""
+        """Read the workspace's feed page by page."""
         for _ in range(pages):
             of = {"p_workspace_id": ACME, "p_cursor": self.cursor, "p_limit": limit}
             page = self.watcher.rpc("event_feed", **of)
@@ -412,8 +415,8 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(index=SESSIONS, is_reported=st.booleans())
     def kill(self, index: int, is_reported: bool) -> None:
-        """A worker's process ends, with its jobs; its host may report it, or be gone as well."""
-        if index in self.open_since:  # its lease is committed before the process ends
+        """End a worker's process with its jobs. Its host may report this, or be gone too."""
+        if index in self.open_since:  # the lease is committed before the process ends
             self.end(index, commit=True)
         worker, self.workers[index] = self.workers[index], f"{self.workers[index]}+"
         for entry in self.held.values():
@@ -428,7 +431,7 @@ class QueueMachine(RuleBasedStateMachine):
         return known[-1 - int(pick * min(len(known), 20))]
 
     def must_hold(self, entry: dict[str, Any]) -> bool:
-        """Whether, whatever happened, this lease cannot have been lost."""
+        """Return whether this lease cannot have been lost, whatever happened."""
         job_id = entry["lease"]["job"]["id"]
         return (
             entry["state"] == "held"
@@ -440,7 +443,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(**CALLS, picks=st.lists(FRACTIONS, min_size=1, max_size=4), news=st.booleans())
     def report(self, index: int, hold: bool, picks: list[float], news: bool) -> None:
-        """Some leases, live and lost ones, in one call."""
+        """Report some live and lost leases in one call."""
         entries = list({id(one): one for one in map(self.some_lease, picks)}.values())
         reported: dict[str, Any] = {"progress": {"percentage": 7}}
         reported["logs"] = [{"level": "info", "message": "x"}]
@@ -460,7 +463,7 @@ class QueueMachine(RuleBasedStateMachine):
                 assert lost or not old, "a stale report was taken"
                 alive = entry["state"] == "held" and item["job_id"] in self.jobs
                 assert not (lost and certain and alive), "a live lease was lost"
-                # one that was being taken back at that moment is reported as it was, not renewed
+                # a lease that was reclaimed at that moment is reported unchanged, not renewed
                 left = "select %s::timestamptz > queue.clock() + make_interval(secs => %s)"
                 until = result.get("lease_expires_at")
                 if not lost and self.watcher.one(left, until, LEASE_SECONDS - 30):
@@ -521,7 +524,7 @@ class QueueMachine(RuleBasedStateMachine):
     def settled(
         self, job: dict[str, Any], outcome: str, said: str, status: str, item: dict[str, Any]
     ) -> None:
-        """What the end of an attempt must have left."""
+        """Check the state that the end of an attempt must leave."""
         if outcome == "retry" and job["attempts"] >= job["max_attempts"]:
             assert status in ("failed", "cancelled"), "retried beyond its attempts"
         gives_back = outcome in ("snoozed", "released", "waiting")
@@ -546,7 +549,7 @@ class QueueMachine(RuleBasedStateMachine):
         def note(answer: Any) -> None:
             if isinstance(answer, psycopg.Error):
                 return
-            if "children" in entry:  # by now some of them may be gone
+            if "children" in entry:  # some of them may be gone by now
                 assert entry["children"] == answer["job_ids"], "a repeat made other children"
                 return
             entry["children"] = answer["job_ids"]
@@ -564,7 +567,7 @@ class QueueMachine(RuleBasedStateMachine):
         seconds=st.sampled_from([0, 130]),
     )
     def race_leases(self, limit: int, job_type: str, seconds: int) -> None:
-        """Two ticks at the same moment, and more urgent work arrives in between."""
+        """Two runs lease at the same moment, while more urgent work arrives."""
         self.time_passes(seconds)
         self.enqueue(1, False, ACME, job_type, 3, "a", 100, None)
         self.lease(0, True, limit, [job_type])
@@ -574,7 +577,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule()
     def event_comes_first(self) -> None:
-        """What a job is about to wait for has already happened."""
+        """The event that a job will wait for has already happened."""
         self.emit(1, False, "p")
         for entry in reversed(list(self.held.values())):
             if self.must_hold(entry) and entry["lease"]["job"]["workspace_id"] == ACME:
@@ -584,7 +587,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(outcome=st.sampled_from(["completed", "retry"]))
     def end_what_is_held(self, outcome: str) -> None:
-        """Also jobs without another attempt, and those whose key may be used again."""
+        """End leased jobs, also those without another attempt."""
         for entry in list(self.held.values()):
             if self.must_hold(entry):
                 self.settle_entry(2, False, entry, outcome)
@@ -592,7 +595,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule()
     def work_long(self) -> None:
-        """A job outlasts its lease several times and renews in time."""
+        """A job outlasts its lease several times, and renews it in time."""
         for _ in range(3):
             self.report(2, False, [0.0, 0.2, 0.4, 0.6], False)
             self.time_passes(60)
@@ -614,7 +617,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.watcher.rows(failing) == []
 
     def run_dry(self) -> None:
-        """No job is unreachable: with time and answers each one ends."""
+        """No job is unreachable: after enough time and answers, each job ends."""
         one, rows = self.watcher.one, self.watcher.rows
         self.move(130)
         self.nothing_is_broken()
@@ -626,14 +629,14 @@ class QueueMachine(RuleBasedStateMachine):
                 assert kept == result, "a result changed"
         for workspace in (ACME, GLOBEX):
             self.watcher.rpc("emit_event", p_workspace_id=workspace, p_name="p" + self.run_id)
-        for _ in range(60 + len(self.jobs)):  # of some types two run at once, or three in minutes
+        for _ in range(60 + len(self.jobs)):  # some types run two jobs at once, or three per minute
             if leases := self.watcher.lease(100):
                 done = [{**handle(lease), "outcome": "completed"} for lease in leases]
                 self.watcher.settle_all(done)
             elif not one("select exists (select 1 from public.jobs where finished_at is null)"):
                 break
             else:
-                self.follow(1000, 3)  # a workspace's feed goes back for hours, not for ever
+                self.follow(1000, 3)  # a workspace's feed is kept for hours, not forever
                 self.move(400)
         left = "select status, job_type, count(*) from public.jobs where finished_at is null"
         assert rows(f"{left} group by 1, 2") == [], "jobs were left behind"
@@ -658,8 +661,8 @@ class QueueMachine(RuleBasedStateMachine):
                 assert place - first + 1 <= most, "the rate was exceeded"
 
 
-# thousands of statements each: on a machine with much else to do that takes minutes
+# these are thousands of statements, which take minutes on a busy machine
 @pytest.mark.timeout(0 if "MACHINE_EXAMPLES" in os.environ else 900)
 def test_no_random_history_breaks_an_invariant(database: Database) -> None:
-    """Interleaved transactions, duplicated and stale calls, expires, cancels, deletes."""
+    """Transactions interleave, and calls are repeated, stale, expired, cancelled or deleted."""
     run_histories(machine_on(database), most=12)

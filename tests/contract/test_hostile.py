@@ -1,6 +1,6 @@
-"""What no client would send: odd addresses, headers, bodies and framing, to the API and gateway.
+"""Malformed addresses, headers, bodies and framing, sent to the API and the gateway.
 
-`test_openapi` makes requests that fit the schemas; these are made of bytes.
+`test_openapi` sends requests that fit the schemas. These are made of bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.support.stacks import RunningStack
 
 WEEKLY = bool(os.environ.get("WEEKLY"))
-#: How long an answer may take; a request that was not sent whole may have none.
+#: Maximum time for a response. A request that was not sent completely may get none.
 PATIENCE = 60
 
 
@@ -73,7 +73,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner)),
     max_leaves=8,
 )
-#: By a name, since a failure prints what it has sent.
+#: Requests by name, because a failure prints what it sent.
 LARGE = {
     "a bomb": gzip.compress(b'{"a": "' + b"x" * 20_000_000 + b'"}'),
     "deep": b"[" * 100_000 + b"]" * 100_000,
@@ -88,7 +88,7 @@ BODIES = st.one_of(
     st.sampled_from(sorted(LARGE)),
     st.sampled_from([b"", b'{"a":', b"\xff\xfe{}", b'{"a":1,"a":2}', b"--x\r\n\r\n--x--"]),
 )
-#: How a body is announced, and whether all of it comes.
+#: How a body is announced, and whether it is sent completely.
 FRAMES = {
     "length": (b"Content-Length: %d", True),
     "chunked": (b"Transfer-Encoding: chunked", True),
@@ -111,17 +111,17 @@ REQUESTS = st.tuples(
 
 
 def status_of(address: str, message: bytes, *, is_whole: bool) -> int:
-    """The status that a message is answered with; 0 for a connection that is closed instead."""
+    """Return the status of the response to a message, or 0 if the connection is closed instead."""
     at = urlsplit(address)
     with socket.create_connection((at.hostname, at.port), timeout=PATIENCE) as connection:
         try:
             connection.sendall(message)
-            if not is_whole:  # no more comes: what waits for it learns so
+            if not is_whole:  # no more bytes follow, and the server sees this
                 connection.shutdown(socket.SHUT_WR)
             line = connection.makefile("rb").readline()
         except TimeoutError:
             raise
-        except OSError:  # closed before it has read all
+        except OSError:  # the server closed the connection before it had read everything
             return 0
     return int(line.split()[1]) if line.startswith(b"HTTP/") else 0
 
@@ -129,7 +129,7 @@ def status_of(address: str, message: bytes, *, is_whole: bool) -> int:
 @pytest.mark.weekly
 @pytest.mark.timeout(3600)
 def test_bytes_that_no_client_sends_are_no_fault_of_ours(stack: RunningStack) -> None:
-    """Each is refused or closed: no 5xx, no answer that never comes, and others are served."""
+    """Each gets a 4xx or is closed, without a 5xx or a hang, and other requests are served."""
     document = httpx.get(f"{stack.api_url}/api/openapi.json").json()["paths"]
     paths = sorted(path for path in document if not path.endswith(("/events", "/stream")))
     person = f"Bearer {stack.sign_in(stack.demo_email)}"

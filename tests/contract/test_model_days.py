@@ -1,4 +1,4 @@
-"""A model's worst days: each work ends in a result or a sentence for people, and costs little."""
+"""Failing language models: each job ends with a result or a sentence for people, at little cost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.renewed import Renewed
 
 pytestmark = pytest.mark.timeout(900)
 
-#: What begins a work with a text, by the type of its job.
+#: The beginning of a job's text, by job type.
 BEGIN = {
     "chat_message": "select chat.request('chat_' || md5(t) || md5(t),"
     " jsonb_build_object('text', t)) from (select %s::text as t) as said",
@@ -43,21 +43,21 @@ ANSWERS = {
     "decide": {"tier": "standard", "reply": "Bakery"},
     "procedure": {"title": "Bakery", "steps": [{"title": "Open it", "at_seconds": 1}]},
 }
-#: What no person should read: names of fields and classes, statuses, the key, the model.
+#: Texts that no person should read: names of fields and classes, statuses, the key, the model.
 INSIDE = re.compile(
     r"\b(tier|reply|steps|title|at_seconds|choices|content|delta|None|null)\b|_|Error\b|[{}\[\]<>]"
     rf"|\b[1-5]\d\d\b|Traceback|pydantic|httpx|schema|JSON|URL|127\.0|m-9|{KEY}"
 )
-#: Days on which a model only asks to wait, or is away.
+#: Days on which a model only asks for a pause, or is unavailable.
 WAITING = {day for day in REFUSED if day.startswith(("429, tokens", "502", "503", "52"))}
-#: Each day by a chat; a procedure's shape is another kind of hard.
+#: Chat runs each day. A procedure has a complex schema as well.
 WORKS = [("chat_message", day) for day in DAYS]
 WORKS += [("sop_generation", day) for day in DAYS if day not in REFUSED]
 WORKS = WORKS if os.environ.get("WEEKLY") else WORKS[::4]
 
 
 def how(row: dict[str, Any]) -> str:
-    """Return the end of a work as a person sees it."""
+    """Return the end of a job as a person sees it."""
     if row["status"] == "completed":
         return "result"
     is_over = row["status"] == "failed"
@@ -70,7 +70,7 @@ def how(row: dict[str, Any]) -> str:
 
 @pytest.mark.weekly
 async def test_each_day_ends_in_a_result_or_a_sentence(process_database: Renewed) -> None:
-    """No step makes more than five calls that may be charged, and no log has the key."""
+    """No step makes more than five calls that may be charged, and no log contains the key."""
     project = project_of_a_file(process_database, "allow_anonymous")
     project.sql("update queue.settings set value = 'null' where name ~ 'guest.*per_minute'")
     for job_type, day in WORKS:

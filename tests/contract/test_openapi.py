@@ -1,4 +1,4 @@
-"""The published document against the running functions: every route, every status, every shape."""
+"""The published document against the running functions: every route, status and schema."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.support.renewed import Renewed
 Document = dict[str, Any]
 METHODS = ("get", "post", "put", "patch", "delete")
 ODD_VALUES: list[Any] = [None, True, -1, 0.5, "", "x" * 300, [], {}, "ünï\u2028code", 10**30]
-#: By format, or for those with a pattern.
+#: Values by format, or by pattern.
 TEXTS = {
     "uuid": [ACME, "00000000-0000-4000-8000-00000000dead"],
     "date-time": ["2031-01-01T00:00:00Z", "2020-01-01T00:00:00+02:00"],
     "pattern": ["video/mp4", "text/csv"],
 }
-#: A stream that stays open whatever is accepted.
+#: A stream that stays open, whatever the request accepts.
 ELSEWHERE = "/api/async-events"
 
 
@@ -58,8 +58,8 @@ def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
 
 
 async def test_the_document_is_valid_and_every_operation_says_who_may(whole: Api) -> None:
-    """Security is declared where it is enforced; a quick client meets the limit of any route."""
-    from openapi_spec_validator import validate  # slow, and needed here alone
+    """Security is declared where it is enforced. A fast client reaches the limit of any route."""
+    from openapi_spec_validator import validate  # slow, and used only here
 
     document = await document_of(whole)
     validate(document)
@@ -69,7 +69,7 @@ async def test_the_document_is_valid_and_every_operation_says_who_may(whole: Api
         answer = await whole.call(method, "/".join(parts), user=None)
 
         security = operation.get("security", [])
-        # {} says that it also goes without
+        # {} means that no token is needed
         closed = bool(security) and {} not in security
         assert (answer.status_code == 401) is closed, (method, path, answer.text)
         if closed:
@@ -80,7 +80,7 @@ async def test_the_document_is_valid_and_every_operation_says_who_may(whole: Api
 
 
 class Maker:
-    """Values that fit a JSON schema, and now and then one that does not."""
+    """Makes values that fit a JSON schema, and sometimes one that does not."""
 
     def __init__(self, document: Document, seed: str, known: Mapping[str, str]) -> None:
         self._document = document
@@ -146,9 +146,10 @@ def request_for(maker: Maker, path: str, operation: Document) -> tuple[str, dict
 
 
 async def test_whatever_is_sent_the_answer_is_one_the_document_knows(whole: Api) -> None:
-    """Random requests made from the schemas: a documented status, and a body of its shape.
+    """Random requests get a documented status and a body of its schema.
 
-    Who names another tenant's job and workspace, by any route, reads and changes nothing of theirs.
+    A request that names another tenant's job and workspace, by any route, reads and changes nothing
+    of that tenant.
     """
     document = await document_of(whole)
     engine, secret = whole.engine, "s3cr3t"
@@ -172,7 +173,7 @@ async def test_whatever_is_sent_the_answer_is_one_the_document_knows(whole: Api)
         if secret in response.text or (response.is_success and GLOBEX in response.text):
             wrong.append(f"another's: {where}")
         described = operation["responses"].get(str(response.status_code))
-        # readiness may say of a busy machine that it is not ready, and no bucket is configured
+        # readiness may fail on a busy machine, and no bucket is configured
         unready = response.status_code == 503
         if (response.status_code >= 500 and not unready) or described is None:
             wrong.append(where)

@@ -1,4 +1,4 @@
-"""What people store they pay for, by every function that they may call and table they may write."""
+"""People pay for all data that they store, by every function and table that they may write."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ CALLS: dict[str, dict[str, Any]] = {
     "open_stream": {},
 }
 NAMES = {"ACME": ACME, "ADA": ADA, "BOB": BOB, "TOPIC": f"workspace:{ACME}"}
-#: What guests may do and do not pay for: it changes no more than the rows that its id names.
+#: Functions of guests, who do not pay, because a call changes only the rows that its id names.
 UNPAID = {"chat_cancel", "chat_messages", "plan_cancel", "plan_delete", "plan_share"}
-#: What policies let people write by the Data API, beside `jobs`: a statement for each right.
+#: Tables that policies let people write through the Data API, except `jobs`: a statement per right.
 ROWS = {
     "public.jobs INSERT": (
         "insert into public.jobs (workspace_id, user_id, job_type, payload, status)"
@@ -132,7 +132,7 @@ from information_schema.column_privileges
 where grantee in ('authenticated', 'anon') and privilege_type in ('INSERT', 'UPDATE')
   and table_schema !~ '^(auth|realtime|storage|supabase_functions|kept|extensions|graphql)'
 """
-#: Rows of the apps, as their people and workers have made them.
+#: Rows of the apps, as their people and workers create them.
 APPS = """
 insert into public.async_session_state (session_id, workspace_id, title, created_by)
 values ('%(CHAT)s', '%(ACME)s', 't', %(OWNER)s);
@@ -207,7 +207,7 @@ def world(engine: Engine, owner: str | None) -> dict[str, str]:
 
 
 def put(value: Any, ids: dict[str, str], text: str) -> Any:
-    """The value with ids and the text where their words stand."""
+    """Return the value with ids and the text in place of the words for them."""
     match value:
         case dict():
             return {key: put(each, ids, text) for key, each in value.items()}
@@ -221,11 +221,11 @@ def put(value: Any, ids: dict[str, str], text: str) -> Any:
 
 
 class Undone(Exception):
-    """What was found; raised so that the transaction is rolled back."""
+    """The measured price, raised so that the transaction is rolled back."""
 
 
 def price(engine: Engine, role: str, sub: str | None, act: Callable[[Engine], None]) -> Undone:
-    """Rows that a call writes, what it costs, and how much of TEXT a row of it holds."""
+    """Return the rows that a call writes, its cost, and how much of TEXT one row contains."""
     bucket, burst = ("u:%enqueues", "10000") if sub else ("g:%", "60")
     left = f"select coalesce(min(tokens), {burst}) from queue.buckets where name like %s"
     try:
@@ -248,7 +248,7 @@ def price(engine: Engine, role: str, sub: str | None, act: Callable[[Engine], No
 def longest(
     engine: Engine, name: str, role: str, sub: str | None, call: Callable[..., None]
 ) -> tuple[int, float, int]:
-    """The price of a call with the longest text that it takes."""
+    """Return the price of a call with the longest text that it accepts."""
     said = ""
     for size in SIZES:
         try:
@@ -261,7 +261,7 @@ def longest(
 
 @pytest.mark.parametrize("who", ["a person", "a guest"])
 def test_what_is_stored_is_paid_for(engine: Engine, who: str) -> None:
-    """By each function: a change, and one more for each 16 kB. Guests pay by the call."""
+    """Each function costs one change, and one more for each 16 kB. Guests pay per call."""
     role, sub = ("authenticated", ADA) if who == "a person" else ("anon", None)
     engine.rpc("set_settings", p_settings={"allow_anonymous": True})
     engine.run("update queue.settings set value = '60' where name ~ '_guest_.*_per_minute'")
@@ -282,7 +282,7 @@ def test_what_is_stored_is_paid_for(engine: Engine, who: str) -> None:
 
 @pytest.mark.parametrize("many", [1, 250])
 def test_what_policies_let_people_write_is_paid_for(engine: Engine, many: int) -> None:
-    """By each table: each row is a change, and each 16 kB one more."""
+    """Each row of each table is one change, and each 16 kB one more."""
     assert set(engine.rows(RIGHTS)) == set(ROWS)
     ids = world(engine, ADA)
     unpaid = {}

@@ -1,4 +1,4 @@
-"""`ctx`: what a processor says, does once, tries again and waits for."""
+"""`ctx`: progress, steps, retries and waits of a processor."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from minutehand.worker.testing import ProcessorTest, Run
 
 
 class Payload(BaseModel):
-    """Nothing of interest."""
+    """A payload without content."""
 
 
 Use = Callable[[JobContext], Awaitable[Any]]
 
 
 def of(use: Use) -> ProcessorTest[Payload]:
-    """A job whose processor does this."""
+    """Return a job whose processor is this function."""
 
     async def processor(job: Job[Payload], ctx: JobContext) -> Any:
         return await use(ctx)
@@ -32,7 +32,7 @@ def of(use: Use) -> ProcessorTest[Payload]:
 
 
 async def run(use: Use) -> Run:
-    """Its first run."""
+    """Run the job for the first time."""
     return await of(use).run()
 
 
@@ -52,7 +52,7 @@ async def run(use: Use) -> Run:
     ],
 )
 async def test_a_mistake_is_an_error(use: Use) -> None:
-    """And not something that is silently left out."""
+    """It is not silently ignored."""
     assert (await run(use)).error.type == "ValueError"  # type: ignore[union-attr]
 
 
@@ -71,7 +71,7 @@ LONG = "x" * 300_000
     ],
 )
 async def test_what_is_too_long_to_be_stored_fails_for_good(use: Use, problem: str) -> None:
-    """As the queue would have it, and with what to do: the next attempt would bring the same."""
+    """The error is the queue's, with a remedy. Another attempt would fail in the same way."""
     said = await run(use)
 
     assert said.outcome == "failed"
@@ -84,7 +84,10 @@ async def answer() -> str:
 
 
 async def test_a_step_gives_json_the_first_time_too() -> None:
-    """Else the second attempt fails on what the first one got; a repeated name is counted."""
+    """Otherwise a second attempt gets another value than the first one.
+
+    A repeated name is counted.
+    """
 
     async def pair() -> tuple[int, set[int]]:
         return 1, {2}
@@ -102,7 +105,10 @@ async def test_a_step_gives_json_the_first_time_too() -> None:
 async def test_a_step_is_tried_again_and_its_last_error_is_raised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each pause is the backoff's, or what the error asks for; a final error ends it at once."""
+    """Each pause is the backoff's, or the one that the error requests.
+
+    A final error ends it at once.
+    """
     pauses: list[float] = []
 
     async def pause(seconds: float) -> None:
@@ -126,14 +132,14 @@ async def test_a_step_is_tried_again_and_its_last_error_is_raised(
     errors[:] = [ProcessorError("final", retryable=False)]
     assert (await run(use)).outcome == "failed"
 
-    # longer than a worker should be held
+    # longer than a worker should be blocked
     errors[:] = [ProcessorError("busy", retry_after=90)]
     said = await run(use)
     assert (said.outcome, said.retry_after_seconds) == ("retry", 90)
 
 
 async def test_a_try_of_a_step_has_its_time() -> None:
-    """A time-out of its own stays what it is."""
+    """A timeout raised by the step's own code stays unchanged."""
 
     async def own() -> None:
         raise TimeoutError("own")
@@ -146,7 +152,7 @@ async def test_a_try_of_a_step_has_its_time() -> None:
 
 
 async def test_waits_end_the_run_and_continue_in_order() -> None:
-    """Whatever they wait for; `except Exception` swallows none."""
+    """This holds for every kind of wait, and `except Exception` catches none of them."""
 
     async def use(ctx: JobContext) -> Any:
         try:
@@ -173,7 +179,7 @@ async def test_waits_end_the_run_and_continue_in_order() -> None:
 
 
 async def test_children_are_spawned_once_and_their_results_come_in_order() -> None:
-    """In bounded calls; a dead letter among them is what `on_failed` makes of it."""
+    """Calls are bounded, and `on_failed` decides about a dead letter among the children."""
 
     async def use(ctx: JobContext) -> Any:
         made = await ctx.spawn([NewJob(job_type="page", payload={})] * 700, name="pages")
@@ -201,7 +207,7 @@ async def test_children_are_spawned_once_and_their_results_come_in_order() -> No
 
 
 async def test_who_gathers_jobs_instead_of_ids_is_shown_spawn() -> None:
-    """The natural slip fails at the line that makes it, and not in the database."""
+    """The common mistake fails at the line that makes it, not in the database."""
 
     async def use(ctx: JobContext) -> Any:
         return await ctx.gather([NewJob(job_type="page")])  # type: ignore[list-item]
@@ -213,7 +219,10 @@ async def test_who_gathers_jobs_instead_of_ids_is_shown_spawn() -> None:
 
 
 async def test_a_stream_keeps_its_words_and_says_which_attempt_speaks() -> None:
-    """Each opening begins again; what JSON or Postgres cannot hold is replaced or refused."""
+    """Each opening starts over.
+
+    Values that JSON or Postgres cannot store are replaced or rejected.
+    """
 
     async def use(ctx: JobContext) -> Any:
         async with ctx.stream("reply") as words:
@@ -239,7 +248,7 @@ async def test_a_stream_keeps_its_words_and_says_which_attempt_speaks() -> None:
 
 
 async def test_what_a_finished_step_said_is_kept_and_what_a_failed_one_said_goes() -> None:
-    """In the order of the code, whatever is written between steps."""
+    """The order is that of the code, whatever is written between steps."""
     calls: list[str] = []
 
     async def use(ctx: JobContext) -> Any:

@@ -1,4 +1,7 @@
-"""A committed enqueue is never lost; an idempotency key yields one job, however many race."""
+"""A committed enqueue is never lost.
+
+An idempotency key gives one job, however many callers race.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def test_a_job_exists_only_if_its_transaction_commits(engine: Engine) -> None:
 
 
 def test_what_commits_late_is_found_below_what_was_leased_meanwhile(engine: Engine) -> None:
-    """Its place in the order was passed before anyone could see it."""
+    """The lease had passed the job's position before anyone could see the job."""
     with engine.open_transaction() as slow:
         late = slow.enqueue()
         engine.advance(10)
@@ -67,7 +70,7 @@ def test_sixteen_racing_callers_of_one_key_get_one_job(engine: Engine) -> None:
 def test_a_key_that_was_answered_with_another_job_ends_with_that_one(
     engine: Engine, ends: str
 ) -> None:
-    """No call may be answered with a job that is gone: its work would be done by no one."""
+    """A response with a deleted job would mean that no one does its work."""
     first = engine.enqueue(unique={"key": "u"})
     assert engine.enqueue(unique={"key": "u"}, idempotency_key="k") == first
     engine.run("delete from public.jobs where id = %s and %s = 'deleted'", first, ends)
@@ -83,7 +86,7 @@ def test_a_key_that_was_answered_with_another_job_ends_with_that_one(
 def test_racing_callers_of_one_key_replace_its_job_one_after_another(
     engine: Engine, option: str
 ) -> None:
-    """Each finds the job where another has just put it, and none deadlocks."""
+    """Each caller finds the job that the previous one placed, and none deadlocks."""
 
     def replace(other: Engine) -> str:
         other.run("set deadlock_timeout = '50ms'")
@@ -99,7 +102,10 @@ def test_racing_callers_of_one_key_replace_its_job_one_after_another(
 
 
 def test_another_payload_under_the_same_key_is_a_conflict(engine: Engine) -> None:
-    """Answering with the first job would hide the caller's mistake; one key is one workspace's."""
+    """The first job in the response would hide the caller's mistake.
+
+    A key belongs to one workspace.
+    """
     job_id = engine.enqueue({"a": 1}, idempotency_key="k")
     engine.register("other")
 
@@ -179,7 +185,10 @@ def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None
 
 
 def test_unique_jobs_skip_until_the_first_has_finished(engine: Engine) -> None:
-    """The holder is answered, whether it waits or runs; `raise` names it; races leave one."""
+    """The response is the existing job, waiting or running.
+
+    `raise` names it. Races leave one job.
+    """
     unique = {"key": "daily"}
     [first] = {*engine.race(*[lambda other: other.enqueue(unique=unique)] * 8)}
     loud = {**unique, "on_conflict": "raise"}
@@ -191,7 +200,7 @@ def test_unique_jobs_skip_until_the_first_has_finished(engine: Engine) -> None:
     engine.settle(lease)
     assert engine.enqueue(unique=unique) != first
 
-    # 'run once more after what is running now' is this
+    # this means 'run once more after the present run'
     rebuild = {"key": "rebuild", "until": "leased"}
     first = engine.enqueue(unique=rebuild)
     lease = next(each for each in engine.lease() if each["job"]["id"] == first)
@@ -202,7 +211,7 @@ def test_unique_jobs_skip_until_the_first_has_finished(engine: Engine) -> None:
 
 
 def test_unique_with_replace_changes_a_pending_holder_only(engine: Engine) -> None:
-    """The newest payload wins while it still can, with the version that it was checked by."""
+    """The newest payload wins while the job is pending, with the version that it was checked by."""
     unique = {"key": "k", "on_conflict": "replace"}
     first = engine.enqueue({"v": 1}, unique=unique)
     engine.register("work", lease_seconds=60, schema_version=2)
@@ -253,7 +262,7 @@ def test_jobs_of_a_tenant_run_by_priority_and_then_by_age(engine: Engine) -> Non
 
 
 def test_a_tenants_due_jobs_do_not_wait_behind_anothers_flood_of_them(engine: Engine) -> None:
-    """When more fall due at once than a call of maintenance makes ready."""
+    """This also holds if more jobs fall due at once than one call of maintenance can move."""
     engine.enqueue_many(3000, delay_seconds=1)
     theirs = engine.enqueue(workspace=GLOBEX, delay_seconds=2)
     engine.advance(3)
@@ -263,7 +272,7 @@ def test_a_tenants_due_jobs_do_not_wait_behind_anothers_flood_of_them(engine: En
 
 
 def test_no_one_enqueues_in_anothers_name(engine: Engine) -> None:
-    """The option is the service's; the quota and the history are the caller's."""
+    """Only the service may set the option. The caller's quota and history are used."""
     with engine.member(ADA) as ada:
         ada.enqueue(user_id=BOB)
         ada.enqueue_many(1, user_id=BOB)
@@ -278,7 +287,7 @@ def test_a_workspace_has_as_many_pending_jobs_as_its_quota(engine: Engine) -> No
         with other.member(ADA) as ada:
             ada.enqueue_many(jobs)
 
-    engine.race(*[enqueue] * 8)  # some are asked to come again while another is counted
+    engine.race(*[enqueue] * 8)  # some calls are retried while another one is counted
     assert count(engine) <= 5
     while count(engine) < 5:
         enqueue(engine)

@@ -1,4 +1,4 @@
-"""Exactly once to settle: only the holder of the current fence reports or settles."""
+"""Only the worker with the current fence reports or settles, so a job settles exactly once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUTCOMES: list[tuple[str, Item]] = [
     ("snoozed", {"delay_seconds": 5}),
     ("released", {}),
     ("waiting", {"wait": ask()}),
-    ("waiting", {"wait": {"kind": "event"}}),  # which fails the job
+    ("waiting", {"wait": {"kind": "event"}}),  # this fails the job
     ("cancelled", {}),
 ]
 
@@ -39,7 +39,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def lost_lease(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Let a lease expire and the job be leased again: the zombie's lease, and the new one."""
+    """Let a lease expire and be leased again. Return the stale lease and the new one."""
     engine.enqueue()
     zombie = engine.lease_one(worker="zombie")
     engine.advance(61)
@@ -57,7 +57,7 @@ def snapshot(engine: Engine, job_id: str) -> Any:
 
 
 def test_no_function_of_a_worker_acts_on_a_job_without_its_lease(engine: Engine) -> None:
-    """Those of apps neither: a stolen key knows jobs by their ids."""
+    """This holds for functions of apps too, because a stolen key knows job ids."""
     request = {**handle(started(engine)), "fence": 99, "name": "n", "children": []}
     others = {"lease_jobs", "run_maintenance"}
     says_so = {"report_jobs", "settle_jobs", "webhook_sent", "tick_finished"}
@@ -83,7 +83,7 @@ def test_a_zombies_settle_stores_nothing(engine: Engine, outcome: str, item: Ite
 
 
 def test_a_zombies_report_stores_nothing_and_renews_nothing(engine: Engine) -> None:
-    """Its heartbeat must not keep the heir's lease alive either; it spawns no children."""
+    """A stale heartbeat must not renew the new lease, and it spawns no children."""
     engine.stop_clock()
     zombie, heir = lost_lease(engine)
     before = snapshot(engine, heir["job"]["id"])
@@ -96,7 +96,7 @@ def test_a_zombies_report_stores_nothing_and_renews_nothing(engine: Engine) -> N
 
 
 def test_an_item_is_answered_for_itself_and_stored_by_its_own_fence(engine: Engine) -> None:
-    """A worker may have the same job again: its id alone does not say whose news they are."""
+    """A worker may lease the same job again, so the id alone does not identify an item's lease."""
     zombie, heir = lost_lease(engine)
     missing = {"job_id": "00000000-0000-4000-8000-00000000dead", "fence": 1}
     old, new = (
@@ -124,7 +124,10 @@ def test_an_item_is_answered_for_itself_and_stored_by_its_own_fence(engine: Engi
 def test_a_repeated_settle_is_answered_as_the_first(
     engine: Engine, outcome: str, item: Item
 ) -> None:
-    """A lost answer is repeated; it must neither fail nor act twice, and no other is taken."""
+    """A settle whose response was lost is repeated.
+
+    It must not fail, act twice or lease other jobs.
+    """
     engine.stop_clock()
     job_id = engine.enqueue()
     lease = engine.lease_one()
@@ -144,7 +147,7 @@ def test_a_late_settle_of_an_expired_but_unclaimed_lease_counts(engine: Engine) 
 
 
 def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
-    """A lost HTTP answer must cost neither an attempt nor a lease; nor may a late one lease.
+    """A lost response must cost neither an attempt nor a lease.
 
     A repeat reads the jobs from the rows that the lease wrote, so their fields are compared.
     """
@@ -168,13 +171,16 @@ def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
     assert call(1) == first
     assert len(call(2)) == 2
     engine.enqueue()
-    assert call(1) == first  # it was on its way for long
+    assert call(1) == first  # the call was in transit for a long time
     assert '"sum": 12.5' in str(first)
     assert engine.one("select count(*) from public.jobs where status = 'processing'") == 5
 
 
 def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
-    """One round trip a batch, which gets the next of a full key; a repeat gets the same."""
+    """A batch takes one round trip, which leases the next job of a full key.
+
+    A repeat gets the same.
+    """
     engine.register("work", key_concurrency=1)
     first, second = engine.enqueue_many(2, concurrency_key="k")
     lease = engine.lease_one()
@@ -190,7 +196,7 @@ def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
 
 
 def test_an_unknown_outcome_fails_its_job_and_not_the_batch(engine: Engine) -> None:
-    """A newer worker's word must not leave its jobs leased for ever; nor a result too large."""
+    """An unknown outcome must not keep jobs leased, nor a result that is too large."""
     engine.enqueue_many(3)
     first, second, third = (handle(lease) for lease in engine.lease(3))
     engine.settle_all(
@@ -207,7 +213,7 @@ def test_an_unknown_outcome_fails_its_job_and_not_the_batch(engine: Engine) -> N
 
 
 def test_log_lines_of_a_repeated_report_are_stored_once(engine: Engine) -> None:
-    """Its answer was lost, or it has more lines by now; a settle repeats them too."""
+    """The response was lost, or there are more lines by now. A settle repeats them too."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     lines = [{"level": "info", "message": message} for message in "abcd"]
@@ -221,7 +227,7 @@ def test_log_lines_of_a_repeated_report_are_stored_once(engine: Engine) -> None:
 
 
 def test_what_is_reported_while_an_apps_function_holds_the_job_is_stored(engine: Engine) -> None:
-    """An answer `ok` lets the worker forget its lines and steps."""
+    """After the response `ok` the worker drops its lines and steps."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     step = {"name": "a", "result": 1}

@@ -1,4 +1,7 @@
-"""A lease expires on the database's clock alone; attempts count at lease, and end."""
+"""A lease expires by the database's clock only.
+
+Attempts are counted at the lease, up to a maximum.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ def reason_of(engine: Engine, job_id: str) -> str:
 
 
 def test_every_report_renews_and_silence_does_not(engine: Engine) -> None:
-    """With or without news, for as long as the report says; then the job is offered again."""
+    """A report renews the lease with or without updates.
+
+    Without reports the job is offered again.
+    """
     engine.stop_clock()
     lease = started(engine)
     assert (lease["lease_seconds"], lease["job"]["attempts"]) == (60, 1)
@@ -42,7 +48,10 @@ def test_every_report_renews_and_silence_does_not(engine: Engine) -> None:
 
 
 def test_a_failing_job_fails_after_its_last_attempt(engine: Engine) -> None:
-    """Five attempts by default, or as many as it was given; kept with its error for a person."""
+    """The maximum is five attempts, or the job's option.
+
+    The job is kept with its error for a person.
+    """
     given: dict[int, dict[str, Any]] = {5: {}, 2: {"max_attempts": 2}}
     for most, options in given.items():
         job_id = engine.enqueue(**options)
@@ -74,7 +83,7 @@ def test_an_attempt_that_a_worker_dies_in_counts(engine: Engine) -> None:
 
 
 def test_a_job_whose_workers_keep_dying_fails_with_attempts_left(engine: Engine) -> None:
-    """Recovery must end; retried by hand, it has all of its attempts again."""
+    """The recovery must end. After a manual retry the job has all of its attempts again."""
     job_id = engine.enqueue(max_attempts=50)
     for _ in range(5):
         engine.lease_one()
@@ -98,14 +107,14 @@ def test_giving_back_spends_no_attempt(engine: Engine, outcome: str) -> None:
         lease = engine.lease_one()
         assert (lease["fence"], lease["job"]["attempts"]) == (fence, 1)
         engine.settle(lease, outcome, delay_seconds=0, wait=nap)
-        engine.advance(1.1)  # the least pause of what spends no attempt
+        engine.advance(1.1)  # the shortest pause of an outcome that spends no attempt
     engine.settle(engine.lease_one())
 
     assert (engine.status(job_id), engine.job(job_id)["attempts"]) == ("completed", 1)
 
 
 def test_a_processors_own_fail_is_not_retried(engine: Engine) -> None:
-    """Not retryable is a decision of the code that knows, and may give its own reason."""
+    """The processor decides that an error is final, and may give a reason."""
     for said, reason in (({}, "not_retryable"), ({"reason": "closed"}, "closed")):
         job_id = engine.enqueue()
         engine.settle(engine.lease_one(), "failed", error={**ERROR, **said})
@@ -130,7 +139,10 @@ def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
 
 @pytest.mark.parametrize("way", ["retry", "lost", "asking"])
 def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
-    """It failed, asks, or its worker died; retried by hand, it has no deadline any more."""
+    """This holds after a failure, a question or a dead worker.
+
+    A manual retry removes the deadline.
+    """
     engine.stop_clock()
     job_id = engine.enqueue(deadline_at=later(engine, 30))
     lease = engine.lease_one(lease_seconds=30)
@@ -150,7 +162,7 @@ def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
 
 
 def test_a_job_that_has_not_started_in_time_is_cancelled(engine: Engine) -> None:
-    """Counted from its creation or its time, the later; with its reason, before and after."""
+    """The limit counts from the creation or the scheduled time, whichever is later."""
     engine.stop_clock()
     for name, policy in {"few": {"max_concurrency": 1}, "keyed": {"key_concurrency": 1}}.items():
         engine.register(name, **policy)
@@ -193,7 +205,7 @@ def test_a_job_that_has_not_started_in_time_is_cancelled(engine: Engine) -> None
 
 
 def test_what_has_started_is_not_late_to_start(engine: Engine) -> None:
-    """It runs, waits for a retry, was given back, or asks: its first lease was in time."""
+    """Its first lease was in time, so it may run, wait for a retry, be released, or ask."""
     engine.stop_clock()
     ids = engine.enqueue_many(4, start_by_seconds=30, scheduled_for="2000-01-01T00:00:00Z")
     leases = engine.lease(4)
@@ -217,7 +229,7 @@ def test_what_has_started_is_not_late_to_start(engine: Engine) -> None:
 
 
 def test_a_replacement_keeps_the_limit_and_counts_from_its_own_time(engine: Engine) -> None:
-    """A burst that lasts longer than the limit is not cancelled amid it."""
+    """A burst that lasts longer than the limit is not cancelled before its end."""
     engine.stop_clock()
     burst: dict[str, Any] = {"unique": {"key": "k"}, "debounce_seconds": 20}
     job_id = engine.enqueue(start_by_seconds=5, **burst)
@@ -238,7 +250,7 @@ def test_a_replacement_keeps_the_limit_and_counts_from_its_own_time(engine: Engi
 
 
 def test_a_replacement_that_is_due_at_once_has_the_whole_time(engine: Engine) -> None:
-    """It brings no moment of its own; the first job's is long over."""
+    """The replacement has no scheduled time, and that of the first job is long past."""
     engine.stop_clock()
     replaces = {"key": "k", "on_conflict": "replace"}
     job_id = engine.enqueue(start_by_seconds=60, unique=replaces)
@@ -253,7 +265,7 @@ def test_a_replacement_that_is_due_at_once_has_the_whole_time(engine: Engine) ->
 
 
 def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
-    """A lease under way when the moment comes wins; one that begins after it gets nothing."""
+    """A lease that is in progress at the deadline wins. A lease after it gets nothing."""
     engine.stop_clock()
     first = engine.enqueue(start_by_seconds=30)
     with engine.beside() as other:
@@ -289,7 +301,7 @@ def test_a_job_that_is_started_by_hand_has_no_last_start(engine: Engine) -> None
 
 
 def test_what_was_deleted_or_ended_is_due_no_more(engine: Engine) -> None:
-    """Maintenance finds no line of it; retried, it starts at once and is not looked at again."""
+    """Maintenance finds no row of the job. A retry starts at once and is not checked again."""
     engine.stop_clock()
     gone, ended, failed, _ = engine.enqueue_many(4, start_by_seconds=30)
     engine.run("delete from public.jobs where id = %s", gone)
@@ -307,7 +319,10 @@ def test_what_was_deleted_or_ended_is_due_no_more(engine: Engine) -> None:
 
 
 def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
-    """Attempts from zero; fence and events continue, so nothing old is mistaken for new."""
+    """Attempts count from zero.
+
+    Fence and events continue, so an old lease is never taken for a new one.
+    """
     engine.stop_clock()
     job_id = engine.enqueue(max_attempts=1, scheduled_for="2000-01-01T00:00:00Z")
     zombie = engine.lease_one()
@@ -327,7 +342,10 @@ def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
 
 
 def test_a_replay_keeps_the_steps_before_the_chosen_one(engine: Engine) -> None:
-    """In the order they finished in; it is a job of its own, and a key makes one of it."""
+    """Steps keep the order in which they finished.
+
+    The replay is another job, and a key makes one.
+    """
     origin = engine.enqueue({"n": 1}, priority=7, session_id="s")
     steps = [{"name": name, "result": name} for name in ("read", "price", "write")]
     engine.settle(engine.lease_one(), steps=steps, result=1)

@@ -1,4 +1,7 @@
-"""Backoff: exponential with jitter, a minute first, an hour at most; a service's word wins."""
+"""Backoff is exponential with jitter, from a minute to an hour.
+
+A service's delay has precedence.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def test_waits_double_from_a_minute_to_an_hour_or_as_a_type_says(
 
 @pytest.mark.parametrize("backoff", [{"first_seconds": 60}, {"first_seconds": 3600}])
 def test_waits_spread(engine: Engine, backoff: dict[str, float]) -> None:
-    """What failed together does not come back together; at the cap neither."""
+    """Jobs that failed together are not retried together, not even at the cap."""
     engine.register("work", backoff=backoff)
     engine.enqueue_many(20)
     leases = engine.lease(20)
@@ -66,7 +69,7 @@ def test_waits_spread(engine: Engine, backoff: dict[str, float]) -> None:
     ],
 )
 def test_retry_after_wins(engine: Engine, outcome: str, asked: Any, seconds: int) -> None:
-    """They know better when they will answer again; within bounds, as a snooze is."""
+    """The service knows when it will respond again. The same bounds as for a snooze apply."""
     engine.stop_clock()
     engine.register("work", backoff={"first_seconds": 1, "cap_seconds": 5})
     job_id = engine.enqueue()

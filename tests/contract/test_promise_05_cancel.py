@@ -1,4 +1,4 @@
-"""Cancel works in every live state; a running processor learns of it by its next report."""
+"""Cancel works in every live state. A running processor is notified by its next report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.engine import ACME, ADA, Engine, handle, ids_of
 
 ERROR = {"type": "E", "message": "no"}
 CHILD = [{"job_type": "work"}]
-#: By what is asked of a job: the states in which it is done.
+#: By requested change: the states in which it is done.
 MAY = {
     "cancel_job": {"pending", "delayed", "processing", "waiting", "cancelled"},
     "retry_job": {"delayed", "failed", "cancelled"},
@@ -32,7 +32,10 @@ def cancel(engine: Engine, job_id: str, way: str = "function") -> None:
 
 @pytest.mark.parametrize("way", ["function", "update"])
 def test_what_does_not_run_ends_at_once(engine: Engine, way: str) -> None:
-    """Ready, delayed, in backoff or asking; its question goes with it, its error stays."""
+    """Ready, delayed, retrying and asking jobs end.
+
+    The question is removed, and the error stays.
+    """
     retrying, asking = engine.enqueue(priority=1), engine.enqueue(priority=2)
     first, second = engine.lease(2)
     engine.settle(first, "retry", error=ERROR)
@@ -54,7 +57,10 @@ def test_what_does_not_run_ends_at_once(engine: Engine, way: str) -> None:
 
 @pytest.mark.parametrize("way", ["function", "update"])
 def test_a_running_job_is_asked_to_stop(engine: Engine, way: str) -> None:
-    """The next report says so, and each after it; a retry it wants is none any more."""
+    """The next report, and each after it, returns the cancel.
+
+    A retry of the processor is ignored.
+    """
     job_id = engine.enqueue()
     lease = engine.lease_one()
 
@@ -91,7 +97,7 @@ def test_what_a_state_does_not_allow_is_refused(engine: Engine, function: str, s
 
 
 def test_a_completion_beats_a_cancel_that_came_too_late(engine: Engine) -> None:
-    """The work is done; its result is not thrown away."""
+    """The work is done, so its result is kept."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     cancel(engine, job_id)
@@ -111,7 +117,10 @@ def test_a_cancelled_job_whose_worker_dies_is_not_run_again(engine: Engine) -> N
 
 
 def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
-    """Children and grandchildren, pending and running; what has ended stays, and what it began."""
+    """It cancels pending and running descendants.
+
+    Ended jobs stay, and so do the jobs they started.
+    """
     root = engine.enqueue()
     lease = engine.lease_one()
     child, done = engine.spawn(lease, "s", CHILD * 2)
@@ -129,7 +138,7 @@ def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
 
 
 def test_a_child_that_begins_to_run_meanwhile_is_asked_to_stop(engine: Engine) -> None:
-    """Ended as one that waits, it would leave its worker with a lease."""
+    """If it ended like a waiting job, its worker would keep a lease."""
     root = engine.enqueue()
     engine.spawn(engine.lease_one(), "s", CHILD)
     with engine.open_transaction() as other:
@@ -144,7 +153,7 @@ def test_a_child_that_begins_to_run_meanwhile_is_asked_to_stop(engine: Engine) -
 
 @pytest.mark.parametrize("outcome", ["failed", "cancelled", "completed"])
 def test_children_end_with_a_parent_that_fails(engine: Engine, outcome: str) -> None:
-    """Work for a result that no one will read stops; also what was spawned late."""
+    """Work whose result no one will read stops, also if it was spawned late."""
     parent = engine.enqueue()
     engine.enqueue()
     lease, other = engine.lease(2)
@@ -162,7 +171,7 @@ def test_children_end_with_a_parent_that_fails(engine: Engine, outcome: str) -> 
 
 
 def test_deleting_a_job_ends_what_depends_on_it(engine: Engine) -> None:
-    """Its worker learns that it is gone, its children end, and no one waits for it."""
+    """Its worker is notified, its children end, and no job waits for it."""
     parent = engine.enqueue()
     lease = engine.lease_one()
     [child] = engine.spawn(lease, "s", CHILD)
@@ -181,7 +190,7 @@ def test_deleting_a_job_ends_what_depends_on_it(engine: Engine) -> None:
 
 
 def bulk(engine: Engine, function: str, criteria: dict[str, Any], limit: int) -> list[int]:
-    """How many each call changed, until there are no more."""
+    """Return how many jobs each call changed, until no more are left."""
     counts, cursor = [], None
     while True:
         answer = engine.rpc(
@@ -195,7 +204,7 @@ def bulk(engine: Engine, function: str, criteria: dict[str, Any], limit: int) ->
 
 
 def test_a_bulk_passes_over_what_cannot_change_and_ends(engine: Engine) -> None:
-    """Jobs asked already, and those whose unique key another holds, stop no call behind them."""
+    """Jobs that were cancelled before, and jobs whose unique key is taken, delay no later job."""
     older = engine.enqueue_many(3)
     engine.enqueue_many(2)
     for lease in engine.lease():
@@ -211,7 +220,7 @@ def test_a_bulk_passes_over_what_cannot_change_and_ends(engine: Engine) -> None:
 
 
 def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
-    """One statement for all would end at a project's statement timeout, each time."""
+    """One statement for all of them would exceed the project's statement timeout each time."""
     parent = engine.enqueue()
     lease = engine.lease_one()
     [deep] = engine.spawn(lease, "deep", CHILD)
@@ -222,7 +231,7 @@ def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
         ACME,
         parent,
     )
-    with engine.open_transaction() as other:  # one that someone holds delays itself alone
+    with engine.open_transaction() as other:  # a locked job delays only itself
         other.run("select from public.jobs where id = %s for update", deep)
         engine.maintain()
         assert engine.one("select count(*) from public.jobs where finished_at is null") == 1
@@ -236,7 +245,7 @@ def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
 
 
 def test_one_job_may_be_cancelled_and_retried_by_many_at_once(engine: Engine) -> None:
-    """Neither meets the other between the place of the job and its record."""
+    """A cancel and a retry cannot interleave between the job's place and its record."""
     job_id = engine.enqueue(delay_seconds=900)
 
     def steer(other: Engine) -> list[str]:
@@ -254,7 +263,7 @@ def test_one_job_may_be_cancelled_and_retried_by_many_at_once(engine: Engine) ->
 
 
 def test_a_deadline_that_passed_while_the_job_ran_still_ends_its_wait(engine: Engine) -> None:
-    """Maintenance saw it pass, and could do nothing then."""
+    """Maintenance saw the deadline pass while the job ran, and could do nothing then."""
     job_id = engine.enqueue(deadline_at=later(engine, 50))
     lease = engine.lease_one(lease_seconds=900)
     engine.advance(60)

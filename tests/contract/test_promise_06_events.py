@@ -1,4 +1,4 @@
-"""Per job, events carry a gapless seq from 1; reading after n, then listening, misses nothing."""
+"""The events of a job have a gapless seq from 1. Read after n, then listen, and miss nothing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_life_is_logged_without_a_gap(engine: Engine) -> None:
 
 
 def test_a_line_of_thousands_of_jobs_is_read_to_its_end(engine: Engine) -> None:
-    """One statement made them, and what came after it is reached too."""
+    """One statement created the jobs. The reader also reaches the lines after them."""
     made = "select %s, 'work' from generate_series(1, 2600)"
     engine.run(f"insert into public.jobs (workspace_id, job_type) {made}", ACME)
     last = engine.enqueue()
@@ -79,10 +79,13 @@ def test_a_minimal_type_logs_its_ends_alone(engine: Engine) -> None:
 
 
 def test_what_commits_late_is_read_late_and_not_lost(engine: Engine) -> None:
-    """A cursor by time or by transaction id would have passed it; a rollback leaves nothing."""
+    """A cursor by time or transaction id would have passed it.
+
+    A rolled-back transaction leaves none.
+    """
     _, cursor = read(engine, None)
     with engine.open_transaction() as slow, engine.open_transaction() as doomed:
-        early = slow.enqueue()  # its transaction is older than the next one, and still open
+        early = slow.enqueue()  # this transaction is older than the next one, and still open
         doomed.enqueue()
         quick = engine.enqueue()
         first, cursor = read(engine, cursor)
@@ -95,7 +98,7 @@ def test_what_commits_late_is_read_late_and_not_lost(engine: Engine) -> None:
 
 
 def test_a_followers_messages_are_the_log(engine: Engine) -> None:
-    """One message a topic and statement, events in order, nothing of another tenant in it."""
+    """There is one message per topic and statement, with events in order and of one tenant."""
     session = str(uuid.uuid4())
     jobs = [engine.enqueue(session_id=session), engine.enqueue(workspace=GLOBEX)]
     topics = [f"job:{jobs[0]}", f"workspace:{ACME}", f"session:{session}"]
@@ -140,7 +143,7 @@ def test_a_sleeper_continues_when_its_time_has_come(engine: Engine) -> None:
 
 
 def test_a_question_is_answered_once_by_one_of_its_options(engine: Engine) -> None:
-    """Anything else is refused, also an answer to the one before; its default comes in time."""
+    """Other answers are rejected, also one to an earlier question. The default applies in time."""
     job_id = wait(engine, **ask("go", options=["yes", "no"]))
     call = partial(engine.rpc, "answer_job", p_job_id=job_id)
     for said, hint in (
@@ -165,7 +168,7 @@ def test_a_question_is_answered_once_by_one_of_its_options(engine: Engine) -> No
 
 @pytest.mark.parametrize("first", ["event", "wait"])
 def test_an_event_is_received_before_or_after_the_wait(engine: Engine, first: str) -> None:
-    """First of a name wins; another tenant's of that name is another."""
+    """The first event of a name counts. Another tenant's event of that name is a different one."""
 
     def emit(value: int, workspace: str = ACME) -> Any:
         payload = {"n": value}
@@ -212,7 +215,10 @@ def test_racing_events_and_waits_lose_none(engine: Engine) -> None:
 
 
 def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None:
-    """Also those that failed, or ended before; a repeated spawn makes no others."""
+    """The list includes children that failed or ended before.
+
+    A repeated spawn creates no others.
+    """
     parent = started(engine)
     child = {"job_type": "work"}
     ids = engine.spawn(parent, "map", [child] * 3)

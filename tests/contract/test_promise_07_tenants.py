@@ -1,4 +1,4 @@
-"""No tenant reads, writes, cancels, follows or learns the existence of another's jobs."""
+"""No tenant reads, writes, cancels, follows or detects another tenant's jobs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.contract.test_prices import CALLS, put, world
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, ids_of
 
 MISSING = "00000000-0000-4000-8000-00000000dead"
-#: Somebody whom Auth knows, but no workspace does.
+#: A user of Auth who belongs to no workspace.
 GUEST = "cccccccc-0000-4000-8000-000000000009"
 SCHEDULE = {"name": "s", "cron": "@daily", "job_type": "work"}
 HOOK = {"url": "https://hooks.example.com/in", "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="}
-#: Names of what managers may do: it sends data away, lets the world in, or stops colleagues.
+#: Names of functions for managers, which send data out, grant access, or stop colleagues.
 MANAGERS = ("test_", "put_", "delete_", "set_", "open_")
 
 
@@ -44,7 +44,7 @@ def asking_job(engine: Engine) -> str:
 
 
 def test_staff_see_every_tenant_by_a_claim_that_only_the_project_writes(engine: Engine) -> None:
-    """`app_metadata`, and not what a person may write of themselves."""
+    """The claim is in `app_metadata`, which users cannot write themselves."""
     job_id = engine.enqueue(workspace=GLOBEX)
     for place, expected in (("app_metadata", [job_id]), ("user_metadata", [])):
         claims = {"sub": GUEST, place: {"minutehand_operator": True}}
@@ -54,7 +54,7 @@ def test_staff_see_every_tenant_by_a_claim_that_only_the_project_writes(engine: 
 
 
 def said_to(who: Engine, function: str, **arguments: Any) -> str:
-    """What a call is refused with, without the ids that it names; nothing of what is answered."""
+    """Return the errors of a call without the ids that it names, and nothing of its result."""
     with who.connection.transaction(force_rollback=True):
         try:
             who.rpc(function, **arguments)
@@ -66,9 +66,9 @@ def said_to(who: Engine, function: str, **arguments: Any) -> str:
 
 
 def test_every_function_answers_nulls_and_strangers_in_its_own_words(engine: Engine) -> None:
-    """Another's job or workspace like a missing one, to one who was a member until now, too.
+    """A foreign job or workspace looks like a missing one, also to a former member.
 
-    To members what only managers may do is 403.
+    Members get 403 for functions of managers.
     """
     job_id = asking_job(engine)
     before = engine.job(job_id)
@@ -99,11 +99,12 @@ def test_every_function_answers_nulls_and_strangers_in_its_own_words(engine: Eng
 
 
 def test_an_id_of_an_app_is_missing_to_a_stranger(engine: Engine) -> None:
-    """By each function that takes one, and in the words for an id that does not exist."""
+    """Each function that takes an id of an app returns the same error as for a missing id."""
     ids = world(engine, ADA)
     missing = dict.fromkeys(ids, MISSING)
     missing |= {"MESSAGE": f"msg_{MISSING}", "TOPIC": f"workspace:{MISSING}"}
-    own = {"chat_request", "chat_messages"}  # an id of a session that does not exist yet begins one
+    # the id of a session that does not exist yet starts one
+    own = {"chat_request", "chat_messages"}
     with engine.member(EVE) as eve:
         for name in CALLS.keys() - own:
             theirs, none = (put(CALLS[name], each, "x") for each in (ids, missing))
@@ -113,7 +114,7 @@ def test_an_id_of_an_app_is_missing_to_a_stranger(engine: Engine) -> None:
                 assert said.startswith("PT404"), name
 
 
-#: By whom a workspace has nothing to do: a role, and the claims of a token.
+#: Callers for whom a workspace is foreign: a role, and the claims of a token.
 STRANGERS: dict[str, tuple[str, dict[str, Any]]] = {
     "a rival": ("authenticated", {"sub": EVE}),
     "of no workspace": ("authenticated", {"sub": GUEST}),
@@ -125,7 +126,7 @@ STRANGERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-#: Of each table and view: its columns, with the type of those that every row needs.
+#: Each table and view with its columns, and the types of required ones.
 TABLES = """
 select c.table_schema || '.' || c.table_name, bool_or(t.tablename is not null), jsonb_object_agg(
   c.column_name, case when c.is_nullable = 'NO' and c.column_default is null then c.udt_name end)
@@ -138,7 +139,7 @@ VALUES = {"uuid": MISSING, "jsonb": {}, "timestamptz": "2030-01-01", "bool": Tru
 
 
 def fill(engine: Engine, table: str, columns: dict[str, str | None]) -> None:
-    """Give a table a row of a workspace, whatever its checks and triggers say."""
+    """Insert a row of a workspace into a table in spite of its checks and triggers."""
     needed = {name: kind for name, kind in columns.items() if kind}
     row = {name: VALUES.get(kind, [] if kind[0] == "_" else 1) for name, kind in needed.items()}
     row |= {"workspace_id": ACME} if "workspace_id" in columns else {}
@@ -153,7 +154,7 @@ def fill(engine: Engine, table: str, columns: dict[str, str | None]) -> None:
 
 
 def shows(by: psycopg.Connection[Any], statement: str, words: list[str]) -> bool:
-    """True if what it returns has one of the words; any but a plain refusal says too much."""
+    """Return whether a result contains one of the words. Any error but a plain rejection counts."""
     try:
         rows = str(by.execute(statement.encode()).fetchall())
     except psycopg.Error as error:
@@ -162,7 +163,7 @@ def shows(by: psycopg.Connection[Any], statement: str, words: list[str]) -> bool
 
 
 def test_no_column_of_anothers_is_read_or_written(engine: Engine) -> None:
-    """Of each table and view, those of apps too, by any stranger."""
+    """This covers each table and view, also of apps, and any stranger."""
     words = [ACME, ADA, BOB, asking_job(engine), "s3cr3t"]
     statements = []
     for table, is_table, columns in engine.rows(TABLES):
@@ -207,7 +208,7 @@ def test_another_tenants_job_is_no_parent_and_no_child(engine: Engine) -> None:
 
 
 def test_topics_are_open_to_their_members_alone(engine: Engine) -> None:
-    """Jobs, workspaces and sessions; also in other letters, or with more around."""
+    """Topics of jobs, workspaces and sessions, also in other case or with more text around them."""
     session = f"chat:{uuid.uuid4()}"
     job_id = engine.enqueue(session_id=session)
     topics = [f"workspace:{ACME}", f"session:{session}", f"job:{job_id}"]
@@ -233,7 +234,7 @@ def test_topics_are_open_to_their_members_alone(engine: Engine) -> None:
 
 
 def test_a_session_of_two_tenants_sends_nothing(engine: Engine) -> None:
-    """Neither receives the other's events, nor learns that it has the session."""
+    """Neither tenant gets the other's events or detects that it has the session."""
     topic, follow = "session:s", {"p_follower_id": str(uuid.uuid4())}
     theirs = engine.enqueue(workspace=GLOBEX, session_id="s")
     engine.enqueue(session_id="s")
@@ -251,7 +252,7 @@ def test_a_session_of_two_tenants_sends_nothing(engine: Engine) -> None:
 
 
 def test_one_tenants_things_are_not_found_by_another_that_names_them(engine: Engine) -> None:
-    """Ids are no secret, and a name is a workspace's own."""
+    """Ids are no secret, and names belong to one workspace."""
     with engine.member(ADA) as ada:
         ada.rpc("put_schedule", p_workspace_id=ACME, p_schedule=SCHEDULE)
         made = ada.rpc("put_webhook", p_workspace_id=ACME, p_webhook=HOOK)
@@ -303,7 +304,7 @@ def guest_sees(who: Engine, session: str) -> list[str]:
 
 
 def test_who_holds_a_guest_sessions_id_sees_it_and_nothing_else(engine: Engine) -> None:
-    """No payload, no maker, no log line; not another's job that names the session."""
+    """A guest sees no payload, no user and no log line, and no other job that names the session."""
     session, other = opened(engine), opened(engine)
     job_id = engine.enqueue({"prompt": "hidden"}, session_id=session)
     engine.enqueue(session_id=other)
@@ -335,7 +336,7 @@ def test_who_holds_a_guest_sessions_id_sees_it_and_nothing_else(engine: Engine) 
 
 
 def test_everything_but_the_id_opens_nothing(engine: Engine) -> None:
-    """Guesses, ordinary sessions, ended ones, tables: one answer."""
+    """Guessed, ordinary and ended sessions, and ids of tables, get the same response."""
     session, short = opened(engine), opened(engine, ttl_seconds=30)
     plain = f"s-{uuid.uuid4()}"
     job_id, _, _ = (engine.enqueue(session_id=each) for each in (session, short, plain))
@@ -373,7 +374,7 @@ def test_a_users_guest_session_is_theirs_alone(engine: Engine) -> None:
 
 
 def test_a_token_without_a_person_is_no_ones(engine: Engine) -> None:
-    """Some projects sign such tokens for devices; the service is named by its role."""
+    """Some projects sign such tokens for devices. The service is identified by its role."""
     job_id = engine.enqueue()
     with engine.database.as_role("authenticated") as connection:
         anonymous = Engine(engine.database, connection)
@@ -384,13 +385,13 @@ def test_a_token_without_a_person_is_no_ones(engine: Engine) -> None:
 
 
 def revoke(engine: Engine, grace: int) -> None:
-    """Rotate: keys of before answer for the grace alone."""
+    """Rotate the keys. Older keys stay valid for the grace time only."""
     now = engine.one("select queue.clock()")
     engine.rpc("revoke_worker_keys", p_before=now, p_grace_seconds=grace)
 
 
 def test_a_revoked_worker_key_answers_nowhere(engine: Engine) -> None:
-    """Old ones for a grace; a later rotation gives the stolen one no other."""
+    """An older key is valid for a grace time. A later rotation does not extend it."""
     engine.stop_clock()
     now = time.time()
     engine.enqueue_many(3)
@@ -414,7 +415,7 @@ def test_a_revoked_worker_key_answers_nowhere(engine: Engine) -> None:
 
 
 def test_what_a_worker_read_signs_no_address_after_a_rotation(engine: Engine) -> None:
-    """A thief of its key could else be any guest."""
+    """Otherwise a thief of a worker's key could impersonate any guest."""
     job_id = engine.enqueue()
     with engine.database.as_role("job_worker", {"iat": time.time()}) as connection:
         worker = Engine(engine.database, connection)
@@ -425,7 +426,7 @@ def test_what_a_worker_read_signs_no_address_after_a_rotation(engine: Engine) ->
 
 
 def test_who_was_made_a_member_unasked_may_leave(engine: Engine) -> None:
-    """A stranger's manager may add anyone: it changes no call of theirs, and no one has to stay."""
+    """A foreign manager may add anyone, which changes none of the person's calls."""
     add = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
     with engine.member(EVE) as eve:
         eve.run(add, GLOBEX, BOB)
@@ -459,7 +460,7 @@ def ways_out(job_id: str, session: str, training: str) -> dict[str, tuple[str, d
     }
 
 
-#: How a right ends, by who has it.
+#: How a right ends, by kind of caller.
 ENDS = {
     "a member": "delete from public.workspace_members where user_id = %(user)s",
     "a guest": "update queue.guest_sessions set expires_at = queue.clock()",
@@ -468,7 +469,7 @@ ENDS = {
 
 @pytest.mark.parametrize("who", ENDS)
 def test_a_right_that_ends_ends_by_each_way_out(engine: Engine, who: str) -> None:
-    """Each read of a stream and each join asks for it, and no message is made for its holder."""
+    """Each read of a stream and each join checks the right, and no messages are made without it."""
     engine.rpc("set_settings", p_settings={"allow_anonymous": True})
     session = opened(engine) if who == "a guest" else "theirs"
     ids = world(engine, BOB)

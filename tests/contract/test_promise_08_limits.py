@@ -1,4 +1,4 @@
-"""Limits are exact under races, pauses hold, and no tenant's flood delays another's first job."""
+"""Limits are exact under races, pauses apply, and no backlog delays another tenant's job."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def limit_workspace(engine: Engine, workspace: str = ACME, **limits: Any) -> Non
 
 
 def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
-    """A watcher checks every snapshot that it can get."""
+    """A watcher checks as many snapshots as it can get."""
     engine.register("work", lease_seconds=60, **LIMITED)
     limit_workspace(engine, max_running=5)
     for workspace in (ACME, GLOBEX):
@@ -76,7 +76,7 @@ def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
 )
 @pytest.mark.parametrize("call", [1, 2])
 def test_leases_of_one_hold_each_limit(engine: Engine, policy: dict[str, Any], call: int) -> None:
-    """One after another, and two that are open at once; a free slot is found again."""
+    """Leases one after another, and two open at once. A free slot is found again."""
     engine.stop_clock()
     engine.register("narrow", lease_seconds=60, **policy)
     limit_workspace(engine, max_running=2 if policy else 1)
@@ -93,7 +93,7 @@ def test_leases_of_one_hold_each_limit(engine: Engine, policy: dict[str, Any], c
 
 
 def test_a_lease_under_an_older_snapshot_does_not_break_a_limit(engine: Engine) -> None:
-    """It would not see what was leased since: refused, or it sees it."""
+    """Its snapshot does not contain later leases, so it is rejected unless it sees them."""
     engine.register("work", max_concurrency=1)
     for workspace in (ACME, GLOBEX):
         engine.declare(f"q{workspace[0]}")
@@ -125,7 +125,10 @@ def test_a_key_is_that_of_a_type_in_a_workspace(engine: Engine) -> None:
 
 
 def test_a_rate_refills_with_time_and_never_beyond_itself(engine: Engine) -> None:
-    """Ten a minute: ten now, one six seconds later, ten after a long pause; a lease says when."""
+    """Ten per minute: ten now, one after six seconds, ten after a long pause.
+
+    A lease returns when.
+    """
     engine.stop_clock()
     engine.register("work", lease_seconds=60, rate_limit={"limit": 10, "per_seconds": 60})
     engine.enqueue_many(50)
@@ -158,7 +161,7 @@ PAUSES = [
 
 @pytest.mark.parametrize("pause", PAUSES)
 def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict[str, Any]) -> None:
-    """Running jobs continue; the rest waits, loses nothing, and says why. Others run."""
+    """Running jobs continue. Paused jobs wait with the reason, and are not lost. Other jobs run."""
     engine.register("other", queue="slow")
     running = started(engine)
     job_id = engine.enqueue()
@@ -175,7 +178,7 @@ def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict
 
 
 def test_a_worker_serves_a_type_while_it_has_no_slot_for_it(engine: Engine) -> None:
-    """Full of jobs of one type, it asks for the others alone."""
+    """If all slots of one type are used, the worker requests only other types."""
     engine.register("other")
     engine.advance(120)
     for job_types in (["work", "other"], ["other"]):
@@ -187,7 +190,7 @@ def test_a_worker_serves_a_type_while_it_has_no_slot_for_it(engine: Engine) -> N
 
 
 def test_people_pause_only_what_they_manage(engine: Engine) -> None:
-    """A member would stop colleagues; a stranger must not learn that the workspace exists."""
+    """A member would stop colleagues. A stranger must not detect that the workspace exists."""
     by_type, by_queue, whole, type_of_it = PAUSES
     for user, pause, hint in (
         (BOB, whole, "forbidden"),
@@ -228,7 +231,7 @@ def test_the_only_job_of_a_tenant_is_leased_next_to_a_flood(engine: Engine) -> N
 
 @pytest.mark.parametrize("keys", [1, 40])
 def test_a_round_that_a_lease_cuts_short_goes_on_with_the_next(engine: Engine, keys: int) -> None:
-    """Three of one, then one of the other, however many a lease asks for."""
+    """Three jobs of one tenant, then one of the other, whatever the limit of a lease."""
     limit_workspace(engine, weight=3)
     for number in range(keys):
         engine.enqueue_many(40 // keys, concurrency_key=f"p{number}")
@@ -244,7 +247,7 @@ def test_a_round_that_a_lease_cuts_short_goes_on_with_the_next(engine: Engine, k
 @pytest.mark.parametrize("others", [1, 14, 40])
 @pytest.mark.parametrize("size", [1, 10, 33])
 def test_a_round_gives_a_large_weight_all_of_it(engine: Engine, others: int, size: int) -> None:
-    """However many tenants share a lease, which reads some jobs of each."""
+    """This holds for any number of tenants in one lease, which reads some jobs of each."""
     limit_workspace(engine, weight=20)
     engine.enqueue_many(50)
     for number in range(others):
@@ -265,7 +268,7 @@ def test_a_round_gives_a_large_weight_all_of_it(engine: Engine, others: int, siz
 def test_a_tenant_whose_first_jobs_have_no_slot_gets_its_share(
     engine: Engine, tenants: int
 ) -> None:
-    """Older jobs of a type that others fill are passed over, and count as none that it has had."""
+    """Its older jobs, of a type whose slots others use, are skipped and do not count as served."""
     engine.register("full", max_concurrency=6)
     for number in range(tenants):
         workspace = str(uuid.UUID(int=number + 1 << 64, version=4))
@@ -282,7 +285,7 @@ def test_a_tenant_whose_first_jobs_have_no_slot_gets_its_share(
 
 
 def test_lanes_that_are_served_apart_have_a_ring_each_and_no_more(engine: Engine) -> None:
-    """Workers that serve types in common pass none of their tenants over, in either order."""
+    """Workers that share types skip none of their tenants, in either order."""
     tenants = [str(uuid.UUID(int=number << 64, version=4)) for number in (1, 2, 3)]
     for workspace in tenants:
         engine.run("insert into public.workspaces (id, name) values (%s, 'T')", workspace)
@@ -318,7 +321,7 @@ def test_an_idle_tenants_share_goes_to_the_others_and_is_not_saved_up(engine: En
 
 
 def mix(engine: Engine, seed: int) -> tuple[random.Random, dict[str, int], list[str]]:
-    """Tenants by weight, and types: some with a limit, some tenants too."""
+    """Return tenants by weight, and types, some of them with a limit."""
     chosen = random.Random(seed)
     types = [f"t{number}" for number in range(chosen.choice([1, 2, 6]))]
     for name in types:
@@ -337,7 +340,7 @@ def mix(engine: Engine, seed: int) -> tuple[random.Random, dict[str, int], list[
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("size", [1, 3, 20, 100])
 def test_a_newcomers_nth_job_starts_within_n_rounds(engine: Engine, seed: int, size: int) -> None:
-    """Whatever types, weights, priorities and limits: a round gives each tenant its weight."""
+    """This holds for any weights and limits, because a round serves each tenant."""
     chosen, weights, types = mix(engine, seed)
     *others, newcomer = weights
     for workspace in others:

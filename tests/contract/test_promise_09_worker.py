@@ -1,7 +1,7 @@
-"""A tick never outlives its deadline; it releases what it has not begun, and settles the rest.
+"""A run never outlives its deadline. It releases jobs that have not started and settles the others.
 
-Against a model of the queue, in time that leaps: its rules under random histories, and each rule
-that chance meets too seldom.
+The tests use a model of the queue and a simulated clock: random histories, and single cases that
+are too rare in them.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ ONE_AT_A_TIME = TickOptions(concurrency=1, linger_seconds=0)
 
 
 class Work(BaseModel):
-    """How long to work and to resist a stop, how many bytes to return, and lines to end with."""
+    """Duration of the work, resistance to a stop, bytes of the result, and final log lines."""
 
     seconds: float = 1.0
     bytes: int = 0
     resists: float = 0.0
     lines: int = 1
-    answers: bool = False  #: Whether to return when stopped.
+    answers: bool = False  # Whether to return when stopped.
 
 
 @dataclass
 class World:
-    """A worker over `queue`, and what its processors did."""
+    """A worker over `queue`, and the actions of its processors."""
 
     queue: ModelQueue
     options: TickOptions = OPTIONS
@@ -88,7 +88,7 @@ class World:
 
 
 def too_early(renewals: Sequence[Renewal], rows: dict[str, Row]) -> list[tuple[Renewal, Renewal]]:
-    """Pairs of answered looks at one job that are closer than three seconds, or a quarter lease."""
+    """Return pairs of reports of a job that were closer than allowed."""
     last: dict[tuple[str, int], Renewal] = {}
     found = []
     for each in renewals:
@@ -111,12 +111,12 @@ JOB = st.tuples(
 EVENT = st.tuples(st.floats(0, 100), st.sampled_from(["cancel", "take_back"]), st.integers(0, 7))
 
 
-# the same histories each time, and none made smaller for minutes
+# the same histories each time, without shrinking for minutes
 @settings(max_examples=40, derandomize=True, phases=[Phase.generate])
 @given(
     jobs=st.lists(JOB, min_size=1, max_size=8),
     events=st.lists(EVENT, max_size=4),
-    # apart from each other: a queue that is away for most of a lease may lose it
+    # far from each other, because a queue that is down for most of a lease may lose it
     faults=st.dictionaries(st.integers(1, 8).map(lambda n: 2 * n), st.sampled_from(FAULTS)),
 )
 def test_no_history_breaks_a_rule_of_the_worker(
@@ -124,7 +124,7 @@ def test_no_history_breaks_a_rule_of_the_worker(
     events: list[tuple[float, str, int]],
     faults: dict[int | str, str],
 ) -> None:
-    """Jobs of any length, cancels, leases taken away, requests and answers lost or hanging."""
+    """Jobs of any length, cancels, lost leases, and calls that are lost or hang."""
     rows = [
         Row(str(n), {"seconds": seconds, "bytes": size, "resists": resists}, lease)
         for n, (seconds, lease, size, resists) in enumerate(jobs)
@@ -138,7 +138,7 @@ def test_no_history_breaks_a_rule_of_the_worker(
         ticking = asyncio.create_task(world.tick())
 
         def happen(at: float, kind: str, job_id: str) -> None:
-            # one that is taken back before it begins runs for nothing, and again
+            # a job that is reclaimed before it starts runs for nothing, and again
             is_leased = queue.rows[job_id].status == "processing"
             if world.alive[job_id] or (kind == "take_back" and is_leased):
                 taken.append((at, kind, job_id))
@@ -155,7 +155,7 @@ def test_no_history_breaks_a_rule_of_the_worker(
 
     assert queue.expired == [], "a lease was not renewed"
     assert faults or too_early(queue.renewals, queue.rows) == []
-    # one that resists is given up, and its job may run again beside it
+    # a job that resists is abandoned, and may run again at the same time
     assert world.most_alive <= 1 or any(resists for *_, resists in jobs)
     assert events or all(row.status == "completed" for row in rows)
     for row in rows:
@@ -204,7 +204,7 @@ def test_a_result_that_is_refused_does_not_take_others_with_it() -> None:
 
 @pytest.mark.parametrize("away_from", [0, 5])
 def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped(away_from: float) -> None:
-    """A report after five seconds is no renewal, for the worker and for the queue."""
+    """A report after five seconds does not renew the lease, for the worker and for the queue."""
     queue = ModelQueue([Row("1", {"seconds": 300}, 30.0)])
     world = World(queue)
 
@@ -224,7 +224,7 @@ def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped(away_from: float
 
 @pytest.mark.parametrize(("cancelled", "resists"), [(True, 100), (False, 100), (False, 0)])
 def test_a_lease_that_is_lost_is_not_settled(cancelled: bool, resists: float) -> None:
-    """Whatever else stopped its processor, which it does at the next report: it is another's."""
+    """Its processor stops at the next report, because the job belongs to another worker."""
     row = Row("1", {"seconds": 100, "resists": resists}, 30.0)
     queue = ModelQueue([row])
     world = World(queue, TickOptions(concurrency=1, linger_seconds=0, grace_seconds=600))
@@ -337,7 +337,7 @@ def test_what_falls_due_beside_a_held_job_begins_at_once() -> None:
 
 @pytest.mark.parametrize("lease", [60.0, 3_600.0, 43_200.0])
 def test_a_running_job_learns_of_a_cancel_within_five_seconds(lease: float) -> None:
-    """Whatever its lease; what it then returns is not stored, what it returned before is."""
+    """This holds for any lease. A later result is not stored, an earlier one is."""
     work = {"seconds": 10_000, "answers": True}
     queue = ModelQueue([Row("1", work, lease), Row("2", {"seconds": 1}, lease)])
     world = World(queue)
@@ -406,7 +406,7 @@ async def test_a_timed_out_attempt_says_where_it_hung() -> None:
 
 
 def test_an_attempt_that_was_cut_off_behind_a_step_spends_nothing() -> None:
-    """It continues behind its last step; one that stored none had its fair time, and spends it."""
+    """It continues after its last step. A job without a new step had enough time and pays."""
     registry = Registry()
 
     async def steps(job: Job[Any], ctx: JobContext) -> None:
@@ -429,7 +429,7 @@ def test_an_attempt_that_was_cut_off_behind_a_step_spends_nothing() -> None:
 
 
 def test_maintenance_rests_half_of_the_time_and_is_called_beside_jobs() -> None:
-    """While there is more to do; a busy worker calls it each second though no lease asks."""
+    """This holds while more work remains. A busy worker calls maintenance each second."""
     began: list[float] = []
 
     class Cleaning(ModelQueue):

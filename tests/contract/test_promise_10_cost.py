@@ -1,4 +1,4 @@
-"""Cost is flat: what waits, and what has ended, makes no call dearer; idle is one query a tick."""
+"""Waiting and ended jobs make no call more expensive, and an idle run makes one query."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.fresh
 
 
 def test_a_lease_that_finds_nothing_reads_a_handful_and_writes_nothing(engine: Engine) -> None:
-    """Idle workers would use up transaction ids, and fill the log, by asking."""
+    """Otherwise idle workers would use up transaction ids and fill the log."""
     engine.stop_clock()
     tick = str(uuid.uuid4())
     engine.lease_call(1, tick_id=tick)
@@ -34,7 +34,7 @@ def test_a_lease_that_finds_nothing_reads_a_handful_and_writes_nothing(engine: E
 
 
 async def test_a_run_with_one_job_is_two_calls(engine: Engine, project: Project) -> None:
-    """And an idle one a single call, as on Lambda, where each round trip is paid for."""
+    """An idle run makes one call. On Lambda each round trip costs money."""
     sent: list[str] = []
 
     class Noting(httpx.AsyncHTTPTransport):
@@ -53,7 +53,7 @@ async def test_a_run_with_one_job_is_two_calls(engine: Engine, project: Project)
     for jobs, seconds in ((1, 0), (1, 0), (0, 0), (1, 60)):
         engine.enqueue_many(jobs)
         engine.maintain()
-        engine.advance(seconds)  # after which maintenance is due
+        engine.advance(seconds)  # maintenance is due after this
         await worker.tick(budget_seconds=60)
     await worker.aclose()
 
@@ -64,7 +64,7 @@ async def test_a_run_with_one_job_is_two_calls(engine: Engine, project: Project)
 
 
 def size(engine: Engine) -> int:
-    """All tables of the project and their indexes, vacuumed."""
+    """Return the size of all tables and indexes of the project, after vacuum."""
     engine.run("vacuum full")
     return int(
         engine.one(

@@ -1,4 +1,4 @@
-"""A project's Realtime plan is kept by the second; beyond it watchers are asked to read again."""
+"""The Realtime plan's rate is kept for each second. Beyond it, watchers are asked to read again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine
 from tests.support.patience import until
 
 BUDGET = 20
-#: What any six seconds may carry, since five of the plan lie within them.
+#: Maximum messages in any six seconds, which contain five seconds of the plan.
 WINDOW = 6
 
 
@@ -28,13 +28,13 @@ def follow(engine: Engine, topic: str, user: str = ADA) -> None:
 
 
 def most_in_a_window(engine: Engine) -> int:
-    """Messages of any six seconds, and as many deliveries."""
+    """Return messages in any six seconds, and as many deliveries."""
     sent = engine.rows("select extract(epoch from inserted_at)::float from realtime.messages")
     return max((2 * sum(0 <= at - first < WINDOW for at in sent) for first in sent), default=0)
 
 
 def until_sent(engine: Engine, topic: str, job_id: str, kind: str) -> None:
-    """Wait for a message with the event, or a request to read again."""
+    """Wait for a message with the event, or for a request to read again."""
 
     def look() -> bool:
         engine.advance(1)
@@ -61,7 +61,7 @@ def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(counted: En
 
 
 def test_progress_is_held_back_before_states(counted: Engine) -> None:
-    """A missed percentage is made up for by the next; an end is waited for."""
+    """The next percentage replaces a missing one, but people wait for an end."""
     job_id = counted.enqueue()
     follow(counted, f"job:{job_id}")
     lease = counted.lease_one()
@@ -76,7 +76,7 @@ def test_progress_is_held_back_before_states(counted: Engine) -> None:
 
 
 def test_a_tenants_burst_holds_back_nothing_of_another_that_is_watched(counted: Engine) -> None:
-    """Nor when someone watches the first, too."""
+    """This also holds if the first tenant is watched."""
     follow(counted, f"workspace:{ACME}")
     for _ in range(2):
         for _ in range(60):
@@ -87,7 +87,7 @@ def test_a_tenants_burst_holds_back_nothing_of_another_that_is_watched(counted: 
 
 
 def test_many_connections_share_one_budget(counted: Engine) -> None:
-    """Each sees at once what the others have taken, committed or not."""
+    """Each connection sees at once what the others have used, committed or not."""
 
     def enqueue(other: Engine) -> None:
         for _ in range(25):
@@ -98,7 +98,7 @@ def test_many_connections_share_one_budget(counted: Engine) -> None:
 
 
 def test_one_transaction_takes_a_part_alone_and_a_rollback_none(counted: Engine) -> None:
-    """It is counted when it is sent, and Realtime counts when it commits."""
+    """Messages are counted when they are sent, but Realtime counts them at the commit."""
     with counted.connection.transaction():
         for _ in range(300):
             counted.enqueue()

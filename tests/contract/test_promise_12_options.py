@@ -1,4 +1,4 @@
-"""Every rule holds by every way in: each option of a job, good and bad, by all six of them."""
+"""Each option of a job follows the same rules by all six ways to enqueue."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.support.engine import ACME, ADA, Engine, handle
 ONCE = "<once>"
 LATER = "2031-01-01T00:00:00+00:00"
 INSTANTS = ["1969-12-31T23:59:59Z", "9999-06-01T00:00:00Z", "soon"]
-TYPE_ERROR = None  # a column's value of the wrong type; Postgres names no field
+TYPE_ERROR = None  # the value has another type than the column, and Postgres names no field
 Way = Callable[[dict[str, Any]], Awaitable[str]]
 Ways = dict[str, Way]
 
-#: By option: good values, and bad ones.
+#: Good and bad values by option.
 TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     "queue": (["q", "q" * 100], ["", "q" * 101, "q\x07", "undeclared"]),
     "priority": ([0, 1000], [-1, 1001, "high"]),
@@ -55,16 +55,16 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     "schema_version": ([1], [0, 2, "new"]),
     "tags": ([["a", "b"]], [["t"] * 21, [""], ["t" * 101], "tag", [["t"], ["u"]]]),
 }
-#: Together they say two things at once, or need each other.
+#: Pairs of options that contradict or require each other.
 PAIRS: list[tuple[dict[str, Any], bool]] = [
     ({"scheduled_for": LATER, "delay_seconds": 60}, False),
     ({"unique": {"key": ONCE}, "debounce_seconds": 0.05}, False),
     ({"unique": {"key": ONCE}, "debounce_seconds": 30}, True),
     ({"prioritty": 5}, False),
 ]
-#: Of a call, not of a row; a plain insert has no word for them.
+#: Options of a call and not of a row, which a plain insert does not have.
 NOT_COLUMNS = {"delay_seconds", "unique", "debounce_seconds", "prioritty"}
-#: What a job was made with: a replacement that brings another does not change it.
+#: Options that a replacement cannot change.
 AS_MADE = {
     *("queue", "max_attempts", "timeout_seconds", "deadline_at"),
     *("concurrency_key", "session_id"),
@@ -72,7 +72,7 @@ AS_MADE = {
 
 
 class Refused(Exception):
-    """A way refused the job; `field` is the option it names."""
+    """An enqueue was rejected. `field` is the option that the error names."""
 
     def __init__(self, field: str | None) -> None:
         self.field = field
@@ -80,7 +80,7 @@ class Refused(Exception):
 
 
 def field_of(detail: str | None) -> str | None:
-    """The option of a refusal's detail, wherever the job lies in the request."""
+    """Return the option in the detail of an error, wherever the job is in the request."""
     if detail is None:
         return None
     return re.split(r"[.\[]", re.sub(r"^(jobs|children)(\.0|\[0\])\.", "", detail))[0]
@@ -88,7 +88,7 @@ def field_of(detail: str | None) -> str | None:
 
 @pytest.fixture
 def ways(api: Api) -> Ways:
-    """Each enqueues a job with options and returns its id, or raises Refused."""
+    """Return the ways to enqueue. Each returns a job's id, or raises Refused."""
     engine = api.engine
     engine.declare("q", "q" * 100)
     engine.enqueue()
@@ -161,12 +161,12 @@ def ways(api: Api) -> Ways:
 def that_know(ways: Ways, options: dict[str, Any]) -> Ways:
     without = {"by_insert"} if options.keys() & NOT_COLUMNS else set()
     if "parent_id" in options:
-        without |= {"by_spawn"}  # a child's parent is who spawns it
+        without |= {"by_spawn"}  # a child's parent is the job that spawns it
     return {name: way for name, way in ways.items() if name not in without}
 
 
 async def answers(ways: Ways, options: dict[str, Any]) -> dict[str, Any]:
-    """By way: `True` when it took the job, else the option it refused."""
+    """Return for each way True if it accepted the job, otherwise the option that it rejected."""
     found: dict[str, Any] = {}
     for name, way in that_know(ways, options).items():
         try:
@@ -180,7 +180,7 @@ async def answers(ways: Ways, options: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("option", TABLE)
 async def test_what_one_way_refuses_all_refuse_by_name(ways: Ways, option: str) -> None:
-    """A rule that one way alone keeps is a way around it."""
+    """A rule that only one way applies could be avoided by another."""
     for value in TABLE[option][1]:
         found = await answers(ways, {option: value})
 
@@ -202,10 +202,10 @@ async def test_what_one_way_accepts_all_keep_alike(ways: Ways, api: Api, option:
 
 @pytest.mark.parametrize("how", ["replace", "debounce"])
 def test_a_replacement_keeps_each_option_unless_it_brings_its_own(engine: Engine, how: str) -> None:
-    """Except those that say how the job was made; debounce brings a time of its own."""
+    """Options of the job's creation stay. Debounce sets a new time."""
     engine.declare("q", "q" * 100)
     own = {"scheduled_for"} if how == "debounce" else set()
-    # of those a job has one value, and it is found by them
+    # a job has one value of these, by which it is found
     others = TABLE.keys() - NOT_COLUMNS - own - {"parent_id", "idempotency_key"}
     kept, brought = set[str](), set[str]()
     for option in others:
@@ -246,7 +246,10 @@ def test_a_member_cancels_by_update_and_changes_nothing_else(engine: Engine) -> 
 
 @pytest.mark.parametrize("role", ["postgres", "service_role"])
 def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role: str) -> None:
-    """In the SQL editor, too: a cancel is one, and what would corrupt is refused by name."""
+    """This also holds in the SQL editor.
+
+    Changes that would corrupt the queue are rejected by name.
+    """
     first, second = (engine.enqueue(unique={"key": key}) for key in ("a", "b"))
     with engine.beside() as owner:
         owner.run(f"set role {role}")
@@ -256,7 +259,7 @@ def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role
             changes += ["scheduled_for = now()", "priority = 1"]
             changes += ["status = 'completed', updated_at = now()", "start_by_at = now()"]
             assert refused(owner.run, "truncate public.jobs")[0] == "PT409"
-        else:  # a row with a lane, which the engine gives, is neither checked nor placed
+        else:  # a row with a lane, which the engine sets, is neither checked nor placed
             insert = "insert into public.jobs (workspace_id, job_type, lane) values (%s, 'work', 1)"
             assert refused(owner.run, insert, ACME)[0] == "42501"
         for change in changes:
@@ -272,7 +275,10 @@ def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role
 def test_a_number_that_no_client_can_read_is_refused_by_every_way(
     engine: Engine, number: str
 ) -> None:
-    """A few bytes inside, a hundred thousand for who reads it; also of a type without a schema."""
+    """It has few bytes, but a hundred thousand digits for a reader.
+
+    Types without a schema count too.
+    """
     payload = f'{{"n": {number}}}'
     job = f'{{"job_type": "work", "payload": {payload}}}'
     for statement in (

@@ -1,6 +1,6 @@
-"""Nothing that a processor returns, raises or says stops its worker or the jobs beside it.
+"""No result, error or output of a processor stops its worker or the jobs beside it.
 
-A worker that cannot go on ends, after it has released what runs. Against a model of the queue.
+A worker that cannot continue releases its jobs and ends. The tests use a model of the queue.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from tests.support.virtual_time import LoopClock, leaping
 
 
 class Raises:
-    """A value at which no look succeeds."""
+    """A value that raises whenever it is inspected."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
 
 
 class Properties(Exception):
-    """An error of which nothing can be read."""
+    """An error whose attributes cannot be read."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
@@ -54,19 +54,19 @@ class Properties(Exception):
 
 
 def exits(*_: Any) -> Any:
-    """End the process, where it is not caught."""
+    """End the process, unless this is caught."""
     raise SystemExit(3)
 
 
 class Exits(Exception):
-    """An error that ends its process at any look, at its class too."""
+    """An error that ends its process whenever it or its class is inspected."""
 
     __str__ = __repr__ = __float__ = __getattribute__ = exits
     retry_after = response = property(exits)
 
 
 def nested(levels: float) -> Any:
-    """A list in a list in a list; without end one that holds itself."""
+    """A list that is nested very deeply, or contains itself."""
     value: list[Any] = []
     if levels == math.inf:
         value.append(value)
@@ -105,13 +105,13 @@ async def raises(error: BaseException) -> None:
 
 
 async def noting(ctx: JobContext, **said: Any) -> None:
-    """Log it, and be at work while that is sent."""
+    """Log the value, and keep working while it is sent."""
     ctx.log("info", said.pop("message", "m"), **said)
     await asyncio.sleep(1)
 
 
 async def staging(ctx: JobContext, value: Any) -> None:
-    """Report it, and be at work while that is sent."""
+    """Report the value, and keep working while it is sent."""
     ctx.progress(10, value, value)
     await asyncio.sleep(1)
 
@@ -148,7 +148,7 @@ USES: dict[str, Callable[[JobContext, Any], Any]] = {
 
 @pytest.fixture
 def no_log() -> Iterator[None]:
-    """Their texts are nothing that the reports of a test can carry."""
+    """These texts are too large for the reports of a test."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -157,7 +157,10 @@ def no_log() -> Iterator[None]:
 @pytest.mark.usefixtures("no_log")
 @pytest.mark.parametrize("use", sorted(USES))
 def test_what_a_processor_hands_over_costs_its_own_attempt_alone(use: str) -> None:
-    """Each odd value beside an ordinary job: all settled, in encodable and bounded calls."""
+    """Each odd value runs next to an ordinary job.
+
+    All settle, in bounded calls that can be encoded.
+    """
     sizes: list[int] = []
 
     class Encoding(ModelQueue):
@@ -192,7 +195,7 @@ def test_what_a_processor_hands_over_costs_its_own_attempt_alone(use: str) -> No
 
 
 async def tick(queue: ModelQueue, work: Callable[..., Any]) -> None:
-    """Run what there is, each job once."""
+    """Run all jobs that are there once each."""
     registry = Registry()
     registry.processor("work", payload=dict)(work)
     options = TickOptions(concurrency=100, linger_seconds=0)
@@ -205,7 +208,7 @@ async def tick(queue: ModelQueue, work: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("call", ["report", "settle", "lease", "maintain"])
 def test_an_error_that_no_rule_knows_ends_the_loop_and_gives_back_what_runs(call: str) -> None:
-    """Its process then ends, and its host starts another one: no loop may die unseen."""
+    """The process then ends, and its host starts another one, so that no loop dies unnoticed."""
     queue = ModelQueue([Row("1", {}), Row("2", {})])
 
     async def work(job: Job[Any], ctx: JobContext) -> None:

@@ -1,7 +1,7 @@
-"""Each public function by SQL, HTTP, client and command: one table, and every way arrives.
+"""One table of all public functions, each called by SQL, HTTP, client and command.
 
-What a way says is not restated here; the rules are in the promises' files. A change must leave the
-same behind by each way; a read must show the same thing; a stranger gets 404 by each.
+The rules of a function are tested in the promises' files. Here a change must leave the same state
+by each way, a read must return the same, and a stranger must get 404.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def put(value: Any, job_id: str) -> Any:
 
 
 async def take(api: Api, way: str, function: str, ways: Ways, job_id: str, user: str) -> str:
-    """Call it one way; what is answered, as text, or what it is refused with."""
+    """Call the function one way, and return the response as text, or the error."""
     arguments = put(ways.sql, job_id)
     if way == "SQL":
 
@@ -253,7 +253,7 @@ async def take(api: Api, way: str, function: str, ways: Ways, job_id: str, user:
 
 @pytest.mark.parametrize("function", TABLE)
 async def test_every_way_arrives(api: Api, function: str) -> None:
-    """The same is left behind, or shown; and refused to a stranger."""
+    """Each way leaves or returns the same, and rejects a stranger."""
     ways = TABLE[function]
     given = {"SQL": True, "HTTP": ways.http, "client": function != "queue_health"}
     left: dict[str, Any] = {}
@@ -286,7 +286,7 @@ def undo(engine: Engine) -> None:
 
 
 async def test_a_keys_job_is_made_once_by_whatever_way(api: Api) -> None:
-    """201 with the job; 200 with the first one when the key repeats."""
+    """The first call returns 201 with the job, a repeated key 200 with the same job."""
     key = {"idempotency-key": "k"}
     body = {"workspace_id": ACME, "job_type": "work", "payload": {}}
     answers = [await api.call("POST", "/api/jobs", json=body, headers=key) for _ in range(2)]
@@ -304,7 +304,7 @@ async def test_a_keys_job_is_made_once_by_whatever_way(api: Api) -> None:
 
 
 async def test_a_mistyped_type_is_no_silence(api: Api) -> None:
-    """Its job waits, since a worker may come later; the answer says so, and names the nearest."""
+    """The job waits, because a worker may come later. The response names the nearest type."""
     warnings = []
     for job_type in ("work", "works", "xyzzy"):
         body: dict[str, Any] = {"workspace_id": ACME, "job_type": job_type, "payload": {}}

@@ -1,6 +1,7 @@
-"""The wire, once: what Python, SQL and the npm client call each field, and of which type it is.
+"""Names and types of each field in Python, SQL and the npm client.
 
-Fed by the catalogue and by real answers: a field that one side does not know is a difference.
+The catalogue and real responses are compared with the models, so a field that one side lacks is
+found.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from minutehand.queue.worker_client import WorkerQueue
 from tests.support.engine import ACME, Engine, handle
 from tests.support.paths import ROOT
 
-#: Filled by SQL itself: a request does not carry it.
+#: Fields that SQL fills itself, so that no request contains them.
 INTERNAL = {"lease_request": {"worker", "job_ids"}, "worker_item": set[str]()}
-#: By what Python calls a type: what SQL may, and what TypeScript may. The rest is jsonb.
+#: By Python type: the types in SQL and in TypeScript. All others are jsonb.
 TYPES: dict[Any, tuple[set[str], set[str]]] = {
     int: ({"integer", "bigint"}, {"number"}),
     float: ({"double precision", "integer"}, {"number"}),
@@ -36,8 +37,7 @@ TYPES: dict[Any, tuple[set[str], set[str]]] = {
     datetime: ({"timestamp with time zone"}, {"string"}),
 }
 
-#: Options that say when this one job runs, whose it is, or that it is one; and those which a
-#: member's plain insert may not give.
+#: Options that belong to one job, and options that a member's plain insert may not set.
 OF_ONE_JOB = {
     "scheduled_for",
     "deadline_at",
@@ -49,7 +49,7 @@ OF_ONE_JOB = {
 OF_THE_SERVICE = {"parent_id", "timeout_seconds", "traceparent", "schema_version"}
 MODELS = "models.py"
 TYPESCRIPT = "index.d.ts"
-#: What an answer of `answers` leaves out, where Python has a default for it.
+#: Fields that a response may omit, because Python has a default.
 LEFT_OUT = {
     "new job": {"streams"},
     "new job of many": {
@@ -61,12 +61,12 @@ LEFT_OUT = {
     "report_jobs": {"output"},
     "event_feed": {"reset"},
 }
-#: Moments that the page says by its state or its times.
+#: Times that the page shows by its state or durations.
 NOT_SHOWN = {"updated_at", "completed_at", "next_run_at", "running_since"}
 
 
 def json_of(engine: Engine, function: str, name: str) -> dict[str, Any]:
-    """A constant of a function, as written."""
+    """Return a constant of a function, as written."""
     source = engine.one("select prosrc from pg_proc where oid = %s::regproc", function)
     pattern = rf"{name} constant jsonb := (?:'|\$json\$)(.*?)(?:'|\$json\$);"
     [text] = re.findall(pattern, source, re.DOTALL)
@@ -74,7 +74,7 @@ def json_of(engine: Engine, function: str, name: str) -> dict[str, Any]:
 
 
 def kind_of(annotation: Any) -> Any:
-    """The plain type behind an annotation; None for what is JSON of its own."""
+    """Return the plain type behind an annotation, or None for JSON values."""
     annotation = getattr(annotation, "__supertype__", annotation)
     if get_origin(annotation) in {UnionType, typing.Union}:
         [annotation] = [each for each in get_args(annotation) if each is not type(None)]
@@ -87,7 +87,7 @@ def kind_of(annotation: Any) -> Any:
 
 
 def fields_of(model: Any) -> dict[str, Any]:
-    """The fields of a model or dataclass, with their types."""
+    """Return the fields of a model or dataclass, with their types."""
     if issubclass(model, BaseModel):
         return {name: field.annotation for name, field in model.model_fields.items()}
     hints = typing.get_type_hints(model)
@@ -95,7 +95,7 @@ def fields_of(model: Any) -> dict[str, Any]:
 
 
 def required_of(model: Any) -> set[str]:
-    """The names without a default."""
+    """Return the names of fields without a default."""
     if issubclass(model, BaseModel):
         return {name for name, field in model.model_fields.items() if field.is_required()}
     missing = dataclasses.MISSING
@@ -104,7 +104,7 @@ def required_of(model: Any) -> set[str]:
 
 
 def lacking(sides: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
-    """By the file that lacks them, the fields that another side has."""
+    """Return by file the fields that another side has and this file lacks."""
     known = set[str]().union(*sides.values())
     lacks = {file: known.difference(fields) for file, fields in sides.items()}
     return {file: fields for file, fields in lacks.items() if fields}
@@ -117,7 +117,7 @@ def lacking(sides: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
 def test_a_request_has_the_fields_that_sql_reads(
     engine: Engine, composite: str, model: type
 ) -> None:
-    """`jsonb_populate_record` drops a field that it does not know without a word."""
+    """`jsonb_populate_record` silently drops a field that it does not know."""
     rows = engine.connection.execute(
         "select attname, atttypid::regtype::text from pg_attribute"
         " where attrelid = ('queue.' || %s)::regclass and attnum > 0",
@@ -135,7 +135,7 @@ def test_a_request_has_the_fields_that_sql_reads(
 
 @pytest.fixture
 def answers(engine: Engine) -> dict[str, Any]:
-    """A real answer of each function that a client reads as a model, by what is read of it."""
+    """Return a real response of each function that a client parses as a model."""
     mine = {"p_workspace_id": ACME}
     made = engine.rpc("enqueue_job", **mine, p_job_type="work", p_payload={}, p_options={})
     many = engine.rpc("enqueue_jobs", **mine, p_jobs=[{"job_type": "work", "payload": {}}])
@@ -171,11 +171,11 @@ def answers(engine: Engine) -> dict[str, Any]:
 
 
 def test_an_answer_has_the_fields_that_python_reads(answers: dict[str, Any]) -> None:
-    """What one side sends and the other does not read is paid for by each call."""
+    """Each call pays for fields that one side sends and the other does not read."""
     for function, (answer, model) in answers.items():
         fields = fields_of(model)
         left_out = LEFT_OUT.get(function, set())
-        # a report says more than a worker reads
+        # a report returns more than a worker reads
         read = answer.keys() & fields.keys() if issubclass(model, models.Report) else answer.keys()
         sides = {MODELS: fields, f"{function}, in SQL": read | left_out}
         assert lacking(sides) == {}
@@ -185,7 +185,7 @@ def test_an_answer_has_the_fields_that_python_reads(answers: dict[str, Any]) -> 
 
 
 def test_a_job_is_the_same_for_python_sql_and_typescript(answers: dict[str, Any]) -> None:
-    """By the same names for every reader and of the same types; its cost is summed."""
+    """All readers use the same names and types. The job's cost is a sum."""
     source = (ROOT / "infra/console/npm/index.d.ts").read_text()
     [body] = re.findall(r"export type Job<.*?> = \{\n(.*?)\n\};", source, re.DOTALL)
     typed = dict(re.findall(r"^  (\w+)\??: (.+?);$", body, re.MULTILINE))
@@ -202,13 +202,13 @@ def test_a_job_is_the_same_for_python_sql_and_typescript(answers: dict[str, Any]
 
 
 def read_by_sql(engine: Engine) -> set[str]:
-    """The options that SQL takes of every caller."""
+    """Return the options that SQL reads from every caller."""
     schema = json_of(engine, "queue.read_options", "c_schema")
     return set(schema["properties"]) - {"user_id"}
 
 
 def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
-    """Python's model, what SQL takes, the npm client's type, and what is written of them."""
+    """Python's model, SQL, the type of the npm client, and the documentation."""
     source = (ROOT / "infra/console/npm/index.d.ts").read_text()
     [body] = re.findall(r"export type EnqueueOptions = \{\n(.*?)\n\};", source, re.DOTALL)
     typed = set(re.findall(r"^  (\w+)\?:", body, re.MULTILINE))
@@ -228,7 +228,7 @@ def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
 
 
 def test_each_option_is_carried_on_or_is_of_one_job(engine: Engine) -> None:
-    """By a schedule, a replay, a duplicate in the console, and a plain insert that may give it."""
+    """Schedules, replays, a duplicate in the console and plain inserts carry the options."""
     fields = read_by_sql(engine)
     runs = json_of(engine, "queue.save_schedule", "c_schema")["properties"]["options"]["properties"]
     replay = engine.one("select prosrc from pg_proc where oid = 'public.replay_job'::regproc")
@@ -264,7 +264,7 @@ def test_each_moment_of_a_job_is_on_its_page() -> None:
 
 
 async def test_a_connection_of_the_workers_own_carries_the_same(engine: Engine) -> None:
-    """As job_worker, which may call functions and read nothing; errors are the same, and typed."""
+    """It acts as job_worker, which may call functions and read no table. Errors are the same."""
     job_id = engine.enqueue({"n": 1})
     api = DirectApi(engine.database.url, schema="public")
     queue = WorkerQueue(scratch_settings("http://127.0.0.1:9"), api=api)
