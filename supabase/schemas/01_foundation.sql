@@ -892,9 +892,9 @@ comment on function public.list_workspaces is
 select queue.allow('authenticated, service_role', 'public.list_workspaces');
 
 -- End what a removed member follows in the tenant, so that no message is made for the member alone.
--- Without a trigger, as on memberships of a project, what the member follows expires after 150
--- seconds. The trigger's arguments are the names of the columns with the ids of the tenant and of
--- the user.
+-- Servers read the streams of the tenant again, so that the member's streams end. Without a
+-- trigger, as on memberships of a project, what the member follows expires after 150 seconds. The
+-- trigger's arguments are the names of the columns with the ids of the tenant and of the user.
 create function queue.member_removed()
 returns trigger
 language plpgsql
@@ -903,22 +903,35 @@ set search_path = ''
 as $$
 declare
   v_workspace constant uuid := to_jsonb(old) ->> tg_argv[0];
+  v_user constant uuid := to_jsonb(old) ->> tg_argv[1];
+  v_topics constant text[] := array(
+    select t.topic
+    from (
+      select f.topic
+      from queue.followers as f
+      where f.user_id = v_user
+      union
+      select s.topic
+      from queue.streamed_topics as s
+    ) as t
+    where t.topic = 'workspace:' || v_workspace
+      or exists (
+        select from public.jobs as j
+        where j.id = case when t.topic ^@ 'job:' then substr(t.topic, 5)::uuid end
+          and j.workspace_id = v_workspace
+      )
+      or exists (
+        select from public.jobs as j
+        where j.session_id = case when t.topic ^@ 'session:' then substr(t.topic, 9) end
+          and j.workspace_id = v_workspace
+      )
+  );
 begin
   delete from queue.followers as f
-  where f.user_id = (to_jsonb(old) ->> tg_argv[1])::uuid
-    and (
-      f.topic = 'workspace:' || v_workspace
-      or exists (
-        select from public.jobs as j
-        where j.id = case when f.topic ^@ 'job:' then substr(f.topic, 5)::uuid end
-          and j.workspace_id = v_workspace
-      )
-      or exists (
-        select from public.jobs as j
-        where j.session_id = case when f.topic ^@ 'session:' then substr(f.topic, 9) end
-          and j.workspace_id = v_workspace
-      )
-    );
+  where f.user_id = v_user and f.topic = any (v_topics);
+  perform pg_notify('minutehand_events', s.topic)
+  from queue.streamed_topics as s
+  where s.topic = any (v_topics);
   return null;
 end;
 $$;

@@ -32,6 +32,10 @@ TABLES = """
 select c.oid::regclass::text from pg_class as c where c.relkind in ('r', 'p')
   and c.relnamespace::regnamespace::text !~ '^(pg_|information_schema|auth|realtime|storage|kept)'
 """
+#: The sequences that keep the time at which a bucket is full again.
+PAIRS = (
+    "(select ('queue.refilled_' || n)::regclass as refilled from generate_series(0, 15) as n) as p"
+)
 OF = {"p_workspace_id": ACME}
 NOTE = {"text": "TEXT"}
 SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="

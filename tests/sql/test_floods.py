@@ -16,13 +16,9 @@ import psycopg
 import pytest
 
 from tests.contract.observed import refused
-from tests.contract.test_prices import CALLS, FUNCTIONS, ROWS, put, world
+from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, ROWS, put, world
 from tests.support.engine import ACME, ADA, BOB, EVE, Engine, refusal
 
-#: The sequences that keep the time at which a bucket is full again.
-PAIRS = (
-    "(select ('queue.refilled_' || n)::regclass as refilled from generate_series(0, 15) as n) as p"
-)
 OF_ACME = {"p_workspace_id": ACME}
 #: Calls of one moment. The pool of the Data API has ten connections.
 CLIENTS = 4

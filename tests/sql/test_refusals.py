@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
 from tests.contract.observed import later, started
-from tests.support.engine import ACME, GLOBEX, Engine, handle, ids_of
+from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, put, world
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle, ids_of
 
 REFUSE = """
 create function public.refuse() returns trigger language plpgsql as
@@ -240,3 +242,47 @@ def test_two_transactions_that_wait_for_each_other_end(engine: Engine) -> None:
             engine.blocked(bob.rpc, "cancel_job", p_job_id=one),
         ]
         assert psycopg.errors.LockNotAvailable in {type(call.exception()) for call in calls}
+
+
+#: Values that no function takes, or that no row may have.
+WRONG: list[Any] = [None, "", "x" * 3000, -1, 10**9, True, {}, [], [{}]]
+#: More arguments, whose values are stored beside others'.
+STORED: dict[str, dict[str, Any]] = {
+    "put_workspace_settings": {"p_changes": {"apollo_client": "x", "sealed_key": "x"}},
+    "chat_request": {"p_request": {"text": "x", "client_id": "c", "workspace_id": ACME}},
+}
+
+
+def wrong_values(value: Any) -> Iterator[Any]:
+    """Yield a value with each of its parts replaced by each wrong one."""
+    yield from WRONG
+    parts = value.items() if isinstance(value, dict) else ()
+    for key, part in parts:
+        yield from ({**value, key: wrong} for wrong in wrong_values(part))
+
+
+@pytest.mark.parametrize("user", [ADA, None])
+def test_no_error_shows_a_row(engine: Engine, user: str | None) -> None:
+    """Postgres adds the failing row to an error, whose columns the caller may not select."""
+    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    engine.run("update queue.settings set value = 'null' where name ~ '_guest_.*_per_minute'")
+    ids = world(engine, user)
+    role = ("authenticated", {"sub": user}) if user else ("anon", {})
+    names = engine.rows(FUNCTIONS, role[0])
+    shown = set()
+    with engine.database.as_role(*role) as connection:
+        caller = Engine(engine.database, connection)
+        for name in names:
+            arguments = {**CALLS[name], **STORED.get(name, {})}
+            for key, value in arguments.items():
+                for wrong in wrong_values(value):
+                    given = put({**arguments, key: wrong}, ids, "x")
+                    try:
+                        with connection.transaction(force_rollback=True):
+                            caller.rpc(name, **given)
+                    except psycopg.Error as error:
+                        if "Failing row" in str(error):
+                            shown.add(name)
+            engine.run("update queue.buckets set tokens = 9999")
+            engine.run(f"select setval(refilled, 1) from {PAIRS}")
+    assert shown == set()

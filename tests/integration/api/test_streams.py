@@ -302,6 +302,15 @@ async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
         engine.enqueue(session_id="s")
         async with asyncio.timeout(60):
             assert [len((await read).events) for read in reads] == list(wanted.values())
+        live = engine.enqueue(session_id="s")
+        reads = [
+            asyncio.create_task(follow(api, f"/api/{path}/events"))
+            for path in (f"jobs/{live}", "sessions/s", f"workspaces/{ACME}")
+        ]
+        await asyncio.to_thread(until, lambda: engine.one(named) == 4)
+        engine.run("delete from public.workspace_members where user_id = %s", ADA)
+        async with asyncio.timeout(60):
+            assert [(await read).end for read in reads] == ["gone"] * 3
 
 
 @pytest.mark.parametrize(

@@ -401,7 +401,7 @@ begin
     - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[];
 -- Postgres adds the failing row, which has the sealed secret, to the error
 exception when check_violation then
-  raise exception sqlstate '23514' using message = sqlerrm;
+  raise exception using errcode = sqlstate, message = sqlerrm;
 end;
 $$;
 comment on function public.put_webhook is

@@ -289,6 +289,9 @@ begin
     'job_id', v_made.ids[1],
     'wake', v_made.wake
   );
+-- Postgres adds the failing row, which has ids of others, to the error
+exception when not_null_violation or check_violation then
+  raise exception using errcode = sqlstate, message = sqlerrm;
 end;
 $$;
 comment on function chat.request is
@@ -837,6 +840,9 @@ begin
     'workId', 'work_' || v_question.job_id,
     'status', 'answered'
   );
+-- Postgres adds the failing row, which has ids of others, to the error
+exception when not_null_violation or check_violation then
+  raise exception using errcode = sqlstate, message = sqlerrm;
 end;
 $$;
 comment on function chat.respond is

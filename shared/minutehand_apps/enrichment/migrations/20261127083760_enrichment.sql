@@ -238,7 +238,7 @@ begin
   return public.get_workspace_settings(p_workspace_id);
 -- Postgres adds the failing row, which has the sealed key, to the error
 exception when check_violation then
-  raise exception sqlstate '23514' using message = sqlerrm;
+  raise exception using errcode = sqlstate, message = sqlerrm;
 end;
 $$;
 comment on function public.put_workspace_settings is

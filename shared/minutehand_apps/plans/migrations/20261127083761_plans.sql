@@ -219,6 +219,9 @@ begin
       where s.plan_id = v_plan.id
     )
   );
+-- Postgres adds the failing row, which has ids of others, to the error
+exception when not_null_violation or check_violation then
+  raise exception using errcode = sqlstate, message = sqlerrm;
 end;
 $$;
 comment on function plan.start is

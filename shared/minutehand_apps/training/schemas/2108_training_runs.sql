@@ -141,7 +141,7 @@ begin
       where training_id = v_made.id and job_type = 'transcription'
     )
   );
-exception when check_violation then
+exception when check_violation or not_null_violation then
   perform queue.refuse(
     422,
     'invalid_argument',
@@ -278,7 +278,7 @@ select jsonb_build_object(
     select jsonb_build_object(
       'title', t.title,
       'procedure', t.procedure,
-      'object_key', t.object_key,
+      'object_key', case when t.media ->> 'video' is not null then t.object_key end,
       'has_picture', t.media ->> 'video' is not null
     )
     from public.trainings as t
@@ -288,7 +288,8 @@ select jsonb_build_object(
 )
 $$;
 comment on function training.shared is
-  'The procedure with this public link: {shared: {title, procedure, object_key, has_picture}}.';
+  'The procedure with this public link: {shared: {title, procedure, object_key, has_picture}}. '
+  'Without a picture, object_key is null, because the key names the workspace and the author.';
 
 create function training.held(p_request jsonb, p_refuse boolean)
 returns public.trainings
