@@ -187,7 +187,7 @@ def test_an_event_is_received_before_or_after_the_wait(engine: Engine, first: st
 
 
 def test_racing_events_and_waits_lose_none(engine: Engine) -> None:
-    """Whichever transaction commits last; also for a job that another session holds."""
+    """This holds whichever transaction commits last. It includes a job that is locked."""
     engine.enqueue_many(20)
     leases = engine.lease(20)
 

@@ -10,7 +10,7 @@ from tests.contract.observed import breaches
 from tests.support.engine import Engine
 from tests.support.renewed import Renewed
 
-#: What must hold of the engine's own tables; queries find the offenders.
+#: Invariants of the engine's tables, as queries that find violations.
 INVARIANTS = {
     "a pending job has one place": """
         select j.id from public.jobs j left join (
@@ -102,7 +102,7 @@ INVARIANTS = {
 
 @pytest.fixture
 def engine(renewed: Renewed) -> Iterator[Engine]:
-    """A service session; when the test is over every invariant must still hold."""
+    """A session as the service. After the test, every invariant is checked."""
     engine = Engine(renewed, renewed.session())
     engine.register("work", lease_seconds=60)
     yield engine

@@ -1,4 +1,4 @@
-"""Cost is flat: blocks that calls touch beside 100,000 waiting jobs, 10,000 tenants or keys."""
+"""Cost is flat: blocks that calls read with 100,000 waiting jobs, 10,000 tenants or keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.support.renewed import Renewed
 
 pytestmark = [pytest.mark.fresh, pytest.mark.timeout(600)]
 
-#: What the planner may know when a session makes its plans: all, nothing, or empty tables.
+#: Statistics that the planner may have when a session makes its plans: current, none, or of empty
+#: tables.
 STATISTICS = {
     "all": "analyze",
     "none": "delete from pg_statistic; update pg_class set reltuples = -1 where relkind = 'r'",
@@ -24,14 +25,14 @@ STATISTICS = {
     " where relkind in ('r', 'i') and relnamespace in (select oid from pg_namespace"
     " where nspname in ('queue', 'public', 'realtime'))",
 }
-#: A call, its argument, and how many blocks it may touch.
+#: A call, its argument, and the maximum number of blocks.
 Call = tuple[str, Any, int]
 
 T = TypeVar("T")
 
 
 def fill(engine: Engine, count: int, *columns: str) -> None:
-    """Insert jobs; columns: workspace, type and key of the nth, as SQL."""
+    """Insert jobs, with SQL for workspace, type and key of the nth job."""
     engine.run("set statement_timeout = '300s'")
     for start in range(0, count, 1000):
         engine.run(
@@ -41,7 +42,7 @@ def fill(engine: Engine, count: int, *columns: str) -> None:
 
 
 def open_turns(engine: Engine) -> None:
-    """Open what enqueues have noted, and let the server tidy up."""
+    """Open the turns of notes, and vacuum."""
     while engine.one("select exists (select from queue.notes)"):
         engine.lease(1)
     publish_all(engine)
@@ -49,14 +50,14 @@ def open_turns(engine: Engine) -> None:
 
 
 def publish_all(engine: Engine) -> None:
-    """Publish what bursts left, so that no measured call does."""
+    """Publish the messages of bursts, so that no measured call does so."""
     while engine.one("select (queue.publisher_position()).round is not null"):
         engine.run("select queue.do_announcements(queue.clock(), null)")
     engine.run("delete from queue.late_topics")
 
 
 def too_dear(engine: Engine, calls: dict[str, Call]) -> dict[str, int]:
-    """The calls that touch more blocks than they may."""
+    """Return the calls that read more blocks than allowed."""
     found = {
         name: blocks(engine, statement, *([] if value is None else [value]))
         for name, (statement, value, _) in calls.items()
@@ -66,7 +67,7 @@ def too_dear(engine: Engine, calls: dict[str, Call]) -> dict[str, int]:
 
 @pytest.fixture
 def crowded(renewed: Renewed) -> Engine:
-    """100,000 waiting jobs of a tenant; a thousand that have ended."""
+    """A tenant with 100,000 waiting jobs, and a thousand ended jobs."""
     engine = Engine(renewed, renewed.session())
     engine.run("set statement_timeout = '300s'")
     engine.register("work", lease_seconds=600)
@@ -83,7 +84,10 @@ def crowded(renewed: Renewed) -> Engine:
 
 @pytest.mark.parametrize("known", STATISTICS)
 def test_calls_beside_100_000_waiting_jobs_cost_no_more(crowded: Engine, known: str) -> None:
-    """By any statistics; the first page of a list and a place in the queue too."""
+    """This holds with any statistics.
+
+    It includes the first page of a list and a position in the queue.
+    """
     crowded.run(STATISTICS[known])
     last = crowded.one(
         "select id::text from public.jobs where workspace_id = %s order by id desc limit 1", ACME
@@ -105,14 +109,14 @@ def test_calls_beside_100_000_waiting_jobs_cost_no_more(crowded: Engine, known: 
         "health": ("select public.queue_health()", None, 60_000),
     }
     assert too_dear(crowded, calls) == {}
-    crowded.advance(200)  # it is overdue: which job waits is found by a look at each lane
+    crowded.advance(200)  # the job is overdue, so each lane is checked for jobs that wait
     cost = blocks(crowded, "select public.explain_queue(%s)", ACME)
     assert cost <= 700
 
 
 @pytest.mark.parametrize("lanes", [1, 100])
 def test_a_lease_among_ten_thousand_turns_reads_a_few(engine: Engine, lanes: int) -> None:
-    """Along the ring, as many turns as it asks for jobs."""
+    """It reads as many turns along the ring as it requests jobs."""
     for number in range(lanes):
         engine.register(f"t{number}")
     engine.run(
@@ -127,14 +131,14 @@ def test_a_lease_among_ten_thousand_turns_reads_a_few(engine: Engine, lanes: int
 
 
 def test_a_free_job_beside_ten_thousand_keys_that_are_full_is_leased(engine: Engine) -> None:
-    """A gate hides what cannot run; nothing is blocked."""
+    """A gate hides the jobs that cannot run, so no turn is blocked."""
     engine.register("keyed", key_concurrency=1)
     fill(engine, 10_000, f"'{ACME}'", "'keyed'", "'k' || n / 2")
     while engine.lease(500, job_types=["keyed"]):
         pass
     open_turns(engine)
 
-    # once a second a lease asks whether one of the 5,000 that run has expired
+    # once a second a lease checks whether one of the 5,000 leases has expired
     assert lease_blocks(engine, job_types=["keyed"]) <= 2000
     free = engine.enqueue(job_type="keyed", concurrency_key="free")
     assert [lease["job"]["id"] for lease in engine.lease(5, job_types=["keyed"])] == [free]
@@ -142,7 +146,7 @@ def test_a_free_job_beside_ten_thousand_keys_that_are_full_is_leased(engine: Eng
 
 @pytest.fixture
 def busy(renewed: Renewed) -> Engine:
-    """Ten thousand jobs that run and as many that wait, 62 types, 190 workers that have ended."""
+    """Ten thousand running jobs, as many waiting jobs, 62 types and 190 ended workers."""
     engine = Engine(renewed, renewed.session())
     engine.run("set statement_timeout = '300s'")
     types = [f"t{number}" for number in range(62)]
@@ -168,7 +172,7 @@ def busy(renewed: Renewed) -> Engine:
 
 
 def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine) -> None:
-    """What counts them is bounded by them; what shows one job reads a few rows."""
+    """A count reads each running job once. A view of one job reads a few rows."""
     runs = str(busy.one("select job_id from queue.leases limit 1"))
     waits = str(busy.one("select job_id from queue.ready limit 1"))
     running = json.dumps({"workspace_id": ACME, "state": ["running"]})
@@ -192,7 +196,7 @@ def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine)
 
 
 def test_a_sessions_words_cost_what_is_said_in_it(busy: Engine) -> None:
-    """Of a thousand jobs beside ten thousand that run: an index has both sides."""
+    """A thousand of its jobs, with ten thousand other running jobs, are found by an index."""
     busy.run(
         "update public.jobs set session_id = 's' where id = any (array(select id from public.jobs"
         " where id not in (select job_id from queue.leases) limit 1000))"
@@ -210,7 +214,7 @@ def test_a_sessions_words_cost_what_is_said_in_it(busy: Engine) -> None:
     busy.run("vacuum analyze public.jobs")
     with busy.member(ADA) as ada:
         look = "select public.session_output('s', %s::jsonb)"
-        said = ada.one(look, "{}")["jobs"]  # as each that follows, the plans are made
+        said = ada.one(look, "{}")["jobs"]  # plans are made here, as in each call that follows
         known = {job["job_id"]: {"reply": {"attempt": 1, "next": 200}} for job in said}
         assert len(known) == 5
         costs = [ada.blocks(look, json.dumps(each)) for each in ({}, known)]
@@ -218,7 +222,7 @@ def test_a_sessions_words_cost_what_is_said_in_it(busy: Engine) -> None:
 
 
 def trickle(engine: Engine, count: int, tick: str) -> int:
-    """Blocks of a job that is enqueued, leased and settled beside others of its type."""
+    """Return the blocks of a job's enqueue, lease and settlement while its type has other jobs."""
     lease: dict[str, Any] = {"worker_id": "w1", "tick_id": tick, "limit": 5}
     items: list[dict[str, Any]] = []
     used = []
@@ -233,11 +237,11 @@ def trickle(engine: Engine, count: int, tick: str) -> int:
             settle = json.dumps({"items": items, "lease": lease})
             used[-1] += engine.blocks("select public.settle_jobs(%s::jsonb)", settle)
             items = []
-    return sorted(used[-20:])[10]  # some calls also do what is due once a second
+    return sorted(used[-20:])[10]  # once a second a call also does work that is due
 
 
 def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> None:
-    """A turn is not written at each job, and dead rows are not read again."""
+    """A turn is not written for each job, and dead rows are not read again."""
     tick = str(uuid.uuid4())
     first = trickle(engine, 60, tick)
     with engine.beside() as other:
@@ -250,7 +254,7 @@ def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> 
 
 
 def test_no_call_takes_more_than_200_advisory_locks(engine: Engine) -> None:
-    """The server has few of them. A call leaves to the next one what it has no locks for."""
+    """The server has few of them. A call that gets no more locks leaves work to the next call."""
     engine.register("keyed", key_concurrency=1)
     engine.register("shared", workspace_concurrency=1)
     jobs = [{"job_type": "keyed", "concurrency_key": str(n % 300)} for n in range(600)]

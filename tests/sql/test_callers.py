@@ -1,4 +1,4 @@
-"""What callers may use: rates, large calls at once, workers that run at once, settings."""
+"""Limits of callers: rates, large calls at a time, worker runs at a time, and settings."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ OF_ACME = {"p_workspace_id": ACME}
 
 
 def test_a_bulk_cancel_names_what_it_cancels(engine: Engine) -> None:
-    """A field that is null is none: the rest would be every job of the workspace."""
+    """A null field is no filter, so the call would cancel every job of the workspace."""
     for none in ({}, {"job_type": None}):
         assert refused(engine.rpc, "cancel_jobs", **OF_ACME, p_filter=none)[0] == "PT422"
 
 
 def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -> None:
-    """Where they are allowed at all; what precedes the proxy's own word is the guest's."""
+    """This applies if guests are allowed.
+
+    Addresses before the proxy's entry are chosen by the guest.
+    """
     engine.stop_clock()
     engine.run("insert into queue.settings (name, value) values ('visits_per_minute', '2')")
 
@@ -49,7 +52,7 @@ def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -
 
 
 def test_what_a_person_has_used_up_is_refused_until_it_refills(engine: Engine) -> None:
-    """By whatever they call, and for as long as the answer says; others go on."""
+    """This holds for every call, for as long as the error states. Other people are not limited."""
     engine.stop_clock()
     rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 1}
     engine.rpc("set_settings", p_settings=rate)
@@ -67,18 +70,18 @@ def test_what_a_person_has_used_up_is_refused_until_it_refills(engine: Engine) -
         engine.advance(2)
         ada.enqueue()
     with engine.member(BOB) as bob:
-        bob.enqueue()  # the rate is each person's, and not the service's
+        bob.enqueue()  # each person has a rate, and the service has none
     engine.enqueue_many(10)
 
 
-#: Too long for an index, and not to be compressed.
+#: A text that is too long for an index and cannot be compressed.
 LONG = "".join(random.Random(1).choices(string.ascii_letters, k=20_000))
 OPTIONS = {"concurrency_key": "k", "unique": {"key": "k"}, "tags": ["t"], "queue": "default"}
 OPTIONS |= {"idempotency_key": "k", "session_id": "s"}
 SPEC = {"jobspec_id": "s", "version": "1", "benchmark": {}, "questions": ["?"]}
 SPEC |= {"constraints": {"regions": ["r"], "min_regions": 1}}
 PLAN = {"prompt": "x", "speed_vs_detail": "balanced_speed_and_detail"}
-#: Beside what goes every way; to apps, too.
+#: Calls besides the ways to enqueue, also to apps.
 SENT: list[tuple[str, dict[str, Any]]] = [
     ("enqueue_job", {**OF_ACME, "p_job_type": "work", "p_options": OPTIONS}),
     ("follow_topic", {"p_topic": "session:s", "p_follower_id": ACME}),
@@ -90,7 +93,7 @@ SENT: list[tuple[str, dict[str, Any]]] = [
 
 
 def longer(value: Any) -> Iterator[Any]:
-    """The value with each of its texts, in turn, too long."""
+    """Yield the value with each of its texts in turn replaced by one that is too long."""
     if isinstance(value, str):
         yield LONG
     elif isinstance(value, list):
@@ -100,7 +103,7 @@ def longer(value: Any) -> Iterator[Any]:
 
 
 def test_text_that_an_index_cannot_hold_is_the_callers_mistake(engine: Engine) -> None:
-    """A refusal, a value of another kind or a named constraint: the Data API answers with 4xx."""
+    """The Data API responds with 4xx, by a rejection, a type error or a named constraint."""
     kinds = (psycopg.ProgrammingError, psycopg.DataError, psycopg.errors.CheckViolation)
     with engine.member(ADA) as ada:
         for function, sent in [*SENT, *((name, ways.sql) for name, ways in TABLE.items())]:
@@ -110,12 +113,12 @@ def test_text_that_an_index_cannot_hold_is_the_callers_mistake(engine: Engine) -
 
 
 def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> None:
-    """The kind is a number below zero, of the engine's own first word; those of lanes are above."""
+    """The kind is a negative number. Locks of lanes have positive ones."""
     ours = "from pg_proc where pronamespace::regnamespace::text !~ '^(pg_|auth|realtime)'"
     words = "(regexp_matches(prosrc, 'try_lock\\(\\s*(?:format\\(\\s*)?''(\\w+)', 'g'))[1]"
     kinds = {*engine.rows(f"select {words} {ours}"), "both", "workspace"}
     with engine.connection.transaction(force_rollback=True):
-        for kind in kinds:  # whatever follows, another kind's name too
+        for kind in kinds:  # whatever follows, also the name of another kind
             assert engine.one("select queue.try_lock(%s)", f"{kind} turns maintenance")
         held = "select classid::bigint from pg_locks where locktype = 'advisory' and pid = %s"
         locks = engine.rows(held, engine.connection.info.backend_pid)
@@ -127,7 +130,7 @@ def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> Non
         name.rpartition(".")[2].removeprefix("p_") for name in engine.rows(f"select {first} {ours}")
     }
     assert taken == {"v_kind", "lane"}
-    # what waits for one is called by workers alone
+    # only workers call functions that wait for a lock
     waits = engine.rows(f"select proname {ours} and prosrc ~ 'p_waits => true'")
     assert set(waits) <= {
         *("admit_run", "begin_worker_run", "lease", "lease_mode", "lease_suspects"),
@@ -136,7 +139,7 @@ def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> Non
 
 
 def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine) -> None:
-    """A backlog does not make each enqueue dearer; ten seconds later at most it is refused."""
+    """A backlog makes enqueues no more expensive. The limit applies at most ten seconds later."""
     engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_pending": 2100})
     engine.enqueue_many(2100)
     with engine.member(ADA) as ada:
@@ -148,7 +151,7 @@ def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine) -> None
 
 
 def test_runs_of_workers_are_bounded_and_a_killed_one_ends(engine: Engine) -> None:
-    """An account of ten concurrent invocations has none to reserve."""
+    """An account of ten concurrent invocations can reserve none."""
     calls = itertools.count(1)
     engine.maintain()
 
@@ -174,7 +177,7 @@ def test_runs_of_workers_are_bounded_and_a_killed_one_ends(engine: Engine) -> No
         request = {"tick_id": third, "call": 99, "worker_id": third, "ends": {"stay_ms": 0}}
         said = other.rpc("lease_jobs", p_request=request)["run"]
         assert said == {"ended": True, "refused": True}
-        # it came for a job that the other has not seen
+        # it leased a job that the other worker has not seen
         beginning = engine.blocked(lease, first)
         other.run("commit")
         assert beginning.result(60) == {"free": 0}
@@ -193,7 +196,7 @@ NO_VALUES: dict[str, list[Any]] = {
 
 
 def test_what_is_no_value_of_a_setting_is_refused(engine: Engine) -> None:
-    """A typo must not look as if it held."""
+    """Otherwise a typing error would seem to be accepted."""
     for name, values in NO_VALUES.items():
         for value in values:
             said = refused(engine.rpc, "set_settings", p_settings={name: value})
@@ -201,7 +204,7 @@ def test_what_is_no_value_of_a_setting_is_refused(engine: Engine) -> None:
 
 
 def test_what_falls_due_within_a_minute_is_notified_and_grows_old(engine: Engine) -> None:
-    """Workers look by themselves once a minute; age counts where none has promoted it, too."""
+    """Workers poll once a minute. The age also counts for jobs that no one has promoted."""
     with engine.database.connect() as listening:
         listening.execute("listen minutehand_wakeup")
         for delay, notified, seconds in ((3600, 0, 0.2), (30, 1, 60)):
@@ -213,7 +216,7 @@ def test_what_falls_due_within_a_minute_is_notified_and_grows_old(engine: Engine
 
 
 def test_a_deleted_accounts_token_reads_until_the_membership_goes(engine: Engine) -> None:
-    """Auth's tokens are valid until they expire; the membership is what every read asks."""
+    """Tokens of Auth are valid until they expire, but every read checks the membership."""
     job = engine.enqueue()
     engine.run("delete from auth.users where id = %s", ADA)
     with engine.member(ADA) as ada:
@@ -226,7 +229,7 @@ def test_a_deleted_accounts_token_reads_until_the_membership_goes(engine: Engine
 
 
 def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine) -> None:
-    """Counted as they are stored, and at most ten seconds before; what has ended holds none."""
+    """Bytes count as stored, at most ten seconds late. Ended jobs do not count."""
     engine.stop_clock()
     engine.rpc("set_settings", p_settings={"user_pending_bytes_max": 100_000})
     ended, *_ = (engine.enqueue() for _ in range(2))
@@ -251,7 +254,7 @@ def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine) -> None:
     with engine.member(ADA) as ada:
         ada.enqueue({}, **replaced)
         first = ada.enqueue(large)
-        ada.enqueue(large)  # within ten seconds the count holds
+        ada.enqueue(large)  # the count is valid for ten seconds
         engine.advance(11)
         assert [refused(way, ada) for way in ways] == [full] * len(ways)
         ada.enqueue({"text": "small"})
@@ -261,7 +264,7 @@ def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine) -> None:
         ada.enqueue(large)
 
 
-#: What makes the rows of all live jobs in tables that maintenance works off, and the task.
+#: Statements that create many rows in tables that maintenance works off, and the task.
 CROWDS = {
     "signals": (
         "insert into queue.signals (kind, workspace_id, job_id)"
@@ -294,7 +297,7 @@ CROWDS = {
 
 @pytest.mark.parametrize("table", CROWDS)
 def test_another_tenants_crowd_holds_up_no_one(engine: Engine, table: str) -> None:
-    """Of a full table each workspace has its share of the slice that is worked off next."""
+    """Of a full table, each workspace has its share of the next slice."""
     crowd, task = CROWDS[table]
     job_type = "later" if table == "unpublished" else "work"
     engine.enqueue_many(1200, workspace=ACME, job_type=job_type)

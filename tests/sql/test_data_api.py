@@ -1,4 +1,4 @@
-"""What a hosted project's Data API does to a statement, and so what no function may hold."""
+"""Behaviour of a hosted project's Data API that restricts what functions may contain."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPEATED = re.compile(
 
 
 def unconditional(source: str) -> Iterator[str]:
-    """The changes of a function's text that have no condition."""
+    """Return the updates and deletes of a function's text without a condition."""
     text = re.sub(r"\s+", " ", COMMENT_OR_TEXT.sub("''", source).lower())
     for found in CHANGE.finditer(text):
         depth, end = 0, found.end()
@@ -33,7 +33,7 @@ def unconditional(source: str) -> Iterator[str]:
 
 
 def test_every_change_has_a_condition(engine: Engine) -> None:
-    """There safeupdate is loaded: an update or delete without one fails, in functions too."""
+    """Hosted projects load safeupdate, which rejects these also in functions."""
     sources = engine.connection.execute(FUNCTIONS).fetchall()
     found = {name: [*unconditional(source)] for name, source in sources}
 
@@ -45,7 +45,7 @@ def test_every_change_has_a_condition(engine: Engine) -> None:
 
 
 def test_no_function_raises_what_postgrest_repeats(engine: Engine) -> None:
-    """It does such a call again without an end, and never answers it."""
+    """PostgREST 14 repeats such a call forever and never responds."""
     sources = engine.connection.execute(FUNCTIONS).fetchall()
 
     assert [name for name, source in sources if REPEATED.search(source)] == []

@@ -1,4 +1,4 @@
-"""Why a job is where it is: a reason and a sentence for each place it can be in."""
+"""The state of a job is explained by a reason and a sentence, for each place of a job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, handle
 from tests.support.patience import until
 
-#: A worker that asks and takes nothing.
+#: A worker that calls and leases nothing.
 LOOK: dict[str, Any] = {"tick_id": "00000000-0000-4000-8000-000000000009", "worker_id": "w9"}
 LOOK |= {"limit": 0, "call": 1}
 
@@ -66,7 +66,7 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
 def test_a_limit_that_is_used_up_is_named(
     engine: Engine, expected: str, policy: dict[str, Any], limits: dict[str, Any]
 ) -> None:
-    """With how much of it is used, and the job that holds a key."""
+    """The explanation has the used share of the limit, and the job that has a key."""
     options: dict[str, Any] = {"concurrency_key": "k"} if expected == "key_limit" else {}
     engine.register("work", **policy)
     engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=limits)
@@ -84,13 +84,13 @@ def test_a_limit_that_is_used_up_is_named(
         assert said["next"][0]["command"] == f"minutehand cancel {holder}"
     [line] = engine.rpc("explain_queue")["holders"]
     assert (line["reason"], line["jobs"], line["sentence"]) == (expected, 1, said["sentence"])
-    # by these the console finds the rows that wait for a key
+    # the console finds the rows that wait for a key by these
     assert line["keys"] == (["k"] if line["kind"] == "key" else None)
     assert (line["kind"] == "key") == (expected == "key_limit")
 
 
 def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
-    """Not those of another tenant or type, behind a gate, delayed, or too late to start."""
+    """Jobs of other tenants or types, behind a gate, delayed, or too late to start do not count."""
     engine.register("other")
     engine.register("keyed", key_concurrency=1)
     engine.lease(1)
@@ -110,7 +110,7 @@ def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
 
 
 def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -> None:
-    """While others run; a refused registration of it is the cause."""
+    """This holds while other types run. A rejected registration of the type is the cause."""
     engine.register("other")
     engine.advance(120)
     engine.lease_call(0, worker="w1", job_types=["work"])
@@ -128,7 +128,7 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
 
 
 def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> None:
-    """By its own trigger, whichever task met it: with the refusal, since when, and what to do."""
+    """Its own trigger rejects it. The explanation has the error, its time and a remedy."""
     sleeper, starter = engine.enqueue_many(2)
     wait = {"kind": "sleep", "name": "s", "until": str(engine.one("select queue.clock()"))}
     engine.settle(engine.lease(1)[0], "waiting", wait=wait)
@@ -156,7 +156,7 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
     engine.run_all()
 
 
-#: The type of an error and what else a job keeps of it, and a word of what is to be done about it.
+#: The type of an error, other facts stored with a job, and a word of the advice.
 ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("AttemptTimeout", {}, "traceback"),
     ("httpx.ReadTimeout", {}, "Fix the cause"),
@@ -175,7 +175,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
 
 
 def test_advice_follows_what_an_error_is(engine: Engine) -> None:
-    """By its status, its state or our own name for it; never by a word of its class."""
+    """The advice depends on status, SQLSTATE or our own code, never on the name of a class."""
     for error_type, rest, advice in ERRORS:
         job_id = engine.enqueue()
         error = {"type": error_type, "message": "x", **rest}
@@ -187,10 +187,10 @@ def test_advice_follows_what_an_error_is(engine: Engine) -> None:
 
 
 def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
-    """By the command as well as by the page; a name without a value leaves no hole."""
+    """The command and the page show it. A missing value leaves no gap in a sentence."""
     sources = engine.rows(
         "select prosrc from pg_proc where proname ~ '^(explain_|findings_)'"
-        " and proname <> 'findings_of_webhooks'"  # an app's, which says its own sentences
+        " and proname <> 'findings_of_webhooks'"  # apps have sentences of their own
     )
     words = r"(?:'reason', |'warn', |'fail', |then |else |end,\s+)'([a-z_]+)'"
     said = re.findall(words, " ".join(sources))
@@ -206,7 +206,7 @@ def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
 
 
 def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
-    """With since, cause and next, for a member what is of the workspace."""
+    """Members see findings of their workspace, each with time, cause and next step."""
     engine.lease(1)
     assert engine.rpc("explain_queue")["findings"] == []
     engine.enqueue()
@@ -223,11 +223,11 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
 
 
 def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine) -> None:
-    """Of the size that the operator names; to them alone, and nothing where none is named."""
+    """Operators see it, if they have set the disk size."""
     engine.lease(1)
 
     def said(share: float) -> list[str]:
-        """Other databases of the server come and go."""
+        """Other databases of the server are created and dropped."""
         size = (
             "select (sum(pg_database_size(oid)) + (select sum(size) from pg_ls_waldir()))::bigint"
         )
@@ -241,12 +241,12 @@ def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine) -> None:
     assert re.search(r"disk is \d{3} % full", str(engine.rpc("queue_health")))
     with engine.member(ADA) as ada:
         assert ada.rpc("explain_queue", p_workspace_id=ACME)["findings"] == []
-    engine.rpc("set_settings", p_settings={"disk_bytes": None})  # its default
+    engine.rpc("set_settings", p_settings={"disk_bytes": None})  # the default
     assert engine.rpc("explain_queue")["findings"] == []
 
 
 def test_a_resume_says_what_still_stops_the_jobs(engine: Engine) -> None:
-    """Not what was asked for; and a second pause keeps the reason of the first."""
+    """The response lists other causes. A second pause keeps the reason of the first."""
     job_id = engine.enqueue()
     here = {"kind": "workspace_type", "name": "work", "workspace_id": ACME}
     engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "work", "reason": "on fire"})
@@ -265,7 +265,7 @@ def test_a_resume_says_what_still_stops_the_jobs(engine: Engine) -> None:
 
 
 def test_a_session_that_holds_a_row_is_named(engine: Engine) -> None:
-    """Of a job that runs, is delayed, or whose lease is over; to a member without its name."""
+    """This covers running and delayed jobs and expired leases. Members do not see its name."""
     delayed = engine.enqueue(delay_seconds=5)
     runs = engine.enqueue()
     engine.lease_one()
@@ -286,14 +286,14 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine) -> None:
         session.run("rollback; begin")
         assert reason(engine, runs) == "running"
 
-        # a foreign key's lock keeps no job from running
+        # a foreign key's lock does not prevent a job from running
         session.run("select from public.jobs where id = %s for key share", runs)
         engine.advance(10)
         assert reason(engine, runs) == "running"
 
 
 def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine) -> None:
-    """Where a limit is shared: neither its id nor since when it runs."""
+    """With a shared limit, neither its id nor its start is shown."""
     engine.register("work", max_concurrency=1)
     foreign = engine.enqueue(workspace=GLOBEX)
     engine.lease_one()
@@ -312,7 +312,7 @@ def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine) -
 
 
 def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
-    """Each `Nothing to do until …` ends."""
+    """Each `Nothing to do until …` has an end."""
     for delay, first, later in ((1, "due", "passed_over"), (0, "next_in_line", "not_leased")):
         job_id = engine.enqueue(delay_seconds=delay)
         engine.rpc("lease_jobs", p_request=LOOK)  # a worker is there
@@ -327,7 +327,7 @@ def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
 
 
 def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(engine: Engine) -> None:
-    """A revoked right otherwise blames the job that happens to run, and offers to cancel it."""
+    """A revoked right would otherwise blame a running job and offer to cancel it."""
     engine.register("plain")
     slots = [{"job_types": ["work"], "limit": 2}, {"job_types": ["plain"], "limit": 1}]
     call: dict[str, Any] = {"worker": "w1", "job_types": ["work", "plain"]}
@@ -363,7 +363,7 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(engine: Engine)
 
 
 def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) -> None:
-    """Its process renews its lease for as long as it lives, so the lease shows no hang."""
+    """Its process renews the lease for as long as it lives, so the lease shows no hang."""
     engine.enqueue_many(20)
     for lease in engine.lease(20):
         engine.settle(lease, duration_ms=1_000)
@@ -392,7 +392,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
 
 
 def test_a_job_that_did_not_start_in_time_keeps_what_held_it(engine: Engine) -> None:
-    """Without the holder's id, which may be of another workspace."""
+    """The holder's id is left out, because it may be in another workspace."""
     engine.register("work", max_concurrency=1)
     foreign = engine.enqueue(workspace=GLOBEX)
     engine.lease_one()
@@ -409,7 +409,7 @@ def test_a_job_that_did_not_start_in_time_keeps_what_held_it(engine: Engine) -> 
 def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
     engine: Engine,
 ) -> None:
-    """By jobs and by bytes, for the workspace and for operators."""
+    """This covers jobs and bytes, for the workspace and for operators."""
     engine.lease(1)
     engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_pending": 2})
     engine.enqueue({"text": "long " * 4000})
@@ -427,7 +427,7 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
 
 
 def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> None:
-    """With the nearest name, and also in the list of schedules."""
+    """The finding has the nearest name. The list of schedules shows it too."""
     schedule = {"name": "nightly", "cron": "0 3 * * *", "job_type": "wrok"}
     engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
     engine.lease_call(0, job_types=["work"])
@@ -441,7 +441,7 @@ def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> Non
 def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list(
     engine: Engine,
 ) -> None:
-    """A receiver that fails otherwise fills the holders and the list."""
+    """Otherwise a failing receiver fills the holders and the list."""
     engine.publish_deliveries()
     keys = ["hook1:a", "hook1:b", "hook1:c", "hook2:a"]
     for key in keys:
@@ -467,7 +467,7 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
 
 
 def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine) -> None:
-    """It may charge a card, although its job was cancelled."""
+    """It may charge a card although its job was cancelled."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     engine.rpc("cancel_job", p_job_id=job_id)
@@ -483,7 +483,7 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
 
 
 def test_a_member_gets_no_name_of_a_foreign_session_or_operator(engine: Engine) -> None:
-    """Neither in `held_by` nor in `data`, which has the record that was found."""
+    """Neither `held_by` nor `data` contains it."""
     job_id = engine.enqueue()
     with engine.beside() as other, engine.member(ADA) as ada:
         other.run("set application_name = 'psql on a foreign host'")

@@ -1,4 +1,4 @@
-"""What a project may switch on later: pg_cron, pg_net, the Vault, Realtime's policies."""
+"""Extensions that a project may enable later: pg_cron, pg_net, Vault and Realtime's policies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _switched_off_again(engine: Engine) -> Iterator[None]:
 
 
 def test_what_is_installed_later_is_attached_when_a_worker_registers(engine: Engine) -> None:
-    """Or by a call, which may be made again at any time."""
+    """`attach_extensions` does the same, and may be called repeatedly."""
     assert engine.rpc("attach_extensions")["pg_cron"] == "absent"
     create(engine.connection, PG_CRON)
     engine.register()
@@ -33,7 +33,7 @@ def test_what_is_installed_later_is_attached_when_a_worker_registers(engine: Eng
 
 
 def test_policies_come_back_and_one_refusal_keeps_none_of_the_others_away(engine: Engine) -> None:
-    """A project made before Realtime was there; the answer says whose refusal it was."""
+    """The project existed before Realtime. The response names the rejected policy."""
     create(engine.connection, PG_CRON)
     engine.run(
         "create or replace function cron.schedule(job_name text, schedule text, command text)"
@@ -49,7 +49,7 @@ def test_policies_come_back_and_one_refusal_keeps_none_of_the_others_away(engine
 
 
 def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engine: Engine) -> None:
-    """Without AWS no one else would wake it for a browser's insert."""
+    """Without AWS nothing else would wake it for a browser's insert."""
     create(engine.connection, PG_CRON, PG_NET, VAULT)
     engine.rpc("connect_worker", p_url="https://old.example.com/x", p_token=TOKEN + "0")
     made = engine.rpc("connect_worker", p_url=URL, p_token=TOKEN)
@@ -62,7 +62,7 @@ def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engi
     assert calls == [(URL, f"Bearer {TOKEN}")]
     assert engine.one("select count(*) from vault.secrets") == 1
 
-    made = engine.rpc("connect_worker", p_url=None, p_token=None)  # of a stage that is deleted
+    made = engine.rpc("connect_worker", p_url=None, p_token=None)  # from a deleted stage
     engine.enqueue()
     assert (made["pg_net"], made["url"]) == ("no_worker", None)
     assert engine.one("select count(*) from net.http_request_queue") == 1
@@ -80,7 +80,7 @@ def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engi
 def test_what_cannot_work_is_refused(
     engine: Engine, url: str, token: str, extensions: tuple[str, ...], answer: str
 ) -> None:
-    """At once, and not at night when nothing is invoked."""
+    """The rejection comes at once, and not at night when nothing is invoked."""
     create(engine.connection, *extensions)
     assert refused(engine.rpc, "connect_worker", p_url=url, p_token=token)[1] == answer
 

@@ -16,9 +16,9 @@ import pytest
 
 from tests.support.engine import Engine, handle
 
-#: While a job of a tenant may start, another tenant starts at most its weight in jobs a round.
+#: While a job of a tenant may start, another tenant starts at most its weight in jobs per round.
 MAX_ROUNDS = 4
-#: Calls in a row that may find nothing although a job may start, each asking for the next.
+#: Consecutive calls that may find nothing although a job may start, each requesting another call.
 MAX_EMPTY_CALLS = 10
 UNLIMITED = 1_000_000
 JOBS = """
@@ -31,9 +31,9 @@ select t, y, p from unnest(%s::uuid[], %s::text[], %s::integer[]) as j (t, y, p)
 class Tenant:
     weight: int
     max_running: int
-    #: Types and ids of the waiting jobs, the next one first.
+    #: Types and ids of the waiting jobs in order.
     waiting: list[tuple[str, str]] = field(default_factory=list)
-    #: Jobs that others started while a job of a type could start and did not, by type and tenant.
+    #: Jobs of other tenants that started while a job could start and did not, by type and tenant.
     passed: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
 
@@ -181,7 +181,7 @@ class Mix:
 
 @pytest.mark.parametrize("seed", range(28))
 def test_a_job_that_may_start_waits_a_few_rounds_at_most(engine: Engine, seed: int) -> None:
-    """And a call that leaves slots free leaves no such job."""
+    """A call that leaves slots free leaves no job that may start."""
     mix = Mix(engine, seed)
     chance = mix.chance
     engine.stop_clock()

@@ -70,7 +70,7 @@ STATEMENTS = {
 
 @dataclass(frozen=True)
 class Flood:
-    """A call that an account, or a guest, makes from many connections at a time."""
+    """A call that an account or a guest makes on many connections at a time."""
 
     path: str
     act: Callable[[Engine], Any]
@@ -143,13 +143,13 @@ def call(who: Engine, name: str, values: dict[str, Any]) -> None:
 
 
 def owed(engine: Engine) -> bool:
-    """True if a bucket is not full, whatever was rolled back."""
+    """Return whether a bucket is not full, also after a rollback."""
     now = "date_part('epoch', queue.clock()) * 1e6"
     return bool(engine.rows(f"select from {PAIRS} where pg_sequence_last_value(refilled) > {now}"))
 
 
 def test_a_flood_occupies_at_most_two_connections(engine: Engine, shop: dict[str, str]) -> None:
-    """The row of a plain statement is locked before a trigger of the row could reject it."""
+    """A plain statement's row is locked before a trigger of the row could reject it."""
     engine.enqueue_many(100)
     found = {}
     for name, flood in floods(engine, shop).items():
@@ -198,7 +198,7 @@ having bit_or(tgtype) & 20 = 20
 
 
 def test_each_function_and_table_of_people_has_the_gate(engine: Engine) -> None:
-    """By itself or by a function that it calls."""
+    """The function has it itself or calls a function that has it."""
     bodies = dict(engine.rows(BODIES))
     del bodies["queue.may_read"]  # it takes a slot only for large reads
     calls = {name: set(re.findall(r"\b[a-z]+\.[a-z_]+(?=\()", bodies[name])) for name in bodies}
@@ -230,9 +230,10 @@ def test_guests_of_a_workspace_have_ten_slots_for_reads(engine: Engine) -> None:
 
 
 def test_rejected_work_is_paid_for(engine: Engine, shop: dict[str, str]) -> None:
-    """By each function and statement of a person: a rollback does not give its price back.
+    """A rollback does not refund the price of a person's call.
 
-    The transaction may be a project's own, and its lock timeout stays.
+    This covers each function and statement. The transaction may be a project's own, and its lock
+    timeout stays.
     """
     unpaid = {"follow_topic", "explain_job", "chat_messages", "no jobs", *READS}
     free, changed = set(), set()
@@ -253,7 +254,7 @@ def test_rejected_work_is_paid_for(engine: Engine, shop: dict[str, str]) -> None
 
 
 def test_people_who_share_a_pair_of_sequences_pay_for_themselves(engine: Engine) -> None:
-    """One rolls back what their tokens allow. The other is not rejected for that, and pays too."""
+    """One person rolls back all allowed calls. The other is not rejected, and pays too."""
     bucket = "hashtextextended(format('u:%%s/enqueues', id), 0) & 9223372036854775807"
     ids = f"select id::text, ({bucket}) / 2 %% 16 from (select %s::uuid as id union all"
     ids += " select gen_random_uuid() from generate_series(1, 999)) as i"
@@ -277,7 +278,7 @@ def test_people_who_share_a_pair_of_sequences_pay_for_themselves(engine: Engine)
 
 
 def test_a_flood_of_rejected_statements_ends(engine: Engine) -> None:
-    """Each has written its rows. A hundred changes are its price."""
+    """Each statement has written its rows, at the price of a hundred changes."""
     engine.stop_clock()
     engine.rpc("set_settings", p_settings={"user_enqueues_burst": 1000})
     wrong = "insert into public.accounts (workspace_id, name) values (%s, 'a'), (%s, '')"
@@ -291,7 +292,7 @@ def test_a_flood_of_rejected_statements_ends(engine: Engine) -> None:
 
 
 def test_a_statement_pays_for_its_rows_alone(engine: Engine) -> None:
-    """What was reserved beside them is given back."""
+    """The unused part of the reservation is refunded."""
     engine.stop_clock()
     left = "select tokens from queue.buckets where name = %s"
     add = "insert into public.accounts (workspace_id, name) select %s, 'a'"
@@ -315,7 +316,7 @@ def test_a_statement_pays_for_its_rows_alone(engine: Engine) -> None:
 
 
 def test_calls_of_one_moment_are_all_charged(engine: Engine) -> None:
-    """None waits for another, and who calls from many connections gains nothing."""
+    """Calls do not wait for each other, and many connections give no advantage."""
     engine.stop_clock()
     rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 32}
     engine.rpc("set_settings", p_settings=rate)
@@ -344,9 +345,9 @@ HOLDERS = {
 
 @pytest.mark.parametrize("user", HOLDERS)
 def test_a_call_waits_for_no_job(engine: Engine, user: str | None) -> None:
-    """It would wait on a connection that all callers of the Data API share.
+    """A waiting call would occupy a connection that all callers of the Data API share.
 
-    The apps act as the service for guests, and the service alone may wait.
+    The apps act as the service for guests, and only the service may wait.
     """
     engine.rpc("set_settings", p_settings={"allow_anonymous": True})
     ids = world(engine, user)
@@ -377,7 +378,7 @@ def test_a_call_waits_for_no_job(engine: Engine, user: str | None) -> None:
 
 @pytest.mark.parametrize("taken", [{"idempotency_key": "k"}, {"unique": {"key": "k"}}])
 def test_one_call_of_a_person_waits_for_a_key(engine: Engine, taken: dict[str, Any]) -> None:
-    """A second click gets the job of the first; a flood occupies two connections."""
+    """A second click gets the job of the first. A flood occupies two connections."""
     with ExitStack() as sessions:
         first, second, late = (sessions.enter_context(engine.member(ADA)) for _ in range(3))
         first.run("begin")
@@ -395,9 +396,9 @@ def test_one_call_of_a_person_waits_for_a_key(engine: Engine, taken: dict[str, A
 
 @pytest.mark.parametrize("option", ["none", "tags", "idempotency_key", "insert"])
 def test_a_bulk_that_is_refused_was_not_made_before(engine: Engine, option: str) -> None:
-    """It would cost what an admitted one does; one that repeats an answered one is answered.
+    """Otherwise it would cost as much as an accepted one. A repetition gets the first response.
 
-    A plain insert is refused early too.
+    A plain insert is rejected early too.
     """
     engine.stop_clock()
     engine.rpc("set_settings", p_settings={"user_enqueues_burst": 600})

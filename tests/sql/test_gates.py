@@ -1,4 +1,4 @@
-"""Gates and pauses beside open transactions: what they let through, what a rate is charged."""
+"""Gates and pauses with concurrent transactions: jobs that pass, and starts that are charged."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ PAUSE = {"kind": "workspace", "name": ACME}
 
 
 def wait_for_a_rate(engine: Engine, limit: int, jobs: int) -> None:
-    """Let jobs of one key wait for as many starts a minute."""
+    """Make jobs of one key wait for a rate of starts per minute."""
     engine.stop_clock()
     engine.register("work", rate_limit={"limit": limit, "per_seconds": 60, "per_key": True})
     engine.enqueue_many(jobs, concurrency_key="k")
 
 
 def test_a_gate_opens_beside_a_settlement_and_charges_each_start_once(engine: Engine) -> None:
-    """Waiting for it, two settlements of several keys each would wait for each other."""
+    """If gates waited, two settlements of several keys could deadlock."""
     wait_for_a_rate(engine, 2, jobs=4)
     first, second = engine.lease(2)
     with engine.open_transaction() as other:
@@ -58,7 +58,7 @@ def test_a_start_that_is_committed_late_does_not_refill_the_rate_of_its_key(engi
 
 
 def test_a_start_whose_settlement_commits_while_its_gate_opens_is_charged(engine: Engine) -> None:
-    """Who opens it passes over a row that is held, and may find it ended a statement later."""
+    """The opener skips a locked row, and may find it ended one statement later."""
     wait_for_a_rate(engine, 4, jobs=8)
     engine.settle(engine.lease(1)[0])
     first, second = engine.lease(2, call=2)
@@ -75,13 +75,13 @@ def test_a_start_whose_settlement_commits_while_its_gate_opens_is_charged(engine
 
 
 def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> None:
-    """Its row of before is there still, and takes the slot until it is deleted."""
+    """The job's earlier row still exists, and uses the slot until it is deleted."""
     engine.register("work", lease_seconds=60, key_concurrency=3)
     engine.enqueue_many(3, concurrency_key="k")
     first, second, _ = engine.lease(3)
     with engine.open_transaction() as other:
         other.run("select queue.try_lock(%s)", f"gate {ACME}/work/k")
-        engine.settle(first)  # its row is left to the next who opens the gate
+        engine.settle(first)  # the next opener of the gate deletes the row
     text = engine.one("select pg_get_functiondef('queue.open_gate'::regproc)")
     counted = "v_count := queue.free_of_key(v_type, p_workspace_id, p_key);"
     assert counted in text
@@ -103,7 +103,7 @@ def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> N
     [{"key_concurrency": 1}, {"rate_limit": {"limit": 5, "per_seconds": 1, "per_key": True}}],
 )
 def test_a_rolled_back_cancel_leaves_no_job_behind(engine: Engine, policy: dict[str, Any]) -> None:
-    """Who opens it passes over the job while a person holds it, and no one comes again."""
+    """The opener skips a job that a person has locked, and no one would check the gate again."""
     engine.register("work", **policy)
     engine.enqueue(concurrency_key="k")
     first = engine.lease_one()
@@ -119,7 +119,7 @@ def test_a_rolled_back_cancel_leaves_no_job_behind(engine: Engine, policy: dict[
 
 
 def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine) -> None:
-    """It blocks the tenant's turn for as long as the pause lasts, which is over by then."""
+    """The tenant's turn is blocked for the duration of the pause, which is over by then."""
     job_id = engine.enqueue()
     engine.lease_call(0)
     engine.rpc("pause_jobs", p_request=PAUSE)
@@ -132,7 +132,7 @@ def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine
 
 
 def test_a_pause_that_begins_and_ends_within_a_lease_strands_nothing(engine: Engine) -> None:
-    """A lease that read no pause holds off no resume, and may block no turn for one."""
+    """A lease that read no pause does not delay a resume, and must not block a turn for one."""
     jobs = [engine.enqueue(), engine.enqueue(workspace=GLOBEX)]
     engine.lease_call(0)
     pause = {**PAUSE, "name": GLOBEX}
@@ -159,7 +159,7 @@ def test_a_pause_that_begins_and_ends_within_a_lease_strands_nothing(engine: Eng
 def test_each_of_more_turns_than_a_lease_reads_comes_by(
     engine: Engine, light: bool, size: int, others: list[Any]
 ) -> None:
-    """Where those before it have had their share, have no job, or one of another type."""
+    """The turns before it have had their share, have no job, or have one of another type."""
     engine.register("other")
     made = "insert into public.workspaces (name) select 'T' from generate_series(1, 30)"
     ours = engine.rows(f"{made} returning id::text")
@@ -181,7 +181,7 @@ def test_each_of_more_turns_than_a_lease_reads_comes_by(
 
 
 def test_where_another_lease_takes_the_jobs_a_worker_asks_again(engine: Engine) -> None:
-    """It was shown some of those that are ready; the same in turn."""
+    """The worker saw some of the ready jobs. The same holds with exchanged roles."""
     for workspace in (ACME, GLOBEX):
         engine.enqueue(workspace=workspace)
     engine.lease_call(0)
@@ -193,7 +193,7 @@ def test_where_another_lease_takes_the_jobs_a_worker_asks_again(engine: Engine) 
 
 
 def test_a_rate_of_days_keeps_no_worker_busy_after_its_queue(engine: Engine) -> None:
-    """What is to be looked at then names the queue, which is swept when that was done."""
+    """The pending check of the key names the queue, which is swept after that check."""
     rate = {"limit": 1, "per_seconds": 5 * 86_400, "per_key": True}
     engine.register("work", queue="old", rate_limit=rate)
     _, waits = engine.enqueue_many(2, concurrency_key="k")
@@ -207,7 +207,7 @@ def test_a_rate_of_days_keeps_no_worker_busy_after_its_queue(engine: Engine) -> 
 
 
 def test_a_full_key_with_a_rate_is_looked_at_when_its_job_ends(engine: Engine) -> None:
-    """Not by each lease meanwhile: its rate would allow the next."""
+    """Leases do not check it meanwhile, although its rate would allow the next job."""
     rate = {"limit": 100, "per_seconds": 60, "per_key": True}
     engine.register("work", key_concurrency=1, rate_limit=rate)
     engine.enqueue_many(2, concurrency_key="k")
@@ -220,7 +220,7 @@ def test_a_full_key_with_a_rate_is_looked_at_when_its_job_ends(engine: Engine) -
 
 
 def test_settlements_of_many_jobs_take_them_in_one_order(engine: Engine) -> None:
-    """However a worker lists them, none waits for the other; who waited ends the lease of now."""
+    """Settlements never wait for each other, whatever the order of a worker's list."""
     engine.enqueue_many(2)
     first, second = sorted(engine.lease(2), key=lambda lease: str(lease["job"]["id"]))
     items = [{**handle(lease), "outcome": "completed"} for lease in (second, first)]
@@ -236,7 +236,7 @@ def test_settlements_of_many_jobs_take_them_in_one_order(engine: Engine) -> None
 
 @pytest.mark.parametrize("is_paused", [True, False])
 def test_a_job_that_may_not_run_holds_no_slot_of_its_key(engine: Engine, is_paused: bool) -> None:
-    """In a paused queue, or in one that no worker serves; let through before that or after."""
+    """Its queue is paused, or no worker serves it, before or after it passes the gate."""
     engine.register("work", key_concurrency=1)
     engine.declare("slow")
     pause = {"kind": "queue", "name": "slow"}
@@ -258,7 +258,7 @@ def test_a_job_that_may_not_run_holds_no_slot_of_its_key(engine: Engine, is_paus
 
 
 def test_a_tenants_keys_hold_up_no_other_tenants_first_job(engine: Engine) -> None:
-    """Neither one without a key nor one with; and no lease is empty meanwhile."""
+    """This holds for jobs with and without a key, and no lease is empty meanwhile."""
     engine.register("keyed", key_concurrency=1)
     items = [{"job_type": "keyed", "concurrency_key": f"k{n}"} for n in range(1000)]
     for _ in range(2):
@@ -283,7 +283,7 @@ def test_keys_that_no_worker_serves_delay_no_other_keys(engine: Engine) -> None:
 
 
 def test_keys_without_jobs_cost_the_next_leases_nothing(engine: Engine) -> None:
-    """Their notes go many at a time: each lease of everyone would look at fifty gates."""
+    """Their notes are deleted in bulk. Otherwise each lease would check fifty gates."""
     engine.register("keyed", key_concurrency=1)
     engine.lease(1)
     items = [{"job_type": "keyed", "concurrency_key": str(number)} for number in range(900)]
@@ -297,7 +297,7 @@ def test_keys_without_jobs_cost_the_next_leases_nothing(engine: Engine) -> None:
 
 
 def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -> None:
-    """Its row of an attempt that has ended is yet to be deleted, since the gate was busy then."""
+    """The row of an ended attempt still exists, because the gate was locked then."""
     engine.register("work", key_concurrency=1)
     first = engine.enqueue(concurrency_key="k")
     second = engine.enqueue(concurrency_key="k")
@@ -315,7 +315,7 @@ def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -
 
 
 def test_a_job_that_comes_while_the_only_other_of_its_key_is_deleted(engine: Engine) -> None:
-    """A lease looks at its gate meanwhile, and finds the slot taken."""
+    """A lease checks its gate meanwhile, and finds the slot used."""
     engine.register("work", key_concurrency=1)
     first = engine.enqueue(concurrency_key="k")
     assert ids_of(engine.lease()) == [first]
@@ -336,7 +336,7 @@ def test_looks_at_a_gate_leave_one_note(engine: Engine) -> None:
 
 
 def test_a_job_that_is_deleted_while_its_gate_admits_it_leaves_nothing(engine: Engine) -> None:
-    """The delete waits for the gate, and then finds what that has made of the job's place."""
+    """The delete waits for the gate, and then finds the job's new place."""
     engine.register("work", key_concurrency=1)
     first, second, third = engine.enqueue_many(3, concurrency_key="k")
     lease = engine.lease_one()
@@ -352,7 +352,7 @@ def test_a_job_that_is_deleted_while_its_gate_admits_it_leaves_nothing(engine: E
 
 
 def test_a_job_cancelled_while_its_gate_opens_keeps_no_place(engine: Engine) -> None:
-    """Its retry would find that place taken, and every lease would fail."""
+    """A retry would find that place used, and every lease would fail."""
     engine.register("work", key_concurrency=2)
     first, second = engine.enqueue_many(2, concurrency_key="k")
     with engine.open_transaction() as other:

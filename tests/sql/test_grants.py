@@ -1,4 +1,4 @@
-"""The guard of revoked keys, and what differs from the release."""
+"""The check for revoked keys, and differences from the release."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.engine import ADA, Engine
 
 
 def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> None:
-    """None is granted that does not ask for it."""
+    """No function is granted to workers without this check."""
     engine.run(
         "create function public.mine() returns integer language plpgsql security definer"
         " as $$ begin return 1; end $$"
@@ -22,7 +22,7 @@ def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> Non
         engine.run("select queue.allow('job_worker', 'public.mine')")
 
 
-#: Every function that a worker may call, for a job whose fence is another.
+#: Every function that a worker may call, for a job with another fence.
 OF_WORKERS = """
 select format('select %%s(%%s)', p.oid::regproc, (
   select string_agg(case format_type(t, null) when 'jsonb' then %s else 'null::' || t::regtype end,
@@ -35,7 +35,7 @@ order by p.oid
 
 
 def test_a_revoked_key_learns_nothing_of_any_function(engine: Engine) -> None:
-    """Not even that a lease is lost: what a function declares runs before its first statement."""
+    """Not even a lost lease is reported, because declarations run before the first statement."""
     request = '{"job_id": "00000000-0000-4000-8000-000000000000", "fence": 7, "items": []}'
     calls = engine.rows(OF_WORKERS, f"'{request}'::jsonb")
     engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"), p_grace_seconds=0)
@@ -50,7 +50,7 @@ def test_a_revoked_key_learns_nothing_of_any_function(engine: Engine) -> None:
 
 
 def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:
-    """Its types, their queues and schedules, and its workers; what has live jobs waits for them."""
+    """Types, queues, schedules and workers are removed. Types with live jobs stay for these."""
     job_id = engine.enqueue()
     schedule = {"name": "evil", "cron": "@yearly"}
     engine.register("thief.1", queue="thief", schedules=[schedule])
@@ -74,7 +74,7 @@ def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:
 
 
 def test_a_job_that_commits_after_keys_were_revoked_runs(engine: Engine) -> None:
-    """Its type seemed to have none; the next registration finds the job where it was put."""
+    """Its type seemed to have no jobs. The next registration finds the job in its place."""
     with engine.open_transaction() as other:
         job_id, now = other.enqueue(), engine.one("select queue.clock()")
         assert engine.rpc("revoke_worker_keys", p_before=now, p_grace_seconds=None)["from"]
@@ -83,7 +83,7 @@ def test_a_job_that_commits_after_keys_were_revoked_runs(engine: Engine) -> None
     assert engine.lease_one()["job"]["id"] == job_id
 
 
-#: What someone does to a project, and a word of the fact that it breaks.
+#: Changes that someone makes to a project, and a word of the finding.
 CHANGES = {
     "revoke execute on function public.enqueue_job from authenticated": "enqueue_job",
     "revoke execute on function public.lease_jobs from job_worker": "undone: grant execute on",
@@ -107,7 +107,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_differs_from_the_release_is_named(engine: Engine, change: str) -> None:
-    """And nothing else: the statements that are named put it right."""
+    """Only these are named, and the printed statements repair them."""
     recorded = recorded_facts(Schemas(), find_apps([]))
     assert recorded is not None
 

@@ -1,4 +1,4 @@
-"""Plain jobs and plain statements: bulks, deletes, inserts for many tenants."""
+"""Plain jobs and plain statements: bulks, deletes and inserts for many tenants."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.engine import ACME, GLOBEX, Engine
 
-#: A plain job by each way of its own; "options" goes through queue.add, to which others are equal.
+#: Ways to enqueue a plain job. "options" uses queue.add, which the others must equal.
 WAYS = {
     "options": "select public.enqueue_job(%s, %s, '{\"n\": 1}', '{\"priority\": 100}')",
     "alone": "select public.enqueue_job(%s, %s, '{\"n\": 1}')",
@@ -17,12 +17,12 @@ WAYS = {
     "jsonb_build_object('job_type', %s::text, 'payload', '{\"n\": 1}'::jsonb)))",
     "bulk with options": "select public.enqueue_jobs(%s, jsonb_build_array(jsonb_build_object("
     "'job_type', %s::text, 'payload', '{\"n\": 1}'::jsonb, 'priority', 100)))",
-    # what a caller may not say of a job is left out
+    # a caller may not set these columns
     "insert": "insert into public.jobs"
     " (workspace_id, job_type, payload, attempts, result, finished_at)"
     " select %s, %s, '{\"n\": 1}', 3, '1', '2020-01-01' returning null::json",
 }
-#: All that one job leaves, but for ids, what time it is, and that a plain insert has worker 0.
+#: All rows that one job leaves, except ids and times. A plain insert has worker 0.
 LEFT = """
 select jsonb_build_object(
   'job', to_jsonb(j) - '{id,workspace_id,ord,created_at,updated_at,worker}'::text[]
@@ -56,7 +56,7 @@ def scrubbed(found: Any, job: str, workspace: str) -> Any:
 
 
 def that_name(engine: Engine, column: str, ids: list[str]) -> set[str]:
-    """The tables with a row that has one of the ids in a column."""
+    """Return the tables that have one of the ids in a column."""
     tables = engine.rows(
         "select table_schema || '.' || table_name from information_schema.columns"
         " where table_schema in ('queue', 'public') and column_name = %s",
@@ -120,7 +120,7 @@ def test_deleting_a_workspace_takes_its_jobs(engine: Engine) -> None:
 def test_each_way_in_leaves_what_the_others_leave(
     engine: Engine, policy: dict[str, Any], is_open: bool, traced: bool
 ) -> None:
-    """A plain job has ways of its own, which cost less."""
+    """Plain jobs have ways of their own, which cost less."""
     engine.register("plain", **policy)
     engine.stop_clock()
     if traced:
@@ -133,11 +133,11 @@ def test_each_way_in_leaves_what_the_others_leave(
         workspace = engine.one(
             "insert into public.workspaces (name) values ('T') returning id::text"
         )
-        if is_open:  # its turn is, so that no note is needed
+        if is_open:  # its turn is open, so that no note is needed
             engine.enqueue(workspace=workspace, job_type="plain")
             for lease in engine.lease():
                 engine.settle(lease)
-        engine.run("select setval('queue.wanted_ms', 0)")  # so that each asks for a worker
+        engine.run("select setval('queue.wanted_ms', 0)")  # so that each call requests a worker
         answer = engine.one(call, workspace, "plain")
         found, job = engine.one(LEFT, workspace)
         left[way] = scrubbed(found, job, workspace)
@@ -153,7 +153,7 @@ def test_each_way_in_leaves_what_the_others_leave(
 
 
 def test_a_statement_for_many_tenants_takes_few_locks(engine: Engine) -> None:
-    """A digest for all users: the server's table of locks is as small as its max_connections."""
+    """Otherwise the server's lock table, which is as small as max_connections, would overflow."""
     engine.run("insert into public.workspaces (name) select 'T' from generate_series(1, 600)")
     engine.run("begin")
     engine.run(
@@ -170,7 +170,7 @@ def test_a_statement_for_many_tenants_takes_few_locks(engine: Engine) -> None:
 
 
 def test_few_enqueues_are_subtransactions(engine: Engine) -> None:
-    """A message is one; 65 in a transaction would slow each snapshot of the server."""
+    """A message is one. 65 in a transaction would slow each snapshot of the server."""
     calls = {
         "alone": "select public.enqueue_job(%s, 'work') from generate_series(1, 70)",
         "with a key": "select public.enqueue_job(%s, 'work', '{}',"
@@ -189,13 +189,13 @@ def test_few_enqueues_are_subtransactions(engine: Engine) -> None:
         )
         engine.run("commit")
 
-    assert max(found.values()) <= 10  # five in a second, and a second may turn
+    assert max(found.values()) <= 10  # five per second, and the second may change
 
 
 def test_what_a_projects_trigger_does_to_new_jobs_is_seen_when_they_are_placed(
     engine: Engine,
 ) -> None:
-    """Its triggers run before the statement's end, where all jobs of it find their places."""
+    """All jobs of a statement get their places at its end, after the project's triggers."""
     engine.run(
         "create function public.picks() returns trigger language plpgsql as $$ begin"
         " case new.payload ->> 'n' when '1' then delete from public.jobs where id = new.id;"
@@ -251,7 +251,7 @@ def test_a_new_job_that_a_projects_trigger_starts_now_has_one_place(
 def test_a_turn_that_a_lease_closes_beside_an_enqueue_keeps_its_job(
     engine: Engine, way: str
 ) -> None:
-    """Its statement has begun before the lease commits: it must not believe what it saw then."""
+    """Its statement began before the lease commits, so it must not rely on what it read."""
     engine.enqueue()
     engine.settle(engine.lease_one())
     is_open = "select count(*) from queue.turns where not (blocked and look_at is null)"
@@ -286,7 +286,7 @@ def test_a_job_that_is_enqueued_while_a_lease_closes_its_turn_is_found(
 
 
 def test_a_unique_key_whose_record_is_gone_is_free(engine: Engine) -> None:
-    """As where the delete passed over the key, since another transaction held it."""
+    """A delete may skip the key because another transaction has locked it."""
     unique = {"key": "u"}
     gone = engine.enqueue(unique=unique)
     keys = "select job_id::text from queue.job_keys"

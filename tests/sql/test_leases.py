@@ -1,4 +1,4 @@
-"""Two leases at one moment: what one commits between two statements of the other."""
+"""Two concurrent leases, when one commits between two statements of the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ API = {"x-minutehand-wakes": "true"}
 def test_a_lease_that_finds_no_turn_while_another_opens_it_asks_again(
     engine: Engine, is_open_elsewhere: bool, limited: dict[str, Any]
 ) -> None:
-    """It saw the note, and not yet the turn; once the other has committed it is the other way."""
+    """It saw the note but not the turn.
+
+    After the other lease commits, it is the other way round.
+    """
     engine.register("work", **limited)
     if is_open_elsewhere:  # an empty turn of another type, which is closed later
         engine.register("other")
@@ -30,7 +33,7 @@ def test_a_lease_that_finds_no_turn_while_another_opens_it_asks_again(
     tick = "00000000-0000-4000-8000-00000000000b"
     with engine.open_transaction() as one, engine.open_transaction() as pause:
         assert len(one.lease(1, job_types=["work"])) == 1
-        # the row of the call's number is its last write before it says when to ask again
+        # the row of the call's number is written last, before the call computes the next one
         pause.run(
             "insert into queue.ticks (tick_id, seen_at, last_call) values (%s, now(), 0)", tick
         )
@@ -73,7 +76,7 @@ def test_a_lease_closes_empty_turns_now_and_then(
 
 
 def test_a_ring_never_goes_back(engine: Engine) -> None:
-    """Tenants that another lease has served meanwhile would be served again before the others."""
+    """Otherwise tenants that another lease has served would be served again before the others."""
     engine.register("work")
     engine.enqueue()
     (ring,) = engine.rows("select ring from queue.lanes where job_type = 'work'")
@@ -91,7 +94,8 @@ def test_a_ring_never_goes_back(engine: Engine) -> None:
     with engine.open_transaction() as other, engine.beside() as behind:
         move_on(behind, 4)  # its statements are prepared
         other.run("lock table queue.rings in share mode")
-        late = other.blocked(move_on, behind, 5)  # it has compared, and waits to write
+        # it has compared the positions, and waits to write
+        late = other.blocked(move_on, behind, 5)
         other.run("update queue.rings set round = 9 where ring = %s", ring)
         other.run("commit")
         late.result()
@@ -122,7 +126,7 @@ def test_two_leases_do_not_take_one_ring_that_was_left(engine: Engine) -> None:
 
 
 def test_a_job_that_changes_between_look_and_lock_stays_ready(engine: Engine) -> None:
-    """The lease finds its record no more, and leaves all of it to the next."""
+    """The lease does not find its record, and leaves the job to the next lease."""
     engine.register("work")
     engine.enqueue()
     text = engine.one("select pg_get_functiondef('queue.take_jobs'::regproc)")
@@ -148,7 +152,7 @@ def test_a_job_that_changes_between_look_and_lock_stays_ready(engine: Engine) ->
 
 
 def test_a_released_job_is_ready_since_it_was_released(engine: Engine) -> None:
-    """Not since the time for which it was scheduled, at which it was first ready."""
+    """Otherwise it would count from its scheduled time, when it was first ready."""
     engine.register("work")
     engine.enqueue(delay_seconds=10)
     engine.advance(20)
@@ -160,7 +164,7 @@ def test_a_released_job_is_ready_since_it_was_released(engine: Engine) -> None:
 
 
 def test_a_turn_that_someone_changes_is_opened_by_the_next_lease(engine: Engine) -> None:
-    """As maintenance does, in a transaction of seconds, in which it may want what the lease has."""
+    """Maintenance changes turns in long transactions, which may need the lease's locks."""
     engine.register("work")
     engine.register("other")
     engine.enqueue()
@@ -203,9 +207,9 @@ def test_enqueues_count_on_a_run_until_it_says_otherwise(engine: Engine, says: s
 def test_a_committed_enqueue_has_called_a_worker_within_two_seconds(
     engine: Engine, is_connected: bool
 ) -> None:
-    """Only a call that is made and committed counts: not one of a browser, trigger or rollback.
+    """Only a committed call counts, and not one of a browser, trigger or rollback.
 
-    Anyone can claim to make calls, so that a person's call counts for this person alone.
+    Anyone can claim to make calls, so a person's call counts for this person alone.
     """
     insert = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')"
     requests = "with r as (delete from net.http_request_queue returning 1) select count(*) from r"

@@ -1,4 +1,4 @@
-"""Messages to Realtime: few, within the plan's second, and everything else announced."""
+"""Messages to Realtime are few and within the plan's rate, and everything else is announced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.engine import ADA, Engine, handle
 
 
 def test_a_statement_is_one_message_or_as_few_as_its_size_allows(engine: Engine) -> None:
-    """A bulk would use up a plan's second ten times over; hosted Realtime accepts 256 kB."""
+    """A bulk would exceed a plan's rate ten times. Hosted Realtime accepts 256 kB per message."""
     engine.run("set statement_timeout = '60s'")
     engine.enqueue_many(1000)
     assert len(messages(engine, "workspace:%")) == 1
@@ -55,7 +55,7 @@ def test_the_lives_of_jobs_in_a_busy_workspace_are_few_messages(engine: Engine) 
 
 
 def test_a_server_is_notified_of_what_it_streams_alone(engine: Engine) -> None:
-    """For a minute, unless it asks again; where no one streams, no commit notifies."""
+    """It is notified for a minute, unless it asks again. Without streams, no commit notifies."""
     notified: list[str] = []
 
     def work(**options: Any) -> str:
@@ -81,7 +81,7 @@ def test_a_server_is_notified_of_what_it_streams_alone(engine: Engine) -> None:
 
 
 def test_of_a_persons_many_topics_the_latest_are_followed(engine: Engine) -> None:
-    """Pages that were closed are counted for a while, and must not make the next one deaf."""
+    """Closed pages count for a while, and must not prevent messages to the next page."""
     job_ids = engine.enqueue_many(101)
     with engine.member(ADA) as ada:
         for job_id in job_ids:
@@ -90,4 +90,5 @@ def test_of_a_persons_many_topics_the_latest_are_followed(engine: Engine) -> Non
     complete(engine, engine.lease(200))
 
     assert messages(engine, f"job:{job_ids[0]}") == []
-    assert messages(engine, f"job:{job_ids[-1]}") != []  # one, or two where the second turns
+    # one message, or two if a new second begins
+    assert messages(engine, f"job:{job_ids[-1]}") != []

@@ -1,4 +1,4 @@
-"""Maintenance is bounded, guarded, fair and alone; a year-old queue costs what a new one costs."""
+"""Maintenance is bounded, guarded and fair. An old queue costs as much as a new one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ create or replace function queue.new_ids(p_count integer) returns uuid[] languag
 
 
 def sizes(engine: Engine) -> dict[str, int]:
-    """Rows of every table."""
+    """Return the number of rows of every table."""
     return {table: engine.one(f"select count(*) from {table}") for table in engine.rows(TABLES)}
 
 
@@ -36,7 +36,7 @@ def test_one_maintains_at_a_time_and_the_others_are_answered_busy(engine: Engine
 
 
 def test_retention_removes_what_ended_by_how_it_ended(engine: Engine) -> None:
-    """Live jobs stay whatever their age, and children while their parent waits for them."""
+    """Live jobs stay at any age, and children stay while their parent waits for them."""
     kept = {"completed": 1, "cancelled": 1, "failed": 10}
     engine.rpc("set_settings", p_settings={"retention_days": kept})
     done, failed, live, parent = engine.enqueue_many(4)
@@ -63,7 +63,7 @@ def test_retention_removes_what_ended_by_how_it_ended(engine: Engine) -> None:
 
 
 def some_life(engine: Engine, day: int) -> None:
-    """A day of everything that leaves rows."""
+    """Create all kinds of rows, as a day does."""
     keys: dict[str, Any] = {"concurrency_key": f"k{day}", "session_id": f"s{day}"}
     keys |= {"idempotency_key": f"i{day}", "unique": {"key": f"u{day}"}, "tags": [f"t{day}"]}
     for workspace in (ACME, GLOBEX):
@@ -86,7 +86,7 @@ def some_life(engine: Engine, day: int) -> None:
 
 
 def test_a_simulated_year_leaves_every_table_flat(engine: Engine) -> None:
-    """Each has an owner in maintenance: what four months leave, the next leave too."""
+    """Maintenance deletes from each table. Every four months leave the same number of rows."""
     engine.register("keyed", key_concurrency=1, schedules=[{"name": "n", "cron": "@hourly"}])
     engine.register("rated", rate_limit={"limit": 5, "per_seconds": 60, "per_key": True})
     engine.publish_deliveries()
@@ -124,7 +124,7 @@ def test_a_rate_of_a_week_is_not_forgiven_by_the_sweep(engine: Engine) -> None:
 
 
 def test_a_lease_says_when_maintenance_is_due(engine: Engine) -> None:
-    """An idle queue costs one query a tick; what is due is done at once."""
+    """An idle queue costs one query per run. Due work is done at once."""
     engine.maintain()
     assert engine.lease_call(1, call=2)["maintenance"] is False
     engine.enqueue(delay_seconds=30)
@@ -141,7 +141,7 @@ def test_a_lease_says_when_maintenance_is_due(engine: Engine) -> None:
 
 
 def test_a_line_that_belongs_to_no_time_of_its_job_is_met_once(engine: Engine) -> None:
-    """Of a deleted job, and of one that has another time by now: it would be due for ever."""
+    """Rows of a deleted job, or of a changed time, would otherwise be due forever."""
     engine.maintain()
     later = engine.enqueue(delay_seconds=3600)
     lines = "select queue.clock(), i, %s, true from unnest(array[%s::uuid, queue.new_id()]) as i"
@@ -159,7 +159,7 @@ def test_a_line_that_belongs_to_no_time_of_its_job_is_met_once(engine: Engine) -
 
 @pytest.mark.parametrize("job_type", ["keyed", "work"])
 def test_a_job_retried_at_its_latest_start_has_one_place(engine: Engine, job_type: str) -> None:
-    """Two times of a job may be equal. Twice behind a gate, it would close its key for ever."""
+    """Two times of a job may be equal. Two rows behind a gate would close its key forever."""
     engine.register("keyed", key_concurrency=1)
     engine.stop_clock()
     options: dict[str, Any] = {"job_type": job_type, "concurrency_key": "k"}
@@ -177,7 +177,7 @@ def test_a_job_retried_at_its_latest_start_has_one_place(engine: Engine, job_typ
 
 
 def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
-    """Else each lease beside it would call for maintenance; what falls due meanwhile is done."""
+    """Otherwise each lease would call maintenance meanwhile. Other due work is done."""
     engine.stop_clock()
     engine.lease_call(1)
     held = engine.enqueue(delay_seconds=5)
@@ -199,7 +199,7 @@ def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
 
 
 def test_one_tenants_many_schedules_and_webhooks_delay_no_others(engine: Engine) -> None:
-    """Its first of each comes among the first two, whatever another has before it."""
+    """Its first schedule and webhook are among the first two, whatever another tenant has."""
     engine.register("other")
     schedule = {"name": "s", "cron": "* * * * *", "job_type": "work"}
     for workspace in (ACME, GLOBEX):
@@ -228,7 +228,7 @@ def test_a_workspace_has_a_most_of_schedules_webhooks_and_deliveries(engine: Eng
     schedule = {"name": "s", "cron": "@daily", "job_type": "work"}
     put_schedule = partial(engine.rpc, "put_schedule", p_workspace_id=ACME)
     for _ in range(2):
-        put_schedule(p_schedule=schedule)  # the second changes the first
+        put_schedule(p_schedule=schedule)  # the second call changes the first schedule
     most = ("PT429", "quota_exceeded", "schedules_max")
     assert refused(put_schedule, p_schedule={**schedule, "name": "t"}) == most
     hook = {"p_workspace_id": ACME, "p_webhook": HOOK}
@@ -248,7 +248,7 @@ def test_a_workspace_has_a_most_of_schedules_webhooks_and_deliveries(engine: Eng
 
 
 def test_a_clock_that_goes_back_delays_nothing(engine: Engine) -> None:
-    """What was done is not in the future, and a lease lasts no hour longer."""
+    """Finished work is not dated in the future, and a lease lasts no hour longer."""
     engine.enqueue_many(2)
     engine.advance(3600)
     engine.maintain()
@@ -274,7 +274,10 @@ def test_retention_goes_on_until_its_time_is_over(engine: Engine) -> None:
 
 
 def test_where_realtime_takes_no_message_no_job_fails(engine: Engine) -> None:
-    """As without a partition for today: clients read the log, and health says why."""
+    """This happens without a partition for the day.
+
+    Clients read the log, and health has the reason.
+    """
     engine.enqueue()
     engine.advance(86400 * 2)
     engine.run("alter table realtime.messages rename column payload to away")
@@ -290,18 +293,18 @@ def test_where_realtime_takes_no_message_no_job_fails(engine: Engine) -> None:
 
 
 def test_a_queue_that_nothing_names_for_a_day_is_swept(engine: Engine) -> None:
-    """A job that ended in it and is run again goes where its type says."""
+    """If an ended job of the queue is retried, it goes to its type's queue."""
     engine.register("work", queue="old")
     job_id = engine.enqueue()
     engine.settle(engine.lease_one(), "failed")
     engine.register("work", queue="new")
     for workspace in (ACME, GLOBEX):
         engine.enqueue(workspace=workspace)
-    engine.settle(engine.lease_one(limit=1))  # from now on the lanes share a place in the ring
+    engine.settle(engine.lease_one(limit=1))  # from now on the lanes share a position in the ring
     daily = {"name": "n", "cron": "@daily", "job_type": "work", "options": {"queue": None}}
     engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=daily | {"enabled": False})
     for seconds in (7300, 61, 80_000, 7000):
-        engine.enqueue(queue="old" if seconds == 61 else "new")  # declared by nothing, but there
+        engine.enqueue(queue="old" if seconds == 61 else "new")  # it exists without a declaration
         engine.run_all()
         engine.advance(seconds)
         engine.maintain()

@@ -1,4 +1,4 @@
-"""Output: pieces of streams under the fence, read by offset, joined once their job ended."""
+"""Output: pieces of streams, written with the fence, read by offset, joined at the job's end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def output(engine: Engine, lease: dict[str, Any], *pieces: dict[str, Any]) -> st
 
 
 def test_pieces_are_read_from_any_character_and_change_nothing_of_the_job(engine: Engine) -> None:
-    """Offsets are characters as a person counts code points, not bytes nor UTF-16."""
+    """Offsets count code points, not bytes or UTF-16 units."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     before = engine.one("select xmin::text || ctid from public.jobs where id = %s", job_id)
@@ -44,7 +44,7 @@ def test_pieces_are_read_from_any_character_and_change_nothing_of_the_job(engine
 
 
 def test_a_report_that_is_repeated_with_more_adds_the_rest_alone(engine: Engine) -> None:
-    """One that timed out at the worker may have been stored: what it joins then overlaps."""
+    """A report that timed out at the worker may have been stored, so the pieces overlap."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     output(engine, lease, piece("Hello"))
@@ -59,7 +59,7 @@ def test_a_report_that_is_repeated_with_more_adds_the_rest_alone(engine: Engine)
 
 
 def test_a_lost_lease_writes_nothing_and_a_new_attempt_begins_again(engine: Engine) -> None:
-    """Of the dead attempt nothing is left, but for what finished steps wrote."""
+    """Output of the dead attempt is removed, except that of finished steps."""
     job_id = engine.enqueue()
     zombie = engine.lease_one()
     output(engine, zombie, piece("plan.", step="plan"), piece("half a sen", 5))
@@ -83,7 +83,7 @@ def test_a_lost_lease_writes_nothing_and_a_new_attempt_begins_again(engine: Engi
 
 
 def test_who_knows_a_part_of_each_stream_reads_the_rest(engine: Engine) -> None:
-    """Without an attempt it is of the present one, and what is all known comes once to name it."""
+    """Without an attempt, offsets belong to the present one. A complete stream is returned once."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     pieces = [{**piece(f"{name} said"), "stream": name} for name in ("a", "b", "c")]
@@ -136,7 +136,7 @@ def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: E
     for each in leases.values():
         output(engine, each, *[piece("x" * 9, 9 * n) for n in range(9)])
         output(engine, each, {"stream": "facts", "attempt": 1, "start": 0, "items": [1]})
-    more = piece("the end", 81)  # what was not reported comes with the settlement
+    more = piece("the end", 81)  # the settlement contains output that was not reported
     engine.settle(leases[job_id], output=[more])
     engine.advance(61)
     engine.maintain()
@@ -151,7 +151,7 @@ def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: E
 
 
 def test_a_dead_letter_that_runs_again_passes_its_finished_steps(engine: Engine) -> None:
-    """Also after its pieces were joined."""
+    """This also holds after its pieces were joined."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     output(engine, lease, piece("a", step="one"), piece("b", 1), piece("c", 2, step="two"))
@@ -174,7 +174,7 @@ def test_a_dead_letter_that_runs_again_passes_its_finished_steps(engine: Engine)
 
 
 def test_a_replay_from_a_step_has_what_the_steps_before_it_said(engine: Engine) -> None:
-    """Of them alone, and to be said again as by an attempt; of pieces as of joined rows."""
+    """It has only their output, which an attempt replays, from pieces or from joined rows."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     output(engine, lease, piece("a", step="one"), piece("?", 1), piece("b", 2, step="one"))
@@ -212,7 +212,8 @@ def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(engine
     [(_, event, sent)] = messages(engine, f"job:{job_id}")
     assert event == "job.output"
     assert sent["data"] == {"stream": "reply", "attempt": 1, "from": 0, "next": 2, "text": "Hi"}
-    output(engine, lease, piece("x" * 9000, 2))  # longer than a message: it says where to read
+    # longer than a message, so that the message names where to read
+    output(engine, lease, piece("x" * 9000, 2))
     assert messages(engine, f"job:{job_id}")[-1][2]["data"].get("text") is None
     assert messages(engine, "workspace:%") == []
 
@@ -226,7 +227,7 @@ def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(engine
 
 
 def test_a_job_has_twenty_streams(engine: Engine) -> None:
-    """Also if another client reports, because each reader stores a position of each stream."""
+    """This holds for other clients too, because each reader stores a position of each stream."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     streams = [{**piece("x"), "stream": f"s{n}"} for n in range(30)]

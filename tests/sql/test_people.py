@@ -1,4 +1,4 @@
-"""What of a person is exported and erased: every column, found by searching all tables."""
+"""Export and erasure of a person: every column, found by a search of all tables."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.contract.test_promise_07_tenants import fill as add_row
 from tests.support.databases import Database
 from tests.support.engine import ACME, ADA, BOB, Engine, refusal
 
-#: A name that is in JSON, in patterns and in texts written otherwise than it reads.
+#: A name that JSON, patterns and texts write in different ways.
 MARK = 'Zö"e_50%'
 SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
 
-#: What holds no one's words: ids of rows, and names that code, operators and the engine give.
+#: Columns without a person's words: ids of rows, and names that code and operators choose.
 IMPERSONAL = {
     *("id", "workspace_id", "job_id", "plan_id", "training_id", "account_id", "outbox_id"),
     *(
@@ -47,7 +47,7 @@ IMPERSONAL = {
     *("speed_vs_detail", "event_types", "job_types", "queues", "checksum", "request_hash"),
     *("edited_at", "reached", "jobspec_version", "kid", "x", "sealed"),
     *("attempts.origin", "guest_sessions.session_id", "step", "stream", "pauses.name"),
-    # of live jobs, with which they go, or until the next lease
+    # rows of live jobs, which are deleted with their job or by the next lease
     *("gated.key", "leases.key", "notes.key", "leases.pulse", "workers.abandoned", "workers.slots"),
     *("job_types.commit", "job_types.description", "job_types.payload_schema"),
     *("job_types.refusal", "settings.name", "settings.value", "tasks.name"),
@@ -83,7 +83,7 @@ def test_each_column_says_whether_it_names_or_quotes_a_person(engine: Engine) ->
         for table, column in engine.rows(COLUMNS, each)
         if not IMPERSONAL & {column, f"{table}.{column}"}
     ]
-    # a comment `Person: …` on the column, as the head of people.sql says, or a line above
+    # a comment `Person: …` on the column, as the head of people.sql describes, or a line above
     assert unknown == []
 
 
@@ -96,12 +96,12 @@ def test_an_unknown_word_of_a_comment_is_none_of_the_engines(engine: Engine) -> 
 
 
 def call(engine: Engine, function: str, user: str, *words: str) -> dict[str, Any]:
-    """Call one of the two; what it answers."""
+    """Call one of the two functions, and return its result."""
     return dict(engine.one(f"select public.{function}(%s, %s)", user, list(words)))
 
 
 def found(engine: Engine, *words: str) -> list[str]:
-    """The tables in which a row has one of these words, also as JSON writes them."""
+    """Return the tables that contain one of these words, also as JSON writes them."""
     forms = [*words, *(json.dumps(word, ensure_ascii=False)[1:-1] for word in words)]
     query = """
         select 1 from {} as t, unnest(%s::text[]) as w (word)
@@ -110,8 +110,8 @@ def found(engine: Engine, *words: str) -> list[str]:
 
 
 def empty(engine: Engine) -> list[tuple[str, str, str]]:
-    """The columns for words of a person in which MARK is not, with their types."""
-    form = "%" + MARK.replace('"', "%") + "%"  # JSON writes that otherwise
+    """Return the columns for a person's words that do not contain MARK, with their types."""
+    form = "%" + MARK.replace('"', "%") + "%"  # JSON writes it in another way
     columns = engine.rows(
         "select format('%s.%s', relnamespace::regnamespace, relname), name, type"
         " from queue.personal_columns() join pg_class as c on c.oid = relation"
@@ -125,7 +125,7 @@ def empty(engine: Engine) -> list[tuple[str, str, str]]:
 
 
 def fill(person: Engine, engine: Engine, text: str) -> None:
-    """Put a text into every field that takes one, as a person; a worker repeats it."""
+    """Write a text into every field that takes one, as a person. A worker repeats it."""
     engine.publish_deliveries()
     options: dict[str, Any] = {"tags": [text], "session_id": text, "concurrency_key": text}
     keys: dict[str, Any] = {"idempotency_key": text, "unique": {"key": text}}
@@ -190,7 +190,7 @@ insert into public.accounts (workspace_id, name, city, metadata)
 values (%(acme)s, %(text)s, null, '{}'),
   (%(acme)s, 'Kept', %(text)s, jsonb_build_object('by', %(text)s::text))
 """
-#: What a member may read of a workspace.
+#: Everything that a member may read of a workspace.
 ANSWERS = """
 select public.list_jobs(), public.event_feed({acme}, '1:1:', 1000), public.list_schedules({acme}),
   public.list_webhooks({acme}), public.dead_letters({acme}), public.explain_queue({acme}),
@@ -200,7 +200,7 @@ select public.list_jobs(), public.event_feed({acme}, '1:1:', 1000), public.list_
 """
 
 
-#: Where words of a person are once `fill` and APPS have put them there.
+#: Tables with a person's words after `fill` and APPS.
 MADE = {
     *("public.jobs", "public.job_logs", "public.workspace_members", "public.plans"),
     *("public.plan_stages", "public.async_session_state", "public.async_messages"),
@@ -220,7 +220,7 @@ def put_into_apps(engine: Engine, statements: str, user: str | None) -> None:
 
 
 def mark_all(engine: Engine) -> None:
-    """Put MARK into every column for words, also of tables that have no row yet."""
+    """Write MARK into every column for words, also of tables without a row."""
     put_into_apps(engine, APPS, ADA)
     put_into_apps(engine, OF_CONTACTS, ADA)
     columns = {table: needed for table, _, needed in engine.rows(ALL_COLUMNS)}
@@ -240,7 +240,7 @@ def mark_all(engine: Engine) -> None:
 
 
 def answers(engine: Engine, user: str) -> str:
-    """All that a member may read, as one text."""
+    """Return everything that a member may read, as one text."""
     with engine.member(user) as member:
         return str(member.rows(ANSWERS.format(acme=f"'{ACME}'")))
 
@@ -254,7 +254,7 @@ def test_what_a_person_made_is_gone_after_one_call(engine: Engine) -> None:
     before = set(found(engine, MARK, ADA))
     assert before >= MADE
 
-    engine.maintain()  # what was emitted is looked at
+    engine.maintain()  # the emitted event is read
     done = call(engine, "erase_person", ADA)
 
     assert found(engine, MARK, ADA) == []
@@ -308,7 +308,7 @@ def test_an_export_has_all_that_would_be_erased(engine: Engine) -> None:
 
 
 def test_what_a_deleted_job_said_is_not_in_the_feed(engine: Engine) -> None:
-    """By a plain delete; a line of jobs of which one is left keeps its words."""
+    """This holds for a plain delete. A line that still has a job keeps its words."""
     word = "maria"
     kept, *gone = (engine.enqueue(session_id=word) for _ in range(3))
     leases = {lease["job"]["id"]: lease for lease in engine.lease()}
@@ -351,7 +351,7 @@ def test_a_table_of_a_project_says_so_itself(database: Database) -> None:
 
 
 def test_the_files_of_deleted_rows_are_named(engine: Engine) -> None:
-    """Their keys are in no other row. The verb deletes them."""
+    """No other row has their keys. The command deletes the files."""
     key = f"workspaces/{ACME}/{ADA}/ada-speaks.mp4"
     engine.run(
         "insert into public.trainings (workspace_id, title, object_key, created_by)"

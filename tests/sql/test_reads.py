@@ -1,4 +1,4 @@
-"""What people read of jobs: lists, counts, dead letters, attempts, traces, log lines."""
+"""Reads of people: lists, counts, dead letters, attempts, traces and log lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STATUSES = ["pending", "processing", "waiting", "completed", "failed", "cancelle
 
 
 def pages(engine: Engine, limit: int = 3, **filters: Any) -> list[str]:
-    """The ids of a whole list, page by page."""
+    """Return the ids of a whole list, page by page."""
     ids: list[str] = []
     cursor = None
     for _ in range(500):
@@ -30,7 +30,7 @@ def pages(engine: Engine, limit: int = 3, **filters: Any) -> list[str]:
 
 
 def settle_some(engine: Engine) -> None:
-    """Put a job into every state, some into several, in both workspaces."""
+    """Create jobs in every state, some states with several, in both workspaces."""
     engine.register("other")
     engine.register("keyed", key_concurrency=1)
     for workspace, job_type, n in itertools.product([ACME, GLOBEX], ["work", "other"], range(9)):
@@ -49,7 +49,7 @@ def settle_some(engine: Engine) -> None:
 
 
 def test_a_list_shows_what_a_plain_query_would(engine: Engine) -> None:
-    """From narrow tables or slices, page by page, the same list for every filter."""
+    """Every filter gives the same list, from narrow tables or slices, page by page."""
     settle_some(engine)
     dice = random.Random(7)
     assert set(engine.rows("select distinct status from public.jobs")) == set(STATUSES)
@@ -73,7 +73,7 @@ def test_a_list_shows_what_a_plain_query_would(engine: Engine) -> None:
             filters: dict[str, Any] = {"workspace_id": ACME} if dice.random() < 0.7 else {}
             if dice.random() < 0.5:
                 filters["status"] = dice.sample(STATUSES, dice.randint(1, 5))
-                if len(filters["status"]) == 1:  # one may be named without a list
+                if len(filters["status"]) == 1:  # one value needs no list
                     [filters["status"]] = filters["status"]
             names = {list(conditions)[turn % len(conditions)], dice.choice(list(conditions))}
             chosen = {name: dice.choice(conditions[name][1]) for name in sorted(names)}
@@ -92,7 +92,7 @@ def test_a_list_shows_what_a_plain_query_would(engine: Engine) -> None:
 
 
 def test_a_list_is_of_the_workspace_joined_first_and_an_operators_of_all(engine: Engine) -> None:
-    """Row level security is not asked here, so the function must ask itself."""
+    """Row level security does not apply here, so the function must check rights itself."""
     settle_some(engine)
     everything = engine.rows("select id::text from public.jobs order by id desc")
     with engine.member(ADA) as ada:
@@ -109,7 +109,7 @@ def test_a_list_is_of_the_workspace_joined_first_and_an_operators_of_all(engine:
 
 
 def test_a_page_that_is_read_again_has_only_ids_of_jobs_that_had_ended(engine: Engine) -> None:
-    """A page that follows a list otherwise reads 120 kB after each change."""
+    """Otherwise a page that follows a list reads 120 kB after each change."""
     ended, runs = engine.enqueue_many(2)
     first, _ = engine.lease(2)
     engine.settle(first, "failed", error={"type": "E", "message": "m"})
@@ -145,14 +145,14 @@ def test_a_page_that_is_read_again_has_only_ids_of_jobs_that_had_ended(engine: E
 def test_a_filter_or_cursor_that_makes_no_sense_is_refused(
     engine: Engine, field: str, arguments: dict[str, Any]
 ) -> None:
-    """A typo must not match everything, nor half a cursor read the first page for ever."""
+    """A typing error must not match everything, and half a cursor must not read the first page."""
     with engine.member(ADA) as ada:
         said = refused(ada.rpc, "list_jobs", **arguments)
     assert said == ("PT400", "invalid_argument", field)
 
 
 def test_a_page_and_a_count_read_ten_thousand_jobs_at_most(engine: Engine) -> None:
-    """A sparse page may be empty and have a next one; what lives or failed is listed and exact."""
+    """A sparse page may be empty and have a next one. Live and failed jobs are complete."""
     engine.register("other")
     rare = engine.enqueue(job_type="other")
     asleep = engine.enqueue(job_type="other", delay_seconds=600)
@@ -175,7 +175,7 @@ def test_a_page_and_a_count_read_ten_thousand_jobs_at_most(engine: Engine) -> No
 
 
 def test_counts_are_those_of_the_list_in_every_state(engine: Engine) -> None:
-    """Jobs of internal types too: who looks at one of the two believes the other."""
+    """Jobs of internal types count too, so that both numbers agree."""
     settle_some(engine)
     engine.run("update queue.job_types set internal = true where job_type = 'other'")
 
@@ -188,7 +188,7 @@ def test_counts_are_those_of_the_list_in_every_state(engine: Engine) -> None:
 
 
 def test_dead_letters_are_grouped_by_what_went_wrong(engine: Engine) -> None:
-    """Whatever its numbers and ids; the largest first, and another tenant's errors apart."""
+    """Numbers and ids are ignored. The largest group is first, and tenants are separate."""
 
     def fail(message: str, workspace: str = ACME) -> None:
         error = {"type": "E", "message": message}
@@ -208,7 +208,7 @@ def test_dead_letters_are_grouped_by_what_went_wrong(engine: Engine) -> None:
 
 
 def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(engine: Engine) -> None:
-    """They show code."""
+    """Tracebacks show code."""
     job_id = engine.enqueue()
     error = {"error": {"type": "E", "message": "m"}, "traceback": {"frames": []}}
     engine.settle(engine.lease_one(), "retry", **error, retry_after_seconds=0)
@@ -245,7 +245,7 @@ def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engin
 
 
 def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> None:
-    """The parents are its consequences; a kill and a blocked loop are two rows; ids are short."""
+    """The parents are its consequences. A kill and a blocked loop are two rows. Ids are short."""
     engine.register("top")
     parent = engine.enqueue(job_type="top")
     lease = engine.lease_one()

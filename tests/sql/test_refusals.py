@@ -1,4 +1,4 @@
-"""What a project's own trigger, foreign key or open transaction does, it does to one job alone."""
+"""A project's own trigger, foreign key or open transaction affects one job only."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ create trigger refuse before update or delete on public.jobs
 
 
 def refuse(engine: Engine, job_id: str) -> None:
-    """Have a trigger of the project's own refuse every change of a job."""
+    """Create a trigger of the project that rejects every change of a job."""
     engine.run(REFUSE.format(job=job_id))
 
 
 def refusals(engine: Engine) -> list[tuple[str, str, str]]:
-    """Task, job and the beginning of the reason, as the finding has them."""
+    """Return task, job and the beginning of the reason, as in the finding."""
     found = engine.rpc("queue_health")["findings"]
     causes = [each["cause"] for each in found if each["reason"] == "failing_maintenance"]
     return re.findall(r"(\w+) passes over job (\S+): (.{12})", str(causes))
 
 
 def three_jobs(engine: Engine, task: str) -> list[str]:
-    """Make jobs that a task of maintenance has to change now."""
+    """Make jobs that a task of maintenance must change now."""
     if task == "cancel":
         parent = started(engine)
         ids = engine.spawn(parent, "s", [{"job_type": "work", "delay_seconds": 9999}] * 3)
@@ -69,7 +69,7 @@ PIECE = {"stream": "reply", "attempt": 1, "start": 0, "text": "x"}
 def test_what_no_one_can_store_of_a_report_stops_no_other(
     engine: Engine, odd: dict[str, Any]
 ) -> None:
-    """Nor the outcome that comes with it; two reports of a job in one call count as two."""
+    """The outcome in the same report is stored. Two reports of a job in one call count as two."""
     engine.enqueue_many(2)
     first, good = engine.lease(2)
     said = [{**handle(good), "progress": {"percentage": n}, "output": [PIECE]} for n in (1, 2)]
@@ -93,7 +93,7 @@ def test_what_no_one_can_store_of_a_report_stops_no_other(
     ],
 )
 def test_a_refused_row_holds_up_no_other(engine: Engine, task: str, state: str | None) -> None:
-    """The others are done in the same call; the one is named, and done once nothing refuses it."""
+    """The others are done in the same call. The row is named, and done once nothing rejects it."""
     first, middle, last = three_jobs(engine, task)
     refuse(engine, middle)
     states = "select status from public.jobs where id = any (%s::uuid[])"
@@ -110,7 +110,7 @@ def test_a_refused_row_holds_up_no_other(engine: Engine, task: str, state: str |
 
 
 def test_what_is_refused_is_not_due_before_it_is_tried_again(engine: Engine) -> None:
-    """Else each worker would call maintenance each second; nor when the job has gone meanwhile."""
+    """Otherwise each worker would call maintenance each second. A deleted job is not due either."""
     refuse(engine, three_jobs(engine, "promotion")[1])
     due = "select queue.maintenance_is_due(queue.clock(), false)"
 
@@ -144,7 +144,7 @@ def test_a_job_that_stays_refused_is_tried_less_and_less_often(engine: Engine) -
 
 
 def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
-    """Its promotion moves a line of the engine's alone; the lease is what is refused."""
+    """Its promotion moves only a row of the engine. The lease is rejected."""
     first, middle, last = three_jobs(engine, "due")
     refuse(engine, middle)
     engine.maintain()
@@ -161,7 +161,7 @@ def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
 
 
 def test_a_lease_tries_no_more_jobs_than_it_may_take(engine: Engine) -> None:
-    """Of a tenant all of whose jobs are refused it would try thousands, one inside the other."""
+    """If all jobs of a tenant are rejected, it would otherwise try thousands in nested blocks."""
     engine.enqueue_many(7)
     spared = engine.enqueue(workspace=GLOBEX)
     engine.run(
@@ -192,7 +192,10 @@ def test_a_lease_tries_no_more_jobs_than_it_may_take(engine: Engine) -> None:
 def test_a_users_open_transaction_delays_its_job_alone(
     engine: Engine, act: str, outcomes: tuple[str, str]
 ) -> None:
-    """Others report, renew and settle beside it; one that only refers to a job delays none."""
+    """Others report, renew and settle meanwhile.
+
+    A transaction that only refers to a job delays none.
+    """
     engine.run("create table public.outputs (job_id uuid references public.jobs (id))")
     ids = engine.enqueue_many(3)
     held, free, last = sorted(engine.lease(3), key=lambda lease: ids.index(lease["job"]["id"]))

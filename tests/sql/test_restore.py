@@ -38,15 +38,15 @@ where job_type = 'work' and workspace_id = %s
 
 @dataclass
 class Source:
-    """An install with a job that all have read, and one that was made since."""
+    """An install with a job that all readers have read, and a later job."""
 
     database: Database
     engine: Engine
-    base: Path  #: A copy of its data folder, of before the second job.
+    base: Path  # A copy of its data folder from before the second job.
     read: str
     unread: str
-    cursor: str  #: Of a reader that has read the first.
-    late: str  #: Of a reader that has read both.
+    cursor: str  # Cursor of a reader that has read the first job.
+    late: str  # Cursor of a reader that has read both.
 
     @property
     def server(self) -> Postgres:
@@ -81,7 +81,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[Postgres]:
-    """Another server, whose data folder is still to be made."""
+    """Return another server without a data folder."""
     server = Postgres(tmp_path / "other", scratch=True)
     yield server
     server.destroy()
@@ -96,7 +96,7 @@ def copied_folder(server: Postgres, into: Path, *options: str) -> Path:
 
 
 def start_over(folder: Path, server: Postgres, source: Source, signal: str = "") -> None:
-    """Start a server over a copy of the source's data."""
+    """Start a server on a copy of the source's data."""
     subprocess.run(["cp", "-a", folder, server.data_dir], check=True)  # keeps its owner
     if signal:
         (server.data_dir / signal).touch()
@@ -110,7 +110,7 @@ def wait_for_promotion(server: Postgres) -> None:
 
 
 def by_upgrade(source: Source, other: Postgres) -> str:
-    """By pg_upgrade: rows and transaction ids stay, the system identifier is new."""
+    """pg_upgrade keeps rows and transaction ids. The system identifier is new."""
     old = Postgres(other.state_dir / "old", scratch=True)
     try:
         start_over(copied_folder(source.server, own_folder(old)), old, source)
@@ -138,13 +138,13 @@ def by_upgrade(source: Source, other: Postgres) -> str:
 
 
 def by_copy(source: Source, other: Postgres) -> str:
-    """A snapshot of the disk, with all of its history."""
+    """Restore a snapshot of the disk with its whole history."""
     start_over(copied_folder(source.server, own_folder(other)), other, source)
     return source.database.name
 
 
 def by_promotion(source: Source, other: Postgres) -> str:
-    """A replica that has everything takes over; until then it answers those who read."""
+    """Promote a replica that has everything. Until then it serves reads."""
     folder = copied_folder(source.server, own_folder(other), "--write-recovery-conf")
     start_over(folder, other, source)
     url = other.url(database=source.database.name)
@@ -158,7 +158,7 @@ def by_promotion(source: Source, other: Postgres) -> str:
 
 
 def by_recovery(source: Source, other: Postgres) -> str:
-    """To an instant before the second job: its transaction id is given again."""
+    """Recover to an instant before the second job, so that its transaction id is used again."""
     with (source.base / "postgresql.auto.conf").open("a") as settings:
         settings.write(f"""
             restore_command = 'cp "{source.base.with_name("archive")}/%f" "%p"'
@@ -171,7 +171,7 @@ def by_recovery(source: Source, other: Postgres) -> str:
 
 
 def by_dump(source: Source, other: Postgres) -> str:
-    """As the page on data says: roles, then the database."""
+    """Restore the roles, then the database, as the page on data describes."""
     if other.process is None:
         other.start()
     url = source.server.url(database="template1")
@@ -184,7 +184,7 @@ def by_dump(source: Source, other: Postgres) -> str:
 
 
 def by_dump_into_older(source: Source, other: Postgres) -> str:
-    """Into a server that has come further than the one of the dump."""
+    """Restore the dump into a server whose transaction ids are higher."""
     other.start()
     with psycopg.connect(other.url(), autocommit=True) as connection:
         connection.execute(SPEND.format(40_000))
@@ -192,13 +192,13 @@ def by_dump_into_older(source: Source, other: Postgres) -> str:
 
 
 def deliveries(engine: Engine) -> list[str]:
-    """Jobs of which a delivery was enqueued, each as often as it was."""
+    """Return the jobs with deliveries, each as often as one was enqueued."""
     made = "select payload ->> 'job_id' from public.jobs where job_type = 'webhook_delivery'"
     return engine.rows(f"{made} order by id")
 
 
 def page(engine: Engine, cursor: str) -> tuple[list[str], dict[str, Any]]:
-    """The jobs whose creation is on it, and the page."""
+    """Return the jobs whose creation is on the page, and the page."""
     found = engine.rpc("event_feed", p_workspace_id=ACME, p_cursor=cursor, p_limit=1000)
     return [e["job_id"] for e in found["events"] if e["type"] == "job.created"], found
 
@@ -210,7 +210,7 @@ def page(engine: Engine, cursor: str) -> tuple[list[str], dict[str, Any]]:
         pytest.param(by_copy, 0, False, marks=WEEKLY),
         (by_dump_into_older, 0, False),
         (by_dump, 0, True),
-        # its ids pass the old ones before anyone looks
+        # its ids exceed the old ones before anyone reads
         pytest.param(by_dump, 30_000, True, marks=WEEKLY),
         (by_promotion, 0, True),
         (by_recovery, 0, True),
@@ -224,7 +224,10 @@ def test_each_event_reaches_each_reader_once(
     spent: int,
     resets: bool,
 ) -> None:
-    """Webhooks and statistics continue where they were; a feed continues too, or says `reset`."""
+    """Webhooks and statistics continue at their position.
+
+    A feed continues too, or returns `reset`.
+    """
     name = way(source, other)
     database = Database(other, name)
     with database.connect() as connection:

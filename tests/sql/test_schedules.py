@@ -1,4 +1,4 @@
-"""Cron in SQL: expressions, zones, clock changes, missed runs, what code declares."""
+"""Cron in SQL: expressions, zones, clock changes, missed runs and declared schedules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AFTER = "select queue.first_run(%s, %s, %s)"
 
 
 def runs(engine: Engine, cron: str, zone: str, after: str, count: int) -> list[str]:
-    """The next runs after an instant, in UTC."""
+    """Return the next runs after an instant, in UTC."""
     found: list[Any] = [after]
     for _ in range(count):
         found.append(engine.one(AFTER, cron, zone, found[-1]))
@@ -23,13 +23,13 @@ def runs(engine: Engine, cron: str, zone: str, after: str, count: int) -> list[s
 
 
 def put(engine: Engine, **schedule: Any) -> dict[str, Any]:
-    """Make a schedule due every minute, unless given."""
+    """Create a schedule that is due every minute by default."""
     wanted = {"name": "s", "cron": "* * * * *", "job_type": "work", **schedule}
     return dict(engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=wanted))
 
 
 def to_next_minute(engine: Engine) -> None:
-    """Move the clock to a second after a full minute, at which schedules are due."""
+    """Move the clock to a second after a full minute, when schedules are due."""
     engine.advance(engine.one("select 61 - extract(second from queue.clock())::float"))
 
 
@@ -61,12 +61,12 @@ NO_CRON = """
 
 @pytest.mark.parametrize("cron", [*NO_CRON.replace("\n", "").split("|"), "1," * 300_000])
 def test_what_is_no_expression_is_refused(engine: Engine, cron: str) -> None:
-    """Also one that never comes due."""
+    """An expression that never falls due is rejected too."""
     assert refused(put, engine, cron=cron) == ("PT400", "invalid_argument", "cron")
 
 
 def test_runs_follow_the_clocks_when_they_change(engine: Engine) -> None:
-    """Berlin skips 02:00-03:00 on 2026-03-29, has it twice on 2026-10-25: fixed hours run once."""
+    """Berlin skips 02:00-03:00 on 2026-03-29 and repeats it on 2026-10-25. Fixed hours run once."""
     berlin, half_past_two = "Europe/Berlin", "30 2 * * *"
     spring = runs(engine, half_past_two, berlin, "2026-03-28T00:00:00Z", 3)
     assert spring == ["2026-03-28 01:30", "2026-03-29 01:30", "2026-03-30 00:30"]
@@ -99,7 +99,7 @@ def test_missed_runs_are_made_up_for_by_policy(engine: Engine, missed: str, jobs
 
 
 def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engine) -> None:
-    """The type's schema changed under it; another's zone is not known to the server any more."""
+    """Its type has another schema now, or the server does not know its zone any more."""
     put(engine, name="a", payload={"n": 1})
     put(engine, name="b", payload={"n": "text"})
     put(engine, name="c")
@@ -119,7 +119,7 @@ def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engin
 
 
 def declared(engine: Engine) -> list[tuple[str, str, str, str | None]]:
-    """Workspace, name, cron and source of each schedule that code declares."""
+    """Return workspace, name, cron and source of each schedule that code declares."""
     return engine.rows(
         "select workspace_id::text, name, cron, source from queue.schedules"
         " where name like 'code:%' order by 1, 2"
@@ -127,7 +127,7 @@ def declared(engine: Engine) -> list[tuple[str, str, str, str | None]]:
 
 
 def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
-    """For the system; changed, and gone with the next version."""
+    """They belong to the system. A later version changes or removes them."""
     other = {"name": "all", "cron": "@daily"}
     source = "app.night:nightly"
     engine.register(
@@ -139,14 +139,14 @@ def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
 
     engine.register("nightly", source=source, schedules=[{"name": "night", "cron": "0 4 * * *"}])
     assert declared(engine) == [(SYSTEM, "code:night", "0 4 * * *", source)]
-    engine.register("nightly", source=source)  # says nothing of schedules
+    engine.register("nightly", source=source)  # declares no schedules
     assert len(declared(engine)) == 1
     engine.register("nightly", schedules=[])
-    assert engine.rows("select name from queue.schedules") == ["s"]  # a person's own
+    assert engine.rows("select name from queue.schedules") == ["s"]  # a person's own schedule
 
 
 def test_a_declared_schedule_rests_while_its_code_runs_nowhere(engine: Engine) -> None:
-    """The type was removed from the code, and no worker declares that it is gone."""
+    """The type was removed from the code, and no worker reports its removal."""
     engine.register("nightly", schedules=[{"name": "n", "cron": "@daily"}])
     engine.advance(86_400)
     engine.lease_call(0, call=2, job_types=["work"])
@@ -162,7 +162,7 @@ SET_BACK = "update queue.tasks set done_at = queue.clock() + interval '1 day'"
 
 @pytest.mark.parametrize("days", [1.0, 1 / 24])
 def test_a_clock_that_was_ahead_for_a_moment_stops_no_schedule(engine: Engine, days: float) -> None:
-    """A schedule whose zone is unknown meanwhile stops the others neither."""
+    """A schedule whose zone is unknown does not stop the others either."""
     for name, cron in (("minute", "* * * * *"), ("hour", "0 * * * *"), ("odd", "* * * * *")):
         put(engine, name=name, cron=cron)
     to_next_minute(engine)

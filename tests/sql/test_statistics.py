@@ -1,4 +1,4 @@
-"""Numbers over time, the backlog by what keeps it, readiness, and types as people ask for them."""
+"""Statistics, the backlog by cause, readiness, and types as people see them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def stats(engine: Engine, workspace: str | None = ACME) -> dict[str, Any]:
 
 
 def live_some(engine: Engine) -> None:
-    """Two complete, one of them at its second attempt, one fails, is cancelled, is lost."""
+    """Create two completed jobs, and one failed, cancelled and lost job each."""
     engine.enqueue_many(5)
     first, second, third, fourth, _ = engine.lease(5)
     engine.advance(2)
@@ -30,12 +30,12 @@ def live_some(engine: Engine) -> None:
     engine.settle(fourth, "cancelled")
     engine.advance(1)
     engine.settle(engine.lease_one(), duration_ms=1000)
-    engine.advance(70)  # the fifth's worker is gone
+    engine.advance(70)  # the fifth job's worker is gone
     engine.maintain()
 
 
 def test_each_outcome_is_counted_once_with_its_times(engine: Engine) -> None:
-    """However often maintenance looks; another workspace's are its own, the whole has both."""
+    """Repeated maintenance changes nothing. A workspace has its own numbers, and the total both."""
     live_some(engine)
     engine.enqueue(workspace=GLOBEX)
     for _ in range(3):
@@ -49,7 +49,7 @@ def test_each_outcome_is_counted_once_with_its_times(engine: Engine) -> None:
 
 
 def test_the_feed_is_read_in_parts_of_some_20000_jobs(engine: Engine) -> None:
-    """One transaction may have written any number of lines, more than a statement can read."""
+    """One transaction may write more lines than a statement can read."""
     engine.run(
         "insert into queue.feed (number, at, workspace_id, type, data, job_ids)"
         " select 1e9, queue.clock(), %s, 'job.created', '{}', array_fill(%s::uuid, array[jobs])"
@@ -89,7 +89,7 @@ def test_a_series_has_points_of_its_step_and_drops_what_is_old(engine: Engine) -
 
 
 def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
-    """And readiness warns of types that no worker serves."""
+    """Readiness warns of types that no worker serves."""
     engine.register("other")
     engine.register("full", max_concurrency=1)
     engine.register("keyed", key_concurrency=1)
@@ -116,7 +116,7 @@ def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
 
 
 def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine) -> None:
-    """Also the platform's own, when asked for."""
+    """Internal types are shown on request."""
     engine.register("other", source="app:other", description="Does it.", key_concurrency=2)
     engine.register("other", schedules=[{"name": "n", "cron": "never"}])
     live_some(engine)
@@ -141,7 +141,7 @@ def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine) -> N
 
 
 def test_figures_that_stand_still_say_since_when(engine: Engine) -> None:
-    """While another's open transaction keeps the feed from being read."""
+    """An open transaction prevents the feed from being read."""
     engine.lease(1)
     with engine.open_transaction() as session:
         session.run("create table public.another (n integer)")

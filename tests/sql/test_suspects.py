@@ -11,7 +11,7 @@ from tests.support.engine import ACME, GLOBEX, Engine, handle, ids_of
 
 
 class Workers:
-    """Processes that lease, and die when they hold a poison job. Each has its own worker id."""
+    """Processes that lease jobs and die when they run a poison job. Each has its own worker id."""
 
     def __init__(self, engine: Engine, poison: Sequence[str] = ()) -> None:
         self.engine = engine
@@ -25,7 +25,7 @@ class Workers:
         return worker, self.engine.lease(limit, worker=worker, **request)
 
     def die(self, worker: str, **evidence: Any) -> None:
-        """The process ends, and its host reports how."""
+        """End the process. Its host reports how."""
         self.deaths += 1
         self.engine.rpc(
             "tick_finished",
@@ -33,7 +33,7 @@ class Workers:
         )
 
     def run(self, **request: Any) -> bool:
-        """One process: it runs what it leases, or dies of it; false if there is nothing."""
+        """Run a process with the jobs that it leases. Return false without jobs."""
         worker, leases = self.lease(**request)
         ids = ids_of(leases)
         if self.poison & set(ids):
@@ -52,7 +52,7 @@ def states(engine: Engine, ids: Sequence[str]) -> set[tuple[str, int, int]]:
 
 
 def deaths(engine: Engine, job_id: str) -> int:
-    """The number that readers see: the same in a job, in a list and among its attempts."""
+    """Return the number of deaths, which is the same in a job, in a list and in its attempts."""
     [listed] = engine.rpc("list_jobs", p_filter={"ids": [job_id]})["jobs"]
     attempts = engine.rpc("job_attempts", p_job_id=job_id)["attempts"]
     died = [each for each in attempts if each["outcome"] == "died"]
@@ -65,7 +65,7 @@ def deaths(engine: Engine, job_id: str) -> int:
 def test_one_that_kills_its_process_is_named_by_halves_and_no_other_pays(
     engine: Engine, count: int
 ) -> None:
-    """Jobs of two tenants and two types complete with one attempt; it fails after its own."""
+    """Jobs of two tenants and two types complete with one attempt. The job fails after its own."""
     engine.register("work")
     engine.register("other")
     ids = engine.enqueue_many(count)
@@ -119,7 +119,7 @@ def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> Non
 
 
 def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
-    """With a process for them beside it, or until one that runs nothing comes."""
+    """Another process runs them, or they wait for a worker without jobs."""
     engine.register("work")
     engine.enqueue_many(2)
     workers = Workers(engine)
@@ -139,7 +139,7 @@ def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
 
 
 def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None:
-    """They learn of no other tenant, and another worker keeps its lease."""
+    """They see no other tenant, and another worker keeps its lease."""
     engine.register("work")
     engine.register("bad")
     guilty, *ids = [engine.enqueue(job_type="bad"), *engine.enqueue_many(3)]
@@ -210,7 +210,7 @@ def test_a_deleted_job_may_have_ended_the_process(engine: Engine, held: int) -> 
 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(engine: Engine) -> None:
-    """Nobody reports the end: the leases expire one after the other, while others run again."""
+    """Nobody reports the end. The leases expire one after the other, while others run again."""
     engine.register("work", lease_seconds=30)
     engine.register("slow", lease_seconds=90)
     ids = [*engine.enqueue_many(5), engine.enqueue(job_type="slow")]
@@ -280,7 +280,10 @@ def test_a_dead_letter_that_ended_its_process_runs_alone_when_it_is_retried(engi
 
 
 def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
-    """Why a suspect waits and runs alone, and how often the one that did it ended its process."""
+    """The explanation shows why a suspect waits and runs alone.
+
+    It also shows how often the other job ended its process.
+    """
     engine.register("work")
     poison, *others = engine.enqueue_many(4, max_attempts=2)
     workers = Workers(engine, [poison])
@@ -343,7 +346,7 @@ def test_a_suspect_shows_how_many_run_with_it(engine: Engine) -> None:
 
 
 def test_jobs_that_ended_their_process_in_one_way_are_one_group(engine: Engine) -> None:
-    """Whatever worker ran them, and with how much memory."""
+    """Neither the worker nor the amount of memory matters."""
     engine.register("work")
     workers = Workers(engine)
     for name, signal in (("a", "SIGKILL"), ("b", "SIGKILL"), ("c", "SIGSEGV")):
@@ -365,7 +368,7 @@ def findings(engine: Engine) -> dict[str, dict[str, Any]]:
 def test_a_type_whose_jobs_all_end_their_process_is_a_finding_that_offers_a_pause(
     engine: Engine,
 ) -> None:
-    """After three different jobs in a row; a job that completes ends the row."""
+    """This needs three different jobs in a row. A completed job ends the row."""
     engine.register("work")
     engine.register("bad")
     workers = Workers(engine)

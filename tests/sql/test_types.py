@@ -1,4 +1,4 @@
-"""Job types: each is registered for itself, and what a worker publishes is bounded."""
+"""Job types: each is registered separately, and the data that a worker publishes is bounded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def publish(engine: Engine, *types: dict[str, Any]) -> Any:
 
 
 def known(engine: Engine, job_type: str) -> Any:
-    """The type as people see it."""
+    """Return the type as people see it."""
     return engine.rpc("list_job_types", p_job_type=job_type)["types"][0]
 
 
@@ -35,7 +35,7 @@ def known(engine: Engine, job_type: str) -> Any:
     ],
 )
 def test_a_type_that_is_refused_stops_no_other(engine: Engine, bad: dict[str, Any]) -> None:
-    """The refusal is stored with the type and shown; its policy of before holds."""
+    """The rejection is stored with the type and shown. The type keeps its earlier options."""
     engine.register("bad", max_concurrency=7)
     names = ("first", "bad", "last")
     answer = publish(engine, *({"job_type": n, **(bad if n == "bad" else {})} for n in names))
@@ -50,7 +50,7 @@ def test_a_type_that_is_refused_stops_no_other(engine: Engine, bad: dict[str, An
 
 
 def test_an_older_worker_that_waited_for_a_newer_one_sees_what_it_published(engine: Engine) -> None:
-    """It does not take the type for one that no one has published."""
+    """It does not treat the type as unpublished."""
     engine.run("update queue.job_types set in_order = true")
     with engine.open_transaction() as newer:
         newer.register("work", schema_version=2)
@@ -65,7 +65,7 @@ def test_an_older_worker_that_waited_for_a_newer_one_sees_what_it_published(engi
 
 
 def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> None:
-    """In both directions, gates of keys too."""
+    """This holds for lower and higher limits, also for gates of keys."""
 
     def leased_with(**limits: int) -> int:
         engine.register("work", **limits)
@@ -82,7 +82,7 @@ def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> N
 
 
 def test_a_limited_type_that_was_not_locked_is_left_for_the_next_lease(engine: Engine) -> None:
-    """Its first turn may open between the look at the limits and the look at the turns."""
+    """Its first turn may open after the limits were read and before the turns are read."""
     engine.register("limited", max_concurrency=1)
     engine.register("free")
     open_lanes = (
@@ -98,7 +98,7 @@ def test_a_limited_type_that_was_not_locked_is_left_for_the_next_lease(engine: E
 
 
 def test_a_rate_that_comes_back_counts_no_job_that_ended_without_it(engine: Engine) -> None:
-    """One that was enqueued before it went, and committed after, keeps its row at the gate."""
+    """The job was enqueued before the rate was removed. It has a row at the gate."""
     rate = {"limit": 1, "per_seconds": 60, "per_key": True}
     engine.register("work", rate_limit=rate)
     with engine.open_transaction() as other:
@@ -110,7 +110,7 @@ def test_a_rate_that_comes_back_counts_no_job_that_ended_without_it(engine: Engi
 
 
 def test_held_jobs_start_without_a_limit_that_went(engine: Engine) -> None:
-    """A person who cancels them thinks again: the gate must neither keep nor count them."""
+    """If a person cancels such jobs, the gate must neither keep nor count them."""
     engine.register("work", key_concurrency=1)
     jobs = engine.enqueue_many(3, concurrency_key="k")
     engine.lease_call(0)
@@ -147,7 +147,7 @@ SCHEMA = """{"type": "object", "required": ["to"], "additionalProperties": false
 def test_a_payload_is_checked_against_its_types_schema(
     engine: Engine, path: str, payloads: list[dict[str, Any]]
 ) -> None:
-    """As pydantic writes schemas; the refusal names the path."""
+    """The schema is pydantic's. The error names the path."""
     engine.register("mail", payload_schema=json.loads(SCHEMA))
     engine.enqueue({"to": "a@b", "n": None, "kind": "a", "many": [{"x": 4.9}]}, job_type="mail")
     for payload in payloads:
@@ -156,7 +156,7 @@ def test_a_payload_is_checked_against_its_types_schema(
 
 
 def test_a_queue_exists_once_a_type_or_a_worker_names_it(engine: Engine) -> None:
-    """An option makes none; to declare one is never refused, whatever others named."""
+    """An option creates no queue. A declaration is never rejected."""
     lanes = "select count(*) from queue.lanes"
     schedule = {"name": "s", "cron": "@daily", "job_type": "work", "options": {"queue": "bulk"}}
 
@@ -188,7 +188,7 @@ def test_a_queue_exists_once_a_type_or_a_worker_names_it(engine: Engine) -> None
 
 
 def test_between_two_deploys_the_younger_one_holds(engine: Engine) -> None:
-    """Who does not say when it was deployed is older; a clock that is ahead holds nothing."""
+    """A worker without a deploy time is older. A time ahead of the clock counts as now."""
     young = {"job_type": "t", "deployed_at": "2026-02-01T00:00:00Z", "commit": "b"}
     publish(engine, {**young, "max_concurrency": 5, "schema_version": 2})
 
@@ -212,7 +212,7 @@ def test_between_two_deploys_the_younger_one_holds(engine: Engine) -> None:
 
 
 def test_a_job_whose_type_is_gone_waits_for_one_and_leaves_nothing(engine: Engine) -> None:
-    """Its lane was swept meanwhile: it has none, which is how its line is found again."""
+    """Its lane was swept meanwhile, so the row is found by its missing lane."""
     engine.register("work")
     job_id = engine.enqueue(delay_seconds=10)
     engine.run("delete from queue.job_types where job_type = 'work'")

@@ -1,4 +1,4 @@
-"""Jobs of a type that no worker has published are accepted, wait, and run once one has."""
+"""Jobs of an unpublished type are accepted, wait, and run once a worker has published it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, handle, ids_of
 
 
 def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: Engine) -> None:
-    """A trigger may come before its worker: a seed, a reset, the minutes of a deploy."""
+    """A trigger may enqueue before its worker starts: in a seed, a reset or a deploy."""
     first = engine.enqueue({"n": 1}, job_type="later")
     insert = "insert into public.jobs (workspace_id, job_type) values (%s, 'later') returning id"
     by_insert = str(engine.one(insert, ACME))
@@ -20,7 +20,7 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
     said = engine.rpc("explain_job", p_job_id=first)
     assert said["reason"] == "no_processor"
     assert "No worker has published the job type later" in said["sentence"]
-    engine.register("later", max_concurrency=0)  # which is refused
+    engine.register("later", max_concurrency=0)  # this is rejected
     said = engine.rpc("explain_job", p_job_id=first)
     assert (said["reason"], said["data"]["unpublished"]) == ("no_processor", "later")
     assert "concurrency is at least 1" in said["cause"].replace("_", " ")
@@ -36,7 +36,7 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
 
 
 def test_a_choice_that_equals_a_default_is_a_choice(engine: Engine) -> None:
-    """By each way in, and also once the job was ended and tried again before its type came."""
+    """This holds for each way to enqueue, and after the job ended and was retried."""
     said: dict[str, Any] = {"queue": "default", "max_attempts": 5, "schema_version": 1}
     columns = "workspace_id, job_type, queue, max_attempts, schema_version"
     insert = (
@@ -70,7 +70,7 @@ def test_a_choice_that_equals_a_default_is_a_choice(engine: Engine) -> None:
 
 
 def test_options_hold_once_the_type_is_known(engine: Engine) -> None:
-    """Keys, a time, a deadline, a queue and attempts of its own."""
+    """Options: keys, a time, a deadline, a queue and attempts."""
     keyed = [engine.enqueue(job_type="later", concurrency_key="k") for _ in range(2)]
     timed = engine.enqueue(job_type="later", delay_seconds=3600)
     own = engine.enqueue(job_type="later", queue="mine", max_attempts=9)
@@ -110,7 +110,10 @@ def test_a_persons_job_of_a_type_that_turns_out_to_be_internal_fails(engine: Eng
 
 
 def test_types_that_no_worker_has_published_are_bounded(engine: Engine) -> None:
-    """A misspelt name in a loop does not fill the queue: 20 a workspace, 1,000 in all."""
+    """A misspelt name in a loop must not fill the queue.
+
+    The limits are 20 per workspace and 1,000.
+    """
     for number in range(20):
         engine.enqueue(job_type=f"t{number}", delay_seconds=60)
     assert refused(engine.enqueue, job_type="t20") == ("PT422", "unknown_job_type", "job_type")
@@ -128,7 +131,7 @@ def test_types_that_no_worker_has_published_are_bounded(engine: Engine) -> None:
 
 
 def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
-    """A misspelt type is found where people look; another workspace's is not shown."""
+    """People see a misspelt type in their lists. That of another workspace is not shown."""
     engine.register("reports.send")
     job = engine.enqueue(job_type="report.send")
 
@@ -143,7 +146,7 @@ def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
 
 
 def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine) -> None:
-    """A banner on every page of a workspace would be for people who cannot end it."""
+    """Others could not correct it, so no page of the workspace shows a banner."""
     engine.lease_call(0)
     join = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
     engine.run(f"{join} on conflict do nothing", ACME, BOB)
@@ -166,7 +169,7 @@ def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine) -> None:
 
 
 def test_a_job_that_waits_for_its_type_is_replayed(engine: Engine) -> None:
-    """It has no version of a schema that the copy could be held to."""
+    """It has no schema version that the copy could be checked against."""
     waiting = engine.enqueue({"n": 1}, job_type="later")
 
     again = engine.rpc("replay_job", p_job_id=waiting, p_request={})["job"]

@@ -1,4 +1,4 @@
-"""How long a wait lasts: by a length, or until an instant."""
+"""The end of a wait, given as a length or an instant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WRONG = "2001-01-01T00:00:00Z"
     ],
 )
 def test_a_length_counts_from_the_databases_now(engine: Engine, wait: dict[str, Any]) -> None:
-    """Whatever instant the worker's clock has made of it, for a database of 0.4.4."""
+    """The instant from the worker's clock is for databases of 0.4.4."""
     engine.stop_clock()
     engine.enqueue()
 

@@ -1,4 +1,4 @@
-"""What is delivered to whom, in which order, and when the engine gives up."""
+"""Webhooks: receivers, the order of deliveries, and when the engine gives up."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
 
 
 def put(engine: Engine, **webhook: Any) -> dict[str, Any]:
-    """Make or change a webhook."""
+    """Create or change a webhook."""
     return dict(engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook))
 
 
 def subscribe(engine: Engine, *event_types: str) -> str:
-    """Make a webhook for events, or for all; return its id."""
+    """Create a webhook for events, or for all, and return its id."""
     engine.publish_deliveries()
     given = {"url": URL, "sealed_secret": SEALED, "event_types": list(event_types) or None}
     return str(put(engine, **given)["id"])
 
 
 def shown(engine: Engine) -> dict[str, Any]:
-    """The only webhook, as a list shows it."""
+    """Return the only webhook, as a list shows it."""
     [webhook] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
     return dict(webhook)
 
 
 def read_feed(engine: Engine) -> None:
-    """Let maintenance look at the feed again."""
+    """Let maintenance read the feed again."""
     engine.advance(1.1)
     engine.maintain()
 
 
 def deliver(engine: Engine, *, ok: bool = True, **said: Any) -> list[dict[str, Any]]:
-    """Let a worker send everything that is due; return what it sent, in order."""
+    """Let a worker send all due deliveries, and return them in order."""
     sent: list[dict[str, Any]] = []
     read_feed(engine)
     while leases := engine.lease(50, job_types=["webhook_delivery"]):
@@ -53,7 +53,7 @@ def deliver(engine: Engine, *, ok: bool = True, **said: Any) -> list[dict[str, A
 
 
 def warned(engine: Engine) -> str:
-    """What `explain_queue` says of the only webhook; it leads to its page."""
+    """Return the finding of `explain_queue` about the only webhook, which links to its page."""
     found = engine.rpc("explain_queue", p_workspace_id=ACME)["findings"]
     [warning] = [each for each in found if each["reason"].startswith("webhook_")]
     [step] = warning["next"]
@@ -62,7 +62,7 @@ def warned(engine: Engine) -> str:
 
 
 def types(sent: list[dict[str, Any]], job_id: str) -> list[str]:
-    """Types of what was sent of a job."""
+    """Return the types of the events that were sent of a job."""
     return [m["body"]["type"] for m in sent if m["body"]["data"]["job_id"] == job_id]
 
 
@@ -85,7 +85,7 @@ def test_what_commits_late_is_delivered_and_counted(engine: Engine) -> None:
 
 
 def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> None:
-    """Nothing of it is lost, the endpoint says why, another's events continue."""
+    """No delivery is lost, the endpoint shows the reason, and other webhooks continue."""
     subscribe(engine, "job.created")
     change = "update queue.job_types set payload_schema = %s where job_type = 'webhook_delivery'"
     engine.run(change, '{"required": ["never"]}')
@@ -101,7 +101,7 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
 
 
 def test_a_transaction_of_any_size_is_read_in_parts(engine: Engine) -> None:
-    """Its lines have one number; enqueued at once, its deliveries would outlast the call."""
+    """Its lines have one number. All deliveries enqueued at once would exceed the call's time."""
     subscribe(engine, "job.completed")
     engine.stop_clock()
     with engine.open_transaction() as other:
@@ -113,7 +113,7 @@ def test_a_transaction_of_any_size_is_read_in_parts(engine: Engine) -> None:
 
 
 def test_a_later_event_of_a_job_waits_until_the_one_before_has_ended(engine: Engine) -> None:
-    """In order per job, sent or failed for good; another job's events do not wait."""
+    """Deliveries keep the order of a job's events. Events of other jobs do not wait."""
     subscribe(engine, "job.created", "job.completed")
     job_id = engine.enqueue()
     assert types(deliver(engine, ok=False), job_id) == ["job.created"]
@@ -136,7 +136,10 @@ def test_a_later_event_of_a_job_waits_until_the_one_before_has_ended(engine: Eng
 
 
 def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: Engine) -> None:
-    """Not by a count, which a burst reaches at once; switched on again it starts from nothing."""
+    """A count of failures would be reached by one burst.
+
+    A webhook that is enabled again starts from zero.
+    """
     hook = subscribe(engine, "job.created")
     engine.enqueue_many(50)
     assert len(deliver(engine, ok=False)) == 50
@@ -159,7 +162,7 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
 
 
 def test_one_success_ends_the_time_that_counts_and_410_is_for_good(engine: Engine) -> None:
-    """An endpoint that fails now and then is not given up; one that is gone is at once."""
+    """An endpoint that fails sometimes stays enabled. One that is gone is disabled at once."""
     subscribe(engine, "job.created")
     for ok in (False, True, False, False):
         engine.enqueue()
@@ -180,13 +183,13 @@ ODD = ["https://exa mple.com/", "https://a.example/x\r\nHost: b", None]
 
 @pytest.mark.parametrize("url", [*PRIVATE.split(), *ODD])
 def test_private_and_odd_addresses_are_refused(engine: Engine, url: str | None) -> None:
-    """What only resolvers read as a private address, too."""
+    """This includes addresses that only resolvers read as private."""
     said = refused(put, engine, url=url, sealed_secret=SEALED)
     assert said == ("PT400", "invalid_argument", "url")
 
 
 def test_only_managers_read_a_webhooks_whole_address(engine: Engine) -> None:
-    """A chat service's address is its password."""
+    """The address of a chat service is its password."""
     put(engine, url="https://hooks.example.com/secret", sealed_secret=SEALED)
     with engine.member(BOB) as bob:
         assert shown(bob)["url"] == "https://hooks.example.com/…"
@@ -204,7 +207,7 @@ def test_a_test_sends_the_latest_event_whatever_is_subscribed(engine: Engine) ->
 
 
 def test_a_secret_rotates_with_overlap(engine: Engine) -> None:
-    """Two signatures for a day while receivers change over, whatever else is changed."""
+    """For a day there are two signatures, whatever other fields are changed."""
     hook, new = subscribe(engine, "job.created"), f"{SEALED}bmV3"
     put(engine, id=hook, sealed_secret=new)
 

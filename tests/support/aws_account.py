@@ -1,4 +1,4 @@
-"""An AWS account for `minutehand deploy`: moto, and what moto does not know of an account."""
+"""An AWS account for `minutehand deploy`: moto, and the parts of an account that moto lacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import boto3
 
 from minutehand.local.aws import App, MotoServer, Start
 
-#: moto validates by a linter of its own version; the artefact's tests do so by the pinned one.
+#: moto validates by its own linter's version. The artefact's tests use the pinned one.
 VALID = (
     '<ValidateTemplateResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">'
     "<ValidateTemplateResult><Parameters/></ValidateTemplateResult></ValidateTemplateResponse>"
@@ -30,7 +30,7 @@ class Account:
     def __init__(self, run: Callable[[str, Any], Any] | None = None) -> None:
         self.asked: list[str] = []
         self.invoked: list[str] = []
-        #: By stack, as it was uploaded last.
+        #: The latest uploaded template of each stack.
         self.templates: dict[str, dict[str, Any]] = {}
         self._run = run or (lambda name, event: {})
         self._server = MotoServer("127.0.0.1", 0, self._before)
@@ -62,13 +62,16 @@ class Account:
         return serve
 
     def client(self, service: str) -> Any:
-        """A boto3 client of the account."""
+        """Return a boto3 client of the account."""
         who = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
         about: Any = {"region_name": "us-east-1", "endpoint_url": self.url, **who}
         return boto3.client(service, **about)  # type: ignore[call-overload]
 
     def holdings(self) -> list[str]:
-        """All that moto has made and not deleted, each with its kind; keys as long as they work."""
+        """Return everything that moto has created and not deleted, by kind.
+
+        Deleted keys are left out.
+        """
         keys = [
             f"{key['Description']} {key['KeyId']}"
             for each in self.client("kms").list_keys()["Keys"]
@@ -120,7 +123,7 @@ def _answer(
 
 
 def show_outputs() -> None:
-    """Let every stack answer with its newest template's outputs: change sets leave the old."""
+    """Return the outputs of a stack's newest template, because change sets keep the old ones."""
     from moto.cloudformation.models import cloudformation_backends
 
     for account in cloudformation_backends.values():
@@ -132,8 +135,9 @@ def show_outputs() -> None:
 
 
 def for_moto(template: dict[str, Any]) -> str:
-    """The resources moto can make; references to the others become their names."""
-    from moto.cloudformation.parsing import get_model_map  # seconds, of this file's process alone
+    """Keep the resources that moto can create. References to others become their names."""
+    # it takes seconds, and only in this file's process
+    from moto.cloudformation.parsing import get_model_map
 
     makes = get_model_map()
     resources = template["Resources"]
@@ -141,9 +145,9 @@ def for_moto(template: dict[str, Any]) -> str:
     known = {name: dict(each) for name, each in resources.items() if name not in unknown}
     for resource in known.values():
         resource.pop("DependsOn", None)  # references give it an order
-        if resource.get("DeletionPolicy") == "RetainExceptOnCreate":  # a newer word
+        if resource.get("DeletionPolicy") == "RetainExceptOnCreate":  # a newer keyword
             resource["DeletionPolicy"] = "Retain"
-        if resource["Type"] == "AWS::KMS::Key":  # it reads a policy as text alone
+        if resource["Type"] == "AWS::KMS::Key":  # it reads a policy as text only
             policy = json.dumps(resource["Properties"]["KeyPolicy"])
             resource["Properties"] = {**resource["Properties"], "KeyPolicy": policy}
     text = json.dumps(template | {"Resources": known})

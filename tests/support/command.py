@@ -14,7 +14,7 @@ from minutehand.cli.__main__ import app
 
 @dataclass(frozen=True)
 class Run:
-    """Runs command lines, each of which sees `env` besides."""
+    """Runs command lines with `env` added to the environment."""
 
     env: Mapping[str, str] = field(default_factory=dict)
 

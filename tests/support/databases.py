@@ -1,7 +1,7 @@
 """A scratch Postgres per test process and a fresh database per test, cloned from a template.
 
-Templates, of a hosted project, of all migrations and of the seeds, are made once a day for the same
-sources; each server, a stack's too, starts over a copy of their data folder.
+The templates of a hosted project, of all migrations and of the seeds are made once a day for the
+same sources. Each server, also that of a stack, starts on a copy of their data folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _numbers = itertools.count(1)
 
 
 class Database:
-    """One test's own database, with every migration applied and no rows of anyone else."""
+    """The database of one test, with every migration and no other rows."""
 
     def __init__(self, server: Postgres, name: str, url: str = "") -> None:
         self.server = server
@@ -53,7 +53,10 @@ class Database:
         return psycopg.connect(self.url, **options)
 
     def session(self) -> psycopg.Connection[Any]:
-        """A superuser's session that keeps its plans from test to test, and no setting or lock."""
+        """Return a superuser's session without settings and locks.
+
+        It keeps its plans between tests.
+        """
         if self._session is not None:
             try:
                 self._session.rollback()
@@ -76,7 +79,7 @@ class Database:
     def as_role(
         self, role: str, claims: Mapping[str, Any] | None = None
     ) -> Iterator[psycopg.Connection[Any]]:
-        """Connect as the Data API would: under `role`, with the claims of a user's token."""
+        """Connect as the Data API does, with `role` and the claims of a user's token."""
         with self.connect() as connection:
             connection.execute(
                 "select set_config('request.jwt.claims', %s, false)",
@@ -87,7 +90,7 @@ class Database:
 
 
 def prepared_server(folder: Path) -> Postgres:
-    """A server with the templates, to be started; a stack's own launcher takes it for its own."""
+    """Return a server with the templates, before its start. A stack's launcher can use it."""
     prepared = made_once_in(_CACHE / _fingerprint(), _make_prepared)
     _copy(prepared / "postgres.password", folder / "postgres.password")
     server = _scratch_server(folder)
@@ -96,7 +99,7 @@ def prepared_server(folder: Path) -> Postgres:
 
 
 def _scratch_server(folder: Path) -> Postgres:
-    """One without durability; POSTGRES_BINARIES may name another version's, for compatibility."""
+    """Return a server without durability. POSTGRES_BINARIES may name those of another version."""
     binaries = os.environ.get("POSTGRES_BINARIES")
     return Postgres(folder, scratch=True, binaries=Path(binaries) if binaries else None)
 
@@ -114,7 +117,7 @@ def _fingerprint() -> str:
     ]
     binaries, today = os.environ.get("POSTGRES_BINARIES", ""), datetime.now(UTC).date()
     texts = (f"{path.name}\n{path.read_text()}" for path in files)
-    parts = [binaries, str(today), *texts]  # seeds know the day
+    parts = [binaries, str(today), *texts]  # seeds depend on the day
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
@@ -126,7 +129,7 @@ def _make_prepared(folder: Path) -> None:
     try:
         server.start()
         with psycopg.connect(server.url(), autocommit=True) as connection:
-            # what the planner knows is the test's choice
+            # the test chooses the planner's statistics
             connection.execute("alter system set autovacuum = off")
         make_templates(server)
         server.stop()
@@ -137,7 +140,7 @@ def _make_prepared(folder: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    # keeps the owner: as root the server runs as a user of its own
+    # keeps the owner, because as root the server runs as another user
     subprocess.run(["cp", "-a", source, target], check=True)
 
 
@@ -162,7 +165,7 @@ def make_templates(server: Postgres) -> None:
 
 @contextmanager
 def fresh_database(server: Postgres, *, template: str = TEMPLATE) -> Iterator[Database]:
-    """Clone `template` for the length of a test; connections left open are cut at the end."""
+    """Clone `template` for the duration of a test. Open connections are closed at the end."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server.url(), autocommit=True) as connection:
         create_clone(connection, name, template=template)
@@ -175,7 +178,7 @@ def fresh_database(server: Postgres, *, template: str = TEMPLATE) -> Iterator[Da
 
 
 def create_clone(connection: psycopg.Connection[Any], name: str, *, template: str) -> None:
-    """Copy a template; those of a project belong to the project's owner."""
+    """Copy a template. Those of a project belong to the project's owner."""
     owner = "" if template == "template0" else " owner postgres"
     connection.execute(
         f"create database {name} template {template}{owner} strategy file_copy".encode()
@@ -183,7 +186,7 @@ def create_clone(connection: psycopg.Connection[Any], name: str, *, template: st
 
 
 def drop(connection: psycopg.Connection[Any], name: str) -> None:
-    """Cut who is connected, then drop; `with (force)` alone looks again only every 100 ms."""
+    """Close connections, then drop. `with (force)` alone checks again only every 100 ms."""
     cut = "select pg_terminate_backend(pid) from pg_catalog.pg_stat_activity where datname = %s"
     until(lambda: not connection.execute(cut, (name,)).rowcount, every=0.002)
     connection.execute(f"drop database {name} with (force)".encode())

@@ -1,7 +1,7 @@
-"""What is deployed runs: an account's functions, from the zip it was given, behind its routes.
+"""Runs an account's deployed functions, from their zip and behind their routes.
 
-Each runs under AWS's own runtime client, with the variables that CloudFormation gave it; what is
-compiled for Lambda's machine is this one's, of the same lock.
+Each runs under AWS's runtime client with its variables from CloudFormation. Modules compiled for
+Lambda are replaced by those of this machine, of the same lock file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Deployed:
             function.close()
 
     def invoke(self, name: str, event: Any) -> Any:
-        """Answer by a function as it is deployed now; an older one of its name ends first."""
+        """Invoke a function as it is deployed now, after ending an older one of its name."""
         with self._one_at_a_time[name]:
             return self._function(name).invoke(event, seconds=240)
 
@@ -85,7 +85,7 @@ class Deployed:
 
 
 def compile_for_this_machine(tree: Path) -> None:
-    """Put this environment's compiled modules in the place of those for Lambda's machine."""
+    """Replace modules compiled for Lambda by this environment's."""
     sites = [Path(path) for path in sys.path if path.endswith("site-packages")]
     for foreign in tree.rglob("*.so"):
         folder, module = foreign.parent, foreign.name.partition(".")[0]
@@ -96,7 +96,7 @@ def compile_for_this_machine(tree: Path) -> None:
 
 
 def function_of(template: dict[str, Any], method: str, path: str) -> str:
-    """The name of the function that a template's most specific route leads to.
+    """Return the name of the function for a template's most specific route.
 
     https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-routes.html
     """

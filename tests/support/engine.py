@@ -1,4 +1,4 @@
-"""Calls the queue's SQL functions as a worker, a member or plain SQL would."""
+"""Calls of the queue's SQL functions as a worker, a member or plain SQL."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Engine:
         self.connection.execute(statement, values or None)
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
-        """Return all rows; rows of one column as bare values."""
+        """Return all rows. Rows of one column are bare values."""
         found = self.connection.execute(statement, values or None).fetchall()
         return [row[0] if len(row) == 1 else row for row in found]
 
@@ -51,12 +51,12 @@ class Engine:
         return row
 
     def blocks(self, statement: str, *values: Any) -> int:
-        """Execute one statement; return how many blocks of tables and indexes it touched."""
+        """Execute one statement, and return how many blocks of tables and indexes it read."""
         [found] = self.one(f"explain (analyze, buffers, format json) {statement}", *values)
         return int(found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"])
 
     def rpc(self, function: str, **arguments: Any) -> Any:
-        """Call a public function by named arguments; dicts and lists travel as jsonb."""
+        """Call a public function by named arguments. Dicts and lists are sent as jsonb."""
         places = ", ".join(f"{name} => %({name})s" for name in arguments)
         values = {
             name: Jsonb(value) if isinstance(value, dict | list) else value
@@ -69,13 +69,13 @@ class Engine:
         self.rpc("register_job_types", p_types=[{"job_type": job_type, **policy}])
 
     def publish_deliveries(self) -> None:
-        """Publish the type of webhooks' deliveries, as a worker does."""
+        """Publish the type of webhook deliveries, as a worker does."""
         wait = {"first_seconds": 10}
         policy = {"key_concurrency": 1, "events": "minimal", "internal": True, "backoff": wait}
         self.register("webhook_delivery", **policy)
 
     def declare(self, *queues: str) -> None:
-        """Make queues that enqueues may name: each by a type that is published in it."""
+        """Create queues that enqueues may name, each by a type that is published in it."""
         for queue in queues:
             self.register(f"type-of-{queue}"[:100], queue=queue)
 
@@ -127,10 +127,10 @@ class Engine:
         return dict(self.rpc("lease_jobs", p_request=request))
 
     def maintain(self) -> dict[str, int]:
-        """All that is due, however long it takes; counts by task."""
+        """Do all due maintenance, however long it takes, and return counts by task."""
         counts: Counter[str] = Counter()
         answer = {"more": True, "done": {"": 0}}
-        while answer["more"] and answer["done"]:  # nothing is done of what someone holds
+        while answer["more"] and answer["done"]:  # locked rows are skipped
             answer = self.rpc("run_maintenance", p_request={"budget_ms": 5000})
             counts.update(answer["done"])
         return dict(counts)
@@ -176,7 +176,10 @@ class Engine:
         self.run(clock.format(seconds=self.ahead, instant=self.stopped_at))
 
     def stop_clock(self) -> None:
-        """Let it move by `advance` alone: how long statements take here then refills no bucket."""
+        """Let the clock advance only by `advance`.
+
+        The duration of statements then refills no bucket.
+        """
         self.stopped_at, self.ahead = self.one("select queue.clock()"), 0.0
         self.advance(0)
 
@@ -187,7 +190,7 @@ class Engine:
 
     @contextmanager
     def open_transaction(self) -> Iterator[Engine]:
-        """A session in a transaction, committed at the end unless the test has ended it."""
+        """Yield a session in a transaction, which commits at the end unless the test ended it."""
         with self.beside() as other:
             other.run("begin")
             yield other
@@ -195,12 +198,12 @@ class Engine:
 
     @contextmanager
     def member(self, user_id: str, role: str = "authenticated") -> Iterator[Engine]:
-        """A signed-in person's session, as the Data API opens it."""
+        """Return a signed-in person's session, as the Data API opens it."""
         with self.database.as_role(role, {"sub": user_id}) as connection:
             yield Engine(self.database, connection)
 
     def race(self, *actions: Callable[[Engine], Any]) -> list[Any]:
-        """Run each in a session and thread of its own, all at once; its value or database error."""
+        """Run each call in its own session and thread. Return values or database errors."""
         gate = threading.Barrier(len(actions))
 
         def act(action: Callable[[Engine], Any]) -> Any:
@@ -215,7 +218,10 @@ class Engine:
             return list(threads.map(act, actions))
 
     def blocked(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
-        """Call it in a thread. Return once a session waits for a lock, or before it tries again."""
+        """Run a call in a thread.
+
+        Return once a session waits for a lock, or before it tries again.
+        """
         result = ThreadPoolExecutor(1).submit(call, *args, **options)
         waiting = (
             "select from pg_stat_activity where datname = current_database()"

@@ -1,4 +1,4 @@
-"""The local pg_net, pg_cron and Vault, switched on and off."""
+"""Local replacements of pg_net, pg_cron and the Vault, switched on and off."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ PG_NET, PG_CRON, VAULT = "pg_net", "pg_cron", "supabase_vault"
 
 
 def create(connection: psycopg.Connection[Any], *names: str) -> None:
-    """Switch extensions on, as the dashboard does: after the migrations."""
+    """Switch extensions on after the migrations, as the dashboard does."""
     for name in names:
         if connection.info.server_version >= 180000:
             connection.execute(f"create extension if not exists {name}".encode())
-        else:  # no extensions of ours there: their text alone
+        else:  # our extensions are not available there, so their text is executed
             text = next(STAND_INS.glob(f"{name}--*.sql")).read_text()
             connection.execute("create schema if not exists vault")
             connection.execute(text.replace("@extschema@", "vault").encode())
 
 
 def drop(connection: psycopg.Connection[Any]) -> None:
-    """Switch them off again; the Vault, which a project begins with, is emptied."""
+    """Switch extensions off. The Vault, which each project has, is emptied."""
     connection.execute("drop extension if exists pg_net")
     connection.execute("drop extension if exists pg_cron")
     if connection.info.server_version >= 180000:

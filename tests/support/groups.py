@@ -1,11 +1,11 @@
-"""Which files a process runs together; the others it takes one by one."""
+"""Groups of files that one process runs together. Other files run one by one."""
 
 from __future__ import annotations
 
 from xdist.scheduler import LoadFileScheduling
 
-#: By what their paths begin with. A process runs a group whole and in this order, with what its
-#: files share: a stack costs as much as sixty tests.
+#: By the beginning of their paths. A process runs a whole group in this order with shared fixtures,
+#: because a stack costs as much as sixty tests.
 GROUPS = (
     # the stack, and Chromium before it
     ("tests/e2e/console/", "tests/e2e/live/"),
@@ -34,7 +34,7 @@ GROUPS = (
 
 
 def group_of(file: str) -> tuple[int, int]:
-    """The number of a file's group, and its place there; the files of none come last."""
+    """Return a file's group and its position there. Files without a group come last."""
     for number, files in enumerate(GROUPS):
         for place, beginning in enumerate(files):
             if file.startswith(beginning):
@@ -43,7 +43,7 @@ def group_of(file: str) -> tuple[int, int]:
 
 
 class Grouped(LoadFileScheduling):  # type: ignore[misc]  # it has no types
-    """Gives a process a whole group, or a whole file."""
+    """Gives a process a whole group or a whole file."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)

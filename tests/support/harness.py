@@ -1,4 +1,4 @@
-"""An app in one hand: its API per user, and ticks on demand; each app adds its own words."""
+"""An app with its API per user, and worker runs on demand. Each app adds methods."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ async def serving(app: Any) -> AsyncIterator[str]:
 
 
 class AppHarness:
-    """The app behind the API of these settings, and a worker that ticks on demand."""
+    """The app behind the API of these settings, and a worker that runs on demand."""
 
-    #: Paths given to `call` are below this one.
+    #: Prefix of the paths given to `call`.
     below = ""
 
     def __init__(
@@ -60,7 +60,7 @@ class AppHarness:
         self.worker = Worker(
             settings, registry=registry, options=TickOptions(linger_seconds=0, **options)
         )
-        # routes of other apps, and the platform's before the app's own, take longer than most tests
+        # routes of other apps, and the platform's before them, take longer to add than most tests
         own = type(self._app).__module__.rpartition(".")[0]
         self._api = build_app(settings.model_copy(update={"apps": (own,)}))
         self._api.router.routes.reverse()
@@ -75,21 +75,21 @@ class AppHarness:
                 await self.worker.register()
                 yield self
         finally:
-            # after the API has ended, which may still be on its way to them
+            # after the API has ended, which may still send wake-ups
             for each in (self._http, self.worker, self._app):
                 await each.aclose()
 
     async def call(
         self, method: str, path: str, *, user: str | None = ADA, **options: Any
     ) -> httpx.Response:
-        """Call the API as a user, Ada unless another is named; signed out for None."""
+        """Call the API as a user, by default Ada, or signed out with None."""
         headers = dict(options.pop("headers", {}))
         if user is not None:
             headers["Authorization"] = f"Bearer {user_token(user)}"
         return await self._http.request(method, self.below + path, headers=headers, **options)
 
     async def ok(self, method: str, path: str, **options: Any) -> Any:
-        """Call the API; what it answers, which must not be an error."""
+        """Call the API, and return its response, which must not be an error."""
         answer = await self.call(method, path, **options)
         assert answer.status_code < 300, answer.text
         return answer.json()
@@ -97,7 +97,7 @@ class AppHarness:
     async def stream(
         self, path: str, *, user: str | None = ADA, **headers: str
     ) -> list[tuple[str, dict[str, Any]]]:
-        """What a stream says until it ends: ids, and the events they belong to."""
+        """Return the ids and events of a stream until it ends."""
         accepted = {"Accept": "text/event-stream", **headers}
         answer = await self.call("GET", path, user=user, headers=accepted)
         return [(one.id, one.json()) async for one in EventSource(answer).aiter_sse() if one.data]
@@ -112,7 +112,10 @@ class AppHarness:
     async def tick_until(
         self, look: Callable[[], Awaitable[Seen]], reached: Callable[[Seen], Any]
     ) -> Seen:
-        """Tick, backoffs over at once, until what `look` sees is as wanted; answers it."""
+        """Run the worker, with backoffs ended, until a condition of `look` holds.
+
+        Return its value.
+        """
         give_up = time.monotonic() + 280
         while time.monotonic() < give_up:
             await drain(self.worker)
@@ -120,5 +123,5 @@ class AppHarness:
             if reached(state):
                 return state
             self.project.make_due()
-            await asyncio.sleep(0.02)  # expired leases are looked for now and then
+            await asyncio.sleep(0.02)  # expired leases are reclaimed sometimes
         raise AssertionError(f"it does not get there: {state}")

@@ -1,4 +1,4 @@
-"""Workers in processes of their own that die behind each of their writes; as a module, these."""
+"""Worker processes that die after each of their writes. As a module, such a process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from minutehand.queue.outbound_http import trusted
 from minutehand.worker import TickOptions, Worker
 from tests.support.project import Project
 
-#: Workers after which all must have ended.
+#: Maximum number of workers until all jobs have ended.
 MOST = 300
 
 
@@ -70,7 +70,7 @@ async def survive(
 
 
 def _writes(function: str, arguments: Mapping[str, Any]) -> Iterator[str]:
-    """What a call stores of leased jobs, alike for the same in another attempt."""
+    """Return what a call stores of leased jobs, in a form that is equal in another attempt."""
     plain = json.loads(encode(arguments))
     request = plain.get("p_request")
     request = request if isinstance(request, dict) else plain
@@ -79,14 +79,14 @@ def _writes(function: str, arguments: Mapping[str, Any]) -> Iterator[str]:
         if "outcome" in item:
             yield f"{item['job_id']} {item['outcome']}"
     if request.keys() & {"fence", "p_fence"}:
-        # digits differ between attempts: fences, instants, durations
+        # digits that differ between attempts: fences, instants, durations
         yield f"{function} {re.sub(r'[0-9]+', '#', json.dumps(request, sort_keys=True))}"
 
 
 async def _work(survived: set[str], pipe: int) -> None:
-    """Run what is due, and die right after the first write that is new."""
+    """Run all due jobs, and die right after the first new write."""
     rpc = DataApi.rpc
-    one = asyncio.Lock()  # else what another call has stored would be known to no one
+    one = asyncio.Lock()  # otherwise no one would know what another call has stored
 
     async def dying(self: DataApi, function: str, arguments: Mapping[str, Any], **how: Any) -> Any:
         async with one:
@@ -106,7 +106,7 @@ async def _work(survived: set[str], pipe: int) -> None:
 
 
 def main() -> None:
-    """Run a worker for each line read; answer with what the dead one wrote last, as a list."""
+    """Run a worker for each input line, and print the dead worker's last write as a list."""
     # a death costs no start of an interpreter, no import, and no reading of certificates
     trusted()
     load_processors(Settings.from_env(os.environ))
@@ -121,7 +121,7 @@ def main() -> None:
         with os.fdopen(ear, "rb") as pipe:
             last = pipe.read() or b"[]"
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) > 0:
-            sys.exit(1)  # it has printed why
+            sys.exit(1)  # it has printed the reason
         survived |= {*json.loads(last)}
         print(last.decode(), flush=True)
 

@@ -14,7 +14,7 @@ def http_event(
     body: str | None = None,
     **headers: str,
 ) -> dict[str, Any]:
-    """What our functions and their adapter read of an event."""
+    """Return the fields of an event that our functions and their adapter read."""
     return {
         "version": "2.0",
         "routeKey": route,

@@ -1,4 +1,4 @@
-"""Lambda's runtime API for one function, whose environment is AWS's own runtime client.
+"""Lambda's runtime API for one function, whose environment is AWS's runtime client.
 
 Protocol: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -20,7 +20,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-#: What Lambda's image brings beside Python.
+#: Packages of Lambda's image besides Python.
 IMAGE = (
     *("awslambdaric", "simplejson", "snapshot-restore-py"),
     *("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3"),
@@ -28,7 +28,7 @@ IMAGE = (
 
 
 def runtime_site(folder: Path) -> Path:
-    """Make a folder of what Lambda's image contains, as links into this environment."""
+    """Make a folder of the contents of Lambda's image, as links into this environment."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in IMAGE:
         for file in distribution(name).files or ():
@@ -39,7 +39,7 @@ def runtime_site(folder: Path) -> Path:
 
 
 class LambdaFunction:
-    """One execution environment: started at its first invocation, killed at a deadline."""
+    """One execution environment, started at its first invocation and killed at a deadline."""
 
     def __init__(self, handler: str, *, tree: Path, site: Path, environ: Mapping[str, str]) -> None:
         self._events: queue.Queue[tuple[str, bytes, float]] = queue.Queue()
@@ -95,14 +95,14 @@ class LambdaFunction:
             self._process = None
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        """Answer with the error of Lambda when the process ends."""
+        """Respond with Lambda's error when the process ends."""
         code = process.wait()
         end = f"signal: {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         for answer in self._answers.values():
             answer.put((False, f"Runtime exited with error: {end}".encode()))
 
     def close(self) -> None:
-        """End it, and the API."""
+        """End the environment and the API."""
         self.kill()
         self._server.shutdown()
         self._server.server_close()

@@ -1,4 +1,4 @@
-"""The base of a vendor's server on this machine: it speaks the format, and fails on demand."""
+"""The base of a vendor's server on this machine, which fails on demand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NoReturn, Self
 
 @dataclass(frozen=True)
 class Fault:
-    """What a request gets instead of its answer: `cut` is one that breaks off in its body."""
+    """A fault of a request. `cut` sends a response that breaks off in its body."""
 
     status: int = 200
     body: Any = None
@@ -30,7 +30,7 @@ class Request:
 
 
 class MisbehavingServer:
-    """Serves while it is open; the vendor's class says in `answer` what comes back."""
+    """A server of a vendor. The vendor's class decides the response in `answer`."""
 
     def __init__(self) -> None:
         self._stop = asyncio.Event()
@@ -51,7 +51,7 @@ class MisbehavingServer:
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
-        """Answer a request, by `write` or in pieces; the connection is closed behind it."""
+        """Respond by `write` or in pieces. The connection is closed afterwards."""
         raise NotImplementedError
 
     async def hang(self) -> NoReturn:
@@ -67,7 +67,7 @@ class MisbehavingServer:
             await self.answer(await _read(reader), writer)
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
-            return  # the client went away, which is its right
+            return  # the client may close the connection
         finally:
             writer.close()
 
@@ -80,7 +80,7 @@ def write(
     *,
     cut: bool = False,
 ) -> None:
-    """Write an answer: bytes as they are, all else as JSON; half of it where it is cut."""
+    """Write bytes unchanged, other values as JSON, or half of it for the fault `cut`."""
     raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     headers = {"content-type": "application/json", **(headers or {})}
     more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

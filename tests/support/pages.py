@@ -1,4 +1,4 @@
-"""The code that pages print."""
+"""Code blocks of printed pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BLOCK = re.compile(r"^[ ]*```(\w*)\n(.*?)^[ ]*```[ ]*$", re.DOTALL | re.MULTILI
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block, and what is written on the page before it, after the last one."""
+    """A fenced block, and the text between it and the block before."""
 
     language: str
     code: str
@@ -18,7 +18,7 @@ class Block:
 
 
 def blocks_of(text: str) -> list[Block]:
-    """Every block of a page, in order; one without a language has none."""
+    """Return every block of a page in order. One without a language has None."""
     found, end = [], 0
     for each in _BLOCK.finditer(text):
         found.append(Block(each[1], each[2], text[end : each.start()]))
@@ -27,5 +27,5 @@ def blocks_of(text: str) -> list[Block]:
 
 
 def blocks(text: str, *languages: str) -> list[str]:
-    """The code of a page in some languages."""
+    """Return the code of a page in some languages."""
     return [each.code for each in blocks_of(text) if each.language in languages]

@@ -10,7 +10,7 @@ Seen = TypeVar("Seen")
 
 
 def until(look: Callable[[], Seen | None], *, seconds: float = 240, every: float = 0.05) -> Seen:
-    """What `look` sees once it is something."""
+    """Wait until `look` returns a true value, and return the value."""
     give_up = time.monotonic() + seconds
     while not (seen := look()):
         if time.monotonic() > give_up:

@@ -1,4 +1,4 @@
-"""A real PgBouncer before a Postgres, on a port that says nothing of its mode."""
+"""A real PgBouncer before a Postgres, on a port that does not reveal its mode."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNPRIVILEGED = 65534
 
 @cache
 def program() -> str:
-    """Where it is: Debian's package puts it where not every user's path goes."""
+    """Return the program's path, which may be outside of a user's PATH on Debian."""
     found = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     assert found, "pgbouncer is missing: apt-get install pgbouncer, as .ci/run does"
     return found
@@ -51,7 +51,7 @@ def pooled(database_url: str, folder: Path, *, mode: str, sessions: int = 20) ->
         f"default_pool_size = {sessions}",
         "ignore_startup_parameters = extra_float_digits,options",
     ]
-    if os.geteuid() == 0:  # which it refuses to run as
+    if os.geteuid() == 0:  # it refuses to run as root
         lines.append(f"user = {pwd.getpwuid(UNPRIVILEGED).pw_name}")
     config = folder / f"pgbouncer-{port}.ini"
     config.write_text("\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""Postgres' own programs, run as the account that a server of ours runs as."""
+"""Programs of Postgres, run as the account of the server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from supabase_local.postgres import Postgres
 
 
 def run_tool(server: Postgres, name: str, *arguments: object, text: str = "") -> str:
-    """Run a program and return what it wrote; its own words where it fails."""
+    """Run a program and return its output, or fail with its errors."""
     account = server.user.pw_uid if server.user else None
     done = subprocess.run(
         [server.binary(name), *map(str, arguments)],
@@ -27,7 +27,7 @@ def run_tool(server: Postgres, name: str, *arguments: object, text: str = "") ->
 
 
 def own_folder(server: Postgres) -> Path:
-    """A folder beside the data in which the server's account may write."""
+    """Make a folder next to the data in which the server's account may write."""
     folder = server.home / "tools"
     folder.mkdir(exist_ok=True)
     if server.user:

@@ -1,4 +1,4 @@
-"""A project of one test's own: a fresh database behind a Data API process of its own."""
+"""A project of one test: a fresh database with a Data API process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Project:
         return row
 
     def insert(self, job_type: str, payload: Any = None, **columns: Any) -> str:
-        """Enqueue by a plain insert, the function SQL users take."""
+        """Enqueue by a plain insert, as SQL users do."""
         values = {
             "workspace_id": ACME,
             "job_type": job_type,
@@ -44,7 +44,7 @@ class Project:
         return str(row["id"])
 
     def expire(self, job_id: str | None = None) -> None:
-        """Let every lease be over, as if its holder had died, or that of one job."""
+        """Expire every lease, or that of one job, as if its worker had died."""
         self.sql(
             "update queue.leases set expires_at = queue.clock() - interval '1 second'"
             " where job_id = coalesce(%s, job_id)",
@@ -52,10 +52,10 @@ class Project:
         )
 
     def make_due(self, job_id: str | None = None) -> None:
-        """Let every backoff, snooze and delay be over, or that of one job.
+        """End every backoff, snooze and delay, or that of one job.
 
-        Triggers are off meanwhile, which refuse an owner's change of a job's times. Both rows get
-        one instant: the engine knows them by it.
+        Triggers, which reject such changes of an owner, are off meanwhile. Both rows get one
+        instant, by which the engine finds them.
         """
         self.sql(
             "with quiet as (select set_config('session_replication_role', 'replica', true) as by,"
@@ -79,7 +79,7 @@ def project_of_a_file(renewed: Renewed, *opened: str) -> Project:
     renewed.renew()
     made = Project(scratch_settings(renewed.gateway.url), renewed)
     made.sql("update queue.settings set value = 'true' where name = any(%s)", list(opened))
-    # all of a file's jobs in a few seconds: on a quick machine more than a plan carries
+    # all of a file's jobs run within seconds, which a fast machine sends faster than a plan allows
     made.sql(
         "update queue.settings set value = '1000000' where name = 'realtime_messages_per_second'"
     )

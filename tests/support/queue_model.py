@@ -1,4 +1,4 @@
-"""The queue as a worker knows it, in memory: leases, fences, and calls that fail on the way."""
+"""The queue as a worker sees it, in memory: leases, fences, and calls that fail in transit."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from tests.support.virtual_time import BEGAN
 T = TypeVar("T")
 
 WORKSPACE = "11111111-1111-4111-8111-111111111111"
-#: Of the model's project: nothing listens there.
+#: Address of the model's project, where nothing listens.
 SETTINGS = scratch_settings("http://127.0.0.1:9")
-#: Time of one call; how long a caller waits for one that hangs, as HTTP's time-out has it.
+#: Time of one call, and the time-out of a caller for one that hangs.
 LATENCY = 0.02
 PATIENCE = 6.0
 FAULTS = ("lose_request", "lose_answer", "hang")
@@ -46,9 +46,9 @@ class Row:
     lease_seconds: float = 60.0
     deadline: float | None = None
     timeout: float | None = None
-    #: Becomes ready by maintenance, from this time on.
+    #: Time from which maintenance makes it ready.
     run_at: float = 0.0
-    #: A transaction of the user's holds it: maintenance and leases pass it over.
+    #: A user's transaction has locked it, so maintenance and leases skip it.
     is_locked: bool = False
     workspace: str = WORKSPACE
     status: str = "pending"
@@ -60,7 +60,7 @@ class Row:
     lines: dict[int, list[str]] = field(default_factory=dict)
 
     def keep(self, item: ReportItem | SettleItem) -> None:
-        """Store its log lines, if any, after those that were sent before."""
+        """Store log lines after those that were sent before."""
         kept = self.lines.setdefault(item.fence, [])
         if item.logs:
             kept[item.logs_from or 0 :] = [line.message for line in item.logs]
@@ -91,17 +91,17 @@ class ModelQueue(WorkerQueue):
         self.calls: list[str] = []
         self.requests: list[LeaseRequest] = []
         self.renewals: list[Renewal] = []
-        #: Leases that ended although no one took them: their worker did not renew them.
+        #: Leases that expired because their worker did not renew them.
         self.expired: list[tuple[str, int]] = []
         self.settles: list[Sequence[SettleItem]] = []
-        #: What maintenance fails with, if anything.
+        #: Error of maintenance, if any.
         self.maintenance_problem: QueueUnavailable | None = None
         self._answers: dict[tuple[str, int], list[Lease]] = {}
         for row in self.rows.values():
             row.status = "deferred" if row.run_at else row.status
 
     def take_back(self, job_id: str) -> None:
-        """End its lease, as an operator or an expiry does; it may be leased again."""
+        """End a lease, as an operator or an expiry does. The job may be leased again."""
         row = self.rows[job_id]
         if row.status == "processing":
             row.status = "cancelled" if row.cancel_requested else "pending"
@@ -133,7 +133,7 @@ class ModelQueue(WorkerQueue):
         return await self._call("maintain", self._maintain)
 
     async def call(self, function: str, arguments: Any, **_: Any) -> Any:
-        """Publish any type; no run was refused."""
+        """Publish any type. No run is rejected."""
         return {"registered": len(arguments.get("p_types", ())), "refused": []}
 
     async def _call(self, name: str, apply: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""The seeded database of a test process, put back before every test, and its Data API."""
+"""The seeded database of a test process, reset before every test, and its Data API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.patience import until
 
 
 class Renewed(Database):
-    """As after the seeds once `renew` has returned; a test may do to it what it likes."""
+    """The database after the seeds, once `renew` has returned. A test may change it in any way."""
 
     def __init__(self, server: Postgres) -> None:
         super().__init__(server, "renewed")
@@ -25,8 +25,8 @@ class Renewed(Database):
 
     @property
     def gateway(self) -> Gateway:
-        """Its Data API, started for the first who asks, and again if a test stopped it."""
-        mine = self._process  # what a test started in a thread ends with that thread
+        """The Data API, started at its first use, and again if a test stopped it."""
+        mine = self._process  # a thread that a test started ends with it
         if mine is None or self._gateway.process is not mine or mine.poll() is not None:
             self._gateway.stop()
             self._gateway = Gateway(self.url, reserve_port())
@@ -35,7 +35,10 @@ class Renewed(Database):
         return self._gateway
 
     def renew(self, *, fresh: bool = False) -> None:
-        """Put every row back; or make it again if a test has changed more, or for a fresh one."""
+        """Reset every row.
+
+        Create the database again if a test needs a fresh one or changed more.
+        """
         if fresh or not self._put_back():
             self._make()
 
@@ -49,11 +52,11 @@ class Renewed(Database):
         self._keeper = None
 
     def _put_back(self) -> bool:
-        """Put every row back, unless a test has changed more than rows; whether that was done."""
+        """Reset every row, and return False if a test has changed more than rows."""
         keeper = self._keeper
         if keeper is None:
             return False
-        # its own session may be left inside a transaction, which `session` ends
+        # its session may still be in a transaction, which `session` ends
         own = -1 if self._session is None else self._session.info.backend_pid
         busy = (
             "select from pg_catalog.pg_stat_activity where datname = current_database()"
@@ -61,12 +64,12 @@ class Renewed(Database):
             f" and pid not in (pg_backend_pid(), {own})"
         )
         try:
-            # what a test left behind is waited for
+            # wait for transactions that a test left behind
             until(lambda: not keeper.execute(busy.encode()).rowcount, every=0.002)
-            # what it writes is counted at once, and not while a test counts what others write
+            # its writes are counted at once, and not while a test counts other writes
             put_back = "select kept.put_back(), pg_stat_force_next_flush()"
             [(is_done, _)] = keeper.execute(put_back.encode()).fetchall()
-        except (psycopg.Error, TimeoutError):  # it has crashed the server, or cut every session
+        except (psycopg.Error, TimeoutError):  # the test crashed the server or closed every session
             return False
         return bool(is_done)
 
@@ -74,7 +77,7 @@ class Renewed(Database):
         self.close()
         with psycopg.connect(self.server.url(), autocommit=True) as connection:
             create_clone(connection, self.name, template=SEEDED)
-        # without triggers, for which a session forgets its plans: hence one of its own
+        # triggers are off, for which a session discards its plans, so this session is separate
         self._keeper = psycopg.connect(
             self.url, autocommit=True, options="-c session_replication_role=replica"
         )

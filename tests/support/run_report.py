@@ -40,14 +40,14 @@ def fetched_by(item: pytest.Item) -> list[str]:
 
 
 def is_offline() -> bool:
-    """Ask npm's registry, as the machine's settings name it."""
+    """Return whether npm's registry is unreachable with the machine's settings."""
     npm = str(Path(sys.executable).with_name("npm"))
     ask = [npm, "view", "npm", "version", "--fetch-retries=0", "--fetch-timeout=20000"]
     return subprocess.run(ask, capture_output=True, check=False).returncode != 0
 
 
 class RunReport:
-    """Prints a run of several processes; the processes themselves print nothing."""
+    """Prints a run of several processes. The processes themselves print nothing."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -66,7 +66,7 @@ class RunReport:
         self.all = len(ids)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Note that a file is running."""
+        """Record that a file is running."""
         self.ended[nodeid.partition("::")[0]]
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -79,7 +79,7 @@ class RunReport:
         return "error" if failed_outside else report.outcome, "", ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Print a failure at once, and a file with its last test."""
+        """Print a failure at once, and a file after its last test."""
         file = report.nodeid.partition("::")[0]
         self.seconds[file] += report.duration  # type: ignore[assignment]
         if report.when == "call" or not report.passed:
@@ -101,7 +101,7 @@ class RunReport:
                 )
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Name the slowest files, and what was left out with its reason."""
+        """List the slowest files, and what was left out with its reason."""
         self.is_over = True
         terminalreporter.section("slowest files")
         for file, seconds in self.seconds.most_common(5):
@@ -130,7 +130,7 @@ def install(config: pytest.Config) -> None:
 
 
 def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what a run without a registry cannot install, and what is weekly only."""
+    """Deselect tests that need a registry, and weekly tests."""
 
     def is_left_out(item: pytest.Item) -> bool:
         weekly = item.get_closest_marker("weekly")

@@ -1,4 +1,4 @@
-"""What is made once for all test processes of a run: the first that asks makes it, others wait."""
+"""Folders made once for all test processes of a run, by the first one that needs them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """Return the run's folder `name`, filled by `make(folder)`; it is for reading only."""
     base = factory.getbasetemp()
-    # pytest-xdist gives each process a folder of its own inside the run's
+    # pytest-xdist gives each process a folder inside the run's
     return made_once_in((base.parent if base.name.startswith("popen-") else base) / name, make)
 
 
@@ -23,7 +23,7 @@ def made_once_in(folder: Path, make: Callable[[Path], object]) -> Path:
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not whole.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # of one that failed half-way
+            shutil.rmtree(folder, ignore_errors=True)  # a folder whose creation failed
             folder.mkdir()
             make(folder)
             whole.touch()

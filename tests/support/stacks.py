@@ -1,4 +1,4 @@
-"""The whole local stack for tests: its own launcher, in a folder and on ports of its own."""
+"""The whole local stack for tests, with its own launcher, folder and ports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.databases import prepared_server
 from tests.support.paths import ROOT
 
 START_SECONDS = 240.0
-#: The real project that the tests are held against, see infra/truth; else everything is local.
+#: The real project that tests are compared with, see infra/truth. None for local tests.
 TRUTH_URL = os.environ.get("TRUTH_URL", "")
 
 
@@ -41,7 +41,7 @@ class RunningStack:
             raise AttributeError(name) from None
 
     def start_again(self) -> None:
-        """Start a launcher in the place of one that has ended."""
+        """Start a launcher in place of one that has ended."""
         self.launcher = launch(self.folder, "--no-demo")
         self.values = wait_ready(self.folder, self.launcher).values
         self._sessions.clear()
@@ -54,7 +54,7 @@ class RunningStack:
         return str(self.session_of(email)["access_token"])
 
     def session_of(self, email: str) -> dict[str, Any]:
-        """Return a demo user's session, kept for half of its life: a password costs Auth much."""
+        """Return a demo user's session, kept for half of its life. Passwords are slow in Auth."""
         session, renewal = self._sessions.get(email, ({}, 0.0))
         if time.monotonic() >= renewal:
             answer = httpx.post(
@@ -86,8 +86,8 @@ class RunningStack:
 
     @asynccontextmanager
     async def official_client(self) -> AsyncIterator[Any]:
-        """The official Python client; its own HTTP client would be made by deprecated arguments."""
-        from supabase import AsyncClient, AsyncClientOptions  # slow, and needed by few
+        """Return the official Python client, without its deprecated HTTP options."""
+        from supabase import AsyncClient, AsyncClientOptions  # slow, and needed by few tests
 
         async with httpx.AsyncClient(trust_env=False) as http:
             options = AsyncClientOptions(httpx_client=http)
@@ -101,9 +101,10 @@ def launch(
     root: str | Path = ROOT,
     **environment: str,
 ) -> subprocess.Popen[bytes]:
-    """Start a launcher of an environment in a project; its output is the folder's launcher.out.
+    """Start a launcher of an environment in a project.
 
-    A new stack of this checkout starts over a copy of the prepared database.
+    Its output is the folder's launcher.out. A new stack of this checkout starts on a copy of the
+    prepared database.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if TRUTH_URL:
@@ -128,7 +129,7 @@ def launch(
 
 def wait_ready(folder: Path, launcher: subprocess.Popen[bytes]) -> RunningStack:
     deadline = time.monotonic() + START_SECONDS
-    note = folder / "ready"  # a killed one leaves its own behind
+    note = folder / "ready"  # a killed launcher leaves its processes behind
     while not note.exists() or note.read_text().strip() != str(launcher.pid):
         if launcher.poll() is not None or time.monotonic() > deadline:
             words = (folder / "launcher.out").read_text(errors="replace")[-4000:]

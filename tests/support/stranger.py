@@ -1,4 +1,4 @@
-"""The suite's default project, not ours: from the wheel, its own organizations the tenants."""
+"""The suite's default project, installed from the wheel, with its own organizations as tenants."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ create policy "everybody reads adverts" on public.jobs
 grant select on public.jobs to anon, authenticated;
 insert into public.jobs (title) values ('Baker');
 """
-#: Two people with passwords as every tutorial makes them, each with an organization.
+#: Two people with passwords as tutorials create them, each with an organization.
 SEED = f"""\
 insert into auth.users (instance_id, id, aud, role, email, encrypted_password, email_confirmed_at,
   raw_app_meta_data, raw_user_meta_data, created_at, updated_at, confirmation_token)
@@ -63,7 +63,10 @@ CONFIG = 'project_id = "bakery"\n\n[api]\nschemas = ["public"]\n\n[db]\nmajor_ve
 
 
 def bakery(folder: Path) -> Path:
-    """Organizations, seed, table jobs, extensions and storage of its own; a file of tomorrow."""
+    """Organizations, a seed, a table named jobs, extensions and storage.
+
+    One migration is dated tomorrow.
+    """
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     files = {
         "supabase/migrations/20250101120000_create_bakery.sql": FIRST_SQL,
@@ -78,7 +81,7 @@ def bakery(folder: Path) -> Path:
     return folder
 
 
-#: Their organizations as the tenants.
+#: Its organizations as the tenants.
 THEIRS = (
     *("--tenancy", "existing", "--organizations", "organizations(id,name)"),
     *("--memberships", "memberships(organization_id,user_id,role)"),
@@ -93,14 +96,14 @@ class Stranger:
     folder: Path
 
     def copy(self, folder: Path) -> Stranger:
-        """The same project in a folder of its own, to be changed."""
+        """Copy the project to a folder in which it may be changed."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
         return Stranger(self.environment, folder)
 
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the wheels of this release, and the copy of the checkout it is built from."""
+    """Return the folder with this release's wheels, and the checkout's copy."""
 
     def build(folder: Path) -> None:
         build_wheels(checkout_copy(folder / "source"), folder / VERSION)
@@ -116,7 +119,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
 
 @pytest.fixture(scope="session")
 def stranger(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
-    """The project, to be read; `copy` gives one to change."""
+    """The project for reading. `copy` returns one to change."""
 
     def install(folder: Path) -> None:
         bakery(folder)
@@ -127,7 +130,7 @@ def stranger(environment: Environment, tmp_path_factory: pytest.TempPathFactory)
 
 
 def environment_of(factory: pytest.TempPathFactory, wheels: Path) -> Environment:
-    """An environment with a folder's wheel, and what that would fetch from npm and PyPI."""
+    """Return an environment with a folder's wheel, and packages as from npm and PyPI."""
 
     def make(folder: Path) -> None:
         made = Environment.make(folder / "venv", wheels)

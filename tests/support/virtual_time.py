@@ -1,4 +1,4 @@
-"""Time that leaps: an event loop's to its next timer."""
+"""Simulated time: an event loop that advances to its next timer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BEGAN = datetime(2026, 11, 20, 8, tzinfo=UTC)
 
 
 class LeapingLoop(asyncio.SelectorEventLoop):
-    """Leaps when nothing is ready and no call in a thread is awaited."""
+    """Advances when nothing is ready and no call in a thread is awaited."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class LeapingLoop(asyncio.SelectorEventLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Any, *args: Any
     ) -> Any:
-        """As any loop; time is still until it has ended."""
+        """Run a call in a thread. The time does not advance until the call has ended."""
         called = super().run_in_executor(executor, func, *args)
         self._in_threads.add(called)
         called.add_done_callback(self._in_threads.discard)
@@ -44,13 +44,13 @@ class LeapingLoop(asyncio.SelectorEventLoop):
 
 
 class LoopClock:
-    """The time of the loop that it was made in, for any thread."""
+    """The time of the loop in which it was created, for any thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
 
     def now(self) -> datetime:
-        """A made-up morning, and the loop's seconds."""
+        """Return a fixed morning plus the loop's seconds."""
         return BEGAN + timedelta(seconds=self.monotonic())
 
     def monotonic(self) -> float:
@@ -58,13 +58,13 @@ class LoopClock:
 
 
 def leaping(story: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end on such a loop."""
+    """Run a coroutine to its end on such a loop."""
     with asyncio.Runner(loop_factory=LeapingLoop) as runner:
         return runner.run(story)
 
 
 def pass_time(seconds: float) -> None:
-    """Time passes while the leaping loop does nothing else, as when a processor blocks it."""
+    """Advance time while the loop does nothing else, as when a processor blocks it."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, LeapingLoop)
     loop._at += seconds
