@@ -112,7 +112,7 @@ docs: setup ## Build the documentation's site into build/docs/site; fails on a d
 	@$(CERTIFICATES) PYTHONPATH=shared $(BIN)/uv run -q --no-project --with-requirements infra/docs/requirements.lock \
 	  python -m infra.docs
 
-bench: setup ## Measure the queue beside others in one run; ARGS=worker or instructions
+bench: setup ## Measure the worker beside others in one run; ARGS=instructions
 	@$(BIN)/python -m infra.bench $(ARGS)
 
 package: setup ## Build the zip for Lambda and compile the stack; STAGE=prod, no account needed

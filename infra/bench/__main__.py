@@ -1,17 +1,17 @@
-"""`python -m infra.bench [MEASUREMENT]`: measure and print tables; the default is `queues`."""
+"""`python -m infra.bench [MEASUREMENT]`: measure and print tables; the default is `worker`."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 
-MEASUREMENTS = ("queues", "worker", "instructions")
+MEASUREMENTS = ("worker", "instructions")
 
 
 def main() -> int:
     """Run one measurement with the arguments that follow its name."""
     has_name = len(sys.argv) > 1 and not sys.argv[1].startswith("-")
-    name, *rest = sys.argv[1:] if has_name else ["queues", *sys.argv[1:]]
+    name, *rest = sys.argv[1:] if has_name else ["worker", *sys.argv[1:]]
     if name not in MEASUREMENTS:
         print(f"measurement must be one of {', '.join(MEASUREMENTS)}, not {name!r}")
         return 2

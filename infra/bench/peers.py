@@ -1,8 +1,8 @@
 # mypy: ignore-errors
-"""Workers of PgQueuer and Procrastinate, and single calls of ours over the same driver.
+"""Workers of PgQueuer and Procrastinate.
 
 It runs in an environment with only these packages, as peers.mjs does:
-`python peers.py drain QUEUE URL JOBS MS WAY` and `python peers.py single QUEUE URL CALLS CLIENTS`.
+`python peers.py QUEUE URL JOBS MS WAY`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import json
 import sys
 import time
-import uuid
 
 import asyncpg
 import procrastinate
@@ -19,8 +18,6 @@ from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import Queries
 from pgqueuer.types import QueueExecutionMode
-
-WORKSPACE = uuid.UUID("11111111-1111-4111-8111-111111111111")
 
 
 async def pgqueuer_worker(url: str, job, is_tuned: bool):
@@ -70,50 +67,16 @@ async def drain(name: str, url: str, jobs: int, ms: int, is_tuned: bool) -> None
 
     workers = {"pgqueuer": pgqueuer_worker, "procrastinate": procrastinate_worker}
     fill, run = await workers[name](url, job, is_tuned)
-    started = time.perf_counter()
     for _ in range(0, jobs, 1000):
         await fill()
-    fill_seconds = time.perf_counter() - started
     print("FILLED", flush=True)
     cpu, started = time.process_time(), time.perf_counter()
     await asyncio.wait([asyncio.ensure_future(run())], timeout=10)
     drain_seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
-    result = {"fill": fill_seconds, "drain": drain_seconds, "cpu": cpu_seconds, "done": done}
+    result = {"drain": drain_seconds, "cpu": cpu_seconds, "done": done}
     print("SEEN" + json.dumps(result), flush=True)
     await asyncio.sleep(0.3)  # the reader of this line now reads the session's CPU
 
 
-async def pgqueuer(url: str, clients: int):
-    """Return functions that enqueue one job, each on its own connection."""
-    drivers = [AsyncpgDriver(await asyncpg.connect(url)) for _ in range(clients)]
-    await Queries(drivers[0]).install()
-    queries = [Queries(driver) for driver in drivers]
-    return [lambda q=query: q.enqueue("noop", None) for query in queries]
-
-
-async def minutehand(url: str, clients: int):
-    """Return functions that call `enqueue_job`, each on its own connection."""
-    statement = "select public.enqueue_job($1, 'bench', '{}')"
-    connections = [await asyncpg.connect(url) for _ in range(clients)]
-    return [lambda c=connection: c.fetchval(statement, WORKSPACE) for connection in connections]
-
-
-async def single(name: str, url: str, calls: int, clients: int) -> None:
-    """Warm up, then make the calls."""
-    actions = await {"minutehand": minutehand, "pgqueuer": pgqueuer}[name](url, clients)
-
-    async def repeat(action, count: int) -> None:
-        for _ in range(count):
-            await action()
-
-    await asyncio.gather(*(repeat(action, 20) for action in actions))
-    started = time.perf_counter()
-    await asyncio.gather(*(repeat(action, calls // clients) for action in actions))
-    print(f"SEEN{calls // clients * clients / (time.perf_counter() - started)}", flush=True)
-
-
-measurement, name, url, *rest = sys.argv[1:]
-if measurement == "drain":
-    asyncio.run(drain(name, url, int(rest[0]), int(rest[1]), rest[2] == "tuned"))
-else:
-    asyncio.run(single(name, url, *map(int, rest)))
+name, url, jobs, ms, way = sys.argv[1:]
+asyncio.run(drain(name, url, int(jobs), int(ms), way == "tuned"))

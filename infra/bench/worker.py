@@ -8,8 +8,8 @@ The cases differ in these respects:
 - two tenants, a synchronous processor, several processes
 
 Then it measures the time from an enqueue to the processor's first line, and the worker's memory at
-the end. Run as a module, this file is the worker, with the loop of `minutehand serve` and one
-processor.
+the end. `make bench` installs the others into the system's temporary folder. Run as a module, this
+file is the worker, with the loop of `minutehand serve` and one processor.
 """
 
 from __future__ import annotations
@@ -26,26 +26,34 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 import psutil
 import psycopg
+from psycopg.types.json import Jsonb
 
-from infra.bench.queues import CACHE, Meter, Peers, fill
 from infra.bench.scratch import Scratch, scratch_project
 from minutehand.config import Settings
 from minutehand.local.users import ACME, GLOBEX
 from minutehand.log import configure_logging
+from minutehand.node import node_binary
 from minutehand.queue.direct import DirectApi, listen
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 from minutehand.worker.loop import tune_gc
+from supabase_local.postgres import Postgres
 
-PEERS = ("pgqueuer", "procrastinate", "pg-boss", "graphile-worker")
+HERE = Path(__file__).parent
+CACHE = Path(tempfile.gettempdir()) / "minutehand-bench-peers"
+PGQUEUER = ("pgqueuer[asyncpg]==1.6.0", "psycopg[binary]", "procrastinate==3.10.0")
+NODE_PACKAGES = ("graphile-worker@0.18.0", "pg-boss@12.35.0", "pg@8")
+NODE_PEERS = ("pg-boss", "graphile-worker")
+PEERS = ("pgqueuer", "procrastinate", *NODE_PEERS)
 LEFT = "select exists (select from queue.ready) or exists (select from queue.leases)"
 WAL = "select pg_current_wal_insert_lsn() - '0/0'"
 #: Polling interval of queues whose rate as shipped depends only on it.
@@ -72,6 +80,89 @@ class Case:
         more = [", two tenants"] * (self.tenants > 1) + [", one def"] * self.is_plain
         more += [f", {self.processes} processes"] * (self.processes > 1)
         return f"{self.how}, {self.way}, {self.ms} ms{''.join(more)}"
+
+
+class Meter:
+    """CPU seconds of a Postgres, including its ended processes."""
+
+    def __init__(self, server: Postgres) -> None:
+        assert server.process is not None
+        self.postmaster = psutil.Process(server.process.pid)
+
+    def read(self) -> float:
+        """Return the CPU seconds so far."""
+        times = self.postmaster.cpu_times()
+        total: float = times.user + times.system + times.children_user + times.children_system
+        for child in self.postmaster.children():
+            with suppress(psutil.NoSuchProcess):
+                total += sum(child.cpu_times()[:2])
+        return total
+
+
+class Peers(NamedTuple):
+    """Installations of the other queues."""
+
+    folder: Path
+
+    def python(self) -> Path:
+        """Return an interpreter with PgQueuer and its driver, installed on first use."""
+        interpreter = self.folder / "pgqueuer" / "bin" / "python"
+        if not interpreter.exists():
+            uv = str(Path(sys.executable).with_name("uv"))
+            _run([uv, "venv", "--quiet", "--python", sys.executable, str(interpreter.parents[1])])
+            _run([uv, "pip", "install", "--quiet", "--python", str(interpreter), *PGQUEUER])
+        return interpreter
+
+    def node(self) -> Path:
+        """Return a folder with the npm packages, installed on first use."""
+        home = self.folder / "node"
+        if not (home / "node_modules" / "pg-boss").exists():
+            home.mkdir(parents=True, exist_ok=True)
+            (home / "package.json").write_text('{"private": true}')
+            npm = str(Path(sys.executable).with_name("npm"))
+            _run([npm, "install", "--ignore-scripts", "--loglevel=error", *NODE_PACKAGES], cwd=home)
+        return home
+
+    def drain(self, meter: Meter, name: str, url: str, jobs: int, ms: int, way: str) -> Figures:
+        """Fill and drain with a peer's program.
+
+        Raises:
+            RuntimeError: The program failed; the message is its last line.
+        """
+        command, cwd = [str(self.python()), str(HERE / "peers.py")], None
+        if name in NODE_PEERS:
+            command, cwd = [str(node_binary()), str(HERE / "peers.mjs")], self.node()
+        command += [name, url, str(jobs), str(ms), way]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=cwd) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            before = 0.0
+            for line in process.stdout:
+                if line.startswith("FILLED"):
+                    before = meter.read()
+                elif line.startswith("SEEN"):
+                    cpu, result = meter.read() - before, json.loads(line.removeprefix("SEEN"))
+                    cost = (cpu + result["cpu"]) / result["done"] * 1e6
+                    return {"jobs per second": result["done"] / result["drain"], "all": cost}
+            raise RuntimeError((process.stderr.read().strip() or "failed").splitlines()[-1])
+
+
+def _run(command: list[str], cwd: Path | None = None) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "PATH": path, "NODE_OPTIONS": "--use-system-ca"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=900
+    )
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip() or done.stdout.strip() or "failed")[-300:])
+
+
+def fill(session: psycopg.Connection[Any], jobs: int, *, workspace: UUID = ACME) -> None:
+    """Enqueue jobs in bulks of 1,000."""
+    items = Jsonb([{"job_type": "bench", "payload": {}}] * 1000)
+    for _ in range(0, jobs, 1000):
+        session.execute("select public.enqueue_jobs(%s, %s, 'ids')", (workspace, items))
 
 
 @contextmanager
@@ -134,8 +225,7 @@ def measure_peer(project: Scratch, jobs: int, name: str, way: str, ms: int) -> F
         session.execute("drop database if exists peer with (force)")
         session.execute("create database peer")
     url = project.postgres.url(database="peer")
-    result = Peers(CACHE).drain(Meter(project.postgres), name, url, jobs, str(ms), way)
-    return {"jobs per second": result.drain, "all": result.cost}
+    return Peers(CACHE).drain(Meter(project.postgres), name, url, jobs, ms, way)
 
 
 def measure_wait(project: Scratch, count: int, how: str) -> Figures:
