@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from minutehand.deploy.parameters import NEEDED, parameter_name
@@ -31,6 +31,7 @@ class Stage:
 
     name: str
     region: str
+    _clients: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def service(self) -> str:
@@ -76,10 +77,12 @@ class Stage:
         import boto3
         from botocore.config import Config
 
-        slow = Config(connect_timeout=10, read_timeout=910, retries={"total_max_attempts": 1})
-        return boto3.client(  # type: ignore[call-overload]
-            service, region_name=self.region, config=slow if service == "lambda" else None
-        )
+        if service not in self._clients:
+            slow = Config(connect_timeout=10, read_timeout=910, retries={"total_max_attempts": 1})
+            self._clients[service] = boto3.client(  # type: ignore[call-overload]
+                service, region_name=self.region, config=slow if service == "lambda" else None
+            )
+        return self._clients[service]
 
     def outputs(self) -> dict[str, str]:
         """Read the stack's outputs by name."""

@@ -27,6 +27,8 @@ ENGINE = "minutehand"
 OWNER = "{owner}"
 _ROLES = "select rolname from pg_catalog.pg_roles"
 _OWNER = "select nspowner::regrole::text from pg_catalog.pg_namespace where nspname = %s"
+#: Beginnings of the names of rows.
+_ROWS = ("setting ", "task ")
 #: Role of a hosted project that another database may lack.
 _OPTIONAL = "authenticator"
 
@@ -34,9 +36,16 @@ _OPTIONAL = "authenticator"
 class CatalogFact(NamedTuple):
     """A statement that describes a database object, and the statement that reverts it."""
 
+    #: Order in which statements can run.
+    rank: int
     object: str
     statement: str
     undo: str | None
+
+    @property
+    def key(self) -> str:
+        """Statement that is compared, or the name of a row, whose values a person may change."""
+        return self.object if self.object.startswith(_ROWS) else self.statement
 
 
 class Drift(NamedTuple):
@@ -82,16 +91,16 @@ def recorded_facts(schemas: Schemas, apps: Iterable[App]) -> list[CatalogFact] |
     path = record_file()
     if not path.exists():
         return None
-    parts: dict[str, list[list[str | None]]] = json.loads(path.read_text("utf-8"))
+    parts: dict[str, list[list[Any]]] = json.loads(path.read_text("utf-8"))
     return [
-        CatalogFact(*(None if word is None else rewrite(word, schemas) for word in row))  # type: ignore[arg-type]
+        CatalogFact(rank, *(word and rewrite(word, schemas) for word in words))
         for part in (ENGINE, *(app.name for app in apps))
-        for row in parts.get(part, ())
+        for rank, *words in parts.get(part, ())
     ]
 
 
 def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> list[Drift]:
-    """Compare a database with the record.
+    """Compare a database with the record, and return the fixes in the order in which they can run.
 
     A fact that is not recorded is a drift only if it adds a grant, a policy or a role to a recorded
     object. Other additions belong to the project.
@@ -99,25 +108,32 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
     roles = {name for (name,) in session.execute(_ROLES).fetchall()}
     [(owner,)] = session.execute(_OWNER, (schemas.engine,)).fetchall()
     expected = {
-        fact.statement: fact
-        for fact in recorded
-        if _OPTIONAL in roles or _OPTIONAL not in fact.statement
+        fact.key: fact for fact in recorded if _OPTIONAL in roles or _OPTIONAL not in fact.statement
     }
-    actual = {fact.statement: fact for fact in read_facts(session, schemas)}
-    objects = {fact.object for fact in expected.values()}
+    actual = {fact.key: fact for fact in read_facts(session, schemas)}
+    objects = {schemas.engine, *(fact.object for fact in expected.values())}
+    existing = {fact.object for fact in actual.values()}
     missing = [
-        Drift(f"undone: {_first_line(statement)}", statement.replace(OWNER, owner))
-        for statement in expected
-        if statement not in actual
+        Drift(f"undone: {_first_line(fact.statement)}", _fix(fact, existing).replace(OWNER, owner))
+        for key, fact in sorted(expected.items(), key=lambda item: item[1].rank)
+        if key not in actual
     ]
     added = [
         Drift(f"not by the release: {fact.statement}", fact.undo.replace(OWNER, owner))
-        for fact in actual.values()
-        if fact.undo and fact.statement not in expected and fact.object in objects
+        for key, fact in actual.items()
+        if fact.undo and key not in expected and fact.object in objects
     ]
-    # drop unexpected objects first, e.g. an altered policy, then create missing objects, then
-    # grant rights on them
-    return added + sorted(missing, key=lambda drift: not drift.fix.startswith("CREATE"))
+    # unexpected objects first, because e.g. an altered policy must be dropped before it is created
+    return added + missing
+
+
+def _fix(fact: CatalogFact, existing: set[str]) -> str:
+    """Return the statement, and for a new object also one that removes Postgres' default rights."""
+    kind = {2: "table", 4: "function", 5: "table"}.get(fact.rank)
+    if kind is None or fact.object in existing:
+        return fact.statement
+    roles = "public, anon, authenticated, service_role"
+    return f"{fact.statement};\nrevoke all on {kind} {fact.object} from {roles}"
 
 
 def _first_line(statement: str) -> str:

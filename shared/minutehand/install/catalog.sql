@@ -1,7 +1,8 @@
--- What a release leaves in a database, as the statements that make it so: functions, views, grants,
--- policies, indexes, triggers, and what is switched on. `object` is what a statement is about;
--- `undo` takes it back, and is null where more than was recorded does no harm. The owner of the
--- engine is written as {owner}.
+-- Facts of a database with the engine, each as the statement that creates it: types, tables,
+-- columns, constraints, functions, views, grants, policies, indexes, triggers, and their settings.
+-- `rank` is the order in which statements can run, and `object` the subject of a statement. `undo`
+-- reverts it, and is null if an addition to the record does no harm. The owner of the engine is
+-- written as {owner}.
 with engine as (
   select n.oid, n.nspowner as owner
   from pg_catalog.pg_namespace as n
@@ -14,9 +15,9 @@ relations as (
     and (
       c.relnamespace = e.oid
       or c.oid in (
-        'public.jobs'::regclass,
-        'public.job_logs'::regclass,
-        'public.job_events'::regclass
+        to_regclass('public.jobs'),
+        to_regclass('public.job_logs'),
+        to_regclass('public.job_events')
       )
     )
 ),
@@ -56,8 +57,115 @@ memberships as (
   from pg_catalog.pg_auth_members as m, engine as e
   where 'job_worker'::regrole in (m.member, m.roleid)
 ),
-facts (object, statement, undo) as (
+columns as (
   select
+    r.name as relation,
+    quote_ident(a.attname) as name,
+    format_type(a.atttypid, a.atttypmod) as type,
+    a.*,
+    pg_get_expr(d.adbin, d.adrelid) as expression
+  from relations as r
+  join pg_catalog.pg_attribute as a
+    on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
+  left join pg_catalog.pg_attrdef as d on d.adrelid = r.oid and d.adnum = a.attnum
+  where r.relkind = 'r'
+),
+facts (rank, object, statement, undo) as (
+  select
+    1,
+    c.oid::regclass::text,
+    format(
+      'create type %s as (%s)',
+      c.oid::regclass,
+      string_agg(
+        format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)),
+        ', '
+        order by a.attnum
+      )
+    ),
+    null
+  from engine as e
+  join pg_catalog.pg_class as c on c.relnamespace = e.oid and c.relkind = 'c'
+  join pg_catalog.pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
+  group by c.oid
+  union all
+  select
+    1,
+    s.seqrelid::regclass::text,
+    format('create sequence if not exists %s minvalue %s', s.seqrelid::regclass, s.seqmin),
+    null
+  from engine as e
+  join pg_catalog.pg_class as c on c.relnamespace = e.oid
+  join pg_catalog.pg_sequence as s on s.seqrelid = c.oid
+  where not exists (
+    select from pg_catalog.pg_depend as d where d.objid = c.oid and d.deptype in ('a', 'i')
+  )
+  union all
+  select
+    2,
+    r.name,
+    format(
+      'create %stable if not exists %s ()',
+      case r.relpersistence when 'u' then 'unlogged ' end,
+      r.name
+    ),
+    null
+  from relations as r
+  where r.relkind = 'r'
+  union all
+  select
+    3,
+    r.name,
+    format('alter table %s set (%s)', r.name, o.option),
+    format('alter table %s reset (%s)', r.name, split_part(o.option, '=', 1))
+  from relations as r
+  cross join unnest(r.reloptions) as o (option)
+  where r.relkind = 'r'
+  union all
+  select
+    3,
+    c.relation,
+    format('alter table %s add column if not exists %s %s', c.relation, c.name, c.type)
+      || case
+        when c.attidentity <> '' then ' generated always as identity'
+        when c.attgenerated <> '' then format(' generated always as (%s) stored', c.expression)
+        else coalesce(' default ' || c.expression, '')
+      end,
+    null
+  from columns as c
+  union all
+  select
+    6,
+    c.relation,
+    format('alter table %s alter column %s set default %s', c.relation, c.name, c.expression),
+    null
+  from columns as c
+  where c.attgenerated = '' and c.expression is not null
+  union all
+  select
+    6,
+    c.relation,
+    format('alter table %s alter column %s set not null', c.relation, c.name),
+    null
+  from columns as c
+  where c.attnotnull
+  union all
+  select
+    7,
+    r.name,
+    format(
+      'alter table %s add constraint %I %s',
+      r.name,
+      k.conname,
+      pg_get_constraintdef(k.oid)
+    ),
+    null
+  from relations as r
+  join pg_catalog.pg_constraint as k
+    on k.conrelid = r.oid and k.contype in ('c', 'f', 'p', 'u', 'x')
+  union all
+  select
+    4,
     f.name,
     -- a setting of the server's own release, not of ours
     replace(
@@ -69,6 +177,7 @@ facts (object, statement, undo) as (
   from functions as f
   union all
   select
+    5,
     r.name,
     format(
       E'create or replace view %s%s as\n%s',
@@ -82,6 +191,7 @@ facts (object, statement, undo) as (
   where r.relkind = 'v' and r.relname not in ('tenants', 'tenant_members')
   union all
   select
+    10,
     o.name,
     format(
       'alter %s %s owner to %s',
@@ -97,6 +207,7 @@ facts (object, statement, undo) as (
   where o.owner is not null
   union all
   select
+    11,
     o.name,
     format('grant %s on %s %s to %s', lower(a.privilege_type), o.kind, o.name, r.role),
     format('revoke %s on %s %s from %s', lower(a.privilege_type), o.kind, o.name, r.role)
@@ -106,30 +217,65 @@ facts (object, statement, undo) as (
     role
   ) on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end
   where a.privilege_type <> 'MAINTAIN' -- of 17 and newer
-    and not (o.kind = 'schema' and r.role = 'public') -- as Postgres makes its own
+    -- Postgres grants usage of its schema public
+    and not (o.kind = 'schema' and o.name <> 'queue'::regnamespace::text and r.role = 'public')
   union all
-  select r.name, format('alter table %s enable row level security', r.name), null
+  select
+    11,
+    e.oid::regnamespace::text,
+    format(
+      'alter default privileges for role %I in schema %s grant %s on %s to %s',
+      pg_get_userbyid(d.defaclrole),
+      e.oid::regnamespace,
+      lower(a.privilege_type),
+      k.kind,
+      r.role
+    ),
+    format(
+      'alter default privileges for role %I in schema %s revoke %s on %s from %s',
+      pg_get_userbyid(d.defaclrole),
+      e.oid::regnamespace,
+      lower(a.privilege_type),
+      k.kind,
+      r.role
+    )
+  from engine as e
+  join pg_catalog.pg_default_acl as d on d.defaclnamespace = e.oid
+  cross join lateral aclexplode(d.defaclacl) as a
+  join (
+    values ('r', 'tables'), ('S', 'sequences'), ('f', 'functions'), ('T', 'types')
+  ) as k (letter, kind) on k.letter = d.defaclobjtype
+  join unnest('{public, anon, authenticated}'::text[]) as r (
+    role
+  ) on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end
+  union all
+  select 9, r.name, format('alter table %s enable row level security', r.name), null
   from relations as r
   where r.relrowsecurity
   union all
-  select r.name, pg_get_triggerdef(t.oid), null
+  select 8, r.name, pg_get_triggerdef(t.oid), null
   from relations as r
   join pg_catalog.pg_trigger as t on t.tgrelid = r.oid
   where not t.tgisinternal
   union all
   select
+    9,
     r.name,
     format('alter table %s enable trigger %I', r.name, t.tgname),
     null
   from relations as r
   join pg_catalog.pg_trigger as t on t.tgrelid = r.oid
-  where not t.tgisinternal and t.tgenabled <> 'D'
+  where r.relkind = 'r' and not t.tgisinternal and t.tgenabled <> 'D'
   union all
-  select r.name, pg_get_indexdef(i.indexrelid), null
+  select 7, r.name, pg_get_indexdef(i.indexrelid), null
   from relations as r
   join pg_catalog.pg_index as i on i.indrelid = r.oid
+  where not exists (
+    select from pg_catalog.pg_constraint as k where k.conindid = i.indexrelid and k.conrelid = r.oid
+  )
   union all
   select
+    9,
     r.name,
     format(
       'create policy %I on %s for %s to %s',
@@ -146,6 +292,7 @@ facts (object, statement, undo) as (
     on to_regclass(format('%I.%I', p.schemaname, p.tablename)) = r.oid
   union all
   select
+    12,
     'job_worker',
     'alter role job_worker ' || a.may,
     'alter role job_worker no' || a.may
@@ -160,11 +307,37 @@ facts (object, statement, undo) as (
   where w.rolname = 'job_worker' and a.is_on
   union all
   select
+    12,
     'job_worker',
     format('grant %s to %s', m.granted, m.name),
     format('revoke %s from %s', m.granted, m.name)
   from memberships as m
+  union all
+  -- rows that a person may change, but not delete
+  select
+    13,
+    'setting ' || s.name,
+    format(
+      'insert into queue.settings (name, value) values (%L, %L) on conflict do nothing',
+      s.name,
+      s.value
+    ),
+    null
+  from queue.settings as s
+  union all
+  select
+    13,
+    'task ' || t.name,
+    format(
+      'insert into queue.tasks (name, every, reads_feed) values (%L, %L, %L)'
+        ' on conflict do nothing',
+      t.name,
+      t.every,
+      t.reads_feed
+    ),
+    null
+  from queue.tasks as t
 )
-select distinct object, statement, undo
+select distinct rank, object, statement, undo
 from facts
-order by object, statement
+order by rank, object, statement

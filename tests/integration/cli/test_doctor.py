@@ -6,14 +6,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import jwt
 import pytest
 
 from minutehand.cli.doctor.findings import Finding, Target
 from minutehand.cli.doctor.runner import run_checks
+from tests.integration.cli.faults import EXPIRED, REF, SERVICE_ROLE
 from tests.support.command import Run
 from tests.support.patience import until
-from tests.support.pgbouncer import pooled
 from tests.support.stacks import RunningStack
 
 
@@ -36,9 +35,6 @@ def test_a_healthy_stack_has_nothing_wrong(stack: RunningStack) -> None:
     until(lambda: {f.verdict for f in run_checks(planted(stack, {}))} <= good, every=2)
 
 
-REF = "abcdefghijklmnopqrst"
-SERVICE_ROLE = jwt.encode({"role": "service_role"}, "x" * 32, "HS256")
-EXPIRED = jwt.encode({"role": "job_worker", "exp": 1}, "x" * 32, "HS256")
 #: The only check that fails | the planted setting | a part of the detail | a part of the fix
 FAULTS = """\
 settings | SUPABASE_PUBLISHABLE_KEY= | is not set | sb_publishable
@@ -112,21 +108,6 @@ def test_processors_that_cannot_be_imported_are_a_finding(
 
     assert finding["detail"].startswith(f"{package}.processors.bad cannot be imported: ")
     assert fix in finding["fix"]
-
-
-@pytest.mark.parametrize(
-    ("mode", "verdict", "detail"),
-    [("session", "ok", ""), ("transaction", "fail", "is a pooler in transaction mode")],
-)
-def test_a_pooler_is_known_by_what_it_keeps(
-    stack: RunningStack, tmp_path: Path, mode: str, verdict: str, detail: str
-) -> None:
-    """A pooler may listen on any port."""
-    with pooled(stack.database_url, tmp_path, mode=mode) as url:
-        [finding] = run_checks(planted(stack, {"DATABASE_URL": url}), ["sessions"])
-
-    assert finding.verdict == verdict
-    assert detail in finding.detail
 
 
 BROKEN = Path(__file__).with_name("faults.sql").read_text("utf-8")

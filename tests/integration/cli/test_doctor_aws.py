@@ -1,21 +1,27 @@
-"""Faults of a deployed stage, which the doctor must find with their fixes."""
+"""Faults of a deployed stage, each planted and repaired by a command line."""
 
 from __future__ import annotations
 
 import io
 import json
+import random
+import re
+import shlex
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from minutehand.cli.doctor.findings import Finding, Target
 from minutehand.cli.doctor.runner import find_target, run_checks
 from minutehand.cli.stage import Stage
 from minutehand.deploy.parameters import NEEDED, write_parameters
 from minutehand.terminal.connection import CommandFailed
+from tests.integration.cli.faults import SEED
 from tests.support.aws_account import Account
 
 STAGES = """\
@@ -30,6 +36,13 @@ SECRETS = {
     "BACKGROUND_JOB_TOKEN": "b" * 32,
     "SUPABASE_WORKER_KEY": "k",
 }
+STATEMENT = {"Effect": "Allow", "Action": "logs:*", "Resource": "*"}
+POLICY = json.dumps({"Version": "2012-10-17", "Statement": [STATEMENT]})
+ARN = "arn:aws:iam::123456789012:role/worker"
+TICK = (
+    "--name shop-prod-tick --schedule-expression 'rate(1 minute)' --flexible-time-window Mode=OFF"
+    f""" --target '{{"Arn": "{ARN}", "RoleArn": "{ARN}"}}'"""
+)
 #: What the doctor reads of a stack, as infra/aws/worker.yml has it.
 TEMPLATE = {
     "Resources": {
@@ -43,34 +56,73 @@ TEMPLATE = {
 }
 
 
-@pytest.fixture(scope="module")
-def account() -> Iterator[Account]:
+class Deployed(Account):
     """An account with the stage `prod` of the project `shop`."""
-    account = Account()
-    iam, functions = account.client("iam"), account.client("lambda")
-    role = iam.create_role(RoleName="worker", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
-    code = io.BytesIO()
-    with zipfile.ZipFile(code, "w") as archive:
-        archive.writestr("main.py", "")
-    for name in NEEDED:
-        functions.create_function(
-            FunctionName=f"shop-prod-{name}",
-            Runtime="python3.13",
-            Role=role,
-            Handler="main.main",
-            Code={"ZipFile": code.getvalue()},
-            Environment={"Variables": {"SUPABASE_URL": URL}},
+
+    def deploy(self) -> None:
+        """Create what is missing, with the deployment's configuration."""
+        code = io.BytesIO()
+        with zipfile.ZipFile(code, "w") as archive:
+            archive.writestr("main.py", "")
+        iam, functions = self.client("iam"), self.client("lambda")
+        for name in (*NEEDED, "tick"):
+            role = f"shop-prod-us-east-1-{name}"
+            with suppress(ClientError):
+                iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
+            iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=POLICY)
+        for name in NEEDED:
+            with suppress(ClientError):
+                functions.delete_function(FunctionName=f"shop-prod-{name}")
+            functions.create_function(
+                FunctionName=f"shop-prod-{name}",
+                Runtime="python3.13",
+                Role=iam.get_role(RoleName=f"shop-prod-us-east-1-{name}")["Role"]["Arn"],
+                Handler="main.main",
+                Code={"ZipFile": code.getvalue()},
+                Environment={"Variables": {"SUPABASE_URL": URL}},
+            )
+        write_parameters(self.client("ssm"), "shop", "prod", SECRETS)
+
+    def run_command(self, line: str) -> None:
+        """Run a command line of the AWS CLI, or a deployment."""
+        _, service, verb, *words = shlex.split(line, comments=True)
+        if service in ("deploy", "undeploy"):
+            self.deploy()
+            return
+        arguments: dict[str, Any] = {}
+        for word in words:
+            if word.startswith("--"):
+                name = word.removeprefix("--").title().replace("-", "")
+                arguments[name] = True
+            elif re.fullmatch(r"\w+=\w+", word):
+                arguments[name] = dict([word.split("=")])
+            else:
+                arguments[name] = int(word) if word.isdigit() else word
+                if word.startswith("{") and name != "Value":
+                    arguments[name] = json.loads(word)
+            if name == "KeyId":  # moto enables no key by its ARN
+                arguments[name] = word.rpartition("/")[2]
+        arguments.pop("Region", None)
+        if service == "logs":
+            arguments = {name[0].lower() + name[1:]: value for name, value in arguments.items()}
+        getattr(self.client(service), verb.replace("-", "_"))(**arguments)
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[Deployed]:
+    """The account after the first deploy."""
+    with closing(Deployed()) as account:
+        account.client("cloudformation").create_stack(
+            StackName="shop-prod", TemplateBody=json.dumps(TEMPLATE)
         )
-    account.client("cloudformation").create_stack(
-        StackName="shop-prod", TemplateBody=json.dumps(TEMPLATE)
-    )
-    write_parameters(account.client("ssm"), "shop", "prod", SECRETS)
-    yield account
-    account.close()
+        account.deploy()
+        account.run_command(f"aws scheduler create-schedule {TICK} --state ENABLED")
+        account.run_command("aws logs create-log-group --log-group-name shop-prod")
+        yield account
 
 
 @pytest.fixture(autouse=True)
-def project(account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def project(account: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in the project's folder, signed in to the account."""
     (tmp_path / "minutehand.toml").write_text('name = "shop"\napps = []\n')
     (tmp_path / "minutehand.stages.yml").write_text(STAGES)
@@ -86,54 +138,42 @@ def check_stage() -> Finding:
     return finding
 
 
-def plant(account: Account, fault: str) -> Any:
-    """Plant a fault and return the call that repairs it, which the doctor's fix describes."""
-    functions, sqs, kms = (account.client(name) for name in ("lambda", "sqs", "kms"))
-    worker = "shop-prod-worker"
-    outputs = Stage("prod", "us-east-1").outputs()
-    if fault == "stopped":
-        functions.put_function_concurrency(FunctionName=worker, ReservedConcurrentExecutions=0)
-        return lambda: functions.delete_function_concurrency(FunctionName=worker)
-    if fault == "another project":
-
-        def use(url: str) -> None:
-            variables = {"Variables": {"SUPABASE_URL": url}}
-            functions.update_function_configuration(FunctionName=worker, Environment=variables)
-
-        use("https://zzzzzzzzzzzzzzzzzzzz.supabase.co")
-        return lambda: use(URL)
-    if fault == "failures":
-        sqs.send_message(QueueUrl=outputs["FailuresUrl"], MessageBody="{}")
-        return lambda: sqs.purge_queue(QueueUrl=outputs["FailuresUrl"])
-    key = outputs["ServiceKeyArn"].rpartition("/")[2]  # moto disables no key by its ARN
-    kms.disable_key(KeyId=key)
-    return lambda: kms.enable_key(KeyId=key)
-
-
-#: A fault | the verdict | a part of the detail | a part of the fix
+#: A part of the detail | the command that plants the fault in one of the functions
 FAULTS = """\
-stopped | fail | concurrency of shop-prod-worker is 0 | aws lambda delete-function-concurrency
-another project | fail | uses https://zzzz | minutehand deploy prod
-failures | warn | 1 invocations of the worker failed | aws sqs receive-message --queue-url
-disabled key | fail | the key of the secrets is Disabled | aws kms enable-key --key-id
-"""
+concurrency of shop-prod-{name} is 0 | aws lambda put-function-concurrency --function-name \
+shop-prod-{name} --reserved-concurrent-executions 0
+shop-prod-{name} was deleted | aws lambda delete-function --function-name shop-prod-{name}
+shop-prod-{name} uses https://zzzz | aws lambda update-function-configuration --function-name \
+shop-prod-{name} --environment '{{"Variables": {{"SUPABASE_URL": "https://zzzz.supabase.co"}}}}'
+us-east-1-{name} or its policy | aws iam delete-role-policy --role-name shop-prod-us-east-1-{name} \
+--policy-name {name}
+/shop/prod/{name} lacks | aws ssm delete-parameter --name /shop/prod/{name}
+/shop/prod/{name} lacks | aws ssm put-parameter --name /shop/prod/{name} --value {{}} --type \
+SecureString --overwrite
+shop-prod-tick is DISABLED | aws scheduler update-schedule {tick} --state DISABLED
+shop-prod-tick is deleted | aws scheduler delete-schedule --name shop-prod-tick
+is Disabled | aws kms disable-key --key-id {key}
+is PendingDeletion | aws kms schedule-key-deletion --key-id {key}
+1 invocations of the worker failed | aws sqs send-message --queue-url {queue} --message-body x
+queue shop-prod-failures was deleted | aws sqs delete-queue --queue-url {queue}
+log group shop-prod was deleted | aws logs delete-log-group --log-group-name shop-prod"""
 
 
 @pytest.mark.parametrize("fault", FAULTS.splitlines())
-def test_a_fault_of_the_stage_is_found(account: Account, fault: str) -> None:
+def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> None:
     """A part that was switched off in an emergency, for example, must not be forgotten."""
-    name, verdict, detail, fix = fault.split(" | ")
-    assert check_stage().verdict == "ok"
+    name = random.Random(f"{SEED} {fault}").choice(["status", "worker", "health"])
+    outputs = Stage("prod", "us-east-1").outputs()
+    key, queue = outputs["ServiceKeyArn"], outputs["FailuresUrl"]
+    detail, command = fault.format(name=name, key=key, queue=queue, tick=TICK).split(" | ")
+    account.run_command(command)
 
-    repair = plant(account, name)
-    try:
-        finding = check_stage()
-    finally:
-        repair()
+    finding = check_stage()
 
-    assert (finding.verdict, detail in finding.detail) == (verdict, True), finding
-    assert fix in str(finding.fix), finding
-    assert check_stage().verdict == "ok"
+    assert detail in finding.detail, finding
+    for line in str(finding.fix).partition("  #")[0].split(" && "):
+        account.run_command(line)
+    assert check_stage() == Finding("ok", check="aws")
 
 
 def test_a_stage_of_another_region_is_named() -> None:

@@ -16,7 +16,7 @@ where l.granted
   and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
   and l.database = (select oid from pg_database where datname = current_database())
   and (c.relnamespace = 'queue'::regnamespace
-    or c.oid in ('public.jobs'::regclass, 'public.job_logs'::regclass))
+    or c.oid in (to_regclass('public.jobs'), to_regclass('public.job_logs')))
   and a.xact_start < clock_timestamp() - interval '2 s'
 group by a.pid, a.xact_start, a.state, a.usename;
 
@@ -43,31 +43,6 @@ faults as (
         between '1 ms' and '900 ms' then 'its calls are ended before they are done'
     end as harm
   from settings
-),
--- who may use the engine's schema, and what is made there; a function works with its owner's rights
-opened as (
-  select case a.grantee when 0 then 'public' else a.grantee::regrole::text end as role,
-    lower(a.privilege_type) as may
-  from pg_namespace as n cross join aclexplode(n.nspacl) as a where n.oid = 'queue'::regnamespace
-),
--- of the engine's schema alone: who opens what is made where clients look, may want that
-defaults as (
-  select case a.grantee when 0 then 'public' else a.grantee::regrole::text end as role,
-    pg_get_userbyid(d.defaclrole) as maker, case d.defaclobjtype when 'r' then 'tables'
-      when 'S' then 'sequences' when 'f' then 'functions' else 'types' end as kind
-  from pg_default_acl as d cross join aclexplode(d.defaclacl) as a
-  where d.defaclnamespace = 'queue'::regnamespace
-),
-ours as (
-  select case c.relkind when 'v' then 'view' else 'table' end as kind,
-    c.oid::regclass::text as name, c.relowner::regrole as owner
-  from pg_class as c where c.relkind in ('r', 'v') and (c.relnamespace = 'queue'::regnamespace
-    or c.oid in ('public.jobs'::regclass, 'public.job_logs'::regclass))
-  union all
-  select 'function', p.oid::regprocedure::text, p.proowner::regrole from pg_proc as p
-  where p.prokind = 'f' and (p.pronamespace = 'queue'::regnamespace
-    or p.pronamespace = 'public'::regnamespace
-    and (p.proacl::text ~ '[{,]job_worker=' or p.proname in ('enqueue_job', 'enqueue_jobs')))
 )
 select 'fail', format('%s has %s = %s: %s', coalesce(role, 'every role'), name, value, harm),
   case when role in ('anon', 'authenticated', 'authenticator') and name = 'statement_timeout'
@@ -75,21 +50,7 @@ select 'fail', format('%s has %s = %s: %s', coalesce(role, 'every role'), name, 
     when role is null then format('alter database %I reset %I', base, name)
     else format('alter role %I %sreset %I', role,
       case when base is null then '' else format('in database %I ', base) end, name) end
-from faults where harm is not null
-union all
-select 'fail', format('%s may use the schema of the engine', role),
-  format('revoke %s on schema queue from %s', may, role)
-from opened where role in ('public', 'anon', 'authenticated')
-union all
-select 'warn', format('what is made in the schema of the engine will be open to %s', role),
-  format('alter default privileges for role %I in schema queue revoke all on %s from %s',
-    maker, kind, role)
-from defaults where role in ('public', 'anon', 'authenticated')
-union all
-select 'fail', format('%s belongs to %s, and has not the rights of %s', o.name, o.owner,
-  n.nspowner::regrole), format('alter %s %s owner to %s', o.kind, o.name, n.nspowner::regrole)
-from ours as o join pg_namespace as n on n.oid = 'queue'::regnamespace
-where o.owner <> n.nspowner;
+from faults where harm is not null;
 
 -- check project
 -- what the project itself has, beside ours
@@ -131,6 +92,15 @@ select 'fail', format('the worker may not use the schema of %s', oid::regproc),
 from pg_proc where proacl::text ~ '[{,]job_worker='
   and not has_schema_privilege('job_worker', pronamespace, 'usage');
 
+-- check cron
+select 'fail', 'pg_cron does not run minutehand-tick and minutehand-tidy',
+  'select cron.unschedule(jobname) from cron.job where jobname like ''minutehand-%'';'
+  ' select public.attach_extensions()'
+from cron.job
+having count(*) filter (
+  where jobname in ('minutehand-tick', 'minutehand-tidy') and active
+) < 2;
+
 -- check wake-up
 select 'fail', format('pg_net or the Vault is missing: no job wakes the worker at %s', value),
   'create extension if not exists pg_net; create extension if not exists supabase_vault'
@@ -147,4 +117,9 @@ select 'warn', format('supabase_realtime lacks %s', string_agg(name, ', ')),
 from (values ('public.jobs'), ('public.job_logs')) as tables (name)
 where not exists (select from pg_publication_tables
   where pubname = 'supabase_realtime' and schemaname || '.' || tablename = name)
-having count(*) > 0;
+having count(*) > 0
+union all
+select 'warn', 'supabase_realtime does not publish every change',
+  'alter publication supabase_realtime set (publish = ''insert, update, delete, truncate'')'
+from pg_publication where pubname = 'supabase_realtime' and not (pubinsert and pubupdate
+  and pubdelete);

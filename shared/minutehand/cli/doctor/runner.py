@@ -23,6 +23,9 @@ STAGE_VARIABLES = ("DATABASE_URL", "MINUTEHAND_EMAIL", "MINUTEHAND_PASSWORD", "M
 #: Codes of missing optional settings. A check that fails with one is skipped, unless --only names
 #: it.
 OPTIONAL_CODES = {"missing_setting", "not_signed_in"}
+#: Settings whose example is not a value to paste.
+EXAMPLES = {"SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY"}
+REJECTED = "the database rejected the query"
 ADDRESS = "{}=…  # a reachable address; `minutehand dev` starts it here, a hosted one may be paused"
 PASSWORD = "DATABASE_URL=…  # with the password of Project settings → Database, percent-encoded"
 CONNECT = (
@@ -59,6 +62,8 @@ def run_checks(target: Target, only: Collection[str] = ()) -> Iterator[Finding]:
             continue
         cause = next((causes[name] for name in check.after if name in causes), None)
         finding = skip(f"see {cause}") if cause else run_check(check, target, named=bool(only))
+        if finding.detail.startswith(REJECTED) and "engine" in causes:
+            finding = skip("see engine")
         if cause or finding.verdict == "fail":
             causes[check.name] = cause or check.name
         yield replace(finding, check=check.name)
@@ -69,7 +74,10 @@ def run_check(check: Check, target: Target, *, named: bool) -> Finding:
     try:
         return check.run(target)
     except ConfigurationError as error:
-        return fail(str(error).split(". Example")[0], f"{error.variable}={error.example}")
+        line = f"{error.variable}={error.example}"
+        if error.variable in EXAMPLES:
+            line = f"{error.variable}=…  # e.g. {error.example}"
+        return fail(str(error).split(". Example")[0], line)
     except CommandFailed as failed:
         is_optional = failed.code in OPTIONAL_CODES and not named
         return skip(str(failed)) if is_optional else fail(str(failed), failed.fix)
@@ -84,7 +92,7 @@ def run_check(check: Check, target: Target, *, named: bool) -> Finding:
         if isinstance(error, psycopg.errors.LockNotAvailable):
             return fail(f"a table is locked: {message}", "minutehand doctor --only locks")
         if not isinstance(error, psycopg.OperationalError):
-            return fail(f"the database rejected the query: {message}", target.migrate)
+            return fail(f"{REJECTED}: {message}", target.migrate)
         if re.search("password|SASL", message):
             return fail(f"the password in DATABASE_URL is wrong ({message})", PASSWORD)
         return fail(f"the database does not respond: {message}", CONNECT)

@@ -1,0 +1,260 @@
+"""Faults of a project's database and settings, drawn at random, and the doctor in use.
+
+A fix is SQL for the editor, `NAME=value` for the settings, or a command. A comment may follow it,
+and … marks a value that only the reader has.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jwt
+import psycopg
+
+from minutehand.app import built_in
+from minutehand.cli.doctor.findings import Finding, Target
+from minutehand.cli.doctor.runner import run_checks
+from minutehand.install.catalog import recorded_facts
+from minutehand.install.rewrite import Schemas
+from supabase_local.migrations import as_user
+from tests.support.command import Run
+from tests.support.stacks import RunningStack
+
+SEED = int(os.environ.get("DOCTOR_SEED") or 0)
+REF = "abcdefghijklmnopqrst"
+SERVICE_ROLE = jwt.encode({"role": "service_role"}, "x" * 32, "HS256")
+EXPIRED = jwt.encode({"role": "job_worker", "exp": 1}, "x" * 32, "HS256")
+#: Statements that damage a database object, by a pattern of the statement that creates it.
+DAMAGES = {
+    r"(?s)CREATE OR REPLACE FUNCTION": """
+        drop function {object} cascade
+        set role none; alter function {object} owner to service_role
+        grant execute on function {object} to public""",
+    r"(?s)CREATE OR REPLACE FUNCTION.+ SECURITY DEFINER": (
+        "alter function {object} security invoker"
+    ),
+    r"(?s)CREATE OR REPLACE FUNCTION.+ SET search_path": "alter function {object} reset all",
+    r"(?s)create or replace view": "drop view {object} cascade",
+    r"create (unlogged )?table": """
+        drop table {object} cascade
+        grant all on {object} to anon
+        set role none; alter table {object} owner to service_role
+        alter table {object} set (autovacuum_enabled = off)
+        create policy all_of_them on {object} using (true)""",
+    r"create type": "drop type {object} cascade",
+    r"alter table \S+ add column if not exists (\S+)": (
+        "alter table {object} drop column {0} cascade"
+    ),
+    r"alter table \S+ alter column (\S+) set (default|not null)": (
+        "alter table {object} alter column {0} drop {1}"
+    ),
+    r"alter table \S+ add constraint (\S+)": "alter table {object} drop constraint {0} cascade",
+    r"CREATE (?:UNIQUE )?INDEX (\S+) ON (\w+)": "drop index {1}.{0}",
+    r"CREATE TRIGGER (\S+)": """
+        drop trigger {0} on {object}
+        alter table {object} disable trigger {0}""",
+    r"create policy (\".+?\"|\S+) on": "drop policy {0} on {object}",
+    r"create policy (\".+?\"|\S+) on .+ for (?:select|all)": (
+        "alter policy {0} on {object} using (true)"
+    ),
+    r"alter table \S+ enable row level security": "alter table {object} disable row level security",
+    r"(?:grant) (.+ on .+) to (\w+)$": "revoke {0} from {1}",
+    r"grant (job_worker) to (authenticator)": "revoke {0} from {1}",
+    r"insert into queue.(settings|tasks)": "delete from queue.{0} where name = '{name}'",
+}
+ROLES = "anon authenticated service_role authenticator job_worker"
+SETTINGS_OF_ROLES = """\
+statement_timeout = '2ms'
+default_transaction_read_only = on
+default_transaction_isolation = 'repeatable read'
+session_replication_role = replica
+row_security = off
+lock_timeout = '1ms'"""
+#: Other statements, by a word that the finding must have.
+OTHERS = """\
+job_worker: alter role job_worker bypassrls
+job_worker: alter role job_worker login
+job_worker: grant job_worker to authenticated
+queue: grant usage on schema queue to authenticated
+queue: grant usage, create on schema queue to public
+public: revoke usage on schema public from authenticated
+queue: alter default privileges for role postgres in schema queue grant select on tables to anon
+queue: alter default privileges for role postgres in schema queue grant execute on functions to anon
+statement_timeout: do $$ begin execute format('alter database %I set statement_timeout = ''5ms''', \
+current_database()); end $$
+read_only: do $$ begin execute format('alter role job_worker in database %I set \
+default_transaction_read_only = on', current_database()); end $$
+3600s: alter role authenticated set statement_timeout = '3600s'
+job_logs: alter publication supabase_realtime drop table public.job_logs
+jobs: drop publication supabase_realtime
+supabase_realtime: alter publication supabase_realtime set (publish = 'insert')
+Realtime: drop policy "minutehand: members and guests follow" on realtime.messages
+theirs.f: create schema theirs; grant usage on schema theirs to job_worker; create function \
+theirs.f() returns int language sql as 'select 1'; grant execute on function theirs.f to job_worker
+other.f: create schema other; create function other.f() returns int language plpgsql as \
+'begin perform queue.refuse_revoked(); return 1; end'; grant execute on function other.f to \
+job_worker
+own: create table public.own (workspace_id uuid); grant select on public.own to authenticated
+workspaces: alter table public.workspaces disable row level security
+workspace_members: alter table public.workspace_members disable row level security
+swallows: create function public.swallow() returns trigger language plpgsql as 'begin return null; \
+end'; create trigger swallows before insert on public.jobs for each row execute function swallow()
+Fridays: create function public.raise() returns trigger language plpgsql as 'begin raise ''not on \
+Fridays''; end'; create trigger raises before insert on public.jobs for each row execute function \
+public.raise()
+pg_net: insert into queue.settings (name, value) values ('worker_url', '"https://jobs.example.com"')
+on fire: insert into queue.pauses (kind, name, job_type, reason) values ('job_type', \
+'chat_message', 'chat_message', 'on fire')
+minutehand-tick: create extension pg_cron; select public.attach_extensions(); \
+select cron.unschedule('minutehand-tick')"""
+#: Faulty settings, with values in braces that depend on the stack.
+SETTINGS = """\
+SUPABASE_PUBLISHABLE_KEY=
+SUPABASE_PUBLISHABLE_KEY=sb_publishable_wrong
+SUPABASE_PUBLISHABLE_KEY=sb_secret_of_the_project
+SUPABASE_PUBLISHABLE_KEY={service_role}
+SUPABASE_URL=https://supabase.com/dashboard/project/{ref}/settings
+SUPABASE_URL=db.{ref}.supabase.co
+SUPABASE_URL=http://127.0.0.1:9
+SUPABASE_URL={aws}
+API_URL=https://{ref}.supabase.co
+API_URL=http://127.0.0.1:9
+API_URL={supabase}
+WORKER_SECRET_TOKEN=
+WORKER_SECRET_TOKEN=a,b,c
+BACKGROUND_JOB_TOKEN=dev-secret-token
+CORS_ORIGINS=https://a.test/
+CORS_ORIGINS=https://a.test,https://B.test/path
+CORS_ORIGINS=a.test,http://localhost:3000
+CORS_ORIGINS=https://a.test:443
+MINUTEHAND_APPS=no_such_app
+MINUTEHAND_SCHEMA=minutehnd
+MINUTEHAND_SCHEMA=With Capitals
+LOG_LEVEL=LOUD
+WORKER_CONCURRENCY=many
+WORKER_THREADS=0
+STREAM_WAIT_SECONDS=60
+ALLOW_ANONYMOUS=perhaps
+AWS_ENDPOINT_URL=localhost:4566
+SUPABASE_JWKS={{"keys": 1}}
+SUPABASE_JWKS=none
+LANGUAGE_MODEL_PRICES=cheap
+DATABASE_URL={wrong_password}
+DATABASE_URL={wrong_port}
+DATABASE_URL={no_database}
+DATABASE_URL={bare_database}
+DATABASE_URL={prisma}
+SUPABASE_JWT_SECRET=of-another-project-of-ours-12345
+SUPABASE_WORKER_KEY={expired}
+SUPABASE_WORKER_KEY={service_key}"""
+SQL = re.compile(
+    r"(select|set|alter|create|drop|grant|revoke|insert|delete|update)\b", re.IGNORECASE
+)
+
+
+class Fault(NamedTuple):
+    """A statement or a setting that breaks a project, and a word that the finding must have."""
+
+    kind: str
+    word: str
+    text: str
+
+
+def list_faults(stack: RunningStack) -> Iterator[Fault]:
+    """List all faults of a stack's settings, and of each object in the release's catalogue."""
+    for fact in recorded_facts(Schemas(), built_in(())) or ():
+        for pattern, lines in DAMAGES.items():
+            if match := re.match(pattern, fact.statement):
+                for line in lines.split("\n"):
+                    if damage := line.strip():
+                        word = re.split(r"[. ]", fact.object.partition("(")[0])[-1].strip('"')
+                        text = damage.format(*match.groups(), object=fact.object, name=word)
+                        yield Fault(damage, word, text)
+    for role in ROLES.split():
+        for setting in SETTINGS_OF_ROLES.splitlines():
+            yield Fault("alter role … set", role, f"alter role {role} set {setting}")
+    for line in OTHERS.splitlines():
+        word, _, text = line.partition(": ")
+        yield Fault(line, word, text)
+    url = stack.values["DATABASE_URL"]
+    for line in SETTINGS.splitlines():
+        text = line.format(
+            ref=REF,
+            service_role=SERVICE_ROLE,
+            expired=EXPIRED,
+            service_key=jwt.encode(
+                {"role": "service_role", "exp": 4e9}, stack.values["SUPABASE_JWT_SECRET"], "HS256"
+            ),
+            # a server that has none of the paths
+            aws=stack.values["AWS_ENDPOINT_URL"],
+            supabase=stack.values["SUPABASE_URL"],
+            wrong_password=re.sub(r":[^:@/]+@", ":wrong@", url),
+            wrong_port=re.sub(r":\d+/", ":9/", url),
+            no_database=f"{url}_of_none",
+            bare_database=url.replace("/postgres", "/template1"),
+            prisma=f"{url}?pgbouncer=true",
+        )
+        yield Fault(line, text.partition("=")[0], text)
+
+
+def draw(faults: list[Fault], rng: random.Random) -> Fault:
+    """Draw a kind of fault, then a fault of this kind."""
+    kind = rng.choice(sorted({fault.kind for fault in faults}))
+    return rng.choice([fault for fault in faults if fault.kind == kind])
+
+
+class World:
+    """The parts that the doctor checks and a person can change."""
+
+    def __init__(self, stack: RunningStack) -> None:
+        self.stack, self.values, self.clock_is_right = stack, {**stack.values}, False
+
+    def plant(self, fault: Fault) -> None:
+        """Break the project."""
+        name, is_setting, value = fault.text.partition("=")
+        if is_setting and name.isupper():
+            self.values[name] = value
+            return
+        with self.connect() as sql:
+            sql.execute(fault.text.encode())
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """Connect as the project's owner, the user of the dashboard's editor."""
+        owner = as_user(self.stack.values["DATABASE_URL"], "postgres")
+        return psycopg.connect(owner, autocommit=True)
+
+    def wrong(self) -> list[Finding]:
+        """Run the doctor and return its failures and warnings."""
+        values = {name: value for name, value in self.values.items() if value}
+        findings = run_checks(Target(values))
+        return [finding for finding in findings if finding.verdict in ("fail", "warn")]
+
+    def paste(self, findings: list[Finding]) -> None:
+        """Apply all printed fixes literally, once."""
+        for finding in findings:
+            text = str(finding.fix)
+            for fix in [text] if SQL.match(text) else text.splitlines():
+                self._paste(fix.strip())
+
+    def _paste(self, fix: str) -> None:
+        if SQL.match(fix):
+            with self.connect() as editor:
+                editor.execute(fix.encode())
+            return
+        line, _, comment = (part.strip() for part in fix.partition("  # "))
+        name, assigned, value = line.partition("=")
+        if assigned and name.isupper():
+            self.values[name] = self.stack.values[name] if "…" in value else value
+        elif line.startswith("minutehand ") and line != "minutehand dev":  # which does not end
+            output = Run(env=self.values)(*shlex.split(line)[1:]).stdout.strip()
+            if comment.startswith("as "):
+                self.values[comment.removeprefix("as ")] = output
+        elif line == "timedatectl set-ntp true":
+            self.clock_is_right = True
+        elif line != "minutehand dev":
+            raise AssertionError(f"the fix must be text to paste: {fix}")
