@@ -1,5 +1,6 @@
-// A `ChatTransport` for `useChat` of the AI SDK. Each reply is a job, and its text is a stream.
+// A `ChatTransport` for `useChat` of the AI SDK. Each reply is a job, and its content is a stream.
 
+import { readUIMessageStream } from "ai";
 import { cancel, enqueue } from "./jobs/changes.js";
 import { call } from "./jobs/client.js";
 import { outputOf } from "./jobs/pieces.js";
@@ -93,22 +94,35 @@ export class JobChatTransport {
     if (abortSignal?.aborted) stop();
     else abortSignal?.addEventListener("abort", stop, { once: true });
     const options = { schema, signal: reading.signal };
-    const chunks = chunksOf(job.id, outputOf(this.#client, job.id, this.#stream, options), message);
-    return new ReadableStream({
-      pull: async (controller) => {
-        const { done, value } = await chunks.next();
-        if (!done) return controller.enqueue(value);
-        this.#finished.add(job.id);
-        controller.close();
-      },
-      cancel: stop,
-    });
+    const pieces = outputOf(this.#client, job.id, this.#stream, options);
+    const onEnd = () => this.#finished.add(job.id);
+    return streamOf(chunksOf(job.id, pieces, message), { onEnd, onCancel: stop });
   }
 }
+
+/** Convert an async iterator to a stream. */
+const streamOf = (chunks, { onEnd, onCancel } = {}) =>
+  new ReadableStream({
+    pull: async (controller) => {
+      const { done, value } = await chunks.next();
+      if (!done) return controller.enqueue(value);
+      onEnd?.();
+      controller.close();
+    },
+    cancel: onCancel,
+  });
+
+/** Chunks that frame a message. The transport sends its own. */
+const FRAMES = ["start", "start-step", "finish-step", "finish"];
+
+/** Return the chunk of a stream's item. An item that is no chunk becomes a `data-item` part. */
+const chunkOf = (item) =>
+  typeof item?.type === "string" ? item : { type: "data-item", data: item };
 
 /** Yield the SDK's chunks of a message. `parts` are the message's earlier parts. */
 async function* chunksOf(job, pieces, { id: messageId, parts = [] }) {
   let open = null; // id of the text part that grows
+  let hasContent = false;
   const begin = (id, attempt) => {
     open = id;
     const providerMetadata = { minutehand: { job, attempt } };
@@ -126,9 +140,12 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [] }) {
   yield { type: "start-step" };
   let next;
   while (!(next = await pieces.next()).done) {
-    const { attempt, from, text } = next.value;
+    const { attempt, from, text, items } = next.value;
+    const chunks = (items ?? []).map(chunkOf);
     // A new attempt. SDK versions without this chunk keep the old part, which `textOf` removes.
-    if (from === 0 && open !== null) yield* [...end(), { type: "reset-step" }];
+    if (from === 0 && hasContent) yield* [...end(), { type: "reset-step" }];
+    hasContent = Boolean(text) || chunks.length > 0 || (hasContent && from > 0);
+    yield* chunks.filter(({ type }) => !FRAMES.includes(type));
     if (!text) continue;
     if (open === null) yield begin(`attempt-${attempt}`, attempt);
     yield grow(text);
@@ -148,12 +165,13 @@ export async function chatMessages(client, jobType, chatId, { stream = STREAM, .
   if (!job) return [];
   const messages = messagesIn(job);
   if (!ENDED.has(job.status)) return messages;
-  const text = await readOutput(client, job.id, stream, options);
-  if (!text) return messages;
   const continued = continuedBy(job);
-  return continued
-    ? [...messages.slice(0, -1), { ...continued, parts: [...continued.parts, textPart(text)] }]
-    : [...messages, { id: job.id, role: "assistant", parts: [textPart(text)] }];
+  const pieces = storedPieces(client, job, stream, options);
+  const chunks = chunksOf(job.id, pieces, continued ?? { id: job.id });
+  let reply;
+  for await (reply of readUIMessageStream({ stream: streamOf(chunks) }));
+  if (!reply.parts.some(({ type }) => type !== "step-start")) return messages;
+  return [...(continued ? messages.slice(0, -1) : messages), reply];
 }
 
 /** Return a message's text, without the text of attempts that were retried. */
@@ -201,13 +219,13 @@ async function newestJob(client, job_type, session_id, { schema, workspace_id })
   return jobs.length > 0 ? call(client, schema, "get_job", { p_job_id: jobs[0].id }) : null;
 }
 
-async function readOutput(client, jobId, stream, { schema }) {
-  let text = "";
+/** Yield the stored pieces of an ended job's stream, and return the job. */
+async function* storedPieces(client, job, stream, { schema }) {
   for (let from = 0, more = true; more; ) {
-    const parameters = { p_job_id: jobId, p_stream: stream, p_from: from };
+    const parameters = { p_job_id: job.id, p_stream: stream, p_from: from };
     const page = await call(client, schema, "job_output", parameters);
-    text += page.text ?? "";
+    yield { ...page, from };
     ({ next: from, more } = page);
   }
-  return text;
+  return job;
 }

@@ -27,6 +27,7 @@ PROJECT = ROOT / "tests" / "fixtures" / "nextjs"
 #: Model whose answers a test writes. An attempt follows the lines of its own file.
 PACED = """\
 import asyncio
+import json
 from pathlib import Path
 
 from minutehand import Backoff, Fail, Job, JobContext, processor
@@ -37,7 +38,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 @processor("jobs.paced", payload=Chat, lease=10, backoff=Backoff(first=1, cap=1))
-async def paced(job: Job[Chat], ctx: JobContext) -> dict[str, str] | Fail:
+async def paced(job: Job[Chat], ctx: JobContext) -> dict[str, int] | Fail:
     script = SCRIPTS / f"{job.session_id}.{job.attempt}"
     done = 0
     async with ctx.stream("reply") as words:
@@ -47,8 +48,10 @@ async def paced(job: Job[Chat], ctx: JobContext) -> dict[str, str] | Fail:
                 verb, _, text = line.partition(" ")
                 if verb == "say":
                     words.write(f"{text} ")
+                elif verb == "item":
+                    words.write(json.loads(text))
                 elif verb == "end":
-                    return {"reply": words.text}
+                    return {"lines": len(lines)}
                 elif verb == "fail":
                     return Fail(text)
             done = len(lines)
@@ -65,7 +68,7 @@ class Site:
     folder: Path
 
     def say(self, chat: str, *lines: str) -> None:
-        """Append commands for the first attempt at a chat's answer: `say …`, `end` or `fail …`."""
+        """Append lines for a chat's first attempt: `say …`, `item …`, `end` or `fail …`."""
         with (self.folder / "scripts" / f"{chat}.1").open("a") as script:
             script.writelines(f"{line}\n" for line in lines)
 

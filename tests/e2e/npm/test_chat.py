@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -154,6 +155,32 @@ def test_an_answer_that_fails_is_the_chat_s_error(
 
     shown.is_now("the model is away")
     shown.shows("Question", "one")
+
+
+def test_items_of_a_stream_are_parts_of_the_answer(
+    tab: Callable[[], Tab], site: Site, chat: str
+) -> None:
+    """Reasoning, tools, sources and text arrive as chunks of the SDK, and stay after a reload."""
+    items: list[dict[str, object]] = [
+        {"type": "reasoning-start", "id": "r"},
+        {"type": "reasoning-delta", "id": "r", "delta": "think"},
+        {"type": "reasoning-end", "id": "r"},
+        {"type": "tool-input-available", "toolCallId": "t", "toolName": "search", "input": {}},
+        {"type": "tool-output-available", "toolCallId": "t", "output": "found"},
+        {"type": "source-url", "sourceId": "s", "url": "https://example.com"},
+        {"type": "text-start", "id": "x"},
+        {"type": "text-delta", "id": "x", "delta": "The answer"},
+        {"type": "text-end", "id": "x"},
+        {"score": 1},
+    ]
+    shown = tab()
+    shown.does("Send")
+    site.say(chat, *(f"item {json.dumps(item)}" for item in items), "end")
+    shown.is_now("ready")
+
+    pattern = r'\(think\) tool-search .*"found".* \[https://example.com\] The answer{"score":1}'
+    for each in (shown, tab()):
+        expect(each.page.locator("li").last).to_have_text(re.compile(pattern))
 
 
 @pytest.mark.weekly(only=True)
