@@ -866,7 +866,8 @@ begin
         jsonb_agg(
           to_jsonb(g) - '{cause_type,cause_print}'::text[] || jsonb_build_object(
             'by_hour', coalesce(h.by_hour, '{}'),
-            'consequences', coalesce(e.effects, '[]')
+            'consequences', coalesce(e.effects, '[]'),
+            'is_new', coalesce(g.first_at > t.deployed_at, false)
           )
           order by g.jobs desc, g.last_at desc
         ),
@@ -875,6 +876,7 @@ begin
       'more', (select count(*) from letters) = 10000
     )
     from groups as g
+    left join queue.job_types as t on t.job_type = g.job_type
     left join hours as h
       on h.job_type = g.job_type and h.print = g.error_fingerprint
     left join effects as e
@@ -885,7 +887,8 @@ end;
 $$;
 comment on function public.dead_letters is
   'Failed jobs of a workspace, grouped by error, the largest group first: {groups, more}. Jobs '
-  'that failed because a descendant failed are consequences of the descendant''s group.';
+  'that failed because a descendant failed are consequences of the descendant''s group. is_new: '
+  'true if the first of these jobs failed after the type''s latest deploy.';
 select queue.allow('authenticated, service_role', 'public.dead_letters');
 
 -- Return the attempts of a job, the latest last.

@@ -207,6 +207,21 @@ def test_dead_letters_are_grouped_by_what_went_wrong(engine: Engine) -> None:
     assert len(engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]) == 1
 
 
+def test_a_cause_is_new_if_it_first_failed_after_the_deploy(engine: Engine) -> None:
+    def fail(message: str) -> None:
+        engine.settle(started(engine), "failed", error={"type": "E", "message": message})
+
+    fail("old")
+    engine.advance(1)
+    engine.run("update queue.job_types set deployed_at = queue.clock()")
+    engine.advance(1)
+    fail("old")
+    fail("new")
+
+    groups = engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]
+    assert [(group["jobs"], group["is_new"]) for group in groups] == [(2, False), (1, True)]
+
+
 def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(engine: Engine) -> None:
     """Tracebacks show code."""
     job_id = engine.enqueue()

@@ -4,6 +4,7 @@ import { jobs as api } from "../api.js";
 import { atLeast, number } from "../lib/format.js";
 import { usePolling, useFetch } from "../lib/store.js";
 import { html } from "../lib/ui.js";
+import { Tag } from "./badge.js";
 import { ActionButton } from "./dialog.js";
 import { Tabs } from "./job-monitor.js";
 import { actOnMany } from "./bulk-actions.js";
@@ -45,6 +46,7 @@ export const FAILURE_COLUMNS = [
     (group) => html`<a class="clamp" href=${`/jobs/${group.latest_id}`}>
         ${group.error_message ?? "no message"}
       </a>
+      ${group.is_new && html` <${Tag} tone="failed">New since the deploy<//>`}
       ${group.consequences?.map(
         (one) => html`<p class="muted small" key=${one.job_type}>
           causes <a href=${`/jobs/${one.latest_id}`}>${atLeast(one.jobs)} ${one.job_type}</a>
