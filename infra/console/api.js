@@ -34,26 +34,24 @@ const unreachable = (cause = undefined) =>
       : "The server cannot be reached",
   });
 
-/** Start of each server's outage in ms since the epoch, or null. */
-export const outages = createStore({ data: null, api: null });
+/** Start of the Data API's outage in ms since the epoch, or null. */
+export const outage = createStore(null);
 
-/** Call a server with a timeout. A slow response marks an outage before the timeout. */
-async function callServer(server, run, signal) {
+/** Read with a timeout. A slow response marks an outage before the timeout. */
+async function callServer(run, signal) {
   const startedAt = Date.now();
-  const setOutage = (since) =>
-    outages.set((now) => (now[server] === since ? now : { ...now, [server]: since }));
-  const markOutage = () => setOutage(outages.get()[server] ?? startedAt);
+  const markOutage = () => outage.set((since) => since ?? startedAt);
   const slowTimer = setTimeout(markOutage, UNRESPONSIVE_MS);
   const limit = AbortSignal.timeout(READ_MS);
   try {
     const response = await withTimeout(run, signal ? AbortSignal.any([signal, limit]) : limit);
-    setOutage(null);
+    outage.set(null);
     return response;
   } catch (error) {
     if (signal?.aborted) throw error;
     const failure = error.status === undefined ? unreachable(error) : error;
     if (failure.status === 0) markOutage();
-    else setOutage(null);
+    else outage.set(null);
     throw failure;
   } finally {
     clearTimeout(slowTimer);
@@ -263,7 +261,7 @@ async function readError(response) {
 
 /** Return the data of a supabase-js query. Throws an error like the API's, also without data. */
 export const unwrap = (query, signal = undefined) =>
-  callServer("data", (limited) => readOnce(query, { signal: limited }), signal);
+  callServer((limited) => readOnce(query, { signal: limited }), signal);
 
 /** Call a function of the Data API with the rights of the signed-in person. */
 export async function rpc(name, values = {}, signal = undefined) {
@@ -338,16 +336,6 @@ export const engine = {
     rpc("queue_series", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
   /** Explain problems of the engine and which holders block jobs. */
   explain: (workspaceId, signal) => rpc("explain_queue", { p_workspace_id: workspaceId }, signal),
-  /** Read the readiness. "Not ready" is a valid response. */
-  health: (signal) =>
-    callServer(
-      "api",
-      async (limited) => {
-        const options = { cache: "no-store", signal: limited };
-        return (await fetch("/api/health/ready", options)).json();
-      },
-      signal,
-    ),
   pause: route(`POST ${WORKSPACE_PATH}/pause`),
   resume: route(`POST ${WORKSPACE_PATH}/resume`),
 };

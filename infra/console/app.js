@@ -21,7 +21,7 @@ import {
 import { Confirmations } from "./parts/dialog.js";
 import { Icon, Logo } from "./parts/icons.js";
 import { Incidents } from "./parts/incidents.js";
-import { openPalette, openShortcuts, Palette, Shortcuts } from "./parts/palette.js";
+import { Shortcuts } from "./parts/shortcuts.js";
 import { Failed, Loading } from "./parts/states-of-view.js";
 import * as notFound from "./parts/not-found.js";
 import { notifyFailure, Toasts } from "./parts/toasts.js";
@@ -97,10 +97,8 @@ where u.email = '${email.replaceAll("'", "''")}';`;
 
 function Shell({ apps, user, workspace, workspaces }) {
   const { path } = useStore(currentLocation);
-  const mode = useStore(theme);
   const openQuestion = useStore(question);
   const [menu, setMenu] = useState(false);
-  const sections = [CORE, ...apps];
   const routes = useMemo(() => [CORE, ...apps].flatMap((section) => section.routes), [apps]);
   const current = match(routes, path) ?? { route: NOT_FOUND, params: {} };
   // before painting, because a later effect could close a menu that was opened meanwhile
@@ -108,28 +106,6 @@ function Shell({ apps, user, workspace, workspaces }) {
   useEffect(() => {
     if (path === "/") navigate("/jobs", { replace: true });
   }, [path]);
-  const commands = useMemo(
-    () => [
-      ...sections.flatMap((section) =>
-        section.nav.map(({ path: to, label }) => ({
-          label: `Go to ${label}`,
-          hint: section.name,
-          run: () => navigate(to),
-        })),
-      ),
-      ...workspaces
-        .filter((choice) => choice.id !== workspace?.id)
-        .map((choice) => ({
-          label: `Switch to ${choice.name}`,
-          hint: "workspace",
-          run: () => switchTo(choice.id),
-        })),
-      { label: "Change theme", hint: mode, run: nextTheme },
-      { label: "Sign out", hint: user.email, run: signOut },
-      { label: "Show keyboard shortcuts", hint: "?", run: openShortcuts },
-    ],
-    [apps, workspaces, workspace, mode, user],
-  );
   const navOf = (which) => apps.filter((app) => app.menu === which).flatMap((app) => app.nav);
   const queueLinks = [...CORE.nav, ...navOf("main")];
   const appLinks = navOf(undefined);
@@ -177,11 +153,6 @@ function Shell({ apps, user, workspace, workspaces }) {
             </label>`
             : html`<p class="workspace strong">${workspace?.name ?? "No workspace"}</p>`
         }
-        <button type="button" class="palette-button" onClick=${openPalette}>
-          <${Icon} name="search" />
-          <span>Go to…</span>
-          <kbd>Ctrl K</kbd>
-        </button>
       </div>
       <nav aria-label="Main">
         ${
@@ -235,7 +206,6 @@ function Shell({ apps, user, workspace, workspaces }) {
           </div>`
       }
     </main>
-    <${Palette} commands=${commands} />
     <${Shortcuts} />
     ${openQuestion && html`<${Confirmations} />`}
     <${Toasts} />

@@ -228,24 +228,17 @@ def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
 
 
 def test_each_option_is_carried_on_or_is_of_one_job(engine: Engine) -> None:
-    """Schedules, replays, a duplicate in the console and plain inserts carry the options."""
+    """Schedules, replays and plain inserts carry the options."""
     fields = read_by_sql(engine)
     runs = json_of(engine, "queue.save_schedule", "c_schema")["properties"]["options"]["properties"]
     replay = engine.one("select prosrc from pg_proc where oid = 'public.replay_job'::regproc")
     replayed = {name for name in fields if f"'{name}', v_job.{name}" in replay}
-    source = (ROOT / "infra/console/parts/enqueue.js").read_text()
-    [copied] = re.findall(r"const COPIED_FIELDS = \[(.*?)\];", source, re.DOTALL)
 
     of_one = {
         "save_schedule": OF_ONE_JOB | {"schema_version"},
         "replay_job": OF_ONE_JOB | {"tags", "unique", "delay_seconds", "schema_version"},
-        "enqueue.js": OF_ONE_JOB | {"unique", "delay_seconds"},
     }
-    carried = {
-        "save_schedule": set(runs),
-        "replay_job": replayed,
-        "enqueue.js": set(re.findall(r'"(\w+)"', copied)),
-    }
+    carried = {"save_schedule": set(runs), "replay_job": replayed}
     wrong = {file: (fields - names) ^ of_one[file] for file, names in carried.items()}
     assert {file: names for file, names in wrong.items() if names} == {}
     may = (

@@ -1,7 +1,5 @@
 // The console's only table of states. Each state has a word, a tone and an icon.
 
-import { serverNow } from "./format.js";
-
 export const STATES = {
   queued: { word: "Queued", tone: "pending", mark: "ring" },
   scheduled: { word: "Scheduled", tone: "pending", mark: "clock" },
@@ -24,17 +22,6 @@ export const statusOf = (state) =>
   state === "scheduled" || state === "retrying"
     ? "pending"
     : (Object.keys(STATE_BY_STATUS).find((status) => STATE_BY_STATUS[status] === state) ?? state);
-
-/** Derive a job's state as queue.state_of does. Pure. */
-export function stateOfJob(
-  { status, attempts, next_retry_at: retryAt, scheduled_for: scheduledFor },
-  now = serverNow(),
-) {
-  if (status !== "pending") return STATE_BY_STATUS[status] ?? status;
-  const due = retryAt ?? scheduledFor;
-  if (!due || Date.parse(due) <= now) return "queued";
-  return retryAt && (attempts ?? 0) > 0 ? "retrying" : "scheduled";
-}
 
 /** Return the instant of a job's next run, or null if it is unknown. Pure. */
 export const nextRunOf = (job) =>

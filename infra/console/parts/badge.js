@@ -1,14 +1,14 @@
 // Badges of states, a job's progress, and the freshness of a page.
 
 import { percentage } from "../lib/format.js";
-import { FRESHNESS, stateOf, stateOfJob } from "../lib/states.js";
+import { FRESHNESS, stateOf } from "../lib/states.js";
 import { classes, html, useEffect, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 import { Sentence } from "./when.js";
 
 /** Badge of a job's state, or of its status if the rest of the job is unknown. */
 export function StateBadge({ status, job, cancelling = false }) {
-  const { word, tone, mark } = stateOf(job ? stateOfJob(job) : status);
+  const { word, tone, mark } = stateOf(job?.state ?? job?.status ?? status);
   return html`<span class="badge" data-tone=${tone} data-status=${job?.status ?? status}>
     <${Icon} name=${mark} />
     ${cancelling && (job?.status ?? status) === "processing" ? "Cancelling" : word}
@@ -39,18 +39,6 @@ export function Freshness({ value }) {
 /** Badge of a word in a tone. */
 export const Tag = ({ tone = "pending", children }) =>
   html`<span class="badge" data-tone=${tone}>${children}</span>`;
-
-const VERDICTS = {
-  pass: ["completed", "OK"],
-  warn: ["waiting", "Warning"],
-  fail: ["failed", "Failing"],
-};
-
-/** Badge of a check's verdict. */
-export function Verdict({ verdict = "" }) {
-  const [tone, word] = VERDICTS[verdict] ?? ["pending", "Unknown"];
-  return html`<${Tag} tone=${tone}>${word}<//>`;
-}
 
 const WORKERS = {
   alive: ["completed", "Alive", "Seen within three minutes, or it renews its leases."],

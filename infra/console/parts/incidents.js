@@ -1,6 +1,6 @@
 // Problems of the whole system, one line each, at the top of every page.
 
-import { session, outages, supabase, engine } from "../api.js";
+import { session, outage, supabase, engine } from "../api.js";
 import { clock } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { usePolling, useFetch, useStore } from "../lib/store.js";
@@ -25,22 +25,12 @@ async function readFindings(workspace, isOperator, signal) {
   });
 }
 
-const SERVERS = { data: "The Data API", api: "The API" };
-
-/** Return a line for each server that does not respond. */
-function useOutages() {
-  const since = useStore(outages);
-  const from = (server) => clock(new Date(since[server]).toISOString()).slice(0, 8);
-  return Object.keys(SERVERS)
-    .filter((server) => since[server])
-    .map((server) => [
-      `${SERVERS[server]} has not responded since ${from(server)}. This page may be out of date.`,
-    ]);
-}
+const outageLine = (since) =>
+  `The Data API has not responded since ${clock(new Date(since).toISOString()).slice(0, 8)}. This page may be out of date.`;
 
 const linkTo = (to, words) => html`<a href=${to}><${Sentence} text=${words} /></a>`;
 
-/** Section of problems. Users of an app see only outages of servers. */
+/** Section of problems. Users of an app see only an outage. */
 export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);
   const found = useFetch(
@@ -55,9 +45,10 @@ export function Incidents({ workspace, isApp }) {
     const watch = watchWorkspace(supabase(), workspace.id, { onChange });
     return () => watch.close();
   }, [workspace.id, isApp]);
-  const outageLines = useOutages();
-  const lines = [...outageLines, ...(found.value ?? [])];
-  if (freshness === "polling" && outageLines.length === 0)
+  const since = useStore(outage);
+  const lines = [...(found.value ?? [])];
+  if (since) lines.unshift([outageLine(since)]);
+  else if (freshness === "polling")
     lines.unshift([
       "Realtime is unavailable. Pages read every few seconds instead. Check its service at your host.",
     ]);

@@ -1,6 +1,6 @@
 // Live list of a workspace's jobs with tabs, filters, search, selection and actions.
 
-import { types, engine } from "../api.js";
+import { engine } from "../api.js";
 import {
   atLeast,
   pluralize,
@@ -13,13 +13,12 @@ import {
 import { useJobList } from "./job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { isTyping, useKey } from "../lib/keys.js";
-import { NAMES, nextRunOf, stateOfJob, STATES } from "../lib/states.js";
+import { NAMES, nextRunOf, STATES } from "../lib/states.js";
 import { usePolling, useFetch } from "../lib/store.js";
 import { classes, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, JobProgress, StateBadge } from "./badge.js";
 import { Selection } from "./bulk-actions.js";
-import { choicesOf, parseFilter } from "./filters.js";
 import { EmptyState } from "./no-jobs.js";
 import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
@@ -32,7 +31,7 @@ const rangeStart = (since) =>
     ? new Date(Math.floor(serverNow() / 60_000 - RANGES[since][0]) * 60_000).toISOString()
     : since;
 
-/** Fields of `list_jobs` by the name that people type. */
+/** Fields of `list_jobs` by the name that people see. */
 const FILTERS = {
   type: "job_type",
   tag: "tag",
@@ -94,11 +93,10 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     <${Tabs} counts=${counts} chosen=${filter.state} />
     <div class="bar">
       <${SearchBox} value=${filter.search ?? ""} onChange=${(search) => onFilter({ search })} />
-      <${Filters} workspaceId=${workspaceId} filter=${filter} onFilter=${onFilter} rows=${rows} />
+      <${Filters} filter=${filter} onFilter=${onFilter} />
       <span class="spacer"></span>
       <${Freshness} value=${state.freshness} />
     </div>
-    ${(filter.state ?? "queued") === "queued" && html`<${HolderList} holders=${holders} />`}
     ${state.error && rows.length > 0 && html`<${Stale} error=${state.error} retry=${retry} />`}
     ${
       rows.length === 0 &&
@@ -203,69 +201,20 @@ export function Tabs({ counts, chosen, grouped = false }) {
   </nav>`;
 }
 
-/** Active filters, each with a button that removes it, and a field that adds a filter. */
-function Filters({ workspaceId, filter, onFilter, rows }) {
-  const [text, setText] = useState("");
-  const [problem, setProblem] = useState(null);
-  const [isUsed, setIsUsed] = useState(false); // suggestions are read on focus
-  const known = useFetch(
-    (signal) => (isUsed ? types.list(workspaceId, signal) : Promise.resolve([])),
-    [workspaceId, isUsed],
+/** Filters of the address, each with a button that removes it. */
+const Filters = ({ filter, onFilter }) =>
+  Object.entries(FILTERS).map(
+    ([name, field]) =>
+      filter[field] &&
+      html`<button
+        type="button"
+        class="chip"
+        key=${name}
+        onClick=${() => onFilter({ [field]: "" })}
+        aria-label=${`Remove filter ${name} ${filter[field]}`}>
+        ${name}: ${field === "parent_id" ? shortId(filter[field]) : filter[field]} ×
+      </button>`,
   );
-  const add = (given) => {
-    try {
-      const found = parseFilter(given, FILTERS, rangeStart);
-      setProblem(null);
-      setText("");
-      onFilter(found);
-    } catch (error) {
-      setProblem(error.message);
-    }
-  };
-  return html`
-    ${Object.entries(FILTERS).map(
-      ([name, field]) =>
-        filter[field] &&
-        html`<button
-          type="button"
-          class="chip"
-          key=${name}
-          onClick=${() => onFilter({ [field]: "" })}
-          aria-label=${`Remove filter ${name} ${filter[field]}`}>
-          ${name}: ${field === "parent_id" ? shortId(filter[field]) : filter[field]} ×
-        </button>`,
-    )}
-    <form
-      class="add-filter"
-      onSubmit=${(event) => {
-        event.preventDefault();
-        add(text);
-      }}>
-      <label>
-        <span class="hidden">Add a filter</span>
-        <input
-          type="text"
-          list="filters"
-          autocomplete="off"
-          placeholder="Add a filter"
-          value=${text}
-          aria-invalid=${Boolean(problem)}
-          onFocus=${() => setIsUsed(true)}
-          onInput=${({ target, inputType }) => {
-            setText(target.value);
-            // the person chose a suggestion with a value
-            if (inputType === "insertReplacementText" && /:./.test(target.value)) add(target.value);
-          }} />
-      </label>
-      <datalist id="filters">
-        ${choicesOf(text, FILTERS, known.value ?? [], rows).map(
-          (choice) => html`<option value=${choice} key=${choice} />`,
-        )}
-      </datalist>
-    </form>
-    ${problem && html`<span class="problem small" role="alert">${problem}</span>`}
-  `;
-}
 
 const hasTrouble = (row) =>
   Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
@@ -278,7 +227,7 @@ const noteOf = (row) =>
 
 function Row({ row, index, held, isChosen, toggle }) {
   const note = noteOf(row);
-  const isQueued = stateOfJob(row) === "queued";
+  const isQueued = row.state === "queued";
   return html`<tr
     aria-rowindex=${index + 2}
     class=${classes("job-row", isChosen && "chosen")}
@@ -321,12 +270,11 @@ function Row({ row, index, held, isChosen, toggle }) {
   </tr>`;
 }
 
-const MAX_HOLDERS = 4;
 const LATE_MS = 10_000;
 const EXPLAIN_MS = 15_000;
 
 const isLate = (row) =>
-  stateOfJob(row) === "queued" &&
+  row.state === "queued" &&
   serverNow() - Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at) > LATE_MS;
 
 /** Read the holders once a row waits too long. One read covers all rows. */
@@ -350,24 +298,6 @@ const holderOf = (row, holders) =>
 
 /** Kinds of holders that block suspended jobs, not queued ones. */
 const SUSPENDING = new Set(["answer", "event"]);
-
-/** Links to the holders' first jobs, the largest holder first. */
-const HolderList = ({ holders }) =>
-  holders.length > 0 &&
-  html`<ul class="held" aria-label="Held jobs">
-    ${holders.slice(0, MAX_HOLDERS).map(
-      ({
-        jobs,
-        more,
-        job_id: id,
-        job_types: names,
-        sentence,
-      }) => html`<li key=${id} title=${sentence}>
-        <a href=${`/jobs/${id}`}><span class="num">${atLeast(jobs, more)}</span> ${names[0]}</a> <${Sentence}
-          text=${sentence} />
-      </li>`,
-    )}
-  </ul>`;
 
 /** Note of a queued job: its holder, or its usual note. */
 function QueuedNote({ held, note }) {

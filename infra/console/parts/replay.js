@@ -7,13 +7,13 @@ import { html, useState } from "../lib/ui.js";
 import { DialogForm } from "./dialog.js";
 import { area } from "./field.js";
 
-/** Create a new job that starts at the finished step `from`, or retry the failed job. */
-export function ReplayDialog({ job, from, onDone, onClose }) {
+/** Create a copy of a job, which may start at the finished step `from`, or retry the job itself. */
+export function ReplayDialog({ job, from, isCopy = Boolean(from), onDone, onClose }) {
   const first = pretty(job.payload);
   const [text, setText] = useState(first);
   const run = async () => {
     const changed = text === first ? {} : { payload: parsePayload(text) };
-    if (from) {
+    if (isCopy) {
       const made = await api.replay(job.id, withIdempotencyKey({ from_step: from, ...changed }));
       navigate(`/jobs/${made.id}`);
     } else {
@@ -23,13 +23,13 @@ export function ReplayDialog({ job, from, onDone, onClose }) {
     onClose();
   };
   return html`<${DialogForm}
-    title=${from ? `Run again from ${from}` : "Retry with another payload"}
-    action=${from ? "Run again" : "Retry"}
+    title=${from ? `Run again from ${from}` : isCopy ? "Duplicate job" : "Retry with another payload"}
+    action=${isCopy ? "Run again" : "Retry"}
     run=${run}
     onClose=${onClose}
     wide>
     <p class="muted">
-      ${from ? "A new job. It keeps the finished steps before this one." : "Finished steps are kept."}
+      ${from ? "A new job. It keeps the finished steps before this one." : isCopy ? "A new job." : "Finished steps are kept."}
     </p>
     ${area("Payload (JSON)", text, setText)}
   <//>`;

@@ -22,7 +22,6 @@ import { AttemptDetails, LastFailure } from "../parts/attempts.js";
 import { Freshness, JobProgress, StateBadge } from "../parts/badge.js";
 import { copy, CopyId, JsonView } from "../parts/copy.js";
 import { ActionButton, useFocusKeeper } from "../parts/dialog.js";
-import { EnqueueDialog } from "../parts/enqueue.js";
 import { Steps } from "../parts/holders.js";
 import { JobLog } from "../parts/job-log.js";
 import { Question } from "../parts/question.js";
@@ -73,8 +72,7 @@ export default function JobPage({ id }) {
 }
 
 function JobDetails({ watch, job }) {
-  const [duplicating, setDuplicating] = useState(false);
-  const [replaying, setReplaying] = useState(null); // {from} for a step, {} for the whole job
+  const [replaying, setReplaying] = useState(null); // {from} for a step, {isCopy} for the whole job
   const { attempts, steps, explained, trace } = useDetails(job);
   const log = useJobLines(job.id, job.last_seq);
   const wait = job.status === "waiting" ? job.waiting_for : null;
@@ -102,7 +100,7 @@ function JobDetails({ watch, job }) {
       <${Actions}
         job=${job}
         watch=${watch}
-        duplicate=${() => setDuplicating(true)}
+        duplicate=${() => setReplaying({ isCopy: true })}
         edit=${() => setReplaying({})} />
     </header>
     ${watch.problem && html`<${Stale} error=${watch.problem} retry=${watch.refresh} />`}
@@ -163,13 +161,6 @@ function JobDetails({ watch, job }) {
         <${Facts} job=${job} last=${attempts.value?.at(-1)} />
       </section>
     </div>
-    ${
-      duplicating &&
-      html`<${EnqueueDialog}
-        workspaceId=${job.workspace_id}
-        like=${job}
-        onClose=${() => setDuplicating(false)} />`
-    }
     ${
       replaying &&
       html`<${ReplayDialog}
@@ -250,7 +241,6 @@ function Actions({ job, watch, duplicate, edit }) {
       </button>`
     }
     <button type="button" onClick=${duplicate}>Duplicate</button>
-    ${quietButton("Copy link", () => copy(location.href, "Copied the link"))}
   </div>`;
 }
 

@@ -6,14 +6,13 @@ import { useQuery } from "../lib/router.js";
 import { bucketize, topTypes, rangeOf, RANGES, success } from "../lib/series.js";
 import { usePolling, useFetch, useStore } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
-import { Verdict } from "../parts/badge.js";
 import { Chart } from "../parts/chart.js";
 import { promptText } from "../lib/prompt.js";
 import { ActionButton } from "../parts/dialog.js";
 import { FAILURE_COLUMNS, failureKey } from "../parts/failures.js";
 import { Holders } from "../parts/holders.js";
 import { Empty, Failed, Loading, pageHead, Stale } from "../parts/states-of-view.js";
-import { breakable, column, figure, heading, table } from "../parts/table.js";
+import { column, figure, heading, table } from "../parts/table.js";
 import { createAction, describeResume } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
@@ -22,7 +21,6 @@ export const title = () => "Overview";
 const POLL_MS = 5000;
 const DEFAULT_RANGE = "1h";
 const MAX_FAILURES = 5;
-const MAX_TYPES = 8;
 
 export default function Overview({ workspace, user }) {
   const range = rangeOf(useQuery().get("range"), DEFAULT_RANGE);
@@ -32,8 +30,7 @@ export default function Overview({ workspace, user }) {
   const series = useFetch((signal) => engine.series(scope, minutes, signal), [scope, minutes]);
   const held = useFetch((signal) => engine.explain(scope, signal), [scope]);
   const failures = useFetch((signal) => jobs.failures(scope, signal), [scope]);
-  const health = useFetch((signal) => engine.health(signal), []);
-  for (const read of [stats, series, failures, held, health]) usePolling(read, POLL_MS);
+  for (const read of [stats, series, failures, held]) usePolling(read, POLL_MS);
   const failed = [stats, series].find((read) => read.error);
   return html`<div class="page">
     ${pageHead(
@@ -53,7 +50,6 @@ export default function Overview({ workspace, user }) {
         )}
       </nav>`,
     )}
-    <${Readiness} health=${health} backlog=${stats.error ? undefined : stats.value?.backlog} />
     <${Holders} holders=${held.value?.holders} />
     <${Failures} groups=${failures.value?.groups ?? []} />
     ${
@@ -102,28 +98,6 @@ function Pause({ stats, workspace }) {
     run=${isPaused ? resume : pause}>
     ${isPaused ? "Resume" : "Pause jobs"}
   <//>`;
-}
-
-const CHECKS = { database: "Database", backlog: "Due jobs", last_tick: "Last tick" };
-
-/** Readiness of the service, and the due jobs of the workspace. */
-function Readiness({ health, backlog }) {
-  if (!health.value && health.error)
-    return html`<${Failed}
-      error=${health.error}
-      retry=${health.refresh}
-      what="Readiness could not be read" />`;
-  return html`<section class="card checks" aria-label="Readiness">
-    ${Object.entries(CHECKS).map(([name, label]) => {
-      // a failed read leaves the last response, which is out of date
-      const check =
-        name === "backlog" ? backlog : health.error ? undefined : health.value?.checks?.[name];
-      return html`<p key=${name}>
-        <${Verdict} verdict=${check?.verdict} /> <span class="strong">${label}</span> <span
-          class="muted small">${check?.detail}</span>
-      </p>`;
-    })}
-  </section>`;
 }
 
 function Stats({ stats, series, words }) {
@@ -177,10 +151,6 @@ function Stats({ stats, series, words }) {
             format: duration,
             lines,
           })}
-          <section class="card" aria-labelledby="h-types">
-            <h2 id="h-types">Load by type</h2>
-            <${ByType} types=${types} stats=${stats} />
-          </section>
         </div>`
     }
   `;
@@ -203,35 +173,6 @@ function Failures({ groups }) {
     ${table({ label: "What fails", rows: most, key: failureKey, cards: true }, FAILURE_COLUMNS)}
     <p><a href="/jobs?grouped=1">All failures</a></p>
   </section>`;
-}
-
-const total = (values) => values.reduce((sum, value) => sum + value, 0);
-
-/** Load by job type, the busiest first. */
-function ByType({ types, stats }) {
-  const rows = [...types]
-    .map(([type, counts]) => ({
-      type,
-      jobs: total(counts.enqueued),
-      failed: total(counts.failed),
-      ...stats.types?.[type],
-    }))
-    .sort((a, b) => b.jobs - a.jobs || b.failed - a.failed);
-  const most = Math.max(1, rows[0]?.jobs);
-  return html`${table(
-    { label: "Load by type", rows: rows.slice(0, MAX_TYPES), key: (row) => row.type },
-    [
-      heading(
-        "Type",
-        "wrap",
-        ({ type }) => html`<a href=${`/types/${encodeURIComponent(type)}`}>${breakable(type)}</a>`,
-      ),
-      ...loadColumns(most),
-      column("Queue p95", "num phone-less", (row) => duration(row.queue?.p95_ms)),
-      column("Run p95", "num phone-less", (row) => duration(row.run?.p95_ms)),
-    ],
-  )}
-    ${rows.length > MAX_TYPES && html`<p><a href="/types">All ${rows.length} types</a></p>`}`;
 }
 
 const loadColumns = (most) => [

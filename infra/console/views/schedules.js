@@ -11,7 +11,7 @@ import { area, choice, field } from "../parts/field.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty } from "../parts/states-of-view.js";
 import { breakable, column, heading, jobLink } from "../parts/table.js";
-import { SCHEDULE_COLUMNS } from "../parts/schedule-columns.js";
+import { When } from "../parts/when.js";
 
 export const title = () => "Schedules";
 
@@ -30,6 +30,18 @@ async function read(workspaceId, signal) {
     ...schedule,
     last: found.get(schedule.last_job_id) ?? null,
   }));
+}
+
+const DAY = "Mon ".length;
+
+/** Format the next run in the schedule's time zone, and in the reader's if it differs. */
+function describeTimes({ next_at: at, timezone }) {
+  const parts = { weekday: "short", hour: "2-digit", minute: "2-digit" };
+  const time = (timeZone) => new Date(at).toLocaleString("en-GB", { ...parts, timeZone });
+  const [there, here] = [time(timezone), time(undefined)];
+  if (there === here) return there;
+  const isSameDay = there.slice(0, DAY) === here.slice(0, DAY);
+  return `${there} there, ${isSameDay ? here.slice(DAY) : here} your time`;
 }
 
 const BODY = ["cron", "timezone", "job_type", "payload", "options", "missed", "enabled"];
@@ -63,7 +75,18 @@ export default function Schedules({ workspace }) {
             ${breakable(schedule.job_type)}
           </a>`,
       ),
-      ...SCHEDULE_COLUMNS,
+      column(
+        "When",
+        "mono small nowrap",
+        (schedule) => html`${schedule.cron} <br /><span class="muted">${schedule.timezone}</span>`,
+      ),
+      column("Next run", (schedule) =>
+        !schedule.enabled
+          ? "–"
+          : schedule.next_at
+            ? html`<${When} at=${schedule.next_at} /> <br /><span class="muted small">${describeTimes(schedule)}</span>`
+            : "never",
+      ),
       column(
         "Last run",
         (schedule) =>

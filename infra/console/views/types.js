@@ -11,12 +11,11 @@ import { ActionButton } from "../parts/dialog.js";
 import { JsonView } from "../parts/copy.js";
 import { Holders } from "../parts/holders.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
-import { OnOff, ResourceView } from "../parts/resource.js";
+import { ResourceView } from "../parts/resource.js";
 import { Empty, Placeholder } from "../parts/states-of-view.js";
 import { breakable, column, fact, figure, heading, jobLink, table } from "../parts/table.js";
 import { createAction, describeResume } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
-import { SCHEDULE_COLUMNS } from "../parts/schedule-columns.js";
 
 export const title = ({ name }) => name ?? "Types";
 
@@ -249,30 +248,6 @@ function TypeDetails({ type, workspace }) {
               : html`<${Empty} title="Any object" />`
           }
         </section>
-        <section class="card" aria-labelledby="h-schedules">
-          <h2 id="h-schedules">Schedules</h2>
-          ${
-            type.schedules.length === 0
-              ? html`<${Empty} title="No schedules" />`
-              : table(
-                  { label: "Schedules", rows: type.schedules, key: (schedule) => schedule.name },
-                  [
-                    heading("Name", (schedule) => schedule.name),
-                    ...SCHEDULE_COLUMNS,
-                    column(
-                      "State",
-                      (schedule) =>
-                        html`<${OnOff} isOn=${schedule.enabled} problem=${schedule.problem} />`,
-                    ),
-                    column(
-                      "Source",
-                      "mono small wrap",
-                      (schedule) => schedule.source ?? "by a person",
-                    ),
-                  ],
-                )
-          }
-        </section>
       </div>
       <section class="column side" aria-label="Facts">
         <dl class="facts card">
@@ -280,6 +255,7 @@ function TypeDetails({ type, workspace }) {
           ${fact("Paused", type.paused_at && paused)}
           ${fact("Queue", type.queue)}
           ${fact("Schema version", type.schema_version)}
+          ${fact("Schedules", type.schedules.length > 0 && html`<a href="/schedules">${type.schedules.length}</a>`)}
           ${fact("Source", type.source && html`<span class="mono small">${type.source}</span>`)}
           ${fact("Timeout", seconds(type.timeout_seconds))}
           ${fact("Lease", seconds(type.lease_seconds))}

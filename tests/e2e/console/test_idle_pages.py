@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
-from playwright.sync_api import Page, Request, WebSocket, expect
+from playwright.sync_api import Page, Request, WebSocket
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.people import ADA
@@ -86,42 +85,6 @@ def _requests_of(page: Page) -> list[str]:
     return asked
 
 
-class _Ada:
-    """Creates the rows that the pages show, through the routes of the apps."""
-
-    def __init__(self, stack: RunningStack, workspace_id: str) -> None:
-        self.workspace = {"workspace_id": workspace_id}
-        headers = stack.headers(stack.sign_in(ADA.email))
-        self._http = httpx.Client(base_url=stack.api_url, headers=headers, timeout=60)
-        self._data = f"{stack.supabase_url}/rest/v1/"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.close()
-
-    def post(self, path: str, body: Any, **headers: str) -> dict[str, Any]:
-        answer = self._http.post(path, json=body, headers=headers)
-        assert answer.is_success, answer.text
-        made: dict[str, Any] = answer.json()
-        return made
-
-    def chat(self) -> str:
-        session = f"chat_{uuid4()}"
-        body = {"messages": [{"role": "user", "content": "Hello"}], **self.workspace}
-        self.post("/api/chat", body, **{"X-Session-Id": session})
-        return session
-
-    def account(self) -> str:
-        answer = self._http.post(
-            f"{self._data}accounts",
-            json={"name": "Alpha", "domain": "alpha.example", **self.workspace},
-            headers={"Prefer": "return=representation"},
-        )
-        return str(answer.raise_for_status().json()[0]["id"])
-
-
 def _repeated(heart: _Heart, page: Page) -> list[str]:
     """Return the requests of a page that repeat after it has come to rest."""
     for _ in range(STEPS_TO_REST):
@@ -132,67 +95,58 @@ def _repeated(heart: _Heart, page: Page) -> list[str]:
     return [one for one in asked if asked.count(one) > 1 and KEPT not in one]
 
 
-def test_a_page_of_work_in_which_nothing_happens_sends_no_requests(
-    visit: Visit, stack: RunningStack, workspace: dict[str, str], worker: HandWorker
-) -> None:
-    """Its topics' positions prove that it missed nothing."""
-    session, plan = f"chat_{uuid4()}", str(uuid4())
-    write_chat(stack, workspace, session, worker.enqueue(**LATER, session_id=session), message="?")
+@pytest.fixture
+def paths(stack: RunningStack, workspace: dict[str, str], worker: HandWorker) -> list[str]:
+    """Pages with work that waits, and pages whose work has ended or that have none."""
+    waiting, ended = f"chat_{uuid4()}", f"chat_{uuid4()}"
+    jobs = [worker.enqueue(session_id=ended), worker.enqueue()]
+    for lease in worker.lease(len(jobs)):
+        worker.settle(lease)
+    later = [worker.enqueue(**LATER, session_id=waiting), worker.enqueue(**LATER)]
+    for session, job in ((waiting, later[0]), (ended, jobs[0])):
+        write_chat(stack, workspace, session, job, message="?")
     with stack.connect() as connection:
-        connection.execute(
-            "insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id,"
-            " created_by) values (%s, %s, 'A fair', 'all_details_but_slow', %s, %s)",
-            (plan, workspace["id"], worker.enqueue(**LATER), ADA.id),
-        )
-    visitor = visit(ADA, "/plans")
-    visitor.page.clock.install()
-    heart = _Heart(visitor.page)
-    repeated = {}
-    for path in (f"/chat/session#{session}", f"/plans/{plan}", "/plans", "/accounts"):
-        visitor.open(path)
-        visitor.settle()
-        repeated[path] = _repeated(heart, visitor.page)
-    assert [*repeated.values()] == [[]] * 4
+        plans = [
+            connection.execute(
+                "insert into public.plans (workspace_id, prompt, speed_vs_detail, job_id,"
+                " created_by) values (%s, 'A fair', 'all_details_but_slow', %s, %s) returning id",
+                (workspace["id"], job, ADA.id),
+            ).fetchone()
+            for job in (later[1], jobs[1])
+        ]
+        account = connection.execute(
+            "insert into public.accounts (workspace_id, name, domain) values (%s, 'A', 'a.example')"
+            " returning id",
+            (workspace["id"],),
+        ).fetchone()
+    return [
+        *(f"/chat/session#{session}" for session in (waiting, ended)),
+        *(f"/plans/{plan[0]}" for plan in plans if plan),
+        f"/accounts/{account[0] if account else None}",
+        *("/plans", "/chat", "/trainings", "/trainings/monitor", "/accounts", "/contacts"),
+        *("/workspace/settings/api", "/benchmarks"),
+    ]
 
 
-def test_an_idle_tab_sends_no_requests(
-    visit: Visit, stack: RunningStack, workspace: dict[str, str]
-) -> None:
+def test_an_idle_tab_sends_no_requests(visit: Visit, paths: list[str]) -> None:
     """While each page's clock advances, no request repeats and no socket is opened again.
 
-    A hidden page, or the page of an ended plan, keeps no subscription.
+    The positions of its topics prove that it missed nothing.
     """
-    with _Ada(stack, workspace["id"]) as ada:
-        asked_for = {"prompt": "A fair", "speed_vs_detail": "fast_but_skip_details"}
-        plan = ada.post("/api/plans", {**asked_for, **ada.workspace})["plan_id"]
-        session, account = ada.chat(), ada.account()
     visitor = visit(ADA, "/plans")
     page = visitor.page
-    visitor.go(f"/plans/{plan}")
-    expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
     page.clock.install()
     heart = _Heart(page)
-    repeated, held = {}, {}
-    for path in [
-        f"/plans/{plan}",
-        "/plans",
-        "/chat",
-        f"/chat/session#{session}",
-        "/trainings",
-        "/trainings/monitor",
-        "/accounts",
-        f"/accounts/{account}",
-        "/contacts",
-        "/workspace/settings/api",
-        "/benchmarks",
-    ]:
+    repeated = {}
+    for path in paths:
         visitor.open(path)
         visitor.settle()
         repeated[path] = _repeated(heart, page)
-        page.evaluate(HIDE)
+    # a hidden page without work keeps no subscription
+    page.evaluate(HIDE)
+    heart.beat()
+    asked = _requests_of(page)
+    for _ in range(STEPS):
         heart.beat()
-        asked = _requests_of(page)
-        for _ in range(STEPS):
-            heart.beat()
-        held[path] = [*asked]
-    assert [*repeated.values(), *held.values()] == [[]] * 2 * len(held)
+    assert repeated == {path: [] for path in paths}
+    assert asked == []

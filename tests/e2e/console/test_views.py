@@ -54,8 +54,6 @@ def test_jobs_are_live_filtered_and_retried(
     expect(page.locator("tr[data-status=failed]")).to_have_count(2)
     expect(page.locator("[data-group=failed] .group-count")).to_have_text("2")
 
-    page.get_by_placeholder("Add a filter").fill("tag:due")
-    page.keyboard.press("Enter")
     page.locator("[data-group=failed]").click()
     expect(page).to_have_url(re.compile("state=failed"))
     expect(rows).to_have_count(2)
@@ -229,12 +227,10 @@ def test_a_form_enqueues_a_job_and_a_type_is_paused(
     check_page(visitor)
     page.get_by_role("button", name="Enqueue").click()
     form = page.get_by_role("dialog")
-    form.get_by_role("button", name="as JSON").click()
-    form.get_by_label("Payload (JSON)").fill("{}")
+    expect(form.get_by_label("Payload (JSON)")).to_have_value(re.compile('"month": null'))
     form.get_by_role("button", name="Enqueue", exact=True).click()
     expect(form).to_contain_text("month")
-    form.get_by_role("button", name="As a form").click()
-    form.get_by_label("month").fill("2026-10")
+    form.get_by_label("Payload (JSON)").fill('{"month": "2026-10"}')
     form.get_by_role("button", name="Enqueue", exact=True).click()
     expect(page.locator("h1 .badge")).to_have_text("Queued")
 
@@ -348,7 +344,7 @@ def test_sign_in_and_sign_out(visit: Visit, check_page: Look) -> None:
 def test_common_actions_work_by_keyboard(
     visit: Visit, worker: HandWorker, check_page: Look
 ) -> None:
-    """Find, open and cancel a job, change the view and open the help, all by keyboard."""
+    """Find, open and cancel a job and open the help, all by keyboard."""
     worker.enqueue({})
     visitor = visit(ADA, "/jobs")
     page = visitor.page
@@ -370,22 +366,3 @@ def test_common_actions_work_by_keyboard(
     page.get_by_role("button", name="Cancel 1 job").press("Enter")
     expect(page.locator("h1 .badge")).to_have_text("Cancelled")
     expect(page.locator(".actions button:focus")).to_have_text("Retry")
-    page.keyboard.press("Control+k")
-    expect(page.locator(".palette-input")).to_be_focused()  # its module is loaded on first use
-    page.keyboard.type("schedules")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Schedules")
-
-
-def test_times_use_the_server_s_clock(visit: Visit, worker: HandWorker) -> None:
-    """A browser whose clock is two hours ahead does not show a new job as old."""
-    worker.enqueue()
-    visitor = visit(None, "/nowhere")
-    visitor.sign_in(ADA)
-    ahead = "const now = Date.now.bind(Date); Date.now = () => now() + 7_200_000"
-    visitor.page.add_init_script(ahead)
-    visitor.open("/jobs")
-
-    expect(visitor.page.locator("tr.job-row .c-time").last).to_have_text(
-        re.compile(r"^(now|\d+ s ago)$")
-    )

@@ -11,7 +11,6 @@ import {
   emitEvent,
   enqueue,
   enqueueMany,
-  retry,
   watchJob,
 } from "../../../infra/console/lib/jobs.js";
 
@@ -75,18 +74,13 @@ for (const [name, none] of Object.entries(NONE)) {
     );
   });
 
-  for (const [call, change] of Object.entries({
-    enqueue: () => enqueue(client, "t", {}, to),
-    enqueueMany: () => enqueueMany(client, [{ job_type: "t", payload: {} }], to),
-    cancel: () => cancel(client, ID, to),
-    emitEvent: () => emitEvent(client, "paid", {}, to),
-  }))
-    test(`${call} rejects ${name} and is not repeated`, async () => {
-      asked.length = 0;
-      answers.push(none);
-      await assert.rejects(change(), { name: "QueueError", status: 0, reachable: false });
-      assert.equal(asked.length, 1);
-    });
+  test(`a change rejects ${name} and is not repeated`, async () => {
+    asked.length = 0;
+    answers.push(none);
+    const refused = { name: "QueueError", status: 0, reachable: false };
+    await assert.rejects(enqueue(client, "t", {}, to), refused);
+    assert.equal(asked.length, 1);
+  });
 }
 
 test("reads continue if the page may not open a socket", async () => {
@@ -128,18 +122,12 @@ const BUSY = {
   }),
 };
 
-for (const [name, { change, body }] of Object.entries({
-  enqueue: { change: () => enqueue(client, "t", {}, to), body: { job: JOB, created: true } },
-  cancel: { change: () => cancel(client, ID, to), body: JOB },
-  retry: { change: () => retry(client, ID, to), body: JOB },
-  answer: { change: () => answer(client, ID, true, to), body: JOB },
-}))
-  test(`${name} is repeated while another transaction changes the job`, async () => {
-    asked.length = 0;
-    answers.push(BUSY, BUSY, { body: JSON.stringify(body) });
-    assert.deepEqual(await change(), body);
-    assert.equal(asked.length, 3);
-  });
+test("a change is repeated while another transaction changes the job", async () => {
+  asked.length = 0;
+  answers.push(BUSY, BUSY, { body: JSON.stringify(JOB) });
+  assert.deepEqual(await answer(client, ID, true, to), JOB);
+  assert.equal(asked.length, 3);
+});
 
 test("a change is repeated while another change of the person runs", async () => {
   asked.length = 0;

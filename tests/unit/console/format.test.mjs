@@ -2,7 +2,13 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { INSTANT, instantOf, safeUrl } from "../../../infra/console/lib/format.js";
+import {
+  INSTANT,
+  instantOf,
+  relative,
+  safeUrl,
+  setClock,
+} from "../../../infra/console/lib/format.js";
 
 const NOW = Date.parse("2026-11-26T23:59:50Z");
 
@@ -26,4 +32,10 @@ test("a number is not an instant", () => {
 test("a link leads to a page and runs no script", () => {
   assert.equal(safeUrl("https://a.test/"), "https://a.test/");
   assert.equal(safeUrl("javascript:alert(1)"), null);
+});
+
+test("times use the server's clock, because a browser's may be hours off", () => {
+  const at = new Date(Date.now() - 7_200_000).toISOString();
+  setClock(at);
+  assert.equal(relative(at), "now");
 });
