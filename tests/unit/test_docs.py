@@ -14,19 +14,19 @@ from minutehand.docs import PAGES
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site's pages, before MkDocs."""
+    """Write the site's pages, without MkDocs."""
     folder = tmp_path_factory.mktemp("docs") / "pages"
     write_pages(folder)
     return folder
 
 
 def slug(heading: str) -> str:
-    """The anchor of a heading, as the site makes it."""
+    """Return the anchor of a heading, as the site makes it."""
     return re.sub(r"[^\w\s-]", "", heading.lower()).strip().replace(" ", "-")
 
 
 def test_every_question_and_link_leads_to_its_answer(site: Path) -> None:
-    """Page and section: of the index, for the questions that a reader comes with, and of pages."""
+    """Links of pages, and questions of the index, lead to existing sections."""
     texts = {page.name: page.read_text("utf-8") for page in site.glob("*.md")}
     titles = {name: re.findall(r"^#+ (.*)$", text, re.M) for name, text in texts.items()}
     dead = [
@@ -55,13 +55,13 @@ def test_every_promise_names_the_tests_that_hold_it() -> None:
 
 
 def test_a_link_to_what_is_not_there_ends_the_build() -> None:
-    """Before a reader follows it."""
+    """The build finds it before a reader does."""
     with pytest.raises(DeadLink, match="nowhere"):
         site_links("[there](../nowhere.md)", ROOT / "infra" / "docs" / "index.md", {})
 
 
 def test_an_agent_finds_every_page(site: Path) -> None:
-    """By the command that prints it, and on the site by its address."""
+    """It uses the command that prints the page, or the page's address on the site."""
     listed = (ROOT / "infra" / "console" / "llms.txt").read_text("utf-8")
     linked = (site / "llms.txt").read_text("utf-8")
 
@@ -74,7 +74,7 @@ def test_an_agent_finds_every_page(site: Path) -> None:
 
 
 def test_a_page_is_found_by_its_topic_or_by_a_word_of_its_title_alone() -> None:
-    """Who moves over types what they come from; a word of several titles is none's."""
+    """People type the name of their old queue. A word of several titles finds none."""
     found = {
         word: find_page(word)
         for word in ("adopt", "Celery", "pg_cron", "own_data", "your", "beans")

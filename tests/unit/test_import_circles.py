@@ -1,4 +1,4 @@
-"""Files import each other one way only; what two of them need is in a third, below both."""
+"""Files import each other in one direction only. Shared code is in a third file below both."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import grimp
 
 
 def test_no_two_files_import_each_other_in_a_loop() -> None:
-    """Imports inside functions count, and those for types alone."""
+    """Imports inside functions count, and imports for types only."""
     packages = ("minutehand", "supabase_local", "functions", "infra", "tests")
     graph = grimp.build_graph(*packages, cache_dir=None)
     below = {each: graph.find_modules_directly_imported_by(each) for each in graph.modules}

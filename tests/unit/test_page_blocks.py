@@ -1,4 +1,4 @@
-"""Every block of code that a page prints is run by a test, or it is said here why none can."""
+"""A test runs every code block of a page, or this file gives the reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLES = "tests/integration/worker/test_page_examples.py"
 DRAINED = "tests/integration/worker/test_drain.py"
 DEPLOYED = "tests/integration/cli/test_deploy.py"
 NPM = "tests/e2e/npm/test_stranger.py"
-#: By page: how many of its blocks are run, beside those of whole kinds, and the files that do it.
+#: Number of blocks that are run by page, besides whole kinds, and the files that run them.
 RUN: dict[str, tuple[int, *tuple[str, ...]]] = {
     "README.md": (4, NPM, WHEEL, "tests/install/test_projects.py"),
     "functions/README.md": (2, WHEEL),
@@ -43,7 +43,7 @@ RUN: dict[str, tuple[int, *tuple[str, ...]]] = {
     "shared/minutehand/worker/README.md": (1, DRAINED),
     "shared/minutehand/webhooks/README.md": (1, WHEEL),
 }
-#: By page: how a block begins that is not run, and the reason.
+#: By page: the beginning of a block that is not run, and the reason.
 NOT_RUN: dict[str, dict[str, str]] = {
     "README.md": {
         '@processor("chat': "an extract; that of worker/CONTEXT.md is run",
@@ -84,18 +84,18 @@ NOT_RUN: dict[str, dict[str, str]] = {
         "OTEL_EXPORTER": "one variable; tests/integration/telemetry exports spans"
     },
 }
-#: Whole kinds: every block of a language in these pages.
+#: Kinds of blocks, every block of which is run in these pages.
 KINDS = {
     "sql": {page.path for page in PAGES if page.topic != "aws"},
     "yaml": {page.path for page in PAGES},
     "python": {f"shared/minutehand/{name}.md" for name in PYTHON_PAGES},
 }
-#: Pages of the checkout alone: what they show is run by their app's own tests.
+#: Pages of the checkout only, whose code is run by their app's own tests.
 OF_APPS = "shared/minutehand_apps/"
 
 
 def pages() -> list[str]:
-    """Every page of the repository that prints code."""
+    """Return every page of the repository that prints code."""
     listed = subprocess.run(
         ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -104,13 +104,13 @@ def pages() -> list[str]:
 
 
 def is_of_a_kind(path: str, block: Block) -> bool:
-    """Say whether every block of its language in this page is run."""
+    """Return whether every block of its language in this page is run."""
     return path in KINDS.get(block.language, ())
 
 
 @pytest.mark.parametrize("path", pages())
 def test_each_block_has_a_test_or_a_reason(path: str) -> None:
-    """Each reason is of one block. A block more is to be run, or named here."""
+    """Each reason is for one block. A new block must be run, or listed here."""
     begins = [*NOT_RUN.get(path, {})]
     codes = [
         block.code.strip()

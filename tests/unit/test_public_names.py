@@ -1,4 +1,4 @@
-"""Apps use of `minutehand` what any app may: names that its packages export."""
+"""Apps use only names that packages of `minutehand` export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SOURCE = ROOT / "shared"
 
 
 def test_apps_import_exported_names_alone() -> None:
-    """A module directly below `minutehand`, or what the `__init__.py` of a package names."""
+    """A name is exported by a module directly below `minutehand`, or by an `__init__.py`."""
     apps = sorted((SOURCE / "minutehand_apps").rglob("*.py"))
     found = [
         f"{path.relative_to(ROOT)}:{line}: {module}.{name}"
@@ -29,7 +29,7 @@ def test_apps_import_exported_names_alone() -> None:
 
 
 def imports_in(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Each imported name, with its line and its module; of `import a.b` no name."""
+    """Return each imported name with its line and module. For `import a.b` there is no name."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             yield from ((node.lineno, node.module or "", alias.name) for alias in node.names)
@@ -38,7 +38,7 @@ def imports_in(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def is_exported(module: str, name: str) -> bool:
-    """True if a module exports the name."""
+    """Return whether a module exports the name."""
     folder = SOURCE.joinpath(*module.split("."))
     if folder.is_dir():
         return name in {name for _, _, name in imports_in(folder / "__init__.py")}
@@ -46,7 +46,7 @@ def is_exported(module: str, name: str) -> bool:
 
 
 def test_each_export_is_found() -> None:
-    """The names that type checkers read in `__init__.py` are those that Python loads."""
+    """Names that type checkers read in `__init__.py` are those that Python loads."""
     for package in ("ai", "aws", "queue", "terminal", "web", "worker"):
         module = __import__(f"minutehand.{package}", fromlist=["*"])
         inside = SOURCE / "minutehand" / package / "__init__.py"

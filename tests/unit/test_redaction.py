@@ -1,4 +1,4 @@
-"""What looks like a secret in a message, data or a line of code is hidden, and little else."""
+"""Text that looks like a secret is hidden in messages, data and code, and little else."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SECRETS = ("hunter22", "abcdefghij", "c2lnbm", "AKIA", "0123456", "pa/ss", "w@rd
     ],
 )
 def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
-    """Whatever vendor's it is."""
+    """This holds for secrets of any vendor."""
     shown = without_secrets(text)
     assert HIDDEN in shown
     assert not any(word in shown for word in SECRETS), shown
@@ -78,12 +78,12 @@ def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
     ],
 )
 def test_ordinary_words_stay(text: str) -> None:
-    """A message without its words helps no one."""
+    """A message without its words does not help."""
     assert without_secrets(text) == text
 
 
 def test_data_is_filtered_at_every_level_and_by_its_names() -> None:
-    """Numbers, and names that only look alike, stay."""
+    """Numbers stay, and so do names that only look similar."""
     data = {
         "request": {"headers": [{"Authorization": "x"}, "Bearer abcdefghijklmnop"], "api_key": "k"},
         "url": "https://api.example/?token=hunter22",
@@ -107,7 +107,7 @@ def test_data_is_filtered_at_every_level_and_by_its_names() -> None:
 
 @pytest.mark.parametrize("piece", ["a://b:", "-", "token='", "x" * 50 + "://"])
 def test_a_text_without_end_is_matched_in_pieces_and_bounded_for_a_whole_error(piece: str) -> None:
-    """A tenant chooses what its errors quote; the worker that filters them has other jobs."""
+    """A tenant chooses the text of its errors, and the worker has other jobs too."""
     assert max(len(part) for part in _pieces(piece * 5_000)) <= 400
 
     kept = Redactor().data([piece * 5_000] * 50)
@@ -118,7 +118,7 @@ def test_a_text_without_end_is_matched_in_pieces_and_bounded_for_a_whole_error(p
 
 
 def test_a_log_lines_exception_is_filtered() -> None:
-    """What was raised, and from what, may quote the request that a vendor refused."""
+    """An exception and its cause may quote the request to a vendor."""
     try:
         raise ValueError("refused: api_key=hunter22hunter")
     except ValueError:

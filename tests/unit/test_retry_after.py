@@ -1,4 +1,4 @@
-"""How long a service asks to wait, in each of the ways in which vendors say it."""
+"""Delays that a service requests, in each of the ways of vendors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RESET, LEFT = "x-ratelimit-reset", "x-ratelimit-remaining"
     ],
 )
 def test_a_wait_is_read_bounded_or_left(value: str | None, wait: timedelta | None) -> None:
-    """RFC 9110 §10.2.3 allows seconds and dates; a hostile endpoint may answer anything."""
+    """RFC 9110 §10.2.3 allows seconds and dates. A hostile endpoint may send anything."""
     assert retry_after(value, now=NOW) == wait
 
 
@@ -60,7 +60,7 @@ def test_a_wait_is_read_bounded_or_left(value: str | None, wait: timedelta | Non
     ],
 )
 def test_a_wait_is_read(headers: dict[str, str], seconds: float | None) -> None:
-    """The most exact header comes first."""
+    """The most exact header has precedence."""
     wait = None if seconds is None else timedelta(seconds=seconds)
     assert requested_wait(headers, now=NOW) == wait
 
@@ -73,6 +73,6 @@ def test_a_wait_is_read(headers: dict[str, str], seconds: float | None) -> None:
     ],
 )
 def test_an_instant_is_by_the_clock_of_its_service(headers: dict[str, str]) -> None:
-    """The reader's may be three hours behind."""
+    """The reader's clock may be three hours behind."""
     headers |= {"date": "Thu, 01 Jan 2026 03:00:00 GMT"}
     assert requested_wait(headers, now=NOW) == timedelta(seconds=30)

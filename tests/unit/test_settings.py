@@ -1,4 +1,4 @@
-"""The environment: read once, wrong values named."""
+"""Settings from the environment: they are read once, and wrong values are named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECRET += ["LANGUAGE_MODEL_KEY", "SPEECH_KEY", "WORKER_SECRET_TOKEN", "BACKGROUN
 
 
 def test_two_variables_are_enough() -> None:
-    """Also where another is there and empty; and secrets stay out of the settings' text."""
+    """Empty variables count as missing. Secrets are not in the text of the settings."""
     settings = Settings.from_env({**LEAST, **dict.fromkeys(SECRET, " ")})
 
     assert settings.supabase_url == "http://127.0.0.1:54321"

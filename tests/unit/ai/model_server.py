@@ -1,4 +1,4 @@
-"""A local server in the documented format of chat completions, with its ways to fail."""
+"""A local server with the documented format of chat completions, which can fail in many ways."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Seen:
 
 
 class ModelServer(MisbehavingServer):
-    """Answers each prompt by its schema's name, from `answers`."""
+    """Responds to each prompt by its schema's name, from `answers`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,11 +51,11 @@ class ModelServer(MisbehavingServer):
 
     @property
     def url(self) -> str:
-        """What LANGUAGE_MODEL_URL holds."""
+        """The value of LANGUAGE_MODEL_URL."""
         return f"{self.origin}/v1"
 
     def known_to(self, settings: Settings) -> Settings:
-        """Settings with this server as their language model."""
+        """Return settings with this server as their language model."""
         return settings.model_copy(
             update={
                 "language_model_url": self.url,
@@ -66,7 +66,7 @@ class ModelServer(MisbehavingServer):
         )
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
-        """Answer a prompt."""
+        """Respond to a prompt."""
         body = json.loads(request.body)
         spec = (body.get("response_format") or {}).get("json_schema") or {"name": "text"}
         key = request.headers.get("authorization", "").removeprefix("Bearer ") or None

@@ -1,4 +1,4 @@
-"""Speech to text in OpenAI's documented format, with its ways to fail."""
+"""Speech to text in OpenAI's documented format, which can fail in many ways."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAID = {
 
 
 class SpeechServer(MisbehavingServer):
-    """`POST /v1/audio/transcriptions`: `faults` go first, in order, then `said`."""
+    """`POST /v1/audio/transcriptions`. `faults` are used first, in order, then `said`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,11 +33,11 @@ class SpeechServer(MisbehavingServer):
 
     @property
     def url(self) -> str:
-        """What SPEECH_URL holds."""
+        """The value of SPEECH_URL."""
         return f"{self.origin}/v1"
 
     def known_to(self, settings: Settings) -> Settings:
-        """Settings with this server as their ear."""
+        """Return settings with this server for speech."""
         return settings.model_copy(
             update={"speech_url": self.url, "speech_key": KEY, "speech_model": "whisper-1"}
         )

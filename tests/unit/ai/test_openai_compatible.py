@@ -1,4 +1,4 @@
-"""The real client against a local server in the documented format, with all its ways to fail."""
+"""The client against a local server with the documented format, which can fail in many ways."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ SAID = "Move on Friday."
 
 
 class Titled(BaseModel):
-    """An answer's shape."""
+    """The shape of an answer."""
 
     title: str
 
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Server and client share one loop: on a busy machine it takes more than 5 s to connect."""
+    """Server and client share one loop, so a connection may take more than 5 s."""
     monkeypatch.setattr("minutehand.queue.outbound_http.CONNECT_SECONDS", 60.0)
 
 
 def client(server: ModelServer, **options: Any) -> OpenAICompatible:
-    """A client whose waits take no time."""
+    """Return a client that waits no time."""
     waits: list[float] = options.pop("waits", [])
 
     async def sleep(seconds: float) -> None:
@@ -52,7 +52,7 @@ def client(server: ModelServer, **options: Any) -> OpenAICompatible:
 
 
 async def complete(server: ModelServer, *faults: Fault, **options: Any) -> Completion:
-    """Ask a server that answers so."""
+    """Return the completion of a server with this answer."""
     server.faults["answer"] = list(faults)
     model = client(server, **options)
     try:
@@ -62,7 +62,7 @@ async def complete(server: ModelServer, *faults: Fault, **options: Any) -> Compl
 
 
 async def test_an_answer_is_counted_and_priced() -> None:
-    """The request is as documented, its schema as strict endpoints take it."""
+    """The request is as documented, and its schema as strict endpoints accept it."""
     async with ModelServer() as server:
         done = await complete(server, Fault(said=f"<think>\nHm.\n</think>\n{SAID}"))
 
@@ -79,7 +79,7 @@ async def test_an_answer_is_counted_and_priced() -> None:
 
 
 async def test_silence_is_not_repeated() -> None:
-    """It may hide an answer that is charged for; the job waits for the model to be there."""
+    """It may hide an answer that is charged. The job waits until the model is available."""
     async with ModelServer() as server:
         with pytest.raises(LanguageModelError) as raised:
             await complete(server, Fault(hang=True), answer_seconds=1.0)
@@ -89,7 +89,7 @@ async def test_silence_is_not_repeated() -> None:
 
 @pytest.mark.parametrize("field", ["response_format", "max_tokens"])
 async def test_an_endpoint_that_lacks_a_feature_is_asked_without_it(field: str) -> None:
-    """The schema is in the prompt anyhow."""
+    """The prompt contains the schema anyway."""
     async with ModelServer() as server:
         refusal = {"error": {"message": f"Unsupported parameter: '{field}'."}}
         server.answers = {"answer": "{}", "text": "{}"}
@@ -110,7 +110,7 @@ class Many(BaseModel):
 
 
 async def test_what_is_too_long_is_clipped_and_a_mending_note_says_what_was_wrong() -> None:
-    """A name is not clipped: others refer to it. The limits are in the prompt."""
+    """A name is not cut, because others refer to it. The prompt has the limits."""
     async with ModelServer() as server:
         model, costs = client(server), []
         long = {"name": "Move", "text": "x" * 99, "lines": ["y" * 99] * 3}
@@ -148,7 +148,7 @@ def rest(body: dict[str, Any]) -> str:
 async def test_an_answer_that_was_cut_continues_from_its_last_word(
     fault: Fault, continued: Any
 ) -> None:
-    """Also if the model begins again instead. Each word is written once."""
+    """This also works if the model starts over. Each word is written once."""
     written: list[str] = []
 
     class Words:
@@ -172,7 +172,7 @@ async def test_an_answer_that_was_cut_continues_from_its_last_word(
 
 
 async def test_a_rest_that_does_not_fit_is_asked_for_again_as_a_whole() -> None:
-    """Once, because the endpoint cannot continue."""
+    """This happens once, because the endpoint cannot continue."""
     async with ModelServer() as server:
         model = client(server)
         server.answers = {"answer": WHOLE, "text": "I cannot"}
@@ -228,7 +228,7 @@ async def test_an_answer_that_is_cut_twice_fails() -> None:
 
 
 async def test_a_person_who_waits_gets_the_error_at_once() -> None:
-    """Without a wait for the model, and without another attempt."""
+    """The job neither waits for the model nor has another attempt."""
     async with ModelServer() as server:
         model = client(server)
 
@@ -245,7 +245,7 @@ async def test_a_person_who_waits_gets_the_error_at_once() -> None:
 
 
 async def test_an_answer_comes_in_pieces_without_its_thought() -> None:
-    """With its cost; an endpoint that does not stream gives one."""
+    """It has its cost. An endpoint that does not stream gives one piece."""
     async with ModelServer() as server:
         model = client(server)
         server.answers["answer"] = f"<think>Hm, {SAID}</think>\n\n{SAID}"
@@ -265,7 +265,7 @@ async def test_an_answer_comes_in_pieces_without_its_thought() -> None:
 
 
 class Dripping(MisbehavingServer):
-    """Streams as a test says, and notes when its client leaves."""
+    """Streams as a test defines, and records when its client disconnects."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -308,7 +308,7 @@ class Ending(Dripping):
 async def test_a_whole_answer_is_used_whatever_its_connection_does(
     server: Dripping, end: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its end, or because the object is complete."""
+    """It is complete by its end marker, or because the object is complete."""
     monkeypatch.setattr("minutehand.ai.openai_compatible.AFTER_END_SECONDS", 0.05)
     async with server:
         server.pieces = [delta(WHOLE), *end]
@@ -324,7 +324,7 @@ async def test_a_whole_answer_is_used_whatever_its_connection_does(
 
 
 async def test_an_answer_without_an_end_fails_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A word now and then is no silence."""
+    """A word from time to time does not count as silence."""
     monkeypatch.setattr("minutehand.ai.openai_compatible.MIN_LIMIT_SECONDS", 0.0)
 
     class Endless(Dripping):
@@ -348,7 +348,7 @@ async def test_an_answer_without_an_end_fails_once(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
-    """The vendor stops writing: its connection is closed while the cancel is delivered."""
+    """The connection is closed while the cancel is delivered, so that the vendor stops."""
 
     class Leaving(Dripping):
         async def silent(self, writer: asyncio.StreamWriter) -> None:
@@ -404,7 +404,7 @@ async def test_a_character_in_two_halves_is_joined() -> None:
 
 
 async def test_silence_between_two_pieces_is_what_is_limited() -> None:
-    """An answer may take as long as it comes; what its reader does meanwhile is no silence."""
+    """A long answer may take its time. The reader's own work does not count as silence."""
     async with Dripping() as server:
         server.pieces = [delta(f"{number} ") for number in range(9)]
         model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=0.3)
@@ -425,7 +425,7 @@ async def test_silence_between_two_pieces_is_what_is_limited() -> None:
 
 
 async def test_a_rejected_option_is_left_out_of_later_calls() -> None:
-    """Once a call without it has succeeded, and not only failed otherwise."""
+    """A call without the option must have succeeded first."""
     async with ModelServer() as server:
         model = client(server)
         refusal = {"error": {"message": "response_format is unknown"}}
@@ -443,7 +443,7 @@ async def test_a_rejected_option_is_left_out_of_later_calls() -> None:
 
 
 async def test_a_redirect_says_where_to() -> None:
-    """The address is a setting; people read that it is wrong, and whose it is."""
+    """The address is a setting, so the error shows that it is wrong."""
     async with ModelServer() as server:
         with pytest.raises(LanguageModelError) as raised:
             await complete(server, Fault(308, b"", {"location": "https://x.test/v2"}))
@@ -470,7 +470,7 @@ async def test_a_redirect_says_where_to() -> None:
 async def test_what_a_refusal_means_is_read_wherever_it_is_said(
     status: int, error: dict[str, str], code: str
 ) -> None:
-    """An empty account is not waited for, and a limit is not taken for one."""
+    """A job does not wait for an empty account, and a limit is not taken for one."""
     async with ModelServer() as server:
         with pytest.raises(LanguageModelError) as raised:
             await complete(server, *[Fault(status, {"error": error})] * 2)
@@ -480,7 +480,7 @@ async def test_what_a_refusal_means_is_read_wherever_it_is_said(
 
 @pytest.mark.parametrize("body", [{"content": [{"type": "text", "text": SAID}]}, b"data: Hi\n\n"])
 async def test_an_api_of_another_form_is_a_wrong_setting(body: Any) -> None:
-    """It would answer a second call in the same form."""
+    """A second call would get the same response."""
     async with ModelServer() as server:
         with pytest.raises(LanguageModelError) as raised:
             await complete(server, Fault(body=body))
@@ -493,7 +493,7 @@ async def test_an_api_of_another_form_is_a_wrong_setting(body: Any) -> None:
     "content", [[SAID], [{"type": "output_text", "text": SAID}, {"type": "thinking"}]]
 )
 async def test_parts_of_an_answer_are_its_words(content: list[Any]) -> None:
-    """As endpoints name them; and an index that is none is the first."""
+    """Endpoints name parts in several ways. An invalid index counts as the first."""
     choice = {"index": None, "message": {"content": content}, "finish_reason": "stop"}
     async with ModelServer() as server:
         found = await complete(server, Fault(answer={"choices": [choice]}))

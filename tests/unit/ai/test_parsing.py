@@ -1,4 +1,4 @@
-"""What models write, read as what was asked for."""
+"""Parsing of model output into the requested shape."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Line = Annotated[str, Field(min_length=1, max_length=60)]
 
 
 class Text(BaseModel):
-    """A shape of one text."""
+    """A shape with one text."""
 
     text: Line
 
 
 class Lines(BaseModel):
-    """A shape of one list."""
+    """A shape with one list."""
 
     points: Annotated[list[Line], Field(min_length=1)]
 
 
 class Reply(BaseModel):
-    """A shape that asks for nothing: what names none of its members is none of it."""
+    """A shape without required members, which no text without member names fits."""
 
     tier: Literal["standard", "async"] = "standard"
     reply: str = ""
@@ -89,7 +89,7 @@ Shaped = type[BaseModel]
     ],
 )
 def test_an_answer_is_read_leniently(text: str, shape: Shaped, expected: Any) -> None:
-    """It is paid for."""
+    """The answer is already paid for."""
     field = "reply" if shape is Reply else None
     found = read_shape(text, shape, field=field)
     assert found == shape.model_validate(expected)
@@ -113,7 +113,7 @@ def test_an_answer_is_read_leniently(text: str, shape: Shaped, expected: Any) ->
     ],
 )
 def test_what_is_no_answer_says_why(text: str, shape: Shaped, why: str) -> None:
-    """The model gets these words; blank is no answer."""
+    """The model gets these words. A blank text is no answer."""
     with pytest.raises(UnparsableOutput, match=why) as raised:
         read_shape(text, shape, field="reply" if shape is Reply else None)
     assert not raised.value.cut_off
@@ -141,7 +141,7 @@ def test_a_repair_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_an_object_in_another_notation_is_no_prose(text: str) -> None:
-    """People would read the names of its members, whole or as they come."""
+    """People would read the names of its members."""
     of_text = re.sub("(?i)reply", "text", text)
     for tried, shape, field in ((text, Reply, "reply"), (of_text, Text, "text")):
         with pytest.raises(UnparsableOutput, match="no JSON"):
@@ -170,7 +170,7 @@ def test_a_word_that_is_also_a_members_name_is_prose(text: str) -> None:
 
 @pytest.mark.parametrize("cut", range(2, len(COSTS)))
 def test_a_beginning_is_no_answer(cut: int) -> None:
-    """Mended it would be half of one that looks whole."""
+    """After a repair, half of an answer would look complete."""
     for before in ("Sure:", COSTS):
         with pytest.raises(UnparsableOutput) as raised:
             read_shape(f"{before}\n{COSTS[:cut]}", Costs)
@@ -186,7 +186,7 @@ def test_only_a_whole_object_counts_where_the_model_stopped_at_its_limit() -> No
 
 
 class Written(list[str]):
-    """What was written, piece by piece."""
+    """The written text, piece by piece."""
 
     write = list.append
 
@@ -197,7 +197,7 @@ class Written(list[str]):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 400])
 def test_a_field_is_written_as_it_grows(size: int) -> None:
-    """Whatever the pieces: not one letter is lost, doubled or taken back."""
+    """No letter is lost, repeated or withdrawn, however the text is cut."""
     reply = 'He said "no" \\ twice: \u00e9 \U0001f327 \n' * 5
     text = f"Sure!\n{json.dumps({'tier': 'standard', 'reply': reply, 'more': [1]})}"
     written = Written()
@@ -212,7 +212,7 @@ def test_a_field_is_written_as_it_grows(size: int) -> None:
 
 
 def test_what_is_longer_than_any_answer_is_shown_in_part() -> None:
-    """Its job fails for the answer's length, and not for that of its stream."""
+    """The job fails because of the answer's length, not that of its stream."""
     written = Written()
     growing = PartialField("reply", written, is_prose=bool)
     for _ in range(60):
@@ -222,7 +222,7 @@ def test_what_is_longer_than_any_answer_is_shown_in_part() -> None:
 
 
 def test_prose_is_written_once_it_is_no_preamble_and_another_answer_is_not_doubled() -> None:
-    """An answer that is asked for again has its beginning in common, or is the result alone."""
+    """A second answer begins like the first one, or only the result has it."""
     written = Written()
     growing = PartialField("reply", written, is_prose=bool)
     for word in [

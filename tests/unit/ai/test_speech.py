@@ -1,4 +1,4 @@
-"""Speech to text: the client before a server in the documented format, and the offline one."""
+"""Speech to text: the client with a server in the documented format, and the offline engine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def endpoint(server: SpeechServer) -> TranscriptionEndpoint:
 
 
 async def test_segments_come_with_their_times(server: SpeechServer) -> None:
-    """Sent as a WAV file in a form; its times lie inside the sound, and in order."""
+    """The sound is sent as a WAV file in a form. Times are ordered and within the sound."""
     model = endpoint(server)
     found = await model.transcribe(SECOND)
     await model.aclose()
@@ -46,7 +46,7 @@ async def test_segments_come_with_their_times(server: SpeechServer) -> None:
 
 
 async def test_a_model_without_segments_is_asked_in_its_own_way(server: SpeechServer) -> None:
-    """Newer ones refuse `verbose_json`: each call finds out, since words of a refusal may lie."""
+    """Newer models reject `verbose_json`. Each call tests this, because errors may be wrong."""
     refusal = Fault(400, {"error": {"message": "response_format is not compatible"}})
     server.faults = [refusal, Fault(), refusal]
     server.said = {"text": "Turn it off."}
@@ -61,14 +61,14 @@ async def test_a_model_without_segments_is_asked_in_its_own_way(server: SpeechSe
 
 @pytest.mark.parametrize("text", [None, 7, ["Turn"], {"text": "Turn"}])
 def test_a_segment_whose_text_is_none_loses_its_time_and_no_word(text: object) -> None:
-    """A program's word for nothing is no word that was said."""
+    """A program's word for nothing was not spoken."""
     listed = [{"start": 0, "end": 1, "text": "Turn it off."}, {"start": 1, "end": 2, "text": text}]
     found = parse_segments({"text": "Turn it off. Wait.", "segments": listed}, 2.0)
     assert found == (Segment(0.0, 2.0, "Turn it off. Wait."),)
 
 
 def test_words_are_joined_and_cut_where_the_speaker_pauses() -> None:
-    """Silence and noise are no words; other ways to say a word are that word."""
+    """Silence and noise are no words. Other pronunciations of a word are that word."""
     words = [
         ("<s>", 0, 10),
         ("turn", 11, 40),
@@ -83,14 +83,14 @@ def test_words_are_joined_and_cut_where_the_speaker_pauses() -> None:
 
 
 async def test_what_is_not_installed_names_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The functions' zips come without it."""
+    """The functions' zips do not contain it."""
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     with pytest.raises(ConfigurationError, match="SPEECH_URL is not set, and pocketsphinx"):
         await OfflineSpeechToText().transcribe(SECOND)
 
 
 async def test_cancelling_ends_the_process_and_the_next_chunk_is_transcribed() -> None:
-    """Silence is nothing."""
+    """The next chunk is silent."""
     model = OfflineSpeechToText()
     progressed = asyncio.Event()
     running = asyncio.create_task(

@@ -1,4 +1,4 @@
-"""The local worker ends when a file of its apps changes, to be started again with it."""
+"""The local worker ends when a file of its apps changes, and is then started again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.queue_model import SETTINGS
 
 
 async def test_a_change_ends_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that came while the processors were imported."""
+    """This includes a change while the processors were imported."""
     app = tmp_path / "reloaded"
     app.mkdir()
     for name in ("__init__", "processors"):

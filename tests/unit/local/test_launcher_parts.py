@@ -1,4 +1,4 @@
-"""The small parts of the launcher: environment, keys, settings."""
+"""Small parts of the launcher: environment, keys and settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PORTS = Ports(gateway=1, realtime=2, aws=3, api=4)
 
 
 def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> None:
-    """A profile in the shell must not let a local job write to somebody's production."""
+    """A profile in the shell must not let a local job write to production."""
     inherited = {
         "PATH": "/bin",
         "AWS_PROFILE": "production",
@@ -49,7 +49,7 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
 
 
 def test_two_machines_seal_alike_beside_one_supabase(tmp_path: Path) -> None:
-    """What one has sealed there, the other must open; a stack of their own before is nothing."""
+    """A value that one machine sealed must be opened by another. Old local keys do not count."""
     keys = {"SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x", "SERVICE_ROLE_KEY": "sb_secret_x"}
     remote = remote_values("https://project.supabase.co", keys)
     logs = Logs(Console(), tmp_path)
@@ -66,7 +66,7 @@ def test_two_machines_seal_alike_beside_one_supabase(tmp_path: Path) -> None:
 
 
 def test_a_setting_that_only_aws_has_is_named_at_the_start() -> None:
-    """Who writes it into `lambda.yml` believes that it is set here too."""
+    """A person who writes it into `lambda.yml` expects that it applies here too."""
     given = {"SHOP_DB": "shop.db", "LIMIT": 5, "PACE": "1", "OWN": "x", "STAGE_S": "${param:s}"}
     given["BUCKET"] = {"Ref": "Bucket"}
     worker = {"environment": given, "secrets": ["KEY"]}

@@ -1,4 +1,4 @@
-"""How workers sign in, and how a guest's address is signed for them."""
+"""Workers' sign-in, and signatures of guests' addresses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def token_of(key: WorkerKey) -> str:
 
 
 def test_a_minted_key_is_a_short_lived_job_worker() -> None:
-    """A leaked key must be worth little; one used to its last second would be refused."""
+    """A stolen token must be valid only briefly. It is replaced before its last second."""
     clock = FrozenClock()
     key = WorkerKey(settings(supabase_jwt_secret=SECRET), clock=clock)
     first = token_of(key)
@@ -48,7 +48,7 @@ def test_a_minted_key_is_a_short_lived_job_worker() -> None:
 
 
 def test_a_worker_whose_signature_is_rejected_uses_the_secret_key() -> None:
-    """A project with signing keys of its own accepts no token that the legacy secret signs."""
+    """A project with its own signing keys rejects tokens that the legacy secret signs."""
     key = WorkerKey(settings(supabase_jwt_secret=SECRET, supabase_secret_key="sb_secret_x"))
     minted = token_of(key)
 
@@ -59,7 +59,7 @@ def test_a_worker_whose_signature_is_rejected_uses_the_secret_key() -> None:
 
 
 def test_the_keys_that_let_a_worker_in_have_their_order() -> None:
-    """An opaque secret key is no JWT, and no bearer; a legacy one is."""
+    """An opaque secret key is neither a JWT nor a bearer token. A legacy key is both."""
     given = WorkerKey(settings(supabase_worker_key="given", supabase_jwt_secret=SECRET))
     opaque = WorkerKey(settings(supabase_secret_key="sb_secret_x"))
     legacy = WorkerKey(settings(supabase_secret_key="e.y.J"))
@@ -73,7 +73,7 @@ def test_the_keys_that_let_a_worker_in_have_their_order() -> None:
 
 @pytest.mark.parametrize("status", [200, 500])
 async def test_a_guests_address_is_signed_with_the_time(status: int) -> None:
-    """As the engine reads it; unsigned where there is no request or no key."""
+    """The engine checks the signature. Without a request or a key there is none."""
     asked: list[httpx.Request] = []
 
     def give(request: httpx.Request) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""What is repeated and what is not, over a network that fails on purpose."""
+"""Calls that are repeated, and calls that are not, over a network that fails on purpose."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Answer = httpx.Response | Exception
 
 
 class Network:
-    """Gives the prepared answers in order, then 200 with an empty object."""
+    """Returns the prepared responses in order, then 200 with an empty object."""
 
     def __init__(self, *answers: Answer) -> None:
         self.answers: Iterator[Answer] = iter(answers)
@@ -46,7 +46,7 @@ HUNG = httpx.ReadTimeout("hung")
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat calls at once: these tests count them."""
+    """Repeat calls at once, because these tests count them."""
     monkeypatch.setattr(outbound_http, "_wait", lambda state: 0.0)
 
 
@@ -67,7 +67,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_call_is_sent_as_often_as_it_may_be(
     answers: list[Answer], repeatable: bool, sent: int, arrives: bool
 ) -> None:
-    """Leases are idempotent by tick and call number exactly for this."""
+    """For this purpose leases are idempotent by tick and call number."""
     network = Network(*answers)
 
     with nullcontext() if arrives else pytest.raises(QueueError):
@@ -78,7 +78,7 @@ async def test_a_call_is_sent_as_often_as_it_may_be(
 
 @pytest.mark.parametrize(("key", "sent"), [("a", 2), (None, 1)])
 async def test_an_enqueue_is_repeated_where_it_has_a_key(key: str | None, sent: int) -> None:
-    """Another would be there twice."""
+    """Without a key there would be two jobs."""
     network = Network(HUNG, httpx.Response(403, json={}))
 
     with pytest.raises(QueueError):
@@ -124,7 +124,7 @@ CALLS: dict[str, Callable[[UserQueue, WorkerQueue], Awaitable[object]]] = {
 @pytest.mark.parametrize("content", FOREIGN)
 @pytest.mark.parametrize("name", CALLS)
 async def test_what_is_no_answer_to_the_call_is_as_no_answer(name: str, content: bytes) -> None:
-    """Who takes it for one ends its process, or believes that there is nothing to do."""
+    """Otherwise a worker would end, or believe that there is nothing to do."""
     foreign = api(lambda _: httpx.Response(200 if content else 204, content=content))
     settings = scratch_settings("http://127.0.0.1:1")
 
@@ -134,7 +134,7 @@ async def test_what_is_no_answer_to_the_call_is_as_no_answer(name: str, content:
 
 @pytest.mark.parametrize("content", [b"null", b"true", b"[1]", b'{"a": 1}'])
 async def test_a_projects_own_function_answers_what_it_likes(content: bytes) -> None:
-    """Null where there is no such row; an empty body is no answer of it either."""
+    """It may return null for a missing row. An empty body is no response."""
     settings = scratch_settings("http://127.0.0.1:1")
     answers = iter([b"", content])
     own = api(lambda _: httpx.Response(200, content=next(answers)))
@@ -143,7 +143,7 @@ async def test_a_projects_own_function_answers_what_it_likes(content: bytes) -> 
 
 
 async def test_a_token_that_no_header_can_carry_is_refused() -> None:
-    """As one that the Data API does not know: nothing can be sent with it."""
+    """The error is that for an unknown token, because nothing can be sent."""
     network = Network()
     user = UserQueue(api(network), {"Authorization": "Bearer \N{SNOWMAN}"})
 
@@ -154,14 +154,14 @@ async def test_a_token_that_no_header_can_carry_is_refused() -> None:
 
 
 def test_what_json_lacks_is_null_or_refused_before_it_is_sent() -> None:
-    """Postgres would refuse the whole batch with half of a surrogate pair."""
+    """Postgres would reject the whole batch because of half a surrogate pair."""
     assert encode({"a": float("nan"), "b": float("inf")}) == b'{"a":null,"b":null}'
     with pytest.raises(ValueError, match="surrogate"):
         encode({"text": "\ud800"})
 
 
 async def test_callers_who_leave_use_up_no_connection_and_late_ones_are_unsent() -> None:
-    """One locked table and a hundred readers must not cost a process its database for good."""
+    """A locked table and a hundred readers must not use up a process's connections."""
     answering, arrived, sent = asyncio.Event(), asyncio.Semaphore(0), []
 
     async def serve(request: httpx.Request) -> httpx.Response:
@@ -199,7 +199,7 @@ async def test_callers_who_leave_use_up_no_connection_and_late_ones_are_unsent()
 async def test_a_call_whose_job_is_held_is_repeated_whatever_it_does(
     hint: str, details: str
 ) -> None:
-    """The refusal says that nothing was done, so no count of attempts ends it: the time does."""
+    """The error means that nothing was done, so only the time limits repeats."""
     busy = {"code": "PT429", "message": "held", "details": details, "hint": hint}
     answers = [httpx.Response(429, json=busy)] * (ATTEMPTS + 2)
     answers.append(httpx.Response(200, json={"id": "j"}))

@@ -1,4 +1,4 @@
-"""The client of foreign services, over a transport that misbehaves."""
+"""The client of foreign services, over a transport that fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minutehand.queue.outbound_http import NoResponse, connect, exchange, retryi
 
 
 async def test_an_answer_is_read_up_to_its_bound_without_cookies_or_redirects() -> None:
-    """Connections are shared by keys; a cookie would be one key's."""
+    """Keys share connections, but a cookie would belong to one key."""
     seen: list[httpx.Request] = []
 
     def move(request: httpx.Request) -> httpx.Response:
@@ -29,7 +29,7 @@ async def test_an_answer_is_read_up_to_its_bound_without_cookies_or_redirects() 
 
 
 class Busy(Exception):
-    """A refusal that says how long to wait."""
+    """An error with the time of the next try."""
 
     def __init__(self, retry_after: timedelta | None) -> None:
         self.retry_after = retry_after
@@ -48,7 +48,7 @@ class Busy(Exception):
 async def test_short_waits_are_waited_for_and_long_ones_are_the_jobs(
     asked: timedelta | None, worth: bool, calls: int
 ) -> None:
-    """A worker's slot is not for sleeping."""
+    """A worker's slot must not be used for waiting."""
     waits: list[float] = []
     made = 0
 

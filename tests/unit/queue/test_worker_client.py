@@ -1,4 +1,4 @@
-"""A worker's calls meet a Data API that is just starting, and answers without end."""
+"""A worker's calls to a Data API that is starting, and responses without end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.queue_model import SETTINGS
 
 
 class Project:
-    """A Data API that gives `answers` in order, the last of them for ever."""
+    """A Data API that returns `answers` in order, and repeats the last one."""
 
     def __init__(self, *answers: Any, status: int = 200) -> None:
         self.answers = list(answers)
@@ -36,7 +36,7 @@ class Project:
 
 @pytest.mark.parametrize(("code", "is_outage"), [("PGRST202", True), ("PGRST116", False)])
 async def test_a_function_missing_for_a_moment_is_an_outage(code: str, is_outage: bool) -> None:
-    """While it reads the schema a Data API knows no function: the settle is repeated, not lost."""
+    """While the Data API reads the schema, it knows no function. The settle is repeated."""
     project = Project({"code": code, "message": "no such function"}, status=404)
 
     with pytest.raises(QueueError) as raised:
@@ -46,7 +46,7 @@ async def test_a_function_missing_for_a_moment_is_an_outage(code: str, is_outage
 
 
 async def test_a_key_that_was_refused_is_made_again_once() -> None:
-    """The clocks may differ, or a secret was rotated; a second refusal is the caller's."""
+    """Clocks may differ, or a secret was rotated. A second rejection is an error."""
     project = Project({"code": "PGRST303", "message": "JWT expired"}, status=401)
 
     with pytest.raises(TokenRefused):
@@ -57,7 +57,7 @@ async def test_a_key_that_was_refused_is_made_again_once() -> None:
 
 
 async def test_steps_that_do_not_fit_a_worker_are_read_no_further() -> None:
-    """Page by page they look harmless, and take the memory of every job beside them."""
+    """Each page is small, but together they would use up the memory of other jobs."""
     page = {"bytes": MAX_STEP_BYTES * 2 // 5, "lines": [], "next": {"name": "s"}}
     project = Project(page)
 
@@ -68,7 +68,7 @@ async def test_steps_that_do_not_fit_a_worker_are_read_no_further() -> None:
 
 
 async def test_the_steps_of_a_job_are_read_page_by_page_with_their_children() -> None:
-    """A gather of thousands of children takes more than a page."""
+    """A gather of thousands of children needs more than one page."""
     place = {"name": "gather", "nth": 1}
     first = [
         {"nth": 0, "name": "a", "value": 1},

@@ -1,4 +1,4 @@
-"""Programs that work on strangers' bytes: what they are given, and that they end with their job."""
+"""Child processes for foreign files: their environment, and their end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def program(folder: Path, does: str) -> str:
 async def test_a_child_has_no_more_than_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No key of ours, and bounded memory, time and disk."""
+    """It has none of our keys, and bounded memory, time and disk."""
     monkeypatch.setenv("SUPABASE_SECRET_KEY", "secret")
     said: list[str] = []
     speak = program(
@@ -37,7 +37,7 @@ async def test_a_child_has_no_more_than_it_is_given(
 
 
 async def test_a_child_ends_with_all_it_started(tmp_path: Path) -> None:
-    """By a time-out or a cancel; a line without end is no reason to fail."""
+    """This happens at a timeout or a cancel. A line without an end is no failure."""
     said: asyncio.Queue[str] = asyncio.Queue()
     forking = program(tmp_path, "sleep 600 & echo $! >&2; head -c 200000 /dev/zero >&2; wait\n")
     running = asyncio.create_task(run_child([forking], said.put_nowait, seconds=600))

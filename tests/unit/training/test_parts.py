@@ -1,4 +1,4 @@
-"""How a file is cut into parts."""
+"""The parts of an uploaded file."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def settings() -> Settings:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """A signed-in user's claims; a change to None leaves that claim out."""
+    """Return a signed-in user's claims. A change to None removes that claim."""
     now = int(time.time())
     all_claims = {
         "sub": ADA,
@@ -50,7 +50,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 @dataclass
 class Signer:
-    """A key pair under an id, as Supabase Auth would hold it."""
+    """A key pair with an id, as in Supabase Auth."""
 
     kid: str
     algorithm: str
@@ -91,7 +91,7 @@ def secret_token() -> Callable[..., str]:
 
 @asynccontextmanager
 async def calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of `app`, with nothing in between."""
+    """Yield a client of `app` without a network."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
         yield client

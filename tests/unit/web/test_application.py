@@ -1,4 +1,4 @@
-"""What the app factory promises for every route: error bodies, limits, headers, one log line."""
+"""Guarantees of the app factory for every route: error bodies, limits, headers, one log line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.web.conftest import calling
 QUOTA = QueueError("too many", status=429, code="PT429", details="100", hint="quota_exceeded")
 COLUMN = QueueError("column secret_column", status=400, code="22P02")
 EXPIRED = TokenRefused("JWT expired", status=401, code="PGRST301")
-#: What is raised, and the status, code and detail that it becomes.
+#: A raised error, and its status, code and detail in the response.
 ERRORS: dict[str, tuple[Exception, int, str, Any]] = {
     "planned": (ApiError(409, "in_the_way", "It is", detail={"a": 1}), 409, "in_the_way", {"a": 1}),
     "unplanned": (RuntimeError("the password is hunter2"), 500, "internal_error", None),
@@ -77,7 +77,7 @@ async def api(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_no_answer_leads_to_the_host_that_a_caller_names(api: httpx.AsyncClient) -> None:
-    """A redirect to the route without the last slash would be made of it."""
+    """A redirect without the last slash would otherwise contain that host."""
     answer = await api.get("/api/things/1/", headers={"host": "evil.example"})
 
     assert (answer.status_code, answer.headers.get("location")) == (404, None)
@@ -87,7 +87,7 @@ async def test_no_answer_leads_to_the_host_that_a_caller_names(api: httpx.AsyncC
 async def test_every_error_has_the_common_body_and_no_secrets(
     api: httpx.AsyncClient, name: str
 ) -> None:
-    """One shape for clients, who act on ids and states; nothing about the inside for anyone."""
+    """Clients act on ids and states. No one sees internal details."""
     _, status, code, detail = ERRORS[name]
 
     response = await api.get(f"/api/errors/{name}")
@@ -105,7 +105,7 @@ async def test_every_error_has_the_common_body_and_no_secrets(
 
 
 async def test_a_422_names_the_field_and_not_its_value(api: httpx.AsyncClient) -> None:
-    """The value may be a key somebody pasted into the wrong field."""
+    """The value may be a key that somebody pasted into the wrong field."""
     response = await api.post("/api/things", json={"name": 5, "count": "sk-secret-value"})
 
     body = error_of(response)
@@ -121,7 +121,7 @@ async def test_a_422_names_the_field_and_not_its_value(api: httpx.AsyncClient) -
 async def test_a_body_without_a_length_is_counted_while_it_is_read(
     app: FastAPI, content_type: str
 ) -> None:
-    """Chunked bodies declare nothing; reading stops at the limit."""
+    """Chunked bodies have no length. Reading stops at the limit."""
     chunks = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -142,7 +142,7 @@ async def test_a_body_without_a_length_is_counted_while_it_is_read(
 
 @pytest.mark.parametrize("path", ["/api/things/1", "/nowhere", "/api/errors/unplanned"])
 async def test_an_allowed_origin_may_read_even_errors(api: httpx.AsyncClient, path: str) -> None:
-    """A browser hides an error without CORS headers, and people debug blind."""
+    """Without CORS headers, a browser hides the error from developers."""
     allowed = await api.get(path, headers={"origin": "https://app.example.com"})
     stranger = await api.get(path, headers={"origin": "https://evil.example"})
 
@@ -159,7 +159,7 @@ async def test_an_allowed_origin_may_read_even_errors(api: httpx.AsyncClient, pa
 async def test_json_that_postgres_cannot_store_is_refused(
     api: httpx.AsyncClient, value: str
 ) -> None:
-    """As the caller's mistake: it would be a 500, or be stored as something else."""
+    """The error is the caller's. Otherwise it would be a 500, or other data would be stored."""
     content = b'{"name": "x", "payload": {"a": ' + value.encode("latin-1") + b"}}"
 
     answer = await api.post("/api/things", content=content)

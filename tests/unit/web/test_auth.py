@@ -1,4 +1,4 @@
-"""User tokens: what is accepted, and every known way to forge one."""
+"""User tokens: the ones that are accepted, and every known forgery."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MakeToken = Callable[..., str]
 
 
 class KeyServer:
-    """Auth's key endpoint: counts how often it is asked and may fail."""
+    """Auth's key endpoint, which counts requests and may fail."""
 
     def __init__(self, *signers: Signer) -> None:
         self.keys: list[Any] = [signer.jwk for signer in signers]
@@ -93,7 +93,7 @@ def _unsigned(header: dict[str, Any], body: dict[str, Any], signature: bytes = b
 
 
 async def test_an_unsigned_token_is_refused(settings: Settings) -> None:
-    """`alg: none`, with and without something in the signature's place."""
+    """This is `alg: none`, with and without a signature."""
     verify = verifier(settings)
 
     for algorithm in ("none", "None", "NONE"):
@@ -105,7 +105,7 @@ async def test_an_unsigned_token_is_refused(settings: Settings) -> None:
 async def test_a_public_key_is_never_taken_for_a_shared_secret(
     settings: Settings, rs256: Signer, es256: Signer
 ) -> None:
-    """Algorithm confusion: HS256 keyed with what everybody can download."""
+    """The attack is HS256 with the public key, which everyone can download."""
     known = settings.model_copy(update={"supabase_jwks": {"keys": [rs256.jwk, es256.jwk]}})
     verify = verifier(known)
     for signer in (rs256, es256):
@@ -138,7 +138,7 @@ NOW = int(time.time())
 async def test_a_token_that_does_not_fit_is_refused(
     settings: Settings, secret_token: MakeToken, changes: dict[str, Any], said: str
 ) -> None:
-    """A user keeps access no longer than the token lives; one for something else is none here."""
+    """Access ends with the token. A token for another purpose is rejected."""
     verify = verifier(settings)
 
     await verify.verify(secret_token(exp=int(time.time()) - 2))  # clocks differ a little
@@ -148,7 +148,7 @@ async def test_a_token_that_does_not_fit_is_refused(
 async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailable(
     settings: Settings, es256: Signer
 ) -> None:
-    """A revoked key is forgotten; an outage of Auth locks no one out."""
+    """A revoked key is dropped. An outage of Auth rejects no one."""
     server = KeyServer(es256)
     clock = FrozenClock()
     verify = verifier(settings, server, clock)
@@ -175,7 +175,7 @@ async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailabl
 async def test_keys_that_cannot_be_fetched_are_a_503_and_no_401(
     settings: Settings, es256: Signer
 ) -> None:
-    """The token may be good; its holder must not be signed out, nor the next one."""
+    """The token may be valid, so its holder must not be signed out."""
     server = KeyServer(es256)
     server.status = 502
     clock = FrozenClock()
@@ -196,7 +196,7 @@ async def test_keys_that_cannot_be_fetched_are_a_503_and_no_401(
 
 
 def app_of(settings: Settings, **changes: Any) -> FastAPI:
-    """A route for each kind of caller, which says whom it took the caller for."""
+    """Return an app with a route for each kind of caller, which returns the caller's kind."""
     router = APIRouter()
 
     def of(caller: Caller | None) -> str:
@@ -251,7 +251,7 @@ async def test_a_route_takes_a_token_or_a_guest_where_it_may(
     headers: dict[str, str],
     answer: str | None,
 ) -> None:
-    """Addresses are kept and logged, so one opens streams alone: EventSource sends no header."""
+    """Only streams accept a guest in the address, because EventSource sends no header."""
     token = secret_token()
 
     address = path.format(token=token)
@@ -273,7 +273,7 @@ async def test_a_route_takes_a_token_or_a_guest_where_it_may(
 async def test_a_user_has_so_many_requests_under_way(
     settings: Settings, secret_token: MakeToken
 ) -> None:
-    """Some run, others wait before they take a connection; what is far beyond is refused."""
+    """Some run, others wait before they take a connection, and further ones are rejected."""
     app, ended, running = app_of(settings), asyncio.Event(), 0
 
     @app.get("/slow")

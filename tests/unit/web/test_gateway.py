@@ -1,4 +1,4 @@
-"""API Gateway's events, whatever precedes the path that a route matched."""
+"""Events of API Gateway with any prefix before the path that a route matched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.lambda_events import LambdaContext, http_event
 def test_a_route_and_its_location_are_below_the_services_mount(
     settings: Settings, prefix: str
 ) -> None:
-    """A stage or mapping is part of every address; a guest counts by the one that AWS saw."""
+    """Every address has the stage or mapping. A guest counts by the address that AWS saw."""
     app = FastAPI()
     app.state.services = Services(settings)
 

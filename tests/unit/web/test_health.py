@@ -1,4 +1,4 @@
-"""Readiness: each part has its own verdict, and only failures make a service not ready."""
+"""Readiness: each part has a verdict, and only failures make a service not ready."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Queue:
 async def test_readiness_shows_each_part(
     settings: Settings, queue: Any, status: int, word: str, verdicts: dict[str, str]
 ) -> None:
-    """A backlog is work, a dead schedule is a failure."""
+    """A backlog is normal. A schedule that no longer runs is a failure."""
     found, body = await readiness(Queue(queue), settings)  # type: ignore[arg-type]
 
     assert (found, body["status"]) == (status, word)
@@ -76,7 +76,7 @@ async def test_readiness_shows_each_part(
 async def test_each_address_says_what_its_probe_asks_for(
     settings: Settings, address: str, status: int, word: str
 ) -> None:
-    """A balancer takes a host out by 503 alone, and takes it back by 200."""
+    """A load balancer removes a host after a 503, and adds it again after a 200."""
     services = Services(settings)
     services.__dict__["operator_queue"] = Queue(ConnectionError("away"))
     transport = httpx.ASGITransport(build_app(settings, services=services))
@@ -103,7 +103,7 @@ async def test_each_address_says_what_its_probe_asks_for(
 async def test_a_database_that_refuses_or_is_silent_fails_everything(
     settings: Settings, answer: Any, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within a bound, without telling its address; a revoked key is not called silence."""
+    """The check takes bounded time and hides the address. A revoked key is not a timeout."""
     monkeypatch.setattr(app, "CHECK_TIMEOUT_SECONDS", 0.05)
 
     async with asyncio.timeout(60):
@@ -117,7 +117,7 @@ async def test_a_database_that_refuses_or_is_silent_fails_everything(
 async def test_guests_are_counted_by_their_network_and_in_all(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Probes too. An address of IPv6 is as much their own choice as a session's id."""
+    """This includes probes. Guests choose their IPv6 address and their session id."""
     monkeypatch.setattr(app, "CHECK_TIMEOUT_SECONDS", 900)
 
     services, queue, probes = Services(settings), Queue(None), []

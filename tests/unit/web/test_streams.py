@@ -1,4 +1,4 @@
-"""Event streams by themselves: what ends them, what they outlast, and whom they let go."""
+"""Event streams: their ends, the outages that they survive, and slow readers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUICK = StreamTiming(streaming=True, keep_alive=900, poll=0.01, max_poll=0.01, s
 
 
 class Script:
-    """A feed that brings what the test gave it, one item per read; an error is raised."""
+    """A feed that returns the test's items, one per read. An error is raised."""
 
     subject = f"job:{JOB}"
 
@@ -44,7 +44,7 @@ def line(seq: int) -> SseEvent:
 
 
 class Client:
-    """What was sent to a client, which may stop taking data or hang up."""
+    """The data sent to a client, which may stop reading or disconnect."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -63,7 +63,7 @@ class Client:
     async def open(
         self, services: Services, feed: Script, caller: Caller | None = None, **more: Any
     ) -> str:
-        """Take a stream to its end."""
+        """Read a stream to its end."""
         scope = {"type": "http", "method": "GET", "headers": []}
         response = await stream_response(
             Request(scope, self.receive), services, caller, feed, **more
@@ -113,14 +113,14 @@ async def test_a_stream_reads_on_over_silence_and_outage_to_its_end(services: Se
 async def test_a_stream_ends_with_its_subject_and_its_readers_token(
     services: Services, found: Batch | Exception, seconds: float, reason: str
 ) -> None:
-    """And says why, so that the page knows what to do."""
+    """It sends the reason, so that the page can act on it."""
     text = await Client().open(services, Script(Batch([line(1)]), found), ada(seconds))
 
     assert f'{{"reason":"{reason}"}}' in text
 
 
 async def test_a_reader_that_takes_nothing_is_let_go(services: Services) -> None:
-    """Its place is free, and no more than one chunk was kept for it."""
+    """Its slot becomes free, and at most one chunk was kept for it."""
     client, feed = Client(), Script(*(Batch([line(seq)]) for seq in range(1, 99)))
     client.taking.clear()
 

@@ -1,4 +1,4 @@
-"""What a run does next, when and why: the table of its agenda, on made-up time."""
+"""The next action of a run, its time and its reason, as a table with simulated time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minutehand.worker.run import IdleBackoff
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 from tests.support.virtual_time import LoopClock, leaping
 
-#: Of a run on Lambda: it leases until 90, works until 97 and must be over at 99.7.
+#: Deadlines of a run on Lambda, which leases until 90, works until 97 and must end by 99.7.
 RUN = Deadlines(start=0.0, stop_leasing=90.0, stop_working=97.0, end=99.7)
 LOOP = Deadlines.until(0.0, math.inf)
 IDLE = RunSnapshot()
@@ -27,7 +27,7 @@ Said = Callable[[Agenda], object]
 
 
 def answered(at: float, due_in: float | None = None, **more: Any) -> Said:
-    """A request was made, and answered at once."""
+    """Record a request and its response."""
 
     def say(agenda: Agenda) -> None:
         agenda.ask(at)
@@ -54,7 +54,7 @@ def is_(name: str) -> Said:
 
 
 def in_vain(times: int) -> Said:
-    """So many answers had none of what was due."""
+    """Record some responses without any of the due jobs."""
     return lambda agenda: [answered(10.0, 0.0)(agenda) for _ in range(times)]
 
 
@@ -153,7 +153,7 @@ def test_the_next_instant_and_its_reason(case: str) -> None:
 
 
 def test_the_end_of_a_run_comes_in_its_order() -> None:
-    """It looks back, releases what has no slot, stops what runs, and gives up what does not end."""
+    """It counts the backlog, releases waiting jobs, stops running ones, and abandons others."""
     agenda = a_run(answered(89.8))
     waits = RunSnapshot(running=True, must_stop=True, has_free_slot=False, release_at=90.9)
 
@@ -195,7 +195,7 @@ def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
 
 
 def test_a_run_does_not_leave_what_a_lost_answer_may_have_leased() -> None:
-    """Although it lingers for nothing: the request is repeated."""
+    """It does not linger, but the request is repeated."""
     agenda = Agenda(RUN, TickOptions(linger_seconds=0), IdleBackoff())
     asked(9.0)(agenda)
     back_off(10.0, 0.5, has_no_response=True)(agenda)
@@ -219,7 +219,7 @@ def test_a_run_does_not_leave_what_a_lost_answer_may_have_leased() -> None:
 def test_when_a_loop_looks_again(
     said: list[Said], was_notified: bool, wanted: tuple[float, Reason]
 ) -> None:
-    """By itself after a minute; what was refused is asked for again after its pause."""
+    """It polls after a minute. A rejected request is repeated after its pause."""
     entry = a_run(*said, deadlines=LOOP).next_poll(10.0, poll_seconds=60, was_notified=was_notified)
 
     at, reason = wanted

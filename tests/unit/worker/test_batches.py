@@ -1,4 +1,4 @@
-"""Jobs that share a call: when it begins, what each comes to, and how one alone is stopped."""
+"""Jobs that share a call: its start, the outcome of each job, and a stop of one job."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def rows(*ids: str, **more: Any) -> list[Row]:
 
 
 async def results(jobs: Jobs) -> Any:
-    """Each its own id."""
+    """Return each job's own id."""
     return [str(job.id) for job in jobs]
 
 
@@ -95,7 +95,7 @@ def test_a_call_has_jobs_of_one_tenant_and_no_more_than_a_batch() -> None:
 
 
 def test_each_comes_to_what_is_in_its_place() -> None:
-    """An exception in the list is that job's alone; a payload that does not fit joins no call."""
+    """An exception in the list concerns that job only. An invalid payload joins no call."""
 
     async def mixed(jobs: Jobs) -> Any:
         said: dict[str, Any] = {"b": Retry("later", after=1), "c": Fail("no")}
@@ -183,7 +183,7 @@ def test_a_call_that_raises_or_hangs_is_run_again_in_halves(poison: str, how: st
     ],
 )
 def test_an_exception_of_every_call_is_each_jobs(error: BaseException, outcome: str) -> None:
-    """With the frames of the processor alone, however many jobs it failed."""
+    """It has only the processor's frames, however many jobs it failed."""
 
     async def run(jobs: Jobs) -> Any:
         raise error
@@ -198,7 +198,7 @@ def test_an_exception_of_every_call_is_each_jobs(error: BaseException, outcome: 
 
 
 def test_an_exception_with_a_delay_concerns_the_whole_call() -> None:
-    """A rate limit: more calls would only meet it again."""
+    """Further calls would meet the same rate limit."""
 
     async def run(jobs: Jobs) -> Any:
         raise ProcessorError("busy", retry_after=77)
@@ -212,7 +212,7 @@ def test_an_exception_with_a_delay_concerns_the_whole_call() -> None:
 
 
 def test_one_that_is_stopped_is_in_no_later_call() -> None:
-    """Cancelled while its half waits, or at work in the other one."""
+    """It is cancelled while its half waits, or while the other half runs."""
 
     async def run(jobs: Jobs) -> Any:
         if len(jobs) == 4:
@@ -230,7 +230,7 @@ def test_one_that_is_stopped_is_in_no_later_call() -> None:
 
 
 def test_each_half_has_the_whole_timeout() -> None:
-    """Also the one that waits while the other hangs."""
+    """This includes the half that waits while the other one hangs."""
 
     async def run(jobs: Jobs) -> Any:
         await asyncio.sleep(50 if jobs[0].id == "a" else 4)
@@ -256,7 +256,7 @@ def test_the_jobs_that_wait_when_the_run_ends_have_spent_no_attempt() -> None:
 
 
 async def test_a_call_in_halves_finds_the_steps_and_streams_of_the_first() -> None:
-    """What is done stays done, and what the first call left running disturbs no other."""
+    """Finished steps stay. Tasks of the first call disturb no other."""
     paid: list[int] = []
 
     async def pay(number: int, ctx: JobContext) -> str:
@@ -289,7 +289,7 @@ async def test_a_call_in_halves_finds_the_steps_and_streams_of_the_first() -> No
 
 
 def test_a_wait_belongs_to_the_job_in_whose_place_it_is_returned() -> None:
-    """Raised, it would be a wait of them all: that is refused, and says what to do."""
+    """A raised wait would stop all jobs, so it is rejected with a remedy."""
 
     async def one(job: BatchedJob[Any]) -> Any:
         if job.id == "b":
@@ -313,7 +313,7 @@ def test_a_wait_belongs_to_the_job_in_whose_place_it_is_returned() -> None:
 
 @pytest.mark.parametrize("stop", ["cancel", "take_back"])
 def test_one_that_is_stopped_leaves_the_call_to_the_others(stop: str) -> None:
-    """Cancelled, or its lease was lost: nothing of it is stored, and nothing disturbs the rest."""
+    """It was cancelled or lost its lease. Nothing of it is stored."""
     interrupted: list[str] = []
 
     async def run(jobs: Jobs) -> Any:
@@ -362,7 +362,7 @@ def test_the_last_attempt_is_alone_so_that_no_other_job_can_make_it_fail() -> No
 
 @pytest.mark.parametrize(("comes_at", "calls"), [(0.1, [["a", "b"]]), (0.5, [["a"], ["b"]])])
 def test_a_batch_waits_for_more_and_no_longer(comes_at: float, calls: list[list[str]]) -> None:
-    """At the end of its wait it asks once more, and begins with the answer."""
+    """At the end of its wait it leases once more, and starts with the response."""
     began: list[float] = []
 
     async def run(jobs: Jobs) -> Any:
@@ -426,7 +426,7 @@ def test_a_batch_is_one_slot_of_its_types_own() -> None:
 
 
 def test_middleware_is_around_each_job() -> None:
-    """One that answers itself keeps its job out of the call."""
+    """Middleware that returns a result itself keeps its job out of the call."""
     world = World(rows(*"abc"), results)
 
     @world.registry.around
@@ -530,7 +530,7 @@ def test_a_call_keeps_its_slot_until_its_last_job_has_ended() -> None:
 
 
 def test_tenants_take_turns() -> None:
-    """One with more jobs than a batch comes after the others that wait."""
+    """A tenant with more jobs than a batch comes after the others that wait."""
 
     async def run(jobs: Jobs) -> Any:
         await asyncio.sleep(0.5)

@@ -1,4 +1,4 @@
-"""What an error leaves behind: class, message, data, codes, frames; no secret, in bounded time."""
+"""Stored data of an error: class, message, data, codes and frames, without secrets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def refused() -> BaseException:
 def test_a_code_is_what_its_class_says_also_of_a_cause(
     error: BaseException, code: dict[str, Any]
 ) -> None:
-    """Advice goes by codes, and not by the words of a library's release."""
+    """Advice depends on codes, not on the words of a library's release."""
     [(name, value)] = code.items()
 
     assert getattr(raised(error), name) == value
@@ -54,7 +54,7 @@ def test_a_code_is_what_its_class_says_also_of_a_cause(
 
 
 def test_frames_are_own_first_and_hold_no_values() -> None:
-    """A library's come after; a cause has its own; an author's error has none of its causes."""
+    """Frames of a library follow. A cause has its own frames, a ProcessorError no causes."""
     password = SECRET
 
     def reads() -> None:
@@ -90,14 +90,14 @@ def test_an_error_without_a_response_names_the_address() -> None:
 
 
 def test_of_a_task_group_the_first_error_is_named() -> None:
-    """And how many more there are."""
+    """The message has the number of the others."""
     said = raised(ExceptionGroup("both", [ValueError("one"), OSError("two")]))
 
     assert (said.type, said.message) == ("ValueError", "one (and 1 more in its task group)")
 
 
 async def test_what_a_processor_returns_is_filtered_too() -> None:
-    """A `Fail` names what it was given; data that is no mapping is kept under a name."""
+    """A `Fail` may quote secrets. Data that is no mapping is stored under a name."""
 
     async def fail(job: Job[Any], ctx: JobContext) -> Fail:
         return Fail(f"token={SECRET}", data={"api_key": SECRET, "n": 3})

@@ -1,4 +1,4 @@
-"""Stages that need each other, as those of plans: what becomes of the rest when one fails."""
+"""Stages with dependencies, as in plans, when one of them fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_an_error_beside_a_wait_is_no_wait() -> None:
 
 
 async def test_a_failed_stage_stops_only_what_needs_it_and_runs_again_alone() -> None:
-    """The next attempt repeats nothing that is done; a stage that waits ends none beside it."""
+    """The next attempt repeats no finished stage. A stage that waits ends no other."""
     ran: Counter[str] = Counter()
     faults: dict[str, Exception] = {"left": ConnectionError("no answer")}
 

@@ -1,4 +1,4 @@
-"""Requests of a worker that the network or its size would spoil."""
+"""Requests of a worker that are lost or too large."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ async def test_what_is_wrong_is_refused(asked: dict[str, Any], status: int, code
 
 @pytest.mark.parametrize("token", ["old", "new"])
 async def test_a_tick_answers_what_it_did(token: str) -> None:
-    """With either token, while one replaces the other."""
+    """Both tokens work while one replaces the other."""
     reply = await ask(token=token, queue=ModelQueue([Row("1", {})]))
 
     assert reply.status == 200
@@ -97,7 +97,7 @@ async def test_a_run_over_types_takes_their_parts_too() -> None:
 
 
 async def test_a_worker_whose_loop_runs_is_woken() -> None:
-    """The database asks at each arrival."""
+    """The database sends a request at each arrival."""
     woken: list[bool] = []
     reply = await ask(wake=lambda: woken.append(True))
     assert (reply.status, reply.body["running"], woken) == (202, True, [True])
@@ -110,7 +110,7 @@ async def test_a_worker_whose_loop_runs_is_woken() -> None:
 async def test_a_queue_that_refuses_is_no_error_of_the_caller(
     error: QueueError, status: int
 ) -> None:
-    """It may ask again."""
+    """The caller may repeat the request."""
 
     class Failing(ModelQueue):
         async def lease(self, request: Any) -> Any:

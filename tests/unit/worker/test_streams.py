@@ -1,4 +1,4 @@
-"""What a stream makes of its pieces: characters in two halves, and openings of one that is open."""
+"""A stream's pieces: characters in two halves, and openings of an open stream."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def write(*pieces: Any) -> Run:
 async def test_halves_of_a_character_are_joined_and_a_lone_one_is_logged(
     pieces: tuple[str, ...], text: str, lost: list[str]
 ) -> None:
-    """In what readers get, in the stream's own text and in the result."""
+    """This applies to readers, the stream's own text and the result."""
     run = await write(*pieces)
 
     assert (run.output["reply"], run.result) == (text, text)
@@ -52,7 +52,7 @@ async def test_halves_of_a_character_are_joined_and_a_lone_one_is_logged(
 
 
 async def test_a_half_stays_with_the_step_that_wrote_it() -> None:
-    """Tried again, a step writes its half again; another step's text cannot complete it."""
+    """A repeated step writes its half again. Another step's text cannot complete it."""
     tries: list[str] = []
 
     async def run(job: Job[Any], ctx: JobContext) -> str:
@@ -91,7 +91,7 @@ async def test_what_is_changed_in_an_item_is_logged() -> None:
 
 
 async def test_a_stream_that_is_open_cannot_be_opened() -> None:
-    """Neither while its opening is under way; what the first writes is kept."""
+    """This includes an opening in progress. The first writer's text is kept."""
 
     async def run(job: Job[Any], ctx: JobContext) -> list[str]:
         async def opening() -> str:

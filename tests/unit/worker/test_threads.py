@@ -1,4 +1,4 @@
-"""Threads of plain processors: used again, unless something was raised in them from outside."""
+"""Threads of plain processors are reused, unless a stop was raised in them."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ async def test_a_middleware_that_does_not_await_the_call_fails_the_attempt() -> 
 
 async def test_what_is_awaited_in_any_way_is_no_fault() -> None:
     async def run(job: Job[Any], ctx: JobContext) -> list[Any]:
-        """More at once than are remembered without a look at which have ended."""
+        """Make more calls at once than are remembered without a check of ended ones."""
         for number in range(PRUNE_AFTER):
             await ctx.step(f"one {number}", nothing)
         calls = [ctx.step(f"side {number}", nothing) for number in range(3 * PRUNE_AFTER)]
@@ -130,7 +130,7 @@ async def test_a_call_under_way_at_the_end_is_said_in_the_jobs_log() -> None:
 
 
 async def test_a_mock_of_the_context_has_methods_to_await() -> None:
-    """As people test a processor by themselves."""
+    """People use mocks to test a processor."""
     ctx = AsyncMock(spec=JobContext)
     ctx.step.return_value = "r-1"
 
@@ -161,7 +161,7 @@ async def in_batches(jobs: list[Any]) -> list[None]:
 
 @pytest.mark.parametrize(("run", "options"), [(plainly, {}), (in_batches, {"batch": 2})])
 def test_a_worker_settles_it_as_a_failure(run: Any, options: dict[str, Any]) -> None:
-    """In a thread and in a batch too, each job by its own calls."""
+    """This includes threads and batches. Each job depends on its own calls."""
     registry = Registry()
     registry.processor("work", payload=dict, **options)(run)
     queue = ModelQueue([Row("one", {}), Row("two", {})])
@@ -186,7 +186,7 @@ def test_a_worker_settles_it_as_a_failure(run: Any, options: dict[str, Any]) -> 
     ids=["a plain function", "no function", "the call itself"],
 )
 async def test_a_step_of_what_cannot_be_awaited_says_what_to_write(run: Any, fix: str) -> None:
-    """Once: it may have run, and another attempt would repeat it."""
+    """It fails once, because it may have run, and another attempt would repeat it."""
 
     async def steps(job: Job[Any], ctx: JobContext) -> None:
         call: Any = nothing()

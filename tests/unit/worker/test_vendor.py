@@ -1,4 +1,4 @@
-"""Calls that cost money are counted over attempts, and waits begin with the first refusal."""
+"""Calls that cost money are counted over attempts. Waits begin with the first rejection."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ BUSY = VendorError("busy", code="rate_limited", retry_after=timedelta(hours=24))
 
 
 async def test_what_may_have_been_charged_is_asked_five_times() -> None:
-    """Without an attempt, and each time later; then it fails in one sentence."""
+    """No attempt is spent, and each pause is longer. Then the job fails with a sentence."""
     vendor = Vendor(SILENT)
     runs = await vendor.until_over()
 
@@ -70,7 +70,7 @@ async def test_what_may_have_been_charged_is_asked_five_times() -> None:
 
 
 async def test_no_more_is_asked_beside_a_step_that_waits_but_by_a_persons_retry() -> None:
-    """A job is over when all of its steps are."""
+    """A job ends when all of its steps have ended."""
     silent, away = Vendor(SILENT), Vendor(AWAY)
 
     async def processor(job: Job[None], ctx: JobContext) -> None:
@@ -101,7 +101,7 @@ async def test_no_more_is_asked_beside_a_step_that_waits_but_by_a_persons_retry(
 
 
 async def test_refusals_cost_no_try_and_the_patience_begins_with_the_first() -> None:
-    """However old the job is; then attempts are spent."""
+    """The age of the job does not matter. Afterwards attempts are spent."""
     vendor = Vendor(AWAY)
     vendor.clock.advance(seconds=90_000)
     first = await vendor.run()
@@ -117,7 +117,7 @@ async def test_refusals_cost_no_try_and_the_patience_begins_with_the_first() -> 
 
 
 async def test_an_answer_ends_a_row_of_refusals() -> None:
-    """The next one begins another."""
+    """The next rejection begins another row."""
     vendor = Vendor(AWAY, SILENT, AWAY, "done")
     runs = [await vendor.run()]
     vendor.clock.advance(seconds=MAX_WAIT.total_seconds())

@@ -1,4 +1,4 @@
-"""A worker around its ticks: outboxes, middleware, types, admission, and calls that are held."""
+"""A worker: outboxes, middleware, types, admission, and long calls."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def worker(queue: ModelQueue, registry: Registry, **more: Any) -> Worker:
 
 
 def of(run: Callable[[Job[Any], JobContext], Any], **options: Any) -> Registry:
-    """A registry with this processor."""
+    """Return a registry with this processor."""
     registry = Registry()
     registry.processor("work", payload=dict, **options)(run)
     return registry
@@ -52,7 +52,7 @@ async def nothing(job: Job[Any], ctx: JobContext) -> None:
 
 
 def test_an_outbox_is_read_before_each_lease_and_while_a_run_lasts() -> None:
-    """One that fails or hangs stops neither the run nor the others."""
+    """A publisher that fails or hangs stops neither the run nor the others."""
     queue = ModelQueue([Row("first", {})])
     calls: list[float] = []
 
@@ -80,7 +80,7 @@ def test_an_outbox_is_read_before_each_lease_and_while_a_run_lasts() -> None:
 
 
 def test_what_has_ended_is_freed_at_once() -> None:
-    """A cycle an attempt would leave all that it held to the collector, a third of a job's time."""
+    """A reference cycle per attempt would cost a third of a job's time in the collector."""
 
     def held() -> list[object]:
         return [each for each in gc.get_objects() if isinstance(each, Attempt | JobContext)]
@@ -98,12 +98,12 @@ def test_what_has_ended_is_freed_at_once() -> None:
 
 
 async def start(make: Callable[..., Worker], *args: Any, budget: float = 60, **more: Any) -> Any:
-    """Tick once, made inside its loop."""
+    """Run the worker once, which is created inside its loop."""
     return await make(*args, **more).tick(budget_seconds=budget)
 
 
 async def test_middleware_is_nested_and_sees_what_is_returned() -> None:
-    """Added before or after the processor; `around_all` is outside of the others."""
+    """It may be added before or after the processor. `around_all` is outside of the others."""
     registry, said = of(nothing), []
 
     def named(name: str) -> Any:
@@ -124,7 +124,7 @@ async def test_middleware_is_nested_and_sees_what_is_returned() -> None:
 
 
 async def test_middleware_of_a_registry_counts_for_types_that_are_added_to_it() -> None:
-    """A worker has one registry for `@processor` and `register`: a report of errors misses none."""
+    """A worker has one registry for `@processor` and `register`, so no error report is missing."""
     decorated, registry, said = of(nothing), Registry(), []
 
     def named(name: str) -> Any:
@@ -170,7 +170,7 @@ def test_a_function_that_can_be_called_is_registered(run: Any) -> None:
 
 
 def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
-    """Under the names of `register_job_types`."""
+    """The fields have the names of `register_job_types`."""
 
     async def run(job: Job[Any], ctx: JobContext) -> None:
         """Do the work.
@@ -195,7 +195,7 @@ def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
 
 @pytest.mark.parametrize("admitted", [True, False])
 def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
-    """One that was admitted looks again when another was refused meanwhile."""
+    """An admitted run polls if another one was rejected meanwhile."""
     refused = [True]
 
     class Bounded(ModelQueue):
@@ -240,7 +240,7 @@ def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_again() -
 
 
 def test_what_someone_else_holds_is_reported_and_settled_again() -> None:
-    """A second later, and the other job is settled meanwhile."""
+    """This happens a second later. The other job is settled meanwhile."""
     stored: list[str] = []
     settled: list[tuple[str, str]] = []
 
@@ -393,7 +393,7 @@ def test_what_blocked_the_loop_beyond_its_timeout_has_no_result() -> None:
 def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(
     average_bytes: int, ahead: int
 ) -> None:
-    """However many jobs ended just before."""
+    """The number of jobs that have just ended does not matter."""
     pool = Pool(("work",), 10)
     for _ in range(5_000):
         pool.record_end(0.0, frees=False)
@@ -402,7 +402,7 @@ def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(
 
 
 class Watched(ModelQueue):
-    """Notes which settles are under way at once, by whether each of them leases."""
+    """Records which settles are in flight at a time, and whether each of them leases."""
 
     def __init__(self, jobs: int) -> None:
         super().__init__(Row(str(n), {}) for n in range(jobs))
@@ -472,7 +472,7 @@ class Letter(BaseModel):
 
 
 def letters(registry: Registry, settings: Any, *names: str) -> None:
-    """Types that share a model."""
+    """Return types that share a model."""
     for name in names:
         registry.processor(name, payload=Letter)(nothing)
 
