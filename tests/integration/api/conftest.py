@@ -16,7 +16,7 @@ from tests.support.renewed import Renewed
 
 @pytest.fixture
 async def api(renewed: Renewed) -> AsyncIterator[Api]:
-    """Over real sockets, with streams that are held open; its engine knows one type."""
+    """The API over real sockets, with streams that stay open. Its engine has one type."""
     settings = scratch_settings(renewed.gateway.url).model_copy(
         update={"apps": (), "streaming": True}
     )

@@ -9,7 +9,7 @@ from tests.support.engine import ACME
 
 
 async def test_status_is_the_operators_or_the_members_own(api: Api) -> None:
-    """Secrets see everything, a member their workspace, others nothing."""
+    """A secret key sees everything, a member one workspace, other callers nothing."""
     api.engine.enqueue()
     api.engine.maintain()
 

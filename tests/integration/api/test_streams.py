@@ -73,7 +73,7 @@ def events_path(job_id: str) -> str:
 async def test_an_end_that_comes_amid_a_look_has_its_last_words(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Output and events between the two reads of a poll belong to the next poll, in their order."""
+    """Output and events between the two reads of a poll come with the next poll, in order."""
     queue, job_id = api.client(), api.engine.enqueue()
     lease, events_after = api.engine.lease_one(), queue.events_after
 
@@ -94,7 +94,7 @@ async def test_an_end_that_comes_amid_a_look_has_its_last_words(
 
 
 async def test_a_look_that_fails_loses_no_words(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For streams of jobs and sessions, output that was read and not sent is read again."""
+    """Output that was read and not sent is read again, in streams of jobs and sessions."""
     queue, job_id = api.client(), api.engine.enqueue(session_id="s")
     lease = api.engine.lease_one()
     piece = {"stream": "reply", "attempt": 1, "start": 0, "text": "words"}
@@ -119,7 +119,7 @@ async def test_a_look_that_fails_loses_no_words(api: Api, monkeypatch: pytest.Mo
 
 
 async def test_a_client_that_comes_back_gets_what_it_missed(api: Api) -> None:
-    """`Last-Event-ID` is all it needs; nothing comes twice, and all is as in the log."""
+    """It needs only `Last-Event-ID`. No event comes twice, and all equal the log."""
     job_id = api.engine.enqueue()
     lease = api.engine.lease_one()
     first = await follow(api, events_path(job_id), until=2)
@@ -141,7 +141,7 @@ async def test_a_client_that_comes_back_gets_what_it_missed(api: Api) -> None:
 
 
 async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api) -> None:
-    """Beside the events: by `Last-Event-ID` each character once, and another attempt from 0."""
+    """With `Last-Event-ID` each character comes once. Another attempt starts from 0."""
     job_id = api.engine.enqueue()
     lease = api.engine.lease_one()
 
@@ -180,7 +180,7 @@ async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api
 
 
 async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(api: Api) -> None:
-    """Each character once, whatever line was the last, and the last words before their end."""
+    """Each character comes once, whatever the last line was, and before the job's end."""
     engine, path = api.engine, "/api/sessions/s/events"
     engine.enqueue(session_id="other")
     jobs = engine.enqueue_many(25, session_id="s")
@@ -227,7 +227,7 @@ async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(a
 
 
 async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> None:
-    """By its id alone, as a stream and by page, and no others; no one without it."""
+    """The id is enough, for a stream and for pages. Other jobs need another id."""
     project = project_of_a_file(renewed, "allow_anonymous")
     project.settings = project.settings.model_copy(update={"allow_anonymous": True})
     async with serving_api(project) as api:
@@ -280,7 +280,7 @@ async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> Non
 
 
 async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
-    """Of all streams by one connection, which may be cut; none looks by itself here."""
+    """One connection serves all streams, and may be closed. No stream polls here."""
     given = {"apps": (), "streaming": True, "environ": {"DATABASE_URL": renewed.url}}
     settings = scratch_settings(renewed.gateway.url).model_copy(update=given)
     never = StreamTiming(streaming=True, poll=900, max_poll=900, max_recheck=900)
@@ -320,7 +320,7 @@ async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
 async def test_a_feed_cut_after_every_few_events_misses_and_repeats_nothing(
     api: Api, subject: str, hidden: list[str]
 ) -> None:
-    """A cursor may be inside a page, and inside what one transaction wrote."""
+    """A cursor may be inside a page, and inside the lines of one transaction."""
     engine, path = api.engine, f"/api/{subject}/events"
     first = engine.enqueue(session_id="s")
     last = (await api.call("GET", path)).json()["cursor"]

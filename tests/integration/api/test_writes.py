@@ -17,7 +17,7 @@ from tests.support.engine import ACME
 async def test_a_job_that_another_transaction_changes_is_429_with_when_to_call_again(
     api: Api, change: str
 ) -> None:
-    """Nothing was done: the API itself has repeated it, and so may its caller."""
+    """Nothing was changed. The API has repeated the call, and its caller may too."""
     job_id = api.engine.enqueue(delay_seconds=60)
     with api.engine.open_transaction() as other:
         other.run("select from public.jobs for update")
@@ -30,7 +30,7 @@ async def test_a_job_that_another_transaction_changes_is_429_with_when_to_call_a
 
 
 async def test_one_bulk_of_a_caller_runs_and_the_body_of_another_is_not_read(api: Api) -> None:
-    """Each is work in the one process that answers everyone, and so is reading it."""
+    """Reading and running a bulk are work of the one process that serves everyone."""
     bulk = {"workspace_id": ACME, "jobs": [{"job_type": "work"}] * 2}
     waits = "select exists (select from pg_locks where not granted)"
     with api.engine.open_transaction() as other:

@@ -1,6 +1,6 @@
-"""A worker asks its DATABASE_URL what it keeps, and leaves nothing behind there.
+"""A worker probes its DATABASE_URL and changes nothing there.
 
-With a real PgBouncer in each mode; its port says nothing.
+The tests use a real PgBouncer in each mode, whose port does not reveal the mode.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def test_what_an_address_keeps_is_asked_of_it(
 
 
 def test_what_does_not_answer_or_may_not_work_is_said(renewed: Renewed) -> None:
-    """A closed port, a wrong password, a role that may not become the worker's."""
+    """The port is closed, the password is wrong, or the role may not become the worker's."""
     with renewed.connect() as owner:
         owner.execute("create role address_test login password 'p'")
     port = urlsplit(renewed.url).port
@@ -85,7 +85,7 @@ def lines_of(log: Path) -> Iterator[dict[str, Any]]:
 def test_a_served_worker_says_what_it_uses_and_its_pooler_is_as_before(
     stack: RunningStack, tmp_path: Path, mode: str
 ) -> None:
-    """Jobs of plain SQL run, though nothing calls this worker; no session of others is changed."""
+    """Jobs of plain SQL run without a call of this worker. No other session is changed."""
     own = urlsplit(stack.database_url).username
     insert = "insert into public.jobs (workspace_id, job_type, payload) values (%s, %s, %s)"
     payload = json.dumps({"name": "Ada"})

@@ -82,7 +82,7 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host: Host) -> None:
-    """Coroutines and threads, of two tenants; the guilty job fails after its own attempts."""
+    """They are coroutines and threads of two tenants. The guilty job fails after its attempts."""
     ids = [
         *host.enqueue("served.slow", 500, seconds=0.05),
         *host.enqueue("served.plain", 20, seconds=0.05),
@@ -105,7 +105,7 @@ def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host:
 
 
 def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Host) -> None:
-    """The process ends itself before its leases do, and the job beside it runs on."""
+    """The process ends itself before its leases expire, and the other job runs again."""
     beside = host.enqueue("served.plain", seconds=40)
     until(lambda: host.rows("status", beside) == [("processing",)])
     guilty = host.enqueue("served.block")
@@ -134,7 +134,7 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Host) -> None
 def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
     host: Host, job_type: str, beside: int, how: str, error: str
 ) -> None:
-    """Each job may spend one attempt, and those beside it complete."""
+    """Each job may spend one attempt, and the other jobs complete."""
     with host.connection.transaction():  # so that one call gets them all
         ids = host.enqueue(job_type, beside)
         guilty = host.enqueue(job_type, how=how)
@@ -146,7 +146,7 @@ def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
 
 
 def test_two_of_different_types_are_both_named_and_no_other_pays(host: Host) -> None:
-    """Also jobs of a gate, with a limit, steps, streams and children keep their promises."""
+    """Jobs with a gate, a limit, steps, streams and children keep their guarantees."""
     keyed = host.enqueue("served.keyed", 3, seconds=0.5, concurrency_key="k")
     families = host.enqueue("served.family", 4, seconds=1)
     ids = [*keyed, *families, *host.enqueue("served.slow", 10, seconds=1)]
@@ -177,7 +177,7 @@ def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Host) -> No
 
 
 def test_code_that_ends_each_process_is_a_finding_before_there_are_dead_letters(host: Host) -> None:
-    """It names the commit and how many jobs wait, and the pause that it offers is enough."""
+    """The finding has the commit and the number of waiting jobs. The offered pause is enough."""
     ids = host.enqueue("served.broken", 300)
     finding = (
         "select f from jsonb_array_elements(public.explain_queue() -> 'findings') as f"

@@ -1,4 +1,4 @@
-"""A worker's own connections to the database, when the network or the database is away."""
+"""A worker's own connections to the database during an outage of network or database."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_a_call_that_the_network_swallows_is_an_outage(
 
 
 async def test_a_database_that_is_away_wakes_no_one(caplog: pytest.LogCaptureFixture) -> None:
-    """Its worker tries again after pauses that grow, and not as often as this does."""
+    """The worker retries after growing pauses."""
     caplog.set_level("INFO", logger=direct.__name__)
     woken: list[bool] = []
     url = f"postgresql://127.0.0.1:{reserve_port()}/none"

@@ -43,13 +43,13 @@ class Served:
     log: Path
 
     def one(self, query: str, *values: Any) -> Any:
-        """Return the first column of the row of a statement."""
+        """Return the first column of a statement's row."""
         row = self.connection.execute(query.encode(), values or None).fetchone()
         assert row is not None
         return row[0]
 
     def status(self, job_id: str) -> str:
-        """The job's status."""
+        """Return the job's status."""
         return str(self.one("select status from public.jobs where id = %s", job_id))
 
     def insert(self, job_type: str, **payload: Any) -> str:
@@ -132,7 +132,7 @@ def performed(stack: RunningStack) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A served process that the database was connected to, in the one statement of the page."""
+    """A served process that the database is connected to, by the statement of the page."""
     folder = tmp_path_factory.mktemp("serve")
     with stack.connect() as connection, served(stack, folder) as (url, _):
         create(connection, PG_NET, VAULT, PG_CRON)
@@ -140,7 +140,7 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
         try:
             made.connect(url)
             with performed(stack):
-                # pg_cron's minute, in a session of its owner; the run publishes the job types
+                # pg_cron's minute, in a session of its owner; this run publishes the job types
                 minute = "select username, command from cron.job where schedule = '* * * * *'"
                 [(owner, command)] = connection.execute(minute).fetchall()
                 with stack.connect(options=f"-c role={owner}") as session:
@@ -218,7 +218,7 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
 
 
 def test_the_console_is_served_beside_the_api(stack: RunningStack, tmp_path: Path) -> None:
-    """One origin: its files, its own pages, the configuration of this host."""
+    """Files, pages and the host's configuration have one origin."""
     environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}"}
     command = [sys.executable, "-m", "minutehand.deploy.console", str(tmp_path / "console")]
     subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True)

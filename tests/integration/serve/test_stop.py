@@ -21,7 +21,7 @@ insert into public.jobs (workspace_id, job_type, payload)
 select %s, 'served.slow', %s from generate_series(1, %s)
 returning id
 """
-#: Number of these jobs that have begun, by the worker that holds their leases.
+#: Number of these jobs that have started, by the worker with their leases.
 RUNNING = """
 select workers.worker_id, count(*)
 from queue.leases as leases
@@ -35,7 +35,7 @@ group by workers.worker_id
 def test_a_stopped_host_releases_the_jobs_that_it_runs_unspent(
     stack: RunningStack, tmp_path: Path
 ) -> None:
-    """SIGTERM under load: every job is pending again before the process has ended."""
+    """After SIGTERM under load, every job is pending before the process has ended."""
     with stack.connect() as connection, served(stack, tmp_path) as (_, process):
         slow = json.dumps({"seconds": 50})
         # the types of the host are published by its first run

@@ -1,6 +1,6 @@
-"""A process as Lambda keeps one: its functions answer the events that its input holds, one a line.
+"""A process as Lambda keeps it, which runs its functions on events of its input.
 
-For each it writes a line, a list of its status.
+Each input line is a list of events. For each line it writes a list of their statuses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ handlers: dict[str, Any] = {
 
 
 def work() -> dict[str, Any]:
-    """Run one attempt of the engine's own processor inside what is around it."""
+    """Run one attempt of the engine's own processor inside the middleware."""
 
     async def run() -> str:
         kind = next(iter(build_worker(settings).registry))

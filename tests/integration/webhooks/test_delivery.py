@@ -27,7 +27,7 @@ from tests.support.renewed import Renewed
 
 
 class Endpoint(MisbehavingServer):
-    """A subscriber's server: answers as scripted, then 200."""
+    """A subscriber's server, which returns scripted responses, then 200."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,11 +47,11 @@ class Endpoint(MisbehavingServer):
 
 
 class Nothing(BaseModel):
-    """No payload."""
+    """A payload without content."""
 
 
 async def work(_job: Job[Nothing], _ctx: JobContext) -> dict[str, bool]:
-    """Something that makes events."""
+    """Run a job that makes events."""
     return {"done": True}
 
 
@@ -94,7 +94,7 @@ class Post:
 
 @asynccontextmanager
 async def posting(project: Project, *, stage: str = "local") -> AsyncIterator[Post]:
-    """A worker at a stage."""
+    """Yield a worker at a stage."""
     settings = project.settings.model_copy(update={"stage": stage})
     registry = Registry()
     webhooks = register(registry, settings)
@@ -112,7 +112,7 @@ async def posting(project: Project, *, stage: str = "local") -> AsyncIterator[Po
 
 @pytest.fixture
 def project(renewed: Renewed, tmp_path: Path) -> Project:
-    """A database behind a Data API; the engine lets webhooks lead to this machine."""
+    """A database with a Data API. The engine allows webhooks to this machine."""
     key_file = {"sealing_key_file": str(tmp_path / "sealing.json")}
     settings = scratch_settings(renewed.gateway.url).model_copy(update=key_file)
     made = Project(settings, renewed)
@@ -130,7 +130,7 @@ async def endpoint() -> AsyncIterator[Endpoint]:
 async def test_each_event_arrives_signed_and_in_order_per_job(
     project: Project, endpoint: Endpoint
 ) -> None:
-    """Three jobs at once; each one's events arrive in order."""
+    """Three jobs run at once, and the events of each arrive in order."""
     async with posting(project) as post:
         secret = await post.subscribe(f"{endpoint.origin}/in")
         jobs = [project.insert("work") for _ in range(3)]
@@ -151,7 +151,7 @@ async def test_each_event_arrives_signed_and_in_order_per_job(
 async def test_a_failure_is_sent_again_under_the_same_id(
     project: Project, endpoint: Endpoint
 ) -> None:
-    """500, then 200; later events of its job wait, and the failures in a row are forgotten."""
+    """After a 500 comes a 200. Later events of the job wait, and the row of failures ends."""
     async with posting(project) as post:
         await post.subscribe(f"{endpoint.origin}/in", event_types=["job.created", "job.completed"])
         endpoint.statuses = [500]
@@ -175,7 +175,7 @@ async def test_a_failure_is_sent_again_under_the_same_id(
 
 
 async def test_a_packed_refusal_is_not_unpacked(project: Project, endpoint: Endpoint) -> None:
-    """Some kilobytes from a stranger could fill the worker's memory."""
+    """Some kilobytes from a stranger could use up the worker's memory."""
     async with posting(project) as post:
         await post.subscribe(f"{endpoint.origin}/in", event_types=["job.created"])
         endpoint.statuses, endpoint.is_packed = [500], True

@@ -1,4 +1,4 @@
-"""A worker whose machine has the wrong time: lengths of time are by the database's clock."""
+"""A worker on a machine with a wrong clock, whose waits use the database's clock."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class WrongClock(SystemClock):
         self._ahead = ahead
 
     def now(self) -> datetime:
-        """A wrong instant."""
+        """Return a wrong instant."""
         return super().now() + self._ahead
 
 
 @asynccontextmanager
 async def working(engine: Engine, registry: Registry, ahead: timedelta) -> AsyncIterator[Worker]:
-    """A worker with a direct connection, which no token with a time in it has to admit."""
+    """Yield a worker with a direct connection, which needs no token with a time."""
     assert isinstance(engine.database, Renewed)
     settings = scratch_settings(engine.database.gateway.url)
     queue = WorkerQueue(settings, api=DirectApi(engine.database.url, schema="public"))
@@ -108,7 +108,7 @@ async def test_remote_work_has_one_deadline_for_workers_of_different_times(engin
     registry = Registry()
 
     class Service:
-        """Refuses all work."""
+        """A service that rejects all work."""
 
         name = "vendor"
 

@@ -1,4 +1,4 @@
-"""Two codes of one type side by side: what the younger deploy says of it holds."""
+"""Two versions of a type's code at the same time: the younger deploy defines the type."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.renewed import Renewed
 
 NAME = "nightly"
 A, B = "aaaaaaaaaa", "bbbbbbbbbb"
-#: Of the old code's deploy; the others come minutes after.
+#: Time of the old code's deploy. The others come minutes later.
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 LIMITS = f"select max_concurrency, timeout_seconds from queue.job_types where job_type = '{NAME}'"
 SCHEDULES = "select name, next_at, last_slot_at from queue.schedules where source is not null"
@@ -23,7 +23,7 @@ SCHEDULES = "select name, next_at, last_slot_at from queue.schedules where sourc
 
 @pytest.fixture
 def engine(renewed: Renewed, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """Workers publish their types at each of their runs, and not every five minutes."""
+    """Let workers publish their types at each of their runs, and not every five minutes."""
     monkeypatch.setattr(loop, "REGISTER_INTERVAL_SECONDS", 0.0)
     return Engine(renewed, renewed.session())
 
@@ -31,7 +31,7 @@ def engine(renewed: Renewed, monkeypatch: pytest.MonkeyPatch) -> Engine:
 def worker(
     engine: Engine, stack: AsyncExitStack, commit: str, minutes: int, **options: Any
 ) -> Worker:
-    """One of a deploy so many minutes after the first, with its own limits and schedule."""
+    """Return a worker of a later deploy, with its own limits and schedule."""
     assert isinstance(engine.database, Renewed)
     registry = Registry()
 
@@ -47,13 +47,13 @@ def worker(
 
 
 async def run(worker: Worker) -> None:
-    """Run it once, after it publishes its types."""
+    """Run the worker once, after it publishes its types."""
     await worker.register()
     await worker.tick(budget_seconds=5)
 
 
 async def test_the_younger_deploy_wins(engine: Engine) -> None:
-    """The older code's next registrations put nothing back; a roll-back is a deploy."""
+    """Later registrations of the older code change nothing. A roll-back is a deploy."""
     engine.stop_clock()
     seven: dict[str, Any] = {
         "schedule": Schedule("0 7 * * *"),
@@ -84,6 +84,6 @@ async def test_the_younger_deploy_wins(engine: Engine) -> None:
         await run(new)
         assert (engine.one(LIMITS), engine.rows(SCHEDULES)) == ((1, 60), [])
         engine.advance((next_at - engine.one("select queue.clock()")).total_seconds() + 60)
-        await run(again)  # after the hour of the run that it would have had
+        await run(again)  # after the hour of its run
         assert engine.rows(SCHEDULES) == [(name, next_at + timedelta(days=1), next_at)]
         assert engine.one("select count(*) from public.jobs") == 1

@@ -1,6 +1,6 @@
-"""A run ends, and a worker sleeps, only when nothing is left of all that it serves.
+"""A run ends, and a worker sleeps, only when no job of all its types is left.
 
-Whole workers against the real database, whatever kinds of processors the project has.
+The tests run whole workers on the real database, with all kinds of processors.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.pages import blocks
 from tests.support.paths import ROOT
 from tests.support.renewed import Renewed
 
-#: The apps of a project; all of them have the platform's own coroutine for webhooks.
+#: Apps of a project. All of them have the platform's own coroutine for webhooks.
 BOTH = ["coroutines", "functions"]
 
 
@@ -66,7 +66,7 @@ def by_lambda(settings: Settings) -> dict[str, Any]:
 
 
 def ticked(settings: Settings, registry: Registry, budget: float = 20) -> dict[str, Any]:
-    """The summary of one run."""
+    """Return the summary of one run."""
 
     async def run() -> dict[str, Any]:
         worker = Worker(settings, registry=registry)
@@ -78,7 +78,7 @@ def ticked(settings: Settings, registry: Registry, budget: float = 20) -> dict[s
 
 
 def test_full_coroutines_leave_plain_jobs_their_threads(engine: Engine) -> None:
-    """The other way round: a slot that is taken is asked for no more, the others are."""
+    """The same holds with exchanged roles. Only free slots are requested."""
     settings = settings_of(engine, BOTH, worker_concurrency=1)
     engine.enqueue_many(30, job_type=COROUTINE)
     engine.enqueue_many(200, job_type=FUNCTION)
@@ -101,7 +101,7 @@ def test_a_run_of_one_queue_ends_with_what_that_queue_has(engine: Engine) -> Non
 
 
 def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> None:
-    """On AWS it would wait for the next minute: enqueues had counted on the run while it ran."""
+    """On AWS it would otherwise wait for the next minute."""
     settings = settings_of(engine, ["coroutines"])
     wakes: list[bool] = []
 
@@ -110,7 +110,7 @@ def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> Non
 
         @registry.processor("brief", payload=dict)
         async def brief(job: Any, ctx: Any) -> None:
-            await asyncio.sleep(0.7)  # it asks for more meanwhile
+            await asyncio.sleep(0.7)  # it requests more meanwhile
             answer = engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="other")
             wakes.append(answer["wake"])
 
@@ -130,7 +130,7 @@ def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> Non
 
 
 def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engine) -> None:
-    """At its limit: no run can take it now. What is paused is not due."""
+    """At its limit no run can lease the job now. Paused jobs are not due."""
     engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": FUNCTION, "paused": True})
     engine.register("full", max_concurrency=1)
     engine.enqueue_many(4, job_type="full")
@@ -213,7 +213,7 @@ def test_threads_that_block_for_good_keep_no_coroutine_waiting(engine: Engine) -
 
 
 def test_one_request_bounds_each_pool_and_a_tenants_limit_over_all(engine: Engine) -> None:
-    """The same call again brings the same leases of every pool."""
+    """A repeated call returns the same leases of every pool."""
     engine.enqueue_many(10, job_type=COROUTINE)
     engine.enqueue_many(10, job_type=FUNCTION)
     engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 5})
@@ -232,7 +232,7 @@ def test_one_request_bounds_each_pool_and_a_tenants_limit_over_all(engine: Engin
 
 @pytest.fixture
 def said_by_environment(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker's settings, as its host has them."""
+    """Return a worker's settings, as its host has them."""
     assert isinstance(engine.database, Renewed)
     given = {
         "SUPABASE_URL": engine.database.gateway.url,
@@ -246,7 +246,7 @@ def said_by_environment(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def block(page: str, said: str) -> dict[str, Any]:
-    """What the one block of a page defines that says so."""
+    """Return the names that the one matching block of a page defines."""
     found = blocks((ROOT / "shared" / "minutehand" / page).read_text(), "py")
     [code] = [each for each in found if said in each]
     space: dict[str, Any] = {"__name__": "page"}

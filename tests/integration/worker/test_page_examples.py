@@ -1,4 +1,4 @@
-"""Examples of pages that need a vendor, a model or a session beside them."""
+"""Examples of pages that need a vendor, a model or a session."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def defined(code: str, **names: Any) -> dict[str, Any]:
 async def awaited(code: str, names: dict[str, Any]) -> None:
     """Run a block that may await, like the body of a coroutine, in the given names."""
     made = eval(compile(code, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
-    if isinstance(made, Awaitable):  # one that awaits nothing has run
+    if isinstance(made, Awaitable):  # a block without await has run
         await made
 
 
@@ -60,7 +60,7 @@ async def awaited(code: str, names: dict[str, Any]) -> None:
 def test_a_route_of_the_app_does_the_work(
     status: int, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the processor that calls it."""
+    """The processor calls the route."""
     route = httpx.MockTransport(lambda request: httpx.Response(status, json={"url": "t"}))
     monkeypatch.setattr(httpx, "AsyncClient", partial(httpx.AsyncClient, transport=route))
     try:
@@ -74,7 +74,7 @@ def test_a_route_of_the_app_does_the_work(
 
 
 async def test_only_what_can_pass_is_retried() -> None:
-    """Of the vendor's answers."""
+    """Responses of the vendor that may pass are retried."""
     space = defined(
         example(RECIPES, "def fetch"), httpx=httpx, Any=Any, ProcessorError=ProcessorError
     )
@@ -89,20 +89,21 @@ async def test_only_what_can_pass_is_retried() -> None:
 
 
 def test_failures_are_reported_by_the_apps_own_init() -> None:
-    """`register` as the page has it."""
-    import sentry_sdk  # slow, and needed here alone
+    """The function `register` is the page's."""
+    import sentry_sdk  # slow, and needed only here
 
     space = defined(example(RECIPES, "report_errors"), sentry_sdk=sentry_sdk)
     registry = Registry()
 
     space["register"](registry, scratch_settings("http://127.0.0.1:1"))
-    sentry_sdk.get_global_scope().set_client(None)  # it would report, and mark, later tests' too
+    # it would report, and mark, later tests' errors too
+    sentry_sdk.get_global_scope().set_client(None)
 
     assert [each.__name__ for each in registry._around] == ["report_errors"]
 
 
 async def test_a_job_of_the_sessions_own_transaction(database: Database) -> None:
-    """The statement and its parameters, over a session that binds them as SQLAlchemy does."""
+    """The session binds the statement's parameters as SQLAlchemy does."""
     made: list[Any] = []
 
     class Session:
@@ -150,7 +151,7 @@ class Reply(BaseModel):
 
 
 async def test_a_model_is_asked_in_a_job(capsys: pytest.CaptureFixture[str]) -> None:
-    """Both blocks of the page, one after the other."""
+    """Both blocks of the page run, one after the other."""
     first, second = blocks(AI.read_text(), "python")
     written: list[str] = []
 
@@ -194,7 +195,7 @@ async def failing(job: Job[Any], ctx: JobContext) -> None:
     ],
 )
 async def test_only_listed_exceptions_are_retried(job_type: str, how: str, outcome: str) -> None:
-    """By the middleware of the page about Celery."""
+    """The middleware is that of the page about Celery."""
     try:
         space = defined(example(CELERY, "RETRIED"))
     finally:
@@ -207,7 +208,7 @@ async def test_only_listed_exceptions_are_retried(job_type: str, how: str, outco
 
 
 async def test_the_last_failure_is_followed_by_another_job() -> None:
-    """Once, at the attempt after which there is none."""
+    """The job is enqueued once, at the last attempt."""
     first, second = example(CELERY, "RETRIED"), example(CELERY, "link_error")
     try:
         space = defined(f"{first}\n{second}")
@@ -224,7 +225,7 @@ async def test_the_last_failure_is_followed_by_another_job() -> None:
 
 
 async def test_a_job_is_asked_for_until_it_has_ended() -> None:
-    """And no longer than the caller waits."""
+    """The poll ends with the caller's time limit."""
     space = defined(example(CELERY, "async def ended"))
     asked: list[str] = []
 

@@ -38,13 +38,13 @@ sys.modules.update(click=None, rich=None)  # httpx loads them where they are, an
 import minutehand.aws.rotation, minutehand.functions.worker.invocations
 print(len(sys.modules), *{name.partition(".")[0] for name, module in sys.modules.items() if module})
 """
-#: What a worker cannot do without: idna and certifi are of httpx, the second line of pydantic.
+#: Modules that a worker always needs: idna and certifi are of httpx, the second line of pydantic.
 NEEDED = {"minutehand", "tenacity", "httpx", "idna", "certifi", "pydantic", "pydantic_core"}
 NEEDED |= {"annotated_types", "typing_extensions", "typing_inspection"}
 
 
 def test_a_worker_that_ends_in_good_order_is_not_taken_for_a_crash(tmp_path: Path) -> None:
-    """Whatever processors left behind: an exit code would delay each next worker further."""
+    """Processors may leave threads behind. An exit code would delay the next worker."""
     command = [sys.executable, "-c", ENDS_AS_HOT_RELOAD_DOES]
     environ = {**os.environ, "WORKER_SOCKET": str(tmp_path / "socket")}
     with subprocess.Popen(
@@ -58,7 +58,7 @@ def test_a_worker_that_ends_in_good_order_is_not_taken_for_a_crash(tmp_path: Pat
 
 @pytest.mark.parametrize("exits", [SystemExit, KeyboardInterrupt])
 def test_a_task_that_exits_ends_nothing_but_itself(exits: type[BaseException]) -> None:
-    """One that a processor left behind, or waits for: the jobs beside it run on."""
+    """A processor left the task behind or waits for it. The other jobs continue."""
 
     async def exit_soon() -> None:
         raise exits

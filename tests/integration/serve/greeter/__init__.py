@@ -1,1 +1,1 @@
-"""An app of the tests: its job types are known to the served process alone."""
+"""An app of the tests, whose job types only the served process knows."""

@@ -1,4 +1,4 @@
-"""Job types that greet, take their time, block their worker or end it."""
+"""Job types that greet, take time, block their worker or end it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from minutehand.worker import Backoff, BatchedJob, Job, JobContext, NewJob, proc
 
 
 class Greet(BaseModel):
-    """Whom to greet."""
+    """The name to greet."""
 
     name: str
 
 
 class Slow(BaseModel):
-    """How long to take."""
+    """The duration of the job."""
 
     seconds: float
 
@@ -33,14 +33,14 @@ async def greet(job: Job[Greet], ctx: JobContext) -> dict[str, str]:
 
 @processor("served.slow", payload=Slow, timeout=60)
 async def slow(job: Job[Slow], ctx: JobContext) -> dict[str, bool]:
-    """Take as long as asked."""
+    """Run for the requested time."""
     ctx.progress(1, "begun")
     await asyncio.sleep(job.payload.seconds)
     return {"slept": True}
 
 
 class Nothing(BaseModel):
-    """No payload."""
+    """A payload without content."""
 
 
 @processor("served.block", payload=Nothing, lease=40, max_attempts=1)
@@ -57,14 +57,14 @@ async def die(job: Job[Nothing], ctx: JobContext) -> None:
 
 @processor("served.plain", payload=Slow, timeout=60)
 def plain(job: Job[Slow], ctx: JobContext) -> dict[str, bool]:
-    """Take as long as asked, in a thread."""
+    """Run for the requested time in a thread."""
     time.sleep(job.payload.seconds)
     return {"slept": True}
 
 
 @processor("served.exit", payload=Nothing, backoff=Backoff(first=1, cap=1), max_attempts=2)
 async def leave(job: Job[Nothing], ctx: JobContext) -> None:
-    """End the process without a word, as a C extension may."""
+    """End the process without a message, as a C extension may."""
     os._exit(7)
 
 
@@ -109,13 +109,13 @@ def abort(job: Job[Nothing], ctx: JobContext) -> None:
 
 @processor("served.keyed", payload=Slow, key_concurrency=1, timeout=60)
 async def keyed(job: Job[Slow], ctx: JobContext) -> None:
-    """Take as long as asked, one at a time for a key."""
+    """Run for the requested time, one job at a time per key."""
     await asyncio.sleep(job.payload.seconds)
 
 
 @processor("served.family", payload=Slow, max_concurrency=3, timeout=60)
 async def family(job: Job[Slow], ctx: JobContext) -> dict[str, object]:
-    """Do a step, wait for a child, and stream two words."""
+    """Run a step, wait for a child, and stream two words."""
     count = await ctx.step("count", once)
     child = NewJob(job_type="served.slow", payload={"seconds": 0.1})
     await ctx.gather(await ctx.spawn([child]))

@@ -1,1 +1,1 @@
-"""An app of the tests: one coroutine processor."""
+"""An app of the tests with one coroutine processor."""

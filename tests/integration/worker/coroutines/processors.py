@@ -9,7 +9,7 @@ NAME = "drain.coroutine"
 
 
 def register(registry: Registry, settings: Settings) -> None:
-    """Add it."""
+    """Add the processor."""
 
     @registry.processor(NAME, payload=dict)
     async def run(job: Job[dict[str, bool]], ctx: JobContext) -> None:

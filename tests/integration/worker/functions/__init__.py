@@ -1,1 +1,1 @@
-"""An app of the tests: one plain function as processor."""
+"""An app of the tests with one plain function as processor."""

@@ -1,4 +1,4 @@
-"""A plain function that ends at once, or when the test lets it."""
+"""A plain function that ends at once, or when the test allows it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from minutehand.config import Settings
 from minutehand.worker import Job, JobContext, Registry
 
 NAME = "drain.function"
-#: Set by the test once those that wait may end.
+#: Set by the test when waiting jobs may end.
 GATE = threading.Event()
 
 
 def register(registry: Registry, settings: Settings) -> None:
-    """Add it."""
+    """Add the processor."""
 
     @registry.processor(NAME, payload=dict)
     def run(job: Job[dict[str, bool]], ctx: JobContext) -> None:
