@@ -82,7 +82,8 @@ create index jobs_by_tag on public.jobs using gin (tags) where tags is not null;
 -- planner would read the whole index to find one id.
 alter table public.jobs add primary key (id);
 comment on table public.jobs is
-  E'Background jobs, one row each.\n\nInsert a row with status pending to enqueue.';
+  E'A job is one unit of work with a payload, stored as a row of jobs.\n\n'
+  'Insert a row with status pending to enqueue.';
 
 create table public.job_logs (
   id bigint generated always as identity primary key,
@@ -558,9 +559,9 @@ create table queue.job_keys (
   job_id uuid not null,
   -- hash of the payload of the call with the idempotency key
   request_hash text,
-  -- For a unique key, the event that frees the key, which is leased or finished. For an
-  -- idempotency key, the value is other if the call with this key created no job, because another
-  -- job had the unique key of the call.
+  -- A unique key is freed by the event in this column: leased or finished. For an idempotency key,
+  -- the value is other if the call with this key created no job, because another job had the unique
+  -- key of the call.
   freed_when text,
   primary key (workspace_id, job_type, key, is_unique)
 );
@@ -654,9 +655,8 @@ create table queue.tasks (
   retry_at timestamptz,
   failure text, -- error of the last run, if it failed
   failures integer not null default 0, -- number of failures since the last success
-  -- The task has read all feed rows with a number below read_to. Of the rows with the number
-  -- read_to, the task has read those up to the id read_id. For the task live, read_to is the end
-  -- of the deleted rows.
+  -- The task has read all feed rows with a number below read_to, and the rows with the number
+  -- read_to whose id is at most read_id. For the task live, read_to is the end of the deleted rows.
   read_to bigint not null default 0,
   read_id bigint not null default 0,
   after_id uuid, -- last job or schedule that an unfinished pass has read

@@ -1614,7 +1614,7 @@ set search_path = '' begin atomic select queue.session_feed(
 );
 end;
 comment on function public.session_feed is
-  'Events of a session''s jobs without log lines, as event_feed. Without a cursor, all stored '
+  'Events of a session''s jobs without log lines, like event_feed. Without a cursor, all stored '
   'events.';
 select queue.allow('anon, authenticated, service_role', 'public.session_feed');
 

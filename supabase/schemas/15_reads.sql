@@ -381,7 +381,7 @@ $$;
 revoke execute on function queue.places from public;
 
 -- Return whether the platform itself enqueues the jobs of a type. No project can register such a
--- type as in_order. Types that only trusted code may enqueue are a project's own.
+-- type as in_order. A type that only trusted code may enqueue is not internal in this sense.
 create function queue.is_internal(p_job_type text)
 returns boolean
 language sql stable

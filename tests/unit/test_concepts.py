@@ -27,3 +27,15 @@ def test_the_page_defines_each_term_of_the_engine_as_the_schemas_do() -> None:
     terms = definitions(first_list[0])
     assert len(terms) > 10
     assert terms - definitions(page.text) == set()
+
+
+def test_comments_of_tables_define_a_term_as_the_page_does() -> None:
+    """The Data API and the console's readers see these comments."""
+    schemas = "".join(path.read_text("utf-8") for path in (ROOT / "supabase/schemas").glob("*.sql"))
+    comments = re.findall(
+        r"comment on table public\.(?:jobs|workspaces) is\s+E?'([^\\']+)", schemas
+    )
+    [page] = [page for page in PAGES if page.topic == "concepts"]
+
+    assert len(comments) == 2
+    assert set(comments) - definitions(page.text) == set()

@@ -49,7 +49,7 @@ class AddressProbe:
 
     @property
     def problem_text(self) -> str | None:
-        """What the address lacks for a worker, as the end of a sentence, or None."""
+        """Problem of the address for a worker, as the end of a sentence, or None."""
         if self.malformed is not None:
             return f"must be an address as libpq reads it: {self.malformed}"
         if self.problem is not None:
@@ -62,7 +62,7 @@ class AddressProbe:
 
     @property
     def fix(self) -> str:
-        """How to fix the problem."""
+        """Fix of the problem."""
         if self.malformed is not None:
             return PARAMETERS
         if self.problem is not None:

@@ -152,11 +152,11 @@ SignedIn = Annotated[Caller, Depends(require_caller)]
 StreamReader = Annotated[Caller, Depends(stream_caller)]
 #: The user who reads a session's events, or None for a guest.
 MaybeGuest = Annotated[Caller | None, Depends(guest_caller)]
-#: Who follows a job by its events, or None for the guest of its session.
+#: The user who follows a job's events, or None for a guest of its session.
 JobFollower = Annotated[Caller | None, Depends(job_follower)]
-#: The same for who reads what it said.
+#: The user who reads a job's output, or None for a guest of its session.
 JobReader = Annotated[Caller | None, Depends(job_reader)]
-#: A signed-in user, or None for a guest where ALLOW_ANONYMOUS lets them in.
+#: A signed-in user, or None for a guest if ALLOW_ANONYMOUS is set.
 UserOrGuest = Annotated[Caller | None, Depends(user_or_guest)]
 #: The same for a route that stays open, which holds no turn meanwhile.
 UserOrGuestUnslotted = Annotated[Caller | None, Depends(guest_unslotted)]

@@ -81,11 +81,11 @@ class Batch:
     """Result of one read of the log."""
 
     lines: Sequence[SseEvent] = ()
-    #: Why nothing will follow, or None.
+    #: Reason for the end of the stream, or None.
     end: str | None = None
     #: Whether to read again without waiting.
     more: bool = False
-    #: Where to continue if there were no lines.
+    #: Cursor of the next read if there were no lines.
     cursor: str | None = None
 
 

@@ -100,8 +100,8 @@ class CrashRecord:
 
     def __init__(self, path: str | None, registry: Registry) -> None:
         self._path = path
-        #: The code by which a stack shows a job type. Of all types, because a stack may show one
-        #: whose job began after the latest record.
+        #: Location of each job type's code, by which a stack shows the type. It includes all types,
+        #: because a job may start after the latest record.
         self._code = [(job_type.location, job_type.name) for job_type in registry]
         #: The file for `faulthandler`.
         self.stacks: IO[str] = sys.stderr

@@ -81,8 +81,8 @@ class Attempt:
     #: Time of the last report of output, and whether someone follows it.
     output_sent_at = -math.inf
     is_followed = False
-    #: Time of the next pulse, and the last update and place of the pulse that arrived last and of
-    #: the one that was sent last.
+    #: Time of the next pulse. A pulse has the time of the last update and the location of the code.
+    #: The latest stored pulse and the latest sent pulse are kept.
     _pulse_at = -math.inf
     _pulse_stored: tuple[float, str | None] | None = None
     _pulse_sent: tuple[float, str | None] | None = None

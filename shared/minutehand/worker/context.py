@@ -423,7 +423,7 @@ class JobContext:
         within: Seconds,
         call_seconds: float = CALL_SECONDS,
     ) -> T:
-        """Let the first of `services` that succeeds do work, within one deadline, as a step.
+        """Call `services` in order until one succeeds, within one deadline, as a step.
 
         While a service works for longer, the job leaves the worker, and its next attempt polls the
         service. If a service fails, hangs or responds too slowly, the next one is tried, and the

@@ -212,7 +212,7 @@ class Registry:
         return tuple(sorted(self._types))
 
     def with_parts(self, names: Iterable[str]) -> list[str]:
-        """Add the job types whose jobs are parts of these, which these would otherwise wait for."""
+        """Add the types that are parts of these types, whose jobs would otherwise wait for them."""
         selected = list(dict.fromkeys(names))
         for name in selected:  # grows as it goes: parts may have parts
             selected += [

@@ -126,7 +126,7 @@ def clean_text(text: str) -> str:
 class TextCleaner:
     """Cleans a text that arrives in pieces: half of a surrogate pair waits for its other half."""
 
-    #: What has been replaced.
+    #: Description of the replaced characters.
     replaced: str | None = None
     _surrogate = ""
 

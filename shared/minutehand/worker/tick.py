@@ -343,7 +343,7 @@ class Tick:
             self.agenda.is_at_worker_limit = True
             self.summary.crowded_out = not self.summary.leased
             logger.info(
-                "The most workers allowed are running; they lease the waiting jobs",
+                "The maximum number of workers is running; they lease the waiting jobs",
                 extra=self._run.extra("tick.crowded_out") | {"most": self._run.most},
             )
         else:

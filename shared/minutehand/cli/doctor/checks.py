@@ -85,7 +85,7 @@ def aws(target: Target) -> Finding:
 
 
 def _stage_faults(stage: Stage) -> Iterator[Finding]:
-    """Yield what is wrong with the resources of a stage, causes first."""
+    """Yield faults of a stage's resources, causes first."""
     outputs, region, stack = stage.outputs(), f"--region {stage.region}", stage.stack
     functions, iam = stage.client("lambda"), stage.client("iam")
     # CloudFormation creates no resource again that was deleted elsewhere

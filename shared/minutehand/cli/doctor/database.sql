@@ -1,5 +1,5 @@
--- What doctor asks the database of itself, beside its findings. The first row of a query, if there
--- is one, is a fault: verdict, detail and fix.
+-- Queries of doctor's own checks, besides the findings of the engine. The first row of a query, if
+-- there is one, is a fault: verdict, detail and fix.
 
 -- check locks
 -- sessions that keep people and workers from writing jobs; pg_locks can be read while they do
@@ -21,7 +21,7 @@ where l.granted
 group by a.pid, a.xact_start, a.state, a.usename;
 
 -- check roles
--- what `alter role … set` and `alter database … set` do to every session of these roles
+-- settings that `alter role … set` and `alter database … set` give to every session of these roles
 with settings as (
   select r.rolname as role, d.datname as base, split_part(c.setting, '=', 1) as name,
     substr(c.setting, strpos(c.setting, '=') + 1) as value
@@ -53,7 +53,7 @@ select 'fail', format('%s has %s = %s: %s', coalesce(role, 'every role'), name, 
 from faults where harm is not null;
 
 -- check project
--- what the project itself has, beside ours
+-- objects of the project itself
 select 'warn', 'no tenant has a member: no one sees a job',
   'add people to your memberships, with a role that queue.tenant_members knows; with our '
     'workspaces to public.workspace_members'
@@ -75,7 +75,7 @@ where r.rolname in ('anon', 'authenticated') and c.setting like 'statement_timeo
     not between '1 ms' and '60 s';
 
 -- check extensions
--- what the project switched on after its migrations ran
+-- extensions that the project enabled after its migrations ran
 select 'fail', 'Realtime is there and not attached: no one can follow a job live',
   'select public.attach_extensions()  -- in the SQL editor'
 where to_regclass('realtime.messages') is not null and not exists (

@@ -25,9 +25,9 @@ const DELIVERY = "webhook_delivery"; // the type of the jobs that deliver
 const isBroken = (one) => Boolean(one.disabled_reason) || one.failures > 0;
 
 const MOST_ANSWERS = 5;
-const ANSWERED = ["retrying", "completed", "failed"]; // behind one that is tried again, many wait
+const ANSWERED = ["retrying", "completed", "failed"]; // many deliveries wait behind one retry
 
-/** What is off or fails comes first, with its latest deliveries. */
+/** Read the webhooks. Disabled and failing ones come first, with their latest deliveries. */
 async function read(workspaceId, signal) {
   const { webhooks } = await rpc("list_webhooks", { p_workspace_id: workspaceId }, signal);
   const latestOf = async ({ id }) => {
@@ -42,17 +42,17 @@ async function read(workspaceId, signal) {
   );
 }
 
-/** Why it is off, or that it fails: how often is beside it. */
+/** Return the reason of a disabled webhook, or "" for a failing one. */
 const problemOf = ({ disabled_reason: why, failures }) =>
   why ? `disabled: ${why}` : failures > 0 ? "" : null;
 
-/** Its deliveries are jobs. */
+/** Return the link to the jobs of a webhook's deliveries. */
 function deliveriesOf({ id }) {
   const payload = encodeURIComponent(JSON.stringify({ webhook_id: id }));
   return `/jobs?job_type=${DELIVERY}&payload=${payload}`;
 }
 
-/** Of one that fails, what it answered to each of the latest deliveries. */
+/** Responses of a failing webhook to its latest deliveries. */
 const Answers = ({ latest, last_answer: known }) =>
   latest.length > 0 &&
   html`<ul class="small" aria-label="Latest deliveries">
