@@ -215,19 +215,6 @@ def test_what_falls_due_within_a_minute_is_notified_and_grows_old(engine: Engine
     assert (health["oldest_due_seconds"] > 1000, health["last_tick_seconds"]) == (True, None)
 
 
-def test_a_deleted_accounts_token_reads_until_the_membership_goes(engine: Engine) -> None:
-    """Tokens of Auth are valid until they expire, but every read checks the membership."""
-    job = engine.enqueue()
-    engine.run("delete from auth.users where id = %s", ADA)
-    with engine.member(ADA) as ada:
-        assert ada.rows("select id::text from public.jobs") == [job]
-        engine.run("delete from public.workspace_members where user_id = %s", ADA)
-
-        assert ada.rows("select id from public.jobs") == []
-        assert refused(ada.rpc, "get_job", p_job_id=job)[0] == "PT404"
-        assert refused(ada.rpc, "enqueue_job", **OF_ACME, p_job_type="work")[0] == "PT404"
-
-
 def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine) -> None:
     """Bytes count as stored, at most ten seconds late. Ended jobs do not count."""
     engine.stop_clock()

@@ -19,6 +19,7 @@ from tests.integration.api.conftest import error_of
 from tests.unit.web.conftest import calling
 
 QUOTA = QueueError("too many", status=429, code="PT429", details="100", hint="quota_exceeded")
+BUSY = QueueError("busy", status=429, code="PT429", details='{"a": 1}', hint="job_busy")
 COLUMN = QueueError("column secret_column", status=400, code="22P02")
 EXPIRED = TokenRefused("JWT expired", status=401, code="PGRST301")
 #: A raised error, and its status, code and detail in the response.
@@ -27,6 +28,7 @@ ERRORS: dict[str, tuple[Exception, int, str, Any]] = {
     "unplanned": (RuntimeError("the password is hunter2"), 500, "internal_error", None),
     "unavailable": (QueueUnavailable("no answer from 10.0.0.7"), 503, "unavailable", None),
     "quota": (QUOTA, 429, "quota_exceeded", {"limit": "100"}),
+    "busy": (BUSY, 429, "job_busy", {"a": 1}),
     "token": (EXPIRED, 401, "unauthorized", "the database refused the token"),
     "schema": (QueueError("function x", status=404, code="PGRST202"), 503, "unavailable", None),
     "outage": (QueueError("of function x", status=500, code="XX000"), 503, "unavailable", None),
@@ -97,7 +99,7 @@ async def test_every_error_has_the_common_body_and_no_secrets(
     assert (body["code"], body["detail"]) == (code, detail)
     for inside in ("hunter2", "Traceback", "10.0.0.7", "secret_column", "function x"):
         assert inside not in response.text
-    wait = "5" if status in {429, 503} else None
+    wait = "1" if name == "busy" else "5" if status in {429, 503} else None
     assert response.headers.get("retry-after") == wait
     if status == 401:
         assert response.headers["www-authenticate"].startswith("Bearer ")
