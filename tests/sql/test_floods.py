@@ -177,7 +177,7 @@ MUCH = re.compile(r"queue\.may_read\([^)]*(true|p_reads_much)")
 BOUNDED = {
     *("get_job", "guest_job", "own_workspace", "list_workspaces", "workspace_limits", "next_runs"),
     *("list_schedules", "list_webhooks", "get_workspace_settings", "get_sealed_apollo_key"),
-    *("chat_outcome", "chat_page", "chat_said", "chat_status", "follow_topic"),
+    *("chat_outcome", "chat_page", "chat_said", "chat_status", "follow_topic", "silence_finding"),
     *("plan_events", "plan_read", "plan_shared", "training_shared", "beacon_keys"),
 }
 GRANTED = """
