@@ -74,8 +74,8 @@ def enqueue(
     job = connection.call("POST", "/api/jobs", json=body, headers=headers)
     if job.get("schema_version") == 0:  # no worker has published its type yet
         explanation = connection.get(f"/api/jobs/{job['id']}/explain")
-        sentences = [explanation["sentence"], *(step["words"] for step in explanation["next"])]
-        output.hint(localize_times(" ".join(sentences)))
+        parts = [explanation["sentence"], *(step["words"] for step in explanation["next"])]
+        output.hint(localize_times(" ".join(parts)))
     print_enqueued(output, connection, job, watch=watch)
 
 

@@ -63,17 +63,17 @@ RULES: Mapping[str, Rule] = {
 
 def problems(values: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each invalid value."""
-    sentences = []
+    errors = []
     for name, (is_valid, description) in RULES.items():
         value = values.get(name)
         text = (
             str(value).lower() if isinstance(value, bool) else str("" if value is None else value)
         )
         if name in values and not is_valid(text):
-            sentences.append(f"{name} must be {description}, not {text!r}")
+            errors.append(f"{name} must be {description}, not {text!r}")
     origins = values.get("corsOrigins", [])
     if not isinstance(origins, list):
-        sentences.append("corsOrigins must be a list, e.g. ['https://app.example.com']")
+        errors.append("corsOrigins must be a list, e.g. ['https://app.example.com']")
     elif wrong := [o for o in origins if not re.fullmatch(r"https?://[^/*\s]+", str(o))]:
-        sentences.append(f"corsOrigins must be origins without a path or *, not {wrong[0]!r}")
-    return sentences
+        errors.append(f"corsOrigins must be origins without a path or *, not {wrong[0]!r}")
+    return errors

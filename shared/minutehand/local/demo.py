@@ -77,14 +77,15 @@ async def sign_in(data: httpx.AsyncClient, values: Mapping[str, str]) -> str:
 async def follow(data: httpx.AsyncClient, ids: list[str], say: Say, *, started: float) -> bool:
     """Print how each job ended, until all have ended. Returns whether every job ended well."""
     ended: set[str] = set()
-    began_at = time.time() - (time.monotonic() - started)  # start of the command as wall-clock time
+    # start of the command as wall-clock time
+    command_start = time.time() - (time.monotonic() - started)
     deadline = time.monotonic() + MAX_WAIT_SECONDS
     while True:
         jobs = await read_jobs(data, ids)
         for job in jobs:
             if job["status"] in ENDED and job["id"] not in ended:
                 if not ended:
-                    seconds = datetime.fromisoformat(job["finished_at"]).timestamp() - began_at
+                    seconds = datetime.fromisoformat(job["finished_at"]).timestamp() - command_start
                     say(f"the first job ended {seconds:.1f} s after the start of the command")
                 ended.add(job["id"])
                 say(f"{job['job_type']}: [{COLOURS[job['status']]}]{job['status']}[/]")

@@ -133,7 +133,7 @@ class DataApi:
         return result
 
     async def _send_once(self, request: httpx.Request, parse: Parse[T]) -> T:
-        await self._take_slot(request.url.path)
+        await self._acquire_slot(request.url.path)
         try:
             response = await self._finish_in_background(self._http.send(request))
         except httpx.HTTPError as error:
@@ -148,7 +148,7 @@ class DataApi:
             return await asyncio.to_thread(read, content, parse, status=status)
         raise error_from_response(response.status_code, _problem(response))
 
-    async def _take_slot(self, path: str) -> None:
+    async def _acquire_slot(self, path: str) -> None:
         try:
             async with asyncio.timeout(self._read_seconds):
                 await self._slots.acquire()

@@ -173,10 +173,10 @@ class StreamResponse:
         stream = self._response.aiter_bytes()
         try:
             while True:
-                began_at = loop.time()
+                started_at = loop.time()
                 async with asyncio.timeout(self._left):
                     chunk = await anext(stream, None)
-                self._left -= loop.time() - began_at
+                self._left -= loop.time() - started_at
                 if chunk is None:
                     return
                 size += len(chunk)

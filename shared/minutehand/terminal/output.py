@@ -146,10 +146,10 @@ class Output:
                 self.text(filled)
                 label = ""
 
-    def hint(self, sentence: str) -> None:
+    def hint(self, text: str) -> None:
         """Print a remark for a person on standard error; with JSON, only failures go there."""
         if not self.as_json:
-            self.err.print(Text(escape_controls(sentence), style="dim"))
+            self.err.print(Text(escape_controls(text), style="dim"))
 
     def failure(self, message: str, *, code: str, fix: str | None) -> None:
         """Print the command's error and its remedy."""
@@ -233,10 +233,10 @@ def local_time(instant: str) -> str:
     return datetime.fromisoformat(instant).astimezone().isoformat(" ", "milliseconds")[:23]
 
 
-def localize_times(sentence: str) -> str:
+def localize_times(text: str) -> str:
     """Convert times in a sentence of the database to local time, without the date if today."""
     today = local_time(datetime.now(UTC).isoformat())[:11]
-    return _INSTANT.sub(lambda match: local_time(match[0])[:19].removeprefix(today), sentence)
+    return _INSTANT.sub(lambda match: local_time(match[0])[:19].removeprefix(today), text)
 
 
 def ago(instant: str) -> str:

@@ -99,10 +99,10 @@ class Attempt:
     _flush_waiters: tuple[asyncio.Future[None], ...] = ()
     #: Its stack when its timeout stopped it, and the jobs that ran in the same process.
     evidence: dict[str, Any] | None = None
-    _timers: tuple[asyncio.TimerHandle, ...] = ()
+    _timeout_handles: tuple[asyncio.TimerHandle, ...] = ()
     _timeout: asyncio.TimerHandle | None = None
     #: Whether the job waits for a call of its batch.
-    _waits = False
+    _is_suspended = False
     _task: asyncio.Task[None] | None = None
 
     def __init__(
@@ -146,7 +146,7 @@ class Attempt:
     def begin_timeout(self) -> None:
         """Start the timer of the timeout. A batch starts it again for each of its calls."""
         self.end_timeout()
-        self._waits = False
+        self._is_suspended = False
         seconds = self.timeout_seconds = self._limit()
         if seconds is None:
             return
@@ -160,7 +160,7 @@ class Attempt:
         """Stop the timer of the timeout, because the job waits for a call of its batch."""
         if self._timeout is not None:
             self._timeout.cancel()
-        self._waits, self.timeout_at = True, math.inf
+        self._is_suspended, self.timeout_at = True, math.inf
 
     def _time_out(self) -> None:
         """Stop the processor, unless its batch is called again in halves."""
@@ -187,7 +187,7 @@ class Attempt:
                 self._task.cancel()
         if grace_seconds is None:
             grace_seconds = self._grace_seconds
-        self._timers += (self._environment.loop.call_later(grace_seconds, self._abandon),)
+        self._timeout_handles += (self._environment.loop.call_later(grace_seconds, self._abandon),)
 
     @property
     def has_user_text(self) -> bool:
@@ -229,7 +229,7 @@ class Attempt:
     def ran_long_enough(self) -> bool:
         """True if it had at least half of the time of a whole tick."""
         run = self._environment.run
-        return not self._waits and run.deadlines.ran_long_enough(
+        return not self._is_suspended and run.deadlines.ran_long_enough(
             self._started_at, run.options.usual_seconds
         )
 
@@ -417,10 +417,10 @@ class Attempt:
             ending if self._context.calls is None else check_unawaited(ending, self._context)
         )
         self.ended_at = self._environment.clock.monotonic()
-        for timer in (self._timeout, *self._timers):
+        for timer in (self._timeout, *self._timeout_handles):
             if timer is not None:
                 timer.cancel()
-        self._timers, self._task = (), None
+        self._timeout_handles, self._task = (), None
         if self.batch is not None:
             self.batch.ended(self.job_id, is_abandoned=ending.abandoned)
         self._environment.on_end(self)

@@ -274,18 +274,18 @@ class Worker:
 
     async def _pause(self, seconds: float, *events: asyncio.Event) -> None:
         until = self.clock.monotonic() + seconds
-        waits = [asyncio.create_task(each.wait()) for each in (self.stopping, *events)]
+        waiters = [asyncio.create_task(each.wait()) for each in (self.stopping, *events)]
         try:
             while (left := until - self.clock.monotonic()) > 0:
                 self._record_iteration()
                 timeout = min(left, self.PAUSE_SECONDS)
                 done, _ = await asyncio.wait(
-                    waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                    waiters, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
                 )
                 if done:
                     return
         finally:
-            await end_tasks(waits)
+            await end_tasks(waiters)
 
 
 def tune_gc() -> None:

@@ -138,7 +138,7 @@ async def _submit(service: Service[R], left: float, call_seconds: float) -> str:
 
 async def _follow(service: Service[R], task_id: str, call_seconds: float) -> R | StillRunning:
     """Poll work to its end, or for as long as a worker should keep the job."""
-    waited, pause = 0.0, FIRST_POLL_SECONDS
+    elapsed, pause = 0.0, FIRST_POLL_SECONDS
     while True:
         task = await _call(service, service.poll(task_id), call_seconds)
         if task.state == "completed":
@@ -146,10 +146,10 @@ async def _follow(service: Service[R], task_id: str, call_seconds: float) -> R |
         if task.state != "running":
             reason = f": {task.problem[:200]}" if task.problem else ""
             raise RemoteFailed(f"{service.name} {task.state} the task{reason}")
-        if waited >= HOLD_SECONDS:
+        if elapsed >= HOLD_SECONDS:
             return StillRunning(service.name, task_id)
         await asyncio.sleep(pause)
-        waited, pause = waited + pause, min(MAX_POLL_SECONDS, pause * 2)
+        elapsed, pause = elapsed + pause, min(MAX_POLL_SECONDS, pause * 2)
 
 
 async def _cancel(service: Service[R], task_id: str) -> None:

@@ -79,11 +79,11 @@ class Pool:
 
     def remove_waiting(self, now: float, *, all_: bool) -> list[Leased]:
         """Remove and return all jobs, if `all_` or if the first has waited too long."""
-        overdue: list[Leased] = []
+        expired: list[Leased] = []
         if self._waiting and (all_ or now >= _release_at(self._waiting[0])):
-            overdue += self._waiting
+            expired += self._waiting
             self._waiting.clear()
-        return overdue
+        return expired
 
     def record_end(self, now: float, *, frees: bool) -> None:
         """Record the end of a job, and whether its slot is free."""
@@ -154,11 +154,11 @@ class BatchPool(Pool):
 
     def remove_waiting(self, now: float, *, all_: bool) -> list[Leased]:
         """Remove and return all jobs, or those of tenants whose first has waited too long."""
-        overdue: list[Leased] = []
+        expired: list[Leased] = []
         for tenant, waiting in list(self._tenants.items()):
             if all_ or now >= _release_at(waiting[0]) + self._wait:
-                overdue += self._tenants.pop(tenant)
-        return overdue
+                expired += self._tenants.pop(tenant)
+        return expired
 
 
 class Slots:

@@ -41,7 +41,7 @@ class StreamHistory(NamedTuple):
 
     attempt: int = 0
     #: Text, or a list of items, by finished step.
-    kept: Mapping[str, str | list[Any]] = {}
+    finished: Mapping[str, str | list[Any]] = {}
 
 
 def joined(pieces: Sequence[Piece]) -> str | list[Any]:
@@ -60,7 +60,7 @@ class Stream:
         self.name = name
         self.attempt = before.attempt
         self.is_open = True
-        self._kept = before.kept
+        self._finished = before.finished
         self._updates = updates
         self._notify_updates = notify_updates
         self._lock = threading.RLock()
@@ -125,15 +125,15 @@ class Stream:
         own = {
             step: "".join(pieces) if self._is_text else pieces for step, pieces in by_step.items()
         }
-        return StreamHistory(self.attempt, {**self._kept, **own})
+        return StreamHistory(self.attempt, {**self._finished, **own})
 
     def replay_output(self, step: str) -> None:
         """Replay the output of a finished step of an earlier attempt, since it does not run."""
-        kept = self._kept.get(step)
+        finished = self._finished.get(step)
         with self._lock:
             self._flush_surrogate()
-            for piece in [kept] if isinstance(kept, str) else kept or ():
-                self._append(step, piece, is_text=isinstance(kept, str))
+            for piece in [finished] if isinstance(finished, str) else finished or ():
+                self._append(step, piece, is_text=isinstance(finished, str))
 
     def discard(self, step: str) -> None:
         """Restart without the output of a step that is tried again."""

@@ -306,8 +306,8 @@ class _Stage:
                 before = by_step.get(piece.step, [])
                 is_same = [piece.attempt] == [earlier.attempt for earlier in before[-1:]]
                 by_step[piece.step] = [*(before if is_same else ()), piece]
-        kept = {step: joined(said) for step, said in by_step.items()}
-        return StreamHistory(pieces[-1].attempt if pieces else 0, kept)
+        finished = {step: joined(said) for step, said in by_step.items()}
+        return StreamHistory(pieces[-1].attempt if pieces else 0, finished)
 
     async def flush(self) -> None:
         self.notify_updates()

@@ -95,7 +95,7 @@ class Tick:
         self._slots = Slots(run)
         #: Settle and lease calls in flight. Up to two, one of which leases.
         self._calls_in_flight: list[asyncio.Task[None]] = []
-        self._is_leasing = False
+        self._lease_in_flight = False
         self._reporter = Reporter(run, self._in_flight)
         self._settler = Settler(run)
         #: Decides the next action in each iteration of the loop.
@@ -133,7 +133,7 @@ class Tick:
                 except QueueError:
                     await self._finish()  # the run may have been admitted nevertheless
                     raise
-                self._take(response, sent_at)
+                self._accept_leases(response, sent_at)
                 while not await self._is_over():
                     try:
                         await self._run_iteration()
@@ -167,8 +167,8 @@ class Tick:
                 await self._count_backlog()
             case Action.RELEASE:
                 is_over = entry.reason is Reason.END_OF_RUN
-                overdue = self._slots.remove_waiting(self._clock.monotonic(), all_=is_over)
-                self._to_release += map(_released, overdue)
+                expired = self._slots.remove_waiting(self._clock.monotonic(), all_=is_over)
+                self._to_release += map(_released, expired)
             case Action.BEGIN:
                 self._begin_jobs()
             case Action.RETRY_SETTLE:
@@ -295,7 +295,7 @@ class Tick:
     async def _lease_more(self) -> None:
         sent_at = self._clock.monotonic()
         request = self._request()
-        self._is_leasing = True
+        self._lease_in_flight = True
         try:
             response = await self._leases.ask(request)
         except QueueUnavailable as error:
@@ -306,11 +306,11 @@ class Tick:
             self._warn("Lease was refused", "lease.refused", error)
             self._leases.refused()
         else:
-            self._take(response, sent_at)
+            self._accept_leases(response, sent_at)
         finally:
-            self._is_leasing = False
+            self._lease_in_flight = False
 
-    def _take(self, response: LeaseResponse, sent_at: float) -> None:
+    def _accept_leases(self, response: LeaseResponse, sent_at: float) -> None:
         self._leases.record_response(response)
         if response.run is not None:
             self._apply_run_state(response.run)
@@ -413,8 +413,8 @@ class Tick:
         self._begin_jobs()
         slots = self._slots
         settles_later = self._entry.action is Action.SETTLE and slots.next_release_at is not None
-        waits = self._calls_in_flight or settles_later
-        if slots.next_begin_at is not None or self._needs_second_settle or not waits:
+        is_deferred = self._calls_in_flight or settles_later
+        if slots.next_begin_at is not None or self._needs_second_settle or not is_deferred:
             self._wakeup.set()
 
     async def _settle(self) -> None:
@@ -443,13 +443,13 @@ class Tick:
                 else:
                     items.append(item)
             sent_at = self._clock.monotonic()
-            if not self._is_leasing and self._can_lease(sent_at):
-                lease, self._is_leasing = self._request(items), True
+            if not self._lease_in_flight and self._can_lease(sent_at):
+                lease, self._lease_in_flight = self._request(items), True
             if items:
                 answer = await self._settler.settle(items, in_flight.settling, lease)
         finally:
             if lease is not None:
-                self._is_leasing = False
+                self._lease_in_flight = False
             self._busy_until = self._clock.monotonic() + self.BUSY_SECONDS
             busy = {(item.job_id, item.fence) for item in self._settler.busy}
             keys = [attempt.key for attempt in ended]
@@ -457,7 +457,7 @@ class Tick:
                 if key not in busy:
                     in_flight.settling.pop(key, None)
         if answer is not None and lease is not None:
-            self._take(answer, sent_at)
+            self._accept_leases(answer, sent_at)
         elif lease is not None:
             await self._lease_more()
 

@@ -143,8 +143,8 @@ class Updates:
         """Record the end of a step, and return its duration in milliseconds."""
         self._mark("step")
         with self._lock:
-            began_at = self._running.pop(name)
-        return round((self.last_at - began_at) * 1000, 1)
+            started_at = self._running.pop(name)
+        return round((self.last_at - started_at) * 1000, 1)
 
     def add_step(self, step: StepResult) -> None:
         """Append a finished step."""
@@ -269,8 +269,9 @@ class Updates:
     def _running_step(self) -> RunningStep | None:
         if not self._running:
             return None
-        name, began_at = next(reversed(self._running.items()))
-        return RunningStep(name=name, for_ms=round((self._clock.monotonic() - began_at) * 1000, 1))
+        name, started_at = next(reversed(self._running.items()))
+        elapsed = self._clock.monotonic() - started_at
+        return RunningStep(name=name, for_ms=round(elapsed * 1000, 1))
 
 
 def _unsent(piece: Piece) -> _OutputBuffer:

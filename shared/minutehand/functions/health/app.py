@@ -123,14 +123,14 @@ def queue_checks(health: QueueHealth, elapsed_ms: float) -> dict[str, dict[str, 
         return _verdict(finding["verdict"], value, unit, " ".join(filter(None, words)))
 
     oldest, tick, backlog = health.oldest_due_seconds, health.last_tick_seconds, health.backlog
-    waited = "nothing is due" if oldest is None else f"has waited {oldest:.0f} s"
+    text = "nothing is due" if oldest is None else f"has waited {oldest:.0f} s"
     ended = "no tick seen yet" if tick is None else f"ended {tick:.0f} s ago"
     return {
         "database": verdict("read_only", elapsed_ms, "ms", "answers"),
         "queue_depth": verdict("no_processor", backlog["jobs"], "jobs", backlog["detail"]),
         "maintenance": verdict("failing_maintenance", None, "", "nothing fails"),
         "transactions": verdict("open_transaction", None, "", "none is open for long"),
-        "oldest_due": verdict("overdue", oldest, "s", waited),
+        "oldest_due": verdict("overdue", oldest, "s", text),
         "last_tick": verdict("no_worker", tick, "s", ended),
     }
 

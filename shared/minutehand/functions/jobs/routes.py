@@ -81,8 +81,8 @@ async def _warning(queue: UserQueue, jobs: Iterable[Job]) -> str | None:
     """Return a sentence for each of the first types that no worker has. None if there are none."""
     # jobs of a published type have the version of its schema
     waiting = {job.job_type: job.workspace_id for job in jobs if not job.schema_version}
-    sentences = [await _unpublished(queue, *item) for item in [*waiting.items()][:MAX_WARNINGS]]
-    return " ".join(filter(None, sentences)) or None
+    warnings = [await _unpublished(queue, *item) for item in [*waiting.items()][:MAX_WARNINGS]]
+    return " ".join(filter(None, warnings)) or None
 
 
 async def _unpublished(queue: UserQueue, job_type: str, workspace_id: str) -> str | None:
