@@ -9,7 +9,8 @@
 --   queue.clear_suspects    clears the jobs whose attempts ended while their process lived on
 --
 -- When a process ends, the suspects from this process are split into two companies, each with half
--- of the jobs. If the process of a company ends too, the company is split in the same way. If a job
+-- of the jobs. Jobs of one type stay together, because a type whose code is broken has many guilty
+-- jobs, which are then soon apart from the others. If the process of a company ends too, the company is split in the same way. If a job
 -- runs alone when its process ends, the job is guilty. A guilty job spends an attempt, and runs
 -- alone in its next attempt too.
 
@@ -34,6 +35,7 @@ begin
         l.job_id,
         l.workspace_id,
         l.worker,
+        l.lane,
         w.worker_id,
         l.job_id = any (p_ids) as is_lost,
         coalesce(
@@ -68,7 +70,10 @@ begin
           count(*) filter (where not h.is_innocent) over process + h.abandoned,
           h.lost_with
         ) as candidates,
-        row_number() over (partition by h.worker, h.is_innocent order by h.job_id) as nth
+        ntile(2) over (
+          partition by h.worker, h.is_innocent
+          order by h.lane, h.job_id
+        ) as half
       from held as h
       window process as (partition by h.worker)
     ),
@@ -87,7 +92,7 @@ begin
         c.worker,
         case c.candidates
           when 1 then c.job_id
-          else md5(c.worker_id || ' ' || c.nth % 2)::uuid
+          else md5(c.worker_id || ' ' || c.half)::uuid
         end,
         p_now
       from counted as c

@@ -91,6 +91,23 @@ def test_one_that_kills_its_process_is_named_by_halves_and_no_other_pays(
     assert "ended the process" in engine.job(poison)["error_message"]
 
 
+def test_a_type_whose_jobs_all_kill_their_process_is_soon_apart_from_others(engine: Engine) -> None:
+    engine.register("work")
+    engine.register("bad")
+    ids: list[str] = []
+    poison: list[str] = []
+    for _ in range(10):
+        ids += engine.enqueue_many(2)
+        poison += engine.enqueue_many(2, job_type="bad", max_attempts=1)
+    workers = Workers(engine, poison)
+    while workers.run():
+        pass
+
+    assert states(engine, ids) == {("completed", 1, 0)}
+    assert states(engine, poison) == {("failed", 1, 1)}
+    assert {deaths(engine, each) for each in ids} == {1}
+
+
 def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> None:
     engine.register("work")
     engine.enqueue_many(4)

@@ -21,7 +21,13 @@ from minutehand.worker.job import BatchedJob, Job, job_of
 from minutehand.worker.middleware import Call, calling, thread_name, within
 from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
-from minutehand.worker.settlement import Ending, StopReason, check_unawaited, settle_item
+from minutehand.worker.settlement import (
+    AttemptFacts,
+    Ending,
+    StopReason,
+    check_unawaited,
+    settle_item,
+)
 from minutehand.worker.stacks import code_location, peak_memory_mb, stack_of
 from minutehand.worker.streams import StreamHistory
 from minutehand.worker.updates import LONG_OUTPUT, NO_UPDATES, Updates
@@ -198,7 +204,7 @@ class Attempt:
         """Return the item to settle, or None if nothing may be stored. To be called once."""
         if self.ending is None:
             raise RuntimeError(f"job {self.job_id} is still running")
-        item = settle_item(self.ending, self)
+        item = settle_item(self.ending, self._facts())
         # break the reference cycle, so that both are freed without the garbage collector
         context = self._context
         del self._context
@@ -220,17 +226,17 @@ class Attempt:
         item.cost_usd = dollars(context.cost_usd)
         return item
 
-    @property
-    def has_new_steps(self) -> bool:
-        """True if it stored a new step."""
-        return self._context.new_steps > 0
-
-    @property
-    def ran_long_enough(self) -> bool:
-        """True if it had at least half of the time of a whole tick."""
+    def _facts(self) -> AttemptFacts:
         run = self._environment.run
-        return not self._is_suspended and run.deadlines.ran_long_enough(
-            self._started_at, run.options.usual_seconds
+        return AttemptFacts(
+            stop_reason=self.stop_reason,
+            timeout_seconds=self.timeout_seconds,
+            is_late=self.ended_at is not None and self.ended_at > self.timeout_at,
+            has_new_steps=self._context.new_steps > 0,
+            ran_long_enough=not self._is_suspended
+            and run.deadlines.ran_long_enough(self._started_at, run.options.usual_seconds),
+            module=self.module,
+            evidence=self.evidence,
         )
 
     def _with_origin(self, error: ErrorInfo) -> ErrorInfo:
@@ -283,11 +289,6 @@ class Attempt:
         """Seconds that the processor has run."""
         end = self._environment.clock.monotonic() if self.ended_at is None else self.ended_at
         return max(0.0, end - self._started_at)
-
-    @property
-    def is_late(self) -> bool:
-        """True if the processor ended after its timeout."""
-        return self.ended_at is not None and self.ended_at > self.timeout_at
 
     def notify_updates(self) -> None:
         """Announce updates. May be called from any thread."""

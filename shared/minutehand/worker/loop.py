@@ -259,8 +259,6 @@ class Worker:
             poll = SUSPECTS_POLL_SECONDS if self.options.suspects else poll_seconds
             in_vain = was_notified and not tick.summary.leased
             entry = tick.agenda.next_poll(now, poll_seconds=poll, was_notified=in_vain)
-            extra = {"event": "worker.waits", "reason": entry.reason, **names}
-            logger.debug("Next run in %.3f s: %s", entry.at - now, entry.reason, extra=extra)
             await self._pause(entry.at - now, wakeups)
         logger.info("Worker loop stopped", extra={"event": "worker.stopped", **names})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple
 
 from minutehand.queue.errors import ProcessorError, QueueError
 from minutehand.queue.models import LogLine, SettleItem
@@ -48,36 +48,24 @@ class Ending(NamedTuple):
         return issubclass(type(self.value), _REASONED)
 
 
-class AttemptFacts(Protocol):
-    """Facts of an attempt that affect its outcome, besides its ending."""
+class AttemptFacts(NamedTuple):
+    """Facts of an attempt that affect its outcome, besides its ending.
 
-    @property
-    def stop_reason(self) -> StopReason | None:
-        """Reason of its stop."""
+    Attributes:
+        is_late: Whether it ended after its timeout.
+        has_new_steps: Whether it stored a new step.
+        ran_long_enough: Whether it had at least half of the time of a whole tick.
+        module: Module of its processor, whose frames of a traceback come first.
+        evidence: Its stack when its timeout stopped it, and the jobs in the same process.
+    """
 
-    @property
-    def timeout_seconds(self) -> float | None:
-        """Its maximum duration."""
-
-    @property
-    def is_late(self) -> bool:
-        """True if it ended after its timeout."""
-
-    @property
-    def has_new_steps(self) -> bool:
-        """True if it stored a new step."""
-
-    @property
-    def ran_long_enough(self) -> bool:
-        """True if it had at least half of the time of a whole tick."""
-
-    @property
-    def module(self) -> str:
-        """Module of its processor, whose frames of a traceback come first."""
-
-    @property
-    def evidence(self) -> Mapping[str, Any] | None:
-        """Its stack when its timeout stopped it, and the jobs in the same process."""
+    stop_reason: StopReason | None = None
+    timeout_seconds: float | None = None
+    is_late: bool = False
+    has_new_steps: bool = False
+    ran_long_enough: bool = True
+    module: str = ""
+    evidence: Mapping[str, Any] | None = None
 
 
 def check_unawaited(ending: Ending, context: JobContext) -> Ending:

@@ -34,7 +34,7 @@ from minutehand.worker.job import BatchedJob
 from minutehand.worker.loop import Worker
 from minutehand.worker.middleware import Middleware, calling, is_async, within
 from minutehand.worker.registry import AnyProcessor, Registry
-from minutehand.worker.settlement import Ending, StopReason, check_unawaited, settle_item
+from minutehand.worker.settlement import AttemptFacts, Ending, check_unawaited, settle_item
 from minutehand.worker.streams import StreamHistory, joined
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Updates
@@ -164,7 +164,7 @@ class ProcessorTest(Generic[P]):
         ending = check_unawaited(ending, context)
         if batch is not None:
             batch.ended(job.id, is_abandoned=False)
-        item = settle_item(ending, _Seen(has_new_steps=context.new_steps > 0))
+        item = settle_item(ending, AttemptFacts(has_new_steps=context.new_steps > 0))
         if item is None:
             raise AssertionError("only a lost lease settles nothing")
         if item.outcome == "completed" and _is_too_long(item.result):
@@ -254,19 +254,6 @@ class HeldFunctions(WorkerFunctions):
         """Record the call, and return the fixed result."""
         self.calls.append((function, more))
         return self.answers[function]
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """Facts of a run without limits."""
-
-    has_new_steps: bool
-    stop_reason: StopReason | None = None
-    timeout_seconds: float | None = None
-    is_late: bool = False
-    ran_long_enough: bool = True
-    module: str = ""
-    evidence: Mapping[str, Any] | None = None
 
 
 class _Stage:
