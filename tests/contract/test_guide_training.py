@@ -14,7 +14,6 @@ import httpx
 import pytest
 
 from minutehand_apps.training.media import find_ffmpeg
-from minutehand_apps.training.settings import TrainingSettings
 from tests.contract.conftest import Sql
 from tests.contract.guide import bash, ended
 from tests.support.stacks import RunningStack
@@ -32,7 +31,7 @@ def sentence(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The sample's first sentence, for what does not look at the words: a second costs another."""
     file = tmp_path_factory.mktemp("sentence") / "sentence.mp4"
     cut = ("-v", "error", "-i", str(SAMPLE), "-t", "3", "-c", "copy", str(file))
-    subprocess.run([find_ffmpeg(TrainingSettings()), *cut], check=True)
+    subprocess.run([find_ffmpeg({}), *cut], check=True)
     return file.read_bytes()
 
 

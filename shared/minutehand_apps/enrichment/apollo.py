@@ -76,15 +76,15 @@ class Usage(Row):
 
 
 class ApolloError(VendorError):
-    """A call to Apollo failed. Each subclass needs different handling.
+    """A call to Apollo failed.
 
     ApolloError
+    │  out_of_credits    402        no credits left, a person must act
+    │  request_refused   400, 422   the same request would be rejected again
+    │  answer_unusable   200        undocumented response that may have been charged
+    │  unreachable       5xx, no or partial response; `charged` if it may be served
     ├─ ApolloKeyRejected     401, 403   the key is wrong or lacks a right, a person must act
-    ├─ ApolloOutOfCredits    402        no credits left, a person must act
-    ├─ ApolloRequestRefused  400, 422   the same request would be rejected again
-    ├─ ApolloRateLimited     429        retry after `retry_after`
-    ├─ ApolloUnreadable      200        undocumented response that may have been charged
-    └─ ApolloUnavailable     5xx, no or partial response, retry later; `charged` if it may be served
+    └─ ApolloRateLimited     429        retry after `retry_after`
     """
 
     vendor = "Apollo"
@@ -97,36 +97,10 @@ class ApolloKeyRejected(ApolloError):
     code = "wrong_key"
 
 
-class ApolloOutOfCredits(ApolloError):
-    """The key's team has no credits left."""
-
-    code = "out_of_credits"
-
-
-class ApolloRequestRefused(ApolloError):
-    """Apollo rejects the request permanently."""
-
-    code = "request_refused"
-
-
 class ApolloRateLimited(ApolloError):
     """Too many calls. `retry_after` is `None` if Apollo did not state a wait."""
 
     code = "rate_limited"
-    hope = "later"
-
-
-class ApolloUnreadable(ApolloError):
-    """The response is not as documented."""
-
-    code = "answer_unusable"
-    charged = True
-
-
-class ApolloUnavailable(ApolloError):
-    """Apollo failed, did not respond in time, or sent a partial response."""
-
-    code = "unreachable"
     hope = "later"
 
 

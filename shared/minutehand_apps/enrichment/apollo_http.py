@@ -18,11 +18,7 @@ from minutehand.worker import classify_no_response, classify_status, clean_text,
 from minutehand_apps.enrichment.apollo import (
     ApolloError,
     ApolloKeyRejected,
-    ApolloOutOfCredits,
     ApolloRateLimited,
-    ApolloRequestRefused,
-    ApolloUnavailable,
-    ApolloUnreadable,
     Organization,
     OrganizationMatch,
     Person,
@@ -127,11 +123,7 @@ class HttpApollo:
             )
         except outbound_http.NoResponse as error:
             failure = classify_no_response(error)
-            kind = ApolloUnreadable if error.kind == "long" else ApolloUnavailable
-            message = f"Apollo {error} ({path})"
-            raise kind(
-                message, code=failure.code, hope=failure.hope, charged=failure.charged
-            ) from error
+            raise ApolloError(f"Apollo {error} ({path})", **failure._asdict()) from error
         return _body(path, response, key=self._key)
 
 
@@ -140,30 +132,34 @@ def _body(path: str, response: outbound_http.HttpResponse, *, key: str) -> dict[
     if response.status != 200:
         raise _rejection(path, response, _sentence(body or {}, key))
     if body is None:
-        message = f"Apollo's response to {path} must be a JSON object"
-        raise ApolloUnreadable(message, hope="later", status=200)
+        raise _unusable(f"Apollo's response to {path} must be a JSON object", hope="later")
     return body
 
 
 def _rejection(path: str, response: outbound_http.HttpResponse, message: str) -> ApolloError:
     status, failure = response.status, classify_status(response.status)
     text = f"Apollo returned {status} for {path}" + (f": {message}" if message else "")
+    wait = requested_wait(response.headers, now=datetime.now(UTC))
     if failure.code == "rate_limited":
-        wait = requested_wait(response.headers, now=datetime.now(UTC))
         return ApolloRateLimited(text, status=status, retry_after=wait)
     # Apollo reports an empty balance as 402, or on some plans as 403 or 422 with a message.
     if status == 402 or (status in (403, 422) and "credit" in message.lower()):
         message = "Apollo has no credits left for this key"
-        return ApolloOutOfCredits(text, status=status, said=message)
+        return ApolloError(text, code="out_of_credits", status=status, said=message)
     if failure.code == "not_authorised":
         message = "Apollo rejected the API key"
         if status == 403:
             message = "Apollo does not allow this API key to do this"
         return ApolloKeyRejected(text, status=status, said=message)
     if failure.hope == "none":
-        return ApolloRequestRefused(text, status=status, said="Apollo rejected the request")
-    wait = requested_wait(response.headers, now=datetime.now(UTC))
-    return ApolloUnavailable(text, status=status, charged=failure.charged, retry_after=wait)
+        message = "Apollo rejected the request"
+        return ApolloError(text, code="request_refused", status=status, said=message)
+    away: Any = {"code": "unreachable", "hope": "later", "charged": failure.charged}
+    return ApolloError(text, status=status, retry_after=wait, **away)
+
+
+def _unusable(text: str, **more: Any) -> ApolloError:
+    return ApolloError(text, code="answer_unusable", charged=True, status=200, **more)
 
 
 def _member(response: dict[str, Any], name: str, path: str) -> object:
@@ -171,7 +167,7 @@ def _member(response: dict[str, Any], name: str, path: str) -> object:
     value = response.get(name)
     is_known = name in response or response == {}
     if not is_known or response.get("error") or not isinstance(value, dict | None):
-        raise ApolloUnreadable(f"Apollo's response to {path} is not as documented", status=200)
+        raise _unusable(f"Apollo's response to {path} is not as documented")
     return value
 
 

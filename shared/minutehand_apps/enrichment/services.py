@@ -9,11 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from minutehand.aws import Sealer, make_sealer, row_context
-from minutehand.config import Settings
+from minutehand.config import Settings, read_flag, read_url
 from minutehand.queue import Dependencies
 from minutehand_apps.enrichment.apollo import ApolloClient
 from minutehand_apps.enrichment.apollo_offline import KEY_PREFIX, OfflineApollo
-from minutehand_apps.enrichment.settings import ApolloSettings
 
 if TYPE_CHECKING:
     import httpx
@@ -28,21 +27,19 @@ class Enrichment(Dependencies):
 
     def __init__(self, settings: Settings, *, offline_call_seconds: float = 1.0) -> None:
         super().__init__(settings)
+        environ = settings.environ
         self._offline_call_seconds = offline_call_seconds
+        self._use_mock = read_flag(environ, "USE_MOCK_APOLLO")
+        self._base_url = read_url(environ, "APOLLO_BASE_URL") or "https://api.apollo.io/api/v1"
 
     @cached_property
     def sealer(self) -> Sealer:
         """The sealer of the workspaces' keys."""
         return make_sealer(self.settings)
 
-    @cached_property
-    def vendor(self) -> ApolloSettings:
-        """The settings for Apollo."""
-        return ApolloSettings.from_env(self.settings.environ)
-
     def is_offline(self, mode: str | None) -> bool:
         """Return whether a workspace with this setting uses the offline client."""
-        return mode == "offline" or (mode is None and self.vendor.use_mock)
+        return mode == "offline" or (mode is None and self._use_mock)
 
     def apollo(
         self, api_key: str, *, mode: str | None, response_seconds: float = 20.0
@@ -54,10 +51,7 @@ class Enrichment(Dependencies):
         from minutehand_apps.enrichment.apollo_http import HttpApollo
 
         return HttpApollo(
-            api_key,
-            http=self._vendor,
-            base_url=self.vendor.base_url,
-            response_seconds=response_seconds,
+            api_key, http=self._vendor, base_url=self._base_url, response_seconds=response_seconds
         )
 
     @cached_property

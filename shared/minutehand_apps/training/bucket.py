@@ -1,16 +1,30 @@
-"""The uploads bucket: its name, its S3 client, and the size of an object.
+"""The uploads bucket: uploads in parts, the recordings, and the chunks of their sound.
 
-Subclasses read and write files, and decide how to treat a missing file.
+At most one piece of a video is in memory. SQL and the routes decide who may use a key.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
+import mimetypes
 import re
-from typing import Any, Final
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from uuid import UUID
 
 from minutehand.aws import client
 from minutehand.config import Settings
+from minutehand.queue import ProcessorError
+from minutehand_apps.training.errors import later
+from minutehand_apps.training.parts import FileDigest, Part, Plan, plan
+
+logger = logging.getLogger(__name__)
 
 #: Maximum length of the file name in a key.
 NAME_CHARACTERS: Final = 120
@@ -20,42 +34,239 @@ KEY: Final = re.compile(
     rf"workspaces/(?P<workspace>{_ID})/(?P<owner>{_ID})/{_ID}"
     rf"/(?!\.{{1,2}}$)[A-Za-z0-9._-]{{1,{NAME_CHARACTERS}}}"
 )
+PIECE_BYTES: Final = 4 * 1024 * 1024
+#: Free space to keep on the disk in addition to the video.
+SPARE_BYTES: Final = 64 * 1024 * 1024
+#: Validity of presigned URLs.
+URL_SECONDS: Final = 3600
+#: Maximum wait for the next bytes from S3, because a request may wait for them.
+READ_SECONDS: Final = 10.0
+_UNAVAILABLE: Final = "storage_unavailable"
+T = TypeVar("T")
 
 
-class UploadsBucket:
-    """Base class for access to the uploads bucket. Connects to S3 on first use."""
+class NotStored(ProcessorError):
+    """There is no such file, or no such unfinished upload."""
 
-    #: Maximum wait for the next bytes from S3.
-    READ_SECONDS = 20.0
+
+class Bucket:
+    """Client of the uploads bucket. It connects to S3 on first use.
+
+    Every method raises ConfigurationError if this deployment has no bucket, NotStored, or a
+    ProcessorError with a sentence for people.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     @property
     def _s3(self) -> Any:
-        return client(self._settings, "s3", read_timeout=self.READ_SECONDS)
+        return client(self._settings, "s3", read_timeout=READ_SECONDS)
 
     @property
-    def _bucket(self) -> str:
+    def _name(self) -> str:
         self._settings.require("UPLOADS_BUCKET")
         return self._settings.uploads_bucket or ""
 
+    async def call(self, operation: str, **arguments: Any) -> Any:
+        """Call an operation of S3 for this bucket."""
+        return await _typed(lambda: getattr(self._s3, operation)(Bucket=self._name, **arguments))
+
     async def find_size(self, key: str) -> int | None:
-        """Return the size of an object in bytes, or None if the object does not exist.
+        """Return the size of an object in bytes, or None if the object does not exist."""
+        try:
+            size: int = (await self.call("head_object", Key=key))["ContentLength"]
+        except NotStored:
+            return None
+        return size
 
-        Raises:
-            ConfigurationError: This deployment has no uploads bucket.
+    def presign(self, key: str) -> str:
+        """Return a URL from which a browser can read an object for `URL_SECONDS`."""
+        return self._sign(
+            "get_object",
+            Key=key,
+            # Set by the file name and not by the upload's claim, so that no browser shows the file
+            # as a page.
+            ResponseContentType=mimetypes.guess_type(key)[0] or "video/mp4",
+            ResponseContentDisposition="inline",
+        )
+
+    def _sign(self, operation: str, **arguments: Any) -> str:
+        arguments["Bucket"] = self._name
+        url: str = self._s3.generate_presigned_url(
+            operation, Params=arguments, ExpiresIn=URL_SECONDS
+        )
+        return url
+
+    async def create(self, key: str, *, content_type: str) -> str:
+        """Start an upload and return its id at S3."""
+        response = await self.call(
+            "create_multipart_upload", Key=key, ContentType=content_type, ChecksumAlgorithm="SHA256"
+        )
+        upload_id: str = response["UploadId"]
+        return upload_id
+
+    async def sign(
+        self, key: str, upload_id: str, cut: Plan, checksums: Mapping[int, str]
+    ) -> dict[int, str]:
+        """Return presigned URLs by part number, each valid for the part's exact length.
+
+        Args:
+            checksums: SHA-256 of each part in base64, by part number. The client must send it as
+                the header `x-amz-checksum-sha256`, or S3 rejects the request.
         """
-        return await asyncio.to_thread(self._size, key)
+        return await asyncio.to_thread(
+            lambda: {
+                number: self._sign(
+                    "upload_part",
+                    Key=key,
+                    UploadId=upload_id,
+                    PartNumber=number,
+                    # Signed, so that a part cannot be longer than announced.
+                    ContentLength=cut.part_size(number),
+                    # Signed, so that S3 accepts no other bytes.
+                    ChecksumSHA256=checksum,
+                )
+                for number, checksum in checksums.items()
+            }
+        )
 
-    def _size(self, key: str) -> int | None:
-        from botocore.exceptions import ClientError
+    async def parts(self, key: str, upload_id: str) -> list[Part]:
+        """Return the parts of an unfinished upload that have arrived, by number."""
+
+        def read() -> list[Part]:
+            pages = self._s3.get_paginator("list_parts")
+            return [
+                Part(p["PartNumber"], p["Size"], p["ETag"], p.get("ChecksumSHA256"))
+                for page in pages.paginate(Bucket=self._name, Key=key, UploadId=upload_id)
+                for p in page.get("Parts", ())
+            ]
+
+        return await _typed(read)
+
+    async def join(self, key: str, upload_id: str, cut: Plan) -> tuple[int, ...]:
+        """Join the parts, or return the numbers of those that are missing. Repeatable."""
+        try:
+            arrived = await self.parts(key, upload_id)
+            if missing := cut.missing(arrived):
+                return missing
+            parts = [
+                {"PartNumber": part.number, "ETag": part.etag}
+                | ({"ChecksumSHA256": part.checksum} if part.checksum else {})
+                for part in arrived
+                if part.number <= cut.count
+            ]
+            await self.call(
+                "complete_multipart_upload",
+                Key=key,
+                UploadId=upload_id,
+                MultipartUpload={"Parts": parts},
+            )
+        except NotStored:
+            # If an earlier call completed the upload, the object exists with the planned size.
+            if await self.find_size(key) != cut.size_bytes:
+                raise
+        return ()
+
+    async def fetch(
+        self,
+        key: str,
+        into: Path | None = None,
+        *,
+        on_bytes: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> FileDigest:
+        """Read an object, copy it to a file, and return its checksums.
+
+        Args:
+            into: The file. None for the checksums alone.
+            on_bytes: Called with the number of bytes read and the total.
+        """
+        stop = threading.Event()
+
+        def copy() -> FileDigest:
+            response = self._s3.get_object(Bucket=self._name, Key=key)
+            total, done = response["ContentLength"], 0
+            digest = FileDigest(plan(total).part_bytes)
+            if into and shutil.disk_usage(into.parent).free < total + SPARE_BYTES:
+                raise later("no_room", "The worker's disk has no room for the video")
+            with into.open("wb") if into else nullcontext() as file:
+                while piece := response["Body"].read(PIECE_BYTES):
+                    if stop.is_set():
+                        return digest
+                    if file is not None:
+                        file.write(piece)
+                    digest.update(piece)
+                    done += len(piece)
+                    on_bytes(done, total)
+            if done != total:
+                raise later(_UNAVAILABLE, "Reading the video failed")
+            return digest
 
         try:
-            head = self._s3.head_object(Bucket=self._bucket, Key=key)
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-                return None
-            raise
-        size: int = head["ContentLength"]
-        return size
+            return await _typed(copy)
+        finally:
+            stop.set()  # so that the thread stops after the current piece if the call was cancelled
+
+    async def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """Read an object, or `length` bytes of it."""
+        part = {} if length is None else {"Range": f"bytes={start}-{start + length - 1}"}
+
+        def read() -> bytes:
+            body: bytes = self._s3.get_object(Bucket=self._name, Key=key, **part)["Body"].read()
+            return body
+
+        return await _typed(read)
+
+    async def remove(self, *keys: str, prefix: str) -> None:
+        """Delete these objects and all objects with the prefix."""
+
+        def remove() -> None:
+            names = list(keys)
+            pages = self._s3.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._name, Prefix=prefix):
+                names += [entry["Key"] for entry in page.get("Contents", ())]
+            for at in range(0, len(names), 1000):
+                batch = [{"Key": name} for name in names[at : at + 1000]]
+                response = self._s3.delete_objects(
+                    Bucket=self._name, Delete={"Objects": batch, "Quiet": True}
+                )
+                if response.get("Errors"):
+                    _report(f"not deleted: {response['Errors'][0].get('Code')}")
+                    raise later(_UNAVAILABLE, "The uploads bucket did not delete a file")
+
+        await _typed(remove)
+
+
+async def _typed(call: Callable[[], T]) -> T:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return await asyncio.to_thread(call)
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in {"NoSuchKey", "NoSuchUpload", "404"}:
+            text = "The file is no longer in the uploads bucket"
+            raise NotStored(text, retryable=False, data={"code": "video_missing"}) from error
+        _report(f"the bucket returned {code}")
+        raise later(_UNAVAILABLE, "The uploads bucket rejected the request") from error
+    except (BotoCoreError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            # Another job's video has filled the disk since the check.
+            raise later("no_room", "The worker's disk is full") from error
+        _report(f"the bucket did not respond: {type(error).__name__}: {error}")
+        raise later(_UNAVAILABLE, "The uploads bucket did not respond") from error
+
+
+def _report(reason: str) -> None:
+    """Log the cause. The error that people read has one sentence."""
+    logger.warning("uploads failed", extra={"event": "uploads.failed", "reason": reason[:300]})
+
+
+def sound_prefix(workspace_id: UUID | str, training_id: UUID | str) -> str:
+    """Return the key prefix of the sound chunks of a training."""
+    return f"workspaces/{workspace_id}/training/{training_id}/"
+
+
+def sound_key(workspace_id: UUID | str, training_id: UUID | str, number: int) -> str:
+    """Return the key of a sound chunk."""
+    return f"{sound_prefix(workspace_id, training_id)}{number:04}.pcm"

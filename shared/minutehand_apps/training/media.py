@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from minutehand.ai import BYTES_PER_SECOND, SAMPLES_PER_SECOND
-from minutehand.config import ConfigurationError
+from minutehand.config import ConfigurationError, read_text
 from minutehand_apps.training.child import run_child
 from minutehand_apps.training.errors import later, refused
-from minutehand_apps.training.settings import TrainingSettings
 
 #: Accepted containers. ffmpeg would also read playlists, pictures and texts.
 FORMATS: Final = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,wav,mp3,flac,aac,aiff"
 )
 PROBE_SECONDS: Final = 60.0
+#: Maximum playing time of a recording.
+MAX_SECONDS: Final = 4 * 3600.0
 #: Sound below this level for this time counts as a pause.
 SILENCE: Final = "silencedetect=noise=-45dB:d=0.25"
 MAX_PAUSES: Final = 100_000
@@ -66,14 +67,14 @@ class Sound:
         return sum(end - start for start, end in self.pauses) >= self.seconds - 0.5
 
 
-def find_ffmpeg(settings: TrainingSettings) -> str:
+def find_ffmpeg(environ: Mapping[str, str]) -> str:
     """Return the path of the ffmpeg to run.
 
     Raises:
         ConfigurationError: There is no ffmpeg.
     """
-    if settings.ffmpeg_path is not None:
-        return settings.ffmpeg_path
+    if (path := read_text(environ, "FFMPEG_PATH")) is not None:
+        return path
     try:
         # Imported here, because this package of 170 MB is optional.
         import imageio_ffmpeg
@@ -81,8 +82,8 @@ def find_ffmpeg(settings: TrainingSettings) -> str:
         raise ConfigurationError(
             "FFMPEG_PATH", "is not set, and imageio-ffmpeg is not installed", "/opt/bin/ffmpeg"
         ) from error
-    path: str = imageio_ffmpeg.get_ffmpeg_exe()
-    return path
+    packaged: str = imageio_ffmpeg.get_ffmpeg_exe()
+    return packaged
 
 
 class Ffmpeg:

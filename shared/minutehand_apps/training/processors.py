@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from minutehand.config import ConfigurationError, Settings
 from minutehand.queue import decode_object, reading
 from minutehand.worker import Backoff, Fail, Job, JobContext, Registry, Snooze, VendorCalls
+from minutehand_apps.training.bucket import SPARE_BYTES, sound_key, sound_prefix
 from minutehand_apps.training.errors import later, refused
-from minutehand_apps.training.files import SPARE_BYTES, sound_key, sound_prefix
 from minutehand_apps.training.models import (
     Chunk,
     ChunkPayload,
@@ -30,7 +30,6 @@ from minutehand_apps.training.models import (
     TrainingPayload,
 )
 from minutehand_apps.training.services import Training
-from minutehand_apps.training.settings import MAX_SECONDS
 
 if TYPE_CHECKING:
     from minutehand_apps.training.mux import HostUpload, Mux
@@ -75,7 +74,7 @@ class Processors:
             transcript = await self._join(job, training)
         else:
             transcript = training.transcript
-        await self._app.files.remove(prefix=sound_prefix(training.workspace_id, training.id))
+        await self._app.bucket.remove(prefix=sound_prefix(training.workspace_id, training.id))
         missing = (training.sound or {}).get("missing_seconds")
         ends = f", but the file lacks its last {missing:.0f} s" if missing else ""
         ctx.log("info", f"The transcript is ready{ends}")
@@ -129,7 +128,7 @@ class Processors:
         if payload.number not in loaded.transcribed:
             key = sound_key(job.workspace_id, payload.training_id, payload.number)
             with _set_up(ctx):
-                sound = await self._app.files.read_part(key, missing="audio_gone")
+                sound = await self._app.bucket.read(key)
                 calls = VendorCalls(job, ctx, "speech to text")
                 transcribed = await calls.get(partial(self._transcribe, ctx, payload, sound))
                 chunk = transcribed.model_dump(mode="json")
@@ -171,19 +170,18 @@ class Processors:
     async def _fetch(
         self, training: StoredTraining, file: Path, report: Callable[[float], None]
     ) -> int:
-        size = await self._app.files.measure(training.object_key)
+        size = await self._app.bucket.find_size(training.object_key)
         if size is None:
             raise refused("video_missing", "The upload is not complete, or was deleted")
         if size == 0:
             raise refused("empty_file", "The file is empty")
-        if size > self._app.videos.upload_bytes:
+        if size > self._app.upload_bytes:
             raise refused(
                 "video_too_large",
-                f"A video has at most {self._app.videos.upload_bytes} bytes, but this one has"
-                f" {size}",
+                f"A video has at most {self._app.upload_bytes} bytes, but this one has {size}",
             )
-        digest = await self._app.files.fetch(
-            training.object_key, file, on_bytes=lambda done, of: report(done / of if of else 0.5)
+        digest = await self._app.bucket.fetch(
+            training.object_key, file, on_bytes=lambda done, of: report(done / of)
         )
         if training.checksum is not None and not digest.matches(training.checksum):
             raise refused(
@@ -194,6 +192,8 @@ class Processors:
 
     async def _check(self, file: Path, size: int) -> dict[str, Any]:
         """Check the recording by its content, because the sender's claims are not trusted."""
+        from minutehand_apps.training.media import MAX_SECONDS
+
         media = await (await self._app.ffmpeg()).look(file)
         if media.seconds is not None and media.seconds > MAX_SECONDS:
             raise refused(
@@ -208,7 +208,7 @@ class Processors:
     ) -> dict[str, Any]:
         """Extract the sound, cut it in pauses, and store the chunks."""
         from minutehand.ai import BYTES_PER_SECOND
-        from minutehand_apps.training.media import cut
+        from minutehand_apps.training.media import MAX_SECONDS, cut
 
         if media["audio"] is None:
             raise refused("no_audio", "The video has no sound, so there is nothing to transcribe")
@@ -237,9 +237,8 @@ class Processors:
                 first, last = (round(at * BYTES_PER_SECOND / 2) * 2 for at in (start, end))
                 samples.seek(first)
                 piece = await asyncio.to_thread(samples.read, last - first)
-                await self._app.files.put(
-                    sound_key(training.workspace_id, training.id, number), piece
-                )
+                key = sound_key(training.workspace_id, training.id, number)
+                await self._app.bucket.call("put_object", Key=key, Body=piece)
                 _report(ctx, "audio", 0.6 + 0.4 * number / len(chunks))
         missing = round(seconds - sound.seconds, 1) if sound.broken_off else 0
         if missing > MIN_MISSING_SECONDS:
@@ -437,9 +436,7 @@ class Processors:
         await host.send(
             upload.url or "",
             size,
-            lambda start, length: self._app.files.read_part(
-                key, missing="video_missing", start=start, length=length
-            ),
+            lambda start, length: self._app.bucket.read(key, start=start, length=length),
             on_sent=lambda sent: _report(ctx, "publish", 0.9 * sent / size),
         )
         return await host.find_upload(upload.id) or upload
@@ -500,7 +497,7 @@ def register(registry: Registry, settings: Settings, *, app: Training | None = N
             job_type,
             payload=TrainingPayload,
             # because each may have a whole video on the disk
-            workspace_concurrency=app.videos.max_running,
+            workspace_concurrency=app.max_running,
             timeout=long,
             backoff=backoff,
             internal=True,

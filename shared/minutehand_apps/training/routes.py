@@ -15,17 +15,8 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
 from minutehand.queue import ProcessorError
-from minutehand.web import (
-    ApiError,
-    Body,
-    Provided,
-    Services,
-    SignedIn,
-    not_found,
-    unavailable_if_missing,
-)
-from minutehand_apps.training.bucket import KEY
-from minutehand_apps.training.files import VIDEO_SECONDS, sound_prefix
+from minutehand.web import ApiError, Body, Provided, Services, SignedIn, not_found
+from minutehand_apps.training.bucket import KEY, URL_SECONDS, sound_prefix
 from minutehand_apps.training.models import (
     Share,
     Shared,
@@ -37,7 +28,7 @@ from minutehand_apps.training.models import (
 )
 from minutehand_apps.training.page import render, security_headers
 from minutehand_apps.training.services import Training
-from minutehand_apps.training.uploads import UploadRoutes
+from minutehand_apps.training.uploads import UploadRoutes, storage
 
 
 class NewTranscription(Body):
@@ -111,8 +102,8 @@ class TrainingRoutes:
         owner = (str(body.company_id), str(caller.subject))
         if match is None or match.group("workspace", "owner") != owner:
             raise ApiError(404, "upload_not_found", "Upload not found")
-        with unavailable_if_missing("the uploads bucket"):
-            if await self._app.files.find_size(body.audio_url) is None:
+        with storage():
+            if await self._app.bucket.find_size(body.audio_url) is None:
                 raise ApiError(409, "upload_incomplete", "The upload is not complete")
         started = await self._app.acting_as(caller.token).call(
             "training_start",
@@ -148,14 +139,14 @@ class TrainingRoutes:
         """Return a URL to play the video from, valid for an hour."""
         training = await self._read(training_id, caller.token)
         key = training["object_key"]
-        with unavailable_if_missing("the uploads bucket"):
-            if await self._app.files.find_size(key) is None:
+        with storage():
+            if await self._app.bucket.find_size(key) is None:
                 raise ApiError(404, "video_not_found", "The video is no longer stored")
-            url = self._app.files.presign(key)
+            url = self._app.bucket.presign(key)
         published = training["published"] or {}
         return Video(
             url=url,
-            expires_in_seconds=VIDEO_SECONDS,
+            expires_in_seconds=URL_SECONDS,
             host=published.get("host", "s3"),
             playback_id=published.get("playback_id"),
         )
@@ -191,7 +182,7 @@ class TrainingRoutes:
         if procedure is None:
             raise not_found("procedure")
         video = (
-            self._app.files.presign(procedure["object_key"]) if procedure["has_picture"] else None
+            self._app.bucket.presign(procedure["object_key"]) if procedure["has_picture"] else None
         )
         stored = StoredProcedure.model_validate(procedure["procedure"])
         return HTMLResponse(render(stored, video), headers=security_headers(video))
@@ -203,7 +194,7 @@ class TrainingRoutes:
         )
         with suppress(ProcessorError):  # the lifecycle rules of the bucket delete the rest
             prefix = sound_prefix(deleted["workspace_id"], training_id)
-            await self._app.files.remove(deleted["object_key"], prefix=prefix)
+            await self._app.bucket.remove(deleted["object_key"], prefix=prefix)
 
     async def _read(self, training_id: UUID, token: str) -> dict[str, Any]:
         rows: list[dict[str, Any]] = await self._app.acting_as(token).select(

@@ -10,11 +10,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from minutehand.clock import Clock
-from minutehand.config import ConfigurationError, Settings
+from minutehand.config import (
+    ConfigurationError,
+    Settings,
+    read_count,
+    read_list,
+    read_text,
+    read_url,
+)
 from minutehand.queue import Dependencies
-from minutehand_apps.training.files import TrainingFiles
-from minutehand_apps.training.multipart import Uploads
-from minutehand_apps.training.settings import TrainingSettings
+from minutehand_apps.training.bucket import Bucket
+from minutehand_apps.training.parts import MAX_BYTES
 
 if TYPE_CHECKING:
     from minutehand.ai import LanguageModel, SpeechToText
@@ -23,59 +29,55 @@ if TYPE_CHECKING:
 
 
 class Training(Dependencies):
-    """Dependencies of one process."""
+    """Dependencies of one process.
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        speech: SpeechToText | None = None,
-        model: LanguageModel | None = None,
-        host: Mux | None = None,
-        clock: Clock | None = None,
-    ) -> None:
+    Attributes:
+        max_running: TRAINING_MAX_RUNNING, maximum number of running jobs per type and workspace.
+        upload_types: UPLOADS_TYPES, accepted media types, with wildcards.
+        upload_bytes: UPLOADS_MAX_BYTES, maximum size of a recording.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         super().__init__(settings, clock=clock)
-        self.files = TrainingFiles(settings)
-        self.uploads = Uploads(settings)
-        self._given = (speech, model, host)
+        environ = settings.environ
+        self.max_running = read_count(environ, "TRAINING_MAX_RUNNING", default=3, most=1000)
+        self.upload_types = read_list(environ, "UPLOADS_TYPES") or ("video/*", "audio/*")
+        self.upload_bytes = read_count(
+            environ, "UPLOADS_MAX_BYTES", default=5 * 1024**3, most=MAX_BYTES
+        )
+        self.bucket = Bucket(settings)
 
     @cached_property
     def speech(self) -> SpeechToText:
         """The service that transcribes the videos."""
         from minutehand.ai import make_speech_to_text
 
-        return self._given[0] or make_speech_to_text(self.settings)
+        return make_speech_to_text(self.settings)
 
     @cached_property
     def model(self) -> LanguageModel:
         """The model that writes the procedures."""
         from minutehand.ai import make_language_model
 
-        return self._given[1] or make_language_model(self.settings)
-
-    @cached_property
-    def videos(self) -> TrainingSettings:
-        """The settings for videos."""
-        return TrainingSettings.from_env(self.settings.environ)
+        return make_language_model(self.settings)
 
     @cached_property
     def host(self) -> Mux | None:
         """The video host, or None if no host is configured."""
-        if self._given[2] is not None or self.videos.mux_token_id is None:
-            return self._given[2]
-        if self.videos.mux_token_secret is None:
+        environ = self.settings.environ
+        token_id, secret = (read_text(environ, f"MUX_TOKEN_{name}") for name in ("ID", "SECRET"))
+        if token_id is None:
+            return None
+        if secret is None:
             raise ConfigurationError("MUX_TOKEN_SECRET", "is not set", "…")
         from minutehand_apps.training.mux import Mux
 
-        return Mux(
-            self.videos.mux_token_id,
-            self.videos.mux_token_secret,
-            base_url=self.videos.mux_base_url,
-        )
+        base_url = read_url(environ, "MUX_BASE_URL") or "https://api.mux.com"
+        return Mux(token_id, secret, base_url=base_url)
 
     async def ffmpeg(self) -> Ffmpeg:
         """Find ffmpeg. Raises ConfigurationError if there is none."""
         from minutehand_apps.training.media import Ffmpeg, find_ffmpeg
 
         # In a thread, because the wheel runs ffmpeg once to check it.
-        return Ffmpeg(await asyncio.to_thread(find_ffmpeg, self.videos))
+        return Ffmpeg(await asyncio.to_thread(find_ffmpeg, self.settings.environ))

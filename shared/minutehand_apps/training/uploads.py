@@ -11,7 +11,7 @@ import re
 import unicodedata
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
@@ -21,6 +21,7 @@ from fastapi import APIRouter, Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from minutehand.config import ConfigurationError
+from minutehand.queue import ProcessorError
 from minutehand.web import (
     ApiError,
     Body,
@@ -32,15 +33,8 @@ from minutehand.web import (
     not_found,
     unavailable,
 )
-from minutehand_apps.training.bucket import KEY, NAME_CHARACTERS
+from minutehand_apps.training.bucket import KEY, NAME_CHARACTERS, URL_SECONDS, NotStored
 from minutehand_apps.training.models import TrainingState
-from minutehand_apps.training.multipart import (
-    URL_LIFETIME,
-    StorageUnavailable,
-    UploadIncomplete,
-    UploadNotFound,
-    Uploads,
-)
 from minutehand_apps.training.parts import MAX_BYTES, Plan, plan, read_checksum
 from minutehand_apps.training.services import Training
 
@@ -201,7 +195,7 @@ class UploadRoutes:
         self, body: CreateUpload, caller: SignedIn, services: Provided
     ) -> Upload:
         """Start an upload of a recording of an allowed type and size."""
-        content_type, accepted = body.content_type, self._app.videos.upload_types
+        content_type, accepted = body.content_type, self._app.upload_types
         is_accepted = content_type in accepted or any(
             fnmatch(content_type, pattern) for pattern in accepted
         )
@@ -223,8 +217,8 @@ class UploadRoutes:
         key = (
             f"workspaces/{workspace_id}/{caller.subject}/{uuid.uuid4()}/{_safe_name(body.filename)}"
         )
-        with self._storage() as uploads:
-            s3_id = await uploads.create(key, content_type=content_type)
+        with storage():
+            s3_id = await self._app.bucket.create(key, content_type=content_type)
         token = UploadToken(
             key=key,
             s3_id=s3_id,
@@ -237,11 +231,12 @@ class UploadRoutes:
     async def get_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> Upload:
         """Return the missing parts, to resume an upload, or the training of a complete upload."""
         token = await _decode_token(upload_id, caller, services)
-        with self._storage() as uploads:
+        bucket = self._app.bucket
+        with storage():
             try:
-                arrived = await uploads.parts(token.key, token.s3_id)
-            except UploadNotFound:
-                if await uploads.find_complete_size(token.key) != token.size_bytes:
+                arrived = await bucket.parts(token.key, token.s3_id)
+            except NotStored:
+                if await bucket.find_size(token.key) != token.size_bytes:
                     raise
                 training = await self._read(token.key, caller, "object_key")
                 return _answer(token, missing=(), training=training)
@@ -262,8 +257,8 @@ class UploadRoutes:
             raise invalid_argument(
                 "parts", f"contains part {max(checksums)}, but there are only {token.cut.count}"
             )
-        with self._storage() as uploads:
-            urls = await uploads.sign(token.key, token.s3_id, token.cut, checksums)
+        with storage():
+            urls = await self._app.bucket.sign(token.key, token.s3_id, token.cut, checksums)
         return SignedParts(
             parts=tuple(
                 SignedPart(
@@ -274,7 +269,7 @@ class UploadRoutes:
                 )
                 for number, url in urls.items()
             ),
-            expires_in_seconds=int(URL_LIFETIME.total_seconds()),
+            expires_in_seconds=URL_SECONDS,
         )
 
     async def complete_upload(
@@ -286,12 +281,17 @@ class UploadRoutes:
         the file differs, which deletes it. The worker checks larger files.
         """
         token = await _decode_token(upload_id, caller, services)
-        with self._storage() as uploads:
-            await uploads.complete(token.key, token.s3_id, token.cut)
-            if token.size_bytes <= CHECKED_BYTES and not await uploads.check(
-                token.key, token.cut, body.checksum
-            ):
-                await uploads.remove(token.key)
+        bucket = self._app.bucket
+        with storage():
+            if missing := await bucket.join(token.key, token.s3_id, token.cut):
+                text, detail = (
+                    f"{len(missing)} part(s) have not arrived",
+                    {"missing": missing[:1000]},
+                )
+                raise ApiError(409, "upload_incomplete", text, detail=detail)
+            is_checked = token.size_bytes <= CHECKED_BYTES
+            if is_checked and not (await bucket.fetch(token.key)).matches(body.checksum):
+                await bucket.call("delete_object", Key=token.key)
                 raise ApiError(
                     422,
                     "checksum_mismatch",
@@ -303,8 +303,10 @@ class UploadRoutes:
     async def abort_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> None:
         """Abort an upload and delete its parts. A complete file stays."""
         token = await _decode_token(upload_id, caller, services)
-        with self._storage() as uploads:
-            await uploads.abort(token.key, token.s3_id)
+        with storage(), suppress(NotStored):
+            await self._app.bucket.call(
+                "abort_multipart_upload", Key=token.key, UploadId=token.s3_id
+            )
 
     async def _start(
         self, token: UploadToken, checksum: str, caller: Caller, services: Services
@@ -329,7 +331,7 @@ class UploadRoutes:
         return rows[0] if rows else None
 
     def _refuse_size(self, size_bytes: int) -> None:
-        limit = self._app.videos.upload_bytes
+        limit = self._app.upload_bytes
         if size_bytes > limit:
             raise ApiError(
                 413,
@@ -338,22 +340,18 @@ class UploadRoutes:
                 detail={"max_bytes": limit},
             )
 
-    @contextmanager
-    def _storage(self) -> Iterator[Uploads]:
-        """Yield the process's uploads and convert their errors to the API's errors."""
-        try:
-            yield self._app.uploads
-        except ConfigurationError as error:
-            raise ApiError(503, "not_configured", "Uploads are not configured") from error
-        except UploadNotFound as error:
-            raise not_found("upload") from error
-        except UploadIncomplete as error:
-            missing = list(error.missing[:1000])
-            raise ApiError(
-                409, "upload_incomplete", str(error), detail={"missing": missing}
-            ) from error
-        except StorageUnavailable as error:
-            raise unavailable("The file store did not respond") from error
+
+@contextmanager
+def storage() -> Iterator[None]:
+    """Convert the bucket's errors to the API's."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ApiError(503, "not_configured", "Uploads are not configured") from error
+    except NotStored as error:
+        raise not_found("upload") from error
+    except ProcessorError as error:
+        raise unavailable("The file store did not respond") from error
 
 
 def _answer(token: UploadToken, *, missing: tuple[int, ...], training: Any = None) -> Upload:

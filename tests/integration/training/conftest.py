@@ -86,19 +86,21 @@ class Studio(AppHarness):
     """The whole app."""
 
     def __init__(self, project: Project, settings: Settings, **given: Any) -> None:
-        self.app = Training(settings, **given)
+        self.app = Training(settings)
+        vars(self.app).update(given)
         super().__init__(project, settings, register, self.app, concurrency=4)
 
     def objects(self, below: str = "") -> set[str]:
         """Return the keys in the bucket below Acme's prefix."""
-        s3 = self.app.files._s3
+        s3 = self.app.bucket._s3
         listed = s3.list_objects_v2(Bucket=BUCKET, Prefix=f"workspaces/{ACME}/{below}")
         return {each["Key"] for each in listed.get("Contents", ())}
 
     async def start(self, content: bytes | None = None, *, user: str = ADA) -> dict[str, Any]:
         """Put a recording into the bucket as if that user had uploaded it, and transcribe it."""
         key = f"workspaces/{ACME}/{user}/{uuid.uuid4()}/clip.mp4"
-        await self.app.files.put(key, SAMPLE.read_bytes() if content is None else content)
+        video = SAMPLE.read_bytes() if content is None else content
+        await self.app.bucket.call("put_object", Key=key, Body=video)
         body = {"user_id": user, "company_id": ACME, "audio_url": key, "title": "Paper"}
         path = f"/api/trainings/{uuid.uuid4()}/transcription"
         made = await self.ok("POST", path, json=body, user=user)

@@ -8,7 +8,7 @@ import hashlib
 import httpx
 
 from minutehand.config import Settings
-from minutehand_apps.training.multipart import Uploads
+from minutehand_apps.training.bucket import Bucket
 from minutehand_apps.training.parts import MIN_PART_BYTES, plan
 
 
@@ -25,14 +25,14 @@ async def _put(url: str, content: bytes) -> None:
 
 async def test_a_part_beyond_the_plan_is_not_joined(settings: Settings) -> None:
     """The file would be larger than announced and allowed."""
-    uploads = Uploads(settings)
+    bucket = Bucket(settings)
     cut = plan(MIN_PART_BYTES)
-    upload_id = await uploads.create("videos/c.mp4", content_type="video/mp4")
+    upload_id = await bucket.create("videos/c.mp4", content_type="video/mp4")
     pieces = {1: b"1" * MIN_PART_BYTES, 2: b"2" * cut.part_size(2)}
     sums = {number: sha256(piece) for number, piece in pieces.items()}
-    for number, url in (await uploads.sign("videos/c.mp4", upload_id, cut, sums)).items():
+    for number, url in (await bucket.sign("videos/c.mp4", upload_id, cut, sums)).items():
         await _put(url, pieces[number])
 
-    await uploads.complete("videos/c.mp4", upload_id, cut)
+    await bucket.join("videos/c.mp4", upload_id, cut)
 
-    assert await uploads.find_complete_size("videos/c.mp4") == cut.size_bytes
+    assert await bucket.find_size("videos/c.mp4") == cut.size_bytes
