@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from minutehand.ai.endpoint import MAX_ANSWER_BYTES, Endpoint
 from minutehand.ai.errors import InputRefused, LanguageModelError, TruncatedOutput, UnusableOutput
@@ -39,6 +39,8 @@ _OPTIONAL: Final = {
 _CALLED: Final = "is a call of a tool; there are none, only words can be used"
 #: Seconds for which a rejected option is left out, once a call without it has succeeded.
 REJECTED_SECONDS: Final = 3600.0
+#: Consecutive responses in another form after which the address is considered wrong.
+MIN_OTHER_FORMS: Final = 2
 #: User message that asks for the rest of an answer.
 _CONTINUE: Final = (
     "Your answer was cut off there. Continue it exactly after its last character, and repeat"
@@ -77,7 +79,8 @@ class OpenAICompatible(Endpoint):
         self._prices = prices
         self._rejected: frozenset[str] = frozenset()
         self._rejected_until = 0.0
-        self._has_responded = False
+        #: Responses in another form since the last answer, of which a single one may be odd.
+        self._other_forms = 0
 
     async def complete(self, prompt: Prompt) -> Completion:
         """Return the answer to `prompt`, see `LanguageModel.complete`."""
@@ -117,7 +120,7 @@ class OpenAICompatible(Endpoint):
                             yield piece
                 if piece := state.end():
                     yield piece
-                self._has_responded = True
+                self._other_forms = 0
                 if without != self._rejected or now >= self._rejected_until:
                     self._rejected, self._rejected_until = without, now + REJECTED_SECONDS
                 return
@@ -134,9 +137,9 @@ class OpenAICompatible(Endpoint):
                     extra={"event": "model.without", "options": sorted(without)},
                 )
             except LanguageModelError as error:
-                if isinstance(error, UnusableOutput) and not (
-                    state.has_choice or self._has_responded
-                ):
+                is_other = isinstance(error, UnusableOutput) and not state.has_choice
+                self._other_forms += is_other
+                if is_other and self._other_forms >= MIN_OTHER_FORMS:
                     # the address is of an API with another form, so a repeated call costs the same
                     reason: Any = {"code": "misconfigured", "hope": "none", "charged": True}
                     text = f"{error}; LANGUAGE_MODEL_URL must be an address of chat completions"
@@ -192,49 +195,38 @@ class _ReasoningFilter:
     """Collects streamed text, and removes a thought at its beginning."""
 
     def __init__(self) -> None:
-        self._all: list[str] = []
-        self._visible: list[str] = []
-        #: Text that may be the beginning or the end of a thought.
-        self._pending = ""
-        self._state: Literal["begins", "thinks", "ends", "speaks"] = "begins"
+        self._pieces: list[str] = []
+        #: Position of the text behind the thought, once it has begun.
+        self._start: int | None = None
         self.length = 0
 
     @property
     def raw(self) -> str:
         """The whole text."""
-        return "".join(self._all)
+        return "".join(self._pieces)
 
     @property
     def text(self) -> str:
         """The text without the thought. All of it if the thought does not end."""
-        return self.raw if self._state == "thinks" else "".join(self._visible)
+        return self.raw[self._start :]
 
     def add(self, piece: str, *, is_last: bool = False) -> str:
         """Add a piece, and return the text that can now be shown."""
-        if piece:
-            self._all.append(piece)
-            self.length += len(piece)
-        self._pending += piece
-        if self._state == "begins":
-            begins = self._pending.lstrip()
-            if (
-                len(begins) < len(_REASONING_START)
-                and _REASONING_START.startswith(begins)
-                and not is_last
-            ):
+        self._pieces.append(piece)
+        self.length += len(piece)
+        if self._start is not None:
+            return piece
+        text = self.raw
+        begins = text.lstrip()
+        if begins.startswith(_REASONING_START):
+            _, end, text = begins.partition(_REASONING_END)
+            text = text.lstrip()
+            if not text and not (end and is_last):
                 return ""
-            self._state = "thinks" if begins.startswith(_REASONING_START) else "speaks"
-        if self._state == "thinks":
-            _, end, behind = self._pending.partition(_REASONING_END)
-            self._pending = behind if end else self._pending[-len(_REASONING_END) :]
-            self._state = "ends" if end else "thinks"
-        if self._state == "ends" and (behind := self._pending.lstrip()):
-            self._pending, self._state = behind, "speaks"
-        if self._state != "speaks":
+        elif _REASONING_START.startswith(begins) and not is_last:
             return ""
-        new, self._pending = self._pending, ""
-        self._visible.append(new)
-        return new
+        self._start = self.length - len(text)
+        return text
 
 
 class _ResponseState:
