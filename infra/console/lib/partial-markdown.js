@@ -21,3 +21,18 @@ export function completeMarkdown(text) {
   }
   return start + end + open.reverse().join("");
 }
+
+const UNFINISHED = 4; // a later text may join the last blocks, such as the items of a list
+export const NOTHING = { prefix: "", finished: [], tokens: [] };
+
+/** Return the tokens of a text that grows. The blocks that were finished before keep theirs. */
+export function growTokens({ prefix, finished }, text, parse) {
+  const [before, kept] = text.startsWith(prefix) ? [prefix, finished] : ["", []];
+  const tokens = parse(completeMarkdown(text.slice(before.length)));
+  const ended = tokens.slice(0, -UNFINISHED);
+  const end = before + ended.map(({ raw }) => raw).join("");
+  const all = [...kept, ...tokens];
+  return text.startsWith(end) // not if the library has replaced line breaks
+    ? { prefix: end, finished: [...kept, ...ended], tokens: all }
+    : { prefix: before, finished: kept, tokens: all };
+}

@@ -2,8 +2,8 @@
 // library is loaded with the first text, which is shown as it is until then.
 
 import { safeUrl } from "../lib/format.js";
-import { completeMarkdown } from "../lib/partial-markdown.js";
-import { html, quietButton, useEffect, useMemo, useState } from "../lib/ui.js";
+import { growTokens, NOTHING } from "../lib/partial-markdown.js";
+import { html, quietButton, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { copy } from "./copy.js";
 
 const MAX_DEPTH = 40;
@@ -21,11 +21,12 @@ export function Markdown({ text, isPartial = false }) {
       () => {}, // the text stays as it is
     );
   }, []);
-  const tokens = useMemo(
-    () => parse(isPartial ? completeMarkdown(text) : text),
-    [text, isPartial, current],
-  );
-  return html`<div class="markdown" dir="auto">${renderTokens(tokens)}</div>`;
+  const grown = useRef(NOTHING);
+  const tokens = useMemo(() => {
+    grown.current = isPartial ? growTokens(grown.current, text, parse) : NOTHING;
+    return isPartial ? grown.current.tokens : parse(text);
+  }, [text, isPartial, current]);
+  return html`<div class="markdown" dir="auto">${tokens.map(renderOnce)}</div>`;
 }
 
 /** Return the tokens of a text. A text that nests too deeply for the library is one token. */
@@ -35,6 +36,14 @@ function parse(text) {
   } catch {
     return [{ raw: text }];
   }
+}
+
+const rendered = new WeakMap();
+
+/** Render a block. An element that is the same as before is not compared again. */
+function renderOnce(token) {
+  if (!rendered.has(token)) rendered.set(token, renderTokens([token])[0]);
+  return rendered.get(token);
 }
 
 // unknown tokens, such as HTML, and tokens that are nested too deeply are shown as text

@@ -6,13 +6,15 @@ Unknown fields are dropped. An output with missing or invalid fields is requeste
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Line = Annotated[str, Field(min_length=1, max_length=300)]
-Text = Annotated[str, Field(min_length=1, max_length=20_000)]
+#: Maximum characters of a reply or a result, more than a model writes in one answer.
+MAX_TEXT: Final = 200_000
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 
 
 class Shape(BaseModel):
@@ -57,7 +59,7 @@ class Decision(Shape):
 
     #: The default applies to answers in plain text.
     tier: Literal["instant", "standard", "async"] = "standard"
-    reply: str = Field(default="", max_length=20_000, description="The answer, empty for async.")
+    reply: str = Field(default="", max_length=MAX_TEXT, description="The answer, empty for async.")
     type: Literal["research", "build", "write"] = "write"
     title: str = Field(default="", max_length=200, description="Title of the work.")
     page: bool = Field(default=False, description="Whether the result is a page.")

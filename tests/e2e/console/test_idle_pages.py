@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Page, Request, WebSocket
+from psycopg import ClientCursor
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.people import ADA
@@ -95,34 +96,55 @@ def _repeated(heart: _Heart, page: Page) -> list[str]:
     return [one for one in asked if asked.count(one) > 1 and KEPT not in one]
 
 
+#: Work of each app that waits for a job.
+WORK = """
+insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id, created_by)
+values (%(id)s, %(workspace)s, 'A fair', 'all_details_but_slow', %(plan)s, %(ada)s);
+insert into public.trainings (id, workspace_id, title, object_key)
+values (%(id)s, %(workspace)s, 'Paper', concat_ws('/', 'workspaces', %(workspace)s, %(id)s));
+insert into public.training_jobs (training_id, job_type, job_id, workspace_id)
+values (%(id)s, 'transcription', %(training)s, %(workspace)s);
+insert into public.accounts (id, workspace_id, name, domain)
+values (%(id)s, %(workspace)s, 'A', 'a.example');
+insert into public.jobs (workspace_id, job_type, payload, status, scheduled_for)
+values (%(workspace)s, 'enrich_account', jsonb_build_object('account_id', %(id)s), 'pending',
+  now() + interval '1 hour');
+insert into public.beacon_jobs (
+  id, workspace_id, jobspec_id, version, spec, outbox_id, queue_job_id)
+values (%(id)s, %(workspace)s, 'trivia', '1', '{"benchmark": {"name": "Trivia"},
+  "constraints": {"regions": ["us-east"], "min_regions": 1}, "questions": ["Why?"]}', %(id)s,
+  %(beacon)s);
+insert into public.beacon_outbox (id, workspace_id, job_id, message, status)
+values (%(id)s, %(workspace)s, %(id)s, '{}', 'published');
+insert into public.beacon_executions (workspace_id, job_id, jobspec_id, region)
+values (%(workspace)s, %(id)s, 'trivia', 'us-east');
+"""
+
+
 @pytest.fixture
 def paths(stack: RunningStack, workspace: dict[str, str], worker: HandWorker) -> list[str]:
     """Pages with work that waits, and pages whose work has ended or that have none."""
-    waiting, ended = f"chat_{uuid4()}", f"chat_{uuid4()}"
-    jobs = [worker.enqueue(session_id=ended), worker.enqueue()]
+    work, ended = str(uuid4()), str(uuid4())
+    jobs = [worker.enqueue(session_id=f"chat_{ended}"), worker.enqueue()]
     for lease in worker.lease(len(jobs)):
         worker.settle(lease)
-    later = [worker.enqueue(**LATER, session_id=waiting), worker.enqueue(**LATER)]
-    for session, job in ((waiting, later[0]), (ended, jobs[0])):
+    ids = {"id": work, "workspace": workspace["id"], "ada": ADA.id}
+    for name in ("plan", "chat", "training", "beacon"):
+        ids[name] = worker.enqueue(**LATER, session_id=f"{name}:{work}")
+    chat = f"chat:{work}"
+    for session, job in ((chat, ids["chat"]), (f"chat_{ended}", jobs[0])):
         write_chat(stack, workspace, session, job, message="?")
     with stack.connect() as connection:
-        plans = [
-            connection.execute(
-                "insert into public.plans (workspace_id, prompt, speed_vs_detail, job_id,"
-                " created_by) values (%s, 'A fair', 'all_details_but_slow', %s, %s) returning id",
-                (workspace["id"], job, ADA.id),
-            ).fetchone()
-            for job in (later[1], jobs[1])
-        ]
-        account = connection.execute(
-            "insert into public.accounts (workspace_id, name, domain) values (%s, 'A', 'a.example')"
-            " returning id",
-            (workspace["id"],),
-        ).fetchone()
+        ClientCursor(connection).execute(WORK, ids)
+        connection.execute(
+            "insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id,"
+            " created_by) values (%s, %s, 'A fair', 'all_details_but_slow', %s, %s)",
+            (ended, workspace["id"], jobs[1], ADA.id),
+        )
     return [
-        *(f"/chat/session#{session}" for session in (waiting, ended)),
-        *(f"/plans/{plan[0]}" for plan in plans if plan),
-        f"/accounts/{account[0] if account else None}",
+        *(f"/chat/session#{session}" for session in (chat, f"chat_{ended}")),
+        *(f"/plans/{plan}" for plan in (work, ended)),
+        *(f"/{pages}/{work}" for pages in ("trainings", "benchmarks", "accounts")),
         *("/plans", "/chat", "/trainings", "/trainings/monitor", "/accounts", "/contacts"),
         *("/workspace/settings/api", "/benchmarks"),
     ]

@@ -112,6 +112,16 @@ async def test_a_reply_that_broke_off_fails_at_once_and_continues_when_it_is_ret
     assert json.loads(begun + '"}')["reply"] == message["said"]
 
 
+async def test_a_long_reply_is_stored_whole(with_model: Harness, server: ModelServer) -> None:
+    """As long as a page streams it."""
+    reply = "Rain. " * 33_333
+    server.answers["decide"] = {"tier": "standard", "reply": reply}
+    session = with_model.begin()
+    await with_model.say(session, "Tell me all about rain.")
+
+    assert [each["content"] for each in (await with_model.talk(session))[1:]] == [reply]
+
+
 async def test_events_resume_without_a_gap_or_a_repeat(harness: Harness) -> None:
     """Several jobs in one session, one with a question, read to the end and from each position."""
     session = harness.begin()

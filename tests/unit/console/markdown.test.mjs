@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { lexer } from "../../../node_modules/marked/lib/marked.esm.js";
-import { completeMarkdown } from "../../../infra/console/lib/partial-markdown.js";
+import { growTokens, NOTHING } from "../../../infra/console/lib/partial-markdown.js";
 
 const TEXT = `**Two** ways of *it*, and \`code\`:
 
@@ -39,4 +39,22 @@ test("no beginning of a text shows a mark", () => {
 test("a text without open marks stays as it is", () => {
   for (const text of [TEXT, TEXT.replace("The end.", ""), "a", ""])
     assert.equal(completeMarkdown(text).trimEnd(), text.trimEnd());
+});
+
+test("of a text that grows, only the last blocks are parsed again", () => {
+  const whole = `${TEXT}\n\n`.repeat(100);
+  let parsed = 0;
+  let grown = NOTHING;
+  const parse = (text) => {
+    parsed += text.length;
+    return lexer(text);
+  };
+  for (let end = 0; end <= whole.length; end += 10)
+    grown = growTokens(grown, whole.slice(0, end), parse);
+
+  assert.equal(
+    shown(grown.tokens),
+    shown(lexer(whole.slice(0, whole.length - (whole.length % 10)))),
+  );
+  assert.ok(parsed < 50 * whole.length, `${parsed / whole.length} times`);
 });

@@ -41,7 +41,7 @@ create table public.async_messages (
   constraint async_messages_type_is_known
     check (type in ('message', 'reply', 'question', 'answer', 'info')),
   constraint async_messages_are_bounded
-    check (char_length(content) between 1 and 50000),
+    check (char_length(content) between 1 and 250000),
   constraint async_messages_names_are_bounded
     check (
       char_length(client_id) <= 255 and char_length(question ->> 'name') <= 200
@@ -932,7 +932,7 @@ begin
     m.workspace_id,
     m.job_id,
     p_request ->> 'type',
-    left(p_request ->> 'content', 50000),
+    left(p_request ->> 'content', 250000),
     nullif(p_request -> 'question', 'null')
   from public.async_messages as m
   where m.job_id = v_job.id and m.type = 'message'
