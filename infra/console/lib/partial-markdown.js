@@ -3,7 +3,7 @@
 const MARKS = /`|\*\*|~~|\*(?=\S)|(?<=\S)\*/g;
 
 /** Close the marks, the link and the table at the end of a text. */
-export function completeMarkdown(text) {
+function completeMarkdown(text) {
   if ((text.match(/^ {0,3}```/gm) ?? []).length % 2 === 1) return text; // the lexer ends the code
   const [start] = /^[^]*(?:\n\n|```(?:\n|$))/.exec(text) ?? [""];
   const block = text.slice(start.length).trimEnd();

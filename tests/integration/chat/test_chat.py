@@ -117,7 +117,7 @@ async def test_a_long_reply_is_stored_whole(with_model: Harness, server: ModelSe
     reply = "Rain. " * 33_333
     server.answers["decide"] = {"tier": "standard", "reply": reply}
     session = with_model.begin()
-    await with_model.say(session, "Tell me all about rain.")
+    await with_model.say(session, "What is rain, at length?")
 
     assert [each["content"] for each in (await with_model.talk(session))[1:]] == [reply]
 
