@@ -145,8 +145,8 @@ def paths(stack: RunningStack, workspace: dict[str, str], worker: HandWorker) ->
         *(f"/chat/session#{session}" for session in (chat, f"chat_{ended}")),
         *(f"/plans/{plan}" for plan in (work, ended)),
         *(f"/{pages}/{work}" for pages in ("trainings", "benchmarks", "accounts")),
-        *("/plans", "/chat", "/trainings", "/trainings/monitor", "/accounts", "/contacts"),
-        *("/workspace/settings/api", "/benchmarks"),
+        *("/plans", "/chat", "/trainings", "/trainings/monitor", "/benchmarks", "/accounts"),
+        *("/workspace/settings/api", "/contacts"),  # no work waits on the last one
     ]
 
 
