@@ -1,23 +1,32 @@
-"""The migration rejects an existing tenancy with unknown roles and names the roles."""
+"""An existing tenancy: its roles, and tables that another tool creates later."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from minutehand.install.project import InstallOptions, plan_install
 from minutehand.install.rewrite import Schemas
 from minutehand.install.tenancy import existing
+from minutehand.local.environment import remote_values
+from minutehand.local.stack import Stack
+from minutehand.project import VARIABLE
+from supabase_local.logs import Logs
 from supabase_local.migrations import MigrationFailed, apply_migrations, migrations_in
+from supabase_local.state import StateFolder
 from tests.install.projects import Hosted
 from tests.support.engine import ACME, ADA
+from tests.support.patience import until
 
 TABLES = """
 create schema rbac; create table rbac.groups (id uuid primary key, name text);
 create table rbac.members (group_id uuid, user_id uuid, "Role" {type});
 """
+TENANTS = existing("rbac.groups(id,name)", 'rbac.members(group_id,user_id,"Role")')
 KNOWN = "text check (\"Role\" in ('owner', 'member'))"
 
 
@@ -29,17 +38,15 @@ KNOWN = "text check (\"Role\" in ('owner', 'member'))"
         ("text check (\"Role\" in ('owner', 'viewer'))", "", "viewer"),
         ("rbac.role", "", "guest"),
         (KNOWN, "", None),
+        (KNOWN.upper().replace('TEXT CHECK ("ROLE"', 'text check ("Role"'), "", None),
     ],
 )
 def test_an_unknown_role_is_refused_with_the_words_found(
     hosted: Hosted, tmp_path: Path, type_: str, rows: str, words: str | None
 ) -> None:
     """Otherwise users would silently be members of nothing; the error names the view to edit."""
-    tenants = existing("rbac.groups(id,name)", 'rbac.members(group_id,user_id,"Role")')
-    plan = plan_install(
-        tmp_path, InstallOptions(Schemas("minutehand"), tenants), now=datetime.now(UTC)
-    )
-    plan.apply()
+    options = InstallOptions(Schemas("minutehand"), TENANTS)
+    plan_install(tmp_path, options, now=datetime.now(UTC)).apply()
     files = migrations_in(tmp_path / "supabase/migrations")
     with hosted.database() as database:
         enum = "create schema if not exists rbac; create type rbac.role as enum ('owner', 'guest');"
@@ -53,3 +60,24 @@ def test_an_unknown_role_is_refused_with_the_words_found(
 
     assert words in str(error.value)
     assert "tenant_members" in str(error.value)
+
+
+def test_dev_waits_for_the_tables_of_another_tool(
+    hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prisma, Drizzle and Alembic need the database of `minutehand dev` to create them."""
+    options = InstallOptions(Schemas("minutehand"), TENANTS)
+    plan_install(tmp_path, options, now=datetime.now(UTC)).apply()
+    toml = tmp_path / "minutehand.toml"
+    toml.write_text(toml.read_text().replace('apps = ["jobs"]', "apps = []"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    remote = remote_values("http://127.0.0.1:1", {"PUBLISHABLE_KEY": "p", "SECRET_KEY": "s"})
+    logs, said = Logs(Console(), tmp_path), list[str]()
+    stack = Stack(StateFolder(tmp_path), logs, said.append, inherited={}, remote=remote)
+    stack.postgres = hosted.postgres
+    with hosted.database() as database, ThreadPoolExecutor(1) as threads:
+        applied = threads.submit(stack.apply, database.owner_url)
+        until(lambda: applied.done() or any("DATABASE_URL" in line for line in said))
+        database.as_owner(TABLES.replace("{type}", "text"))
+        assert len(applied.result()) == 1
+    assert "members" in said[0]

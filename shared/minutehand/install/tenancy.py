@@ -68,7 +68,7 @@ begin
     cross join lateral regexp_matches(
       pg_get_constraintdef(k.oid), '''([^'']+)''::', 'g') as c (words)
     where k.conrelid = '{table}'::regclass and k.contype = 'c' and v_column = any (k.conkey)) as w
-  where w.word not in ({known});
+  where lower(w.word) not in ({known});
   if v_type::text like '%[]' or v_words is not null then
     raise exception 'roles of {table} (%) that are neither a manager''s nor a member''s: %',
       v_type, coalesce(v_words, 'none yet') using hint = 'Map these roles in the view '
@@ -120,10 +120,9 @@ class ExistingTenants(Tenants):
         role, where, check = "'member'::text", "", ""
         tenant, user = f"m.{sql_name(self.member_of)}", f"m.{sql_name(self.user)}"
         if self.role:
-            column = f"m.{sql_name(self.role)}"
+            column = f"lower(m.{sql_name(self.role)}::text)"  # enums of Prisma are upper case
             managers, members = (
-                f"{column}::text in ({', '.join(map(_quoted, names))})"
-                for names in (MANAGERS, MEMBERS)
+                f"{column} in ({', '.join(map(_quoted, names))})" for names in (MANAGERS, MEMBERS)
             )
             role = f"case when {managers} then 'manager' else 'member' end"
             # any other role, e.g. a guest's, makes no member

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import httpx
 import psycopg
+from rich.markup import escape
 
 from minutehand.app import find_apps
+from minutehand.install.sources import TENANCY_ORIGIN
 from minutehand.local.database import apply_project, check_engine, seed_files
 from minutehand.local.environment import Ports, contract, demo_values, for_children, sealing_key
 from minutehand.local.migrations import find_migrations
@@ -18,12 +22,16 @@ from minutehand.project import Project
 from minutehand.resources import checkout, resource
 from supabase_local.environment import PREFERRED_POSTGRES
 from supabase_local.logs import Logs, Say
+from supabase_local.migrations import PartMissing
 from supabase_local.node import gateway_script
 from supabase_local.parts import supabase_parts
 from supabase_local.postgres import Postgres
 from supabase_local.stack import Stack as SupabaseStack
 from supabase_local.stack import StackFailed
 from supabase_local.state import StateFolder, write_private
+
+#: Interval of attempts to apply the migrations while a table of the tenants is missing.
+WAIT_SECONDS: Final = 1.0
 
 
 class Stack(SupabaseStack):
@@ -95,10 +103,32 @@ class Stack(SupabaseStack):
         return find_migrations(self.project)
 
     def apply(self, owner: str) -> list[Path]:
-        """Apply pending migrations, and check that the engine is installed."""
-        applied = apply_project(owner, self.project)
+        """Apply pending migrations, and check that the engine is installed.
+
+        The tenants' tables may be created by another tool, such as Prisma, which needs this
+        database. Then wait for them.
+        """
+        is_waiting = False
+        while True:
+            try:
+                applied = apply_project(owner, self.project)
+                break
+            except PartMissing as failed:
+                if self._stopping or f"{TENANCY_ORIGIN}/existing" not in str(failed):
+                    raise
+                if not is_waiting:
+                    self._ask_for_tables(failed)
+                is_waiting = True
+                time.sleep(WAIT_SECONDS)
         check_engine(owner, self.project)
         return applied
+
+    def _ask_for_tables(self, failed: PartMissing) -> None:
+        assert self.postgres is not None
+        address = self.postgres.url(user="postgres")
+        self.say(f"[yellow]{escape(str(failed.__cause__).splitlines()[0])}[/]")
+        self.say("waiting for your tenants' tables. If another tool creates them, run it with")
+        self.say(f"DATABASE_URL={address}")
 
     def before_seeds(self, url: str) -> None:
         """Create the demo accounts for the project's kind of tenants."""
