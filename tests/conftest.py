@@ -1,4 +1,4 @@
-"""Fixtures every folder shares: a Postgres, a fresh database per test, the whole stack."""
+"""Fixtures of every folder: a Postgres, a fresh database per test, the whole stack."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.support.stacks import RunningStack, running_stack
 from tests.support.stranger import environment, stranger, wheel
 
 __all__ = ["environment", "stranger", "wheel"]
-#: A narrow terminal must not cut what commands print into a pipe.
+#: A narrow terminal must not cut the output of commands in a pipe.
 os.environ.pop("COLUMNS", None)
-#: Where `CI` or `FORCE_COLOR` is set, programs colour what they print into a pipe.
+#: With `CI` or `FORCE_COLOR`, programs would colour their output in a pipe.
 os.environ["NO_COLOR"] = "1"
 os.environ.pop("FORCE_COLOR", None)
-#: Each Data API, osls and tsc that a test starts reads its own JavaScript in half the time.
+#: Each Data API, osls and tsc that a test starts then reads its JavaScript in half the time.
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
-#: A tenth of a process' time went into looking through tests and modules that stay to its end.
+#: A tenth of a process's time was spent on collecting tests and modules that stay until its end.
 gc.set_threshold(20_000, 20, 20)
 
 
@@ -49,7 +49,7 @@ def _patient_http() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _root_logger_as_it_was() -> Iterator[None]:
-    """An entry point sets its level; the next test of the process would find more lines."""
+    """Restore the level that an entry point set, because the next test would find more lines."""
     root = logging.getLogger()
     level = root.level
     yield
@@ -58,7 +58,7 @@ def _root_logger_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A scratch Postgres of this test process; durability is off."""
+    """A scratch Postgres of this test process without durability."""
     server = prepared_server(tmp_path_factory.mktemp("postgres"))
     server.start()
     try:
@@ -69,42 +69,42 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 
 @pytest.fixture
 def database(postgres: Postgres) -> Iterator[Database]:
-    """A database of this test alone: `.url`, `.connect()`, `.as_role(role, claims)`."""
+    """A database of one test: `.url`, `.connect()`, `.as_role(role, claims)`."""
     with fresh_database(postgres) as fresh:
         yield fresh
 
 
 @pytest.fixture(scope="session")
 def process_database(postgres: Postgres) -> Iterator[Renewed]:
-    """The one behind `renewed`, for files whose tests share it without putting it back."""
+    """The database behind `renewed`, for files whose tests share it without a reset."""
     with closing(Renewed(postgres)) as made:
         yield made
 
 
 @pytest.fixture
 def renewed(request: pytest.FixtureRequest, process_database: Renewed) -> Renewed:
-    """A database with the demo users and the seeds and nothing else; `.gateway` is its Data API."""
+    """A database with only the demo users and the seeds. `.gateway` is its Data API."""
     process_database.renew(fresh=request.node.get_closest_marker("fresh") is not None)
     return process_database
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """The whole stack, shared: tests make their own rows and leave the parts running."""
+    """The whole stack, shared by tests, which create their own rows and leave the parts running."""
     with running_stack(tmp_path_factory.mktemp("stack")) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """A second stack, to be broken; each test leaves it healed."""
+    """A second stack to break. Each test repairs it."""
     with running_stack(tmp_path_factory.mktemp("doomed")) as running:
         yield running
 
 
 @pytest.fixture
 def acme_key(stack: RunningStack) -> None:
-    """Acme's working offline Apollo key, set as the demo does, through the API."""
+    """Acme's working offline Apollo key, set through the API as the demo does."""
     answer = httpx.put(
         f"{stack.api_url}/api/workspaces/{stack.demo_workspace_id}/settings",
         headers={"Authorization": f"Bearer {stack.sign_in(stack.demo_email)}"},
@@ -119,7 +119,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the files by their groups, else mixed, and mark what needs the stack."""
+    """Order the files by their groups, mix the others, and mark tests that need the stack."""
     leave_out(config, items)
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
@@ -135,5 +135,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Grouped | None:
-    """Keep groups together wherever files are."""
+    """Keep groups together, wherever files are."""
     return Grouped(config, log) if config.getoption("dist") == "loadfile" else None
