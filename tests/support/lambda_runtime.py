@@ -69,7 +69,7 @@ class LambdaFunction:
         """Invoke it and return its answer.
 
         Raises:
-            TimeoutError: It did not answer before its deadline, and was killed as Lambda does.
+            TimeoutError: It did not respond before its deadline, and was killed as Lambda does.
             RuntimeError: It answered with an error, whose text this is, or its process ended.
         """
         if self._process is None or self._process.poll() is not None:

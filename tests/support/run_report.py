@@ -114,7 +114,7 @@ class RunReport:
         if OFFLINE in os.environ:
             self.write(
                 "left out: what installs"
-                f" {', '.join(sorted(set(FETCHED.values())))}; npm's registry does not answer",
+                f" {', '.join(sorted(set(FETCHED.values())))}; npm's registry does not respond",
                 yellow=True,
             )
 

@@ -167,7 +167,7 @@ class Endpoint:
 
     def _checked(self, response: HttpResponse, value: dict[str, Any] | None) -> dict[str, Any]:
         if value is None:
-            raise self._unusable(f"{self._title} did not answer with a JSON object")
+            raise self._unusable(f"{self._title} did not respond with a JSON object")
         if problem := value.get("error"):  # some gateways send every error with status 200
             code = str(problem.get("code")) if isinstance(problem, dict) else ""
             status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else None

@@ -33,7 +33,7 @@ class AddressProbe:
     """Features that one address supports.
 
     Attributes:
-        problem: Why the address did not answer. The other attributes are then unknown and false.
+        problem: Why the address did not respond. The other attributes are then unknown and false.
         malformed: Why libpq rejects the address, for example because of a parameter for Prisma.
         sessions: Whether each connection has its own session. If not, the probe ends, because
             anything it sets would affect other callers.
@@ -53,7 +53,7 @@ class AddressProbe:
         if self.malformed is not None:
             return f"must be an address as libpq reads it: {self.malformed}"
         if self.problem is not None:
-            return f"does not answer: {self.problem}"
+            return f"does not respond: {self.problem}"
         if not self.sessions:
             return "is a pooler in transaction mode: its sessions are shared with others"
         if not self.role:
@@ -107,7 +107,7 @@ async def probe(url: str) -> AddressProbe:
 
 
 async def probe_until_up(url: str, *, within: float = math.inf) -> AddressProbe:
-    """Probe an address, with retries while it does not answer, for up to `within` seconds."""
+    """Probe an address, with retries while it does not respond, for up to `within` seconds."""
     loop = asyncio.get_running_loop()
     until, pause = loop.time() + within, 0.25
     while True:

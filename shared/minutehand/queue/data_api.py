@@ -137,7 +137,8 @@ class DataApi:
         try:
             response = await self._finish_in_background(self._http.send(request))
         except httpx.HTTPError as error:
-            text = f"the Data API did not answer {request.url.path}: {type(error).__name__} {error}"
+            name, path = type(error).__name__, request.url.path
+            text = f"the Data API did not respond to {path}: {name} {error}"
             unavailable = QueueUnavailable(text.strip())
             unavailable.unsent = isinstance(error, UNSENT_ERRORS)
             raise unavailable from error

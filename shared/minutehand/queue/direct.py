@@ -78,7 +78,7 @@ class DirectApi:
                 async with asyncio.timeout(STATEMENT_SECONDS + 1):
                     row = await (await connection.execute(query, values)).fetchone()
             except TimeoutError as error:  # statement_timeout should have ended it before
-                raise QueueUnavailable("the database did not answer in time") from error
+                raise QueueUnavailable("the database did not respond in time") from error
             except psycopg.Error as error:
                 raise self._error(error) from error
             finally:
@@ -97,7 +97,7 @@ class DirectApi:
             await connection.execute(f"set role {WORKER_ROLE}".encode())
             await connection.execute(f"set statement_timeout = '{STATEMENT_SECONDS}s'".encode())
         except psycopg.Error as error:
-            problem = QueueUnavailable(f"the database did not answer: {str(error).strip()}")
+            problem = QueueUnavailable(f"the database did not respond: {str(error).strip()}")
             problem.unsent = True
             raise problem from error
         for kind in ("json", "jsonb"):
@@ -106,7 +106,7 @@ class DirectApi:
 
     def _error(self, error: psycopg.Error) -> Exception:
         if error.sqlstate is None:
-            return QueueUnavailable(f"the database did not answer: {str(error).strip()}")
+            return QueueUnavailable(f"the database did not respond: {str(error).strip()}")
         diagnostics = error.diag
         status = int(error.sqlstate[2:]) if error.sqlstate.startswith("PT") else 400
         body = {

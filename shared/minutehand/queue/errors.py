@@ -78,7 +78,7 @@ class JobBusy(QueueError):
 
 
 class QueueUnavailable(QueueError):
-    """The database failed or did not answer in time. The call is safe to repeat."""
+    """The database failed or did not respond in time. The call is safe to repeat."""
 
     #: The call did nothing, so that every call may be repeated.
     unsent: bool = False
@@ -147,7 +147,7 @@ def error_from_response(status: int, body: object) -> QueueError:
         kind = DatabaseReadOnly
         message = (
             "the database is read-only, as Supabase makes it when the plan's size is used up; "
-            "`minutehand doctor --only database` says how an operator ends that"
+            "`minutehand doctor --only database` shows how an operator ends that"
         )
     elif status >= 500 or status in {408, 425, 429} or code.startswith(_TRANSIENT):
         kind = QueueUnavailable

@@ -142,6 +142,6 @@ def unavailable_if_missing(resource: str) -> Iterator[None]:
         if not type(error).__module__.startswith("botocore."):
             raise
         logger.warning(
-            "AWS did not answer", extra={"event": "aws.unavailable", "reason": str(error)[:300]}
+            "AWS did not respond", extra={"event": "aws.unavailable", "reason": str(error)[:300]}
         )
-        raise unavailable(f"{resource.capitalize()} did not answer") from error
+        raise unavailable(f"{resource.capitalize()} did not respond") from error

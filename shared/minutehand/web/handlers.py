@@ -97,9 +97,9 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
             "the database is unavailable",
             extra={"event": "queue.unavailable", "reason": str(error)},
         )
-        return unavailable("The database did not answer; repeat the request in a few seconds")
+        return unavailable("The database did not respond; repeat the request in a few seconds")
     if isinstance(error, TokenRefused):
-        return unauthorized("the database refused the token", presented=True)
+        return unauthorized("the database rejected the token", presented=True)
     if error.word == "invalid_argument" and error.details and request.method != "GET":
         # SQL checks the bounds of a body's fields
         return validation_failed([FieldProblem(field=error.details, problem=error.message)])
@@ -117,7 +117,7 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
         )
         return unavailable("The database is not ready for this request")
     logger.warning(
-        "the database refused a request",
+        "the database rejected a request",
         extra={"event": "queue.refused", "sqlstate": error.code, "reason": error.message},
     )
     code, text = _GENERIC_ERRORS.get(error.status, ("invalid_argument", "A value is not valid"))

@@ -153,7 +153,7 @@ class Webhooks:
                 text = "" if response.is_success else await _read_start(response)
                 return _to_result(response.status_code, response.headers, text, datetime.now(UTC))
         except (TimeoutError, httpx.TimeoutException):
-            return SendResult(ok=False, message="the endpoint did not answer in time")
+            return SendResult(ok=False, message="the endpoint did not respond in time")
         except (AddressRejected, httpx.InvalidURL) as error:
             return SendResult(ok=False, message=str(error))
         except UnicodeError:  # httpx decodes xn-- names only when it uses them

@@ -147,4 +147,4 @@ async def in_time(call: Awaitable[T], until: float, clock: Clock) -> T:
         async with asyncio.timeout(left):
             return await call
     except TimeoutError as error:
-        raise QueueUnavailable("the queue did not answer in the time left") from error
+        raise QueueUnavailable("the queue did not respond in the time left") from error

@@ -120,7 +120,7 @@ class Worker:
         self._registered, self._registers_at = names, now + REGISTER_INTERVAL_SECONDS
         for name, message in refused.items():
             why = {"event": "worker.type_refused", "job_type": name}
-            logger.error("Job type %s is refused: %s", name, message, extra=why)
+            logger.error("Job type %s is rejected: %s", name, message, extra=why)
         published = [spec["job_type"] for spec in specs if spec["job_type"] not in refused]
         # a warning if some were not published, because they are invalid or from an older deploy
         level = logging.INFO if count == len(names) else logging.WARNING
@@ -245,7 +245,7 @@ class Worker:
                 pause = 5.0 if is_rejected else min(5.0, 0.2 * 2 ** min(failures, 6))
                 logger.log(
                     logging.ERROR if is_rejected else logging.WARNING,
-                    "The queue refused the worker, or is unavailable; the loop tries again",
+                    "The queue rejected the worker, or is unavailable; the loop tries again",
                     extra={"event": "worker.unavailable", "error": str(error), "pause": pause},
                 )
                 await self._pause(pause, wakeups)

@@ -292,7 +292,7 @@ class Registry:
                 reason = text(error, 500).partition("\n")[0]
                 extra = {"event": "worker.type_refused", "job_type": name}
                 where = self._types[name].where
-                logger.error("Job type %s of %s is refused: %s", name, where, reason, extra=extra)
+                logger.error("Job type %s of %s is rejected: %s", name, where, reason, extra=extra)
         return found
 
     @overload

@@ -195,7 +195,7 @@ class Reporter:
             return True
         if is_rejected and problem is not None:
             logger.error(
-                "The update of a job was refused and dropped",
+                "The update of a job was rejected and dropped",
                 extra={"event": "report.dropped", "error": str(problem), **attempts[0].names},
             )
             attempts[0].stored(problem)

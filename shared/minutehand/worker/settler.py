@@ -242,7 +242,7 @@ REJECTED = "SettleRejected"
 def _rejected(item: SettleItem, error: QueueError) -> SettleItem:
     """Return the same ending without values that the database may have rejected."""
     keeps_outcome = item.outcome in {"released", "cancelled", "retry"}
-    text = f"the database refused the {item.outcome}: {error}"[:2000]
+    text = f"the database rejected the {item.outcome}: {error}"[:2000]
     return SettleItem(
         job_id=item.job_id,
         fence=item.fence,

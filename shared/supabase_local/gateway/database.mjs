@@ -101,7 +101,7 @@ export class Database {
   async fetch(request) {
     if (!this.#api) return unavailable("the database is not connected");
     const { promise: refused, reject: refuse } = Promise.withResolvers();
-    const late = new DatabaseAway("the database did not answer in time");
+    const late = new DatabaseAway("the database did not respond in time");
     const timer = setTimeout(() => refuse(late), settings.requestTimeoutMs);
     this.#asked.add(refuse);
     try {

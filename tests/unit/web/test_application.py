@@ -29,7 +29,7 @@ ERRORS: dict[str, tuple[Exception, int, str, Any]] = {
     "unavailable": (QueueUnavailable("no answer from 10.0.0.7"), 503, "unavailable", None),
     "quota": (QUOTA, 429, "quota_exceeded", {"limit": "100"}),
     "busy": (BUSY, 429, "job_busy", {"a": 1}),
-    "token": (EXPIRED, 401, "unauthorized", "the database refused the token"),
+    "token": (EXPIRED, 401, "unauthorized", "the database rejected the token"),
     "schema": (QueueError("function x", status=404, code="PGRST202"), 503, "unavailable", None),
     "outage": (QueueError("of function x", status=500, code="XX000"), 503, "unavailable", None),
     "sqlstate": (COLUMN, 400, "invalid_argument", {"sqlstate": "22P02"}),

@@ -97,7 +97,10 @@ async def test_each_address_says_what_its_probe_asks_for(
     [
         (ConnectionError("10.0.0.7 refused"), "no answer: ConnectionError"),
         (None, "no answer: TimeoutError"),
-        (TokenRefused("it was revoked", status=401), "the worker's key is refused: it was revoked"),
+        (
+            TokenRefused("it was revoked", status=401),
+            "the worker's key is rejected: it was revoked",
+        ),
     ],
 )
 async def test_a_database_that_refuses_or_is_silent_fails_everything(

@@ -66,7 +66,7 @@ async def test_what_may_have_been_charged_is_asked_five_times() -> None:
     assert [run.delay_seconds for run in runs[:-1]] == [10, 30, 90, 270]
     assert runs[-1].outcome == "failed"
     assert runs[-1].error is not None
-    assert runs[-1].error.message == "The service did not answer in time. It was asked 5 times."
+    assert runs[-1].error.message == "The service did not respond in time. It was asked 5 times."
 
 
 async def test_no_more_is_asked_beside_a_step_that_waits_but_by_a_persons_retry() -> None:
@@ -94,7 +94,7 @@ async def test_no_more_is_asked_beside_a_step_that_waits_but_by_a_persons_retry(
     over = await test.run()
     assert (over.outcome, silent.calls) == ("failed", MAX_CALLS)
     assert over.error is not None
-    assert "The service did not answer in time" in over.error.message
+    assert "The service did not respond in time" in over.error.message
 
     silent.answers = ["done"]
     assert (await test.run()).outcome == "completed"

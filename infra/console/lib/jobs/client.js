@@ -31,7 +31,7 @@ function completeError(error) {
 export class QueueError extends Error {
   constructor(error, status) {
     const { message, code = "", hint, details } = completeError(error);
-    super((status && message) || "The Data API did not answer"); // a browser's text is less clear
+    super((status && message) || "The Data API did not respond"); // a browser's text is less clear
     this.name = "QueueError";
     /** Stable error code, e.g. `payload_invalid`. Other errors have the Data API's code. */
     this.code = (code.startsWith("PT") ? hint : null) || code;

@@ -104,7 +104,7 @@ async def readiness(queue: WorkerQueue, settings: Settings) -> tuple[int, dict[s
 def describe(error: Exception) -> str:
     """Return the database's error message, or the type of an error of the connection."""
     if isinstance(error, TokenRefused):
-        return f"the worker's key is refused: {error}"
+        return f"the worker's key is rejected: {error}"
     if isinstance(error, QueueError) and not isinstance(error, QueueUnavailable):
         return str(error)
     return f"no answer: {type(error).__name__}"  # its message may contain an address

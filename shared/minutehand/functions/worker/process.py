@@ -126,7 +126,7 @@ class WorkerProcess:
             response = Response(reply.content, reply.status_code, _returned(reply.headers))
         except httpx.HTTPError as error:
             logger.warning(
-                "The worker did not answer",
+                "The worker did not respond",
                 extra={"event": "worker.silent", "error": type(error).__name__},
             )
             text = "The worker is starting; try again"

@@ -169,7 +169,7 @@ class WorkerRoutes:
             if isinstance(error, QueueUnavailable):
                 text = "The queue is not available"
                 raise _Rejected(503, "unavailable", text, Retry_After="5") from error
-            text = "The queue refused the worker"
+            text = "The queue rejected the worker"
             raise _Rejected(502, error.word or "refused", text) from error
         counts = summary.as_dict()
         problem = {} if summary.error is None else {"error": summary.error}
