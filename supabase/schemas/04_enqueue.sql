@@ -589,7 +589,7 @@ begin
     insert into queue.unpublished (job_type, workspace_id, job_id)
     values (p_job.job_type, p_job.workspace_id, p_job.id);
     update public.jobs
-    -- lane 0 shows queue.leave_places that the job is in queue.unpublished
+    -- a job with lane 0 is in queue.unpublished, see queue.leave_places
     set lane = 0
     where id = p_job.id and lane <> 0;
     return false;

@@ -142,8 +142,8 @@ begin
       end;
       outcome := 'failed';
     -- If there is evidence that the job ended its process, the job waits for its backoff as after
-    -- any other failure. Without evidence, the worker may have been stopped from outside, so that
-    -- the job is retried at once.
+    -- any other failure. Without evidence, something outside may have stopped the worker, so the
+    -- job is retried at once.
     elsif outcome = 'retry' or problem ? 'evidence' then
       run_at := p_now + make_interval(
         secs => case

@@ -11,8 +11,8 @@ All keys are optional:
 `functions.<f>.statements`      IAM statements of the function's role, with intrinsic functions in
                                 the long form: `{'Fn::Sub': …}`
 `uploads`                       true for a bucket of uploads, and the rights of `jobs` and `worker`
-`local`                         values of variables on the local stack; a developer's environment
-                                takes precedence over these and all above, unless it is empty
+`local`                         values of variables on the local stack; a variable of the
+                                developer's environment takes precedence, unless it is empty
 ==============================  ==================================================================
 """
 

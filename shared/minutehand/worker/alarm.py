@@ -50,7 +50,7 @@ class Watchdog:
         self._set_at = self._recorded_at = -math.inf
 
     async def run(self) -> None:
-        """Reset it until cancelled."""
+        """Reset the watchdog repeatedly until cancelled."""
         try:
             while True:
                 self.set()

@@ -50,7 +50,7 @@ def project_with_cli(folder: Path, port: int, option: str, values: dict[str, str
 
 @pytest.mark.parametrize("kind", STACKS)
 def test_a_running_stack_of_the_cli_is_found(tmp_path: Path, port: int, kind: str) -> None:
-    """The CLI prints the values by an option of its own for each kind of stack."""
+    """For each kind of stack, another option of the CLI prints the values."""
     option, values = STACKS[kind]
     project = project_with_cli(tmp_path, port, option, values)
 
