@@ -30,7 +30,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psutil
@@ -56,8 +56,6 @@ NODE_PEERS = ("pg-boss", "graphile-worker")
 PEERS = ("pgqueuer", "procrastinate", *NODE_PEERS)
 LEFT = "select exists (select from queue.ready) or exists (select from queue.leases)"
 WAL = "select pg_current_wal_insert_lsn() - '0/0'"
-#: Polling interval of queues whose rate as shipped depends only on it.
-PAUSES: Final = {"pg-boss": "polls every 2 s"}
 ENQUEUE = "select public.enqueue_job(%s, 'bench', '{}')"
 
 Figures = dict[str, float]
@@ -305,22 +303,8 @@ def list_runs(project: Scratch, jobs: int) -> dict[str, Callable[[], Figures]]:
     return {case.name: partial(measure, project, count, case) for count, case in cases} | runs
 
 
-def table(medians: dict[str, Figures]) -> Iterator[str]:
-    """Yield the rows of the pages' table from the medians."""
-    yield "| One process, jobs per second (CPU per job) | Shipped | 5 ms | 100 ms | Tuned | 5 ms |"
-    yield "|---|--:|--:|--:|--:|--:|"
-    cells = (("shipped", 0), ("shipped", 5), ("shipped", 100), ("tuned", 0), ("tuned", 5))
-    for name in ("HTTPS", "direct", *PEERS):
-        row = []
-        for way, ms in cells:
-            figures = medians[f"{name}, {way}, {ms} ms"]
-            text = f"{figures['jobs per second']:,.0f} ({figures['all']:,.0f} µs)"
-            row.append(PAUSES.get(name, text) if way == "shipped" else text)
-        yield f"| {name} | {' | '.join(row)} |"
-
-
 def main() -> None:
-    """Print the medians of the rounds and the table; arguments: jobs per round, rounds."""
+    """Print the medians of the rounds; arguments: jobs per round, rounds."""
     defaults = ("10000", "3")[len(sys.argv) - 1 :]
     jobs, rounds = (int(argument) for argument in (*sys.argv[1:], *defaults))
     logging.disable(logging.INFO)
@@ -346,8 +330,7 @@ def main() -> None:
     print(
         f"memory after {10 * jobs:,} jobs: {last['memory']:.0f} MB; WAL {last['wal']:.0f} B per job"
     )
-    print(f"load of the machine: {min(load):.1f} to {max(load):.1f} (including ours)\n")
-    print("\n".join(table(medians)))
+    print(f"load of the machine: {min(load):.1f} to {max(load):.1f} (including ours)")
 
 
 if __name__ == "__main__":

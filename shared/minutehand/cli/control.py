@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import uuid
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -90,10 +91,7 @@ def _change_jobs(
             fix=f"minutehand {action} ID, or minutehand {action} --type TYPE",
         )
     if not yes:
-        if output.as_json or not sys.stdin.isatty():
-            raise CommandFailed("nothing was changed", code="not_confirmed", fix="pass --yes")
-        jobs = _describe_count(connection, action, criteria)
-        typer.confirm(f"{action.capitalize()} {jobs}?", err=True, abort=True)
+        confirm(output, lambda: f"{action.capitalize()} {_count(connection, action, criteria)}?")
     count, body = 0, {"workspace_id": connection.workspace, "filter": criteria}
     while True:
         changed = connection.call("POST", f"/api/jobs/{action}", json=body)
@@ -106,7 +104,14 @@ def _change_jobs(
     output.value({"count": count, "more": False}, text=f"{action}: {count} jobs")
 
 
-def _describe_count(connection: Connection, action: str, criteria: dict[str, Any]) -> str:
+def confirm(output: Output, question: Callable[[], str]) -> None:
+    """Ask a person; raise if no person can answer."""
+    if output.as_json or not sys.stdin.isatty():
+        raise CommandFailed("nothing was changed", code="not_confirmed", fix="pass --yes")
+    typer.confirm(question(), err=True, abort=True)
+
+
+def _count(connection: Connection, action: str, criteria: dict[str, Any]) -> str:
     """Describe the number of jobs that an action affects, which is counted up to 1,000."""
     filters = {"workspace_id": connection.workspace, "status": APPLIES_TO[action], **criteria}
     count = len(read_jobs(connection, filters, 1001))

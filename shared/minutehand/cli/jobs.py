@@ -60,23 +60,23 @@ def enqueue(
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
 ) -> None:
     """Enqueue a job."""
-    options = {
-        "workspace_id": connection.workspace,
-        "job_type": job_type,
-        "payload": read_payload(payload),
-        "delay_seconds": delay,
-        "scheduled_for": at,
-        "priority": priority,
-        "tags": tag or None,
-    }
-    body = {name: value for name, value in options.items() if value is not None}
-    headers = {"idempotency-key": key or str(uuid.uuid4())}
-    job = connection.call("POST", "/api/jobs", json=body, headers=headers)
+    options = {"delay_seconds": delay, "scheduled_for": at, "priority": priority, "tags": tag}
+    given = {name: value for name, value in options.items() if value not in (None, [])}
+    job = enqueue_job(connection, job_type, read_payload(payload), key, **given)
     if job.get("schema_version") == 0:  # no worker has published its type yet
         explanation = connection.get(f"/api/jobs/{job['id']}/explain")
         parts = [explanation["sentence"], *(step["words"] for step in explanation["next"])]
         output.hint(localize_times(" ".join(parts)))
     print_enqueued(output, connection, job, watch=watch)
+
+
+def enqueue_job(
+    connection: Connection, job_type: str, payload: Any, key: str | None, **options: Any
+) -> dict[str, Any]:
+    """Enqueue a job; without a key, each call creates one."""
+    body = {"workspace_id": connection.workspace, "job_type": job_type, "payload": payload}
+    headers = {"idempotency-key": key or str(uuid.uuid4())}
+    return dict(connection.call("POST", "/api/jobs", json=body | options, headers=headers))
 
 
 def print_enqueued(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any, Final, Literal
 
 import typer
 
+from minutehand.cli.jobs import enqueue_job, read_jobs
 from minutehand.docs import PAGES
 from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.terminal.events import ENDED
 from minutehand.terminal.ids import resolve_job_id
 from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import Output
@@ -20,7 +21,6 @@ from minutehand.version import VERSION
 MAX_JOBS: Final = 50
 MAX_LOG_LINES: Final = 20
 MAX_WATCH_SECONDS: Final = 25
-LIVE: Final = {"pending", "processing", "waiting"}
 
 
 class Tools:
@@ -28,6 +28,7 @@ class Tools:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._get = connection.get
 
     def list_jobs(
         self,
@@ -39,39 +40,33 @@ class Tools:
     ) -> list[dict[str, Any]]:
         """List jobs, newest first. A state is e.g. queued, running, retrying, failed."""
         filters = {"job_type": job_type, "state": state, "tag": tag, "search": search}
-        page = self._connection.get(
-            "/api/jobs",
-            workspace_id=self._connection.workspace,
-            limit=max(1, min(limit, MAX_JOBS)),
-            **filters,
+        workspace = self._connection.workspace
+        return read_jobs(
+            self._connection, {"workspace_id": workspace, **filters}, min(limit, MAX_JOBS)
         )
-        jobs: list[dict[str, Any]] = page["jobs"]
-        return jobs
 
     def explain(self, job_id: str) -> dict[str, Any]:
         """Explain why a job is not running or has failed, and what to do."""
-        path = f"/api/jobs/{self._id(job_id)}"
+        path = self._path(job_id)
         return {
-            "explained": self._connection.get(f"{path}/explain"),
-            "attempts": self._connection.get(f"{path}/attempts"),
+            "explained": self._get(f"{path}/explain"),
+            "attempts": self._get(f"{path}/attempts"),
         }
 
     def watch(self, job_id: str, seconds: float = 20) -> dict[str, Any]:
         """Wait up to 25 seconds for the end of a job; return the job and its last log lines."""
-        path = f"/api/jobs/{self._id(job_id)}"
+        path = self._path(job_id)
         end = time.monotonic() + min(seconds, MAX_WATCH_SECONDS)
-        while (job := self._connection.get(path))["status"] in LIVE and time.monotonic() < end:
+        while (job := self._get(path))["status"] not in ENDED and time.monotonic() < end:
             time.sleep(1)
-        logs = self._connection.get(f"{path}/logs", limit=200)["logs"]
+        logs = self._get(f"{path}/logs", limit=200)["logs"]
         return {"job": job, "logs": logs[-MAX_LOG_LINES:]}
 
     def status(self) -> dict[str, Any]:
         """Show the workspace's problems, and counts and durations of its job types."""
         workspace = self._connection.workspace
-        return {
-            "findings": self._connection.get("/api/status/explain", workspace_id=workspace),
-            "status": self._connection.get("/api/status", workspace_id=workspace),
-        }
+        findings = self._get("/api/status/explain", workspace_id=workspace)
+        return {"findings": findings, "status": self._get("/api/status", workspace_id=workspace)}
 
     def enqueue(
         self,
@@ -81,33 +76,29 @@ class Tools:
         idempotency_key: str | None = None,
     ) -> dict[str, Any]:
         """Enqueue a job. With an idempotency key, a repeated call creates no second job."""
-        body: dict[str, Any] = {
-            "workspace_id": self._connection.workspace,
-            "job_type": job_type,
-            "payload": payload,
-        }
-        if delay_seconds is not None:
-            body["delay_seconds"] = delay_seconds
-        headers = {"idempotency-key": idempotency_key or str(uuid.uuid4())}
-        return dict(self._connection.call("POST", "/api/jobs", json=body, headers=headers))
+        delay = {} if delay_seconds is None else {"delay_seconds": delay_seconds}
+        return enqueue_job(self._connection, job_type, payload, idempotency_key, **delay)
 
     def retry(self, job_id: str) -> dict[str, Any]:
         """Run a failed or cancelled job again, or a delayed job now."""
-        return dict(self._connection.call("POST", f"/api/jobs/{self._id(job_id)}/retry"))
+        return self._post(f"{self._path(job_id)}/retry")
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Cancel a job. A running job stops within five seconds."""
-        return dict(self._connection.call("POST", f"/api/jobs/{self._id(job_id)}/cancel"))
+        return self._post(f"{self._path(job_id)}/cancel")
 
     def pause(
         self, job_type: str, reason: str | None = None, action: Literal["pause", "resume"] = "pause"
     ) -> dict[str, Any]:
         """Stop starting jobs of a type in the workspace, or resume the type."""
         body = {"job_type": job_type, "reason": reason}
-        return dict(self._connection.call("POST", self._connection.path(action), json=body))
+        return self._post(self._connection.path(action), json=body)
 
-    def _id(self, job_id: str) -> str:
-        return resolve_job_id(self._connection, job_id)
+    def _path(self, job_id: str) -> str:
+        return f"/api/jobs/{resolve_job_id(self._connection, job_id)}"
+
+    def _post(self, path: str, **more: Any) -> dict[str, Any]:
+        return dict(self._connection.call("POST", path, **more))
 
 
 READS: Final = ("list_jobs", "explain", "watch", "status")

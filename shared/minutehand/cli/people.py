@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from minutehand.aws import client
-from minutehand.cli.control import Yes
+from minutehand.cli.control import Yes, confirm
 from minutehand.config import ConfigurationError, Settings
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.options import parse_uuid, verb
@@ -36,9 +35,7 @@ def erase(
 ) -> None:
     """Delete a person's jobs and all other data that names the person; `export` prints it."""
     if not yes:
-        if output.as_json or not sys.stdin.isatty():
-            raise CommandFailed("nothing was changed", code="not_confirmed", fix="pass --yes")
-        typer.confirm(f"Erase {user_id}? Their jobs will be deleted.", err=True, abort=True)
+        confirm(output, lambda: f"Erase {user_id}? Their jobs will be deleted.")
     settings = Settings.from_env(connection.values)  # raises before anything is deleted
     result = _call(connection, "erase_person", user_id, word)
     files = result.get("files", [])

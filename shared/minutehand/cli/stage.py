@@ -170,7 +170,10 @@ def translate_aws_errors(region: str) -> Iterator[None]:
             code="aws_unreachable",
             fix="check the network, AWS_REGION and AWS_ENDPOINT_URL",
         ) from error
-    except aws.BotoCoreError as error:  # e.g. missing, incomplete or expired credentials
+    except aws.BotoCoreError as error:
+        # missing, incomplete or expired credentials, of which some errors have no common class
+        is_sign_in = re.search("[Cc]redential|[Tt]oken|SSO", f"{type(error).__name__} {error}")
+        code, fix = ("no_credentials", SIGN_IN) if is_sign_in else ("aws_failed", None)
         raise CommandFailed(
-            f"no AWS credentials: {error}", code="no_credentials", fix=SIGN_IN
+            f"AWS in {region} was not called: {error}", code=code, fix=fix
         ) from error

@@ -128,21 +128,16 @@ API_URL={supabase}
 WORKER_SECRET_TOKEN=
 WORKER_SECRET_TOKEN=a,b,c
 BACKGROUND_JOB_TOKEN=dev-secret-token
-CORS_ORIGINS=https://a.test/
 CORS_ORIGINS=https://a.test,https://B.test/path
 CORS_ORIGINS=a.test,http://localhost:3000
-CORS_ORIGINS=https://a.test:443
 MINUTEHAND_APPS=no_such_app
 MINUTEHAND_SCHEMA=minutehnd
 MINUTEHAND_SCHEMA=With Capitals
 LOG_LEVEL=LOUD
-WORKER_CONCURRENCY=many
 WORKER_THREADS=0
 STREAM_WAIT_SECONDS=60
-ALLOW_ANONYMOUS=perhaps
 AWS_ENDPOINT_URL=localhost:4566
 SUPABASE_JWKS={{"keys": 1}}
-SUPABASE_JWKS=none
 LANGUAGE_MODEL_PRICES=cheap
 DATABASE_URL={wrong_password}
 DATABASE_URL={wrong_port}
@@ -163,6 +158,11 @@ class Fault(NamedTuple):
     kind: str
     word: str
     text: str
+
+    @property
+    def is_setting(self) -> bool:
+        """True if the text is NAME=value."""
+        return self.text.partition("=")[0].isupper()
 
 
 def list_faults(stack: RunningStack) -> Iterator[Fault]:
@@ -216,8 +216,8 @@ class World:
 
     def plant(self, fault: Fault) -> None:
         """Break the project."""
-        name, is_setting, value = fault.text.partition("=")
-        if is_setting and name.isupper():
+        if fault.is_setting:
+            name, _, value = fault.text.partition("=")
             self.values[name] = value
             return
         with self.connect() as sql:

@@ -112,30 +112,12 @@ def blocked_by(**policy: Any) -> Plant:
     return plant
 
 
-def over_rate_limit(setup: IncidentSetup) -> str:
-    """Plant a job whose rate limit is used up. A deploy raises the limit."""
-    limit = {"limit": 1, "per_seconds": 600}
-    worker = setup.worker(rate_limit=limit)
-    worker.enqueue()
-    setup.lease(worker)
-    job_id = worker.enqueue()
-    setup.fix = lambda: worker.register(rate_limit={"limit": 600, "per_seconds": 1})
-    return job_id
-
-
-def paused(kind: str) -> Plant:
-    """Plant a job whose type or queue is paused."""
-
-    def plant(setup: IncidentSetup) -> str:
-        queue = f"q-{setup.workspace_id[:8]}"
-        worker = setup.worker(queue=queue)
-        request = {"kind": kind, "name": queue, "reason": "moving"}
-        if kind == "workspace_type":
-            request |= {"name": worker.job_type, "workspace_id": setup.workspace_id}
-        setup.one("select public.pause_jobs(%s)", Jsonb(request))
-        return worker.enqueue()
-
-    return plant
+def paused(setup: IncidentSetup) -> str:
+    """Plant a job whose queue is paused."""
+    queue = f"q-{setup.workspace_id[:8]}"
+    request = {"kind": "queue", "name": queue, "reason": "moving"}
+    setup.one("select public.pause_jobs(%s)", Jsonb(request))
+    return setup.worker(queue=queue).enqueue()
 
 
 def locked_in_a_chain(setup: IncidentSetup) -> str:
@@ -176,18 +158,6 @@ def waits_for_an_answer(setup: IncidentSetup) -> str:
     return job_id
 
 
-def waits_for_an_event(setup: IncidentSetup) -> str:
-    """Plant a job that waits for an event that no one emits."""
-    worker = setup.worker()
-    job_id = worker.enqueue()
-    event = f"paid.{job_id}"
-    worker.settle(
-        worker.lease_soon(), "waiting", wait={"kind": "event", "name": "n", "event": event}
-    )
-    setup.fix = lambda: setup.one("select public.emit_event(%s, %s)", setup.workspace_id, event)
-    return job_id
-
-
 def waits_for_a_grandchild(setup: IncidentSetup) -> str:
     """Plant a job whose grandchild waits for an answer."""
     worker = setup.worker()
@@ -218,11 +188,6 @@ def failed(setup: IncidentSetup) -> str:
     said = {"type": "app.Broken", "message": "it broke"}
     worker.settle(worker.lease_soon(), "failed", error=said)
     return job_id
-
-
-def scheduled(setup: IncidentSetup) -> str:
-    """Plant a delayed job, which must start now."""
-    return setup.worker().enqueue(delay_seconds=3600)
 
 
 def of_misspelt_type(setup: IncidentSetup) -> str:
@@ -276,16 +241,12 @@ def rejected_by_trigger(setup: IncidentSetup) -> str:
 INCIDENTS = [
     Incident("a key", "key_limit", "key", blocked_by(key_concurrency=1)),
     Incident("a type's limit", "type_limit", "limit", blocked_by(max_concurrency=1)),
-    Incident("a rate", "rate_limited", "rate", over_rate_limit),
-    Incident("a type paused here", "workspace_type_paused", "pause", paused("workspace_type")),
-    Incident("a queue paused", "queue_paused", "pause", paused("queue")),
+    Incident("a queue paused", "queue_paused", "pause", paused),
     Incident("a chain of sessions", "locked", "lock", locked_in_a_chain),
     Incident("an answer", "asking", "answer", waits_for_an_answer),
-    Incident("an event", "waiting_for_event", "event", waits_for_an_event),
     Incident("a child of a child", "waiting_for_children", "child", waits_for_a_grandchild),
     Incident("a trigger", "refused", "refusal", rejected_by_trigger),
     Incident("a misspelt type", "no_processor", "no_worker", of_misspelt_type),
-    Incident("a delay", "scheduled", None, scheduled),
     Incident("an error", "failed", None, failed),
 ]
 

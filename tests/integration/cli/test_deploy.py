@@ -352,7 +352,7 @@ def check_next_release_and_back(shop: Live, first: str) -> None:
 
 
 def check_first_deploy(shop: Live) -> None:
-    """Deploy migrations, stack and secrets, run the first tick, a job by the API and one by SQL."""
+    """Deploy migrations, stack and secrets, run the first tick and a job, and write the secrets."""
     before = list(shop.account.asked)
     assert "checked and packaged" in shop.sh(shop.block("--dry-run"))
     assert shop.account.asked == before
@@ -373,40 +373,12 @@ def check_first_deploy(shop: Live) -> None:
 
     shop.database.as_owner((shop.folder / "supabase/seed.sql").read_text())
     assert shop.greeting() == {"greeting": "Hello, Ada!"}
-    check_wake_up(shop)
-    check_doctor(shop)
 
-
-def check_wake_up(shop: Live) -> None:
-    """The worker accepts the request that the database makes by pg_net after an enqueue in SQL."""
-    sql = "select minutehand.enqueue_job(%s, 'work.hello', '{\"name\": \"Eve\"}') -> 'job' ->> 'id'"
-    [[job]] = shop.database.run(sql, ACME)
-    [*_, [url, headers]] = shop.database.run(
-        "select url, headers from net.http_request_queue order by id"
-    )
-    path = url.partition(".amazonaws.com")[2]
-
-    lower_case = {name.lower(): value for name, value in headers.items()}
-    response = shop.deployed.request(shop.stack, "POST", path, "{}", **lower_case)
-
-    assert response["statusCode"] < 300, response
-    assert shop.result_of(job) == {"greeting": "Hello, Eve!"}
-
-
-def check_doctor(shop: Live) -> None:
-    """The doctor finds a missing stored secret, and its fix can be pasted."""
-    command = ("doctor", "--stage", "prod", "--only", "aws")
-    assert shop.run(*command).returncode == 0
-    shop.client("ssm").put_parameter(
-        Name="/shop/prod/worker", Value="{}", Type="SecureString", Overwrite=True
-    )
-    [finding] = json.loads(shop.run(*command).stdout)
-    assert "/shop/prod/worker lacks WORKER_SECRET_TOKEN" in finding["detail"]
-    assert finding["fix"] == "minutehand deploy prod --secrets-only"
-
+    worker = {"Name": "/shop/prod/worker"}
+    ssm.put_parameter(**worker, Value="{}", Type="SecureString", Overwrite=True)
     shop.sh(shop.block("--secrets-only"))
-
-    assert shop.run(*command).returncode == 0
+    stored = ssm.get_parameter(**worker, WithDecryption=True)["Parameter"]["Value"]
+    assert set(json.loads(stored)) == {*SECRETS}
 
 
 def check_another_is_refused(shop: Live, bakery: Live) -> None:
