@@ -43,10 +43,10 @@ class Api:
         """Return the typed client of a person."""
         return self.users.acting_as(user_token(user))
 
-    async def command(self, *line: str, user: str = ADA, code: int = 0) -> str:
-        """Return the output of the command for a person with a token."""
+    def environment(self, user: str = ADA) -> dict[str, str]:
+        """Return the variables of the command for a person with a token."""
         settings = self.project.settings
-        environment = {
+        return {
             "API_URL": self.url,
             "SUPABASE_URL": settings.supabase_url,
             "SUPABASE_PUBLISHABLE_KEY": settings.supabase_publishable_key,
@@ -54,7 +54,10 @@ class Api:
             "MINUTEHAND_TOKEN": user_token(user),
             "MINUTEHAND_ENV_FILE": "",
         }
-        run = Run(env=environment)
+
+    async def command(self, *line: str, user: str = ADA, code: int = 0) -> str:
+        """Return the output of the command for a person with a token."""
+        run = Run(env=self.environment(user))
         result = await asyncio.to_thread(run, *line, "--json", code=code)
         return result.stdout + result.stderr
 

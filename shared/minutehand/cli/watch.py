@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
+from functools import lru_cache
 from typing import Any
 
 import typer
 from httpx_sse import ServerSentEvent
 from rich.text import Text
 
-from minutehand.terminal.connection import Connection
+from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.events import ENDED, stream
 from minutehand.terminal.ids import resolve_job_id
 from minutehand.terminal.options import AnyJobId, workspace_verb
 from minutehand.terminal.output import COLOURS, Output, ago, local_time
 
 LEVELS = {"debug": "dim", "warning": "yellow", "error": "red"}
+#: Type of the jobs that deliver webhooks. A workspace's changes omit them.
+DELIVERY = "webhook_delivery"
 #: Maximum characters of a result in the line that reports the job's end.
 MAX_RESULT_LENGTH = 400
 
@@ -96,18 +100,33 @@ def format_event(event: ServerSentEvent) -> Text:
     return Text.assemble((f"{at}  ", "dim"), (f"{kind:<12}", style), " ".join(filter(None, words)))
 
 
+def workspace_events(connection: Connection, *, since: str = "now") -> Generator[ServerSentEvent]:
+    """Yield events of a workspace's jobs `since` now or start, without webhook deliveries."""
+
+    @lru_cache(maxsize=10_000)
+    def is_delivery(job_id: str) -> bool:
+        try:
+            job: dict[str, Any] = connection.get(f"/api/jobs/{job_id}")
+        except CommandFailed:
+            return False  # the job was deleted
+        return job["job_type"] == DELIVERY
+
+    for event in stream(connection, f"{connection.path('events')}?from={since}"):
+        if "." in event.event and not is_delivery(event.json().get("job_id", "")):
+            yield event
+
+
 @workspace_verb
 def watch(output: Output, connection: Connection, job_id: AnyJobId = None) -> None:
     """Follow a job to its end, or a workspace until Ctrl-C."""
     if job_id is not None:
         follow_job(output, connection, resolve_job_id(connection, job_id))
         return
-    for event in stream(connection, connection.path("events")):
-        if "." in event.event:
-            record = event.json()
-            text = format_event(event)
-            text.append(f"  {record.get('job_id', '')}", style="dim")
-            output.value(record, text=text)
+    for event in workspace_events(connection):
+        record = event.json()
+        text = format_event(event)
+        text.append(f"  {record.get('job_id', '')}", style="dim")
+        output.value(record, text=text)
 
 
 def format_log_line(line: dict[str, Any]) -> Text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 from httpx_sse import aconnect_sse
 
 from infra.bench.scratch import scratch_settings, user_token
+from minutehand.cli.watch import workspace_events
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.queue.models import JobEvent
+from minutehand.terminal.connection import Connection
 from minutehand.web.services import StreamTiming
 from minutehand.web.sse import Feed, JobCursor, JobFeed, SessionFeed
 from tests.contract.api import Api, serving_api
@@ -174,6 +177,21 @@ async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api
         assert answer.status == bad
     watched = [json.loads(line) for line in (await api.command("watch", job_id)).splitlines()]
     assert [each["data"] for each in watched if each["type"] == "job.output"] == reads[2]
+
+
+async def test_watch_of_a_workspace_omits_webhook_deliveries(api: Api) -> None:
+    """One failing endpoint makes thousands of them."""
+    api.engine.publish_deliveries()
+    api.engine.enqueue(job_type="webhook_delivery")
+    api.engine.settle(api.engine.lease_one(), "failed")
+    job_id = api.engine.enqueue()
+    connection = Connection(api.environment(), given_workspace=ACME)
+
+    def first() -> Any:
+        with connection.api, closing(workspace_events(connection, since="start")) as events:
+            return next(events).json()
+
+    assert (await asyncio.to_thread(first))["job_id"] == job_id
 
 
 async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(api: Api) -> None:
