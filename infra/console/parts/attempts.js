@@ -111,24 +111,10 @@ const commitOf = (frame, origin) =>
     `${origin.source}/${frame.file.split("/").map(encodeURIComponent).join("/")}#L${frame.line}`,
   );
 
-/** Merge repeated frames, and count the repeats in `times`. */
-function mergeRepeats(frames) {
-  const all = [];
-  for (const frame of frames) {
-    const last = all.at(-1);
-    const isEqual =
-      last && ["file", "line", "function"].every((name) => last[name] === frame[name]);
-    if (isEqual) last.times = (last.times ?? 1) + (frame.times ?? 1);
-    else all.push({ ...frame });
-  }
-  return all;
-}
-
 function Traceback({ traceback, origin }) {
-  const frames = mergeRepeats(traceback.frames ?? []);
   return html`<div class="traceback">
     <ol aria-label="Traceback">
-      ${frames.map(
+      ${(traceback.frames ?? []).map(
         (frame, index) => html`<li key=${index} data-own=${frame.own ? "" : undefined}>
           <span class="mono frame-place">${frame.file}:<strong>${frame.line}</strong></span> <span
             class="muted">
@@ -137,7 +123,6 @@ function Traceback({ traceback, origin }) {
             class="mono">
             ${frame.function}
           </span>
-          ${frame.times > 1 && html` <span class="muted num">× ${frame.times}</span>`}
           ${
             frame.own &&
             commitOf(frame, origin) &&

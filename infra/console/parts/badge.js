@@ -40,18 +40,6 @@ export function Freshness({ value }) {
 export const Tag = ({ tone = "pending", children }) =>
   html`<span class="badge" data-tone=${tone}>${children}</span>`;
 
-const WORKERS = {
-  alive: ["completed", "Alive", "Seen within three minutes, or it renews its leases."],
-  stale: ["waiting", "Stale", "Not seen for three minutes, or all its leases have expired."],
-  gone: ["cancelled", "Gone", "Not seen for ten minutes."],
-};
-
-/** Badge of a worker's state. See queue.worker_state. */
-export function WorkerState({ state }) {
-  const [tone, word, hint] = WORKERS[state] ?? ["pending", state, ""];
-  return html`<span title=${hint}><${Tag} tone=${tone}>${word}<//></span>`;
-}
-
 export function JobProgress({ job, label = "Progress", compact = false }) {
   const { status, progress } = job;
   const done = status === "completed" ? 100 : percentage(progress);

@@ -1,6 +1,6 @@
 // Page of one job: its state and the reason, its history, its data, and its actions.
 
-import { jobs as api, rpc, supabase } from "../api.js";
+import { jobs as api, supabase } from "../api.js";
 import { atLeast, codeOf, money, number } from "../lib/format.js";
 import { useJobLines } from "../parts/job-lines.js";
 import { createHooks } from "../lib/jobs/hooks.js";
@@ -300,14 +300,13 @@ function Timeline({ job, trace, isMoving, detailsOf }) {
   </section>`;
 }
 
-/** Details of a row of the waterfall: a child's data, a step's result, or an attempt's error. */
+/** Details of a row of the waterfall: a step's result, an attempt's error, or a link to a child. */
 function RowDetails({ row, job, steps, attempts, onReplay }) {
   if (row.key === job.id) return html`<p class="muted">The job's payload and result are above.</p>`;
-  if (row.kind === "job") return html`<${Child} id=${row.jobId} key=${row.jobId} />`;
   const problem = row.error && html`<span class="problem">${row.error}</span> `;
   if (row.jobId !== job.id)
     return html`<p>
-      ${problem}Job ${jobLink(row.jobId)} has the details.
+      ${problem}Child job ${jobLink(row.jobId)} has the details.
     </p>`;
   if (row.kind === "attempt") {
     const attempt = attempts.find((one) => `${job.id}/${one.fence}` === row.key);
@@ -318,20 +317,6 @@ function RowDetails({ row, job, steps, attempts, onReplay }) {
   return html`<${JsonView} value=${step.result} label=${`Result of ${step.name}`} />
     <div class="actions start">
       <button type="button" onClick=${() => onReplay(step.name)}>Run again from here</button>
-    </div>`;
-}
-
-function Child({ id }) {
-  const read = useFetch((signal) => rpc("get_job", { p_job_id: id }, signal), [id]);
-  if (!read.value) return html`<${Placeholder} of=${read} what="the child job" />`;
-  const { error_message: message, payload, result } = read.value;
-  return html`<p>
-      <a href=${`/jobs/${id}`}>Open the child job</a>
-      ${message && html` <span class="problem">${message}</span>`}
-    </p>
-    <div class="halves">
-      <${JsonView} value=${payload} label="Payload of the child" />
-      ${result !== null && html`<${JsonView} value=${result} label="Result of the child" />`}
     </div>`;
 }
 

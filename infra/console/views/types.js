@@ -6,7 +6,7 @@ import { atLeast, pluralize, duration, number, percent } from "../lib/format.js"
 import { success } from "../lib/series.js";
 import { usePolling, useFetch, useStore } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
-import { Tag, WorkerState } from "../parts/badge.js";
+import { Tag } from "../parts/badge.js";
 import { ActionButton } from "../parts/dialog.js";
 import { JsonView } from "../parts/copy.js";
 import { Holders } from "../parts/holders.js";
@@ -180,7 +180,6 @@ function Workers({ type, workspace }) {
     (running.value?.jobs ?? []).filter((job) => job.worker_id === id);
   const columns = [
     heading("Worker", "mono small wrap", (worker) => worker.worker_id),
-    column("State", (worker) => html`<${WorkerState} state=${worker.state} />`),
     column("Version", "mono small", (worker) => worker.version ?? "–"),
     column("Since", (worker) => html`<${When} at=${worker.started_at} />`),
     column("Last seen", (worker) => html`<${When} at=${worker.seen_at} />`),
@@ -192,11 +191,10 @@ function Workers({ type, workspace }) {
               ${jobList.length > 3 && `and ${jobList.length - 3} more`}`;
     }),
   ];
-  const workers = (rows, label) =>
-    table({ label, rows, key: (worker) => worker.worker_id, cards: true }, columns);
   const here = type.serving.filter(isAlive);
-  const gone = type.serving.filter((worker) => !isAlive(worker));
-  const codes = new Set(type.serving.filter(isAlive).map((worker) => worker.version));
+  const gone = type.serving.length - here.length;
+  const latest = type.serving.find((worker) => !isAlive(worker))?.seen_at;
+  const codes = new Set(here.map((worker) => worker.version));
   return html`<section class="card" aria-labelledby="h-serving">
     <h2 id="h-serving">Workers</h2>
     ${
@@ -209,14 +207,17 @@ function Workers({ type, workspace }) {
     ${
       type.serving.length === 0
         ? html`<${Empty} title="No worker has served this type" />`
-        : html`${here.length > 0 && workers(here, "Workers")}
-          ${
-            gone.length > 0 &&
-            html`<details class="more" open=${here.length === 0}>
-              <summary>${pluralize(gone.length, "worker")} not seen lately</summary>
-              ${workers(gone, "Workers not seen lately")}
-            </details>`
-          }`
+        : here.length > 0 &&
+          table(
+            { label: "Workers", rows: here, key: (worker) => worker.worker_id, cards: true },
+            columns,
+          )
+    }
+    ${
+      gone > 0 &&
+      html`<p class="muted small">
+        ${pluralize(gone, "worker")} not seen lately, the latest <${When} at=${latest} />
+      </p>`
     }
   </section>`;
 }

@@ -100,34 +100,37 @@ class Wire:
         client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
-        """Relay data until one side disconnects."""
-        lines = (await client[0].readuntil(b"\r\n\r\n")).split(b"\r\n")
-        # the proxy cannot parse compressed frames
-        head = b"\r\n".join(line for line in lines if not line.lower().startswith(COMPRESSION))
-        server[1].write(head)
-        protocol = None
-        if UPGRADE in head.lower():
-            self._sockets.add(task)
-            client[1].write(await server[0].readuntil(b"\r\n\r\n"))
-            protocol = Protocol(CLIENT, state=OPEN, max_size=None)
+        """Relay data until one side disconnects. A client may upgrade an open connection."""
 
-        async def pump(
-            source: asyncio.StreamReader, sink: asyncio.StreamWriter, frames: Protocol | None
-        ) -> None:
-            while data := await source.read(65536):
-                if source is client[0] and UPGRADE in data.lower():
-                    self._sockets.add(task)  # Node upgrades an open connection
-                if source is server[0] and task in self._sockets:
+        async def send() -> None:
+            while data := await client[0].read(65536):
+                if UPGRADE in data.lower():
+                    self._sockets.add(task)
+                    # the proxy cannot parse compressed frames
+                    lines = data.split(b"\r\n")
+                    data = b"\r\n".join(
+                        line for line in lines if not line.lower().startswith(COMPRESSION)
+                    )
+                if task not in self._silent:
+                    server[1].write(data)
+                    await server[1].drain()
+
+        async def receive() -> None:
+            frames = None
+            while data := await server[0].read(65536):
+                head = b""
+                if task in self._sockets and frames is None:
+                    frames = Protocol(CLIENT, state=OPEN, max_size=None)
+                    head, end, data = data.partition(b"\r\n\r\n")
+                    head += end
+                if frames is not None:
                     await self._passes.wait()
-                if task in self._silent:
-                    continue
-                sink.write(data if frames is None else self._some_of(frames, data))
-                await sink.drain()
+                    data = head + self._some_of(frames, data)
+                if task not in self._silent:
+                    client[1].write(data)
+                    await client[1].drain()
 
-        ways = [
-            asyncio.create_task(pump(client[0], server[1], None)),
-            asyncio.create_task(pump(server[0], client[1], protocol)),
-        ]
+        ways = [asyncio.create_task(send()), asyncio.create_task(receive())]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -1,9 +1,10 @@
 // One client that follows a job and its workspace's jobs while its user, socket and network change.
 // It reads commands as lines of JSON from stdin, and prints a line of JSON for each change:
-// {of, freshness, …}, {event}, {words}, {ended}, and {done} for each command.
+// {of, freshness, …}, {event}, {words}, {ended}, {read} with the pieces of the stream `reply`, and
+// {done} for each command.
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
-import { setSchema, watchJob, watchJobs } from "../../../../infra/console/lib/jobs.js";
+import { outputOf, setSchema, watchJob, watchJobs } from "../../../../infra/console/lib/jobs.js";
 
 const { url, key, library } = JSON.parse(process.argv[2]);
 const { createClient } = (await import(pathToFileURL(library).href)).default;
@@ -33,6 +34,13 @@ function show(of) {
   if (said[of] === JSON.stringify(seen)) return;
   said[of] = JSON.stringify(seen);
   print(seen);
+}
+
+async function readPieces(job) {
+  let text = "";
+  for await (const piece of outputOf(client, job, "reply"))
+    text = (piece.from === 0 ? "" : text) + piece.text;
+  print({ read: text });
 }
 
 const commands = {
@@ -67,6 +75,7 @@ const commands = {
       onEnd: ({ status, result }) => print({ ended: status, result }),
       onChange: () => show("job"),
     });
+    readPieces(job).catch(() => {}); // the user has changed
     watches.list = watchJobs(
       client,
       { workspace_id: workspace },
