@@ -187,6 +187,10 @@ def test_a_job_that_began_after_the_last_list_may_be_the_one(engine: Engine) -> 
 
     assert states(engine, ids) == {("pending", 0, 0)}
     assert engine.one("select count(*) from queue.suspects") == 3
+    assert engine.rpc("explain_job", p_job_id=ids[0])["sentence"] == (
+        "Its process died (SIGKILL) with 2 other jobs."
+        " It runs next, with 1 of them and nothing else."
+    )
 
 
 def test_an_abandoned_processor_may_have_ended_the_process(engine: Engine) -> None:
@@ -346,20 +350,6 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     assert engine.rows(reasons, poison) == ["process_died", "worker_lost", "worker_lost"]
     engine.maintain()
     assert engine.rpc("queue_stats", p_minutes=1440)["types"]["work"]["lost"] == 2
-
-
-def test_a_suspect_shows_how_many_run_with_it(engine: Engine) -> None:
-    engine.register("work")
-    first, *_ = engine.enqueue_many(6)
-    workers = Workers(engine)
-    dying, _ = workers.lease()
-    workers.die(dying)
-
-    said = engine.rpc("explain_job", p_job_id=first)["sentence"]
-    assert said == (
-        "Its process died (SIGKILL) with 5 other jobs."
-        " It runs next, with 2 of them and nothing else."
-    )
 
 
 def test_jobs_that_ended_their_process_in_one_way_are_one_group(engine: Engine) -> None:

@@ -77,17 +77,6 @@ def ticked(settings: Settings, registry: Registry, budget: float = 20) -> dict[s
     return asyncio.run(run())
 
 
-def test_full_coroutines_leave_plain_jobs_their_threads(engine: Engine) -> None:
-    """The same holds with exchanged roles. Only free slots are requested."""
-    settings = settings_of(engine, BOTH, worker_concurrency=1)
-    engine.enqueue_many(30, job_type=COROUTINE)
-    engine.enqueue_many(200, job_type=FUNCTION)
-
-    said = by_lambda(settings)
-
-    assert (said["completed"], said["due_left"]) == (230, 0)
-
-
 def test_a_run_of_one_queue_ends_with_what_that_queue_has(engine: Engine) -> None:
     engine.declare("mails", "others")
     for queue, count in (("mails", 60), ("others", 7)):
@@ -152,19 +141,6 @@ def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engin
 
 async def nothing(job: Any, ctx: Any) -> None:
     """Return at once."""
-
-
-def test_a_type_that_the_database_refuses_leaves_the_others_their_slots(engine: Engine) -> None:
-    settings = settings_of(engine, BOTH)
-    registry = load_processors(settings)
-    schedule = "0 0 30 2 *"  # no such day
-    registry.processor("bad", payload=dict, schedule=schedule)(nothing)
-    engine.enqueue_many(120, job_type=COROUTINE)
-    engine.enqueue_many(20, job_type=FUNCTION)
-
-    said = ticked(settings, registry)
-
-    assert (said["completed"], said["due_left"]) == (140, 0)
 
 
 @pytest.mark.parametrize("named", [[COROUTINE], [FUNCTION], [COROUTINE, FUNCTION]])
