@@ -109,7 +109,7 @@ def workspace_events(connection: Connection, *, since: str = "now") -> Generator
             job: dict[str, Any] = connection.get(f"/api/jobs/{job_id}")
         except CommandFailed:
             return False  # the job was deleted
-        return job["job_type"] == DELIVERY
+        return bool(job["job_type"] == DELIVERY)
 
     for event in stream(connection, f"{connection.path('events')}?from={since}"):
         if "." in event.event and not is_delivery(event.json().get("job_id", "")):
