@@ -19,12 +19,12 @@ FREE = frozenset({*range(300, 600)} - {408, 504, 524})
 
 @dataclass(frozen=True)
 class Day:
-    """What each request gets.
+    """The response to each request of a day.
 
     Attributes:
-        content: What is made of the right answer, as the model's words.
-        body: The body in place of a documented one; gets the right answer too.
-        then: What comes of the body: all, too little, no header before it, or comments after it.
+        content: Makes the model's words of the right answer.
+        body: Makes an undocumented body of the right answer.
+        then: The body is sent completely, cut, without a header, or followed by comments.
     """
 
     status: int = 200
@@ -161,7 +161,7 @@ DAYS: dict[str, Day] = {**STREAMS, **USELESS, **BROKEN, **REFUSED}
 
 
 class DaysServer(MisbehavingServer):
-    """Answers a prompt that has `[day name]` in it as on that day, and counts what may cost."""
+    """Responds to a prompt with `[day name]` as on that day, and counts requests that may cost."""
 
     def __init__(self, answers: dict[str, Any]) -> None:
         super().__init__()

@@ -189,7 +189,7 @@ def test_the_linter_finds_nothing(catalogue: Engine, lint: str) -> None:
 
 
 IN_ORDER = r"from (?:queue|public)\.(\w+) as \w+ (?:(?!from ).)*?order by [^;]*? limit"
-#: What maintenance reads in order, and not in shares of the workspaces, and why no one waits there.
+#: Tables that maintenance reads in order, without shares of workspaces, and why no one waits.
 WITHOUT_SHARES = {
     "do_live feed": "it deletes what is a day old",
     "do_retention jobs": "it deletes what is days old",
@@ -233,7 +233,7 @@ def test_each_workspace_has_a_share_of_what_maintenance_works_off(catalogue: Eng
         assert catalogue.rows(begins, f"queue.{table}"), "each workspace is found by one look-up"
 
 
-#: What may wait in a call of a person's, and why it holds few of the connections that all share.
+#: Waits in a call of a person, and why they occupy few of the shared connections.
 WAITS = {
     "hold_jobs pg_sleep": "the service alone; a person is refused",
     "try_lock pg_advisory_xact_lock(": "calls of workers alone, see test_callers.py",

@@ -28,7 +28,7 @@ JOB_TYPES = ["transcription", "mux_upload", "sop_generation"]
 
 @pytest.fixture(scope="module")
 def sentence(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The sample's first sentence, for what does not look at the words: a second costs another."""
+    """The sample's first sentence, for tests that do not check the words. It is recognized fast."""
     file = tmp_path_factory.mktemp("sentence") / "sentence.mp4"
     cut = ("-v", "error", "-i", str(SAMPLE), "-t", "3", "-c", "copy", str(file))
     subprocess.run([find_ffmpeg({}), *cut], check=True)

@@ -1,7 +1,8 @@
 """Random histories of the queue: three sessions, open transactions, repeated and stale calls.
 
-What a single snapshot cannot show (two holders, repeated answers, lost jobs) it remembers itself.
-After each step the engine's own tables must agree, and no task of maintenance fails.
+The test itself remembers facts that a single snapshot cannot show: two leases of a job, repeated
+responses, lost jobs. After each step the engine's tables must be consistent, and no task of
+maintenance may fail.
 """
 
 from __future__ import annotations

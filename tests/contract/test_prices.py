@@ -15,7 +15,7 @@ import pytest
 from tests.contract.observed import ask
 from tests.support.engine import ACME, ADA, BOB, Engine
 
-#: What a person stores at once: not to be compressed, and below every bound but the smallest.
+#: Text that a person stores. It cannot be compressed, and exceeds only the smallest limits.
 TEXT = "".join(random.Random(1).choices(string.ascii_letters, k=160_000))
 SIZES = (len(TEXT), 8000, 2560, 200)
 FUNCTIONS = """
@@ -43,8 +43,8 @@ SPEC = {"jobspec_id": "s", "version": "1", "benchmark": {"name": "TEXT"}, "quest
 SPEC |= {"constraints": {"regions": ["r"], "min_regions": 1}}
 PLAN = {"prompt": "TEXT", "speed_vs_detail": "fast_but_skip_details"}
 FILE = f"workspaces/{ACME}/{ADA}/{uuid.UUID(int=9)}/v.mp4"
-#: Arguments of each function; where TEXT is, people may write. PENDING, FAILED, ASKING, PLAN,
-#: SHARED and so on are ids of what `world` has made.
+#: Arguments of each function. TEXT marks the texts of people. PENDING, FAILED, ASKING, PLAN,
+#: SHARED and so on are ids of objects that `world` creates.
 CALLS: dict[str, dict[str, Any]] = {
     "enqueue_job": {**OF, "p_job_type": "work", "p_payload": NOTE},
     "enqueue_jobs": {**OF, "p_jobs": [{"job_type": "work", "payload": NOTE}]},

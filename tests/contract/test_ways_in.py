@@ -31,16 +31,16 @@ Client = Callable[[UserQueue, str], Awaitable[Any]]
 
 @dataclass
 class Ways:
-    """One function; `JOB` is replaced by the job's id in what is sent.
+    """One function. In its arguments, `JOB` is replaced by the job's id.
 
     Attributes:
         sql: Arguments of the public function.
-        command: Without the workspace, which each takes that the function takes.
-        client: The client's method, where it is not `call` with the same arguments.
-        state: What the job is in before.
-        shows: A query of public tables or functions whose answer the call changes; or, of a read,
-            the word that its answer must have.
-        stranger: Whether another tenant's person is answered 404.
+        command: Command line without the workspace, which is added if the function takes one.
+        client: The client's method, if it is not `call` with the same arguments.
+        state: State of the job before the call.
+        shows: For a change, a query whose result the call changes. For a read, a word that the
+            response must have.
+        stranger: Whether another tenant's person gets 404.
     """
 
     sql: dict[str, Any]

@@ -170,7 +170,7 @@ def test_a_flood_occupies_at_most_two_connections(engine: Engine, shop: dict[str
     assert {found[name] for name in READS} == {2}
 
 
-#: The gate, by what it limits: changes and large reads of a person, uses of an id, an address.
+#: Functions that limit changes and large reads of a person, uses of an id, and an address.
 GATE = {"queue.admit", "queue.take_call_slot", "queue.hold_id", "queue.admit_guest"}
 MUCH = re.compile(r"queue\.may_read\([^)]*(true|p_reads_much)")
 #: Functions that read a bounded number of rows by a key, or write one row of the caller.
@@ -263,7 +263,7 @@ def cancel_many(engine: Engine) -> None:
     repeat(lambda ada, _: ada.run("update public.jobs set status = 'cancelled'"), 1)(engine)
 
 
-#: What a flood may take, as a count that it must not exceed.
+#: Maximum share of a flood, as a count.
 SHARES: dict[str, tuple[Callable[[Engine], Any], str, int]] = {
     "slow webhooks": (deliver_slowly, "queue.leases", 3),
     "sockets that no one reads": (repeat(follow), "queue.followers", 20),
@@ -402,7 +402,7 @@ def test_calls_of_one_moment_are_all_charged(engine: Engine) -> None:
             calls[0].enqueue()
 
 
-#: What changes a job that another transaction holds, by whom it is called.
+#: Functions that change a job that another transaction has locked, by caller.
 HOLDERS = {
     ADA: {"cancel_job", "cancel_jobs", "retry_job", "answer_job", "enqueue_job", "enqueue_jobs"},
     None: {"chat_respond", "chat_cancel", "plan_retry", "plan_redo", "plan_cancel"},

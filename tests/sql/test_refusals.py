@@ -249,7 +249,7 @@ def test_two_transactions_that_wait_for_each_other_end(engine: Engine) -> None:
 
 #: Values that no function takes, or that no row may have.
 WRONG: list[Any] = [None, "", "x" * 3000, -1, 10**9, True, {}, [], [{}]]
-#: More arguments, whose values are stored beside others'.
+#: More arguments, whose values are stored together with others.
 STORED: dict[str, dict[str, Any]] = {
     "put_workspace_settings": {"p_changes": {"apollo_client": "x", "sealed_key": "x"}},
     "chat_request": {"p_request": {"text": "x", "client_id": "c", "workspace_id": ACME}},

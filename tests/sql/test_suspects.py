@@ -1,4 +1,4 @@
-"""Who pays for a process that ended: the job that ended it, never the jobs beside it."""
+"""A process that ended costs an attempt of the job that ended it, never of its other jobs."""
 
 from __future__ import annotations
 

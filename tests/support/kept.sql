@@ -1,11 +1,13 @@
--- What puts a seeded database back between two tests: part of the template, so that clones have it.
--- The schema `kept` has a copy of each table with rows, and a function whose plans are kept.
+-- Functions that reset a seeded database between two tests. They are part of the template, so that
+-- clones have them. The schema `kept` has a copy of each table with rows, and a function whose
+-- plans are kept.
 set local search_path = '';
--- what the apps' migrations left to the first worker would be another change by each test's
+-- The apps' migrations leave this call to the first worker. It would otherwise be a change of each
+-- test.
 select public.attach_extensions();
 create schema kept;
 
--- Another one after each change of more than rows, and of what the planner knows
+-- Return a text that changes with each change of more than rows, and of the planner's statistics.
 create function kept.state() returns text language sql as $$
   select format('%s written by %s', count(*), sum(by::text::bigint)) from (
     select xmin from pg_proc where proname not in ('clock', 'put_back')
@@ -59,7 +61,7 @@ begin
         execute %L;
       end if;
       %s
-      -- dead rows are read over: what left many of them is not for another test
+      -- reads skip dead rows slowly, so a database with many of them is not used for another test
       return (select sum(pg_relation_size(oid)) < 4000000
         from pg_class where relkind = 'r' and oid > 16383);
     end $put$

@@ -33,7 +33,7 @@ async def survive(
     `WORKER_CONCURRENCY` 1 none dies in the middle of another job's step.
 
     Returns:
-        What the workers that died had written last, with `#` for digits.
+        The last write of each worker that died, with `#` for digits.
     """
     command = (sys.executable, "-m", "tests.support.killable")
     pipe = asyncio.subprocess.PIPE

@@ -70,10 +70,10 @@ class Project:
 
 
 def project_of_a_file(renewed: Renewed, *opened: str) -> Project:
-    """The process's project as after the seeds, for a file whose tests make rows of their own.
+    """Return the process's project after the seeds, for a file whose tests create their own rows.
 
     Args:
-        renewed: Nothing else of the file may put it back.
+        renewed: The database, which nothing else in the file may reset.
         opened: Settings of the queue to allow, such as `allow_anonymous`.
     """
     renewed.renew()

@@ -79,7 +79,7 @@ class ModelQueue(WorkerQueue):
     """Keeps leases as the database does.
 
     Args:
-        faults: By the number of a call, or the name of the first such, what becomes of it.
+        faults: Fault of a call, by the call's number, or by a name for the first call of it.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ TICK = (
     "--name shop-prod-tick --schedule-expression 'rate(1 minute)' --flexible-time-window Mode=OFF"
     f""" --target '{{"Arn": "{ARN}", "RoleArn": "{ARN}"}}'"""
 )
-#: What the doctor reads of a stack, as infra/aws/worker.yml has it.
+#: The part of a stack's template that the doctor reads, as in infra/aws/worker.yml.
 TEMPLATE = {
     "Resources": {
         "Key": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {}}},

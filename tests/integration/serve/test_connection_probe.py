@@ -25,7 +25,7 @@ from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack
 
 OWN = AddressProbe(sessions=True, notifications=True, role=True)
-#: By mode and its number of sessions, what an address keeps.
+#: The expected result of a probe, by mode and number of sessions.
 MODES: list[tuple[str, int, AddressProbe]] = [
     ("session", 20, OWN),
     ("transaction", 20, AddressProbe()),

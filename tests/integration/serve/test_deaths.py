@@ -1,4 +1,4 @@
-"""A worker's process that ends: the job that ended it pays, and no job beside it does.
+"""A worker's process that ends costs an attempt of the job that ended it, and of no other job.
 
 The processes, signals and exit codes are real. One host serves these job types.
 """

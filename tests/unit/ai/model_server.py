@@ -17,12 +17,12 @@ KEY = "sk-live-0001"
 
 @dataclass(frozen=True)
 class Fault(misbehaving.Fault):
-    """What a request gets instead of an answer.
+    """A faulty response to a request.
 
     Attributes:
-        until: Answer only then.
-        said: Content in place of the answer's.
-        answer: Members in place of the whole response's.
+        until: Respond only after this event.
+        said: Content instead of the answer.
+        answer: Members that replace those of the whole response.
     """
 
     until: asyncio.Event | None = None

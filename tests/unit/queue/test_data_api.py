@@ -87,7 +87,7 @@ async def test_an_enqueue_is_repeated_where_it_has_a_key(key: str | None, sent: 
     assert len(network.requests) == sent
 
 
-#: What others answer in the queue's place with 200 or 204: an edge, a proxy, a gateway.
+#: Responses with 200 or 204 of a CDN, a proxy or a gateway in place of the queue.
 FOREIGN = [
     b"",
     b"null",

@@ -21,7 +21,7 @@ REGISTERS = """
 def register(registry, settings):
     registry.processor("NAME", payload=dict)(print)
 """
-#: What is where in a package, and whether a worker finds its processor.
+#: Files of a package, and whether a worker finds its processor.
 SHAPES = {
     "in_a_module": ({"processors.py": PROCESSORS}, True),
     "in_modules_of_a_package": (
@@ -74,7 +74,7 @@ def test_apps_that_name_no_package_are_said(
     assert caplog.messages == ["MINUTEHAND_APPS=empty_folder.* names no package with processors"]
 
 
-#: Who has one job type twice: the files of a package, and the module that is left out for it.
+#: Files of a package with two processors of a type, and the module that is left out.
 TWICE = {
     "in_two_modules": ({"a.py": PROCESSORS, "b.py": PROCESSORS}, "b"),
     "in_one_module": ({"b.py": PROCESSORS + PROCESSORS}, "b"),
@@ -87,7 +87,7 @@ TWICE = {
 def test_a_type_with_two_processors_names_both_and_stops_no_other(
     shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor a module whose name begins as that of the one that is left out."""
+    """A module whose name begins like that of the module that is left out is loaded too."""
     files, left_out = TWICE[shape]
     folder = tmp_path / shape / "processors"
     folder.mkdir(parents=True)

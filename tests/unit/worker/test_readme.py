@@ -15,7 +15,7 @@ from minutehand.worker import Job, JobContext, default_registry
 from tests.support.pages import blocks
 from tests.support.paths import ROOT
 
-#: What a host of a worker imports, and not a processor.
+#: Names that hosts of workers import, and processors do not.
 HOSTS = {"Worker", "default_registry", "trace_headers"}
 PAGES = ("worker/README", "worker/CONTEXT", "pages/own_data", "pages/app", "pages/SKILL")
 

@@ -18,8 +18,8 @@ from tests.support.virtual_time import BEGAN, LoopClock, leaping
 MINUTES = 5
 HELD: dict[str, Any] = {"run_at": 1e-9, "is_locked": True}
 
-#: What is in the queue, and the most leases, with settles, and calls of maintenance a minute of a
-#: loop, and the most calls of a whole run under a deadline.
+#: Content of the queue, and maximum numbers: leases and settles per minute of a loop, calls of
+#: maintenance per minute, and calls of a whole run with a deadline.
 SITUATIONS: dict[str, tuple[Callable[[], Iterable[Row]], int, int, int]] = {
     "nothing": (lambda: (), 60, 0, 1),
     "a paused queue": (lambda: [Row("1", {}, status="paused")], 60, 0, 1),
