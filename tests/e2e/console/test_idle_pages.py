@@ -128,7 +128,7 @@ def paths(stack: RunningStack, workspace: dict[str, str], worker: HandWorker) ->
     jobs = [worker.enqueue(session_id=f"chat_{ended}"), worker.enqueue()]
     for lease in worker.lease(len(jobs)):
         worker.settle(lease)
-    ids = {"id": work, "workspace": workspace["id"], "ada": ADA.id}
+    ids: dict[str, Any] = {"id": work, "workspace": workspace["id"], "ada": ADA.id}
     for name in ("plan", "chat", "training", "beacon"):
         ids[name] = worker.enqueue(**LATER, session_id=f"{name}:{work}")
     chat = f"chat:{work}"
