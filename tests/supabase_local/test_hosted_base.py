@@ -114,18 +114,14 @@ def test_a_missing_extension_is_named_with_the_statement_that_needs_it(
 @pytest.mark.parametrize(
     ("expression", "value"),
     [
-        # RFC 3174, RFC 4122's example of version 5, jwt.io's example.
+        # RFC 4231's first case, and a vector of crypt_blowfish
         (
-            "encode(extensions.digest('abc', 'sha1'), 'hex')",
-            "a9993e364706816aba3e25717850c26c9cd0d89d",
+            "encode(extensions.hmac('Hi There', repeat(chr(11), 20), 'sha256'), 'hex')",
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
         ),
         (
-            "encode(extensions.digest(repeat('a', 1000), 'sha1'), 'hex')",
-            "291e9a6c66994949b57ba5e650361e98fc36b1ba",
-        ),
-        (
-            "extensions.uuid_generate_v5(extensions.uuid_ns_dns(), 'www.example.com')::text",
-            "2ed6657d-e927-568b-95e1-2665a8aea6a2",
+            "extensions.crypt('U*U', '$2a$05$CCCCCCCCCCCCCCCCCCCCC.')",
+            "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
         ),
     ],
 )

@@ -28,7 +28,6 @@ as $$
 begin
   case lower(type)
     when 'md5' then return decode(md5(data), 'hex');
-    when 'sha1' then return extensions.sha1_of(data);
     when 'sha224' then return sha224(data);
     when 'sha256' then return sha256(data);
     when 'sha384' then return sha384(data);
