@@ -1,9 +1,10 @@
 // Bundles the console: `node infra/console/build.mjs FOLDER` writes its files into the folder.
 //
 // `app.js` has all modules, `app.css` all styles. A page of an app imports a shared module by its
-// path, such as `/parts/table.js`, which is a file that exports it from `app.js`.
+// path, such as `/parts/table.js`, which is a file that exports it from `app.js`. `licenses.txt` has
+// the licenses of the bundled packages, which their authors demand.
 
-import { copyFile, glob, mkdir, writeFile } from "node:fs/promises";
+import { copyFile, glob, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, posix } from "node:path";
 import { build } from "esbuild";
 
@@ -15,13 +16,20 @@ const STYLES = ["../../node_modules/uplot/dist/uPlot.min.css"]
   .map((file) => `@import "${file}";`);
 /** Packages that the bundle imports when a page first needs them. */
 const LAZY = ["marked", "uplot"];
-const options = { absWorkingDir: SOURCE, bundle: true, format: "esm", target: "es2022" };
+const PACKAGE = /^.*node_modules\/(@[^/]+\/)?[^/]+/;
+const options = {
+  absWorkingDir: SOURCE,
+  bundle: true,
+  format: "esm",
+  target: "es2022",
+  metafile: true,
+};
 const [target] = process.argv.slice(2);
 
 /** Return the exported names by module. */
 async function namesOf(modules) {
   const given = { entryPoints: modules, external: ["*"], outbase: SOURCE, outdir: "unused" };
-  const { metafile } = await build({ ...options, ...given, metafile: true, write: false });
+  const { metafile } = await build({ ...options, ...given, write: false });
   const outputs = Object.values(metafile.outputs);
   return outputs.map(({ entryPoint, exports }) => [entryPoint, exports]);
 }
@@ -48,9 +56,25 @@ const bundle = (contents, loader) =>
     minify: true,
     outdir: target,
   });
-await bundle(['import "./app.js";', ...lists], "js");
-await bundle(STYLES, "css");
-await build({ ...options, entryPoints: LAZY, minify: true, outdir: target, entryNames: "[name]" });
+const built = [
+  await bundle(['import "./app.js";', ...lists], "js"),
+  await bundle(STYLES, "css"),
+  await build({
+    ...options,
+    entryPoints: LAZY,
+    minify: true,
+    outdir: target,
+    entryNames: "[name]",
+  }),
+];
+const inputs = built.flatMap(({ metafile }) => Object.keys(metafile.inputs));
+const packages = new Set(inputs.flatMap((path) => PACKAGE.exec(path)?.[0] ?? []));
+const licenses = [...packages].sort().map(async (path) => {
+  const folder = join(SOURCE, path);
+  const [name] = (await readdir(folder)).filter((file) => /^licen[cs]e/i.test(file));
+  return `${path.split("node_modules/").at(-1)}\n\n${await readFile(join(folder, name), "utf8")}`;
+});
+await write("licenses.txt", (await Promise.all(licenses)).join("\n\n"));
 for (const [at, [module, names]] of shared.entries()) {
   const inModule = names.map((name) => `m${at}_${name} as ${name}`);
   const from = posix.relative(posix.dirname(module), "app.js");

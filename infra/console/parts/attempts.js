@@ -12,22 +12,13 @@ export const AttemptDetails = ({ attempt }) => html`
     html`<${Traceback} traceback=${attempt.traceback} origin=${attempt.origin} />`
   }
   <${Origin} attempt=${attempt} />
-  <div class="actions start"><${ShowLog} attempt=${attempt} /></div>
 `;
-
-const ShowLog = ({ attempt }) =>
-  quietButton("Show log", () => {
-    document.getElementById("h-log")?.scrollIntoView();
-    document.dispatchEvent(new CustomEvent("minutehand:show-attempt", { detail: attempt.attempt }));
-  });
 
 /** The last error in full, with its traceback and log. */
 export function LastFailure({ job, attempts }) {
   const last = attempts.filter((attempt) => attempt.error_message).at(-1);
   if (!job.error_message || job.status === "completed") return null;
   const type = job.error_data?.type;
-  const copyTraceback = () =>
-    last?.traceback && copy(asText(last.traceback), "Copied the traceback");
   return html`<section
     class=${job.status === "failed" ? "card error-card" : "card"}
     aria-labelledby="h-error">
@@ -58,10 +49,11 @@ export function LastFailure({ job, attempts }) {
     }
     ${last && html`<${Origin} attempt=${last} />`}
     ${
-      last &&
+      last?.traceback &&
       html`<div class="actions start">
-        ${last.traceback && quietButton("Copy the traceback", copyTraceback)}
-        <${ShowLog} attempt=${last} />
+        ${quietButton("Copy the traceback", () =>
+          copy(asText(last.traceback), "Copied the traceback"),
+        )}
       </div>`
     }
     ${

@@ -35,24 +35,17 @@ export function JobLog({
   const [minLevel, setMinLevel] = useState("debug");
   const [text, setText] = useState("");
   const [open, setOpen] = useState(null);
-  const [attempt, setAttempt] = useState(null);
-  useEffect(() => {
-    const show = (event) => setAttempt(event.detail);
-    document.addEventListener("minutehand:show-attempt", show);
-    return () => document.removeEventListener("minutehand:show-attempt", show);
-  }, []);
   const shown = useMemo(() => {
     const from = indexOf(minLevel);
     const query = text.trim().toLowerCase();
     return lines.filter(
       (line) =>
-        (attempt === null || line.attempt === attempt) &&
         indexOf(line.level) >= from &&
         (!query ||
           line.message.toLowerCase().includes(query) ||
           (hasMore(line) && JSON.stringify(line.metadata).toLowerCase().includes(query))),
     );
-  }, [lines, minLevel, text, attempt]);
+  }, [lines, minLevel, text]);
   const { ref, box, first, last, before, after } = useVirtual({
     count: shown.length,
     rowHeight: ROW,
@@ -82,12 +75,6 @@ export function JobLog({
           value=${text}
           onInput=${(event) => setText(event.target.value)} />
       </label>
-      ${
-        attempt !== null &&
-        html`<button type="button" class="chip" onClick=${() => setAttempt(null)}>
-          attempt ${attempt} ×
-        </button>`
-      }
       <span class="muted small num">
         ${earlier && "the latest "}${part}${pluralize(lines.length, "line")}
       </span>

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from minutehand.console import console_folder
 from minutehand.node import node_binary
 from tests.support.paths import ROOT
 
@@ -41,6 +42,19 @@ def test_no_module_of_the_console_imports_from_above() -> None:
                 wrong.append(f"{file.relative_to(CONSOLE)} imports {found}")
 
     assert wrong == []
+
+
+def test_the_bundle_has_what_pages_of_apps_import_and_the_licenses_of_its_packages() -> None:
+    """A missing file would appear only on the page that needs it."""
+    folder = console_folder()
+    pages = [*ROOT.glob("shared/minutehand*/*/console/*.js")]
+    imported = {name for page in pages for name in IMPORT.findall(page.read_text("utf-8"))}
+    shared = {name.removeprefix("../../") for name in imported if name.startswith("../../")}
+    licenses = (folder / "licenses.txt").read_text("utf-8")
+
+    assert {name for name in shared if not (folder / name).is_file()} == set()
+    packages = ("@supabase/realtime-js", "htm", "marked", "preact", "uplot")
+    assert [name for name in packages if f"{name}\n\n" not in licenses] == []
 
 
 @pytest.mark.parametrize("file", sorted(HERE.glob("*.test.mjs")), ids=lambda file: file.stem)
