@@ -6,16 +6,13 @@ import itertools
 import random
 import string
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
 from tests.contract.observed import complete, refused
-from tests.contract.test_ways_in import TABLE
 from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine
 
 OF_ACME = {"p_workspace_id": ACME}
@@ -72,44 +69,6 @@ def test_what_a_person_has_used_up_is_refused_until_it_refills(engine: Engine) -
     with engine.member(BOB) as bob:
         bob.enqueue()  # each person has a rate, and the service has none
     engine.enqueue_many(10)
-
-
-#: A text that is too long for an index and cannot be compressed.
-LONG = "".join(random.Random(1).choices(string.ascii_letters, k=20_000))
-OPTIONS = {"concurrency_key": "k", "unique": {"key": "k"}, "tags": ["t"], "queue": "default"}
-OPTIONS |= {"idempotency_key": "k", "session_id": "s"}
-SPEC = {"jobspec_id": "s", "version": "1", "benchmark": {}, "questions": ["?"]}
-SPEC |= {"constraints": {"regions": ["r"], "min_regions": 1}}
-PLAN = {"prompt": "x", "speed_vs_detail": "balanced_speed_and_detail"}
-#: Calls besides the ways to enqueue, also to apps.
-SENT: list[tuple[str, dict[str, Any]]] = [
-    ("enqueue_job", {**OF_ACME, "p_job_type": "work", "p_options": OPTIONS}),
-    ("follow_topic", {"p_topic": "session:s", "p_follower_id": ACME}),
-    ("lease_jobs", {"p_request": {"worker_id": "w", "tick_id": ACME}}),
-    ("plan_start", {**OF_ACME, "p_plan": PLAN, "p_idempotency_key": "k"}),
-    ("chat_request", {"p_session_id": "s" * 40, "p_request": {"text": "x", "client_id": "c"}}),
-    ("beacon_submit", {**OF_ACME, "p_spec": SPEC}),
-]
-
-
-def longer(value: Any) -> Iterator[Any]:
-    """Yield the value with each of its texts in turn replaced by one that is too long."""
-    if isinstance(value, str):
-        yield LONG
-    elif isinstance(value, list):
-        yield from ([each] for each in longer(value[0]))
-    elif isinstance(value, dict):
-        yield from ({**value, key: each} for key in value for each in longer(value[key]))
-
-
-def test_text_that_an_index_cannot_hold_is_the_callers_mistake(engine: Engine) -> None:
-    """The Data API responds with 4xx, by a rejection, a type error or a named constraint."""
-    kinds = (psycopg.ProgrammingError, psycopg.DataError, psycopg.errors.CheckViolation)
-    with engine.member(ADA) as ada:
-        for function, sent in [*SENT, *((name, ways.sql) for name, ways in TABLE.items())]:
-            for who, arguments in itertools.product((engine, ada), longer(sent)):
-                with who.connection.transaction(force_rollback=True), suppress(*kinds):
-                    who.rpc(function, **arguments)
 
 
 def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> None:
