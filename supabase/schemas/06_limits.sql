@@ -1015,7 +1015,9 @@ language plpgsql
 set search_path = ''
 as $$
 begin
-  if not (queue.is_service() or queue.try_lock('object ' || p_id)) then
+  if queue.is_service() then
+    return;
+  elsif not queue.try_lock('object ' || p_id) then
     perform queue.refuse(
       429,
       'job_busy',
@@ -1023,6 +1025,7 @@ begin
       '{"retry_after_seconds": 1}'
     );
   end if;
+  perform queue.limit_wait(100);
 end;
 $$;
 revoke execute on function queue.hold_id from public;
