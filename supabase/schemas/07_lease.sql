@@ -2430,10 +2430,11 @@ set jit = off
 as $$
 declare
   v_result json;
+  v_is_sent boolean;
 begin
   perform queue.refuse_revoked();
   v_result := queue.lease(p_request);
-  perform queue.send_unsent();
+  v_is_sent := queue.send_unsent();
   return v_result;
 end;
 $$;

@@ -650,6 +650,7 @@ declare
   v_results json := '[]';
   v_changes queue.change[];
   v_lease json;
+  v_is_sent boolean;
 begin
   if p_request -> 'items' is distinct from '[]' then
     v_read := queue.read_items(p_request -> 'items');
@@ -659,11 +660,11 @@ begin
   end if;
   if jsonb_typeof(p_request -> 'lease') = 'object' then
     v_lease := queue.lease(p_request -> 'lease', v_changes);
-    perform queue.send_unsent();
+    v_is_sent := queue.send_unsent();
     return json_build_object('results', v_results, 'lease', v_lease);
   end if;
-  perform queue.publish(v_changes, queue.clock());
-  perform queue.send_unsent();
+  v_is_sent := queue.publish(v_changes, queue.clock());
+  v_is_sent := queue.send_unsent();
   return json_build_object('results', v_results);
 end;
 $$;

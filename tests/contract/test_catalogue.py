@@ -191,6 +191,7 @@ def test_the_linter_finds_nothing(catalogue: Engine, lint: str) -> None:
 IN_ORDER = r"from (?:queue|public)\.(\w+) as \w+ (?:(?!from ).)*?order by [^;]*? limit"
 #: Tables that maintenance reads in order, without shares of workspaces, and why no one waits.
 WITHOUT_SHARES = {
+    "do_announcements feed": "a round sends all new lines, and puts off topics in shares",
     "do_live feed": "it deletes what is a day old",
     "do_retention jobs": "it deletes what is days old",
     "do_statistics feed": "each pass adds up the lines of all",

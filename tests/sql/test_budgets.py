@@ -50,8 +50,10 @@ def open_turns(engine: Engine) -> None:
 
 
 def publish_all(engine: Engine) -> None:
-    """Publish the messages of bursts, so that no measured call does so."""
-    while engine.one("select (queue.publisher_position()).round is not null"):
+    """Publish what bursts left, so that no measured call does."""
+    place = "select until is not null from queue.publisher order by round desc limit 1"
+    engine.run("select queue.do_announcements(queue.clock(), null)")
+    while engine.one(place):
         engine.run("select queue.do_announcements(queue.clock(), null)")
     engine.run("delete from queue.late_topics")
 

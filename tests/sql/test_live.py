@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 from tests.contract.observed import complete, messages, sent_on
-from tests.support.engine import ADA, Engine, handle
+from tests.support.engine import ACME, ADA, Engine, handle
 
 
 def test_a_statement_is_one_message_or_as_few_as_its_size_allows(engine: Engine) -> None:
@@ -33,6 +33,7 @@ def events_sent(engine: Engine) -> list[tuple[str, int]]:
 
 def test_the_lives_of_jobs_in_a_busy_workspace_are_few_messages(engine: Engine) -> None:
     """Each event is in one of them, also if its transaction commits late."""
+    engine.stop_clock()
     with engine.open_transaction() as slow:
         for _ in range(20):
             slow.enqueue()
@@ -43,8 +44,7 @@ def test_the_lives_of_jobs_in_a_busy_workspace_are_few_messages(engine: Engine) 
         early = events_sent(engine)
         slow.run("commit")
     complete(engine, engine.lease(100))
-    engine.advance(1)
-    engine.maintain()
+    engine.run("select queue.do_announcements(queue.clock(), null)")
 
     events = engine.rows("select job_id::text, seq from public.job_events")
     assert (
@@ -52,6 +52,75 @@ def test_the_lives_of_jobs_in_a_busy_workspace_are_few_messages(engine: Engine) 
     )
     assert set(events_sent(engine)) == set(events)
     assert len(messages(engine)) < 60
+
+
+def assert_each_event_is_sent_once(engine: Engine) -> None:
+    for _ in range(3):
+        engine.run("select queue.do_announcements(queue.clock(), null)")
+    events = engine.rows("select job_id::text, seq from public.job_events")
+    sent = events_sent(engine)
+    assert sorted(each for each in sent if each in events) == sorted(events)
+
+
+def test_calls_in_one_transaction_leave_no_line_unsent(engine: Engine) -> None:
+    engine.stop_clock()
+    for _ in range(10):
+        engine.enqueue()
+    leases = engine.lease(10)
+    with engine.connection.transaction():
+        for lease in leases:
+            engine.settle(lease)
+            engine.run("select queue.do_announcements(queue.clock(), null)")
+    assert_each_event_is_sent_once(engine)
+
+
+def test_a_round_of_many_lines_sends_those_of_its_own_call_once(engine: Engine) -> None:
+    engine.stop_clock()
+    engine.enqueue()
+    lease = engine.lease_one()
+    engine.run(
+        "insert into queue.feed (number, at, workspace_id, type, data, job_ids, seqs, unsent)"
+        " select pg_snapshot_xmax(pg_current_snapshot())::text::bigint, queue.clock(), %s,"
+        " 'job.created', '{}', array[queue.new_id()], '{1}', true from generate_series(1, 6000)",
+        ACME,
+    )
+    with engine.connection.transaction():
+        engine.settle(lease)
+        engine.run("select queue.do_announcements(queue.clock(), null)")
+    assert_each_event_is_sent_once(engine)
+
+
+def test_the_publisher_reads_no_line_again_when_a_transaction_ends(engine: Engine) -> None:
+    running = (
+        "select count(*) from pg_snapshot_xip("
+        "(select seen from queue.publisher order by round desc limit 1))"
+    )
+    with engine.open_transaction() as slow:
+        slow.run("select pg_current_xact_id()")
+        for _ in range(10):
+            engine.enqueue()
+        engine.run("select queue.do_announcements(queue.clock(), null)")
+        assert engine.one(running) == 1
+    engine.run("select queue.do_announcements(queue.clock(), null)")
+    assert engine.one(running) == 0
+
+
+def test_messages_are_the_same_whether_anyone_follows(engine: Engine) -> None:
+    """Few events of a workspace need no query if no topic has a follower."""
+    engine.enqueue()
+    complete(engine, engine.lease())
+    changes = (
+        "select array_agg(row(workspace_id, session_id, type, data, job_ids, seqs, at)"
+        "::queue.change order by number, id) from queue.feed"
+    )
+    for one in ("", " where type = 'job.created'"):
+        [found] = engine.rows(
+            "select m.messages::text, n.messages::text, m.cost, n.cost"
+            f" from queue.messages_of(({changes}{one}), false) as m,"
+            f" queue.messages_of(({changes}{one}), true) as n"
+        )
+        assert found[0] == found[1]
+        assert found[2] == found[3] == 2
 
 
 def test_a_server_is_notified_of_what_it_streams_alone(engine: Engine) -> None:
