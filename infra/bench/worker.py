@@ -7,8 +7,7 @@ The cases differ in these respects:
 - jobs that do nothing, or take 5 ms or 100 ms
 - two tenants, a synchronous processor, several processes
 
-Then it measures the time from an enqueue to the processor's first line, and the worker's memory at
-the end. `make bench` installs the others into the system's temporary folder. Run as a module, this
+`make bench` installs the others into the system's temporary folder. Run as a module, this
 file is the worker, with the loop of `minutehand serve` and one processor.
 """
 
@@ -56,7 +55,6 @@ NODE_PEERS = ("pg-boss", "graphile-worker")
 PEERS = ("pgqueuer", "procrastinate", *NODE_PEERS)
 LEFT = "select exists (select from queue.ready) or exists (select from queue.leases)"
 WAL = "select pg_current_wal_insert_lsn() - '0/0'"
-ENQUEUE = "select public.enqueue_job(%s, 'bench', '{}')"
 
 Figures = dict[str, float]
 
@@ -184,13 +182,6 @@ def workers(project: Scratch, case: Case) -> Iterator[list[subprocess.Popen[byte
         yield processes
 
 
-def go(process: subprocess.Popen[bytes], *, prints_starts: bool = False) -> None:
-    """Let a process work, and optionally print the start of each job."""
-    assert process.stdin is not None
-    process.stdin.write(b"print\n" if prints_starts else b"go\n")
-    process.stdin.flush()
-
-
 def measure(project: Scratch, jobs: int, case: Case) -> Figures:
     """Drain jobs with the processes of a case."""
     with project.connect() as session, workers(project, case) as processes:
@@ -205,7 +196,9 @@ def measure(project: Scratch, jobs: int, case: Case) -> Figures:
 
         before, wal, started = read(), _query(session, WAL), time.perf_counter()
         for process in processes:
-            go(process)
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
         while session.execute(LEFT).fetchall() != [(False,)]:
             time.sleep(0.02)
         seconds, after = time.perf_counter() - started, read()
@@ -226,23 +219,6 @@ def measure_peer(project: Scratch, jobs: int, name: str, way: str, ms: int) -> F
     return Peers(CACHE).drain(Meter(project.postgres), name, url, jobs, ms, way)
 
 
-def measure_wait(project: Scratch, count: int, how: str) -> Figures:
-    """Measure milliseconds from an enqueue to the processor's first line, of an idle worker."""
-    waits = []
-    with project.connect() as session, workers(project, Case(how)) as [process]:
-        assert process.stdout is not None
-        go(process, prints_starts=True)
-        time.sleep(1)  # until it listens
-        for _ in range(count):
-            started = time.time()
-            session.execute(ENQUEUE, (ACME,))
-            waits.append((float(process.stdout.readline()) - started) * 1000)
-            while session.execute(LEFT).fetchall() != [(False,)]:
-                time.sleep(0.02)
-    cuts = statistics.quantiles(waits, n=20)
-    return {"p50": statistics.median(waits), "p95": cuts[-1]}
-
-
 def _query(session: psycopg.Connection[Any], query: str) -> Any:
     return session.execute(query.encode()).fetchall()[0][0]
 
@@ -255,12 +231,10 @@ async def work() -> None:
     """Run the worker."""
     settings = Settings.from_env(os.environ)
     configure_logging("INFO", stream=io.StringIO())
-    seconds, prints_starts = int(os.environ["BENCH_MS"]) / 1000, False
+    seconds = int(os.environ["BENCH_MS"]) / 1000
     registry = Registry()
 
     async def bench(job: Job[Any], ctx: JobContext) -> None:
-        if prints_starts:
-            print(time.time(), flush=True)
         if seconds:
             await asyncio.sleep(seconds)
 
@@ -277,7 +251,7 @@ async def work() -> None:
     tune_gc()
     await worker.register()
     print("ready", flush=True)
-    prints_starts = await asyncio.to_thread(sys.stdin.readline) == "print\n"
+    await asyncio.to_thread(sys.stdin.readline)
     wakeups = asyncio.Event()
     listener = asyncio.create_task(listen(url, wakeups.set)) if url else None
     await worker.run_forever(wakeups)
@@ -312,14 +286,11 @@ def main() -> None:
     load = [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory() as folder, scratch_project(Path(folder)) as project:
         runs = list_runs(project, jobs)
-        for how in ("HTTPS", "direct"):
-            runs[f"{how}, first line, ms"] = partial(measure_wait, project, 40, how)
         for _ in range(rounds):
             for name, run in runs.items():
                 results[name].append(run())
                 print(name, json.dumps(results[name][-1]), flush=True)
                 load.append(os.getloadavg()[0])
-        last = measure(project, 10 * jobs, Case("direct"))
     medians = {
         name: {key: statistics.median(figures[key] for figures in rows) for key in rows[0]}
         for name, rows in results.items()
@@ -327,9 +298,6 @@ def main() -> None:
     print()
     for name, figures in medians.items():
         print(f"{name}: {json.dumps({key: round(value) for key, value in figures.items()})}")
-    print(
-        f"memory after {10 * jobs:,} jobs: {last['memory']:.0f} MB; WAL {last['wal']:.0f} B per job"
-    )
     print(f"load of the machine: {min(load):.1f} to {max(load):.1f} (including ours)")
 
 

@@ -212,7 +212,7 @@ class World:
     """The parts that the doctor checks and a person can change."""
 
     def __init__(self, stack: RunningStack) -> None:
-        self.stack, self.values, self.clock_is_right = stack, {**stack.values}, False
+        self.stack, self.values, self.clock_is_known = stack, {**stack.values}, False
 
     def plant(self, fault: Fault) -> None:
         """Break the project."""
@@ -249,12 +249,13 @@ class World:
         line, _, comment = (part.strip() for part in fix.partition("  # "))
         name, assigned, value = line.partition("=")
         if assigned and name.isupper():
-            self.values[name] = self.stack.values[name] if "…" in value else value
+            is_known = "…" in value or REF in value  # REF stands for the stack's project
+            self.values[name] = self.stack.values[name] if is_known else value
         elif line.startswith("minutehand ") and line != "minutehand dev":  # which does not end
             output = Run(env=self.values)(*shlex.split(line)[1:]).stdout.strip()
             if comment.startswith("as "):
                 self.values[comment.removeprefix("as ")] = output
         elif line == "timedatectl set-ntp true":
-            self.clock_is_right = True
+            self.clock_is_known = True
         elif line != "minutehand dev":
             raise AssertionError(f"the fix must be text to paste: {fix}")
