@@ -108,7 +108,7 @@ def deploy(
 ) -> None:
     """Deploy a stage to AWS."""
     with translate_errors(region):
-        secrets = dict(os.environ) if secrets_file is None else read_secrets(secrets_file)
+        secrets = read_secrets(secrets_file)
         region = region or ANY_REGION if dry_run else resolve_region(region)
         run = Deployment(Stage(name, region), secrets, output, migrates=not no_database)
         for path in write_first_files(Project.find()):
@@ -139,8 +139,10 @@ def deploy(
         output.value({"stage": name, "outputs": outputs}, text=f"{done}: {url}" if url else done)
 
 
-def read_secrets(path: Path) -> dict[str, str]:
-    """Read a secrets file that only its owner may read and that git does not track."""
+def read_secrets(path: Path | None) -> dict[str, str]:
+    """Read a file that only its owner may read and that git does not track, or the environment."""
+    if path is None:
+        return dict(os.environ)
     values = load_values(path, {})
     if path.stat().st_mode & 0o077:
         raise CommandFailed(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +37,7 @@ def undeploy(
     """Delete a stage from AWS; without --yes, list what would be deleted and what stays."""
     with translate_errors(region):
         stage = Stage(name, resolve_region(region))
-        secrets = dict(os.environ) if secrets_file is None else read_secrets(secrets_file)
+        secrets = read_secrets(secrets_file)
         outputs = stage.outputs()
         deleted = [f"the stack {stage.stack} in {stage.region}"]
         buckets = [outputs[output_name] for output_name in BUCKETS if output_name in outputs]

@@ -27,6 +27,8 @@ ENGINE = "minutehand"
 OWNER = "{owner}"
 _ROLES = "select rolname from pg_catalog.pg_roles"
 _OWNER = "select nspowner::regrole::text from pg_catalog.pg_namespace where nspname = %s"
+#: Ranks of the statements that set an owner and grant rights.
+OWNERSHIP, RIGHTS = 10, 11
 #: Beginnings of the names of rows.
 _ROWS = ("setting ", "task ")
 #: Role of a hosted project that another database may lack.
@@ -113,10 +115,12 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
     actual = {fact.key: fact for fact in read_facts(session, schemas)}
     objects = {schemas.engine, *(fact.object for fact in expected.values())}
     existing = {fact.object for fact in actual.values()}
+    # a wrong owner's grants are lost when the object gets its owner back, so all are repeated
+    owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
     missing = [
         Drift(f"undone: {_first_line(fact.statement)}", _fix(fact, existing).replace(OWNER, owner))
         for key, fact in sorted(expected.items(), key=lambda item: item[1].rank)
-        if key not in actual
+        if key not in actual or (fact.rank == RIGHTS and fact.object in owned)
     ]
     added = [
         Drift(f"not by the release: {fact.statement}", fact.undo.replace(OWNER, owner))
