@@ -71,8 +71,8 @@ TOOL = {"function": {"name": "search", "arguments": "{}"}}
 STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 
 
-def refuses(status: int, said: Any = b"", **headers: str) -> Day:
-    return sends(said, status=status, headers=headers)
+def refuses(status: int, result: Any = b"", **headers: str) -> Day:
+    return sends(result, status=status, headers=headers)
 
 
 def half(good: str) -> str:

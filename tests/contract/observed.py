@@ -120,7 +120,7 @@ def events_of(message: dict[str, Any]) -> list[dict[str, Any]]:
 def blocks(engine: Engine, statement: str, *values: Any) -> int:
     """Count blocks of tables and indexes that a call reads in a new session, and roll it back."""
     found = []
-    with engine.beside() as other:
+    with engine.another_session() as other:
         # the first calls of a session also read the catalogue
         for _ in range(4):
             other.run("begin")
@@ -131,8 +131,14 @@ def blocks(engine: Engine, statement: str, *values: Any) -> int:
 
 def lease_blocks(engine: Engine, limit: int = 1, **request: Any) -> int:
     """Count the blocks of one lease call, as a later call of a worker run."""
-    wanted = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "call": 2, "limit": limit, **request}
-    return blocks(engine, "select public.lease_jobs(%s::jsonb)", json.dumps(wanted))
+    expected = {
+        "worker_id": "w1",
+        "tick_id": str(uuid.uuid4()),
+        "call": 2,
+        "limit": limit,
+        **request,
+    }
+    return blocks(engine, "select public.lease_jobs(%s::jsonb)", json.dumps(expected))
 
 
 def may_join(who: Engine, topic: str) -> bool:

@@ -98,11 +98,11 @@ AND table_name IN ('async_session_state', 'async_work_items');""")
 def test_the_suite_passes(shell: Shell, stack: RunningStack) -> None:
     """`./tests/async-work/test-async-production.sh`."""
     command = f"cd '{ROOT}' && ./tests/async-work/test-async-production.sh"
-    said = shell(command, API_BASE=stack.api_url)
+    response = shell(command, API_BASE=stack.api_url)
 
-    assert said.endswith("all passed\n")
-    assert "FAIL" not in said
-    assert "a question is answered" in said
+    assert response.endswith("all passed\n")
+    assert "FAIL" not in response
+    assert "a question is answered" in response
 
 
 def test_scenario_1_status(shell: Shell, session: str) -> None:

@@ -92,9 +92,9 @@ def test_2_to_5_job_logs_and_account(
     assert given["success"] is True
     assert {"duration_ms", "worker_id", "timestamp"} <= set(given)
     when(sql, "completed", job_id)
-    said = f"Processing job {job_id} (type: enrich_account)"
+    response = f"Processing job {job_id} (type: enrich_account)"
     terminal = stack.folder / "launcher.out"
-    until(lambda: said in terminal.read_text(errors="replace"))
+    until(lambda: response in terminal.read_text(errors="replace"))
 
     [newest] = sql("""
         SELECT id, job_type, status, payload, created_at FROM jobs
@@ -230,8 +230,8 @@ def test_8_the_guides_loop_is_taken_literally(sql: Sql, stack: RunningStack) -> 
     ids = [json.loads(line)["id"] for line in printed.split("\n") if line.strip()]
     assert len(ids) == 10
     worker(stack)
-    said = "select error_message from jobs where id = any (%s::uuid[])"
-    until(lambda: all(str(why).startswith("Account not found") for (why,) in sql(said, ids)))
+    response = "select error_message from jobs where id = any (%s::uuid[])"
+    until(lambda: all(str(why).startswith("Account not found") for (why,) in sql(response, ids)))
     counted: dict[str, int] = dict(
         sql("""
         SELECT status, COUNT(*) as count

@@ -51,17 +51,17 @@ def events(base: str, plan_id: str, *, after: int = 0) -> Iterator[dict[str, Any
 
 
 def followed(base: str, plan_id: str) -> tuple[threading.Thread, list[dict[str, Any]]]:
-    said: list[dict[str, Any]] = []
-    reader = threading.Thread(target=lambda: said.extend(events(base, plan_id)))
+    response: list[dict[str, Any]] = []
+    reader = threading.Thread(target=lambda: response.extend(events(base, plan_id)))
     reader.start()
-    until(lambda: said)  # a deletion before the stream begins would leave no event
-    return reader, said
+    until(lambda: response)  # a deletion before the stream begins would leave no event
+    return reader, response
 
 
-def is_whole(said: list[dict[str, Any]]) -> bool:
+def is_whole(response: list[dict[str, Any]]) -> bool:
     """Check that events are numbered from 1 without a gap or a repeat, up to an end."""
-    return [each["seq"] for each in said] == list(range(1, len(said) + 1)) and (
-        said[-1]["type"] in ENDS
+    return [each["seq"] for each in response] == list(range(1, len(response) + 1)) and (
+        response[-1]["type"] in ENDS
     )
 
 
@@ -74,9 +74,9 @@ def test_1_1_single_client(base: str) -> None:
     plan = json.loads(bash(command.replace("http://localhost:8080", base)))
 
     assert set(plan) >= {"plan_id", "status", "created_at", "stream_url"}
-    said = list(events(base, plan["plan_id"]))
-    assert is_whole(said)
-    assert said[-1]["type"] == "plan_completed"
+    response = list(events(base, plan["plan_id"]))
+    assert is_whole(response)
+    assert response[-1]["type"] == "plan_completed"
 
 
 def test_1_2_stream_readiness(base: str) -> None:
@@ -88,15 +88,15 @@ def test_1_2_stream_readiness(base: str) -> None:
 def test_1_3_log_messages(base: str) -> None:
     """Each message is JSON, and log lines arrive while their stages run."""
     plan_id = create(base, "Test plan")["plan_id"]
-    said = list(events(base, plan_id))
+    response = list(events(base, plan_id))
 
-    assert {each["plan_id"] for each in said} == {plan_id}
-    assert all({"seq", "type", "data", "at"} <= set(each) for each in said)
-    started = [each["data"]["stage"] for each in said if each["type"] == "stage_started"]
-    done = [each["data"]["stage"] for each in said if each["type"] == "stage_completed"]
+    assert {each["plan_id"] for each in response} == {plan_id}
+    assert all({"seq", "type", "data", "at"} <= set(each) for each in response)
+    started = [each["data"]["stage"] for each in response if each["type"] == "stage_started"]
+    done = [each["data"]["stage"] for each in response if each["type"] == "stage_completed"]
     assert len(started) == 8
     assert sorted(started) == sorted(done)
-    assert all(each["data"]["message"] for each in said if each["type"] == "stage_started")
+    assert all(each["data"]["message"] for each in response if each["type"] == "stage_started")
 
 
 def test_2_1_multiple_clients(base: str) -> None:
@@ -132,17 +132,17 @@ def test_2_3_rapid_creation_and_deletion(base: str) -> None:
 
     def one(number: int) -> tuple[str, list[dict[str, Any]]]:
         plan_id = create(base, f"Test plan {number}")["plan_id"]
-        reader, said = followed(base, plan_id)
+        reader, response = followed(base, plan_id)
         time.sleep(random.random() * 2)
         deleted = httpx.delete(f"{base}/api/plans/{plan_id}")
         assert deleted.status_code == 204, deleted.text
         reader.join(60)
         assert not reader.is_alive()
-        return plan_id, said
+        return plan_id, response
 
-    for plan_id, said in in_threads(10, one):
-        assert is_whole(said)
-        assert said[-1]["type"] in {"plan_completed", "plan_deleted"}
+    for plan_id, response in in_threads(10, one):
+        assert is_whole(response)
+        assert response[-1]["type"] in {"plan_completed", "plan_deleted"}
         assert httpx.get(f"{base}/api/plans/{plan_id}").status_code == 404
 
 
@@ -165,12 +165,12 @@ def test_3_1_concurrent_access(base: str) -> None:
 
 def test_3_2_deletion_while_reading(base: str) -> None:
     plan_id = create(base, "Test plan")["plan_id"]
-    reader, said = followed(base, plan_id)
+    reader, response = followed(base, plan_id)
     httpx.delete(f"{base}/api/plans/{plan_id}")
     reader.join(60)
 
     assert not reader.is_alive()
-    assert is_whole(said)
+    assert is_whole(response)
 
 
 def test_4_2_memory(base: str, stack: RunningStack) -> None:
@@ -195,7 +195,7 @@ def test_4_3_scaling(base: str, plans: int) -> None:
         return list(events(base, create(base, f"Plan {number}")["plan_id"]))
 
     seen = in_threads(plans, create_and_monitor)
-    assert all(is_whole(said) and said[-1]["type"] == "plan_completed" for said in seen)
+    assert all(is_whole(response) and response[-1]["type"] == "plan_completed" for response in seen)
 
 
 def test_a_partial_report_is_delivered(base: str) -> None:

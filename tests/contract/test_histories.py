@@ -505,31 +505,31 @@ class QueueMachine(RuleBasedStateMachine):
 
         def note(answer: Any) -> None:
             [result] = answer["results"]
-            said = result["outcome"]
+            response = result["outcome"]
             first = self.answers.get((job_id, fence))
             if first is not None and first["outcome"] == outcome and job_id in self.jobs:
-                assert said == first["said"], "a repeated settle was answered differently"
+                assert response == first["said"], "a repeated settle was answered differently"
             elif first is not None or stale:
                 again = first is not None and first["status"] == "failed"
-                assert said != "applied" or again, "a stale settle was applied"
-            elif said in ("applied", "cancelled"):
+                assert response != "applied" or again, "a stale settle was applied"
+            elif response in ("applied", "cancelled"):
                 entry["state"] = "settled"
-                kept = {"outcome": outcome, "said": said, "status": result["status"]}
+                kept = {"outcome": outcome, "said": response, "status": result["status"]}
                 self.answers[job_id, fence] = kept
-                self.settled(job, outcome, said, result["status"], item)
+                self.settled(job, outcome, response, result["status"], item)
             else:
                 assert not (sure and job_id in self.jobs), "a live lease was lost"
 
         self.rpc(index, hold, note, "settle_jobs", p_request={"items": [item]})
 
     def settled(
-        self, job: dict[str, Any], outcome: str, said: str, status: str, item: dict[str, Any]
+        self, job: dict[str, Any], outcome: str, response: str, status: str, item: dict[str, Any]
     ) -> None:
         """Check the state that the end of an attempt must leave."""
         if outcome == "retry" and job["attempts"] >= job["max_attempts"]:
             assert status in ("failed", "cancelled"), "retried beyond its attempts"
         gives_back = outcome in ("snoozed", "released", "waiting")
-        if gives_back and said == "applied" and status != "failed":
+        if gives_back and response == "applied" and status != "failed":
             query = "select attempts from public.jobs where id = %s and status = %s"
             spent = self.watcher.rows(query, job["id"], status)
             assert not spent or spent[0] in (job["attempts"] - 1, 0), "giving back cost an attempt"

@@ -61,10 +61,10 @@ def how(row: dict[str, Any]) -> str:
     if row["status"] == "completed":
         return "result"
     is_over = row["status"] == "failed"
-    said = str(row["error_message"] if is_over else (row["progress"] or {}).get("message"))
-    has_reason = is_over or (row["attempts"] == 0 and "; it is asked again at " in said)
-    if not has_reason or INSIDE.search(said) or len(said) < 20:
-        return f"{row['status']}: {said}"
+    result = str(row["error_message"] if is_over else (row["progress"] or {}).get("message"))
+    has_reason = is_over or (row["attempts"] == 0 and "; it is asked again at " in result)
+    if not has_reason or INSIDE.search(result) or len(result) < 20:
+        return f"{row['status']}: {result}"
     return "sentence" if is_over else "waits"
 
 

@@ -114,9 +114,9 @@ class Maker:
                 count = schema.get("minItems", 0) + dice.randint(0, 2)
                 return [self.value(schema.get("items", {}), "", depth + 1) for _ in range(count)]
             case "string":
-                wanted = "pattern" if "pattern" in schema else schema.get("format")
-                if wanted in TEXTS:
-                    return dice.choice(TEXTS[wanted])
+                expected = "pattern" if "pattern" in schema else schema.get("format")
+                if expected in TEXTS:
+                    return dice.choice(TEXTS[expected])
                 length = schema.get("minLength", 0) + dice.randint(0, 8)
                 return "".join(dice.choices(string.ascii_letters + "äß%_*", k=length))
             case "integer" | "number":

@@ -253,14 +253,14 @@ def longest(
     engine: Engine, name: str, role: str, sub: str | None, call: Callable[..., None]
 ) -> tuple[int, float, int]:
     """Return the price of a call with the longest text that it accepts."""
-    said = ""
+    result = ""
     for size in SIZES:
         try:
             written, cost, held = price(engine, role, sub, partial(call, text=TEXT[:size])).args
             return written, cost, held
         except psycopg.Error as error:
-            said = str(error)
-    raise AssertionError(f"{name} is refused: {said}")
+            result = str(error)
+    raise AssertionError(f"{name} is refused: {result}")
 
 
 @pytest.mark.parametrize("who", ["a person", "a guest"])

@@ -72,10 +72,10 @@ LONG = "x" * 300_000
 )
 async def test_what_is_too_long_to_be_stored_fails_for_good(use: Use, problem: str) -> None:
     """The error is the queue's, with a remedy. Another attempt would fail in the same way."""
-    said = await run(use)
+    response = await run(use)
 
-    assert said.outcome == "failed"
-    assert problem in said.error.message  # type: ignore[union-attr]
+    assert response.outcome == "failed"
+    assert problem in response.error.message  # type: ignore[union-attr]
 
 
 async def answer() -> str:
@@ -124,18 +124,18 @@ async def test_a_step_is_tried_again_and_its_last_error_is_raised(
         await ctx.step("fail", fail, tries=3)
 
     errors[:] = [ConnectionError("1"), ProcessorError("2", retry_after=5), ConnectionError("3")]
-    said = await run(use)
-    assert said.error is not None
-    assert (said.outcome, said.error.message, pauses) == ("retry", "3", [0.5, 5])
-    assert [line.metadata for line in said.logs] == [{"reason": "1"}, {"reason": "2"}]
+    response = await run(use)
+    assert response.error is not None
+    assert (response.outcome, response.error.message, pauses) == ("retry", "3", [0.5, 5])
+    assert [line.metadata for line in response.logs] == [{"reason": "1"}, {"reason": "2"}]
 
     errors[:] = [ProcessorError("final", retryable=False)]
     assert (await run(use)).outcome == "failed"
 
     # longer than a worker should be blocked
     errors[:] = [ProcessorError("busy", retry_after=90)]
-    said = await run(use)
-    assert (said.outcome, said.retry_after_seconds) == ("retry", 90)
+    response = await run(use)
+    assert (response.outcome, response.retry_after_seconds) == ("retry", 90)
 
 
 async def test_a_try_of_a_step_has_its_time() -> None:
@@ -145,10 +145,10 @@ async def test_a_try_of_a_step_has_its_time() -> None:
         raise TimeoutError("own")
 
     slow = await run(lambda ctx: ctx.step("slow", lambda: asyncio.sleep(60), timeout=0.01))
-    said = await run(lambda ctx: ctx.step("own", own, timeout=60))
+    response = await run(lambda ctx: ctx.step("own", own, timeout=60))
 
     assert slow.error.type.endswith("StepTimeout")  # type: ignore[union-attr]
-    assert said.error.message == "own"  # type: ignore[union-attr]
+    assert response.error.message == "own"  # type: ignore[union-attr]
 
 
 async def test_waits_end_the_run_and_continue_in_order() -> None:
@@ -166,9 +166,9 @@ async def test_waits_end_the_run_and_continue_in_order() -> None:
     test = of(use)
     assert (await test.run()).wait["kind"] == "sleep"  # type: ignore[index]
     test.wake()
-    said = await test.run()
-    assert said.wait["options"] == ["S", "L"]  # type: ignore[index]
-    assert said.wait["default"] == {"answer": "M"}  # type: ignore[index]
+    response = await test.run()
+    assert response.wait["options"] == ["S", "L"]  # type: ignore[index]
+    assert response.wait["default"] == {"answer": "M"}  # type: ignore[index]
     test.time_out()
     assert (await test.run()).wait["event"] == "paid"  # type: ignore[index]
     test.event({"amount": 3})
@@ -199,11 +199,11 @@ async def test_children_are_spawned_once_and_their_results_come_in_order() -> No
     test.children_end([ValueError("no")])
     await test.run()
     test.children_end([ValueError("no")])
-    said = await test.run()
+    response = await test.run()
 
-    assert said.error is not None
+    assert response.error is not None
     failed = {"failed": [test._ids["map:last:spawn"][0]]}
-    assert (said.outcome, said.error.data) == ("failed", failed)
+    assert (response.outcome, response.error.data) == ("failed", failed)
 
 
 async def test_who_gathers_jobs_instead_of_ids_is_shown_spawn() -> None:
@@ -212,10 +212,10 @@ async def test_who_gathers_jobs_instead_of_ids_is_shown_spawn() -> None:
     async def use(ctx: JobContext) -> Any:
         return await ctx.gather([NewJob(job_type="page")])  # type: ignore[list-item]
 
-    said = await of(use).run()
+    response = await of(use).run()
 
-    assert said.error is not None
-    assert (said.error.type, "ctx.spawn" in said.error.message) == ("TypeError", True)
+    assert response.error is not None
+    assert (response.error.type, "ctx.spawn" in response.error.message) == ("TypeError", True)
 
 
 async def test_a_stream_keeps_its_words_and_says_which_attempt_speaks() -> None:
@@ -242,9 +242,9 @@ async def test_a_stream_keeps_its_words_and_says_which_attempt_speaks() -> None:
     test = of(use)
     for attempt in (1, 2):
         run = await test.run()
-        said = ["Gr\ufffdße 🌍", [{"n": [1, 2]}]]
-        assert run.result == [*said, [attempt, attempt]]
-        assert [run.output["reply"], run.output["facts"]] == said
+        response = ["Gr\ufffdße 🌍", [{"n": [1, 2]}]]
+        assert run.result == [*response, [attempt, attempt]]
+        assert [run.output["reply"], run.output["facts"]] == response
 
 
 async def test_what_a_finished_step_said_is_kept_and_what_a_failed_one_said_goes() -> None:

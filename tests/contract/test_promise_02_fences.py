@@ -103,12 +103,12 @@ def test_an_item_is_answered_for_itself_and_stored_by_its_own_fence(engine: Engi
         {**handle(lease), **news(word)} for lease, word in ((zombie, "stale"), (heir, "present"))
     )
 
-    said = engine.report_all([old, new, old, missing])
+    response = engine.report_all([old, new, old, missing])
     waits = {"outcome": "waiting", "wait": ask()}
     guess = {**handle(heir), "fence": 9}
     ended = engine.settle_all([{**item, **waits} for item in (old, new, missing, guess)])
 
-    assert {(each["fence"], each["outcome"]) for each in said} == {(1, "lost"), (2, "ok")}
+    assert {(each["fence"], each["outcome"]) for each in response} == {(1, "lost"), (2, "ok")}
     assert {(each["job_id"], each["fence"]): each["outcome"] for each in ended} == {
         (zombie["job"]["id"], 1): "stale",
         (heir["job"]["id"], 2): "applied",
@@ -233,9 +233,9 @@ def test_what_is_reported_while_an_apps_function_holds_the_job_is_stored(engine:
     step = {"name": "a", "result": 1}
     with engine.open_transaction() as other:
         other.spawn(lease, "children", [{"job_type": "work"}])
-        said = engine.blocked(engine.report, lease, logs=NEWS["logs"], steps=[step])
+        response = engine.blocked(engine.report, lease, logs=NEWS["logs"], steps=[step])
         other.run("commit")
-        assert said.result(60) == "ok"
+        assert response.result(60) == "ok"
 
     logged = "select count(*) from public.job_logs where job_id = %s"
     assert engine.one(logged, job_id) == 1

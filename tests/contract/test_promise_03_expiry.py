@@ -115,9 +115,9 @@ def test_giving_back_spends_no_attempt(engine: Engine, outcome: str) -> None:
 
 def test_a_processors_own_fail_is_not_retried(engine: Engine) -> None:
     """The processor decides that an error is final, and may give a reason."""
-    for said, reason in (({}, "not_retryable"), ({"reason": "closed"}, "closed")):
+    for response, reason in (({}, "not_retryable"), ({"reason": "closed"}, "closed")):
         job_id = engine.enqueue()
-        engine.settle(engine.lease_one(), "failed", error={**ERROR, **said})
+        engine.settle(engine.lease_one(), "failed", error={**ERROR, **response})
         assert (engine.status(job_id), reason_of(engine, job_id)) == ("failed", reason)
 
 
@@ -183,8 +183,8 @@ def test_a_job_that_has_not_started_in_time_is_cancelled(engine: Engine) -> None
         ),
     ]
     until = engine.job(late[0])["start_by_at"]
-    said = engine.rpc("explain_job", p_job_id=late[0])["sentence"]
-    assert f"if it has not started by {until[:19].replace('T', ' ')}" in said
+    response = engine.rpc("explain_job", p_job_id=late[0])["sentence"]
+    assert f"if it has not started by {until[:19].replace('T', ' ')}" in response
     later_one = engine.enqueue(start_by_seconds=30, delay_seconds=10)
     engine.advance(30)
 
@@ -193,10 +193,10 @@ def test_a_job_that_has_not_started_in_time_is_cancelled(engine: Engine) -> None
     assert engine.lease(10, call=2) == []
     engine.maintain()
     for job_id in late:
-        job, said = engine.job(job_id), engine.rpc("explain_job", p_job_id=job_id)
+        job, response = engine.job(job_id), engine.rpc("explain_job", p_job_id=job_id)
         assert (job["status"], reason_of(engine, job_id)) == ("cancelled", "start_by_passed")
         assert job["error_message"] == "it had not started within start_by_seconds"
-        assert f"not started by {until[:19].replace('T', ' ')}" in said["sentence"]
+        assert f"not started by {until[:19].replace('T', ' ')}" in response["sentence"]
         assert engine.events(job_id)[-1] == "job.cancelled"
     engine.advance(9)
     assert ids_of(engine.lease()) == [later_one]
@@ -268,7 +268,7 @@ def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
     """A lease that is in progress at the deadline wins. A lease after it gets nothing."""
     engine.stop_clock()
     first = engine.enqueue(start_by_seconds=30)
-    with engine.beside() as other:
+    with engine.another_session() as other:
         other.run("begin")
         [lease] = other.lease()
         engine.advance(31)
@@ -281,7 +281,7 @@ def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
 
     second = engine.enqueue(start_by_seconds=30)
     engine.advance(31)
-    with engine.beside() as other:
+    with engine.another_session() as other:
         other.run("begin")
         other.maintain()
         assert engine.lease(call=2) == []

@@ -38,8 +38,8 @@ def test_waits_double_from_a_minute_to_an_hour_or_as_a_type_says(
 ) -> None:
     engine.register("work", backoff=backoff)
 
-    for wait, wanted in zip(waits(engine, len(nominal)), nominal, strict=True):
-        assert 0.8 * wanted <= wait <= min(nominal[-1], 1.1 * wanted)
+    for wait, expected in zip(waits(engine, len(nominal)), nominal, strict=True):
+        assert 0.8 * expected <= wait <= min(nominal[-1], 1.1 * expected)
 
 
 @pytest.mark.parametrize("backoff", [{"first_seconds": 60}, {"first_seconds": 3600}])

@@ -46,13 +46,13 @@ def test_a_life_is_logged_without_a_gap(engine: Engine) -> None:
     engine.rpc("retry_job", p_job_id=job_id)
     engine.settle(engine.lease_one(), result={"n": 1})
 
-    said = history(engine, job_id)
-    assert [seq for seq, _ in said] == list(range(1, len(said) + 1))
+    response = history(engine, job_id)
+    assert [seq for seq, _ in response] == list(range(1, len(response) + 1))
     life = (
         "created leased log log progress retried leased waiting resumed leased reclaimed leased"
         " cancel_requested cancelled redriven leased completed"
     )
-    assert short(kind for _, kind in said) == life.split()
+    assert short(kind for _, kind in response) == life.split()
     query = "select type, data from public.job_events where job_id = %s order by seq"
     data = dict(engine.rows(query, job_id))
     assert data["job.progress"]["progress"]["percentage"] == 5
@@ -146,13 +146,13 @@ def test_a_question_is_answered_once_by_one_of_its_options(engine: Engine) -> No
     """Other answers are rejected, also one to an earlier question. The default applies in time."""
     job_id = wait(engine, **ask("go", options=["yes", "no"]))
     call = partial(engine.rpc, "answer_job", p_job_id=job_id)
-    for said, hint in (
+    for response, hint in (
         ({"answer": "maybe"}, "payload_invalid"),
         ({"ansver": "yes"}, "invalid_argument"),
         ({"answer": "yes", "name": "before"}, "invalid_state"),
         ({"answer": "x" * 262_144}, "payload_too_large"),
     ):
-        assert refused(call, p_answer=said)[1] == hint
+        assert refused(call, p_answer=response)[1] == hint
     good = {"answer": "yes", "name": "go"}
     with engine.member(ADA) as ada:
         assert ada.rpc("answer_job", p_job_id=job_id, p_answer=good)["status"] == "pending"

@@ -86,13 +86,13 @@ def test_every_function_answers_nulls_and_strangers_in_its_own_words(engine: Eng
         for name, names, types in engine.rows(functions):
             good = dict(zip(names, (values.get(kind, "{}") for kind in types), strict=True))
             for who, argument in itertools.product((engine, ada), names):
-                said = said_to(who, name, **{**good, argument: None}) or "PT4"
-                assert said.startswith(("PT4", "42501")), (name, argument, said)
+                response = said_to(who, name, **{**good, argument: None}) or "PT4"
+                assert response.startswith(("PT4", "42501")), (name, argument, response)
             for of, theirs in (("p_workspace_id", ACME), ("p_job_id", job_id)):
                 if of in names:
-                    said = said_to(eve, name, **{**good, of: theirs})
-                    assert said == said_to(eve, name, **{**good, of: MISSING})
-                    assert said.startswith("PT404"), name
+                    response = said_to(eve, name, **{**good, of: theirs})
+                    assert response == said_to(eve, name, **{**good, of: MISSING})
+                    assert response.startswith("PT404"), name
             if "p_workspace_id" in names and name.startswith(MANAGERS):
                 assert said_to(bob, name, **good).startswith("PT403"), name
     assert engine.job(job_id) == before
@@ -111,9 +111,9 @@ def test_an_id_of_an_app_is_missing_to_a_stranger(engine: Engine) -> None:
             if name in {"delete_webhook", "test_webhook"}:  # of her own workspace
                 theirs["p_workspace_id"] = none["p_workspace_id"] = GLOBEX
             if theirs != none:
-                said = said_to(eve, name, **theirs)
-                assert said == said_to(eve, name, **none)
-                assert said.startswith("PT404"), name
+                response = said_to(eve, name, **theirs)
+                assert response == said_to(eve, name, **none)
+                assert response.startswith("PT404"), name
 
 
 #: Callers for whom a workspace is foreign: a role, and the claims of a token.
@@ -240,17 +240,19 @@ def test_a_session_of_two_tenants_sends_nothing(engine: Engine) -> None:
     topic, follow = "session:s", {"p_follower_id": str(uuid.uuid4())}
     theirs = engine.enqueue(workspace=GLOBEX, session_id="s")
     engine.enqueue(session_id="s")
-    said = "select payload ->> 'job_id' from realtime.messages where topic = %s and event ~ 'job'"
+    response = (
+        "select payload ->> 'job_id' from realtime.messages where topic = %s and event ~ 'job'"
+    )
     with engine.member(ADA) as ada, engine.member(EVE) as eve:
         for person in (ada, eve):
             assert may_join(person, topic)
             person.rpc("follow_topic", p_topic=topic, **follow)
         engine.run_all()
-        assert engine.rows(said, topic) == []
+        assert engine.rows(response, topic) == []
         engine.run("delete from public.jobs where id = %s", theirs)
         assert (may_join(ada, topic), may_join(eve, topic)) == (True, False)
         alone = engine.enqueue(session_id="s")
-    assert engine.rows(said, topic) == [alone]
+    assert engine.rows(response, topic) == [alone]
 
 
 def test_a_delivery_carries_its_own_workspaces_event_to_its_own_webhook(engine: Engine) -> None:
@@ -309,8 +311,8 @@ def test_who_holds_a_guest_sessions_id_sees_it_and_nothing_else(engine: Engine) 
         assert [event["seq"] for event in events] == list(range(1, shown["last_seq"] + 1))
         assert "job.log" in {event["type"] for event in events}
         assert not {"inside", "hidden"} & set(json.dumps([feed, shown, events]).split('"'))
-        [said] = guest.rpc("session_output", p_session_id=session, p_after={job_id: {}})["jobs"]
-        assert (said["job_id"], said["streams"][0]["text"]) == (job_id, "hello")
+        [response] = guest.rpc("session_output", p_session_id=session, p_after={job_id: {}})["jobs"]
+        assert (response["job_id"], response["streams"][0]["text"]) == (job_id, "hello")
         for topic in (f"job:{job_id}", f"workspace:{ACME}", f"session:{session[:-1]}"):
             assert not may_join(guest, topic)
         assert may_join(guest, f"session:{session}")

@@ -47,7 +47,7 @@ def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
             complete(other, leases)
 
     def watch() -> None:
-        with engine.beside() as other:
+        with engine.another_session() as other:
             while not stop.is_set():
                 seen.append(breaches(other.connection, **CAPS))
 
@@ -99,7 +99,7 @@ def test_a_lease_under_an_older_snapshot_does_not_break_a_limit(engine: Engine) 
         engine.declare(f"q{workspace[0]}")
         engine.enqueue(workspace=workspace, queue=f"q{workspace[0]}")
     engine.lease_call(0)
-    with engine.beside() as other:
+    with engine.another_session() as other:
         other.run("begin isolation level repeatable read")
         other.one("select count(*) from public.jobs")
         assert len(engine.lease(1, call=2)) == 1

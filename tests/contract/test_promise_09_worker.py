@@ -184,8 +184,8 @@ def test_a_result_that_is_refused_does_not_take_others_with_it() -> None:
     class Refusing(ModelQueue):
         async def settle(self, items: Sequence[SettleItem], **more: Any) -> SettleResponse:
             for item in items:
-                said = (item.job_id, item.outcome)
-                if said in refused or (item.error and item.error.message == "no"):
+                result = (item.job_id, item.outcome)
+                if result in refused or (item.error and item.error.message == "no"):
                     raise QueueError("refused", status=400, code="PT400")
             return await super().settle(items, **more)
 

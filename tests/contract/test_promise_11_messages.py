@@ -69,9 +69,9 @@ def test_progress_is_held_back_before_states(counted: Engine) -> None:
         counted.report(lease, progress={"percentage": percentage})
     counted.settle(lease)
 
-    said = [event for _, event, _ in messages(counted, f"job:{job_id}")]
-    assert 0 < said.count("job.progress") < 60
-    if "job.completed" not in said:
+    result = [event for _, event, _ in messages(counted, f"job:{job_id}")]
+    assert 0 < result.count("job.progress") < 60
+    if "job.completed" not in result:
         until_sent(counted, f"job:{job_id}", job_id, "job.completed")
 
 

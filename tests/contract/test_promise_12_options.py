@@ -251,7 +251,7 @@ def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role
     Changes that would corrupt the queue are rejected by name.
     """
     first, second = (engine.enqueue(unique={"key": key}) for key in ("a", "b"))
-    with engine.beside() as owner:
+    with engine.another_session() as owner:
         owner.run(f"set role {role}")
         owner.run("update public.jobs set status = 'cancelled' where id = %s", first)
         changes = ["status = 'completed'", "status = 'processing'"]

@@ -104,9 +104,9 @@ async def raises(error: BaseException) -> None:
     raise error
 
 
-async def noting(ctx: JobContext, **said: Any) -> None:
+async def noting(ctx: JobContext, **result: Any) -> None:
     """Log the value, and keep working while it is sent."""
-    ctx.log("info", said.pop("message", "m"), **said)
+    ctx.log("info", result.pop("message", "m"), **result)
     await asyncio.sleep(1)
 
 

@@ -265,15 +265,15 @@ async def test_every_way_arrives(api: Api, function: str) -> None:
         before = api.engine.one(query) if is_query else None
         if ways.stranger:
             assert await take(api, way, function, ways, job_id, EVE) == "refused: PT404"
-        said = await take(api, way, function, ways, job_id, ADA)
-        assert not said.startswith("refused"), (way, said)
+        result = await take(api, way, function, ways, job_id, ADA)
+        assert not result.startswith("refused"), (way, result)
         if is_query:
             api.engine.maintain()
             left[way] = api.engine.one(query)
-            assert left[way] != before, (way, said)
+            assert left[way] != before, (way, result)
             undo(api.engine)
         else:
-            assert re.search(query, said), (way, said)
+            assert re.search(query, result), (way, result)
     assert len({json.dumps(each, default=str) for each in left.values()}) <= 1, left
 
 
@@ -292,10 +292,10 @@ async def test_a_keys_job_is_made_once_by_whatever_way(api: Api) -> None:
     answers = [await api.call("POST", "/api/jobs", json=body, headers=key) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 200]
     again = await api.client().enqueue("work", {}, workspace_id=ACME, idempotency_key="k")
-    said = await api.command("enqueue", "work", "{}", "--key", "k", "--workspace", ACME)
+    result = await api.command("enqueue", "work", "{}", "--key", "k", "--workspace", ACME)
     ids = {answers[0].json()["id"], answers[1].json()["id"], str(again.job.id)}
     assert len(ids) == 1
-    assert ids.pop() in said
+    assert ids.pop() in result
     bulk = {"workspace_id": ACME, "jobs": [{"job_type": "work"}] * 2}
     made = [await api.call("POST", "/api/jobs/bulk", json=bulk, headers=key) for _ in range(2)]
     lists = [[line["job"]["id"] for line in answer.json()["jobs"]] for answer in made]

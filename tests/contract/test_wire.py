@@ -129,8 +129,8 @@ def test_a_request_has_the_fields_that_sql_reads(
     assert lacking({f"queue.{composite}, in SQL": columns, MODELS: fields}) == {}
     for name, kind in columns.items():
         known = kind_of(fields[name])
-        wanted = TYPES[known][0] if known else {"jsonb", "text[]"}
-        assert kind in wanted, (name, kind, fields[name])
+        expected = TYPES[known][0] if known else {"jsonb", "text[]"}
+        assert kind in expected, (name, kind, fields[name])
 
 
 @pytest.fixture
@@ -194,11 +194,11 @@ def test_a_job_is_the_same_for_python_sql_and_typescript(answers: dict[str, Any]
 
     assert lacking({TYPESCRIPT: typed, MODELS: fields, "15_reads.sql": job}) == {}
     assert job["cost_usd"] == 0.5
-    for name, said in typed.items():
+    for name, result in typed.items():
         known = kind_of(fields[name])
-        plain = said.removesuffix(" | null")
+        plain = result.removesuffix(" | null")
         if known is not None and plain in {"number", "string", "boolean"}:
-            assert plain in TYPES[known][1], (name, said, fields[name])
+            assert plain in TYPES[known][1], (name, result, fields[name])
 
 
 def read_by_sql(engine: Engine) -> set[str]:
@@ -251,7 +251,9 @@ def test_each_option_is_carried_on_or_is_of_one_job(engine: Engine) -> None:
 
 def test_each_moment_of_a_job_is_on_its_page() -> None:
     page = (ROOT / "infra/console/views/job.js").read_text()
-    moments = {name for name, said in fields_of(models.Job).items() if kind_of(said) is datetime}
+    moments = {
+        name for name, result in fields_of(models.Job).items() if kind_of(result) is datetime
+    }
 
     assert {name for name in moments if f"job.{name}" not in page} == NOT_SHOWN
 

@@ -99,7 +99,7 @@ def test_an_upgrade_holds_all_tables_or_none(database: Database) -> None:
     lock_tables, *_ = upgrade_migrations([], Schemas(), [])[1]
     with database.connect() as connection:
         engine = Engine(database, connection)
-        with engine.open_transaction() as other, engine.beside() as upgrade:
+        with engine.open_transaction() as other, engine.another_session() as upgrade:
             other.run("lock table queue.leases in row share mode")
             done = engine.blocked(upgrade.run, lock_tables.text)
             other.run("lock table queue.pauses in row share mode")

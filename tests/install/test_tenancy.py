@@ -72,12 +72,12 @@ def test_dev_waits_for_the_tables_of_another_tool(
     toml.write_text(toml.read_text().replace('apps = ["jobs"]', "apps = []"))
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     remote = remote_values("http://127.0.0.1:1", {"PUBLISHABLE_KEY": "p", "SECRET_KEY": "s"})
-    logs, said = Logs(Console(), tmp_path), list[str]()
-    stack = Stack(StateFolder(tmp_path), logs, said.append, inherited={}, remote=remote)
+    logs, response = Logs(Console(), tmp_path), list[str]()
+    stack = Stack(StateFolder(tmp_path), logs, response.append, inherited={}, remote=remote)
     stack.postgres = hosted.postgres
     with hosted.database() as database, ThreadPoolExecutor(1) as threads:
         applied = threads.submit(stack.apply, database.owner_url)
-        until(lambda: applied.done() or any("DATABASE_URL" in line for line in said))
+        until(lambda: applied.done() or any("DATABASE_URL" in line for line in response))
         database.as_owner(TABLES.replace("{type}", "text"))
         assert len(applied.result()) == 1
-    assert "members" in said[0]
+    assert "members" in response[0]

@@ -216,8 +216,8 @@ def test_a_sessions_words_cost_what_is_said_in_it(busy: Engine) -> None:
     busy.run("vacuum analyze public.jobs")
     with busy.member(ADA) as ada:
         look = "select public.session_output('s', %s::jsonb)"
-        said = ada.one(look, "{}")["jobs"]  # plans are made here, as in each call that follows
-        known = {job["job_id"]: {"reply": {"attempt": 1, "next": 200}} for job in said}
+        result = ada.one(look, "{}")["jobs"]  # plans are made here, as in each call that follows
+        known = {job["job_id"]: {"reply": {"attempt": 1, "next": 200}} for job in result}
         assert len(known) == 5
         costs = [ada.blocks(look, json.dumps(each)) for each in ({}, known)]
     assert max(costs) <= 400, costs
@@ -246,7 +246,7 @@ def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> 
     """A turn is not written for each job, and dead rows are not read again."""
     tick = str(uuid.uuid4())
     first = trickle(engine, 60, tick)
-    with engine.beside() as other:
+    with engine.another_session() as other:
         other.run("begin isolation level repeatable read")
         other.one("select count(*) from public.jobs")
         last = trickle(engine, 600, tick)

@@ -131,11 +131,11 @@ def test_runs_of_workers_are_bounded_and_a_killed_one_ends(engine: Engine) -> No
     assert end(first) == {"ended": True, "refused": False}
     assert lease(third) == {"free": 0}
     assert lease(first) == {"free": None}
-    with engine.beside() as other:
+    with engine.another_session() as other:
         other.run("begin")
         request = {"tick_id": third, "call": 99, "worker_id": third, "ends": {"stay_ms": 0}}
-        said = other.rpc("lease_jobs", p_request=request)["run"]
-        assert said == {"ended": True, "refused": True}
+        response = other.rpc("lease_jobs", p_request=request)["run"]
+        assert response == {"ended": True, "refused": True}
         # it leased a job that the other worker has not seen
         beginning = engine.blocked(lease, first)
         other.run("commit")
@@ -158,8 +158,8 @@ def test_what_is_no_value_of_a_setting_is_refused(engine: Engine) -> None:
     """Otherwise a typing error would seem to be accepted."""
     for name, values in NO_VALUES.items():
         for value in values:
-            said = refused(engine.rpc, "set_settings", p_settings={name: value})
-            assert said[1] == "invalid_argument", name
+            response = refused(engine.rpc, "set_settings", p_settings={name: value})
+            assert response[1] == "invalid_argument", name
 
 
 def test_what_falls_due_within_a_minute_is_notified_and_grows_old(engine: Engine) -> None:

@@ -87,7 +87,7 @@ def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> N
     assert counted in text
     paused = text.replace(counted, f"{counted} perform pg_advisory_xact_lock(1);")
     engine.run(paused.replace("%", "%%"))
-    with engine.beside() as opener, engine.open_transaction() as other:
+    with engine.another_session() as opener, engine.open_transaction() as other:
         other.run("select pg_advisory_xact_lock(1)")
         opening = engine.blocked(opener.lease, 1, call=2)
         engine.settle(second, "released")
@@ -340,7 +340,7 @@ def test_a_job_that_is_deleted_while_its_gate_admits_it_leaves_nothing(engine: E
     engine.register("work", key_concurrency=1)
     first, second, third = engine.enqueue_many(3, concurrency_key="k")
     lease = engine.lease_one()
-    with engine.open_transaction() as other, engine.beside() as user:
+    with engine.open_transaction() as other, engine.another_session() as user:
         other.settle(lease)  # admits the second
         deleting = other.blocked(user.run, "delete from public.jobs where id = %s", second)
         other.run("commit")

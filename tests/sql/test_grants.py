@@ -40,13 +40,13 @@ def test_a_revoked_key_learns_nothing_of_any_function(engine: Engine) -> None:
     calls = engine.rows(OF_WORKERS, f"'{request}'::jsonb")
     engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"), p_grace_seconds=0)
 
-    said = {}
+    result = {}
     for call in calls:
         with engine.database.as_role("job_worker", {"iat": 1}) as connection:
-            said[call] = refused(connection.execute, call.encode())[1]
+            result[call] = refused(connection.execute, call.encode())[1]
 
     assert len(calls) > 30
-    assert {call: word for call, word in said.items() if word != "key_revoked"} == {}
+    assert {call: word for call, word in result.items() if word != "key_revoked"} == {}
 
 
 def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:

@@ -91,7 +91,7 @@ def test_deleting_a_workspace_takes_its_jobs(engine: Engine) -> None:
         engine.enqueue(workspace=workspace)
         engine.enqueue(workspace=workspace, delay_seconds=60)
     engine.lease(1)
-    with engine.open_transaction() as other, engine.beside() as ada:
+    with engine.open_transaction() as other, engine.another_session() as ada:
         other.run("lock table queue.dead in access exclusive mode")
         deleted = engine.blocked(ada.run, "delete from public.workspaces where id = %s", ACME)
         engine.enqueue()
@@ -262,7 +262,7 @@ def test_a_turn_that_a_lease_closes_beside_an_enqueue_keeps_its_job(
         " create trigger z_pauses before insert on public.jobs for each row"
         " execute function public.pauses()"
     )
-    with engine.open_transaction() as other, engine.beside() as ada:
+    with engine.open_transaction() as other, engine.another_session() as ada:
         other.run("select pg_advisory_xact_lock(7)")
         made = engine.blocked(ada.run, WAYS[way], ACME, "work")
         assert engine.lease(call=16) == []  # closes empty turns
@@ -290,7 +290,7 @@ def test_a_unique_key_whose_record_is_gone_is_free(engine: Engine) -> None:
     unique = {"key": "u"}
     gone = engine.enqueue(unique=unique)
     keys = "select job_id::text from queue.job_keys"
-    with engine.beside() as holder, engine.open_transaction() as other:
+    with engine.another_session() as holder, engine.open_transaction() as other:
         holder.run("begin")
         holder.run("select from queue.job_keys for update")
         other.run("delete from public.jobs where id = %s", gone)

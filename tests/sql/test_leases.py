@@ -91,7 +91,7 @@ def test_a_ring_never_goes_back(engine: Engine) -> None:
         )
 
     move_on(engine, 3)
-    with engine.open_transaction() as other, engine.beside() as behind:
+    with engine.open_transaction() as other, engine.another_session() as behind:
         move_on(behind, 4)  # its statements are prepared
         other.run("lock table queue.rings in share mode")
         # it has compared the positions, and waits to write
@@ -113,7 +113,7 @@ def test_two_leases_do_not_take_one_ring_that_was_left(engine: Engine) -> None:
     assert len(shared) == 1
     left = engine.one("insert into queue.rings default values returning ring")
     moved = "select queue.advance_ring(%s, row(null, 0, 5, 1, %s)::queue.last_served)"
-    with engine.open_transaction() as other, engine.beside() as late:
+    with engine.open_transaction() as other, engine.another_session() as late:
         other.run("lock table queue.rings in share mode")
         waits = other.blocked(late.run, moved, lanes["two"], ACME)
         other.run("update queue.lanes set ring = %s where lane = %s", left, lanes["one"][0])

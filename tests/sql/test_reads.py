@@ -147,8 +147,8 @@ def test_a_filter_or_cursor_that_makes_no_sense_is_refused(
 ) -> None:
     """A typing error must not match everything, and half a cursor must not read the first page."""
     with engine.member(ADA) as ada:
-        said = refused(ada.rpc, "list_jobs", **arguments)
-    assert said == ("PT400", "invalid_argument", field)
+        result = refused(ada.rpc, "list_jobs", **arguments)
+    assert result == ("PT400", "invalid_argument", field)
 
 
 def test_a_page_and_a_count_read_ten_thousand_jobs_at_most(engine: Engine) -> None:

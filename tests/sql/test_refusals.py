@@ -75,8 +75,8 @@ def test_what_no_one_can_store_of_a_report_stops_no_other(
     """The outcome in the same report is stored. Two reports of a job in one call count as two."""
     engine.enqueue_many(2)
     first, good = engine.lease(2)
-    said = [{**handle(good), "progress": {"percentage": n}, "output": [PIECE]} for n in (1, 2)]
-    results = engine.report_all([{**handle(first), **odd}, *said])
+    result = [{**handle(good), "progress": {"percentage": n}, "output": [PIECE]} for n in (1, 2)]
+    results = engine.report_all([{**handle(first), **odd}, *result])
     assert {each["outcome"] for each in results} == {"ok"}
     stored = {each["job_id"]: each["output"] for each in results if "output" in each}
     assert stored.pop(good["job"]["id"]) == "unfollowed"
@@ -208,8 +208,8 @@ def test_a_users_open_transaction_delays_its_job_alone(
         user.run(act.format(held["job"]["id"]))
 
         items = [{**handle(held), **progress}, {**handle(free), **progress}, handle(last)]
-        said = engine.report_all(items)
-        assert [each["outcome"] for each in said] == [outcomes[0], "ok", "ok"]
+        result = engine.report_all(items)
+        assert [each["outcome"] for each in result] == [outcomes[0], "ok", "ok"]
         engine.advance(40)  # the lease of each was renewed
         engine.maintain()
         stored = engine.rows("select job_id::text from queue.steps")

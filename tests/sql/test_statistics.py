@@ -42,8 +42,8 @@ def test_each_outcome_is_counted_once_with_its_times(engine: Engine) -> None:
         collect(engine)
 
     mine = stats(engine)
-    said = {"enqueued": 5, "completed": 2, "failed": 1, "cancelled": 1, "retried": 1, "lost": 1}
-    assert {name: mine[name] for name in said} == said
+    result = {"enqueued": 5, "completed": 2, "failed": 1, "cancelled": 1, "retried": 1, "lost": 1}
+    assert {name: mine[name] for name in result} == result
     assert stats(engine, GLOBEX)["enqueued"] == 1
     assert stats(engine, None)["enqueued"] == 6
 

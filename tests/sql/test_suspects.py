@@ -313,10 +313,10 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
         return dict(engine.rpc("explain_job", p_job_id=job_id))
 
     workers.run(limit=2)
-    said = explain(poison)
+    result = explain(poison)
     died = "Its process died (SIGKILL) with 1 other job."
-    assert (said["reason"], said["sentence"]) == ("suspect", f"{died} It runs alone next.")
-    assert said["next"][0]["words"].startswith("Nothing to do until ")
+    assert (result["reason"], result["sentence"]) == ("suspect", f"{died} It runs alone next.")
+    assert result["next"][0]["words"].startswith("Nothing to do until ")
     behind = explain(others[-1])
     assert (behind["reason"], behind["data"]["ahead"]) == ("behind_others", 1)  # and no suspect
     backlog = engine.rpc("queue_health")["backlog"]
@@ -333,10 +333,10 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     assert running["sentence"].endswith(f"It runs alone, because its {died[4:]}")
     for times, reason in (("once", "backing_off"), ("twice", "failed")):
         workers.die(worker, jobs=[poison], running=1, memory_mb=1900)
-        said = explain(poison)
-        assert said["reason"] == reason
-        assert said["sentence"].startswith(f"It ended its process {times}, alone. ")
-        assert "(SIGKILL, 1900 MB)" in said["sentence"]
+        result = explain(poison)
+        assert result["reason"] == reason
+        assert result["sentence"].startswith(f"It ended its process {times}, alone. ")
+        assert "(SIGKILL, 1900 MB)" in result["sentence"]
         engine.advance(3600)
         worker, _ = workers.lease()
     [group] = engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]

@@ -151,8 +151,8 @@ def test_a_payload_is_checked_against_its_types_schema(
     engine.register("mail", payload_schema=json.loads(SCHEMA))
     engine.enqueue({"to": "a@b", "n": None, "kind": "a", "many": [{"x": 4.9}]}, job_type="mail")
     for payload in payloads:
-        said = refused(engine.enqueue, payload, job_type="mail")
-        assert said == ("PT422", "payload_invalid", path)
+        response = refused(engine.enqueue, payload, job_type="mail")
+        assert response == ("PT422", "payload_invalid", path)
 
 
 def test_a_queue_exists_once_a_type_or_a_worker_names_it(engine: Engine) -> None:
@@ -166,8 +166,8 @@ def test_a_queue_exists_once_a_type_or_a_worker_names_it(engine: Engine) -> None
         ("enqueue_jobs", {"p_jobs": [{"job_type": "work", "queue": "bulk"}]}),
         ("put_schedule", {"p_schedule": schedule}),
     ):
-        said = refused(engine.rpc, function, p_workspace_id=ACME, **arguments)
-        assert said[:2] == ("PT422", "unknown_queue")
+        response = refused(engine.rpc, function, p_workspace_id=ACME, **arguments)
+        assert response[:2] == ("PT422", "unknown_queue")
     assert engine.one(lanes) == before
 
     engine.lease_call(0, queues=["bulk"])

@@ -17,13 +17,13 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
     engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "later"}])
 
     assert engine.lease() == []
-    said = engine.rpc("explain_job", p_job_id=first)
-    assert said["reason"] == "no_processor"
-    assert "No worker has published the job type later" in said["sentence"]
+    result = engine.rpc("explain_job", p_job_id=first)
+    assert result["reason"] == "no_processor"
+    assert "No worker has published the job type later" in result["sentence"]
     engine.register("later", max_concurrency=0)  # this is rejected
-    said = engine.rpc("explain_job", p_job_id=first)
-    assert (said["reason"], said["data"]["unpublished"]) == ("no_processor", "later")
-    assert "concurrency is at least 1" in said["cause"].replace("_", " ")
+    result = engine.rpc("explain_job", p_job_id=first)
+    assert (result["reason"], result["data"]["unpublished"]) == ("no_processor", "later")
+    assert "concurrency is at least 1" in result["cause"].replace("_", " ")
     assert engine.lease() == []
 
     engine.register("later", queue="slow", max_attempts=2, schema_version=3)
@@ -37,18 +37,18 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
 
 def test_a_choice_that_equals_a_default_is_a_choice(engine: Engine) -> None:
     """This holds for each way to enqueue, and after the job ended and was retried."""
-    said: dict[str, Any] = {"queue": "default", "max_attempts": 5, "schema_version": 1}
+    result: dict[str, Any] = {"queue": "default", "max_attempts": 5, "schema_version": 1}
     columns = "workspace_id, job_type, queue, max_attempts, schema_version"
     insert = (
         f"insert into public.jobs ({columns}) values (%s, 'later', 'default', 5, 1) returning id"
     )
-    item = {"job_type": "later", **said}
+    item = {"job_type": "later", **result}
     [bulk] = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[item])["jobs"]
-    retried = engine.enqueue(job_type="later", **said)
+    retried = engine.enqueue(job_type="later", **result)
     engine.rpc("cancel_job", p_job_id=retried)
     engine.rpc("retry_job", p_job_id=retried)
     jobs = [
-        engine.enqueue(job_type="later", **said),
+        engine.enqueue(job_type="later", **result),
         str(engine.one(insert, ACME)),
         bulk["job"]["id"],
         retried,
@@ -135,8 +135,8 @@ def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
     engine.register("reports.send")
     job = engine.enqueue(job_type="report.send")
 
-    said = engine.rpc("explain_job", p_job_id=job)
-    assert said["data"]["nearest"] == "reports.send"
+    result = engine.rpc("explain_job", p_job_id=job)
+    assert result["data"]["nearest"] == "reports.send"
     for workspace, published in ((ACME, False), (GLOBEX, None)):
         types = engine.rpc("list_job_types", p_workspace_id=workspace)["types"]
         known = {t["job_type"]: t["published"] for t in types}

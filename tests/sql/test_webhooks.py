@@ -38,7 +38,7 @@ def read_feed(engine: Engine) -> None:
     engine.maintain()
 
 
-def deliver(engine: Engine, *, ok: bool = True, **said: Any) -> list[dict[str, Any]]:
+def deliver(engine: Engine, *, ok: bool = True, **result: Any) -> list[dict[str, Any]]:
     """Let a worker send all due deliveries, and return them in order."""
     sent: list[dict[str, Any]] = []
     read_feed(engine)
@@ -47,7 +47,7 @@ def deliver(engine: Engine, *, ok: bool = True, **said: Any) -> list[dict[str, A
             sent.append(engine.rpc("webhook_to_send", p_request=handle(lease)))
             outcome = {"ok": ok, "status": 200 if ok else 503, "message": "503 from upstream"}
             if sent[-1]["send"]:
-                engine.rpc("webhook_sent", p_request={**handle(lease), **outcome, **said})
+                engine.rpc("webhook_sent", p_request={**handle(lease), **outcome, **result})
             engine.settle(lease, "completed" if ok else "retry")
     return sent
 
@@ -184,8 +184,8 @@ ODD = ["https://exa mple.com/", "https://a.example/x\r\nHost: b", None]
 @pytest.mark.parametrize("url", [*PRIVATE.split(), *ODD])
 def test_private_and_odd_addresses_are_refused(engine: Engine, url: str | None) -> None:
     """This includes addresses that only resolvers read as private."""
-    said = refused(put, engine, url=url, sealed_secret=SEALED)
-    assert said == ("PT400", "invalid_argument", "url")
+    result = refused(put, engine, url=url, sealed_secret=SEALED)
+    assert result == ("PT400", "invalid_argument", "url")
 
 
 def test_only_managers_read_a_webhooks_whole_address(engine: Engine) -> None:

@@ -94,8 +94,8 @@ def test_errors_keep_message_details_and_hint(
 
     assert answer.status_code == status
     assert answer.headers.get("retry-after") == ("0" if status == 503 else None)
-    said = {"message": "said", "details": "detailed", "hint": "a_word"}
-    assert answer.json() == {"code": sqlstate, **said}
+    result = {"message": "said", "details": "detailed", "hint": "a_word"}
+    assert answer.json() == {"code": sqlstate, **result}
 
 
 def test_a_function_chooses_status_and_headers(stack: RunningStack, gateway: httpx.Client) -> None:

@@ -30,11 +30,11 @@ def test_hosted_takes_it(database: Database, paragraph: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "statement"),
-    [(said, statement) for said, _, statement in REFUSED],
+    ("result", "statement"),
+    [(result, statement) for result, _, statement in REFUSED],
     ids=lambda text: " ".join(text.split()[:6]),
 )
-def test_hosted_refuses_it(database: Database, said: str, statement: str) -> None:
+def test_hosted_refuses_it(database: Database, result: str, statement: str) -> None:
     """Otherwise a migration would fail only at the first push."""
     with database.connect() as superuser:
         superuser.execute(TABLES.encode())
@@ -44,7 +44,7 @@ def test_hosted_refuses_it(database: Database, said: str, statement: str) -> Non
         )
     with (
         database.connect(user="postgres") as owner,
-        pytest.raises(psycopg.errors.InsufficientPrivilege, match=said),
+        pytest.raises(psycopg.errors.InsufficientPrivilege, match=result),
     ):
         owner.execute(statement.encode())
 

@@ -184,14 +184,14 @@ class Engine:
         self.advance(0)
 
     @contextmanager
-    def beside(self) -> Iterator[Engine]:
+    def another_session(self) -> Iterator[Engine]:
         with self.database.connect() as connection:
             yield Engine(self.database, connection)
 
     @contextmanager
     def open_transaction(self) -> Iterator[Engine]:
         """Yield a session in a transaction, which commits at the end unless the test ended it."""
-        with self.beside() as other:
+        with self.another_session() as other:
             other.run("begin")
             yield other
             other.run("commit")
@@ -207,7 +207,7 @@ class Engine:
         gate = threading.Barrier(len(actions))
 
         def act(action: Callable[[Engine], Any]) -> Any:
-            with self.beside() as engine:
+            with self.another_session() as engine:
                 gate.wait()
                 try:
                     return action(engine)

@@ -52,9 +52,9 @@ async def survive(
     try:
         for _ in range(MOST):
             process.stdin.write(b"\n")
-            said = await process.stdout.readline()
-            assert said, "the workers could not start: see their error"
-            deaths += json.loads(said)
+            result = await process.stdout.readline()
+            assert result, "the workers could not start: see their error"
+            deaths += json.loads(result)
             if await ended():
                 return deaths
             project.expire()

@@ -85,8 +85,8 @@ class RunReport:
         if report.when == "call" or not report.passed:
             self.ended[file][report.outcome] += 1
         if report.failed:
-            said = getattr(getattr(report.longrepr, "reprcrash", None), "message", "")
-            self.write(f"FAILED {report.nodeid}: {said.partition(chr(10))[0][:200]}", red=True)
+            result = getattr(getattr(report.longrepr, "reprcrash", None), "message", "")
+            self.write(f"FAILED {report.nodeid}: {result.partition(chr(10))[0][:200]}", red=True)
             self.write(f"       repeat it: {command_of(report.nodeid)}")
         if report.when == "teardown":
             self.left[file] -= 1

@@ -110,8 +110,8 @@ def test_hooks_return_the_job_of_their_id_and_change_it(
         page.evaluate("void mine.made.enqueue({ n: 1 })")
         lease = worker.lease_soon()
         ids.append(lease["job"]["id"])
-        said = {"stream": "reply", "attempt": 1, "start": 0, "text": ids[-1]}
-        worker.settle(lease, result={"answer": 42}, output=[said])
+        response = {"stream": "reply", "attempt": 1, "start": 0, "text": ids[-1]}
+        worker.settle(lease, result={"answer": 42}, output=[response])
         page.wait_for_function("(id) => ends.at(-1) === id", arg=ids[-1])
         page.wait_for_function("(id) => mine.followed.output.reply === id", arg=ids[-1])
     page.evaluate("void mine.made.enqueue({ n: 3 }, { delay_seconds: 900 })")
@@ -141,12 +141,12 @@ def test_a_page_without_a_build_shows_a_job(mine: Callable[..., Page], worker: H
     expect(job.get_by_role("progressbar")).to_have_js_property("value", 40)
     expect(job.locator(".message")).to_have_text(EVIL)
 
-    said = {"stream": "reply", "attempt": 1}
-    worker.report(lease, output=[{**said, "start": 0, "text": f"{EVIL} is"}])
+    response = {"stream": "reply", "attempt": 1}
+    worker.report(lease, output=[{**response, "start": 0, "text": f"{EVIL} is"}])
     expect(job.locator(".output")).to_have_text(f"{EVIL} is")
     select = "({ firstChild: said }) => getSelection().setBaseAndExtent(said, 1, said, 4)"
     job.locator(".output").evaluate(select)
-    worker.report(lease, output=[{**said, "start": len(EVIL) + 3, "text": " text"}])
+    worker.report(lease, output=[{**response, "start": len(EVIL) + 3, "text": " text"}])
     expect(job.locator(".output")).to_have_text(f"{EVIL} is text")
     assert page.evaluate("getSelection().toString()") == "img", "a selection stays"
 
@@ -179,8 +179,8 @@ def test_a_guest_sees_the_job_of_their_session_live(
     job = page.locator("minutehand-job")
     expect(job.locator(".state")).to_have_text("Pending")
     lease = worker.lease_soon()
-    said = {"stream": "reply", "attempt": 1, "start": 0, "text": "dear guest"}
-    worker.report(lease, 40, "a line that is not theirs", output=[said])
+    response = {"stream": "reply", "attempt": 1, "start": 0, "text": "dear guest"}
+    worker.report(lease, 40, "a line that is not theirs", output=[response])
     expect(job.locator(".output")).to_have_text("dear guest")
     expect(job.get_by_role("progressbar")).to_have_js_property("value", 40)
     worker.settle(lease, result={"answer": "42"})

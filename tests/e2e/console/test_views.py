@@ -138,12 +138,12 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker, check_
     expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
     expect(page.locator(".log")).to_contain_text("half of it")
 
-    said, text = {"stream": "reply", "attempt": 1}, "What " + "a" * 300 + "\n🌍"
-    worker.report(lease, output=[{**said, "start": 0, "text": text}])
+    response, text = {"stream": "reply", "attempt": 1}, "What " + "a" * 300 + "\n🌍"
+    worker.report(lease, output=[{**response, "start": 0, "text": text}])
     words = page.get_by_role("region", name="Output: reply").locator(".words")
     expect(words).to_have_text(text, use_inner_text=True)
     more = [f"line {n}\n" for n in range(99)]
-    worker.report(lease, output=[{**said, "start": 307, "text": "".join(more)}])
+    worker.report(lease, output=[{**response, "start": 307, "text": "".join(more)}])
     expect(words).to_contain_text("line 98")
     below = "(box) => box.scrollTop > 0 && box.scrollHeight - box.scrollTop - box.clientHeight"
     assert words.evaluate(below) <= 1

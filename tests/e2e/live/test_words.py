@@ -52,8 +52,8 @@ class Speaker:
         piece = {"stream": "reply", "attempt": self._attempt, "start": len(self.text)}
         while True:  # repeat like a worker. The offset shows what an unanswered report stored.
             try:
-                said = [{**piece, "text": words}]
-                outcome = self._worker.report(self._lease, None, "a line", output=said)
+                response = [{**piece, "text": words}]
+                outcome = self._worker.report(self._lease, None, "a line", output=response)
             except httpx.TransportError:
                 continue
             assert outcome == "ok"

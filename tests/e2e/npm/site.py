@@ -160,11 +160,11 @@ def _served(folder: Path) -> Iterator[str]:
     ) as server:
         try:
             assert server.stdout is not None
-            said = ""
-            while not (found := re.search(r"http://localhost:\d+", said)):
+            result = ""
+            while not (found := re.search(r"http://localhost:\d+", result)):
                 line = server.stdout.readline()
-                assert line, said
-                said += line
+                assert line, result
+                result += line
             yield found[0]
         finally:
             server.terminate()

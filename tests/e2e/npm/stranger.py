@@ -98,5 +98,5 @@ class Stranger:
         (self.folder / "tsconfig.json").write_text(
             json.dumps({"compilerOptions": options, "files": [*files, types]})
         )
-        said = self.node("typescript/bin/tsc").splitlines()
-        return "\n".join(line for line in said if not line.startswith("node_modules/@supabase/"))
+        result = self.node("typescript/bin/tsc").splitlines()
+        return "\n".join(line for line in result if not line.startswith("node_modules/@supabase/"))

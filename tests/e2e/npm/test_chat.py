@@ -38,9 +38,9 @@ def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
     """Browser in which Ada has signed in by the page's form. No page may have errors."""
     context = browser.new_context(base_url=site.url)
     context.set_default_timeout(PATIENCE_MS)
-    said: list[str] = []
-    context.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-    context.on("weberror", lambda error: said.append(str(error.error)))
+    result: list[str] = []
+    context.on("console", lambda message: result.append(f"{message.type}: {message.text}"))
+    context.on("weberror", lambda error: result.append(str(error.error)))
     page = context.new_page()
     page.goto("/")
     page.get_by_placeholder("email").fill(ADA.email)
@@ -49,7 +49,7 @@ def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
     page.get_by_label("Message").wait_for()
     yield context
     context.close()
-    assert said == []
+    assert result == []
 
 
 class Tab:

@@ -215,11 +215,11 @@ def test_without_declared_job_types_only_valid_options_compile(
     (stranger.folder / "none.d.ts").write_text("export {};\n")
     (stranger.folder / file).write_text(text)
 
-    said = stranger.compile(
+    response = stranger.compile(
         file, types="none.d.ts", jsx=jsx, declarations=True, library=jsx == "react"
     )
 
-    assert said == ""
+    assert response == ""
 
 
 @pytest.mark.parametrize(
@@ -254,11 +254,11 @@ def test_svelte_and_vue_know_the_element(
     (stranger.folder / "markup.json").write_text(json.dumps(config))
     script, option = checker
 
-    said = stranger.node(script, option, "markup.json")
+    response = stranger.node(script, option, "markup.json")
 
-    assert said.count("Type 'number' is not assignable to type 'string") == 1, said
-    assert said.count("rror TS") + said.count("Error:") == 1, said
-    assert (wrong in said, right in said) == (True, False), said
+    assert response.count("Type 'number' is not assignable to type 'string") == 1, response
+    assert response.count("rror TS") + response.count("Error:") == 1, response
+    assert (wrong in response, right in response) == (True, False), response
 
 
 def test_the_readme_s_program_sees_its_job_live_to_completed(

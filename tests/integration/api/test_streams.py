@@ -164,9 +164,9 @@ async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api
         [each["data"] for each in read.events if each["type"] == "job.output"]
         for read in (first, second, third)
     ]
-    said = [[(page["attempt"], page["from"], page["text"]) for page in pages] for pages in reads]
-    assert said[:2] == [[(1, 0, "Grüße 🌍, ")], [(1, 9, "Welt")]]
-    assert said[2] == [(2, 0, "a" * 30_000), (2, 30_000, "a" * 10_000)]
+    result = [[(page["attempt"], page["from"], page["text"]) for page in pages] for pages in reads]
+    assert result[:2] == [[(1, 0, "Grüße 🌍, ")], [(1, 9, "Welt")]]
+    assert result[2] == [(2, 0, "a" * 30_000), (2, 30_000, "a" * 10_000)]
     assert (third.end, fourth.status) == ("completed", 204)
     seqs = [each["seq"] for read in (first, third) for each in read.events if "seq" in each]
     assert seqs == [1, 2, 3]
@@ -200,7 +200,7 @@ async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(a
     engine.enqueue(session_id="other")
     jobs = engine.enqueue_many(25, session_id="s")
     leases = [lease for lease in engine.lease(26) if lease["job"]["id"] in jobs]
-    wanted = {job_id: "" for job_id in jobs}
+    expected = {job_id: "" for job_id in jobs}
     read: dict[str, str] = {job_id: "" for job_id in jobs}
     ends: list[str] = []
     seen: list[tuple[str, int]] = []
@@ -209,9 +209,9 @@ async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(a
     def say(text: str) -> None:
         for lease in leases:
             job_id = lease["job"]["id"]
-            piece = {"stream": "reply", "attempt": 1, "start": len(wanted[job_id]), "text": text}
+            piece = {"stream": "reply", "attempt": 1, "start": len(expected[job_id]), "text": text}
             engine.report(lease, output=[piece])
-            wanted[job_id] += text
+            expected[job_id] += text
 
     async def read_on(until: Callable[[], bool]) -> None:
         nonlocal last
@@ -223,20 +223,20 @@ async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(a
                     assert data["from"] == len(read[job_id])
                     read[job_id] += data["text"]
                 elif event["type"] == "job.completed":
-                    assert read[job_id] == wanted[job_id]
+                    assert read[job_id] == expected[job_id]
                     ends.append(job_id)
             last = batch.last_id
 
     async with asyncio.timeout(120):
         say("Grüße 🌍, ")
-        await read_on(lambda: read == wanted)
+        await read_on(lambda: read == expected)
         say("b" * 31_000)
-        await read_on(lambda: read == wanted)
+        await read_on(lambda: read == expected)
         say("the end")
         engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
         await read_on(lambda: len(ends) >= len(jobs))
 
-    assert read == wanted
+    assert read == expected
     logged = "select job_id::text, seq from public.job_events where job_id = any (%s)"
     assert sorted(seen) == sorted(engine.rows(logged, jobs))
     assert last is not None
@@ -280,10 +280,10 @@ async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
         engine = api.engine
         engine.register("work", lease_seconds=60)
         job_id = engine.enqueue(session_id="s")
-        wanted = {"jobs/" + job_id: 3, "sessions/s": 4, f"workspaces/{ACME}": 3}
+        expected = {"jobs/" + job_id: 3, "sessions/s": 4, f"workspaces/{ACME}": 3}
         reads = [
             asyncio.create_task(follow(api, f"/api/{path}/events", until=count))
-            for path, count in wanted.items()
+            for path, count in expected.items()
         ]
         named = "select count(*) from queue.streamed_topics"
         await asyncio.to_thread(until, lambda: engine.one(named) == 3)
@@ -292,7 +292,7 @@ async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
         engine.run(f"select pg_terminate_backend(pid) {listening}")
         engine.enqueue(session_id="s")
         async with asyncio.timeout(60):
-            assert [len((await read).events) for read in reads] == list(wanted.values())
+            assert [len((await read).events) for read in reads] == list(expected.values())
         live = engine.enqueue(session_id="s")
         reads = [
             asyncio.create_task(follow(api, f"/api/{path}/events"))

@@ -95,8 +95,8 @@ class Harness(AppHarness):
 
     async def talk(self, session: str, user: str | None = None) -> list[dict[str, Any]]:
         """Read the session's conversation."""
-        said = await self.ok("GET", f"/chat?sessionId={session}", user=user)
-        messages: list[dict[str, Any]] = said["messages"]
+        response = await self.ok("GET", f"/chat?sessionId={session}", user=user)
+        messages: list[dict[str, Any]] = response["messages"]
         return messages
 
     async def respond(self, session: str, text: str, user: str | None = None) -> httpx.Response:

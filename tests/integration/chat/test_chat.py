@@ -28,12 +28,12 @@ SAMPLE = "sample: no language model is connected"
 async def test_plain_words_decide_the_tier(harness: Harness, text: str, tier: str) -> None:
     """Only a complex request becomes work."""
     session = harness.begin()
-    said = await harness.say(session, text)
+    response = await harness.say(session, text)
 
-    assert (said.status_code == 202) == (tier == "async")
+    assert (response.status_code == 202) == (tier == "async")
     [job] = harness.project.sql("select result from public.jobs where session_id = %s", session)
     if tier != "async":
-        assert SAMPLE in said.json()["reply"]
+        assert SAMPLE in response.json()["reply"]
         assert job["result"]["tier"] == tier
     else:
         assert (await harness.ended(session))["result"]["text"].count(SAMPLE) == 1
@@ -65,11 +65,11 @@ async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelSer
     """The session keeps a 502 with a sentence for people, and the log has the vendor's message."""
     server.faults["decide"] = [Fault(400, {"error": {"message": "no such model"}})] * 9
     session = with_model.begin()
-    said = await with_model.say(session, "Hello")
+    response = await with_model.say(session, "Hello")
 
-    assert said.status_code == 502
+    assert response.status_code == 502
     words = "The language model would not answer this. Ask it differently."
-    assert said.json()["error"] == words
+    assert response.json()["error"] == words
     [message] = await with_model.talk(session)
     assert message["status"] == "failed"
     assert message["error"] == words
@@ -97,10 +97,10 @@ async def test_a_reply_that_broke_off_fails_at_once_and_continues_when_it_is_ret
     server.answers["text"] = lambda body: answer.removeprefix(body["messages"][-2]["content"])
     server.faults = defaultdict(list, {"decide": [Fault(cut=True)], "text": [Fault(cut=True)]})
     session = with_model.begin()
-    said = await with_model.say(session, "What is rain?", user=ADA, workspace_id=ACME)
+    response = await with_model.say(session, "What is rain?", user=ADA, workspace_id=ACME)
 
     words = "The language model broke off its answer. Try again."
-    assert (said.status_code, said.json()["error"]) == (502, words)
+    assert (response.status_code, response.json()["error"]) == (502, words)
     [message] = await with_model.talk(session, ADA)
     assert (message["error"], len(message["said"]) > 50) == (words, True)
     await with_model.rest("POST", "/rpc/retry_job", json={"p_job_id": message["job"]})
@@ -209,8 +209,8 @@ async def test_cancelling_is_for_work_that_has_not_ended(harness: Harness) -> No
     await harness.asking(session)
 
     for work_id, status in ((work["id"], 200), (work["id"], 409), ("work_1", 404)):
-        said = await harness.call("POST", "/async-cancel", user=None, json={"workId": work_id})
-        assert said.status_code == status
+        response = await harness.call("POST", "/async-cancel", user=None, json={"workId": work_id})
+        assert response.status_code == status
     assert (await harness.ended(session))["status"] == "cancelled"
     every = {"sessionId": session, "cancelAll": True}
     found = await harness.call("POST", "/async-cancel", user=None, json=every)
@@ -249,12 +249,12 @@ async def test_a_caller_may_prefer_not_to_wait_for_the_reply(harness: Harness) -
     session = harness.begin()
     headers = {"x-session-id": session, "Idempotency-Key": "k", "Prefer": "respond-async"}
     body = {"messages": [{"role": "user", "content": "Hello"}]}
-    said = await harness.call("POST", "/chat", user=None, json=body, headers=headers)
+    response = await harness.call("POST", "/chat", user=None, json=body, headers=headers)
 
     [message] = await harness.talk(session)
-    assert (said.status_code, message["status"]) == (202, "pending")
+    assert (response.status_code, message["status"]) == (202, "pending")
     named = {"sessionId": session, "messageId": message["id"], "job": message["job"]}
-    assert said.json() == named
+    assert response.json() == named
     await drain(harness.worker)
     again = await harness.call("POST", "/chat", user=None, json=body, headers=headers)
     assert again.json() == named
@@ -301,5 +301,5 @@ async def test_killed_workers_say_it_once(harness: Harness) -> None:
 
     await survive(harness.project, "chat", ended, ENABLE_ASYNC_WORK="true")
 
-    said = [each["type"] for each in await harness.talk(session)]
-    assert said == ["message", "reply", "info"]
+    response = [each["type"] for each in await harness.talk(session)]
+    assert response == ["message", "reply", "info"]

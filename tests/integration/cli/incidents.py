@@ -65,8 +65,8 @@ class IncidentSetup:
 
     def explain(self, job_id: str) -> dict[str, Any]:
         """Return the command's explanation of a job."""
-        said: dict[str, Any] = self.run.json("explain", job_id)
-        return said
+        response: dict[str, Any] = self.run.json("explain", job_id)
+        return response
 
     def act(self, step: dict[str, str], job_id: str) -> None:
         """Run a printed step: the SQL in its text, and its command."""
@@ -185,8 +185,8 @@ def failed(setup: IncidentSetup) -> str:
     """Plant a dead letter. Its cause is fixed before the command runs."""
     worker = setup.worker()
     job_id = worker.enqueue()
-    said = {"type": "app.Broken", "message": "it broke"}
-    worker.settle(worker.lease_soon(), "failed", error=said)
+    response = {"type": "app.Broken", "message": "it broke"}
+    worker.settle(worker.lease_soon(), "failed", error=response)
     return job_id
 
 
@@ -251,12 +251,12 @@ INCIDENTS = [
 ]
 
 
-def steps_until(setup: IncidentSetup, said: dict[str, Any]) -> Iterator[dict[str, str]]:
+def steps_until(setup: IncidentSetup, response: dict[str, Any]) -> Iterator[dict[str, str]]:
     """Yield the first step of an explanation, then the first step of the job that it names."""
     for _ in range(3):
-        step = said["next"][0]
+        step = response["next"][0]
         yield step
         words = shlex.split(step.get("command", ""))
-        if words[1:2] != ["explain"] or words[2] == said["job_id"]:
+        if words[1:2] != ["explain"] or words[2] == response["job_id"]:
             return
-        said = setup.explain(words[2])
+        response = setup.explain(words[2])

@@ -61,15 +61,15 @@ def test_the_printed_command_resolves_the_incident(
     """
     job_id = incident.plant(incident_setup)
     until(lambda: incident_setup.explain(job_id)["reason"] == incident.reason)
-    said = incident_setup.explain(job_id)
-    held = said["held_by"] or {}
+    result = incident_setup.explain(job_id)
+    held = result["held_by"] or {}
     assert held.get("kind") == incident.kind
     if holder := (held.get("holder") or {}).get("job_id"):
-        assert holder in said["sentence"]
-    status = said["status"]
+        assert holder in result["sentence"]
+    status = result["status"]
 
     incident_setup.command_count = 1  # `minutehand explain`
-    for step in steps_until(incident_setup, said):
+    for step in steps_until(incident_setup, result):
         incident_setup.act(step, job_id)
     assert incident_setup.command_count <= (3 if incident.kind == "child" else 2)
     incident_setup.fix()

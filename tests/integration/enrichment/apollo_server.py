@@ -32,8 +32,8 @@ class ApolloServer(MisbehavingServer):
         self.seen.append((key, url.path))
         fault = self.faults.pop(0) if self.faults else None
         if fault is None or fault.cut:
-            status, said = self._answer(key, url.path, parse_qs(url.query))
-            write(writer, status, said, {}, cut=fault is not None)
+            status, response = self._answer(key, url.path, parse_qs(url.query))
+            write(writer, status, response, {}, cut=fault is not None)
         else:
             write(writer, fault.status, fault.body, fault.headers)
 

@@ -31,12 +31,12 @@ async def test_without_a_model_there_is_one_sample_under_its_banner(
     plan = await harness.ended(plan_id)
 
     assert (plan["status"], plan["percentage"], len(plan["stages"])) == ("completed", 100, stages)
-    said = harness.project.sql(
+    response = harness.project.sql(
         "select string_agg(text, '' order by end_offset) as text from queue.output"
         " where job_id = %s and stream = 'strategy'",
         plan["job_id"],
     )
-    assert said == [{"text": SAMPLES["strategy"]["text"]}]
+    assert response == [{"text": SAMPLES["strategy"]["text"]}]
     report = await harness.report(plan_id)
     assert f"This is a {SAMPLE}. It is not about the prompt." in report
     assert report.startswith("# Sample plan")
@@ -79,8 +79,8 @@ async def test_stages_that_need_nothing_of_each_other_run_side_by_side(
     asked = [seen.name for seen in server.seen]
 
     assert asked.index("strategy") > max(asked.index("assumptions"), asked.index("constraints"))
-    said = await with_model.stream(f"/{plan_id}/stream", user=None)
-    kinds = [(event["type"], event["data"].get("stage")) for _, event in said]
+    response = await with_model.stream(f"/{plan_id}/stream", user=None)
+    kinds = [(event["type"], event["data"].get("stage")) for _, event in response]
     done = kinds.index(("stage_completed", "assumptions"))
     assert kinds.index(("stage_started", "constraints")) < done
 
@@ -90,16 +90,16 @@ UNKNOWN = {"order": [{"task": "C", "after": ["Paint"]}]}
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "response"),
     [(CIRCLE, "in a cycle: "), (UNKNOWN, "Paint: unknown tasks, known are A, B, C")],
 )
 async def test_an_order_that_cannot_be_is_mended_once(
-    with_model: Harness, server: ModelServer, wrong: Any, said: str
+    with_model: Harness, server: ModelServer, wrong: Any, response: str
 ) -> None:
     """The model is sent the names of the known tasks. A second error fails only this stage."""
     good = server.answers["dependencies"]
     server.answers["dependencies"] = lambda body: (
-        good if said in body["messages"][0]["content"] else wrong
+        good if response in body["messages"][0]["content"] else wrong
     )
     assert (await with_model.ended(await with_model.create()))["status"] == "completed"
 
@@ -112,7 +112,7 @@ async def test_an_order_that_cannot_be_is_mended_once(
     assert "## This report is partial" in report
     assert "- Schedule: The language model's answer could not be used. Try again" in report
     logs = with_model.project.sql("select message from public.job_logs where log_level = 'error'")
-    assert any(said in line["message"] for line in logs)
+    assert any(response in line["message"] for line in logs)
     assert "## Budget" in report
     assert "Written by a language model" in report
 
@@ -164,8 +164,8 @@ async def test_a_plan_waits_for_a_model_that_is_away(
     done = await with_model.ended(plan_id)
 
     assert (done["status"], done["waits_for"]) == ("completed", None)
-    said = await with_model.stream(f"/{plan_id}/stream", user=None)
-    shown = [e["data"]["percentage"] for _, e in said if e["type"] == "stage_progress"]
+    response = await with_model.stream(f"/{plan_id}/stream", user=None)
+    shown = [e["data"]["percentage"] for _, e in response if e["type"] == "stage_progress"]
     assert shown == sorted(shown)
     assert with_model.project.row(done["job_id"])["attempts"] == 1
 
@@ -175,10 +175,10 @@ async def test_a_stream_is_read_as_json_too(harness: Harness) -> None:
     plan_id = await harness.create()
     await harness.ended(plan_id)
     path = f"/{plan_id}/stream"
-    said = await harness.stream(path, user=None)
+    response = await harness.stream(path, user=None)
 
     as_json = await harness.call("GET", f"{path}?after=1", headers={"Accept": "application/json"})
-    assert as_json.json()["events"] == [event for _, event in said[1:]]
+    assert as_json.json()["events"] == [event for _, event in response[1:]]
 
 
 async def test_a_deleted_plan_is_gone_everywhere(harness: Harness) -> None:

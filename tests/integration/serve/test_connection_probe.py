@@ -34,12 +34,12 @@ MODES: list[tuple[str, int, AddressProbe]] = [
 ]
 
 
-@pytest.mark.parametrize(("mode", "sessions", "wanted"), MODES)
+@pytest.mark.parametrize(("mode", "sessions", "expected"), MODES)
 def test_what_an_address_keeps_is_asked_of_it(
-    renewed: Renewed, tmp_path: Path, mode: str, sessions: int, wanted: AddressProbe
+    renewed: Renewed, tmp_path: Path, mode: str, sessions: int, expected: AddressProbe
 ) -> None:
     with pooled(renewed.url, tmp_path, mode=mode, sessions=sessions) as url:
-        assert asyncio.run(probe(url)) == wanted
+        assert asyncio.run(probe(url)) == expected
     assert asyncio.run(probe(renewed.url)) == OWN
 
 
@@ -95,8 +95,8 @@ def test_a_served_worker_says_what_it_uses_and_its_pooler_is_as_before(
 
     assert beside == after == {own}
     events = [each for each in lines_of(tmp_path / "serve.log") if each.get("event")]
-    said = [each for each in events if each["event"].startswith("worker.")]
-    assert said[0]["event"] == "worker.address"
-    assert said[0]["sessions"] is (mode == "session")
-    assert ("transaction mode" in said[0]["message"]) is (mode == "transaction")
+    response = [each for each in events if each["event"].startswith("worker.")]
+    assert response[0]["event"] == "worker.address"
+    assert response[0]["sessions"] is (mode == "session")
+    assert ("transaction mode" in response[0]["message"]) is (mode == "transaction")
     assert [each for each in events if each["level"] == "ERROR"] == []

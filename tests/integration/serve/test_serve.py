@@ -162,10 +162,10 @@ def test_a_job_of_plain_sql_runs_on_arrival(host: Served) -> None:
 
 def samples_of(host: Served) -> dict[tuple[str, ...], float]:
     """Return the samples of `/metrics` by name and labels."""
-    said = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
+    response = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
     return {
         (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(said.text)
+        for family in text_string_to_metric_families(response.text)
         for sample in family.samples
     }
 
@@ -182,13 +182,13 @@ def test_prometheus_reads_the_whole_queue(host: Served) -> None:
 
     others: Any = ({}, {"authorization": "Bearer another"}, {"authorization": f"Basic {TOKEN}"})
     refused = [httpx.get(f"{host.url}/metrics", headers=given) for given in others]
-    said = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
+    response = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
     until(another_is_counted)
     samples = samples_of(host)
 
     assert {answer.status_code for answer in refused} == {401}
     assert "served.greet" not in "".join(answer.text for answer in refused)
-    assert said.headers["content-type"].startswith("application/openmetrics-text")
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
     assert samples[counted] >= 1
     assert samples["minutehand_run_seconds", "served.greet", "0.95"] > 0
     assert samples["minutehand_process_deaths", "served.greet"] == 0

@@ -48,16 +48,16 @@ def test_synchronous_code_enqueues_and_reads_as_the_page_says(stack: RunningStac
         [code] = [
             each for each in blocks(render(recipes.text, names), "py") if "create_client" in each
         ]
-        said: dict[str, Any] = {
+        response: dict[str, Any] = {
             "url": stack.supabase_url,
             "secret_key": stack.values["SUPABASE_SECRET_KEY"],
             "tenant": stack.demo_workspace_id,
         }
-        exec(compile(code, "recipes.md", "exec"), said)
-        said["queue"].session.close()
+        exec(compile(code, "recipes.md", "exec"), response)
+        response["queue"].session.close()
 
-    assert (said["job"]["id"], said["job"]["status"]) == (said["job_id"], "pending")
-    assert [each["id"] for each in said["same"]] == [said["job_id"]]
+    assert (response["job"]["id"], response["job"]["status"]) == (response["job_id"], "pending")
+    assert [each["id"] for each in response["same"]] == [response["job_id"]]
 
 
 def test_a_synchronous_client_is_refused_with_what_to_write() -> None:

@@ -51,9 +51,9 @@ class MuxServer(MisbehavingServer):
         else:
             write(writer, 200, {"data": found})
 
-    def _store(self, upload: str, said: str, piece: bytes) -> tuple[int, dict[str, str]]:
-        found = re.fullmatch(r"bytes (?:\*|(\d+)-(\d+))/(\d+)", said)
-        assert found is not None, said
+    def _store(self, upload: str, result: str, piece: bytes) -> tuple[int, dict[str, str]]:
+        found = re.fullmatch(r"bytes (?:\*|(\d+)-(\d+))/(\d+)", result)
+        assert found is not None, result
         got, size = self.received[upload], int(found[3])
         if found[1] is not None and int(found[1]) == len(got):
             got += piece

@@ -38,12 +38,12 @@ class Endpoint(MisbehavingServer):
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         self.received.append(request)
         status = self.statuses.pop(0) if self.statuses else 200
-        said: Any = {} if status == 200 else {"error": "no such list"}
+        result: Any = {} if status == 200 else {"error": "no such list"}
         if self.is_packed:
-            body = gzip.compress(json.dumps(said).encode())
+            body = gzip.compress(json.dumps(result).encode())
             write(writer, status, body, headers={"content-encoding": "gzip"})
         else:
-            write(writer, status, said)
+            write(writer, status, result)
 
 
 class Nothing(BaseModel):
@@ -158,9 +158,9 @@ async def test_a_failure_is_sent_again_under_the_same_id(
         project.insert("work")
         row, later = await post.settle()
         assert (later["status"], len(endpoint.received)) == ("pending", 1)
-        said = 'the endpoint answered 500: {"error": "no such list"}'
-        assert (row["status"], row["error_message"]) == ("pending", said)
-        assert post.listed()["last_answer"] == said
+        result = 'the endpoint answered 500: {"error": "no such list"}'
+        assert (row["status"], row["error_message"]) == ("pending", result)
+        assert post.listed()["last_answer"] == result
         assert 8 <= row["wait"] <= 12
         assert post.listed()["failures"] == 1
         project.make_due()

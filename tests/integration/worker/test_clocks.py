@@ -157,9 +157,14 @@ async def test_a_worker_logs_once_that_its_clock_is_wrong_and_a_finding_names_it
     findings = engine.rpc("explain_queue")["findings"]
     found = {each["key"]: each["sentence"] for each in findings if each["reason"] == "clock_skew"}
     assert sorted("3600 s ahead of" in sentence for sentence in found.values()) == [False, True]
-    said = [each for each in caplog.records if getattr(each, "event", "") == "worker.clock_skew"]
-    assert [each.levelno for each in said] == [logging.WARNING] * 2
-    assert ["ahead of" in said[0].getMessage(), "behind" in said[1].getMessage()] == [True, True]
+    response = [
+        each for each in caplog.records if getattr(each, "event", "") == "worker.clock_skew"
+    ]
+    assert [each.levelno for each in response] == [logging.WARNING] * 2
+    assert ["ahead of" in response[0].getMessage(), "behind" in response[1].getMessage()] == [
+        True,
+        True,
+    ]
 
 
 async def _nothing(job: Job[dict[str, Any]], ctx: JobContext) -> None:

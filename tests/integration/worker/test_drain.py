@@ -83,9 +83,9 @@ def test_a_run_of_one_queue_ends_with_what_that_queue_has(engine: Engine) -> Non
         engine.enqueue_many(count, job_type=COROUTINE, queue=queue)
         engine.enqueue_many(count, job_type=FUNCTION, queue=queue)
 
-    said = by_lambda(settings_of(engine, BOTH, worker_queues=("mails",)))
+    result = by_lambda(settings_of(engine, BOTH, worker_queues=("mails",)))
 
-    assert (said["completed"], said["due_left"]) == (120, 0)
+    assert (result["completed"], result["due_left"]) == (120, 0)
     assert due(engine, COROUTINE, FUNCTION) == 14
 
 
@@ -130,12 +130,12 @@ def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engin
     registry = load_processors(settings)
     registry.processor("full", payload=dict, max_concurrency=1)(nothing)
 
-    said = ticked(settings, registry)
+    result = ticked(settings, registry)
 
-    assert (said["completed"], said["due_left"]) == (60, 3)
+    assert (result["completed"], result["due_left"]) == (60, 3)
     assert due(engine, "full") == 3
     stored = "select summary from queue.workers where summary ->> 'tick_id' = %s"
-    assert engine.one(stored, said["tick_id"])["due_left"] == 3
+    assert engine.one(stored, result["tick_id"])["due_left"] == 3
     assert engine.settle(held)["outcome"] == "applied"
 
 
@@ -164,9 +164,9 @@ def test_a_run_for_named_types_drains_these_and_counts_no_others(
         await worker.aclose()
         return reply.body
 
-    said = asyncio.run(run())
+    result = asyncio.run(run())
 
-    assert (said["completed"], said["due_left"]) == (130 * len(named), 0)
+    assert (result["completed"], result["due_left"]) == (130 * len(named), 0)
     assert due(engine, COROUTINE, FUNCTION) == 130 * (2 - len(named))
 
 
@@ -179,11 +179,11 @@ def test_threads_that_block_for_good_keep_no_coroutine_waiting(engine: Engine) -
     settings = settings_of(engine, BOTH)
 
     try:
-        said = ticked(settings, load_processors(settings), budget=3)
+        result = ticked(settings, load_processors(settings), budget=3)
     finally:
         GATE.set()
 
-    assert (said["completed"], said["leased"], said["due_left"]) == (300, 305, 3)
+    assert (result["completed"], result["leased"], result["due_left"]) == (300, 305, 3)
     statuses = "select count(*) from public.jobs where job_type = %s and status <> 'completed'"
     assert engine.one(statuses, FUNCTION) == 8
 
@@ -221,10 +221,10 @@ def said_by_environment(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setenv(name, value)
 
 
-def block(page: str, said: str) -> dict[str, Any]:
+def block(page: str, result: str) -> dict[str, Any]:
     """Return the names that the one matching block of a page defines."""
     found = blocks((ROOT / "shared" / "minutehand" / page).read_text(), "py")
-    [code] = [each for each in found if said in each]
+    [code] = [each for each in found if result in each]
     space: dict[str, Any] = {"__name__": "page"}
     exec(compile(code, page, "exec"), space)
     return space

@@ -34,9 +34,9 @@ DURABLE = ROOT / "shared" / "minutehand" / "pages" / "durable.md"
 AI = ROOT / "shared" / "minutehand" / "ai" / "README.md"
 
 
-def example(page: Path, said: str) -> str:
+def example(page: Path, response: str) -> str:
     """Return the only Python block of a page that contains a text."""
-    [found] = [block for block in blocks(page.read_text(), "python", "py") if said in block]
+    [found] = [block for block in blocks(page.read_text(), "python", "py") if response in block]
     return found
 
 

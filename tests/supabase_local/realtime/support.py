@@ -142,9 +142,9 @@ class Socket:
         frame = await self._first(lambda one: (one["event"], one["ref"]) == ("phx_reply", ref))
         return dict(frame["payload"])
 
-    async def _first(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    async def _first(self, expected: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         skipped: list[dict[str, Any]] = []
-        while not wanted(frame := await self.receive()):
+        while not expected(frame := await self.receive()):
             skipped.append(frame)
         self.pending[:0] = skipped
         return frame
@@ -192,8 +192,8 @@ def decode(data: str | bytes) -> dict[str, Any]:
         payload = {"type": "broadcast", "event": event, "payload": json.loads(body)}
         if metadata:
             payload["meta"] = json.loads(metadata)
-        said = {"topic": topic, "event": "broadcast", "payload": payload}
-        return {"join_ref": None, "ref": None, **said}
+        result = {"topic": topic, "event": "broadcast", "payload": payload}
+        return {"join_ref": None, "ref": None, **result}
     message = json.loads(data)
     if isinstance(message, list):
         return dict(zip(("join_ref", "ref", "topic", "event", "payload"), message, strict=True))

@@ -110,13 +110,13 @@ async def test_a_trigger_broadcasts_the_changes_of_its_table(
     sql.execute("insert into public.rt_notes values (1, 'a')")
     sql.execute("update public.rt_notes set word = 'b'")
     sql.execute("delete from public.rt_notes")
-    said = [(await socket.expect("broadcast"))["payload"] for _ in range(3)]
+    result = [(await socket.expect("broadcast"))["payload"] for _ in range(3)]
     with pytest.raises(psycopg.errors.RaiseException, match="not for each statement"):
         sql.execute("truncate public.rt_notes")
 
     one, other = {"id": 1, "word": "a"}, {"id": 1, "word": "b"}
     seen = [(None, one), (one, other), (other, None)]
-    for message, kind, (old, new) in zip(said, ("INSERT", "UPDATE", "DELETE"), seen, strict=True):
+    for message, kind, (old, new) in zip(result, ("INSERT", "UPDATE", "DELETE"), seen, strict=True):
         assert (message["event"], message["payload"].pop("id")) == (kind, message["meta"]["id"])
         changed = {"operation": kind, "schema": "public", "table": "rt_notes"}
         assert message["payload"] == {**changed, "old_record": old, "record": new}

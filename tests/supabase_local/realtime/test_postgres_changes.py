@@ -53,8 +53,8 @@ async def listen(
     reply = await socket.join(topic, access_token=access_token, postgres_changes=list(entries))
     assert reply["status"] == "ok", reply
     system = await socket.expect("system", topic=f"realtime:{topic}")
-    said = {"status": "ok", "message": "Subscribed to PostgreSQL", "channel": topic}
-    assert system["payload"] == {"extension": "postgres_changes", **said}
+    result = {"status": "ok", "message": "Subscribed to PostgreSQL", "channel": topic}
+    assert system["payload"] == {"extension": "postgres_changes", **result}
     return topic, [item["id"] for item in reply["response"]["postgres_changes"]]
 
 

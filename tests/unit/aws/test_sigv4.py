@@ -32,7 +32,7 @@ def ask(service: Service, attempts: int = 1) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("answers", "left", "said"),
+    ("answers", "left", "result"),
     [
         ([(400, b'{"__type":"ThrottlingException"}'), (200, b"{}")], 0, None),
         ([(503, b""), (200, b"{}")], 0, None),
@@ -41,14 +41,14 @@ def ask(service: Service, attempts: int = 1) -> bytes:
     ],
 )
 def test_what_may_pass_is_asked_again_once(
-    service: Service, answers: list[tuple[int, bytes]], left: int, said: str | None
+    service: Service, answers: list[tuple[int, bytes]], left: int, result: str | None
 ) -> None:
     """Many functions start at once, and SSM limits its calls."""
     service.left = answers
-    if said is None:
+    if result is None:
         assert ask(service, attempts=2) == b"{}"
     else:
-        with pytest.raises(AwsError, match=said):
+        with pytest.raises(AwsError, match=result):
             ask(service, attempts=2)
     assert len(service.left) == left
 

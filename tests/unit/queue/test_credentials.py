@@ -85,15 +85,15 @@ async def test_a_guests_address_is_signed_with_the_time(status: int) -> None:
 
     assert await signer.headers() == {}
     with calling_from("203.0.113.7"):
-        said = (await signer.headers()).get(HEADER)
-        assert (await signer.headers()).get(HEADER) == said
+        result = (await signer.headers()).get(HEADER)
+        assert (await signer.headers()).get(HEADER) == result
 
     assert len(asked) == 1, "a key is kept, and a refusal for some seconds"
     if status == 500:
-        assert said is None
+        assert result is None
         return
-    assert said is not None
-    address, at, signature = said.split(" ")
+    assert result is not None
+    address, at, signature = result.split(" ")
     key = bytes.fromhex("ab" * 32)
     inner = hashlib.sha256(key + f"{address} {at}".encode()).digest()
     assert (address, signature) == ("203.0.113.7", hashlib.sha256(key + inner).hexdigest())

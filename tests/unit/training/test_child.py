@@ -23,25 +23,25 @@ async def test_a_child_has_no_more_than_it_is_given(
 ) -> None:
     """It has none of our keys, and bounded memory, time and disk."""
     monkeypatch.setenv("SUPABASE_SECRET_KEY", "secret")
-    said: list[str] = []
+    result: list[str] = []
     speak = program(
         tmp_path, "sleep 0.2; for limit in v t f c; do ulimit -$limit >&2; done; env >&2\n"
     )
 
-    code = await run_child([speak], said.append, seconds=60, max_bytes=4096)
+    code = await run_child([speak], result.append, seconds=60, max_bytes=4096)
 
-    assert (code, said[:4]) == (0, [str(2 * 1024**2), "60", "8", "0"])
-    assert {line.partition("=")[0] for line in said[4:]} <= {"LC_ALL", "PWD", "SHLVL", "_"}
+    assert (code, result[:4]) == (0, [str(2 * 1024**2), "60", "8", "0"])
+    assert {line.partition("=")[0] for line in result[4:]} <= {"LC_ALL", "PWD", "SHLVL", "_"}
     with pytest.raises(FileNotFoundError):
         await run_child([str(tmp_path / "nowhere")], print, seconds=60)
 
 
 async def test_a_child_ends_with_all_it_started(tmp_path: Path) -> None:
     """This happens at a timeout or a cancel. A line without an end is no failure."""
-    said: asyncio.Queue[str] = asyncio.Queue()
+    result: asyncio.Queue[str] = asyncio.Queue()
     forking = program(tmp_path, "sleep 600 & echo $! >&2; head -c 200000 /dev/zero >&2; wait\n")
-    running = asyncio.create_task(run_child([forking], said.put_nowait, seconds=600))
-    pid = int(await said.get())
+    running = asyncio.create_task(run_child([forking], result.put_nowait, seconds=600))
+    pid = int(await result.get())
 
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -123,7 +123,7 @@ NOW = int(time.time())
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "result"),
     [
         ({"exp": NOW - 31}, "has expired"),
         ({"exp": None}, "is malformed"),
@@ -136,13 +136,13 @@ NOW = int(time.time())
     ],
 )
 async def test_a_token_that_does_not_fit_is_refused(
-    settings: Settings, secret_token: MakeToken, changes: dict[str, Any], said: str
+    settings: Settings, secret_token: MakeToken, changes: dict[str, Any], result: str
 ) -> None:
     """Access ends with the token. A token for another purpose is rejected."""
     verify = verifier(settings)
 
     await verify.verify(secret_token(exp=int(time.time()) - 2))  # clocks differ a little
-    assert await refusal(verify, secret_token(**changes)) == f"the token {said}"
+    assert await refusal(verify, secret_token(**changes)) == f"the token {result}"
 
 
 async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailable(

@@ -33,5 +33,5 @@ def test_a_route_and_its_location_are_below_the_services_mount(
     answer = handler(event, LambdaContext())
     handler.close()
 
-    said = (answer["statusCode"], answer["body"], answer["headers"]["location"])
-    assert said == (200, "203.0.113.24", prefix + path)
+    result = (answer["statusCode"], answer["body"], answer["headers"]["location"])
+    assert result == (200, "203.0.113.24", prefix + path)

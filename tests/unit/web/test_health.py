@@ -18,12 +18,12 @@ from minutehand.web.services import Services
 
 
 def health(**findings: str) -> QueueHealth:
-    said = {"sentence": "It is.", "cause": None, "next": [{"words": "Mend it."}]}
+    result = {"sentence": "It is.", "cause": None, "next": [{"words": "Mend it."}]}
     return QueueHealth(
         backlog={"jobs": 3, "detail": "3 start next: a"},
         oldest_due_seconds=1,
         last_tick_seconds=5,
-        findings=tuple({"reason": name, "verdict": findings[name], **said} for name in findings),
+        findings=tuple({"reason": name, "verdict": findings[name], **result} for name in findings),
     )
 
 
@@ -93,7 +93,7 @@ async def test_each_address_says_what_its_probe_asks_for(
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "result"),
     [
         (ConnectionError("10.0.0.7 refused"), "no answer: ConnectionError"),
         (None, "no answer: TimeoutError"),
@@ -104,7 +104,7 @@ async def test_each_address_says_what_its_probe_asks_for(
     ],
 )
 async def test_a_database_that_refuses_or_is_silent_fails_everything(
-    settings: Settings, answer: Any, said: str, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, answer: Any, result: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check takes bounded time and hides the address. A revoked key is not a timeout."""
     monkeypatch.setattr(app, "CHECK_TIMEOUT_SECONDS", 0.05)
@@ -114,7 +114,7 @@ async def test_a_database_that_refuses_or_is_silent_fails_everything(
 
     assert (status, body["status"]) == (503, "not_ready")
     assert {check["verdict"] for check in body["checks"].values()} == {"fail"}
-    assert body["checks"]["database"]["detail"] == said
+    assert body["checks"]["database"]["detail"] == result
 
 
 async def test_guests_are_counted_by_their_network_and_in_all(

@@ -135,18 +135,18 @@ TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] =
 }
 
 
-def a_run(*said: Said, deadlines: Deadlines = RUN, **options: Any) -> Agenda:
+def a_run(*result: Said, deadlines: Deadlines = RUN, **options: Any) -> Agenda:
     agenda = Agenda(deadlines, TickOptions(**options), IdleBackoff())
-    for each in said:
+    for each in result:
         each(agenda)
     return agenda
 
 
 @pytest.mark.parametrize("case", TABLE)
 def test_the_next_instant_and_its_reason(case: str) -> None:
-    said, snapshot, (at, action, reason) = TABLE[case]
+    result, snapshot, (at, action, reason) = TABLE[case]
 
-    entry = a_run(*said).next(10.0, snapshot)
+    entry = a_run(*result).next(10.0, snapshot)
 
     assert (entry.action, entry.reason) == (action, reason)
     assert entry.at == pytest.approx(at)
@@ -175,11 +175,11 @@ def test_the_end_of_a_run_comes_in_its_order() -> None:
 def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
     """All possible snapshots, each with all possible events before it."""
     flags = ("running", "to_settle", "has_free_slot", "exchanging", "stopping", "maintaining")
-    tellings = [said for said, _, _ in TABLE.values()]
-    for said, deadlines in itertools.product(tellings, (RUN, LOOP)):
+    tellings = [result for result, _, _ in TABLE.values()]
+    for result, deadlines in itertools.product(tellings, (RUN, LOOP)):
         for values in itertools.product((False, True), repeat=len(flags)):
             snapshot = RunSnapshot(**dict(zip(flags, values, strict=True)))
-            agenda = a_run(*said, deadlines=deadlines)
+            agenda = a_run(*result, deadlines=deadlines)
             entry = agenda.next(10.0, snapshot)
 
             assert entry.at >= 10.0
@@ -206,7 +206,7 @@ def test_a_run_does_not_leave_what_a_lost_answer_may_have_leased() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "was_notified", "wanted"),
+    ("result", "was_notified", "expected"),
     [
         ([answered(10)], False, (70, Reason.POLL)),
         ([answered(10)], True, (10.1, Reason.NOTIFIED)),
@@ -217,12 +217,14 @@ def test_a_run_does_not_leave_what_a_lost_answer_may_have_leased() -> None:
     ],
 )
 def test_when_a_loop_looks_again(
-    said: list[Said], was_notified: bool, wanted: tuple[float, Reason]
+    result: list[Said], was_notified: bool, expected: tuple[float, Reason]
 ) -> None:
     """It polls after a minute. A rejected request is repeated after its pause."""
-    entry = a_run(*said, deadlines=LOOP).next_poll(10.0, poll_seconds=60, was_notified=was_notified)
+    entry = a_run(*result, deadlines=LOOP).next_poll(
+        10.0, poll_seconds=60, was_notified=was_notified
+    )
 
-    at, reason = wanted
+    at, reason = expected
     assert entry.reason == reason
     assert entry.at == pytest.approx(at)
 

@@ -98,11 +98,11 @@ def test_each_comes_to_what_is_in_its_place() -> None:
     """An exception in the list concerns that job only. An invalid payload joins no call."""
 
     async def mixed(jobs: Jobs) -> Any:
-        said: dict[str, Any] = {"b": Retry("later", after=1), "c": Fail("no")}
-        said |= {"d": Snooze(after=9), "e": ValueError("broken")}
+        response: dict[str, Any] = {"b": Retry("later", after=1), "c": Fail("no")}
+        response |= {"d": Snooze(after=9), "e": ValueError("broken")}
         for job in jobs:
             job.ctx.log("info", f"I am {job.id}")
-        return [said.get(job.id, {"of": job.id}) for job in jobs]
+        return [response.get(job.id, {"of": job.id}) for job in jobs]
 
     world = World([*rows(*"abcde"), Row("f", "no number")], mixed)
     world.tick(budget=0.9, batch=6)
@@ -436,8 +436,8 @@ def test_middleware_is_around_each_job() -> None:
     world.tick()
 
     assert world.calls == [["a", "c"]]
-    said = {name: item.result for name, item in world.ends.items()}
-    assert said == {"a": "around a", "b": "kept", "c": "around c"}
+    response = {name: item.result for name, item in world.ends.items()}
+    assert response == {"a": "around a", "b": "kept", "c": "around c"}
 
 
 @pytest.mark.parametrize(

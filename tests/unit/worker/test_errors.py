@@ -63,17 +63,17 @@ def test_frames_are_own_first_and_hold_no_values() -> None:
     try:
         reads()
     except Exception as error:
-        said = raised(RuntimeError(f"token={SECRET}"), error)
+        result = raised(RuntimeError(f"token={SECRET}"), error)
         chosen = raised(ProcessorError("sorry"), error)
 
-    assert said.message == "token=[hidden]"
-    assert said.traceback is not None
-    assert said.traceback["frames"][0]["function"] == "raised"
-    [cause] = said.traceback["causes"]
+    assert result.message == "token=[hidden]"
+    assert result.traceback is not None
+    assert result.traceback["frames"][0]["function"] == "raised"
+    [cause] = result.traceback["causes"]
     assert [frame["own"] for frame in cause["frames"][:2]] == [True, True]
     assert cause["frames"][0]["function"] == "reads"
     assert not cause["frames"][-1]["own"]
-    assert SECRET not in str(said.model_dump())
+    assert SECRET not in str(result.model_dump())
     assert chosen.traceback is not None
     assert "causes" not in chosen.traceback
 
@@ -91,9 +91,9 @@ def test_an_error_without_a_response_names_the_address() -> None:
 
 def test_of_a_task_group_the_first_error_is_named() -> None:
     """The message has the number of the others."""
-    said = raised(ExceptionGroup("both", [ValueError("one"), OSError("two")]))
+    result = raised(ExceptionGroup("both", [ValueError("one"), OSError("two")]))
 
-    assert (said.type, said.message) == ("ValueError", "one (and 1 more in its task group)")
+    assert (result.type, result.message) == ("ValueError", "one (and 1 more in its task group)")
 
 
 async def test_what_a_processor_returns_is_filtered_too() -> None:

@@ -90,9 +90,9 @@ def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptur
         leaping(tick())
 
     assert queue.rows["a"].status == "completed"
-    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-    assert said[0].startswith("Job type calls of tests.unit.worker.test_options.nothing (")
-    assert "is rejected: Cannot generate a JsonSchema for " in said[0]
-    assert said[1] == "Job type never is rejected: schedule of never: no such day"
+    result = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert result[0].startswith("Job type calls of tests.unit.worker.test_options.nothing (")
+    assert "is rejected: Cannot generate a JsonSchema for " in result[0]
+    assert result[1] == "Job type never is rejected: schedule of never: no such day"
     [registered] = [each for each in caplog.records if each.getMessage() == "Job types registered"]
     assert registered.__dict__["job_types"] == ["work"]

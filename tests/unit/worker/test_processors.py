@@ -57,8 +57,8 @@ def test_a_package_without_processors_is_named_at_the_start(
     names = load_processors(settings).names
 
     assert (f"{shape}.run" in names) is found
-    wanted = f"{shape} has no processors; write them in {shape}/processors.py"
-    assert [wanted in line for line in caplog.messages] == ([] if found else [True])
+    expected = f"{shape} has no processors; write them in {shape}/processors.py"
+    assert [expected in line for line in caplog.messages] == ([] if found else [True])
 
 
 def test_apps_that_name_no_package_are_said(

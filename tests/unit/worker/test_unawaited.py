@@ -61,11 +61,11 @@ async def test_a_call_that_is_never_awaited_fails_the_attempt(name: str, ends: s
             await ctx.sleep(3600, name="long")
         return "done"
 
-    said = await ProcessorTest(plainly if ends == "plainly" else run, {}).run()
+    response = await ProcessorTest(plainly if ends == "plainly" else run, {}).run()
 
-    assert said.outcome == "failed"
-    assert said.error is not None
-    assert said.error.message == (
+    assert response.outcome == "failed"
+    assert response.error is not None
+    assert response.error.message == (
         f"ctx.{name}(…) was never awaited, so nothing of it was done; write `await ctx.{name}(…)`, "
         "in an `async def`"
     )
@@ -89,10 +89,10 @@ async def test_a_middleware_that_does_not_await_the_call_fails_the_attempt() -> 
         ProcessorTest(steps, {}),
     ]
     for test in tests:
-        said = await test.run()
-        assert said.outcome == "failed"
-        assert said.error is not None
-        assert "await call(…)" in said.error.message
+        response = await test.run()
+        assert response.outcome == "failed"
+        assert response.error is not None
+        assert "await call(…)" in response.error.message
 
 
 async def test_what_is_awaited_in_any_way_is_no_fault() -> None:
@@ -122,11 +122,11 @@ async def test_a_call_under_way_at_the_end_is_said_in_the_jobs_log() -> None:
         await asyncio.sleep(0)
         return "done"
 
-    said = await ProcessorTest(run, {}).run()
+    response = await ProcessorTest(run, {}).run()
     kept[0].cancel()
 
-    assert (said.outcome, said.result) == ("completed", "done")
-    assert said.messages == ["The processor ended before ctx.step(…) had: await it to its end"]
+    assert (response.outcome, response.result) == ("completed", "done")
+    assert response.messages == ["The processor ended before ctx.step(…) had: await it to its end"]
 
 
 async def test_a_mock_of_the_context_has_methods_to_await() -> None:
@@ -142,9 +142,9 @@ async def test_what_the_processor_raises_says_more() -> None:
         ctx.spawn([])  # type: ignore[unused-coroutine]
         raise ValueError("no")
 
-    said = await ProcessorTest(run, {}).run()
+    response = await ProcessorTest(run, {}).run()
 
-    assert (said.outcome, str(said.raised)) == ("retry", "no")
+    assert (response.outcome, str(response.raised)) == ("retry", "no")
 
 
 def plainly(job: Job[Any], ctx: JobContext) -> None:
@@ -195,7 +195,7 @@ async def test_a_step_of_what_cannot_be_awaited_says_what_to_write(run: Any, fix
         finally:
             call.close()
 
-    said = await ProcessorTest(steps, {}).run()
+    response = await ProcessorTest(steps, {}).run()
 
-    assert said.error is not None
-    assert fix in said.error.message
+    assert response.error is not None
+    assert fix in response.error.message

@@ -133,11 +133,11 @@ async def test_a_wait_of_a_day_is_one() -> None:
     first, done = await vendor.until_over()
 
     at = vendor.clock.now()
-    said = (
+    response = (
         f"The service has reached its rate limit; it is asked again at {at:%H:%M} UTC on {at.day}"
     )
     assert (first.delay_seconds, done.outcome) == (86_400, "completed")
-    assert str(first.progress[-1].message).startswith(said)
+    assert str(first.progress[-1].message).startswith(response)
 
 
 async def test_a_call_whose_answer_could_not_be_taken_counts() -> None:

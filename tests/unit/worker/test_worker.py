@@ -104,11 +104,11 @@ async def start(make: Callable[..., Worker], *args: Any, budget: float = 60, **m
 
 async def test_middleware_is_nested_and_sees_what_is_returned() -> None:
     """It may be added before or after the processor. `around_all` is outside of the others."""
-    registry, said = of(nothing), []
+    registry, output = of(nothing), []
 
     def named(name: str) -> Any:
         async def around(job: Job[Any], ctx: JobContext, call: Any) -> Any:
-            said.append(name)
+            output.append(name)
             return await call()
 
         return around
@@ -118,18 +118,18 @@ async def test_middleware_is_nested_and_sees_what_is_returned() -> None:
     [job_type] = registry
     await ProcessorTest(job_type.run, {}, around=job_type.around).run()
 
-    assert said == ["outer", "inner"]
+    assert output == ["outer", "inner"]
     with pytest.raises(TypeError, match="async"):
         registry.around(lambda job, ctx, call: None)  # type: ignore[type-var]
 
 
 async def test_middleware_of_a_registry_counts_for_types_that_are_added_to_it() -> None:
     """A worker has one registry for `@processor` and `register`, so no error report is missing."""
-    decorated, registry, said = of(nothing), Registry(), []
+    decorated, registry, output = of(nothing), Registry(), []
 
     def named(name: str) -> Any:
         async def around(job: Job[Any], ctx: JobContext, call: Any) -> Any:
-            said.append(name)
+            output.append(name)
             return await call()
 
         return around
@@ -143,7 +143,7 @@ async def test_middleware_of_a_registry_counts_for_types_that_are_added_to_it() 
     [job_type] = registry
     await ProcessorTest(job_type.run, {}, around=job_type.around).run()
 
-    assert said == ["decorated", "before", "after"]
+    assert output == ["decorated", "before", "after"]
 
 
 def _takes_no_ctx(job: Job[Any]) -> None: ...
@@ -202,11 +202,13 @@ def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
         def _lease(self, request: Any) -> LeaseResponse:
             if not admitted:
                 return LeaseResponse(leases=(), run=RunState())
-            said = super()._lease(request)
-            if said.run and said.run.ended:
-                said = said.model_copy(update={"run": RunState(ended=True, refused=bool(refused))})
+            output = super()._lease(request)
+            if output.run and output.run.ended:
+                output = output.model_copy(
+                    update={"run": RunState(ended=True, refused=bool(refused))}
+                )
                 refused.clear()
-            return said
+            return output
 
     queue = Bounded([Row("1", {})])
     summary = leaping(start(worker, queue, of(nothing), most=1))
