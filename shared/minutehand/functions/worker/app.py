@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import uuid
@@ -20,7 +21,6 @@ from minutehand import telemetry
 from minutehand.app import OnError
 from minutehand.config import Settings
 from minutehand.functions.worker.database_access import DatabaseAccess
-from minutehand.functions.worker.host_channel import HostChannel
 from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import MAX_BODY_BYTES, Request, WorkerRoutes
 from minutehand.log import request_context
@@ -34,6 +34,11 @@ logger = logging.getLogger(__name__)
 FAILED: Final = 70
 #: Makes the worker lease jobs at once. Without a token, because only the host has the socket.
 WAKE_PATH: Final = "/wake"
+#: File descriptor of a pipe to the host, which also runs processes for suspects: jobs whose process
+#: ended while it also ran other jobs. The worker writes the number of their companies to it.
+PIPE: Final = "WORKER_SUSPECTS_PIPE"
+#: Set for a process that runs suspects and nothing else.
+SUSPECTS_ONLY: Final = "WORKER_SUSPECTS_ONLY"
 _METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -61,11 +66,19 @@ def build_worker(
     """
     telemetry.start(settings.environ, version=settings.version)
     registry = load_processors(settings, on_error=on_error)
-    host = HostChannel.of(settings.environ)
-    options = TickOptions.of(settings, ends_blocked=True, suspects=host.serves_suspects)
+    pipe = settings.environ.get(PIPE)
+    suspects = True if settings.environ.get(SUSPECTS_ONLY) else False if pipe else None
+
+    def report_suspects(companies: int) -> None:
+        if companies and pipe:
+            # a full pipe holds requests that the host has not read yet
+            with contextlib.suppress(BlockingIOError):
+                os.write(int(pipe), bytes([min(companies, 255)]))
+
+    options = TickOptions.of(settings, ends_blocked=True, suspects=suspects)
     queue = WorkerQueue(settings, api=None if access is None else access.api(settings))
     return Worker(
-        settings, registry=registry, options=options, queue=queue, on_suspects=host.report_suspects
+        settings, registry=registry, options=options, queue=queue, on_suspects=report_suspects
     )
 
 

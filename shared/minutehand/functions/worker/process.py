@@ -27,9 +27,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from minutehand.error_body import error_body
-from minutehand.functions.worker.app import WAKE_PATH, Start, body_of, build_app
+from minutehand.functions.worker.app import (
+    PIPE,
+    SUSPECTS_ONLY,
+    WAKE_PATH,
+    Start,
+    body_of,
+    build_app,
+)
 from minutehand.functions.worker.exit_report import ExitReport
-from minutehand.functions.worker.host_channel import PIPE, SUSPECTS_ONLY
 from minutehand.tasks import end_tasks
 from minutehand.worker.loop import run_until_done, tune_gc
 
