@@ -8,6 +8,8 @@ import { confirm } from "../lib/prompt.js";
 import { notify, notifyFailure } from "./toasts.js";
 
 const LIVE = ["pending", "processing", "waiting"];
+/** Filters of the counts above the list. */
+const COUNTED = ["state", "job_type", "queue", "internal"];
 const APPLIES = { cancel: LIVE, retry: ["failed", "cancelled"] };
 const ACTIONS = {
   cancel: {
@@ -62,7 +64,7 @@ export async function actOnMany({ workspaceId, action, filter, known }) {
 /** Bar of actions. It is below the list, so that no row moves when it appears. */
 export function Selection({ picked, counts, filter, query, workspaceId, done }) {
   const { state } = filter;
-  const isPlain = Object.keys(query).every((name) => ["state", "job_type", "queue"].includes(name));
+  const isPlain = Object.keys(query).every((name) => COUNTED.includes(name));
   const isCounted = state && isPlain && !counts?.at_least.includes(state);
   const total = isCounted ? counts?.states[state] : undefined;
   const pickedFor = (action) => picked.filter((row) => APPLIES[action].includes(row.status));

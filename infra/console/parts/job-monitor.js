@@ -155,7 +155,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       </table>
     </div>
     ${
-      (picked.length > 0 || Object.keys(query).length > 0) &&
+      (picked.length > 0 || Object.values(filter).some(Boolean)) &&
       html`<${Selection}
         picked=${picked}
         counts=${counts}

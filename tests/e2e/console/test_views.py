@@ -53,9 +53,12 @@ def test_jobs_are_live_filtered_and_retried(
         worker.settle(lease, "failed", error={"type": "Boom", "message": "the ledger is closed"})
     expect(page.locator("tr[data-status=failed]")).to_have_count(2)
     expect(page.locator("[data-group=failed] .group-count")).to_have_text("2")
+    everything = page.get_by_role("region", name="Selected jobs")
+    expect(everything).to_have_count(0)  # no button cancels all jobs of a workspace
 
     page.locator("[data-group=failed]").click()
     expect(page).to_have_url(re.compile("state=failed"))
+    expect(everything).to_contain_text("2 jobs failed")
     expect(rows).to_have_count(2)
     page.reload()
     expect(rows).to_have_count(2)

@@ -104,13 +104,3 @@ test("a reader with an offset gets the rest, or all of another attempt", () => {
   assert.deepEqual(rest({ next: 2 }), [{ ...piece, from: 2, text: "said" }]);
   assert.deepEqual(rest({ attempt: 2, next: 2 }), [{ ...piece, from: 0, text: "🌍 said" }]);
 });
-
-test("isReceived shows whether messages delivered what reads found", () => {
-  const output = new Output();
-  output.add({ stream: "reply", attempt: 1, from: 0, next: 1, text: "a" }, { isMessage: true });
-  assert.ok(output.isReceived);
-  output.add({ stream: "reply", attempt: 1, from: 1, next: 2, text: "b" });
-  assert.ok(!output.isReceived);
-  output.markReceived();
-  assert.ok(output.isReceived);
-});

@@ -115,19 +115,6 @@ test("an unfinished job waits until now, and a retry shows its time", () => {
   assert.deepEqual([row.until, row.isRunning], [Date.parse(at(9000)), true]);
 });
 
-test("an attempt whose process died has ended, as has one of a newer engine", () => {
-  const attempts = [attempt(1, 0, 1000, "died"), attempt(1, 1000, 2000, "parked")];
-  const [, ...rows] = rowsOf({ jobs: [job("suspect", { attempts })] }, 0);
-
-  assert.deepEqual(
-    rows.map(({ word, tone }) => [word, tone]),
-    [
-      ["Process died", "pending"],
-      ["parked", "pending"],
-    ],
-  );
-});
-
 test("a large trace shows the children without their steps", () => {
   const jobs = [parent];
   for (let n = 0; n < 100; n += 1)
