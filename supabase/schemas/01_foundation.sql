@@ -558,8 +558,7 @@ create table public.workspaces (
   created_at timestamptz not null default now(),
   constraint workspaces_name_has_text check (char_length(name) between 1 and 200)
 );
-comment on table public.workspaces is
-  'A workspace is a tenant: the organization, team or user that owns jobs.';
+comment on table public.workspaces is 'A tenant: people who share jobs and data.';
 
 create table public.workspace_members (
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
