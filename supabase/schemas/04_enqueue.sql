@@ -1251,7 +1251,7 @@ begin
         headers := jsonb_build_object('Authorization', 'Bearer ' || s.decrypted_secret,
           'Content-Type', 'application/json'), timeout_milliseconds := 2000)
       from vault.decrypted_secrets as s where s.name = 'minutehand_worker_token'$do$ using v_url;
-  -- a failed hint must not fail the enqueue
+  -- a failed call of the worker must not fail the enqueue
   exception when others then
     raise warning 'the worker could not be called: % (%)', sqlerrm, sqlstate;
   end;

@@ -81,7 +81,7 @@ def _number(values: Mapping[str, Any], name: str) -> int:
 
 
 def _current_reservation(client: Any, stack: str) -> int:
-    """Read the present reservation of the stack's worker, which an update may use again."""
+    """Read the present reservation of the stack's worker, because an update may reuse it."""
     try:
         response = client.get_function_concurrency(FunctionName=f"{stack}-worker")
     except client.exceptions.ResourceNotFoundException:

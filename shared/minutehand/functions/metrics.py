@@ -61,15 +61,15 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
     for cause, part in backlog.items():
         if isinstance(part, dict) and "jobs" in part:
             due.labels(cause).set(part["jobs"])
-    oldest = gauge("oldest_due_seconds", "Age of the oldest due job that nothing holds back.")
+    oldest = gauge("oldest_due_seconds", "Age of the oldest due job that nothing blocks.")
     oldest.set(float(backlog["oldest_due_seconds"] or 0))
 
     hour = f"in the last {MINUTES} minutes"
     ended = gauge("jobs_last_hour", f"Jobs by type and outcome {hour}.", "job_type", "outcome")
     deaths = gauge("process_deaths", f"Attempts that lost their own worker {hour}.", "job_type")
     spans = {
-        "queue": gauge("queue_seconds", f"From due to start, {hour}.", "job_type", "quantile"),
-        "run": gauge("run_seconds", f"The processor itself, {hour}.", "job_type", "quantile"),
+        "queue": gauge("queue_seconds", f"Time from due to start {hour}.", "job_type", "quantile"),
+        "run": gauge("run_seconds", f"Duration of attempts {hour}.", "job_type", "quantile"),
     }
     for job_type, line in stats["types"].items():
         for outcome in _OUTCOMES:

@@ -1,7 +1,7 @@
-"""A test of which features DATABASE_URL supports, which its text does not show.
+"""A test of the features that DATABASE_URL supports, which its text does not show.
 
-A pooler in transaction mode may listen at any port. There, settings of one caller affect the next,
-and notifications are lost.
+A pooler in transaction mode may listen at any port. With such a pooler, settings of one caller
+affect the next one, and notifications are lost.
 """
 
 from __future__ import annotations
