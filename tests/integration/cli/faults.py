@@ -249,7 +249,7 @@ class World:
         line, _, comment = (part.strip() for part in fix.partition("  # "))
         name, assigned, value = line.partition("=")
         if assigned and name.isupper():
-            is_known = "…" in value or REF in value  # REF stands for the stack's project
+            is_known = "…" in value or REF in value  # REF means the stack's project
             self.values[name] = self.stack.values[name] if is_known else value
         elif line.startswith("minutehand ") and line != "minutehand dev":  # which does not end
             output = Run(env=self.values)(*shlex.split(line)[1:]).stdout.strip()
