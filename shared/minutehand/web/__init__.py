@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from minutehand.web.auth import UserOrGuestUnslotted as UserOrGuestUnslotted
     from minutehand.web.caller import Caller as Caller
     from minutehand.web.caller import token_of as token_of
+    from minutehand.web.documents import document as document
     from minutehand.web.errors import ApiError as ApiError
     from minutehand.web.errors import FieldProblem as FieldProblem
     from minutehand.web.errors import invalid_argument as invalid_argument
@@ -35,6 +36,7 @@ else:
             "auth": "SignedIn UserOrGuest UserOrGuestUnslotted",
             "request_bodies": "Body",
             "caller": "Caller token_of",
+            "documents": "document",
             "errors": "ApiError FieldProblem invalid_argument not_found unavailable"
             " unavailable_if_missing validation_failed",
             "idempotency": "IdempotencyHeader parse_key",

@@ -1,7 +1,4 @@
-"""A page as one HTML file without scripts, URLs or external resources.
-
-Text of a model or a person is escaped.
-"""
+"""A page as one HTML document. Text of a model or a person is escaped."""
 
 from __future__ import annotations
 
@@ -9,34 +6,31 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
+from fastapi.responses import HTMLResponse
+
+from minutehand.web import document
 from minutehand_apps.chat.models import Figure, Page, Section
 
 _STYLE: Final = """
-:root{color-scheme:light dark;--ink:#1c2733;--soft:#5a6a7a;--back:#fff;--card:#f5f7f9}
-@media(prefers-color-scheme:dark){:root{--ink:#e6ebf0;--soft:#a3b1bf;--back:#151b21;--card:#1d252d}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:60rem;padding:1.5rem;background:var(--back);
-color:var(--ink);font:16px/1.5 system-ui,sans-serif}h1{border-bottom:4px solid var(--main)}
-section{background:var(--card);border-inline-start:4px solid var(--second);border-radius:8px;
-padding:1rem;margin:1rem 0}footer{color:var(--soft)}
-p{white-space:pre-wrap;overflow-wrap:anywhere}h2{margin:0 0 .5rem;font-size:1.1rem}
+h1{border-bottom:4px solid var(--main)}section{background:var(--card);
+border-inline-start:4px solid var(--second);border-radius:8px;padding:1rem;margin:1rem 0}
+footer{color:var(--soft)}p{white-space:pre-wrap;overflow-wrap:anywhere}
+h2{margin:0 0 .5rem;font-size:1.1rem}
 dl{display:grid;grid-template-columns:fit-content(40%) 1fr;gap:.4rem .8rem;margin:0}
 dd{margin:0;display:flex;flex-wrap:wrap;align-items:center}
 i{height:.9em;border:1px solid var(--soft);border-radius:3px;
 background:var(--main);margin-inline-end:.5rem}li::marker{font-weight:700}
-p,li,td,th,h1,h2,h3,dt,blockquote{unicode-bidi:plaintext}
 """
 
 
-def render(page: Page, footer: str) -> str:
-    """Render the page. `footer` states the source of its content."""
+def render(page: Page, note: str) -> HTMLResponse:
+    """Render the page, with the source of its content as its last line."""
     main, second, *_ = [*page.colours, "#1d4ed8", "#5a6a7a"]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(page.title)}</title>"
-        f"<style>{_STYLE}:root{{--main:{main};--second:{second}}}</style></head><body dir=auto>"
-        f"<h1>{escape(page.title)}</h1><p>{escape(page.summary)}</p>"
-        f"{''.join(map(_section, page.sections))}<footer>{escape(footer)}</footer></body></html>"
+    sections = "".join(map(_section, page.sections))
+    return document(
+        page.title,
+        f"<p>{escape(page.summary)}</p>{sections}<footer>{escape(note)}</footer>",
+        style=f"{_STYLE}:root{{--main:{main};--second:{second}}}",
     )
 
 

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any, Final
 
+from fastapi.responses import HTMLResponse
+
 from minutehand.ai import SAMPLE
+from minutehand.web import document
 from minutehand_apps.plans.graph import Stage, select_stages
 from minutehand_apps.plans.models import (
     Missing,
@@ -21,16 +24,12 @@ from minutehand_apps.plans.shapes import Block
 
 SUMMARY: Final = "executive_summary"
 _STYLE: Final = """
-:root{color-scheme:light dark;--ink:#1c2733;--soft:#5a6a7a;--line:#d5dce3;--back:#fff}
-@media(prefers-color-scheme:dark){:root{--ink:#e6ebf0;--soft:#a3b1bf;--line:#3a4653;--back:#151b21}}
-body{margin:0 auto;max-width:60rem;padding:1.5rem;background:var(--back);color:var(--ink);
-font:16px/1.5 system-ui,sans-serif;overflow-wrap:break-word}p,blockquote{white-space:pre-wrap}
-.meta{color:var(--soft)}div{overflow-x:auto}table{border-collapse:collapse;width:100%}
+p,blockquote{white-space:pre-wrap}.meta{color:var(--soft)}div{overflow-x:auto}
+table{border-collapse:collapse;width:100%}h2{margin:2rem 0 .4rem}
 td,th{text-align:start;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid var(--line)}
 th{white-space:nowrap}td.num,th.num{text-align:end;font-variant-numeric:tabular-nums}
-h1{font-size:1.7rem;line-height:1.25}h2{margin:2rem 0 .4rem;font-size:1.2rem}
 blockquote{margin:0;padding-inline-start:1rem;border-inline-start:3px solid var(--line);
-color:var(--soft)}p,li,td,th,h1,h2,h3,dt,blockquote{unicode-bidi:plaintext}
+color:var(--soft)}
 """
 
 
@@ -143,13 +142,10 @@ def _lines(block: Block) -> Iterator[str]:
             yield "|---" * len(row) + "|"
 
 
-def html(plan: ReportedPlan) -> str:
+def html(plan: ReportedPlan) -> HTMLResponse:
     """Return the report as one self-contained page. All text is escaped."""
     parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(plan.title)}</title><style>{_STYLE}</style></head><body dir=auto>",
-        f"<h1>{escape(plan.title)}</h1><blockquote>{escape(plan.prompt)}</blockquote>",
+        f"<blockquote>{escape(plan.prompt)}</blockquote>",
         f'<p class="meta">Status: {plan.status}. {escape(notice(plan))}</p>',
     ]
     if gaps := missing(plan):
@@ -162,7 +158,7 @@ def html(plan: ReportedPlan) -> str:
     for stage, blocks in chapters(plan):
         parts.append(f'<h2 id="{stage.name}">{escape(stage.title)}</h2>')
         parts += map(_element, blocks)
-    return "\n".join([*parts, "</body></html>"])
+    return document(plan.title, "\n".join(parts), style=_STYLE)
 
 
 def _is_number(text: str) -> bool:

@@ -24,71 +24,33 @@ _COSTS: Final = {
     "Fees of twelve stalls": -1200,
 }
 
+_POINTS: Final = {"points": ["A point would be here.", "Another point would be here."]}
+_TEXT: Final = {"text": "The text of this chapter would be here.\n\nIt would be about the prompt."}
+
 #: Result of each stage.
 SAMPLES: Final[dict[str, dict[str, Any]]] = {
     "understand": {
         "title": "Sample plan: a street market for a Saturday in June",
-        "goal": "A market with twelve stalls and a small stage on the town square, open from ten to"
-        " six, which pays for itself within two years.",
-        "facts": ["Twelve stalls", "One day in June, ten to six", "About 800 visitors"],
+        "goal": "A market with twelve stalls and a small stage on the town square.",
+        "facts": ["Twelve stalls", "One day in June, ten to six"],
     },
-    "assumptions": {
-        "points": [
-            "The town lends its square, since it has for the spring fair.",
-            "Half of the stallholders of the weekly market take part.",
-        ]
-    },
-    "constraints": {
-        "points": [
-            "The permit takes three weeks and is asked for once.",
-            "Music ends at five, as the neighbours were promised.",
-            "Four volunteers are free on the days before.",
-        ]
-    },
-    "strategy": {
-        "text": "Two ways were compared. An agency would do all of it for about 6,000, and the"
-        " stallholders would not know each other afterwards.\n\nThe volunteers do it themselves and"
-        " hire only what they cannot lift. This costs half, and is recommended."
-    },
+    "assumptions": _POINTS,
+    "constraints": _POINTS,
+    "strategy": _TEXT,
     "work_breakdown": {
         "tasks": [{"id": key, "title": title, "days": days} for key, title, days in _TASKS]
     },
     "dependencies": {"order": [{"task": key, "after": after} for key, after in _AFTER.items()]},
-    "team": {"points": ["Lead: T1, T2", "Stalls: T3", "Site: T4, T6", "Posters and press: T5"]},
+    "team": _POINTS,
     "budget": {
         "currency": "EUR",
         "costs": [{"title": title, "amount": amount} for title, amount in _COSTS.items()],
     },
-    "milestones": {
-        "milestones": [
-            {"when": "Day 5", "title": "The square is booked"},
-            {"when": "Day 20", "title": "The permit is there"},
-            {"when": "Day 26", "title": "The market is open"},
-        ]
-    },
-    "risks": {
-        "risks": [
-            {"risk": "Rain all day", "answer": "Tents over the stage and half of the stalls"},
-            {"risk": "The permit is late", "answer": "A second date in September is reserved"},
-            {"risk": "Fewer than eight stalls", "answer": "Local clubs get the free ones"},
-        ]
-    },
-    "quality": {
-        "points": ["The fire brigade walks the plan of the square", "Power is tested a day before"]
-    },
-    "communication": {
-        "points": ["Neighbours: a letter two weeks before", "Stallholders: a call each Friday"]
-    },
-    "what_if": {
-        "points": [
-            "It rains: open four hours, half of the fees are paid back.",
-            "Money is short: no stage, which saves 1,100.",
-        ]
-    },
-    "questions": {"points": ["Who pays if the market ends early?", "May food be cooked on site?"]},
-    "executive_summary": {
-        "text": "In 26 days four volunteers prepare a market of twelve stalls on the town square."
-        "\n\nIt costs EUR 2,770 after the stalls' fees. What could stop it is the permit, which"
-        " therefore comes first, and the weather, for which there are tents."
-    },
+    "milestones": {"milestones": [{"when": "Day 26", "title": "The market is open"}]},
+    "risks": {"risks": [{"risk": "Rain all day", "answer": "Tents over half of the stalls"}]},
+    "quality": _POINTS,
+    "communication": _POINTS,
+    "what_if": _POINTS,
+    "questions": _POINTS,
+    "executive_summary": _TEXT,
 }

@@ -1,25 +1,19 @@
-"""A procedure as one HTML page. The page has no script and loads nothing but its video.
-
-Text of a model or a person is escaped.
-"""
+"""A procedure as one HTML document. Text of a model or a person is escaped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
 from typing import Final
-from urllib.parse import urlsplit
 
+from fastapi.responses import HTMLResponse
+
+from minutehand.web import document
 from minutehand_apps.training.models import Procedure, StoredProcedure
 
 _STYLE: Final = """
-:root{color-scheme:light dark;--ink:#1c2733;--soft:#566472;--line:#d5dce3;--back:#fff;
---main:#1f55c4}
-@media(prefers-color-scheme:dark){:root{--ink:#e6ebf0;--soft:#a3b1bf;--line:#3a4653;
---back:#151b21;--main:#82aaff}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:46rem;padding:1.5rem 1.1rem 4rem;
-background:var(--back);color:var(--ink);font:17px/1.55 system-ui,sans-serif;overflow-wrap:anywhere}
-h1{font-size:1.7rem;line-height:1.25;margin:0 0 .4rem}h2{font-size:1.05rem;margin:1.6rem 0 .3rem}
+body{max-width:46rem;font-size:17px;overflow-wrap:anywhere}
+h2{font-size:1.05rem;margin:1.6rem 0 .3rem}
 .soft{color:var(--soft);font-size:.9rem}ul{margin:0;padding-inline-start:1.2rem}
 ol{list-style:none;margin:1.6rem 0 0;padding:0;counter-reset:step}
 li.step{counter-increment:step;border-top:1px solid var(--line);padding:1.2rem 0;display:grid;
@@ -28,35 +22,19 @@ li.step::before{content:counter(step);grid-row:1/4;font-weight:700;color:var(--m
 li.step>*{grid-column:2;margin:0}h3{font-size:1.05rem}
 video{width:100%;max-height:60vh;border-radius:8px;background:#000;margin-top:.5rem}
 @media print{video{display:none}}
-p,li,td,th,h1,h2,h3,dt,blockquote{unicode-bidi:plaintext}
 """
 
 
-def security_headers(video: str | None) -> dict[str, str]:
-    """Return headers that forbid the page to run scripts and to load anything but the video."""
-    address = urlsplit(video or "")
-    media = f"; media-src {address.scheme}://{address.netloc}" if video else ""
-    return {
-        "Content-Security-Policy": f"sandbox; default-src 'none'; style-src 'unsafe-inline'{media}",
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-    }
-
-
-def render(stored: StoredProcedure, video: str | None) -> str:
+def render(stored: StoredProcedure, video: str | None) -> HTMLResponse:
     """Render the page. `video` is the URL from which the recording can be played."""
     procedure = stored.procedure
     assert procedure is not None
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(procedure.title)}</title><style>{_STYLE}</style></head><body dir=auto>"
-        f"<h1>{escape(procedure.title)}</h1>"
+    body = (
         f'<p>{escape(procedure.purpose)}</p><p class="soft">Written by a language model'
         f" from the transcript of a video.</p>{_listed('You need', procedure.materials)}"
         f"{_listed('Take care', procedure.warnings)}<ol>{''.join(_steps(procedure, video))}</ol>"
-        "</body></html>"
     )
+    return document(procedure.title, body, style=_STYLE, media=video)
 
 
 def _listed(title: str, lines: list[str]) -> str:

@@ -26,7 +26,7 @@ from minutehand_apps.training.models import (
     TranscriptState,
     Video,
 )
-from minutehand_apps.training.page import render, security_headers
+from minutehand_apps.training.page import render
 from minutehand_apps.training.services import Training
 from minutehand_apps.training.uploads import UploadRoutes, storage
 
@@ -185,7 +185,7 @@ class TrainingRoutes:
             self._app.bucket.presign(procedure["object_key"]) if procedure["has_picture"] else None
         )
         stored = StoredProcedure.model_validate(procedure["procedure"])
-        return HTMLResponse(render(stored, video), headers=security_headers(video))
+        return render(stored, video)
 
     async def delete_training(self, training_id: UUID, caller: SignedIn) -> None:
         """Delete a training, its results, its video and its sound, and cancel its jobs."""

@@ -10,33 +10,14 @@ import json
 from collections import defaultdict
 from typing import Any
 
-import pytest
-
 from minutehand.worker.testing import drain
 from tests.integration.chat.conftest import ANSWERS, PAGE, TEXT, Harness
-from tests.support.engine import ACME, ADA, EVE
+from tests.support.engine import ACME, ADA
 from tests.support.harness import until
 from tests.support.killable import survive
 from tests.unit.ai.model_server import Fault, ModelServer
 
 SAMPLE = "sample: no language model is connected"
-
-
-@pytest.mark.parametrize(
-    ("text", "tier"), [("Hello!", "instant"), ("What is a tide?", "standard"), (TEXT, "async")]
-)
-async def test_plain_words_decide_the_tier(harness: Harness, text: str, tier: str) -> None:
-    """Only a complex request becomes work."""
-    session = harness.begin()
-    response = await harness.say(session, text)
-
-    assert (response.status_code == 202) == (tier == "async")
-    [job] = harness.project.sql("select result from public.jobs where session_id = %s", session)
-    if tier != "async":
-        assert SAMPLE in response.json()["reply"]
-        assert job["result"]["tier"] == tier
-    else:
-        assert (await harness.ended(session))["result"]["text"].count(SAMPLE) == 1
 
 
 async def test_a_model_decides_asks_and_fills_a_page(
@@ -258,25 +239,6 @@ async def test_a_caller_may_prefer_not_to_wait_for_the_reply(harness: Harness) -
     await drain(harness.worker)
     again = await harness.call("POST", "/chat", user=None, json=body, headers=headers)
     assert again.json() == named
-
-
-async def test_a_members_session_is_their_workspaces(harness: Harness) -> None:
-    """Others get 404, also guests who know its id."""
-    session = harness.begin()
-    [work] = (await harness.say(session, PAGE, user=ADA, workspace_id=ACME)).json()["work"]
-    await harness.asking(session, ADA)
-
-    for stranger in (EVE, None):
-        assert (await harness.status(session, stranger))["activeWork"] == []
-        assert (await harness.say(session, "Hello", user=stranger)).status_code in {400, 404}
-        body = {"workId": work["id"]}
-        refused = await harness.call("POST", "/async-cancel", user=stranger, json=body)
-        assert refused.status_code == 404
-        assert await harness.talk(session, stranger) == []
-        seen = await events(harness, session, stranger)
-        assert [event["type"] for _, event in seen] == ["connected"]
-    rows = await harness.rest("GET", f"/async_work_items?session_id=eq.{session}", user=EVE)
-    assert rows.json() == []
 
 
 async def test_production_refuses_guessable_ids(harness: Harness) -> None:
