@@ -18,8 +18,6 @@ PATIENCE_MS = 40_000
 expect.set_options(timeout=PATIENCE_MS)
 
 
-#: Browsers report every 503, but "not ready" is valid, since another test's job may be overdue.
-NOT_READY = re.compile(r"status of 503 .*/api/health/ready\)")
 #: A third large read at a time, which the page repeats after a tenth of a second.
 BUSY = re.compile(r"status of 429 .*/rest/v1/rpc/")
 #: Warning of a page that is left before its socket is open.
@@ -46,7 +44,7 @@ class Visitor:
         self.stack = stack
         self.context = browser.new_context(base_url=stack.api_url, **options)
         self.context.set_default_timeout(PATIENCE_MS)
-        self.allowed: list[re.Pattern[str]] = [NOT_READY, BUSY, NOT_OPEN_YET]
+        self.allowed: list[re.Pattern[str]] = [BUSY, NOT_OPEN_YET]
         self._said: list[str] = []
         if workspace_id is not None:
             self.remember("minutehand.workspace", workspace_id)
