@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 from fastapi import Request, Response
 from pydantic import Field, TypeAdapter, ValidationError
@@ -35,6 +35,7 @@ from minutehand.web.listener import EventListener
 from minutehand.web.services import Services, StreamTiming
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 MEDIA_TYPE: Final = "text/event-stream"
 #: Maximum events of one read. A stream far behind needs several.
@@ -202,13 +203,15 @@ class SessionFeed(HistoryFeed):
     """
 
     def __init__(self, queue: UserQueue, session_id: str, *, after: str | None) -> None:
-        cursor, self._output = _parse_session_cursor(after)
+        cursor, self._output = _split_cursor(after, _OUTPUT_BY_JOB)
         self._queue = queue
         self._session_id = session_id
         self._before = cursor or START_CURSOR
         self._page: FeedPage | None = None  # read, and sent after the output before it
         super().__init__(
-            f"session:{session_id}", lambda at: queue.session_feed(session_id, at), after=cursor
+            f"session:{session_id}",
+            lambda at: queue.session_feed(session_id, at),
+            after=cursor or None,
         )
 
     async def read(self) -> Batch:
@@ -280,19 +283,15 @@ def _line(event: JobEvent, cursor: str) -> SseEvent:
 
 def parse_job_cursor(last_event_id: str | None, after: int | None) -> JobCursor:
     """Parse where a job's stream starts. `Last-Event-ID` also has the positions of output."""
-    seq, _, positions = (last_event_id or "").strip().partition(" ")
-    try:
-        output = _OUTPUT.validate_json(positions or "{}")
-    except ValidationError:
-        raise _unknown_cursor() from None
+    seq, output = _split_cursor(last_event_id, _OUTPUT)
     return JobCursor(parse_seq_cursor(seq, after), output)
 
 
-def _parse_session_cursor(after: str | None) -> tuple[str | None, dict[str, _Ends]]:
-    """Parse a session's cursor into that of its events and the positions of output."""
-    cursor, _, positions = (after or "").partition(" ")
+def _split_cursor(text: str | None, positions: TypeAdapter[T]) -> tuple[str, T]:
+    """Split a cursor into that of the events and the positions of output."""
+    cursor, _, output = (text or "").strip().partition(" ")
     try:
-        return cursor or None, _OUTPUT_BY_JOB.validate_json(positions or "{}")
+        return cursor, positions.validate_json(output or "{}")
     except ValidationError:
         raise _unknown_cursor() from None
 
