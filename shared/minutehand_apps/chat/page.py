@@ -23,13 +23,13 @@ background:var(--main);margin-inline-end:.5rem}li::marker{font-weight:700}
 """
 
 
-def render(page: Page, note: str) -> HTMLResponse:
-    """Render the page, with the source of its content as its last line."""
+def render(page: Page, footer: str) -> HTMLResponse:
+    """Render the page. `footer` states the source of its content."""
     main, second, *_ = [*page.colours, "#1d4ed8", "#5a6a7a"]
     sections = "".join(map(_section, page.sections))
     return document(
         page.title,
-        f"<p>{escape(page.summary)}</p>{sections}<footer>{escape(note)}</footer>",
+        f"<p>{escape(page.summary)}</p>{sections}<footer>{escape(footer)}</footer>",
         style=f"{_STYLE}:root{{--main:{main};--second:{second}}}",
     )
 
