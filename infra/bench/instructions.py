@@ -2,9 +2,9 @@
 
 `python -m infra.bench.instructions` runs Postgres as a single process under valgrind, which must be
 installed. The table has the difference of a short and a long run of each case, so that the start is
-not counted. WAL and transaction ids (one per subtransaction that writes) are from the same runs,
-and statements within a call from auto_explain. After each figure is its ratio to the last release,
-and the last line lists the increases. Arguments select the cases that contain all of them.
+not counted. WAL and transaction ids (one per subtransaction that writes) are from the same runs.
+After each figure is its ratio to the last release, and the last line lists the increases. Arguments
+select the cases that contain all of them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from supabase_local.postgres import Postgres
 SETUP = """
 create function public.bench_step(p_limit integer) returns bigint language plpgsql as $$
 declare
-  v_call integer := (select /* own */ coalesce(max(last_call), 0) + 1 from queue.ticks);
-  v_items jsonb := (select /* own */ coalesce(jsonb_agg(jsonb_build_object('job_id', job_id,
+  v_call integer := (select coalesce(max(last_call), 0) + 1 from queue.ticks);
+  v_items jsonb := (select coalesce(jsonb_agg(jsonb_build_object('job_id', job_id,
     'fence', fence, 'outcome', 'completed')), '[]') from queue.leases);
 begin
   return length(public.settle_jobs(jsonb_build_object('items', v_items, 'lease', jsonb_build_object(
@@ -99,29 +99,9 @@ def count(server: Postgres, copy: Path, lines: list[str]) -> list[int]:
 class Figures(NamedTuple):
     """Cost of a call, with instructions and bytes of WAL per job."""
 
-    statements: float
     instructions: float
     wal: float
     ids: float
-
-
-def statements(url: str, call: str) -> int:
-    """Count the statements within a call of a warm session, without the bench's own."""
-    notices: list[str] = []
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
-        for _ in range(3):
-            connection.execute(call.encode())
-        for line in (
-            "load 'auto_explain'",
-            "set auto_explain.log_nested_statements = on",
-            "set auto_explain.log_min_duration = 0",
-            "set client_min_messages = log",
-        ):
-            connection.execute(line.encode())
-        notices.clear()
-        connection.execute(f"{call} /* own */".encode())
-    return sum("Query Text" in notice and "/* own */" not in notice for notice in notices)
 
 
 class Engine:
@@ -143,7 +123,6 @@ class Engine:
         with psycopg.connect(self.url, autocommit=True) as connection:
             for statement in (clear, *setup, "vacuum analyze", "checkpoint"):
                 connection.execute(statement.encode())
-        statement_count = statements(self.url, call)
         self.server.stop()
         before = [f"select public.bench_step({jobs})"] * 2 if setup else []
         short, long = (
@@ -151,14 +130,14 @@ class Engine:
             for number in (calls, 2 * calls)
         )
         code, wal, ids = ((b - a) / calls for a, b in zip(short, long, strict=True))
-        return Figures(statement_count, code / jobs, wal / jobs, ids)
+        return Figures(code / jobs, wal / jobs, ids)
 
 
 def main() -> None:
     """Print the table, and all figures that increased by more than 5 %."""
     increases: list[str] = []
-    columns = ("call", "statements", "instructions", "WAL bytes", "transaction ids")
-    print(f"| {' | '.join(columns)} |\n|---|--:|--:|--:|--:|")
+    columns = ("call", "instructions", "WAL bytes", "transaction ids")
+    print(f"| {' | '.join(columns)} |\n|---|--:|--:|--:|")
     with tempfile.TemporaryDirectory(prefix="minutehand-instructions-", dir="/dev/shm") as name:
         Path(name).chmod(0o755)
         present = Engine(Path(name, "present"), is_released=False)

@@ -162,7 +162,9 @@ def prepare_database(server: Postgres, database: str, *, is_released: bool = Fal
     migrations.prepare_hosted(url)
     migrations.set_project_owner(url, server.password)
     if is_released:
-        migrations.apply_migrations(owner, history(Project.find()))
+        released = Project.find().root / "supabase" / "migrations"  # apps need the present sources
+        files = [file for file in history(Project.find()) if file.parent == released]
+        migrations.apply_migrations(owner, files)
     else:
         apply_project(owner)
     create_demo_users(url)
