@@ -16,6 +16,7 @@ from minutehand.install.rewrite import Schemas
 from minutehand.install.tenancy import Tenants
 from supabase_local.migrations import MigrationFailed, apply_migrations, migrations_in
 from tests.install.projects import Hosted, HostedDatabase
+from tests.support.extensions import PG_CRON
 from tests.support.paths import ROOT
 
 QUEUE = """
@@ -70,26 +71,44 @@ def test_a_name_that_is_taken_stops_the_install(
 
 
 def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Path) -> None:
-    """Their tables stay; objects of theirs that use ours stop the removal without any loss."""
+    """Their tables stay; objects of theirs that use ours stop the removal without any loss.
+
+    It also deletes our schedule, which another role has created.
+    """
     with hosted.database() as database:
         database.as_owner(APP + "grant usage on schema app to anon, authenticated, service_role")
+        database.as_owner(f"create extension {PG_CRON}")
+        database.as_owner("select cron.schedule('theirs', '* * * * *', 'select 1')")
         before = database.everything()
         install(tmp_path, "app", database)
+        database.run("select cron.schedule('minutehand-tick', '* * * * *', 'select 2')")
         removal = removal_sql(tmp_path)
         database.as_owner("""
+          create function public.bake() returns void language sql as
+            $$ select app.enqueue_job(null, 'jobs.hello') $$;
+          create view public.queued as select id from app.jobs;
           create table app.mine (job uuid constraint of_a_job references app.jobs (id), w uuid);
           create policy own on app.mine using (w in (select app_engine.my_workspaces()));
           create table app_engine.theirs (id int)
         """)
         with pytest.raises(psycopg.errors.RaiseException) as error:
             database.as_owner(removal)
-        for theirs in ("policy own on app.mine", "of_a_job on app.mine", "app_engine.theirs"):
+        for theirs in (
+            "policy own on app.mine",
+            "of_a_job on app.mine",
+            "app_engine.theirs",
+            "function public.bake()",
+            "view public.queued",
+        ):
             assert theirs in str(error.value)
+        assert database.run("select count(*) from app.jobs") == [(0,)]
 
-        database.as_owner("drop table app.mine, app_engine.theirs")
+        database.as_owner("drop table app.mine, app_engine.theirs; drop view public.queued")
+        database.as_owner("drop function public.bake")
         database.as_owner(removal)
         assert database.run("select count(*) from app.users") == [(1,)]
         assert database.everything() == before
+        assert database.run("select jobname from cron.job") == [("theirs",)]
 
 
 def test_a_removal_elsewhere_drops_nothing(hosted: Hosted, tmp_path: Path) -> None:

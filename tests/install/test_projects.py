@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from infra.release.wheels import Environment
 from minutehand.version import VERSION
 from tests.install.projects import WORK, Client, Hosted, HostedDatabase, data_api
-from tests.install.test_corpus import apply_pending
 from tests.support.engine import ACME, ADA, EVE, GLOBEX
-from tests.support.extensions import PG_CRON
 from tests.support.stranger import THEIRS, bakery
 
 # long, because the first test builds the wheels and installs the CLI on a machine that may be busy
@@ -103,38 +100,6 @@ def test_an_empty_folder(
         database.run("delete from auth.users")
         remove(environment, tmp_path, database)
         assert database.everything() == before
-
-
-def test_removal_stops_at_what_calls_the_engine(
-    environment: Environment, hosted: Hosted, tmp_path: Path
-) -> None:
-    """It names the callers and loses nothing; it also deletes a schedule of another role."""
-    project = bakery(tmp_path)
-    with hosted.database() as database:
-        apply_pending(database, project)
-        database.as_owner(f"create extension {PG_CRON}")
-        database.as_owner("select cron.schedule('theirs', '* * * * *', 'select 1')")
-        environment.minutehand(project, "install", "--tenancy", "personal")
-        apply_pending(database, project)
-        database.run("select cron.schedule('minutehand-tick', '* * * * *', 'select 2')")
-        database.as_owner(
-            "create function public.bake() returns void language sql as"
-            " $$select minutehand.enqueue_job(null, 'jobs.hello')$$;"
-            "create function public.baked() returns trigger language plpgsql as"
-            " 'begin return new; end';"
-            "create trigger baked after insert on public.notes"
-            " for each row execute function public.baked();"
-            "create view public.queued as select id from minutehand.jobs;"
-        )
-        sql = environment.minutehand(project, "uninstall")["sql"]
-
-        with pytest.raises(psycopg.errors.RaiseException, match=r"function public\.bake\(\), view"):
-            database.as_owner(sql)
-        assert database.run("select count(*) from minutehand.jobs") == [(0,)]
-
-        database.as_owner("drop function public.bake; drop view public.queued")
-        remove(environment, project, database)
-        assert database.run("select jobname from cron.job") == [("theirs",)]
 
 
 def test_an_edited_part_stops_an_upgrade(environment: Environment, tmp_path: Path) -> None:
