@@ -139,10 +139,17 @@ def compare(before: Collection[str], after: Collection[str]) -> Change:
 
 
 def creations(pieces: list[Piece], change: Change) -> Iterator[str]:
-    """Yield the statements of a part's sources that create new or changed objects, in order."""
+    """Yield the statements of a part's sources that create new or changed objects, in order.
+
+    The statement that closes all functions of a schema follows new functions.
+    """
     dropped = set()
+    has_functions = any(name.startswith("function ") for name in change.created)
     for piece in pieces:
-        if piece.object not in change.created:
+        if not (
+            piece.object in change.created
+            or (has_functions and piece.object.startswith("functions "))
+        ):
             continue
         if piece.object in change.replaced and piece.object not in dropped:
             yield change.replaced[piece.object].text

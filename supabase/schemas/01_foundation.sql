@@ -187,7 +187,6 @@ begin
   return clock_timestamp();
 end;
 $$;
-revoke execute on function queue.clock from public;
 grant execute on function queue.clock to authenticated, service_role;
 
 -- Return the release of this schema, the same as minutehand.version. `minutehand doctor` compares
@@ -199,7 +198,6 @@ set search_path = ''
 as $$
 select '0.5.0'
 $$;
-revoke execute on function queue.version from public;
 
 -- Return a version 7 UUID (RFC 9562), so that later ids are greater. The id consists of
 -- milliseconds, a fraction of a millisecond, and random bits.
@@ -220,7 +218,6 @@ begin
   )::uuid;
 end;
 $$;
-revoke execute on function queue.new_id from public;
 grant execute on function queue.new_id to authenticated, service_role;
 
 -- Return up to 4,096 version 7 UUIDs in ascending order, with a single draw of random bits.
@@ -250,7 +247,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.new_ids from public;
 
 -- Return the smallest id that can be created at p_at. With such ids, a query reads a range of time
 -- as a range of ids.
@@ -270,7 +266,6 @@ select rpad(
   '0'
 )::uuid
 $$;
-revoke execute on function queue.id_at from public;
 
 -- Raise an error that the Data API returns with the HTTP status p_status. Clients distinguish
 -- errors by p_hint. With `client_error_verbosity = minimal`, PostgREST 16 returns only code and
@@ -307,7 +302,6 @@ begin
       detail = coalesce(p_detail, '');
 end;
 $$;
-revoke execute on function queue.refuse from public;
 
 -- Reject a value that is not an object or that has an unknown field. Otherwise a misspelled field
 -- would be ignored.
@@ -342,7 +336,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.check_names from public;
 
 create table queue.settings (
   name text primary key,
@@ -370,7 +363,6 @@ begin
   return (select value from queue.settings where name = p_name);
 end;
 $$;
-revoke execute on function queue.setting from public;
 
 -- Take an advisory lock until this transaction ends. Return false if another transaction has the
 -- lock. An advisory lock has two numbers. The first number is the hash of the first word of the
@@ -400,7 +392,6 @@ begin
   return pg_try_advisory_xact_lock(v_kind, hashtext(p_name));
 end;
 $$;
-revoke execute on function queue.try_lock from public;
 
 -- Reserve up to p_count advisory locks for the caller, and return their number. A transaction takes
 -- at most 200 advisory locks, because the server has few of them. The parts of a call reserve from
@@ -422,7 +413,6 @@ begin
   return v_count;
 end;
 $$;
-revoke execute on function queue.reserve_locks from public;
 
 -- Grant members read access to the rows of their workspaces, and the service read access to all
 -- rows. A view must be security_invoker. A write to a view that is not updatable raises a special
@@ -472,7 +462,6 @@ begin
   end loop;
 end;
 $$;
-revoke execute on function queue.show_to_members from public;
 
 -- Grant execute on these functions to these roles only. A function for workers must call
 -- queue.refuse_revoked, which rejects revoked keys.
@@ -506,7 +495,6 @@ begin
   end loop;
 end;
 $$;
-revoke execute on function queue.allow from public;
 
 -- Allow guests to call private functions of an app, each as public.<schema>_<name>. The bodies are
 -- parsed here, so that callers need no usage of the schema.
@@ -547,7 +535,6 @@ begin
   end loop;
 end;
 $$;
-revoke execute on function queue.allow_guests from public;
 
 -- Tenants and their members. Members see the jobs of their workspace. An install into a project
 -- that already has tenants replaces the tables and the views. The functions below read the two
@@ -610,7 +597,6 @@ begin
   return v_subject::uuid;
 end;
 $$;
-revoke execute on function queue.caller from public;
 grant execute on function queue.caller to authenticated, service_role;
 
 -- Return true for an operator. Operators are the staff. They see every tenant and are members of
@@ -624,7 +610,6 @@ begin
   return auth.jwt() #>> '{app_metadata,minutehand_operator}' = 'true' is true;
 end;
 $$;
-revoke execute on function queue.is_operator from public;
 grant execute on function queue.is_operator to authenticated, service_role;
 
 -- Return the ids of the caller's workspaces. Policies use `in (select queue.my_workspaces())`, so
@@ -646,7 +631,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.my_workspaces from public;
 grant execute on function queue.my_workspaces to authenticated, service_role;
 
 create function queue.is_member(p_workspace_id uuid)
@@ -664,7 +648,6 @@ begin
       and exists (select from queue.tenants as t where t.id = p_workspace_id);
 end;
 $$;
-revoke execute on function queue.is_member from public;
 grant execute on function queue.is_member to authenticated, service_role;
 
 create function queue.is_manager(p_workspace_id uuid)
@@ -682,7 +665,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.is_manager from public;
 grant execute on function queue.is_manager to authenticated, service_role;
 
 -- Return the id of a person who acted, or null if the caller may not see the id. Operators and the
@@ -705,7 +687,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.shown_person from public;
 
 -- Return true if the service calls with its own role, the worker's role or plain SQL. Functions
 -- that guests may call must not use this function.
@@ -722,7 +703,6 @@ begin
     );
 end;
 $$;
-revoke execute on function queue.is_service from public;
 
 -- Return the workspace of jobs without a tenant. The workspace has no members, so that only
 -- operators see its jobs.
@@ -734,7 +714,6 @@ set search_path = ''
 as $$
 select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid
 $$;
-revoke execute on function queue.system_workspace from public;
 
 -- Reject callers outside the workspace with status 404. Return the id of the person who calls, or
 -- null for the service.
@@ -788,7 +767,6 @@ begin
   return v_user;
 end;
 $$;
-revoke execute on function queue.may_read from public;
 
 -- Reject callers outside the workspace with status 404, and members who do not manage the
 -- workspace with status 403. Admit the call as a change.
@@ -813,7 +791,6 @@ begin
   perform queue.admit('changes', p_workspace_id, queue.caller(), p_bytes => p_bytes);
 end;
 $$;
-revoke execute on function queue.may_manage from public;
 
 -- Return the workspace to act in. Without p_workspace_id, return the workspace that the caller
 -- joined first. Therefore a call without a workspace keeps its meaning when the caller joins
@@ -935,7 +912,6 @@ begin
   return null;
 end;
 $$;
-revoke execute on function queue.member_removed from public;
 -- By a function, because no release may change the table, which a project may have replaced.
 create function queue.watch_members()
 returns void
@@ -955,7 +931,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.watch_members from public;
 select queue.watch_members();
 
 -- Delete the data of a deleted tenant. The trigger's argument is the name of the column with the
@@ -995,7 +970,6 @@ begin
   return old;
 end;
 $$;
-revoke execute on function queue.tenant_deleted from public;
 create trigger workspaces_before_delete
   before delete on public.workspaces
   for each row

@@ -742,7 +742,6 @@ begin
   return v_job;
 end;
 $$;
-revoke execute on function queue.visible_job from public;
 
 -- Append an event to each of these locked jobs.
 -- p_is_counted: True if the caller has already increased last_seq.
@@ -796,7 +795,6 @@ begin
   perform queue.publish(v_changes, p_now);
 end;
 $$;
-revoke execute on function queue.append_event from public;
 
 select queue.show_to_members('public.jobs');
 select queue.show_to_members('public.job_logs');

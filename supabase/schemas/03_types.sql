@@ -68,7 +68,6 @@ begin
   return null;
 end;
 $$;
-revoke execute on function queue.value_error from public;
 
 -- Return the first violation of p_schema by p_value, as a sentence. Return null if p_value is
 -- valid. The function supports the part of JSON Schema 2020-12 that pydantic generates. This part
@@ -150,7 +149,6 @@ begin
   return v_error;
 end;
 $$;
-revoke execute on function queue.schema_error from public;
 
 -- Reject JSON that some clients cannot read. Otherwise one job could break a response with many
 -- jobs. JSON parsers stop at about 200 levels of nesting, and numbers overflow beyond 1.8e308.
@@ -196,7 +194,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.check_json from public;
 
 -- Reject a payload that violates the latest schema of its type. A payload of an older version is
 -- not checked here, because upcasters check it.
@@ -245,7 +242,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.check_payload from public;
 
 -- Return true if the stored type comes from a newer deploy than the type that is being published.
 -- The type that is being published then changes nothing. If both types have deployment times, the
@@ -266,7 +262,6 @@ cross join lateral (
   select p_known.schema_version > coalesce((p_type ->> 'schema_version')::integer, 1)
 ) as v (is_older)
 $$;
-revoke execute on function queue.is_newer_deploy from public;
 
 -- Publish the schedules in the code of a type, and the queues of these schedules. A schedule that
 -- is missing from the code is withdrawn. A withdrawn schedule may come back within a day, for
@@ -325,7 +320,6 @@ begin
   where s.workspace_id = queue.system_workspace() and s.name = b.name;
 end;
 $$;
-revoke execute on function queue.publish_schedules from public;
 
 -- Publish a type. The type gets a row and the schedules of its code. Return false if the stored
 -- type comes from a newer deploy.
@@ -421,7 +415,6 @@ begin
   return true;
 end;
 $$;
-revoke execute on function queue.publish_type from public;
 
 create function public.register_job_types(p_types jsonb)
 returns jsonb

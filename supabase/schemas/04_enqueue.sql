@@ -112,7 +112,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.require_type from public;
 
 -- Return the lane of a type in a queue. A missing lane is created. A lease reads all lanes of its
 -- types, so that the number of lanes must be limited. Therefore only a deploy may name a new
@@ -180,7 +179,6 @@ begin
   return v_lane;
 end;
 $$;
-revoke execute on function queue.lane_of from public;
 
 -- Return the ord of a job. The upper bits of the ord are the priority. The lower 52 bits are the
 -- microseconds since 2020. The smallest ord comes first.
@@ -196,7 +194,6 @@ begin
   )::bigint;
 end;
 $$;
-revoke execute on function queue.ord_of from public;
 
 -- Read the options of a job into a row of public.jobs. A JSON schema checks the options, in the
 -- same way as payloads.
@@ -304,7 +301,6 @@ exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', concat_ws(': ', v_field, sqlerrm), v_field);
 end;
 $$;
-revoke execute on function queue.read_options from public;
 
 -- Return the W3C traceparent in the header of the call. Return null if the header is missing or
 -- invalid.
@@ -320,7 +316,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.request_traceparent from public;
 
 -- Check a new job, and build its row from its type, payload and options.
 create function queue.new_job(
@@ -417,7 +412,6 @@ begin
   return v_job;
 end;
 $$;
-revoke execute on function queue.new_job from public;
 
 -- Lock a turn in shared mode until this transaction ends. All enqueues share this lock. While an
 -- enqueue has the lock, no lease can close the turn or advance its start, because a lease needs
@@ -449,7 +443,6 @@ begin
     and pg_try_advisory_xact_lock_shared(p_lane, uuid_hash(p_workspace_id));
 end;
 $$;
-revoke execute on function queue.hold_turn from public;
 
 -- Ensure that a lease will find a ready job, and leave a note if necessary. Always return true,
 -- because a lease can now get the job. queue.place returns this value. While this transaction has
@@ -491,7 +484,6 @@ begin
   return true;
 end;
 $$;
-revoke execute on function queue.note_turn from public;
 
 -- Assign a lane to a job in two cases. Either the job was enqueued before its type was published,
 -- or the job's queue no longer exists. In the first case, chosen is not null. The job then also
@@ -529,7 +521,6 @@ begin
   return p_job;
 end;
 $$;
-revoke execute on function queue.assign_lane from public;
 
 -- Insert a locked pending job into its place, which is unpublished, deferred, gated or ready. If
 -- the job has a deadline or a latest start, also insert a row into queue.deferred for each. Return
@@ -648,7 +639,6 @@ begin
   return true;
 end;
 $$;
-revoke execute on function queue.place from public;
 
 -- Take an idempotency key. Return the id of the job that has the key.
 -- p_made: Ids of this call's jobs, whose rows are not inserted yet.
@@ -695,7 +685,6 @@ begin
   return v_taken.job_id;
 end;
 $$;
-revoke execute on function queue.claim_key from public;
 
 -- Take the keys of a new job. Return the id of the job that has the keys. If a key was already
 -- taken, this id belongs to another job. With on_conflict 'replace', the other job gets the
@@ -831,7 +820,6 @@ begin
   return v_id;
 end;
 $$;
-revoke execute on function queue.claim from public;
 
 -- Check a job, and insert its row and the row of its place. The caller publishes the job.
 -- p_id: Id of the new job. An idempotency key may already be taken for this id.
@@ -882,7 +870,6 @@ begin
   created := true;
 end;
 $$;
-revoke execute on function queue.add from public;
 
 -- Enqueue a simple job, which is ready at once. The type of a simple job has no schema and no rate
 -- per key. A job without a key passes all other gates. This function has the same effect as
@@ -999,7 +986,6 @@ begin
   )::json;
 end;
 $$;
-revoke execute on function queue.enqueue_simple from public;
 
 create function public.enqueue_job(
   p_workspace_id uuid,
@@ -1162,7 +1148,6 @@ begin
   return null;
 end;
 $$;
-revoke execute on function queue.notify_workers from public;
 -- The trigger runs at the commit. A worker that is notified earlier may poll too early and find
 -- nothing.
 create constraint trigger feed_notify
@@ -1190,7 +1175,6 @@ begin
   end;
 end;
 $$;
-revoke execute on function queue.withdraw_run from public;
 
 -- Return whether the caller should start a worker. The result is false in two cases. Either a
 -- worker with free slots requested jobs within the last two seconds, or a worker was called within
@@ -1258,7 +1242,6 @@ begin
   return true;
 end;
 $$;
-revoke execute on function queue.wake_worker from public;
 
 -- Lock the rows of jobs and the rows of the places where the jobs wait, all or none. Return false
 -- if another transaction has locked one of the rows. The function does not wait for a lock.
@@ -1299,7 +1282,6 @@ exception when lock_not_available then
   return false;
 end;
 $$;
-revoke execute on function queue.lock_jobs from public;
 
 -- Lock jobs for a call that changes the jobs. If another transaction has locked one of the jobs, a
 -- person's call is rejected at once. Otherwise the call would wait on one of the few connections
@@ -1327,7 +1309,6 @@ begin
   end loop;
 end;
 $$;
-revoke execute on function queue.hold_jobs from public;
 
 -- Delete locked jobs from their places, before the jobs get another place. Rows of queue.waits are
 -- not deleted. Delete from queue.gated first. This delete waits for a gate that is admitting a
@@ -1375,7 +1356,6 @@ begin
     and u.job_id = j.id;
 end;
 $$;
-revoke execute on function queue.leave_places from public;
 
 -- Return the state of a job as people see it. A retrying job waits for its backoff. A suspended job
 -- waits because its processor requested a wait.
@@ -1404,4 +1384,3 @@ begin
   end;
 end;
 $$;
-revoke execute on function queue.state_of from public;

@@ -108,7 +108,6 @@ begin
   return true;
 end;
 $$;
-revoke execute on function queue.add_plain from public;
 
 -- Take the idempotency keys of a call, in sorted order to prevent deadlocks. For each item, return
 -- the job that has the item's key.
@@ -145,7 +144,6 @@ claimed as materialized (
 select array_agg(c.id order by c.n)
 from claimed as c
 $$;
-revoke execute on function queue.claim_keys from public;
 
 -- Publish new jobs. Jobs that have the same session, type and events share one row of the feed.
 create function queue.publish_created(p_ids uuid[], p_now timestamptz)
@@ -192,7 +190,6 @@ begin
   v_wakes := queue.publish(v_changes, p_now, v_wakes);
 end;
 $$;
-revoke execute on function queue.publish_created from public;
 
 -- Enqueue many jobs. Plain jobs are added all at once, and other jobs one by one.
 -- p_user_id: The person who calls, or null for the service.
@@ -317,7 +314,6 @@ begin
   wake := wake and queue.wake_worker();
 end;
 $$;
-revoke execute on function queue.enqueue from public;
 
 create function public.enqueue_jobs(
   p_workspace_id uuid,
@@ -471,7 +467,6 @@ begin
   return new;
 end;
 $$;
-revoke execute on function queue.check_inserted from public;
 -- the engine sets the lane of each job that it inserts, and callers may not set the lane
 create trigger jobs_check_insert
   before insert on public.jobs
@@ -589,7 +584,6 @@ begin
   return null;
 end;
 $$;
-revoke execute on function queue.place_inserted from public;
 create trigger jobs_after_insert
   after insert on public.jobs
   referencing new table as added
@@ -748,7 +742,6 @@ begin
   return null;
 end;
 $$;
-revoke execute on function queue.after_delete from public;
 create trigger jobs_after_delete
   after delete on public.jobs
   referencing old table as removed

@@ -59,7 +59,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.take_tokens from public;
 
 -- Return the number of tokens in a bucket at p_now. A bucket without a row is full.
 create function queue.tokens_of(
@@ -89,7 +88,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.tokens_of from public;
 
 -- Reject a call with status 429, because a bucket has too few tokens for the call.
 -- p_tokens: Number of tokens that would be left. This number is negative.
@@ -120,7 +118,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.refuse_rate from public;
 
 -- Return the lanes of job types and queues that are not paused.
 -- p_job_types: Null for all job types.
@@ -164,7 +161,6 @@ begin
     ));
 end;
 $$;
-revoke execute on function queue.open_lanes from public;
 
 -- Leave a note for each gate of these lanes, so that the next lease checks the gate.
 create function queue.note_gates(p_lanes integer[])
@@ -183,7 +179,6 @@ begin
   order by g.workspace_id, g.job_type, g.key;
 end;
 $$;
-revoke execute on function queue.note_gates from public;
 
 -- Return the number of further jobs of a key that may be admitted, at most 1,000. The concurrency
 -- of the key limits the number of admitted jobs. The rate of the key limits the number of starts.
@@ -294,7 +289,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.free_of_key from public;
 
 -- Admit jobs of a key through the key's gate, as many as may run. Only jobs in lanes that are
 -- served and not paused are admitted. If another transaction is opening the same gate, or if the
@@ -438,7 +432,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.open_gate from public;
 
 -- Apply changed limits of keys to the jobs of a type. The jobs move behind the gates of their
 -- keys, or leave the gates. The old limit still applies to a job that another transaction has
@@ -512,7 +505,6 @@ begin
   where j.id = any (v_jobs) and j.status = 'pending';
 end;
 $$;
-revoke execute on function queue.regate from public;
 
 -- Reject a call if the workspace would have more live jobs than its limit. A limit of up to 2,000
 -- is checked exactly, so only one enqueue at a time counts the jobs, and concurrent enqueues are
@@ -543,7 +535,12 @@ begin
     select tokens into v_live
     from queue.buckets
     where name = v_bucket and refilled_at > v_now - interval '10 seconds';
-  elsif queue.caller() is not null and not queue.try_lock('quota ' || p_workspace_id) then
+  elsif queue.caller() is not null
+    and (
+      queue.reserve_locks(1, 190) = 0
+      or not queue.try_lock('quota ' || p_workspace_id)
+    )
+  then
     perform queue.refuse(
       429,
       'rate_limited',
@@ -563,7 +560,10 @@ begin
         limit v_max + 1
       ) as p
     );
-    if v_max > 2000 and queue.try_lock('bucket ' || v_bucket) then
+    if v_max > 2000
+      and queue.reserve_locks(1, 190) > 0
+      and queue.try_lock('bucket ' || v_bucket)
+    then
       insert into queue.buckets as b (name, tokens, refilled_at)
       values (v_bucket, v_live, v_now)
       on conflict (name) do update set tokens = v_live, refilled_at = v_now;
@@ -582,7 +582,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.check_live_jobs from public;
 
 -- Reject a call if the stored payloads of the workspace's live jobs have more bytes than the
 -- workspace may store. At most once in ten seconds, one call counts the bytes of the payloads,
@@ -603,7 +602,10 @@ declare
     where b.name = v_bucket and b.refilled_at > v_now - interval '10 seconds'
   );
 begin
-  if v_bytes is null and queue.try_lock('bucket ' || v_bucket) then
+  if v_bytes is null
+    and queue.reserve_locks(1, 190) > 0
+    and queue.try_lock('bucket ' || v_bucket)
+  then
     v_bytes := (
       select coalesce(sum(pg_column_size(j.payload)), 0)
       from queue.places(
@@ -630,7 +632,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.check_live_bytes from public;
 
 -- Prices of people's calls that no rollback refunds. A sequence keeps its value when a transaction
 -- is rolled back, so that a person also pays for work that is rejected or that times out.
@@ -680,7 +681,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.find_pair from public;
 
 -- Charge a person's bucket before the work, or reject the call with status 429. Concurrent calls of
 -- the person do not wait for each other. Only one of them updates the bucket's row, and each of
@@ -728,7 +728,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.charge from public;
 
 -- Limit how long a request of the Data API waits for a lock, because its callers share few
 -- connections. A request may begin with a function or table of the project instead of the engine or
@@ -760,7 +759,6 @@ begin
   perform set_config('lock_timeout', p_ms::text, true) where found;
 end;
 $$;
-revoke execute on function queue.limit_wait from public;
 
 -- The gate of people's calls. Each function that people may call runs it before the function locks
 -- or writes a row, and a trigger runs it for each statement on a table. It takes a call slot,
@@ -810,7 +808,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.admit from public;
 
 -- Reserve the price of a plain statement before it locks or writes a row. The number of rows is not
 -- known yet, so the price is a hundred changes, or less if the person has fewer tokens. An insert
@@ -833,7 +830,6 @@ begin
   return null;
 end;
 $$;
-revoke execute on function queue.admit_statement from public;
 create trigger admit_statement
   before insert or update on public.jobs
   for each statement
@@ -853,7 +849,6 @@ begin
   return coalesce(v_price, '0');
 end;
 $$;
-revoke execute on function queue.take_reserved from public;
 
 -- Charge a person for the rows that a statement has written, less the reserved price. Each row is
 -- charged as one change, and the bytes of the row are charged too.
@@ -877,7 +872,6 @@ begin
   return null;
 end;
 $$;
-revoke execute on function queue.charge_written from public;
 
 -- Admit the statements of people on these tables, and charge people for the rows that they write to
 -- the tables, by any function or policy. If a project replaces one of the tables with its own view,
@@ -920,7 +914,6 @@ begin
   end loop;
 end;
 $$;
-revoke execute on function queue.charge_rows from public;
 select queue.charge_rows('public.workspace_members');
 
 -- Take a call slot for a call that changes rows or reads many rows. A person may run two changes
@@ -962,7 +955,6 @@ begin
     );
 end;
 $$;
-revoke execute on function queue.take_call_slot from public;
 
 -- Lock a key before a job takes the key. If another transaction is taking the same key, the call
 -- waits, because its response must contain the job that has the key. One call of a person may wait
@@ -977,19 +969,10 @@ as $$
 declare
   v_user constant uuid := queue.caller();
   v_until constant timestamptz := clock_timestamp() + interval '2 seconds';
-  v_count integer;
 begin
-  if v_user is null then
+  if v_user is null or queue.reserve_locks(1, 100) = 0 then
     return;
   end if;
-  v_count := 1 + coalesce(
-    nullif(current_setting('minutehand.keys', true), ''),
-    '0'
-  )::integer;
-  if v_count > 100 then
-    return;
-  end if;
-  perform set_config('minutehand.keys', v_count::text, true);
   while not queue.try_lock(format('key %s/%s/%s', p_workspace_id, p_job_type, p_key)) loop
     if clock_timestamp() > v_until or not queue.try_lock('waits ' || v_user) then
       perform queue.refuse(
@@ -1005,7 +988,6 @@ begin
   perform queue.limit_wait(2000);
 end;
 $$;
-revoke execute on function queue.hold_key from public;
 
 -- For apps. Let one call at a time use an object that its id opens, because further calls would
 -- wait for the rows of the object.
@@ -1028,7 +1010,6 @@ begin
   perform queue.limit_wait(100);
 end;
 $$;
-revoke execute on function queue.hold_id from public;
 
 create function public.open_stream()
 returns jsonb
@@ -1224,7 +1205,6 @@ begin
   return false;
 end;
 $$;
-revoke execute on function queue.refuse_revoked from public;
 
 create function public.revoke_worker_keys(
   p_before timestamptz,

@@ -189,7 +189,6 @@ begin
   return v_asked;
 end;
 $$;
-revoke execute on function queue.read_lease_request from public;
 
 -- End each run that has leases if all its leases have expired, because its process has probably
 -- ended. If such a process still lives, its run is no longer counted.
@@ -208,7 +207,6 @@ where t.expires_at > p_now
     having max(l.expires_at) <= p_now
   ))
 $$;
-revoke execute on function queue.end_dead_runs from public;
 
 -- Admit a worker run for its maximum duration, unless the maximum number of runs is already
 -- active. Return the number of further runs that may start, or null if this run is rejected. The
@@ -255,7 +253,6 @@ begin
   return v_free;
 end;
 $$;
-revoke execute on function queue.admit_run from public;
 
 -- Return the number of a worker, and update the worker's row in queue.workers. This row and the
 -- column served_at of the worker's lanes are written once a minute. They are written earlier if
@@ -385,7 +382,6 @@ begin
   has_noted := v_is_alone and v_gates is not null;
 end;
 $$;
-revoke execute on function queue.record_worker from public;
 
 -- Open the gates that notes name, the oldest note first. Delete the notes of job types that no
 -- worker serves or that are paused, because their gates admit no job. These gates get notes again
@@ -508,7 +504,6 @@ begin
   end loop;
 end;
 $$;
-revoke execute on function queue.open_gates from public;
 
 -- Open the turns that notes name. A turn gets the rank that its tenant has in all lanes. For a new
 -- tenant, the rank is one less than the lowest last_rank of the rings of its lanes. The new tenant
@@ -596,7 +591,6 @@ begin
   ));
 end;
 $$;
-revoke execute on function queue.open_turns from public;
 
 -- Return the number of jobs of a type that may start, or null if the type has no limit. The number
 -- is exact only if the caller has locked the type.
@@ -631,13 +625,13 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.free_of_type from public;
 
 -- Lock the limited types that have turns in these lanes, and count their running jobs. If the
 -- first turn of a limited type opens after this check, the type waits for the next lease, because
 -- its running jobs were not counted.
 -- open: Lanes of unlimited types, and lanes of locked types that are below their limit.
--- is_busy: True if another lease has locked one of the types.
+-- is_busy: True if another lease has locked one of the types, or if the transaction has too few
+--   locks.
 -- is_limited: True if a limited type has a turn in these lanes.
 -- at_limit: Locked types that have reached their limit, so that none of their jobs may start now.
 create function queue.lock_types(
@@ -654,6 +648,8 @@ set search_path = ''
 as $$
 declare
   v_types text[];
+  v_locked text[];
+  v_tried text[];
   v_busy text[];
 begin
   open := p_lanes;
@@ -663,7 +659,7 @@ begin
   if p_limited = '{}' then
     return;
   end if;
-  v_types := array( -- sort the types, so that one of two concurrent leases gets all locks
+  v_types := array(
     select n
     from unnest(p_limited) as n
     where exists (
@@ -671,16 +667,30 @@ begin
       join queue.turns as o on o.lane = l.lane and not o.blocked
       where l.job_type = n and l.lane = any (p_lanes)
     )
-    order by 1
   );
   is_limited := v_types <> '{}';
+  v_locked := array(
+    select t.job_type
+    from queue.job_types as t
+    where t.job_type = any (v_types)
+      and (t.max_concurrency is not null or t.rate_limit is not null and not t.rate_per_key)
+  );
+  -- if the transaction has too few locks, try others at each call
+  v_tried := array(
+    select n
+    from unnest(v_locked) as n
+    order by random()
+    limit queue.reserve_locks(cardinality(v_locked), 145)
+  );
   v_busy := array(
     select n
-    from ( -- sort in the subquery, so that the locks are tried in this order
-      select t.job_type as n
-      from queue.job_types as t
-      where t.job_type = any (v_types)
-        and (t.max_concurrency is not null or t.rate_limit is not null and not t.rate_per_key)
+    from unnest(v_locked) as n
+    where n <> all (v_tried)
+    union all
+    select n
+    from ( -- sort in the subquery, so that one of two concurrent leases gets all locks
+      select t as n
+      from unnest(v_tried) as t
       order by 1
     ) as o
     where not queue.try_lock('type ' || n)
@@ -702,7 +712,6 @@ begin
   is_busy := v_busy <> '{}';
 end;
 $$;
-revoke execute on function queue.lock_types from public;
 
 -- Return the turns along a ring, starting with the next tenant and going around the ring once.
 -- Turns of lanes outside the ring are included. The turns are compared with the position of the
@@ -770,7 +779,6 @@ begin
   ) as u;
 end;
 $$;
-revoke execute on function queue.ring_turns from public;
 
 -- Return up to p_rows turns of each of these lanes. queue.ring_turns reads all lanes together.
 -- This function reads each lane from the position of the lane's ring, with an index that begins
@@ -845,7 +853,6 @@ begin
   ) as u;
 end;
 $$;
-revoke execute on function queue.lane_turns from public;
 
 -- Tenants that have a limit, a weight or a pause.
 create view queue.limited_tenants as
@@ -973,7 +980,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.next_turns from public;
 
 -- Try the locks of limited tenants, and count how many jobs each turn may still start. Block the
 -- turns that are at a limit or paused.
@@ -1128,7 +1134,6 @@ begin
   where u.ctid = f.found;
 end;
 $$;
-revoke execute on function queue.limit_turns from public;
 
 -- Divide the slots among tenants in rounds. In each round, every tenant in ring order gets as many
 -- of its first ready jobs as its weight. Only the first of these rounds advances the ring. A job
@@ -1276,7 +1281,6 @@ begin
   where v_of_turn[t.ordinality] > 0;
 end;
 $$;
-revoke execute on function queue.divide_slots from public;
 
 -- Advance these lanes to the last tenant served. Lanes that another lease has already advanced
 -- further are skipped. Afterwards the lanes share one ring. If no other lane uses the present ring
@@ -1355,7 +1359,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.advance_ring from public;
 
 -- Determine how many slots each turn gets, and which turns are empty.
 -- lanes: Lanes of the requested job types and queues that are not paused.
@@ -1495,7 +1498,6 @@ begin
   end loop;
 end;
 $$;
-revoke execute on function queue.share_slots from public;
 
 -- Return the results of the steps that earlier attempts of a job finished. Return null if the
 -- results are long.
@@ -1515,7 +1517,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.steps_of_lease from public;
 
 create function queue.merge_taken(p_one queue.taken, p_other queue.taken)
 returns queue.taken
@@ -1531,7 +1532,6 @@ begin
   )::queue.taken;
 end;
 $$;
-revoke execute on function queue.merge_taken from public;
 
 -- Charge the rates of job types for the jobs that a lease has taken.
 create function queue.spend_starts(p_ids uuid[], p_now timestamptz)
@@ -1555,7 +1555,6 @@ from (
 join queue.job_types as y on y.job_type = n.job_type
 where y.rate_limit is not null and not y.rate_per_key
 $$;
-revoke execute on function queue.spend_starts from public;
 
 -- Return ready jobs that an ordinary lease skips. These are suspects, and jobs that a trigger of
 -- the project rejected and whose retry time has not come.
@@ -1568,7 +1567,6 @@ begin
   return queue.refused('lease', p_now) || array(select s.job_id from queue.suspects as s);
 end;
 $$;
-revoke execute on function queue.withheld from public;
 
 -- Lease the first jobs of each turn. The update finds the job's row by its ctid, because no other
 -- transaction can create a new version of a locked row. If the row got a new version after the
@@ -1732,7 +1730,6 @@ begin
   return v_taken;
 end;
 $$;
-revoke execute on function queue.take_jobs from public;
 
 -- Take the jobs of these turns. If a trigger of the project rejects a job, repeat with half of the
 -- jobs until this job is found. Then record the rejection, so that the next lease skips the job.
@@ -1807,7 +1804,6 @@ begin
   has_refused := v_first.has_refused or v_second.has_refused;
 end;
 $$;
-revoke execute on function queue.take from public;
 
 -- Advance from_ord of the turns to their first ready job, or to the last leased job if no job is
 -- ready. Close the turns that a lease found empty. A turn is skipped if its lock is not free,
@@ -1854,7 +1850,6 @@ begin
   where u.ctid = o.found;
 end;
 $$;
-revoke execute on function queue.tidy_turns from public;
 
 -- Fill the slots of one pool. The slots are divided among turns, and the first jobs of each turn
 -- are leased.
@@ -1950,7 +1945,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.fill_pool from public;
 
 -- Record the effects of a lease that do not follow from the job's row. These effects are events,
 -- unique keys that become free, and the starts of jobs whose keys have a rate.
@@ -1995,7 +1989,6 @@ begin
     and not g.ended;
 end;
 $$;
-revoke execute on function queue.record_starts from public;
 
 -- Return the leases of an earlier call that are still active. tests/sql/test_leases.py checks that
 -- the result equals the leases that queue.take_jobs returned.
@@ -2030,7 +2023,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.leases_of_call from public;
 
 -- Fill every pool of the request.
 -- p_changes: Events of the jobs that the same call settled.
@@ -2124,7 +2116,6 @@ begin
   v_is_published := queue.publish(p_changes || v_taken.changes, v_now);
 end;
 $$;
-revoke execute on function queue.lease_ready from public;
 
 -- Return the number of milliseconds after which a worker with free slots should call again. Return
 -- null if the worker should wait for a notification. One statement reads the notes and the open
@@ -2233,7 +2224,6 @@ begin
   end;
 end;
 $$;
-revoke execute on function queue.next_due_in_ms from public;
 
 -- Return the number of ready jobs in these lanes, counted up to 1,000.
 create function queue.count_due(p_lanes integer[])
@@ -2252,7 +2242,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.count_due from public;
 
 -- Implement public.lease_jobs. A repeated call waits until the first call has finished. The call
 -- waits for an advisory lock. A row lock would need a write, and a call that finds no jobs writes
@@ -2412,7 +2401,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.lease from public;
 
 create function public.lease_jobs(p_request jsonb)
 returns json

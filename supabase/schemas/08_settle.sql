@@ -94,7 +94,6 @@ exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', sqlerrm, 'items');
 end;
 $$;
-revoke execute on function queue.read_items from public;
 
 -- Determine the outcome of an attempt from the worker's report and the job's options. If the
 -- outcome is a wait, begin the wait. If the report has retry_after_seconds, a retry is delayed by
@@ -188,7 +187,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.outcome_of from public;
 
 -- Determine the next state of a job and store its attempt. The caller has locked the lease and the
 -- job row. Return null if the fence is stale. Return null for a plain completion too, because its
@@ -286,7 +284,6 @@ begin
   return v_made;
 end;
 $$;
-revoke execute on function queue.decide from public;
 
 -- Update the places, gates, keys and relatives of jobs whose attempts ended. First place the jobs
 -- that continue, so that a job of an in_order type keeps its slot of the key. Then open gates,
@@ -381,7 +378,6 @@ begin
     );
 end;
 $$;
-revoke execute on function queue.after_attempts from public;
 
 -- End attempts with the decided outcomes. All of the work is in one statement, because a second
 -- statement would make every settlement slower. An item with a stale fence matches no lease, so
@@ -530,7 +526,6 @@ begin
   from moved as m;
 end;
 $$;
-revoke execute on function queue.end_attempts from public;
 
 -- Apply the outcomes that workers report. The result of an item is applied, cancelled, stale,
 -- not_found or busy. Busy means that another transaction has locked the job's rows. A requested
@@ -627,7 +622,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.settle from public;
 
 create function public.settle_jobs(p_request jsonb)
 returns json
@@ -722,7 +716,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.finish from public;
 
 -- Lock and return the job of the lease {job_id, fence}. Raise lease_lost if the caller does not
 -- hold the lease.
@@ -758,7 +751,6 @@ begin
   return v_job;
 end;
 $$;
-revoke execute on function queue.held_job from public;
 
 -- Expire the leases of a worker whose process has ended, so that its jobs are reclaimed.
 create function queue.end_leases_of(p_worker integer, p_now timestamptz)
@@ -775,7 +767,6 @@ where l.ctid = any (array(
   for no key update skip locked -- a lease that is locked now will expire at its own time
 ))
 $$;
-revoke execute on function queue.end_leases_of from public;
 
 create function public.tick_finished(p_request jsonb)
 returns jsonb

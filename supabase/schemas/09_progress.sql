@@ -45,7 +45,6 @@ exception when lock_not_available then
   );
 end;
 $$;
-revoke execute on function queue.lock_held from public;
 
 -- Store finished steps, the running step, progress and tags. The first result of a step is kept. A
 -- job keeps at most 20 tags, and new tags come after the existing tags. The events of progress and
@@ -124,7 +123,6 @@ begin
     and (i.logs <> '[]' or num_nonnulls(i.progress, i.tags) > 0);
 end;
 $$;
-revoke execute on function queue.store_state from public;
 
 -- Store the reports of workers, and append an event for progress and for each log line. The caller
 -- has locked the leases and job rows. logs_from is the line number of the first entry of logs,
@@ -260,7 +258,6 @@ exception when data_exception or integrity_constraint_violation then
   end if;
 end;
 $$;
-revoke execute on function queue.write_reports from public;
 
 create function public.report_jobs(p_request jsonb)
 returns jsonb
@@ -440,7 +437,6 @@ select
   ),
   (select coalesce(sum(p.bytes), 0)::bigint from page as p)
 $$;
-revoke execute on function queue.step_page from public;
 
 -- Return the id of the job in a request that only reads. Reject the request if the lease with the
 -- fence of the request is lost.
@@ -466,7 +462,6 @@ begin
   return v_id;
 end;
 $$;
-revoke execute on function queue.leased_id from public;
 
 create function public.read_steps(p_request jsonb)
 returns jsonb

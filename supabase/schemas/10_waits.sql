@@ -88,7 +88,6 @@ as $$
     (p_wait ->> 'until')::timestamptz
   );
 $$;
-revoke execute on function queue.wait_until from public;
 
 -- Begin the wait of a job while the job is settled as waiting. Return null if the wait is valid,
 -- and an error otherwise.
@@ -157,7 +156,6 @@ exception when data_exception or integrity_constraint_violation then
   );
 end;
 $$;
-revoke execute on function queue.begin_wait from public;
 
 -- Copy the next results of the awaited children. A call copies up to 1,000 results or about 8 MB.
 -- Later attempts read these copies, so every attempt gets the same results. Return the value of the
@@ -229,7 +227,6 @@ begin
   return null;
 end;
 $$;
-revoke execute on function queue.gather from public;
 
 -- End those waits of these locked jobs that received their value or timed out. Return the number of
 -- ended waits.
@@ -305,7 +302,6 @@ begin
   return cardinality(v_ended);
 end;
 $$;
-revoke execute on function queue.end_waits from public;
 
 -- Handle a signal. Return null if the signal must be handled again.
 -- A cancel or retry signal handles 500 children. If the signal has a name, the name is the id of
@@ -403,7 +399,6 @@ exception when lock_not_available then
   return null; -- a user's transaction has locked the unique key of a child
 end;
 $$;
-revoke execute on function queue.handle_signal from public;
 
 -- Return the next rows of a table for maintenance to process, up to 500, in a given order. If fewer
 -- than 500 rows are due, return all due rows. Otherwise return 500 rows in two halves, so that no
@@ -485,7 +480,6 @@ begin
   return v_lines[:250] || v_shares;
 end;
 $$;
-revoke execute on function queue.fair_batch from public;
 
 -- Handle signals, and end waits that have timed out. Stop after a pass that changed nothing. A
 -- check signal is kept if another transaction has locked its job. An event signal is kept if more
@@ -618,7 +612,6 @@ begin
   return v_done;
 end;
 $$;
-revoke execute on function queue.do_waits from public;
 
 create function public.answer_job(p_job_id uuid, p_answer jsonb)
 returns jsonb

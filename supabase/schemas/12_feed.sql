@@ -156,7 +156,6 @@ begin
   is_busy := is_busy or used + 2 * cardinality(p_changes) > budget;
 end;
 $$;
-revoke execute on function queue.message_budget from public;
 
 -- A message to a topic of a workspace.
 -- since: time of the oldest event
@@ -197,7 +196,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.message_of from public;
 
 create function queue.group_of(p_change queue.change)
 returns jsonb
@@ -217,7 +215,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.group_of from public;
 
 -- Return the messages of changes. The topic of a workspace receives state changes. The topic of a
 -- session with followers receives all changes except log lines. The topic of a job with followers
@@ -347,7 +344,6 @@ begin
   cross join lateral queue.message_of(g.groups) as m;
 end;
 $$;
-revoke execute on function queue.messages_of from public;
 
 -- Count messages, and insert them into Realtime's table. Return false if the insert fails.
 -- p_raises: true if a failure raises the error
@@ -380,7 +376,6 @@ exception when others then -- a failed message must not fail an enqueue or a set
   return sqlstate = '23514';
 end;
 $$;
-revoke execute on function queue.write_messages from public;
 
 -- Send the messages of changes, and notify the servers that stream their topics. Return false if the
 -- messages must be left to the publisher, because the workspace is busy, the budget is too small or
@@ -435,7 +430,6 @@ begin
   return false;
 end;
 $$;
-revoke execute on function queue.send from public;
 
 -- Publish the changes that a statement made to rows locked by the caller. Each change becomes one
 -- line of the feed. A change with seqs also becomes Realtime messages (queue.send). Return true. The
@@ -477,7 +471,6 @@ begin
   return true;
 end;
 $$;
-revoke execute on function queue.publish from public;
 
 -- The publisher. Send one message per topic for all new lines whose statements sent no messages, up
 -- to 5,000 lines in a round. A round includes the lines that the current transaction has written so
@@ -592,7 +585,6 @@ begin
   return v_count;
 end;
 $$;
-revoke execute on function queue.do_announcements from public;
 
 -- Return the messages that the publisher may send, and record the topics of the others as late. A
 -- message is late if its events are older than two seconds, or if it has output. The workspaces with
@@ -692,7 +684,6 @@ begin
   cost := cost + v_asked.cost;
 end;
 $$;
-revoke execute on function queue.put_off from public;
 
 -- Run the publisher if a statement has left its messages within the last two seconds, at most once
 -- in a tenth of a second. If Realtime fails, a later call repeats the round, so that no call of a
@@ -716,7 +707,6 @@ begin
   return false;
 end;
 $$;
-revoke execute on function queue.send_unsent from public;
 
 -- Return the workspace whose messages the topic of a session receives. A guest session belongs to
 -- the workspace that opened it. Any other session belongs to the workspace of its jobs. Return null
@@ -754,7 +744,6 @@ begin
   end;
 end;
 $$;
-revoke execute on function queue.session_workspace from public;
 
 -- Check whether the caller may join a private topic. A member may join the topics of their
 -- workspaces, and the topics of the jobs and sessions in these workspaces. A guest may join the
@@ -799,7 +788,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.may_follow from public;
 grant execute on function queue.may_follow to anon, authenticated;
 
 -- Return the position of the latest change that the messages of a topic report. The position of a
@@ -843,7 +831,6 @@ begin
   end;
 end;
 $$;
-revoke execute on function queue.topic_seq from public;
 
 create function queue.follow(p_topic text, p_follower_id uuid)
 returns jsonb
@@ -957,7 +944,6 @@ as $$
 select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
   + coalesce(pg_sequence_last_value('queue.feed_base'), 0)
 $$;
-revoke execute on function queue.feed_end from public;
 
 -- Return the feed number of a transaction id. In a restored dump, feed numbers may be higher than
 -- this server's transaction ids. The first call after such a restore raises queue.feed_base. After
@@ -993,7 +979,6 @@ begin
   return v_number;
 end;
 $$;
-revoke execute on function queue.feed_number from public;
 
 -- Return the id of the history to which a cursor belongs. The id consists of the timeline of
 -- Postgres and the feed base. Postgres begins a new timeline when a server is promoted or is
@@ -1014,7 +999,6 @@ select concat(
   coalesce(pg_sequence_last_value('queue.feed_base'), 0)
 )
 $$;
-revoke execute on function queue.history from public;
 
 -- Delete old lines of the feed, even lines that no one has read. A reader with a cursor before
 -- read_to may miss deleted lines.
@@ -1048,7 +1032,6 @@ begin
   return v_gone.lines;
 end;
 $$;
-revoke execute on function queue.do_live from public;
 
 -- Erase the data of deleted jobs from the feed. A line is erased when all of its jobs are deleted.
 -- p_since: creation time of the oldest deleted job
@@ -1080,7 +1063,6 @@ begin
   ));
 end;
 $$;
-revoke execute on function queue.scrub_feed from public;
 
 -- A cursor of the feed, written as text. It stores two snapshots. The reader has already received
 -- all events that are visible in the snapshot seen. The reader now reads the events that are
@@ -1152,7 +1134,6 @@ exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
 end;
 $$;
-revoke execute on function queue.read_cursor from public;
 
 -- Return lines from the feed of a workspace or a session, beginning with the cursor's line.
 create function queue.feed_lines(
@@ -1192,7 +1173,6 @@ begin
     );
 end;
 $$;
-revoke execute on function queue.feed_lines from public;
 
 -- Return a page of a feed, sorted by (number, id). The page has the events that are visible in the
 -- cursor's snapshot until but not in its snapshot seen. A call reads at most 1,000 lines, so even
@@ -1328,7 +1308,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.read_feed from public;
 
 create function public.event_feed(
   p_workspace_id uuid,
@@ -1462,7 +1441,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.admit_guest from public;
 
 -- For apps. Admit the caller as a guest, and return the workspace that all guests share. The shared
 -- workspace has no members.
@@ -1479,7 +1457,6 @@ begin
   return p_id;
 end;
 $$;
-revoke execute on function queue.guest_workspace from public;
 
 -- Return the guest session with this id if the session is open and the caller may follow it. A
 -- session with a user is open to this user, to members of its workspace, and to the service. If the
@@ -1505,7 +1482,6 @@ where s.session_id = p_session_id
         )
   end
 $$;
-revoke execute on function queue.guest_session from public;
 
 -- Return a job as guests of its session see it, without its payload and its creator.
 create function queue.guest_json(p_job public.jobs)
@@ -1537,7 +1513,6 @@ select jsonb_build_object(
   )
 )
 $$;
-revoke execute on function queue.guest_json from public;
 
 create function queue.session_jobs(p_session_id text)
 returns jsonb
@@ -1604,7 +1579,6 @@ begin
   return v_workspace;
 end;
 $$;
-revoke execute on function queue.shown_workspace from public;
 
 create function queue.session_feed(
   p_session_id text,
@@ -1691,7 +1665,6 @@ begin
   return v_made;
 end;
 $$;
-revoke execute on function queue.open_session from public;
 
 create function public.open_guest_session(
   p_workspace_id uuid,

@@ -58,7 +58,6 @@ begin
   return array(select distinct v from unnest(v_values) as v);
 end;
 $$;
-revoke execute on function queue.cron_values from public;
 
 -- Return the first run after a given time. Raise 400 if the time zone is unknown. Also raise 400 if
 -- the expression has no run within nine years. Nine years are enough, because even 29 February
@@ -178,7 +177,6 @@ exception when invalid_parameter_value then
   );
 end;
 $$;
-revoke execute on function queue.first_run from public;
 
 create table queue.schedules (
   id uuid primary key default queue.new_id(),
@@ -279,7 +277,6 @@ begin
   return v_done;
 end;
 $$;
-revoke execute on function queue.reset_schedules from public;
 
 -- Enqueue the runs that are due. The first due run of each tenant comes first, then the second due
 -- run of each tenant, and so on. If a schedule skips missed runs, a run that is more than five
@@ -375,7 +372,6 @@ begin
   return v_done;
 end;
 $$;
-revoke execute on function queue.do_schedules from public;
 
 -- Reject a value that does not match a JSON schema.
 -- p_what: name of the value, for the error message
@@ -401,7 +397,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.check_fields from public;
 
 -- Validate and store a schedule. If the cron expression and the time zone are unchanged, the next
 -- run stays as it is, so that no run is skipped or repeated.
@@ -470,7 +465,6 @@ begin
   return v_saved;
 end;
 $$;
-revoke execute on function queue.save_schedule from public;
 
 create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb)
 returns jsonb

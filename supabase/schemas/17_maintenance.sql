@@ -49,7 +49,6 @@ on conflict (task, job_id) do update set
   retry_at = p_now
     + least(interval '1 hour', interval '5 seconds' * 2 ^ least(r.failures, 12))
 $$;
-revoke execute on function queue.record_rejection from public;
 
 -- Return the jobs that a task must skip now.
 create function queue.refused(p_task text, p_now timestamptz)
@@ -65,7 +64,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.refused from public;
 
 -- Run a task on jobs. If a batch is rejected, divide the batch in halves until the rejected job is
 -- found. Return the number of handled jobs.
@@ -142,7 +140,6 @@ begin
     + queue.bisect_task(p_task, p_ids[v_half + 1:], p_now);
 end;
 $$;
-revoke execute on function queue.bisect_task from public;
 
 -- Find the next place of these jobs, or end them. A job ends if its deadline has passed, or if it
 -- has not started in time. A job of an internal type ends if a person enqueued it.
@@ -247,7 +244,6 @@ begin
   return cardinality(p_ids);
 end;
 $$;
-revoke execute on function queue.promote from public;
 
 -- Promote jobs whose type has been published, and jobs whose time has come. Each pass takes the
 -- oldest jobs and an equal number of jobs from each workspace (queue.fair_batch). Locked jobs stay
@@ -333,7 +329,6 @@ begin
   return v_done;
 end;
 $$;
-revoke execute on function queue.do_promotion from public;
 
 -- Reclaim expired leases in slices, with an equal number of leases per workspace. Locked leases
 -- stay due.
@@ -383,7 +378,6 @@ begin
   return v_done;
 end;
 $$;
-revoke execute on function queue.do_reclaim from public;
 
 -- Delete ended jobs after their retention time. An id begins with the job's creation time. A pass
 -- in the order of ids therefore finds the oldest jobs first, in slices. The children of a job are
@@ -444,7 +438,6 @@ begin
   return case when v_after is null then v_done else greatest(1, v_done) end;
 end;
 $$;
-revoke execute on function queue.do_retention from public;
 
 -- Delete rows that belong to no job, in slices that are found through an index.
 create function queue.do_sweep(p_now timestamptz, p_until timestamptz)
@@ -563,7 +556,6 @@ begin
   return v_done;
 end;
 $$;
-revoke execute on function queue.do_sweep from public;
 
 -- Return whether run_maintenance has something to do. run_maintenance applies the same conditions
 -- as this function. A locked row is due again after a second. A task that found nothing in an idle
@@ -656,7 +648,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.maintenance_is_due from public;
 
 create function public.run_maintenance(p_request jsonb default '{}')
 returns jsonb

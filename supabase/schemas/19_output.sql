@@ -68,7 +68,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.output_bytes from public;
 
 -- Restart a stream. Delete the output of the stream except the output of finished steps. The next
 -- attempt skips finished steps, so they do not write their output again (public.read_output).
@@ -94,7 +93,6 @@ begin
     and step = any (v_steps) is not true;
 end;
 $$;
-revoke execute on function queue.drop_output from public;
 
 -- Copy output from a job to its replay. The replay skips some steps, so copy the output of these
 -- steps.
@@ -135,7 +133,6 @@ begin
   where f.n = 1 and f.size > 0;
 end;
 $$;
-revoke execute on function queue.copy_output from public;
 
 -- Append pieces to jobs whose leases the caller has locked, and send the pieces to followers. A
 -- piece is {stream, attempt, start, step?, text or items}. If an earlier report stored the
@@ -244,7 +241,6 @@ begin
   perform queue.publish(v_changes, p_now) where v_changes <> '{}';
 end;
 $$;
-revoke execute on function queue.write_output from public;
 
 -- Return the state with which the response acknowledges the output in a worker's report. Return
 -- null if the report had no output. The state is refused if a part of the output is not stored.
@@ -292,7 +288,6 @@ exception when data_exception then
   return 'refused';
 end;
 $$;
-revoke execute on function queue.output_state from public;
 
 create function public.read_output(p_request jsonb)
 returns jsonb
@@ -380,7 +375,6 @@ begin
     limit 20; -- an earlier release could store more
 end;
 $$;
-revoke execute on function queue.stream_ends from public;
 
 -- Return the positions of a job's streams in the form for readers: {stream: {attempt, next}}.
 create function queue.streams_json(p_job_id uuid)
@@ -401,7 +395,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.streams_json from public;
 
 -- Return a page of a stream, beginning at an offset. A page has up to 30,000 characters or 1,000
 -- items from the stream's last attempt.
@@ -463,7 +456,6 @@ begin
   end;
 end;
 $$;
-revoke execute on function queue.output_page from public;
 
 -- Return a page of each stream that has output after its position in p_after.
 -- p_after: positions {stream: {attempt, next}}. The default of attempt is the current attempt.
@@ -494,7 +486,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.output_pages from public;
 
 -- Take a call slot for a read of much output. A guest's reads of one job or session run one at a
 -- time.
@@ -508,7 +499,6 @@ begin
   perform queue.hold_id(p_id) where queue.caller() is null;
 end;
 $$;
-revoke execute on function queue.admit_read from public;
 
 create function queue.job_output(
   p_job_id uuid,
@@ -827,4 +817,3 @@ begin
   return v_count;
 end;
 $$;
-revoke execute on function queue.do_output from public;

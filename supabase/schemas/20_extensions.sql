@@ -129,4 +129,7 @@ comment on function public.connect_worker is
   '(pg_cron). A null address disconnects the worker. For operators.';
 select queue.allow('service_role', 'public.connect_worker');
 
+-- Private functions. A statement above grants each function that policies, defaults or guests call.
+revoke execute on all functions in schema queue from public;
+
 select public.attach_extensions();

@@ -260,6 +260,10 @@ def test_no_call_takes_more_than_200_advisory_locks(engine: Engine) -> None:
     engine.register("keyed", key_concurrency=1)
     engine.register("shared", workspace_concurrency=1)
     jobs = [{"job_type": "keyed", "concurrency_key": str(n % 300)} for n in range(600)]
+    keyed = [
+        {"job_type": "keyed", "idempotency_key": str(n), "concurrency_key": str(n)}
+        for n in range(150)
+    ]
     insert = (
         "insert into public.jobs (workspace_id, job_type) select t, %s from unnest(%s::uuid[]) as t"
     )
@@ -269,16 +273,16 @@ def test_no_call_takes_more_than_200_advisory_locks(engine: Engine) -> None:
     )
     locks: list[int] = []
 
-    def count_locks(call: Callable[[], T]) -> T:
-        engine.run("begin")
+    def count_locks(call: Callable[[], T], caller: Engine = engine) -> T:
+        caller.run("begin")
         answer = call()
         locks.append(
-            engine.one(
+            caller.one(
                 "select count(*) from pg_locks"
                 " where locktype = 'advisory' and pid = pg_backend_pid()"
             )
         )
-        engine.run("commit")
+        caller.run("commit")
         return answer
 
     count_locks(
@@ -286,10 +290,20 @@ def test_no_call_takes_more_than_200_advisory_locks(engine: Engine) -> None:
     )
     for job_type in ("work", "shared"):
         count_locks(partial(engine.run, insert, job_type, tenants))
+    limited = [{"job_type": f"limited-{n}", "max_concurrency": 9} for n in range(300)]
+    engine.rpc("register_job_types", p_types=limited)
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type)"
+        " select %s, 'limited-' || n from generate_series(0, 299) as n",
+        ACME,
+    )
+    with engine.member(ADA) as ada:
+        call_of_a_person = partial(ada.rpc, "enqueue_jobs", p_workspace_id=ACME, p_jobs=keyed)
+        count_locks(call_of_a_person, ada)
     request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "limit": 1000}
     done, call = 0, 0
     items: list[dict[str, Any]] = []
-    while done < 1200 and call < 60:
+    while done < 1650 and call < 60:
         call += 1
         lease = request | {"call": call}
         answer = count_locks(
@@ -298,5 +312,5 @@ def test_no_call_takes_more_than_200_advisory_locks(engine: Engine) -> None:
         done += len(items)
         items = [handle(o) | {"outcome": "completed"} for o in answer["lease"]["leases"]]
 
-    assert done == 1200
+    assert done == 1650
     assert max(locks) <= 200
