@@ -41,6 +41,7 @@ async def start() -> AsyncIterator[Running]:
     database_url = settings.environ.get("DATABASE_URL", "")
     files = files_of(watched_folders(settings))  # before they are imported
     access = await find_database_access(settings)
+    access.log()
     worker = build_worker(settings, access=access, on_error=report_module)
     tasks = [
         asyncio.create_task(run_worker(worker, wakeups, database_url), name="worker"),

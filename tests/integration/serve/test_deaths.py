@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -71,10 +72,14 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("deaths")
     with (
         stack.connect() as connection,
-        served(stack, folder, DATABASE_URL=stack.database_url, WORKER_CONCURRENCY="250") as (
-            _,
-            process,
-        ),
+        served(
+            stack,
+            folder,
+            DATABASE_URL=stack.database_url,
+            # HTTPS rejects its tokens, as those of a machine with a wrong clock
+            SUPABASE_JWT_SECRET=secrets.token_hex(32),
+            WORKER_CONCURRENCY="250",
+        ) as (_, process),
     ):
         known = "select count(*) from queue.job_types where job_type = 'served.batch'"
         until(lambda: connection.execute(known).fetchone() == (1,))

@@ -27,6 +27,7 @@ async def start() -> AsyncIterator[Running]:
     settings = Settings.from_env(os.environ)
     configure_logging(settings.log_level)
     access = await find_database_access(settings)
+    access.log()
     worker = build_worker(settings, access=access)
     wakeups = asyncio.Event()
     run = worker.run_forever(wakeups, poll_seconds=access.poll_seconds)

@@ -88,12 +88,10 @@ class DatabaseAccess:
 
 
 async def find_database_access(settings: Settings) -> DatabaseAccess:
-    """Probe the settings' DATABASE_URL, if set, and log the connection that is used."""
+    """Probe the settings' DATABASE_URL, if set."""
     url = settings.environ.get("DATABASE_URL", "")
-    access = DatabaseAccess()
-    if url:
-        from minutehand.queue.connection_probe import probe_until_up  # here, as psycopg is an extra
+    if not url:
+        return DatabaseAccess()
+    from minutehand.queue.connection_probe import probe_until_up  # here, as psycopg is an extra
 
-        access = DatabaseAccess(url, await probe_until_up(url, within=MAX_WAIT_SECONDS))
-    access.log()
-    return access
+    return DatabaseAccess(url, await probe_until_up(url, within=MAX_WAIT_SECONDS))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from minutehand.config import Settings, read_text
+from minutehand.functions.worker.database_access import find_database_access
 from minutehand.queue.errors import QueueError
 from minutehand.queue.models import WorkerDeath
 from minutehand.queue.worker_client import WorkerQueue
@@ -81,9 +82,13 @@ class ExitReport:
         """Report the evidence to the queue if the process had jobs, which releases them at once."""
         if self._worker_id is None:
             return WorkerDeath()
-        queue = WorkerQueue(Settings.from_env(self._environ))
+        settings = Settings.from_env(self._environ)
+        queue: WorkerQueue | None = None
         try:
             async with asyncio.timeout(_MAX_SECONDS):
+                # as the worker, because HTTPS rejects the token of a machine with a wrong clock
+                access = await find_database_access(settings)
+                queue = WorkerQueue(settings, api=access.api(settings))
                 return await queue.worker_died(self._worker_id, evidence)
         except (QueueError, TimeoutError) as error:
             logger.warning(
@@ -92,7 +97,8 @@ class ExitReport:
             )
             return WorkerDeath()
         finally:
-            await queue.aclose()
+            if queue is not None:
+                await queue.aclose()
 
 
 def _split(stacks: str) -> tuple[list[str], list[str]]:
