@@ -56,9 +56,11 @@ def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, 
     """Return all files of the console by key, including `config`.
 
     Raises:
-        PackagingError: A suffix is unknown.
+        PackagingError: This wheel has no console, or a suffix is unknown.
     """
     console = console_folder()
+    if not console.is_dir():
+        raise PackagingError("this wheel must have the console's files; install a released wheel")
     bodies = {
         path.relative_to(console).as_posix(): path.read_bytes()
         for path in sorted(console.rglob("*"))

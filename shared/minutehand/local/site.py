@@ -16,12 +16,18 @@ from minutehand.web.site import ConsoleFiles, config_route, security_headers
 
 
 def console_routes(settings: Settings) -> list[BaseRoute]:
-    """Create the routes that CloudFront serves in a deployment."""
+    """Create the routes that CloudFront serves in a deployment.
+
+    A wheel that pip itself built, for example from a git address, has no console.
+    """
     headers = security_headers(settings, settings.environ)
+    folder = console_folder()
+    if not folder.is_dir():
+        return []
     return [
         config_route(settings, demoAccounts=_demo_accounts(settings)),
         *_pages_of_apps(find_apps(settings.apps), headers),
-        Mount("/", app=ConsoleFiles(console_folder(), headers)),
+        Mount("/", app=ConsoleFiles(folder, headers)),
     ]
 
 
