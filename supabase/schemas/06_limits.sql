@@ -748,7 +748,7 @@ begin
     perform from pg_catalog.pg_proc as p
     where p.pronamespace = 'public'::regnamespace
       and p.proname = v_path[3]
-      and (p.prosqlbody is not null or strpos(p.prosrc, 'queue.') > 0);
+      and (p.prosqlbody is not null or p.prosrc ~ '\mqueue[.]');
   else
     perform from pg_catalog.pg_trigger as t
     join pg_catalog.pg_class as c on c.oid = t.tgrelid
