@@ -120,7 +120,7 @@ class Peers(NamedTuple):
         return home
 
     def drain(self, meter: Meter, name: str, url: str, jobs: int, ms: int, way: str) -> Figures:
-        """Fill and drain with a peer's program.
+        """Enqueue jobs and run them all with the program of another queue.
 
         Raises:
             RuntimeError: The program failed; the message is its last line.

@@ -4,8 +4,8 @@
 -- The engine has the following terms. The comments use each term in this sense only.
 --
 -- - A job is live until it completes, fails or is cancelled.
--- - A live job has a row in one narrow table, which is its place. The places are queue.deferred,
---   queue.gated, queue.ready, queue.leases and queue.waits.
+-- - The place of a live job is the one narrow table that has a row for it. The places are
+--   queue.deferred, queue.gated, queue.ready, queue.leases and queue.waits.
 -- - A lane is a job type in a queue.
 -- - The ord of a job is its position among the jobs of its tenant, by priority and then by age.
 -- - A turn is a tenant that has ready jobs in a lane.
@@ -397,7 +397,7 @@ $$;
 -- at most 200 advisory locks, because the server has few of them. The parts of a call reserve from
 -- the same count. A later part has a greater p_most, so that an earlier part leaves locks for it.
 -- A caller that gets fewer locks than it needs leaves the rest to another call.
--- p_most: Maximum number of locks that the transaction may have reserved after this call.
+-- p_most: Maximum number of locks that the transaction may hold in all, this call's included.
 create function queue.reserve_locks(p_count integer, p_most integer)
 returns integer
 language plpgsql

@@ -226,7 +226,7 @@ alter table queue.pauses enable row level security;
 revoke all on queue.pauses from public, anon, authenticated, service_role;
 
 -- A ring stores a position for lanes that are served together. The position consists of the round
--- and the last tenant served. A ring that no lane uses any more is used again, so that there are
+-- and the last tenant served. A new lane takes a ring that no other lane uses, so that there are
 -- about as many rings as lanes.
 create table queue.rings (
   ring integer generated always as identity primary key,
@@ -272,8 +272,8 @@ create table queue.turns (
   lane integer not null,
   -- rank of the tenant in all rings. The smallest rank is served first.
   rank bigint not null,
-  -- Each ready job of the turn has this ord or a greater one. A lease reads from this ord on, so
-  -- that it skips the dead rows with smaller ords.
+  -- smallest ord that a ready job of the turn can have. A lease reads from here, so that it skips
+  -- dead rows with smaller ords
   from_ord bigint not null default 0,
   changed_at timestamptz not null, -- time at which the turn was opened or blocked
   blocked boolean not null default false, -- true if no lease reads the turn

@@ -244,10 +244,10 @@ end;
 $$;
 
 -- Return true if the stored type comes from a newer deploy than the type that is being published.
--- The type that is being published then changes nothing. If both types have deployment times, the
--- type with the later time is newer. If only the stored type has a deployment time, the stored
--- type is newer. If the stored type has no deployment time, or if both times are equal, the type
--- with the higher schema_version is newer.
+-- An older deploy that publishes its type then changes nothing. If both types have deployment
+-- times, the type with the later time is newer. If only the stored type has a deployment time, the
+-- stored type is newer. If the stored type has no deployment time, or if both times are equal, the
+-- type with the higher schema_version is newer.
 create function queue.is_newer_deploy(p_known queue.job_types, p_type jsonb)
 returns boolean
 language sql stable

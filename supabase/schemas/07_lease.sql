@@ -1807,7 +1807,8 @@ $$;
 
 -- Advance from_ord of the turns to their first ready job, or to the last leased job if no job is
 -- ready. Close the turns that a lease found empty. A turn is skipped if its lock is not free,
--- because an open transaction may be adding a job to it, or if the transaction has no lock left.
+-- because an open transaction may be adding a job to it, or if this transaction has used all
+-- advisory locks that it may take.
 -- p_turns: For each turn, the number of leased jobs and the ord of the last leased job.
 create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz)
 returns void
@@ -2031,8 +2032,8 @@ $$;
 -- limited: Requested job types that have a limit.
 -- unfilled: Lanes of pools for which no job was found.
 -- more: True if the worker should call again at once.
--- is_short: True if a pool was not filled.
--- is_full: True if a pool was filled.
+-- is_short: True if a pool of slots got fewer jobs than it has free slots.
+-- is_full: True if a pool of slots got a job for each free slot.
 create function queue.lease_ready(
   p_request queue.lease_request,
   p_changes queue.change[],

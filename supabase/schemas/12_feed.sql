@@ -62,10 +62,10 @@ alter table queue.streamed_topics enable row level security;
 revoke all on queue.streamed_topics from public, anon, authenticated, service_role;
 
 -- Rounds of the publisher. Its state is the last row, because the last row of an index is found at
--- the same cost beside an old snapshot. All lines that are visible in the snapshot seen are
--- published. Of the lines of the transaction xid, only those up to the id own_id are published. If a
--- round did not reach the end of the feed, the publisher continues after the line with this number
--- and id, with the lines that are visible in the snapshot until.
+-- the same cost beside an old snapshot. All lines that the snapshot in the column seen shows are
+-- published. Of the lines of the transaction xid, only those up to the id own_id are published. If
+-- a round did not reach the end of the feed, the publisher continues after the line with this
+-- number and id, with the lines that are visible in the snapshot until.
 create table queue.publisher (
   round bigint generated always as identity primary key,
   seen pg_snapshot not null,
@@ -77,8 +77,8 @@ create table queue.publisher (
 );
 alter table queue.publisher enable row level security;
 revoke all on queue.publisher from public, anon, authenticated, service_role;
--- Times in tenths of a second. At unsent_at, a statement last left its messages to the publisher. At
--- published_at, the publisher last sent messages.
+-- Times in tenths of a second. At unsent_at, a statement last left its messages to the publisher.
+-- At published_at, the publisher last sent messages.
 create unlogged sequence queue.unsent_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.published_at minvalue 0 start 0; -- noqa: PRS
 
@@ -377,10 +377,10 @@ exception when others then -- a failed message must not fail an enqueue or a set
 end;
 $$;
 
--- Send the messages of changes, and notify the servers that stream their topics. Return false if the
--- messages must be left to the publisher, because the workspace is busy, the budget is too small or
--- Realtime fails. Progress, log lines and output come in separate calls. They may use half of the
--- budget, and state changes three quarters. The publisher may use all of it.
+-- Send the messages of changes, and notify the servers that stream their topics. Return false if
+-- the messages must be left to the publisher, because the workspace is busy, the budget is too
+-- small or Realtime fails. Progress, log lines and output come in separate calls. They may use half
+-- of the budget, and state changes three quarters. The publisher may use all of it.
 create function queue.send(p_changes queue.change[])
 returns boolean
 language plpgsql
@@ -432,8 +432,8 @@ end;
 $$;
 
 -- Publish the changes that a statement made to rows locked by the caller. Each change becomes one
--- line of the feed. A change with seqs also becomes Realtime messages (queue.send). Return true. The
--- function is strict, so without changes it does nothing and returns null.
+-- line of the feed. A change with seqs also becomes Realtime messages (queue.send). Return true.
+-- The function is strict, so without changes it does nothing and returns null.
 -- p_is_soon: true if new jobs are due within a minute, so that workers are notified
 create function queue.publish(
   p_changes queue.change[],
@@ -587,8 +587,8 @@ end;
 $$;
 
 -- Return the messages that the publisher may send, and record the topics of the others as late. A
--- message is late if its events are older than two seconds, or if it has output. The workspaces with
--- the fewest messages come first. What is left of the budget goes to the late topics, whose
+-- message is late if its events are older than two seconds, or if it has output. The workspaces
+-- with the fewest messages come first. What is left of the budget goes to the late topics, whose
 -- followers are asked to read again. The topic that has waited for longest comes first in each
 -- workspace. A message that exceeds the budget by itself comes last.
 create function queue.put_off(

@@ -10,9 +10,9 @@
 --
 -- When a process ends, the suspects from this process are split into two companies, each with half
 -- of the jobs. Jobs of one type stay together, because a type whose code is broken has many guilty
--- jobs, which are then soon apart from the others. If the process of a company ends too, the company is split in the same way. If a job
--- runs alone when its process ends, the job is guilty. A guilty job spends an attempt, and runs
--- alone in its next attempt too.
+-- jobs, which are then soon apart from the others. If the process of a company ends too, the
+-- company is split in the same way. If a job runs alone when its process ends, the job is guilty. A
+-- guilty job spends an attempt, and runs alone in its next attempt too.
 
 -- Decide who ended the process of each worker whose leases are lost. The verdicts are:
 -- guilty: no other job of the process may have ended it

@@ -397,7 +397,7 @@ end;
 $$;
 
 -- Return a page of a stream, beginning at an offset. A page has up to 30,000 characters or 1,000
--- items from the stream's last attempt.
+-- items. When an attempt writes the stream again from its start, older output is not returned.
 create function queue.output_page(p_job_id uuid, p_stream text, p_from integer)
 returns jsonb
 language plpgsql stable

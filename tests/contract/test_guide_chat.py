@@ -106,7 +106,7 @@ def test_the_suite_passes(shell: Shell, stack: RunningStack) -> None:
 
 
 def test_scenario_1_status(shell: Shell, session: str) -> None:
-    """A complex request shows its work with every field of the guide."""
+    """The status of a complex request has every field that the guide names."""
     assert re.fullmatch(r"test_\d{10}", session)
     begun = say(shell, session, RESEARCH)
     found = until(lambda: (now := status(shell, session))["activeWork"] and now)

@@ -12,7 +12,7 @@ from minutehand.config import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Source of an extra worker's event; an extra worker starts no further workers.
+#: `source` in the event that starts an extra worker. An extra worker starts no further workers.
 EXTRA_WORKER_SOURCE: Final = "minutehand.extra_worker"
 
 

@@ -89,7 +89,7 @@ def record_catalog(session: Any, path: Path, part: str) -> None:
 
 
 def recorded_facts(schemas: Schemas, apps: Iterable[App]) -> list[CatalogFact] | None:
-    """Read the record of the engine and of some apps; return None if this copy has no record."""
+    """Read the list of objects that the engine and the apps create. Return None without a list."""
     path = record_file()
     if not path.exists():
         return None

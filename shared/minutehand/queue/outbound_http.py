@@ -160,7 +160,7 @@ class StreamResponse:
         self._max_silence = self._left = within
 
     def received(self) -> None:
-        """Restart the time limit, because the last chunks were part of the expected response."""
+        """Restart the time limit of silence. The caller has recognized the last chunks."""
         self._left = self._max_silence
 
     async def chunks(self, *, max_bytes: int) -> AsyncGenerator[bytes]:

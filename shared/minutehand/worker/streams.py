@@ -117,7 +117,7 @@ class Stream:
 
     @property
     def history(self) -> StreamHistory:
-        """The output that the next opening needs."""
+        """Output of finished steps, which the stream needs when it is opened again."""
         by_step: dict[str, list[Any]] = {}
         for step, piece in self._chunks:
             if step is not None:

@@ -109,7 +109,7 @@ class Procedure(BaseModel):
 
 
 class StoredProcedure(Lenient):
-    """Procedure of a training, with its author."""
+    """Instructions that were written from a training video, with their author."""
 
     procedure: Procedure | None = Field(description="Null without a language model.")
     author: str = Field(description="The model that wrote it, or why there is no procedure.")

@@ -153,7 +153,7 @@ def paths(stack: RunningStack, workspace: dict[str, str], worker: HandWorker) ->
 def test_an_idle_tab_sends_no_requests(visit: Visit, paths: list[str]) -> None:
     """While each page's clock advances, no request repeats and no socket is opened again.
 
-    The positions of its topics prove that it missed nothing.
+    Each topic's position still equals that of the server, which shows that the page missed nothing.
     """
     visitor = visit(ADA, "/plans")
     page = visitor.page

@@ -1,4 +1,4 @@
-"""Watches while the database rejects further large reads."""
+"""A watch continues while the database rejects its large reads because there are too many."""
 
 from __future__ import annotations
 

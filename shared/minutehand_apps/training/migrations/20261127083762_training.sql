@@ -19,7 +19,7 @@ create table public.trainings (
   sound jsonb, -- {seconds, chunks: [[start, end], …]}, after the sound is cut
   -- {chunks, words, language, engine, offline, duration_seconds}, stored after the last chunk
   transcript jsonb,
-  -- {procedure, author, offline}. procedure is null without a language model.
+  -- {procedure, author, offline}. The key procedure is null if no language model is set up.
   procedure jsonb,
   published jsonb, -- {host, playback_id, duration_seconds, note}, when the video can be played
   host_upload text, -- id of the upload at the video host
