@@ -92,7 +92,6 @@ begin
   return cardinality(p_ids) + coalesce(cardinality(v_children), 0);
 end;
 $$;
-revoke execute on function queue.cancel from public;
 
 create function public.cancel_job(p_job_id uuid)
 returns jsonb
@@ -215,7 +214,6 @@ begin
   return null;
 end;
 $$;
-revoke execute on function queue.cancel_by_update from public;
 
 -- Cancel the jobs that a plain update has selected, and charge the person before.
 create function queue.cancel_updated()
@@ -238,7 +236,6 @@ begin
   perform queue.cancel(v_ids, queue.clock(), p_is_locked => true) where v_ids <> '{}';
 end;
 $$;
-revoke execute on function queue.cancel_updated from public;
 
 create function queue.after_update()
 returns trigger
@@ -253,7 +250,6 @@ begin
   return null;
 end;
 $$;
-revoke execute on function queue.after_update from public;
 create trigger jobs_after_update
   after update on public.jobs
   for each statement
@@ -375,7 +371,6 @@ begin
   return cardinality(v_ids);
 end;
 $$;
-revoke execute on function queue.retry from public;
 
 create function public.retry_job(p_job_id uuid, p_payload jsonb default null)
 returns jsonb
@@ -594,7 +589,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.change_jobs from public;
 
 create function public.cancel_jobs(
   p_workspace_id uuid,

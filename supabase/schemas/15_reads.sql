@@ -26,7 +26,6 @@ begin
   end;
 end;
 $$;
-revoke execute on function queue.error_line from public;
 
 -- Return an error for the people who use an app. Only processors write errors for them.
 create function queue.user_message(p_message text, p_error jsonb)
@@ -78,7 +77,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.fingerprint from public;
 
 -- Return the values of a job's row as clients read them. queue.job_json adds values from other
 -- tables. The columns are listed by name, because it costs more to convert all columns to JSON and
@@ -172,7 +170,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.row_json from public;
 
 -- Return a job as clients read it. queue_ms is the time from when the job was due to its first
 -- start. run_ms is the duration of all attempts. In a list, the error is shortened, and the payload
@@ -260,7 +257,6 @@ begin
     || v_looked_up;
 end;
 $$;
-revoke execute on function queue.job_json from public;
 
 create function public.get_job(p_job_id uuid)
 returns jsonb
@@ -378,7 +374,6 @@ begin
     join public.jobs as j on j.id = any (array[w.job_id]);
 end;
 $$;
-revoke execute on function queue.places from public;
 
 -- Return whether the platform itself enqueues the jobs of a type. No project can register such a
 -- type as in_order. A type that only trusted code may enqueue is not internal in this sense.
@@ -392,7 +387,6 @@ select exists (
   where t.job_type = p_job_type and t.in_order
 )
 $$;
-revoke execute on function queue.is_internal from public;
 
 -- Convert a filter to SQL conditions. Return null if the filter is empty. Reject an unknown name or
 -- value.
@@ -498,7 +492,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.conditions_of from public;
 
 -- Return the ids of the first jobs before p_before that match a filter. Live, failed and tagged
 -- jobs are found through their tables or indexes. Other jobs are searched among the newest 10,000
@@ -602,7 +595,6 @@ begin
   end loop;
 end;
 $$;
-revoke execute on function queue.search_jobs from public;
 
 create function public.list_jobs(
   p_filter jsonb default '{}',
@@ -959,7 +951,6 @@ from (
 ) as e
 left join queue.workers as w on w.worker = e.worker
 $$;
-revoke execute on function queue.attempt_lines from public;
 
 create function public.job_attempts(p_job_id uuid)
 returns jsonb
@@ -1082,7 +1073,6 @@ select array(
   join queue.workers as w on w.worker = l.worker
 )
 $$;
-revoke execute on function queue.live_workers from public;
 
 -- Return the published type whose name is most similar to a given name. At least half of the letter
 -- pairs in the two names must be the same.
@@ -1115,7 +1105,6 @@ where likeness.n >= 0.5
 order by likeness.n desc, p.job_type
 limit 1
 $$;
-revoke execute on function queue.nearest_type from public;
 
 -- For each type, return whether workers run but none of them serves the type.
 -- p_queues: the queue of each type; null for any queue
@@ -1149,7 +1138,6 @@ select
     )
 from unnest(p_job_types, p_queues) as t (job_type, queue)
 $$;
-revoke execute on function queue.is_unserved from public;
 
 -- Return the enabled schedules of a workspace whose job types no live worker serves.
 -- p_workspace_id: null returns those of all workspaces
@@ -1172,7 +1160,6 @@ join queue.is_unserved(
 ) as t on t.job_type = s.job_type and t.unserved
 where s.enabled and (p_workspace_id is null or s.workspace_id = p_workspace_id)
 $$;
-revoke execute on function queue.unserved_schedules from public;
 
 -- The sentence and the advice for each reason, the most likely reason first. A row with the reason
 -- failed:<kind> has the advice for one kind of error. A command is stored without `minutehand`
@@ -1992,7 +1979,6 @@ select jsonb_build_object(
 )
 from lines as l
 $$;
-revoke execute on function queue.render_guidance from public;
 
 -- Return the facts about a suspect that readers may see: {suspect_since, process_end, died_with,
 -- beside}. Return null if the job is not a suspect.
@@ -2018,7 +2004,6 @@ select jsonb_build_object(
 from queue.suspects as s
 where s.job_id = p_job.id
 $$;
-revoke execute on function queue.suspicion_of from public;
 
 -- Return a number of times in words, for example 'twice'. Return null for 0.
 create function queue.times_in_words(p_times bigint)
@@ -2033,7 +2018,6 @@ select case p_times
   else p_times || ' times'
 end
 $$;
-revoke execute on function queue.times_in_words from public;
 
 -- Return how often a job lost its worker when no other job could be the cause: {ended_times, alone,
 -- lost_times}. ended_times is null if no evidence shows how the processes ended.
@@ -2055,7 +2039,6 @@ select jsonb_build_object(
 from queue.attempts as a
 where a.job_id = p_job.id and a.outcome = 'lost'
 $$;
-revoke execute on function queue.losses_of from public;
 
 -- Return the time of the last maintenance, if it ran before a given time: {maintained_at}.
 create function queue.maintained_before(p_at timestamptz)
@@ -2067,7 +2050,6 @@ select jsonb_build_object('maintained_at', case when max(t.done_at) < p_at then 
 from queue.tasks as t
 where t.done_at > '-infinity'
 $$;
-revoke execute on function queue.maintained_before from public;
 
 -- Return the slots for a job in the workers that serve it, the jobs that use them, and the time
 -- when these workers last leased jobs or began to ask for jobs.
@@ -2106,7 +2088,6 @@ select
   )
 from pools as p
 $$;
-revoke execute on function queue.slots_for from public;
 
 -- Return a length of time in words, for example '4 min'.
 create function queue.length_in_words(p_ms double precision)
@@ -2126,7 +2107,6 @@ where coalesce(p_ms < u.below, true)
 order by u.below
 limit 1
 $$;
-revoke execute on function queue.length_in_words from public;
 
 -- Return the pulse of a running job in words: {last, place, memory_mb, silent, usual}. Return
 -- {lease_until} for a job without a pulse.
@@ -2161,7 +2141,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.pulse_of from public;
 
 -- Return the reason that keeps a job from starting. The reason may be the state of the job, when it
 -- has ended, runs, waits or is delayed. Another reason is a trigger of the project that rejects a
@@ -2311,7 +2290,6 @@ begin
   end;
 end;
 $$;
-revoke execute on function queue.explain_row from public;
 
 -- Return the reason why a job has not started although it may start. The reason may be the
 -- narrowest limit that is used up, or the rate limit. Otherwise the reason is the end of the job's
@@ -2488,7 +2466,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.explain_ready from public;
 
 
 -- Holders of jobs. The same functions find the holders of a single job and the holders of a whole
@@ -2524,7 +2501,6 @@ join pg_catalog.pg_stat_activity as a on a.pid = h.pid
 where coalesce(a.xact_start <= p_now - interval '2 seconds', true)
 order by h.id, h.level desc, a.xact_start
 $$;
-revoke execute on function queue.locks_on from public;
 
 -- Return the jobs that use up the limit or the slots that a job needs.
 -- p_most: maximum number of jobs to return
@@ -2569,7 +2545,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.find_holders from public;
 
 -- Return the deepest descendant of a job that has not ended or has failed. On each level, follow
 -- the first such child.
@@ -2603,7 +2578,6 @@ where t.level > 0
 order by t.level desc
 limit 1
 $$;
-revoke execute on function queue.blocking_descendant from public;
 
 -- Return the number of jobs in the workspace that wait for the same reason as this job, counted up
 -- to 1,000: {waiting, more}. A question or a running worker holds only one job, so the number is 0
@@ -2651,7 +2625,6 @@ from (
   limit 1000
 ) as w
 $$;
-revoke execute on function queue.count_alike from public;
 
 -- Return the kind of holder for a reason. Return null if nothing holds a job for this reason.
 create function queue.holder_kind(p_reason text)
@@ -2676,7 +2649,6 @@ select case
   when p_reason = 'passed_over' then 'tick'
 end
 $$;
-revoke execute on function queue.holder_kind from public;
 
 -- Return the sentence for the reason that keeps a job from starting now, without names of other
 -- jobs, because the job's members read it later.
@@ -2702,7 +2674,6 @@ begin
   ) ->> 'sentence';
 end;
 $$;
-revoke execute on function queue.waited_for from public;
 
 -- Return the holder of a job, for the reason found by queue.explain_row or queue.explain_ready:
 -- {kind, holder, since, waiting, more}. The holder is a job, a session, a worker or a pause.
@@ -2779,7 +2750,6 @@ begin
   ) || queue.count_alike(p_job, v_reason);
 end;
 $$;
-revoke execute on function queue.held_by from public;
 
 -- Return the last error of a job. The error is classified by its code, never by its text.
 -- kind: kind of the error, which selects the advice
@@ -2837,7 +2807,6 @@ from jsonb_to_record(p_job.error_data) as e (
   evidence jsonb
 )
 $$;
-revoke execute on function queue.error_of from public;
 
 -- Return why a job waits and which holder it waits for.
 -- p_lock: session that keeps the job's row locked, from queue.locks_on
@@ -2930,7 +2899,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.explain from public;
 
 -- Return the values of a job and of its holder that the advice may name.
 create function queue.names_of(p_job public.jobs, p_held jsonb)
@@ -2982,7 +2950,6 @@ from (
   end as id
 ) as c
 $$;
-revoke execute on function queue.names_of from public;
 
 create function public.explain_job(p_job_id uuid)
 returns jsonb
@@ -3174,7 +3141,6 @@ union all
   limit 10
 )
 $$;
-revoke execute on function queue.groups_of_held from public;
 
 -- Return the holders of jobs. The holder that holds the most jobs comes first. The result for a
 -- holder has the explanation of its first job, as in public.explain_job, and the jobs of all groups
@@ -3247,4 +3213,3 @@ from (
   limit 20
 ) as h
 $$;
-revoke execute on function queue.holders from public;

@@ -37,7 +37,6 @@ from (
   group by 1
 ) as b
 $$;
-revoke execute on function queue.sum_jsonb from public;
 
 -- Maintenance task. Count the jobs in the committed lines of the feed, about 20,000 at a time.
 create function queue.do_statistics(p_now timestamptz, p_until timestamptz)
@@ -163,7 +162,6 @@ begin
   return v_done;
 end;
 $$;
-revoke execute on function queue.do_statistics from public;
 
 -- Return the time of the first event that is not counted yet. Return null if this event is less
 -- than a minute old.
@@ -183,7 +181,6 @@ from (
 ) as l
 where l.at < p_now - interval '1 minute'
 $$;
-revoke execute on function queue.statistics_stale_since from public;
 
 -- Return the counts for each type and step, and percentiles with an error of at most 12 %.
 create function queue.type_numbers(
@@ -233,7 +230,6 @@ cross join lateral (
   from (values ('run', n.run_times), ('queue', n.queue_times)) as k (name, buckets)
 ) as p
 $$;
-revoke execute on function queue.type_numbers from public;
 
 -- Return the duration in milliseconds that 99 % of the jobs of a type did not exceed in the last
 -- day. Return null if fewer than 20 jobs ended.
@@ -257,7 +253,6 @@ from (
 ) as b
 where b.total >= 20 and 100 * b.jobs >= 99 * b.total
 $$;
-revoke execute on function queue.usual_ms from public;
 
 -- Return the numbers of due jobs by the cause that delays them. The causes are paused, unserved,
 -- suspect (the job runs alone), at_limit, blocked (by a key) and ready. The cause unserved is a
@@ -422,7 +417,6 @@ select jsonb_object_agg(
   )
 from causes as c
 $$;
-revoke execute on function queue.backlog from public;
 
 -- Return findings about the queue itself. If a client's transaction has written and has been open
 -- for a minute, readers of the feed have to wait for it. If a transaction has only read and has
@@ -586,7 +580,6 @@ begin
     );
 end;
 $$;
-revoke execute on function queue.findings_of_queue from public;
 
 -- Return a finding if the disk is becoming full. The operator sets the size of the disk. The used
 -- space is the size of all databases to which the engine's owner may connect. If the owner may read
@@ -625,7 +618,6 @@ begin
     where v_used >= 0.8 * v_size;
 end;
 $$;
-revoke execute on function queue.findings_of_disk from public;
 
 -- Return the findings of apps. Each task may have a function that returns findings. The data of a
 -- finding has the sentence and the steps: {said: {sentence, next: [{words, command, path}]}}.
@@ -650,7 +642,6 @@ begin
   end loop;
 end;
 $$;
-revoke execute on function queue.findings_of_apps from public;
 
 -- Return the number of due jobs in some lanes, counted up to 1,000.
 -- p_workspace_id: null counts the jobs of all workspaces
@@ -679,7 +670,6 @@ from (
   )
 ) as d
 $$;
-revoke execute on function queue.due_in from public;
 
 -- Return findings about types, pauses, schedules, questions and silent jobs, for the workspaces
 -- that they concern. A job is silent if it has sent nothing for longer than 99 % of the jobs of its
@@ -850,7 +840,6 @@ from (
 ) as a
 having count(*) > 0
 $$;
-revoke execute on function queue.findings_of_workspace from public;
 
 -- Return findings about limits at which enqueues by people are rejected now. Rejected calls store
 -- nothing, so their number is not known. The jobs of a workspace are counted only if its limit is
@@ -933,7 +922,6 @@ cross join lateral (
 ) as c
 where l.last_bytes >= 0.9 * l.bytes and c.bytes > l.bytes
 $$;
-revoke execute on function queue.findings_of_limits from public;
 
 -- Return findings about processes that end. The first finding names a type whose code is probably
 -- broken. Three different jobs of the type have each ended their process within ten minutes, and no
@@ -1059,7 +1047,6 @@ begin
   end if;
 end;
 $$;
-revoke execute on function queue.findings_of_deaths from public;
 
 create function public.explain_queue(p_workspace_id uuid default null)
 returns jsonb
@@ -1372,7 +1359,6 @@ from (
   where l.job_type = p_job_type
 ) as k
 $$;
-revoke execute on function queue.live_of_type from public;
 
 create function public.list_job_types(
   p_workspace_id uuid default null,

@@ -98,7 +98,6 @@ where d.classoid = 'pg_class'::regclass
   and c.relkind in ('r', 'p')
   and c.relowner = n.nspowner
 $$;
-revoke execute on function queue.personal_columns from public;
 
 -- Return SQL conditions for each table that has marked columns. The parameters of a condition are
 -- the person's id ($1), the array of search patterns ($2) and the array of deleted jobs ($3).
@@ -183,7 +182,6 @@ left join abouts as a on a.relation = c.relation
 group by c.relation, a.is_about
 order by c.relation::regclass::text
 $$;
-revoke execute on function queue.personal_tables from public;
 
 -- Return the patterns for ilike. The patterns match the person's id and each given word. Each of
 -- them is matched as plain text and as escaped in JSON.
@@ -225,7 +223,6 @@ begin
   );
 end;
 $$;
-revoke execute on function queue.person_patterns from public;
 
 -- Return the ids of a person's jobs, and of the jobs that quote the person.
 create function queue.jobs_of_person(p_user_id uuid, p_patterns text[])
@@ -259,7 +256,6 @@ begin
   return v_jobs;
 end;
 $$;
-revoke execute on function queue.jobs_of_person from public;
 
 create function public.erase_person(p_user_id uuid, p_words text[] default null)
 returns jsonb

@@ -152,23 +152,6 @@ def test_each_way_in_leaves_what_the_others_leave(
     assert answers["bulk"] == answers["bulk with options"]
 
 
-def test_a_statement_for_many_tenants_takes_few_locks(engine: Engine) -> None:
-    """Otherwise the server's lock table, which is as small as max_connections, would overflow."""
-    engine.run("insert into public.workspaces (name) select 'T' from generate_series(1, 600)")
-    engine.run("begin")
-    engine.run(
-        "insert into public.jobs (workspace_id, job_type) select id, 'work' from public.workspaces"
-    )
-    held = engine.one(
-        "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
-    )
-    engine.run("commit")
-
-    assert held <= 210
-    engine.run_all()
-    assert engine.one("select count(*) from public.jobs where finished_at is null") == 0
-
-
 def test_few_enqueues_are_subtransactions(engine: Engine) -> None:
     """A message is one. 65 in a transaction would slow each snapshot of the server."""
     calls = {
