@@ -114,7 +114,6 @@ begin
     where c.is_lost;
 end;
 $$;
-revoke execute on function queue.blame from public;
 
 -- Return the evidence of why a process ended, in the form that a job of one workspace may store.
 -- The evidence counts the jobs of other workspaces but does not name them.
@@ -138,7 +137,6 @@ select p_evidence
     )
   )
 $$;
-revoke execute on function queue.evidence_for from public;
 
 -- Return the end of a process in words, for example ' (SIGKILL, 1900 MB)'. Return an empty text if
 -- the end is unknown.
@@ -159,7 +157,6 @@ select coalesce(
   ''
 )
 $$;
-revoke execute on function queue.process_end from public;
 
 -- Return a number of other jobs in words, for example '29 other jobs'.
 create function queue.other_jobs(p_count integer)
@@ -169,7 +166,6 @@ set search_path = ''
 as $$
 select case p_count when 1 then '1 other job' else p_count || ' other jobs' end
 $$;
-revoke execute on function queue.other_jobs from public;
 
 -- Convert the expired leases of jobs to items that queue.settle applies. A guilty job spends the
 -- lost attempt, with the reason worker_lost. If its process left evidence, the guilty job is
@@ -231,7 +227,6 @@ from queue.leases as l
 join queue.blame(p_ids, p_now) as b on b.job_id = l.job_id
 left join queue.workers as w on w.worker = l.worker
 $$;
-revoke execute on function queue.expired_items from public;
 
 -- Return the ready suspects of these job types (null for all types).
 create function queue.ready_suspects(p_job_types text[])
@@ -249,7 +244,6 @@ join queue.ready as r
   and r.job_id = j.id
 where j.status = 'pending' and coalesce(j.job_type = any (p_job_types), true)
 $$;
-revoke execute on function queue.ready_suspects from public;
 
 -- Return the number of companies that a worker with these job types and queues may run.
 create function queue.count_companies(p_job_types text[], p_queues text[])
@@ -261,7 +255,6 @@ select count(distinct s.company)
 from queue.ready_suspects(p_job_types) as s
 where s.lane = any ((queue.open_lanes(p_job_types, p_queues)).lanes)
 $$;
-revoke execute on function queue.count_companies from public;
 
 -- Decide what a worker may lease while there are suspects. The results are:
 -- suspects: a company, because the worker's process holds no job
@@ -302,7 +295,6 @@ begin
   end;
 end;
 $$;
-revoke execute on function queue.lease_mode from public;
 
 -- Lease the jobs of one company, within the limits of types, workspaces and pools.
 -- The limits of concurrency keys are not checked, because the keys have admitted these jobs before.
@@ -403,7 +395,6 @@ begin
   return v_taken;
 end;
 $$;
-revoke execute on function queue.lease_suspects from public;
 
 -- Delete suspects whose attempt a worker has settled, because their process did not end. A released
 -- job did not finish its attempt, so the job stays a suspect.
@@ -419,4 +410,3 @@ where s.job_id = i.job_id
   and j.status <> 'processing'
   and i.outcome not in ('lost', 'died', 'released')
 $$;
-revoke execute on function queue.clear_suspects from public;
