@@ -40,7 +40,7 @@ SPARE_BYTES: Final = 64 * 1024 * 1024
 #: Validity of presigned URLs.
 URL_SECONDS: Final = 3600
 #: Maximum wait for the next bytes from S3, because a request may wait for them.
-READ_SECONDS: Final = 10.0
+READ_SECONDS: Final = 20.0
 _UNAVAILABLE: Final = "storage_unavailable"
 T = TypeVar("T")
 
