@@ -55,7 +55,7 @@ class Part:
         return sorted((self.home / "migrations").glob("*.sql"))
 
     def steps(self, release: str) -> Path:
-        """Return the path of the statements that a person writes for a release."""
+        """Return the path of the statements of a release that are written by hand."""
         return self.home / "steps" / f"{release}.sql"
 
 

@@ -43,7 +43,7 @@ PROTOCOL: Final = "tests/supabase_local/realtime"
 #: Arguments of pytest, by part of the run.
 TESTS: Final[Mapping[str, Sequence[str]]] = {
     "realtime": [PROTOCOL, f"--ignore={PROTOCOL}/test_restart.py"],
-    # troubles that need no process of Realtime on this machine
+    # faults that can be simulated without running Realtime on this machine
     "clients": ["tests/e2e/live/test_words.py", "-k", "none or lossy or cut or renewed"],
 }
 PARTS: Final = ("requests", "filters", "realtime", "clients", "demo")

@@ -271,8 +271,9 @@ begin
       and g.key = p_key
       and g.admitted
       and g.ended
-      -- Keep the row of a job that has ended since the update above, because its start is not
-      -- charged yet. Delete the rows of jobs that never started.
+      -- The job may have ended after the UPDATE above read this row. Its start does not count
+      -- against the key's rate limit yet, so its row stays for the next call. Delete the rows of
+      -- jobs that never started.
       and (p_type.rate_per_key and g.started_at < 'infinity') is not true
     for update skip locked
   ));

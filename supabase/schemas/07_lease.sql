@@ -983,8 +983,8 @@ $$;
 
 -- Try the locks of limited tenants, and count how many jobs each turn may still start. Block the
 -- turns that are at a limit or paused.
--- known: Number of tenants in turns, if the last tenants were dropped, because the transaction has
---   no locks for them. Otherwise null.
+-- known: Null if turns has all tenants. The transaction may have too few advisory locks for all
+--   tenants. Then turns has only the first tenants, and known is their number.
 -- is_busy: True if another lease has one of the locks, or if a pause is ending at this moment. If
 --   is_busy is true, no turn is blocked.
 create function queue.limit_turns(
@@ -1556,8 +1556,8 @@ join queue.job_types as y on y.job_type = n.job_type
 where y.rate_limit is not null and not y.rate_per_key
 $$;
 
--- Return ready jobs that an ordinary lease skips. These are suspects, and jobs that a trigger of
--- the project rejected and whose retry time has not come.
+-- Return ready jobs that an ordinary lease skips. These are suspects, which run apart from other
+-- jobs, and jobs that a trigger of the project rejected. A rejected job waits for its retry time.
 create function queue.withheld(p_now timestamptz)
 returns uuid[]
 language plpgsql stable

@@ -406,8 +406,8 @@ $$;
 -- half has up to 250 due rows, with an equal number from each workspace. If there are more than 125
 -- workspaces, a call cannot serve all of them. The second half then has rows of two groups of
 -- workspaces. These are the first 125 workspaces by id, and the 125 workspaces after a random id.
--- p_rows: condition of the table's index by workspace
--- p_due: condition of due rows, with $1 for p_now and $2 for p_passed_over
+-- p_rows: `where` condition of the table's partial index on workspace_id
+-- p_due: `where` condition of due rows, with $1 for p_now and $2 for p_passed_over
 -- p_order: sort order of the rows
 -- p_passed_over: jobs to skip
 create function queue.fair_batch(

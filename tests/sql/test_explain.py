@@ -27,7 +27,7 @@ def reason(engine: Engine, job_id: str) -> str:
 
 
 def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
-    """From a delay to the end."""
+    """The job is explained at each place, from its delay until it has completed."""
     job_id = engine.enqueue(delay_seconds=60)
     assert reason(engine, job_id) == "scheduled"
     engine.advance(61)

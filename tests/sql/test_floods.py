@@ -196,7 +196,7 @@ BODIES = """
 select p.pronamespace::regnamespace || '.' || p.proname, pg_get_functiondef(p.oid) from pg_proc as p
 where p.prokind = 'f' and p.pronamespace::regnamespace::text !~ '^(pg_|information_schema)'
 """
-#: Tables that people may write, and whether a trigger admits each statement.
+#: Tables that users may write to, and whether the gate's trigger checks each statement.
 WRITABLE = """
 select c.oid::regclass::text from pg_class as c
 where c.relkind in ('r', 'p') and c.relnamespace::regnamespace::text ~ '^(public|queue)$'

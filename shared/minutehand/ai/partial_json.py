@@ -13,7 +13,7 @@ _OBJECT: Final = re.compile(r'\{(?=\s*["}])')
 _DATA: Final = re.compile(r"[\[{`<]")
 #: Characters without data after which an answer is prose, because no preamble is longer.
 PROSE_AFTER: Final = 60
-#: Number of characters by which an answer is classified as prose.
+#: Number of first characters that are examined to decide whether an answer is prose.
 PROSE_SAMPLE: Final = 500
 #: Up to this length the text is parsed at each piece, then when it has grown by this share.
 ALWAYS_PARSED: Final = 16_000

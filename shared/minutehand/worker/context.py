@@ -388,7 +388,7 @@ class JobContext:
         return value
 
     def notes(self, name: str) -> StepMemo:
-        """Open the notes of this name in the current step, with values of earlier attempts."""
+        """Open the notes called `name` in the current step, with what earlier attempts saved."""
         step = RUNNING.get()
         name = f"{step}: {name}" if step else name
         memo = StepMemo(self._unique(name[-MAX_MEMO_NAME:]), self._steps, self._updates)

@@ -87,7 +87,7 @@ class Tasks(Chapter):
             raise ValueError("two tasks have the same id")
 
     def blocks(self, results: Mapping[str, Any]) -> list[Block]:
-        """Return a table and the sum of days."""
+        """Return a table of the tasks, and a line with the sum of their days."""
         rows = [[task.id, task.title, f"{task.days:g}"] for task in self.tasks]
         total = sum(task.days for task in self.tasks)
         return [[["Task", "What", "Days"], *rows], f"{total:g} days of work in all."]

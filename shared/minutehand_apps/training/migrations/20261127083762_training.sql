@@ -546,7 +546,7 @@ select jsonb_build_object(
 $$;
 comment on function training.shared is
   'The procedure with this public link: {shared: {title, procedure, object_key, has_picture}}. '
-  'Without a picture, object_key is null, because the key names the workspace and the author.';
+  'object_key contains the ids of the workspace and the author, so it is null without a picture.';
 
 create function training.held(p_request jsonb, p_refuse boolean)
 returns public.trainings
