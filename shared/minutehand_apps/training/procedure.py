@@ -43,7 +43,7 @@ def check_times(procedure: Procedure, segments: Sequence[SpokenSegment]) -> None
             segment.start - NEAR_SECONDS <= step.at_seconds <= segment.end + NEAR_SECONDS
             for segment in segments
         ):
-            raise ValueError(f"step {number} is at {step.at_seconds:.0f} s, when nobody speaks")
+            raise ValueError(f"step {number} is at {step.at_seconds:.0f} s, when no one speaks")
 
 
 def sort_steps(procedure: Procedure) -> Procedure:
