@@ -100,7 +100,9 @@ def skewed(url: str, world: World) -> Iterator[str]:
         def do_GET(self) -> None:
             headers = {name: self.headers[name] for name in self.headers if name != "Host"}
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            response = httpx.request(self.command, url + self.path, headers=headers, content=body)
+            response = httpx.request(
+                self.command, url + self.path, headers=headers, content=body, timeout=60
+            )
             self.send_response(response.status_code)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(response.content)))
@@ -115,6 +117,8 @@ def skewed(url: str, world: World) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Skewed) as server:
         thread = Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
