@@ -633,7 +633,7 @@ $$;
 -- is_busy: True if another lease has locked one of the types, or if the transaction has too few
 --   locks.
 -- is_limited: True if a limited type has a turn in these lanes.
--- at_limit: Locked types that have reached their limit, so that none of their jobs may start now.
+-- at_limit: Types that have reached their limit, so that none of their jobs may start now.
 create function queue.lock_types(
   p_lanes integer[],
   p_limited text[],
@@ -675,17 +675,24 @@ begin
     where t.job_type = any (v_types)
       and (t.max_concurrency is not null or t.rate_limit is not null and not t.rate_per_key)
   );
+  -- a type without room needs no lock, and does not make the lease busy
+  at_limit := array(
+    select n
+    from unnest(v_locked) as n
+    where queue.free_of_type(n, p_now) <= 0
+  );
   -- if the transaction has too few locks, try others at each call
   v_tried := array(
     select n
     from unnest(v_locked) as n
+    where n <> all (at_limit)
     order by random()
-    limit queue.reserve_locks(cardinality(v_locked), 145)
+    limit queue.reserve_locks(cardinality(v_locked) - cardinality(at_limit), 145)
   );
   v_busy := array(
     select n
     from unnest(v_locked) as n
-    where n <> all (v_tried)
+    where n <> all (v_tried || at_limit)
     union all
     select n
     from ( -- sort in the subquery, so that one of two concurrent leases gets all locks
@@ -695,9 +702,9 @@ begin
     ) as o
     where not queue.try_lock('type ' || n)
   );
-  at_limit := array(
+  at_limit := at_limit || array(
     select n
-    from unnest(v_types) as n
+    from unnest(v_tried) as n
     where n <> all (v_busy) and queue.free_of_type(n, p_now) <= 0
   );
   open := array(

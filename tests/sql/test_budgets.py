@@ -255,6 +255,27 @@ def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> 
     assert last <= 2 * first, (first, last)
 
 
+def test_types_at_their_limit_need_no_lock(engine: Engine) -> None:
+    """They are more than a call may lock, but none of their jobs may start."""
+    types = [f"limited-{n}" for n in range(150)]
+    limited = [{"job_type": each, "max_concurrency": 1} for each in types]
+    engine.rpc("register_job_types", p_types=limited)
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type)"
+        " select %s, t from unnest(%s::text[]) as t, generate_series(1, 2)",
+        ACME,
+        types,
+    )
+    request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "limit": 1000}
+    started = 0
+    for call in range(1, 20):
+        answer = engine.rpc("lease_jobs", p_request={**request, "call": call})
+        started += len(answer["leases"])
+        if answer["next_due_in_ms"] is None:
+            break
+    assert (started, answer["next_due_in_ms"]) == (150, None)
+
+
 def test_no_call_takes_more_than_200_advisory_locks(engine: Engine) -> None:
     """The server has few of them. A call that gets no more locks leaves work to the next call."""
     engine.register("keyed", key_concurrency=1)
