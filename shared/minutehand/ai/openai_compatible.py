@@ -196,6 +196,10 @@ class _ReasoningFilter:
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
+        #: The tag that comes next, or "" behind the thought.
+        self._tag = _REASONING_START
+        #: End of the text, in which that tag may have begun.
+        self._tail = ""
         #: Position of the text behind the thought, once it has begun.
         self._start: int | None = None
         self.length = 0
@@ -216,14 +220,26 @@ class _ReasoningFilter:
         self.length += len(piece)
         if self._start is not None:
             return piece
-        text = self.raw
-        begins = text.lstrip()
-        if begins.startswith(_REASONING_START):
-            _, end, text = begins.partition(_REASONING_END)
+        # only the tail is searched, because a thought may have tens of thousands of pieces
+        text, self._tail = self._tail + piece, ""
+        if self._tag == _REASONING_START:
             text = text.lstrip()
-            if not text and not (end and is_last):
+            if text.startswith(_REASONING_START):
+                self._tag = _REASONING_END
+            elif _REASONING_START.startswith(text) and not is_last:
+                self._tail = text
                 return ""
-        elif _REASONING_START.startswith(begins) and not is_last:
+            else:
+                self._start = 0
+                return self.raw
+        if self._tag == _REASONING_END:
+            _, end, rest = text.partition(_REASONING_END)
+            if not end:
+                self._tail = text[1 - len(_REASONING_END) :]
+                return ""
+            text, self._tag = rest, ""
+        text = text.lstrip()
+        if not text and not is_last:
             return ""
         self._start = self.length - len(text)
         return text

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from minutehand.ai.errors import LanguageModelError
 from minutehand.ai.in_job import ask_for
 from minutehand.ai.language_model import Completion, Material, Prompt
-from minutehand.ai.openai_compatible import OpenAICompatible
+from minutehand.ai.openai_compatible import OpenAICompatible, _ReasoningFilter
 from minutehand.worker import Job, JobContext
 from minutehand.worker.testing import ProcessorTest
 from tests.support.misbehaving import MisbehavingServer, Request
@@ -250,6 +250,37 @@ async def test_an_answer_comes_in_pieces_without_its_thought() -> None:
     assert streamed.completion.whole
     assert (whole, plain) == ([SAID], ["Yes."])
     assert server.seen[-1].body["messages"] == [{"role": "user", "content": "Is it so?"}]
+
+
+class Counted(_ReasoningFilter):
+    """Counts how often all pieces are joined."""
+
+    joins = 0
+
+    @property
+    def raw(self) -> str:
+        self.joins += 1
+        return super().raw
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f" <think>Is 1 < 2? </thin </think>\n\n{SAID} </think>", f"{SAID} </think>"),
+        (f"  {SAID}", f"  {SAID}"),
+        ("<thi", "<thi"),
+        ("<think>It does not end", ""),
+        ("<think>Nothing follows</think> ", ""),
+    ],
+)
+def test_a_thought_is_removed_wherever_it_is_cut(text: str, shown: str, size: int) -> None:
+    """Its pieces are not joined again for each of them, because there may be thousands."""
+    words = Counted()
+    pieces = [words.add(text[at : at + size]) for at in range(0, len(text), size)]
+
+    assert "".join([*pieces, words.add("", is_last=True)]) == shown
+    assert words.joins <= 1
 
 
 class Dripping(MisbehavingServer):
