@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from minutehand.config import ConfigurationError, Settings
 from minutehand.queue import decode_object, reading
 from minutehand.worker import Backoff, Fail, Job, JobContext, Registry, Snooze, VendorCalls
-from minutehand_apps.training.bucket import SPARE_BYTES, sound_key, sound_prefix
+from minutehand_apps.training.bucket import SPARE_BYTES, NotStored, sound_key, sound_prefix
 from minutehand_apps.training.errors import later, refused
 from minutehand_apps.training.models import (
     Chunk,
@@ -128,7 +128,11 @@ class Processors:
         if payload.number not in loaded.transcribed:
             key = sound_key(job.workspace_id, payload.training_id, payload.number)
             with _set_up(ctx):
-                sound = await self._app.bucket.read(key)
+                try:
+                    sound = await self._app.bucket.read(key)
+                except NotStored as error:
+                    text = "A part of the video's sound is no longer in the uploads bucket"
+                    raise refused("audio_gone", text) from error
                 calls = VendorCalls(job, ctx, "speech to text")
                 transcribed = await calls.get(partial(self._transcribe, ctx, payload, sound))
                 chunk = transcribed.model_dump(mode="json")

@@ -12,6 +12,7 @@ import pytest
 
 from minutehand.ai.errors import LanguageModelError, UnusableOutput
 from minutehand.ai.language_model import Completion, Prompt
+from minutehand_apps.training.bucket import sound_prefix
 from minutehand_apps.training.media import cut
 from minutehand_apps.training.services import Training
 from tests.integration.training.conftest import BUCKET, SAMPLE, QuickEar, Studio
@@ -187,6 +188,23 @@ async def test_a_passing_fault_is_tried_again_and_a_retry_continues_after_what_i
     assert (silent["status"], code_of(silent)) == ("failed", "no_speech")
     assert again.status_code == 200, again.text
     assert (done["status"], done["sound"]) == ("completed", silent["sound"])
+
+
+async def test_a_chunk_whose_sound_was_deleted_says_so(studio: Studio, ear: QuickEar) -> None:
+    """Its code differs from the one of a missing video."""
+    ear.before = [LanguageModelError("busy", code="rate_limited")]
+    training = await studio.start()
+    await studio.tick_until(lambda: studio.look(training["id"]), lambda _: not ear.before)
+    await studio.app.bucket.remove(prefix=sound_prefix(ACME, training["id"]))
+    state = await studio.ended(training)
+    codes = studio.project.sql(
+        "select error_data->'data'->>'code' as code from jobs"
+        " where job_type = 'training_chunk' and status = 'failed'"
+    )
+
+    assert code_of(state) == "chunks_missing"
+    assert "sound is no longer in the uploads bucket" in state["reason"]
+    assert codes == [{"code": "audio_gone"}]
 
 
 async def test_a_cancelled_training_stops_and_continues_when_it_is_retried(studio: Studio) -> None:
