@@ -26,6 +26,14 @@ create table public.scratch_badges (
 create table public.scratch_rooms (
   person int primary key references public.scratch_people, room text
 );
+create table public.scratch_teams (
+  id int primary key, lead int constraint scratch_lead references public.scratch_people
+);
+create table public.scratch_members (
+  team int constraint scratch_team references public.scratch_teams,
+  person int constraint scratch_person references public.scratch_people,
+  primary key (team, person)
+);
 create view public.scratch_staff as select id, name from scratch_people;
 create table public.scratch_tags (id int primary key);
 create table public.scratch_tagged (
@@ -73,6 +81,20 @@ def test_rows_are_joined_by_their_keys_from_both_ends(ask: Any) -> None:
     ]
 
 
+def test_a_key_and_a_join_table_to_the_same_table_are_ambiguous(ask: Any) -> None:
+    """A join table counts if its primary key contains both foreign keys."""
+    ambiguous = ask("scratch_teams", select="id,scratch_people(name)")
+
+    assert ambiguous["code"] == "PGRST201"
+    assert ambiguous["details"][1] == {
+        "cardinality": "many-to-many",
+        "embedding": "scratch_teams with scratch_people",
+        "relationship": "scratch_members using scratch_team(team) and scratch_person(person)",
+    }
+    assert "'scratch_people!scratch_lead', 'scratch_people!scratch_members'" in ambiguous["hint"]
+    assert ask("scratch_teams", select="scratch_people!scratch_lead(name)") == []
+
+
 def test_a_table_is_joined_to_itself(ask: Any) -> None:
     """Children by the table's name, and the parent by the column."""
     below = ask("scratch_people", select="scratch_people(name)", id="eq.1")
@@ -113,6 +135,17 @@ def test_what_is_left_out_is_refused_by_name(project: Project, ask: Any) -> None
 
         assert (path, response.status_code, response.json()["code"]) == (path, 501, "PGRST000")
         assert "supabase start" in response.json()["hint"]
+
+
+def test_the_root_may_be_asked_for_by_its_own_type(project: Project) -> None:
+    """Generators of types send it. A table has no such type."""
+    key = {"apikey": project.settings.supabase_secret_key or ""}
+    accept = {"accept": "application/openapi+json"}
+    url = f"{project.settings.supabase_url}/rest/v1"
+
+    root, table = (httpx.get(f"{url}/{name}", headers=key | accept) for name in ("", "jobs"))
+
+    assert (root.status_code, root.json()["swagger"], table.status_code) == (200, "2.0", 406)
 
 
 def test_aggregates_are_off_as_on_hosted_projects(ask: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import httpx
+import jwt
 import pytest
 
 from minutehand.queue.errors import JobNotFound, error_from_response
@@ -74,6 +75,8 @@ def test_a_user_sees_own_rows_and_no_more(stack: RunningStack, gateway: httpx.Cl
     assert gateway.get("/rest/v1/scratch_notes", headers=stack.headers()).status_code == 401
     secret = stack.headers(apikey=stack.supabase_secret_key)
     assert gateway.get("/rest/v1/scratch_notes", headers=secret).status_code == 403
+    forged = jwt.encode({"role": "service_role"}, "x" * 40, algorithm="HS256")
+    assert gateway.get("/rest/v1/workspaces", headers=stack.headers(forged)).status_code == 401
     private = {**secret, "Accept-Profile": "auth"}
     assert gateway.get("/rest/v1/users", headers=private).status_code == 406
 
@@ -107,6 +110,19 @@ def test_a_function_chooses_status_and_headers(stack: RunningStack, gateway: htt
     assert (answer.status_code, answer.json()) == (207, 1)
     assert (answer.headers["x-made"], answer.headers["age"]) == ("yes", "9")
     assert "Content-Range" in answer.headers["access-control-expose-headers"]
+
+
+def test_the_log_names_a_missing_feature_of_a_head_request(
+    stack: RunningStack, gateway: httpx.Client
+) -> None:
+    """The response has no body, so that its caller sees no reason."""
+    ada = stack.headers(stack.sign_in(stack.demo_email))
+    log = stack.folder / "logs" / "gateway.log"
+
+    answer = gateway.head("/rest/v1/scratch_notes", headers={**ada, "Accept": "text/csv"})
+
+    assert (answer.status_code, answer.content) == (501, b"")
+    until(lambda: "the local Data API does not support text/csv" in log.read_text())
 
 
 def test_no_change_of_every_row_by_mistake(stack: RunningStack, gateway: httpx.Client) -> None:

@@ -99,6 +99,8 @@ async function answeredBy(request, place) {
       const { code, message } = refusal.body;
       refusal.body = { code, message };
     }
+    // Node omits the body of a response to HEAD, so the name of the missing feature is logged.
+    if (request.method === "HEAD" && refusal.status === 501) console.error(refusal.message);
     return refusal.response();
   }
 }

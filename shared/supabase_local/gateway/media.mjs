@@ -5,12 +5,14 @@ import { Refusal, leftOut } from "./errors.mjs";
 const TYPES = { json: "application/json", object: "application/vnd.pgrst.object+json" };
 const LEFT_OUT = /^(text\/csv|application\/geo\+json|application\/vnd\.pgrst\.(plan|array).*)$/;
 
-// Choose the first supported type, `json` or `object`, of an Accept header.
-export function acceptedOf(header) {
+// Choose the first supported type, `json` or `object`, of an Accept header. The root path is the
+// description of the schema, which has a type of its own.
+export function acceptedOf(header, { isRoot }) {
   const asked = (header ?? "*/*").split(",").map((one) => one.trim().toLowerCase());
   for (const one of asked) {
     const [type, ...parameters] = one.split(/\s*;\s*/);
     if (parameters.some((each) => each === "nulls=stripped")) throw leftOut("nulls=stripped");
+    if (isRoot && type === "application/openapi+json") return "json";
     if ([TYPES.json, "*/*", "application/*"].includes(type)) return "json";
     if ([TYPES.object, "application/vnd.pgrst.object"].includes(type)) return "object";
   }

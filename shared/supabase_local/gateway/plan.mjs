@@ -89,7 +89,7 @@ function notEmbedded(name) {
 function known(field, of, catalogue) {
   const column = catalogue.tables.get(keyOf(of))?.columns.get(field.name);
   const isJson = ["json", "jsonb"].includes(column?.nominal);
-  return { ...field, type: column?.type, toJson: !isJson };
+  return { ...field, toJson: !isJson };
 }
 
 // The tables with an alias that a parameter names without it, with their aliases.
@@ -138,7 +138,10 @@ const namesField = ({ conditions, field, is }, name) =>
 function relationshipOf({ schema, origin, target, hint }, catalogue) {
   const all = catalogue.relationships.get(`${schema}.${origin}`) ?? [];
   const here = all.filter(({ to }) => to.schema === schema);
-  const found = here.filter((one) => isMeant(one, target, hint));
+  const direct = here.filter((one) => isMeant(one, target, hint));
+  const mayJoin = !hint && direct.some(({ to, isSelf }) => to.name === target && !isSelf);
+  const joined = mayJoin ? joinedBy(here, { schema, target }, catalogue) : [];
+  const found = [...direct, ...joined];
   if (found.length === 1) return found[0];
   if (found.length > 1) throw ambiguous(found, origin, target);
   if (isElsewhere({ schema, origin, target, all }, catalogue))
@@ -153,6 +156,32 @@ function relationshipOf({ schema, origin, target, hint }, catalogue) {
         `the schema '${schema}', but no matches were found.`,
     },
   );
+}
+
+// The relationships through a join table, whose primary key contains both foreign keys.
+function joinedBy(here, { schema, target }, { tables, relationships }) {
+  const isTo = ({ to }) => to.schema === schema && to.name === target;
+  const pairs = here
+    .filter(({ kind }) => kind === "one-to-many")
+    .flatMap((one) => relationships.get(keyOf(one.to)).map((other) => [one, other]));
+  return pairs
+    .filter(
+      ([one, other]) => other.kind === "many-to-one" && isTo(other) && other.name !== one.name,
+    )
+    .map(([one, other]) => ({
+      kind: "many-to-many",
+      name: one.to.name,
+      from: one.from,
+      to: other.to,
+      ends: [
+        [one.name, one.columns.map(([, column]) => column)],
+        [other.name, other.columns.map(([column]) => column)],
+      ],
+    }))
+    .filter(({ name, ends }) => {
+      const key = tables.get(keyOf({ schema, name }))?.key ?? [];
+      return ends.every(([, columns]) => columns.every((column) => key.includes(column)));
+    });
 }
 
 // Whether PostgREST may know a relationship of another kind than a foreign key.
@@ -194,11 +223,13 @@ function ambiguous(found, origin, target) {
   });
 }
 
-function described({ kind, name, from, to, columns }) {
-  const list = (place) => `(${columns.map((pair) => pair[place]).join(", ")})`;
+function described({ kind, name, from, to, columns, ends }) {
+  const sides =
+    ends ?? [from, to].map((of, place) => [of.name, columns.map((pair) => pair[place])]);
+  const texts = sides.map(([side, names]) => `${side}(${names.join(", ")})`);
   return {
     cardinality: kind,
     embedding: `${from.name} with ${to.name}`,
-    relationship: `${name} using ${from.name}${list(0)} and ${to.name}${list(1)}`,
+    relationship: `${name} using ${texts.join(" and ")}`,
   };
 }

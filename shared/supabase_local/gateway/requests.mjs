@@ -36,7 +36,7 @@ export async function understood(request, catalogue) {
     headers,
     isHead: method === "HEAD",
     path: url.pathname.slice("/rest/v1".length),
-    accepts: acceptedOf(headers.get("accept")),
+    accepts: acceptedOf(headers.get("accept"), { isRoot: !isCall && name === "" }),
     ...(hasBody ? await givenBy(request, { isCall, columns: query.columns }) : {}),
   };
 }
