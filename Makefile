@@ -59,7 +59,7 @@ weekly: setup ## Run whole what `make test` runs in part: histories, projects, f
 mutants: setup ## Break one rule after the other; each must fail a test. ARGS="07_lease.sql" narrows
 	@$(BIN)/python infra/mutants.py $(ARGS)
 
-SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts,css}" "!**/vendor/**" "infra/console/**/*.json"
+SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts,css}" "infra/console/**/*.json"
 PRETTIER := $(BIN)/node node_modules/prettier/bin/prettier.cjs
 ESLINT := $(BIN)/node node_modules/eslint/bin/eslint.js --config infra/eslint.config.js
 CHECKS := ruff-check ruff-format mypy imports words unused sqlfluff eslint prettier

@@ -35,7 +35,7 @@ DROPPED = {
 #: Pattern for a whole word, also as a part of a name such as `heardAt` or `HEARD`.
 WORD = r"(?i:(?<![A-Za-z])(?:{}))(?![a-z]|(?<=[A-Z])[A-Z])"
 #: Files with history or with texts of others, and this list.
-EXCLUDED = r"CHANGELOG|DECISIONS|LICENSE|\.lock|-lock|vendor/|/recorded/|fixtures/|infra/words"
+EXCLUDED = r"CHANGELOG|DECISIONS|LICENSE|\.lock|-lock|/recorded/|fixtures/|infra/words"
 #: Terms that only the engine's SQL uses in names, and the names that others read.
 TERMS = re.compile(r"(?:^|_)(?:turns?|rings?|note[sd]?|places?)(?:_|$)")
 PUBLISHED = {"notes", "place", "places", "TurnEnded"}

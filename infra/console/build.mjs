@@ -40,9 +40,10 @@ async function write(name, contents) {
 }
 
 const shared = await namesOf((await Array.fromAsync(glob(SHARED, { cwd: SOURCE }))).sort());
-// modules have equal names, so the bundle numbers them
-const lists = shared.map(([module, names], at) => {
-  const inBundle = names.map((name) => `${name} as m${at}_${name}`);
+// Modules have equal names, so the bundle adds the module's path, which another release keeps.
+const nameInBundle = (module, name) => `${module.replaceAll(/\W/g, "_")}_${name}`;
+const lists = shared.map(([module, names]) => {
+  const inBundle = names.map((name) => `${name} as ${nameInBundle(module, name)}`);
   return `export { ${inBundle.join(", ")} } from "./${module}";`;
 });
 const lazy = Object.fromEntries(LAZY.map((name) => [name, `/${name}.js`]));
@@ -75,8 +76,8 @@ const licenses = [...packages].sort().map(async (path) => {
   return `${path.split("node_modules/").at(-1)}\n\n${await readFile(join(folder, name), "utf8")}`;
 });
 await write("licenses.txt", (await Promise.all(licenses)).join("\n\n"));
-for (const [at, [module, names]] of shared.entries()) {
-  const inModule = names.map((name) => `m${at}_${name} as ${name}`);
+for (const [module, names] of shared) {
+  const inModule = names.map((name) => `${nameInBundle(module, name)} as ${name}`);
   const from = posix.relative(posix.dirname(module), "app.js");
   await write(module, `export { ${inModule.join(", ")} } from "./${from}";\n`);
 }

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from minutehand.node import atomic_folder, node_binary
@@ -11,6 +14,8 @@ from minutehand.resources import checkout, resource
 
 #: Parts of the sources that are not in the bundle.
 EXCLUDED = frozenset({"npm", "screenshots", "README.md"})
+#: Age at which a checkout deletes a bundle of earlier sources.
+KEPT_S = 7 * 24 * 3600
 
 
 def console_folder() -> Path:
@@ -28,7 +33,16 @@ def console_folder() -> Path:
     if not folder.is_dir():
         with atomic_folder(folder) as draft:
             subprocess.run([node_binary(), source / "build.mjs", draft], check=True)
+        delete_old(folder.parent)
     return folder
+
+
+def delete_old(folder: Path) -> None:
+    """Delete the bundles of a week ago. A running stack may serve one of the newer ones."""
+    for bundle in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process has renamed its draft
+            if bundle.stat().st_mtime < time.time() - KEPT_S:
+                shutil.rmtree(bundle, ignore_errors=True)
 
 
 def _digest(source: Path, lock: Path) -> str:

@@ -20,8 +20,9 @@ from starlette.types import Scope
 
 from minutehand.config import Settings
 
-#: The folders of the console's files, as in infra/aws/pages.js.
-FOLDERS = frozenset({"apps", "lib", "parts", "styles"})
+#: The folders of the console's files, as in infra/aws/pages.js. Open pages of 0.4.4 may request
+#: files of `vendor` and `views`.
+FOLDERS = frozenset({"apps", "lib", "parts", "styles", "vendor", "views"})
 
 
 def is_page(path: str) -> bool:

@@ -15,6 +15,7 @@ from websockets.frames import OP_BINARY, OP_TEXT, Frame
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 UPGRADE = b"upgrade: websocket"
+HEAD_END = b"\r\n\r\n"
 COMPRESSION = b"sec-websocket-extensions:"
 
 
@@ -121,7 +122,9 @@ class Wire:
                 head = b""
                 if task in self._sockets and frames is None:
                     frames = Protocol(CLIENT, state=OPEN, max_size=None)
-                    head, end, data = data.partition(b"\r\n\r\n")
+                    while HEAD_END not in data and (more := await server[0].read(65536)):
+                        data += more
+                    head, end, data = data.partition(HEAD_END)
                     head += end
                 if frames is not None:
                     await self._passes.wait()

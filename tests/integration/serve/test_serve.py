@@ -226,15 +226,16 @@ def test_the_console_is_served_beside_the_api(stack: RunningStack, tmp_path: Pat
         served(stack, tmp_path, console=tmp_path / "console") as (url, _),
         httpx.Client(base_url=url) as client,
     ):
-        page, deep, config, script, missing = (
-            client.get(path)
-            for path in ("/", "/jobs/1", "/config.json", "/app.js", "/parts/nothing.js")
+        page, deep, config, script = (
+            client.get(path) for path in ("/", "/jobs/1", "/config.json", "/app.js")
         )
+        # an open page of 0.4.4 may request a view
+        missing = {client.get(f"/{name}.js").status_code for name in ("parts/no", "views/job")}
 
     assert page.text == deep.text
     policy = page.headers["content-security-policy"]
     assert ("script-src 'self'" in policy, "default-src 'none'" in policy) == (True, True)
-    assert ("unsafe" in policy, missing.status_code) == (False, 404)
+    assert ("unsafe" in policy, missing) == (False, {404})
     assert config.json()["supabaseUrl"] == stack.supabase_url
     assert "secret" not in config.text.lower()
     assert stack.supabase_jwt_secret not in config.text

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from minutehand.console import console_folder
+from minutehand.console import KEPT_S, console_folder, delete_old
 from minutehand.node import node_binary
 from tests.support.paths import ROOT
 
@@ -18,6 +20,8 @@ CONSOLE = ROOT / "infra" / "console"
 
 #: Layers from the bottom: modules without a page, requests, shared parts, pages, the shell.
 LAYERS = ("lib/jobs/", "lib/", "api.js", "parts/", "views/", "app.js")
+#: A file of another host, in a tag, an import or a style sheet.
+FOREIGN = re.compile(r"""(?:src=|href=|from|import|url)[\s("'`]*(?:https?:)?//\w""")
 IMPORT = re.compile(r"""(?:from|import\() ?"(\.[^"]+)\"""")
 
 
@@ -42,6 +46,27 @@ def test_no_module_of_the_console_imports_from_above() -> None:
                 wrong.append(f"{file.relative_to(CONSOLE)} imports {found}")
 
     assert wrong == []
+
+
+def test_nothing_is_loaded_from_another_host() -> None:
+    """Neither the bundle nor a page of an app imports or links a file of another host."""
+    files = [
+        *(file for file in console_folder().rglob("*") if file.suffix in {".js", ".css", ".html"}),
+        *ROOT.glob("shared/minutehand*/*/console/*.js"),
+    ]
+
+    assert [file.name for file in files if FOREIGN.search(file.read_text("utf-8"))] == []
+    assert FOREIGN.search('import("https://esm.sh/marked")')
+
+
+def test_only_bundles_of_a_week_ago_are_deleted(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name / "lib").mkdir(parents=True)
+    os.utime(tmp_path / "old", (0, time.time() - KEPT_S - 1))
+
+    delete_old(tmp_path)
+
+    assert [bundle.name for bundle in tmp_path.iterdir()] == ["new"]
 
 
 def test_the_bundle_has_what_pages_of_apps_import_and_the_licenses_of_its_packages() -> None:
