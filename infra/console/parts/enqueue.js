@@ -10,13 +10,12 @@ import { area, field } from "./field.js";
 
 const NAME_ATTRIBUTES = { required: true, autocomplete: "off", spellcheck: "false", class: "mono" };
 
-/** Return a payload with the fields of a schema, whose values are their defaults or null. */
-const draftOf = (schema) =>
+/** Return a payload with the defaults of a schema's fields, and null for required fields. */
+const draftOf = ({ properties = {}, required = [] } = {}) =>
   Object.fromEntries(
-    Object.entries(schema?.properties ?? {}).map(([name, { default: value = null }]) => [
-      name,
-      value,
-    ]),
+    Object.entries(properties)
+      .filter(([name, value]) => "default" in value || required.includes(name))
+      .map(([name, { default: value = null }]) => [name, value]),
   );
 
 export function EnqueueDialog({ workspaceId, type: given = "", onClose }) {
@@ -34,7 +33,7 @@ export function EnqueueDialog({ workspaceId, type: given = "", onClose }) {
     (signal) => (chosen ? types.get(workspaceId, chosen, signal) : Promise.resolve(null)),
     [workspaceId, chosen],
   );
-  const text = typed ?? pretty(draftOf(found?.payload_schema));
+  const text = typed ?? pretty(draftOf(found?.payload_schema ?? {}));
   const run = async () => {
     const words = tags.split(",").map((tag) => tag.trim());
     const body = {

@@ -218,7 +218,11 @@ def test_a_form_enqueues_a_job_and_a_type_is_paused(
     visit: Visit, worker: HandWorker, check_page: Look, stack: RunningStack
 ) -> None:
     """The form names a rejected field. Every page names a pause and other causes of a stop."""
-    properties = {"month": {"type": "string"}}
+    properties = {
+        "month": {"type": "string"},
+        "tags": {"type": "array"},
+        "copies": {"type": "integer", "default": 1},
+    }
     worker.register(
         payload_schema={"type": "object", "required": ["month"], "properties": properties}
     )
@@ -230,7 +234,9 @@ def test_a_form_enqueues_a_job_and_a_type_is_paused(
     check_page(visitor)
     page.get_by_role("button", name="Enqueue").click()
     form = page.get_by_role("dialog")
-    expect(form.get_by_label("Payload (JSON)")).to_have_value(re.compile('"month": null'))
+    expect(form.get_by_label("Payload (JSON)")).to_have_value(
+        re.compile(r'^\{\s*"month": null,\s*"copies": 1\s*\}$')
+    )
     form.get_by_role("button", name="Enqueue", exact=True).click()
     expect(form).to_contain_text("month")
     form.get_by_label("Payload (JSON)").fill('{"month": "2026-10"}')
