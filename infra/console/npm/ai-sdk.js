@@ -114,10 +114,17 @@ const streamOf = (chunks, { onEnd, onCancel } = {}) =>
 
 /** Chunks that frame a message. The transport sends its own. */
 const FRAMES = ["start", "start-step", "finish-step", "finish"];
+const NAMES = `error abort message-metadata steering-message reset-step custom file reasoning-file
+  source-url source-document tool-input-start tool-input-delta tool-input-available
+  tool-input-error tool-approval-request tool-approval-response tool-output-available
+  tool-output-error tool-output-denied text-start text-delta text-end reasoning-start
+  reasoning-delta reasoning-end`;
+/** Types of the SDK's chunks. Those of an app begin with `data-`. */
+const CHUNKS = new Set([...FRAMES, ...NAMES.split(/\s+/)]);
+const isChunk = ({ type }) => CHUNKS.has(type) || String(type).startsWith("data-");
 
 /** Return the chunk of a stream's item. An item that is no chunk becomes a `data-item` part. */
-const chunkOf = (item) =>
-  typeof item?.type === "string" ? item : { type: "data-item", data: item };
+const chunkOf = (item) => (item && isChunk(item) ? item : { type: "data-item", data: item });
 
 /** Yield the SDK's chunks of a message. `parts` are the message's earlier parts. */
 async function* chunksOf(job, pieces, { id: messageId, parts = [] }) {
@@ -166,7 +173,8 @@ export async function chatMessages(client, jobType, chatId, { stream = STREAM, .
   const messages = messagesIn(job);
   if (!ENDED.has(job.status)) return messages;
   const continued = continuedBy(job);
-  const pieces = storedPieces(client, job, stream, options);
+  // before the SDK's stream begins, because it drops errors of its source
+  const pieces = await storedPieces(client, job, stream, options);
   const chunks = chunksOf(job.id, pieces, continued ?? { id: job.id });
   let reply;
   for await (reply of readUIMessageStream({ stream: streamOf(chunks) }));
@@ -219,13 +227,17 @@ async function newestJob(client, job_type, session_id, { schema, workspace_id })
   return jobs.length > 0 ? call(client, schema, "get_job", { p_job_id: jobs[0].id }) : null;
 }
 
-/** Yield the stored pieces of an ended job's stream, and return the job. */
-async function* storedPieces(client, job, stream, { schema }) {
+/** Read the pieces of an ended job's stream. The iterator yields them and returns the job. */
+async function storedPieces(client, job, stream, { schema }) {
+  const pieces = [];
   for (let from = 0, more = true; more; ) {
     const parameters = { p_job_id: job.id, p_stream: stream, p_from: from };
     const page = await call(client, schema, "job_output", parameters);
-    yield { ...page, from };
+    pieces.push({ ...page, from });
     ({ next: from, more } = page);
   }
-  return job;
+  return (function* () {
+    yield* pieces;
+    return job;
+  })();
 }

@@ -172,15 +172,30 @@ def test_items_of_a_stream_are_parts_of_the_answer(
         {"type": "text-delta", "id": "x", "delta": "The answer"},
         {"type": "text-end", "id": "x"},
         {"score": 1},
+        {"a": 1, "type": "row"},
     ]
     shown = tab()
     shown.does("Send")
     site.say(chat, *(f"item {json.dumps(item)}" for item in items), "end")
     shown.is_now("ready")
 
-    pattern = r'\(think\) tool-search .*"found".* \[https://example.com\] The answer{"score":1}'
+    pattern = r'\(think\) tool-search .*"found".* \[https://example.com\] The answer'
+    pattern += r'{"score":1}{"a":1,"type":"row"}'
     for each in (shown, tab()):
         expect(each.page.locator("li").last).to_have_text(re.compile(pattern))
+
+
+def test_an_answer_that_cannot_be_read_is_an_error(
+    tab: Callable[[], Tab], site: Site, chat: str, context: BrowserContext
+) -> None:
+    """A chat without its paid answer would invite the person to send the message again."""
+    shown = tab()
+    shown.does("Send")
+    site.say(chat, "say one", "end")
+    shown.is_now("ready")
+    context.route("**/rpc/job_output", lambda route: route.fulfill(json=None))
+
+    tab().is_now("The Data API did not respond")
 
 
 @pytest.mark.weekly(only=True)
