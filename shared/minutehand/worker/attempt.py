@@ -170,7 +170,10 @@ class Attempt:
 
     def _time_out(self) -> None:
         """Stop the processor, unless its batch is called again in halves."""
-        call = None if self.batch is None else self.batch.halve_hung(self.job_id)
+        call = None
+        # only the type's timeout, because a call that passes the deadline of one job does not hang
+        if self.batch is not None and self.timeout_seconds == self.lease.job.timeout_seconds:
+            call = self.batch.halve_hung(self.job_id)
         if call is None:
             self.stop("timeout")
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
+from minutehand.functions.worker.exit_report import ExitReport
+from minutehand.worker.alarm import STACKS
 from minutehand.worker.loop import run_until_done
+from tests.support.engine import Engine
+from tests.support.renewed import Renewed
 
 ENDS_AS_HOT_RELOAD_DOES = """
 import asyncio, os, signal, sys
@@ -89,3 +95,36 @@ def test_a_cold_start_of_the_api_imports_no_worker() -> None:
     loaded = set(done.stdout.decode().split())
 
     assert not loaded & {"minutehand.worker", "prometheus_client", "boto3", "botocore"}
+
+
+async def test_the_end_of_a_process_is_reported_when_its_database_url_is_silent(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """One connection is tried. The time for the report is then left for HTTPS."""
+    assert isinstance(engine.database, Renewed)
+    engine.register()
+    engine.enqueue()
+    engine.lease_one()
+    record = tmp_path / "record"
+    record.write_text(json.dumps({"worker_id": "w1"}))
+    (tmp_path / f"record{STACKS}").touch()
+    connections: list[asyncio.StreamWriter] = []
+
+    async def connect(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+
+    async with await asyncio.start_server(connect, "127.0.0.1", 0) as server:
+        environ = {
+            "SUPABASE_URL": engine.database.gateway.url,
+            "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
+            "SUPABASE_JWT_SECRET": JWT_SECRET,
+            "MINUTEHAND_SCHEMA": "public",
+            "DATABASE_URL": f"postgresql://127.0.0.1:{server.sockets[0].getsockname()[1]}/none",
+        }
+        report = ExitReport(record, environ)
+        await report.report(report.read(1))
+        for writer in connections:
+            writer.close()
+
+    assert engine.rows("select evidence ->> 'exit_code' from queue.workers") == ["1"]
+    assert len(connections) == 1

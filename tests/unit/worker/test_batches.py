@@ -342,11 +342,32 @@ def test_what_a_call_returns_at_its_timeout_is_stored() -> None:
             await asyncio.sleep(50)
         return ["partial" for _ in jobs]
 
-    world = World([*rows(*"ab", timeout=5), Row("c", 1, deadline=4)], run)
+    world = World(rows(*"abc", timeout=5), run)
     world.tick(budget=45)
 
     assert world.calls == [["a", "b", "c"]]
     assert {item.result for item in world.ends.values()} == {"partial"}
+
+
+def test_the_deadline_of_one_job_leaves_the_call_to_the_others() -> None:
+    """The call stops only at the deadline of its last job, and then may still return."""
+    stopped_at: list[float] = []
+
+    async def run(jobs: Jobs) -> Any:
+        try:
+            await asyncio.sleep(50)
+        except asyncio.CancelledError:
+            stopped_at.append(asyncio.get_running_loop().time())
+        return ["partial" for _ in jobs]
+
+    early = [Row("a", 1, deadline=4), Row("b", 1, deadline=8, timeout=60)]
+    world = World([*early, Row("c", 1, deadline=20)], run)
+    world.tick(budget=45)
+
+    assert world.calls[0] == ["a", "b", "c"]
+    assert {name: world.outcomes[name] for name in "ab"} == {"a": "retry", "b": "retry"}
+    assert round(stopped_at[0]) == 20
+    assert world.ends["c"].result == "partial"
 
 
 def test_the_last_attempt_is_alone_so_that_no_other_job_can_make_it_fail() -> None:

@@ -87,11 +87,13 @@ class DatabaseAccess:
             logger.info("The worker uses DATABASE_URL, which notifies it", extra=extra)
 
 
-async def find_database_access(settings: Settings) -> DatabaseAccess:
-    """Probe the settings' DATABASE_URL, if set."""
+async def find_database_access(
+    settings: Settings, *, within: float = MAX_WAIT_SECONDS
+) -> DatabaseAccess:
+    """Probe the settings' DATABASE_URL, if set. Retry for up to `within` seconds."""
     url = settings.environ.get("DATABASE_URL", "")
     if not url:
         return DatabaseAccess()
     from minutehand.queue.connection_probe import probe_until_up  # here, as psycopg is an extra
 
-    return DatabaseAccess(url, await probe_until_up(url, within=MAX_WAIT_SECONDS))
+    return DatabaseAccess(url, await probe_until_up(url, within=within))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from minutehand.config import Settings, read_text
-from minutehand.functions.worker.database_access import find_database_access
+from minutehand.functions.worker.database_access import DatabaseAccess, find_database_access
 from minutehand.queue.errors import QueueError
 from minutehand.queue.models import WorkerDeath
 from minutehand.queue.worker_client import WorkerQueue
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: Maximum seconds for the report to the queue. The next process starts after it.
 _MAX_SECONDS: Final = 10.0
+#: Maximum seconds of them for the probe of DATABASE_URL. HTTPS needs the others.
+_MAX_PROBE_SECONDS: Final = 2.0
 #: Maximum lines of the last stacks in the report. Those of the failed thread come first.
 _MAX_LINES: Final = 40
 #: A frame in a stack of `faulthandler`, the headline of the thread that a signal ended, and a frame
@@ -87,7 +89,7 @@ class ExitReport:
         try:
             async with asyncio.timeout(_MAX_SECONDS):
                 # as the worker, because HTTPS rejects the token of a machine with a wrong clock
-                access = await find_database_access(settings)
+                access = await _probe_once(settings)
                 queue = WorkerQueue(settings, api=access.api(settings))
                 return await queue.worker_died(self._worker_id, evidence)
         except (QueueError, TimeoutError) as error:
@@ -99,6 +101,15 @@ class ExitReport:
         finally:
             if queue is not None:
                 await queue.aclose()
+
+
+async def _probe_once(settings: Settings) -> DatabaseAccess:
+    """Probe DATABASE_URL without a retry, and use HTTPS if it does not respond soon."""
+    try:
+        async with asyncio.timeout(_MAX_PROBE_SECONDS):
+            return await find_database_access(settings, within=0)
+    except TimeoutError:
+        return DatabaseAccess()
 
 
 def _split(stacks: str) -> tuple[list[str], list[str]]:
