@@ -307,7 +307,6 @@ declare
   v_done integer := queue.reset_schedules(p_now, p_until);
 begin
   foreach v_id in array v_ids loop
-    exit when clock_timestamp() > p_until; -- the remaining schedules stay due
     select * into v_one
     from queue.schedules as s
     where s.id = v_id and s.enabled and s.next_at <= p_now
@@ -348,8 +347,8 @@ begin
           ),
           false
         )).ids[1];
-        v_done := v_done + 1;
       end if;
+      v_done := v_done + 1;
       update queue.schedules
       set
         next_at = v_next,
@@ -368,6 +367,9 @@ begin
         set problem = sqlerrm, next_at = v_next
         where id = v_id;
     end;
+    -- The remaining schedules stay due. At the end of the loop, because the result 0 would mean
+    -- that the task has nothing left to do.
+    exit when clock_timestamp() > p_until;
   end loop;
   return v_done;
 end;

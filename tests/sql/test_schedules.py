@@ -216,3 +216,18 @@ def test_maintenance_asks_for_more_calls_until_every_due_run_is_enqueued(engine:
 
     assert calls > 2
     assert engine.one("select count(*) from public.jobs") == 300
+
+
+@pytest.mark.parametrize("missed", ["once", "skip"])
+def test_maintenance_without_time_left_still_handles_a_schedule(
+    engine: Engine, missed: str
+) -> None:
+    """The result 0 would mean that no schedule is due, so that maintenance would rest."""
+    for name in "ab":
+        put(engine, name=name, missed=missed)
+    engine.run("update queue.schedules set next_at = queue.clock() - interval '1 hour'")
+    due = "select count(*) from queue.schedules where next_at < queue.clock()"
+
+    for left in (1, 0):
+        assert engine.one("select queue.do_schedules(queue.clock(), '-infinity')") == 1
+        assert engine.one(due) == left
