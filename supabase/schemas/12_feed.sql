@@ -539,7 +539,11 @@ begin
         or exists (select from queue.late_topics)
       ) filter (where f.unsent) as is_late,
       count(*) as lines,
-      coalesce(max(f.id) filter (where f.xid = v_xid), 0) as last_own_id,
+      coalesce(
+        max(f.id) filter (where f.xid = v_xid),
+        case when p.xid = v_xid then p.own_id end, -- an earlier round of the transaction
+        0
+      ) as last_own_id,
       -- the last line of a round that does not reach the end of the feed
       (array_agg(f.number order by f.number, f.id))[5000] as last_number,
       (array_agg(f.id order by f.number, f.id))[5000] as last_id
@@ -567,9 +571,7 @@ begin
     end if;
     v_count := coalesce(cardinality(v_new.messages), 0);
     if v_count > 0 then
-      if not queue.write_messages(v_new.messages, v_new.cost, p_until is not null) then
-        return 0;
-      end if;
+      perform queue.write_messages(v_new.messages, v_new.cost, true);
     end if;
   end if;
   if v_at.last_id is not null then
@@ -700,9 +702,13 @@ begin
   if v_at - pg_sequence_last_value('queue.unsent_at') between 0 and 20
     and v_at is distinct from pg_sequence_last_value('queue.published_at')
   then
-    if queue.do_announcements(queue.clock(), null) > 0 then
-      return setval('queue.published_at', v_at) > 0;
-    end if;
+    begin
+      if queue.do_announcements(queue.clock(), null) > 0 then
+        return setval('queue.published_at', v_at) > 0;
+      end if;
+    exception when others then
+      raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
+    end;
   end if;
   return false;
 end;

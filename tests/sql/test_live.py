@@ -90,6 +90,41 @@ def test_a_round_of_many_lines_sends_those_of_its_own_call_once(engine: Engine) 
     assert_each_event_is_sent_once(engine)
 
 
+def test_rounds_of_one_transaction_send_a_line_once_while_another_runs(engine: Engine) -> None:
+    engine.stop_clock()
+    for _ in range(10):
+        engine.enqueue()
+    lease = engine.lease(10)[0]
+    engine.run("select queue.do_announcements(queue.clock(), null)")
+    with engine.open_transaction() as slow, engine.another_session() as other:
+        slow.run("select pg_current_xact_id()")
+        with engine.connection.transaction():
+            engine.settle(lease)
+            engine.run("select queue.do_announcements(queue.clock(), null)")
+            other.enqueue()
+            engine.run("select queue.do_announcements(queue.clock(), null)")
+        slow.run("commit")
+    assert_each_event_is_sent_once(engine)
+
+
+def test_a_late_topic_stays_if_realtime_rejects_the_message(engine: Engine) -> None:
+    engine.enqueue()
+    engine.run(
+        "insert into queue.late_topics (topic, workspace_id, since)"
+        " values ('workspace:' || %s, %s, queue.clock())",
+        ACME,
+        ACME,
+    )
+    engine.run("alter table realtime.messages rename column payload to away")
+    try:
+        engine.enqueue()
+        assert len(engine.lease(1)) == 1
+    finally:
+        engine.run("alter table realtime.messages rename column away to payload")
+    engine.run("select queue.do_announcements(queue.clock(), null)")
+    assert engine.rows("select from realtime.messages where event = 'job.look_again'") != []
+
+
 def test_the_publisher_reads_no_line_again_when_a_transaction_ends(engine: Engine) -> None:
     running = (
         "select count(*) from pg_snapshot_xip("
