@@ -890,11 +890,15 @@ declare
       union
       select s.topic
       from queue.streamed_topics as s
+      where s.expires_at > clock_timestamp()
     ) as t
     where t.topic = 'workspace:' || v_workspace
       or exists (
         select from public.jobs as j
-        where j.id = case when t.topic ^@ 'job:' then substr(t.topic, 5)::uuid end
+        where j.id = case -- a server may have asked for a topic that does not exist
+          when t.topic ~* '^job:[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$'
+            then substr(t.topic, 5)::uuid
+        end
           and j.workspace_id = v_workspace
       )
       or exists (

@@ -421,6 +421,13 @@ def test_who_was_made_a_member_unasked_may_leave(engine: Engine) -> None:
     assert engine.rows(members, GLOBEX) == [EVE]
 
 
+def test_a_member_is_removed_whatever_topics_are_streamed(engine: Engine) -> None:
+    engine.enqueue()
+    engine.rpc("stream_topics", p_topics=["job:x", "session:", "x"])
+    engine.run("delete from public.workspace_members where user_id = %s", ADA)
+    assert engine.rows("select from public.workspace_members where user_id = %s", ADA) == []
+
+
 JOB, SESSION = {"p_job_id": "JOB"}, {"p_session_id": "SESSION"}
 FOLLOWS = {"p_follower_id": MISSING}
 OUT: dict[str, tuple[str, dict[str, Any]]] = {
