@@ -176,25 +176,20 @@ class Batch:
         jobs = [member.job for member in members]
         run = calling(self._run, jobs, thread=self.thread_name if self._in_thread else None)
         has_returned = False
-        failure: BaseException | None = None
         try:
             returned = await run()
             has_returned = True
             ends = [_end(value) for value in _check_results(returned, jobs)]
         except BaseException as error:
-            failure = error
+            concerns_all = not self._is_hung and (self._is_cancelled or _concerns_all(error))
+            # a list of the wrong length is a defect of the processor for any jobs
+            may_be_one = len(jobs) > 1 and not (has_returned or concerns_all)
+            if may_be_one and asyncio.current_task() is self.task:
+                self._call_halves(error)
+                return
             ends = [_end(_error_for_all(error))] * len(jobs)
         if asyncio.current_task() is not self.task:
             return  # the call was abandoned
-        # a list of the wrong length is a defect of the processor for any jobs
-        if (
-            failure is not None
-            and not has_returned
-            and len(jobs) > 1
-            and (self._is_hung or not (self._is_cancelled or _concerns_all(failure)))
-        ):
-            self._call_halves(failure)
-            return
         for member, end in zip(members, ends, strict=True):
             member.end.set_result(end)
         self._call_next([])
