@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
-from functools import lru_cache
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import typer
@@ -20,6 +19,8 @@ from minutehand.terminal.output import COLOURS, Output, ago, local_time
 LEVELS = {"debug": "dim", "warning": "yellow", "error": "red"}
 #: Type of the jobs that deliver webhooks. A workspace's changes omit them.
 DELIVERY = "webhook_delivery"
+#: Maximum job types that a watch of a workspace remembers.
+MAX_TYPES = 10_000
 #: Maximum characters of a result in the line that reports the job's end.
 MAX_RESULT_LENGTH = 400
 
@@ -100,20 +101,35 @@ def format_event(event: ServerSentEvent) -> Text:
     return Text.assemble((f"{at}  ", "dim"), (f"{kind:<12}", style), " ".join(filter(None, words)))
 
 
-def workspace_events(connection: Connection, *, since: str = "now") -> Generator[ServerSentEvent]:
-    """Yield events of a workspace's jobs `since` now or start, without webhook deliveries."""
+def omit_deliveries(
+    connection: Connection, events: Iterable[ServerSentEvent]
+) -> Generator[ServerSentEvent]:
+    """Yield a workspace's events of jobs, without webhook deliveries.
 
-    @lru_cache(maxsize=10_000)
-    def is_delivery(job_id: str) -> bool:
-        try:
-            job: dict[str, Any] = connection.get(f"/api/jobs/{job_id}")
-        except CommandFailed:
-            return False  # the job was deleted
-        return bool(job["job_type"] == DELIVERY)
-
-    for event in stream(connection, f"{connection.path('events')}?from={since}"):
-        if "." in event.event and not is_delivery(event.json().get("job_id", "")):
+    The event `job.created` has the job's type. The job is read only if the feed had no such event,
+    because the job is older than the feed or its type has minimal events.
+    """
+    types: dict[str, str] = {}
+    for event in events:
+        if "." not in event.event:
+            continue
+        record = event.json()
+        job_id = record.get("job_id", "")
+        if job_id not in types:
+            is_new = event.event == "job.created"
+            types[job_id] = record["data"]["job_type"] if is_new else read_type(connection, job_id)
+            if len(types) > MAX_TYPES:
+                del types[next(iter(types))]
+        if types[job_id] != DELIVERY:
             yield event
+
+
+def read_type(connection: Connection, job_id: str) -> str:
+    """Return a job's type; empty if the job was deleted."""
+    try:
+        return str(connection.get(f"/api/jobs/{job_id}")["job_type"])
+    except CommandFailed:
+        return ""
 
 
 @workspace_verb
@@ -122,7 +138,7 @@ def watch(output: Output, connection: Connection, job_id: AnyJobId = None) -> No
     if job_id is not None:
         follow_job(output, connection, resolve_job_id(connection, job_id))
         return
-    for event in workspace_events(connection):
+    for event in omit_deliveries(connection, stream(connection, connection.path("events"))):
         record = event.json()
         text = format_event(event)
         text.append(f"  {record.get('job_id', '')}", style="dim")

@@ -13,10 +13,11 @@ import pytest
 from httpx_sse import aconnect_sse
 
 from infra.bench.scratch import scratch_settings, user_token
-from minutehand.cli.watch import workspace_events
+from minutehand.cli.watch import omit_deliveries
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.queue.models import JobEvent
 from minutehand.terminal.connection import Connection
+from minutehand.terminal.events import stream
 from minutehand.web.services import StreamTiming
 from minutehand.web.sse import Feed, JobCursor, JobFeed, SessionFeed
 from tests.contract.api import Api, serving_api
@@ -180,18 +181,24 @@ async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api
 
 
 async def test_watch_of_a_workspace_omits_webhook_deliveries(api: Api) -> None:
-    """One failing endpoint makes thousands of them."""
+    """One failing endpoint makes thousands of them. Other jobs are not read one by one."""
     api.engine.publish_deliveries()
-    api.engine.enqueue(job_type="webhook_delivery")
+    delivery = api.engine.enqueue(job_type="webhook_delivery")
     api.engine.settle(api.engine.lease_one(), "failed")
     job_id = api.engine.enqueue()
     connection = Connection(api.environment(), given_workspace=ACME)
 
+    path, reads = f"{connection.path('events')}?from=start", list[str]()
+
     def first() -> Any:
-        with connection.api, closing(workspace_events(connection, since="start")) as events:
-            return next(events).json()
+        with connection.api as http:
+            http.event_hooks["request"].append(lambda request: reads.append(request.url.path))
+            with closing(omit_deliveries(connection, stream(connection, path))) as events:
+                return next(events).json()
 
     assert (await asyncio.to_thread(first))["job_id"] == job_id
+    assert f"/api/jobs/{delivery}" in reads
+    assert f"/api/jobs/{job_id}" not in reads
 
 
 async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(api: Api) -> None:
