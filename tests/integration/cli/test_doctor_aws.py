@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
 from minutehand.cli.doctor.findings import Finding, Target
@@ -22,6 +24,7 @@ from minutehand.cli.stage import Stage
 from minutehand.deploy.parameters import NEEDED, write_parameters
 from tests.integration.cli.faults import SEED
 from tests.support.aws_account import Account
+from tests.support.paths import ROOT
 
 STAGES = """\
 prod:
@@ -37,11 +40,21 @@ SECRETS = {
 }
 STATEMENT = {"Effect": "Allow", "Action": "logs:*", "Resource": "*"}
 POLICY = json.dumps({"Version": "2012-10-17", "Statement": [STATEMENT]})
-ARN = "arn:aws:iam::123456789012:role/worker"
-TICK = (
-    "--name shop-prod-tick --schedule-expression 'rate(1 minute)' --flexible-time-window Mode=OFF"
-    f""" --target '{{"Arn": "{ARN}", "RoleArn": "{ARN}"}}'"""
-)
+
+
+class TemplateLoader(yaml.SafeLoader):
+    """Loads a part of the template, with intrinsic functions as their arguments."""
+
+
+TemplateLoader.add_multi_constructor("!", lambda loader, _, node: loader.construct_scalar(node))
+WORKER = yaml.load((ROOT / "infra/aws/worker.yml").read_text(), TemplateLoader)
+TICK = WORKER["Resources"]["Tick"]["Properties"]
+TICK |= {"Name": "shop-prod-tick", "State": "ENABLED"}
+TICK["Target"] |= {
+    "Arn": "arn:aws:lambda:us-east-1:123456789012:function:shop-prod-worker",
+    "RoleArn": "arn:aws:iam::123456789012:role/shop-prod-us-east-1-tick",
+    "DeadLetterConfig": {"Arn": "arn:aws:sqs:us-east-1:123456789012:shop-prod-failures"},
+}
 #: The part of a stack's template that the doctor reads, as in infra/aws/worker.yml.
 TEMPLATE = {
     "Resources": {
@@ -83,9 +96,12 @@ class Deployed(Account):
         write_parameters(self.client("ssm"), "shop", "prod", SECRETS)
 
     def run_command(self, line: str) -> None:
-        """Run a command line of the AWS CLI, or a deployment."""
+        """Run a command line of the AWS CLI, or a deployment.
+
+        A person who reads the template deploys what is missing by hand.
+        """
         _, service, verb, *words = shlex.split(line, comments=True)
-        if service in ("deploy", "undeploy"):
+        if service == "deploy" or verb == "get-template":
             self.deploy()
             return
         arguments: dict[str, Any] = {}
@@ -102,6 +118,7 @@ class Deployed(Account):
             if name == "KeyId":  # moto enables no key by its ARN
                 arguments[name] = word.rpartition("/")[2]
         arguments.pop("Region", None)
+        arguments |= arguments.pop("CliInputJson", {})
         if service == "logs":
             arguments = {name[0].lower() + name[1:]: value for name, value in arguments.items()}
         getattr(self.client(service), verb.replace("-", "_"))(**arguments)
@@ -115,7 +132,7 @@ def account() -> Iterator[Deployed]:
             StackName="shop-prod", TemplateBody=json.dumps(TEMPLATE)
         )
         account.deploy()
-        account.run_command(f"aws scheduler create-schedule {TICK} --state ENABLED")
+        account.client("scheduler").create_schedule(**TICK)
         account.run_command("aws logs create-log-group --log-group-name shop-prod")
         yield account
 
@@ -149,7 +166,7 @@ us-east-1-{name} or its policy | aws iam delete-role-policy --role-name shop-pro
 /shop/prod/{name} lacks | aws ssm delete-parameter --name /shop/prod/{name}
 /shop/prod/{name} lacks | aws ssm put-parameter --name /shop/prod/{name} --value {{}} --type \
 SecureString --overwrite
-shop-prod-tick is DISABLED | aws scheduler update-schedule {tick} --state DISABLED
+shop-prod-tick is DISABLED | aws scheduler update-schedule --cli-input-json '{tick}'
 shop-prod-tick is deleted | aws scheduler delete-schedule --name shop-prod-tick
 is Disabled | aws kms disable-key --key-id {key}
 is PendingDeletion | aws kms schedule-key-deletion --key-id {key}
@@ -164,21 +181,46 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     name = random.Random(f"{SEED} {fault}").choice(["status", "worker", "health"])
     outputs = Stage("prod", "us-east-1").outputs()
     key, queue = outputs["ServiceKeyArn"], outputs["FailuresUrl"]
-    detail, command = fault.format(name=name, key=key, queue=queue, tick=TICK).split(" | ")
+    tick = json.dumps(TICK | {"State": "DISABLED"})
+    detail, command = fault.format(name=name, key=key, queue=queue, tick=tick).split(" | ")
     account.run_command(command)
 
     finding = check_stage()
 
     assert detail in finding.detail, finding
+    assert "undeploy" not in str(finding.fix)  # the next stack's key could not read the secrets
     for line in str(finding.fix).partition("  #")[0].split(" && "):
         account.run_command(line)
     assert check_stage() == Finding("ok", check="aws")
+    schedule = account.client("scheduler").get_schedule(Name="shop-prod-tick")
+    assert {name: schedule[name] for name in TICK} == TICK
+
+
+def test_a_right_that_the_caller_lacks_fails_no_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier releases did not need the rights to read roles, schedules and log groups."""
+    send = vars(BaseClient)["_make_api_call"]
+    denied = {"GetRolePolicy", "GetSchedule", "DescribeLogGroups", "GetFunctionConcurrency"}
+    denied |= {"DescribeKey", "GetQueueAttributes"}
+
+    def deny(client: BaseClient, operation: str, arguments: Any) -> Any:
+        if operation in denied:
+            error: Any = {"Error": {"Code": "AccessDeniedException", "Message": "not authorized"}}
+            raise ClientError(error, operation)
+        return send(client, operation, arguments)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", deny)
+    finding = check_stage()
+
+    assert finding.verdict == "ok"
+    assert finding.detail.endswith(f"AWS denies {', '.join(sorted(denied))}")
 
 
 def test_a_stage_of_another_region_is_named_and_nothing_else_is_checked() -> None:
     """AWS only reports that a stack does not exist."""
-    finding, *others = run_checks(find_target("prod", "eu-west-1", None))
+    target = find_target("prod", "eu-west-1", None)
+    finding, *others = run_checks(target)
 
+    assert [each.check for each in run_checks(target, ["proof"])] == ["aws", "proof"]
     assert (finding.check, finding.verdict) == ("aws", "fail")
     assert "in eu-west-1" in finding.detail
     assert "--region" in str(finding.fix)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -48,6 +49,22 @@ JWT_SECRET = (
     "SUPABASE_JWT_SECRET=…  # from Project settings → JWT keys; leave it empty and set"
     " SUPABASE_SECRET_KEY, if the project has its own signing keys or revoked the legacy secret"
 )
+#: Fields of a schedule in AWS's response that a request to change it accepts.
+SCHEDULE_FIELDS = (
+    "Name",
+    "GroupName",
+    "Description",
+    "ScheduleExpression",
+    "ScheduleExpressionTimezone",
+    "FlexibleTimeWindow",
+    "Target",
+    "ActionAfterCompletion",
+    "KmsKeyArn",
+)
+TICK_INPUT = (
+    '{"source":"minutehand.tick","scheduled_at":"<aws.scheduler.scheduled-time>",'
+    '"execution_id":"<aws.scheduler.execution-id>"}'
+)
 SAVE_SECRET = "newly generated; `minutehand deploy STAGE --secrets-only` sends it to the functions"
 
 
@@ -80,21 +97,27 @@ def aws(target: Target) -> Finding:
     if stage is None:
         return fail("only a deployed stage has AWS settings", "name a stage: --stage prod")
     stage.check()
+    denied: set[str] = set()
     with translate_aws_errors(stage.region):
-        return next(_stage_faults(stage), ok())
+        finding = next(_stage_faults(stage, denied), ok())
+    if denied and finding.verdict == "ok":
+        return ok(f"some parts were not checked, because AWS denies {', '.join(sorted(denied))}")
+    return finding
 
 
-def _stage_faults(stage: Stage) -> Iterator[Finding]:
-    """Yield faults of a stage's resources, causes first."""
+def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[Finding]:
+    """Yield faults of a stage's resources, causes first, and add rejected calls to `denied`."""
     outputs, region, stack = stage.outputs(), f"--region {stage.region}", stage.stack
     functions, iam = stage.client("lambda"), stage.client("iam")
-    # CloudFormation creates no resource again that was deleted elsewhere
-    again = (
-        f"minutehand undeploy {stage.name} --yes && minutehand deploy {stage.name}"
-        "  # each with --secrets FILE; the database, the key and uploads stay"
-    )
+    find = partial(_find, denied)
+    # A deployment never creates again a resource that was deleted elsewhere. `undeploy` first would
+    # lose the secrets, because the next stack has another key.
+    template = f"aws cloudformation get-template --stack-name {stack} {region}"
     if key := outputs.get("ServiceKeyArn"):
-        state = stage.client("kms").describe_key(KeyId=key)["KeyMetadata"]["KeyState"]
+        described = find(stage.client("kms").describe_key, KeyId=key)
+        if described is None:
+            yield fail("the key of the secrets was deleted, so no function can read them")
+        state = (described or {}).get("KeyMetadata", {}).get("KeyState")
         enable = f"aws kms enable-key --key-id {key} {region}"
         if state == "PendingDeletion":
             enable = f"aws kms cancel-key-deletion --key-id {key} {region} && {enable}"
@@ -102,13 +125,22 @@ def _stage_faults(stage: Stage) -> Iterator[Finding]:
             yield fail(f"the key of the secrets is {state}, so no function can read them", enable)
     for name in (*NEEDED, "tick"):
         role = f"{stack}-{stage.region}-{name}"
-        if _find(iam.get_role_policy, RoleName=role, PolicyName=name) is None:
-            yield fail(f"the role {role} or its policy {name} was deleted", again)
+        if find(iam.get_role_policy, RoleName=role, PolicyName=name) is None:
+            yield fail(
+                f"the role {role} or its policy {name} was deleted",
+                f"{template}  # create the missing one by hand from the resource"
+                f" {name.title()}Role",
+            )
     for name in NEEDED:
         function = f"{stack}-{name}"
-        concurrency = _find(functions.get_function_concurrency, FunctionName=function)
+        concurrency = find(functions.get_function_concurrency, FunctionName=function)
         if concurrency is None:
-            yield fail(f"the function {function} was deleted", again)
+            resource = f"{name.title()}LambdaFunction"
+            yield fail(
+                f"the function {function} was deleted",
+                f"{template}  # create it by hand from the resource {resource}, then the resources"
+                " that refer to it",
+            )
             continue
         if missing := missing_for(name, stage.read_secrets(name)):
             yield fail(
@@ -126,21 +158,21 @@ def _stage_faults(stage: Stage) -> Iterator[Finding]:
                 f"{function} uses {url}, not {stage.supabase_urls[0]} as the stages file says",
                 f"minutehand deploy {stage.name}",
             )
-    yield from _schedule_faults(stage, region)
-    logs = stage.client("logs").describe_log_groups(logGroupNamePrefix=stack)["logGroups"]
-    if stack not in [group["logGroupName"] for group in logs]:
+    yield from _schedule_faults(stage, region, denied)
+    groups = find(stage.client("logs").describe_log_groups, logGroupNamePrefix=stack)
+    if groups and stack not in [group["logGroupName"] for group in groups["logGroups"]]:
         create = f"aws logs create-log-group --log-group-name {stack} {region}"
         yield fail(f"the log group {stack} was deleted, so no log is stored", create)
     if queue := outputs.get("FailuresUrl"):
-        attributes = _find(
+        found = find(
             stage.client("sqs").get_queue_attributes,
             QueueUrl=queue,
             AttributeNames=["ApproximateNumberOfMessages"],
         )
-        if attributes is None:
+        if found is None:
             create = f"aws sqs create-queue --queue-name {stack}-failures {region}"
             yield fail(f"the queue {stack}-failures was deleted", create)
-        elif int(count := attributes["Attributes"]["ApproximateNumberOfMessages"]):
+        elif found and int(count := found["Attributes"]["ApproximateNumberOfMessages"]):
             yield warn(
                 f"{count} invocations of the worker failed; no job is lost by that",
                 f"aws sqs purge-queue --queue-url {queue} {region}"
@@ -148,8 +180,11 @@ def _stage_faults(stage: Stage) -> Iterator[Finding]:
             )
 
 
-def _find(call: Callable[..., Any], **arguments: Any) -> Any:
-    """Return the response of AWS, or None if the resource does not exist."""
+def _find(denied: set[str], call: Callable[..., Any], **arguments: Any) -> Any:
+    """Return the response of AWS, or None if the resource does not exist.
+
+    If AWS denies the call, add its name to `denied` and return an empty response.
+    """
     from botocore.exceptions import ClientError
 
     try:
@@ -158,28 +193,49 @@ def _find(call: Callable[..., Any], **arguments: Any) -> Any:
         code = error.response["Error"]["Code"]
         if any(word in code for word in ("NotFound", "NoSuch", "NonExistent", "DoesNotExist")):
             return None
+        if "AccessDenied" in code:
+            denied.add(error.operation_name)
+            return {}
         raise
 
 
-def _schedule_faults(stage: Stage, region: str) -> Iterator[Finding]:
+def _schedule_faults(stage: Stage, region: str, denied: set[str]) -> Iterator[Finding]:
     """Compare the schedule of the ticks with the stages file."""
     name, wanted = f"{stage.stack}-tick", str(stage.values.get("tickState", "ENABLED"))
-    found = _find(stage.client("scheduler").get_schedule, Name=name)
-    if found is not None and found["State"] == wanted:
+    found = _find(denied, stage.client("scheduler").get_schedule, Name=name)
+    if found is None:
+        schedule, state, verb = _tick_schedule(stage, name), "deleted", "create"
+    elif found.get("State", wanted) == wanted:
         return
+    else:  # an update resets all fields that it omits
+        schedule = {field: found[field] for field in SCHEDULE_FIELDS if field in found}
+        state, verb = found["State"], "update"
+    request = shlex.quote(json.dumps({**schedule, "State": wanted}))
+    yield fail(
+        f"the schedule {name} is {state}, and the stages file says tickState {wanted}",
+        f"aws scheduler {verb}-schedule --cli-input-json {request} {region}",
+    )
+
+
+def _tick_schedule(stage: Stage, name: str) -> dict[str, Any]:
+    """Return the schedule of the ticks as `infra/aws/worker.yml` creates it."""
     worker = stage.client("lambda").get_function(FunctionName=f"{stage.stack}-worker")
     arn = worker["Configuration"]["FunctionArn"]
     partition, account = arn.split(":")[1], arn.split(":")[4]
-    role = f"arn:{partition}:iam::{account}:role/{stage.stack}-{stage.region}-tick"
-    target = {"Arn": arn, "RoleArn": role, "Input": '{"source":"minutehand.tick"}'}
-    verb = "create" if found is None else "update"
-    yield fail(
-        f"the schedule {name} is {'deleted' if found is None else found['State']}, and the stages "
-        f"file says tickState {wanted}",
-        f"aws scheduler {verb}-schedule --name {name} --schedule-expression 'rate(1 minute)' "
-        f"--flexible-time-window Mode=OFF --state {wanted} --target '{json.dumps(target)}' "
-        f"{region}",
-    )
+    queue = f"arn:{partition}:sqs:{stage.region}:{account}:{stage.stack}-failures"
+    return {
+        "Name": name,
+        "Description": "Runs due jobs once a minute, even if wake-ups were lost.",
+        "ScheduleExpression": "rate(1 minute)",
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "Target": {
+            "Arn": arn,
+            "RoleArn": f"arn:{partition}:iam::{account}:role/{stage.stack}-{stage.region}-tick",
+            "Input": TICK_INPUT,
+            "RetryPolicy": {"MaximumRetryAttempts": 1, "MaximumEventAgeInSeconds": 60},
+            "DeadLetterConfig": {"Arn": queue},
+        },
+    }
 
 
 @check("settings")
