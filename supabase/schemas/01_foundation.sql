@@ -396,7 +396,8 @@ $$;
 -- Reserve up to p_count advisory locks for the caller, and return their number. A transaction takes
 -- at most 200 advisory locks, because the server has few of them. The parts of a call reserve from
 -- the same count. A later part has a greater p_most, so that an earlier part leaves locks for it.
--- A caller that gets fewer locks than it needs leaves the rest to another call.
+-- A caller that gets fewer locks than it needs leaves the rest to another call, does without them,
+-- or is rejected.
 -- p_most: Maximum number of locks that the transaction may hold in all, this call's included.
 create function queue.reserve_locks(p_count integer, p_most integer)
 returns integer

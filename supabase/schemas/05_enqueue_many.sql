@@ -493,8 +493,10 @@ declare
   v_rest uuid[];
   v_changed uuid[];
 begin
-  -- the engine inserted these jobs
+  -- the engine inserted these jobs, or a person's statement has no rows
   if v_ids = '{}' then
+    perform queue.admit('rows', null, queue.caller(), -queue.take_reserved())
+    where current_setting('minutehand.reserved', true) <> '';
     return null;
   end if;
   perform queue.may_read(w.workspace_id)
@@ -588,7 +590,10 @@ create trigger jobs_after_insert
   after insert on public.jobs
   referencing new table as added
   for each statement
-  when (current_setting('minutehand.plain_inserts', true) <> '')
+  when (
+    current_setting('minutehand.plain_inserts', true) <> ''
+    or current_setting('minutehand.reserved', true) <> ''
+  )
   execute function queue.place_inserted();
 
 -- Delete the data of deleted jobs.

@@ -537,17 +537,18 @@ begin
     from queue.buckets
     where name = v_bucket and refilled_at > v_now - interval '10 seconds';
   elsif queue.caller() is not null
-    and (
-      queue.reserve_locks(1, 190) = 0
-      or not queue.try_lock('quota ' || p_workspace_id)
-    )
+    -- consecutive enqueues of a workspace reserve the lock once
+    and current_setting('minutehand.quota', true) is distinct from p_workspace_id::text
   then
-    perform queue.refuse(
-      429,
-      'rate_limited',
-      'another enqueue of the workspace is being counted; call again',
-      '{"limit": "calls_at_once", "retry_after_seconds": 1}'
-    );
+    if queue.reserve_locks(1, 190) = 0 or not queue.try_lock('quota ' || p_workspace_id) then
+      perform queue.refuse(
+        429,
+        'rate_limited',
+        'another enqueue of the workspace is being counted; call again',
+        '{"limit": "calls_at_once", "retry_after_seconds": 1}'
+      );
+    end if;
+    perform set_config('minutehand.quota', p_workspace_id::text, true);
   end if;
   if v_live is null then
     v_live := (
@@ -705,6 +706,8 @@ declare
   v_hash constant bigint := (hashtextextended(p_bucket, 0) & 9223372036854775807) | 1;
   v_pair constant record := queue.find_pair(v_hash, v_micros);
   v_left double precision := queue.tokens_of(p_bucket, p_most, p_seconds, v_now);
+  v_before bigint;
+  v_full_at bigint;
 begin
   if v_pair.full_at > v_micros then
     v_left := least(v_left, p_most - (v_pair.full_at - v_micros) / v_per_token);
@@ -713,13 +716,13 @@ begin
   if v_left < 0 and p_cost > 0 then
     perform queue.refuse_rate(p_limit, p_most, p_seconds, v_left);
   end if;
-  perform setval(
-    'queue.refilled_' || v_pair.nth,
-    floor(v_micros + (p_most - v_left) * v_per_token)::bigint
-  );
-  -- another bucket has taken over the pair since, and must not pay this price
-  perform setval('queue.refilled_' || v_pair.nth, v_micros)
-  where pg_sequence_last_value('queue.priced_' || v_pair.nth) <> v_hash;
+  v_before := coalesce(pg_sequence_last_value('queue.refilled_' || v_pair.nth), 1);
+  v_full_at := floor(v_micros + (p_most - v_left) * v_per_token);
+  perform setval('queue.refilled_' || v_pair.nth, v_full_at);
+  -- another bucket has taken over the pair since, and pays its own price alone
+  perform setval('queue.refilled_' || v_pair.nth, v_before)
+  where pg_sequence_last_value('queue.priced_' || v_pair.nth) <> v_hash
+    and pg_sequence_last_value('queue.refilled_' || v_pair.nth) = v_full_at;
   if queue.try_lock('bucket ' || p_bucket) then
     insert into queue.buckets as b (name, tokens, refilled_at)
     values (p_bucket, v_left, v_now)
@@ -733,7 +736,8 @@ $$;
 -- Limit how long a request of the Data API waits for a lock, because its callers share few
 -- connections. A request may begin with a function or table of the project instead of the engine or
 -- an app. Statements of the project may follow in its transaction, so that their limit must not
--- change.
+-- change. A function of the engine or an app calls a function of the engine's schema, or only
+-- passes its arguments to a function of another schema that does so.
 -- p_ms: Maximum wait, in milliseconds.
 create function queue.limit_wait(p_ms integer)
 returns void
@@ -742,6 +746,7 @@ set search_path = ''
 as $$
 declare
   v_path constant text[] := string_to_array(current_setting('request.path', true), '/');
+  v_call constant text := format('\m%s[.]\w+\(', 'queue'::regnamespace);
 begin
   if current_setting('lock_timeout')::interval between '1 ms' and p_ms * interval '1 ms' then
     return;
@@ -749,7 +754,18 @@ begin
     perform from pg_catalog.pg_proc as p
     where p.pronamespace = 'public'::regnamespace
       and p.proname = v_path[3]
-      and (p.prosqlbody is not null or p.prosrc ~ '\mqueue[.]');
+      and (
+        p.prosrc ~ v_call
+        or exists (
+          select from pg_catalog.pg_depend as d
+          join pg_catalog.pg_proc as c on c.oid = d.refobjid
+          where d.classid = 'pg_catalog.pg_proc'::regclass
+            and d.objid = p.oid
+            and d.refclassid = 'pg_catalog.pg_proc'::regclass
+            and c.pronamespace <> p.pronamespace
+            and (c.pronamespace = 'queue'::regnamespace or c.prosrc ~ v_call)
+        )
+      );
   else
     perform from pg_catalog.pg_trigger as t
     join pg_catalog.pg_class as c on c.oid = t.tgrelid
@@ -762,10 +778,11 @@ end;
 $$;
 
 -- The gate of people's calls. Each function that people may call runs it before the function locks
--- or writes a row, and a trigger runs it for each statement on a table. It takes a call slot,
--- limits the wait for a lock to 100 ms, and charges the person, or rejects the call with status
--- 429. The cost is p_count tokens, and one more token for each 16 kB that the call stores, because
--- stored bytes fill a disk. For payloads below 2 kB, the limit of live jobs is sufficient.
+-- or writes a row, and a trigger runs it for each statement on a table. It charges the person, or
+-- rejects the call with status 429. For changes, it also takes a call slot, and limits the wait for
+-- a lock to 100 ms (queue.limit_wait). The cost is p_count tokens, and one more token for each
+-- 16 kB that the call stores, because stored bytes fill a disk. For payloads below 2 kB, the limit
+-- of live jobs is sufficient.
 -- p_kind: The value jobs, streams, rows (for the rows that a function writes), or changes (for all
 --   other writes, two at a time).
 create function queue.admit(

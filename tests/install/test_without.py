@@ -55,6 +55,9 @@ def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_
         assert [line for line in state(one) if "webhook" in line] == []
         [(done,)] = one.run("select minutehand.run_maintenance()")
         [(explained,)] = one.run("select minutehand.explain_queue()")
+        waits = "select set_config('request.path', '/rpc/cancel_job', true), %s"
+        waits %= "minutehand_engine.limit_wait(100), current_setting('lock_timeout')"
+        assert one.run(waits)[0][-1] == "100ms"
         reasons = [finding["reason"] for finding in explained["findings"]]
         assert (done["failed"], reasons) == ([], ["no_worker"])
         with psycopg.connect(one.url, autocommit=True) as session:

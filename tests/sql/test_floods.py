@@ -363,6 +363,54 @@ def test_people_who_share_a_pair_of_sequences_pay_for_themselves(engine: Engine)
         assert [spend(ada), spend(other), spend(ada)] == [40, 40, 0]
 
 
+def test_a_late_price_leaves_the_next_owners_price(engine: Engine) -> None:
+    """The pair of sequences gets another owner while a call of its person reads the bucket."""
+    engine.stop_clock()
+    micros = "(date_part('epoch', queue.clock()) * 1e6)::bigint"
+    bucket = f"hashtextextended('u:{ADA}/stream_opens', 0) & 9223372036854775807 | 1"
+    with engine.member(ADA) as ada, engine.another_session() as other:
+        ada.rpc("open_stream")
+        engine.advance(3600)
+        nth = engine.one(f"select nth from queue.find_pair({bucket}, {micros})")
+        other.run("begin")
+        other.run("lock table queue.buckets")
+        call = engine.blocked(ada.rpc, "open_stream")
+        price = f"select setval('queue.refilled_{nth}', {micros} + 9)"
+        owed = other.one(f"{price} from setval('queue.priced_{nth}', 3)")
+        other.run("commit")
+        call.result(60)
+    assert engine.one(f"select last_value from queue.refilled_{nth}") == owed
+
+
+def test_a_person_enqueues_often_in_one_transaction(engine: Engine) -> None:
+    """Each enqueue is counted, and no other one is running."""
+    engine.rpc("set_workspace_limits", **OF_ACME, p_limits={"max_pending": 2000})
+    with engine.member(ADA) as ada, ada.connection.transaction():
+        for _ in range(200):
+            ada.enqueue()
+    assert engine.one("select count(*) from public.jobs") == 200
+
+
+OWN_FUNCTIONS = """
+create function public.save() returns jsonb language sql
+  begin atomic select public.cancel_job(gen_random_uuid()); end;
+create function public.note() returns void language plpgsql as
+  $$ begin perform queue.at from pg_class as queue where queue.relname = 'x'; end; $$;
+"""
+
+
+def test_the_wait_is_limited_in_functions_of_ours_alone(engine: Engine) -> None:
+    """Statements of the project may follow in a function of the project."""
+    engine.run(OWN_FUNCTIONS)
+    limited = {}
+    for name in ("cancel_job", "session_feed", "chat_respond", "plan_retry", "save", "note"):
+        with engine.open_transaction() as other:
+            other.run("select set_config('request.path', %s, true)", f"/rpc/{name}")
+            other.run("select queue.limit_wait(100)")
+            limited[name] = other.one("show lock_timeout") == "100ms"
+    assert [name for name in limited if not limited[name]] == ["save", "note"]
+
+
 def test_a_statement_pays_for_its_rows_alone(engine: Engine) -> None:
     """The unused part of the reservation is refunded."""
     engine.stop_clock()
@@ -377,6 +425,7 @@ def test_a_statement_pays_for_its_rows_alone(engine: Engine) -> None:
             (add, (ACME, 250), 250),
             ("update public.accounts set name = 'b' where false", (), 0),
             ("delete from public.accounts", (), 253),
+            (f"insert into public.jobs (workspace_id) select '{ACME}' where false", (), 0),
             (ROWS["public.jobs INSERT"].format(ACME=ACME, ADA=ADA, TEXT="", MANY=150), (), 150),
             ("update public.jobs set status = 'cancelled'", (), 150),
             (upsert, (ACME,), 1),
