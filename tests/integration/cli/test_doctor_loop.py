@@ -78,14 +78,16 @@ def is_mended(world: World, findings: list[Finding]) -> bool:
 def test_a_wrong_clock_goes_by_its_fix(stack: RunningStack) -> None:
     """The server's clock is read from the headers of its responses."""
     world = World(stack)
+    # other tests of the shared stack may have left findings, for example a paused job type
+    before = {finding.check for finding in world.wrong()}
     with skewed(stack.values["SUPABASE_URL"], world) as url:
         world.values["SUPABASE_URL"] = url
 
-        findings = world.wrong()
+        findings = [finding for finding in world.wrong() if finding.check not in before]
         world.paste(findings)
 
         assert [finding.check for finding in findings] == ["clock"]
-        assert world.wrong() == []
+        assert {finding.check for finding in world.wrong()} <= before
 
 
 @contextmanager
