@@ -46,8 +46,8 @@ test: setup ## Run the tests, one process per core; PACKAGE=supabase_local of on
 	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(PACKAGE_TESTS) $(ARGS) || \
 	  { status=$$?; [ $$status != 5 ] || echo "make test: NO TEST WAS RUN" >&2; exit $$status; }
 
-quick: setup ## Run the unit tests, in ten seconds
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/unit $(ARGS)
+quick: setup ## Run the unit tests, in ten seconds; many wait for timers, so four processes run
+	@$(BIN)/python -m pytest -q -n 4 --dist worksteal tests/unit $(ARGS)
 
 machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL; SEED=n repeats a run
 	@MACHINE_EXAMPLES=$(or $(EXAMPLES),500) MACHINE_SEED=$(SEED) \
