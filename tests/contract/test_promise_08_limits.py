@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import random
 import threading
 import time
 import uuid
@@ -264,103 +262,7 @@ def test_a_round_gives_a_large_weight_all_of_it(engine: Engine, others: int, siz
     assert set(served.values()) == {1}
 
 
-@pytest.mark.parametrize("tenants", [3, 31])
-def test_a_tenant_whose_first_jobs_have_no_slot_gets_its_share(
-    engine: Engine, tenants: int
-) -> None:
-    """Its older jobs, of a type whose slots others use, are skipped and do not count as served."""
-    engine.register("full", max_concurrency=6)
-    for number in range(tenants):
-        workspace = str(uuid.UUID(int=number + 1 << 64, version=4))
-        engine.run("insert into public.workspaces (id, name) values (%s, 'T')", workspace)
-        if number < 2:
-            engine.enqueue_many(20, workspace=workspace, job_type="full")
-        engine.enqueue_many(40, workspace=workspace)
-
-    served: Counter[str] = Counter()
-    for rounds in (8, 9, 12):
-        while left := rounds * tenants - served.total():
-            served += of_workspaces(engine, left)
-        assert set(served.values()) == {rounds}
-
-
-def test_lanes_that_are_served_apart_have_a_ring_each_and_no_more(engine: Engine) -> None:
-    """Workers that share types skip none of their tenants, in either order."""
-    tenants = [str(uuid.UUID(int=number << 64, version=4)) for number in (1, 2, 3)]
-    for workspace in tenants:
-        engine.run("insert into public.workspaces (id, name) values (%s, 'T')", workspace)
-        for name in ("a", "b", "c"):
-            engine.register(name)
-            engine.enqueue_many(40, workspace=workspace, job_type=name)
-
-    served: Counter[str] = Counter()
-    for number in range(90):
-        types = [["a"], ["a", "b"], ["b", "c"], ["c"]][number % 4]
-        [lease] = engine.lease(1, call=number + 1, job_types=types)
-        served[lease["job"]["workspace_id"]] += 1
-
-    assert max(served.values()) - min(served.values()) <= 4
-    assert engine.one("select count(*) from queue.rings") <= 4
-
-
 @pytest.mark.parametrize("weight", [0.5, 0, 101, "1.5"])
 def test_a_weight_is_a_whole_number(engine: Engine, weight: Any) -> None:
     answer = refused(limit_workspace, engine, weight=weight)
     assert answer[:3] == ("PT400", "invalid_argument", "weight")
-
-
-def test_an_idle_tenants_share_goes_to_the_others_and_is_not_saved_up(engine: Engine) -> None:
-    engine.enqueue_many(300)
-    for _ in range(10):
-        leases = engine.lease(20)
-        assert {lease["job"]["workspace_id"] for lease in leases} == {ACME}
-        complete(engine, leases)
-    engine.enqueue_many(300, workspace=GLOBEX)
-
-    assert 8 <= of_workspaces(engine, 20)[GLOBEX] <= 12
-
-
-def mix(engine: Engine, seed: int) -> tuple[random.Random, dict[str, int], list[str]]:
-    """Return tenants by weight, and types, some of them with a limit."""
-    chosen = random.Random(seed)
-    types = [f"t{number}" for number in range(chosen.choice([1, 2, 6]))]
-    for name in types:
-        limited = chosen.random() < 0.3
-        engine.register(name, **({"max_concurrency": chosen.randint(2, 9)} if limited else {}))
-    weights: dict[str, int] = {}
-    for left in reversed(range(chosen.randint(2, 6))):
-        workspace = str(uuid.UUID(int=chosen.getrandbits(128), version=4))
-        engine.run("insert into public.workspaces (id, name) values (%s, 'T')", workspace)
-        weights[workspace] = chosen.choice([1, 1, 1, 2, 3])
-        limits = {"max_running": 4} if chosen.random() < 0.2 and left else {}
-        limit_workspace(engine, workspace, weight=weights[workspace], **limits)
-    return chosen, weights, types
-
-
-@pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("size", [1, 3, 20, 100])
-def test_a_newcomers_nth_job_starts_within_n_rounds(engine: Engine, seed: int, size: int) -> None:
-    """This holds for any weights and limits, because a round serves each tenant."""
-    chosen, weights, types = mix(engine, seed)
-    *others, newcomer = weights
-    for workspace in others:
-        for name in chosen.sample(types, chosen.randint(1, len(types))):
-            count, priority = chosen.randint(1, 60), chosen.choice([50, 100, 100])
-            engine.enqueue_many(count, workspace=workspace, job_type=name, priority=priority)
-    tick = {"tick_id": str(uuid.uuid4()), "worker": "w1"}
-    for call in range(1, chosen.randint(2, 9)):
-        complete(engine, engine.lease(size, call=call, **tick))
-    engine.enqueue_many(5, workspace=newcomer, job_type=chosen.choice(types), priority=900)
-
-    starts = done = 0
-    a_round = sum(weights[workspace] for workspace in others)
-    for call in range(20, 600):
-        leases = engine.lease(size, call=call, **tick)
-        for _ in [lease for lease in leases if lease["job"]["workspace_id"] == newcomer]:
-            done += 1
-            assert starts < math.ceil(done / weights[newcomer]) * a_round + done
-        starts += len(leases)
-        complete(engine, leases)
-        if done == 5:
-            return
-    raise AssertionError(f"only {done} of 5 jobs started")

@@ -63,6 +63,7 @@ READS: dict[str, tuple[str, dict[str, Any]]] = {
     "a search": ("list_jobs", {"p_filter": {"search": "(a+)+$"}}),
     "a filter by payload": ("list_jobs", {"p_filter": {"payload": {"a": [[{}]]}}}),
     "event_feed": ("event_feed", {**OF_ACME, "p_cursor": "1:1:"}),
+    "session_feed": ("session_feed", {"p_session_id": "many"}),
     "output of many jobs": ("session_output", {"p_session_id": "many"}),
     "much output": ("job_output", {"p_job_id": "WORDY"}),
 }
@@ -158,7 +159,12 @@ def owed(engine: Engine) -> bool:
 
 
 def test_a_flood_occupies_at_most_two_connections(engine: Engine, shop: dict[str, str]) -> None:
-    """A plain statement's row is locked before a trigger of the row could reject it."""
+    """A plain statement's row is locked before a trigger of the row could reject it.
+
+    This covers each function of people that may read or write many rows.
+    """
+    flooded = CALLS.keys() | {name for name, _ in READS.values()} | SESSION_READS
+    assert set(engine.rows(GRANTED)) == flooded | BOUNDED
     [shop["WORDY"], *_] = engine.enqueue_many(201, session_id="many")
     [lease] = [one for one in engine.lease(300) if one["job"]["id"] == shop["WORDY"]]
     piece = {"stream": "s", "attempt": 1, "start": 0, "text": "x" * 10_001}
@@ -176,51 +182,21 @@ def test_a_flood_occupies_at_most_two_connections(engine: Engine, shop: dict[str
     assert {found[name] for name in READS} == {2}
 
 
-#: Functions that limit changes and large reads of a person, uses of an id, and an address.
-GATE = {"queue.admit", "queue.take_call_slot", "queue.hold_id", "queue.admit_guest"}
-MUCH = re.compile(r"queue\.may_read\([^)]*(true|p_reads_much)")
 #: Functions that read a bounded number of rows by a key, or write one row of the caller.
 BOUNDED = {
     *("get_job", "guest_job", "own_workspace", "list_workspaces", "workspace_limits", "next_runs"),
     *("list_schedules", "list_webhooks", "get_workspace_settings", "get_sealed_apollo_key"),
-    *("chat_outcome", "chat_page", "chat_said", "chat_status", "follow_topic", "silence_finding"),
+    *("chat_outcome", "chat_page", "chat_said", "chat_status", "silence_finding"),
     *("plan_events", "plan_read", "plan_shared", "training_shared", "beacon_keys"),
 }
+#: Functions that take a slot for a large session, as `session_feed` does.
+SESSION_READS = {"chat_events", "guest_session_jobs"}
 GRANTED = """
 select p.proname from pg_proc as p
 where p.pronamespace = 'public'::regnamespace and not p.prorettype = 'trigger'::regtype
   and (has_function_privilege('authenticated', p.oid, 'execute')
     or has_function_privilege('anon', p.oid, 'execute'))
 """
-BODIES = """
-select p.pronamespace::regnamespace || '.' || p.proname, pg_get_functiondef(p.oid) from pg_proc as p
-where p.prokind = 'f' and p.pronamespace::regnamespace::text !~ '^(pg_|information_schema)'
-"""
-#: Tables that users may write to, and whether the gate's trigger checks each statement.
-WRITABLE = """
-select c.oid::regclass::text from pg_class as c
-where c.relkind in ('r', 'p') and c.relnamespace::regnamespace::text ~ '^(public|queue)$'
-  and (has_any_column_privilege('authenticated', c.oid, 'insert, update')
-    or has_table_privilege('authenticated', c.oid, 'delete'))
-"""
-ADMITTED = """
-select tgrelid::regclass::text from pg_trigger
-where tgfoid = 'queue.admit_statement'::regproc group by 1
-having bit_or(tgtype) & 20 = 20
-"""
-
-
-def test_each_function_and_table_of_people_has_the_gate(engine: Engine) -> None:
-    """The function has it itself or calls a function that has it."""
-    bodies = dict(engine.rows(BODIES))
-    del bodies["queue.may_read"]  # it takes a slot only for large reads
-    calls = {name: set(re.findall(r"\b[a-z]+\.[a-z_]+(?=\()", bodies[name])) for name in bodies}
-    gated = GATE | {name for name in bodies if MUCH.search(bodies[name])}
-    while more := {name for name in calls if name not in gated and calls[name] & gated}:
-        gated |= more
-    open_ones = {name for name in engine.rows(GRANTED) if f"public.{name}" not in gated}
-    assert open_ones == BOUNDED
-    assert set(engine.rows(WRITABLE)) <= set(engine.rows(ADMITTED))
 
 
 def deliver_slowly(engine: Engine) -> None:
