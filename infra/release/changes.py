@@ -141,14 +141,14 @@ def compare(before: Collection[str], after: Collection[str]) -> Change:
 def creations(pieces: list[Piece], change: Change) -> Iterator[str]:
     """Yield the statements of a part's sources that create new or changed objects, in order.
 
-    The statement that closes all functions of a schema follows new functions.
+    The statements that close all functions and tables of a schema follow new ones.
     """
     dropped = set()
-    has_functions = any(name.startswith("function ") for name in change.created)
+    has_new = any(name.startswith(("function ", "view ", "table ")) for name in change.created)
     for piece in pieces:
         if not (
             piece.object in change.created
-            or (has_functions and piece.object.startswith("functions "))
+            or (has_new and piece.object.startswith(("functions ", "tables ")))
         ):
             continue
         if piece.object in change.replaced and piece.object not in dropped:

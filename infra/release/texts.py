@@ -21,6 +21,7 @@ _FORMS = tuple(
         ("function", rf"(?:revoke|grant) execute on function {_NAME}[\s(]"),
         ("function", rf"select queue\.allow\('[^']*', '{_NAME}'\)"),
         ("functions", rf"revoke execute on all functions in schema {_NAME}"),
+        ("tables", rf"select {_NAME}\.close_tables\(\)"),
         ("view", rf"create (?:or replace )?view {_NAME}"),
         ("type", rf"create type {_NAME}"),
         ("trigger", rf"create (?:constraint )?trigger {_ON}"),

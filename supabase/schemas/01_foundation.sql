@@ -342,8 +342,6 @@ create table queue.settings (
   value jsonb not null,
   updated_at timestamptz not null default now()
 );
-alter table queue.settings enable row level security;
-revoke all on queue.settings from public, anon, authenticated, service_role;
 insert into queue.settings (name, value)
 values
   ('payload_max_bytes', '262144'),
@@ -563,11 +561,9 @@ comment on table public.workspace_members is
   'manage members.';
 
 create view queue.tenants as select id, name from public.workspaces;
-revoke all on queue.tenants from public, anon, authenticated, service_role;
 create view queue.tenant_members as
 select workspace_id, user_id, role
 from public.workspace_members;
-revoke all on queue.tenant_members from public, anon, authenticated, service_role;
 
 -- Return the id of the person who calls, or null for the service and for guests. Clerk, Firebase
 -- and other providers use subjects that are not UUIDs. auth.uid fails on such a subject. This

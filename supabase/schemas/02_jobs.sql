@@ -180,8 +180,6 @@ create table queue.job_types (
   constraint payload_schema_is_an_object
     check (jsonb_typeof(payload_schema) = 'object')
 );
-alter table queue.job_types enable row level security;
-revoke all on queue.job_types from public, anon, authenticated, service_role;
 -- with this index, a lease finds the types whose running jobs it must count
 create index job_types_limited on queue.job_types (job_type)
   where max_concurrency is not null
@@ -205,8 +203,6 @@ create table queue.tenant_limits (
       and least(max_running, own_max_running, max_pending) >= 0
     )
 );
-alter table queue.tenant_limits enable row level security;
-revoke all on queue.tenant_limits from public, anon, authenticated, service_role;
 
 create table queue.pauses (
   kind text not null, -- job_type, queue, workspace, or workspace_type
@@ -222,8 +218,6 @@ create table queue.pauses (
   constraint pauses_are_bounded
     check (char_length(name) <= 200 and char_length(reason) <= 1000)
 );
-alter table queue.pauses enable row level security;
-revoke all on queue.pauses from public, anon, authenticated, service_role;
 
 -- A ring stores a position for lanes that are served together. The position consists of the round
 -- and the last tenant served. A new lane takes a ring that no other lane uses, so that there are
@@ -242,8 +236,6 @@ create table queue.rings (
   autovacuum_vacuum_threshold = 1000,
   autovacuum_vacuum_cost_delay = 0
 );
-alter table queue.rings enable row level security;
-revoke all on queue.rings from public, anon, authenticated, service_role;
 insert into queue.rings default values;
 
 create table queue.lanes (
@@ -258,8 +250,6 @@ create table queue.lanes (
   unused_since timestamptz,
   ring integer not null default 1 -- leases move the lane to another ring
 ) with (fillfactor = 50);
-alter table queue.lanes enable row level security;
-revoke all on queue.lanes from public, anon, authenticated, service_role;
 -- The index is not unique. Otherwise a caller would wait for another caller with the same lane.
 create index lanes_by_type on queue.lanes (job_type, queue);
 create index lanes_by_ring on queue.lanes (ring);
@@ -280,8 +270,6 @@ create table queue.turns (
   look_at timestamptz,
   primary key (workspace_id, lane)
 ) with (fillfactor = 50);
-alter table queue.turns enable row level security;
-revoke all on queue.turns from public, anon, authenticated, service_role;
 create index turns_in_order on queue.turns (rank, workspace_id, lane)
   where not blocked;
 create index turns_by_lane on queue.turns (lane, rank, workspace_id)
@@ -299,8 +287,6 @@ create table queue.notes (
   ord bigint not null default 0, -- for a turn, the smallest ord of its jobs
   key text -- null for a turn
 );
-alter table queue.notes enable row level security;
-revoke all on queue.notes from public, anon, authenticated, service_role;
 -- separate indexes, so that the keys of one tenant do not delay the turns of another tenant
 create index notes_of_turns on queue.notes (id) where key is null;
 create index notes_of_gates on queue.notes (look_at, id) where key is not null;
@@ -317,8 +303,6 @@ create table queue.ready (
   primary key (lane, workspace_id, ord, job_id)
 -- The pages keep free space, because Postgres prunes a full page at each read.
 ) with (fillfactor = 90);
-alter table queue.ready enable row level security;
-revoke all on queue.ready from public, anon, authenticated, service_role;
 
 -- Each row is a time at which maintenance must check a live job. A job with another place may have
 -- rows here too, which are not its place.
@@ -331,8 +315,6 @@ create table queue.deferred (
   is_place boolean not null,
   primary key (run_at, job_id, is_place)
 );
-alter table queue.deferred enable row level security;
-revoke all on queue.deferred from public, anon, authenticated, service_role;
 create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
 
 -- Dead letters are jobs that failed and were not retried. They have their own table, because an
@@ -342,8 +324,6 @@ create table queue.dead (
   job_id uuid not null,
   primary key (workspace_id, job_id)
 );
-alter table queue.dead enable row level security;
-revoke all on queue.dead from public, anon, authenticated, service_role;
 
 -- Jobs that a task could not change, because the database rejected the change. For example, a
 -- trigger of the project raised an error. The task skips these jobs until retry_at.
@@ -357,8 +337,6 @@ create table queue.refusals (
   failure text, -- error of the last rejection
   primary key (task, job_id)
 );
-alter table queue.refusals enable row level security;
-revoke all on queue.refusals from public, anon, authenticated, service_role;
 
 -- Jobs whose type no worker has published yet. The lane of these jobs is 0.
 create table queue.unpublished (
@@ -367,8 +345,6 @@ create table queue.unpublished (
   job_id uuid not null,
   primary key (job_type, workspace_id, job_id)
 );
-alter table queue.unpublished enable row level security;
-revoke all on queue.unpublished from public, anon, authenticated, service_role;
 create index unpublished_by_workspace on queue.unpublished (workspace_id, job_type);
 
 -- Jobs whose type has a limit for each key. A row has one of three states:
@@ -394,8 +370,6 @@ create table queue.gated (
   started_at timestamptz,
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (fillfactor = 80);
-alter table queue.gated enable row level security;
-revoke all on queue.gated from public, anon, authenticated, service_role;
 
 create table queue.leases (
   job_id uuid primary key,
@@ -424,8 +398,6 @@ create table queue.leases (
   -- first seconds, and for workers older than 0.5.0.
   pulse jsonb
 ) with (fillfactor = 70);
-alter table queue.leases enable row level security;
-revoke all on queue.leases from public, anon, authenticated, service_role;
 create index leases_by_lane on queue.leases (lane, workspace_id);
 
 -- Suspects. A suspect is a job whose process ended while the process also ran other jobs. A job is
@@ -438,8 +410,6 @@ create table queue.suspects (
   company uuid not null, -- suspects with the same company run together
   since timestamptz not null
 );
-alter table queue.suspects enable row level security;
-revoke all on queue.suspects from public, anon, authenticated, service_role;
 
 -- Times when a process lost some of its leases and kept others, because a lease expired or its job
 -- was deleted. The process may still run the job. Rows are only inserted, so that a transaction
@@ -450,8 +420,6 @@ create table queue.lost_leases (
   lost_at timestamptz not null,
   jobs integer not null -- number of jobs that the process held
 );
-alter table queue.lost_leases enable row level security;
-revoke all on queue.lost_leases from public, anon, authenticated, service_role;
 
 -- Rows of these tables live for seconds. Vacuum starts at a thousand dead rows, whatever the size
 -- of the table.
@@ -508,8 +476,6 @@ create table queue.ticks (
   -- time at which the host ends the run at the latest, only for an admitted run that is active
   expires_at timestamptz
 ) with (fillfactor = 50);
-alter table queue.ticks enable row level security;
-revoke all on queue.ticks from public, anon, authenticated, service_role;
 create index ticks_under_way on queue.ticks (expires_at)
   where expires_at is not null;
 
@@ -523,11 +489,6 @@ create table queue.job_events (
   data jsonb not null,
   primary key (job_id, seq)
 ) with (autovacuum_vacuum_insert_scale_factor = 0.2);
-alter table queue.job_events enable row level security;
-revoke all on queue.job_events from public, anon, authenticated, service_role;
--- The view public.job_events reads this table with the rights of its caller. The policies decide
--- which rows the caller sees.
-grant select on queue.job_events to authenticated, service_role;
 
 -- Ended attempts. An attempt that completed at the first lease of its job is not stored, because it
 -- follows from the job's row.
@@ -547,8 +508,6 @@ create table queue.attempts (
   origin jsonb, -- location of the attempt's log, if the worker knows it
   primary key (job_id, fence)
 );
-alter table queue.attempts enable row level security;
-revoke all on queue.attempts from public, anon, authenticated, service_role;
 
 -- Idempotency keys and unique keys, with the job that has each key.
 create table queue.job_keys (
@@ -565,8 +524,6 @@ create table queue.job_keys (
   freed_when text,
   primary key (workspace_id, job_type, key, is_unique)
 );
-alter table queue.job_keys enable row level security;
-revoke all on queue.job_keys from public, anon, authenticated, service_role;
 create index job_keys_of_others on queue.job_keys (job_id) where freed_when = 'other';
 
 create table queue.steps (
@@ -581,8 +538,6 @@ create table queue.steps (
   primary key (job_id, name, nth),
   constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
 );
-alter table queue.steps enable row level security;
-revoke all on queue.steps from public, anon, authenticated, service_role;
 
 -- Buckets of tokens and counters. The names of rates are r:<type>, k:<workspace>/<type>/<key> and
 -- u:<user>/<limit>. A row whose name ends with +n stores charges that are not yet subtracted from
@@ -597,8 +552,6 @@ create table queue.buckets (
   autovacuum_vacuum_scale_factor = 0,
   autovacuum_vacuum_threshold = 500
 );
-alter table queue.buckets enable row level security;
-revoke all on queue.buckets from public, anon, authenticated, service_role;
 
 create table queue.feed (
   id bigint generated always as identity,
@@ -620,8 +573,6 @@ create table queue.feed (
   unsent boolean,
   primary key (workspace_id, number, id)
 );
-alter table queue.feed enable row level security;
-revoke all on queue.feed from public, anon, authenticated, service_role;
 -- store these columns without compression, because random digits do not compress
 alter table queue.feed
   alter job_ids set storage external,
@@ -662,8 +613,6 @@ create table queue.tasks (
   after_id uuid, -- last job or schedule that an unfinished pass has read
   reads_feed boolean not null default false -- true if the task is due when the feed has unread rows
 ) with (fillfactor = 50);
-alter table queue.tasks enable row level security;
-revoke all on queue.tasks from public, anon, authenticated, service_role;
 
 -- Stored events, and the events that follow from the job's row. The creation, the first lease and a
 -- plain completion of a job follow from its row.
@@ -799,6 +748,7 @@ $$;
 select queue.show_to_members('public.jobs');
 select queue.show_to_members('public.job_logs');
 select queue.show_to_members('public.job_events');
+-- the view public.job_events reads this table with the rights of its caller
 select queue.show_to_members('queue.job_events');
 create policy "members create jobs" on public.jobs
   for insert

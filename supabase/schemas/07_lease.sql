@@ -868,7 +868,6 @@ from queue.tenant_limits as w
 union all
 select p.workspace_id
 from queue.pauses as p;
-revoke all on queue.limited_tenants from public, anon, authenticated, service_role;
 
 -- Return the turns of the next tenants in these lanes. If the lanes share one ring, the turns are
 -- read along this ring. A read is cut at its maximum number of turns. If most turns of the ring

@@ -29,8 +29,6 @@ create table queue.waits (
   constraint a_wait_for_children_lists_at_most_10000_ids
     check (jsonb_array_length(data -> 'job_ids') <= 10000)
 );
-alter table queue.waits enable row level security;
-revoke all on queue.waits from public, anon, authenticated, service_role;
 create index waits_by_workspace on queue.waits (workspace_id, job_id);
 create index waits_by_timeout on queue.waits (timeout_at)
   where timeout_at is not null;
@@ -56,8 +54,6 @@ create table queue.signals (
   failures integer not null default 0, -- number of passes that failed to handle the signal
   created_at timestamptz not null default queue.clock()
 );
-alter table queue.signals enable row level security;
-revoke all on queue.signals from public, anon, authenticated, service_role;
 create index signals_by_workspace on queue.signals (workspace_id, id);
 
 create table queue.named_events (
@@ -68,8 +64,6 @@ create table queue.named_events (
   created_by uuid, -- null if the service emitted the event
   primary key (workspace_id, name)
 );
-alter table queue.named_events enable row level security;
-revoke all on queue.named_events from public, anon, authenticated, service_role;
 create index named_events_by_time on queue.named_events (emitted_at);
 
 -- Return the time when a wait times out, or null. A worker's clock may be wrong, so a worker sends

@@ -48,8 +48,6 @@ create unlogged table queue.followers (
   seen_at timestamptz not null,
   primary key (topic, user_id, follower_id)
 );
-alter table queue.followers enable row level security;
-revoke all on queue.followers from public, anon, authenticated, service_role;
 create index followers_by_user on queue.followers (user_id);
 
 -- Topics that a server streams to its readers. An entry expires after one minute.
@@ -58,8 +56,6 @@ create unlogged table queue.streamed_topics (
   expires_at timestamptz not null,
   constraint streamed_topics_are_bounded check (char_length(topic) <= 300)
 );
-alter table queue.streamed_topics enable row level security;
-revoke all on queue.streamed_topics from public, anon, authenticated, service_role;
 
 -- Rounds of the publisher. Its state is the last row, because the last row of an index is found at
 -- the same cost beside an old snapshot. All lines that the snapshot in the column seen shows are
@@ -75,8 +71,6 @@ create table queue.publisher (
   number bigint,
   id bigint
 );
-alter table queue.publisher enable row level security;
-revoke all on queue.publisher from public, anon, authenticated, service_role;
 -- Times in tenths of a second. At unsent_at, a statement last left its messages to the publisher.
 -- At published_at, the publisher last sent messages.
 create unlogged sequence queue.unsent_at minvalue 0 start 0; -- noqa: PRS
@@ -89,8 +83,6 @@ create table queue.late_topics (
   since timestamptz not null, -- time of the oldest event that was not sent
   unique (workspace_id, topic)
 );
-alter table queue.late_topics enable row level security;
-revoke all on queue.late_topics from public, anon, authenticated, service_role;
 comment on column queue.late_topics.topic is 'Person: words'; -- see 18_people.sql
 
 -- Return the budget of messages per second, and the number of messages in the current second.
@@ -1350,8 +1342,6 @@ create table queue.guest_sessions (
   constraint guest_sessions_id_is_unguessable
     check (session_id ~ '^guest_[0-9a-f]{64}$')
 );
-alter table queue.guest_sessions enable row level security;
-revoke all on queue.guest_sessions from public, anon, authenticated, service_role;
 create index guest_sessions_by_workspace on queue.guest_sessions (workspace_id);
 create index guest_sessions_by_end on queue.guest_sessions (expires_at);
 

@@ -203,8 +203,6 @@ create table queue.schedules (
   updated_at timestamptz not null default queue.clock(),
   constraint schedules_are_named_once unique (workspace_id, name)
 ) with (fillfactor = 70);
-alter table queue.schedules enable row level security;
-revoke all on queue.schedules from public, anon, authenticated, service_role;
 create index schedules_by_time on queue.schedules (next_at)
   where enabled and next_at is not null;
 create index schedules_by_type on queue.schedules (job_type);
@@ -219,8 +217,6 @@ create table queue.withdrawn_schedules (
   last_job_id uuid,
   withdrawn_at timestamptz not null
 );
-alter table queue.withdrawn_schedules enable row level security;
-revoke all on queue.withdrawn_schedules from public, anon, authenticated, service_role;
 
 -- Maximum number of schedules per workspace.
 insert into queue.settings (name, value)

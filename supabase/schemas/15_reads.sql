@@ -1161,9 +1161,10 @@ join queue.is_unserved(
 where s.enabled and (p_workspace_id is null or s.workspace_id = p_workspace_id)
 $$;
 
--- The sentence and the advice for each reason, the most likely reason first. A row with the reason
--- failed:<kind> has the advice for one kind of error. A command is stored without `minutehand`
--- before it. A row without a path links to the job's page.
+-- Sentence and advice for each reason. A row with the reason failed:<kind> has the advice for one
+-- kind of error. A command is stored without `minutehand` before it. A row without a path links to
+-- the page of the job. A {name} is replaced by its value. [one|two] lists alternatives. The first
+-- alternative whose names all have values is shown. If there is none, nothing is shown.
 create view queue.guidance as
 select row_number() over () as id, a.*
 from (
@@ -1171,20 +1172,12 @@ from (
     ('completed', 'It completed at {finished_at}.', null, null, null),
     (
       'cancelled',
-      'It was cancelled at {finished_at}, because it had not started by {start_by_at}. The reason '
-        'at that time: {waited}',
+      'It was cancelled at {finished_at}[, because it had not started by {start_by_at}].[ The '
+        'reason at that time: {waited}]',
       null,
       null,
       null
     ),
-    (
-      'cancelled',
-      'It was cancelled at {finished_at}, because it had not started by {start_by_at}.',
-      null,
-      null,
-      null
-    ),
-    ('cancelled', 'It was cancelled at {finished_at}.', null, null, null),
     ('start_by', 'It will be cancelled if it has not started by {start_by_at}.', null, null, null),
     ('worker_lost', 'It ended its process {ended_times}{alone}.', null, null, null),
     (
@@ -1349,14 +1342,15 @@ from (
     ),
     (
       'passed_over',
-      'It has been due since {run_at}, but maintenance has not run since {maintained_at}.',
+      'It has been due since {run_at}, but maintenance [has not run since {maintained_at}|has '
+        'skipped it].',
       'Check the right of the workers to run it.',
       'doctor',
       '/overview'
     ),
     (
       'passed_over',
-      'It has been due since {run_at}, but maintenance has skipped it.',
+      null,
       'Check what rejects it, and which worker should run it.',
       'doctor',
       '/overview'
@@ -1379,39 +1373,17 @@ from (
     ),
     (
       'running',
-      'Worker {worker_id} has been running it since {leased_at}. It runs alone, because its '
-        'process died{process_end} with {died_with}.',
-      null,
-      null,
-      null
-    ),
-    (
-      'running',
-      'Worker {worker_id} has been running it since {leased_at}. It has sent nothing for {silent} '
-        '(last: {last}), at {place}. 99 % of the jobs of its type take {usual} or less.',
+      'Worker {worker_id} has been running it since {leased_at}.[ It runs alone, because its '
+        'process died{process_end} with {died_with}.| Its lease lasts until {lease_until} unless '
+        'it is renewed.][ It has sent nothing for {silent} (last: {last}), at {place}.| It was '
+        'last seen at {place}.][ 99 % of the jobs of its type take {usual} or less.]',
       'Check the call at {place}. Give that call a time limit, or give the type a `timeout`.',
       'watch {job_id}',
       '/types/{job_type}'
     ),
     (
       'running',
-      'Worker {worker_id} has been running it since {leased_at}. It has sent nothing for {silent} '
-        '(last: {last}), at {place}.',
       null,
-      null,
-      null
-    ),
-    (
-      'running',
-      'Worker {worker_id} has been running it since {leased_at}. It was last seen at {place}.',
-      null,
-      null,
-      null
-    ),
-    (
-      'running',
-      'Worker {worker_id} has been running it since {leased_at}. Its lease lasts until '
-        '{lease_until} unless it is renewed.',
       'Nothing to do until {lease_until}. If the lease is not renewed by then, the job is '
         'reclaimed.',
       'watch {job_id}',
@@ -1448,18 +1420,11 @@ from (
     ),
     (
       'waiting_for_children',
-      'It waits for its children. The first that has not ended is {holder_type} {holder} '
-        '({holder_state}).',
+      'It waits for its children.[ The first that has not ended is {holder_type} {holder} '
+        '({holder_state}).]',
       'See why this child has not ended.',
       'explain {holder}',
       '/jobs/{holder}'
-    ),
-    (
-      'waiting_for_children',
-      'It waits for its children.',
-      null,
-      null,
-      null
     ),
     (
       'due',
@@ -1557,15 +1522,15 @@ from (
     ),
     (
       'key_limit',
-      'The concurrency limit of its key is used up: {running} of {limit}, held by job '
-        '{holder} ({holder_state}).',
+      'The concurrency limit of its key is used up: {running} of {limit}[, held by job {holder} '
+        '({holder_state})].',
       'Wait for job {holder}, or cancel it.',
       'cancel {holder}',
       '/jobs/{holder}'
     ),
     (
       'key_limit',
-      'The concurrency limit of its key is used up: {running} of {limit}.',
+      null,
       'Or raise `key_concurrency` of {own_type} in code, and deploy.',
       null,
       '/types/{job_type}'
@@ -1580,55 +1545,48 @@ from (
     ),
     (
       'workspace_type_limit',
-      'The concurrency limit of its type in the workspace is used up: {running} of {limit} '
-        'run, the longest is job {holder}, since {held_since}.',
+      'The concurrency limit of its type in the workspace is used up: {running} of {limit} run[, '
+        'the longest is job {holder}, since {held_since}].',
       'Wait for job {holder}, or cancel it.',
       'cancel {holder}',
       '/jobs/{holder}'
     ),
     (
       'workspace_type_limit',
-      'The concurrency limit of its type in the workspace is used up: {running} of {limit} run.',
+      null,
       'Or raise `workspace_concurrency` in code, and deploy.',
       'ls --state running --type {job_type}',
       '/jobs?state=running&job_type={job_type}'
     ),
     (
       'workspace_limit',
-      'The concurrency limit of the workspace is used up: {running} of {limit} '
-        'run, the longest is {holder_type} {holder}, since {held_since}.',
+      'The concurrency limit of the workspace is used up: {running} of {limit} run[, the longest '
+        'is {holder_type} {holder}, since {held_since}].',
       'Wait for job {holder}, or cancel it.',
       'cancel {holder}',
       '/jobs/{holder}'
     ),
     (
       'workspace_limit',
-      'The concurrency limit of the workspace is used up: {running} of {limit} run.',
+      null,
       'Or let a manager raise the limit.',
       'ls --state running',
       '/jobs?state=running'
     ),
     (
       'type_limit',
-      'The concurrency limit of its type is used up: {running} of {limit} run, the longest '
-        'is job {holder}, since {held_since}.',
+      'The concurrency limit of its type is used up[ by {others}]: {running} of {limit} run[, the '
+        'longest is job {holder}, since {held_since}].',
       'Wait for job {holder}, or cancel it.',
       'cancel {holder}',
       '/jobs/{holder}'
     ),
     (
       'type_limit',
-      'The concurrency limit of its type is used up by {others}: {running} of {limit} run.',
+      null,
       'Or raise `max_concurrency` in code, and deploy.',
       'ls --state running --type {job_type}',
       '/jobs?state=running&job_type={job_type}'
-    ),
-    (
-      'type_limit',
-      'The concurrency limit of its type is used up: {running} of {limit} run.',
-      null,
-      null,
-      null
     ),
     (
       'rate_limited',
@@ -1641,15 +1599,15 @@ from (
     ),
     (
       'suspect',
-      'Its process died{process_end} with {died_with}. It runs next, with {beside} of them '
-        'and nothing else.',
+      'Its process died{process_end} with {died_with}. It runs [next, with {beside} of them and '
+        'nothing else|alone next].',
       'Nothing to do until {patience_until}. A worker that runs no jobs starts it. After that:',
       'doctor',
       '/overview'
     ),
     (
       'suspect',
-      'Its process died{process_end} with {died_with}. It runs alone next.',
+      null,
       'It has been ready since {late_since}. Start another worker, because the workers that serve '
         'it run other jobs.',
       'doctor',
@@ -1667,80 +1625,51 @@ from (
     (
       'no_slot',
       'It has been the next of its workspace since {ready_at}, but no worker has a free slot. '
-        'Workers run {running} jobs in {slots} slots, the longest is {holder_type} {holder}, since '
-        '{held_since}.',
+        'Workers run {running} jobs in {slots} slots[, the longest is {holder_type} {holder}, '
+        'since {held_since}].',
       'Wait for job {holder}, cancel it, or start another worker.',
       'cancel {holder}',
       '/jobs/{holder}'
     ),
     (
       'no_slot',
-      'It has been the next of its workspace since {ready_at}, but no worker has a free slot. '
-        'Workers run {running} jobs in {slots} slots.',
+      null,
       'Start another worker.',
       'doctor',
       '/overview'
     ),
     (
       'not_leased',
-      'It has been ready since {ready_at}. The role {without_right} may not execute '
-        'public.lease_jobs, so workers with this role lease nothing.',
+      'It has been ready since {ready_at}. [The role {without_right} may not execute '
+        'public.lease_jobs, so workers with this role lease nothing|The workers that serve it are '
+        'alive and use {running} of {slots} slots, but have leased nothing since {leased_at}|The '
+        'workers that serve it are alive, but have leased nothing since {leased_at}|Workers that '
+        'serve it are alive, but none has leased it].',
       'Grant the right: `grant execute on function public.lease_jobs(jsonb) to {without_right}`.',
       'doctor',
       '/overview'
     ),
     (
       'not_leased',
-      'It has been ready since {ready_at}. The workers that serve it are alive and use {running} '
-        'of {slots} slots, but have leased nothing since {leased_at}.',
+      null,
       'Check their rights and their log.',
       'doctor',
       '/overview'
     ),
     (
-      'not_leased',
-      'It has been ready since {ready_at}. The workers that serve it are alive, but have leased '
-        'nothing since {leased_at}.',
-      null,
-      null,
-      null
-    ),
-    (
-      'not_leased',
-      'It has been ready since {ready_at}. Workers that serve it are alive, but none has leased '
-        'it.',
-      null,
-      null,
-      null
-    ),
-    (
       'behind_others',
-      'Jobs of its workspace that are ahead of it: {at_least} or more.',
+      'Jobs of its workspace that are ahead of it: [{at_least} or more|{ahead}].',
       'Nothing to do until {patience_until}. It starts after them. A smaller priority goes first.',
       'ls --state queued --type {job_type}',
       '/jobs?state=queued&job_type={job_type}'
     ),
     (
       'long_line',
-      'It has been ready since {ready_at}, with {ahead} jobs of its workspace ahead of it. All '
-        '{slots} slots are in use.',
+      'It has been ready since {ready_at}, with {ahead} jobs of its workspace ahead of it.[ All '
+        '{slots} slots are in use.]',
       'If all slots are in use, start another worker, or give the workers more slots.',
       'status',
       '/overview'
-    ),
-    (
-      'long_line',
-      'It has been ready since {ready_at}, with {ahead} jobs of its workspace ahead of it.',
-      null,
-      null,
-      null
-    ),
-    (
-      'behind_others',
-      'Jobs of its workspace that are ahead of it: {ahead}.',
-      null,
-      null,
-      null
     ),
     (
       'read_only',
@@ -1852,32 +1781,20 @@ from (
     ),
     (
       'clock_skew',
-      'The clock of worker {worker_id} is {ahead} s ahead of the database''s clock.',
+      'The clock of worker {worker_id} is [{ahead} s ahead of|{behind} s behind] the database''s '
+        'clock.',
       'Set the clock of its machine: `timedatectl set-ntp true`. Requests fail if their token '
         'seems to be expired.',
       null,
       '/overview'
     ),
     (
-      'clock_skew',
-      'The clock of worker {worker_id} is {behind} s behind the database''s clock.',
-      null,
-      null,
-      null
-    ),
-    (
       'ends_process',
-      'The last {ended} jobs of {job_type} ended their process, with the code of commit {commit}.',
+      'The last {ended} jobs of {job_type} ended their process[, with the code of commit '
+        '{commit}].',
       'An operator can pause the type until its code is fixed. Jobs that wait: {jobs}.',
       'pause --type {job_type}',
       '/types/{job_type}'
-    ),
-    (
-      'ends_process',
-      'The last {ended} jobs of {job_type} ended their process.',
-      null,
-      null,
-      null
     ),
     (
       'silent_jobs',
@@ -1912,10 +1829,36 @@ from (
       '/overview'
     )
 ) as a (reason, sentence, words, command, path);
-revoke all on queue.guidance from public, anon, authenticated, service_role;
 
--- Return the sentence and the steps for a reason, with each {name} replaced by its value. A text is
--- omitted if one of its names has no value.
+-- Replace each {name} in a text by its value. Return null if one of the names has no value.
+create function queue.fill_names(p_text text, p_with jsonb)
+returns text
+language sql immutable
+set search_path = ''
+as $$
+select case
+  when bool_and(p.part is not null) then string_agg(p.part, '' order by p.n)
+end
+from ( -- every second part is a name, and times are shown in seconds
+  select
+    s.n,
+    case s.n % 2
+      when 1 then s.part
+      else regexp_replace(
+        p_with ->> s.part,
+        '^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?\+00:00$',
+        '\1 \2+00'
+      )
+    end as part
+  from regexp_split_to_table(
+    p_text,
+    '\{(?=\w+\})|(?<=\{\w+)\}'
+  ) with ordinality as s (part, n)
+) as p
+$$;
+
+-- Return the sentence and the steps for a reason, with values in place of names. A text is omitted
+-- if one of its names has no value.
 create function queue.render_guidance(
   p_reason text,
   p_with jsonb,
@@ -1940,21 +1883,24 @@ with texts as (
       ('command', 'minutehand ' || a.command),
       ('path', coalesce(a.path, '/jobs/{job_id}'))
   ) as t (name, text)
-  cross join lateral ( -- every second part is a name, and times are shown in seconds
+  cross join lateral ( -- every second part is a choice of texts
     select
       s.n,
       case s.n % 2
-        when 1 then s.part
-        else regexp_replace(
-          p_with ->> s.part,
-          '^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?\+00:00$',
-          '\1 \2+00'
+        when 1 then queue.fill_names(s.part, p_with)
+        else coalesce(
+          (
+            select f.text
+            from string_to_table(s.part, '|') with ordinality as c (text, n)
+            cross join lateral queue.fill_names(c.text, p_with) as f (text)
+            where f.text is not null
+            order by c.n
+            limit 1
+          ),
+          ''
         )
       end as part
-    from regexp_split_to_table(
-      t.text,
-      '\{(?=\w+\})|(?<=\{\w+)\}'
-    ) with ordinality as s (part, n)
+    from regexp_split_to_table(t.text, '[][]') with ordinality as s (part, n)
   ) as p
   where a.reason = case t.name
     when 'sentence' then p_reason

@@ -19,8 +19,6 @@ create table queue.stats (
   autovacuum_vacuum_scale_factor = 0.05,
   autovacuum_vacuum_threshold = 1000
 );
-alter table queue.stats enable row level security;
-revoke all on queue.stats from public, anon, authenticated, service_role;
 create index stats_by_time on queue.stats (at);
 
 -- Add numbers by name. Return null if there are no numbers.

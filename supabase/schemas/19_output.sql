@@ -25,8 +25,6 @@ create table queue.pieces (
   constraint pieces_stream_is_bounded check (char_length(stream) between 1 and 100),
   constraint pieces_are_of_one_kind check (num_nonnulls(text, items) <= 1)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
-alter table queue.pieces enable row level security;
-revoke all on queue.pieces from public, anon, authenticated, service_role;
 
 -- Output of ended jobs. The pieces that one step wrote to a stream are joined into one row.
 create table queue.outputs (
@@ -39,8 +37,6 @@ create table queue.outputs (
   items jsonb,
   primary key (job_id, stream, attempt, end_offset)
 );
-alter table queue.outputs enable row level security;
-revoke all on queue.outputs from public, anon, authenticated, service_role;
 comment on column queue.pieces.text is 'Person: words of the job';
 comment on column queue.pieces.items is 'Person: words of the job';
 comment on column queue.outputs.text is 'Person: words of the job';
@@ -52,7 +48,6 @@ from queue.pieces
 union all
 select *
 from queue.outputs;
-revoke all on queue.output from public, anon, authenticated, service_role;
 
 -- Return the total size of a job's streams in bytes.
 create function queue.output_bytes(p_job_id uuid)

@@ -129,6 +129,31 @@ comment on function public.connect_worker is
   '(pg_cron). A null address disconnects the worker. For operators.';
 select queue.allow('service_role', 'public.connect_worker');
 
+-- Revoke all rights on the engine's tables and views, and enable row level security. Skip tables
+-- that already have row level security, because a statement above grants rights on them.
+create function queue.close_tables()
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_one record;
+begin
+  for v_one in
+    select oid::regclass as name, relkind
+    from pg_catalog.pg_class
+    where relnamespace = 'queue'::regnamespace
+      and (relkind = 'v' or relkind = 'r' and not relrowsecurity)
+  loop
+    execute format('revoke all on %s from public, anon, authenticated, service_role', v_one.name);
+    if v_one.relkind = 'r' then
+      execute format('alter table %s enable row level security', v_one.name);
+    end if;
+  end loop;
+end;
+$$;
+select queue.close_tables();
+
 -- Private functions. A statement above grants each function that policies, defaults or guests call.
 revoke execute on all functions in schema queue from public;
 
