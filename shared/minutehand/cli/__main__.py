@@ -45,6 +45,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "resume": ("control:resume", "Undo a pause."),
         "export": ("people:export", "Export a person's data as JSON."),
         "erase": ("people:erase", "Delete a person's data."),
+        "move-workspace": ("move:move_workspace", "Move a paused workspace to another database."),
     },
     "Project": {
         "init": ("scaffold:init", "Scaffold a processor and its test."),

@@ -11,7 +11,7 @@ from minutehand.docs import PAGES
 from tests.support.command import commands
 from tests.support.paths import ROOT
 
-COMMAND = re.compile(r"minutehand ((?:[a-z]+)(?: [^`\"'\n;|)]*)?)")
+COMMAND = re.compile(r"minutehand ((?:[a-z]+(?:-[a-z]+)*)(?: [^`\"'\n;|)]*)?)")
 #: Words after the command's name in running text.
 PROSE = "on else and is in with the talks reads command deploy. import"
 

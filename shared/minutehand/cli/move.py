@@ -1,0 +1,382 @@
+"""`minutehand move-workspace`: moves the jobs of a paused workspace to another database.
+
+A round moves jobs with all their descendants in one transaction of each database. The destination
+commits first. If a round is interrupted between the two commits, the next call repeats the round
+and replaces its rows in the destination. The workspace is paused in both databases until the last
+round, so no job runs twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import psycopg
+import typer
+from psycopg.types.json import Jsonb
+
+from minutehand.cli.control import Yes, confirm
+from minutehand.install.rewrite import Schemas, rewrite
+from minutehand.terminal.connection import CommandFailed, Connection, read_env_file
+from minutehand.terminal.options import workspace_verb
+from minutehand.terminal.output import Output
+
+#: Number of jobs without a parent that a round moves.
+FAMILIES = 500
+REASON = "move-workspace"
+#: Tables that are not copied. The destination creates their rows itself, or they describe workers,
+#: messages and limits of the source.
+NOT_COPIED = {
+    *("ready", "unpublished", "notes", "turns", "refusals", "leases", "suspects"),
+    *("feed", "followers", "stats"),
+}
+#: Rows that are copied of a table, if not all.
+CONDITIONS = {
+    "deferred": "not t.is_place",
+    "pauses": "t.kind = 'workspace_type'",
+    # jobs that keep the slot of their key while they are delayed
+    "gated": (
+        "t.admitted and not t.ended and exists (select from queue.job_types as y"
+        " where y.job_type = t.job_type and y.in_order)"
+    ),
+}
+#: By column, the value in the destination. `lane` and `worker` are numbers of one database.
+VALUES = {
+    "lane": "0",
+    "worker": "coalesce((select w.there from moved_workers as w where w.here = t.worker), 0)",
+}
+
+TABLES = """
+select
+  quote_ident(n.nspname), c.relname,
+  array_agg(quote_ident(a.attname) order by a.attname)
+    filter (where a.attgenerated = '' and a.attidentity = ''),
+  array_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod) order by a.attname),
+  bool_or(a.attname = 'job_id') or c.relname = 'jobs',
+  (array_agg(quote_ident(a.attname)) filter (where a.attidentity <> ''))[1],
+  array_agg(quote_ident(a.attname)) filter (where a.attnum = any (k.conkey))
+from pg_catalog.pg_class as c
+join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+left join pg_catalog.pg_constraint as k on k.conrelid = c.oid and k.contype = 'p'
+where c.relkind = 'r'
+  and (
+    c.relnamespace = 'queue'::regnamespace
+    or c.oid in ('public.jobs'::regclass, 'public.job_logs'::regclass)
+  )
+group by n.nspname, c.relname
+having bool_or(a.attname in ('job_id', 'workspace_id'))
+order by n.nspname, c.relname
+"""
+FAMILY = """
+insert into moved_jobs
+with recursive family as (
+  (
+    select j.id from public.jobs as j
+    where j.workspace_id = %s
+      and not exists (select from public.jobs as p where p.id = j.parent_id)
+    order by j.id
+    limit %s
+  )
+  union all
+  select j.id from family as f join public.jobs as j on j.parent_id = f.id
+)
+select id from family
+"""
+PLACE = """
+select queue.place(j, queue.clock())
+from (
+  select j.* from public.jobs as j join moved_jobs as m on m.id = j.id
+  where j.status = 'pending'
+  order by j.ord
+) as j
+"""
+EVENTS = """
+insert into queue.signals (kind, workspace_id, name)
+select 'event', w.workspace_id, w.event_name
+from queue.waits as w join queue.named_events as e
+  on e.workspace_id = w.workspace_id and e.name = w.event_name
+where w.workspace_id = %(workspace)s
+"""
+LANES_OF_GATED = """
+update queue.gated as g set lane = y.lane from queue.job_types as y, moved_jobs as m
+where g.job_id = m.id and y.job_type = g.job_type and y.lane is not null
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the engine that has rows of a job or of a workspace."""
+
+    schema: str
+    name: str
+    columns: list[str]
+    #: Names and types, which must be equal in both databases.
+    form: list[str]
+    of_job: bool
+    identity: str | None
+    key: list[str]
+
+    @property
+    def condition(self) -> str:
+        """SQL condition of the rows of a round, for the alias t."""
+        if not self.of_job:
+            return "t.workspace_id = %(workspace)s"
+        column = "id" if self.name == "jobs" else "job_id"
+        return f"t.{column} in (select m.id from moved_jobs as m)"
+
+    def select(self, values: dict[str, str]) -> str:
+        """Return a query of the rows to copy. `values` replaces columns."""
+        columns = ", ".join(values.get(name, f"t.{name}") for name in self.columns)
+        condition = f"{self.condition} and {CONDITIONS.get(self.name, 'true')}"
+        order = f" order by t.{self.identity}" if self.identity else ""
+        return f"select {columns} from {self.schema}.{self.name} as t where {condition}{order}"
+
+
+@dataclass
+class Move:
+    """A move of a workspace between two sessions of database owners."""
+
+    source: psycopg.Connection[Any]
+    destination: psycopg.Connection[Any]
+    workspace: str
+    schemas: Schemas
+    rows: Counter[str] = field(default_factory=Counter)
+
+    def check(self) -> None:
+        """Raise CommandFailed unless the workspace can be moved."""
+        here, there = (
+            self._all(side, "select queue.version()") for side in (self.source, self.destination)
+        )
+        if here != there:
+            raise CommandFailed(
+                f"the databases have different releases, {here[0][0]} and {there[0][0]}",
+                code="invalid_state",
+                fix="run `minutehand upgrade` in both projects and push the migrations",
+            )
+        # the same database cannot take the lock twice, nor can a second call of this command
+        lock = (
+            "select pg_try_advisory_lock(hashtextextended('move-workspace ' || %(workspace)s, 0))"
+        )
+        if not all(self._all(side, lock)[0][0] for side in (self.source, self.destination)):
+            raise CommandFailed(
+                "FROM and TO are the same database, or another call moves this workspace",
+                code="invalid_state",
+            )
+        if not self._all(
+            self.destination, "select 1 from queue.tenants as t where t.id = %(workspace)s"
+        ):
+            raise CommandFailed(
+                f"the destination has no tenant {self.workspace}",
+                code="workspace_not_found",
+                fix="copy your own tables first: tenants, members and users with their ids",
+            )
+        paused = (
+            "select 1 from queue.pauses where kind = 'workspace' and name = %(workspace)s::text"
+        )
+        if not self._all(self.source, paused):
+            raise CommandFailed(
+                "the workspace must be paused in FROM",
+                code="invalid_state",
+                fix=f"minutehand pause --all -w {self.workspace}",
+            )
+        [[running]] = self._all(
+            self.source, "select count(*) from queue.leases where workspace_id = %(workspace)s"
+        )
+        if running:
+            raise CommandFailed(
+                f"{running} jobs of the workspace still run in FROM",
+                code="invalid_state",
+                fix="wait until they have ended, then repeat the command",
+            )
+
+    def run(self) -> Iterator[int]:
+        """Move everything. Yield the number of jobs after each round."""
+        self._pause(paused=True)
+        tables = self._tables(self.source)
+        if tables != self._tables(self.destination):
+            raise CommandFailed(
+                "the engine's tables differ between FROM and TO",
+                code="invalid_state",
+                fix="run `minutehand doctor` for both, and paste its fix",
+            )
+        while moved := self._move_jobs(tables):
+            yield moved
+        with self._round():
+            for table in tables:
+                if not table.of_job and table.name not in NOT_COPIED:
+                    self._move_table(table)
+            self._all(self.destination, EVENTS)  # waits whose event came during the move
+        while moved := self._move_jobs(tables):  # jobs of schedules that were due meanwhile
+            yield moved
+        self._pause(paused=False)
+
+    def _move_jobs(self, tables: list[Table]) -> int:
+        jobs = [table for table in tables if table.of_job]
+        with self._round():
+            found = self.source.execute(self._sql(FAMILY), [self.workspace, FAMILIES]).rowcount
+            if not found:
+                return 0
+            self._copy("select id from moved_jobs", "moved_jobs (id)")
+            self._map_workers()
+            for table in jobs:
+                self._delete(self.destination, table)
+            for table in jobs:
+                if table.name not in NOT_COPIED:
+                    name = f"{table.schema}.{table.name}"
+                    self._copy(table.select(VALUES), f"{name} ({', '.join(table.columns)})")
+                    self._compare(table, table.select({}))
+            self._all(self.destination, LANES_OF_GATED)
+            self._all(self.destination, PLACE)
+            for table in jobs:
+                self._delete(self.source, table)
+        return found
+
+    def _move_table(self, table: Table) -> None:
+        """Move the workspace's rows of a table. They replace rows with the same key."""
+        name, columns = f"{table.schema}.{table.name}", ", ".join(table.columns)
+        self._all(
+            self.destination,
+            f"create temp table moved_rows on commit drop as select {columns} from {name} limit 0",
+        )
+        self._copy(table.select(VALUES), f"moved_rows ({columns})")
+        self._compare(table, "select * from moved_rows")
+        same = " and ".join(f"t.{key} = m.{key}" for key in table.key)
+        self._all(self.destination, f"delete from {name} as t using moved_rows as m where {same}")
+        self._all(
+            self.destination, f"insert into {name} ({columns}) select {columns} from moved_rows"
+        )
+        self._all(self.destination, "drop table moved_rows")
+        condition = f"{table.condition} and {CONDITIONS.get(table.name, 'true')}"
+        self._all(self.source, f"delete from {name} as t where {condition}")
+
+    @contextmanager
+    def _round(self) -> Iterator[None]:
+        """Open a transaction of each database, without triggers."""
+        with self.source.transaction(), self.destination.transaction():
+            # a row that someone changes during the round then fails the round
+            self.source.execute("set transaction isolation level repeatable read")
+            for side in (self.source, self.destination):
+                side.execute(
+                    "set local session_replication_role = replica; set local timezone = 'UTC';"
+                    " set local statement_timeout = 0;"
+                    " create temp table moved_jobs (id uuid primary key) on commit drop"
+                )
+            self.source.execute(
+                "create temp table moved_workers (here integer, there integer) on commit drop"
+            )
+            yield
+
+    def _map_workers(self) -> None:
+        """Register the workers of the jobs in the destination."""
+        workers = self._all(
+            self.source,
+            "select w.worker, w.worker_id, w.started_at, w.seen_at, w.ended_at"
+            " from queue.workers as w where w.worker in ("
+            "select j.worker from public.jobs as j join moved_jobs as m on m.id = j.id"
+            " union"
+            " select a.worker from queue.attempts as a join moved_jobs as m on m.id = a.job_id)",
+        )
+        add = self._sql(
+            "insert into queue.workers as w (worker_id, started_at, seen_at, ended_at)"
+            " values (%s, %s, %s, %s)"
+            " on conflict (worker_id) do update set worker_id = excluded.worker_id"
+            " returning w.worker"
+        )
+        for here, *values in workers:
+            [[there]] = self.destination.execute(add, values).fetchall()
+            self.source.execute("insert into moved_workers values (%s, %s)", [here, there])
+
+    def _copy(self, select: str, target: str) -> None:
+        with (
+            self.source.cursor().copy(
+                self._sql(f"copy ({select}) to stdout (format binary)"),
+                {"workspace": self.workspace},
+            ) as rows,
+            self.destination.cursor().copy(
+                self._sql(f"copy {target} from stdin (format binary)")
+            ) as copied,
+        ):
+            for block in rows:
+                copied.write(block)
+
+    def _compare(self, table: Table, copied: str) -> None:
+        """Raise CommandFailed unless the query `copied` returns the rows of the source."""
+        checksum = "coalesce(sum(hashtextextended(r::text, 0)::numeric), 0)"
+        query = f"select count(*), {checksum} from ({{}}) as r"
+        [here] = self._all(self.source, query.format(table.select(VALUES)))
+        [there] = self._all(self.destination, query.format(copied))
+        if here != there:
+            raise CommandFailed(
+                f"the rows of {table.name} differ after the copy; nothing of this round is stored",
+                code="checksum_mismatch",
+            )
+        self.rows[table.name] += here[0]
+
+    def _delete(self, side: psycopg.Connection[Any], table: Table) -> None:
+        self._all(side, f"delete from {table.schema}.{table.name} as t where {table.condition}")
+
+    def _pause(self, *, paused: bool) -> None:
+        """Pause the workspace in the destination, or end that pause but no other."""
+        request = {"kind": "workspace", "name": self.workspace, "paused": paused, "reason": REASON}
+        own = "select 1 from queue.pauses where name = %(workspace)s::text and reason = %(reason)s"
+        if paused or self._all(self.destination, own):
+            self._all(self.destination, "select public.pause_jobs(%(request)s)", request=request)
+
+    def _tables(self, side: psycopg.Connection[Any]) -> list[Table]:
+        return [Table(*row) for row in self._all(side, TABLES)]
+
+    def _all(self, side: psycopg.Connection[Any], query: str, **values: Any) -> list[Any]:
+        arguments: dict[str, Any] = {"workspace": self.workspace, "reason": REASON}
+        arguments |= {name: Jsonb(value) for name, value in values.items()}
+        cursor = side.execute(self._sql(query), arguments)
+        return cursor.fetchall() if cursor.description else []
+
+    def _sql(self, query: str) -> bytes:
+        return rewrite(query, self.schemas).encode()
+
+
+@workspace_verb
+def move_workspace(
+    output: Output,
+    connection: Connection,
+    source: Annotated[
+        str, typer.Argument(metavar="FROM", help="The owner's DATABASE_URL, or a file with it.")
+    ],
+    destination: Annotated[str, typer.Argument(metavar="TO", help="Likewise, of the destination.")],
+    *,
+    yes: Yes = False,
+) -> None:
+    """Move a paused workspace's jobs, schedules, events and limits to another database."""
+    workspace = connection.workspace
+    if not yes:
+        confirm(output, lambda: f"Move {workspace}? Its jobs will be deleted in FROM.")
+    with (
+        psycopg.connect(_address(source), autocommit=True) as here,
+        psycopg.connect(_address(destination), autocommit=True) as there,
+    ):
+        move = Move(here, there, workspace, Schemas(connection.schema))
+        try:
+            move.check()
+            for _ in move.run():
+                output.hint(f"{move.rows['jobs']} jobs moved")
+        except psycopg.Error as error:
+            raise CommandFailed(
+                f"the round was rolled back: {error.diag.message_primary or error}",
+                code="move_interrupted",
+                fix="repeat the command; it continues where it stopped",
+            ) from error
+    text = "\n".join(f"{count} {table}" for table, count in sorted(move.rows.items()))
+    output.value({"rows": dict(sorted(move.rows.items()))}, text=text or "nothing to move")
+
+
+def _address(given: str) -> str:
+    """Return the address of a database: the argument, or DATABASE_URL of the file that it names."""
+    path = Path(given)
+    if "://" in given or not path.is_file():
+        return given
+    return read_env_file(path).get("DATABASE_URL", "")

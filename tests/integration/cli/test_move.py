@@ -1,0 +1,184 @@
+"""`minutehand move-workspace` between two databases of one server: every state of a job, and kills.
+
+It has two databases of its own, because a move deletes what it moved.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from supabase_local.postgres import Postgres
+from tests.contract.observed import breaches
+from tests.sql.conftest import INVARIANTS
+from tests.support.command import Run
+from tests.support.databases import SEEDED, fresh_database
+from tests.support.engine import ACME, GLOBEX, Engine
+from tests.support.paths import ROOT
+from tests.support.patience import until
+
+RUN = Run(env={"SUPABASE_URL": "http://127.0.0.1:1", "MINUTEHAND_SCHEMA": "public"})
+TYPES: dict[str, dict[str, Any]] = {
+    "work": {"lease_seconds": 60},
+    "keyed": {"key_concurrency": 1},
+    "rated": {"rate_limit": {"limit": 2, "per_seconds": 60, "per_key": True}},
+}
+#: What the owner of the jobs can see of them, by job.
+SEEN = """
+select j.id, to_jsonb(j) - '{lane,worker}'::text[],
+  (select jsonb_agg(to_jsonb(e) order by e.seq) from public.job_events as e where e.job_id = j.id),
+  (select jsonb_agg(s.value order by s.name, s.nth) from queue.steps as s where s.job_id = j.id),
+  (select jsonb_agg(l.message order by l.id) from public.job_logs as l where l.job_id = j.id),
+  (select jsonb_agg(o.text order by o.end_offset) from queue.output as o where o.job_id = j.id),
+  (select w.worker_id from queue.workers as w where w.worker = j.worker)
+from public.jobs as j where j.workspace_id = %s order by j.id
+"""
+
+
+@pytest.fixture
+def engines(postgres: Postgres) -> Iterator[tuple[Engine, Engine]]:
+    """Two databases that serve the same types. The second one has other lanes and workers."""
+    with ExitStack() as stack:
+        databases = [
+            stack.enter_context(fresh_database(postgres, template=SEEDED)) for _ in range(2)
+        ]
+        source, destination = (Engine(database, database.session()) for database in databases)
+        destination.register("first", queue="others")
+        for engine in (destination, source):
+            for job_type, policy in TYPES.items():
+                engine.register(job_type, **policy)
+        destination.enqueue(workspace=GLOBEX)
+        destination.settle(destination.lease_one(worker="of-destination"))
+        yield source, destination
+        for engine in (source, destination):
+            assert breaches(engine.connection, **INVARIANTS) == {}
+
+
+def _fill(engine: Engine, ended: int = 5) -> None:
+    """Give the tenant Acme a job in every state, with their records."""
+    engine.enqueue_many(ended)
+    engine.run_all()
+    engine.enqueue({"n": 1}, max_attempts=1)
+    engine.settle(engine.lease_one(), "failed", error={"message": "no"})
+    engine.enqueue()
+    engine.settle(engine.lease_one(), "retry", error={"message": "later"}, delay_seconds=600)
+    parent = engine.enqueue()
+    lease = engine.lease_one()
+    engine.report(
+        lease,
+        logs=[{"level": "info", "message": "one"}, {"level": "info", "message": "two"}],
+        steps=[{"name": "paid", "value": 7}],
+    )
+    children = engine.spawn(lease, "children", [{"job_type": "work", "payload": {}}] * 2)
+    engine.settle(
+        lease, "waiting", wait={"kind": "children", "step": "gather", "job_ids": children}
+    )
+    assert parent not in children
+    engine.settle(engine.lease(1)[0])  # one child has ended, the other one waits
+    wait = {"kind": "event", "step": "event:paid", "event_name": "paid"}
+    engine.settle(engine.lease_one(), "waiting", wait=wait)
+    engine.enqueue(delay_seconds=3600, deadline_at="2099-01-01T00:00:00Z", start_by_seconds=9000)
+    for key in ("a", "a", "b"):
+        engine.enqueue(job_type="keyed", concurrency_key=key)
+        engine.enqueue(job_type="rated", concurrency_key=key)
+    engine.enqueue(job_type="nobodys")
+    engine.enqueue(idempotency_key="once", unique={"key": "one"}, tags=["x"])
+    engine.rpc(
+        "put_schedule",
+        p_workspace_id=ACME,
+        p_schedule={"name": "daily", "cron": "@daily", "job_type": "work"},
+    )
+
+
+def _pause(engine: Engine) -> None:
+    engine.rpc("pause_jobs", p_request={"kind": "workspace", "name": ACME})
+
+
+def _command(source: Engine, destination: Engine) -> list[str]:
+    return ["move-workspace", source.database.url, destination.database.url, "-w", ACME, "--yes"]
+
+
+def test_every_state_arrives_and_ends_there(engines: tuple[Engine, Engine]) -> None:
+    source, destination = engines
+    _fill(source)
+    before = source.rows(SEEN, ACME)
+    command = _command(source, destination)
+    assert RUN.refused(*command)["code"] == "invalid_state"  # not paused
+    _pause(source)
+    moved = RUN.json(*command)["rows"]
+
+    assert (moved["jobs"], moved["schedules"]) == (len(before), 1)
+    assert destination.rows(SEEN, ACME) == before
+    assert source.rows(SEEN, ACME) == []
+    assert source.one("select count(*) from queue.schedules") == 0
+    assert destination.enqueue(idempotency_key="once") in {str(row[0]) for row in before}
+    destination.rpc("emit_event", p_workspace_id=ACME, p_name="paid", p_payload={})
+    destination.advance(7200)
+    for _ in range(4):
+        destination.run_all()
+        destination.advance(120)
+    left = destination.rows(
+        "select job_type from public.jobs where workspace_id = %s and finished_at is null", ACME
+    )
+    assert left == ["nobodys"]
+
+
+#: Makes the commit of a round wait in the source, after the destination has committed.
+LATE_COMMIT = """
+create function public.wait_at_commit() returns trigger language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock(7);
+  return null;
+end $$;
+create constraint trigger wait_at_commit after delete on public.jobs
+deferrable initially deferred for each row execute function public.wait_at_commit();
+alter table public.jobs enable always trigger wait_at_commit;
+"""
+
+
+def _kill_a_move(source: Engine, destination: Engine) -> None:
+    """Kill a move when a round is committed in the destination and not yet in the source."""
+    environment = {**os.environ, **RUN.env}
+    command = [sys.executable, "-m", "minutehand.cli", *_command(source, destination)]
+    waiting = (
+        "select pid from pg_stat_activity where datname = current_database()"
+        " and wait_event = 'advisory'"
+    )
+    with source.another_session() as holder:
+        holder.run(LATE_COMMIT)
+        holder.run("select pg_advisory_lock(7)")
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as move:
+            [pid] = until(lambda: holder.rows(waiting))
+            move.kill()
+        holder.run("select pg_terminate_backend(%s, 10000)", pid)
+        holder.run("drop function public.wait_at_commit cascade")
+
+
+@pytest.mark.parametrize("moves", [2, pytest.param(10, marks=pytest.mark.weekly(only=True))])
+def test_kills_lose_and_double_nothing(engines: tuple[Engine, Engine], moves: int) -> None:
+    source, destination = engines
+    _fill(source, ended=600)  # two rounds
+    _pause(source)
+    for _ in range(moves):
+        source.enqueue({"late": True})
+        before = source.rows(SEEN, ACME)
+        _kill_a_move(source, destination)
+        assert source.rows(SEEN, ACME) == before
+        moved = {str(row[0]) for row in destination.rows(SEEN, ACME)}
+        assert 500 <= len(moved) < len(before)
+        assert destination.lease(1000) == []  # still paused
+        late = source.enqueue({"later": True})
+        RUN(*_command(source, destination))
+        assert source.rows(SEEN, ACME) == []
+        assert [row for row in destination.rows(SEEN, ACME) if str(row[0]) != late] == before
+        _pause(destination)
+        source, destination = destination, source
+        destination.rpc(
+            "pause_jobs", p_request={"kind": "workspace", "name": ACME, "paused": False}
+        )
