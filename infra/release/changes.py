@@ -1,28 +1,35 @@
 """Changes of a release in a database, as statements.
 
-The catalogues of the last release and of the present sources are compared. The difference
-determines the statements for functions, views, triggers, policies, rights and comments, and for
-new or deleted objects. For changes of existing tables, types or rows, a person writes a step.
+The facts of the last release and of the present sources are compared. The difference determines the
+statements for functions, views, triggers, policies, rights and comments, and for new or deleted
+objects. For changes of existing tables, types or rows, a person writes a step.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from infra.release.texts import Piece, without_comments
+from minutehand.install.catalog import RIGHTS, CatalogFact
 
 #: Objects that a project may have replaced by its own, so that no release may change them.
 EDITABLE = frozenset(
     {"queue.tenants", "queue.tenant_members", "public.workspaces", "public.workspace_members"}
 )
 #: Kinds of objects that the present sources create again when they have changed.
-_RECREATED = frozenset({"function", "view", "trigger"})
+_RECREATED = frozenset({"function", "view", "trigger", "comment"})
 #: Kinds of objects that the present sources create; a step changes an existing one.
 _CREATED = frozenset({"table", "type", "sequence"})
 #: Kinds of objects in an order in which they can be dropped.
 _DROPPED = ("trigger", "view", "table", "function", "type", "sequence")
+#: Ranks of triggers, policies, rights and comments, which may change on each object.
+_ADDITIONS = frozenset({8, 9, RIGHTS, 20})
+_KIND = re.compile(
+    r"(?i)create (?:or replace |unlogged |constraint )*(\w+) (?:if not exists )?(\"[^\"]+\"|[\w.]+)"
+    r"|(comment) on (\w+ [\w.]+)|(grant)"
+)
 
 
 class CannotRelease(Exception):
@@ -30,49 +37,48 @@ class CannotRelease(Exception):
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of a catalogue."""
+class Item:
+    """A fact with the kind and the name of its object as in the present sources."""
 
-    text: str
+    fact: CatalogFact
     kind: str
     #: `schema.name`, or `name on schema.table` for a policy or a trigger.
     name: str
 
     @classmethod
-    def read(cls, text: str) -> Line:
-        """Parse the kind and the name of a line."""
-        kind, _, rest = text.partition(" ")
-        if kind == "trigger":
-            return cls(text, kind, rest.partition(":")[0])
-        if kind == "policy" and (
-            match := re.match(r'\S+ create policy ("[^"]+"|\S+) on (\S+)', rest)
-        ):
-            return cls(text, kind, f"{match[1]} on {match[2]}")
-        if kind == "grant" and (match := re.search(r" on \w+ ([\w.]+)(?:\(.*\))? to ", rest)):
-            return cls(text, kind, match[1])
-        if kind == "comment":
-            return cls(text, kind, _commented_object(rest))
-        match = re.match(r"[\w.]+", rest)
-        return cls(text, kind, match[0] if match else "")
+    def of(cls, fact: CatalogFact) -> Item:
+        """Find the kind and the name in the fact's statement."""
+        match = _KIND.match(fact.statement)
+        kind, name = "", fact.object.partition("(")[0]
+        if match and match[1]:
+            kind = match[1].lower()
+        elif match:
+            kind = match[3] or match[5]
+        if match and kind in ("policy", "trigger"):
+            name = f"{match[2]} on {fact.object}"
+        if match and kind == "comment":
+            name = match[4]
+        return cls(fact, kind, name)
 
     @property
     def object(self) -> str:
         """Name of the object as in the pieces of the present sources."""
-        if self.kind == "comment":
-            return self.name if self.name.startswith("function ") else f"comment {self.name}"
+        if self.kind == "comment" and self.name.startswith("function "):
+            return self.name
         return f"{self.kind} {self.name}"
 
     @property
-    def signature(self) -> str:
-        """Name of the object for `drop`, with the arguments of a function."""
-        if self.kind == "function":
-            return self.text.removeprefix("function ").partition(" owner=")[0]
-        return self.name
+    def drop(self) -> Statement:
+        """Statement that drops the object."""
+        # the sequence of an identity may be dropped already with its table
+        condition = " if exists" if self.kind == "sequence" else ""
+        signature = self.name if self.kind == "trigger" else self.fact.object
+        return Statement(self.name, f"drop {self.kind}{condition} {signature};")
 
     @property
     def head(self) -> str:
         """Arguments and result, which `create or replace function` cannot change."""
-        return self.text.partition("CREATE OR REPLACE")[2].partition("\n LANGUAGE ")[0]
+        return self.fact.statement.partition("\n LANGUAGE ")[0]
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Change:
-    """The statements that turn one catalogue into another, except for steps."""
+    """The statements that turn one database into another, except for steps."""
 
     #: New or changed objects of the present sources, as the pieces name them.
     created: frozenset[str]
@@ -96,45 +102,51 @@ class Change:
     dropped: tuple[Statement, ...]
 
 
-def compare(before: Collection[str], after: Collection[str]) -> Change:
-    """Compare two catalogues.
+def compare(before: Collection[CatalogFact], after: Collection[CatalogFact]) -> Change:
+    """Compare the facts of two databases.
 
     Raises:
         CannotRelease: An object that a project may have replaced by its own has changed.
     """
-    old = [Line.read(text) for text in sorted(set(before) - set(after))]
-    new = [Line.read(text) for text in sorted(set(after) - set(before))]
-    objects_before = {line.object: line for line in map(Line.read, before)}
-    objects_after = {line.object: line for line in map(Line.read, after)}
+    old = [Item.of(fact) for fact in sorted(set(before) - set(after))]
+    new = [Item.of(fact) for fact in sorted(set(after) - set(before))]
+    objects_before, objects_after = (
+        {item.object: item for item in map(Item.of, facts) if item.kind != "comment"}
+        for facts in (before, after)
+    )
     created = {
-        line.object
-        for line in new
-        if line.kind in _RECREATED | {"comment"}
-        or (line.kind in _CREATED and line.object not in objects_before)
+        item.object
+        for item in new
+        if item.kind in _RECREATED or (item.kind in _CREATED and item.object not in objects_before)
     }
-    changed = {line.name for line in (*old, *new) if line.kind != "grant"}
+    changed = {item.fact.object for item in (*old, *new) if item.fact.rank not in _ADDITIONS}
     if editable := sorted(EDITABLE & changed):
         raise CannotRelease(
             f"{', '.join(editable)} must stay as released, because a project may have replaced it"
         )
     replaced = {
-        line.object: Statement(line.name, _drop(line))
-        for line in old
-        if line.object in objects_after
+        item.object: item.drop
+        for item in old
+        if item.object in objects_after
         and (
-            line.kind == "trigger"
-            or (line.kind == "function" and line.head != objects_after[line.object].head)
+            item.kind == "trigger"
+            or (item.kind == "function" and item.head != objects_after[item.object].head)
         )
     }
     dropped = sorted(
-        (line for line in old if line.kind in _DROPPED and line.object not in objects_after),
-        key=lambda line: (_DROPPED.index(line.kind), line.name),
+        (item for item in old if item.kind in _DROPPED and item.object not in objects_after),
+        key=lambda item: (_DROPPED.index(item.kind), item.name),
     )
+    existing = {
+        item.name
+        for key, item in objects_before.items()
+        if key in objects_after and item.kind in _DROPPED
+    }
     return Change(
         frozenset(created),
         replaced,
-        (*_policies(old, new), *_rights(old, new, objects_before, objects_after)),
-        tuple(Statement(line.name, _drop(line)) for line in dropped),
+        (*_policies(old, new), *_rights(old, new, existing)),
+        tuple(item.drop for item in dropped),
     )
 
 
@@ -166,66 +178,34 @@ def _repeatable(piece: Piece) -> str:
     return comment + re.sub(r"^create (?:or replace )?", "create or replace ", code)
 
 
-def _drop(line: Line) -> str:
-    # the sequence of an identity may be dropped already with its table
-    condition = " if exists" if line.kind == "sequence" else ""
-    return f"drop {line.kind}{condition} {line.signature};"
+def _policies(old: Iterable[Item], new: Iterable[Item]) -> Iterator[Statement]:
+    for item in old:
+        if item.kind == "policy":
+            yield _if_table(item, f"{item.fact.undo};")
+    for item in new:
+        if item.kind == "policy":
+            yield _if_table(item, f"{item.fact.statement};")
 
 
-def _policies(old: list[Line], new: list[Line]) -> Iterator[Statement]:
-    for line in old:
-        if line.kind == "policy":
-            yield _if_table(line.name, f"drop policy {line.name};")
-    for line in new:
-        if line.kind == "policy":
-            yield _if_table(line.name, line.text.split(" ", 2)[2] + ";")
-
-
-def _if_table(name: str, text: str) -> Statement:
+def _if_table(item: Item, text: str) -> Statement:
     """Return a statement about a policy, which runs only if a project keeps the table.
 
     A view, by which a project may have replaced the table, has no policies.
     """
-    table = name.rpartition(" on ")[2]
-    if table not in EDITABLE:
-        return Statement(name, text)
+    if item.fact.object not in EDITABLE:
+        return Statement(item.name, text)
     return Statement(
-        name,
+        item.name,
         f"do $$\nbegin\n  if (select c.relkind from pg_catalog.pg_class as c where c.oid ="
-        f" '{table}'::regclass) = 'r' then\n    {text}\n  end if;\nend;\n$$;",
+        f" '{item.fact.object}'::regclass) = 'r' then\n    {text}\n  end if;\nend;\n$$;",
     )
 
 
 def _rights(
-    old: list[Line],
-    new: list[Line],
-    objects_before: dict[str, Line],
-    objects_after: dict[str, Line],
+    old: Iterable[Item], new: Iterable[Item], existing: Collection[str]
 ) -> Iterator[Statement]:
     """Yield changes of rights on existing objects; the sources grant rights on new objects."""
-    kept = {
-        line.name
-        for key, line in objects_before.items()
-        if key in objects_after and line.kind in (*_DROPPED, "schema")
-    }
-    for line in old:
-        if line.kind == "grant" and line.name in kept:
-            right, _, role = line.text.rpartition(" to ")
-            yield Statement(line.name, f"revoke {right.removeprefix('grant ')} from {role};")
-    for line in new:
-        if line.kind == "grant" and line.name in kept:
-            yield Statement(line.name, f"{line.text};")
-
-
-def _commented_object(rest: str) -> str:
-    """Return `kind name` of a comment's object, as `comment on` names it."""
-    # kinds of objects in Postgres' catalogue, and in SQL
-    for catalogue_kind, sql_kind in {
-        "table column": "column",
-        "view column": "column",
-        "composite type": "type",
-    }.items():
-        if rest.startswith(f"{catalogue_kind} "):
-            rest = f"{sql_kind} {rest.removeprefix(catalogue_kind).strip()}"
-    match = re.match(r"\w+ [\w.]+", rest)
-    return match[0] if match else rest
+    for items, text in ((old, "undo"), (new, "statement")):
+        for item in items:
+            if item.kind == "grant" and item.name in existing:
+                yield Statement(item.name, f"{getattr(item.fact, text)};")

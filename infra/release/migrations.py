@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 
-from infra.release.catalogue import catalogue, first_rows
+from infra.release.catalogue import catalogue, facts_of
 from infra.release.changes import CannotRelease, Change, compare, creations
 from infra.release.texts import Part, apps_of, parts_of, pieces_of
 from minutehand.install.sources import FILE_NAME
@@ -45,7 +45,7 @@ def differs_from_release(root: Path) -> bool:
     """Return whether the present sources and the migrations of all releases differ in effect."""
     with scratch() as server:
         release = Release(root, "", server)
-        return release.state(release.released()) != release.state(release.present())
+        return catalogue(release.released()) != catalogue(release.present())
 
 
 @contextmanager
@@ -73,7 +73,7 @@ class Release:
         """Return the migrations, after applying them to a database of the last release."""
         released, present = self.released(), self.present()
         self.expect_version(present)
-        change = compare(catalogue(released), catalogue(present))
+        change = compare(facts_of(released), facts_of(present))
         owners = {name: part for part in self.parts for name in names_of(part)}
         paths = released_files([*self.parts, *apps_of(self.root)])
         newest = max((migrations.version_of(path) for path in paths), default="0")
@@ -154,7 +154,7 @@ class Release:
         Raises:
             CannotRelease: They differ; the message lists the differences that need a step.
         """
-        left, right = self.state(released), self.state(present)
+        left, right = catalogue(released), catalogue(present)
         lines = [
             *(f"  must go:  {_short(line)}" for line in sorted(set(left) - set(right))),
             *(f"  must come: {_short(line)}" for line in sorted(set(right) - set(left))),
@@ -169,10 +169,6 @@ class Release:
     def where(self) -> str:
         """Instruction where to write a step."""
         return f"Write into steps/{self.version}.sql, next to the schemas that it is for"
-
-    def state(self, url: str) -> list[str]:
-        """List the objects of a database and the rows of a new install."""
-        return [*catalogue(url), *first_rows(url)]
 
     def released(self) -> str:
         """Create a database from all releases and return its address."""

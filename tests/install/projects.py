@@ -13,9 +13,7 @@ import httpx
 import psycopg
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, Gateway, user_token
-from infra.release.catalogue import catalogue
 from infra.release.supabase_cli import push
-from minutehand.install.rewrite import Schemas
 from supabase_local.ports import reserve_port
 from supabase_local.postgres import Postgres
 from tests.support.databases import HOSTED, create_clone, drop
@@ -68,10 +66,6 @@ class HostedDatabase:
         """Run a script as the dashboard's SQL editor does, as `postgres`."""
         with psycopg.connect(self.owner_url, autocommit=True) as connection:
             connection.execute(script.encode())
-
-    def own_catalogue(self) -> list[str]:
-        """List the objects of `public` and the policies of Realtime."""
-        return catalogue(self.url, Schemas("public"))
 
     def everything(self) -> list[str]:
         """List all schemas, relations, functions, policies, triggers and types of the project."""

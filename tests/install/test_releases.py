@@ -90,7 +90,9 @@ def test_a_changed_function_is_one_migration(copy: Path) -> None:
     changed = re.findall(r"^create or replace function (\S+)\(", made, re.MULTILINE)
     assert changed == ["queue.version", "queue.lane_of"]
     assert made.count("alter table") == made.count(STEP) == 1
-    assert made.index("drop function queue.lane_of(") < made.index("function queue.lane_of(p_job")
+    assert made.index("drop function queue.lane_of(") < made.index(
+        "replace function queue.lane_of("
+    )
     assert "comment on function queue.do_webhooks is" in app.read_text()
 
 
@@ -113,7 +115,10 @@ def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
     jobs.write_text(jobs.read_text() + STEP)
     with pytest.raises(CannotRelease, match=f"those of {VERSION}, which is released, or"):
         releases.check_present(copy, VERSION)
-    with pytest.raises(CannotRelease, match=r"must come: column \d+ queue\.pauses\.said text"):
+    with pytest.raises(
+        CannotRelease,
+        match=r"must come: alter table queue\.pauses add column if not exists said text",
+    ):
         make_release(copy, "9.9.9", now=NOW)
 
     first = copy / "supabase/migrations/20261120000100_create_foundation.sql"

@@ -43,6 +43,8 @@ class CatalogFact(NamedTuple):
     object: str
     statement: str
     undo: str | None
+    #: Whether a project may change it, so that only a release compares it.
+    is_editable: bool = False
 
     @property
     def key(self) -> str:
@@ -82,7 +84,8 @@ def record_catalog(session: Any, path: Path, part: str) -> None:
     record: dict[str, list[Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     record.pop(part, None)
     recorded = {tuple(fact) for facts in record.values() for fact in facts}
-    record[part] = [fact for fact in read_facts(session, Schemas()) if fact not in recorded]
+    facts = (fact[:4] for fact in read_facts(session, Schemas()) if not fact.is_editable)
+    record[part] = [fact for fact in facts if fact not in recorded]
     new = path.with_name(f"{path.name}.new")
     new.write_text(json.dumps(record, ensure_ascii=False, indent=0), "utf-8")
     new.replace(path)  # atomically, because another process may read or write the record
@@ -95,9 +98,14 @@ def recorded_facts(schemas: Schemas, apps: Iterable[App]) -> list[CatalogFact] |
         return None
     parts: dict[str, list[list[Any]]] = json.loads(path.read_text("utf-8"))
     return [
-        CatalogFact(rank, *(word and rewrite(word, schemas) for word in words))
+        CatalogFact(
+            rank,
+            rewrite(name, schemas),
+            rewrite(statement, schemas),
+            undo and rewrite(undo, schemas),
+        )
         for part in (ENGINE, *(app.name for app in apps))
-        for rank, *words in parts.get(part, ())
+        for rank, name, statement, undo in parts.get(part, ())
     ]
 
 

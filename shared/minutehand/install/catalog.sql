@@ -2,7 +2,8 @@
 -- columns, constraints, functions, views, grants, policies, indexes, triggers, and their settings.
 -- `rank` is the order in which statements can run, and `object` the subject of a statement. `undo`
 -- reverts it, and is null if an addition to the record does no harm. The owner of the engine is
--- written as {owner}.
+-- written as {owner}. A project may change an editable fact, which only a release compares: rank 20
+-- or more, our tables of tenants, and the views of them.
 with engine as (
   select n.oid, n.nspowner as owner
   from pg_catalog.pg_namespace as n
@@ -12,25 +13,13 @@ relations as (
   select c.*, c.oid::regclass::text as name
   from pg_catalog.pg_class as c, engine as e
   where c.relkind in ('r', 'v')
-    and (
-      c.relnamespace = e.oid
-      or c.oid in (
-        to_regclass('public.jobs'),
-        to_regclass('public.job_logs'),
-        to_regclass('public.job_events')
-      )
-    )
+    and c.relnamespace in (e.oid, 'public'::regnamespace)
 ),
 functions as (
   select p.*, p.oid::regprocedure::text as name
   from pg_catalog.pg_proc as p, engine as e
   where p.prokind = 'f'
-    and (
-      p.pronamespace = e.oid
-      -- a body in the standard's form has no text
-      or p.pronamespace = 'public'::regnamespace
-        and strpos(pg_get_functiondef(p.oid), e.oid::regnamespace || '.') > 0
-    )
+    and p.pronamespace in (e.oid, 'public'::regnamespace)
 ),
 owned (kind, name, owner, acl) as (
   select 'table', r.name, r.relowner, r.relacl
@@ -42,6 +31,10 @@ owned (kind, name, owner, acl) as (
     f.proowner,
     coalesce(f.proacl, acldefault('f', f.proowner))
   from functions as f
+  union all
+  select 'sequence', c.oid::regclass::text, c.relowner, c.relacl
+  from pg_catalog.pg_class as c
+  where c.relkind = 'S' and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
   union all
   select 'schema', n.nspname, null, n.nspacl
   from pg_catalog.pg_namespace as n
@@ -151,6 +144,24 @@ facts (rank, object, statement, undo) as (
   where c.attnotnull
   union all
   select
+    6,
+    c.relation,
+    format(
+      'alter table %s alter column %s set storage %s',
+      c.relation,
+      c.name,
+      case c.attstorage
+        when 'p' then 'plain'
+        when 'e' then 'external'
+        when 'm' then 'main'
+        else 'extended'
+      end
+    ),
+    null
+  from columns as c
+  join pg_catalog.pg_type as t on t.oid = c.atttypid and t.typstorage <> c.attstorage
+  union all
+  select
     7,
     r.name,
     format(
@@ -187,8 +198,7 @@ facts (rank, object, statement, undo) as (
     ),
     null
   from relations as r
-  -- a project's to edit
-  where r.relkind = 'v' and r.relname not in ('tenants', 'tenant_members')
+  where r.relkind = 'v'
   union all
   select
     10,
@@ -287,9 +297,11 @@ facts (rank, object, statement, undo) as (
       || coalesce(' using (' || p.qual || ')', '')
       || coalesce(' with check (' || p.with_check || ')', ''),
     format('drop policy %I on %s', p.policyname, r.name)
-  from relations as r
-  join pg_catalog.pg_policies as p
-    on to_regclass(format('%I.%I', p.schemaname, p.tablename)) = r.oid
+  from pg_catalog.pg_policies as p
+  cross join lateral format('%I.%I', p.schemaname, p.tablename) as r (name)
+  where p.schemaname in (
+    'public'::regnamespace::text, 'queue'::regnamespace::text, 'realtime'
+  )
   union all
   select
     12,
@@ -337,7 +349,53 @@ facts (rank, object, statement, undo) as (
     ),
     null
   from queue.tasks as t
+  union all
+  select
+    20,
+    i.identity,
+    format(
+      'comment on %s %s is %L',
+      -- Postgres calls a column `table column`, and a type `composite type`
+      regexp_replace(i.type, '^(table|view|composite) ', ''),
+      i.identity,
+      d.description
+    ),
+    null
+  from pg_catalog.pg_description as d
+  cross join lateral pg_identify_object(d.classoid, d.objoid, d.objsubid) as i
+  where d.objoid >= 16384
+    and coalesce(i.schema, i.identity) in (
+      'public'::regnamespace::text, 'queue'::regnamespace::text
+    )
+  union all
+  select
+    21,
+    r.name,
+    format('alter publication %I add table %s', p.pubname, r.name),
+    null
+  from relations as r
+  join pg_catalog.pg_publication_tables as p
+    on to_regclass(format('%I.%I', p.schemaname, p.tablename)) = r.oid
+  union all
+  -- `insert` without names depends on the order
+  select
+    22,
+    c.relation,
+    format('%s has the columns %s', c.relation, string_agg(c.name, ', ' order by c.attnum)),
+    null
+  from columns as c
+  group by c.relation
 )
-select distinct rank, object, statement, undo
+select distinct
+  rank,
+  object,
+  statement,
+  undo,
+  rank >= 20
+    or object in ('public.workspaces', 'public.workspace_members', 'realtime.messages')
+    or rank = 5 and object in ('queue.tenants', 'queue.tenant_members')
+    or statement like '% on sequence %'
+    or statement like 'alter sequence %'
+    as is_editable
 from facts
 order by rank, object, statement
