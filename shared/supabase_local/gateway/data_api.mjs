@@ -51,15 +51,18 @@ export async function openDataApi() {
   const close = (timeout) =>
     Promise.all([driver.end({ timeout }), connection.driver.end({ timeout })]);
   try {
-    const catalogue = await readCatalogue(connection.driver, settings);
+    const read = () => readCatalogue(connection.driver, settings);
+    const place = { driver, catalogue: await read() };
     const app = await authOver(connection);
-    const place = { driver, catalogue };
     const answerData = (request) => answeredBy(request, place);
     const fetch = (request) =>
       new URL(request.url).pathname.startsWith("/rest/v1/")
         ? answerData(request)
         : app.fetch(request);
-    return { fetch, close };
+    const reload = async () => {
+      place.catalogue = await read();
+    };
+    return { fetch, close, reload };
   } catch (error) {
     close(0).catch(() => {}); // another instance is opened
     throw error;

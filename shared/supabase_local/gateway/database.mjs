@@ -12,7 +12,7 @@ export class Database {
   #api = null;
   // one rejection per running call, because a shared promise would keep every response
   #asked = new Set();
-  #schema = 0; // number of notified schema changes
+  #isStale = false; // whether the schema has changed since it was read
   #reloading = false;
 
   get isUp() {
@@ -47,8 +47,10 @@ export class Database {
     });
     try {
       await watch`listen pgrst`;
-      const api = await this.#open();
+      this.#isStale = false;
+      const api = await openDataApi();
       this.#api = api;
+      if (this.#isStale) this.#reload();
       console.log("database connected");
       await end.promise;
       console.error("the connection to the database was lost");
@@ -62,39 +64,23 @@ export class Database {
     }
   }
 
-  // Open a Data API that reads the schema after the last notified change.
-  async #open() {
-    for (;;) {
-      const seen = this.#schema;
-      const api = await openDataApi();
-      if (seen === this.#schema) return api;
-      await api.close(0);
-    }
-  }
-
-  // Replace the Data API, because clearing its cache could race with a running introspection.
+  // Read the schema again after a change. A notification is sent only once, so retry until success or
+  // the database is unavailable.
   async #reload() {
-    this.#schema += 1;
-    if (this.#reloading || !this.#api) return; // the caller that opens a Data API checks again
+    this.#isStale = true;
+    if (this.#reloading) return;
     this.#reloading = true;
-    // A notification is sent only once, so retry until success or the database is unavailable.
-    while (this.#api && !(await this.#replace())) await sleep(RETRY_MS);
-    this.#reloading = false;
-  }
-
-  async #replace() {
-    try {
-      const fresh = await this.#open();
-      const old = this.#api;
-      this.#api = old && fresh;
-      // Delayed, because a call that has not yet used the database would wait for a closed
-      // connection.
-      setTimeout(() => (old ?? fresh).close(60).catch(() => {}), 2000).unref();
-      return true;
-    } catch (error) {
-      console.error(`the schema could not be read again: ${error.message}`);
-      return false;
+    while (this.#isStale && this.#api) {
+      this.#isStale = false;
+      try {
+        await this.#api.reload();
+      } catch (error) {
+        console.error(`the schema could not be read again: ${error.message}`);
+        this.#isStale = true;
+        await sleep(RETRY_MS);
+      }
     }
+    this.#reloading = false;
   }
 
   // Respond to a request, or with 503 if the database is or becomes unavailable.
