@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Final
 
-from minutehand.clock import Clock, SystemClock
+from minutehand.clock import Clock
 from minutehand.config import ConfigurationError, Settings
-from minutehand.queue.client import QueueClient
-from minutehand.queue.data_api import STREAM_CONNECTIONS, DataApi
+from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError
-from minutehand.queue.functions import CallerFunctions, WorkerFunctions
+from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.responses import decode_object
 
 logger = logging.getLogger(__name__)
@@ -78,34 +77,13 @@ class AddressSigner:
 class Dependencies:
     """Base class for an app's dependencies, each a `cached_property` of the subclass."""
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.clock = clock or SystemClock()
-
-    @cached_property
-    def _queue(self) -> QueueClient:
-        return QueueClient(self.settings)
 
     @cached_property
     def worker(self) -> WorkerFunctions:
         """The SQL functions of a processor. A call for a lost lease raises LeaseLost."""
         return WorkerFunctions(self.settings)
-
-    @cached_property
-    def _streams(self) -> QueueClient:
-        return QueueClient(self.settings, connections=STREAM_CONNECTIONS)
-
-    @cached_property
-    def _signer(self) -> AddressSigner:
-        return AddressSigner(self.settings, self._queue, self.clock)
-
-    def acting_as(self, token: str | None) -> CallerFunctions:
-        """Return the SQL functions with the rights of `token`, or of a guest for None."""
-        return self._queue.acting_as(token, signed=self._signer.headers)
-
-    def streaming_to(self, token: str | None) -> CallerFunctions:
-        """Return them for event streams, over connections that other routes do not use."""
-        return self._streams.acting_as(token)
 
     async def aclose(self) -> None:
         """Close the dependencies made here. Those that were passed in stay open."""

@@ -12,7 +12,9 @@ from minutehand.exports import lazy_exports
 if TYPE_CHECKING:
     from minutehand.web import sse as sse
     from minutehand.web.auth import SignedIn as SignedIn
+    from minutehand.web.auth import UserFunctions as UserFunctions
     from minutehand.web.auth import UserOrGuest as UserOrGuest
+    from minutehand.web.auth import UserOrGuestFunctions as UserOrGuestFunctions
     from minutehand.web.auth import UserOrGuestUnslotted as UserOrGuestUnslotted
     from minutehand.web.caller import Caller as Caller
     from minutehand.web.caller import token_of as token_of
@@ -33,7 +35,7 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         {
-            "auth": "SignedIn UserOrGuest UserOrGuestUnslotted",
+            "auth": "SignedIn UserFunctions UserOrGuest UserOrGuestFunctions UserOrGuestUnslotted",
             "request_bodies": "Body",
             "caller": "Caller token_of",
             "documents": "document",

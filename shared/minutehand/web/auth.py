@@ -14,6 +14,7 @@ from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from minutehand.queue.credentials import SECRET_PREFIX, is_guest_session
+from minutehand.queue.functions import CallerFunctions
 from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import token_missing, unauthorized
 from minutehand.web.services import Provided, services_of
@@ -160,6 +161,20 @@ JobReader = Annotated[Caller | None, Depends(job_reader)]
 UserOrGuest = Annotated[Caller | None, Depends(user_or_guest)]
 #: The same for a route that stays open, which holds no turn meanwhile.
 UserOrGuestUnslotted = Annotated[Caller | None, Depends(guest_unslotted)]
+
+
+async def _functions_of_user(caller: SignedIn, services: Provided) -> CallerFunctions:
+    return services.queue_of(caller)
+
+
+async def _functions_of_user_or_guest(caller: UserOrGuest, services: Provided) -> CallerFunctions:
+    return services.queue_of(caller)
+
+
+#: SQL functions with the rights of the signed-in user.
+UserFunctions = Annotated[CallerFunctions, Depends(_functions_of_user)]
+#: SQL functions with the rights of the signed-in user, or of a guest.
+UserOrGuestFunctions = Annotated[CallerFunctions, Depends(_functions_of_user_or_guest)]
 
 #: Calls a function of the queue by the names of its parameters, as the caller of a route may.
 Call = Callable[..., Awaitable[dict[str, Any]]]

@@ -22,6 +22,7 @@ from minutehand.clock import Clock, SystemClock
 from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.client import QueueClient, UserQueue
 from minutehand.queue.data_api import STREAM_CONNECTIONS
+from minutehand.queue.dependencies import AddressSigner
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.caller import Caller, rate_limit_subject, token_of
 from minutehand.web.errors import RETRY_AFTER_SECONDS, ApiError, unavailable
@@ -190,6 +191,7 @@ class Services:
         self.queue = QueueClient(settings)
         # streams have separate connections, so that open streams never delay other routes
         self._streams = QueueClient(settings, connections=STREAM_CONNECTIONS)
+        self._signer = AddressSigner(settings, self.queue, self.clock)
         self.listener = EventListener(settings, self._streams)
         self.streams = SlotLimiter("streams", MAX_STREAMS_PER_CALLER, limit=MAX_STREAMS)
         self.guest_streams = SlotLimiter("streams", MAX_STREAMS_PER_CALLER, limit=MAX_STREAMS // 2)
@@ -243,7 +245,7 @@ class Services:
 
     def queue_of(self, caller: Caller | None) -> UserQueue:
         """Return the queue with the rights of `caller`, or of an anonymous guest for None."""
-        return self.queue.acting_as(token_of(caller))
+        return self.queue.acting_as(token_of(caller), signed=self._signer.headers)
 
     def stream_queue_of(self, caller: Caller | None) -> UserQueue:
         """Return the queue with the rights of `caller`, over the connections of streams."""

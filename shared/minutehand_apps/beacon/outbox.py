@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from minutehand_apps.beacon.services import Beacon
 
@@ -38,8 +39,8 @@ class Outbox:
             published += count
             if count < BATCH:
                 break
-        if self._app.clock.monotonic() - self._reconciled_at >= RECONCILE_SECONDS:
-            self._reconciled_at = self._app.clock.monotonic()
+        if time.monotonic() - self._reconciled_at >= RECONCILE_SECONDS:
+            self._reconciled_at = time.monotonic()
             if ended := await self._call("beacon_reconcile"):
                 logger.warning(
                     "Benchmark jobs ended in the queue without their processor",

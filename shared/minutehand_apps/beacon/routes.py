@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, Field
 
@@ -19,7 +19,7 @@ from minutehand.web import (
     FieldProblem,
     Provided,
     Services,
-    SignedIn,
+    UserFunctions,
     not_found,
     validation_failed,
 )
@@ -34,7 +34,6 @@ from minutehand_apps.beacon.models import (
     Receipt,
 )
 from minutehand_apps.beacon.receipts import canonical, read_keys, signature_problem
-from minutehand_apps.beacon.services import Beacon
 
 Limit = Annotated[int, Query(ge=1, le=200)]
 Cursor = Annotated[UUID | None, Query(description="`next` of the previous page.")]
@@ -42,8 +41,6 @@ WorkspaceFilter = Annotated[
     UUID | None,
     Query(description="A workspace of the caller. Optional for members of one workspace."),
 ]
-#: A job's id, or a jobspec_id, which means the newest job with it.
-JobOrSpecId = Annotated[str, Path(min_length=1, max_length=200)]
 NEXT = Field(description="`cursor` of the next page, or null on the last page.")
 R = TypeVar("R", bound=BaseModel)
 
@@ -147,198 +144,180 @@ class KeySet(BaseModel):
     keys: list[dict[str, Any]]
 
 
-def router(services: Services) -> APIRouter:
-    """Create the app's routes."""
-    app = Routes(services.provide(Beacon, lambda: Beacon(services.settings)))
-    routes = APIRouter(prefix="/api/v1", tags=["beacon"])
-    add = routes.add_api_route
-    add(
-        "/jobs",
-        app.submit,
-        methods=["POST"],
-        status_code=202,
-        responses={200: {"description": "The job of an earlier submission.", "model": Submitted}},
-    )
-    add("/jobs", app.list_jobs, methods=["GET"], response_model_exclude_unset=True)
-    # Answers without a category omit the field, so unset fields are excluded.
-    add("/jobs/{id}", app.get_job, methods=["GET"], response_model_exclude_unset=True)
-    add("/jobs/{id}/bundle", app.get_bundle, methods=["GET"])
-    add("/jobs/{id}/cancel", app.cancel, methods=["POST"])
-    add("/executions", app.list_executions, methods=["GET"], response_model_exclude_unset=True)
-    add(
-        "/executions/{id}/receipt",
-        app.get_receipt,
-        methods=["GET"],
-        responses={200: {"model": Receipt, "description": "The receipt, as it was signed."}},
-    )
-    add("/keys", app.get_keys, methods=["GET"], response_model=KeySet)
-    add("/outbox/redrive", app.redrive, methods=["POST"])
-    add("/schemas/{name}", app.get_schema, methods=["GET"])
-    return routes
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
-class Routes:
-    """The handlers of the routes."""
-
-    def __init__(self, app: Beacon) -> None:
-        self._app = app
-
-    async def submit(
-        self, body: Submission, caller: SignedIn, services: Provided, response: Response
-    ) -> Submitted:
-        """Accept a job spec and queue it.
-
-        A repeated jobspec_id and version returns the same job with 200, or 409 if the body differs.
-        """
-        spec = body.model_dump(
-            mode="json", exclude={"workspace_id", "priority"}, exclude_unset=True
-        )
-        try:
-            canonical(spec)  # fails for values that receipts could not hash
-        except ValueError as error:
-            raise validation_failed([FieldProblem(field="body", problem=str(error))]) from error
-        result = await self._app.acting_as(caller.token).call(
-            "beacon_submit", spec=spec, workspace_id=body.workspace_id, priority=body.priority
-        )
-        if result["wake"]:
-            await services.waker.wake()
-        if not result["created"]:
-            response.status_code = 200
-        response.headers["Location"] = f"/api/v1/jobs/{result['id']}"
-        return Submitted.model_validate(result)
-
-    async def list_jobs(
-        self,
-        caller: SignedIn,
-        workspace_id: WorkspaceFilter = None,
-        jobspec_id: Annotated[str | None, Query(max_length=200)] = None,
-        status: JobStatus | None = None,
-        cursor: Cursor = None,
-        limit: Limit = 50,
-    ) -> JobPage:
-        """List the jobs of a workspace, newest first."""
-        rows, more = await page(
-            self._app.acting_as(caller.token),
-            "beacon_job_states",
-            ListedJob,
-            {"jobspec_id": jobspec_id, "status": status},
-            (workspace_id, cursor, limit),
-        )
-        return JobPage(jobs=rows, next=more)
-
-    async def get_job(
-        self, id: JobOrSpecId, caller: SignedIn, workspace_id: WorkspaceFilter = None
-    ) -> JobState:
-        """Return a job by its id, or the newest job with a jobspec_id."""
-        functions = self._app.acting_as(caller.token)
-        job = await find_job(functions, id, workspace_id)
-        outputs = await functions.select(
-            "beacon_executions", ("select", "id,output"), ("job_id", f"eq.{job['id']}")
-        )
-        by_id = {row["id"]: row["output"] for row in outputs}
-        executions = [
-            {**execution, "output": by_id.get(execution["id"])} for execution in job["executions"]
-        ]
-        return JobState.model_validate({**job, "executions": executions})
-
-    async def get_bundle(
-        self, id: JobOrSpecId, caller: SignedIn, workspace_id: WorkspaceFilter = None
-    ) -> Bundle:
-        """Return a job's spec and receipts, which can be verified offline."""
-        functions = self._app.acting_as(caller.token)
-        job = await find_job(functions, id, workspace_id)
-        of, select = f"eq.{job['id']}", functions.select
-        receipts = [
-            row["receipt"]
-            for row in await select("beacon_executions", ("job_id", of), ("order", "id.asc"))
-            if row["receipt"] is not None
-        ]
-        closing = (await select("beacon_jobs", ("select", "closing"), ("id", of)))[0]["closing"]
-        await self._check(*receipts, *([closing] if closing else []))
-        return Bundle(jobspec=job["spec"], receipts=receipts, closing=closing)
-
-    async def cancel(
-        self, id: JobOrSpecId, caller: SignedIn, workspace_id: WorkspaceFilter = None
-    ) -> Submitted:
-        """Cancel a job and its executions. Repeatable. 409 if the job has completed or failed."""
-        functions = self._app.acting_as(caller.token)
-        job = await find_job(functions, id, workspace_id)
-        return await functions.call("beacon_cancel", parse=reading(Submitted), id=job["id"])
-
-    async def list_executions(
-        self,
-        caller: SignedIn,
-        workspace_id: WorkspaceFilter = None,
-        job_id: UUID | None = None,
-        jobspec_id: Annotated[str | None, Query(max_length=200)] = None,
-        region: Annotated[str | None, Query(max_length=63)] = None,
-        status: ExecutionStatus | None = None,
-        cursor: Cursor = None,
-        limit: Limit = 50,
-    ) -> ExecutionPage:
-        """List the executions of a workspace, newest first."""
-        rows, more = await page(
-            self._app.acting_as(caller.token),
-            "beacon_execution_states",
-            Execution,
-            {"job_id": job_id, "jobspec_id": jobspec_id, "region": region, "status": status},
-            (workspace_id, cursor, limit),
-        )
-        return ExecutionPage(executions=rows, next=more)
-
-    async def get_receipt(self, id: UUID, caller: SignedIn) -> JSONResponse:
-        """Return the signed receipt of an execution. 404 before there is a receipt."""
-        rows = await self._app.acting_as(caller.token).select(
-            "beacon_executions", ("select", "receipt"), ("id", f"eq.{id}")
-        )
-        if not rows or rows[0]["receipt"] is None:
-            raise not_found("receipt")
-        await self._check(rows[0]["receipt"])
-        return JSONResponse(rows[0]["receipt"])
-
-    async def _check(self, *receipts: dict[str, Any]) -> None:
-        """Reject stored receipts that the app's key did not sign."""
-        keys = read_keys(await self._app.keys()) if receipts else {}
-        for receipt in receipts:
-            if problem := signature_problem(receipt, keys):
-                raise ApiError(409, "receipt_invalid", f"Receipt {receipt.get('id')}: {problem}")
-
-    async def get_keys(self) -> Response:
-        """Return the public key that verifies receipts. Needs no token."""
-        return JSONResponse(await self._app.keys(), headers={"Cache-Control": "max-age=300"})
-
-    async def redrive(self, body: Redrive, caller: SignedIn, services: Provided) -> Redriven:
-        """Publish dead letters again. Their jobs become `created` again."""
-        result = await self._app.acting_as(caller.token).call(
-            "beacon_redrive", workspace_id=body.workspace_id, ids=body.ids
-        )
-        if result["wake"]:
-            await services.waker.wake()
-        return Redriven(count=result["count"])
-
-    async def get_schema(self, name: Annotated[str, Path(max_length=100)]) -> dict[str, Any]:
-        """Return a JSON Schema: jobspec, output, receipt, closing, bundle or job-message."""
-        if name not in SCHEMAS:
-            raise not_found("schema")
-        return SCHEMAS[name].model_json_schema()
-
-
-async def find_job(
-    functions: CallerFunctions, id: str, workspace_id: UUID | None
+async def _find_job(
+    id: Annotated[str, Path(min_length=1, max_length=200)],
+    functions: UserFunctions,
+    workspace_id: WorkspaceFilter = None,
 ) -> dict[str, Any]:
-    """Find a job by its id, or by a jobspec_id within one workspace. 404 if there is none."""
+    """Find a job by its id, or the newest with a jobspec_id in one workspace. 404 if none."""
     params = ("select", ",".join(JobState.model_fields)), ("order", "id.desc"), ("limit", "1")
+    rows: list[dict[str, Any]] = []
     if _is_uuid(id):
-        rows: list[dict[str, Any]] = await functions.select(
-            "beacon_job_states", ("id", f"eq.{id}"), *params
-        )
-        if rows:
-            return rows[0]
-    home = ("workspace_id", f"eq.{await functions.workspace(workspace_id)}")
-    rows = await functions.select("beacon_job_states", ("jobspec_id", f"eq.{id}"), home, *params)
+        rows = await functions.select("beacon_job_states", ("id", f"eq.{id}"), *params)
+    if not rows:
+        home = ("workspace_id", f"eq.{await functions.workspace(workspace_id)}")
+        of_spec = ("jobspec_id", f"eq.{id}")
+        rows = await functions.select("beacon_job_states", of_spec, home, *params)
     if not rows:
         raise not_found("job")
     return rows[0]
+
+
+FoundJob = Annotated[dict[str, Any], Depends(_find_job)]
+routes = APIRouter(prefix="/api/v1", tags=["beacon"])
+
+
+@routes.post(
+    "/jobs",
+    status_code=202,
+    responses={200: {"description": "The job of an earlier submission.", "model": Submitted}},
+)
+async def submit(
+    body: Submission, functions: UserFunctions, services: Provided, response: Response
+) -> Submitted:
+    """Accept a job spec and queue it.
+
+    A repeated jobspec_id and version returns the same job with 200, or 409 if the body differs.
+    """
+    spec = body.model_dump(mode="json", exclude={"workspace_id", "priority"}, exclude_unset=True)
+    try:
+        canonical(spec)  # fails for values that receipts could not hash
+    except ValueError as error:
+        raise validation_failed([FieldProblem(field="body", problem=str(error))]) from error
+    result = await functions.call(
+        "beacon_submit", spec=spec, workspace_id=body.workspace_id, priority=body.priority
+    )
+    if result["wake"]:
+        await services.waker.wake()
+    if not result["created"]:
+        response.status_code = 200
+    response.headers["Location"] = f"/api/v1/jobs/{result['id']}"
+    return Submitted.model_validate(result)
+
+
+@routes.get("/jobs", response_model_exclude_unset=True)
+async def list_jobs(
+    functions: UserFunctions,
+    workspace_id: WorkspaceFilter = None,
+    jobspec_id: Annotated[str | None, Query(max_length=200)] = None,
+    status: JobStatus | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> JobPage:
+    """List the jobs of a workspace, newest first."""
+    rows, more = await page(
+        functions,
+        "beacon_job_states",
+        ListedJob,
+        {"jobspec_id": jobspec_id, "status": status},
+        (workspace_id, cursor, limit),
+    )
+    return JobPage(jobs=rows, next=more)
+
+
+# Answers without a category omit the field, so unset fields are excluded.
+@routes.get("/jobs/{id}", response_model_exclude_unset=True)
+async def get_job(job: FoundJob, functions: UserFunctions) -> JobState:
+    """Return a job by its id, or the newest job with a jobspec_id."""
+    executions = await functions.select(
+        "beacon_execution_states", ("job_id", f"eq.{job['id']}"), ("order", "id.asc")
+    )
+    return JobState.model_validate({**job, "executions": executions})
+
+
+@routes.get("/jobs/{id}/bundle")
+async def get_bundle(job: FoundJob, functions: UserFunctions) -> Bundle:
+    """Return a job's spec and receipts, which can be verified offline."""
+    of, select = f"eq.{job['id']}", functions.select
+    receipts = [
+        row["receipt"]
+        for row in await select("beacon_executions", ("job_id", of), ("order", "id.asc"))
+        if row["receipt"] is not None
+    ]
+    closing = (await select("beacon_jobs", ("select", "closing"), ("id", of)))[0]["closing"]
+    await _check(functions, *receipts, *([closing] if closing else []))
+    return Bundle(jobspec=job["spec"], receipts=receipts, closing=closing)
+
+
+@routes.post("/jobs/{id}/cancel")
+async def cancel(job: FoundJob, functions: UserFunctions) -> Submitted:
+    """Cancel a job and its executions. Repeatable. 409 if the job has completed or failed."""
+    return await functions.call("beacon_cancel", parse=reading(Submitted), id=job["id"])
+
+
+@routes.get("/executions", response_model_exclude_unset=True)
+async def list_executions(
+    functions: UserFunctions,
+    workspace_id: WorkspaceFilter = None,
+    job_id: UUID | None = None,
+    jobspec_id: Annotated[str | None, Query(max_length=200)] = None,
+    region: Annotated[str | None, Query(max_length=63)] = None,
+    status: ExecutionStatus | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> ExecutionPage:
+    """List the executions of a workspace, newest first."""
+    rows, more = await page(
+        functions,
+        "beacon_execution_states",
+        Execution,
+        {"job_id": job_id, "jobspec_id": jobspec_id, "region": region, "status": status},
+        (workspace_id, cursor, limit),
+    )
+    return ExecutionPage(executions=rows, next=more)
+
+
+@routes.get(
+    "/executions/{id}/receipt",
+    responses={200: {"model": Receipt, "description": "The receipt, as it was signed."}},
+)
+async def get_receipt(id: UUID, functions: UserFunctions) -> JSONResponse:
+    """Return the signed receipt of an execution. 404 before there is a receipt."""
+    rows = await functions.select("beacon_executions", ("select", "receipt"), ("id", f"eq.{id}"))
+    if not rows or rows[0]["receipt"] is None:
+        raise not_found("receipt")
+    await _check(functions, rows[0]["receipt"])
+    return JSONResponse(rows[0]["receipt"])
+
+
+async def _check(functions: CallerFunctions, *receipts: dict[str, Any]) -> None:
+    """Reject stored receipts that the app's key did not sign."""
+    keys = read_keys(await functions.call("beacon_keys")) if receipts else {}
+    for receipt in receipts:
+        if problem := signature_problem(receipt, keys):
+            raise ApiError(409, "receipt_invalid", f"Receipt {receipt.get('id')}: {problem}")
+
+
+@routes.get("/keys", response_model=KeySet)
+async def get_keys(services: Provided) -> Response:
+    """Return the public key that verifies receipts. Needs no token."""
+    keys = await services.queue_of(None).call("beacon_keys")
+    return JSONResponse(keys, headers={"Cache-Control": "max-age=300"})
+
+
+@routes.post("/outbox/redrive")
+async def redrive(body: Redrive, functions: UserFunctions, services: Provided) -> Redriven:
+    """Publish dead letters again. Their jobs become `created` again."""
+    result = await functions.call("beacon_redrive", workspace_id=body.workspace_id, ids=body.ids)
+    if result["wake"]:
+        await services.waker.wake()
+    return Redriven(count=result["count"])
+
+
+@routes.get("/schemas/{name}")
+async def get_schema(name: Annotated[str, Path(max_length=100)]) -> dict[str, Any]:
+    """Return a JSON Schema: jobspec, output, receipt, closing, bundle or job-message."""
+    if name not in SCHEMAS:
+        raise not_found("schema")
+    return SCHEMAS[name].model_json_schema()
 
 
 async def page(
@@ -364,9 +343,6 @@ async def page(
     return [row.model_validate(values) for values in rows[:limit]], more
 
 
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
+def router(_: Services) -> APIRouter:
+    """Create the app's routes."""
+    return routes

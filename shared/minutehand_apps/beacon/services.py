@@ -6,7 +6,6 @@ Created once per process. Each is connected or unsealed on first use.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import httpx
 
@@ -33,7 +32,3 @@ class Beacon(Dependencies):
     def signer(self) -> Signer:
         """Signs receipts."""
         return Signer(self.settings, self.worker)
-
-    async def keys(self) -> dict[str, Any]:
-        """Read the public key as a JWK set. Public."""
-        return await self.acting_as(None).call("beacon_keys")

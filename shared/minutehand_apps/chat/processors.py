@@ -122,7 +122,7 @@ class _Run:
             return None
         seconds = self._job.payload.ask_seconds or self._app.ask_seconds
         default = decision.options[0] if decision.options else "As you think best"
-        expires_at = self._app.clock.now() + timedelta(seconds=seconds)
+        expires_at = self._ctx.clock.now() + timedelta(seconds=seconds)
         question = {
             "name": "question",
             "options": decision.options,

@@ -22,17 +22,15 @@ from minutehand.web import (
     IdempotencyHeader,
     Provided,
     Services,
-    UserOrGuest,
+    UserOrGuestFunctions,
     UserOrGuestUnslotted,
     invalid_argument,
     not_found,
     parse_key,
     sse,
-    token_of,
 )
 from minutehand_apps.chat.models import Page
 from minutehand_apps.chat.page import render
-from minutehand_apps.chat.services import Chat
 from minutehand_apps.chat.session_feed import SessionFeed
 
 logger = logging.getLogger(__name__)
@@ -83,14 +81,6 @@ class MessageRequest(BaseModel):
 routes = APIRouter(tags=["chat"])
 
 
-async def _provided(services: Provided) -> Chat:
-    return services.provide(Chat, lambda: Chat(services.settings))
-
-
-async def _acting(caller: UserOrGuest, services: Provided) -> CallerFunctions:
-    return (await _provided(services)).acting_as(token_of(caller))
-
-
 async def _named(session_id: _SESSION_ID = None, x_session_id: _HEADER_ID = None) -> str:
     named = session_id or x_session_id
     if not named:
@@ -98,8 +88,6 @@ async def _named(session_id: _SESSION_ID = None, x_session_id: _HEADER_ID = None
     return named
 
 
-#: The app's SQL functions with the caller's rights.
-Functions = Annotated[CallerFunctions, Depends(_acting)]
 #: The session in the request's query or header.
 Session = Annotated[str, Depends(_named)]
 
@@ -126,7 +114,7 @@ async def chat(
     if body.messages[-1].role != "user":
         raise invalid_argument("messages", "must end with a message of role user")
     session_id = x_session_id or f"chat_{secrets.token_hex(32)}"
-    functions = await _acting(caller, services)
+    functions = services.queue_of(caller)
     async with services.request_slot(request, caller):
         message = await functions.call(
             "chat_request",
@@ -172,7 +160,7 @@ async def chat(
 
 
 @routes.get("/api/chat")
-async def said(functions: Functions, named: Session) -> dict[str, Any]:
+async def said(functions: UserOrGuestFunctions, named: Session) -> dict[str, Any]:
     """Return the latest messages of a session, in order."""
     return await functions.call("chat_said", session_id=named)
 
@@ -180,16 +168,16 @@ async def said(functions: Functions, named: Session) -> dict[str, Any]:
 @routes.get("/api/chat/pages/msg_{message_id}", response_class=HTMLResponse)
 async def page(request: Request, message_id: UUID, services: Provided) -> HTMLResponse:
     """Show the page of a result. Its random id grants access."""
-    functions = (await _provided(services)).acting_as(None)
     async with services.request_slot(request, None):
-        content = (await functions.call("chat_page", message_id=message_id))["page"]
+        found = await services.queue_of(None).call("chat_page", message_id=message_id)
+    content = found["page"]
     if content is None:
         raise not_found("page")
     return render(Page.model_validate(content), content.get("note", ""))
 
 
 @routes.get("/api/async-status")
-async def status(functions: Functions, named: Session) -> dict[str, Any]:
+async def status(functions: UserOrGuestFunctions, named: Session) -> dict[str, Any]:
     """Return the state of a session's work. An unknown session has none."""
     return await functions.call("chat_status", session_id=named)
 
@@ -204,17 +192,14 @@ async def events(
 ) -> Response:
     """Stream a session's events after the event `connected`. `Last-Event-ID` resumes the stream."""
     feed = SessionFeed(
-        named,
-        (await _provided(services)).streaming_to(token_of(caller)),
-        after=last_event_id,
-        now=services.clock.now(),
+        named, services.stream_queue_of(caller), after=last_event_id, now=services.clock.now()
     )
     return await sse.stream_response(request, services, caller, feed, wait=sse.BUFFERED_SECONDS)
 
 
 @routes.post("/api/async-cancel")
 async def cancel(
-    body: CancelRequest, functions: Functions, x_session_id: _HEADER_ID = None
+    body: CancelRequest, functions: UserOrGuestFunctions, x_session_id: _HEADER_ID = None
 ) -> dict[str, Any]:
     """Cancel a work item by its id, or with `cancelAll` all work of a session."""
     session_id = body.sessionId or x_session_id
@@ -224,14 +209,17 @@ async def cancel(
 
 
 @routes.get("/api/async-messages")
-async def list_messages(functions: Functions, named: Session) -> dict[str, Any]:
+async def list_messages(functions: UserOrGuestFunctions, named: Session) -> dict[str, Any]:
     """Return the messages between work and people, and mark them as read."""
     return await functions.call("chat_messages", session_id=named, repeatable=False)
 
 
 @routes.post("/api/async-messages")
 async def send_message(
-    body: MessageRequest, functions: Functions, services: Provided, x_session_id: _HEADER_ID = None
+    body: MessageRequest,
+    functions: UserOrGuestFunctions,
+    services: Provided,
+    x_session_id: _HEADER_ID = None,
 ) -> dict[str, Any]:
     """Answer a question with free text."""
     done = await functions.call(

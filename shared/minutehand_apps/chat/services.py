@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from minutehand.clock import Clock
 from minutehand.config import Settings, read_flag, read_seconds
 from minutehand.queue import Dependencies
 
@@ -25,8 +24,8 @@ class Chat(Dependencies):
             can follow and cancel it.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
-        super().__init__(settings, clock=clock)
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         self.works = read_flag(settings.environ, "ENABLE_ASYNC_WORK")
         self.ask_seconds = read_seconds(settings.environ, "CHAT_ASK_SECONDS", default=ASK_SECONDS)
         self.pace_seconds = read_seconds(settings.environ, "CHAT_PACE_SECONDS", default=0)

@@ -10,48 +10,48 @@ from uuid import UUID
 
 from fastapi import APIRouter, Response
 
-from minutehand.queue import Job
-from minutehand.web import Provided, Services, SignedIn
+from minutehand.queue import CallerFunctions, Job
+from minutehand.web import Provided, Services, UserFunctions
 from minutehand_apps.enrichment.models import Kind
-from minutehand_apps.enrichment.services import Enrichment
-from minutehand_apps.enrichment.settings_routes import SettingsRoutes
+from minutehand_apps.enrichment.settings_routes import routes
 
 
-def router(services: Services) -> APIRouter:
+async def enrich(
+    kind: Kind, record_id: UUID, functions: CallerFunctions, services: Services, response: Response
+) -> Job:
+    """Enqueue the enrichment of a record, or return its running job with 200."""
+    record: dict[str, Any] = {f"{kind}_id": record_id}
+    answer = await functions.call(f"enrich_{kind}", **record)
+    if answer["wake"]:
+        await services.waker.wake()
+    if not answer["created"]:
+        response.status_code = 200
+    job = Job.model_validate(answer["job"])
+    response.headers["Location"] = f"/api/jobs/{job.id}"
+    return job
+
+
+RUNNING: dict[int | str, dict[str, Any]] = {
+    200: {"model": Job, "description": "The job that is already running."}
+}
+
+
+@routes.post("/accounts/{account_id}/enrich", status_code=201, responses=RUNNING)
+async def enrich_account(
+    account_id: UUID, functions: UserFunctions, services: Provided, response: Response
+) -> Job:
+    """Enrich one account."""
+    return await enrich("account", account_id, functions, services, response)
+
+
+@routes.post("/contacts/{contact_id}/enrich", status_code=201, responses=RUNNING)
+async def enrich_contact(
+    contact_id: UUID, functions: UserFunctions, services: Provided, response: Response
+) -> Job:
+    """Enrich one contact."""
+    return await enrich("contact", contact_id, functions, services, response)
+
+
+def router(_: Services) -> APIRouter:
     """Create the app's routes."""
-    app = services.provide(Enrichment, lambda: Enrichment(services.settings))
-    routes = APIRouter(prefix="/api", tags=["enrichment"])
-    SettingsRoutes(app).add_to(routes)
-
-    async def enrich(
-        kind: Kind, record_id: UUID, caller: SignedIn, services: Provided, response: Response
-    ) -> Job:
-        record: dict[str, Any] = {f"{kind}_id": str(record_id)}
-        answer = await app.acting_as(caller.token).call(f"enrich_{kind}", **record)
-        if answer["wake"]:
-            await services.waker.wake()
-        if not answer["created"]:
-            response.status_code = 200
-        job = Job.model_validate(answer["job"])
-        response.headers["Location"] = f"/api/jobs/{job.id}"
-        return job
-
-    running: dict[int | str, dict[str, Any]] = {
-        200: {"model": Job, "description": "The job that is already running."}
-    }
-
-    @routes.post("/accounts/{account_id}/enrich", status_code=201, responses=running)
-    async def enrich_account(
-        account_id: UUID, caller: SignedIn, services: Provided, response: Response
-    ) -> Job:
-        """Enrich one account."""
-        return await enrich("account", account_id, caller, services, response)
-
-    @routes.post("/contacts/{contact_id}/enrich", status_code=201, responses=running)
-    async def enrich_contact(
-        contact_id: UUID, caller: SignedIn, services: Provided, response: Response
-    ) -> Job:
-        """Enrich one contact."""
-        return await enrich("contact", contact_id, caller, services, response)
-
     return routes

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, SecretStr
 
 from minutehand.aws import SealBroken
-from minutehand.web import ApiError, Body, SignedIn, unavailable_if_missing
+from minutehand.queue import CallerFunctions, reading
+from minutehand.web import ApiError, Body, Provided, UserFunctions, unavailable_if_missing
 from minutehand_apps.enrichment.apollo import ApolloError
 from minutehand_apps.enrichment.services import Enrichment
 
@@ -88,100 +89,90 @@ class ConnectionTest(BaseModel):
     message: str | None = None
 
 
-class SettingsRoutes:
-    """The routes below `/api/workspaces/{workspace_id}/settings`."""
+async def _provided(services: Provided) -> Enrichment:
+    return services.provide(Enrichment, lambda: Enrichment(services.settings))
 
-    def __init__(self, app: Enrichment) -> None:
-        self._app = app
 
-    def add_to(self, router: APIRouter) -> None:
-        """Add the routes."""
-        add = router.add_api_route
-        path = "/workspaces/{workspace_id}/settings"
-        add(path, self.get_settings, methods=["GET"])
-        add(path, self.put_settings, methods=["PUT"])
-        add(path, self.delete_key, methods=["DELETE"])
-        add(f"{path}/test-connection", self.test_connection, methods=["POST"])
+App = Annotated[Enrichment, Depends(_provided)]
+routes = APIRouter(prefix="/api", tags=["enrichment"])
+PATH = "/workspaces/{workspace_id}/settings"
 
-    async def get_settings(self, workspace_id: UUID, caller: SignedIn) -> WorkspaceSettings:
-        """Return a workspace's settings."""
-        return WorkspaceSettings.model_validate(
-            await self._app.acting_as(caller.token).call(
-                "get_workspace_settings", workspace_id=workspace_id
-            )
-        )
 
-    async def put_settings(
-        self, workspace_id: UUID, body: ChangeSettings, caller: SignedIn
-    ) -> WorkspaceSettings:
-        """Change settings. For managers. A new Apollo key replaces the old key immediately."""
-        await self._require_manager(workspace_id, caller)
-        names = body.model_fields_set
-        changes = body.model_dump(include=names - {"apollo_api_key"})
-        if "apollo_api_key" in names:
-            key = body.apollo_api_key.get_secret_value()
-            with unavailable_if_missing("the key service"):
-                sealed = await self._app.seal(str(workspace_id), key)
-            changes |= {"sealed_key": sealed, "last4": key[-4:]}
-        return await self._put(workspace_id, changes, caller)
+@routes.get(PATH)
+async def get_settings(workspace_id: UUID, functions: UserFunctions) -> WorkspaceSettings:
+    """Return a workspace's settings."""
+    return await functions.call(
+        "get_workspace_settings", parse=reading(WorkspaceSettings), workspace_id=workspace_id
+    )
 
-    async def delete_key(self, workspace_id: UUID, caller: SignedIn) -> WorkspaceSettings:
-        """Remove the Apollo key. For managers."""
-        return await self._put(workspace_id, {"sealed_key": None, "last4": None}, caller)
 
-    async def test_connection(
-        self, workspace_id: UUID, caller: SignedIn, body: TestConnection | None = None
-    ) -> ConnectionTest:
-        """Test the stored key, or a key that is not stored yet, without spending a credit."""
-        settings = await self._require_manager(workspace_id, caller)
-        mode = settings.apollo_client
-        if body is not None and body.apollo_api_key is not None:
-            return await self._try_key(body.apollo_api_key.get_secret_value(), mode)
-        stored = await self._app.acting_as(caller.token).call(
-            "get_sealed_apollo_key", workspace_id=workspace_id
-        )
-        sealed: str | None = stored["sealed_key"]
-        if sealed is None:
-            return ConnectionTest(
-                ok=False,
-                reason="not_configured",
-                message="Apollo API key not configured for this workspace",
-            )
+async def _settings_for_manager(workspace_id: UUID, functions: UserFunctions) -> WorkspaceSettings:
+    settings = await get_settings(workspace_id, functions)
+    if not settings.can_manage:
+        raise ApiError(403, "forbidden", "Only a manager of the workspace may do this")
+    return settings
+
+
+#: The settings of the path's workspace. 403 if the caller is not a manager.
+ManagedSettings = Annotated[WorkspaceSettings, Depends(_settings_for_manager)]
+
+
+@routes.put(PATH)
+async def put_settings(
+    managed: ManagedSettings, body: ChangeSettings, functions: UserFunctions, app: App
+) -> WorkspaceSettings:
+    """Change settings. For managers. A new Apollo key replaces the old key immediately."""
+    workspace_id = managed.workspace_id
+    names = body.model_fields_set
+    changes = body.model_dump(include=names - {"apollo_api_key"})
+    if "apollo_api_key" in names:
+        key = body.apollo_api_key.get_secret_value()
+        with unavailable_if_missing("the key service"):
+            sealed = await app.seal(str(workspace_id), key)
+        changes |= {"sealed_key": sealed, "last4": key[-4:]}
+    return await _put(workspace_id, changes, functions)
+
+
+@routes.delete(PATH)
+async def delete_key(workspace_id: UUID, functions: UserFunctions) -> WorkspaceSettings:
+    """Remove the Apollo key. For managers."""
+    return await _put(workspace_id, {"sealed_key": None, "last4": None}, functions)
+
+
+@routes.post(f"{PATH}/test-connection")
+async def check_connection(
+    managed: ManagedSettings, functions: UserFunctions, app: App, body: TestConnection | None = None
+) -> ConnectionTest:
+    """Test the stored key, or a key that is not stored yet, without spending a credit."""
+    workspace_id, mode = managed.workspace_id, managed.apollo_client
+    if body is not None and body.apollo_api_key is not None:
+        key = body.apollo_api_key.get_secret_value()
+    else:
+        stored = await functions.call("get_sealed_apollo_key", workspace_id=workspace_id)
+        if stored["sealed_key"] is None:
+            message = "Apollo API key not configured for this workspace"
+            return ConnectionTest(ok=False, reason="not_configured", message=message)
         try:
             with unavailable_if_missing("the key service"):
-                key = await self._app.unseal(str(workspace_id), sealed, mode=mode)
+                key = await app.unseal(str(workspace_id), stored["sealed_key"], mode=mode)
         except SealBroken:
-            return ConnectionTest(
-                ok=False, reason="unreadable_key", message="Enter the Apollo API key again"
-            )
-        return await self._try_key(key, mode)
+            message = "Enter the Apollo API key again"
+            return ConnectionTest(ok=False, reason="unreadable_key", message=message)
+    client = app.apollo(key, mode=mode, response_seconds=TEST_SECONDS)
+    try:
+        usage = await client.usage()
+    except ApolloError as error:
+        return ConnectionTest(ok=False, source=client.source, reason=error.code, message=error.said)
+    return ConnectionTest(ok=True, source=usage.source, credits_remaining=usage.credits_remaining)
 
-    async def _put(
-        self, workspace_id: UUID, changes: dict[str, Any], caller: SignedIn
-    ) -> WorkspaceSettings:
-        return WorkspaceSettings.model_validate(
-            await self._app.acting_as(caller.token).call(
-                "put_workspace_settings",
-                workspace_id=workspace_id,
-                changes=changes,
-                repeatable=False,
-            )
-        )
 
-    async def _require_manager(self, workspace_id: UUID, caller: SignedIn) -> WorkspaceSettings:
-        settings = await self.get_settings(workspace_id, caller)
-        if not settings.can_manage:
-            raise ApiError(403, "forbidden", "Only a manager of the workspace may do this")
-        return settings
-
-    async def _try_key(self, key: str, mode: str | None) -> ConnectionTest:
-        client = self._app.apollo(key, mode=mode, response_seconds=TEST_SECONDS)
-        try:
-            usage = await client.usage()
-        except ApolloError as error:
-            return ConnectionTest(
-                ok=False, source=client.source, reason=error.code, message=error.said
-            )
-        return ConnectionTest(
-            ok=True, source=usage.source, credits_remaining=usage.credits_remaining
-        )
+async def _put(
+    workspace_id: UUID, changes: dict[str, Any], functions: CallerFunctions
+) -> WorkspaceSettings:
+    return await functions.call(
+        "put_workspace_settings",
+        parse=reading(WorkspaceSettings),
+        workspace_id=workspace_id,
+        changes=changes,
+        repeatable=False,
+    )

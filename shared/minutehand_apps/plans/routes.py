@@ -8,20 +8,19 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
-from minutehand.queue import CallerFunctions, reading
+from minutehand.queue import reading
 from minutehand.web import (
     IdempotencyHeader,
     Provided,
     Services,
-    UserOrGuest,
+    UserOrGuestFunctions,
     UserOrGuestUnslotted,
     not_found,
     parse_key,
     sse,
-    token_of,
 )
 from minutehand_apps.plans.graph import select_stages
 from minutehand_apps.plans.models import (
@@ -36,7 +35,6 @@ from minutehand_apps.plans.models import (
 )
 from minutehand_apps.plans.plan_feed import PlanFeed
 from minutehand_apps.plans.report import html, json_report, markdown
-from minutehand_apps.plans.services import Plans
 
 JSON, HTML, MARKDOWN = "application/json", "text/html", "text/markdown"
 _TEXT: Final = {"schema": {"type": "string"}}
@@ -44,22 +42,10 @@ _TEXT: Final = {"schema": {"type": "string"}}
 routes = APIRouter(prefix="/api/plans", tags=["plans"])
 
 
-async def _provided(services: Provided) -> Plans:
-    return services.provide(Plans, lambda: Plans(services.settings))
-
-
-async def _acting(caller: UserOrGuest, services: Provided) -> CallerFunctions:
-    return (await _provided(services)).acting_as(token_of(caller))
-
-
-#: The app's SQL functions with the caller's rights.
-Functions = Annotated[CallerFunctions, Depends(_acting)]
-
-
 @routes.post("", status_code=202)
 async def create(
     body: NewPlan,
-    functions: Functions,
+    functions: UserOrGuestFunctions,
     services: Provided,
     response: Response,
     idempotency_key: IdempotencyHeader = None,
@@ -83,26 +69,26 @@ async def create(
 
 
 @routes.get("/{plan_id}")
-async def get_plan(plan_id: UUID, functions: Functions) -> Plan:
+async def get_plan(plan_id: UUID, functions: UserOrGuestFunctions) -> Plan:
     """Return a plan: its state, and its ended stages."""
     return await functions.call("plan_read", parse=reading(Plan), plan_id=plan_id)
 
 
 @routes.delete("/{plan_id}", status_code=204)
-async def delete(plan_id: UUID, functions: Functions) -> None:
+async def delete(plan_id: UUID, functions: UserOrGuestFunctions) -> None:
     """Delete and cancel a plan. Its streams end, and its routes return 404."""
     await functions.call("plan_delete", plan_id=plan_id, repeatable=False)
 
 
 @routes.post("/{plan_id}/cancel")
-async def cancel(plan_id: UUID, functions: Functions) -> Plan:
+async def cancel(plan_id: UUID, functions: UserOrGuestFunctions) -> Plan:
     """Cancel a plan. Its report has the finished stages. Repeating the call is harmless."""
     await functions.call("plan_cancel", plan_id=plan_id)
     return await get_plan(plan_id, functions)
 
 
 @routes.post("/{plan_id}/retry")
-async def retry(plan_id: UUID, functions: Functions, services: Provided) -> Plan:
+async def retry(plan_id: UUID, functions: UserOrGuestFunctions, services: Provided) -> Plan:
     """Continue a failed or cancelled plan after its finished stages. 409 in any other state."""
     await functions.call("plan_retry", plan_id=plan_id, repeatable=False)
     await services.waker.wake()
@@ -110,7 +96,9 @@ async def retry(plan_id: UUID, functions: Functions, services: Provided) -> Plan
 
 
 @routes.post("/{plan_id}/chapters/{stage}/retry")
-async def redo(plan_id: UUID, stage: str, functions: Functions, services: Provided) -> Plan:
+async def redo(
+    plan_id: UUID, stage: str, functions: UserOrGuestFunctions, services: Provided
+) -> Plan:
     """Rewrite one chapter of an ended plan and keep the others. 409 before its end."""
     plan = await get_plan(plan_id, functions)
     if stage not in {stage_.name for stage_ in select_stages(plan.speed_vs_detail)}:
@@ -122,7 +110,7 @@ async def redo(plan_id: UUID, stage: str, functions: Functions, services: Provid
 
 
 @routes.put("/{plan_id}/share")
-async def share(plan_id: UUID, body: Share, functions: Functions) -> Shared:
+async def share(plan_id: UUID, body: Share, functions: UserOrGuestFunctions) -> Shared:
     """Create or delete the public link of a plan's report."""
     link = await functions.call("plan_share", plan_id=plan_id, is_shared=body.shared)
     key = link["share_id"]
@@ -132,16 +120,15 @@ async def share(plan_id: UUID, body: Share, functions: Functions) -> Shared:
 @routes.get("/shared/{share_id}", response_class=HTMLResponse)
 async def shared(request: Request, share_id: UUID, services: Provided) -> HTMLResponse:
     """Show a report by its public link, as far as it exists."""
-    functions = (await _provided(services)).acting_as(None)
     async with services.request_slot(request, None):
-        plan = (await functions.call("plan_shared", share_id=share_id))["plan"]
+        plan = (await services.queue_of(None).call("plan_shared", share_id=share_id))["plan"]
     if plan is None:
         raise not_found("plan")
     return html(ReportedPlan.model_validate(plan))
 
 
 @routes.get("/{plan_id}/stream-status")
-async def get_stream_status(plan_id: UUID, functions: Functions) -> StreamStatus:
+async def get_stream_status(plan_id: UUID, functions: UserOrGuestFunctions) -> StreamStatus:
     """Return whether the stream can be opened. It can while the plan exists."""
     await functions.call("plan_events", plan_id=plan_id, after=0, limit=1)
     return StreamStatus()
@@ -169,9 +156,7 @@ async def get_stream(
     """
     accept = request.headers.get("accept", "")
     feed = PlanFeed(
-        plan_id,
-        (await _provided(services)).streaming_to(token_of(caller)),
-        after=sse.parse_seq_cursor(last_event_id, after),
+        plan_id, services.stream_queue_of(caller), after=sse.parse_seq_cursor(last_event_id, after)
     )
     if JSON in accept and sse.MEDIA_TYPE not in accept:
         async with services.request_slot(request, caller):
@@ -187,7 +172,7 @@ async def get_stream(
     response_model=Report,
     responses={200: {"content": {HTML: _TEXT, MARKDOWN: _TEXT}}},
 )
-async def get_report(request: Request, plan_id: UUID, functions: Functions) -> Any:
+async def get_report(request: Request, plan_id: UUID, functions: UserOrGuestFunctions) -> Any:
     """Return the current report, in any state. `Accept` selects HTML, Markdown or JSON."""
     plan = await get_plan(plan_id, functions)
     accept = request.headers.get("accept", "")

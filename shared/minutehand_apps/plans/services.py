@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from minutehand.clock import Clock
 from minutehand.config import Settings, read_seconds
 from minutehand.queue import Dependencies
 
@@ -21,8 +20,8 @@ class Plans(Dependencies):
             can follow and cancel it.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
-        super().__init__(settings, clock=clock)
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         self.pace_seconds = read_seconds(settings.environ, "PLANS_PACE_SECONDS", default=0)
 
     @cached_property

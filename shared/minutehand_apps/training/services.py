@@ -9,7 +9,6 @@ import asyncio
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from minutehand.clock import Clock
 from minutehand.config import (
     ConfigurationError,
     Settings,
@@ -37,8 +36,8 @@ class Training(Dependencies):
         upload_bytes: UPLOADS_MAX_BYTES, maximum size of a recording.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
-        super().__init__(settings, clock=clock)
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         environ = settings.environ
         self.max_running = read_count(environ, "TRAINING_MAX_RUNNING", default=3, most=1000)
         self.upload_types = read_list(environ, "UPLOADS_TYPES") or ("video/*", "audio/*")

@@ -17,18 +17,17 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from minutehand.config import ConfigurationError
-from minutehand.queue import ProcessorError
+from minutehand.queue import CallerFunctions, ProcessorError
 from minutehand.web import (
     ApiError,
     Body,
-    Caller,
     Provided,
-    Services,
     SignedIn,
+    UserFunctions,
     invalid_argument,
     not_found,
     unavailable,
@@ -45,7 +44,6 @@ CHECKED_BYTES = 256 * 1024 * 1024
 CHECKSUM = "x-amz-checksum-sha256"
 
 Title = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
-UploadId = Annotated[str, Path(max_length=4096)]
 _MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$"
 
 
@@ -176,169 +174,173 @@ class UploadToken(BaseModel):
         return cls.model_validate_json(base64.b64decode(padded, altchars=b"-_", validate=True))
 
 
-class UploadRoutes:
-    """The routes below `/api/uploads`."""
+async def _provided(services: Provided) -> Training:
+    return services.provide(Training, lambda: Training(services.settings))
 
-    def __init__(self, app: Training) -> None:
-        self._app = app
 
-    def add_to(self, router: APIRouter) -> None:
-        """Add the routes."""
-        add = router.add_api_route
-        add("", self.create_upload, methods=["POST"], status_code=201)
-        add("/{upload_id}", self.get_upload, methods=["GET"])
-        add("/{upload_id}/parts", self.sign_parts, methods=["POST"])
-        add("/{upload_id}/complete", self.complete_upload, methods=["POST"])
-        add("/{upload_id}", self.abort_upload, methods=["DELETE"], status_code=204)
+#: The dependencies of the app.
+App = Annotated[Training, Depends(_provided)]
 
-    async def create_upload(
-        self, body: CreateUpload, caller: SignedIn, services: Provided
-    ) -> Upload:
-        """Start an upload of a recording of an allowed type and size."""
-        content_type, accepted = body.content_type, self._app.upload_types
-        is_accepted = content_type in accepted or any(
-            fnmatch(content_type, pattern) for pattern in accepted
+
+async def _decode_token(
+    upload_id: Annotated[str, Path(max_length=4096)], caller: SignedIn, functions: UserFunctions
+) -> UploadToken:
+    """Decode an upload's id, and check that the upload belongs to the caller."""
+    try:
+        token = UploadToken.decode(upload_id)
+        is_owner = token.named["owner"] == str(caller.subject)
+    except ValueError as error:
+        raise not_found("upload") from error
+    member = ("id", f"eq.{token.named['workspace']}")
+    if not is_owner or not await functions.select("workspaces", member):
+        raise not_found("upload")
+    return token
+
+
+Token = Annotated[UploadToken, Depends(_decode_token)]
+routes = APIRouter(prefix="/api/uploads", tags=["uploads"])
+
+
+@routes.post("", status_code=201)
+async def create_upload(
+    body: CreateUpload, caller: SignedIn, functions: UserFunctions, app: App
+) -> Upload:
+    """Start an upload of a recording of an allowed type and size."""
+    content_type, accepted = body.content_type, app.upload_types
+    is_accepted = content_type in accepted or any(
+        fnmatch(content_type, pattern) for pattern in accepted
+    )
+    if not is_accepted:
+        raise ApiError(
+            415,
+            "upload_type_refused",
+            f"Files of type {content_type} are not accepted",
+            detail={"allowed": list(accepted)},
         )
-        if not is_accepted:
+    _refuse_size(body.size, app)
+    if body.size == 0:
+        raise ApiError(422, "empty_file", "The file is empty")
+    training_id = body.training_id
+    # Checked before the bytes are sent, because completing the upload would fail.
+    if training_id is not None and await _read(training_id, functions) is not None:
+        raise ApiError(409, "training_exists", "This training already has a recording")
+    workspace_id = await functions.workspace(body.workspace_id)
+    key = f"workspaces/{workspace_id}/{caller.subject}/{uuid.uuid4()}/{_safe_name(body.filename)}"
+    with storage():
+        s3_id = await app.bucket.create(key, content_type=content_type)
+    token = UploadToken(
+        key=key,
+        s3_id=s3_id,
+        size_bytes=body.size,
+        title=body.title or _title_of_file(body.filename),
+        training_id=training_id,
+    )
+    return _answer(token, missing=token.cut.missing(()))
+
+
+@routes.get("/{upload_id}")
+async def get_upload(token: Token, functions: UserFunctions, app: App) -> Upload:
+    """Return the missing parts, to resume an upload, or the training of a complete upload."""
+    bucket = app.bucket
+    with storage():
+        try:
+            arrived = await bucket.parts(token.key, token.s3_id)
+        except NotStored:
+            if await bucket.find_size(token.key) != token.size_bytes:
+                raise
+            training = await _read(token.key, functions, "object_key")
+            return _answer(token, missing=(), training=training)
+    return _answer(token, missing=token.cut.missing(arrived))
+
+
+@routes.post("/{upload_id}/parts")
+async def sign_parts(token: Token, body: SignParts, app: App) -> SignedParts:
+    """Return URLs for parts, each valid only for the bytes with its checksum.
+
+    Clients request further URLs as needed.
+    """
+    # Checked again, because the caller could change the id.
+    _refuse_size(token.size_bytes, app)
+    checksums = {part.part_number: part.checksum for part in body.parts}
+    if max(checksums) > token.cut.count:
+        raise invalid_argument(
+            "parts", f"contains part {max(checksums)}, but there are only {token.cut.count}"
+        )
+    with storage():
+        urls = await app.bucket.sign(token.key, token.s3_id, token.cut, checksums)
+    return SignedParts(
+        parts=tuple(
+            SignedPart(
+                part_number=number,
+                url=url,
+                size_bytes=token.cut.part_size(number),
+                headers={CHECKSUM: checksums[number]},
+            )
+            for number, url in urls.items()
+        ),
+        expires_in_seconds=URL_SECONDS,
+    )
+
+
+@routes.post("/{upload_id}/complete")
+async def complete_upload(
+    token: Token, body: CompleteUpload, functions: UserFunctions, services: Provided, app: App
+) -> Upload:
+    """Join the parts, check the file, and create the training. Repeating the call is harmless.
+
+    Returns 409 with the missing parts if some have not arrived, and 422 `checksum_mismatch` if
+    the file differs, which deletes it. The worker checks larger files.
+    """
+    bucket = app.bucket
+    with storage():
+        if missing := await bucket.join(token.key, token.s3_id, token.cut):
+            text, detail = (f"{len(missing)} part(s) have not arrived", {"missing": missing[:1000]})
+            raise ApiError(409, "upload_incomplete", text, detail=detail)
+        is_checked = token.size_bytes <= CHECKED_BYTES
+        if is_checked and not (await bucket.fetch(token.key)).matches(body.checksum):
+            await bucket.call("delete_object", Key=token.key)
             raise ApiError(
-                415,
-                "upload_type_refused",
-                f"Files of type {content_type} are not accepted",
-                detail={"allowed": list(accepted)},
+                422,
+                "checksum_mismatch",
+                "The uploaded file differs from the file that was sent. Upload it again.",
             )
-        self._refuse_size(body.size)
-        if body.size == 0:
-            raise ApiError(422, "empty_file", "The file is empty")
-        training_id = body.training_id
-        # Checked before the bytes are sent, because completing the upload would fail.
-        if training_id is not None and await self._read(training_id, caller) is not None:
-            raise ApiError(409, "training_exists", "This training already has a recording")
-        workspace_id = await services.queue_of(caller).workspace(body.workspace_id)
-        key = (
-            f"workspaces/{workspace_id}/{caller.subject}/{uuid.uuid4()}/{_safe_name(body.filename)}"
+    # The same key gives the same training.
+    started = await functions.call(
+        "training_start",
+        workspace_id=token.named["workspace"],
+        title=token.title,
+        object_key=token.key,
+        training_id=token.training_id,
+        checksum=body.checksum,
+    )
+    if started["wake"]:
+        await services.waker.wake()
+    training = await _read(started["training_id"], functions)
+    return _answer(token, missing=(), training=training)
+
+
+@routes.delete("/{upload_id}", status_code=204)
+async def abort_upload(token: Token, app: App) -> None:
+    """Abort an upload and delete its parts. A complete file stays."""
+    with storage(), suppress(NotStored):
+        await app.bucket.call("abort_multipart_upload", Key=token.key, UploadId=token.s3_id)
+
+
+async def _read(value: UUID | str, functions: CallerFunctions, column: str = "id") -> Any:
+    """Read a training, or return None if the caller may not see it."""
+    rows = await functions.select("training_states", (column, f"eq.{value}"))
+    return rows[0] if rows else None
+
+
+def _refuse_size(size_bytes: int, app: Training) -> None:
+    limit = app.upload_bytes
+    if size_bytes > limit:
+        raise ApiError(
+            413,
+            "upload_too_large",
+            f"A file has at most {limit} bytes, but this one has {size_bytes}",
+            detail={"max_bytes": limit},
         )
-        with storage():
-            s3_id = await self._app.bucket.create(key, content_type=content_type)
-        token = UploadToken(
-            key=key,
-            s3_id=s3_id,
-            size_bytes=body.size,
-            title=body.title or _title_of_file(body.filename),
-            training_id=training_id,
-        )
-        return _answer(token, missing=token.cut.missing(()))
-
-    async def get_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> Upload:
-        """Return the missing parts, to resume an upload, or the training of a complete upload."""
-        token = await _decode_token(upload_id, caller, services)
-        bucket = self._app.bucket
-        with storage():
-            try:
-                arrived = await bucket.parts(token.key, token.s3_id)
-            except NotStored:
-                if await bucket.find_size(token.key) != token.size_bytes:
-                    raise
-                training = await self._read(token.key, caller, "object_key")
-                return _answer(token, missing=(), training=training)
-        return _answer(token, missing=token.cut.missing(arrived))
-
-    async def sign_parts(
-        self, upload_id: UploadId, body: SignParts, caller: SignedIn, services: Provided
-    ) -> SignedParts:
-        """Return URLs for parts, each valid only for the bytes with its checksum.
-
-        Clients request further URLs as needed.
-        """
-        token = await _decode_token(upload_id, caller, services)
-        # Checked again, because the caller could change the id.
-        self._refuse_size(token.size_bytes)
-        checksums = {part.part_number: part.checksum for part in body.parts}
-        if max(checksums) > token.cut.count:
-            raise invalid_argument(
-                "parts", f"contains part {max(checksums)}, but there are only {token.cut.count}"
-            )
-        with storage():
-            urls = await self._app.bucket.sign(token.key, token.s3_id, token.cut, checksums)
-        return SignedParts(
-            parts=tuple(
-                SignedPart(
-                    part_number=number,
-                    url=url,
-                    size_bytes=token.cut.part_size(number),
-                    headers={CHECKSUM: checksums[number]},
-                )
-                for number, url in urls.items()
-            ),
-            expires_in_seconds=URL_SECONDS,
-        )
-
-    async def complete_upload(
-        self, upload_id: UploadId, body: CompleteUpload, caller: SignedIn, services: Provided
-    ) -> Upload:
-        """Join the parts, check the file, and create the training. Repeating the call is harmless.
-
-        Returns 409 with the missing parts if some have not arrived, and 422 `checksum_mismatch` if
-        the file differs, which deletes it. The worker checks larger files.
-        """
-        token = await _decode_token(upload_id, caller, services)
-        bucket = self._app.bucket
-        with storage():
-            if missing := await bucket.join(token.key, token.s3_id, token.cut):
-                text, detail = (
-                    f"{len(missing)} part(s) have not arrived",
-                    {"missing": missing[:1000]},
-                )
-                raise ApiError(409, "upload_incomplete", text, detail=detail)
-            is_checked = token.size_bytes <= CHECKED_BYTES
-            if is_checked and not (await bucket.fetch(token.key)).matches(body.checksum):
-                await bucket.call("delete_object", Key=token.key)
-                raise ApiError(
-                    422,
-                    "checksum_mismatch",
-                    "The uploaded file differs from the file that was sent. Upload it again.",
-                )
-        training = await self._start(token, body.checksum, caller, services)
-        return _answer(token, missing=(), training=training)
-
-    async def abort_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> None:
-        """Abort an upload and delete its parts. A complete file stays."""
-        token = await _decode_token(upload_id, caller, services)
-        with storage(), suppress(NotStored):
-            await self._app.bucket.call(
-                "abort_multipart_upload", Key=token.key, UploadId=token.s3_id
-            )
-
-    async def _start(
-        self, token: UploadToken, checksum: str, caller: Caller, services: Services
-    ) -> Any:
-        """Create the training of a complete recording. The same key gives the same training."""
-        started = await self._app.acting_as(caller.token).call(
-            "training_start",
-            workspace_id=token.named["workspace"],
-            title=token.title,
-            object_key=token.key,
-            training_id=token.training_id,
-            checksum=checksum,
-        )
-        if started["wake"]:
-            await services.waker.wake()
-        return await self._read(started["training_id"], caller)
-
-    async def _read(self, value: UUID | str, caller: Caller, column: str = "id") -> Any:
-        """Read a training, or return None if the caller may not see it."""
-        functions = self._app.acting_as(caller.token)
-        rows = await functions.select("training_states", (column, f"eq.{value}"))
-        return rows[0] if rows else None
-
-    def _refuse_size(self, size_bytes: int) -> None:
-        limit = self._app.upload_bytes
-        if size_bytes > limit:
-            raise ApiError(
-                413,
-                "upload_too_large",
-                f"A file has at most {limit} bytes, but this one has {size_bytes}",
-                detail={"max_bytes": limit},
-            )
 
 
 @contextmanager
@@ -366,19 +368,6 @@ def _answer(token: UploadToken, *, missing: tuple[int, ...], training: Any = Non
         missing=missing,
         training=training,
     )
-
-
-async def _decode_token(upload_id: str, caller: Caller, services: Services) -> UploadToken:
-    """Decode an upload's id, and check that the upload belongs to the caller."""
-    try:
-        token = UploadToken.decode(upload_id)
-        is_owner = token.named["owner"] == str(caller.subject)
-    except ValueError as error:
-        raise not_found("upload") from error
-    member = ("id", f"eq.{token.named['workspace']}")
-    if not is_owner or not await services.queue_of(caller).select("workspaces", member):
-        raise not_found("upload")
-    return token
 
 
 def _title_of_file(filename: str) -> str:
