@@ -40,7 +40,7 @@ import os
 
 from pydantic import BaseModel
 
-from minutehand.worker import BatchedJob, Job, JobContext, processor
+from minutehand.worker import Job, JobContext, processor
 
 
 class Nap(BaseModel):
@@ -60,21 +60,6 @@ async def end_process(job: Job[Nap], ctx: JobContext) -> None:
     """End the process after a second, when the jobs beside it run."""
     await asyncio.sleep(job.payload.seconds)
     os._exit(7)
-
-
-class Item(BaseModel):
-    how: str | None = None
-
-
-@processor("test.batch", payload=Item, batch=10, batch_wait=0.5, timeout=3, max_attempts=1)
-async def fail(jobs: list[BatchedJob[Item]]) -> list[None]:
-    """Raise or hang if one item does."""
-    for job in jobs:
-        if job.payload.how == "raises":
-            raise ValueError("a poison item")
-        if job.payload.how == "hangs":
-            await asyncio.sleep(600)
-    return [None for _ in jobs]
 '''
 
 

@@ -183,20 +183,3 @@ def test_a_run_whose_process_dies_costs_the_jobs_beside_it_no_attempt(
     row = project.row(guilty)
     assert (row["attempts"], row["lost_attempts"]) == (2, 2)
     assert "stopped answering" in row["error_message"]
-
-
-@pytest.mark.parametrize(("how", "error"), [("raises", "ValueError"), ("hangs", "AttemptTimeout")])
-def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
-    functions: dict[str, LambdaFunction], project: Project, how: str, error: str
-) -> None:
-    worker = functions["worker"]
-    worker.invoke(TICK, seconds=120)
-    items = [project.insert("test.batch") for _ in range(4)]
-    guilty = project.insert("test.batch", {"how": how})
-
-    worker.invoke(TICK, seconds=120)
-
-    ended = "select distinct status, attempts from public.jobs where id = any(%s)"
-    assert project.sql(ended, items) == [{"status": "completed", "attempts": 1}]
-    row = project.row(guilty)
-    assert (row["status"], row["attempts"], row["error_data"]["type"]) == ("failed", 1, error)

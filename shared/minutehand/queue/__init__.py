@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from minutehand.queue.errors import ProcessorError as ProcessorError
     from minutehand.queue.errors import QueueError as QueueError
     from minutehand.queue.functions import CallerFunctions as CallerFunctions
-    from minutehand.queue.functions import FunctionStore as FunctionStore
     from minutehand.queue.functions import WorkerFunctions as WorkerFunctions
     from minutehand.queue.models import EnqueueOptions as EnqueueOptions
     from minutehand.queue.models import FeedPage as FeedPage
@@ -29,7 +28,7 @@ else:
             "responses": "decode_object reading",
             "dependencies": "Dependencies",
             "errors": "InvalidState ProcessorError QueueError",
-            "functions": "CallerFunctions FunctionStore WorkerFunctions",
+            "functions": "CallerFunctions WorkerFunctions",
             "models": "EnqueueOptions FeedPage Job JobEvent NewJob",
         },
     )

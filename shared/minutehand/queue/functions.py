@@ -73,17 +73,6 @@ class WorkerFunctions:
         await self._api.aclose()
 
 
-class FunctionStore:
-    """Base class for typed calls of an app's SQL functions, with its own connections."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._functions = WorkerFunctions(settings)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._functions.aclose()
-
-
 class CallerFunctions:
     """The functions granted to members and guests. An instance is cheap.
 

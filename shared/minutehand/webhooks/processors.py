@@ -21,7 +21,7 @@ from standardwebhooks import Webhook
 
 from minutehand.aws.sealing import SealBroken
 from minutehand.config import Settings
-from minutehand.queue.functions import FunctionStore
+from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.responses import decode_object
 from minutehand.redaction import without_secrets
 from minutehand.retry_after import requested_wait
@@ -68,12 +68,12 @@ class SendResult:
     retry_after: timedelta | None = None
 
 
-class WebhookStore(FunctionStore):
+class WebhookStore(WorkerFunctions):
     """Functions of the engine for a delivery, called as `job_worker`."""
 
     async def read_message(self, job_id: str, fence: int) -> dict[str, Any]:
         """Read the message of a leased delivery."""
-        message: dict[str, Any] = await self._functions.call_held(
+        message: dict[str, Any] = await self.call_held(
             "webhook_to_send", job_id, fence, parse=decode_object
         )
         return message
@@ -83,7 +83,7 @@ class WebhookStore(FunctionStore):
         fields = {name: value for name, value in asdict(result).items() if name != "retry_after"}
         request = {"job_id": job_id, "fence": fence, **fields}
         # a failure must not be reported twice, because it would be counted twice
-        state: dict[str, Any] = await self._functions.call(
+        state: dict[str, Any] = await self.call(
             "webhook_sent", {"p_request": request}, repeatable=result.ok, parse=decode_object
         )
         return state

@@ -212,7 +212,7 @@ class World:
     """The parts that the doctor checks and a person can change."""
 
     def __init__(self, stack: RunningStack) -> None:
-        self.stack, self.values, self.clock_is_right = stack, {**stack.values}, False
+        self.stack, self.values = stack, {**stack.values}
 
     def plant(self, fault: Fault) -> None:
         """Break the project."""
@@ -255,7 +255,5 @@ class World:
             output = Run(env=self.values)(*shlex.split(line)[1:]).stdout.strip()
             if comment.startswith("as "):
                 self.values[comment.removeprefix("as ")] = output
-        elif line == "timedatectl set-ntp true":
-            self.clock_is_right = True
         elif line != "minutehand dev":
             raise AssertionError(f"the fix must be text to paste: {fix}")

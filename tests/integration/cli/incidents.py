@@ -20,7 +20,6 @@ from psycopg.types.json import Jsonb
 
 from tests.e2e.console.worker import HandWorker
 from tests.support.command import Run
-from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 #: Values that only a person knows, by their placeholder in a command.
@@ -44,12 +43,6 @@ class IncidentSetup:
     def worker(self, **policy: Any) -> HandWorker:
         """Start a worker of a new job type with this policy."""
         return self.ends.enter_context(HandWorker(self.stack, self.workspace_id, **policy))
-
-    def lease(self, worker: HandWorker) -> dict[str, Any]:
-        """Lease a job, so that it runs."""
-        lease = worker.lease_soon()
-        self.leases.append((worker, lease))
-        return lease
 
     def session(self) -> psycopg.Connection[Any]:
         """Open another session of the database."""
@@ -99,17 +92,12 @@ class Incident:
     plant: Plant
 
 
-def blocked_by(**policy: Any) -> Plant:
-    """Plant a job that waits for a running job."""
-
-    def plant(setup: IncidentSetup) -> str:
-        options = {"concurrency_key": "k"} if "key_concurrency" in policy else {}
-        worker = setup.worker(**policy)
-        worker.enqueue(**options)
-        setup.lease(worker)
-        return worker.enqueue(**options)
-
-    return plant
+def blocked_by_its_key(setup: IncidentSetup) -> str:
+    """Plant a job that waits for a running job of its key."""
+    worker = setup.worker(key_concurrency=1)
+    worker.enqueue(concurrency_key="k")
+    setup.leases.append((worker, worker.lease_soon()))
+    return worker.enqueue(concurrency_key="k")
 
 
 def paused(setup: IncidentSetup) -> str:
@@ -190,63 +178,13 @@ def failed(setup: IncidentSetup) -> str:
     return job_id
 
 
-def of_misspelt_type(setup: IncidentSetup) -> str:
-    """Plant a job of a type that no worker has."""
-    worker = setup.worker()
-    return str(
-        setup.one(
-            "select public.enqueue_job(%s, %s) #>> '{job,id}'",
-            setup.workspace_id,
-            f"{worker.job_type}_",
-        )
-    )
-
-
-def rejected_by_trigger(setup: IncidentSetup) -> str:
-    """Plant a job whose start a trigger of the project rejects."""
-    worker = setup.worker()
-    job_id = worker.enqueue()
-    name = f"refuse_{job_id.replace('-', '')}"
-
-    def run(statement: str) -> None:
-        with setup.stack.connect() as connection:
-            connection.execute(statement.encode())
-
-    def drop() -> None:
-        run(f"drop function if exists public.{name} cascade")
-
-    def fix() -> None:
-        drop()
-        setup.lease(worker)
-
-    run(
-        f"create function public.{name}() returns trigger language plpgsql"
-        f" as $$ begin if old.id = '{job_id}' then raise 'no change'; end if; return new; end $$;"
-        f"create trigger {name} before update on public.jobs"
-        f" for each row execute function public.{name}()"
-    )
-    setup.ends.callback(drop)
-    setup.fix = fix
-
-    def is_refused() -> bool:
-        # maintenance of the stack may hold the job's turn, so that one lease does not try the job
-        worker._ask(1)
-        return bool(setup.explain(job_id)["reason"] == "refused")
-
-    until(is_refused)
-    return job_id
-
-
-#: One incident per kind of holder. tests/sql/test_explain.py has every reason and step.
+#: One incident per kind of printed step. tests/sql/test_explain.py has every reason and step.
 INCIDENTS = [
-    Incident("a key", "key_limit", "key", blocked_by(key_concurrency=1)),
-    Incident("a type's limit", "type_limit", "limit", blocked_by(max_concurrency=1)),
+    Incident("a key", "key_limit", "key", blocked_by_its_key),
     Incident("a queue paused", "queue_paused", "pause", paused),
     Incident("a chain of sessions", "locked", "lock", locked_in_a_chain),
     Incident("an answer", "asking", "answer", waits_for_an_answer),
     Incident("a child of a child", "waiting_for_children", "child", waits_for_a_grandchild),
-    Incident("a trigger", "refused", "refusal", rejected_by_trigger),
-    Incident("a misspelt type", "no_processor", "no_worker", of_misspelt_type),
     Incident("an error", "failed", None, failed),
 ]
 

@@ -97,27 +97,17 @@ FOREIGN = [
     b"[1]",
     b'"',
 ]
+#: A call for each way to parse a response.
 CALLS: dict[str, Callable[[UserQueue, WorkerQueue], Awaitable[object]]] = {
     "lease_jobs": lambda _, worker: worker.lease(
         LeaseRequest(worker_id="w", tick_id="t", call=1, limit=1)
     ),
     "settle_jobs": lambda _, worker: worker.settle([]),
-    "report_jobs": lambda _, worker: worker.report([]),
     "run_maintenance": lambda _, worker: worker.maintain(),
     "spawn_jobs": lambda _, worker: worker.spawn(JobId("j"), 1, "n", []),
-    "read_steps": lambda _, worker: worker.read_steps(JobId("j"), 1),
-    "register_job_types": lambda _, worker: worker.register_job_types([]),
-    "tick_finished": lambda _, worker: worker.tick_finished("t", summary={}),
-    "queue_health": lambda _, worker: worker.health(),
     "enqueue_job": lambda user, _: user.enqueue("t", workspace_id="w"),
-    "enqueue_jobs": lambda user, _: user.enqueue_many([], workspace_id="w"),
-    "get_job": lambda user, _: user.get_job("j"),
     "list_jobs": lambda user, _: user.list_jobs(),
-    "event_feed": lambda user, _: user.workspace_feed("w"),
-    "own_workspace": lambda user, _: user.workspace(None),
-    "pause_jobs": lambda user, _: user.pause("w", True),
     "job_events": lambda user, _: user.events_after("j"),
-    "job_logs": lambda user, _: user.logs("j", limit=0),
 }
 
 
