@@ -45,7 +45,11 @@ export function useTopicRefresh(read, topics, isLive = true) {
   const isVisible = usePageVisible();
   const followed = topics.filter((topic) => topic && (isLive || isVisible));
   useEffect(() => {
-    if (followed.length === 0) return onWake(refresh);
+    if (followed.length === 0) {
+      const stop = new AbortController();
+      onWake(refresh, stop.signal);
+      return () => stop.abort();
+    }
     const watches = followed.map((topic, at) => {
       let isFirst = true; // the component has done the first read
       return watchTopic(supabase(), topic, {

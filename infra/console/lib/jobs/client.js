@@ -62,15 +62,12 @@ export class QueueError extends Error {
 
 const hasData = (data) => data !== null && data !== undefined;
 
-/** Whether a response that supabase-js calls a success is empty or incomplete. */
-const isIncomplete = ({ data, error, status }, isWhole = hasData) =>
-  status >= 200 && status < 300 && Boolean(error || !isWhole(data));
-
 /** Return the data of a supabase-js query, or throw a `QueueError`. */
 async function unwrap(query, isWhole = hasData) {
-  const response = await query;
-  if (isIncomplete(response, isWhole)) throw new QueueError({}, 0);
-  const { data, error, status } = response;
+  const { data, error, status } = await query;
+  const isSuccess = status >= 200 && status < 300;
+  // supabase-js also calls an empty or incomplete response a success
+  if (isSuccess && (error || !isWhole(data))) throw new QueueError({}, 0);
   if (error) throw new QueueError(error, status);
   return data;
 }
@@ -80,10 +77,13 @@ async function unwrap(query, isWhole = hasData) {
  * also ends calls that ignore the signal, such as supabase-js while it renews a token.
  */
 export function withTimeout(run, limit) {
-  const timeout = new Promise((_, reject) =>
-    limit.addEventListener("abort", () => reject(limit.reason), { once: true }),
-  );
-  return Promise.race([run(limit), timeout]);
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(limit.reason);
+    limit.addEventListener("abort", abort);
+    Promise.resolve(run(limit))
+      .then(resolve, reject)
+      .finally(() => limit.removeEventListener("abort", abort));
+  });
 }
 
 /**

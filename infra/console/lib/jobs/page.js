@@ -34,28 +34,12 @@ export function setText(node, text) {
 
 // A page may have missed messages when it becomes visible again or the network returns.
 
-const wakers = new Set();
-let listening = false;
-
-function wakeAll() {
-  for (const wake of [...wakers]) wake();
-}
-
-function listen() {
-  if (listening || typeof globalThis.addEventListener !== "function") return;
-  listening = true;
+/** Call `wake` each time that the page may have missed messages, until `signal` aborts. */
+export function onWake(wake, signal) {
   for (const name of ["online", "offline", "focus", "pageshow"])
-    globalThis.addEventListener(name, wakeAll);
-  globalThis.document?.addEventListener("visibilitychange", () => {
-    if (globalThis.document.visibilityState === "visible") wakeAll();
-  });
-}
-
-/** Call `wake` each time that the page may have missed messages. Returns a function that stops. */
-export function onWake(wake) {
-  listen();
-  wakers.add(wake);
-  return () => wakers.delete(wake);
+    globalThis.addEventListener?.(name, wake, { signal });
+  const onVisible = () => isHidden() || wake();
+  globalThis.document?.addEventListener("visibilitychange", onVisible, { signal });
 }
 
 /** Whether the browser hides the page. False in Node. */

@@ -98,8 +98,10 @@ export function applyEvent(job, event) {
   if (Number.isInteger(data.attempts)) next.attempts = data.attempts;
   if (data.progress && typeof data.progress === "object") next.progress = data.progress;
   if (typeof data.error_message === "string") next.error_message = data.error_message;
-  next.next_retry_at = "next_retry_at" in data ? data.next_retry_at : nextRetry(job, event);
-  next.waiting_for = event.type === "job.waiting" ? (data.wait ?? null) : keptWait(job, next);
+  if ("next_retry_at" in data) next.next_retry_at = data.next_retry_at;
+  else if (needsRow(event.type)) next.next_retry_at = null;
+  if (event.type === "job.waiting") next.waiting_for = data.wait ?? null;
+  else if (next.status !== "waiting") next.waiting_for = null;
   if (event.type === "job.leased") next.started_at = job.started_at ?? event.at;
   if (event.type === "job.cancel_requested") next.cancel_requested_at = event.at;
   if (event.type === "job.redriven")
@@ -108,10 +110,6 @@ export function applyEvent(job, event) {
   next.completed_at = next.status === "completed" ? next.finished_at : null;
   return next;
 }
-
-const nextRetry = (job, { type }) =>
-  type === "job.progress" || type === "job.log" ? job.next_retry_at : null;
-const keptWait = (job, next) => (next.status === "waiting" ? (job.waiting_for ?? null) : null);
 
 /** Convert an event of a Realtime frame (`at`) or of a row (`created_at`) to one shape. */
 export function normalizeEvent(raw) {

@@ -39,15 +39,13 @@ class Session {
   #probeRead = null; // the last read, repeated to learn whether reads get a response
   #probeTimer = null;
   #probes = [];
-  #hung = createStop(); // ends the reads in flight
+  #hung = new AbortController(); // ends the reads in flight
   #wakeTimer = null;
-  #isStarted = false;
-  #end = () => {};
+  #listening = null; // ends the subscriptions
 
   constructor(client) {
     this.#client = client;
-    const authorize = () =>
-      withTimeout(() => client.realtime.setAuth(), AbortSignal.timeout(READ_MS));
+    const authorize = () => inTime(() => client.realtime.setAuth());
     // A channel lingers under the user's name, so listen for a change of user until the last ends.
     const onIdle = () => this.#stop();
     this.#socket = new Socket(client, { authorize, onIdle, wake: () => this.wake() });
@@ -65,7 +63,7 @@ class Session {
 
   /** Follow a topic until the returned function is called. */
   follow(follower, { topic, listener, schema }) {
-    if (!this.#isStarted) this.#start();
+    if (!this.#listening) this.#start();
     this.#followers.add(follower);
     const leave = this.#socket.join(topic, listener, schema);
     return () => {
@@ -85,7 +83,7 @@ class Session {
     try {
       await this.#checkUser();
       epoch = this.#epoch;
-      const response = await Promise.race([ask(this.#hung.signal), this.#hung.promise]);
+      const response = await withTimeout(ask, this.#hung.signal);
       await this.#checkUser({ again: true });
       if (epoch !== this.#epoch) throw OUTDATED;
       this.#onResponse();
@@ -121,37 +119,33 @@ class Session {
   }
 
   #start() {
-    this.#isStarted = true;
-    const unwake = onWake(() => this.wake());
+    this.#listening = new AbortController();
+    const { signal } = this.#listening;
+    onWake(() => this.wake(), signal);
     this.#user = undefined;
-    const unlisten = this.#listen();
-    this.#end = () => {
-      unwake();
-      unlisten();
-    };
+    this.#listen(signal);
   }
 
   #stop() {
-    this.#isStarted = false;
-    this.#end();
+    this.#listening.abort();
+    this.#listening = null;
     clearTimeout(this.#probeTimer);
     clearTimeout(this.#wakeTimer);
     this.#problem = this.#probeRead = this.#userRequest = null;
     this.#tries = 0;
   }
 
-  #listen() {
+  #listen(signal) {
     try {
       const { data } = this.#client.auth.onAuthStateChange((event, session) => {
         const isAnother = this.#setUser(session?.user?.id ?? null);
         if (!isAnother && event !== "INITIAL_SESSION") this.wake(); // the token may be new
       });
       this.#hasSessions = true;
-      return () => data.subscription.unsubscribe();
+      signal.addEventListener("abort", () => data.subscription.unsubscribe());
     } catch {
       // A client with its own access token has no sessions, so each read checks the token.
       this.#hasSessions = false;
-      return () => {};
     }
   }
 
@@ -160,7 +154,7 @@ class Session {
     if (this.#hasSessions) {
       if (again || this.#user !== undefined) return;
       this.#userRequest ??= this.#readUserId().finally(() => (this.#userRequest = null));
-      const user = await withTimeout(() => this.#userRequest, AbortSignal.timeout(READ_MS));
+      const user = await this.#userRequest;
       if (this.#user === undefined) this.#setUser(user);
     } else this.#setUser(await this.#readUserId());
   }
@@ -168,7 +162,7 @@ class Session {
   /** Return the user id of the next call's token. Throws an outage if it cannot be renewed. */
   async #readUserId() {
     try {
-      return subjectOf(await tokenOf(this.#client));
+      return subjectOf(await inTime(() => tokenOf(this.#client)));
     } catch {
       throw new QueueError({}, 0);
     }
@@ -176,7 +170,7 @@ class Session {
 
   async #isCurrentUser(user) {
     try {
-      return (await withTimeout(() => this.#readUserId(), AbortSignal.timeout(READ_MS))) === user;
+      return (await this.#readUserId()) === user;
     } catch {
       return false; // the token was not renewed
     }
@@ -231,8 +225,8 @@ class Session {
       if (isAway(error)) return;
     }
     if (read !== this.#probeRead) return;
-    this.#hung.stop(); // each follower repeats its read immediately
-    this.#hung = createStop();
+    this.#hung.abort(HUNG); // each follower repeats its read immediately
+    this.#hung = new AbortController();
     this.#onResponse();
   }
 
@@ -251,17 +245,7 @@ class Session {
 }
 
 const isAway = (error) => error?.isAway ?? error?.status === 0;
-
-/** Create a promise that rejects on `stop()`, so that reads that race with it end. */
-function createStop() {
-  const aborter = new AbortController();
-  const { signal } = aborter;
-  const promise = new Promise((_, reject) => {
-    signal.addEventListener("abort", () => reject(HUNG), { once: true });
-  });
-  promise.catch(() => {});
-  return { promise, signal, stop: () => aborter.abort() };
-}
+const inTime = (run) => withTimeout(run, AbortSignal.timeout(READ_MS));
 
 /** Return the client's access token, or null. Throws if it cannot be renewed. */
 async function tokenOf(client) {
