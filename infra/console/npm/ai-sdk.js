@@ -122,14 +122,29 @@ const NAMES = `error abort message-metadata steering-message reset-step custom f
 /** Types of the SDK's chunks. Those of an app begin with `data-`. */
 const CHUNKS = new Set([...FRAMES, ...NAMES.split(/\s+/)]);
 const isChunk = ({ type }) => CHUNKS.has(type) || String(type).startsWith("data-");
+/** Types that continue a part. The SDK ends the reply if no chunk has begun the part. */
+const CONTINUING = /-(delta|end)$|^tool-output-/;
 
-/** Return the chunk of a stream's item. An item that is no chunk becomes a `data-item` part. */
-const chunkOf = (item) => (item && isChunk(item) ? item : { type: "data-item", data: item });
+/**
+ * Return the chunk of a stream's item. An item that is no chunk, or that continues a part which is
+ * not in `begun`, becomes a `data-item` part.
+ */
+function chunkOf(item, begun) {
+  const { type, id, toolCallId } = item ?? {};
+  const part = `${String(type).split("-")[0]} ${id ?? toolCallId}`;
+  const isFirst = !CONTINUING.test(type);
+  if (!item || !isChunk(item) || !(isFirst || begun.has(part)))
+    return { type: "data-item", data: item };
+  if (type.endsWith("-end")) begun.delete(part);
+  else if (isFirst) begun.add(part);
+  return item;
+}
 
 /** Yield the SDK's chunks of a message. `parts` are the message's earlier parts. */
 async function* chunksOf(job, pieces, { id: messageId, parts = [] }) {
   let open = null; // id of the text part that grows
   let hasContent = false;
+  const begun = new Set();
   const begin = (id, attempt) => {
     open = id;
     const providerMetadata = { minutehand: { job, attempt } };
@@ -148,7 +163,8 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [] }) {
   let next;
   while (!(next = await pieces.next()).done) {
     const { attempt, from, text, items } = next.value;
-    const chunks = (items ?? []).map(chunkOf);
+    if (from === 0) begun.clear();
+    const chunks = (items ?? []).map((item) => chunkOf(item, begun));
     // A new attempt. SDK versions without this chunk keep the old part, which `textOf` removes.
     if (from === 0 && hasContent) yield* [...end(), { type: "reset-step" }];
     hasContent = Boolean(text) || chunks.length > 0 || (hasContent && from > 0);

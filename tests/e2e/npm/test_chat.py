@@ -173,6 +173,7 @@ def test_items_of_a_stream_are_parts_of_the_answer(
         {"type": "text-end", "id": "x"},
         {"score": 1},
         {"a": 1, "type": "row"},
+        {"type": "text-delta", "id": "x", "delta": "after its end"},
     ]
     shown = tab()
     shown.does("Send")
@@ -180,7 +181,7 @@ def test_items_of_a_stream_are_parts_of_the_answer(
     shown.is_now("ready")
 
     pattern = r'\(think\) tool-search .*"found".* \[https://example.com\] The answer'
-    pattern += r'{"score":1}{"a":1,"type":"row"}'
+    pattern += r'{"score":1}{"a":1,"type":"row"}{.*"delta":"after its end".*}'
     for each in (shown, tab()):
         expect(each.page.locator("li").last).to_have_text(re.compile(pattern))
 
