@@ -17,9 +17,12 @@ export const NAMES = Object.keys(STATES);
 /** State by status if the rest of the job is unknown. */
 const STATE_BY_STATUS = { pending: "queued", processing: "running", waiting: "suspended" };
 
+/** Whether a job of the state has not reached its next run. */
+export const isDelayed = (state) => state === "scheduled" || state === "retrying";
+
 /** Return the status of a state. Several states are `pending`. */
 export const statusOf = (state) =>
-  state === "scheduled" || state === "retrying"
+  isDelayed(state)
     ? "pending"
     : (Object.keys(STATE_BY_STATUS).find((status) => STATE_BY_STATUS[status] === state) ?? state);
 
@@ -30,6 +33,10 @@ export const nextRunOf = (job) =>
     : job.status === "waiting"
       ? (job.waiting_for?.until ?? job.next_run_at ?? null)
       : null;
+
+/** Return a job's state, or its status. A delayed job is queued once it is due. */
+export const stateAt = (job, now) =>
+  isDelayed(job.state) && Date.parse(nextRunOf(job)) <= now ? "queued" : (job.state ?? job.status);
 
 const ATTEMPT_OUTCOMES = {
   completed: { word: "Completed", tone: "completed" },

@@ -1,14 +1,15 @@
 // Badges of states, a job's progress, and the freshness of a page.
 
 import { percentage } from "../lib/format.js";
-import { FRESHNESS, stateOf } from "../lib/states.js";
+import { FRESHNESS, isDelayed, stateAt, stateOf } from "../lib/states.js";
 import { classes, html, useEffect, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
-import { Sentence } from "./when.js";
+import { Sentence, useNow } from "./when.js";
 
 /** Badge of a job's state, or of its status if the rest of the job is unknown. */
 export function StateBadge({ status, job, cancelling = false }) {
-  const { word, tone, mark } = stateOf(job?.state ?? job?.status ?? status);
+  const now = useNow(isDelayed(job?.state));
+  const { word, tone, mark } = stateOf(job ? stateAt(job, now) : status);
   return html`<span class="badge" data-tone=${tone} data-status=${job?.status ?? status}>
     <${Icon} name=${mark} />
     ${cancelling && (job?.status ?? status) === "processing" ? "Cancelling" : word}

@@ -1,4 +1,4 @@
-// Problems of the whole system, one line each, at the top of every page.
+// Problems of the whole system at the top of every page. The first one is open.
 
 import { session, outage, supabase, engine } from "../api.js";
 import { clock } from "../lib/format.js";
@@ -8,8 +8,6 @@ import { html, useEffect, useState } from "../lib/ui.js";
 import { Sentence } from "./when.js";
 
 const POLL_MS = 15_000;
-const PHONE_WIDTH = 700; // px up to which only the first line has room
-const MAX_LINES = 3; // open lines on wider screens
 
 /** Return the full stop for a cause, unless the cause ends its sentence. */
 const periodFor = (cause) => (/[?!]$/.test(cause) ? "" : ".");
@@ -53,14 +51,12 @@ export function Incidents({ workspace, isApp }) {
       "Realtime is unavailable. Pages read every few seconds instead. Check its service at your host.",
     ]);
   if (lines.length === 0) return null;
-  const paragraphs = lines.map(
+  const [first, ...rest] = lines.map(
     ([text, to, words]) =>
       html`<p key=${text}><${Sentence} text=${text} /> ${words && linkTo(to, words)}</p>`,
   );
-  const shown = innerWidth > PHONE_WIDTH ? MAX_LINES : 1;
-  const rest = paragraphs.slice(shown);
   return html`<section class="incidents" aria-label="Needs attention" aria-live="polite">
-    ${paragraphs.slice(0, shown)}
+    ${first}
     ${
       rest.length > 0 &&
       html`<details>

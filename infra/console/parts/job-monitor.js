@@ -13,7 +13,7 @@ import {
 import { useJobList } from "./job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { isTyping, useKey } from "../lib/keys.js";
-import { NAMES, nextRunOf, STATES } from "../lib/states.js";
+import { isDelayed, NAMES, nextRunOf, stateAt, STATES } from "../lib/states.js";
 import { usePolling, useFetch } from "../lib/store.js";
 import { classes, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
@@ -227,7 +227,7 @@ const noteOf = (row) =>
 
 function Row({ row, index, held, isChosen, toggle }) {
   const note = noteOf(row);
-  const isQueued = row.state === "queued";
+  const isQueued = stateAt(row, useNow(isDelayed(row.state))) === "queued";
   return html`<tr
     aria-rowindex=${index + 2}
     class=${classes("job-row", isChosen && "chosen")}
@@ -274,7 +274,7 @@ const LATE_MS = 10_000;
 const EXPLAIN_MS = 15_000;
 
 const isLate = (row) =>
-  row.state === "queued" &&
+  stateAt(row, serverNow()) === "queued" &&
   serverNow() - Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at) > LATE_MS;
 
 /** Read the holders once a row waits too long. One read covers all rows. */
@@ -302,15 +302,11 @@ const SUSPENDING = new Set(["answer", "event"]);
 /** Note of a queued job: its holder, or its usual note. */
 function QueuedNote({ held, note }) {
   const { sentence, holder } = held || {};
-  if (!sentence && !note) return null;
-  return html`<span class=${classes("job-note", sentence && "why")} title=${sentence}>
-    ${
-      holder?.job_id
-        ? `held by job ${shortId(holder.job_id)}`
-        : sentence
-          ? html`<${Sentence} text=${sentence} />`
-          : note
-    }
+  if (!sentence) return note && html`<span class="job-note">${note}</span>`;
+  // the row begins with the type
+  const reason = sentence.replace(/^The job type \S+ /, "");
+  return html`<span class="job-note why" title=${sentence}>
+    ${holder?.job_id ? `held by job ${shortId(holder.job_id)}` : html`<${Sentence} text=${reason} />`}
   </span>`;
 }
 

@@ -102,7 +102,7 @@ function Line({ row, view, isOpened, toggle }) {
       })}
     </span>
     <span class="waterfall-time num">
-      ${duration(to - from)}${isRunning && "…"}
+      ${duration(to - from)}
       ${isRunning && until > to && ` ${relative(new Date(until).toISOString())}`}
     </span>
   </button>`;

@@ -55,10 +55,16 @@ function Timestamp({ at }) {
   </time>`;
 }
 
-/** Sentence with short instants, whose titles have the full time. */
+/** An instant, or code between backticks. */
+const MARKED = new RegExp(`${INSTANT.source}|\`([^\`]+)\``);
+
+/** Sentence with code and short instants, whose titles have the full time. */
 export const Sentence = ({ text }) =>
   String(text ?? "")
-    .split(INSTANT)
-    .map((part, index) =>
-      index % 2 === 1 ? html`<${Timestamp} key=${index} at=${instantOf(part)} />` : part,
-    );
+    .split(MARKED)
+    .map((part, index) => {
+      if (!part || index % 3 === 0) return part;
+      return index % 3 === 1
+        ? html`<${Timestamp} key=${index} at=${instantOf(part)} />`
+        : html`<code key=${index}>${part}</code>`;
+    });

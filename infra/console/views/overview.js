@@ -169,8 +169,8 @@ function Failures({ groups }) {
   if (groups.length === 0) return null;
   const most = groups.slice(0, MAX_FAILURES);
   return html`<section class="card" aria-labelledby="h-failures">
-    <h2 id="h-failures">What fails</h2>
-    ${table({ label: "What fails", rows: most, key: failureKey, cards: true }, FAILURE_COLUMNS)}
+    <h2 id="h-failures">Failures</h2>
+    ${table({ label: "Failures", rows: most, key: failureKey, cards: true }, FAILURE_COLUMNS)}
     <p><a href="/jobs?grouped=1">All failures</a></p>
   </section>`;
 }

@@ -324,7 +324,7 @@ def test_the_overview_shows_rates_and_failures(
             time.sleep(0.5)
     visitor = visit(ADA, "/overview")
     page = visitor.page
-    expect(page.get_by_role("heading", name="What fails")).to_be_visible()
+    expect(page.get_by_role("heading", name="Failures")).to_be_visible()
     expect(page.locator(".uplot").first).to_be_visible()
     check_page(visitor)
 

@@ -1,4 +1,4 @@
-// Instants in sentences of workers and the engine, and links.
+// Instants in sentences of workers and the engine, states, and links.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -9,6 +9,7 @@ import {
   safeUrl,
   setClock,
 } from "../../../infra/console/lib/format.js";
+import { stateAt } from "../../../infra/console/lib/states.js";
 
 const NOW = Date.parse("2026-11-26T23:59:50Z");
 
@@ -24,6 +25,12 @@ for (const [sentence, at] of [
     assert.equal(parts.length, 3);
     assert.equal(Date.parse(instantOf(parts[1], NOW)), Date.parse(at));
   });
+
+test("a delayed job is queued once it is due", () => {
+  const job = { status: "pending", state: "scheduled", scheduled_for: "2026-11-26T23:59:50Z" };
+  assert.equal(stateAt(job, NOW - 1), "scheduled");
+  assert.equal(stateAt(job, NOW), "queued");
+});
 
 test("a number is not an instant", () => {
   assert.equal("It ran for 12:30 minutes at 2 UTC".split(INSTANT).length, 1);
