@@ -32,7 +32,7 @@ MAX_ANSWER_BYTES: Final = 2_000_000
 MAX_STREAM_BYTES: Final = 60_000_000
 #: Statuses caused by the prompt. With others of 4xx the address or the model is wrong.
 _PROMPT_STATUSES: Final = frozenset({400, 413, 422, 451})
-#: TextSink by which endpoints report an empty account, some of them with 400 or 429.
+#: Words by which endpoints report an empty account, some of them with 400 or 429.
 _NO_CREDIT: Final = re.compile("insufficient_quota|exceeded_current_quota|billing|credit balance")
 #: First bytes of a JSON body, which no server-sent event begins with.
 _JSON_START: Final = b'{["<'
@@ -43,41 +43,37 @@ class Endpoint:
 
     Args:
         url: The URL up to the version, e.g. https://api.openai.com/v1. `path` is appended.
-        title: First words of an error's sentence.
-        setting: Environment variable that has `url`.
         model: Name of the model at the endpoint.
         key: Bearer token. None for endpoints without authentication.
         answer_seconds: Maximum silence before a response, or between chunks of a streamed one.
-        attempts: Maximum requests per call.
         sleep: Waits between requests.
     """
 
     offline: Final = False
+    #: First words of an error's sentence.
+    _title: str
+    #: Environment variable that has the URL.
+    _setting: str
 
     def __init__(
         self,
         url: str,
         path: str,
         *,
-        title: str,
-        setting: str,
         model: str,
         key: str | None = None,
         answer_seconds: float = 120.0,
-        attempts: int = 2,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.name = model
         self._url = f"{url.rstrip('/')}{path}"
-        self._title = title
-        self._setting = setting
         self._key = key
         self._max_silence = answer_seconds
         headers = {"accept": "application/json, text/event-stream"}
         if key:
             headers["authorization"] = f"Bearer {key}"
         self._http = connect(headers=headers, timeout=timeouts(answer_seconds))
-        self._retrying = retrying(_is_repeatable, attempts=attempts, sleep=sleep)
+        self._retrying = retrying(_is_repeatable, attempts=2, sleep=sleep)
 
     async def objects(self, **content: Any) -> AsyncGenerator[dict[str, Any]]:
         """Post `content` (json, or data and files) and yield the response's JSON objects.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from typing import Final
 
 from minutehand.ai.errors import LanguageModelError
@@ -26,13 +25,8 @@ class NoModel:
         raise _none()
 
     def stream(self, prompt: Prompt | str) -> CompletionStream:
-        """Return a stream that raises when it is read."""
-
-        async def pieces() -> AsyncGenerator[str]:
-            raise _none()
-            yield ""
-
-        return CompletionStream(pieces(), lambda: Completion("", self.name, whole=False))
+        """Raise, because no model is configured."""
+        raise _none()
 
     def cost_of(self, prompt: Prompt, text: str = "") -> float:
         """Return 0."""

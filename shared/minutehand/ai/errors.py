@@ -18,9 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minutehand.worker.vendor import RetryAdvice, VendorError
-
-__all__ = ["InputRefused", "LanguageModelError", "RetryAdvice", "TruncatedOutput", "UnusableOutput"]
+from minutehand.worker.vendor import VendorError
 
 
 class LanguageModelError(VendorError):

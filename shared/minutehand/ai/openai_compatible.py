@@ -48,8 +48,9 @@ _CONTINUE: Final = (
 )
 #: Maximum seconds between the end of an answer and its usage.
 AFTER_END_SECONDS: Final = 1.0
-#: Maximum seconds of a whole answer, or four times the maximum silence if that is longer.
+#: Maximum seconds of a whole answer, or so many times the maximum silence if that is longer.
 MIN_LIMIT_SECONDS: Final = 480.0
+LIMIT_SILENCES: Final = 4.0
 #: Characters per token, to estimate the cost of an answer without usage.
 _CHARACTERS_PER_TOKEN: Final = 4
 
@@ -65,6 +66,9 @@ class OpenAICompatible(Endpoint):
         https://platform.openai.com/docs/api-reference/chat/create
     """
 
+    _title = "The language model"
+    _setting = "LANGUAGE_MODEL_URL"
+
     def __init__(
         self,
         url: str,
@@ -73,7 +77,6 @@ class OpenAICompatible(Endpoint):
         most_tokens: int = 16_000,
         **options: Any,
     ) -> None:
-        options = {"title": "The language model", "setting": "LANGUAGE_MODEL_URL", **options}
         super().__init__(url, "/chat/completions", **options)
         self.most_tokens = most_tokens
         self._prices = prices
@@ -142,7 +145,7 @@ class OpenAICompatible(Endpoint):
                 if is_other and self._other_forms >= MIN_OTHER_FORMS:
                     # the address is of an API with another form, so a repeated call costs the same
                     reason: Any = {"code": "misconfigured", "hope": "none", "charged": True}
-                    text = f"{error}; LANGUAGE_MODEL_URL must be an address of chat completions"
+                    text = f"{error}; {self._setting} must be an address of chat completions"
                     raise LanguageModelError(text, vendor=self._title, **reason) from error
                 if state.words.length:
                     # a part of the answer came before the error, so it was charged
@@ -154,7 +157,10 @@ class OpenAICompatible(Endpoint):
         self, objects: AsyncGenerator[dict[str, Any]], state: _ResponseState
     ) -> AsyncGenerator[dict[str, Any]]:
         """Yield the objects of a response. The connection does not decide when the answer ends."""
-        loop, limit = asyncio.get_running_loop(), max(MIN_LIMIT_SECONDS, 4 * self._max_silence)
+        loop, limit = (
+            asyncio.get_running_loop(),
+            max(MIN_LIMIT_SECONDS, LIMIT_SILENCES * self._max_silence),
+        )
         until = loop.time() + limit
         try:
             while True:

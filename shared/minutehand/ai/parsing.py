@@ -174,28 +174,20 @@ def _candidates(value: Any, shape: type[BaseModel], field: str | None) -> Iterat
     An object without any member of the shape is not a reading, even if no member is required.
     """
     names = shape.model_fields.keys()
-    if isinstance(value, str):
-        with suppress(ValueError, RecursionError):
-            yield from _candidates(_DECODER.decode(value), shape, field)
-            return
+    value = _decoded(value)
     if isinstance(value, dict):
         if names & value.keys():
-            with suppress(ValueError, RecursionError):
-                # the field may contain the whole answer again as JSON
-                inner = _DECODER.decode(str(value.get(field or "")))
-                if isinstance(inner, dict) and names & inner.keys():
-                    yield inner
+            # the field may contain the whole answer again as JSON
+            inner = _decoded(value.get(field or ""))
+            if isinstance(inner, dict) and names & inner.keys():
+                yield inner
             yield value
-        for inner in reversed(value.values()):
-            if isinstance(inner, str):
-                with suppress(ValueError, RecursionError):
-                    inner = _DECODER.decode(inner)
+        for inner in map(_decoded, reversed(value.values())):
             if isinstance(inner, dict) and names & inner.keys():
                 yield inner
             elif isinstance(inner, str) and field and len(value) == 1 and field not in value:
                 yield {field: inner}
-        return
-    if isinstance(value, list):
+    elif isinstance(value, list):
         for inner in reversed(value):
             if isinstance(inner, dict) and names & inner.keys():
                 yield inner
@@ -203,6 +195,14 @@ def _candidates(value: Any, shape: type[BaseModel], field: str | None) -> Iterat
             yield {next(iter(names)): value}
     elif isinstance(value, str) and field is not None:
         yield {field: value}
+
+
+def _decoded(value: Any) -> Any:
+    """Return the JSON value in a text, or any other value unchanged."""
+    if isinstance(value, str):
+        with suppress(ValueError, RecursionError):
+            return _DECODER.decode(value)
+    return value
 
 
 def _validated(value: dict[str, Any], shape: type[Shape]) -> Shape:

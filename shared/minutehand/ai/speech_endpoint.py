@@ -28,8 +28,10 @@ class TranscriptionEndpoint(Endpoint):
         https://platform.openai.com/docs/api-reference/audio/createTranscription
     """
 
+    _title = "Speech to text"
+    _setting = "SPEECH_URL"
+
     def __init__(self, url: str, **options: Any) -> None:
-        options = {"title": "Speech to text", "setting": "SPEECH_URL", **options}
         super().__init__(url, "/audio/transcriptions", **options)
 
     async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:

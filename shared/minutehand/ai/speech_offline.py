@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from minutehand.ai.errors import LanguageModelError
 from minutehand.ai.speech import BYTES_PER_SECOND, OnShare, Segment, Transcript
@@ -33,12 +33,8 @@ SECONDS_PER_SECOND: Final = 5
 MAX_LINE_BYTES: Final = 1_000_000
 
 
-class Recognised(NamedTuple):
-    """A word of the decoder, with its first and last frames."""
-
-    word: str
-    first: int
-    last: int
+#: A word of the decoder, with its first and last frames.
+Word = tuple[str, int, int]
 
 
 class OfflineSpeechToText:
@@ -74,7 +70,7 @@ class OfflineSpeechToText:
         """Do nothing."""
 
 
-async def _recognised(sound: bytes, seconds: int, on_share: OnShare | None) -> list[Recognised]:
+async def _recognised(sound: bytes, seconds: int, on_share: OnShare | None) -> list[Word]:
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         str(Path(__file__).with_name("speech_process.py")),
@@ -88,7 +84,7 @@ async def _recognised(sound: bytes, seconds: int, on_share: OnShare | None) -> l
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    words: list[Recognised] | None = None
+    words: list[Word] | None = None
     try:
         with contextlib.suppress(ConnectionError):  # the process died, which its exit code explains
             child.stdin.write(sound)
@@ -97,7 +93,7 @@ async def _recognised(sound: bytes, seconds: int, on_share: OnShare | None) -> l
         async for line in child.stdout:
             message = json.loads(line)
             if "words" in message:
-                words = [Recognised(*word) for word in message["words"]]
+                words = message["words"]
             elif on_share is not None:
                 on_share(message["done"])
         code = await child.wait()
@@ -112,7 +108,7 @@ async def _recognised(sound: bytes, seconds: int, on_share: OnShare | None) -> l
     return words
 
 
-def join_words(words: Iterable[Recognised]) -> list[Segment]:
+def join_words(words: Iterable[Word]) -> list[Segment]:
     """Join words into segments, split at pauses."""
     segments: list[Segment] = []
     spoken: list[str] = []

@@ -12,7 +12,7 @@ import pytest
 
 from minutehand.ai.speech import BYTES_PER_SECOND, Segment
 from minutehand.ai.speech_endpoint import TranscriptionEndpoint, parse_segments
-from minutehand.ai.speech_offline import NAME, OfflineSpeechToText, Recognised, join_words
+from minutehand.ai.speech_offline import NAME, OfflineSpeechToText, join_words
 from minutehand.config import ConfigurationError
 from tests.support.misbehaving import Fault
 from tests.unit.ai.speech_server import KEY, SpeechServer
@@ -76,10 +76,7 @@ def test_words_are_joined_and_cut_where_the_speaker_pauses() -> None:
         ("<sil>", 61, 100),
         ("now", 120, 140),
     ]
-    assert join_words(Recognised(*each) for each in words) == [
-        Segment(0.11, 0.61, "turn off"),
-        Segment(1.2, 1.41, "now"),
-    ]
+    assert join_words(words) == [Segment(0.11, 0.61, "turn off"), Segment(1.2, 1.41, "now")]
 
 
 async def test_what_is_not_installed_names_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
