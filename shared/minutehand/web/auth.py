@@ -176,12 +176,20 @@ UserFunctions = Annotated[CallerFunctions, Depends(_functions_of_user)]
 #: SQL functions with the rights of the signed-in user, or of a guest.
 UserOrGuestFunctions = Annotated[CallerFunctions, Depends(_functions_of_user_or_guest)]
 
-#: Calls a function of the queue by the names of its parameters, as the caller of a route may.
+#: A function of the queue by its name and the names of its parameters.
 Call = Callable[..., Awaitable[dict[str, Any]]]
 
 
-async def _queue_of_workspace(workspace_id: UUID, caller: SignedIn, services: Provided) -> Call:
-    return partial(services.queue_of(caller).call, workspace_id=str(workspace_id))
+async def _queue_call(caller: SignedIn, services: Provided) -> Call:
+    return services.queue_of(caller).call
+
+
+#: Calls a function of the queue with the caller's rights.
+QueueCall = Annotated[Call, Depends(_queue_call)]
+
+
+async def _queue_of_workspace(workspace_id: UUID, call: QueueCall) -> Call:
+    return partial(call, workspace_id=str(workspace_id))
 
 
 #: The same for the workspace of the path.

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Waker(Protocol):
-    """RequestLimiter a worker run. Never raises and never takes long."""
+    """Requests a worker run. Never raises and never takes long."""
 
     async def wake(self, *, reason: str = "enqueue") -> None:
         """Request a worker run."""

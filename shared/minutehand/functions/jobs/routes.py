@@ -27,7 +27,7 @@ from minutehand.functions.jobs.models import (
 from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError
 from minutehand.queue.models import Enqueued, Job
-from minutehand.web.auth import SignedIn, bearer_token, verify
+from minutehand.web.auth import QueueCall, SignedIn, bearer_token, verify
 from minutehand.web.idempotency import IdempotencyHeader, key_of_part, one_key, parse_key
 from minutehand.web.services import Provided, services_of
 
@@ -138,15 +138,15 @@ async def create_jobs(
 
 
 @router.post("/jobs/cancel")
-async def cancel_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> dict[str, Any]:
+async def cancel_jobs(body: ManyJobs, call: QueueCall) -> dict[str, Any]:
     """Cancel one batch of the live jobs that match. Only for managers."""
-    return await services.queue_of(caller).call("cancel_jobs", **dict(body))
+    return await call("cancel_jobs", **dict(body))
 
 
 @router.post("/jobs/retry")
-async def retry_jobs(body: ManyJobs, caller: SignedIn, services: Provided) -> dict[str, Any]:
+async def retry_jobs(body: ManyJobs, call: QueueCall, services: Provided) -> dict[str, Any]:
     """Retry one batch of the failed jobs that match. Only for managers."""
-    changed: dict[str, Any] = await services.queue_of(caller).call("retry_jobs", **dict(body))
+    changed: dict[str, Any] = await call("retry_jobs", **dict(body))
     await services.waker.wake(reason="retry")
     return changed
 

@@ -16,12 +16,12 @@ from minutehand.functions.tokens import token_matches
 from minutehand.queue.models import FeedPage, Job, JobEvent, JobPage, JobState, Status
 from minutehand.web import sse
 from minutehand.web.auth import (
-    Call,
     GuestSession,
     JobFollower,
     JobReader,
     MaybeGuest,
     OperatorCredentials,
+    QueueCall,
     SignedIn,
     StreamReader,
     bearer_token,
@@ -51,14 +51,6 @@ After = Annotated[int | None, Query(ge=0, le=10**15)]
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {MEDIA_TYPE: {}}, "description": "Events as they happen."}
 }
-
-
-async def _queue_call(caller: SignedIn, services: Provided) -> Call:
-    return services.queue_of(caller).call
-
-
-#: Calls a function of the queue with the caller's rights.
-QueueCall = Annotated[Call, Depends(_queue_call)]
 
 
 class ListQuery(BaseModel):
@@ -126,9 +118,9 @@ async def count_jobs(
 
 
 @router.get("/jobs/failures")
-async def list_failures(caller: SignedIn, services: Provided, workspace_id: UUID) -> dict[str, Any]:
+async def list_failures(call: QueueCall, workspace_id: UUID) -> dict[str, Any]:
     """List failed jobs of a workspace, grouped by error, the largest group first."""
-    return await services.queue_of(caller).call("dead_letters", workspace_id=workspace_id)
+    return await call("dead_letters", workspace_id=workspace_id)
 
 
 @router.get("/types")
