@@ -14,8 +14,8 @@ const PARTS = ["base", "layout", "parts", "jobs", "job", "more", "waterfall", "m
 const STYLES = ["../../node_modules/uplot/dist/uPlot.min.css"]
   .concat(PARTS.map((name) => `./styles/${name}.css`))
   .map((file) => `@import "${file}";`);
-/** Packages that the bundle imports when a page first needs them. */
-const LAZY = ["marked", "uplot"];
+/** Modules that the bundle imports when a page first needs them, by the name of their file. */
+const LAZY = { highlight: "highlight.js/lib/common", marked: "marked", uplot: "uplot" };
 const PACKAGE = /^.*node_modules\/(@[^/]+\/)?[^/]+/;
 const options = {
   absWorkingDir: SOURCE,
@@ -46,7 +46,9 @@ const lists = shared.map(([module, names]) => {
   const inBundle = names.map((name) => `${name} as ${nameInBundle(module, name)}`);
   return `export { ${inBundle.join(", ")} } from "./${module}";`;
 });
-const lazy = Object.fromEntries(LAZY.map((name) => [name, `/${name}.js`]));
+const lazy = Object.fromEntries(
+  Object.entries(LAZY).map(([file, module]) => [module, `/${file}.js`]),
+);
 const bundle = (contents, loader) =>
   build({
     ...options,
@@ -60,13 +62,7 @@ const bundle = (contents, loader) =>
 const built = [
   await bundle(['import "./app.js";', ...lists], "js"),
   await bundle(STYLES, "css"),
-  await build({
-    ...options,
-    entryPoints: LAZY,
-    minify: true,
-    outdir: target,
-    entryNames: "[name]",
-  }),
+  await build({ ...options, entryPoints: LAZY, minify: true, outdir: target }),
 ];
 const inputs = built.flatMap(({ metafile }) => Object.keys(metafile.inputs));
 const packages = new Set(inputs.flatMap((path) => PACKAGE.exec(path)?.[0] ?? []));

@@ -7,9 +7,13 @@ import { html, quietButton, useEffect, useMemo, useRef, useState } from "../lib/
 import { copy } from "./copy.js";
 
 const MAX_DEPTH = 40;
+/** Longer code stays without colours, because colouring it would block the page. */
+const MAX_COLOURED = 10_000;
 let depth = 0;
 let lexer = (text) => [{ raw: text }];
 let loading = null;
+let highlighter = null;
+let loadingHighlighter = null;
 
 /** Markdown of a model or a person. `isPartial`: whether it is still being written. */
 export function Markdown({ text, isPartial = false }) {
@@ -88,7 +92,7 @@ const RENDERERS = {
         <span class="spacer"></span>
         ${quietButton("Copy", () => copy(text, "Copied the code"), { "aria-label": "Copy the code" })}
       </figcaption>
-      <pre tabindex="0"><code>${text}</code></pre>
+      <pre tabindex="0"><${Code} text=${text} lang=${lang?.split(/\s/)[0]} /></pre>
     </figure>`,
   table: ({ header, rows }) =>
     html`<div class="scroll-x" tabindex="0" role="group" aria-label="Table">
@@ -102,6 +106,20 @@ const RENDERERS = {
       </table>
     </div>`,
 };
+
+/** Code with colours. The library that adds them escapes all HTML, and is loaded with the first code. */
+function Code({ text, lang }) {
+  const [current, setCurrent] = useState(highlighter);
+  useEffect(() => {
+    loadingHighlighter ??= import("highlight.js/lib/common").then(
+      (library) => (highlighter = library.default),
+    );
+    loadingHighlighter.then(setCurrent, () => {}); // the code stays without colours
+  }, []);
+  if (!current?.getLanguage(lang) || text.length > MAX_COLOURED) return html`<code>${text}</code>`;
+  const { value } = current.highlight(text, { language: lang, ignoreIllegals: true });
+  return html`<code dangerouslySetInnerHTML=${{ __html: value }} />`;
+}
 
 function linkTo(address, content) {
   const href = safeUrl(address);

@@ -134,6 +134,7 @@ def test_an_answer_is_streamed_stopped_retried_and_fails(
     worker.report(lease, output=[piece])
     expect(answer.locator("strong")).to_have_text("ways")
     expect(answer.locator("pre")).to_have_text('print("<b>")\n')
+    expect(answer.locator("pre .hljs-string")).to_have_text('"<b>"')
     expect(answer.get_by_role("link")).to_have_text("docs")
     assert answer.locator("img, script, b").count() == 0
     tab = visitor.another_tab(page.url)
