@@ -6,37 +6,43 @@
 -- - A job is live until it completes, fails or is cancelled.
 -- - The place of a live job is the one narrow table that has a row for it. The places are
 --   queue.deferred, queue.gated, queue.ready, queue.leases and queue.waits.
--- - A lane is a job type in a queue.
+-- - A lane is one job type in one queue.
 -- - The ord of a job is its position among the jobs of its tenant, by priority and then by age.
--- - A turn is a tenant that has ready jobs in a lane.
--- - A turn is blocked if leases do not read it, because it is closed, paused or at a limit. A turn
---   is closed when a lease finds it empty.
+-- - A turn is a tenant that has ready jobs in a lane. Leases read open turns one after the other.
+-- - A turn is blocked if leases do not read it, because it is closed, paused or at a limit. A lease
+--   closes a turn when it finds that the tenant has no ready job in the lane.
 -- - The rank of a tenant is its position among all tenants that have turns. A tenant has the same
 --   rank in all lanes. A new tenant gets a rank just below the rank of the last tenant served, so
 --   that the new tenant comes near the end of the round.
--- - A ring is a group of lanes that are served together. It stores the last tenant served.
+-- - A ring is a group of lanes that are served together. It stores the last tenant served, so that
+--   the next lease continues with the next tenant.
 -- - A round is one pass of a ring through its tenants in the order of their ranks.
 -- - The weight of a tenant is the number of jobs that it gets per round.
 -- - A share is the number of jobs that a lease takes from a turn.
 -- - A pool is the number of worker slots that some job types share.
--- - A gate is the limit of a concurrency key. A job waits behind the gate until the gate admits
---   the job. The gate admits as many jobs as may run. An admitted job counts in queue.gated until
---   its attempt ends.
--- - A note is a row that makes the next lease open a turn or check a gate. Enqueues leave notes,
---   and so does every other statement that makes a job ready or frees a key.
--- - A fence is the number of a job's lease. A worker with an older fence no longer has the lease.
--- - A signal is a row that asks maintenance for work that has no due time, for example the check
---   of a parent whose child has ended.
+-- - A gate enforces the limit of one concurrency key. A job waits behind the gate until the gate
+--   admits the job. The gate admits as many jobs as may run. An admitted job counts in queue.gated
+--   until its attempt ends.
+-- - A note is a row that asks the next lease to open a turn or to check a gate for jobs that it can
+--   admit. Enqueues leave notes, and so does every other statement that makes a job ready or frees
+--   a key.
+-- - A fence is the number of a job's lease. A write with an older fence is rejected, because
+--   another lease has replaced the lease of that worker.
+-- - A signal is a row that asks maintenance for work that has no due time, for example the check of
+--   a parent whose child has ended.
 -- - A person is a signed-in user. A guest is a caller who knows only the id of a session. The
 --   service is the project's own server. Operators are the staff, and see all tenants.
 --
--- Some other words have a special meaning here. A plain insert is an insert into public.jobs by a
--- client's own SQL. A plain job has no options. A simple job is a plain job that
--- public.enqueue_job adds. A plain completion is a success at the first lease of a job. A call
--- slot is a permit for a call that reads or writes many rows. The sweep is a task of maintenance
--- that deletes rows no longer needed. In names, tick means a worker run, whatever started the run.
--- Each call of a run has a number. In names, hold means to lock rows or a turn until the
--- transaction ends. queue.admit charges a person for a call and has nothing to do with gates.
+-- Some other words have a special meaning here.
+--
+-- - A plain insert is an insert into public.jobs by a client's own SQL.
+-- - A plain job has no options. A simple job is a plain job that public.enqueue_job adds.
+-- - A plain completion is a success at the first lease of a job.
+-- - A call slot is a permit for a call that reads or writes many rows.
+-- - The sweep is a task of maintenance that deletes rows that are no longer needed.
+-- - In names, tick means a worker run, whatever started the run. Each call of a run has a number.
+-- - In names, hold means to lock rows or a turn until the transaction ends.
+-- - queue.admit charges a person for a call. It has nothing to do with gates.
 --
 --   enqueue --> deferred --> gated --> ready --> leases --> completed, failed or cancelled
 --               due later    key at    awaits    runs on
@@ -49,17 +55,17 @@
 -- Six rules apply everywhere:
 -- 1. public.jobs is the record of all jobs. The columns in its indexes do not change between
 --    enqueue and end, so that leases and settlements are heap-only updates. A live job also has a
---    row in a narrow table, which is its place. If no worker has published the job's type yet,
---    this row is in queue.unpublished.
--- 2. Tenants are served in rounds. In a round, each tenant gets as many jobs as its weight. A
---    lease begins at the tenant where the last lease in the same lanes ended. Concurrent leases
---    may begin at the same tenant. A lease that requests n jobs reads about n tenants.
--- 3. Enqueues without keys never wait. An enqueue tries to take a shared advisory lock on the
---    turn, and inserts the job. If the turn is not open, the enqueue leaves a note. Before a lease
---    closes a turn or advances the turn's start to the first job, the lease takes the same lock
---    exclusively. Therefore no enqueue can be adding an older job at that moment.
--- 4. Running jobs are counted for each limit, and no counter is stored. If a type, a workspace, or
---    a type in a workspace has a limit, a lease tries to take an advisory lock for it. The next
+--    row in a narrow table, which is its place. If no worker has published the job's type yet, this
+--    row is in queue.unpublished.
+-- 2. Tenants are served in rounds. In a round, each tenant gets as many jobs as its weight. A lease
+--    begins at the tenant where the last lease of the same lanes ended. Concurrent leases may begin
+--    at the same tenant. A lease that requests n jobs reads about n tenants.
+-- 3. An enqueue without a key never waits. It tries to take a shared advisory lock on the turn, and
+--    inserts the job. If the turn is not open, the enqueue leaves a note. A lease takes the same
+--    lock exclusively before it closes a turn or moves the turn's start to a later job, so that no
+--    enqueue can be adding an older job at that moment.
+-- 4. Limits are enforced by counting running jobs. No counter is stored. A lease tries to take an
+--    advisory lock for each limit of a type, of a workspace, or of a type in a workspace. The next
 --    statement of the lease counts the running jobs. The limit of a key is a gate. The number of
 --    ready and running jobs of the key never exceeds this limit.
 -- 5. A fact that follows from a job's row is not stored. For example, the events of a job that ran
@@ -67,15 +73,14 @@
 --    queue.feed. Watchers, statistics and apps read the feed.
 -- 6. Workers lock the lease before the job's row, and leases skip locked rows. A cancel or retry
 --    locks all its rows or none (queue.lock_jobs), so that no worker waits for a user's open
---    transaction. If another transaction has locked one of the rows, a person's call is rejected
---    at once. A lease counts rows, and therefore rejects every isolation level except read
---    committed.
+--    transaction. If another transaction has locked one of the rows, a person's call is rejected at
+--    once. A lease counts rows, and therefore rejects every isolation level except read committed.
 --
 -- Four patterns recur in the code:
 -- - `ctid = any (array(select … for update skip locked))` skips rows that another transaction has
---   locked. An update in this form also skips rows that were changed after the statement began.
---   The lock is then on a new version of the row, and the update does not see this version.
---   Therefore the update never changes a row because of an outdated condition on another table.
+--   locked. An update in this form also skips rows that were changed after the statement began,
+--   because the lock is then on a newer version of the row that the update does not see. Therefore
+--   the update never changes a row because of an outdated condition on another table.
 -- - `id = any (array[x])` finds a row by its key, whatever the planner estimates for the table.
 -- - `x := f()` calls a function whose value is not used. An assignment costs less than the query
 --   that `perform` runs.
@@ -100,10 +105,10 @@
 --       queue.after_attempts   frees the gate and the unique key, and signals a waiting parent.
 --   public.run_maintenance   handles everything that is due by time, and deletes old data.
 
--- The migration stops if the schema queue exists, or if a table, function or type of the schema
--- public already has one of these names. An uninstall drops a schema only if the schema has the
--- comment that is written here. A schema that existed before the install keeps its own comment,
--- and is not dropped.
+-- Stop the migration if the schema queue exists, or if a table, function or type of the schema
+-- public already has one of these names. An uninstall drops only a schema that has the comment
+-- written here. A schema that existed before the install keeps its own comment, so an uninstall
+-- does not drop it.
 do $$
 declare
   c_names constant text[] := '{
@@ -189,8 +194,8 @@ end;
 $$;
 grant execute on function queue.clock to authenticated, service_role;
 
--- Return the release of this schema, the same as minutehand.version. `minutehand doctor` compares
--- it with the recorded release.
+-- Return the release of this schema, which is the value of minutehand.version. `minutehand doctor`
+-- compares it with the release that the project recorded.
 create function queue.version()
 returns text
 language sql immutable
@@ -199,8 +204,8 @@ as $$
 select '0.5.0'
 $$;
 
--- Return a version 7 UUID (RFC 9562), so that later ids are greater. The id consists of
--- milliseconds, a fraction of a millisecond, and random bits.
+-- Return a version 7 UUID (RFC 9562). It begins with the time in milliseconds and a fraction of a
+-- millisecond, so later ids are greater. The rest is random.
 create function queue.new_id()
 returns uuid
 language plpgsql volatile
@@ -220,7 +225,7 @@ end;
 $$;
 grant execute on function queue.new_id to authenticated, service_role;
 
--- Return up to 4,096 version 7 UUIDs in ascending order, with a single draw of random bits.
+-- Return up to 4,096 version 7 UUIDs in ascending order. All ids are derived from one random value.
 create function queue.new_ids(p_count integer)
 returns uuid[]
 language plpgsql volatile
@@ -248,8 +253,8 @@ begin
 end;
 $$;
 
--- Return the smallest id that can be created at p_at. With such ids, a query reads a range of time
--- as a range of ids.
+-- Return the smallest id that a job created at p_at can have. A query with such ids as bounds
+-- selects the jobs of a period.
 create function queue.id_at(p_at timestamptz)
 returns uuid
 language sql immutable
@@ -268,9 +273,9 @@ select rpad(
 $$;
 
 -- Raise an error that the Data API returns with the HTTP status p_status. Clients distinguish
--- errors by p_hint. With `client_error_verbosity = minimal`, PostgREST 16 returns only code and
--- message, so that the message then contains all. SQLSTATE PGRST was rejected, because functions
--- and workers of the last release recognize errors by their SQLSTATE.
+-- errors by p_hint. With `client_error_verbosity = minimal`, PostgREST 16 returns only the code and
+-- the message, so the message then also contains hint and detail. The SQLSTATE PGRST is not used,
+-- because functions and workers of the last release recognize errors by their SQLSTATE.
 create function queue.refuse(
   p_status integer,
   p_hint text,
@@ -363,12 +368,12 @@ end;
 $$;
 
 -- Take an advisory lock until this transaction ends. Return false if another transaction has the
--- lock. An advisory lock has two numbers. The first number is the hash of the first word of the
--- name. Therefore a name that contains a caller's text cannot collide with a lock of another kind.
--- The first number is always negative, because the lock of a turn has the lane, a positive number,
--- as its first number (queue.hold_turn).
--- p_waits: Wait for the exclusive lock instead of returning false.
--- p_is_shared: Try to take the lock in shared mode.
+-- lock. The key of the lock is a pair of numbers. The first number is the hash of the first word of
+-- the name, so a name that contains a caller's text cannot collide with a lock of another kind. The
+-- first number is always negative, because the lock of a turn uses a lane, which is positive, as
+-- its first number (queue.hold_turn).
+-- p_waits: True to wait for the exclusive lock instead of returning false.
+-- p_is_shared: True to take the lock in shared mode.
 create function queue.try_lock(
   p_name text,
   p_waits boolean default false,
@@ -391,12 +396,12 @@ begin
 end;
 $$;
 
--- Reserve up to p_count advisory locks for the caller, and return their number. A transaction takes
--- at most 200 advisory locks, because the server has few of them. The parts of a call reserve from
--- the same count. A later part has a greater p_most, so that an earlier part leaves locks for it.
--- A caller that gets fewer locks than it needs leaves the rest to another call, does without them,
--- or is rejected.
--- p_most: Maximum number of locks that the transaction may hold in all, this call's included.
+-- Reserve up to p_count advisory locks for the caller, and return how many are reserved. A
+-- transaction takes at most 200 advisory locks, because the server has few of them. All functions
+-- that a call runs share this count. A function that runs later passes a greater p_most, so that a
+-- function that runs earlier leaves locks for it. A caller that gets fewer locks than it needs
+-- leaves the remaining work to another call, works without the locks, or is rejected.
+-- p_most: Maximum of the count after this call.
 create function queue.reserve_locks(p_count integer, p_most integer)
 returns integer
 language plpgsql
@@ -413,11 +418,11 @@ begin
 end;
 $$;
 
--- Grant members read access to the rows of their workspaces, and the service read access to all
--- rows. A view must be security_invoker. A write to a view that is not updatable raises a special
--- error, and the Data API returns this error with status 500. For a view with an instead-of
--- trigger, Postgres checks the caller's rights first. The status is then 403, because the right to
--- write is missing. This function therefore creates an instead-of trigger that never runs.
+-- Let members read the rows of their workspaces, and let the service read all rows. A view must be
+-- security_invoker. If a view is not updatable, a write to it raises an error that the Data API
+-- returns with status 500. If the view has an instead-of trigger, Postgres checks the caller's
+-- rights first, and the missing right gives status 403. This function therefore creates an
+-- instead-of trigger, which never runs.
 create function queue.show_to_members(variadic p_relations regclass[])
 returns void
 language plpgsql
@@ -495,8 +500,8 @@ begin
 end;
 $$;
 
--- Allow guests to call private functions of an app, each as public.<schema>_<name>. The bodies are
--- parsed here, so that callers need no usage of the schema.
+-- Let guests call private functions of an app. Each becomes public.<schema>_<name>. The bodies are
+-- parsed when they are created, so callers need no right on the app's schema.
 create function queue.allow_guests(variadic p_functions regproc[])
 returns void
 language plpgsql
@@ -536,7 +541,7 @@ end;
 $$;
 
 -- Tenants and their members. Members see the jobs of their workspace. An install into a project
--- that already has tenants replaces the tables and the views. The functions below read the two
+-- that has tenants of its own replaces these tables and views. The functions below read only the
 -- views.
 create table public.workspaces (
   id uuid primary key default gen_random_uuid(),
@@ -565,10 +570,10 @@ create view queue.tenant_members as
 select workspace_id, user_id, role
 from public.workspace_members;
 
--- Return the id of the person who calls, or null for the service and for guests. Clerk, Firebase
--- and other providers use subjects that are not UUIDs. auth.uid fails on such a subject. This
--- function rejects the subject with a 401 that explains the error.
--- p_is_strict: If false, return null for such a subject, because policies must not raise errors.
+-- Return the id of the person who calls, or null for the service and for guests. With Clerk,
+-- Firebase and some other providers, the subject of the token is not a UUID. auth.uid raises an
+-- unclear error for such a token, so this function rejects it with status 401 and an explanation.
+-- p_is_strict: False to return null for such a token, because a policy must not raise an error.
 create function queue.caller(p_is_strict boolean default true)
 returns uuid
 language plpgsql stable
@@ -664,8 +669,8 @@ end;
 $$;
 grant execute on function queue.is_manager to authenticated, service_role;
 
--- Return the id of a person who acted, or null if the caller may not see the id. Operators and the
--- service see all ids, and others see the ids of the workspace's members.
+-- Return the id of the person who did something, or null if the caller may not see that id.
+-- Operators and the service see all ids. Other callers see the ids of members of the workspace.
 create function queue.shown_person(p_id text, p_workspace_id uuid)
 returns text
 language plpgsql stable
@@ -685,8 +690,8 @@ begin
 end;
 $$;
 
--- Return true if the service calls with its own role, the worker's role or plain SQL. Functions
--- that guests may call must not use this function.
+-- Return true if the caller is the service, which uses the service role, the worker's role or plain
+-- SQL. A function that guests may call must not use this function.
 create function queue.is_service()
 returns boolean
 language plpgsql stable
@@ -701,7 +706,7 @@ begin
 end;
 $$;
 
--- Return the workspace of jobs without a tenant. The workspace has no members, so that only
+-- Return the id of the workspace for jobs that belong to no tenant. It has no members, so only
 -- operators see its jobs.
 create function queue.system_workspace()
 returns uuid
@@ -789,11 +794,10 @@ begin
 end;
 $$;
 
--- Return the workspace to act in. Without p_workspace_id, return the workspace that the caller
--- joined first. Therefore a call without a workspace keeps its meaning when the caller joins
--- another workspace. If a project's tenants have no date of joining, a caller with several
--- workspaces must name one. A guest has no claims, so that missing claims do not identify the
--- service. The service is therefore recognized by its role.
+-- Return the workspace that a call applies to. Without p_workspace_id, this is the workspace that
+-- the caller joined first, so that the call keeps its meaning when the caller joins another
+-- workspace. If a project's tenants have no date of joining, a caller with several workspaces must
+-- name one. The service is recognized by its role, because a guest also has no user id.
 create function public.own_workspace(p_workspace_id uuid default null)
 returns jsonb
 language plpgsql stable
@@ -865,10 +869,11 @@ comment on function public.list_workspaces is
   'List the caller''s workspaces: {workspaces: [{id, name}]}.';
 select queue.allow('authenticated, service_role', 'public.list_workspaces');
 
--- End what a removed member follows in the tenant, so that no message is made for the member alone.
--- Servers read the streams of the tenant again, so that the member's streams end. Without a
--- trigger, as on memberships of a project, what the member follows expires after 150 seconds. The
--- trigger's arguments are the names of the columns with the ids of the tenant and of the user.
+-- When a member is removed, delete the member's subscriptions to topics of the tenant, so that no
+-- message is sent for the removed member alone. Servers check the streams of the tenant again, and
+-- end the member's streams. A project that has its own table of members may have no such trigger.
+-- The subscriptions then expire after 150 seconds. The arguments of the trigger are the names of
+-- the columns with the tenant's id and the user's id.
 create function queue.member_removed()
 returns trigger
 language plpgsql
@@ -913,7 +918,8 @@ begin
   return null;
 end;
 $$;
--- By a function, because no release may change the table, which a project may have replaced.
+-- Create the trigger in a function, because a project may have replaced the table by a view, and a
+-- release must not change the table.
 create function queue.watch_members()
 returns void
 language plpgsql
@@ -934,8 +940,8 @@ end;
 $$;
 select queue.watch_members();
 
--- Delete the data of a deleted tenant. The trigger's argument is the name of the column with the
--- tenant's id.
+-- Delete the data of a deleted tenant. The argument of the trigger is the name of the column with
+-- the tenant's id.
 create function queue.tenant_deleted()
 returns trigger
 language plpgsql

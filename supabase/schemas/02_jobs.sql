@@ -1,9 +1,9 @@
--- This file has the tables of jobs. public.jobs has a row for each job. The other tables have logs
--- and history, and the narrow tables have the place of each live job.
+-- This file creates the tables of jobs. public.jobs has a row for each job. Other tables store logs
+-- and history. The place of each live job is a row of a narrow table.
 
--- A column with the default nullif(0, 0) has the default null. The generated types of clients then
--- show this column as optional, and the trigger of a plain insert sets its value. The columns are
--- in the order of their alignment, which limits a row to 220 bytes.
+-- Some columns have the default nullif(0, 0), which is null. Tools that generate client types from
+-- the schema therefore show these columns as optional, and the trigger of a plain insert sets their
+-- values. The columns are sorted by alignment, so that a row needs at most 220 bytes.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
@@ -24,7 +24,7 @@ create table public.jobs (
   priority integer not null default 100,
   attempts integer not null default 0,
   max_attempts integer not null default nullif(0, 0),
-  -- fence of the latest lease, which increases with each lease and never decreases
+  -- fence of the latest lease. Each lease increases it.
   fence integer not null default 0,
   last_seq integer not null default nullif(0, 0), -- number of the job's latest event
   -- version of the type's payload schema for which the payload was written
@@ -32,11 +32,12 @@ create table public.jobs (
   generation integer not null default 1, -- each retry of an ended job adds 1
   lost_attempts integer not null default 0, -- number of attempts whose lease expired
   timeout_seconds integer,
-  -- worker that leased the job first. Until then, the value is 0 for the job of a plain insert.
+  -- worker that leased the job first. Before that, the value is 0 if a plain insert created the
+  -- job, and otherwise null.
   worker integer,
   queue_ms real, -- queue time, from ready to the first start
   run_ms real, -- total duration of its attempts
-  -- cost of external services as the processor reported it, or null for no cost
+  -- cost of external services that the processor reported, or null
   cost_usd double precision,
   queue text not null default nullif('', ''),
   job_type text not null,
@@ -54,32 +55,31 @@ create table public.jobs (
   traceparent text,
   tags text[],
   is_minimal boolean, -- true if no events of creation and lease are published, otherwise null
-  -- names of the options queue and max_attempts, if the caller gave them, until the type is known
+  -- which of the options queue and max_attempts the caller gave, stored until the type is published
   chosen text[],
   start_by_seconds integer,
-  -- The job is cancelled at this time unless it has started. The time is start_by_seconds after
-  -- the creation of the job or after its scheduled time.
+  -- The job is cancelled at this time if it has not started. The time is start_by_seconds after the
+  -- job's creation, or after its scheduled time.
   start_by_at timestamptz
 ) with (
-  -- A page needs free space for the next versions of its rows. Otherwise every update writes to
-  -- the indexes. A fillfactor of 76 leaves space for a new version of every second row, and a
-  -- fillfactor of 85 for every fourth row. With a fillfactor of 60, a job needs more than 500
-  -- bytes.
+  -- An update writes a new version of a row. If the page has free space for it, no index changes. A
+  -- fillfactor of 76 leaves space for a new version of every second row, and 85 for every fourth
+  -- row. With 60, a job needs more than 500 bytes.
   fillfactor = 76,
   autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_threshold = 5000,
   autovacuum_vacuum_cost_delay = 0
 );
--- lists read these indexes from the end to get the newest jobs first, because ids begin with a time
+-- lists read these indexes backwards to get the newest jobs first, because ids begin with a time
 create index jobs_by_workspace on public.jobs (workspace_id, id);
 create index jobs_by_session on public.jobs (session_id, workspace_id, id)
   where session_id is not null;
 create index jobs_by_parent on public.jobs (parent_id, id)
   where parent_id is not null;
 create index jobs_by_tag on public.jobs using gin (tags) where tags is not null;
--- The primary key is created last. While statistics show an empty table, all indexes have the same
--- cost, and the planner uses the newest index. If the newest index were jobs_by_workspace, the
--- planner would read the whole index to find one id.
+-- The primary key is created last. For an empty table, the planner estimates the same cost for all
+-- indexes and uses the newest. If this were jobs_by_workspace, a session that planned early would
+-- read the whole index to find one id.
 alter table public.jobs add primary key (id);
 comment on table public.jobs is
   E'A job is one unit of work with a payload, stored as a row of jobs.\n\n'
@@ -123,22 +123,22 @@ create table queue.job_types (
   internal boolean not null default false, -- true if only the service enqueues the type
   schema_version integer not null default 1,
   payload_schema jsonb,
-  -- True if a delayed job keeps the slot of its key. Only the webhook type sets this value, and
-  -- the webhook type has no rate.
+  -- True if a delayed job keeps the slot of its concurrency key, so that later jobs of the key wait
+  -- for it. Only the type of webhooks has this value, and that type has no rate limit.
   in_order boolean not null default false,
   source text, -- module:function of its processor
   description text,
-  -- reason why the last registration was rejected. The values of the registration before it apply.
+  -- reason why the last registration was rejected, so that the values of an earlier one still apply
   refusal text,
-  -- -infinity after worker keys were revoked
+  -- -infinity after worker keys were revoked, until a worker registers the type again
   registered_at timestamptz not null default queue.clock(),
   -- commit of the type's code and time of its deployment, null if the workers do not report them
   commit text,
   deployed_at timestamptz,
   constraint commit_has_at_most_100_characters check (char_length(commit) <= 100),
-  -- A worker that publishes an invalid value sees the name of the constraint. The constraints do
-  -- not use "between", because Postgres prints a check with "between" in another form. Tools can
-  -- then compare schemas by the printed text.
+  -- If a worker publishes an invalid value, the error has the name of the constraint. The
+  -- constraints do not use "between", because Postgres prints such a check in another form than it
+  -- was written, and tools compare schemas by the printed text.
   constraint job_type_has_1_to_100_plain_characters
     check (
       char_length(job_type) >= 1
@@ -219,16 +219,15 @@ create table queue.pauses (
     check (char_length(name) <= 200 and char_length(reason) <= 1000)
 );
 
--- A ring stores a position for lanes that are served together. The position consists of the round
--- and the last tenant served. A new lane takes a ring that no other lane uses, so that there are
--- about as many rings as lanes.
+-- A ring stores how far leases have served the tenants of its lanes, as the round and the last
+-- tenant served. A new lane takes a ring that no lane uses, so there are about as many rings as
+-- lanes.
 create table queue.rings (
   ring integer generated always as identity primary key,
   round bigint not null default 0,
   last_rank bigint not null default 0,
   last_workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
-  -- Number of jobs that the last tenant got in the present round. The value is 0 if the tenant got
-  -- all its jobs of the round.
+  -- Number of jobs that the last tenant got in this round, or 0 if it got all its jobs of the round
   last_taken integer not null default 0
 ) with (
   fillfactor = 50,
@@ -242,11 +241,10 @@ create table queue.lanes (
   lane integer generated always as identity primary key,
   queue text not null,
   job_type text not null,
-  -- time of a worker's last request for jobs of the lane, exact to a minute, or null if no worker
+  -- time of a worker's last request for jobs of the lane, to the minute, or null if no worker
   -- serves the lane
   served_at timestamptz,
-  -- Since this time, the lane has no jobs and no other row refers to the lane. One day later, the
-  -- lane is deleted.
+  -- time since which no job and no other row refers to the lane. The lane is deleted a day later.
   unused_since timestamptz,
   ring integer not null default 1 -- leases move the lane to another ring
 ) with (fillfactor = 50);
@@ -254,16 +252,16 @@ create table queue.lanes (
 create index lanes_by_type on queue.lanes (job_type, queue);
 create index lanes_by_ring on queue.lanes (ring);
 
--- A turn is open or blocked. The value of look_at depends on the reason why a turn is blocked. For
--- a turn at a limit, look_at is the time at which leases read the turn again. look_at is infinity
--- if the turn is paused, and null if the turn is closed.
+-- A turn is open or blocked. If it is blocked, look_at shows why. The value is the time at which
+-- leases read the turn again for a turn at a limit, infinity for a paused turn, and null for a
+-- closed turn.
 create table queue.turns (
   workspace_id uuid not null,
   lane integer not null,
-  -- rank of the tenant in all rings. The smallest rank is served first.
+  -- rank of the tenant, the same in all rings. The smallest rank is served first.
   rank bigint not null,
-  -- smallest ord that a ready job of the turn can have. A lease reads from here, so that it skips
-  -- dead rows with smaller ords
+  -- lower bound of the ords of the turn's ready jobs. A lease begins to read here, so that it skips
+  -- dead rows of earlier jobs.
   from_ord bigint not null default 0,
   changed_at timestamptz not null, -- time at which the turn was opened or blocked
   blocked boolean not null default false, -- true if no lease reads the turn
@@ -276,8 +274,8 @@ create index turns_by_lane on queue.turns (lane, rank, workspace_id)
   where not blocked;
 create index turns_blocked on queue.turns (look_at) where blocked;
 
--- A note names a turn to open or a gate to check. Notes are inserted and never updated, because an
--- update would wait for other transactions that update the same note.
+-- A note names a turn to open or a gate to check. Each note is a new row, because an update of an
+-- existing note would wait for other transactions that update it.
 create table queue.notes (
   id bigint generated always as identity primary key,
   -- time at which the rate of a key allows the next start
@@ -287,7 +285,8 @@ create table queue.notes (
   ord bigint not null default 0, -- for a turn, the smallest ord of its jobs
   key text -- null for a turn
 );
--- separate indexes, so that the keys of one tenant do not delay the turns of another tenant
+-- The indexes are separate, so that leases find notes of turns even if one tenant has very many
+-- notes of keys.
 create index notes_of_turns on queue.notes (id) where key is null;
 create index notes_of_gates on queue.notes (look_at, id) where key is not null;
 create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id)
@@ -304,29 +303,29 @@ create table queue.ready (
 -- The pages keep free space, because Postgres prunes a full page at each read.
 ) with (fillfactor = 90);
 
--- Each row is a time at which maintenance must check a live job. A job with another place may have
--- rows here too, which are not its place.
+-- Each row is a time at which maintenance must handle a live job. A row is either the place of a
+-- delayed job, or a deadline of a job that has its place elsewhere.
 create table queue.deferred (
   run_at timestamptz not null,
   job_id uuid not null,
   workspace_id uuid not null,
-  -- True if the row is the job's place, so that the job may start at this time. False if the job
-  -- must have started by this time, or if this time is the deadline of the job.
+  -- True if the row is the job's place. The job may then start at this time. False if this time is
+  -- the deadline of the job, or the latest time for its start.
   is_place boolean not null,
   primary key (run_at, job_id, is_place)
 );
 create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
 
--- Dead letters are jobs that failed and were not retried. They have their own table, because an
--- index of public.jobs for dead letters would contain the status, and the status changes.
+-- Dead letters, which are failed jobs that were not retried. They have a table, because an index of
+-- public.jobs for them would contain the status, and would change with each change of the status.
 create table queue.dead (
   workspace_id uuid not null,
   job_id uuid not null,
   primary key (workspace_id, job_id)
 );
 
--- Jobs that a task could not change, because the database rejected the change. For example, a
--- trigger of the project raised an error. The task skips these jobs until retry_at.
+-- Jobs that a task could not change, because the project's database rejected the change, for
+-- example by a trigger. The task skips such a job until retry_at.
 create table queue.refusals (
   task text not null, -- lease, or a task of maintenance
   job_id uuid not null,
@@ -347,26 +346,25 @@ create table queue.unpublished (
 );
 create index unpublished_by_workspace on queue.unpublished (workspace_id, job_type);
 
--- Jobs whose type has a limit for each key. A row has one of three states:
--- - Not admitted. The job waits behind the gate, which is its place.
--- - Admitted. The job has another place, and counts as one of the jobs that may run.
--- - Admitted and ended. The job has no slot. The next check of the gate charges the start of the
---   job to the rate, and deletes the row. Then the check counts the admitted jobs.
+-- Jobs of types that have a limit for each concurrency key. A row has one of three states:
+-- - Not admitted. The job waits behind the gate of its key, and this row is its place.
+-- - Admitted. The job has another place. It counts against the limit of the key.
+-- - Admitted and ended. The job no longer counts. The next check of the gate charges the start of
+--   the job against the rate limit of the key, and deletes the row.
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,
-  -- type of the job. The jobs of a type in all queues have the same gate for a key.
+  -- type of the job. All queues share the gate of a type and key.
   job_type text not null,
   -- '' for a job without a key, because a rate per key also limits such jobs
   key text not null,
   ord bigint not null,
   job_id uuid not null,
   admitted boolean not null default false,
-  -- True if the job no longer has a slot. queue.free_of_key deletes such a row.
+  -- True if the job no longer counts. queue.free_of_key deletes such a row.
   ended boolean not null default false,
-  -- If the type has a rate per key, the value is null while the row reserves a token. After the
-  -- job has started, the value is the start time. After the start is charged, the value is
-  -- infinity.
+  -- Used if the type has a rate limit for each key. Null until the job starts, while the row
+  -- reserves one start. Then the time of the start. infinity after the start is charged.
   started_at timestamptz,
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (fillfactor = 80);
@@ -385,8 +383,7 @@ create table queue.leases (
   worker integer not null,
   tick_call integer not null,
   lease_seconds integer not null,
-  -- Number of stored log lines of this attempt. A repeated report appends only the lines that are
-  -- not stored yet.
+  -- Number of stored log lines of this attempt, so that a repeated report appends only new lines.
   log_lines integer not null default 0,
   step text,
   -- start of the running step, from the last report
@@ -394,15 +391,15 @@ create table queue.leases (
   key text, -- key of the gate that admitted the job
   -- bytes of the job's streams, null before the first write
   output_bytes bigint,
-  -- {last, since, place, memory_mb}: the last update, and where the code then was. Null for the
-  -- first seconds, and for workers older than 0.5.0.
+  -- {last, since, place, memory_mb}: the last update that the job sent, and the line of code that
+  -- the job executed then. Null in the first seconds, and if the worker is older than 0.5.0.
   pulse jsonb
 ) with (fillfactor = 70);
 create index leases_by_lane on queue.leases (lane, workspace_id);
 
--- Suspects. A suspect is a job whose process ended while the process also ran other jobs. A job is
--- a suspect until one of its next attempts ends. Ordinary leases skip suspects, and
--- queue.lease_suspects leases them. See 14_suspects.sql.
+-- Suspects, which are jobs whose process ended while it also ran other jobs. A job stays a suspect
+-- until a later attempt ends. Ordinary leases skip suspects, and queue.lease_suspects leases them.
+-- See 14_suspects.sql.
 create table queue.suspects (
   job_id uuid primary key,
   workspace_id uuid not null,
@@ -411,9 +408,9 @@ create table queue.suspects (
   since timestamptz not null
 );
 
--- Times when a process lost some of its leases and kept others, because a lease expired or its job
--- was deleted. The process may still run the job. Rows are only inserted, so that a transaction
--- that deletes a job locks nothing that its worker needs.
+-- Each row records that a process lost some of its leases and kept others, because a lease expired
+-- or a job was deleted. The process may still run the lost job. Rows are only inserted, so that a
+-- transaction that deletes a job waits for no lock of the job's worker.
 create table queue.lost_leases (
   id bigint generated always as identity primary key,
   worker integer not null,
@@ -421,8 +418,8 @@ create table queue.lost_leases (
   jobs integer not null -- number of jobs that the process held
 );
 
--- Rows of these tables live for seconds. Vacuum starts at a thousand dead rows, whatever the size
--- of the table.
+-- Rows of these tables live for seconds. Autovacuum starts at a thousand dead rows, whatever the
+-- size of the table.
 do $$
 declare
   v_table regclass;
@@ -440,8 +437,8 @@ begin
 end;
 $$;
 
--- The job types and queues that each worker serves. A row is written once a minute, or when its
--- values change.
+-- Workers, with the job types and queues that they serve. A row is written once a minute, and
+-- whenever its values change.
 create table queue.workers (
   worker integer generated always as identity primary key,
   worker_id text not null unique,
@@ -463,17 +460,18 @@ revoke all on queue.workers from public, anon, authenticated, service_role;
 grant select (worker, worker_id) on queue.workers to authenticated, service_role;
 create index workers_by_seen on queue.workers (seen_at);
 
--- Worker runs. Each row stores one call of a run, so that a repetition of this call is recognized.
--- This call is the latest call that got jobs, or the first call if no call got jobs. If the number
--- of runs is limited, the row also marks an active run (queue.admit_run).
+-- Worker runs. Each row stores the number of the latest call of a run that leased jobs, so that a
+-- repetition of this call is recognized. Until a call leases jobs, the row stores the first call.
+-- If the number of concurrent runs is limited, the row also marks an active run (queue.admit_run).
 create table queue.ticks (
   tick_id uuid primary key,
   seen_at timestamptz not null,
   worker integer,
   last_call integer not null default 0,
-  -- true if another run was rejected after this run was admitted
+  -- true if another run was rejected while this run was active, so that this run leases again
+  -- before it ends
   has_refused boolean not null default false,
-  -- time at which the host ends the run at the latest, only for an admitted run that is active
+  -- latest time at which the host ends the run, null unless the run is admitted and active
   expires_at timestamptz
 ) with (fillfactor = 50);
 create index ticks_under_way on queue.ticks (expires_at)
@@ -490,8 +488,8 @@ create table queue.job_events (
   primary key (job_id, seq)
 ) with (autovacuum_vacuum_insert_scale_factor = 0.2);
 
--- Ended attempts. An attempt that completed at the first lease of its job is not stored, because it
--- follows from the job's row.
+-- Ended attempts. If a job completed at its first lease, its attempt is not stored, because the
+-- job's row has all of its values.
 create table queue.attempts (
   job_id uuid not null,
   fence integer not null,
@@ -499,8 +497,8 @@ create table queue.attempts (
   worker integer not null,
   leased_at timestamptz not null,
   ended_at timestamptz not null,
-  -- completed, retry, failed, snoozed, released, waiting, cancelled, lost or died. An attempt died
-  -- if its process ended while the process also ran other jobs.
+  -- completed, retry, failed, snoozed, released, waiting, cancelled, lost or died. The value died
+  -- means that the process ended while it also ran other jobs.
   outcome text not null,
   error_message text,
   error_data jsonb,
@@ -516,11 +514,11 @@ create table queue.job_keys (
   key text not null,
   is_unique boolean not null,
   job_id uuid not null,
-  -- hash of the payload of the call with the idempotency key
+  -- hash of the payload that the caller sent with the idempotency key
   request_hash text,
-  -- A unique key is freed by the event in this column: leased or finished. For an idempotency key,
-  -- the value is other if the call with this key created no job, because another job had the unique
-  -- key of the call.
+  -- When the key is freed. For a unique key, the value is leased or finished. For an idempotency
+  -- key, the value is null, or other if the call created no job because another job had its unique
+  -- key.
   freed_when text,
   primary key (workspace_id, job_type, key, is_unique)
 );
@@ -539,10 +537,10 @@ create table queue.steps (
   constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
 );
 
--- Buckets of tokens and counters. The names of rates are r:<type>, k:<workspace>/<type>/<key> and
--- u:<user>/<limit>. A row whose name ends with +n stores charges that are not yet subtracted from
--- its bucket. The names of counters are q:<workspace> for the number of live jobs, and
--- b:<workspace> for the bytes of their payloads.
+-- Token buckets of rates, and counts that are kept for some seconds. A bucket of a rate is named
+-- r:<type>, k:<workspace>/<type>/<key>, u:<user>/<limit> or g:<limit>/<workspace>/<address>. The
+-- number of live jobs of a workspace is named q:<workspace>, and the bytes of their payloads
+-- b:<workspace>.
 create table queue.buckets (
   name text primary key,
   tokens double precision not null,
@@ -557,7 +555,7 @@ create table queue.feed (
   id bigint generated always as identity,
   -- Readers read the feed in the order of number and id. The number is a transaction id plus
   -- queue.feed_base. This transaction id is the greater of xid and the end of the writer's
-  -- snapshot, so that the numbers of a job's events never decrease.
+  -- snapshot, so that the numbers of one job's events never decrease.
   number bigint not null,
   xid xid8 not null default pg_current_xact_id(), -- transaction that wrote the row
   at timestamptz not null,
@@ -566,10 +564,12 @@ create table queue.feed (
   type text not null,
   data jsonb not null,
   job_ids uuid[] not null,
-  -- Null if the type stores no such event. Then only statistics and workers read the row.
+  -- Event number of each job. Null if the job type stores no such event. Only statistics and
+  -- workers then read the row.
   seqs integer[],
   wakes boolean, -- true if the commit notifies listening workers
-  -- True if the statement sent no message, so that the publisher sends it (do_announcements).
+  -- True if the statement sent no message itself, so that the publisher sends it
+  -- (queue.do_announcements).
   unsent boolean,
   primary key (workspace_id, number, id)
 );
@@ -581,8 +581,8 @@ create index feed_by_session on queue.feed (session_id, number, id)
   where session_id is not null;
 create index feed_by_number on queue.feed (number);
 
--- A change is an event that several jobs have in common. These jobs have the same tenant and
--- session. A statement adds its changes to the feed.
+-- A change is one event of one or more jobs of the same tenant and session. A statement adds its
+-- changes to the feed.
 create type queue.change as (
   workspace_id uuid,
   session_id text,
@@ -593,29 +593,29 @@ create type queue.change as (
   at timestamptz
 );
 
--- Tasks of public.run_maintenance. An app adds rows for its own tasks. The function queue.do_<name>
--- runs the task. If the function queue.findings_of_<name> exists, explain_queue shows its findings.
+-- Tasks of public.run_maintenance. An app may add tasks of its own. The function queue.do_<name>
+-- runs a task. If a function queue.findings_of_<name> exists, explain_queue shows its findings.
 create table queue.tasks (
   name text primary key,
   every interval not null,
   done_at timestamptz not null default '-infinity', -- time of the task's last run
-  -- True if the last run found nothing. The task is then due after an hour or after jobs have run.
+  -- True if the last run found no work. The task is then due after an hour, or after jobs have run.
   was_idle boolean not null default false,
-  -- Time of the next try after a failure. The delay is five seconds at first, doubles each time,
-  -- and is at most an hour.
+  -- Time of the next try after a failure. The first delay is five seconds. Each further failure
+  -- doubles it, up to an hour.
   retry_at timestamptz,
   failure text, -- error of the last run, if it failed
   failures integer not null default 0, -- number of failures since the last success
-  -- The task has read all feed rows with a number below read_to, and the rows with the number
-  -- read_to whose id is at most read_id. For the task live, read_to is the end of the deleted rows.
+  -- The task has read all rows of the feed up to the row with this number and id (read_id). For the
+  -- task live, read_to is the highest number of a deleted row.
   read_to bigint not null default 0,
   read_id bigint not null default 0,
   after_id uuid, -- last job or schedule that an unfinished pass has read
   reads_feed boolean not null default false -- true if the task is due when the feed has unread rows
 ) with (fillfactor = 50);
 
--- Stored events, and the events that follow from the job's row. The creation, the first lease and a
--- plain completion of a job follow from its row.
+-- Events of jobs. The creation, the first lease and a plain completion of a job are not stored,
+-- because they follow from the job's row. The view adds them to the stored events.
 create view public.job_events with (security_invoker = on) as
 select e.job_id, e.seq, e.type, e.data, e.created_at, e.workspace_id
 from queue.job_events as e

@@ -1,10 +1,10 @@
 -- This file publishes the job types of workers, and checks payloads against the schemas of their
 -- types.
 
--- Return the requirement of p_schema that p_value violates, for example "be at least 1". Return
--- null if the value is valid. This function does not check the items and fields of the value. Each
--- JSON type has a separate branch. Postgres prepares an expression when a transaction first
--- reaches it, so that the other branches cost nothing.
+-- Return the requirement of p_schema that p_value violates, for example "be at least 1", or null if
+-- it violates none. Items and fields of the value are not checked. Each JSON type has its own
+-- branch, because Postgres prepares an expression only when a transaction reaches it, so that
+-- unused branches cost nothing.
 create function queue.value_error(p_schema jsonb, p_value jsonb)
 returns text
 language plpgsql immutable
@@ -69,9 +69,9 @@ begin
 end;
 $$;
 
--- Return the first violation of p_schema by p_value, as a sentence. Return null if p_value is
--- valid. The function supports the part of JSON Schema 2020-12 that pydantic generates. This part
--- has type, enum, const, required, properties, additionalProperties, items, lengths, ranges,
+-- Return a sentence with the first requirement of p_schema that p_value violates, or null if it
+-- violates none. The function supports those parts of JSON Schema 2020-12 that pydantic generates.
+-- These are type, enum, const, required, properties, additionalProperties, items, lengths, ranges,
 -- pattern, the formats uuid and date-time, anyOf, oneOf (with the meaning of anyOf) and $ref.
 create function queue.schema_error(
   p_schema jsonb,
@@ -91,7 +91,7 @@ declare
   v_part record;
 begin
   if p_schema is null then
-    -- without a schema, the parts of a value are not checked
+    -- the schema does not describe this part of the value
     return null;
   elsif p_schema ? '$ref' then
     return queue.schema_error(
@@ -150,8 +150,8 @@ begin
 end;
 $$;
 
--- Reject JSON that some clients cannot read. Otherwise one job could break a response with many
--- jobs. JSON parsers stop at about 200 levels of nesting, and numbers overflow beyond 1.8e308.
+-- Reject JSON that some clients cannot parse. Otherwise one job could make a response with many
+-- jobs unreadable. Parsers stop at about 200 levels of nesting, and numbers above 1.8e308 overflow.
 create function queue.check_json(p_value jsonb, p_field text)
 returns void
 language plpgsql stable
@@ -196,7 +196,7 @@ end;
 $$;
 
 -- Reject a payload that violates the latest schema of its type. A payload of an older version is
--- not checked here, because upcasters check it.
+-- checked later by the worker, which converts it to the latest version (upcasters).
 create function queue.check_payload(
   p_type queue.job_types,
   p_payload jsonb,
@@ -243,11 +243,10 @@ begin
 end;
 $$;
 
--- Return true if the stored type comes from a newer deploy than the type that is being published.
--- An older deploy that publishes its type then changes nothing. If both types have deployment
--- times, the type with the later time is newer. If only the stored type has a deployment time, the
--- stored type is newer. If the stored type has no deployment time, or if both times are equal, the
--- type with the higher schema_version is newer.
+-- Return true if the stored job type comes from a newer deploy than p_type, so that an older deploy
+-- must not overwrite it. The type with the later deployment time is newer. If only the stored type
+-- has a deployment time, it is newer. If it has none, or if both times are equal, the type with the
+-- higher schema_version is newer.
 create function queue.is_newer_deploy(p_known queue.job_types, p_type jsonb)
 returns boolean
 language sql stable
@@ -263,9 +262,9 @@ cross join lateral (
 ) as v (is_older)
 $$;
 
--- Publish the schedules in the code of a type, and the queues of these schedules. A schedule that
--- is missing from the code is withdrawn. A withdrawn schedule may come back within a day, for
--- example after a rollback. It then keeps the time of its next run.
+-- Store the schedules that are declared in the code of a type, and create the lanes of their
+-- queues. A schedule that the code no longer declares is withdrawn. If it comes back within a day,
+-- for example after a rollback, it keeps the time of its next run.
 create function queue.publish_schedules(p_type jsonb, p_source text)
 returns void
 language plpgsql
@@ -321,8 +320,8 @@ begin
 end;
 $$;
 
--- Publish a type. The type gets a row and the schedules of its code. Return false if the stored
--- type comes from a newer deploy.
+-- Store a job type and its schedules. Return false if the stored type comes from a newer deploy,
+-- and change nothing.
 create function queue.publish_type(p_type jsonb)
 returns boolean
 language plpgsql
@@ -363,21 +362,21 @@ begin
         'rate_limit', p_type #> '{rate_limit,limit}',
         'rate_per_seconds', p_type #> '{rate_limit,per_seconds}',
         'rate_per_key', coalesce(p_type #>> '{rate_limit,per_key}', 'false'),
-        -- any other word gives null, and the column rejects null
+        -- any other value gives null, which the column rejects
         'is_minimal', case coalesce(p_type ->> 'events', 'full')
           when 'full' then false
           when 'minimal' then true
         end,
         'in_order', coalesce(v_old.in_order, false),
         'registered_at', queue.clock(),
-        -- at most the present time, because a worker with a fast clock must not block later
+        -- not later than the present, because a worker whose clock is ahead must not block later
         -- deploys
         'deployed_at', case
           when p_type ? 'deployed_at'
             then least((p_type ->> 'deployed_at')::timestamptz, queue.clock())
         end,
-        -- A worker may make a type internal. A worker may make the type public again only after
-        -- worker keys were revoked.
+        -- A worker may make a type internal. It may make an internal type public again only after
+        -- worker keys were revoked, because someone could use a stolen key for that.
         'internal', p_type -> 'internal' = 'true' is true
           or v_old.internal is true
             and v_old.registered_at > '-infinity'
@@ -390,7 +389,7 @@ begin
       is distinct from to_jsonb(v_new) - 'registered_at'
   then
     delete from queue.job_types where job_type = v_name;
-    -- on conflict, because a migration may be adding the type at the same time
+    -- a migration may be adding the same type at this moment
     insert into queue.job_types
     select v_new.*
     on conflict (job_type) do nothing;
@@ -430,7 +429,7 @@ declare
   v_field text;
 begin
   perform queue.refuse_revoked();
-  -- in sorted order, because each type is locked and a fixed order prevents deadlocks
+  -- sorted, because each type is locked, and a fixed order prevents deadlocks
   for v_type in
     select (
       select jsonb_object_agg(f.key, f.value)
@@ -475,7 +474,7 @@ begin
       end if;
     end;
   end loop;
-  -- attach the extensions that were installed since the last call
+  -- use extensions that were installed since the last call
   perform public.attach_extensions();
   return jsonb_build_object('registered', v_count, 'refused', v_refused);
 end;

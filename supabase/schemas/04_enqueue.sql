@@ -17,8 +17,8 @@
 -- The last functions of the file wake workers, and lock live jobs before a call changes the jobs.
 
 -- Return the type of a new job. A type that no worker has published gets lane 0 and version 0. A
--- job of such a type is rejected in two cases. Either jobs of 20 other unpublished types wait in
--- its workspace, or jobs of 1,000 other unpublished types wait in all workspaces.
+-- job of such a type is rejected if jobs of 20 other unpublished types wait in its workspace, or if
+-- jobs of 1,000 other unpublished types wait in all workspaces.
 -- p_within: Prefix of field names in errors.
 create function queue.require_type(
   p_job_type text,
@@ -113,11 +113,11 @@ begin
 end;
 $$;
 
--- Return the lane of a type in a queue. A missing lane is created. A lease reads all lanes of its
--- types, so that the number of lanes must be limited. Therefore only a deploy may name a new
--- queue. All other callers must name a queue that a type or a worker already names.
+-- Return the lane of a type in a queue, and create it if it is missing. A lease reads all lanes of
+-- its types, so the number of lanes must stay small. Only a deploy may name a new queue. Other
+-- callers must name a queue that a type or a worker already names.
 -- p_within: Prefix of field names in errors.
--- p_declares: True for a deploy.
+-- p_declares: True if the caller is a deploy.
 create function queue.lane_of(
   p_job_type text,
   p_queue text,
@@ -180,7 +180,7 @@ begin
 end;
 $$;
 
--- Return the ord of a job. The upper bits of the ord are the priority. The lower 52 bits are the
+-- Return the ord of a job. Its upper bits are the priority. Its lower 52 bits are the time in
 -- microseconds since 2020. The smallest ord comes first.
 create function queue.ord_of(p_priority integer, p_at timestamptz)
 returns bigint
@@ -195,8 +195,8 @@ begin
 end;
 $$;
 
--- Read the options of a job into a row of public.jobs. A JSON schema checks the options, in the
--- same way as payloads.
+-- Convert the options of a job to a row of public.jobs. A JSON schema checks the options, as
+-- payloads are checked.
 -- p_within: Prefix of field names in errors.
 create function queue.read_options(
   p_options jsonb,
@@ -302,8 +302,7 @@ exception when data_exception then
 end;
 $$;
 
--- Return the W3C traceparent in the header of the call. Return null if the header is missing or
--- invalid.
+-- Return the W3C traceparent from the headers of the request, or null if it is missing or invalid.
 create function queue.request_traceparent()
 returns text
 language plpgsql stable
@@ -374,8 +373,8 @@ begin
       p_within || 'job_type'
     );
   end if;
-  -- A small payload without a schema needs no check. The length of the text is also tested,
-  -- because 1e400 is stored in few bytes but is a long text.
+  -- A small payload of a type without a schema needs no check. The length of its text is tested
+  -- too, because the number 1e400 needs few bytes as jsonb and many as text.
   if p_type.payload_schema is not null
     or v_job.schema_version is not null
     or jsonb_typeof(p_payload) <> 'object'
@@ -413,11 +412,11 @@ begin
 end;
 $$;
 
--- Lock a turn in shared mode until this transaction ends. All enqueues share this lock. While an
--- enqueue has the lock, no lease can close the turn or advance its start, because a lease needs
--- the exclusive lock to do so (queue.tidy_turns). A transaction setting stores the number of
--- locks (queue.reserve_locks) and the latest turn, so that consecutive jobs of one turn count once.
--- Return false in three cases:
+-- Take the shared lock of a turn until this transaction ends. Enqueues share it. A lease needs the
+-- exclusive lock to close the turn or to move its start (queue.tidy_turns), so it can do neither
+-- meanwhile. A setting of the transaction stores the number of its locks (queue.reserve_locks) and
+-- the latest turn, so that consecutive jobs of one turn count as one lock. Return false in three
+-- cases:
 -- - A lease has the exclusive lock.
 -- - The transaction has already reserved 130 locks.
 -- - The isolation level is not read committed. At other levels, a later statement does not see the
@@ -444,12 +443,12 @@ begin
 end;
 $$;
 
--- Ensure that a lease will find a ready job, and leave a note if necessary. Always return true,
--- because a lease can now get the job. queue.place returns this value. While this transaction has
--- locked the turn, a note is unnecessary in two cases:
--- - The turn is open and starts at p_ord or before. No lease can close the turn during the lock.
--- - A note with p_ord or a smaller ord exists. The lease that deletes this note opens the turn
---   from the note's ord.
+-- Make sure that a lease will find a ready job. Insert a note unless this transaction has the lock
+-- of the turn and one of these conditions applies:
+-- - The turn is open and starts at p_ord or before. No lease can close it during the lock.
+-- - A note with p_ord or a smaller ord exists. The lease that deletes this note opens the turn from
+--   the note's ord.
+-- Always return true, which queue.place returns to its caller.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
 returns boolean
 language plpgsql
@@ -458,8 +457,7 @@ as $$
 declare
   v_is_held constant boolean := queue.hold_turn(p_lane, p_workspace_id);
 begin
-  -- this is a separate statement, because it must see all changes that leases committed before the
-  -- turn was locked
+  -- a separate statement, because it must see what leases committed before the turn was locked
   insert into queue.notes (lane, workspace_id, ord)
   select p_lane, p_workspace_id, p_ord
   where not (
@@ -485,9 +483,9 @@ begin
 end;
 $$;
 
--- Assign a lane to a job in two cases. Either the job was enqueued before its type was published,
--- or the job's queue no longer exists. In the first case, chosen is not null. The job then also
--- gets the type's values for the options that its caller did not give.
+-- Assign a lane to a job that was enqueued before its type was published, or whose queue no longer
+-- exists. In the first case, chosen is not null, and the type's values replace the options that the
+-- caller did not give.
 create function queue.assign_lane(p_job public.jobs, p_type queue.job_types)
 returns public.jobs
 language plpgsql
@@ -522,9 +520,9 @@ begin
 end;
 $$;
 
--- Insert a locked pending job into its place, which is unpublished, deferred, gated or ready. If
--- the job has a deadline or a latest start, also insert a row into queue.deferred for each. Return
--- false if no lease can get the job yet, because the job waits for a time or for its type.
+-- Insert a pending job into its place, which is unpublished, deferred, gated or ready. The caller
+-- has locked the job. If the job has a deadline or a latest time for its start, also insert rows
+-- for these times into queue.deferred. Return false if no lease can get the job yet.
 create function queue.place(
   p_job public.jobs,
   p_now timestamptz,
@@ -541,8 +539,7 @@ declare
   );
   v_key text;
 begin
-  -- insert these rows also for a job that had a place before, because maintenance may have deleted
-  -- the rows
+  -- a job that had a place before needs these rows too, because maintenance may have deleted them
   if p_job.deadline_at is not null then
     insert into queue.deferred (run_at, job_id, workspace_id, is_place)
     values (p_job.deadline_at, p_job.id, p_job.workspace_id, false)
@@ -560,7 +557,7 @@ begin
         l.unused_since is null
         or l.unused_since > queue.clock() - interval '23 hours'
       );
-    -- use the queue of the type, because the job's queue no longer exists or will soon be deleted
+    -- the job's queue no longer exists, or will soon be deleted, so use the queue of the type
     if not found then
       p_job.lane := 0;
     end if;
@@ -623,8 +620,8 @@ begin
       p_job.lane,
       p_job.workspace_id,
       p_job.ord,
-      -- Time from which the job could start. This time is not before the job's release, and not
-      -- before the end of its wait.
+      -- The time from which the job could start. It is not before the job's release or the end of
+      -- its wait.
       coalesce(greatest(v_run_at, p_job.updated_at), p_now),
       p_job.id
     );
@@ -640,8 +637,9 @@ begin
 end;
 $$;
 
--- Take an idempotency key. Return the id of the job that has the key.
--- p_made: Ids of this call's jobs, whose rows are not inserted yet.
+-- Take an idempotency key for a job. Return the id of the job that has the key, which may be
+-- another job.
+-- p_made: Ids of the jobs of this call, whose rows are not inserted yet.
 create function queue.claim_key(
   p_workspace_id uuid,
   p_job_type text,
@@ -686,19 +684,18 @@ begin
 end;
 $$;
 
--- Take the keys of a new job. Return the id of the job that has the keys. If a key was already
--- taken, this id belongs to another job. With on_conflict 'replace', the other job gets the
--- payload of the new job if the other job is pending and has the unique key. The other job also
--- gets the tags, priority, time and start_by_seconds that the call gives. If the unique key was
--- already taken, the idempotency key of this call belongs to the other job from now on (freed_when
--- 'other').
+-- Take the idempotency key and the unique key of a new job. Return the id of the job that has the
+-- keys, which is another job if a key was taken before. With on_conflict 'replace', the other job
+-- gets the payload of the new job if it is pending and has the unique key, and also the given tags,
+-- priority, time and start_by_seconds. If the unique key was taken before, the idempotency key of
+-- this call is stored for the other job (freed_when 'other').
 create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz)
 returns uuid
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- with debounce_seconds, a call replaces the pending job that has the unique key
+  -- debounce_seconds means that the call replaces the pending job with the unique key
   v_unique constant jsonb := case
     when p_options ->> 'debounce_seconds' is not null
       then '{"until": "leased", "on_conflict": "replace"}'
@@ -745,8 +742,8 @@ begin
     -- the key was freed between the two statements
     continue when not found;
     if not exists (select from public.jobs where id = v_id) then
-      -- The job's row was deleted, but the row of its key remains. Another transaction had locked
-      -- the key during the delete.
+      -- The job was deleted while another transaction had locked its key, so the row of the key
+      -- remains.
       delete from queue.job_keys as u
       where u.job_id = v_id
         and (u.workspace_id, u.job_type, u.key, u.is_unique)
@@ -821,9 +818,9 @@ begin
 end;
 $$;
 
--- Check a job, and insert its row and the row of its place. The caller publishes the job.
--- p_id: Id of the new job. An idempotency key may already be taken for this id.
--- job: The new job, or another job that already has the keys.
+-- Check a job, and insert its row and its place. The caller publishes the event.
+-- p_id: Id of the new job. An idempotency key may already be stored with this id.
+-- job: The new job, or the other job that already has its keys.
 -- created: False if another job already has the keys.
 -- is_ready: True if a lease can get the job now.
 create function queue.add(
@@ -871,11 +868,10 @@ begin
 end;
 $$;
 
--- Enqueue a simple job, which is ready at once. The type of a simple job has no schema and no rate
--- per key. A job without a key passes all other gates. This function has the same effect as
--- queue.add and queue.publish, but inserts the job, its place, its note and the feed row in one
--- statement. queue.add and queue.publish are easier to read. The result is the same JSON that
--- queue.row_json returns. tests/sql/test_inserts.py checks that both ways have the same effect.
+-- Enqueue a simple job, which is ready at once. Its type has no schema and no rate limit for each
+-- key. The job has no key, so no gate holds it. This function does the same as queue.add and
+-- queue.publish, which are easier to read, in one statement. It returns the same JSON as
+-- queue.row_json. tests/sql/test_inserts.py checks that both ways have the same effect.
 create function queue.enqueue_simple(
   p_workspace_id uuid,
   p_type record,
@@ -1037,7 +1033,7 @@ begin
     end if;
   end if;
   v_user := queue.may_read(p_workspace_id);
-  -- a repeated call with a key creates no job
+  -- a repeated call with a key creates no job, so it is not charged
   if v_user is not null
     and not exists (
       select from queue.job_keys as k
@@ -1106,22 +1102,22 @@ comment on function public.enqueue_job is
   'traceparent.';
 select queue.allow('authenticated, service_role', 'public.enqueue_job');
 
--- Three times since 1970, and a caller. They are sequences, because every transaction sees the
--- value of a sequence at once.
+-- Times since 1970, and the caller of the last wake-up. They are sequences, because the value of a
+-- sequence is visible to all transactions at once.
 -- notified_at: Time of the last notification to workers, in fiftieths of a second.
--- wanted_ms: Time at which a worker was last called (queue.wake_worker), in milliseconds. The value
---   is 0 after a worker has started.
--- wanted_by: Hash of the id of the person who called it, or 0 for the service.
--- slots_ms: Time at which a worker with free slots last requested jobs, in milliseconds.
+-- wanted_ms: Time in milliseconds at which a worker was last called (queue.wake_worker), or 0 after
+--   a worker has started.
+-- wanted_by: Hash of the id of the person who called the worker, or 0 for the service.
+-- slots_ms: Time in milliseconds at which a worker with free slots last requested jobs.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_by minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
 
--- Notify workers at most once in 20 ms, because a transaction that notifies commits under a lock
--- of the whole server. No job depends on a notification, and a notification saves at most a second
--- of waiting. A waiting worker polls every second. If a notified worker finds nothing, it polls
--- again after a tenth of a second.
+-- Notify workers at most once in 20 ms, because the commit of a transaction with notifications
+-- takes a lock of the whole server. A lost notification delays a job by at most a second, because
+-- an idle worker polls every second. A worker that was notified and finds no job polls again after
+-- a tenth of a second.
 create function queue.notify_workers()
 returns trigger
 language plpgsql
@@ -1148,8 +1144,8 @@ begin
   return null;
 end;
 $$;
--- The trigger runs at the commit. A worker that is notified earlier may poll too early and find
--- nothing.
+-- Run the trigger at the commit. A worker that was notified earlier would poll before the job is
+-- visible.
 create constraint trigger feed_notify
   after insert on queue.feed
   deferrable initially deferred
@@ -1157,10 +1153,9 @@ create constraint trigger feed_notify
   when (new.wakes)
   execute function queue.notify_workers();
 
--- Withdraw a worker run that has free slots and is about to end. The stored time of the last
--- request for jobs is set back by two seconds, so that queue.wake_worker starts a worker at the
--- next enqueue. Earlier enqueues relied on the ending run. The run therefore requests jobs once
--- more.
+-- Record that a worker run with free slots is about to end. The time of its last request is set
+-- back by two seconds, so that the next enqueue starts a worker (queue.wake_worker). Earlier
+-- enqueues started none, because they relied on this run, so the run requests jobs once more.
 create function queue.withdraw_run(p_now timestamptz)
 returns bigint
 language plpgsql
@@ -1176,18 +1171,17 @@ begin
 end;
 $$;
 
--- Return whether the caller should start a worker. The result is false in two cases. Either a
--- worker with free slots requested jobs within the last two seconds, or a worker was called within
--- this time. If public.connect_worker has stored the URL of a worker, pg_net calls this URL at the
--- commit. Without AWS, the calls by pg_net are the worker's schedule. On AWS, these calls are a
--- hint in addition to the API and the schedule of each minute.
+-- Return whether the caller should start a worker. The result is false if a worker with free slots
+-- requested jobs in the last two seconds, or if a worker was called in this time. If
+-- public.connect_worker has stored the address of a worker, pg_net calls it at the commit. Without
+-- AWS, these calls replace a schedule. On AWS, they come in addition to the calls of the API and of
+-- the schedule.
 --
--- A call counts from the commit of the enqueue (queue.notify_workers), and only if pg_net or the
--- caller makes the call. The API names itself as such a caller in the header of its requests. A
--- browser or a trigger ignores the result, so that the next enqueue must get the same result.
--- Anyone can send this header, so that a person's call counts for enqueues of this person alone.
--- p_is_due: True for the call that pg_cron makes once a minute. Such a call ignores the two
---   seconds.
+-- A call of a worker counts from the commit of the enqueue (queue.notify_workers), and only if
+-- pg_net or the caller makes it. The API names itself as such a caller in a header of its requests.
+-- A browser or a trigger ignores the result, so the next enqueue must get the same result. Anyone
+-- can send this header, so the call of a person counts only for enqueues of the same person.
+-- p_is_due: True for the call that pg_cron makes once a minute, which ignores the two seconds.
 create function queue.wake_worker(
   p_now timestamptz default queue.clock(),
   p_is_due boolean default false
@@ -1243,11 +1237,11 @@ begin
 end;
 $$;
 
--- Lock the rows of jobs and the rows of the places where the jobs wait, all or none. Return false
--- if another transaction has locked one of the rows. The function does not wait for a lock.
--- Settlements lock a place and then wait for the job, while deletes lock in the opposite order, so
--- that waiting could cause a deadlock. A short lock_timeout is not used either. If such a timeout
--- fires just when the lock is granted, Postgres reports the error as a cancel by the user.
+-- Lock the rows of jobs and of their places, all or none. Return false if another transaction has
+-- locked one of the rows. The function never waits. Settlements lock a place and then the job, and
+-- deletes lock in the opposite order, so waiting could cause a deadlock. A short lock_timeout is no
+-- alternative, because if it fires just when the lock is granted, Postgres reports that the user
+-- cancelled the statement.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
 language plpgsql
@@ -1283,10 +1277,11 @@ exception when lock_not_available then
 end;
 $$;
 
--- Lock jobs for a call that changes the jobs. If another transaction has locked one of the jobs, a
--- person's call is rejected at once. Otherwise the call would wait on one of the few connections
--- that all callers of the Data API share. The service and plain SQL wait on their own connections.
--- They wait at most eight seconds, because two transactions may wait for each other's jobs.
+-- Lock jobs that the call is about to change. If another transaction has locked one of them, a
+-- person's call is rejected at once, because it would wait on one of the few connections that all
+-- callers of the Data API share. The service and plain SQL have connections of their own, and wait
+-- up to eight seconds. They do not wait longer, because two transactions may wait for each other's
+-- jobs.
 create function queue.hold_jobs(p_ids uuid[])
 returns void
 language plpgsql
@@ -1310,9 +1305,9 @@ begin
 end;
 $$;
 
--- Delete locked jobs from their places, before the jobs get another place. Rows of queue.waits are
--- not deleted. Delete from queue.gated first. This delete waits for a gate that is admitting a
--- job, so that the next delete finds the job in queue.ready.
+-- Delete the places of jobs that the caller has locked, before the jobs get another place. Rows of
+-- queue.waits are not deleted. queue.gated comes first. If a gate is admitting one of the jobs,
+-- this delete waits for it, so that the next delete finds the job in queue.ready.
 create function queue.leave_places(p_ids uuid[])
 returns void
 language plpgsql
@@ -1358,7 +1353,7 @@ end;
 $$;
 
 -- Return the state of a job as people see it. A retrying job waits for its backoff. A suspended job
--- waits because its processor requested a wait.
+-- waits for what its processor requested, for example for an answer.
 create function queue.state_of(
   p_status text,
   p_attempts integer,

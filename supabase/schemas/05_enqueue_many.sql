@@ -1,11 +1,11 @@
--- This file enqueues many jobs. public.enqueue_jobs, spawned children and schedules call
--- queue.enqueue. queue.enqueue calls queue.add_plain for all jobs at once, or queue.add for each
--- job. The file also has the triggers of public.jobs for inserts and deletes.
+-- This file enqueues many jobs. public.enqueue_jobs, public.spawn_jobs and schedules call
+-- queue.enqueue, which adds plain jobs together (queue.add_plain) and other jobs one by one
+-- (queue.add). The file also has the triggers of public.jobs for inserts and deletes.
 
--- Add plain jobs in one statement, at a tenth of the cost of queue.add. tests/sql/test_inserts.py
--- checks that both functions have the same effect. If one of the jobs is not plain, add no job and
--- return false. A plain job has no options. The type of a plain job is published, and has neither a
--- schema nor a rate per key.
+-- Add plain jobs in one statement, which costs a tenth of queue.add. tests/sql/test_inserts.py
+-- checks that both have the same effect. A plain job has no options. Its type is published, and has
+-- neither a schema nor a rate limit for each key. If one of the jobs is not plain, add no job and
+-- return false.
 create function queue.add_plain(
   p_workspace_id uuid,
   p_user_id uuid,
@@ -40,7 +40,7 @@ begin
   ) then
     return false;
   end if;
-  -- read the type once, because another transaction may change or delete the type during this call
+  -- read each type once, because another transaction may change or delete it during this call
   v_types := array(
     select t
     from (
@@ -109,8 +109,8 @@ begin
 end;
 $$;
 
--- Take the idempotency keys of a call, in sorted order to prevent deadlocks. For each item, return
--- the job that has the item's key.
+-- Take the idempotency keys of a call, in sorted order to prevent deadlocks. Return the job that
+-- has the key of each item.
 create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[])
 returns uuid[]
 language sql
@@ -145,7 +145,8 @@ select array_agg(c.id order by c.n)
 from claimed as c
 $$;
 
--- Publish new jobs. Jobs that have the same session, type and events share one row of the feed.
+-- Publish the creation of jobs. Jobs with the same session, type and kind of events share one row
+-- of the feed.
 create function queue.publish_created(p_ids uuid[], p_now timestamptz)
 returns void
 language plpgsql
@@ -191,9 +192,9 @@ begin
 end;
 $$;
 
--- Enqueue many jobs. Plain jobs are added all at once, and other jobs one by one.
+-- Enqueue many jobs.
 -- p_user_id: The person who calls, or null for the service.
--- p_bulk: True if errors name the element, for example jobs[0].
+-- p_bulk: True if errors name the item, for example jobs[0].
 -- ids: Ids of the jobs in the order of p_items.
 -- created: For each item, false if another job already has its keys.
 -- wake: True if the caller should start a worker.
@@ -222,8 +223,8 @@ declare
 begin
   ids := queue.new_ids(v_count);
   created := array_fill(true, array[v_count]);
-  -- Charge the person who calls, even if an app's function enqueues as the service for this person.
-  -- A repeated call with idempotency keys creates no jobs.
+  -- Charge the person who calls, even if a function of an app enqueues as the service for this
+  -- person. Items with idempotency keys are charged below, because a repeated call creates no jobs.
   perform queue.admit(
     'jobs',
     p_workspace_id,
@@ -252,8 +253,8 @@ begin
     ) as n
     where v_caller is not null and p_items @? '$[*].idempotency_key' and n.fresh > 0;
   end if;
-  -- Unique keys are also taken in sorted order. Repetitions of a key come last, because each key
-  -- already belongs to a job by then.
+  -- Unique keys are taken in sorted order too. Items whose idempotency key already belongs to a job
+  -- come last.
   for v_item in
     select
       i.value,
@@ -280,7 +281,7 @@ begin
       );
       created[v_item.n] := false;
       continue;
-    -- publish the jobs that are created so far, because the next item may replace one of them
+    -- publish the jobs created so far, because this item may replace one of them
     elsif v_item.is_again then
       perform queue.publish_created(v_new[v_published + 1:], v_now);
       v_published := cardinality(v_new);
@@ -382,10 +383,10 @@ comment on function public.enqueue_jobs is
   'names the element.';
 select queue.allow('authenticated, service_role', 'public.enqueue_jobs');
 
--- Check each row of a plain insert into public.jobs before the row is written, and complete the
--- row. The value 0 in worker marks the row for the trigger queue.place_inserted. That trigger
--- checks the ids, and the workspaces of rows that plain SQL inserts. A person is charged before
--- each further hundred jobs, because a rejected insert costs as much as an accepted insert.
+-- Check and complete each row of a plain insert into public.jobs before it is written. The value 0
+-- in worker marks the row for the trigger queue.place_inserted, which checks ids, and also the
+-- workspaces of rows that plain SQL inserts. A person is charged before each hundred rows, because
+-- a rejected insert costs the database as much as an accepted one.
 create function queue.check_inserted()
 returns trigger
 language plpgsql
@@ -467,16 +468,16 @@ begin
   return new;
 end;
 $$;
--- the engine sets the lane of each job that it inserts, and callers may not set the lane
+-- the engine sets the lane of the jobs that it inserts, and other callers may not set it
 create trigger jobs_check_insert
   before insert on public.jobs
   for each row
   when (new.lane is null)
   execute function queue.check_inserted();
 
--- Place and publish all jobs that a plain insert has written. A trigger of the project may already
--- have changed, deleted or placed some of the jobs. For example, the trigger may have called a
--- function that starts a scheduled job now and appends an event.
+-- Insert the places of the jobs that a plain insert has written, and publish the jobs. A trigger of
+-- the project may already have changed, deleted or placed some of them, for example by a function
+-- that starts a scheduled job now.
 create function queue.place_inserted()
 returns trigger
 language plpgsql
@@ -493,7 +494,8 @@ declare
   v_rest uuid[];
   v_changed uuid[];
 begin
-  -- the engine inserted these jobs, or a person's statement has no rows
+  -- there is nothing to place, because the engine inserted the jobs, or because the statement has
+  -- no rows
   if v_ids = '{}' then
     perform queue.admit('rows', null, queue.caller(), -queue.take_reserved())
     where current_setting('minutehand.reserved', true) <> '';
@@ -503,7 +505,7 @@ begin
   from (select distinct a.workspace_id from added as a where a.worker = 0) as w;
   if v_ids[1] < queue.id_at(v_now - interval '1 day')
     or v_ids[cardinality(v_ids)] > queue.id_at(v_now + interval '1 day')
-  -- retention derives the age of a job from its id
+  -- retention finds old jobs by their ids
   then
     perform queue.refuse(
       400,
@@ -519,7 +521,7 @@ begin
       j.workspace_id,
       j.ord,
       j.created_at,
-      -- the job already has more events, because a trigger of the project has changed the job
+      -- a trigger of the project has changed the job, so it already has more events
       j.last_seq > (j.is_minimal is null)::integer as is_changed,
       j.lane = t.lane
         and j.last_seq = (j.is_minimal is null)::integer
@@ -563,7 +565,7 @@ begin
       false
     ) or v_is_ready;
   end if;
-  -- a row of the feed has at most a thousand jobs, as after a bulk call
+  -- a row of the feed has at most a thousand jobs
   for v_slice in 0 .. (cardinality(v_ids) - 1) / 1000 loop
     perform queue.publish_created(v_ids[1000 * v_slice + 1:1000 * v_slice + 1000], v_now);
   end loop;
@@ -607,8 +609,8 @@ declare
   v_ids constant uuid[] := array(select id from removed order by id);
   v_workers integer[];
 begin
-  -- This query waits for a gate that is admitting one of the jobs. After the wait, the next
-  -- statements see the job's new row in queue.ready.
+  -- If a gate is admitting one of the jobs, this query waits for it. The next statements then see
+  -- the job's row in queue.ready.
   perform from queue.gated as g
   join removed as j
     on j.finished_at is null
@@ -647,7 +649,7 @@ begin
   ),
   ended as (
     update queue.gated
-    -- the start of the job is not charged yet
+    -- the row stays until the start of the job is charged
     set ended = true
     where ctid = any (array(select t.tid from theirs as t where t.is_unpaid))
   ),
@@ -655,9 +657,8 @@ begin
     delete from queue.gated
     where ctid = any (array(select t.tid from theirs as t where not t.is_unpaid))
   )
-  -- Leave a note even if no other job has the key now. Another transaction may add a job with this
-  -- key before this transaction commits. That transaction's check of the gate does not see the
-  -- free slot.
+  -- Insert a note even if no other job has the key now. A concurrent transaction may be adding such
+  -- a job, and its check of the gate does not see yet that this job has left.
   insert into queue.notes (lane, workspace_id, key)
   select distinct t.lane, t.workspace_id, t.key
   from theirs as t
@@ -668,8 +669,8 @@ begin
     and u.job_type = j.job_type
     and u.workspace_id = j.workspace_id
     and u.job_id = j.id;
-  -- Skip a key that an enqueue has locked. That enqueue finds that the job is deleted, and takes
-  -- the key itself.
+  -- Skip a key that an enqueue has locked, because that enqueue finds the job deleted and takes the
+  -- key.
   delete from queue.job_keys
   where ctid = any (array(
     select o.ctid
@@ -693,7 +694,7 @@ begin
     for update of o skip locked
   ));
   -- Skip a lease that a report or a settlement has locked, because that transaction waits for the
-  -- job's row. The sweep deletes the lease later.
+  -- job's row. Maintenance deletes the lease later.
   with gone as (
     delete from queue.leases
     where ctid = any (array(
@@ -706,7 +707,7 @@ begin
   )
   select array_agg(g.worker) into v_workers from gone as g;
   if v_workers is not null then
-    -- The worker still runs the processors of these jobs, until its next report.
+    -- The worker runs the processors of these jobs until its next report.
     insert into queue.lost_leases (worker, lost_at, jobs)
     select
       l.worker,
@@ -726,7 +727,7 @@ begin
   delete from queue.attempts where job_id = any (v_ids);
   delete from public.job_logs where job_id = any (v_ids);
   delete from queue.job_events where job_id = any (v_ids);
-  -- skip jobs that last changed before the start of the feed, because the feed has no rows of them
+  -- a job that last changed before the start of the feed has no rows there
   perform queue.scrub_feed(
     v_ids,
     array_agg(distinct j.workspace_id),

@@ -1,11 +1,11 @@
--- This file has the limits. The first part has the buckets of rates and the gates of keys. The
--- second part limits callers. It has the rates and large calls of a person, the live jobs, weight
--- and slots of a workspace, the settings, and the revocation of worker keys.
+-- This file has the limits. The first part has token buckets for rates and gates for concurrency
+-- keys. The second part limits callers. It has a person's rate of calls, the number of large calls
+-- at a time, a workspace's live jobs and settings, and the revocation of worker keys.
 --
--- A bucket is a store of tokens that refills at a constant rate. Each start or call costs tokens.
--- The number of ready and running jobs of a key never exceeds the limit of the key. A job waits
--- behind the gate of its key (queue.place). Settlements and leases open the gate (queue.open_gate)
--- and charge the rate of the key.
+-- A token bucket refills at a constant rate, and each start of a job or call costs tokens. A job
+-- with a concurrency key waits behind the gate of its key (queue.place). Settlements and leases
+-- open the gate (queue.open_gate), and charge starts against the rate limit of the key. The number
+-- of ready and running jobs of a key never exceeds its limit.
 
 insert into queue.settings (name, value)
 values
@@ -21,7 +21,7 @@ values
 -- p_most: Number of tokens in a full bucket.
 -- p_seconds: Time in which an empty bucket fills up.
 -- p_amount: Number of tokens to take.
--- p_limit: Name of the limit in the 429 error that is raised if too few tokens are left. If
+-- p_limit: Name of the limit for the error 429, which is raised if too few tokens are left. If
 --   p_limit is null, the bucket may become negative, because the tokens pay for something that has
 --   already happened.
 create function queue.take_tokens(
@@ -42,8 +42,8 @@ begin
   insert into queue.buckets as b (name, tokens, refilled_at)
   values (p_bucket, p_most - p_amount, p_now)
   on conflict (name) do update set
-    -- a start that is committed late must not move this time back, because a period would count
-    -- twice
+    -- a start that commits late must not move this time back, because the bucket would then refill
+    -- twice for the same period
     refilled_at = greatest(b.refilled_at, p_now),
     tokens = least(
       p_most,
@@ -89,8 +89,8 @@ begin
 end;
 $$;
 
--- Reject a call with status 429, because a bucket has too few tokens for the call.
--- p_tokens: Number of tokens that would be left. This number is negative.
+-- Reject a call with status 429, because its bucket has too few tokens.
+-- p_tokens: Number of tokens that would be left, which is negative.
 create function queue.refuse_rate(
   p_limit text,
   p_most double precision,
@@ -119,10 +119,10 @@ begin
 end;
 $$;
 
--- Return the lanes of job types and queues that are not paused.
+-- Return the lanes of these job types and queues, without paused ones.
 -- p_job_types: Null for all job types.
 -- p_queues: Null for all queues.
--- limited: Job types with a limit, whose running jobs a lease must count.
+-- limited: Those of the job types that have a limit, so that a lease must count their running jobs.
 create function queue.open_lanes(
   p_job_types text[],
   p_queues text[] default null,
@@ -162,7 +162,7 @@ begin
 end;
 $$;
 
--- Leave a note for each gate of these lanes, so that the next lease checks the gate.
+-- Insert a note for each gate of these lanes, so that the next lease checks the gates.
 create function queue.note_gates(p_lanes integer[])
 returns void
 language plpgsql
@@ -180,16 +180,14 @@ begin
 end;
 $$;
 
--- Return the number of further jobs of a key that may be admitted, at most 1,000. The concurrency
--- of the key limits the number of admitted jobs. The rate of the key limits the number of starts.
--- An admitted job reserves a token until the job starts. This function charges all starts since
--- its last call. Each start is charged at its own time. Then the function deletes the rows of
--- ended jobs whose start is charged.
--- tokens: Number of tokens of the rate that are left at the time `at`, without the reserved
---   tokens.
--- is_held: True if the row of an ended job still counts, because another transaction has locked
---   this row. For example, that transaction deletes the job. If is_held is true, the gate must be
---   checked again. A transaction that deletes any other row leaves a note.
+-- Return how many more jobs of a key its gate may admit, at most 1,000. The concurrency limit of
+-- the key counts admitted jobs, and the rate limit of the key counts starts. An admitted job
+-- reserves one start until it starts. This function charges the starts since its last call, each at
+-- its own time. Then it deletes the rows of ended jobs whose start is charged.
+-- tokens: Number of starts that the rate limit allows at the time `at`, without the reserved
+--   starts.
+-- is_held: True if the row of an ended job still counts, because another transaction has locked it,
+--   for example to delete the job. The gate must then be checked again.
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,
@@ -216,7 +214,7 @@ begin
   free := 1000;
   is_held := false;
   if p_type.rate_per_key then
-    -- skip rows that are being settled, because otherwise two settlements would wait for each other
+    -- skip rows that are locked, because otherwise two settlements would wait for each other
     v_begun := array(
       select g.ctid
       from queue.gated as g
@@ -252,7 +250,7 @@ begin
         and g.admitted
         and (g.started_at < 'infinity' or g.started_at is null and not g.ended)
     );
-    -- read the clock after the count, so that a job that starts after the count keeps its token
+    -- read the clock after the count, so that a job that starts in between keeps its reservation
     at := queue.clock();
     tokens := queue.tokens_of(
       v_bucket,
@@ -271,9 +269,8 @@ begin
       and g.key = p_key
       and g.admitted
       and g.ended
-      -- The job may have ended after the UPDATE above read this row. Its start does not count
-      -- against the key's rate limit yet, so its row stays for the next call. Delete the rows of
-      -- jobs that never started.
+      -- Keep the row of a job that ended after the UPDATE above, because its start is not charged
+      -- yet. Delete the row of a job that never started.
       and (p_type.rate_per_key and g.started_at < 'infinity') is not true
     for update skip locked
   ));
@@ -291,9 +288,9 @@ begin
 end;
 $$;
 
--- Admit jobs of a key through the key's gate, as many as may run. Only jobs in lanes that are
--- served and not paused are admitted. If another transaction is opening the same gate, or if the
--- transaction has no lock left for the gate, leave a note instead.
+-- Open the gate of a key. It admits as many jobs as the limits allow, in lanes that are served and
+-- not paused. If another transaction is opening the gate, or if this transaction can take no more
+-- locks, insert a note instead, so that a later lease opens the gate.
 -- p_lane: Any lane of the type.
 -- p_is_reserved: True if the caller has reserved a lock for the gate.
 create function queue.open_gate(
@@ -332,8 +329,8 @@ begin
     join queue.lanes as l on l.lane = any (o.lanes)
     where l.served_at is not null
   );
-  -- move admitted jobs of paused or unserved lanes back behind the gate, because these jobs must
-  -- not use slots of the key
+  -- move admitted jobs of paused or unserved lanes back behind the gate, because they must not use
+  -- up the limit of the key
   v_closed := array(
     select j.id
     from queue.gated as g
@@ -370,9 +367,8 @@ begin
         and g.key = p_key
         and not g.admitted
         and g.lane = any (v_open)
-        -- A job may still have the row of an earlier attempt that ended after the deletion above.
-        -- Skip such a job, because both rows would have the same primary key. The next check of
-        -- the gate admits the job.
+        -- A job may still have a row of an earlier attempt that ended just now. Skip the job,
+        -- because both rows would have the same primary key. The next check of the gate admits it.
         and not exists (
           select from queue.gated as e
           where e.workspace_id = p_workspace_id
@@ -400,10 +396,10 @@ begin
   from unnest(v_admitted.lanes) as l;
   v_look_at := case
     when v_admitted.jobs = 1000 then p_now -- more jobs may be waiting
-    -- other transactions have locked the remaining jobs, and may leave them behind the gate
+    -- other transactions have locked the other jobs, and may not take them
     when v_admitted.jobs < v_count.free or v_count.is_held then p_now + interval '1 second'
-    -- Time at which the rate allows the next job. If the key has no rate, tokens is null and no
-    -- time is computed.
+    -- The time at which the rate limit allows the next start. Without a rate limit, tokens is null,
+    -- and there is no such time.
     when v_admitted.jobs + 1
         > v_count.tokens then v_count.at + make_interval(secs => greatest(
       0.001,
@@ -412,7 +408,7 @@ begin
         / v_type.rate_limit
     ))
   end;
-  -- otherwise the key is at its limit, and the end of a job opens the gate
+  -- otherwise the key is at its limit, and the gate is opened when a job ends
   if v_look_at is not null then
     insert into queue.notes (look_at, lane, workspace_id, key)
     select v_look_at, g.lane, p_workspace_id, p_key
@@ -434,9 +430,9 @@ begin
 end;
 $$;
 
--- Apply changed limits of keys to the jobs of a type. The jobs move behind the gates of their
--- keys, or leave the gates. The old limit still applies to a job that another transaction has
--- locked, and to a job that is not yet committed.
+-- Apply changed limits for keys to the jobs of a type. The jobs move behind the gates of their
+-- keys, or leave them. The old limit still applies to jobs that another transaction has locked or
+-- has not committed.
 create function queue.regate(p_job_type text)
 returns void
 language plpgsql
@@ -471,7 +467,7 @@ begin
   );
   perform queue.leave_places(v_jobs);
   -- delete the rows of jobs that ended while the type had no limit, because no settlement marked
-  -- these rows as ended
+  -- them as ended
   delete from queue.gated as g
   where g.lane = any (v_lanes)
     and g.admitted
@@ -507,9 +503,9 @@ begin
 end;
 $$;
 
--- Reject a call if the workspace would have more live jobs than its limit. A limit of up to 2,000
--- is checked exactly, so only one enqueue at a time counts the jobs, and concurrent enqueues are
--- rejected. A higher limit is compared with a count that may be ten seconds old.
+-- Reject a call if the workspace would have more live jobs than its limit. For a limit of up to
+-- 2,000, the jobs are counted by one call at a time, and concurrent enqueues are rejected, so that
+-- the limit is exact. A higher limit is compared with a count that may be ten seconds old.
 -- p_count: Number of jobs that the call is about to add.
 create function queue.check_live_jobs(
   p_workspace_id uuid,
@@ -537,7 +533,7 @@ begin
     from queue.buckets
     where name = v_bucket and refilled_at > v_now - interval '10 seconds';
   elsif queue.caller() is not null
-    -- consecutive enqueues of a workspace reserve the lock once
+    -- the transaction has not taken this lock yet
     and current_setting('minutehand.quota', true) is distinct from p_workspace_id::text
   then
     if queue.reserve_locks(1, 190) = 0 or not queue.try_lock('quota ' || p_workspace_id) then
@@ -585,10 +581,9 @@ begin
 end;
 $$;
 
--- Reject a call if the stored payloads of the workspace's live jobs have more bytes than the
--- workspace may store. At most once in ten seconds, one call counts the bytes of the payloads,
--- starting from the places of the live jobs. No sum is kept up to date, because all enqueues would
--- wait for the row of this sum.
+-- Reject a call if the payloads of the workspace's live jobs have more bytes than the workspace may
+-- store. One call in ten seconds adds up the bytes. There is no stored sum that each enqueue
+-- updates, because enqueues would wait for its row.
 create function queue.check_live_bytes(p_workspace_id uuid)
 returns void
 language plpgsql
@@ -635,10 +630,11 @@ begin
 end;
 $$;
 
--- Prices of people's calls that no rollback refunds. A sequence keeps its value when a transaction
--- is rolled back, so that a person also pays for work that is rejected or that times out.
--- priced_<n>: Hash of the name of the bucket that owns the pair.
--- refilled_<n>: Time at which this bucket is full again, in microseconds.
+-- Charges of people that a rollback does not refund. They are stored in sequences, which keep their
+-- value when a transaction is rolled back, so that a person also pays for calls that are rejected
+-- or time out.
+-- priced_<n>: Hash of the name of the bucket that uses this pair of sequences.
+-- refilled_<n>: Time at which the bucket is full again, in microseconds.
 do $$
 begin
   for v_nth in 0 .. 15 loop
@@ -648,10 +644,10 @@ begin
 end;
 $$;
 
--- Return the pair of sequences that a bucket owns, and when the bucket is full again. The bucket
--- owns one of four pairs. If it owns none of them, it takes over a pair whose bucket is full.
--- Return null if none is. The time is read before the owner, because another bucket may take over
--- the pair between both reads.
+-- Return the pair of sequences that a bucket uses, and the time when the bucket is full again. Four
+-- pairs are candidates. If the bucket uses none of them, it takes over a pair whose bucket is full.
+-- If there is none, return null. The time is read before the owner, because another bucket may take
+-- over the pair in between.
 create function queue.find_pair(
   p_hash bigint,
   p_micros bigint,
@@ -684,9 +680,9 @@ begin
 end;
 $$;
 
--- Charge a person's bucket before the work, or reject the call with status 429. Concurrent calls of
--- the person do not wait for each other. Only one of them updates the bucket's row, and each of
--- them updates the bucket's sequence.
+-- Charge a person before the work of a call, or reject the call with status 429. Concurrent calls
+-- of the person do not wait for each other, because only one of them updates the row of the bucket,
+-- while each updates the sequence.
 -- p_cost: Number of tokens. A negative number gives back a part of a reserved price.
 create function queue.charge(
   p_bucket text,
@@ -719,7 +715,7 @@ begin
   v_before := coalesce(pg_sequence_last_value('queue.refilled_' || v_pair.nth), 1);
   v_full_at := floor(v_micros + (p_most - v_left) * v_per_token);
   perform setval('queue.refilled_' || v_pair.nth, v_full_at);
-  -- another bucket has taken over the pair since, and pays its own price alone
+  -- another bucket has taken over the pair meanwhile, and must not pay for this call
   perform setval('queue.refilled_' || v_pair.nth, v_before)
   where pg_sequence_last_value('queue.priced_' || v_pair.nth) <> v_hash
     and pg_sequence_last_value('queue.refilled_' || v_pair.nth) = v_full_at;
@@ -734,11 +730,11 @@ end;
 $$;
 
 -- Limit how long a request of the Data API waits for a lock, because its callers share few
--- connections. A request may begin with a function or table of the project instead of the engine or
--- an app. Statements of the project may follow in its transaction, so that their limit must not
--- change. A function of the engine or an app calls a function of the engine's schema, or only
--- passes its arguments to a function of another schema that does so.
--- p_ms: Maximum wait, in milliseconds.
+-- connections. The limit applies to the rest of the transaction. It must not apply to statements of
+-- the project's own code, so nothing is limited if the request calls a function or table of the
+-- project. A function belongs to the engine or an app if its body calls a function of the engine's
+-- schema, or if it only passes its arguments to a function that does so.
+-- p_ms: Maximum wait in milliseconds.
 create function queue.limit_wait(p_ms integer)
 returns void
 language plpgsql
@@ -777,14 +773,13 @@ begin
 end;
 $$;
 
--- The gate of people's calls. Each function that people may call runs it before the function locks
--- or writes a row, and a trigger runs it for each statement on a table. It charges the person, or
--- rejects the call with status 429. For changes, it also takes a call slot, and limits the wait for
--- a lock to 100 ms (queue.limit_wait). The cost is p_count tokens, and one more token for each
--- 16 kB that the call stores, because stored bytes fill a disk. For payloads below 2 kB, the limit
--- of live jobs is sufficient.
--- p_kind: The value jobs, streams, rows (for the rows that a function writes), or changes (for all
---   other writes, two at a time).
+-- Admit a call of a person, or reject it with status 429. Each function that people may call runs
+-- this function before it locks or writes a row, and a trigger runs it for each statement on a
+-- table. It charges the person p_count tokens, and one more token for each 16 kB that the call
+-- stores, because stored bytes fill the disk. A call that changes rows also takes a call slot, and
+-- waits at most 100 ms for a lock (queue.limit_wait).
+-- p_kind: One of jobs, streams, rows (which a function has written) and changes (other writes, at
+--   most two at a time).
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,
@@ -808,10 +803,11 @@ begin
   elsif p_kind = 'changes' or p_kind = 'jobs' and p_count > 100 then
     perform queue.take_call_slot(p_workspace_id, p_writes => true);
   end if;
-  -- an enqueue waits for the key of its job alone (queue.hold_key)
+  -- an enqueue only waits for the key of its job (queue.hold_key)
   perform queue.limit_wait(100) where p_kind = 'changes';
   if p_kind = 'jobs' then
     perform queue.check_live_jobs(p_workspace_id, p_count);
+    -- for smaller payloads, the limit of live jobs is sufficient
     if p_bytes > 2048 * p_count then
       perform queue.check_live_bytes(p_workspace_id);
     end if;
@@ -827,9 +823,9 @@ begin
 end;
 $$;
 
--- Reserve the price of a plain statement before it locks or writes a row. The number of rows is not
--- known yet, so the price is a hundred changes, or less if the person has fewer tokens. An insert
--- with `on conflict do update` runs this trigger twice.
+-- Charge a person for a plain statement before it locks or writes a row. The number of rows is not
+-- known yet, so a hundred changes are charged, or fewer if the person's limit is low. The rest is
+-- given back after the statement. An insert with `on conflict do update` fires this trigger twice.
 create function queue.admit_statement()
 returns trigger
 language plpgsql
@@ -854,7 +850,7 @@ create trigger admit_statement
   when (current_user = 'authenticated')
   execute function queue.admit_statement();
 
--- Return the reserved price of the person's plain statement, which the statement has used up.
+-- Return the price that was charged before the person's plain statement, and clear it.
 create function queue.take_reserved()
 returns double precision
 language plpgsql
@@ -868,8 +864,8 @@ begin
 end;
 $$;
 
--- Charge a person for the rows that a statement has written, less the reserved price. Each row is
--- charged as one change, and the bytes of the row are charged too.
+-- Charge a person for the rows that a statement has written, less the price that was charged
+-- before. Each row costs one change, and its bytes cost more.
 create function queue.charge_written()
 returns trigger
 language plpgsql
@@ -891,9 +887,9 @@ begin
 end;
 $$;
 
--- Admit the statements of people on these tables, and charge people for the rows that they write to
--- the tables, by any function or policy. If a project replaces one of the tables with its own view,
--- the project decides whether to charge for the view.
+-- Charge people for their statements on these tables, and for the rows that they write to the
+-- tables by any function. If a project replaces one of the tables with a view, the project decides
+-- about charges for it.
 create function queue.charge_rows(variadic p_tables regclass[])
 returns void
 language plpgsql
@@ -934,10 +930,10 @@ end;
 $$;
 select queue.charge_rows('public.workspace_members');
 
--- Take a call slot for a call that changes rows or reads many rows. A person may run two changes
--- and two reads at a time, because a page may save two rows at once. A workspace has ten slots, and
--- the guests of a workspace have another ten slots. If no slot is free, the call is rejected. The
--- call does not wait, because a waiting call occupies a connection.
+-- Take a call slot for a call that changes or reads many rows, or reject the call. It never waits,
+-- because a waiting call would occupy a connection. A person has two slots for changes and two for
+-- reads, because a page may save two rows at once. A workspace has ten slots for members, and ten
+-- for guests.
 create function queue.take_call_slot(
   p_workspace_id uuid default null,
   p_writes boolean default false
@@ -974,11 +970,10 @@ begin
 end;
 $$;
 
--- Lock a key before a job takes the key. If another transaction is taking the same key, the call
--- waits, because its response must contain the job that has the key. One call of a person may wait
--- in this way, for up to two seconds. This function rejects further calls of the person. The lock
--- is on the hash of the key. A transaction takes at most a hundred such locks, because the server
--- has few locks, and because larger calls need a call slot.
+-- Lock a key before a job takes it. If another transaction is taking the same key, wait up to two
+-- seconds, because the response must contain the job that gets the key. Only one call of a person
+-- may wait in this way. Further calls are rejected. A transaction takes at most a hundred of these
+-- locks, because the server has few locks.
 create function queue.hold_key(p_workspace_id uuid, p_job_type text, p_key text)
 returns void
 language plpgsql
@@ -1002,13 +997,13 @@ begin
     end if;
     perform pg_sleep(0.005);
   end loop;
-  -- a transaction of the service may be taking the same key
+  -- a transaction of the service, which takes no such lock, may be taking the same key
   perform queue.limit_wait(2000);
 end;
 $$;
 
--- For apps. Let one call at a time use an object that its id opens, because further calls would
--- wait for the rows of the object.
+-- For apps. Let one call at a time use the object with this id, because further calls would wait
+-- for the object's rows.
 create function queue.hold_id(p_id text)
 returns void
 language plpgsql
@@ -1140,8 +1135,8 @@ comment on function public.workspace_limits is
   'Return the limits of a workspace, and the number of its running jobs.';
 select queue.allow('authenticated, service_role', 'public.workspace_limits');
 
--- Change settings. A setting must exist as a row that a migration of the engine or of an app has
--- inserted. The new value must have the same type as the stored value.
+-- Change settings. Each setting must be a row that a migration of the engine or of an app has
+-- inserted, and the new value must have the type of the stored value.
 create function public.set_settings(p_settings jsonb)
 returns jsonb
 language plpgsql
@@ -1195,9 +1190,9 @@ comment on function public.set_settings is
   'Change settings of the engine by name, and return all settings. For operators.';
 select queue.allow('service_role', 'public.set_settings');
 
--- Reject a worker key that was issued before the last rotation. Every function for workers must
--- call this function, and queue.allow checks this. The result is always false. Functions that must
--- be fast assign the result to a variable, because an assignment costs less than a query.
+-- Reject a revoked worker key. Every function for workers must call this function, and queue.allow
+-- checks that. The result is always false. Functions that must be fast assign it to a variable,
+-- because an assignment costs less than a query.
 create function queue.refuse_revoked()
 returns boolean
 language plpgsql stable
@@ -1255,28 +1250,28 @@ begin
     )),
     v_now
   )
-  -- append to the earlier revocations, so that revoked keys stay revoked for any grace period of
-  -- this call
+  -- keep the earlier revocations, so that their keys stay revoked during the grace period of this
+  -- one
   on conflict (name) do update set
     value = s.value || excluded.value,
     updated_at = v_now;
   update queue.settings
   set
-    -- the holder of a stolen worker key may know the guest key
+    -- someone with a stolen worker key may also know the guest key
     updated_at = v_now,
     value = to_jsonb(encode(
       uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
       'hex'
     ))
   where name = 'guest_key';
-  -- A stolen key may have registered any type. Therefore types without jobs are deleted, and
-  -- workers register the other types again.
+  -- A stolen key may have registered any type, so types without jobs are deleted. Workers register
+  -- their types again.
   update queue.job_types
   set
     schema_version = least(schema_version, 1),
     registered_at = '-infinity',
     deployed_at = null
-  -- the condition is needed, because a hosted Data API rejects a change without one (safeupdate)
+  -- a hosted Data API rejects an update without a condition (safeupdate)
   where true;
   get diagnostics v_count = row_count;
   delete from queue.schedules where source is not null;

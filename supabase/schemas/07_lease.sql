@@ -1,10 +1,10 @@
--- This file selects and leases the jobs that a worker gets. The steps of a lease, by function:
+-- This file chooses the jobs for a worker, and leases them. The steps of a lease, by function:
 --
 --   queue.lease             handles one numbered call of a worker run.
 --     queue.admit_run         limits the number of concurrent runs, in the first call of a run.
 --     queue.record_worker     updates the worker's row and its lanes, once a minute.
 --     queue.lease_ready       fills every pool of the worker.
---       queue.open_gates        makes jobs ready behind the gates that notes name.
+--       queue.open_gates        opens the gates that notes name, so that more jobs become ready.
 --       queue.open_turns        opens the turns that notes name.
 --       queue.fill_pool         fills one pool with jobs.
 --         queue.share_slots       divides the free slots among turns.
@@ -12,24 +12,24 @@
 --           queue.next_turns        reads the turns of the next tenants along the ring.
 --           queue.limit_turns       locks limited tenants and counts their running jobs.
 --           queue.divide_slots      gives each tenant as many jobs per round as its weight.
---           queue.advance_ring      advances the ring to the last tenant served.
---         queue.take              leases the jobs, and bisects them if a trigger rejects one.
+--           queue.advance_ring      stores the last tenant served.
+--         queue.take              leases the jobs, and finds the job that a trigger rejects.
 --           queue.take_jobs         moves jobs from ready to leased in one statement.
---         queue.tidy_turns        closes empty turns and advances the start of other turns.
+--         queue.tidy_turns        closes empty turns and moves the start of other turns.
 --       queue.record_starts     records events and keys that do not follow from the job's row.
 --       queue.publish           adds rows to the feed and sends messages.
 --     queue.next_due_in_ms    computes when the worker should call again.
 --     public.tick_finished    ends the run if the call found no more jobs.
 --
--- queue.next_turns reads with queue.ring_turns, or with queue.lane_turns. A repeated call
--- returns the same leases as the first call.
+-- queue.next_turns reads with queue.ring_turns or queue.lane_turns. A repeated call returns the
+-- same leases as the first call.
 
 -- A worker's request for jobs.
--- worker: Number of the worker's row in queue.workers, added by queue.lease.
--- pools: Array of {job_types, limit}. If pools is given, each pool has its own limit, and the
---   single limit does not apply. A worker has pools if some of its processors have separate slots.
--- suspects: True if the process serves suspects and nothing else. False if another process beside
---   it serves suspects. Otherwise null (queue.lease_mode).
+-- worker: Number of the worker's row in queue.workers, set by queue.lease.
+-- pools: Array of {job_types, limit}, if some processors of the worker have separate slots. Each
+--   pool has its own limit, and the single limit does not apply.
+-- suspects: True if the process runs suspects and nothing else. False if another process of the
+--   worker runs suspects. Otherwise null (queue.lease_mode).
 -- job_ids: Jobs to lease, set by queue.lease_suspects. Null for all jobs except suspects.
 -- slots: Array of {job_types, limit}, all slots of the worker. Null in most calls.
 -- abandoned: Array of {job_id, place}, stopped jobs whose processors still run. Null if unchanged.
@@ -54,7 +54,7 @@ create type queue.lease_request as (
   slots jsonb,
   abandoned jsonb
 );
--- A turn as a lease reads it. A limit of null means any number of jobs.
+-- A turn as a lease reads it. In the last three fields, null means that there is no limit.
 -- round: Round in which the tenant gets its next jobs.
 -- taken: Number of jobs that the tenant already got in this round.
 -- type_free: Number of jobs of the type that may start.
@@ -85,20 +85,20 @@ create type queue.tenant_jobs as (
   rank bigint,
   workspace_id uuid
 );
--- A share is the number of jobs that a lease takes from a turn, starting at ord. For an empty
--- turn, jobs is 0. In the input of queue.tidy_turns, jobs is the number of leased jobs of the
--- turn, and ord is the ord of the last leased job.
+-- The number of jobs that a lease takes from a turn, beginning at ord. For an empty turn, jobs is
+-- 0. In the input of queue.tidy_turns, jobs is the number of leased jobs, and ord is the ord of the
+-- last leased job.
 create type queue.share as (
   lane integer,
   workspace_id uuid,
   ord bigint,
   jobs integer
 );
--- The last tenant that a lease serves. A limited type whose slots run out has a row of its own.
--- All other lanes together have one more row.
+-- The last tenant that a lease serves. If the slots of a limited type run out, the type has a row
+-- of its own. Another row is for all other lanes.
 -- job_type: The limited type, or null in the row of all other lanes.
--- taken: Number of jobs that the tenant got in its last round. 0 if the tenant got all its jobs of
---   this round.
+-- taken: Number of jobs that the tenant got in its last round, or 0 if it got all its jobs of this
+--   round.
 create type queue.last_served as (
   job_type text,
   taken integer,
@@ -107,9 +107,9 @@ create type queue.last_served as (
   workspace_id uuid
 );
 
--- A job in the form that its worker gets, and the lease of the job.
--- steps: Results of the steps that earlier attempts finished. Null if the results are long. The
---   worker then fetches the results with read_steps.
+-- A job as its worker gets it, and its lease.
+-- steps: Results of the steps that earlier attempts finished. Null if they are long, so that the
+--   worker fetches them with read_steps.
 create type queue.leased_job as (
   id uuid,
   workspace_id uuid,
@@ -135,10 +135,10 @@ create type queue.leased as (
   steps jsonb,
   job queue.leased_job
 );
--- The result of taking jobs from turns.
+-- Result of leasing jobs from turns.
 -- ids: Ids of the leased jobs.
--- leases: Leases in the form that the worker gets.
--- changes: Events to publish.
+-- leases: Leases as the worker gets them.
+-- changes: Changes to publish.
 -- rest: Jobs for which queue.record_starts must record more events, keys or starts.
 create type queue.taken as (
   ids uuid[],
@@ -190,8 +190,8 @@ begin
 end;
 $$;
 
--- End each run that has leases if all its leases have expired, because its process has probably
--- ended. If such a process still lives, its run is no longer counted.
+-- End runs whose leases have all expired, because their process has probably ended. If the process
+-- lives, its run no longer counts as active.
 create function queue.end_dead_runs(p_now timestamptz)
 returns void
 language sql
@@ -208,10 +208,9 @@ where t.expires_at > p_now
   ))
 $$;
 
--- Admit a worker run for its maximum duration, unless the maximum number of runs is already
--- active. Return the number of further runs that may start, or null if this run is rejected. The
--- run of a killed process counts as active until its leases have expired, or until its maximum
--- duration is over.
+-- Admit a worker run, unless the maximum number of runs is active. Return how many more runs may
+-- start, or null if this run is rejected. A run counts as active for its maximum duration. If its
+-- process is killed, the run counts until its leases have expired.
 create function queue.admit_run(p_request queue.lease_request, p_now timestamptz)
 returns integer
 language plpgsql
@@ -231,9 +230,8 @@ begin
       );
     exit when v_free >= 0;
     perform queue.end_dead_runs(p_now);
-    -- Mark the active runs, so that each active run leases once more before it ends. The update
-    -- waits for a run that is ending at this moment. The second count then no longer includes that
-    -- run.
+    -- Mark the active runs, so that each leases once more before it ends. The update waits for a
+    -- run that is ending now, and the second count no longer includes that run.
     update queue.ticks
     set has_refused = true
     where expires_at > p_now and tick_id <> p_request.tick_id;
@@ -254,13 +252,12 @@ begin
 end;
 $$;
 
--- Return the number of a worker, and update the worker's row in queue.workers. This row and the
--- column served_at of the worker's lanes are written once a minute. They are written earlier if
--- the worker now serves other job types or queues. If a lane starts or stops being served, notes
--- are left for the gates of the lane. The notes are written under the lock "turns", because
--- queue.lease_ready opens gates under the same lock.
+-- Return the number of a worker, and update its row in queue.workers and the column served_at of
+-- its lanes. This happens once a minute, or when the worker serves other job types or queues than
+-- before. If a lane begins or ceases to be served, insert notes for its gates. The lock "turns"
+-- protects this, because queue.lease_ready opens gates under the same lock.
 -- p_known: The worker's row before the update.
--- has_noted: True if gates got notes.
+-- has_noted: True if notes for gates were inserted.
 create function queue.record_worker(
   p_request queue.lease_request,
   p_known queue.workers,
@@ -282,7 +279,7 @@ begin
   if p_known.version = p_request.version
     and p_known.job_types @> p_request.job_types
   then
-    -- the worker also serves the other types, but has no free slot for them now
+    -- the worker still serves the other types, but has no free slot for them now
     p_request.job_types := p_known.job_types;
   end if;
   p_request.slots := coalesce(p_request.slots, p_known.slots);
@@ -356,8 +353,8 @@ begin
   values (
     p_request.worker_id,
     p_now,
-    -- If the gates got no notes, set seen_at 59 seconds back. The next call after one second then
-    -- writes this row again.
+    -- If the lock was not free, set seen_at 59 seconds back, so that a call after one second tries
+    -- again.
     p_now - interval '59 seconds' * (not v_is_alone)::integer,
     p_request.version,
     p_request.job_types,
@@ -383,12 +380,12 @@ begin
 end;
 $$;
 
--- Open the gates that notes name, the oldest note first. Delete the notes of job types that no
--- worker serves or that are paused, because their gates admit no job. These gates get notes again
--- when a lane of the type is served or resumed. If there are very many notes, do two more things.
--- Open the oldest gate of some tenants, so that no tenant waits behind the keys of other tenants.
--- These tenants are read in the order of their ids, once from the lowest id and once from a random
--- id. Also delete the old notes of keys that no longer have jobs.
+-- Open the gates that notes name, the oldest note first. Delete notes of job types that are paused
+-- or that no worker serves, because their gates admit no job. When a lane of the type is served or
+-- resumed, its gates get notes again. If there are very many notes, also open the oldest gate of
+-- some tenants, so that no tenant waits behind the keys of other tenants. The tenants are read by
+-- id, once from the lowest id and once from a random id. In this case, also delete old notes of
+-- keys that have no jobs.
 -- p_most: Maximum number of gates to open.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
@@ -477,7 +474,7 @@ begin
       order by min(n.ordinality)
       limit v_locks
     ),
-    -- delete the notes before the jobs are counted, so that a job that comes later keeps its note
+    -- delete the notes before the jobs are counted, so that the note of a later job remains
     gone as (
       delete from queue.notes as n
       using noted as o, queue.lanes as l
@@ -505,10 +502,10 @@ begin
 end;
 $$;
 
--- Open the turns that notes name. A turn gets the rank that its tenant has in all lanes. For a new
--- tenant, the rank is one less than the lowest last_rank of the rings of its lanes. The new tenant
--- therefore comes near the end of the round. Also unblock turns whose time at a limit is over. The
--- note of a turn remains if another transaction is changing the turn.
+-- Open the turns that notes name. A turn gets the rank of its tenant. For a new tenant, the rank is
+-- one less than the lowest last_rank of its lanes' rings, so that the tenant comes near the end of
+-- the round. Also unblock turns whose time at a limit is over. If another transaction is changing a
+-- turn, the note of the turn remains.
 -- p_most: Maximum number of turns to open because of notes.
 create function queue.open_turns(p_most integer, p_now timestamptz)
 returns void
@@ -574,7 +571,7 @@ begin
     blocked = false,
     look_at = null,
     changed_at = p_now,
-    -- a closed turn has no jobs except the jobs for which notes were left
+    -- a closed turn has only the jobs for which there are notes
     from_ord = case
       when t.blocked and t.look_at is null then excluded.from_ord
       else least(t.from_ord, excluded.from_ord)
@@ -592,8 +589,8 @@ begin
 end;
 $$;
 
--- Return the number of jobs of a type that may start, or null if the type has no limit. The number
--- is exact only if the caller has locked the type.
+-- Return how many jobs of a type may start, or null if the type has no limit. The number is exact
+-- only while the caller has locked the type.
 create function queue.free_of_type(p_job_type text, p_now timestamptz)
 returns integer
 language plpgsql
@@ -626,12 +623,11 @@ begin
 end;
 $$;
 
--- Lock the limited types that have turns in these lanes, and count their running jobs. If the
--- first turn of a limited type opens after this check, the type waits for the next lease, because
--- its running jobs were not counted.
--- open: Lanes of unlimited types, and lanes of locked types that are below their limit.
--- is_busy: True if another lease has locked one of the types, or if the transaction has too few
---   locks.
+-- Lock the limited types that have turns in these lanes, and count their running jobs. A limited
+-- type whose first turn opens later waits for the next lease, because its jobs were not counted.
+-- open: Lanes of types without a limit, and of locked types that are below their limit.
+-- is_busy: True if another lease has locked one of the types, or if the transaction can take no
+--   more locks.
 -- is_limited: True if a limited type has a turn in these lanes.
 -- at_limit: Types that have reached their limit, so that none of their jobs may start now.
 create function queue.lock_types(
@@ -675,13 +671,13 @@ begin
     where t.job_type = any (v_types)
       and (t.max_concurrency is not null or t.rate_limit is not null and not t.rate_per_key)
   );
-  -- a type without room needs no lock, and does not make the lease busy
+  -- a type at its limit needs no lock, and does not make the lease busy
   at_limit := array(
     select n
     from unnest(v_locked) as n
     where queue.free_of_type(n, p_now) <= 0
   );
-  -- if the transaction has too few locks, try others at each call
+  -- if there are too few locks for all types, choose different types in each call
   v_tried := array(
     select n
     from unnest(v_locked) as n
@@ -720,11 +716,11 @@ begin
 end;
 $$;
 
--- Return the turns along a ring, starting with the next tenant and going around the ring once.
--- Turns of lanes outside the ring are included. The turns are compared with the position of the
--- ring by (rank, workspace_id, lane). In the query, lane_bound is the lane of this position. If
--- the round of the last tenant is unfinished, lane_bound is 0, so that the last tenant comes first
--- again. Otherwise lane_bound is the greatest integer, so that the last tenant comes last.
+-- Return the open turns of all lanes, once around the ring, beginning with the next tenant. The
+-- position of the ring is compared with turns by (rank, workspace_id, lane). In the query,
+-- lane_bound is the lane of the position. It is 0 if the last tenant has not got all jobs of its
+-- round, so that this tenant comes first again. Otherwise it is the greatest integer, so that this
+-- tenant comes last.
 -- p_rows: Maximum number of turns.
 -- is_cut: True in row p_rows, because more turns may follow.
 create function queue.ring_turns(p_ring integer, p_rows integer)
@@ -787,11 +783,10 @@ begin
 end;
 $$;
 
--- Return up to p_rows turns of each of these lanes. queue.ring_turns reads all lanes together.
--- This function reads each lane from the position of the lane's ring, with an index that begins
--- with the lane. A single query plan for both functions would not read the indexes in order. A
--- lane is at most one round behind the other lanes. Otherwise a lane that was idle for a long time
--- would be served exclusively until it caught up.
+-- Return up to p_rows turns of each of these lanes. queue.ring_turns reads all lanes together. This
+-- function reads each lane from the position of its ring, with an index that begins with the lane.
+-- One query for both would not read the indexes in order. A lane is at most one round behind the
+-- others. Otherwise a lane that was idle for long would be served alone until it caught up.
 create function queue.lane_turns(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
@@ -869,11 +864,11 @@ union all
 select p.workspace_id
 from queue.pauses as p;
 
--- Return the turns of the next tenants in these lanes. If the lanes share one ring, the turns are
--- read along this ring. A read is cut at its maximum number of turns. If most turns of the ring
--- belong to other lanes, the read may be cut before it finds p_most tenants. In this case, or if
--- the lanes have several rings, the turns are read lane by lane. The first tenant at which a read
--- was cut and all tenants after it are dropped, because they may have turns that were not read.
+-- Return the turns of the next tenants in these lanes. If the lanes share one ring, turns are read
+-- along the ring. A read ends at a maximum number of turns. If most turns of the ring belong to
+-- other lanes, it may end before it has found p_most tenants. In this case, or if the lanes have
+-- several rings, the turns are read lane by lane. If a read ended early, the tenant at its end and
+-- all tenants after it are dropped, because some of their turns may be missing.
 -- p_most: Maximum number of tenants.
 -- known: Number of tenants found.
 -- is_all: True if no further tenant has a turn.
@@ -987,12 +982,12 @@ begin
 end;
 $$;
 
--- Try the locks of limited tenants, and count how many jobs each turn may still start. Block the
--- turns that are at a limit or paused.
--- known: Null if turns has all tenants. The transaction may have too few advisory locks for all
---   tenants. Then turns has only the first tenants, and known is their number.
--- is_busy: True if another lease has one of the locks, or if a pause is ending at this moment. If
---   is_busy is true, no turn is blocked.
+-- Lock the limits of tenants, and count how many more jobs each turn may start. Block the turns
+-- that are at a limit or paused.
+-- known: Number of tenants in `turns`, if the transaction could not take the locks of all tenants.
+--   `turns` then has only the first tenants. Otherwise null.
+-- is_busy: True if another lease has one of the locks, or if a pause is ending now. No turn is
+--   blocked then.
 create function queue.limit_turns(
   p_turns queue.turn[],
   p_now timestamptz,
@@ -1004,7 +999,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- the limited scopes, and for each the tenant's position along the ring
+  -- names of the locks, and the position of the tenant of each lock along the ring
   v_scopes text[];
   v_tenants integer[];
   v_locks integer;
@@ -1033,7 +1028,7 @@ begin
     group by s.name
   ) as o;
   v_locks := queue.reserve_locks(coalesce(cardinality(v_scopes), 0), 160);
-  -- the first tenant is served even if it alone needs more locks
+  -- serve the first tenant even if it needs more locks alone
   known := case when v_tenants[v_locks + 1] > 0 then greatest(1, v_tenants[v_locks + 1] - 1) end;
   if known is not null then
     p_turns := array(
@@ -1142,8 +1137,8 @@ end;
 $$;
 
 -- Divide the slots among tenants in rounds. In each round, every tenant in ring order gets as many
--- of its first ready jobs as its weight. Only the first of these rounds advances the ring. A job
--- that exceeds a limit is skipped, and does not count against the weight.
+-- of its first ready jobs as its weight. Only the first round changes the position of the ring. A
+-- job that exceeds a limit is skipped, and does not count against the weight.
 -- p_depth: Number of jobs to read per turn, at least the tenant's weight. If more tenants follow,
 --   p_depth is null and only one round is divided.
 -- p_most: Number of slots.
@@ -1288,10 +1283,10 @@ begin
 end;
 $$;
 
--- Advance these lanes to the last tenant served. Lanes that another lease has already advanced
--- further are skipped. Afterwards the lanes share one ring. If no other lane uses the present ring
--- of the lanes, the lanes keep this ring. Otherwise they get an unused ring, or a new ring if
--- every ring is used. The conditions are checked again when the rows are locked.
+-- Store the last tenant served for these lanes, except for lanes that another lease has already
+-- advanced further. Afterwards the lanes share one ring. They keep their ring if no other lane uses
+-- it. Otherwise they get an unused ring, or a new ring. The conditions are checked again when the
+-- rows are locked.
 create function queue.advance_ring(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
@@ -1366,7 +1361,7 @@ begin
 end;
 $$;
 
--- Determine how many slots each turn gets, and which turns are empty.
+-- Determine how many jobs to take from each turn, and which turns are empty.
 -- lanes: Lanes of the requested job types and queues that are not paused.
 -- limited: Requested job types that have a limit.
 -- shares: Number of jobs to take from each turn.
@@ -1374,8 +1369,8 @@ $$;
 -- is_only: True if only one turn is open. The only turn may be empty.
 -- is_limited: True if a limit, a weight or a pause applies.
 -- at_limit: Types that have reached their limit, so that none of their jobs may start now.
--- more: True if the worker should call again at once. Either another lease has a lock, or some
---   turns were not read.
+-- more: True if the worker should call again at once, because another lease has a lock, or because
+--   some turns were not read.
 create function queue.share_slots(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1478,7 +1473,7 @@ begin
     );
   end if;
   -- The lanes of a limited type advance to the tenant at which the slots of the type ran out,
-  -- because the tenants after this tenant were skipped. The other lanes advance to the last tenant
+  -- because later tenants got no job of the type. The other lanes advance to the last tenant
   -- served.
   v_stopped := array(
     select t.job_type
@@ -1505,8 +1500,8 @@ begin
 end;
 $$;
 
--- Return the results of the steps that earlier attempts of a job finished. Return null if the
--- results are long.
+-- Return the results of the steps that earlier attempts of a job finished, or null if they are
+-- long.
 create function queue.steps_of_lease(p_job_id uuid)
 returns jsonb
 language plpgsql stable
@@ -1539,7 +1534,7 @@ begin
 end;
 $$;
 
--- Charge the rates of job types for the jobs that a lease has taken.
+-- Charge the rate limits of job types for the jobs that a lease has taken.
 create function queue.spend_starts(p_ids uuid[], p_now timestamptz)
 returns void
 language sql
@@ -1562,8 +1557,8 @@ join queue.job_types as y on y.job_type = n.job_type
 where y.rate_limit is not null and not y.rate_per_key
 $$;
 
--- Return ready jobs that an ordinary lease skips. These are suspects, which run apart from other
--- jobs, and jobs that a trigger of the project rejected. A rejected job waits for its retry time.
+-- Return the ready jobs that an ordinary lease skips. These are suspects, which must not run beside
+-- other jobs, and jobs that a trigger of the project rejected, until their retry time.
 create function queue.withheld(p_now timestamptz)
 returns uuid[]
 language plpgsql stable
@@ -1574,9 +1569,9 @@ begin
 end;
 $$;
 
--- Lease the first jobs of each turn. The update finds the job's row by its ctid, because no other
--- transaction can create a new version of a locked row. If the row got a new version after the
--- statement began, the update does not find the row, and the job stays ready.
+-- Lease the first jobs of each turn. The update finds a job's row by its ctid. This is safe because
+-- the row is locked, so no other transaction can write a new version. If the row got a new version
+-- after the statement began, the update does not find it, and the job stays ready.
 create function queue.take_jobs(
   p_shares queue.share[],
   p_request queue.lease_request,
@@ -1633,7 +1628,7 @@ begin
       worker = coalesce(nullif(j.worker, 0), p_request.worker),
       updated_at = p_now,
       next_retry_at = null,
-      -- the job may have been created after p_now was read
+      -- not before its creation, which may be later than p_now
       started_at = coalesce(j.started_at, greatest(p_now, j.created_at)),
       queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - p.ready_at) * 1000),
       last_seq = j.last_seq + (j.is_minimal is null)::integer
@@ -1737,8 +1732,9 @@ begin
 end;
 $$;
 
--- Take the jobs of these turns. If a trigger of the project rejects a job, repeat with half of the
--- jobs until this job is found. Then record the rejection, so that the next lease skips the job.
+-- Lease the jobs of these turns. If a trigger of the project rejects a job, repeat the lease with
+-- each half of the jobs until this job is found. Then record the rejection, so that the next lease
+-- skips the job.
 -- has_refused: True if a job was rejected.
 create function queue.take(
   p_shares queue.share[],
@@ -1780,7 +1776,7 @@ begin
   elsif v_one.jobs > 1 then
     p_shares[1].jobs := v_one.jobs / 2;
     v_first := queue.take(p_shares, p_request, p_now);
-    -- number of jobs in the second half, which are taken from the jobs that are still ready
+    -- the jobs of the first half are no longer ready, so the second half begins at the same ord
     p_shares[1].jobs := v_one.jobs - v_one.jobs / 2;
     v_second := queue.take(p_shares, p_request, p_now);
   else
@@ -1811,10 +1807,10 @@ begin
 end;
 $$;
 
--- Advance from_ord of the turns to their first ready job, or to the last leased job if no job is
--- ready. Close the turns that a lease found empty. A turn is skipped if its lock is not free,
--- because an open transaction may be adding a job to it, or if this transaction has used all
--- advisory locks that it may take.
+-- Move the start of the turns (from_ord) to their first ready job, or to the last leased job if no
+-- job is ready. Close the turns that the lease found empty. Skip a turn if its lock is not free,
+-- because an open transaction may be adding a job to it, or if this transaction can take no more
+-- locks.
 -- p_turns: For each turn, the number of leased jobs and the ord of the last leased job.
 create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz)
 returns void
@@ -1861,7 +1857,7 @@ $$;
 -- Fill the slots of one pool. The slots are divided among turns, and the first jobs of each turn
 -- are leased.
 -- p_request: The request, with the job types and the limit of this pool.
--- unfilled: Lanes of the pool if it got no job, except lanes of types at a limit.
+-- unfilled: Lanes of the pool if it got no job, without lanes of types at a limit.
 create function queue.fill_pool(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1879,7 +1875,7 @@ declare
   v_shared record := queue.share_slots(p_request, p_now);
   v_taken record;
   v_leased integer := 0;
-  -- Number of jobs that were read. If fewer jobs are leased, another lease took the others.
+  -- number of jobs that were read. If fewer are leased, another lease took the others.
   v_expected bigint;
   v_one queue.share;
 begin
@@ -1888,7 +1884,7 @@ begin
   more := v_shared.more;
   leased_at := p_now;
   if v_shared.shares is not null then
-    -- read the clock again, so that a job enqueued after p_now does not start before its creation
+    -- read the clock again, so that no job starts before its creation
     leased_at := greatest(p_now, queue.clock());
     v_taken := queue.take(v_shared.shares, p_request, leased_at);
     taken := v_taken.taken;
@@ -1930,11 +1926,11 @@ begin
   if v_leased > 0 and v_shared.is_limited then
     perform queue.spend_starts(taken.ids, leased_at);
   end if;
-  -- An empty turn stays open for a while, because an enqueue into an open turn needs no note. Tidy
-  -- the turns in three cases:
+  -- An empty turn stays open for a while, because an enqueue into an open turn inserts no note.
+  -- Close empty turns and move the start of the others in three cases:
   -- - More than four turns are empty. Every lease would read them.
-  -- - The lease took 20 jobs or more, but fewer than its limit. After tidying, the next lease
-  --   starts to read after these jobs.
+  -- - The lease took 20 jobs or more, but fewer than its limit. The next lease then begins after
+  --   these jobs.
   -- - The number of the call is a multiple of 16.
   if cardinality(v_shared.empty) > 4
     or v_leased >= 20 and v_leased < p_request."limit"
@@ -1953,8 +1949,8 @@ begin
 end;
 $$;
 
--- Record the effects of a lease that do not follow from the job's row. These effects are events,
--- unique keys that become free, and the starts of jobs whose keys have a rate.
+-- Record the effects of a lease that do not follow from the job's row. These are events, unique
+-- keys that become free, and starts that a rate limit of the key must charge.
 create function queue.record_starts(p_ids uuid[], p_worker_id text, p_now timestamptz)
 returns void
 language plpgsql
@@ -1997,8 +1993,8 @@ begin
 end;
 $$;
 
--- Return the leases of an earlier call that are still active. tests/sql/test_leases.py checks that
--- the result equals the leases that queue.take_jobs returned.
+-- Return the active leases of an earlier call. tests/sql/test_leases.py checks that the result
+-- equals the result of queue.take_jobs.
 create function queue.leases_of_call(p_tick_id uuid, p_call integer)
 returns json
 language plpgsql stable
@@ -2069,11 +2065,10 @@ declare
   v_taken queue.taken;
   v_is_published boolean;
 begin
-  -- only one lease at a time opens turns, and concurrent leases skip this step
+  -- one lease at a time opens gates and turns, and concurrent leases skip this
   if p_has_notes and queue.try_lock('turns') then
     perform queue.open_gates(greatest(50, v_at_once), p_now)
-    -- If a pause is ending at this moment, skip the gates, because the transaction that ends the
-    -- pause leaves notes for its gates.
+    -- If a pause is ending now, skip the gates, because the ending pause inserts notes for them.
     where queue.try_lock('pauses', p_is_shared => true);
     perform queue.open_turns(v_at_once, p_now);
   end if;
@@ -2124,13 +2119,13 @@ begin
 end;
 $$;
 
--- Return the number of milliseconds after which a worker with free slots should call again. Return
--- null if the worker should wait for a notification. One statement reads the notes and the open
--- turns. Between two statements, another lease could delete a note and open its turn, so that both
--- statements would miss the job.
+-- Return the number of milliseconds after which a worker with free slots should call again, or null
+-- if it should wait for a notification. One statement reads both notes and open turns. Between two
+-- statements, another lease could delete a note and open its turn, so that neither statement would
+-- see the job.
 -- p_limited: Requested job types that have a limit.
 -- p_unfilled: Lanes for which the lease found no job. A worker that got jobs calls again anyway.
--- p_more: True returns 0.
+-- p_more: If true, return 0.
 create function queue.next_due_in_ms(
   p_lanes integer[],
   p_limited text[],
@@ -2192,8 +2187,7 @@ begin
     )
   );
   if p_limited <> '{}' then
-    -- earliest time at which a job may start, if its type has waiting jobs and an empty rate
-    -- bucket
+    -- the earliest time at which a job may start whose type has used up its rate limit
     v_next := least(
       v_next,
       (
@@ -2250,10 +2244,10 @@ begin
 end;
 $$;
 
--- Implement public.lease_jobs. A repeated call waits until the first call has finished. The call
--- waits for an advisory lock. A row lock would need a write, and a call that finds no jobs writes
--- nothing.
--- p_changes: Events of the jobs that the same call settled.
+-- Implement public.lease_jobs. A repeated call waits until the first call has finished. It waits
+-- for an advisory lock, because a row lock would be a write, and a call that finds no jobs must
+-- write nothing.
+-- p_changes: Changes of the jobs that the same call settled, to publish.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null)
 returns json
 language plpgsql
@@ -2265,7 +2259,7 @@ declare
   v_ms bigint;
   v_ignored bigint;
   v_next_ms bigint;
-  -- the stored state of the run and its worker, and whether notes exist
+  -- stored state of the run and of its worker, and whether there are notes
   v_tick record;
   v_noted record;
   v_run jsonb; -- result for the run, if this call starts or ends it
@@ -2274,7 +2268,7 @@ declare
   v_maintenance boolean;
   v_ends boolean;
 begin
-  -- this expression costs less than the query below
+  -- first without a wait, because this expression costs less than `perform`
   if not queue.try_lock('tick ' || v_asked.tick_id) then
     perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
   end if;
@@ -2327,7 +2321,7 @@ begin
     case when v_tick.has_suspects then queue.lease_mode(v_asked, v_now) end,
     v_now
   );
-  -- with this row, a repeated call is recognized
+  -- this row shows that a later call is a repetition
   if v_tick.last_call is null or v_given.leased > 0 then
     insert into queue.ticks as t (tick_id, seen_at, worker, last_call)
     values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call)

@@ -1,17 +1,16 @@
--- Settle attempts. A worker reports the outcome of each attempt, and the engine applies the
--- outcome to the job. Each item carries the fence of its lease. An item with a stale fence changes
--- nothing. The call frees concurrency keys (queue.after_attempts) before it leases the next jobs,
--- so that the lease can return the next job of a key that was at its limit. queue.finish ends jobs
--- that no worker has leased. Three words describe the loss of a worker. A lease expires,
--- maintenance reclaims the job of the lease, and the attempt is lost.
+-- Settle attempts. A worker reports the outcome of each attempt, and the engine applies it to the
+-- job. Each item has the fence of its lease. An item with a stale fence changes nothing. The call
+-- frees concurrency keys (queue.after_attempts) before it leases the next jobs, so that the lease
+-- can return the next job of a key. queue.finish ends jobs that no worker has leased. If a worker
+-- is lost, its lease expires, maintenance reclaims the job, and the attempt counts as lost.
 --
 --   public.settle_jobs
 --     queue.read_items        parses the items and sorts them by job
 --     queue.settle            applies the outcomes
 --                             If all items are plain completions, it calls only
---                             queue.end_attempts. It calls all functions below if an item is not
---                             a plain completion. It also calls all of them if another transaction
---                             keeps one of the rows locked for more than 0.1 s.
+--                             queue.end_attempts. Otherwise it calls all functions below. It also
+--                             calls them if another transaction keeps one of the rows locked for
+--                             more than 0.1 s.
 --       queue.lock_held         locks leases and job rows, and returns the jobs it could not lock
 --       queue.write_reports     stores the last progress, log lines and steps
 --       queue.decide            determines each job's next state and stores the attempt
@@ -41,10 +40,9 @@ create type queue.worker_item as (
   output jsonb,
   pulse jsonb
 );
--- The next state of a job, and the event to append. For a lost attempt, event is null, because the
--- event job.reclaimed records the loss. All fields are null for a plain completion, and for an
--- item with a stale fence. A plain completion is a success at the first lease of a job, with a
--- result that is not too large.
+-- The next state of a job, and the event to append. The event is null for a lost attempt, because
+-- the event job.reclaimed records the loss. All fields are null for a plain completion and for an
+-- item with a stale fence.
 create type queue.transition as (
   status text,
   attempts integer,
@@ -96,8 +94,8 @@ end;
 $$;
 
 -- Determine the outcome of an attempt from the worker's report and the job's options. If the
--- outcome is a wait, begin the wait. If the report has retry_after_seconds, a retry is delayed by
--- this time. Otherwise the delay grows exponentially with jitter (Brooker, AWS blog, 2015).
+-- outcome is a wait, begin the wait. A retry is delayed by retry_after_seconds, if the report has
+-- it. Otherwise the delay grows exponentially with jitter (Brooker, AWS blog, 2015).
 create function queue.outcome_of(
   p_item queue.worker_item,
   p_job public.jobs,
@@ -140,9 +138,9 @@ begin
         else coalesce(problem, '{}') || jsonb_build_object('reason', v_reason)
       end;
       outcome := 'failed';
-    -- If there is evidence that the job ended its process, the job waits for its backoff as after
-    -- any other failure. Without evidence, something outside may have stopped the worker, so the
-    -- job is retried at once.
+    -- If there is evidence that the job ended its process, the job waits for its backoff, as after
+    -- any failure. Without evidence, something else may have stopped the worker, so the job is
+    -- retried at once.
     elsif outcome = 'retry' or problem ? 'evidence' then
       run_at := p_now + make_interval(
         secs => case
@@ -162,8 +160,8 @@ begin
   elsif outcome = 'failed' then
     problem := '{"reason": "not_retryable"}' || coalesce(problem, '{}');
   elsif outcome = 'snoozed' then
-    -- The delay is at least one second. A snooze does not use up an attempt. Therefore a snooze
-    -- into the past would repeat without end.
+    -- The delay is at least one second. A snooze uses up no attempt, so a snooze without a delay
+    -- would repeat without end.
     run_at := greatest(
       p_now + interval '1 second',
       coalesce(
@@ -188,9 +186,9 @@ begin
 end;
 $$;
 
--- Determine the next state of a job and store its attempt. The caller has locked the lease and the
--- job row. Return null if the fence is stale. Return null for a plain completion too, because its
--- attempt is derived from the job's row.
+-- Determine the next state of a job, and store its attempt. The caller has locked the lease and the
+-- job's row. Return null if the fence is stale. Also return null for a plain completion, because
+-- its attempt is derived from the job's row.
 create function queue.decide(p_item queue.worker_item, p_now timestamptz)
 returns queue.transition
 language plpgsql
@@ -285,9 +283,9 @@ begin
 end;
 $$;
 
--- Update the places, gates, keys and relatives of jobs whose attempts ended. First place the jobs
--- that continue, so that a job of an in_order type keeps its slot of the key. Then open gates,
--- free unique keys, and send signals to parents and children.
+-- Do what follows the end of attempts. Jobs that continue get their next place. This comes first,
+-- so that a job of an in_order type keeps its slot of the key. Then gates are opened, unique keys
+-- are freed, and parents and children are signalled.
 create function queue.after_attempts(p_ids uuid[], p_now timestamptz)
 returns void
 language plpgsql
@@ -359,8 +357,8 @@ begin
   from public.jobs as j
   where j.id = any (v_ended) and j.status = 'failed'
   on conflict do nothing;
-  -- Signal the parent, because the parent may be waiting for this job. If the job did not
-  -- complete, cancel its live children.
+  -- Signal the parent, because it may be waiting for this job. If the job did not complete, its
+  -- live children are cancelled.
   insert into queue.signals (kind, workspace_id, job_id)
   select distinct 'check', j.workspace_id, j.parent_id
   from public.jobs as j
@@ -379,16 +377,16 @@ begin
 end;
 $$;
 
--- End attempts with the decided outcomes. All of the work is in one statement, because a second
--- statement would make every settlement slower. An item with a stale fence matches no lease, so
--- that the item changes nothing.
+-- End attempts with the decided outcomes. This is one statement, because a second one would make
+-- every settlement slower. An item with a stale fence matches no lease, so it changes nothing.
 -- p_transitions: the result of queue.decide for each item; null if all items are plain completions
--- changes: groups of events, for queue.publish
--- rest: jobs of with_event, and jobs that continue or that have a key, a parent or a deadline
--- with_event: jobs whose last event must be stored, because the event does not follow from the row
+-- changes: changes to publish
+-- rest: jobs that need queue.after_attempts, because they continue, or have a key, a parent, a
+--   deadline or an event to store
+-- with_event: jobs whose last event must be stored, because it does not follow from the job's row
 -- results: the response if all items were plain completions with valid fences; otherwise null, and
 --   the caller builds the response from the stored rows
--- has_blocked: true if any turn is blocked by a limit
+-- has_blocked: true if a limit blocks any turn
 create function queue.end_attempts(
   p_items queue.worker_item[],
   p_transitions queue.transition[],
@@ -404,8 +402,7 @@ set lock_timeout = '100ms'
 set search_path = ''
 as $$
 begin
-  -- A report may be renewing the lease. This delete then waits for the report, and deletes the
-  -- renewed row.
+  -- If a report is renewing the lease, this delete waits for it and deletes the renewed row.
   with held as (
     delete from queue.leases as l
     using unnest(p_items, p_transitions) as i
@@ -528,8 +525,8 @@ end;
 $$;
 
 -- Apply the outcomes that workers report. The result of an item is applied, cancelled, stale,
--- not_found or busy. Busy means that another transaction has locked the job's rows. A requested
--- cancel overrides every outcome except completed.
+-- not_found or busy. Busy means that another transaction has locked the job. A requested cancel
+-- overrides every outcome except completed.
 -- p_is_plain: is_plain of queue.read_items
 create function queue.settle(
   p_items queue.worker_item[],
@@ -602,8 +599,8 @@ begin
     where e.id = any (v_ended.with_event);
     perform queue.after_attempts(v_ended.rest, v_now);
   end if;
-  -- The ended attempts no longer count for any limit. Leases therefore check the blocked turns of
-  -- these tenants again, except paused turns.
+  -- The ended attempts no longer count against limits, so let leases read the turns of these
+  -- tenants that a limit blocks.
   if v_ended.has_blocked then
     update queue.turns
     set look_at = '-infinity'
@@ -717,8 +714,8 @@ begin
 end;
 $$;
 
--- Lock and return the job of the lease {job_id, fence}. Raise lease_lost if the caller does not
--- hold the lease.
+-- Lock and return the job of the lease {job_id, fence}. Raise lease_lost if the caller no longer
+-- has the lease.
 -- p_job_types: accepted job types; null accepts all
 -- p_undone: end of the error message, for example 'its children were not created'
 create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text)
@@ -730,8 +727,8 @@ declare
   v_id constant uuid := p_request ->> 'job_id';
   v_job public.jobs;
 begin
-  -- This function rejects a revoked worker key itself. Some callers call this function in their
-  -- declare section, which runs before any statement of the caller.
+  -- Some callers run this function in their declare section, before their first statement, so this
+  -- function itself rejects a revoked key.
   perform queue.refuse_revoked();
   select j.* into v_job
   from queue.leases as l

@@ -1,10 +1,9 @@
--- Report on running jobs. A report stores a job's progress, log lines and steps, and renews the
--- job's lease. Each item carries the fence of its lease. If the lease is lost, the item is
--- ignored.
+-- Reports on running jobs. A report stores a job's progress, log lines and steps, and renews its
+-- lease. Each item has the fence of its lease. An item of a lost lease is ignored.
 
--- Lock the leases of jobs, then the rows of public.jobs. If another transaction keeps a row of a
--- job locked for more than 0.1 s, lock only the other jobs, so that no worker waits for a user's
--- transaction. Return the jobs that could not be locked.
+-- Lock the leases of jobs, then their rows in public.jobs. If another transaction keeps one of the
+-- rows locked for more than 0.1 s, lock only the other jobs, so that no worker waits for a user's
+-- transaction. Return the jobs that are not locked.
 create function queue.lock_held(p_ids uuid[])
 returns uuid[]
 language plpgsql
@@ -46,10 +45,10 @@ exception when lock_not_available then
 end;
 $$;
 
--- Store finished steps, the running step, progress and tags. The first result of a step is kept. A
--- job keeps at most 20 tags, and new tags come after the existing tags. The events of progress and
--- of log lines count in last_seq. Workers report the duration of a step and not the start time,
--- because the clocks of workers may differ.
+-- Store finished steps, the running step, progress and tags. If a step is reported again, its first
+-- result is kept. A job keeps its first 20 tags. last_seq also counts the events of progress and
+-- log lines. Workers report how long a step has run, not when it started, because their clocks may
+-- be wrong.
 create function queue.store_state(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -125,9 +124,9 @@ end;
 $$;
 
 -- Store the reports of workers, and append an event for progress and for each log line. The caller
--- has locked the leases and job rows. logs_from is the line number of the first entry of logs,
--- counted from the start of the attempt. Lines that an earlier report stored are skipped. Log
--- lines of jobs with minimal events get no events.
+-- has locked the leases and jobs. logs_from is the number of the first log line in the report,
+-- counted from the start of the attempt, so that lines of an earlier report are skipped. A job with
+-- minimal events gets no events of log lines.
 create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -165,8 +164,8 @@ begin
   if v_items = '{}' then
     return;
   end if;
-  -- Write the output before store_state records the step as finished. When a stream restarts,
-  -- drop_output deletes the output of unfinished steps and keeps the output of finished steps.
+  -- Write the output before the step is recorded as finished, because a stream that restarts keeps
+  -- the output of finished steps (queue.drop_output).
   perform queue.write_output(v_items, p_now);
   perform queue.store_state(v_items, p_now);
   with lines as materialized (
@@ -247,7 +246,7 @@ begin
   from unnest(v_changes) as c;
   perform queue.publish(v_changes, p_now); -- strict, does nothing if v_changes is null
 exception when data_exception or integrity_constraint_violation then
-  -- Store each report alone, so that an invalid report of one job does not stop the others.
+  -- Store the reports one by one, so that an invalid report of one job does not affect the others.
   if cardinality(p_items) > 1 then
     perform queue.write_reports(array[i], p_now) from unnest(p_items) as i;
   else
@@ -291,8 +290,8 @@ begin
       queue.clock()
     );
   end if;
-  -- Workers report often, so that a lease is renewed only after a fifth of its time. If a lease is
-  -- locked now, the next report renews it.
+  -- Workers report often, so a lease is renewed only after a fifth of its time. If it is locked
+  -- now, the next report renews it.
   v_renewed := array(
     select l.job_id
     from unnest(v_items) as i
@@ -356,10 +355,10 @@ comment on function public.report_jobs is
   'is busy.';
 select queue.allow('job_worker, service_role', 'public.report_jobs');
 
--- Return a page of a job's steps in order. A page has at most 1,000 rows and ends once it reaches
+-- Return a page of a job's steps in order. A page has at most 1,000 rows, and ends when it reaches
 -- p_bytes bytes.
 -- p_after: name and nth of the last row of the previous page
--- lines: each stored row of a step
+-- lines: the stored rows
 -- results: results by step name, with the results of child jobs in one list
 -- next: name and nth of the last row, if more rows follow
 create function queue.step_page(
@@ -438,8 +437,7 @@ select
   (select coalesce(sum(p.bytes), 0)::bigint from page as p)
 $$;
 
--- Return the id of the job in a request that only reads. Reject the request if the lease with the
--- fence of the request is lost.
+-- Return the job id of a worker's read, or reject the read if the lease with its fence is lost.
 -- p_undone: End of the error message, for example "its steps are not shown".
 create function queue.leased_id(p_request jsonb, p_undone text)
 returns uuid

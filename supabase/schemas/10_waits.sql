@@ -1,10 +1,9 @@
 -- Waits. A job waits when it sleeps, asks a person a question, or awaits an event or its child
--- jobs. A waiting job occupies no worker. A wait may end when a child job ends or when an event is
--- emitted. The transaction of the child job or event does not lock the waiting job, so that it
--- never has to wait for that lock. Instead, the transaction inserts a row into queue.signals.
--- Later, maintenance reads this signal in a transaction of its own, which sees the commits of both
--- the waiting job and the event (queue.do_waits). Maintenance stores the value of the wait as a
--- step with the wait's name, and the next attempt reads that step.
+-- jobs. A waiting job occupies no worker. When a child job ends or an event is emitted, the wait
+-- may be over. That transaction does not lock the waiting job, because it could have to wait for
+-- the lock. It inserts a row into queue.signals instead. Maintenance reads the signal later in a
+-- transaction of its own, which sees both commits (queue.do_waits). It stores the value of the wait
+-- as a step with the wait's name, and the next attempt reads this step.
 
 create table queue.waits (
   job_id uuid primary key,
@@ -14,12 +13,12 @@ create table queue.waits (
   step text not null, -- name of the step that stores the value
   data jsonb not null default '{}', -- question, options and the person's answer, or job_ids
   event_name text,
-  -- time when the wait times out, or time of the next check if the job waits for children
+  -- time when the wait times out, or time of the next check of awaited jobs
   timeout_at timestamptz,
   default_value jsonb, -- value of the step after a timeout
   gathered integer not null default 0, -- number of children whose results are already copied
-  -- The constraints reject a wait that could never end. The waiting job then fails with the name of
-  -- the constraint.
+  -- A job whose wait violates one of these constraints fails with the name of the constraint,
+  -- because the wait could never end.
   constraint a_wait_is_a_sleep_ask_event_or_children
     check (kind in ('sleep', 'ask', 'event', 'children')),
   constraint a_sleep_says_until_when
@@ -37,8 +36,8 @@ create index waits_by_workspace_and_timeout on queue.waits (workspace_id, timeou
 create index waits_by_event on queue.waits (workspace_id, event_name)
   where event_name is not null;
 
--- A signal asks maintenance for work that no row's due time shows. The kinds of signals are:
---   check    the wait of job_id may end now
+-- A signal asks maintenance for work that has no due time. The kinds are:
+--   check    the wait of job_id may be over
 --   cancel   job_id was cancelled or failed, so cancel its live children
 --   retry    job_id was retried, so retry the children that were cancelled with it
 --   event    a named event was emitted
@@ -66,9 +65,8 @@ create table queue.named_events (
 );
 create index named_events_by_time on queue.named_events (emitted_at);
 
--- Return the time when a wait times out, or null. A worker's clock may be wrong, so a worker sends
--- a length of time, and this function adds the length to the engine's clock. An absolute time comes
--- from the user, or from a worker of release 0.4.4.
+-- Return the time when a wait times out, or null. A worker sends a duration, because its clock may
+-- be wrong. An absolute time comes from the user, or from a worker of release 0.4.4.
 create function queue.wait_until(p_wait jsonb, p_now timestamptz)
 returns timestamptz
 language sql stable
@@ -83,8 +81,7 @@ as $$
   );
 $$;
 
--- Begin the wait of a job while the job is settled as waiting. Return null if the wait is valid,
--- and an error otherwise.
+-- Insert the wait of a job. Return null, or an error if the wait is invalid.
 create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -105,11 +102,11 @@ begin
       )
     )
   then
-    -- Some of the awaited jobs are not children of the waiting job. The end of such a job sends no
-    -- signal, so maintenance checks the wait every ten seconds.
+    -- Some awaited jobs are not children of this job. They send no signal when they end, so
+    -- maintenance checks the wait every ten seconds.
     v_until := p_now + interval '10 seconds';
-  -- A wait uses no attempt. If the end of a wait could be in the past, the job could repeat the
-  -- wait without end.
+  -- A wait lasts at least one second. It uses up no attempt, so a job could otherwise repeat a wait
+  -- without end.
   elsif v_until < p_now + interval '1 second' then
     v_until := p_now + interval '1 second';
   end if;
@@ -132,12 +129,12 @@ begin
     p_wait -> 'default',
     p_now
   );
-  -- Maintenance must enforce the job's deadline during the wait, as in queue.place.
+  -- Maintenance enforces the job's deadline during the wait, as in queue.place.
   insert into queue.deferred (run_at, job_id, workspace_id, is_place)
   select p_job.deadline_at, p_job.id, p_job.workspace_id, false
   where p_job.deadline_at is not null
   on conflict do nothing;
-  -- The event may have been emitted before this wait began, or the children may have ended before.
+  -- The event may have been emitted before, or the children may have ended before.
   insert into queue.signals (kind, workspace_id, job_id)
   select 'check', p_job.workspace_id, p_job.id
   where v_kind in ('event', 'children');
@@ -151,10 +148,9 @@ exception when data_exception or integrity_constraint_violation then
 end;
 $$;
 
--- Copy the next results of the awaited children. A call copies up to 1,000 results or about 8 MB.
--- Later attempts read these copies, so every attempt gets the same results. Return the value of the
--- wait when all results are copied. Return null while a child is live or a result is not yet
--- copied.
+-- Copy results of the awaited children to steps of the job, up to 1,000 results or about 8 MB in a
+-- call. Later attempts read the copies, so every attempt gets the same results. Return the value of
+-- the wait when all results are copied. Return null while a child is live or results remain.
 create function queue.gather(p_wait queue.waits, p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -204,7 +200,7 @@ begin
     select p_wait.job_id, p_wait.step, c.nth, 'children', c.value, p_now
     from slice as c
     where c.bytes_before < 8000000
-    -- A cancelled earlier wait with the same name may have left rows.
+    -- an earlier wait with the same name, which was cancelled, may have left rows
     on conflict (job_id, name, nth) do update set value = excluded.value
     returning 1
   )
@@ -222,8 +218,8 @@ begin
 end;
 $$;
 
--- End those waits of these locked jobs that received their value or timed out. Return the number of
--- ended waits.
+-- End the waits of these jobs that have received their value or timed out. The caller has locked
+-- the jobs. Return the number of ended waits.
 create function queue.end_waits(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -297,14 +293,13 @@ begin
 end;
 $$;
 
--- Handle a signal. Return null if the signal must be handled again.
--- A cancel or retry signal handles 500 children. If the signal has a name, the name is the id of
--- the first child. New signals are inserted for the remaining children, for locked children, and
--- for children whose change a trigger or constraint rejected.
--- A resumed signal inserts notes for the turns that the pause blocked. If the pause stopped a type
--- or queue, the signal belongs to the system workspace. The signal then also inserts notes for all
--- gates. A lease that read the old pauses may still block a turn. Therefore the resumed signal is
--- repeated until no such lease runs.
+-- Handle a signal. Return null if it must be handled again.
+-- - A cancel or retry signal handles 500 children of its job, beginning with the id in its name. It
+--   inserts new signals for children that remain, for locked children, and for children whose
+--   change the database rejected.
+-- - A resumed signal inserts notes for the turns that the pause blocked. If the pause applied to a
+--   type or a queue, it also inserts notes for all gates. A lease that read the pause before its
+--   end may still block a turn, so the signal is repeated until no such lease runs.
 create function queue.handle_signal(p_signal queue.signals, p_now timestamptz)
 returns integer
 language plpgsql
@@ -394,16 +389,15 @@ exception when lock_not_available then
 end;
 $$;
 
--- Return the next rows of a table for maintenance to process, up to 500, in a given order. If fewer
--- than 500 rows are due, return all due rows. Otherwise return 500 rows in two halves, so that no
--- workspace waits for the rows of another. The first half has the first 250 due rows. The second
--- half has up to 250 due rows, with an equal number from each workspace. If there are more than 125
--- workspaces, a call cannot serve all of them. The second half then has rows of two groups of
--- workspaces. These are the first 125 workspaces by id, and the 125 workspaces after a random id.
--- p_rows: `where` condition of the table's partial index on workspace_id
--- p_due: `where` condition of due rows, with $1 for p_now and $2 for p_passed_over
+-- Return up to 500 due rows of a table for maintenance, so that no workspace has to wait for the
+-- rows of another. If more than 500 rows are due, half of the result are the first rows, and the
+-- other half has the same number of rows of each workspace. If there are more than 125 workspaces,
+-- the other half has rows of the first 125 workspaces by id and of the 125 workspaces after a
+-- random id.
+-- p_rows: condition of the table's partial index on workspace_id
+-- p_due: condition of due rows, in which $1 is p_now and $2 is p_passed_over
 -- p_order: sort order of the rows
--- p_passed_over: jobs to skip
+-- p_passed_over: ids of jobs to skip
 create function queue.fair_batch(
   p_table regclass,
   p_rows text,
@@ -475,10 +469,10 @@ begin
 end;
 $$;
 
--- Handle signals, and end waits that have timed out. Stop after a pass that changed nothing. A
--- check signal is kept if another transaction has locked its job. An event signal is kept if more
--- jobs wait for its event. In each pass, the signals about children and pauses get up to 0.1 s, in
--- turn by workspace. The next pass then checks the waits again.
+-- Handle signals, and end waits that have timed out, until a pass changes nothing. A check signal
+-- is kept if another transaction has locked its job. An event signal is kept if more jobs wait for
+-- its event. Signals about children and pauses get up to 0.1 s of each pass, one workspace after
+-- the other. Then the waits are checked again.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -595,9 +589,8 @@ begin
     v_done := v_done + v_moved;
     exit when v_moved = 0 or clock_timestamp() >= p_until;
   end loop;
-  -- The pass handled no signal, because other transactions have locked the rows that these signals
-  -- need. Count a failure of each signal. Otherwise queue.maintenance_is_due would report the
-  -- signals as due again at once.
+  -- No signal could be handled, because other transactions have locked rows. Count a failure of
+  -- each signal, because otherwise queue.maintenance_is_due would report them as due again at once.
   if v_moved = 0 then
     update queue.signals
     set failures = failures + 1
@@ -733,8 +726,8 @@ comment on function public.emit_event is
   'name is kept. It may come before or after the wait begins.';
 select queue.allow('authenticated, service_role', 'public.emit_event');
 
--- Each spawned child job is stored as a row of queue.steps with nth -1. queue.step_page skips these
--- rows.
+-- A spawn is stored as a row of queue.steps with nth -1, which has the ids of the children.
+-- queue.step_page skips these rows.
 create function public.spawn_jobs(p_request jsonb)
 returns jsonb
 language plpgsql

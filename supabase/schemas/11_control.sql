@@ -1,10 +1,10 @@
--- Actions of people on jobs. A person can cancel a job with its children, retry a job, replay a job
--- from a step, and pause jobs. Cancel and retry also exist in bulk.
+-- What people do with jobs. They cancel a job with its children, retry a job, replay a job from a
+-- step, or pause jobs. Cancel and retry also exist in bulk.
 
--- Cancel jobs. A running job receives a cancel request, and any other job ends now. If the caller
--- has not locked the jobs, also cancel their first 100 live descendants. Signals make maintenance
--- cancel the remaining descendants in slices. Return the number of jobs and descendants, counting
--- up to 5,000 descendants. A person is charged for this number of changes before they are made.
+-- Cancel jobs. A running job gets a cancel request, and any other job ends now. If the caller has
+-- not locked the jobs, also cancel their first 100 live descendants. Signals make maintenance
+-- cancel the other descendants. Return the number of jobs and descendants, of which at most 5,000
+-- are counted. A person is charged for them before they are changed.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,
@@ -123,14 +123,13 @@ comment on function public.cancel_job is
   'if the job has completed or failed, 429 job_busy while another transaction changes it.';
 select queue.allow('authenticated, service_role', 'public.cancel_job');
 
--- A plain update may cancel jobs and may change nothing else. The row is already locked, so this
--- trigger skips its update. A person may name a thousand jobs, and the jobs of the service are
--- cancelled a thousand at a time. A trigger after the statement cancels the remaining jobs
--- (queue.cancel_updated). Updates by the engine pass. The
--- trigger recognises them, because the engine changes another column together with each compared
--- column. This other column is fence, last_seq, generation, lost_attempts or lane
--- (queue.assign_lane).
--- Truncate is rejected, because truncate fires no row triggers.
+-- A client's own update may cancel jobs, and nothing else. This trigger collects the ids of the
+-- jobs and skips the update of their rows, which are already locked. A trigger after the statement
+-- cancels the jobs (queue.cancel_updated). A person may cancel up to a thousand jobs in a
+-- statement, and the jobs of the service are cancelled a thousand at a time. Updates by the engine
+-- pass. The trigger recognizes them, because the engine changes fence, last_seq, generation,
+-- lost_attempts or lane together with each compared column. A truncate is rejected, because it
+-- fires no row triggers.
 create function queue.cancel_by_update()
 returns trigger
 language plpgsql
@@ -183,7 +182,7 @@ begin
   elsif not (
     queue.is_service() or queue.is_manager(old.workspace_id) or queue.is_operator()
   ) then
-    -- Only managers may cancel many jobs, as in queue.change_jobs.
+    -- only managers may cancel many jobs, as in queue.change_jobs
     if current_setting('minutehand.has_cancelled', true) = 'yes' then
       perform queue.refuse(
         403,
@@ -215,7 +214,7 @@ begin
 end;
 $$;
 
--- Cancel the jobs that a plain update has selected, and charge the person before.
+-- Cancel the jobs that a plain update has collected, and charge the person before.
 create function queue.cancel_updated()
 returns void
 language plpgsql
@@ -259,9 +258,9 @@ create trigger jobs_after_update
   )
   execute function queue.after_update();
 
--- A lease and a settlement do not fire this trigger. The condition is short, because Postgres
--- parses it again for each statement that updates jobs. With all comparisons of the function in the
--- condition, parsing took a twelfth of a call that settles one job and leases the next.
+-- Leases and settlements do not fire this trigger. Its condition is short, because Postgres parses
+-- it for each statement that updates jobs. With all comparisons of the function, parsing took a
+-- twelfth of a call that settles one job and leases the next.
 create trigger jobs_cancel_by_update
   before update of status, priority, ord, queue, job_type, workspace_id,
     next_retry_at, scheduled_for, deadline_at, start_by_at, concurrency_key on public.jobs
@@ -278,9 +277,9 @@ create policy "members cancel jobs" on public.jobs
   using (workspace_id in (select queue.my_workspaces()));
 grant update (status) on public.jobs to authenticated, service_role;
 
--- Retry ended jobs that the caller has locked. Skip a job if another job holds its unique key. A
--- signal makes maintenance retry the children that were cancelled with their parent. Return the
--- number of retried jobs.
+-- Retry failed and cancelled jobs, which the caller has locked. Skip a job if another job has its
+-- unique key. Signals make maintenance retry the children that were cancelled with their parent.
+-- Return the number of retried jobs.
 create function queue.retry(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -347,7 +346,7 @@ begin
     return 0;
   end if;
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
-  -- a job whose process it ended runs alone after the retry
+  -- a job that ended its process runs alone after the retry
   insert into queue.suspects (job_id, workspace_id, worker, company, since)
   select j.id, j.workspace_id, coalesce(j.worker, 0), j.id, p_now
   from public.jobs as j
@@ -476,8 +475,9 @@ comment on function public.retry_job is
   'transaction changes the job.';
 select queue.allow('authenticated, service_role', 'public.retry_job');
 
--- Cancel or retry up to p_limit jobs that match a filter of list_jobs, newest first. The search for
--- jobs stops after two seconds. If the filter has no state, cancel live jobs or retry failed jobs.
+-- Cancel or retry up to p_limit jobs that match a filter of list_jobs, newest first. The search
+-- ends after two seconds. Without a state in the filter, live jobs are cancelled, or failed jobs
+-- are retried.
 create function queue.change_jobs(
   p_workspace_id uuid,
   p_filter jsonb,
@@ -677,8 +677,8 @@ begin
       'session_id', v_job.session_id,
       'tags', to_jsonb(v_job.tags),
       'idempotency_key', p_request ->> 'idempotency_key',
-      -- Version 0 means that no worker has published the type yet. The first worker that publishes
-      -- the type will validate the payload.
+      -- Version 0 means that no worker has published the type yet. The payload is checked once a
+      -- worker publishes it.
       'schema_version', case
         when v_payload is null then nullif(v_job.schema_version, 0)
       end,
@@ -814,8 +814,7 @@ begin
   end if;
   perform pg_notify('minutehand_wakeup', ''), queue.wake_worker()
   where not v_paused;
-  -- Return the state after the call. The jobs may still be paused after a resume, because another
-  -- pause may stop the same jobs.
+  -- Return the state after the call. After a resume, another pause may still stop the same jobs.
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', false)
     || coalesce(
       (
