@@ -5,14 +5,21 @@ The `settings` module of an app reads the app's own variables from `Settings.env
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from minutehand.version import VERSION
 
@@ -29,12 +36,6 @@ class ConfigurationError(JobServiceError):
         self.problem = problem
         self.example = example
         super().__init__(f"{variable} {problem}. Example: {variable}={example}")
-
-
-Parsed = TypeVar("Parsed")
-_TRUE = frozenset({"1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off"})
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 def _url(value: str) -> str:
@@ -55,50 +56,9 @@ def _tokens(value: str) -> tuple[str, ...]:
     return tokens
 
 
-def _flag(value: str) -> bool:
-    if value.lower() not in _TRUE | _FALSE:
-        raise ValueError(f"must be true or false, not {value!r}")
-    return value.lower() in _TRUE
-
-
-def _count(minimum: int, maximum: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        if not value.isascii() or not value.isdigit() or not minimum <= int(value) <= maximum:
-            raise ValueError(f"must be a whole number from {minimum} to {maximum}, not {value!r}")
-        return int(value)
-
-    return parse
-
-
-def _seconds(value: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 <= (seconds := float(value)) <= 604_800:
-            return seconds
-    raise ValueError(f"must be a number of seconds, not {value!r}")
-
-
-def _silence(value: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 1 <= (seconds := float(value)) <= 3600:
-            return seconds
-    raise ValueError(f"must be a number of seconds from 1 to 3600, not {value!r}")
-
-
 def _level(value: str) -> str:
-    level = {"TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}.get(
-        value.upper(), value.upper()
-    )
-    if level not in _LEVELS:
-        raise ValueError(f"must be one of {', '.join(_LEVELS)}, not {value!r}")
-    return level
-
-
-def _schema(value: str) -> str:
-    if not re.fullmatch("[a-z_][a-z0-9_]{0,62}", value):
-        raise ValueError(
-            f"must be a lower-case name of up to 63 letters, digits and _, not {value!r}"
-        )
-    return value
+    level = value.upper()
+    return {"TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}.get(level, level)
 
 
 def _prices(value: str) -> tuple[float, float]:
@@ -129,12 +89,12 @@ def _parsing(parse: Callable[[str], Any]) -> BeforeValidator:
 Url = Annotated[str, _parsing(_url)]
 Words = Annotated[tuple[str, ...], _parsing(_list)]
 Tokens = Annotated[tuple[str, ...], _parsing(_tokens)]
-Flag = Annotated[bool, _parsing(_flag)]
-Level = Annotated[str, _parsing(_level)]
-Schema = Annotated[str, _parsing(_schema)]
+Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)]
 Prices = Annotated[tuple[float, float], _parsing(_prices)]
 Jwks = Annotated[dict[str, Any], _parsing(_jwks)]
-From1To1000 = Annotated[int, _parsing(_count(1, 1000))]
+From1To1000 = Annotated[int, Field(ge=1, le=1000)]
+Seconds = Annotated[float, Field(ge=0, le=604_800)]
+Silence = Annotated[float, Field(ge=1, le=3600)]
 
 #: Variables by field, if their names differ.
 _VARIABLES: Final = {
@@ -182,11 +142,11 @@ class Settings(BaseModel):
     uploads_bucket: str | None = Field(None, examples=["minutehand-prod-uploads"])
     stage: str = "local"
     cors_origins: Words = ()
-    allow_anonymous: Flag = Field(False, examples=["false"])
-    streaming: Flag = Field(False, examples=["false"])
+    allow_anonymous: bool = Field(False, examples=["false"])
+    streaming: bool = Field(False, examples=["false"])
     #: Maximum seconds, 0 to 20, to wait for a first event if responses are buffered; each wait
     #: occupies a function.
-    stream_wait_seconds: Annotated[int, _parsing(_count(0, 20))] = 20
+    stream_wait_seconds: int = Field(20, ge=0, le=20)
     log_level: Level = "INFO"
     #: Address of an OpenAI-compatible language model; if unset, the offline model is used.
     language_model_url: Url | None = Field(None, examples=["https://api.openai.com/v1"])
@@ -195,15 +155,15 @@ class Settings(BaseModel):
     #: US dollars per million input tokens and output tokens; if unset, costs are unknown.
     language_model_prices: Prices | None = Field(None, examples=["0.15,0.60"])
     #: Maximum output tokens of the repeated call after an output was truncated.
-    language_model_most_tokens: Annotated[int, _parsing(_count(1, 1_000_000))] = 16_000
+    language_model_most_tokens: int = Field(16_000, ge=1, le=1_000_000)
     #: Maximum seconds without data from a language model, before its response and within it.
-    language_model_silence_seconds: Annotated[float, _parsing(_silence)] = 120.0
+    language_model_silence_seconds: Silence = 120.0
     #: Address of an OpenAI-compatible speech-to-text service; if unset, the offline one is used.
     speech_url: Url | None = Field(None, examples=["https://api.openai.com/v1"])
     speech_key: str | None = Field(None, repr=False)
     speech_model: str | None = Field(None, examples=["whisper-1"])
     #: Maximum seconds to wait for the response to a chunk of audio.
-    speech_silence_seconds: Annotated[float, _parsing(_silence)] = 120.0
+    speech_silence_seconds: Silence = 120.0
     #: Maximum asynchronous processors that run at once.
     worker_concurrency: From1To1000 = 50
     #: Maximum synchronous processors that run at once, each in its own thread.
@@ -213,13 +173,11 @@ class Settings(BaseModel):
     #: Maximum extra workers that a tick starts for a backlog.
     extra_workers: From1To1000 = 10
     #: Maximum concurrent worker runs of all invocations; None for no limit.
-    workers_at_once: Annotated[int, _parsing(_count(1, 10_000))] | None = Field(
-        None, examples=["5"]
-    )
+    workers_at_once: int | None = Field(None, ge=1, le=10_000, examples=["5"])
     #: Packages with processors, routes and pages, see `minutehand.app`.
     apps: Words = ()
     #: Schema of the jobs that clients see; the migrations' source uses `public`.
-    schema_name: Schema = "public"
+    schema_name: str = Field("public", pattern="^[a-z_][a-z0-9_]{0,62}$")
     #: Version in the reports of a tick, to distinguish two versions that run at once.
     version: str = VERSION
     #: Commit of the code.
@@ -250,10 +208,8 @@ class Settings(BaseModel):
         try:
             return cls(**values, environ=dict(environ))
         except ValidationError as error:
-            first = error.errors()[0]
-            name = str(first["loc"][0])
-            problem = "is not set" if first["type"] == "missing" else str(first["ctx"]["error"])
-            raise ConfigurationError(_variable(name), problem, _example(name)) from error
+            name = str(error.errors()[0]["loc"][0])
+            raise ConfigurationError(_variable(name), _problem(error), _example(name)) from error
 
     def with_environ(self, **values: str) -> Self:
         """Return a copy of the settings with these variables for the settings of apps."""
@@ -268,6 +224,14 @@ class Settings(BaseModel):
         name = next(name for name in type(self).model_fields if _variable(name) == variable)
         if not getattr(self, name):
             raise ConfigurationError(variable, "is not set", _example(name))
+
+
+def _problem(error: ValidationError) -> str:
+    """Return the first problem as the end of a sentence that begins with a variable."""
+    message = error.errors()[0]["msg"]
+    if message == "Field required":
+        return "is not set"
+    return re.sub("^(?:Input|String) should", "must", message.removeprefix("Value error, "))
 
 
 def _variable(name: str) -> str:
@@ -286,7 +250,8 @@ def read_text(environ: Mapping[str, str], name: str) -> str | None:
 
 def read_url(environ: Mapping[str, str], name: str) -> str | None:
     """Read an http(s) URL without its last slash; None if it is unset."""
-    return _read(environ, name, _url, example="https://api.example.com")
+    url: str | None = _read(environ, name, Url, example="https://api.example.com")
+    return url
 
 
 def read_list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
@@ -296,26 +261,24 @@ def read_list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 def read_flag(environ: Mapping[str, str], name: str) -> bool:
     """Read a boolean; False if it is unset."""
-    return _read(environ, name, _flag, example="true") or False
+    return _read(environ, name, bool, example="true") or False
 
 
 def read_count(environ: Mapping[str, str], name: str, *, default: int, most: int) -> int:
     """Read a whole number from 1 to `most`."""
-    value = _read(environ, name, _count(1, most), example=str(default))
+    value = _read(environ, name, Annotated[int, Field(ge=1, le=most)], example=str(default))
     return default if value is None else value
 
 
 def read_seconds(environ: Mapping[str, str], name: str, *, default: float) -> float:
     """Read a number of seconds, at most a week."""
-    value = _read(environ, name, _seconds, example=f"{default:g}")
+    value = _read(environ, name, Seconds, example=f"{default:g}")
     return default if value is None else value
 
 
-def _read(
-    environ: Mapping[str, str], name: str, parse: Callable[[str], Parsed], *, example: str
-) -> Parsed | None:
+def _read(environ: Mapping[str, str], name: str, kind: Any, *, example: str) -> Any:
     text = read_text(environ, name)
     try:
-        return None if text is None else parse(text)
-    except ValueError as error:
-        raise ConfigurationError(name, str(error), example) from error
+        return None if text is None else TypeAdapter(kind).validate_python(text)
+    except ValidationError as error:
+        raise ConfigurationError(name, _problem(error), example) from error

@@ -43,46 +43,70 @@ RUN: dict[str, tuple[int, *tuple[str, ...]]] = {
     "shared/minutehand/worker/README.md": (1, DRAINED),
     "shared/minutehand/webhooks/README.md": (1, WHEEL),
 }
-#: By page: the beginning of a block that is not run, and the reason.
-NOT_RUN: dict[str, dict[str, str]] = {
-    "README.md": {
-        '@processor("chat': "an extract; that of worker/CONTEXT.md is run",
-        "make run": "starts a developer's own stack; tests/integration/stack does",
-    },
-    ".github/CONTRIBUTING.md": {
-        "make run": "these are the commands of the suite itself",
-        "$EDITOR": "an editor, and the commands of the suite itself",
-    },
-    "infra/aws/README.md": {
-        "pip install": "fetches from registries and signs in",
-        "STAGE=prod": "values of someone's project; the deploy has its own",
-        "minutehand doctor": "asks the stage's public address; its part of AWS is run",
-    },
-    "infra/console/README.md": {".venv/bin/python -m pytest": "a command of the suite itself"},
-    "infra/console/npm/README.md": {
-        "npm install": "fetches what is published; tests/e2e/npm installs the archive",
-        "+const messages": "a diff of someone's chat; the page of Next.js has it whole",
-        "<minutehand-job": "loads from a CDN; tests/e2e/console has the element",
-    },
-    "infra/container/README.md": {
-        "SUPABASE_URL": "values of someone's project",
-        "pip install": "fetches from PyPI; tests/integration/serve has both commands",
-        "FROM python": "needs Docker",
-    },
-    "shared/supabase_local/realtime/README.md": {
-        "DATABASE_URL=": "the stack starts it so, and every test of Realtime uses it"
-    },
-    "shared/minutehand/pages/agents.md": {
-        "pip install": "fetches from PyPI",
-        "{ ": "another program's; tests/integration/cli/test_mcp.py has the server",
-    },
-    "shared/minutehand/pages/data.md": {
-        "pg_dump": "two hosted projects; tests/sql/test_restore.py restores a dump"
-    },
-    "shared/minutehand/pages/concepts.md": {"enqueue_job": "a drawing"},
-    "shared/minutehand/pages/recipes.md": {
-        "OTEL_EXPORTER": "one variable; tests/integration/telemetry exports spans"
-    },
+#: By page, the beginnings of blocks that are not run, each below its reason.
+NOT_RUN = {
+    "README.md": [
+        # an extract; that of worker/CONTEXT.md is run
+        '@processor("chat',
+        # starts a developer's own stack; tests/integration/stack does
+        "make run",
+    ],
+    ".github/CONTRIBUTING.md": [
+        # these are the commands of the suite itself
+        "make run",
+        # an editor, and the commands of the suite itself
+        "$EDITOR",
+    ],
+    "infra/aws/README.md": [
+        # fetches from registries and signs in
+        "pip install",
+        # values of someone's project; the deploy has its own
+        "STAGE=prod",
+        # asks the stage's public address; its part of AWS is run
+        "minutehand doctor",
+    ],
+    "infra/console/README.md": [
+        # a command of the suite itself
+        ".venv/bin/python -m pytest"
+    ],
+    "infra/console/npm/README.md": [
+        # fetches what is published; tests/e2e/npm installs the archive
+        "npm install",
+        # a diff of someone's chat; the page of Next.js has it whole
+        "+const messages",
+        # loads from a CDN; tests/e2e/console has the element
+        "<minutehand-job",
+    ],
+    "infra/container/README.md": [
+        # values of someone's project
+        "SUPABASE_URL",
+        # fetches from PyPI; tests/integration/serve has both commands
+        "pip install",
+        # needs Docker
+        "FROM python",
+    ],
+    "shared/supabase_local/realtime/README.md": [
+        # the stack starts it so, and every test of Realtime uses it
+        "DATABASE_URL="
+    ],
+    "shared/minutehand/pages/agents.md": [
+        # fetches from PyPI
+        "pip install",
+        # another program's; tests/integration/cli/test_mcp.py has the server
+        "{ ",
+    ],
+    "shared/minutehand/pages/data.md": [
+        # two hosted projects; tests/sql/test_restore.py restores a dump
+        "pg_dump"
+    ],
+    "shared/minutehand/pages/concepts.md": [
+        # a drawing
+        "enqueue_job"
+    ],
+    "shared/minutehand/pages/recipes.md": [
+        # one variable; tests/integration/telemetry exports spans
+        "OTEL_EXPORTER"
+    ],
 }
 #: Kinds of blocks, every block of which is run in these pages.
 KINDS = {
@@ -111,7 +135,7 @@ def is_of_a_kind(path: str, block: Block) -> bool:
 @pytest.mark.parametrize("path", pages())
 def test_each_block_has_a_test_or_a_reason(path: str) -> None:
     """Each reason is for one block. A new block must be run, or listed here."""
-    begins = [*NOT_RUN.get(path, {})]
+    begins = NOT_RUN.get(path, [])
     codes = [
         block.code.strip()
         for block in blocks_of((ROOT / path).read_text("utf-8"))

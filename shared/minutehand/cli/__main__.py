@@ -6,9 +6,12 @@ database driver nor AWS.
 
 from __future__ import annotations
 
+import ast
+import re
 import sys
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,49 +21,49 @@ from minutehand.app import App, find_apps
 from minutehand.project import Project
 from minutehand.version import VERSION
 
-#: By heading of the help text and command name, the place of its function and a line of help.
-GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+#: By heading of the help text and command name, the place of its function.
+GROUPS = {
     "Run": {
-        "dev": ("local:dev", "Run the local stack and reload processors, until Ctrl-C."),
-        "serve": ("serve:serve", "Serve the API, the console and the worker without AWS."),
-        "mcp": ("mcp:mcp", "Serve jobs to an agent as MCP tools, with your rights."),
-        "enqueue": ("jobs:enqueue", "Enqueue a job."),
+        "dev": "local:dev",
+        "serve": "serve:serve",
+        "mcp": "mcp:mcp",
+        "enqueue": "jobs:enqueue",
     },
     "Inspect": {
-        "ls": ("jobs:ls", "List jobs, newest first."),
-        "show": ("show:show", "Show a job: why it waits, attempts, steps, log."),
-        "watch": ("watch:watch", "Follow a job to its end, or a workspace."),
-        "explain": ("show:explain", "Explain why a job is not running, and when it will."),
-        "open": ("show:open_page", "Open a job or the console in the browser."),
-        "types": ("overview:types", "List job types: schema, limits, workers."),
-        "failures": ("overview:failures", "List failed jobs by cause."),
-        "status": ("overview:status", "Show problems, and the load by job type."),
+        "ls": "jobs:ls",
+        "show": "show:show",
+        "watch": "watch:watch",
+        "explain": "show:explain",
+        "open": "show:open_page",
+        "types": "overview:types",
+        "failures": "overview:failures",
+        "status": "overview:status",
     },
     "Control": {
-        "cancel": ("control:cancel", "Cancel a job, or all matching jobs."),
-        "retry": ("control:retry", "Retry a failed job, or all matching jobs."),
-        "replay": ("control:replay", "Enqueue a copy of a job, from a finished step on."),
-        "answer": ("control:answer", "Answer the question that a job is waiting for."),
-        "pause": ("control:pause", "Stop starting jobs of a type, queue or workspace."),
-        "resume": ("control:resume", "Undo a pause."),
-        "export": ("people:export", "Export a person's data as JSON."),
-        "erase": ("people:erase", "Delete a person's data."),
-        "move-workspace": ("move:move_workspace", "Move a paused workspace to another database."),
+        "cancel": "control:cancel",
+        "retry": "control:retry",
+        "replay": "control:replay",
+        "answer": "control:answer",
+        "pause": "control:pause",
+        "resume": "control:resume",
+        "export": "people:export",
+        "erase": "people:erase",
+        "move-workspace": "move:move_workspace",
     },
     "Project": {
-        "init": ("scaffold:init", "Scaffold a processor and its test."),
-        "install": ("install:install", "Install the engine into a project."),
-        "upgrade": ("install:upgrade", "Add the migrations that a project lacks."),
-        "uninstall": ("install:uninstall", "Print the SQL that removes the engine."),
-        "doctor": ("doctor.command:doctor", "Find misconfiguration and print its fix."),
-        "docs": ("docs:docs", "Print a page, or list the pages."),
-        "token": ("tokens:token", "Print an access token, a worker's key, a secret."),
-        "package": ("deploy:package", "Build the AWS package (no account needed)."),
-        "deploy": ("deploy:deploy", "Deploy a stage to AWS."),
-        "undeploy": ("undeploy:undeploy", "Delete a stage from AWS, and list what stays."),
+        "init": "scaffold:init",
+        "install": "install:install",
+        "upgrade": "install:upgrade",
+        "uninstall": "install:uninstall",
+        "doctor": "doctor.command:doctor",
+        "docs": "docs:docs",
+        "token": "tokens:token",
+        "package": "deploy:package",
+        "deploy": "deploy:deploy",
+        "undeploy": "undeploy:undeploy",
     },
 }
-COMMANDS = {command: path for group in GROUPS.values() for command, (path, _) in group.items()}
+COMMANDS = {command: path for group in GROUPS.values() for command, path in group.items()}
 HELP = (
     "Durable background jobs. All commands accept --json, except dev, serve and mcp, "
     "which run until they are stopped."
@@ -78,12 +81,15 @@ class CommandGroup(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands under their headings, and the apps' commands under their own."""
-        apps = {name: ("", f"See minutehand {name} --help.") for name in self._apps()}
-        for heading, commands in {**GROUPS, **({"Apps": apps} if apps else {})}.items():
-            formatter.write(f"{heading}:\n")
-            formatter.indent()
-            formatter.write_dl([(command, line) for command, (_, line) in commands.items()])
-            formatter.dedent()
+        sections = {
+            heading: [(command, summary(path)) for command, path in group.items()]
+            for heading, group in GROUPS.items()
+        }
+        if apps := [(name, f"See minutehand {name} --help.") for name in self._apps()]:
+            sections["Apps"] = apps
+        for heading, lines in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(lines)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command of a command line; suggest the closest name for an unknown one."""
@@ -107,6 +113,19 @@ class CommandGroup(TyperGroup):
 
     def _apps(self) -> dict[str, App]:
         return {app.name: app for app in find_apps(Project.find().apps) if app.has("verbs")}
+
+
+def summary(path: str) -> str:
+    """Return the first clause of a command's docstring without importing its module."""
+    module, _, name = path.partition(":")
+    file = Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
+    functions = [
+        node
+        for node in ast.parse(file.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    ]
+    [docstring] = [ast.get_docstring(function) for function in functions if function.name == name]
+    return re.split("[;.]", str(docstring))[0]
 
 
 def _app_group(app: App) -> Any:
