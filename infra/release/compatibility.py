@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,8 @@ from infra.release import releases
 from infra.release.catalogue import catalogue, differences
 from infra.release.migrations import empty_database, write_migrations
 from infra.release.supabase_cli import SYSTEM, fetch, push, supabase_cli
-from minutehand.local.migrations import find_migrations, history
+from minutehand.cli.supabase_cli import push_folder
+from minutehand.local.migrations import find_migrations
 from minutehand.project import Project
 from minutehand.resources import PACKAGE
 from minutehand.version import VERSION
@@ -49,8 +49,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--versions", nargs="*", type=int, default=sorted(SERVERS))
     versions: list[int] = parser.parse_args(arguments).versions
     expected = list[str]()
-    with tempfile.TemporaryDirectory(prefix="minutehand-compatibility-") as name:
-        project = project_of_releases(Path(name), datetime.now(UTC))
+    with (
+        tempfile.TemporaryDirectory(prefix="minutehand-compatibility-") as name,
+        # a copy, because the CLI writes files next to the migrations
+        push_folder(Project.at(ROOT)) as project,
+    ):
+        add_next_release(project, datetime.now(UTC))
         for version in versions:
             binaries = fetch_server(version)
             postgres = Postgres(Path(name, str(version)), scratch=True, binaries=binaries)
@@ -78,21 +82,11 @@ def fetch_server(version: int) -> Path:
     return modules / package / "native" / "bin"
 
 
-def project_of_releases(folder: Path, now: datetime) -> Path:
-    """Create a project with the migrations of all releases and of the next one.
-
-    It is a copy, because the CLI writes files next to the migrations, and because a checkout may
-    change meanwhile.
-    """
-    home = folder / "project" / "supabase"
-    (home / "migrations").mkdir(parents=True)
-    shutil.copy(ROOT / "supabase" / "config.toml", home)
-    for migration in history(Project.at(ROOT)):
-        shutil.copy(migration, home / "migrations")
+def add_next_release(project: Path, now: datetime) -> None:
+    """Write the migrations of the next release into a copy of the project."""
     if VERSION not in releases.read():
         for new in write_migrations(ROOT, VERSION, now=now):
-            (home / "migrations" / new.path.name).write_text(new.text, "utf-8")
-    return home.parent
+            (project / "supabase" / "migrations" / new.path.name).write_text(new.text, "utf-8")
 
 
 def install_every_way(postgres: Postgres, project: Path) -> list[str]:

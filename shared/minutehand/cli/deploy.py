@@ -168,17 +168,16 @@ class Deployment:
         """Check that the stage's values and secrets are complete."""
         self.stage.check()
         self.check_secrets()
-        url = self.secrets.get("DATABASE_URL")  # used by the doctor and by `serve`
-        if url:
-            self._print_address(url)
+        if url := self.secrets.get("DATABASE_URL"):  # used by the doctor and by `serve`
+            self._print_fault(url)
         if self.migrates:
             ref, program = project_ref(self.stage.values), find_cli()
             self.output.hint(f"     project {ref}, by {program}")
 
-    def _print_address(self, url: str) -> None:
-        address = asyncio.run(probe(url))
-        if address.problem_text is not None:
-            self.output.hint(f"     DATABASE_URL {address.problem_text}\n       → {address.fix}")
+    def _print_fault(self, url: str) -> None:
+        if fault := asyncio.run(probe(url)).fault:
+            problem, fix = fault
+            self.output.hint(f"     DATABASE_URL {problem}\n       → {fix}")
 
     def check_secrets(self) -> None:
         """Check that every function has the secrets it cannot work without."""

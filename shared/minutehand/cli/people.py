@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
@@ -11,12 +12,10 @@ from minutehand.aws import client
 from minutehand.cli.control import Yes, confirm
 from minutehand.config import ConfigurationError, Settings
 from minutehand.terminal.connection import CommandFailed, Connection
-from minutehand.terminal.options import parse_uuid, verb
+from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 
-UserId = Annotated[
-    str, typer.Argument(parser=parse_uuid, metavar="USER_ID", help="The user's id in Auth.")
-]
+UserId = Annotated[UUID, typer.Argument(metavar="USER_ID", help="The user's id in Auth.")]
 Words = Annotated[
     list[str] | None,
     typer.Option("--word", help="Also match this text, e.g. a name or an address; repeatable."),
@@ -64,7 +63,7 @@ def _delete_files(settings: Settings, keys: Sequence[str]) -> None:
         raise CommandFailed(text, code="files_left", fix="delete them from the bucket") from error
 
 
-def _call(connection: Connection, function: str, user_id: str, words: list[str] | None) -> Any:
+def _call(connection: Connection, function: str, user_id: UUID, words: list[str] | None) -> Any:
     connection.need("SUPABASE_SECRET_KEY")
-    arguments = {"p_user_id": user_id, "p_words": words or []}
+    arguments = {"p_user_id": str(user_id), "p_words": words or []}
     return connection.rpc(function, arguments, as_operator=True)

@@ -48,28 +48,22 @@ class AddressProbe:
     role: bool = False
 
     @property
-    def problem_text(self) -> str | None:
-        """Problem of the address for a worker, as the end of a sentence, or None."""
+    def fault(self) -> tuple[str, str] | None:
+        """Problem of the address for a worker, as the end of a sentence, and its fix; or None."""
         if self.malformed is not None:
-            return f"must be an address as libpq reads it: {self.malformed}"
+            return f"must be an address as libpq reads it: {self.malformed}", PARAMETERS
         if self.problem is not None:
-            return f"does not respond: {self.problem}"
+            fix = "correct DATABASE_URL, or start the database"
+            return f"does not respond: {self.problem}", fix
         if not self.sessions:
-            return "is a pooler in transaction mode: its sessions are shared with others"
+            return (
+                "is a pooler in transaction mode: its sessions are shared with others",
+                "session mode or a direct connection; of Supabase's addresses those with 5432",
+            )
         if not self.role:
-            return f"signs in a role that may not become {WORKER_ROLE}"
+            problem = f"signs in a role that may not become {WORKER_ROLE}"
+            return problem, f"grant {WORKER_ROLE} to that role"
         return None
-
-    @property
-    def fix(self) -> str:
-        """Fix of the problem."""
-        if self.malformed is not None:
-            return PARAMETERS
-        if self.problem is not None:
-            return "correct DATABASE_URL, or start the database"
-        if not self.sessions:
-            return "session mode or a direct connection; of Supabase's addresses those with 5432"
-        return f"grant {WORKER_ROLE} to that role"
 
     @property
     def facts(self) -> dict[str, bool]:

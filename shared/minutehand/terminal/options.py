@@ -10,7 +10,6 @@ from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 
@@ -144,14 +143,6 @@ def parse_instant(text: str) -> str:
         raise typer.BadParameter(
             f"{text!r} must be a time in ISO 8601 such as 2026-11-20T08:36"
         ) from error
-
-
-def parse_uuid(text: str) -> str:
-    """Parse an id."""
-    try:
-        return str(UUID(text))
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} must be a UUID") from error
 
 
 def instant_before(span: str) -> str:

@@ -94,6 +94,8 @@ class Deployed(Account):
                 Environment={"Variables": {"SUPABASE_URL": URL}},
             )
         write_parameters(self.client("ssm"), "shop", "prod", SECRETS)
+        with suppress(ClientError):
+            self.client("scheduler").create_schedule(**TICK)
 
     def run_command(self, line: str) -> None:
         """Run a command line of the AWS CLI, or a deployment.
@@ -132,7 +134,6 @@ def account() -> Iterator[Deployed]:
             StackName="shop-prod", TemplateBody=json.dumps(TEMPLATE)
         )
         account.deploy()
-        account.client("scheduler").create_schedule(**TICK)
         account.run_command("aws logs create-log-group --log-group-name shop-prod")
         yield account
 
@@ -167,7 +168,7 @@ us-east-1-{name} or its policy | aws iam delete-role-policy --role-name shop-pro
 /shop/prod/{name} lacks | aws ssm put-parameter --name /shop/prod/{name} --value {{}} --type \
 SecureString --overwrite
 shop-prod-tick is DISABLED | aws scheduler update-schedule --cli-input-json '{tick}'
-shop-prod-tick is deleted | aws scheduler delete-schedule --name shop-prod-tick
+shop-prod-tick was deleted | aws scheduler delete-schedule --name shop-prod-tick
 is Disabled | aws kms disable-key --key-id {key}
 is PendingDeletion | aws kms schedule-key-deletion --key-id {key}
 1 invocations of the worker failed | aws sqs send-message --queue-url {queue} --message-body x

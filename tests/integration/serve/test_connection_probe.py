@@ -53,7 +53,8 @@ def test_a_role_that_may_not_become_the_workers_is_named(renewed: Renewed) -> No
         owner.execute("drop role address_test")
 
     assert (stranger.role, stranger.sessions) == (False, True)
-    assert stranger.problem_text == "signs in a role that may not become job_worker"
+    assert stranger.fault
+    assert stranger.fault[0] == "signs in a role that may not become job_worker"
 
 
 def roles_of(url: str, sessions: int) -> set[Any]:

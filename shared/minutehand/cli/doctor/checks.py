@@ -49,22 +49,8 @@ JWT_SECRET = (
     "SUPABASE_JWT_SECRET=…  # from Project settings → JWT keys; leave it empty and set"
     " SUPABASE_SECRET_KEY, if the project has its own signing keys or revoked the legacy secret"
 )
-#: Fields of a schedule in AWS's response that a request to change it accepts.
-SCHEDULE_FIELDS = (
-    "Name",
-    "GroupName",
-    "Description",
-    "ScheduleExpression",
-    "ScheduleExpressionTimezone",
-    "FlexibleTimeWindow",
-    "Target",
-    "ActionAfterCompletion",
-    "KmsKeyArn",
-)
-TICK_INPUT = (
-    '{"source":"minutehand.tick","scheduled_at":"<aws.scheduler.scheduled-time>",'
-    '"execution_id":"<aws.scheduler.execution-id>"}'
-)
+#: Fields of a schedule in AWS's response that a request to change it rejects.
+RESPONSE_FIELDS = {"Arn", "CreationDate", "LastModificationDate", "ResponseMetadata"}
 SAVE_SECRET = "newly generated; `minutehand deploy STAGE --secrets-only` sends it to the functions"
 
 
@@ -110,9 +96,14 @@ def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[Finding]:
     outputs, region, stack = stage.outputs(), f"--region {stage.region}", stage.stack
     functions, iam = stage.client("lambda"), stage.client("iam")
     find = partial(_find, denied)
-    # A deployment never creates again a resource that was deleted elsewhere. `undeploy` first would
-    # lose the secrets, because the next stack has another key.
-    template = f"aws cloudformation get-template --stack-name {stack} {region}"
+
+    def deleted(what: str, resource: str) -> Finding:
+        # A deployment never creates again a resource that was deleted elsewhere. `undeploy` first
+        # would lose the secrets, because the next stack has another key.
+        template = f"aws cloudformation get-template --stack-name {stack} {region}"
+        by_hand = f"create it by hand from {resource}, then the resources that refer to it"
+        return fail(f"{what} was deleted", f"{template}  # {by_hand}")
+
     if key := outputs.get("ServiceKeyArn"):
         described = find(stage.client("kms").describe_key, KeyId=key)
         if described is None:
@@ -126,21 +117,12 @@ def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[Finding]:
     for name in (*NEEDED, "tick"):
         role = f"{stack}-{stage.region}-{name}"
         if find(iam.get_role_policy, RoleName=role, PolicyName=name) is None:
-            yield fail(
-                f"the role {role} or its policy {name} was deleted",
-                f"{template}  # create the missing one by hand from the resource"
-                f" {name.title()}Role",
-            )
+            yield deleted(f"the role {role} or its policy {name}", f"{name.title()}Role")
     for name in NEEDED:
         function = f"{stack}-{name}"
         concurrency = find(functions.get_function_concurrency, FunctionName=function)
         if concurrency is None:
-            resource = f"{name.title()}LambdaFunction"
-            yield fail(
-                f"the function {function} was deleted",
-                f"{template}  # create it by hand from the resource {resource}, then the resources"
-                " that refer to it",
-            )
+            yield deleted(f"the function {function}", f"{name.title()}LambdaFunction")
             continue
         if missing := missing_for(name, stage.read_secrets(name)):
             yield fail(
@@ -158,21 +140,32 @@ def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[Finding]:
                 f"{function} uses {url}, not {stage.supabase_urls[0]} as the stages file says",
                 f"minutehand deploy {stage.name}",
             )
-    yield from _schedule_faults(stage, region, denied)
+    tick, wanted = f"{stack}-tick", str(stage.values.get("tickState", "ENABLED"))
+    schedule = find(stage.client("scheduler").get_schedule, Name=tick)
+    if schedule is None:
+        yield deleted(f"the schedule {tick}", "Tick")
+    elif schedule.get("State", wanted) != wanted:
+        # an update resets all fields that it omits
+        fields = {name: schedule[name] for name in schedule.keys() - RESPONSE_FIELDS}
+        request = shlex.quote(json.dumps({**fields, "State": wanted}))
+        yield fail(
+            f"the schedule {tick} is {schedule['State']}, and the stages file says tickState"
+            f" {wanted}",
+            f"aws scheduler update-schedule --cli-input-json {request} {region}",
+        )
     groups = find(stage.client("logs").describe_log_groups, logGroupNamePrefix=stack)
     if groups and stack not in [group["logGroupName"] for group in groups["logGroups"]]:
         create = f"aws logs create-log-group --log-group-name {stack} {region}"
         yield fail(f"the log group {stack} was deleted, so no log is stored", create)
     if queue := outputs.get("FailuresUrl"):
+        number = "ApproximateNumberOfMessages"
         found = find(
-            stage.client("sqs").get_queue_attributes,
-            QueueUrl=queue,
-            AttributeNames=["ApproximateNumberOfMessages"],
+            stage.client("sqs").get_queue_attributes, QueueUrl=queue, AttributeNames=[number]
         )
         if found is None:
             create = f"aws sqs create-queue --queue-name {stack}-failures {region}"
             yield fail(f"the queue {stack}-failures was deleted", create)
-        elif found and int(count := found["Attributes"]["ApproximateNumberOfMessages"]):
+        elif found and int(count := found["Attributes"][number]):
             yield warn(
                 f"{count} invocations of the worker failed; no job is lost by that",
                 f"aws sqs purge-queue --queue-url {queue} {region}"
@@ -197,45 +190,6 @@ def _find(denied: set[str], call: Callable[..., Any], **arguments: Any) -> Any:
             denied.add(error.operation_name)
             return {}
         raise
-
-
-def _schedule_faults(stage: Stage, region: str, denied: set[str]) -> Iterator[Finding]:
-    """Compare the schedule of the ticks with the stages file."""
-    name, wanted = f"{stage.stack}-tick", str(stage.values.get("tickState", "ENABLED"))
-    found = _find(denied, stage.client("scheduler").get_schedule, Name=name)
-    if found is None:
-        schedule, state, verb = _tick_schedule(stage, name), "deleted", "create"
-    elif found.get("State", wanted) == wanted:
-        return
-    else:  # an update resets all fields that it omits
-        schedule = {field: found[field] for field in SCHEDULE_FIELDS if field in found}
-        state, verb = found["State"], "update"
-    request = shlex.quote(json.dumps({**schedule, "State": wanted}))
-    yield fail(
-        f"the schedule {name} is {state}, and the stages file says tickState {wanted}",
-        f"aws scheduler {verb}-schedule --cli-input-json {request} {region}",
-    )
-
-
-def _tick_schedule(stage: Stage, name: str) -> dict[str, Any]:
-    """Return the schedule of the ticks as `infra/aws/worker.yml` creates it."""
-    worker = stage.client("lambda").get_function(FunctionName=f"{stage.stack}-worker")
-    arn = worker["Configuration"]["FunctionArn"]
-    partition, account = arn.split(":")[1], arn.split(":")[4]
-    queue = f"arn:{partition}:sqs:{stage.region}:{account}:{stage.stack}-failures"
-    return {
-        "Name": name,
-        "Description": "Runs due jobs once a minute, even if wake-ups were lost.",
-        "ScheduleExpression": "rate(1 minute)",
-        "FlexibleTimeWindow": {"Mode": "OFF"},
-        "Target": {
-            "Arn": arn,
-            "RoleArn": f"arn:{partition}:iam::{account}:role/{stage.stack}-{stage.region}-tick",
-            "Input": TICK_INPUT,
-            "RetryPolicy": {"MaximumRetryAttempts": 1, "MaximumEventAgeInSeconds": 60},
-            "DeadLetterConfig": {"Arn": queue},
-        },
-    }
 
 
 @check("settings")
@@ -345,8 +299,9 @@ def database(target: Target) -> Finding:
 def sessions(target: Target) -> Finding:
     """Check that each connection has a session, in which a worker can listen and set its role."""
     address = asyncio.run(probe(target.person.need("DATABASE_URL")))
-    if address.problem_text is not None:
-        return fail(f"DATABASE_URL {address.problem_text}", f"DATABASE_URL=…  # of {address.fix}")
+    if address.fault:
+        problem, fix = address.fault
+        return fail(f"DATABASE_URL {problem}", f"DATABASE_URL=…  # of {fix}")
     if not address.notifications:
         return warn(
             "DATABASE_URL delivers no notifications, so workers poll once a second",

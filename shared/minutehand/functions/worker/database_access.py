@@ -38,7 +38,7 @@ class DatabaseAccess:
     @property
     def is_direct(self) -> bool:
         """True if calls use connections to Postgres."""
-        return self.probe is not None and self.probe.problem_text is None
+        return self.probe is not None and self.probe.fault is None
 
     @property
     def is_notified(self) -> bool:
@@ -73,11 +73,10 @@ class DatabaseAccess:
             logger.info("Without a DATABASE_URL the worker uses HTTPS", extra=extra)
             return
         extra |= self.probe.facts
-        if self.probe.problem_text is not None:
+        if self.probe.fault is not None:
             logger.warning(
                 "DATABASE_URL %s, so the worker uses HTTPS and polls each second. To improve: %s",
-                self.probe.problem_text,
-                self.probe.fix,
+                *self.probe.fault,
                 extra=extra,
             )
         elif not self.is_notified:
