@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
-import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.types.json import Jsonb
 
 from infra.release import apps, releases
 from infra.release.catalogue import catalogue, differences
@@ -24,15 +24,17 @@ from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import upgrade_migrations
 from minutehand.install.tenancy import Tenants, existing
 from minutehand.version import VERSION
-from tests.install.projects import Hosted
+from tests.contract.observed import complete
+from tests.install.projects import Hosted, HostedDatabase
 from tests.install.second import make_release
 from tests.install.upgrades import apply, first_release, upgrade, write
 from tests.support.databases import Database
-from tests.support.engine import ACME, Engine, handle
+from tests.support.engine import ACME, Engine, handle, ids_of
 from tests.support.paths import ROOT
 from tests.support.stranger import bakery
 
 NOW = datetime.now(UTC)
+SCHEMAS = Schemas("public")
 #: Change of a table, which needs a step.
 STEP = "alter table queue.pauses add column said text;\n"
 HOOK = {
@@ -156,146 +158,94 @@ def test_an_upgrade_ends_where_a_first_install_begins(
     assert differences(*catalogues) == []
 
 
+@contextmanager
+def engine_of(hosted: Hosted, database: HostedDatabase) -> Iterator[Engine]:
+    """Call the functions of a project with one workspace."""
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        engine = Engine(Database(hosted.postgres, database.name), connection)
+        engine.run("insert into public.workspaces (id, name) values (%s, 'Acme')", ACME)
+        yield engine
+
+
+@pytest.fixture
+def old_project(tmp_path: Path) -> Path:
+    """A project with the migrations of 0.3.0."""
+    (tmp_path / "supabase/migrations").mkdir(parents=True)
+    write(tmp_path, first_release(SCHEMAS, Tenants()))
+    return tmp_path
+
+
 def test_an_upgrade_in_flight_loses_no_job_and_runs_none_twice(
-    texts: list[str], hosted: Hosted, tmp_path: Path
+    texts: list[str], hosted: Hosted, old_project: Path
 ) -> None:
     """There are jobs of 0.3.0 in every state, and a worker that has leased but not settled."""
-    schemas = Schemas("public")
-    (tmp_path / "supabase/migrations").mkdir(parents=True)
-    with hosted.database() as database, psycopg.connect(database.url, autocommit=True) as session:
+    with hosted.database() as database:
         before = database.everything()
-        write(tmp_path, first_release(schemas, Tenants()))
-        apply(database, tmp_path)
-        old = InFlight(session)
-        held = old.fill()
+        apply(database, old_project)
+        with engine_of(hosted, database) as engine:
+            held = fill(engine)
 
-        upgrade(tmp_path, texts, schemas)
-        apply(database, tmp_path)
-        new = InFlight(session, old.workspace)
-        first = new.call("settle_jobs", {"items": held, "lease": new.request(5)})
-        assert {each["outcome"] for each in first["results"]} == {"applied"}
-        leased = new.drain(first["lease"]["leases"])
+            upgrade(old_project, texts, SCHEMAS)
+            apply(database, old_project)
+            assert {each["outcome"] for each in engine.settle_all(held)} == {"applied"}
+            leased = drain(engine)
 
-        assert max(leased.values()) == 1, "a job ran twice"
-        states = "select status, count(*)::integer from public.jobs group by 1 order by 1"
-        assert session.execute(states).fetchall() == [("completed", 1128), ("failed", 4)]
-        session.close()
-        database.as_owner(removal_sql(tmp_path))
+            assert max(leased.values()) == 1, "a job ran twice"
+            states = "select status, count(*)::integer from public.jobs group by 1 order by 1"
+            assert engine.rows(states) == [("completed", 1128), ("failed", 4)]
+        database.as_owner(removal_sql(old_project))
         assert database.everything() == before
 
 
-class InFlight:
-    """A worker and callers of the installed release."""
+def fill(engine: Engine) -> list[dict[str, Any]]:
+    """Create jobs in every state, and return the settlement of those that are running."""
+    engine.register("plain")
+    engine.register("keyed", key_concurrency=1)
+    engine.enqueue_many(30, job_type="plain")
+    leases = engine.lease(30, lease_seconds=600)
+    ends: list[dict[str, Any]] = [
+        {"outcome": "completed"},
+        {"outcome": "retry", "error": {"message": "m"}},
+        {"outcome": "failed", "error": {"message": "m"}},
+        {"outcome": "snoozed", "delay_seconds": 600},
+        {"outcome": "waiting", "wait": {"kind": "ask", "name": "q", "question": "?"}},
+    ]
+    items = [{**handle(lease), **ends[n % 6 % 5]} for n, lease in enumerate(leases)]
+    engine.settle_all(items[:25])
+    engine.enqueue_many(1000, job_type="plain")
+    engine.enqueue_many(30, job_type="plain", delay_seconds=600)
+    for n in range(5):
+        engine.enqueue_many(10, job_type="keyed", concurrency_key=f"k{n}")
+    engine.enqueue_many(20, job_type="later")
+    engine.run("insert into public.jobs (workspace_id, job_type) values (%s, 'plain')", ACME)
+    for n in range(4):
+        engine.enqueue(job_type="plain", unique={"key": "u"}, idempotency_key=f"i{n}")
+    return [{**item, "outcome": "completed"} for item in items[25:]]
 
-    def __init__(self, session: psycopg.Connection[Any], workspace: str = "") -> None:
-        self.session = session
-        self.workspace = workspace
-        self.tick, self.calls = str(uuid.uuid4()), 0
 
-    def one(self, statement: str, *values: Any) -> Any:
-        """Return the only value of a query."""
-        row = self.session.execute(statement.encode(), values or None).fetchone()
-        assert row is not None
-        return row[0]
-
-    def call(self, function: str, request: Any) -> Any:
-        """Call a function as a worker."""
-        return self.one(f"select public.{function}(%s)", Jsonb(request))
-
-    def request(self, limit: int) -> dict[str, Any]:
-        """Lease jobs as this worker."""
-        self.calls += 1
-        named = {"worker_id": "w", "tick_id": self.tick, "call": self.calls}
-        return {**named, "limit": limit, "lease_seconds": 600, "job_types": ["plain", "keyed"]}
-
-    def enqueue(self, count: int, job_type: str = "plain", **options: Any) -> None:
-        """Enqueue jobs; {n} in a key is one of five numbers."""
-        items = [
-            {"job_type": job_type, "payload": {}}
-            | {k: v.format(n=n % 5) if isinstance(v, str) else v for k, v in options.items()}
-            for n in range(count)
-        ]
-        self.one("select public.enqueue_jobs(%s, %s)", self.workspace, Jsonb(items))
-
-    def register(self, *names: str) -> None:
-        """Publish types; a type named keyed has a limit of one job per key."""
-        self.call(
-            "register_job_types",
-            [
-                {"job_type": name} | ({"key_concurrency": 1} if name == "keyed" else {})
-                for name in names
-            ],
-        )
-
-    def fill(self) -> list[dict[str, Any]]:
-        """Create jobs in every state, and return the settlement of those that are running."""
-        made = "insert into public.workspaces (name) values ('W') returning id::text"
-        self.workspace = self.one(made)
-        self.register("plain", "keyed")
-        self.enqueue(30)
-        leases = self.call("lease_jobs", self.request(30))["leases"]
-        ask = {"outcome": "waiting", "wait": {"kind": "ask", "name": "q", "question": "?"}}
-        ends: list[dict[str, Any]] = [
-            {"outcome": "completed"},
-            {"outcome": "retry", "error": {"message": "m"}},
-            {"outcome": "failed", "error": {"message": "m"}},
-            {"outcome": "snoozed", "delay_seconds": 600},
-            ask,
-        ]
-        items = [
-            {"job_id": one["job"]["id"], "fence": one["fence"], **ends[n % 6 % 5]}
-            for n, one in enumerate(leases)
-        ]
-        self.call("settle_jobs", {"items": items[:25]})
-        self.enqueue(1000)
-        self.enqueue(30, delay_seconds=600)
-        self.enqueue(50, "keyed", concurrency_key="k{n}")
-        self.enqueue(20, "later")
-        self.session.execute(
-            "insert into public.jobs (workspace_id, job_type) values (%s, 'plain')",
-            [self.workspace],
-        )
-        self.enqueue(4, unique={"key": "u"}, idempotency_key="i{n}")
-        return [{**item, "outcome": "completed"} for item in items[25:]]
-
-    def drain(self, leases: list[dict[str, Any]]) -> Counter[str]:
-        """Run all remaining jobs an hour later, and return the number of leases of each."""
-        asked = "select job_id from queue.waits"
-        for (job_id,) in self.session.execute(asked).fetchall():
-            self.one("select public.answer_job(%s, %s)", job_id, Jsonb({"answer": 1}))
-        self.register("plain", "keyed", "later")
-        ahead = "create or replace function queue.clock() returns timestamptz language sql volatile"
-        self.session.execute(f"{ahead} as $$ select clock_timestamp() + interval '1 hour' $$")
-        leased: Counter[str] = Counter()
-        idle = 0
-        while idle < 3:
-            keys = [one["job"]["id"] for one in leases if one["job"]["job_type"] == "keyed"]
-            assert len(keys) <= 5, "a key is beyond its limit"
-            leased.update(one["job"]["id"] for one in leases)
-            items = [
-                {"job_id": one["job"]["id"], "fence": one["fence"], "outcome": "completed"}
-                for one in leases
-            ]
-            request = {**self.request(100), "job_types": ["plain", "keyed", "later"]}
-            leases = self.call("settle_jobs", {"items": items, "lease": request})["lease"]["leases"]
-            idle = 0 if leases else idle + 1
-            self.call("run_maintenance", {"budget_ms": 5000})
-        return leased
+def drain(engine: Engine) -> Counter[str]:
+    """Run all remaining jobs an hour later, and return the number of leases of each."""
+    for job_id in engine.rows("select job_id from queue.waits"):
+        engine.rpc("answer_job", p_job_id=job_id, p_answer={"answer": 1})
+    engine.register("later")
+    engine.advance(3600)
+    leased: Counter[str] = Counter()
+    while leases := engine.lease(100):
+        types = Counter(lease["job"]["job_type"] for lease in leases)
+        assert types["keyed"] <= 5, "a key is beyond its limit"
+        leased.update(ids_of(leases))
+        complete(engine, leases)
+    return leased
 
 
 def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
-    texts: list[str], hosted: Hosted, tmp_path: Path
+    texts: list[str], hosted: Hosted, old_project: Path
 ) -> None:
     """0.3.0 had webhooks in its engine: rows, sealed secrets, and a delivery that is leased."""
-    schemas = Schemas("public")
-    (tmp_path / "supabase/migrations").mkdir(parents=True)
-    write(tmp_path, first_release(schemas, Tenants()))
     rows = "select to_jsonb(w) from queue.webhooks as w"
     with hosted.database() as database:
-        apply(database, tmp_path)
-        with psycopg.connect(database.url, autocommit=True) as connection:
-            engine = Engine(Database(hosted.postgres, database.name), connection)
-            engine.run("insert into public.workspaces (id, name) values (%s, 'Acme')", ACME)
+        apply(database, old_project)
+        with engine_of(hosted, database) as engine:
             engine.publish_deliveries()
             engine.register()
             engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=HOOK)
@@ -304,8 +254,8 @@ def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
             lease = engine.lease_one(job_types=["webhook_delivery"])
             engine.enqueue()  # a job whose event was not read
             kept = engine.rows(rows)
-            upgrade(tmp_path, texts, schemas)
-            apply(database, tmp_path)
+            upgrade(old_project, texts, SCHEMAS)
+            apply(database, old_project)
 
             assert engine.rows(rows) == kept
             message = engine.rpc("webhook_to_send", p_request=handle(lease))
