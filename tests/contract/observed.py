@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import Engine, handle, refusal
+from tests.support.engine import Engine, refusal
 
 ENDED = "('completed', 'failed', 'cancelled')"
 ENDS = "('job.completed', 'job.failed', 'job.cancelled')"
@@ -62,10 +62,6 @@ def started(engine: Engine, **options: Any) -> dict[str, Any]:
     """Return the lease of a new job."""
     engine.enqueue(**options)
     return engine.lease_one()
-
-
-def complete(engine: Engine, leases: list[dict[str, Any]], **item: Any) -> None:
-    engine.settle_all([{**handle(lease), "outcome": "completed", **item} for lease in leases])
 
 
 def later(engine: Engine, seconds: float) -> str:

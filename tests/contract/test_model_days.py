@@ -53,7 +53,7 @@ def says(text: str, **more: Any) -> Day:
     return Day(lambda _: stream(text, **more))
 
 
-def sends(body: Any, status: int = 200, **headers: str) -> Day:
+def sends(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Day:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return Day(lambda _: raw, status, headers)
 
@@ -79,7 +79,7 @@ USELESS = {
     "half of it": Day(lambda good: stream(good[: len(good) // 2], finish="content_filter")),
     "too much": says("x" * 2_100_000),
     "choices are a text": sends({"choices": "none"}),
-    "broken zip": sends(b"\x1f\x8b no zip", **{"Content-Encoding": "gzip"}),
+    "broken zip": sends(b"\x1f\x8b no zip", headers={"Content-Encoding": "gzip"}),
     "a refusal": sends({"choices": [{"message": {"content": None, "refusal": "I will not."}}]}),
     "nothing": sends(b""),
     "too little": Day(stream, cut=True),
@@ -93,9 +93,9 @@ REFUSED = {
     "422, a list": sends({"detail": [{"loc": ["body", "messages"], "msg": "bad"}]}, 422),
     "429, no credit": sends({"error": {"code": "insufficient_quota"}}, 429),
     "429, tokens": sends(
-        WORDS, 429, **{"X-RateLimit-Reset-Tokens": "6m0s", "X-RateLimit-Remaining-Tokens": "0"}
+        WORDS, 429, {"X-RateLimit-Reset-Tokens": "6m0s", "X-RateLimit-Remaining-Tokens": "0"}
     ),
-    "503, soon": sends(WORDS, 503, **{"Retry-After": "70"}),
+    "503, soon": sends(WORDS, 503, {"Retry-After": "70"}),
 }
 DAYS = {**GOOD, **USELESS, **REFUSED}
 #: Days on which a model only asks for a pause, or is unavailable.

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.contract.observed import ask
-from tests.support.engine import ACME, ADA, BOB, Engine
+from tests.support.engine import ACME, ADA, BOB, SEALED, Engine
 
 #: Text that a person stores. It cannot be compressed, and exceeds only the smallest limits.
 TEXT = "".join(random.Random(1).choices(string.ascii_letters, k=160_000))
@@ -38,7 +38,6 @@ PAIRS = (
 )
 OF = {"p_workspace_id": ACME}
 NOTE = {"text": "TEXT"}
-SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
 SPEC = {"jobspec_id": "s", "version": "1", "benchmark": {"name": "TEXT"}, "questions": ["?"]}
 SPEC |= {"constraints": {"regions": ["r"], "min_regions": 1}}
 PLAN = {"prompt": "TEXT", "speed_vs_detail": "fast_but_skip_details"}
@@ -178,10 +177,8 @@ def world(engine: Engine, owner: str | None) -> dict[str, str]:
     ):
         engine.register(each)
     engine.run("delete from public.workspace_settings")
-    hook = {"url": "https://x.example", "sealed_secret": SEALED}
-    schedule = {"name": "gone", "cron": "@daily", "job_type": "work"}
-    engine.rpc("put_schedule", **OF, p_schedule=schedule)
-    made = {"HOOK": engine.rpc("put_webhook", **OF, p_webhook=hook)["id"]}
+    engine.put_schedule(name="gone")
+    made = {"HOOK": engine.put_webhook()["id"]}
     for name, outcome, more in (
         ("FAILED", "failed", {"error": {"type": "X", "message": "m"}}),
         ("ASKING", "waiting", {"wait": {**ask(), "name": "q"}}),
@@ -267,7 +264,7 @@ def longest(
 def test_what_is_stored_is_paid_for(engine: Engine, who: str) -> None:
     """Each function costs one change, and one more for each 16 kB. Guests pay per call."""
     role, sub = ("authenticated", ADA) if who == "a person" else ("anon", None)
-    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    engine.set(allow_anonymous=True)
     engine.run("update queue.settings set value = '60' where name ~ '_guest_.*_per_minute'")
     functions = set(engine.rows(FUNCTIONS, role))
     assert functions == set(CALLS) if sub else functions < set(CALLS)

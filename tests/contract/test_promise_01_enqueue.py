@@ -15,7 +15,7 @@ from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, ids_of
 
 
 def count(engine: Engine) -> int:
-    return int(engine.one("select count(*) from public.jobs"))
+    return int(engine.count("public.jobs"))
 
 
 def bulk(engine: Engine, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -119,8 +119,7 @@ def test_another_payload_under_the_same_key_is_a_conflict(engine: Engine) -> Non
 def test_a_key_lasts_as_long_as_its_job(engine: Engine) -> None:
     job_id = engine.enqueue(idempotency_key="k")
     engine.run_all()
-    engine.advance(86_400 * 29)
-    engine.maintain()
+    engine.elapse(86_400 * 29)
     assert engine.enqueue(idempotency_key="k") == job_id
     engine.run("delete from public.jobs")
     assert engine.enqueue({"n": 3}, idempotency_key="k") != job_id
@@ -246,7 +245,7 @@ def test_a_retried_job_takes_its_unique_key_back_or_stays(engine: Engine) -> Non
     engine.settle(engine.lease_one(), "failed")
     second = engine.enqueue(unique={"key": "k"})
 
-    retry = partial(engine.rpc, "retry_job", p_job_id=first)
+    retry = partial(engine.retry, first)
     assert refused(retry) == ("PT409", "duplicate_job", second)
     engine.run_all()
     retry()
@@ -265,8 +264,7 @@ def test_a_tenants_due_jobs_do_not_wait_behind_anothers_flood_of_them(engine: En
     """This also holds if more jobs fall due at once than one call of maintenance can move."""
     engine.enqueue_many(3000, delay_seconds=1)
     theirs = engine.enqueue(workspace=GLOBEX, delay_seconds=2)
-    engine.advance(3)
-    engine.maintain()
+    engine.elapse(3)
 
     assert theirs in ids_of(engine.lease(10, call=2))
 
@@ -281,7 +279,7 @@ def test_no_one_enqueues_in_anothers_name(engine: Engine) -> None:
 
 
 def test_a_workspace_has_as_many_pending_jobs_as_its_quota(engine: Engine) -> None:
-    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_pending": 5})
+    engine.limit(max_pending=5)
 
     def enqueue(other: Engine, jobs: int = 1) -> None:
         with other.member(ADA) as ada:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import ask, later, refused, started
-from tests.support.engine import ACME, Engine, handle, ids_of
+from tests.support.engine import ACME, Engine, ids_of
 
 ERROR = {"type": "ValueError", "message": "no such account 17"}
 
@@ -72,8 +72,7 @@ def test_an_attempt_that_a_worker_dies_in_counts(engine: Engine) -> None:
     job_id = engine.enqueue(max_attempts=2)
     for _ in range(2):
         engine.lease_one(worker="mortal")
-        engine.advance(61)
-        engine.maintain()
+        engine.elapse(61)
 
     job = engine.job(job_id)
     assert (job["status"], job["attempts"]) == ("failed", 2)
@@ -93,7 +92,7 @@ def test_a_job_whose_workers_keep_dying_fails_with_attempts_left(engine: Engine)
     job = engine.job(job_id)
     assert (job["status"], job["attempts"]) == ("failed", 5)
     assert job["error_data"]["reason"] == "worker_lost"
-    engine.rpc("retry_job", p_job_id=job_id)
+    engine.retry(job_id)
     engine.lease_one()
     engine.advance(61)
     assert engine.lease_one()["job"]["attempts"] == 2
@@ -137,7 +136,7 @@ def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
     assert engine.status(running) == "completed"
 
 
-@pytest.mark.parametrize("way", ["retry", "lost", "asking"])
+@pytest.mark.parametrize("way", ["retry", "lost", "asking", "asking late"])
 def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
     """This holds after a failure, a question or a dead worker.
 
@@ -145,11 +144,14 @@ def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
     """
     engine.stop_clock()
     job_id = engine.enqueue(deadline_at=later(engine, 30))
-    lease = engine.lease_one(lease_seconds=30)
+    lease = engine.lease_one(lease_seconds=900 if way == "asking late" else 30)
     if way == "asking":
         engine.settle(lease, "waiting", wait=ask())
     engine.maintain()
     engine.advance(30)
+    if way == "asking late":
+        engine.maintain()  # it can do nothing while the job runs
+        engine.settle(lease, "waiting", wait=ask())
     if way == "retry":
         assert engine.settle(lease, "retry", error=ERROR)["status"] == "failed"
     else:
@@ -157,7 +159,7 @@ def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
         engine.maintain()
 
     assert reason_of(engine, job_id) == "deadline_passed"
-    engine.rpc("retry_job", p_job_id=job_id)
+    engine.retry(job_id)
     assert ids_of(engine.lease()) == [job_id]
 
 
@@ -168,8 +170,7 @@ def test_a_job_that_has_not_started_in_time_is_cancelled(engine: Engine) -> None
         engine.register(name, **policy)
         engine.enqueue(job_type=name, concurrency_key="k")
     held = engine.lease(2)
-    pause = {"kind": "job_type", "name": "work"}
-    engine.rpc("pause_jobs", p_request=pause)
+    engine.pause("job_type", "work")
     late = [
         engine.enqueue(start_by_seconds=30),
         engine.enqueue(job_type="few", start_by_seconds=30),
@@ -183,25 +184,28 @@ def test_a_job_that_has_not_started_in_time_is_cancelled(engine: Engine) -> None
         ),
     ]
     until = engine.job(late[0])["start_by_at"]
-    response = engine.rpc("explain_job", p_job_id=late[0])["sentence"]
+    response = engine.explain(late[0])["sentence"]
     assert f"if it has not started by {until[:19].replace('T', ' ')}" in response
     later_one = engine.enqueue(start_by_seconds=30, delay_seconds=10)
     engine.advance(30)
 
-    engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in held])
-    engine.rpc("pause_jobs", p_request={**pause, "paused": False})
+    engine.complete(held)
+    engine.resume("job_type", "work")
     assert engine.lease(10, call=2) == []
     engine.maintain()
     for job_id in late:
-        job, response = engine.job(job_id), engine.rpc("explain_job", p_job_id=job_id)
+        job, response = engine.job(job_id), engine.explain(job_id)
         assert (job["status"], reason_of(engine, job_id)) == ("cancelled", "start_by_passed")
         assert job["error_message"] == "it had not started within start_by_seconds"
         assert f"not started by {until[:19].replace('T', ' ')}" in response["sentence"]
         assert engine.events(job_id)[-1] == "job.cancelled"
     engine.advance(9)
     assert ids_of(engine.lease()) == [later_one]
-    engine.rpc("retry_job", p_job_id=late[0])
-    assert (ids_of(engine.lease()), engine.job(late[0])["start_by_seconds"]) == ([late[0]], None)
+    tomorrow = engine.enqueue(delay_seconds=86400, start_by_seconds=30)
+    for job_id in (late[0], tomorrow):
+        engine.retry(job_id)
+        assert ids_of(engine.lease()) == [job_id]
+        assert engine.job(job_id)["start_by_seconds"] is None
 
 
 def test_what_has_started_is_not_late_to_start(engine: Engine) -> None:
@@ -212,10 +216,8 @@ def test_what_has_started_is_not_late_to_start(engine: Engine) -> None:
     engine.settle(leases[0], "retry", error=ERROR, retry_after_seconds=1)
     engine.settle(leases[1], "released")
     engine.settle(leases[2], "waiting", wait=ask())
-    engine.advance(2)
-    engine.maintain()
-    engine.advance(31)
-    engine.maintain()
+    engine.elapse(2)
+    engine.elapse(31)
 
     assert [engine.status(job_id) for job_id in ids] == [
         "pending",
@@ -228,39 +230,29 @@ def test_what_has_started_is_not_late_to_start(engine: Engine) -> None:
     assert sorted(ids_of(engine.lease(4))) == sorted(ids[:2])
 
 
-def test_a_replacement_keeps_the_limit_and_counts_from_its_own_time(engine: Engine) -> None:
-    """A burst that lasts longer than the limit is not cancelled before its end."""
+@pytest.mark.parametrize(
+    ("options", "replaced", "last"),
+    [
+        # a burst that lasts longer than the limit is not cancelled before its end
+        ({"debounce_seconds": 20, "start_by_seconds": 5}, [15, 15, 15], 20 + 5),
+        # the first job's scheduled time is long past
+        ({"start_by_seconds": 60}, [50], 60),
+    ],
+)
+def test_a_replacement_keeps_the_limit_and_counts_from_its_own_time(
+    engine: Engine, options: dict[str, Any], replaced: list[int], last: int
+) -> None:
     engine.stop_clock()
-    burst: dict[str, Any] = {"unique": {"key": "k"}, "debounce_seconds": 20}
-    job_id = engine.enqueue(start_by_seconds=5, **burst)
-    for _ in range(3):
-        engine.advance(15)
-        engine.maintain()
-        assert engine.enqueue(**burst) == job_id
-    engine.advance(21)
-    engine.maintain()
+    unique = {"key": "k"}
+    unique |= {} if "debounce_seconds" in options else {"on_conflict": "replace"}
+    job_id = engine.enqueue(unique=unique, **options)
+    again = {name: options[name] for name in options if name != "start_by_seconds"}
+    for seconds in replaced:
+        engine.elapse(seconds)
+        assert engine.enqueue(unique=unique, **again) == job_id
+    engine.elapse(last - 1)
     assert engine.status(job_id) == "pending"
-    engine.enqueue(start_by_seconds=60, **burst)
-    engine.advance(26)
-    engine.maintain()
-    assert engine.job(job_id)["status"] == "pending"
-    engine.advance(60)
-    engine.maintain()
-    assert reason_of(engine, job_id) == "start_by_passed"
-
-
-def test_a_replacement_that_is_due_at_once_has_the_whole_time(engine: Engine) -> None:
-    """The replacement has no scheduled time, and that of the first job is long past."""
-    engine.stop_clock()
-    replaces = {"key": "k", "on_conflict": "replace"}
-    job_id = engine.enqueue(start_by_seconds=60, unique=replaces)
-    engine.advance(50)
-    assert engine.enqueue(unique=replaces) == job_id
-    engine.advance(50)
-    engine.maintain()
-    assert engine.status(job_id) == "pending"
-    engine.advance(11)
-    engine.maintain()
+    engine.elapse(2)
     assert reason_of(engine, job_id) == "start_by_passed"
 
 
@@ -271,8 +263,7 @@ def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
     with engine.another_session() as other:
         other.run("begin")
         [lease] = other.lease()
-        engine.advance(31)
-        engine.maintain()
+        engine.elapse(31)
         other.run("commit")
     engine.maintain()
     assert engine.status(first) == "processing"
@@ -290,34 +281,6 @@ def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
     assert engine.events(second) == ["job.created", "job.cancelled"]
 
 
-def test_a_job_that_is_started_by_hand_has_no_last_start(engine: Engine) -> None:
-    engine.stop_clock()
-    tomorrow = engine.enqueue(delay_seconds=86400, start_by_seconds=30)
-    engine.advance(3600)
-    engine.rpc("retry_job", p_job_id=tomorrow)
-    assert engine.job(tomorrow)["start_by_seconds"] is None
-    engine.maintain()
-    assert ids_of(engine.lease()) == [tomorrow]
-
-
-def test_what_was_deleted_or_ended_is_due_no_more(engine: Engine) -> None:
-    """Maintenance finds no row of the job. A retry starts at once and is not checked again."""
-    engine.stop_clock()
-    gone, ended, failed, _ = engine.enqueue_many(4, start_by_seconds=30)
-    engine.run("delete from public.jobs where id = %s", gone)
-    engine.rpc("cancel_job", p_job_id=ended)
-    engine.advance(29)
-    first, second = engine.lease()
-    engine.settle(first, "failed", error=ERROR)
-    engine.settle(second)
-    for job_id in (ended, failed):
-        engine.rpc("retry_job", p_job_id=job_id)
-
-    assert engine.rows("select job_id from queue.deferred") == []
-    engine.advance(31)
-    assert set(ids_of(engine.lease())) == {ended, failed}
-
-
 def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
     """Attempts count from zero.
 
@@ -329,7 +292,7 @@ def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
     engine.settle(zombie, "retry", error=ERROR)
     engine.advance(5)
 
-    job = engine.rpc("retry_job", p_job_id=job_id)
+    job = engine.retry(job_id)
 
     assert (job["id"], job["status"], job["attempts"]) == (job_id, "pending", 0)
     assert {job[name] for name in ("finished_at", "result", "next_retry_at")} == {None}

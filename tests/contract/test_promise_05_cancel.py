@@ -25,7 +25,7 @@ STATES = ["pending", "delayed", "processing", "waiting", "completed", "failed", 
 def cancel(engine: Engine, job_id: str, way: str = "function") -> None:
     with engine.member(ADA) as ada:
         if way == "function":
-            ada.rpc("cancel_job", p_job_id=job_id)
+            ada.cancel(job_id)
         else:
             ada.run("update public.jobs set status = 'cancelled' where id = %s", job_id)
 
@@ -74,7 +74,7 @@ def test_a_running_job_is_asked_to_stop(engine: Engine, way: str) -> None:
     assert engine.events(job_id).count("job.cancel_requested") == 1
     assert engine.events(job_id)[-1] == "job.cancelled"
     assert engine.lease() == []
-    assert engine.rpc("retry_job", p_job_id=job_id)["status"] == "pending"
+    assert engine.retry(job_id)["status"] == "pending"
     assert engine.report(engine.lease_one()) == "ok"
 
 
@@ -143,7 +143,7 @@ def test_a_child_that_begins_to_run_meanwhile_is_asked_to_stop(engine: Engine) -
     engine.spawn(engine.lease_one(), "s", CHILD)
     with engine.open_transaction() as other:
         [running] = other.lease(call=2)
-        done = engine.blocked(engine.rpc, "cancel_job", p_job_id=root)
+        done = engine.blocked(engine.cancel, root)
         other.run("commit")
         done.result(60)
     engine.maintain()
@@ -177,14 +177,14 @@ def test_deleting_a_job_ends_what_depends_on_it(engine: Engine) -> None:
     [child] = engine.spawn(lease, "s", CHILD)
     engine.settle(lease, "waiting", wait={"kind": "children", "name": "all", "job_ids": [child]})
     running = engine.lease_one()
-    engine.run("delete from public.jobs where id = %s", child)
+    engine.delete(child)
 
     assert engine.report(running) == "lost"
     again = engine.lease_one()
     assert ids_of([again]) == [parent]
     assert [each["status"] for each in again["steps"]["all"]["children"]] == ["cancelled"]
     [orphan] = engine.spawn(again, "t", CHILD)
-    engine.run("delete from public.jobs where id = %s", parent)
+    engine.delete(parent)
     engine.maintain()
     assert engine.status(orphan) == "cancelled"
 
@@ -238,7 +238,7 @@ def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
     engine.maintain()
     assert engine.status(deep) == "cancelled"
 
-    engine.rpc("retry_job", p_job_id=parent)
+    engine.retry(parent)
     engine.maintain()
 
     assert engine.one("select count(*) from public.jobs where finished_at is not null") == 0
@@ -260,19 +260,6 @@ def test_one_job_may_be_cancelled_and_retried_by_many_at_once(engine: Engine) ->
         return states
 
     assert {state for one in engine.race(*[steer] * 4) for state in one} <= {"PT409"}
-
-
-def test_a_deadline_that_passed_while_the_job_ran_still_ends_its_wait(engine: Engine) -> None:
-    """Maintenance saw the deadline pass while the job ran, and could do nothing then."""
-    job_id = engine.enqueue(deadline_at=later(engine, 50))
-    lease = engine.lease_one(lease_seconds=900)
-    engine.advance(60)
-    engine.maintain()
-
-    engine.settle(lease, "waiting", wait=ask())
-    engine.maintain()
-
-    assert engine.status(job_id) == "failed"
 
 
 def test_a_deadline_outlives_a_replacement_of_a_start_at_the_same_time(engine: Engine) -> None:

@@ -41,9 +41,9 @@ def test_a_life_is_logged_without_a_gap(engine: Engine) -> None:
     engine.lease_one()
     engine.advance(61)
     lease = engine.lease_one()
-    engine.rpc("cancel_job", p_job_id=job_id)
+    engine.cancel(job_id)
     engine.settle(lease, "cancelled")
-    engine.rpc("retry_job", p_job_id=job_id)
+    engine.retry(job_id)
     engine.settle(engine.lease_one(), result={"n": 1})
 
     response = history(engine, job_id)
@@ -75,7 +75,7 @@ def test_a_minimal_type_logs_its_ends_alone(engine: Engine) -> None:
     engine.settle(engine.lease_one(), logs=[{"level": "info", "message": "kept as a line"}])
 
     assert history(engine, job_id) == [(1, "job.completed")]
-    assert engine.one("select count(*) from public.job_logs") == 1
+    assert engine.count("public.job_logs") == 1
 
 
 def test_what_commits_late_is_read_late_and_not_lost(engine: Engine) -> None:
@@ -104,14 +104,14 @@ def test_a_followers_messages_are_the_log(engine: Engine) -> None:
     topics = [f"job:{jobs[0]}", f"workspace:{ACME}", f"session:{session}"]
     with engine.member(ADA) as ada:
         for topic in topics:
-            ada.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4())
+            ada.follow(topic)
     engine.run("delete from realtime.messages")
     leases = engine.lease(2)
     log = {"level": "info", "message": "for members"}
     news = {"progress": {"percentage": 5}, "logs": [log]}
     engine.report_all([{**handle(lease), **news} for lease in leases])
     engine.report(leases[0], logs=[log])
-    engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+    engine.complete(leases)
 
     logged = engine.rows(
         "select jsonb_build_object('job_id', job_id, 'seq', seq, 'type', type, 'data', data)"

@@ -22,8 +22,6 @@ from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, id
 MISSING = "00000000-0000-4000-8000-00000000dead"
 #: A user of Auth who belongs to no workspace.
 GUEST = "cccccccc-0000-4000-8000-000000000009"
-SCHEDULE = {"name": "s", "cron": "@daily", "job_type": "work"}
-HOOK = {"url": "https://hooks.example.com/in", "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="}
 #: Names of functions for managers, which send data out, grant access, or stop colleagues.
 MANAGERS = ("test_", "put_", "delete_", "set_", "open_")
 
@@ -188,17 +186,6 @@ def test_no_column_of_anothers_is_read_or_written(engine: Engine) -> None:
     assert through == []
 
 
-def test_lists_hold_ones_own_alone(engine: Engine) -> None:
-    theirs, read = engine.enqueue(), "select id::text from public.jobs"
-    with engine.member(EVE) as eve:
-        own = eve.enqueue(workspace=GLOBEX)
-        assert [job["id"] for job in eve.rpc("list_jobs")["jobs"]] == eve.rows(read) == [own]
-        assert [row["id"] for row in eve.rpc("list_workspaces")["workspaces"]] == [GLOBEX]
-    for user in (ADA, BOB):
-        with engine.member(user) as person:
-            assert person.rows(read) == [theirs]
-
-
 def test_another_tenants_job_is_no_parent_and_no_child(engine: Engine) -> None:
     other = engine.enqueue(workspace=GLOBEX)
 
@@ -249,7 +236,7 @@ def test_a_session_of_two_tenants_sends_nothing(engine: Engine) -> None:
             person.rpc("follow_topic", p_topic=topic, **follow)
         engine.run_all()
         assert engine.rows(response, topic) == []
-        engine.run("delete from public.jobs where id = %s", theirs)
+        engine.delete(theirs)
         assert (may_join(ada, topic), may_join(eve, topic)) == (True, False)
         alone = engine.enqueue(session_id="s")
     assert engine.rows(response, topic) == [alone]
@@ -257,7 +244,7 @@ def test_a_session_of_two_tenants_sends_nothing(engine: Engine) -> None:
 
 def test_a_delivery_carries_its_own_workspaces_event_to_its_own_webhook(engine: Engine) -> None:
     engine.publish_deliveries()
-    made = engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=HOOK)
+    made = engine.put_webhook()
     mine, theirs = engine.enqueue(), engine.enqueue(workspace=GLOBEX)
     kind = "webhook_delivery"
     forged = {"webhook_id": made["id"], "seq": 1}
@@ -335,7 +322,7 @@ def test_everything_but_the_id_opens_nothing(engine: Engine) -> None:
                 assert answer[:2] == ("PT404", "job_not_found")
             assert not may_join(guest, f"session:{guess}")
         assert len(guest_sees(guest, session)) == 1
-    engine.rpc("set_settings", p_settings={"allow_anonymous": False})
+    engine.set(allow_anonymous=False)
     with anyone(engine) as guest:
         assert refused(guest_sees, guest, session)[0] == "PT404"
 
@@ -363,8 +350,7 @@ def test_a_token_without_a_person_is_no_ones(engine: Engine) -> None:
         anonymous = Engine(engine.database, connection)
         assert refused(anonymous.rpc, "get_job", p_job_id=job_id)[0] == "PT404"
         for kind, name in (("job_type", "work"), ("workspace", ACME)):
-            request = {"kind": kind, "name": name}
-            assert refused(anonymous.rpc, "pause_jobs", p_request=request)[0] in {"PT403", "PT404"}
+            assert refused(anonymous.pause, kind, name)[0] in {"PT403", "PT404"}
 
 
 def revoke(engine: Engine, grace: int) -> None:
@@ -483,7 +469,7 @@ def test_a_right_that_ends_ends_by_each_way_out(engine: Engine, right: str) -> N
     A token ends in the Data API, the service and Realtime, whose tests are theirs.
     """
     role, claims, end, count = RIGHTS[right]
-    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    engine.set(allow_anonymous=True)
     session = opened(engine) if right == "a guest session" else "theirs"
     ids = {**world(engine, BOB), "SESSION": session, "LINK": MISSING}
     ids["JOB"] = job_id = engine.enqueue(session_id=session)

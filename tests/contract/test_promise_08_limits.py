@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.observed import breaches, complete, refused, started
+from tests.contract.observed import breaches, refused, started
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, ids_of
 
 RUNNING = "from public.jobs where status = 'processing'"
@@ -24,14 +24,10 @@ CAPS: dict[str, Any] = {
 LIMITED = {"max_concurrency": 9, "workspace_concurrency": 6, "key_concurrency": 2}
 
 
-def limit_workspace(engine: Engine, workspace: str = ACME, **limits: Any) -> None:
-    engine.rpc("set_workspace_limits", p_workspace_id=workspace, p_limits=limits)
-
-
 def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
     """A watcher checks as many snapshots as it can get."""
     engine.register("work", lease_seconds=60, **LIMITED)
-    limit_workspace(engine, max_running=5)
+    engine.limit(max_running=5)
     for workspace in (ACME, GLOBEX):
         for key in ("a", "b", "c", "d"):
             engine.enqueue_many(40, workspace=workspace, concurrency_key=key)
@@ -42,7 +38,7 @@ def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
         for _ in range(6):
             leases = other.lease(7)
             time.sleep(0.005)
-            complete(other, leases)
+            other.complete(leases)
 
     def watch() -> None:
         with engine.another_session() as other:
@@ -77,7 +73,7 @@ def test_leases_of_one_hold_each_limit(engine: Engine, policy: dict[str, Any], c
     """Leases one after another, and two open at once. A free slot is found again."""
     engine.stop_clock()
     engine.register("narrow", lease_seconds=60, **policy)
-    limit_workspace(engine, max_running=2 if policy else 1)
+    engine.limit(max_running=2 if policy else 1)
     engine.enqueue_many(4, job_type="narrow", concurrency_key="k")
     engine.lease_call(0)
     with engine.open_transaction() as other:
@@ -99,7 +95,7 @@ def test_a_lease_under_an_older_snapshot_does_not_break_a_limit(engine: Engine) 
     engine.lease_call(0)
     with engine.another_session() as other:
         other.run("begin isolation level repeatable read")
-        other.one("select count(*) from public.jobs")
+        other.count("public.jobs")
         assert len(engine.lease(1, call=2)) == 1
         [late] = engine.race(lambda _: other.lease(1, call=2))
         other.run("commit" if isinstance(late, list) else "rollback")
@@ -164,14 +160,14 @@ def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict
     running = started(engine)
     job_id = engine.enqueue()
     free = engine.enqueue(workspace=GLOBEX, job_type="other")
-    engine.rpc("pause_jobs", p_request={**pause, "reason": "maintenance", "by": "ops"})
+    engine.pause(**pause, reason="maintenance", by="ops")
 
     assert ids_of(engine.lease(1, call=2)) == [free]
     answer = engine.lease_call()
     assert (answer["leases"], answer["next_due_in_ms"]) == ([], None)
     assert engine.settle(running)["outcome"] == "applied"
-    assert "maintenance" in str(engine.rpc("explain_job", p_job_id=job_id))
-    engine.rpc("pause_jobs", p_request={**pause, "paused": False})
+    assert "maintenance" in str(engine.explain(job_id))
+    engine.resume(**pause)
     assert ids_of(engine.lease()) == [job_id]
 
 
@@ -184,7 +180,7 @@ def test_a_worker_serves_a_type_while_it_has_no_slot_for_it(engine: Engine) -> N
     engine.advance(70)
     engine.lease_call(0, worker="w1", job_types=["other"], version="v1")
 
-    assert engine.rpc("explain_job", p_job_id=engine.enqueue())["reason"] == "next_in_line"
+    assert engine.explain(engine.enqueue())["reason"] == "next_in_line"
 
 
 def test_people_pause_only_what_they_manage(engine: Engine) -> None:
@@ -199,19 +195,19 @@ def test_people_pause_only_what_they_manage(engine: Engine) -> None:
         (ADA, {"kind": "team", "name": ACME}, "invalid_argument"),
     ):
         with engine.member(user) as person:
-            assert refused(person.rpc, "pause_jobs", p_request=pause)[1] == hint
+            assert refused(person.pause, **pause)[1] == hint
     with engine.member(ADA) as ada:
-        assert ada.rpc("pause_jobs", p_request=whole)
+        assert ada.pause(**whole)
 
 
 def test_limits_of_a_workspace_are_its_managers_below_the_operators(engine: Engine) -> None:
-    limit_workspace(engine, max_running=5)
+    engine.limit(max_running=5)
     engine.enqueue_many(9)
     with engine.member(ADA) as ada:
-        limit_workspace(ada, own_max_running=3)
-        assert refused(limit_workspace, ada, max_running=100)[:2] == ("PT403", "forbidden")
+        ada.limit(own_max_running=3)
+        assert refused(ada.limit, max_running=100)[:2] == ("PT403", "forbidden")
     assert len(engine.lease(9)) == 3
-    limit_workspace(engine, own_max_running=9)
+    engine.limit(own_max_running=9)
     assert sum(len(engine.lease(9)) for _ in range(2)) == 2
 
 
@@ -230,7 +226,7 @@ def test_the_only_job_of_a_tenant_is_leased_next_to_a_flood(engine: Engine) -> N
 @pytest.mark.parametrize("keys", [1, 40])
 def test_a_round_that_a_lease_cuts_short_goes_on_with_the_next(engine: Engine, keys: int) -> None:
     """Three jobs of one tenant, then one of the other, whatever the limit of a lease."""
-    limit_workspace(engine, weight=3)
+    engine.limit(weight=3)
     for number in range(keys):
         engine.enqueue_many(40 // keys, concurrency_key=f"p{number}")
     engine.enqueue_many(40, workspace=GLOBEX)
@@ -246,7 +242,7 @@ def test_a_round_that_a_lease_cuts_short_goes_on_with_the_next(engine: Engine, k
 @pytest.mark.parametrize("size", [1, 10, 33])
 def test_a_round_gives_a_large_weight_all_of_it(engine: Engine, others: int, size: int) -> None:
     """This holds for any number of tenants in one lease, which reads some jobs of each."""
-    limit_workspace(engine, weight=20)
+    engine.limit(weight=20)
     engine.enqueue_many(50)
     for number in range(others):
         workspace = str(uuid.UUID(int=number + 1 << 64, version=4))
@@ -264,5 +260,5 @@ def test_a_round_gives_a_large_weight_all_of_it(engine: Engine, others: int, siz
 
 @pytest.mark.parametrize("weight", [0.5, 0, 101, "1.5"])
 def test_a_weight_is_a_whole_number(engine: Engine, weight: Any) -> None:
-    answer = refused(limit_workspace, engine, weight=weight)
+    answer = refused(engine.limit, weight=weight)
     assert answer[:3] == ("PT400", "invalid_argument", "weight")

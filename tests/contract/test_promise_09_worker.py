@@ -172,13 +172,6 @@ def test_no_history_breaks_a_rule_of_the_worker(
     assert all(len(encode([one.wire() for one in items])) < 1_200_000 for items in queue.settles)
 
 
-def test_what_a_lost_report_carried_is_sent_again() -> None:
-    queue = ModelQueue([Row("1", {"seconds": 0.005, "lines": 700})], faults={1: "lose_request"})
-
-    leaping(World(queue).tick())
-    assert queue.rows["1"].lines == {1: ["begun", *["ended"] * 700]}
-
-
 def test_a_result_that_is_refused_does_not_take_others_with_it() -> None:
 
     class Refusing(ModelQueue):
@@ -468,20 +461,3 @@ def test_what_a_foreign_service_asks_for_is_read_from_its_answer(error: Exceptio
     leaping(World(queue, on_start=refuse).tick(10))
 
     assert queue.settles[0][0].retry_after_seconds == 90
-
-
-def test_short_jobs_are_leased_ahead_and_what_does_not_begin_is_given_back() -> None:
-    rows = [Row(str(n), {"seconds": 0.01}) for n in range(400)]
-    rows += [Row(f"long {n}", {"seconds": 90}) for n in range(40)]
-    queue, begun = ModelQueue(rows), list[str]()
-    world = World(queue, TickOptions(concurrency=10, linger_seconds=0))
-    world.on_start = lambda job: begun.append(job.id)
-    leaping(world.tick(60))
-
-    short = [job for job in begun if not job.startswith("long")]
-    assert short == [str(n) for n in range(400)], "they begin in the order of their lease"
-    assert max(request.limit for request in queue.requests) > 20
-    assert max(world.runs.values()) == 1
-    settled = [row.settled.get(1) for row in rows[400:]]
-    assert settled.count("released") > 0
-    assert settled.count("retry") == 10, "what began had its time; what did not spends nothing"

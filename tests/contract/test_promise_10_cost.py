@@ -11,7 +11,7 @@ import pytest
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Job, JobContext, Registry, Worker
-from tests.contract.observed import complete, lease_blocks
+from tests.contract.observed import lease_blocks
 from tests.support.engine import ACME, GLOBEX, Engine
 from tests.support.project import Project
 
@@ -86,9 +86,8 @@ def test_a_completed_default_job_keeps_few_bytes(engine: Engine) -> None:
         workspace = (ACME, GLOBEX)[number % 2]
         engine.rpc("enqueue_jobs", p_workspace_id=workspace, p_jobs=items, p_return="ids")
         while leases := engine.lease(100):
-            complete(engine, leases, result={"ok": True})
+            engine.complete(leases, result={"ok": True})
     for _ in range(30):
-        engine.advance(3600)
-        engine.maintain()
+        engine.elapse(3600)
 
     assert (size(engine) - before) / 4000 <= 500

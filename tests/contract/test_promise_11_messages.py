@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 
 import pytest
 
@@ -18,13 +17,13 @@ WINDOW = 6
 
 @pytest.fixture
 def counted(engine: Engine) -> Engine:
-    engine.rpc("set_settings", p_settings={"realtime_messages_per_second": BUDGET})
+    engine.set(realtime_messages_per_second=BUDGET)
     return engine
 
 
 def follow(engine: Engine, topic: str, user: str = ADA) -> None:
     with engine.member(user) as person:
-        person.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4())
+        person.follow(topic)
 
 
 def most_in_a_window(engine: Engine) -> int:
@@ -37,8 +36,7 @@ def until_sent(engine: Engine, topic: str, job_id: str, kind: str) -> None:
     """Wait for a message with the event, or for a request to read again."""
 
     def look() -> bool:
-        engine.advance(1)
-        engine.maintain()
+        engine.elapse(1)
         texts = [json.dumps(payload) for _, _, payload in messages(engine, topic)]
         return any("look_again" in each or (job_id in each and kind in each) for each in texts)
 

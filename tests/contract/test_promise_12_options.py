@@ -265,7 +265,7 @@ def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role
         for change in changes:
             statement = f"update public.jobs set {change} where id = %s"
             assert refused(owner.run, statement, second)[:2] == ("PT409", "invalid_state")
-        owner.run("delete from public.jobs where id = %s", second)
+        owner.delete(second)
     assert engine.events(first) == ["job.created", "job.cancelled"]
     assert engine.enqueue(unique={"key": "a"}) != first
     assert len(engine.lease()) == 1

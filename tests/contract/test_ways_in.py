@@ -195,8 +195,7 @@ TABLE: dict[str, Ways] = {
 def prepare(engine: Engine, state: str) -> str:
     job_id = engine.enqueue({"n": 0})
     if state == "scheduled":
-        kept = {"name": "kept", "cron": "0 4 * * *", "job_type": "work"}
-        engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=kept)
+        engine.put_schedule(name="kept", cron="0 4 * * *")
     if state in {"pending", "scheduled"}:
         return job_id
     lease = next(one for one in engine.lease(100) if one["job"]["id"] == job_id)
@@ -278,9 +277,8 @@ async def test_every_way_arrives(api: Api, function: str) -> None:
 
 
 def undo(engine: Engine) -> None:
-    workspace = {"kind": "workspace", "name": ACME, "paused": False}
-    engine.rpc("pause_jobs", p_request=workspace)
-    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"own_max_running": None})
+    engine.resume("workspace")
+    engine.limit(own_max_running=None)
     for schedule in engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]:
         engine.rpc("delete_schedule", p_workspace_id=ACME, p_name=schedule["name"])
 

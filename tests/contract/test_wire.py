@@ -61,8 +61,6 @@ LEFT_OUT = {
     "report_jobs": {"output"},
     "event_feed": {"reset"},
 }
-#: Times that the page shows by its state or durations.
-NOT_SHOWN = {"updated_at", "completed_at", "next_run_at", "running_since"}
 
 
 def json_of(engine: Engine, function: str, name: str) -> dict[str, Any]:
@@ -247,15 +245,6 @@ def test_each_option_is_carried_on_or_is_of_one_job(engine: Engine) -> None:
     )
     assert fields.isdisjoint(engine.rows(may, "service_role"))
     assert fields & set(engine.rows(may, "authenticated")) == OF_THE_SERVICE
-
-
-def test_each_moment_of_a_job_is_on_its_page() -> None:
-    page = (ROOT / "infra/console/views/job.js").read_text()
-    moments = {
-        name for name, result in fields_of(models.Job).items() if kind_of(result) is datetime
-    }
-
-    assert {name for name in moments if f"job.{name}" not in page} == NOT_SHOWN
 
 
 async def test_a_connection_of_the_workers_own_carries_the_same(engine: Engine) -> None:

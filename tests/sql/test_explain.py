@@ -16,14 +16,10 @@ LOOK: dict[str, Any] = {"tick_id": "00000000-0000-4000-8000-000000000009", "work
 LOOK |= {"limit": 0, "call": 1}
 
 
-def explain(engine: Engine, job_id: str) -> dict[str, Any]:
-    said: dict[str, Any] = engine.rpc("explain_job", p_job_id=job_id)
-    assert said["status"] == engine.status(job_id)
-    return said
-
-
 def reason(engine: Engine, job_id: str) -> str:
-    return str(explain(engine, job_id)["reason"])
+    said = engine.explain(job_id)
+    assert said["status"] == engine.status(job_id)
+    return str(said["reason"])
 
 
 def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
@@ -37,18 +33,18 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
     lease = engine.lease_one()
     assert reason(engine, job_id) == "running"
     engine.settle(lease, "retry", error={"type": "E", "message": "bad luck"})
-    assert "Attempt 1 of 5 failed (E: bad luck)" in explain(engine, job_id)["sentence"]
+    assert "Attempt 1 of 5 failed (E: bad luck)" in engine.explain(job_id)["sentence"]
     engine.advance(100)
     engine.settle(engine.lease_one(), "snoozed", delay_seconds=60)
     engine.advance(30)
     assert reason(engine, job_id) == "backing_off"  # its last error is kept
     engine.advance(100)
     lease = engine.lease_one()
-    engine.rpc("cancel_job", p_job_id=job_id)
+    engine.cancel(job_id)
     assert reason(engine, job_id) == "cancelling"
     engine.advance(120)
     assert reason(engine, job_id) == "lease_expired"
-    assert explain(engine, job_id)["held_by"]["until"] is not None
+    assert engine.explain(job_id)["held_by"]["until"] is not None
     engine.maintain()
     assert reason(engine, job_id) == "cancelled"
 
@@ -69,13 +65,13 @@ def test_a_limit_that_is_used_up_is_named(
     """The explanation has the used share of the limit, and the job that has a key."""
     options: dict[str, Any] = {"concurrency_key": "k"} if expected == "key_limit" else {}
     engine.register("work", **policy)
-    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=limits)
+    engine.limit(**limits)
     holder = engine.enqueue(**options)
     engine.lease_one()
     waits = engine.enqueue(**options)
     engine.lease(5)
 
-    said = explain(engine, waits)
+    said = engine.explain(waits)
     assert (said["reason"], said["data"]["limit"]) == (expected, 1)
     if expected != "rate_limited":
         held = said["held_by"]
@@ -105,7 +101,7 @@ def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
     last = engine.enqueue()
     engine.advance(2)
 
-    said = explain(engine, last)
+    said = engine.explain(last)
     assert (said["reason"], said["data"]["ahead"]) == ("behind_others", 1)
 
 
@@ -123,7 +119,7 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     engine.register("other", schedules=[{"name": "n", "cron": "0 0 30 2 *"}])
     engine.advance(95)
     engine.lease_call(0, worker="w1", job_types=["work"])
-    said = explain(engine, job_id)
+    said = engine.explain(job_id)
     assert (said["reason"], "0 0 30 2 *" in said["cause"]) == ("no_processor", True)
 
 
@@ -144,14 +140,13 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
     engine.lease_call(1)
 
     for job_id, task in ((sleeper, "waits"), (starter, "lease")):
-        said = explain(engine, job_id)
+        said = engine.explain(job_id)
         assert (said["reason"], said["data"]["task"]) == ("refused", task)
         assert said["cause"].startswith("no change")
         assert str(at)[:19].replace(" ", "T") <= said["since"] < said["data"]["retry_at"]
         assert "trigger" in said["next"][0]["words"]
     engine.run("drop trigger refuse on public.jobs")
-    engine.advance(6)
-    engine.maintain()
+    engine.elapse(6)
     assert reason(engine, sleeper) != "refused"
     engine.run_all()
 
@@ -181,7 +176,7 @@ def test_advice_follows_what_an_error_is(engine: Engine) -> None:
         error = {"type": error_type, "message": "x", **rest}
         engine.settle(engine.lease_one(), "failed", error=error)
 
-        [step] = explain(engine, job_id)["next"]
+        [step] = engine.explain(job_id)["next"]
         assert advice in step["words"], error
         assert step["path"].startswith("/")
 
@@ -208,10 +203,9 @@ def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
 def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
     """Members see findings of their workspace, each with time, cause and next step."""
     engine.lease(1)
-    assert engine.rpc("explain_queue")["findings"] == []
+    assert engine.findings() == {}
     engine.enqueue()
-    pause = {"kind": "job_type", "name": "work", "reason": "no"}
-    engine.rpc("pause_jobs", p_request=pause)
+    engine.pause("job_type", "work", reason="no")
     engine.advance(300)
 
     said = engine.rpc("explain_queue")
@@ -232,40 +226,39 @@ def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine) -> None:
             "select (sum(pg_database_size(oid)) + (select sum(size) from pg_ls_waldir()))::bigint"
         )
         used = engine.one(f"{size} from pg_database")
-        engine.rpc("set_settings", p_settings={"disk_bytes": int(used / share)})
-        return [each["reason"] for each in engine.rpc("explain_queue")["findings"]]
+        engine.set(disk_bytes=int(used / share))
+        return list(engine.findings())
 
     assert said(0.2) == []
     until(lambda: said(0.85) == ["disk_filling"])
     assert said(5) == ["disk_nearly_full"]
     assert re.search(r"disk is \d{3} % full", str(engine.rpc("queue_health")))
     with engine.member(ADA) as ada:
-        assert ada.rpc("explain_queue", p_workspace_id=ACME)["findings"] == []
-    engine.rpc("set_settings", p_settings={"disk_bytes": None})  # the default
-    assert engine.rpc("explain_queue")["findings"] == []
+        assert ada.findings(ACME) == {}
+    engine.set(disk_bytes=None)  # the default
+    assert engine.findings() == {}
 
 
 def test_a_resume_says_what_still_stops_the_jobs(engine: Engine) -> None:
     """The response lists other causes. A second pause keeps the reason of the first."""
     job_id = engine.enqueue()
-    here = {"kind": "workspace_type", "name": "work", "workspace_id": ACME}
-    engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "work", "reason": "on fire"})
-    engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "work"})
-    engine.rpc("pause_jobs", p_request=here)
+    here = ("workspace_type", "work")
+    engine.pause("job_type", "work", reason="on fire")
+    engine.pause("job_type", "work")
+    engine.pause(*here, workspace_id=ACME)
 
-    said = engine.rpc("pause_jobs", p_request={**here, "paused": False})
+    said = engine.resume(*here, workspace_id=ACME)
     assert (said["paused"], [each["reason"] for each in said["left"]]) == (True, ["on fire"])
     assert "operator" in said["left"][0]["next"][0]["words"]
     engine.run("update queue.pauses set paused_by = %s", EVE)
-    said = explain(engine, job_id)
+    said = engine.explain(job_id)
     assert (said["reason"], said["cause"]) == ("job_type_paused", "on fire")
     assert EVE in str(said)
     with engine.member(ADA) as ada:
-        assert EVE not in str(explain(ada, job_id))
+        assert EVE not in str(ada.explain(job_id))
     assert re.search(r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00\.$", said["sentence"])
 
-    everywhere = {"kind": "job_type", "name": "work", "paused": False}
-    assert engine.rpc("pause_jobs", p_request=everywhere)["paused"] is False
+    assert engine.resume("job_type", "work")["paused"] is False
 
 
 def test_a_session_that_holds_a_row_is_named(engine: Engine) -> None:
@@ -281,16 +274,16 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine) -> None:
         engine.advance(20)
 
         for job_id in (runs, delayed):
-            held = explain(engine, job_id)["held_by"]
+            held = engine.explain(job_id)["held_by"]
             assert (held["kind"], held["holder"]["pid"]) == ("lock", pid)
             assert f"pg_terminate_backend({pid})" in held["act"]["words"]
         [line] = engine.rpc("explain_queue")["holders"]
         assert (line["kind"], line["job_id"], line["jobs"]) == ("lock", delayed, 1)
         with engine.member(ADA) as ada:
-            said = explain(ada, runs)
+            said = ada.explain(runs)
             assert said["held_by"]["holder"] == {"pid": pid}
             assert "foreign host" not in str(said)
-        assert "foreign host" in str(explain(engine, runs))
+        assert "foreign host" in str(engine.explain(runs))
         session.run("rollback; begin")
         assert reason(engine, runs) == "running"
 
@@ -309,14 +302,14 @@ def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine) -
     engine.lease(5)
 
     with engine.member(ADA) as ada:
-        said = explain(ada, waits)
+        said = ada.explain(waits)
         whole = ada.rpc("explain_queue", p_workspace_id=ACME)
 
     assert said["reason"] == "type_limit"
     assert "jobs of other workspaces" in said["sentence"]
     assert said["held_by"]["since"] is None
     assert foreign not in f"{said} {whole}"
-    assert explain(engine, waits)["held_by"]["holder"]["job_id"] == foreign
+    assert engine.explain(waits)["held_by"]["holder"]["job_id"] == foreign
 
 
 def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
@@ -325,7 +318,7 @@ def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
         job_id = engine.enqueue(delay_seconds=delay)
         engine.rpc("lease_jobs", p_request=LOOK)  # a worker is there
         engine.advance(2)
-        said = explain(engine, job_id)
+        said = engine.explain(job_id)
         assert said["reason"] == first
         assert said["next"][0]["words"].startswith("Nothing to do until ")
         engine.advance(100)
@@ -349,13 +342,13 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(engine: Engine)
     engine.advance(41)
 
     for waits in (first, second):
-        said = explain(engine, waits)
+        said = engine.explain(waits)
         used = (said["data"]["running"], said["data"]["slots"])
         assert (said["reason"], used) == ("not_leased", (1, 2))
         assert "grant execute on function public.lease_jobs" in said["next"][0]["words"]
         assert "cancel" not in str(said["next"])
         with engine.member(ADA) as ada:
-            shown = explain(ada, waits)
+            shown = ada.explain(waits)
             assert "use 1 of 2 slots, but have leased nothing since" in shown["sentence"]
             assert "grant" not in str(shown)
 
@@ -363,7 +356,7 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(engine: Engine)
     engine.lease(1, **call, **{"call": 2})
     engine.report_all([handle(each) for each in leases])
     engine.advance(20)
-    said = explain(engine, second)
+    said = engine.explain(second)
     assert (said["reason"], said["held_by"]["holder"]["job_id"]) == ("no_slot", runs)
     assert "run 2 jobs in 2 slots" in said["sentence"]
     assert said["next"][0]["command"] == f"minutehand cancel {runs}"
@@ -375,28 +368,26 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     engine.enqueue_many(20)
     for lease in engine.lease(20):
         engine.settle(lease, duration_ms=1_000)
-    engine.advance(60)
-    engine.maintain()
+    engine.elapse(60)
     hangs = engine.enqueue()
     lease = engine.lease_one()
     pulse = {"last": "output", "for_ms": 15_000, "place": "all.py:134", "memory_mb": 97}
 
     engine.report(lease, pulse=pulse)
-    assert "last seen at all.py:134" in explain(engine, hangs)["sentence"]
+    assert "last seen at all.py:134" in engine.explain(hangs)["sentence"]
     for _ in range(12):  # nothing changes, so no report has another pulse
         engine.advance(20)
         engine.report(lease)
 
-    said = explain(engine, hangs)
+    said = engine.explain(hangs)
     assert "sent nothing for 4 min (last: output), at all.py:134. 99 % of" in said["sentence"]
     assert (said["data"]["usual"], said["data"]["memory_mb"]) == ("1 s", 97)
     assert "Nothing to do" not in str(said["next"])
-    findings = engine.rpc("explain_queue")["findings"]
-    [found] = [each for each in findings if each["reason"] == "silent_jobs"]
+    found = engine.findings()["silent_jobs"]
     assert found["jobs"] == 1
     assert found["next"][0]["command"] == f"minutehand explain {hangs}"
     engine.report(lease, progress={"percentage": 50})
-    assert "sent nothing" not in explain(engine, hangs)["sentence"]
+    assert "sent nothing" not in engine.explain(hangs)["sentence"]
 
 
 def test_a_job_that_did_not_start_in_time_keeps_what_held_it(engine: Engine) -> None:
@@ -405,11 +396,10 @@ def test_a_job_that_did_not_start_in_time_keeps_what_held_it(engine: Engine) -> 
     foreign = engine.enqueue(workspace=GLOBEX)
     engine.lease_one()
     late = engine.enqueue_many(2, start_by_seconds=5)
-    engine.advance(10)
-    engine.maintain()
+    engine.elapse(10)
 
     for job_id in late:
-        said = explain(engine, job_id)["sentence"]
+        said = engine.explain(job_id)["sentence"]
         assert "The reason at that time: The concurrency limit of its type is used up: 1 of" in said
         assert foreign not in said
 
@@ -419,29 +409,27 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
 ) -> None:
     """This covers jobs and bytes, for the workspace and for operators."""
     engine.lease(1)
-    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_pending": 2})
+    engine.limit(max_pending=2)
     engine.enqueue({"text": "long " * 4000})
     engine.enqueue_many(2)
-    engine.rpc("set_settings", p_settings={"user_pending_bytes_max": 100})
+    engine.set(user_pending_bytes_max=100)
     engine.run("insert into queue.buckets values ('b:' || %s, 100, queue.clock())", ACME)
 
     for workspace_id in (ACME, None):
-        findings = engine.rpc("explain_queue", p_workspace_id=workspace_id)["findings"]
-        found = {each["reason"]: each for each in findings}
+        found = engine.findings(workspace_id)
         assert list(found) == ["full_workspace", "full_of_bytes"]
         raised = f"set_workspace_limits('{ACME}', '{{\"max_pending\": 4}}')"
         assert raised in found["full_workspace"]["next"][1]["words"]
-    assert engine.rpc("explain_queue", p_workspace_id=GLOBEX)["findings"] == []
+    assert engine.findings(GLOBEX) == {}
 
 
 def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> None:
     """The finding has the nearest name. The list of schedules shows it too."""
-    schedule = {"name": "nightly", "cron": "0 3 * * *", "job_type": "wrok"}
-    engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
+    engine.put_schedule(name="nightly", job_type="wrok")
     engine.lease_call(0, job_types=["work"])
 
-    [found] = engine.rpc("explain_queue")["findings"]
-    assert (found["reason"], found["key"]) == ("unserved_schedule", "unserved_schedule nightly")
+    [found] = engine.findings().values()
+    assert found["key"] == "unserved_schedule nightly"
     [listed] = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
     assert listed["problem"] == "no worker serves the job type wrok"
 
@@ -478,13 +466,13 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     """It may charge a card although its job was cancelled."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
-    engine.rpc("cancel_job", p_job_id=job_id)
+    engine.cancel(job_id)
     engine.settle(lease, "cancelled")
     run = {"tick_id": "00000000-0000-4000-8000-000000000007", "call": 2}
 
     engine.lease(1, **run, abandoned=[{"job_id": job_id, "place": "all.py:7"}])
-    assert "still runs, abandoned, in worker w1 at all.py:7" in explain(engine, job_id)["sentence"]
+    assert "still runs, abandoned, in worker w1 at all.py:7" in engine.explain(job_id)["sentence"]
     engine.lease(1, **run | {"call": 3})
-    assert "abandoned" in explain(engine, job_id)["sentence"]
+    assert "abandoned" in engine.explain(job_id)["sentence"]
     engine.lease(1, **run | {"call": 4}, abandoned=[])
-    assert "abandoned" not in explain(engine, job_id)["sentence"]
+    assert "abandoned" not in engine.explain(job_id)["sentence"]

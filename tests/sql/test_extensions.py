@@ -60,13 +60,13 @@ def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engi
         ada.run(insert, ACME, ADA)
     calls = engine.rows("select url, headers ->> 'Authorization' from net.http_request_queue")
     assert calls == [(URL, f"Bearer {TOKEN}")]
-    assert engine.one("select count(*) from vault.secrets") == 1
+    assert engine.count("vault.secrets") == 1
 
     made = engine.rpc("connect_worker", p_url=None, p_token=None)  # from a deleted stage
     engine.enqueue()
     assert (made["pg_net"], made["url"]) == ("no_worker", None)
-    assert engine.one("select count(*) from net.http_request_queue") == 1
-    assert engine.one("select count(*) from vault.secrets") == 0
+    assert engine.count("net.http_request_queue") == 1
+    assert engine.count("vault.secrets") == 0
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ class Mix:
                 limits = {"weight": tenant.weight}
                 if tenant.max_running < UNLIMITED:
                     limits["max_running"] = tenant.max_running
-                engine.rpc("set_workspace_limits", p_workspace_id=workspace, p_limits=limits)
+                engine.limit(workspace, **limits)
             self.tenants[workspace] = tenant
 
     def add(self) -> None:
@@ -175,7 +175,7 @@ class Mix:
             (kind, self.chance.choice(names), True)
         ]
         for kind, name, paused in changes:
-            self.engine.rpc("pause_jobs", p_request={"kind": kind, "name": name, "paused": paused})
+            self.engine.pause(kind, name, paused=paused)
             (self.paused.add if paused else self.paused.discard)((kind, name))
 
 

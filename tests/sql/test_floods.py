@@ -108,7 +108,7 @@ def floods(engine: Engine, shop: dict[str, str]) -> dict[str, Flood]:
 @pytest.fixture
 def shop(engine: Engine) -> dict[str, str]:
     """Ids of an object of each kind. Guests are allowed and have no limit by address."""
-    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    engine.set(allow_anonymous=True)
     engine.run("update queue.settings set value = 'null' where name ~ '_guest_.*_per_minute'")
     return world(engine, ADA)
 
@@ -211,7 +211,7 @@ def cancel_a_family(engine: Engine) -> None:
     parent = engine.lease_one() if engine.enqueue() else {}
     engine.spawn(parent, "s", [{"job_type": "work", "delay_seconds": 99}] * 300)
     with engine.member(ADA) as ada:
-        ada.rpc("cancel_job", p_job_id=parent["job"]["id"])
+        ada.cancel(parent["job"]["id"])
 
 
 def repeat(act: Callable[[Engine, int], Any], count: int = 150) -> Callable[[Engine], None]:
@@ -231,8 +231,7 @@ def follow(ada: Engine, n: int) -> None:
 
 
 def schedule(ada: Engine, n: int) -> None:
-    job = {"name": str(n), "cron": "@daily", "job_type": "work"}
-    ada.rpc("put_schedule", **OF_ACME, p_schedule=job)
+    ada.put_schedule(name=str(n))
 
 
 def send_deep(ada: Engine, _: int) -> None:
@@ -265,7 +264,7 @@ SHARES: dict[str, tuple[Callable[[Engine], Any], str, int]] = {
 def test_a_flood_takes_a_share(engine: Engine, flood: str) -> None:
     """It reaches its bound, and the first job of another workspace is leased next."""
     act, taken, most = SHARES[flood]
-    engine.rpc("set_settings", p_settings={"schedules_max": 10})
+    engine.set(schedules_max=10)
     act(engine)
     assert engine.one(f"select count(*) from {taken}") == most
     job_id = engine.enqueue(workspace=GLOBEX)
@@ -282,7 +281,7 @@ def test_others_have_slots_of_their_own(engine: Engine) -> None:
 
 
 def test_guests_of_a_workspace_have_ten_slots_for_reads(engine: Engine) -> None:
-    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    engine.set(allow_anonymous=True)
     session = engine.rpc("open_guest_session", **OF_ACME)["session_id"]
     with ExitStack() as stack:
         for _ in range(10):
@@ -324,7 +323,7 @@ def test_people_who_share_a_pair_of_sequences_pay_for_themselves(engine: Engine)
     twin = next(each for each in pairs if each != ADA and pairs[each] == pairs[ADA])
     engine.run("insert into public.workspace_members values (%s, %s)", ACME, twin)
     engine.stop_clock()
-    engine.rpc("set_settings", p_settings={"user_enqueues_burst": 40})
+    engine.set(user_enqueues_burst=40)
 
     def spend(person: Engine) -> int:
         for count in range(99):
@@ -360,11 +359,11 @@ def test_a_late_price_leaves_the_next_owners_price(engine: Engine) -> None:
 
 def test_a_person_enqueues_often_in_one_transaction(engine: Engine) -> None:
     """Each enqueue is counted, and no other one is running."""
-    engine.rpc("set_workspace_limits", **OF_ACME, p_limits={"max_pending": 2000})
+    engine.limit(max_pending=2000)
     with engine.member(ADA) as ada, ada.connection.transaction():
         for _ in range(200):
             ada.enqueue()
-    assert engine.one("select count(*) from public.jobs") == 200
+    assert engine.count("public.jobs") == 200
 
 
 OWN_FUNCTIONS = """
@@ -416,7 +415,7 @@ def test_calls_of_one_moment_are_all_charged(engine: Engine) -> None:
     """Calls do not wait for each other, and many connections give no advantage."""
     engine.stop_clock()
     rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 32}
-    engine.rpc("set_settings", p_settings=rate)
+    engine.set(**rate)
     with ExitStack() as stack:
         calls = [stack.enter_context(engine.member(ADA)) for _ in range(10)]
         for _ in range(3):
@@ -446,7 +445,7 @@ def test_a_call_waits_for_no_job(engine: Engine, user: str | None) -> None:
 
     The apps act as the service for guests, and only the service may wait.
     """
-    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    engine.set(allow_anonymous=True)
     ids = world(engine, user)
     engine.enqueue(unique=REPLACED, delay_seconds=60)
     said = {}
@@ -493,7 +492,7 @@ def test_a_bulk_that_is_refused_was_not_made_before(engine: Engine, option: str)
     A plain insert is rejected early too.
     """
     engine.stop_clock()
-    engine.rpc("set_settings", p_settings={"user_enqueues_burst": 600})
+    engine.set(user_enqueues_burst=600)
     given: dict[str, Callable[[int], dict[str, Any]]] = {
         "none": lambda n: {},
         "tags": lambda n: {"tags": ["x"]},

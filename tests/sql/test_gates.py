@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.contract.observed import complete
 from tests.support.engine import ACME, GLOBEX, Engine, handle, ids_of
 
 HOLD = "select from queue.gated where job_id = %s for update"
-PAUSE = {"kind": "workspace", "name": ACME}
 
 
 def wait_for_a_rate(engine: Engine, limit: int, jobs: int) -> None:
@@ -38,14 +36,14 @@ def test_a_job_that_is_deleted_while_it_runs_has_been_charged(engine: Engine) ->
     wait_for_a_rate(engine, 1, jobs=3)
     for _ in range(2):
         [lease] = engine.lease(call=2)
-        engine.run("delete from public.jobs where id = %s", lease["job"]["id"])
+        engine.delete(lease["job"]["id"])
         assert engine.lease(call=2) == []
         engine.advance(60)
 
 
 def test_a_start_that_is_committed_late_does_not_refill_the_rate_of_its_key(engine: Engine) -> None:
     wait_for_a_rate(engine, 4, jobs=10)
-    complete(engine, engine.lease(4))
+    engine.complete(engine.lease(4))
     engine.advance(30)
     engine.lease_call(0)
     with engine.open_transaction() as other:
@@ -109,7 +107,7 @@ def test_a_rolled_back_cancel_leaves_no_job_behind(engine: Engine, policy: dict[
     first = engine.lease_one()
     second = engine.enqueue(concurrency_key="k")
     with engine.open_transaction() as other:
-        other.rpc("cancel_job", p_job_id=second)
+        other.cancel(second)
         engine.settle(first)
         assert engine.lease(call=2) == []
         other.run("rollback")
@@ -122,10 +120,10 @@ def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine
     """The tenant's turn is blocked for the duration of the pause, which is over by then."""
     job_id = engine.enqueue()
     engine.lease_call(0)
-    engine.rpc("pause_jobs", p_request=PAUSE)
+    engine.pause("workspace")
     with engine.open_transaction() as other:
         assert other.lease(1, call=2) == []
-        engine.rpc("pause_jobs", p_request={**PAUSE, "paused": False})  # it waits for no lease
+        engine.resume("workspace")  # it waits for no lease
     engine.maintain()
 
     assert ids_of(engine.lease(1, call=2)) == [job_id]
@@ -135,14 +133,13 @@ def test_a_pause_that_begins_and_ends_within_a_lease_strands_nothing(engine: Eng
     """A lease that read no pause does not delay a resume, and must not block a turn for one."""
     jobs = [engine.enqueue(), engine.enqueue(workspace=GLOBEX)]
     engine.lease_call(0)
-    pause = {**PAUSE, "name": GLOBEX}
     with engine.open_transaction() as other, engine.open_transaction() as third:
         third.run("lock table queue.leases in access exclusive mode")
         leased = engine.blocked(other.lease, 2, call=2)
-        engine.rpc("pause_jobs", p_request=pause)
+        engine.pause("workspace", GLOBEX)
         third.run("commit")
         found = ids_of(leased.result())
-        engine.rpc("pause_jobs", p_request={**pause, "paused": False})
+        engine.resume("workspace", GLOBEX)
 
     assert sorted(found + ids_of(engine.lease(2, call=2))) == sorted(jobs)
 
@@ -198,7 +195,7 @@ def test_a_rate_of_days_keeps_no_worker_busy_after_its_queue(engine: Engine) -> 
     engine.register("work", queue="old", rate_limit=rate)
     _, waits = engine.enqueue_many(2, concurrency_key="k")
     engine.settle(engine.lease_one())
-    engine.rpc("cancel_job", p_job_id=waits)
+    engine.cancel(waits)
     engine.register("work", rate_limit=rate)
     for seconds in (7300, 7300, 90_000, 90_000, 400_000):
         engine.advance(seconds)
@@ -239,21 +236,20 @@ def test_a_job_that_may_not_run_holds_no_slot_of_its_key(engine: Engine, is_paus
     """Its queue is paused, or no worker serves it, before or after it passes the gate."""
     engine.register("work", key_concurrency=1)
     engine.declare("slow")
-    pause = {"kind": "queue", "name": "slow"}
     served: dict[str, Any] = {"queues": None if is_paused else ["default"]}
     held = [engine.enqueue(concurrency_key=key, queue="slow") for key in "ab"]
     engine.lease_call(0)
     held.append(engine.enqueue(concurrency_key="c", queue="slow"))
     if is_paused:
-        engine.rpc("pause_jobs", p_request=pause)
+        engine.pause("queue", "slow")
     engine.lease_call(0, **served)
     free = [engine.enqueue(concurrency_key=key) for key in "abc"]
 
     leases = engine.lease(10, **served)
     assert sorted(ids_of(leases)) == sorted(free)
-    complete(engine, leases)
+    engine.complete(leases)
     if is_paused:
-        engine.rpc("pause_jobs", p_request={**pause, "paused": False})
+        engine.resume("queue", "slow")
     assert sorted(ids_of(engine.lease(10))) == sorted(held)
 
 
@@ -262,7 +258,7 @@ def test_a_tenants_keys_hold_up_no_other_tenants_first_job(engine: Engine) -> No
     engine.register("keyed", key_concurrency=1)
     items = [{"job_type": "keyed", "concurrency_key": f"k{n}"} for n in range(1000)]
     for _ in range(2):
-        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
+        engine.enqueue_all(items)
     others = [engine.enqueue(workspace=GLOBEX, job_type=name) for name in ("work", "keyed")]
 
     leased = [set(ids_of(engine.lease(100, call=call))) for call in (1, 2, 3)]
@@ -276,7 +272,7 @@ def test_keys_that_no_worker_serves_delay_no_other_keys(engine: Engine) -> None:
     engine.register("theirs", key_concurrency=1)
     for job_type, count in (("theirs", 500), ("mine", 5)):
         jobs = [{"job_type": job_type, "concurrency_key": str(n)} for n in range(count)]
-        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=jobs, p_return="ids")
+        engine.enqueue_all(jobs)
 
     assert len(engine.lease(10, job_types=["mine"])) == 5
     assert len(engine.lease(100, job_types=["theirs"], worker="w2")) == 100
@@ -287,13 +283,13 @@ def test_keys_without_jobs_cost_the_next_leases_nothing(engine: Engine) -> None:
     engine.register("keyed", key_concurrency=1)
     engine.lease(1)
     items = [{"job_type": "keyed", "concurrency_key": str(number)} for number in range(900)]
-    engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="ids")
+    engine.enqueue_all(items)
     engine.run("delete from public.jobs where concurrency_key <> '7'")
 
     [kept] = engine.rows("select id::text from public.jobs")
 
     assert ids_of(engine.lease(10)) == [kept]
-    assert engine.one("select count(*) from queue.notes") == 0
+    assert engine.count("queue.notes") == 0
 
 
 def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -> None:
@@ -306,7 +302,7 @@ def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -
         gate.run("select queue.try_lock(%s)", f"gate {ACME}/work/k")
         engine.settle(lease, "retry", retry_after_seconds=60)
     with engine.open_transaction() as user:
-        user.run("delete from public.jobs where id = %s", first)
+        user.delete(first)
         assert engine.lease() == []
         user.run("rollback")
         user.run("begin")
@@ -320,19 +316,10 @@ def test_a_job_that_comes_while_the_only_other_of_its_key_is_deleted(engine: Eng
     first = engine.enqueue(concurrency_key="k")
     assert ids_of(engine.lease()) == [first]
     with engine.open_transaction() as other:
-        other.run("delete from public.jobs where id = %s", first)
+        other.delete(first)
         second = engine.enqueue(concurrency_key="k")
         assert engine.lease() == []
     assert ids_of(engine.lease()) == [second]
-
-
-def test_looks_at_a_gate_leave_one_note(engine: Engine) -> None:
-    rate = {"limit": 1, "per_seconds": 3600, "per_key": True}
-    engine.register("work", rate_limit=rate)
-    for _ in range(9):
-        engine.enqueue(concurrency_key="k")
-        engine.lease()
-    assert engine.one("select count(*) from queue.notes") == 1
 
 
 def test_a_job_that_is_deleted_while_its_gate_admits_it_leaves_nothing(engine: Engine) -> None:
@@ -342,7 +329,7 @@ def test_a_job_that_is_deleted_while_its_gate_admits_it_leaves_nothing(engine: E
     lease = engine.lease_one()
     with engine.open_transaction() as other, engine.another_session() as user:
         other.settle(lease)  # admits the second
-        deleting = other.blocked(user.run, "delete from public.jobs where id = %s", second)
+        deleting = other.blocked(user.delete, second)
         other.run("commit")
         deleting.result()
         other.run("begin")
@@ -357,8 +344,8 @@ def test_a_job_cancelled_while_its_gate_opens_keeps_no_place(engine: Engine) -> 
     first, second = engine.enqueue_many(2, concurrency_key="k")
     with engine.open_transaction() as other:
         assert ids_of(other.lease(1)) == [first]
-        cancelled = other.blocked(engine.rpc, "cancel_job", p_job_id=second)
+        cancelled = other.blocked(engine.cancel, second)
         other.run("commit")
         cancelled.result()
-    engine.rpc("retry_job", p_job_id=second)
+    engine.retry(second)
     assert ids_of(engine.lease()) == [second]

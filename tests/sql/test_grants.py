@@ -56,8 +56,7 @@ def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:
     engine.register("thief.1", queue="thief", schedules=[schedule])
     engine.register("work", internal=True)
     engine.lease_call(0, worker="<b>", job_types=["thief.1"])
-    pause = {"kind": "job_type", "name": "thief.1"}
-    engine.rpc("pause_jobs", p_request=pause)
+    engine.pause("job_type", "thief.1")
     made = (
         "select job_type from queue.job_types union all"
         " select job_type from queue.lanes where unused_since is null"
@@ -65,7 +64,7 @@ def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:
     )
     engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"))
     assert set(engine.rows(made)) == {"webhook_delivery", "work"}
-    assert engine.rpc("pause_jobs", p_request={**pause, "paused": False})["paused"] is False
+    assert engine.resume("job_type", "thief.1")["paused"] is False
     with engine.database.as_role("job_worker", {"iat": 4_000_000_000}) as connection:
         Engine(engine.database, connection).register("work")
     with engine.member(ADA) as ada:

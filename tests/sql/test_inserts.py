@@ -98,8 +98,7 @@ def test_deleting_a_workspace_takes_its_jobs(engine: Engine) -> None:
         other.run("commit")
         deleted.result()
     engine.lease(1)
-    engine.advance(7200)
-    engine.maintain()
+    engine.elapse(7200)
 
     assert engine.rows("select distinct workspace_id::text from public.jobs") == [GLOBEX]
     assert that_name(engine, "workspace_id", [ACME]) <= {"queue.feed", "queue.stats"}
@@ -276,7 +275,7 @@ def test_a_unique_key_whose_record_is_gone_is_free(engine: Engine) -> None:
     with engine.another_session() as holder, engine.open_transaction() as other:
         holder.run("begin")
         holder.run("select from queue.job_keys for update")
-        other.run("delete from public.jobs where id = %s", gone)
+        other.delete(gone)
         other.run("commit")
         other.run("begin")
         holder.run("rollback")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.contract.observed import complete, refused
+from tests.contract.observed import refused
 from tests.support.engine import ACME, GLOBEX, Engine, ids_of
 
-HOOK = {"url": "https://example.com/x", "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="}
 TABLES = (
     "select relid::regclass::text from pg_stat_user_tables where schemaname ~ '^(queue|public)$'"
 )
@@ -38,7 +36,7 @@ def test_one_maintains_at_a_time_and_the_others_are_answered_busy(engine: Engine
 def test_retention_removes_what_ended_by_how_it_ended(engine: Engine) -> None:
     """Live jobs stay at any age, and children stay while their parent waits for them."""
     kept = {"completed": 1, "cancelled": 1, "failed": 10}
-    engine.rpc("set_settings", p_settings={"retention_days": kept})
+    engine.set(retention_days=kept)
     done, failed, live, parent = engine.enqueue_many(4)
     by_id = {lease["job"]["id"]: lease for lease in engine.lease(4)}
     engine.settle(by_id[done], logs=[{"level": "info", "message": "m"}])
@@ -51,15 +49,14 @@ def test_retention_removes_what_ended_by_how_it_ended(engine: Engine) -> None:
 
     def left() -> set[str]:
         for _ in range(3):
-            engine.advance(3700)
-            engine.maintain()
+            engine.elapse(3700)
         return {str(one) for one in engine.rows("select id from public.jobs")}
 
     engine.advance(2 * 86400)
     assert left() == {failed, live, parent, child, other}
     engine.advance(10 * 86400)
     assert left() == {live, parent, child, other}
-    assert engine.one("select count(*) from public.job_logs") == 0
+    assert engine.count("public.job_logs") == 0
 
 
 def some_life(engine: Engine, day: int) -> None:
@@ -90,16 +87,15 @@ def test_a_simulated_year_leaves_every_table_flat(engine: Engine) -> None:
     engine.register("keyed", key_concurrency=1, schedules=[{"name": "n", "cron": "@hourly"}])
     engine.register("rated", rate_limit={"limit": 5, "per_seconds": 60, "per_key": True})
     engine.publish_deliveries()
-    engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=HOOK)
+    engine.put_webhook()
     kept = {"completed": 5, "cancelled": 5, "failed": 5}
-    engine.rpc("set_settings", p_settings={"retention_days": kept})
+    engine.set(retention_days=kept)
     engine.run(IDS_OF_THE_CLOCK)
     seen: list[dict[str, int]] = []
     for window in range(3):
         for day in range(12):
             some_life(engine, 100 * window + day)
-            engine.advance(10 * 86400 - 4000)
-            engine.maintain()
+            engine.elapse(10 * 86400 - 4000)
             engine.maintain()
         seen.append(sizes(engine))
 
@@ -114,9 +110,8 @@ def test_a_rate_of_a_week_is_not_forgiven_by_the_sweep(engine: Engine) -> None:
         rate = {"limit": 1, "per_seconds": 7 * 86400, "per_key": per_key}
         engine.register(name, rate_limit=rate)
         engine.enqueue_many(2, job_type=name)
-    complete(engine, engine.lease())
-    engine.advance(6 * 86400)
-    engine.maintain()
+    engine.complete(engine.lease())
+    engine.elapse(6 * 86400)
     assert engine.lease() == []
 
     engine.advance(86400)
@@ -133,8 +128,7 @@ def test_a_lease_says_when_maintenance_is_due(engine: Engine) -> None:
     engine.advance(6)
     assert engine.lease_call(1, call=2)["maintenance"] is True, "statistics read that it was made"
     engine.maintain()
-    engine.advance(20)
-    engine.maintain()
+    engine.elapse(20)
     assert engine.lease_call(1, call=2)["maintenance"] is False
     engine.advance(6)
     assert engine.lease_call(1, call=2)["maintenance"] is True
@@ -151,8 +145,7 @@ def test_a_line_that_belongs_to_no_time_of_its_job_is_met_once(engine: Engine) -
 
     assert engine.rows("select job_id::text from queue.deferred") == [later]
     assert engine.status(later) == "pending"
-    engine.advance(3600)
-    engine.maintain()
+    engine.elapse(3600)
     assert engine.rows("select job_id from queue.deferred") == []
     assert [lease["job"]["id"] for lease in engine.lease()] == [later]
 
@@ -167,8 +160,7 @@ def test_a_job_retried_at_its_latest_start_has_one_place(engine: Engine, job_typ
     lease = engine.lease_one()
     engine.advance(1)
     engine.settle(lease, "retry", retry_after_seconds=0)
-    engine.advance(1)
-    engine.maintain()
+    engine.elapse(1)
     second = engine.enqueue(**options)
 
     engine.run_all()
@@ -201,10 +193,9 @@ def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
 def test_one_tenants_many_schedules_and_webhooks_delay_no_others(engine: Engine) -> None:
     """Its first schedule and webhook are among the first two, whatever another tenant has."""
     engine.register("other")
-    schedule = {"name": "s", "cron": "* * * * *", "job_type": "work"}
     for workspace in (ACME, GLOBEX):
-        engine.rpc("put_webhook", p_workspace_id=workspace, p_webhook=HOOK)
-        engine.rpc("put_schedule", p_workspace_id=workspace, p_schedule=schedule)
+        engine.put_webhook(workspace)
+        engine.put_schedule(workspace)
     for table, key in (("webhooks", "id"), ("schedules", "name")):
         engine.run(
             f"insert into queue.{table} select (jsonb_populate_record(t, jsonb_build_object("
@@ -223,42 +214,35 @@ def test_one_tenants_many_schedules_and_webhooks_delay_no_others(engine: Engine)
 
 
 def test_a_workspace_has_a_most_of_schedules_webhooks_and_deliveries(engine: Engine) -> None:
-    engine.rpc("set_settings", p_settings={"webhooks_max": 1, "schedules_max": 1})
+    engine.set(webhooks_max=1, schedules_max=1)
     engine.publish_deliveries()
-    schedule = {"name": "s", "cron": "@daily", "job_type": "work"}
-    put_schedule = partial(engine.rpc, "put_schedule", p_workspace_id=ACME)
     for _ in range(2):
-        put_schedule(p_schedule=schedule)  # the second call changes the first schedule
+        engine.put_schedule(cron="@daily")  # the second call changes the first schedule
     most = ("PT429", "quota_exceeded", "schedules_max")
-    assert refused(put_schedule, p_schedule={**schedule, "name": "t"}) == most
-    hook = {"p_workspace_id": ACME, "p_webhook": HOOK}
-    engine.rpc("put_webhook", **hook)
-    assert refused(engine.rpc, "put_webhook", **hook)[2] == "webhooks_max"
+    assert refused(engine.put_schedule, name="t") == most
+    engine.put_webhook()
+    assert refused(engine.put_webhook)[2] == "webhooks_max"
 
-    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_pending": 3})
+    engine.limit(max_pending=3)
     engine.enqueue_many(4)
-    engine.advance(2)
-    engine.maintain()
+    engine.elapse(2)
     [shown] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
     assert "already has 3 live jobs" in shown["last_answer"]
     engine.run_all()
-    engine.advance(2)
-    engine.maintain()
+    engine.elapse(2)
     assert engine.lease(job_types=["webhook_delivery"])
 
 
 def test_a_clock_that_goes_back_delays_nothing(engine: Engine) -> None:
     """Finished work is not dated in the future, and a lease lasts no hour longer."""
     engine.enqueue_many(2)
-    engine.advance(3600)
-    engine.maintain()
+    engine.elapse(3600)
     dead = engine.lease_one(limit=1)
     engine.advance(-3600)
     due = engine.enqueue(delay_seconds=1)
     engine.advance(2)
     assert engine.rpc("run_maintenance", p_request={})["done"]["promotion"] == 1
-    engine.advance(61)
-    engine.maintain()
+    engine.elapse(61)
     # the lost job runs alone, and the others in another process
     leased = ids_of([*engine.lease(5, worker="w2"), *engine.lease(5, worker="w3")])
     assert {dead["job"]["id"], due} <= set(leased)
@@ -270,26 +254,7 @@ def test_retention_goes_on_until_its_time_is_over(engine: Engine) -> None:
     engine.advance(86400 * 40)
     while engine.rpc("run_maintenance", p_request={"budget_ms": 5000})["more"]:
         pass
-    assert engine.one("select count(*) from public.jobs") == 0
-
-
-def test_where_realtime_takes_no_message_no_job_fails(engine: Engine) -> None:
-    """This happens without a partition for the day.
-
-    Clients read the log, and health has the reason.
-    """
-    engine.enqueue()
-    engine.advance(86400 * 2)
-    engine.run("alter table realtime.messages rename column payload to away")
-    try:
-        held = engine.enqueue()
-        engine.maintain()
-    finally:
-        engine.run("alter table realtime.messages rename column away to payload")
-    assert engine.rows("select distinct job_ids[1]::text from queue.feed") == [held]
-    found = {each["reason"]: each for each in engine.rpc("queue_health")["findings"]}
-    cause = found["failing_maintenance"]["cause"]
-    assert cause.startswith("the task announcements fails: column")
+    assert engine.count("public.jobs") == 0
 
 
 def test_a_queue_that_nothing_names_for_a_day_is_swept(engine: Engine) -> None:
@@ -301,17 +266,15 @@ def test_a_queue_that_nothing_names_for_a_day_is_swept(engine: Engine) -> None:
     for workspace in (ACME, GLOBEX):
         engine.enqueue(workspace=workspace)
     engine.settle(engine.lease_one(limit=1))  # from now on the lanes share a position in the ring
-    daily = {"name": "n", "cron": "@daily", "job_type": "work", "options": {"queue": None}}
-    engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=daily | {"enabled": False})
+    engine.put_schedule(cron="@daily", options={"queue": None}, enabled=False)
     for seconds in (7300, 61, 80_000, 7000):
         engine.enqueue(queue="old" if seconds == 61 else "new")  # it exists without a declaration
         engine.run_all()
-        engine.advance(seconds)
-        engine.maintain()
+        engine.elapse(seconds)
     engine.advance(86_500)
     with engine.open_transaction() as other:
         other.maintain()
-        engine.rpc("retry_job", p_job_id=job_id)
+        engine.retry(job_id)
     assert engine.rows("select queue from queue.lanes where job_type = 'work'") == ["new"]
     assert refused(engine.enqueue, queue="old")[1] == "unknown_queue"
     assert {job_id, engine.enqueue(workspace=GLOBEX)} == set(ids_of(engine.lease()))

@@ -103,7 +103,7 @@ def test_who_knows_a_part_of_each_stream_reads_the_rest(engine: Engine) -> None:
 
 
 def test_more_than_the_bytes_of_a_job_is_refused(engine: Engine) -> None:
-    engine.rpc("set_settings", p_settings={"output_max_bytes": 10})
+    engine.set(output_max_bytes=10)
     job_id = engine.enqueue()
     lease = engine.lease_one()
     assert output(engine, lease, piece("äöü")) == "unfollowed"
@@ -126,8 +126,7 @@ def test_a_long_stream_is_read_in_pages(engine: Engine) -> None:
             text += page["text"]
         assert text + page["text"] == whole
         engine.settle(lease)
-        engine.advance(61)
-        engine.maintain()
+        engine.elapse(61)
 
 
 def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: Engine) -> None:
@@ -138,8 +137,7 @@ def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: E
         output(engine, each, {"stream": "facts", "attempt": 1, "start": 0, "items": [1]})
     more = piece("the end", 81)  # the settlement contains output that was not reported
     engine.settle(leases[job_id], output=[more])
-    engine.advance(61)
-    engine.maintain()
+    engine.elapse(61)
 
     assert engine.rows("select distinct job_id::text from queue.pieces") == [running]
     kept = "select stream, end_offset from queue.outputs where job_id = %s order by 1"
@@ -147,7 +145,7 @@ def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: E
     assert said(engine, job_id)["text"] == "x" * 81 + "the end"
     assert said(engine, job_id)["status"] == "completed"
     engine.run("delete from public.jobs")
-    assert engine.one("select count(*) from queue.output") == 0
+    assert engine.count("queue.output") == 0
 
 
 def test_a_dead_letter_that_runs_again_passes_its_finished_steps(engine: Engine) -> None:
@@ -157,10 +155,9 @@ def test_a_dead_letter_that_runs_again_passes_its_finished_steps(engine: Engine)
     output(engine, lease, piece("a", step="one"), piece("b", 1), piece("c", 2, step="two"))
     steps = [{"name": name, "result": name} for name in ("one", "two")]
     engine.settle(lease, "failed", steps=steps)
-    engine.advance(61)
-    engine.maintain()
-    assert engine.one("select count(*) from queue.pieces") == 0
-    engine.rpc("retry_job", p_job_id=job_id)
+    engine.elapse(61)
+    assert engine.count("queue.pieces") == 0
+    engine.retry(job_id)
     again = engine.lease_one()
     held = {**handle(again), "stream": "reply"}
     kept = engine.rpc("read_output", p_request=held)["kept"]
@@ -168,8 +165,7 @@ def test_a_dead_letter_that_runs_again_passes_its_finished_steps(engine: Engine)
     texts = [piece(text, n, attempt=2) for n, text in enumerate("aBc")]
     output(engine, again, *texts)
     engine.settle(again)
-    engine.advance(61)
-    engine.maintain()
+    engine.elapse(61)
     assert engine.rows("select text from queue.outputs") == ["aBc"]
 
 
@@ -194,8 +190,7 @@ def test_a_replay_from_a_step_has_what_the_steps_before_it_said(engine: Engine) 
             "two": "c",
         }
         engine.settle(heir)
-        engine.advance(61)
-        engine.maintain()
+        engine.elapse(61)
     assert said(engine, job_id)["text"] == "a?bcd!"
 
 
@@ -217,12 +212,11 @@ def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(engine
     assert messages(engine, f"job:{job_id}")[-1][2]["data"].get("text") is None
     assert messages(engine, "workspace:%") == []
 
-    engine.rpc("set_settings", p_settings={"realtime_messages_per_second": 1})
+    engine.set(realtime_messages_per_second=1)
     output(engine, lease, piece("!", 9002))
     assert len(messages(engine, f"job:{job_id}")) == 2
-    engine.rpc("set_settings", p_settings={"realtime_messages_per_second": 400})
-    engine.advance(2)
-    engine.maintain()
+    engine.set(realtime_messages_per_second=400)
+    engine.elapse(2)
     assert messages(engine, f"job:{job_id}")[-1][1] == "job.look_again"
 
 

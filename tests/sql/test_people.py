@@ -17,7 +17,6 @@ from tests.support.engine import ACME, ADA, BOB, Engine, refusal
 
 #: A name that JSON, patterns and texts write in different ways.
 MARK = 'Zö"e_50%'
-SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
 
 #: Columns without a person's words: ids of rows, and names that code and operators choose.
 IMPERSONAL = {
@@ -149,12 +148,9 @@ def fill(person: Engine, engine: Engine, text: str) -> None:
     engine.settle(engine.lease_one(), "failed", error=error)
     person.enqueue(note, scheduled_for="2100-01-01T00:00:00Z")
     person.rpc("emit_event", p_workspace_id=ACME, p_name=text, p_payload=note)
-    schedule = {"name": text, "cron": "0 5 1 1 *", "job_type": "work", "payload": note}
-    person.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
-    webhook = {"url": "https://example.com/zoe", "description": text, "sealed_secret": SEALED}
-    person.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook)
-    pause = {"kind": "workspace_type", "workspace_id": ACME, "name": "work"}
-    person.rpc("pause_jobs", p_request={**pause, "paused": True, "reason": text})
+    person.put_schedule(name=text, cron="0 5 1 1 *", payload=note)
+    person.put_webhook(description=text)
+    person.pause("workspace_type", "work", workspace_id=ACME, reason=text)
 
 
 APPS = """

@@ -97,6 +97,7 @@ def test_a_list_is_of_the_workspace_joined_first_and_an_operators_of_all(engine:
     everything = engine.rows("select id::text from public.jobs order by id desc")
     with engine.member(ADA) as ada:
         own = pages(ada, 20)
+        assert [row["id"] for row in ada.rpc("list_workspaces")["workspaces"]] == [ACME]
     join = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
     engine.run(join, GLOBEX, BOB)
     with engine.member(BOB) as bob:
@@ -125,7 +126,7 @@ def test_a_page_that_is_read_again_has_only_ids_of_jobs_that_had_ended(engine: E
     full = set(whole["jobs"][0]) - {"id"}
     assert [job["id"] for job in whole["jobs"]] == [runs, ended]
     assert [bool(fields) for fields in again()] == [True, False]
-    engine.rpc("retry_job", p_job_id=ended)
+    engine.retry(ended)
     assert [full <= fields for fields in again()] == [True, True]
 
 
@@ -203,7 +204,7 @@ def test_dead_letters_are_grouped_by_what_went_wrong(engine: Engine) -> None:
     assert ([group["jobs"] for group in found["groups"]], found["more"]) == ([3, 1], False)
     same = {"workspace_id": ACME, "error_fingerprint": found["groups"][0]["error_fingerprint"]}
     assert len(pages(engine, status=["failed"], **same)) == 3
-    engine.rpc("retry_job", p_job_id=found["groups"][1]["latest_id"])
+    engine.retry(found["groups"][1]["latest_id"])
     assert len(engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]) == 1
 
 

@@ -106,8 +106,7 @@ def test_a_refused_row_holds_up_no_other(engine: Engine, task: str, state: str |
     assert refusals(engine) == [(task, middle, "no change of")]
 
     engine.run("drop trigger refuse on public.jobs")
-    engine.advance(3700)
-    engine.maintain()
+    engine.elapse(3700)
     assert set(engine.rows(states, [first, middle, last])) == {state} - {None}
     assert refusals(engine) == []
 
@@ -118,15 +117,13 @@ def test_what_is_refused_is_not_due_before_it_is_tried_again(engine: Engine) -> 
     due = "select queue.maintenance_is_due(queue.clock(), false)"
 
     for seconds in (0, 2):
-        engine.advance(seconds)
-        engine.maintain()
+        engine.elapse(seconds)
     engine.advance(2)
     assert not engine.one(due)
 
     engine.run("drop trigger refuse on public.jobs; delete from public.jobs")
     for _ in range(2):
-        engine.advance(10)
-        engine.maintain()
+        engine.elapse(10)
     engine.advance(2)
     assert not engine.one(due)
 
@@ -158,8 +155,7 @@ def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
     engine.run("drop trigger refuse on public.jobs")
     engine.advance(6)
     assert engine.lease_one()["job"]["id"] == middle
-    engine.advance(60)
-    engine.maintain()
+    engine.elapse(60)
     assert refusals(engine) == []
 
 
@@ -230,7 +226,7 @@ def test_a_childs_key_in_an_open_transaction_holds_up_no_other_wait(engine: Engi
     engine.settle(parent, "failed")
     engine.settle(sleeper, "waiting", wait={"kind": "sleep", "until": later(engine, 1)})
     engine.maintain()
-    engine.rpc("retry_job", p_job_id=parent["job"]["id"])
+    engine.retry(parent["job"]["id"])
     engine.advance(2)
     with engine.open_transaction() as user:
         user.enqueue(unique={"key": "u"})
@@ -241,12 +237,9 @@ def test_a_childs_key_in_an_open_transaction_holds_up_no_other_wait(engine: Engi
 def test_two_transactions_that_wait_for_each_other_end(engine: Engine) -> None:
     one, other = engine.enqueue(), engine.enqueue()
     with engine.open_transaction() as ada, engine.open_transaction() as bob:
-        ada.rpc("cancel_job", p_job_id=one)
-        bob.rpc("cancel_job", p_job_id=other)
-        calls = [
-            engine.blocked(ada.rpc, "cancel_job", p_job_id=other),
-            engine.blocked(bob.rpc, "cancel_job", p_job_id=one),
-        ]
+        ada.cancel(one)
+        bob.cancel(other)
+        calls = [engine.blocked(ada.cancel, other), engine.blocked(bob.cancel, one)]
         assert psycopg.errors.LockNotAvailable in {type(call.exception()) for call in calls}
 
 
@@ -282,7 +275,7 @@ def test_a_wrong_value_is_the_callers_mistake_and_shows_no_row(engine: Engine, r
 
     The Data API responds with 4xx to a rejection, a type error or a violated constraint.
     """
-    engine.rpc("set_settings", p_settings={"allow_anonymous": True})
+    engine.set(allow_anonymous=True)
     engine.run("update queue.settings set value = 'null' where name ~ '_guest_.*_per_minute'")
     ids = world(engine, ROLES[role].get("sub"))
     names = engine.rows(FUNCTIONS, role) if role != "service_role" else ()

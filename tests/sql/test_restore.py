@@ -25,11 +25,6 @@ from tests.support.postgres_tools import own_folder, run_tool
 
 WEEKLY = pytest.mark.weekly(only=True)
 SPEND = "do 'begin for n in 1..{} loop perform pg_current_xact_id(); commit; end loop; end'"
-WEBHOOK = {
-    "url": "https://example.com/x",
-    "sealed_secret": "mh1.a2V5.d3JhcHBlZA==.Ym9keQ==",
-    "event_types": ["job.created"],
-}
 COUNTED = """
 select sum((counts ->> 'enqueued')::integer) from queue.stats
 where job_type = 'work' and workspace_id = %s
@@ -66,7 +61,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
             engine.register()
             engine.publish_deliveries()
             engine.run(SPEND.format(20_000))
-            engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=WEBHOOK)
+            engine.put_webhook(event_types=["job.created"])
             read = engine.enqueue()
             engine.maintain()
             cursor = page(engine, "1:1:")[1]["cursor"]
@@ -236,8 +231,7 @@ def test_each_event_reaches_each_reader_once(
         made = there.enqueue()
         there.run(SPEND.format(spent))
         for _ in range(2):
-            there.advance(6)
-            there.maintain()
+            there.elapse(6)
 
         assert deliveries(there) == [*kept, made]
         assert there.one(COUNTED, ACME) == len([*kept, made])
@@ -249,7 +243,6 @@ def test_each_event_reaches_each_reader_once(
         last = there.enqueue()
         assert page(there, answer["cursor"])[0] == [last]
         for _ in range(2):
-            there.advance(2)
-            there.maintain()
+            there.elapse(2)
             there.run_all()
         assert deliveries(there) == [*kept, made, last]

@@ -11,8 +11,7 @@ from tests.support.engine import ACME, ADA, GLOBEX, Engine
 
 def collect(engine: Engine) -> None:
     """Let maintenance read the feed."""
-    engine.advance(6)
-    engine.maintain()
+    engine.elapse(6)
 
 
 def stats(engine: Engine, workspace: str | None = ACME) -> dict[str, Any]:
@@ -109,7 +108,7 @@ def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
     assert {cause: backlog[cause]["jobs"] for cause in causes} == causes
     assert (backlog["jobs"], backlog["verdict"]) == (5, "warn")
     assert "no worker serves other" in backlog["detail"]
-    lanes = engine.one("select count(*) from queue.lanes")
+    lanes = engine.count("queue.lanes")
     engine.enqueue_many(max(100, 10_000 // lanes), job_type="other")
     detail = engine.rpc("queue_health")["backlog"]["detail"]
     assert re.search(r"\d\+ wait: no worker serves", detail)

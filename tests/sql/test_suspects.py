@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import ACME, GLOBEX, Engine, handle, ids_of
+from tests.support.engine import ACME, GLOBEX, Engine, ids_of
 
 
 class Workers:
@@ -39,7 +39,7 @@ class Workers:
         if self.poison & set(ids):
             self.die(worker, jobs=ids, running=len(ids))
         else:
-            self.engine.settle_all([{**handle(each), "outcome": "completed"} for each in leases])
+            self.engine.complete(leases)
         return bool(leases)
 
 
@@ -132,7 +132,7 @@ def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> Non
     engine.settle(first[0])
     assert engine.lease(worker=alone) == []
     engine.settle(first[1])
-    assert engine.one("select count(*) from queue.suspects") == 2
+    assert engine.count("queue.suspects") == 2
 
 
 def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
@@ -151,8 +151,7 @@ def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
     # half of the company waits, and only workers of earlier releases are left
     engine.advance(31)
     assert engine.lease(1, worker="w1") == []
-    engine.advance(60)
-    engine.maintain()
+    engine.elapse(60)
 
 
 def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None:
@@ -186,8 +185,8 @@ def test_a_job_that_began_after_the_last_list_may_be_the_one(engine: Engine) -> 
     workers.die(worker, jobs=ids[:1], running=1)
 
     assert states(engine, ids) == {("pending", 0, 0)}
-    assert engine.one("select count(*) from queue.suspects") == 3
-    assert engine.rpc("explain_job", p_job_id=ids[0])["sentence"] == (
+    assert engine.count("queue.suspects") == 3
+    assert engine.explain(ids[0])["sentence"] == (
         "Its process died (SIGKILL) with 2 other jobs."
         " It runs next, with 1 of them and nothing else."
     )
@@ -215,16 +214,15 @@ def test_a_deleted_job_may_have_ended_the_process(engine: Engine, held: int) -> 
     deleted, *beside = engine.enqueue_many(held)
     workers = Workers(engine)
     worker, _ = workers.lease()
-    engine.run("delete from public.jobs where id = %s", deleted)
+    engine.delete(deleted)
     engine.maintain()
     workers.die(worker)
 
     assert states(engine, beside) == {("pending", 0, 0)}
     while leases := workers.lease()[1]:
-        engine.settle_all([{**handle(each), "outcome": "completed"} for each in leases])
-    engine.advance(61)
-    engine.maintain()
-    assert engine.one("select count(*) from queue.lost_leases") == 0
+        engine.complete(leases)
+    engine.elapse(61)
+    assert engine.count("queue.lost_leases") == 0
     later = engine.enqueue()
     workers.die(workers.lease()[0])
     assert states(engine, [later]) == {("pending", 1, 1)}
@@ -238,13 +236,12 @@ def test_a_worker_that_is_killed_from_outside_costs_no_attempt(engine: Engine) -
     workers = Workers(engine)
     workers.lease()
     for seconds in (31, 60):
-        engine.advance(seconds)
-        engine.maintain()
+        engine.elapse(seconds)
         while workers.run():
             pass
 
     assert states(engine, ids) == {("completed", 1, 0)}
-    assert engine.one("select count(*) from queue.suspects") == 0
+    assert engine.count("queue.suspects") == 0
 
 
 @pytest.mark.parametrize(
@@ -261,7 +258,7 @@ def test_suspects_keep_their_limits(engine: Engine, limits: dict[str, Any]) -> N
 
     running = [lease for _ in range(6) for lease in workers.lease()[1]]
     assert len(running) == 2
-    engine.settle_all([{**handle(each), "outcome": "completed"} for each in running])
+    engine.complete(running)
     while workers.run():
         pass
 
@@ -274,15 +271,14 @@ def test_one_that_is_paused_cancelled_or_deleted_leaves_no_suspect(engine: Engin
     workers = Workers(engine)
     dying, _ = workers.lease()
     workers.die(dying)
-    engine.rpc("cancel_job", p_job_id=cancelled)
-    engine.run("delete from public.jobs where id = %s", deleted)
+    engine.cancel(cancelled)
+    engine.delete(deleted)
     while workers.run():
         pass
-    engine.advance(61)
-    engine.maintain()
+    engine.elapse(61)
 
     assert states(engine, [paused, kept]) == {("completed", 1, 0)}
-    assert engine.one("select count(*) from queue.suspects") == 0
+    assert engine.count("queue.suspects") == 0
 
 
 def test_a_dead_letter_that_ended_its_process_runs_alone_when_it_is_retried(engine: Engine) -> None:
@@ -291,10 +287,9 @@ def test_a_dead_letter_that_ended_its_process_runs_alone_when_it_is_retried(engi
     workers = Workers(engine, [poison])
     workers.run()
     assert engine.status(poison) == "failed"
-    engine.advance(61)
-    engine.maintain()
+    engine.elapse(61)
 
-    engine.rpc("retry_job", p_job_id=poison)
+    engine.retry(poison)
     engine.enqueue()
     assert ids_of(workers.lease()[1]) == [poison]
     assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 2
@@ -309,45 +304,30 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     poison, *others = engine.enqueue_many(4, max_attempts=2)
     workers = Workers(engine, [poison])
 
-    def explain(job_id: str) -> dict[str, Any]:
-        return dict(engine.rpc("explain_job", p_job_id=job_id))
-
     workers.run(limit=2)
-    result = explain(poison)
+    result = engine.explain(poison)
     died = "Its process died (SIGKILL) with 1 other job."
     assert (result["reason"], result["sentence"]) == ("suspect", f"{died} It runs alone next.")
     assert result["next"][0]["words"].startswith("Nothing to do until ")
-    behind = explain(others[-1])
-    assert (behind["reason"], behind["data"]["ahead"]) == ("behind_others", 1)  # and no suspect
-    backlog = engine.rpc("queue_health")["backlog"]
-    assert (backlog["suspect"]["jobs"], backlog["ready"]["jobs"]) == (2, 2)
+    assert engine.explain(others[-1])["data"]["ahead"] == 1  # and no suspect
     engine.advance(61)
-    assert "Start another worker" in explain(poison)["next"][0]["words"]
+    assert "Start another worker" in engine.explain(poison)["next"][0]["words"]
 
     alone = {lease["job"]["id"]: (worker, lease) for worker, [lease] in map(workers.lease, (1, 1))}
     worker, _ = alone.pop(poison)
     [(_, innocent)] = alone.values()
     engine.settle(innocent)
-    running = explain(poison)
+    running = engine.explain(poison)
     assert running["reason"] == "running"
     assert running["sentence"].endswith(f"It runs alone, because its {died[4:]}")
     for times, reason in (("once", "backing_off"), ("twice", "failed")):
         workers.die(worker, jobs=[poison], running=1, memory_mb=1900)
-        result = explain(poison)
+        result = engine.explain(poison)
         assert result["reason"] == reason
         assert result["sentence"].startswith(f"It ended its process {times}, alone. ")
         assert "(SIGKILL, 1900 MB)" in result["sentence"]
         engine.advance(3600)
         worker, _ = workers.lease()
-    [group] = engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]
-    assert group["latest_id"] == poison
-
-    # its own losses are counted, and each event of the feed says whether an attempt was spent
-    reasons = (
-        "select data ->> 'reason' from public.job_events"
-        " where job_id = %s and type = 'job.reclaimed' order by seq"
-    )
-    assert engine.rows(reasons, poison) == ["process_died", "worker_lost", "worker_lost"]
     engine.maintain()
     assert engine.rpc("queue_stats", p_minutes=1440)["types"]["work"]["lost"] == 2
 
@@ -368,8 +348,7 @@ def test_jobs_that_ended_their_process_in_one_way_are_one_group(engine: Engine) 
 def findings(engine: Engine) -> dict[str, dict[str, Any]]:
     engine.advance(6)
     engine.maintain()  # the statistics follow the feed
-    found = engine.rpc("explain_queue", p_workspace_id=ACME)["findings"]
-    return {each["reason"]: each for each in found}
+    return engine.findings(ACME)
 
 
 def test_a_type_whose_jobs_all_end_their_process_is_a_finding_that_offers_a_pause(
@@ -395,7 +374,7 @@ def test_a_type_whose_jobs_all_end_their_process_is_a_finding_that_offers_a_paus
     assert "commit c0ffee1" in found["sentence"]
     assert (found["key"], found["jobs"]) == ("ends_process bad", 1)
     assert found["next"][0]["command"] == "minutehand pause --type bad"
-    assert engine.one("select count(*) from queue.pauses") == 0
+    assert engine.count("queue.pauses") == 0
 
     [lease] = workers.lease(job_types=["bad"])[1]
     assert lease["job"]["id"] == waiting
@@ -431,8 +410,7 @@ def test_suspects_that_no_worker_can_run_are_a_finding(engine: Engine) -> None:
     found = findings(engine)["suspects_wait"]
     assert found["jobs"] == 2
     assert found["next"][0]["command"].startswith("minutehand explain ")
-    other = engine.rpc("explain_queue", p_workspace_id=GLOBEX)["findings"]
-    assert "suspects_wait" not in [each["reason"] for each in other]
+    assert "suspects_wait" not in engine.findings(GLOBEX)
 
     while workers.run():
         pass

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.observed import complete, refused
-from tests.support.engine import ACME, Engine, ids_of
+from tests.contract.observed import refused
+from tests.support.engine import Engine, ids_of
 
 
 def publish(engine: Engine, *types: dict[str, Any]) -> Any:
@@ -81,22 +81,6 @@ def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> N
     assert leased_with() == 3
 
 
-def test_a_limited_type_that_was_not_locked_is_left_for_the_next_lease(engine: Engine) -> None:
-    """Its first turn may open after the limits were read and before the turns are read."""
-    engine.register("limited", max_concurrency=1)
-    engine.register("free")
-    open_lanes = (
-        "select l.job_type from queue.open_lanes(null) as o cross join queue.lanes as l"
-        " where l.lane = any ((queue.lock_types(o.lanes, o.limited, queue.clock())).open)"
-        " order by 1"
-    )
-
-    assert "limited" not in engine.rows(open_lanes)
-    engine.enqueue(job_type="limited")
-    engine.lease_call(0)
-    assert {"free", "limited"} <= set(engine.rows(open_lanes))
-
-
 def test_a_rate_that_comes_back_counts_no_job_that_ended_without_it(engine: Engine) -> None:
     """The job was enqueued before the rate was removed. It has a row at the gate."""
     rate = {"limit": 1, "per_seconds": 60, "per_key": True}
@@ -104,7 +88,7 @@ def test_a_rate_that_comes_back_counts_no_job_that_ended_without_it(engine: Engi
     with engine.open_transaction() as other:
         other.enqueue()
         engine.register("work")
-    complete(engine, engine.lease())
+    engine.complete(engine.lease())
     engine.register("work", rate_limit=rate)
     assert engine.enqueue() in ids_of(engine.lease())
 
@@ -116,13 +100,13 @@ def test_held_jobs_start_without_a_limit_that_went(engine: Engine) -> None:
     engine.lease_call(0)
     with engine.open_transaction() as other:
         for job_id in jobs:
-            other.rpc("cancel_job", p_job_id=job_id)
+            other.cancel(job_id)
         engine.register("work")
         other.run("rollback")
 
     leases = engine.lease(3, call=2)
     assert ids_of(leases) == jobs
-    complete(engine, leases)
+    engine.complete(leases)
 
 
 SCHEMA = """{"type": "object", "required": ["to"], "additionalProperties": false, "properties": {
@@ -158,20 +142,19 @@ def test_a_payload_is_checked_against_its_types_schema(
 def test_a_queue_exists_once_a_type_or_a_worker_names_it(engine: Engine) -> None:
     """An option creates no queue. A declaration is never rejected."""
     lanes = "select count(*) from queue.lanes"
-    schedule = {"name": "s", "cron": "@daily", "job_type": "work", "options": {"queue": "bulk"}}
+    bulk: dict[str, Any] = {"options": {"queue": "bulk"}}
 
     before = engine.one(lanes)
-    for function, arguments in (
-        ("enqueue_job", {"p_job_type": "work", "p_options": {"queue": "bulk"}}),
-        ("enqueue_jobs", {"p_jobs": [{"job_type": "work", "queue": "bulk"}]}),
-        ("put_schedule", {"p_schedule": schedule}),
+    for response in (
+        refused(engine.enqueue, queue="bulk"),
+        refused(engine.enqueue_many, 1, queue="bulk"),
+        refused(engine.put_schedule, **bulk),
     ):
-        response = refused(engine.rpc, function, p_workspace_id=ACME, **arguments)
         assert response[:2] == ("PT422", "unknown_queue")
     assert engine.one(lanes) == before
 
     engine.lease_call(0, queues=["bulk"])
-    engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
+    engine.put_schedule(**bulk)
     own = engine.enqueue(queue="bulk")
     assert ids_of(engine.lease(queues=["bulk"])) == [own]
     engine.lease_call(0, queues=["bulk", "slow"])
@@ -217,8 +200,7 @@ def test_a_job_whose_type_is_gone_waits_for_one_and_leaves_nothing(engine: Engin
     job_id = engine.enqueue(delay_seconds=10)
     engine.run("delete from queue.job_types where job_type = 'work'")
     engine.run("delete from queue.lanes where job_type = 'work'")
-    engine.advance(20)
-    engine.maintain()
+    engine.elapse(20)
     assert engine.rows("select job_id::text from queue.unpublished") == [job_id]
-    engine.rpc("cancel_job", p_job_id=job_id)
+    engine.cancel(job_id)
     assert engine.rows("select job_id from queue.unpublished") == []

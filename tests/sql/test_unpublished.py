@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.contract.observed import refused
-from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, handle, ids_of
+from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, ids_of
 
 
 def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: Engine) -> None:
@@ -17,11 +17,11 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
     engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "later"}])
 
     assert engine.lease() == []
-    result = engine.rpc("explain_job", p_job_id=first)
+    result = engine.explain(first)
     assert result["reason"] == "no_processor"
     assert "No worker has published the job type later" in result["sentence"]
     engine.register("later", max_concurrency=0)  # this is rejected
-    result = engine.rpc("explain_job", p_job_id=first)
+    result = engine.explain(first)
     assert (result["reason"], result["data"]["unpublished"]) == ("no_processor", "later")
     assert "concurrency is at least 1" in result["cause"].replace("_", " ")
     assert engine.lease() == []
@@ -45,8 +45,8 @@ def test_a_choice_that_equals_a_default_is_a_choice(engine: Engine) -> None:
     item = {"job_type": "later", **result}
     [bulk] = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[item])["jobs"]
     retried = engine.enqueue(job_type="later", **result)
-    engine.rpc("cancel_job", p_job_id=retried)
-    engine.rpc("retry_job", p_job_id=retried)
+    engine.cancel(retried)
+    engine.retry(retried)
     jobs = [
         engine.enqueue(job_type="later", **result),
         str(engine.one(insert, ACME)),
@@ -85,7 +85,7 @@ def test_options_hold_once_the_type_is_known(engine: Engine) -> None:
     assert same[0] == same[1]
     assert (engine.job(own)["queue"], engine.job(own)["max_attempts"]) == ("mine", 9)
     assert engine.status(late) == "failed"
-    engine.settle_all([{**handle(each), "outcome": "completed"} for each in leases])
+    engine.complete(leases)
     engine.advance(3601)
     assert timed in ids_of(engine.lease())
 
@@ -135,7 +135,7 @@ def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
     engine.register("reports.send")
     job = engine.enqueue(job_type="report.send")
 
-    result = engine.rpc("explain_job", p_job_id=job)
+    result = engine.explain(job)
     assert result["data"]["nearest"] == "reports.send"
     for workspace, published in ((ACME, False), (GLOBEX, None)):
         types = engine.rpc("list_job_types", p_workspace_id=workspace)["types"]

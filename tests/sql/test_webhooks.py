@@ -7,23 +7,19 @@ from typing import Any
 
 import pytest
 
-from tests.contract.observed import complete, refused
-from tests.support.engine import ACME, BOB, Engine, handle
-
-URL = "https://hooks.example.com/in"
-SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
+from tests.contract.observed import refused
+from tests.support.engine import ACME, BOB, SEALED, Engine, handle
 
 
 def put(engine: Engine, **webhook: Any) -> dict[str, Any]:
-    """Create or change a webhook."""
+    """Change a webhook."""
     return dict(engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook))
 
 
 def subscribe(engine: Engine, *event_types: str) -> str:
     """Create a webhook for events, or for all, and return its id."""
     engine.publish_deliveries()
-    given = {"url": URL, "sealed_secret": SEALED, "event_types": list(event_types) or None}
-    return str(put(engine, **given)["id"])
+    return str(engine.put_webhook(event_types=list(event_types) or None)["id"])
 
 
 def shown(engine: Engine) -> dict[str, Any]:
@@ -34,8 +30,7 @@ def shown(engine: Engine) -> dict[str, Any]:
 
 def read_feed(engine: Engine) -> None:
     """Let maintenance read the feed again."""
-    engine.advance(1.1)
-    engine.maintain()
+    engine.elapse(1.1)
 
 
 def deliver(engine: Engine, *, ok: bool = True, **result: Any) -> list[dict[str, Any]]:
@@ -78,8 +73,7 @@ def test_what_commits_late_is_delivered_and_counted(engine: Engine) -> None:
         gone.run("rollback")
 
     assert {m["body"]["data"]["job_id"] for m in deliver(engine)} == {late, early}
-    engine.advance(6)
-    engine.maintain()
+    engine.elapse(6)
     stats = engine.rpc("queue_stats", p_workspace_id=ACME)["types"]
     assert stats["work"]["enqueued"] == 2
 
@@ -107,7 +101,7 @@ def test_a_transaction_of_any_size_is_read_in_parts(engine: Engine) -> None:
     with engine.open_transaction() as other:
         for _ in range(6):
             other.enqueue_many(1000)
-        complete(other, other.lease(1, call=2))
+        other.complete(other.lease(1, call=2))
 
     assert [len(deliver(engine)) for _ in range(2)] == [0, 1]
 
@@ -129,7 +123,7 @@ def test_a_later_event_of_a_job_waits_until_the_one_before_has_ended(engine: Eng
     third = engine.enqueue()
     read_feed(engine)
     created = engine.lease_one(job_types=["webhook_delivery"])
-    complete(engine, engine.lease(job_types=["work"]))
+    engine.complete(engine.lease(job_types=["work"]))
     read_feed(engine)
     engine.settle(created, "failed")
     assert types(deliver(engine), third) == ["job.completed"]
@@ -144,7 +138,7 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
     engine.enqueue_many(50)
     assert len(deliver(engine, ok=False)) == 50
     assert (shown(engine)["enabled"], shown(engine)["failures"]) == (True, 50)
-    assert "https://hooks.example.com has failed 50 times in a row" in warned(engine)
+    assert "https://example.com has failed 50 times in a row" in warned(engine)
 
     engine.advance(3700)
     deliver(engine, ok=False)
@@ -152,7 +146,7 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
     assert (failed["enabled"], failed["disabled_at"] > failed["failing_since"]) == (False, True)
     reason = "no delivery succeeded since 20.*503 from upstream"
     assert re.match(reason, failed["disabled_reason"])
-    assert warned(engine) == "The webhook to https://hooks.example.com is disabled."
+    assert warned(engine) == "The webhook to https://example.com is disabled."
 
     engine.advance(30)
     engine.enqueue()
@@ -184,15 +178,15 @@ ODD = ["https://exa mple.com/", "https://a.example/x\r\nHost: b", None]
 @pytest.mark.parametrize("url", [*PRIVATE.split(), *ODD])
 def test_private_and_odd_addresses_are_refused(engine: Engine, url: str | None) -> None:
     """This includes addresses that only resolvers read as private."""
-    result = refused(put, engine, url=url, sealed_secret=SEALED)
+    result = refused(engine.put_webhook, url=url)
     assert result == ("PT400", "invalid_argument", "url")
 
 
 def test_only_managers_read_a_webhooks_whole_address(engine: Engine) -> None:
     """The address of a chat service is its password."""
-    put(engine, url="https://hooks.example.com/secret", sealed_secret=SEALED)
+    engine.put_webhook(url="https://example.com/secret")
     with engine.member(BOB) as bob:
-        assert shown(bob)["url"] == "https://hooks.example.com/…"
+        assert shown(bob)["url"] == "https://example.com/…"
 
 
 def test_a_test_sends_the_latest_event_whatever_is_subscribed(engine: Engine) -> None:

@@ -22,6 +22,7 @@ GLOBEX = "22222222-2222-4222-8222-222222222222"
 ADA = "aaaaaaaa-0000-4000-8000-000000000001"
 BOB = "aaaaaaaa-0000-4000-8000-000000000002"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
+SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
 
 CLOCK = """
 create or replace function queue.clock() returns timestamptz
@@ -68,6 +69,27 @@ class Engine:
     def register(self, job_type: str = "work", **policy: Any) -> None:
         self.rpc("register_job_types", p_types=[{"job_type": job_type, **policy}])
 
+    def set(self, **settings: Any) -> None:
+        self.rpc("set_settings", p_settings=settings)
+
+    def limit(self, workspace: str = ACME, **limits: Any) -> None:
+        self.rpc("set_workspace_limits", p_workspace_id=workspace, p_limits=limits)
+
+    def pause(self, kind: str, name: str = ACME, **more: Any) -> dict[str, Any]:
+        return dict(self.rpc("pause_jobs", p_request={"kind": kind, "name": name, **more}))
+
+    def resume(self, kind: str, name: str = ACME, **more: Any) -> dict[str, Any]:
+        return self.pause(kind, name, paused=False, **more)
+
+    def put_schedule(self, workspace: str = ACME, **schedule: Any) -> dict[str, Any]:
+        """Put a schedule that is due every minute, unless the arguments change it."""
+        wanted = {"name": "s", "cron": "* * * * *", "job_type": "work", **schedule}
+        return dict(self.rpc("put_schedule", p_workspace_id=workspace, p_schedule=wanted))
+
+    def put_webhook(self, workspace: str = ACME, **webhook: Any) -> dict[str, Any]:
+        hook = {"url": "https://example.com/hooks", "sealed_secret": SEALED, **webhook}
+        return dict(self.rpc("put_webhook", p_workspace_id=workspace, p_webhook=hook))
+
     def publish_deliveries(self) -> None:
         """Publish the type of webhook deliveries, as a worker does."""
         wait = {"first_seconds": 10}
@@ -102,11 +124,37 @@ class Engine:
         item = {"job_type": job_type, "payload": {}, **options}
         ids: list[str] = []
         while items := [item] * min(1000, count - len(ids)):
-            answer = self.rpc(
-                "enqueue_jobs", p_workspace_id=workspace, p_jobs=items, p_return="ids"
-            )
-            ids += answer["ids"]
+            ids += self.enqueue_all(items, workspace)
         return ids
+
+    def enqueue_all(self, items: list[dict[str, Any]], workspace: str = ACME) -> list[str]:
+        """Enqueue jobs by one call."""
+        answer = self.rpc("enqueue_jobs", p_workspace_id=workspace, p_jobs=items, p_return="ids")
+        return list(answer["ids"])
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        return dict(self.rpc("cancel_job", p_job_id=job_id))
+
+    def retry(self, job_id: str) -> dict[str, Any]:
+        return dict(self.rpc("retry_job", p_job_id=job_id))
+
+    def delete(self, job_id: str) -> None:
+        self.run("delete from public.jobs where id = %s", job_id)
+
+    def explain(self, job_id: str) -> dict[str, Any]:
+        return dict(self.rpc("explain_job", p_job_id=job_id))
+
+    def findings(self, workspace: str | None = None) -> dict[str, dict[str, Any]]:
+        """Return the findings of `explain_queue` by reason."""
+        found = self.rpc("explain_queue", p_workspace_id=workspace)["findings"]
+        return {each["reason"]: each for each in found}
+
+    def follow(self, *topics: str) -> None:
+        for topic in topics:
+            self.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4())
+
+    def count(self, table: str) -> int:
+        return int(self.one(f"select count(*) from {table}"))
 
     def job(self, job_id: str) -> dict[str, Any]:
         return dict(self.one("select to_jsonb(j) from public.jobs j where id = %s", job_id))
@@ -158,6 +206,9 @@ class Engine:
     def settle_all(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return self._send("settle_jobs", items)
 
+    def complete(self, leases: Iterable[dict[str, Any]], **item: Any) -> None:
+        self.settle_all([{**handle(lease), "outcome": "completed", **item} for lease in leases])
+
     def _send(self, function: str, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "items": items}
         return list(self.rpc(function, p_request=request)["results"])
@@ -168,12 +219,17 @@ class Engine:
 
     def run_all(self) -> None:
         while leases := self.lease(1000):
-            self.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+            self.complete(leases)
 
     def advance(self, seconds: float) -> None:
         self.ahead += seconds
         clock = CLOCK if self.stopped_at is None else STOPPED_CLOCK
         self.run(clock.format(seconds=self.ahead, instant=self.stopped_at))
+
+    def elapse(self, seconds: float) -> None:
+        """Advance the clock, and do the maintenance that is then due."""
+        self.advance(seconds)
+        self.maintain()
 
     def stop_clock(self) -> None:
         """Let the clock advance only by `advance`.

@@ -135,8 +135,7 @@ async def test_remote_work_has_one_deadline_for_workers_of_different_times(engin
         async with working(engine, registry, ahead) as worker:
             job_id = job_id or engine.enqueue(job_type="remote")
             await worker.tick(budget_seconds=1)
-        engine.advance(100)
-        engine.maintain()
+        engine.elapse(100)
 
     first, second = left_of
     assert 990 < first <= 1000

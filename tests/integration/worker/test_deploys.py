@@ -86,4 +86,4 @@ async def test_the_younger_deploy_wins(engine: Engine) -> None:
         engine.advance((next_at - engine.one("select queue.clock()")).total_seconds() + 60)
         await run(again)  # after the hour of its run
         assert engine.rows(SCHEDULES) == [(name, next_at + timedelta(days=1), next_at)]
-        assert engine.one("select count(*) from public.jobs") == 1
+        assert engine.count("public.jobs") == 1

@@ -120,7 +120,7 @@ def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> Non
 
 def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engine) -> None:
     """At its limit no run can lease the job now. Paused jobs are not due."""
-    engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": FUNCTION, "paused": True})
+    engine.pause("job_type", FUNCTION)
     engine.register("full", max_concurrency=1)
     engine.enqueue_many(4, job_type="full")
     [held] = engine.lease(1, job_types=["full"], worker="another")
@@ -192,7 +192,7 @@ def test_one_request_bounds_each_pool_and_a_tenants_limit_over_all(engine: Engin
     """A repeated call returns the same leases of every pool."""
     engine.enqueue_many(10, job_type=COROUTINE)
     engine.enqueue_many(10, job_type=FUNCTION)
-    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 5})
+    engine.limit(max_running=5)
     pools = [{"job_types": [COROUTINE], "limit": 3}, {"job_types": [FUNCTION], "limit": 4}]
     request: dict[str, Any] = {"pools": pools, "job_types": [COROUTINE, FUNCTION]}
     request |= {"tick_id": "77777777-7777-4777-8777-777777777777", "call": 1}
