@@ -897,7 +897,7 @@ declare
     where t.topic = 'workspace:' || v_workspace
       or exists (
         select from public.jobs as j
-        where j.id = case -- a server may have asked for a topic that does not exist
+        where j.id = case -- a topic may contain an invalid job id
           when t.topic ~* '^job:[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$'
             then substr(t.topic, 5)::uuid
         end

@@ -51,7 +51,7 @@ create table public.jobs (
   concurrency_key text,
   idempotency_key text,
   unique_key text,
-  replay_from text, -- name of the step from which this job repeats replay_of
+  replay_from text, -- step from which this job runs replay_of again
   traceparent text,
   tags text[],
   is_minimal boolean, -- true if no events of creation and lease are published, otherwise null
@@ -99,7 +99,7 @@ create table public.job_logs (
   constraint job_logs_message_is_bounded check (char_length(message) <= 10000)
 );
 create index job_logs_by_job on public.job_logs (job_id, id);
-comment on table public.job_logs is 'Lines that processors wrote while they ran.';
+comment on table public.job_logs is 'Log lines that processors wrote.';
 
 create table queue.job_types (
   job_type text primary key,
@@ -373,7 +373,7 @@ create table queue.leases (
   job_id uuid primary key,
   workspace_id uuid not null,
   tick_id uuid,
-  ord bigint not null, -- ord of the job, which the job keeps when it is released
+  ord bigint not null, -- ord of the job, kept for its release
   ready_at timestamptz not null,
   leased_at timestamptz not null,
   expires_at timestamptz not null, -- not indexed, so that a renewal changes no index
@@ -668,7 +668,7 @@ where d.is_there
     )
   );
 comment on view public.job_events is
-  E'The history of each job, seq 1, 2, 3 … without gaps.\n\n'
+  E'Events of each job, numbered by seq from 1 without gaps.\n\n'
   'Read all events after the last known seq, then listen.';
 
 -- Return a job. Reject the call with status 404 unless the caller may read the job.

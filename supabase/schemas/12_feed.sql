@@ -1,19 +1,20 @@
--- Events for watchers. This file has the feed, the Realtime messages within the limits of the
--- project's plan, and guest sessions. Each change becomes a line of queue.feed and Realtime
--- messages. The messages go to the topic of the workspace. If someone follows the topic of the
--- session or of the job, the messages also go to that topic.
+-- Events for watchers. Each change of a job becomes a row of queue.feed, which is called a line,
+-- and a Realtime message. The message goes to the topic of the workspace. If the topic of the
+-- session or of the job has followers, the message also goes to that topic. This file also has
+-- guest sessions.
 --
 -- In a quiet workspace, each statement sends its own messages. In a busy workspace, the publisher
--- (queue.do_announcements) sends one message per topic for all new lines. The calls of workers run
--- the publisher, at most ten times a second. The budget is the number of messages that may be sent
--- in a second. If the budget is too small for a topic, its followers are later asked to read again.
+-- (queue.do_announcements) sends one message per topic for all new lines. Calls of workers run the
+-- publisher, at most ten times a second. The budget is the number of messages that may be sent in a
+-- second. If it is too small for a topic, followers of the topic are later asked to read its jobs
+-- again.
 
 -- A feed number is a transaction id plus the value of this sequence. The value is zero until a dump
--- is restored. If the new server has lower transaction ids than the dumped server, the first feed
--- number after the restore raises the value.
+-- is restored. A new server may have lower transaction ids than the server of the dump. The first
+-- feed number after the restore then raises the value.
 create sequence queue.feed_base minvalue 0;
--- The highest feed number at the last maintenance. After that, this server assigns only higher feed
--- numbers. If a new number would be lower, the database was restored from another server's dump
+-- The highest feed number at the last maintenance. A later number of the same server cannot be
+-- lower. If it would be lower, the database was restored from the dump of another server
 -- (queue.feed_number).
 create sequence queue.feed_reached minvalue 0;
 
@@ -21,8 +22,8 @@ insert into queue.settings (name, value)
 values
   ('realtime_messages_per_second', '"pro"'), -- free, pro, or a number
   ('allow_anonymous', 'false'),
-  -- The gateway of hosted Supabase sets this header. If the header is missing, the last address of
-  -- x-forwarded-for is used.
+  -- The header with the client's address, which the gateway of hosted Supabase sets. If it is
+  -- missing, the last address of x-forwarded-for is used.
   ('client_address_header', '"cf-connecting-ip"'),
   (
     'guest_key',
@@ -31,13 +32,13 @@ values
     )
   );
 
--- Counters of Realtime messages. The messages are counted as Supabase's plans count them. Each
--- message counts once, and each delivery of a message to a client counts once. A sequence counts
--- without locks and before the commit. The sequences are unlogged, because after a crash no client
--- is connected.
+-- Counters of Realtime messages. As in Supabase's plans, a message counts once, and each delivery
+-- of the message to a client counts once more. The counters are sequences, because a sequence
+-- counts without locks and before the commit. They are unlogged, because no client is connected
+-- after a crash.
 create unlogged sequence queue.messages_counted; -- noqa: PRS
 create unlogged sequence queue.messages_second minvalue 0; -- current second, as Unix time
--- Value of messages_counted and next feed number at the start of the current second.
+-- value of messages_counted, and the next feed number, at the start of the current second
 create unlogged sequence queue.messages_before minvalue 0;
 create unlogged sequence queue.number_before minvalue 0;
 
@@ -50,18 +51,19 @@ create unlogged table queue.followers (
 );
 create index followers_by_user on queue.followers (user_id);
 
--- Topics that a server streams to its readers. An entry expires after one minute.
+-- Topics that a server streams to its clients. A row expires after one minute.
 create unlogged table queue.streamed_topics (
   topic text primary key,
   expires_at timestamptz not null,
   constraint streamed_topics_are_bounded check (char_length(topic) <= 300)
 );
 
--- Rounds of the publisher. Its state is the last row, because the last row of an index is found at
--- the same cost beside an old snapshot. All lines that the snapshot in the column seen shows are
--- published. Of the lines of the transaction xid, only those up to the id own_id are published. If
--- a round did not reach the end of the feed, the publisher continues after the line with this
--- number and id, with the lines that are visible in the snapshot until.
+-- Rounds of the publisher. Each round inserts a row, and the last row is the state of the
+-- publisher. An update of a single row would get slow while an old snapshot is open. All lines that
+-- are visible in the snapshot seen are published. Of the lines of the transaction xid, only those
+-- up to the id own_id are published. If a round did not reach the end of the feed, the next round
+-- continues after the line with this number and id, with the lines that are visible in the snapshot
+-- until.
 create table queue.publisher (
   round bigint generated always as identity primary key,
   seen pg_snapshot not null,
@@ -85,14 +87,14 @@ create table queue.late_topics (
 );
 comment on column queue.late_topics.topic is 'Person: words'; -- see 18_people.sql
 
--- Return the budget of messages per second, and the number of messages in the current second.
--- Realtime averages its rate over five seconds, and five seconds can overlap six of the seconds
--- counted here. Therefore the budget is 80 % of the plan's rate.
+-- Return the budget of messages per second, and how much of it is used in the current second. The
+-- budget is 80 % of the plan's rate, because Realtime averages its rate over five seconds, and five
+-- seconds can overlap six of the seconds counted here.
 -- p_changes: changes that the caller publishes
 -- is_streamed: true if a server streams any topic
 -- is_followed: true if any topic has a follower
 -- is_busy: true if the messages must be left to the publisher, because there are too many changes,
---   or a workspace has written five lines in the current second
+--   or because a workspace has written five lines in the current second
 create function queue.message_budget(
   p_changes queue.change[],
   out budget bigint,
@@ -106,7 +108,7 @@ set search_path = ''
 as $$
 declare
   v_second bigint := date_part('epoch', clock_timestamp())::bigint;
-  -- Read the counter before the new second is recorded. Messages that are counted in between then
+  -- Read the counter before the new second is stored, so that messages that are counted in between
   -- belong to the new second.
   v_counted constant bigint := coalesce(
     pg_sequence_last_value('queue.messages_counted'),
@@ -151,8 +153,8 @@ $$;
 
 -- A message to a topic of a workspace.
 -- since: time of the oldest event
--- has_output: true if the message has output
--- cost: number of messages as the plan counts them, one and its deliveries
+-- has_output: true if the message contains output
+-- cost: number of messages as the plan counts them, which is one and its deliveries
 create type queue.message as (
   topic text,
   workspace_id uuid,
@@ -163,8 +165,8 @@ create type queue.message as (
   cost bigint
 );
 
--- Build the message of groups of events. A single event is a message of its own. The events of a
--- group differ only in job and seq.
+-- Build the message of groups of events. The events of a group differ only in job and seq. A
+-- message with a single event has a form of its own.
 create function queue.message_of(
   p_groups jsonb,
   out event text,
@@ -208,11 +210,11 @@ begin
 end;
 $$;
 
--- Return the messages of changes. The topic of a workspace receives state changes. The topic of a
--- session with followers receives all changes except log lines. The topic of a job with followers
+-- Return the messages for changes. The topic of a workspace receives changes of state. The topic of
+-- a session with followers receives all changes except log lines. The topic of a job with followers
 -- receives all changes except the job's creation, because no one can follow a job before it exists.
--- If no topic has a follower, up to ten events of a workspace need no query, which costs 8 % of a
--- settlement. tests/sql/test_live.py compares both ways.
+-- If no topic has a follower, up to ten events of a workspace need no query. The query would cost 8
+-- % of a settlement. tests/sql/test_live.py compares both ways.
 create function queue.messages_of(
   p_changes queue.change[],
   p_is_followed boolean,
@@ -291,9 +293,8 @@ begin
         where f.topic like 'job:%'
       )
   ),
-  -- Realtime accepts messages of up to 256 kB. For the same message, pg_column_size may be some
-  -- tenths smaller than the length of the JSON. Therefore the limit is 100 kB by pg_column_size. A
-  -- change has up to 1,000 jobs.
+  -- Realtime accepts messages of up to 256 kB. pg_column_size may be some tenths smaller than the
+  -- JSON text, so a message is limited to 100 kB by pg_column_size. A change has up to 1,000 jobs.
   bins as (
     select
       w.*,
@@ -359,8 +360,8 @@ begin
   from unnest(p_messages) as m;
   return true;
 exception when others then -- a failed message must not fail an enqueue or a settlement
-  -- Realtime creates the partition of the day when a client is connected. Without the partition no
-  -- client is connected, and no one needs the message, so return true.
+  -- Realtime creates the partition of the day when a client connects. If there is no partition, no
+  -- client is connected and no one needs the message, so the result is true.
   if p_raises and sqlstate <> '23514' then
     raise;
   end if;
@@ -369,10 +370,10 @@ exception when others then -- a failed message must not fail an enqueue or a set
 end;
 $$;
 
--- Send the messages of changes, and notify the servers that stream their topics. Return false if
--- the messages must be left to the publisher, because the workspace is busy, the budget is too
--- small or Realtime fails. Progress, log lines and output come in separate calls. They may use half
--- of the budget, and state changes three quarters. The publisher may use all of it.
+-- Send the messages for changes, and notify servers that stream their topics. Return false if the
+-- messages are left to the publisher, because the workspace is busy, the budget is too small or
+-- Realtime fails. Messages of progress, log lines and output may use half of the budget, and
+-- changes of state three quarters. The publisher may use all of it.
 create function queue.send(p_changes queue.change[])
 returns boolean
 language plpgsql
@@ -385,8 +386,8 @@ declare
   v_new record;
   v_at bigint;
 begin
-  -- Notify only if a server streams topics, because a transaction with notifications needs a
-  -- server-wide lock to commit.
+  -- notify only if a server streams topics, because the commit of a transaction with notifications
+  -- takes a lock of the whole server
   if v_budget.is_streamed then
     perform pg_notify('minutehand_events', s.topic)
     from queue.streamed_topics as s
@@ -423,10 +424,10 @@ begin
 end;
 $$;
 
--- Publish the changes that a statement made to rows locked by the caller. Each change becomes one
--- line of the feed. A change with seqs also becomes Realtime messages (queue.send). Return true.
--- The function is strict, so without changes it does nothing and returns null.
--- p_is_soon: true if new jobs are due within a minute, so that workers are notified
+-- Publish changes. The caller has locked the changed jobs. Each change becomes a line of the feed.
+-- A change with seqs also becomes Realtime messages (queue.send). Return true. The function is
+-- strict, so without changes it does nothing and returns null.
+-- p_is_soon: true if new jobs are due within a minute, so that workers must be notified
 create function queue.publish(
   p_changes queue.change[],
   p_now timestamptz,
@@ -465,10 +466,10 @@ end;
 $$;
 
 -- The publisher. Send one message per topic for all new lines whose statements sent no messages, up
--- to 5,000 lines in a round. A round includes the lines that the current transaction has written so
--- far, unless the round does not reach the end of the feed. If the lines of a topic are older than
--- two seconds, if their output is not stored in the feed, or if the budget is too small, the
--- followers of the topic are asked to read again instead.
+-- to 5,000 lines in a round. The lines of the current transaction are included if the round reaches
+-- the end of the feed. The followers of a topic are asked to read again instead if its lines are
+-- older than two seconds, if they have output, which the feed does not store, or if the budget is
+-- too small.
 create function queue.do_announcements(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -485,8 +486,8 @@ begin
     return 0;
   end if;
   v_budget := queue.message_budget('{}');
-  -- A transaction that was running at the last round may have written lines with low numbers. If
-  -- such a transaction has ended, begin with its number.
+  -- A transaction that was running at the last round may have written lines with low numbers. If it
+  -- has ended, begin with its number.
   select p.*, l.*
   into v_at
   from (
@@ -580,11 +581,11 @@ begin
 end;
 $$;
 
--- Return the messages that the publisher may send, and record the topics of the others as late. A
--- message is late if its events are older than two seconds, or if it has output. The workspaces
--- with the fewest messages come first. What is left of the budget goes to the late topics, whose
--- followers are asked to read again. The topic that has waited for longest comes first in each
--- workspace. A message that exceeds the budget by itself comes last.
+-- Return the messages that the publisher may send, and store the topics of the others as late. A
+-- message is late if its events are older than two seconds, or if it has output. Workspaces with
+-- few messages come first. The rest of the budget is used to ask the followers of late topics to
+-- read again. In each workspace, the topic that has waited longest comes first. A topic whose
+-- message alone exceeds the budget comes last.
 create function queue.put_off(
   p_messages queue.message[],
   p_left bigint,
@@ -646,7 +647,8 @@ begin
     from (
       select
         l.*,
-        1 + greatest(1, (select count(*) from queue.followers as f where f.topic = l.topic)) as cost,
+        1
+          + greatest(1, (select count(*) from queue.followers as f where f.topic = l.topic)) as cost,
         row_number() over (partition by l.workspace_id order by l.since, l.topic) as nth
       from queue.late_topics as l
       where l.ctid = any (v_late)
@@ -679,10 +681,10 @@ begin
 end;
 $$;
 
--- Run the publisher if a statement has left its messages within the last two seconds, at most once
--- in a tenth of a second. If Realtime fails, a later call repeats the round, so that no call of a
--- worker fails. Maintenance runs the publisher too, for transactions that commit later, and records
--- a failure.
+-- Run the publisher if a statement left messages to it in the last two seconds, at most once in a
+-- tenth of a second. If Realtime fails, a later call repeats the round, so that a worker's call
+-- does not fail. Maintenance runs the publisher too, for transactions that commit later, and
+-- records failures.
 create function queue.send_unsent()
 returns boolean -- an assignment costs less than the query of `perform`
 language plpgsql
@@ -706,9 +708,9 @@ begin
 end;
 $$;
 
--- Return the workspace whose messages the topic of a session receives. A guest session belongs to
--- the workspace that opened it. Any other session belongs to the workspace of its jobs. Return null
--- if two tenants use the same session id. In that case no messages are sent, and watchers poll
+-- Return the workspace whose messages the topic of a session receives. For a guest session, this is
+-- the workspace that opened it. For any other session, it is the workspace of its jobs. If two
+-- tenants use the same session id, return null. No messages are then sent, and watchers poll
 -- session_feed.
 create function queue.session_workspace(p_session_id text)
 returns uuid
@@ -743,10 +745,10 @@ begin
 end;
 $$;
 
--- Check whether the caller may join a private topic. A member may join the topics of their
--- workspaces, and the topics of the jobs and sessions in these workspaces. A guest may join the
--- topic of an open guest session. If a guest session is for one user, that user may also join the
--- topics of its jobs.
+-- Return whether the caller may join a private topic. A member may join the topics of their
+-- workspaces, and of the jobs and sessions of these workspaces. A guest may join the topic of an
+-- open guest session. If a guest session is open to one user, that user may also join the topics of
+-- its jobs.
 create function queue.may_follow(p_topic text)
 returns boolean
 language plpgsql stable
@@ -788,9 +790,10 @@ end;
 $$;
 grant execute on function queue.may_follow to anon, authenticated;
 
--- Return the position of the latest change that the messages of a topic report. The position of a
--- job includes the ends of its streams. The position of another topic is the sum of the ids of its
--- last twenty lines, because a transaction that commits late adds a line before the last one.
+-- Return a value that changes with each change that the messages of a topic report, so that a
+-- client can detect missed messages. For a job, it includes the ends of its streams. For another
+-- topic, it is the sum of the ids of its last twenty lines, because a transaction that commits late
+-- adds a line before the last one.
 create function queue.topic_seq(p_topic text)
 returns text
 language plpgsql stable
@@ -853,13 +856,13 @@ begin
       left(p_topic, 300)
     );
   end if;
-  -- A user follows at most the latest 100 topics, so that no user can use up the budget. All guests
-  -- share one user id, so this limit does not apply to guests.
+  -- A user follows at most 100 topics, the latest ones, so that no user can use up the budget.
+  -- Guests share one user id, so the limit does not apply to them.
   delete from queue.followers
   where ctid = any (array(
     select o.ctid
     from (
-      -- without locks, which two calls of a user would take on each other's rows
+      -- without locks, because two calls of a user would wait for each other
       select f.topic, f.user_id, f.follower_id
       from queue.followers as f
       where f.user_id = queue.caller()
@@ -887,8 +890,7 @@ begin
   return jsonb_build_object(
     'again_seconds', 60,
     'seq', queue.topic_seq(p_topic),
-    -- All followers together should poll 50 times per second. Each follower polls at least twice a
-    -- minute.
+    -- all followers together should poll 50 times per second
     'check_seconds', (
       select count(*)
       from (select from queue.followers limit 1500) as f
@@ -933,7 +935,7 @@ comment on function public.stream_topics is
   'Subscribe to topics for one minute, on the channel minutehand_events: {again_seconds}.';
 select queue.allow('job_worker, service_role', 'public.stream_topics');
 
--- Return the feed number below which all lines are committed.
+-- Return the feed number below which every line is committed.
 create function queue.feed_end()
 returns bigint
 language sql stable
@@ -943,10 +945,9 @@ select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
   + coalesce(pg_sequence_last_value('queue.feed_base'), 0)
 $$;
 
--- Return the feed number of a transaction id. In a restored dump, feed numbers may be higher than
--- this server's transaction ids. The first call after such a restore raises queue.feed_base. After
--- that, new numbers are higher than all numbers of the dump. Lines and cursors from the dump stay
--- unchanged.
+-- Return the feed number of a transaction id. After a restore, lines of the dump may have higher
+-- numbers than this server's transaction ids. The first call then raises queue.feed_base, so that
+-- new numbers are higher than all numbers of the dump. Lines and cursors of the dump stay valid.
 create function queue.feed_number(p_xid xid8)
 returns bigint
 language plpgsql
@@ -959,8 +960,8 @@ begin
   if v_number >= coalesce(pg_sequence_last_value('queue.feed_reached'), 0) then
     return v_number;
   end if;
-  -- The lock lasts until the end of the transaction. Other transactions wait for this lock only
-  -- once after a restore.
+  -- The lock lasts until the transaction ends. Other transactions wait for it only once, after a
+  -- restore.
   perform queue.try_lock('feed', true);
   v_number := v_xid + coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   if v_number < pg_sequence_last_value('queue.feed_reached') then
@@ -972,16 +973,17 @@ begin
         (select max(t.read_to) from queue.tasks as t)
       )
     );
-    insert into queue.publisher (seen) values ('1:1:'); -- its transaction ids meant nothing here
+    -- the stored transaction ids are ids of another server
+    insert into queue.publisher (seen) values ('1:1:');
   end if;
   return v_number;
 end;
 $$;
 
--- Return the id of the history to which a cursor belongs. The id consists of the timeline of
--- Postgres and the feed base. Postgres begins a new timeline when a server is promoted or is
--- recovered to a point in time. On the new timeline, Postgres may assign the same transaction ids
--- again. A restore raises the feed base.
+-- Return the id of the history to which a cursor belongs. It consists of the timeline of Postgres
+-- and the feed base. Postgres begins a new timeline when a server is promoted or recovered to a
+-- point in time, and may then assign the same transaction ids again. A restore raises the feed
+-- base.
 create function queue.history()
 returns text
 language sql stable
@@ -998,8 +1000,8 @@ select concat(
 )
 $$;
 
--- Delete old lines of the feed, even lines that no one has read. A reader with a cursor before
--- read_to may miss deleted lines.
+-- Delete old lines of the feed, even if no one has read them. A reader with a cursor before read_to
+-- may miss deleted lines.
 create function queue.do_live(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -1031,7 +1033,7 @@ begin
 end;
 $$;
 
--- Erase the data of deleted jobs from the feed. A line is erased when all of its jobs are deleted.
+-- Erase data of deleted jobs from the feed. A line is erased when all of its jobs are deleted.
 -- p_since: creation time of the oldest deleted job
 create function queue.scrub_feed(
   p_ids uuid[],
@@ -1062,12 +1064,11 @@ begin
 end;
 $$;
 
--- A cursor of the feed, written as text. It stores two snapshots. The reader has already received
--- all events that are visible in the snapshot seen. The reader now reads the events that are
--- visible in the snapshot until.
+-- A cursor of the feed, which clients get as text. The reader has received all events that are
+-- visible in the snapshot seen, and now reads those that are visible in the snapshot until.
 -- history: result of queue.history
 -- number, id: the line that was read last
--- nth: position of the last event in this line
+-- nth: position of the last read event in this line
 create type queue.feed_cursor as (
   history text,
   seen pg_snapshot,
@@ -1077,8 +1078,8 @@ create type queue.feed_cursor as (
   nth bigint
 );
 
--- Parse a cursor. "1:1:" is the beginning of the feed, and null is its current end. Return null if
--- the cursor belongs to another history or is too old.
+-- Parse a cursor. "1:1:" is the beginning of the feed, and null is its present end. Return null if
+-- the cursor belongs to another history, or if lines after it are deleted.
 create function queue.read_cursor(p_cursor text)
 returns queue.feed_cursor
 language plpgsql stable
@@ -1102,7 +1103,7 @@ begin
     )::queue.feed_cursor
     else p_cursor::queue.feed_cursor
   end;
-  -- Limit the length of a cursor, because a response repeats the cursor with each event.
+  -- limit the length, because a response repeats the cursor with each event
   if v_cursor.seen is null or length(p_cursor) > 8192 then
     raise data_exception;
   end if;
@@ -1133,7 +1134,7 @@ exception when data_exception then
 end;
 $$;
 
--- Return lines from the feed of a workspace or a session, beginning with the cursor's line.
+-- Return lines of a workspace or a session from the feed, beginning with the line of the cursor.
 create function queue.feed_lines(
   p_workspace_id uuid,
   p_session_id text,
@@ -1172,9 +1173,10 @@ begin
 end;
 $$;
 
--- Return a page of a feed, sorted by (number, id). The page has the events that are visible in the
--- cursor's snapshot until but not in its snapshot seen. A call reads at most 1,000 lines, so even
--- an empty page may have more = true. The feed of a session includes progress.
+-- Return a page of the feed of a workspace or a session. It has the events that are visible in the
+-- cursor's snapshot until, but not in its snapshot seen, sorted by (number, id). A call reads at
+-- most 1,000 lines, so even an empty page may have more = true. The feed of a session includes
+-- progress.
 create function queue.read_feed(
   p_workspace_id uuid,
   p_session_id text,
@@ -1188,14 +1190,14 @@ as $$
 declare
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
   v_history constant text := queue.history();
-  -- Lines up to this number were committed on another server, so their transaction ids mean nothing
-  -- on this server.
+  -- Lines up to this number were written on another server, so their transaction ids mean nothing
+  -- here.
   v_base constant bigint := coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   v_hidden constant text[] := case
     when p_session_id is null then '{job.progress,job.log}'
     else '{job.log}'
   end;
-  -- If both ids are given, the caller has already checked access to this session in this workspace.
+  -- with both ids, the caller of this function has checked access to the session
   v_all constant boolean := p_session_id is null
     or p_workspace_id is not null
     or queue.is_service();
@@ -1207,8 +1209,8 @@ begin
       'cursor', format('(%s,"%s",,,,)', v_history, pg_current_snapshot())
     );
   end if;
-  -- A call that reads more than 100 events takes a call slot. After a message, many clients may
-  -- read at the same time. Each of them reads only a few new events, so these calls need no slot.
+  -- A call that reads more than 100 events takes a call slot. After a message, many clients read a
+  -- few new events at the same time. They need no slot.
   perform queue.take_call_slot(p_workspace_id)
   from (
     select sum(cardinality(f.job_ids)) as events
@@ -1223,8 +1225,8 @@ begin
     from queue.feed_lines(p_workspace_id, p_session_id, v_cursor, 1000) as f
     window w as (order by f.number, f.id)
   ),
-  -- Do not count the events of the first line that the reader has already read, because one line
-  -- may have thousands of events.
+  -- do not count events of the first line that the reader already has, because a line may have
+  -- thousands of events
   slice as (
     select l.*
     from lines as l
@@ -1331,8 +1333,8 @@ comment on function public.event_feed is
   'reset: true if events may be missing. places: the cursor after each event.';
 select queue.allow('authenticated, service_role', 'public.event_feed');
 
--- Guest sessions. A session is open to one user outside the workspace, or to everyone who has its
--- unguessable id.
+-- Guest sessions. A session is open to one user who is not a member of the workspace, or to
+-- everyone who has its unguessable id.
 create table queue.guest_sessions (
   session_id text primary key,
   workspace_id uuid not null, -- jobs of other workspaces with the same session_id are hidden
@@ -1362,10 +1364,10 @@ comment on function public.guest_key is
   'time"))).';
 select queue.allow('job_worker, service_role', 'public.guest_key');
 
--- For apps. Count an action of a guest in a workspace, or reject the action. The limit per address
--- is the setting <name>_per_minute, and null means no limit. An IPv6 address counts as its /64
+-- For apps. Count an action of a guest, or reject it with status 429. The limit for each address is
+-- the setting <name>_per_minute, and null means no limit. An IPv6 address counts as its /64
 -- network. The address must be signed by the API or set by the gateway, because a client could
--- forge any other address. People with an account have other limits, and the service has no limit.
+-- forge any other address. The limit does not apply to the service and to people with an account.
 create function queue.admit_guest(p_name text, p_workspace_id uuid)
 returns void
 language plpgsql
@@ -1438,8 +1440,8 @@ begin
 end;
 $$;
 
--- For apps. Admit the caller as a guest, and return the workspace that all guests share. The shared
--- workspace has no members.
+-- For apps. Admit the caller as a guest, and return the workspace that all guests share, which has
+-- no members.
 create function queue.guest_workspace(p_id uuid, p_name text, p_limit text)
 returns uuid
 language plpgsql
@@ -1454,10 +1456,10 @@ begin
 end;
 $$;
 
--- Return the guest session with this id if the session is open and the caller may follow it. A
--- session with a user is open to this user, to members of its workspace, and to the service. If the
--- user is anonymous, the setting allow_anonymous must be true. A session without a user is open to
--- everyone while allow_anonymous is true.
+-- Return the guest session with this id if it is open and the caller may follow it. A session for
+-- one user is open to this user, to members of its workspace and to the service. If this user is
+-- anonymous, the setting allow_anonymous must be true. A session for everyone is open while
+-- allow_anonymous is true.
 create function queue.guest_session(p_session_id text)
 returns setof queue.guest_sessions
 language sql stable
@@ -1479,7 +1481,7 @@ where s.session_id = p_session_id
   end
 $$;
 
--- Return a job as guests of its session see it, without its payload and its creator.
+-- Return a job as guests of its session see it, without payload and creator.
 create function queue.guest_json(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1522,8 +1524,8 @@ declare
   v_session queue.guest_sessions;
 begin
   select s.* into v_session from queue.guest_session(p_session_id) as s;
-  -- The session is missing, has ended, or belongs to another user. The error message omits the
-  -- session id, because the id may grant access.
+  -- The session is missing, has ended, or belongs to another user. The error omits the session id,
+  -- because the id may grant access.
   if not found then
     perform queue.refuse(404, 'session_not_found', 'session not found');
   end if;
@@ -1547,8 +1549,8 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'queue.session_jobs');
 
--- Return the workspace whose jobs a session shows to the caller. Return null if the session shows
--- jobs of all of the caller's workspaces.
+-- Return the workspace whose jobs a session shows to the caller, or null if it shows jobs of all of
+-- the caller's workspaces.
 create function queue.shown_workspace(p_session_id text)
 returns uuid
 language plpgsql stable
@@ -1599,7 +1601,7 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'queue.session_feed');
 
--- The bodies of these functions are parsed at creation, so that their callers need no usage of
+-- The bodies of these functions are parsed when they are created, so callers need no right on the
 -- schema queue.
 create function public.guest_session_jobs(p_session_id text)
 returns jsonb
@@ -1629,8 +1631,8 @@ set search_path = '' begin atomic select queue.session_feed(
 );
 end;
 comment on function public.session_feed is
-  'Events of a session''s jobs without log lines, like event_feed. Without a cursor, all stored '
-  'events.';
+  'Events of a session''s jobs without log lines, like event_feed. Without a cursor the feed '
+  'begins with the oldest event.';
 select queue.allow('anon, authenticated, service_role', 'public.session_feed');
 
 -- Open a guest session of a workspace.

@@ -1,9 +1,9 @@
 -- Cron schedules. Each schedule is evaluated in its own time zone, in SQL. Maintenance locks the
--- row of a schedule, enqueues the run and advances the schedule in one transaction. Therefore no
--- leader is needed, and no run is enqueued twice. A schedule that is declared in code is published
--- with its job type and belongs to the system workspace.
+-- row of a schedule, enqueues the run and stores the next time in one transaction, so no run is
+-- enqueued twice and no leader is needed. A schedule that is declared in code is stored when its
+-- job type is published, and belongs to the system workspace.
 
--- Return the values from p_low to p_high that a field of a cron expression selects. Return null if
+-- Return the values between p_low and p_high that a field of a cron expression selects, or null if
 -- the field is invalid.
 create function queue.cron_values(
   p_field text,
@@ -59,11 +59,11 @@ begin
 end;
 $$;
 
--- Return the first run after a given time. Raise 400 if the time zone is unknown. Also raise 400 if
--- the expression has no run within nine years. Nine years are enough, because even 29 February
--- comes at least once in eight years. When the clocks change, a wall-clock time may occur twice or
--- never. A schedule with fixed hours then runs once, either at the first occurrence or right after
--- the gap. A schedule with * in the hours runs in each real hour.
+-- Return the first run after a given time. Raise 400 if the time zone is unknown, or if there is no
+-- run within nine years. Nine years suffice, because 29 February comes at least once in eight
+-- years. When the clocks change, a local time may occur twice or never. A schedule with fixed hours
+-- then runs once, at the first occurrence or right after the gap. A schedule with * in the hours
+-- runs in each real hour.
 create function queue.first_run(p_cron text, p_timezone text, p_after timestamptz)
 returns timestamptz
 language plpgsql stable
@@ -96,7 +96,7 @@ declare
     7,
     '{sun,mon,tue,wed,thu,fri,sat}'
   );
-  -- If neither field is *, a day matches if its day of the month or its day of the week matches.
+  -- as in cron, if neither field is *, a day that matches one of the two fields is enough
   v_either constant boolean := v_fields[3] not like '*%'
     and v_fields[5] not like '*%';
   v_each constant boolean := v_fields[2] like '*%';
@@ -119,7 +119,7 @@ begin
     '^([a-z_]+(-[a-z]+)*(/[a-z_]+(-[a-z_]+)*){0,2}|(EST5E|CST6C|MST7M|PST8P)DT|'
       '(Etc/)?GMT[+-]?0|Etc/GMT([+][1-9]|[+]1[0-2]|-[1-9]|-1[0-4]))$'
   ) then
-    -- Postgres would accept other names and parse them as an offset, for example Mars/Base5.
+    -- Postgres accepts other names and parses them as offsets, for example Mars/Base5.
     raise invalid_parameter_value;
   end if;
   v_day := (p_after at time zone p_timezone)::date - 1; -- the clocks may go back past midnight
@@ -139,8 +139,9 @@ begin
           > p_after at time zone p_timezone - interval '2 hours'
         order by 1
         limit 300
-      ) as w -- these are more minutes than any clock change skips
-      -- Convert the time with the UTC offset at that time, and with the offset twelve hours before.
+      ) as w -- no clock change skips 300 minutes
+      -- convert the local time with the UTC offset of that time, and with the offset twelve hours
+      -- before
       cross join lateral (
         select c.at
         from (
@@ -186,17 +187,17 @@ create table queue.schedules (
   timezone text not null default 'UTC', -- IANA time zone of the fields
   job_type text not null,
   payload jsonb not null default '{}',
-  -- The options are the options of enqueue_job. The option unique keeps runs from overlapping.
+  -- Options of enqueue_job. The option unique prevents overlapping runs.
   options jsonb not null default '{}',
-  -- Policy for runs that were missed while no worker ran. The value skip drops the missed runs. The
-  -- value once enqueues a single run for all missed runs.
+  -- What happens to runs that were missed while no worker ran. The value skip drops them. The value
+  -- once enqueues a single run for all of them.
   missed text not null default 'once',
   enabled boolean not null default true,
   next_at timestamptz, -- null if no further run follows
   last_slot_at timestamptz, -- due time of the latest run
   last_job_id uuid, -- job of the latest run
   problem text, -- reason why the latest run enqueued no job, or null
-  -- module:function if the schedule is declared in code, null if a person created the schedule
+  -- module:function if the schedule is declared in code, null if a person created it
   source text,
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
@@ -218,14 +219,13 @@ create table queue.withdrawn_schedules (
   withdrawn_at timestamptz not null
 );
 
--- Maximum number of schedules per workspace.
+-- Maximum number of schedules in a workspace.
 insert into queue.settings (name, value)
 values ('schedules_max', '1000');
 
--- Reset the next run of schedules if that run was computed while the clock was ahead. Otherwise a
--- clock that was a day ahead for a moment would stop every schedule for a day. If this task last
--- ran at a time in the future, begin a pass over all schedules. Otherwise continue the unfinished
--- pass, if there is one.
+-- Correct the next run of schedules after the clock was ahead. Otherwise a clock that was a day
+-- ahead for a moment would stop every schedule for a day. If this task last ran at a time in the
+-- future, begin a pass over all schedules. Otherwise continue the last pass, if it is unfinished.
 create function queue.reset_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -234,7 +234,7 @@ as $$
 declare
   v_after uuid := (
     select case
-      -- Two maintenance runs may read slightly different times, so tolerate a minute.
+      -- two maintenance calls may read slightly different times, so tolerate a minute
       when t.done_at > p_now + interval '1 minute' then '00000000-0000-0000-0000-000000000000'
       else t.after_id
     end
@@ -263,7 +263,7 @@ begin
         v_done := v_done + 1;
       end if;
     exception when others then
-      null; -- The schedule's own run stores the error, for example for an unknown time zone.
+      null; -- the run of the schedule stores the error, for example an unknown time zone
     end;
     exit when clock_timestamp() > p_until;
   end loop;
@@ -274,11 +274,10 @@ begin
 end;
 $$;
 
--- Enqueue the runs that are due. The first due run of each tenant comes first, then the second due
--- run of each tenant, and so on. If a schedule skips missed runs, a run that is more than five
--- minutes late counts as missed. A schedule that is declared in code enqueues no job while no
--- worker serves its type, because such jobs would only accumulate. If one schedule fails, the
--- others continue.
+-- Enqueue the runs that are due. The first due run of each tenant comes first, then the second of
+-- each tenant, and so on. A run counts as missed if it is more than five minutes late. A schedule
+-- that is declared in code enqueues no job while no worker serves its type, because the jobs would
+-- only accumulate. If one schedule fails, the others continue.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -308,7 +307,7 @@ begin
     where s.id = v_id and s.enabled and s.next_at <= p_now
     for update skip locked;
     continue when not found;
-    v_next := p_now + interval '1 hour'; -- used if the server does not know the time zone any more
+    v_next := p_now + interval '1 hour'; -- used if the time zone is no longer known
     v_job_id := null;
     begin
       v_timing := v_one.cron || ' ' || v_one.timezone;
@@ -363,8 +362,8 @@ begin
         set problem = sqlerrm, next_at = v_next
         where id = v_id;
     end;
-    -- The remaining schedules stay due. At the end of the loop, because the result 0 would mean
-    -- that the task has nothing left to do.
+    -- This test is at the end of the loop, because the result 0 would mean that nothing is left to
+    -- do. The remaining schedules stay due.
     exit when clock_timestamp() > p_until;
   end loop;
   return v_done;
@@ -396,8 +395,8 @@ begin
 end;
 $$;
 
--- Validate and store a schedule. If the cron expression and the time zone are unchanged, the next
--- run stays as it is, so that no run is skipped or repeated.
+-- Validate and store a schedule. If its cron expression and time zone are unchanged, its next run
+-- is unchanged too, so that no run is skipped or repeated.
 create function queue.save_schedule(
   p_workspace_id uuid,
   p_schedule jsonb,
@@ -409,7 +408,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- The allowed options are the job options that make sense for every run.
+  -- the options of a job that make sense for every run
   c_schema constant jsonb := $json${"type": "object", "additionalProperties": false,
     "required": ["name", "cron", "job_type"], "properties": {
     "name": {"type": "string", "minLength": 1, "maxLength": 200}, "cron": {"type": "string"},
@@ -556,7 +555,7 @@ begin
 end;
 $$;
 comment on function public.list_schedules is
-  'Schedules of a workspace, sorted with failing schedules first: {schedules: […]}.';
+  'Schedules of a workspace, failing schedules first: {schedules: […]}.';
 select queue.allow('authenticated, service_role', 'public.list_schedules');
 
 create function public.next_runs(

@@ -1,10 +1,11 @@
 -- Reads of jobs. An id begins with the job's creation time, so lists are sorted by id, newest
 -- first. Live and failed jobs are read from their small tables. Other jobs are searched among the
--- newest jobs, in slices, up to a limit. The end of this file explains why a job waits and who
--- holds it. The holder is the job, session, worker or pause for which the job waits.
+-- newest jobs, in parts, up to a limit. The end of this file explains why a job waits, and who
+-- holds it. The holder is what the job waits for, for example another job, a session, a worker or a
+-- pause.
 
 -- Return an error in one line, with its type before the message, as Python prints an error. The
--- message of an engine error is returned without a type.
+-- type is omitted for errors that the engine or the processor raised on purpose.
 create function queue.error_line(p_message text, p_error jsonb)
 returns text
 language plpgsql immutable
@@ -27,7 +28,8 @@ begin
 end;
 $$;
 
--- Return an error for the people who use an app. Only processors write errors for them.
+-- Return an error for the people who use an app. They get the message only if a processor raised it
+-- for them.
 create function queue.user_message(p_message text, p_error jsonb)
 returns text
 language sql immutable
@@ -44,9 +46,9 @@ end
 $$;
 select queue.allow('authenticated, service_role', 'queue.user_message');
 
--- Return a fingerprint that is equal for errors that differ only in numbers and ids. For a lost
--- worker, the message names the worker. The fingerprint of such an error is therefore the way in
--- which the process ended.
+-- Return a fingerprint that is equal for errors that differ only in numbers and ids. The message of
+-- a lost worker has the worker's name, so the fingerprint is then made from the way in which the
+-- process ended.
 create function queue.fingerprint(p_message text, p_error jsonb)
 returns text
 language plpgsql immutable
@@ -79,8 +81,8 @@ end;
 $$;
 
 -- Return the values of a job's row as clients read them. queue.job_json adds values from other
--- tables. The columns are listed by name, because it costs more to convert all columns to JSON and
--- then remove some.
+-- tables. The columns are listed, because converting all columns to JSON and removing some of them
+-- would cost more.
 create function queue.row_json(p_job public.jobs, p_now timestamptz)
 returns json
 language plpgsql stable
@@ -172,8 +174,8 @@ end;
 $$;
 
 -- Return a job as clients read it. queue_ms is the time from when the job was due to its first
--- start. run_ms is the duration of all attempts. In a list, the error is shortened, and the payload
--- is replaced by a line with its first three simple values.
+-- start. run_ms is the duration of all attempts. In a list, the error is shortened, and the first
+-- three simple values of the payload replace the payload.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false)
 returns jsonb
 language plpgsql stable
@@ -276,7 +278,7 @@ comment on function public.get_job is
   'position of each stream, {name: {attempt, next}}. job_output returns the output.';
 select queue.allow('authenticated, service_role', 'public.get_job');
 
--- Return the live and failed jobs of a workspace, up to p_limit of each table.
+-- Return the live and failed jobs of a workspace, up to p_limit from each table.
 -- p_workspace_id: null returns the jobs of all workspaces
 create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
 returns table (job_id uuid, lane integer, state text)
@@ -375,8 +377,8 @@ begin
 end;
 $$;
 
--- Return whether the platform itself enqueues the jobs of a type. No project can register such a
--- type as in_order. A type that only trusted code may enqueue is not internal in this sense.
+-- Return whether the engine itself enqueues the jobs of a type, for example webhooks. This does not
+-- include the types of a project that only its service may enqueue.
 create function queue.is_internal(p_job_type text)
 returns boolean
 language sql stable
@@ -388,7 +390,7 @@ select exists (
 )
 $$;
 
--- Convert a filter to SQL conditions. Return null if the filter is empty. Reject an unknown name or
+-- Convert a filter to SQL conditions, or return null for an empty filter. Reject an unknown name or
 -- value.
 create function queue.conditions_of(p_filter jsonb)
 returns text
@@ -493,9 +495,9 @@ begin
 end;
 $$;
 
--- Return the ids of the first jobs before p_before that match a filter. Live, failed and tagged
--- jobs are found through their tables or indexes. Other jobs are searched among the newest 10,000
--- jobs, for about 100 ms.
+-- Return the ids of the newest jobs before p_before that match a filter. Live, failed and tagged
+-- jobs are found by their tables or indexes. Other jobs are searched among the newest 10,000 jobs,
+-- for about 100 ms.
 -- last_id: id from which the next call continues; null at the end
 create function queue.search_jobs(
   p_filter jsonb,
@@ -552,9 +554,9 @@ begin
   ids := '{}';
   last_id := p_before;
   loop
-    -- The parameters are $1 ids, $2 workspaces (null for all workspaces), $3 before and $4 the
-    -- number of jobs. An equality condition is written as a range, so that the planner does not
-    -- choose the index on id.
+    -- The parameters are $1 ids, $2 workspaces (null for all), $3 before and $4 the number of jobs.
+    -- Conditions of equality are written as ranges, so that the planner does not choose the index
+    -- on id.
     execute format(
       'with p as materialized (
         select p.id, row_number() over () as n, (true %s) is true as fits
@@ -605,7 +607,7 @@ returns json
 language plpgsql stable
 security definer
 set search_path = ''
--- Sequential scans and sorts are disabled, because they would read whole tables.
+-- without sequential scans and sorts, which would read whole tables
 set enable_seqscan = off
 set enable_sort = off
 set jit = off
@@ -613,7 +615,7 @@ as $$
 declare
   v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
   v_now constant timestamptz := queue.clock();
-  -- The changes of a transaction have the time of its call, and the transaction may commit later.
+  -- changes have the time of their call, and may become visible later, when the transaction commits
   v_since constant timestamptz := (p_cursor ->> 'since')::timestamptz - interval '30 seconds';
   v_is_service constant boolean := queue.is_service();
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
@@ -637,8 +639,8 @@ begin
     );
   end if;
   perform queue.take_call_slot(v_named);
-  -- Search the given workspace. Without a given workspace, search the caller's own workspaces. The
-  -- service then searches all workspaces by id, session or parent.
+  -- Search the given workspace. Without one, search the workspaces of the person who calls. The
+  -- service searches all workspaces if the filter has ids, a session or a parent.
   v_found := queue.search_jobs(
     v_filter,
     case
@@ -690,13 +692,13 @@ $$;
 comment on function public.list_jobs is
   E'Jobs, newest first: {now, jobs, next}. next is the p_cursor of the next page.\n\nA page with '
   'fewer jobs or none may still have a next, because a call searches up to 10,000 jobs. To read a '
-  'page again, pass {"since": now of the last read} as p_cursor: a job that had ended by then is '
-  'returned as its id alone.';
+  'page again, pass {"since": now of the last read} as p_cursor. Of a job that had ended by then, '
+  'only the id is returned.';
 select queue.allow('authenticated, service_role', 'public.list_jobs');
 
--- Live and failed jobs are counted up to 10,000 per table. Jobs that ended otherwise are counted
--- among the newest 10,000 jobs of the workspace. If the counts are for all workspaces (null, for
--- queue_stats), only live and failed jobs are counted.
+-- Live and failed jobs are counted up to 10,000 per table. Completed and cancelled jobs are counted
+-- among the newest 10,000 jobs of the workspace. If p_workspace_id is null (for queue_stats), they
+-- are not counted.
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}')
 returns jsonb
 language plpgsql stable
@@ -714,7 +716,7 @@ declare
     where coalesce(v_filter ->> 'job_type' = l.job_type, true)
       and coalesce(v_filter ->> 'queue' = l.queue, true)
       and coalesce((v_filter ->> 'internal')::boolean = queue.is_internal(l.job_type), true)
-  -- Jobs of unpublished types have no lane yet, and are counted in lane 0.
+  -- jobs of unpublished types have no lane yet, and count in lane 0
   ) || case v_filter - 'internal' when '{}' then 0 end;
 begin
   perform queue.may_read(p_workspace_id, p_reads_much => true);
@@ -786,7 +788,7 @@ begin
         j.id,
         j.job_type,
         j.finished_at,
-        regexp_replace( -- shorten each id to its end
+        regexp_replace( -- show only the end of each id
           queue.error_line(j.error_message, j.error_data),
           '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}([0-9a-f]{8})',
           '…\1',
@@ -884,7 +886,7 @@ comment on function public.dead_letters is
 select queue.allow('authenticated, service_role', 'public.dead_letters');
 
 -- Return the attempts of a job, the latest last.
--- p_is_open: true to include tracebacks, which show code
+-- p_is_open: true to include tracebacks, which show source code
 create function queue.attempt_lines(
   p_job public.jobs,
   p_limit integer,
@@ -1050,9 +1052,8 @@ comment on function public.job_trace is
   'Attempts, steps and waits of at most 300 jobs of a tree, six levels deep: {now, more, jobs}.';
 select queue.allow('authenticated, service_role', 'public.job_trace');
 
--- Return the live workers. A worker is live if it was seen in the last three minutes. A worker is
--- not live if its run ended more than 90 seconds ago. A worker with an unexpired lease is always
--- live.
+-- Return the live workers. A worker is live if it called in the last three minutes and its run did
+-- not end more than 90 seconds ago, or if it has a lease that has not expired.
 create function queue.live_workers(p_now timestamptz)
 returns queue.workers[]
 language sql stable
@@ -1074,8 +1075,8 @@ select array(
 )
 $$;
 
--- Return the published type whose name is most similar to a given name. At least half of the letter
--- pairs in the two names must be the same.
+-- Return the published type with the most similar name. At least half of the letter pairs must be
+-- the same.
 create function queue.nearest_type(p_job_type text)
 returns text
 language sql stable
@@ -1106,7 +1107,7 @@ order by likeness.n desc, p.job_type
 limit 1
 $$;
 
--- For each type, return whether workers run but none of them serves the type.
+-- Return for each type whether it is unserved, which means that workers run, but none serves it.
 -- p_queues: the queue of each type; null for any queue
 create function queue.is_unserved(
   p_job_types text[],
@@ -1926,10 +1927,10 @@ select jsonb_build_object(
 from lines as l
 $$;
 
--- Return the facts about a suspect that readers may see: {suspect_since, process_end, died_with,
--- beside}. Return null if the job is not a suspect.
+-- Return what readers may see about a suspect: {suspect_since, process_end, died_with, beside}.
+-- Return null if the job is not a suspect.
 -- died_with: number of other jobs in the process that ended, in words
--- beside: number of other suspects of its company, null if there are none
+-- beside: number of other suspects that run in the same process; null if there are none
 create function queue.suspicion_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1951,7 +1952,7 @@ from queue.suspects as s
 where s.job_id = p_job.id
 $$;
 
--- Return a number of times in words, for example 'twice'. Return null for 0.
+-- Return a number of times in words, for example 'twice', or null for 0.
 create function queue.times_in_words(p_times bigint)
 returns text
 language sql immutable
@@ -1965,8 +1966,8 @@ select case p_times
 end
 $$;
 
--- Return how often a job lost its worker when no other job could be the cause: {ended_times, alone,
--- lost_times}. ended_times is null if no evidence shows how the processes ended.
+-- Return how often a job lost its worker while no other job could be the cause: {ended_times,
+-- alone, lost_times}. ended_times is null if no evidence shows how the processes ended.
 create function queue.losses_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1986,7 +1987,7 @@ from queue.attempts as a
 where a.job_id = p_job.id and a.outcome = 'lost'
 $$;
 
--- Return the time of the last maintenance, if it ran before a given time: {maintained_at}.
+-- Return the time of the last maintenance, if it is before a given time: {maintained_at}.
 create function queue.maintained_before(p_at timestamptz)
 returns jsonb
 language sql stable
@@ -1997,9 +1998,9 @@ from queue.tasks as t
 where t.done_at > '-infinity'
 $$;
 
--- Return the slots for a job in the workers that serve it, the jobs that use them, and the time
--- when these workers last leased jobs or began to ask for jobs.
--- slots: null if a worker did not report its slots, or no worker runs
+-- Return how many slots the workers that serve a job have for it, how many jobs use these slots,
+-- and when these workers last leased jobs or started.
+-- slots: null if a worker did not report its slots, or if no worker runs
 create function queue.slots_for(p_job public.jobs, p_alive queue.workers[])
 returns table (slots bigint, running bigint, leased_at timestamptz)
 language sql stable
@@ -2035,7 +2036,7 @@ select
 from pools as p
 $$;
 
--- Return a length of time in words, for example '4 min'.
+-- Return a duration in words, for example '4 min'.
 create function queue.length_in_words(p_ms double precision)
 returns text
 language sql immutable
@@ -2054,11 +2055,12 @@ order by u.below
 limit 1
 $$;
 
--- Return the pulse of a running job in words: {last, place, memory_mb, silent, usual}. Return
--- {lease_until} for a job without a pulse.
--- silent: time since the last update; null below 20 seconds, because a pulse comes each 15 seconds
--- usual: duration of 99 % of the jobs of its type; null unless the job has been silent for longer,
---   and for a minute
+-- Return the last sign of life of a running job in words: {last, place, memory_mb, silent, usual}.
+-- If the worker reported none, return {lease_until}.
+-- silent: time since the last update; null below 20 seconds, because a worker sends a pulse every
+--   15 seconds
+-- usual: duration that 99 % of the jobs of the type do not exceed; null unless the job has been
+--   silent for longer, and for a minute
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -2088,10 +2090,9 @@ begin
 end;
 $$;
 
--- Return the reason that keeps a job from starting. The reason may be the state of the job, when it
--- has ended, runs, waits or is delayed. Another reason is a trigger of the project that rejects a
--- change of the job. The other reasons are an unpublished type, a pause, and the lack of a worker
--- that serves the job. Return null if the job may start.
+-- Return the reason why a job cannot start. The job may have ended, run, wait or be delayed. A
+-- trigger of the project may reject a change of the job. Its type may be unpublished, or paused, or
+-- no worker may serve it. Return null if the job may start.
 create function queue.explain_row(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2108,7 +2109,7 @@ declare
     'error_message', p_job.error_message,
     'error', p_job.error_data
   );
-  -- A due task counts as late if maintenance has not handled it within this time.
+  -- a due job counts as late if maintenance has not handled it within this time
   c_patience constant interval := interval '90 seconds';
   v_late constant text := case
     when p_alive = '{}' then 'no_worker'
@@ -2237,10 +2238,9 @@ begin
 end;
 $$;
 
--- Return the reason why a job has not started although it may start. The reason may be the
--- narrowest limit that is used up, or the rate limit. Otherwise the reason is the end of the job's
--- last process, or the jobs that come before this job. A lack of slots is reported only if the
--- workers' leases use all of their slots.
+-- Return why a job that may start has not started. The reasons are tested in this order: a limit
+-- that is used up (the narrowest first), the rate limit, the end of the job's last process, and the
+-- jobs before this job. A lack of slots is reported only if jobs use all slots of the workers.
 create function queue.explain_ready(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2263,8 +2263,7 @@ begin
   select * into v_type
   from queue.job_types
   where job_type = p_job.job_type;
-  -- Find the limits that are used up, the narrowest limit first. A limit that is not set is
-  -- skipped.
+  -- Find the narrowest limit that is used up. A limit that is not set is skipped.
   select l.* into v_full
   from (
     values
@@ -2414,13 +2413,13 @@ end;
 $$;
 
 
--- Holders of jobs. The same functions find the holders of a single job and the holders of a whole
+-- Holders of jobs. The same functions find the holder of a single job and the holders of a whole
 -- workspace. If the holder is a job of another workspace, only this fact is returned.
 
--- Return the sessions that keep a row of these jobs locked in a transaction that has been open for
--- two seconds. A session that holds such a lock may itself wait for another session. In that case,
--- return the last session of this chain, because the last session must end first. The xmax of a row
--- identifies the transaction that locked the row (supabase/DECISIONS.md).
+-- Return the sessions that have locked the rows of these jobs in a transaction that has been open
+-- for two seconds. If such a session waits for another session, return the last session of this
+-- chain, because it must end first. The xmax of a row identifies the transaction that locked it
+-- (supabase/DECISIONS.md).
 create function queue.locks_on(p_ids uuid[], p_now timestamptz)
 returns table (job_id uuid, pid integer, since timestamptz, application text)
 language sql stable
@@ -2492,8 +2491,8 @@ begin
 end;
 $$;
 
--- Return the deepest descendant of a job that has not ended or has failed. On each level, follow
--- the first such child.
+-- Return the deepest descendant of a job that has not ended or has failed. On each level, the first
+-- such child is followed.
 -- p_has_failed: true to find a failed job, false to find a job that has not ended
 create function queue.blocking_descendant(p_job_id uuid, p_has_failed boolean)
 returns uuid
@@ -2525,9 +2524,8 @@ order by t.level desc
 limit 1
 $$;
 
--- Return the number of jobs in the workspace that wait for the same reason as this job, counted up
--- to 1,000: {waiting, more}. A question or a running worker holds only one job, so the number is 0
--- for these reasons.
+-- Return how many jobs of the workspace wait for the same reason as this job, counted up to 1,000:
+-- {waiting, more}. The number is 0 for a question or a running worker, which hold only one job.
 create function queue.count_alike(p_job public.jobs, p_reason text)
 returns jsonb
 language sql stable
@@ -2572,7 +2570,7 @@ from (
 ) as w
 $$;
 
--- Return the kind of holder for a reason. Return null if nothing holds a job for this reason.
+-- Return the kind of holder for a reason, or null if nothing holds a job for this reason.
 create function queue.holder_kind(p_reason text)
 returns text
 language sql immutable
@@ -2596,8 +2594,8 @@ select case
 end
 $$;
 
--- Return the sentence for the reason that keeps a job from starting now, without names of other
--- jobs, because the job's members read it later.
+-- Return the sentence for the reason why a job has not started. It names no other jobs, because
+-- members read it later.
 create function queue.waited_for(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2621,8 +2619,8 @@ begin
 end;
 $$;
 
--- Return the holder of a job, for the reason found by queue.explain_row or queue.explain_ready:
--- {kind, holder, since, waiting, more}. The holder is a job, a session, a worker or a pause.
+-- Return the holder of a job for the reason that queue.explain_row or queue.explain_ready found:
+-- {kind, holder, since, waiting, more}.
 create function queue.held_by(p_job public.jobs, p_found jsonb, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -2697,7 +2695,7 @@ begin
 end;
 $$;
 
--- Return the last error of a job. The error is classified by its code, never by its text.
+-- Return the last error of a job. It is classified by its code, never by its text.
 -- kind: kind of the error, which selects the advice
 -- code: HTTP status, SQLSTATE or errno
 -- cause: a response, the line that ended the process, or the last error of an exception chain
@@ -2754,8 +2752,8 @@ from jsonb_to_record(p_job.error_data) as e (
 )
 $$;
 
--- Return why a job waits and which holder it waits for.
--- p_lock: session that keeps the job's row locked, from queue.locks_on
+-- Return why a job waits, and its holder.
+-- p_lock: session that has locked the job's row, from queue.locks_on
 -- p_alive: live workers. Callers find them once for many jobs, because the search reads all leases.
 create function queue.explain(
   p_job public.jobs,
@@ -2794,7 +2792,7 @@ begin
     'since', coalesce(p_job.finished_at, p_job.scheduled_for, p_job.created_at),
     'cause', v_error.cause
   ) || v_found;
-  if not (queue.is_operator() or queue.is_service()) then -- members get no names of others
+  if not (queue.is_operator() or queue.is_service()) then -- members must not see names of others
     v_found := v_found || jsonb_build_object(
       'data', (v_found -> 'data') - 'application' || case
         when v_found -> 'data' ? 'paused_by' then jsonb_build_object(
@@ -2817,7 +2815,7 @@ begin
   v_found := v_found || jsonb_build_object(
     'sentence', concat_ws(
       ' ',
-      -- This sentence comes before the error, because the console hides the text from the error on.
+      -- before the error, because the console hides the text from the error on
       case
         when p_job.error_data ->> 'type' = 'WorkerLost'
           then queue.render_guidance('worker_lost', queue.losses_of(p_job)) ->> 'sentence'
@@ -2846,7 +2844,7 @@ begin
 end;
 $$;
 
--- Return the values of a job and of its holder that the advice may name.
+-- Return the values of a job and its holder that a sentence or an advice may contain.
 create function queue.names_of(p_job public.jobs, p_held jsonb)
 returns jsonb
 language sql stable
@@ -2923,7 +2921,8 @@ begin
     perform from public.jobs
     where id = p_job_id
     for no key update skip locked;
-    -- A lock that belongs to a foreign key does not stop the job.
+    -- if this lock was possible, the other lock belongs to a foreign key, which does not stop the
+    -- job
     v_lock := case when not found then v_lock end;
   end if;
   return queue.explain(
@@ -2941,8 +2940,8 @@ comment on function public.explain_job is
 select queue.allow('authenticated, service_role', 'public.explain_job');
 
 -- Return groups of jobs that wait for the same cause, the largest group first. The jobs of a group
--- share one lane, key, unpublished type, awaited answer or event, dead worker, or locking session.
--- A group may also consist of the overdue jobs of one type.
+-- share a lane, a key, an unpublished type, a question or event, a dead worker, or a session that
+-- locks them. Another group has the overdue jobs of a type.
 -- job_id: one job of the group
 -- jobs: number of jobs, counted up to 1,000 or 10,000
 -- oldest_at: start of the longest wait
@@ -3016,7 +3015,7 @@ union all
     g.workspace_id,
     g.job_type,
     case
-      when queue.is_internal(g.job_type) then split_part(g.key, ':', 1) -- the receiver
+      when queue.is_internal(g.job_type) then split_part(g.key, ':', 1) -- receiver of the webhook
       else g.key
     end
   order by 2 desc
@@ -3088,9 +3087,8 @@ union all
 )
 $$;
 
--- Return the holders of jobs. The holder that holds the most jobs comes first. The result for a
--- holder has the explanation of its first job, as in public.explain_job, and the jobs of all groups
--- that wait for the holder.
+-- Return the holders of jobs, the holder of the most jobs first. Each has the explanation of its
+-- first job, as in public.explain_job, and the jobs of all groups that wait for it.
 -- p_workspace_id: null returns the holders of all workspaces
 -- p_job_type: null returns the holders of all types
 create function queue.holders(p_workspace_id uuid, p_job_type text, p_now timestamptz)

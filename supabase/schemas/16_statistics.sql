@@ -1,16 +1,16 @@
 -- Statistics, health and job types. Statistics are computed from the feed some seconds later, so
--- that running jobs update no counter. There is a single series of rows. Each row covers five
--- minutes and is kept for eight days. For a longer history, use Prometheus.
+-- that running jobs update no counter. Each row covers five minutes and is kept for eight days. For
+-- a longer history, use Prometheus.
 
 create table queue.stats (
   workspace_id uuid not null, -- the nil UUID for all workspaces together
   at timestamptz not null, -- start of the five minutes
   job_type text not null,
-  -- {enqueued, completed, failed, cancelled, retried, lost, redriven}. lost is the number of losses
-  -- that spend an attempt.
+  -- {enqueued, completed, failed, cancelled, retried, lost, redriven}. lost counts only losses of a
+  -- worker that used up an attempt.
   counts jsonb not null,
-  -- Histograms of the queue times and the run times of ended jobs, {bucket: jobs}. Bucket n begins
-  -- at 1.25^n - 1 milliseconds.
+  -- Histograms of the queue times and durations of ended jobs, {bucket: jobs}. Bucket n begins at
+  -- 1.25^n - 1 milliseconds.
   queue_times jsonb,
   run_times jsonb,
   primary key (workspace_id, at, job_type)
@@ -21,7 +21,7 @@ create table queue.stats (
 );
 create index stats_by_time on queue.stats (at);
 
--- Add numbers by name. Return null if there are no numbers.
+-- Add up numbers by name. Return null if there are none.
 create function queue.sum_jsonb(p_all jsonb[])
 returns jsonb
 language sql immutable
@@ -161,8 +161,8 @@ begin
 end;
 $$;
 
--- Return the time of the first event that is not counted yet. Return null if this event is less
--- than a minute old.
+-- Return the time of the first event that is not counted yet, or null if it is less than a minute
+-- old.
 create function queue.statistics_stale_since(p_now timestamptz)
 returns timestamptz
 language sql stable
@@ -180,7 +180,8 @@ from (
 where l.at < p_now - interval '1 minute'
 $$;
 
--- Return the counts for each type and step, and percentiles with an error of at most 12 %.
+-- Return the counts and percentiles of each job type in each period. A percentile has an error of
+-- at most 12 %.
 create function queue.type_numbers(
   p_workspace_id uuid,
   p_since timestamptz,
@@ -230,7 +231,7 @@ cross join lateral (
 $$;
 
 -- Return the duration in milliseconds that 99 % of the jobs of a type did not exceed in the last
--- day. Return null if fewer than 20 jobs ended.
+-- day, or null if fewer than 20 jobs ended.
 create function queue.usual_ms(p_workspace_id uuid, p_job_type text, p_now timestamptz)
 returns double precision
 language sql stable
@@ -252,11 +253,11 @@ from (
 where b.total >= 20 and 100 * b.jobs >= 99 * b.total
 $$;
 
--- Return the numbers of due jobs by the cause that delays them. The causes are paused, unserved,
--- suspect (the job runs alone), at_limit, blocked (by a key) and ready. The cause unserved is a
--- warning that no worker serves the type.
+-- Return the numbers of due jobs by cause of their delay. The causes are paused, unserved (no
+-- worker serves the type), suspect (the job runs alone), at_limit, blocked (by a key) and ready.
+-- Only unserved is a warning.
 -- p_user_id: for a person, omit other people's jobs of unpublished types, because the person cannot
--- change those jobs
+--   change those jobs
 create function queue.backlog(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -416,9 +417,9 @@ select jsonb_object_agg(
 from causes as c
 $$;
 
--- Return findings about the queue itself. If a client's transaction has written and has been open
--- for a minute, readers of the feed have to wait for it. If a transaction has only read and has
--- been open for five minutes, Postgres cannot remove dead rows.
+-- Return findings about the queue itself. A transaction that has written and been open for a minute
+-- is a finding, because readers of the feed wait for it. A transaction that has only read and been
+-- open for five minutes is a finding, because Postgres cannot remove dead rows meanwhile.
 create function queue.findings_of_queue(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -579,9 +580,9 @@ begin
 end;
 $$;
 
--- Return a finding if the disk is becoming full. The operator sets the size of the disk. The used
--- space is the size of all databases to which the engine's owner may connect. If the owner may read
--- the size of the write-ahead log, this size is added.
+-- Return a finding if the disk is nearly full. The operator sets the size of the disk. The used
+-- space is the size of all databases to which the engine's owner may connect, and of the
+-- write-ahead log, if the owner may read its size.
 create function queue.findings_of_disk()
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -617,8 +618,9 @@ begin
 end;
 $$;
 
--- Return the findings of apps. Each task may have a function that returns findings. The data of a
--- finding has the sentence and the steps: {said: {sentence, next: [{words, command, path}]}}.
+-- Return the findings of apps. Each task of maintenance may have a function that returns findings.
+-- The data of a finding has its sentence and its steps: {said: {sentence, next: [{words, command,
+-- path}]}}.
 create function queue.findings_of_apps(p_workspace_id uuid)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -641,7 +643,7 @@ begin
 end;
 $$;
 
--- Return the number of due jobs in some lanes, counted up to 1,000.
+-- Return the number of due jobs in these lanes, counted up to 1,000.
 -- p_workspace_id: null counts the jobs of all workspaces
 create function queue.due_in(p_workspace_id uuid, p_lanes integer[])
 returns bigint
@@ -669,10 +671,9 @@ from (
 ) as d
 $$;
 
--- Return findings about types, pauses, schedules, questions and silent jobs, for the workspaces
--- that they concern. A job is silent if it has sent nothing for longer than 99 % of the jobs of its
--- type take, or for ten minutes if too few such jobs have ended. An operator's pause is a finding
--- for each workspace whose jobs are delayed.
+-- Return findings about types, pauses, schedules, questions and silent jobs. A job is silent if it
+-- has sent nothing for longer than 99 % of the jobs of its type take, or for ten minutes if too few
+-- jobs have ended. A pause by an operator is a finding of each workspace whose jobs it delays.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable
@@ -839,9 +840,9 @@ from (
 having count(*) > 0
 $$;
 
--- Return findings about limits at which enqueues by people are rejected now. Rejected calls store
--- nothing, so their number is not known. The jobs of a workspace are counted only if its limit is
--- low or its last count was close to the limit.
+-- Return findings about limits because of which enqueues by people are rejected now. Rejected calls
+-- store nothing, so their number is unknown. The jobs of a workspace are counted only if its limit
+-- is low, or if its last count was close to the limit.
 create function queue.findings_of_limits(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable
@@ -921,18 +922,17 @@ cross join lateral (
 where l.last_bytes >= 0.9 * l.bytes and c.bytes > l.bytes
 $$;
 
--- Return findings about processes that end. The first finding names a type whose code is probably
--- broken. Three different jobs of the type have each ended their process within ten minutes, and no
--- job of the type has completed in this time. The engine never pauses the type by itself. The
--- second finding names suspects that have waited for a minute only because no worker is free for
--- them.
+-- Return findings about processes that ended. The first names a type whose code is probably broken,
+-- because three jobs of the type have each ended their process within ten minutes, and none has
+-- completed since. The engine never pauses the type by itself. The second names suspects that have
+-- waited for a minute only because no worker is free for them.
 create function queue.findings_of_deaths(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
 set search_path = ''
 as $$
 declare
-  -- Types that may have such jobs. Without such types, the feed is not read.
+  -- types that may have such jobs. If there are none, the feed is not read.
   v_types constant text[] := array(
     select s.job_type
     from queue.stats as s
@@ -1073,7 +1073,8 @@ begin
     case when not queue.is_operator() then queue.caller() end
   );
   if p_workspace_id is null then
-    -- Include due jobs that are not yet promoted. Workers promote jobs, and there may be no worker.
+    -- Include due jobs that are still in queue.deferred, because without a worker nothing moves
+    -- them.
     v_backlog := v_backlog || jsonb_build_object(
       'oldest_due_seconds', greatest(
         (v_backlog ->> 'oldest_due_seconds')::numeric,
@@ -1148,13 +1149,13 @@ comment on function public.explain_queue is
   'findings: [{verdict, reason, key, sentence, since, cause, jobs, next: [{words, command, '
   'path}]}], '
   'holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, job_id, job_types, '
-  'keys}], backlog, last_tick_seconds}. Without a workspace, of all workspaces, for operators.';
+  'keys}], backlog, last_tick_seconds}. Only operators may omit the workspace, to read all.';
 select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'
 );
 
--- For consoles of release 0.4.4.
+-- The console of release 0.4.4 calls this function.
 create function public.silence_finding(p_key text, p_until timestamptz)
 returns jsonb
 language sql immutable
@@ -1272,8 +1273,8 @@ end;
 $$;
 comment on function public.queue_stats is
   'Counts and percentiles per type over p_minutes, 1 to 11,520. late_since: the time since which '
-  'they are stale. Without a workspace, of all workspaces, for operators, with the last workers '
-  'and the 20 busiest tenants.';
+  'they are stale. Only operators may omit the workspace, to read all, with the last workers and '
+  'the 20 busiest tenants.';
 select queue.allow('authenticated, job_worker, service_role', 'public.queue_stats');
 
 create function public.queue_series(
@@ -1326,8 +1327,8 @@ comment on function public.queue_series is
   '11,520, in about a hundred points: {now, since, step_seconds, points}.';
 select queue.allow('authenticated, service_role', 'public.queue_series');
 
--- Return the numbers of waiting and running jobs of a type, each counted up to 1,000: {waiting,
--- running}.
+-- Return the numbers of waiting and running jobs of a type: {waiting, running}. Each is counted up
+-- to 1,000.
 create function queue.live_of_type(p_workspace_id uuid, p_job_type text)
 returns jsonb
 language sql stable

@@ -1,8 +1,8 @@
--- Maintenance. Maintenance handles all work whose time has come, and deletes rows that are no
--- longer needed. It runs at the same time as leases. If a task fails, the failure is recorded, the
--- task is retried later, and the other tasks continue. A trigger or foreign key of the project may
--- reject a change of a job. The batch with such a job is divided in halves until the job is found.
--- Maintenance then skips the job until its retry time.
+-- Maintenance handles all work that is due, and deletes rows that are no longer needed, while
+-- leases continue. If a task fails, the failure is stored, the task is retried later, and the other
+-- tasks continue. A trigger or foreign key of the project may reject the change of a job. The batch
+-- with this job is then divided in halves until the job is found, and maintenance skips the job
+-- until its retry time.
 
 insert into queue.tasks (name, every)
 values -- '0' means at each call
@@ -13,14 +13,13 @@ values -- '0' means at each call
   ('schedules', '1 second'),
   ('sweep', '1 minute'),
   ('retention', '10 minutes'),
-  -- The task reads all leases. An index on expires_at would cost more, because each renewal would
-  -- have to update the index.
+  -- The task reads all leases, because each renewal would have to update an index on expires_at.
   ('reclaim', '1 second');
 insert into queue.tasks (name, every, reads_feed)
 values ('statistics', '5 seconds', true);
 
--- Record that a change of a job was rejected in a task. The task is retried for this job after 5
--- seconds. The delay doubles with each rejection, up to an hour.
+-- Store that a change of a job was rejected in a task. The task retries the job after 5 seconds.
+-- Each further rejection doubles the delay, up to an hour.
 create function queue.record_rejection(
   p_task text,
   p_job_id uuid,
@@ -50,7 +49,7 @@ on conflict (task, job_id) do update set
     + least(interval '1 hour', interval '5 seconds' * 2 ^ least(r.failures, 12))
 $$;
 
--- Return the jobs that a task must skip now.
+-- Return the jobs that a task must skip now, because their change was rejected.
 create function queue.refused(p_task text, p_now timestamptz)
 returns uuid[]
 language plpgsql stable
@@ -65,8 +64,8 @@ begin
 end;
 $$;
 
--- Run a task on jobs. If a batch is rejected, divide the batch in halves until the rejected job is
--- found. Return the number of handled jobs.
+-- Run a task on jobs, and return the number of handled jobs. If the batch is rejected, divide it in
+-- halves until the rejected job is found.
 create function queue.bisect_task(p_task text, p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -141,16 +140,17 @@ begin
 end;
 $$;
 
--- Find the next place of these jobs, or end them. A job ends if its deadline has passed, or if it
--- has not started in time. A job of an internal type ends if a person enqueued it.
+-- Move these jobs to their next place, or end them. A job ends if its deadline has passed, or if it
+-- has not started in time. A job of an internal type ends if a person enqueued it before the type
+-- was published.
 create function queue.promote(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- Lock rows of waits before rows of jobs. If a person is answering a job's question now, skip the
-  -- job, which stays due.
+  -- Lock waits before jobs. If a person is answering the question of a job now, skip the job, which
+  -- stays due.
   v_locked constant uuid[] := array(
     select w.job_id
     from queue.waits as w
@@ -240,14 +240,14 @@ begin
   from public.jobs as j
   where j.id = any (p_ids)
     and j.status = 'pending'
-    and j.id = any (v_adopted || v_due); -- a job whose start_by_at has passed may already be ready
+    and j.id = any (v_adopted || v_due); -- other jobs keep their place
   return cardinality(p_ids);
 end;
 $$;
 
--- Promote jobs whose type has been published, and jobs whose time has come. Each pass takes the
--- oldest jobs and an equal number of jobs from each workspace (queue.fair_batch). Locked jobs stay
--- due.
+-- Move jobs to their next place when they are due, or when their type has been published. Each pass
+-- takes the oldest jobs, and an equal number of jobs of each workspace (queue.fair_batch). Locked
+-- jobs stay due.
 create function queue.do_promotion(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -303,7 +303,7 @@ begin
         v_refused
       )
     end;
-    v_ids := array( -- jobs, locked together with their rows
+    v_ids := array( -- lock each job together with its row
       select h.id
       from (
         select j.id
@@ -330,8 +330,8 @@ begin
 end;
 $$;
 
--- Reclaim expired leases in slices, with an equal number of leases per workspace. Locked leases
--- stay due.
+-- Reclaim the jobs of expired leases in parts, with the same number of jobs of each workspace.
+-- Locked leases stay due.
 create function queue.do_reclaim(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -342,7 +342,7 @@ declare
   v_ids uuid[];
   v_done integer := 0;
 begin
-  -- If the clock was set back, leases from before would last too long. Shorten these leases.
+  -- If the clock was set back, shorten leases from before, which would last too long.
   update queue.leases as l
   set expires_at = p_now + make_interval(secs => l.lease_seconds)
   where l.ctid = any (array(
@@ -379,9 +379,9 @@ begin
 end;
 $$;
 
--- Delete ended jobs after their retention time. An id begins with the job's creation time. A pass
--- in the order of ids therefore finds the oldest jobs first, in slices. The children of a job are
--- kept while the job waits for them.
+-- Delete ended jobs after their retention time. An id begins with the job's creation time, so a
+-- pass in the order of ids finds the oldest jobs first. The children of a job are kept while the
+-- job waits for them.
 create function queue.do_retention(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -434,12 +434,12 @@ begin
   update queue.tasks
   set after_id = v_after
   where name = 'retention';
-  -- The result 0 would mean that the task has nothing left to do.
+  -- the result 0 would mean that nothing is left to do
   return case when v_after is null then v_done else greatest(1, v_done) end;
 end;
 $$;
 
--- Delete rows that belong to no job, in slices that are found through an index.
+-- Delete rows that belong to no job, in parts that are found through an index.
 create function queue.do_sweep(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -450,8 +450,8 @@ declare
   v_rows integer;
   v_done integer := 0;
 begin
-  -- Close empty turns that no lease has read for an hour. The call passes a time two hours ago, so
-  -- that a rule below deletes the turns at once.
+  -- Close empty turns that were opened more than an hour ago. The call passes a time two hours ago,
+  -- so that a rule below deletes the turns at once.
   perform queue.tidy_turns(
     array(
       select row(t.lane, t.workspace_id, null, 0)::queue.share
@@ -503,21 +503,20 @@ begin
     from (
       values
         ('lanes', 'unused_since < $1 - interval ''1 day'''),
-        -- After 30 days no job waits for a named event any more.
+        -- after 30 days, no job waits for the event any more
         ('named_events', 'emitted_at < $1 - interval ''30 days'''),
         ('stats', 'at < $1 - interval ''9 days'''),
         ('publisher', 'round < (select max(p.round) from queue.publisher as p)'),
         ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),
-        -- A client reports every 60 seconds (public.follow_topic).
+        -- a client calls public.follow_topic every 60 seconds
         ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
-        -- Closed turns are deleted after an hour. If a lease needs a deleted turn again, the lease
-        -- inserts a new row.
+        -- A turn that was closed an hour ago. If a lease needs the turn again, it inserts a new
+        -- row.
         (
           'turns',
           'blocked and look_at is null and changed_at < $1 - interval ''1 hour'''
         ),
-        -- After this time a token bucket is full. This is true even if the bucket was overdrawn by
-        -- its whole size.
+        -- After this time, a token bucket is full, even if it was overdrawn by its whole size.
         (
           'buckets',
           'refilled_at < $1 - greatest(interval ''1 day'', case when name ~ ''^[rk]:''
@@ -525,10 +524,9 @@ begin
         ),
         ('ticks', 'seen_at < $1 - interval ''1 day'''),
         ('withdrawn_schedules', 'withdrawn_at < $1 - interval ''1 day'''),
-        -- After 100 days a job that is still stored shows no worker.
+        -- A job that is stored for longer then shows no worker.
         ('workers', 'seen_at < $1 - interval ''100 days'''),
-        -- A job may be deleted while a worker reports on it. The lease of the deleted job then
-        -- remains.
+        -- If a worker reported on a job while it was deleted, the lease remains.
         ('leases', 'expires_at <= $1 and not exists (
         select from public.jobs as j where j.id = o.job_id)'),
         ('lost_leases', 'not exists (
@@ -557,9 +555,9 @@ begin
 end;
 $$;
 
--- Return whether run_maintenance has something to do. run_maintenance applies the same conditions
--- as this function. A locked row is due again after a second. A task that found nothing in an idle
--- queue is due again after an hour.
+-- Return whether run_maintenance has something to do, by the same conditions. Work on a locked row
+-- is due again after a second. A task that found nothing in an idle queue is due again after an
+-- hour.
 -- p_active: true if jobs have run
 -- p_is_soon: true if a job, wait or signal may be due, as in queue.next_due_in_ms
 create function queue.maintenance_is_due(
@@ -689,11 +687,11 @@ begin
       'busy', true
     );
   end if;
-  -- This call raises the feed base after a restore.
+  -- after a restore, this raises the feed base
   perform queue.feed_number(pg_snapshot_xmax(pg_current_snapshot()));
-  -- The task that has waited for longest comes first. Each task gets an equal share of the
-  -- remaining time, so that no task delays the others. The announcements come last, because other
-  -- tasks write lines.
+  -- The task that has waited longest comes first. Each task gets an equal share of the remaining
+  -- time, so that none delays the others. The announcements come last, because other tasks write
+  -- lines of the feed.
   v_tasks := array(
     select t
     from queue.tasks as t
@@ -713,7 +711,7 @@ begin
       using v_now, v_share;
       update queue.tasks
       set
-        -- a task that its share of the time has stopped is due again at once
+        -- a task that ended because its time was over is due again at once
         done_at = case
           when v_done > 0 and clock_timestamp() > v_share then v_now - every
           else v_now
@@ -726,7 +724,7 @@ begin
       if v_done > 0 then
         v_counts := v_counts || jsonb_build_object(v_task.name, v_done);
       end if;
-    -- The handler also catches a statement timeout.
+    -- also after a statement timeout
     exception when query_canceled or others then
       update queue.tasks
       set

@@ -1,7 +1,6 @@
--- Personal data. A comment on a column can mark the column as personal, because the column names a
--- person or quotes a person's words. The functions of this file export and erase the values of
--- marked columns. Columns of the engine, of an app and of the project are marked in the same way. A
--- mark is one of these comments:
+-- Personal data. A column that names a person or quotes a person's words has a comment that marks
+-- it. The functions of this file export and erase the values of marked columns of the engine, of
+-- apps and of the project. A mark is one of these comments:
 --
 --   Person: owner             id of the person who owns the row. The row is deleted.
 --   Person: key               text that contains this id. The row is deleted.
@@ -66,8 +65,8 @@ begin
 end;
 $$;
 
--- Return the marked columns of tables that belong to the engine's owner. Tables of other owners are
--- excluded, so that these functions fire no trigger of another owner.
+-- Return the marked columns of tables of the engine's owner. Tables of other owners are omitted,
+-- because their triggers would run with the rights of the engine.
 create function queue.personal_columns(
   out relation oid,
   out name text,
@@ -99,8 +98,8 @@ where d.classoid = 'pg_class'::regclass
   and c.relowner = n.nspowner
 $$;
 
--- Return SQL conditions for each table that has marked columns. The parameters of a condition are
--- the person's id ($1), the array of search patterns ($2) and the array of deleted jobs ($3).
+-- Return SQL conditions for each table with marked columns. $1 is the person's id, $2 the search
+-- patterns and $3 the deleted jobs.
 -- p_searches: true if the conditions also search text
 -- is_theirs: condition for rows that are deleted because they belong to the person
 -- is_about: condition for rows whose text is cleared
@@ -183,8 +182,8 @@ group by c.relation, a.is_about
 order by c.relation::regclass::text
 $$;
 
--- Return the patterns for ilike. The patterns match the person's id and each given word. Each of
--- them is matched as plain text and as escaped in JSON.
+-- Return patterns for ilike that match the person's id and each given word, as plain text and as
+-- escaped in JSON.
 create function queue.person_patterns(p_user_id uuid, p_words text[])
 returns text[]
 language plpgsql immutable
@@ -224,7 +223,7 @@ begin
 end;
 $$;
 
--- Return the ids of a person's jobs, and of the jobs that quote the person.
+-- Return the ids of a person's jobs, and of jobs that quote the person.
 create function queue.jobs_of_person(p_user_id uuid, p_patterns text[])
 returns uuid[]
 language plpgsql stable

@@ -1,23 +1,22 @@
--- Output. A running job can write streams of text or streams of items. A reader addresses a place
--- in a stream by its offset. The offset counts characters in a stream of text, and items in a
--- stream of items. When an attempt opens a stream again, the stream restarts with this attempt's
--- number, and readers drop the output of earlier attempts. A piece is the part of a stream that a
--- worker reports in one call. Workers append pieces with the fence of the job. Pieces are not
--- events, and they are not stored in the job's row.
+-- Output. A running job can write streams of text or of items. Readers address a position in a
+-- stream by its offset, in characters or items. A piece is the part of a stream that a worker
+-- reports in one call. Workers append pieces with the fence of the job. When a later attempt opens
+-- a stream again, the stream restarts with the number of this attempt, and readers drop the earlier
+-- output. Pieces are neither events nor stored in the job's row.
 
 insert into queue.settings (name, value)
 values ('output_max_bytes', '1000000'); -- limit for all streams of a job together
 insert into queue.tasks (name, every)
 values ('output', '1 minute');
 
--- Pieces of jobs that run or may run again. Each reported piece has one row.
+-- Pieces of jobs that run or may run again, one row for each.
 create table queue.pieces (
   job_id uuid not null,
   stream text not null,
   attempt integer not null,
   end_offset integer not null, -- offset in the stream after this piece
-  -- Name of the step that wrote the piece. The output of a finished step is kept for the next
-  -- attempt.
+  -- Name of the step that wrote the piece. When the step is finished, its output is kept for the
+  -- next attempt.
   step text,
   text text,
   items jsonb,
@@ -64,8 +63,8 @@ begin
 end;
 $$;
 
--- Restart a stream. Delete the output of the stream except the output of finished steps. The next
--- attempt skips finished steps, so they do not write their output again (public.read_output).
+-- Restart a stream. Delete its output, except the output of finished steps. The next attempt skips
+-- these steps, so they do not write their output again (public.read_output).
 create function queue.drop_output(p_job_id uuid, p_stream text)
 returns void
 language plpgsql
@@ -89,8 +88,7 @@ begin
 end;
 $$;
 
--- Copy output from a job to its replay. The replay skips some steps, so copy the output of these
--- steps.
+-- Copy the output of the steps that a replay skips from the original job.
 create function queue.copy_output(p_job_id uuid, p_replay_id uuid)
 returns void
 language plpgsql
@@ -129,11 +127,10 @@ begin
 end;
 $$;
 
--- Append pieces to jobs whose leases the caller has locked, and send the pieces to followers. A
--- piece is {stream, attempt, start, step?, text or items}. If an earlier report stored the
--- beginning of a piece, only the rest is appended. If a piece exceeds the job's byte limit, or
--- opens a stream of a job that has 20 streams, neither this piece nor later pieces of the stream
--- are stored.
+-- Append pieces, and send them to followers. The caller has locked the leases of the jobs. A piece
+-- is {stream, attempt, start, step?, text or items}. If an earlier report stored the beginning of a
+-- piece, only the rest is appended. A piece is not stored if it exceeds the job's limit of bytes or
+-- would open a 21st stream. Later pieces of the stream are not stored either.
 create function queue.write_output(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -224,7 +221,7 @@ begin
         'attempt', v_piece.attempt,
         'from', v_known,
         'next', v_known + v_size,
-        -- A message omits longer pieces. Followers read these pieces from the database.
+        -- longer pieces are omitted from the message, and followers read them from the database
         'text', case when octet_length(v_text) <= 8000 then v_text end,
         'items', case when pg_column_size(v_list) <= 8000 then v_list end
       )),
@@ -237,11 +234,10 @@ begin
 end;
 $$;
 
--- Return the state with which the response acknowledges the output in a worker's report. Return
--- null if the report had no output. The state is refused if a part of the output is not stored.
--- Otherwise the state is followed if someone follows the job or its session, and unfollowed if no
--- one does. If the state is unfollowed, the worker collects output for longer before it reports
--- again.
+-- Return the state of the output in a worker's report, for the response. It is null without output,
+-- refused if a part is not stored, followed if someone follows the job or its session, and
+-- otherwise unfollowed. If it is unfollowed, the worker collects output for longer before it
+-- reports again.
 create function queue.output_state(p_item queue.worker_item, p_job public.jobs)
 returns text
 language plpgsql stable
@@ -336,8 +332,8 @@ comment on function public.read_output is
   'skips them.';
 select queue.allow('job_worker, service_role', 'public.read_output');
 
--- Return the position of each stream of a job. A position is the number of the stream's last
--- attempt and the end offset of the output from that attempt.
+-- Return the position of each stream of a job, which is the number of its last attempt and the end
+-- offset in this attempt.
 create function queue.stream_ends(p_job_id uuid)
 returns table (stream text, attempt integer, end_offset integer)
 language plpgsql stable
@@ -371,7 +367,7 @@ begin
 end;
 $$;
 
--- Return the positions of a job's streams in the form for readers: {stream: {attempt, next}}.
+-- Return the positions of a job's streams for readers: {stream: {attempt, next}}.
 create function queue.streams_json(p_job_id uuid)
 returns jsonb
 language plpgsql stable
@@ -391,8 +387,8 @@ begin
 end;
 $$;
 
--- Return a page of a stream, beginning at an offset. A page has up to 30,000 characters or 1,000
--- items. When an attempt writes the stream again from its start, older output is not returned.
+-- Return a page of a stream from an offset on. A page has up to 30,000 characters or 1,000 items,
+-- all of the last attempt that wrote to the stream.
 create function queue.output_page(p_job_id uuid, p_stream text, p_from integer)
 returns jsonb
 language plpgsql stable
@@ -453,7 +449,7 @@ end;
 $$;
 
 -- Return a page of each stream that has output after its position in p_after.
--- p_after: positions {stream: {attempt, next}}. The default of attempt is the current attempt.
+-- p_after: positions {stream: {attempt, next}}. Without attempt, the current attempt is assumed.
 create function queue.output_pages(p_job_id uuid, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -482,8 +478,7 @@ begin
 end;
 $$;
 
--- Take a call slot for a read of much output. A guest's reads of one job or session run one at a
--- time.
+-- Admit a read of much output. It takes a call slot. Guests read one job or session one at a time.
 create function queue.admit_read(p_workspace_id uuid, p_id text)
 returns void
 language plpgsql
@@ -576,8 +571,7 @@ comment on function public.job_output is
   'passes the session.';
 select queue.allow('anon, authenticated, service_role', 'public.job_output');
 
--- Return a job of a guest session, and the job's events after a seq. An event of a log line has no
--- data.
+-- Return a job of a guest session, and its events after a seq. Events of log lines have no data.
 create function queue.guest_job(p_session_id text, p_job_id uuid, p_after integer)
 returns jsonb
 language plpgsql stable
@@ -639,9 +633,9 @@ comment on function public.guest_job is
   '\n\n404 job_not_found if the session does not exist, has ended, or does not have the job.';
 select queue.allow('anon, authenticated, service_role', 'public.guest_job');
 
--- Return new output of a session's jobs. The jobs are those that run, and those that p_after names.
--- Each job has a page of each stream that has output after its position. A call for a session with
--- more than 200 jobs takes a call slot.
+-- Return new output of those jobs of a session that run or that p_after names. Each job has a page
+-- of each stream that has output after its position. A call for a session with more than 200 jobs
+-- takes a call slot.
 create function queue.session_output(p_session_id text, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -715,8 +709,8 @@ comment on function public.session_output is
 select queue.allow('anon, authenticated, service_role', 'public.session_output');
 
 -- Join the pieces of ended jobs into one row for each stream, or for each step that wrote to the
--- stream. A completed job keeps only the output of its last attempt. Any other job may run again,
--- so it keeps the output of all attempts.
+-- stream. A completed job keeps only the output of its last attempt. Another job may run again, so
+-- it keeps the output of all attempts.
 create function queue.do_output(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
