@@ -301,10 +301,8 @@ create policy contacts_belong_to_members on public.contacts
   with check (workspace_id in (select queue.my_workspaces()));
 
 revoke all
-  on public.workspace_settings
+  on public.workspace_settings, public.accounts, public.contacts
   from public, anon, authenticated, service_role;
-revoke all on public.accounts from public, anon, authenticated, service_role;
-revoke all on public.contacts from public, anon, authenticated, service_role;
 -- No browser role may select the ciphertext.
 grant select (
   workspace_id,
@@ -319,8 +317,7 @@ grant select (
   update (apollo_client, apollo_auto_enrich)
   on public.workspace_settings
   to authenticated;
-grant select, delete on public.accounts to authenticated;
-grant select, delete on public.contacts to authenticated;
+grant select, delete on public.accounts, public.contacts to authenticated;
 grant insert (
   id, workspace_id, name, domain, industry, employee_count, annual_revenue, city,
   state, country
@@ -335,9 +332,9 @@ grant insert (
 ), update (account_id, name, email, title, linkedin_url)
   on public.contacts
   to authenticated;
-grant select, insert, update, delete on public.workspace_settings to service_role;
-grant select, insert, update, delete on public.accounts to service_role;
-grant select, insert, update, delete on public.contacts to service_role;
+grant select, insert, update, delete
+  on public.workspace_settings, public.accounts, public.contacts
+  to service_role;
 select queue.charge_rows(
   'public.workspace_settings',
   'public.accounts',
@@ -407,7 +404,7 @@ create trigger enrichment_forget_answers
   execute function enrichment.forget_answers();
 
 -- Return the job of a record as an element of enqueue_jobs.
-create function enrichment.job_of(p_kind text, p_id uuid, p_term text)
+create function enrichment.job_of(p_kind text, p_row jsonb)
 returns jsonb
 language sql immutable
 set search_path = ''
@@ -415,59 +412,75 @@ as $$
 select jsonb_build_object(
   'job_type', 'enrich_' || p_kind,
   'payload', jsonb_strip_nulls(jsonb_build_object(
-    p_kind || '_id', p_id,
-    case p_kind when 'account' then 'domain' else 'email' end, p_term
+    p_kind || '_id', p_row -> 'id',
+    t.term, p_row -> t.term
   )),
   'unique', jsonb_build_object( -- one unfinished job per record
-    'key', format('enrich_%s:%s', p_kind, p_id),
+    'key', format('enrich_%s:%s', p_kind, p_row ->> 'id'),
     'until', 'finished',
     'on_conflict', 'skip'
   )
 )
+from (values (case p_kind when 'account' then 'domain' else 'email' end)) as t (term)
 $$;
 
-create function enrichment.enqueue(
-  p_kind text,
-  p_workspace_id uuid,
-  p_id uuid,
-  p_term text
-)
+create function enrichment.record(p_kind text, p_id uuid, p_lock boolean)
 returns jsonb
-language sql
+language plpgsql
 set search_path = ''
 as $$
-select public.enqueue_job(
-  p_workspace_id,
-  j.item ->> 'job_type',
-  j.item -> 'payload',
-  j.item - '{job_type,payload}'::text[]
-)
-from enrichment.job_of(p_kind, p_id, p_term) as j (item)
+begin
+  if p_kind = 'account' then
+    perform 1
+    from public.accounts
+    where p_lock and id = p_id
+    for update;
+    return (
+      select to_jsonb(a)
+      from public.accounts as a
+      where a.id = p_id
+    );
+  end if;
+  perform 1
+  from public.contacts
+  where p_lock and id = p_id
+  for update;
+  return (
+    select to_jsonb(c)
+    from public.contacts as c
+    where c.id = p_id
+  );
+end;
+$$;
+
+create function enrichment.enqueue(p_kind text, p_id uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$ -- row level security decides which records the caller may see
+declare
+  v_row constant jsonb := enrichment.record(p_kind, p_id, false);
+  v_job constant jsonb := enrichment.job_of(p_kind, v_row);
+begin
+  if v_row is null then
+    raise exception sqlstate 'PT404'
+      using message = initcap(p_kind) || ' not found.', hint = p_kind || '_not_found';
+  end if;
+  return public.enqueue_job(
+    (v_row ->> 'workspace_id')::uuid,
+    v_job ->> 'job_type',
+    v_job -> 'payload',
+    v_job - '{job_type,payload}'::text[]
+  );
+end;
 $$;
 
 create function public.enrich_account(p_account_id uuid)
 returns jsonb
--- Row level security decides which accounts the caller may see.
-language plpgsql
+language sql
 set search_path = ''
 as $$
-declare
-  v_account public.accounts;
-begin
-  select * into v_account
-  from public.accounts
-  where id = p_account_id;
-  if not found then
-    raise exception sqlstate 'PT404'
-      using message = 'Account not found.', hint = 'account_not_found';
-  end if;
-  return enrichment.enqueue(
-    'account',
-    v_account.workspace_id,
-    v_account.id,
-    v_account.domain
-  );
-end;
+select enrichment.enqueue('account', p_account_id)
 $$;
 comment on function public.enrich_account is
   'Enqueue the enrichment of an account: {job, created, wake}. If a job is unfinished, it is '
@@ -475,26 +488,10 @@ comment on function public.enrich_account is
 
 create function public.enrich_contact(p_contact_id uuid)
 returns jsonb
-language plpgsql
+language sql
 set search_path = ''
-as $$ -- row level security decides which contacts the caller may see
-declare
-  v_contact public.contacts;
-begin
-  select * into v_contact
-  from public.contacts
-  where id = p_contact_id;
-  if not found then
-    raise exception sqlstate 'PT404'
-      using message = 'Contact not found.', hint = 'contact_not_found';
-  end if;
-  return enrichment.enqueue(
-    'contact',
-    v_contact.workspace_id,
-    v_contact.id,
-    v_contact.email
-  );
-end;
+as $$
+select enrichment.enqueue('contact', p_contact_id)
 $$;
 comment on function public.enrich_contact is
   'Enqueue the enrichment of a contact: {job, created, wake}. If a job is unfinished, it is '
@@ -510,7 +507,7 @@ as $$
 begin
   perform public.enqueue_jobs(
     a.workspace_id,
-    jsonb_agg(enrichment.job_of('account', a.id, a.domain)),
+    jsonb_agg(enrichment.job_of('account', to_jsonb(a))),
     'ids'
   )
   from (
@@ -543,39 +540,21 @@ select queue.held_job(
 )
 $$;
 
-create function enrichment.record(p_request jsonb, p_lock boolean)
+-- Return the record of a job. A payload may contain any text as an id. If the text is not an id, no
+-- record matches.
+create function enrichment.record_of(p_request jsonb, p_lock boolean)
 returns jsonb
-language plpgsql
+language sql
 set search_path = ''
 as $$
-declare
-  -- A payload may contain any text as an id. If the text is not an id, no record matches.
-  v_id constant uuid := case
+select enrichment.record(
+  p_request ->> 'kind',
+  case
     when p_request ->> 'id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
       then (p_request ->> 'id')::uuid
-  end;
-begin
-  if p_request ->> 'kind' = 'account' then
-    perform 1
-    from public.accounts
-    where p_lock and id = v_id
-    for update;
-    return (
-      select to_jsonb(a)
-      from public.accounts as a
-      where a.id = v_id
-    );
-  end if;
-  perform 1
-  from public.contacts
-  where p_lock and id = v_id
-  for update;
-  return (
-    select to_jsonb(c)
-    from public.contacts as c
-    where c.id = v_id
-  );
-end;
+  end,
+  p_lock
+)
 $$;
 
 create function public.enrichment_load(p_request jsonb)
@@ -586,7 +565,7 @@ set search_path = ''
 as $$
 declare
   v_job constant public.jobs := enrichment.held_job(p_request);
-  v_row constant jsonb := enrichment.record(p_request, false);
+  v_row constant jsonb := enrichment.record_of(p_request, false);
 begin
   perform queue.refuse_revoked();
   return (
@@ -706,7 +685,7 @@ as $$
 declare
   -- Lock the record before the job. Otherwise the job's reports would wait while a person edits the
   -- record.
-  v_row constant jsonb := enrichment.record(p_request, true);
+  v_row constant jsonb := enrichment.record_of(p_request, true);
   v_job constant public.jobs := enrichment.held_job(p_request);
   v_fields jsonb;
   v_metadata constant jsonb := (p_request -> 'metadata') || jsonb_build_object(
@@ -818,6 +797,7 @@ revoke execute
 select queue.allow(
   'authenticated, service_role',
   'enrichment.job_of',
+  'enrichment.record',
   'enrichment.enqueue',
   'public.get_workspace_settings',
   'public.put_workspace_settings',

@@ -299,10 +299,8 @@ create policy contacts_belong_to_members on public.contacts
   with check (workspace_id in (select queue.my_workspaces()));
 
 revoke all
-  on public.workspace_settings
+  on public.workspace_settings, public.accounts, public.contacts
   from public, anon, authenticated, service_role;
-revoke all on public.accounts from public, anon, authenticated, service_role;
-revoke all on public.contacts from public, anon, authenticated, service_role;
 -- No browser role may select the ciphertext.
 grant select (
   workspace_id,
@@ -317,8 +315,7 @@ grant select (
   update (apollo_client, apollo_auto_enrich)
   on public.workspace_settings
   to authenticated;
-grant select, delete on public.accounts to authenticated;
-grant select, delete on public.contacts to authenticated;
+grant select, delete on public.accounts, public.contacts to authenticated;
 grant insert (
   id, workspace_id, name, domain, industry, employee_count, annual_revenue, city,
   state, country
@@ -333,9 +330,9 @@ grant insert (
 ), update (account_id, name, email, title, linkedin_url)
   on public.contacts
   to authenticated;
-grant select, insert, update, delete on public.workspace_settings to service_role;
-grant select, insert, update, delete on public.accounts to service_role;
-grant select, insert, update, delete on public.contacts to service_role;
+grant select, insert, update, delete
+  on public.workspace_settings, public.accounts, public.contacts
+  to service_role;
 select queue.charge_rows(
   'public.workspace_settings',
   'public.accounts',
