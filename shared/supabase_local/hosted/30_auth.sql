@@ -165,12 +165,6 @@ begin
     execute format('alter table %s owner to supabase_auth_admin', v_one);
     execute format('alter table %s enable row level security', v_one);
   end loop;
-  if (
-    select atttypid <> 'auth.aal_level'::regtype from pg_catalog.pg_attribute
-    where attrelid = 'auth.sessions'::regclass and attname = 'aal'
-  ) then
-    alter table auth.sessions alter column aal type auth.aal_level using aal::auth.aal_level;
-  end if;
 end;
 $$;
 grant usage on all sequences in schema auth to supabase_auth_admin;

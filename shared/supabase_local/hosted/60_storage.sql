@@ -16,7 +16,8 @@ create table if not exists storage.buckets (
   id text primary key, name text not null, owner uuid, created_at timestamptz default now(),
   updated_at timestamptz default now(), public boolean default false,
   avif_autodetection boolean default false, file_size_limit bigint, allowed_mime_types text [],
-  owner_id text, type storage.buckettype not null default 'STANDARD'
+  owner_id text, type storage.buckettype not null default 'STANDARD',
+  versioning_status text not null default 'DISABLED' check (versioning_status = 'DISABLED')
 );
 create unique index if not exists bname on storage.buckets (name);
 
@@ -26,17 +27,11 @@ create table if not exists storage.objects (
   owner uuid, created_at timestamptz default now(), updated_at timestamptz default now(),
   last_accessed_at timestamptz default now(), metadata jsonb,
   path_tokens text [] generated always as (string_to_array(name, '/')) stored, version text,
-  owner_id text, user_metadata jsonb
+  owner_id text, user_metadata jsonb, archived_at timestamptz,
+  is_delete_marker boolean not null default false, is_versioned boolean not null default false
 );
 create unique index if not exists bucketid_objname on storage.objects (bucket_id, name);
 create index if not exists name_prefix_search on storage.objects (name text_pattern_ops);
-
-alter table storage.buckets add column if not exists versioning_status text
-not null default 'DISABLED' check (versioning_status = 'DISABLED');
-alter table storage.objects
-add column if not exists archived_at timestamptz,
-add column if not exists is_delete_marker boolean not null default false,
-add column if not exists is_versioned boolean not null default false;
 
 create or replace function storage.foldername(name text) returns text []
 language sql immutable
