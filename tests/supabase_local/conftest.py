@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import httpx
 import pytest
 
 from infra.bench.scratch import scratch_settings
@@ -27,3 +30,13 @@ def place(project: Project) -> DataApi:
         secret_key=settings.supabase_secret_key or "",
         schema=settings.schema_name,
     )
+
+
+@pytest.fixture
+def rest(project: Project) -> Iterator[httpx.Client]:
+    """The Data API as the service."""
+    settings = project.settings
+    key = {"apikey": settings.supabase_secret_key or ""}
+    url = f"{settings.supabase_url}/rest/v1"
+    with httpx.Client(base_url=url, headers=key, timeout=30) as client:
+        yield client

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -53,16 +53,11 @@ notify pgrst, 'reload schema';
 
 
 @pytest.fixture
-def ask(project: Project) -> Iterator[Any]:
+def ask(project: Project, rest: httpx.Client) -> Callable[..., Any]:
     """Query a table as the service."""
     project.sql(TABLES)
-    settings = project.settings
-    with httpx.Client(
-        base_url=f"{settings.supabase_url}/rest/v1",
-        headers={"apikey": settings.supabase_secret_key or ""},
-    ) as client:
-        until(lambda: client.get("/scratch_tagged").status_code == 200)
-        yield lambda table, **params: client.get(f"/{table}", params=params).json()
+    until(lambda: rest.get("/scratch_tagged").status_code == 200)
+    return lambda table, **params: rest.get(f"/{table}", params=params).json()
 
 
 def test_rows_are_joined_by_their_keys_from_both_ends(ask: Any) -> None:
@@ -125,25 +120,21 @@ LEFT_OUT: list[tuple[str, str, dict[str, str]]] = [
 ]
 
 
-def test_what_is_left_out_is_refused_by_name(project: Project, ask: Any) -> None:
+def test_what_is_left_out_is_refused_by_name(rest: httpx.Client, ask: Any) -> None:
     """The hint names `supabase start`, which has PostgREST itself."""
-    key = {"apikey": project.settings.supabase_secret_key or "", "content-type": "application/json"}
-    url = f"{project.settings.supabase_url}/rest/v1"
-
     for method, path, headers in LEFT_OUT:
-        response = httpx.request(method, f"{url}/{path}", headers=key | headers, content="{}")
+        json = {"content-type": "application/json", **headers}
+        response = rest.request(method, path, headers=json, content="{}")
 
         assert (path, response.status_code, response.json()["code"]) == (path, 501, "PGRST000")
         assert "supabase start" in response.json()["hint"]
 
 
-def test_the_root_may_be_asked_for_by_its_own_type(project: Project) -> None:
+def test_the_root_may_be_asked_for_by_its_own_type(rest: httpx.Client) -> None:
     """Generators of types send it. A table has no such type."""
-    key = {"apikey": project.settings.supabase_secret_key or ""}
     accept = {"accept": "application/openapi+json"}
-    url = f"{project.settings.supabase_url}/rest/v1"
 
-    root, table = (httpx.get(f"{url}/{name}", headers=key | accept) for name in ("", "jobs"))
+    root, table = (rest.get(f"/{name}", headers=accept) for name in ("", "jobs"))
 
     assert (root.status_code, root.json()["swagger"], table.status_code) == (200, "2.0", 406)
 
@@ -153,24 +144,21 @@ def test_aggregates_are_off_as_on_hosted_projects(ask: Any) -> None:
         assert ask("scratch_people", select=aggregate)["code"] == "PGRST123"
 
 
-def test_a_range_may_begin_behind_the_last_row_and_not_later(project: Project, ask: Any) -> None:
+def test_a_range_may_begin_behind_the_last_row_and_not_later(rest: httpx.Client, ask: Any) -> None:
     """PostgREST accepts offset three for three rows, and rejects offset four."""
-    url = f"{project.settings.supabase_url}/rest/v1/scratch_people"
-    headers = {"apikey": project.settings.supabase_secret_key or "", "prefer": "count=exact"}
+    counted = {"prefer": "count=exact"}
 
-    found = [httpx.get(url, params={"offset": start}, headers=headers) for start in (2, 3, 4)]
+    found = [rest.get(f"/scratch_people?offset={at}", headers=counted) for at in (2, 3, 4)]
 
     assert [one.status_code for one in found] == [206, 206, 416]
 
 
-def test_more_rows_than_the_caller_accepts_are_an_error(ask: Any, project: Project) -> None:
+def test_more_rows_than_the_caller_accepts_are_an_error(ask: Any, rest: httpx.Client) -> None:
     """A change of several rows is rolled back."""
-    url = f"{project.settings.supabase_url}/rest/v1/scratch_people?id=gt.0"
-    key = {"apikey": project.settings.supabase_secret_key or ""}
-    single = {**key, "accept": "application/vnd.pgrst.object+json"}
+    several, single = "/scratch_people?id=gt.0", {"accept": "application/vnd.pgrst.object+json"}
 
-    read = httpx.get(url, headers=single)
-    changed = httpx.patch(url, headers=single, json={"name": "x"})
+    read = rest.get(several, headers=single)
+    changed = rest.patch(several, headers=single, json={"name": "x"})
 
     assert [one.json()["code"] for one in (read, changed)] == ["PGRST116", "PGRST116"]
     assert ask("scratch_people", name="eq.x") == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -21,18 +20,11 @@ grant select, update, delete on public.scratch_parts to service_role;
 """
 
 
-@pytest.fixture
-def rest(project: Project) -> Iterator[httpx.Client]:
-    """The Data API as the service, with tables of each type."""
+@pytest.fixture(autouse=True)
+def tables(project: Project, rest: httpx.Client) -> None:
+    """Tables of each type."""
     project.sql(filters.TABLES + PARTS)
-    settings = project.settings
-    with httpx.Client(
-        base_url=f"{settings.supabase_url}/rest/v1",
-        headers={"apikey": settings.supabase_secret_key or ""},
-        timeout=30,
-    ) as client:
-        until(lambda: client.get("/scratch_parts").status_code == 200)
-        yield client
+    until(lambda: rest.get("/scratch_parts").status_code == 200)
 
 
 def test_a_filter_finds_what_the_real_server_finds(project: Project, rest: httpx.Client) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import jwt
@@ -135,10 +135,24 @@ def test_no_change_of_every_row_by_mistake(stack: RunningStack, gateway: httpx.C
         assert (answer.status_code, answer.json()["code"]) == (400, "21000")
 
 
-def test_what_a_project_sets_for_postgrest_holds(project: Project) -> None:
+@pytest.fixture
+def configure(project: Project) -> Iterator[Callable[..., None]]:
+    """Set settings of PostgREST in the project's database, which are reset at the end."""
+    role = f"alter role authenticator in database {project.database.name}"
+
+    def set_all(**settings: str) -> None:
+        for name, value in settings.items():
+            project.sql(f"{role} set pgrst.{name} = '{value}'")
+        project.sql("notify pgrst, 'reload config'")
+
+    yield set_all
+    project.sql(f"{role} reset all; notify pgrst, 'reload config'")
+
+
+def test_what_a_project_sets_for_postgrest_holds(
+    project: Project, rest: httpx.Client, configure: Callable[..., None]
+) -> None:
     """A pre-request function may reject a request, and a list has at most the configured rows."""
-    url = f"{project.settings.supabase_url}/rest/v1/scratch_rows"
-    secret = {"apikey": project.settings.supabase_secret_key or ""}
     project.sql(
         "create table public.scratch_rows as select generate_series(1, 3) as id;"
         " grant select on public.scratch_rows to service_role;"
@@ -146,34 +160,21 @@ def test_what_a_project_sets_for_postgrest_holds(project: Project) -> None:
         " if current_setting('request.headers')::json->>'x-mine' is null then"
         " raise exception using errcode = 'PT418', message = 'no'; end if; end $$;"
     )
-    role = f"alter role authenticator in database {project.database.name}"
-    project.sql(
-        f"{role} set pgrst.db_pre_request = 'public.scratch_guard';"
-        f" {role} set pgrst.db_max_rows = '2'; notify pgrst, 'reload config'"
-    )
+    configure(db_pre_request="public.scratch_guard", db_max_rows="2")
 
-    try:
-        until(lambda: httpx.get(url, headers=secret).status_code == 418)
-        assert len(httpx.get(url, headers={**secret, "x-mine": "1"}).json()) == 2
-    finally:
-        project.sql(f"{role} reset all; notify pgrst, 'reload config'")
+    until(lambda: rest.get("/scratch_rows").status_code == 418)
+    assert len(rest.get("/scratch_rows", headers={"x-mine": "1"}).json()) == 2
 
 
-def test_the_queues_words_survive_short_errors(project: Project) -> None:
+def test_the_queues_words_survive_short_errors(
+    rest: httpx.Client, configure: Callable[..., None]
+) -> None:
     """With `client_error_verbosity = minimal`, PostgREST 16 returns code and message alone."""
-    url = f"{project.settings.supabase_url}/rest/v1/rpc"
-    secret = {"apikey": project.settings.supabase_secret_key or ""}
     unknown = {"p_job_id": "00000000-0000-4000-8000-000000000000"}
-    role = f"alter role authenticator in database {project.database.name}"
-    project.sql(
-        f"{role} set pgrst.client_error_verbosity = 'minimal'; notify pgrst, 'reload config'"
-    )
+    configure(client_error_verbosity="minimal")
 
-    try:
-        until(lambda: len(httpx.post(f"{url}/nothing", headers=secret, json={}).json()) == 2)
-        answer = httpx.post(f"{url}/cancel_job", headers=secret, json=unknown)
-        error = error_from_response(answer.status_code, answer.json())
-        assert answer.json().keys() == {"code", "message"}
-        assert (type(error), error.code) == (JobNotFound, "PT404")
-    finally:
-        project.sql(f"{role} reset all; notify pgrst, 'reload config'")
+    until(lambda: len(rest.post("/rpc/nothing", json={}).json()) == 2)
+    answer = rest.post("/rpc/cancel_job", json=unknown)
+    error = error_from_response(answer.status_code, answer.json())
+    assert answer.json().keys() == {"code", "message"}
+    assert (type(error), error.code) == (JobNotFound, "PT404")

@@ -77,20 +77,15 @@ def test_an_index_is_created_concurrently(database: Database, tmp_path: Path) ->
         assert connection.execute(found).fetchall() == [(True, "last")]
 
 
-def test_an_edited_migration_is_refused(database: Database, tmp_path: Path) -> None:
-    """The applied migration and the file must not differ unnoticed."""
+def test_an_edited_or_a_late_migration_is_refused(database: Database, tmp_path: Path) -> None:
+    """The CLI rejects them too, because others may have applied the later or unedited one."""
     path = write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")
     apply(database, tmp_path)
     path.write_text("create table public.scratch_first (id int);")
-
     with pytest.raises(MigrationFailed, match="was edited after it was applied"):
         apply(database, tmp_path)
 
-
-def test_a_migration_from_the_past_is_refused(database: Database, tmp_path: Path) -> None:
-    """The CLI rejects it too, because others may have applied the later one."""
     write(tmp_path, "00000101000000_late.sql", "create table public.scratch_late ();")
-
     with pytest.raises(MigrationFailed, match="is older than"):
         apply(database, tmp_path)
 

@@ -8,7 +8,6 @@ jobs that ran twice is printed, because a job runs at least once.
 from __future__ import annotations
 
 import signal
-import subprocess
 import threading
 import uuid
 from collections.abc import Callable
@@ -36,20 +35,10 @@ SECONDS = 15
 
 @dataclass
 class Day:
-    """A stack, a replaceable worker, and the enqueued jobs."""
+    """A stack and the enqueued jobs."""
 
     stack: RunningStack
-    folder: Path
-    open: ExitStack
     ids: list[str] = field(default_factory=list)
-    worker: subprocess.Popen[bytes] | None = None
-
-    def work(self) -> None:
-        """Start a worker, which takes over the jobs of a killed one."""
-        folder = self.folder / uuid.uuid4().hex
-        folder.mkdir()
-        process = served(self.stack, folder, DATABASE_URL=self.stack.database_url)
-        _, self.worker = self.open.enter_context(process)
 
     def enqueue(self, is_third: threading.Event) -> None:
         """Enqueue all jobs, repeating each bulk until there is a response."""
@@ -84,11 +73,6 @@ class Day:
             return None
         return int(count)
 
-    def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        with self.stack.connect() as connection:
-            cursor = connection.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else []
-
 
 def dies(part: str) -> Callable[[Day], None]:
     """A part is killed, and the launcher restarts it."""
@@ -100,13 +84,6 @@ def dies(part: str) -> Callable[[Day], None]:
         until(lambda: answers(f"{day.stack.supabase_url}/_ready"))
 
     return kill
-
-
-def worker_dies(day: Day) -> None:
-    assert day.worker is not None
-    day.worker.kill()
-    day.run("update queue.leases set expires_at = queue.clock() where true")
-    day.work()
 
 
 def network_freezes(day: Day) -> None:
@@ -126,7 +103,6 @@ def no_connection_is_left(day: Day) -> None:
 
 
 TROUBLES: dict[str, Callable[[Day], None]] = {
-    "the worker dies": worker_dies,
     **{f"{part} dies": dies(part) for part in ("postgres", "gateway", "realtime", "api", "aws")},
     "the network freezes": network_freezes,
     "no connection is left": no_connection_is_left,
@@ -135,9 +111,8 @@ TROUBLES: dict[str, Callable[[Day], None]] = {
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_no_job_is_lost(doomed: RunningStack, tmp_path: Path, trouble: str) -> None:
-    with ExitStack() as opened:
-        day = Day(doomed, tmp_path, opened)
-        day.work()
+    day = Day(doomed)
+    with served(doomed, tmp_path, DATABASE_URL=doomed.database_url):
         is_third = threading.Event()
         enqueuing = threading.Thread(target=day.enqueue, args=[is_third])
         enqueuing.start()
@@ -148,10 +123,9 @@ def test_no_job_is_lost(doomed: RunningStack, tmp_path: Path, trouble: str) -> N
         enqueuing.join(900)
         # No job waits for a dead worker or for a step of the clock.
         until(lambda: day.left() == 0, seconds=900)
-        counted = "count(*), count(*) filter (where attempts > 1)"
-        [(done, twice)] = day.run(
-            f"select {counted} from public.jobs where id = any (%s) and status = 'completed'",
-            day.ids,
-        )
+    counted = "select count(*), count(*) filter (where attempts > 1) from public.jobs"
+    with doomed.connect() as connection:
+        completed = f"{counted} where id = any (%s) and status = 'completed'"
+        [(done, twice)] = connection.execute(completed, [day.ids]).fetchall()
     print(f"{trouble}: {JOBS} jobs, {JOBS - done} lost, {twice} ran twice")
     assert len({*day.ids}) == done == JOBS
