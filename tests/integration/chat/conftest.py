@@ -89,9 +89,9 @@ class Harness(AppHarness):
             await asyncio.sleep(0.01)
         return asked.result()
 
-    async def status(self, session: str, user: str | None = None) -> Any:
+    async def status(self, session: str) -> Any:
         """GET /api/async-status."""
-        return await self.ok("GET", f"/async-status?sessionId={session}", user=user)
+        return await self.ok("GET", f"/async-status?sessionId={session}", user=None)
 
     async def talk(self, session: str, user: str | None = None) -> list[dict[str, Any]]:
         """Read the session's conversation."""
@@ -99,11 +99,12 @@ class Harness(AppHarness):
         messages: list[dict[str, Any]] = response["messages"]
         return messages
 
-    async def respond(self, session: str, text: str, user: str | None = None) -> httpx.Response:
-        """Answer the session's question."""
-        [question] = (await self.status(session, user))["pendingQuestions"]
+    async def respond(self, session: str, text: str) -> httpx.Response:
+        """Answer the session's latest question."""
+        found = await self.ok("GET", f"/async-messages?sessionId={session}", user=None)
+        [question] = [each for each in found["messages"] if each["type"] == "question"]
         body = {"messageId": question["id"], "sessionId": session, "content": text}
-        return await self.call("POST", "/async-messages", user=user, json=body)
+        return await self.call("POST", "/async-messages", user=None, json=body)
 
     async def ended(self, session: str) -> Any:
         """Run the worker until all work has ended, and return the first work item."""
@@ -112,26 +113,32 @@ class Harness(AppHarness):
         )
         return found["endedWork"][0]
 
-    async def asking(self, session: str, user: str | None = None) -> Any:
+    async def asking(self, session: str) -> Any:
         """Run the worker until a question is open, and return it."""
         found = await self.tick_until(
-            lambda: self.status(session, user), lambda seen: seen["pendingQuestions"]
+            lambda: self.status(session), lambda seen: seen["pendingQuestions"]
         )
         return found["pendingQuestions"][0]
 
 
 @pytest.fixture
-async def harness(project: Project) -> AsyncIterator[Harness]:
+def settings(project: Project) -> Settings:
+    """Settings with guests and background work."""
+    guests = project.settings.model_copy(update={"allow_anonymous": True})
+    return guests.with_environ(ENABLE_ASYNC_WORK="true")
+
+
+@pytest.fixture
+async def harness(project: Project, settings: Settings) -> AsyncIterator[Harness]:
     """The app without a language model."""
-    settings = project.settings.model_copy(update={"allow_anonymous": True})
-    async with Harness(project, settings.with_environ(ENABLE_ASYNC_WORK="true")).open() as made:
+    async with Harness(project, settings).open() as made:
         yield made
 
 
 @pytest.fixture
-async def with_model(project: Project, server: ModelServer) -> AsyncIterator[Harness]:
+async def with_model(
+    project: Project, settings: Settings, server: ModelServer
+) -> AsyncIterator[Harness]:
     """The app with a language model."""
-    settings = project.settings.model_copy(update={"allow_anonymous": True})
-    known = server.known_to(settings.with_environ(ENABLE_ASYNC_WORK="true"))
-    async with Harness(project, known).open() as made:
+    async with Harness(project, server.known_to(settings)).open() as made:
         yield made

@@ -71,8 +71,11 @@ async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelSer
 async def test_a_reply_that_broke_off_fails_at_once_and_continues_when_it_is_retried(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """The person retries it. What was said is sent to the model and not said again."""
-    reply = "Rain is water that falls from clouds. " * 3
+    """The person retries it. What was said is sent to the model and not said again.
+
+    The reply is as long as a page streams it, and is stored whole.
+    """
+    reply = "Rain is water that falls from clouds. " * 5000
     answer = json.dumps({"tier": "standard", "reply": reply})
     server.answers["decide"] = answer
     server.answers["text"] = lambda body: answer.removeprefix(body["messages"][-2]["content"])
@@ -91,16 +94,6 @@ async def test_a_reply_that_broke_off_fails_at_once_and_continues_when_it_is_ret
     assert [seen.name for seen in server.seen] == ["decide", "text", "text"]
     begun = server.seen[-1].body["messages"][-2]["content"]
     assert json.loads(begun + '"}')["reply"] == message["said"]
-
-
-async def test_a_long_reply_is_stored_whole(with_model: Harness, server: ModelServer) -> None:
-    """As long as a page streams it."""
-    reply = "Rain. " * 33_333
-    server.answers["decide"] = {"tier": "standard", "reply": reply}
-    session = with_model.begin()
-    await with_model.say(session, "What is rain, at length?")
-
-    assert [each["content"] for each in (await with_model.talk(session))[1:]] == [reply]
 
 
 async def test_events_resume_without_a_gap_or_a_repeat(harness: Harness) -> None:
@@ -142,17 +135,15 @@ async def test_what_is_decided_while_another_message_is_answered_is_all_in_the_s
         work if "# The request\\nResearch" in str(body) else {"tier": "standard", "reply": "Water."}
     )
     session = with_model.begin()
-    ticking = asyncio.create_task(tick(with_model))
-    first = asyncio.create_task(post(with_model, session, "Research bread"))
+    first = asyncio.create_task(with_model.say(session, "Research bread"))
     await until(lambda: server.seen)
-    await post(with_model, session, "What is rain?")
+    await with_model.say(session, "What is rain?")
     seen: list[tuple[str, Any]] = []
     while len(seen) < 2:  # the message is posted a moment before its job ends
         seen = await events(with_model, session)
     held.set()
     await first
     await with_model.ended(session)
-    ticking.cancel()
 
     assert [event["type"] for _, event in seen] == ["connected", "reply_completed"]
     rest = await events(with_model, session, **{"Last-Event-ID": seen[-1][0]})
@@ -161,34 +152,23 @@ async def test_what_is_decided_while_another_message_is_answered_is_all_in_the_s
     assert kinds.count("work_started") == 1
 
 
-async def tick(harness: Harness) -> None:
-    while True:
-        await harness.worker.tick()
-        await asyncio.sleep(0.05)
-
-
-async def post(harness: Harness, session: str, text: str) -> None:
-    body = {"messages": [{"role": "user", "content": text}]}
-    answer = await harness.call(
-        "POST", "/chat", user=None, json=body, headers={"x-session-id": session}
-    )
-    assert answer.status_code < 300
-
-
-async def events(
-    harness: Harness, session: str, user: str | None = None, **headers: str
-) -> list[tuple[str, Any]]:
+async def events(harness: Harness, session: str, **headers: str) -> list[tuple[str, Any]]:
     """Return the events in a session's stream so far."""
     path = f"/async-events?sessionId={session}"
-    return await asyncio.wait_for(harness.stream(path, user=user, **headers), 60)
+    return await asyncio.wait_for(harness.stream(path, user=None, **headers), 60)
 
 
-async def test_cancelling_is_for_work_that_has_not_ended(harness: Harness) -> None:
+async def test_answering_and_cancelling_are_for_work_that_waits(harness: Harness) -> None:
     """The second call is a 409, and 404 for what is not there."""
+    session = harness.begin()
+    await harness.say(session, PAGE)
+    await harness.asking(session)
+    assert (await harness.respond(session, "Blue")).status_code == 200
+    assert (await harness.respond(session, "Red")).status_code == 409
+
     session = harness.begin()
     [work] = (await harness.say(session, PAGE)).json()["work"]
     await harness.asking(session)
-
     for work_id, status in ((work["id"], 200), (work["id"], 409), ("work_1", 404)):
         response = await harness.call("POST", "/async-cancel", user=None, json={"workId": work_id})
         assert response.status_code == status
@@ -198,35 +178,11 @@ async def test_cancelling_is_for_work_that_has_not_ended(harness: Harness) -> No
     assert found.json()["message"] == "There was no work to cancel"
 
 
-async def test_of_two_answers_the_first_wins(harness: Harness) -> None:
-    """The second caller gets an error with the reason."""
-    session = harness.begin()
-    await harness.say(session, PAGE)
-    question = await harness.asking(session)
-    body = {"messageId": question["id"], "sessionId": session, "content": "Blue"}
-
-    first = await harness.call("POST", "/async-messages", user=None, json=body)
-    second = await harness.call("POST", "/async-messages", user=None, json=body)
-
-    assert (first.status_code, second.status_code) == (200, 409)
-    found = await harness.ok("GET", f"/async-messages?sessionId={session}", user=None)
-    assert [each["type"] for each in found["messages"]] == ["question", "answer"]
-    assert found["messages"][1]["answers"] == question["id"]
-
-
-async def test_a_repeated_request_is_one_message(harness: Harness) -> None:
-    """By its Idempotency-Key. The same key with another text is a conflict."""
-    session, key = harness.begin(), {"Idempotency-Key": "k"}
-    first = await harness.say(session, "Hello", headers=key)
-    second = await harness.say(session, "Hello", headers=key)
-    other = await harness.say(session, "Bye", headers=key)
-
-    assert first.json()["messageId"] == second.json()["messageId"]
-    assert other.status_code == 409
-
-
 async def test_a_caller_may_prefer_not_to_wait_for_the_reply(harness: Harness) -> None:
-    """The response has the job, before any worker runs it."""
+    """The response has the job, before any worker runs it.
+
+    A repeated key returns the same message, and with another text 409.
+    """
     session = harness.begin()
     headers = {"x-session-id": session, "Idempotency-Key": "k", "Prefer": "respond-async"}
     body = {"messages": [{"role": "user", "content": "Hello"}]}
@@ -239,6 +195,8 @@ async def test_a_caller_may_prefer_not_to_wait_for_the_reply(harness: Harness) -
     await drain(harness.worker)
     again = await harness.call("POST", "/chat", user=None, json=body, headers=headers)
     assert again.json() == named
+    other = await harness.say(session, "Bye", headers={"Idempotency-Key": "k"})
+    assert other.status_code == 409
 
 
 async def test_production_refuses_guessable_ids(harness: Harness) -> None:
