@@ -15,7 +15,7 @@ from supabase_local.config import Config
 #: Set to use the CLI's stack without Docker.
 NATIVE = "SUPABASE_EXPERIMENTAL_STACK"
 #: Options that print the values. A stack without Docker rejects the second, other stacks the first.
-FORMS = (("--env",), ("-o", "env"))
+OPTIONS = (("--env",), ("-o", "env"))
 STATUS_SECONDS = 30
 
 
@@ -30,10 +30,10 @@ def read_status(project: Project, environ: Mapping[str, str]) -> dict[str, str]:
     program = shutil.which("supabase", path=search_path)
     if program is None or not (environ.get(NATIVE) or _responds(Config.read(project.root).address)):
         return {}
-    for form in FORMS:
+    for option in OPTIONS:
         try:
             done = subprocess.run(
-                [program, "status", *form],
+                [program, "status", *option],
                 cwd=project.root,
                 capture_output=True,
                 text=True,

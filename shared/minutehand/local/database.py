@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 
 from minutehand.install.catalog import record_catalog, record_file
-from minutehand.local.migrations import find_migrations, find_recorded, seeds_of_apps
+from minutehand.local.migrations import app_seed_files, find_migrations, find_recorded
 from minutehand.project import Project
 from minutehand.resources import checkout
 from supabase_local.config import Config
@@ -32,13 +32,13 @@ def apply_project(url: str, project: Project | None = None) -> list[Path]:
 
 def apply_recorded(url: str, parts: Mapping[str, Iterable[Path]], record: Path) -> list[Path]:
     """Apply the engine and this package's apps, and record the catalog of each."""
-    applied_files: list[Path] = []
+    new_files: list[Path] = []
     for name, files in parts.items():
-        if applied := apply_migrations(url, files):
+        if changed := apply_migrations(url, files):
             with psycopg.connect(url, autocommit=True) as connection:
                 record_catalog(connection, record, name)
-        applied_files += applied
-    return applied_files
+        new_files += changed
+    return new_files
 
 
 def check_engine(url: str, project: Project) -> None:
@@ -56,4 +56,4 @@ def check_engine(url: str, project: Project) -> None:
 def seed_files(project: Project | None = None) -> list[Path]:
     """List the seeds of a project and its apps, in the order in which they run."""
     project = project or Project.find()
-    return [*Config.read(project.root).seeds(), *seeds_of_apps(project)]
+    return [*Config.read(project.root).seeds(), *app_seed_files(project)]

@@ -28,7 +28,7 @@ class DemoFailed(Exception):
     """A demo job could not be enqueued or read."""
 
 
-async def show(values: Mapping[str, str], say: Say, *, started: float) -> bool:
+async def show(values: Mapping[str, str], echo: Say, *, started: float) -> bool:
     """Run the demo of every app. Returns whether every job ended well."""
     apps = find_apps(values["MINUTEHAND_APPS"].split(","))
     modules = {app.name: module for app in apps if (module := app.module("demo")) is not None}
@@ -49,9 +49,9 @@ async def show(values: Mapping[str, str], say: Say, *, started: float) -> bool:
         ids: list[str] = []
         for name, module in modules.items():
             job_ids = await module.enqueue(api, data, values["DEMO_WORKSPACE_ID"])
-            say(f"demo: {len(job_ids)} {'job' if len(job_ids) == 1 else 'jobs'} of {name}")
+            echo(f"demo: {len(job_ids)} {'job' if len(job_ids) == 1 else 'jobs'} of {name}")
             ids += job_ids
-        return await follow(data, ids, say, started=started)
+        return await follow(data, ids, echo, started=started)
 
 
 def has_completed(job: Mapping[str, Any]) -> bool:
@@ -74,7 +74,7 @@ async def sign_in(data: httpx.AsyncClient, values: Mapping[str, str]) -> str:
     return token
 
 
-async def follow(data: httpx.AsyncClient, ids: list[str], say: Say, *, started: float) -> bool:
+async def follow(data: httpx.AsyncClient, ids: list[str], echo: Say, *, started: float) -> bool:
     """Print how each job ended, until all have ended. Returns whether every job ended well."""
     ended: set[str] = set()
     # start of the command as wall-clock time
@@ -86,13 +86,13 @@ async def follow(data: httpx.AsyncClient, ids: list[str], say: Say, *, started: 
             if job["status"] in ENDED and job["id"] not in ended:
                 if not ended:
                     seconds = datetime.fromisoformat(job["finished_at"]).timestamp() - command_start
-                    say(f"the first job ended {seconds:.1f} s after the start of the command")
+                    echo(f"the first job ended {seconds:.1f} s after the start of the command")
                 ended.add(job["id"])
-                say(f"{job['job_type']}: [{COLOURS[job['status']]}]{job['status']}[/]")
+                echo(f"{job['job_type']}: [{COLOURS[job['status']]}]{job['status']}[/]")
         if len(ended) == len(ids):
             return all(has_completed(job) for job in jobs)
         if time.monotonic() > deadline:
-            say(f"[red]not every job ended within {MAX_WAIT_SECONDS:.0f} s[/]")
+            echo(f"[red]not every job ended within {MAX_WAIT_SECONDS:.0f} s[/]")
             return False
         await asyncio.sleep(0.2)
 

@@ -117,10 +117,10 @@ def _sign_in(values: Mapping[str, str]) -> list[tuple[str, str]]:
         emails = [values[name] for name in names if name in values and _signs_in(values, name)]
         if not emails:
             return [("Sign in", f"{values['DEMO_EMAIL']} cannot; a seed may have deleted it")]
-        first, *others = emails
+        first, *rest = emails
         return [
             ("Sign in", f"{first} / {values['DEMO_PASSWORD']}"),
-            *(("", f"{other} (another workspace, same password)") for other in others),
+            *(("", f"{other} (another workspace, same password)") for other in rest),
         ]
     if not default_user.is_available(values):
         return []

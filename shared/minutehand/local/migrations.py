@@ -28,14 +28,16 @@ def find_migrations(project: Project | None = None) -> list[Path]:
     return _sorted(project.root / "supabase" / "schemas", *apps)
 
 
-def find_applied(project: Project, applied: Collection[str]) -> list[Path]:
-    """List a project's files that match the versions applied to a database.
+def find_applied(project: Project, versions: Collection[str]) -> list[Path]:
+    """List a project's files that match the versions that a database has.
 
     A checkout's local stack is built from the current schemas, its hosted project from the
     releases.
     """
     present = find_migrations(project)
-    if checkout() != project.root or any(version_of(migration) in applied for migration in present):
+    if checkout() != project.root or any(
+        version_of(migration) in versions for migration in present
+    ):
         return present
     return history(project)
 
@@ -61,7 +63,7 @@ def find_recorded(project: Project) -> dict[str, list[Path]]:
     }
 
 
-def seeds_of_apps(project: Project) -> list[Path]:
+def app_seed_files(project: Project) -> list[Path]:
     """List the apps' seeds, in the order in which they run."""
     return [path for app in find_apps(project.apps) for path in app.files("seeds")]
 

@@ -111,7 +111,7 @@ class Stack(SupabaseStack):
         is_waiting = False
         while True:
             try:
-                applied = apply_project(owner, self.project)
+                files = apply_project(owner, self.project)
                 break
             except PartMissing as failed:
                 if self._stopping or f"{TENANCY_ORIGIN}/existing" not in str(failed):
@@ -121,7 +121,7 @@ class Stack(SupabaseStack):
                 is_waiting = True
                 time.sleep(WAIT_SECONDS)
         check_engine(owner, self.project)
-        return applied
+        return files
 
     def _ask_for_tables(self, failed: PartMissing) -> None:
         assert self.postgres is not None

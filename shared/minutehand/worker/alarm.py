@@ -46,7 +46,7 @@ class Watchdog:
         self._worker_id = run.summary.worker_id
         self._record = CrashRecord.of_process(run.registry)
         #: Times on the monotonic clock: when it fires, was reset, and running jobs were recorded.
-        self._exits_at = math.inf
+        self._exit_at = math.inf
         self._set_at = self._recorded_at = -math.inf
 
     async def run(self) -> None:
@@ -66,7 +66,7 @@ class Watchdog:
         """
         now = self._clock.monotonic()
         is_stale = now > self._set_at + self.SET_SECONDS
-        if is_stale or lease_until - self.EARLY_SECONDS < self._exits_at:
+        if is_stale or lease_until - self.EARLY_SECONDS < self._exit_at:
             self.set()
         elif now > self._recorded_at + self.RECORD_SECONDS:
             self._record_jobs(now)
@@ -83,12 +83,12 @@ class Watchdog:
         running = self._record_jobs(now)
         if not running:
             faulthandler.cancel_dump_traceback_later()
-            self._exits_at = math.inf
+            self._exit_at = math.inf
             return
         early = [min(self.EARLY_SECONDS, attempt.lease.lease_seconds / 4) for attempt in running]
         first = min(attempt.lease_until - by for attempt, by in zip(running, early, strict=True))
-        self._exits_at = max(now + self.MIN_SECONDS, first)
-        faulthandler.dump_traceback_later(self._exits_at - now, exit=True, file=self._record.stacks)
+        self._exit_at = max(now + self.MIN_SECONDS, first)
+        faulthandler.dump_traceback_later(self._exit_at - now, exit=True, file=self._record.stacks)
 
 
 class CrashRecord:

@@ -86,14 +86,14 @@ class Attempt:
     ending: Ending | None = None
     #: Time of the last report of output, and whether someone follows it.
     output_sent_at = -math.inf
-    is_followed = False
+    has_reader = False
     #: Time of the next pulse. A pulse has the time of the last update and the location of the code.
     #: The latest stored pulse and the latest sent pulse are kept.
     _pulse_at = -math.inf
-    _pulse_stored: tuple[float, str | None] | None = None
+    _pulse_saved: tuple[float, str | None] | None = None
     _pulse_sent: tuple[float, str | None] | None = None
     #: Whether a report with its updates is in flight.
-    reporting = False
+    is_sending = False
     #: Time until which its updates wait, because another transaction has locked its row.
     busy_until: float | None = None
     #: Time on the monotonic clock at which its processor is stopped.
@@ -105,7 +105,7 @@ class Attempt:
     _flush_waiters: tuple[asyncio.Future[None], ...] = ()
     #: Its stack when its timeout stopped it, and the jobs that ran in the same process.
     evidence: dict[str, Any] | None = None
-    _timeout_handles: tuple[asyncio.TimerHandle, ...] = ()
+    _more_timeouts: tuple[asyncio.TimerHandle, ...] = ()
     _timeout: asyncio.TimerHandle | None = None
     #: Whether the job waits for a call of its batch.
     _is_suspended = False
@@ -173,7 +173,7 @@ class Attempt:
         call = None
         # only the type's timeout, because a call that passes the deadline of one job does not hang
         if self.batch is not None and self.timeout_seconds == self.lease.job.timeout_seconds:
-            call = self.batch.halve_hung(self.job_id)
+            call = self.batch.halve_timed_out(self.job_id)
         if call is None:
             self.stop("timeout")
         else:
@@ -196,7 +196,7 @@ class Attempt:
                 self._task.cancel()
         if grace_seconds is None:
             grace_seconds = self._grace_seconds
-        self._timeout_handles += (self._environment.loop.call_later(grace_seconds, self._abandon),)
+        self._more_timeouts += (self._environment.loop.call_later(grace_seconds, self._abandon),)
 
     @property
     def has_user_text(self) -> bool:
@@ -264,7 +264,7 @@ class Attempt:
             return None
         self._pulse_at = now + PULSE_SECONDS
         current = (updates.last_at, code_location(*self._code()))
-        if current == self._pulse_stored:
+        if current == self._pulse_saved:
             return None
         self._pulse_sent = current
         return Pulse(
@@ -338,7 +338,7 @@ class Attempt:
             return float("inf")
         if self.updates.output_bytes >= LONG_OUTPUT:
             return float("-inf")
-        return self.output_sent_at + (FOLLOWED_SECONDS if self.is_followed else UNFOLLOWED_SECONDS)
+        return self.output_sent_at + (FOLLOWED_SECONDS if self.has_reader else UNFOLLOWED_SECONDS)
 
     @property
     def is_urgent(self) -> bool:
@@ -356,7 +356,7 @@ class Attempt:
     def mark_reported(self, sent_at: float) -> None:
         """Record a successful report. It renews the lease once a quarter of it has passed."""
         self._sent_at = sent_at
-        self._pulse_stored = self._pulse_sent
+        self._pulse_saved = self._pulse_sent
         if sent_at >= self._renewed_at + self.lease.lease_seconds / 4:
             self._renewed_at = sent_at
             self.lease_until = sent_at + self.lease.lease_seconds
@@ -421,10 +421,10 @@ class Attempt:
             ending if self._context.calls is None else check_unawaited(ending, self._context)
         )
         self.ended_at = self._environment.clock.monotonic()
-        for timer in (self._timeout, *self._timeout_handles):
+        for timer in (self._timeout, *self._more_timeouts):
             if timer is not None:
                 timer.cancel()
-        self._timeout_handles, self._task = (), None
+        self._more_timeouts, self._task = (), None
         if self.batch is not None:
             self.batch.ended(self.job_id, is_abandoned=ending.abandoned)
         self._environment.on_end(self)

@@ -83,9 +83,9 @@ def first_of(error: BaseException) -> BaseException:
 
 
 def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInfo:
-    shown = redactor.text(text(message, 2 * MAX_MESSAGE))
-    if len(shown) > MAX_MESSAGE:
-        shown = shown[: MAX_MESSAGE - 1] + "…"
+    safe_text = redactor.text(text(message, 2 * MAX_MESSAGE))
+    if len(safe_text) > MAX_MESSAGE:
+        safe_text = safe_text[: MAX_MESSAGE - 1] + "…"
     details: Any = None
     if isinstance(data, Mapping):
         plain = sanitize(data, max_bytes=MAX_DATA)
@@ -96,7 +96,7 @@ def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInf
                 "repr": redactor.text(text(data, MAX_MESSAGE, repr)),
                 "changed": plain.refused,
             }
-    return ErrorInfo(type=clean_text(kind)[:200], message=shown, data=details)
+    return ErrorInfo(type=clean_text(kind)[:200], message=safe_text, data=details)
 
 
 def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
@@ -161,8 +161,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     for _ in range(MAX_CAUSES):
         # httpcore raises "from None", with the cause as its argument
         nested = next((arg for arg in error.args[:1] if isinstance(arg, BaseException)), None)
-        shown = None if error.__suppress_context__ else error.__context__
-        cause = error.__cause__ or shown or nested
+        context = None if error.__suppress_context__ else error.__context__
+        cause = error.__cause__ or context or nested
         if cause is None or id(cause) in seen or isinstance(cause, asyncio.CancelledError):
             return
         seen.add(id(cause))
@@ -206,12 +206,12 @@ def _limit_frames(
     frames: Iterator[dict[str, Any]] | list[dict[str, Any]], limit: int, redactor: Redactor
 ) -> list[dict[str, Any]]:
     innermost_first = list(frames)[::-1]
-    shown = sorted(innermost_first, key=lambda frame: not frame["own"])[:limit]  # stable
-    for frame in shown:
+    chosen = sorted(innermost_first, key=lambda frame: not frame["own"])[:limit]  # stable
+    for frame in chosen:
         code = linecache.getline(frame["file"], frame["line"] or 0).strip()[:200]
         frame["code"] = redactor.text(code)
         frame["file"] = _short(frame["file"])[-300:]
-    return shown
+    return chosen
 
 
 def _frames(trace: TracebackType | None, package: str) -> Iterator[dict[str, Any]]:

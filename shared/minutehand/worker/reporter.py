@@ -65,7 +65,7 @@ class Reporter:
         """Wait until no report of `attempts` is in flight, so that a settle has lost updates."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds)):
-                while any(attempt.reporting for attempt in attempts):
+                while any(attempt.is_sending for attempt in attempts):
                     await self._idle.wait()
 
     async def report(self) -> None:
@@ -173,7 +173,7 @@ class Reporter:
                 size += len(encode(updates))
             attempts.append(attempt)
             taken.append(updates)
-            attempt.reporting = True
+            attempt.is_sending = True
         self._idle.clear()
         # if the call is cancelled, the settle sends the updates
         problem: QueueError | None = QueueUnavailable("the report was cut off")
@@ -187,7 +187,7 @@ class Reporter:
                 is_lost = problem is not None and (len(attempts) > 1 or not is_rejected)
                 if is_lost or attempt.busy_until is not None:
                     attempt.updates.restore(updates)
-                attempt.reporting = False
+                attempt.is_sending = False
             self._idle.set()
         if is_rejected and len(attempts) > 1:  # find the rejected item by sending each alone
             for attempt in attempts:
@@ -237,7 +237,7 @@ class Reporter:
             if (result := by_key.get(attempt.key)) is not None:
                 self._apply_result(attempt, result.outcome, sent_at)
                 if result.output is not None:
-                    attempt.is_followed = result.output == "followed"
+                    attempt.has_reader = result.output == "followed"
                 if result.output == "refused":
                     attempt.updates.drop_output()
         return None

@@ -21,7 +21,7 @@ MAX_LEVELS: Final = 100
 MAX_TEXT: Final = 4_000
 MAX_METADATA: Final = 4_000
 _ADVICE: Final = "store it elsewhere and keep a reference"
-_REPLACED: Final = "\ufffd"
+_REPLACEMENT: Final = "\ufffd"
 _NULS: Final = "NUL characters were replaced"
 _SURROGATES: Final = "broken surrogates were replaced"
 #: Invisible letters and signs.
@@ -115,7 +115,7 @@ def log_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def clean_text(text: str) -> str:
     """Return `text` with NUL characters and lone surrogates replaced, and pairs of them joined."""
-    text = text.replace("\x00", _REPLACED)
+    text = text.replace("\x00", _REPLACEMENT)
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -128,23 +128,23 @@ class TextCleaner:
 
     #: Description of the replaced characters.
     replaced: str | None = None
-    _surrogate = ""
+    _half = ""
 
     def add(self, piece: str) -> str:
         """Return the next clean piece, without a half at its end."""
-        text = self._surrogate + piece
-        self._surrogate = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-        return self._clean(text[:-1] if self._surrogate else text)
+        text = self._half + piece
+        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        return self._clean(text[:-1] if self._half else text)
 
     def end(self) -> str:
         """Return the replacement of a half whose other half never came, or nothing."""
-        surrogate, self._surrogate = self._surrogate, ""
-        return self._clean(surrogate)
+        half, self._half = self._half, ""
+        return self._clean(half)
 
     def _clean(self, text: str) -> str:
         cleaned = clean_text(text)
         # a pair that was joined is no replacement
-        if cleaned != text and cleaned.count(_REPLACED) > text.count(_REPLACED):
+        if cleaned != text and cleaned.count(_REPLACEMENT) > text.count(_REPLACEMENT):
             self.replaced = _NULS if "\x00" in text else _SURROGATES
         return cleaned
 

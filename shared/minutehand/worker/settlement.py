@@ -125,7 +125,7 @@ def _settle_item(ending: Ending, seen: AttemptFacts) -> SettleItem | None:
         # an error after a cancellation comes from its clean-up and is ignored
         return _stopped(stop, seen)
     if isinstance(control_flow, Suspended):
-        return _sanitized("waiting", "wait", sanitize(control_flow.wait))
+        return _value_item("waiting", "wait", sanitize(control_flow.wait))
     if control_flow is not None:
         return _returned(control_flow.outcome)
     if isinstance(error, PayloadRejected):
@@ -159,10 +159,10 @@ def _returned(value: Any) -> SettleItem:
             return _item("failed", error=ending_error("Fail", reason, data))
         case Cancel(reason=reason, data=data):
             return _item("cancelled", error=ending_error("Cancelled", reason, data))
-    return _sanitized("completed", "result", sanitize(value))
+    return _value_item("completed", "result", sanitize(value))
 
 
-def _sanitized(outcome: Any, name: str, value: Sanitized) -> SettleItem:
+def _value_item(outcome: Any, name: str, value: Sanitized) -> SettleItem:
     """Return the outcome with its value. Changes of the value are logged in the job."""
     if value.refused is not None:
         # final, because the work is done and another attempt would only repeat its effects

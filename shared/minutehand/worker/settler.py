@@ -46,7 +46,7 @@ class Settler:
         self._summary = run.summary
         #: Items whose rows were locked, to be settled again.
         self.busy: list[SettleItem] = []
-        self._second = self._logged = self._suppressed = 0
+        self._second = self._logged = self._skipped_lines = 0
 
     async def redacted_item(self, attempt: Attempt) -> SettleItem | None:
         """Like `build_item`, but in a thread, so that redaction does not block the event loop."""
@@ -218,15 +218,15 @@ class Settler:
             self.log_summary()
             self._second, self._logged = second, 0
         self._logged += 1
-        self._suppressed += self._logged > self.LINES_PER_SECOND
+        self._skipped_lines += self._logged > self.LINES_PER_SECOND
         return self._logged <= self.LINES_PER_SECOND
 
     def log_summary(self) -> None:
         """Log the number of settled jobs without a line."""
-        if self._suppressed:
-            extra = self._run.extra("attempts.settled") | {"jobs": self._suppressed}
-            logger.info("%d more jobs were settled as they ended", self._suppressed, extra=extra)
-            self._suppressed = 0
+        if self._skipped_lines:
+            extra = self._run.extra("attempts.settled") | {"jobs": self._skipped_lines}
+            logger.info("%d more jobs were settled as they ended", self._skipped_lines, extra=extra)
+            self._skipped_lines = 0
 
 
 #: Log level and text by outcome.

@@ -17,9 +17,9 @@ from minutehand.worker.run import Run
 
 #: Seconds of work to lease ahead, by the number of jobs that ended in this time, and limits of jobs
 #: and bytes.
-AHEAD_SECONDS: Final = 0.1
-MAX_AHEAD: Final = 800
-MAX_AHEAD_BYTES: Final = 2_000_000
+WINDOW_SECONDS: Final = 0.1
+MAX_PREFETCH: Final = 800
+MAX_PREFETCH_BYTES: Final = 2_000_000
 #: Maximum seconds that a job waits for a slot, up to a quarter of its lease. Then it is released.
 WAIT_SECONDS: Final = 1.0
 #: Approximate maximum bytes of jobs of one request for batches of a type, beyond a first batch, and
@@ -51,12 +51,12 @@ class Pool:
         """Maximum number of jobs that run at once."""
         return self.size
 
-    def lease_demand(self, now: float, average_bytes: float) -> int:
+    def lease_demand(self, now: float, average_size: float) -> int:
         """Return the number of jobs to lease: free slots, and some ahead."""
         self._rotate(now)
-        ahead = min(max(self._ended, self._ended_before), MAX_AHEAD)
-        ahead = min(ahead, int(MAX_AHEAD_BYTES / average_bytes))
-        return self.size + ahead - self._used - len(self._waiting)
+        extra = min(max(self._ended, self._ended_before), MAX_PREFETCH)
+        extra = min(extra, int(MAX_PREFETCH_BYTES / average_size))
+        return self.size + extra - self._used - len(self._waiting)
 
     def add(self, leased: Leased) -> None:
         """Add a leased job, which waits for a slot."""
@@ -92,8 +92,8 @@ class Pool:
         self._ended += 1
 
     def _rotate(self, now: float) -> None:
-        if now >= self._since + AHEAD_SECONDS:
-            is_next = now < self._since + 2 * AHEAD_SECONDS
+        if now >= self._since + WINDOW_SECONDS:
+            is_next = now < self._since + 2 * WINDOW_SECONDS
             self._ended_before = self._ended if is_next else 0
             self._ended, self._since = 0, now
 
@@ -115,9 +115,9 @@ class BatchPool(Pool):
         """Maximum number of jobs that run at once, in full batches."""
         return self.size * self._batch
 
-    def lease_demand(self, now: float, average_bytes: float) -> int:
+    def lease_demand(self, now: float, average_size: float) -> int:
         """Return the number of jobs for its free slots, within the limit of bytes."""
-        limit = max(self._batch, int(MAX_BATCHED_BYTES / average_bytes))
+        limit = max(self._batch, int(MAX_BATCHED_BYTES / average_size))
         waiting = sum(map(len, self._tenants.values()))
         return min((self.size - self._used) * self._batch, limit) - waiting
 
@@ -189,13 +189,13 @@ class Slots:
         self.total = sum(pool.size for pool in self._pools)
         self._by_type = {name: pool for pool in self._pools for name in pool.job_types}
         #: Mean size of a leased job in bytes.
-        self._average_bytes = ASSUMED_BYTES
+        self._average_size = ASSUMED_BYTES
 
     def lease_demand(self) -> tuple[LeasePool, ...]:
         """Return the pools with free slots, their job types and the number of jobs to lease."""
         now = self._clock.monotonic()
         free = [
-            (pool.lease_demand(now, self._average_bytes), pool.job_types) for pool in self._pools
+            (pool.lease_demand(now, self._average_size), pool.job_types) for pool in self._pools
         ]
         free = sorted(pool for pool in free if pool[0] > 0)
         pools: list[LeasePool] = []
@@ -222,7 +222,7 @@ class Slots:
             pool = self._by_type.get(lease.job.job_type, self._pools[0])
             pool.add((lease, sent_at))
         if leases:
-            self._average_bytes = max(1.0, size / len(leases))
+            self._average_size = max(1.0, size / len(leases))
 
     def begin(self) -> Iterator[tuple[JobType[Any] | None, list[Leased]]]:
         """Yield jobs that have a slot, in the order of leases, each with its type for a batch."""

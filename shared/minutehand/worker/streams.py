@@ -103,7 +103,7 @@ class Stream:
         with self._lock:
             self.is_open = False
             if not self._updates.is_output_rejected:
-                self._flush_surrogate()
+                self._flush_half()
 
     @property
     def text(self) -> str:
@@ -131,7 +131,7 @@ class Stream:
         """Replay the output of a finished step of an earlier attempt, since it does not run."""
         finished = self._finished.get(step)
         with self._lock:
-            self._flush_surrogate()
+            self._flush_half()
             for piece in [finished] if isinstance(finished, str) else finished or ():
                 self._append(step, piece, is_text=isinstance(finished, str))
 
@@ -139,8 +139,8 @@ class Stream:
         """Restart without the output of a step that is tried again."""
         with self._lock:
             if self._step != step:
-                self._flush_surrogate()
-            self._cleaner = TextCleaner()
+                self._flush_half()
+            self._text_filter = TextCleaner()
             remaining = [entry for entry in self._chunks if entry[0] != step]
             if len(remaining) < len(self._chunks):
                 is_text = self._is_text is True
@@ -151,7 +151,7 @@ class Stream:
     def _begin(self) -> None:
         self.attempt += 1
         self._chunks, self._size, self._bytes, self._is_text = [], 0, 0, None
-        self._cleaner = TextCleaner()
+        self._text_filter = TextCleaner()
         self._updates.begin_stream(self.name, self.attempt)
         self._notify_updates()
 
@@ -159,14 +159,14 @@ class Stream:
         with self._lock:
             self._become(is_text=True)
             if step != self._step:
-                self._flush_surrogate()
+                self._flush_half()
                 self._step = step
-            self._append(step, self._cleaner.add(piece), is_text=True)
-            self._warn(self._cleaner.replaced)
+            self._append(step, self._text_filter.add(piece), is_text=True)
+            self._warn(self._text_filter.replaced)
 
-    def _flush_surrogate(self) -> None:
-        self._append(self._step, self._cleaner.end(), is_text=True)
-        self._warn(self._cleaner.replaced)
+    def _flush_half(self) -> None:
+        self._append(self._step, self._text_filter.end(), is_text=True)
+        self._warn(self._text_filter.replaced)
 
     def _become(self, *, is_text: bool) -> None:
         if self._is_text not in (None, is_text):

@@ -221,18 +221,18 @@ class Updates:
             before, self._line_count = self._line_count, self._line_count + len(logs)
         return UpdateBatch(progress, logs, steps, before if logs else None, step, tags, output)
 
-    def restore(self, taken: UpdateBatch) -> None:
+    def restore(self, previous: UpdateBatch) -> None:
         """Put back updates that did not arrive, before newer ones."""
         with self._lock:
-            self._progress = self._progress if self._progress is not None else taken.progress
-            self._logs[:0] = taken.logs
-            self._log_bytes += sum(map(_bytes_of, taken.logs))
-            self._steps[:0] = taken.steps
-            self._step_changed = self._step_changed or taken.step is not None
-            self._tags[:0] = taken.tags
-            self._line_count -= len(taken.logs)
+            self._progress = self._progress if self._progress is not None else previous.progress
+            self._logs[:0] = previous.logs
+            self._log_bytes += sum(map(_bytes_of, previous.logs))
+            self._steps[:0] = previous.steps
+            self._step_changed = self._step_changed or previous.step is not None
+            self._tags[:0] = previous.tags
+            self._line_count -= len(previous.logs)
             if not self.is_output_rejected:
-                back = [_unsent(piece) for piece in taken.output]
+                back = [_unsent(piece) for piece in previous.output]
                 is_current = [piece.attempt == self._attempts[piece.stream] for piece in back]
                 self._keep([*itertools.compress(back, is_current), *self._unsent])
 

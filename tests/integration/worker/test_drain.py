@@ -40,7 +40,7 @@ def _types(engine: Engine) -> None:
 @pytest.fixture(autouse=True)
 def _as_many_ahead_on_any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lease the same number of jobs ahead and let none wait too long, on any machine."""
-    monkeypatch.setattr(slots, "AHEAD_SECONDS", 3600.0)
+    monkeypatch.setattr(slots, "WINDOW_SECONDS", 3600.0)
     monkeypatch.setattr(slots, "WAIT_SECONDS", 3600.0)
 
 

@@ -391,16 +391,14 @@ def test_what_blocked_the_loop_beyond_its_timeout_has_no_result() -> None:
     assert (ends[JobId("good")].outcome, ends[JobId("good")].result) == ("completed", "done")
 
 
-@pytest.mark.parametrize(("average_bytes", "ahead"), [(100, 800), (20_000, 100)])
-def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(
-    average_bytes: int, ahead: int
-) -> None:
+@pytest.mark.parametrize(("average_size", "extra"), [(100, 800), (20_000, 100)])
+def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(average_size: int, extra: int) -> None:
     """The number of jobs that have just ended does not matter."""
     pool = Pool(("work",), 10)
     for _ in range(5_000):
         pool.record_end(0.0, frees=False)
 
-    assert pool.lease_demand(0.0, average_bytes) == 10 + ahead
+    assert pool.lease_demand(0.0, average_size) == 10 + extra
 
 
 class Watched(ModelQueue):
