@@ -9,21 +9,24 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import httpx._config as defaults
 import httpx._transports.default as transports
 import pytest
 
-from supabase_local.postgres import Postgres
-from tests.support.databases import Database, fresh_database, prepared_server
 from tests.support.groups import Grouped, group_of
 from tests.support.paths import ROOT
-from tests.support.renewed import Renewed
 from tests.support.run_report import install, leave_out
-from tests.support.stacks import RunningStack, running_stack
 from tests.support.stranger import environment, stranger, wheel
+
+# every process of a run imports this file, so that its fixtures import what only they need
+if TYPE_CHECKING:
+    from supabase_local.postgres import Postgres
+    from tests.support.databases import Database
+    from tests.support.renewed import Renewed
+    from tests.support.stacks import RunningStack
 
 __all__ = ["environment", "stranger", "wheel"]
 #: A narrow terminal must not cut the output of commands in a pipe.
@@ -59,6 +62,8 @@ def _root_logger_as_it_was() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A scratch Postgres of this test process without durability."""
+    from tests.support.databases import prepared_server
+
     server = prepared_server(tmp_path_factory.mktemp("postgres"))
     server.start()
     try:
@@ -70,6 +75,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 @pytest.fixture
 def database(postgres: Postgres) -> Iterator[Database]:
     """A database of one test: `.url`, `.connect()`, `.as_role(role, claims)`."""
+    from tests.support.databases import fresh_database
+
     with fresh_database(postgres) as fresh:
         yield fresh
 
@@ -77,6 +84,8 @@ def database(postgres: Postgres) -> Iterator[Database]:
 @pytest.fixture(scope="session")
 def process_database(postgres: Postgres) -> Iterator[Renewed]:
     """The database behind `renewed`, for files whose tests share it without a reset."""
+    from tests.support.renewed import Renewed
+
     with closing(Renewed(postgres)) as made:
         yield made
 
@@ -91,6 +100,8 @@ def renewed(request: pytest.FixtureRequest, process_database: Renewed) -> Renewe
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """The whole stack, shared by tests, which create their own rows and leave the parts running."""
+    from tests.support.stacks import running_stack
+
     with running_stack(tmp_path_factory.mktemp("stack")) as running:
         yield running
 
@@ -98,6 +109,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 @pytest.fixture(scope="session")
 def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """A second stack to break. Each test repairs it."""
+    from tests.support.stacks import running_stack
+
     with running_stack(tmp_path_factory.mktemp("doomed")) as running:
         yield running
 

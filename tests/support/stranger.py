@@ -8,14 +8,16 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from infra.release.wheels import Environment, build_wheels, checkout_copy
 from minutehand.version import VERSION
-from tests.support.engine import ACME, ADA, EVE, GLOBEX
 from tests.support.paths import ROOT
 from tests.support.shared import made_once
+
+if TYPE_CHECKING:  # the conftest of all tests imports this module
+    from infra.release.wheels import Environment
 
 FIRST_SQL = """\
 create table public.organizations (
@@ -48,7 +50,7 @@ grant select on public.jobs to anon, authenticated;
 insert into public.jobs (title) values ('Baker');
 """
 #: Two people with passwords as tutorials create them, each with an organization.
-SEED = f"""\
+SEED = """\
 insert into auth.users (instance_id, id, aud, role, email, encrypted_password, email_confirmed_at,
   raw_app_meta_data, raw_user_meta_data, created_at, updated_at, confirmation_token)
 select '00000000-0000-0000-0000-000000000000', id, 'authenticated', 'authenticated', email,
@@ -67,11 +69,13 @@ def bakery(folder: Path) -> Path:
 
     One migration is dated tomorrow.
     """
+    from tests.support import engine
+
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     files = {
         "supabase/migrations/20250101120000_create_bakery.sql": FIRST_SQL,
         f"supabase/migrations/{tomorrow:%Y%m%d%H%M%S}_own_accounts.sql": SECOND_SQL,
-        "supabase/seed.sql": SEED,
+        "supabase/seed.sql": SEED.format_map(vars(engine)),
         "supabase/config.toml": CONFIG,
     }
     for name, text in files.items():
@@ -104,6 +108,7 @@ class Stranger:
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder with this release's wheels, and the checkout's copy."""
+    from infra.release.wheels import build_wheels, checkout_copy
 
     def build(folder: Path) -> None:
         build_wheels(checkout_copy(folder / "source"), folder / VERSION)
@@ -131,6 +136,7 @@ def stranger(environment: Environment, tmp_path_factory: pytest.TempPathFactory)
 
 def environment_of(factory: pytest.TempPathFactory, wheels: Path) -> Environment:
     """Return an environment with a folder's wheel, and packages as from npm and PyPI."""
+    from infra.release.wheels import Environment
 
     def make(folder: Path) -> None:
         made = Environment.make(folder / "venv", wheels)

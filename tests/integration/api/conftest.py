@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
-import httpx
 import pytest
 
 from infra.bench.scratch import scratch_settings
@@ -23,13 +21,3 @@ async def api(renewed: Renewed) -> AsyncIterator[Api]:
     async with serving_api(Project(settings, renewed)) as made:
         made.engine.register("work", lease_seconds=60)
         yield made
-
-
-def error_of(response: httpx.Response) -> dict[str, Any]:
-    """Check that the error body is complete and matches its header, and return it."""
-    body: dict[str, Any] = response.json()
-    assert set(body) == {"error", "code", "detail", "request_id"}, body
-    assert body["error"]
-    assert body["request_id"] == response.headers["x-request-id"]
-    assert "Traceback" not in response.text
-    return body

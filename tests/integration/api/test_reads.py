@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from infra.bench.scratch import SECRET_KEY, user_token
 from tests.contract.api import Api
-from tests.integration.api.conftest import error_of
 from tests.support.engine import ACME
+from tests.unit.web.conftest import error_of
 
 
 async def test_status_is_the_operators_or_the_members_own(api: Api) -> None:

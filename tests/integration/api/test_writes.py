@@ -7,8 +7,8 @@ import asyncio
 from infra.bench.scratch import SECRET_KEY
 from tests.contract.api import Api
 from tests.integration.api.conftest import api as api
-from tests.integration.api.conftest import error_of
 from tests.support.engine import ACME
+from tests.unit.web.conftest import error_of
 
 
 async def test_one_bulk_of_a_caller_runs_and_the_body_of_another_is_not_read(api: Api) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from minutehand.local.users import ADA, BOB, EVE, DemoUser
 from minutehand_apps.training.parts import MIN_PART_BYTES
-from tests.integration.api.conftest import error_of
 from tests.support.engine import ACME, GLOBEX
 from tests.support.stacks import RunningStack
+from tests.unit.web.conftest import error_of
 
 
 def signed_in(stack: RunningStack, user: DemoUser) -> httpx.AsyncClient:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from minutehand.aws.sigv4 import AwsError, call, find_endpoint
@@ -101,6 +100,8 @@ def test_an_address_is_where_boto3_asks(
     monkeypatch: pytest.MonkeyPatch, service: str, region: str, environ: dict[str, str]
 ) -> None:
     """A cold start must call the same host as all later calls."""
+    import boto3  # slow, and needed here alone
+
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
 

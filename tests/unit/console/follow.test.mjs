@@ -26,7 +26,7 @@ beforeEach(() => {
 
 /** Advance the clock in steps, with time for callbacks after each. */
 async function leap(ms) {
-  const step = ms > 60_000 ? 100 : 10;
+  const step = ms > 60_000 ? 500 : 50;
   for (let left = ms; left > 0; left -= step) {
     mock.timers.tick(Math.min(step, left));
     for (let n = 0; n < 2; n += 1) await turn();

@@ -95,3 +95,13 @@ async def calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
         yield client
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """Check that the error body is complete and matches its header, and return it."""
+    body: dict[str, Any] = response.json()
+    assert set(body) == {"error", "code", "detail", "request_id"}, body
+    assert body["error"]
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert "Traceback" not in response.text
+    return body

@@ -15,8 +15,7 @@ from minutehand.web.application import create_app
 from minutehand.web.errors import ApiError
 from minutehand.web.request_bodies import MAX_BODY_BYTES, Body, Payload
 from minutehand.web.services import Services
-from tests.integration.api.conftest import error_of
-from tests.unit.web.conftest import calling
+from tests.unit.web.conftest import calling, error_of
 
 QUOTA = QueueError("too many", status=429, code="PT429", details="100", hint="quota_exceeded")
 BUSY = QueueError("busy", status=429, code="PT429", details='{"a": 1}', hint="job_busy")

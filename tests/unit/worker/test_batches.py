@@ -375,7 +375,7 @@ def test_the_last_attempt_is_alone_so_that_no_other_job_can_make_it_fail() -> No
         return [] if "b" in [job.id for job in jobs] else await results(jobs)
 
     world = World(rows(*"abc"), run)
-    world.tick(budget=30)
+    world.tick(budget=3)
 
     assert world.calls[:7] == [[*"abc"]] * 4 + [["a"], ["b"], ["c"]]
     assert [world.queue.rows[name].status for name in "ac"] == ["completed"] * 2

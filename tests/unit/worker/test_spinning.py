@@ -15,7 +15,7 @@ from minutehand.worker import Job, JobContext, Registry, Snooze, Worker
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 from tests.support.virtual_time import BEGAN, LoopClock, leaping
 
-MINUTES = 5
+MINUTES = 2
 HELD: dict[str, Any] = {"run_at": 1e-9, "is_locked": True}
 
 #: Content of the queue, and maximum numbers: leases and settles per minute of a loop, calls of
@@ -27,13 +27,13 @@ SITUATIONS: dict[str, tuple[Callable[[], Iterable[Row]], int, int, int]] = {
         lambda: [Row("runs", {"seconds": 9_999}), Row("waits", {}, status="gated")],
         121,
         60,
-        1_000,
+        400,
     ),
-    "a thousand keys": (lambda: (Row(str(n), {}, is_locked=True) for n in range(1000)), 61, 0, 6),
+    "a thousand keys": (lambda: (Row(str(n), {}, is_locked=True) for n in range(1000)), 62, 0, 6),
     "a due job that a transaction holds": (lambda: [Row("1", {}, **HELD)], 61, 61, 10),
     "a task that fails": (lambda: [Row("1", {}, **HELD)], 61, 61, 10),
     "maintenance that fails": (lambda: [Row("1", {}, **HELD)], 72, 13, 8),
-    "a snooze into the past": (lambda: [Row("1", {"snoozes": True})], 170, 60, 1_100),
+    "a snooze into the past": (lambda: [Row("1", {"snoozes": True})], 170, 60, 360),
 }
 
 

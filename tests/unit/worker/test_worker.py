@@ -286,7 +286,7 @@ def test_an_error_says_where_its_log_is_and_an_instant_is_in_utc() -> None:
 
     queue = ModelQueue([Row("fails", {}), Row("snoozes", {})])
     options = TickOptions(linger_seconds=0, origin={"log_group": "g"})
-    leaping(start(worker, queue, of(ends), budget=10, options=options))
+    leaping(start(worker, queue, of(ends), budget=2, options=options))
 
     settled = {item.job_id: item for items in queue.settles for item in items}
     assert settled[JobId("fails")].error.origin == {"log_group": "g"}  # type: ignore[union-attr]
