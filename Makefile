@@ -42,19 +42,19 @@ TESTS_supabase_local := tests/supabase_local
 TESTS_minutehand_apps := $(wildcard $(APPS:%=tests/integration/%) $(APPS:%=tests/unit/%) tests/contract/test_guide_*.py)
 TESTS_minutehand := tests $(addprefix --ignore=,$(TESTS_supabase_local) $(TESTS_minutehand_apps))
 PACKAGE_TESTS = $(if $(PACKAGE),$(or $(TESTS_$(PACKAGE)),$(error no package $(PACKAGE))))
-test: setup ## Run the tests, one process per core; PACKAGE=supabase_local of one package, ARGS="-k name" narrows
-	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(PACKAGE_TESTS) $(ARGS) || \
+test: setup ## Run the tests, with a process more than cores; PACKAGE=supabase_local of one package, ARGS="-k name" narrows
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PACKAGE_TESTS) $(ARGS) || \
 	  { status=$$?; [ $$status != 5 ] || echo "make test: NO TEST WAS RUN" >&2; exit $$status; }
 
-quick: setup ## Run the unit tests, in ten seconds; many wait for timers, so four processes run
-	@$(BIN)/python -m pytest -q -n 4 --dist worksteal tests/unit $(ARGS)
+quick: setup ## Run the unit tests, in ten seconds
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal tests/unit $(ARGS)
 
 machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL; SEED=n repeats a run
 	@MACHINE_EXAMPLES=$(or $(EXAMPLES),500) MACHINE_SEED=$(SEED) \
 	  $(BIN)/python -m pytest -q -s tests/contract/test_histories.py -k random_history $(ARGS)
 
 weekly: setup ## Run whole what `make test` runs in part: histories, projects, faults, bad days
-	@WEEKLY=1 $(BIN)/python -m pytest -n logical --dist loadfile -m weekly $(ARGS)
+	@WEEKLY=1 $(BIN)/python -m pytest -n auto --dist loadfile -m weekly $(ARGS)
 
 mutants: setup ## Break one rule after the other; each must fail a test. ARGS="07_lease.sql" narrows
 	@$(BIN)/python infra/mutants.py $(ARGS)
