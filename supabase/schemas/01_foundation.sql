@@ -42,7 +42,7 @@
 -- - The sweep is a task of maintenance that deletes rows that are no longer needed.
 -- - In names, tick means a worker run, whatever started the run. Each call of a run has a number.
 -- - In names, hold means to lock rows or a turn until the transaction ends.
--- - queue.admit charges a person for a call. It has nothing to do with gates.
+-- - queue.admit charges a person for a call, and is unrelated to gates.
 --
 --   enqueue --> deferred --> gated --> ready --> leases --> completed, failed or cancelled
 --               due later    key at    awaits    runs on
@@ -770,8 +770,8 @@ begin
 end;
 $$;
 
--- Reject callers outside the workspace with status 404, and members who do not manage the
--- workspace with status 403. Admit the call as a change.
+-- Reject callers outside the workspace with status 404, and members who are not managers with
+-- status 403. Charge the call as a change (queue.admit).
 -- p_bytes: Number of bytes that the call stores.
 create function queue.may_manage(p_workspace_id uuid, p_bytes bigint default 0)
 returns void

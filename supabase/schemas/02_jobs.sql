@@ -363,8 +363,9 @@ create table queue.gated (
   admitted boolean not null default false,
   -- True if the job no longer counts. queue.free_of_key deletes such a row.
   ended boolean not null default false,
-  -- Used if the type has a rate limit for each key. Null until the job starts, while the row
-  -- reserves one start. Then the time of the start. infinity after the start is charged.
+  -- Time at which the job started, used if the type has a rate limit for each key. Before the
+  -- start, the value is null, and the row reserves one start. After the start is charged, the value
+  -- is infinity.
   started_at timestamptz,
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (fillfactor = 80);

@@ -445,7 +445,7 @@ $$;
 
 -- Make sure that a lease will find a ready job. Insert a note unless this transaction has the lock
 -- of the turn and one of these conditions applies:
--- - The turn is open and starts at p_ord or before. No lease can close it during the lock.
+-- - The turn is open and starts at p_ord or before. No lease can close the turn while it is locked.
 -- - A note with p_ord or a smaller ord exists. The lease that deletes this note opens the turn from
 --   the note's ord.
 -- Always return true, which queue.place returns to its caller.
@@ -567,7 +567,7 @@ begin
     from queue.job_types as t
     where t.job_type = p_job.job_type
       and t.schema_version > 0
-      -- queue.promote fails a person's job of an internal type
+      -- queue.promote ends such a job of a person as failed
       and not (t.internal and p_job.user_id is not null);
     if found then
       p_job := queue.assign_lane(p_job, p_type);

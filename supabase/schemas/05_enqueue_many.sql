@@ -658,7 +658,7 @@ begin
     where ctid = any (array(select t.tid from theirs as t where not t.is_unpaid))
   )
   -- Insert a note even if no other job has the key now. A concurrent transaction may be adding such
-  -- a job, and its check of the gate does not see yet that this job has left.
+  -- a job. Its check of the gate does not see yet that this job is deleted.
   insert into queue.notes (lane, workspace_id, key)
   select distinct t.lane, t.workspace_id, t.key
   from theirs as t

@@ -476,7 +476,8 @@ begin
       select from public.jobs as j
       where j.id = g.job_id and j.finished_at is null
     );
-  -- Running jobs count for their key. The update waits for jobs that are being settled.
+  -- Running jobs count against the limit of their key. The update waits for jobs that are being
+  -- settled.
   with leased as (
     update queue.leases as r
     set key = coalesce(

@@ -1028,7 +1028,7 @@ begin
     group by s.name
   ) as o;
   v_locks := queue.reserve_locks(coalesce(cardinality(v_scopes), 0), 160);
-  -- serve the first tenant even if it needs more locks alone
+  -- serve the first tenant even if the transaction cannot take all of its locks
   known := case when v_tenants[v_locks + 1] > 0 then greatest(1, v_tenants[v_locks + 1] - 1) end;
   if known is not null then
     p_turns := array(
@@ -1366,7 +1366,7 @@ $$;
 -- limited: Requested job types that have a limit.
 -- shares: Number of jobs to take from each turn.
 -- empty: Turns without a ready job.
--- is_only: True if only one turn is open. The only turn may be empty.
+-- is_only: True if only one turn is open, even if it has no ready job.
 -- is_limited: True if a limit, a weight or a pause applies.
 -- at_limit: Types that have reached their limit, so that none of their jobs may start now.
 -- more: True if the worker should call again at once, because another lease has a lock, or because
@@ -1857,7 +1857,7 @@ $$;
 -- Fill the slots of one pool. The slots are divided among turns, and the first jobs of each turn
 -- are leased.
 -- p_request: The request, with the job types and the limit of this pool.
--- unfilled: Lanes of the pool if it got no job, without lanes of types at a limit.
+-- unfilled: If the pool got no job, its lanes, except lanes of types at a limit.
 create function queue.fill_pool(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1926,8 +1926,8 @@ begin
   if v_leased > 0 and v_shared.is_limited then
     perform queue.spend_starts(taken.ids, leased_at);
   end if;
-  -- An empty turn stays open for a while, because an enqueue into an open turn inserts no note.
-  -- Close empty turns and move the start of the others in three cases:
+  -- A turn without ready jobs stays open for a while, so that the next enqueue of its tenant need
+  -- not insert a note. Close empty turns, and move the start of the others, in three cases:
   -- - More than four turns are empty. Every lease would read them.
   -- - The lease took 20 jobs or more, but fewer than its limit. The next lease then begins after
   --   these jobs.
@@ -2268,7 +2268,7 @@ declare
   v_maintenance boolean;
   v_ends boolean;
 begin
-  -- first without a wait, because this expression costs less than `perform`
+  -- try without waiting first, because this expression costs less than `perform`
   if not queue.try_lock('tick ' || v_asked.tick_id) then
     perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
   end if;

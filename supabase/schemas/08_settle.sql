@@ -54,8 +54,8 @@ create type queue.transition as (
 );
 
 -- Parse the items of a call.
--- is_plain: true if all items are plain completions with results of up to 8,000 bytes and without
---   progress, log lines, steps, tags or output
+-- is_plain: True if all items are plain completions with results of up to 8,000 bytes and without
+--   progress, log lines, steps, tags or output.
 create function queue.read_items(
   p_items jsonb,
   out items queue.worker_item[],
@@ -283,9 +283,9 @@ begin
 end;
 $$;
 
--- Do what follows the end of attempts. Jobs that continue get their next place. This comes first,
--- so that a job of an in_order type keeps its slot of the key. Then gates are opened, unique keys
--- are freed, and parents and children are signalled.
+-- Update everything that depends on the jobs of ended attempts. Jobs that continue get their next
+-- place. This comes first, so that a job of an in_order type keeps its slot of the key. Then gates
+-- are opened, unique keys are freed, and parents and children are signalled.
 create function queue.after_attempts(p_ids uuid[], p_now timestamptz)
 returns void
 language plpgsql
@@ -379,14 +379,14 @@ $$;
 
 -- End attempts with the decided outcomes. This is one statement, because a second one would make
 -- every settlement slower. An item with a stale fence matches no lease, so it changes nothing.
--- p_transitions: the result of queue.decide for each item; null if all items are plain completions
--- changes: changes to publish
--- rest: jobs that need queue.after_attempts, because they continue, or have a key, a parent, a
---   deadline or an event to store
--- with_event: jobs whose last event must be stored, because it does not follow from the job's row
--- results: the response if all items were plain completions with valid fences; otherwise null, and
---   the caller builds the response from the stored rows
--- has_blocked: true if a limit blocks any turn
+-- p_transitions: The result of queue.decide for each item. Null if all items are plain completions.
+-- changes: Changes to publish.
+-- rest: Jobs that need queue.after_attempts, because they continue, or have a key, a parent, a
+--   deadline or an event to store.
+-- with_event: Jobs whose last event must be stored, because it does not follow from the job's row.
+-- results: The response if all items were plain completions with valid fences. Otherwise null, and
+--   the caller builds the response from the stored rows.
+-- has_blocked: True if a limit blocks any turn.
 create function queue.end_attempts(
   p_items queue.worker_item[],
   p_transitions queue.transition[],
@@ -527,7 +527,7 @@ $$;
 -- Apply the outcomes that workers report. The result of an item is applied, cancelled, stale,
 -- not_found or busy. Busy means that another transaction has locked the job. A requested cancel
 -- overrides every outcome except completed.
--- p_is_plain: is_plain of queue.read_items
+-- p_is_plain: is_plain of queue.read_items.
 create function queue.settle(
   p_items queue.worker_item[],
   p_is_plain boolean,
@@ -599,8 +599,8 @@ begin
     where e.id = any (v_ended.with_event);
     perform queue.after_attempts(v_ended.rest, v_now);
   end if;
-  -- The ended attempts no longer count against limits, so let leases read the turns of these
-  -- tenants that a limit blocks.
+  -- The ended attempts no longer count against limits. Leases therefore read the turns of these
+  -- tenants again if a limit blocks them.
   if v_ended.has_blocked then
     update queue.turns
     set look_at = '-infinity'
@@ -668,7 +668,7 @@ comment on function public.settle_jobs is
 select queue.allow('job_worker, service_role', 'public.settle_jobs');
 
 -- End locked jobs that no worker has leased.
--- p_status: cancelled or failed
+-- p_status: The value cancelled or failed.
 create function queue.finish(
   p_ids uuid[],
   p_status text,
@@ -716,8 +716,8 @@ $$;
 
 -- Lock and return the job of the lease {job_id, fence}. Raise lease_lost if the caller no longer
 -- has the lease.
--- p_job_types: accepted job types; null accepts all
--- p_undone: end of the error message, for example 'its children were not created'
+-- p_job_types: Accepted job types. Null accepts all.
+-- p_undone: End of the error message, for example 'its children were not created'.
 create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text)
 returns public.jobs
 language plpgsql

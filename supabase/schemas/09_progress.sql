@@ -357,10 +357,10 @@ select queue.allow('job_worker, service_role', 'public.report_jobs');
 
 -- Return a page of a job's steps in order. A page has at most 1,000 rows, and ends when it reaches
 -- p_bytes bytes.
--- p_after: name and nth of the last row of the previous page
--- lines: the stored rows
--- results: results by step name, with the results of child jobs in one list
--- next: name and nth of the last row, if more rows follow
+-- p_after: Name and nth of the last row of the previous page.
+-- lines: The stored rows.
+-- results: Results by step name, with the results of child jobs in one list.
+-- next: Name and nth of the last row, if more rows follow.
 create function queue.step_page(
   p_job_id uuid,
   p_after jsonb,

@@ -36,12 +36,12 @@ create index waits_by_workspace_and_timeout on queue.waits (workspace_id, timeou
 create index waits_by_event on queue.waits (workspace_id, event_name)
   where event_name is not null;
 
--- A signal asks maintenance for work that has no due time. The kinds are:
---   check    the wait of job_id may be over
---   cancel   job_id was cancelled or failed, so cancel its live children
---   retry    job_id was retried, so retry the children that were cancelled with it
---   event    a named event was emitted
---   resumed  a pause ended
+-- A signal asks maintenance for work that has no due time. Its kind is one of these:
+-- - check: The wait of job_id may be over.
+-- - cancel: The job job_id was cancelled or failed, so its live children must be cancelled.
+-- - retry: The job job_id was retried, so the children that were cancelled with it must be retried.
+-- - event: A named event was emitted.
+-- - resumed: A pause ended.
 create table queue.signals (
   id bigint generated always as identity primary key,
   kind text not null,
@@ -394,10 +394,10 @@ $$;
 -- other half has the same number of rows of each workspace. If there are more than 125 workspaces,
 -- the other half has rows of the first 125 workspaces by id and of the 125 workspaces after a
 -- random id.
--- p_rows: condition of the table's partial index on workspace_id
--- p_due: condition of due rows, in which $1 is p_now and $2 is p_passed_over
--- p_order: sort order of the rows
--- p_passed_over: ids of jobs to skip
+-- p_rows: Condition of the table's partial index on workspace_id.
+-- p_due: Condition of due rows, in which $1 is p_now and $2 is p_passed_over.
+-- p_order: Sort order of the rows.
+-- p_passed_over: Ids of jobs to skip.
 create function queue.fair_batch(
   p_table regclass,
   p_rows text,

@@ -13,8 +13,8 @@
 -- is restored. A new server may have lower transaction ids than the server of the dump. The first
 -- feed number after the restore then raises the value.
 create sequence queue.feed_base minvalue 0;
--- The highest feed number at the last maintenance. A later number of the same server cannot be
--- lower. If it would be lower, the database was restored from the dump of another server
+-- The highest feed number at the last maintenance. The numbers of one server only increase. If a
+-- new number would be lower than this, the database was restored from the dump of another server
 -- (queue.feed_number).
 create sequence queue.feed_reached minvalue 0;
 
@@ -60,10 +60,10 @@ create unlogged table queue.streamed_topics (
 
 -- Rounds of the publisher. Each round inserts a row, and the last row is the state of the
 -- publisher. An update of a single row would get slow while an old snapshot is open. All lines that
--- are visible in the snapshot seen are published. Of the lines of the transaction xid, only those
+-- are visible in the snapshot `seen` are published. Of the lines of the transaction xid, only those
 -- up to the id own_id are published. If a round did not reach the end of the feed, the next round
 -- continues after the line with this number and id, with the lines that are visible in the snapshot
--- until.
+-- `until`.
 create table queue.publisher (
   round bigint generated always as identity primary key,
   seen pg_snapshot not null,
@@ -90,11 +90,11 @@ comment on column queue.late_topics.topic is 'Person: words'; -- see 18_people.s
 -- Return the budget of messages per second, and how much of it is used in the current second. The
 -- budget is 80 % of the plan's rate, because Realtime averages its rate over five seconds, and five
 -- seconds can overlap six of the seconds counted here.
--- p_changes: changes that the caller publishes
--- is_streamed: true if a server streams any topic
--- is_followed: true if any topic has a follower
--- is_busy: true if the messages must be left to the publisher, because there are too many changes,
---   or because a workspace has written five lines in the current second
+-- p_changes: Changes that the caller publishes.
+-- is_streamed: True if a server streams any topic.
+-- is_followed: True if any topic has a follower.
+-- is_busy: True if the messages must be left to the publisher, because there are too many changes,
+--   or because a workspace has written five lines in the current second.
 create function queue.message_budget(
   p_changes queue.change[],
   out budget bigint,
@@ -152,9 +152,9 @@ end;
 $$;
 
 -- A message to a topic of a workspace.
--- since: time of the oldest event
--- has_output: true if the message contains output
--- cost: number of messages as the plan counts them, which is one and its deliveries
+-- since: Time of the oldest event.
+-- has_output: True if the message contains output.
+-- cost: Number of messages as the plan counts them, which is one and its deliveries.
 create type queue.message as (
   topic text,
   workspace_id uuid,
@@ -339,7 +339,7 @@ end;
 $$;
 
 -- Count messages, and insert them into Realtime's table. Return false if the insert fails.
--- p_raises: true if a failure raises the error
+-- p_raises: True if a failure raises the error.
 create function queue.write_messages(
   p_messages queue.message[],
   p_cost bigint,
@@ -427,7 +427,7 @@ $$;
 -- Publish changes. The caller has locked the changed jobs. Each change becomes a line of the feed.
 -- A change with seqs also becomes Realtime messages (queue.send). Return true. The function is
 -- strict, so without changes it does nothing and returns null.
--- p_is_soon: true if new jobs are due within a minute, so that workers must be notified
+-- p_is_soon: True if new jobs are due within a minute, so that workers must be notified.
 create function queue.publish(
   p_changes queue.change[],
   p_now timestamptz,
@@ -572,7 +572,8 @@ begin
     values (
       v_at.seen, v_at.xid, v_at.own_id, v_at.visible, v_at.last_number, v_at.last_id
     );
-  -- also without new lines, so that no round begins with the number of this transaction again
+  -- The round began with the number of a transaction that has ended. Insert a row even if there are
+  -- no new lines, so that no later round begins there again.
   elsif v_at.lines > 0 or v_at.until is not null or v_at.is_back then
     insert into queue.publisher (seen, xid, own_id)
     values (v_at.visible, v_xid, v_at.last_own_id);
@@ -1034,7 +1035,7 @@ end;
 $$;
 
 -- Erase data of deleted jobs from the feed. A line is erased when all of its jobs are deleted.
--- p_since: creation time of the oldest deleted job
+-- p_since: Creation time of the oldest deleted job.
 create function queue.scrub_feed(
   p_ids uuid[],
   p_workspaces uuid[],
@@ -1065,10 +1066,10 @@ end;
 $$;
 
 -- A cursor of the feed, which clients get as text. The reader has received all events that are
--- visible in the snapshot seen, and now reads those that are visible in the snapshot until.
--- history: result of queue.history
--- number, id: the line that was read last
--- nth: position of the last read event in this line
+-- visible in the snapshot `seen`, and now reads those that are visible in the snapshot `until`.
+-- history: Result of queue.history.
+-- number, id: The line that was read last.
+-- nth: Position of the last read event in this line.
 create type queue.feed_cursor as (
   history text,
   seen pg_snapshot,
@@ -1173,10 +1174,10 @@ begin
 end;
 $$;
 
--- Return a page of the feed of a workspace or a session. It has the events that are visible in the
--- cursor's snapshot until, but not in its snapshot seen, sorted by (number, id). A call reads at
--- most 1,000 lines, so even an empty page may have more = true. The feed of a session includes
--- progress.
+-- Return a page of the feed of a workspace or a session, sorted by (number, id). It has the events
+-- that are visible in the snapshot `until` of the cursor, but not in its snapshot `seen`. A call
+-- reads at most 1,000 lines, so even an empty page may have more = true. The feed of a session
+-- includes progress.
 create function queue.read_feed(
   p_workspace_id uuid,
   p_session_id text,
@@ -1487,29 +1488,31 @@ returns jsonb
 language sql stable
 set search_path = ''
 as $$
-select jsonb_build_object(
-  'id', p_job.id,
-  'session_id', p_job.session_id,
-  'job_type', p_job.job_type,
-  'status', p_job.status,
-  'result', p_job.result,
-  'error_message', p_job.error_message,
-  'attempts', p_job.attempts,
-  'max_attempts', p_job.max_attempts,
-  'next_retry_at', p_job.next_retry_at,
-  'scheduled_for', p_job.scheduled_for,
-  'started_at', p_job.started_at,
-  'finished_at', p_job.finished_at,
-  'completed_at', p_job.completed_at,
-  'cancel_requested_at', p_job.cancel_requested_at,
-  'created_at', p_job.created_at,
-  'updated_at', p_job.updated_at,
-  'last_seq', p_job.last_seq,
-  'progress', coalesce(
-    p_job.progress,
-    '{"percentage": 0, "stage": null, "message": null}'
-  )
-)
+select to_jsonb(j)
+from (
+  select
+    p_job.id,
+    p_job.session_id,
+    p_job.job_type,
+    p_job.status,
+    p_job.result,
+    p_job.error_message,
+    p_job.attempts,
+    p_job.max_attempts,
+    p_job.next_retry_at,
+    p_job.scheduled_for,
+    p_job.started_at,
+    p_job.finished_at,
+    p_job.completed_at,
+    p_job.cancel_requested_at,
+    p_job.created_at,
+    p_job.updated_at,
+    p_job.last_seq,
+    coalesce(
+      p_job.progress,
+      '{"percentage": 0, "stage": null, "message": null}'
+    ) as progress
+) as j
 $$;
 
 create function queue.session_jobs(p_session_id text)
@@ -1636,7 +1639,7 @@ comment on function public.session_feed is
 select queue.allow('anon, authenticated, service_role', 'public.session_feed');
 
 -- Open a guest session of a workspace.
--- p_user_id: the only user with access; null admits everyone who has the id
+-- p_user_id: The only user with access. Null admits everyone who has the id.
 create function queue.open_session(
   p_workspace_id uuid,
   p_user_id uuid,

@@ -63,7 +63,7 @@ $$;
 -- run within nine years. Nine years suffice, because 29 February comes at least once in eight
 -- years. When the clocks change, a local time may occur twice or never. A schedule with fixed hours
 -- then runs once, at the first occurrence or right after the gap. A schedule with * in the hours
--- runs in each real hour.
+-- runs in every hour that passes, so it runs twice in a repeated hour.
 create function queue.first_run(p_cron text, p_timezone text, p_after timestamptz)
 returns timestamptz
 language plpgsql stable
@@ -371,7 +371,7 @@ end;
 $$;
 
 -- Reject a value that does not match a JSON schema.
--- p_what: name of the value, for the error message
+-- p_what: Name of the value, for the error message.
 create function queue.check_fields(p_schema jsonb, p_given jsonb, p_what text)
 returns void
 language plpgsql immutable

@@ -279,7 +279,7 @@ comment on function public.get_job is
 select queue.allow('authenticated, service_role', 'public.get_job');
 
 -- Return the live and failed jobs of a workspace, up to p_limit from each table.
--- p_workspace_id: null returns the jobs of all workspaces
+-- p_workspace_id: Null returns the jobs of all workspaces.
 create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
 returns table (job_id uuid, lane integer, state text)
 language plpgsql stable
@@ -498,7 +498,7 @@ $$;
 -- Return the ids of the newest jobs before p_before that match a filter. Live, failed and tagged
 -- jobs are found by their tables or indexes. Other jobs are searched among the newest 10,000 jobs,
 -- for about 100 ms.
--- last_id: id from which the next call continues; null at the end
+-- last_id: Id from which the next call continues. Null at the end.
 create function queue.search_jobs(
   p_filter jsonb,
   p_workspaces uuid[],
@@ -886,7 +886,7 @@ comment on function public.dead_letters is
 select queue.allow('authenticated, service_role', 'public.dead_letters');
 
 -- Return the attempts of a job, the latest last.
--- p_is_open: true to include tracebacks, which show source code
+-- p_is_open: True to include tracebacks, which show source code.
 create function queue.attempt_lines(
   p_job public.jobs,
   p_limit integer,
@@ -1108,7 +1108,7 @@ limit 1
 $$;
 
 -- Return for each type whether it is unserved, which means that workers run, but none serves it.
--- p_queues: the queue of each type; null for any queue
+-- p_queues: The queue of each type. Null for any queue.
 create function queue.is_unserved(
   p_job_types text[],
   p_queues text[],
@@ -1141,7 +1141,7 @@ from unnest(p_job_types, p_queues) as t (job_type, queue)
 $$;
 
 -- Return the enabled schedules of a workspace whose job types no live worker serves.
--- p_workspace_id: null returns those of all workspaces
+-- p_workspace_id: Null returns those of all workspaces.
 create function queue.unserved_schedules(p_workspace_id uuid, p_now timestamptz)
 returns table (name text, job_type text)
 language sql stable
@@ -1929,8 +1929,8 @@ $$;
 
 -- Return what readers may see about a suspect: {suspect_since, process_end, died_with, beside}.
 -- Return null if the job is not a suspect.
--- died_with: number of other jobs in the process that ended, in words
--- beside: number of other suspects that run in the same process; null if there are none
+-- died_with: Number of other jobs in the process that ended, in words.
+-- beside: Number of other suspects that run in the same process. Null if there are none.
 create function queue.suspicion_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -2000,7 +2000,7 @@ $$;
 
 -- Return how many slots the workers that serve a job have for it, how many jobs use these slots,
 -- and when these workers last leased jobs or started.
--- slots: null if a worker did not report its slots, or if no worker runs
+-- slots: Null if a worker did not report its slots, or if no worker runs.
 create function queue.slots_for(p_job public.jobs, p_alive queue.workers[])
 returns table (slots bigint, running bigint, leased_at timestamptz)
 language sql stable
@@ -2057,10 +2057,10 @@ $$;
 
 -- Return the last sign of life of a running job in words: {last, place, memory_mb, silent, usual}.
 -- If the worker reported none, return {lease_until}.
--- silent: time since the last update; null below 20 seconds, because a worker sends a pulse every
---   15 seconds
--- usual: duration that 99 % of the jobs of the type do not exceed; null unless the job has been
---   silent for longer, and for a minute
+-- silent: Time since the last update. Null below 20 seconds, because a worker reports every 15
+--   seconds.
+-- usual: Duration that 99 % of the jobs of the type do not exceed. Null unless the job has been
+--   silent for longer than that and for more than a minute.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -2448,7 +2448,7 @@ order by h.id, h.level desc, a.xact_start
 $$;
 
 -- Return the jobs that use up the limit or the slots that a job needs.
--- p_most: maximum number of jobs to return
+-- p_most: Maximum number of jobs to return.
 create function queue.find_holders(p_reason text, p_job public.jobs, p_most integer)
 returns table (job_id uuid, workspace_id uuid, leased_at timestamptz)
 language plpgsql stable
@@ -2493,7 +2493,7 @@ $$;
 
 -- Return the deepest descendant of a job that has not ended or has failed. On each level, the first
 -- such child is followed.
--- p_has_failed: true to find a failed job, false to find a job that has not ended
+-- p_has_failed: True to find a failed job, false to find a job that has not ended.
 create function queue.blocking_descendant(p_job_id uuid, p_has_failed boolean)
 returns uuid
 language sql stable
@@ -2696,9 +2696,9 @@ end;
 $$;
 
 -- Return the last error of a job. It is classified by its code, never by its text.
--- kind: kind of the error, which selects the advice
--- code: HTTP status, SQLSTATE or errno
--- cause: a response, the line that ended the process, or the last error of an exception chain
+-- kind: Kind of the error, which selects the advice.
+-- code: HTTP status, SQLSTATE or errno.
+-- cause: A response, the line that ended the process, or the last error of an exception chain.
 create function queue.error_of(p_job public.jobs)
 returns table (kind text, code text, cause text)
 language sql stable
@@ -2753,8 +2753,8 @@ from jsonb_to_record(p_job.error_data) as e (
 $$;
 
 -- Return why a job waits, and its holder.
--- p_lock: session that has locked the job's row, from queue.locks_on
--- p_alive: live workers. Callers find them once for many jobs, because the search reads all leases.
+-- p_lock: Session that has locked the job's row, from queue.locks_on.
+-- p_alive: Live workers. Callers find them once for many jobs, because the search reads all leases.
 create function queue.explain(
   p_job public.jobs,
   p_lock jsonb,
@@ -2844,7 +2844,7 @@ begin
 end;
 $$;
 
--- Return the values of a job and its holder that a sentence or an advice may contain.
+-- Return the values of a job and its holder that texts of queue.guidance may name.
 create function queue.names_of(p_job public.jobs, p_held jsonb)
 returns jsonb
 language sql stable
@@ -2942,9 +2942,9 @@ select queue.allow('authenticated, service_role', 'public.explain_job');
 -- Return groups of jobs that wait for the same cause, the largest group first. The jobs of a group
 -- share a lane, a key, an unpublished type, a question or event, a dead worker, or a session that
 -- locks them. Another group has the overdue jobs of a type.
--- job_id: one job of the group
--- jobs: number of jobs, counted up to 1,000 or 10,000
--- oldest_at: start of the longest wait
+-- job_id: One job of the group.
+-- jobs: Number of jobs, counted up to 1,000 or 10,000.
+-- oldest_at: Start of the longest wait.
 create function queue.groups_of_held(
   p_workspace_id uuid,
   p_job_type text,
@@ -3089,8 +3089,8 @@ $$;
 
 -- Return the holders of jobs, the holder of the most jobs first. Each has the explanation of its
 -- first job, as in public.explain_job, and the jobs of all groups that wait for it.
--- p_workspace_id: null returns the holders of all workspaces
--- p_job_type: null returns the holders of all types
+-- p_workspace_id: Null returns the holders of all workspaces.
+-- p_job_type: Null returns the holders of all types.
 create function queue.holders(p_workspace_id uuid, p_job_type text, p_now timestamptz)
 returns jsonb
 language sql stable

@@ -256,8 +256,8 @@ $$;
 -- Return the numbers of due jobs by cause of their delay. The causes are paused, unserved (no
 -- worker serves the type), suspect (the job runs alone), at_limit, blocked (by a key) and ready.
 -- Only unserved is a warning.
--- p_user_id: for a person, omit other people's jobs of unpublished types, because the person cannot
---   change those jobs
+-- p_user_id: For a person, omit other people's jobs of unpublished types, because the person cannot
+--   change those jobs.
 create function queue.backlog(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -644,7 +644,7 @@ end;
 $$;
 
 -- Return the number of due jobs in these lanes, counted up to 1,000.
--- p_workspace_id: null counts the jobs of all workspaces
+-- p_workspace_id: Null counts the jobs of all workspaces.
 create function queue.due_in(p_workspace_id uuid, p_lanes integer[])
 returns bigint
 language sql stable

@@ -558,8 +558,8 @@ $$;
 -- Return whether run_maintenance has something to do, by the same conditions. Work on a locked row
 -- is due again after a second. A task that found nothing in an idle queue is due again after an
 -- hour.
--- p_active: true if jobs have run
--- p_is_soon: true if a job, wait or signal may be due, as in queue.next_due_in_ms
+-- p_active: True if jobs have run.
+-- p_is_soon: True if a job, wait or signal may be due, as in queue.next_due_in_ms.
 create function queue.maintenance_is_due(
   p_now timestamptz,
   p_active boolean,

@@ -100,10 +100,10 @@ $$;
 
 -- Return SQL conditions for each table with marked columns. $1 is the person's id, $2 the search
 -- patterns and $3 the deleted jobs.
--- p_searches: true if the conditions also search text
--- is_theirs: condition for rows that are deleted because they belong to the person
--- is_about: condition for rows whose text is cleared
--- is_of_job: condition for rows that are deleted with their job
+-- p_searches: True if the conditions also search text.
+-- is_theirs: Condition for rows that are deleted because they belong to the person.
+-- is_about: Condition for rows whose text is cleared.
+-- is_of_job: Condition for rows that are deleted with their job.
 create function queue.personal_tables(
   p_searches boolean,
   out relation oid,

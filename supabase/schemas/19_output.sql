@@ -88,7 +88,7 @@ begin
 end;
 $$;
 
--- Copy the output of the steps that a replay skips from the original job.
+-- Copy output of a job to its replay, for those steps that the replay skips.
 create function queue.copy_output(p_job_id uuid, p_replay_id uuid)
 returns void
 language plpgsql
@@ -449,7 +449,7 @@ end;
 $$;
 
 -- Return a page of each stream that has output after its position in p_after.
--- p_after: positions {stream: {attempt, next}}. Without attempt, the current attempt is assumed.
+-- p_after: Positions {stream: {attempt, next}}. Without attempt, the current attempt is assumed.
 create function queue.output_pages(p_job_id uuid, p_after jsonb)
 returns jsonb
 language plpgsql stable
