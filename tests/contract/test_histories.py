@@ -77,6 +77,13 @@ WAITS = ("sleep", "ask", "event", "children")
 SESSIONS = st.integers(0, 2)
 #: The session of a call, and whether its transaction stays open.
 CALLS: Any = {"index": SESSIONS, "hold": st.sampled_from([False, False, True])}
+OPTIONS = st.builds(
+    lambda **given: {name: value for name, value in given.items() if value},
+    concurrency_key=st.sampled_from([None, "a", "b"]),
+    priority=st.sampled_from([5, 100]),
+    delay_seconds=st.sampled_from([None, None, 150]),
+    start_by_seconds=st.sampled_from([None, None, 100]),
+)
 FRACTIONS = st.floats(0, 1, exclude_max=True)
 ERROR = {"type": "E", "message": "m"}
 Note = Callable[[Any], None]
@@ -154,7 +161,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.reported: dict[str, int] = {}
         self.cursor = self.watcher.rpc("event_feed", p_workspace_id=ACME)["cursor"]
         for job_type in ("plain", "keyed", "keyed", "few", "rated", "quiet"):
-            self.enqueue(0, False, ACME, job_type, 3, "a", 100, None)
+            self.enqueue(0, False, ACME, job_type, 3, {"concurrency_key": "a"})
         self.lease(0, False, 100, None)
 
     def instant(self) -> float:
@@ -248,10 +255,7 @@ class QueueMachine(RuleBasedStateMachine):
         workspace=st.sampled_from([ACME, GLOBEX]),
         job_type=st.sampled_from(sorted(TYPES)),
         count=st.integers(1, 4),
-        key=st.sampled_from([None, "a", "b"]),
-        priority=st.sampled_from([5, 100]),
-        delay=st.sampled_from([None, None, 150]),
-        start_by=st.sampled_from([None, None, 100]),
+        options=OPTIONS,
     )
     def enqueue(
         self,
@@ -260,15 +264,8 @@ class QueueMachine(RuleBasedStateMachine):
         workspace: str,
         job_type: str,
         count: int,
-        key: str | None,
-        priority: int,
-        delay: int | None,
-        start_by: int | None = None,
+        options: dict[str, Any],
     ) -> None:
-        options: dict[str, Any] = {"priority": priority}
-        options |= {"start_by_seconds": start_by} if start_by else {}
-        options |= {"concurrency_key": key} if key else {}
-        options |= {"delay_seconds": delay} if delay else {}
         note = lambda answer: self.made(answer, workspace)  # noqa: E731
         of = {"p_workspace_id": workspace}
         if count == 1:
@@ -570,9 +567,9 @@ class QueueMachine(RuleBasedStateMachine):
     def race_leases(self, limit: int, job_type: str, seconds: int) -> None:
         """Two runs lease at the same moment, while more urgent work arrives."""
         self.time_passes(seconds)
-        self.enqueue(1, False, ACME, job_type, 3, "a", 100, None)
+        self.enqueue(1, False, ACME, job_type, 3, {"concurrency_key": "a"})
         self.lease(0, True, limit, [job_type])
-        self.enqueue(1, False, ACME, job_type, 3, "a", 5, None)
+        self.enqueue(1, False, ACME, job_type, 3, {"concurrency_key": "a", "priority": 5})
         self.lease(1, False, limit, None)
 
     @precondition(lambda self: self.held)
@@ -632,8 +629,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.watcher.rpc("emit_event", p_workspace_id=workspace, p_name="p" + self.run_id)
         for _ in range(60 + len(self.jobs)):  # some types run two jobs at once, or three per minute
             if leases := self.watcher.lease(100):
-                done = [{**handle(lease), "outcome": "completed"} for lease in leases]
-                self.watcher.settle_all(done)
+                self.watcher.complete(leases)
             elif not one("select exists (select 1 from public.jobs where finished_at is null)"):
                 break
             else:

@@ -142,6 +142,36 @@ def test_a_sleeper_continues_when_its_time_has_come(engine: Engine) -> None:
     assert engine.events(job_id)[-3:] == ["job.waiting", "job.resumed", "job.leased"]
 
 
+WRONG = "2001-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "wait_",
+    [
+        {"kind": "sleep", "delay_seconds": 7.5, "until": WRONG},
+        {"kind": "ask", "timeout_seconds": 7.5, "timeout_at": WRONG},
+        {"kind": "event", "event": "e", "timeout_seconds": 7.5},
+    ],
+)
+def test_a_length_counts_from_the_databases_now(engine: Engine, wait_: dict[str, Any]) -> None:
+    """The instant from the worker's clock is for databases of 0.4.4."""
+    engine.stop_clock()
+    wait(engine, **wait_)
+
+    length = "select extract(epoch from timeout_at - queue.clock())::float from queue.waits"
+    assert engine.one(length) == 7.5
+
+
+@pytest.mark.parametrize("length", ["soon", "NaN", 1e30, {}])
+def test_a_length_that_is_none_fails_its_job(engine: Engine, length: Any) -> None:
+    lease = started(engine)
+
+    engine.settle(lease, "waiting", wait={"kind": "sleep", "delay_seconds": length})
+
+    job = engine.job(lease["job"]["id"])
+    assert (job["status"], job["error_data"]["type"]) == ("failed", "InvalidWait")
+
+
 def test_a_question_is_answered_once_by_one_of_its_options(engine: Engine) -> None:
     """Other answers are rejected, also one to an earlier question. The default applies in time."""
     job_id = wait(engine, **ask("go", options=["yes", "no"]))

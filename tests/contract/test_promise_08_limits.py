@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -244,9 +243,7 @@ def test_a_round_gives_a_large_weight_all_of_it(engine: Engine, others: int, siz
     """This holds for any number of tenants in one lease, which reads some jobs of each."""
     engine.limit(weight=20)
     engine.enqueue_many(50)
-    for number in range(others):
-        workspace = str(uuid.UUID(int=number + 1 << 64, version=4))
-        engine.run("insert into public.workspaces (id, name) values (%s, 'T')", workspace)
+    for workspace in engine.add_workspaces(others):
         engine.enqueue_many(4, workspace=workspace)
 
     served: Counter[str] = Counter()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -19,7 +18,8 @@ from minutehand.version import VERSION
 from supabase_local.migrations import apply_migrations, migrations_in
 from tests.install.projects import Hosted, HostedDatabase, data_api
 from tests.install.upgrades import files_of, upgrade
-from tests.support.engine import ACME, ADA
+from tests.support.databases import Database
+from tests.support.engine import ACME, ADA, Engine
 from tests.support.paths import ROOT
 from tests.support.patience import until
 
@@ -39,7 +39,6 @@ $$;
 create trigger enqueue_order after insert on public.orders
 for each row execute function public.enqueue_order();
 """
-LEASE = {"worker_id": "w", "limit": 1, "lease_seconds": 600, "job_types": ["plain"]}
 HOOK = {"url": "https://example.com", "sealed_secret": "mh1.a.b.c", "event_types": ["job.created"]}
 #: Each of them creates one job.
 ENQUEUES = [
@@ -92,9 +91,13 @@ def test_calls_during_an_upgrade_succeed_once(
                     if is_warm:
                         call()
                     calls.append(call)
-            first, second = (lease(database.owner_url) for _ in range(2))
+            engine = Engine(Database(hosted.postgres, database.name), session)
+            first, second = engine.lease(2, lease_seconds=600, job_types=["plain"])
+            one, other, third = (sessions.enter_context(engine.another_session()) for _ in range(3))
             calls += [
-                partial(run, database.owner_url, call) for call in worker_calls(first, second)
+                partial(one.settle, first),
+                partial(other.report, second, progress={"percent": 5}),
+                partial(third.lease_call, call=2),
             ]
             member = api.of(ADA)
             calls.append(partial(member.rpc, "enqueue_job", workspace_id=ACME, job_type="plain"))
@@ -121,28 +124,3 @@ def waiting(database: HostedDatabase) -> int:
     """Count the calls that wait for a lock."""
     [(count,)] = database.run("select count(*) from pg_locks where not granted")
     return int(count)
-
-
-def lease(url: str) -> dict[str, Any]:
-    """Lease a job as a worker, and return what later calls name it by."""
-    request = {**LEASE, "tick_id": str(uuid.uuid4()), "call": 1}
-    [leased] = run(url, f"select public.lease_jobs('{json.dumps(request)}')")["leases"]
-    return {"job_id": leased["job"]["id"], "fence": leased["fence"]}
-
-
-def worker_calls(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    """Return a settlement of one lease, a report of another, and a third lease."""
-    requests = {
-        "settle_jobs": {"items": [{**first, "outcome": "completed"}]},
-        "report_jobs": {"items": [{**second, "progress": {"percent": 5}}]},
-        "lease_jobs": {**LEASE, "tick_id": str(uuid.uuid4()), "call": 1},
-    }
-    return [f"select public.{name}('{json.dumps(each)}')" for name, each in requests.items()]
-
-
-def run(url: str, statement: str) -> Any:
-    """Run a statement in a session of its own and return its value."""
-    with psycopg.connect(url, autocommit=True) as session:
-        row = session.execute(statement.encode()).fetchone()
-    assert row is not None
-    return row[0]

@@ -288,10 +288,7 @@ def test_no_call_takes_more_than_200_advisory_locks(engine: Engine) -> None:
     insert = (
         "insert into public.jobs (workspace_id, job_type) select t, %s from unnest(%s::uuid[]) as t"
     )
-    tenants = engine.rows(
-        "insert into public.workspaces (name)"
-        " select 't' || n from generate_series(1, 300) as n returning id::text"
-    )
+    tenants = engine.add_workspaces(300)
     locks: list[int] = []
 
     def count_locks(call: Callable[[], T], caller: Engine = engine) -> T:

@@ -158,8 +158,7 @@ def test_each_of_more_turns_than_a_lease_reads_comes_by(
 ) -> None:
     """The turns before it have had their share, have no job, or have one of another type."""
     engine.register("other")
-    made = "insert into public.workspaces (name) select 'T' from generate_series(1, 30)"
-    ours = engine.rows(f"{made} returning id::text")
+    ours = engine.add_workspaces(30)
     jobs = "insert into public.jobs (workspace_id, job_type) select unnest(%s::uuid[]), 'work'"
     engine.run(jobs, ours * 9)
     engine.run("insert into queue.tenant_limits select unnest(%s::uuid[]), 0.5", ours * light)

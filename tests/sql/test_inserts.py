@@ -129,9 +129,7 @@ def test_each_way_in_leaves_what_the_others_leave(
         )
     left, answers = {}, {}
     for way, call in WAYS.items():
-        workspace = engine.one(
-            "insert into public.workspaces (name) values ('T') returning id::text"
-        )
+        [workspace] = engine.add_workspaces(1)
         if is_open:  # its turn is open, so that no note is needed
             engine.enqueue(workspace=workspace, job_type="plain")
             for lease in engine.lease():
@@ -178,14 +176,12 @@ def test_what_a_projects_trigger_does_to_new_jobs_is_seen_when_they_are_placed(
     engine: Engine,
 ) -> None:
     """All jobs of a statement get their places at its end, after the project's triggers."""
-    engine.run(
-        "create function public.picks() returns trigger language plpgsql as $$ begin"
-        " case new.payload ->> 'n' when '1' then delete from public.jobs where id = new.id;"
+    engine.add_trigger(
+        "after insert",
+        "case new.payload ->> 'n' when '1' then delete from public.jobs where id = new.id;"
         " when '2' then perform public.cancel_job(new.id);"
         " when '3' then insert into public.jobs (workspace_id, job_type)"
-        " values (new.workspace_id, 'work'); else null; end case; return null; end $$;"
-        " create trigger picks after insert on public.jobs for each row execute function"
-        " public.picks()"
+        " values (new.workspace_id, 'work'); else null; end case; return null;",
     )
 
     engine.run(
@@ -205,13 +201,11 @@ def test_a_new_job_that_a_projects_trigger_starts_now_has_one_place(
     engine: Engine, policy: dict[str, Any]
 ) -> None:
     engine.register("keyed", **policy)
-    engine.run(
-        "create function public.starts() returns trigger language plpgsql as $$ begin"
-        " case new.payload ->> 'n' when '1' then perform public.retry_job(new.id);"
+    engine.add_trigger(
+        "after insert",
+        "case new.payload ->> 'n' when '1' then perform public.retry_job(new.id);"
         " when '2' then perform public.cancel_job(new.id), public.retry_job(new.id);"
-        " else null; end case; return null; end $$;"
-        " create trigger starts after insert on public.jobs for each row execute function"
-        " public.starts()"
+        " else null; end case; return null;",
     )
 
     engine.run(
@@ -238,12 +232,7 @@ def test_a_turn_that_a_lease_closes_beside_an_enqueue_keeps_its_job(
     engine.settle(engine.lease_one())
     is_open = "select count(*) from queue.turns where not (blocked and look_at is null)"
     assert engine.one(is_open) == 1
-    engine.run(
-        "create function public.pauses() returns trigger language plpgsql as $$ begin"
-        " perform pg_advisory_xact_lock_shared(7); return new; end $$;"
-        " create trigger z_pauses before insert on public.jobs for each row"
-        " execute function public.pauses()"
-    )
+    engine.add_trigger("before insert", "perform pg_advisory_xact_lock_shared(7); return new;")
     with engine.open_transaction() as other, engine.another_session() as ada:
         other.run("select pg_advisory_xact_lock(7)")
         made = engine.blocked(ada.run, WAYS[way], ACME, "work")

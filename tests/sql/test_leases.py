@@ -51,15 +51,9 @@ def test_a_lease_closes_empty_turns_now_and_then(
     engine: Engine, tenants: int, call: int, left: int
 ) -> None:
     """Otherwise each later lease reads them again."""
-    engine.register("work")
-    engine.run(
-        "with made as (insert into public.workspaces (name)"
-        " select 't' || n from generate_series(1, %s) as n returning id)"
-        " insert into public.jobs (workspace_id, job_type) select id, 'work' from made",
-        tenants,
-    )
-    for lease in engine.lease():
-        engine.settle(lease)
+    for workspace in engine.add_workspaces(tenants):
+        engine.enqueue(workspace=workspace)
+    engine.complete(engine.lease())
 
     assert engine.lease(call=call) == []
 
@@ -68,7 +62,6 @@ def test_a_lease_closes_empty_turns_now_and_then(
 
 def test_a_ring_never_goes_back(engine: Engine) -> None:
     """Otherwise tenants that another lease has served would be served again before the others."""
-    engine.register("work")
     engine.enqueue()
     (ring,) = engine.rows("select ring from queue.lanes where job_type = 'work'")
     lanes = engine.rows("select lane from queue.lanes where job_type = 'work'")
@@ -118,7 +111,6 @@ def test_two_leases_do_not_take_one_ring_that_was_left(engine: Engine) -> None:
 
 def test_a_job_that_changes_between_look_and_lock_stays_ready(engine: Engine) -> None:
     """The lease does not find its record, and leaves the job to the next lease."""
-    engine.register("work")
     engine.enqueue()
     text = engine.one("select pg_get_functiondef('queue.take_jobs'::regproc)")
     looked = "and j.status = 'pending'"
@@ -144,7 +136,6 @@ def test_a_job_that_changes_between_look_and_lock_stays_ready(engine: Engine) ->
 
 def test_a_released_job_is_ready_since_it_was_released(engine: Engine) -> None:
     """Otherwise it would count from its scheduled time, when it was first ready."""
-    engine.register("work")
     engine.enqueue(delay_seconds=10)
     engine.advance(20)
     lease = engine.lease_one()
@@ -156,7 +147,6 @@ def test_a_released_job_is_ready_since_it_was_released(engine: Engine) -> None:
 
 def test_a_turn_that_someone_changes_is_opened_by_the_next_lease(engine: Engine) -> None:
     """Maintenance changes turns in long transactions, which may need the lease's locks."""
-    engine.register("work")
     engine.register("other")
     engine.enqueue()
     engine.enqueue(job_type="other", workspace=GLOBEX)
@@ -172,7 +162,6 @@ def test_a_turn_that_someone_changes_is_opened_by_the_next_lease(engine: Engine)
 
 @pytest.mark.parametrize("says", ["-1", "ends", "tick_finished", "nothing"])
 def test_enqueues_count_on_a_run_until_it_says_otherwise(engine: Engine, says: str) -> None:
-    engine.register("work")
     engine.run("select set_config('request.headers', %s, false)", json.dumps(API))
     run: dict[str, Any] = {"tick_id": "00000000-0000-4000-8000-00000000000d", "worker": "w1"}
     engine.lease_call(call=1, **run)
@@ -204,7 +193,6 @@ def test_a_committed_enqueue_has_called_a_worker_within_two_seconds(
     """
     insert = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')"
     requests = "with r as (delete from net.http_request_queue returning 1) select count(*) from r"
-    engine.register("work")
     if is_connected:
         create(engine.connection, PG_NET, VAULT)
         url = "https://jobs.example.com/api/jobs/worker"

@@ -16,17 +16,14 @@ from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, put, world
 from tests.contract.test_ways_in import TABLE
 from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle, ids_of
 
-REFUSE = """
-create function public.refuse() returns trigger language plpgsql as
-  $$ begin raise 'no change of %', old.id; end $$;
-create trigger refuse before update or delete on public.jobs
-  for each row when (old.id = '{job}') execute function public.refuse()
-"""
+#: Ends the refusal of changes by the project.
+NO_TRIGGER = "drop trigger z_own on public.jobs"
 
 
 def refuse(engine: Engine, job_id: str) -> None:
     """Create a trigger of the project that rejects every change of a job."""
-    engine.run(REFUSE.format(job=job_id))
+    body = "raise 'no change of %', old.id;"
+    engine.add_trigger("before update or delete", body, f"old.id = '{job_id}'")
 
 
 def refusals(engine: Engine) -> list[tuple[str, str, str]]:
@@ -105,7 +102,7 @@ def test_a_refused_row_holds_up_no_other(engine: Engine, task: str, state: str |
     assert set(engine.rows(states, [first, last])) == {state} - {None}
     assert refusals(engine) == [(task, middle, "no change of")]
 
-    engine.run("drop trigger refuse on public.jobs")
+    engine.run(NO_TRIGGER)
     engine.elapse(3700)
     assert set(engine.rows(states, [first, middle, last])) == {state} - {None}
     assert refusals(engine) == []
@@ -121,7 +118,7 @@ def test_what_is_refused_is_not_due_before_it_is_tried_again(engine: Engine) -> 
     engine.advance(2)
     assert not engine.one(due)
 
-    engine.run("drop trigger refuse on public.jobs; delete from public.jobs")
+    engine.run(f"{NO_TRIGGER}; delete from public.jobs")
     for _ in range(2):
         engine.elapse(10)
     engine.advance(2)
@@ -152,7 +149,7 @@ def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
     assert refusals(engine) == [("lease", middle, "no change of")]
     assert engine.lease(3) == []
 
-    engine.run("drop trigger refuse on public.jobs")
+    engine.run(NO_TRIGGER)
     engine.advance(6)
     assert engine.lease_one()["job"]["id"] == middle
     engine.elapse(60)
@@ -163,12 +160,7 @@ def test_a_lease_tries_no_more_jobs_than_it_may_take(engine: Engine) -> None:
     """If all jobs of a tenant are rejected, it would otherwise try thousands in nested blocks."""
     engine.enqueue_many(7)
     spared = engine.enqueue(workspace=GLOBEX)
-    engine.run(
-        "create function public.refuse() returns trigger language plpgsql as"
-        " $$ begin raise 'no change of'; end $$;"
-        " create trigger refuse before update on public.jobs"
-        f" for each row when (old.workspace_id = '{ACME}') execute function public.refuse()"
-    )
+    engine.add_trigger("before update", "raise 'no change of';", f"old.workspace_id = '{ACME}'")
     leased, calls, noted = [], 0, 0
     while (found := engine.lease_call(2))["next_due_in_ms"] == 0 or found["leases"]:
         leased += ids_of(found["leases"])

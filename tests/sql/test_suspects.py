@@ -32,6 +32,12 @@ class Workers:
             p_request={"worker_id": worker, "evidence": {"signal": "SIGKILL", **evidence}},
         )
 
+    def crash(self, **evidence: Any) -> list[dict[str, Any]]:
+        """Lease jobs in a process that then dies, and return their leases."""
+        worker, leases = self.lease()
+        self.die(worker, **evidence)
+        return leases
+
     def run(self, **request: Any) -> bool:
         """Run a process with the jobs that it leases. Return false without jobs."""
         worker, leases = self.lease(**request)
@@ -66,7 +72,6 @@ def test_one_that_kills_its_process_is_named_by_halves_and_no_other_pays(
     engine: Engine, count: int
 ) -> None:
     """Jobs of two tenants and two types complete with one attempt. The job fails after its own."""
-    engine.register("work")
     engine.register("other")
     ids = engine.enqueue_many(count)
     ids += engine.enqueue_many(count // 3, workspace=GLOBEX, job_type="other")
@@ -92,7 +97,6 @@ def test_one_that_kills_its_process_is_named_by_halves_and_no_other_pays(
 
 
 def test_a_type_whose_jobs_all_kill_their_process_is_soon_apart_from_others(engine: Engine) -> None:
-    engine.register("work")
     engine.register("bad")
     ids: list[str] = []
     poison: list[str] = []
@@ -109,11 +113,9 @@ def test_a_type_whose_jobs_all_kill_their_process_is_soon_apart_from_others(engi
 
 
 def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> None:
-    engine.register("work")
     engine.enqueue_many(4)
     workers = Workers(engine)
-    worker, _ = workers.lease()
-    workers.die(worker)
+    workers.crash()
     others = engine.enqueue_many(3)
 
     alone, first = workers.lease()
@@ -137,11 +139,9 @@ def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> Non
 
 def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
     """Another process runs them, or they wait for a worker without jobs."""
-    engine.register("work")
     engine.enqueue_many(2)
     workers = Workers(engine)
-    dying, _ = workers.lease()
-    workers.die(dying)
+    workers.crash()
     others = engine.enqueue_many(4)
 
     assert set(ids_of(engine.lease(2, worker="w1", suspects=False))) <= set(others)
@@ -156,7 +156,6 @@ def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
 
 def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None:
     """They see no other tenant, and another worker keeps its lease."""
-    engine.register("work")
     engine.register("bad")
     guilty, *ids = [engine.enqueue(job_type="bad"), *engine.enqueue_many(3)]
     foreign = engine.enqueue(workspace=GLOBEX)
@@ -178,11 +177,9 @@ def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None
 
 def test_a_job_that_began_after_the_last_list_may_be_the_one(engine: Engine) -> None:
     """The process records its jobs only now and then, so its list clears no job."""
-    engine.register("work")
     ids = engine.enqueue_many(3)
     workers = Workers(engine)
-    worker, _ = workers.lease()
-    workers.die(worker, jobs=ids[:1], running=1)
+    workers.crash(jobs=ids[:1], running=1)
 
     assert states(engine, ids) == {("pending", 0, 0)}
     assert engine.count("queue.suspects") == 3
@@ -194,7 +191,6 @@ def test_a_job_that_began_after_the_last_list_may_be_the_one(engine: Engine) -> 
 
 def test_an_abandoned_processor_may_have_ended_the_process(engine: Engine) -> None:
     """Its job has no lease any more, but its thread may still use up the memory."""
-    engine.register("work")
     stopped, beside = engine.enqueue_many(2)
     workers = Workers(engine)
     worker, leases = workers.lease()
@@ -203,14 +199,13 @@ def test_an_abandoned_processor_may_have_ended_the_process(engine: Engine) -> No
     workers.die(worker)
 
     assert states(engine, [beside]) == {("pending", 0, 0)}
-    workers.die(workers.lease()[0])
+    workers.crash()
     assert states(engine, [beside]) == {("pending", 1, 1)}
 
 
 @pytest.mark.parametrize("held", [2, 3])
 def test_a_deleted_job_may_have_ended_the_process(engine: Engine, held: int) -> None:
     """Its worker runs the processor until its next report. A job that comes later pays."""
-    engine.register("work")
     deleted, *beside = engine.enqueue_many(held)
     workers = Workers(engine)
     worker, _ = workers.lease()
@@ -224,7 +219,7 @@ def test_a_deleted_job_may_have_ended_the_process(engine: Engine, held: int) -> 
     engine.elapse(61)
     assert engine.count("queue.lost_leases") == 0
     later = engine.enqueue()
-    workers.die(workers.lease()[0])
+    workers.crash()
     assert states(engine, [later]) == {("pending", 1, 1)}
 
 
@@ -253,8 +248,7 @@ def test_suspects_keep_their_limits(engine: Engine, limits: dict[str, Any]) -> N
     engine.register("work", **limits)
     ids = engine.enqueue_many(6, concurrency_key="k")
     workers = Workers(engine)
-    dying, _ = workers.lease()
-    workers.die(dying)
+    workers.crash()
 
     running = [lease for _ in range(6) for lease in workers.lease()[1]]
     assert len(running) == 2
@@ -266,11 +260,9 @@ def test_suspects_keep_their_limits(engine: Engine, limits: dict[str, Any]) -> N
 
 
 def test_one_that_is_paused_cancelled_or_deleted_leaves_no_suspect(engine: Engine) -> None:
-    engine.register("work")
     cancelled, deleted, paused, kept = engine.enqueue_many(4)
     workers = Workers(engine)
-    dying, _ = workers.lease()
-    workers.die(dying)
+    workers.crash()
     engine.cancel(cancelled)
     engine.delete(deleted)
     while workers.run():
@@ -282,7 +274,6 @@ def test_one_that_is_paused_cancelled_or_deleted_leaves_no_suspect(engine: Engin
 
 
 def test_a_dead_letter_that_ended_its_process_runs_alone_when_it_is_retried(engine: Engine) -> None:
-    engine.register("work")
     poison = engine.enqueue(max_attempts=1)
     workers = Workers(engine, [poison])
     workers.run()
@@ -300,7 +291,6 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
 
     It also shows how often the other job ended its process.
     """
-    engine.register("work")
     poison, *others = engine.enqueue_many(4, max_attempts=2)
     workers = Workers(engine, [poison])
 
@@ -334,7 +324,6 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
 
 def test_jobs_that_ended_their_process_in_one_way_are_one_group(engine: Engine) -> None:
     """Neither the worker nor the amount of memory matters."""
-    engine.register("work")
     workers = Workers(engine)
     for name, signal in (("a", "SIGKILL"), ("b", "SIGKILL"), ("c", "SIGSEGV")):
         engine.enqueue(max_attempts=1)
@@ -355,7 +344,6 @@ def test_a_type_whose_jobs_all_end_their_process_is_a_finding_that_offers_a_paus
     engine: Engine,
 ) -> None:
     """This needs three different jobs in a row. A completed job ends the row."""
-    engine.register("work")
     engine.register("bad")
     workers = Workers(engine)
 
@@ -399,8 +387,7 @@ def test_suspects_that_no_worker_can_run_are_a_finding(engine: Engine) -> None:
     engine.register("work", lease_seconds=600)
     first, _ = engine.enqueue_many(2)
     workers = Workers(engine)
-    dying, _ = workers.lease()
-    workers.die(dying)
+    workers.crash()
     engine.enqueue()
     engine.lease(1, worker="busy", suspects=False)
     assert "suspects_wait" not in findings(engine)

@@ -90,6 +90,19 @@ class Engine:
         hook = {"url": "https://example.com/hooks", "sealed_secret": SEALED, **webhook}
         return dict(self.rpc("put_webhook", p_workspace_id=workspace, p_webhook=hook))
 
+    def add_workspaces(self, count: int) -> list[str]:
+        made = "insert into public.workspaces (name) select 'T' from generate_series(1, %s)"
+        return self.rows(f"{made} returning id::text", count)
+
+    def add_trigger(self, event: str, body: str, condition: str = "true") -> None:
+        """Create a trigger of the project on jobs, with the condition on the row."""
+        self.run(
+            "create function public.own() returns trigger language plpgsql"
+            f" as $$ begin {body} end $$;"
+            f" create trigger z_own {event} on public.jobs for each row when ({condition})"
+            " execute function public.own()"
+        )
+
     def publish_deliveries(self) -> None:
         """Publish the type of webhook deliveries, as a worker does."""
         wait = {"first_seconds": 10}

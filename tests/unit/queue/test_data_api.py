@@ -41,6 +41,12 @@ def api(network: Callable[[httpx.Request], httpx.Response]) -> DataApi:
     return DataApi("http://127.0.0.1:1", transport=httpx.MockTransport(network))
 
 
+def busy(hint: str, details: str = "{}") -> list[Answer]:
+    """Return more responses than attempts, each of which says that nothing was done."""
+    body = {"code": "PT429", "message": "held", "details": details, "hint": hint}
+    return [httpx.Response(429, json=body)] * (ATTEMPTS + 2)
+
+
 HUNG = httpx.ReadTimeout("hung")
 
 
@@ -62,6 +68,9 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         ([httpx.Response(500, json={"code": "40P01"})], False, 2, True),
         ([httpx.Response(422, json={"code": "PT422", "hint": "unknown_type"})], True, 1, False),
         ([httpx.Response(500)] * 9, True, 3, False),
+        # only the time limits these
+        (busy("job_busy"), False, ATTEMPTS + 3, True),
+        (busy("rate_limited", '{"limit": "calls_at_once"}'), False, ATTEMPTS + 3, True),
     ],
 )
 async def test_a_call_is_sent_as_often_as_it_may_be(
@@ -181,21 +190,3 @@ async def test_callers_who_leave_use_up_no_connection_and_late_ones_are_unsent()
 
     await slow.aclose()
     assert (refused.value.unsent, len(sent)) == (True, 3)
-
-
-@pytest.mark.parametrize(
-    ("hint", "details"), [("job_busy", "{}"), ("rate_limited", '{"limit": "calls_at_once"}')]
-)
-async def test_a_call_whose_job_is_held_is_repeated_whatever_it_does(
-    hint: str, details: str
-) -> None:
-    """The error means that nothing was done, so only the time limits repeats."""
-    busy = {"code": "PT429", "message": "held", "details": details, "hint": hint}
-    answers = [httpx.Response(429, json=busy)] * (ATTEMPTS + 2)
-    answers.append(httpx.Response(200, json={"id": "j"}))
-    api = DataApi("http://127.0.0.1:1", transport=httpx.MockTransport(lambda _: answers.pop(0)))
-
-    assert await api.rpc("answer_job", {}, headers={}, repeatable=False) == {"id": "j"}
-
-    await api.aclose()
-    assert answers == []
