@@ -7,14 +7,11 @@ import psycopg
 from minutehand.install.catalog import CatalogFact, read_facts
 from minutehand.install.rewrite import Schemas
 
-#: Row whose value each install draws.
-DRAWN = "setting guest_key"
-
 
 def facts_of(url: str, schemas: Schemas = Schemas()) -> list[CatalogFact]:  # noqa: B008 - frozen
     """Read the objects of the clients' and the engine's schema, and the rows of a new install."""
     with psycopg.connect(url, autocommit=True) as connection:
-        return [fact for fact in read_facts(connection, schemas) if fact.object != DRAWN]
+        return read_facts(connection, schemas)
 
 
 def catalogue(url: str, schemas: Schemas = Schemas()) -> list[str]:  # noqa: B008 - frozen

@@ -128,6 +128,14 @@ facts (rank, object, statement, undo) as (
   from columns as c
   union all
   select
+    3,
+    c.relation,
+    format('alter table %s alter column %s type %s using %2$s::%3$s', c.relation, c.name, c.type),
+    null
+  from columns as c
+  where c.attgenerated = ''
+  union all
+  select
     6,
     c.relation,
     format('alter table %s alter column %s set default %s', c.relation, c.name, c.expression),
@@ -330,9 +338,14 @@ facts (rank, object, statement, undo) as (
     13,
     'setting ' || s.name,
     format(
-      'insert into queue.settings (name, value) values (%L, %L) on conflict do nothing',
+      'insert into queue.settings (name, value) values (%L, %s) on conflict do nothing',
       s.name,
-      s.value
+      case s.name
+        when 'guest_key' -- a secret, which each install draws
+          then 'to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),'
+            ' ''hex''))'
+        else quote_literal(s.value)
+      end
     ),
     null
   from queue.settings as s

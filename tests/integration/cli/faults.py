@@ -53,6 +53,9 @@ DAMAGES = {
     r"alter table \S+ alter column (\S+) set (default|not null)": (
         "alter table {object} alter column {0} drop {1}"
     ),
+    r"alter table \S+ alter column (\S+) type (?!text)": (
+        "alter table {object} alter column {0} type text using {0}::text"
+    ),
     r"alter table \S+ add constraint (\S+)": "alter table {object} drop constraint {0} cascade",
     r"CREATE (?:UNIQUE )?INDEX (\S+) ON (\w+)": "drop index {1}.{0}",
     r"CREATE TRIGGER (\S+)": """
@@ -78,13 +81,11 @@ lock_timeout = '1ms'"""
 #: Other statements, by a word that the finding must have.
 OTHERS = """\
 job_worker: alter role job_worker bypassrls
-job_worker: alter role job_worker login
 job_worker: grant job_worker to authenticated
 queue: grant usage on schema queue to authenticated
 queue: grant usage, create on schema queue to public
 public: revoke usage on schema public from authenticated
 queue: alter default privileges for role postgres in schema queue grant select on tables to anon
-queue: alter default privileges for role postgres in schema queue grant execute on functions to anon
 statement_timeout: do $$ begin execute format('alter database %I set statement_timeout = ''5ms''', \
 current_database()); end $$
 read_only: do $$ begin execute format('alter role job_worker in database %I set \
@@ -101,7 +102,6 @@ other.f: create schema other; create function other.f() returns int language plp
 job_worker
 own: create table public.own (workspace_id uuid); grant select on public.own to authenticated
 workspaces: alter table public.workspaces disable row level security
-workspace_members: alter table public.workspace_members disable row level security
 swallows: create function public.swallow() returns trigger language plpgsql as 'begin return null; \
 end'; create trigger swallows before insert on public.jobs for each row execute function swallow()
 Fridays: create function public.raise() returns trigger language plpgsql as 'begin raise ''not on \
@@ -134,11 +134,7 @@ MINUTEHAND_APPS=no_such_app
 MINUTEHAND_SCHEMA=minutehnd
 MINUTEHAND_SCHEMA=With Capitals
 LOG_LEVEL=LOUD
-WORKER_THREADS=0
-STREAM_WAIT_SECONDS=60
-AWS_ENDPOINT_URL=localhost:4566
 SUPABASE_JWKS={{"keys": 1}}
-LANGUAGE_MODEL_PRICES=cheap
 DATABASE_URL={wrong_password}
 DATABASE_URL={wrong_port}
 DATABASE_URL={no_database}

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
@@ -24,7 +23,6 @@ from minutehand.cli.stage import Stage
 from minutehand.deploy.parameters import NEEDED, write_parameters
 from tests.integration.cli.faults import SEED
 from tests.support.aws_account import Account
-from tests.support.paths import ROOT
 
 STAGES = """\
 prod:
@@ -42,18 +40,17 @@ STATEMENT = {"Effect": "Allow", "Action": "logs:*", "Resource": "*"}
 POLICY = json.dumps({"Version": "2012-10-17", "Statement": [STATEMENT]})
 
 
-class TemplateLoader(yaml.SafeLoader):
-    """Loads a part of the template, with intrinsic functions as their arguments."""
-
-
-TemplateLoader.add_multi_constructor("!", lambda loader, _, node: loader.construct_scalar(node))
-WORKER = yaml.load((ROOT / "infra/aws/worker.yml").read_text(), TemplateLoader)
-TICK = WORKER["Resources"]["Tick"]["Properties"]
-TICK |= {"Name": "shop-prod-tick", "State": "ENABLED"}
-TICK["Target"] |= {
-    "Arn": "arn:aws:lambda:us-east-1:123456789012:function:shop-prod-worker",
-    "RoleArn": "arn:aws:iam::123456789012:role/shop-prod-us-east-1-tick",
-    "DeadLetterConfig": {"Arn": "arn:aws:sqs:us-east-1:123456789012:shop-prod-failures"},
+TICK: dict[str, Any] = {
+    "Name": "shop-prod-tick",
+    "Description": "Runs due jobs.",
+    "ScheduleExpression": "rate(1 minute)",
+    "FlexibleTimeWindow": {"Mode": "OFF"},
+    "State": "ENABLED",
+    "Target": {
+        "Arn": "arn:aws:lambda:us-east-1:123456789012:function:shop-prod-worker",
+        "RoleArn": "arn:aws:iam::123456789012:role/shop-prod-us-east-1-tick",
+        "RetryPolicy": {"MaximumRetryAttempts": 1, "MaximumEventAgeInSeconds": 60},
+    },
 }
 #: The part of a stack's template that the doctor reads, as in infra/aws/worker.yml.
 TEMPLATE = {

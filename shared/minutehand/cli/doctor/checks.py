@@ -26,7 +26,7 @@ from minutehand.cli.stage import Stage, translate_aws_errors
 from minutehand.cli.supabase_cli import HOSTED
 from minutehand.config import ConfigurationError, Settings
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
-from minutehand.install.catalog import find_drifts, recorded_facts
+from minutehand.install.catalog import OWNERSHIP, find_drifts, recorded_facts
 from minutehand.install.rewrite import rewrite
 from minutehand.install.sources import ordinal
 from minutehand.local.migrations import find_applied, version_of
@@ -58,6 +58,11 @@ SAVE_SECRET = "newly generated; `minutehand deploy STAGE --secrets-only` sends i
 ENGINES = """
     select nspname::text from pg_namespace
     where obj_description(oid, 'pg_namespace') = 'Minutehand: the engine; never exposed.'
+"""
+#: Tables whose rows belong to the record, so that it cannot be compared without them.
+GONE = """
+    select name from unnest('{queue.settings,queue.tasks}'::text[]) as t (name)
+    where to_regclass(name) is null
 """
 OWN_TRIGGERS = """
     select t.tgname, format('alter table %s disable trigger %I', t.tgrelid::regclass, t.tgname)
@@ -351,6 +356,11 @@ def engine(target: Target) -> Finding:
         )
     if (recorded := recorded_facts(target.schemas, target.apps)) is None:
         return skip("this checkout has no record to compare with; run `make dist`")
+    if gone := [name for (name,) in target.query(GONE)]:
+        rows = tuple(f"{name.rpartition('.')[2].removesuffix('s')} " for name in gone)
+        lost = [f for f in recorded if f.object in gone or f.object.startswith(rows)]
+        create = ";\n        ".join(fact.statement for fact in lost if fact.rank != OWNERSHIP)
+        return fail(f"{', '.join(gone)} was dropped", create)
     with target.transaction(read_only=True) as owner:
         drifts = find_drifts(owner, target.schemas, recorded)
     if not drifts:
