@@ -22,7 +22,7 @@ from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, ids_of, re
 
 OF_ACME = {"p_workspace_id": ACME}
 #: Calls of one moment. The pool of the Data API has ten connections.
-CLIENTS = 4
+CLIENTS = 3
 #: Calls that neither wait nor change a row of another call.
 LIGHT = {"plan_start", "open_stream", "follow_topic", "explain_job", "enqueue_job", "enqueue_jobs"}
 GUESTS = {"chat_request", "chat_respond", "chat_cancel", "chat_messages", "plan_retry", "plan_redo"}
@@ -113,29 +113,36 @@ def shop(engine: Engine) -> dict[str, str]:
     return world(engine, ADA)
 
 
-def begin(stack: ExitStack, engine: Engine, user: str | None, path: str = "") -> Engine:
-    """Open a transaction of a person, or of a guest, in which a call that waits is cancelled.
-
-    `path` is that of a request of the Data API. Without it, the transaction is a project's own.
-    """
+def connect(stack: ExitStack, engine: Engine, user: str | None) -> Engine:
+    """Open a session of a person, or of a guest, in which a call that waits is cancelled."""
     role = ("authenticated", {"sub": user}) if user else ("anon", {})
     connection = stack.enter_context(engine.database.as_role(*role))
     connection.execute("set statement_timeout = '5s'")
-    connection.execute("begin")
-    connection.execute("select set_config('request.path', %s, true)", (path,))
-    stack.callback(connection.execute, "rollback")
     return Engine(engine.database, connection)
 
 
-def occupied(engine: Engine, flood: Flood) -> int | str:
+def open_transaction(stack: ExitStack, session: Engine, path: str = "") -> Engine:
+    """Open a transaction of a request to a path of the Data API, or of a project's own code."""
+    session.run("begin")
+    session.run("select set_config('request.path', %s, true)", path)
+    stack.callback(session.run, "rollback")
+    return session
+
+
+def begin(stack: ExitStack, engine: Engine, user: str | None) -> Engine:
+    """Open a transaction in a session of its own."""
+    return open_transaction(stack, connect(stack, engine, user))
+
+
+def occupied(sessions: list[Engine], flood: Flood) -> int | str:
     """Make the call in each of some open transactions. Return how many run or wait at a time.
 
     Return the error of a call that was neither accepted nor rejected at once.
     """
     running, waits = 0, False
     with ExitStack() as stack:
-        for _ in range(CLIENTS):
-            caller = begin(stack, engine, flood.user, flood.path)
+        for session in sessions:
+            caller = open_transaction(stack, session, flood.path)
             try:
                 flood.act(caller)
                 running += 1
@@ -170,12 +177,16 @@ def test_a_flood_occupies_at_most_two_connections(engine: Engine, shop: dict[str
     piece = {"stream": "s", "attempt": 1, "start": 0, "text": "x" * 10_001}
     engine.report(lease, output=[piece])
     found = {}
-    for name, flood in floods(engine, shop).items():
-        if name not in LIGHT:
-            if flood.user is None:
-                engine.run("update public.async_session_state set created_by = null")
-                engine.run("update public.plans set created_by = null")
-            found[name] = occupied(engine, flood)
+    with ExitStack() as stack:
+        sessions = {
+            user: [connect(stack, engine, user) for _ in range(CLIENTS)] for user in (ADA, None)
+        }
+        for name, flood in floods(engine, shop).items():
+            if name not in LIGHT:
+                if flood.user is None:
+                    engine.run("update public.async_session_state set created_by = null")
+                    engine.run("update public.plans set created_by = null")
+                found[name] = occupied(sessions[flood.user], flood)
     assert {name: count for name, count in found.items() if count not in (1, 2)} == {}
     # a page may save two rows at once
     assert found["public.accounts INSERT"] == found["put_schedule"] == 2
@@ -298,19 +309,19 @@ def test_rejected_work_is_paid_for(engine: Engine, shop: dict[str, str]) -> None
     """
     unpaid = {"follow_topic", "explain_job", "chat_messages", "no jobs", *READS}
     free, changed = set(), set()
-    for name, flood in floods(engine, shop).items():
-        if flood.user is None or name in unpaid:
-            continue
-        assert not owed(engine)
-        for path in ("", "/rpc/a_function_of_the_project", "/a_table_of_the_project"):
-            with ExitStack() as stack:
-                ada = begin(stack, engine, ADA, path)
-                flood.act(ada)
-                if ada.one("show lock_timeout") != "0":
-                    changed.add(name)
-        if not owed(engine):
-            free.add(name)
-        engine.run(f"select setval(refilled, 1) from {PAIRS}")
+    with engine.member(ADA) as ada:
+        for name, flood in floods(engine, shop).items():
+            if flood.user is None or name in unpaid:
+                continue
+            assert not owed(engine)
+            for path in ("", "/rpc/a_function_of_the_project", "/a_table_of_the_project"):
+                with ExitStack() as stack:
+                    flood.act(open_transaction(stack, ada, path))
+                    if ada.one("show lock_timeout") != "0":
+                        changed.add(name)
+            if not owed(engine):
+                free.add(name)
+            engine.run(f"select setval(refilled, 1) from {PAIRS}")
     assert (free, changed) == (set(), set())
 
 
@@ -450,16 +461,17 @@ def test_a_call_waits_for_no_job(engine: Engine, user: str | None) -> None:
     engine.enqueue(unique=REPLACED, delay_seconds=60)
     said = {}
     with engine.open_transaction() as other, ExitStack() as stack:
+        session = connect(stack, engine, user)
         other.run("select from public.jobs for update")
         if user is None:
             other.run("select from public.plans for update")
         for name, flood in floods(engine, ids).items():
             if flood.user == user and name not in (*STATEMENTS, *READS):
                 try:
-                    flood.act(begin(stack, engine, user, flood.path))
+                    with ExitStack() as ends:
+                        flood.act(open_transaction(ends, session, flood.path))
                 except psycopg.Error as error:
                     said[name.removeprefix("a guest's ")] = refusal(error)
-                stack.close()
     # a row of an app is awaited for 100 ms
     others = [name for name, (state, *_) in said.items() if str(state)[:2] not in {"PT", "55"}]
     assert others == []
