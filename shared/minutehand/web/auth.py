@@ -13,6 +13,7 @@ from uuid import UUID
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from minutehand.queue.client import UserQueue
 from minutehand.queue.credentials import SECRET_PREFIX, is_guest_session
 from minutehand.queue.functions import CallerFunctions
 from minutehand.web.caller import Caller, InvalidToken
@@ -163,7 +164,7 @@ UserOrGuest = Annotated[Caller | None, Depends(user_or_guest)]
 UserOrGuestUnslotted = Annotated[Caller | None, Depends(guest_unslotted)]
 
 
-async def _functions_of_user(caller: SignedIn, services: Provided) -> CallerFunctions:
+async def _queue_of_user(caller: SignedIn, services: Provided) -> UserQueue:
     return services.queue_of(caller)
 
 
@@ -171,8 +172,10 @@ async def _functions_of_user_or_guest(caller: UserOrGuest, services: Provided) -
     return services.queue_of(caller)
 
 
+#: The queue with the rights of the signed-in user.
+CallerQueue = Annotated[UserQueue, Depends(_queue_of_user)]
 #: SQL functions with the rights of the signed-in user.
-UserFunctions = Annotated[CallerFunctions, Depends(_functions_of_user)]
+UserFunctions = Annotated[CallerFunctions, Depends(_queue_of_user)]
 #: SQL functions with the rights of the signed-in user, or of a guest.
 UserOrGuestFunctions = Annotated[CallerFunctions, Depends(_functions_of_user_or_guest)]
 
@@ -180,17 +183,9 @@ UserOrGuestFunctions = Annotated[CallerFunctions, Depends(_functions_of_user_or_
 Call = Callable[..., Awaitable[dict[str, Any]]]
 
 
-async def _queue_call(caller: SignedIn, services: Provided) -> Call:
-    return services.queue_of(caller).call
+async def _queue_of_workspace(workspace_id: UUID, queue: CallerQueue) -> Call:
+    return partial(queue.call, workspace_id=str(workspace_id))
 
 
-#: Calls a function of the queue with the caller's rights.
-QueueCall = Annotated[Call, Depends(_queue_call)]
-
-
-async def _queue_of_workspace(workspace_id: UUID, call: QueueCall) -> Call:
-    return partial(call, workspace_id=str(workspace_id))
-
-
-#: The same for the workspace of the path.
+#: Calls a function of the queue for the workspace of the path.
 WorkspaceQueue = Annotated[Call, Depends(_queue_of_workspace)]

@@ -27,7 +27,7 @@ from minutehand.functions.jobs.models import (
 from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError
 from minutehand.queue.models import Enqueued, Job
-from minutehand.web.auth import QueueCall, SignedIn, bearer_token, verify
+from minutehand.web.auth import CallerQueue, bearer_token, verify
 from minutehand.web.idempotency import IdempotencyHeader, key_of_part, one_key, parse_key
 from minutehand.web.services import Provided, services_of
 
@@ -63,14 +63,13 @@ _REPEATED: dict[int | str, dict[str, Any]] = {
 @router.post("/jobs", status_code=201, responses=_REPEATED)
 async def create_job(
     body: CreateJob,
-    caller: SignedIn,
+    queue: CallerQueue,
     services: Provided,
     response: Response,
     idempotency_key: IdempotencyHeader = None,
 ) -> CreatedJob:
     """Enqueue a job. If no worker has published its type, it waits and `warning` is set."""
     key = one_key(idempotency_key, body.idempotency_key)
-    queue = services.queue_of(caller)
     enqueued = await queue.add(body.with_key(key), workspace_id=str(body.workspace_id))
     job = await _complete_response(enqueued, services, response)
     # `model_construct`, because the job was validated a moment ago
@@ -116,12 +115,11 @@ async def _complete_response(enqueued: Enqueued, services: Provided, response: R
 @bulks.post("/jobs/bulk", status_code=201, response_model=CreatedJobs)
 async def create_jobs(
     body: CreateJobs,
-    caller: SignedIn,
+    queue: CallerQueue,
     services: Provided,
     idempotency_key: IdempotencyHeader = None,
 ) -> Response:
     """Enqueue up to 1,000 jobs in one transaction, all or none. Each user runs one at a time."""
-    queue = services.queue_of(caller)
     header_key = parse_key(idempotency_key)
     keys = [key_of_part(header_key, at, job.idempotency_key) for at, job in enumerate(body.jobs)]
     batch = await queue.enqueue_many(
@@ -138,31 +136,31 @@ async def create_jobs(
 
 
 @router.post("/jobs/cancel")
-async def cancel_jobs(body: ManyJobs, call: QueueCall) -> dict[str, Any]:
+async def cancel_jobs(body: ManyJobs, queue: CallerQueue) -> dict[str, Any]:
     """Cancel one batch of the live jobs that match. Only for managers."""
-    return await call("cancel_jobs", **dict(body))
+    return await queue.call("cancel_jobs", **dict(body))
 
 
 @router.post("/jobs/retry")
-async def retry_jobs(body: ManyJobs, call: QueueCall, services: Provided) -> dict[str, Any]:
+async def retry_jobs(body: ManyJobs, queue: CallerQueue, services: Provided) -> dict[str, Any]:
     """Retry one batch of the failed jobs that match. Only for managers."""
-    changed: dict[str, Any] = await call("retry_jobs", **dict(body))
+    changed: dict[str, Any] = await queue.call("retry_jobs", **dict(body))
     await services.waker.wake(reason="retry")
     return changed
 
 
 @router.post("/jobs/{job_id:uuid}/cancel")
-async def cancel_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
+async def cancel_job(job_id: UUID, queue: CallerQueue) -> Job:
     """Cancel a job in any live state. A running job stops within five seconds."""
-    return await services.queue_of(caller).cancel(str(job_id))
+    return await queue.cancel(str(job_id))
 
 
 @router.post("/jobs/{job_id:uuid}/retry")
 async def retry_job(
-    job_id: UUID, caller: SignedIn, services: Provided, body: EditJob | None = None
+    job_id: UUID, queue: CallerQueue, services: Provided, body: EditJob | None = None
 ) -> Job:
     """Run a failed or cancelled job again, optionally with another payload."""
-    job = await services.queue_of(caller).retry(str(job_id), payload=body and body.payload)
+    job = await queue.retry(str(job_id), payload=body and body.payload)
     await services.waker.wake(reason="retry")
     return job
 
@@ -171,31 +169,29 @@ async def retry_job(
 async def replay_job(
     job_id: UUID,
     body: Replay,
-    caller: SignedIn,
+    queue: CallerQueue,
     services: Provided,
     response: Response,
     idempotency_key: IdempotencyHeader = None,
 ) -> Job:
     """Run a job again as a new one, from a finished step or from its start."""
-    enqueued = await services.queue_of(caller).replay(
+    enqueued = await queue.replay(
         str(job_id), **body.model_dump(), idempotency_key=parse_key(idempotency_key)
     )
     return await _complete_response(enqueued, services, response)
 
 
 @router.post("/jobs/{job_id:uuid}/answer")
-async def answer_job(job_id: UUID, body: Answer, caller: SignedIn, services: Provided) -> Job:
+async def answer_job(job_id: UUID, body: Answer, queue: CallerQueue, services: Provided) -> Job:
     """Answer the question that a job waits for."""
-    job = await services.queue_of(caller).answer(str(job_id), body.answer)
+    job = await queue.answer(str(job_id), body.answer)
     await services.waker.wake(reason="answer")
     return job
 
 
 @router.post("/events", status_code=202)
-async def emit_event(body: EmitEvent, caller: SignedIn, services: Provided) -> dict[str, Any]:
+async def emit_event(body: EmitEvent, queue: CallerQueue, services: Provided) -> dict[str, Any]:
     """Emit an event to the jobs of a workspace that wait for its name."""
-    result = await services.queue_of(caller).emit_event(
-        str(body.workspace_id), body.name, body.payload
-    )
+    result = await queue.emit_event(str(body.workspace_id), body.name, body.payload)
     await services.waker.wake(reason="event")
     return result

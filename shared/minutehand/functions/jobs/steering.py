@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
 from minutehand.functions.jobs.models import Whole
-from minutehand.web.auth import SignedIn, WorkspaceQueue
+from minutehand.web.auth import CallerQueue, WorkspaceQueue
 from minutehand.web.request_bodies import Body, Payload
 from minutehand.web.services import Provided
 
@@ -50,19 +50,17 @@ class LimitsBody(Body):
 
 
 @router.post("/pause")
-async def pause(
-    workspace_id: UUID, body: PauseBody, caller: SignedIn, services: Provided
-) -> dict[str, Any]:
+async def pause(workspace_id: UUID, body: PauseBody, queue: CallerQueue) -> dict[str, Any]:
     """Pause the workspace, or one job type in it. Running jobs continue."""
-    return await services.queue_of(caller).pause(workspace_id, True, **body.model_dump())
+    return await queue.pause(workspace_id, True, **body.model_dump())
 
 
 @router.post("/resume")
 async def resume(
-    workspace_id: UUID, body: PauseBody, caller: SignedIn, services: Provided
+    workspace_id: UUID, body: PauseBody, queue: CallerQueue, services: Provided
 ) -> dict[str, Any]:
     """Resume the workspace, or one job type in it."""
-    result = await services.queue_of(caller).pause(workspace_id, False, job_type=body.job_type)
+    result = await queue.pause(workspace_id, False, job_type=body.job_type)
     await services.waker.wake(reason="resume")
     return result
 

@@ -16,14 +16,14 @@ from minutehand.functions.tokens import token_matches
 from minutehand.queue.models import FeedPage, Job, JobEvent, JobPage, JobState, Status
 from minutehand.web import sse
 from minutehand.web.auth import (
+    CallerQueue,
     GuestSession,
     JobFollower,
     JobReader,
     MaybeGuest,
     OperatorCredentials,
-    QueueCall,
-    SignedIn,
     StreamReader,
+    WorkspaceQueue,
     bearer_token,
     verify,
 )
@@ -94,71 +94,64 @@ class EventPage(BaseModel):
 
 
 @router.get("/jobs")
-async def list_jobs(
-    caller: SignedIn, services: Provided, query: Annotated[ListQuery, Query()]
-) -> JobPage:
+async def list_jobs(queue: CallerQueue, query: Annotated[ListQuery, Query()]) -> JobPage:
     """List jobs, newest first. Jobs enqueued between two pages do not shift the pages.
 
     The list ends when `next_cursor` is null. A page filtered by type, queue or search is read in
     slices, so it may have fewer jobs than `limit`, even none, although more follow.
     """
-    return await services.queue_of(caller).list_jobs(
-        **query.filters(), cursor=query.cursor, limit=query.limit
-    )
+    return await queue.list_jobs(**query.filters(), cursor=query.cursor, limit=query.limit)
 
 
 @router.get("/jobs/counts")
 async def count_jobs(
-    call: QueueCall, workspace_id: UUID, job_type: Word = None, queue: Word = None
+    call: WorkspaceQueue, job_type: Word = None, queue: Word = None
 ) -> dict[str, Any]:
     """Count a workspace's jobs by state. `at_least` names the states with more than 10,000."""
     where = {"job_type": job_type, "queue": queue}
     given = {name: value for name, value in where.items() if value is not None}
-    return await call("count_jobs", workspace_id=workspace_id, filter=given)
+    return await call("count_jobs", filter=given)
 
 
 @router.get("/jobs/failures")
-async def list_failures(call: QueueCall, workspace_id: UUID) -> dict[str, Any]:
+async def list_failures(call: WorkspaceQueue) -> dict[str, Any]:
     """List failed jobs of a workspace, grouped by error, the largest group first."""
-    return await call("dead_letters", workspace_id=workspace_id)
+    return await call("dead_letters")
 
 
 @router.get("/types")
 async def list_types(
-    call: QueueCall,
-    workspace_id: UUID,
+    call: WorkspaceQueue,
     internal: Annotated[bool, Query(description="Include the engine's types.")] = False,
 ) -> dict[str, Any]:
     """List job types, with their workers and the outcomes of a workspace's jobs today."""
-    return await call("list_job_types", workspace_id=workspace_id, internal=internal)
+    return await call("list_job_types", internal=internal)
 
 
 @router.get("/types/{job_type}")
 async def get_type(
-    call: QueueCall, job_type: Annotated[str, Path(max_length=100)], workspace_id: UUID
+    call: WorkspaceQueue, job_type: Annotated[str, Path(max_length=100)]
 ) -> dict[str, Any]:
     """Return a job type: schema, limits, schedules, version, workers, and outcomes today."""
-    page = await call("list_job_types", workspace_id=workspace_id, job_type=job_type)
+    page = await call("list_job_types", job_type=job_type)
     return dict(page["types"][0])
 
 
 @router.get("/jobs/{job_id:uuid}")
-async def get_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
+async def get_job(job_id: UUID, queue: CallerQueue) -> Job:
     """Return a job."""
-    return await services.queue_of(caller).get_job(str(job_id))
+    return await queue.get_job(str(job_id))
 
 
 @router.get("/jobs/{job_id:uuid}/logs")
 async def get_logs(
     job_id: UUID,
-    caller: SignedIn,
-    services: Provided,
+    queue: CallerQueue,
     after: After = None,
     level: Literal["debug", "info", "warning", "error"] | None = None,
     limit: Limit = 200,
 ) -> dict[str, Any]:
     """Return a page of a job's log lines, oldest first."""
-    queue = services.queue_of(caller)
     page = await queue.logs(str(job_id), after=after or 0, level=level, limit=limit)
     if not page["logs"]:
         await queue.get_job(str(job_id))  # a 404 if there is no such job
@@ -266,33 +259,33 @@ async def get_session_events(
 
 
 @router.get("/jobs/{job_id:uuid}/explain")
-async def explain_job(job_id: UUID, call: QueueCall) -> dict[str, Any]:
+async def explain_job(job_id: UUID, queue: CallerQueue) -> dict[str, Any]:
     """Explain why a job is not running and when it will, in a sentence and in data."""
-    return await call("explain_job", job_id=job_id)
+    return await queue.call("explain_job", job_id=job_id)
 
 
 @router.get("/jobs/{job_id:uuid}/attempts")
-async def get_attempts(job_id: UUID, call: QueueCall) -> list[dict[str, Any]]:
+async def get_attempts(job_id: UUID, queue: CallerQueue) -> list[dict[str, Any]]:
     """List a job's latest 1,000 attempts, oldest first."""
-    return list((await call("job_attempts", job_id=job_id))["attempts"])
+    return list((await queue.call("job_attempts", job_id=job_id))["attempts"])
 
 
 @router.get("/jobs/{job_id:uuid}/steps")
 async def get_steps(
-    job_id: UUID, call: QueueCall, after_name: str | None = None, after_nth: int = 0
+    job_id: UUID, queue: CallerQueue, after_name: str | None = None, after_nth: int = 0
 ) -> dict[str, Any]:
     """Return a page of about 1 MB of a job's finished steps.
 
     `next` names where to continue: `after_name` and `after_nth`.
     """
     after = None if after_name is None else {"name": after_name, "nth": after_nth}
-    return await call("job_steps", job_id=job_id, after=after)
+    return await queue.call("job_steps", job_id=job_id, after=after)
 
 
 @router.get("/jobs/{job_id:uuid}/trace")
-async def get_trace(job_id: UUID, call: QueueCall) -> dict[str, Any]:
+async def get_trace(job_id: UUID, queue: CallerQueue) -> dict[str, Any]:
     """Return attempts, steps, waits and children of a job on one time axis, for up to 300 jobs."""
-    return await call("job_trace", job_id=job_id)
+    return await queue.call("job_trace", job_id=job_id)
 
 
 async def _operator_or_user(
