@@ -27,7 +27,7 @@ from minutehand.redaction import HIDDEN, without_secrets
 from minutehand.retry_after import requested_wait
 from minutehand.worker.vendor import Failure, classify_no_response, classify_status
 
-MAX_ANSWER_BYTES: Final = 2_000_000
+MAX_RESPONSE_BYTES: Final = 2_000_000
 #: Maximum bytes of a streamed response, in which each chunk has an overhead of about 300 bytes.
 MAX_STREAM_BYTES: Final = 60_000_000
 #: Statuses caused by the prompt. With others of 4xx the address or the model is wrong.
@@ -114,7 +114,7 @@ class Endpoint:
                         opened(self._http, "POST", self._url, within=self._max_silence, **content)
                     )
                     if response.status == 204 or not 200 <= response.status < 300:
-                        body = await response.read(max_bytes=MAX_ANSWER_BYTES)
+                        body = await response.read(max_bytes=MAX_RESPONSE_BYTES)
                         raise self._rejection(body, body.status, body.object())
                 except NoResponse as error:
                     raise self._failure(error) from error
@@ -135,8 +135,8 @@ class Endpoint:
                 chunk = body
             elif is_json:
                 body += chunk
-            if is_json and len(body) > MAX_ANSWER_BYTES:
-                raise NoResponse(f"answered more than {MAX_ANSWER_BYTES} bytes", "long")
+            if is_json and len(body) > MAX_RESPONSE_BYTES:
+                raise NoResponse(f"answered more than {MAX_RESPONSE_BYTES} bytes", "long")
             if has_body and not is_json:
                 for kind, data in parser.add(chunk):
                     response.received()

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
-from minutehand.ai.endpoint import MAX_ANSWER_BYTES, Endpoint
+from minutehand.ai.endpoint import MAX_RESPONSE_BYTES, Endpoint
 from minutehand.ai.errors import InputRefused, LanguageModelError, TruncatedOutput, UnusableOutput
 from minutehand.ai.language_model import Completion, CompletionStream, Prompt
 from minutehand.worker.serialization import TextCleaner, clean_text
@@ -280,8 +280,8 @@ class _ResponseState:
             ]
         except (TypeError, AttributeError, KeyError) as error:
             raise self._unusable("is not as documented") from error
-        if self.words.length + len(self._called) > MAX_ANSWER_BYTES:
-            raise self._unusable(f"is longer than {MAX_ANSWER_BYTES} letters")
+        if self.words.length + len(self._called) > MAX_RESPONSE_BYTES:
+            raise self._unusable(f"is longer than {MAX_RESPONSE_BYTES} letters")
         return self.words.add("".join(texts))
 
     def _add_choice(self, choice: Mapping[str, Any]) -> str:

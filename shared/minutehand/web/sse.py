@@ -46,13 +46,13 @@ BUFFERED_SECONDS: Final = 12.0
 START_CURSOR: Final = "1:1:"
 #: Event type of a job's output, which has no `seq` and is not part of its history.
 OUTPUT: Final = "job.output"
-_Count = Annotated[int, Field(ge=0, lt=2**31)]
-_Ends = dict[str, dict[str, _Count]]
-_OUTPUT: Final = TypeAdapter(_Ends)
-_OUTPUT_BY_JOB: Final = TypeAdapter(dict[str, _Ends])
+_Position = Annotated[int, Field(ge=0, lt=2**31)]
+_Positions = dict[str, dict[str, _Position]]
+_OUTPUT: Final = TypeAdapter(_Positions)
+_OUTPUT_BY_JOB: Final = TypeAdapter(dict[str, _Positions])
 #: Maximum characters for the positions of output streams in a cursor.
 _MAX_POSITIONS: Final = 6000
-_ENDS: Final = frozenset({f"job.{status}" for status in ENDED})
+_END_EVENTS: Final = frozenset({f"job.{status}" for status in ENDED})
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class SessionFeed(HistoryFeed):
         last: dict[str, int] = {event.job_id: event.seq for event in page.events}
         lines = []
         for line in self._batch(page).lines:
-            if line.type in _ENDS and line.data["seq"] == last[line.data["job_id"]]:
+            if line.type in _END_EVENTS and line.data["seq"] == last[line.data["job_id"]]:
                 self._output.pop(line.data["job_id"])
             lines.append(replace(line, cursor=self._cursor_after(line.cursor)))
         self._output = {job_id: ends for job_id, ends in self._output.items() if ends}

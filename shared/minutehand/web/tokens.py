@@ -73,7 +73,7 @@ class TokenVerifier:
         self._keys = _usable(settings.supabase_jwks or {})
         self._keys_at = clock.monotonic()
         self._fetched_at = -math.inf
-        self._has_answer = True
+        self._has_response = True
         self._lock = asyncio.Lock()
 
     async def verify(self, token: str) -> Caller:
@@ -123,7 +123,7 @@ class TokenVerifier:
             raise InvalidToken(_UNKNOWN_KEY)
         await self._refresh(key_id)
         if (key := self._keys.get(key_id)) is None:
-            raise InvalidToken(_UNKNOWN_KEY) if self._has_answer else unavailable(_NO_KEYS)
+            raise InvalidToken(_UNKNOWN_KEY) if self._has_response else unavailable(_NO_KEYS)
         # several projects may share a published key, so `iss` is required and compared
         return _decoded(token, key, key.algorithm_name, required=["exp", "iss"])
 
@@ -138,9 +138,9 @@ class TokenVerifier:
             self._fetched_at = now
             try:
                 self._keys = _usable(await self._download())
-                self._keys_at, self._has_answer = now, True
+                self._keys_at, self._has_response = now, True
             except (httpx.HTTPError, ValueError, TypeError, AttributeError) as error:
-                self._has_answer = False
+                self._has_response = False
                 logger.warning(
                     "signing keys could not be fetched; those that are known stay in use",
                     extra={"event": "auth.keys_failed", "reason": type(error).__name__},

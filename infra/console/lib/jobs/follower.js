@@ -122,8 +122,8 @@ export class Follower {
   constructor(session, topic, options = {}) {
     this.#session = session;
     this.#topic = topic;
-    const given = Object.entries(options).filter(([, value]) => value !== undefined);
-    this.#options = { ...DEFAULTS, ...Object.fromEntries(given) };
+    const defined = Object.entries(options).filter(([, value]) => value !== undefined);
+    this.#options = { ...DEFAULTS, ...Object.fromEntries(defined) };
   }
 
   /** Read all changes since the known state with `read`. If this throws, the read is repeated. */

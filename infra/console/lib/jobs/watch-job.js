@@ -307,9 +307,9 @@ class JobWatch extends Follower {
 
 /** Create a promise with `resolve` and `reject`, like `Promise.withResolvers` of newer runtimes. */
 function deferred() {
-  const made = {};
-  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
-  return made;
+  const handle = {};
+  handle.promise = new Promise((resolve, reject) => Object.assign(handle, { resolve, reject }));
+  return handle;
 }
 
 /**
