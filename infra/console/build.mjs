@@ -20,6 +20,7 @@ const PACKAGE = /^.*node_modules\/(@[^/]+\/)?[^/]+/;
 const options = {
   absWorkingDir: SOURCE,
   bundle: true,
+  loader: { ".md": "text" },
   format: "esm",
   target: "es2022",
   metafile: true,

@@ -14,6 +14,8 @@ from minutehand.resources import checkout, resource
 
 #: Parts of the sources that are not in the bundle.
 EXCLUDED = frozenset({"npm", "screenshots", "README.md"})
+#: Page whose definitions are the console's tooltips.
+CONCEPTS = "shared/minutehand/pages/concepts.md"
 #: Age at which a checkout deletes a bundle of earlier sources.
 KEPT_S = 7 * 24 * 3600
 
@@ -29,7 +31,8 @@ def console_folder() -> Path:
     root = checkout()
     if root is None:
         return source
-    folder = root / ".local" / "console" / _digest(source, root / "package-lock.json")
+    digest = _digest(source, root / "package-lock.json", root / CONCEPTS)
+    folder = root / ".local" / "console" / digest
     if not folder.is_dir():
         with atomic_folder(folder) as draft:
             subprocess.run([node_binary(), source / "build.mjs", draft], check=True)
@@ -45,9 +48,9 @@ def delete_old(folder: Path) -> None:
                 shutil.rmtree(bundle, ignore_errors=True)
 
 
-def _digest(source: Path, lock: Path) -> str:
+def _digest(source: Path, *others: Path) -> str:
     """Return a hash of everything that the bundle depends on."""
     files = [path for path in sorted(source.rglob("*")) if path.is_file()]
     used = [path for path in files if path.relative_to(source).parts[0] not in EXCLUDED]
-    texts = (path.read_bytes() for path in (*used, lock))
+    texts = (path.read_bytes() for path in (*used, *others))
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]

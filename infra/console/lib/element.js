@@ -155,8 +155,8 @@ class JobElement extends Base {
 
   #update() {
     const isWhole = this.isConnected && this.#client && this.jobId;
-    const given = ["schema", "session-id"].map((name) => this.getAttribute(name) ?? undefined);
-    const subject = isWhole ? [this.#client, this.jobId, ...given] : [];
+    const access = ["schema", "session-id"].map((name) => this.getAttribute(name) ?? undefined);
+    const subject = isWhole ? [this.#client, this.jobId, ...access] : [];
     if (
       String(subject.slice(1)) !== String(this.#subject.slice(1)) ||
       subject[0] !== this.#subject[0]

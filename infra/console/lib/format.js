@@ -38,20 +38,18 @@ export function percentage(progress) {
   return Number.isFinite(value) ? Math.floor(Math.min(100, Math.max(0, value))) : 0;
 }
 
-/** Format ms as `340 ms`, `1.2 s`, `4 min 05 s`, `3 h 12 min` or `2 d 4 h`. */
+/** Format ms as `340 ms`, `1.2 s`, `4 min 05 s`, `3 h` or `2 d 04 h`. */
 export function duration(ms) {
   if (!Number.isFinite(ms)) return NONE;
   const value = Math.max(0, ms);
   if (value < 1000) return `${Math.round(value)} ms`;
   if (value < 60_000) return `${(value / 1000).toFixed(1)} s`;
-  const seconds = Math.round(value / 1000);
-  if (seconds < 3600)
-    return `${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`;
-  const minutes = Math.round(seconds / 60);
-  if (minutes < 1440)
-    return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
-  const hours = Math.round(minutes / 60);
-  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  const at = UNITS.findIndex(([size]) => size <= Math.round(value / 1000));
+  const [[size, unit], [partSize, partUnit]] = UNITS.slice(at);
+  const parts = Math.round(value / 1000 / partSize);
+  const rest = parts % (size / partSize);
+  const whole = `${(parts - rest) / (size / partSize)} ${unit}`;
+  return rest === 0 ? whole : `${whole} ${String(rest).padStart(2, "0")} ${partUnit}`;
 }
 
 /** Seconds per unit. Minutes are `min`, because `m` could be a month. */

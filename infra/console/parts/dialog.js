@@ -124,7 +124,7 @@ export function useForm(run) {
 }
 
 export function DialogForm(props) {
-  const { title, action, doing = action, run, onClose, wide, disabled, below, children } = props;
+  const { title, action, doing = action, run, onClose, wide, disabled, children } = props;
   const { problem, busy, submit } = useForm(run);
   return html`<${Dialog} title=${title} onClose=${onClose} wide=${wide}>
     <form class="stack" onSubmit=${submit}>
@@ -137,6 +137,5 @@ export function DialogForm(props) {
         </button>
       </div>
     </form>
-    ${below}
   <//>`;
 }

@@ -18,8 +18,8 @@ const draftOf = ({ properties = {}, required = [] } = {}) =>
       .map(([name, { default: value = null }]) => [name, value]),
   );
 
-export function EnqueueDialog({ workspaceId, type: given = "", onClose }) {
-  const [type, setType] = useState(given);
+export function EnqueueDialog({ workspaceId, type: initialType = "", onClose }) {
+  const [type, setType] = useState(initialType);
   const [typed, setTyped] = useState(null); // payload, once a person has changed it
   const [delay, setDelay] = useState("");
   const [tags, setTags] = useState("");
@@ -29,11 +29,11 @@ export function EnqueueDialog({ workspaceId, type: given = "", onClose }) {
     .filter(({ internal }) => !internal)
     .map(({ job_type }) => job_type);
   const chosen = names.includes(type.trim()) ? type.trim() : null;
-  const { value: found } = useFetch(
+  const { value: details } = useFetch(
     (signal) => (chosen ? types.get(workspaceId, chosen, signal) : Promise.resolve(null)),
     [workspaceId, chosen],
   );
-  const text = typed ?? pretty(draftOf(found?.payload_schema ?? {}));
+  const text = typed ?? pretty(draftOf(details?.payload_schema ?? {}));
   const run = async () => {
     const words = tags.split(",").map((tag) => tag.trim());
     const body = {
@@ -53,14 +53,14 @@ export function EnqueueDialog({ workspaceId, type: given = "", onClose }) {
     run=${run}
     onClose=${onClose}
     wide>
-      ${field("Type", type, setType, { ...NAME_ATTRIBUTES, list: listId, autofocus: !given })}
+      ${field("Type", type, setType, { ...NAME_ATTRIBUTES, list: listId, autofocus: !initialType })}
       <datalist id=${listId}>
         ${names.map((name) => html`<option value=${name} key=${name}></option>`)}
       </datalist>
-      ${found?.description && html`<p class="muted small">${found.description}</p>`}
+      ${details?.description && html`<p class="muted small">${details.description}</p>`}
       ${
-        found &&
-        !found.served &&
+        details &&
+        !details.served &&
         html`<p class="notice stale" role="status">
           No running worker serves this type. The job waits until one does.
         </p>`

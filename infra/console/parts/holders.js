@@ -50,11 +50,11 @@ const HOLDER_COLUMNS = [
 ];
 
 /** Card of holders, the largest first. Empty without holders. */
-export function Holders({ holders, title = "Held jobs" }) {
+export function Holders({ holders }) {
   if (!holders?.length) return null;
   const key = ({ job_id: id, reason }) => `${reason} ${id}`;
   return html`<section class="card holders" aria-labelledby="h-held">
-    <h2 id="h-held">${title} <span class="muted">${pluralize(holders.length, "holder")}</span></h2>
-    ${table({ label: title, rows: holders, key, cards: true }, HOLDER_COLUMNS)}
+    <h2 id="h-held">Held jobs <span class="muted">${pluralize(holders.length, "holder")}</span></h2>
+    ${table({ label: "Held jobs", rows: holders, key, cards: true }, HOLDER_COLUMNS)}
   </section>`;
 }

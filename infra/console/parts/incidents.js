@@ -31,12 +31,12 @@ const linkTo = (to, words) => html`<a href=${to}><${Sentence} text=${words} /></
 /** Section of problems. Users of an app see only an outage. */
 export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);
-  const found = useFetch(
+  const findings = useFetch(
     async (signal) => (isApp ? [] : readFindings(workspace, user?.isOperator, signal)),
     [workspace.id, isApp],
   );
   const [freshness, setFreshness] = useState("live");
-  usePolling(found, isApp ? null : POLL_MS);
+  usePolling(findings, isApp ? null : POLL_MS);
   useEffect(() => {
     if (isApp) return setFreshness("live");
     const onChange = (state) => setFreshness(state.freshness);
@@ -44,7 +44,7 @@ export function Incidents({ workspace, isApp }) {
     return () => watch.close();
   }, [workspace.id, isApp]);
   const since = useStore(outage);
-  const lines = [...(found.value ?? [])];
+  const lines = [...(findings.value ?? [])];
   if (since) lines.unshift([outageLine(since)]);
   else if (freshness === "polling")
     lines.unshift([

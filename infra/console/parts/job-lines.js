@@ -111,9 +111,9 @@ export function useJobLines(jobId, version) {
   const [state, setState] = useState({ lines: [], hasEarlier: false, error: null });
   const lines = useRef(null);
   useLayoutEffect(() => {
-    const made = new JobLines(jobId, setState);
-    lines.current = made;
-    return () => made.close();
+    const reader = new JobLines(jobId, setState);
+    lines.current = reader;
+    return () => reader.close();
   }, [jobId]);
   useEffect(() => void lines.current.notify(), [jobId, version]);
   return {

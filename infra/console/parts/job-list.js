@@ -147,8 +147,8 @@ class JobList {
   /** Return the filter of the counts above the list. */
   #countFilter() {
     const { job_type, queue, internal } = this.#filter;
-    const given = ([, value]) => value !== undefined;
-    return Object.fromEntries(Object.entries({ job_type, queue, internal }).filter(given));
+    const isSet = ([, value]) => value !== undefined;
+    return Object.fromEntries(Object.entries({ job_type, queue, internal }).filter(isSet));
   }
 
   #end(next) {
@@ -181,11 +181,11 @@ export function useJobList(workspaceId, filter) {
   const list = useRef(null);
   // before painting, because a button that is pressed immediately must use the new list
   useLayoutEffect(() => {
-    const made = new JobList(workspaceId, filter, setState);
-    list.current = made;
-    setState(made.state);
-    made.start();
-    return () => made.close();
+    const jobList = new JobList(workspaceId, filter, setState);
+    list.current = jobList;
+    setState(jobList.state);
+    jobList.start();
+    return () => jobList.close();
   }, [JSON.stringify([workspaceId, filter])]);
   return { list, state: state ?? INITIAL_STATE };
 }

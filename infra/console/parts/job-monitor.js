@@ -133,7 +133,6 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
             <th scope="col" class="c-state">State</th>
             <th scope="col" class="c-progress">Progress</th>
             <th scope="col" class="c-num num">Attempt</th>
-            <th scope="col" class="c-time c-next">Next run</th>
             <th scope="col" class="c-time">Created</th>
             <th scope="col" class="c-num c-duration num">Duration</th>
             <th scope="col" class="c-id">Id</th>
@@ -146,7 +145,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
               key=${row.id}
               row=${row}
               index=${view.first + index}
-              held=${holderOf(row, holders)}
+              holder=${holderOf(row, holders)}
               isChosen=${chosen.has(row.id)}
               toggle=${toggle} />`,
           )}
@@ -225,7 +224,7 @@ const noteOf = (row) =>
     ? row.error
     : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) || row.glimpse;
 
-function Row({ row, index, held, isChosen, toggle }) {
+function Row({ row, index, holder, isChosen, toggle }) {
   const note = noteOf(row);
   const isQueued = stateAt(row, useNow(isDelayed(row.state))) === "queued";
   return html`<tr
@@ -244,7 +243,7 @@ function Row({ row, index, held, isChosen, toggle }) {
         <span class="job-type">${row.job_type}</span>
         ${
           isQueued
-            ? html`<${QueuedNote} held=${held} note=${note} />`
+            ? html`<${QueuedNote} cause=${holder} note=${note} />`
             : note &&
               html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>${note}</span>`
         }
@@ -254,20 +253,22 @@ function Row({ row, index, held, isChosen, toggle }) {
       <${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} />
     </td>
     <td class="c-progress">
-      ${
-        !ENDED.has(row.status) &&
-        percentage(row.progress) > 0 &&
-        html`<${JobProgress} job=${row} compact />`
-      }
+      <${Progress} row=${row} isQueued=${isQueued} />
     </td>
     <td class="c-num num">${row.attempts}<span class="muted">/${row.max_attempts}</span></td>
-    <td class="c-time c-next">
-      ${isQueued ? html`<span class="muted">due</span>` : html`<${When} at=${nextRunOf(row)} />`}
-    </td>
     <td class="c-time"><${When} at=${row.created_at} /></td>
     <td class="c-num c-duration num"><${RunTime} row=${row} /></td>
     <td class="c-id mono small muted">${shortId(row.id)}</td>
   </tr>`;
+}
+
+/** Progress of a running job, or the next run of another live job. */
+function Progress({ row, isQueued }) {
+  const next = nextRunOf(row);
+  if (isQueued) return html`<span class="muted">due</span>`;
+  if (next) return html`<${When} at=${next} />`;
+  if (ENDED.has(row.status) || percentage(row.progress) === 0) return null;
+  return html`<${JobProgress} job=${row} compact />`;
 }
 
 const LATE_MS = 10_000;
@@ -300,8 +301,8 @@ const holderOf = (row, holders) =>
 const SUSPENDING = new Set(["answer", "event"]);
 
 /** Note of a queued job: its holder, or its usual note. */
-function QueuedNote({ held, note }) {
-  const { sentence, holder } = held || {};
+function QueuedNote({ cause, note }) {
+  const { sentence, holder } = cause || {};
   if (!sentence) return note && html`<span class="job-note">${note}</span>`;
   // the row begins with the type
   const reason = sentence.replace(/^The job type \S+ /, "");

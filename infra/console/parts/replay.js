@@ -14,8 +14,8 @@ export function ReplayDialog({ job, from, isCopy = Boolean(from), onDone, onClos
   const run = async () => {
     const changed = text === first ? {} : { payload: parsePayload(text) };
     if (isCopy) {
-      const made = await api.replay(job.id, withIdempotencyKey({ from_step: from, ...changed }));
-      navigate(`/jobs/${made.id}`);
+      const created = await api.replay(job.id, withIdempotencyKey({ from_step: from, ...changed }));
+      navigate(`/jobs/${created.id}`);
     } else {
       await api.retry(job.id, { body: changed });
       await onDone();

@@ -5,11 +5,7 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js
 import { Icon } from "./icons.js";
 
 /** Search field that searches after a pause in typing. The key `/` focuses it. */
-export function SearchBox({
-  value,
-  onChange,
-  placeholder = "Search type, error, tag, payload, key or id",
-}) {
+export function SearchBox({ value, onChange, placeholder = "Search type, error, payload or id" }) {
   const [text, setText] = useState(value);
   const input = useRef(null);
   const sent = useRef(value);

@@ -1,8 +1,18 @@
 // Tables for screens, screen readers and phones.
 
+import concepts from "../../../shared/minutehand/pages/concepts.md";
 import { html, quietButton } from "../lib/ui.js";
 import { Stale, Placeholder } from "./states-of-view.js";
 import { shortId } from "../lib/format.js";
+
+/** Definitions of the page of concepts by term, shown as tooltips of labels. */
+const DEFINITIONS = Object.fromEntries(
+  Array.from(concepts.matchAll(/^- (An? ([\w ]+?) (?:is|gives) .*)$/gm), ([, sentence, term]) => [
+    term,
+    sentence.replaceAll("`", ""),
+  ]),
+);
+const definitionOf = (label) => DEFINITIONS[label.toLowerCase()];
 
 /** Define a column. Its header also gets the classes `num` and `phone-less`. */
 export function column(name, ...rest) {
@@ -23,7 +33,13 @@ export const table = ({ label, rows, key, cards = false, className = "", attribu
           ${columns.map(({ name, head, className: of }) =>
             name === "Actions"
               ? html`<th scope="col" key=${name}><span class="hidden">${name}</span></th>`
-              : html`<th scope="col" key=${name} class=${headClasses(of)}>${head ?? name}</th>`,
+              : html`<th
+                scope="col"
+                key=${name}
+                class=${headClasses(of)}
+                title=${definitionOf(name)}>
+                ${head ?? name}
+              </th>`,
           )}
         </tr>
       </thead>
@@ -63,7 +79,7 @@ export const fact = (name, value) =>
   value !== null &&
   value !== undefined &&
   value !== false &&
-  html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
+  html`<div><dt title=${definitionOf(name)}>${name}</dt><dd>${value}</dd></div>`;
 
 /** Link to a job, labelled with the end of its id. A dash if there is no id. */
 export const jobLink = (id, onClick) =>

@@ -28,9 +28,9 @@ export default function Overview({ workspace, user }) {
   const scope = workspace.id;
   const stats = useFetch((signal) => engine.stats(scope, minutes, signal), [scope, minutes]);
   const series = useFetch((signal) => engine.series(scope, minutes, signal), [scope, minutes]);
-  const held = useFetch((signal) => engine.explain(scope, signal), [scope]);
+  const explained = useFetch((signal) => engine.explain(scope, signal), [scope]);
   const failures = useFetch((signal) => jobs.failures(scope, signal), [scope]);
-  for (const read of [stats, series, failures, held]) usePolling(read, POLL_MS);
+  for (const read of [stats, series, failures, explained]) usePolling(read, POLL_MS);
   const failed = [stats, series].find((read) => read.error);
   return html`<div class="page">
     ${pageHead(
@@ -50,7 +50,7 @@ export default function Overview({ workspace, user }) {
         )}
       </nav>`,
     )}
-    <${Holders} holders=${held.value?.holders} />
+    <${Holders} holders=${explained.value?.holders} />
     <${Failures} groups=${failures.value?.groups ?? []} />
     ${
       failed &&
@@ -110,7 +110,7 @@ function Stats({ stats, series, words }) {
   }));
   const oldest = stats.backlog.oldest_at;
   const due = oldest ? html`oldest due <${When} at=${oldest} />` : "nothing is due";
-  const lost = `${number(sums.retried)} retried, ${number(sums.lost)} lost with a worker`;
+  const lost = sums.lost > 0 ? `, ${number(sums.lost)} lost with a worker` : "";
   return html`
     ${
       stats.late_since &&
@@ -124,7 +124,7 @@ function Stats({ stats, series, words }) {
       ${figure("Scheduled", atLeast(live.scheduled), `${atLeast(live.retrying)} retrying`)}
       ${figure("Running", atLeast(live.running), `${atLeast(live.suspended)} suspended`)}
       ${figure("Completed", number(sums.completed), `${number(sums.enqueued)} enqueued`)}
-      ${figure("Failed", number(sums.failed), lost, sums.failed > 0)}
+      ${figure("Failed", number(sums.failed), `${number(sums.retried)} retried${lost}`, sums.failed > 0)}
       ${figure("Success", percent(success(sums)), `of the last ${words}`, success(sums) < HEALTHY_SUCCESS)}
     </section>
     ${
@@ -167,20 +167,20 @@ const chart = (id, name, more) =>
 /** Largest groups of failed jobs. */
 function Failures({ groups }) {
   if (groups.length === 0) return null;
-  const most = groups.slice(0, MAX_FAILURES);
+  const largest = groups.slice(0, MAX_FAILURES);
   return html`<section class="card" aria-labelledby="h-failures">
     <h2 id="h-failures">Failures</h2>
-    ${table({ label: "Failures", rows: most, key: failureKey, cards: true }, FAILURE_COLUMNS)}
+    ${table({ label: "Failures", rows: largest, key: failureKey, cards: true }, FAILURE_COLUMNS)}
     <p><a href="/jobs?grouped=1">All failures</a></p>
   </section>`;
 }
 
-const loadColumns = (most) => [
+const loadColumns = (max) => [
   column(
     "Jobs",
     "num",
     (row) =>
-      html`<meter max=${most} value=${row.jobs} aria-hidden="true"></meter> ${number(row.jobs)}`,
+      html`<meter max=${max} value=${row.jobs} aria-hidden="true"></meter> ${number(row.jobs)}`,
   ),
   column("Failed", "num", (row) =>
     row.failed > 0 ? html`<span class="problem">${number(row.failed)}</span>` : "0",

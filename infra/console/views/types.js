@@ -231,7 +231,7 @@ function TypeDetails({ type, workspace }) {
   const period = `${seconds(type.rate_per_seconds)}${type.rate_per_key ? ", per key" : ""}`;
   return html`
     ${type.description && html`<p>${type.description}</p>`}
-    <${Holders} holders=${type.holders} title="What holds its jobs" />
+    <${Holders} holders=${type.holders} />
     <section class="grid-cards" aria-label="Last day">
       ${figure("Completed", number(day.completed ?? 0), `${number(day.enqueued ?? 0)} enqueued`)}
       ${figure("Success", percent(success(day)), bad)}

@@ -53,6 +53,7 @@ class World {
   reads = 0;
   reconnects = 0;
   heartbeats = 0;
+  listeners = 0; // for changes of the user
   shown = [];
   channel = null;
 
@@ -80,6 +81,17 @@ class World {
         if (!isCut) this.reconnects += 1;
       },
     };
+  }
+
+  /** Let the client have a user, whom `say(event, session)` changes. */
+  haveUser() {
+    const subscription = { unsubscribe: () => (this.listeners -= 1) };
+    const onAuthStateChange = (listen) => {
+      this.listeners += 1;
+      this.say = listen;
+      return { data: { subscription } };
+    };
+    this.client.auth = { onAuthStateChange };
   }
 
   #call(name) {
@@ -209,35 +221,30 @@ test("a watch that was closed during a read calls no listener, and `ended` does 
 
 test("the session listens for changes of user exactly as long as a channel lasts", async () => {
   const world = new World({ log: [1] });
-  let listeners = 0;
-  const subscription = { unsubscribe: () => (listeners -= 1) };
-  const onAuthStateChange = () => ((listeners += 1), { data: { subscription } });
-  world.client.auth = { onAuthStateChange };
+  world.haveUser();
   const [first, second] = ["j", "k"].map((id) => watchJob(world.client, id, { after: 0 }));
   const rejected = [first, second].map((watch) => assert.rejects(watch.ended, /closed/));
   await leap(100);
 
   first.close();
   await leap(3000);
-  assert.equal(listeners, 1);
+  assert.equal(world.listeners, 1);
   second.close();
   await leap(3000);
-  assert.equal(listeners, 0);
+  assert.equal(world.listeners, 0);
   await Promise.all(rejected);
 });
 
 test("a change of user discards rows, and the response of a read that began before", async () => {
   const world = new World({ log: [1], read_takes: 1 });
-  let say = null;
-  const data = { subscription: { unsubscribe: () => {} } };
-  world.client.auth = { onAuthStateChange: (listen) => ((say = listen), { data }) };
+  world.haveUser();
   const watch = watchJob(world.client, "j", { after: 0 });
   await leap(2000);
   assert.equal(watch.state.job.id, "j");
 
   watch.refresh();
   await leap(500);
-  say("SIGNED_IN", { user: { id: "another" } });
+  world.say("SIGNED_IN", { user: { id: "another" } });
   assert.equal(watch.state.job, null);
   await leap(1000);
   assert.equal(watch.state.job, null);
@@ -248,14 +255,12 @@ test("a change of user discards rows, and the response of a read that began befo
 
 test("the output of a job ends with an error at once when its reader signs out", async () => {
   const world = new World({ log: [1] });
-  let say = null;
-  const data = { subscription: { unsubscribe: () => {} } };
-  world.client.auth = { onAuthStateChange: (listen) => ((say = listen), { data }) };
+  world.haveUser();
   world.client.accessToken = async () => "x.eyJzdWIiOiAiYWRhIn0.x";
   const ended = assert.rejects(outputOf(world.client, "j", "reply").next(), JobGone);
   await leap(1000);
 
-  say("SIGNED_OUT", null);
+  world.say("SIGNED_OUT", null);
   await ended;
 });
 
