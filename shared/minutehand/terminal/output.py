@@ -169,20 +169,16 @@ def parse_headings(columns: str) -> dict[str, str]:
 
 
 def format_duration(milliseconds: float) -> str:
-    """Format a duration as the console does: 340 ms, 1.2 s, 4 min 05 s, 3 h 12 min, 2 d 4 h."""
+    """Format a duration as the console does: 340 ms, 1.2 s, 4 min 05 s, 3 h, 2 d 04 h."""
     value = max(0.0, milliseconds)
     if value < 1000:
         return f"{_rounded(value)} ms"
     if value < 60_000:
         return f"{_rounded(value / 1000, '0.1')} s"
-    seconds = int(_rounded(value / 1000))
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02} s"
-    minutes = int(_rounded(seconds / 60))
-    if minutes < 1440:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    hours = int(_rounded(minutes / 60))
-    return f"{hours // 24} d {hours % 24} h"
+    units = [item for item in _UNITS.items() if item[1] <= _rounded(value / 1000)]
+    (unit, size), (part_unit, part_size) = units[:2]
+    whole, rest = divmod(int(_rounded(value / 1000 / part_size)), size // part_size)
+    return f"{whole} {unit}" if rest == 0 else f"{whole} {unit} {rest:02} {part_unit}"
 
 
 def _rounded(value: float, digit: str = "1") -> Decimal:
