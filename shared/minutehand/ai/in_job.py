@@ -78,7 +78,7 @@ async def ask_for(
     request = _Request(ctx, model, shape, check, field, partial_field)
     calls = VendorCalls(job, ctx, prompt.name, patient=patient)
     prompt = replace(prompt, schema=shape.model_json_schema())
-    can_continue = can_repair = True
+    can_continue = may_retry = True
     while True:
         try:
             return await calls.make(lambda prompt=prompt: request.call_model(prompt))  # type: ignore[misc]
@@ -89,8 +89,8 @@ async def ask_for(
                 # most broken connections are temporary
                 can_continue, prompt = False, replace(prompt, begun=error.text)
                 ctx.log("warning", "Asking the model for the rest of its answer", reason=str(error))
-            elif can_repair and isinstance(error, UnusableOutput) and not is_truncated:
-                can_repair, prompt = False, _repair_prompt(prompt, error)
+            elif may_retry and isinstance(error, UnusableOutput) and not is_truncated:
+                may_retry, prompt = False, _retry_prompt(prompt, error)
                 ctx.log("warning", "Asking the model again", reason=str(error))
             else:
                 calls.end(error)
@@ -98,7 +98,7 @@ async def ask_for(
             calls.end(error)
 
 
-def _repair_prompt(prompt: Prompt, error: UnusableOutput) -> Prompt:
+def _retry_prompt(prompt: Prompt, error: UnusableOutput) -> Prompt:
     correction = f"Your answer before could not be used: {error}. Answer again."
     before = Material("Your answer before", error.text[:MAX_QUOTED] or "(none)")
     return replace(

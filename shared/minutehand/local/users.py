@@ -57,10 +57,10 @@ where not exists (
 """
 
 
-def create_demo_users(url: str, users: Iterable[DemoUser] = DEMO_USERS) -> None:
+def create_demo_users(url: str, accounts: Iterable[DemoUser] = DEMO_USERS) -> None:
     """Insert missing users. Safe to call on every start."""
     with psycopg.connect(url) as connection:
-        for user in users:
+        for user in accounts:
             values = {
                 "id": user.id,
                 "email": user.email,

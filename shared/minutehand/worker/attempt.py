@@ -93,7 +93,7 @@ class Attempt:
     _pulse_saved: tuple[float, str | None] | None = None
     _pulse_sent: tuple[float, str | None] | None = None
     #: Whether a report with its updates is in flight.
-    is_sending = False
+    has_open_report = False
     #: Time until which its updates wait, because another transaction has locked its row.
     busy_until: float | None = None
     #: Time on the monotonic clock at which its processor is stopped.
@@ -105,7 +105,7 @@ class Attempt:
     _flush_waiters: tuple[asyncio.Future[None], ...] = ()
     #: Its stack when its timeout stopped it, and the jobs that ran in the same process.
     evidence: dict[str, Any] | None = None
-    _more_timeouts: tuple[asyncio.TimerHandle, ...] = ()
+    _timeout_callbacks: tuple[asyncio.TimerHandle, ...] = ()
     _timeout: asyncio.TimerHandle | None = None
     #: Whether the job waits for a call of its batch.
     _is_suspended = False
@@ -130,7 +130,7 @@ class Attempt:
         self.traceparent = telemetry.child_traceparent(job.traceparent)
         self._environment = environment
         self._type = environment.run.registry.find(job.job_type)
-        self._renewed_at = self._sent_at = sent_at
+        self._extended_at = self._sent_at = sent_at
         self._started_at = clock.monotonic()
         self._pulse_at = self._started_at + PULSE_SECONDS
         self.updates = Updates(clock)
@@ -173,7 +173,7 @@ class Attempt:
         call = None
         # only the type's timeout, because a call that passes the deadline of one job does not hang
         if self.batch is not None and self.timeout_seconds == self.lease.job.timeout_seconds:
-            call = self.batch.halve_timed_out(self.job_id)
+            call = self.batch.halve_expired_call(self.job_id)
         if call is None:
             self.stop("timeout")
         else:
@@ -196,7 +196,9 @@ class Attempt:
                 self._task.cancel()
         if grace_seconds is None:
             grace_seconds = self._grace_seconds
-        self._more_timeouts += (self._environment.loop.call_later(grace_seconds, self._abandon),)
+        self._timeout_callbacks += (
+            self._environment.loop.call_later(grace_seconds, self._abandon),
+        )
 
     @property
     def has_user_text(self) -> bool:
@@ -357,8 +359,8 @@ class Attempt:
         """Record a successful report. It renews the lease once a quarter of it has passed."""
         self._sent_at = sent_at
         self._pulse_saved = self._pulse_sent
-        if sent_at >= self._renewed_at + self.lease.lease_seconds / 4:
-            self._renewed_at = sent_at
+        if sent_at >= self._extended_at + self.lease.lease_seconds / 4:
+            self._extended_at = sent_at
             self.lease_until = sent_at + self.lease.lease_seconds
 
     def stored(self, error: QueueError | None = None) -> None:
@@ -421,10 +423,10 @@ class Attempt:
             ending if self._context.calls is None else check_unawaited(ending, self._context)
         )
         self.ended_at = self._environment.clock.monotonic()
-        for timer in (self._timeout, *self._more_timeouts):
+        for timer in (self._timeout, *self._timeout_callbacks):
             if timer is not None:
                 timer.cancel()
-        self._more_timeouts, self._task = (), None
+        self._timeout_callbacks, self._task = (), None
         if self.batch is not None:
             self.batch.ended(self.job_id, is_abandoned=ending.abandoned)
         self._environment.on_end(self)

@@ -35,7 +35,7 @@ class Backoff:
         grown = seconds(self.first) * float(self.factor) ** min(attempt - 1, 300)
         return min(seconds(self.cap), grown)
 
-    def wire(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the policy in the form of the database."""
         lengths = {"first_seconds": self.first, "cap_seconds": self.cap, "factor": self.factor}
         return {name: compact_number(seconds(length)) for name, length in lengths.items()}

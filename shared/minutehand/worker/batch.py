@@ -78,7 +78,7 @@ class Batch:
         self.task: asyncio.Task[None] | None = None
         self._is_cancelled = False
         #: Whether the current call ran until a timeout.
-        self._has_timed_out = False
+        self._is_expired = False
         #: Members of the current call. Before the first call, all that have joined.
         self._members: list[_Member] = []
         self._calls = 0
@@ -88,7 +88,7 @@ class Batch:
         self._alive = len(job_ids)
 
     @property
-    def is_over(self) -> bool:
+    def has_ended(self) -> bool:
         """True if all of its attempts have ended."""
         return self._alive == 0
 
@@ -129,7 +129,7 @@ class Batch:
         if is_abandoned and not any(member.is_active for member in self._members):
             self._call_next([])  # the current call still runs
 
-    def halve_timed_out(self, job_id: JobId) -> asyncio.Task[None] | None:
+    def halve_expired_call(self, job_id: JobId) -> asyncio.Task[None] | None:
         """Stop the current call, which has run until the timeout of this job.
 
         Return the call, whose halves are called once it has ended. Return None if the job has no
@@ -137,10 +137,10 @@ class Batch:
         """
         call, active = self.task, [member for member in self._members if member.is_active]
         is_in = any(member.job.id == job_id and not member.end.done() for member in active)
-        if call is None or not is_in or not (self._has_timed_out or len(active) > 1):
+        if call is None or not is_in or not (self._is_expired or len(active) > 1):
             return None
-        if not self._has_timed_out:
-            self._has_timed_out = True
+        if not self._is_expired:
+            self._is_expired = True
             call.cancel()
         return call
 
@@ -166,7 +166,7 @@ class Batch:
                     member.attempt.begin_timeout()
             self._members = part = [member for member in part if member.is_active]
             if part:
-                self._is_cancelled = self._has_timed_out = False
+                self._is_cancelled = self._is_expired = False
                 self._calls += 1
                 self.thread_name = f"{self._name}:{self._calls}"
                 self.task = asyncio.get_running_loop().create_task(self._call(part))
@@ -181,7 +181,7 @@ class Batch:
             has_returned = True
             ends = [_end(value) for value in _check_results(returned, jobs)]
         except BaseException as error:
-            concerns_all = not self._has_timed_out and (self._is_cancelled or _concerns_all(error))
+            concerns_all = not self._is_expired and (self._is_cancelled or _concerns_all(error))
             # a list of the wrong length is a defect of the processor for any jobs
             may_be_one = len(jobs) > 1 and not (has_returned or concerns_all)
             if may_be_one and asyncio.current_task() is self.task:
@@ -196,7 +196,7 @@ class Batch:
 
     def _call_halves(self, error: BaseException | None) -> None:
         """Call the processor for the halves of the current call. No job gets its error yet."""
-        members, problem = self._members, "hung" if self._has_timed_out else "raised"
+        members, problem = self._members, "hung" if self._is_expired else "raised"
         extra = {"event": "batch.halved", "jobs": len(members), "problem": problem}
         logger.warning(
             "A batch %s and is run again in halves",

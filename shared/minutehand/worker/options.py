@@ -22,7 +22,7 @@ class RateLimit:
     def __post_init__(self) -> None:
         check_options("RateLimit", RateLimit, asdict(self))
 
-    def wire(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the limit in the form of `register_job_types`."""
         per = compact_number(seconds(self.per))
         return {"limit": self.limit, "per_seconds": per, "per_key": self.per_key}

@@ -140,14 +140,14 @@ class JobType(Generic[P]):
                 spec[f"{name}_seconds"] = max(1, math.ceil(seconds(length)))
         for name in ("backoff", "rate_limit"):
             if (option := spec.pop(name, None)) is not None:
-                spec[name] = option.wire()
+                spec[name] = option.to_json()
         docs = inspect.cleandoc(self._code.__doc__ or "").partition("\n\n")[0]
         spec |= {
             "job_type": self.name,
             "payload_schema": self.adapter.json_schema(),
             "schema_version": self.version,
             "source": f"{self._code.__module__}:{self._code.__qualname__}",
-            "schedules": [schedule.wire(self.name) for schedule in self.schedules],
+            "schedules": [schedule.to_json(self.name) for schedule in self.schedules],
         }
         if docs:
             spec["description"] = " ".join(docs.split())[:2000]

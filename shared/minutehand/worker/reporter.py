@@ -65,7 +65,7 @@ class Reporter:
         """Wait until no report of `attempts` is in flight, so that a settle has lost updates."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds)):
-                while any(attempt.is_sending for attempt in attempts):
+                while any(attempt.has_open_report for attempt in attempts):
                     await self._idle.wait()
 
     async def report(self) -> None:
@@ -173,7 +173,7 @@ class Reporter:
                 size += len(encode(updates))
             attempts.append(attempt)
             taken.append(updates)
-            attempt.is_sending = True
+            attempt.has_open_report = True
         self._idle.clear()
         # if the call is cancelled, the settle sends the updates
         problem: QueueError | None = QueueUnavailable("the report was cut off")
@@ -187,7 +187,7 @@ class Reporter:
                 is_lost = problem is not None and (len(attempts) > 1 or not is_rejected)
                 if is_lost or attempt.busy_until is not None:
                     attempt.updates.restore(updates)
-                attempt.is_sending = False
+                attempt.has_open_report = False
             self._idle.set()
         if is_rejected and len(attempts) > 1:  # find the rejected item by sending each alone
             for attempt in attempts:
@@ -261,8 +261,8 @@ class Reporter:
         """Stop jobs whose leases were not renewed in time, as other workers may have them."""
         for attempt in list(self._in_flight.running.values()):
             # only after one attempt to renew, because after a SIGSTOP the lease may still be valid
-            is_over = now > attempt.lease_until and self._renewed_at > attempt.lease_until
-            if is_over and attempt.ending is None and attempt.stop_reason != "lost":
+            has_expired = now > attempt.lease_until and self._renewed_at > attempt.lease_until
+            if has_expired and attempt.ending is None and attempt.stop_reason != "lost":
                 self._log_stop("Lease could not be renewed in time", attempt, "lost")
                 attempt.stop("lost")
 

@@ -33,7 +33,7 @@ class Schedule:
     def __post_init__(self) -> None:
         check_options("Schedule", Schedule, asdict(self))
 
-    def wire(self, name: str) -> dict[str, Any]:
+    def to_json(self, name: str) -> dict[str, Any]:
         """Return the schedule in the form of `register_job_types`, by default named `name`."""
         return {**asdict(self), "name": self.name or name}
 

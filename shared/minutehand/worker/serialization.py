@@ -128,18 +128,18 @@ class TextCleaner:
 
     #: Description of the replaced characters.
     replaced: str | None = None
-    _half = ""
+    _pending = ""
 
     def add(self, piece: str) -> str:
         """Return the next clean piece, without a half at its end."""
-        text = self._half + piece
-        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-        return self._clean(text[:-1] if self._half else text)
+        text = self._pending + piece
+        self._pending = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        return self._clean(text[:-1] if self._pending else text)
 
     def end(self) -> str:
         """Return the replacement of a half whose other half never came, or nothing."""
-        half, self._half = self._half, ""
-        return self._clean(half)
+        pending, self._pending = self._pending, ""
+        return self._clean(pending)
 
     def _clean(self, text: str) -> str:
         cleaned = clean_text(text)

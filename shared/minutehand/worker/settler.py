@@ -46,7 +46,7 @@ class Settler:
         self._summary = run.summary
         #: Items whose rows were locked, to be settled again.
         self.busy: list[SettleItem] = []
-        self._second = self._logged = self._skipped_lines = 0
+        self._period = self._logged = self._skipped_lines = 0
 
     async def redacted_item(self, attempt: Attempt) -> SettleItem | None:
         """Like `build_item`, but in a thread, so that redaction does not block the event loop."""
@@ -214,9 +214,9 @@ class Settler:
     def _can_log(self) -> bool:
         """Return whether another line may be logged in this second. Others are counted."""
         second = int(self._run.clock.monotonic())
-        if second != self._second:
+        if second != self._period:
             self.log_summary()
-            self._second, self._logged = second, 0
+            self._period, self._logged = second, 0
         self._logged += 1
         self._skipped_lines += self._logged > self.LINES_PER_SECOND
         return self._logged <= self.LINES_PER_SECOND

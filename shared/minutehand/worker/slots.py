@@ -189,14 +189,12 @@ class Slots:
         self.total = sum(pool.size for pool in self._pools)
         self._by_type = {name: pool for pool in self._pools for name in pool.job_types}
         #: Mean size of a leased job in bytes.
-        self._average_size = ASSUMED_BYTES
+        self._job_size = ASSUMED_BYTES
 
     def lease_demand(self) -> tuple[LeasePool, ...]:
         """Return the pools with free slots, their job types and the number of jobs to lease."""
         now = self._clock.monotonic()
-        free = [
-            (pool.lease_demand(now, self._average_size), pool.job_types) for pool in self._pools
-        ]
+        free = [(pool.lease_demand(now, self._job_size), pool.job_types) for pool in self._pools]
         free = sorted(pool for pool in free if pool[0] > 0)
         pools: list[LeasePool] = []
         left = MAX_LEASED
@@ -222,7 +220,7 @@ class Slots:
             pool = self._by_type.get(lease.job.job_type, self._pools[0])
             pool.add((lease, sent_at))
         if leases:
-            self._average_size = max(1.0, size / len(leases))
+            self._job_size = max(1.0, size / len(leases))
 
     def begin(self) -> Iterator[tuple[JobType[Any] | None, list[Leased]]]:
         """Yield jobs that have a slot, in the order of leases, each with its type for a batch."""
@@ -234,7 +232,7 @@ class Slots:
     def ended(self, attempt: Attempt) -> None:
         """Record the end of an attempt, which frees its slot unless its batch continues."""
         pool = self._by_type.get(attempt.job_type, self._pools[0])
-        frees = attempt.batch is None or attempt.batch.is_over
+        frees = attempt.batch is None or attempt.batch.has_ended
         ended_at = attempt.ended_at
         pool.record_end(self._clock.monotonic() if ended_at is None else ended_at, frees=frees)
 

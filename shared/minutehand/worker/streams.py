@@ -103,7 +103,7 @@ class Stream:
         with self._lock:
             self.is_open = False
             if not self._updates.is_output_rejected:
-                self._flush_half()
+                self._flush_pending()
 
     @property
     def text(self) -> str:
@@ -131,7 +131,7 @@ class Stream:
         """Replay the output of a finished step of an earlier attempt, since it does not run."""
         finished = self._finished.get(step)
         with self._lock:
-            self._flush_half()
+            self._flush_pending()
             for piece in [finished] if isinstance(finished, str) else finished or ():
                 self._append(step, piece, is_text=isinstance(finished, str))
 
@@ -139,7 +139,7 @@ class Stream:
         """Restart without the output of a step that is tried again."""
         with self._lock:
             if self._step != step:
-                self._flush_half()
+                self._flush_pending()
             self._text_filter = TextCleaner()
             remaining = [entry for entry in self._chunks if entry[0] != step]
             if len(remaining) < len(self._chunks):
@@ -159,12 +159,12 @@ class Stream:
         with self._lock:
             self._become(is_text=True)
             if step != self._step:
-                self._flush_half()
+                self._flush_pending()
                 self._step = step
             self._append(step, self._text_filter.add(piece), is_text=True)
             self._warn(self._text_filter.replaced)
 
-    def _flush_half(self) -> None:
+    def _flush_pending(self) -> None:
         self._append(self._step, self._text_filter.end(), is_text=True)
         self._warn(self._text_filter.replaced)
 

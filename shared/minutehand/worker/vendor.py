@@ -225,9 +225,9 @@ class VendorCalls:
         now = self._ctx.clock.now()
         pause = error.retry_after or self._pause(error, now)
         at, deadline = now + pause, self._job.deadline_at
-        is_over = now >= (self._unavailable_since or now) + MAX_WAIT
-        is_over = is_over or (deadline is not None and at >= deadline)
-        if is_over or not error.away or self._charged >= MAX_CALLS:
+        has_expired = now >= (self._unavailable_since or now) + MAX_WAIT
+        has_expired = has_expired or (deadline is not None and at >= deadline)
+        if has_expired or not error.away or self._charged >= MAX_CALLS:
             return
         self._report(error, f"it is asked again at {clock_time(at, pause)}", "warning")
         raise AttemptEnded(Snooze(after=pause)) from error
