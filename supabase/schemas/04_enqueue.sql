@@ -1109,15 +1109,18 @@ select queue.allow('authenticated, service_role', 'public.enqueue_job');
 --   a worker has started.
 -- wanted_by: Hash of the id of the person who called the worker, or 0 for the service.
 -- slots_ms: Time in milliseconds at which a worker with free slots last requested jobs.
+-- listened_ms: Time in milliseconds at which a worker that Realtime wakes last requested jobs.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_ms minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.wanted_by minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
+create unlogged sequence queue.listened_ms minvalue 0 start 0; -- noqa: PRS
 
 -- Notify workers at most once in 20 ms, because the commit of a transaction with notifications
 -- takes a lock of the whole server. A lost notification delays a job by at most a second, because
 -- an idle worker polls every second. A worker that was notified and finds no job polls again after
--- a tenth of a second.
+-- a tenth of a second. If a worker without LISTEN has requested jobs within 150 seconds, Realtime
+-- gets a message too, unless half of its budget is used up.
 create function queue.notify_workers()
 returns trigger
 language plpgsql
@@ -1140,6 +1143,29 @@ begin
   if v_at is distinct from pg_sequence_last_value('queue.notified_at') then
     v_ignored := setval('queue.notified_at', v_at);
     v_ignored := pg_notify('minutehand_wakeup', '')::text;
+    if v_at * 20 - pg_sequence_last_value('queue.listened_ms') <= 150000 then
+      perform queue.write_messages(
+        array[
+          row(
+            queue.wake_topic(),
+            new.workspace_id,
+            new.at,
+            false,
+            'wake',
+            jsonb_build_object('job_type', new.data -> 'job_type'),
+            w.cost
+          )::queue.message
+        ],
+        w.cost
+      )
+      from queue.message_budget('{}') as b
+      cross join (
+        select 1 + count(*) as cost -- each worker may follow the topic
+        from queue.workers
+        where seen_at > new.at - interval '2 minutes'
+      ) as w
+      where 2 * (b.used + w.cost) <= b.budget;
+    end if;
   end if;
   return null;
 end;

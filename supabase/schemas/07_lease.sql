@@ -2267,6 +2267,8 @@ declare
   v_due bigint;
   v_maintenance boolean;
   v_ends boolean;
+  v_listens constant boolean := p_request -> 'listens' = 'true'
+    and to_regclass('realtime.messages') is not null;
 begin
   -- try without waiting first, because this expression costs less than `perform`
   if not queue.try_lock('tick ' || v_asked.tick_id) then
@@ -2332,6 +2334,11 @@ begin
     );
   end if;
   v_ms := (date_part('epoch', v_now) * 1000)::bigint;
+  if v_listens
+    and v_ms - pg_sequence_last_value('queue.listened_ms') between 0 and 30000 is not true
+  then
+    v_ignored := setval('queue.listened_ms', v_ms);
+  end if;
   if v_asked.free_slots < 0 then
     v_ignored := queue.withdraw_run(v_now);
   elsif coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0
@@ -2395,6 +2402,7 @@ begin
     'due', coalesce(v_due, v_given.is_full::integer),
     'next_due_in_ms', v_next_ms,
     'alone', v_given.is_alone,
+    'wake_topic', case when v_listens then queue.wake_topic() end,
     'suspects', case
       when v_tick.has_suspects then queue.count_companies(v_asked.job_types, v_asked.queues)
     end,
@@ -2431,8 +2439,8 @@ comment on function public.lease_jobs is
   E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, now, run?}.\n\n'
   'Request: {worker_id, tick_id, call, limit 0..1000, job_types, pools: [{job_types, limit}], '
   'queues, lease_seconds, version, free_slots, slots, abandoned, count_due, most, run_seconds, '
-  'ends: {stay_ms, maintained?, summary?}}. Each lease counts as an attempt. A repeated (tick_id, '
-  'call) that got leases returns the same leases again.\n\n'
+  'listens, ends: {stay_ms, maintained?, summary?}}. Each lease counts as an attempt. A repeated '
+  '(tick_id, call) that got leases returns the same leases again.\n\n'
   '- pools: Groups of job types with a limit for each group, in place of limit. due counts the '
   'jobs of all pools.\n'
   '- free_slots: Number of free slots of the worker. Default: limit less the leased jobs. If it '
@@ -2443,6 +2451,8 @@ comment on function public.lease_jobs is
   '- abandoned: Stopped jobs whose processors still run, [{job_id, place}]. Default: as before.\n'
   '- most: Maximum number of concurrent worker runs. The response contains run: {free}, which is '
   'null if this run is rejected.\n'
+  '- listens: True if the worker follows the topic wake_topic of the response. Its messages '
+  'announce new jobs.\n'
   '- ends: The run ends if nothing is leased and nothing is due within stay_ms. The response then '
   'contains run: {ended, refused}. If refused is true, another run was rejected since this '
   'run began, so lease again.';

@@ -746,10 +746,25 @@ begin
 end;
 $$;
 
+-- Return the topic on which Realtime wakes workers. Its id is a key, which only workers get, from
+-- public.lease_jobs. The key changes when the keys of workers are revoked.
+create function queue.wake_topic()
+returns text
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return 'worker:' || encode(
+    sha256(convert_to('wake ' || (queue.setting('guest_key') #>> '{}'), 'utf8')),
+    'hex'
+  );
+end;
+$$;
+
 -- Return whether the caller may join a private topic. A member may join the topics of their
 -- workspaces, and of the jobs and sessions of these workspaces. A guest may join the topic of an
 -- open guest session. If a guest session is open to one user, that user may also join the topics of
--- its jobs.
+-- its jobs. A worker joins its topic without the token of a person.
 create function queue.may_follow(p_topic text)
 returns boolean
 language plpgsql stable
@@ -760,7 +775,9 @@ declare
   v_kind constant text := split_part(p_topic, ':', 1);
   v_id constant text := substr(p_topic, length(v_kind) + 2);
 begin
-  if v_kind = 'session' and v_id like 'guest\_%' then
+  if v_kind = 'worker' then
+    return p_topic = queue.wake_topic() and auth.jwt() ->> 'sub' is null;
+  elsif v_kind = 'session' and v_id like 'guest\_%' then
     return exists (select from queue.guest_session(v_id));
   elsif v_kind = 'session' then
     return exists (

@@ -222,6 +222,22 @@ def test_topics_are_open_to_their_members_alone(engine: Engine) -> None:
             assert ada.rpc("follow_topic", p_topic=topic, **follow)["again_seconds"] == 60
 
 
+def test_the_topic_of_workers_is_open_to_no_person(engine: Engine) -> None:
+    """A worker joins without a token, because a response to workers alone has the topic's id."""
+    topic = engine.lease_call(listens=True)["wake_topic"]
+    engine.enqueue()
+    sent = "select payload ->> 'job_type' from realtime.messages where topic = %s"
+
+    assert engine.rows(sent, topic) == ["work"]
+    members = {user: ("authenticated", {"sub": user}) for user in (ADA, BOB)}
+    for name, (role, claims) in (STRANGERS | members).items():
+        with engine.database.as_role(role, claims) as connection:
+            who = Engine(engine.database, connection)
+            assert may_join(who, topic) is (name == "a guest" or name == "no person")
+            assert not may_join(who, f"worker:{MISSING}")
+    assert engine.lease_call().get("wake_topic") is None
+
+
 def test_a_session_of_two_tenants_sends_nothing(engine: Engine) -> None:
     """Neither tenant gets the other's events or detects that it has the session."""
     topic, follow = "session:s", {"p_follower_id": str(uuid.uuid4())}

@@ -47,6 +47,7 @@ def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(counted: En
     topic = f"workspace:{ACME}"
     follow(counted, topic)
     cursor = counted.rpc("event_feed", p_workspace_id=ACME)["cursor"]
+    assert counted.lease_call(listens=True)["wake_topic"]
     for _ in range(150):
         last = counted.enqueue()
 

@@ -415,6 +415,8 @@ class LeaseRequest(Model):
     ends: RunEnd | None = None
     #: True: lease suspects and nothing else. False: another process of this host serves suspects.
     suspects: bool | None = None
+    #: Request the topic of Realtime that wakes workers.
+    listens: bool | None = None
 
 
 class LeaseResponse(Model):
@@ -431,6 +433,7 @@ class LeaseResponse(Model):
     alone: bool | None = None
     #: Number of companies of suspects that are ready; None if there are no suspects.
     suspects: int | None = None
+    wake_topic: str | None = None
     #: Time by the database's clock. None from a database of 0.4.4.
     now: datetime | None = None
     #: Size of the whole response in bytes, set by the client.

@@ -46,6 +46,7 @@ class TickOptions:
             must stop had too little time, so that its attempt does not count.
         suspects: True for a process that runs suspects and nothing else, false if such a process
             runs beside this one, None if the database decides at each lease.
+        listens: Whether Realtime may wake the worker, which needs the topic of wakeups.
         origin: Location of this worker's log for links: `{log_group, log_stream, region}`, or None.
             The worker adds `commit` and `source` of its settings.
     """
@@ -60,6 +61,7 @@ class TickOptions:
     version: str = VERSION
     usual_seconds: float | None = None
     suspects: bool | None = None
+    listens: bool | None = None
     origin: dict[str, str] | None = None
 
     @classmethod

@@ -110,6 +110,7 @@ class LeaseRequests:
             run_seconds=None if max_runs is None else self._run.seconds_left(),
             ends=None if self.last is None else self._end(self.last, now),
             suspects=self._options.suspects,
+            listens=self._options.listens,
         )
         return self.pending
 

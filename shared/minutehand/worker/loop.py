@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
 from minutehand.queue.errors import QueueError, QueueUnavailable
+from minutehand.queue.models import LeaseResponse
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
 from minutehand.worker.database_clock import DatabaseClock
@@ -56,7 +57,7 @@ class Worker:
         start_extra_workers: Starts extra workers and returns how many were accepted.
         most: Maximum concurrent runs of all workers, see `tick`. None for no limit.
         on_tick: Called with the summary of each finished tick, e.g. to write metrics.
-        on_suspects: Called with the number of companies of suspects after each lease.
+        on_response: Called with the response of each lease.
     """
 
     #: Time without an iteration after which the loop is stalled.
@@ -77,7 +78,7 @@ class Worker:
         start_extra_workers: StartExtraWorkers | None = None,
         most: int | None = None,
         on_tick: Callable[[TickSummary], None] | None = None,
-        on_suspects: Callable[[int], None] = lambda companies: None,
+        on_response: Callable[[LeaseResponse], None] = lambda response: None,
     ) -> None:
         self.settings = settings
         self.registry = default_registry if registry is None else registry
@@ -98,7 +99,7 @@ class Worker:
         self._lease_id = RunIdentity()
         self._most = most
         self._on_tick = on_tick
-        self._on_suspects = on_suspects
+        self._on_response = on_response
         #: Number of companies of suspects at the latest lease.
         self._suspects = 0
         #: Time of the loop's last iteration. None outside of it.
@@ -198,7 +199,7 @@ class Worker:
             most=self._most,
             backoff=self._backoff,
             lease_id=self._lease_id,
-            on_suspects=self._record_suspects,
+            on_response=self._record_response,
         )
 
     @property
@@ -208,9 +209,9 @@ class Worker:
             self.clock.monotonic() > self._iterated_at + self.STALLED_SECONDS
         )
 
-    def _record_suspects(self, companies: int) -> None:
-        self._suspects = companies
-        self._on_suspects(companies)
+    def _record_response(self, response: LeaseResponse) -> None:
+        self._suspects = response.suspects or 0
+        self._on_response(response)
 
     def _record_iteration(self) -> None:
         self._iterated_at = self.clock.monotonic()

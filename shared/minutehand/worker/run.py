@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from minutehand.queue.models import JobId
+from minutehand.queue.models import JobId, LeaseResponse
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.database_clock import DatabaseClock
 from minutehand.worker.deadlines import Deadlines, TickOptions
@@ -74,7 +74,7 @@ class Run:
         most: Maximum concurrent runs of all workers. None for no limit.
         backoff: Backoff, shared by the runs of a worker.
         lease_id: Id of lease calls, used by one run of a worker at a time.
-        on_suspects: Called with the number of companies of suspects after each lease.
+        on_response: Called with the response of each lease.
     """
 
     queue: WorkerQueue
@@ -89,7 +89,7 @@ class Run:
     most: int | None = None
     backoff: IdleBackoff = field(default_factory=IdleBackoff)
     lease_id: RunIdentity = field(default_factory=RunIdentity)
-    on_suspects: Callable[[int], None] = lambda companies: None
+    on_response: Callable[[LeaseResponse], None] = lambda response: None
 
     def seconds_left(self) -> float:
         """Return the seconds until the last settle must be stored."""

@@ -316,7 +316,7 @@ class Tick:
             self._apply_run_state(response.run)
         if response.maintenance:
             self._maintenance.request()
-        self._run.on_suspects(response.suspects or 0)
+        self._run.on_response(response)
         if response.alone and response.leases:
             self._queued = (response.suspects or 0) + (response.due > 0)
         found = len(response.leases)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from minutehand.config import Settings
-from minutehand.functions.worker.app import Running, build_worker, end_process_with
+from minutehand.functions.worker.app import SUSPECTS_ONLY, Running, build_worker, end_process_with
 from minutehand.functions.worker.database_access import find_database_access
 from minutehand.functions.worker.process import serve_worker
 from minutehand.functions.worker.routes import WorkerRoutes
@@ -28,12 +28,20 @@ async def start() -> AsyncIterator[Running]:
     configure_logging(settings.log_level)
     access = await find_database_access(settings)
     access.log()
-    worker = build_worker(settings, access=access)
     wakeups = asyncio.Event()
+    realtime = None
+    if not access.is_notified and SUSPECTS_ONLY not in os.environ:
+        # here, because its import takes 0.2 s
+        from minutehand.functions.worker.realtime_wakeups import RealtimeWakeups
+
+        realtime = RealtimeWakeups(settings, wakeups.set)
+    worker = build_worker(settings, access=access, realtime=realtime)
     run = worker.run_forever(wakeups, poll_seconds=access.poll_seconds)
     loop = asyncio.create_task(run, name="loop")
     end_process_with(loop)
     listening = access.listen(wakeups.set)
+    if realtime is not None:
+        listening = asyncio.create_task(realtime.run(worker.registry), name="realtime")
     try:
         yield Running(WorkerRoutes(settings, worker, wake=wakeups.set), wakeups.set, loop)
     finally:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette import requests
 from starlette.applications import Starlette
@@ -24,9 +24,13 @@ from minutehand.functions.worker.database_access import DatabaseAccess
 from minutehand.functions.worker.processors import load_processors
 from minutehand.functions.worker.routes import MAX_BODY_BYTES, Request, WorkerRoutes
 from minutehand.log import request_context
+from minutehand.queue.models import LeaseResponse
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.loop import Worker
+
+if TYPE_CHECKING:
+    from minutehand.functions.worker.realtime_wakeups import RealtimeWakeups
 
 logger = logging.getLogger(__name__)
 
@@ -57,28 +61,36 @@ Start = Callable[[], AbstractAsyncContextManager[Running]]
 
 
 def build_worker(
-    settings: Settings, *, access: DatabaseAccess | None = None, on_error: OnError | None = None
+    settings: Settings,
+    *,
+    access: DatabaseAccess | None = None,
+    realtime: RealtimeWakeups | None = None,
+    on_error: OnError | None = None,
 ) -> Worker:
     """Build a worker with every app's processors, for a process that does nothing else.
 
     Args:
         access: The connection to the database. HTTPS if None.
+        realtime: Follows the topic that each lease names.
     """
     telemetry.start(settings.environ, version=settings.version)
     registry = load_processors(settings, on_error=on_error)
     pipe = settings.environ.get(PIPE)
     suspects = True if settings.environ.get(SUSPECTS_ONLY) else False if pipe else None
 
-    def report_suspects(companies: int) -> None:
-        if companies and pipe:
+    def on_response(response: LeaseResponse) -> None:
+        if realtime is not None:
+            realtime.follow(response.wake_topic)
+        if response.suspects and pipe:
             # a full pipe holds requests that the host has not read yet
             with contextlib.suppress(BlockingIOError):
-                os.write(int(pipe), bytes([min(companies, 255)]))
+                os.write(int(pipe), bytes([min(response.suspects, 255)]))
 
-    options = TickOptions.of(settings, ends_blocked=True, suspects=suspects)
+    listens = True if realtime else None
+    options = TickOptions.of(settings, ends_blocked=True, suspects=suspects, listens=listens)
     queue = WorkerQueue(settings, api=None if access is None else access.api(settings))
     return Worker(
-        settings, registry=registry, options=options, queue=queue, on_suspects=report_suspects
+        settings, registry=registry, options=options, queue=queue, on_response=on_response
     )
 
 

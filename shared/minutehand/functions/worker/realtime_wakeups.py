@@ -1,0 +1,84 @@
+"""Wakes a worker without `LISTEN` by Realtime messages to a private topic of workers.
+
+The response of a lease names the topic. Without Realtime the worker polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+from realtime import AsyncRealtimeClient
+from realtime.types import RealtimeSubscribeStates
+from websockets.exceptions import WebSocketException
+
+from minutehand.config import Settings
+from minutehand.worker.registry import Registry
+
+logger = logging.getLogger(__name__)
+# The library logs each lost connection as an error, and the topic, which is a key.
+logging.getLogger("realtime").setLevel(logging.CRITICAL)
+
+#: Pause before another connection, doubled each time up to the maximum.
+PAUSE_SECONDS: Final = 1.0
+MAX_PAUSE_SECONDS: Final = 60.0
+PRIVATE: Final[Any] = {"config": {"private": True}}
+
+
+class RealtimeWakeups:
+    """Calls `wake` when a job of the worker's types is enqueued, and when a connection begins."""
+
+    def __init__(self, settings: Settings, wake: Callable[[], object]) -> None:
+        self._settings = settings
+        self._wake = wake
+        self._topic: str | None = None
+        #: Set if the topic has changed or the connection was lost.
+        self._changed = asyncio.Event()
+        self._pause = PAUSE_SECONDS
+
+    def follow(self, topic: str | None) -> None:
+        """Follow the topic that a lease has named, in place of an earlier one."""
+        if topic != self._topic:
+            self._topic = topic
+            self._changed.set()
+
+    async def run(self, registry: Registry) -> None:
+        """Keep a connection while there is a topic."""
+
+        def on_message(message: Any) -> None:
+            job_type = message["payload"]["job_type"]
+            if job_type is None or job_type in registry:  # None concerns all workers
+                self._wake()
+
+        while True:
+            self._changed.clear()
+            if self._topic is None:
+                await self._changed.wait()
+                continue
+            socket = AsyncRealtimeClient(
+                f"{self._settings.supabase_url}/realtime/v1",
+                self._settings.supabase_publishable_key,
+                auto_reconnect=False,
+            )
+            channel = socket.channel(self._topic, PRIVATE)
+            channel.on_broadcast("wake", on_message)
+            try:
+                await channel.subscribe(self._on_state)
+                await self._changed.wait()
+            except (OSError, WebSocketException) as error:
+                logger.debug("Realtime is unavailable; polling continues", exc_info=error)
+            finally:
+                await socket.close()
+            await asyncio.sleep(self._pause * (0.75 + random.random() / 2))
+            self._pause = min(MAX_PAUSE_SECONDS, 2 * self._pause)
+
+    def _on_state(self, state: RealtimeSubscribeStates, error: Exception | None) -> None:
+        if state != RealtimeSubscribeStates.SUBSCRIBED:
+            self._changed.set()
+            return
+        self._pause = PAUSE_SECONDS
+        logger.info("Realtime wakes the worker", extra={"event": "realtime.joined"})
+        self._wake()  # for jobs that were enqueued before

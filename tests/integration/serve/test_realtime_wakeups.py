@@ -1,0 +1,43 @@
+"""Realtime wakes a served worker without a DATABASE_URL. The test needs the stack's Realtime."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from minutehand.functions.worker import __main__ as served
+from minutehand.functions.worker import database_access
+from tests.support.engine import ACME
+from tests.support.harness import until
+from tests.support.stacks import RunningStack
+
+
+async def test_an_idle_worker_leases_on_the_message_of_a_commit(
+    stack: RunningStack, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Polls are a day apart, so that only the message can cause the lease."""
+    monkeypatch.setattr(database_access, "NOTIFIED_POLL_SECONDS", 86_400.0)
+    environ = {
+        name: stack.values[name]
+        for name in ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_JWT_SECRET")
+    }
+    environ |= {"MINUTEHAND_APPS": "tests.integration.serve.greeter", "DATABASE_URL": ""}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    insert = """insert into public.jobs (workspace_id, job_type, payload)
+      values (%s, 'served.greet', '{"name": "Ada"}') returning id"""
+    # the end of the run is stored, so that no lease follows by itself
+    ended = """select from public.jobs as j join queue.workers as w using (worker)
+      where j.id = %s and j.status = 'completed' and w.ended_at is not null"""
+
+    def has_ended(job: Any) -> bool:
+        return connection.execute(ended, job).fetchone() is not None
+
+    with stack.connect() as connection:
+        async with served.start():
+            await until(lambda: "Realtime wakes the worker" in capfd.readouterr().out)
+            for _ in range(3):
+                job = connection.execute(insert, (ACME,)).fetchone()
+                await until(partial(has_ended, job))
