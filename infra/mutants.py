@@ -74,14 +74,12 @@ def mutants(words: list[str]) -> list[Mutant]:
 
 
 def copy_checkout(target: Path) -> None:
-    """Copy the files that git knows, and link what is installed."""
-    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")
-    for name in filter(None, listed):
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    for installed in (".venv", "node_modules"):
-        (target / installed).symlink_to((ROOT / installed).resolve())
+    """Copy the checkout, and link what is installed."""
+    installed = (".venv", "node_modules")
+    ignored = shutil.ignore_patterns(*installed, ".git", ".local", "build", "dist")
+    shutil.copytree(ROOT, target, ignore=ignored, dirs_exist_ok=True)
+    for name in installed:
+        (target / name).symlink_to((ROOT / name).resolve())
 
 
 def main() -> int:

@@ -31,11 +31,12 @@ COLUMN = re.compile(r"^  (?!constraint|primary|unique|check)(\w+) [\w.]+", re.MU
 #: Columns that a statement writes, which is no use of them.
 WRITTEN = re.compile(r"(insert into \S+(?: as \w+)?) \([^)]*\)|^\s+(?:set )?\w+ = ", re.MULTILINE)
 RIGHTS = re.compile(r"\s*(?:comment on|revoke|grant|select queue\.allow\()")
-#: Definitions that others use: titles of pages, exports of the npm package, classes of uPlot,
+#: Definitions that others use: titles of pages, exports of the npm package, classes of uPlot
+#: and highlight.js,
 #: methods that Python, a build, Click, httpx and botocore call, functions whose names are composed,
 #: and a column in a row's JSON.
 USED_BY_OTHERS = re.compile(
-    r" title$| __\w+__$|infra/console/npm/| u-|ResourcesHook$|resources.py: initialize$"
+    r" title$| __\w+__$|infra/console/npm/| u-|: hljs-|ResourcesHook$|resources.py: initialize$"
     r"| format_commands$| auth_flow$| access_key$|queue\.(do|findings_of)_"
     r"|sessions\.opened_at$"
 )

@@ -87,7 +87,7 @@ with recursive family as (
 )
 select id from family
 """
-PLACE = """
+QUEUE_PENDING = """
 select queue.place(j, queue.clock())
 from (
   select j.* from public.jobs as j join moved_jobs as m on m.id = j.id
@@ -231,7 +231,7 @@ class Move:
                     self._copy(table.select(VALUES), f"{name} ({', '.join(table.columns)})")
                     self._compare(table, table.select({}))
             self._all(self.destination, LANES_OF_GATED)
-            self._all(self.destination, PLACE)
+            self._all(self.destination, QUEUE_PENDING)
             for table in jobs:
                 self._delete(self.source, table)
         return found

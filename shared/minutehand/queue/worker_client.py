@@ -25,7 +25,7 @@ from minutehand.queue.models import (
     SettleResponse,
     WorkerDeath,
 )
-from minutehand.queue.responses import Parse, decode_object, reading
+from minutehand.queue.responses import Parse, T, decode_object, reading
 
 if TYPE_CHECKING:
     from minutehand.queue.direct import DirectApi
@@ -55,23 +55,19 @@ class WorkerQueue(WorkerFunctions):
 
     async def lease(self, request: LeaseRequest) -> LeaseResponse:
         """Lease up to `limit` ready jobs. Each lease counts as an attempt."""
-        response: LeaseResponse = await self._request(
-            "lease_jobs", request.wire(), parse=LeaseResponse.read
-        )
-        return response
+        return await self._request("lease_jobs", request.wire(), parse=LeaseResponse.read)
 
     async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
         """Run the due maintenance: expired leases, delayed jobs, schedules, retention."""
         request = {"budget_ms": round(budget_seconds * 1000)}
-        response: MaintenanceResponse = await self._request(
+        return await self._request(
             "run_maintenance", request, attempts=2, parse=reading(MaintenanceResponse)
         )
-        return response
 
     async def report(self, items: Sequence[ReportItem]) -> list[ReportResult]:
         """Store progress, logs and steps, renew leases, and return which jobs must stop."""
         request = {"items": [item.wire() for item in items]}
-        response: ReportResponse = await self._request(
+        response = await self._request(
             "report_jobs", request, attempts=1, parse=reading(ReportResponse)
         )
         return list(response.results)
@@ -83,10 +79,7 @@ class WorkerQueue(WorkerFunctions):
         request: dict[str, Any] = {"items": [item.wire() for item in items]}
         if lease is not None:
             request["lease"] = lease.wire()
-        response: SettleResponse = await self._request(
-            "settle_jobs", request, attempts=1, parse=SettleResponse.read
-        )
-        return response
+        return await self._request("settle_jobs", request, attempts=1, parse=SettleResponse.read)
 
     async def spawn(
         self, job_id: JobId, fence: int, name: str, children: Sequence[NewJob]
@@ -143,15 +136,14 @@ class WorkerQueue(WorkerFunctions):
     async def tick_finished(self, tick_id: str, *, summary: Mapping[str, Any] | None) -> bool:
         """End a run that no lease has ended. Return whether another run was rejected meanwhile."""
         request = {"tick_id": tick_id, "summary": summary}
-        body = await self._request("tick_finished", request, attempts=1)
+        body = await self._request("tick_finished", request, parse=decode_object, attempts=1)
         return bool(body["refused"])
 
     async def worker_died(self, worker_id: str, evidence: Mapping[str, Any]) -> WorkerDeath:
         """Release the jobs of a worker whose process ended, with the evidence of the reason."""
         request = {"worker_id": worker_id, "evidence": dict(evidence)}
         parse = reading(WorkerDeath)
-        death: WorkerDeath = await self._request("tick_finished", request, parse=parse, attempts=2)
-        return death
+        return await self._request("tick_finished", request, parse=parse, attempts=2)
 
     async def health(self) -> QueueHealth:
         """Return the health of the queue."""
@@ -168,11 +160,7 @@ class WorkerQueue(WorkerFunctions):
         return dict(await self.call("queue_stats", arguments, parse=decode_object))
 
     async def _request(
-        self,
-        function: str,
-        request: Mapping[str, Any],
-        *,
-        parse: Parse[Any] = decode_object,
-        **options: Any,
-    ) -> Any:
-        return await self.call(function, {"p_request": request}, parse=parse, **options)
+        self, function: str, request: Mapping[str, Any], *, parse: Parse[T], **options: Any
+    ) -> T:
+        result: T = await self.call(function, {"p_request": request}, parse=parse, **options)
+        return result
