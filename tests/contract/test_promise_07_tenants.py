@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from tests.contract.observed import ask, may_join, refused
 from tests.contract.test_prices import CALLS, put, world
-from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, ids_of
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, ids_of, piece
 
 MISSING = "00000000-0000-4000-8000-00000000dead"
 #: A user of Auth who belongs to no workspace.
@@ -297,9 +297,8 @@ def test_who_holds_a_guest_sessions_id_sees_it_and_nothing_else(engine: Engine) 
     with engine.member(EVE) as eve:
         eve.enqueue(workspace=GLOBEX, session_id=session)
     lease = next(one for one in engine.lease() if one["job"]["id"] == job_id)
-    piece = {"stream": "reply", "attempt": 1, "start": 0, "text": "hello"}
     log = {"level": "info", "message": "inside"}
-    engine.report(lease, logs=[log], progress={"percentage": 4}, output=[piece])
+    engine.report(lease, logs=[log], progress={"percentage": 4}, output=[piece("hello")])
     engine.settle(lease, result={"answer": 42})
 
     with anyone(engine) as guest:
@@ -490,8 +489,7 @@ def test_a_right_that_ends_ends_by_each_way_out(engine: Engine, right: str) -> N
     ids = {**world(engine, BOB), "SESSION": session, "LINK": MISSING}
     ids["JOB"] = job_id = engine.enqueue(session_id=session)
     lease = next(one for one in engine.lease() if one["job"]["id"] == job_id)
-    output = {"stream": "s", "attempt": 1, "start": 0, "text": "x"}
-    engine.report(lease, output=[output])
+    engine.say(lease, piece("x"))
     if right == "a link":
         engine.run("update public.plans set share_id = %s where id = %s", MISSING, ids["PLAN"])
         shared = "update public.trainings set share_id = %s, procedure = '{\"procedure\": {}}'"
@@ -526,5 +524,5 @@ def test_a_right_that_ends_ends_by_each_way_out(engine: Engine, right: str) -> N
         assert engine.rows("select topic from queue.followers") == []
         made = "select count(*) from realtime.messages where topic = %s"
         messages = engine.one(made, topics[0])
-        engine.report(lease, output=[{**output, "start": 1}])
+        engine.say(lease, piece("x", 1))
         assert engine.one(made, topics[0]) == messages

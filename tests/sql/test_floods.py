@@ -18,7 +18,7 @@ import pytest
 
 from tests.contract.observed import refused
 from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, ROWS, put, world
-from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, ids_of, refusal
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, ids_of, piece, refusal
 
 OF_ACME = {"p_workspace_id": ACME}
 #: Calls of one moment. The pool of the Data API has ten connections.
@@ -174,8 +174,7 @@ def test_a_flood_occupies_at_most_two_connections(engine: Engine, shop: dict[str
     assert set(engine.rows(GRANTED)) == flooded | BOUNDED
     [shop["WORDY"], *_] = engine.enqueue_many(201, session_id="many")
     [lease] = [one for one in engine.lease(300) if one["job"]["id"] == shop["WORDY"]]
-    piece = {"stream": "s", "attempt": 1, "start": 0, "text": "x" * 10_001}
-    engine.report(lease, output=[piece])
+    engine.say(lease, piece("x" * 10_001))
     found = {}
     with ExitStack() as stack:
         sessions = {

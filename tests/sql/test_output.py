@@ -6,20 +6,11 @@ import random
 from typing import Any
 
 from tests.contract.observed import messages
-from tests.support.engine import ADA, Engine, handle
-
-
-def piece(text: str, start: int = 0, *, attempt: int = 1, **more: Any) -> dict[str, Any]:
-    return {"stream": "reply", "attempt": attempt, "start": start, "text": text, **more}
+from tests.support.engine import ADA, Engine, handle, piece
 
 
 def said(engine: Engine, job_id: str, stream: str = "reply", start: int = 0) -> dict[str, Any]:
     return dict(engine.rpc("job_output", p_job_id=job_id, p_stream=stream, p_from=start))
-
-
-def output(engine: Engine, lease: dict[str, Any], *pieces: dict[str, Any]) -> str:
-    [result] = engine.report_all([{**handle(lease), "output": list(pieces)}])
-    return str(result["output"])
 
 
 def test_pieces_are_read_from_any_character_and_change_nothing_of_the_job(engine: Engine) -> None:
@@ -28,7 +19,7 @@ def test_pieces_are_read_from_any_character_and_change_nothing_of_the_job(engine
     lease = engine.lease_one()
     before = engine.one("select xmin::text || ctid from public.jobs where id = %s", job_id)
 
-    assert output(engine, lease, piece("Grüße 🌍,"), piece(" Welt", 8)) == "unfollowed"
+    assert engine.say(lease, piece("Grüße 🌍,"), piece(" Welt", 8)) == "unfollowed"
 
     row = engine.one("select xmin::text || ctid from public.jobs where id = %s", job_id)
     assert (row, engine.events(job_id)) == (before, ["job.created", "job.leased"])
@@ -47,14 +38,14 @@ def test_a_report_that_is_repeated_with_more_adds_the_rest_alone(engine: Engine)
     """A report that timed out at the worker may have been stored, so the pieces overlap."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
-    output(engine, lease, piece("Hello"))
+    engine.say(lease, piece("Hello"))
     for _ in range(2):
-        assert output(engine, lease, piece("Hello, wor"), piece("ld", 10)) == "unfollowed"
+        assert engine.say(lease, piece("Hello, wor"), piece("ld", 10)) == "unfollowed"
     assert said(engine, job_id)["text"] == "Hello, world"
-    assert output(engine, lease, piece("later", 20)) == "refused"  # a gap is never stored
+    assert engine.say(lease, piece("later", 20)) == "refused"  # a gap is never stored
     items = {"stream": "facts", "attempt": 1}
-    output(engine, lease, {**items, "start": 0, "items": [1, [2]]})
-    output(engine, lease, {**items, "start": 0, "items": [1, [2], {"three": None}]})
+    engine.say(lease, {**items, "start": 0, "items": [1, [2]]})
+    engine.say(lease, {**items, "start": 0, "items": [1, [2], {"three": None}]})
     assert said(engine, job_id, "facts", 1)["items"] == [[2], {"three": None}]
 
 
@@ -62,7 +53,7 @@ def test_a_lost_lease_writes_nothing_and_a_new_attempt_begins_again(engine: Engi
     """Output of the dead attempt is removed, except that of finished steps."""
     job_id = engine.enqueue()
     zombie = engine.lease_one()
-    output(engine, zombie, piece("plan.", step="plan"), piece("half a sen", 5))
+    engine.say(zombie, piece("plan.", step="plan"), piece("half a sen", 5))
     engine.report(zombie, steps=[{"name": "plan", "result": 1}])
     engine.advance(61)
     heir = engine.lease_one()
@@ -72,12 +63,10 @@ def test_a_lost_lease_writes_nothing_and_a_new_attempt_begins_again(engine: Engi
     assert kept == {"attempt": 1, "kept": {"plan": {"text": "plan.", "items": None}}}
     [late] = engine.report_all([{**held, "fence": 1, "output": [piece("tence", 15)]}])
     assert late["outcome"] == "lost"
-    output(engine, heir, piece("", attempt=2))
+    engine.say(heir, piece("", attempt=2))
     assert said(engine, job_id) | {"attempt": 2, "next": 0} == said(engine, job_id)
-    output(engine, heir, piece("plan.", attempt=2, step="plan"), piece("whole", 5, attempt=2))
-    assert (
-        output(engine, heir, piece("old", 5)) == "unfollowed"
-    )  # a late call of the attempt before
+    engine.say(heir, piece("plan.", attempt=2, step="plan"), piece("whole", 5, attempt=2))
+    assert engine.say(heir, piece("old", 5)) == "unfollowed"  # a late call of the attempt before
     assert said(engine, job_id)["text"] == "plan.whole"
     assert engine.rpc("read_output", p_request=held)["kept"] == kept["kept"]
 
@@ -86,8 +75,8 @@ def test_who_knows_a_part_of_each_stream_reads_the_rest(engine: Engine) -> None:
     """Without an attempt, offsets belong to the present one. A complete stream is returned once."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
-    pieces = [{**piece(f"{name} said"), "stream": name} for name in ("a", "b", "c")]
-    output(engine, lease, *pieces, {**piece("again", attempt=2), "stream": "c"})
+    pieces = [piece(f"{name} said", stream=name) for name in ("a", "b", "c")]
+    engine.say(lease, *pieces, piece("again", attempt=2, stream="c"))
 
     def rest(**after: Any) -> dict[str, tuple[int, str]]:
         found = engine.rpc("job_output", p_job_id=job_id, p_after=after)["streams"]
@@ -106,12 +95,11 @@ def test_more_than_the_bytes_of_a_job_is_refused(engine: Engine) -> None:
     engine.set(output_max_bytes=10)
     job_id = engine.enqueue()
     lease = engine.lease_one()
-    assert output(engine, lease, piece("äöü")) == "unfollowed"
-    other = {"stream": "other", "attempt": 1, "start": 0}
-    assert output(engine, lease, {**other, "text": "12345"}) == "refused"
-    assert output(engine, lease, {**other, "text": "1234"}) == "unfollowed"
-    assert output(engine, lease, piece("!", 3)) == "refused"
-    assert output(engine, lease, piece("again", attempt=2)) == "unfollowed"
+    assert engine.say(lease, piece("äöü")) == "unfollowed"
+    assert engine.say(lease, piece("12345", stream="other")) == "refused"
+    assert engine.say(lease, piece("1234", stream="other")) == "unfollowed"
+    assert engine.say(lease, piece("!", 3)) == "refused"
+    assert engine.say(lease, piece("again", attempt=2)) == "unfollowed"
     assert said(engine, job_id)["text"] == "again"
 
 
@@ -119,7 +107,7 @@ def test_a_long_stream_is_read_in_pages(engine: Engine) -> None:
     job_id = engine.enqueue()
     lease = engine.lease_one()
     whole = "".join(random.Random(7).choices("aä€🌍", k=70_000))
-    output(engine, lease, *[piece(whole[n : n + 35], n) for n in range(0, 70_000, 35)])
+    engine.say(lease, *[piece(whole[n : n + 35], n) for n in range(0, 70_000, 35)])
     for _ in range(2):  # as pieces, and joined
         text = ""
         while (page := said(engine, job_id, start=len(text)))["more"]:
@@ -133,8 +121,8 @@ def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: E
     job_id, running = engine.enqueue(), engine.enqueue()
     leases = {lease["job"]["id"]: lease for lease in engine.lease()}
     for each in leases.values():
-        output(engine, each, *[piece("x" * 9, 9 * n) for n in range(9)])
-        output(engine, each, {"stream": "facts", "attempt": 1, "start": 0, "items": [1]})
+        engine.say(each, *[piece("x" * 9, 9 * n) for n in range(9)])
+        engine.say(each, {"stream": "facts", "attempt": 1, "start": 0, "items": [1]})
     more = piece("the end", 81)  # the settlement contains output that was not reported
     engine.settle(leases[job_id], output=[more])
     engine.elapse(61)
@@ -152,7 +140,7 @@ def test_a_dead_letter_that_runs_again_passes_its_finished_steps(engine: Engine)
     """This also holds after its pieces were joined."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
-    output(engine, lease, piece("a", step="one"), piece("b", 1), piece("c", 2, step="two"))
+    engine.say(lease, piece("a", step="one"), piece("b", 1), piece("c", 2, step="two"))
     steps = [{"name": name, "result": name} for name in ("one", "two")]
     engine.settle(lease, "failed", steps=steps)
     engine.elapse(61)
@@ -163,7 +151,7 @@ def test_a_dead_letter_that_runs_again_passes_its_finished_steps(engine: Engine)
     kept = engine.rpc("read_output", p_request=held)["kept"]
     assert {step: each["text"] for step, each in kept.items()} == {"one": "a", "two": "c"}
     texts = [piece(text, n, attempt=2) for n, text in enumerate("aBc")]
-    output(engine, again, *texts)
+    engine.say(again, *texts)
     engine.settle(again)
     engine.elapse(61)
     assert engine.rows("select text from queue.outputs") == ["aBc"]
@@ -173,8 +161,8 @@ def test_a_replay_from_a_step_has_what_the_steps_before_it_said(engine: Engine) 
     """It has only their output, which an attempt replays, from pieces or from joined rows."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
-    output(engine, lease, piece("a", step="one"), piece("?", 1), piece("b", 2, step="one"))
-    output(engine, lease, piece("c", 3, step="two"), piece("d", 4, step="three"), piece("!", 5))
+    engine.say(lease, piece("a", step="one"), piece("?", 1), piece("b", 2, step="one"))
+    engine.say(lease, piece("c", 3, step="two"), piece("d", 4, step="three"), piece("!", 5))
     for name in ("one", "two", "three"):
         engine.report(lease, steps=[{"name": name, "result": name}])
     engine.settle(lease)
@@ -203,17 +191,17 @@ def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(engine
         ada.rpc("follow_topic", **follow)
     engine.run("delete from realtime.messages")
 
-    assert output(engine, lease, piece("Hi")) == "followed"
+    assert engine.say(lease, piece("Hi")) == "followed"
     [(_, event, sent)] = messages(engine, f"job:{job_id}")
     assert event == "job.output"
     assert sent["data"] == {"stream": "reply", "attempt": 1, "from": 0, "next": 2, "text": "Hi"}
     # longer than a message, so that the message names where to read
-    output(engine, lease, piece("x" * 9000, 2))
+    engine.say(lease, piece("x" * 9000, 2))
     assert messages(engine, f"job:{job_id}")[-1][2]["data"].get("text") is None
     assert messages(engine, "workspace:%") == []
 
     engine.set(realtime_messages_per_second=1)
-    output(engine, lease, piece("!", 9002))
+    engine.say(lease, piece("!", 9002))
     assert len(messages(engine, f"job:{job_id}")) == 2
     engine.set(realtime_messages_per_second=400)
     engine.elapse(2)
@@ -224,11 +212,11 @@ def test_a_job_has_twenty_streams(engine: Engine) -> None:
     """This holds for other clients too, because each reader stores a position of each stream."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
-    streams = [{**piece("x"), "stream": f"s{n}"} for n in range(30)]
+    streams = [piece("x", stream=f"s{n}") for n in range(30)]
 
-    assert output(engine, lease, *streams[:20]) == "unfollowed"
-    assert output(engine, lease, *streams) == "refused"
+    assert engine.say(lease, *streams[:20]) == "unfollowed"
+    assert engine.say(lease, *streams) == "refused"
 
-    assert output(engine, lease, {**piece("y", 1), "stream": "s7"}) == "unfollowed"
+    assert engine.say(lease, piece("y", 1, stream="s7")) == "unfollowed"
     assert len(engine.rpc("get_job", p_job_id=job_id)["streams"]) == 20
     assert len(engine.rpc("job_output", p_job_id=job_id)["streams"]) == 20

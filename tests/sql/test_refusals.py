@@ -14,7 +14,7 @@ import pytest
 from tests.contract.observed import later, started
 from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, put, world
 from tests.contract.test_ways_in import TABLE
-from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle, ids_of
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle, ids_of, piece
 
 #: Ends the refusal of changes by the project.
 NO_TRIGGER = "drop trigger z_own on public.jobs"
@@ -54,7 +54,7 @@ def three_jobs(engine: Engine, task: str) -> list[str]:
     return ids
 
 
-PIECE = {"stream": "reply", "attempt": 1, "start": 0, "text": "x"}
+PIECE = piece("x")
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,11 @@ class Engine:
         [result] = self.report_all([{**handle(lease), **news}])
         return str(result["outcome"])
 
+    def say(self, lease: dict[str, Any], *pieces: dict[str, Any]) -> str:
+        """Report output, and return the result of its storage."""
+        [result] = self.report_all([{**handle(lease), "output": list(pieces)}])
+        return str(result["output"])
+
     def report_all(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return self._send("report_jobs", items)
 
@@ -299,6 +304,11 @@ class Engine:
         with self.database.connect() as connection:
             until(lambda: connection.execute(waiting).rowcount, every=0.02)
         return result
+
+
+def piece(text: str, start: int = 0, *, attempt: int = 1, **more: Any) -> dict[str, Any]:
+    """Return a piece of output, of the stream `reply` unless `more` has another."""
+    return {"stream": "reply", "attempt": attempt, "start": start, "text": text, **more}
 
 
 def handle(lease: dict[str, Any]) -> dict[str, Any]:

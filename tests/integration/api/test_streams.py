@@ -21,7 +21,7 @@ from minutehand.terminal.events import stream
 from minutehand.web.services import StreamTiming
 from minutehand.web.sse import Feed, JobCursor, JobFeed, SessionFeed
 from tests.contract.api import Api, serving_api
-from tests.support.engine import ACME, ADA, handle
+from tests.support.engine import ACME, ADA, piece
 from tests.support.patience import until
 from tests.support.project import Project, project_of_a_file
 from tests.support.renewed import Renewed
@@ -36,10 +36,6 @@ class Read:
     ids: list[str] = field(default_factory=list)
     last_id: str | None = None
     end: str | None = None
-
-    @property
-    def seqs(self) -> list[int]:
-        return [event["seq"] for event in self.events]
 
 
 async def follow(
@@ -83,8 +79,7 @@ async def test_an_end_that_comes_amid_a_look_has_its_last_words(
 
     async def ended_meanwhile(job_id: str, seq: int, **more: Any) -> list[JobEvent]:
         if seq == 1:
-            piece = {"stream": "reply", "attempt": 1, "start": 0, "text": "the end"}
-            api.engine.report(lease, output=[piece])
+            api.engine.say(lease, piece("the end"))
             api.engine.settle(lease)
         return await events_after(job_id, seq, **more)
 
@@ -101,8 +96,7 @@ async def test_a_look_that_fails_loses_no_words(api: Api, monkeypatch: pytest.Mo
     """Output that was read and not sent is read again, in streams of jobs and sessions."""
     queue, job_id = api.client(), api.engine.enqueue(session_id="s")
     lease = api.engine.lease_one()
-    piece = {"stream": "reply", "attempt": 1, "start": 0, "text": "words"}
-    api.engine.report(lease, output=[piece])
+    api.engine.say(lease, piece("words"))
     feeds: list[Feed] = [
         JobFeed(queue, job_id, after=JobCursor()),
         SessionFeed(queue, "s", after=None),
@@ -122,44 +116,20 @@ async def test_a_look_that_fails_loses_no_words(api: Api, monkeypatch: pytest.Mo
         ]
 
 
-async def test_a_client_that_comes_back_gets_what_it_missed(api: Api) -> None:
-    """It needs only `Last-Event-ID`. No event comes twice, and all equal the log."""
-    job_id = api.engine.enqueue()
-    lease = api.engine.lease_one()
-    first = await follow(api, events_path(job_id), until=2)
-    api.engine.report(lease, progress={"percentage": 50})
-    api.engine.settle(lease)
-
-    second = await follow(api, events_path(job_id), last_id=first.last_id)
-    third = await follow(api, events_path(job_id), last_id=second.ids[-1])
-    first_time = await follow(api, f"{events_path(job_id)}?after={second.seqs[-1]}")
-
-    logged = (await api.call("GET", events_path(job_id))).json()["events"]
-    read = [*first.events, *second.events]
-    assert [(e["type"], e["data"]) for e in read] == [(e["type"], e["data"]) for e in logged]
-    assert first.seqs + second.seqs == list(range(1, len(logged) + 1))
-    assert second.ids == [str(seq) for seq in second.seqs]
-    assert second.end == "completed"
-    assert third.status == 204  # stops EventSource from reconnecting
-    assert (first_time.status, first_time.end) == (200, "completed")
-
-
 async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api) -> None:
-    """With `Last-Event-ID` each character comes once. Another attempt starts from 0."""
-    job_id = api.engine.enqueue()
-    lease = api.engine.lease_one()
-
-    def say(text: str, start: int, attempt: int = 1) -> dict[str, Any]:
-        return {"stream": "reply", "attempt": attempt, "start": start, "text": text}
-
-    api.engine.report(lease, output=[say("Grüße 🌍, ", 0)])
-    first = await follow(api, events_path(job_id), until=3)
-    api.engine.report(lease, output=[say("Welt", 9)])
-    second = await follow(api, events_path(job_id), last_id=first.last_id, until=1)
-    api.engine.report(lease, output=[say("a" * 40_000, 0, attempt=2)])
-    api.engine.settle(lease)
-    third = await follow(api, events_path(job_id), last_id=second.last_id)
-    fourth = await follow(api, events_path(job_id), last_id=third.ids[-1])
+    """With `Last-Event-ID` each event and character comes once. Another attempt starts from 0."""
+    engine, job_id = api.engine, api.engine.enqueue()
+    lease, path = engine.lease_one(), events_path(job_id)
+    engine.say(lease, piece("Grüße 🌍, "))
+    first = await follow(api, path, until=3)
+    engine.say(lease, piece("Welt", 9))
+    second = await follow(api, path, last_id=first.last_id, until=1)
+    engine.say(lease, piece("a" * 40_000, attempt=2))
+    engine.report(lease, progress={"percentage": 50})
+    engine.settle(lease)
+    third = await follow(api, path, last_id=second.last_id)
+    fourth = await follow(api, path, last_id=third.ids[-1])
+    first_time = await follow(api, f"{path}?after=4")
 
     reads = [
         [each["data"] for each in read.events if each["type"] == "job.output"]
@@ -168,14 +138,17 @@ async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api
     result = [[(page["attempt"], page["from"], page["text"]) for page in pages] for pages in reads]
     assert result[:2] == [[(1, 0, "Grüße 🌍, ")], [(1, 9, "Welt")]]
     assert result[2] == [(2, 0, "a" * 30_000), (2, 30_000, "a" * 10_000)]
-    assert (third.end, fourth.status) == ("completed", 204)
-    seqs = [each["seq"] for read in (first, third) for each in read.events if "seq" in each]
-    assert seqs == [1, 2, 3]
-    path = f"/api/jobs/{job_id}/output/reply?from=39990"
-    assert (await api.call("GET", path)).json()["text"] == "a" * 10
-    for of, bad in (("1 {", 400), ('1 {"reply": {"next": -1}}', 400)):
-        answer = await follow(api, events_path(job_id), last_id=of)
-        assert answer.status == bad
+    assert (third.end, fourth.status) == ("completed", 204)  # 204 ends EventSource
+    assert (first_time.status, first_time.end) == (200, "completed")
+    logged = (await api.call("GET", path)).json()["events"]
+    events = [each for read in (first, third) for each in read.events if "seq" in each]
+    assert [(e["seq"], e["type"], e["data"]) for e in events] == [
+        (e["seq"], e["type"], e["data"]) for e in logged
+    ]
+    rest = await api.call("GET", f"/api/jobs/{job_id}/output/reply?from=39990")
+    assert rest.json()["text"] == "a" * 10
+    for bad in ("1 {", '1 {"reply": {"next": -1}}'):
+        assert (await follow(api, path, last_id=bad)).status == 400
     watched = [json.loads(line) for line in (await api.command("watch", job_id)).splitlines()]
     assert [each["data"] for each in watched if each["type"] == "job.output"] == reads[2]
 
@@ -216,8 +189,7 @@ async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(a
     def say(text: str) -> None:
         for lease in leases:
             job_id = lease["job"]["id"]
-            piece = {"stream": "reply", "attempt": 1, "start": len(expected[job_id]), "text": text}
-            engine.report(lease, output=[piece])
+            engine.say(lease, piece(text, len(expected[job_id])))
             expected[job_id] += text
 
     async def read_on(until: Callable[[], bool]) -> None:
@@ -240,7 +212,7 @@ async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(a
         say("b" * 31_000)
         await read_on(lambda: read == expected)
         say("the end")
-        engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+        engine.complete(leases)
         await read_on(lambda: len(ends) >= len(jobs))
 
     assert read == expected
@@ -262,8 +234,7 @@ async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> Non
         session = engine.rpc("open_guest_session", p_workspace_id=ACME)["session_id"]
         job_id = engine.enqueue(session_id=session)
         lease = engine.lease_one()
-        piece = {"stream": "reply", "attempt": 1, "start": 0, "text": "dear guest"}
-        engine.report(lease, output=[piece])
+        engine.say(lease, piece("dear guest"))
         read = await follow(api, f"/api/sessions/{session}/events", user=None, until=1)
         engine.settle(lease)
         of_job, page = events_path(job_id), f"/api/jobs/{job_id}/output/reply"

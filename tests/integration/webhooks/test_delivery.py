@@ -67,8 +67,7 @@ class Post:
     async def subscribe(self, url: str, **webhook: Any) -> str:
         """Create a webhook of Acme and return its secret."""
         secret = await self.secrets.create(ACME)
-        webhook |= {"url": url, "sealed_secret": secret.sealed}
-        self.engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook)
+        self.engine.put_webhook(url=url, sealed_secret=secret.sealed, **webhook)
         return secret.plain
 
     def listed(self) -> dict[str, Any]:
