@@ -132,12 +132,6 @@ def by_upgrade(source: Source, other: Postgres) -> str:
     return source.database.name
 
 
-def by_copy(source: Source, other: Postgres) -> str:
-    """Restore a snapshot of the disk with its whole history."""
-    start_over(copied_folder(source.server, own_folder(other)), other, source)
-    return source.database.name
-
-
 def by_promotion(source: Source, other: Postgres) -> str:
     """Promote a replica that has everything. Until then it serves reads."""
     folder = copied_folder(source.server, own_folder(other), "--write-recovery-conf")
@@ -202,7 +196,6 @@ def page(engine: Engine, cursor: str) -> tuple[list[str], dict[str, Any]]:
     ("way", "spent", "resets"),
     [
         (by_upgrade, 0, False),
-        pytest.param(by_copy, 0, False, marks=WEEKLY),
         (by_dump_into_older, 0, False),
         (by_dump, 0, True),
         # its ids exceed the old ones before anyone reads
