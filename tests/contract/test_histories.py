@@ -76,7 +76,8 @@ OUTCOMES = ["completed", "retry", "failed", "snoozed", "released", "waiting", "c
 WAITS = ("sleep", "ask", "event", "children")
 SESSIONS = st.integers(0, 2)
 #: The session of a call, and whether its transaction stays open.
-CALLS: Any = {"index": SESSIONS, "hold": st.sampled_from([False, False, True])}
+At = tuple[int, bool]
+PLACES = st.tuples(SESSIONS, st.sampled_from([False, False, True]))
 OPTIONS = st.builds(
     lambda **given: {name: value for name, value in given.items() if value},
     concurrency_key=st.sampled_from([None, "a", "b"]),
@@ -161,8 +162,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.reported: dict[str, int] = {}
         self.cursor = self.watcher.rpc("event_feed", p_workspace_id=ACME)["cursor"]
         for job_type in ("plain", "keyed", "keyed", "few", "rated", "quiet"):
-            self.enqueue(0, False, ACME, job_type, 3, {"concurrency_key": "a"})
-        self.lease(0, False, 100, None)
+            self.enqueue((0, False), ACME, job_type, 3, {"concurrency_key": "a"})
+        self.lease((0, False), 100, None)
 
     def instant(self) -> float:
         """Return the seconds of the database's clock, which advances with this machine's clock."""
@@ -186,12 +187,14 @@ class QueueMachine(RuleBasedStateMachine):
 
     # --- sessions that may wait for each other ---
 
-    def call(self, index: int, hold: bool, action: Callable[[Engine], Any], note: Note) -> None:
+    def call(self, at: At, action: Callable[[Engine], Any], note: Note) -> None:
         """Run `action` in a session; should it wait for an open transaction, end that one first.
 
         Args:
-            hold: Leave the transaction open; `note` is then taken when it commits.
+            at: The session, and whether to leave its transaction open; `note` is then taken when
+                it commits.
         """
+        index, hold = at
         if index in self.open_since:
             self.end(index, commit=True)
         session = self.sessions[index]
@@ -209,8 +212,8 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             note(answer)
 
-    def rpc(self, index: int, hold: bool, note: Note, function: str, **arguments: Any) -> None:
-        self.call(index, hold, lambda session: session.rpc(function, **arguments), note)
+    def rpc(self, at: At, note: Note, function: str, **arguments: Any) -> None:
+        self.call(at, lambda session: session.rpc(function, **arguments), note)
 
     def wait(self, session: Engine, index: int, work: Callable[[], Any]) -> Any:
         """Do `work` in a thread, and end open transactions for as long as it waits for one."""
@@ -251,48 +254,42 @@ class QueueMachine(RuleBasedStateMachine):
     # --- clients ---
 
     @rule(
-        **CALLS,
+        at=PLACES,
         workspace=st.sampled_from([ACME, GLOBEX]),
         job_type=st.sampled_from(sorted(TYPES)),
         count=st.integers(1, 4),
         options=OPTIONS,
     )
     def enqueue(
-        self,
-        index: int,
-        hold: bool,
-        workspace: str,
-        job_type: str,
-        count: int,
-        options: dict[str, Any],
+        self, at: At, workspace: str, job_type: str, count: int, options: dict[str, Any]
     ) -> None:
         note = lambda answer: self.made(answer, workspace)  # noqa: E731
         of = {"p_workspace_id": workspace}
         if count == 1:
             one = {**of, "p_job_type": job_type, "p_options": options}
-            self.rpc(index, hold, note, "enqueue_job", **one)
+            self.rpc(at, note, "enqueue_job", **one)
             return
         jobs = [{"job_type": job_type, **options}] * count
-        self.rpc(index, hold, note, "enqueue_jobs", **of, p_jobs=jobs, p_return="ids")
+        self.rpc(at, note, "enqueue_jobs", **of, p_jobs=jobs, p_return="ids")
 
     def made(self, answer: Any, workspace: str = ACME) -> None:
         ids = answer["ids"] if "ids" in answer else [answer["job"]["id"]]
         self.jobs.update(dict.fromkeys(ids, workspace))
 
-    def enqueue_plain(self, index: int, hold: bool, note: Note, **job: Any) -> None:
+    def enqueue_plain(self, at: At, note: Note, **job: Any) -> None:
         of = {"p_workspace_id": ACME, "p_job_type": "plain"}
-        self.rpc(index, hold, note, "enqueue_job", **of, **job)
+        self.rpc(at, note, "enqueue_job", **of, **job)
 
-    @rule(**CALLS, key=st.sampled_from("xy"), payload=st.sampled_from([1, 1, 2]))
-    def enqueue_with_key_twice(self, index: int, hold: bool, key: str, payload: int) -> None:
+    @rule(at=PLACES, key=st.sampled_from("xy"), payload=st.sampled_from([1, 1, 2]))
+    def enqueue_with_key_twice(self, at: At, key: str, payload: int) -> None:
         """A client repeats its call or reuses a key.
 
         The first transaction may still be open.
         """
-        self.enqueue_with_key(index, hold, key, 1)
-        self.enqueue_with_key((index + 1) % 3, False, key, payload)
+        self.enqueue_with_key(at, key, 1)
+        self.enqueue_with_key(((at[0] + 1) % 3, False), key, payload)
 
-    def enqueue_with_key(self, index: int, hold: bool, key: str, payload: int) -> None:
+    def enqueue_with_key(self, at: At, key: str, payload: int) -> None:
         def note(answer: Any) -> None:
             known = self.keys.get(key)
             if isinstance(answer, psycopg.Error):
@@ -307,37 +304,37 @@ class QueueMachine(RuleBasedStateMachine):
             self.made(answer)
 
         options = {"idempotency_key": f"{key} of {self.run_id}"}
-        self.enqueue_plain(index, hold, note, p_payload={"v": payload}, p_options=options)
+        self.enqueue_plain(at, note, p_payload={"v": payload}, p_options=options)
 
     @rule(
-        **CALLS,
+        at=PLACES,
         conflict=st.sampled_from(["skip", "replace"]),
         until=st.sampled_from(["leased", "finished"]),
     )
-    def enqueue_unique(self, index: int, hold: bool, conflict: str, until: str) -> None:
+    def enqueue_unique(self, at: At, conflict: str, until: str) -> None:
         unique = {"key": f"u of {self.run_id}", "on_conflict": conflict, "until": until}
-        self.enqueue_plain(index, hold, self.made, p_options={"unique": unique})
+        self.enqueue_plain(at, self.made, p_options={"unique": unique})
 
     def some_job(self, pick: float) -> str:
         return list(self.jobs)[int(pick * len(self.jobs))]
 
     @precondition(lambda self: self.jobs)
-    @rule(**CALLS, pick=FRACTIONS, answer=st.booleans())
-    def cancel_or_answer(self, index: int, hold: bool, pick: float, answer: bool) -> None:
+    @rule(at=PLACES, pick=FRACTIONS, answer=st.booleans())
+    def cancel_or_answer(self, at: At, pick: float, answer: bool) -> None:
         function = "answer_job" if answer else "cancel_job"
         more = {"p_answer": {"answer": 1}} if answer else {}
-        self.rpc(index, hold, IGNORED, function, p_job_id=self.some_job(pick), **more)
+        self.rpc(at, IGNORED, function, p_job_id=self.some_job(pick), **more)
 
     @precondition(lambda self: self.jobs)
-    @rule(**CALLS, pick=FRACTIONS)
-    def retry(self, index: int, hold: bool, pick: float) -> None:
+    @rule(at=PLACES, pick=FRACTIONS)
+    def retry(self, at: At, pick: float) -> None:
         job_id = self.some_job(pick)
 
         def note(_: Any) -> None:
             self.not_before.pop(job_id, None)
             self.results.pop(job_id, None)
 
-        self.rpc(index, hold, note, "retry_job", p_job_id=job_id)
+        self.rpc(at, note, "retry_job", p_job_id=job_id)
 
     @precondition(lambda self: self.jobs)
     @rule(pick=FRACTIONS)
@@ -349,7 +346,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.keys = {key: known for key, known in self.keys.items() if known[0] != job_id}
 
         statement = "delete from public.jobs where id = %s"
-        self.call(0, False, lambda session: session.run(statement, job_id), note)
+        self.call((0, False), lambda session: session.run(statement, job_id), note)
 
     @rule(limit=st.integers(1, 3), pages=st.integers(1, 4))
     def follow(self, limit: int, pages: int) -> None:
@@ -364,16 +361,16 @@ class QueueMachine(RuleBasedStateMachine):
                 )
                 self.reported[event["job_id"]] = event["seq"]
 
-    @rule(**CALLS, name=st.sampled_from("pq"))
-    def emit(self, index: int, hold: bool, name: str) -> None:
+    @rule(at=PLACES, name=st.sampled_from("pq"))
+    def emit(self, at: At, name: str) -> None:
         of = {"p_workspace_id": ACME, "p_name": name + self.run_id}
-        self.rpc(index, hold, IGNORED, "emit_event", **of)
+        self.rpc(at, IGNORED, "emit_event", **of)
 
     # --- workers ---
 
-    @rule(**CALLS, limit=st.integers(1, 6), types=st.sampled_from([None, ["few", "rated"]]))
-    def lease(self, index: int, hold: bool, limit: int, types: list[str] | None) -> None:
-        worker = self.workers[index]
+    @rule(at=PLACES, limit=st.integers(1, 6), types=st.sampled_from([None, ["few", "rated"]]))
+    def lease(self, at: At, limit: int, types: list[str] | None) -> None:
+        worker = self.workers[at[0]]
         tick = {"worker_id": worker, "tick_id": str(uuid.uuid4()), "call": 1 + limit % 2}
         request = {**tick, "limit": limit, "job_types": types}
 
@@ -381,7 +378,7 @@ class QueueMachine(RuleBasedStateMachine):
             session.maintain()
             return session.rpc("lease_jobs", p_request=request)
 
-        self.call(index, hold, act, lambda answer: self.leased(request, answer))
+        self.call(at, act, lambda answer: self.leased(request, answer))
 
     def leased(self, request: dict[str, Any], answer: Any) -> None:
         given = set()
@@ -408,7 +405,7 @@ class QueueMachine(RuleBasedStateMachine):
             again = {(lease["job"]["id"], lease["fence"]) for lease in answer["leases"]}
             assert again <= given, "a repeated call got new leases"
 
-        self.rpc(index, False, note, "lease_jobs", p_request=request)
+        self.rpc((index, False), note, "lease_jobs", p_request=request)
 
     @precondition(lambda self: self.held)
     @rule(index=SESSIONS, is_reported=st.booleans())
@@ -422,7 +419,7 @@ class QueueMachine(RuleBasedStateMachine):
                 entry["state"] = "dead"
         if is_reported:
             request = {"worker_id": worker, "evidence": {"signal": "SIGKILL"}}
-            self.rpc(index, False, IGNORED, "tick_finished", p_request=request)
+            self.rpc((index, False), IGNORED, "tick_finished", p_request=request)
 
     def some_lease(self, pick: float) -> dict[str, Any]:
         known = list(self.held.values())
@@ -439,15 +436,15 @@ class QueueMachine(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.held)
-    @rule(**CALLS, picks=st.lists(FRACTIONS, min_size=1, max_size=4), news=st.booleans())
-    def report(self, index: int, hold: bool, picks: list[float], news: bool) -> None:
+    @rule(at=PLACES, picks=st.lists(FRACTIONS, min_size=1, max_size=4), news=st.booleans())
+    def report(self, at: At, picks: list[float], news: bool) -> None:
         """Report some live and lost leases in one call."""
         entries = list({id(one): one for one in map(self.some_lease, picks)}.values())
         reported: dict[str, Any] = {"progress": {"percentage": 7}}
         reported["logs"] = [{"level": "info", "message": "x"}]
         reported["steps"] = [{"name": "s", "result": 1}]
         items = [{**handle(entry["lease"]), **(reported if news else {})} for entry in entries]
-        at, sure = self.instant(), [self.must_hold(entry) for entry in entries]
+        sent, sure = self.instant(), [self.must_hold(entry) for entry in entries]
         stale = [
             self.fences.get(item["job_id"], 0) > item["fence"] or entry["state"] == "settled"
             for item, entry in zip(items, entries, strict=True)
@@ -465,17 +462,17 @@ class QueueMachine(RuleBasedStateMachine):
                 left = "select %s::timestamptz > queue.clock() + make_interval(secs => %s)"
                 until = result.get("lease_expires_at")
                 if not lost and self.watcher.one(left, until, LEASE_SECONDS - 30):
-                    entry["renewed"] = max(entry["renewed"], at)
+                    entry["renewed"] = max(entry["renewed"], sent)
 
-        self.rpc(index, hold, note, "report_jobs", p_request={"items": items})
+        self.rpc(at, note, "report_jobs", p_request={"items": items})
 
     @precondition(lambda self: self.held)
-    @rule(**CALLS, pick=FRACTIONS, outcome=st.sampled_from(OUTCOMES), wait=st.sampled_from(WAITS))
-    def settle(self, index: int, hold: bool, pick: float, outcome: str, wait: str) -> None:
+    @rule(at=PLACES, pick=FRACTIONS, outcome=st.sampled_from(OUTCOMES), wait=st.sampled_from(WAITS))
+    def settle(self, at: At, pick: float, outcome: str, wait: str) -> None:
         entry = self.some_lease(pick)
         if outcome == "waiting" and wait == "children":
-            self.spawn(index, False, pick)
-        self.settle_entry(index, hold, entry, outcome, wait)
+            self.spawn((at[0], False), pick)
+        self.settle_entry(at, entry, outcome, wait)
 
     def item_of(self, entry: dict[str, Any], outcome: str, wait: str) -> dict[str, Any]:
         waits: dict[str, dict[str, Any]] = {
@@ -494,7 +491,7 @@ class QueueMachine(RuleBasedStateMachine):
         return {**handle(entry["lease"]), "outcome": outcome, **known.get(outcome, {})}
 
     def settle_entry(
-        self, index: int, hold: bool, entry: dict[str, Any], outcome: str, wait: str = "sleep"
+        self, at: At, entry: dict[str, Any], outcome: str, wait: str = "sleep"
     ) -> None:
         job, fence = entry["lease"]["job"], entry["lease"]["fence"]
         job_id, item = job["id"], self.item_of(entry, outcome, wait)
@@ -517,7 +514,7 @@ class QueueMachine(RuleBasedStateMachine):
             else:
                 assert not (sure and job_id in self.jobs), "a live lease was lost"
 
-        self.rpc(index, hold, note, "settle_jobs", p_request={"items": [item]})
+        self.rpc(at, note, "settle_jobs", p_request={"items": [item]})
 
     def settled(
         self, job: dict[str, Any], outcome: str, response: str, status: str, item: dict[str, Any]
@@ -537,8 +534,8 @@ class QueueMachine(RuleBasedStateMachine):
             self.results[job["id"]] = item["result"]
 
     @precondition(lambda self: self.held)
-    @rule(**CALLS, pick=FRACTIONS)
-    def spawn(self, index: int, hold: bool, pick: float) -> None:
+    @rule(at=PLACES, pick=FRACTIONS)
+    def spawn(self, at: At, pick: float) -> None:
         entry = self.some_lease(pick)
         job_id = entry["lease"]["job"]["id"]
         children = [{"job_type": "plain"}] * 2
@@ -557,7 +554,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.jobs.update(dict.fromkeys(new, self.jobs.get(job_id, ACME)))
 
         if job_id in self.jobs:
-            self.rpc(index, hold, note, "spawn_jobs", p_request=request)
+            self.rpc(at, note, "spawn_jobs", p_request=request)
 
     @rule(
         limit=st.integers(3, 6),
@@ -567,19 +564,19 @@ class QueueMachine(RuleBasedStateMachine):
     def race_leases(self, limit: int, job_type: str, seconds: int) -> None:
         """Two runs lease at the same moment, while more urgent work arrives."""
         self.time_passes(seconds)
-        self.enqueue(1, False, ACME, job_type, 3, {"concurrency_key": "a"})
-        self.lease(0, True, limit, [job_type])
-        self.enqueue(1, False, ACME, job_type, 3, {"concurrency_key": "a", "priority": 5})
-        self.lease(1, False, limit, None)
+        self.enqueue((1, False), ACME, job_type, 3, {"concurrency_key": "a"})
+        self.lease((0, True), limit, [job_type])
+        self.enqueue((1, False), ACME, job_type, 3, {"concurrency_key": "a", "priority": 5})
+        self.lease((1, False), limit, None)
 
     @precondition(lambda self: self.held)
     @rule()
     def event_comes_first(self) -> None:
         """The event that a job will wait for has already happened."""
-        self.emit(1, False, "p")
+        self.emit((1, False), "p")
         for entry in reversed(list(self.held.values())):
             if self.must_hold(entry) and entry["lease"]["job"]["workspace_id"] == ACME:
-                self.settle_entry(2, False, entry, "waiting", "event")
+                self.settle_entry((2, False), entry, "waiting", "event")
                 return
 
     @precondition(lambda self: self.held)
@@ -588,16 +585,16 @@ class QueueMachine(RuleBasedStateMachine):
         """End leased jobs, also those without another attempt."""
         for entry in list(self.held.values()):
             if self.must_hold(entry):
-                self.settle_entry(2, False, entry, outcome)
+                self.settle_entry((2, False), entry, outcome)
 
     @precondition(lambda self: self.held)
     @rule()
     def work_long(self) -> None:
         """A job outlasts its lease several times, and renews it in time."""
         for _ in range(3):
-            self.report(2, False, [0.0, 0.2, 0.4, 0.6], False)
+            self.report((2, False), [0.0, 0.2, 0.4, 0.6], False)
             self.time_passes(60)
-        self.lease(1, False, 1, None)
+        self.lease((1, False), 1, None)
 
     @rule(seconds=st.sampled_from([5, 40, 60, 130, 400]))
     def time_passes(self, seconds: int) -> None:
