@@ -188,7 +188,7 @@ begin
     perform queue.refuse(
       422,
       'payload_invalid',
-      p_field || ' holds a number that no double can hold',
+      p_field || ' contains a number that is too large for a double',
       p_field
     );
   end if;
@@ -222,7 +222,7 @@ begin
     perform queue.refuse(
       422,
       'payload_invalid',
-      format('schema_version %s is newer than any worker knows', p_version),
+      format('schema_version %s is newer than the published version', p_version),
       p_within || 'schema_version'
     );
   end if;

@@ -53,7 +53,7 @@ begin
     perform queue.refuse(
       422,
       'unknown_job_type',
-      'job_type must have 1 to 100 characters, none of control',
+      'job_type must have 1 to 100 characters and no control characters',
       p_within || 'job_type'
     );
   elsif not exists (

@@ -779,8 +779,9 @@ $$;
 -- table. It charges the person p_count tokens, and one more token for each 16 kB that the call
 -- stores, because stored bytes fill the disk. A call that changes rows also takes a call slot, and
 -- waits at most 100 ms for a lock (queue.limit_wait).
--- p_kind: One of jobs, streams, rows (which a function has written) and changes (other writes, at
---   most two at a time).
+-- p_kind: The value is jobs, streams, rows or changes. The value rows charges for rows that a
+--   function has written. The value changes is for all other writes, of which a person may run two
+--   at a time.
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,
@@ -866,7 +867,7 @@ end;
 $$;
 
 -- Charge a person for the rows that a statement has written, less the price that was charged
--- before. Each row costs one change, and its bytes cost more.
+-- before. Each row costs as much as one change, and more for its bytes.
 create function queue.charge_written()
 returns trigger
 language plpgsql
@@ -955,7 +956,7 @@ begin
   perform queue.refuse(
     429,
     'rate_limited',
-    'too many large calls of yours or of the workspace run; wait for their answers',
+    'too many large calls of yours or of the workspace run now; call again when one ends',
     '{"limit": "calls_at_once", "retry_after_seconds": 1}'
   )
   from (
@@ -1061,7 +1062,7 @@ begin
     perform queue.refuse(
       403,
       'forbidden',
-      'a manager may set own_max_running alone',
+      'a manager may set only own_max_running',
       'limits'
     );
   end if;

@@ -175,15 +175,15 @@ begin
     perform queue.refuse(
       400,
       'invalid_argument',
-      'worker_id and tick_id are required; limit, or that of all pools, is '
-        '0 to 1000, lease_seconds 1 to 43200',
+      'worker_id and tick_id are required; limit, or the sum over all pools, must be 0 to 1000, '
+        'and lease_seconds 1 to 43200',
       'p_request'
     );
   elsif current_setting('transaction_isolation') <> 'read committed' then
     perform queue.refuse(
       400,
       'invalid_argument',
-      'a lease needs read committed, since it counts'
+      'a lease requires the isolation level read committed'
     );
   end if;
   return v_asked;
@@ -623,8 +623,9 @@ begin
 end;
 $$;
 
--- Lock the limited types that have turns in these lanes, and count their running jobs. A limited
--- type whose first turn opens later waits for the next lease, because its jobs were not counted.
+-- Lock the limited types that have turns in these lanes, and count their running jobs. If the first
+-- turn of a limited type opens later, the type waits for the next lease, because its running jobs
+-- were not counted.
 -- open: Lanes of types without a limit, and of locked types that are below their limit.
 -- is_busy: True if another lease has locked one of the types, or if the transaction can take no
 --   more locks.

@@ -726,7 +726,7 @@ comment on function public.emit_event is
   'name is kept. It may come before or after the wait begins.';
 select queue.allow('authenticated, service_role', 'public.emit_event');
 
--- A spawn is stored as a row of queue.steps with nth -1, which has the ids of the children.
+-- The ids of the children that a call creates are stored as a row of queue.steps with nth -1.
 -- queue.step_page skips these rows.
 create function public.spawn_jobs(p_request jsonb)
 returns jsonb

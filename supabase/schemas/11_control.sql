@@ -145,7 +145,7 @@ begin
     perform queue.refuse(
       409,
       'invalid_state',
-      'delete from public.jobs; a truncate would leave what belongs to them'
+      'truncate would leave data of the jobs; delete from public.jobs instead'
     );
   elsif (new.generation, new.lost_attempts, new.lane)
       is distinct from (old.generation, old.lost_attempts, old.lane)
@@ -168,7 +168,7 @@ begin
       'invalid_state',
       case
         when new.status = old.status
-          then 'the times, keys and place of a job are changed by no update; '
+          then 'an update cannot change times, keys or the queue of a job; '
             'retry_job runs it now, enqueue_job with a unique key replaces it'
         else format(
           'a %s job cannot become %s by update; cancel_job, retry_job and settle_jobs '
@@ -408,7 +408,7 @@ begin
       perform queue.refuse(
         409,
         'duplicate_job',
-        'another job now holds this one''s unique key',
+        'another job now has the unique key of this job',
         (
           select u.job_id::text
           from queue.job_keys as u
@@ -508,7 +508,7 @@ begin
     perform queue.refuse(
       400,
       'invalid_argument',
-      'the filter must name no workspace',
+      'the filter must not contain workspace_id',
       'filter'
     );
   elsif v_filter = '{}' and not p_is_retry then
@@ -677,8 +677,8 @@ begin
       'session_id', v_job.session_id,
       'tags', to_jsonb(v_job.tags),
       'idempotency_key', p_request ->> 'idempotency_key',
-      -- Version 0 means that no worker has published the type yet. The payload is checked once a
-      -- worker publishes it.
+      -- Version 0 means that no worker has published the type yet. The payload is checked when a
+      -- worker publishes the type.
       'schema_version', case
         when v_payload is null then nullif(v_job.schema_version, 0)
       end,

@@ -1228,7 +1228,7 @@ begin
     );
   end if;
   -- A call that reads more than 100 events takes a call slot. After a message, many clients read a
-  -- few new events at the same time. They need no slot.
+  -- few new events at the same time, and such calls need no slot.
   perform queue.take_call_slot(p_workspace_id)
   from (
     select sum(cardinality(f.job_ids)) as events

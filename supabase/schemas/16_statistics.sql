@@ -6,8 +6,8 @@ create table queue.stats (
   workspace_id uuid not null, -- the nil UUID for all workspaces together
   at timestamptz not null, -- start of the five minutes
   job_type text not null,
-  -- {enqueued, completed, failed, cancelled, retried, lost, redriven}. lost counts only losses of a
-  -- worker that used up an attempt.
+  -- {enqueued, completed, failed, cancelled, retried, lost, redriven}. The number lost counts
+  -- attempts that were used up because their worker was lost.
   counts jsonb not null,
   -- Histograms of the queue times and durations of ended jobs, {bucket: jobs}. Bucket n begins at
   -- 1.25^n - 1 milliseconds.

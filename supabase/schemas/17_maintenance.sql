@@ -149,8 +149,8 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- Lock waits before jobs. If a person is answering the question of a job now, skip the job, which
-  -- stays due.
+  -- Lock rows of queue.waits before rows of jobs. If a person is answering the question of a job
+  -- now, skip the job, which stays due.
   v_locked constant uuid[] := array(
     select w.job_id
     from queue.waits as w
@@ -677,7 +677,7 @@ begin
     perform queue.refuse(
       400,
       'invalid_argument',
-      'maintenance needs read committed'
+      'maintenance requires the isolation level read committed'
     );
   elsif not queue.try_lock('maintenance') then
     return jsonb_build_object(

@@ -1,5 +1,5 @@
--- Statistics are one series, each row of five minutes. An hour without minutes stays one row, and a
--- day is counted by its minutes.
+-- Statistics are now one series of rows that cover five minutes each. The last day is computed from
+-- its rows of minutes. Each earlier hour keeps its single row.
 delete from queue.stats
 where case minutes
   when 1 then at < date_trunc('hour', queue.clock() - interval '1 day')
@@ -31,28 +31,29 @@ alter table queue.stats
   add primary key (workspace_id, at, job_type);
 create index stats_by_time on queue.stats (at);
 
--- A warning is silenced in Alertmanager, by its label `key`.
+-- Warnings are now silenced in Alertmanager, by their label `key`.
 delete from queue.settings where name = 'silenced';
 
--- A lease knows of suspects, which run alone until they are cleared.
+-- A lease request says whether the process runs suspects, and names jobs to lease.
 alter type queue.lease_request
   add attribute suspects boolean,
   add attribute job_ids uuid[],
   add attribute slots jsonb,
   add attribute abandoned jsonb;
 
--- A worker reports its slots, and explain_job compares them with its leases. It also reports where
--- its jobs are, and which stopped jobs still run.
+-- A worker now reports its slots, which explain_job compares with its leases. It also reports which
+-- line of code each job executes, and which stopped jobs still run.
 alter table queue.workers
   add column slots jsonb,
   add column abandoned jsonb;
 alter table queue.leases add column pulse jsonb;
 alter type queue.worker_item add attribute pulse jsonb;
 
--- No query looks for the replays of a job.
+-- No query uses this index.
 drop index public.jobs_by_replay;
 
--- Two times of a job may be equal, so that a row of queue.deferred says which of them it is.
+-- Two times of a job may be equal. A new column shows whether a row of queue.deferred is the place
+-- of the job or one of its deadlines.
 alter table queue.deferred
   add column is_place boolean not null default true,
   drop constraint deferred_pkey;
@@ -73,7 +74,7 @@ alter table queue.deferred
   alter column is_place drop default,
   add primary key (run_at, job_id, is_place);
 
--- Prices that no rollback refunds are kept by sequences (queue.charge).
+-- Charges that a rollback does not refund are stored in sequences (queue.charge).
 do $$
 begin
   for v_nth in 0 .. 15 loop
@@ -82,17 +83,17 @@ begin
   end loop;
 end;
 $$;
--- A concurrent small charge is no longer an extra row of its bucket.
+-- Small concurrent charges no longer have rows of their own.
 delete from queue.buckets where name ~ '^u:.*[+][0-9]+$';
 
--- A mistyped job type may be a person's word.
+-- A job type that a person mistyped may contain the person's words.
 comment on column queue.stats.job_type is 'Person: words';
 
 -- The publisher sends the messages of a busy workspace. It reads the feed by number.
 alter type queue.change add attribute at timestamptz;
 
 -- afterwards
--- The publisher begins with the lines whose messages were withheld, or with the next line.
+-- The publisher begins with the first line whose message was not sent, or with the next new line.
 insert into queue.publisher (seen, until, number, id)
 select '1:1:', pg_current_snapshot(), n.number, 0
 from (
@@ -104,7 +105,7 @@ from (
 where n.number is not null;
 drop index queue.feed_unsent;
 drop index queue.feed_unsent_by_workspace;
--- Statements of people on these tables are admitted, and deleted rows are charged too.
+-- People are now charged for their statements on these tables, and for rows that they delete.
 select queue.charge_rows(t.tgrelid)
 from pg_catalog.pg_trigger as t
 where t.tgname = 'charge_insert';
