@@ -155,7 +155,9 @@ def test_bytes_that_no_client_sends_are_no_fault_of_ours(stack: RunningStack) ->
         message = b"\r\n".join(head) + b"\r\n\r\n" + content
         address = stack.api_url if of_api else stack.supabase_url
 
-        assert status_of(address, message, is_whole=is_whole) < 500
+        status = status_of(address, message, is_whole=is_whole)
+        # the local Data API names rare requests that it does not serve
+        assert status < 500 or (status == 501 and not of_api)
 
     send()
     for address in (f"{stack.api_url}/health", f"{stack.supabase_url}/_ready"):
