@@ -16,9 +16,9 @@
 --
 -- The last functions of the file wake workers, and lock live jobs before a call changes the jobs.
 
--- Return the type of a new job. A type that no worker has published gets lane 0 and version 0. A
--- job of such a type is rejected if jobs of 20 other unpublished types wait in its workspace, or if
--- jobs of 1,000 other unpublished types wait in all workspaces.
+-- Return the type of a new job. A type that no worker has published gets lane 0 and version 0. The
+-- number of other unpublished types with waiting jobs is limited to 20 in a workspace and 1,000 in
+-- all workspaces. If the limit is reached, the job is rejected.
 -- p_within: Prefix of field names in errors.
 create function queue.require_type(
   p_job_type text,
@@ -686,9 +686,9 @@ $$;
 
 -- Take the idempotency key and the unique key of a new job. Return the id of the job that has the
 -- keys, which is another job if a key was taken before. With on_conflict 'replace', the other job
--- gets the payload of the new job if it is pending and has the unique key, and also the given tags,
--- priority, time and start_by_seconds. If the unique key was taken before, the idempotency key of
--- this call is stored for the other job (freed_when 'other').
+-- is changed if it is pending and has the unique key. It gets the payload of the new job, and the
+-- tags, priority, time and start_by_seconds that the call gives. If the unique key was taken
+-- before, the idempotency key of this call is stored for the other job (freed_when 'other').
 create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz)
 returns uuid
 language plpgsql
@@ -1304,10 +1304,9 @@ end;
 $$;
 
 -- Lock jobs that the call is about to change. If another transaction has locked one of them, a
--- person's call is rejected at once, because it would wait on one of the few connections that all
--- callers of the Data API share. The service and plain SQL have connections of their own, and wait
--- up to eight seconds. They do not wait longer, because two transactions may wait for each other's
--- jobs.
+-- person's call is rejected at once. It does not wait, because all callers of the Data API share
+-- few connections. The service and plain SQL have connections of their own, and wait up to eight
+-- seconds. They do not wait longer, because two transactions may wait for each other's jobs.
 create function queue.hold_jobs(p_ids uuid[])
 returns void
 language plpgsql

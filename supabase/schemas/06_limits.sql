@@ -733,8 +733,8 @@ $$;
 -- Limit how long a request of the Data API waits for a lock, because its callers share few
 -- connections. The limit applies to the rest of the transaction. It must not apply to statements of
 -- the project's own code, so nothing is limited if the request calls a function or table of the
--- project. A function belongs to the engine or an app if its body calls a function of the engine's
--- schema, or if it only passes its arguments to a function that does so.
+-- project. A function of the engine or of an app calls a function of the engine's schema. Some of
+-- them only pass their arguments to another function, which makes such a call.
 -- p_ms: Maximum wait in milliseconds.
 create function queue.limit_wait(p_ms integer)
 returns void

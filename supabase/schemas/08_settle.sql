@@ -5,18 +5,18 @@
 -- is lost, its lease expires, maintenance reclaims the job, and the attempt counts as lost.
 --
 --   public.settle_jobs
---     queue.read_items        parses the items and sorts them by job
---     queue.settle            applies the outcomes
+--     queue.read_items        parses the items and sorts them by job.
+--     queue.settle            applies the outcomes.
 --                             If all items are plain completions, it calls only
 --                             queue.end_attempts. Otherwise it calls all functions below. It also
 --                             calls them if another transaction keeps one of the rows locked for
 --                             more than 0.1 s.
---       queue.lock_held         locks leases and job rows, and returns the jobs it could not lock
---       queue.write_reports     stores the last progress, log lines and steps
---       queue.decide            determines each job's next state and stores the attempt
---       queue.end_attempts      deletes the leases and updates the job rows, in one statement
---       queue.after_attempts    places jobs that continue, opens gates, frees keys, sends signals
---     queue.lease             leases the next jobs in the same call
+--       queue.lock_held         locks leases and job rows, and returns the jobs it could not lock.
+--       queue.write_reports     stores the last progress, log lines and steps.
+--       queue.decide            determines each job's next state and stores the attempt.
+--       queue.end_attempts      deletes the leases and updates the job rows, in one statement.
+--       queue.after_attempts    places jobs that continue, opens gates, frees keys, sends signals.
+--     queue.lease             leases the next jobs in the same call.
 
 create type queue.worker_item as (
   job_id uuid,

@@ -62,8 +62,8 @@ create unlogged table queue.streamed_topics (
 -- publisher. An update of a single row would get slow while an old snapshot is open. All lines that
 -- are visible in the snapshot `seen` are published. Of the lines of the transaction xid, only those
 -- up to the id own_id are published. If a round did not reach the end of the feed, the next round
--- continues after the line with this number and id, with the lines that are visible in the snapshot
--- `until`.
+-- continues after the line with this number and id. It then reads the lines that are visible in the
+-- snapshot `until`.
 create table queue.publisher (
   round bigint generated always as identity primary key,
   seen pg_snapshot not null,
@@ -467,9 +467,9 @@ $$;
 
 -- The publisher. Send one message per topic for all new lines whose statements sent no messages, up
 -- to 5,000 lines in a round. The lines of the current transaction are included if the round reaches
--- the end of the feed. The followers of a topic are asked to read again instead if its lines are
--- older than two seconds, if they have output, which the feed does not store, or if the budget is
--- too small.
+-- the end of the feed. If the lines of a topic are older than two seconds, or if the budget is too
+-- small, its followers are asked to read again instead. The same applies to lines with output,
+-- because the feed does not store output.
 create function queue.do_announcements(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

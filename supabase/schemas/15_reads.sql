@@ -1052,8 +1052,8 @@ comment on function public.job_trace is
   'Attempts, steps and waits of at most 300 jobs of a tree, six levels deep: {now, more, jobs}.';
 select queue.allow('authenticated, service_role', 'public.job_trace');
 
--- Return the live workers. A worker is live if it called in the last three minutes and its run did
--- not end more than 90 seconds ago, or if it has a lease that has not expired.
+-- Return the live workers. A worker is live if it has a lease that has not expired. It is also live
+-- if it called in the last three minutes, unless its run ended more than 90 seconds ago.
 create function queue.live_workers(p_now timestamptz)
 returns queue.workers[]
 language sql stable

@@ -672,8 +672,9 @@ from (
 $$;
 
 -- Return findings about types, pauses, schedules, questions and silent jobs. A job is silent if it
--- has sent nothing for longer than 99 % of the jobs of its type take, or for ten minutes if too few
--- jobs have ended. A pause by an operator is a finding of each workspace whose jobs it delays.
+-- has sent nothing for longer than 99 % of the jobs of its type take. If too few jobs of the type
+-- have ended, the limit is ten minutes. A pause by an operator is a finding of each workspace whose
+-- jobs it delays.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable

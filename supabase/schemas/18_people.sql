@@ -2,17 +2,18 @@
 -- it. The functions of this file export and erase the values of marked columns of the engine, of
 -- apps and of the project. A mark is one of these comments:
 --
---   Person: owner             id of the person who owns the row. The row is deleted.
---   Person: key               text that contains this id. The row is deleted.
---   Person: file              key of a stored file, with this id. The row is deleted, and the key
---                             is returned.
---   Person: tags              labels. The row is deleted if a label is user:<id>.
---   Person: mention           id of the person who acted. The id and the row's text are cleared.
---   Person: jobs              ids of jobs. The row's text is cleared if a job is deleted.
---   Person: words             text. If the text quotes the person, the row is deleted.
---   Person: words to clear    text. If the text quotes the person, the text is cleared.
---   Person: words of the job  text. If the text quotes the person, the whole job is deleted.
---   Person: secret            value that an export omits.
+--   Person: owner             The column has the id of the row's owner. The row is deleted.
+--   Person: key               If the text contains the person's id, the row is deleted.
+--   Person: file              If the key of a stored file contains the id, the row is deleted, and
+--                             the key is returned.
+--   Person: tags              If one of the labels is user:<id>, the row is deleted.
+--   Person: mention           The column has the id of a person who acted. The id and the row's
+--                             text are cleared.
+--   Person: jobs              If one of these jobs is deleted, the row's text is cleared.
+--   Person: words             If the text quotes the person, the row is deleted.
+--   Person: words to clear    If the text quotes the person, the text is cleared.
+--   Person: words of the job  If the text quotes the person, the whole job is deleted.
+--   Person: secret            An export omits the value.
 --
 -- Text is searched only if the caller gives words to search for, because the search reads whole
 -- tables.
