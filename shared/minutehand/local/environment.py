@@ -6,7 +6,6 @@ import base64
 import hmac
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from minutehand.commit import code_environment
@@ -32,49 +31,39 @@ FROM_CLI = "… (supabase status -o env prints it)"
 PASSED = frozenset({"WORKER_CONCURRENCY", "EXTRA_WORKERS", "WORKERS_AT_ONCE"})
 
 
-@dataclass(frozen=True)
-class Ports:
-    """Ports of the parts on loopback."""
+def choose_ports(*, prefer_known: bool) -> dict[str, int]:
+    """Reserve a port on loopback for each part.
 
-    gateway: int
-    realtime: int
-    aws: int
-    api: int
-
-    @classmethod
-    def choose(cls, *, prefer_known: bool) -> Ports:
-        """Reserve ports.
-
-        The documented ports are used if they are free, unless many stacks share the machine.
-        """
-        return cls(
-            gateway=reserve_port(PREFERRED_GATEWAY if prefer_known else None),
-            realtime=reserve_port(),
-            aws=reserve_port(),
-            api=reserve_port(PREFERRED_API if prefer_known else None),
-        )
+    The documented ports are used if they are free, unless many stacks share the machine.
+    """
+    known = {"gateway": PREFERRED_GATEWAY, "api": PREFERRED_API} if prefer_known else {}
+    return {name: reserve_port(known.get(name)) for name in ("gateway", "realtime", "aws", "api")}
 
 
 def contract(
-    ports: Ports, supabase: Mapping[str, str], database_url: str, state: Path, project: Project
+    ports: Mapping[str, int],
+    supabase: Mapping[str, str],
+    database_url: str,
+    state: Path,
+    project: Project,
 ) -> dict[str, str]:
     """Build the content of `.local/env`: names for tools, and the settings.
 
     `supabase` has the keys of this stack's Supabase, or all values of another Supabase.
     """
-    api = f"http://{LOOPBACK}:{ports.api}"
+    api = f"http://{LOOPBACK}:{ports['api']}"
     return {
-        **with_other_names({**addresses(ports.gateway, database_url), **supabase}),
+        **with_other_names({**addresses(ports["gateway"], database_url), **supabase}),
         "API_URL": api,
         "CONSOLE_URL": f"{api}/",
-        "AWS_ENDPOINT_URL": f"http://{LOOPBACK}:{ports.aws}",
+        "AWS_ENDPOINT_URL": f"http://{LOOPBACK}:{ports['aws']}",
         "AWS_REGION": REGION,
         "WORKER_SECRET_TOKEN": "dev-secret-token",
         "BACKGROUND_JOB_TOKEN": "dev-background-token",
         **project.environment,
         **code_environment(project),
         "STAGE": "local",
-        "CORS_ORIGINS": f"{api},http://localhost:{ports.api}",
+        "CORS_ORIGINS": f"{api},http://localhost:{ports['api']}",
         "ALLOW_ANONYMOUS": "true",
         "STREAMING": "true",
         **needs_of(project).variables({}),

@@ -14,7 +14,13 @@ from rich.markup import escape
 from minutehand.app import find_apps
 from minutehand.install.sources import TENANCY_ORIGIN
 from minutehand.local.database import apply_project, check_engine, seed_files
-from minutehand.local.environment import Ports, contract, demo_values, for_children, sealing_key
+from minutehand.local.environment import (
+    choose_ports,
+    contract,
+    demo_values,
+    for_children,
+    sealing_key,
+)
 from minutehand.local.migrations import find_migrations
 from minutehand.local.parts import companions, service_parts
 from minutehand.local.users import ADA, EVE, create_demo_users
@@ -64,7 +70,7 @@ class Stack(SupabaseStack):
             port = PREFERRED_POSTGRES if prefer_known else None
             postgres = Postgres(state.path, scratch=scratch, preferred_port=port)
         self.database_url = postgres.url() if postgres else (remote or {}).get("DATABASE_URL", "")
-        ports = Ports.choose(prefer_known=prefer_known)
+        ports = choose_ports(prefer_known=prefer_known)
         keys = remote or {**state.secrets(), **demo_values(project.tenancy)}
         values = contract(ports, keys, self.database_url, state.path, project)
         write_private(Path(values["SEALING_KEY_FILE"]), sealing_key(keys))
@@ -72,12 +78,12 @@ class Stack(SupabaseStack):
         has_no_demo = remote is not None and "DEMO_EMAIL" not in remote
         app_parts, variables = companions([] if has_no_demo else find_apps(project.apps))
         values |= variables
-        parts = [*service_parts(ports.api, ports.aws), *app_parts]
+        parts = [*service_parts(ports["api"], ports["aws"]), *app_parts]
         if postgres is not None:
             parts += supabase_parts(
                 gateway_script(say),
-                gateway_port=ports.gateway,
-                realtime_port=ports.realtime,
+                gateway_port=ports["gateway"],
+                realtime_port=ports["realtime"],
                 site_url=values["CONSOLE_URL"],
                 schemas=[project.schema_],
             )

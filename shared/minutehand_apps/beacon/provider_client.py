@@ -65,11 +65,6 @@ class Result(Row):
 A = TypeVar("A", bound=Row)
 
 
-def connections(transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
-    """Create the HTTP client for all providers."""
-    return outbound_http.connect(timeout=httpx.Timeout(CALL_SECONDS), transport=transport)
-
-
 @dataclass(frozen=True, slots=True)
 class AtProvider:
     """A provider as a service of `worker.remote`.

@@ -9,8 +9,8 @@ from functools import cached_property
 
 import httpx
 
-from minutehand.queue import Dependencies
-from minutehand_apps.beacon.provider_client import connections
+from minutehand.queue import Dependencies, outbound_http
+from minutehand_apps.beacon.provider_client import CALL_SECONDS
 from minutehand_apps.beacon.receipts import Signer
 from minutehand_apps.beacon.settings import BeaconSettings
 
@@ -26,7 +26,7 @@ class Beacon(Dependencies):
     @cached_property
     def providers(self) -> httpx.AsyncClient:
         """The HTTP client for all providers."""
-        return connections()
+        return outbound_http.connect(timeout=httpx.Timeout(CALL_SECONDS))
 
     @cached_property
     def signer(self) -> Signer:

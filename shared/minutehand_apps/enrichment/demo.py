@@ -8,9 +8,11 @@ from __future__ import annotations
 import httpx
 
 DEMO_KEY = "test-key-demo-0001"
-#: Ids of the seeded accounts and contacts. Other records are not enriched.
-SEEDED_ACCOUNTS = "ac000000-0000-4000-8000-{}"
-SEEDED_CONTACTS = "cc000000-0000-4000-8000-{}"
+#: The seeded accounts and contacts. Other records are not enriched.
+SEEDED = (
+    *(f"accounts/ac000000-0000-4000-8000-{number:012}" for number in range(1, 9)),
+    *(f"contacts/cc000000-0000-4000-8000-{number:012}" for number in range(1, 3)),
+)
 
 
 async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id: str) -> list[str]:
@@ -19,12 +21,10 @@ async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id:
     If someone saved another key, nothing is enriched, because that could cost credits.
     """
     ids: list[str] = []
-    if await _has_demo_key(api, workspace_id):
-        for table, pattern in (("accounts", SEEDED_ACCOUNTS), ("contacts", SEEDED_CONTACTS)):
-            for record in await _seeded(data, table, pattern):
-                answer = await api.post(f"/api/{table}/{record}/enrich")
-                answer.raise_for_status()
-                ids.append(answer.json()["id"])
+    for record in SEEDED if await _has_demo_key(api, workspace_id) else ():
+        answer = await api.post(f"/api/{record}/enrich")
+        if answer.status_code != 404:  # a person may have deleted the record
+            ids.append(answer.raise_for_status().json()["id"])
     return ids
 
 
@@ -39,15 +39,3 @@ async def _has_demo_key(api: httpx.AsyncClient, workspace_id: str) -> bool:
     answer = await api.put(path, json={"apollo_api_key": DEMO_KEY})
     answer.raise_for_status()
     return True
-
-
-async def _seeded(data: httpx.AsyncClient, table: str, pattern: str) -> list[str]:
-    params: list[tuple[str, str | int | float | bool | None]] = [
-        ("select", "id"),
-        ("id", f"gte.{pattern.format('0' * 12)}"),
-        ("id", f"lte.{pattern.format('f' * 12)}"),
-        ("order", "id"),
-    ]
-    answer = await data.get(f"/rest/v1/{table}", params=params)
-    answer.raise_for_status()
-    return [row["id"] for row in answer.json()]

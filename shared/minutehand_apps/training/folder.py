@@ -18,9 +18,9 @@ PREFIX: Final = "minutehand-job-"
 
 
 @contextlib.contextmanager
-def job_folder(below: Path | None = None) -> Iterator[Path]:
+def job_folder() -> Iterator[Path]:
     """Create a folder and lock it. The system releases the lock when the worker's process ends."""
-    below = below or Path(tempfile.gettempdir())
+    below = Path(tempfile.gettempdir())
     for orphan in below.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), _locked(orphan):
             shutil.rmtree(orphan, ignore_errors=True)

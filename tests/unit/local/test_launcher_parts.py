@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from minutehand.deploy.apps import Needs
-from minutehand.local.environment import Ports, contract, for_children, remote_values
+from minutehand.local.environment import contract, for_children, remote_values
 from minutehand.local.stack import Stack
 from minutehand.project import Project
 from supabase_local.logs import Logs
@@ -15,7 +15,7 @@ from supabase_local.state import StateFolder
 
 SECRETS = {"SUPABASE_JWT_SECRET": "s" * 40, "SUPABASE_SECRET_KEY": "sb_secret_x"}
 PROJECT = Project.find()
-PORTS = Ports(gateway=1, realtime=2, aws=3, api=4)
+PORTS = {"gateway": 1, "realtime": 2, "aws": 3, "api": 4}
 
 
 def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> None:

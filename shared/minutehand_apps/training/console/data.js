@@ -4,22 +4,22 @@ import { callRoute as call, request, supabase, unwrap } from "../../api.js";
 import { pluralize } from "../../lib/format.js";
 import { trainingClient } from "./client.js";
 
-const at = (id) => ({ training_id: id });
-
 export const { createTranscriptionJob } = trainingClient(request);
+
+/** A call of a route for one training. */
+const ofTraining = (route) => (id, signal, body) =>
+  call(route, { params: { training_id: id }, signal, body });
 
 export const trainings = {
   list: (workspaceId, after, signal) =>
     call("GET /api/trainings", { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
-  read: (id, signal) => call("GET /api/trainings/{training_id}", { params: at(id), signal }),
-  transcript: (id, signal) =>
-    call("GET /api/trainings/{training_id}/transcript", { params: at(id), signal }),
-  video: (id, signal) => call("GET /api/trainings/{training_id}/video", { params: at(id), signal }),
-  cancel: (id) => call("POST /api/trainings/{training_id}/cancel", { params: at(id) }),
-  retry: (id) => call("POST /api/trainings/{training_id}/retry", { params: at(id) }),
-  share: (id, shared) =>
-    call("PUT /api/trainings/{training_id}/share", { params: at(id), body: { shared } }),
-  remove: (id) => call("DELETE /api/trainings/{training_id}", { params: at(id) }),
+  read: ofTraining("GET /api/trainings/{training_id}"),
+  transcript: ofTraining("GET /api/trainings/{training_id}/transcript"),
+  video: ofTraining("GET /api/trainings/{training_id}/video"),
+  cancel: ofTraining("POST /api/trainings/{training_id}/cancel"),
+  retry: ofTraining("POST /api/trainings/{training_id}/retry"),
+  share: (id, shared) => ofTraining("PUT /api/trainings/{training_id}/share")(id, null, { shared }),
+  remove: ofTraining("DELETE /api/trainings/{training_id}"),
 };
 
 export const JOB_TYPES = ["transcription", "sop_generation", "mux_upload"];
