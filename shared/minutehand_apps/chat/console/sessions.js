@@ -4,7 +4,7 @@ import { useLatest } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
 import { html } from "../../lib/ui.js";
 import { ActionButton } from "../../parts/dialog.js";
-import { Empty } from "../../parts/states-of-view.js";
+import { Empty, pageHead } from "../../parts/states-of-view.js";
 import { column, heading, liveList } from "../../parts/table.js";
 import { When } from "../../parts/when.js";
 
@@ -20,11 +20,11 @@ export default function Sessions({ workspace }) {
   const found = useLatest("async_session_state", workspace.id, "last_message_at");
   const begin = async () => navigate(addressOf(`chat_${crypto.randomUUID()}`));
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Chat</h1>
-      <span class="spacer"></span>
-      <${ActionButton} className="primary" run=${begin}>New conversation<//>
-    </header>
+    ${pageHead(
+      "Chat",
+      null,
+      html`<${ActionButton} className="primary" run=${begin}>New conversation<//>`,
+    )}
     ${liveList(
       {
         of: found,

@@ -8,7 +8,7 @@ import { html, useMemo, useState } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
 import { ActionButton, DialogForm } from "../../parts/dialog.js";
 import { area, choice } from "../../parts/field.js";
-import { Empty } from "../../parts/states-of-view.js";
+import { Empty, pageHead } from "../../parts/states-of-view.js";
 import { column, heading, liveList } from "../../parts/table.js";
 import { When } from "../../parts/when.js";
 
@@ -32,11 +32,13 @@ export default function Plans({ workspace }) {
   const [isAsking, setIsAsking] = useState(false);
   const found = useLatest("plan_states", workspace.id, "created_at", (one) => isLive(one.status));
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Plans</h1>
-      <span class="spacer"></span>
-      <${ActionButton} className="primary" run=${async () => setIsAsking(true)}>New plan<//>
-    </header>
+    ${pageHead(
+      "Plans",
+      null,
+      html`<${ActionButton} className="primary" run=${async () => setIsAsking(true)}>
+        New plan
+      <//>`,
+    )}
     ${
       isAsking &&
       html`<${NewPlan} workspaceId=${workspace.id} onClose=${() => setIsAsking(false)} />`
