@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from infra.release.wheels import Environment
 from minutehand.local.users import ADA
@@ -58,7 +58,6 @@ class Tab:
     def __init__(self, context: BrowserContext, chat: str) -> None:
         self.page: Page = context.new_page()
         self.page.goto(f"/paced#{chat}")
-        self.status: Locator = self.page.locator("output")
 
     def does(self, button: str) -> None:
         """Press a button."""
@@ -70,7 +69,7 @@ class Tab:
 
     def is_now(self, status: str) -> None:
         """Wait for the chat's status or error."""
-        expect(self.status).to_have_text(status)
+        expect(self.page.locator("output")).to_have_text(status)
 
 
 @pytest.fixture

@@ -148,8 +148,8 @@ async def test_what_is_decided_while_another_message_is_answered_is_all_in_the_s
     assert [event["type"] for _, event in seen] == ["connected", "reply_completed"]
     rest = await events(with_model, session, **{"Last-Event-ID": seen[-1][0]})
     kinds = [event["type"] for _, event in rest]
-    assert (kinds[1], kinds[-1]) == ("work_started", "work_completed")
-    assert kinds.count("work_started") == 1
+    assert (kinds.pop(1), kinds.pop()) == ("work_started", "work_completed")
+    assert "work_started" not in kinds
 
 
 async def events(harness: Harness, session: str, **headers: str) -> list[tuple[str, Any]]:
@@ -174,8 +174,8 @@ async def test_answering_and_cancelling_are_for_work_that_waits(harness: Harness
         assert response.status_code == status
     assert (await harness.ended(session))["status"] == "cancelled"
     every = {"sessionId": session, "cancelAll": True}
-    found = await harness.call("POST", "/async-cancel", user=None, json=every)
-    assert found.json()["message"] == "There was no work to cancel"
+    found = await harness.ok("POST", "/async-cancel", user=None, json=every)
+    assert found["message"] == "There was no work to cancel"
 
 
 async def test_a_caller_may_prefer_not_to_wait_for_the_reply(harness: Harness) -> None:
@@ -201,14 +201,10 @@ async def test_a_caller_may_prefer_not_to_wait_for_the_reply(harness: Harness) -
 
 async def test_production_refuses_guessable_ids(harness: Harness) -> None:
     """A setting, which the local stack's seed opens."""
-    name = "chat_session_id_min_characters"
-    statement = f"update queue.settings set value = %s::jsonb where name = '{name}'"
-    harness.project.sql(statement, "32")
-    try:
-        guessable = await harness.say("test_1732000000", "Hello")
-    finally:
-        harness.project.sql(statement, "1")
-    assert guessable.status_code == 422
+    harness.project.sql(
+        "update queue.settings set value = '32' where name = 'chat_session_id_min_characters'"
+    )
+    assert (await harness.say("test_1732000000", "Hello")).status_code == 422
 
 
 async def test_killed_workers_say_it_once(harness: Harness) -> None:

@@ -62,7 +62,7 @@ def test_a_running_stack_of_the_cli_is_found(tmp_path: Path, port: int, kind: st
     assert ("SUPABASE_JWT_SECRET" in found) == (kind == "containers")
 
 
-def test_the_cli_is_not_asked_if_nothing_listens(tmp_path: Path, port: int) -> None:
+def test_the_cli_is_not_asked_if_nothing_listens(tmp_path: Path) -> None:
     """A stack without Docker may listen elsewhere, and its variable then asks for it."""
     project = project_with_cli(tmp_path, 1, "--env", PRINTED)
 
