@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -122,6 +123,13 @@ class Postgres:
         return int(words.split()[-1].split(".")[0])
 
     @property
+    def _as_account(self) -> dict[str, Any]:
+        """Options of a child that runs as the server's account, without our environment."""
+        account = {"user": self.user.pw_uid, "group": self.user.pw_gid} if self.user else {}
+        path = os.environ.get("PATH", os.defpath)
+        return {**account, "cwd": self.home, "env": {"PATH": path, "LC_ALL": "C", "TZ": "UTC"}}
+
+    @property
     def is_fresh(self) -> bool:
         """True if there is no data yet."""
         return not self.data_dir.exists()
@@ -151,10 +159,7 @@ class Postgres:
                     self.data_dir,
                     *(f"--{name}={value}" for name, value in settings.items()),
                 ],
-                user=self.user.pw_uid if self.user else None,
-                group=self.user.pw_gid if self.user else None,
-                cwd=self.home,
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+                **self._as_account,
                 end_by=signal.SIGINT,  # fast shutdown, so that the next start needs no recovery
                 output=log.fileno(),
             )
@@ -244,11 +249,8 @@ class Postgres:
                 ],
                 check=True,
                 capture_output=True,
-                cwd=self.home,
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
-                user=self.user.pw_uid if self.user else None,
-                group=self.user.pw_gid if self.user else None,
                 extra_groups=[] if self.user else None,
+                **self._as_account,
             )
         except subprocess.CalledProcessError as failed:
             raise PostgresFailed(

@@ -16,12 +16,12 @@ import { chooseFunction } from "./routines.mjs";
 import { settings } from "./settings.mjs";
 import { qualified, quoted, sql } from "./sql.mjs";
 import {
+  allRows,
   bodyOf,
   callStatement,
   countStatement,
-  wholeCall,
-  wholeChange,
-  wholeRead,
+  readStatement,
+  whole,
 } from "./statements.mjs";
 import { version } from "./versions.mjs";
 
@@ -128,11 +128,13 @@ function tableOf(asked, place) {
   const isRead = asked.kind === "read";
   const isShown = isRead || asked.prefers.return === "representation";
   const body = bodyOf(asked.isHead || !isShown ? "nothing" : asked.accepts);
+  const read = readStatement(plan);
   const statement = isRead
-    ? wholeRead(plan, body, countOf(asked, plan))
-    : wholeChange(plan, changeOf(asked, table, plan, catalogue), {
+    ? whole({ first: read, rows: allRows, body, count: countOf(asked, plan) })
+    : whole({
+        first: changeOf(asked, table, plan, catalogue),
+        rows: isShown ? read : allRows,
         body,
-        isShown,
         isUpsert: asked.prefers.resolution === "merge-duplicates",
       });
   const mode = isRead ? "read only" : "read write";
@@ -153,8 +155,8 @@ function callOf(asked, place) {
   const plan = readPlan(of, asked, catalogue);
   const call = callStatement(chosen, { call: asked, returned: neededOfCall(plan) });
   const body = bodyOf(asked.accepts, chosen);
-  const count = countOf(asked, plan);
-  const statement = wholeCall(plan, call, { body, count, isSingleRow: !chosen.is_set });
+  const [rows, count] = [readStatement(plan), countOf(asked, plan)];
+  const statement = whole({ first: call, rows, body, count, isSingleRow: !chosen.is_set });
   const mode = chosen.volatility === "v" ? "read write" : "read only";
   return [{ plan, chosen }, () => answered({ asked, statement, mode, chosen }, place)];
 }

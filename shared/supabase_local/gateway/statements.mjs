@@ -13,7 +13,7 @@ const nameOf = (node) => (node.alias_ ? { name: node.alias_ } : node.from);
 const where = (conditions) =>
   conditions.length > 0 ? sql` where ${list(conditions, " and ")}` : nothing;
 
-function readStatement(node) {
+export function readStatement(node) {
   const of = nameOf(node);
   const isAll = node.select.length === 0 && node.children.length === 0;
   const own = isAll ? [columnOf(of, "*")] : node.select.map((one) => selectedOf(of, one));
@@ -128,28 +128,17 @@ export function bodyOf(kind, returned) {
 const RESPONSE_SETTINGS = sql`${setting("response.headers")} as headers,
   ${setting("response.status")} as status`;
 
-export function wholeRead(node, body, count) {
+// The rows of the statement `first`, as they are.
+export const allRows = sql`select * from ${source}`;
+
+// Return the response of a statement in one row. `rows` reads from `first`, the read, change or call.
+export function whole({ first, rows, body, count = null, isSingleRow = false, isUpsert = false }) {
   const counted = count ? sql`, pgrst_source_count as (${count})` : nothing;
   const total = raw(count ? "(select count(*) from pgrst_source_count)" : "null::bigint");
-  return sql`with ${source} as (${readStatement(node)})${counted}
-    select ${total} as total, count(_postgrest_t) as rows, ${body} as body, ${RESPONSE_SETTINGS}
-    from (select * from ${source}) _postgrest_t`;
-}
-
-export function wholeCall(node, call, { body, count, isSingleRow }) {
-  const counted = count ? sql`, pgrst_source_count as (${count})` : nothing;
-  const total = raw(count ? "(select count(*) from pgrst_source_count)" : "null::bigint");
-  const rows = raw(isSingleRow ? "1" : "count(_postgrest_t)");
-  return sql`with ${source} as (${call})${counted}
-    select ${total} as total, ${rows} as rows, ${body} as body, ${RESPONSE_SETTINGS}
-    from (${readStatement(node)}) _postgrest_t`;
-}
-
-export function wholeChange(node, change, { body, isShown, isUpsert }) {
+  const number = raw(isSingleRow ? "1" : "count(_postgrest_t)");
   const inserted = isUpsert ? sql`${setting("pgrst.inserted")}::int` : raw("null::int");
-  const rows = isShown ? readStatement(node) : sql`select * from ${source}`;
-  return sql`with ${source} as (${change})
-    select count(_postgrest_t) as rows, ${body} as body, ${RESPONSE_SETTINGS},
+  return sql`with ${source} as (${first})${counted}
+    select ${total} as total, ${number} as rows, ${body} as body, ${RESPONSE_SETTINGS},
       ${inserted} as inserted
     from (${rows}) _postgrest_t`;
 }

@@ -9,7 +9,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from supabase_local.realtime.hub import Hub
-from supabase_local.realtime.serializer import dump, parse_version
+from supabase_local.realtime.serializer import Version, dump, parse_version
 from supabase_local.realtime.session import Session
 from supabase_local.realtime.tokens import TokenError, Verifier
 
@@ -46,14 +46,12 @@ class RealtimeServer:
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         """Accept a socket, or respond to another request."""
-        url = urlsplit(request.path)
-        if url.path.endswith("/health"):
+        if urlsplit(request.path).path.endswith("/health"):
             running = self._hub.messages.running.is_set()
             return connection.respond(HTTPStatus.OK if running else HTTPStatus(503), "")
-        parameters = parse_qs(url.query)
-        if parse_version(parameters.get("vsn", ["1.0.0"])[-1]) is None:
+        version, key = _parse_handshake(request)
+        if version is None:
             return connection.respond(HTTPStatus.FORBIDDEN, "")
-        key = request.headers.get("x-api-key") or parameters.get("apikey", [""])[-1]
         try:
             self._hub.verifier.verify(key)
         except TokenError as error:
@@ -63,7 +61,12 @@ class RealtimeServer:
 
     async def _serve_socket(self, connection: ServerConnection) -> None:
         assert connection.request is not None
-        parameters = parse_qs(urlsplit(connection.request.path).query)
-        version = parse_version(parameters.get("vsn", ["1.0.0"])[-1]) or 1
-        key = connection.request.headers.get("x-api-key") or parameters["apikey"][-1]
-        await Session(self._hub, connection, version, self._hub.verifier.verify(key)).run()
+        version, key = _parse_handshake(connection.request)
+        await Session(self._hub, connection, version or 1, self._hub.verifier.verify(key)).run()
+
+
+def _parse_handshake(request: Request) -> tuple[Version | None, str]:
+    """Return the version, None if it is not supported, and the key, empty if it is missing."""
+    parameters = parse_qs(urlsplit(request.path).query)
+    key = request.headers.get("x-api-key") or parameters.get("apikey", [""])[-1]
+    return parse_version(parameters.get("vsn", ["1.0.0"])[-1]), key
