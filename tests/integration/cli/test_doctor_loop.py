@@ -10,9 +10,7 @@ import random
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
 import psycopg
 import pytest
@@ -20,6 +18,7 @@ import pytest
 from minutehand.cli.doctor.findings import Finding, Target
 from minutehand.cli.doctor.runner import run_checks
 from tests.integration.cli.faults import SEED, Fault, World, draw, list_faults
+from tests.support.http_server import http_server
 from tests.support.patience import until
 from tests.support.stacks import RunningStack, running_stack
 
@@ -78,20 +77,12 @@ def is_mended(world: World, findings: list[Finding]) -> bool:
 def test_a_wrong_clock_is_named(stack: RunningStack, seconds: int) -> None:
     """The server's clock is read from the headers of its responses."""
 
-    class Health(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
+    def respond(*_: object) -> tuple[int, bytes, dict[str, str]]:
+        date = datetime.now(UTC) + timedelta(seconds=seconds)
+        return 200, b"", {"Date": format_datetime(date, usegmt=True)}
 
-        def date_time_string(self, timestamp: float | None = None) -> str:
-            return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
-
-    with HTTPServer(("127.0.0.1", 0), Health) as server:
-        thread = Thread(target=server.handle_request)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}"
+    with http_server(respond) as url:
         [finding] = run_checks(Target({**stack.values, "SUPABASE_URL": url}), ["clock"])
-        thread.join()
 
     assert ("behind" if seconds > 0 else "ahead") in finding.detail
     assert str(finding.fix).startswith("timedatectl set-ntp true")

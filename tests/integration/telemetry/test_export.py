@@ -9,8 +9,8 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from email.message import Message
+from threading import Event
 from typing import Any
 
 import jwt
@@ -18,6 +18,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.support.http_server import http_server
 from tests.support.lambda_events import http_event
 
 SECRET = "the-legacy-secret-of-a-made-up-project"
@@ -28,7 +29,7 @@ CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 class Servers:
     """A collector, and a project that rejects each call. Both keep the requests."""
 
-    url: str
+    url: str = ""
     received: list[tuple[str, bytes]] = field(default_factory=list)
     traces: dict[str, str | None] = field(default_factory=dict)
     go_on: Event = field(default_factory=Event)
@@ -55,33 +56,18 @@ def _value(attribute: Any) -> Any:
 
 @pytest.fixture
 def servers() -> Iterator[Servers]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            found.received.append((self.path, body))
-            found.traces[self.path] = self.headers.get("x-minutehand-trace")
-            is_export = self.path.startswith("/v1/")
-            if is_export and found.is_slow:
-                found.go_on.wait()
-            self.send_response(200 if is_export else 400)
-            self.send_header("Content-Length", "2")
-            self.end_headers()
-            self.wfile.write(b"{}")
+    def respond(path: str, headers: Message, body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        found.received.append((path, body))
+        found.traces[path] = headers.get("x-minutehand-trace")
+        is_export = path.startswith("/v1/")
+        if is_export and found.is_slow:
+            found.go_on.wait()
+        return 200 if is_export else 400, b"{}", {}
 
-        do_GET = do_POST
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    found = Servers(f"http://127.0.0.1:{server.server_port}")
-    thread = Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield found
-    found.go_on.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    found = Servers()
+    with http_server(respond) as found.url:
+        yield found
+        found.go_on.set()
 
 
 def answers(servers: Servers, *events: dict[str, Any], **variables: str) -> list[Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from minutehand.config import Settings
+from tests.support.http_server import http_server
 
 
 @pytest.fixture(autouse=True)
@@ -31,42 +31,31 @@ def settings() -> Settings:
     )
 
 
-class Service(ThreadingHTTPServer):
+class Service:
     """An endpoint of AWS that stores requests and returns first `left`, then always `answer`."""
 
     def __init__(self) -> None:
+        self.url = ""
         self.asked: list[tuple[str, Message, bytes]] = []
         self.left: list[tuple[int, bytes]] = []
         self.answer: tuple[int, bytes] = (202, b"")
         #: While this gate is closed, no response is sent.
         self.gate, self.arrived = threading.Event(), threading.Event()
         self.gate.set()
-        super().__init__(("127.0.0.1", 0), _Asked)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
-
-class _Asked(BaseHTTPRequestHandler):
-    server: Service
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.asked.append((self.path, self.headers, body))
-        self.server.arrived.set()
-        self.server.gate.wait(60)
-        status, answer = self.server.left.pop(0) if self.server.left else self.server.answer
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_: object) -> None:
-        """Write no log."""
+    def respond(
+        self, path: str, headers: Message, body: bytes
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """Store a request and return the next response."""
+        self.asked.append((path, headers, body))
+        self.arrived.set()
+        self.gate.wait(60)
+        return (*(self.left.pop(0) if self.left else self.answer), {})
 
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    with Service() as made:
+    made = Service()
+    with http_server(made.respond) as made.url:
         yield made
         made.gate.set()
-        made.shutdown()

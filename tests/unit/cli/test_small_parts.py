@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import threading
 import uuid
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
@@ -23,6 +21,7 @@ from minutehand.terminal.connection import (
 )
 from minutehand.terminal.output import Output, format_duration
 from tests.support.command import Run
+from tests.support.http_server import http_server
 from tests.support.paths import ROOT
 
 
@@ -58,20 +57,15 @@ def test_ls_omits_the_filter_that_an_api_of_0_4_4_rejects() -> None:
     """Its server is a foreign one, of the last release."""
     queries: list[bool] = []
 
-    class Old(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            queries.append("internal=" in self.path)
-            problem = {"field": "internal", "problem": "Extra inputs are not permitted"}
-            body = {"error": "invalid", "code": "invalid_request", "detail": [problem]}
-            self.send_response(422 if queries[-1] else 200)
-            self.end_headers()
-            self.wfile.write(json.dumps(body if queries[-1] else {"jobs": []}).encode())
+    def respond(path: str, *_: object) -> tuple[int, bytes, dict[str, str]]:
+        queries.append("internal=" in path)
+        problem = {"field": "internal", "problem": "Extra inputs are not permitted"}
+        body = {"error": "invalid", "code": "invalid_request", "detail": [problem]}
+        return (422, json.dumps(body).encode(), {}) if queries[-1] else (200, b'{"jobs": []}', {})
 
-    with HTTPServer(("127.0.0.1", 0), Old) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        env = {"API_URL": f"http://127.0.0.1:{server.server_port}", "SUPABASE_URL": "http://x"}
+    with http_server(respond) as url:
+        env = {"API_URL": url, "SUPABASE_URL": "http://x"}
         listed = Run(env).json("ls", "-w", str(uuid.uuid4()), "--token", "a.b.c")
-        server.shutdown()
 
     assert (listed, queries) == ([], [True, False])
 

@@ -41,16 +41,20 @@ faults as (
         'idle_in_transaction_session_timeout')
       and case when value ~ '^[0-9]+$' then value || 'ms' else value end::interval
         between '1 ms' and '900 ms' then 'its calls are ended before they are done'
+    when name = 'statement_timeout' and role in ('anon', 'authenticated')
+      and case when value ~ '^[0-9]+$' then value || 'ms' else value end::interval
+        not between '1 ms' and '60 s' then 'a call may hold a connection'
     end as harm
   from settings
 )
-select 'fail', format('%s has %s = %s: %s', coalesce(role, 'every role'), name, value, harm),
+select case harm when 'a call may hold a connection' then 'warn' else 'fail' end,
+  format('%s has %s = %s: %s', coalesce(role, 'every role'), name, value, harm),
   case when role in ('anon', 'authenticated', 'authenticator') and name = 'statement_timeout'
       and base is null then format('alter role %I set statement_timeout = ''8s''', role)
     when role is null then format('alter database %I reset %I', base, name)
     else format('alter role %I %sreset %I', role,
       case when base is null then '' else format('in database %I ', base) end, name) end
-from faults where harm is not null;
+from faults where harm is not null order by 1;
 
 -- check project
 -- objects of the project itself
@@ -64,15 +68,7 @@ select 'fail', format('%s shows every tenant''s rows: its row level security is 
 from pg_class as c join pg_attribute as a on a.attrelid = c.oid
 where c.relkind = 'r' and not c.relrowsecurity
   and (a.attname = 'workspace_id' or a.attname = 'id' and c.oid = to_regclass('public.workspaces'))
-  and has_table_privilege('authenticated', c.oid, 'select')
-union all
-select 'warn', format('a call of %s may hold a connection for %s', r.rolname, s.value),
-  format('alter role %s set statement_timeout = ''8s''', r.rolname)
-from pg_roles as r cross join unnest(r.rolconfig) as c (setting)
-cross join lateral split_part(c.setting, '=', 2) as s (value)
-where r.rolname in ('anon', 'authenticated') and c.setting like 'statement_timeout=%'
-  and case when s.value ~ '^[0-9]+$' then s.value || 'ms' else s.value end::interval
-    not between '1 ms' and '60 s';
+  and has_table_privilege('authenticated', c.oid, 'select');
 
 -- check extensions
 -- extensions that the project enabled after its migrations ran
