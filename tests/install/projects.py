@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ import psycopg
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, Gateway, user_token
 from infra.release.supabase_cli import push
+from minutehand.install.project import InstallOptions, plan_install
+from minutehand.install.rewrite import Schemas
+from minutehand.install.tenancy import Tenants
+from supabase_local.migrations import apply_migrations, migrations_in
 from supabase_local.ports import reserve_port
 from supabase_local.postgres import Postgres
 from tests.support.databases import HOSTED, create_clone, drop
@@ -43,6 +48,14 @@ asyncio.run(main())
 """
 
 
+def install(
+    folder: Path, schema: str, tenants: Tenants | None = None, *, without: tuple[str, ...] = ()
+) -> None:
+    """Write an install into a folder."""
+    options = InstallOptions(Schemas(schema), tenants or Tenants(), without=without)
+    plan_install(folder, options, now=datetime.now(UTC)).apply()
+
+
 @dataclass
 class HostedDatabase:
     """Database of one project."""
@@ -55,6 +68,10 @@ class HostedDatabase:
     def push(self, project: Path, *flags: str) -> str:
         """Run the real `supabase db push` and return its output."""
         return push(self.cli, project, self.owner_url, *flags)
+
+    def apply(self, project: Path) -> None:
+        """Apply a project's migrations by our own runner."""
+        apply_migrations(self.owner_url, migrations_in(project / "supabase/migrations"))
 
     def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement as the superuser."""

@@ -13,7 +13,6 @@ import pytest
 from infra.release.supabase_cli import fetch
 from infra.release.wheels import Environment
 from minutehand.node import node_binary
-from supabase_local.migrations import apply_migrations, migrations_in
 from supabase_local.postgres import Postgres
 from tests.install.projects import Hosted, HostedDatabase
 
@@ -65,7 +64,7 @@ def test_a_declared_schema_drops_nothing_of_ours(
     config.write_text(f"{config.read_text()}\n[db.migrations]\n{line}\n")
     assert environment.minutehand(project, "install")["notes"] == []
     with hosted.database() as migrated, hosted.database() as declared:
-        apply_migrations(migrated.owner_url, migrations_in(project / "supabase/migrations"))
+        migrated.apply(project)
         for path in declared_files(project):
             declared.as_owner(path.read_text())
         assert diff(migrated, declared) == ""

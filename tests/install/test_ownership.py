@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from minutehand.install.project import InstallOptions, plan_install
 from minutehand.install.removal import removal_sql
-from minutehand.install.rewrite import Schemas
-from minutehand.install.tenancy import Tenants
-from supabase_local.migrations import MigrationFailed, apply_migrations, migrations_in
-from tests.install.projects import Hosted, HostedDatabase
+from supabase_local.migrations import MigrationFailed
+from tests.install.projects import Hosted, install
 from tests.support.extensions import PG_CRON
 from tests.support.paths import ROOT
 
@@ -31,13 +27,6 @@ insert into app.users values (1);
 create function app.hello() returns integer language sql as 'select count(*)::int from app.users';
 """
 FUNCTION = "create function app.enqueue_job() returns int language sql as 'select 1'"
-
-
-def install(folder: Path, schema: str, database: HostedDatabase) -> None:
-    """Install into an empty folder and apply the migrations."""
-    options = InstallOptions(Schemas(schema), Tenants())
-    plan_install(folder, options, now=datetime.now(UTC)).apply()
-    apply_migrations(database.owner_url, migrations_in(folder / "supabase/migrations"))
 
 
 #: The requested schema of clients, existing objects, and the object that the error names.
@@ -59,15 +48,17 @@ def test_a_name_that_is_taken_stops_the_install(
     with hosted.database() as database:
         database.as_owner(theirs)
         before = database.everything()
+        install(tmp_path, schema)
         with pytest.raises(MigrationFailed) as error:
-            install(tmp_path, schema, database)
+            database.apply(tmp_path)
 
         assert named in str(error.value)
         assert "minutehand install --schema" in str(error.value)
         assert database.everything() == before
         assert "Delete what the install wrote" in str(error.value)
         shutil.rmtree(tmp_path)
-        install(tmp_path, "tasks", database)
+        install(tmp_path, "tasks")
+        database.apply(tmp_path)
 
 
 def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Path) -> None:
@@ -80,7 +71,8 @@ def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Pa
         database.as_owner(f"create extension {PG_CRON}")
         database.as_owner("select cron.schedule('theirs', '* * * * *', 'select 1')")
         before = database.everything()
-        install(tmp_path, "app", database)
+        install(tmp_path, "app")
+        database.apply(tmp_path)
         database.run("select cron.schedule('minutehand-tick', '* * * * *', 'select 2')")
         removal = removal_sql(tmp_path)
         database.as_owner("""
@@ -113,9 +105,7 @@ def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Pa
 
 def test_a_removal_elsewhere_drops_nothing(hosted: Hosted, tmp_path: Path) -> None:
     """The script of one project is run in another project's database."""
-    plan_install(
-        tmp_path, InstallOptions(Schemas("public"), Tenants()), now=datetime.now(UTC)
-    ).apply()
+    install(tmp_path, "public")
     with hosted.database() as database:
         database.as_owner(QUEUE + "create table public.jobs (id int)")
         before = database.everything()

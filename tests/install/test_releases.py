@@ -18,15 +18,14 @@ from infra.release import apps, releases
 from infra.release.catalogue import catalogue, differences
 from infra.release.changes import CannotRelease
 from infra.release.texts import apps_of
-from minutehand.install.project import InstallOptions, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import upgrade_migrations
 from minutehand.install.tenancy import Tenants, existing
 from minutehand.version import VERSION
-from tests.install.projects import Hosted, HostedDatabase
+from tests.install.projects import Hosted, HostedDatabase, install
 from tests.install.second import make_release
-from tests.install.upgrades import apply, first_release, upgrade, write
+from tests.install.upgrades import first_release, upgrade, write
 from tests.support.databases import Database
 from tests.support.engine import ACME, SEALED, Engine, handle, ids_of
 from tests.support.paths import ROOT
@@ -136,15 +135,15 @@ def test_an_upgrade_ends_where_a_first_install_begins(
         if schema != "public":  # they have a table jobs there
             bakery(project)
         with hosted.database() as database:
-            apply(database, project)
+            database.apply(project)
             before = database.everything()
             if parts:
                 write(project, parts)
-                apply(database, project)
+                database.apply(project)
                 upgrade(project, texts, schemas)
             else:
-                plan_install(project, InstallOptions(schemas, tenants), now=NOW).apply()
-            apply(database, project)
+                install(project, schema, tenants)
+            database.apply(project)
             catalogues.append(catalogue(database.url, schemas))
 
             database.as_owner(removal_sql(project))
@@ -175,12 +174,12 @@ def test_an_upgrade_in_flight_loses_no_job_and_runs_none_twice(
     """There are jobs of 0.3.0 in every state, and a worker that has leased but not settled."""
     with hosted.database() as database:
         before = database.everything()
-        apply(database, old_project)
+        database.apply(old_project)
         with engine_of(hosted, database) as engine:
             held = fill(engine)
 
             upgrade(old_project, texts, SCHEMAS)
-            apply(database, old_project)
+            database.apply(old_project)
             assert {each["outcome"] for each in engine.settle_all(held)} == {"applied"}
             leased = drain(engine)
 
@@ -238,7 +237,7 @@ def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
     """0.3.0 had webhooks in its engine: rows, sealed secrets, and a delivery that is leased."""
     rows = "select to_jsonb(w) from queue.webhooks as w"
     with hosted.database() as database:
-        apply(database, old_project)
+        database.apply(old_project)
         with engine_of(hosted, database) as engine:
             engine.publish_deliveries()
             engine.register()
@@ -249,7 +248,7 @@ def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
             engine.enqueue()  # a job whose event was not read
             kept = engine.rows(rows)
             upgrade(old_project, texts, SCHEMAS)
-            apply(database, old_project)
+            database.apply(old_project)
 
             assert engine.rows(rows) == kept
             message = engine.rpc("webhook_to_send", p_request=handle(lease))

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from minutehand.install.project import InstallOptions, plan_install
-from minutehand.install.rewrite import Schemas
 from minutehand.install.tenancy import existing
 from minutehand.local.environment import remote_values
 from minutehand.local.stack import Stack
 from minutehand.project import VARIABLE
 from supabase_local.logs import Logs
-from supabase_local.migrations import MigrationFailed, apply_migrations, migrations_in
+from supabase_local.migrations import MigrationFailed
 from supabase_local.state import StateFolder
-from tests.install.projects import Hosted
+from tests.install.projects import Hosted, install
 from tests.support.engine import ACME, ADA
 from tests.support.patience import until
 
@@ -45,18 +42,16 @@ def test_an_unknown_role_is_refused_with_the_words_found(
     hosted: Hosted, tmp_path: Path, type_: str, rows: str, words: str | None
 ) -> None:
     """Otherwise users would silently be members of nothing; the error names the view to edit."""
-    options = InstallOptions(Schemas("minutehand"), TENANTS)
-    plan_install(tmp_path, options, now=datetime.now(UTC)).apply()
-    files = migrations_in(tmp_path / "supabase/migrations")
+    install(tmp_path, "minutehand", TENANTS)
     with hosted.database() as database:
         enum = "create schema if not exists rbac; create type rbac.role as enum ('owner', 'guest');"
         script = TABLES.replace("create schema rbac;", enum).replace("{type}", type_)
         database.as_owner(script + rows)
         if words is None:
-            apply_migrations(database.owner_url, files)
+            database.apply(tmp_path)
             return
         with pytest.raises(MigrationFailed) as error:
-            apply_migrations(database.owner_url, files)
+            database.apply(tmp_path)
 
     assert words in str(error.value)
     assert "tenant_members" in str(error.value)
@@ -66,8 +61,7 @@ def test_dev_waits_for_the_tables_of_another_tool(
     hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prisma, Drizzle and Alembic need the database of `minutehand dev` to create them."""
-    options = InstallOptions(Schemas("minutehand"), TENANTS)
-    plan_install(tmp_path, options, now=datetime.now(UTC)).apply()
+    install(tmp_path, "minutehand", TENANTS)
     toml = tmp_path / "minutehand.toml"
     toml.write_text(toml.read_text().replace('apps = ["jobs"]', "apps = []"))
     monkeypatch.setenv(VARIABLE, str(tmp_path))

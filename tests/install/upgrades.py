@@ -11,8 +11,6 @@ from minutehand.app import built_in
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.install.sources import Source, sources_since, upgrade_migrations
 from minutehand.install.tenancy import Tenants
-from supabase_local.migrations import apply_migrations, migrations_in
-from tests.install.projects import HostedDatabase
 from tests.support.paths import ROOT
 
 
@@ -57,8 +55,3 @@ def write(project: Path, parts: list[Source], *, name: str = "29991231000000_min
             f'name = "bakery"\napps = ["jobs"]\nschema = "{schema}"\ntenancy = "workspaces"\n'
         )
     (project / f"supabase/migrations/{name}.sql").write_text(text)
-
-
-def apply(database: HostedDatabase, project: Path) -> None:
-    """Apply a project's migrations by our own runner."""
-    apply_migrations(database.owner_url, migrations_in(project / "supabase/migrations"))
