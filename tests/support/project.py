@@ -50,6 +50,7 @@ class Project:
             " where job_id = coalesce(%s, job_id)",
             job_id,
         )
+        self._let_run("reclaim")
 
     def make_due(self, job_id: str | None = None) -> None:
         """End every backoff, snooze and delay, or that of one job.
@@ -67,6 +68,11 @@ class Project:
             " where j.status = 'pending' and j.id = due.job_id",
             job_id,
         )
+        self._let_run("promotion")
+
+    def _let_run(self, task: str) -> None:
+        """Let the next call run a task of maintenance, which rests for a second after a run."""
+        self.sql("update queue.tasks set done_at = '-infinity' where name = %s", task)
 
 
 def project_of_a_file(renewed: Renewed, *opened: str) -> Project:
