@@ -62,7 +62,11 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("release", [name for name in releases.read() if name != VERSION])
+OLDEST, *BETWEEN, LAST = (name for name in releases.read() if name != VERSION)
+WEEKLY = [pytest.param(name, marks=pytest.mark.weekly(only=True)) for name in BETWEEN]
+
+
+@pytest.mark.parametrize("release", [OLDEST, *WEEKLY, LAST])
 def test_calls_during_an_upgrade_succeed_once(
     release: str, texts: list[str], hosted: Hosted, tmp_path: Path
 ) -> None:
