@@ -21,25 +21,19 @@ export function bucketize({ now, since, step_seconds: step, points }) {
   const at = [];
   for (let time = from; time <= Date.parse(now) / 1000 && at.length < 500; time += step)
     at.push(time);
-  const zeros = () => at.map(() => 0);
-  const totals = Object.fromEntries(COUNTS.map((name) => [name, zeros()]));
+  const totals = Object.fromEntries(COUNTS.map((name) => [name, at.map(() => 0)]));
   const sums = Object.fromEntries(COUNTS.map((name) => [name, 0]));
   const types = new Map();
   for (const point of points) {
     const index = Math.round((Date.parse(point.at) / 1000 - from) / step);
     if (index < 0 || index >= at.length) continue;
-    if (!types.has(point.job_type)) {
-      types.set(point.job_type, {
-        ...Object.fromEntries(COUNTS.map((name) => [name, zeros()])),
-        queue: at.map(() => null),
-      });
-    }
-    const type = types.get(point.job_type);
+    const type = types.get(point.job_type) ?? { jobs: 0, queue: at.map(() => null) };
+    types.set(point.job_type, type);
     for (const name of COUNTS) {
-      type[name][index] += Number(point[name]);
       totals[name][index] += Number(point[name]);
       sums[name] += Number(point[name]);
     }
+    type.jobs += Number(point.enqueued) + Number(point.completed) + Number(point.failed);
     type.queue[index] = point.queue.p95_ms;
   }
   return { at, totals, sums, types };
@@ -49,11 +43,8 @@ export function bucketize({ now, since, step_seconds: step, points }) {
 export const success = ({ completed, failed }) => completed / (completed + failed);
 
 /** Return the types with the most jobs, sorted by name so that a type keeps its colour. */
-export function topTypes(types) {
-  const sum = ({ completed, failed, enqueued }) =>
-    [completed, failed, enqueued].flat().reduce((all, one) => all + one, 0);
-  return [...types]
-    .sort(([, a], [, b]) => sum(b) - sum(a))
+export const topTypes = (types) =>
+  [...types]
+    .sort(([, a], [, b]) => b.jobs - a.jobs)
     .slice(0, 8)
     .sort(([a], [b]) => a.localeCompare(b));
-}

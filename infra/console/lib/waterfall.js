@@ -37,13 +37,6 @@ export function spansOf(job, now) {
   return spans;
 }
 
-function groupByParent(jobs) {
-  const groups = new Map();
-  for (const job of jobs)
-    if (job.parent_id) groups.set(job.parent_id, [...(groups.get(job.parent_id) ?? []), job]);
-  return groups;
-}
-
 const MAX_EXPANDED = 40;
 
 /**
@@ -51,7 +44,7 @@ const MAX_EXPANDED = 40;
  * only the direct children, because each child's page has its own details.
  */
 export function rowsOf(trace, now) {
-  const childrenOf = groupByParent(trace.jobs);
+  const childrenOf = Map.groupBy(trace.jobs, (job) => job.parent_id);
   const rows = [];
   const isLarge = trace.jobs.length > MAX_EXPANDED;
   const add = (job, level) => {

@@ -15,32 +15,24 @@ export async function copy(text, what = "Copied") {
   }
 }
 
-/** Button that shows the end of an id and copies the whole id. */
-export const CopyId = ({ id, whole = false, what = "id" }) =>
+const CopyButton = ({ text, what, className = "copy mono", children }) =>
   html`<button
     type="button"
-    class="copy mono"
-    title=${`Copy ${what} ${id}`}
-    onClick=${(event) => {
-      event.stopPropagation();
-      copy(id, `Copied ${what}`);
-    }}>
-    ${whole ? id : shortId(id)}
+    class=${className}
+    title=${`Copy ${what} ${text}`}
+    onClick=${() => copy(text, `Copied ${what}`)}>
+    ${children}
     <${Icon} name="copy" />
     <span class="hidden">Copy ${what}</span>
   </button>`;
 
+/** Button that shows the end of an id and copies the whole id. */
+export const CopyId = ({ id, whole = false, what = "id" }) =>
+  html`<${CopyButton} text=${id} what=${what}>${whole ? id : shortId(id)}<//>`;
+
 /** Button that shows a shell command and copies it. */
 export const Command = ({ text }) =>
-  html`<button
-    type="button"
-    class="copy command mono"
-    title="Copy the command"
-    onClick=${() => copy(text, "Copied the command")}>
-    ${text}
-    <${Icon} name="copy" />
-    <span class="hidden">Copy the command</span>
-  </button>`;
+  html`<${CopyButton} text=${text} what="the command" className="copy command mono">${text}<//>`;
 
 /** Download a file that the page creates. */
 export function download(name, content, type = "text/plain;charset=utf-8") {

@@ -6,7 +6,7 @@ import { html, useMemo, useState } from "../lib/ui.js";
 import { extentOf, placeOf, rowsOf, spansOf } from "../lib/waterfall.js";
 
 const MAX_ROWS = 400;
-const SPAN_WORDS = { queued: "Queued", run: "Held", wait: "Waited", backoff: "Backing off" };
+const SPAN_WORDS = { queued: "Queued", run: "Ran", wait: "Waited", backoff: "Backing off" };
 
 /** The waterfall. `detailsOf(row)` is drawn below an opened row. */
 export function Waterfall({ trace, now, detailsOf }) {
