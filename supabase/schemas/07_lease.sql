@@ -1150,6 +1150,7 @@ create function queue.divide_slots(
   p_turns queue.turn[],
   p_depth integer,
   p_most integer,
+  p_now timestamptz,
   out shares queue.share[],
   out empty queue.share[],
   out lasts queue.last_served[],
@@ -1195,6 +1196,12 @@ begin
       where o.lane = t.lane
         and o.workspace_id = t.workspace_id
         and o.ord >= t.from_ord
+        -- the jobs of queue.withheld, which would otherwise take the slots of the jobs behind them
+        and (
+          not exists (select from queue.suspects) -- read once, usually without a result
+          or not exists (select from queue.suspects as s where s.job_id = o.job_id)
+        )
+        and o.job_id <> all (array(select unnest(queue.refused('lease', p_now))))
       order by o.ord
       -- least() ignores nulls, so that null means no limit
       limit least(t.depth, t.type_free, t.own_free, t.tenant_free)
@@ -1447,7 +1454,8 @@ begin
     v_divided := queue.divide_slots(
       v_turns,
       case when v_first.is_all then least(v_most, 4 + 4 * v_most / v_first.known) end,
-      v_most
+      v_most,
+      p_now
     );
     exit when v_first.is_all or v_divided.shares is not null or v_lacks_locks;
   end loop;
@@ -2158,6 +2166,7 @@ begin
               where r.lane = t.lane
                 and r.workspace_id = t.workspace_id
                 and r.ord >= t.from_ord
+                and r.job_id <> all (array(select unnest(queue.refused('lease', p_now))))
                 and not exists (
                   select from queue.suspects as s
                   where s.job_id = r.job_id

@@ -154,6 +154,20 @@ def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
     engine.elapse(60)
 
 
+def test_many_suspects_take_no_slot_of_the_jobs_behind_them(engine: Engine) -> None:
+    """All jobs are of one tenant. The worker leases the others, and then waits."""
+    engine.register("work")
+    engine.register("bad")
+    workers = Workers(engine)
+    engine.enqueue_many(60, job_type="bad")
+    workers.die(workers.lease()[0])
+    others = engine.enqueue_many(5)
+
+    lease = engine.lease_call(10, suspects=False)
+    assert set(ids_of(lease["leases"])) == set(others)
+    assert lease["next_due_in_ms"] is None
+
+
 def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None:
     """They see no other tenant, and another worker keeps its lease."""
     engine.register("bad")
