@@ -815,9 +815,10 @@ begin
         where s.worker = v_worker and s.company = s.job_id
       ),
       'suspects', (
-        select queue.count_companies(w.job_types, w.queues)
-        from queue.workers as w
-        where w.worker = v_worker
+        select count(distinct s.company)
+        from queue.suspects as s
+        join public.jobs as j on j.id = s.job_id
+        where s.worker = v_worker and j.status = 'pending' and s.company <> s.job_id
       )
     );
   end if;
@@ -828,6 +829,6 @@ comment on function public.tick_finished is
   E'Record that a worker''s run has ended: {tick_id, summary?}. Returns {ended, refused}. A lease '
   'call can do the same.\n\nWith {worker_id, evidence}: record that the process of a worker ended '
   'without a report. Its jobs keep the evidence, and are reclaimed at once. Returns {guilty, '
-  'suspects} too: ids of the jobs that ended the process, and the number of processes that can run '
-  'suspects now.';
+  'suspects} too: ids of the jobs that ended the process, and the number of companies of its other '
+  'suspects, each for one process.';
 select queue.allow('job_worker, service_role', 'public.tick_finished');

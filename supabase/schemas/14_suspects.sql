@@ -310,27 +310,28 @@ declare
   v_turns queue.turn[];
   v_taken queue.taken;
 begin
-  perform queue.try_lock('suspects', p_waits => true); -- two leases must not take the same company
   for v_company in
     select s.company, array_agg(distinct s.lane) as lanes
     from queue.ready_suspects(p_request.job_types) as s
     where s.lane = any (v_open.lanes)
       and s.job_id <> all (queue.refused('lease', p_now))
-      -- another process runs jobs of this company
-      and not exists (
-        select from queue.suspects as o
-        join queue.leases as l on l.job_id = o.job_id
-        where o.company = s.company
-      )
     group by s.company
-    -- Every other worker takes the smallest company, so that a guilty job is found soon, however
-    -- many companies wait. The others take the oldest, so that each company has its turn.
+    -- Every other worker takes the smallest company without a guilty job, so that a guilty job is
+    -- found soon, however many companies wait. The others take the oldest, so that each company has
+    -- its turn.
     order by
+      case p_request.worker % 2 when 0 then bool_or(s.company = s.job_id) end,
       case p_request.worker % 2 when 0 then count(*) end,
       min(s.since),
       s.company
     limit 50
   loop
+    -- another process leases or runs jobs of this company
+    continue when not queue.try_lock('company ' || v_company.company) or exists (
+      select from queue.suspects as s
+      join queue.leases as l on l.job_id = s.job_id
+      where s.company = v_company.company
+    );
     v_types := queue.lock_types(v_company.lanes, v_open.limited, p_now);
     v_turns := (queue.limit_turns(
       array(

@@ -13,13 +13,15 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 
 from minutehand.config import Settings
 from minutehand.functions.worker.app import Running, build_worker, end_process_with
 from minutehand.functions.worker.database_access import find_database_access
 from minutehand.functions.worker.process import serve_worker
+from minutehand.functions.worker.processors import import_processors
 from minutehand.functions.worker.routes import WorkerRoutes
-from minutehand.local.hot_reload import end_on_change, files_of, watched_folders
+from minutehand.local.hot_reload import Files, end_on_change, files_of, watched_folders
 from minutehand.log import configure_logging
 from minutehand.queue.errors import QueueError
 from minutehand.worker.loop import Worker
@@ -32,6 +34,20 @@ STOP_SECONDS = 3.0
 """For running jobs to be released when the process ends."""
 
 
+@cache
+def watched_files() -> Files:
+    """Return the files whose change ends the process, as they were before they were imported."""
+    return files_of(watched_folders(Settings.from_env(os.environ)))
+
+
+def load() -> None:
+    """Import the modules that the worker's processes share."""
+    settings = Settings.from_env(os.environ)
+    configure_logging(settings.log_level)
+    watched_files()
+    import_processors(settings)
+
+
 @asynccontextmanager
 async def start() -> AsyncIterator[Running]:
     """Run the loop, its wake-ups and hot reload."""
@@ -39,7 +55,7 @@ async def start() -> AsyncIterator[Running]:
     configure_logging(settings.log_level)
     wakeups = asyncio.Event()
     database_url = settings.environ.get("DATABASE_URL", "")
-    files = files_of(watched_folders(settings))  # before they are imported
+    files = watched_files()
     access = await find_database_access(settings)
     access.log()
     worker = build_worker(settings, access=access, on_error=report_module)
@@ -93,4 +109,4 @@ async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) 
 
 if __name__ == "__main__":
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    sys.exit(serve_worker(os.environ, start))
+    sys.exit(serve_worker(os.environ, start, load))

@@ -370,7 +370,7 @@ class WorkerDeath(Model):
 
     #: Jobs that ended the process. Each spends an attempt.
     guilty: tuple[JobId, ...] = ()
-    #: Number of processes that can run suspects now, each a company.
+    #: Number of companies of its other suspects, each for one process.
     suspects: int = 0
 
 

@@ -41,10 +41,6 @@ GC_THRESHOLD = 20_000
 #: Threads of the event loop per slot, so that host names can be resolved while processors block in
 #: `asyncio.to_thread`. asyncio has only four, and one per core.
 THREADS_PER_SLOT = 4
-#: A worker for suspects looks this often, and ends after this time, when there are none: another
-#: process may end in the meantime, and starting a process takes longer than most jobs.
-SUSPECTS_POLL_SECONDS = 0.25
-SUSPECTS_LINGER_SECONDS = 3.0
 
 
 class Worker:
@@ -100,8 +96,6 @@ class Worker:
         self._most = most
         self._on_tick = on_tick
         self._on_response = on_response
-        #: Number of companies of suspects at the latest lease.
-        self._suspects = 0
         #: Time of the loop's last iteration. None outside of it.
         self._iterated_at: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -169,7 +163,8 @@ class Worker:
             max_threads = THREADS_PER_SLOT * self.options.concurrency
             loop.set_default_executor(ThreadPoolExecutor(max_threads, "worker"))
             self._loop = loop
-        await self.register()
+        if not options.suspects:  # the process beside it has published them
+            await self.register()
 
         tick = Tick(
             self._run(ends_at, options, job_types),
@@ -199,7 +194,7 @@ class Worker:
             most=self._most,
             backoff=self._backoff,
             lease_id=self._lease_id,
-            on_response=self._record_response,
+            on_response=self._on_response,
         )
 
     @property
@@ -208,10 +203,6 @@ class Worker:
         return self._iterated_at is not None and (
             self.clock.monotonic() > self._iterated_at + self.STALLED_SECONDS
         )
-
-    def _record_response(self, response: LeaseResponse) -> None:
-        self._suspects = response.suspects or 0
-        self._on_response(response)
 
     def _record_iteration(self) -> None:
         self._iterated_at = self.clock.monotonic()
@@ -233,7 +224,6 @@ class Worker:
         logger.info("Worker loop started", extra={"event": "worker.started", **names})
         options = replace(self.options, quiet=True, linger_seconds=0.0)
         failures = 0
-        suspects_at = self.clock.monotonic()
         while not self.stopping.is_set():
             self._record_iteration()
             was_notified = wakeups.is_set()
@@ -252,14 +242,11 @@ class Worker:
                 await self._pause(pause, wakeups)
                 continue
             failures = 0
-            now = self.clock.monotonic()
-            if self._suspects or tick.summary.leased:
-                suspects_at = now
-            elif self.options.suspects and now >= suspects_at + SUSPECTS_LINGER_SECONDS:
+            if self.options.suspects:
                 break
-            poll = SUSPECTS_POLL_SECONDS if self.options.suspects else poll_seconds
+            now = self.clock.monotonic()
             in_vain = was_notified and not tick.summary.leased
-            entry = tick.agenda.next_poll(now, poll_seconds=poll, was_notified=in_vain)
+            entry = tick.agenda.next_poll(now, poll_seconds=poll_seconds, was_notified=in_vain)
             await self._pause(entry.at - now, wakeups)
         logger.info("Worker loop stopped", extra={"event": "worker.stopped", **names})
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
-from minutehand.functions.worker.exit_report import ExitReport
+from minutehand.functions.worker.exit_report import DeathReporter, ExitReport
 from minutehand.worker.alarm import STACKS
 from minutehand.worker.loop import run_until_done
 from tests.support.engine import Engine
@@ -36,7 +36,7 @@ async def start():
     os.kill(os.getpid(), signal.SIGTERM)
     yield
 
-sys.exit(serve_worker(os.environ, start))
+sys.exit(serve_worker(os.environ, start, lambda: None))
 """
 STARTS_COLD = """
 import sys
@@ -122,7 +122,10 @@ async def test_the_end_of_a_process_is_reported_when_its_database_url_is_silent(
             "DATABASE_URL": f"postgresql://127.0.0.1:{server.sockets[0].getsockname()[1]}/none",
         }
         report = ExitReport(record, environ)
-        await report.report(report.read(1))
+        evidence = report.read(1)
+        reporter = DeathReporter(environ)
+        await reporter.report(report.worker_id, evidence)
+        await reporter.aclose()
         for writer in connections:
             writer.close()
 

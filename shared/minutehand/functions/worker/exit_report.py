@@ -24,7 +24,7 @@ from minutehand.worker.errors import signal_of
 
 logger = logging.getLogger(__name__)
 
-#: Maximum seconds for the report to the queue. The next process starts after it.
+#: Maximum seconds for a report to the queue. The next process starts after it.
 _MAX_SECONDS: Final = 10.0
 #: Maximum seconds of them for the probe of DATABASE_URL. HTTPS needs the others.
 _MAX_PROBE_SECONDS: Final = 2.0
@@ -40,7 +40,7 @@ _NOT_OWN: Final = re.compile(r"/(site-packages|lib/python[\d.]+|minutehand)/")
 
 
 class ExitReport:
-    """Reads and reports why the worker's last process ended.
+    """Reads why a process of the worker ended.
 
     Args:
         path: File in which a process records its jobs.
@@ -51,10 +51,14 @@ class ExitReport:
         self.variables = {EVIDENCE: str(path)}
         self._path = path
         self._environ = environ
-        self._worker_id: str | None = None
+        #: Identity of the process's leases. None if it never had a job.
+        self.worker_id: str | None = None
 
-    def clear(self) -> None:
-        """Delete the record of an earlier process before the next one starts."""
+    def __enter__(self) -> ExitReport:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Delete the process's files."""
         for suffix in ("", STACKS):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
@@ -65,7 +69,7 @@ class ExitReport:
             stacks = Path(f"{self._path}{STACKS}").read_text(errors="replace")
         except (OSError, ValueError):
             record, stacks = {}, ""  # the process ended before it had a job
-        self._worker_id = record.get("worker_id")
+        self.worker_id = record.get("worker_id")
         failed, others = _split(stacks)
         own = (line.strip() for line in failed if "File" in line and not _NOT_OWN.search(line))
         evidence = {
@@ -80,25 +84,43 @@ class ExitReport:
         }
         return {name: value for name, value in evidence.items() if value is not None}
 
-    async def report(self, evidence: Mapping[str, Any]) -> WorkerDeath:
-        """Report the evidence to the queue if the process had jobs, which releases them at once."""
-        if self._worker_id is None:
+
+class DeathReporter:
+    """Reports deaths of processes to the queue, which releases their jobs at once.
+
+    Args:
+        environ: The worker's environment, for a connection as the worker's.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._lock = asyncio.Lock()
+        self._queue: WorkerQueue | None = None
+
+    async def report(self, worker_id: str | None, evidence: Mapping[str, Any]) -> WorkerDeath:
+        """Report a death. `worker_id` is None if the process never had a job."""
+        if worker_id is None:
             return WorkerDeath()
-        settings = Settings.from_env(self._environ)
-        queue: WorkerQueue | None = None
         try:
-            async with asyncio.timeout(_MAX_SECONDS):
-                # as the worker, because HTTPS rejects the token of a machine with a wrong clock
-                access = await _probe_once(settings)
-                queue = WorkerQueue(settings, api=access.api(settings))
-                return await queue.worker_died(self._worker_id, evidence)
+            async with self._lock, asyncio.timeout(_MAX_SECONDS):
+                if self._queue is None:
+                    settings = Settings.from_env(self._environ)
+                    # as the worker, because HTTPS rejects the token of a machine with a wrong clock
+                    access = await _probe_once(settings)
+                    self._queue = WorkerQueue(settings, api=access.api(settings))
+                return await self._queue.worker_died(worker_id, evidence)
         except (QueueError, TimeoutError) as error:
             logger.warning(
                 "Why the last process ended could not be reported; its jobs run again without it",
                 extra={"event": "worker.evidence_lost", "error": str(error)},
             )
+            await self.aclose()
             return WorkerDeath()
-        finally:
+
+    async def aclose(self) -> None:
+        """Close the connection. The next report opens another."""
+        async with self._lock:
+            queue, self._queue = self._queue, None
             if queue is not None:
                 await queue.aclose()
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -35,7 +36,9 @@ from minutehand.functions.worker.app import (
     body_of,
     build_app,
 )
-from minutehand.functions.worker.exit_report import ExitReport
+from minutehand.functions.worker.exit_report import DeathReporter, ExitReport
+from minutehand.functions.worker.fork_server import FORK_SERVER, ForkServer, serve_forks
+from minutehand.queue.models import WorkerDeath
 from minutehand.tasks import end_tasks
 from minutehand.worker.loop import run_until_done, tune_gc
 
@@ -49,8 +52,11 @@ RESPONSE_SECONDS: Final = 40.0
 #: Wait before a worker that failed to start is restarted, doubled each time up to the maximum.
 RESTART_SECONDS: Final = 0.5
 MAX_RESTART_SECONDS: Final = 30.0
-#: Max processes for suspects next to the usual one.
-SUSPECT_PROCESSES: Final = 4
+#: Max processes for suspects next to the usual one. If a job among 250 ends each process at once,
+#: its company is halved eight times.
+MAX_SUSPECTS_PROCESSES: Final = 8
+#: Min interval at which a process is started for suspects that the worker has found.
+SUSPECTS_SECONDS: Final = 1.0
 #: Headers that are forwarded to the worker and back.
 _REQUEST_HEADERS: Final = frozenset({"authorization", "content-type", "x-request-id"})
 _RESPONSE_HEADERS: Final = frozenset({"content-type", "allow", "www-authenticate", "retry-after"})
@@ -67,7 +73,6 @@ class WorkerProcess:
     def __init__(self, module: str, environ: Mapping[str, str]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="minutehand-worker-")
         self._socket = Path(self._folder.name) / "socket"
-        self._command = (sys.executable, "-m", module)
         self._environ = environ
         self._http = httpx.AsyncClient(
             # with retries, because a new worker listens only after some seconds
@@ -75,30 +80,36 @@ class WorkerProcess:
             base_url="http://worker",
             timeout=RESPONSE_SECONDS,
         )
-        self._processes: set[asyncio.subprocess.Process] = set()
+        #: The worker writes the number of companies of suspects to this pipe.
+        self._pipe, self._pipe_end = os.pipe()
+        os.set_blocking(self._pipe_end, False)
+        self._forks = ForkServer(
+            (sys.executable, "-m", module), environ, pass_fds=(self._pipe_end,)
+        )
         self._task: asyncio.Task[None] | None = None
-        #: Processes for suspects, by their number.
-        self._suspects: dict[int, asyncio.Task[None]] = {}
+        #: Processes for suspects.
+        self._suspects: set[asyncio.Task[None]] = set()
+        self._numbers = itertools.count()
+        self._deaths = DeathReporter(environ)
+        #: Set when the worker has found suspects.
+        self._found = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start the worker, and restart it whenever it ends."""
-        self._task = asyncio.create_task(self._keep(), name="worker-process")
+        asyncio.get_running_loop().add_reader(self._pipe, self._read_pipe)
+        self._tasks = [
+            asyncio.create_task(self._keep(), name="worker-process"),
+            asyncio.create_task(self._find_suspects(), name="suspects"),
+        ]
 
     async def aclose(self, *, timeout_seconds: float) -> None:
         """End the worker, which releases its running jobs, and kill it after the time-out."""
-        if self._task is not None:
-            await end_tasks([self._task, *self._suspects.values()])
-        running = [process for process in self._processes if process.returncode is None]
-        for process in running:
-            process.terminate()
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await asyncio.gather(*[process.wait() for process in running])
-        except TimeoutError:
-            for process in running:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
+        asyncio.get_running_loop().remove_reader(self._pipe)
+        await end_tasks([*self._tasks, *self._suspects])
+        await self._forks.aclose(timeout_seconds=timeout_seconds)
+        os.close(self._pipe)
+        os.close(self._pipe_end)
         await self._http.aclose()
         self._folder.cleanup()
 
@@ -142,77 +153,87 @@ class WorkerProcess:
         await response(scope, receive, send)
 
     async def _keep(self) -> None:
-        read, write = os.pipe()
-        for end in (read, write):
-            os.set_blocking(end, False)
         loop = asyncio.get_running_loop()
-        loop.add_reader(read, self._read_suspects, read)
-        variables = {SOCKET: str(self._socket), PIPE: str(write)}
-        try:
-            while True:
-                await self._restart(variables, "at_work", pass_fds=(write,))
-        finally:
-            loop.remove_reader(read)
-            os.close(read)
-            os.close(write)
+        variables = {SOCKET: str(self._socket), PIPE: str(self._pipe_end)}
+        failures = 0
+        while True:
+            started = loop.time()
+            death = await self._run("at_work", variables)
+            if death is None:  # the next process imports the modules again, for example new code
+                await self._forks.aclose(timeout_seconds=RESPONSE_SECONDS)
+                continue
+            # no pause if the death narrowed the suspects or spent an attempt
+            has_jobs = death.guilty or death.suspects
+            failures = (
+                0 if has_jobs or loop.time() > started + MAX_RESTART_SECONDS else failures + 1
+            )
+            if failures:
+                await asyncio.sleep(min(RESTART_SECONDS * 2**failures, MAX_RESTART_SECONDS))
 
-    def _read_suspects(self, pipe: int) -> None:
-        self._start_for_suspects(max(os.read(pipe, 4096), default=0))
+    def _read_pipe(self) -> None:
+        os.read(self._pipe, 4096)
+        self._found.set()
+
+    async def _find_suspects(self) -> None:
+        """Start a process for suspects when there are some although no process has just died."""
+        while True:
+            await self._found.wait()
+            await asyncio.sleep(SUSPECTS_SECONDS)
+            self._found.clear()
+            self._start_for_suspects(1)
 
     def _start_for_suspects(self, companies: int) -> None:
-        """Run a process for each company of suspects, until there are no more suspects."""
-        self._suspects = {n: task for n, task in self._suspects.items() if not task.done()}
-        for number in range(min(companies, SUSPECT_PROCESSES)):
-            if number not in self._suspects:
-                run = self._restart({SUSPECTS_ONLY: "1"}, f"suspects-{number}")
-                self._suspects[number] = asyncio.create_task(run, name="suspects-process")
+        """Start a process for each company. It ends when no suspects wait."""
+        for _ in range(min(companies, MAX_SUSPECTS_PROCESSES - len(self._suspects))):
+            task = asyncio.create_task(self._run_suspects(), name="suspects-process")
+            self._suspects.add(task)
+            task.add_done_callback(self._suspects.discard)
 
-    async def _restart(
-        self, variables: Mapping[str, str], name: str, *, pass_fds: Sequence[int] = ()
-    ) -> None:
-        """Run a worker's process, and restart it until it ends without an error.
+    async def _run_suspects(self) -> None:
+        death = await self._run(f"suspects-{next(self._numbers)}", {SUSPECTS_ONLY: "1"})
+        if death is not None and death.guilty:
+            await self.wake()  # so that the worker knows when the guilty job is retried
+
+    async def _run(self, name: str, variables: Mapping[str, str]) -> WorkerDeath | None:
+        """Run a process until it ends, and report its death. Return None if it did not die.
 
         Args:
             name: Name of the file in which the process records its jobs.
         """
-        last = ExitReport(Path(self._folder.name) / name, self._environ)
-        failures = 0
-        while True:
-            started = asyncio.get_running_loop().time()
-            last.clear()
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                env={**self._environ, **last.variables, **variables},
-                stdin=asyncio.subprocess.PIPE,
-                pass_fds=pass_fds,
-            )
-            self._processes.add(process)
-            code = await process.wait()
-            self._processes.discard(process)
-            if not code:
-                return
-            ran = asyncio.get_running_loop().time() - started
-            evidence = last.read(code)
-            death = await last.report(evidence)
-            extra = {"ran_seconds": round(ran), **evidence, "guilty": death.guilty}
+        started = asyncio.get_running_loop().time()
+        try:
+            with ExitReport(Path(self._folder.name) / name, self._environ) as last:
+                code = await self._forks.run({**last.variables, **variables})
+                if code == 0:
+                    return None
+                # without the fork server, its processes release their jobs
+                evidence = {} if code is None else last.read(code)
+                death = await self._deaths.report(last.worker_id, evidence)
+            ran = round(asyncio.get_running_loop().time() - started)
+            extra = {"ran_seconds": ran, **evidence, "guilty": death.guilty}
             logger.error(
                 "The worker's process has ended and is restarted",
                 extra={"event": "worker.died", **extra},
             )
             self._start_for_suspects(death.suspects)
-            # suspects need not wait, because each further death halves them
-            is_halved = death.suspects and not death.guilty
-            failures = 0 if is_halved or ran >= MAX_RESTART_SECONDS else failures + 1
-            if failures:
-                await asyncio.sleep(min(RESTART_SECONDS * 2**failures, MAX_RESTART_SECONDS))
+            return death
+        finally:
+            if not self._suspects - {asyncio.current_task()}:
+                await self._deaths.aclose()
 
 
 def _returned(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name in _RESPONSE_HEADERS}
 
 
-def serve_worker(environ: Mapping[str, str], start: Start) -> int:
-    """Run a worker until SIGTERM or the end of its host. To be called by a `__main__`."""
+def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], object]) -> int:
+    """Run a worker until SIGTERM or the end of its host. To be called by a `__main__`.
+
+    Args:
+        load: Imports the modules that the worker's processes share.
+    """
+    if FORK_SERVER in environ:
+        serve_forks(load)
 
     def end_with_host() -> None:
         # not through `sys.stdin`, because a daemon thread with its lock makes Python's exit fail

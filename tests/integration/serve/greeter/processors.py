@@ -43,7 +43,7 @@ class Nothing(BaseModel):
     """A payload without content."""
 
 
-@processor("served.block", payload=Nothing, lease=40, max_attempts=1)
+@processor("served.block", payload=Nothing, lease=16, max_attempts=1)
 async def block(job: Job[Nothing], ctx: JobContext) -> None:
     """Keep Python's lock inside C code, as a hopeless regular expression does, but at rest."""
     ctypes.PyDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)
@@ -80,7 +80,7 @@ class Item(BaseModel):
     how: str | None = None
 
 
-@processor("served.batch", payload=Item, batch=10, batch_wait=0.2, timeout=2, max_attempts=1)
+@processor("served.batch", payload=Item, batch=10, batch_wait=0.2, timeout=1, max_attempts=1)
 async def together(jobs: list[BatchedJob[Item]]) -> list[None]:
     """Fail if one item does, as a batch with a poison item."""
     for job in jobs:
@@ -93,7 +93,7 @@ async def together(jobs: list[BatchedJob[Item]]) -> list[None]:
     return [None for _ in jobs]
 
 
-@processor("served.plain_batch", payload=Item, batch=4, batch_wait=0.2, timeout=2, max_attempts=1)
+@processor("served.plain_batch", payload=Item, batch=2, batch_wait=0.2, timeout=1, max_attempts=1)
 def together_in_a_thread(jobs: list[BatchedJob[Item]]) -> list[None]:
     """Hang where no exception reaches it, as a read from a socket without a timeout does."""
     if any(job.payload.how == "hangs" for job in jobs):
