@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 from tests.contract.observed import breaches, later
 from tests.sql.conftest import INVARIANTS
 from tests.support.databases import Database
-from tests.support.engine import ACME, CLOCK, GLOBEX, Engine, handle
+from tests.support.engine import ACME, CLOCK, ERROR, GLOBEX, Engine, handle
 
 LEASE_SECONDS = 100
 TYPES: dict[str, dict[str, Any]] = {
@@ -86,7 +86,6 @@ OPTIONS = st.builds(
     start_by_seconds=st.sampled_from([None, None, 100]),
 )
 FRACTIONS = st.floats(0, 1, exclude_max=True)
-ERROR = {"type": "E", "message": "m"}
 Note = Callable[[Any], None]
 IGNORED: Note = lambda _: None  # noqa: E731
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.contract.observed import ask
-from tests.support.engine import ACME, ADA, BOB, SEALED, Engine
+from tests.support.engine import ACME, ADA, BOB, ERROR, SEALED, Engine
 
 #: Text that a person stores. It cannot be compressed, and exceeds only the smallest limits.
 TEXT = "".join(random.Random(1).choices(string.ascii_letters, k=160_000))
@@ -180,7 +180,7 @@ def world(engine: Engine, owner: str | None) -> dict[str, str]:
     engine.put_schedule(name="gone")
     made = {"HOOK": engine.put_webhook()["id"]}
     for name, outcome, more in (
-        ("FAILED", "failed", {"error": {"type": "X", "message": "m"}}),
+        ("FAILED", "failed", {"error": ERROR}),
         ("ASKING", "waiting", {"wait": {**ask(), "name": "q"}}),
     ):
         made[name] = engine.enqueue()

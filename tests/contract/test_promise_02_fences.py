@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import ask, refused, started
-from tests.support.engine import ADA, Engine, handle, ids_of
+from tests.support.engine import ADA, MISSING, TICK, Engine, handle, ids_of
 
 ERROR = {"type": "E", "message": "zombie"}
 Item = dict[str, Any]
@@ -34,7 +34,6 @@ def news(word: str) -> dict[str, Any]:
 
 
 NEWS = news("zombie")
-TICK = "00000000-0000-4000-8000-000000000001"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -98,7 +97,7 @@ def test_a_zombies_report_stores_nothing_and_renews_nothing(engine: Engine) -> N
 def test_an_item_is_answered_for_itself_and_stored_by_its_own_fence(engine: Engine) -> None:
     """A worker may lease the same job again, so the id alone does not identify an item's lease."""
     zombie, heir = lost_lease(engine)
-    missing = {"job_id": "00000000-0000-4000-8000-00000000dead", "fence": 1}
+    missing = {"job_id": MISSING, "fence": 1}
     old, new = (
         {**handle(lease), **news(word)} for lease, word in ((zombie, "stale"), (heir, "present"))
     )

@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import later, seconds_until
-from tests.support.engine import Engine
-
-ERROR = {"type": "E", "message": "no"}
+from tests.support.engine import ERROR, Engine
 
 
 def waits(engine: Engine, attempts: int) -> list[float]:

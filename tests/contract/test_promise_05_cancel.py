@@ -9,9 +9,8 @@ import psycopg
 import pytest
 
 from tests.contract.observed import ask, later, refused
-from tests.support.engine import ACME, ADA, Engine, handle, ids_of
+from tests.support.engine import ACME, ADA, ERROR, Engine, handle, ids_of
 
-ERROR = {"type": "E", "message": "no"}
 CHILD = [{"job_type": "work"}]
 #: By requested change: the states in which it is done.
 MAY = {

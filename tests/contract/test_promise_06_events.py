@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import ask, history, later, messages, refused, sent_on, started
-from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle
+from tests.support.engine import ACME, ADA, ERROR, GLOBEX, Engine, handle
 
 Seen = list[tuple[str, int]]
 
@@ -35,7 +35,7 @@ def test_a_life_is_logged_without_a_gap(engine: Engine) -> None:
     lease = engine.lease_one()
     log = {"level": "info", "message": "x"}
     engine.report(lease, progress={"percentage": 5, "stage": "s"}, logs=[log, log])
-    engine.settle(lease, "retry", error={"type": "E", "message": "m"}, retry_after_seconds=0)
+    engine.settle(lease, "retry", error=ERROR, retry_after_seconds=0)
     engine.settle(engine.lease_one(), "waiting", wait=ask())
     engine.rpc("answer_job", p_job_id=job_id, p_answer={"answer": 1})
     engine.lease_one()
@@ -256,7 +256,7 @@ def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None
     leases = {lease["job"]["id"]: lease for lease in engine.lease()}
     engine.settle(leases[ids[2]], "completed", result=2)
     engine.settle(parent, "waiting", wait={"kind": "children", "name": "all", "job_ids": ids})
-    engine.settle(leases[ids[0]], "failed", error={"type": "E", "message": "no"})
+    engine.settle(leases[ids[0]], "failed", error=ERROR)
     assert engine.lease() == []
     engine.settle(leases[ids[1]], "completed", result=1)
 

@@ -17,9 +17,8 @@ from psycopg.types.json import Jsonb
 
 from tests.contract.observed import ask, may_join, refused
 from tests.contract.test_prices import CALLS, put, world
-from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, ids_of, piece
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, MISSING, Engine, handle, ids_of, piece
 
-MISSING = "00000000-0000-4000-8000-00000000dead"
 #: A user of Auth who belongs to no workspace.
 GUEST = "cccccccc-0000-4000-8000-000000000009"
 #: Names of functions for managers, which send data out, grant access, or stop colleagues.

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, handle
+from tests.support.engine import ACME, ADA, EVE, GLOBEX, TICK, Engine, handle
 from tests.support.patience import until
 
 #: A worker that calls and leases nothing.
-LOOK: dict[str, Any] = {"tick_id": "00000000-0000-4000-8000-000000000009", "worker_id": "w9"}
+LOOK: dict[str, Any] = {"tick_id": TICK, "worker_id": "w9"}
 LOOK |= {"limit": 0, "call": 1}
 
 
@@ -110,12 +110,11 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     engine.register("other")
     engine.advance(120)
     engine.lease_call(0, worker="w1", job_types=["work"])
-    tick = {"tick_id": "00000000-0000-4000-8000-000000000001"}
-    engine.lease_call(0, worker="w2", job_types=["other"], **tick)
+    engine.lease_call(0, worker="w2", job_types=["other"], tick_id=TICK)
     job_id = engine.enqueue(job_type="other")
     assert reason(engine, job_id) == "next_in_line"
 
-    engine.rpc("tick_finished", p_request={"worker_id": "w2", "summary": {}, **tick})
+    engine.rpc("tick_finished", p_request={"worker_id": "w2", "summary": {}, "tick_id": TICK})
     engine.register("other", schedules=[{"name": "n", "cron": "0 0 30 2 *"}])
     engine.advance(95)
     engine.lease_call(0, worker="w1", job_types=["work"])
@@ -330,8 +329,7 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(engine: Engine)
     """A revoked right would otherwise blame a running job and offer to cancel it."""
     engine.register("plain")
     slots = [{"job_types": ["work"], "limit": 2}, {"job_types": ["plain"], "limit": 1}]
-    call: dict[str, Any] = {"worker": "w1", "job_types": ["work", "plain"]}
-    call["tick_id"] = "00000000-0000-4000-8000-000000000007"
+    call: dict[str, Any] = {"worker": "w1", "job_types": ["work", "plain"], "tick_id": TICK}
     runs, beside = engine.enqueue(), engine.enqueue(job_type="plain")
     leases = engine.lease(2, **call, slots=slots)
     first, second = engine.enqueue(), engine.enqueue()
@@ -453,7 +451,7 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     lease = engine.lease_one()
     engine.cancel(job_id)
     engine.settle(lease, "cancelled")
-    run = {"tick_id": "00000000-0000-4000-8000-000000000007", "call": 2}
+    run = {"tick_id": TICK, "call": 2}
 
     engine.lease(1, **run, abandoned=[{"job_id": job_id, "place": "all.py:7"}])
     assert "still runs, abandoned, in worker w1 at all.py:7" in engine.explain(job_id)["sentence"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, ids_of
+from tests.support.engine import ACME, ADA, BOB, GLOBEX, TICK, Engine, ids_of
 from tests.support.extensions import PG_NET, VAULT, create, drop
 
 #: Header of the API, which can start a worker.
@@ -30,14 +30,13 @@ def test_a_lease_that_finds_no_turn_while_another_opens_it_asks_again(
         engine.enqueue(job_type="other")
         engine.settle(engine.lease_one())
     engine.enqueue_many(3)
-    tick = "00000000-0000-4000-8000-00000000000b"
     with engine.open_transaction() as one, engine.open_transaction() as pause:
         assert len(one.lease(1, job_types=["work"])) == 1
         # the row of the call's number is written last, before the call computes the next one
         pause.run(
-            "insert into queue.ticks (tick_id, seen_at, last_call) values (%s, now(), 0)", tick
+            "insert into queue.ticks (tick_id, seen_at, last_call) values (%s, now(), 0)", TICK
         )
-        late = pause.blocked(engine.lease_call, 5, worker="w2", tick_id=tick)
+        late = pause.blocked(engine.lease_call, 5, worker="w2", tick_id=TICK)
         one.run("commit")
         pause.run("rollback")
         found = late.result()
@@ -163,7 +162,7 @@ def test_a_turn_that_someone_changes_is_opened_by_the_next_lease(engine: Engine)
 @pytest.mark.parametrize("says", ["-1", "ends", "tick_finished", "nothing"])
 def test_enqueues_count_on_a_run_until_it_says_otherwise(engine: Engine, says: str) -> None:
     engine.run("select set_config('request.headers', %s, false)", json.dumps(API))
-    run: dict[str, Any] = {"tick_id": "00000000-0000-4000-8000-00000000000d", "worker": "w1"}
+    run: dict[str, Any] = {"tick_id": TICK, "worker": "w1"}
     engine.lease_call(call=1, **run)
 
     def wakes() -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import refused, started
-from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine
+from tests.support.engine import ACME, ADA, BOB, ERROR, GLOBEX, Engine
 
 STATUSES = ["pending", "processing", "waiting", "completed", "failed", "cancelled"]
 
@@ -113,7 +113,7 @@ def test_a_page_that_is_read_again_has_only_ids_of_jobs_that_had_ended(engine: E
     """Otherwise a page that follows a list reads 120 kB after each change."""
     ended, runs = engine.enqueue_many(2)
     first, _ = engine.lease(2)
-    engine.settle(first, "failed", error={"type": "E", "message": "m"})
+    engine.settle(first, "failed", error=ERROR)
     whole = engine.rpc("list_jobs", p_filter={"workspace_id": ACME})
     engine.advance(31)
 
@@ -226,14 +226,14 @@ def test_a_cause_is_new_if_it_first_failed_after_the_deploy(engine: Engine) -> N
 def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(engine: Engine) -> None:
     """Tracebacks show code."""
     job_id = engine.enqueue()
-    error = {"error": {"type": "E", "message": "m"}, "traceback": {"frames": []}}
+    error = {"error": ERROR, "traceback": {"frames": []}}
     engine.settle(engine.lease_one(), "retry", **error, retry_after_seconds=0)
     engine.advance(1)
     lease = engine.lease_one(worker="w2")
 
     with engine.member(ADA) as ada, engine.member(BOB) as bob:
         [first, running] = ada.rpc("job_attempts", p_job_id=job_id)["attempts"]
-        assert (first["outcome"], first["error"], first["worker_id"]) == ("retry", "E: m", "w1")
+        assert (first["outcome"], first["error"], first["worker_id"]) == ("retry", "E: no", "w1")
         assert (running["worker_id"], running["ended_at"], running["fence"]) == ("w2", None, 2)
         plain = bob.rpc("job_attempts", p_job_id=job_id)["attempts"][0]
     assert ("traceback" in first, "traceback" in plain) == (True, False)

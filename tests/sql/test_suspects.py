@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import ACME, GLOBEX, Engine, ids_of
+from tests.support.engine import ACME, GLOBEX, TICK, Engine, ids_of
 
 
 class Workers:
@@ -428,8 +428,7 @@ def test_a_run_whose_process_died_makes_room_when_its_leases_expire(
     engine.enqueue_many(2)
     request: dict[str, Any] = {"most": 1, "run_seconds": 300, "limit": 1, "call": 1}
     engine.lease_call(**request, worker="dies")
-    tick = "00000000-0000-4000-8000-000000000001"
-    other = {"p_request": {**request, "worker_id": "lives", "tick_id": tick}}
+    other = {"p_request": {**request, "worker_id": "lives", "tick_id": TICK}}
     assert engine.rpc("lease_jobs", **other)["run"] == {"free": None}
 
     engine.advance(31)
