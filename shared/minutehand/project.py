@@ -43,11 +43,6 @@ class Project(BaseModel):
     #: Folder with the project's packages, if they are not in the root, e.g. in a monorepo.
     source: str = "src"
 
-    @property
-    def engine_schema(self) -> str:
-        """Schema of the engine's tables and functions."""
-        return "queue" if self.schema_ == "public" else f"{self.schema_}_engine"
-
     @classmethod
     def at(cls, root: Path) -> Self:
         """Read the options in `root`.

@@ -200,7 +200,7 @@ class Deployment:
         caller = stage.client("sts").get_caller_identity()
         self.output.hint(f"     {caller['Account']} as {caller['Arn']}, {stage.region}")
         limit = concurrency_limit(stage.client("lambda"), stage.stack, stage.region, stage.values)
-        if limit.stops:
+        if limit.verdict == "fail":
             raise CommandFailed(limit.detail, code="account_limit", fix=limit.fix)
         if limit.verdict == "warn":
             self.output.hint(f"     {limit.detail}\n       → {limit.fix}")

@@ -18,16 +18,14 @@ WORKERS_AT_ONCE = 5
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit, and whether the stage stays below it: `ok`, `warn` or `fail`, and the remedy."""
+    """A limit, and whether the stage stays below it: `ok`, `warn` or `fail`, and the remedy.
+
+    If it fails, CloudFormation would reject the stack, or the stack could not work.
+    """
 
     verdict: str
     detail: str
     fix: str = ""
-
-    @property
-    def stops(self) -> bool:
-        """True if CloudFormation would reject the stack, or the stack could not work."""
-        return self.verdict == "fail"
 
 
 def quota_command(concurrency: int, region: str) -> str:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from minutehand.install.project import FileWrite, Plan, processor_files, processor_names
+from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import TENANCY_ORIGIN, InstallError, installed, timestamp
 from minutehand.install.tenancy import sql_name
 from minutehand.project import Project
@@ -152,7 +153,7 @@ def own_tables(
         values = {**names, "table": table, "one": singular, "name": name, "tenant": tenant}
         write = WRITE.format(**values) if table in writes.split(",") else ""
         sql += FUNCTION.format(
-            **values, schema=project.schema_, engine=project.engine_schema, write=write
+            **values, schema=project.schema_, engine=Schemas(project.schema_).engine, write=write
         )
         calls += CALL.format(**values) + (CALL_WRITE.format(**values) if write else "")
     stamp = timestamp(project.root, datetime.now(UTC))

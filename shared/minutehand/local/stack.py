@@ -12,6 +12,7 @@ import psycopg
 from rich.markup import escape
 
 from minutehand.app import find_apps
+from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.install.sources import TENANCY_ORIGIN
 from minutehand.local.database import apply_project, check_engine, seed_files
 from minutehand.local.environment import (
@@ -162,8 +163,7 @@ class Stack(SupabaseStack):
         if self.project.tenancy != "workspaces" or checkout() == self.project.root:
             return []
         text = (resource("seed") / "seed.sql").read_text("utf-8")
-        text = text.replace("public.", f"{self.project.schema_}.")
-        text = text.replace("queue.", f"{self.project.engine_schema}.")
+        text = rewrite(text, Schemas(self.project.schema_))
         seed = self.state.path / "demo_seed.sql"
         seed.write_text(text, "utf-8")
         return [seed]

@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -255,13 +255,10 @@ class Live(Deployer):
         assert response["statusCode"] < 300, response
         return json.loads(response["body"])
 
-    def greeting(self, name: str = "Ada") -> dict[str, Any]:
-        """Enqueue a job as Ada by the API and return its result."""
-        job = {"workspace_id": ACME, "job_type": "work.hello", "payload": {"name": name}}
-        return self.result_of(self.call("POST", "/api/jobs", **job)["id"])
-
-    def result_of(self, job_id: str) -> dict[str, Any]:
-        """Wait for a job's end and return its result."""
+    def greeting(self) -> dict[str, Any]:
+        """Run a job by the API as Ada, and return its result."""
+        body = {"workspace_id": ACME, "job_type": "work.hello", "payload": {"name": "Ada"}}
+        job_id = self.call("POST", "/api/jobs", **body)["id"]
 
         def finished() -> Any:
             job = self.call("GET", f"/api/jobs/{job_id}")
@@ -294,24 +291,23 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
 
 
 @pytest.fixture
-def shop(deployed: Deployed, stranger: Stranger, hosted: Hosted, tmp_path: Path) -> Iterator[Live]:
-    """A project with a database and its Data API."""
-    with hosted.database() as database, data_api(database, "minutehand") as api:
-        yield Live(stranger.copy(tmp_path / "shop"), deployed, "shop", database, api)
-
-
-@pytest.fixture
-def bakery(
+def projects(
     deployed: Deployed, stranger: Stranger, hosted: Hosted, tmp_path: Path
-) -> Iterator[Live]:
-    """Another project in the same account."""
-    with hosted.database() as database, data_api(database, "minutehand") as api:
-        yield Live(stranger.copy(tmp_path / "bakery"), deployed, "bakery", database, api)
+) -> Iterator[list[Live]]:
+    """Two projects in one account, each with a database and its Data API."""
+    with ExitStack() as ends:
+        made = []
+        for name in ("shop", "bakery"):
+            database = ends.enter_context(hosted.database())
+            api = ends.enter_context(data_api(database, "minutehand"))
+            made.append(Live(stranger.copy(tmp_path / name), deployed, name, database, api))
+        yield made
 
 
 @pytest.mark.weekly(only=True)
-def test_a_project_is_deployed_beside_another_and_deleted(shop: Live, bakery: Live) -> None:
+def test_a_project_is_deployed_beside_another_and_deleted(projects: list[Live]) -> None:
     """The first job is enqueued by the API; neither project affects the other."""
+    shop, bakery = projects
     empty = shop.account.holdings()
     first = shop.commit()
     check_first_deploy(shop)
