@@ -67,7 +67,7 @@ def test_dev_waits_for_the_tables_of_another_tool(
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     remote = remote_values("http://127.0.0.1:1", {"PUBLISHABLE_KEY": "p", "SECRET_KEY": "s"})
     logs, response = Logs(Console(), tmp_path), list[str]()
-    stack = Stack(StateFolder(tmp_path), logs, response.append, inherited={}, remote=remote)
+    stack = Stack(StateFolder(tmp_path), logs, response.append, launcher_env={}, remote=remote)
     stack.postgres = hosted.postgres
     with hosted.database() as database, ThreadPoolExecutor(1) as threads:
         applied = threads.submit(stack.apply, database.owner_url)

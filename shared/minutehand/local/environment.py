@@ -120,24 +120,26 @@ def remote_values(url: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def for_children(
-    values: Mapping[str, str], inherited: Mapping[str, str], project: Project
+    values: Mapping[str, str], launcher_env: Mapping[str, str], project: Project
 ) -> dict[str, str]:
     """Build the environment of the stack's processes.
 
     They inherit the variables of a local Supabase, those for the worker, and those in the apps'
     `lambda.yml`. Credentials for AWS are replaced, so that no real account is used.
     """
-    app_variables = needs_of(project).variables(inherited)
-    inherited_values = {
+    app_variables = needs_of(project).variables(launcher_env)
+    extra_values = {
         name: value
-        for name, value in inherited.items()
+        for name, value in launcher_env.items()
         if name in PASSED
         or name.startswith(("LANGUAGE_MODEL", "SPEECH_", "OTEL_"))
         or (value and name in app_variables)
     }
     return {
-        **supabase_environment(values, inherited),  # contains the apps' defaults and local servers
-        **inherited_values,
+        **supabase_environment(
+            values, launcher_env
+        ),  # contains the apps' defaults and local servers
+        **extra_values,
         VARIABLE: str(project.root),
         # The project's packages, as for `python -m` in the project's folder.
         "PYTHONPATH": os.pathsep.join(map(str, project.import_roots)),

@@ -47,7 +47,7 @@ class Stack(SupabaseStack):
     Args:
         state: Folder of the stack, locked by the caller.
         say: Called with messages for a person.
-        inherited: The launcher's environment.
+        launcher_env: The launcher's environment.
         scratch: Disable the database's durability, for tests.
         prefer_known: Use the documented ports if they are free.
         remote: Values of another Supabase. Then only worker, API and console start.
@@ -59,7 +59,7 @@ class Stack(SupabaseStack):
         logs: Logs,
         say: Say,
         *,
-        inherited: Mapping[str, str],
+        launcher_env: Mapping[str, str],
         scratch: bool = False,
         prefer_known: bool = True,
         remote: Mapping[str, str] | None = None,
@@ -94,7 +94,7 @@ class Stack(SupabaseStack):
             say,
             root=project.root,
             values=values,
-            environment=for_children(values, inherited, project),
+            environment=for_children(values, launcher_env, project),
             parts=parts,
             postgres=postgres,
         )

@@ -51,7 +51,7 @@ class Pool:
         """Maximum number of jobs that run at once."""
         return self.size
 
-    def lease_demand(self, now: float, average_size: float) -> int:
+    def free_capacity(self, now: float, average_size: float) -> int:
         """Return the number of jobs to lease: free slots, and some ahead."""
         self._rotate(now)
         extra = min(max(self._ended, self._ended_before), MAX_PREFETCH)
@@ -115,7 +115,7 @@ class BatchPool(Pool):
         """Maximum number of jobs that run at once, in full batches."""
         return self.size * self._batch
 
-    def lease_demand(self, now: float, average_size: float) -> int:
+    def free_capacity(self, now: float, average_size: float) -> int:
         """Return the number of jobs for its free slots, within the limit of bytes."""
         limit = max(self._batch, int(MAX_BATCHED_BYTES / average_size))
         waiting = sum(map(len, self._tenants.values()))
@@ -191,10 +191,10 @@ class Slots:
         #: Mean size of a leased job in bytes.
         self._job_size = ASSUMED_BYTES
 
-    def lease_demand(self) -> tuple[LeasePool, ...]:
+    def free_capacity(self) -> tuple[LeasePool, ...]:
         """Return the pools with free slots, their job types and the number of jobs to lease."""
         now = self._clock.monotonic()
-        free = [(pool.lease_demand(now, self._job_size), pool.job_types) for pool in self._pools]
+        free = [(pool.free_capacity(now, self._job_size), pool.job_types) for pool in self._pools]
         free = sorted(pool for pool in free if pool[0] > 0)
         pools: list[LeasePool] = []
         left = MAX_LEASED

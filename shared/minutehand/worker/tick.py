@@ -79,7 +79,7 @@ class Tick:
         #: The summary with which the latest lease, or a separate call, has ended the run.
         self._final_summary: TickSummary | None = None
         self._on_iteration = on_iteration
-        self._runs = 0
+        self._run_count = 0
         #: Log level of a run, DEBUG in a loop until it leases a job. Afterwards that of leases.
         self._level = logging.DEBUG if run.options.quiet else logging.INFO
         #: Items to settle of leases that never started.
@@ -88,7 +88,7 @@ class Tick:
         #: Set when the loop should check its agenda.
         self._wakeup = asyncio.Event()
         #: Whether free slots will be refilled in this event loop iteration.
-        self._refill_scheduled = False
+        self._fill_scheduled = False
         #: An unexpected error, which the run raises after its jobs were released.
         self._broken: BaseException | None = None
         self._in_flight = InFlight()
@@ -168,7 +168,7 @@ class Tick:
             case Action.RELEASE:
                 is_over = entry.reason is Reason.END_OF_RUN
                 expired = self._slots.remove_waiting(self._clock.monotonic(), all_=is_over)
-                self._to_release += map(_released, expired)
+                self._to_release += map(_release_item, expired)
             case Action.BEGIN:
                 self._begin_jobs()
             case Action.RETRY_SETTLE:
@@ -213,7 +213,7 @@ class Tick:
             retry_settle_at=self._busy_until if self._settler.busy else None,
             begin_at=self._slots.next_begin_at,
             release_at=self._slots.next_release_at,
-            has_free_slot=bool(self._slots.lease_demand()),
+            has_free_slot=bool(self._slots.free_capacity()),
             exchanging=bool(self._calls_in_flight),
             needs_second_settle=self._needs_second_settle,
             stopping=stopping,
@@ -261,7 +261,7 @@ class Tick:
     ) -> LeaseRequest:
         """Build the next lease request. With `count_due` it only counts the backlog."""
         will_lease = not count_due and self._can_lease(self._clock.monotonic())
-        pools = self._slots.lease_demand() if will_lease else ()
+        pools = self._slots.free_capacity() if will_lease else ()
         is_all = self._slots.is_all(pools)
         staying = bool(self._in_flight.running)
         if self._leases.pending is None:
@@ -364,7 +364,7 @@ class Tick:
             for lease, sent_at in leased:
                 started.append(self._start(lease, sent_at, batch))
             if len(started) >= self.STARTS_PER_ITERATION:
-                self._schedule_refill()
+                self._schedule_fill()
                 break
         if started:
             if self._watchdog is not None:
@@ -396,20 +396,20 @@ class Tick:
         del self._in_flight.running[attempt.key]
         self._slots.ended(attempt)
         self._in_flight.ended.append(attempt)
-        self._schedule_refill()
+        self._schedule_fill()
 
-    def _schedule_refill(self) -> None:
-        if not self._refill_scheduled:  # once for all jobs that end together
-            self._refill_scheduled = True
-            self._environment.loop.call_soon(self._refill)
+    def _schedule_fill(self) -> None:
+        if not self._fill_scheduled:  # once for all jobs that end together
+            self._fill_scheduled = True
+            self._environment.loop.call_soon(self._fill_slots)
 
-    def _refill(self) -> None:
+    def _fill_slots(self) -> None:
         """Start jobs in free slots, and wake the loop if its next action may change.
 
         It does not change while a call is in flight, or while a settle is delayed for more jobs, so
         that the loop has no iteration for each short job.
         """
-        self._refill_scheduled = False
+        self._fill_scheduled = False
         self._begin_jobs()
         slots = self._slots
         settles_later = self._entry.action is Action.SETTLE and slots.next_release_at is not None
@@ -436,7 +436,7 @@ class Tick:
                     if attempt.has_user_text
                     else self._settler.build_item(attempt)
                 )
-                self._runs += 1
+                self._run_count += 1
                 self.summary.busy_ms += attempt.duration_seconds * 1000
                 if item is None:
                     self.summary.lost += 1
@@ -525,7 +525,9 @@ class Tick:
             due=due,
             slots=self._slots.total,
             seconds_left=self._deadlines.stop_leasing - self._clock.monotonic(),
-            average_seconds=self.summary.busy_ms / self._runs / 1000 if self._runs else None,
+            average_seconds=self.summary.busy_ms / self._run_count / 1000
+            if self._run_count
+            else None,
         )
         requested = min(policy.most, max(at_least, requested))
         if requested < 1:
@@ -639,6 +641,6 @@ class Tick:
         logger.warning(message, extra=self._run.extra(event) | {"error": str(error)})
 
 
-def _released(lease: Lease) -> SettleItem:
+def _release_item(lease: Lease) -> SettleItem:
     """Return the item of a lease that never started, whose attempt does not count."""
     return SettleItem(job_id=lease.job.id, fence=lease.fence, outcome="released", duration_ms=0)

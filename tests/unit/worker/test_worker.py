@@ -398,7 +398,7 @@ def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(average_size: int, 
     for _ in range(5_000):
         pool.record_end(0.0, frees=False)
 
-    assert pool.lease_demand(0.0, average_size) == 10 + extra
+    assert pool.free_capacity(0.0, average_size) == 10 + extra
 
 
 class Watched(ModelQueue):
