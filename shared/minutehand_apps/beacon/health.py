@@ -7,7 +7,7 @@ from typing import Any
 
 from minutehand.config import Settings
 from minutehand.queue import WorkerFunctions
-from minutehand_apps.beacon.settings import BeaconSettings
+from minutehand_apps.beacon.settings import read_providers
 
 #: Maximum age of a message in the outbox before a warning, and before the publisher counts as dead.
 LATE_SECONDS, DEAD_SECONDS = 30.0, 300.0
@@ -19,7 +19,7 @@ async def checks(settings: Settings) -> dict[str, dict[str, Any]]:
         health = await worker.call("beacon_health", {}, attempts=1)
     depth, oldest, dead = health["depth"], health["oldest_seconds"], health["dead"]
     late = oldest or 0.0
-    providers = len(BeaconSettings.from_env(settings.environ).providers)
+    providers = len(read_providers(settings.environ))
     return {
         "outbox_depth": _line(
             "warn" if dead else "pass",

@@ -24,6 +24,7 @@ from minutehand_apps.beacon.outbox import Outbox
 from minutehand_apps.beacon.provider_client import AtProvider
 from minutehand_apps.beacon.receipts import build_receipt, shared_fields, signature_problem
 from minutehand_apps.beacon.services import Beacon
+from minutehand_apps.beacon.settings import serving
 
 R = TypeVar("R", bound=Row)
 #: Maximum time of one call to a provider, however slowly the response arrives.
@@ -79,15 +80,12 @@ class Processors:
                 spec = JobSpec.model_validate(started.job.spec)
             except ValueError as error:
                 return Fail(f"This version cannot run the job spec: {error}")
-            providers = self._app.provider_settings.serving(execution.region)
+            providers = serving(self._app.providers, execution.region)
             if not providers:
                 return Fail(f"No provider serves the region {execution.region}")
             output = await ctx.remote(
                 execution.region,
-                [
-                    AtProvider(self._app.providers, provider, execution, spec)
-                    for provider in providers
-                ],
+                [AtProvider(self._app.http, provider, execution, spec) for provider in providers],
                 within=spec.constraints.timeout,
                 call_seconds=CALL_SECONDS,
             )

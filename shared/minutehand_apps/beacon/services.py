@@ -12,19 +12,19 @@ import httpx
 from minutehand.queue import Dependencies, outbound_http
 from minutehand_apps.beacon.provider_client import CALL_SECONDS
 from minutehand_apps.beacon.receipts import Signer
-from minutehand_apps.beacon.settings import BeaconSettings
+from minutehand_apps.beacon.settings import Provider, read_providers
 
 
 class Beacon(Dependencies):
     """Dependencies of one process."""
 
     @cached_property
-    def provider_settings(self) -> BeaconSettings:
+    def providers(self) -> tuple[Provider, ...]:
         """The providers. Raises ConfigurationError if BEACON_PROVIDERS is malformed."""
-        return BeaconSettings.from_env(self.settings.environ)
+        return read_providers(self.settings.environ)
 
     @cached_property
-    def providers(self) -> httpx.AsyncClient:
+    def http(self) -> httpx.AsyncClient:
         """The HTTP client for all providers."""
         return outbound_http.connect(timeout=httpx.Timeout(CALL_SECONDS))
 

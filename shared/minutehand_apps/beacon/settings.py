@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Annotated, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from minutehand.config import ConfigurationError, read_text
 from minutehand_apps.beacon.models import Region, ShortText
@@ -29,36 +28,26 @@ class Provider(BaseModel):
     token: str | None = Field(default=None, repr=False)
 
 
-class BeaconSettings(BaseModel):
-    """Settings for providers, from environment variables."""
+_PROVIDERS = TypeAdapter(tuple[Provider, ...])
 
-    model_config = ConfigDict(frozen=True)
 
-    providers: tuple[Provider, ...] = ()
+def read_providers(environ: Mapping[str, str]) -> tuple[Provider, ...]:
+    """Read `BEACON_PROVIDERS`. If it is unset, there are no providers.
 
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Read `BEACON_PROVIDERS`. If it is unset, there are no providers.
+    Raises:
+        ConfigurationError: The value is not a list of providers, or two have the same name.
+    """
+    try:
+        providers = _PROVIDERS.validate_json(read_text(environ, VARIABLE) or "[]")
+    except ValueError as error:
+        problem = f"must be a list of providers: {error}"
+        raise ConfigurationError(VARIABLE, problem, EXAMPLE) from error
+    if len({provider.name for provider in providers}) < len(providers):
+        raise ConfigurationError(VARIABLE, "must give each provider a different name", EXAMPLE)
+    return providers
 
-        Raises:
-            ConfigurationError: The value is not a list of providers, or two have the same name.
-        """
-        text = read_text(environ, VARIABLE)
-        if text is None:
-            return cls()
-        try:
-            settings = cls.model_validate({"providers": json.loads(text)})
-        except ValueError as error:
-            raise ConfigurationError(
-                VARIABLE, f"must be a list of providers: {error}", EXAMPLE
-            ) from error
-        if len({provider.name for provider in settings.providers}) < len(settings.providers):
-            raise ConfigurationError(VARIABLE, "must give each provider a different name", EXAMPLE)
-        return settings
 
-    def serving(self, region: str) -> list[Provider]:
-        """Return the providers of a region. Providers that name the region come first."""
-        matching = [
-            provider for provider in self.providers if {region, ANY_REGION} & set(provider.regions)
-        ]
-        return sorted(matching, key=lambda provider: region not in provider.regions)
+def serving(providers: Iterable[Provider], region: str) -> list[Provider]:
+    """Return the providers of a region. Providers that name the region come first."""
+    matching = [each for each in providers if {region, ANY_REGION} & set(each.regions)]
+    return sorted(matching, key=lambda provider: region not in provider.regions)
