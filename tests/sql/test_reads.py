@@ -188,17 +188,17 @@ def test_counts_are_those_of_the_list_in_every_state(engine: Engine) -> None:
             assert len(listed) == count, (filters, state)
 
 
+def fail(engine: Engine, message: str, workspace: str = ACME) -> None:
+    error = {"type": "E", "message": message}
+    engine.settle(started(engine, workspace=workspace), "failed", error=error)
+
+
 def test_dead_letters_are_grouped_by_what_went_wrong(engine: Engine) -> None:
     """Numbers and ids are ignored. The largest group is first, and tenants are separate."""
-
-    def fail(message: str, workspace: str = ACME) -> None:
-        error = {"type": "E", "message": message}
-        engine.settle(started(engine, workspace=workspace), "failed", error=error)
-
     for n in range(3):
-        fail(f"user {n} is gone")
-    fail("another")
-    fail("theirs", GLOBEX)
+        fail(engine, f"user {n} is gone")
+    fail(engine, "another")
+    fail(engine, "theirs", GLOBEX)
 
     found = engine.rpc("dead_letters", p_workspace_id=ACME)
     assert ([group["jobs"] for group in found["groups"]], found["more"]) == ([3, 1], False)
@@ -209,15 +209,12 @@ def test_dead_letters_are_grouped_by_what_went_wrong(engine: Engine) -> None:
 
 
 def test_a_cause_is_new_if_it_first_failed_after_the_deploy(engine: Engine) -> None:
-    def fail(message: str) -> None:
-        engine.settle(started(engine), "failed", error={"type": "E", "message": message})
-
-    fail("old")
+    fail(engine, "old")
     engine.advance(1)
     engine.run("update queue.job_types set deployed_at = queue.clock()")
     engine.advance(1)
-    fail("old")
-    fail("new")
+    fail(engine, "old")
+    fail(engine, "new")
 
     groups = engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]
     assert [(group["jobs"], group["is_new"]) for group in groups] == [(2, False), (1, True)]

@@ -8,10 +8,8 @@ from typing import Any
 from tests.contract.observed import refused, started
 from tests.support.engine import ACME, ADA, GLOBEX, Engine
 
-
-def collect(engine: Engine) -> None:
-    """Let maintenance read the feed."""
-    engine.elapse(6)
+#: Maintenance reads the feed for statistics each five seconds.
+READ_SECONDS = 6
 
 
 def stats(engine: Engine, workspace: str | None = ACME) -> dict[str, Any]:
@@ -38,7 +36,7 @@ def test_each_outcome_is_counted_once_with_its_times(engine: Engine) -> None:
     live_some(engine)
     engine.enqueue(workspace=GLOBEX)
     for _ in range(3):
-        collect(engine)
+        engine.elapse(READ_SECONDS)
 
     mine = stats(engine)
     result = {"enqueued": 5, "completed": 2, "failed": 1, "cancelled": 1, "retried": 1, "lost": 1}
@@ -73,7 +71,7 @@ def test_a_series_has_points_of_its_step_and_drops_what_is_old(engine: Engine) -
     engine.advance(3540 - float(engine.one("select extract(epoch from queue.clock()) % 3600")))
     kept = "select from queue.stats where counts ->> 'completed' > '0'"
     engine.settle(started(engine))
-    collect(engine)
+    engine.elapse(READ_SECONDS)
     assert engine.rpc("queue_series", p_workspace_id=ACME)["step_seconds"] == 300
     assert completed(60) == 1
     [point] = engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=1440)["points"]
@@ -81,7 +79,7 @@ def test_a_series_has_points_of_its_step_and_drops_what_is_old(engine: Engine) -
     for days, is_kept in ((2, True), (8, False)):
         engine.advance(days * 86400)
         engine.enqueue()
-        collect(engine)
+        engine.elapse(READ_SECONDS)
         assert completed(1440) == 0
         assert completed(10080) == is_kept
         assert bool(engine.rows(kept)) == is_kept
@@ -120,7 +118,7 @@ def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine) -> N
     engine.register("other", schedules=[{"name": "n", "cron": "never"}])
     live_some(engine)
     engine.lease_call(0, worker="w9", job_types=["work"], version="v7")
-    collect(engine)
+    engine.elapse(READ_SECONDS)
 
     def types(who: Engine, **asked: Any) -> dict[str, Any]:
         return {line["job_type"]: line for line in who.rpc("list_job_types", **asked)["types"]}

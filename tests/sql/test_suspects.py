@@ -349,8 +349,7 @@ def test_jobs_that_ended_their_process_in_one_way_are_one_group(engine: Engine) 
 
 
 def findings(engine: Engine) -> dict[str, dict[str, Any]]:
-    engine.advance(6)
-    engine.maintain()  # the statistics follow the feed
+    engine.elapse(6)  # the statistics follow the feed
     return engine.findings(ACME)
 
 
