@@ -22,6 +22,7 @@ from infra.release import releases
 from infra.release.catalogue import catalogue, differences
 from infra.release.migrations import empty_database, write_migrations
 from infra.release.supabase_cli import SYSTEM, fetch, push, supabase_cli
+from infra.release.texts import apps_of
 from minutehand.cli.supabase_cli import push_folder
 from minutehand.local.migrations import find_migrations
 from minutehand.project import Project
@@ -83,10 +84,16 @@ def fetch_server(version: int) -> Path:
 
 
 def add_next_release(project: Path, now: datetime) -> None:
-    """Write the migrations of the next release into a copy of the project."""
+    """Write the migrations of the next release into a copy, before those of the apps.
+
+    An app may need the next release, after which its migration is then moved.
+    """
+    home = project / "supabase" / "migrations"
     if VERSION not in releases.read():
+        for migration in (path for app in apps_of(ROOT) for path in app.migrations):
+            (home / migration.name).rename(home / f"2999{migration.name[4:]}")
         for new in write_migrations(ROOT, VERSION, now=now):
-            (project / "supabase" / "migrations" / new.path.name).write_text(new.text, "utf-8")
+            (home / new.path.name).write_text(new.text, "utf-8")
 
 
 def install_every_way(postgres: Postgres, project: Path) -> list[str]:
