@@ -288,54 +288,46 @@ def test_a_thought_is_removed_wherever_it_is_cut(text: str, shown: str, size: in
     assert words.joins <= 1
 
 
-class Dripping(MisbehavingServer):
-    """Streams as a test defines, and records when its client disconnects."""
+async def close(_: asyncio.StreamWriter) -> None:
+    """End the response."""
 
-    def __init__(self) -> None:
+
+class Dripping(MisbehavingServer):
+    """Streams `pieces`, and then does what a test defines. By default it is silent."""
+
+    def __init__(self, *pieces: str, then: Any = None) -> None:
         super().__init__()
-        #: What is sent before it is silent.
-        self.pieces: list[str] = []
-        self.left = asyncio.Event()
+        self.pieces = pieces
+        self._then = then
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 X\r\nconnection: close\r\n\r\n")
         for piece in self.pieces:
             writer.write(f"data: {piece}\n\n".encode())
         await writer.drain()
-        await self.silent(writer)
-
-    async def silent(self, writer: asyncio.StreamWriter) -> None:
-        await self.hang()
+        await (self._then(writer) if self._then else self.hang())
 
 
 def delta(text: str) -> str:
     return json.dumps({"choices": [{"delta": {"content": text}}]})
 
 
-class Ending(Dripping):
-    """Ends the response after its pieces."""
-
-    async def silent(self, writer: asyncio.StreamWriter) -> None:
-        return
-
-
 @pytest.mark.parametrize(
-    ("server", "end"),
+    "server",
     [
-        (Dripping(), ['{"choices": [{"delta": {}, "finish_reason": "stop"}]}']),
-        (Dripping(), ["[DONE]"]),
-        (Dripping(), []),
-        (Ending(), []),
-        (Ending(), ['{"error": {"message": "lost"}}']),
+        Dripping(delta(WHOLE), '{"choices": [{"delta": {}, "finish_reason": "stop"}]}'),
+        Dripping(delta(WHOLE), "[DONE]"),
+        Dripping(delta(WHOLE)),
+        Dripping(delta(WHOLE), then=close),
+        Dripping(delta(WHOLE), '{"error": {"message": "lost"}}', then=close),
     ],
 )
 async def test_a_whole_answer_is_used_whatever_its_connection_does(
-    server: Dripping, end: list[str], monkeypatch: pytest.MonkeyPatch
+    server: Dripping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is complete by its end marker, or because the object is complete."""
     monkeypatch.setattr("minutehand.ai.openai_compatible.AFTER_END_SECONDS", 0.05)
     async with server:
-        server.pieces = [delta(WHOLE), *end]
         model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=1)
         run = await ask(model)
         await model.aclose()
@@ -348,14 +340,13 @@ async def test_an_answer_without_an_end_fails_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("minutehand.ai.openai_compatible.MIN_LIMIT_SECONDS", 0.3)
     monkeypatch.setattr("minutehand.ai.openai_compatible.LIMIT_SILENCES", 0.0)
 
-    class Endless(Dripping):
-        async def silent(self, writer: asyncio.StreamWriter) -> None:
-            while True:
-                writer.write(f"data: {delta('a ')}\n\n".encode())
-                await writer.drain()
-                await asyncio.sleep(0.01)
+    async def endless(writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(f"data: {delta('a ')}\n\n".encode())
+            await writer.drain()
+            await asyncio.sleep(0.01)
 
-    async with Endless() as server:
+    async with Dripping(then=endless) as server:
         model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=60)
         run = await ask(model)
         await model.aclose()
@@ -366,17 +357,17 @@ async def test_an_answer_without_an_end_fails_once(monkeypatch: pytest.MonkeyPat
 
 async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
     """The connection is closed while the cancel is delivered, so that the vendor stops."""
+    left = asyncio.Event()
 
-    class Leaving(Dripping):
-        async def silent(self, writer: asyncio.StreamWriter) -> None:
-            while True:  # a closed connection refuses what is written to it
-                writer.write(b": ping\n\n")
-                try:
-                    await writer.drain()
-                except ConnectionError:
-                    self.left.set()
-                    raise
-                await asyncio.sleep(0.01)
+    async def ping(writer: asyncio.StreamWriter) -> None:
+        while True:  # a closed connection refuses what is written to it
+            writer.write(b": ping\n\n")
+            try:
+                await writer.drain()
+            except ConnectionError:
+                left.set()
+                raise
+            await asyncio.sleep(0.01)
 
     said, written = asyncio.Event(), Words()
 
@@ -385,8 +376,7 @@ async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
             written.append(text)
             said.set()
 
-    async with Leaving() as server:
-        server.pieces = [delta('{"title": "Move on')]
+    async with Dripping(delta('{"title": "Move on'), then=ping) as server:
         model = OpenAICompatible(f"{server.origin}/v1", model="m", prices=(1.0, 2.0))
         costs: list[float] = []
 
@@ -401,7 +391,7 @@ async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
         await said.wait()
         running.cancel()
         await running
-        await server.left.wait()
+        await left.wait()
         await model.aclose()
 
     assert written == ["Move on"]
@@ -411,19 +401,18 @@ async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
 
 async def test_a_character_in_two_halves_is_joined() -> None:
     """Some endpoints cut an answer by UTF-16 units."""
-    async with Ending() as server:
-        server.pieces = [delta("a\ud83d"), delta("\ude00b"), delta("\ud83d"), "[DONE]"]
+    pieces = [delta("a\ud83d"), delta("\ude00b"), delta("\ud83d"), "[DONE]"]
+    async with Dripping(*pieces, then=close) as server:
         model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=5)
-        pieces = [piece async for piece in model.stream(PROMPT)]
+        text = "".join([piece async for piece in model.stream(PROMPT)])
         await model.aclose()
 
-    assert "".join(pieces) == "a😀b\ufffd"
+    assert text == "a😀b\ufffd"
 
 
 async def test_silence_between_two_pieces_is_what_is_limited() -> None:
     """A long answer may take its time. The reader's own work does not count as silence."""
-    async with Dripping() as server:
-        server.pieces = [delta(f"{number} ") for number in range(9)]
+    async with Dripping(*[delta(f"{number} ") for number in range(9)]) as server:
         model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=0.3)
         came: list[str] = []
 
