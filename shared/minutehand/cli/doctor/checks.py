@@ -99,7 +99,7 @@ def aws(target: Target) -> Finding:
 def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[Finding]:
     """Yield faults of a stage's resources, causes first, and add rejected calls to `denied`."""
     outputs, region, stack = stage.outputs(), f"--region {stage.region}", stage.stack
-    functions, iam = stage.client("lambda"), stage.client("iam")
+    iam = stage.client("iam")
     find = partial(_find, denied)
 
     def deleted(what: str, resource: str) -> Finding:
@@ -123,28 +123,7 @@ def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[Finding]:
         role = f"{stack}-{stage.region}-{name}"
         if find(iam.get_role_policy, RoleName=role, PolicyName=name) is None:
             yield deleted(f"the role {role} or its policy {name}", f"{name.title()}Role")
-    for name in NEEDED:
-        function = f"{stack}-{name}"
-        concurrency = find(functions.get_function_concurrency, FunctionName=function)
-        if concurrency is None:
-            yield deleted(f"the function {function}", f"{name.title()}LambdaFunction")
-            continue
-        if missing := missing_for(name, stage.read_secrets(name)):
-            yield fail(
-                f"{parameter_name(stage.service, stage.name, name)} lacks {', '.join(missing)}",
-                f"minutehand deploy {stage.name} --secrets-only",
-            )
-        if concurrency.get("ReservedConcurrentExecutions") == 0:
-            yield fail(
-                f"the reserved concurrency of {function} is 0, so it never runs",
-                f"aws lambda delete-function-concurrency --function-name {function} {region}",
-            )
-        url = stage.function_environment(function).get("SUPABASE_URL")
-        if url not in stage.supabase_urls:
-            yield fail(
-                f"{function} uses {url}, not {stage.supabase_urls[0]} as the stages file says",
-                f"minutehand deploy {stage.name}",
-            )
+    yield from _function_faults(stage, find, deleted)
     tick, wanted = f"{stack}-tick", str(stage.values.get("tickState", "ENABLED"))
     schedule = find(stage.client("scheduler").get_schedule, Name=tick)
     if schedule is None:
@@ -175,6 +154,35 @@ def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[Finding]:
                 f"{count} invocations of the worker failed; no job is lost by that",
                 f"aws sqs purge-queue --queue-url {queue} {region}"
                 "  # `aws sqs receive-message` shows their reasons before",
+            )
+
+
+def _function_faults(
+    stage: Stage, find: Callable[..., Any], deleted: Callable[[str, str], Finding]
+) -> Iterator[Finding]:
+    """Yield faults of a stage's functions, of their secrets and of their concurrency."""
+    functions, region = stage.client("lambda"), f"--region {stage.region}"
+    for name in NEEDED:
+        function = f"{stage.stack}-{name}"
+        concurrency = find(functions.get_function_concurrency, FunctionName=function)
+        if concurrency is None:
+            yield deleted(f"the function {function}", f"{name.title()}LambdaFunction")
+            continue
+        if missing := missing_for(name, stage.read_secrets(name)):
+            yield fail(
+                f"{parameter_name(stage.service, stage.name, name)} lacks {', '.join(missing)}",
+                f"minutehand deploy {stage.name} --secrets-only",
+            )
+        if concurrency.get("ReservedConcurrentExecutions") == 0:
+            yield fail(
+                f"the reserved concurrency of {function} is 0, so it never runs",
+                f"aws lambda delete-function-concurrency --function-name {function} {region}",
+            )
+        url = stage.function_environment(function).get("SUPABASE_URL")
+        if url not in stage.supabase_urls:
+            yield fail(
+                f"{function} uses {url}, not {stage.supabase_urls[0]} as the stages file says",
+                f"minutehand deploy {stage.name}",
             )
 
 
