@@ -27,8 +27,8 @@ from supabase_local.state import StateFolder
 
 MAX_RESTARTS, WITHIN_SECONDS = 5, 60.0
 READY_SECONDS = 90.0
-#: Interval of checks of the processes and the migrations. Ten per second would cost more CPU than
-#: an API.
+#: Interval of checks of the processes and the migrations. Ten checks per second would cost more
+#: CPU than an idle API.
 POLL_SECONDS = 0.4
 
 

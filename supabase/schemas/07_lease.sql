@@ -75,7 +75,7 @@ create type queue.turn as (
   tenant_free integer
 );
 -- The first ready jobs of a tenant, in the order of their ords.
--- turns: For each job, the index of the job's turn.
+-- turns: For each job, the position of the job's turn in the list of turns that the lease read.
 create type queue.tenant_jobs as (
   turns integer[],
   weight integer,
@@ -230,7 +230,7 @@ begin
       );
     exit when v_free >= 0;
     perform queue.end_dead_runs(p_now);
-    -- Mark the active runs, so that each leases once more before it ends. The update waits for a
+    -- Mark all active worker runs, so that each of them calls for jobs once more before it ends. The update waits for a
     -- run that is ending now, and the second count no longer includes that run.
     update queue.ticks
     set has_refused = true

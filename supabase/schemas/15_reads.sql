@@ -2239,7 +2239,7 @@ end;
 $$;
 
 -- Return why a job that may start has not started. The reasons are tested in this order: a limit
--- that is used up (the narrowest first), the rate limit, the end of the job's last process, and the
+-- that is used up (the narrowest first), the rate limit, a suspect that must run alone, and the
 -- jobs before this job. A lack of slots is reported only if jobs use all slots of the workers.
 create function queue.explain_ready(
   p_job public.jobs,
@@ -2413,8 +2413,9 @@ end;
 $$;
 
 
--- Holders of jobs. The same functions find the holder of a single job and the holders of a whole
--- workspace. If the holder is a job of another workspace, only this fact is returned.
+-- Holders. A holder is a session, worker or job that keeps other jobs from starting or ending. The
+-- same functions find the holders of one job and of all jobs of a workspace. If the holder is a job
+-- of another workspace, only this fact is returned.
 
 -- Return the sessions that have locked the rows of these jobs in a transaction that has been open
 -- for two seconds. If such a session waits for another session, return the last session of this

@@ -37,7 +37,8 @@ _OPTIONAL: Final = {
     "stream": r"\bstream(?:ing)?\b",
 }
 _CALLED: Final = "is a call of a tool; there are none, only words can be used"
-#: Seconds for which a rejected option is left out, once a call without it has succeeded.
+#: If a provider rejects an option, and a call without this option succeeds, later calls omit the
+#: option for so many seconds.
 REJECTED_SECONDS: Final = 3600.0
 #: Consecutive responses in another form after which the address is considered wrong.
 MIN_OTHER_FORMS: Final = 2

@@ -55,7 +55,7 @@ class GatewayHandler:
         return response
 
     def close(self) -> None:
-        """Close connections and loop. Tests call it, while Lambda only freezes both."""
+        """Close the connections and the event loop. Lambda never calls this method."""
         self._loop.run_until_complete(self._services.aclose())
         self._loop.close()
         asyncio.set_event_loop(None)

@@ -60,7 +60,7 @@ class Drift(NamedTuple):
 
 
 def read_facts(session: Any, schemas: Schemas) -> list[CatalogFact]:
-    """Read the facts of a database through a psycopg connection of its owner."""
+    """Read the objects and settings of a database through the owner's psycopg connection."""
     with session.transaction():
         session.execute(b"set local search_path = ''")
         query = rewrite(QUERY.read_text("utf-8"), schemas)

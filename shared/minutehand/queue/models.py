@@ -568,7 +568,7 @@ class ReportItem:
 
 
 class ReportResult(Model):
-    """Result of the report of one job.
+    """The database's response to a worker's report of one job.
 
     Attributes:
         outcome: `ok`, `cancel` if the job must stop, `lost` if the lease is gone, or `busy` if

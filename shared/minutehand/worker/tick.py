@@ -244,7 +244,7 @@ class Tick:
 
     @property
     def _needs_second_settle(self) -> bool:
-        """True if enough jobs have ended for a second settle during the call in flight."""
+        """True if enough jobs have ended for a second settle call while the first is in flight."""
         return (
             len(self._calls_in_flight) == 1 and len(self._in_flight.ended) >= self.SECOND_SETTLE_AT
         )

@@ -48,7 +48,7 @@ _MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,12
 
 
 def _parse_file_checksum(text: str) -> str:
-    """Normalise a file's checksum, `<hex>` of the whole or `<hex>-<parts>` of its checksums."""
+    """Normalise a checksum: `<hex>` of the file, or `<hex>-<parts>` of its parts' checksums."""
     digest, dash, count = text.partition("-")
     if dash and not re.fullmatch("[0-9]{1,5}", count):
         raise ValueError("the number of parts must follow the dash")

@@ -22,7 +22,7 @@ begin
     execute format('create extension %I with schema %I', v_one.name, v_one.schema);
     reset role;
   end loop;
-  -- The extension's script revokes these rights, which a hosted project's owner has.
+  -- The extension's script revokes these rights. On a hosted project, the owner has them.
   for v_one in
     select oid::regprocedure as name
     from pg_catalog.pg_proc where proname = 'pg_stat_statements_reset'

@@ -408,7 +408,7 @@ def check_deletion(shop: Live) -> None:
 
 
 def delete(project: Live) -> None:
-    """Undeploy a project, and then delete the key, which undeploy keeps and names."""
+    """Undeploy a project, then delete its key, which undeploy keeps and prints."""
     done = project.run("undeploy", "prod", "--yes", "--secrets", str(project.secrets))
 
     assert done.returncode == 0, done.stderr

@@ -35,7 +35,7 @@ def here(stack: RunningStack) -> Iterator[str]:
 
 @pytest.fixture
 def incident_setup(stack: RunningStack, here: str, tmp_path: Path) -> Iterator[IncidentSetup]:
-    """Resources of an incident, removed at the end of the test."""
+    """Settings and rows for one simulated incident, removed at the end of the test."""
     (tmp_path / "env").write_text(
         "".join(
             f"{key}={value}\n"

@@ -657,7 +657,8 @@ begin
 end;
 $$;
 comment on function chat.events is
-  'Events of the jobs of a session''s messages after a cursor, in the form of session_feed.';
+  'Return the events after a cursor, for the jobs that the messages of a session started, in the '
+  'form of session_feed.';
 
 -- 4. Cancelling and answering ---------------------------------------------------------------------
 
