@@ -49,7 +49,7 @@ def sessions() -> list[str]:
 def session(shell: Shell, sessions: list[str]) -> str:
     """Return a new session id like that of `SESSION_ID="test_$(date +%s)"`."""
     made = 'SESSION_ID="test_$(date +%s)"; echo -n $SESSION_ID'
-    sessions.append(until(lambda: (one := shell(made)) not in sessions and one, every=0.2))
+    sessions.append(str(until(lambda: (one := shell(made)) not in sessions and one, every=0.2)))
     return sessions[-1]
 
 
