@@ -100,6 +100,8 @@ CHANGES = {
     "alter table queue.ready owner to supabase_admin": "owner to",
     "alter role job_worker bypassrls": "alter role job_worker bypassrls",
     "revoke job_worker from authenticator granted by postgres": "grant job_worker to authenticator",
+    "delete from queue.settings where name = 'guest_key'": "gen_random_uuid()",
+    "alter table queue.tasks alter column failures type bigint": "failures type integer",
     "drop index queue.turns_blocked": "CREATE INDEX turns_blocked",
 }
 
