@@ -39,7 +39,7 @@ FAILED: Final = 70
 #: Makes the worker lease jobs at once. Without a token, because only the host has the socket.
 WAKE_PATH: Final = "/wake"
 #: File descriptor of a pipe to the host, which also runs processes for suspects: jobs whose process
-#: ended while it also ran other jobs. The worker writes the number of their companies to it.
+#: ended while it also ran other jobs. The worker writes to it when there are suspects.
 PIPE: Final = "WORKER_SUSPECTS_PIPE"
 #: Set for a process that runs suspects and nothing else.
 SUSPECTS_ONLY: Final = "WORKER_SUSPECTS_ONLY"
@@ -84,7 +84,7 @@ def build_worker(
         if response.suspects and pipe:
             # a full pipe holds requests that the host has not read yet
             with contextlib.suppress(BlockingIOError):
-                os.write(int(pipe), bytes([min(response.suspects, 255)]))
+                os.write(int(pipe), b".")
 
     listens = True if realtime else None
     options = TickOptions.of(settings, ends_blocked=True, suspects=suspects, listens=listens)

@@ -7,9 +7,10 @@ worker uses HTTPS.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from minutehand.config import Settings
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Environment variable with the result of a probe, see `DatabaseAccess.variables`.
+PROBE: Final = "WORKER_DATABASE_PROBE"
 #: Poll interval of a worker that is notified, or that the database wakes by HTTP.
 NOTIFIED_POLL_SECONDS: Final = 60.0
 #: Poll interval if DATABASE_URL passes no notifications.
@@ -49,6 +52,13 @@ class DatabaseAccess:
     def poll_seconds(self) -> float:
         """Poll interval in seconds."""
         return NOTIFIED_POLL_SECONDS if self.probe is None or self.is_notified else POLL_SECONDS
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment variables with which another process of the worker needs no probe."""
+        if self.probe is None or not self.is_direct:
+            return {}
+        return {PROBE: json.dumps(asdict(self.probe))}
 
     def api(self, settings: Settings) -> DirectApi | None:
         """Return the client for the queue's functions, or None for HTTPS."""
@@ -93,6 +103,11 @@ async def find_database_access(
     url = settings.environ.get("DATABASE_URL", "")
     if not url:
         return DatabaseAccess()
-    from minutehand.queue.connection_probe import probe_until_up  # here, as psycopg is an extra
+    from minutehand.queue.connection_probe import (  # here, as psycopg is an extra
+        AddressProbe,
+        probe_until_up,
+    )
 
+    if known := settings.environ.get(PROBE):
+        return DatabaseAccess(url, AddressProbe(**json.loads(known)))
     return DatabaseAccess(url, await probe_until_up(url, within=within))

@@ -96,6 +96,8 @@ class DeathReporter:
         self._environ = environ
         self._lock = asyncio.Lock()
         self._queue: WorkerQueue | None = None
+        #: The database as the latest report found it.
+        self.access = DatabaseAccess()
 
     async def report(self, worker_id: str | None, evidence: Mapping[str, Any]) -> WorkerDeath:
         """Report a death. `worker_id` is None if the process never had a job."""
@@ -106,8 +108,8 @@ class DeathReporter:
                 if self._queue is None:
                     settings = Settings.from_env(self._environ)
                     # as the worker, because HTTPS rejects the token of a machine with a wrong clock
-                    access = await _probe_once(settings)
-                    self._queue = WorkerQueue(settings, api=access.api(settings))
+                    self.access = await _probe_once(settings)
+                    self._queue = WorkerQueue(settings, api=self.access.api(settings))
                 return await self._queue.worker_died(worker_id, evidence)
         except (QueueError, TimeoutError) as error:
             logger.warning(

@@ -80,7 +80,7 @@ class WorkerProcess:
             base_url="http://worker",
             timeout=RESPONSE_SECONDS,
         )
-        #: The worker writes the number of companies of suspects to this pipe.
+        #: The worker writes to this pipe when it has found suspects.
         self._pipe, self._pipe_end = os.pipe()
         os.set_blocking(self._pipe_end, False)
         self._forks = ForkServer(
@@ -190,7 +190,8 @@ class WorkerProcess:
             task.add_done_callback(self._suspects.discard)
 
     async def _run_suspects(self) -> None:
-        death = await self._run(f"suspects-{next(self._numbers)}", {SUSPECTS_ONLY: "1"})
+        variables = {SUSPECTS_ONLY: "1", **self._deaths.access.variables}
+        death = await self._run(f"suspects-{next(self._numbers)}", variables)
         if death is not None and death.guilty:
             await self.wake()  # so that the worker knows when the guilty job is retried
 
