@@ -26,7 +26,7 @@ def ended(portal: httpx.Client, path: str) -> dict[str, Any]:
         state: dict[str, Any] = portal.get(path).raise_for_status().json()
         return state if state["status"] in {"completed", "failed", "cancelled"} else None
 
-    return until(look, seconds=600, every=0.3)
+    return until(look, seconds=600, every=0.1)
 
 
 def in_threads(count: int, run: Callable[[int], Any]) -> list[Any]:

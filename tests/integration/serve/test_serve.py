@@ -134,7 +134,13 @@ def performed(stack: RunningStack) -> Iterator[None]:
 def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A served process that the database is connected to, by the statement of the page."""
     folder = tmp_path_factory.mktemp("serve")
-    with stack.connect() as connection, served(stack, folder) as (url, _):
+    environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}"}
+    command = [sys.executable, "-m", "minutehand.deploy.console", str(folder / "console")]
+    subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True)
+    with (
+        stack.connect() as connection,
+        served(stack, folder, console=folder / "console") as (url, _),
+    ):
         create(connection, PG_NET, VAULT, PG_CRON)
         made = Served(url, connection, folder / "serve.log")
         try:
@@ -208,7 +214,7 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
 
         until(lambda: client.get(f"/api/jobs/{job}").json()["status"] == "completed")
         ready = client.get("/api/health/ready")
-        nothing = client.get("/nowhere")
+        nothing = client.get("/api/nowhere")
         odd = [(b"authorization", "Bearer é".encode()), (b"host", b"[")]
         stranger = client.post("/api/jobs/worker", headers=odd)
 
@@ -217,15 +223,9 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
     assert (nothing.status_code, nothing.json()["code"]) == (404, "route_not_found")
 
 
-def test_the_console_is_served_beside_the_api(stack: RunningStack, tmp_path: Path) -> None:
+def test_the_console_is_served_beside_the_api(host: Served, stack: RunningStack) -> None:
     """Files, pages and the host's configuration have one origin."""
-    environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}"}
-    command = [sys.executable, "-m", "minutehand.deploy.console", str(tmp_path / "console")]
-    subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True)
-    with (
-        served(stack, tmp_path, console=tmp_path / "console") as (url, _),
-        httpx.Client(base_url=url) as client,
-    ):
+    with httpx.Client(base_url=host.url) as client:
         page, deep, config, script = (
             client.get(path) for path in ("/", "/jobs/1", "/config.json", "/app.js")
         )
