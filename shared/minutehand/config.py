@@ -82,7 +82,7 @@ def _jwks(value: str) -> dict[str, Any]:
 
 
 def _parsing(parse: Callable[[str], Any]) -> BeforeValidator:
-    """Parse a value of the environment; a value of code already has the field's type."""
+    """Parse a text from the environment. A value that code passes already has the field's type."""
     return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 

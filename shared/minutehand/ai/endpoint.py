@@ -30,7 +30,7 @@ from minutehand.worker.vendor import Failure, classify_no_response, classify_sta
 MAX_RESPONSE_BYTES: Final = 2_000_000
 #: Maximum bytes of a streamed response, in which each chunk has an overhead of about 300 bytes.
 MAX_STREAM_BYTES: Final = 60_000_000
-#: Statuses caused by the prompt. With others of 4xx the address or the model is wrong.
+#: Statuses caused by the prompt. For any other 4xx status the address or the model is wrong.
 _PROMPT_STATUSES: Final = frozenset({400, 413, 422, 451})
 #: Words by which endpoints report an empty account, some of them with 400 or 429.
 _NO_CREDIT: Final = re.compile("insufficient_quota|exceeded_current_quota|billing|credit balance")
@@ -50,7 +50,7 @@ class Endpoint:
     """
 
     offline: Final = False
-    #: First words of an error's sentence.
+    #: Name of the service, with which each error message begins.
     _title: str
     #: Environment variable that has the URL.
     _setting: str
@@ -82,8 +82,8 @@ class Endpoint:
         empty object. Closing the generator closes the connection.
 
         Raises:
-            LanguageModelError: See errors.py. Calls that are `repeatable` without a long wait have
-                already been retried.
+            LanguageModelError: See errors.py. A `repeatable` call has already been retried, unless
+                the endpoint requested a long wait.
         """
         try:
             async with self._open_response(content) as response:
@@ -193,7 +193,7 @@ class Endpoint:
         message = self._redacted(str(error.get("message") or "no message"))
         text = f"{self._title} answered {status}: {message}"
         wait = requested_wait(response.headers, now=datetime.now(UTC))
-        # the message only with 400, because that of a rate limit may mention billing
+        # search the message only for a 400, because the message of a rate limit may mention billing
         words = f"{error.get('code')} {error.get('type')} {message if status == 400 else ''}"
         is_empty = status in {400, 403, 429} and _NO_CREDIT.search(words)
         failure = classify_status(402 if is_empty else status)
@@ -221,7 +221,7 @@ class Endpoint:
         )
 
     def _redacted(self, text: str) -> str:
-        """Return a vendor's text without the key, which it may repeat."""
+        """Return the beginning of a vendor's text, without the key that it may quote."""
         text = text.replace(self._key, HIDDEN) if self._key else text
         return without_secrets(text)[:500]
 

@@ -1,4 +1,4 @@
-"""Calls of a language model in a job, which return a model instance or wait for the service.
+"""Calls a language model in a job, and parses the answer or suspends the job until a retry.
 
 The caller chooses prompt and shape. Its step or stage stores the result.
 """
@@ -59,8 +59,8 @@ async def ask_for(
         patient: False if a person waits for the answer. Then the job does not wait for the model.
         check: Rejects an answer of the right shape by a ValueError, whose text the model gets.
         into: Receives the text of `field` while it is produced.
-        field: The member that people read, which plain prose also fills. Default: the only
-            required text of the shape.
+        field: The member that people read. An answer in plain prose becomes its value. Default: the
+            only required text of the shape.
 
     Raises:
         AttemptEnded: The model is unavailable or requests a wait, see `VendorCalls.wait`.
@@ -176,7 +176,10 @@ class _Request:
         return replace(answer, text=_joined(prompt.begun, answer.text))
 
     async def _stream(self, prompt: Prompt, partial_field: PartialField) -> Completion:
-        """Return the answer, and write its field once it is known how a continuation begins."""
+        """Return the answer, and write its field.
+
+        A continuation is written from `SAME_START` characters on.
+        """
         partial_field.restart(prompt.begun)
         start = ""
         async with self.model.stream(prompt) as stream:

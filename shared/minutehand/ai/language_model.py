@@ -114,7 +114,8 @@ class LanguageModel(Protocol):
         """Stream the answer to `prompt`. An endpoint that cannot stream gives one piece.
 
         Raises:
-            LanguageModelError: During iteration. Its `text` is the answer until then.
+            LanguageModelError: During iteration. The error's `text` is the part of the answer that
+                arrived.
         """
 
     def cost_of(self, prompt: Prompt, text: str = "") -> float:

@@ -40,19 +40,19 @@ _CALLED: Final = "is a call of a tool; there are none, only words can be used"
 #: If a provider rejects an option, and a call without this option succeeds, later calls omit the
 #: option for so many seconds.
 REJECTED_SECONDS: Final = 3600.0
-#: Consecutive responses in another form after which the address is considered wrong.
+#: Consecutive responses in an unknown form after which the address is considered wrong.
 MIN_OTHER_FORMS: Final = 2
 #: User message that asks for the rest of an answer.
 _CONTINUE: Final = (
     "Your answer was cut off there. Continue it exactly after its last character, and repeat"
     " nothing."
 )
-#: Maximum seconds between the end of an answer and its usage.
+#: Maximum seconds between the end of an answer and the object with its token counts.
 AFTER_END_SECONDS: Final = 1.0
 #: Maximum seconds of a whole answer, or so many times the maximum silence if that is longer.
 MIN_LIMIT_SECONDS: Final = 480.0
 LIMIT_SILENCES: Final = 4.0
-#: Characters per token, to estimate the cost of an answer without usage.
+#: Characters per token, to estimate the cost of an answer without token counts.
 _CHARACTERS_PER_TOKEN: Final = 4
 
 
@@ -83,7 +83,7 @@ class OpenAICompatible(Endpoint):
         self._prices = prices
         self._rejected: frozenset[str] = frozenset()
         self._rejected_until = 0.0
-        #: Responses in another form since the last answer, of which a single one may be odd.
+        #: Number of responses in an unknown form since the last answer. A single one is tolerated.
         self._other_forms = 0
 
     async def complete(self, prompt: Prompt) -> Completion:
@@ -144,7 +144,8 @@ class OpenAICompatible(Endpoint):
                 is_other = isinstance(error, UnusableOutput) and not state.has_choice
                 self._other_forms += is_other
                 if is_other and self._other_forms >= MIN_OTHER_FORMS:
-                    # the address is of an API with another form, so a repeated call costs the same
+                    # the address belongs to another API, so a repeated call would cost the same and
+                    # fail too
                     reason: Any = {"code": "misconfigured", "hope": "none", "charged": True}
                     text = f"{error}; {self._setting} must be an address of chat completions"
                     raise LanguageModelError(text, vendor=self._title, **reason) from error
@@ -157,7 +158,7 @@ class OpenAICompatible(Endpoint):
     async def _until_end(
         self, objects: AsyncGenerator[dict[str, Any]], state: _ResponseState
     ) -> AsyncGenerator[dict[str, Any]]:
-        """Yield the objects of a response. The connection does not decide when the answer ends."""
+        """Yield the objects of a response. The answer may end while the connection stays open."""
         loop, limit = (
             asyncio.get_running_loop(),
             max(MIN_LIMIT_SECONDS, LIMIT_SILENCES * self._max_silence),
@@ -182,7 +183,8 @@ class OpenAICompatible(Endpoint):
 
     def _body(self, prompt: Prompt, without: frozenset[str]) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.name, "messages": _messages(prompt)}
-        # newer models accept only the second name, and others may have a smaller limit
+        # newer models accept only the second name of the option, and some models have a smaller
+        # limit
         for limit in ("max_tokens", "max_completion_tokens"):
             if limit not in without:
                 body[limit] = prompt.most_tokens or self.most_tokens
@@ -203,11 +205,11 @@ class _ReasoningFilter:
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
-        #: The tag that comes next, or "" behind the thought.
+        #: The tag to search for next, or "" after the thought.
         self._tag = _REASONING_START
-        #: End of the text, in which that tag may have begun.
+        #: Last characters of the text, which may be the beginning of that tag.
         self._tail = ""
-        #: Position of the text behind the thought, once it has begun.
+        #: Position of the text after the thought, or None before that text begins.
         self._start: int | None = None
         self.length = 0
 

@@ -157,7 +157,7 @@ def _is_cut_off(text: str) -> bool:
 def _first_valid(
     candidates: list[Any], shape: type[Shape], field: str | None
 ) -> tuple[Shape | None, str | None]:
-    """Return the first candidate of the shape, and the fault of the first candidate."""
+    """Return the first candidate that has the shape, or the fault of the first candidate."""
     fault: str | None = None
     for candidate in candidates:
         for value in _candidates(candidate, shape, field):
@@ -257,5 +257,5 @@ def _clip(data: Any, fault: Any) -> bool:
         value = data[last]
         data[last] = value[: limit - 1] + "…" if isinstance(value, str) else value[:limit]
     except (LookupError, TypeError):
-        return False  # it was in a part that was cut, or its path is not plain
+        return False  # an earlier cut removed the value, or the path has a part that is no key
     return True

@@ -18,8 +18,8 @@ PROSE_SAMPLE: Final = 500
 #: Up to this length the text is parsed at each piece, then when it has grown by this share.
 ALWAYS_PARSED: Final = 16_000
 PARSE_GROWTH: Final = 1 / 400
-#: Maximum characters to stream. A job's streams are limited, and a longer answer must not fail
-#: for that.
+#: Maximum characters to stream. An answer that exceeds the limit of the job's streams must not
+#: fail.
 MAX_WRITTEN: Final = 200_000
 
 

@@ -23,11 +23,11 @@ from minutehand.config import ConfigurationError
 NAME: Final = "offline (pocketsphinx, English)"
 #: Frames of the decoder per second.
 FRAMES: Final = 100
-#: A pause of this length ends a segment, as does this duration of speech.
+#: Length of a pause that ends a segment, and maximum length of a segment.
 PAUSE_SECONDS: Final = 0.3
 MAX_SEGMENT_SECONDS: Final = 12.0
-#: Maximum processor time for a chunk: this, and this many times its length on a slow machine. It is
-#: not wall time, because other processes run here too.
+#: Maximum processor time for a chunk, which is a fixed time plus a multiple of the chunk's length.
+#: It is not wall time, because other processes run here too.
 MIN_SECONDS: Final = 60
 SECONDS_PER_SECOND: Final = 5
 MAX_LINE_BYTES: Final = 1_000_000
@@ -53,7 +53,7 @@ class OfflineSpeechToText:
     async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:
         """Transcribe `sound`, see `SpeechToText.transcribe`."""
         seconds = len(sound) / BYTES_PER_SECOND
-        # optional, because it has 38 MB with its model
+        # optional, because pocketsphinx and its model take 38 MB
         if find_spec("pocketsphinx") is None:
             raise ConfigurationError(
                 "SPEECH_URL",

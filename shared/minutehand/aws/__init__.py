@@ -1,7 +1,7 @@
 """Thin AWS adapters: wake-up invoke, sealing under KMS, secrets from SSM.
 
-boto3 is imported by the first call that needs it, never by importing this package. The calls of
-each cold start do without it.
+boto3 is imported by the first call that needs it, never by importing this package. The calls that
+each cold start makes do not use boto3.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """AWS calls of every cold start, signed by botocore but without a client of boto3.
 
 A client takes 220 ms of CPU before its first call, because it reads the model of its service. A
-signature takes a fifth of that, and the first call imports it. Calls that only some functions need
-use `minutehand.aws.clients`.
+signature by botocore takes a fifth of that, and the first call imports botocore. Calls that only
+some functions need use `minutehand.aws.clients`.
 """
 
 from __future__ import annotations

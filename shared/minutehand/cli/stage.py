@@ -73,7 +73,7 @@ class Stage:
             )
 
     def client(self, service: str) -> Any:
-        """A boto3 client of the account; it waits as long as a whole tick may take, once."""
+        """A boto3 client of the account, which never retries and waits for a whole tick."""
         import boto3
         from botocore.config import Config
 
@@ -120,7 +120,7 @@ class Stage:
 
     @property
     def supabase_urls(self) -> tuple[str, str]:
-        """Addresses of the stage's project: that of the stages file, and that of its ref."""
+        """Addresses of the stage's project: `supabaseUrl`, and the one that its ref gives."""
         values = self.values
         return str(values["supabaseUrl"]), f"https://{values.get('supabaseProject')}.supabase.co"
 

@@ -184,9 +184,9 @@ def _usage_pattern(schemas: Schemas, relations: list[str], functions: list[str])
 
 
 def _objects(texts: str, schema: str) -> list[tuple[str, str]]:
-    # by name, because others may use the schema too; functions have no overloads
+    # find objects by name, because other objects may be in the schema. No function has overloads.
     pattern = rf"^create (?:or replace |unlogged )?({'|'.join(_KINDS)}) {schema}\.(\w+)"
-    # the last kind of a name is valid, because a view replaces a table if the tenants are yours
+    # the last statement for a name decides, because a view may replace a table of tenants
     kinds = {name: kind for kind, name in re.findall(pattern, texts, re.MULTILINE)}
     return sorted(
         ((kind, name) for name, kind in kinds.items()),

@@ -41,7 +41,7 @@ def main(environ: Mapping[str, str]) -> int:
         ws="none",  # an upgrade request with a body would wait for ever
         log_config=None,
         access_log=False,
-        timeout_keep_alive=75,  # as the gateway, so that clients close first
+        timeout_keep_alive=75,  # as API Gateway: clients close first
         timeout_graceful_shutdown=2,  # for running requests, because streams end by themselves
         server_header=False,
         proxy_headers=False,  # there is no proxy, so the peer is the caller

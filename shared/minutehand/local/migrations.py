@@ -29,10 +29,10 @@ def find_migrations(project: Project | None = None) -> list[Path]:
 
 
 def find_applied(project: Project, versions: Collection[str]) -> list[Path]:
-    """List a project's files that match the versions that a database has.
+    """List the project's migrations as a database with these versions applied them.
 
-    A checkout's local stack is built from the current schemas, its hosted project from the
-    releases.
+    A checkout builds its local stack from the current schemas, and its hosted project from the
+    migrations of the releases.
     """
     present = find_migrations(project)
     if checkout() != project.root or any(

@@ -361,7 +361,7 @@ class RunState(Model):
     #: Number of additional runs that may begin now. None if this run was rejected.
     free: int | None = None
     ended: bool = False
-    #: Whether another run was rejected meanwhile, so that its jobs may remain.
+    #: Whether another run was rejected meanwhile. The jobs that it would have leased may remain.
     refused: bool = False
 
 
@@ -370,7 +370,7 @@ class WorkerDeath(Model):
 
     #: Jobs that ended the process. Each spends an attempt.
     guilty: tuple[JobId, ...] = ()
-    #: Number of companies of its other suspects, each for one process.
+    #: Number of groups into which its other suspects are split. Each group needs one process.
     suspects: int = 0
 
 
@@ -400,16 +400,17 @@ class LeaseRequest(Model):
     #: Replaces the lease time of the types.
     lease_seconds: int | None = None
     version: str | None = None
-    #: Free slots for new jobs. None makes the database count the slots that it leaves unfilled.
-    #: -1 means that new jobs must not count on this run.
+    #: Free slots for new jobs. If None, the database counts the slots that this lease leaves
+    #: unfilled. With -1, an enqueue must not rely on this run and starts a worker.
     free_slots: int | None = None
-    #: All slots of the worker, by which `explain` recognizes a lack of slots. None in later calls.
+    #: All slots of the worker, from which `explain` finds that a job waits for a slot. None in
+    #: later calls.
     slots: tuple[LeasePool, ...] | None = None
     #: Jobs whose abandoned processors still run. None if they have not changed.
     abandoned: tuple[AbandonedJob, ...] | None = None
     #: Request the exact number of due jobs, which otherwise only a tick's first call counts.
     count_due: bool | None = None
-    #: If runs are limited, their maximum number and the maximum duration of this one.
+    #: If the number of runs is limited, this limit and the maximum duration of this run.
     most: int | None = None
     run_seconds: Number | None = None
     ends: RunEnd | None = None
@@ -431,7 +432,7 @@ class LeaseResponse(Model):
     run: RunState | None = None
     #: Whether this worker runs suspects, or may lease nothing but suspects.
     alone: bool | None = None
-    #: Number of companies of suspects that are ready; None if there are no suspects.
+    #: Number of groups of suspects that are ready. None if there are no suspects.
     suspects: int | None = None
     wake_topic: str | None = None
     #: Time by the database's clock. None from a database of 0.4.4.

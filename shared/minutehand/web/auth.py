@@ -160,7 +160,7 @@ JobFollower = Annotated[Caller | None, Depends(job_follower)]
 JobReader = Annotated[Caller | None, Depends(job_reader)]
 #: A signed-in user, or None for a guest if ALLOW_ANONYMOUS is set.
 UserOrGuest = Annotated[Caller | None, Depends(user_or_guest)]
-#: The same for a route that stays open, which holds no turn meanwhile.
+#: The same for a route that stays open. It occupies no slot until the route takes one.
 UserOrGuestUnslotted = Annotated[Caller | None, Depends(guest_unslotted)]
 
 

@@ -95,7 +95,7 @@ class EventListener:
                     continue
                 self.is_live, self._is_listening = False, topic is not None
                 self._registered_until.clear()
-                for topic in self._streams:  # they read commits from while nothing listened
+                for topic in self._streams:  # read what was committed meanwhile
                     self._wake(topic)
 
     def _wake(self, topic: str) -> None:

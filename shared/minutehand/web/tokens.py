@@ -54,7 +54,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 class TokenVerifier:
     """Verifies Supabase user JWTs with the project's published keys, or its legacy secret.
 
-    The algorithm comes from the key, never from the token. The key set names that of each
+    The algorithm comes from the key, never from the token. The key set has the algorithm of each
     published key, and the legacy secret uses HS256. Symmetric keys in a key set are ignored.
 
     References:
@@ -103,12 +103,12 @@ class TokenVerifier:
         return Caller(user_id, "authenticated", token, _end_of(claims))
 
     def _is_issuer(self, claims: Mapping[str, Any]) -> bool:
-        """Return whether this project issued a token. Tokens of the legacy secret may not say."""
+        """Return whether this project issued a token, or a legacy token names no issuer."""
         issuer = claims.get("iss")
         return issuer is None or (isinstance(issuer, str) and _numeric(issuer) == self._issuer)
 
     async def _claims(self, token: str) -> dict[str, Any]:
-        """Return the claims after checking signature and times. The caller checks the rest."""
+        """Check the signature and times of a token, and return its claims."""
         if len(token) > MAX_TOKEN_CHARACTERS or not _TOKEN.fullmatch(token):
             raise InvalidToken(_MALFORMED)
         try:

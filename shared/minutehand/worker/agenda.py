@@ -108,10 +108,10 @@ class Agenda:
 
     #: Maximum time between two iterations of the loop.
     ITERATION_SECONDS = 10.0
-    #: Number of consecutive empty leases, although jobs are due, after which a run may end.
+    #: Number of consecutive leases that returned none of the due jobs, after which a run may end.
     MAX_EMPTY_LEASES = 6
-    #: Time until one more lease after a run's free slots are withdrawn, because an enqueue that
-    #: counted on them may commit later. Also after a notification.
+    #: Time until the run leases once more after it has reported no free slots, because an enqueue
+    #: that relied on the slots may commit later. It also leases once more after a notification.
     RECHECK_SECONDS = 0.1
     #: Maximum time that a due batch waits for a lease response that may fill it.
     FILL_SECONDS = 0.5
@@ -132,8 +132,8 @@ class Agenda:
         self._lease: NextAction | None = None
         #: Whether the latest request got no response. It is repeated, as it may have leased jobs.
         self._has_no_response = False
-        #: Whether the last lease covered every pool and returned nothing, and none is pending. Only
-        #: then may the run end.
+        #: Whether the last lease covered every pool and returned no job, and no other lease is in
+        #: flight. Only then may the run end.
         self._last_lease_empty = False
         #: Whether due jobs remain that the last lease did not return, e.g. because another session
         #: has them locked.
@@ -181,8 +181,8 @@ class Agenda:
         if found:
             self._backoff.leases = 0
         elif self._has_due_jobs:
-            # due jobs that are never leased, e.g. because their rows are locked, are requested less
-            # and less often
+            # if the due jobs cannot be leased, e.g. because their rows are locked, the pauses get
+            # longer
             self._backoff.leases += 1
         if due_in_seconds is not None:
             pause = self._backoff.lease_backoff()

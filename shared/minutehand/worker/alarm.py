@@ -34,7 +34,8 @@ class Watchdog:
     MIN_SECONDS = 2.0
     #: Jobs that start within this time are recorded together.
     RECORD_SECONDS = 0.05
-    #: Minimum time between resets, because each starts a thread. It may fire earlier by this.
+    #: Minimum time between resets, because each reset starts a thread. The watchdog may fire that
+    #: much too early.
     SET_SECONDS = 0.25
     #: Time before the end of the lease at which it fires, up to a quarter of the lease, so that the
     #: host's report arrives in time, also on a busy machine.

@@ -95,8 +95,8 @@ class Batch:
     async def join(self, job: BatchedJob[Any], attempt: MemberAttempt) -> Any:
         """Run this job with the others, and return its result or raise its error.
 
-        A stopped job leaves without an effect on the call. Once all jobs of a call are stopped, the
-        call is cancelled, and they wait for its result.
+        A stopped job leaves the call, which continues for the other jobs. When all jobs of a call
+        are stopped, the call is cancelled, and the last job waits for its end.
         """
         member = _Member(job, attempt, asyncio.get_running_loop().create_future())
         self._members.append(member)
@@ -132,8 +132,8 @@ class Batch:
     def halve_expired_call(self, job_id: JobId) -> asyncio.Task[None] | None:
         """Stop the current call, which has run until the timeout of this job.
 
-        Return the call, whose halves are called once it has ended. Return None if the job has no
-        company in the call, or is not in it.
+        Return the call, whose halves are called once it has ended. Return None if the job is alone
+        in the call, or is not in it.
         """
         call, active = self.task, [member for member in self._members if member.is_active]
         is_in = any(member.job.id == job_id and not member.end.done() for member in active)

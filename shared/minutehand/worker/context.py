@@ -674,7 +674,7 @@ class JobContext:
         return key
 
     def _length(self, length: Seconds, name: str, end: str) -> dict[str, Any]:
-        """Return a duration, which the database adds to its clock. One of 0.4.4 needs the end."""
+        """Return a duration, and for a database of 0.4.4 also the end."""
         at = self.clock.now() + timedelta(seconds=seconds(length))
         return {name: seconds(length), end: at.astimezone(UTC).isoformat()}
 

@@ -100,7 +100,7 @@ def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInf
 
 
 def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
-    """Return the codes of an error: of httpx, requests and aiohttp, of Postgres, of the system."""
+    """Return the codes of an error of httpx, requests, aiohttp, Postgres or the system."""
     codes: dict[str, Any] = {}
     for cause in (error, *_causes(error)):
         response = attribute(cause, "response")

@@ -71,7 +71,7 @@ class LeaseRequests:
         if self.pending is not None:
             return self.pending
         max_runs = self._run.most
-        # not for an admitted run, which the database knows by its id
+        # an admitted run keeps its id, by which the database counts the run
         if now - self.id.since >= self.LEASE_ID_SECONDS and (max_runs is None or self._is_first):
             name = self._summary.tick_id if self._is_first else str(uuid.uuid4())
             self.id.name, self.id.since, self.id.calls = name, now, 0
@@ -100,8 +100,9 @@ class LeaseRequests:
             pools=None if [pool.job_types for pool in pools] == [all_types] else pools,
             queues=self._run.queues,
             version=self._options.code,
-            # None makes the database count the free slots, on which enqueues then rely. -1
-            # withdraws them. 0 changes nothing, for a tick that never reported any, or is notified
+            # None: the database counts the free slots, and enqueues rely on them. -1: enqueues no
+            # longer rely on them. 0: no change, because the run reported no slots or is notified of
+            # enqueues.
             free_slots=None if self._has_capacity else -1 if self._recheck_pending else 0,
             slots=slots_of_run,
             abandoned=None if abandoned == self._abandoned else abandoned,

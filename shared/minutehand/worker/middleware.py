@@ -32,7 +32,7 @@ def within(around: Sequence[Middleware], call: Call, job: Job[Any], ctx: JobCont
 
 
 def _expected(call: Call, ctx: JobContext) -> Awaitable[Returned]:
-    """Make a call that a middleware must await. Otherwise the job would complete without a run."""
+    """Make a call that middleware must await. Otherwise the processor would not run."""
     return tracked(ctx, "call", call())
 
 

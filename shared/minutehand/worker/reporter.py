@@ -62,7 +62,7 @@ class Reporter:
             self._renewal_event.set()
 
     async def wait_for(self, attempts: Sequence[Attempt], *, seconds: float) -> None:
-        """Wait until no report of `attempts` is in flight, so that a settle has lost updates."""
+        """Wait until no report of `attempts` is in flight, because the settle repeats lost ones."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds)):
                 while any(attempt.has_open_report for attempt in attempts):

@@ -98,7 +98,7 @@ def settle_item(ending: Ending, seen: AttemptFacts) -> SettleItem | None:
 
 
 def _settle_item(ending: Ending, seen: AttemptFacts) -> SettleItem | None:
-    """Decide by the order of events at the processor.
+    """Choose the outcome by the order in which a stop and the result reached the processor.
 
     After a cancel was delivered to the processor, its result is dropped. A result that it returned
     before is stored, even if the cancel had been requested. After a timeout or at the deadline, a

@@ -15,15 +15,15 @@ from minutehand.worker.attempt import Attempt
 from minutehand.worker.registry import JobType
 from minutehand.worker.run import Run
 
-#: Seconds of work to lease ahead, by the number of jobs that ended in this time, and limits of jobs
-#: and bytes.
+#: A lease also requests as many jobs as ended in these seconds, up to a number of jobs and of
+#: bytes.
 WINDOW_SECONDS: Final = 0.1
 MAX_PREFETCH: Final = 800
 MAX_PREFETCH_BYTES: Final = 2_000_000
 #: Maximum seconds that a job waits for a slot, up to a quarter of its lease. Then it is released.
 WAIT_SECONDS: Final = 1.0
-#: Approximate maximum bytes of jobs of one request for batches of a type, beyond a first batch, and
-#: assumed bytes of a job until some were leased.
+#: Approximate maximum bytes of the jobs that one request leases for batches of a type after the
+#: first batch, and the assumed size of a job until jobs were leased.
 MAX_BATCHED_BYTES: Final = 8_000_000
 ASSUMED_BYTES: Final = 64_000.0
 

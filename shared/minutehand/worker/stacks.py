@@ -1,4 +1,4 @@
-"""The stack of an attempt that hangs. For ended processes, see `exit_report.py`."""
+"""The stack of an attempt that hangs. `exit_report.py` reads the stacks of ended processes."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ class Tick:
 
     @property
     def _needs_second_settle(self) -> bool:
-        """True if enough jobs have ended for a second settle call while the first is in flight."""
+        """True if a settle call is in flight and enough jobs have ended for a second one."""
         return (
             len(self._calls_in_flight) == 1 and len(self._in_flight.ended) >= self.SECOND_SETTLE_AT
         )
@@ -504,7 +504,7 @@ class Tick:
         self.agenda.has_started_extra_workers = True
         if self._leases.pending is not None:
             return
-        has_more = self._leases.due > 0  # beyond its capacity, not because of a limit
+        has_more = self._leases.due > 0  # jobs that lack a slot, not a limit
         request = self._request(count_due=True)
         until = self._clock.monotonic() + SIDE_CALL_SECONDS
         try:
@@ -601,7 +601,7 @@ class Tick:
             self._request_lease()
 
     def _request_lease(self, is_there: bool = True, *, reason: Reason = Reason.NOTIFIED) -> None:
-        """Lease soon if jobs may be ready, or check again whether to stay."""
+        """Wake the loop, which leases if jobs may be ready, or checks whether the run ends."""
         if is_there:
             self.agenda.wake(reason)
         self._wakeup.set()
@@ -625,7 +625,8 @@ class Tick:
         if self._final_summary == self.summary or not must_store:
             return False
         summary = self.summary.as_dict() if self.summary.is_worth_reporting else None
-        # with the id of the last lease, because enqueues may rely on its free slots for two seconds
+        # name the last lease, because enqueues may rely on the free slots of that call for two
+        # seconds
         call = self._run.queue.tick_finished(self._leases.id.name, summary=summary)
         until = min(self._clock.monotonic() + SIDE_CALL_SECONDS, self._deadlines.end)
         self._final_summary = replace(self.summary)

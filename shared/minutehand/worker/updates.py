@@ -258,7 +258,7 @@ class Updates:
         return taken
 
     def _count_lines(self, limit: int, max_bytes: float) -> int:
-        """Return how many of the first lines fit. The first always does."""
+        """Return how many lines fit into one report. The first line always fits."""
         size = 0
         for number, line in enumerate(self._logs[:limit]):
             size += _bytes_of(line)

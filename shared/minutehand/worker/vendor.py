@@ -22,7 +22,7 @@ T = TypeVar("T")
 RetryAdvice = Literal["later", "differently", "none"]
 #: Maximum calls of one step that may have been charged.
 MAX_CALLS: Final = 5
-#: Time since the first of consecutive rejections within which a job without a deadline waits again.
+#: Maximum time that a job waits, from the first of consecutive rejections.
 MAX_WAIT: Final = timedelta(hours=6)
 #: Bounds of a pause if the service requests none. It grows with the time since the first rejection,
 #: and threefold with each call that may have been charged.
@@ -50,7 +50,7 @@ _MESSAGES: Final = {
     "answer_unusable": "{}'s answer could not be used. Try again, or ask it differently.",
     "answer_too_long": "{}'s answer was longer than it may be. Ask for less at once.",
 }
-#: The failure of calls whose job was stopped each time.
+#: The failure of a step if the job was stopped during each of its calls.
 _STOPPED: Final[dict[str, Any]] = {
     "code": "stopped",
     "hope": "none",

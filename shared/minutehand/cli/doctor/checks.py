@@ -49,17 +49,17 @@ JWT_SECRET = (
     "SUPABASE_JWT_SECRET=…  # from Project settings → JWT keys; leave it empty and set"
     " SUPABASE_SECRET_KEY, if the project has its own signing keys or revoked the legacy secret"
 )
-#: Fields of a schedule in AWS's response that a request to change it rejects.
+#: Fields of a schedule that AWS returns, but rejects in a request to change the schedule.
 RESPONSE_FIELDS = {"Arn", "CreationDate", "LastModificationDate", "ResponseMetadata"}
 SAVE_SECRET = "newly generated; `minutehand deploy STAGE --secrets-only` sends it to the functions"
 
 
-#: The mark of the engine's schema, see `supabase/schemas/01_foundation.sql`.
+#: Schemas that have the engine's comment, see `supabase/schemas/01_foundation.sql`.
 ENGINES = """
     select nspname::text from pg_namespace
     where obj_description(oid, 'pg_namespace') = 'Minutehand: the engine; never exposed.'
 """
-#: Tables whose rows belong to the record, so that it cannot be compared without them.
+#: Missing tables whose rows are part of the release's record. The comparison needs these tables.
 GONE = """
     select name from unnest('{queue.settings,queue.tasks}'::text[]) as t (name)
     where to_regclass(name) is null
@@ -103,8 +103,9 @@ def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[Finding]:
     find = partial(_find, denied)
 
     def deleted(what: str, resource: str) -> Finding:
-        # A deployment never creates again a resource that was deleted elsewhere. `undeploy` first
-        # would lose the secrets, because the next stack has another key.
+        # A deployment does not create a resource again that was deleted outside of the stack. An
+        # `undeploy` before the deployment would lose the secrets, because the next stack has
+        # another key.
         template = f"aws cloudformation get-template --stack-name {stack} {region}"
         by_hand = f"create it by hand from {resource}, then the resources that refer to it"
         return fail(f"{what} was deleted", f"{template}  # {by_hand}")
@@ -327,7 +328,7 @@ def _run_query(query: str, target: Target) -> Finding:
     return next((Finding(*row) for row in target.query(query)), ok())
 
 
-# before all that reads a table, because such a check would wait for the lock
+# runs before the checks that read tables, because those would wait for a lock
 check("locks", "database")(partial(_run_query, QUERIES["locks"]))
 
 
@@ -375,7 +376,7 @@ def engine(target: Target) -> Finding:
         return ok("as released")
     more = f"; and {len(drifts) - 5} more" if len(drifts) > 5 else ""
     details = "; ".join(drift.detail for drift in drifts[:5])
-    # bodies may name what a later statement creates
+    # a function's body may name an object that a later statement creates
     lines = ["set check_function_bodies = off", *(drift.fix for drift in drifts)]
     return fail(details + more, ";\n        ".join(lines) + ";")
 

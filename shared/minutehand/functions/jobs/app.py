@@ -19,7 +19,7 @@ def build_app(
 ) -> FastAPI:
     """Build the app.
 
-    On AWS it serves the paths of no other function. Elsewhere it is the whole API.
+    On AWS it gets only the paths that no other function serves. On other hosts it is the whole API.
 
     Args:
         services: Replaces the clients and dependencies.

@@ -78,14 +78,14 @@ async def create_job(
 
 async def _warning(queue: UserQueue, jobs: Iterable[Job]) -> str | None:
     """Return a sentence for each of the first types that no worker has. None if there are none."""
-    # jobs of a published type have the version of its schema
+    # a job of an unpublished type has no schema version
     waiting = {job.job_type: job.workspace_id for job in jobs if not job.schema_version}
     warnings = [await _unpublished(queue, *item) for item in [*waiting.items()][:MAX_WARNINGS]]
     return " ".join(filter(None, warnings)) or None
 
 
 async def _unpublished(queue: UserQueue, job_type: str, workspace_id: str) -> str | None:
-    """Return a sentence that no worker has a type, with the most similar type, or None."""
+    """Return a sentence if no worker has the type, with the most similar type. Otherwise None."""
     try:
         page = await queue.call("list_job_types", workspace_id=workspace_id, job_type=job_type)
     except QueueError as error:
