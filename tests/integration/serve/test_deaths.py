@@ -131,26 +131,30 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Host) -> None
 
 
 @pytest.mark.parametrize(
-    ("job_type", "beside", "how", "error"),
+    "batches",
     [
-        ("served.batch", 9, "dies", "WorkerLost"),
-        ("served.batch", 9, "raises", "ValueError"),
-        ("served.batch", 9, "hangs", "AttemptTimeout"),
-        ("served.plain_batch", 1, "hangs", "AttemptTimeout"),
+        [("served.batch", 9, "dies", "WorkerLost")],
+        [
+            ("served.batch", 9, "raises", "ValueError"),
+            ("served.batch", 9, "hangs", "AttemptTimeout"),
+            ("served.plain_batch", 1, "hangs", "AttemptTimeout"),
+        ],
     ],
 )
 def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
-    host: Host, job_type: str, beside: int, how: str, error: str
+    host: Host, batches: list[tuple[str, int, str, str]]
 ) -> None:
     """Each job may spend one attempt, and the other jobs complete."""
-    with host.connection.transaction():  # so that one call gets them all
-        ids = host.enqueue(job_type, beside)
-        guilty = host.enqueue(job_type, how=how)
+    with host.connection.transaction():  # so that one call gets all jobs of a batch
+        beside = [host.enqueue(job_type, count) for job_type, count, _, _ in batches]
+        guilty = [host.enqueue(job_type, how=how) for job_type, _, how, _ in batches]
+    ids = [job for batch in beside for job in batch]
 
-    until(lambda: host.has_ended([*ids, *guilty]), seconds=240)
+    until(lambda: host.has_ended([*ids, *(job for [job] in guilty)]), seconds=240)
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
     ending = "status, attempts, error_data ->> 'type'"
-    assert host.rows(ending, guilty) == [("failed", 1, error)]
+    errors = [("failed", 1, error) for _, _, _, error in batches]
+    assert [host.rows(ending, job) for job in guilty] == [[error] for error in errors]
 
 
 def test_two_of_different_types_are_both_named_and_no_other_pays(host: Host) -> None:
