@@ -134,7 +134,7 @@ def find_apps(packages: Iterable[str]) -> list[App]:
         if app.name == following.name:
             raise ConfigurationError(
                 "MINUTEHAND_APPS",
-                f"names {app.package!r} and {following.package!r}; the last parts must differ",
+                f"names {app.package!r} and {following.package!r}, whose last parts must differ",
                 "jobs,billing.tasks",
             )
     return apps

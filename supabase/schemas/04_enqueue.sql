@@ -1323,7 +1323,7 @@ begin
       );
     elsif clock_timestamp() > statement_timestamp() + interval '8 seconds' then
       raise lock_not_available
-        using message = 'another transaction holds the job; call again';
+        using message = 'another transaction has locked the job; call again';
     end if;
     perform pg_sleep(0.005);
   end loop;

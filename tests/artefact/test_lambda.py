@@ -101,7 +101,7 @@ def test_every_function_starts_and_answers(functions: dict[str, LambdaFunction])
 def test_the_jobs_function_answers_what_no_route_sends_elsewhere(
     functions: dict[str, LambdaFunction], project: Project
 ) -> None:
-    """By `ANY /api/{proxy+}` it gets the reads that are not routed to `status`."""
+    """The route `ANY /api/{proxy+}` sends it the reads that have no other route."""
     bearer = f"Bearer {user_token()}"
 
     event = http_event("GET", "/api/types", query=f"workspace_id={ACME}", authorization=bearer)
@@ -163,7 +163,7 @@ def test_a_killed_tick_loses_nothing(
 def test_a_run_whose_process_dies_costs_the_jobs_beside_it_no_attempt(
     functions: dict[str, LambdaFunction], project: Project
 ) -> None:
-    """They complete in later runs; the job that ended it fails after its own attempts."""
+    """The jobs of an ended process complete later. The job that ended it fails."""
     worker = functions["worker"]
     worker.invoke(TICK, seconds=120)
     naps = [project.insert("test.nap", {"seconds": 2}) for _ in range(20)]

@@ -270,7 +270,7 @@ def test_a_tenants_due_jobs_do_not_wait_behind_anothers_flood_of_them(engine: En
 
 
 def test_no_one_enqueues_in_anothers_name(engine: Engine) -> None:
-    """Only the service may set the option. The caller's quota and history are used."""
+    """Only the service may set `user_id`. Enqueues count against the caller's quota."""
     with engine.member(ADA) as ada:
         ada.enqueue(user_id=BOB)
         ada.enqueue_many(1, user_id=BOB)

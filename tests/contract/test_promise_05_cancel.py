@@ -137,7 +137,7 @@ def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
 
 
 def test_a_child_that_begins_to_run_meanwhile_is_asked_to_stop(engine: Engine) -> None:
-    """If it ended like a waiting job, its worker would keep a lease."""
+    """If the running job ended like a waiting job, its worker would keep a lease."""
     root = engine.enqueue()
     engine.spawn(engine.lease_one(), "s", CHILD)
     with engine.open_transaction() as other:

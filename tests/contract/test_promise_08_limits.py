@@ -118,7 +118,7 @@ def test_a_key_is_that_of_a_type_in_a_workspace(engine: Engine) -> None:
 
 
 def test_a_rate_refills_with_time_and_never_beyond_itself(engine: Engine) -> None:
-    """Ten per minute: ten now, one after six seconds, ten after a long pause.
+    """Ten per minute: ten starts now, one after six seconds, and ten after a long pause.
 
     A lease returns when.
     """

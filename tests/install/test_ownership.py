@@ -1,4 +1,4 @@
-"""An install changes, and its removal drops, no objects of someone else."""
+"""An install changes no object of someone else, and its removal drops none."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TAKEN = [
 def test_a_name_that_is_taken_stops_the_install(
     hosted: Hosted, tmp_path: Path, schema: str, theirs: str, named: str
 ) -> None:
-    """It stops before any change, and the error has the option to use."""
+    """The install stops before any change, and its error names the option to use."""
     with hosted.database() as database:
         database.as_owner(theirs)
         before = database.everything()

@@ -273,7 +273,7 @@ def test_an_assistant_gets_its_skill_file_and_an_image_its_commit(
 
 
 def test_every_command_has_a_help_text(project: Stranger) -> None:
-    """Also if no app has commands."""
+    """The engine's commands have a help text even if no app has commands."""
     output = run(project, "minutehand --help")
     commands = re.findall(r"^  ([a-z]+)  +\S", output.partition("Run:")[2], re.MULTILINE)
 

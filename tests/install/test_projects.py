@@ -173,7 +173,7 @@ def remove(environment: Environment, project: Path, database: HostedDatabase) ->
 
 
 def test_what_a_commit_must_not_take_is_named(environment: Environment, tmp_path: Path) -> None:
-    """For a project with a `.gitignore`, the note has the missing lines."""
+    """If a project has a `.gitignore`, the note of the install lists the missing lines."""
     ignored = tmp_path / ".gitignore"
     ignored.write_text("/node_modules\n/build\n.env*\n")
     [note] = environment.minutehand(tmp_path, "install", "--dry-run")["notes"]

@@ -74,7 +74,7 @@ def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_
 
 
 def test_an_app_of_the_package_is_found_unless_it_is_taken_out() -> None:
-    """It is left out by its import name; a misspelt name is an error."""
+    """An app is left out by its import name, and a misspelt name is an error."""
     assert [app.name for app in find_apps([])] == ["webhooks"]
     assert find_apps(["-minutehand.webhooks"]) == []
     chat = "minutehand_apps.chat"

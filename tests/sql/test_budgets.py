@@ -125,7 +125,7 @@ def check_calls(crowded: Engine) -> None:
 
 @pytest.mark.parametrize("lanes", [pytest.param(1, marks=pytest.mark.weekly(only=True)), 100])
 def test_a_lease_among_ten_thousand_turns_reads_a_few(engine: Engine, lanes: int) -> None:
-    """It reads as many turns along the ring as it requests jobs."""
+    """A lease reads as many turns along the ring as it requests jobs."""
     for number in range(lanes):
         engine.register(f"t{number}")
     engine.run(
@@ -205,7 +205,7 @@ def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine)
 
 
 def test_a_sessions_words_cost_what_is_said_in_it(busy: Engine) -> None:
-    """A thousand of its jobs, with ten thousand other running jobs, are found by an index."""
+    """An index finds a thousand jobs of a type among ten thousand other running jobs."""
     busy.run(
         "update public.jobs set session_id = 's' where id = any (array(select id from public.jobs"
         " where id not in (select job_id from queue.leases) limit 1000))"
@@ -263,7 +263,7 @@ def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> 
 
 
 def test_types_at_their_limit_need_no_lock(engine: Engine) -> None:
-    """They are more than a call may lock, but none of their jobs may start."""
+    """More types are at their limit than a call may lock, but none of their jobs may start."""
     types = [f"limited-{n}" for n in range(150)]
     limited = [{"job_type": each, "max_concurrency": 1} for each in types]
     engine.rpc("register_job_types", p_types=limited)
@@ -284,7 +284,10 @@ def test_types_at_their_limit_need_no_lock(engine: Engine) -> None:
 
 
 def test_no_call_takes_more_than_200_advisory_locks(engine: Engine) -> None:
-    """The server has few of them. A call that gets no more locks leaves work to the next call."""
+    """The server has few advisory locks.
+
+    A call that gets no more locks leaves work to the next call.
+    """
     engine.register("keyed", key_concurrency=1)
     engine.register("shared", workspace_concurrency=1)
     jobs = [{"job_type": "keyed", "concurrency_key": str(n % 300)} for n in range(600)]

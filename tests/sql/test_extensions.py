@@ -49,7 +49,7 @@ def test_policies_come_back_and_one_refusal_keeps_none_of_the_others_away(engine
 
 
 def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engine: Engine) -> None:
-    """Without AWS nothing else would wake it for a browser's insert."""
+    """Without AWS, only the database can wake the worker after a browser's insert."""
     create(engine.connection, PG_CRON, PG_NET, VAULT)
     engine.rpc("connect_worker", p_url="https://old.example.com/x", p_token=TOKEN + "0")
     made = engine.rpc("connect_worker", p_url=URL, p_token=TOKEN)

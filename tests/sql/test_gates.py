@@ -232,7 +232,7 @@ def test_settlements_of_many_jobs_take_them_in_one_order(engine: Engine) -> None
 
 @pytest.mark.parametrize("is_paused", [True, False])
 def test_a_job_that_may_not_run_holds_no_slot_of_its_key(engine: Engine, is_paused: bool) -> None:
-    """Its queue is paused, or no worker serves it, before or after it passes the gate."""
+    """The queue is paused or unserved, before or after its job passes the gate."""
     engine.register("work", key_concurrency=1)
     engine.declare("slow")
     served: dict[str, Any] = {"queues": None if is_paused else ["default"]}

@@ -35,7 +35,7 @@ order by p.oid
 
 
 def test_a_revoked_key_learns_nothing_of_any_function(engine: Engine) -> None:
-    """Not even a lost lease is reported, because declarations run before the first statement."""
+    """The declare section rejects the key before a lost lease could be reported."""
     request = '{"job_id": "00000000-0000-4000-8000-000000000000", "fence": 7, "items": []}'
     calls = engine.rows(OF_WORKERS, f"'{request}'::jsonb")
     engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"), p_grace_seconds=0)

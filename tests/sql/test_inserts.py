@@ -150,7 +150,10 @@ def test_each_way_in_leaves_what_the_others_leave(
 
 
 def test_few_enqueues_are_subtransactions(engine: Engine) -> None:
-    """A message is one. 65 in a transaction would slow each snapshot of the server."""
+    """Only the insert of a message uses a subtransaction.
+
+    65 subtransactions in one transaction slow each snapshot of the server.
+    """
     calls = {
         "alone": "select public.enqueue_job(%s, 'work') from generate_series(1, 70)",
         "with a key": "select public.enqueue_job(%s, 'work', '{}',"

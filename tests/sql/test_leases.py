@@ -20,9 +20,9 @@ API = {"x-minutehand-wakes": "true"}
 def test_a_lease_that_finds_no_turn_while_another_opens_it_asks_again(
     engine: Engine, is_open_elsewhere: bool, limited: dict[str, Any]
 ) -> None:
-    """It saw the note but not the turn.
+    """The lease sees the note but not yet the turn.
 
-    After the other lease commits, it is the other way round.
+    After the other lease commits, it sees the turn but not the note.
     """
     engine.register("work", **limited)
     if is_open_elsewhere:  # an empty turn of another type, which is closed later

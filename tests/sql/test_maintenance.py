@@ -27,7 +27,7 @@ def sizes(engine: Engine) -> dict[str, int]:
 
 
 def test_one_maintains_at_a_time_and_the_others_are_answered_busy(engine: Engine) -> None:
-    """They would only wait for its locks."""
+    """Concurrent calls would only wait for the locks of the running call."""
     with engine.open_transaction() as other:
         other.rpc("run_maintenance", p_request={})
         assert engine.rpc("run_maintenance", p_request={}).get("busy") is True

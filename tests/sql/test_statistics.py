@@ -61,7 +61,7 @@ def test_the_feed_is_read_in_parts_of_some_20000_jobs(engine: Engine) -> None:
 
 
 def test_a_series_has_points_of_its_step_and_drops_what_is_old(engine: Engine) -> None:
-    """From a quarter of an hour to eight days."""
+    """A series covers a quarter of an hour to eight days."""
 
     def completed(minutes: int) -> int:
         series = engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=minutes)

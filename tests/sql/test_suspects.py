@@ -138,7 +138,7 @@ def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> Non
 
 
 def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
-    """Another process runs them, or they wait for a worker without jobs."""
+    """Another process runs the suspects, or they wait for a worker without jobs."""
     engine.enqueue_many(2)
     workers = Workers(engine)
     workers.crash()
@@ -337,7 +337,7 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
 
 
 def test_jobs_that_ended_their_process_in_one_way_are_one_group(engine: Engine) -> None:
-    """Neither the worker nor the amount of memory matters."""
+    """The group does not depend on the worker or on the amount of memory."""
     workers = Workers(engine)
     for name, signal in (("a", "SIGKILL"), ("b", "SIGKILL"), ("c", "SIGSEGV")):
         engine.enqueue(max_attempts=1)

@@ -50,7 +50,7 @@ def test_a_type_that_is_refused_stops_no_other(engine: Engine, bad: dict[str, An
 
 
 def test_an_older_worker_that_waited_for_a_newer_one_sees_what_it_published(engine: Engine) -> None:
-    """It does not treat the type as unpublished."""
+    """A lease does not treat the type as unpublished."""
     engine.run("update queue.job_types set in_order = true")
     with engine.open_transaction() as newer:
         newer.register("work", schema_version=2)

@@ -68,7 +68,7 @@ def test_conditions_reach_embedded_rows_and_what_is_changed(
 def test_what_is_no_filter_is_refused(
     rest: httpx.Client, filter: str, status: int, code: str
 ) -> None:
-    """With PostgREST's error code."""
+    """The error has PostgREST's code."""
     name, _, value = filter.partition("=")
     params = {"select": "id,scratch_parts(id)", name: value}
 

@@ -102,7 +102,7 @@ def test_errors_keep_message_details_and_hint(
 
 
 def test_a_function_chooses_status_and_headers(stack: RunningStack, gateway: httpx.Client) -> None:
-    """As a project's function does in production."""
+    """A project's function can set status and headers here as in production."""
     ada = stack.headers(stack.sign_in(stack.demo_email))
 
     answer = gateway.post("/rest/v1/rpc/scratch_say", headers=ada, json={})

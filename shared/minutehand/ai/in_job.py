@@ -99,7 +99,7 @@ async def ask_for(
 
 
 def _retry_prompt(prompt: Prompt, error: UnusableOutput) -> Prompt:
-    correction = f"Your answer before could not be used: {error}. Answer again."
+    correction = f"Your previous answer could not be used: {error}. Answer again."
     before = Material("Your answer before", error.text[:MAX_QUOTED] or "(none)")
     return replace(
         prompt,

@@ -36,7 +36,7 @@ _OPTIONAL: Final = {
     "stream_options": "stream_options|include_usage",
     "stream": r"\bstream(?:ing)?\b",
 }
-_CALLED: Final = "is a call of a tool; there are none, only words can be used"
+_CALLED: Final = "is a tool call, but no tools are offered; only text can be used"
 #: If a provider rejects an option, and a call without this option succeeds, later calls omit the
 #: option for so many seconds.
 REJECTED_SECONDS: Final = 3600.0

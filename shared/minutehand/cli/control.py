@@ -228,7 +228,7 @@ def _pause(
     lines = [f"{subject} is {'paused' if result['paused'] else 'running again'}"]
     for pause in () if change["paused"] else result.get("left", ()):
         steps = " ".join(step["words"] for step in pause["next"])
-        lines.append(f"still stopped by a pause of its {pause['kind']}. {steps}")
+        lines.append(f"A pause of the {pause['kind']} still stops these jobs. {steps}")
     output.value(result, text="\n".join(lines))
 
 

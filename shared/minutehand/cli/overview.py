@@ -40,7 +40,9 @@ def types(
     output.table(rows, TYPE_COLUMNS, row=_format_type, empty="no types")
     for row in rows:
         if row["refusal"]:
-            output.hint(f"{row['job_type']} was rejected as its code declares it: {row['refusal']}")
+            output.hint(
+                f"the declaration of {row['job_type']} in code was rejected: {row['refusal']}"
+            )
 
 
 @workspace_verb

@@ -57,7 +57,7 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
         if isinstance(jobs, int):
             live.labels(state).set(jobs)
     backlog = stats["backlog"]
-    due = gauge("due_jobs", "Jobs that are due, by what keeps them from starting.", "cause")
+    due = gauge("due_jobs", "Due jobs, by the reason why they have not started.", "cause")
     for cause, part in backlog.items():
         if isinstance(part, dict) and "jobs" in part:
             due.labels(cause).set(part["jobs"])
@@ -66,7 +66,11 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
 
     hour = f"in the last {MINUTES} minutes"
     ended = gauge("jobs_last_hour", f"Jobs by type and outcome {hour}.", "job_type", "outcome")
-    deaths = gauge("process_deaths", f"Attempts that lost their own worker {hour}.", "job_type")
+    deaths = gauge(
+        "process_deaths",
+        f"Attempts that lost their worker while no other job was to blame {hour}.",
+        "job_type",
+    )
     spans = {
         "queue": gauge("queue_seconds", f"Time from due to start {hour}.", "job_type", "quantile"),
         "run": gauge("run_seconds", f"Duration of attempts {hour}.", "job_type", "quantile"),
@@ -93,7 +97,7 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
 
     seen = [datetime.fromisoformat(tick["seen_at"]) for tick in stats["workers"]]
     if seen:
-        gauge("worker_seen_seconds", "Since a worker was last seen.").set(
+        gauge("worker_seen_seconds", "Seconds since a worker was last seen.").set(
             max(0.0, (now - max(seen)).total_seconds())
         )
     return registry

@@ -28,7 +28,7 @@ _ERRORS = {
 }
 _ERRORS_OF_SIGNED_IN = {
     "401": "No token, or one that is expired or forged.",
-    "403": "The token is good, but its holder may not do this.",
+    "403": "The token is valid, but its user may not do this.",
     "429": "Over a limit, which `detail` names; repeat after `Retry-After` seconds.",
 }
 _ERRORS_OF_WRITES = {

@@ -18,7 +18,9 @@ from psycopg.conninfo import make_conninfo
 from minutehand.queue.credentials import WORKER_ROLE
 
 #: Fix of an address that libpq rejects.
-PARAMETERS: Final = "the address without ?pgbouncer=true, ?schema=public and the like of Prisma"
+PARAMETERS: Final = (
+    "the address without Prisma's parameters, e.g. ?pgbouncer=true and ?schema=public"
+)
 #: Maximum seconds for the whole probe, and for a notification to arrive.
 PROBE_SECONDS: Final = 5.0
 NOTIFY_SECONDS: Final = 1.0
@@ -58,7 +60,7 @@ class AddressProbe:
         if not self.sessions:
             return (
                 "is a pooler in transaction mode: its sessions are shared with others",
-                "session mode or a direct connection; of Supabase's addresses those with 5432",
+                "session mode or a direct connection; at Supabase, an address with port 5432",
             )
         if not self.role:
             problem = f"signs in a role that may not become {WORKER_ROLE}"

@@ -229,7 +229,7 @@ class JobContext:
         """Report the progress of the job. Only the latest is sent, at most every 250 ms.
 
         Args:
-            percentage: 0 to 100. Values outside are clamped.
+            percentage: 0 to 100. Other values are clamped.
             stage: Name of the current part of the work.
             message: Text for people.
         """
@@ -309,7 +309,7 @@ class JobContext:
         if before := self._streams.get(name):  # maybe opened meanwhile
             if before.is_open:
                 raise ValueError(
-                    f"stream {name!r} is open: write into the one that is, or end its block first"
+                    f"stream {name!r} is already open: write to it, or end its block first"
                 )
             history = before.history
         stream = self._streams[name] = Stream(
@@ -684,7 +684,7 @@ def _start_step(step: str, run: StepCall) -> Awaitable[Any]:
     called = run() if callable(run) else None
     if isinstance(called, Awaitable):
         return called
-    problem = f"what step {step} runs must be an async function without arguments"
+    problem = f"the function of step {step} must be async and take no arguments"
     if isinstance(run, Awaitable):
         problem += ", which the step calls: give it `pay`, or `lambda: pay(order)`"
     else:

@@ -37,13 +37,14 @@ class TickOptions:
         concurrency: Maximum coroutine processors running at once in this tick.
         threads: Maximum synchronous processors running at once, each in its own thread.
         poll_seconds: Poll interval of a tick with running jobs and free slots.
-        linger_seconds: Time for which a tick waits for jobs that fall due, in place of the next.
+        linger_seconds: Maximum time for which a tick waits for jobs that fall due, instead of
+            ending.
         quiet: Log an empty tick at DEBUG, for a loop that ticks often.
         grace_seconds: Maximum time for a cancelled processor to stop.
         ends_blocked: End the process, with its stacks in the log, when a processor has blocked the
             event loop until a lease is lost. For a process that does nothing else.
-        usual_seconds: Usual duration of this worker's ticks, if this one is shorter. A job that it
-            must stop had too little time, so that its attempt does not count.
+        usual_seconds: Usual duration of this worker's ticks, if this tick is shorter. If this tick
+            must stop a job, the job had too little time, so its attempt does not count.
         suspects: True for a process that runs suspects and nothing else, false if such a process
             runs beside this one, None if the database decides at each lease.
         listens: Whether Realtime may wake the worker, which needs the topic of wakeups.

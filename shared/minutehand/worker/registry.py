@@ -212,9 +212,9 @@ class Registry:
         return tuple(sorted(self._types))
 
     def with_parts(self, names: Iterable[str]) -> list[str]:
-        """Add the types that are parts of these types, whose jobs would otherwise wait for them."""
+        """Add the parts of these types, because jobs of these types wait for jobs of the parts."""
         selected = list(dict.fromkeys(names))
-        for name in selected:  # grows as it goes: parts may have parts
+        for name in selected:  # the list grows during the loop, because parts may have parts
             selected += [
                 t for t in self.names if self._types[t].part_of == name and t not in selected
             ]
@@ -407,7 +407,7 @@ def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float
     """Validate the options of batches, and return the wait in seconds."""
     if batch is None:
         if wait is not None:
-            raise ValueError(f"batch_wait of {job_type!r} needs batch, the most jobs of a call")
+            raise ValueError(f"batch_wait of {job_type!r} needs batch, the maximum jobs of a call")
         return 0.0
     if not 1 <= batch <= MAX_BATCH:
         raise ValueError(f"batch of {job_type!r} must be from 1 to {MAX_BATCH}, not {batch}")
@@ -427,7 +427,9 @@ def _reject_other_arguments(job_type: str, run: Any, *, is_batched: bool) -> Non
         return
     expected = "two arguments, the job and its ctx"
     if is_batched:
-        expected = "one argument, the list of its jobs, each with its own job.ctx, as it has batch"
+        expected = (
+            "one argument, the list of its jobs, because it has batch; each job has its own ctx"
+        )
     try:
         takes.bind(*([None] if is_batched else [None, None]))
     except TypeError as error:

@@ -78,7 +78,7 @@ def check_unawaited(ending: Ending, context: JobContext) -> Ending:
     never, in_progress = context.calls.end()
     if in_progress:
         names = " and ".join(f"{name}(…)" for name in dict.fromkeys(in_progress))
-        context.log("warning", f"The processor ended before {names} had: await it to its end")
+        context.log("warning", f"The processor ended before {names}: await it to its end")
     is_planned = ending.error is None or _find_control_flow(ending.error) is not None
     if never and is_planned and not ending.abandoned:
         return Ending(error=NotAwaited(never))

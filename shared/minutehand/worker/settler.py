@@ -64,7 +64,7 @@ class Settler:
                 encode(item.wire())
         except BaseException as error:
             logger.exception(
-                "The end of an attempt could not be written; it fails with the reason",
+                "The outcome of an attempt could not be serialized; the attempt fails",
                 extra=self._run.extra("attempt.unwritten") | attempt.names,
             )
             problem = f"the end of the attempt could not be written: {text(error, 500)}"
@@ -117,7 +117,7 @@ class Settler:
             self._summary.lost += len(items)
             self._summary.error = str(error)
             logger.error(
-                "Settle did not get through; the jobs run again when their leases expire",
+                "A settle call failed; its jobs run again when their leases expire",
                 extra=self._run.extra("settle.lost")
                 | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
             )

@@ -68,7 +68,7 @@ class Stream:
         self._chunks: list[tuple[str | None, Any]] = []
         self._size = self._bytes = 0
         self._is_text: bool | None = None
-        #: The step that wrote last, to which a held half of a character belongs.
+        #: The step that wrote last. If half of a character was held back, it belongs to this step.
         self._step: str | None = None
         self._warned: set[str] = set()
         self._begin()

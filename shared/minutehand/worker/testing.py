@@ -166,7 +166,7 @@ class ProcessorTest(Generic[P]):
             batch.ended(job.id, is_abandoned=False)
         item = settle_item(ending, AttemptFacts(has_new_steps=context.new_steps > 0))
         if item is None:
-            raise AssertionError("only a lost lease settles nothing")
+            raise AssertionError("a run without an item to settle must have lost its lease")
         if item.outcome == "completed" and _is_too_long(item.result):
             problem = "the result is too long; store it and return a reference"
             item = SettleItem.of("failed", error=ending_error("ResultTooLarge", problem))

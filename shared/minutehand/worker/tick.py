@@ -299,7 +299,7 @@ class Tick:
         try:
             response = await self._leases.ask(request)
         except QueueUnavailable as error:
-            self._warn("Lease did not get through; it is repeated", "lease.unavailable", error)
+            self._warn("A lease call failed; it is repeated", "lease.unavailable", error)
             self._leases.not_answered()
         except QueueError as error:
             # running jobs continue and are settled, but nothing is leased for a while

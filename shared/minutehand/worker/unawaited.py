@@ -28,7 +28,7 @@ class NotAwaited(ProcessorError):
     def __init__(self, names: Iterable[str]) -> None:
         calls = [f"{name}(…)" for name in dict.fromkeys(names)]
         super().__init__(
-            f"{' and '.join(calls)} was never awaited, so nothing of it was done; write "
+            f"{' and '.join(calls)} was never awaited, so it did nothing; write "
             f"`await {calls[0]}`, in an `async def`",
             retryable=False,  # each attempt would repeat the other effects of the processor
         )

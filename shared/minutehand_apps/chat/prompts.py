@@ -12,7 +12,7 @@ from minutehand_apps.chat.models import Decision, Message
 def decide(
     text: str, history: Sequence[Message], *, may_work: bool, said: str | None = None
 ) -> Prompt:
-    """Ask for a reply, for its rest after the part `said`, or for a description of the work."""
+    """Return the prompt for a reply, for the rest of a reply after `said`, or for a work item."""
     reply = json.dumps({"tier": "standard", "reply": said}, ensure_ascii=False)
     work = (
         "Use tier async when the request needs research, a page, a long text or several steps: then"
@@ -33,7 +33,7 @@ def decide(
 
 
 def research(text: str, decision: Decision, answer: str | None) -> Prompt:
-    """Ask for points about a topic."""
+    """Return the prompt for points about a topic."""
     return Prompt(
         "research",
         f"Collect what you know for this work: {decision.title}. One point a line, with years and"
@@ -43,7 +43,7 @@ def research(text: str, decision: Decision, answer: str | None) -> Prompt:
 
 
 def page(text: str, decision: Decision, answer: str | None, points: Sequence[str]) -> Prompt:
-    """Ask for the content of a page."""
+    """Return the prompt for the content of a page."""
     return Prompt(
         "page",
         f"Fill the page for this work: {decision.title}. Give sections with texts, figures that"
@@ -54,7 +54,7 @@ def page(text: str, decision: Decision, answer: str | None, points: Sequence[str
 
 
 def write(text: str, decision: Decision, answer: str | None, points: Sequence[str]) -> Prompt:
-    """Ask for a result as text."""
+    """Return the prompt for a result as text."""
     return Prompt(
         "write",
         f"Write the result of this work in plain text: {decision.title}.",

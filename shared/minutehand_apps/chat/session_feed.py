@@ -63,8 +63,8 @@ class SessionFeed:
             return None
         progress: dict[str, Any] = data.get("progress") or {}
         work_id: str | None = f"work_{event.job_id}"
-        # Before the decision it is unknown whether the message becomes work, so this belongs to the
-        # reply.
+        # until the model has decided whether the message becomes work, an event belongs to the
+        # reply
         is_reply = data["work_type"] is None or progress.get("percentage") == 0
         content = {"type": data["work_type"], "title": data["work_title"]}
         if is_reply:

@@ -24,7 +24,7 @@ class PlanFeed:
         self._is_known = False
 
     async def read(self) -> sse.Batch:
-        """Read the events after the last one read. The batch has an end if no more will follow.
+        """Read the events after the last one read. The batch has an `end` if no event can follow.
 
         Raises:
             QueueError: On the first read, with 404 if the plan does not exist or is of another

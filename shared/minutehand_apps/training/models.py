@@ -112,7 +112,9 @@ class StoredProcedure(Lenient):
     """Instructions that were written from a training video, with their author."""
 
     procedure: Procedure | None = Field(description="Null without a language model.")
-    author: str = Field(description="The model that wrote it, or why there is no procedure.")
+    author: str = Field(
+        description="Model that wrote the procedure, or the reason why there is none."
+    )
     offline: bool
 
 

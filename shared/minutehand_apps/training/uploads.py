@@ -134,7 +134,7 @@ class Upload(BaseModel):
 
 
 class UploadToken(BaseModel):
-    """Content of an upload's id. Its holder may have changed any of it."""
+    """Content of an upload's id. The caller may have changed any part of the id."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -17,8 +17,8 @@ from supabase_local.realtime.tokens import Token
 
 logger = logging.getLogger(__name__)
 
-# The role `none` would mean the server's rights, and tokens may only use roles that the Data API
-# allows.
+# `set role none` would give the token the server's rights. A token may only use a role that the
+# Data API allows.
 _BECOME = """
   select set_config('realtime.topic', %(topic)s, true),
     set_config('request.jwt.claims', %(claims)s, true),

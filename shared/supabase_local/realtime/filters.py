@@ -27,7 +27,7 @@ class Filter:
     value: str
 
     def statement(self, type_: str) -> bytes:
-        """SQL of the comparison between a column's value and ours, both as text."""
+        """SQL that compares a column's value with the filter's value, both as text."""
         other = f"{type_}[]" if self.op == "in" else type_
         return f"select (%s::text)::{type_} {OPERATORS[self.op]} ((%s::text)::{other})".encode()
 

@@ -106,7 +106,7 @@ def test_a_video_becomes_a_transcript_live(
 def test_an_upload_survives_an_outage_and_a_reload_and_is_aborted(
     visit: Visit, tmp_path: Path
 ) -> None:
-    """Only a part that failed is sent again. An aborted upload leaves nothing."""
+    """Only a part that failed is sent again. An aborted upload leaves no file."""
     file = tmp_path / "long.mp4"
     file.write_bytes(bytes(MIN_PART_BYTES + 5))
     page = visit(ADA, "/trainings", allow=("net::ERR_FAILED",)).page

@@ -117,7 +117,10 @@ async def test_a_look_that_fails_loses_no_words(api: Api, monkeypatch: pytest.Mo
 
 
 async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api) -> None:
-    """With `Last-Event-ID` each event and character comes once. Another attempt starts from 0."""
+    """A stream that resumes by `Last-Event-ID` has each event and character once.
+
+    The output of another attempt starts from 0.
+    """
     engine, job_id = api.engine, api.engine.enqueue()
     lease, path = engine.lease_one(), events_path(job_id)
     engine.say(lease, piece("Grüße 🌍, "))

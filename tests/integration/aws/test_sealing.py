@@ -36,7 +36,7 @@ def keys(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> 
 
 
 async def test_a_sealed_value_opens_in_its_own_row(keys: DataKeys) -> None:
-    """Also in another process, which shares only the wrapping key."""
+    """The value also opens in another process, which shares only the wrapping key."""
     sealed = await Sealer(keys).seal(SECRET, context=ACME)
 
     assert SECRET not in sealed

@@ -62,7 +62,10 @@ async def test_workers_killed_in_each_stage_make_one_receipt_of_each_execution(
 async def test_a_region_fails_over_and_says_why_when_all_its_providers_fail(
     station: Station, providers: Providers, faults: dict[str, Any], reason: str
 ) -> None:
-    """For any fault of the first provider the second is tried. Too few regions are a failure."""
+    """After any fault of the first provider, the second one is tried.
+
+    A job with too few regions fails.
+    """
     providers.faults("alpha", "us-east", **faults)
     helped = await station.ended(await station.submit(constraints={"regions": ["us-east"]}))
     providers.faults(None, "us-east", **faults)
@@ -124,7 +127,10 @@ async def test_publishers_side_by_side_publish_each_message_once(
 
 
 async def test_a_cancelled_job_runs_nowhere(station: Station, providers: Providers) -> None:
-    """While in the outbox, and while a provider works. A finished job keeps its state."""
+    """A cancel works while the job is in the outbox and while a provider works.
+
+    A finished job keeps its state.
+    """
     waiting = await station.submit()
     await station.ok("POST", f"/jobs/{waiting['id']}/cancel")
     done = await station.ended(await station.submit())
@@ -168,7 +174,7 @@ async def test_a_stored_receipt_that_the_key_did_not_sign_is_not_given_out(
 
 
 def test_a_spec_that_no_reader_could_parse_is_refused(station: Station) -> None:
-    """For every way to submit, and for every size of the server's stack."""
+    """This holds for every way to submit a spec, and for every stack size of the server."""
     spec = json.dumps({**station.spec(), "benchmark": "DEEP"})
     for levels in (200, 5000):
         deep = spec.replace('"DEEP"', "[" * levels + "]" * levels)

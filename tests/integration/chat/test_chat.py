@@ -128,7 +128,7 @@ async def test_events_resume_without_a_gap_or_a_repeat(harness: Harness) -> None
 async def test_what_is_decided_while_another_message_is_answered_is_all_in_the_stream(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """Also for a reader who received the other reply before the decision."""
+    """The stream is complete also for a reader who received the other reply before the decision."""
     held, work = asyncio.Event(), ANSWERS["decide"] | {"question": ""}
     server.faults["decide"] = [Fault(until=held)]
     server.answers["decide"] = lambda body: (

@@ -88,7 +88,7 @@ def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningSta
             connection.execute("delete from queue.job_types where job_type = 'edge.beat'")
 
     assert re.search(r"edge\.beat +REFUSED", listing.stdout)
-    rejected = r"edge\.beat was rejected as its code declares it: .*Europe/Berln"
+    rejected = r"the declaration of edge\.beat in code was rejected: .*Europe/Berln"
     assert re.search(rejected, listing.stderr)
 
 
@@ -109,7 +109,7 @@ def test_jobs_of_no_tenant_are_those_of_the_system(run: Run, stack: RunningStack
 
 
 def test_a_person_is_exported_and_erased(run: Run, account: str) -> None:
-    """Both need the operator's key, and an erasure needs a confirmation."""
+    """Export and erasure need the operator's key, and an erasure needs a confirmation."""
     user = str(uuid.uuid4())
     job = run.json("enqueue", "enrich_account", account, "--in", "2h", "--tag", f"user:{user}")
 
@@ -124,7 +124,7 @@ def test_a_person_is_exported_and_erased(run: Run, account: str) -> None:
 def test_the_files_of_an_erased_person_are_deleted(
     run: Run, stack: RunningStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No row names them afterwards."""
+    """The error names the files, because no row names them afterwards."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "local")
     user = str(uuid.uuid4())

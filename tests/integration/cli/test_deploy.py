@@ -393,7 +393,10 @@ def check_another_is_refused(shop: Live, bakery: Live) -> None:
 
 
 def check_deletion(shop: Live) -> None:
-    """The deletion includes resources that CloudFormation leaves; without --yes it only lists."""
+    """`undeploy` also deletes resources that CloudFormation leaves.
+
+    Without --yes it only lists the resources.
+    """
     before = shop.holdings()
     output = json.loads(shop.run("undeploy", "prod").stdout)
     assert output["deleted"] == []

@@ -195,7 +195,7 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
 
 
 def test_a_right_that_the_caller_lacks_fails_no_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Earlier releases did not need the rights to read roles, schedules and log groups."""
+    """A role of an earlier release may lack rights to read roles, schedules and log groups."""
     send = vars(BaseClient)["_make_api_call"]
     denied = {"GetRolePolicy", "GetSchedule", "DescribeLogGroups", "GetFunctionConcurrency"}
     denied |= {"DescribeKey", "GetQueueAttributes"}

@@ -54,7 +54,7 @@ async def test_workers_killed_in_each_stage_pay_and_fill_once(office: Office) ->
 async def test_the_real_client_fills_accounts_and_contacts(
     online: Office, apollo: ApolloServer
 ) -> None:
-    """Chosen by configuration only. A contact gets its own fields."""
+    """Only the configuration selects the real client. A contact gets the fields of contacts."""
     job = await online.run("enrich_account", {"account_id": INITECH})
     contact = await online.run("enrich_contact", {"contact_id": PETER})
 
@@ -124,7 +124,7 @@ async def test_what_apollo_answers_decides_how_a_job_continues(
     ],
 )
 async def test_what_is_not_set_fails_at_once(office: Office, change: str, message: str) -> None:
-    """Waiting would not help."""
+    """The job fails at once, because a wait would not help."""
     office.project.sql(change)
     job = await office.run("enrich_account", {"account_id": INITECH})
 
@@ -161,7 +161,10 @@ async def test_an_account_of_another_workspace_is_missing(office: Office) -> Non
 
 
 async def test_what_a_person_wrote_is_never_overwritten(office: Office) -> None:
-    """Before, during and after the job. Fields that were emptied before the job are filled."""
+    """A person's edits before, during and after the job are kept.
+
+    Fields that were emptied before the job are filled.
+    """
     body = {"workspace_id": ACME, "name": "Umbrella GmbH", "domain": "u.example", "country": "DE"}
     account_id = str(uuid4())
     made = await office.rest("POST", "/accounts", json={"id": account_id, **body})
@@ -238,7 +241,7 @@ async def test_the_key_goes_in_and_never_comes_out(online: Office, apollo: Apoll
 
 
 def test_a_domain_is_read_out_of_what_people_type() -> None:
-    """URLs, upper case, mail addresses, names in other scripts."""
+    """A domain is found in URLs, upper case, mail addresses and names in other scripts."""
     texts = ["https://www.Acme.example/about?x", "ann@acme.example", "ACME.example.", "bücher.de"]
     assert [find_domain(text) for text in texts] == [*["acme.example"] * 3, "xn--bcher-kva.de"]
     assert [find_domain(text) for text in ("acme", "a b.example", "", None)] == [None] * 4

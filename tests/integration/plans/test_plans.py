@@ -73,7 +73,7 @@ async def test_a_model_makes_the_plan_and_the_code_adds_it_up(
 async def test_stages_that_need_nothing_of_each_other_run_side_by_side(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """Both are requested before either has responded."""
+    """The model gets the requests of both stages before it responds to one of them."""
     plan_id = await with_model.create("balanced_speed_and_detail")
     await with_model.ended(plan_id)
     asked = [seen.name for seen in server.seen]
@@ -150,7 +150,7 @@ async def test_a_permanent_error_costs_a_handful_of_requests(
 async def test_a_plan_waits_for_a_model_that_is_away(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """For any number of failures.
+    """The job waits after any number of failures.
 
     No attempt is spent, and the plan shows the time of the next call.
     """
@@ -171,7 +171,10 @@ async def test_a_plan_waits_for_a_model_that_is_away(
 
 
 async def test_a_stream_is_read_as_json_too(harness: Harness) -> None:
-    """After any of its events. The guide's file tests how an EventSource resumes."""
+    """A stream resumes after any of its events.
+
+    The guide's file tests how an EventSource resumes.
+    """
     plan_id = await harness.create()
     await harness.ended(plan_id)
     path = f"/{plan_id}/stream"
@@ -182,7 +185,7 @@ async def test_a_stream_is_read_as_json_too(harness: Harness) -> None:
 
 
 async def test_a_deleted_plan_is_gone_everywhere(harness: Harness) -> None:
-    """Also for its second deletion. Its job is cancelled."""
+    """Every route returns 404, also for a second deletion. The plan's job is cancelled."""
     plan_id = await harness.create()
     job_id = (await harness.look(plan_id))["job_id"]
 
@@ -254,7 +257,10 @@ async def test_a_shared_report_opens_for_anyone_until_it_is_not_shared(harness: 
 async def test_one_chapter_is_made_again_and_the_others_are_kept(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """In a new job, which sends no other request to the model. Not while the plan is running."""
+    """A new job rewrites the chapter and sends no other request to the model.
+
+    A running plan rejects this.
+    """
     plan_id = await with_model.create()
     place = f"/{plan_id}/chapters/strategy/retry"
     early = await with_model.call("POST", place, user=None)

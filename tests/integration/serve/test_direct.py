@@ -19,7 +19,10 @@ from tests.support.renewed import Renewed
 async def test_a_call_that_the_network_swallows_is_an_outage(
     renewed: Renewed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise leases are neither renewed nor dropped, and their jobs run twice."""
+    """The worker must notice the outage.
+
+    Otherwise it would neither renew nor drop its leases, and their jobs would run twice.
+    """
     monkeypatch.setattr(direct, "STATEMENT_SECONDS", 0)
     database, swallows = urlsplit(renewed.url), False
     pumps: list[asyncio.Task[None]] = []

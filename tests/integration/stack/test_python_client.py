@@ -19,7 +19,7 @@ from tests.support.stacks import RunningStack
 
 @pytest.mark.stack
 async def test_a_job_is_enqueued_and_read_to_its_end(stack: RunningStack) -> None:
-    """With a person's token, independent of the official client's key."""
+    """The client uses a person's token, whatever key the official client has."""
     with HandWorker(stack, stack.demo_workspace_id) as worker:
         async with (
             stack.official_client() as supabase,
@@ -41,7 +41,7 @@ async def test_a_job_is_enqueued_and_read_to_its_end(stack: RunningStack) -> Non
 # supabase-py passes these parameters to its own client of the Data API.
 @pytest.mark.filterwarnings("ignore:The '.+' parameter is deprecated:DeprecationWarning")
 def test_synchronous_code_enqueues_and_reads_as_the_page_says(stack: RunningStack) -> None:
-    """With supabase-py alone and the secret key."""
+    """Synchronous code needs only supabase-py and the secret key."""
     recipes = next(page for page in PAGES if page.topic == "recipes")
     with HandWorker(stack, stack.demo_workspace_id) as worker:
         names = Names(Schemas("public"), job_type=worker.job_type)

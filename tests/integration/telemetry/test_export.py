@@ -148,7 +148,7 @@ def test_requests_and_attempts_are_spans_and_a_job_carries_its_own(servers: Serv
 
 @pytest.mark.parametrize("collector", ["down", "slow"])
 def test_a_collector_that_does_not_answer_fails_nothing(servers: Servers, collector: str) -> None:
-    """Neither a response nor the end of the process waits for it."""
+    """Neither a response nor the end of the process waits for the collector."""
     servers.is_slow = collector == "slow"
     url = servers.url if servers.is_slow else "http://127.0.0.1:9"
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_TIMEOUT": "100000"}

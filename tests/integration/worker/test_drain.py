@@ -90,7 +90,7 @@ def test_a_run_of_one_queue_ends_with_what_that_queue_has(engine: Engine) -> Non
 
 
 def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> None:
-    """On AWS it would otherwise wait for the next minute."""
+    """Otherwise the job would wait for the next minute on AWS."""
     settings = settings_of(engine, ["coroutines"])
     wakes: list[bool] = []
 

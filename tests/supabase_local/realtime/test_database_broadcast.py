@@ -62,7 +62,7 @@ async def test_a_thousand_messages_of_one_transaction_arrive_once_and_in_order(
 async def test_a_rolled_back_message_is_never_sent(
     connect: Any, transaction: psycopg.Connection[Any]
 ) -> None:
-    """Neither from a transaction nor from a savepoint."""
+    """A rollback to a savepoint also drops the message."""
     topic = unique()
     socket = await connect(key=SECRET_KEY)
     await socket.joined(topic, private=True)

@@ -88,7 +88,7 @@ async def test_malformed_frames_are_dropped_and_the_socket_stays(
 
 
 async def test_a_topic_that_no_one_can_join_is_answered(connect: Any) -> None:
-    """Also for a topic that is not text."""
+    """A join with a topic that is not text gets an error too."""
     socket = await connect()
 
     for topic in (7, "elsewhere"):

@@ -73,7 +73,7 @@ async def model(server: ModelServer) -> AsyncIterator[OpenAICompatible]:
 
 
 async def ask(model: OpenAICompatible, **options: Any) -> Any:
-    """Ask for a title in a job."""
+    """Run a job that asks the model for a title, and return the answer."""
 
     async def title(job: Job[None], ctx: JobContext) -> str:
         return (await ask_for(job, ctx, model, PROMPT, Titled, **options)).title

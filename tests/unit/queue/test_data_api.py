@@ -76,7 +76,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_call_is_sent_as_often_as_it_may_be(
     answers: list[Answer], repeatable: bool, sent: int, arrives: bool
 ) -> None:
-    """For this purpose leases are idempotent by tick and call number."""
+    """A lease call may be repeated, because it is idempotent by tick and call number."""
     network = Network(*answers)
 
     with nullcontext() if arrives else pytest.raises(QueueError):

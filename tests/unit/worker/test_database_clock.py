@@ -9,7 +9,7 @@ from minutehand.worker.database_clock import DatabaseClock
 
 
 def test_time_is_the_latest_responses_and_passes_by_the_steady_clock() -> None:
-    """Also after the database's clock was set back."""
+    """This also holds after the database's clock was set back."""
     own = FrozenClock()
     clock = DatabaseClock(own)
     for behind in (timedelta(hours=1), timedelta(days=2)):

@@ -46,7 +46,7 @@ class Thorough(ModelQueue):
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("is_loop", [True, False])
 def test_nothing_spins(situation: str, is_loop: bool) -> None:
-    """Neither a loop nor a run on Lambda repeats useless calls without a pause."""
+    """A loop and a run on Lambda pause between calls that find nothing."""
     rows, most_leases, most_maintenance, most_of_run = SITUATIONS[situation]
     queue, registry = Thorough(rows()), Registry()
     if situation == "maintenance that fails":

@@ -99,7 +99,7 @@ async def test_a_stream_that_is_open_cannot_be_opened() -> None:
                 async with ctx.stream("reply") as words:
                     words.write("first")
                     await asyncio.sleep(0)
-                    with pytest.raises(ValueError, match="'reply' is open"):
+                    with pytest.raises(ValueError, match="'reply' is already open"):
                         await ctx.stream("reply").__aenter__()
             except ValueError as error:
                 return str(error)

@@ -66,7 +66,7 @@ async def test_a_call_that_is_never_awaited_fails_the_attempt(name: str, ends: s
     assert response.outcome == "failed"
     assert response.error is not None
     assert response.error.message == (
-        f"ctx.{name}(…) was never awaited, so nothing of it was done; write `await ctx.{name}(…)`, "
+        f"ctx.{name}(…) was never awaited, so it did nothing; write `await ctx.{name}(…)`, "
         "in an `async def`"
     )
 
@@ -126,7 +126,7 @@ async def test_a_call_under_way_at_the_end_is_said_in_the_jobs_log() -> None:
     kept[0].cancel()
 
     assert (response.outcome, response.result) == ("completed", "done")
-    assert response.messages == ["The processor ended before ctx.step(…) had: await it to its end"]
+    assert response.messages == ["The processor ended before ctx.step(…): await it to its end"]
 
 
 async def test_a_mock_of_the_context_has_methods_to_await() -> None:

@@ -358,7 +358,7 @@ def engine(target: Target) -> Finding:
     [(version,)] = target.query("select queue.version()") if has_version else [(VERSION,)]
     if version != VERSION:
         return fail(
-            f"the engine is of version {version}, but this command of {VERSION}",
+            f"the engine has version {version}, but this command has version {VERSION}",
             f"minutehand upgrade  # then {target.migrate}"
             if ordinal(version) < ordinal(VERSION)
             else f'pip install "minutehand=={version}"',
@@ -419,7 +419,7 @@ def enqueue(target: Target) -> Finding:
                 return skip("there is no tenant to enqueue for")
             if owner.execute(rewrite(find, target.schemas).encode(), created).fetchone():
                 return ok()
-            problem = "a job that is created does not stay"
+            problem = "a new job is missing right after it was created"
         except psycopg.Error as error:
             if str(error.sqlstate).startswith("PT"):  # a limit of the tenant, for example
                 return ok()

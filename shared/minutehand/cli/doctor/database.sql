@@ -32,22 +32,22 @@ with settings as (
 ),
 faults as (
   select *, case
-    when name = 'default_transaction_read_only' and value::boolean then 'it may write nothing'
+    when name = 'default_transaction_read_only' and value::boolean then 'it cannot write'
     when name = 'default_transaction_isolation' and lower(value) <> 'read committed'
-      then 'a lease is refused'
+      then 'leases are rejected'
     when name = 'session_replication_role' and lower(value) <> 'origin' then 'no trigger runs'
-    when name = 'row_security' and not value::boolean then 'reading what is its own is refused'
+    when name = 'row_security' and not value::boolean then 'it cannot read its own rows'
     when name in ('statement_timeout', 'transaction_timeout', 'lock_timeout',
         'idle_in_transaction_session_timeout')
       and case when value ~ '^[0-9]+$' then value || 'ms' else value end::interval
-        between '1 ms' and '900 ms' then 'its calls are ended before they are done'
+        between '1 ms' and '900 ms' then 'its calls are stopped too early'
     when name = 'statement_timeout' and role in ('anon', 'authenticated')
       and case when value ~ '^[0-9]+$' then value || 'ms' else value end::interval
-        not between '1 ms' and '60 s' then 'a call may hold a connection'
+        not between '1 ms' and '60 s' then 'a call may occupy a connection for long'
     end as harm
   from settings
 )
-select case harm when 'a call may hold a connection' then 'warn' else 'fail' end,
+select case harm when 'a call may occupy a connection for long' then 'warn' else 'fail' end,
   format('%s has %s = %s: %s', coalesce(role, 'every role'), name, value, harm),
   case when role in ('anon', 'authenticated', 'authenticator') and name = 'statement_timeout'
       and base is null then format('alter role %I set statement_timeout = ''8s''', role)
@@ -72,7 +72,7 @@ where c.relkind = 'r' and not c.relrowsecurity
 
 -- check extensions
 -- extensions that the project enabled after its migrations ran
-select 'fail', 'Realtime is there and not attached: no one can follow a job live',
+select 'fail', 'Realtime is enabled but not attached to the engine: no one can follow a job live',
   'select public.attach_extensions()  -- in the SQL editor'
 where to_regclass('realtime.messages') is not null and not exists (
   select from pg_policies where policyname = 'minutehand: members and guests follow')

@@ -78,7 +78,10 @@ class ListQuery(BaseModel):
     error: Annotated[Word, Field(description="Part of the error message.")] = None
     error_fingerprint: Word = None
     internal: Annotated[
-        bool | None, Field(description="Only, or none of, the jobs of the platform itself.")
+        bool | None,
+        Field(
+            description="True: only jobs that the platform itself enqueues. False: no such jobs."
+        ),
     ] = None
 
     def filters(self) -> dict[str, Any]:

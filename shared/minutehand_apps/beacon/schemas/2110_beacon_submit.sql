@@ -80,7 +80,7 @@ begin
         'jobspec_conflict',
         format(
           'version %s was submitted with another '
-            'body; give the change a version of its own',
+            'body; give the changed spec a new version',
           v_job.version
         ),
         v_job.id::text

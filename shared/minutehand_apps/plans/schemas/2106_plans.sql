@@ -423,7 +423,7 @@ begin
     perform queue.refuse(
       409,
       'invalid_state',
-      'the plan is being made; a chapter is made again when it has ended',
+      'the plan is still being written; rewrite a chapter after its end',
       p_plan_id::text
     );
   end if;

@@ -402,7 +402,7 @@ exception when check_violation or not_null_violation then
   perform queue.refuse(
     422,
     'invalid_argument',
-    'a training cannot be like this: ' || sqlerrm,
+    'the training is not valid: ' || sqlerrm,
     'training'
   );
 end;
