@@ -1,4 +1,4 @@
-"""The facts of a database as sorted lines, to compare databases."""
+"""Lists the objects of a database as sorted statements, to compare databases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def facts_of(url: str, schemas: Schemas = Schemas()) -> list[CatalogFact]:  # no
 
 
 def catalogue(url: str, schemas: Schemas = Schemas()) -> list[str]:  # noqa: B008 - frozen
-    """List the statements of the facts; equal lists mean equal schemas."""
+    """List the statements that create the objects. Equal lists mean equal schemas."""
     return sorted(fact.statement for fact in facts_of(url, schemas))
 
 

@@ -52,12 +52,12 @@ def supabase_parts(
     site_url: str,
     schemas: Iterable[str] = (),
 ) -> list[Part]:
-    """Return the gateway (Data API and Auth, forwards sockets) and Realtime.
+    """Return the gateway, which serves the Data API and Auth and forwards sockets, and Realtime.
 
     Args:
         script: The gateway's main module.
         gateway_port: Port of the project's URL.
-        realtime_port: Port for the gateway only.
+        realtime_port: Port of Realtime, to which only the gateway connects.
         site_url: Page to which Auth's mails link.
         schemas: Exposed schemas in addition to `public`.
     """

@@ -125,7 +125,7 @@ def test_a_tick_runs_the_projects_processor(
 def test_a_tick_answers_before_its_deadline(
     functions: dict[str, LambdaFunction], project: Project
 ) -> None:
-    """It abandons a job that it cannot finish, so that Lambda does not kill it."""
+    """A run abandons a job that it cannot finish, so that Lambda does not kill the run."""
     functions["worker"].invoke(TICK, seconds=120)
     job = project.insert("test.nap", {"seconds": 600})
 

@@ -41,7 +41,7 @@ def test_the_template_is_the_recorded_one(stack: dict[str, Any]) -> None:
 
 
 def test_cfn_lint_accepts_it(template: Path) -> None:
-    """It checks AWS's schemas, which moto does not have."""
+    """cfn-lint checks AWS's schemas, which moto does not have."""
     command = [str(Path(sys.executable).with_name("cfn-lint")), "--ignore-checks", ALLOWED]
 
     done = subprocess.run(

@@ -11,7 +11,7 @@ HARMLESS = {"(cd", "gh", "sha256sum"}
 
 
 def test_what_may_write_runs_nothing_that_was_resolved_or_built() -> None:
-    """Otherwise a hijacked package could use a token that publishes."""
+    """A hijacked package must not get a token that can publish."""
     writing = set()
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
         workflow = yaml.safe_load(path.read_text("utf-8"))

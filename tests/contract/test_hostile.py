@@ -129,7 +129,7 @@ def status_of(address: str, message: bytes, *, is_whole: bool) -> int:
 @pytest.mark.weekly
 @pytest.mark.timeout(3600)
 def test_bytes_that_no_client_sends_are_no_fault_of_ours(stack: RunningStack) -> None:
-    """Each gets a 4xx or is closed, without a 5xx or a hang, and other requests are served."""
+    """Each request gets a 4xx or is closed, without a 5xx or a hang. Other requests are served."""
     document = httpx.get(f"{stack.api_url}/api/openapi.json").json()["paths"]
     paths = sorted(path for path in document if not path.endswith(("/events", "/stream")))
     person = f"Bearer {stack.sign_in(stack.demo_email)}"

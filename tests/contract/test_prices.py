@@ -262,7 +262,7 @@ def longest(
 
 @pytest.mark.parametrize("who", ["a person", "a guest"])
 def test_what_is_stored_is_paid_for(engine: Engine, who: str) -> None:
-    """Each function costs one change, and one more for each 16 kB. Guests pay per call."""
+    """A call of a function costs one change, and one more for each 16 kB. Guests pay per call."""
     role, sub = ("authenticated", ADA) if who == "a person" else ("anon", None)
     engine.set(allow_anonymous=True)
     engine.run("update queue.settings set value = '60' where name ~ '_guest_.*_per_minute'")
@@ -283,7 +283,7 @@ def test_what_is_stored_is_paid_for(engine: Engine, who: str) -> None:
 
 @pytest.mark.parametrize("many", [1, 250])
 def test_what_policies_let_people_write_is_paid_for(engine: Engine, many: int) -> None:
-    """Each row of each table is one change, and each 16 kB one more."""
+    """A row of a table costs one change, and one more for each 16 kB."""
     assert set(engine.rows(RIGHTS)) == set(ROWS)
     ids = world(engine, ADA)
     unpaid = {}

@@ -52,7 +52,7 @@ async def run(use: Use) -> Run:
     ],
 )
 async def test_a_mistake_is_an_error(use: Use) -> None:
-    """It is not silently ignored."""
+    """A mistake of the processor is not ignored silently."""
     assert (await run(use)).error.type == "ValueError"  # type: ignore[union-attr]
 
 
@@ -84,7 +84,7 @@ async def answer() -> str:
 
 
 async def test_a_step_gives_json_the_first_time_too() -> None:
-    """Otherwise a second attempt gets another value than the first one.
+    """The first attempt and a second one must get the same value of a step.
 
     A repeated name is counted.
     """
@@ -105,7 +105,7 @@ async def test_a_step_gives_json_the_first_time_too() -> None:
 async def test_a_step_is_tried_again_and_its_last_error_is_raised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each pause is the backoff's, or the one that the error requests.
+    """Each pause is the backoff, or the pause that the error requests.
 
     A final error ends it at once.
     """
@@ -152,7 +152,7 @@ async def test_a_try_of_a_step_has_its_time() -> None:
 
 
 async def test_waits_end_the_run_and_continue_in_order() -> None:
-    """This holds for every kind of wait, and `except Exception` catches none of them."""
+    """Each kind of wait ends the run, and `except Exception` catches none of them."""
 
     async def use(ctx: JobContext) -> Any:
         try:
@@ -219,7 +219,7 @@ async def test_who_gathers_jobs_instead_of_ids_is_shown_spawn() -> None:
 
 
 async def test_a_stream_keeps_its_words_and_says_which_attempt_speaks() -> None:
-    """Each opening starts over.
+    """Each opening of a stream starts without output.
 
     Values that JSON or Postgres cannot store are replaced or rejected.
     """

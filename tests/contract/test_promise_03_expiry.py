@@ -138,7 +138,7 @@ def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
 
 @pytest.mark.parametrize("way", ["retry", "lost", "asking", "asking late"])
 def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
-    """This holds after a failure, a question or a dead worker.
+    """No attempt begins late after a failure, a question or a dead worker.
 
     A manual retry removes the deadline.
     """
@@ -209,7 +209,7 @@ def test_a_job_that_has_not_started_in_time_is_cancelled(engine: Engine) -> None
 
 
 def test_what_has_started_is_not_late_to_start(engine: Engine) -> None:
-    """Its first lease was in time, so it may run, wait for a retry, be released, or ask."""
+    """A job whose first lease was in time may run, wait for a retry, be released, or ask."""
     engine.stop_clock()
     ids = engine.enqueue_many(4, start_by_seconds=30, scheduled_for="2000-01-01T00:00:00Z")
     leases = engine.lease(4)

@@ -116,7 +116,7 @@ def test_a_cancelled_job_whose_worker_dies_is_not_run_again(engine: Engine) -> N
 
 
 def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
-    """It cancels pending and running descendants.
+    """A cancel also cancels pending and running descendants.
 
     Ended jobs stay, and so do the jobs they started.
     """
@@ -170,7 +170,7 @@ def test_children_end_with_a_parent_that_fails(engine: Engine, outcome: str) -> 
 
 
 def test_deleting_a_job_ends_what_depends_on_it(engine: Engine) -> None:
-    """Its worker is notified, its children end, and no job waits for it."""
+    """The worker of a deleted job is notified, its children end, and no job waits for it."""
     parent = engine.enqueue()
     lease = engine.lease_one()
     [child] = engine.spawn(lease, "s", CHILD)

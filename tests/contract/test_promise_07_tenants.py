@@ -478,7 +478,9 @@ RIGHTS: dict[str, tuple[str, dict[str, Any], str, int]] = {
 
 @pytest.mark.parametrize("right", RIGHTS)
 def test_a_right_that_ends_ends_by_each_way_out(engine: Engine, right: str) -> None:
-    """Each read of a stream and each join asks for it, and no message is made for its holder.
+    """Each read of a stream and each join checks the right.
+
+    No message is sent only for a person who has lost the right.
 
     A token ends in the Data API, the service and Realtime, whose tests are theirs.
     """

@@ -86,7 +86,7 @@ def test_leases_of_one_hold_each_limit(engine: Engine, policy: dict[str, Any], c
 
 
 def test_a_lease_under_an_older_snapshot_does_not_break_a_limit(engine: Engine) -> None:
-    """Its snapshot does not contain later leases, so it is rejected unless it sees them."""
+    """An old snapshot does not contain later leases, so a lease that uses one is rejected."""
     engine.register("work", max_concurrency=1)
     for workspace in (ACME, GLOBEX):
         engine.declare(f"q{workspace[0]}")

@@ -217,7 +217,7 @@ def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped(away_from: float
 
 @pytest.mark.parametrize(("cancelled", "resists"), [(True, 100), (False, 100), (False, 0)])
 def test_a_lease_that_is_lost_is_not_settled(cancelled: bool, resists: float) -> None:
-    """Its processor stops at the next report, because the job belongs to another worker."""
+    """The processor stops at the next report, because the job belongs to another worker."""
     row = Row("1", {"seconds": 100, "resists": resists}, 30.0)
     queue = ModelQueue([row])
     world = World(queue, TickOptions(concurrency=1, linger_seconds=0, grace_seconds=600))
@@ -399,7 +399,7 @@ async def test_a_timed_out_attempt_says_where_it_hung() -> None:
 
 
 def test_an_attempt_that_was_cut_off_behind_a_step_spends_nothing() -> None:
-    """It continues after its last step. A job without a new step had enough time and pays."""
+    """The job continues after its last step. A job without a new step had enough time and pays."""
     registry = Registry()
 
     async def steps(job: Job[Any], ctx: JobContext) -> None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.fresh
 
 
 def test_a_lease_that_finds_nothing_reads_a_handful_and_writes_nothing(engine: Engine) -> None:
-    """Otherwise idle workers would use up transaction ids and fill the log."""
+    """If empty leases wrote, idle workers would use up transaction ids and fill the log."""
     engine.stop_clock()
     tick = str(uuid.uuid4())
     engine.lease_call(1, tick_id=tick)

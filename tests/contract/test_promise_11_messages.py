@@ -75,7 +75,7 @@ def test_progress_is_held_back_before_states(counted: Engine) -> None:
 
 
 def test_a_tenants_burst_holds_back_nothing_of_another_that_is_watched(counted: Engine) -> None:
-    """This also holds if the first tenant is watched."""
+    """Another tenant's messages arrive even if people watch the first tenant."""
     follow(counted, f"workspace:{ACME}")
     for _ in range(2):
         for _ in range(60):

@@ -275,7 +275,7 @@ def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role
 def test_a_number_that_no_client_can_read_is_refused_by_every_way(
     engine: Engine, number: str
 ) -> None:
-    """It has few bytes, but a hundred thousand digits for a reader.
+    """The number has few bytes in the database, but a hundred thousand digits for a reader.
 
     Types without a schema count too.
     """

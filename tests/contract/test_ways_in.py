@@ -252,7 +252,7 @@ async def take(api: Api, way: str, function: str, ways: Ways, job_id: str, user:
 
 @pytest.mark.parametrize("function", TABLE)
 async def test_every_way_arrives(api: Api, function: str) -> None:
-    """Each way leaves or returns the same, and rejects a stranger."""
+    """Each way to call a function has the same effect or result, and rejects a stranger."""
     ways = TABLE[function]
     given = {"SQL": True, "HTTP": ways.http, "client": function != "queue_health"}
     left: dict[str, Any] = {}

@@ -250,7 +250,10 @@ def test_each_option_is_carried_on_or_is_of_one_job(engine: Engine) -> None:
 
 
 async def test_a_connection_of_the_workers_own_carries_the_same(engine: Engine) -> None:
-    """It acts as job_worker, which may call functions and read no table. Errors are the same."""
+    """The connection acts as job_worker, which may call functions and read no table.
+
+    Errors are the same.
+    """
     job_id = engine.enqueue({"n": 1})
     api = DirectApi(engine.database.url, schema="public")
     queue = WorkerQueue(scratch_settings("http://127.0.0.1:9"), api=api)

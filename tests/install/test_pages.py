@@ -139,7 +139,7 @@ def test_every_page_speaks_the_projects_names_and_its_code_is_code(
 def test_the_first_person_of_a_workspace_is_added_as_the_page_of_aws_says(
     database: Database,
 ) -> None:
-    """It needs our table of workspaces, which the stranger's project does not have."""
+    """The page's SQL needs our table of workspaces, which the stranger's project does not have."""
     [aws] = [page for page in PAGES if page.topic == OF_WORKSPACES]
     [block] = blocks(render(aws.printed, Names(Schemas("public"))), "sql")
     with database.connect() as connection:
@@ -155,7 +155,7 @@ def test_the_first_person_of_a_workspace_is_added_as_the_page_of_aws_says(
 
 
 def test_no_page_keeps_the_default_names_in_another_schema() -> None:
-    """They are replaced in SQL and in the text."""
+    """The default names are replaced in SQL and in the text."""
     default_names = r'minutehand_engine|chema\((?:supabase, )?"minutehand"| -n minutehand\b'
     default_names += r"|minutehand\.(?:\w+\(|job|workspace)|[` ]jobs/`|pytest jobs"
     names = Names(Schemas("tasks"), package="work")
@@ -211,7 +211,7 @@ def test_own_tables_work_as_their_page_says(
 def test_the_skill_file_is_followed_to_the_letter(
     project: Stranger, dev: RunningStack, pages: dict[str, str]
 ) -> None:
-    """Its processor, test and command are used as an assistant would."""
+    """The test uses the file's processor, test and command as an assistant would."""
     text = pages["skill"]
     [processor, test], folder = blocks(text, "python"), project.folder / "work"
     (folder / "processors" / "greet.py").write_text(processor)

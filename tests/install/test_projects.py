@@ -31,7 +31,10 @@ where r.rolname = 'job_worker'
 def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
     environment: Environment, newer: Environment, hosted: Hosted, tmp_path: Path
 ) -> None:
-    """Its tables, files and configuration do not change; its organizations are the tenants."""
+    """The project's tables, files and configuration do not change.
+
+    Its organizations are the tenants.
+    """
     project = bakery(tmp_path)
     with hosted.database() as database:
         assert "own_accounts" in database.push(project, "--include-seed")

@@ -279,7 +279,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_a_changed_removed_or_early_file_is_found(tree: Path) -> None:
-    """It is named before it can break anyone's upgrade."""
+    """The check names the file before it can break anyone's upgrade."""
     (tree / "supabase/migrations/20261201000000_create.sql").write_text("select 3;\n")
     (tree / "shared/minutehand/webhooks/migrations/20261201000500_webhooks.sql").unlink()
     (tree / "supabase/migrations/20261201000100_early.sql").write_text("select 4;\n")

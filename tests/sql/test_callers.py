@@ -25,7 +25,7 @@ def test_a_bulk_cancel_names_what_it_cancels(engine: Engine) -> None:
 
 
 def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -> None:
-    """This applies if guests are allowed.
+    """Guests are limited by address if the setting allows guests.
 
     Addresses before the proxy's entry are chosen by the guest.
     """
@@ -49,7 +49,10 @@ def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -
 
 
 def test_what_a_person_has_used_up_is_refused_until_it_refills(engine: Engine) -> None:
-    """This holds for every call, for as long as the error states. Other people are not limited."""
+    """Every call of the person is rejected for as long as the error states.
+
+    Other people are not limited.
+    """
     engine.stop_clock()
     rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 1}
     engine.set(**rate)
@@ -144,7 +147,7 @@ NO_VALUES: dict[str, list[Any]] = {
 
 
 def test_what_is_no_value_of_a_setting_is_refused(engine: Engine) -> None:
-    """Otherwise a typing error would seem to be accepted."""
+    """A typing error must not seem to be accepted."""
     for name, values in NO_VALUES.items():
         for value in values:
             response = refused(engine.rpc, "set_settings", p_settings={name: value})

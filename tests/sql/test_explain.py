@@ -123,7 +123,10 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
 
 
 def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> None:
-    """Its own trigger rejects it. The explanation has the error, its time and a remedy."""
+    """A trigger of the project rejects the change.
+
+    The explanation has the error, its time and a remedy.
+    """
     sleeper, starter = engine.enqueue_many(2)
     wait = {"kind": "sleep", "name": "s", "until": str(engine.one("select queue.clock()"))}
     engine.settle(engine.lease(1)[0], "waiting", wait=wait)
@@ -211,7 +214,7 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
 
 
 def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine) -> None:
-    """Operators see it, if they have set the disk size."""
+    """Operators see the finding about the disk, if they have set the disk size."""
     engine.lease(1)
 
     def said(share: float) -> list[str]:
@@ -361,7 +364,7 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(engine: Engine)
 
 
 def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) -> None:
-    """Its process renews the lease for as long as it lives, so the lease shows no hang."""
+    """The process renews the lease for as long as it lives, so the lease shows no hang."""
     engine.enqueue_many(20)
     for lease in engine.lease(20):
         engine.settle(lease, duration_ms=1_000)
@@ -420,7 +423,7 @@ def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> Non
 def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list(
     engine: Engine,
 ) -> None:
-    """Otherwise a failing receiver fills the holders and the list."""
+    """A failing receiver must not fill the list of holders and the list of jobs."""
     engine.publish_deliveries()
     keys = ["hook1:a", "hook1:b", "hook1:c", "hook2:a"]
     for key in keys:
@@ -446,7 +449,7 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
 
 
 def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine) -> None:
-    """It may charge a card although its job was cancelled."""
+    """A processor that ignored its stop may charge a card although its job was cancelled."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     engine.cancel(job_id)

@@ -272,7 +272,7 @@ SHARES: dict[str, tuple[Callable[[Engine], Any], str, int]] = {
 
 @pytest.mark.parametrize("flood", SHARES)
 def test_a_flood_takes_a_share(engine: Engine, flood: str) -> None:
-    """It reaches its bound, and the first job of another workspace is leased next."""
+    """The flood reaches its bound. The next lease returns another workspace's first job."""
     act, taken, most = SHARES[flood]
     engine.set(schedules_max=10)
     act(engine)
@@ -498,7 +498,9 @@ def test_one_call_of_a_person_waits_for_a_key(engine: Engine, taken: dict[str, A
 
 @pytest.mark.parametrize("option", ["none", "tags", "idempotency_key", "insert"])
 def test_a_bulk_that_is_refused_was_not_made_before(engine: Engine, option: str) -> None:
-    """Otherwise it would cost as much as an accepted one. A repetition gets the first response.
+    """Otherwise a rejected insert would cost as much as an accepted one.
+
+    A repetition gets the first response.
 
     A plain insert is rejected early too.
     """

@@ -266,7 +266,7 @@ def test_a_tenants_keys_hold_up_no_other_tenants_first_job(engine: Engine) -> No
 
 
 def test_keys_that_no_worker_serves_delay_no_other_keys(engine: Engine) -> None:
-    """Their gates admit nothing. They open when a worker serves them."""
+    """The gates of unserved keys admit no job, and open when a worker serves the keys."""
     engine.register("mine", key_concurrency=1)
     engine.register("theirs", key_concurrency=1)
     for job_type, count in (("theirs", 500), ("mine", 5)):
@@ -278,7 +278,7 @@ def test_keys_that_no_worker_serves_delay_no_other_keys(engine: Engine) -> None:
 
 
 def test_keys_without_jobs_cost_the_next_leases_nothing(engine: Engine) -> None:
-    """Their notes are deleted in bulk. Otherwise each lease would check fifty gates."""
+    """The notes of these keys are deleted in bulk. Otherwise each lease would check fifty gates."""
     engine.register("keyed", key_concurrency=1)
     engine.lease(1)
     items = [{"job_type": "keyed", "concurrency_key": str(number)} for number in range(900)]

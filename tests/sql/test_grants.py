@@ -73,7 +73,7 @@ def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:
 
 
 def test_a_job_that_commits_after_keys_were_revoked_runs(engine: Engine) -> None:
-    """Its type seemed to have no jobs. The next registration finds the job in its place."""
+    """The revocation found no job of the type. The next registration finds the job in its place."""
     with engine.open_transaction() as other:
         job_id, now = other.enqueue(), engine.one("select queue.clock()")
         assert engine.rpc("revoke_worker_keys", p_before=now, p_grace_seconds=None)["from"]

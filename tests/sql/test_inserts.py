@@ -230,7 +230,7 @@ def test_a_new_job_that_a_projects_trigger_starts_now_has_one_place(
 def test_a_turn_that_a_lease_closes_beside_an_enqueue_keeps_its_job(
     engine: Engine, way: str
 ) -> None:
-    """Its statement began before the lease commits, so it must not rely on what it read."""
+    """The enqueue began before the lease commits, so it must not rely on what it read."""
     engine.enqueue()
     engine.settle(engine.lease_one())
     is_open = "select count(*) from queue.turns where not (blocked and look_at is null)"

@@ -49,7 +49,7 @@ def test_a_lease_that_finds_no_turn_while_another_opens_it_asks_again(
 def test_a_lease_closes_empty_turns_now_and_then(
     engine: Engine, tenants: int, call: int, left: int
 ) -> None:
-    """Otherwise each later lease reads them again."""
+    """If empty turns stayed open, each later lease would read them again."""
     for workspace in engine.add_workspaces(tenants):
         engine.enqueue(workspace=workspace)
     engine.complete(engine.lease())
@@ -60,7 +60,7 @@ def test_a_lease_closes_empty_turns_now_and_then(
 
 
 def test_a_ring_never_goes_back(engine: Engine) -> None:
-    """Otherwise tenants that another lease has served would be served again before the others."""
+    """If a ring went back, tenants that another lease has served would be served again first."""
     engine.enqueue()
     (ring,) = engine.rows("select ring from queue.lanes where job_type = 'work'")
     lanes = engine.rows("select lane from queue.lanes where job_type = 'work'")
@@ -134,7 +134,7 @@ def test_a_job_that_changes_between_look_and_lock_stays_ready(engine: Engine) ->
 
 
 def test_a_released_job_is_ready_since_it_was_released(engine: Engine) -> None:
-    """Otherwise it would count from its scheduled time, when it was first ready."""
+    """The queue time of a released job does not begin at its scheduled time."""
     engine.enqueue(delay_seconds=10)
     engine.advance(20)
     lease = engine.lease_one()

@@ -31,7 +31,7 @@ def events_sent(engine: Engine) -> list[tuple[str, int]]:
 
 
 def test_the_lives_of_jobs_in_a_busy_workspace_are_few_messages(engine: Engine) -> None:
-    """Each event is in one of them, also if its transaction commits late."""
+    """Each event is in one message, also if its transaction commits late."""
     engine.stop_clock()
     with engine.open_transaction() as slow:
         for _ in range(20):
@@ -97,7 +97,7 @@ def test_rounds_of_one_transaction_send_a_line_once_while_another_runs(engine: E
 def test_where_realtime_rejects_messages_no_job_fails_and_a_late_topic_stays(
     engine: Engine,
 ) -> None:
-    """This happens without a partition for the day.
+    """Realtime rejects messages if the partition of the day is missing.
 
     Health has the reason, and watchers read again once Realtime accepts messages.
     """
@@ -139,7 +139,10 @@ def test_messages_are_the_same_whether_anyone_follows(engine: Engine) -> None:
 
 
 def test_a_server_is_notified_of_what_it_streams_alone(engine: Engine) -> None:
-    """It is notified for a minute, unless it asks again. Without streams, no commit notifies."""
+    """A server is notified for a minute, unless it subscribes again.
+
+    Without streams, no commit notifies.
+    """
     notified: list[str] = []
 
     def work(**options: Any) -> str:

@@ -169,7 +169,7 @@ def test_a_job_retried_at_its_latest_start_has_one_place(engine: Engine, job_typ
 
 
 def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
-    """Otherwise each lease would call maintenance meanwhile. Other due work is done."""
+    """If locked work stayed due, each lease would call maintenance. Other due work is done."""
     engine.stop_clock()
     engine.lease_call(1)
     held = engine.enqueue(delay_seconds=5)
@@ -191,7 +191,7 @@ def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
 
 
 def test_one_tenants_many_schedules_and_webhooks_delay_no_others(engine: Engine) -> None:
-    """Its first schedule and webhook are among the first two, whatever another tenant has."""
+    """A tenant's first schedule and webhook are among the first two rows."""
     engine.register("other")
     for workspace in (ACME, GLOBEX):
         engine.put_webhook(workspace)

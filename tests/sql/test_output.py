@@ -137,7 +137,7 @@ def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: E
 
 
 def test_a_dead_letter_that_runs_again_passes_its_finished_steps(engine: Engine) -> None:
-    """This also holds after its pieces were joined."""
+    """The job passes its finished steps also after its pieces were joined."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     engine.say(lease, piece("a", step="one"), piece("b", 1), piece("c", 2, step="two"))
@@ -158,7 +158,7 @@ def test_a_dead_letter_that_runs_again_passes_its_finished_steps(engine: Engine)
 
 
 def test_a_replay_from_a_step_has_what_the_steps_before_it_said(engine: Engine) -> None:
-    """It has only their output, which an attempt replays, from pieces or from joined rows."""
+    """The replay has only the output of the steps before it, from pieces or from joined rows."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     engine.say(lease, piece("a", step="one"), piece("?", 1), piece("b", 2, step="one"))
@@ -209,7 +209,7 @@ def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(engine
 
 
 def test_a_job_has_twenty_streams(engine: Engine) -> None:
-    """This holds for other clients too, because each reader stores a position of each stream."""
+    """The limit holds for every client, because each reader stores a position of each stream."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     streams = [piece("x", stream=f"s{n}") for n in range(30)]

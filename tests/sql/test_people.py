@@ -292,7 +292,7 @@ def test_an_export_has_all_that_would_be_erased(engine: Engine) -> None:
 
 
 def test_what_a_deleted_job_said_is_not_in_the_feed(engine: Engine) -> None:
-    """This holds for a plain delete. A line that still has a job keeps its words."""
+    """A plain delete erases the job's words. A line that still has a job keeps its words."""
     word = "maria"
     kept, *gone = (engine.enqueue(session_id=word) for _ in range(3))
     leases = {lease["job"]["id"]: lease for lease in engine.lease()}
@@ -335,7 +335,7 @@ def test_a_table_of_a_project_says_so_itself(database: Database) -> None:
 
 
 def test_the_files_of_deleted_rows_are_named(engine: Engine) -> None:
-    """No other row has their keys. The command deletes the files."""
+    """No other row has the keys of these files. The command deletes the files."""
     key = f"workspaces/{ACME}/{ADA}/ada-speaks.mp4"
     engine.run(
         "insert into public.trainings (workspace_id, title, object_key, created_by)"

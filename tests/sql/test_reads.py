@@ -110,7 +110,7 @@ def test_a_list_is_of_the_workspace_joined_first_and_an_operators_of_all(engine:
 
 
 def test_a_page_that_is_read_again_has_only_ids_of_jobs_that_had_ended(engine: Engine) -> None:
-    """Otherwise a page that follows a list reads 120 kB after each change."""
+    """With whole jobs, a page that follows a list would read 120 kB after each change."""
     ended, runs = engine.enqueue_many(2)
     first, _ = engine.lease(2)
     engine.settle(first, "failed", error=ERROR)

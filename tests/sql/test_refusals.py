@@ -16,7 +16,7 @@ from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, put, world
 from tests.contract.test_ways_in import TABLE
 from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle, ids_of, piece
 
-#: Ends the refusal of changes by the project.
+#: Drops the project's trigger that rejects changes.
 NO_TRIGGER = "drop trigger z_own on public.jobs"
 
 
@@ -93,7 +93,10 @@ def test_what_no_one_can_store_of_a_report_stops_no_other(
     ],
 )
 def test_a_refused_row_holds_up_no_other(engine: Engine, task: str, state: str | None) -> None:
-    """The others are done in the same call. The row is named, and done once nothing rejects it."""
+    """The same call changes the other rows.
+
+    A finding names the rejected row, which is changed once nothing rejects the change.
+    """
     first, middle, last = three_jobs(engine, task)
     refuse(engine, middle)
     states = "select status from public.jobs where id = any (%s::uuid[])"
@@ -109,7 +112,10 @@ def test_a_refused_row_holds_up_no_other(engine: Engine, task: str, state: str |
 
 
 def test_what_is_refused_is_not_due_before_it_is_tried_again(engine: Engine) -> None:
-    """Otherwise each worker would call maintenance each second. A deleted job is not due either."""
+    """If rejected work stayed due, each worker would call maintenance each second.
+
+    A deleted job is not due either.
+    """
     refuse(engine, three_jobs(engine, "promotion")[1])
     due = "select queue.maintenance_is_due(queue.clock(), false)"
 
@@ -141,7 +147,7 @@ def test_a_job_that_stays_refused_is_tried_less_and_less_often(engine: Engine) -
 
 
 def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
-    """Its promotion moves only a row of the engine. The lease is rejected."""
+    """The promotion of the job moves only a row of the engine. The lease is rejected."""
     first, middle, last = three_jobs(engine, "due")
     refuse(engine, middle)
     engine.maintain()

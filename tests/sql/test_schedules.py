@@ -92,7 +92,7 @@ def test_missed_runs_are_made_up_for_by_policy(engine: Engine, missed: str, jobs
 
 
 def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engine) -> None:
-    """Its type has another schema now, or the server does not know its zone any more."""
+    """The schedule's type has another schema now, or the server no longer knows its time zone."""
     engine.put_schedule(name="a", payload={"n": 1})
     engine.put_schedule(name="b", payload={"n": "text"})
     engine.put_schedule(name="c")
@@ -120,7 +120,10 @@ def declared(engine: Engine) -> list[tuple[str, str, str, str | None]]:
 
 
 def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
-    """They belong to the system. A later version changes or removes them."""
+    """The declared schedules belong to the system workspace.
+
+    A later version changes or removes them.
+    """
     other = {"name": "all", "cron": "@daily"}
     source = "app.night:nightly"
     engine.register(

@@ -169,7 +169,7 @@ def test_many_suspects_take_no_slot_of_the_jobs_behind_them(engine: Engine) -> N
 
 
 def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None:
-    """They see no other tenant, and another worker keeps its lease."""
+    """The jobs show no other tenant, and another worker keeps its lease."""
     engine.register("bad")
     guilty, *ids = [engine.enqueue(job_type="bad"), *engine.enqueue_many(3)]
     foreign = engine.enqueue(workspace=GLOBEX)
@@ -204,7 +204,7 @@ def test_a_job_that_began_after_the_last_list_may_be_the_one(engine: Engine) -> 
 
 
 def test_an_abandoned_processor_may_have_ended_the_process(engine: Engine) -> None:
-    """Its job has no lease any more, but its thread may still use up the memory."""
+    """The job has no lease any more, but its thread may still use up the memory."""
     stopped, beside = engine.enqueue_many(2)
     workers = Workers(engine)
     worker, leases = workers.lease()
@@ -219,7 +219,10 @@ def test_an_abandoned_processor_may_have_ended_the_process(engine: Engine) -> No
 
 @pytest.mark.parametrize("held", [2, 3])
 def test_a_deleted_job_may_have_ended_the_process(engine: Engine, held: int) -> None:
-    """Its worker runs the processor until its next report. A job that comes later pays."""
+    """The worker of a deleted job runs the processor until the next report.
+
+    A job that comes later pays.
+    """
     deleted, *beside = engine.enqueue_many(held)
     workers = Workers(engine)
     worker, _ = workers.lease()
@@ -422,7 +425,10 @@ def test_suspects_that_no_worker_can_run_are_a_finding(engine: Engine) -> None:
 def test_a_run_whose_process_died_makes_room_when_its_leases_expire(
     engine: Engine, is_reclaimed: bool
 ) -> None:
-    """Its maximum duration may be minutes, in which no other run would reclaim its jobs."""
+    """The dead run's maximum duration may be minutes.
+
+    In this time, no other run would reclaim its jobs.
+    """
     engine.register("work", lease_seconds=30)
     engine.enqueue_many(2)
     request: dict[str, Any] = {"most": 1, "run_seconds": 300, "limit": 1, "call": 1}

@@ -65,7 +65,7 @@ def test_an_older_worker_that_waited_for_a_newer_one_sees_what_it_published(engi
 
 
 def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> None:
-    """This holds for lower and higher limits, also for gates of keys."""
+    """Lower and higher limits apply at once, also at the gates of keys."""
 
     def leased_with(**limits: int) -> int:
         engine.register("work", **limits)
@@ -82,7 +82,7 @@ def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> N
 
 
 def test_a_rate_that_comes_back_counts_no_job_that_ended_without_it(engine: Engine) -> None:
-    """The job was enqueued before the rate was removed. It has a row at the gate."""
+    """The job was enqueued before the rate was removed. The job still has a row at the gate."""
     rate = {"limit": 1, "per_seconds": 60, "per_key": True}
     engine.register("work", rate_limit=rate)
     with engine.open_transaction() as other:
@@ -195,7 +195,7 @@ def test_between_two_deploys_the_younger_one_holds(engine: Engine) -> None:
 
 
 def test_a_job_whose_type_is_gone_waits_for_one_and_leaves_nothing(engine: Engine) -> None:
-    """Its lane was swept meanwhile, so the row is found by its missing lane."""
+    """The sweep has deleted the job's lane, so the job is found by its missing lane."""
     engine.register("work")
     job_id = engine.enqueue(delay_seconds=10)
     engine.run("delete from queue.job_types where job_type = 'work'")

@@ -36,7 +36,7 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
 
 
 def test_a_choice_that_equals_a_default_is_a_choice(engine: Engine) -> None:
-    """This holds for each way to enqueue, and after the job ended and was retried."""
+    """The choice is kept for each way to enqueue, and after the job ended and was retried."""
     result: dict[str, Any] = {"queue": "default", "max_attempts": 5, "schema_version": 1}
     columns = "workspace_id, job_type, queue, max_attempts, schema_version"
     insert = (
@@ -131,7 +131,10 @@ def test_types_that_no_worker_has_published_are_bounded(engine: Engine) -> None:
 
 
 def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
-    """People see a misspelt type in their lists. That of another workspace is not shown."""
+    """People see a misspelt type in their lists.
+
+    A misspelt type of another workspace is not shown.
+    """
     engine.register("reports.send")
     job = engine.enqueue(job_type="report.send")
 
@@ -169,7 +172,7 @@ def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine) -> None:
 
 
 def test_a_job_that_waits_for_its_type_is_replayed(engine: Engine) -> None:
-    """It has no schema version that the copy could be checked against."""
+    """The original has no schema version that the copy could be checked against."""
     waiting = engine.enqueue({"n": 1}, job_type="later")
 
     again = engine.rpc("replay_job", p_job_id=waiting, p_request={})["job"]

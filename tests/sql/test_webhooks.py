@@ -95,7 +95,10 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
 
 
 def test_a_transaction_of_any_size_is_read_in_parts(engine: Engine) -> None:
-    """Its lines have one number. All deliveries enqueued at once would exceed the call's time."""
+    """The lines of one transaction have the same number.
+
+    All deliveries enqueued at once would exceed the call's time.
+    """
     subscribe(engine, "job.completed")
     engine.stop_clock()
     with engine.open_transaction() as other:
@@ -156,7 +159,10 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
 
 
 def test_one_success_ends_the_time_that_counts_and_410_is_for_good(engine: Engine) -> None:
-    """An endpoint that fails sometimes stays enabled. One that is gone is disabled at once."""
+    """An endpoint that fails sometimes stays enabled.
+
+    An endpoint that is gone is disabled at once.
+    """
     subscribe(engine, "job.created")
     for ok in (False, True, False, False):
         engine.enqueue()
@@ -177,7 +183,7 @@ ODD = ["https://exa mple.com/", "https://a.example/x\r\nHost: b", None]
 
 @pytest.mark.parametrize("url", [*PRIVATE.split(), *ODD])
 def test_private_and_odd_addresses_are_refused(engine: Engine, url: str | None) -> None:
-    """This includes addresses that only resolvers read as private."""
+    """Addresses that only resolvers read as private are rejected too."""
     result = refused(engine.put_webhook, url=url)
     assert result == ("PT400", "invalid_argument", "url")
 
@@ -201,7 +207,7 @@ def test_a_test_sends_the_latest_event_whatever_is_subscribed(engine: Engine) ->
 
 
 def test_a_secret_rotates_with_overlap(engine: Engine) -> None:
-    """For a day there are two signatures, whatever other fields are changed."""
+    """For a day after a rotation there are two signatures, whatever other fields are changed."""
     hook, new = subscribe(engine, "job.created"), f"{SEALED}bmV3"
     put(engine, id=hook, sealed_secret=new)
 

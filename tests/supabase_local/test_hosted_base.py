@@ -35,7 +35,7 @@ def test_hosted_takes_it(database: Database, paragraph: str) -> None:
     ids=lambda text: " ".join(text.split()[:6]),
 )
 def test_hosted_refuses_it(database: Database, result: str, statement: str) -> None:
-    """Otherwise a migration would fail only at the first push."""
+    """A migration must fail locally, and not only at the first push."""
     with database.connect() as superuser:
         superuser.execute(TABLES.encode())
         superuser.execute(

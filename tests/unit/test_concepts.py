@@ -17,7 +17,7 @@ def definitions(text: str) -> set[str]:
 
 
 def test_the_page_defines_each_term_of_the_engine_as_the_schemas_do() -> None:
-    """Otherwise a reader learns two meanings of a word."""
+    """A reader must not learn two meanings of a word."""
     schema = (ROOT / "supabase/schemas/01_foundation.sql").read_text("utf-8")
     head = re.sub(r"^-- ?", "", schema.partition("\n\n")[0], flags=re.M)
     first_list = re.search(rf"(?:{DEFINITION})+", head, re.M)

@@ -41,7 +41,7 @@ def test_every_question_and_link_leads_to_its_answer(site: Path) -> None:
 
 
 def test_every_promise_names_the_tests_that_hold_it() -> None:
-    """Otherwise a sentence outlives its test."""
+    """A sentence must not outlive its test."""
     page = next(page for page in PAGES if page.topic == "promises")
     promised, held = (
         re.findall(r"^\| ([^|]+) \| (.+) \|$", part.partition("|---|---|\n")[2], re.M)
@@ -55,13 +55,13 @@ def test_every_promise_names_the_tests_that_hold_it() -> None:
 
 
 def test_a_link_to_what_is_not_there_ends_the_build() -> None:
-    """The build finds it before a reader does."""
+    """The build finds a dead link before a reader does."""
     with pytest.raises(DeadLink, match="nowhere"):
         site_links("[there](../nowhere.md)", ROOT / "infra" / "docs" / "index.md", {})
 
 
 def test_an_agent_finds_every_page(site: Path) -> None:
-    """It uses the command that prints the page, or the page's address on the site."""
+    """llms.txt lists each page with its command, or with its address on the site."""
     listed = (ROOT / "infra" / "console" / "llms.txt").read_text("utf-8")
     linked = (site / "llms.txt").read_text("utf-8")
 

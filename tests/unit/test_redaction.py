@@ -51,7 +51,7 @@ SECRETS = ("hunter22", "abcdefghij", "c2lnbm", "AKIA", "0123456", "pa/ss", "w@rd
     ],
 )
 def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
-    """This holds for secrets of any vendor."""
+    """Secrets of any vendor are replaced."""
     shown = without_secrets(text)
     assert HIDDEN in shown
     assert not any(word in shown for word in SECRETS), shown

@@ -89,7 +89,7 @@ def verb(run: Run) -> Run:
 
 
 def workspace_verb(run: Run) -> Run:
-    """Make a command like `verb`, with --workspace as well."""
+    """Make a command of a function as `verb` does, and add the option --workspace."""
     return _make_command(run, {"workspace": Workspace, "token": Token, "env_file": EnvFile})
 
 

@@ -31,7 +31,7 @@ class Caller:
 
     @property
     def subject(self) -> UUID:
-        """The user's id. Only callers from `require_caller` have one."""
+        """The user's id. A caller that `require_caller` did not return may have none."""
         if self.user_id is None:
             raise unauthorized("this route takes a user's token", presented=True)
         return self.user_id

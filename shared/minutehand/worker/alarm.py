@@ -114,7 +114,7 @@ class CrashRecord:
     @classmethod
     @cache
     def of_process(cls, registry: Registry) -> CrashRecord:
-        """Return the record of this process."""
+        """Return the crash record of this process, which all workers in it share."""
         return cls(os.environ.get(EVIDENCE), registry)
 
     def write(self, worker_id: str, running: list[Attempt]) -> None:

@@ -140,7 +140,7 @@ class Attempt:
 
     @property
     def names(self) -> dict[str, str]:
-        """Fields by which its log lines are found."""
+        """Fields of all log lines of the attempt, by which people find the lines."""
         return {"job_id": self.job_id, "job_type": self.job_type}
 
     def start(self) -> None:

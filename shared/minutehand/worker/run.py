@@ -23,9 +23,9 @@ LeaseKey = tuple[JobId, int]
 
 @dataclass(slots=True)
 class IdleBackoff:
-    """Consecutive calls that did nothing although work was due. Determines the backoff.
+    """Counts consecutive calls that did nothing although work was due, and computes the backoff.
 
-    It outlives a run, because otherwise each run of a loop would start without a backoff.
+    The counts outlive a run, because otherwise each run of a loop would start without a backoff.
     """
 
     leases: int = 0
@@ -51,7 +51,8 @@ class IdleBackoff:
 class RunIdentity:
     """The id of lease calls, their number, and the worker's abandoned processors.
 
-    It outlives a run, because otherwise each empty run of a loop would leave a row behind.
+    The id outlives a run, because otherwise each empty run of a loop would leave a row in the
+    database.
     """
 
     name: str = ""

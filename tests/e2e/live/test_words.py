@@ -119,7 +119,7 @@ def broken(stack: RunningStack, wire: Wire, trouble: str) -> Iterator[None]:
 async def test_every_reader_has_every_event_and_character(
     stack: RunningStack, worker: HandWorker, libraries: list[Path], trouble: str
 ) -> None:
-    """Each arrives once and in order despite any trouble. A dead attempt's output is discarded."""
+    """Each event and character arrives once and in order. A dead attempt's output is discarded."""
     async with pages_of(stack, worker, libraries) as (pages, wire, lease):
         speaker = Speaker(worker, lease, random.Random(85))
 

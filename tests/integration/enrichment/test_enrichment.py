@@ -154,7 +154,7 @@ async def test_a_rate_limit_waits_as_long_as_apollo_says_and_holds_the_whole_key
 
 
 async def test_an_account_of_another_workspace_is_missing(office: Office) -> None:
-    """It may also be in a transaction that commits a moment later, so the job is retried."""
+    """The account's transaction may commit a moment later, so the job is retried."""
     job = await office.tick(await office.enqueue("enrich_account", {"account_id": SOYLENT}))
 
     assert (job["status"], job["error_message"]) == ("pending", f"Account not found: {SOYLENT}")

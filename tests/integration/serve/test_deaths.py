@@ -88,7 +88,10 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host: Host) -> None:
-    """They are coroutines and threads of two tenants. The guilty job fails after its attempts."""
+    """The other jobs are coroutines and threads of two tenants.
+
+    The guilty job fails after its attempts.
+    """
     ids = [
         *host.enqueue("served.slow", 500, seconds=0.05),
         *host.enqueue("served.plain", 20, seconds=0.05),

@@ -61,6 +61,6 @@ def test_synchronous_code_enqueues_and_reads_as_the_page_says(stack: RunningStac
 
 
 def test_a_synchronous_client_is_refused_with_what_to_write() -> None:
-    """Its first call would await something that is not a coroutine."""
+    """The first call of a synchronous client would await something that is not a coroutine."""
     with pytest.raises(TypeError, match=r'`supabase\.schema\("mine"\)\.rpc\("enqueue_job", …\)'):
         Client(create_client("http://127.0.0.1:1", "key"), schema="mine")  # type: ignore[arg-type]

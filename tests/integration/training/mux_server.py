@@ -24,7 +24,7 @@ class MuxServer(MisbehavingServer):
         self.asset_status = "ready"
 
     def known_to(self, settings: Settings) -> Settings:
-        """Return settings with this server as video host."""
+        """Return settings that use this server as video host."""
         return settings.with_environ(
             MUX_TOKEN_ID="mux-id", MUX_TOKEN_SECRET="mux-secret", MUX_BASE_URL=self.origin
         )

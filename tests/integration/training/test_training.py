@@ -191,7 +191,7 @@ async def test_a_passing_fault_is_tried_again_and_a_retry_continues_after_what_i
 
 
 async def test_a_chunk_whose_sound_was_deleted_says_so(studio: Studio, ear: QuickEar) -> None:
-    """Its code differs from the one of a missing video."""
+    """The error code differs from the code for a missing video."""
     ear.before = [LanguageModelError("busy", code="rate_limited")]
     training = await studio.start()
     await studio.tick_until(lambda: studio.look(training["id"]), lambda _: not ear.before)
@@ -208,7 +208,7 @@ async def test_a_chunk_whose_sound_was_deleted_says_so(studio: Studio, ear: Quic
 
 
 async def test_a_cancelled_training_stops_and_continues_when_it_is_retried(studio: Studio) -> None:
-    """Its jobs end immediately. A finished training cannot be cancelled."""
+    """The jobs of a cancelled training end immediately. A finished training cannot be cancelled."""
     training = await studio.start()
     path = f"/api/trainings/{training['id']}"
     cancelled = await studio.call("POST", f"{path}/cancel")

@@ -184,7 +184,7 @@ async def test_a_failure_is_sent_again_under_the_same_id(
 async def test_this_machine_is_refused_outside_development(
     project: Project, endpoint: Endpoint
 ) -> None:
-    """It does not depend on the engine's setting."""
+    """The worker rejects the address, whatever the engine's setting is."""
     url = endpoint.origin.replace("http", "https", 1)
     async with posting(project, stage="prod") as post:
         await post.subscribe(url, event_types=["job.created"])

@@ -90,7 +90,7 @@ def test_a_run_of_one_queue_ends_with_what_that_queue_has(engine: Engine) -> Non
 
 
 def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> None:
-    """Otherwise the job would wait for the next minute on AWS."""
+    """On AWS, the job must not wait for the next minute."""
     settings = settings_of(engine, ["coroutines"])
     wakes: list[bool] = []
 
@@ -171,7 +171,7 @@ def test_a_run_for_named_types_drains_these_and_counts_no_others(
 
 
 def test_threads_that_block_for_good_keep_no_coroutine_waiting(engine: Engine) -> None:
-    """Their run ends at its deadline, and counts the backlog of all its types."""
+    """The run ends at its deadline, and counts the backlog of all its types."""
     engine.enqueue_many(300, job_type=COROUTINE)
     for _ in range(8):
         engine.enqueue({"waits": True}, job_type=FUNCTION)

@@ -68,7 +68,7 @@ async def test_a_process_is_forked_unless_a_module_failed_or_started_a_thread(
 
 
 async def test_processes_notice_that_the_fork_server_was_killed() -> None:
-    """Their standard input ends. The next process has another fork server."""
+    """The standard input of the processes ends. The next process has another fork server."""
     async with fork_server() as (server, pipe):
         running = asyncio.create_task(server.run({"DO": SAY_PID + "os.read(0, 1)"}))
         process = psutil.Process(int(await asyncio.to_thread(os.read, pipe, 20)))

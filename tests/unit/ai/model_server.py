@@ -55,7 +55,7 @@ class ModelServer(MisbehavingServer):
         return f"{self.origin}/v1"
 
     def known_to(self, settings: Settings) -> Settings:
-        """Return settings with this server as their language model."""
+        """Return settings that use this server as language model."""
         return settings.model_copy(
             update={
                 "language_model_url": self.url,

@@ -37,7 +37,7 @@ class SpeechServer(MisbehavingServer):
         return f"{self.origin}/v1"
 
     def known_to(self, settings: Settings) -> Settings:
-        """Return settings with this server for speech."""
+        """Return settings that use this server as speech-to-text service."""
         return settings.model_copy(
             update={"speech_url": self.url, "speech_key": KEY, "speech_model": "whisper-1"}
         )

@@ -108,7 +108,10 @@ async def test_an_answer_is_counted_and_priced(server: ModelServer) -> None:
 
 
 async def test_silence_is_not_repeated(server: ModelServer) -> None:
-    """It may hide an answer that is charged. The job waits until the model is available."""
+    """A silent call may have an answer that is charged.
+
+    The job waits until the model is available.
+    """
     with pytest.raises(LanguageModelError) as raised:
         await complete(server, Fault(hang=True), answer_seconds=1.0)
 
@@ -200,7 +203,7 @@ async def test_an_answer_that_was_cut_continues_from_its_last_word(
     result: str,
     calls: str,
 ) -> None:
-    """This also works if the model starts over. Each word is written once."""
+    """Each word is written once, also if the model starts over."""
     written = Words()
     server.answers = {"answer": WHOLE, "text": continued}
     server.faults["answer"] = [fault]
@@ -241,7 +244,7 @@ async def test_a_person_who_waits_gets_the_error_at_once(
 async def test_an_answer_comes_in_pieces_without_its_thought(
     server: ModelServer, model: OpenAICompatible
 ) -> None:
-    """It has its cost. An endpoint that does not stream gives one piece."""
+    """A streamed answer has its cost. An endpoint that does not stream gives one piece."""
     server.answers["answer"] = f"<think>Hm, {SAID}</think>\n\n{SAID}"
     async with model.stream(PROMPT) as streamed:
         pieces = [piece async for piece in streamed]
@@ -280,7 +283,7 @@ class Counted(_ReasoningFilter):
     ],
 )
 def test_a_thought_is_removed_wherever_it_is_cut(text: str, shown: str, size: int) -> None:
-    """Its pieces are not joined again for each of them, because there may be thousands."""
+    """A new piece of a thought does not join all earlier pieces, because there may be thousands."""
     words = Counted()
     pieces = [words.add(text[at : at + size]) for at in range(0, len(text), size)]
 
@@ -325,7 +328,7 @@ def delta(text: str) -> str:
 async def test_a_whole_answer_is_used_whatever_its_connection_does(
     server: Dripping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is complete by its end marker, or because the object is complete."""
+    """An answer is complete if it has the end marker, or if its object is complete."""
     monkeypatch.setattr("minutehand.ai.openai_compatible.AFTER_END_SECONDS", 0.05)
     async with server:
         model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=1)

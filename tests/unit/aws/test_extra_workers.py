@@ -57,7 +57,10 @@ def tick(
 def test_a_backlog_starts_as_many_as_it_is_worth(
     due: int, most: int, fan_out: bool, expected: list[int]
 ) -> None:
-    """They are requested once, up to the limit of runs, but not by extra or idle workers."""
+    """Extra workers are requested once, up to the limit of runs.
+
+    Extra workers and idle workers request none.
+    """
 
     class Backlogged(ModelQueue):
         def _lease(self, request: Any) -> LeaseResponse:

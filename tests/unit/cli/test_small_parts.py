@@ -54,7 +54,7 @@ def test_a_response_without_json_is_a_sentence(content: bytes) -> None:
 
 
 def test_ls_omits_the_filter_that_an_api_of_0_4_4_rejects() -> None:
-    """Its server is a foreign one, of the last release."""
+    """The API of another server may be that of the last release."""
     queries: list[bool] = []
 
     def respond(path: str, *_: object) -> tuple[int, bytes, dict[str, str]]:

@@ -13,7 +13,7 @@ from tests.support.queue_model import SETTINGS
 
 
 async def test_a_change_ends_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This includes a change while the processors were imported."""
+    """A change while the processors were imported ends the worker too."""
     app = tmp_path / "reloaded"
     app.mkdir()
     for name in ("__init__", "processors"):

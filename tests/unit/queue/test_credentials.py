@@ -73,7 +73,7 @@ def test_the_keys_that_let_a_worker_in_have_their_order() -> None:
 
 @pytest.mark.parametrize("status", [200, 500])
 async def test_a_guests_address_is_signed_with_the_time(status: int) -> None:
-    """The engine checks the signature. Without a request or a key there is none."""
+    """The engine checks the signature. Without a request or a key, there is no signature."""
     asked: list[httpx.Request] = []
 
     def give(request: httpx.Request) -> httpx.Response:

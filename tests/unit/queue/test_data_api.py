@@ -123,7 +123,7 @@ CALLS: dict[str, Callable[[UserQueue, WorkerQueue], Awaitable[object]]] = {
 @pytest.mark.parametrize("content", FOREIGN)
 @pytest.mark.parametrize("name", CALLS)
 async def test_what_is_no_answer_to_the_call_is_as_no_answer(name: str, content: bytes) -> None:
-    """Otherwise a worker would end, or believe that there is nothing to do."""
+    """A worker that accepted such a response would end, or find no job."""
     foreign = api(lambda _: httpx.Response(200 if content else 204, content=content))
     settings = scratch_settings("http://127.0.0.1:1")
 
@@ -133,7 +133,7 @@ async def test_what_is_no_answer_to_the_call_is_as_no_answer(name: str, content:
 
 @pytest.mark.parametrize("content", [b"null", b"true", b"[1]", b'{"a": 1}'])
 async def test_a_projects_own_function_answers_what_it_likes(content: bytes) -> None:
-    """It may return null for a missing row. An empty body is no response."""
+    """A project's function may return null for a missing row. An empty body is no response."""
     settings = scratch_settings("http://127.0.0.1:1")
     answers = iter([b"", content])
     own = api(lambda _: httpx.Response(200, content=next(answers)))
@@ -142,7 +142,7 @@ async def test_a_projects_own_function_answers_what_it_likes(content: bytes) -> 
 
 
 async def test_a_token_that_no_header_can_carry_is_refused() -> None:
-    """The error is that for an unknown token, because nothing can be sent."""
+    """The error is the same as for an unknown token, because a header cannot contain the token."""
     network = Network()
     user = UserQueue(api(network), {"Authorization": "Bearer \N{SNOWMAN}"})
 

@@ -46,7 +46,10 @@ async def test_a_function_missing_for_a_moment_is_an_outage(code: str, is_outage
 
 
 async def test_a_key_that_was_refused_is_made_again_once() -> None:
-    """Clocks may differ, or a secret was rotated. A second rejection is an error."""
+    """The first token may be rejected because clocks differ or a secret was rotated.
+
+    A second rejection is an error.
+    """
     project = Project({"code": "PGRST303", "message": "JWT expired"}, status=401)
 
     with pytest.raises(TokenRefused):

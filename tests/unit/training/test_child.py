@@ -21,7 +21,7 @@ def program(folder: Path, does: str) -> str:
 async def test_a_child_has_no_more_than_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has none of our keys, and bounded memory, time and disk."""
+    """A child process has none of our keys, and its memory, time and disk are limited."""
     monkeypatch.setenv("SUPABASE_SECRET_KEY", "secret")
     result: list[str] = []
     speak = program(
@@ -37,7 +37,10 @@ async def test_a_child_has_no_more_than_it_is_given(
 
 
 async def test_a_child_ends_with_all_it_started(tmp_path: Path) -> None:
-    """This happens at a timeout or a cancel. A line without an end is no failure."""
+    """A timeout or a cancel ends the child and its own children.
+
+    A line without an end is no failure.
+    """
     result: asyncio.Queue[str] = asyncio.Queue()
     forking = program(tmp_path, "sleep 600 & echo $! >&2; head -c 200000 /dev/zero >&2; wait\n")
     running = asyncio.create_task(run_child([forking], result.put_nowait, seconds=600))

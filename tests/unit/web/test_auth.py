@@ -266,7 +266,7 @@ async def test_a_route_takes_a_token_or_a_guest_where_it_may(
 async def test_a_user_has_so_many_requests_under_way(
     settings: Settings, secret_token: MakeToken
 ) -> None:
-    """Some run, others wait before they take a connection, and further ones are rejected."""
+    """Some requests run, others wait without a connection, and further ones are rejected."""
     app, ended, running = app_of(settings), asyncio.Event(), 0
 
     @app.get("/slow")

@@ -89,7 +89,7 @@ def ada(seconds: float) -> Caller:
 
 
 async def test_a_stream_reads_on_over_silence_and_outage_to_its_end(services: Services) -> None:
-    """A database that is unavailable makes it wait, not end."""
+    """A stream waits while the database is unavailable, and does not end."""
     feed = Script(
         Batch([line(1)]),
         Batch(),
@@ -113,14 +113,14 @@ async def test_a_stream_reads_on_over_silence_and_outage_to_its_end(services: Se
 async def test_a_stream_ends_with_its_subject_and_its_readers_token(
     services: Services, found: Batch | Exception, seconds: float, reason: str
 ) -> None:
-    """It sends the reason, so that the page can act on it."""
+    """The stream sends the reason for its end, so that the page can act on the reason."""
     text = await Client().open(services, Script(Batch([line(1)]), found), ada(seconds))
 
     assert f'{{"reason":"{reason}"}}' in text
 
 
 async def test_a_reader_that_takes_nothing_is_let_go(services: Services) -> None:
-    """Its slot becomes free, and at most one chunk was kept for it."""
+    """The slot of a slow reader becomes free, and at most one chunk was kept for the reader."""
     client, feed = Client(), Script(*(Batch([line(seq)]) for seq in range(1, 99)))
     client.taking.clear()
 

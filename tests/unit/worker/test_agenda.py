@@ -153,7 +153,10 @@ def test_the_next_instant_and_its_reason(case: str) -> None:
 
 
 def test_the_end_of_a_run_comes_in_its_order() -> None:
-    """It counts the backlog, releases waiting jobs, stops running ones, and abandons others."""
+    """At its end, a run counts the backlog and releases waiting jobs.
+
+    Then it stops running jobs, and abandons jobs that ignore the stop.
+    """
     agenda = a_run(answered(89.8))
     waits = RunSnapshot(running=True, must_stop=True, has_free_slot=False, release_at=90.9)
 
@@ -195,7 +198,7 @@ def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
 
 
 def test_a_run_does_not_leave_what_a_lost_answer_may_have_leased() -> None:
-    """It does not linger, but the request is repeated."""
+    """The run does not wait for jobs that fall due, but repeats the request."""
     agenda = Agenda(RUN, TickOptions(linger_seconds=0), IdleBackoff())
     asked(9.0)(agenda)
     back_off(10.0, 0.5, has_no_response=True)(agenda)
@@ -219,7 +222,10 @@ def test_a_run_does_not_leave_what_a_lost_answer_may_have_leased() -> None:
 def test_when_a_loop_looks_again(
     result: list[Said], was_notified: bool, expected: tuple[float, Reason]
 ) -> None:
-    """It polls after a minute. A rejected request is repeated after its pause."""
+    """A run without wake-ups polls after a minute.
+
+    A rejected request is repeated after its pause.
+    """
     entry = a_run(*result, deadlines=LOOP).next_poll(
         10.0, poll_seconds=60, was_notified=was_notified
     )

@@ -142,7 +142,10 @@ def test_what_is_no_list_of_as_many_retries_them_all_and_says_why(
 @pytest.mark.parametrize("poison", ["a", "c", "e"])
 @pytest.mark.parametrize("how", ["raises", "hangs", "ignores its timeout"])
 def test_a_call_that_raises_or_hangs_is_run_again_in_halves(poison: str, how: str) -> None:
-    """Until the job that causes it is alone: it alone ends with the error."""
+    """The call is repeated in halves until the job that causes the error is alone.
+
+    Only this job fails.
+    """
 
     async def run(jobs: Jobs) -> Any:
         if any(job.id == poison for job in jobs):
@@ -183,7 +186,7 @@ def test_a_call_that_raises_or_hangs_is_run_again_in_halves(poison: str, how: st
     ],
 )
 def test_an_exception_of_every_call_is_each_jobs(error: BaseException, outcome: str) -> None:
-    """It has only the processor's frames, however many jobs it failed."""
+    """The traceback has only the processor's frames, however many jobs the error failed."""
 
     async def run(jobs: Jobs) -> Any:
         raise error
@@ -212,7 +215,7 @@ def test_an_exception_with_a_delay_concerns_the_whole_call() -> None:
 
 
 def test_one_that_is_stopped_is_in_no_later_call() -> None:
-    """It is cancelled while its half waits, or while the other half runs."""
+    """The job is cancelled while its half waits, or while the other half runs."""
 
     async def run(jobs: Jobs) -> Any:
         if len(jobs) == 4:
@@ -230,7 +233,7 @@ def test_one_that_is_stopped_is_in_no_later_call() -> None:
 
 
 def test_each_half_has_the_whole_timeout() -> None:
-    """This includes the half that waits while the other one hangs."""
+    """The half that waits while the other one hangs has the whole timeout too."""
 
     async def run(jobs: Jobs) -> Any:
         await asyncio.sleep(50 if jobs[0].id == "a" else 4)
@@ -313,7 +316,7 @@ def test_a_wait_belongs_to_the_job_in_whose_place_it_is_returned() -> None:
 
 @pytest.mark.parametrize("stop", ["cancel", "take_back"])
 def test_one_that_is_stopped_leaves_the_call_to_the_others(stop: str) -> None:
-    """It was cancelled or lost its lease. Nothing of it is stored."""
+    """A job that was cancelled or lost its lease stores nothing."""
     interrupted: list[str] = []
 
     async def run(jobs: Jobs) -> Any:
@@ -424,7 +427,7 @@ def test_a_full_batch_begins_at_once() -> None:
 
 
 def test_what_waits_for_others_is_released_when_the_run_may_begin_nothing() -> None:
-    """It has spent no attempt."""
+    """The released job has spent no attempt."""
     world = World(rows("a"), results)
 
     world.tick(budget=1.2, batch_wait=3)
@@ -486,7 +489,7 @@ def test_a_function_that_takes_something_else_is_refused() -> None:
 
 @pytest.mark.parametrize("ends", [True, False], ids=["and ends", "and has not noticed"])
 async def test_one_that_is_stopped_before_the_call_begins_is_not_in_it(ends: bool) -> None:
-    """Nothing else would end it."""
+    """Otherwise nothing would end the attempt of the stopped job."""
     called: list[list[str]] = []
     stopped: list[str] = []
 

@@ -23,7 +23,7 @@ def test_time_is_the_latest_responses_and_passes_by_the_steady_clock() -> None:
 
 
 def test_it_is_the_workers_own_while_no_database_has_sent_its_time() -> None:
-    """One of 0.4.4 never does."""
+    """A database of 0.4.4 never sends its time."""
     own = FrozenClock()
     clock = DatabaseClock(own)
 

@@ -29,7 +29,7 @@ def test_log_lines_are_stored_once_if_a_report_is_lost(fault: str) -> None:
 
 
 def test_a_lease_without_a_response_is_requested_again_under_its_number() -> None:
-    """Otherwise its jobs would wait until their leases expire."""
+    """With a new number, the jobs of the lost response would wait until their leases expire."""
     queue = ModelQueue([Row("1", {})])
 
     def enqueue() -> None:

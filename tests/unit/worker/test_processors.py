@@ -45,7 +45,7 @@ def _registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_package_without_processors_is_named_at_the_start(
     shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its jobs would wait forever while the worker looks idle."""
+    """The jobs of such a package would wait forever while the worker looks idle."""
     files, found = SHAPES[shape]
     for path, text in {"__init__.py": "", **files}.items():
         file = tmp_path / shape / path

@@ -89,7 +89,7 @@ async def test_a_tick_answers_what_it_did(token: str) -> None:
 
 
 async def test_a_run_over_types_takes_their_parts_too() -> None:
-    """Otherwise a job would wait for its children forever."""
+    """Without the parts, a job would wait for its children forever."""
     queue = ModelQueue()
     await ask(path=PROCESS_PATH, token="jobs", body={"jobTypes": ["work"]}, queue=queue)
 

@@ -41,7 +41,10 @@ def leased(job_id: str, lease_seconds: float) -> tuple[Lease, float]:
 @pytest.mark.parametrize("kind", ["jobs", "batches"])
 @pytest.mark.parametrize(("lease_seconds", "most"), [(60.0, 1.0), (2.0, 0.5)])
 def test_what_waits_too_long_is_given_back(kind: str, lease_seconds: float, most: float) -> None:
-    """It happens at the announced instant. Otherwise a run would wake repeatedly for nothing."""
+    """The job is released at the announced instant.
+
+    Otherwise a run would wake repeatedly for nothing.
+    """
     pool = pool_of(kind)
     for job_id in ("first", "second"):
         pool.add(leased(job_id, lease_seconds))
@@ -57,7 +60,7 @@ def test_what_waits_too_long_is_given_back(kind: str, lease_seconds: float, most
 
 @pytest.mark.parametrize("kind", ["jobs", "batches"])
 def test_at_its_end_a_run_gives_back_all(kind: str) -> None:
-    """This does not depend on how long they have waited."""
+    """All waiting jobs are released, however long they have waited."""
     pool = pool_of(kind)
     pool.add(leased("first", 60))
 

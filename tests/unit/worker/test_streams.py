@@ -44,7 +44,7 @@ async def write(*pieces: Any) -> Run:
 async def test_halves_of_a_character_are_joined_and_a_lone_one_is_logged(
     pieces: tuple[str, ...], text: str, lost: list[str]
 ) -> None:
-    """This applies to readers, the stream's own text and the result."""
+    """Readers, the stream's own text and the result get the joined character."""
     run = await write(*pieces)
 
     assert (run.output["reply"], run.result) == (text, text)
@@ -91,7 +91,7 @@ async def test_what_is_changed_in_an_item_is_logged() -> None:
 
 
 async def test_a_stream_that_is_open_cannot_be_opened() -> None:
-    """This includes an opening in progress. The first writer's text is kept."""
+    """A stream that is just being opened counts as open. The first writer's text is kept."""
 
     async def run(job: Job[Any], ctx: JobContext) -> list[str]:
         async def opening() -> str:

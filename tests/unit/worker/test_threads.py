@@ -43,7 +43,7 @@ async def test_one_that_is_stuck_is_no_other_calls() -> None:
 
 @pytest.mark.parametrize("turns", range(4))
 async def test_a_stop_reaches_its_own_call_alone(turns: int) -> None:
-    """It may arrive before the call has started, or as it ends."""
+    """A stop may arrive before the call has started, or as the call ends."""
     stopped: list[threading.Thread] = []
 
     def spin() -> None:

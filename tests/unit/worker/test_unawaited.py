@@ -72,7 +72,7 @@ async def test_a_call_that_is_never_awaited_fails_the_attempt(name: str, ends: s
 
 
 async def test_a_middleware_that_does_not_await_the_call_fails_the_attempt() -> None:
-    """Its job would be completed, and never have run."""
+    """Otherwise the job would complete without having run."""
 
     async def forgets(job: Job[Any], ctx: JobContext, call: Call) -> None:
         call()
@@ -114,7 +114,7 @@ async def test_what_is_awaited_in_any_way_is_no_fault() -> None:
 
 
 async def test_a_call_under_way_at_the_end_is_said_in_the_jobs_log() -> None:
-    """Its effects are stored if they come before the job's end."""
+    """The effects of the call are stored if they come before the job's end."""
     kept: list[asyncio.Task[Any]] = []
 
     async def run(job: Job[Any], ctx: JobContext) -> str:
@@ -161,7 +161,7 @@ async def in_batches(jobs: list[Any]) -> list[None]:
 
 @pytest.mark.parametrize(("run", "options"), [(plainly, {}), (in_batches, {"batch": 2})])
 def test_a_worker_settles_it_as_a_failure(run: Any, options: dict[str, Any]) -> None:
-    """This includes threads and batches. Each job depends on its own calls."""
+    """Calls in threads and batches count too. Each job depends on its own calls."""
     registry = Registry()
     registry.processor("work", payload=dict, **options)(run)
     queue = ModelQueue([Row("one", {}), Row("two", {})])
@@ -186,7 +186,10 @@ def test_a_worker_settles_it_as_a_failure(run: Any, options: dict[str, Any]) -> 
     ids=["a plain function", "no function", "the call itself"],
 )
 async def test_a_step_of_what_cannot_be_awaited_says_what_to_write(run: Any, fix: str) -> None:
-    """It fails once, because it may have run, and another attempt would repeat it."""
+    """The attempt fails for good.
+
+    The call may have run, and another attempt would repeat the call.
+    """
 
     async def steps(job: Job[Any], ctx: JobContext) -> None:
         call: Any = nothing()

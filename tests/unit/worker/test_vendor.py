@@ -58,7 +58,10 @@ BUSY = VendorError("busy", code="rate_limited", retry_after=timedelta(hours=24))
 
 
 async def test_what_may_have_been_charged_is_asked_five_times() -> None:
-    """No attempt is spent, and each pause is longer. Then the job fails with a sentence."""
+    """The five calls spend no attempt, and each pause is longer.
+
+    Then the job fails with a sentence.
+    """
     vendor = Vendor(SILENT)
     runs = await vendor.until_over()
 
@@ -128,7 +131,7 @@ async def test_an_answer_ends_a_row_of_refusals() -> None:
 
 
 async def test_a_wait_of_a_day_is_one() -> None:
-    """Its day is shown in the log and in the progress."""
+    """The log and the progress show the day of a long wait."""
     vendor = Vendor(BUSY, "done")
     first, done = await vendor.until_over()
 
@@ -141,7 +144,7 @@ async def test_a_wait_of_a_day_is_one() -> None:
 
 
 async def test_a_call_whose_answer_could_not_be_taken_counts() -> None:
-    """An example is an answer that exceeds the limit of a stream."""
+    """For example, an answer may exceed the limit of its stream."""
     vendor = Vendor("done")
 
     async def fails() -> str:
@@ -154,7 +157,7 @@ async def test_a_call_whose_answer_could_not_be_taken_counts() -> None:
 
 
 async def test_a_call_that_is_stopped_counts() -> None:
-    """It may have been served."""
+    """The service may have done the work of a stopped call."""
     vendor = Vendor("done")
     began = asyncio.Event()
 

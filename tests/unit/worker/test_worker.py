@@ -103,7 +103,10 @@ async def start(make: Callable[..., Worker], *args: Any, budget: float = 60, **m
 
 
 async def test_middleware_is_nested_and_sees_what_is_returned() -> None:
-    """It may be added before or after the processor. `around_all` is outside of the others."""
+    """Middleware may be added before or after the processor.
+
+    `around_all` is outside of the others.
+    """
     registry, output = of(nothing), []
 
     def named(name: str) -> Any:
@@ -157,7 +160,7 @@ def _takes_by_name(job: Job[Any], *, ctx: JobContext) -> None: ...
 
 @pytest.mark.parametrize("run", [_takes_no_ctx, _takes_more, _takes_by_name])
 def test_a_function_that_cannot_be_called_is_refused_at_its_registration(run: Any) -> None:
-    """Otherwise each of its jobs would use all attempts on one TypeError."""
+    """Otherwise each job of the function would use all attempts on one TypeError."""
     with pytest.raises(TypeError, match="'work' must take two arguments, the job and its ctx; it"):
         Registry().processor("work", payload=dict)(run)
 
@@ -242,7 +245,7 @@ def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_again() -
 
 
 def test_what_someone_else_holds_is_reported_and_settled_again() -> None:
-    """This happens a second later. The other job is settled meanwhile."""
+    """The locked job is settled a second later, and the other job meanwhile."""
     stored: list[str] = []
     settled: list[tuple[str, str]] = []
 
@@ -377,7 +380,7 @@ def test_long_results_are_settled_in_calls_of_a_bounded_size() -> None:
 
 
 def test_what_blocked_the_loop_beyond_its_timeout_has_no_result() -> None:
-    """No timer could stop it, but its value came too late."""
+    """No timer could stop the blocking processor, but its value came too late."""
 
     async def blocks(job: Job[Any], ctx: JobContext) -> str:
         pass_time(3.0 if job.id == "late" else 1.0)
@@ -444,7 +447,7 @@ class Reported(ModelQueue):
 
 
 def test_a_job_that_hangs_sends_its_line_once_and_is_listed_while_abandoned() -> None:
-    """Its silence is counted from its last update, without further reports."""
+    """The silence is counted from the job's last update, without further reports."""
     queue = Reported([Row("hangs", {}), Row("beside", {})])
 
     async def run(job: Job[Any], ctx: JobContext) -> None:
@@ -478,7 +481,7 @@ def letters(registry: Registry, settings: Any, *names: str) -> None:
 
 
 def test_one_of_several_types_with_a_payload_is_tested_by_its_name() -> None:
-    """Otherwise the error names the types."""
+    """Without a name, the error lists the types."""
     assert ProcessorTest.of(letters, Letter(), "a").job_type == "a"
     assert ProcessorTest.of(letters, Letter(), "a", "b", job_type="b").job_type == "b"
     with pytest.raises(ValueError, match=r"2 processors .*payload Letter; .* \['a', 'b'\]"):
