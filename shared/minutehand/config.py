@@ -123,7 +123,7 @@ class Settings(BaseModel):
     another setting calls `require`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     supabase_url: Url = Field(examples=["https://abcdefghijkl.supabase.co"])
     supabase_publishable_key: str = Field(examples=["sb_publishable_xxxxxxxxxxxxxxxx"])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import traceback
+
 import pytest
 
 from minutehand.config import ConfigurationError, Settings
+from minutehand_apps.beacon.settings import read_providers
 
 LEAST = {"SUPABASE_URL": "http://127.0.0.1:54321/", "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x"}
 SECRET = [f"SUPABASE_{one}" for one in ("SECRET_KEY", "JWT_SECRET", "WORKER_KEY")]
@@ -43,3 +47,13 @@ def test_a_wrong_variable_is_named_with_an_example(name: str, value: str) -> Non
 
     assert caught.value.variable == name
     assert f"Example: {name}=" in str(caught.value)
+
+
+def test_no_error_prints_a_secret() -> None:
+    secret = "sb_secret_of_this_test"
+    environ = {"SUPABASE_URL": "http://a", "SUPABASE_SECRET_KEY": secret}
+    providers = {"BEACON_PROVIDERS": json.dumps([{"token": secret}])[:-1] + ",]"}
+    for read in (lambda: Settings.from_env(environ), lambda: read_providers(providers)):
+        with pytest.raises(ConfigurationError) as caught:
+            read()
+        assert secret not in "".join(traceback.format_exception(caught.value))

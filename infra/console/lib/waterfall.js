@@ -44,7 +44,9 @@ const MAX_EXPANDED = 40;
  * only the direct children, because each child's page has its own details.
  */
 export function rowsOf(trace, now) {
-  const childrenOf = Map.groupBy(trace.jobs, (job) => job.parent_id);
+  const childrenOf = new Map();
+  for (const job of trace.jobs)
+    childrenOf.set(job.parent_id, [...(childrenOf.get(job.parent_id) ?? []), job]);
   const rows = [];
   const isLarge = trace.jobs.length > MAX_EXPANDED;
   const add = (job, level) => {

@@ -49,7 +49,8 @@ export class JobChatTransport {
     this.#cancelIfStopped(chatId, abortSignal, sent);
     const { job } = await sent;
     // A reply that continues a message keeps its id, because another id would add a second message.
-    const message = last?.role === "assistant" ? { id: last.id } : { id: job.id };
+    const message =
+      last?.role === "assistant" ? { id: last.id, tools: last.parts } : { id: job.id };
     return this.#chunks(job, message, abortSignal);
   }
 
@@ -123,7 +124,7 @@ const NAMES = `error abort message-metadata steering-message reset-step custom f
 const CHUNKS = new Set([...FRAMES, ...NAMES.split(/\s+/)]);
 const isChunk = ({ type }) => CHUNKS.has(type) || String(type).startsWith("data-");
 /** Types that continue a part. The SDK ends the reply if no chunk has begun the part. */
-const CONTINUING = /-(delta|end)$|^tool-output-/;
+const CONTINUING = /^(?!data-).*-(delta|end)$|^tool-output-/;
 
 /**
  * Return the chunk of a stream's item. An item that is no chunk, or that continues a part which is
@@ -140,10 +141,14 @@ function chunkOf(item, begun) {
   return item;
 }
 
-/** Yield the SDK's chunks of a message. `parts` are the message's earlier parts. */
-async function* chunksOf(job, pieces, { id: messageId, parts = [] }) {
+/**
+ * Yield the SDK's chunks of a message. `parts` are the message's earlier parts. `tools` are the parts
+ * that the SDK has already, whose calls of tools may get their outputs.
+ */
+async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = [] }) {
   let open = null; // id of the text part that grows
   let hasContent = false;
+  const called = tools.filter(({ toolCallId }) => toolCallId);
   const begun = new Set();
   const begin = (id, attempt) => {
     open = id;
@@ -163,7 +168,10 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [] }) {
   let next;
   while (!(next = await pieces.next()).done) {
     const { attempt, from, text, items } = next.value;
-    if (from === 0) begun.clear();
+    if (from === 0) {
+      begun.clear();
+      for (const { toolCallId } of called) begun.add(`tool ${toolCallId}`);
+    }
     const chunks = (items ?? []).map((item) => chunkOf(item, begun));
     // A new attempt. SDK versions without this chunk keep the old part, which `textOf` removes.
     if (from === 0 && hasContent) yield* [...end(), { type: "reset-step" }];

@@ -28,7 +28,8 @@ class Provider(BaseModel):
     token: str | None = Field(default=None, repr=False)
 
 
-_PROVIDERS = TypeAdapter(tuple[Provider, ...])
+# an error must not print the value, because it contains tokens
+_PROVIDERS = TypeAdapter(tuple[Provider, ...], config=ConfigDict(hide_input_in_errors=True))
 
 
 def read_providers(environ: Mapping[str, str]) -> tuple[Provider, ...]:

@@ -132,7 +132,7 @@ def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[Finding]:
     elif schedule.get("State", wanted) != wanted:
         # an update resets all fields that it omits
         fields = {name: schedule[name] for name in schedule.keys() - RESPONSE_FIELDS}
-        request = shlex.quote(json.dumps({**fields, "State": wanted}))
+        request = shlex.quote(json.dumps({**fields, "State": wanted}, default=str))
         yield fail(
             f"the schedule {tick} is {schedule['State']}, and the stages file says tickState"
             f" {wanted}",
