@@ -67,7 +67,7 @@ def configure_logging(level: str = "INFO", *, stream: TextIO | None = None) -> N
     """Send all loggers' lines to `stream` (default: stdout) as JSON.
 
     Replaces handlers that a runtime such as AWS Lambda added to the root logger, so that no line
-    appears twice. Safe to call again.
+    appears twice. The function may be called again.
     """
     handler = logging.StreamHandler(stream if stream is not None else sys.stdout)
     handler.setFormatter(JsonFormatter())

@@ -779,9 +779,9 @@ $$;
 -- table. It charges the person p_count tokens, and one more token for each 16 kB that the call
 -- stores, because stored bytes fill the disk. A call that changes rows also takes a call slot, and
 -- waits at most 100 ms for a lock (queue.limit_wait).
--- p_kind: The value is jobs, streams, rows or changes. The value rows charges for rows that a
---   function has written. The value changes is for all other writes, of which a person may run two
---   at a time.
+-- p_kind: One of jobs, streams, rows and changes. The kind 'rows' charges for rows that a function
+--   has written. The kind 'changes' is for all other writes. A person may run two of these at a
+--   time.
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,

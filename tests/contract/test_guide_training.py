@@ -71,7 +71,7 @@ def upload(
 
 
 def test_1_to_3_jobs_and_results(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """From the upload to the output data, without any request of the tab that uploaded it."""
+    """After an upload, the tab sends no request until the output data exists."""
     training = upload(portal, stack, SAMPLE.read_bytes())["training"]
     user_id = sql("select created_by from trainings where id = %s", training["id"])[0][0]
     created = sql(

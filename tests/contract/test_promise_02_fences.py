@@ -226,7 +226,7 @@ def test_log_lines_of_a_repeated_report_are_stored_once(engine: Engine) -> None:
 
 
 def test_what_is_reported_while_an_apps_function_holds_the_job_is_stored(engine: Engine) -> None:
-    """After the response `ok` the worker drops its lines and steps."""
+    """After the response `ok`, the worker drops the reported lines and steps."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     step = {"name": "a", "result": 1}

@@ -232,7 +232,7 @@ def test_the_skill_file_is_followed_to_the_letter(
 def test_people_and_webhooks_are_made_in_a_shell(
     project: Stranger, dev: RunningStack, pages: dict[str, str]
 ) -> None:
-    """By curl and psql, as on the pages of the local stack and of webhooks."""
+    """The commands for curl and psql on the pages about the local stack and webhooks work."""
     [signs_up, by_sql] = blocks(pages["local"], "sh")
     [subscribes] = blocks(pages["webhooks"], "sh")
     here = "set -a; . .local/env; set +a\nTOKEN=$(minutehand token)\n"

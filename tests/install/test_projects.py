@@ -84,7 +84,7 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
 def test_an_empty_folder(
     tenancy: str, environment: Environment, hosted: Hosted, tmp_path: Path
 ) -> None:
-    """With our workspaces in `public`, as in the guides, or with one tenant per user."""
+    """The tenants are our workspaces in `public`, as in the guides, or single users."""
     schema, tenant = ("public", ACME) if tenancy == "workspaces" else ("tasks", ADA)
     with hosted.database() as database:
         before = database.everything()

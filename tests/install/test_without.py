@@ -33,7 +33,7 @@ def state(database: HostedDatabase) -> list[str]:
 
 
 def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_path: Path) -> None:
-    """By the option of the install, or by the SQL of the page; maintenance works without them."""
+    """The install's option or the page's SQL removes webhooks. Maintenance works without them."""
     [removal] = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
     with hosted.database() as one, hosted.database() as other:
         before = one.everything()

@@ -235,7 +235,7 @@ CROWDS = {
 
 @pytest.mark.parametrize("table", CROWDS)
 def test_another_tenants_crowd_holds_up_no_one(engine: Engine, table: str) -> None:
-    """Of a full table, each workspace has its share of the next slice."""
+    """Each workspace with rows in a full table has its share of the next slice."""
     crowd, task = CROWDS[table]
     job_type = "later" if table == "unpublished" else "work"
     engine.enqueue_many(1200, workspace=ACME, job_type=job_type)

@@ -291,7 +291,7 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine) -> None:
 
 
 def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine) -> None:
-    """With a shared limit, neither its id nor its start is shown, also once the job is too late."""
+    """If a limit is shared, neither the id nor the start of the other workspace's job is shown."""
     engine.register("work", max_concurrency=1)
     foreign = engine.enqueue(workspace=GLOBEX)
     engine.lease_one()

@@ -108,7 +108,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_differs_from_the_release_is_named(engine: Engine, change: str) -> None:
-    """Only these are named, and the printed statements repair them."""
+    """The finding names only the planted differences, and the printed statements repair them."""
     recorded = recorded_facts(Schemas(), find_apps([]))
     assert recorded is not None
 

@@ -72,7 +72,10 @@ def test_a_lost_lease_writes_nothing_and_a_new_attempt_begins_again(engine: Engi
 
 
 def test_who_knows_a_part_of_each_stream_reads_the_rest(engine: Engine) -> None:
-    """Without an attempt, offsets belong to the present one. A complete stream is returned once."""
+    """A position without an attempt belongs to the present attempt.
+
+    A complete stream is returned once.
+    """
     job_id = engine.enqueue()
     lease = engine.lease_one()
     pieces = [piece(f"{name} said", stream=name) for name in ("a", "b", "c")]

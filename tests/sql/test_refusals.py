@@ -163,7 +163,7 @@ def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
 
 
 def test_a_lease_tries_no_more_jobs_than_it_may_take(engine: Engine) -> None:
-    """If all jobs of a tenant are rejected, it would otherwise try thousands in nested blocks."""
+    """If all jobs of a tenant are rejected, a lease must not try thousands in nested blocks."""
     engine.enqueue_many(7)
     spared = engine.enqueue(workspace=GLOBEX)
     engine.add_trigger("before update", "raise 'no change of';", f"old.workspace_id = '{ACME}'")

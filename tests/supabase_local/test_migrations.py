@@ -93,7 +93,7 @@ def test_an_edited_or_a_late_migration_is_refused(database: Database, tmp_path: 
 def test_the_seed_runs_once_and_an_edited_one_is_only_noted(
     database: Database, tmp_path: Path
 ) -> None:
-    """As with the CLI, because running a seed again could duplicate its rows."""
+    """The CLI does the same, because running a seed again could duplicate its rows."""
     url = migrations.as_user(database.url, "postgres")
     with database.connect(user="postgres") as connection:
         connection.execute("create table public.scratch_seeded (n int)")

@@ -20,7 +20,7 @@ from minutehand.project import Project, add_to_gitignore
 from minutehand.resources import resource
 
 FOLDER = Path("build", "minutehand")
-#: Files of which a project has its own copies, to edit.
+#: Files that are copied into a project, which may edit its copies.
 PROJECT_FILES = frozenset({"serverless.yml", "stages.yml"})
 
 

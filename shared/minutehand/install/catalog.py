@@ -38,7 +38,7 @@ _OPTIONAL = "authenticator"
 class CatalogFact(NamedTuple):
     """A statement that describes a database object, and the statement that reverts it."""
 
-    #: Order in which statements can run.
+    #: Rank of the statement. Statements can run in the order of their ranks.
     rank: int
     object: str
     statement: str

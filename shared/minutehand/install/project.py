@@ -34,7 +34,7 @@ from minutehand.project import FILE, Project
 from minutehand.version import VERSION
 
 SETTINGS_EXAMPLE = "minutehand.env.example"
-#: Files with secrets or builds that the pages about deployment have people write.
+#: Files with secrets or builds that people write when they follow the pages about deployment.
 SECRET_FILES = (".env", "*.env", "key.json", "build/")
 #: All files to ignore that Minutehand and its users write.
 OUR_FILES = (*SECRET_FILES, "__pycache__/")

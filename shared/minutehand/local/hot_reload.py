@@ -21,7 +21,7 @@ logger = logging.getLogger("minutehand.local.hot_reload")
 #: lost under load or in new folders.
 SCAN_SECONDS = 0.5
 
-#: Version of each Python file: modification time in ns, and size.
+#: Version of each Python file, which is its modification time in ns and its size.
 Files = Mapping[Path, tuple[int, int]]
 
 

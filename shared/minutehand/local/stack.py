@@ -113,7 +113,7 @@ class Stack(SupabaseStack):
         """Apply pending migrations, and check that the engine is installed.
 
         The tenants' tables may be created by another tool, such as Prisma, which needs this
-        database. Then wait for them.
+        database. In this case, wait until they exist.
         """
         is_waiting = False
         while True:

@@ -90,7 +90,7 @@ class _JobFields(Model):
     error_message: str | None = None
     next_retry_at: datetime | None = None
     scheduled_for: datetime | None = None
-    #: Time at which the job is cancelled if it has not started.
+    #: Time at which the job is cancelled if it has not started by then.
     start_by_at: datetime | None = None
     start_by_seconds: int | None = None
     #: Time of the first start, unchanged by retries and waits.

@@ -134,7 +134,7 @@ class Output:
                 continue
             content = local_time(value) if name.endswith("_at") else escape_controls(value)
             for line in content.splitlines():
-                # an id must not break, so that it can be selected
+                # an id must not be broken into two lines, so that people can select it
                 filled = textwrap.fill(
                     line,
                     width,

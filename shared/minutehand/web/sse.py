@@ -125,7 +125,7 @@ class JobFeed:
         is_complete = not any(page["more"] for page in output["streams"])
         has_events = is_complete and output["last_seq"] > self._seq
         events = await self._after(self._seq) if has_events else []
-        # nothing below can fail, so the positions may advance
+        # no later line can fail, so the positions may advance
         lines = []
         for page in output["streams"]:
             self._output[page["stream"]] = {"attempt": page["attempt"], "next": page["next"]}
@@ -207,7 +207,7 @@ class SessionFeed(HistoryFeed):
         self._queue = queue
         self._session_id = session_id
         self._before = cursor or START_CURSOR
-        self._page: FeedPage | None = None  # read, and sent after the output before it
+        self._page: FeedPage | None = None  # read, but sent after earlier output
         super().__init__(
             f"session:{session_id}",
             lambda at: queue.session_feed(session_id, at),

@@ -85,7 +85,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
             pinned = httpx.Request(
                 request.method,
                 url.copy_with(host=address),
-                headers=request.headers,  # whose Host is the name
+                headers=request.headers,  # the Host header has the name
                 stream=request.stream,
                 extensions={**request.extensions, "sni_hostname": host},
             )

@@ -52,7 +52,7 @@ class AttemptEnvironment:
 
     Args:
         on_updates: Called when an attempt has updates to report.
-        on_end: Called once, when an attempt has ended and can be settled.
+        on_end: Called once when an attempt has ended, so that it can be settled.
         beside: Returns the jobs that share the process.
     """
 

@@ -35,7 +35,7 @@ class DatabaseClock:
         self._received: datetime | None = None
         self._received_at = 0.0
         self._lock = threading.Lock()
-        #: The instant that `now` returned last.
+        #: The latest instant that `now` has returned.
         self._latest: datetime | None = None
         #: Seconds by which `own` is ahead of the database's clock. None if the clocks agree.
         self.skew_seconds: float | None = None

@@ -1,4 +1,4 @@
-"""Spans for OpenTelemetry by `around(spans)`. Needs the extra `otel`.
+"""Spans for OpenTelemetry by `around(spans)`. The module needs the extra `otel`.
 
 `OTEL_EXPORTER_OTLP_ENDPOINT` adds it to every type, see `minutehand.telemetry`. Otherwise the
 application sets a `TracerProvider` as OpenTelemetry documents.

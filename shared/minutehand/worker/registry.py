@@ -261,13 +261,13 @@ class Registry:
         return middleware
 
     def _put_inside(self, name: str, middleware: Middleware) -> None:
-        """Add middleware inside that of a type with its own list, once."""
+        """Add middleware, once, inside the middleware that the type itself declares."""
         job_type = self._types[name]
         if middleware not in job_type.around:
             self._types[name] = replace(job_type, around=(*job_type.around, middleware))
 
     def around_all(self, *middleware: Middleware) -> None:
-        """Run `middleware` outside all other of every type, unless a type already has it."""
+        """Make `middleware` the outermost of every type, unless the type already has it."""
         for job_type in list(self):
             more = [added for added in middleware if added not in job_type.around]
             self._types[job_type.name] = replace(job_type, around=(*more, *job_type.around))

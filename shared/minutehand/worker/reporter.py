@@ -47,7 +47,7 @@ class Reporter:
         self._updates_event = asyncio.Event()
         self._renewal_event = asyncio.Event()
         self._full_report_at = self._renewed_at = float("-inf")
-        #: Expected time of the next renewal.
+        #: Time at which the next renewal is due.
         self._renewal_at: float | None = None
         self._idle = asyncio.Event()
         self._idle.set()

@@ -34,7 +34,7 @@ Leased = tuple[Lease, float]
 class Pool:
     """Slots of one kind of processor, and leased jobs that wait for a slot, in order."""
 
-    #: Its only type, if that takes batches.
+    #: The only job type of the pool, if the type takes batches.
     batched: JobType[Any] | None = None
 
     def __init__(self, job_types: tuple[str, ...], size: int) -> None:
@@ -42,7 +42,7 @@ class Pool:
         self.size = size
         self._used = 0
         self._waiting: deque[Leased] = deque()
-        #: Jobs that ended since `_since`, and in the period before.
+        #: Numbers of jobs that ended since `_since`, and in the period before.
         self._ended = self._ended_before = 0
         self._since = 0.0
 
@@ -107,7 +107,7 @@ class BatchPool(Pool):
         self._batch = job_type.batch or 1
         self._wait = job_type.batch_wait
         #: Waiting jobs by tenant. The tenant that was served last comes last. A job in its last
-        #: attempt waits by its own id, so that no other job of its call can make it fail.
+        #: attempt has its own id as key, so that no other job of a call can make it fail.
         self._tenants: dict[WorkspaceId | JobId, deque[Leased]] = {}
 
     @property

@@ -40,7 +40,7 @@ class StreamHistory(NamedTuple):
     """Output of a stream in earlier attempts: its number of starts, and the output by step."""
 
     attempt: int = 0
-    #: Text, or a list of items, by finished step.
+    #: The output of each finished step, as a text or a list of items.
     finished: Mapping[str, str | list[Any]] = {}
 
 

@@ -24,7 +24,7 @@ class TickSummary:
     lost: int = 0
     reclaimed: int = 0
     promoted: int = 0
-    #: Due jobs that were left at the end of the tick, as of the last lease.
+    #: Number of due jobs that the last lease of the tick left.
     due_left: int = field(default=0, compare=False)
     extra_workers: int = 0
     calls: int = 0

@@ -60,7 +60,7 @@ class _Thread:
         self._thread.start()
 
     def begin(self, call: _Call) -> None:
-        """Run a call. The thread takes its name."""
+        """Run a call. The thread takes the name of this call."""
         self._calls.put(call)
 
     def stop(self, call: _Call) -> None:

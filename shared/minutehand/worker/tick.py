@@ -517,7 +517,10 @@ class Tick:
             await self._start_extra_workers(at_least=1)
 
     async def _start_extra_workers(self, *, at_least: int = 0) -> None:
-        """Start extra workers for a backlog beyond the own capacity, once or if `at_least`."""
+        """Start extra workers if more jobs are due than this run can take.
+
+        A run does this once, and again only with `at_least`.
+        """
         policy, start, due = self._fan_out, self._start_extra, self._leases.due
         if policy is None or start is None or (self._has_started_extra_workers and not at_least):
             return

@@ -279,7 +279,7 @@ class VendorCalls:
     def _remember(self, error: VendorError | None) -> None:
         since = self._unavailable_since
         if error is not None:
-            # without its text, because more people can read a step's values than the log
+            # omit the error's text, because more people can read a step's values than the log
             self._failed = {"code": error.data["code"], "hope": error.hope, "said": error.said}
         self._memo.add(
             {

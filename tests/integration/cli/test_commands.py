@@ -93,7 +93,7 @@ def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningSta
 
 
 def test_jobs_of_no_tenant_are_those_of_the_system(run: Run, stack: RunningStack) -> None:
-    """Only the operator sees them, e.g. the jobs of a processor's schedule."""
+    """Only the operator sees jobs without a tenant, e.g. those of a processor's schedule."""
     spec = json.dumps([{"job_type": "of.clock"}])
     enqueue = "select public.enqueue_job('ffffffff-ffff-4fff-bfff-ffffffffffff', 'of.clock', '{}')"
     secret = stack.values["SUPABASE_SECRET_KEY"]

@@ -64,7 +64,7 @@ def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
 
 
 def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(doomed: RunningStack) -> None:
-    """After kill -9 the kernel and the next start clean up."""
+    """After kill -9, the kernel ends the processes, and the next start cleans up."""
     secret = doomed.supabase_jwt_secret
     with doomed.connect() as connection:
         connection.execute("create table public.scratch_outlived ()")

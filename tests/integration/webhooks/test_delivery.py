@@ -150,7 +150,9 @@ async def test_each_event_arrives_signed_and_in_order_per_job(
 async def test_a_failure_is_sent_again_under_the_same_id(
     project: Project, endpoint: Endpoint
 ) -> None:
-    """After two 500s comes a 200. Later events of the job wait, and the row of failures ends.
+    """A delivery gets two 500s, then a 200.
+
+    Later events of the job wait, and a success ends the failures.
 
     Some kilobytes from a stranger could use up the worker's memory if they were unpacked.
     """

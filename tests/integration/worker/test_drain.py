@@ -119,7 +119,7 @@ def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> Non
 
 
 def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engine) -> None:
-    """At its limit no run can lease the job now. Paused jobs are not due."""
+    """A job at its limit cannot be leased now. Paused jobs are not due."""
     engine.pause("job_type", FUNCTION)
     engine.register("full", max_concurrency=1)
     engine.enqueue_many(4, job_type="full")

@@ -15,7 +15,10 @@ UNICODE = {"text": 'naïve 日本語 🚀 \u2028 \\ " </script>', "ключ": ["
 async def test_public_and_private_rooms_of_a_topic_are_separate(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """For clients, REST and the database, in both directions."""
+    """A broadcast stays in its room.
+
+    Clients, REST and the database send to both rooms.
+    """
     topic = unique()
     public, private, sender = [await connect(key=SECRET_KEY) for _ in range(3)]
     await public.joined(topic)
@@ -57,7 +60,7 @@ async def test_without_the_right_to_write_a_broadcast_vanishes(connect: Any, gra
 
 
 async def test_a_binary_broadcast_is_text_to_those_of_version_one(connect: Any) -> None:
-    """With the frames of supabase-js, and without metadata."""
+    """Clients get the frames of supabase-js, without metadata."""
     topic, event = unique("réunion"), "événement"
     sender, other = await connect(), await connect(version=1)
     third = await connect()

@@ -102,7 +102,7 @@ async def test_a_frame_is_the_real_servers_byte_by_byte(
 async def test_a_trigger_broadcasts_the_changes_of_its_table(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """By `broadcast_changes` in a trigger for each row, as in Supabase's guide."""
+    """The trigger calls `broadcast_changes` for each row, as in Supabase's guide."""
     socket, topic = await connect(key=SECRET_KEY), unique()
     await socket.joined(topic, private=True)
     sql.execute(TRIGGER.replace("TOPIC", topic))

@@ -41,7 +41,7 @@ def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("tokyo")
 def test_instants_are_by_the_readers_clock() -> None:
-    """As in the console, times are local, with the date if it is not today; programs get UTC."""
+    """Times are local as in the console, with the date if it is not today. Programs get UTC."""
     line = {"created_at": "2026-01-31T15:04:05.678901+00:00", "log_level": "info", "message": "x"}
     assert format_log_line(line).plain == "00:04:05.678  info    x"
     assert localize_times("since 2026-01-31 15:04:05+00.") == "since 2026-02-01 00:04:05."

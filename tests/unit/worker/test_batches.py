@@ -386,7 +386,7 @@ def test_the_last_attempt_is_alone_so_that_no_other_job_can_make_it_fail() -> No
 
 @pytest.mark.parametrize(("comes_at", "calls"), [(0.1, [["a", "b"]]), (0.5, [["a"], ["b"]])])
 def test_a_batch_waits_for_more_and_no_longer(comes_at: float, calls: list[list[str]]) -> None:
-    """At the end of its wait it leases once more, and starts with the response."""
+    """At the end of its wait, the batch leases once more, and starts with the response."""
     began: list[float] = []
 
     async def run(jobs: Jobs) -> Any:

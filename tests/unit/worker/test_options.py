@@ -45,7 +45,7 @@ def registry_of(**options: Any) -> Registry:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_of_another_kind_is_refused_by_its_name(option: str) -> None:
-    """If it were published, it would end the worker for every other type."""
+    """If the option were published, the error would stop the worker's other types too."""
     with pytest.raises(TypeError, match=f"^processor of 'shop.mail': {option}: .*, got "):
         registry_of(**{option: OPTIONS[option]})
 

@@ -31,7 +31,7 @@ def pool_of(kind: str) -> Pool:
 
 
 def leased(job_id: str, lease_seconds: float) -> tuple[Lease, float]:
-    """Return a job that was leased at 0."""
+    """Return a job that was leased at time 0."""
     job = LeasedJob(
         id=JobId(job_id), workspace_id=WorkspaceId(ACME), job_type="work", created_at=BEGAN
     )

@@ -110,7 +110,7 @@ async def _prove(target: Target, token: str, workspace: str, duration: dict[str,
 
 
 async def _lease(worker: WorkerFunctions, request: dict[str, Any], job: str) -> int:
-    # repeat, because a lease skips jobs that another worker has locked at the moment
+    # repeat the lease, because it skips jobs that another worker has locked at the moment
     for call in range(1, 21):
         result = await worker.call("lease_jobs", {"p_request": {**request, "call": call}})
         for lease in result["leases"]:
