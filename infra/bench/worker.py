@@ -260,7 +260,10 @@ async def work() -> None:
 
 
 def list_runs(project: Scratch, jobs: int) -> dict[str, Callable[[], Figures]]:
-    """Return the measurements of a round by name; with 100 ms, there are a tenth of the jobs."""
+    """Return the measurements of a round by name.
+
+    Cases with jobs of 100 ms run a tenth of the jobs.
+    """
     runs: dict[str, Callable[[], Figures]] = {}
     cases = []
     for way in ("shipped", "tuned"):

@@ -168,7 +168,8 @@ class Stack:
         self.say(f"Postgres on port {server.port} ({time.monotonic() - started:.1f} s)")
 
     def _launch_postgres(self, server: Postgres) -> None:
-        server.launch()  # not in a thread, because the kernel ends the child with its thread
+        # start no child in a thread, because the kernel ends the child with its thread
+        server.launch()
         assert server.process is not None
         self._processes["postgres"] = server.process
 

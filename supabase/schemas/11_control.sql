@@ -214,7 +214,7 @@ begin
 end;
 $$;
 
--- Cancel the jobs that a plain update has collected, and charge the person before.
+-- Charge the person, then cancel the jobs that a plain update has collected.
 create function queue.cancel_updated()
 returns void
 language plpgsql

@@ -132,7 +132,7 @@ async def test_a_step_is_tried_again_and_its_last_error_is_raised(
     errors[:] = [ProcessorError("final", retryable=False)]
     assert (await run(use)).outcome == "failed"
 
-    # longer than a worker should be blocked
+    # the requested pause is longer than a worker should be blocked
     errors[:] = [ProcessorError("busy", retry_after=90)]
     response = await run(use)
     assert (response.outcome, response.retry_after_seconds) == ("retry", 90)

@@ -330,7 +330,10 @@ def test_what_falls_due_beside_a_held_job_begins_at_once() -> None:
 
 @pytest.mark.parametrize("lease", [60.0, 3_600.0, 43_200.0])
 def test_a_running_job_learns_of_a_cancel_within_five_seconds(lease: float) -> None:
-    """This holds for any lease. A later result is not stored, an earlier one is."""
+    """The job is notified whatever its lease time is.
+
+    Only a result from before the cancel is stored.
+    """
     work = {"seconds": 10_000, "answers": True}
     queue = ModelQueue([Row("1", work, lease), Row("2", {"seconds": 1}, lease)])
     world = World(queue)

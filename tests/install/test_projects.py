@@ -1,4 +1,4 @@
-"""Install of the wheel into projects of others, a job, and the removal.
+"""The wheel is installed into foreign projects, runs a job, and is removed.
 
 There is a test per shape of project: install, push by the real Supabase CLI, a job through the Data
 API, a stranger's 404, and a removal that leaves nothing. The ordinary project has extensions,

@@ -62,7 +62,7 @@ def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engi
     assert calls == [(URL, f"Bearer {TOKEN}")]
     assert engine.count("vault.secrets") == 1
 
-    made = engine.rpc("connect_worker", p_url=None, p_token=None)  # from a deleted stage
+    made = engine.rpc("connect_worker", p_url=None, p_token=None)  # as after a stage was deleted
     engine.enqueue()
     assert (made["pg_net"], made["url"]) == ("no_worker", None)
     assert engine.count("net.http_request_queue") == 1

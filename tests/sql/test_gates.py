@@ -203,7 +203,7 @@ def test_a_rate_of_days_keeps_no_worker_busy_after_its_queue(engine: Engine) -> 
 
 
 def test_a_full_key_with_a_rate_is_looked_at_when_its_job_ends(engine: Engine) -> None:
-    """Leases do not check it meanwhile, although its rate would allow the next job."""
+    """While the key is full, leases do not check its gate, whatever its rate allows."""
     rate = {"limit": 100, "per_seconds": 60, "per_key": True}
     engine.register("work", key_concurrency=1, rate_limit=rate)
     engine.enqueue_many(2, concurrency_key="k")

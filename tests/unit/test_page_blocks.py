@@ -60,7 +60,7 @@ NOT_RUN = {
     "infra/aws/README.md": [
         # fetches from registries and signs in
         "pip install",
-        # values of someone's project; the deploy has its own
+        # the block has values of someone's project, and the test of deploy has its own
         "STAGE=prod",
         # asks the stage's public address; its part of AWS is run
         "minutehand doctor",

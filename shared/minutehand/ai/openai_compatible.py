@@ -382,7 +382,7 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
 
 
 def _plain_schema(schema: Any) -> Any:
-    """Return the schema for strict endpoints: all members required, no additional ones."""
+    """Return the schema for strict endpoints: all members are required, others forbidden."""
     if isinstance(schema, list):
         return [_plain_schema(item) for item in schema]
     if not isinstance(schema, Mapping):

@@ -213,7 +213,7 @@ def _validated(value: dict[str, Any], shape: type[Shape]) -> Shape:
             _storable(found.model_dump())  # a text such as "NaN" has become a number
             return found
         except ValidationError as error:
-            # again, because the error of an overlong list hides overlong items
+            # validate again, because the error of an overlong list hides overlong items
             if any([_clip(data, fault) for fault in error.errors()]):
                 continue
             raise UnparsableOutput(

@@ -57,7 +57,7 @@ class PartialField:
         self.add(begun)
 
     def add(self, piece: str) -> None:
-        """Add a piece of the answer, unless the maximum was written."""
+        """Add a piece of the answer, unless the maximum has already been written."""
         if len(self.written) == MAX_WRITTEN:
             return
         self.text += piece

@@ -34,7 +34,7 @@ class JobMetrics:
             self._write({"DeadLetters": (count, "Count")})
 
     async def report_oldest_due(self, due_left: int) -> None:
-        """Write the age of the oldest due job, the only metric that shows jobs no tick leases.
+        """Write the age of the oldest due job. Only this metric shows jobs that no tick leases.
 
         Without due jobs this needs no query.
         """
@@ -55,7 +55,7 @@ class JobMetrics:
         self._write(gauges)
 
     def _write(self, metrics: Metrics) -> None:
-        # by stack, because two projects of an account may have stages of the same name
+        # use the stack's name, because two projects of an account may have stages of the same name
         worker = self._settings.worker_function_name or self._settings.stage
         stack, at_ms = {"stack": worker.removesuffix("-worker")}, int(time.time() * 1000)
         sys.stdout.write(emf_line(metrics, stack, at_ms=at_ms) + "\n")

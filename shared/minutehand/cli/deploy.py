@@ -78,7 +78,7 @@ def describe_build(build: Built) -> str:
 def build_package(stage: Stage) -> tuple[Built, Path]:
     """Build the zip, then compile the template that deploys it."""
     project = Project.find()
-    node_binary()  # raises before a minute of packaging if Node is missing
+    node_binary()  # fail before a minute of packaging if Node is missing
     folder = project.root / "build" / "aws"
     add_to_gitignore(folder)
     built = build(folder, project)

@@ -80,7 +80,7 @@ def serve(
             service,
             host=host,
             port=port,
-            ws="none",  # otherwise an upgrade request with a body waits forever
+            ws="none",  # with websockets, an upgrade request with a body would wait forever
             log_config=None,
             access_log=False,
             timeout_keep_alive=75,

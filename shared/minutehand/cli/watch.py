@@ -28,7 +28,8 @@ MAX_RESULT_LENGTH = 400
 def follow_job(output: Output, connection: Connection, job_id: str) -> None:
     """Print a job's events until it ends; exit with 1 unless it completed."""
     for event in stream(connection, f"/api/jobs/{job_id}/events"):
-        if "." not in event.event:  # job.*, or an app's event such as enrichment.record.updated
+        # the event is job.* or an app's event such as enrichment.record.updated
+        if "." not in event.event:
             continue
         if event.event == "job.output":
             print_output(output, event.json())

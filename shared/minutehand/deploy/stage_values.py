@@ -75,5 +75,5 @@ def problems(values: Mapping[str, Any]) -> list[str]:
     if not isinstance(origins, list):
         errors.append("corsOrigins must be a list, e.g. ['https://app.example.com']")
     elif wrong := [o for o in origins if not re.fullmatch(r"https?://[^/*\s]+", str(o))]:
-        errors.append(f"corsOrigins must be origins without a path or *, not {wrong[0]!r}")
+        errors.append(f"corsOrigins must be origins without a path and without *, not {wrong[0]!r}")
     return errors

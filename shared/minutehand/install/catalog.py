@@ -79,7 +79,7 @@ def record_file(root: Path | None = None) -> Path:
 
 
 def record_catalog(session: Any, path: Path, part: str) -> None:
-    """Record the facts that a part added to a database with the schema names of the source."""
+    """Record the objects that a part added to a database. Schemas have the names of the sources."""
     path.parent.mkdir(parents=True, exist_ok=True)
     record: dict[str, list[Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     record.pop(part, None)

@@ -235,7 +235,7 @@ facts (rank, object, statement, undo) as (
     role
   ) on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end
   where a.privilege_type <> 'MAINTAIN' -- of 17 and newer
-    -- Postgres grants usage of its schema public
+    -- Postgres itself grants everyone usage of the schema public
     and not (o.kind = 'schema' and o.name <> 'queue'::regnamespace::text and r.role = 'public')
   union all
   select

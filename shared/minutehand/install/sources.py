@@ -206,7 +206,7 @@ def timestamp(folder: Path, now: datetime) -> str:
         (match["version"] for name in names if (match := FILE_NAME.match(name))), default=""
     )
     at = now.astimezone(UTC).strftime("%Y%m%d%H%M%S")
-    # compared as text, as the CLI does
+    # compare versions as text, as the CLI does
     return at if newest < at else str(int(newest) + 1)
 
 

@@ -115,7 +115,7 @@ async def probe_until_up(url: str, *, within: float = math.inf) -> AddressProbe:
 
 
 async def _connect(url: str) -> Session:
-    # without prepared statements, because those of a pooler's session would affect others
+    # use no prepared statements, because in a pooler's session they would affect other clients
     url = make_conninfo(url, connect_timeout=3)
     return await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=None)
 

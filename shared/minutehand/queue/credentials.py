@@ -76,7 +76,7 @@ class WorkerKey:
     def _mint(self, secret: str) -> str:
         import jwt  # here, because it takes 70 ms and a configured key does not need it
 
-        # wall time, because a frozen Lambda's monotonic clock may stop
+        # use wall time, because the monotonic clock of a frozen Lambda may stop
         now = self._clock.now().timestamp()
         if self._cached_token is None or now >= self._refresh_at:
             claims = {

@@ -162,7 +162,8 @@ async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, No
 async def listen(url: str, wake: Callable[[], object]) -> None:
     """Call `wake` on every committed enqueue, and when notifications may have been missed."""
     async for payload in notifications(url, CHANNEL):
-        if payload is not None:  # None if the connection ended, when a lease would fail too
+        # the payload is None if the connection ended, and then a lease would fail too
+        if payload is not None:
             wake()
-            # again, because commits within 20 ms of a notification are not notified
+            # lease again, because commits within 20 ms of a notification are not notified
             asyncio.get_running_loop().call_later(RECHECK_SECONDS, wake)

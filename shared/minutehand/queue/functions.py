@@ -51,7 +51,7 @@ class WorkerFunctions:
             try:
                 return await send()
             except TokenRefused as refused:
-                # clocks may differ, or a key was rotated, so retry once with a new token
+                # retry once with a new token, because clocks may differ or a key was rotated
                 self._key.invalidate(refused.code)
                 return await send()
         except QueueError as error:

@@ -80,7 +80,7 @@ class NoResponse(Exception):
 
     @classmethod
     def of(cls, error: Exception) -> NoResponse:
-        """Return the error for an error of httpx."""
+        """Convert an error of httpx."""
         name = type(error).__name__
         if isinstance(error, UNSENT_ERRORS):
             return cls(f"could not be reached ({name})", "unsent")

@@ -193,7 +193,7 @@ def p95(times: Mapping[str, Any] | None) -> str | None:
 
 
 def in_words(value: Any) -> str:
-    """Format a value without brackets: fields as `name value`, records one a line."""
+    """Format a value without brackets: fields as `name value`, and one record per line."""
     if isinstance(value, Mapping):
         given = {name: each for name, each in value.items() if each not in (None, [], {})}
         return ", ".join(f"{name} {in_words(each)}" for name, each in given.items())

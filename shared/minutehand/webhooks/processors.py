@@ -42,7 +42,7 @@ HEADERS = {
     "content-type": "application/json",
     "user-agent": "Minutehand",
 }
-#: Messages of deliveries that were not sent, by the reason from SQL.
+#: Message for a delivery that was not sent, by the reason that SQL returns.
 NOT_SENT = {
     "webhook_deleted": "not sent: the webhook was deleted",
     "webhook_disabled": "not sent: the webhook is switched off",

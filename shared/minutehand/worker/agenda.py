@@ -248,7 +248,7 @@ class Agenda:
         if self._lease_reason is not None:
             yield NextAction(now, Action.LEASE, self._lease_reason)
         if snapshot.begin_at is not None and self._leased_at < snapshot.begin_at:
-            yield NextAction(snapshot.begin_at, Action.LEASE, Reason.BATCH)  # it may fill the batch
+            yield NextAction(snapshot.begin_at, Action.LEASE, Reason.BATCH)  # may fill the batch
         if self._lease is None:
             if not (snapshot.holds or self._last_lease_empty):
                 yield NextAction(now, Action.LEASE, Reason.DUE)

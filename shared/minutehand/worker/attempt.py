@@ -171,7 +171,8 @@ class Attempt:
     def _time_out(self) -> None:
         """Stop the processor, unless its batch is called again in halves."""
         call = None
-        # only the type's timeout, because a call that passes the deadline of one job does not hang
+        # check only the type's timeout, because a call that passes the deadline of one job does not
+        # hang
         if self.batch is not None and self.timeout_seconds == self.lease.job.timeout_seconds:
             call = self.batch.halve_expired_call(self.job_id)
         if call is None:
@@ -191,7 +192,7 @@ class Attempt:
             self.stop_reason = reason
             if reason == "timeout":
                 self.evidence = self._collect_evidence()
-            # only once, because each further cancellation would interrupt the clean-up
+            # cancel only once, because each further cancellation would interrupt the clean-up
             if self._task is not None and self._has_started:
                 self._task.cancel()
         if grace_seconds is None:

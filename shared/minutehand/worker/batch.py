@@ -234,7 +234,7 @@ def _concerns_all(error: BaseException) -> bool:
     It does if the processor chose the ending, or if the error has a delay, like a rate limit.
     """
     first = first_of(error)
-    # by its type, because an object may report another class
+    # test the type, because an object may report another class
     is_control_flow = issubclass(type(first), (Suspended, AttemptEnded, asyncio.CancelledError))
     return is_control_flow or retry_after_of(first) is not None
 

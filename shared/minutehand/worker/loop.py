@@ -79,7 +79,7 @@ class Worker:
         self.settings = settings
         self.registry = default_registry if registry is None else registry
         self.queue = queue or WorkerQueue(settings)
-        # host, process and a random part, so that it is unique, even after a fork
+        # host, process and a random part make the id unique, even after a fork
         own_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.worker_id = worker_id or own_id
         options = options or TickOptions.of(settings)

@@ -260,7 +260,7 @@ class Reporter:
     def _give_up_expired(self, now: float) -> None:
         """Stop jobs whose leases were not renewed in time, as other workers may have them."""
         for attempt in list(self._in_flight.running.values()):
-            # only after one attempt to renew, because after a SIGSTOP the lease may still be valid
+            # try to renew once before, because after a SIGSTOP the lease may still be valid
             has_expired = now > attempt.lease_until and self._renewed_at > attempt.lease_until
             if has_expired and attempt.ending is None and attempt.stop_reason != "lost":
                 self._log_stop("Lease could not be renewed in time", attempt, "lost")

@@ -42,7 +42,7 @@ class Ending(NamedTuple):
     @property
     def has_user_text(self) -> bool:
         """True if it has a text from the processor, which must be redacted."""
-        # by type(), because an object may report another class, or raise
+        # use type(), because an object may report another class, or raise
         if self.error is not None:
             return not issubclass(type(self.error), (Suspended, asyncio.CancelledError))
         return issubclass(type(self.value), _REASONED)
@@ -152,7 +152,7 @@ def _returned(value: Any) -> SettleItem:
             )
         case Snooze(until=until, after=after):
             if until is not None:
-                # in UTC, because Postgres rejects offsets of sixteen hours and more
+                # convert to UTC, because Postgres rejects offsets of sixteen hours and more
                 return _item("snoozed", until=until.astimezone(UTC))
             return _item("snoozed", delay_seconds=seconds(after or 0))
         case Fail(reason=reason, data=data):

@@ -151,10 +151,10 @@ class Settler:
         while True:
             call = run.queue.settle(items, lease=lease)
             try:
-                # without an earlier time-out, because a repeated call would do the same work twice
+                # set no earlier time-out, because a repeated call would do the same work twice
                 return await in_time(call, run.deadlines.end, run.clock)
             except (QueueUnavailable, TokenRefused) as error:
-                # also for a rejected token, because the next try mints a new one
+                # retry after a rejected token too, because the next try mints a new one
                 problem = error
             if run.seconds_left() <= self.PAUSE_SECONDS or run.stopping.is_set():
                 raise problem

@@ -116,7 +116,7 @@ class BatchPool(Pool):
         return self.size * self._batch
 
     def free_capacity(self, now: float, average_size: float) -> int:
-        """Return the number of jobs for its free slots, within the limit of bytes."""
+        """Return the number of jobs to lease for the free slots, within the limit of bytes."""
         limit = max(self._batch, int(MAX_BATCHED_BYTES / average_size))
         waiting = sum(map(len, self._tenants.values()))
         return min((self.size - self._used) * self._batch, limit) - waiting

@@ -192,6 +192,6 @@ class Stream:
         )
         self._bytes += size
         self._size += len(piece) if is_text else 1
-        # once per report, because a model writes thousands of pieces
+        # wake once per report, because a model writes thousands of pieces
         if before == 0 or before < LONG_OUTPUT <= before + size:
             self._notify_updates()

@@ -181,7 +181,7 @@ class Tick:
             case Action.LEASE:
                 self._start_call(self._lease_more())
             case Action.HEARTBEAT | Action.EXIT | Action.ABANDON:
-                pass  # handled before the next iteration
+                pass  # the event is handled before the next iteration
 
     async def _is_over(self) -> bool:
         """Get the next action. Return whether the run has ended."""
@@ -271,7 +271,7 @@ class Tick:
         )
 
     def _last(self, settling: Sequence[SettleItem]) -> TickSummary | None:
-        """Return the summary after these are settled, or None if the run then continues."""
+        """Return the summary if the run ends after these items are settled, otherwise None."""
         holds = (
             self._in_flight.running
             or self._in_flight.ended
@@ -568,7 +568,7 @@ class Tick:
         tasks = [loop.create_task(task) for task in background]
         for task in tasks:
             task.add_done_callback(self._on_background_done)
-        # by a timer, so that the deadline works while a call hangs
+        # use a timer, so that the deadline works while a call hangs
         deadline = None
         if not math.isinf(self._deadlines.stop_working):
             left = self._deadlines.stop_working - self._clock.monotonic()

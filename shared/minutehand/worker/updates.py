@@ -86,7 +86,7 @@ class Updates:
         self._attempts: dict[str, int] = {}
 
     def __bool__(self) -> bool:
-        # not by the two properties, because calls for each job are slow
+        # do not call the two properties, because calls for each job are slow
         return bool(
             self._logs
             or self._steps

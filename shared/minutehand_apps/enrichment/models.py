@@ -47,7 +47,8 @@ class Loaded(Row):
     record: dict[str, Any] | None = None
     sealed_key: str | None = Field(default=None, repr=False)
     apollo_client: str | None = None
-    #: Remaining wait that Apollo requested for this key. None or negative without a wait.
+    #: Remaining seconds of the wait that Apollo requested for this key. None or negative if there
+    #: is no wait.
     paused_seconds: float | None = None
 
 

@@ -26,7 +26,7 @@ class Hub:
         self.verifier = verifier
         self.database = Database(url)
         self.members = Members()
-        # a second pool, so that messages do not wait for joins
+        # messages have a second pool, so that they do not wait for joins
         self._deciding = Database(url)
         self.changes = PostgresChanges(url, self._deciding, self.spawn)
         self.messages = ReplicationStream(

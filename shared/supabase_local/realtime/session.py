@@ -100,7 +100,7 @@ class Session:
         if old is not None:
             old.close()
         await self._answer(message)
-        if old is not None:  # after the reply to the new join, as in Phoenix
+        if old is not None:  # end the old join after the reply to the new one, as Phoenix does
             old.push("phx_close", {}, ref=old.join_ref)
 
     async def _answer(self, message: Inbound) -> None:
@@ -224,7 +224,8 @@ class Channel:
             try:
                 self._may_write = await may_write(self.hub.database, self.token, self.topic)
             except DatabaseUnavailable:
-                return False  # not cached, because the database may be available for the next push
+                # do not cache this, because the database may be available for the next push
+                return False
         return self._may_write
 
     async def on_access_token(self, payload: Any) -> None:

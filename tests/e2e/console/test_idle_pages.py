@@ -23,7 +23,7 @@ KEPT = "/rpc/follow_topic"
 LATER = {"delay_seconds": 3600}
 STEP_MS = 2000  # in the page's time, shorter than the timeout of a reply
 STEPS_TO_REST = 8  # longer than a heartbeat, whose reply follows earlier messages
-STEPS = 45  # for all pages together less than the life of a token
+STEPS = 45  # all pages together take less time than a token is valid
 
 
 #: Message of Realtime once a topic's messages arrive.

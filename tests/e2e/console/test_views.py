@@ -296,7 +296,7 @@ def test_managers_change_schedules_and_webhooks(
     expect(page.get_by_role("link", name="The delivery")).to_be_visible()
     check_page(visitor)
 
-    # no server takes it there, so the page shows each delivery's error
+    # no server listens at the webhook's address, so the page shows each delivery's error
     with stack.connect() as database:
         failed = "select true from queue.webhooks where url = %s and failures > 0"
         until(lambda: database.execute(failed, ["https://hooks.invalid/hooks"]).fetchone())

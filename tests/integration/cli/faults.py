@@ -247,7 +247,7 @@ class World:
         if assigned and name.isupper():
             is_known = "…" in value or REF in value  # REF means the stack's project
             self.values[name] = self.stack.values[name] if is_known else value
-        elif line.startswith("minutehand ") and line != "minutehand dev":  # which does not end
+        elif line.startswith("minutehand ") and line != "minutehand dev":  # this command never ends
             output = Run(env=self.values)(*shlex.split(line)[1:]).stdout.strip()
             if comment.startswith("as "):
                 self.values[comment.removeprefix("as ")] = output

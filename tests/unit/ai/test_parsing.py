@@ -30,7 +30,7 @@ class Lines(BaseModel):
 
 
 class Reply(BaseModel):
-    """A shape without required members, which no text without member names fits."""
+    """A shape without required members. A text must name a member to fit the shape."""
 
     tier: Literal["standard", "async"] = "standard"
     reply: str = ""

@@ -87,7 +87,7 @@ TWICE = {
 def test_a_type_with_two_processors_names_both_and_stops_no_other(
     shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A module whose name begins like that of the module that is left out is loaded too."""
+    """A module is loaded although its name begins with the name of the module that is left out."""
     files, left_out = TWICE[shape]
     folder = tmp_path / shape / "processors"
     folder.mkdir(parents=True)

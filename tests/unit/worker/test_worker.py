@@ -94,7 +94,7 @@ def test_what_has_ended_is_freed_at_once() -> None:
     finally:
         gc.enable()
 
-    assert left <= 2  # the last one's, which a frame of the run still names
+    assert left <= 2  # a frame of the run still refers to the last attempt
 
 
 async def start(make: Callable[..., Worker], *args: Any, budget: float = 60, **more: Any) -> Any:

@@ -159,7 +159,7 @@ class Topic:
             await self._channel.subscribe(self._on_state)
         except (OSError, WebSocketException) as error:
             raise QueueError(f"Realtime does not respond: {error}") from error
-        # so that the timer of a rejected join does not outlive the proof
+        # end the timer of a rejected join, which would outlive the proof
         self._channel.rejoin_timer.reset()
 
     async def wait(self, event: asyncio.Event, seconds: float) -> None:

@@ -65,7 +65,8 @@ async def get_readiness(request: Request, services: Provided) -> JSONResponse:
 
 
 async def _respond(request: Request, services: Services, words: Mapping[str, str]) -> JSONResponse:
-    async with services.request_slot(request, None):  # public, so it must not use all connections
+    # the route is public, so it must not use all connections
+    async with services.request_slot(request, None):
         status, body = await readiness(services.operator_queue, services.settings)
     body["status"] = words.get(body["status"], body["status"])
     headers = {"Retry-After": "5"} if status == 503 else {}
@@ -90,7 +91,7 @@ async def readiness(queue: WorkerQueue, settings: Settings) -> tuple[int, dict[s
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             health = await queue.health()
-    except Exception as error:  # whatever the error, the queue cannot be used
+    except Exception as error:  # after any error, the queue counts as unusable
         unknown = "unknown while the database is unavailable"
         units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s"}
         checks = {name: _verdict(FAIL, None, unit, unknown) for name, unit in units.items()}
