@@ -51,7 +51,7 @@ def main() -> int:
     """Write the pages, then the site."""
     shutil.rmtree(OUT, ignore_errors=True)
     number = write_pages(OUT / "pages")
-    # without --quiet, because it hides warnings, and a dead link is a warning
+    # do not pass --quiet, because it hides warnings, and a dead link is a warning
     built = subprocess.run(
         ["mkdocs", "build", "-f", OUT / "mkdocs.yml"],
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},

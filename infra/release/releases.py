@@ -50,7 +50,7 @@ def problems(root: Path = ROOT) -> list[str]:
             elif now[path] != digest:
                 sentences.append(f"{path} was released with {version} and has changed")
     released = {path for files in releases.values() for path in files}
-    # because the CLI rejects a file that sorts before the newest applied file
+    # the CLI rejects a file that sorts before the newest applied file
     newest = max((version_of(Path(path)) for path in released), default="")
     for path in sorted(set(now) - released):
         if version_of(Path(path)) <= newest:

@@ -111,7 +111,7 @@ class Environment:
         venv.create(folder, symlinks=True)
         environment = cls(folder)
         [packages] = folder.glob("lib/python*/site-packages")
-        # all of them, because an environment may extend another one
+        # use the packages of every environment, because one may extend another
         paths = [path for path in sys.path if path.endswith("site-packages")]
         (packages / "dependencies.pth").write_text("\n".join(paths))
         environment.pip("install", "--no-deps", "--offline", *map(str, wheels.glob("*.whl")))

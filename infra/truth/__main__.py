@@ -184,7 +184,8 @@ def _containers() -> Iterator[dict[str, str]]:
             status: dict[str, str] = json.loads(output)
             owner = status["DB_URL"]
             apply_project(owner)
-            # as the images' superuser, because tests read tables that a project's owner may not
+            # connect as the images' superuser, because tests read tables that a project's owner may
+            # not read
             status["DB_URL"] = owner.replace("//postgres:", "//supabase_admin:")
             create_demo_users(status["DB_URL"])
             for seed in seed_files():

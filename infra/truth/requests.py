@@ -179,5 +179,5 @@ def mask_body(text: str, schema: str) -> Any:
         return text
     if isinstance(body, dict) and "workspaces" in body:  # without workspaces of earlier users
         return {"workspaces": [row for row in body["workspaces"] if row["id"] == ACME]}
-    # without the contents of an API description, which depend on the project
+    # omit the contents of an API description, which depend on the project
     return {"swagger": body["swagger"]} if isinstance(body, dict) and "swagger" in body else body

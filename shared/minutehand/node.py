@@ -108,5 +108,5 @@ def _npm() -> list[str]:
 
 def _npm_environment() -> dict[str, str]:
     path = f"{node_binary().parent}{os.pathsep}{os.environ['PATH']}"
-    # with the machine's certificates, because a company's proxy may sign with its own
+    # use the machine's certificates too, because a company's proxy may sign with its own
     return {**os.environ, "PATH": path, "NODE_USE_SYSTEM_CA": "1"}

@@ -166,7 +166,7 @@ def current_traceparent() -> str | None:
 
 def child_traceparent(traceparent: str | None) -> str:
     """Return the header of a new span in the same trace, or in a new trace without one."""
-    # not by `secrets`, because its system call would be too slow for each job
+    # do not use `secrets`, because its system call would be too slow for each job
     digits = f"{random.getrandbits(192):048x}"
     if traceparent and (match := _TRACEPARENT.fullmatch(traceparent)):
         return f"00-{match[1]}-{digits[32:]}-{match[2]}"

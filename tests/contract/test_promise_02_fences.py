@@ -212,7 +212,7 @@ def test_an_unknown_outcome_fails_its_job_and_not_the_batch(engine: Engine) -> N
 
 
 def test_log_lines_of_a_repeated_report_are_stored_once(engine: Engine) -> None:
-    """The response was lost, or there are more lines by now. A settle repeats them too."""
+    """A worker repeats log lines if the response was lost. A settle repeats lines too."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     lines = [{"level": "info", "message": message} for message in "abcd"]

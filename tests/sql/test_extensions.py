@@ -22,7 +22,7 @@ def _switched_off_again(engine: Engine) -> Iterator[None]:
 
 
 def test_what_is_installed_later_is_attached_when_a_worker_registers(engine: Engine) -> None:
-    """`attach_extensions` does the same, and may be called repeatedly."""
+    """`attach_extensions` does the same as a migration, and may be called repeatedly."""
     assert engine.rpc("attach_extensions")["pg_cron"] == "absent"
     create(engine.connection, PG_CRON)
     engine.register()

@@ -197,7 +197,7 @@ class _Request:
 
     async def _parse(self, answer: Completion, *, is_continued: bool = False) -> Any:
         try:
-            # in a thread, because invalid JSON is repaired in a separate process
+            # use a thread, because the repair of invalid JSON waits for a separate process
             result = await asyncio.to_thread(
                 read_shape, answer.text, self.shape, field=self.field, whole=answer.whole
             )

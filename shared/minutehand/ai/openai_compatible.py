@@ -367,7 +367,7 @@ def _text(content: Any) -> str:
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
     system = prompt.instructions
     if prompt.schema is not None:
-        # also in the prompt, because not every endpoint obeys response_format
+        # write the schema into the prompt too, because not every endpoint obeys response_format
         schema = json.dumps(prompt.schema, ensure_ascii=False)
         system += f"\n\nAnswer with one JSON object of this schema and nothing else:\n{schema}"
     texts = [

@@ -233,7 +233,7 @@ class Deployment:
         project, stage = Project.find(), self.stage
         build = project.root / "build" / "aws"
         program = [str(node_binary()), str(node_home() / OSLS)]
-        # in the build folder, so that osls writes its own files outside the project's sources
+        # run in the build folder, so that osls writes its own files outside the project's sources
         done = subprocess.run(
             [*program, "deploy", "--stage", stage.name, "--region", stage.region],
             cwd=build / "service",

@@ -38,7 +38,7 @@ def compile_template(stage: str, out: Path, *, artifacts: Path, region: str = "u
         PackagingError: osls rejected the service.
     """
     project = Project.find()
-    # in its own folder, because osls writes its state there and two runs would share it
+    # run in a separate folder, because osls writes its state there and two runs would share it
     service = out / "service"
     _mirror(project.root, service)
     write_service(project, service, stage)

@@ -32,7 +32,7 @@ OPTIONAL: Mapping[str, tuple[str, ...]] = {
 
 
 class Ssm(Protocol):
-    """The method of boto3's SSM client that is used."""
+    """The part of boto3's SSM client that this module uses."""
 
     def put_parameter(self, **arguments: Any) -> Any:
         """Create or replace a parameter."""

@@ -44,7 +44,7 @@ router = APIRouter(prefix="/api")
 @router.get("/openapi.json", include_in_schema=False)
 async def get_document(request: Request) -> Response:
     """Return the OpenAPI document of every route of all functions."""
-    # in a thread, because it takes a second once and must not block the event loop
+    # use a thread, because the first call takes a second and must not block the event loop
     body = await asyncio.to_thread(_encoded, request.app)
     headers = {"Cache-Control": "public, max-age=300"}
     return Response(body, media_type="application/json", headers=headers)

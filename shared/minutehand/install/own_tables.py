@@ -110,7 +110,7 @@ CALL_WRITE = '        await database.call_held("{name}", job.id, job.fence, row=
 
 
 def tenant_column(project: Project) -> str:
-    """Guess the name of the tenant's column in own tables from that of the memberships."""
+    """Guess the tenant's column in the project's tables from the name in the memberships."""
     if project.tenancy == "personal":
         return "user_id"
     parts = (part for part in installed(project.root) if part.origin.startswith(TENANCY_ORIGIN))

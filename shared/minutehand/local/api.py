@@ -42,7 +42,7 @@ def main(environ: Mapping[str, str]) -> int:
         log_config=None,
         access_log=False,
         timeout_keep_alive=75,  # as API Gateway: clients close first
-        timeout_graceful_shutdown=2,  # for running requests, because streams end by themselves
+        timeout_graceful_shutdown=2,  # seconds for running requests
         server_header=False,
         proxy_headers=False,  # there is no proxy, so the peer is the caller
     )

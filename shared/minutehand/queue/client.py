@@ -183,7 +183,7 @@ class UserQueue(CallerFunctions):
 
     async def answer(self, job_id: JobId | str, answer: Any) -> Job:
         """Answer the question of a waiting job."""
-        # in an object, because some Data APIs do not pass a bare JSON string as jsonb
+        # wrap it in an object, because some Data APIs do not pass a bare JSON string as jsonb
         wrapped = {"answer": answer}
         return await self.call(
             "answer_job", parse=reading(Job), repeatable=False, job_id=job_id, answer=wrapped

@@ -443,7 +443,7 @@ class LeaseResponse(Model):
     @classmethod
     def read(cls, raw: bytes) -> Self:
         """Parse a response from JSON."""
-        # not with pydantic's JSON parser, which needs twice the memory for large payloads
+        # do not use pydantic's JSON parser, which needs twice the memory for large payloads
         return cls.of(decode_object(raw), len(raw))
 
     @classmethod

@@ -255,5 +255,5 @@ def retry_after_of(error: BaseException | None) -> timedelta | None:
 
 def _wait(state: tenacity.RetryCallState) -> float:
     wait = retry_after_of(state.outcome.exception() if state.outcome else None)
-    # a random part, so that calls rejected together are not retried together
+    # add a random part, so that calls rejected together are not retried together
     return (wait.total_seconds() if wait else 0.0) + float(_back_off(state))

@@ -127,7 +127,7 @@ class CrashRecord:
             "jobs": [attempt.job_id for attempt in running[:MAX_RECORDED]],
             "code": self._code,
         }
-        # another file, because the process may be killed while it writes
+        # write another file first, because the process may be killed while it writes
         new = Path(f"{self._path}.new")
         new.write_text(json.dumps(record))
         new.replace(self._path)

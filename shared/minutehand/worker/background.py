@@ -106,7 +106,8 @@ class Maintenance:
         self._backoff.maintenance = 0
         if answer.more:
             self._requested.set()
-        # as long as the call, so that a large clean-up leaves half of the time to jobs
+        # pause for as long as the call took, so that a large clean-up leaves half of the time to
+        # jobs
         rest = max(0.02, self._clock.monotonic() - started) if answer.more else 0.0
         return not answer.done.keys() <= self.NEVER_MAKES_READY, rest
 

@@ -181,7 +181,7 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
         trail += _frames(group.__traceback__, package)
-    # without causes for a ProcessorError, whose author chose the text; they are in the worker's log
+    # omit the causes of a ProcessorError, whose author chose the text. The worker's log has them.
     causes = [
         {
             "type": type(cause).__qualname__,

@@ -163,7 +163,7 @@ class Worker:
             max_threads = THREADS_PER_SLOT * self.options.concurrency
             loop.set_default_executor(ThreadPoolExecutor(max_threads, "worker"))
             self._loop = loop
-        if not options.suspects:  # the other process of this host has published the types
+        if not options.suspects:  # the host's other process has published the types
             await self.register()
 
         tick = Tick(

@@ -17,7 +17,7 @@ from minutehand.worker.deadlines import Deadlines, TickOptions
 from minutehand.worker.registry import Registry
 from minutehand.worker.summary import TickSummary
 
-#: A job and the fence of one lease, because a worker may lease a job that it still runs.
+#: Key of one lease: job and fence. A worker may lease a job again that it still runs.
 LeaseKey = tuple[JobId, int]
 
 

@@ -399,7 +399,7 @@ class Tick:
         self._schedule_fill()
 
     def _schedule_fill(self) -> None:
-        if not self._fill_scheduled:  # once for all jobs that end together
+        if not self._fill_scheduled:  # schedule one refill for all jobs that end together
             self._fill_scheduled = True
             self._environment.loop.call_soon(self._fill_slots)
 
@@ -599,7 +599,7 @@ class Tick:
             try:
                 await self._publishing.run_once()
             except asyncio.CancelledError:
-                wakeups.set()  # for the next run, because this one has ended
+                wakeups.set()  # keep the wake-up for the next run
                 raise
             self._request_lease()
 

@@ -99,7 +99,7 @@ def classify_no_response(error: NoResponse) -> Failure:
 
 
 def user_message(code: str, vendor: str) -> str:
-    """Return the message of a code for people."""
+    """Return the message that people see for a code."""
     return _MESSAGES.get(code, _MESSAGES["failed"]).format(vendor)
 
 

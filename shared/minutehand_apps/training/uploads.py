@@ -159,7 +159,7 @@ class UploadToken(BaseModel):
         return named
 
     def encode(self) -> str:
-        """Encode the upload's id, URL-safe."""
+        """Encode the upload's id in characters that are safe in a URL."""
         raw = self.model_dump_json(exclude_none=True).encode()
         return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 

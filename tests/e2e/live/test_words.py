@@ -50,7 +50,7 @@ class Speaker:
 
     def _report(self, words: str) -> None:
         piece = {"stream": "reply", "attempt": self._attempt, "start": len(self.text)}
-        while True:  # repeat like a worker. The offset shows what an unanswered report stored.
+        while True:  # repeat as a worker does. The offset shows what an unanswered report stored.
             try:
                 response = [{**piece, "text": words}]
                 outcome = self._worker.report(self._lease, None, "a line", output=response)

@@ -144,7 +144,7 @@ def test_the_package_has_no_dependencies_and_its_only_side_effect_is_the_element
     assert package["name"] == "minutehand"
     assert package["version"] != "0.0.0"
     assert "dependencies" not in package
-    # a bundler would drop an import without names, which defines the element
+    # this import defines the element, and a bundler would drop an import without names
     assert package["sideEffects"] == ["./element.js"]
     optional = {"optional": True}
     assert package["peerDependenciesMeta"] == {"ai": optional, "react": optional}

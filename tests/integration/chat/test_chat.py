@@ -71,7 +71,7 @@ async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelSer
 async def test_a_reply_that_broke_off_fails_at_once_and_continues_when_it_is_retried(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """The person retries it. What was said is sent to the model and not said again.
+    """A person retries the reply. The model gets the text so far, and does not repeat it.
 
     The reply is as long as a page streams it, and is stored whole.
     """

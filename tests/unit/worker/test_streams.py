@@ -52,7 +52,10 @@ async def test_halves_of_a_character_are_joined_and_a_lone_one_is_logged(
 
 
 async def test_a_half_stays_with_the_step_that_wrote_it() -> None:
-    """A repeated step writes its half again. Another step's text cannot complete it."""
+    """A repeated step writes its half of a character again.
+
+    Another step's text cannot complete the half.
+    """
     tries: list[str] = []
 
     async def run(job: Job[Any], ctx: JobContext) -> str:

@@ -94,7 +94,7 @@ class Target:
             # psycopg starts the transaction with `begin read only`, so that no session setting is
             # left on a server connection that a pooler gives to someone else
             owner.read_only = read_only
-            # only for this transaction, because the checks read settings of sessions
+            # set it only for this transaction, because the checks read settings of sessions
             owner.execute(
                 "select set_config('statement_timeout', '30s', true),"
                 " set_config('lock_timeout', '2s', true)"

@@ -80,7 +80,7 @@ class Replay(Body):
 
 
 class ManyJobs(Body):
-    """The jobs of a workspace to cancel or retry. The filter is that of the list."""
+    """The jobs of a workspace to cancel or retry, selected by the filters of the list of jobs."""
 
     workspace_id: UUID
     filter: dict[str, Any] = Field(default_factory=dict)

@@ -130,7 +130,7 @@ async def create_jobs(
         await services.waker.wake()
     warning = await _warning(queue, (line.job for line in batch.jobs))
     created = CreatedJobs(jobs=batch.jobs, warning=warning)
-    # in a thread, because a thousand rows would block the event loop
+    # use a thread, because a thousand rows would block the event loop
     content = await asyncio.to_thread(created.model_dump_json)
     return Response(content, status_code=201, media_type="application/json")
 
