@@ -115,7 +115,7 @@ def record(api: DataApi) -> None:
                 pair["answer"] = response
             elif response != _answer(pair, version):
                 pair["answer14"] = response
-    # one line per pair, so that a changed response is a changed line
+    # write one line per pair, so that a changed response is a changed line
     lines = ",\n".join(json.dumps(pair, ensure_ascii=False) for pair in pairs)
     (RECORDED / "answers.json").write_text(f"[\n{lines}\n]\n")
 

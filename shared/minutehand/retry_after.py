@@ -24,7 +24,7 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
     """Parse `Retry-After`, which is seconds or a date; None if absent or invalid.
 
     Returns:
-        None or 0 to `MAX_WAIT`, also for values of a hostile service.
+        The result is None or 0 to `MAX_WAIT`, whatever a hostile service sends.
 
     References:
         https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3

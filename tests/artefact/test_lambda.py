@@ -81,7 +81,7 @@ def reclaim(project: Project) -> None:
         project.sql("select public.run_maintenance()")
         return not project.sql("select job_id from queue.leases")
 
-    until(is_reclaimed)  # it is looked for once a second
+    until(is_reclaimed)  # maintenance looks once a second
 
 
 def test_every_function_starts_and_answers(functions: dict[str, LambdaFunction]) -> None:

@@ -543,7 +543,7 @@ class QueueMachine(RuleBasedStateMachine):
         def note(answer: Any) -> None:
             if isinstance(answer, psycopg.Error):
                 return
-            if "children" in entry:  # some of them may be gone by now
+            if "children" in entry:  # some children may be deleted by now
                 assert entry["children"] == answer["job_ids"], "a repeat made other children"
                 return
             entry["children"] = answer["job_ids"]

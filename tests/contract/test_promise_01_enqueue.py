@@ -199,7 +199,7 @@ def test_unique_jobs_skip_until_the_first_has_finished(engine: Engine) -> None:
     engine.settle(lease)
     assert engine.enqueue(unique=unique) != first
 
-    # this means 'run once more after the present run'
+    # the second enqueue means 'run once more after the present run'
     rebuild = {"key": "rebuild", "until": "leased"}
     first = engine.enqueue(unique=rebuild)
     lease = next(each for each in engine.lease() if each["job"]["id"] == first)
@@ -285,7 +285,7 @@ def test_a_workspace_has_as_many_pending_jobs_as_its_quota(engine: Engine) -> No
         with other.member(ADA) as ada:
             ada.enqueue_many(jobs)
 
-    engine.race(*[enqueue] * 8)  # some calls are retried while another one is counted
+    engine.race(*[enqueue] * 8)  # a call may be retried
     assert count(engine) <= 5
     while count(engine) < 5:
         enqueue(engine)

@@ -19,7 +19,7 @@ OUTCOMES: list[tuple[str, Item]] = [
     ("snoozed", {"delay_seconds": 5}),
     ("released", {}),
     ("waiting", {"wait": ask()}),
-    ("waiting", {"wait": {"kind": "event"}}),  # this fails the job
+    ("waiting", {"wait": {"kind": "event"}}),  # an invalid wait fails the job
     ("cancelled", {}),
 ]
 

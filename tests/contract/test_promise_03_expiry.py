@@ -150,7 +150,7 @@ def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
     engine.maintain()
     engine.advance(30)
     if way == "asking late":
-        engine.maintain()  # it can do nothing while the job runs
+        engine.maintain()  # maintenance can do nothing while the job runs
         engine.settle(lease, "waiting", wait=ask())
     if way == "retry":
         assert engine.settle(lease, "retry", error=ERROR)["status"] == "failed"

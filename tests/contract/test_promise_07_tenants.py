@@ -105,7 +105,7 @@ def test_an_id_of_an_app_is_missing_to_a_stranger(engine: Engine) -> None:
     with engine.member(EVE) as eve:
         for name in CALLS.keys() - own:
             theirs, none = (put(CALLS[name], each, "x") for each in (ids, missing))
-            if name in {"delete_webhook", "test_webhook"}:  # of her own workspace
+            if name in {"delete_webhook", "test_webhook"}:  # Ada's own webhook
                 theirs["p_workspace_id"] = none["p_workspace_id"] = GLOBEX
             if theirs != none:
                 response = said_to(eve, name, **theirs)

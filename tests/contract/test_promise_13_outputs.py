@@ -172,7 +172,7 @@ def test_what_a_processor_hands_over_costs_its_own_attempt_alone(use: str) -> No
             sizes.append(len(encode([item.wire() for item in items])))
             answer = await super().settle(items, **more)
             for item in items:
-                self.rows[item.job_id].status = "failed"  # once is enough
+                self.rows[item.job_id].status = "failed"  # do not run the job again
             return answer
 
         async def spawn(self, *args: Any) -> Any:

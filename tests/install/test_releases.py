@@ -132,7 +132,7 @@ def test_an_upgrade_ends_where_a_first_install_begins(
     for name, parts in {"upgraded": first_release(schemas, tenants), "new": []}.items():
         project = tmp_path / name
         (project / "supabase/migrations").mkdir(parents=True)
-        if schema != "public":  # they have a table jobs there
+        if schema != "public":  # those projects have a table public.jobs
             bakery(project)
         with hosted.database() as database:
             database.apply(project)

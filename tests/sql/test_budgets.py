@@ -91,7 +91,7 @@ def test_calls_beside_100_000_waiting_jobs_cost_no_more(crowded: Engine) -> None
     """
     for known in STATISTICS:
         crowded.run(known)
-        with crowded.another_session() as session:  # it makes plans of its own
+        with crowded.another_session() as session:  # the session makes its own plans
             check_calls(session)
 
 

@@ -128,7 +128,7 @@ def test_runs_of_workers_are_bounded_and_a_killed_one_ends(engine: Engine) -> No
         request = {"tick_id": third, "call": 99, "worker_id": third, "ends": {"stay_ms": 0}}
         response = other.rpc("lease_jobs", p_request=request)["run"]
         assert response == {"ended": True, "refused": True}
-        # it leased a job that the other worker has not seen
+        # this worker leased a job that the other one has not seen
         beginning = engine.blocked(lease, first)
         other.run("commit")
         assert beginning.result(60) == {"free": 0}

@@ -37,7 +37,7 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
     engine.advance(100)
     engine.settle(engine.lease_one(), "snoozed", delay_seconds=60)
     engine.advance(30)
-    assert reason(engine, job_id) == "backing_off"  # its last error is kept
+    assert reason(engine, job_id) == "backing_off"  # the last error is kept
     engine.advance(100)
     lease = engine.lease_one()
     engine.cancel(job_id)
@@ -429,7 +429,7 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
     for key in keys:
         engine.enqueue_many(3, job_type="webhook_delivery", concurrency_key=key)
     engine.lease(10, job_types=["webhook_delivery"])
-    engine.register("work", internal=True)  # only trusted code enqueues it, but it is shown
+    engine.register("work", internal=True)  # shown, although only trusted code enqueues it
     own = engine.enqueue()
 
     holders = engine.rpc("explain_queue", p_workspace_id=ACME)["holders"]

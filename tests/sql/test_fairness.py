@@ -38,7 +38,7 @@ class Tenant:
 
 
 class Mix:
-    """Tenants, types and limits of one seed, and the jobs that may start."""
+    """Random tenants, types and limits, made from a seed, and the jobs that may start."""
 
     def __init__(self, engine: Engine, seed: int) -> None:
         self.engine = engine

@@ -123,7 +123,7 @@ def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine
     engine.pause("workspace")
     with engine.open_transaction() as other:
         assert other.lease(1, call=2) == []
-        engine.resume("workspace")  # it waits for no lease
+        engine.resume("workspace")  # the resume waits for no lease
     engine.maintain()
 
     assert ids_of(engine.lease(1, call=2)) == [job_id]

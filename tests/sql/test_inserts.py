@@ -130,7 +130,7 @@ def test_each_way_in_leaves_what_the_others_leave(
     left, answers = {}, {}
     for way, call in WAYS.items():
         [workspace] = engine.add_workspaces(1)
-        if is_open:  # its turn is open, so that no note is needed
+        if is_open:  # the turn is open, so that no note is needed
             engine.enqueue(workspace=workspace, job_type="plain")
             for lease in engine.lease():
                 engine.settle(lease)

@@ -75,9 +75,9 @@ def test_a_ring_never_goes_back(engine: Engine) -> None:
 
     move_on(engine, 3)
     with engine.open_transaction() as other, engine.another_session() as behind:
-        move_on(behind, 4)  # its statements are prepared
+        move_on(behind, 4)  # the call prepares its statements
         other.run("lock table queue.rings in share mode")
-        # it has compared the positions, and waits to write
+        # the call has compared the positions, and waits to write
         late = other.blocked(move_on, behind, 5)
         other.run("update queue.rings set round = 9 where ring = %s", ring)
         other.run("commit")

@@ -92,7 +92,7 @@ def copied_folder(server: Postgres, into: Path, *options: str) -> Path:
 
 def start_over(folder: Path, server: Postgres, source: Source, signal: str = "") -> None:
     """Start a server on a copy of the source's data."""
-    subprocess.run(["cp", "-a", folder, server.data_dir], check=True)  # keeps its owner
+    subprocess.run(["cp", "-a", folder, server.data_dir], check=True)  # keep the owner
     if signal:
         (server.data_dir / signal).touch()
     shutil.copy(source.server.state_dir / "postgres.password", server.state_dir)
@@ -198,7 +198,7 @@ def page(engine: Engine, cursor: str) -> tuple[list[str], dict[str, Any]]:
         (by_upgrade, 0, False),
         (by_dump_into_older, 0, False),
         (by_dump, 0, True),
-        # its ids exceed the old ones before anyone reads
+        # the new ids exceed the old ones before anyone reads
         pytest.param(by_dump, 30_000, True, marks=WEEKLY),
         (by_promotion, 0, True),
         (by_recovery, 0, True),

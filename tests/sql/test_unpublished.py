@@ -20,7 +20,7 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
     result = engine.explain(first)
     assert result["reason"] == "no_processor"
     assert "No worker has published the job type later" in result["sentence"]
-    engine.register("later", max_concurrency=0)  # this is rejected
+    engine.register("later", max_concurrency=0)  # the limit 0 is rejected
     result = engine.explain(first)
     assert (result["reason"], result["data"]["unpublished"]) == ("no_processor", "later")
     assert "concurrency is at least 1" in result["cause"].replace("_", " ")

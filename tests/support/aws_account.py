@@ -136,7 +136,7 @@ def show_outputs() -> None:
 
 def for_moto(template: dict[str, Any]) -> str:
     """Keep the resources that moto can create. References to others become their names."""
-    # it takes seconds, and only in this file's process
+    # the import takes seconds, and only in this file's process
     from moto.cloudformation.parsing import get_model_map
 
     makes = get_model_map()
@@ -147,7 +147,7 @@ def for_moto(template: dict[str, Any]) -> str:
         resource.pop("DependsOn", None)  # references give it an order
         if resource.get("DeletionPolicy") == "RetainExceptOnCreate":  # a newer keyword
             resource["DeletionPolicy"] = "Retain"
-        if resource["Type"] == "AWS::KMS::Key":  # it reads a policy as text only
+        if resource["Type"] == "AWS::KMS::Key":  # moto reads a policy only as text
             policy = json.dumps(resource["Properties"]["KeyPolicy"])
             resource["Properties"] = {**resource["Properties"], "KeyPolicy": policy}
     text = json.dumps(template | {"Resources": known})

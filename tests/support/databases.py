@@ -140,7 +140,7 @@ def _make_prepared(folder: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    # keeps the owner, because as root the server runs as another user
+    # keep the owner, because root starts the server as another user
     subprocess.run(["cp", "-a", source, target], check=True)
 
 

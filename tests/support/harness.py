@@ -75,7 +75,7 @@ class AppHarness:
                 await self.worker.register()
                 yield self
         finally:
-            # after the API has ended, which may still send wake-ups
+            # stop the worker after the API, which may still send wake-ups
             for each in (self._http, self.worker, self._app):
                 await each.aclose()
 

@@ -121,7 +121,7 @@ def main() -> None:
         with os.fdopen(ear, "rb") as pipe:
             last = pipe.read() or b"[]"
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) > 0:
-            sys.exit(1)  # it has printed the reason
+            sys.exit(1)  # the worker has printed the reason
         survived |= {*json.loads(last)}
         print(last.decode(), flush=True)
 

@@ -51,7 +51,7 @@ def pooled(database_url: str, folder: Path, *, mode: str, sessions: int = 20) ->
         f"default_pool_size = {sessions}",
         "ignore_startup_parameters = extra_float_digits,options",
     ]
-    if os.geteuid() == 0:  # it refuses to run as root
+    if os.geteuid() == 0:  # PgBouncer refuses to run as root
         lines.append(f"user = {pwd.getpwuid(UNPRIVILEGED).pw_name}")
     config = folder / f"pgbouncer-{port}.ini"
     config.write_text("\n".join(lines) + "\n")

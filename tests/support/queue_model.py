@@ -46,9 +46,9 @@ class Row:
     lease_seconds: float = 60.0
     deadline: float | None = None
     timeout: float | None = None
-    #: Time from which maintenance makes it ready.
+    #: Time from which maintenance makes the job ready.
     run_at: float = 0.0
-    #: A user's transaction has locked it, so maintenance and leases skip it.
+    #: A user's transaction has locked the job, so maintenance and leases skip the job.
     is_locked: bool = False
     workspace: str = WORKSPACE
     status: str = "pending"

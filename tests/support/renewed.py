@@ -56,7 +56,7 @@ class Renewed(Database):
         keeper = self._keeper
         if keeper is None:
             return False
-        # its session may still be in a transaction, which `session` ends
+        # the session may still be in a transaction, which `session` ends
         own = -1 if self._session is None else self._session.info.backend_pid
         busy = (
             "select from pg_catalog.pg_stat_activity where datname = current_database()"
@@ -66,7 +66,7 @@ class Renewed(Database):
         try:
             # wait for transactions that a test left behind
             until(lambda: not keeper.execute(busy.encode()).rowcount, every=0.002)
-            # its writes are counted at once, and not while a test counts other writes
+            # count this write at once, and not while a test counts other writes
             put_back = "select kept.put_back(), pg_stat_force_next_flush()"
             [(is_done, _)] = keeper.execute(put_back.encode()).fetchall()
         except (psycopg.Error, TimeoutError):  # the test crashed the server or closed every session

@@ -321,7 +321,7 @@ class Move:
         self._all(side, f"delete from {table.schema}.{table.name} as t where {table.condition}")
 
     def _pause(self, *, paused: bool) -> None:
-        """Pause the workspace in the destination, or end that pause but no other."""
+        """Pause the workspace in the destination, or end this pause and leave any other."""
         request = {"kind": "workspace", "name": self.workspace, "paused": paused, "reason": REASON}
         own = "select 1 from queue.pauses where name = %(workspace)s::text and reason = %(reason)s"
         if paused or self._all(self.destination, own):

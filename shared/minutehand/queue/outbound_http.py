@@ -33,7 +33,8 @@ UNSENT_ERRORS: Final = (
     httpx.PoolTimeout,
     httpx.InvalidURL,
 )
-# if sniffio is missing, httpcore tries to import it at each request, a quarter of a call's time
+# httpcore imports sniffio at each request. If the package is missing, the try takes a quarter of a
+# call's time.
 if find_spec("sniffio") is None:
     sys.modules["sniffio"] = None  # type: ignore[assignment]
 _back_off = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)

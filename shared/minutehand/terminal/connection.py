@@ -125,7 +125,7 @@ def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) 
         return dict(environ)
     if local:
         return {**environ, **local}
-    if environ.get("SUPABASE_URL"):  # enough for commands that are used before the API exists
+    if environ.get("SUPABASE_URL"):  # enough before an API exists
         return dict(environ)
     raise CommandFailed(
         "no stack found: SUPABASE_URL is not set, and .local/env does not exist", code="no_stack"

@@ -237,7 +237,7 @@ class Services:
 
     @contextmanager
     def stream_slot(self, request: Request, caller: Caller | None) -> Iterator[None]:
-        """Occupy a stream slot for a stream, or another request that stays open, until it ends."""
+        """Occupy a stream slot until a stream, or another request that stays open, ends."""
         subject = rate_limit_subject(request.scope, caller)
         guest_slot = nullcontext() if caller else self.guest_streams.slot(subject)
         with guest_slot, self.streams.slot(subject):

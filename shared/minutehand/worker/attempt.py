@@ -99,7 +99,8 @@ class Attempt:
     #: Time on the monotonic clock at which its processor is stopped.
     timeout_at = math.inf
     ended_at: float | None = None
-    #: Whether the task has started. One cancelled before its start would never end the attempt.
+    #: Whether the task has started. A task that is cancelled before its start would never end the
+    #: attempt.
     _has_started = False
     #: Waiters for all updates so far to be stored.
     _flush_waiters: tuple[asyncio.Future[None], ...] = ()

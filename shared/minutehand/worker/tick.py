@@ -406,8 +406,8 @@ class Tick:
     def _fill_slots(self) -> None:
         """Start jobs in free slots, and wake the loop if its next action may change.
 
-        It does not change while a call is in flight, or while a settle is delayed for more jobs, so
-        that the loop has no iteration for each short job.
+        The next action does not change while a call is in flight, or while a settle waits for more
+        jobs. The loop then has no iteration for each short job.
         """
         self._fill_scheduled = False
         self._begin_jobs()

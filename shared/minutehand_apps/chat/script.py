@@ -46,12 +46,12 @@ def decide(text: str) -> Decision:
 
 
 def research() -> Findings:
-    """Return a placeholder for points."""
+    """Return a placeholder for the points about a topic."""
     return Findings(points=[f"A point would be here. ({SAMPLE})"])
 
 
 def write() -> str:
-    """Return a placeholder for a text."""
+    """Return a placeholder for a result as text."""
     return f"The text of the result would be here. ({SAMPLE})"
 
 

@@ -89,7 +89,7 @@ def _requests_of(page: Page) -> list[str]:
 def _repeated(heart: _Heart, page: Page) -> list[str]:
     """Return the requests of a page that repeat after it has come to rest."""
     for _ in range(STEPS_TO_REST):
-        heart.beat()  # its topic is joined, and later changes are read
+        heart.beat()  # the topic is joined, and later changes are read
     asked = _requests_of(page)
     for _ in range(STEPS):
         heart.beat()

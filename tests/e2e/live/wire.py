@@ -87,7 +87,7 @@ class Wire:
                 writers.append(up)
                 await self._relay(task, (reader, writer), (server, up))
         except (OSError, asyncio.IncompleteReadError):
-            pass  # one side has disconnected
+            pass  # a side has disconnected
         finally:
             del self._links[task]
             self._silent.discard(task)

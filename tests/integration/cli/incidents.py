@@ -69,7 +69,7 @@ class IncidentSetup:
         words = shlex.split(step.get("command", ""))[1:]
         if words and words[0] not in {"watch"}:
             self.run(*(PERSONAL_VALUES.get(word, word) for word in words))
-            self.command_count += words != ["explain", job_id]  # this one only checks the result
+            self.command_count += words != ["explain", job_id]  # explain only checks the result
 
     def settle_cancelled(self) -> None:
         """Settle jobs whose cancel was requested, as a worker does within five seconds."""

@@ -51,7 +51,7 @@ class ApolloServer(MisbehavingServer):
             case "auth/health":
                 return 200, {"healthy": True, "is_logged_in": True}
             case "usage_stats/credit_usage_stats":
-                return 403, {"error": "API_INACCESSIBLE"}  # only for master keys
+                return 403, {"error": "API_INACCESSIBLE"}  # allowed only for master keys
         return 404, {"error": "no such endpoint"}
 
 

@@ -84,6 +84,6 @@ async def test_the_younger_deploy_wins(engine: Engine) -> None:
         await run(new)
         assert (engine.one(LIMITS), engine.rows(SCHEDULES)) == ((1, 60), [])
         engine.advance((next_at - engine.one("select queue.clock()")).total_seconds() + 60)
-        await run(again)  # after the hour of its run
+        await run(again)  # run after the schedule's hour
         assert engine.rows(SCHEDULES) == [(name, next_at + timedelta(days=1), next_at)]
         assert engine.count("public.jobs") == 1

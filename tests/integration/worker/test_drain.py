@@ -99,7 +99,7 @@ def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> Non
 
         @registry.processor("brief", payload=dict)
         async def brief(job: Any, ctx: Any) -> None:
-            await asyncio.sleep(0.7)  # it requests more meanwhile
+            await asyncio.sleep(0.7)  # the worker requests more jobs meanwhile
             answer = engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="other")
             wakes.append(answer["wake"])
 

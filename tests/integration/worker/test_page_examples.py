@@ -96,7 +96,7 @@ def test_failures_are_reported_by_the_apps_own_init() -> None:
     registry = Registry()
 
     space["register"](registry, scratch_settings("http://127.0.0.1:1"))
-    # it would report, and mark, later tests' errors too
+    # the client would also report, and mark, errors of later tests
     sentry_sdk.get_global_scope().set_client(None)
 
     assert [each.__name__ for each in registry._around] == ["report_errors"]

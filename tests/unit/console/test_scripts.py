@@ -86,7 +86,8 @@ def test_the_bundle_has_what_pages_of_apps_import_and_the_licenses_of_its_packag
 def test_the_javascript_tests_pass(file: Path) -> None:
     """Node's test runner runs the tests that need no browser."""
     done = subprocess.run(
-        # without `--test`, which adds a process. Timers of supabase-js would keep it running.
+        # do not pass `--test`, which adds a process. Timers of supabase-js would keep the process
+        # running.
         [node_binary(), "--test-force-exit", "--test-timeout=60000", str(file)],
         capture_output=True,
         text=True,

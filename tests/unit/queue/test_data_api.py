@@ -62,13 +62,13 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         ([HUNG, httpx.Response(503, json={})], True, 3, True),
         ([httpx.ConnectError("refused")], False, 2, True),
         ([httpx.Response(200, content=b'{"leases": [{'), httpx.Response(204)], True, 3, True),
-        # it may have happened although its answer was lost
+        # the call may have had its effect although the response was lost
         ([HUNG], False, 1, False),
-        # it did nothing, because its transaction was rolled back
+        # the call had no effect, because its transaction was rolled back
         ([httpx.Response(500, json={"code": "40P01"})], False, 2, True),
         ([httpx.Response(422, json={"code": "PT422", "hint": "unknown_type"})], True, 1, False),
         ([httpx.Response(500)] * 9, True, 3, False),
-        # only the time limits these
+        # calls with these responses are repeated until the time is over
         (busy("job_busy"), False, ATTEMPTS + 3, True),
         (busy("rate_limited", '{"limit": "calls_at_once"}'), False, ATTEMPTS + 3, True),
     ],
@@ -181,7 +181,7 @@ async def test_callers_who_leave_use_up_no_connection_and_late_ones_are_unsent()
     for _ in range(2):
         await arrived.acquire()
     with pytest.raises(QueueUnavailable, match="busy") as refused:
-        await ask()  # it may be repeated, whatever it does
+        await ask()  # the call may be repeated, whatever it does
     for caller in callers:
         caller.cancel()
     await asyncio.gather(*callers, return_exceptions=True)

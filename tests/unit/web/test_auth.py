@@ -278,7 +278,7 @@ async def test_a_user_has_so_many_requests_under_way(
     headers = {"authorization": f"Bearer {secret_token()}"}
     async with calling(app) as client:
         held = [asyncio.create_task(client.get("/slow", headers=headers)) for _ in range(204)]
-        for _ in range(1000):  # until each has come as far
+        for _ in range(1000):  # until each request is running or waits
             await asyncio.sleep(0)
         began = running
         refused = await client.get("/slow", headers=headers)

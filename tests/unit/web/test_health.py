@@ -131,7 +131,7 @@ async def test_guests_are_counted_by_their_network_and_in_all(
             transport = httpx.ASGITransport(api, client=(f"{network}{n}", 1))
             client = httpx.AsyncClient(transport=transport, base_url="http://api")
             probes.append(asyncio.create_task(client.get("/api/health/ready")))
-        for _ in range(1000):  # until each has come as far
+        for _ in range(1000):  # until each request is running or waits
             await asyncio.sleep(0)
         assert queue.asked == running
     await end_tasks(probes)

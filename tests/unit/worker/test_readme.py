@@ -32,7 +32,7 @@ async def test_the_examples_are_true(page: str) -> None:
         for test in tests:
             if inspect.iscoroutinefunction(test):
                 await test()
-            else:  # it has a loop of its own
+            else:  # the example starts its own loop
                 await asyncio.to_thread(test)
     finally:
         default_registry.forget("readme")

@@ -170,7 +170,7 @@ def test_a_worker_settles_it_as_a_failure(run: Any, options: dict[str, Any]) -> 
         more: dict[str, Any] = {"queue": queue, "options": TickOptions(linger_seconds=0)}
         await Worker(SETTINGS, registry=registry, **more).tick(budget_seconds=60)
 
-    asyncio.run(tick())  # by the real clock, since the virtual one does not wait for a thread
+    asyncio.run(tick())  # use the real clock, because the virtual one does not wait for a thread
 
     ended = {row.id: row.status for row in queue.rows.values()}
     assert ended == {"one": "completed", "two": "failed"}
