@@ -498,8 +498,8 @@ create table queue.attempts (
   worker integer not null,
   leased_at timestamptz not null,
   ended_at timestamptz not null,
-  -- completed, retry, failed, snoozed, released, waiting, cancelled, lost or died. The value died
-  -- means that the process ended while it also ran other jobs.
+  -- completed, retry, failed, snoozed, released, waiting, cancelled, lost or died. 'died' means
+  -- that the process ended while it also ran other jobs.
   outcome text not null,
   error_message text,
   error_data jsonb,

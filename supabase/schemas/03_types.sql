@@ -369,7 +369,7 @@ begin
         end,
         'in_order', coalesce(v_old.in_order, false),
         'registered_at', queue.clock(),
-        -- not later than the present, because a worker whose clock is ahead must not block later
+        -- take at most the present, because a worker whose clock is ahead must not block later
         -- deploys
         'deployed_at', case
           when p_type ? 'deployed_at'

@@ -31,7 +31,7 @@ begin
           or i.value - '{job_type,payload}'::text[] <> '{}'
           or jsonb_typeof(i.value -> 'payload') not in ('object', 'null')
         then true
-      -- same tests as in queue.check_json
+      -- apply the same tests as queue.check_json
       when octet_length(i.value::text) > 309 then
       octet_length(i.value::text) > v_bytes_max
         or i.value @? 'strict $.**{102}'
@@ -532,7 +532,7 @@ begin
     join public.jobs as j on j.id = any (array[i.id]) and j.status = 'pending'
     left join queue.job_types as t on t.job_type = j.job_type
   ),
-  -- same as queue.place for jobs that are ready at once
+  -- do the same as queue.place does for jobs that are ready at once
   placed as (
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
     select j.lane, j.workspace_id, j.ord, j.created_at, j.id

@@ -809,7 +809,7 @@ begin
   perform queue.limit_wait(100) where p_kind = 'changes';
   if p_kind = 'jobs' then
     perform queue.check_live_jobs(p_workspace_id, p_count);
-    -- for smaller payloads, the limit of live jobs is sufficient
+    -- the limit of live jobs is sufficient for smaller payloads
     if p_bytes > 2048 * p_count then
       perform queue.check_live_bytes(p_workspace_id);
     end if;

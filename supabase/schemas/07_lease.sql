@@ -1637,7 +1637,7 @@ begin
       worker = coalesce(nullif(j.worker, 0), p_request.worker),
       updated_at = p_now,
       next_retry_at = null,
-      -- not before its creation, which may be later than p_now
+      -- the job must not start before its creation, which may be later than p_now
       started_at = coalesce(j.started_at, greatest(p_now, j.created_at)),
       queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - p.ready_at) * 1000),
       last_seq = j.last_seq + (j.is_minimal is null)::integer

@@ -668,7 +668,7 @@ comment on function public.settle_jobs is
 select queue.allow('job_worker, service_role', 'public.settle_jobs');
 
 -- End locked jobs that no worker has leased.
--- p_status: The value cancelled or failed.
+-- p_status: 'cancelled' or 'failed'.
 create function queue.finish(
   p_ids uuid[],
   p_status text,

@@ -525,7 +525,7 @@ begin
         )::queue.change
         order by f.number, f.id
       ) filter (where f.unsent) as changes,
-      -- also true if any topic is late already
+      -- this is also true if any topic is late already
       bool_or(
         f.type = 'job.output'
         or f.at <= p_now - interval '2 seconds'
@@ -880,7 +880,7 @@ begin
   where ctid = any (array(
     select o.ctid
     from (
-      -- without locks, because two calls of a user would wait for each other
+      -- take no locks, because two calls of a user would wait for each other
       select f.topic, f.user_id, f.follower_id
       from queue.followers as f
       where f.user_id = queue.caller()
@@ -1215,7 +1215,7 @@ declare
     when p_session_id is null then '{job.progress,job.log}'
     else '{job.log}'
   end;
-  -- with both ids, the caller of this function has checked access to the session
+  -- if both ids are given, the caller of this function has already checked access to the session
   v_all constant boolean := p_session_id is null
     or p_workspace_id is not null
     or queue.is_service();

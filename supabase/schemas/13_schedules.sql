@@ -189,8 +189,8 @@ create table queue.schedules (
   payload jsonb not null default '{}',
   -- Options of enqueue_job. The option unique prevents overlapping runs.
   options jsonb not null default '{}',
-  -- What happens to runs that were missed while no worker ran. The value skip drops them. The value
-  -- once enqueues a single run for all of them.
+  -- What happens to runs that were missed while no worker ran. With 'skip' they are dropped. With
+  -- 'once' a single run is enqueued for all of them.
   missed text not null default 'once',
   enabled boolean not null default true,
   next_at timestamptz, -- null if no further run follows

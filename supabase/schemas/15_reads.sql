@@ -2816,7 +2816,7 @@ begin
   v_found := v_found || jsonb_build_object(
     'sentence', concat_ws(
       ' ',
-      -- before the error, because the console hides the text from the error on
+      -- this text comes before the error, because the console hides the error and all text after it
       case
         when p_job.error_data ->> 'type' = 'WorkerLost'
           then queue.render_guidance('worker_lost', queue.losses_of(p_job)) ->> 'sentence'

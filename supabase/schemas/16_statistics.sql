@@ -933,7 +933,7 @@ language plpgsql stable
 set search_path = ''
 as $$
 declare
-  -- types that may have three such jobs. If there are none, the feed is not read.
+  -- types that may have three such jobs. If no type has three, the feed is not read.
   v_types constant text[] := array(
     select s.job_type
     from queue.stats as s

@@ -724,7 +724,7 @@ begin
       if v_done > 0 then
         v_counts := v_counts || jsonb_build_object(v_task.name, v_done);
       end if;
-    -- also after a statement timeout
+    -- catch a statement timeout too
     exception when query_canceled or others then
       update queue.tasks
       set

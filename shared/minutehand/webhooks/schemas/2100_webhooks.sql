@@ -88,8 +88,8 @@ values ('webhook_delivery', 0, true, true)
 -- A worker that runs during this migration may already have published the type.
 on conflict (job_type) do update set in_order = true;
 
--- Return the feed line at which the next slice of a webhook ends. A slice has about 5,000 jobs,
--- because one transaction may have written any number of lines.
+-- Return the feed line at which the next slice of a webhook ends. A slice has about 5,000 jobs. It
+-- may end within the lines of a transaction, whose number is not limited.
 -- is_last: true if this is the last line before p_last
 create function queue.slice_of(
   p_hook queue.webhooks,
