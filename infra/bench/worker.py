@@ -79,7 +79,7 @@ class Case:
 
 
 class Meter:
-    """CPU seconds of a Postgres, including its ended processes."""
+    """Counts the CPU seconds of a Postgres, including those of its ended processes."""
 
     def __init__(self, server: Postgres) -> None:
         assert server.process is not None

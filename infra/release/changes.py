@@ -106,7 +106,7 @@ def compare(before: Collection[CatalogFact], after: Collection[CatalogFact]) -> 
     """Compare the facts of two databases.
 
     Raises:
-        CannotRelease: An object that a project may have replaced by its own has changed.
+        CannotRelease: An object has changed that a project may have replaced by its own.
     """
     old = [Item.of(fact) for fact in sorted(set(before) - set(after))]
     new = [Item.of(fact) for fact in sorted(set(after) - set(before))]

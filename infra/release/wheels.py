@@ -56,7 +56,7 @@ def commit_instant() -> str:
     """Return the time of the last commit in seconds since 1970, for the files of an archive."""
     command = ["git", "log", "-1", "--format=%ct"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "315532800"  # the earliest time in a zip
+    return done.stdout.strip() or "315532800"  # the earliest time that a zip can store
 
 
 def build_wheels(source: Path, folder: Path) -> Path:

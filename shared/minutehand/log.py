@@ -59,7 +59,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = without_secrets(self.formatException(record.exc_info))
         text = json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":"))
-        # a lone surrogate, e.g. of a text cut within an emoji, would lose the whole line
+        # a lone surrogate, e.g. in a text that was cut within an emoji, would lose the whole line
         return text.encode("utf-8", "replace").decode()
 
 

@@ -37,7 +37,7 @@ def split_statements(sql: str) -> list[str]:
 
 def _pieces(sql: str) -> Iterator[str]:
     start = position = 0
-    depth = 0  # of parentheses, and of `begin atomic` and `case` bodies, which `end` closes
+    depth = 0  # depth of parentheses, and of `begin atomic` and `case` bodies, which `end` closes
     bodies = 0
     has_code = False
     while (match := _TOKEN.search(sql, position)) is not None:

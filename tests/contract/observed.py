@@ -148,6 +148,6 @@ def may_join(who: Engine, topic: str) -> bool:
             (topic,),
         )
     who.run("select set_config('realtime.topic', %s, false)", topic)
-    with suppress(psycopg.errors.InsufficientPrivilege):  # of the schema
+    with suppress(psycopg.errors.InsufficientPrivilege):  # missing right on the schema
         return bool(who.rows("select 1 from realtime.messages where topic = %s", topic))
     return False

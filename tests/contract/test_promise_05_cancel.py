@@ -161,7 +161,7 @@ def test_children_end_with_a_parent_that_fails(engine: Engine, outcome: str) -> 
         cancel(engine, parent)
     [late] = engine.spawn(lease, "late", CHILD)
 
-    settled = ((lease, outcome), (other, "failed"))  # in one call
+    settled = ((lease, outcome), (other, "failed"))  # settled in one call
     engine.settle_all([{**handle(one), "outcome": how} for one, how in settled])
     engine.maintain()
 

@@ -53,13 +53,13 @@ async def test_a_run_with_one_job_is_two_calls(engine: Engine, project: Project)
     for jobs, seconds in ((1, 0), (1, 0), (0, 0), (1, 60)):
         engine.enqueue_many(jobs)
         engine.maintain()
-        engine.advance(seconds)  # maintenance is due after this
+        engine.advance(seconds)  # maintenance is then due
         await worker.tick(budget_seconds=60)
     await worker.aclose()
 
     a_run = ["lease_jobs", "settle_jobs"]
     assert sent[:6] == ["register_job_types", *a_run, *a_run, "lease_jobs"]
-    assert sorted(sent[6:])[-2:] == ["run_maintenance", "settle_jobs"]  # a lease may follow both
+    assert sorted(sent[6:])[-2:] == ["run_maintenance", "settle_jobs"]  # or a lease
     assert engine.one("select summary -> 'completed' from queue.workers") == 1
 
 

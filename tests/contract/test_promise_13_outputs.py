@@ -54,7 +54,7 @@ class Properties(Exception):
 
 
 def exits(*_: Any) -> Any:
-    """End the process, unless this is caught."""
+    """End the process, unless the worker catches the exception."""
     raise SystemExit(3)
 
 

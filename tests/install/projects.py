@@ -26,7 +26,7 @@ from tests.support.engine import ADA, EVE
 
 _numbers = itertools.count(1)
 
-#: A worker that runs until nothing is due.
+#: Program of a worker that runs until no job is due.
 WORK = """\
 import asyncio, os
 from minutehand.config import Settings

@@ -73,7 +73,7 @@ def test_a_list_shows_what_a_plain_query_would(engine: Engine) -> None:
             filters: dict[str, Any] = {"workspace_id": ACME} if dice.random() < 0.7 else {}
             if dice.random() < 0.5:
                 filters["status"] = dice.sample(STATUSES, dice.randint(1, 5))
-                if len(filters["status"]) == 1:  # one value needs no list
+                if len(filters["status"]) == 1:  # a single value needs no list
                     [filters["status"]] = filters["status"]
             names = {list(conditions)[turn % len(conditions)], dice.choice(list(conditions))}
             chosen = {name: dice.choice(conditions[name][1]) for name in sorted(names)}

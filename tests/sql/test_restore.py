@@ -1,7 +1,7 @@
-"""A Postgres changes under an install: each event reaches each reader once, or `reset` says so.
+"""After a change of Postgres, each event reaches each reader once, or the reader gets `reset`.
 
-By Postgres' own tools: an upgrade, dumps into servers that have come less far and further, a copy
-of the data folder, a recovery to an instant, a replica that is promoted.
+The changes use Postgres' own tools: an upgrade, dumps into servers with lower and higher
+transaction ids, a copy of the data folder, a recovery to an instant, a promoted replica.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A process that ended costs an attempt of the job that ended it, never of its other jobs."""
+"""The job that ended its process spends an attempt, and no other job does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Workers:
         return worker, self.engine.lease(limit, worker=worker, **request)
 
     def die(self, worker: str, **evidence: Any) -> None:
-        """End the process. Its host reports how."""
+        """End the process. The host reports how the process ended."""
         self.deaths += 1
         self.engine.rpc(
             "tick_finished",

@@ -8,7 +8,7 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-#: Returns status, body and headers for a path, headers and a body.
+#: A function that returns status, body and headers for the path, headers and body of a request.
 Respond = Callable[[str, Message, bytes], tuple[int, bytes, Mapping[str, str]]]
 
 

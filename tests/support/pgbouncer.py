@@ -31,10 +31,10 @@ def program() -> str:
 
 @contextmanager
 def pooled(database_url: str, folder: Path, *, mode: str, sessions: int = 20) -> Iterator[str]:
-    """The address of a pooler in this mode; it signs in as that address does.
+    """Yield the address of a pooler in this mode, which signs in as `database_url` does.
 
     Args:
-        sessions: Most that it opens.
+        sessions: Maximum connections that the pooler opens.
     """
     target, port = urlsplit(database_url), reserve_port()
     name = target.path.lstrip("/")

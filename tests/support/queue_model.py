@@ -33,7 +33,7 @@ T = TypeVar("T")
 WORKSPACE = "11111111-1111-4111-8111-111111111111"
 #: Address of the model's project, where nothing listens.
 SETTINGS = scratch_settings("http://127.0.0.1:9")
-#: Time of one call, and the time-out of a caller for one that hangs.
+#: Duration of a call, and the time-out of the caller if a call hangs.
 LATENCY = 0.02
 PATIENCE = 6.0
 FAULTS = ("lose_request", "lose_answer", "hang")

@@ -85,7 +85,7 @@ def bakery(folder: Path) -> Path:
     return folder
 
 
-#: Its organizations as the tenants.
+#: The install options that make its organizations the tenants.
 THEIRS = (
     *("--tenancy", "existing", "--organizations", "organizations(id,name)"),
     *("--memberships", "memberships(organization_id,user_id,role)"),

@@ -113,7 +113,7 @@ def test_a_text_without_end_is_matched_in_pieces_and_bounded_for_a_whole_error(p
     kept = Redactor().data([piece * 5_000] * 50)
 
     assert sum(map(len, kept)) < 2 * MAX_READ
-    # a cut would show the tail of a secret
+    # cutting the text first would show the end of a secret
     assert without_secrets("z" * 1_200 + " b") == "z" * 400 + HIDDEN + " b"
 
 

@@ -15,7 +15,7 @@ from minutehand.log import current_request_id
 
 logger = logging.getLogger(__name__)
 
-# with 0.3 s, the hint of a small cold function was lost, because its first call opens TLS
+# With a limit of 0.3 s, a small cold function lost its hint, because its first call opens TLS
 TIMEOUT_SECONDS = 1.0
 SOURCE = "minutehand.wake"
 

@@ -442,7 +442,7 @@ class Attempt:
         self._end(Ending(abandoned=True))
 
     def _abandon_call(self, call: asyncio.Task[None]) -> None:
-        """Let the batch continue in halves if its hung call has not stopped."""
+        """Call the halves of the batch if its hung call ignores the cancellation."""
         place = partial(code_location, *self._code())
         if self.batch is not None and self.batch.abandon(call):
             self._record_abandoned(place)

@@ -130,7 +130,7 @@ class FanOut:
     def extra_workers(
         self, *, due: int, slots: int, seconds_left: float, average_seconds: float | None = None
     ) -> int:
-        """Return the number of workers that `due` jobs need besides this one, without a maximum."""
+        """Return the number of further workers that `due` jobs need, even if it exceeds `most`."""
         if due < MIN_BACKLOG or slots < 1:
             return 0
         job_seconds = max(0.001, TYPICAL_SECONDS if average_seconds is None else average_seconds)

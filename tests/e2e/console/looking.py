@@ -37,7 +37,7 @@ def violations(page: Page, *, colours_only: bool = False) -> list[str]:
 
 
 def violations_in_both_schemes(visitor: Visitor) -> list[str]:
-    """Return the violations in light by all rules, and in dark by the rules about colours."""
+    """Return the violations of all rules in light, and of the rules about colours in dark."""
     found = []
     for scheme in SCHEMES:
         visitor.page.emulate_media(color_scheme=scheme)

@@ -94,7 +94,7 @@ class Page:
 
     @property
     def events(self) -> list[int]:
-        """Return the numbers of the received events."""
+        """Return the sequence numbers of the received events."""
         return [said["event"] for said in self.said if "event" in said]
 
     async def close(self) -> None:

@@ -73,7 +73,7 @@ async def test_a_reply_that_broke_off_fails_at_once_and_continues_when_it_is_ret
 ) -> None:
     """A person retries the reply. The model gets the text so far, and does not repeat it.
 
-    The reply is as long as a page streams it, and is stored whole.
+    A reply of the maximum length that a page streams is stored whole.
     """
     reply = "Rain is water that falls from clouds. " * 5000
     answer = json.dumps({"tier": "standard", "reply": reply})

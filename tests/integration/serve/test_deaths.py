@@ -1,4 +1,4 @@
-"""A worker's process that ends costs an attempt of the job that ended it, and of no other job.
+"""The job that ends its worker's process spends an attempt, and no other job does.
 
 The processes, signals and exit codes are real. One host serves these job types.
 """

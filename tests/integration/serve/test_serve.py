@@ -146,7 +146,7 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
         try:
             made.connect(url)
             with performed(stack):
-                # pg_cron's minute, in a session of its owner; this run publishes the job types
+                # call as pg_cron does each minute, as its owner. This run publishes the job types.
                 minute = "select username, command from cron.job where schedule = '* * * * *'"
                 [(owner, command)] = connection.execute(minute).fetchall()
                 with stack.connect(options=f"-c role={owner}") as session:

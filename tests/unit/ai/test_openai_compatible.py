@@ -414,7 +414,7 @@ async def test_a_character_in_two_halves_is_joined() -> None:
 
 
 async def test_silence_between_two_pieces_is_what_is_limited() -> None:
-    """A long answer may take its time. The reader's own work does not count as silence."""
+    """A long answer may take long, and the reader's own work does not count as silence."""
     async with Dripping(*[delta(f"{number} ") for number in range(9)]) as server:
         model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=0.3)
         came: list[str] = []
@@ -487,7 +487,10 @@ async def test_what_a_refusal_means_is_read_wherever_it_is_said(
 async def test_an_api_of_another_form_is_a_wrong_setting_and_one_odd_response_is_not(
     server: ModelServer, model: OpenAICompatible, body: Any
 ) -> None:
-    """Two in a row are. Later jobs pay for one call each, until an answer comes."""
+    """Two odd responses in a row show that the address is wrong.
+
+    Later jobs pay for one call each, until an answer comes.
+    """
     server.answers["answer"] = {"title": SAID}
     calls, ends = [], []
     for odd in (1, 2, 1, 0, 1):

@@ -141,7 +141,7 @@ def test_a_repair_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_an_object_in_another_notation_is_no_prose(text: str) -> None:
-    """People would read the names of its members."""
+    """Otherwise people would read names of members."""
     of_text = re.sub("(?i)reply", "text", text)
     for tried, shape, field in ((text, Reply, "reply"), (of_text, Text, "text")):
         with pytest.raises(UnparsableOutput, match="no JSON"):
@@ -222,7 +222,10 @@ def test_what_is_longer_than_any_answer_is_shown_in_part() -> None:
 
 
 def test_prose_is_written_once_it_is_no_preamble_and_another_answer_is_not_doubled() -> None:
-    """A second answer begins like the first one, or only the result has it."""
+    """A second answer is written only if it begins like the first one.
+
+    Otherwise only the result has it.
+    """
     written = Written()
     growing = PartialField("reply", written, is_prose=bool)
     for word in [

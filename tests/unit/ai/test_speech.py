@@ -46,7 +46,10 @@ async def test_segments_come_with_their_times(server: SpeechServer) -> None:
 
 
 async def test_a_model_without_segments_is_asked_in_its_own_way(server: SpeechServer) -> None:
-    """Newer models reject `verbose_json`. Each call tests this, because errors may be wrong."""
+    """Newer models reject `verbose_json`.
+
+    Each call tries the option again, because the error may be wrong.
+    """
     refusal = Fault(400, {"error": {"message": "response_format is not compatible"}})
     server.faults = [refusal, Fault(), refusal]
     server.said = {"text": "Turn it off."}
@@ -61,7 +64,7 @@ async def test_a_model_without_segments_is_asked_in_its_own_way(server: SpeechSe
 
 @pytest.mark.parametrize("text", [None, 7, ["Turn"], {"text": "Turn"}])
 def test_a_segment_whose_text_is_none_loses_its_time_and_no_word(text: object) -> None:
-    """A program's word for nothing was not spoken."""
+    """A word that an engine returns for silence was not spoken."""
     listed = [{"start": 0, "end": 1, "text": "Turn it off."}, {"start": 1, "end": 2, "text": text}]
     found = parse_segments({"text": "Turn it off. Wait.", "segments": listed}, 2.0)
     assert found == (Segment(0.0, 2.0, "Turn it off. Wait."),)

@@ -11,7 +11,7 @@ from minutehand.queue.outbound_http import NoResponse, connect, exchange, retryi
 
 
 async def test_an_answer_is_read_up_to_its_bound_without_cookies_or_redirects() -> None:
-    """Keys share connections, but a cookie would belong to one key."""
+    """Keys share connections, but a stored cookie would belong to one key only."""
     seen: list[httpx.Request] = []
 
     def move(request: httpx.Request) -> httpx.Response:

@@ -134,7 +134,7 @@ async def test_a_token_that_does_not_fit_is_refused(
     """Access ends with the token. A token for another purpose is rejected."""
     verify = verifier(settings)
 
-    await verify.verify(secret_token(exp=int(time.time()) - 2))  # clocks differ a little
+    await verify.verify(secret_token(exp=int(time.time()) - 2))  # the clocks may differ
     assert await refusal(verify, secret_token(**changes)) == f"the token {result}"
 
 

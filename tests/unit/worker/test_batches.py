@@ -150,7 +150,7 @@ def test_a_call_that_raises_or_hangs_is_run_again_in_halves(poison: str, how: st
     async def run(jobs: Jobs) -> Any:
         if any(job.id == poison for job in jobs):
             if how == "raises":
-                # final, because the model leases a retried job again at once
+                # use a final error, because the model leases a retried job again at once
                 raise ProcessorError("broken", retryable=False)
             for _ in range(1 + 2 * (how == "ignores its timeout")):
                 with contextlib.suppress(asyncio.CancelledError):
