@@ -73,8 +73,8 @@ create table queue.publisher (
   number bigint,
   id bigint
 );
--- Times in tenths of a second. At unsent_at, a statement last left its messages to the publisher.
--- At published_at, the publisher last sent messages.
+-- Times in tenths of a second. unsent_at is the last time when a statement left its messages to the
+-- publisher. published_at is the last time when the publisher sent messages.
 create unlogged sequence queue.unsent_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.published_at minvalue 0 start 0; -- noqa: PRS
 

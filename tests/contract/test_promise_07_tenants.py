@@ -409,7 +409,7 @@ def test_what_a_worker_read_signs_no_address_after_a_rotation(engine: Engine) ->
 
 
 def test_who_was_made_a_member_unasked_may_leave(engine: Engine) -> None:
-    """A foreign manager may add anyone, which changes none of the person's calls."""
+    """A foreign manager may add anyone. The person's calls keep their workspace."""
     add = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
     with engine.member(EVE) as eve:
         eve.run(add, GLOBEX, BOB)

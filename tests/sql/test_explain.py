@@ -429,7 +429,7 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
     for key in keys:
         engine.enqueue_many(3, job_type="webhook_delivery", concurrency_key=key)
     engine.lease(10, job_types=["webhook_delivery"])
-    engine.register("work", internal=True)  # shown, although only trusted code enqueues it
+    engine.register("work", internal=True)  # explained, although only trusted code enqueues it
     own = engine.enqueue()
 
     holders = engine.rpc("explain_queue", p_workspace_id=ACME)["holders"]

@@ -50,7 +50,7 @@ def test_a_revoked_key_learns_nothing_of_any_function(engine: Engine) -> None:
 
 
 def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:
-    """Types, queues, schedules and workers are removed. Types with live jobs stay for these."""
+    """Types, queues, schedules and workers are removed. A type with live jobs is kept."""
     job_id = engine.enqueue()
     schedule = {"name": "evil", "cron": "@yearly"}
     engine.register("thief.1", queue="thief", schedules=[schedule])

@@ -97,7 +97,10 @@ class Launcher(supabase.Launcher):
 
 
 def _signs_in(values: Mapping[str, str], name: str) -> bool:
-    """Return whether the demo account of a variable signs in. A seed may have deleted it."""
+    """Return whether the demo account that a variable names can sign in.
+
+    A seed may have deleted it.
+    """
     try:
         response = httpx.post(
             f"{values['SUPABASE_URL']}/auth/v1/token?grant_type=password",

@@ -65,7 +65,7 @@ class DatabaseClock:
         if abs(skew) > SKEW_SECONDS:
             self.skew_seconds = skew
             logger.warning(
-                "This machine's clock is %.0f s %s the database's, by which jobs run",
+                "This machine's clock is %.0f s %s the database's, which decides when jobs run",
                 abs(skew),
                 "ahead of" if skew > 0 else "behind",
                 extra={"event": "worker.clock_skew", "skew_seconds": skew},

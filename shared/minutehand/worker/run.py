@@ -17,7 +17,8 @@ from minutehand.worker.deadlines import Deadlines, TickOptions
 from minutehand.worker.registry import Registry
 from minutehand.worker.summary import TickSummary
 
-#: Key of one lease: job and fence. A worker may lease a job again that it still runs.
+#: Job and fence of one lease. The job is not enough, because a worker may lease a job that it still
+#: runs.
 LeaseKey = tuple[JobId, int]
 
 
