@@ -8,11 +8,12 @@
 --   queue.lease_suspects    leases one company, within all limits
 --   queue.clear_suspects    clears the jobs whose attempts ended while their process lived on
 --
--- When a process ends, the suspects from this process are split into two companies, each with half
--- of the jobs. Jobs of one type stay together, because a type whose code is broken has many guilty
--- jobs, which are then soon apart from the others. If the process of a company ends too, the
--- company is split in the same way. If a job runs alone when its process ends, the job is guilty. A
--- guilty job spends an attempt, and runs alone in its next attempt too.
+-- When a process ends, the suspects from this process are split into companies of about the same
+-- size: two companies, or the number that the host of the process requests in the evidence. Jobs of
+-- one type stay together, because a type whose code is broken has many guilty jobs, which are then
+-- soon apart from the others. If the process of a company ends too, the company is split in the
+-- same way. If a job runs alone when its process ends, the job is guilty. A guilty job spends an
+-- attempt, and runs alone in its next attempt too.
 
 -- Decide who ended the process of each worker whose leases are lost. The verdicts are:
 -- guilty: no other job of the process may have ended it
@@ -52,7 +53,8 @@ begin
         case
           when w.evidence is null or w.abandoned is null then 0
           else jsonb_array_length(w.abandoned)
-        end as abandoned
+        end as abandoned,
+        least(greatest((w.evidence ->> 'companies')::integer, 2), 100) as companies
       from queue.leases as l
       join queue.lanes as n on n.lane = l.lane
       join queue.workers as w on w.worker = l.worker
@@ -70,10 +72,10 @@ begin
           count(*) filter (where not h.is_innocent) over process + h.abandoned,
           h.lost_with
         ) as candidates,
-        ntile(2) over (
+        ntile(h.companies) over (
           partition by h.worker, h.is_innocent
           order by h.lane, h.job_id
-        ) as half
+        ) as part
       from held as h
       window process as (partition by h.worker)
     ),
@@ -92,7 +94,7 @@ begin
         c.worker,
         case c.candidates
           when 1 then c.job_id
-          else md5(c.worker_id || ' ' || c.half)::uuid
+          else md5(c.worker_id || ' ' || c.part)::uuid
         end,
         p_now
       from counted as c
@@ -123,7 +125,7 @@ language sql stable
 set search_path = ''
 as $$
 select p_evidence
-  - 'guilty' -- the list of a host of an earlier release
+  - '{guilty,companies}'::text[] -- guilty is the list of a host of an earlier release
   || jsonb_build_object(
     'jobs_in_it', jsonb_array_length(p_evidence -> 'jobs'),
     'jobs', (
@@ -205,7 +207,7 @@ select coalesce(array_agg(
             when 'innocent' then 'attempt %1$s does not count: a job of %4$s ended the process of '
               'worker %2$s'
             when 'suspect' then 'attempt %1$s does not count: the process of worker %2$s ended%3$s'
-              ' while it ran %5$s too; the job runs next with half of them, or alone'
+              ' while it ran %5$s too; the job runs next with a part of them, or alone'
             when 'guilty' then case
               when w.evidence is null
                 then 'attempt %1$s was lost: worker %2$s stopped answering'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,11 @@ from tests.support.engine import ACME, GLOBEX, TICK, Engine, ids_of
 class Workers:
     """Processes that lease jobs and die when they run a poison job. Each has its own worker id."""
 
-    def __init__(self, engine: Engine, poison: Sequence[str] = ()) -> None:
+    def __init__(
+        self, engine: Engine, poison: Sequence[str] = (), companies: int | None = None
+    ) -> None:
         self.engine = engine
+        self.capacity = {} if companies is None else {"companies": companies}
         self.poison = set(poison)
         self.deaths = 0
         self.started = 0
@@ -29,7 +33,10 @@ class Workers:
         self.deaths += 1
         self.engine.rpc(
             "tick_finished",
-            p_request={"worker_id": worker, "evidence": {"signal": "SIGKILL", **evidence}},
+            p_request={
+                "worker_id": worker,
+                "evidence": {"signal": "SIGKILL", **self.capacity, **evidence},
+            },
         )
 
     def crash(self, **evidence: Any) -> list[dict[str, Any]]:
@@ -67,23 +74,25 @@ def deaths(engine: Engine, job_id: str) -> int:
     return len(died)
 
 
-@pytest.mark.parametrize("count", [2, 30, 249])
-def test_one_that_kills_its_process_is_named_by_halves_and_no_other_pays(
-    engine: Engine, count: int
+@pytest.mark.parametrize(
+    ("count", "companies"), [(2, None), (30, None), (249, None), (30, 4), (249, 4)]
+)
+def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
+    engine: Engine, count: int, companies: int | None
 ) -> None:
     """Jobs of two tenants and two types complete with one attempt. The job fails after its own."""
     engine.register("other")
     ids = engine.enqueue_many(count)
     ids += engine.enqueue_many(count // 3, workspace=GLOBEX, job_type="other")
     poison = engine.enqueue(max_attempts=2)
-    workers = Workers(engine, [poison])
+    workers = Workers(engine, [poison], companies)
 
     while workers.run(limit=1000):
         pass
 
     assert states(engine, ids) == {("completed", 1, 0)}
     assert states(engine, [poison]) == {("pending", 1, 1)}
-    assert workers.deaths <= (len(ids) + 1).bit_length() + 1
+    assert workers.deaths <= math.ceil(math.log(len(ids) + 1, companies or 2)) + 1
     assert deaths(engine, poison) == workers.deaths - 1
 
     engine.advance(3600)

@@ -52,9 +52,10 @@ RESPONSE_SECONDS: Final = 40.0
 #: Wait before a worker that failed to start is restarted, doubled each time up to the maximum.
 RESTART_SECONDS: Final = 0.5
 MAX_RESTART_SECONDS: Final = 30.0
-#: Max processes for suspects next to the usual one. If a job among 250 ends each process at once,
-#: its company is halved eight times.
+#: Max processes for suspects next to the usual one, and companies into which a death splits its
+#: suspects. Three of four companies live on, so that processes remain to split the fourth.
 MAX_SUSPECTS_PROCESSES: Final = 8
+SUSPECTS_PARTS: Final = 4
 #: Min interval at which a process is started for suspects that the worker has found.
 SUSPECTS_SECONDS: Final = 1.0
 #: Headers that are forwarded to the worker and back.
@@ -209,7 +210,8 @@ class WorkerProcess:
                     return None
                 # without the fork server, its processes release their jobs
                 evidence = {} if code is None else last.read(code)
-                death = await self._deaths.report(last.worker_id, evidence)
+                companies = {"companies": SUSPECTS_PARTS}
+                death = await self._deaths.report(last.worker_id, {**evidence, **companies})
             ran = round(asyncio.get_running_loop().time() - started)
             extra = {"ran_seconds": ran, **evidence, "guilty": death.guilty}
             logger.error(
