@@ -7,8 +7,13 @@ No other host serves these job types here, so that the stopped one must have the
 from __future__ import annotations
 
 import json
+import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+
+import psutil
+import pytest
 
 from tests.integration.serve.test_serve import served
 from tests.support.engine import ACME
@@ -32,10 +37,14 @@ group by workers.worker_id
 """
 
 
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
 def test_a_stopped_host_releases_the_jobs_that_it_runs_unspent(
-    stack: RunningStack, tmp_path: Path
+    stack: RunningStack, tmp_path: Path, send: Callable[[int, int], None]
 ) -> None:
-    """After SIGTERM under load, every job is pending before the process has ended."""
+    """After SIGTERM under load, to the host or its process group, the host waits for its worker.
+
+    Every job is pending before the host has ended, and so has each of its processes.
+    """
     with stack.connect() as connection, served(stack, tmp_path) as (_, process):
         slow = json.dumps({"seconds": 50})
         # the types of the host are published by its first run
@@ -52,8 +61,10 @@ def test_a_stopped_host_releases_the_jobs_that_it_runs_unspent(
                     else None
                 )
             )
-            process.send_signal(signal.SIGTERM)
+            children = psutil.Process(process.pid).children(recursive=True)
+            send(process.pid, signal.SIGTERM)
             process.wait(120)
+            alive = [child for child in children if child.is_running()]
             left = connection.execute(
                 "select status, attempts, lost_attempts, count(*) from public.jobs"
                 " where id = any(%s) group by 1, 2, 3",
@@ -65,4 +76,5 @@ def test_a_stopped_host_releases_the_jobs_that_it_runs_unspent(
 
     assert worker in log, "another worker had the jobs"
     assert running == JOBS
+    assert alive == []
     assert left == [("pending", 0, 0, JOBS)]

@@ -18,7 +18,7 @@ import pytest
 from minutehand.functions.worker.fork_server import ForkServer
 
 PROGRAM = """
-import os, signal, sys, threading
+import os, psutil, signal, sys, threading
 from minutehand.functions.worker.fork_server import FORK_SERVER, serve_forks
 
 loaded_by = None
@@ -32,7 +32,19 @@ if FORK_SERVER in os.environ:
     serve_forks(load)
 exec(os.environ["DO"])
 """
+IN_MEMORY = "psutil.Process(os.getppid()).num_threads() * 10 + (loaded_by == os.getppid())"
 THREAD = "threading.Thread(target=threading.Event().wait, daemon=True).start()"
+END_OTHERS = """
+def end_others(pid, flags, waitpid=os.waitpid):
+    os.waitpid = waitpid
+    for child in psutil.Process().children():
+        if child.pid != pid:
+            child.kill()
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    return waitpid(pid, flags)
+
+os.waitpid = end_others
+"""
 SAY_PID = "os.write(int(os.environ['SAYS']), b'%d' % os.getpid()); "
 
 
@@ -56,10 +68,13 @@ async def fork_server(**environ: str) -> AsyncIterator[tuple[ForkServer, int]]:
 async def test_a_process_is_forked_unless_a_module_failed_or_started_a_thread(
     load: str, is_forked: bool
 ) -> None:
-    """Each process ends with its own exit code or signal."""
+    """Each process ends with its own exit code or signal.
+
+    A fork server that does not fork has one thread, because it has restarted without the modules.
+    """
     async with fork_server(LOAD=load) as (server, _):
         codes = await asyncio.gather(
-            server.run({"DO": "sys.exit(10 + (loaded_by == os.getppid()))"}),
+            server.run({"DO": f"sys.exit({IN_MEMORY})"}),
             server.run({"DO": "os.kill(os.getpid(), signal.SIGKILL)"}),
             server.run({"DO": ""}),
         )
@@ -92,3 +107,51 @@ async def test_the_host_ends_processes_by_sigterm_and_kills_the_others(
         await server.aclose(timeout_seconds=60 if handler == "SIG_DFL" else 0.5)
 
         assert await running == -code
+
+
+async def test_a_sigterm_to_the_process_group_leaves_the_fork_server_to_its_host() -> None:
+    """Otherwise the host would not wait for processes that release their jobs."""
+    async with fork_server() as (server, pipe):
+        running = asyncio.create_task(server.run({"DO": SAY_PID + "os.read(0, 1)"}))
+        process = psutil.Process(int(await asyncio.to_thread(os.read, pipe, 20)))
+        parent = process.parent()
+        assert parent is not None
+        parent.terminate()
+        process.terminate()
+
+        assert await running == -signal.SIGTERM
+
+
+async def test_processes_that_end_together_end_no_other() -> None:
+    """The others have ended when the fork server first asks whether the oldest one has."""
+    async with fork_server(LOAD=END_OTHERS) as (server, pipe):
+        runs, pids = [], []
+        for _ in range(3):
+            runs.append(asyncio.create_task(server.run({"DO": SAY_PID + "os.read(0, 1)"})))
+            pids.append(int(await asyncio.to_thread(os.read, pipe, 20)))
+        os.kill(pids[-1], signal.SIGKILL)
+
+        assert await asyncio.gather(*runs[1:]) == [-signal.SIGKILL] * 2
+        assert await server.run({"DO": "sys.exit(3)"}) == 3
+        os.kill(pids[0], signal.SIGTERM)
+        assert await runs[0] == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(("handler", "seconds"), [("SIG_DFL", 60), ("SIG_IGN", 0.1)])
+async def test_the_host_ends_a_fork_server_that_still_imports(handler: str, seconds: float) -> None:
+    imports = f"signal.signal(signal.SIGTERM, signal.{handler}); {SAY_PID} signal.pause()"
+    async with fork_server(LOAD=imports) as (server, pipe):
+        running = asyncio.create_task(server.run({}))
+        await asyncio.to_thread(os.read, pipe, 20)
+        await server.aclose(timeout_seconds=seconds)
+
+        assert await running is None
+
+
+async def test_a_process_that_the_system_refuses_ends_no_other() -> None:
+    """The first fork fails here. Without a command, the fork server itself does not start."""
+    fails_once = "os.fork = lambda fork=os.fork: setattr(os, 'fork', fork) or os.rmdir('/none')"
+    async with fork_server(LOAD=fails_once) as (server, _):
+        assert await server.run({}) == os.EX_OSERR
+        assert await server.run({"DO": "sys.exit(3)"}) == 3
+    assert await ForkServer(["/none"], {}, pass_fds=()).run({}) == os.EX_OSERR

@@ -11,7 +11,9 @@ import contextlib
 import gc
 import itertools
 import json
+import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -19,8 +21,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+logger = logging.getLogger(__name__)
+
 #: Environment variable with the file descriptor of the fork server's socket to its host.
 FORK_SERVER: Final = "WORKER_FORK_SERVER"
+#: Set for a fork server whose processes import the modules themselves.
+_NOT_LOADED: Final = "WORKER_FORK_SERVER_NOT_LOADED"
+#: Log message when the system refuses another process.
+NOT_STARTED: Final = "No process of the worker can be started"
 
 
 class ForkServer:
@@ -42,52 +50,65 @@ class ForkServer:
         #: Exit codes and pids of the running processes, by number.
         self._codes: dict[int, asyncio.Future[int | None]] = {}
         self._pids: dict[int, int] = {}
-        #: The socket to the running fork server, and the future of its end.
+        #: The socket to the running fork server, its process, and the future of its end.
         self._socket: socket.socket | None = None
+        self._process: subprocess.Popen[bytes]
         self._ended: asyncio.Future[None]
         self._received = b""
 
     async def run(self, variables: Mapping[str, str]) -> int | None:
         """Run a process with these environment variables too, and return its exit code.
 
-        Return None if the fork server has ended. Its processes then end as after SIGTERM.
+        Return None if the fork server has ended. Its processes then end as after SIGTERM. Return
+        EX_OSERR if the system refuses another process.
         """
         loop = asyncio.get_running_loop()
-        if self._socket is None:
-            self._start(loop)
-        assert self._socket is not None
+        try:
+            server = self._socket or self._start(loop)
+        except OSError as error:
+            logger.error(NOT_STARTED, exc_info=error)
+            return os.EX_OSERR
         number = next(self._numbers)
         code = self._codes[number] = loop.create_future()
-        with contextlib.suppress(ConnectionError):  # it has ended, and `_receive` is called next
-            _send(self._socket, {"number": number, "variables": dict(variables)})
+        _send(server, {"number": number, "variables": dict(variables)})
         return await asyncio.shield(code)
 
     async def aclose(self, *, timeout_seconds: float) -> None:
         """End all processes by SIGTERM, and kill them after the time-out."""
         if self._socket is None:
             return
+        ended = self._ended
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-        await asyncio.wait([self._ended], timeout=timeout_seconds)
+        self._process.terminate()  # ends it while it imports, and is ignored afterwards
+        await asyncio.wait([ended], timeout=timeout_seconds)
         for pid in self._pids.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        await self._ended
+        if not self._pids:  # an imported module ignores SIGTERM
+            self._process.kill()
+        await ended
 
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._socket, server = socket.socketpair()
-        self._socket.setblocking(False)
-        self._ended = loop.create_future()
+    def _start(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
+        host, server = socket.socketpair()
+        host.setblocking(False)
         with server:
-            process = subprocess.Popen(
-                self._command,
-                env={**self._environ, FORK_SERVER: str(server.fileno())},
-                stdin=subprocess.DEVNULL,
-                pass_fds=(*self._pass_fds, server.fileno()),
-            )
-        loop.add_reader(self._socket, self._receive, self._socket, process)
+            try:
+                self._process = subprocess.Popen(
+                    self._command,
+                    env={**self._environ, FORK_SERVER: str(server.fileno())},
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(*self._pass_fds, server.fileno()),
+                )
+            except OSError:
+                host.close()
+                raise
+        self._socket = host
+        self._ended = loop.create_future()
+        loop.add_reader(host, self._receive, host)
+        return host
 
-    def _receive(self, server: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    def _receive(self, server: socket.socket) -> None:
         data = b""
         with contextlib.suppress(ConnectionError):
             data = server.recv(65536)
@@ -97,12 +118,12 @@ class ForkServer:
             if "pid" in message:
                 self._pids[number] = message["pid"]
             else:
-                del self._pids[number]
+                self._pids.pop(number, None)
                 self._codes.pop(number).set_result(message["code"])
         if not data:
             asyncio.get_running_loop().remove_reader(server)
             server.close()
-            process.wait()
+            self._process.wait()
             self._socket, self._received = None, b""
             self._pids.clear()
             while self._codes:
@@ -113,21 +134,36 @@ class ForkServer:
 def serve_forks(load: Callable[[], object]) -> None:
     """Start a process for each request of the host. Return only in a forked process.
 
-    If importing fails, or has started a thread, which may hold a lock at the moment of a fork, each
-    process runs this program again and imports the modules itself.
+    If importing fails, or has started a thread, which may hold a lock at the moment of a fork, this
+    process restarts without the modules. Each of its processes then runs this program again and
+    imports the modules itself.
 
     Args:
         load: Imports the modules that the processes share.
     """
     host = socket.socket(fileno=int(os.environ.pop(FORK_SERVER)))
-    host.set_inheritable(False)
     is_loaded = False
-    with contextlib.suppress(Exception):  # the process reports the error when it imports again
-        load()
-        is_loaded = _is_single_threaded()
+    if not os.environ.pop(_NOT_LOADED, None):
+        with contextlib.suppress(Exception):  # the process reports the error when it imports again
+            load()
+            is_loaded = _is_single_threaded()
+        _flush()
+        if not is_loaded:
+            variables = {FORK_SERVER: str(host.fileno()), _NOT_LOADED: "1"}
+            os.execve(sys.executable, sys.orig_argv, {**os.environ, **variables})
+    host.set_inheritable(False)
     gc.collect()
     gc.freeze()  # collections would otherwise copy the shared memory
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group
+    # Ctrl-C, and SIGTERM of some containers, reach the whole process group
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # a forked process does not lose a SIGTERM that it receives while it still ignores the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    #: Python writes to the end of this pipe when a process has ended.
+    exits, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     #: The processes read the end of this pipe as their standard input. It ends with this process.
     alive, end = os.pipe()
     numbers: dict[int, int] = {}
@@ -139,29 +175,45 @@ def serve_forks(load: Callable[[], object]) -> None:
                 code = os.waitstatus_to_exitcode(status)
                 _send(host, {"number": numbers.pop(pid), "code": code})
 
-    signal.signal(signal.SIGCHLD, lambda *_: report_exits(os.WNOHANG))
-    requests = host.makefile("rb")
-    for request in map(json.loads, requests):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # a process may end before its pid is known
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-        pid = os.fork() if is_loaded else _spawn(request["variables"], alive)
+    requests = host.makefile("rb", buffering=0)  # a buffer could hold a request that `poll` misses
+    events = select.poll()
+    events.register(host, select.POLLIN)
+    events.register(exits, select.POLLIN)
+    while True:
+        ready = dict(events.poll())
+        if exits in ready:
+            os.read(exits, 4096)
+            report_exits(os.WNOHANG)
+        if host.fileno() not in ready:
+            continue
+        line = b""
+        with contextlib.suppress(ConnectionError):
+            line = requests.readline()
+        if not line.endswith(b"\n"):  # the host has ended or stops
+            break
+        request = json.loads(line)
+        _flush()
+        try:
+            pid = os.fork() if is_loaded else _spawn(request["variables"], alive)
+        except OSError as error:
+            logger.error(NOT_STARTED, exc_info=error)
+            _send(host, {"number": request["number"], "code": os.EX_OSERR})
+            continue
         if not pid:
+            signal.set_wakeup_fd(-1)
             requests.close()
             host.close()
             os.dup2(alive, 0)
-            os.close(alive)
-            os.close(end)
+            for descriptor in (alive, end, exits, wakeup):
+                os.close(descriptor)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
             os.environ.update(request["variables"])
             return
         numbers[pid] = request["number"]
         _send(host, {"number": request["number"], "pid": pid})
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     for pid in numbers:
         os.kill(pid, signal.SIGTERM)
     report_exits(0)
@@ -169,7 +221,14 @@ def serve_forks(load: Callable[[], object]) -> None:
 
 
 def _send(to: socket.socket, message: Mapping[str, Any]) -> None:
-    to.sendall(json.dumps(message).encode() + b"\n")
+    with contextlib.suppress(ConnectionError):  # the receiver has ended, which the next read shows
+        to.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _flush() -> None:
+    """Write the output now, because a fork would copy the buffers, and an exec would drop them."""
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def _spawn(variables: Mapping[str, str], stdin: int) -> int:
@@ -180,7 +239,7 @@ def _spawn(variables: Mapping[str, str], stdin: int) -> int:
         {**os.environ, **variables},
         file_actions=[(os.POSIX_SPAWN_DUP2, stdin, 0)],
         setsigmask=[],
-        setsigdef=[signal.SIGINT, signal.SIGCHLD],
+        setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGCHLD],
     )
 
 
