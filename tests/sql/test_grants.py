@@ -95,7 +95,7 @@ CHANGES = {
     "alter function public.enqueue_job security invoker": "SECURITY DEFINER",
     "alter function public.lease_jobs reset search_path": "SET search_path",
     "alter function queue.clock stable": "undone: CREATE OR REPLACE FUNCTION queue.clock()",
-    "alter view public.job_events set (security_invoker = off)": "view public.job_events with (",
+    "alter view public.job_events set (security_invoker = off)": ") with (security_invoker=on) as",
     "drop trigger jobs_refuse_truncate on public.jobs": "CREATE TRIGGER jobs_refuse_truncate",
     "alter table queue.ready owner to supabase_admin": "owner to",
     "alter role job_worker bypassrls": "alter role job_worker bypassrls",
@@ -103,6 +103,21 @@ CHANGES = {
     "delete from queue.settings where name = 'guest_key'": "gen_random_uuid()",
     "alter table queue.tasks alter column failures type bigint": "failures type integer",
     "drop index queue.turns_blocked": "CREATE INDEX turns_blocked",
+    "drop index queue.turns_blocked; create index turns_blocked on queue.turns (lane)": (
+        "drop index queue.turns_blocked"
+    ),
+    "alter type queue.share add attribute extra text": "drop attribute extra",
+    "alter type queue.change drop attribute at": "alter type queue.change add attribute",
+    "drop trigger jobs_refuse_truncate on public.jobs; create trigger jobs_refuse_truncate"
+    " before truncate on public.jobs for each statement execute function queue.notify_workers()": (
+        "drop trigger jobs_refuse_truncate on public.jobs"
+    ),
+    "alter table queue.settings drop constraint settings_pkey, add constraint settings_pkey"
+    " unique (name)": "drop constraint settings_pkey",
+    "drop function public.dead_letters(uuid); create function public.dead_letters(p_other uuid)"
+    " returns text return null": "drop function public.dead_letters(uuid)",
+    "create or replace view queue.limited_tenants as select workspace_id, 1 as more"
+    " from queue.tenant_limits": "drop view queue.limited_tenants",
 }
 
 

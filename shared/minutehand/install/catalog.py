@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,10 +28,18 @@ ENGINE = "minutehand"
 OWNER = "{owner}"
 _ROLES = "select rolname from pg_catalog.pg_roles"
 _OWNER = "select nspowner::regrole::text from pg_catalog.pg_namespace where nspname = %s"
-#: Ranks of the statements that set an owner and grant rights.
-OWNERSHIP, RIGHTS = 10, 11
+#: Ranks of the statements that create a function, set an owner and grant rights.
+FUNCTION, OWNERSHIP, RIGHTS = 4, 10, 11
 #: Beginnings of the names of rows.
 _ROWS = ("setting ", "task ")
+#: Kinds of the objects that `create or replace` cannot give other columns, parameters or results.
+_REPLACED = {FUNCTION: "function", 5: "view"}
+#: Drops of the objects that `create` cannot change, by a pattern of the statement that creates one.
+_DROPS = {
+    r"CREATE (?:CONSTRAINT )?TRIGGER (\".+?\"|\S+) .+? ON (\S+)": "drop trigger {0} on {1}",
+    r"CREATE (?:UNIQUE )?INDEX (\S+) ON (\w+)": "drop index {1}.{0}",
+    r"alter table (\S+) add constraint (\S+)": "alter table {0} drop constraint {1}",
+}
 #: Role of a hosted project that another database may lack.
 _OPTIONAL = "authenticator"
 
@@ -123,25 +132,63 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
     actual = {fact.key: fact for fact in read_facts(session, schemas)}
     objects = {schemas.engine, *(fact.object for fact in expected.values())}
     existing = {fact.object for fact in actual.values()}
+    drops = {drop: fact for fact in actual.values() if (drop := _drop(fact))}
+    dropped = {
+        key: drop
+        for key, fact in expected.items()
+        if key not in actual
+        and (drop := _drop(fact)) in drops
+        and (fact.rank not in _REPLACED or _head(fact) != _head(drops[drop]))
+    }
+    # the facts of a function or a view go with it
+    renewed = {f.object for key, f in expected.items() if key in dropped and f.rank in _REPLACED}
     # a wrong owner's grants are lost when the object gets its owner back, so all are repeated
     owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
     missing = [
-        Drift(f"undone: {_first_line(fact.statement)}", _fix(fact, existing).replace(OWNER, owner))
-        for key, fact in sorted(expected.items(), key=lambda item: item[1].rank)
-        if key not in actual or (fact.rank == RIGHTS and fact.object in owned)
+        Drift(
+            f"undone: {_first_line(fact.statement)}",
+            ";\n".join(filter(None, (dropped.get(key), _fix(fact, existing - renewed)))),
+        )
+        for key, fact in sorted(expected.items(), key=lambda item: _order(item[1]))
+        if key not in actual
+        or fact.object in renewed
+        or (fact.rank == RIGHTS and fact.object in owned)
     ]
     added = [
-        Drift(f"not by the release: {fact.statement}", fact.undo.replace(OWNER, owner))
+        Drift(f"not by the release: {fact.statement}", fact.undo)
         for key, fact in actual.items()
         if fact.undo and key not in expected and fact.object in objects
     ]
     # unexpected objects first, because e.g. an altered policy must be dropped before it is created
-    return added + missing
+    return [
+        Drift(drift.detail.replace(OWNER, owner), drift.fix.replace(OWNER, owner))
+        for drift in (*added, *missing)
+    ]
+
+
+def _order(fact: CatalogFact) -> tuple[int, bool]:
+    """Return the rank, and whether Postgres looks up what a function's body calls at once."""
+    return fact.rank, fact.rank == FUNCTION and "$function$" not in fact.statement
+
+
+def _drop(fact: CatalogFact) -> str:
+    """Return the statement that drops the object that a statement creates, or an empty string."""
+    if fact.rank in _REPLACED:
+        return f"drop {_REPLACED[fact.rank]} {fact.object}"
+    for pattern, drop in _DROPS.items():
+        if match := re.match(pattern, fact.statement):
+            return drop.format(*match.groups())
+    return ""
+
+
+def _head(fact: CatalogFact) -> str:
+    """Return the arguments and the result of a function, or the columns of a view."""
+    return re.split(r"\n LANGUAGE |\) with | as\n", fact.statement)[0]
 
 
 def _fix(fact: CatalogFact, existing: set[str]) -> str:
     """Return the statement, and for a new object also one that removes Postgres' default rights."""
-    kind = {2: "table", 4: "function", 5: "table"}.get(fact.rank)
+    kind = {2: "table", FUNCTION: "function", 5: "table"}.get(fact.rank)
     if kind is None or fact.object in existing:
         return fact.statement
     roles = "public, anon, authenticated, service_role"

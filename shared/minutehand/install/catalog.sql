@@ -63,24 +63,36 @@ columns as (
   left join pg_catalog.pg_attrdef as d on d.adrelid = r.oid and d.adnum = a.attnum
   where r.relkind = 'r'
 ),
-facts (rank, object, statement, undo) as (
+types as (
   select
-    1,
-    c.oid::regclass::text,
-    format(
-      'create type %s as (%s)',
-      c.oid::regclass,
-      string_agg(
-        format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)),
-        ', '
-        order by a.attnum
-      )
-    ),
-    null
+    c.oid::regclass::text as name,
+    a.attnum,
+    quote_ident(a.attname) as attribute,
+    format_type(a.atttypid, a.atttypmod) as type
   from engine as e
   join pg_catalog.pg_class as c on c.relnamespace = e.oid and c.relkind = 'c'
-  join pg_catalog.pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
-  group by c.oid
+  left join pg_catalog.pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
+),
+facts (rank, object, statement, undo) as (
+  select 1, t.name, format('create type %s as ()', t.name), null
+  from types as t
+  union all
+  select
+    3,
+    t.name,
+    format(
+      'alter type %s %s',
+      t.name,
+      string_agg(format('add attribute %s %s', t.attribute, t.type), ', ' order by t.attnum)
+    ),
+    format(
+      'alter type %s %s',
+      t.name,
+      string_agg(format('drop attribute %s', t.attribute), ', ' order by t.attnum)
+    )
+  from types as t
+  where t.attribute is not null
+  group by t.name
   union all
   select
     1,
@@ -199,8 +211,13 @@ facts (rank, object, statement, undo) as (
     5,
     r.name,
     format(
-      E'create or replace view %s%s as\n%s',
+      E'create or replace view %s (%s)%s as\n%s',
       r.name,
+      (
+        select string_agg(quote_ident(a.attname), ', ' order by a.attnum)
+        from pg_catalog.pg_attribute as a
+        where a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
+      ),
       ' with (' || array_to_string(r.reloptions, ', ') || ')',
       pg_get_viewdef(r.oid)
     ),

@@ -33,20 +33,25 @@ EXPIRED = jwt.encode({"role": "job_worker", "exp": 1}, "x" * 32, "HS256")
 DAMAGES = {
     r"(?s)CREATE OR REPLACE FUNCTION": """
         drop function {object} cascade
+        drop function {object} cascade; create function {object} returns text return null
         set role none; alter function {object} owner to service_role
         grant execute on function {object} to public""",
     r"(?s)CREATE OR REPLACE FUNCTION.+ SECURITY DEFINER": (
         "alter function {object} security invoker"
     ),
     r"(?s)CREATE OR REPLACE FUNCTION.+ SET search_path": "alter function {object} reset all",
-    r"(?s)create or replace view": "drop view {object} cascade",
+    r"(?s)create or replace view": """
+        drop view {object} cascade
+        drop view {object} cascade; create view {object} as select 1 as planted""",
     r"create (unlogged )?table": """
         drop table {object} cascade
         grant all on {object} to anon
         set role none; alter table {object} owner to service_role
         alter table {object} set (autovacuum_enabled = off)
         create policy all_of_them on {object} using (true)""",
-    r"create type": "drop type {object} cascade",
+    r"create type": """
+        drop type {object} cascade
+        alter type {object} add attribute planted text""",
     r"alter table \S+ add column if not exists (\S+)": (
         "alter table {object} drop column {0} cascade"
     ),
@@ -56,10 +61,16 @@ DAMAGES = {
     r"alter table \S+ alter column (\S+) type (?!text)": (
         "alter table {object} alter column {0} type text using {0}::text"
     ),
-    r"alter table \S+ add constraint (\S+)": "alter table {object} drop constraint {0} cascade",
-    r"CREATE (?:UNIQUE )?INDEX (\S+) ON (\w+)": "drop index {1}.{0}",
+    r"alter table \S+ add constraint (\S+)": """
+        alter table {object} drop constraint {0} cascade
+        alter table {object} drop constraint {0} cascade, add constraint {0} check (true)""",
+    r"CREATE (?:UNIQUE )?INDEX (\S+) ON (\w+)": """
+        drop index {1}.{0}
+        drop index {1}.{0}; create index {0} on {object} ((1))""",
     r"CREATE TRIGGER (\S+)": """
         drop trigger {0} on {object}
+        drop trigger {0} on {object}; create trigger {0} after truncate on {object} \
+execute function suppress_redundant_updates_trigger()
         alter table {object} disable trigger {0}""",
     r"create policy (\".+?\"|\S+) on": "drop policy {0} on {object}",
     r"create policy (\".+?\"|\S+) on .+ for (?:select|all)": (
