@@ -1,16 +1,16 @@
 """`minutehand move-workspace`: moves the jobs of a paused workspace to another database.
 
-A round moves jobs with all their descendants in one transaction of each database. The destination
-commits first. If a round is interrupted between the two commits, the next call repeats the round
-and replaces its rows in the destination. The workspace is paused in both databases until the last
-round, so no job runs twice.
+A round moves jobs, with their descendants and the jobs that await them, in one transaction of each
+database. The destination commits first. If a round is interrupted between the two commits, the next
+call repeats the round and replaces its rows in the destination. The workspace is paused in both
+databases until the last round, so no job runs twice.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,9 +44,13 @@ CONDITIONS = {
         " where y.job_type = t.job_type and y.in_order)"
     ),
 }
-#: By column, the value in the destination. `lane` and `worker` are numbers of one database.
+#: By column, the value in the destination. These columns contain numbers of one database. A moved
+#: webhook reads the destination's feed from the first line, because jobs of the workspace may have
+#: run there before the move.
 VALUES = {
     "lane": "0",
+    "read_to": "0::bigint",
+    "read_id": "0::bigint",
     "worker": "coalesce((select w.there from moved_workers as w where w.here = t.worker), 0)",
 }
 
@@ -58,34 +62,72 @@ select
   array_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod) order by a.attname),
   bool_or(a.attname = 'job_id') or c.relname = 'jobs',
   (array_agg(quote_ident(a.attname)) filter (where a.attidentity <> ''))[1],
-  array_agg(quote_ident(a.attname)) filter (where a.attnum = any (k.conkey))
+  (
+    select jsonb_agg((
+      select jsonb_agg(quote_ident(u.attname))
+      from pg_catalog.pg_attribute as u
+      where u.attrelid = c.oid and u.attnum = any (k.conkey)
+    ) order by k.conname)
+    from pg_catalog.pg_constraint as k
+    where k.conrelid = c.oid and k.contype in ('p', 'u')
+  )
 from pg_catalog.pg_class as c
 join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
 join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-left join pg_catalog.pg_constraint as k on k.conrelid = c.oid and k.contype = 'p'
 where c.relkind = 'r'
   and (
     c.relnamespace = 'queue'::regnamespace
     or c.oid in ('public.jobs'::regclass, 'public.job_logs'::regclass)
   )
-group by n.nspname, c.relname
+group by n.nspname, c.relname, c.oid
 having bool_or(a.attname in ('job_id', 'workspace_id'))
 order by n.nspname, c.relname
 """
+#: Jobs, their ancestors and descendants, and the jobs that await each other. A job may await a job
+#: of another family, because a spawn with an idempotency key returns the existing job.
 FAMILY = """
 insert into moved_jobs
-with recursive family as (
+with recursive awaited as materialized (
+  select w.job_id as waiting, j.id
+  from queue.waits as w
+  cross join lateral jsonb_array_elements_text(w.data -> 'job_ids') as a (id)
+  join public.jobs as j on j.id = a.id::uuid and j.parent_id is distinct from w.job_id
+  where w.workspace_id = %(workspace)s
+),
+family as (
   (
     select j.id from public.jobs as j
-    where j.workspace_id = %s
+    where j.workspace_id = %(workspace)s
       and not exists (select from public.jobs as p where p.id = j.parent_id)
     order by j.id
-    limit %s
+    limit %(families)s
   )
-  union all
-  select j.id from family as f join public.jobs as j on j.parent_id = f.id
+  union
+  select r.id
+  from family as f
+  cross join lateral (
+    select j.id from public.jobs as j where j.parent_id = f.id
+    union all
+    select p.id
+    from public.jobs as j join public.jobs as p on p.id = j.parent_id
+    where j.id = f.id
+    union all
+    select a.id from awaited as a where a.waiting = f.id
+    union all
+    select a.waiting from awaited as a where a.id = f.id
+  ) as r
 )
 select id from family
+"""
+PAUSES = "select reason from queue.pauses where kind = 'workspace' and name = %(workspace)s::text"
+#: Events that the webhooks of the source have not read.
+UNREAD = """
+select 1
+from queue.webhooks as w
+join queue.feed as f
+  on f.workspace_id = w.workspace_id and (f.number, f.id) > (w.read_to, w.read_id)
+where w.workspace_id = %(workspace)s and w.enabled
+limit 1
 """
 QUEUE_PENDING = """
 select queue.place(j, queue.clock())
@@ -119,7 +161,8 @@ class Table:
     form: list[str]
     of_job: bool
     identity: str | None
-    key: list[str]
+    #: Columns of each unique key.
+    keys: list[list[str]]
 
     @property
     def condition(self) -> str:
@@ -129,9 +172,9 @@ class Table:
         column = "id" if self.name == "jobs" else "job_id"
         return f"t.{column} in (select m.id from moved_jobs as m)"
 
-    def select(self, values: dict[str, str]) -> str:
-        """Return a query of the rows to copy. `values` replaces columns."""
-        columns = ", ".join(values.get(name, f"t.{name}") for name in self.columns)
+    def select(self) -> str:
+        """Return a query of the rows to copy, with their values in the destination."""
+        columns = ", ".join(VALUES.get(name, f"t.{name}") for name in self.columns)
         condition = f"{self.condition} and {CONDITIONS.get(self.name, 'true')}"
         order = f" order by t.{self.identity}" if self.identity else ""
         return f"select {columns} from {self.schema}.{self.name} as t where {condition}{order}"
@@ -175,10 +218,11 @@ class Move:
                 code="workspace_not_found",
                 fix="copy your own tables first: tenants, members and users with their ids",
             )
-        paused = (
-            "select 1 from queue.pauses where kind = 'workspace' and name = %(workspace)s::text"
-        )
-        if not self._all(self.source, paused):
+        self._check_source()
+
+    def _check_source(self) -> None:
+        """Raise CommandFailed unless the jobs in FROM are at rest."""
+        if not self._all(self.source, PAUSES):
             raise CommandFailed(
                 "the workspace must be paused in FROM",
                 code="invalid_state",
@@ -193,10 +237,16 @@ class Move:
                 code="invalid_state",
                 fix="wait until they have ended, then repeat the command",
             )
+        [[webhooks]] = self._all(self.source, "select to_regclass('queue.webhooks')")
+        if webhooks and self._all(self.source, UNREAD):
+            raise CommandFailed(
+                "webhooks in FROM have not read all events of the workspace",
+                code="invalid_state",
+                fix="let a worker run in FROM for some seconds, then repeat the command",
+            )
 
     def run(self) -> Iterator[int]:
         """Move everything. Yield the number of jobs after each round."""
-        self._pause(paused=True)
         tables = self._tables(self.source)
         if tables != self._tables(self.destination):
             raise CommandFailed(
@@ -204,12 +254,16 @@ class Move:
                 code="invalid_state",
                 fix="run `minutehand doctor` for both, and paste its fix",
             )
+        self._pause(paused=True)
         while moved := self._move_jobs(tables):
             yield moved
         with self._round():
             for table in tables:
                 if not table.of_job and table.name not in NOT_COPIED:
-                    self._move_table(table)
+                    self._copy_rows(table)
+                    condition = f"{table.condition} and {CONDITIONS.get(table.name, 'true')}"
+                    name = f"{table.schema}.{table.name}"
+                    self._all(self.source, f"delete from {name} as t where {condition}")
             self._all(self.destination, EVENTS)  # waits whose event came during the move
         while moved := self._move_jobs(tables):  # jobs of schedules that were due meanwhile
             yield moved
@@ -218,7 +272,8 @@ class Move:
     def _move_jobs(self, tables: list[Table]) -> int:
         jobs = [table for table in tables if table.of_job]
         with self._round():
-            found = self.source.execute(self._sql(FAMILY), [self.workspace, FAMILIES]).rowcount
+            arguments = {"workspace": self.workspace, "families": FAMILIES}
+            found = self.source.execute(self._sql(FAMILY), arguments).rowcount
             if not found:
                 return 0
             self._copy("select id from moved_jobs", "moved_jobs (id)")
@@ -227,32 +282,34 @@ class Move:
                 self._delete(self.destination, table)
             for table in jobs:
                 if table.name not in NOT_COPIED:
-                    name = f"{table.schema}.{table.name}"
-                    self._copy(table.select(VALUES), f"{name} ({', '.join(table.columns)})")
-                    self._compare(table, table.select({}))
+                    self._copy_rows(table)
             self._all(self.destination, LANES_OF_GATED)
             self._all(self.destination, QUEUE_PENDING)
             for table in jobs:
                 self._delete(self.source, table)
         return found
 
-    def _move_table(self, table: Table) -> None:
-        """Move the workspace's rows of a table. They replace rows with the same key."""
+    def _copy_rows(self, table: Table) -> None:
+        """Copy the rows of a round. They replace the workspace's rows with the same key."""
         name, columns = f"{table.schema}.{table.name}", ", ".join(table.columns)
         self._all(
             self.destination,
             f"create temp table moved_rows on commit drop as select {columns} from {name} limit 0",
         )
-        self._copy(table.select(VALUES), f"moved_rows ({columns})")
-        self._compare(table, "select * from moved_rows")
-        same = " and ".join(f"t.{key} = m.{key}" for key in table.key)
-        self._all(self.destination, f"delete from {name} as t using moved_rows as m where {same}")
+        self._copy(table.select(), f"moved_rows ({columns})")
+        self._compare(table)
+        for key in [] if table.of_job else table.keys:
+            same = " and ".join(f"t.{column} = m.{column}" for column in key)
+            self._all(
+                self.destination, f"delete from {name} as t using moved_rows as m where {same}"
+            )
+        # a newer job of the destination may have the key of a moved job
+        kept = " on conflict do nothing" if table.name == "job_keys" else ""
         self._all(
-            self.destination, f"insert into {name} ({columns}) select {columns} from moved_rows"
+            self.destination,
+            f"insert into {name} ({columns}) select {columns} from moved_rows{kept}",
         )
         self._all(self.destination, "drop table moved_rows")
-        condition = f"{table.condition} and {CONDITIONS.get(table.name, 'true')}"
-        self._all(self.source, f"delete from {name} as t where {condition}")
 
     @contextmanager
     def _round(self) -> Iterator[None]:
@@ -266,6 +323,7 @@ class Move:
                     " set local statement_timeout = 0;"
                     " create temp table moved_jobs (id uuid primary key) on commit drop"
                 )
+            self._check_source()
             self.source.execute(
                 "create temp table moved_workers (here integer, there integer) on commit drop"
             )
@@ -304,12 +362,12 @@ class Move:
             for block in rows:
                 copied.write(block)
 
-    def _compare(self, table: Table, copied: str) -> None:
-        """Raise CommandFailed unless the query `copied` returns the rows of the source."""
+    def _compare(self, table: Table) -> None:
+        """Raise CommandFailed unless the copied rows are those of the source."""
         checksum = "coalesce(sum(hashtextextended(r::text, 0)::numeric), 0)"
         query = f"select count(*), {checksum} from ({{}}) as r"
-        [here] = self._all(self.source, query.format(table.select(VALUES)))
-        [there] = self._all(self.destination, query.format(copied))
+        [here] = self._all(self.source, query.format(table.select()))
+        [there] = self._all(self.destination, query.format("select * from moved_rows"))
         if here != there:
             raise CommandFailed(
                 f"the rows of {table.name} differ after the copy; nothing of this round is stored",
@@ -321,17 +379,21 @@ class Move:
         self._all(side, f"delete from {table.schema}.{table.name} as t where {table.condition}")
 
     def _pause(self, *, paused: bool) -> None:
-        """Pause the workspace in the destination, or end this pause and leave any other."""
-        request = {"kind": "workspace", "name": self.workspace, "paused": paused, "reason": REASON}
-        own = "select 1 from queue.pauses where name = %(workspace)s::text and reason = %(reason)s"
-        if paused or self._all(self.destination, own):
+        """Pause the workspace in TO unless it is paused, or end this pause and leave any other."""
+        if self._all(self.destination, PAUSES) == ([] if paused else [(REASON,)]):
+            request = {
+                "kind": "workspace",
+                "name": self.workspace,
+                "paused": paused,
+                "reason": REASON,
+            }
             self._all(self.destination, "select public.pause_jobs(%(request)s)", request=request)
 
     def _tables(self, side: psycopg.Connection[Any]) -> list[Table]:
         return [Table(*row) for row in self._all(side, TABLES)]
 
     def _all(self, side: psycopg.Connection[Any], query: str, **values: Any) -> list[Any]:
-        arguments: dict[str, Any] = {"workspace": self.workspace, "reason": REASON}
+        arguments: dict[str, Any] = {"workspace": self.workspace}
         arguments |= {name: Jsonb(value) for name, value in values.items()}
         cursor = side.execute(self._sql(query), arguments)
         return cursor.fetchall() if cursor.description else []
@@ -355,20 +417,30 @@ def move_workspace(
     workspace = connection.workspace
     if not yes:
         confirm(output, lambda: f"Move {workspace}? Its jobs will be deleted in FROM.")
-    with (
-        psycopg.connect(_address(source), autocommit=True) as here,
-        psycopg.connect(_address(destination), autocommit=True) as there,
-    ):
-        move = Move(here, there, workspace, Schemas(connection.schema))
+    with ExitStack() as stack:
         try:
+            here, there = (
+                stack.enter_context(psycopg.connect(address, autocommit=True))
+                for address in (_address(source), _address(destination))
+            )
+            move = Move(here, there, workspace, Schemas(connection.schema))
             move.check()
+        except psycopg.Error as error:
+            is_lost = isinstance(error, psycopg.OperationalError)
+            raise CommandFailed(
+                f"the move cannot begin: {error.diag.message_primary or error}",
+                code="unreachable" if is_lost else "invalid_state",
+            ) from error
+        try:
             for _ in move.run():
                 output.hint(f"{move.rows['jobs']} jobs moved")
         except psycopg.Error as error:
+            again = "repeat the command; it continues where it stopped"
             raise CommandFailed(
                 f"the round was rolled back: {error.diag.message_primary or error}",
                 code="move_interrupted",
-                fix="repeat the command; it continues where it stopped",
+                # a row that violates a constraint would violate it again
+                fix=None if isinstance(error, psycopg.IntegrityError) else again,
             ) from error
     text = "\n".join(f"{count} {table}" for table, count in sorted(move.rows.items()))
     output.value({"rows": dict(sorted(move.rows.items()))}, text=text or "nothing to move")
@@ -376,7 +448,13 @@ def move_workspace(
 
 def _address(given: str) -> str:
     """Return the address of a database: the argument, or DATABASE_URL of the file that it names."""
-    path = Path(given)
-    if "://" in given or not path.is_file():
+    if given.startswith(("postgres://", "postgresql://")):
         return given
-    return read_env_file(path).get("DATABASE_URL", "")
+    path = Path(given)
+    address = read_env_file(path).get("DATABASE_URL") if path.is_file() else None
+    if not address:
+        raise CommandFailed(
+            "FROM and TO must be postgresql:// addresses, or files with DATABASE_URL",
+            code="bad_usage",
+        )
+    return address

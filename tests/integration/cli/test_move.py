@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from minutehand.cli.move import Move
+from minutehand.install.rewrite import Schemas
+from minutehand.terminal.connection import CommandFailed
 from supabase_local.postgres import Postgres
 from tests.contract.observed import breaches
 from tests.sql.conftest import INVARIANTS
@@ -51,6 +54,7 @@ def engines(postgres: Postgres) -> Iterator[tuple[Engine, Engine]]:
         source, destination = (Engine(database, database.session()) for database in databases)
         destination.register("first", queue="others")
         for engine in (destination, source):
+            engine.publish_deliveries()
             for job_type, policy in TYPES.items():
                 engine.register(job_type, **policy)
         destination.enqueue(workspace=GLOBEX)
@@ -62,6 +66,7 @@ def engines(postgres: Postgres) -> Iterator[tuple[Engine, Engine]]:
 
 def _fill(engine: Engine, ended: int = 5) -> None:
     """Give the tenant Acme a job in every state, with their records."""
+    engine.put_webhook(event_types=["job.failed"])
     engine.enqueue_many(ended)
     engine.run_all()
     engine.enqueue({"n": 1}, max_attempts=1)
@@ -89,15 +94,14 @@ def _fill(engine: Engine, ended: int = 5) -> None:
         engine.enqueue(job_type="rated", concurrency_key=key)
     engine.enqueue(job_type="nobodys")
     engine.enqueue(idempotency_key="once", unique={"key": "one"}, tags=["x"])
-    engine.rpc(
-        "put_schedule",
-        p_workspace_id=ACME,
-        p_schedule={"name": "daily", "cron": "@daily", "job_type": "work"},
-    )
+    engine.put_schedule(name="daily", cron="@daily")
+    _read_events(engine)
 
 
-def _pause(engine: Engine) -> None:
-    engine.rpc("pause_jobs", p_request={"kind": "workspace", "name": ACME})
+def _read_events(engine: Engine) -> None:
+    """Let the webhook read all events, also those of its deliveries."""
+    for _ in range(2):
+        engine.elapse(2)
 
 
 def _command(source: Engine, destination: Engine) -> list[str]:
@@ -106,11 +110,12 @@ def _command(source: Engine, destination: Engine) -> list[str]:
 
 def test_every_state_arrives_and_ends_there(engines: tuple[Engine, Engine]) -> None:
     source, destination = engines
+    source.run("select setval('queue.feed_base', 1000000000)")  # positions of its feed are higher
     _fill(source)
     before = source.rows(SEEN, ACME)
     command = _command(source, destination)
     assert RUN.refused(*command)["code"] == "invalid_state"  # not paused
-    _pause(source)
+    source.pause("workspace")
     moved = RUN.json(*command)["rows"]
 
     assert (moved["jobs"], moved["schedules"]) == (len(before), 1)
@@ -127,6 +132,93 @@ def test_every_state_arrives_and_ends_there(engines: tuple[Engine, Engine]) -> N
         "select job_type from public.jobs where workspace_id = %s and finished_at is null", ACME
     )
     assert left == ["nobodys"]
+    failed = destination.enqueue(max_attempts=1)
+    destination.settle(destination.lease_one(), "failed", error={"message": "no"})
+    destination.elapse(2)
+    delivered = "select payload ->> 'job_id' from public.jobs where job_type = 'webhook_delivery'"
+    assert failed in destination.rows(delivered)
+
+
+@pytest.fixture
+def move(engines: tuple[Engine, Engine], monkeypatch: pytest.MonkeyPatch) -> Iterator[Move]:
+    """A move between both databases, whose rounds have one family."""
+    monkeypatch.setattr("minutehand.cli.move.FAMILIES", 1)
+    with ExitStack() as stack:
+        here, there = (stack.enter_context(engine.database.connect()) for engine in engines)
+        yield Move(here, there, ACME, Schemas("public"))
+
+
+def test_a_job_moves_with_the_job_that_it_awaits(
+    engines: tuple[Engine, Engine], move: Move
+) -> None:
+    source, _ = engines
+    once = source.enqueue(idempotency_key="once", delay_seconds=3600)
+    source.enqueue()
+    lease = source.lease_one()
+    child = {"job_type": "work", "payload": {}, "idempotency_key": "once"}
+    assert source.spawn(lease, "other", [child]) == [once]
+    wait = {"kind": "children", "step": "gather", "job_ids": [once]}
+    source.settle(lease, "waiting", wait=wait)
+    source.pause("workspace")
+    assert list(move.run()) == [2]
+
+
+def test_jobs_that_run_again_between_two_rounds_stay(
+    engines: tuple[Engine, Engine], move: Move
+) -> None:
+    source, destination = engines
+    source.enqueue_many(2)
+    source.pause("workspace")
+    rounds = move.run()
+    next(rounds)
+    source.resume("workspace")
+    with pytest.raises(CommandFailed, match="must be paused"):
+        next(rounds)
+    assert [engine.count("public.jobs") for engine in engines] == [1, 2]
+    assert destination.lease(1) == []
+
+
+def test_newer_jobs_of_the_destination_keep_their_keys(engines: tuple[Engine, Engine]) -> None:
+    source, destination = engines
+    _fill(source)
+    newer = destination.enqueue(idempotency_key="once", unique={"key": "one"})
+    destination.put_schedule(name="daily", cron="@hourly")
+    source.pause("workspace")
+    RUN(*_command(source, destination))
+    assert destination.enqueue(idempotency_key="once") == newer
+    assert destination.one("select cron from queue.schedules") == "@daily"
+    destination.run_all()
+
+
+def test_only_the_pause_of_the_move_ends(engines: tuple[Engine, Engine]) -> None:
+    source, destination = engines
+    for engine in engines:
+        engine.pause("workspace")
+    RUN(*_command(source, destination))
+    assert destination.count("queue.pauses") == 1
+
+
+def test_a_refused_move_changes_nothing(engines: tuple[Engine, Engine]) -> None:
+    source, destination = engines
+    source.put_webhook()
+    source.enqueue()
+    source.pause("workspace")
+    command = _command(source, destination)
+    assert "webhooks" in RUN.refused(*command)["error"]
+    _read_events(source)
+    destination.run("alter table queue.schedules add own text")
+    assert "tables differ" in RUN.refused(*command)["error"]
+    assert destination.count("queue.pauses") == 0
+
+
+def test_wrong_arguments_are_errors(engines: tuple[Engine, Engine]) -> None:
+    _, *command = _command(*engines)
+    command[1] = "postgresql://127.0.0.1:1/none"
+    assert RUN.refused("move-workspace", *command)["code"] == "unreachable"
+    command[1] = "missing.env"
+    assert RUN.refused("move-workspace", *command, code=2)["code"] == "bad_usage"
+    command[1], command[3] = engines[1].database.url, "nonsense"
+    assert RUN.refused("move-workspace", *command)["code"] == "invalid_state"
 
 
 #: Makes the commit of a round wait in the source, after the destination has committed.
@@ -164,9 +256,10 @@ def _kill_a_move(source: Engine, destination: Engine) -> None:
 def test_kills_lose_and_double_nothing(engines: tuple[Engine, Engine], moves: int) -> None:
     source, destination = engines
     _fill(source, ended=600)  # two rounds
-    _pause(source)
+    source.pause("workspace")
     for _ in range(moves):
         source.enqueue({"late": True})
+        _read_events(source)
         before = source.rows(SEEN, ACME)
         _kill_a_move(source, destination)
         assert source.rows(SEEN, ACME) == before
@@ -174,11 +267,10 @@ def test_kills_lose_and_double_nothing(engines: tuple[Engine, Engine], moves: in
         assert 500 <= len(moved) < len(before)
         assert destination.lease(1000) == []  # still paused
         late = source.enqueue({"later": True})
+        _read_events(source)
         RUN(*_command(source, destination))
         assert source.rows(SEEN, ACME) == []
         assert [row for row in destination.rows(SEEN, ACME) if str(row[0]) != late] == before
-        _pause(destination)
+        destination.pause("workspace")
         source, destination = destination, source
-        destination.rpc(
-            "pause_jobs", p_request={"kind": "workspace", "name": ACME, "paused": False}
-        )
+        destination.resume("workspace")
