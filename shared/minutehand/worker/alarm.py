@@ -17,6 +17,7 @@ from minutehand.worker.in_flight import InFlight
 from minutehand.worker.registry import Registry
 from minutehand.worker.run import Run
 from minutehand.worker.stacks import peak_memory_mb
+from minutehand.worker.summary import TickSummary
 
 #: Environment variable with the file in which a worker's process records its jobs, and the suffix
 #: of the file for its last stacks.
@@ -44,7 +45,7 @@ class Watchdog:
     def __init__(self, run: Run, in_flight: InFlight) -> None:
         self._clock = run.clock
         self._in_flight = in_flight
-        self._worker_id = run.summary.worker_id
+        self._summary = run.summary
         self._record = CrashRecord.of_process(run.registry)
         #: Times on the monotonic clock: when it fires, was reset, and running jobs were recorded.
         self._exit_at = math.inf
@@ -75,7 +76,7 @@ class Watchdog:
     def _record_jobs(self, now: float) -> list[Attempt]:
         self._recorded_at = now
         running = list(self._in_flight.running.values())
-        self._record.write(self._worker_id, running)
+        self._record.write(self._summary, running)
         return running
 
     def set(self) -> None:
@@ -117,12 +118,13 @@ class CrashRecord:
         """Return the crash record of this process, which all workers in it share."""
         return cls(os.environ.get(EVIDENCE), registry)
 
-    def write(self, worker_id: str, running: list[Attempt]) -> None:
+    def write(self, summary: TickSummary, running: list[Attempt]) -> None:
         """Write the running jobs."""
         if self._path is None:
             return
         record = {
-            "worker_id": worker_id,
+            "worker_id": summary.worker_id,
+            "leased": summary.leased,
             "memory_mb": peak_memory_mb(),
             "jobs": [attempt.job_id for attempt in running[:MAX_RECORDED]],
             "code": self._code,

@@ -62,13 +62,13 @@ class ExitReport:
         for suffix in ("", STACKS):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
+    def has_leased(self) -> bool:
+        """Return whether the process has leased a job."""
+        return bool(self._read()[0].get("leased"))
+
     def read(self, code: int) -> Mapping[str, Any]:
         """Return the evidence of an ended process, for the log and the queue."""
-        try:
-            record = json.loads(self._path.read_text())
-            stacks = Path(f"{self._path}{STACKS}").read_text(errors="replace")
-        except (OSError, ValueError):
-            record, stacks = {}, ""  # the process ended before it had a job
+        record, stacks = self._read()
         self.worker_id = record.get("worker_id")
         failed, others = _split(stacks)
         own = (line.strip() for line in failed if "File" in line and not _NOT_OWN.search(line))
@@ -83,6 +83,13 @@ class ExitReport:
             "guilty_type": _find_type(failed, record.get("code", [])),
         }
         return {name: value for name, value in evidence.items() if value is not None}
+
+    def _read(self) -> tuple[dict[str, Any], str]:
+        try:
+            stacks = Path(f"{self._path}{STACKS}").read_text(errors="replace")
+            return json.loads(self._path.read_text()), stacks
+        except (OSError, ValueError):
+            return {}, ""  # the process has had no job
 
 
 class DeathReporter:

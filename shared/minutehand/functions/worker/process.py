@@ -56,7 +56,8 @@ MAX_RESTART_SECONDS: Final = 30.0
 #: suspects. Three of four companies live on, so that processes remain to split the fourth.
 MAX_SUSPECTS_PROCESSES: Final = 8
 SUSPECTS_PARTS: Final = 4
-#: Min interval at which a process is started for suspects that the worker has found.
+#: Min interval at which a process is started for suspects that the worker has found, doubled up to
+#: MAX_RESTART_SECONDS each time the process leases none of them.
 SUSPECTS_SECONDS: Final = 1.0
 #: Headers that are forwarded to the worker and back.
 _REQUEST_HEADERS: Final = frozenset({"authorization", "content-type", "x-request-id"})
@@ -87,9 +88,9 @@ class WorkerProcess:
         self._forks = ForkServer(
             (sys.executable, "-m", module), environ, pass_fds=(self._pipe_end,)
         )
-        self._task: asyncio.Task[None] | None = None
-        #: Processes for suspects.
-        self._suspects: set[asyncio.Task[None]] = set()
+        #: Processes for suspects, and the pause before one is started for suspects that were found.
+        self._suspects: dict[asyncio.Task[None], ExitReport] = {}
+        self._suspects_seconds = SUSPECTS_SECONDS
         self._numbers = itertools.count()
         self._deaths = DeathReporter(environ)
         #: Set when the worker has found suspects.
@@ -159,7 +160,8 @@ class WorkerProcess:
         failures = 0
         while True:
             started = loop.time()
-            death = await self._run("at_work", variables)
+            with self._next_report() as report:
+                death = await self._run(report, variables)
             if death is None:  # the next process imports the modules again, for example new code
                 await self._forks.aclose(timeout_seconds=RESPONSE_SECONDS)
                 continue
@@ -179,49 +181,57 @@ class WorkerProcess:
         """Start a process for suspects when there are some although no process has just died."""
         while True:
             await self._found.wait()
-            await asyncio.sleep(SUSPECTS_SECONDS)
+            await asyncio.sleep(self._suspects_seconds)
             self._found.clear()
-            self._start_for_suspects(1)
+            # a limit may let no suspect start
+            if all(report.has_leased() for report in self._suspects.values()):
+                self._start_for_suspects(1)
 
     def _start_for_suspects(self, companies: int) -> None:
         """Start a process for each company. It ends when no suspects wait."""
         for _ in range(min(companies, MAX_SUSPECTS_PROCESSES - len(self._suspects))):
-            task = asyncio.create_task(self._run_suspects(), name="suspects-process")
-            self._suspects.add(task)
-            task.add_done_callback(self._suspects.discard)
+            report = self._next_report()
+            task = asyncio.create_task(self._run_suspects(report), name="suspects-process")
+            self._suspects[task] = report
+            task.add_done_callback(self._suspects.pop)
 
-    async def _run_suspects(self) -> None:
+    def _next_report(self) -> ExitReport:
+        return ExitReport(Path(self._folder.name) / str(next(self._numbers)), self._environ)
+
+    async def _run_suspects(self, report: ExitReport) -> None:
         variables = {SUSPECTS_ONLY: "1", **self._deaths.access.variables}
-        death = await self._run(f"suspects-{next(self._numbers)}", variables)
+        with report:
+            death = await self._run(report, variables)
+            if report.has_leased():
+                self._suspects_seconds = SUSPECTS_SECONDS
+            else:
+                self._suspects_seconds = min(2 * self._suspects_seconds, MAX_RESTART_SECONDS)
         if death is not None and death.guilty:
             await self.wake()  # so that the worker knows when the guilty job is retried
 
-    async def _run(self, name: str, variables: Mapping[str, str]) -> WorkerDeath | None:
-        """Run a process until it ends, and report its death. Return None if it did not die.
-
-        Args:
-            name: Name of the file in which the process records its jobs.
-        """
+    async def _run(self, report: ExitReport, variables: Mapping[str, str]) -> WorkerDeath | None:
+        """Run a process until it ends, and report its death. Return None if it did not die."""
         started = asyncio.get_running_loop().time()
         try:
-            with ExitReport(Path(self._folder.name) / name, self._environ) as last:
-                code = await self._forks.run({**last.variables, **variables})
-                if code == 0:
-                    return None
-                # without the fork server, its processes release their jobs
-                evidence = {} if code is None else last.read(code)
-                companies = {"companies": SUSPECTS_PARTS}
-                death = await self._deaths.report(last.worker_id, {**evidence, **companies})
+            code = await self._forks.run({**report.variables, **variables})
+            if code == 0:
+                return None
+            # without the fork server, its processes release their jobs
+            evidence = {} if code is None else report.read(code)
+            companies = {"companies": SUSPECTS_PARTS}
+            death = await self._deaths.report(report.worker_id, {**evidence, **companies})
             ran = round(asyncio.get_running_loop().time() - started)
             extra = {"ran_seconds": ran, **evidence, "guilty": death.guilty}
             logger.error(
                 "The worker's process has ended and is restarted",
                 extra={"event": "worker.died", **extra},
             )
+            if death.suspects:
+                self._suspects_seconds = SUSPECTS_SECONDS
             self._start_for_suspects(death.suspects)
             return death
         finally:
-            if not self._suspects - {asyncio.current_task()}:
+            if not self._suspects.keys() - {asyncio.current_task()}:
                 await self._deaths.aclose()
 
 

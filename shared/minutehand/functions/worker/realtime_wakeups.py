@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from realtime import AsyncRealtimeClient
 from realtime.types import RealtimeSubscribeStates
-from websockets.exceptions import WebSocketException
 
 from minutehand.config import Settings
 from minutehand.worker.registry import Registry
@@ -38,6 +37,8 @@ class RealtimeWakeups:
         #: Set if the topic has changed or the connection was lost.
         self._changed = asyncio.Event()
         self._pause = PAUSE_SECONDS
+        #: Whether a connection has failed. The first failure is a warning, the others are not.
+        self._has_failed = False
 
     def follow(self, topic: str | None) -> None:
         """Follow the topic that a lease has named, in place of an earlier one."""
@@ -58,22 +59,32 @@ class RealtimeWakeups:
             if self._topic is None:
                 await self._changed.wait()
                 continue
-            socket = AsyncRealtimeClient(
-                f"{self._settings.supabase_url}/realtime/v1",
-                self._settings.supabase_publishable_key,
-                auto_reconnect=False,
-            )
-            channel = socket.channel(self._topic, PRIVATE)
-            channel.on_broadcast("wake", on_message)
             try:
-                await channel.subscribe(self._on_state)
-                await self._changed.wait()
-            except (OSError, WebSocketException) as error:
-                logger.debug("Realtime is unavailable; polling continues", exc_info=error)
-            finally:
-                await socket.close()
+                await self._listen(self._topic, on_message)
+            except Exception as error:  # of the library or the server, which may change
+                logger.log(
+                    logging.DEBUG if self._has_failed else logging.WARNING,
+                    "Realtime is unavailable; polling continues",
+                    exc_info=error,
+                    extra={"event": "realtime.unavailable"},
+                )
+                self._has_failed = True
             await asyncio.sleep(self._pause * (0.75 + random.random() / 2))
             self._pause = min(MAX_PAUSE_SECONDS, 2 * self._pause)
+
+    async def _listen(self, topic: str, on_message: Callable[[Any], None]) -> None:
+        socket = AsyncRealtimeClient(
+            f"{self._settings.supabase_url}/realtime/v1",
+            self._settings.supabase_publishable_key,
+            auto_reconnect=False,
+        )
+        channel = socket.channel(topic, PRIVATE)
+        channel.on_broadcast("wake", on_message)
+        try:
+            await channel.subscribe(self._on_state)
+            await self._changed.wait()
+        finally:
+            await socket.close()
 
     def _on_state(self, state: RealtimeSubscribeStates, error: Exception | None) -> None:
         if state != RealtimeSubscribeStates.SUBSCRIBED:
