@@ -14,3 +14,6 @@ where name = 'retention';
 -- queue | warn | chat_message was rejected. no such day | minutehand types chat_message
 update queue.job_types set refusal = 'no such day' where job_type = 'chat_message';
 -- back: update queue.job_types set refusal = null;
+-- roles | fail | every role has default_transaction_read_only | set transaction read write; alter
+alter database postgres set default_transaction_read_only = on;
+-- back: set transaction read write; alter database postgres reset default_transaction_read_only;

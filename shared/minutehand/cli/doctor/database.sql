@@ -51,10 +51,31 @@ select case harm when 'a call may occupy a connection for long' then 'warn' else
   format('%s has %s = %s: %s', coalesce(role, 'every role'), name, value, harm),
   case when role in ('anon', 'authenticated', 'authenticator') and name = 'statement_timeout'
       and base is null then format('alter role %I set statement_timeout = ''8s''', role)
-    when role is null then format('alter database %I reset %I', base, name)
-    else format('alter role %I %sreset %I', role,
-      case when base is null then '' else format('in database %I ', base) end, name) end
-from faults where harm is not null order by 1;
+    else case name when 'default_transaction_read_only' then 'set transaction read write; '
+        else '' end
+      || case when role is null then format('alter database %I reset %I', base, name)
+        else format('alter role %I %sreset %I', role,
+          case when base is null then '' else format('in database %I ', base) end, name) end
+  end
+from faults where harm is not null
+union all
+-- as Supabase creates its roles
+select 'fail', format('%s bypasses row level security: it reads the rows of every tenant', rolname),
+  format('alter role %I nobypassrls', rolname)
+from pg_roles where rolname in ('anon', 'authenticated') and rolbypassrls
+union all
+select 'fail', 'service_role does not bypass row level security, so it reads no rows',
+  'alter role service_role bypassrls'
+from pg_roles where rolname = 'service_role' and not rolbypassrls
+union all
+select 'fail', format('%s is a member of %s, which bypasses row level security',
+    m.member::regrole, m.roleid::regrole),
+  format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
+from pg_auth_members as m
+where m.member in (to_regrole('anon'), to_regrole('authenticated'))
+  and exists (select from pg_roles as r
+    where (r.rolsuper or r.rolbypassrls) and pg_has_role(m.roleid, r.oid, 'member'))
+order by 1;
 
 -- check project
 -- objects of the project itself
