@@ -102,6 +102,19 @@ CHANGES = {
     "revoke job_worker from authenticator granted by postgres": "grant job_worker to authenticator",
     "delete from queue.settings where name = 'guest_key'": "gen_random_uuid()",
     "alter table queue.tasks alter column failures type bigint": "failures type integer",
+    "comment on column queue.pieces.text is null": "is 'Person: ",
+    "revoke update (status) on public.jobs from authenticated": "undone: grant update (status)",
+    "grant update on public.jobs to authenticated": "revoke update on table public.jobs",
+    "grant update (payload) on public.jobs to authenticated": "revoke update (payload)",
+    "alter table public.jobs drop column start_by_seconds cascade": (
+        "grant insert (start_by_seconds) on table public.jobs to authenticated"
+    ),
+    "alter sequence queue.feed_base set unlogged": "alter sequence queue.feed_base set logged",
+    "alter sequence queue.feed_base owner to supabase_admin": (
+        "undone: alter sequence queue.feed_base owner to postgres"
+    ),
+    "alter table queue.settings set unlogged": "alter table queue.settings set logged",
+    """update queue.settings set value = '"24"' where name = 'feed_hours'""": "'24'",
     "drop index queue.turns_blocked": "CREATE INDEX turns_blocked",
     "drop index queue.turns_blocked; create index turns_blocked on queue.turns (lane)": (
         "drop index queue.turns_blocked"

@@ -40,6 +40,7 @@ _DROPS = {
     r"CREATE (?:UNIQUE )?INDEX (\S+) ON (\w+)": "drop index {1}.{0}",
     r"alter table (\S+) add constraint (\S+)": "alter table {0} drop constraint {1}",
 }
+_COLUMN_RIGHT = re.compile(r"grant \w+ \(")
 #: Role of a hosted project that another database may lack.
 _OPTIONAL = "authenticator"
 
@@ -144,6 +145,13 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
     renewed = {f.object for key, f in expected.items() if key in dropped and f.rank in _REPLACED}
     # a wrong owner's grants are lost when the object gets its owner back, so all are repeated
     owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
+    added = [
+        fact
+        for key, fact in actual.items()
+        if fact.undo and key not in expected and fact.object in objects
+    ]
+    # to revoke a right on a table revokes it on the columns too, so rights on columns are repeated
+    revoked = {fact.object for fact in added if fact.rank == RIGHTS}
     missing = [
         Drift(
             f"undone: {_first_line(fact.statement)}",
@@ -153,16 +161,13 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
         if key not in actual
         or fact.object in renewed
         or (fact.rank == RIGHTS and fact.object in owned)
+        or (fact.object in revoked and _COLUMN_RIGHT.match(fact.statement))
     ]
-    added = [
-        Drift(f"not by the release: {fact.statement}", fact.undo)
-        for key, fact in actual.items()
-        if fact.undo and key not in expected and fact.object in objects
-    ]
+    undone = (Drift(f"not by the release: {f.statement}", f.undo) for f in added if f.undo)
     # unexpected objects first, because e.g. an altered policy must be dropped before it is created
     return [
         Drift(drift.detail.replace(OWNER, owner), drift.fix.replace(OWNER, owner))
-        for drift in (*added, *missing)
+        for drift in (*undone, *missing)
     ]
 
 

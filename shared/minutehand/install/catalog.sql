@@ -3,7 +3,8 @@
 -- `rank` is the order in which statements can run, and `object` the subject of a statement. `undo`
 -- reverts it, and is null if an addition to the record does no harm. The owner of the engine is
 -- written as {owner}. A project may change an editable fact, which only a release compares: rank 20
--- or more, our tables of tenants, and the views of them.
+-- or more except for comments that begin with `Person: `, our tables of tenants, and the views of
+-- them.
 with engine as (
   select n.oid, n.nspowner as owner
   from pg_catalog.pg_namespace as n
@@ -21,6 +22,14 @@ functions as (
   where p.prokind = 'f'
     and p.pronamespace in (e.oid, 'public'::regnamespace)
 ),
+sequences as (
+  select c.*, c.oid::regclass::text as name
+  from engine as e
+  join pg_catalog.pg_class as c on c.relnamespace = e.oid and c.relkind = 'S'
+  where not exists (
+    select from pg_catalog.pg_depend as d where d.objid = c.oid and d.deptype in ('a', 'i')
+  )
+),
 owned (kind, name, owner, acl) as (
   select 'table', r.name, r.relowner, r.relacl
   from relations as r
@@ -32,8 +41,14 @@ owned (kind, name, owner, acl) as (
     coalesce(f.proacl, acldefault('f', f.proowner))
   from functions as f
   union all
-  select 'sequence', c.oid::regclass::text, c.relowner, c.relacl
+  select
+    'sequence',
+    c.oid::regclass::text,
+    -- the sequence of a column has the owner of its table
+    case when s.oid is not null then c.relowner end,
+    c.relacl
   from pg_catalog.pg_class as c
+  left join sequences as s on s.oid = c.oid
   where c.relkind = 'S' and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
   union all
   select 'schema', n.nspname, null, n.nspacl
@@ -96,27 +111,34 @@ facts (rank, object, statement, undo) as (
   union all
   select
     1,
-    s.seqrelid::regclass::text,
-    format('create sequence if not exists %s minvalue %s', s.seqrelid::regclass, s.seqmin),
+    s.name,
+    format('create sequence if not exists %s minvalue %s', s.name, q.seqmin),
     null
-  from engine as e
-  join pg_catalog.pg_class as c on c.relnamespace = e.oid
-  join pg_catalog.pg_sequence as s on s.seqrelid = c.oid
-  where not exists (
-    select from pg_catalog.pg_depend as d where d.objid = c.oid and d.deptype in ('a', 'i')
-  )
+  from sequences as s
+  join pg_catalog.pg_sequence as q on q.seqrelid = s.oid
   union all
-  select
-    2,
-    r.name,
-    format(
-      'create %stable if not exists %s ()',
-      case r.relpersistence when 'u' then 'unlogged ' end,
-      r.name
-    ),
-    null
+  select 2, r.name, format('create table if not exists %s ()', r.name), null
   from relations as r
   where r.relkind = 'r'
+  union all
+  select
+    3,
+    o.name,
+    format(
+      'alter %s %s set %s',
+      o.kind,
+      o.name,
+      case o.relpersistence when 'u' then 'unlogged' else 'logged' end
+    ),
+    null
+  from (
+    select 'table', name, relpersistence
+    from relations
+    where relkind = 'r'
+    union all
+    select 'sequence', name, relpersistence
+    from sequences
+  ) as o (kind, name, relpersistence)
   union all
   select
     3,
@@ -257,6 +279,20 @@ facts (rank, object, statement, undo) as (
   union all
   select
     11,
+    c.relation,
+    format('grant %s (%s) on table %s to %s', a.privilege, c.name, c.relation, r.role),
+    format('revoke %s (%s) on table %s from %s', a.privilege, c.name, c.relation, r.role)
+  from columns as c
+  cross join lateral (
+    select lower(g.privilege_type), g.grantee
+    from aclexplode(c.attacl) as g
+  ) as a (privilege, grantee)
+  join unnest('{public, anon, authenticated, service_role, job_worker}'::text[]) as r (
+    role
+  ) on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end
+  union all
+  select
+    11,
     e.oid::regnamespace::text,
     format(
       'alter default privileges for role %I in schema %s grant %s on %s to %s',
@@ -353,9 +389,20 @@ facts (rank, object, statement, undo) as (
   -- rows that a person may change, but not delete
   select
     13,
-    'setting ' || s.name,
+    -- a value of another type is a difference; two settings accept a word for a number
     format(
-      'insert into queue.settings (name, value) values (%L, %s) on conflict do nothing',
+      'setting %s %s',
+      case
+        when s.name = 'disk_bytes' and s.value = 'null'
+          or s.name = 'realtime_messages_per_second' and s.value in ('"free"', '"pro"')
+          then 'number'
+        else jsonb_typeof(s.value)
+      end,
+      s.name
+    ),
+    format(
+      'insert into queue.settings (name, value) values (%L, %s)'
+        ' on conflict (name) do update set value = excluded.value',
       s.name,
       case s.name
         when 'guest_key' -- a secret, which each install draws
@@ -421,11 +468,13 @@ select distinct
   object,
   statement,
   undo,
-  rank >= 20
+  -- erasure and export of a person's data follow these comments
+  rank >= 20 and statement not like 'comment on column % is ''Person: %'
     or object in ('public.workspaces', 'public.workspace_members', 'realtime.messages')
+    or object like 'public.workspaces.%'
+    or object like 'public.workspace_members.%'
     or rank = 5 and object in ('queue.tenants', 'queue.tenant_members')
     or statement like '% on sequence %'
-    or statement like 'alter sequence %'
     as is_editable
 from facts
 order by rank, object, statement

@@ -43,7 +43,7 @@ DAMAGES = {
     r"(?s)create or replace view": """
         drop view {object} cascade
         drop view {object} cascade; create view {object} as select 1 as planted""",
-    r"create (unlogged )?table": """
+    r"create table": """
         drop table {object} cascade
         grant all on {object} to anon
         set role none; alter table {object} owner to service_role
@@ -80,6 +80,12 @@ execute function suppress_redundant_updates_trigger()
     r"(?:grant) (.+ on .+) to (\w+)$": "revoke {0} from {1}",
     r"grant (job_worker) to (authenticator)": "revoke {0} from {1}",
     r"insert into queue.(settings|tasks)": "delete from queue.{0} where name = '{name}'",
+    r"insert into queue.settings .+'\d+'\)": (
+        "update queue.settings set value = '\"text\"' where name = '{name}'"
+    ),
+    r"comment on column (\S+) is": "comment on column {0} is null",
+    r"alter sequence \S+ owner": "set role none; alter sequence {object} owner to service_role",
+    r"alter (table|sequence) \S+ set logged": "alter {0} {object} set unlogged",
 }
 ROLES = "anon authenticated service_role authenticator job_worker"
 SETTINGS_OF_ROLES = """\
@@ -99,6 +105,10 @@ public: revoke usage on schema public from authenticated
 queue: alter default privileges for role postgres in schema queue grant select on tables to anon
 statement_timeout: do $$ begin execute format('alter database %I set statement_timeout = ''5ms''', \
 current_database()); end $$
+authenticated: alter role authenticated bypassrls
+anon: alter role anon bypassrls
+service_role: alter role service_role nobypassrls
+service_role: grant service_role to authenticated
 read_only: do $$ begin execute format('alter role job_worker in database %I set \
 default_transaction_read_only = on', current_database()); end $$
 3600s: alter role authenticated set statement_timeout = '3600s'
