@@ -6,6 +6,7 @@ import functools
 import gc
 import logging
 import os
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -149,7 +150,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Run one process more than there are cores, because tests wait for a quarter of their time."""
-    return (os.cpu_count() or 1) + 1
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return cores + 1
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -347,7 +347,7 @@ def _applied_seeds(connection: psycopg.Connection[tuple[object, ...]]) -> dict[s
 
 
 def _base_name(path: Path) -> str:
-    """Return the name under which a file of the hosted base is recorded."""
+    """Return the name under which the history records a file of `hosted/`."""
     return f"{path.parent.name}/{path.name}"
 
 

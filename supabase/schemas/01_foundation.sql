@@ -8,7 +8,7 @@
 --   queue.deferred, queue.gated, queue.ready, queue.leases and queue.waits.
 -- - A lane is one job type in one queue.
 -- - The ord of a job is its position among the jobs of its tenant, by priority and then by age.
--- - A turn is a tenant that has ready jobs in a lane. Leases read open turns one after the other.
+-- - A turn is a tenant that has ready jobs in a lane. Each lease reads the open turns in order.
 -- - A turn is blocked if leases do not read it, because it is closed, paused or at a limit. A lease
 --   closes a turn when it finds that the tenant has no ready job in the lane.
 -- - The rank of a tenant is its position among all tenants that have turns. A tenant has the same

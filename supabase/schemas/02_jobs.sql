@@ -608,7 +608,7 @@ create table queue.tasks (
   failure text, -- error of the last run, if it failed
   failures integer not null default 0, -- number of failures since the last success
   -- The task has read all rows of the feed up to the row with this number and id (read_id). For the
-  -- task live, read_to is the highest number of a deleted row.
+  -- task named live, read_to is the highest number among the deleted rows of the feed.
   read_to bigint not null default 0,
   read_id bigint not null default 0,
   after_id uuid, -- last job or schedule that an unfinished pass has read

@@ -684,11 +684,12 @@ begin
 end;
 $$;
 
--- Take the idempotency key and the unique key of a new job. Return the id of the job that has the
--- keys, which is another job if a key was taken before. With on_conflict 'replace', the other job
--- is changed if it is pending and has the unique key. It gets the payload of the new job, and the
--- tags, priority, time and start_by_seconds that the call gives. If the unique key was taken
--- before, the idempotency key of this call is stored for the other job (freed_when 'other').
+-- Take the idempotency key and the unique key of a new job, and return the id of the new job. If
+-- another job already has one of the keys, return the id of that other job. With on_conflict
+-- 'replace', the other job is changed if it is pending and has the unique key. It gets the payload
+-- of the new job, and the tags, priority, time and start_by_seconds that the call gives. If the
+-- unique key was taken before, the idempotency key of this call is stored for the other job
+-- (freed_when 'other').
 create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz)
 returns uuid
 language plpgsql

@@ -475,9 +475,9 @@ create trigger jobs_check_insert
   when (new.lane is null)
   execute function queue.check_inserted();
 
--- Insert the places of the jobs that a plain insert has written, and publish the jobs. A trigger of
--- the project may already have changed, deleted or placed some of them, for example by a function
--- that starts a scheduled job now.
+-- Insert the place of each job that a plain insert has written, and publish events of the jobs. A
+-- trigger of the project may already have changed, deleted or placed some of them, for example by a
+-- function that starts a scheduled job now.
 create function queue.place_inserted()
 returns trigger
 language plpgsql

@@ -647,8 +647,8 @@ $$;
 
 -- Return the pair of sequences that a bucket uses, and the time when the bucket is full again. Four
 -- pairs are candidates. If the bucket uses none of them, it takes over a pair whose bucket is full.
--- If there is none, return null. The time is read before the owner, because another bucket may take
--- over the pair in between.
+-- If there is none, return null. The time is read before the owner of the pair, because between
+-- both reads another bucket may take over the pair and write its own time.
 create function queue.find_pair(
   p_hash bigint,
   p_micros bigint,

@@ -505,7 +505,7 @@ $$;
 -- Open the turns that notes name. A turn gets the rank of its tenant. For a new tenant, the rank is
 -- one less than the lowest last_rank of its lanes' rings, so that the tenant comes near the end of
 -- the round. Also unblock turns whose time at a limit is over. If another transaction is changing a
--- turn, the note of the turn remains.
+-- turn, the turn's note is kept for the next call.
 -- p_most: Maximum number of turns to open because of notes.
 create function queue.open_turns(p_most integer, p_now timestamptz)
 returns void
@@ -1140,8 +1140,8 @@ $$;
 -- Divide the slots among tenants in rounds. In each round, every tenant in ring order gets as many
 -- of its first ready jobs as its weight. Only the first round changes the position of the ring. A
 -- job that exceeds a limit is skipped, and does not count against the weight.
--- p_depth: Number of jobs to read per turn, at least the tenant's weight. If more tenants follow,
---   p_depth is null and only one round is divided.
+-- p_depth: Number of jobs to read per turn, at least the tenant's weight. If there are more tenants
+--   than this call has read, p_depth is null, and the slots are divided for one round only.
 -- p_most: Number of slots.
 -- is_cut: True if a turn may have more jobs than were read.
 -- empty: Turns without a ready job.
@@ -1369,7 +1369,7 @@ begin
 end;
 $$;
 
--- Determine how many jobs to take from each turn, and which turns are empty.
+-- Determine how many jobs to take from each turn, and which turns have no ready job.
 -- lanes: Lanes of the requested job types and queues that are not paused.
 -- limited: Requested job types that have a limit.
 -- shares: Number of jobs to take from each turn.

@@ -357,7 +357,7 @@ select queue.allow('job_worker, service_role', 'public.report_jobs');
 
 -- Return a page of a job's steps in order. A page has at most 1,000 rows, and ends when it reaches
 -- p_bytes bytes.
--- p_after: Name and nth of the last row of the previous page.
+-- p_after: Columns name and nth of the last row of the previous page.
 -- lines: The stored rows.
 -- results: Results by step name, with the results of child jobs in one list.
 -- next: Name and nth of the last row, if more rows follow.

@@ -683,8 +683,8 @@ end;
 $$;
 
 -- Run the publisher if a statement left messages to it in the last two seconds, at most once in a
--- tenth of a second. If Realtime fails, a later call repeats the round, so that a worker's call
--- does not fail. Maintenance runs the publisher too, for transactions that commit later, and
+-- tenth of a second. If Realtime fails, the worker's call still succeeds, and a later call sends
+-- the messages. Maintenance runs the publisher too, for transactions that commit later, and
 -- records failures.
 create function queue.send_unsent()
 returns boolean -- an assignment costs less than the query of `perform`
@@ -746,8 +746,8 @@ begin
 end;
 $$;
 
--- Return the topic on which Realtime wakes workers. Its id is a key, which only workers get, from
--- public.lease_jobs. The key changes when the keys of workers are revoked.
+-- Return the topic on which Realtime wakes workers. The id of the topic is a secret that only
+-- workers receive, from public.lease_jobs. It changes when the keys of workers are revoked.
 create function queue.wake_topic()
 returns text
 language plpgsql stable
@@ -810,8 +810,8 @@ grant execute on function queue.may_follow to anon, authenticated;
 
 -- Return a value that changes with each change that the messages of a topic report, so that a
 -- client can detect missed messages. For a job, it includes the ends of its streams. For another
--- topic, it is the sum of the ids of its last twenty lines, because a transaction that commits late
--- adds a line before the last one.
+-- topic, it is the sum of the ids of its last twenty lines. The highest id does not suffice, because
+-- a transaction that commits late may add a line with a lower id.
 create function queue.topic_seq(p_topic text)
 returns text
 language plpgsql stable
@@ -999,7 +999,7 @@ end;
 $$;
 
 -- Return the id of the history to which a cursor belongs. It consists of the timeline of Postgres
--- and the feed base. Postgres begins a new timeline when a server is promoted or recovered to a
+-- and the value of queue.feed_base. Postgres begins a new timeline when a server is promoted or recovered to a
 -- point in time, and may then assign the same transaction ids again. A restore raises the feed
 -- base.
 create function queue.history()
@@ -1476,8 +1476,8 @@ $$;
 
 -- Return the guest session with this id if it is open and the caller may follow it. A session for
 -- one user is open to this user, to members of its workspace and to the service. If this user is
--- anonymous, the setting allow_anonymous must be true. A session for everyone is open while
--- allow_anonymous is true.
+-- anonymous, the setting allow_anonymous must be true. A session that everyone may follow is open
+-- while allow_anonymous is true.
 create function queue.guest_session(p_session_id text)
 returns setof queue.guest_sessions
 language sql stable

@@ -2091,8 +2091,8 @@ end;
 $$;
 
 -- Return the reason why a job cannot start. The job may have ended, run, wait or be delayed. A
--- trigger of the project may reject a change of the job. Its type may be unpublished, or paused, or
--- no worker may serve it. Return null if the job may start.
+-- trigger of the project may reject a change of the job. Its type may be unpublished or
+-- paused, or there may be no worker that serves it. Return null if the job may start.
 create function queue.explain_row(
   p_job public.jobs,
   p_alive queue.workers[],

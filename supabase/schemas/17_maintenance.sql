@@ -245,7 +245,8 @@ begin
 end;
 $$;
 
--- Move jobs to their next place when they are due, or when their type has been published. Each pass
+-- Move jobs to their next place, for example from deferred to ready, when they are due or when
+-- their type has been published. Each pass
 -- takes the oldest jobs, and an equal number of jobs of each workspace (queue.fair_batch). Locked
 -- jobs stay due.
 create function queue.do_promotion(p_now timestamptz, p_until timestamptz)

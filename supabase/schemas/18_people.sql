@@ -6,7 +6,7 @@
 --   Person: key               If the text contains the person's id, the row is deleted.
 --   Person: file              If the key of a stored file contains the id, the row is deleted, and
 --                             the key is returned.
---   Person: tags              If one of the labels is user:<id>, the row is deleted.
+--   Person: tags              If one of the tags is user:<id>, the row is deleted.
 --   Person: mention           The column has the id of a person who acted. The id and the row's
 --                             text are cleared.
 --   Person: jobs              If one of these jobs is deleted, the row's text is cleared.

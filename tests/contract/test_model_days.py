@@ -133,7 +133,7 @@ WORKS = WORKS if os.environ.get("WEEKLY") else WORKS[::2]
 
 
 class DaysServer(MisbehavingServer):
-    """Responds to a prompt with `[day name]` as on that day, and counts requests that may cost."""
+    """A model that fails as `[day name]` in the prompt says. It counts billed requests."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -2,8 +2,8 @@
 -- clones have them. The schema `kept` has a copy of each table with rows, and a function whose
 -- plans are kept.
 set local search_path = '';
--- The apps' migrations leave this call to the first worker. It would otherwise be a change of each
--- test.
+-- In a project, the first worker makes this call. Here the template makes it, because each test
+-- would otherwise change its database by the call.
 select public.attach_extensions();
 create schema kept;
 

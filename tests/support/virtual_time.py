@@ -50,7 +50,7 @@ class LoopClock:
         self._loop = asyncio.get_running_loop()
 
     def now(self) -> datetime:
-        """Return a fixed morning plus the loop's seconds."""
+        """Return a fixed time plus the elapsed seconds of the loop."""
         return BEGAN + timedelta(seconds=self.monotonic())
 
     def monotonic(self) -> float:

@@ -52,7 +52,7 @@ class PartialField:
         self.written = ""
 
     def restart(self, begun: str = "") -> None:
-        """Start an answer with this text. Text that was written before is not written again."""
+        """Start an answer with this text. Write only text that no earlier answer has written."""
         self.text, self._parse_at, self._object_at = "", 0, None
         self.add(begun)
 

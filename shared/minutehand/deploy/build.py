@@ -135,7 +135,7 @@ def lock_requirements(project: Project, out: Path) -> Path:
 
 
 def _requirements(project: Project) -> Iterator[str]:
-    """List the requirements of this package and of the project, without extras and the package."""
+    """List the requirements of this package and the project, without extras and this package."""
     yield from _package_requirements()
     file = project.root / "pyproject.toml"
     metadata = tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}

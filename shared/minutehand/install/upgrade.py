@@ -61,6 +61,6 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
 
 
 def tenants_of(project: Project) -> Tenants:
-    """Return the kind of an installed project's tenants, whose SQL is never written again."""
+    """Return the tenant kind of an installed project. An upgrade does not write its SQL again."""
     kinds: dict[str, type[Tenants]] = {"existing": ExistingTenants, "personal": PersonalTenants}
     return kinds.get(project.tenancy, Tenants)()

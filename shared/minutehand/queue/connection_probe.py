@@ -51,7 +51,7 @@ class AddressProbe:
 
     @property
     def fault(self) -> tuple[str, str] | None:
-        """Problem of the address for a worker, as the end of a sentence, and its fix; or None."""
+        """Reason why a worker cannot use the address, which completes a sentence, and its fix."""
         if self.malformed is not None:
             return f"must be an address as libpq reads it: {self.malformed}", PARAMETERS
         if self.problem is not None:

@@ -111,7 +111,7 @@ class _JobFields(Model):
     replay_of: str | None = None
     replay_from: str | None = None
     lost_attempts: int = 0
-    #: Number of uncounted attempts, whose process died while it also ran other jobs.
+    #: Number of attempts that do not count, because their process died beside other jobs.
     deaths: int = 0
     #: Cost of its attempts in other services, as reported by processors.
     cost_usd: float | None = None

@@ -115,7 +115,7 @@ async def job_follower(
     session_id: GuestSession = None,
     access_token: str | None = None,
 ) -> Caller | None:
-    """Dependency for a job's events: the user. None for a guest, whose key is a session's id."""
+    """Return the user who requests a job's events, or None for a guest with a session's id."""
     return await _user_or_holder(request, _token_of(request, access_token), session_id or "")
 
 

@@ -37,7 +37,7 @@ class RemoteFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RemoteTask:
-    """State of the work of a service."""
+    """State of a task that a service does for the job."""
 
     state: Literal["running", "completed", "failed", "cancelled"]
     problem: str | None = None

@@ -142,7 +142,7 @@ class BatchPool(Pool):
         return []
 
     def next_begin_at(self) -> float | None:
-        """Return when the first batch that is not full starts. None without a free slot."""
+        """Return the start time of the oldest incomplete batch. None if no slot is free."""
         if self._used >= self.size:
             return None
         return min((jobs[0][1] + self._wait for jobs in self._tenants.values()), default=None)
@@ -223,7 +223,7 @@ class Slots:
             self._job_size = max(1.0, size / len(leases))
 
     def begin(self) -> Iterator[tuple[JobType[Any] | None, list[Leased]]]:
-        """Yield jobs that have a slot, in the order of leases, each with its type for a batch."""
+        """Yield the jobs that get a slot, in the order of leases, with their type if batched."""
         now = self._clock.monotonic()
         for pool in self._pools:
             while leased := pool.next(now):

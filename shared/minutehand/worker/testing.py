@@ -244,7 +244,7 @@ def _thread_of(run: object) -> str | None:
 
 
 class HeldFunctions(WorkerFunctions):
-    """Fake of your SQL functions with fixed results. `calls` has each call, without its job."""
+    """Fake of your SQL functions with fixed results. `calls` lists the arguments of each call."""
 
     def __init__(self, **answers: Any) -> None:
         self.answers = answers

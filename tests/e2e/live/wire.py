@@ -143,7 +143,7 @@ class Wire:
                 await asyncio.gather(*ways, return_exceptions=True)
 
     def _some_of(self, protocol: Protocol, data: bytes) -> bytes:
-        """Return the complete frames without the dropped ones."""
+        """Return the complete frames, without those that the test drops."""
         protocol.receive_data(data)
         kept = b""
         for frame in protocol.events_received():

@@ -1,4 +1,4 @@
-"""The proof of `doctor --stage`: a temporary job, and planted faults that it must find."""
+"""`doctor --stage` runs a temporary job, and finds the faults that the tests plant."""
 
 from __future__ import annotations
 

@@ -296,7 +296,7 @@ async def close(_: asyncio.StreamWriter) -> None:
 
 
 class Dripping(MisbehavingServer):
-    """Streams `pieces`, and then does what a test defines. By default it is silent."""
+    """Streams `pieces`, and then calls `then`. Without `then` it stays silent."""
 
     def __init__(self, *pieces: str, then: Any = None) -> None:
         super().__init__()

@@ -38,7 +38,7 @@ class Reply(BaseModel):
 
 
 class Costs(BaseModel):
-    """A shape with numbers."""
+    """A response with numbers."""
 
     title: Line
     costs: list[float]
