@@ -172,12 +172,16 @@ class Table:
         column = "id" if self.name == "jobs" else "job_id"
         return f"t.{column} in (select m.id from moved_jobs as m)"
 
+    @property
+    def copied(self) -> str:
+        """SQL condition of those rows of a round that are copied."""
+        return f"{self.condition} and {CONDITIONS.get(self.name, 'true')}"
+
     def select(self) -> str:
         """Return a query of the rows to copy, with their values in the destination."""
         columns = ", ".join(VALUES.get(name, f"t.{name}") for name in self.columns)
-        condition = f"{self.condition} and {CONDITIONS.get(self.name, 'true')}"
         order = f" order by t.{self.identity}" if self.identity else ""
-        return f"select {columns} from {self.schema}.{self.name} as t where {condition}{order}"
+        return f"select {columns} from {self.schema}.{self.name} as t where {self.copied}{order}"
 
 
 @dataclass
@@ -261,9 +265,7 @@ class Move:
             for table in tables:
                 if not table.of_job and table.name not in NOT_COPIED:
                     self._copy_rows(table)
-                    condition = f"{table.condition} and {CONDITIONS.get(table.name, 'true')}"
-                    name = f"{table.schema}.{table.name}"
-                    self._all(self.source, f"delete from {name} as t where {condition}")
+                    self._delete(self.source, table, table.copied)
             self._all(self.destination, EVENTS)  # waits whose event came during the move
         while moved := self._move_jobs(tables):  # jobs of schedules that were due meanwhile
             yield moved
@@ -279,14 +281,14 @@ class Move:
             self._copy("select id from moved_jobs", "moved_jobs (id)")
             self._map_workers()
             for table in jobs:
-                self._delete(self.destination, table)
+                self._delete(self.destination, table, table.condition)
             for table in jobs:
                 if table.name not in NOT_COPIED:
                     self._copy_rows(table)
             self._all(self.destination, LANES_OF_GATED)
             self._all(self.destination, QUEUE_PENDING)
             for table in jobs:
-                self._delete(self.source, table)
+                self._delete(self.source, table, table.condition)
         return found
 
     def _copy_rows(self, table: Table) -> None:
@@ -375,8 +377,8 @@ class Move:
             )
         self.rows[table.name] += here[0]
 
-    def _delete(self, side: psycopg.Connection[Any], table: Table) -> None:
-        self._all(side, f"delete from {table.schema}.{table.name} as t where {table.condition}")
+    def _delete(self, side: psycopg.Connection[Any], table: Table, condition: str) -> None:
+        self._all(side, f"delete from {table.schema}.{table.name} as t where {condition}")
 
     def _pause(self, *, paused: bool) -> None:
         """Pause the workspace in TO unless it is paused, or end this pause and leave any other."""

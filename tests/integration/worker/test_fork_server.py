@@ -82,13 +82,21 @@ async def test_a_process_is_forked_unless_a_module_failed_or_started_a_thread(
     assert [*codes] == [10 + is_forked, -signal.SIGKILL, 0]
 
 
+async def waiting_process(
+    server: ForkServer, pipe: int
+) -> tuple[asyncio.Task[int | None], psutil.Process, psutil.Process]:
+    """Run a process that waits for its end; return its run, itself and the fork server."""
+    running = asyncio.create_task(server.run({"DO": SAY_PID + "os.read(0, 1)"}))
+    process = psutil.Process(int(await asyncio.to_thread(os.read, pipe, 20)))
+    parent = process.parent()
+    assert parent is not None
+    return running, process, parent
+
+
 async def test_processes_notice_that_the_fork_server_was_killed() -> None:
     """The standard input of the processes ends. The next process has another fork server."""
     async with fork_server() as (server, pipe):
-        running = asyncio.create_task(server.run({"DO": SAY_PID + "os.read(0, 1)"}))
-        process = psutil.Process(int(await asyncio.to_thread(os.read, pipe, 20)))
-        parent = process.parent()
-        assert parent is not None
+        running, process, parent = await waiting_process(server, pipe)
         parent.kill()
 
         assert await running is None
@@ -112,10 +120,7 @@ async def test_the_host_ends_processes_by_sigterm_and_kills_the_others(
 async def test_a_sigterm_to_the_process_group_leaves_the_fork_server_to_its_host() -> None:
     """Otherwise the host would not wait for processes that release their jobs."""
     async with fork_server() as (server, pipe):
-        running = asyncio.create_task(server.run({"DO": SAY_PID + "os.read(0, 1)"}))
-        process = psutil.Process(int(await asyncio.to_thread(os.read, pipe, 20)))
-        parent = process.parent()
-        assert parent is not None
+        running, process, parent = await waiting_process(server, pipe)
         parent.terminate()
         process.terminate()
 
