@@ -1,46 +1,48 @@
 -- Minutehand runs durable jobs inside Postgres. Read the files of this folder in order. Each file
 -- covers one concern.
 --
--- The engine has the following terms. The comments use each term in this sense only.
+-- The comments of the engine use the following terms in these senses only.
 --
 -- - A job is live until it completes, fails or is cancelled.
 -- - The place of a live job is the one narrow table that has a row for it. The places are
 --   queue.deferred, queue.gated, queue.ready, queue.leases and queue.waits.
 -- - A lane is one job type in one queue.
 -- - The ord of a job is its position among the jobs of its tenant, by priority and then by age.
--- - A turn is a tenant that has ready jobs in a lane. Each lease reads the open turns in order.
--- - A turn is blocked if leases do not read it, because it is closed, paused or at a limit. A lease
---   closes a turn when it finds that the tenant has no ready job in the lane.
--- - The rank of a tenant is its position among all tenants that have turns. A tenant has the same
---   rank in all lanes. A new tenant gets a rank just below the rank of the last tenant served, so
---   that the new tenant comes near the end of the round.
--- - A ring is a group of lanes that are served together. It stores the last tenant served, so that
---   the next lease continues with the next tenant.
--- - A round is one pass of a ring through its tenants in the order of their ranks.
+-- - A turn is a row for a tenant that has ready jobs in a lane. To choose the next jobs, a lease
+--   reads the open turns in the order of their ranks.
+-- - A turn is blocked if leases skip it, because it is closed, paused or at a limit. A lease closes
+--   a turn when the tenant has no ready job left in the lane.
+-- - The rank of a tenant is its position in the order in which tenants are served, and is the same
+--   in all lanes. A new tenant gets a rank just below the rank of the last tenant served, so that
+--   leases reach the new tenant near the end of the round.
+-- - A ring is a row that stores the last tenant served in a group of lanes, so that the next lease
+--   of these lanes continues with the next tenant.
+-- - A round is one pass through all tenants of a ring in the order of their ranks.
 -- - The weight of a tenant is the number of jobs that it gets per round.
--- - A share is the number of jobs that a lease takes from a turn.
+-- - A share is the number of jobs that one lease takes for one turn.
 -- - A pool is the number of worker slots that some job types share.
--- - A gate enforces the limit of one concurrency key. A job waits behind the gate until the gate
---   admits the job. The gate admits as many jobs as may run. An admitted job counts in queue.gated
+-- - A gate enforces the limit of one concurrency key. A job waits behind the gate of its key until
+--   fewer jobs of the key than the limit are admitted. An admitted job counts against the limit
 --   until its attempt ends.
--- - A note is a row that asks the next lease to open a turn or to check a gate for jobs that it can
---   admit. Enqueues leave notes, and so does every other statement that makes a job ready or frees
---   a key.
--- - A fence is the number of a job's lease. A write with an older fence is rejected, because
---   another lease has replaced the lease of that worker.
--- - A signal is a row that asks maintenance for work that has no due time, for example the check of
---   a parent whose child has ended.
+-- - A note is a row of queue.notes. It names a turn that the next lease must open, or a gate from
+--   which the next lease must admit jobs. Each statement that makes a job ready or frees a
+--   concurrency key inserts a note.
+-- - A fence is the number of a job's lease. Each lease of the job has a higher number. A worker's
+--   write with an old fence is rejected, because another worker may have leased the job since.
+-- - A signal is a row that requests work from maintenance, for example the check of a parent job
+--   whose child job has ended.
 -- - A person is a signed-in user. A guest is a caller who knows only the id of a session. The
 --   service is the project's own server. Operators are the staff, and see all tenants.
 --
 -- Some other words have a special meaning here.
 --
 -- - A plain insert is an insert into public.jobs by a client's own SQL.
--- - A plain job has no options. A simple job is a plain job that public.enqueue_job adds.
+-- - A plain job has no options. A simple job is a plain job that public.enqueue_job enqueues.
 -- - A plain completion is a success at the first lease of a job.
--- - A call slot is a permit for a call that reads or writes many rows.
+-- - A call slot is a permit for one call that reads or writes many rows. The number of slots is
+--   limited.
 -- - The sweep is a task of maintenance that deletes rows that are no longer needed.
--- - In names, tick means a worker run, whatever started the run. Each call of a run has a number.
+-- - In names, tick means a worker run, whatever started the run.
 -- - In names, hold means to lock rows or a turn until the transaction ends.
 -- - queue.admit charges a person for a call, and is unrelated to gates.
 --
@@ -50,41 +52,40 @@
 --                  ^                                |
 --                  +------ retry, snooze, waits <---+
 --
--- A job skips the places that do not apply to it.
+-- Not every job has each of these places.
 --
 -- Six rules apply everywhere:
--- 1. public.jobs is the record of all jobs. The columns in its indexes do not change between
---    enqueue and end, so that leases and settlements are heap-only updates. A live job also has a
---    row in a narrow table, which is its place. If no worker has published the job's type yet, this
---    row is in queue.unpublished.
--- 2. Tenants are served in rounds. In a round, each tenant gets as many jobs as its weight. A lease
---    begins at the tenant where the last lease of the same lanes ended. Concurrent leases may begin
---    at the same tenant. A lease that requests n jobs reads about n tenants.
--- 3. An enqueue without a key never waits. It tries to take a shared advisory lock on the turn, and
---    inserts the job. If the turn is not open, the enqueue leaves a note. A lease takes the same
---    lock exclusively before it closes a turn or moves the turn's start to a later job, so that no
---    enqueue can be adding an older job at that moment.
--- 4. Limits are enforced by counting running jobs. No counter is stored. A lease tries to take an
---    advisory lock for each limit of a type, of a workspace, or of a type in a workspace. The next
---    statement of the lease counts the running jobs. The limit of a key is a gate. The number of
---    ready and running jobs of the key never exceeds this limit.
+-- 1. public.jobs is the record of all jobs. No indexed column of public.jobs changes between
+--    enqueue and end, so that leases and settlements are heap-only updates. If no worker has
+--    published the job's type yet, the job's place is queue.unpublished.
+-- 2. Tenants are served in rounds. A lease begins at the tenant where the last lease of the same
+--    lanes ended. Concurrent leases may begin at the same tenant. A lease that requests n jobs
+--    reads the turns of about n tenants.
+-- 3. An enqueue without a key never waits for another transaction. It tries to take a shared
+--    advisory lock on the tenant's turn, and inserts the job. If the turn is not open, the enqueue
+--    inserts a note. A lease that closes a turn, or moves the turn's start to a later job, takes
+--    the same lock exclusively, so that no enqueue can add an earlier job at that moment.
+-- 4. Limits of types and workspaces are enforced by counting running jobs. No counter is stored. A
+--    lease tries to take an advisory lock for each such limit. The next statement of the lease
+--    counts the running jobs. A gate enforces the limit of a concurrency key, so that never more
+--    jobs of the key are ready or running than the limit allows.
 -- 5. A fact that follows from a job's row is not stored. For example, the events of a job that ran
---    as planned are derived from its row. Each statement adds one row per tenant and event type to
---    queue.feed. Watchers, statistics and apps read the feed.
--- 6. Workers lock the lease before the job's row, and leases skip locked rows. A cancel or retry
---    locks all its rows or none (queue.lock_jobs), so that no worker waits for a user's open
---    transaction. If another transaction has locked one of the rows, a person's call is rejected at
---    once. A lease counts rows, and therefore rejects every isolation level except read committed.
+--    as planned are derived from its row. Each statement that changes jobs adds one row per tenant
+--    and event type to queue.feed. Browsers that follow jobs, statistics and apps read the feed.
+-- 6. Worker calls lock a job's lease before the job's row, and leases skip locked rows. A cancel or
+--    retry locks the rows of all its jobs or of none (queue.lock_jobs), so that no worker waits for
+--    a user's open transaction. If another transaction has locked one of the rows, a person's call
+--    is rejected at once. public.lease_jobs rejects every isolation level except read committed,
+--    because it counts rows of other transactions.
 --
 -- Four patterns recur in the code:
 -- - `ctid = any (array(select … for update skip locked))` skips rows that another transaction has
---   locked. An update in this form also skips rows that were changed after the statement began,
---   because the lock is then on a newer version of the row that the update does not see. Therefore
---   the update never changes a row because of an outdated condition on another table.
+--   locked. An update in this form also skips rows that another transaction changed after the
+--   statement began, so that the update never relies on an outdated value.
 -- - `id = any (array[x])` finds a row by its key, whatever the planner estimates for the table.
 -- - `x := f()` calls a function whose value is not used. An assignment costs less than the query
 --   that `perform` runs.
--- - queue.refuse raises the error when a rule forbids a call.
+-- - queue.refuse raises the error of a rejected call.
 --
 -- Functions in public are security definer, because callers have no rights on the engine's tables.
 -- Functions that read many rows disable sequential scans, because a session may have planned its
@@ -106,9 +107,8 @@
 --   public.run_maintenance   handles everything that is due by time, and deletes old data.
 
 -- Stop the migration if the schema queue exists, or if a table, function or type of the schema
--- public already has one of these names. An uninstall drops only a schema that has the comment
--- written here. A schema that existed before the install keeps its own comment, so an uninstall
--- does not drop it.
+-- public already has one of these names. An uninstall recognizes the schemas that this file creates
+-- by their comments, and drops no other schema.
 do $$
 declare
   c_names constant text[] := '{
@@ -163,13 +163,13 @@ begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
     create role job_worker nologin noinherit;
   elsif coalesce(shobj_description('job_worker'::regrole, 'pg_authid'), '')
-    -- the members of such a role would get the rights of workers
+    -- the members of a foreign role job_worker would get the rights of workers
     not like 'Minutehand worker:%' then
     raise exception 'there is a role job_worker that is not Minutehand''s'
       using hint = 'Rename it (alter role job_worker rename to …), then apply this migration.';
   end if;
   if exists (select from pg_catalog.pg_roles where rolname = 'authenticator') then
-    -- the Data API switches to the role that the JWT names
+    -- the Data API signs in as authenticator, and switches to the role that the JWT names
     grant job_worker to authenticator;
   end if;
   -- a worker with a direct database connection signs in as the owner and then switches to this role
@@ -194,8 +194,8 @@ end;
 $$;
 grant execute on function queue.clock to authenticated, service_role;
 
--- Return the release of this schema, which is the value of minutehand.version. `minutehand doctor`
--- compares it with the release that the project recorded.
+-- Return the release of the engine's schema, which is the value of minutehand.version. `minutehand
+-- doctor` compares the release with the one that the project recorded.
 create function queue.version()
 returns text
 language sql immutable
@@ -204,8 +204,8 @@ as $$
 select '0.5.0'
 $$;
 
--- Return a version 7 UUID (RFC 9562). It begins with the time in milliseconds and a fraction of a
--- millisecond, so later ids are greater. The rest is random.
+-- Return a version 7 UUID (RFC 9562). The UUID begins with the time in quarters of a microsecond,
+-- so that later ids are greater. The rest is random.
 create function queue.new_id()
 returns uuid
 language plpgsql volatile
@@ -225,7 +225,8 @@ end;
 $$;
 grant execute on function queue.new_id to authenticated, service_role;
 
--- Return up to 4,096 version 7 UUIDs in ascending order. All ids are derived from one random value.
+-- Return up to 4,096 version 7 UUIDs in ascending order. One random value is the seed of all,
+-- because a random value for each id takes longer.
 create function queue.new_ids(p_count integer)
 returns uuid[]
 language plpgsql volatile
@@ -253,8 +254,8 @@ begin
 end;
 $$;
 
--- Return the smallest id that a job created at p_at can have. A query with such ids as bounds
--- selects the jobs of a period.
+-- Return the smallest id that a job created at p_at can have. Two such ids are the bounds of a
+-- query for the jobs of a period.
 create function queue.id_at(p_at timestamptz)
 returns uuid
 language sql immutable
@@ -274,8 +275,9 @@ $$;
 
 -- Raise an error that the Data API returns with the HTTP status p_status. Clients distinguish
 -- errors by p_hint. With `client_error_verbosity = minimal`, PostgREST 16 returns only the code and
--- the message, so the message then also contains hint and detail. The SQLSTATE PGRST is not used,
--- because functions and workers of the last release recognize errors by their SQLSTATE.
+-- the message of an error, so in this case the message also contains the hint and the detail. The
+-- errors do not have the SQLSTATE PGRST, because workers of the last release recognize errors by
+-- their present SQLSTATE.
 create function queue.refuse(
   p_status integer,
   p_hint text,
@@ -308,9 +310,9 @@ begin
 end;
 $$;
 
--- Reject a value that is not an object or that has an unknown field. Otherwise a misspelled field
+-- Reject JSON that is not an object or that has an unknown field. Otherwise a misspelled field
 -- would be ignored.
--- p_what: Name of the value in error messages.
+-- p_what: Name of the JSON value in error messages.
 create function queue.check_names(p_given jsonb, p_known text[], p_what text)
 returns void
 language plpgsql immutable
@@ -350,11 +352,11 @@ create table queue.settings (
 insert into queue.settings (name, value)
 values
   ('payload_max_bytes', '262144'),
-  -- a job fails after its workers have died this many times, whatever its max_attempts
+  -- a job fails after its worker has died this many times, whatever the job's max_attempts is
   ('lost_attempts_max', '5'),
   ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),
   ('feed_hours', '24'), -- number of hours that a workspace's feed covers
-  -- maximum number of live jobs in a workspace when a person enqueues
+  -- a person's enqueue is rejected if the workspace has this many live jobs
   ('user_pending_max', '100000');
 
 create function queue.setting(p_name text)
@@ -368,10 +370,10 @@ end;
 $$;
 
 -- Take an advisory lock until this transaction ends. Return false if another transaction has the
--- lock. The key of the lock is a pair of numbers. The first number is the hash of the first word of
--- the name, so a name that contains a caller's text cannot collide with a lock of another kind. The
--- first number is always negative, because the lock of a turn uses a lane, which is positive, as
--- its first number (queue.hold_turn).
+-- lock. The key of an advisory lock is a pair of numbers. The first number is a hash of the first
+-- word of the lock's name, so that locks of different kinds never collide. This number is always
+-- negative, because the first number of a turn's lock is the lane's number, which is positive
+-- (queue.hold_turn).
 -- p_waits: True to wait for the exclusive lock instead of returning false.
 -- p_is_shared: True to take the lock in shared mode.
 create function queue.try_lock(
@@ -396,19 +398,20 @@ begin
 end;
 $$;
 
--- Reserve up to p_count advisory locks for the caller, and return how many are reserved. A
--- transaction takes at most 200 advisory locks, because the server has few of them. All functions
--- that a call runs share this count. A function that runs later passes a greater p_most, so that a
--- function that runs earlier leaves locks for it. A caller that gets fewer locks than it needs
--- leaves the remaining work to another call, works without the locks, or is rejected.
--- p_most: Maximum of the count after this call.
+-- Return how many advisory locks the caller may take now, up to p_count. All functions of a
+-- transaction together take at most 200 advisory locks, because the server has few. The functions
+-- that run first pass a smaller p_most, so that they leave locks for the functions that run later.
+-- A function that gets too few locks leaves the remaining work to another call, works without
+-- locks, or rejects the call.
+-- p_most: Maximum number of locks that the transaction may take in all, including these.
 create function queue.reserve_locks(p_count integer, p_most integer)
 returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- number of reserved locks, and the latest turn of queue.hold_turn
+  -- number of locks that the transaction may have taken, and the turn that queue.hold_turn last
+  -- locked
   v_stored constant text[] := string_to_array(current_setting('minutehand.locks', true), ' ');
   v_reserved constant integer := coalesce(nullif(v_stored[1], '')::integer, 0);
   v_count constant integer := greatest(0, least(p_count, p_most - v_reserved));
@@ -418,11 +421,11 @@ begin
 end;
 $$;
 
--- Let members read the rows of their workspaces, and let the service read all rows. A view must be
--- security_invoker. If a view is not updatable, a write to it raises an error that the Data API
--- returns with status 500. If the view has an instead-of trigger, Postgres checks the caller's
--- rights first, and the missing right gives status 403. This function therefore creates an
--- instead-of trigger, which never runs.
+-- Let members read the rows of their workspaces in these tables and views, and let the service read
+-- all rows. Each view must be security_invoker. A write to a view that is not updatable raises an
+-- error that the Data API returns with status 500. If the view has an instead-of trigger, Postgres
+-- first checks the caller's rights, so that the Data API returns status 403. This function
+-- therefore creates an instead-of trigger for each view. The trigger never runs.
 create function queue.show_to_members(variadic p_relations regclass[])
 returns void
 language plpgsql
@@ -467,8 +470,8 @@ begin
 end;
 $$;
 
--- Grant execute on these functions to these roles only. A function for workers must call
--- queue.refuse_revoked, which rejects revoked keys.
+-- Let only the roles in p_roles execute the functions. A function for workers must call
+-- queue.refuse_revoked, which rejects revoked worker keys.
 create function queue.allow(p_roles text, variadic p_functions regproc[])
 returns void
 language plpgsql
@@ -500,8 +503,9 @@ begin
 end;
 $$;
 
--- Let guests call private functions of an app. Each becomes public.<schema>_<name>. The bodies are
--- parsed when they are created, so callers need no right on the app's schema.
+-- Let guests call private functions of an app. For each function, create a function
+-- public.<schema>_<name> that calls it. Postgres parses the body of this function when it is
+-- created, so callers need no right on the app's schema.
 create function queue.allow_guests(variadic p_functions regproc[])
 returns void
 language plpgsql
@@ -540,9 +544,9 @@ begin
 end;
 $$;
 
--- Tenants and their members. Members see the jobs of their workspace. An install into a project
--- that has tenants of its own replaces these tables and views. The functions below read only the
--- views.
+-- Workspaces are the tenants, and their members see their jobs. If the project already has tables
+-- of tenants and members, the install replaces these tables and views. The functions of the engine
+-- therefore read only the views.
 create table public.workspaces (
   id uuid primary key default gen_random_uuid(),
   name text not null,
@@ -570,10 +574,11 @@ create view queue.tenant_members as
 select workspace_id, user_id, role
 from public.workspace_members;
 
--- Return the id of the person who calls, or null for the service and for guests. With Clerk,
--- Firebase and some other providers, the subject of the token is not a UUID. auth.uid raises an
--- unclear error for such a token, so this function rejects it with status 401 and an explanation.
--- p_is_strict: False to return null for such a token, because a policy must not raise an error.
+-- Return the id of the person who calls, or null for the service and for guests. The subject of a
+-- token from Clerk, Firebase and some other providers is not a UUID. auth.uid raises an unclear
+-- error for such a token, so this function rejects the token with status 401 and an explanation.
+-- p_is_strict: False to return null for a token without a UUID. Policies use this, because a policy
+--   must not raise an error.
 create function queue.caller(p_is_strict boolean default true)
 returns uuid
 language plpgsql stable
@@ -601,8 +606,8 @@ end;
 $$;
 grant execute on function queue.caller to authenticated, service_role;
 
--- Return true for an operator. Operators are the staff. They see every tenant and are members of
--- none.
+-- Return true if the caller is an operator. Operators are the staff, who see every tenant and are
+-- members of none.
 create function queue.is_operator()
 returns boolean
 language plpgsql stable
@@ -614,8 +619,8 @@ end;
 $$;
 grant execute on function queue.is_operator to authenticated, service_role;
 
--- Return the ids of the caller's workspaces. Policies use `in (select queue.my_workspaces())`, so
--- that the function runs once per query.
+-- Return the ids of the caller's workspaces. A policy writes `in (select queue.my_workspaces())`,
+-- so that the function runs once per query and not for each row.
 create function queue.my_workspaces()
 returns setof uuid
 language plpgsql stable
@@ -669,8 +674,9 @@ end;
 $$;
 grant execute on function queue.is_manager to authenticated, service_role;
 
--- Return the id of the person who did something, or null if the caller may not see that id.
--- Operators and the service see all ids. Other callers see the ids of members of the workspace.
+-- Return p_id, the id of the person who changed a job, or null if the caller may not see who that
+-- is. Operators and the service see everyone's id. Other callers see the ids of members of the
+-- workspace.
 create function queue.shown_person(p_id text, p_workspace_id uuid)
 returns text
 language plpgsql stable
@@ -691,7 +697,7 @@ end;
 $$;
 
 -- Return true if the caller is the service, which uses the service role, the worker's role or plain
--- SQL. A function that guests may call must not use this function.
+-- SQL. A function that guests may call must not rely on queue.is_service.
 create function queue.is_service()
 returns boolean
 language plpgsql stable
@@ -706,8 +712,8 @@ begin
 end;
 $$;
 
--- Return the id of the workspace for jobs that belong to no tenant. It has no members, so only
--- operators see its jobs.
+-- Return the id of the workspace for jobs that belong to no tenant. This workspace has no members,
+-- so only operators see its jobs.
 create function queue.system_workspace()
 returns uuid
 language sql immutable
@@ -717,10 +723,10 @@ as $$
 select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid
 $$;
 
--- Reject callers outside the workspace with status 404. Return the id of the person who calls, or
--- null for the service.
--- p_reads_much: The call takes a call slot, because only a few such calls may run at a time.
---   Operators and the service may then pass null to read all workspaces.
+-- Reject a caller who is not a member of the workspace with status 404. Return the id of the person
+-- who calls, or null for the service.
+-- p_reads_much: True if the call reads many rows, so that it needs a call slot. In such a call,
+--   operators and the service may pass null as the workspace to read all workspaces.
 create function queue.may_read(
   p_workspace_id uuid,
   p_reads_much boolean default false
@@ -770,8 +776,8 @@ begin
 end;
 $$;
 
--- Reject callers outside the workspace with status 404, and members who are not managers with
--- status 403. Charge the call as a change (queue.admit).
+-- Reject a caller who is not a member of the workspace with status 404, and a member who is not a
+-- manager with status 403. Charge the caller's rate limit for one change (queue.admit).
 -- p_bytes: Number of bytes that the call stores.
 create function queue.may_manage(p_workspace_id uuid, p_bytes bigint default 0)
 returns void
@@ -795,9 +801,10 @@ end;
 $$;
 
 -- Return the workspace that a call applies to. Without p_workspace_id, this is the workspace that
--- the caller joined first, so that the call keeps its meaning when the caller joins another
--- workspace. If a project's tenants have no date of joining, a caller with several workspaces must
--- name one. The service is recognized by its role, because a guest also has no user id.
+-- the caller joined first, so that the result stays the same when the caller joins another
+-- workspace. If the project does not store when a member joined, a caller with several workspaces
+-- must pass p_workspace_id. The service is recognized by its role, because the service and guests
+-- have no user id.
 create function public.own_workspace(p_workspace_id uuid default null)
 returns jsonb
 language plpgsql stable
@@ -869,11 +876,11 @@ comment on function public.list_workspaces is
   'List the caller''s workspaces: {workspaces: [{id, name}]}.';
 select queue.allow('authenticated, service_role', 'public.list_workspaces');
 
--- When a member is removed, delete the member's subscriptions to topics of the tenant, so that no
--- message is sent for the removed member alone. Servers check the streams of the tenant again, and
--- end the member's streams. A project that has its own table of members may have no such trigger.
--- The subscriptions then expire after 150 seconds. The arguments of the trigger are the names of
--- the columns with the tenant's id and the user's id.
+-- When a member is removed from a workspace, delete the member's subscriptions to topics of the
+-- workspace. Notify the API servers that have open streams of these topics, so that they end the
+-- removed member's streams. In a project whose own table of members does not have this trigger,
+-- subscriptions expire after 150 seconds. The arguments of the trigger are the names of the columns
+-- with the workspace's id and the user's id.
 create function queue.member_removed()
 returns trigger
 language plpgsql
@@ -918,8 +925,8 @@ begin
   return null;
 end;
 $$;
--- Create the trigger in a function, because a project may have replaced the table by a view, and a
--- release must not change the table.
+-- Create the trigger only if public.workspace_members is a table, because an install may have
+-- replaced it by a view of the project's own table.
 create function queue.watch_members()
 returns void
 language plpgsql
@@ -940,8 +947,8 @@ end;
 $$;
 select queue.watch_members();
 
--- Delete the data of a deleted tenant. The argument of the trigger is the name of the column with
--- the tenant's id.
+-- Delete the engine's data of a deleted tenant. The argument of the trigger is the name of the
+-- column with the tenant's id.
 create function queue.tenant_deleted()
 returns trigger
 language plpgsql
@@ -953,8 +960,8 @@ declare
   v_table name;
 begin
   delete from public.jobs where workspace_id = v_workspace;
-  -- delete all rows of the tenant from the engine's tables, except turns and notes, because leases
-  -- and the sweep delete those rows
+  -- delete the tenant's rows from all tables of the engine except turns and notes, which leases and
+  -- the sweep delete later
   for v_table in
     select c.relname
     from pg_catalog.pg_class as c
@@ -972,7 +979,8 @@ begin
     )
     using v_workspace;
   end loop;
-  -- delete jobs that were enqueued during the loop, because the loop may have deleted their places
+  -- delete jobs that were enqueued during the loop, because the loop may have deleted their rows in
+  -- queue.ready
   delete from public.jobs where workspace_id = v_workspace;
   return old;
 end;

@@ -1,9 +1,9 @@
--- This file creates the tables of jobs. public.jobs has a row for each job. Other tables store logs
--- and history. The place of each live job is a row of a narrow table.
+-- This file creates the tables of jobs. public.jobs has a row for each job. A live job also has a
+-- row in a narrow table, for example queue.ready, which is the place of the job.
 
 -- Some columns have the default nullif(0, 0), which is null. Tools that generate client types from
--- the schema therefore show these columns as optional, and the trigger of a plain insert sets their
--- values. The columns are sorted by alignment, so that a row needs at most 220 bytes.
+-- the schema therefore show these columns as optional. queue.check_inserted sets their values. The
+-- columns are in the order of their alignment, so that a row needs at most 220 bytes.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
@@ -24,7 +24,7 @@ create table public.jobs (
   priority integer not null default 100,
   attempts integer not null default 0,
   max_attempts integer not null default nullif(0, 0),
-  -- fence of the latest lease. Each lease increases it.
+  -- number of the latest lease, which each lease increases
   fence integer not null default 0,
   last_seq integer not null default nullif(0, 0), -- number of the job's latest event
   -- version of the type's payload schema for which the payload was written
@@ -32,11 +32,11 @@ create table public.jobs (
   generation integer not null default 1, -- each retry of an ended job adds 1
   lost_attempts integer not null default 0, -- number of attempts whose lease expired
   timeout_seconds integer,
-  -- worker that leased the job first. Before that, the value is 0 if a plain insert created the
-  -- job, and otherwise null.
+  -- worker that leased the job first, as queue.workers.id. Before the first lease, 0 if a plain
+  -- insert created the job, and otherwise null.
   worker integer,
   queue_ms real, -- queue time, from ready to the first start
-  run_ms real, -- total duration of its attempts
+  run_ms real, -- total duration of all attempts
   -- cost of external services that the processor reported, or null
   cost_usd double precision,
   queue text not null default nullif('', ''),
@@ -51,35 +51,37 @@ create table public.jobs (
   concurrency_key text,
   idempotency_key text,
   unique_key text,
-  replay_from text, -- step from which this job runs replay_of again
+  replay_from text, -- step from which this job repeats the job replay_of
   traceparent text,
   tags text[],
-  is_minimal boolean, -- true if no events of creation and lease are published, otherwise null
-  -- which of the options queue and max_attempts the caller gave, stored until the type is published
+  is_minimal boolean, -- true if the job has no events of creation and lease, otherwise null
+  -- those of the options queue and max_attempts that the caller gave, stored until a worker
+  -- publishes the type
   chosen text[],
   start_by_seconds integer,
-  -- The job is cancelled at this time if it has not started. The time is start_by_seconds after the
-  -- job's creation, or after its scheduled time.
+  -- Time at which the job is cancelled if it has not started, which is start_by_seconds after the
+  -- job's creation or scheduled time.
   start_by_at timestamptz
 ) with (
-  -- An update writes a new version of a row. If the page has free space for it, no index changes. A
-  -- fillfactor of 76 leaves space for a new version of every second row, and 85 for every fourth
-  -- row. With 60, a job needs more than 500 bytes.
+  -- An update writes a new version of a row. If the row's page has free space for the new version,
+  -- no index changes. A fillfactor of 76 leaves space for a new version of every second row. With
+  -- 85, only every fourth row has space. With 60, a job needs more than 500 bytes.
   fillfactor = 76,
   autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_threshold = 5000,
   autovacuum_vacuum_cost_delay = 0
 );
--- lists read these indexes backwards to get the newest jobs first, because ids begin with a time
+-- Lists of jobs read these indexes backwards. The newest jobs come first, because ids begin with
+-- the time.
 create index jobs_by_workspace on public.jobs (workspace_id, id);
 create index jobs_by_session on public.jobs (session_id, workspace_id, id)
   where session_id is not null;
 create index jobs_by_parent on public.jobs (parent_id, id)
   where parent_id is not null;
 create index jobs_by_tag on public.jobs using gin (tags) where tags is not null;
--- The primary key is created last. For an empty table, the planner estimates the same cost for all
--- indexes and uses the newest. If this were jobs_by_workspace, a session that planned early would
--- read the whole index to find one id.
+-- Create the primary key last. For an empty table, the planner estimates the same cost for all
+-- indexes and uses the newest. A session that planned a search by id with another index would read
+-- that whole index.
 alter table public.jobs add primary key (id);
 comment on table public.jobs is
   E'A job is one unit of work with a payload, stored as a row of jobs.\n\n'
@@ -104,41 +106,43 @@ comment on table public.job_logs is 'Log lines that processors wrote.';
 create table queue.job_types (
   job_type text primary key,
   queue text not null default 'default',
-  lane integer, -- lane of the type in this queue
+  lane integer, -- lane of the type in its queue
   max_concurrency integer, -- maximum number of running jobs of the type, null for no limit
   workspace_concurrency integer, -- the same limit for each workspace
   key_concurrency integer, -- the same limit for each workspace and concurrency key
-  -- Size of the token bucket for starts. An empty bucket is full again after rate_per_seconds.
+  -- maximum number of starts in rate_per_seconds, which is the size of a token bucket
   rate_limit integer,
   rate_per_seconds double precision,
-  rate_per_key boolean not null default false, -- true if each workspace and key has its own rate
+  -- true if rate_limit applies to each concurrency key of a workspace
+  rate_per_key boolean not null default false,
   lease_seconds integer not null default 60,
   timeout_seconds integer not null default 300,
   max_attempts integer not null default 5,
   backoff_first_seconds double precision not null default 60,
   backoff_cap_seconds double precision not null default 3600,
   backoff_factor double precision not null default 2,
-  -- true if no events of creation and lease are published
+  -- true if jobs of the type have no events of creation and lease
   is_minimal boolean not null default false,
   internal boolean not null default false, -- true if only the service enqueues the type
   schema_version integer not null default 1,
   payload_schema jsonb,
-  -- True if a delayed job keeps the slot of its concurrency key, so that later jobs of the key wait
-  -- for it. Only the type of webhooks has this value, and that type has no rate limit.
+  -- True if a delayed job counts against the limit of its concurrency key, so that later jobs of
+  -- the key wait for the delayed job. True only for deliveries of webhooks, which have no rate
+  -- limit.
   in_order boolean not null default false,
   source text, -- module:function of its processor
   description text,
-  -- reason why the last registration was rejected, so that the values of an earlier one still apply
+  -- reason why the last registration was rejected, after which the earlier values still apply
   refusal text,
-  -- -infinity after worker keys were revoked, until a worker registers the type again
+  -- -infinity after public.revoke_worker_keys, until a worker registers the type again
   registered_at timestamptz not null default queue.clock(),
-  -- commit of the type's code and time of its deployment, null if the workers do not report them
+  -- commit and time of the deployment that registered the type, null if its workers report none
   commit text,
   deployed_at timestamptz,
   constraint commit_has_at_most_100_characters check (char_length(commit) <= 100),
-  -- If a worker publishes an invalid value, the error has the name of the constraint. The
-  -- constraints do not use "between", because Postgres prints such a check in another form than it
-  -- was written, and tools compare schemas by the printed text.
+  -- If a worker publishes an invalid value, the error contains the name of the constraint. No
+  -- constraint uses "between", because Postgres prints such a constraint in another form, and tools
+  -- compare schemas by the printed text.
   constraint job_type_has_1_to_100_plain_characters
     check (
       char_length(job_type) >= 1
@@ -180,7 +184,7 @@ create table queue.job_types (
   constraint payload_schema_is_an_object
     check (jsonb_typeof(payload_schema) = 'object')
 );
--- with this index, a lease finds the types whose running jobs it must count
+-- a lease reads this index to find the types whose running jobs it must count
 create index job_types_limited on queue.job_types (job_type)
   where max_concurrency is not null
     or workspace_concurrency is not null
@@ -191,10 +195,10 @@ create table queue.tenant_limits (
   weight integer not null default 1, -- number of jobs that the workspace gets in a round
   max_running integer, -- limit of running jobs that operators set
   own_max_running integer, -- limit of running jobs that the workspace's managers set
-  -- the limit that applies, which is the smaller of the two limits
+  -- the smaller of the two limits, which applies
   running_max integer
     generated always as (least(max_running, own_max_running)) stored,
-  -- maximum number of live jobs when a person enqueues, null for the setting user_pending_max
+  -- maximum number of live jobs when a person enqueues. Null for the setting user_pending_max.
   max_pending integer,
   constraint tenant_limits_are_not_negative
     check (
@@ -219,15 +223,15 @@ create table queue.pauses (
     check (char_length(name) <= 200 and char_length(reason) <= 1000)
 );
 
--- A ring stores how far leases have served the tenants of its lanes, as the round and the last
--- tenant served. A new lane takes a ring that no lane uses, so there are about as many rings as
--- lanes.
+-- Each row stores the last tenant served in a group of lanes, and the round of this tenant. A new
+-- lane gets a ring that no lane uses, so there are about as many rings as lanes.
 create table queue.rings (
   ring integer generated always as identity primary key,
   round bigint not null default 0,
   last_rank bigint not null default 0,
   last_workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
-  -- Number of jobs that the last tenant got in this round, or 0 if it got all its jobs of the round
+  -- Number of jobs that the last tenant got in the round, or 0 if the tenant got as many as its
+  -- weight
   last_taken integer not null default 0
 ) with (
   fillfactor = 50,
@@ -241,27 +245,27 @@ create table queue.lanes (
   lane integer generated always as identity primary key,
   queue text not null,
   job_type text not null,
-  -- time of a worker's last request for jobs of the lane, to the minute, or null if no worker
-  -- serves the lane
+  -- last minute in which a worker requested jobs of the lane, or null if no worker serves the lane
   served_at timestamptz,
-  -- time since which no job and no other row refers to the lane. The lane is deleted a day later.
+  -- time since which no job and no other row refers to the lane, which is deleted a day later
   unused_since timestamptz,
   ring integer not null default 1 -- leases move the lane to another ring
 ) with (fillfactor = 50);
--- The index is not unique. Otherwise a caller would wait for another caller with the same lane.
+-- The index is not unique, so that two enqueues that create the same lane do not wait for each
+-- other.
 create index lanes_by_type on queue.lanes (job_type, queue);
 create index lanes_by_ring on queue.lanes (ring);
 
--- A turn is open or blocked. If it is blocked, look_at shows why. The value is the time at which
--- leases read the turn again for a turn at a limit, infinity for a paused turn, and null for a
--- closed turn.
+-- A turn is a tenant that has ready jobs in a lane. Leases skip blocked turns. In a blocked turn,
+-- look_at is null if the turn is closed, infinity if the turn is paused, and otherwise the time at
+-- which leases check the limit of the turn again.
 create table queue.turns (
   workspace_id uuid not null,
   lane integer not null,
-  -- rank of the tenant, the same in all rings. The smallest rank is served first.
+  -- rank of the tenant, the same in all lanes. Leases serve the smallest rank first.
   rank bigint not null,
-  -- lower bound of the ords of the turn's ready jobs. A lease begins to read here, so that it skips
-  -- dead rows of earlier jobs.
+  -- lower bound of the ords of the turn's ready jobs, where leases begin to read, so that they skip
+  -- the dead rows of leased jobs
   from_ord bigint not null default 0,
   changed_at timestamptz not null, -- time at which the turn was opened or blocked
   blocked boolean not null default false, -- true if no lease reads the turn
@@ -274,19 +278,19 @@ create index turns_by_lane on queue.turns (lane, rank, workspace_id)
   where not blocked;
 create index turns_blocked on queue.turns (look_at) where blocked;
 
--- A note names a turn to open or a gate to check. Each note is a new row, because an update of an
--- existing note would wait for other transactions that update it.
+-- A note names a turn that the next lease must open, or a gate that the next lease must check. Each
+-- note is a new row, because transactions that update the same row wait for each other.
 create table queue.notes (
   id bigint generated always as identity primary key,
-  -- time at which the rate of a key allows the next start
+  -- time at which the rate limit of the key allows the next start
   look_at timestamptz not null default '-infinity',
   lane integer not null,
   workspace_id uuid not null,
   ord bigint not null default 0, -- for a turn, the smallest ord of its jobs
   key text -- null for a turn
 );
--- The indexes are separate, so that leases find notes of turns even if one tenant has very many
--- notes of keys.
+-- Notes of turns and notes of gates have separate indexes, so that leases find the notes of turns
+-- even if one tenant has very many notes of gates.
 create index notes_of_turns on queue.notes (id) where key is null;
 create index notes_of_gates on queue.notes (look_at, id) where key is not null;
 create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id)
@@ -300,32 +304,33 @@ create table queue.ready (
   job_id uuid not null,
   ready_at timestamptz not null,
   primary key (lane, workspace_id, ord, job_id)
--- The pages keep free space, because Postgres prunes a full page at each read.
+-- The pages of queue.ready keep free space, because each read of a full page tries to remove dead
+-- rows from the page.
 ) with (fillfactor = 90);
 
--- Each row is a time at which maintenance must handle a live job. A row is either the place of a
--- delayed job, or a deadline of a job that has its place elsewhere.
+-- Each row is a time at which maintenance must handle a live job. For a delayed job, the row is the
+-- job's place. Another row of the job can be its deadline.
 create table queue.deferred (
   run_at timestamptz not null,
   job_id uuid not null,
   workspace_id uuid not null,
-  -- True if the row is the job's place. The job may then start at this time. False if this time is
-  -- the deadline of the job, or the latest time for its start.
+  -- True if the job may start at run_at, and has no other place. False if run_at is the deadline of
+  -- the job, or the latest time for the job's start.
   is_place boolean not null,
   primary key (run_at, job_id, is_place)
 );
 create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
 
--- Dead letters, which are failed jobs that were not retried. They have a table, because an index of
--- public.jobs for them would contain the status, and would change with each change of the status.
+-- Dead letters, which are failed jobs that were not retried. An index of public.jobs by status
+-- would change whenever the status of any job changes.
 create table queue.dead (
   workspace_id uuid not null,
   job_id uuid not null,
   primary key (workspace_id, job_id)
 );
 
--- Jobs that a task could not change, because the project's database rejected the change, for
--- example by a trigger. The task skips such a job until retry_at.
+-- Jobs that a task of maintenance could not change, because the database rejected the change, for
+-- example by a trigger of the project. The task skips such a job until retry_at.
 create table queue.refusals (
   task text not null, -- lease, or a task of maintenance
   job_id uuid not null,
@@ -337,7 +342,7 @@ create table queue.refusals (
   primary key (task, job_id)
 );
 
--- Jobs whose type no worker has published yet. The lane of these jobs is 0.
+-- Jobs whose type no worker has published yet. In public.jobs, these jobs have the lane 0.
 create table queue.unpublished (
   job_type text not null,
   workspace_id uuid not null,
@@ -346,26 +351,27 @@ create table queue.unpublished (
 );
 create index unpublished_by_workspace on queue.unpublished (workspace_id, job_type);
 
--- Jobs of types that have a limit for each concurrency key. A row has one of three states:
--- - Not admitted. The job waits behind the gate of its key, and this row is its place.
--- - Admitted. The job has another place. It counts against the limit of the key.
--- - Admitted and ended. The job no longer counts. The next check of the gate charges the start of
---   the job against the rate limit of the key, and deletes the row.
+-- Jobs of types that have a limit for each concurrency key. A row is in one of three states.
+-- - Not admitted. The job waits until the gate of its key admits the job. This row is the job's
+--   place.
+-- - Admitted. The job has another place, and counts against the limit of its key.
+-- - Admitted and ended. The job no longer counts against the limit. The next check of the gate
+--   charges the job's start to the rate limit of the key, and deletes the row.
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,
-  -- type of the job. All queues share the gate of a type and key.
+  -- type of the job. The gate of a type and key counts the jobs of all queues.
   job_type text not null,
-  -- '' for a job without a key, because a rate per key also limits such jobs
+  -- '' for a job without a key. The rate limit per key also applies to these jobs, as if '' were
+  -- their key.
   key text not null,
   ord bigint not null,
   job_id uuid not null,
   admitted boolean not null default false,
-  -- True if the job no longer counts. queue.free_of_key deletes such a row.
+  -- True if the job's attempt has ended, so that the job no longer counts against the limit.
   ended boolean not null default false,
-  -- Time at which the job started, used if the type has a rate limit for each key. Before the
-  -- start, the value is null, and the row reserves one start. After the start is charged, the value
-  -- is infinity.
+  -- Time at which the job started, if the type has a rate limit for each key. Null before the
+  -- start, and infinity after the start was charged to the rate limit.
   started_at timestamptz,
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (fillfactor = 80);
@@ -384,23 +390,24 @@ create table queue.leases (
   worker integer not null,
   tick_call integer not null,
   lease_seconds integer not null,
-  -- Number of stored log lines of this attempt, so that a repeated report appends only new lines.
+  -- Number of stored log lines of this attempt, so that a repeated report of the worker stores no
+  -- line twice.
   log_lines integer not null default 0,
   step text,
-  -- start of the running step, from the last report
+  -- start time of the running step, from the worker's last report
   step_started_at timestamptz,
   key text, -- key of the gate that admitted the job
-  -- bytes of the job's streams, null before the first write
+  -- bytes that the job has written to its streams, null before the first write
   output_bytes bigint,
-  -- {last, since, place, memory_mb}: the last update that the job sent, and the line of code that
-  -- the job executed then. Null in the first seconds, and if the worker is older than 0.5.0.
+  -- {last, since, place, memory_mb}: the last update that the processor sent, and the line of code
+  -- that it executed at that time. Null in the first seconds, and for workers before 0.5.0.
   pulse jsonb
 ) with (fillfactor = 70);
 create index leases_by_lane on queue.leases (lane, workspace_id);
 
--- Suspects, which are jobs whose process ended while it also ran other jobs. A job stays a suspect
--- until a later attempt ends. Ordinary leases skip suspects, and queue.lease_suspects leases them.
--- See 14_suspects.sql.
+-- Suspects. A suspect is a job whose process ended while the process also ran other jobs. The job
+-- is a suspect until a later attempt ends. Only queue.lease_suspects leases suspects
+-- (14_suspects.sql).
 create table queue.suspects (
   job_id uuid primary key,
   workspace_id uuid not null,
@@ -409,9 +416,9 @@ create table queue.suspects (
   since timestamptz not null
 );
 
--- Each row records that a process lost some of its leases and kept others, because a lease expired
--- or a job was deleted. The process may still run the lost job. Rows are only inserted, so that a
--- transaction that deletes a job waits for no lock of the job's worker.
+-- Leases that a process lost while it kept others, because a lease expired or a job was deleted.
+-- The process may still run the processor of the lost job. Rows are inserted and never updated, so
+-- that the deletion of a job never waits for a transaction of the job's worker.
 create table queue.lost_leases (
   id bigint generated always as identity primary key,
   worker integer not null,
@@ -419,8 +426,8 @@ create table queue.lost_leases (
   jobs integer not null -- number of jobs that the process held
 );
 
--- Rows of these tables live for seconds. Autovacuum starts at a thousand dead rows, whatever the
--- size of the table.
+-- Most rows of these tables live for seconds. Autovacuum starts at a thousand dead rows, whatever
+-- the size of the table.
 do $$
 declare
   v_table regclass;
@@ -438,8 +445,8 @@ begin
 end;
 $$;
 
--- Workers, with the job types and queues that they serve. A row is written once a minute, and
--- whenever its values change.
+-- Workers, with the job types and queues that they serve. A worker's lease updates the worker's row
+-- once a minute, and whenever its values change.
 create table queue.workers (
   worker integer generated always as identity primary key,
   worker_id text not null unique,
@@ -451,7 +458,8 @@ create table queue.workers (
   queues text[], -- null for all queues
   summary jsonb, -- summary of the latest run
   evidence jsonb, -- reason why the process died, as the host reported it
-  -- [{job_types, limit}]: slots for each group of types, null if the worker is older than 0.5.0
+  -- [{job_types, limit}]: number of slots for each group of job types. Null for workers before
+  -- 0.5.0.
   slots jsonb,
   abandoned jsonb, -- [{job_id, place}]: stopped jobs whose processors still run
   constraint workers_id_is_bounded check (char_length(worker_id) <= 255)
@@ -461,24 +469,27 @@ revoke all on queue.workers from public, anon, authenticated, service_role;
 grant select (worker, worker_id) on queue.workers to authenticated, service_role;
 create index workers_by_seen on queue.workers (seen_at);
 
--- Worker runs. Each row stores the number of the latest call of a run that leased jobs, so that a
--- repetition of this call is recognized. Until a call leases jobs, the row stores the first call.
--- If the number of concurrent runs is limited, the row also marks an active run (queue.admit_run).
+-- Worker runs. Each row stores the number of the run's latest call that leased jobs, so that
+-- public.lease_jobs recognizes a repetition of this call. Until a call leases jobs, the row stores
+-- the first call. If the number of concurrent runs is limited, the row also shows that the run is
+-- active (queue.admit_run).
 create table queue.ticks (
   tick_id uuid primary key,
   seen_at timestamptz not null,
   worker integer,
   last_call integer not null default 0,
-  -- true if another run was rejected while this run was active, so that this run leases again
-  -- before it ends
+  -- true if another run was rejected while this run was active, so that this run must request jobs
+  -- once more before it ends
   has_refused boolean not null default false,
-  -- latest time at which the host ends the run, null unless the run is admitted and active
+  -- latest time at which the host ends the run, null if active runs are not limited or if the run
+  -- has ended
   expires_at timestamptz
 ) with (fillfactor = 50);
 create index ticks_under_way on queue.ticks (expires_at)
   where expires_at is not null;
 
--- Stored events. The view public.job_events adds the events that follow from the job's row.
+-- Stored events of jobs. The view public.job_events adds the events that follow from the rows of
+-- public.jobs.
 create table queue.job_events (
   job_id uuid not null,
   seq integer not null,
@@ -489,8 +500,8 @@ create table queue.job_events (
   primary key (job_id, seq)
 ) with (autovacuum_vacuum_insert_scale_factor = 0.2);
 
--- Ended attempts. If a job completed at its first lease, its attempt is not stored, because the
--- job's row has all of its values.
+-- Ended attempts. The attempt of a job that completed at its first lease is not stored, because the
+-- job's row has all of the attempt's values.
 create table queue.attempts (
   job_id uuid not null,
   fence integer not null,
@@ -508,7 +519,7 @@ create table queue.attempts (
   primary key (job_id, fence)
 );
 
--- Idempotency keys and unique keys, with the job that has each key.
+-- Idempotency keys and unique keys. Each row has the id of the job to which the key belongs.
 create table queue.job_keys (
   workspace_id uuid not null,
   job_type text not null,
@@ -517,9 +528,9 @@ create table queue.job_keys (
   job_id uuid not null,
   -- hash of the payload that the caller sent with the idempotency key
   request_hash text,
-  -- When the key is freed. For a unique key, the value is leased or finished. For an idempotency
-  -- key, the value is null, or other if the call created no job because another job had its unique
-  -- key.
+  -- Condition that frees the key. A unique key is freed when its job is leased or finished. For an
+  -- idempotency key, the value is null, or 'other' if the call created no job because the unique
+  -- key belonged to another job.
   freed_when text,
   primary key (workspace_id, job_type, key, is_unique)
 );
@@ -528,7 +539,8 @@ create index job_keys_of_others on queue.job_keys (job_id) where freed_when = 'o
 create table queue.steps (
   job_id uuid not null,
   name text not null,
-  -- 0 for the step's result, 1 or more for the result of a gathered child job, -1 for a spawn
+  -- 0 for the result of the step, 1 or more for the result of a child job that the step gathered,
+  -- -1 for a spawn
   nth integer not null default 0,
   kind text not null default 'step', -- step, spawn, or the kind of a wait
   value jsonb not null,
@@ -538,10 +550,10 @@ create table queue.steps (
   constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
 );
 
--- Token buckets of rates, and counts that are kept for some seconds. A bucket of a rate is named
+-- Token buckets of rate limits, and counts that are valid for some seconds. The name of a bucket is
 -- r:<type>, k:<workspace>/<type>/<key>, u:<user>/<limit> or g:<limit>/<workspace>/<address>. The
--- number of live jobs of a workspace is named q:<workspace>, and the bytes of their payloads
--- b:<workspace>.
+-- row q:<workspace> has the number of a workspace's live jobs. The row b:<workspace> has the bytes
+-- of their payloads.
 create table queue.buckets (
   name text primary key,
   tokens double precision not null,
@@ -554,9 +566,9 @@ create table queue.buckets (
 
 create table queue.feed (
   id bigint generated always as identity,
-  -- Readers read the feed in the order of number and id. The number is a transaction id plus
-  -- queue.feed_base. This transaction id is the greater of xid and the end of the writer's
-  -- snapshot, so that the numbers of one job's events never decrease.
+  -- The feed is read in the order of number and id. The number is a transaction id plus
+  -- queue.feed_base. The transaction id is the greater of xid and the end of the writer's snapshot,
+  -- so that later events of a job never have smaller numbers.
   number bigint not null,
   xid xid8 not null default pg_current_xact_id(), -- transaction that wrote the row
   at timestamptz not null,
@@ -565,16 +577,15 @@ create table queue.feed (
   type text not null,
   data jsonb not null,
   job_ids uuid[] not null,
-  -- Event number of each job. Null if the job type stores no such event. Only statistics and
-  -- workers then read the row.
+  -- Number (seq) of the event of each job. Null if the job type stores no such event, so that only
+  -- statistics and workers read the row.
   seqs integer[],
   wakes boolean, -- true if the commit notifies listening workers
-  -- True if the statement sent no message itself, so that the publisher sends it
-  -- (queue.do_announcements).
+  -- True if the statement sent no message to watchers, so that queue.do_announcements sends it.
   unsent boolean,
   primary key (workspace_id, number, id)
 );
--- store these columns without compression, because random digits do not compress
+-- store ids without compression, because random digits do not compress
 alter table queue.feed
   alter job_ids set storage external,
   alter seqs set storage external;
@@ -582,8 +593,8 @@ create index feed_by_session on queue.feed (session_id, number, id)
   where session_id is not null;
 create index feed_by_number on queue.feed (number);
 
--- A change is one event of one or more jobs of the same tenant and session. A statement adds its
--- changes to the feed.
+-- A change is an event that one statement gives to one or more jobs of the same tenant and session.
+-- Each change becomes a row of queue.feed.
 create type queue.change as (
   workspace_id uuid,
   session_id text,
@@ -594,21 +605,22 @@ create type queue.change as (
   at timestamptz
 );
 
--- Tasks of public.run_maintenance. An app may add tasks of its own. The function queue.do_<name>
--- runs a task. If a function queue.findings_of_<name> exists, explain_queue shows its findings.
+-- Tasks of public.run_maintenance. An app may add tasks. The function queue.do_<name> runs the task
+-- with this name. If a function queue.findings_of_<name> exists, explain_queue shows its findings.
 create table queue.tasks (
   name text primary key,
   every interval not null,
   done_at timestamptz not null default '-infinity', -- time of the task's last run
-  -- True if the last run found no work. The task is then due after an hour, or after jobs have run.
+  -- True if the last run of the task found no work. The task is then due after an hour, or after
+  -- jobs have run.
   was_idle boolean not null default false,
-  -- Time of the next try after a failure. The first delay is five seconds. Each further failure
-  -- doubles it, up to an hour.
+  -- Time of the next try after a failure, five seconds after the first failure. Each further
+  -- failure doubles the delay, up to an hour.
   retry_at timestamptz,
   failure text, -- error of the last run, if it failed
   failures integer not null default 0, -- number of failures since the last success
-  -- The task has read all rows of the feed up to the row with this number and id (read_id). For the
-  -- task named live, read_to is the highest number among the deleted rows of the feed.
+  -- Number of the last row of queue.feed that the task has read. The id of this row is read_id. In
+  -- the task 'live', read_to is the highest number of the rows that were deleted from queue.feed.
   read_to bigint not null default 0,
   read_id bigint not null default 0,
   after_id uuid, -- last job or schedule that an unfinished pass has read
@@ -616,7 +628,8 @@ create table queue.tasks (
 ) with (fillfactor = 50);
 
 -- Events of jobs. The creation, the first lease and a plain completion of a job are not stored,
--- because they follow from the job's row. The view adds them to the stored events.
+-- because they follow from the job's row. The view derives these events, and adds them to the
+-- stored events.
 create view public.job_events with (security_invoker = on) as
 select e.job_id, e.seq, e.type, e.data, e.created_at, e.workspace_id
 from queue.job_events as e
@@ -693,8 +706,8 @@ begin
 end;
 $$;
 
--- Append an event to each of these locked jobs.
--- p_is_counted: True if the caller has already increased last_seq.
+-- Store an event for each of these jobs, which the caller has locked.
+-- p_is_counted: True if the caller has already increased public.jobs.last_seq.
 create function queue.append_event(
   p_ids uuid[],
   p_type text,
