@@ -1,10 +1,10 @@
 -- This file publishes the job types of workers, and checks payloads against the schemas of their
 -- types.
 
--- Return the requirement of p_schema that p_value violates, for example "be at least 1", or null if
--- it violates none. Items and fields of the value are not checked. Each JSON type has its own
--- branch, because Postgres prepares an expression only when a transaction reaches it, so that
--- unused branches cost nothing.
+-- Return the requirement of the JSON schema p_schema that p_value violates, for example "be at
+-- least 1", or null if p_value is valid. Items and fields of p_value are not checked. Each JSON
+-- type has a separate branch, because Postgres prepares an expression when a transaction first
+-- reaches it, so that unused branches cost nothing.
 create function queue.value_error(p_schema jsonb, p_value jsonb)
 returns text
 language plpgsql immutable
@@ -69,10 +69,11 @@ begin
 end;
 $$;
 
--- Return a sentence with the first requirement of p_schema that p_value violates, or null if it
--- violates none. The function supports those parts of JSON Schema 2020-12 that pydantic generates.
--- These are type, enum, const, required, properties, additionalProperties, items, lengths, ranges,
--- pattern, the formats uuid and date-time, anyOf, oneOf (with the meaning of anyOf) and $ref.
+-- Return a sentence with the first requirement of the JSON schema p_schema that p_value violates,
+-- or null if p_value is valid. The function supports those parts of JSON Schema 2020-12 that
+-- pydantic generates. These are type, enum, const, required, properties, additionalProperties,
+-- items, lengths, ranges, pattern, the formats uuid and date-time, anyOf, oneOf (with the meaning
+-- of anyOf) and $ref.
 create function queue.schema_error(
   p_schema jsonb,
   p_value jsonb,
@@ -91,7 +92,7 @@ declare
   v_part record;
 begin
   if p_schema is null then
-    -- the schema does not describe this part of the value
+    -- the schema accepts any value here
     return null;
   elsif p_schema ? '$ref' then
     return queue.schema_error(
@@ -150,8 +151,8 @@ begin
 end;
 $$;
 
--- Reject JSON that some clients cannot parse. Otherwise one job could make a response with many
--- jobs unreadable. Parsers stop at about 200 levels of nesting, and numbers above 1.8e308 overflow.
+-- Reject JSON that some clients cannot parse, because one such job would make a whole list of jobs
+-- unreadable. Many parsers stop at about 200 levels of nesting, and numbers above 1.8e308 overflow.
 create function queue.check_json(p_value jsonb, p_field text)
 returns void
 language plpgsql stable
@@ -161,7 +162,8 @@ declare
   v_text constant text := p_value::text;
   v_bytes_max constant integer := queue.setting('payload_max_bytes')::integer;
 begin
-  -- measure the text, because 1e131000 is stored in ten bytes but has 131,001 bytes as text
+  -- measure the JSON as text, because the number 1e131000 is stored in ten bytes but has 131,001
+  -- bytes as text
   if octet_length(v_text) > v_bytes_max then
     perform queue.refuse(
       413,
@@ -195,8 +197,8 @@ begin
 end;
 $$;
 
--- Reject a payload that violates the latest schema of its type. A payload of an older version is
--- checked later by the worker, which converts it to the latest version (upcasters).
+-- Reject a payload that violates the latest schema of its job type. A payload of an older version
+-- is not checked here, because the worker converts it to the latest version first (upcasters).
 create function queue.check_payload(
   p_type queue.job_types,
   p_payload jsonb,
@@ -243,10 +245,10 @@ begin
 end;
 $$;
 
--- Return true if the stored job type comes from a newer deploy than p_type, so that an older deploy
--- must not overwrite it. The type with the later deployment time is newer. If only the stored type
--- has a deployment time, it is newer. If it has none, or if both times are equal, the type with the
--- higher schema_version is newer.
+-- Return true if the stored job type p_known is from a newer deploy than p_type, so that p_type
+-- must not overwrite p_known. The type with the later deployment time is newer. If only p_known has
+-- a deployment time, p_known is newer. If p_known has none, or if the times are equal, the type
+-- with the higher schema_version is newer.
 create function queue.is_newer_deploy(p_known queue.job_types, p_type jsonb)
 returns boolean
 language sql stable
@@ -262,9 +264,9 @@ cross join lateral (
 ) as v (is_older)
 $$;
 
--- Store the schedules that are declared in the code of a type, and create the lanes of their
--- queues. A schedule that the code no longer declares is withdrawn. If it comes back within a day,
--- for example after a rollback, it keeps the time of its next run.
+-- Store the schedules that the code of a job type declares, and create the lanes of their queues. A
+-- schedule that the code no longer declares is withdrawn, and deleted a day later. If a rollback of
+-- the code declares the schedule again before that, the schedule keeps the time of its next run.
 create function queue.publish_schedules(p_type jsonb, p_source text)
 returns void
 language plpgsql
@@ -320,8 +322,8 @@ begin
 end;
 $$;
 
--- Store a job type and its schedules. Return false if the stored type comes from a newer deploy,
--- and change nothing.
+-- Store a job type and its schedules. If the stored type is from a newer deploy, change nothing and
+-- return false.
 create function queue.publish_type(p_type jsonb)
 returns boolean
 language plpgsql
@@ -362,21 +364,22 @@ begin
         'rate_limit', p_type #> '{rate_limit,limit}',
         'rate_per_seconds', p_type #> '{rate_limit,per_seconds}',
         'rate_per_key', coalesce(p_type #>> '{rate_limit,per_key}', 'false'),
-        -- any other value gives null, which the column rejects
+        -- any other value becomes null, which the column rejects
         'is_minimal', case coalesce(p_type ->> 'events', 'full')
           when 'full' then false
           when 'minimal' then true
         end,
         'in_order', coalesce(v_old.in_order, false),
         'registered_at', queue.clock(),
-        -- take at most the present, because a worker whose clock is ahead must not block later
+        -- limit the time to the present, because a worker whose clock is ahead must not block later
         -- deploys
         'deployed_at', case
           when p_type ? 'deployed_at'
             then least((p_type ->> 'deployed_at')::timestamptz, queue.clock())
         end,
-        -- A worker may make a type internal. It may make an internal type public again only after
-        -- worker keys were revoked, because someone could use a stolen key for that.
+        -- A worker may make a type internal. It may not make an internal type public, because
+        -- someone could do this with a stolen worker key. After public.revoke_worker_keys, a worker
+        -- may do this once.
         'internal', p_type -> 'internal' = 'true' is true
           or v_old.internal is true
             and v_old.registered_at > '-infinity'
@@ -389,7 +392,7 @@ begin
       is distinct from to_jsonb(v_new) - 'registered_at'
   then
     delete from queue.job_types where job_type = v_name;
-    -- a migration may be adding the same type at this moment
+    -- a migration of the project may be inserting the same type now
     insert into queue.job_types
     select v_new.*
     on conflict (job_type) do nothing;
@@ -397,7 +400,7 @@ begin
   if p_type ? 'schedules' then
     perform queue.publish_schedules(p_type, coalesce(v_new.source, v_name));
   end if;
-  -- apply changed limits to jobs that already run or wait
+  -- apply the changed limits to the jobs of the type that already exist
   if (
     v_old.key_concurrency,
     v_old.rate_limit,
@@ -429,7 +432,7 @@ declare
   v_field text;
 begin
   perform queue.refuse_revoked();
-  -- sorted, because each type is locked, and a fixed order prevents deadlocks
+  -- lock the types in sorted order, because a fixed order prevents deadlocks
   for v_type in
     select (
       select jsonb_object_agg(f.key, f.value)
@@ -467,14 +470,14 @@ begin
       if char_length(v_type ->> 'job_type') between 1 and 100
         and v_type ->> 'job_type' !~ '[[:cntrl:]]'
       then
-        -- version 0 means that the type is not published yet
+        -- schema version 0 means that no worker has published the type
         insert into queue.job_types as t (job_type, schema_version, refusal)
         values (v_type ->> 'job_type', 0, left(sqlerrm, 1000))
         on conflict (job_type) do update set refusal = excluded.refusal;
       end if;
     end;
   end loop;
-  -- use extensions that were installed since the last call
+  -- use pg_cron, pg_net and other extensions that were installed since the last call
   perform public.attach_extensions();
   return jsonb_build_object('registered', v_count, 'refused', v_refused);
 end;

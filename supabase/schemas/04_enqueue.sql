@@ -1,4 +1,5 @@
--- This file enqueues one job. 05_enqueue_many.sql enqueues many. The steps, by function:
+-- This file enqueues one job. 05_enqueue_many.sql enqueues many jobs. These are the steps, by
+-- function.
 --
 --   public.enqueue_job
 --     queue.enqueue_simple     does all steps at once if the service calls without options and the
@@ -14,11 +15,12 @@
 --     queue.admit              charges the person who calls (06_limits.sql).
 --     queue.wake_worker        decides whether the caller should start a worker.
 --
--- The last functions of the file wake workers, and lock live jobs before a call changes the jobs.
+-- The functions at the end of this file start workers, and lock live jobs that a call is about to
+-- change.
 
--- Return the type of a new job. A type that no worker has published gets lane 0 and version 0. The
--- number of other unpublished types with waiting jobs is limited to 20 in a workspace and 1,000 in
--- all workspaces. If the limit is reached, the job is rejected.
+-- Return the type of a new job. A type that no worker has published gets lane 0 and schema version
+-- 0. The job is rejected if jobs of 20 other unpublished types already wait in the workspace, or
+-- jobs of 1,000 in all workspaces.
 -- p_within: Prefix of field names in errors.
 create function queue.require_type(
   p_job_type text,
@@ -113,9 +115,9 @@ begin
 end;
 $$;
 
--- Return the lane of a type in a queue, and create it if it is missing. A lease reads all lanes of
--- its types, so the number of lanes must stay small. Only a deploy may name a new queue. Other
--- callers must name a queue that a type or a worker already names.
+-- Return the lane of a job type in a queue, and create the lane if it is missing. A lease reads all
+-- lanes of its types, so the number of lanes must stay small. Therefore only a deploy may name a
+-- new queue. Other callers must name a queue that a job type or a worker already has.
 -- p_within: Prefix of field names in errors.
 -- p_declares: True if the caller is a deploy.
 create function queue.lane_of(
@@ -134,7 +136,7 @@ declare
     from queue.lanes as l
     where l.job_type = p_job_type
       and l.queue = p_queue
-      -- skip a lane that the sweep is about to delete
+      -- skip a lane that maintenance is about to delete
       and (
         l.unused_since is null
         or l.unused_since > queue.clock() - interval '23 hours'
@@ -180,8 +182,9 @@ begin
 end;
 $$;
 
--- Return the ord of a job. Its upper bits are the priority. Its lower 52 bits are the time in
--- microseconds since 2020. The smallest ord comes first.
+-- Return the ord of a job, which is its position among its tenant's jobs. The smallest ord comes
+-- first. The upper bits of the ord are the priority. The lower 52 bits are the time in microseconds
+-- since 2020.
 create function queue.ord_of(p_priority integer, p_at timestamptz)
 returns bigint
 language plpgsql immutable
@@ -195,8 +198,8 @@ begin
 end;
 $$;
 
--- Convert the options of a job to a row of public.jobs. A JSON schema checks the options, as
--- payloads are checked.
+-- Convert the options of a job to a row of public.jobs. The options are validated with a JSON
+-- schema.
 -- p_within: Prefix of field names in errors.
 create function queue.read_options(
   p_options jsonb,
@@ -373,8 +376,8 @@ begin
       p_within || 'job_type'
     );
   end if;
-  -- A small payload of a type without a schema needs no check. The length of its text is tested
-  -- too, because the number 1e400 needs few bytes as jsonb and many as text.
+  -- A small payload of a type without a schema needs no check. A payload is small if both its jsonb
+  -- and its text are short, because the number 1e400 is short as jsonb and long as text.
   if p_type.payload_schema is not null
     or v_job.schema_version is not null
     or jsonb_typeof(p_payload) <> 'object'
@@ -412,15 +415,15 @@ begin
 end;
 $$;
 
--- Take the shared lock of a turn until this transaction ends. Enqueues share it. A lease needs the
--- exclusive lock to close the turn or to move its start (queue.tidy_turns), so it can do neither
--- meanwhile. A setting of the transaction stores the number of its locks (queue.reserve_locks) and
--- the latest turn, so that consecutive jobs of one turn count as one lock. Return false in three
--- cases:
+-- Take the shared advisory lock of a turn until this transaction ends. Other enqueues can take the
+-- lock too. A lease that closes the turn or moves its start needs the lock exclusively
+-- (queue.tidy_turns), so no lease does this before this transaction ends. The setting
+-- minutehand.locks stores the latest turn, so that consecutive jobs of one turn count as one lock
+-- (queue.reserve_locks). Return false in three cases.
 -- - A lease has the exclusive lock.
 -- - The transaction has already reserved 130 locks.
--- - The isolation level is not read committed. At other levels, a later statement does not see the
---   changes that leases commit.
+-- - The isolation level is not read committed, so that statements after this lock do not see the
+--   latest state of the turn.
 create function queue.hold_turn(p_lane integer, p_workspace_id uuid)
 returns boolean
 language plpgsql
@@ -443,12 +446,12 @@ begin
 end;
 $$;
 
--- Make sure that a lease will find a ready job. Insert a note unless this transaction has the lock
--- of the turn and one of these conditions applies:
--- - The turn is open and starts at p_ord or before. No lease can close the turn while it is locked.
--- - A note with p_ord or a smaller ord exists. The lease that deletes this note opens the turn from
---   the note's ord.
--- Always return true, which queue.place returns to its caller.
+-- Make sure that a lease will find a ready job in its turn. Insert a note for the turn, unless this
+-- transaction has locked the turn and one of these conditions applies.
+-- - The turn is open and starts at p_ord or before. No lease can close the locked turn.
+-- - The turn already has a note with p_ord or a smaller ord. A lease will open the turn from the
+--   ord of this note.
+-- Always return true, so that queue.place can return the result.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
 returns boolean
 language plpgsql
@@ -457,7 +460,8 @@ as $$
 declare
   v_is_held constant boolean := queue.hold_turn(p_lane, p_workspace_id);
 begin
-  -- a separate statement, because it must see what leases committed before the turn was locked
+  -- read the turn in a separate statement, because it must see the changes that leases committed
+  -- before the turn was locked
   insert into queue.notes (lane, workspace_id, ord)
   select p_lane, p_workspace_id, p_ord
   where not (
@@ -484,8 +488,8 @@ end;
 $$;
 
 -- Assign a lane to a job that was enqueued before its type was published, or whose queue no longer
--- exists. In the first case, chosen is not null, and the type's values replace the options that the
--- caller did not give.
+-- exists. For a job with an unpublished type, public.jobs.chosen names the options that the caller
+-- gave. The job gets the other options from the type.
 create function queue.assign_lane(p_job public.jobs, p_type queue.job_types)
 returns public.jobs
 language plpgsql
@@ -499,7 +503,7 @@ begin
   end;
   begin
     p_job.lane := queue.lane_of(p_job.job_type, p_job.queue);
-  -- no type and no worker names this queue
+  -- no job type and no worker has this queue, so use the queue of the type
   exception when sqlstate 'PT422' then
     p_job.queue := p_type.queue;
     p_job.lane := p_type.lane;
@@ -520,9 +524,9 @@ begin
 end;
 $$;
 
--- Insert a pending job into its place, which is unpublished, deferred, gated or ready. The caller
--- has locked the job. If the job has a deadline or a latest time for its start, also insert rows
--- for these times into queue.deferred. Return false if no lease can get the job yet.
+-- Insert a row for a pending job, which the caller has locked, into queue.unpublished,
+-- queue.deferred, queue.gated or queue.ready. If the job has a deadline or a latest time for its
+-- start, also insert these times into queue.deferred. Return true if a lease can get the job now.
 create function queue.place(
   p_job public.jobs,
   p_now timestamptz,
@@ -539,7 +543,8 @@ declare
   );
   v_key text;
 begin
-  -- a job that had a place before needs these rows too, because maintenance may have deleted them
+  -- insert these times even if the job was placed before, because maintenance may have deleted them
+  -- since
   if p_job.deadline_at is not null then
     insert into queue.deferred (run_at, job_id, workspace_id, is_place)
     values (p_job.deadline_at, p_job.id, p_job.workspace_id, false)
@@ -557,7 +562,7 @@ begin
         l.unused_since is null
         or l.unused_since > queue.clock() - interval '23 hours'
       );
-    -- the job's queue no longer exists, or will soon be deleted, so use the queue of the type
+    -- the job's queue no longer exists, or will soon be deleted, so assign a lane again
     if not found then
       p_job.lane := 0;
     end if;
@@ -567,7 +572,8 @@ begin
     from queue.job_types as t
     where t.job_type = p_job.job_type
       and t.schema_version > 0
-      -- queue.promote ends such a job of a person as failed
+      -- a person's job of an internal type stays unpublished until queue.promote ends the job as
+      -- failed
       and not (t.internal and p_job.user_id is not null);
     if found then
       p_job := queue.assign_lane(p_job, p_type);
@@ -577,7 +583,7 @@ begin
     insert into queue.unpublished (job_type, workspace_id, job_id)
     values (p_job.job_type, p_job.workspace_id, p_job.id);
     update public.jobs
-    -- a job with lane 0 is in queue.unpublished, see queue.leave_places
+    -- queue.leave_places expects a job with lane 0 in queue.unpublished
     set lane = 0
     where id = p_job.id and lane <> 0;
     return false;
@@ -610,7 +616,7 @@ begin
           and g.job_id = p_job.id
       )
     then
-      -- the job was delayed and kept its slot of the key
+      -- the job was delayed, and its gate still counts it as admitted
       v_key := null;
     end if;
   end if;
@@ -620,8 +626,7 @@ begin
       p_job.lane,
       p_job.workspace_id,
       p_job.ord,
-      -- The time from which the job could start. It is not before the job's release or the end of
-      -- its wait.
+      -- time from which the job can start, which is not before its release or the end of its wait
       coalesce(greatest(v_run_at, p_job.updated_at), p_now),
       p_job.id
     );
@@ -637,9 +642,9 @@ begin
 end;
 $$;
 
--- Take an idempotency key for a job. Return the id of the job that has the key, which may be
--- another job.
--- p_made: Ids of the jobs of this call, whose rows are not inserted yet.
+-- Store an idempotency key for the job p_id. If the key already belongs to another job, return the
+-- id of that job. Otherwise return p_id.
+-- p_made: Ids of the jobs that this call creates, whose rows are not inserted yet.
 create function queue.claim_key(
   p_workspace_id uuid,
   p_job_type text,
@@ -663,7 +668,8 @@ begin
   values (p_workspace_id, p_job_type, p_key, false, p_id, v_hash)
   on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locks the row
   returning * into v_taken;
-  -- A separate statement sees a job that was committed while the insert waited for the key.
+  -- The insert may have waited for a transaction that committed a job with the key. Only a separate
+  -- statement sees this job.
   if v_taken.job_id <> all (p_made)
     and not exists (select from public.jobs as j where j.id = v_taken.job_id)
   then
@@ -684,19 +690,18 @@ begin
 end;
 $$;
 
--- Take the idempotency key and the unique key of a new job, and return the id of the new job. If
+-- Store the idempotency key and the unique key of a new job, and return the id of the new job. If
 -- another job already has one of the keys, return the id of that other job. With on_conflict
--- 'replace', the other job is changed if it is pending and has the unique key. It gets the payload
--- of the new job, and the tags, priority, time and start_by_seconds that the call gives. If the
--- unique key was taken before, the idempotency key of this call is stored for the other job
--- (freed_when 'other').
+-- 'replace', a pending job that has the unique key gets the payload of the new job, and the tags,
+-- priority, time and start_by_seconds that the call gives. If the unique key belongs to another
+-- job, the call's idempotency key is stored for that job, with freed_when 'other'.
 create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz)
 returns uuid
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- debounce_seconds means that the call replaces the pending job with the unique key
+  -- with debounce_seconds, the call replaces the pending job that has the unique key
   v_unique constant jsonb := case
     when p_options ->> 'debounce_seconds' is not null
       then '{"until": "leased", "on_conflict": "replace"}'
@@ -740,11 +745,11 @@ begin
     from queue.job_keys as u
     where (u.workspace_id, u.job_type, u.key, u.is_unique)
       = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true);
-    -- the key was freed between the two statements
+    -- the unique key was freed between the insert and this query
     continue when not found;
     if not exists (select from public.jobs where id = v_id) then
-      -- The job was deleted while another transaction had locked its key, so the row of the key
-      -- remains.
+      -- The job was deleted while another transaction had locked the row of its key, so this row
+      -- still exists.
       delete from queue.job_keys as u
       where u.job_id = v_id
         and (u.workspace_id, u.job_type, u.key, u.is_unique)
@@ -761,7 +766,7 @@ begin
     end if;
     exit when v_unique ->> 'on_conflict' is distinct from 'replace';
     perform queue.hold_jobs(array[v_id]);
-    -- the key was freed since the insert above
+    -- the unique key was freed after the insert above
     continue when not exists (
       select from queue.job_keys as u
       where u.job_id = v_id
@@ -810,7 +815,7 @@ begin
     );
     exit;
   end loop;
-  -- if this call has an idempotency key, give the key to the other job
+  -- store the idempotency key of this call for the other job
   update queue.job_keys as k
   set job_id = v_id, freed_when = 'other'
   where (k.workspace_id, k.job_type, k.key, k.is_unique)
@@ -819,8 +824,8 @@ begin
 end;
 $$;
 
--- Check a job, and insert its row and its place. The caller publishes the event.
--- p_id: Id of the new job. An idempotency key may already be stored with this id.
+-- Check a job, and insert its row and its place. The caller must publish the event of its creation.
+-- p_id: Id of the new job, for which the caller may already have stored an idempotency key.
 -- job: The new job, or the other job that already has its keys.
 -- created: False if another job already has the keys.
 -- is_ready: True if a lease can get the job now.
@@ -859,7 +864,7 @@ begin
         created := false;
         is_ready := false;
         return;
-      -- the other job was deleted in the meantime, so that the keys are free
+      -- the other job has been deleted since, so that its keys are free
       end if;
     end loop;
   end if;
@@ -869,10 +874,9 @@ begin
 end;
 $$;
 
--- Enqueue a simple job, which is ready at once. Its type has no schema and no rate limit for each
--- key. The job has no key, so no gate holds it. This function does the same as queue.add and
--- queue.publish, which are easier to read, in one statement. It returns the same JSON as
--- queue.row_json. tests/sql/test_inserts.py checks that both ways have the same effect.
+-- Enqueue a job without options and without keys, which is ready at once. Its type has no schema
+-- and no rate limit for each key. This function does the same as queue.add, queue.publish and
+-- queue.row_json, but faster, in one statement. tests/sql/test_inserts.py compares the two ways.
 create function queue.enqueue_simple(
   p_workspace_id uuid,
   p_type record,
@@ -898,7 +902,7 @@ declare
     ]),
     false
   );
-  -- fields that have the same value for all simple jobs
+  -- fields that have the same value for all jobs of this function
   c_answer constant text := '{"status": "pending", "priority": 100, "attempts": 0, "fence": 0,
     "generation": 1, "lost_attempts": 0, "deaths": 0, "state": "queued", "tags": [],
     "progress": {"percentage": 0, "stage": null, "message": null},
@@ -1034,7 +1038,7 @@ begin
     end if;
   end if;
   v_user := queue.may_read(p_workspace_id);
-  -- a repeated call with a key creates no job, so it is not charged
+  -- a repeated call with an idempotency key creates no job, so it is not charged
   if v_user is not null
     and not exists (
       select from queue.job_keys as k
@@ -1103,12 +1107,12 @@ comment on function public.enqueue_job is
   'traceparent.';
 select queue.allow('authenticated, service_role', 'public.enqueue_job');
 
--- Times since 1970, and the caller of the last wake-up. They are sequences, because the value of a
--- sequence is visible to all transactions at once.
--- notified_at: Time of the last notification to workers, in fiftieths of a second.
--- wanted_ms: Time in milliseconds at which a worker was last called (queue.wake_worker), or 0 after
---   a worker has started.
--- wanted_by: Hash of the id of the person who called the worker, or 0 for the service.
+-- Times of the last calls of workers and by workers. Each time is the value of a sequence, because
+-- all transactions see a new value of a sequence before its transaction commits.
+-- notified_at: Time of the last notification to workers, in fiftieths of a second since 1970.
+-- wanted_ms: Time at which queue.wake_worker last called a worker, in milliseconds since 1970, or 0
+--   after a worker has started.
+-- wanted_by: Hash of the id of the person whose enqueue last called a worker, or 0 for the service.
 -- slots_ms: Time in milliseconds at which a worker with free slots last requested jobs.
 -- listened_ms: Time in milliseconds at which a worker that Realtime wakes last requested jobs.
 create unlogged sequence queue.notified_at minvalue 0 start 0; -- noqa: PRS
@@ -1117,11 +1121,11 @@ create unlogged sequence queue.wanted_by minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.listened_ms minvalue 0 start 0; -- noqa: PRS
 
--- Notify workers at most once in 20 ms, because the commit of a transaction with notifications
--- takes a lock of the whole server. A lost notification delays a job by at most a second, because
--- an idle worker polls every second. A worker that was notified and finds no job polls again after
--- a tenth of a second. If a worker without LISTEN has requested jobs within 150 seconds, Realtime
--- gets a message too, unless half of its budget is used up.
+-- Notify workers at most once in 20 ms, because each commit with a notification takes a lock of the
+-- whole server. If a job causes no notification, it waits at most a second, because idle workers
+-- poll every second. A worker that was notified and finds no job polls again after a tenth of a
+-- second. If a worker that cannot LISTEN has requested jobs within 150 seconds, also send a message
+-- by Realtime, unless half of the message budget is used up.
 create function queue.notify_workers()
 returns trigger
 language plpgsql
@@ -1129,7 +1133,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  -- constant, because a later assignment would have to prepare a cast
+  -- a constant, because Postgres would have to prepare a cast for a later assignment
   v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
   v_by constant text := current_setting('minutehand.wakes', true);
   v_ignored text;
@@ -1171,8 +1175,8 @@ begin
   return null;
 end;
 $$;
--- Run the trigger at the commit. A worker that was notified earlier would poll before the job is
--- visible.
+-- The trigger runs at the commit, because a worker that was notified earlier would poll before the
+-- job is visible.
 create constraint trigger feed_notify
   after insert on queue.feed
   deferrable initially deferred
@@ -1180,9 +1184,9 @@ create constraint trigger feed_notify
   when (new.wakes)
   execute function queue.notify_workers();
 
--- Record that a worker run with free slots is about to end. The time of its last request is set
--- back by two seconds, so that the next enqueue starts a worker (queue.wake_worker). Earlier
--- enqueues started none, because they relied on this run, so the run requests jobs once more.
+-- Record that a worker run with free slots is about to end. The time of the run's last request is
+-- set back by two seconds, so that the next enqueue starts a worker (queue.wake_worker). Enqueues
+-- before that relied on this run, so the run must request jobs once more.
 create function queue.withdraw_run(p_now timestamptz)
 returns bigint
 language plpgsql
@@ -1200,15 +1204,17 @@ $$;
 
 -- Return whether the caller should start a worker. The result is false if a worker with free slots
 -- requested jobs in the last two seconds, or if a worker was called in this time. If
--- public.connect_worker has stored the address of a worker, pg_net calls it at the commit. Without
--- AWS, these calls replace a schedule. On AWS, they come in addition to the calls of the API and of
--- the schedule.
+-- public.connect_worker has stored the address of a worker, pg_net calls this address when the
+-- transaction commits. Without AWS, no schedule is then needed. On AWS, the API and the schedule
+-- also call workers.
 --
--- A call of a worker counts from the commit of the enqueue (queue.notify_workers), and only if
--- pg_net or the caller makes it. The API names itself as such a caller in a header of its requests.
--- A browser or a trigger ignores the result, so the next enqueue must get the same result. Anyone
--- can send this header, so the call of a person counts only for enqueues of the same person.
--- p_is_due: True for the call that pg_cron makes once a minute, which ignores the two seconds.
+-- A true result counts as a call of a worker after the enqueue has committed
+-- (queue.notify_workers), and only if pg_net or the API calls the worker. The API identifies itself
+-- by a header. A browser or a trigger ignores the result, so the next enqueue must get the same
+-- result. Because anyone can send the header, a person's call counts only for enqueues of the same
+-- person.
+-- p_is_due: True for the call of pg_cron once a minute, for which the last two seconds do not
+--   matter.
 create function queue.wake_worker(
   p_now timestamptz default queue.clock(),
   p_is_due boolean default false
@@ -1256,7 +1262,7 @@ begin
         headers := jsonb_build_object('Authorization', 'Bearer ' || s.decrypted_secret,
           'Content-Type', 'application/json'), timeout_milliseconds := 2000)
       from vault.decrypted_secrets as s where s.name = 'minutehand_worker_token'$do$ using v_url;
-  -- a failed call of the worker must not fail the enqueue
+  -- if the worker cannot be called, the enqueue must still succeed
   exception when others then
     raise warning 'the worker could not be called: % (%)', sqlerrm, sqlstate;
   end;
@@ -1264,11 +1270,11 @@ begin
 end;
 $$;
 
--- Lock the rows of jobs and of their places, all or none. Return false if another transaction has
--- locked one of the rows. The function never waits. Settlements lock a place and then the job, and
--- deletes lock in the opposite order, so waiting could cause a deadlock. A short lock_timeout is no
--- alternative, because if it fires just when the lock is granted, Postgres reports that the user
--- cancelled the statement.
+-- Lock the rows of these jobs in public.jobs and in the tables of their places. If another
+-- transaction has locked one of the rows, lock none and return false. The function never waits,
+-- because a deadlock could result. Settlements lock a job's place before the job, and deletes lock
+-- in the opposite order. A short lock_timeout is no alternative. If it ends just when the lock is
+-- granted, Postgres reports that the user cancelled the statement.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
 language plpgsql
@@ -1304,10 +1310,10 @@ exception when lock_not_available then
 end;
 $$;
 
--- Lock jobs that the call is about to change. If another transaction has locked one of them, a
--- person's call is rejected at once. It does not wait, because all callers of the Data API share
--- few connections. The service and plain SQL have connections of their own, and wait up to eight
--- seconds. They do not wait longer, because two transactions may wait for each other's jobs.
+-- Lock jobs that the call is about to change. If another transaction has locked one of the jobs,
+-- reject a person's call at once, because all people share the few connections of the Data API. The
+-- service and plain SQL have other connections, and wait up to eight seconds. They do not wait
+-- longer, because two transactions may wait for each other's jobs.
 create function queue.hold_jobs(p_ids uuid[])
 returns void
 language plpgsql
@@ -1331,9 +1337,10 @@ begin
 end;
 $$;
 
--- Delete the places of jobs that the caller has locked, before the jobs get another place. Rows of
--- queue.waits are not deleted. queue.gated comes first. If a gate is admitting one of the jobs,
--- this delete waits for it, so that the next delete finds the job in queue.ready.
+-- Delete the rows of jobs from queue.ready and the other tables of places, except queue.waits,
+-- before the jobs get another place. The caller has locked the jobs. Rows of queue.gated are
+-- deleted first. If a gate is admitting one of the jobs, this delete waits for the gate, so that
+-- the next delete finds the job in queue.ready.
 create function queue.leave_places(p_ids uuid[])
 returns void
 language plpgsql
@@ -1379,7 +1386,7 @@ end;
 $$;
 
 -- Return the state of a job as people see it. A retrying job waits for its backoff. A suspended job
--- waits for what its processor requested, for example for an answer.
+-- waits for an event that its processor requested, for example for a person's answer.
 create function queue.state_of(
   p_status text,
   p_attempts integer,
