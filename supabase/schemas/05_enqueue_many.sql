@@ -1,11 +1,11 @@
 -- This file enqueues many jobs. public.enqueue_jobs, public.spawn_jobs and schedules call
--- queue.enqueue, which adds plain jobs together (queue.add_plain) and other jobs one by one
--- (queue.add). The file also has the triggers of public.jobs for inserts and deletes.
+-- queue.enqueue. This function adds plain jobs in one statement (queue.add_plain), and other jobs
+-- one by one (queue.add). The file also has the triggers of public.jobs for inserts and deletes.
 
--- Add plain jobs in one statement, which costs a tenth of queue.add. tests/sql/test_inserts.py
--- checks that both have the same effect. A plain job has no options. Its type is published, and has
--- neither a schema nor a rate limit for each key. If one of the jobs is not plain, add no job and
--- return false.
+-- Add plain jobs in one statement, which costs a tenth of queue.add. A plain job has no options,
+-- and its type is published and has neither a schema nor a rate limit for each key. If one of the
+-- jobs is not plain, add no job and return false. tests/sql/test_inserts.py compares this function
+-- with queue.add.
 create function queue.add_plain(
   p_workspace_id uuid,
   p_user_id uuid,
@@ -31,7 +31,7 @@ begin
           or i.value - '{job_type,payload}'::text[] <> '{}'
           or jsonb_typeof(i.value -> 'payload') not in ('object', 'null')
         then true
-      -- apply the same tests as queue.check_json
+      -- check the payload in the same way as queue.check_json
       when octet_length(i.value::text) > 309 then
       octet_length(i.value::text) > v_bytes_max
         or i.value @? 'strict $.**{102}'
@@ -40,7 +40,8 @@ begin
   ) then
     return false;
   end if;
-  -- read each type once, because another transaction may change or delete it during this call
+  -- read each job type once, because another transaction may change or delete the type during this
+  -- call
   v_types := array(
     select t
     from (
@@ -109,8 +110,8 @@ begin
 end;
 $$;
 
--- Take the idempotency keys of a call, in sorted order to prevent deadlocks. Return the job that
--- has the key of each item.
+-- Store the idempotency keys of a call, in sorted order to prevent deadlocks. For each item with a
+-- key, return the id of the job to which the key belongs.
 create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[])
 returns uuid[]
 language sql
@@ -145,8 +146,8 @@ select array_agg(c.id order by c.n)
 from claimed as c
 $$;
 
--- Publish the creation of jobs. Jobs with the same session, type and kind of events share one row
--- of the feed.
+-- Publish the creation of jobs. Jobs with the same session and type, and with or without events of
+-- creation, share one row of the feed.
 create function queue.publish_created(p_ids uuid[], p_now timestamptz)
 returns void
 language plpgsql
@@ -194,9 +195,10 @@ $$;
 
 -- Enqueue many jobs.
 -- p_user_id: The person who calls, or null for the service.
--- p_bulk: True if errors name the item, for example jobs[0].
+-- p_bulk: True if an error must name the rejected item, for example jobs[0].
 -- ids: Ids of the jobs in the order of p_items.
--- created: For each item, false if another job already has its keys.
+-- created: For each item, true if a job was created, and false if the item's key already belonged
+--   to a job.
 -- wake: True if the caller should start a worker.
 create function queue.enqueue(
   p_workspace_id uuid,
@@ -223,8 +225,9 @@ declare
 begin
   ids := queue.new_ids(v_count);
   created := array_fill(true, array[v_count]);
-  -- Charge the person who calls, even if a function of an app enqueues as the service for this
-  -- person. Items with idempotency keys are charged below, because a repeated call creates no jobs.
+  -- Charge the person whose token the request has, even if a function of an app enqueues as the
+  -- service. Items with idempotency keys are charged below, because a repeated call creates no
+  -- jobs.
   perform queue.admit(
     'jobs',
     p_workspace_id,
@@ -253,8 +256,8 @@ begin
     ) as n
     where v_caller is not null and p_items @? '$[*].idempotency_key' and n.fresh > 0;
   end if;
-  -- Unique keys are taken in sorted order too. Items whose idempotency key already belongs to a job
-  -- come last.
+  -- Process the items in the order of their unique keys, to prevent deadlocks. Items whose
+  -- idempotency key already belongs to a job come last.
   for v_item in
     select
       i.value,
@@ -281,7 +284,8 @@ begin
       );
       created[v_item.n] := false;
       continue;
-    -- publish the jobs created so far, because this item may replace one of them
+    -- publish the jobs created so far, because this item may replace the payload of one of these
+    -- jobs
     elsif v_item.is_again then
       perform queue.publish_created(v_new[v_published + 1:], v_now);
       v_published := cardinality(v_new);
@@ -383,10 +387,10 @@ comment on function public.enqueue_jobs is
   'names the element.';
 select queue.allow('authenticated, service_role', 'public.enqueue_jobs');
 
--- Check and complete each row of a plain insert into public.jobs before it is written. The value 0
--- in worker marks the row for the trigger queue.place_inserted, which checks ids, and also the
--- workspaces of rows that plain SQL inserts. A person is charged before each hundred rows, because
--- a rejected insert costs the database as much as an accepted one.
+-- Check and complete each row of a plain insert into public.jobs before the row is written. The
+-- value 0 in the column worker marks the row for the trigger queue.place_inserted, which does the
+-- checks that need all rows of the statement. A person is charged before each hundred rows, because
+-- a rejected insert costs the database as much as an accepted insert.
 create function queue.check_inserted()
 returns trigger
 language plpgsql
@@ -468,16 +472,17 @@ begin
   return new;
 end;
 $$;
--- the engine sets the lane of the jobs that it inserts, and other callers may not set it
+-- only jobs that the engine inserts have a lane yet, because other callers may not set this column
 create trigger jobs_check_insert
   before insert on public.jobs
   for each row
   when (new.lane is null)
   execute function queue.check_inserted();
 
--- Insert the place of each job that a plain insert has written, and publish events of the jobs. A
--- trigger of the project may already have changed, deleted or placed some of them, for example by a
--- function that starts a scheduled job now.
+-- After a plain insert into public.jobs, insert a row for each new job into queue.ready or another
+-- table of places, and publish the creation of the jobs. An earlier trigger of the project may
+-- already have changed, deleted or placed some of the jobs, for example by starting a scheduled job
+-- now.
 create function queue.place_inserted()
 returns trigger
 language plpgsql
@@ -494,8 +499,7 @@ declare
   v_rest uuid[];
   v_changed uuid[];
 begin
-  -- there is nothing to place, because the engine inserted the jobs, or because the statement has
-  -- no rows
+  -- the engine inserted the jobs and their places itself, or the statement inserted no rows
   if v_ids = '{}' then
     perform queue.admit('rows', null, queue.caller(), -queue.take_reserved())
     where current_setting('minutehand.reserved', true) <> '';
@@ -505,7 +509,7 @@ begin
   from (select distinct a.workspace_id from added as a where a.worker = 0) as w;
   if v_ids[1] < queue.id_at(v_now - interval '1 day')
     or v_ids[cardinality(v_ids)] > queue.id_at(v_now + interval '1 day')
-  -- retention finds old jobs by their ids
+  -- an id must contain the time of creation, because retention finds old jobs by their ids
   then
     perform queue.refuse(
       400,
@@ -521,7 +525,7 @@ begin
       j.workspace_id,
       j.ord,
       j.created_at,
-      -- a trigger of the project has changed the job, so it already has more events
+      -- a trigger of the project has changed the job, so that the job already has later events
       j.last_seq > (j.is_minimal is null)::integer as is_changed,
       j.lane = t.lane
         and j.last_seq = (j.is_minimal is null)::integer
@@ -532,7 +536,7 @@ begin
     join public.jobs as j on j.id = any (array[i.id]) and j.status = 'pending'
     left join queue.job_types as t on t.job_type = j.job_type
   ),
-  -- do the same as queue.place does for jobs that are ready at once
+  -- insert jobs that are ready at once, as queue.place does
   placed as (
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
     select j.lane, j.workspace_id, j.ord, j.created_at, j.id
@@ -549,7 +553,7 @@ begin
     ) as k
   )
   select
-    -- bool_or() calls note_turn for every row
+    -- bool_or() calls queue.note_turn for every row
     coalesce((select bool_or(n.is_ready) from noted as n), false),
     (select array_agg(j.id) from jobs as j where j.is_simple is not true),
     (select array_agg(j.id) from jobs as j where j.is_changed)
@@ -565,7 +569,7 @@ begin
       false
     ) or v_is_ready;
   end if;
-  -- a row of the feed has at most a thousand jobs
+  -- a row of the feed has at most 1,000 jobs
   for v_slice in 0 .. (cardinality(v_ids) - 1) / 1000 loop
     perform queue.publish_created(v_ids[1000 * v_slice + 1:1000 * v_slice + 1000], v_now);
   end loop;
@@ -598,7 +602,7 @@ create trigger jobs_after_insert
   )
   execute function queue.place_inserted();
 
--- Delete the data of deleted jobs.
+-- Delete the rows of deleted jobs from the tables of the engine.
 create function queue.after_delete()
 returns trigger
 language plpgsql
@@ -609,8 +613,8 @@ declare
   v_ids constant uuid[] := array(select id from removed order by id);
   v_workers integer[];
 begin
-  -- If a gate is admitting one of the jobs, this query waits for it. The next statements then see
-  -- the job's row in queue.ready.
+  -- If a gate is admitting one of the jobs, this query waits for the gate, so that the next
+  -- statements see the job's row in queue.ready.
   perform from queue.gated as g
   join removed as j
     on j.finished_at is null
@@ -649,7 +653,7 @@ begin
   ),
   ended as (
     update queue.gated
-    -- the row stays until the start of the job is charged
+    -- the row remains until the job's start is charged to the rate limit of its key
     set ended = true
     where ctid = any (array(select t.tid from theirs as t where t.is_unpaid))
   ),
@@ -657,8 +661,9 @@ begin
     delete from queue.gated
     where ctid = any (array(select t.tid from theirs as t where not t.is_unpaid))
   )
-  -- Insert a note even if no other job has the key now. A concurrent transaction may be adding such
-  -- a job. Its check of the gate does not see yet that this job is deleted.
+  -- Insert a note for the gate even if no other job has the concurrency key now. A concurrent
+  -- transaction may be adding a job with the key, and its check of the gate does not see yet that
+  -- this job is deleted.
   insert into queue.notes (lane, workspace_id, key)
   select distinct t.lane, t.workspace_id, t.key
   from theirs as t
@@ -669,8 +674,8 @@ begin
     and u.job_type = j.job_type
     and u.workspace_id = j.workspace_id
     and u.job_id = j.id;
-  -- Skip a key that an enqueue has locked, because that enqueue finds the job deleted and takes the
-  -- key.
+  -- Skip a key whose row an enqueue has locked, because this enqueue will find the job deleted and
+  -- give the key to its new job.
   delete from queue.job_keys
   where ctid = any (array(
     select o.ctid
@@ -693,8 +698,8 @@ begin
     join queue.job_keys as o on o.job_id = j.id and o.freed_when = 'other'
     for update of o skip locked
   ));
-  -- Skip a lease that a report or a settlement has locked, because that transaction waits for the
-  -- job's row. Maintenance deletes the lease later.
+  -- Skip a lease that a worker's report or settlement has locked, because that transaction waits
+  -- for the row of the job. Maintenance deletes the lease later.
   with gone as (
     delete from queue.leases
     where ctid = any (array(
@@ -707,7 +712,8 @@ begin
   )
   select array_agg(g.worker) into v_workers from gone as g;
   if v_workers is not null then
-    -- The worker runs the processors of these jobs until its next report.
+    -- Record the lost leases, because the worker runs the processors of the deleted jobs until its
+    -- next report.
     insert into queue.lost_leases (worker, lost_at, jobs)
     select
       l.worker,
@@ -727,7 +733,7 @@ begin
   delete from queue.attempts where job_id = any (v_ids);
   delete from public.job_logs where job_id = any (v_ids);
   delete from queue.job_events where job_id = any (v_ids);
-  -- a job that last changed before the start of the feed has no rows there
+  -- a job that last changed before the oldest row of the feed has no rows in the feed
   perform queue.scrub_feed(
     v_ids,
     array_agg(distinct j.workspace_id),

@@ -1,11 +1,12 @@
--- This file has the limits. The first part has token buckets for rates and gates for concurrency
--- keys. The second part limits callers. It has a person's rate of calls, the number of large calls
--- at a time, a workspace's live jobs and settings, and the revocation of worker keys.
+-- This file has the limits. The first part has token buckets for rate limits, and gates for
+-- concurrency keys. The second part limits callers. It enforces a person's rate of calls, the
+-- number of large calls at a time, and the number of a workspace's live jobs. It also changes
+-- settings and revokes worker keys.
 --
--- A token bucket refills at a constant rate, and each start of a job or call costs tokens. A job
--- with a concurrency key waits behind the gate of its key (queue.place). Settlements and leases
--- open the gate (queue.open_gate), and charge starts against the rate limit of the key. The number
--- of ready and running jobs of a key never exceeds its limit.
+-- A token bucket refills at a constant rate, and each start of a job and each call takes tokens. If
+-- the type limits jobs per concurrency key, a new job waits in queue.gated (queue.place).
+-- Settlements and leases admit waiting jobs (queue.open_gate), so that the admitted jobs of a key
+-- never exceed its limit.
 
 insert into queue.settings (name, value)
 values
@@ -17,13 +18,13 @@ values
   ('user_stream_opens_per_second', '5'),
   ('user_stream_opens_burst', '100');
 
--- Take tokens from a bucket at p_now.
+-- Take tokens from a token bucket at p_now.
 -- p_most: Number of tokens in a full bucket.
 -- p_seconds: Time in which an empty bucket fills up.
--- p_amount: Number of tokens to take.
--- p_limit: Name of the limit for the error 429, which is raised if too few tokens are left. If
---   p_limit is null, the bucket may become negative, because the tokens pay for something that has
---   already happened.
+-- p_amount: Number of tokens to take from the bucket.
+-- p_limit: Name of the limit in the error with status 429, which is raised if the bucket has too
+--   few tokens. Null if no error must be raised, because the tokens pay for something that has
+--   already happened. The bucket may then become negative.
 create function queue.take_tokens(
   p_bucket text,
   p_most double precision,
@@ -42,7 +43,7 @@ begin
   insert into queue.buckets as b (name, tokens, refilled_at)
   values (p_bucket, p_most - p_amount, p_now)
   on conflict (name) do update set
-    -- a start that commits late must not move this time back, because the bucket would then refill
+    -- a transaction that commits late must not set this time back, because the bucket would refill
     -- twice for the same period
     refilled_at = greatest(b.refilled_at, p_now),
     tokens = least(
@@ -53,14 +54,14 @@ begin
         / p_seconds
     ) - p_amount
   returning tokens into v_tokens;
-  -- the error rolls the charge back
+  -- the error also rolls back the update above
   if v_tokens < 0 and p_limit is not null then
     perform queue.refuse_rate(p_limit, p_most, p_seconds, v_tokens);
   end if;
 end;
 $$;
 
--- Return the number of tokens in a bucket at p_now. A bucket without a row is full.
+-- Return the number of tokens in a token bucket at p_now. A bucket without a row is full.
 create function queue.tokens_of(
   p_name text,
   p_most integer,
@@ -89,8 +90,8 @@ begin
 end;
 $$;
 
--- Reject a call with status 429, because its bucket has too few tokens.
--- p_tokens: Number of tokens that would be left, which is negative.
+-- Reject a call with status 429, because its token bucket has too few tokens.
+-- p_tokens: Number of tokens that the bucket would have after the call, which is negative.
 create function queue.refuse_rate(
   p_limit text,
   p_most double precision,
@@ -119,10 +120,10 @@ begin
 end;
 $$;
 
--- Return the lanes of these job types and queues, without paused ones.
+-- Return the lanes of these job types and queues that are not paused.
 -- p_job_types: Null for all job types.
 -- p_queues: Null for all queues.
--- limited: Those of the job types that have a limit, so that a lease must count their running jobs.
+-- limited: Job types of the lanes that have a limit, so that a lease must count their running jobs.
 create function queue.open_lanes(
   p_job_types text[],
   p_queues text[] default null,
@@ -162,7 +163,8 @@ begin
 end;
 $$;
 
--- Insert a note for each gate of these lanes, so that the next lease checks the gates.
+-- Insert a note for each concurrency key with waiting jobs in these lanes, so that the next lease
+-- checks the gates of these keys.
 create function queue.note_gates(p_lanes integer[])
 returns void
 language plpgsql
@@ -180,14 +182,14 @@ begin
 end;
 $$;
 
--- Return how many more jobs of a key its gate may admit, at most 1,000. The concurrency limit of
--- the key counts admitted jobs, and the rate limit of the key counts starts. An admitted job
--- reserves one start until it starts. This function charges the starts since its last call, each at
--- its own time. Then it deletes the rows of ended jobs whose start is charged.
--- tokens: Number of starts that the rate limit allows at the time `at`, without the reserved
---   starts.
--- is_held: True if the row of an ended job still counts, because another transaction has locked it,
---   for example to delete the job. The gate must then be checked again.
+-- Return how many more jobs of a concurrency key may be admitted now, at most 1,000. The
+-- concurrency limit counts admitted jobs. The rate limit counts starts, and each admitted job that
+-- has not started reserves one start. First, charge the starts since the last call of this
+-- function, each at the time of the start. Then delete the rows of ended jobs whose start is
+-- charged.
+-- tokens: Number of starts that the rate limit allows at the time `at`, less the reserved starts.
+-- is_held: True if the row of an ended job still counts, because another transaction has locked the
+--   row, for example to delete the job. The caller must then check the gate again later.
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,
@@ -214,7 +216,7 @@ begin
   free := 1000;
   is_held := false;
   if p_type.rate_per_key then
-    -- skip rows that are locked, because otherwise two settlements would wait for each other
+    -- skip locked rows, because otherwise two settlements could wait for each other
     v_begun := array(
       select g.ctid
       from queue.gated as g
@@ -250,7 +252,8 @@ begin
         and g.admitted
         and (g.started_at < 'infinity' or g.started_at is null and not g.ended)
     );
-    -- read the clock after the count, so that a job that starts in between keeps its reservation
+    -- read the clock after the count, so that a job that starts between the two still counts as
+    -- reserved
     at := queue.clock();
     tokens := queue.tokens_of(
       v_bucket,
@@ -269,8 +272,8 @@ begin
       and g.key = p_key
       and g.admitted
       and g.ended
-      -- Keep the row of a job that ended after the UPDATE above, because its start is not charged
-      -- yet. Delete the row of a job that never started.
+      -- Keep the row of a job that ended after the update above, because the job's start is not
+      -- charged yet. Delete the row of a job that never started.
       and (p_type.rate_per_key and g.started_at < 'infinity') is not true
     for update skip locked
   ));
@@ -288,11 +291,12 @@ begin
 end;
 $$;
 
--- Open the gate of a key. It admits as many jobs as the limits allow, in lanes that are served and
--- not paused. If another transaction is opening the gate, or if this transaction can take no more
--- locks, insert a note instead, so that a later lease opens the gate.
--- p_lane: Any lane of the type.
--- p_is_reserved: True if the caller has reserved a lock for the gate.
+-- Open the gate of a concurrency key. It admits as many waiting jobs as the limits of the key
+-- allow, but no jobs of paused lanes and of lanes that no worker serves. If another transaction is
+-- opening the gate, or if this transaction can take no more locks, insert a note, so that a later
+-- lease opens the gate.
+-- p_lane: A lane of the job type. The gate covers all lanes of the type.
+-- p_is_reserved: True if the caller has reserved an advisory lock for the gate.
 create function queue.open_gate(
   p_lane integer,
   p_workspace_id uuid,
@@ -329,8 +333,8 @@ begin
     join queue.lanes as l on l.lane = any (o.lanes)
     where l.served_at is not null
   );
-  -- move admitted jobs of paused or unserved lanes back behind the gate, because they must not use
-  -- up the limit of the key
+  -- move admitted jobs of paused lanes and of lanes without a worker back to queue.gated, because
+  -- these jobs must not use up the limit of the key
   v_closed := array(
     select j.id
     from queue.gated as g
@@ -367,8 +371,8 @@ begin
         and g.key = p_key
         and not g.admitted
         and g.lane = any (v_open)
-        -- A job may still have a row of an earlier attempt that ended just now. Skip the job,
-        -- because both rows would have the same primary key. The next check of the gate admits it.
+        -- Skip a job that still has a row of an attempt that ended just now, because both rows
+        -- would have the same primary key. The next check of the gate admits the job.
         and not exists (
           select from queue.gated as e
           where e.workspace_id = p_workspace_id
@@ -396,10 +400,11 @@ begin
   from unnest(v_admitted.lanes) as l;
   v_look_at := case
     when v_admitted.jobs = 1000 then p_now -- more jobs may be waiting
-    -- other transactions have locked the other jobs, and may not take them
+    -- other transactions have locked the remaining waiting jobs, and may leave these jobs waiting,
+    -- so check the gate again
     when v_admitted.jobs < v_count.free or v_count.is_held then p_now + interval '1 second'
-    -- The time at which the rate limit allows the next start. Without a rate limit, tokens is null,
-    -- and there is no such time.
+    -- The time at which the rate limit allows the next start. Without a rate limit, tokens and this
+    -- time are null.
     when v_admitted.jobs + 1
         > v_count.tokens then v_count.at + make_interval(secs => greatest(
       0.001,
@@ -408,7 +413,7 @@ begin
         / v_type.rate_limit
     ))
   end;
-  -- otherwise the key is at its limit, and the gate is opened when a job ends
+  -- otherwise the key is at its concurrency limit, and the end of a job opens the gate
   if v_look_at is not null then
     insert into queue.notes (look_at, lane, workspace_id, key)
     select v_look_at, g.lane, p_workspace_id, p_key
@@ -430,9 +435,9 @@ begin
 end;
 $$;
 
--- Apply changed limits for keys to the jobs of a type. The jobs move behind the gates of their
--- keys, or leave them. The old limit still applies to jobs that another transaction has locked or
--- has not committed.
+-- Apply the changed limits per concurrency key of a job type to the type's jobs, which move to
+-- queue.gated or leave it. The old limits still apply to jobs that another transaction has locked
+-- or has not committed.
 create function queue.regate(p_job_type text)
 returns void
 language plpgsql
@@ -467,7 +472,7 @@ begin
   );
   perform queue.leave_places(v_jobs);
   -- delete the rows of jobs that ended while the type had no limit, because no settlement marked
-  -- them as ended
+  -- these rows as ended
   delete from queue.gated as g
   where g.lane = any (v_lanes)
     and g.admitted
@@ -476,8 +481,8 @@ begin
       select from public.jobs as j
       where j.id = g.job_id and j.finished_at is null
     );
-  -- Running jobs count against the limit of their key. The update waits for jobs that are being
-  -- settled.
+  -- Running jobs count against the limit of their key. This update waits for jobs that another
+  -- transaction is settling.
   with leased as (
     update queue.leases as r
     set key = coalesce(
@@ -495,7 +500,7 @@ begin
   select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true
   from leased as r
   where r.key is not null
-  -- the gate has already admitted the job
+  -- the job is already admitted
   on conflict do nothing;
   perform queue.note_gates(v_lanes);
   perform queue.place(j, queue.clock(), v_type)
@@ -504,9 +509,9 @@ begin
 end;
 $$;
 
--- Reject a call if the workspace would have more live jobs than its limit. For a limit of up to
--- 2,000, the jobs are counted by one call at a time, and concurrent enqueues are rejected, so that
--- the limit is exact. A higher limit is compared with a count that may be ten seconds old.
+-- Reject an enqueue if the workspace would have more live jobs than its limit. A limit of up to
+-- 2,000 is exact, because only one call at a time counts the jobs, and concurrent enqueues are
+-- rejected. A higher limit is compared with a count that may be ten seconds old.
 -- p_count: Number of jobs that the call is about to add.
 create function queue.check_live_jobs(
   p_workspace_id uuid,
@@ -534,7 +539,7 @@ begin
     from queue.buckets
     where name = v_bucket and refilled_at > v_now - interval '10 seconds';
   elsif queue.caller() is not null
-    -- the transaction has not taken this lock yet
+    -- this transaction has not locked the count of the workspace yet
     and current_setting('minutehand.quota', true) is distinct from p_workspace_id::text
   then
     if queue.reserve_locks(1, 190) = 0 or not queue.try_lock('quota ' || p_workspace_id) then
@@ -582,9 +587,9 @@ begin
 end;
 $$;
 
--- Reject a call if the payloads of the workspace's live jobs have more bytes than the workspace may
--- store. One call in ten seconds adds up the bytes. There is no stored sum that each enqueue
--- updates, because enqueues would wait for its row.
+-- Reject an enqueue if the payloads of the workspace's live jobs have more bytes than allowed. One
+-- call in ten seconds counts the bytes. Enqueues do not update a stored sum, because they would
+-- wait for each other to update its row.
 create function queue.check_live_bytes(p_workspace_id uuid)
 returns void
 language plpgsql
@@ -631,11 +636,10 @@ begin
 end;
 $$;
 
--- Charges of people that a rollback does not refund. They are stored in sequences, which keep their
--- value when a transaction is rolled back, so that a person also pays for calls that are rejected
--- or time out.
--- priced_<n>: Hash of the name of the bucket that uses this pair of sequences.
--- refilled_<n>: Time at which the bucket is full again, in microseconds.
+-- Token buckets of people. They are stored in sequences, because a rollback does not reset the
+-- value of a sequence, so that a person also pays for calls that are rejected or time out.
+-- priced_<n>: Hash of the name of the bucket that uses this pair of sequences. refilled_<n>: Time
+-- at which the bucket is full again, in microseconds.
 do $$
 begin
   for v_nth in 0 .. 15 loop
@@ -645,10 +649,10 @@ begin
 end;
 $$;
 
--- Return the pair of sequences that a bucket uses, and the time when the bucket is full again. Four
--- pairs are candidates. If the bucket uses none of them, it takes over a pair whose bucket is full.
--- If there is none, return null. The time is read before the owner of the pair, because between
--- both reads another bucket may take over the pair and write its own time.
+-- Return the pair of sequences that stores a person's token bucket, and the time when the bucket is
+-- full again. A hash of the bucket's name selects four pairs. If none of them stores the bucket,
+-- take over a pair whose bucket is full. If no pair is free, return null. The time of a pair is
+-- read before its name, because another bucket may take over the pair between the two reads.
 create function queue.find_pair(
   p_hash bigint,
   p_micros bigint,
@@ -681,10 +685,10 @@ begin
 end;
 $$;
 
--- Charge a person before the work of a call, or reject the call with status 429. Concurrent calls
--- of the person do not wait for each other, because only one of them updates the row of the bucket,
--- while each updates the sequence.
--- p_cost: Number of tokens. A negative number gives back a part of a reserved price.
+-- Charge a person before a call does its work, or reject the call with status 429. Concurrent calls
+-- of the person do not wait for each other, because each call updates the sequence, and only one of
+-- them updates the row of the bucket.
+-- p_cost: Number of tokens to take. A negative number refunds tokens that an earlier call charged.
 create function queue.charge(
   p_bucket text,
   p_most integer,
@@ -716,7 +720,7 @@ begin
   v_before := coalesce(pg_sequence_last_value('queue.refilled_' || v_pair.nth), 1);
   v_full_at := floor(v_micros + (p_most - v_left) * v_per_token);
   perform setval('queue.refilled_' || v_pair.nth, v_full_at);
-  -- another bucket has taken over the pair meanwhile, and must not pay for this call
+  -- another bucket has taken over the pair of sequences since, and must not pay for this call
   perform setval('queue.refilled_' || v_pair.nth, v_before)
   where pg_sequence_last_value('queue.priced_' || v_pair.nth) <> v_hash
     and pg_sequence_last_value('queue.refilled_' || v_pair.nth) = v_full_at;
@@ -730,11 +734,11 @@ begin
 end;
 $$;
 
--- Limit how long a request of the Data API waits for a lock, because its callers share few
--- connections. The limit applies to the rest of the transaction. It must not apply to statements of
--- the project's own code, so nothing is limited if the request calls a function or table of the
--- project. A function of the engine or of an app calls a function of the engine's schema. Some of
--- them only pass their arguments to another function, which makes such a call.
+-- Limit how long a request of the Data API waits for a lock, because all callers share few
+-- connections. The limit applies until the transaction ends. It must not apply to the project's own
+-- code, so a request that calls another function or table is not limited. A function of the engine
+-- or of an app is recognized by a call of a function of the engine's schema in its body, or in the
+-- body of the function to which it passes its arguments.
 -- p_ms: Maximum wait in milliseconds.
 create function queue.limit_wait(p_ms integer)
 returns void
@@ -774,14 +778,13 @@ begin
 end;
 $$;
 
--- Admit a call of a person, or reject it with status 429. Each function that people may call runs
--- this function before it locks or writes a row, and a trigger runs it for each statement on a
--- table. It charges the person p_count tokens, and one more token for each 16 kB that the call
--- stores, because stored bytes fill the disk. A call that changes rows also takes a call slot, and
--- waits at most 100 ms for a lock (queue.limit_wait).
--- p_kind: One of jobs, streams, rows and changes. The kind 'rows' charges for rows that a function
---   has written. The kind 'changes' is for all other writes. A person may run two of these at a
---   time.
+-- Charge a person's call, or reject the call with status 429. Each function that people may call
+-- runs queue.admit before it locks or writes a row, and a trigger runs it for each statement on a
+-- table. The person pays p_count tokens, and one more token for each 16 kB that the call stores. A
+-- call that changes rows also takes a call slot, and waits at most 100 ms for a lock
+-- (queue.limit_wait).
+-- p_kind: One of jobs, streams, rows and changes. The kind 'rows' is for rows that a function has
+--   written. The kind 'changes' is for all other writes, of which a person may run two at a time.
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,
@@ -805,11 +808,11 @@ begin
   elsif p_kind = 'changes' or p_kind = 'jobs' and p_count > 100 then
     perform queue.take_call_slot(p_workspace_id, p_writes => true);
   end if;
-  -- an enqueue only waits for the key of its job (queue.hold_key)
+  -- an enqueue can only wait for the idempotency key or unique key of its job (queue.hold_key)
   perform queue.limit_wait(100) where p_kind = 'changes';
   if p_kind = 'jobs' then
     perform queue.check_live_jobs(p_workspace_id, p_count);
-    -- the limit of live jobs is sufficient for smaller payloads
+    -- smaller payloads are limited by the number of live jobs
     if p_bytes > 2048 * p_count then
       perform queue.check_live_bytes(p_workspace_id);
     end if;
@@ -825,9 +828,10 @@ begin
 end;
 $$;
 
--- Charge a person for a plain statement before it locks or writes a row. The number of rows is not
--- known yet, so a hundred changes are charged, or fewer if the person's limit is low. The rest is
--- given back after the statement. An insert with `on conflict do update` fires this trigger twice.
+-- Charge a person's insert, update or delete before it locks or writes a row. The number of rows is
+-- not known yet, so the person pays for 100 rows, or for fewer if the person's limit is low.
+-- queue.charge_written refunds the difference after the statement. An insert with `on conflict do
+-- update` fires this trigger twice.
 create function queue.admit_statement()
 returns trigger
 language plpgsql
@@ -852,7 +856,8 @@ create trigger admit_statement
   when (current_user = 'authenticated')
   execute function queue.admit_statement();
 
--- Return the price that was charged before the person's plain statement, and clear it.
+-- Return the number of tokens that queue.admit_statement charged before the statement, and forget
+-- it.
 create function queue.take_reserved()
 returns double precision
 language plpgsql
@@ -866,8 +871,8 @@ begin
 end;
 $$;
 
--- Charge a person for the rows that a statement has written, less the price that was charged
--- before. Each row costs as much as one change, and more for its bytes.
+-- Charge a person for the rows that a statement has written, less the tokens that
+-- queue.admit_statement charged. Each row costs one token, and more for its bytes.
 create function queue.charge_written()
 returns trigger
 language plpgsql
@@ -890,8 +895,8 @@ end;
 $$;
 
 -- Charge people for their statements on these tables, and for the rows that they write to the
--- tables by any function. If a project replaces one of the tables with a view, the project decides
--- about charges for it.
+-- tables through functions. If a project has replaced one of the tables by a view, writes to the
+-- view are not charged.
 create function queue.charge_rows(variadic p_tables regclass[])
 returns void
 language plpgsql
@@ -932,10 +937,10 @@ end;
 $$;
 select queue.charge_rows('public.workspace_members');
 
--- Take a call slot for a call that changes or reads many rows, or reject the call. It never waits,
--- because a waiting call would occupy a connection. A person has two slots for changes and two for
--- reads, because a page may save two rows at once. A workspace has ten slots for members, and ten
--- for guests.
+-- Take a call slot for a call that changes or reads many rows, or reject the call if no slot is
+-- free. A call never waits for a slot, because it would occupy a connection. A person has two slots
+-- for changes and two for reads, because a web page may save two rows at once. A workspace has ten
+-- slots for its members, and ten for its guests.
 create function queue.take_call_slot(
   p_workspace_id uuid default null,
   p_writes boolean default false
@@ -972,10 +977,10 @@ begin
 end;
 $$;
 
--- Lock a key before a job takes it. If another transaction is taking the same key, wait up to two
--- seconds, because the response must contain the job that gets the key. Only one call of a person
--- may wait in this way. Further calls are rejected. A transaction takes at most a hundred of these
--- locks, because the server has few locks.
+-- Lock an idempotency key or unique key before a job gets the key. If another transaction is taking
+-- the same key, wait up to two seconds, because the response must contain the job that gets the
+-- key. Only one call of a person may wait, and further calls are rejected. A transaction takes at
+-- most 100 of these locks, because the server has few.
 create function queue.hold_key(p_workspace_id uuid, p_job_type text, p_key text)
 returns void
 language plpgsql
@@ -999,13 +1004,14 @@ begin
     end if;
     perform pg_sleep(0.005);
   end loop;
-  -- a transaction of the service, which takes no such lock, may be taking the same key
+  -- limit the wait, because a transaction of the service may be taking the same key without this
+  -- lock
   perform queue.limit_wait(2000);
 end;
 $$;
 
--- For apps. Let one call at a time use the object with this id, because further calls would wait
--- for the object's rows.
+-- For apps. Let only one call at a time change the object with this id, and reject other calls,
+-- because they would wait for rows of the object.
 create function queue.hold_id(p_id text)
 returns void
 language plpgsql
@@ -1137,8 +1143,8 @@ comment on function public.workspace_limits is
   'Return the limits of a workspace, and the number of its running jobs.';
 select queue.allow('authenticated, service_role', 'public.workspace_limits');
 
--- Change settings. Each setting must be a row that a migration of the engine or of an app has
--- inserted, and the new value must have the type of the stored value.
+-- Change settings. Each setting must already have a row in queue.settings, which a migration
+-- inserts, and the new value must have the JSON type of the stored value.
 create function public.set_settings(p_settings jsonb)
 returns jsonb
 language plpgsql
@@ -1192,9 +1198,9 @@ comment on function public.set_settings is
   'Change settings of the engine by name, and return all settings. For operators.';
 select queue.allow('service_role', 'public.set_settings');
 
--- Reject a revoked worker key. Every function for workers must call this function, and queue.allow
--- checks that. The result is always false. Functions that must be fast assign it to a variable,
--- because an assignment costs less than a query.
+-- Reject a call with a revoked worker key. Every function for workers must call
+-- queue.refuse_revoked, and queue.allow checks this. The result is always false. A function that
+-- must be fast assigns the result to a variable, because an assignment costs less than `perform`.
 create function queue.refuse_revoked()
 returns boolean
 language plpgsql stable
@@ -1246,34 +1252,35 @@ begin
   values (
     'worker_keys_revoked',
     jsonb_build_array(jsonb_build_object(
-      -- one minute earlier, because workers set the issue time of their keys half a minute back
+      -- revoke from one minute earlier, because workers set the issue time (iat) of their keys half
+      -- a minute back
       'before', floor(extract(epoch from p_before)) - 60,
       'from', floor(extract(epoch from v_now)) + coalesce(p_grace_seconds, 0)
     )),
     v_now
   )
-  -- keep the earlier revocations, so that their keys stay revoked during the grace period of this
-  -- one
+  -- keep the earlier revocations, so that the keys that they revoked stay revoked during the grace
+  -- period of the new revocation
   on conflict (name) do update set
     value = s.value || excluded.value,
     updated_at = v_now;
   update queue.settings
   set
-    -- someone with a stolen worker key may also know the guest key
+    -- someone who stole the worker key may also know the key of guests
     updated_at = v_now,
     value = to_jsonb(encode(
       uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
       'hex'
     ))
   where name = 'guest_key';
-  -- A stolen key may have registered any type, so types without jobs are deleted. Workers register
-  -- their types again.
+  -- Someone with a stolen key may have registered any job type, so types without jobs are deleted.
+  -- Workers register their types again.
   update queue.job_types
   set
     schema_version = least(schema_version, 1),
     registered_at = '-infinity',
     deployed_at = null
-  -- a hosted Data API rejects an update without a condition (safeupdate)
+  -- the Data API of Supabase rejects an update without a condition (safeupdate)
   where true;
   get diagnostics v_count = row_count;
   delete from queue.schedules where source is not null;
@@ -1298,7 +1305,7 @@ begin
       )
     );
   update queue.lanes
-  -- the lane is deleted in one hour, because open transactions may still use it
+  -- delete the lane after one hour, because open transactions may still insert jobs into it
   set unused_since = v_now - interval '23 hours'
   where job_type not in (select t.job_type from queue.job_types as t);
   delete from queue.workers as w

@@ -1,4 +1,5 @@
--- This file chooses the jobs for a worker, and leases them. The steps of a lease, by function:
+-- This file chooses the jobs for a worker, and leases them. These are the steps of a lease, by
+-- function.
 --
 --   queue.lease             handles one numbered call of a worker run.
 --     queue.admit_run         limits the number of concurrent runs, in the first call of a run.
@@ -21,18 +22,20 @@
 --     queue.next_due_in_ms    computes when the worker should call again.
 --     public.tick_finished    ends the run if the call found no more jobs.
 --
--- queue.next_turns reads with queue.ring_turns or queue.lane_turns. A repeated call returns the
--- same leases as the first call.
+-- queue.next_turns calls queue.ring_turns or queue.lane_turns. If a worker repeats a call, it gets
+-- the same leases as from the first call.
 
 -- A worker's request for jobs.
 -- worker: Number of the worker's row in queue.workers, set by queue.lease.
--- pools: Array of {job_types, limit}, if some processors of the worker have separate slots. Each
---   pool has its own limit, and the single limit does not apply.
--- suspects: True if the process runs suspects and nothing else. False if another process of the
---   worker runs suspects. Otherwise null (queue.lease_mode).
--- job_ids: Jobs to lease, set by queue.lease_suspects. Null for all jobs except suspects.
--- slots: Array of {job_types, limit}, all slots of the worker. Null in most calls.
--- abandoned: Array of {job_id, place}, stopped jobs whose processors still run. Null if unchanged.
+-- pools: Array of {job_types, limit}, if some processors of the worker have separate slots. The
+--   limits of the pools then replace the limit of the request.
+-- suspects: True if this process of the worker runs only suspects. False if another process of the
+--   worker runs only suspects. Otherwise null (queue.lease_mode).
+-- job_ids: Suspects to lease, set by queue.lease_suspects. Null to lease jobs that are not
+--   suspects.
+-- slots: Array of {job_types, limit} with all slots of the worker. Null if unchanged.
+-- abandoned: Array of {job_id, place} with the stopped jobs whose processors still run. Null if
+--   unchanged.
 create type queue.lease_request as (
   worker_id text,
   worker integer,
@@ -54,12 +57,14 @@ create type queue.lease_request as (
   slots jsonb,
   abandoned jsonb
 );
--- A turn as a lease reads it. In the last three fields, null means that there is no limit.
+-- A turn (a tenant with ready jobs in a lane) as a lease reads it.
 -- round: Round in which the tenant gets its next jobs.
 -- taken: Number of jobs that the tenant already got in this round.
--- type_free: Number of jobs of the type that may start.
--- own_free: Number of jobs of the type that may start for this tenant.
--- tenant_free: Number of jobs of all types that may start for this tenant.
+-- type_free: Number of jobs of the type that may start, or null if the type has no limit.
+-- own_free: Number of jobs of the type that may start for this tenant, or null without such a
+--   limit.
+-- tenant_free: Number of jobs of all types that may start for this tenant, or null without such a
+--   limit.
 create type queue.turn as (
   lane integer,
   workspace_id uuid,
@@ -74,8 +79,8 @@ create type queue.turn as (
   own_free integer,
   tenant_free integer
 );
--- The first ready jobs of a tenant, in the order of their ords.
--- turns: For each job, the position of the job's turn in the list of turns that the lease read.
+-- The first ready jobs of a tenant, in the order in which they must start.
+-- turns: For each job, the position of its turn in the array of the turns that the lease read.
 create type queue.tenant_jobs as (
   turns integer[],
   weight integer,
@@ -85,20 +90,20 @@ create type queue.tenant_jobs as (
   rank bigint,
   workspace_id uuid
 );
--- The number of jobs that a lease takes from a turn, beginning at ord. For an empty turn, jobs is
--- 0. In the input of queue.tidy_turns, jobs is the number of leased jobs, and ord is the ord of the
--- last leased job.
+-- The number of jobs that a lease takes for a turn, beginning at the position ord. It is 0 for a
+-- turn without a ready job. In the input of queue.tidy_turns, jobs is the number of leased jobs,
+-- and ord is the position of the last leased job.
 create type queue.share as (
   lane integer,
   workspace_id uuid,
   ord bigint,
   jobs integer
 );
--- The last tenant that a lease serves. If the slots of a limited type run out, the type has a row
--- of its own. Another row is for all other lanes.
--- job_type: The limited type, or null in the row of all other lanes.
--- taken: Number of jobs that the tenant got in its last round, or 0 if it got all its jobs of this
---   round.
+-- The last tenant that a lease served, for queue.advance_ring. A job type whose limit was reached
+-- has a separate row. The row without a job type is for all other lanes.
+-- job_type: Job type whose limit was reached, or null for all other lanes.
+-- taken: Number of jobs that the tenant got in the round, or 0 if the tenant got as many as its
+--   weight.
 create type queue.last_served as (
   job_type text,
   taken integer,
@@ -107,9 +112,9 @@ create type queue.last_served as (
   workspace_id uuid
 );
 
--- A job as its worker gets it, and its lease.
--- steps: Results of the steps that earlier attempts finished. Null if they are long, so that the
---   worker fetches them with read_steps.
+-- A leased job as the worker receives it.
+-- steps: Results of the steps that earlier attempts finished. Null if the results are long, so that
+--   the worker fetches them with public.read_steps.
 create type queue.leased_job as (
   id uuid,
   workspace_id uuid,
@@ -135,11 +140,11 @@ create type queue.leased as (
   steps jsonb,
   job queue.leased_job
 );
--- Result of leasing jobs from turns.
+-- Result of queue.take.
 -- ids: Ids of the leased jobs.
--- leases: Leases as the worker gets them.
--- changes: Changes to publish.
--- rest: Jobs for which queue.record_starts must record more events, keys or starts.
+-- leases: JSON of the leases, as the worker receives them.
+-- changes: Events of the leased jobs, which the caller must publish.
+-- rest: Ids of the leased jobs for which queue.record_starts must record events, keys or starts.
 create type queue.taken as (
   ids uuid[],
   leases json[],
@@ -190,8 +195,8 @@ begin
 end;
 $$;
 
--- End runs whose leases have all expired, because their process has probably ended. If the process
--- lives, its run no longer counts as active.
+-- End worker runs whose leases have all expired, because their process has probably ended. The run
+-- of a process that still lives then no longer counts against the maximum number of runs.
 create function queue.end_dead_runs(p_now timestamptz)
 returns void
 language sql
@@ -208,9 +213,9 @@ where t.expires_at > p_now
   ))
 $$;
 
--- Admit a worker run, unless the maximum number of runs is active. Return how many more runs may
--- start, or null if this run is rejected. A run counts as active for its maximum duration. If its
--- process is killed, the run counts until its leases have expired.
+-- Admit a worker run, unless the maximum number of worker runs is active. Return how many more runs
+-- may start, or null if this run is rejected. A run is active until it ends, and at most for its
+-- maximum duration. The run of a killed process is active until its leases have expired.
 create function queue.admit_run(p_request queue.lease_request, p_now timestamptz)
 returns integer
 language plpgsql
@@ -230,8 +235,9 @@ begin
       );
     exit when v_free >= 0;
     perform queue.end_dead_runs(p_now);
-    -- Mark all active worker runs, so that each of them calls for jobs once more before it ends. The update waits for a
-    -- run that is ending now, and the second count no longer includes that run.
+    -- Mark all active worker runs, so that each of them requests jobs once more before it ends.
+    -- This update waits for the transaction of a run that is ending now. The count below then does
+    -- not include this run.
     update queue.ticks
     set has_refused = true
     where expires_at > p_now and tick_id <> p_request.tick_id;
@@ -252,12 +258,12 @@ begin
 end;
 $$;
 
--- Return the number of a worker, and update its row in queue.workers and the column served_at of
--- its lanes. This happens once a minute, or when the worker serves other job types or queues than
--- before. If a lane begins or ceases to be served, insert notes for its gates. The lock "turns"
--- protects this, because queue.lease_ready opens gates under the same lock.
+-- Return the number of a worker in queue.workers. Once a minute, and when the worker serves other
+-- job types or queues than before, update its row and the column served_at of its lanes. When a
+-- lane gets its first worker or loses its last worker, insert notes for the gates of the lane. The
+-- advisory lock "turns" is needed for this, because queue.lease_ready opens gates under this lock.
 -- p_known: The worker's row before the update.
--- has_noted: True if notes for gates were inserted.
+-- has_noted: True if this call inserted notes for gates.
 create function queue.record_worker(
   p_request queue.lease_request,
   p_known queue.workers,
@@ -279,7 +285,8 @@ begin
   if p_known.version = p_request.version
     and p_known.job_types @> p_request.job_types
   then
-    -- the worker still serves the other types, but has no free slot for them now
+    -- this request omits types for which the worker has no free slot, but the worker still serves
+    -- these types
     p_request.job_types := p_known.job_types;
   end if;
   p_request.slots := coalesce(p_request.slots, p_known.slots);
@@ -353,8 +360,8 @@ begin
   values (
     p_request.worker_id,
     p_now,
-    -- If the lock was not free, set seen_at 59 seconds back, so that a call after one second tries
-    -- again.
+    -- If the advisory lock was not free, set seen_at back by 59 seconds, so that the next call
+    -- after one second tries again.
     p_now - interval '59 seconds' * (not v_is_alone)::integer,
     p_request.version,
     p_request.job_types,
@@ -380,12 +387,12 @@ begin
 end;
 $$;
 
--- Open the gates that notes name, the oldest note first. Delete notes of job types that are paused
--- or that no worker serves, because their gates admit no job. When a lane of the type is served or
--- resumed, its gates get notes again. If there are very many notes, also open the oldest gate of
--- some tenants, so that no tenant waits behind the keys of other tenants. The tenants are read by
--- id, once from the lowest id and once from a random id. In this case, also delete old notes of
--- keys that have no jobs.
+-- Open the gates that notes name, the oldest note first, so that waiting jobs of their concurrency
+-- keys become ready. Delete notes of job types that are paused or that no worker serves. When a
+-- worker serves the type again, or the type is resumed, its gates get new notes. If there are very
+-- many notes, also open the gate of the oldest note of some tenants, so that no tenant waits behind
+-- the keys of others. These tenants are the first by id, and the first after a random id. In this
+-- case, also delete old notes of keys that have no jobs.
 -- p_most: Maximum number of gates to open.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
@@ -474,7 +481,8 @@ begin
       order by min(n.ordinality)
       limit v_locks
     ),
-    -- delete the notes before the jobs are counted, so that the note of a later job remains
+    -- delete the notes before the gates count jobs, so that the note of a job that is added later
+    -- remains
     gone as (
       delete from queue.notes as n
       using noted as o, queue.lanes as l
@@ -502,11 +510,11 @@ begin
 end;
 $$;
 
--- Open the turns that notes name. A turn gets the rank of its tenant. For a new tenant, the rank is
--- one less than the lowest last_rank of its lanes' rings, so that the tenant comes near the end of
--- the round. Also unblock turns whose time at a limit is over. If another transaction is changing a
--- turn, the turn's note is kept for the next call.
--- p_most: Maximum number of turns to open because of notes.
+-- Open the turns that notes name. A turn gets the rank of its tenant in other lanes. The rank of a
+-- new tenant is one less than the lowest last_rank of the rings of its lanes, so that the tenant
+-- comes near the end of the round. Also unblock turns at a limit when their time in look_at has
+-- come. If another transaction is changing a turn, keep the turn's note for the next lease.
+-- p_most: Maximum number of notes to process.
 create function queue.open_turns(p_most integer, p_now timestamptz)
 returns void
 language plpgsql
@@ -571,7 +579,7 @@ begin
     blocked = false,
     look_at = null,
     changed_at = p_now,
-    -- a closed turn has only the jobs for which there are notes
+    -- the only ready jobs of a closed turn are the jobs of its notes
     from_ord = case
       when t.blocked and t.look_at is null then excluded.from_ord
       else least(t.from_ord, excluded.from_ord)
@@ -590,7 +598,7 @@ end;
 $$;
 
 -- Return how many jobs of a type may start, or null if the type has no limit. The number is exact
--- only while the caller has locked the type.
+-- only if the caller has locked the type (queue.lock_types).
 create function queue.free_of_type(p_job_type text, p_now timestamptz)
 returns integer
 language plpgsql
@@ -623,10 +631,11 @@ begin
 end;
 $$;
 
--- Lock the limited types that have turns in these lanes, and count their running jobs. If the first
--- turn of a limited type opens later, the type waits for the next lease, because its running jobs
--- were not counted.
--- open: Lanes of types without a limit, and of locked types that are below their limit.
+-- Lock the job types with a limit that have turns in these lanes, and count their running jobs. A
+-- limited type whose first turn opens later is not in the result, because its running jobs were not
+-- counted. The next lease serves this type.
+-- open: Lanes of types without a limit, and of types that this call has locked and that are below
+--   their limit.
 -- is_busy: True if another lease has locked one of the types, or if the transaction can take no
 --   more locks.
 -- is_limited: True if a limited type has a turn in these lanes.
@@ -672,13 +681,13 @@ begin
     where t.job_type = any (v_types)
       and (t.max_concurrency is not null or t.rate_limit is not null and not t.rate_per_key)
   );
-  -- a type at its limit needs no lock, and does not make the lease busy
+  -- a type at its limit needs no lock
   at_limit := array(
     select n
     from unnest(v_locked) as n
     where queue.free_of_type(n, p_now) <= 0
   );
-  -- if there are too few locks for all types, choose different types in each call
+  -- choose random types, because a lease cannot lock all types if they are too many
   v_tried := array(
     select n
     from unnest(v_locked) as n
@@ -717,13 +726,12 @@ begin
 end;
 $$;
 
--- Return the open turns of all lanes, once around the ring, beginning with the next tenant. The
--- position of the ring is compared with turns by (rank, workspace_id, lane). In the query,
--- lane_bound is the lane of the position. It is 0 if the last tenant has not got all jobs of its
--- round, so that this tenant comes first again. Otherwise it is the greatest integer, so that this
--- tenant comes last.
+-- Return the open turns of all lanes in the order of (rank, workspace_id, lane). The order begins
+-- after the last tenant that the ring stores, and continues at the lowest rank. In the query,
+-- lane_bound is 0 if the last tenant has not yet got as many jobs as its weight, so that this
+-- tenant comes first. Otherwise it is the greatest integer, so that this tenant comes last.
 -- p_rows: Maximum number of turns.
--- is_cut: True in row p_rows, because more turns may follow.
+-- is_cut: True in the row number p_rows, because more turns may follow.
 create function queue.ring_turns(p_ring integer, p_rows integer)
 returns table (
   lane integer,
@@ -784,10 +792,10 @@ begin
 end;
 $$;
 
--- Return up to p_rows turns of each of these lanes. queue.ring_turns reads all lanes together. This
--- function reads each lane from the position of its ring, with an index that begins with the lane.
--- One query for both would not read the indexes in order. A lane is at most one round behind the
--- others. Otherwise a lane that was idle for long would be served alone until it caught up.
+-- Return up to p_rows open turns of each of these lanes. For each lane, the order begins after the
+-- last tenant that the ring of the lane stores. queue.ring_turns is a separate function, because
+-- one query for both would not read the indexes in order. A lane that was idle is at most one round
+-- behind the other lanes. Otherwise leases would serve only this lane until it had caught up.
 create function queue.lane_turns(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
@@ -857,7 +865,7 @@ begin
 end;
 $$;
 
--- Tenants that have a limit, a weight or a pause.
+-- Tenants that have a limit or a weight, or that are paused.
 create view queue.limited_tenants as
 select w.workspace_id
 from queue.tenant_limits as w
@@ -865,15 +873,15 @@ union all
 select p.workspace_id
 from queue.pauses as p;
 
--- Return the turns of the next tenants in these lanes. If the lanes share one ring, turns are read
--- along the ring. A read ends at a maximum number of turns. If most turns of the ring belong to
--- other lanes, it may end before it has found p_most tenants. In this case, or if the lanes have
--- several rings, the turns are read lane by lane. If a read ended early, the tenant at its end and
--- all tenants after it are dropped, because some of their turns may be missing.
--- p_most: Maximum number of tenants.
--- known: Number of tenants found.
+-- Return the turns of the next tenants in these lanes. If the lanes share one ring,
+-- queue.ring_turns reads the turns of all lanes of the ring, up to a maximum number of turns. If
+-- these turns have too few tenants in the requested lanes, or if the lanes have several rings,
+-- queue.lane_turns reads the turns of each lane. If a read reached its maximum, the tenant of the
+-- last turn and all later tenants are dropped, because some of their turns may be missing.
+-- p_most: Maximum number of tenants to return.
+-- known: Number of tenants returned.
 -- is_all: True if no further tenant has a turn.
--- is_limited: True if one of the tenants has a limit, a weight or a pause.
+-- is_limited: True if one of the tenants has a limit or a weight, or is paused.
 -- is_empty: True if only one turn is open in all lanes, and this turn has no ready job.
 create function queue.next_turns(
   p_lanes integer[],
@@ -983,12 +991,12 @@ begin
 end;
 $$;
 
--- Lock the limits of tenants, and count how many more jobs each turn may start. Block the turns
--- that are at a limit or paused.
--- known: Number of tenants in `turns`, if the transaction could not take the locks of all tenants.
---   `turns` then has only the first tenants. Otherwise null.
--- is_busy: True if another lease has one of the locks, or if a pause is ending now. No turn is
---   blocked then.
+-- Take an advisory lock for each limit of the tenants, and count how many more jobs of each turn
+-- may start. Block turns that are at a limit or paused.
+-- known: Number of tenants in the result, if the transaction could not take the locks of all
+--   tenants. Null if all tenants are in the result.
+-- is_busy: True if another lease has one of the locks, or if a pause is ending now. In this case,
+--   no turn is blocked.
 create function queue.limit_turns(
   p_turns queue.turn[],
   p_now timestamptz,
@@ -1000,7 +1008,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- names of the locks, and the position of the tenant of each lock along the ring
+  -- names of the advisory locks, and for each lock the position of its tenant among p_turns
   v_scopes text[];
   v_tenants integer[];
   v_locks integer;
@@ -1029,7 +1037,7 @@ begin
     group by s.name
   ) as o;
   v_locks := queue.reserve_locks(coalesce(cardinality(v_scopes), 0), 160);
-  -- serve the first tenant even if the transaction cannot take all of its locks
+  -- serve the first tenant even if the transaction cannot take all of this tenant's locks
   known := case when v_tenants[v_locks + 1] > 0 then greatest(1, v_tenants[v_locks + 1] - 1) end;
   if known is not null then
     p_turns := array(
@@ -1088,7 +1096,7 @@ begin
         when y.workspace_concurrency is not null then y.workspace_concurrency
           - (
             select count(*)
-            -- join by lane, because the index of leases begins with the lane
+            -- join by lane, because the index of queue.leases begins with the lane
             from queue.lanes as o
             join queue.leases as r
               on r.lane = o.lane and r.workspace_id = t.workspace_id
@@ -1137,15 +1145,15 @@ begin
 end;
 $$;
 
--- Divide the slots among tenants in rounds. In each round, every tenant in ring order gets as many
--- of its first ready jobs as its weight. Only the first round changes the position of the ring. A
--- job that exceeds a limit is skipped, and does not count against the weight.
--- p_depth: Number of jobs to read per turn, at least the tenant's weight. If there are more tenants
---   than this call has read, p_depth is null, and the slots are divided for one round only.
--- p_most: Number of slots.
--- is_cut: True if a turn may have more jobs than were read.
+-- Divide the free slots of a worker among tenants in rounds. In each round, every tenant in turn
+-- gets as many of its first ready jobs as its weight. Only the first round determines the last
+-- tenant served. A job that exceeds a limit is skipped, and does not count against the weight.
+-- p_depth: Number of jobs to read per turn, at least the tenant's weight. Null to divide the slots
+--   for one round only, because there are more tenants than the lease has read.
+-- p_most: Number of free slots.
+-- is_cut: True if a turn may have more jobs than this function has read.
 -- empty: Turns without a ready job.
--- lasts: The last tenants served, for queue.advance_ring.
+-- lasts: Last tenants served, which queue.advance_ring stores.
 create function queue.divide_slots(
   p_turns queue.turn[],
   p_depth integer,
@@ -1166,7 +1174,7 @@ declare
   v_next integer[]; -- index of the next job of each tenant
   v_given integer[]; -- number of jobs that each tenant gets
   v_of_turn integer[] := '{}'; -- number of jobs that each turn gets
-  -- limited types, and the number of jobs that each type gets
+  -- job types with a limit, and the number of jobs that each type gets
   v_types text[] := '{}';
   v_of_type integer[] := '{}';
   v_round integer := 0;
@@ -1196,14 +1204,14 @@ begin
       where o.lane = t.lane
         and o.workspace_id = t.workspace_id
         and o.ord >= t.from_ord
-        -- the jobs of queue.withheld, which would otherwise take the slots of the jobs behind them
+        -- jobs of queue.withheld, which must get no slot because the lease skips them
         and (
           not exists (select from queue.suspects) -- read once, usually without a result
           or not exists (select from queue.suspects as s where s.job_id = o.job_id)
         )
         and o.job_id <> all (array(select unnest(queue.refused('lease', p_now))))
       order by o.ord
-      -- least() ignores nulls, so that null means no limit
+      -- least() ignores nulls, so that a limit of null does not apply
       limit least(t.depth, t.type_free, t.own_free, t.tenant_free)
     ) as r on true
     where not t.is_paused
@@ -1292,9 +1300,9 @@ end;
 $$;
 
 -- Store the last tenant served for these lanes, except for lanes that another lease has already
--- advanced further. Afterwards the lanes share one ring. They keep their ring if no other lane uses
--- it. Otherwise they get an unused ring, or a new ring. The conditions are checked again when the
--- rows are locked.
+-- advanced further. Afterwards the lanes share one ring. If no other lane uses their ring, the
+-- lanes keep it. Otherwise they get an unused or new ring. The conditions are checked again after
+-- the rows are locked.
 create function queue.advance_ring(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
@@ -1369,16 +1377,17 @@ begin
 end;
 $$;
 
--- Determine how many jobs to take from each turn, and which turns have no ready job.
+-- Determine how many jobs a lease takes for each turn (a tenant with ready jobs in a lane), and
+-- which turns have no ready job.
 -- lanes: Lanes of the requested job types and queues that are not paused.
 -- limited: Requested job types that have a limit.
--- shares: Number of jobs to take from each turn.
+-- shares: Number of jobs to take for each turn.
 -- empty: Turns without a ready job.
--- is_only: True if only one turn is open, even if it has no ready job.
--- is_limited: True if a limit, a weight or a pause applies.
+-- is_only: True if only one turn is open in these lanes, even if this turn has no ready job.
+-- is_limited: True if a limit, a weight or a pause applies to one of the turns.
 -- at_limit: Types that have reached their limit, so that none of their jobs may start now.
--- more: True if the worker should call again at once, because another lease has a lock, or because
---   some turns were not read.
+-- more: True if the worker should call again at once, because another lease has locked a limit, or
+--   because some turns were not read.
 create function queue.share_slots(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1418,7 +1427,8 @@ begin
   v_types := queue.lock_types(lanes, limited, p_now);
   at_limit := v_types.at_limit;
   more := v_types.is_busy;
-  -- Turns may be empty. If all turns of the first read are empty, read more turns.
+  -- An open turn may have no ready job. If no turn of the first read has a ready job, read more
+  -- turns.
   foreach v_reads in array array[
     v_most + v_most / 25 + 5,
     greatest(150, 2 * v_most)
@@ -1463,13 +1473,13 @@ begin
   empty := v_divided.empty;
   v_slots := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
   more := more or (not v_first.is_all or v_divided.is_cut) and v_slots < v_most;
-  -- advance the ring to the last tenant served, unless no tenant was skipped
+  -- store the last tenant served, unless no tenant was skipped
   if v_first.is_all
     and (v_first.known = 1 or not is_limited and v_slots < v_most)
   -- no tenant was skipped, because one tenant has all turns or because all jobs were taken
   then
     return;
-  -- every tenant that was read has received its jobs of the round
+  -- every tenant that was read has got as many jobs as its weight
   elsif v_slots < v_most and not v_first.is_all then
     select null, 0, t.round, t.rank, t.workspace_id
     into v_last
@@ -1481,9 +1491,8 @@ begin
       v_last
     );
   end if;
-  -- The lanes of a limited type advance to the tenant at which the slots of the type ran out,
-  -- because later tenants got no job of the type. The other lanes advance to the last tenant
-  -- served.
+  -- For the lanes of a limited type, store the tenant at which the type reached its limit, because
+  -- later tenants got no job of the type. For the other lanes, store the last tenant served.
   v_stopped := array(
     select t.job_type
     from unnest(v_divided.lasts) as t
@@ -1509,8 +1518,8 @@ begin
 end;
 $$;
 
--- Return the results of the steps that earlier attempts of a job finished, or null if they are
--- long.
+-- Return the results of the steps that earlier attempts of a job finished, or null if the results
+-- are long.
 create function queue.steps_of_lease(p_job_id uuid)
 returns jsonb
 language plpgsql stable
@@ -1543,7 +1552,7 @@ begin
 end;
 $$;
 
--- Charge the rate limits of job types for the jobs that a lease has taken.
+-- Charge the rate limits of job types for the jobs that a lease has started.
 create function queue.spend_starts(p_ids uuid[], p_now timestamptz)
 returns void
 language sql
@@ -1566,8 +1575,9 @@ join queue.job_types as y on y.job_type = n.job_type
 where y.rate_limit is not null and not y.rate_per_key
 $$;
 
--- Return the ready jobs that an ordinary lease skips. These are suspects, which must not run beside
--- other jobs, and jobs that a trigger of the project rejected, until their retry time.
+-- Return the ready jobs that an ordinary lease skips. These are suspects, which must not run in one
+-- process with other jobs, and jobs whose start a trigger of the project has rejected, until their
+-- retry time.
 create function queue.withheld(p_now timestamptz)
 returns uuid[]
 language plpgsql stable
@@ -1578,9 +1588,9 @@ begin
 end;
 $$;
 
--- Lease the first jobs of each turn. The update finds a job's row by its ctid. This is safe because
--- the row is locked, so no other transaction can write a new version. If the row got a new version
--- after the statement began, the update does not find it, and the job stays ready.
+-- Lease the first jobs of each turn. The update finds a job's row by its ctid, because no other
+-- transaction can change the locked row. If the row was changed between the start of the statement
+-- and the lock, the update does not find it, and the job stays ready.
 create function queue.take_jobs(
   p_shares queue.share[],
   p_request queue.lease_request,
@@ -1614,7 +1624,7 @@ begin
         and (j.deadline_at is null or j.deadline_at > p_now)
         and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
         and coalesce(r.job_id = any (p_request.job_ids), true)
-        -- an inlined copy of queue.withheld
+        -- a copy of queue.withheld, because a call of the function here would be slower
         and r.job_id <> all (array(
           select f.job_id
           from queue.refusals as f
@@ -1637,7 +1647,7 @@ begin
       worker = coalesce(nullif(j.worker, 0), p_request.worker),
       updated_at = p_now,
       next_retry_at = null,
-      -- the job must not start before its creation, which may be later than p_now
+      -- the start must not be before the creation of the job, which may be later than p_now
       started_at = coalesce(j.started_at, greatest(p_now, j.created_at)),
       queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - p.ready_at) * 1000),
       last_seq = j.last_seq + (j.is_minimal is null)::integer
@@ -1741,9 +1751,9 @@ begin
 end;
 $$;
 
--- Lease the jobs of these turns. If a trigger of the project rejects a job, repeat the lease with
--- each half of the jobs until this job is found. Then record the rejection, so that the next lease
--- skips the job.
+-- Lease the jobs of these turns. If a trigger of the project rejects one of the jobs, lease each
+-- half of the jobs separately, and so on, until this job is found. Then record the rejection in
+-- queue.refusals, so that the next lease skips the job.
 -- has_refused: True if a job was rejected.
 create function queue.take(
   p_shares queue.share[],
@@ -1774,7 +1784,7 @@ begin
       or operator_intervention
       or system_error
       or internal_error then
-      -- no single job causes these errors (see queue.bisect_task)
+      -- these errors have other causes than a single job (queue.bisect_task)
       raise;
     when others then
       v_failure := format('%s (%s)', sqlerrm, sqlstate);
@@ -1785,7 +1795,8 @@ begin
   elsif v_one.jobs > 1 then
     p_shares[1].jobs := v_one.jobs / 2;
     v_first := queue.take(p_shares, p_request, p_now);
-    -- the jobs of the first half are no longer ready, so the second half begins at the same ord
+    -- the second half begins at the same ord, because the jobs of the first half are no longer
+    -- ready
     p_shares[1].jobs := v_one.jobs - v_one.jobs / 2;
     v_second := queue.take(p_shares, p_request, p_now);
   else
@@ -1816,11 +1827,11 @@ begin
 end;
 $$;
 
--- Move the start of the turns (from_ord) to their first ready job, or to the last leased job if no
--- job is ready. Close the turns that the lease found empty. Skip a turn if its lock is not free,
--- because an open transaction may be adding a job to it, or if this transaction can take no more
--- locks.
--- p_turns: For each turn, the number of leased jobs and the ord of the last leased job.
+-- Set the start of each turn (from_ord) to its first ready job, or to the last leased job if no job
+-- is ready. Close the turns in which the lease found no ready job. Skip a turn whose lock is not
+-- free, because an open transaction may be adding a job to the turn. Also skip the remaining turns
+-- if this transaction can take no more locks.
+-- p_turns: For each turn, the number of leased jobs, and the position of the last leased job.
 create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz)
 returns void
 language plpgsql
@@ -1863,10 +1874,10 @@ begin
 end;
 $$;
 
--- Fill the slots of one pool. The slots are divided among turns, and the first jobs of each turn
--- are leased.
+-- Lease jobs for the free slots of one pool. The slots are divided among turns (queue.share_slots),
+-- and the first jobs of each turn are leased.
 -- p_request: The request, with the job types and the limit of this pool.
--- unfilled: If the pool got no job, its lanes, except lanes of types at a limit.
+-- unfilled: If the pool got no job, the lanes of the pool, except lanes of types at a limit.
 create function queue.fill_pool(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1913,7 +1924,7 @@ begin
     end if;
     if v_leased < p_request."limit" and v_shared.shares is not null then
       v_expected := case
-        -- a single turn may get more slots than it has jobs
+        -- one turn may get more slots than it has ready jobs
         when v_shared.shares[2] is null then 1
         else (select sum(s.jobs) from unnest(v_shared.shares) as s)
       end;
@@ -1935,11 +1946,11 @@ begin
   if v_leased > 0 and v_shared.is_limited then
     perform queue.spend_starts(taken.ids, leased_at);
   end if;
-  -- A turn without ready jobs stays open for a while, so that the next enqueue of its tenant need
-  -- not insert a note. Close empty turns, and move the start of the others, in three cases:
-  -- - More than four turns are empty. Every lease would read them.
-  -- - The lease took 20 jobs or more, but fewer than its limit. The next lease then begins after
-  --   these jobs.
+  -- A turn without ready jobs stays open for a while, so that the tenant's next enqueue need not
+  -- insert a note. Close such turns, and move the start of the other turns, in three cases.
+  -- - More than four turns have no ready jobs, and would make each lease slower.
+  -- - The lease took 20 jobs or more, but fewer than its limit, so that the next lease should begin
+  --   after these jobs.
   -- - The number of the call is a multiple of 16.
   if cardinality(v_shared.empty) > 4
     or v_leased >= 20 and v_leased < p_request."limit"
@@ -1958,8 +1969,8 @@ begin
 end;
 $$;
 
--- Record the effects of a lease that do not follow from the job's row. These are events, unique
--- keys that become free, and starts that a rate limit of the key must charge.
+-- Record the effects of a lease that do not follow from the rows of the jobs. Store events, free
+-- unique keys, and record starts for the rate limits of concurrency keys.
 create function queue.record_starts(p_ids uuid[], p_worker_id text, p_now timestamptz)
 returns void
 language plpgsql
@@ -2002,8 +2013,8 @@ begin
 end;
 $$;
 
--- Return the active leases of an earlier call. tests/sql/test_leases.py checks that the result
--- equals the result of queue.take_jobs.
+-- Return the active leases that an earlier call created, for a worker that repeats this call.
+-- tests/sql/test_leases.py compares the result with queue.take_jobs.
 create function queue.leases_of_call(p_tick_id uuid, p_call integer)
 returns json
 language plpgsql stable
@@ -2036,12 +2047,12 @@ begin
 end;
 $$;
 
--- Fill every pool of the request.
+-- Lease jobs for every pool of a worker's request.
 -- p_changes: Events of the jobs that the same call settled.
--- p_has_notes: True if notes exist, so that turns or gates must be opened first.
+-- p_has_notes: True if queue.notes has rows, so that turns or gates must be opened first.
 -- lanes: Lanes of the requested job types and queues that are not paused.
 -- limited: Requested job types that have a limit.
--- unfilled: Lanes of pools for which no job was found.
+-- unfilled: Lanes of the pools that got no job.
 -- more: True if the worker should call again at once.
 -- is_short: True if a pool of slots got fewer jobs than it has free slots.
 -- is_full: True if a pool of slots got a job for each free slot.
@@ -2074,10 +2085,11 @@ declare
   v_taken queue.taken;
   v_is_published boolean;
 begin
-  -- one lease at a time opens gates and turns, and concurrent leases skip this
+  -- only one lease at a time opens gates and turns, and concurrent leases skip this step
   if p_has_notes and queue.try_lock('turns') then
     perform queue.open_gates(greatest(50, v_at_once), p_now)
-    -- If a pause is ending now, skip the gates, because the ending pause inserts notes for them.
+    -- If a pause is ending now, open no gates, because the end of the pause inserts notes for all
+    -- of them.
     where queue.try_lock('pauses', p_is_shared => true);
     perform queue.open_turns(v_at_once, p_now);
   end if;
@@ -2129,11 +2141,11 @@ end;
 $$;
 
 -- Return the number of milliseconds after which a worker with free slots should call again, or null
--- if it should wait for a notification. One statement reads both notes and open turns. Between two
--- statements, another lease could delete a note and open its turn, so that neither statement would
--- see the job.
+-- if the worker should wait for a notification. One statement reads both notes and open turns,
+-- because another lease could delete a note and open its turn between two statements, so that
+-- neither statement would see the job.
 -- p_limited: Requested job types that have a limit.
--- p_unfilled: Lanes for which the lease found no job. A worker that got jobs calls again anyway.
+-- p_unfilled: Lanes of the pools that got no job. For other pools, the worker calls again anyway.
 -- p_more: If true, return 0.
 create function queue.next_due_in_ms(
   p_lanes integer[],
@@ -2191,13 +2203,13 @@ begin
           when s.failures = 0 then s.look_at
           else greatest(s.look_at, p_now + interval '1 second')
         end
-      -- check a signal at most once a second if its last check failed
+      -- process a signal at most once a second if the last try failed
       )
       from queue.signals as s
     )
   );
   if p_limited <> '{}' then
-    -- the earliest time at which a job may start whose type has used up its rate limit
+    -- the earliest time at which a job type that has used up its rate limit allows a start
     v_next := least(
       v_next,
       (
@@ -2236,7 +2248,7 @@ begin
 end;
 $$;
 
--- Return the number of ready jobs in these lanes, counted up to 1,000.
+-- Return the number of ready jobs in these lanes, at most 1,000.
 create function queue.count_due(p_lanes integer[])
 returns bigint
 language plpgsql stable
@@ -2254,10 +2266,10 @@ begin
 end;
 $$;
 
--- Implement public.lease_jobs. A repeated call waits until the first call has finished. It waits
--- for an advisory lock, because a row lock would be a write, and a call that finds no jobs must
--- write nothing.
--- p_changes: Changes of the jobs that the same call settled, to publish.
+-- Implement public.lease_jobs. If a worker repeats a call, the second call waits until the first
+-- has finished. It waits for an advisory lock, because a row lock would be a write, and a call that
+-- finds no jobs must write nothing.
+-- p_changes: Events of the jobs that the same call settled, which must be published.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null)
 returns json
 language plpgsql
@@ -2280,7 +2292,7 @@ declare
   v_listens constant boolean := p_request -> 'listens' = 'true'
     and to_regclass('realtime.messages') is not null;
 begin
-  -- try without waiting first, because this expression costs less than `perform`
+  -- try the lock without waiting first, because this expression costs less than `perform`
   if not queue.try_lock('tick ' || v_asked.tick_id) then
     perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
   end if;
@@ -2305,7 +2317,7 @@ begin
   from (select) as o
   left join queue.ticks as t on t.tick_id = v_asked.tick_id
   left join queue.workers as w on w.worker_id = v_asked.worker_id;
-  -- the response to the first call may have been lost
+  -- return the same leases again, because the response to the first call may have been lost
   if v_asked.call <= v_tick.last_call then
     perform queue.publish(p_changes, v_now);
     return json_build_object(
@@ -2322,7 +2334,7 @@ begin
   end if;
   v_noted := queue.record_worker(v_asked, v_tick.worker, v_now);
   v_asked.worker := v_noted.worker;
-  -- the requested worker has started
+  -- reset the time of the last call of a worker, because that worker has now started
   if pg_sequence_last_value('queue.wanted_ms') > 0 then
     v_ignored := setval('queue.wanted_ms', 0);
   end if;
@@ -2333,7 +2345,7 @@ begin
     case when v_tick.has_suspects then queue.lease_mode(v_asked, v_now) end,
     v_now
   );
-  -- this row shows that a later call is a repetition
+  -- store the number of the call, so that a repetition is recognized
   if v_tick.last_call is null or v_given.leased > 0 then
     insert into queue.ticks as t (tick_id, seen_at, worker, last_call)
     values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call)
