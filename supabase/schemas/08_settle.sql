@@ -1,8 +1,8 @@
--- Settle attempts. A worker reports the outcome of each attempt, and the engine applies it to the
--- job. Each item has the fence of its lease. An item with a stale fence changes nothing. The call
--- frees concurrency keys (queue.after_attempts) before it leases the next jobs, so that the lease
--- can return the next job of a key. queue.finish ends jobs that no worker has leased. If a worker
--- is lost, its lease expires, maintenance reclaims the job, and the attempt counts as lost.
+-- This file settles attempts. A worker reports the outcome of each attempt with the fence, which is
+-- the number of its lease. An outcome with an old fence changes nothing. public.settle_jobs applies
+-- the outcomes and frees concurrency keys before it leases the next jobs, so that these can include
+-- the next job of a key. queue.finish ends jobs that no worker has leased. If a worker dies, its
+-- leases expire, maintenance reclaims the jobs, and the attempts count as lost.
 --
 --   public.settle_jobs
 --     queue.read_items        parses the items and sorts them by job.
@@ -40,9 +40,9 @@ create type queue.worker_item as (
   output jsonb,
   pulse jsonb
 );
--- The next state of a job, and the event to append. The event is null for a lost attempt, because
--- the event job.reclaimed records the loss. All fields are null for a plain completion and for an
--- item with a stale fence.
+-- The next state of a job, and the event to store. The event is null for a lost attempt, which
+-- maintenance records with the event job.reclaimed. All fields are null for an outcome with an old
+-- fence, and for a plain completion.
 create type queue.transition as (
   status text,
   attempts integer,
@@ -53,7 +53,7 @@ create type queue.transition as (
   data jsonb
 );
 
--- Parse the items of a call.
+-- Parse the items of a report or settlement.
 -- is_plain: True if all items are plain completions with results of up to 8,000 bytes and without
 --   progress, log lines, steps, tags or output.
 create function queue.read_items(
@@ -94,8 +94,8 @@ end;
 $$;
 
 -- Determine the outcome of an attempt from the worker's report and the job's options. If the
--- outcome is a wait, begin the wait. A retry is delayed by retry_after_seconds, if the report has
--- it. Otherwise the delay grows exponentially with jitter (Brooker, AWS blog, 2015).
+-- outcome is a wait, begin the wait. The delay of a retry is retry_after_seconds of the report.
+-- Without this field, the delay grows exponentially with jitter (Brooker, AWS blog, 2015).
 create function queue.outcome_of(
   p_item queue.worker_item,
   p_job public.jobs,
@@ -121,7 +121,7 @@ begin
     problem := '{"type": "ResultTooLarge", "reason": "result_too_large",
       "message": "the result is too long; store it and return a reference"}';
   elsif p_job.cancel_requested_at is not null and outcome <> 'completed' then
-    -- The worker may have stopped because of the cancel request.
+    -- The worker may have stopped the processor because of the cancel request.
     problem := case when outcome not in ('lost', 'died') then problem end;
     outcome := 'cancelled';
   elsif outcome in ('retry', 'lost') then
@@ -138,9 +138,9 @@ begin
         else coalesce(problem, '{}') || jsonb_build_object('reason', v_reason)
       end;
       outcome := 'failed';
-    -- If there is evidence that the job ended its process, the job waits for its backoff, as after
-    -- any failure. Without evidence, something else may have stopped the worker, so the job is
-    -- retried at once.
+    -- If there is evidence that the job ended its process, the retry waits for the backoff, as
+    -- after any failure. Without evidence, something else may have stopped the worker, so the job
+    -- is retried at once.
     elsif outcome = 'retry' or problem ? 'evidence' then
       run_at := p_now + make_interval(
         secs => case
@@ -160,8 +160,8 @@ begin
   elsif outcome = 'failed' then
     problem := '{"reason": "not_retryable"}' || coalesce(problem, '{}');
   elsif outcome = 'snoozed' then
-    -- The delay is at least one second. A snooze uses up no attempt, so a snooze without a delay
-    -- would repeat without end.
+    -- The delay is at least one second, because a snooze does not count as an attempt. A processor
+    -- that always returns a snooze without a delay would run in an endless loop.
     run_at := greatest(
       p_now + interval '1 second',
       coalesce(
@@ -187,8 +187,8 @@ end;
 $$;
 
 -- Determine the next state of a job, and store its attempt. The caller has locked the lease and the
--- job's row. Return null if the fence is stale. Also return null for a plain completion, because
--- its attempt is derived from the job's row.
+-- job's row. Return null if the fence is old. Also return null for a plain completion, because the
+-- attempt follows from the job's row.
 create function queue.decide(p_item queue.worker_item, p_now timestamptz)
 returns queue.transition
 language plpgsql
@@ -283,9 +283,9 @@ begin
 end;
 $$;
 
--- Update everything that depends on the jobs of ended attempts. Jobs that continue get their next
--- place. This comes first, so that a job of an in_order type keeps its slot of the key. Then gates
--- are opened, unique keys are freed, and parents and children are signalled.
+-- After attempts have ended, place the jobs that continue, open gates, free unique keys, and insert
+-- signals for parent and child jobs. The jobs that continue come first, so that a job of an
+-- in_order type still counts against the limit of its key.
 create function queue.after_attempts(p_ids uuid[], p_now timestamptz)
 returns void
 language plpgsql
@@ -357,8 +357,8 @@ begin
   from public.jobs as j
   where j.id = any (v_ended) and j.status = 'failed'
   on conflict do nothing;
-  -- Signal the parent, because it may be waiting for this job. If the job did not complete, its
-  -- live children are cancelled.
+  -- Insert a signal for the parent job, which may be waiting for this job. If this job did not
+  -- complete, insert a signal to cancel its live children.
   insert into queue.signals (kind, workspace_id, job_id)
   select distinct 'check', j.workspace_id, j.parent_id
   from public.jobs as j
@@ -369,7 +369,7 @@ begin
   where j.id = any (v_ended)
     and j.status in ('failed', 'cancelled')
     and exists (
-      -- `offset 0` forces one index lookup per job, whatever the planner estimates.
+      -- `offset 0` makes Postgres look up each job in the index, whatever the planner estimates.
       select from public.jobs as c
       where c.parent_id = j.id and c.finished_at is null
       offset 0
@@ -377,16 +377,18 @@ begin
 end;
 $$;
 
--- End attempts with the decided outcomes. This is one statement, because a second one would make
--- every settlement slower. An item with a stale fence matches no lease, so it changes nothing.
+-- End attempts with the outcomes that queue.decide has determined, in one statement, because a
+-- second statement would make every settlement slower. An item with an old fence matches no lease,
+-- so that it changes nothing.
 -- p_transitions: The result of queue.decide for each item. Null if all items are plain completions.
--- changes: Changes to publish.
--- rest: Jobs that need queue.after_attempts, because they continue, or have a key, a parent, a
---   deadline or an event to store.
--- with_event: Jobs whose last event must be stored, because it does not follow from the job's row.
--- results: The response if all items were plain completions with valid fences. Otherwise null, and
---   the caller builds the response from the stored rows.
--- has_blocked: True if a limit blocks any turn.
+-- changes: Events of the jobs, which the caller must publish.
+-- rest: Ids of jobs for which queue.after_attempts must run, because they continue, or have a key,
+--   a parent, a deadline or an event to store.
+-- with_event: Ids of jobs whose last event must be stored, because this event does not follow from
+--   the job's row.
+-- results: The response, if all items were plain completions with valid fences. Null if the caller
+--   must build the response from the stored rows.
+-- has_blocked: True if any tenant's turn is blocked because of a limit.
 create function queue.end_attempts(
   p_items queue.worker_item[],
   p_transitions queue.transition[],
@@ -402,7 +404,8 @@ set lock_timeout = '100ms'
 set search_path = ''
 as $$
 begin
-  -- If a report is renewing the lease, this delete waits for it and deletes the renewed row.
+  -- If a worker's report is renewing the lease, this delete waits for the report and then deletes
+  -- the renewed row.
   with held as (
     delete from queue.leases as l
     using unnest(p_items, p_transitions) as i
@@ -524,10 +527,9 @@ begin
 end;
 $$;
 
--- Apply the outcomes that workers report. The result of an item is applied, cancelled, stale,
--- not_found or busy. Busy means that another transaction has locked the job. A requested cancel
--- overrides every outcome except completed.
--- p_is_plain: is_plain of queue.read_items.
+-- Apply the outcomes that workers report. The result of an item is applied, cancelled, stale (the
+-- fence is old), not_found or busy (another transaction has locked the job). A requested cancel
+-- overrides every outcome except completed. p_is_plain: The result is_plain of queue.read_items.
 create function queue.settle(
   p_items queue.worker_item[],
   p_is_plain boolean,
@@ -570,7 +572,7 @@ begin
   end if;
   changes := v_ended.changes;
   results := v_ended.results;
-  -- Build the results from the stored rows, so that a repeated call gets the same response.
+  -- Build the response from the stored rows, so that a repeated call gets the same response.
   if results is null or v_busy <> '{}' then
     select json_agg(json_strip_nulls(json_build_object(
       'job_id', i.job_id,
@@ -599,8 +601,8 @@ begin
     where e.id = any (v_ended.with_event);
     perform queue.after_attempts(v_ended.rest, v_now);
   end if;
-  -- The ended attempts no longer count against limits. Leases therefore read the turns of these
-  -- tenants again if a limit blocks them.
+  -- Unblock the turns of these tenants that are at a limit, because the ended attempts no longer
+  -- count against the limits.
   if v_ended.has_blocked then
     update queue.turns
     set look_at = '-infinity'
@@ -667,8 +669,8 @@ comment on function public.settle_jobs is
   'changes nothing. Settle an item again if its outcome is busy.';
 select queue.allow('job_worker, service_role', 'public.settle_jobs');
 
--- End locked jobs that no worker has leased.
--- p_status: 'cancelled' or 'failed'.
+-- End jobs that no worker has leased. The caller has locked the jobs. p_status: 'cancelled' or
+-- 'failed'.
 create function queue.finish(
   p_ids uuid[],
   p_status text,
@@ -714,9 +716,9 @@ begin
 end;
 $$;
 
--- Lock and return the job of the lease {job_id, fence}. Raise lease_lost if the caller no longer
--- has the lease.
--- p_job_types: Accepted job types. Null accepts all.
+-- Lock and return the job of the lease {job_id, fence}. Raise the error lease_lost if the worker
+-- that calls no longer has the lease.
+-- p_job_types: Job types for which the call is allowed. Null for all job types.
 -- p_undone: End of the error message, for example 'its children were not created'.
 create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text)
 returns public.jobs
@@ -727,8 +729,8 @@ declare
   v_id constant uuid := p_request ->> 'job_id';
   v_job public.jobs;
 begin
-  -- Some callers run this function in their declare section, before their first statement, so this
-  -- function itself rejects a revoked key.
+  -- Reject a revoked key here too, because some callers run this function in their declare section,
+  -- before their first statement.
   perform queue.refuse_revoked();
   select j.* into v_job
   from queue.leases as l
@@ -749,7 +751,8 @@ begin
 end;
 $$;
 
--- Expire the leases of a worker whose process has ended, so that its jobs are reclaimed.
+-- Set the leases of a worker whose process has ended to expired, so that maintenance reclaims the
+-- jobs.
 create function queue.end_leases_of(p_worker integer, p_now timestamptz)
 returns void
 language sql
@@ -829,6 +832,6 @@ comment on function public.tick_finished is
   E'Record that a worker''s run has ended: {tick_id, summary?}. Returns {ended, refused}. A lease '
   'call can do the same.\n\nWith {worker_id, evidence}: record that the process of a worker ended '
   'without a report. Its jobs keep the evidence, and are reclaimed at once. Returns {guilty, '
-  'suspects} too: ids of the jobs that ended the process, and the number of companies of its other '
-  'suspects, each for one process.';
+  'suspects} too. guilty has the ids of the jobs that ended the process. suspects is the number '
+  'of groups of other suspects, which must each run in a separate process.';
 select queue.allow('job_worker, service_role', 'public.tick_finished');

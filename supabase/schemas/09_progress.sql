@@ -1,9 +1,10 @@
--- Reports on running jobs. A report stores a job's progress, log lines and steps, and renews its
--- lease. Each item has the fence of its lease. An item of a lost lease is ignored.
+-- This file handles reports of workers on running jobs. A report stores a job's progress, log lines
+-- and steps, and renews the job's lease. If the worker has lost the lease, the report of the job is
+-- ignored.
 
--- Lock the leases of jobs, then their rows in public.jobs. If another transaction keeps one of the
--- rows locked for more than 0.1 s, lock only the other jobs, so that no worker waits for a user's
--- transaction. Return the jobs that are not locked.
+-- Lock the rows of jobs in queue.leases, and then in public.jobs. Skip a job that another
+-- transaction keeps locked for more than 0.1 s, so that no worker waits for a user's transaction.
+-- Return the ids of the skipped jobs.
 create function queue.lock_held(p_ids uuid[])
 returns uuid[]
 language plpgsql
@@ -45,10 +46,10 @@ exception when lock_not_available then
 end;
 $$;
 
--- Store finished steps, the running step, progress and tags. If a step is reported again, its first
--- result is kept. A job keeps its first 20 tags. last_seq also counts the events of progress and
--- log lines. Workers report how long a step has run, not when it started, because their clocks may
--- be wrong.
+-- Store finished steps, the running step, progress and tags of jobs. If a step is reported again,
+-- keep its first result. If a job has more than 20 tags, keep the first 20. Also increase last_seq
+-- for the events of progress and log lines. Workers report how long a step has run, because their
+-- clocks may be wrong.
 create function queue.store_state(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -123,10 +124,10 @@ begin
 end;
 $$;
 
--- Store the reports of workers, and append an event for progress and for each log line. The caller
--- has locked the leases and jobs. logs_from is the number of the first log line in the report,
--- counted from the start of the attempt, so that lines of an earlier report are skipped. A job with
--- minimal events gets no events of log lines.
+-- Store the reports of workers, with an event for progress and for each log line. The caller has
+-- locked the leases and jobs. logs_from is the number of the report's first log line, counted from
+-- the start of the attempt, so that lines of an earlier report are not stored again. If
+-- public.jobs.is_minimal is true, store no events for log lines.
 create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -164,8 +165,8 @@ begin
   if v_items = '{}' then
     return;
   end if;
-  -- Write the output before the step is recorded as finished, because a stream that restarts keeps
-  -- the output of finished steps (queue.drop_output).
+  -- Store the output of a step before the step itself, because the output of finished steps is kept
+  -- when a stream restarts (queue.drop_output).
   perform queue.write_output(v_items, p_now);
   perform queue.store_state(v_items, p_now);
   with lines as materialized (
@@ -246,7 +247,7 @@ begin
   from unnest(v_changes) as c;
   perform queue.publish(v_changes, p_now); -- strict, does nothing if v_changes is null
 exception when data_exception or integrity_constraint_violation then
-  -- Store the reports one by one, so that an invalid report of one job does not affect the others.
+  -- Store the reports one by one, so that an invalid report of one job does not affect other jobs.
   if cardinality(p_items) > 1 then
     perform queue.write_reports(array[i], p_now) from unnest(p_items) as i;
   else
@@ -290,8 +291,8 @@ begin
       queue.clock()
     );
   end if;
-  -- Workers report often, so a lease is renewed only after a fifth of its time. If it is locked
-  -- now, the next report renews it.
+  -- Renew a lease only after a fifth of its time, because workers report often. If the lease is
+  -- locked now, the next report renews it.
   v_renewed := array(
     select l.job_id
     from unnest(v_items) as i
@@ -355,12 +356,12 @@ comment on function public.report_jobs is
   'is busy.';
 select queue.allow('job_worker, service_role', 'public.report_jobs');
 
--- Return a page of a job's steps in order. A page has at most 1,000 rows, and ends when it reaches
--- p_bytes bytes.
--- p_after: Columns name and nth of the last row of the previous page.
--- lines: The stored rows.
--- results: Results by step name, with the results of child jobs in one list.
--- next: Name and nth of the last row, if more rows follow.
+-- Return a page of the finished steps of a job. A page has at most 1,000 rows of queue.steps. The
+-- row that reaches p_bytes bytes is the last.
+-- p_after: {name, nth} of the last row on the previous page.
+-- lines: The rows as stored.
+-- results: Results by step name. The results of gathered child jobs are one array.
+-- next: {name, nth} of the last row, or null if no more rows follow.
 create function queue.step_page(
   p_job_id uuid,
   p_after jsonb,
@@ -437,7 +438,8 @@ select
   (select coalesce(sum(p.bytes), 0)::bigint from page as p)
 $$;
 
--- Return the job id of a worker's read, or reject the read if the lease with its fence is lost.
+-- Return the job id of a worker's request {job_id, fence}, or reject the request if the worker has
+-- lost the lease.
 -- p_undone: End of the error message, for example "its steps are not shown".
 create function queue.leased_id(p_request jsonb, p_undone text)
 returns uuid

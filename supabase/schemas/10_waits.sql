@@ -1,9 +1,9 @@
--- Waits. A job waits when it sleeps, asks a person a question, or awaits an event or its child
--- jobs. A waiting job occupies no worker. When a child job ends or an event is emitted, the wait
--- may be over. That transaction does not lock the waiting job, because it could have to wait for
--- the lock. It inserts a row into queue.signals instead. Maintenance reads the signal later in a
--- transaction of its own, which sees both commits (queue.do_waits). It stores the value of the wait
--- as a step with the wait's name, and the next attempt reads this step.
+-- This file has the waits of jobs. A job waits when it sleeps, asks a person a question, or awaits
+-- an event or its child jobs. A waiting job occupies no worker. A transaction that ends a child job
+-- or emits an event does not lock the waiting job, because it could have to wait for the lock.
+-- Instead, it inserts a row into queue.signals. Maintenance processes the signal later in another
+-- transaction, which sees both the wait and its event (queue.do_waits). The value of an ended wait
+-- becomes the result of a step with the wait's name, so that the next attempt reads the value.
 
 create table queue.waits (
   job_id uuid primary key,
@@ -13,12 +13,12 @@ create table queue.waits (
   step text not null, -- name of the step that stores the value
   data jsonb not null default '{}', -- question, options and the person's answer, or job_ids
   event_name text,
-  -- time when the wait times out, or time of the next check of awaited jobs
+  -- time when the wait times out, or time of the next check of the awaited jobs
   timeout_at timestamptz,
   default_value jsonb, -- value of the step after a timeout
   gathered integer not null default 0, -- number of children whose results are already copied
-  -- A job whose wait violates one of these constraints fails with the name of the constraint,
-  -- because the wait could never end.
+  -- A wait that violates one of these constraints could never end, so its job fails with the name
+  -- of the constraint.
   constraint a_wait_is_a_sleep_ask_event_or_children
     check (kind in ('sleep', 'ask', 'event', 'children')),
   constraint a_sleep_says_until_when
@@ -36,10 +36,11 @@ create index waits_by_workspace_and_timeout on queue.waits (workspace_id, timeou
 create index waits_by_event on queue.waits (workspace_id, event_name)
   where event_name is not null;
 
--- A signal asks maintenance for work that has no due time. Its kind is one of these:
+-- A signal requests work from maintenance. The kind of a signal is one of the following.
 -- - check: The wait of job_id may be over.
 -- - cancel: The job job_id was cancelled or failed, so its live children must be cancelled.
--- - retry: The job job_id was retried, so the children that were cancelled with it must be retried.
+-- - retry: The job job_id was retried, so the children that were cancelled with this job must be
+--   retried.
 -- - event: A named event was emitted.
 -- - resumed: A pause ended.
 create table queue.signals (
@@ -47,7 +48,7 @@ create table queue.signals (
   kind text not null,
   workspace_id uuid not null,
   job_id uuid,
-  -- name of the event, or id of the first child to handle (cancel and retry)
+  -- name of the event, or id of the first child job to process (cancel and retry)
   name text,
   look_at timestamptz not null default '-infinity', -- earliest time to handle the signal
   failures integer not null default 0, -- number of passes that failed to handle the signal
@@ -65,8 +66,8 @@ create table queue.named_events (
 );
 create index named_events_by_time on queue.named_events (emitted_at);
 
--- Return the time when a wait times out, or null. A worker sends a duration, because its clock may
--- be wrong. An absolute time comes from the user, or from a worker of release 0.4.4.
+-- Return the time when a wait times out, or null if it never does. A worker sends a duration,
+-- because its clock may be wrong. A time comes from the user, or from a worker of release 0.4.4.
 create function queue.wait_until(p_wait jsonb, p_now timestamptz)
 returns timestamptz
 language sql stable
@@ -102,11 +103,11 @@ begin
       )
     )
   then
-    -- Some awaited jobs are not children of this job. They send no signal when they end, so
-    -- maintenance checks the wait every ten seconds.
+    -- Some awaited jobs are not children of this job. Their ends cause no signal, so maintenance
+    -- checks the wait every ten seconds.
     v_until := p_now + interval '10 seconds';
-  -- A wait lasts at least one second. It uses up no attempt, so a job could otherwise repeat a wait
-  -- without end.
+  -- A wait lasts at least one second, because it does not count as an attempt. A processor that
+  -- always waits would otherwise run in an endless loop.
   elsif v_until < p_now + interval '1 second' then
     v_until := p_now + interval '1 second';
   end if;
@@ -129,12 +130,13 @@ begin
     p_wait -> 'default',
     p_now
   );
-  -- Maintenance enforces the job's deadline during the wait, as in queue.place.
+  -- Insert the deadline of the job as queue.place does, so that maintenance enforces it during the
+  -- wait.
   insert into queue.deferred (run_at, job_id, workspace_id, is_place)
   select p_job.deadline_at, p_job.id, p_job.workspace_id, false
   where p_job.deadline_at is not null
   on conflict do nothing;
-  -- The event may have been emitted before, or the children may have ended before.
+  -- Insert a signal, because the event or the ends of the children may already have happened.
   insert into queue.signals (kind, workspace_id, job_id)
   select 'check', p_job.workspace_id, p_job.id
   where v_kind in ('event', 'children');
@@ -148,9 +150,10 @@ exception when data_exception or integrity_constraint_violation then
 end;
 $$;
 
--- Copy results of the awaited children to steps of the job, up to 1,000 results or about 8 MB in a
--- call. Later attempts read the copies, so every attempt gets the same results. Return the value of
--- the wait when all results are copied. Return null while a child is live or results remain.
+-- Copy results of the awaited child jobs to queue.steps, up to 1,000 results or about 8 MB in a
+-- call. Every later attempt reads the copies, and so gets the same results. Return the value of the
+-- wait when all results are copied. Return null while a child is live or results remain to be
+-- copied.
 create function queue.gather(p_wait queue.waits, p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -200,7 +203,7 @@ begin
     select p_wait.job_id, p_wait.step, c.nth, 'children', c.value, p_now
     from slice as c
     where c.bytes_before < 8000000
-    -- an earlier wait with the same name, which was cancelled, may have left rows
+    -- a cancelled wait with the same name may have left rows of an earlier attempt
     on conflict (job_id, name, nth) do update set value = excluded.value
     returning 1
   )
@@ -218,8 +221,8 @@ begin
 end;
 $$;
 
--- End the waits of these jobs that have received their value or timed out. The caller has locked
--- the jobs. Return the number of ended waits.
+-- End those waits of the jobs in p_ids that have their value or have timed out. The caller has
+-- locked the jobs. Return the number of ended waits.
 create function queue.end_waits(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -293,13 +296,14 @@ begin
 end;
 $$;
 
--- Handle a signal. Return null if it must be handled again.
--- - A cancel or retry signal handles 500 children of its job, beginning with the id in its name. It
---   inserts new signals for children that remain, for locked children, and for children whose
---   change the database rejected.
--- - A resumed signal inserts notes for the turns that the pause blocked. If the pause applied to a
---   type or a queue, it also inserts notes for all gates. A lease that read the pause before its
---   end may still block a turn, so the signal is repeated until no such lease runs.
+-- Process a signal. Return null if a part of its work remains, so that the signal must be processed
+-- again.
+-- - For a cancel or retry signal, process 500 child jobs, beginning with the id in the column name.
+--   Insert new signals for the remaining children, for locked children, and for children whose
+--   change a trigger rejected.
+-- - For a resumed signal, insert notes for the turns that the pause blocked. If a type or a queue
+--   was paused, also insert notes for all gates of its jobs. A lease that read the pause before its
+--   end may still block a turn, so the signal is processed again until no such lease runs.
 create function queue.handle_signal(p_signal queue.signals, p_now timestamptz)
 returns integer
 language plpgsql
@@ -337,7 +341,7 @@ declare
   v_done integer := 0;
 begin
   if p_signal.kind = 'resumed' then
-    -- A lease holds this lock in share mode.
+    -- A lease takes this lock in share mode until its transaction ends.
     v_done := case when queue.try_lock('pauses') then 1 end;
     perform queue.note_gates(array(select l.lane from queue.lanes as l))
     where p_signal.workspace_id = queue.system_workspace();
@@ -389,11 +393,11 @@ exception when lock_not_available then
 end;
 $$;
 
--- Return up to 500 due rows of a table for maintenance, so that no workspace has to wait for the
--- rows of another. If more than 500 rows are due, half of the result are the first rows, and the
--- other half has the same number of rows of each workspace. If there are more than 125 workspaces,
--- the other half has rows of the first 125 workspaces by id and of the 125 workspaces after a
--- random id.
+-- Return up to 500 due rows of a table for maintenance, chosen so that no workspace has to wait for
+-- the rows of another workspace. If more than 500 rows are due, half of the result are the first
+-- rows in p_order. The other half has an equal number of rows of each workspace. If there are more
+-- than 125 workspaces, the other half has rows of the first 125 workspaces by id, and of the 125
+-- workspaces after a random id.
 -- p_rows: Condition of the table's partial index on workspace_id.
 -- p_due: Condition of due rows, in which $1 is p_now and $2 is p_passed_over.
 -- p_order: Sort order of the rows.
@@ -469,10 +473,10 @@ begin
 end;
 $$;
 
--- Handle signals, and end waits that have timed out, until a pass changes nothing. A check signal
--- is kept if another transaction has locked its job. An event signal is kept if more jobs wait for
--- its event. Signals about children and pauses get up to 0.1 s of each pass, one workspace after
--- the other. Then the waits are checked again.
+-- Process signals, and end waits that have timed out, in passes, until a pass changes nothing. Keep
+-- a check signal if another transaction has locked its job. Keep an event signal if more jobs wait
+-- for its event. In each pass, spend up to 0.1 s on signals of children and pauses, one workspace
+-- after the other. Then check the waits again.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -589,8 +593,9 @@ begin
     v_done := v_done + v_moved;
     exit when v_moved = 0 or clock_timestamp() >= p_until;
   end loop;
-  -- No signal could be handled, because other transactions have locked rows. Count a failure of
-  -- each signal, because otherwise queue.maintenance_is_due would report them as due again at once.
+  -- No signal could be processed, because other transactions have locked rows. Count a failure of
+  -- each signal, because queue.maintenance_is_due would otherwise report the signals as due again
+  -- at once.
   if v_moved = 0 then
     update queue.signals
     set failures = failures + 1
@@ -726,8 +731,8 @@ comment on function public.emit_event is
   'name is kept. It may come before or after the wait begins.';
 select queue.allow('authenticated, service_role', 'public.emit_event');
 
--- The ids of the children that a call creates are stored as a row of queue.steps with nth -1.
--- queue.step_page skips these rows.
+-- Store the ids of the child jobs that a call creates as a row of queue.steps with nth -1, so that
+-- a repeated call returns the same ids. queue.step_page skips these rows.
 create function public.spawn_jobs(p_request jsonb)
 returns jsonb
 language plpgsql

@@ -1,10 +1,11 @@
--- What people do with jobs. They cancel a job with its children, retry a job, replay a job from a
--- step, or pause jobs. Cancel and retry also exist in bulk.
+-- This file has the functions by which people control jobs. People can cancel a job with its
+-- children, retry a job, replay a job from a step, and pause jobs. public.cancel_jobs and
+-- public.retry_jobs cancel or retry many jobs.
 
--- Cancel jobs. A running job gets a cancel request, and any other job ends now. If the caller has
--- not locked the jobs, also cancel their first 100 live descendants. Signals make maintenance
--- cancel the other descendants. Return the number of jobs and descendants, of which at most 5,000
--- are counted. A person is charged for them before they are changed.
+-- Cancel jobs. For a running job, store a cancel request. End other jobs at once. If the caller has
+-- not locked the jobs, also cancel their first 100 live descendants. Insert signals, so that
+-- maintenance cancels the other descendants. Return the number of jobs and descendants, counting at
+-- most 5,000 descendants. Charge a person for this number before the change.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,
@@ -123,13 +124,12 @@ comment on function public.cancel_job is
   'if the job has completed or failed, 429 job_busy while another transaction changes it.';
 select queue.allow('authenticated, service_role', 'public.cancel_job');
 
--- A client's own update may cancel jobs, and nothing else. This trigger collects the ids of the
--- jobs and skips the update of their rows, which are already locked. A trigger after the statement
--- cancels the jobs (queue.cancel_updated). A person may cancel up to a thousand jobs in a
--- statement, and the jobs of the service are cancelled a thousand at a time. Updates by the engine
--- pass. The trigger recognizes them, because the engine changes fence, last_seq, generation,
--- lost_attempts or lane together with each compared column. A truncate is rejected, because it
--- fires no row triggers.
+-- A client's own update of public.jobs may cancel jobs, and nothing else. This trigger collects the
+-- ids of the jobs and skips the update of their rows, which are already locked. After the
+-- statement, queue.cancel_updated cancels the jobs. A person may cancel up to 1,000 jobs in a
+-- statement. Jobs that the service cancels are processed in batches of 1,000. An update by the
+-- engine is recognized because it also changes fence, last_seq, generation, lost_attempts or lane.
+-- A truncate is rejected, because it fires no row triggers.
 create function queue.cancel_by_update()
 returns trigger
 language plpgsql
@@ -182,7 +182,7 @@ begin
   elsif not (
     queue.is_service() or queue.is_manager(old.workspace_id) or queue.is_operator()
   ) then
-    -- only managers may cancel many jobs, which queue.change_jobs checks too
+    -- only managers may cancel many jobs, as in queue.change_jobs
     if current_setting('minutehand.has_cancelled', true) = 'yes' then
       perform queue.refuse(
         403,
@@ -214,7 +214,7 @@ begin
 end;
 $$;
 
--- Charge the person, then cancel the jobs that a plain update has collected.
+-- Charge the person who calls, and cancel the jobs that queue.cancel_by_update has collected.
 create function queue.cancel_updated()
 returns void
 language plpgsql
@@ -258,9 +258,9 @@ create trigger jobs_after_update
   )
   execute function queue.after_update();
 
--- Leases and settlements do not fire this trigger. Its condition is short, because Postgres parses
--- it for each statement that updates jobs. With all comparisons of the function, parsing took a
--- twelfth of a call that settles one job and leases the next.
+-- Leases and settlements do not fire this trigger. Postgres parses the trigger's condition for each
+-- statement that updates jobs, so the condition is short. With all comparisons of the function, the
+-- condition took a twelfth of a call that settles one job and leases the next.
 create trigger jobs_cancel_by_update
   before update of status, priority, ord, queue, job_type, workspace_id,
     next_retry_at, scheduled_for, deadline_at, start_by_at, concurrency_key on public.jobs
@@ -277,9 +277,9 @@ create policy "members cancel jobs" on public.jobs
   using (workspace_id in (select queue.my_workspaces()));
 grant update (status) on public.jobs to authenticated, service_role;
 
--- Retry failed and cancelled jobs, which the caller has locked. Skip a job if another job has its
--- unique key. Signals make maintenance retry the children that were cancelled with their parent.
--- Return the number of retried jobs.
+-- Retry failed and cancelled jobs, which the caller has locked. Skip a job whose unique key now
+-- belongs to another job. Insert signals, so that maintenance retries the children that were
+-- cancelled with their parent. Return the number of retried jobs.
 create function queue.retry(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -346,7 +346,7 @@ begin
     return 0;
   end if;
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
-  -- a job that ended its process runs alone after the retry
+  -- a job that ended its process must run alone after the retry
   insert into queue.suspects (job_id, workspace_id, worker, company, since)
   select j.id, j.workspace_id, coalesce(j.worker, 0), j.id, p_now
   from public.jobs as j
@@ -475,9 +475,9 @@ comment on function public.retry_job is
   'transaction changes the job.';
 select queue.allow('authenticated, service_role', 'public.retry_job');
 
--- Cancel or retry up to p_limit jobs that match a filter of list_jobs, newest first. The search
--- ends after two seconds. Without a state in the filter, live jobs are cancelled, or failed jobs
--- are retried.
+-- Cancel or retry up to p_limit jobs that match a filter of public.list_jobs, newest first. The
+-- search ends after two seconds. If the filter has no state, cancel live jobs, or retry failed
+-- jobs.
 create function queue.change_jobs(
   p_workspace_id uuid,
   p_filter jsonb,
@@ -677,8 +677,8 @@ begin
       'session_id', v_job.session_id,
       'tags', to_jsonb(v_job.tags),
       'idempotency_key', p_request ->> 'idempotency_key',
-      -- Version 0 means that no worker has published the type yet. The payload is checked when a
-      -- worker publishes the type.
+      -- Schema version 0 means that no worker has published the job type. The payload is checked
+      -- when a worker publishes the type.
       'schema_version', case
         when v_payload is null then nullif(v_job.schema_version, 0)
       end,
@@ -814,7 +814,7 @@ begin
   end if;
   perform pg_notify('minutehand_wakeup', ''), queue.wake_worker()
   where not v_paused;
-  -- Return the state after the call. After a resume, another pause may still stop the same jobs.
+  -- Return the remaining pauses too, because another pause may still stop the resumed jobs.
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', false)
     || coalesce(
       (
