@@ -1,29 +1,27 @@
--- Events for watchers. Each change of a job becomes a row of queue.feed, which is called a line,
--- and a Realtime message. The message goes to the topic of the workspace. If the topic of the
--- session or of the job has followers, the message also goes to that topic. This file also has
--- guest sessions.
+-- This file publishes events of jobs. Each change of a job becomes a row of queue.feed and a
+-- Realtime message. The message goes to the topic of the workspace, and to the topics of the
+-- session and of the job if these topics have followers. This file also has guest sessions.
 --
 -- In a quiet workspace, each statement sends its own messages. In a busy workspace, the publisher
--- (queue.do_announcements) sends one message per topic for all new lines. Calls of workers run the
--- publisher, at most ten times a second. The budget is the number of messages that may be sent in a
--- second. If it is too small for a topic, followers of the topic are later asked to read its jobs
--- again.
+-- (queue.do_announcements) sends one message per topic for all new rows of the feed. Calls of
+-- workers run the publisher, at most ten times a second. The message budget is the number of
+-- messages that may be sent in a second. If the budget is too small for a topic, the followers of
+-- the topic later get a message that asks them to read the jobs again.
 
--- A feed number is a transaction id plus the value of this sequence. The value is zero until a dump
--- is restored. A new server may have lower transaction ids than the server of the dump. The first
--- feed number after the restore then raises the value.
+-- The number of a feed row is its transaction id plus the value of this sequence. The value is zero
+-- until a dump is restored on another server. If this server has lower transaction ids than the
+-- server of the dump, queue.feed_number raises the value.
 create sequence queue.feed_base minvalue 0;
--- The highest feed number at the last maintenance. The numbers of one server only increase. If a
--- new number would be lower than this, the database was restored from the dump of another server
--- (queue.feed_number).
+-- The highest number of a feed row at the last maintenance. If a new number would be lower, the
+-- database was restored from the dump of another server (queue.feed_number).
 create sequence queue.feed_reached minvalue 0;
 
 insert into queue.settings (name, value)
 values
   ('realtime_messages_per_second', '"pro"'), -- free, pro, or a number
   ('allow_anonymous', 'false'),
-  -- The header with the client's address, which the gateway of hosted Supabase sets. If it is
-  -- missing, the last address of x-forwarded-for is used.
+  -- Name of the header with the client's address, which the gateway of hosted Supabase sets. If
+  -- this header is missing, the last address of x-forwarded-for is used.
   ('client_address_header', '"cf-connecting-ip"'),
   (
     'guest_key',
@@ -33,12 +31,12 @@ values
   );
 
 -- Counters of Realtime messages. As in Supabase's plans, a message counts once, and each delivery
--- of the message to a client counts once more. The counters are sequences, because a sequence
--- counts without locks and before the commit. They are unlogged, because no client is connected
--- after a crash.
+-- of the message to a client counts once more. The counters are sequences, because transactions
+-- increase a sequence without locks and see its value before the commit. The sequences are
+-- unlogged, because no client is connected after a crash.
 create unlogged sequence queue.messages_counted; -- noqa: PRS
 create unlogged sequence queue.messages_second minvalue 0; -- current second, as Unix time
--- value of messages_counted, and the next feed number, at the start of the current second
+-- values of messages_counted and of the next feed number at the start of the current second
 create unlogged sequence queue.messages_before minvalue 0;
 create unlogged sequence queue.number_before minvalue 0;
 
@@ -51,19 +49,19 @@ create unlogged table queue.followers (
 );
 create index followers_by_user on queue.followers (user_id);
 
--- Topics that a server streams to its clients. A row expires after one minute.
+-- Topics that an API server streams to its clients. A row expires after one minute.
 create unlogged table queue.streamed_topics (
   topic text primary key,
   expires_at timestamptz not null,
   constraint streamed_topics_are_bounded check (char_length(topic) <= 300)
 );
 
--- Rounds of the publisher. Each round inserts a row, and the last row is the state of the
--- publisher. An update of a single row would get slow while an old snapshot is open. All lines that
--- are visible in the snapshot `seen` are published. Of the lines of the transaction xid, only those
--- up to the id own_id are published. If a round did not reach the end of the feed, the next round
--- continues after the line with this number and id. It then reads the lines that are visible in the
--- snapshot `until`.
+-- Rounds of the publisher (queue.do_announcements). Each round inserts a row, because updates of a
+-- single row would get slow while an old snapshot is open. The last row is the state of the
+-- publisher. All feed rows that are visible in the snapshot `seen` are published. Of the feed rows
+-- of the transaction xid, the rows up to the id own_id are published. If a round did not reach the
+-- end of the feed, the next round continues after the feed row with this number and id, and reads
+-- the rows that are visible in the snapshot `until`.
 create table queue.publisher (
   round bigint generated always as identity primary key,
   seen pg_snapshot not null,
@@ -73,12 +71,13 @@ create table queue.publisher (
   number bigint,
   id bigint
 );
--- Times in tenths of a second. unsent_at is the last time when a statement left its messages to the
--- publisher. published_at is the last time when the publisher sent messages.
+-- Times in tenths of a second since 1970. unsent_at is the last time when a statement left its
+-- messages to the publisher. published_at is the last time when the publisher ran.
 create unlogged sequence queue.unsent_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.published_at minvalue 0 start 0; -- noqa: PRS
 
--- Topics whose messages exceeded the budget. Their followers must be asked to read again.
+-- Topics whose messages exceeded the message budget, so that their followers must be asked to read
+-- the jobs again.
 create table queue.late_topics (
   topic text primary key,
   workspace_id uuid not null,
@@ -87,14 +86,14 @@ create table queue.late_topics (
 );
 comment on column queue.late_topics.topic is 'Person: words'; -- see 18_people.sql
 
--- Return the budget of messages per second, and how much of it is used in the current second. The
--- budget is 80 % of the plan's rate, because Realtime averages its rate over five seconds, and five
--- seconds can overlap six of the seconds counted here.
--- p_changes: Changes that the caller publishes.
--- is_streamed: True if a server streams any topic.
+-- Return how many Realtime messages may be sent per second, and how many were sent in the current
+-- second. The budget is 80 % of the rate in Supabase's plan, because Realtime averages the rate
+-- over five seconds, which can overlap six of the seconds counted here.
+-- p_changes: Changes that the caller is about to publish.
+-- is_streamed: True if an API server streams any topic to its clients.
 -- is_followed: True if any topic has a follower.
 -- is_busy: True if the messages must be left to the publisher, because there are too many changes,
---   or because a workspace has written five lines in the current second.
+--   or because five rows of a workspace were added to the feed in the current second.
 create function queue.message_budget(
   p_changes queue.change[],
   out budget bigint,
@@ -108,8 +107,8 @@ set search_path = ''
 as $$
 declare
   v_second bigint := date_part('epoch', clock_timestamp())::bigint;
-  -- Read the counter before the new second is stored, so that messages that are counted in between
-  -- belong to the new second.
+  -- Read the counter before the new second is stored, so that messages sent between the two belong
+  -- to the new second.
   v_counted constant bigint := coalesce(
     pg_sequence_last_value('queue.messages_counted'),
     0
@@ -151,10 +150,11 @@ begin
 end;
 $$;
 
--- A message to a topic of a workspace.
--- since: Time of the oldest event.
--- has_output: True if the message contains output.
--- cost: Number of messages as the plan counts them, which is one and its deliveries.
+-- A Realtime message to a topic of a workspace.
+-- since: Time of the oldest event in the message.
+-- has_output: True if the message contains output of a job.
+-- cost: Number of messages in the sense of Supabase's plans, which is one more than the number of
+--   deliveries.
 create type queue.message as (
   topic text,
   workspace_id uuid,
@@ -165,8 +165,8 @@ create type queue.message as (
   cost bigint
 );
 
--- Build the message of groups of events. The events of a group differ only in job and seq. A
--- message with a single event has a form of its own.
+-- Build a message from groups of events. The events of a group differ only in job and seq. A
+-- message with a single event has no groups.
 create function queue.message_of(
   p_groups jsonb,
   out event text,
@@ -210,11 +210,12 @@ begin
 end;
 $$;
 
--- Return the messages for changes. The topic of a workspace receives changes of state. The topic of
--- a session with followers receives all changes except log lines. The topic of a job with followers
--- receives all changes except the job's creation, because no one can follow a job before it exists.
--- If no topic has a follower, up to ten events of a workspace need no query. The query would cost 8
--- % of a settlement. tests/sql/test_live.py compares both ways.
+-- Return the Realtime messages for changes of jobs. The topic of a workspace receives changes of
+-- state. The topic of a session with followers receives all changes except log lines. The topic of
+-- a job with followers receives all changes except the job's creation, because no one can follow a
+-- job before it exists. Without followers, the messages for up to ten events of a workspace are
+-- built without a query, which would cost 8 % of a settlement. tests/sql/test_live.py compares both
+-- ways.
 create function queue.messages_of(
   p_changes queue.change[],
   p_is_followed boolean,
@@ -293,8 +294,8 @@ begin
         where f.topic like 'job:%'
       )
   ),
-  -- Realtime accepts messages of up to 256 kB. pg_column_size may be some tenths smaller than the
-  -- JSON text, so a message is limited to 100 kB by pg_column_size. A change has up to 1,000 jobs.
+  -- Realtime accepts messages of up to 256 kB. A message is limited to 100 kB by pg_column_size,
+  -- because the JSON text may be longer than pg_column_size.
   bins as (
     select
       w.*,
@@ -338,8 +339,8 @@ begin
 end;
 $$;
 
--- Count messages, and insert them into Realtime's table. Return false if the insert fails.
--- p_raises: True if a failure raises the error.
+-- Count messages, and insert them into realtime.messages. Return false if the insert fails.
+-- p_raises: True to raise the error if the insert fails.
 create function queue.write_messages(
   p_messages queue.message[],
   p_cost bigint,
@@ -360,8 +361,8 @@ begin
   from unnest(p_messages) as m;
   return true;
 exception when others then -- a failed message must not fail an enqueue or a settlement
-  -- Realtime creates the partition of the day when a client connects. If there is no partition, no
-  -- client is connected and no one needs the message, so the result is true.
+  -- Realtime creates the partition of realtime.messages for a day when a client connects. Without
+  -- the partition, no client is connected that needs the message, so return true.
   if p_raises and sqlstate <> '23514' then
     raise;
   end if;
@@ -370,10 +371,11 @@ exception when others then -- a failed message must not fail an enqueue or a set
 end;
 $$;
 
--- Send the messages for changes, and notify servers that stream their topics. Return false if the
--- messages are left to the publisher, because the workspace is busy, the budget is too small or
--- Realtime fails. Messages of progress, log lines and output may use half of the budget, and
--- changes of state three quarters. The publisher may use all of it.
+-- Send the Realtime messages for changes of jobs, and notify API servers that stream their topics.
+-- Return false if the messages are left to the publisher, because the workspace is busy, the
+-- message budget is too small or Realtime fails. Messages of progress, log lines and output may use
+-- half of the budget, changes of state three quarters, and messages of the publisher the whole
+-- budget.
 create function queue.send(p_changes queue.change[])
 returns boolean
 language plpgsql
@@ -386,8 +388,8 @@ declare
   v_new record;
   v_at bigint;
 begin
-  -- notify only if a server streams topics, because the commit of a transaction with notifications
-  -- takes a lock of the whole server
+  -- notify only if an API server streams topics, because each commit with a notification takes a
+  -- lock of the whole Postgres server
   if v_budget.is_streamed then
     perform pg_notify('minutehand_events', s.topic)
     from queue.streamed_topics as s
@@ -402,7 +404,8 @@ begin
   if to_regclass('realtime.messages') is null then
     return true;
   elsif (v_is_minor or not v_budget.is_busy)
-    -- all messages of a long transaction would arrive together when the transaction commits
+    -- leave the messages of a long transaction to the publisher, because they would all arrive when
+    -- the transaction commits
     and clock_timestamp() - now() <= interval '1 second'
   then
     v_new := queue.messages_of(p_changes, v_budget.is_followed);
@@ -424,10 +427,10 @@ begin
 end;
 $$;
 
--- Publish changes. The caller has locked the changed jobs. Each change becomes a line of the feed.
--- A change with seqs also becomes Realtime messages (queue.send). Return true. The function is
--- strict, so without changes it does nothing and returns null.
--- p_is_soon: True if new jobs are due within a minute, so that workers must be notified.
+-- Publish changes of jobs, which the caller has locked. Each change becomes a row of queue.feed. A
+-- change with seqs also becomes Realtime messages (queue.send). Return true. The function is
+-- strict, so that it does nothing and returns null if p_changes is null.
+-- p_is_soon: True if new jobs are due within a minute, so that idle workers must be notified.
 create function queue.publish(
   p_changes queue.change[],
   p_now timestamptz,
@@ -465,11 +468,11 @@ begin
 end;
 $$;
 
--- The publisher. Send one message per topic for all new lines whose statements sent no messages, up
--- to 5,000 lines in a round. The lines of the current transaction are included if the round reaches
--- the end of the feed. If the lines of a topic are older than two seconds, or if the budget is too
--- small, its followers are asked to read again instead. The same applies to lines with output,
--- because the feed does not store output.
+-- The publisher. Send one message per topic for all new feed rows whose statements sent no
+-- messages, up to 5,000 rows in a round. A round that reaches the end of the feed includes rows of
+-- the current transaction. If the rows of a topic are older than two seconds, or if the message
+-- budget is too small, only ask the topic's followers to read the jobs again. The same applies to
+-- rows about output, because the feed does not store the output.
 create function queue.do_announcements(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -486,8 +489,8 @@ begin
     return 0;
   end if;
   v_budget := queue.message_budget('{}');
-  -- A transaction that was running at the last round may have written lines with low numbers. If it
-  -- has ended, begin with its number.
+  -- A transaction that was running at the last round may have added feed rows with low numbers. If
+  -- it has ended since, begin with its number.
   select p.*, l.*
   into v_at
   from (
@@ -525,7 +528,7 @@ begin
         )::queue.change
         order by f.number, f.id
       ) filter (where f.unsent) as changes,
-      -- this is also true if any topic is late already
+      -- also true if messages of any topic are already late
       bool_or(
         f.type = 'job.output'
         or f.at <= p_now - interval '2 seconds'
@@ -537,7 +540,7 @@ begin
         case when p.xid = v_xid then p.own_id end, -- an earlier round of the transaction
         0
       ) as last_own_id,
-      -- the last line of a round that does not reach the end of the feed
+      -- the last feed row of a round that does not reach the end of the feed
       (array_agg(f.number order by f.number, f.id))[5000] as last_number,
       (array_agg(f.id order by f.number, f.id))[5000] as last_id
     from (
@@ -572,8 +575,8 @@ begin
     values (
       v_at.seen, v_at.xid, v_at.own_id, v_at.visible, v_at.last_number, v_at.last_id
     );
-  -- The round began with the number of a transaction that has ended. Insert a row even if there are
-  -- no new lines, so that no later round begins there again.
+  -- Insert a row even without new feed rows if the round began at the number of a transaction that
+  -- has ended since, so that no later round begins there again.
   elsif v_at.lines > 0 or v_at.until is not null or v_at.is_back then
     insert into queue.publisher (seen, xid, own_id)
     values (v_at.visible, v_xid, v_at.last_own_id);
@@ -582,11 +585,12 @@ begin
 end;
 $$;
 
--- Return the messages that the publisher may send, and store the topics of the others as late. A
--- message is late if its events are older than two seconds, or if it has output. Workspaces with
--- few messages come first. The rest of the budget is used to ask the followers of late topics to
--- read again. In each workspace, the topic that has waited longest comes first. A topic whose
--- message alone exceeds the budget comes last.
+-- Return the messages that the publisher may send, and store the topics of the other messages in
+-- queue.late_topics. A message is late if its events are older than two seconds, or if it has
+-- output. Workspaces with few messages come first. The rest of the message budget is used for
+-- messages that ask the followers of late topics to read the jobs again. In each workspace, the
+-- topic that has waited longest comes first. A topic whose message alone exceeds the budget comes
+-- last.
 create function queue.put_off(
   p_messages queue.message[],
   p_left bigint,
@@ -682,10 +686,10 @@ begin
 end;
 $$;
 
--- Run the publisher if a statement left messages to it in the last two seconds, at most once in a
--- tenth of a second. If Realtime fails, the worker's call still succeeds, and a later call sends
--- the messages. Maintenance runs the publisher too, for transactions that commit later, and
--- records failures.
+-- Run the publisher if a statement left messages to the publisher in the last two seconds, at most
+-- once in a tenth of a second. If Realtime fails, the worker's call still succeeds, and a later
+-- call sends the messages. Maintenance also runs the publisher, because transactions may commit
+-- later, and records its failures.
 create function queue.send_unsent()
 returns boolean -- an assignment costs less than the query of `perform`
 language plpgsql
@@ -710,9 +714,9 @@ end;
 $$;
 
 -- Return the workspace whose messages the topic of a session receives. For a guest session, this is
--- the workspace that opened it. For any other session, it is the workspace of its jobs. If two
--- tenants use the same session id, return null. No messages are then sent, and watchers poll
--- session_feed.
+-- the workspace that opened the session. For any other session, it is the workspace of the
+-- session's jobs. Return null if two tenants use the same session id. Clients then get no messages,
+-- and poll public.session_feed.
 create function queue.session_workspace(p_session_id text)
 returns uuid
 language plpgsql stable
@@ -747,7 +751,7 @@ end;
 $$;
 
 -- Return the topic on which Realtime wakes workers. The id of the topic is a secret that only
--- workers receive, from public.lease_jobs. It changes when the keys of workers are revoked.
+-- workers receive, from public.lease_jobs. The topic changes when worker keys are revoked.
 create function queue.wake_topic()
 returns text
 language plpgsql stable
@@ -761,10 +765,10 @@ begin
 end;
 $$;
 
--- Return whether the caller may join a private topic. A member may join the topics of their
--- workspaces, and of the jobs and sessions of these workspaces. A guest may join the topic of an
--- open guest session. If a guest session is open to one user, that user may also join the topics of
--- its jobs. A worker joins its topic without the token of a person.
+-- Return true if the caller may join a private topic of Realtime. A member may join the topics of
+-- their workspaces, and of the jobs and sessions of these workspaces. A guest may join the topic of
+-- an open guest session. The user of a guest session for one user may also join the topics of its
+-- jobs. A worker may join queue.wake_topic, without the token of a person.
 create function queue.may_follow(p_topic text)
 returns boolean
 language plpgsql stable
@@ -808,10 +812,10 @@ end;
 $$;
 grant execute on function queue.may_follow to anon, authenticated;
 
--- Return a value that changes with each change that the messages of a topic report, so that a
--- client can detect missed messages. For a job, it includes the ends of its streams. For another
--- topic, it is the sum of the ids of its last twenty lines. The highest id does not suffice, because
--- a transaction that commits late may add a line with a lower id.
+-- Return a number that changes with each change that the messages of a topic report, so that a
+-- client can detect missed messages. The number of a job's topic includes the ends of the job's
+-- streams. The number of any other topic is the sum of the ids of its last twenty feed rows. The
+-- highest id is not enough, because a transaction that commits late may add a row with a lower id.
 create function queue.topic_seq(p_topic text)
 returns text
 language plpgsql stable
@@ -874,13 +878,13 @@ begin
       left(p_topic, 300)
     );
   end if;
-  -- A user follows at most 100 topics, the latest ones, so that no user can use up the budget.
-  -- Guests share one user id, so the limit does not apply to them.
+  -- Keep only the latest 100 topics that a user follows, so that no user can use up the message
+  -- budget. The limit does not apply to guests, because all guests share one user id.
   delete from queue.followers
   where ctid = any (array(
     select o.ctid
     from (
-      -- take no locks, because two calls of a user would wait for each other
+      -- skip locked rows, because two calls of a user could otherwise wait for each other
       select f.topic, f.user_id, f.follower_id
       from queue.followers as f
       where f.user_id = queue.caller()
@@ -908,7 +912,7 @@ begin
   return jsonb_build_object(
     'again_seconds', 60,
     'seq', queue.topic_seq(p_topic),
-    -- all followers together should poll 50 times per second
+    -- set the interval so that all followers together poll about 50 times per second
     'check_seconds', (
       select count(*)
       from (select from queue.followers limit 1500) as f
@@ -953,7 +957,7 @@ comment on function public.stream_topics is
   'Subscribe to topics for one minute, on the channel minutehand_events: {again_seconds}.';
 select queue.allow('job_worker, service_role', 'public.stream_topics');
 
--- Return the feed number below which every line is committed.
+-- Return the feed number below which every feed row is committed.
 create function queue.feed_end()
 returns bigint
 language sql stable
@@ -963,9 +967,10 @@ select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
   + coalesce(pg_sequence_last_value('queue.feed_base'), 0)
 $$;
 
--- Return the feed number of a transaction id. After a restore, lines of the dump may have higher
--- numbers than this server's transaction ids. The first call then raises queue.feed_base, so that
--- new numbers are higher than all numbers of the dump. Lines and cursors of the dump stay valid.
+-- Return the feed number of a transaction id. After a dump is restored on another server, feed rows
+-- of the dump may have higher numbers than this server's transaction ids. The first call then
+-- raises queue.feed_base, so that new numbers are higher than all numbers of the dump. Feed rows
+-- and cursors of the dump remain valid.
 create function queue.feed_number(p_xid xid8)
 returns bigint
 language plpgsql
@@ -978,7 +983,7 @@ begin
   if v_number >= coalesce(pg_sequence_last_value('queue.feed_reached'), 0) then
     return v_number;
   end if;
-  -- The lock lasts until the transaction ends. Other transactions wait for it only once, after a
+  -- Other transactions wait for this lock until the transaction ends, but only once after a
   -- restore.
   perform queue.try_lock('feed', true);
   v_number := v_xid + coalesce(pg_sequence_last_value('queue.feed_base'), 0);
@@ -991,17 +996,17 @@ begin
         (select max(t.read_to) from queue.tasks as t)
       )
     );
-    -- the stored transaction ids are ids of another server
+    -- the transaction ids in these rows are ids of another server
     insert into queue.publisher (seen) values ('1:1:');
   end if;
   return v_number;
 end;
 $$;
 
--- Return the id of the history to which a cursor belongs. It consists of the timeline of Postgres
--- and the value of queue.feed_base. Postgres begins a new timeline when a server is promoted or recovered to a
--- point in time, and may then assign the same transaction ids again. A restore raises the feed
--- base.
+-- Return the id of the history of transaction ids to which a cursor belongs. The id consists of the
+-- timeline of Postgres and the value of queue.feed_base. Postgres begins a new timeline when a
+-- server is promoted or recovered to a point in time, because it may then assign the same
+-- transaction ids again. The restore of a dump raises queue.feed_base.
 create function queue.history()
 returns text
 language sql stable
@@ -1018,8 +1023,8 @@ select concat(
 )
 $$;
 
--- Delete old lines of the feed, even if no one has read them. A reader with a cursor before read_to
--- may miss deleted lines.
+-- Delete old rows of the feed, even if no client has read them. A client whose cursor is before
+-- read_to may have missed deleted rows.
 create function queue.do_live(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -1051,7 +1056,8 @@ begin
 end;
 $$;
 
--- Erase data of deleted jobs from the feed. A line is erased when all of its jobs are deleted.
+-- Delete the data of deleted jobs from the feed. If all jobs of a feed row are deleted, delete the
+-- row.
 -- p_since: Creation time of the oldest deleted job.
 create function queue.scrub_feed(
   p_ids uuid[],
@@ -1082,11 +1088,12 @@ begin
 end;
 $$;
 
--- A cursor of the feed, which clients get as text. The reader has received all events that are
--- visible in the snapshot `seen`, and now reads those that are visible in the snapshot `until`.
+-- A cursor of the feed, which clients get as text. The client has received all events that are
+-- visible in the snapshot `seen`, and now reads the events that are visible in the snapshot
+-- `until`.
 -- history: Result of queue.history.
--- number, id: The line that was read last.
--- nth: Position of the last read event in this line.
+-- number, id: Number and id of the feed row that the client read last.
+-- nth: Position in this feed row of the event that the client read last.
 create type queue.feed_cursor as (
   history text,
   seen pg_snapshot,
@@ -1096,8 +1103,9 @@ create type queue.feed_cursor as (
   nth bigint
 );
 
--- Parse a cursor. "1:1:" is the beginning of the feed, and null is its present end. Return null if
--- the cursor belongs to another history, or if lines after it are deleted.
+-- Parse a cursor of the feed. "1:1:" is the beginning of the feed, and null is its present end.
+-- Return null if the cursor belongs to another history, or if feed rows after the cursor have been
+-- deleted.
 create function queue.read_cursor(p_cursor text)
 returns queue.feed_cursor
 language plpgsql stable
@@ -1121,7 +1129,7 @@ begin
     )::queue.feed_cursor
     else p_cursor::queue.feed_cursor
   end;
-  -- limit the length, because a response repeats the cursor with each event
+  -- limit the length of the cursor, because a response repeats the cursor with each event
   if v_cursor.seen is null or length(p_cursor) > 8192 then
     raise data_exception;
   end if;
@@ -1152,7 +1160,7 @@ exception when data_exception then
 end;
 $$;
 
--- Return lines of a workspace or a session from the feed, beginning with the line of the cursor.
+-- Return feed rows of a workspace or a session, beginning with the row of the cursor.
 create function queue.feed_lines(
   p_workspace_id uuid,
   p_session_id text,
@@ -1191,9 +1199,9 @@ begin
 end;
 $$;
 
--- Return a page of the feed of a workspace or a session, sorted by (number, id). It has the events
--- that are visible in the snapshot `until` of the cursor, but not in its snapshot `seen`. A call
--- reads at most 1,000 lines, so even an empty page may have more = true. The feed of a session
+-- Return a page of events of a workspace or a session from the feed. The page has the events that
+-- are visible in the snapshot `until` of the cursor, but not in its snapshot `seen`. A call reads
+-- at most 1,000 feed rows, so even an empty page may have more = true. Only the feed of a session
 -- includes progress.
 create function queue.read_feed(
   p_workspace_id uuid,
@@ -1208,14 +1216,14 @@ as $$
 declare
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
   v_history constant text := queue.history();
-  -- Lines up to this number were written on another server, so their transaction ids mean nothing
-  -- here.
+  -- Feed rows up to this number were written on another server, so their transaction ids have no
+  -- meaning on this server.
   v_base constant bigint := coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   v_hidden constant text[] := case
     when p_session_id is null then '{job.progress,job.log}'
     else '{job.log}'
   end;
-  -- if both ids are given, the caller of this function has already checked access to the session
+  -- if both ids are given, the function that calls has already checked access to the session
   v_all constant boolean := p_session_id is null
     or p_workspace_id is not null
     or queue.is_service();
@@ -1227,8 +1235,8 @@ begin
       'cursor', format('(%s,"%s",,,,)', v_history, pg_current_snapshot())
     );
   end if;
-  -- A call that reads more than 100 events takes a call slot. After a message, many clients read a
-  -- few new events at the same time, and such calls need no slot.
+  -- A call that reads more than 100 events takes a call slot. Smaller calls need no slot, because
+  -- after a message many clients read a few new events at the same time.
   perform queue.take_call_slot(p_workspace_id)
   from (
     select sum(cardinality(f.job_ids)) as events
@@ -1243,8 +1251,8 @@ begin
     from queue.feed_lines(p_workspace_id, p_session_id, v_cursor, 1000) as f
     window w as (order by f.number, f.id)
   ),
-  -- do not count events of the first line that the reader already has, because a line may have
-  -- thousands of events
+  -- do not count events of the first feed row that the client has already received, because a row
+  -- may have thousands of events
   slice as (
     select l.*
     from lines as l
@@ -1351,8 +1359,8 @@ comment on function public.event_feed is
   'reset: true if events may be missing. places: the cursor after each event.';
 select queue.allow('authenticated, service_role', 'public.event_feed');
 
--- Guest sessions. A session is open to one user who is not a member of the workspace, or to
--- everyone who has its unguessable id.
+-- Guest sessions. A guest session is open to one user who is not a member of the workspace, or to
+-- everyone who has the session's unguessable id.
 create table queue.guest_sessions (
   session_id text primary key,
   workspace_id uuid not null, -- jobs of other workspaces with the same session_id are hidden
@@ -1382,10 +1390,11 @@ comment on function public.guest_key is
   'time"))).';
 select queue.allow('job_worker, service_role', 'public.guest_key');
 
--- For apps. Count an action of a guest, or reject it with status 429. The limit for each address is
--- the setting <name>_per_minute, and null means no limit. An IPv6 address counts as its /64
--- network. The address must be signed by the API or set by the gateway, because a client could
--- forge any other address. The limit does not apply to the service and to people with an account.
+-- For apps. Count an action of a guest, or reject the action with status 429. The limit for each
+-- network address is the setting <name>_per_minute, and null means no limit. An IPv6 address counts
+-- as its /64 network. The address must be signed by the API or set by the gateway, because a client
+-- could forge any other address. The limit does not apply to the service and to people with an
+-- account.
 create function queue.admit_guest(p_name text, p_workspace_id uuid)
 returns void
 language plpgsql
@@ -1431,7 +1440,7 @@ begin
         then v_signed[1]
       else coalesce(
         v_headers ->> (queue.setting('client_address_header') #>> '{}'),
-        -- A client can forge all addresses before the last.
+        -- Use only the last address, because a client can forge all other addresses in this header.
         btrim(split_part(v_headers ->> 'x-forwarded-for', ',', -1))
       )
     end;
@@ -1458,8 +1467,8 @@ begin
 end;
 $$;
 
--- For apps. Admit the caller as a guest, and return the workspace that all guests share, which has
--- no members.
+-- For apps. Count an action of the caller as a guest (queue.admit_guest). Return the id of the
+-- workspace that all guests share, which has no members.
 create function queue.guest_workspace(p_id uuid, p_name text, p_limit text)
 returns uuid
 language plpgsql
@@ -1474,10 +1483,10 @@ begin
 end;
 $$;
 
--- Return the guest session with this id if it is open and the caller may follow it. A session for
--- one user is open to this user, to members of its workspace and to the service. If this user is
--- anonymous, the setting allow_anonymous must be true. A session that everyone may follow is open
--- while allow_anonymous is true.
+-- Return the guest session with this id if it has not ended and the caller may follow it. A session
+-- for one user is open to this user, to members of its workspace and to the service. If this user
+-- is anonymous, the setting allow_anonymous must be true. A session without a user is open to
+-- everyone while the setting allow_anonymous is true.
 create function queue.guest_session(p_session_id text)
 returns setof queue.guest_sessions
 language sql stable
@@ -1499,7 +1508,7 @@ where s.session_id = p_session_id
   end
 $$;
 
--- Return a job as guests of its session see it, without payload and creator.
+-- Return a job as guests of its session see it, without its payload and the user who created it.
 create function queue.guest_json(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1544,8 +1553,8 @@ declare
   v_session queue.guest_sessions;
 begin
   select s.* into v_session from queue.guest_session(p_session_id) as s;
-  -- The session is missing, has ended, or belongs to another user. The error omits the session id,
-  -- because the id may grant access.
+  -- The session does not exist, has ended, or belongs to another user. The error does not contain
+  -- the session id, because the id may grant access.
   if not found then
     perform queue.refuse(404, 'session_not_found', 'session not found');
   end if;
@@ -1569,8 +1578,8 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'queue.session_jobs');
 
--- Return the workspace whose jobs a session shows to the caller, or null if it shows jobs of all of
--- the caller's workspaces.
+-- Return the workspace whose jobs of a session the caller may see, or null if the caller may see
+-- the session's jobs of all the caller's workspaces.
 create function queue.shown_workspace(p_session_id text)
 returns uuid
 language plpgsql stable
@@ -1621,8 +1630,8 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'queue.session_feed');
 
--- The bodies of these functions are parsed when they are created, so callers need no right on the
--- schema queue.
+-- Postgres parses the bodies of the next functions when they are created, so callers need no right
+-- on the schema queue.
 create function public.guest_session_jobs(p_session_id text)
 returns jsonb
 language sql stable
@@ -1656,7 +1665,8 @@ comment on function public.session_feed is
 select queue.allow('anon, authenticated, service_role', 'public.session_feed');
 
 -- Open a guest session of a workspace.
--- p_user_id: The only user with access. Null admits everyone who has the id.
+-- p_user_id: The only user with access to the session. Null gives access to everyone who has the
+--   session's id.
 create function queue.open_session(
   p_workspace_id uuid,
   p_user_id uuid,

@@ -1,7 +1,7 @@
--- Cron schedules. Each schedule is evaluated in its own time zone, in SQL. Maintenance locks the
--- row of a schedule, enqueues the run and stores the next time in one transaction, so no run is
--- enqueued twice and no leader is needed. A schedule that is declared in code is stored when its
--- job type is published, and belongs to the system workspace.
+-- This file has the cron schedules. Each schedule is evaluated in SQL, in the schedule's time zone.
+-- Maintenance locks the row of a schedule, enqueues the run and stores the time of the next run in
+-- one transaction, so that no run is enqueued twice. A schedule that is declared in code is stored
+-- when its job type is published, and belongs to the system workspace.
 
 -- Return the values between p_low and p_high that a field of a cron expression selects, or null if
 -- the field is invalid.
@@ -59,11 +59,11 @@ begin
 end;
 $$;
 
--- Return the first run after a given time. Raise 400 if the time zone is unknown, or if there is no
--- run within nine years. Nine years suffice, because 29 February comes at least once in eight
--- years. When the clocks change, a local time may occur twice or never. A schedule with fixed hours
--- then runs once, at the first occurrence or right after the gap. A schedule with * in the hours
--- runs in every hour that passes, so it runs twice in a repeated hour.
+-- Return the first run of a schedule after p_after. Reject an unknown time zone, or a schedule
+-- without a run within nine years, with status 400. Nine years are enough, because 29 February
+-- comes at least once in eight years. When the clocks change, a local time may occur twice or
+-- never. A schedule with fixed hours then runs once, at the first occurrence or right after the
+-- gap. A schedule with * in the hours runs twice in a repeated hour.
 create function queue.first_run(p_cron text, p_timezone text, p_after timestamptz)
 returns timestamptz
 language plpgsql stable
@@ -96,7 +96,8 @@ declare
     7,
     '{sun,mon,tue,wed,thu,fri,sat}'
   );
-  -- as in cron, if neither field is *, a day that matches one of the two fields is enough
+  -- as in cron, if neither the day of the month nor the day of the week is *, a day must match only
+  -- one of them
   v_either constant boolean := v_fields[3] not like '*%'
     and v_fields[5] not like '*%';
   v_each constant boolean := v_fields[2] like '*%';
@@ -119,7 +120,7 @@ begin
     '^([a-z_]+(-[a-z]+)*(/[a-z_]+(-[a-z_]+)*){0,2}|(EST5E|CST6C|MST7M|PST8P)DT|'
       '(Etc/)?GMT[+-]?0|Etc/GMT([+][1-9]|[+]1[0-2]|-[1-9]|-1[0-4]))$'
   ) then
-    -- Postgres accepts other names and parses them as offsets, for example Mars/Base5.
+    -- reject other names, because Postgres would read a name such as Mars/Base5 as an offset
     raise invalid_parameter_value;
   end if;
   v_day := (p_after at time zone p_timezone)::date - 1; -- the clocks may go back past midnight
@@ -140,8 +141,7 @@ begin
         order by 1
         limit 300
       ) as w -- no clock change skips 300 minutes
-      -- convert the local time with the UTC offset of that time, and with the offset twelve hours
-      -- before
+      -- convert the local time with its UTC offset, and with the UTC offset twelve hours before
       cross join lateral (
         select c.at
         from (
@@ -187,10 +187,10 @@ create table queue.schedules (
   timezone text not null default 'UTC', -- IANA time zone of the fields
   job_type text not null,
   payload jsonb not null default '{}',
-  -- Options of enqueue_job. The option unique prevents overlapping runs.
+  -- Options of public.enqueue_job. The option unique prevents overlapping runs.
   options jsonb not null default '{}',
-  -- What happens to runs that were missed while no worker ran. With 'skip' they are dropped. With
-  -- 'once' a single run is enqueued for all of them.
+  -- Handling of runs that were missed while no worker ran. With 'skip', missed runs are dropped.
+  -- With 'once', one job is enqueued for all missed runs.
   missed text not null default 'once',
   enabled boolean not null default true,
   next_at timestamptz, -- null if no further run follows
@@ -208,7 +208,8 @@ create index schedules_by_time on queue.schedules (next_at)
   where enabled and next_at is not null;
 create index schedules_by_type on queue.schedules (job_type);
 
--- Schedules that the latest deployed code no longer declares. A row is kept for a day.
+-- Schedules that the latest deployed code no longer declares. A row is kept for a day, so that a
+-- rollback of the code finds it.
 create table queue.withdrawn_schedules (
   name text primary key, -- as in queue.schedules
   cron text not null,
@@ -219,13 +220,14 @@ create table queue.withdrawn_schedules (
   withdrawn_at timestamptz not null
 );
 
--- Maximum number of schedules in a workspace.
+-- maximum number of schedules in a workspace
 insert into queue.settings (name, value)
 values ('schedules_max', '1000');
 
--- Correct the next run of schedules after the clock was ahead. Otherwise a clock that was a day
--- ahead for a moment would stop every schedule for a day. If this task last ran at a time in the
--- future, begin a pass over all schedules. Otherwise continue the last pass, if it is unfinished.
+-- Correct the next run of schedules after the server's clock was ahead. Otherwise a clock that was
+-- a day ahead for a moment would stop every schedule for a day. If this task last ran at a time
+-- that is now in the future, begin a pass over all schedules. Otherwise continue an unfinished
+-- pass.
 create function queue.reset_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -234,7 +236,7 @@ as $$
 declare
   v_after uuid := (
     select case
-      -- two maintenance calls may read slightly different times, so tolerate a minute
+      -- tolerate a minute, because two maintenance calls may read slightly different times
       when t.done_at > p_now + interval '1 minute' then '00000000-0000-0000-0000-000000000000'
       else t.after_id
     end
@@ -274,10 +276,10 @@ begin
 end;
 $$;
 
--- Enqueue the runs that are due. The first due run of each tenant comes first, then the second of
--- each tenant, and so on. A run counts as missed if it is more than five minutes late. A schedule
--- that is declared in code enqueues no job while no worker serves its type, because the jobs would
--- only accumulate. If one schedule fails, the others continue.
+-- Enqueue the jobs of schedules that are due. The first due schedule of each tenant comes first,
+-- then the second of each tenant, and so on. A run that is more than five minutes late counts as
+-- missed. A schedule that is declared in code enqueues no job while no worker serves its job type,
+-- because the jobs would only accumulate. If one schedule fails, the other schedules still run.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -362,16 +364,16 @@ begin
         set problem = sqlerrm, next_at = v_next
         where id = v_id;
     end;
-    -- This test is at the end of the loop, because the result 0 would mean that nothing is left to
-    -- do. The remaining schedules stay due.
+    -- Test the time at the end of the loop, so that at least one schedule is processed, because the
+    -- result 0 would mean that no schedule is due.
     exit when clock_timestamp() > p_until;
   end loop;
   return v_done;
 end;
 $$;
 
--- Reject a value that does not match a JSON schema.
--- p_what: Name of the value, for the error message.
+-- Reject JSON that does not match a JSON schema.
+-- p_what: Name of the JSON value in the error message.
 create function queue.check_fields(p_schema jsonb, p_given jsonb, p_what text)
 returns void
 language plpgsql immutable
@@ -395,8 +397,8 @@ begin
 end;
 $$;
 
--- Validate and store a schedule. If its cron expression and time zone are unchanged, its next run
--- is unchanged too, so that no run is skipped or repeated.
+-- Validate and store a schedule. If the cron expression and the time zone are unchanged, keep the
+-- time of the next run, so that no run is skipped or repeated.
 create function queue.save_schedule(
   p_workspace_id uuid,
   p_schedule jsonb,
@@ -408,7 +410,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- the options of a job that make sense for every run
+  -- only options that are useful for every job of a schedule
   c_schema constant jsonb := $json${"type": "object", "additionalProperties": false,
     "required": ["name", "cron", "job_type"], "properties": {
     "name": {"type": "string", "minLength": 1, "maxLength": 200}, "cron": {"type": "string"},

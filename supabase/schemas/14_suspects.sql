@@ -1,28 +1,29 @@
--- Suspects: jobs whose process ended while it also ran other jobs. It is unknown which job ended
--- the process, so no job spends an attempt. Each job is released and becomes a suspect. A company
--- is a set of suspects that may run together. A process that runs a company runs no other job.
+-- A suspect is a job whose process ended while the process also ran other jobs. It is unknown which
+-- job ended the process, so each job is released and becomes a suspect, and no job loses an
+-- attempt. A company is a group of suspects that run in one process, which runs no other jobs.
 --
---   queue.blame             decides who ended a process: the guilty job, suspects, innocent jobs
+--   queue.blame             decides which jobs may have ended a process
 --     queue.expired_items     turns the verdicts into outcomes that queue.settle applies
 --   queue.lease_mode        decides what a worker may lease while there are suspects
 --   queue.lease_suspects    leases one company, within all limits
 --   queue.clear_suspects    clears the jobs whose attempts ended while their process lived on
 --
--- When a process ends, the suspects from this process are split into companies of about the same
--- size: two companies, or the number that the host of the process requests in the evidence. Jobs of
--- one type stay together, because a type whose code is broken has many guilty jobs, which are then
--- soon apart from the others. If the process of a company ends too, the company is split in the
--- same way. If a job runs alone when its process ends, the job is guilty. A guilty job spends an
--- attempt, and runs alone in its next attempt too.
+-- When a process ends, its jobs are split into companies of about the same size. There are two
+-- companies, or as many as the host of the process requests in the evidence. Jobs of one type stay
+-- together, because a type whose code is broken has many guilty jobs, which are then soon separated
+-- from the others. If the process of a company ends too, this company is split in the same way. A
+-- job that ran alone when its process ended is guilty. A guilty job loses an attempt, and also runs
+-- alone in its next attempt.
 
--- Decide who ended the process of each worker whose leases are lost. The verdicts are:
--- guilty: no other job of the process may have ended it
--- suspect: other jobs of the process may have ended it too
--- innocent: the stack of the process shows the code of another job type
--- Only a stack clears a job. The list of jobs in the evidence does not, because a job may begin
--- after the process has written the list.
--- others: number of other jobs in the process
--- The function inserts suspects and guilty jobs into queue.suspects.
+-- Decide which jobs may have ended the process of each worker whose leases are lost. Store guilty
+-- jobs and suspects in queue.suspects. A job has one of three verdicts.
+-- guilty: No other job can have ended the process.
+-- suspect: Other jobs may also have ended the process.
+-- innocent: The stack trace of the process shows the code of another job type. A job that is only
+--   missing from the list of jobs in the evidence is not innocent, because the job may have begun
+--   after the process wrote the list.
+--
+-- others: Number of other jobs in the process.
 create function queue.blame(p_ids uuid[], p_now timestamptz)
 returns table (job_id uuid, verdict text, others integer)
 language plpgsql
@@ -48,8 +49,9 @@ begin
           from queue.lost_leases as o
           where o.worker = l.worker and o.lost_at >= l.leased_at
         ) as lost_with,
-        -- Stopped jobs whose processors still ran. Without evidence the process may live on, and
-        -- then a job that always loses its worker would never spend an attempt.
+        -- Number of stopped jobs whose processors still ran. Zero without evidence, because the
+        -- process may still live. A job that always loses its worker would then never lose an
+        -- attempt.
         case
           when w.evidence is null or w.abandoned is null then 0
           else jsonb_array_length(w.abandoned)
@@ -117,8 +119,8 @@ begin
 end;
 $$;
 
--- Return the evidence of why a process ended, in the form that a job of one workspace may store.
--- The evidence counts the jobs of other workspaces but does not name them.
+-- Return the evidence of why a process ended, without the ids of jobs of other workspaces. These
+-- jobs are only counted.
 create function queue.evidence_for(p_workspace_id uuid, p_evidence jsonb)
 returns jsonb
 language sql stable
@@ -140,8 +142,8 @@ select p_evidence
   )
 $$;
 
--- Return the end of a process in words, for example ' (SIGKILL, 1900 MB)'. Return an empty text if
--- the end is unknown.
+-- Describe how a process ended, for example ' (SIGKILL, 1900 MB)'. Return an empty text if this is
+-- unknown.
 create function queue.process_end(p_evidence jsonb)
 returns text
 language sql immutable
@@ -160,7 +162,7 @@ select coalesce(
 )
 $$;
 
--- Return a number of other jobs in words, for example '29 other jobs'.
+-- Return the text for a number of other jobs, for example '29 other jobs'.
 create function queue.other_jobs(p_count integer)
 returns text
 language sql immutable
@@ -169,10 +171,10 @@ as $$
 select case p_count when 1 then '1 other job' else p_count || ' other jobs' end
 $$;
 
--- Convert the expired leases of jobs to items that queue.settle applies. A guilty job spends the
--- lost attempt, with the reason worker_lost. If its process left evidence, the guilty job is
--- retried after its backoff. Suspects and innocent jobs are released without spending an attempt,
--- with the reason process_died.
+-- Convert the expired leases of jobs to outcomes that queue.settle applies. The attempt of a guilty
+-- job counts as lost, with the reason worker_lost. If the process left evidence, the guilty job is
+-- retried after its backoff. Suspects and innocent jobs are released with the reason process_died,
+-- and their attempts do not count.
 create function queue.expired_items(p_ids uuid[], p_now timestamptz)
 returns queue.worker_item[]
 language sql
@@ -230,7 +232,7 @@ join queue.blame(p_ids, p_now) as b on b.job_id = l.job_id
 left join queue.workers as w on w.worker = l.worker
 $$;
 
--- Return the ready suspects of these job types (null for all types).
+-- Return the ready suspects of these job types, or of all job types if p_job_types is null.
 create function queue.ready_suspects(p_job_types text[])
 returns table (job_id uuid, company uuid, since timestamptz, lane integer, ord bigint)
 language sql stable
@@ -247,7 +249,7 @@ join queue.ready as r
 where j.status = 'pending' and coalesce(j.job_type = any (p_job_types), true)
 $$;
 
--- Return the number of companies that a worker with these job types and queues may run.
+-- Return the number of companies of suspects that a worker with these job types and queues may run.
 create function queue.count_companies(p_job_types text[], p_queues text[])
 returns bigint
 language sql stable
@@ -258,10 +260,11 @@ from queue.ready_suspects(p_job_types) as s
 where s.lane = any ((queue.open_lanes(p_job_types, p_queues)).lanes)
 $$;
 
--- Decide what a worker may lease while there are suspects. The results are:
--- suspects: a company, because the worker's process holds no job
--- others: any jobs except suspects
--- nothing: the process runs suspects, or it first finishes its jobs in order to run suspects next
+-- Decide which jobs a worker may lease while there are suspects. The result is one of three words.
+-- suspects: The worker may lease a company, because its process runs no job.
+-- others: The worker may lease all jobs except suspects.
+-- nothing: The worker may lease no job, because its process runs suspects, or must finish its jobs
+--   before it runs suspects.
 create function queue.lease_mode(p_request queue.lease_request, p_now timestamptz)
 returns text
 language plpgsql
@@ -270,7 +273,7 @@ as $$
 declare
   v_held record;
 begin
-  -- one lease at a time per worker, because the lease counts the jobs that the worker holds
+  -- allow one lease at a time per worker, because the lease counts the running jobs of the worker
   perform queue.try_lock('worker ' || p_request.worker, p_waits => true);
   select count(*) as jobs, count(s.job_id) as suspects
   into v_held
@@ -282,8 +285,8 @@ begin
     when p_request.suspects is false then 'others' -- another process beside this one runs suspects
     when v_held.jobs = 0 then 'suspects'
     when p_request.suspects then 'nothing'
-    -- Workers of earlier releases may hold jobs at any time. If suspects have waited for 30
-    -- seconds, the oldest worker that serves them finishes its jobs first.
+    -- A worker of release 0.4.4 may never be idle. If suspects have waited for 30 seconds, the
+    -- oldest worker that serves them must finish its jobs and then run the suspects.
     when p_request.worker = (
       select min(l.worker)
       from queue.leases as l
@@ -298,8 +301,8 @@ begin
 end;
 $$;
 
--- Lease the jobs of one company, within the limits of types, workspaces and pools.
--- The limits of concurrency keys are not checked, because the keys have admitted these jobs before.
+-- Lease the jobs of one company of suspects, within the limits of types, workspaces and pools. The
+-- limits of concurrency keys are not checked, because suspects still count against these limits.
 create function queue.lease_suspects(p_request queue.lease_request, p_now timestamptz)
 returns queue.taken
 language plpgsql
@@ -318,9 +321,9 @@ begin
     where s.lane = any (v_open.lanes)
       and s.job_id <> all (queue.refused('lease', p_now))
     group by s.company
-    -- Every other worker takes the smallest company without a guilty job, so that a guilty job is
-    -- found soon, however many companies wait. The others take the oldest, so that each company has
-    -- its turn.
+    -- Half of the workers take the smallest company without a guilty job, so that a guilty job is
+    -- found soon, even if many companies wait. The other workers take the oldest company, so that
+    -- every company runs.
     order by
       case p_request.worker % 2 when 0 then bool_or(s.company = s.job_id) end,
       case p_request.worker % 2 when 0 then count(*) end,
@@ -328,7 +331,7 @@ begin
       s.company
     limit 50
   loop
-    -- another process leases or runs jobs of this company
+    -- another process is leasing or running jobs of this company
     continue when not queue.try_lock('company ' || v_company.company) or exists (
       select from queue.suspects as s
       join queue.leases as l on l.job_id = s.job_id
@@ -399,8 +402,8 @@ begin
 end;
 $$;
 
--- Delete suspects whose attempt a worker has settled, because their process did not end. A released
--- job did not finish its attempt, so the job stays a suspect.
+-- Delete the suspects whose attempts a worker has settled, because their process did not end. A
+-- released job did not finish its attempt, so it remains a suspect.
 create function queue.clear_suspects(p_items queue.worker_item[])
 returns void
 language sql
