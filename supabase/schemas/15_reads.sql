@@ -1,10 +1,10 @@
--- Reads of jobs. An id begins with the job's creation time, so lists are sorted by id, newest
--- first. Live and failed jobs are read from their small tables. Other jobs are searched among the
--- newest jobs, in parts, up to a limit. The end of this file explains why a job waits, and who
--- holds it. The holder is what the job waits for, for example another job, a session, a worker or a
--- pause.
+-- This file has the functions that read jobs. An id begins with the job's creation time, so lists
+-- are sorted by id, newest first. Live and failed jobs are found in their small tables. Completed
+-- and cancelled jobs are searched among the newest jobs, up to a limit. The functions at the end of
+-- this file explain why a job waits, and find the holder for which it waits. A holder is for
+-- example another job, a database session, a worker or a pause.
 
--- Return an error in one line, with its type before the message, as Python prints an error. The
+-- Return an error in one line, with its type before the message, as Python prints an exception. The
 -- type is omitted for errors that the engine or the processor raised on purpose.
 create function queue.error_line(p_message text, p_error jsonb)
 returns text
@@ -28,8 +28,8 @@ begin
 end;
 $$;
 
--- Return an error for the people who use an app. They get the message only if a processor raised it
--- for them.
+-- Return an error as the users of an app may see it. The message is included only if the processor
+-- raised the error for users.
 create function queue.user_message(p_message text, p_error jsonb)
 returns text
 language sql immutable
@@ -46,8 +46,8 @@ end
 $$;
 select queue.allow('authenticated, service_role', 'queue.user_message');
 
--- Return a fingerprint that is equal for errors that differ only in numbers and ids. The message of
--- a lost worker has the worker's name, so the fingerprint is then made from the way in which the
+-- Return a fingerprint that is equal for errors that differ only in numbers and ids. The error of a
+-- lost worker contains the worker's name, so its fingerprint is computed from the reason why the
 -- process ended.
 create function queue.fingerprint(p_message text, p_error jsonb)
 returns text
@@ -80,9 +80,8 @@ begin
 end;
 $$;
 
--- Return the values of a job's row as clients read them. queue.job_json adds values from other
--- tables. The columns are listed, because converting all columns to JSON and removing some of them
--- would cost more.
+-- Return the row of a job as JSON for clients. queue.job_json adds values from other tables. The
+-- columns are listed, because it would be slower to convert all columns to JSON and remove some.
 create function queue.row_json(p_job public.jobs, p_now timestamptz)
 returns json
 language plpgsql stable
@@ -173,9 +172,10 @@ begin
 end;
 $$;
 
--- Return a job as clients read it. queue_ms is the time from when the job was due to its first
--- start. run_ms is the duration of all attempts. In a list, the error is shortened, and the first
--- three simple values of the payload replace the payload.
+-- Return a job as JSON for clients. queue_ms is the time between when the job was due and its first
+-- start. run_ms is the duration of all attempts.
+-- p_is_listed: True for a job in a list, which has a short error, and the first three simple values
+--   of the payload.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false)
 returns jsonb
 language plpgsql stable
@@ -278,8 +278,8 @@ comment on function public.get_job is
   'position of each stream, {name: {attempt, next}}. job_output returns the output.';
 select queue.allow('authenticated, service_role', 'public.get_job');
 
--- Return the live and failed jobs of a workspace, up to p_limit from each table.
--- p_workspace_id: Null returns the jobs of all workspaces.
+-- Return the live and failed jobs of a workspace, up to p_limit jobs from each table of places.
+-- p_workspace_id: Null to return the jobs of all workspaces.
 create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
 returns table (job_id uuid, lane integer, state text)
 language plpgsql stable
@@ -377,8 +377,8 @@ begin
 end;
 $$;
 
--- Return whether the engine itself enqueues the jobs of a type, for example webhooks. This does not
--- include the types of a project that only its service may enqueue.
+-- Return true if the engine itself enqueues the jobs of a type, for example deliveries of webhooks.
+-- Return false for other internal types, which only the project's service may enqueue.
 create function queue.is_internal(p_job_type text)
 returns boolean
 language sql stable
@@ -390,8 +390,8 @@ select exists (
 )
 $$;
 
--- Convert a filter to SQL conditions, or return null for an empty filter. Reject an unknown name or
--- value.
+-- Convert a filter of jobs to SQL conditions, or return null for an empty filter. Reject a filter
+-- with an unknown name or value.
 create function queue.conditions_of(p_filter jsonb)
 returns text
 language plpgsql stable
@@ -485,7 +485,8 @@ begin
           'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
         array_to_string(p.tags, '' ''),
         case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
-        -- A shorter part of an id would match many other jobs by chance.
+        -- search ids only for eight or more characters, because fewer would match many jobs by
+        -- chance
         case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)
         ), lower(%1$L)) > 0'
         )
@@ -495,10 +496,10 @@ begin
 end;
 $$;
 
--- Return the ids of the newest jobs before p_before that match a filter. Live, failed and tagged
--- jobs are found by their tables or indexes. Other jobs are searched among the newest 10,000 jobs,
--- for about 100 ms.
--- last_id: Id from which the next call continues. Null at the end.
+-- Return the ids of the newest jobs before p_before that match a filter. Live and failed jobs are
+-- found in their tables, and tagged jobs with an index. Other jobs are searched among the newest
+-- 10,000 jobs, for about 100 ms.
+-- last_id: Id at which the next call continues, or null if no more jobs follow.
 create function queue.search_jobs(
   p_filter jsonb,
   p_workspaces uuid[],
@@ -554,9 +555,9 @@ begin
   ids := '{}';
   last_id := p_before;
   loop
-    -- The parameters are $1 ids, $2 workspaces (null for all), $3 before and $4 the number of jobs.
-    -- Conditions of equality are written as ranges, so that the planner does not choose the index
-    -- on id.
+    -- The parameters are $1 for ids, $2 for workspaces (null for all), $3 for p_before and $4 for
+    -- the number of jobs. Equality is written as a range, so that the planner does not choose the
+    -- index on id.
     execute format(
       'with p as materialized (
         select p.id, row_number() over () as n, (true %s) is true as fits
@@ -607,7 +608,7 @@ returns json
 language plpgsql stable
 security definer
 set search_path = ''
--- without sequential scans and sorts, which would read whole tables
+-- disable sequential scans and sorts, because the planner would otherwise read whole tables
 set enable_seqscan = off
 set enable_sort = off
 set jit = off
@@ -615,7 +616,8 @@ as $$
 declare
   v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
   v_now constant timestamptz := queue.clock();
-  -- changes have the time of their call, and may become visible later, when the transaction commits
+  -- read again the changes of some seconds before, because a change becomes visible only when its
+  -- transaction commits
   v_since constant timestamptz := (p_cursor ->> 'since')::timestamptz - interval '30 seconds';
   v_is_service constant boolean := queue.is_service();
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
@@ -639,8 +641,9 @@ begin
     );
   end if;
   perform queue.take_call_slot(v_named);
-  -- Search the given workspace. Without one, search the workspaces of the person who calls. The
-  -- service searches all workspaces if the filter has ids, a session or a parent.
+  -- Search the workspace that the filter names. If the filter names none, search the workspaces of
+  -- the person who calls. The service may search all workspaces if the filter has ids, a session or
+  -- a parent.
   v_found := queue.search_jobs(
     v_filter,
     case
@@ -697,8 +700,8 @@ comment on function public.list_jobs is
 select queue.allow('authenticated, service_role', 'public.list_jobs');
 
 -- Live and failed jobs are counted up to 10,000 per table. Completed and cancelled jobs are counted
--- among the newest 10,000 jobs of the workspace. If p_workspace_id is null (for queue_stats), they
--- are not counted.
+-- among the newest 10,000 jobs of the workspace. If p_workspace_id is null, as in
+-- public.queue_stats, completed and cancelled jobs are not counted.
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}')
 returns jsonb
 language plpgsql stable
@@ -716,7 +719,7 @@ declare
     where coalesce(v_filter ->> 'job_type' = l.job_type, true)
       and coalesce(v_filter ->> 'queue' = l.queue, true)
       and coalesce((v_filter ->> 'internal')::boolean = queue.is_internal(l.job_type), true)
-  -- jobs of unpublished types have no lane yet, and count in lane 0
+  -- count jobs of unpublished types in lane 0, because they have no lane yet
   ) || case v_filter - 'internal' when '{}' then 0 end;
 begin
   perform queue.may_read(p_workspace_id, p_reads_much => true);
@@ -748,7 +751,7 @@ begin
         v_most <= case
           when s.state in ('completed', 'cancelled')
             then (select count(*) from newest)
-          -- Scheduled and retrying jobs are in the same table.
+          -- scheduled and retrying jobs are in the same table, queue.deferred
           else sum(count(*)) over (
             partition by replace(s.state, 'retrying', 'scheduled')
           )
@@ -885,8 +888,8 @@ comment on function public.dead_letters is
   'true if the first of these jobs failed after the type''s latest deploy.';
 select queue.allow('authenticated, service_role', 'public.dead_letters');
 
--- Return the attempts of a job, the latest last.
--- p_is_open: True to include tracebacks, which show source code.
+-- Return the attempts of a job in the order of their starts.
+-- p_is_open: True to include tracebacks, which contain source code.
 create function queue.attempt_lines(
   p_job public.jobs,
   p_limit integer,
@@ -1052,8 +1055,9 @@ comment on function public.job_trace is
   'Attempts, steps and waits of at most 300 jobs of a tree, six levels deep: {now, more, jobs}.';
 select queue.allow('authenticated, service_role', 'public.job_trace');
 
--- Return the live workers. A worker is live if it has a lease that has not expired. It is also live
--- if it called in the last three minutes, unless its run ended more than 90 seconds ago.
+-- Return the live workers. A worker is live if one of its leases has not expired, or if it called
+-- in the last three minutes. In the second case, its run must not have ended more than 90 seconds
+-- ago.
 create function queue.live_workers(p_now timestamptz)
 returns queue.workers[]
 language sql stable
@@ -1075,8 +1079,8 @@ select array(
 )
 $$;
 
--- Return the published type with the most similar name. At least half of the letter pairs must be
--- the same.
+-- Return the published job type whose name is most similar to p_job_type, or null if fewer than
+-- half of the pairs of letters are equal.
 create function queue.nearest_type(p_job_type text)
 returns text
 language sql stable
@@ -1107,8 +1111,8 @@ order by likeness.n desc, p.job_type
 limit 1
 $$;
 
--- Return for each type whether it is unserved, which means that workers run, but none serves it.
--- p_queues: The queue of each type. Null for any queue.
+-- For each job type, return true in unserved if workers run, but none of them serves the type.
+-- p_queues: The queue of each type, or null for any queue.
 create function queue.is_unserved(
   p_job_types text[],
   p_queues text[],
@@ -1141,7 +1145,7 @@ from unnest(p_job_types, p_queues) as t (job_type, queue)
 $$;
 
 -- Return the enabled schedules of a workspace whose job types no live worker serves.
--- p_workspace_id: Null returns those of all workspaces.
+-- p_workspace_id: Null to return the schedules of all workspaces.
 create function queue.unserved_schedules(p_workspace_id uuid, p_now timestamptz)
 returns table (name text, job_type text)
 language sql stable
@@ -1162,10 +1166,11 @@ join queue.is_unserved(
 where s.enabled and (p_workspace_id is null or s.workspace_id = p_workspace_id)
 $$;
 
--- Sentence and advice for each reason. A row with the reason failed:<kind> has the advice for one
--- kind of error. A command is stored without `minutehand` before it. A row without a path links to
--- the page of the job. A {name} is replaced by its value. [one|two] lists alternatives. The first
--- alternative whose names all have values is shown. If there is none, nothing is shown.
+-- Sentence and advice for each reason why a job or the queue does not progress. A row with the
+-- reason failed:<kind> has the advice for one kind of error. A command is stored without the word
+-- `minutehand`. A row without a path links to the page of the job. In a text, {name} is replaced by
+-- the value with this name. [one|two] has alternatives, of which the first one without a missing
+-- value is shown. If a value is missing in each alternative, none is shown.
 create view queue.guidance as
 select row_number() over () as id, a.*
 from (
@@ -1831,7 +1836,8 @@ from (
     )
 ) as a (reason, sentence, words, command, path);
 
--- Replace each {name} in a text by its value. Return null if one of the names has no value.
+-- Replace each {name} in p_text by the value with this name. Return null if one of the values is
+-- missing.
 create function queue.fill_names(p_text text, p_with jsonb)
 returns text
 language sql immutable
@@ -1858,8 +1864,8 @@ from ( -- every second part is a name, and times are shown in seconds
 ) as p
 $$;
 
--- Return the sentence and the steps for a reason, with values in place of names. A text is omitted
--- if one of its names has no value.
+-- Return the sentence and the steps of advice for a reason, with values in place of names. A text
+-- with a missing value is omitted.
 create function queue.render_guidance(
   p_reason text,
   p_with jsonb,
@@ -1927,9 +1933,9 @@ select jsonb_build_object(
 from lines as l
 $$;
 
--- Return what readers may see about a suspect: {suspect_since, process_end, died_with, beside}.
--- Return null if the job is not a suspect.
--- died_with: Number of other jobs in the process that ended, in words.
+-- Return the values that describe a suspect to people: {suspect_since, process_end, died_with,
+-- beside}. Return null if the job is not a suspect.
+-- died_with: Number of other jobs that ran in the process when it ended, as text.
 -- beside: Number of other suspects that run in the same process. Null if there are none.
 create function queue.suspicion_of(p_job public.jobs)
 returns jsonb
@@ -1952,7 +1958,7 @@ from queue.suspects as s
 where s.job_id = p_job.id
 $$;
 
--- Return a number of times in words, for example 'twice', or null for 0.
+-- Return a number of times as text, for example 'twice', or null for 0.
 create function queue.times_in_words(p_times bigint)
 returns text
 language sql immutable
@@ -1966,8 +1972,9 @@ select case p_times
 end
 $$;
 
--- Return how often a job lost its worker while no other job could be the cause: {ended_times,
--- alone, lost_times}. ended_times is null if no evidence shows how the processes ended.
+-- Return as text how often a job lost its worker when no other job can have been the cause:
+-- {ended_times, alone, lost_times}. ended_times is null if no evidence shows how the processes
+-- ended.
 create function queue.losses_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1987,7 +1994,7 @@ from queue.attempts as a
 where a.job_id = p_job.id and a.outcome = 'lost'
 $$;
 
--- Return the time of the last maintenance, if it is before a given time: {maintained_at}.
+-- Return the time of the last maintenance, if it was before p_at: {maintained_at}.
 create function queue.maintained_before(p_at timestamptz)
 returns jsonb
 language sql stable
@@ -1998,9 +2005,9 @@ from queue.tasks as t
 where t.done_at > '-infinity'
 $$;
 
--- Return how many slots the workers that serve a job have for it, how many jobs use these slots,
--- and when these workers last leased jobs or started.
--- slots: Null if a worker did not report its slots, or if no worker runs.
+-- Return the number of slots that workers have for a job, the number of jobs that use these slots,
+-- and the time when these workers last leased jobs or started.
+-- slots: Number of slots. Null if a worker did not report its slots, or if no worker runs.
 create function queue.slots_for(p_job public.jobs, p_alive queue.workers[])
 returns table (slots bigint, running bigint, leased_at timestamptz)
 language sql stable
@@ -2036,7 +2043,7 @@ select
 from pools as p
 $$;
 
--- Return a duration in words, for example '4 min'.
+-- Return a duration as text, for example '4 min'.
 create function queue.length_in_words(p_ms double precision)
 returns text
 language sql immutable
@@ -2055,12 +2062,12 @@ order by u.below
 limit 1
 $$;
 
--- Return the last sign of life of a running job in words: {last, place, memory_mb, silent, usual}.
--- If the worker reported none, return {lease_until}.
--- silent: Time since the last update. Null below 20 seconds, because a worker reports every 15
---   seconds.
--- usual: Duration that 99 % of the jobs of the type do not exceed. Null unless the job has been
---   silent for longer than that and for more than a minute.
+-- Return texts about the last update of a running job: {last, place, memory_mb, silent, usual}. If
+-- the worker reported no update, return {lease_until}.
+-- silent: Time since the last update. Null for less than 20 seconds, because workers report every
+--   15 seconds.
+-- usual: Duration that 99 % of the jobs of the type do not exceed. Null unless the time since the
+--   last update is longer than this duration and longer than a minute.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -2090,9 +2097,9 @@ begin
 end;
 $$;
 
--- Return the reason why a job cannot start. The job may have ended, run, wait or be delayed. A
--- trigger of the project may reject a change of the job. Its type may be unpublished or
--- paused, or there may be no worker that serves it. Return null if the job may start.
+-- Return the reason why a job cannot start, or null if the job may start. For example, the job has
+-- ended, or runs, waits or is delayed. Or a trigger of the project rejects a change of the job, the
+-- job's type is unpublished or paused, or no worker serves the type.
 create function queue.explain_row(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2109,7 +2116,7 @@ declare
     'error_message', p_job.error_message,
     'error', p_job.error_data
   );
-  -- a due job counts as late if maintenance has not handled it within this time
+  -- a due job is late if maintenance has not moved it within this time
   c_patience constant interval := interval '90 seconds';
   v_late constant text := case
     when p_alive = '{}' then 'no_worker'
@@ -2238,9 +2245,10 @@ begin
 end;
 $$;
 
--- Return why a job that may start has not started. The reasons are tested in this order: a limit
--- that is used up (the narrowest first), the rate limit, a suspect that must run alone, and the
--- jobs before this job. A lack of slots is reported only if jobs use all slots of the workers.
+-- Return the reason why a job that may start has not started. The reasons are tested in this order:
+-- concurrency limits from the narrowest to the widest, the rate limit, a suspect that must run
+-- alone, and the jobs ahead of this job. A lack of slots is the reason only if jobs use all slots
+-- of the workers.
 create function queue.explain_ready(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2263,7 +2271,7 @@ begin
   select * into v_type
   from queue.job_types
   where job_type = p_job.job_type;
-  -- Find the narrowest limit that is used up. A limit that is not set is skipped.
+  -- Find the narrowest concurrency limit that is used up. Skip limits that are not set.
   select l.* into v_full
   from (
     values
@@ -2413,14 +2421,14 @@ end;
 $$;
 
 
--- Holders. A holder is a session, worker or job that keeps other jobs from starting or ending. The
--- same functions find the holders of one job and of all jobs of a workspace. If the holder is a job
--- of another workspace, only this fact is returned.
+-- Holders. A holder is a database session, worker or job that keeps other jobs from starting or
+-- ending. The same functions find the holder of one job and the holders of all jobs of a workspace.
+-- About a holder in another workspace, only the fact that it is a job is returned.
 
--- Return the sessions that have locked the rows of these jobs in a transaction that has been open
--- for two seconds. If such a session waits for another session, return the last session of this
--- chain, because it must end first. The xmax of a row identifies the transaction that locked it
--- (supabase/DECISIONS.md).
+-- Return the database sessions that have locked the rows of these jobs in a transaction that has
+-- been open for two seconds. If such a session waits for another session, return the last session
+-- of this chain, because it must end first. The xmax of a row identifies the transaction that has
+-- locked the row (supabase/DECISIONS.md).
 create function queue.locks_on(p_ids uuid[], p_now timestamptz)
 returns table (job_id uuid, pid integer, since timestamptz, application text)
 language sql stable
@@ -2448,7 +2456,7 @@ where coalesce(a.xact_start <= p_now - interval '2 seconds', true)
 order by h.id, h.level desc, a.xact_start
 $$;
 
--- Return the jobs that use up the limit or the slots that a job needs.
+-- Return the running jobs that use up the limit or the slots for which a job waits.
 -- p_most: Maximum number of jobs to return.
 create function queue.find_holders(p_reason text, p_job public.jobs, p_most integer)
 returns table (job_id uuid, workspace_id uuid, leased_at timestamptz)
@@ -2492,8 +2500,8 @@ begin
 end;
 $$;
 
--- Return the deepest descendant of a job that has not ended or has failed. On each level, the first
--- such child is followed.
+-- Return the deepest descendant of a job that has not ended, or that has failed. On each level, the
+-- search follows the first such child.
 -- p_has_failed: True to find a failed job, false to find a job that has not ended.
 create function queue.blocking_descendant(p_job_id uuid, p_has_failed boolean)
 returns uuid
@@ -2525,8 +2533,9 @@ order by t.level desc
 limit 1
 $$;
 
--- Return how many jobs of the workspace wait for the same reason as this job, counted up to 1,000:
--- {waiting, more}. The number is 0 for a question or a running worker, which hold only one job.
+-- Return the number of jobs of the workspace that wait for the same reason as this job, at most
+-- 1,000: {waiting, more}. The number is 0 for a question and for a running worker, because only one
+-- job waits for them.
 create function queue.count_alike(p_job public.jobs, p_reason text)
 returns jsonb
 language sql stable
@@ -2571,7 +2580,7 @@ from (
 ) as w
 $$;
 
--- Return the kind of holder for a reason, or null if nothing holds a job for this reason.
+-- Return the kind of holder for a reason, or null if a job with this reason has no holder.
 create function queue.holder_kind(p_reason text)
 returns text
 language sql immutable
@@ -2595,8 +2604,8 @@ select case
 end
 $$;
 
--- Return the sentence for the reason why a job has not started. It names no other jobs, because
--- members read it later.
+-- Return the sentence for the reason why a job has not started. The sentence names no other jobs,
+-- because it is stored and read later.
 create function queue.waited_for(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2696,10 +2705,12 @@ begin
 end;
 $$;
 
--- Return the last error of a job. It is classified by its code, never by its text.
+-- Return the last error of a job. The kind of the error is determined from its code, never from its
+-- text.
 -- kind: Kind of the error, which selects the advice.
--- code: HTTP status, SQLSTATE or errno.
--- cause: A response, the line that ended the process, or the last error of an exception chain.
+-- code: HTTP status, SQLSTATE or name of the errno.
+-- cause: Response of another service, the line of code that ended the process, or the last error of
+--   an exception chain.
 create function queue.error_of(p_job public.jobs)
 returns table (kind text, code text, cause text)
 language sql stable
@@ -2753,9 +2764,9 @@ from jsonb_to_record(p_job.error_data) as e (
 )
 $$;
 
--- Return why a job waits, and its holder.
--- p_lock: Session that has locked the job's row, from queue.locks_on.
--- p_alive: Live workers. Callers find them once for many jobs, because the search reads all leases.
+-- Return the reason why a job waits, and its holder.
+-- p_lock: Database session that has locked the job's row, from queue.locks_on.
+-- p_alive: Live workers, which callers read once for many jobs, because the query reads all leases.
 create function queue.explain(
   p_job public.jobs,
   p_lock jsonb,
@@ -2816,7 +2827,8 @@ begin
   v_found := v_found || jsonb_build_object(
     'sentence', concat_ws(
       ' ',
-      -- this text comes before the error, because the console hides the error and all text after it
+      -- put this text before the error, because the console hides the error and all text after the
+      -- error
       case
         when p_job.error_data ->> 'type' = 'WorkerLost'
           then queue.render_guidance('worker_lost', queue.losses_of(p_job)) ->> 'sentence'
@@ -2845,7 +2857,7 @@ begin
 end;
 $$;
 
--- Return the values of a job and its holder that texts of queue.guidance may name.
+-- Return the values of a job and its holder for the names in texts of queue.guidance.
 create function queue.names_of(p_job public.jobs, p_held jsonb)
 returns jsonb
 language sql stable
@@ -2913,7 +2925,8 @@ begin
   if v_job.status = 'pending' then
     perform queue.take_call_slot(); -- the call counts the jobs that come before this job
   end if;
-  -- A read-only session cannot try the lock.
+  -- in a read-only session, ignore locks of other sessions, because this session could not verify
+  -- them
   if v_job.finished_at is null and not current_setting('transaction_read_only')::boolean then
     select to_jsonb(l) into v_lock
     from queue.locks_on(array[p_job_id], v_now) as l;
@@ -2922,8 +2935,8 @@ begin
     perform from public.jobs
     where id = p_job_id
     for no key update skip locked;
-    -- if this lock was possible, the other lock belongs to a foreign key, which does not stop the
-    -- job
+    -- if this session can lock the row, the other lock belongs to a foreign key, which does not
+    -- stop the job
     v_lock := case when not found then v_lock end;
   end if;
   return queue.explain(
@@ -2941,10 +2954,10 @@ comment on function public.explain_job is
 select queue.allow('authenticated, service_role', 'public.explain_job');
 
 -- Return groups of jobs that wait for the same cause, the largest group first. The jobs of a group
--- share a lane, a key, an unpublished type, a question or event, a dead worker, or a session that
--- locks them. Another group has the overdue jobs of a type.
+-- have the same lane, concurrency key, unpublished type, question or event, dead worker, or
+-- database session that locks them, or are overdue jobs of one type.
 -- job_id: One job of the group.
--- jobs: Number of jobs, counted up to 1,000 or 10,000.
+-- jobs: Number of jobs, at most 1,000 or 10,000.
 -- oldest_at: Start of the longest wait.
 create function queue.groups_of_held(
   p_workspace_id uuid,
@@ -3088,10 +3101,11 @@ union all
 )
 $$;
 
--- Return the holders of jobs, the holder of the most jobs first. Each has the explanation of its
--- first job, as in public.explain_job, and the jobs of all groups that wait for it.
--- p_workspace_id: Null returns the holders of all workspaces.
--- p_job_type: Null returns the holders of all types.
+-- Return the holders of jobs, the holder for which most jobs wait first. A holder has the
+-- explanation of its first job, as in public.explain_job, and the number of jobs of all groups that
+-- wait for the holder.
+-- p_workspace_id: Null to return the holders of all workspaces.
+-- p_job_type: Null to return the holders of jobs of all types.
 create function queue.holders(p_workspace_id uuid, p_job_type text, p_now timestamptz)
 returns jsonb
 language sql stable

@@ -1,13 +1,13 @@
--- Statistics, health and job types. Statistics are computed from the feed some seconds later, so
--- that running jobs update no counter. Each row covers five minutes and is kept for eight days. For
--- a longer history, use Prometheus.
+-- This file has statistics, health checks and the list of job types. Statistics are computed from
+-- the feed some seconds later, so that running jobs update no counter. A row of queue.stats covers
+-- five minutes and is kept for eight days. For a longer history, use Prometheus.
 
 create table queue.stats (
   workspace_id uuid not null, -- the nil UUID for all workspaces together
   at timestamptz not null, -- start of the five minutes
   job_type text not null,
-  -- {enqueued, completed, failed, cancelled, retried, lost, redriven}. The number lost counts
-  -- attempts that were used up because their worker was lost.
+  -- {enqueued, completed, failed, cancelled, retried, lost, redriven}. lost is the number of
+  -- attempts that count as lost because their worker died.
   counts jsonb not null,
   -- Histograms of the queue times and durations of ended jobs, {bucket: jobs}. Bucket n begins at
   -- 1.25^n - 1 milliseconds.
@@ -21,7 +21,7 @@ create table queue.stats (
 );
 create index stats_by_time on queue.stats (at);
 
--- Add up numbers by name. Return null if there are none.
+-- Add up the numbers of JSON objects by name. Return null if p_all has no numbers.
 create function queue.sum_jsonb(p_all jsonb[])
 returns jsonb
 language sql immutable
@@ -36,7 +36,7 @@ from (
 ) as b
 $$;
 
--- Maintenance task. Count the jobs in the committed lines of the feed, about 20,000 at a time.
+-- Task of maintenance. Count the jobs in committed rows of the feed, about 20,000 jobs at a time.
 create function queue.do_statistics(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -161,8 +161,8 @@ begin
 end;
 $$;
 
--- Return the time of the first event that is not counted yet, or null if it is less than a minute
--- old.
+-- Return the time of the first event that the statistics do not count yet, or null if this event is
+-- less than a minute old.
 create function queue.statistics_stale_since(p_now timestamptz)
 returns timestamptz
 language sql stable
@@ -180,8 +180,7 @@ from (
 where l.at < p_now - interval '1 minute'
 $$;
 
--- Return the counts and percentiles of each job type in each period. A percentile has an error of
--- at most 12 %.
+-- Return the counts and percentiles of each job type in each period. A percentile is exact to 12 %.
 create function queue.type_numbers(
   p_workspace_id uuid,
   p_since timestamptz,
@@ -253,11 +252,11 @@ from (
 where b.total >= 20 and 100 * b.jobs >= 99 * b.total
 $$;
 
--- Return the numbers of due jobs by cause of their delay. The causes are paused, unserved (no
--- worker serves the type), suspect (the job runs alone), at_limit, blocked (by a key) and ready.
--- Only unserved is a warning.
--- p_user_id: For a person, omit other people's jobs of unpublished types, because the person cannot
---   change those jobs.
+-- Return the number of due jobs for each cause of their delay. The causes are paused, unserved (no
+-- worker serves the type), suspect (the job must run alone), at_limit, blocked (by a concurrency
+-- key) and ready. Only unserved is a warning.
+-- p_user_id: The person who calls. Other people's jobs of unpublished types are omitted, because
+--   this person cannot change these jobs.
 create function queue.backlog(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -417,9 +416,10 @@ select jsonb_object_agg(
 from causes as c
 $$;
 
--- Return findings about the queue itself. A transaction that has written and been open for a minute
--- is a finding, because readers of the feed wait for it. A transaction that has only read and been
--- open for five minutes is a finding, because Postgres cannot remove dead rows meanwhile.
+-- Return findings about the database and maintenance. A transaction with writes that has been open
+-- for a minute is a finding, because readers of the feed wait for this transaction. A read-only
+-- transaction that has been open for five minutes is a finding, because Postgres cannot remove dead
+-- rows until it ends.
 create function queue.findings_of_queue(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -582,7 +582,7 @@ $$;
 
 -- Return a finding if the disk is nearly full. The operator sets the size of the disk. The used
 -- space is the size of all databases to which the engine's owner may connect, and of the
--- write-ahead log, if the owner may read its size.
+-- write-ahead log if the owner may read this size.
 create function queue.findings_of_disk()
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -618,9 +618,9 @@ begin
 end;
 $$;
 
--- Return the findings of apps. Each task of maintenance may have a function that returns findings.
--- The data of a finding has its sentence and its steps: {said: {sentence, next: [{words, command,
--- path}]}}.
+-- Return the findings of apps. Each task of maintenance may have a function
+-- queue.findings_of_<name> that returns findings. The data of a finding has its sentence and its
+-- steps of advice: {said: {sentence, next: [{words, command, path}]}}.
 create function queue.findings_of_apps(p_workspace_id uuid)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -643,8 +643,8 @@ begin
 end;
 $$;
 
--- Return the number of due jobs in these lanes, counted up to 1,000.
--- p_workspace_id: Null counts the jobs of all workspaces.
+-- Return the number of due jobs in these lanes, at most 1,000.
+-- p_workspace_id: Null to count the jobs of all workspaces.
 create function queue.due_in(p_workspace_id uuid, p_lanes integer[])
 returns bigint
 language sql stable
@@ -672,9 +672,9 @@ from (
 $$;
 
 -- Return findings about types, pauses, schedules, questions and silent jobs. A job is silent if it
--- has sent nothing for longer than 99 % of the jobs of its type take. If too few jobs of the type
--- have ended, the limit is ten minutes. A pause by an operator is a finding of each workspace whose
--- jobs it delays.
+-- has sent no update for longer than 99 % of the jobs of its type take. If too few jobs of the type
+-- have ended, the limit is ten minutes. A pause by an operator is a finding in each workspace whose
+-- jobs are delayed.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable
@@ -841,9 +841,10 @@ from (
 having count(*) > 0
 $$;
 
--- Return findings about limits because of which enqueues by people are rejected now. Rejected calls
--- store nothing, so their number is unknown. The jobs of a workspace are counted only if its limit
--- is low, or if its last count was close to the limit.
+-- Return findings about limits that are used up, so that enqueues by people are rejected now. The
+-- number of rejected calls is unknown, because a rejected call stores nothing. The live jobs of a
+-- workspace are counted only if the workspace's limit is low, or if the last count was close to the
+-- limit.
 create function queue.findings_of_limits(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable
@@ -923,17 +924,19 @@ cross join lateral (
 where l.last_bytes >= 0.9 * l.bytes and c.bytes > l.bytes
 $$;
 
--- Return findings about processes that ended. The first names a type whose code is probably broken,
--- because three jobs of the type have each ended their process within ten minutes, and none has
--- completed since. The engine never pauses the type by itself. The second names suspects that have
--- waited for a minute only because no worker is free for them.
+-- Return two findings about worker processes that ended. The first names a type whose code is
+-- probably broken, because within ten minutes three jobs of the type have ended their processes,
+-- and no job of the type has completed since. The engine never pauses the type by itself. The
+-- second finding names suspects that have waited for a minute only because no worker is free for
+-- them.
 create function queue.findings_of_deaths(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
 set search_path = ''
 as $$
 declare
-  -- types that may have three such jobs. If no type has three, the feed is not read.
+  -- types that may have three jobs that ended their process. If there is no such type, the feed is
+  -- not read.
   v_types constant text[] := array(
     select s.job_type
     from queue.stats as s
@@ -1074,8 +1077,8 @@ begin
     case when not queue.is_operator() then queue.caller() end
   );
   if p_workspace_id is null then
-    -- Include due jobs that are still in queue.deferred, because without a worker nothing moves
-    -- them.
+    -- include due jobs that are still in queue.deferred, because without workers no maintenance
+    -- moves them
     v_backlog := v_backlog || jsonb_build_object(
       'oldest_due_seconds', greatest(
         (v_backlog ->> 'oldest_due_seconds')::numeric,
@@ -1156,7 +1159,7 @@ select queue.allow(
   'public.explain_queue'
 );
 
--- The console of release 0.4.4 calls this function.
+-- The console of release 0.4.4 still calls this function.
 create function public.silence_finding(p_key text, p_until timestamptz)
 returns jsonb
 language sql immutable
@@ -1328,8 +1331,7 @@ comment on function public.queue_series is
   '11,520, in about a hundred points: {now, since, step_seconds, points}.';
 select queue.allow('authenticated, service_role', 'public.queue_series');
 
--- Return the numbers of waiting and running jobs of a type: {waiting, running}. Each is counted up
--- to 1,000.
+-- Return the numbers of waiting and running jobs of a type, each at most 1,000: {waiting, running}.
 create function queue.live_of_type(p_workspace_id uuid, p_job_type text)
 returns jsonb
 language sql stable

@@ -1,8 +1,8 @@
--- Maintenance handles all work that is due, and deletes rows that are no longer needed, while
--- leases continue. If a task fails, the failure is stored, the task is retried later, and the other
--- tasks continue. A trigger or foreign key of the project may reject the change of a job. The batch
--- with this job is then divided in halves until the job is found, and maintenance skips the job
--- until its retry time.
+-- This file has the maintenance, which does the work that is due by time, and deletes rows that are
+-- no longer needed. If a task fails, the failure is stored, the task is retried later, and the
+-- other tasks continue. If a trigger or foreign key of the project rejects the change of a job, the
+-- batch with this job is divided in halves until the job is found. Maintenance skips the job until
+-- its retry time.
 
 insert into queue.tasks (name, every)
 values -- '0' means at each call
@@ -13,13 +13,14 @@ values -- '0' means at each call
   ('schedules', '1 second'),
   ('sweep', '1 minute'),
   ('retention', '10 minutes'),
-  -- The task reads all leases, because each renewal would have to update an index on expires_at.
+  -- The task reclaim reads all leases. An index on expires_at would make each renewal of a lease
+  -- slower.
   ('reclaim', '1 second');
 insert into queue.tasks (name, every, reads_feed)
 values ('statistics', '5 seconds', true);
 
--- Store that a change of a job was rejected in a task. The task retries the job after 5 seconds.
--- Each further rejection doubles the delay, up to an hour.
+-- Store that a task could not change a job, because the change was rejected. The task retries the
+-- job after 5 seconds. Each further rejection doubles the delay, up to an hour.
 create function queue.record_rejection(
   p_task text,
   p_job_id uuid,
@@ -49,7 +50,8 @@ on conflict (task, job_id) do update set
     + least(interval '1 hour', interval '5 seconds' * 2 ^ least(r.failures, 12))
 $$;
 
--- Return the jobs that a task must skip now, because their change was rejected.
+-- Return the ids of the jobs that a task must skip now, because their change was rejected and their
+-- retry time has not come.
 create function queue.refused(p_task text, p_now timestamptz)
 returns uuid[]
 language plpgsql stable
@@ -64,8 +66,8 @@ begin
 end;
 $$;
 
--- Run a task on jobs, and return the number of handled jobs. If the batch is rejected, divide it in
--- halves until the rejected job is found.
+-- Run a task on a batch of jobs, and return the number of jobs that the task has changed. If the
+-- database rejects the batch, divide the batch in halves until the rejected job is found.
 create function queue.bisect_task(p_task text, p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -140,17 +142,17 @@ begin
 end;
 $$;
 
--- Move these jobs to their next place, or end them. A job ends if its deadline has passed, or if it
--- has not started in time. A job of an internal type ends if a person enqueued it before the type
--- was published.
+-- Move these jobs to their next place, for example from queue.deferred to queue.ready, or end them.
+-- A job ends if its deadline has passed, or if it has not started by its latest time. A job of an
+-- internal type ends if a person enqueued the job before the type was published.
 create function queue.promote(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- Lock rows of queue.waits before rows of jobs. If a person is answering the question of a job
-  -- now, skip the job, which stays due.
+  -- Lock rows of queue.waits before rows of jobs. Skip a job whose question a person is answering
+  -- now. The job remains due.
   v_locked constant uuid[] := array(
     select w.job_id
     from queue.waits as w
@@ -245,10 +247,9 @@ begin
 end;
 $$;
 
--- Move jobs to their next place, for example from deferred to ready, when they are due or when
--- their type has been published. Each pass
--- takes the oldest jobs, and an equal number of jobs of each workspace (queue.fair_batch). Locked
--- jobs stay due.
+-- Move jobs to their next place, for example from queue.deferred to queue.ready, when they are due
+-- or when their type has been published. Each pass takes the oldest jobs, and an equal number of
+-- jobs of each workspace (queue.fair_batch). Locked jobs remain due.
 create function queue.do_promotion(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -331,8 +332,8 @@ begin
 end;
 $$;
 
--- Reclaim the jobs of expired leases in parts, with the same number of jobs of each workspace.
--- Locked leases stay due.
+-- Reclaim the jobs of expired leases, in batches with an equal number of jobs of each workspace.
+-- Locked leases remain due.
 create function queue.do_reclaim(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -343,7 +344,8 @@ declare
   v_ids uuid[];
   v_done integer := 0;
 begin
-  -- If the clock was set back, shorten leases from before, which would last too long.
+  -- If the clock of the server was set back, shorten earlier leases, which would otherwise expire
+  -- too late.
   update queue.leases as l
   set expires_at = p_now + make_interval(secs => l.lease_seconds)
   where l.ctid = any (array(
@@ -380,9 +382,8 @@ begin
 end;
 $$;
 
--- Delete ended jobs after their retention time. An id begins with the job's creation time, so a
--- pass in the order of ids finds the oldest jobs first. The children of a job are kept while the
--- job waits for them.
+-- Delete ended jobs after their retention time. The oldest jobs come first, because an id begins
+-- with the job's creation time. A child job is kept while its parent waits for it.
 create function queue.do_retention(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -435,12 +436,13 @@ begin
   update queue.tasks
   set after_id = v_after
   where name = 'retention';
-  -- the result 0 would mean that nothing is left to do
+  -- return at least 1, because 0 would mean that no job is left to delete
   return case when v_after is null then v_done else greatest(1, v_done) end;
 end;
 $$;
 
--- Delete rows that belong to no job, in parts that are found through an index.
+-- Delete rows that are no longer needed and do not belong to a stored job, in batches that an index
+-- finds.
 create function queue.do_sweep(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -451,8 +453,8 @@ declare
   v_rows integer;
   v_done integer := 0;
 begin
-  -- Close empty turns that were opened more than an hour ago. The call passes a time two hours ago,
-  -- so that a rule below deletes the turns at once.
+  -- Close turns without ready jobs that were opened more than an hour ago. The call passes a time
+  -- two hours ago as changed_at, so that a rule below deletes the turns at once.
   perform queue.tidy_turns(
     array(
       select row(t.lane, t.workspace_id, null, 0)::queue.share
@@ -504,20 +506,22 @@ begin
     from (
       values
         ('lanes', 'unused_since < $1 - interval ''1 day'''),
-        -- after 30 days, no job waits for the event any more
+        -- no job waits for an event for more than 30 days
         ('named_events', 'emitted_at < $1 - interval ''30 days'''),
         ('stats', 'at < $1 - interval ''9 days'''),
         ('publisher', 'round < (select max(p.round) from queue.publisher as p)'),
         ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),
-        -- a client calls public.follow_topic every 60 seconds
+        -- delete followers that have not called public.follow_topic, which a client does every 60
+        -- seconds
         ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
-        -- A turn that was closed an hour ago. If a lease needs the turn again, it inserts a new
-        -- row.
+        -- delete turns that were closed an hour ago, because a lease that opens such a turn inserts
+        -- a new row
         (
           'turns',
           'blocked and look_at is null and changed_at < $1 - interval ''1 hour'''
         ),
-        -- After this time, a token bucket is full, even if it was overdrawn by its whole size.
+        -- delete token buckets after a time in which even a bucket with the lowest possible balance
+        -- becomes full
         (
           'buckets',
           'refilled_at < $1 - greatest(interval ''1 day'', case when name ~ ''^[rk]:''
@@ -525,9 +529,11 @@ begin
         ),
         ('ticks', 'seen_at < $1 - interval ''1 day'''),
         ('withdrawn_schedules', 'withdrawn_at < $1 - interval ''1 day'''),
-        -- A job that is stored for longer then shows no worker.
+        -- delete workers after this time, although a job that is stored for longer then shows no
+        -- worker
         ('workers', 'seen_at < $1 - interval ''100 days'''),
-        -- If a worker reported on a job while it was deleted, the lease remains.
+        -- delete leases of deleted jobs, which remain if a worker reported on the job during its
+        -- deletion
         ('leases', 'expires_at <= $1 and not exists (
         select from public.jobs as j where j.id = o.job_id)'),
         ('lost_leases', 'not exists (
@@ -556,11 +562,10 @@ begin
 end;
 $$;
 
--- Return whether run_maintenance has something to do, by the same conditions. Work on a locked row
--- is due again after a second. A task that found nothing in an idle queue is due again after an
--- hour.
--- p_active: True if jobs have run.
--- p_is_soon: True if a job, wait or signal may be due, as in queue.next_due_in_ms.
+-- Return true if public.run_maintenance has work to do now. Work on a locked row is due again after
+-- a second. A task that found no work in an idle queue is due again after an hour.
+-- p_active: True if jobs have run since the last maintenance.
+-- p_is_soon: True if a job, wait or signal may be due, from queue.next_due_in_ms.
 create function queue.maintenance_is_due(
   p_now timestamptz,
   p_active boolean,
@@ -622,7 +627,7 @@ begin
         t.every > interval '0'
         and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour')
         or (t.name, true) in (
-          -- a pass is unfinished, or the clock was set back
+          -- a pass of queue.reset_schedules is unfinished, or the clock was set back
           (t.name, t.after_id is not null or t.done_at > p_now + interval '1 minute'),
           ('reclaim', exists (select from queue.leases)), -- any lease may have expired
           ('announcements', exists (select from queue.late_topics)),
@@ -688,11 +693,11 @@ begin
       'busy', true
     );
   end if;
-  -- after a restore, this raises the feed base
+  -- after the restore of a dump, this call raises queue.feed_base
   perform queue.feed_number(pg_snapshot_xmax(pg_current_snapshot()));
   -- The task that has waited longest comes first. Each task gets an equal share of the remaining
-  -- time, so that none delays the others. The announcements come last, because other tasks write
-  -- lines of the feed.
+  -- time, so that no task delays the other tasks. The task announcements comes last, because other
+  -- tasks add rows to the feed.
   v_tasks := array(
     select t
     from queue.tasks as t

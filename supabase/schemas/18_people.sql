@@ -1,12 +1,12 @@
--- Personal data. A column that names a person or quotes a person's words has a comment that marks
--- it. The functions of this file export and erase the values of marked columns of the engine, of
--- apps and of the project. A mark is one of these comments:
+-- This file exports and erases personal data. A column with a person's id or words has a comment
+-- that marks the column. The functions of this file process the marked columns of the engine, of
+-- apps and of the project. A mark is one of these comments.
 --
 --   Person: owner             The column has the id of the row's owner. The row is deleted.
 --   Person: key               If the text contains the person's id, the row is deleted.
 --   Person: file              If the key of a stored file contains the id, the row is deleted, and
 --                             the key is returned.
---   Person: tags              If one of the tags is user:<id>, the row is deleted.
+--   Person: tags              If the array has the tag user:<id>, the row is deleted.
 --   Person: mention           The column has the id of a person who acted. The id and the row's
 --                             text are cleared.
 --   Person: jobs              If one of these jobs is deleted, the row's text is cleared.
@@ -15,8 +15,7 @@
 --   Person: words of the job  If the text quotes the person, the whole job is deleted.
 --   Person: secret            An export omits the value.
 --
--- Text is searched only if the caller gives words to search for, because the search reads whole
--- tables.
+-- Text is searched only if the caller passes words, because the search reads whole tables.
 
 do $$
 declare
@@ -66,8 +65,8 @@ begin
 end;
 $$;
 
--- Return the marked columns of tables of the engine's owner. Tables of other owners are omitted,
--- because their triggers would run with the rights of the engine.
+-- Return the marked columns of all tables of the engine's owner. Tables of other owners are
+-- omitted, because a delete would run their triggers with the rights of the engine.
 create function queue.personal_columns(
   out relation oid,
   out name text,
@@ -99,12 +98,12 @@ where d.classoid = 'pg_class'::regclass
   and c.relowner = n.nspowner
 $$;
 
--- Return SQL conditions for each table with marked columns. $1 is the person's id, $2 the search
--- patterns and $3 the deleted jobs.
--- p_searches: True if the conditions also search text.
--- is_theirs: Condition for rows that are deleted because they belong to the person.
--- is_about: Condition for rows whose text is cleared.
--- is_of_job: Condition for rows that are deleted with their job.
+-- Return SQL conditions for each table with marked columns. In the conditions, $1 is the person's
+-- id, $2 are the search patterns and $3 the deleted jobs.
+-- p_searches: True to search text too.
+-- is_theirs: Condition of the rows that are deleted because they belong to the person.
+-- is_about: Condition of the rows whose text is cleared.
+-- is_of_job: Condition of the rows that are deleted with their job.
 create function queue.personal_tables(
   p_searches boolean,
   out relation oid,
@@ -183,8 +182,8 @@ group by c.relation, a.is_about
 order by c.relation::regclass::text
 $$;
 
--- Return patterns for ilike that match the person's id and each given word, as plain text and as
--- escaped in JSON.
+-- Return patterns for ilike that match the person's id and each of p_words, in plain text and in
+-- JSON.
 create function queue.person_patterns(p_user_id uuid, p_words text[])
 returns text[]
 language plpgsql immutable
@@ -224,7 +223,7 @@ begin
 end;
 $$;
 
--- Return the ids of a person's jobs, and of jobs that quote the person.
+-- Return the ids of the jobs that a person created, and of the jobs that quote the person.
 create function queue.jobs_of_person(p_user_id uuid, p_patterns text[])
 returns uuid[]
 language plpgsql stable

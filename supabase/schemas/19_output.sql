@@ -1,22 +1,22 @@
--- Output. A running job can write streams of text or of items. Readers address a position in a
--- stream by its offset, in characters or items. A piece is the part of a stream that a worker
--- reports in one call. Workers append pieces with the fence of the job. When a later attempt opens
--- a stream again, the stream restarts with the number of this attempt, and readers drop the earlier
--- output. Pieces are neither events nor stored in the job's row.
+-- This file has the output of jobs. A running job can write streams of text or of items. A position
+-- in a stream is an offset in characters or items. A piece is the part of a stream that a worker
+-- reports in one call. When a later attempt writes to a stream, the stream restarts with the number
+-- of this attempt, and readers drop the earlier output. Pieces are not events, and are not stored
+-- in the job's row.
 
 insert into queue.settings (name, value)
 values ('output_max_bytes', '1000000'); -- limit for all streams of a job together
 insert into queue.tasks (name, every)
 values ('output', '1 minute');
 
--- Pieces of jobs that run or may run again, one row for each.
+-- Pieces of the output of jobs that run or may run again.
 create table queue.pieces (
   job_id uuid not null,
   stream text not null,
   attempt integer not null,
   end_offset integer not null, -- offset in the stream after this piece
-  -- Name of the step that wrote the piece. When the step is finished, its output is kept for the
-  -- next attempt.
+  -- Name of the step that wrote the piece. The output of a finished step is kept for the next
+  -- attempt.
   step text,
   text text,
   items jsonb,
@@ -25,7 +25,7 @@ create table queue.pieces (
   constraint pieces_are_of_one_kind check (num_nonnulls(text, items) <= 1)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
--- Output of ended jobs. The pieces that one step wrote to a stream are joined into one row.
+-- Output of ended jobs. A row has all pieces that one step wrote to a stream.
 create table queue.outputs (
   job_id uuid not null,
   stream text not null,
@@ -63,8 +63,8 @@ begin
 end;
 $$;
 
--- Restart a stream. Delete its output, except the output of finished steps. The next attempt skips
--- these steps, so they do not write their output again (public.read_output).
+-- Restart a stream. Delete the stream's output, except the output of finished steps, because the
+-- next attempt skips these steps.
 create function queue.drop_output(p_job_id uuid, p_stream text)
 returns void
 language plpgsql
@@ -88,7 +88,7 @@ begin
 end;
 $$;
 
--- Copy output of a job to its replay, for those steps that the replay skips.
+-- Copy the output of a job to its replay, but only the output of steps that the replay skips.
 create function queue.copy_output(p_job_id uuid, p_replay_id uuid)
 returns void
 language plpgsql
@@ -127,10 +127,10 @@ begin
 end;
 $$;
 
--- Append pieces, and send them to followers. The caller has locked the leases of the jobs. A piece
--- is {stream, attempt, start, step?, text or items}. If an earlier report stored the beginning of a
--- piece, only the rest is appended. A piece is not stored if it exceeds the job's limit of bytes or
--- would open a 21st stream. Later pieces of the stream are not stored either.
+-- Store pieces of output, and send them to followers of the job. The caller has locked the leases
+-- of the jobs. A piece is {stream, attempt, start, step?, text or items}. If an earlier report
+-- stored the beginning of a piece, store only the rest. Do not store a piece that exceeds the job's
+-- limit of bytes, or that would open a 21st stream, and later pieces of the same stream.
 create function queue.write_output(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -221,7 +221,7 @@ begin
         'attempt', v_piece.attempt,
         'from', v_known,
         'next', v_known + v_size,
-        -- longer pieces are omitted from the message, and followers read them from the database
+        -- a message omits longer pieces, which followers read from the database
         'text', case when octet_length(v_text) <= 8000 then v_text end,
         'items', case when pg_column_size(v_list) <= 8000 then v_list end
       )),
@@ -234,10 +234,10 @@ begin
 end;
 $$;
 
--- Return the state of the output in a worker's report, for the response. It is null without output,
--- refused if a part is not stored, followed if someone follows the job or its session, and
--- otherwise unfollowed. If it is unfollowed, the worker collects output for longer before it
--- reports again.
+-- Return the state of a job's output for the response to a worker's report. The state is null if
+-- the report has no output, refused if a part of the output was not stored, followed if someone
+-- follows the job or its session, and otherwise unfollowed. The worker collects unfollowed output
+-- for longer before it reports again.
 create function queue.output_state(p_item queue.worker_item, p_job public.jobs)
 returns text
 language plpgsql stable
@@ -332,8 +332,8 @@ comment on function public.read_output is
   'skips them.';
 select queue.allow('job_worker, service_role', 'public.read_output');
 
--- Return the position of each stream of a job, which is the number of its last attempt and the end
--- offset in this attempt.
+-- Return the end of each stream of a job: the number of the last attempt that wrote to the stream,
+-- and the offset in the output of this attempt.
 create function queue.stream_ends(p_job_id uuid)
 returns table (stream text, attempt integer, end_offset integer)
 language plpgsql stable
@@ -367,7 +367,7 @@ begin
 end;
 $$;
 
--- Return the positions of a job's streams for readers: {stream: {attempt, next}}.
+-- Return the ends of a job's streams as JSON for readers: {stream: {attempt, next}}.
 create function queue.streams_json(p_job_id uuid)
 returns jsonb
 language plpgsql stable
@@ -387,8 +387,8 @@ begin
 end;
 $$;
 
--- Return a page of a stream from an offset on. A page has up to 30,000 characters or 1,000 items,
--- all of the last attempt that wrote to the stream.
+-- Return a page of a stream that begins at an offset. A page has up to 30,000 characters or 1,000
+-- items of the last attempt that wrote to the stream.
 create function queue.output_page(p_job_id uuid, p_stream text, p_from integer)
 returns jsonb
 language plpgsql stable
@@ -448,8 +448,8 @@ begin
 end;
 $$;
 
--- Return a page of each stream that has output after its position in p_after.
--- p_after: Positions {stream: {attempt, next}}. Without attempt, the current attempt is assumed.
+-- Return a page of each stream of a job that has output after its position in p_after.
+-- p_after: Positions {stream: {attempt, next}}. The default of attempt is the current attempt.
 create function queue.output_pages(p_job_id uuid, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -478,7 +478,8 @@ begin
 end;
 $$;
 
--- Admit a read of much output. It takes a call slot. Guests read one job or session one at a time.
+-- Take a call slot for a call that reads much output. Only one guest at a time may read the output
+-- of a job or session.
 create function queue.admit_read(p_workspace_id uuid, p_id text)
 returns void
 language plpgsql
@@ -571,7 +572,8 @@ comment on function public.job_output is
   'passes the session.';
 select queue.allow('anon, authenticated, service_role', 'public.job_output');
 
--- Return a job of a guest session, and its events after a seq. Events of log lines have no data.
+-- Return a job of a guest session, and the job's events after the event number p_after. Events of
+-- log lines have no data.
 create function queue.guest_job(p_session_id text, p_job_id uuid, p_after integer)
 returns jsonb
 language plpgsql stable
@@ -588,7 +590,7 @@ begin
   from queue.guest_session(p_session_id) as s
   join public.jobs as j on j.session_id = s.session_id and j.workspace_id = s.workspace_id
   where j.id = p_job_id;
-  -- The error message omits the session id, because the id may grant access.
+  -- The error message does not contain the session id, because the id may grant access.
   if not found then
     perform queue.refuse(404, 'job_not_found', 'job not found', p_job_id::text);
   end if;
@@ -633,9 +635,9 @@ comment on function public.guest_job is
   '\n\n404 job_not_found if the session does not exist, has ended, or does not have the job.';
 select queue.allow('anon, authenticated, service_role', 'public.guest_job');
 
--- Return new output of those jobs of a session that run or that p_after names. Each job has a page
--- of each stream that has output after its position. A call for a session with more than 200 jobs
--- takes a call slot.
+-- Return new output of the jobs of a session that run now, or that p_after names. For each job,
+-- return a page of each stream that has output after its position in p_after. If the session has
+-- more than 200 jobs, take a call slot.
 create function queue.session_output(p_session_id text, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -709,8 +711,8 @@ comment on function public.session_output is
 select queue.allow('anon, authenticated, service_role', 'public.session_output');
 
 -- Join the pieces of ended jobs into one row for each stream, or for each step that wrote to the
--- stream. A completed job keeps only the output of its last attempt. Another job may run again, so
--- it keeps the output of all attempts.
+-- stream. Of a completed job, keep only the output of the last attempt. Of other jobs, keep the
+-- output of all attempts, because these jobs may run again.
 create function queue.do_output(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

@@ -1,7 +1,6 @@
--- Optional extensions. A project can enable pg_cron, pg_net with the Vault, and Realtime at any
--- time. A migration runs only once and attaches only the extensions that are enabled then.
--- public.attach_extensions attaches the extensions that were enabled later, and may be called at
--- any time.
+-- This file connects optional extensions to the engine. A project can enable pg_cron, pg_net with
+-- the Vault, and Realtime at any time. A migration attaches only the extensions that are enabled
+-- when the migration runs. A later call of public.attach_extensions attaches the others.
 
 create function public.attach_extensions()
 returns jsonb
@@ -32,7 +31,8 @@ begin
       or v_part = 'realtime' and to_regclass('realtime.messages') is null;
     begin
       v_state := v_state || jsonb_build_object(v_part, 'attached');
-      -- The second job deletes old rows of pg_cron's run history, which would grow without bound.
+      -- The second cron job deletes old rows of pg_cron's run history, which would otherwise grow
+      -- without bound.
       if v_part = 'pg_cron' then
         execute $do$select cron.schedule('minutehand-tick', '* * * * *',
             'select queue.wake_worker(p_is_due => true)'),
@@ -45,7 +45,8 @@ begin
         select from pg_catalog.pg_policies
         where policyname = c_policy
       ) then
-        -- may_follow is in a subquery, so that Postgres evaluates the function once per join.
+        -- queue.may_follow is in a subquery, so that Postgres evaluates the function once for each
+        -- client that joins.
         execute format(
           'create policy %I on realtime.messages for select to authenticated, anon '
             'using (extension = ''broadcast'' and (select queue.may_follow('
@@ -130,7 +131,7 @@ comment on function public.connect_worker is
 select queue.allow('service_role', 'public.connect_worker');
 
 -- Revoke all rights on the engine's tables and views, and enable row level security. Skip tables
--- that already have row level security, because a statement above grants rights on them.
+-- that already have row level security, because an earlier statement grants rights on these tables.
 create function queue.close_tables()
 returns void
 language plpgsql
@@ -154,7 +155,8 @@ end;
 $$;
 select queue.close_tables();
 
--- Private functions. A statement above grants each function that policies, defaults or guests call.
+-- Close the private functions. Earlier statements grant execute on the functions that policies,
+-- column defaults or guests call.
 revoke execute on all functions in schema queue from public;
 
 select public.attach_extensions();
