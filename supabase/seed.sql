@@ -10,8 +10,8 @@ insert into public.workspace_members (workspace_id, user_id, role) values
   ('22222222-2222-4222-8222-222222222222', 'aaaaaaaa-0000-4000-8000-000000000003', 'manager')
 on conflict (user_id, workspace_id) do nothing;
 
--- The local stack allows anonymous guests, as ALLOW_ANONYMOUS does. Elsewhere, for example on a
--- branch with seeds, the operator decides. Only the local stack records seed files as hosted/….
+-- Allow anonymous guests on the local stack only, which records migrations named hosted/….
+-- Elsewhere, for example on a branch with seeds, the operator decides.
 update queue.settings set value = 'true', updated_at = queue.clock()
 where name = 'allow_anonymous' and exists (
   select from supabase_migrations.seed_files where path like 'hosted/%');

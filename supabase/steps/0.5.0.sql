@@ -1,5 +1,5 @@
--- Statistics are now one series of rows that cover five minutes each. The last day is computed from
--- its rows of minutes. Each earlier hour keeps its single row.
+-- A row of statistics now covers five minutes. The rows of the last day are computed from its rows
+-- of minutes. For earlier days, the row of each hour is kept.
 delete from queue.stats
 where case minutes
   when 1 then at < date_trunc('hour', queue.clock() - interval '1 day')
@@ -34,7 +34,7 @@ create index stats_by_time on queue.stats (at);
 -- Warnings are now silenced in Alertmanager, by their label `key`.
 delete from queue.settings where name = 'silenced';
 
--- A lease request says whether the process runs suspects, and names jobs to lease.
+-- A lease request now has a field for processes that run suspects, and the ids of jobs to lease.
 alter type queue.lease_request
   add attribute suspects boolean,
   add attribute job_ids uuid[],
@@ -49,11 +49,11 @@ alter table queue.workers
 alter table queue.leases add column pulse jsonb;
 alter type queue.worker_item add attribute pulse jsonb;
 
--- No query uses this index.
+-- No query uses this index any more.
 drop index public.jobs_by_replay;
 
--- Two times of a job may be equal. A new column shows whether a row of queue.deferred is the place
--- of the job or one of its deadlines.
+-- Because two times of a job may be equal, a new column shows whether a row of queue.deferred is
+-- the place of the job or one of its deadlines.
 alter table queue.deferred
   add column is_place boolean not null default true,
   drop constraint deferred_pkey;
@@ -74,7 +74,8 @@ alter table queue.deferred
   alter column is_place drop default,
   add primary key (run_at, job_id, is_place);
 
--- Charges that a rollback does not refund are stored in sequences (queue.charge).
+-- Token buckets of people are now stored in sequences, which a rollback does not reset
+-- (queue.charge).
 do $$
 begin
   for v_nth in 0 .. 15 loop
@@ -83,17 +84,19 @@ begin
   end loop;
 end;
 $$;
--- Small concurrent charges no longer have rows of their own.
+-- Small concurrent charges no longer have separate rows.
 delete from queue.buckets where name ~ '^u:.*[+][0-9]+$';
 
--- A job type that a person mistyped may contain the person's words.
+-- A mistyped job type may contain a person's words.
 comment on column queue.stats.job_type is 'Person: words';
 
--- The publisher sends the messages of a busy workspace. It reads the feed by number.
+-- The publisher (queue.do_announcements) sends the messages of a busy workspace. It reads the feed
+-- by number.
 alter type queue.change add attribute at timestamptz;
 
 -- afterwards
--- The publisher begins with the first line whose message was not sent, or with the next new line.
+-- The publisher begins with the first feed row whose message was not sent, or with the next new
+-- row.
 insert into queue.publisher (seen, until, number, id)
 select '1:1:', pg_current_snapshot(), n.number, 0
 from (

@@ -1,13 +1,12 @@
--- Functions that reset a seeded database between two tests. They are part of the template, so that
--- clones have them. The schema `kept` has a copy of each table with rows, and a function whose
--- plans are kept.
+-- Functions that reset a seeded database between two tests. The template database has them, so that
+-- its clones have them too. The schema kept has a copy of each table with rows.
 set local search_path = '';
--- In a project, the first worker makes this call. Here the template makes it, because each test
--- would otherwise change its database by the call.
+-- Make the call that the first worker of a project makes, because otherwise it would change the
+-- database during each test.
 select public.attach_extensions();
 create schema kept;
 
--- Return a text that changes with each change of more than rows, and of the planner's statistics.
+-- Return a text that changes when the schema or the planner's statistics change.
 create function kept.state() returns text language sql as $$
   select format('%s written by %s', count(*), sum(by::text::bigint)) from (
     select xmin from pg_proc where proname not in ('clock', 'put_back')
@@ -61,7 +60,8 @@ begin
         execute %L;
       end if;
       %s
-      -- reads skip dead rows slowly, so a database with many of them is not used for another test
+      -- do not use a database with many dead rows for another test, because dead rows make reads
+      -- slow
       return (select sum(pg_relation_size(oid)) < 4000000
         from pg_class where relkind = 'r' and oid > 16383);
     end $put$

@@ -1,10 +1,10 @@
--- Facts of a database with the engine, each as the statement that creates it: types, tables,
--- columns, constraints, functions, views, grants, policies, indexes, triggers, and their settings.
--- `rank` is the order in which statements can run, and `object` the subject of a statement. `undo`
--- reverts it, and is null if an addition to the record does no harm. The owner of the engine is
--- written as {owner}. A project may change an editable fact, which only a release compares: rank 20
--- or more except for comments that begin with `Person: `, our tables of tenants, and the views of
--- them.
+-- Return the engine's objects in a database, each as the statement that creates the object. The
+-- objects are types, tables, columns, constraints, functions, views, grants, policies, indexes,
+-- triggers, and their settings. rank is the order in which the statements can run. object is the
+-- subject of a statement. undo is the statement that removes the object, or null if an additional
+-- object does no harm. The owner of the engine is written as {owner}. A project may change an
+-- editable object, which only a release compares. Objects of rank 20 or more are editable, except
+-- comments that begin with `Person: `, and so are our tables of tenants and their views.
 with engine as (
   select n.oid, n.nspowner as owner
   from pg_catalog.pg_namespace as n
@@ -44,7 +44,7 @@ owned (kind, name, owner, acl) as (
   select
     'sequence',
     c.oid::regclass::text,
-    -- the sequence of a column has the owner of its table
+    -- the owner of a column's sequence is the owner of the table
     case when s.oid is not null then c.relowner end,
     c.relacl
   from pg_catalog.pg_class as c
@@ -220,7 +220,7 @@ facts (rank, object, statement, undo) as (
   select
     4,
     f.name,
-    -- a setting of the server's own release, not of ours
+    -- ignore a setting that a function has only on some servers
     replace(
       pg_get_functiondef(f.oid),
       E' SET default_toast_compression TO ''lz4''\n',
@@ -386,10 +386,10 @@ facts (rank, object, statement, undo) as (
     format('revoke %s from %s', m.granted, m.name)
   from memberships as m
   union all
-  -- rows that a person may change, but not delete
+  -- people may change these rows, but not delete them
   select
     13,
-    -- a value of another type is a difference; two settings accept a word for a number
+    -- only the JSON type of a value is compared. Two settings accept a word instead of a number.
     format(
       'setting %s %s',
       case
@@ -454,7 +454,7 @@ facts (rank, object, statement, undo) as (
   join pg_catalog.pg_publication_tables as p
     on to_regclass(format('%I.%I', p.schemaname, p.tablename)) = r.oid
   union all
-  -- `insert` without names depends on the order
+  -- an insert without column names depends on the order of columns
   select
     22,
     c.relation,
@@ -468,7 +468,7 @@ select distinct
   object,
   statement,
   undo,
-  -- erasure and export of a person's data follow these comments
+  -- these comments control the export and erasure of personal data
   rank >= 20 and statement not like 'comment on column % is ''Person: %'
     or object in ('public.workspaces', 'public.workspace_members', 'realtime.messages')
     or object like 'public.workspaces.%'

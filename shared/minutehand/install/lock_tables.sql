@@ -1,6 +1,6 @@
--- Lock all tables or none. Calls lock tables in several orders, so an upgrade that held some tables
--- and waited for others would deadlock with them. 0.3 seconds are less than the time after which
--- Postgres looks for deadlocks.
+-- Lock all tables or none. Calls lock tables in several orders, so an upgrade that has locked some
+-- tables and waits for others could deadlock with a call. Postgres looks for deadlocks only after a
+-- longer wait than 0.3 seconds.
 do $$
 declare
   c_timeout constant text := current_setting('lock_timeout');

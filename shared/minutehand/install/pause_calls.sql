@@ -1,7 +1,7 @@
--- The next migration upgrades the engine. A call during the upgrade must not wait inside of an old
--- function, because the statements after the wait would meet the new schema. From now on, a call
--- waits before its first statement and then runs the new function. The functions run from copies
--- until the next migration has replaced them.
+-- Make calls wait until the next migration has upgraded the engine. A call must not wait inside an
+-- old function, because the statements after the wait would run on the new schema. With this
+-- migration, a call waits before its first statement and then runs the new function. Calls before
+-- the upgrade run copies of the old functions.
 do $pause$
 declare
   v_function record;
@@ -21,7 +21,8 @@ begin
       and p.prorettype in ('json'::regtype, 'jsonb'::regtype)
       and (
         n.oid = 'public'::regnamespace
-        -- a function of clients whose body is parsed calls the queue's function of its name
+        -- a function in public whose body is already parsed calls the function of the same name in
+        -- queue
         or exists (
           select from pg_catalog.pg_proc as c
           where c.pronamespace = 'public'::regnamespace

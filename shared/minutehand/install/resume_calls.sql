@@ -1,5 +1,5 @@
--- Restore the functions that the upgrade has not replaced, and drop the copies. The calls that wait
--- continue once this migration is committed.
+-- Restore the functions that the upgrade has not replaced, and drop the copies. The waiting calls
+-- continue when this migration is committed.
 do $resume$
 declare
   v_copy record;

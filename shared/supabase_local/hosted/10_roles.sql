@@ -1,10 +1,10 @@
 -- The roles that a hosted project has before its first migration.
--- Roles belong to the cluster, so every statement must be repeatable for another database.
+-- Roles belong to the cluster, so each statement must also succeed if the role exists.
 do $$
 declare
   v_role record;
 begin
-  -- Two databases of one cluster may be prepared at the same moment.
+  -- wait, because another database of the cluster may be prepared at the same time
   perform pg_advisory_xact_lock(hashtext('supabase_local.roles'));
   for v_role in
     select roles.name, roles.attributes
@@ -18,7 +18,7 @@ begin
       ('supabase_storage_admin', 'nologin noinherit createrole'),
       ('supabase_functions_admin', 'nologin noinherit createrole'),
       ('dashboard_user', 'nologin createdb createrole replication'),
-      -- the owner of the migrations' objects, which is not a superuser, as on a hosted project
+      -- postgres owns the objects of migrations, and is not a superuser, as on a hosted project
       ('postgres', 'login createdb createrole replication bypassrls')
     ) as roles (name, attributes)
     where not exists (select from pg_catalog.pg_roles where rolname = roles.name)
@@ -33,18 +33,18 @@ declare
   v_admin text;
 begin
   perform pg_advisory_xact_lock(hashtext('supabase_local.roles'));
-  -- A database of the previous release granted two of these roles with the right to take them.
+  -- The previous release granted two of these roles with the right to switch to them.
   if not exists (
     select from pg_catalog.pg_auth_members as members
     where members.roleid = 'supabase_auth_admin'::regrole
       and members.member = 'postgres'::regrole
   ) then
     grant anon, authenticated, service_role to authenticator;
-    -- With admin option, because migrations may alter these roles, as on a hosted project.
+    -- grant with admin option, because migrations may alter these roles, as on a hosted project
     grant anon, authenticated, service_role, authenticator to postgres with admin option;
     -- On a hosted project the extension supautils lets postgres create policies and drop triggers
-    -- on tables of these roles. Here postgres has the owner's rights, and 70_reserved.sql rejects
-    -- everything else.
+    -- on tables of these roles. Here postgres is a member of these roles, and 70_reserved.sql
+    -- rejects all other statements.
     foreach v_admin in array array[
       'supabase_auth_admin', 'supabase_realtime_admin', 'supabase_storage_admin'
     ]
@@ -62,8 +62,7 @@ begin
 end;
 $$;
 
--- Parameters that a hosted project lets postgres set. A wildcard is replaced by the names in the
--- documentation.
+-- parameters of the server that postgres may set on a hosted project
 do $$
 begin
   grant set on parameter

@@ -10,7 +10,8 @@ create schema if not exists extensions;
 alter schema extensions owner to postgres;
 grant usage on schema extensions to anon, authenticated, service_role;
 
--- Everyone may use public, and only its owner may create objects, as is Postgres' default.
+-- Everyone may use the schema public, and only its owner may create objects there, which is the
+-- default of Postgres.
 alter schema public owner to pg_database_owner;
 grant usage on schema public to postgres, anon, authenticated, service_role;
 

@@ -56,7 +56,8 @@ begin
 end;
 $$;
 
--- The columns have the hosted order, because seeds insert rows without names of columns.
+-- The columns have the order of a hosted project, because seeds insert rows without names of
+-- columns.
 create table if not exists auth.users (
   instance_id uuid, id uuid primary key, aud varchar(255) default 'authenticated',
   role varchar(255) default 'authenticated', email varchar(255), encrypted_password varchar(255),
@@ -125,7 +126,7 @@ create table if not exists auth.audit_log_entries (
   ip_address varchar(64) default ''
 );
 
--- Multi-factor authentication, which policies read.
+-- Tables of multi-factor authentication, which policies read.
 create table if not exists auth.mfa_factors (
   id uuid primary key, user_id uuid not null references auth.users (id) on delete cascade,
   friendly_name text, factor_type auth.factor_type not null, status auth.factor_status not null,

@@ -17,12 +17,13 @@ begin
   loop
     execute format('create schema if not exists %I', v_one.schema);
     execute format('grant usage, create on schema %I to postgres', v_one.schema);
-    -- The owner, so that a migration may drop the extension or comment on it.
+    -- make postgres the owner, so that a migration may drop the extension or comment on it
     set local role postgres;
     execute format('create extension %I with schema %I', v_one.name, v_one.schema);
     reset role;
   end loop;
-  -- The extension's script revokes these rights. On a hosted project, the owner has them.
+  -- grant the rights that the extension's script revokes, because the owner has them on a hosted
+  -- project
   for v_one in
     select oid::regprocedure as name
     from pg_catalog.pg_proc where proname = 'pg_stat_statements_reset'
@@ -36,7 +37,7 @@ create schema if not exists graphql;
 create schema if not exists graphql_public;
 grant usage on schema graphql, graphql_public to postgres, anon, authenticated, service_role;
 
--- Response without pg_graphql. No GraphQL schema is generated here.
+-- Return an error, because the local stack generates no GraphQL schema.
 create or replace function graphql_public.graphql(
   "operationName" text default null, query text default null, variables jsonb default null,
   extensions jsonb default null
@@ -46,7 +47,7 @@ as $$
   select '{"errors": [{"message": "pg_graphql is not enabled."}]}'::jsonb
 $$;
 
--- Database webhooks as created by the dashboard. Their requests are not sent here.
+-- Database webhooks as the dashboard creates them. The local stack does not send their requests.
 create schema if not exists supabase_functions;
 grant usage on schema supabase_functions to postgres, anon, authenticated, service_role;
 create table if not exists supabase_functions.migrations (

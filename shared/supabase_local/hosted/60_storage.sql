@@ -1,4 +1,5 @@
--- Storage: buckets, objects and the functions for policies. There is no server for files.
+-- Schema of Supabase Storage, with buckets, objects and the functions for policies. The local stack
+-- stores no files in Storage.
 create schema if not exists storage;
 alter schema storage owner to supabase_storage_admin;
 grant usage on schema storage to postgres with grant option;
@@ -43,7 +44,7 @@ create or replace function storage.extension(name text) returns text
 language sql immutable
 as $$ select reverse(split_part(reverse(storage.filename(name)), '.', 1)) $$;
 
--- Operation of the request to Storage, for policies that allow only some. Always null here.
+-- Return the operation of a request to Storage, for policies. Always null on the local stack.
 create or replace function storage.operation() returns text
 language sql stable
 as $$ select current_setting('storage.operation', true) $$;
@@ -118,7 +119,7 @@ begin
   return new;
 end;
 $$;
--- Deleting a row with SQL would leave its file behind.
+-- Reject a delete in SQL, because it would not delete the file.
 create or replace function storage.protect_delete() returns trigger
 language plpgsql
 as $$

@@ -1,12 +1,12 @@
--- The schemas of Auth, Storage and Realtime. A hosted project lets `postgres` create policies,
--- create and drop triggers, and grant rights there, and rejects everything else with these
--- messages.
+-- Restrict postgres in the schemas of Auth, Storage and Realtime. On a hosted project, postgres may
+-- create policies, create and drop triggers, and grant rights in these schemas. All other
+-- statements are rejected with the messages below.
 --
--- On a hosted project the extension supautils extends the rights of postgres. Here postgres has too
--- many rights as a member of the owners' roles, and these event triggers restrict it. Superusers
--- and the owners are not restricted.
+-- On a hosted project, the extension supautils gives postgres additional rights. Here, postgres is
+-- a member of the owners' roles, and these event triggers restrict its rights. Superusers and the
+-- owners are not restricted.
 
--- Tables in supautils.policy_grants and supautils.drop_trigger_grants.
+-- tables that supautils.policy_grants and supautils.drop_trigger_grants name
 create or replace function extensions.is_open_to_policies(p_table regclass) returns boolean
 language sql stable
 set search_path = ''
@@ -31,7 +31,7 @@ as $$
   from pg_catalog.pg_roles where rolname = current_user
 $$;
 
--- Return whether postgres was granted the right to create triggers, apart from its membership.
+-- Return true if postgres itself was granted the right to create triggers on a table.
 create or replace function extensions.may_make_triggers(p_table regclass) returns boolean
 language sql stable
 set search_path = ''
@@ -115,8 +115,7 @@ begin
 end;
 $$;
 
--- A foreign data wrapper of an extension belongs to the superuser. Hosted projects give it to
--- postgres.
+-- Make postgres the owner of an extension's foreign data wrapper, as on hosted projects.
 create or replace function extensions.grant_foreign_data_wrappers() returns event_trigger
 language plpgsql
 security definer -- only a superuser may grant rights on an extension's objects

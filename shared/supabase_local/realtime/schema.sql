@@ -1,16 +1,16 @@
 -- The `realtime` schema of hosted Supabase, as far as users call it and write policies: messages,
 -- `topic`, `send` and `broadcast_changes`. Idempotent. Must be run by a superuser.
 --
--- Names, argument names and types are a public contract, because policies and callers depend on
--- them. So they follow Supabase and not this project's prefixes p_ and v_.
+-- Names, argument names and types are those of Supabase, because policies and callers depend on
+-- them.
 
 create schema if not exists realtime;
 alter schema realtime owner to supabase_realtime_admin;
 revoke create on schema realtime from public;
 grant usage on schema realtime to anon, authenticated, service_role, postgres;
 
--- Hosted projects have one partition per day and drop it after three days. Here rows stay until a
--- reset.
+-- Hosted projects have one partition per day and drop it after three days. Here, rows are kept
+-- until a reset.
 create table if not exists realtime.messages (
   topic text not null,
   extension text not null,
@@ -101,7 +101,7 @@ begin
     create publication supabase_realtime_messages_publication for table realtime.messages;
   end if;
   if current_setting('server_version_num')::int >= 180000 then
-    -- Hosted projects read with wal2json, which always includes generated columns.
+    -- Include generated columns, as wal2json does on hosted projects.
     execute 'alter publication supabase_realtime set (publish_generated_columns = stored)';
   end if;
 end;

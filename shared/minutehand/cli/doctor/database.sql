@@ -1,8 +1,8 @@
--- Queries of doctor's own checks, besides the findings of the engine. The first row of a query, if
--- there is one, is a fault: verdict, detail and fix.
+-- Queries of `minutehand doctor` in addition to the engine's findings. If a query returns a row,
+-- its first row is a fault with verdict, detail and fix.
 
 -- check locks
--- sessions that keep people and workers from writing jobs; pg_locks can be read while they do
+-- find database sessions with locks that prevent people and workers from writing jobs
 select 'fail', format('%s of process %s has been locked for %s s%s',
     string_agg(distinct c.oid::regclass::text, ', '), a.pid,
     round(extract(epoch from clock_timestamp() - a.xact_start)),
@@ -21,7 +21,7 @@ where l.granted
 group by a.pid, a.xact_start, a.state, a.usename;
 
 -- check roles
--- settings that `alter role … set` and `alter database … set` give to every session of these roles
+-- find settings of `alter role … set` and `alter database … set` that break sessions of these roles
 with settings as (
   select r.rolname as role, d.datname as base, split_part(c.setting, '=', 1) as name,
     substr(c.setting, strpos(c.setting, '=') + 1) as value
@@ -59,7 +59,7 @@ select case harm when 'a call may occupy a connection for long' then 'warn' else
   end
 from faults where harm is not null
 union all
--- as Supabase creates its roles
+-- the rights of roles as Supabase creates them
 select 'fail', format('%s bypasses row level security: it reads the rows of every tenant', rolname),
   format('alter role %I nobypassrls', rolname)
 from pg_roles where rolname in ('anon', 'authenticated') and rolbypassrls
@@ -78,7 +78,7 @@ where m.member in (to_regrole('anon'), to_regrole('authenticated'))
 order by 1;
 
 -- check project
--- objects of the project itself
+-- find faults in objects of the project
 select 'warn', 'no tenant has a member: no one sees a job',
   'add people to your memberships, with a role that queue.tenant_members knows; with our '
     'workspaces to public.workspace_members'
@@ -92,7 +92,7 @@ where c.relkind = 'r' and not c.relrowsecurity
   and has_table_privilege('authenticated', c.oid, 'select');
 
 -- check extensions
--- extensions that the project enabled after its migrations ran
+-- find extensions that the project enabled after its migrations ran
 select 'fail', 'Realtime is enabled but not attached to the engine: no one can follow a job live',
   'select public.attach_extensions()  -- in the SQL editor'
 where to_regclass('realtime.messages') is not null and not exists (

@@ -22,8 +22,8 @@ begin
 end;
 $$;
 
--- Return the feed position for a reader that starts now. The position is directly after the last
--- line. A higher position would skip lines that are written after a restore.
+-- Return the number from which a new webhook reads the feed, which is one after the last row. After
+-- a restore, new rows may have numbers only slightly higher, so a higher position could skip rows.
 create function queue.feed_position()
 returns bigint
 language sql stable
@@ -41,7 +41,7 @@ create table queue.webhooks (
   workspace_id uuid not null,
   url text not null,
   description text,
-  -- The API encrypts the secret for this workspace. The database cannot decrypt it.
+  -- The API encrypts the webhook's secret with a key that the database does not have.
   sealed_secret text not null,
   previous_sealed_secret text,
   rotated_at timestamptz, -- for a day after this time, the previous secret also signs
@@ -57,7 +57,7 @@ create table queue.webhooks (
   last_answer text, -- result of the last delivery, or the reason why none could be enqueued
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
-  -- The webhook has read all feed lines up to and including the line (read_to, read_id).
+  -- number and id of the last row of queue.feed for which deliveries were enqueued
   read_to bigint not null default queue.feed_position(),
   read_id bigint not null default 0,
   constraint webhooks_secret_is_sealed
@@ -81,16 +81,16 @@ values
   ('webhook_private_addresses', 'false');
 insert into queue.tasks (name, every, reads_feed)
 values ('webhooks', '1 second', true);
--- The worker publishes the remaining policy of the type. Version 0 means that the type is not yet
--- published.
+-- The worker publishes the other values of the job type. Schema version 0 means that the type is
+-- not published yet.
 insert into queue.job_types (job_type, schema_version, internal, in_order)
 values ('webhook_delivery', 0, true, true)
--- A worker that runs during this migration may already have published the type.
+-- A worker that runs during this migration may already have published the job type.
 on conflict (job_type) do update set in_order = true;
 
--- Return the feed line at which the next slice of a webhook ends. A slice has about 5,000 jobs. It
--- may end within the lines of a transaction, whose number is not limited.
--- is_last: true if this is the last line before p_last
+-- Return the feed row at which the next slice of a webhook ends. A slice has about 5,000 jobs. A
+-- slice may end within the rows of one transaction, which can add any number of rows. is_last: True
+-- if this is the last feed row before p_last.
 create function queue.slice_of(
   p_hook queue.webhooks,
   p_last bigint,
@@ -123,11 +123,10 @@ limit 1
 $$;
 revoke execute on function queue.slice_of from public;
 
--- Enqueue deliveries for about 5,000 jobs of the feed per webhook. Of each tenant's webhooks, the
--- webhook that has read the least comes first. After the first webhook of each tenant comes the
--- second of each tenant, and so on. Deliveries count as live jobs of their workspace. While the
--- workspace is at its limit of live jobs, no delivery is enqueued. In that case, last_answer
--- contains the reason.
+-- Enqueue deliveries of webhooks for about 5,000 jobs of the feed per webhook. First, process the
+-- webhook of each tenant that has read the least of the feed, then the second webhook of each
+-- tenant, and so on. Deliveries count as live jobs of their workspace. While a workspace is at its
+-- limit of live jobs, none of its deliveries is enqueued, and last_answer has the reason.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -164,7 +163,7 @@ begin
     from queue.webhooks
     where id = v_id and enabled
     for update skip locked;
-    -- This query returns no line if the webhook is locked.
+    -- This query returns no row if another transaction has locked the webhook.
     select * into v_end from queue.slice_of(v_hook, v_last);
     continue when v_end.id is null;
     v_left := v_left - v_end.is_last::integer;
@@ -399,7 +398,8 @@ begin
   end if;
   return to_jsonb(v_saved)
     - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[];
--- Postgres adds the failing row, which has the sealed secret, to the error
+-- revoke direct inserts, because Postgres would show the failing row with the sealed secret in an
+-- error
 exception when check_violation then
   raise exception using errcode = sqlstate, message = sqlerrm;
 end;
@@ -510,7 +510,7 @@ begin
         jsonb_agg(
           to_jsonb(w)
           - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[]
-          -- off_at is the time when the webhook will be disabled if no delivery succeeds before.
+          -- off_at is the time when the webhook is disabled if no delivery succeeds before.
           || jsonb_build_object(
             'off_at', w.failing_since + make_interval(
               secs => queue.setting('webhook_failing_seconds_max')::double precision
@@ -554,7 +554,7 @@ declare
   v_event public.job_events;
 begin
   perform queue.refuse_revoked();
-  -- A webhook of another tenant counts as deleted, and so does an event of another tenant.
+  -- Treat a webhook or an event of another tenant as deleted.
   select * into v_hook
   from queue.webhooks
   where id = (v_delivery.payload ->> 'webhook_id')::uuid

@@ -1,8 +1,8 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
--- Beacon stores job specs, their outbox, one execution per region, and signed receipts. A job here
--- is a submitted job spec, and a job of the queue runs it. The platform does not depend on this
--- app's folder or migration, so both can be deleted.
+-- The beacon app stores job specs, their outbox, one execution per region, and signed receipts. In
+-- this app, a job is a submitted job spec, which a job of the queue runs. The engine does not
+-- depend on this app, so the app can be deleted.
 
 create schema if not exists beacon;
 revoke all on schema beacon from public;
@@ -14,9 +14,9 @@ create table public.beacon_jobs (
   version text not null,
   spec jsonb not null,
   priority integer not null default 100, -- smaller runs first
-  -- Stored state of the job. The view beacon_job_states adds the state of the job in the queue.
+  -- Stored state, to which the view beacon_job_states adds the state of the job in the queue.
   status text not null default 'created',
-  -- A deferred constraint forbids a job without an outbox row.
+  -- row of the outbox, which a deferred constraint requires
   outbox_id uuid not null,
   queue_job_id uuid, -- job of type beacon_job in the queue, null until the outbox row is published
   reached text[] not null default '{}', -- regions that answered, stored when the job ends
@@ -25,7 +25,7 @@ create table public.beacon_jobs (
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   finished_at timestamptz,
-  -- Closing receipt, signed, with the number of other receipts. It is null until the job ends.
+  -- signed closing receipt with the number of other receipts, null until the job ends
   closing jsonb,
   constraint beacon_jobs_one_per_version unique (workspace_id, jobspec_id, version),
   constraint beacon_jobs_status_is_known
@@ -55,7 +55,7 @@ create table public.beacon_outbox (
 comment on table public.beacon_outbox is
   'Messages about jobs that must reach the queue, inserted in the transaction of the job.';
 
--- The constraint is deferred, because the two rows reference each other and are inserted together.
+-- The constraint is deferred, because the rows of a job and its message reference each other.
 alter table public.beacon_jobs
   add constraint beacon_jobs_have_an_outbox_row foreign key (outbox_id, id)
     references public.beacon_outbox (id, job_id) deferrable initially deferred;
@@ -154,7 +154,7 @@ select
     when j.finished_at is not null then j.status
     when q.status in ('failed', 'cancelled') then q.status
     when j.started_at is not null then 'processing'
-    -- While the job in the queue is not yet due, the state is created. After that, it is queued.
+    -- The state is created until the job in the queue is due, and then queued.
     when q.id is null or q.scheduled_for > queue.clock() then 'created'
     else 'queued'
   end as status,
@@ -196,7 +196,7 @@ select queue.show_to_members('public.beacon_job_states');
 select queue.show_to_members('public.beacon_execution_states');
 select queue.charge_rows('public.beacon_jobs');
 
--- Person marks for `export` and `erase`. They name the owners, and the columns that may quote
+-- Marks for the export and erasure of personal data, on the owners and on columns that may quote
 -- someone.
 comment on column public.beacon_jobs.jobspec_id is 'Person: words';
 comment on column public.beacon_jobs.version is 'Person: words';
@@ -211,15 +211,15 @@ comment on column public.beacon_executions.output is 'Person: words';
 comment on column public.beacon_executions.error is 'Person: words to clear';
 comment on column public.beacon_executions.receipt is 'Person: words';
 
--- Functions for members, and the publishing of outbox rows to the queue. One transaction inserts a
--- job, its executions and its outbox row. The worker then runs the job.
+-- Functions for members, and the functions that enqueue the messages of the outbox. One transaction
+-- inserts a job, its executions and its message. The worker then runs the job.
 
 create function beacon.spec_problem(p_spec jsonb)
 returns text
 language sql immutable
 set search_path = ''
 as $$
--- These are the checks that the guide requires. The models of the API and of the worker check more.
+-- This function checks only some fields of a spec. The API and the worker check the other fields.
 select coalesce(
   queue.schema_error('{
     "type": "object", "required": ["jobspec_id", "version", "benchmark", "constraints",
@@ -392,11 +392,12 @@ as $$
 declare
   v_job public.beacon_jobs;
 begin
-  -- the call may wait for a concurrent change of the same job
+  -- wait for a concurrent change of the same job
   perform queue.admit('changes', j.workspace_id, queue.caller())
   from public.beacon_jobs as j
   where j.id = p_id;
-  -- All functions lock in the same order: outbox, queue, job, executions.
+  -- All functions lock the outbox first, then the queue, the job and its executions, to prevent
+  -- deadlocks.
   perform 1
   from public.beacon_outbox
   where job_id = p_id
@@ -527,8 +528,7 @@ begin
       values (
         v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.priority,
         v_job.created_by, 'beacon:' || v_job.id,
-        -- A client that reads its job directly after submitting must find the state created. The
-        -- guide's test expects this.
+        -- A client that reads its job directly after it was submitted must find the state created.
         v_job.created_at + interval '1 second'
       )
       returning id into v_id;
@@ -541,8 +541,8 @@ begin
       v_published := v_published + 1;
     exception when others then
       get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
-      -- If the queue rejects a message, the message is never retried. After other errors, it is
-      -- retried ten times.
+      -- A message that the queue rejects is never retried. After other errors, a message is retried
+      -- ten times.
       update public.beacon_outbox
       set
         attempts = attempts + 1,
@@ -581,8 +581,8 @@ set search_path = ''
 as $$
 begin
   perform queue.refuse_revoked();
-  -- The job in the queue ended before its processor stored a result. It was cancelled, became a
-  -- dead letter, or was deleted.
+  -- The job in the queue was cancelled, has failed or was deleted before its processor stored a
+  -- result.
   return (
     select jsonb_build_object(
       'ended', count(
@@ -613,8 +613,8 @@ $$;
 comment on function public.beacon_reconcile is
   'End jobs that ended in the queue without their processor: {ended}. For the worker.';
 
--- Functions for leased jobs and executions. The worker calls the providers and signs the receipts.
--- These functions decide whether enough regions succeeded.
+-- Functions that the worker calls for leased jobs and executions. The worker calls the providers
+-- and signs the receipts. These functions decide whether enough regions succeeded.
 
 create function public.beacon_start(p_request jsonb)
 returns jsonb

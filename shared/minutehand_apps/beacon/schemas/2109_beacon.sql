@@ -1,6 +1,6 @@
--- Beacon stores job specs, their outbox, one execution per region, and signed receipts. A job here
--- is a submitted job spec, and a job of the queue runs it. The platform does not depend on this
--- app's folder or migration, so both can be deleted.
+-- The beacon app stores job specs, their outbox, one execution per region, and signed receipts. In
+-- this app, a job is a submitted job spec, which a job of the queue runs. The engine does not
+-- depend on this app, so the app can be deleted.
 
 create schema if not exists beacon;
 revoke all on schema beacon from public;
@@ -12,9 +12,9 @@ create table public.beacon_jobs (
   version text not null,
   spec jsonb not null,
   priority integer not null default 100, -- smaller runs first
-  -- Stored state of the job. The view beacon_job_states adds the state of the job in the queue.
+  -- Stored state, to which the view beacon_job_states adds the state of the job in the queue.
   status text not null default 'created',
-  -- A deferred constraint forbids a job without an outbox row.
+  -- row of the outbox, which a deferred constraint requires
   outbox_id uuid not null,
   queue_job_id uuid, -- job of type beacon_job in the queue, null until the outbox row is published
   reached text[] not null default '{}', -- regions that answered, stored when the job ends
@@ -23,7 +23,7 @@ create table public.beacon_jobs (
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   finished_at timestamptz,
-  -- Closing receipt, signed, with the number of other receipts. It is null until the job ends.
+  -- signed closing receipt with the number of other receipts, null until the job ends
   closing jsonb,
   constraint beacon_jobs_one_per_version unique (workspace_id, jobspec_id, version),
   constraint beacon_jobs_status_is_known
@@ -53,7 +53,7 @@ create table public.beacon_outbox (
 comment on table public.beacon_outbox is
   'Messages about jobs that must reach the queue, inserted in the transaction of the job.';
 
--- The constraint is deferred, because the two rows reference each other and are inserted together.
+-- The constraint is deferred, because the rows of a job and its message reference each other.
 alter table public.beacon_jobs
   add constraint beacon_jobs_have_an_outbox_row foreign key (outbox_id, id)
     references public.beacon_outbox (id, job_id) deferrable initially deferred;
@@ -152,7 +152,7 @@ select
     when j.finished_at is not null then j.status
     when q.status in ('failed', 'cancelled') then q.status
     when j.started_at is not null then 'processing'
-    -- While the job in the queue is not yet due, the state is created. After that, it is queued.
+    -- The state is created until the job in the queue is due, and then queued.
     when q.id is null or q.scheduled_for > queue.clock() then 'created'
     else 'queued'
   end as status,
@@ -194,7 +194,7 @@ select queue.show_to_members('public.beacon_job_states');
 select queue.show_to_members('public.beacon_execution_states');
 select queue.charge_rows('public.beacon_jobs');
 
--- Person marks for `export` and `erase`. They name the owners, and the columns that may quote
+-- Marks for the export and erasure of personal data, on the owners and on columns that may quote
 -- someone.
 comment on column public.beacon_jobs.jobspec_id is 'Person: words';
 comment on column public.beacon_jobs.version is 'Person: words';

@@ -1,12 +1,12 @@
--- Functions for members, and the publishing of outbox rows to the queue. One transaction inserts a
--- job, its executions and its outbox row. The worker then runs the job.
+-- Functions for members, and the functions that enqueue the messages of the outbox. One transaction
+-- inserts a job, its executions and its message. The worker then runs the job.
 
 create function beacon.spec_problem(p_spec jsonb)
 returns text
 language sql immutable
 set search_path = ''
 as $$
--- These are the checks that the guide requires. The models of the API and of the worker check more.
+-- This function checks only some fields of a spec. The API and the worker check the other fields.
 select coalesce(
   queue.schema_error('{
     "type": "object", "required": ["jobspec_id", "version", "benchmark", "constraints",
@@ -179,11 +179,12 @@ as $$
 declare
   v_job public.beacon_jobs;
 begin
-  -- the call may wait for a concurrent change of the same job
+  -- wait for a concurrent change of the same job
   perform queue.admit('changes', j.workspace_id, queue.caller())
   from public.beacon_jobs as j
   where j.id = p_id;
-  -- All functions lock in the same order: outbox, queue, job, executions.
+  -- All functions lock the outbox first, then the queue, the job and its executions, to prevent
+  -- deadlocks.
   perform 1
   from public.beacon_outbox
   where job_id = p_id
@@ -314,8 +315,7 @@ begin
       values (
         v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.priority,
         v_job.created_by, 'beacon:' || v_job.id,
-        -- A client that reads its job directly after submitting must find the state created. The
-        -- guide's test expects this.
+        -- A client that reads its job directly after it was submitted must find the state created.
         v_job.created_at + interval '1 second'
       )
       returning id into v_id;
@@ -328,8 +328,8 @@ begin
       v_published := v_published + 1;
     exception when others then
       get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
-      -- If the queue rejects a message, the message is never retried. After other errors, it is
-      -- retried ten times.
+      -- A message that the queue rejects is never retried. After other errors, a message is retried
+      -- ten times.
       update public.beacon_outbox
       set
         attempts = attempts + 1,
@@ -368,8 +368,8 @@ set search_path = ''
 as $$
 begin
   perform queue.refuse_revoked();
-  -- The job in the queue ended before its processor stored a result. It was cancelled, became a
-  -- dead letter, or was deleted.
+  -- The job in the queue was cancelled, has failed or was deleted before its processor stored a
+  -- result.
   return (
     select jsonb_build_object(
       'ended', count(

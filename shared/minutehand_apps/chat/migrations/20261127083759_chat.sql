@@ -1,8 +1,8 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
--- Chat: sessions, their messages, and the background work that a message requests. Each message
--- belongs to a job. The job stores the state, progress and events of the work. The engine does not
--- depend on this app, so the app can be deleted.
+-- The chat app has sessions, their messages, and the background work that a message requests. Each
+-- message belongs to a job of the queue, which stores the state, progress and events of the work.
+-- The engine does not depend on this app, so the app can be deleted.
 
 create schema if not exists chat;
 revoke all on schema chat from public;
@@ -64,7 +64,7 @@ create unique index async_messages_ask_once
   on public.async_messages (job_id, (question ->> 'name'))
   where type = 'question';
 
--- Return the state of a job in words for people, or null if retention has deleted the job.
+-- Return a text with the state of a job, or null if retention has deleted the job.
 create function chat.state_of(p_job public.jobs)
 returns text
 language sql stable
@@ -111,7 +111,8 @@ comment on view public.async_work_items is 'Background work of chats.';
 
 insert into queue.settings (name, value)
 values
-  -- minimum length of an id from a caller, because the id grants access to a guest's session
+  -- minimum length of a session id that a caller chooses, because the id grants access to a guest's
+  -- session
   ('chat_session_id_min_characters', '32'),
   ('chat_guest_messages_per_minute', '60'), -- limit per address, or null for no limit
   ('chat_retention_days', '90'); -- days after the latest message in the session
@@ -326,7 +327,7 @@ left join public.jobs as j on j.id = m.job_id
 where m.job_id = p_job_id and m.type = 'info'
 $$;
 
--- Describe what a started job waits for.
+-- Describe the wait of a job that has started.
 create function chat.waits_for(p_job public.jobs)
 returns text
 language sql stable
@@ -470,7 +471,7 @@ comment on function chat.page is
 
 -- 3. The state of a session's work ----------------------------------------------------------------
 
--- Return whether a question can still be answered.
+-- Return true if a question can still be answered.
 create function chat.is_open(p_message public.async_messages)
 returns boolean
 language sql stable
@@ -597,8 +598,8 @@ $$;
 comment on function chat.status is
   'State of a session''s work. An unknown session has none.';
 
--- Convert an event of a job to an event of its session. The result has the work, and the question
--- or result of the work.
+-- Convert an event of a job to an event of its session, with the work, and the question or result
+-- of the work.
 create function chat.event_json(p_event jsonb, p_message public.async_messages)
 returns jsonb
 language sql stable
@@ -710,10 +711,9 @@ declare
     select j.id
     from unnest(v_all) as j
     where j.finished_at is null
-      -- When a whole session is cancelled, work with an earlier cancel request is not counted
-      -- again.
+      -- If a whole session is cancelled, do not count work that already has a cancel request.
       and (p_work_id is not null or j.cancel_requested_at is null)
-      -- Work with a result has ended, even if the worker has not settled its job yet.
+      -- Skip work that has a result, even if the worker has not settled its job yet.
       and not exists (
         select from public.async_messages as r
         where r.job_id = j.id and r.type = 'info'
@@ -817,8 +817,8 @@ begin
   end if;
   if queue.caller() is null then
     perform queue.admit_guest('chat_guest_messages', v_session.workspace_id);
-    -- This call fails if another transaction has locked the job. Without the call, the service
-    -- would wait for that lock.
+    -- This call fails at once if another transaction has locked the job. The service would wait for
+    -- the lock.
     perform queue.hold_jobs(array[v_question.job_id]);
     -- Guests may not answer jobs, so the app answers as service_role. The session was checked
     -- above.

@@ -1,8 +1,7 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
--- Enrichment stores a workspace's settings, accounts and contacts, and records which fields people
--- edit. The platform does not depend on this app's folder, migration or seed, so they can be
--- deleted.
+-- The enrichment app stores a workspace's settings, accounts and contacts, and records which fields
+-- people edit. The engine does not depend on this app, so the app can be deleted.
 
 create schema if not exists enrichment;
 revoke all on schema enrichment from public;
@@ -16,7 +15,7 @@ create table public.workspace_settings (
   -- true if new accounts with a domain are enriched automatically
   apollo_auto_enrich boolean not null default false,
   apollo_paused_until timestamptz, -- end of the pause that Apollo requested for this key (429)
-  -- Number of paid credits. The credits of each answered call are added once.
+  -- number of paid credits, to which each answered call adds its credits once
   enrichment_credits_used bigint not null default 0,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -138,7 +137,7 @@ set search_path = ''
 as $$
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    -- answer as if the workspace did not exist
+    -- respond as if the workspace did not exist
     perform queue.refuse(
       404,
       'workspace_not_found',
@@ -224,7 +223,7 @@ begin
       when p_changes ? 'apollo_client' then p_changes ->> 'apollo_client'
       else s.apollo_client
     end,
-    -- The pause applies to the old key and client, so a new key or client ends the pause.
+    -- A new key or client ends a pause, because the pause applies to the old key and client.
     apollo_paused_until = case
       when p_changes ?| array['sealed_key', 'apollo_client'] then null
       else s.apollo_paused_until
@@ -303,7 +302,7 @@ create policy contacts_belong_to_members on public.contacts
 revoke all
   on public.workspace_settings, public.accounts, public.contacts
   from public, anon, authenticated, service_role;
--- No browser role may select the ciphertext.
+-- The roles of browsers may not select the encrypted key.
 grant select (
   workspace_id,
   apollo_api_key_last4,
@@ -356,9 +355,9 @@ comment on column public.contacts.linkedin_url is 'Person: words';
 comment on column public.contacts.metadata is 'Person: words';
 comment on column public.workspace_settings.apollo_api_key_encrypted is 'Person: secret';
 
--- Enrichment of a record. This file checks permissions, and has the functions with which the worker
--- reads records, records payments and writes results. A job pays for a call at most once, and never
--- overwrites a person's edits.
+-- This file has the functions of enrichment jobs. The worker calls them to read records, to record
+-- payments and to write results. A job pays for a call at most once, and never overwrites a
+-- person's edits.
 
 -- The table does not reference jobs, because the record of a payment outlives its job. The answer
 -- describes a person, so it is deleted with the job.
@@ -368,10 +367,11 @@ create table enrichment.calls (
   -- workspace that pays for the call
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   started_at timestamptz not null default now(), -- time just before the call
-  -- Null if no response arrived. Then it is unknown whether a credit was charged.
+  -- Null if no response arrived, so that it is unknown whether a credit was charged.
   answered_at timestamptz,
   credits integer,
-  -- Later attempts use this answer and do not pay again. It is null after the job is deleted.
+  -- Response, which later attempts use, so that they do not pay again. Null after the job is
+  -- deleted.
   answer jsonb,
   constraint calls_one_per_attempt primary key (job_id, fence),
   constraint calls_answers_are_whole
@@ -540,8 +540,8 @@ select queue.held_job(
 )
 $$;
 
--- Return the record of a job. A payload may contain any text as an id. If the text is not an id, no
--- record matches.
+-- Return the record that a job enriches, or null if there is no record with the id in the payload.
+-- The payload may contain any text as the id.
 create function enrichment.record_of(p_request jsonb, p_lock boolean)
 returns jsonb
 language sql
@@ -683,7 +683,7 @@ set search_path = ''
 set lock_timeout = '5s'
 as $$
 declare
-  -- Lock the record before the job. Otherwise the job's reports would wait while a person edits the
+  -- Lock the record before the job, so that the job's reports do not wait while a person edits the
   -- record.
   v_row constant jsonb := enrichment.record_of(p_request, true);
   v_job constant public.jobs := enrichment.held_job(p_request);
@@ -697,8 +697,8 @@ begin
   if v_row ->> 'workspace_id' is distinct from v_job.workspace_id::text then
     return '{"missing": true, "updated": [], "kept": []}';
   end if;
-  -- Fill the fields that no person edited. Also fill a field that a person emptied before the job
-  -- was created.
+  -- Write the fields that no person has edited, and fields that a person emptied before the job was
+  -- created.
   select coalesce(jsonb_object_agg(f.key, f.value), '{}')
   into v_fields
   from jsonb_each(p_request -> 'fields') as f

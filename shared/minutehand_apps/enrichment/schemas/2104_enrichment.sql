@@ -1,6 +1,5 @@
--- Enrichment stores a workspace's settings, accounts and contacts, and records which fields people
--- edit. The platform does not depend on this app's folder, migration or seed, so they can be
--- deleted.
+-- The enrichment app stores a workspace's settings, accounts and contacts, and records which fields
+-- people edit. The engine does not depend on this app, so the app can be deleted.
 
 create schema if not exists enrichment;
 revoke all on schema enrichment from public;
@@ -14,7 +13,7 @@ create table public.workspace_settings (
   -- true if new accounts with a domain are enriched automatically
   apollo_auto_enrich boolean not null default false,
   apollo_paused_until timestamptz, -- end of the pause that Apollo requested for this key (429)
-  -- Number of paid credits. The credits of each answered call are added once.
+  -- number of paid credits, to which each answered call adds its credits once
   enrichment_credits_used bigint not null default 0,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -136,7 +135,7 @@ set search_path = ''
 as $$
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    -- answer as if the workspace did not exist
+    -- respond as if the workspace did not exist
     perform queue.refuse(
       404,
       'workspace_not_found',
@@ -222,7 +221,7 @@ begin
       when p_changes ? 'apollo_client' then p_changes ->> 'apollo_client'
       else s.apollo_client
     end,
-    -- The pause applies to the old key and client, so a new key or client ends the pause.
+    -- A new key or client ends a pause, because the pause applies to the old key and client.
     apollo_paused_until = case
       when p_changes ?| array['sealed_key', 'apollo_client'] then null
       else s.apollo_paused_until
@@ -301,7 +300,7 @@ create policy contacts_belong_to_members on public.contacts
 revoke all
   on public.workspace_settings, public.accounts, public.contacts
   from public, anon, authenticated, service_role;
--- No browser role may select the ciphertext.
+-- The roles of browsers may not select the encrypted key.
 grant select (
   workspace_id,
   apollo_api_key_last4,

@@ -1,6 +1,6 @@
--- Enrichment of a record. This file checks permissions, and has the functions with which the worker
--- reads records, records payments and writes results. A job pays for a call at most once, and never
--- overwrites a person's edits.
+-- This file has the functions of enrichment jobs. The worker calls them to read records, to record
+-- payments and to write results. A job pays for a call at most once, and never overwrites a
+-- person's edits.
 
 -- The table does not reference jobs, because the record of a payment outlives its job. The answer
 -- describes a person, so it is deleted with the job.
@@ -10,10 +10,11 @@ create table enrichment.calls (
   -- workspace that pays for the call
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   started_at timestamptz not null default now(), -- time just before the call
-  -- Null if no response arrived. Then it is unknown whether a credit was charged.
+  -- Null if no response arrived, so that it is unknown whether a credit was charged.
   answered_at timestamptz,
   credits integer,
-  -- Later attempts use this answer and do not pay again. It is null after the job is deleted.
+  -- Response, which later attempts use, so that they do not pay again. Null after the job is
+  -- deleted.
   answer jsonb,
   constraint calls_one_per_attempt primary key (job_id, fence),
   constraint calls_answers_are_whole
@@ -182,8 +183,8 @@ select queue.held_job(
 )
 $$;
 
--- Return the record of a job. A payload may contain any text as an id. If the text is not an id, no
--- record matches.
+-- Return the record that a job enriches, or null if there is no record with the id in the payload.
+-- The payload may contain any text as the id.
 create function enrichment.record_of(p_request jsonb, p_lock boolean)
 returns jsonb
 language sql
@@ -325,7 +326,7 @@ set search_path = ''
 set lock_timeout = '5s'
 as $$
 declare
-  -- Lock the record before the job. Otherwise the job's reports would wait while a person edits the
+  -- Lock the record before the job, so that the job's reports do not wait while a person edits the
   -- record.
   v_row constant jsonb := enrichment.record_of(p_request, true);
   v_job constant public.jobs := enrichment.held_job(p_request);
@@ -339,8 +340,8 @@ begin
   if v_row ->> 'workspace_id' is distinct from v_job.workspace_id::text then
     return '{"missing": true, "updated": [], "kept": []}';
   end if;
-  -- Fill the fields that no person edited. Also fill a field that a person emptied before the job
-  -- was created.
+  -- Write the fields that no person has edited, and fields that a person emptied before the job was
+  -- created.
   select coalesce(jsonb_object_agg(f.key, f.value), '{}')
   into v_fields
   from jsonb_each(p_request -> 'fields') as f

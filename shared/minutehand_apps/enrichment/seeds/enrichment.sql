@@ -1,6 +1,6 @@
--- Enrichment's demo data: accounts and contacts of both workspaces, and their settings.
--- A test-key-… is not a secret, because only the offline Apollo accepts it. The demo replaces it
--- with a sealed key.
+-- Demo data of the enrichment app, with accounts, contacts and settings of both workspaces. A key
+-- test-key-… is not a secret, because only the offline Apollo accepts it. The demo replaces it with
+-- a sealed key.
 
 insert into public.workspace_settings (workspace_id, apollo_api_key_encrypted, apollo_api_key_last4)
 values

@@ -1,6 +1,6 @@
--- Plans: prompts, and the results of their stages. Each plan has a job. The job stores the state,
--- progress and events of the plan. The engine does not depend on this app, so the app can be
--- deleted.
+-- The plans app stores prompts, and the results of the stages of their plans. Each plan has a job
+-- of the queue, which stores the state, progress and events of the plan. The engine does not depend
+-- on this app, so the app can be deleted.
 
 create schema if not exists plan;
 revoke all on schema plan from public;
@@ -110,8 +110,8 @@ begin
 end;
 $$;
 
--- Create a job for a plan, and return whether to wake a worker. For a guest's plan, also open a
--- guest session of thirty days, which is the maximum.
+-- Create a job for a plan, and return true if the caller should start a worker. For a guest's plan,
+-- also open a guest session of thirty days, which is the maximum.
 create function plan.enqueue(p_plan public.plans)
 returns boolean
 language plpgsql
@@ -163,7 +163,7 @@ declare
     )
     else (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid
   end;
-  -- All guests share a workspace, so the keys of different guests could be equal.
+  -- Make a guest's key unique, because all guests share a workspace and may use equal keys.
   v_key text := case when v_user is not null then p_idempotency_key end;
   v_plan public.plans;
   v_wake boolean := false;
@@ -379,8 +379,8 @@ begin
   perform queue.hold_id(p_plan_id::text);
   if queue.caller() is null then
     perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
-    -- This call fails if another transaction has locked the job. Without the call, the service
-    -- would wait for that lock.
+    -- This call fails at once if another transaction has locked the job. The service would wait for
+    -- the lock.
     perform queue.hold_jobs(array[v_plan.job_id]);
     -- Guests may not retry jobs, so the app retries as service_role. plan_or_refuse has checked
     -- access.

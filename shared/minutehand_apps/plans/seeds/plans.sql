@@ -1,5 +1,5 @@
--- The guide's stress tests create a thousand plans per minute, so guests have no limit on the local
--- stack. Only a local stack has recorded its base as hosted/….
+-- Guests have no limit on the local stack, because stress tests create a thousand plans per minute.
+-- Only the local stack records migrations named hosted/….
 update queue.settings set value = 'null', updated_at = queue.clock()
 where name = 'plan_guest_plans_per_minute'
   and exists (select from supabase_migrations.seed_files where path like 'hosted/%');

@@ -1,13 +1,13 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
 -- Training converts uploaded videos to transcripts and procedures. This file has the app's tables
--- and its two views. The platform does not depend on this app's folder, so the folder can be
--- deleted.
+-- and its two views. The engine does not depend on this app, so the app can be deleted.
 
 create schema if not exists training;
 revoke all on schema training from public;
 
--- The result of a stage is null until it is stored. After that, no attempt or run overwrites it.
+-- Transcript and procedure are null until their stage has ended. Later attempts do not overwrite
+-- them.
 create table public.trainings (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
@@ -109,8 +109,8 @@ select
         end
   end as error_data,
   greatest(j.attempts - 1, 0) as retry_count,
-  -- If the job failed, no retries remain, so the maximum is the number of retries so far. After a
-  -- permanent error this may be 0.
+  -- For a failed job, the maximum is the number of retries so far, because no retries remain. After
+  -- a permanent error this may be 0.
   case j.status
     when 'failed' then greatest(j.attempts - 1, 0)
     else j.max_attempts - 1
@@ -157,7 +157,7 @@ set search_path = ''
 as $$
 begin
   if old.completed_at is null then
-    -- queue.refuse is not used, because the caller may not execute it.
+    -- Raise the error here, because the caller may not execute queue.refuse.
     raise exception
       using
         errcode = 'PT409',
@@ -244,7 +244,7 @@ select queue.show_to_members('public.training_states');
 grant delete on public.background_jobs to service_role;
 select queue.charge_rows('public.trainings');
 
--- Person marks for `export` and `erase`. They name the owners, and the columns that may quote
+-- Marks for the export and erasure of personal data, on the owners and on columns that may quote
 -- someone.
 comment on column public.trainings.title is 'Person: words';
 comment on column public.trainings.object_key is 'Person: file';
@@ -255,8 +255,8 @@ comment on column public.trainings.published is 'Person: words';
 comment on column public.trainings.created_by is 'Person: owner';
 comment on column public.training_chunks.segments is 'Person: words';
 
--- Functions for members, and functions with which workers load and store data. The worker checks
--- the file. These functions check who owns the upload.
+-- Functions for members, and functions with which workers load and store data. These functions
+-- check the owner of an upload, and the worker checks the file.
 
 create function training.own_or_refuse(p_training_id uuid)
 returns public.trainings
@@ -300,8 +300,8 @@ as $$
 declare
   v_done record;
 begin
-  -- The job is internal, so members may not enqueue it. This function enqueues the job for the
-  -- member.
+  -- Enqueue the job for the member, because the job type is internal and members may not enqueue
+  -- it.
   v_done := queue.enqueue(
     p_training.workspace_id,
     null,
@@ -343,7 +343,7 @@ declare
   v_made public.trainings;
   v_wake boolean := false;
 begin
-  -- The key must be one that an upload of this caller can have.
+  -- Check that the key can belong to an upload of this caller.
   if p_workspace_id is null
     or not queue.is_member(p_workspace_id)
     or p_object_key is null
@@ -449,7 +449,7 @@ declare
   v_count integer := 0;
 begin
   perform queue.hold_id(p_training_id::text);
-  -- Delete chunks without words, because a new attempt may recognise them.
+  -- Delete chunks without words, because a new attempt may recognise words in them.
   delete from public.training_chunks
   where training_id = p_training_id
     and v_training.transcript is null
@@ -663,7 +663,8 @@ begin
     published = coalesce(published, case v_name when 'published' then v_value end)
   where id = v_training.id
   returning * into v_training;
-  -- Enqueue in the transaction that stores the transcript, so that a crash leaves both or neither.
+  -- Enqueue the next job in the transaction that stores the transcript, so that a crash leaves both
+  -- or neither.
   if v_training.transcript is not null
     and not exists (
       select 1

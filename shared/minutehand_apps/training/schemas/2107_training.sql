@@ -1,11 +1,11 @@
 -- Training converts uploaded videos to transcripts and procedures. This file has the app's tables
--- and its two views. The platform does not depend on this app's folder, so the folder can be
--- deleted.
+-- and its two views. The engine does not depend on this app, so the app can be deleted.
 
 create schema if not exists training;
 revoke all on schema training from public;
 
--- The result of a stage is null until it is stored. After that, no attempt or run overwrites it.
+-- Transcript and procedure are null until their stage has ended. Later attempts do not overwrite
+-- them.
 create table public.trainings (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
@@ -107,8 +107,8 @@ select
         end
   end as error_data,
   greatest(j.attempts - 1, 0) as retry_count,
-  -- If the job failed, no retries remain, so the maximum is the number of retries so far. After a
-  -- permanent error this may be 0.
+  -- For a failed job, the maximum is the number of retries so far, because no retries remain. After
+  -- a permanent error this may be 0.
   case j.status
     when 'failed' then greatest(j.attempts - 1, 0)
     else j.max_attempts - 1
@@ -155,7 +155,7 @@ set search_path = ''
 as $$
 begin
   if old.completed_at is null then
-    -- queue.refuse is not used, because the caller may not execute it.
+    -- Raise the error here, because the caller may not execute queue.refuse.
     raise exception
       using
         errcode = 'PT409',
@@ -242,7 +242,7 @@ select queue.show_to_members('public.training_states');
 grant delete on public.background_jobs to service_role;
 select queue.charge_rows('public.trainings');
 
--- Person marks for `export` and `erase`. They name the owners, and the columns that may quote
+-- Marks for the export and erasure of personal data, on the owners and on columns that may quote
 -- someone.
 comment on column public.trainings.title is 'Person: words';
 comment on column public.trainings.object_key is 'Person: file';

@@ -1,5 +1,5 @@
--- Functions for members, and functions with which workers load and store data. The worker checks
--- the file. These functions check who owns the upload.
+-- Functions for members, and functions with which workers load and store data. These functions
+-- check the owner of an upload, and the worker checks the file.
 
 create function training.own_or_refuse(p_training_id uuid)
 returns public.trainings
@@ -43,8 +43,8 @@ as $$
 declare
   v_done record;
 begin
-  -- The job is internal, so members may not enqueue it. This function enqueues the job for the
-  -- member.
+  -- Enqueue the job for the member, because the job type is internal and members may not enqueue
+  -- it.
   v_done := queue.enqueue(
     p_training.workspace_id,
     null,
@@ -86,7 +86,7 @@ declare
   v_made public.trainings;
   v_wake boolean := false;
 begin
-  -- The key must be one that an upload of this caller can have.
+  -- Check that the key can belong to an upload of this caller.
   if p_workspace_id is null
     or not queue.is_member(p_workspace_id)
     or p_object_key is null
@@ -192,7 +192,7 @@ declare
   v_count integer := 0;
 begin
   perform queue.hold_id(p_training_id::text);
-  -- Delete chunks without words, because a new attempt may recognise them.
+  -- Delete chunks without words, because a new attempt may recognise words in them.
   delete from public.training_chunks
   where training_id = p_training_id
     and v_training.transcript is null
@@ -406,7 +406,8 @@ begin
     published = coalesce(published, case v_name when 'published' then v_value end)
   where id = v_training.id
   returning * into v_training;
-  -- Enqueue in the transaction that stores the transcript, so that a crash leaves both or neither.
+  -- Enqueue the next job in the transaction that stores the transcript, so that a crash leaves both
+  -- or neither.
   if v_training.transcript is not null
     and not exists (
       select 1

@@ -59,7 +59,7 @@ create function hmac(data text, key text, type text) returns bytea
 language sql immutable strict
 as $$ select @extschema@.hmac(convert_to(data, 'UTF8'), convert_to(key, 'UTF8'), type) $$;
 
--- Base64 of bcrypt, with another alphabet and without padding.
+-- Encode as bcrypt does, in Base64 with another alphabet and without padding.
 create function bcrypt_encode(data bytea) returns text
 language sql immutable strict
 as $$
@@ -81,7 +81,7 @@ $$;
 create function gen_salt(type text) returns text
 language sql volatile strict as $$ select @extschema@.gen_salt(type, 4) $$;
 
--- The first digits of pi, the initial state of Blowfish: 18 words of keys and 4 × 256 of boxes.
+-- Initial state of Blowfish, which is made of the first digits of pi.
 create function blowfish_words() returns bigint[] immutable
   language sql as $$ select '{@pi@}'::bigint[] $$;
 
@@ -117,7 +117,8 @@ begin
     end loop;
     v_keys[i + 1] := x; v_salts[i + 1] := l;
   end loop;
-  -- First a salted setup, then key and salt alternate. The last pass encrypts the text.
+  -- Set up the state with key and salt, then with the key and the salt in turn, and encrypt the
+  -- text.
   v_last := 2 * (1 << substring(salt from 5 for 2)::integer) + 1;
   for v_pass in 0 .. v_last loop
     v_mix := case when v_pass = v_last then v_none
