@@ -6,14 +6,11 @@ The processes, signals and exit codes are real. One host serves these job types.
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg
 import pytest
 
@@ -23,8 +20,8 @@ from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 ENQUEUE = """
-insert into public.jobs (workspace_id, job_type, payload, concurrency_key)
-select %s, %s, %s, %s from generate_series(1, %s)
+insert into public.jobs (workspace_id, job_type, payload)
+select %s, %s, %s from generate_series(1, %s)
 returning id
 """
 
@@ -32,28 +29,16 @@ returning id
 class Host:
     """A served host with its worker, and its database."""
 
-    def __init__(self, connection: psycopg.Connection[Any], log: Path, pid: int) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], log: Path) -> None:
         self.connection = connection
         self.log = log
-        self.pid = pid
 
     def enqueue(
-        self,
-        job_type: str,
-        count: int = 1,
-        *,
-        workspace: str = ACME,
-        concurrency_key: str | None = None,
-        **payload: Any,
+        self, job_type: str, count: int = 1, *, workspace: str = ACME, **payload: Any
     ) -> list[str]:
-        values = (workspace, job_type, json.dumps(payload), concurrency_key, count)
+        values = (workspace, job_type, json.dumps(payload), count)
         rows = self.connection.execute(ENQUEUE, values).fetchall()
         return [str(job) for (job,) in rows]
-
-    def has_no_open_gate(self, job_type: str) -> None:
-        """No job of the type is left behind a gate, and none keeps a slot of a key."""
-        query = "select count(*) from queue.gated where job_type = %s and not ended"
-        assert self.connection.execute(query, (job_type,)).fetchone() == (0,)
 
     def rows(self, columns: str, ids: Sequence[str]) -> list[Any]:
         query = f"select distinct {columns} from public.jobs where id = any(%s::uuid[])"
@@ -61,11 +46,6 @@ class Host:
 
     def has_ended(self, ids: Sequence[str]) -> bool:
         return self.rows("finished_at is not null", ids) == [(True,)]
-
-    def worker_pids(self) -> list[int]:
-        """Return the pids of the worker's usual process and of its processes for suspects."""
-        [fork_server] = psutil.Process(self.pid).children()
-        return [child.pid for child in fork_server.children()]
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +60,11 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
             # HTTPS rejects its tokens, as those of a machine with a wrong clock
             SUPABASE_JWT_SECRET=secrets.token_hex(32),
             WORKER_CONCURRENCY="250",
-        ) as (_, process),
+        ),
     ):
         known = "select count(*) from queue.job_types where job_type = 'served.batch'"
         until(lambda: connection.execute(known).fetchone() == (1,))
-        yield Host(connection, folder / "serve.log", process.pid)
+        yield Host(connection, folder / "serve.log")
 
 
 def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host: Host) -> None:
@@ -106,6 +86,7 @@ def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host:
     assert "the job ended the process" in message
     assert "exit code 7" in message
     assert (evidence["exit_code"], evidence["jobs"]) == (7, [guilty])
+    assert evidence["commit"] == COMMIT
     assert evidence["memory_mb"] > 1
     lines = [
         json.loads(line) for line in host.log.read_text().splitlines() if "worker.died" in line
@@ -134,80 +115,21 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Host) -> None
 
 
 @pytest.mark.parametrize(
-    "batches",
+    ("job_type", "count", "error", "signal"),
     [
-        [("served.batch", 9, "dies", "WorkerLost")],
-        [
-            ("served.batch", 9, "raises", "ValueError"),
-            ("served.batch", 9, "hangs", "AttemptTimeout"),
-            ("served.plain_batch", 1, "hangs", "AttemptTimeout"),
-        ],
+        ("served.batch", 9, "WorkerLost", "SIGKILL"),
+        ("served.plain_batch", 1, "AttemptTimeout", None),
     ],
 )
 def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
-    host: Host, batches: list[tuple[str, int, str, str]]
+    host: Host, job_type: str, count: int, error: str, signal: str | None
 ) -> None:
-    """Each job may spend one attempt, and the other jobs complete."""
-    with host.connection.transaction():  # so that one call gets all jobs of a batch
-        beside = [host.enqueue(job_type, count) for job_type, count, _, _ in batches]
-        guilty = [host.enqueue(job_type, how=how) for job_type, _, how, _ in batches]
-    ids = [job for batch in beside for job in batch]
+    """The batch ends its process, or hangs in a thread. The other jobs complete."""
+    with host.connection.transaction():  # so that one call gets all jobs of the batch
+        beside = host.enqueue(job_type, count)
+        guilty = host.enqueue(job_type, fails=True)
 
-    until(lambda: host.has_ended([*ids, *(job for [job] in guilty)]), seconds=240)
-    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
-    ending = "status, attempts, error_data ->> 'type'"
-    errors = [("failed", 1, error) for _, _, _, error in batches]
-    assert [host.rows(ending, job) for job in guilty] == [[error] for error in errors]
-
-
-def test_two_of_different_types_are_both_named_and_no_other_pays(host: Host) -> None:
-    """Jobs with a gate, a limit, steps, streams and children keep their guarantees."""
-    keyed = host.enqueue("served.keyed", 3, seconds=0.2, concurrency_key="k")
-    families = host.enqueue("served.family", 4, seconds=0.2)
-    ids = [*keyed, *families, *host.enqueue("served.slow", 10, seconds=0.2)]
-    guilty = [*host.enqueue("served.die"), *host.enqueue("served.abort")]
-
-    until(lambda: host.has_ended([*ids, *guilty]), seconds=240)
-    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
-    assert host.rows("status, attempts, lost_attempts", guilty) == [("failed", 1, 1)]
-    signals = host.rows("error_data -> 'evidence' ->> 'signal'", guilty)
-    assert {name for (name,) in signals} == {"SIGKILL", "SIGABRT"}
-    results = host.rows("result ->> 'count', result ->> 'text'", families)
-    assert results == [("1", "one two")]
-    host.has_no_open_gate("served.keyed")
-
-
-def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Host) -> None:
-    """All of its jobs are suspects, which are cleared within two minutes."""
-    ids = host.enqueue("served.slow", 250, seconds=2)
-    running = "select count(*) from queue.leases where job_id = any(%s::uuid[])"
-    until(lambda: host.connection.execute(running, (ids,)).fetchone() == (250,))
-
-    for pid in host.worker_pids():
-        os.kill(pid, signal.SIGKILL)
-
-    until(lambda: host.has_ended(ids), seconds=120)
-    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
-    until(lambda: len(host.worker_pids()) == 1)
-
-
-def test_code_that_ends_each_process_stops_no_other_job(host: Host) -> None:
-    """A finding with the commit offers a pause before there are dead letters."""
-    finding = (
-        "select f from jsonb_array_elements(public.explain_queue() -> 'findings') as f"
-        " where f ->> 'key' = 'ends_process served.broken'"
-    )
-    with host.connection.transaction():
-        others = host.enqueue("served.slow", 10, seconds=0)
-        ids = host.enqueue("served.broken", 40)
-        others += host.enqueue("served.slow", 10, seconds=0)
-
-    [(found,)] = until(lambda: host.connection.execute(finding).fetchall(), seconds=240)
-    until(lambda: host.has_ended(others), seconds=240)
-    pause = {"kind": "job_type", "name": "served.broken"}
-    host.connection.execute("select public.pause_jobs(%s)", (json.dumps(pause),))
-
-    assert host.rows("status, attempts, lost_attempts", others) == [("completed", 1, 0)]
-    assert f"commit {COMMIT}" in found["sentence"]
-    assert 0 < found["jobs"] <= 40
-    assert host.rows("finished_at is null", ids) == [(True,)]
+    until(lambda: host.has_ended([*beside, *guilty]), seconds=240)
+    assert host.rows("status, attempts, lost_attempts", beside) == [("completed", 1, 0)]
+    ending = "status, attempts, error_data ->> 'type', error_data -> 'evidence' ->> 'signal'"
+    assert host.rows(ending, guilty) == [("failed", 1, error, signal)]

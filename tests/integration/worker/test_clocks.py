@@ -49,58 +49,42 @@ async def working(engine: Engine, registry: Registry, ahead: timedelta) -> Async
 
 
 @pytest.mark.parametrize("ahead", WRONG)
-@pytest.mark.parametrize("how", ["sleep", "ask", "wait_for_event"])
-async def test_a_wait_lasts_as_long_as_it_was_to_last(
-    engine: Engine, ahead: timedelta, how: str
-) -> None:
+async def test_a_wait_lasts_as_long_as_it_was_to_last(engine: Engine, ahead: timedelta) -> None:
+    """A job has its time until its deadline, too, and its log has the database's time."""
     registry = Registry()
 
-    @registry.processor("naps", payload=dict)
-    async def nap(job: Job[dict[str, Any]], ctx: JobContext) -> str:
-        if how == "sleep":
-            await ctx.sleep(2)
-            return "over"
-        call = ctx.ask if how == "ask" else ctx.wait_for_event
-        return str(await call("ready", timeout=timedelta(seconds=2), default="over"))
+    @registry.processor("naps", payload=dict, timeout=7200)
+    async def nap(job: Job[dict[str, Any]], ctx: JobContext) -> Any:
+        ctx.log("info", "at work")
+        match job.payload["how"]:
+            case "sleep":
+                await ctx.sleep(2)
+                return "over"
+            case "works":
+                return ctx.remaining
+        call = ctx.ask if job.payload["how"] == "ask" else ctx.wait_for_event
+        return await call("ready", timeout=timedelta(seconds=2), default="over")
 
     async with working(engine, registry, ahead) as worker:
-        job_id = engine.enqueue(job_type="naps")
+        for how in ("sleep", "ask", "wait_for_event"):
+            engine.enqueue({"how": how}, job_type="naps")
         await worker.tick(budget_seconds=1)
-        length = engine.one(
-            "select timeout_at - created_at from queue.waits where job_id = %s", job_id
-        )
-        shown = engine.one(
+        lengths = engine.rows("select timeout_at - created_at from queue.waits")
+        lengths += engine.rows(
             "select (data -> 'wait' ->> 'until')::timestamptz - created_at"
-            " from public.job_events where job_id = %s and type = 'job.waiting'",
-            job_id,
+            " from public.job_events where type = 'job.waiting'"
         )
+        until = engine.one("select (queue.clock() + interval '30 minutes')::text")
+        works = engine.enqueue({"how": "works"}, job_type="naps", deadline_at=until)
+        await worker.tick()
         engine.advance(2)
         await drain(worker)
-
-    assert length == shown == timedelta(seconds=2)
-    assert (engine.job(job_id)["status"], engine.job(job_id)["result"]) == ("completed", "over")
-
-
-@pytest.mark.parametrize("ahead", WRONG)
-async def test_a_job_has_its_time_until_its_deadline(engine: Engine, ahead: timedelta) -> None:
-    registry = Registry()
-
-    @registry.processor("works", payload=dict, timeout=7200)
-    async def work(job: Job[dict[str, Any]], ctx: JobContext) -> float:
-        ctx.log("info", "at work")
-        return ctx.remaining
-
-    async with working(engine, registry, ahead) as worker:
-        until = engine.one("select (queue.clock() + interval '30 minutes')::text")
-        job_id = engine.enqueue(job_type="works", deadline_at=until)
-        await worker.tick()
-
-    assert engine.job(job_id)["status"] == "completed"
-    assert 1700 < engine.job(job_id)["result"] <= 1800
-    late = engine.one(
-        "select queue.clock() - created_at from public.job_logs where job_id = %s", job_id
-    )
-    assert abs(late) < timedelta(minutes=5), "its log has the database's time"
+    assert lengths == [timedelta(seconds=2)] * 6
+    ended = "select status, result from public.jobs where id <> %s"
+    assert engine.rows(ended, works) == [("completed", "over")] * 3
+    assert 1700 < engine.job(works)["result"] <= 1800
+    [late] = engine.rows("select max(queue.clock() - created_at) from public.job_logs")
+    assert abs(late) < timedelta(minutes=5)
 
 
 async def test_remote_work_has_one_deadline_for_workers_of_different_times(engine: Engine) -> None:

@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from minutehand.queue.errors import ProcessorError
-from minutehand.queue.models import JobId, SettleItem
+from minutehand.queue.models import SettleItem
 from minutehand.worker import (
     BatchedJob,
     Fail,
@@ -25,7 +24,6 @@ from minutehand.worker import (
     TickSummary,
     Worker,
 )
-from minutehand.worker.batch import Batch
 from minutehand.worker.testing import ProcessorTest, run_batch
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 from tests.support.virtual_time import LoopClock, leaping
@@ -43,6 +41,8 @@ class World:
     calls: list[list[str]] = field(default_factory=list)
     options: TickOptions = OPTIONS
     registry: Registry = field(default_factory=Registry)
+    #: Events of the run, by their time.
+    later: dict[float, Callable[[], object]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.queue = ModelQueue(self.rows)
@@ -53,6 +53,8 @@ class World:
             return await self.run(jobs)
 
         async def start() -> TickSummary:
+            for at, act in self.later.items():
+                asyncio.get_running_loop().call_later(at, act)
             self.registry.processor("work", payload=int, **{"batch": 3, **options})(run)
             worker = Worker(
                 SETTINGS,
@@ -85,12 +87,20 @@ async def results(jobs: Jobs) -> Any:
     return [str(job.id) for job in jobs]
 
 
-def test_a_call_has_jobs_of_one_tenant_and_no_more_than_a_batch() -> None:
-    world = World([*rows(*"abcd", workspace="one"), *rows(*"xy", workspace="two")], results)
+def test_a_call_has_jobs_of_one_tenant_and_tenants_take_turns() -> None:
+    """A tenant with more jobs than a batch comes after the others that wait."""
+
+    async def run(jobs: Jobs) -> Any:
+        await asyncio.sleep(0.5)
+        return await results(jobs)
+
+    options = TickOptions(concurrency=2, linger_seconds=0)
+    both = [*rows(*"abcd", workspace="one"), *rows(*"xy", workspace="two")]
+    world = World(both, run, options=options)
 
     world.tick()
 
-    assert sorted(world.calls) == [["a", "b", "c"], ["d"], ["x", "y"]]
+    assert world.calls == [["a", "b", "c"], ["x", "y"], ["d"]]
     assert {name: item.result for name, item in world.ends.items()} == {n: n for n in "abcdxy"}
 
 
@@ -176,42 +186,37 @@ def test_a_call_that_raises_or_hangs_is_run_again_in_halves(poison: str, how: st
     assert {world.queue.rows[name].fence for name in {*"abcde"} - {poison}} == {1}
 
 
+HALVES = [["a", "b", "c"], ["a", "b"], ["a"], ["b"], ["c"]]
+
+
 @pytest.mark.parametrize(
-    ("error", "outcome"),
+    ("error", "outcome", "calls"),
     [
-        (ValueError("broken"), "retry"),
-        (ProcessorError("final", retryable=False), "failed"),
-        (SystemExit(1), "retry"),
-        (StopIteration(), "retry"),
+        (ValueError("broken"), ("retry", None), HALVES),
+        (ProcessorError("final", retryable=False), ("failed", None), HALVES),
+        (SystemExit(1), ("retry", None), HALVES),
+        (StopIteration(), ("retry", None), HALVES),
+        # further calls would meet the same rate limit
+        (ProcessorError("busy", retry_after=77), ("retry", 77), HALVES[:1]),
     ],
 )
-def test_an_exception_of_every_call_is_each_jobs(error: BaseException, outcome: str) -> None:
+def test_an_exception_of_every_call_is_each_jobs(
+    error: BaseException, outcome: tuple[str, int | None], calls: list[list[str]]
+) -> None:
     """The traceback has only the processor's frames, however many jobs the error failed."""
 
     async def run(jobs: Jobs) -> Any:
         raise error
 
     world = World(rows(*"abc"), run)
+
     world.tick(budget=0.2)
 
-    assert world.calls[:5] == [["a", "b", "c"], ["a", "b"], ["a"], ["b"], ["c"]]
-    assert world.outcomes == dict.fromkeys("abc", outcome)
+    assert world.calls[:5] == calls
+    ends = {(item.outcome, item.retry_after_seconds) for item in world.ends.values()}
+    assert (len(world.ends), ends) == (3, {outcome})
     traces = [item.error.traceback for item in world.ends.values() if item.error]
     assert all(trace == traces[0] for trace in traces)
-
-
-def test_an_exception_with_a_delay_concerns_the_whole_call() -> None:
-    """Further calls would meet the same rate limit."""
-
-    async def run(jobs: Jobs) -> Any:
-        raise ProcessorError("busy", retry_after=77)
-
-    world = World(rows(*"abc"), run)
-    world.tick(budget=0.9)
-
-    assert world.calls == [["a", "b", "c"]]
-    assert {item.outcome for item in world.ends.values()} == {"retry"}
-    assert {item.retry_after_seconds for item in world.ends.values()} == {77}
 
 
 def test_one_that_is_stopped_is_in_no_later_call() -> None:
@@ -320,7 +325,6 @@ def test_one_that_is_stopped_leaves_the_call_to_the_others(stop: str) -> None:
     interrupted: list[str] = []
 
     async def run(jobs: Jobs) -> Any:
-        asyncio.get_running_loop().call_later(2, getattr(world.queue, stop), "b")
         try:
             await asyncio.sleep(10)
         except asyncio.CancelledError:
@@ -329,6 +333,7 @@ def test_one_that_is_stopped_leaves_the_call_to_the_others(stop: str) -> None:
         return [job.ctx.cancelled for job in jobs]
 
     world = World(rows(*"abc"), run)
+    world.later[2] = lambda: getattr(world.queue, stop)("b")
     world.queue.take_back = lambda job_id: setattr(  # type: ignore[method-assign]
         world.queue.rows[job_id], "status", "failed"
     )
@@ -337,19 +342,6 @@ def test_one_that_is_stopped_leaves_the_call_to_the_others(stop: str) -> None:
     assert interrupted == []
     assert {name: world.ends[name].result for name in "ac"} == {"a": False, "c": False}
     assert world.outcomes.get("b") == ("cancelled" if stop == "cancel" else None)
-
-
-def test_what_a_call_returns_at_its_timeout_is_stored() -> None:
-    async def run(jobs: Jobs) -> Any:
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(50)
-        return ["partial" for _ in jobs]
-
-    world = World(rows(*"abc", timeout=5), run)
-    world.tick(budget=45)
-
-    assert world.calls == [["a", "b", "c"]]
-    assert {item.result for item in world.ends.values()} == {"partial"}
 
 
 def test_the_deadline_of_one_job_leaves_the_call_to_the_others() -> None:
@@ -384,8 +376,19 @@ def test_the_last_attempt_is_alone_so_that_no_other_job_can_make_it_fail() -> No
     assert [world.queue.rows[name].status for name in "ac"] == ["completed"] * 2
 
 
-@pytest.mark.parametrize(("comes_at", "calls"), [(0.1, [["a", "b"]]), (0.5, [["a"], ["b"]])])
-def test_a_batch_waits_for_more_and_no_longer(comes_at: float, calls: list[list[str]]) -> None:
+@pytest.mark.parametrize(
+    ("ids", "comes_at", "options", "calls", "began_at"),
+    [
+        ("a", 0.1, {"batch_wait": 0.3}, ["ab"], [0.3]),
+        ("a", 0.5, {"batch_wait": 0.3}, ["a", "b"], [0.3]),
+        ("abc", 99, {"batch_wait": 3}, ["abc"], [0]),
+        # a run that may begin nothing releases the job, which has spent no attempt
+        ("a", 99, {"batch_wait": 3, "budget": 1.2}, [], []),
+    ],
+)
+def test_a_batch_waits_for_more_and_no_longer(
+    ids: str, comes_at: float, options: dict[str, float], calls: list[str], began_at: list[float]
+) -> None:
     """At the end of its wait, the batch leases once more, and starts with the response."""
     began: list[float] = []
 
@@ -394,45 +397,14 @@ def test_a_batch_waits_for_more_and_no_longer(comes_at: float, calls: list[list[
         await asyncio.sleep(3)
         return [None for _ in jobs]
 
-    world = World(rows("a"), run)
+    world = World(rows(*ids), run)
+    world.later[comes_at] = lambda: world.queue.rows.update(b=Row("b", 1))
 
-    def come() -> None:
-        world.queue.rows["b"] = Row("b", 1)
+    world.tick(**options)
 
-    asyncio_later = come
-    original = world.queue._lease
-
-    def lease(request: Any) -> Any:
-        if not world.queue.requests:
-            asyncio.get_running_loop().call_later(comes_at, asyncio_later)
-        return original(request)
-
-    world.queue._lease = lease  # type: ignore[method-assign]
-    world.tick(batch_wait=0.3)
-
-    assert world.calls == calls
-    assert 0.3 <= began[0] <= 0.4
-
-
-def test_a_full_batch_begins_at_once() -> None:
-    began: list[float] = []
-
-    async def run(jobs: Jobs) -> Any:
-        began.append(asyncio.get_running_loop().time())
-        return [None for _ in jobs]
-
-    World(rows(*"abc"), run).tick(batch_wait=3)
-
-    assert began[0] < 0.1
-
-
-def test_what_waits_for_others_is_released_when_the_run_may_begin_nothing() -> None:
-    """The released job has spent no attempt."""
-    world = World(rows("a"), results)
-
-    world.tick(budget=1.2, batch_wait=3)
-
-    assert (world.calls, world.outcomes) == ([], {"a": "released"})
+    assert world.calls == [[*call] for call in calls]
+    assert began[:1] == pytest.approx(began_at, abs=0.1)
+    assert world.outcomes["a"] == ("completed" if calls else "released")
 
 
 def test_a_batch_is_one_slot_of_its_types_own() -> None:
@@ -487,35 +459,19 @@ def test_a_function_that_takes_something_else_is_refused() -> None:
         Registry().processor("work", payload=int, batch=5)(run)  # type: ignore[arg-type,type-var]
 
 
-@pytest.mark.parametrize("ends", [True, False], ids=["and ends", "and has not noticed"])
-async def test_one_that_is_stopped_before_the_call_begins_is_not_in_it(ends: bool) -> None:
+def test_one_that_is_stopped_before_the_call_begins_is_not_in_it() -> None:
     """Otherwise nothing would end the attempt of the stopped job."""
-    called: list[list[str]] = []
-    stopped: list[str] = []
+    world = World(rows(*"ab"), results)
+    world.later[1] = lambda: world.queue.cancel("a")
 
-    async def call(jobs: Jobs) -> Any:
-        called.append([job.id for job in jobs])
-        return [None for _ in jobs]
+    @world.registry.around
+    async def around(job: Job[Any], ctx: JobContext, call: Any) -> Any:
+        await asyncio.sleep(10 * (job.id == "b"))
+        return await call()
 
-    def join(name: str) -> asyncio.Task[Any]:
-        job: Any = SimpleNamespace(id=name, job_type="work")
-        attempt: Any = SimpleNamespace(
-            stop_requested=lambda: name in stopped, begin_timeout=lambda: None
-        )
-        return asyncio.create_task(batch.join(job, attempt))
+    world.tick()
 
-    batch = Batch(call, [JobId("a"), JobId("b")], in_thread=False)
-    first = join("a")
-    await asyncio.sleep(0)
-    stopped.append("a")
-    if ends:
-        first.cancel()
-        await asyncio.wait([first], timeout=5)
-    second = join("b")
-    first.cancel()
-    done, _ = await asyncio.wait([first, second], timeout=5)
-
-    assert (called, done) == ([["b"]], {first, second})
+    assert (world.calls, world.outcomes) == ([["b"]], {"a": "cancelled", "b": "completed"})
 
 
 def test_a_call_that_is_abandoned_is_interrupted_once_more() -> None:
@@ -551,18 +507,3 @@ def test_a_call_keeps_its_slot_until_its_last_job_has_ended() -> None:
     World(early, run, options=options).tick(budget=28)
 
     assert max(at_work) == 1
-
-
-def test_tenants_take_turns() -> None:
-    """A tenant with more jobs than a batch comes after the others that wait."""
-
-    async def run(jobs: Jobs) -> Any:
-        await asyncio.sleep(0.5)
-        return [None for _ in jobs]
-
-    options = TickOptions(concurrency=2, linger_seconds=0)
-    many = [*rows(*"abc", workspace="one"), *rows("x", workspace="two")]
-    world = World(many, run, options=options)
-    world.tick(batch=2)
-
-    assert world.calls == [["a", "b"], ["x"], ["c"]]

@@ -102,32 +102,11 @@ async def start(make: Callable[..., Worker], *args: Any, budget: float = 60, **m
     return await make(*args, **more).tick(budget_seconds=budget)
 
 
-async def test_middleware_is_nested_and_sees_what_is_returned() -> None:
-    """Middleware may be added before or after the processor.
+async def test_middleware_is_nested_and_counts_for_types_that_are_added_later() -> None:
+    """A worker has one registry for `@processor` and `register`, so no error report is missing.
 
     `around_all` is outside of the others.
     """
-    registry, output = of(nothing), []
-
-    def named(name: str) -> Any:
-        async def around(job: Job[Any], ctx: JobContext, call: Any) -> Any:
-            output.append(name)
-            return await call()
-
-        return around
-
-    registry.around(named("inner"))
-    registry.around_all(named("outer"))
-    [job_type] = registry
-    await ProcessorTest(job_type.run, {}, around=job_type.around).run()
-
-    assert output == ["outer", "inner"]
-    with pytest.raises(TypeError, match="async"):
-        registry.around(lambda job, ctx, call: None)  # type: ignore[type-var]
-
-
-async def test_middleware_of_a_registry_counts_for_types_that_are_added_to_it() -> None:
-    """A worker has one registry for `@processor` and `register`, so no error report is missing."""
     decorated, registry, output = of(nothing), Registry(), []
 
     def named(name: str) -> Any:
@@ -138,15 +117,18 @@ async def test_middleware_of_a_registry_counts_for_types_that_are_added_to_it() 
         return around
 
     decorated.around(named("decorated"))
-    before, after = named("before"), named("after")
+    before = named("before")
     registry.around(before)
     registry.add(next(iter(decorated)))
-    registry.around(after)
-    registry.around_all(before)
+    registry.around(named("after"))
+    for outer in (named("outer"), before):
+        registry.around_all(outer)
     [job_type] = registry
-    await ProcessorTest(job_type.run, {}, around=job_type.around).run()
 
-    assert output == ["decorated", "before", "after"]
+    await ProcessorTest(job_type.run, {}, around=job_type.around).run()
+    assert output == ["outer", "decorated", "before", "after"]
+    with pytest.raises(TypeError, match="async"):
+        registry.around(lambda job, ctx, call: None)  # type: ignore[type-var]
 
 
 def _takes_no_ctx(job: Job[Any]) -> None: ...
@@ -488,3 +470,53 @@ def test_one_of_several_types_with_a_payload_is_tested_by_its_name() -> None:
         ProcessorTest.of(letters, Letter(), "a", "b")
     with pytest.raises(ValueError, match=r"0 processors .*name 'c'; .* \['a', 'b'\]"):
         ProcessorTest.of(letters, Letter(), "a", "b", job_type="c")
+
+
+@pytest.mark.parametrize("fault", ["lose_request", "lose_answer"])
+def test_log_lines_are_stored_once_if_a_report_is_lost(fault: str) -> None:
+    """Lines that are sent again keep their numbers, so that the queue knows them."""
+    queue = ModelQueue([Row("1", {})], faults={"report": fault})
+
+    async def run(job: Job[dict[str, str]], ctx: JobContext) -> None:
+        for line in ("first", "second", "third"):
+            ctx.log("info", line)
+            await asyncio.sleep(3)
+
+    leaping(start(worker, queue, of(run)))
+
+    [lines] = queue.rows["1"].lines.values()
+    assert lines == ["first", "second", "third"]
+
+
+def test_a_lease_without_a_response_is_requested_again_under_its_number() -> None:
+    """With a new number, the jobs of the lost response would wait until their leases expire."""
+    queue = ModelQueue([Row("1", {})])
+
+    def enqueue() -> None:
+        queue.rows["2"] = Row("2", {})
+        queue.faults["lease"] = "lose_answer"
+
+    async def run(job: Job[dict[str, str]], ctx: JobContext) -> None:
+        await asyncio.sleep(10)
+
+    async def story() -> None:
+        asyncio.get_running_loop().call_later(2, enqueue)
+        await start(worker, queue, of(run))
+
+    leaping(story())
+
+    assert (queue.rows["2"].status, queue.rows["2"].fence) == ("completed", 1)
+
+
+def test_a_worker_with_more_slots_than_a_lease_may_bring_leases() -> None:
+    """The queue rejects a request for more than a thousand jobs, over all pools."""
+    queue = ModelQueue([Row(str(number), {}) for number in range(3)])
+    registry = of(nothing)
+    registry.processor("plain", payload=dict)(print)
+    options = TickOptions(concurrency=1000, threads=1000, linger_seconds=0)
+
+    leaping(start(worker, queue, registry, options=options))
+
+    assert {row.status for row in queue.rows.values()} == {"completed"}
+    assert max(sum(pool.limit for pool in one.pools or ()) for one in queue.requests) == 1000
+    assert max(one.limit for one in queue.requests) == 1000
