@@ -22,7 +22,11 @@ from tests.install.shapes import BREAKPOINT, Shape, shapes
 from tests.support.engine import ADA, EVE
 from tests.support.postgres_tools import run_tool
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.weekly(only=True)]
+pytestmark = pytest.mark.timeout(300)
+
+WEEKLY = pytest.mark.weekly(only=True)
+#: Shapes of every run: tenants in our tables, and single users in a schema with another name.
+ALWAYS = {"our_workspaces", "api_schema"}
 
 #: SQL that a project adds for its job: a trigger, and a function for the worker.
 TRIGGER = """
@@ -74,7 +78,13 @@ def server(postgres: Postgres) -> Hosted:
     return Hosted(postgres, Path())
 
 
-@pytest.mark.parametrize("shape", shapes(), ids=lambda shape: shape.name)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(shape, id=shape.name, marks=[WEEKLY] * (shape.name not in ALWAYS))
+        for shape in shapes()
+    ],
+)
 def test_a_project_installs_works_and_leaves(
     shape: Shape, server: Hosted, environment: Environment, tmp_path: Path
 ) -> None:

@@ -1,8 +1,7 @@
-"""The wheel is installed into foreign projects, runs a job, and is removed.
+"""The wheel is installed into an ordinary project, runs a job, is upgraded, and is removed.
 
-There is a test per shape of project: install, push by the real Supabase CLI, a job through the Data
-API, a stranger's 404, and a removal that leaves nothing. The ordinary project has extensions,
-storage, a seed, its own table `jobs` and organizations. It is also upgraded.
+The migrations are pushed by the real Supabase CLI. The project has extensions, storage, a seed, its
+own table `jobs` and organizations. Other shapes are in test_corpus.py.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import pytest
 
 from infra.release.wheels import Environment
 from minutehand.version import VERSION
-from tests.install.projects import WORK, Client, Hosted, HostedDatabase, data_api
+from tests.install.projects import WORK, Api, Hosted, data_api
 from tests.support.engine import ACME, ADA, EVE, GLOBEX
 from tests.support.stranger import THEIRS, bakery
 
@@ -60,8 +59,11 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
         ]
         with data_api(database, "minutehand") as api:
             environment.run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "jobs")
-            check_job(environment, project, api.of(ADA), ACME, api.env)
-            check_stranger(api.of(ADA), api.of(EVE), ACME)
+            job_id = run_job(environment, project, api)
+            stranger = api.of(EVE)
+            assert stranger.rpc("cancel_job", job_id=job_id).status_code == 404
+            assert stranger.rows("jobs") == []
+            assert [row["id"] for row in stranger.rows("workspaces")] == [GLOBEX]
             database.run("update memberships set role = 'guest' where user_id = %s", ADA)
             assert api.of(ADA).rows("jobs") == []
             assert [row["title"] for row in api.of(EVE, "public").rows("jobs")] == ["Baker"]
@@ -72,38 +74,12 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
             database.push(project)
             assert database.run("select minutehand_engine.greetings()") == [(1,)]
             database.run("update memberships set role = 'owner' where user_id = %s", ADA)
-            check_job(newer, project, api.of(ADA), ACME, api.env)
+            run_job(newer, project, api)
         database.run("delete from public.organizations where id = %s", ACME)
         assert database.run("select count(*) from minutehand.jobs") == [(0,)]
 
-        remove(newer, project, database)
-        assert database.everything() == before
-
-
-@pytest.mark.parametrize("tenancy", ["workspaces", "personal"])
-def test_an_empty_folder(
-    tenancy: str, environment: Environment, hosted: Hosted, tmp_path: Path
-) -> None:
-    """The tenants are our workspaces in `public`, as in the guides, or single users."""
-    schema, tenant = ("public", ACME) if tenancy == "workspaces" else ("tasks", ADA)
-    with hosted.database() as database:
-        before = database.everything()
-        options = ("--schema", schema, "--tenancy", tenancy, "--package", "acme.jobs")
-        environment.minutehand(tmp_path, "install", *options)
-        environment.run(tmp_path, "-Pm", "pytest", "-q", "-p", "no:cacheprovider", "acme")
-        database.push(tmp_path)
-        database.sign_up()
-        if tenancy == "workspaces":
-            for org, user in ((ACME, ADA), (GLOBEX, EVE)):
-                database.run("insert into workspaces values (%s, %s)", org, user)
-                database.run("insert into workspace_members values (%s, %s, 'manager')", org, user)
-        with data_api(database, schema) as api:
-            env = api.env | {"MINUTEHAND_APPS": "acme.jobs"}
-            check_job(environment, tmp_path, api.of(ADA), tenant, env)
-            check_stranger(api.of(ADA), api.of(EVE), tenant)
-
-        database.run("delete from auth.users")
-        remove(environment, tmp_path, database)
+        database.as_owner(newer.minutehand(project, "uninstall")["sql"])
+        assert database.run(LEFT_RIGHTS) == []
         assert database.everything() == before
 
 
@@ -133,46 +109,19 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def check_job(
-    environment: Environment, project: Path, client: Client, tenant: str, env: dict[str, str]
-) -> None:
-    """Enqueue and read a job of the scaffolded processor through the Data API.
+def run_job(environment: Environment, project: Path, api: Api) -> str:
+    """Run a job of the scaffolded processor through the Data API, and return its id.
 
     The job may be enqueued before the worker publishes its type.
     """
-    arguments = {"workspace_id": tenant, "job_type": "jobs.hello", "payload": {"name": "Ada"}}
-    response = client.rpc("enqueue_job", **arguments)
+    arguments = {"workspace_id": ACME, "job_type": "jobs.hello", "payload": {"name": "Ada"}}
+    response = api.of(ADA).rpc("enqueue_job", **arguments)
     assert response.status_code == 200, response.text
-    environment.run(project, "-c", WORK, env=env)
+    environment.run(project, "-c", WORK, env=api.env)
 
-    [job] = client.rows("jobs", id=f"eq.{response.json()['job']['id']}")
+    [job] = api.of(ADA).rows("jobs", id=f"eq.{response.json()['job']['id']}")
     assert (job["status"], job["result"]) == ("completed", {"greeting": "Hello, Ada!"})
-
-
-def check_stranger(ada: Client, eve: Client, tenant: str) -> None:
-    """Check that another tenant's user sees nothing, and gets 404 for an existing job."""
-    [job, *_] = ada.rows("jobs")
-    responses = [
-        eve.rpc("enqueue_job", workspace_id=tenant, job_type="jobs.hello", payload={"name": "E"}),
-        eve.rpc("get_job", job_id=job["id"]),
-        eve.rpc("cancel_job", job_id=job["id"]),
-        eve.rpc("explain_job", job_id=job["id"]),
-    ]
-
-    assert [response.status_code for response in responses] == [404] * 4
-    assert eve.rows("jobs") == []
-    assert tenant not in [row["id"] for row in eve.rows("workspaces")]
-    assert [row["workspace_id"] for row in ada.rows("workspace_members")] == [tenant]
-
-
-def remove(environment: Environment, project: Path, database: HostedDatabase) -> None:
-    """Run the printed SQL as the dashboard does, then delete the files that it lists."""
-    sql = environment.minutehand(project, "uninstall")["sql"]
-    database.as_owner(sql)
-    assert database.run(LEFT_RIGHTS) == []
-    for line in sql.splitlines():
-        if line.startswith("-- supabase/migrations/"):
-            (project / line.removeprefix("-- ")).unlink()
+    return str(job["id"])
 
 
 def test_what_a_commit_must_not_take_is_named(environment: Environment, tmp_path: Path) -> None:
