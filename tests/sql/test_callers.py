@@ -13,7 +13,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.contract.observed import refused
-from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine
+from tests.support.engine import ACME, ADA, GLOBEX, Engine
 
 OF_ACME = {"p_workspace_id": ACME}
 
@@ -46,32 +46,6 @@ def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -
     visit(two)
     engine.advance(30)
     visit(one)
-
-
-def test_what_a_person_has_used_up_is_refused_until_it_refills(engine: Engine) -> None:
-    """Every call of the person is rejected for as long as the error states.
-
-    Other people are not limited.
-    """
-    engine.stop_clock()
-    rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 1}
-    engine.set(**rate)
-    with engine.member(ADA) as ada:
-        ada.rpc("emit_event", p_workspace_id=ACME, p_name="first")
-        ways: list[Callable[[], Any]] = [
-            ada.enqueue,
-            lambda: ada.pause("workspace"),
-            lambda: ada.run("update public.accounts set name = 'x'"),
-        ]
-        for way in ways:
-            state, hint, detail = refused(way)
-            assert (state, hint) == ("PT429", "rate_limited")
-            assert '"retry_after_seconds": ' in str(detail)
-        engine.advance(2)
-        ada.enqueue()
-    with engine.member(BOB) as bob:
-        bob.enqueue()  # each person has a rate, and the service has none
-    engine.enqueue_many(10)
 
 
 def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> None:

@@ -300,6 +300,15 @@ def test_guests_of_a_workspace_have_ten_slots_for_reads(engine: Engine) -> None:
         assert refused(late.rpc, "guest_session_jobs", p_session_id=session)[1] == "rate_limited"
 
 
+#: Functions of a project, one of which calls ours, and one of which has a name of ours in its text.
+OWN_FUNCTIONS = """
+create function public.save() returns jsonb language sql
+  begin atomic select public.cancel_job(gen_random_uuid()); end;
+create function public.note() returns void language plpgsql as
+  $$ begin perform queue.at from pg_class as queue where queue.relname = 'x'; end; $$;
+"""
+
+
 def test_rejected_work_is_paid_for(engine: Engine, shop: dict[str, str]) -> None:
     """A rollback does not refund the price of a person's call.
 
@@ -307,13 +316,15 @@ def test_rejected_work_is_paid_for(engine: Engine, shop: dict[str, str]) -> None
     timeout stays.
     """
     unpaid = {"follow_topic", "explain_job", "chat_messages", "no jobs", *READS}
+    every = floods(engine, shop)
+    engine.run(OWN_FUNCTIONS)
     free, changed = set(), set()
     with engine.member(ADA) as ada:
-        for name, flood in floods(engine, shop).items():
+        for name, flood in every.items():
             if flood.user is None or name in unpaid:
                 continue
             assert not owed(engine)
-            for path in ("", "/rpc/a_function_of_the_project", "/a_table_of_the_project"):
+            for path in ("", "/rpc/save", "/rpc/note", "/a_table_of_the_project"):
                 with ExitStack() as stack:
                     flood.act(open_transaction(stack, ada, path))
                     if ada.one("show lock_timeout") != "0":
@@ -376,26 +387,6 @@ def test_a_person_enqueues_often_in_one_transaction(engine: Engine) -> None:
     assert engine.count("public.jobs") == 200
 
 
-OWN_FUNCTIONS = """
-create function public.save() returns jsonb language sql
-  begin atomic select public.cancel_job(gen_random_uuid()); end;
-create function public.note() returns void language plpgsql as
-  $$ begin perform queue.at from pg_class as queue where queue.relname = 'x'; end; $$;
-"""
-
-
-def test_the_wait_is_limited_in_functions_of_ours_alone(engine: Engine) -> None:
-    """Statements of the project may follow in a function of the project."""
-    engine.run(OWN_FUNCTIONS)
-    limited = {}
-    for name in ("cancel_job", "session_feed", "chat_respond", "plan_retry", "save", "note"):
-        with engine.open_transaction() as other:
-            other.run("select set_config('request.path', %s, true)", f"/rpc/{name}")
-            other.run("select queue.limit_wait(100)")
-            limited[name] = other.one("show lock_timeout") == "100ms"
-    assert [name for name in limited if not limited[name]] == ["save", "note"]
-
-
 def test_a_statement_pays_for_its_rows_alone(engine: Engine) -> None:
     """The unused part of the reservation is refunded."""
     engine.stop_clock()
@@ -422,7 +413,10 @@ def test_a_statement_pays_for_its_rows_alone(engine: Engine) -> None:
 
 
 def test_calls_of_one_moment_are_all_charged(engine: Engine) -> None:
-    """Calls do not wait for each other, and many connections give no advantage."""
+    """Calls do not wait for each other, and many connections give no advantage.
+
+    Every call is rejected for as long as the error states. Other people are not limited.
+    """
     engine.stop_clock()
     rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 32}
     engine.set(**rate)
@@ -436,10 +430,20 @@ def test_calls_of_one_moment_are_all_charged(engine: Engine) -> None:
                 ada.run("commit")
         for _ in range(2):
             calls[0].enqueue()
-        for _ in range(2):
-            assert '"limit": "enqueues"' in str(refused(calls[0].enqueue))
+        ada = calls[0]
+        for way in (
+            ada.enqueue,
+            partial(ada.pause, "workspace"),
+            partial(ada.run, "update public.accounts set name = 'x'"),
+        ):
+            state, hint, detail = refused(way)
+            assert (state, hint) == ("PT429", "rate_limited")
+            assert re.search('"limit": "enqueues".*"retry_after_seconds": [1-9]', str(detail))
             engine.advance(1)
-            calls[0].enqueue()
+            ada.enqueue()
+    with engine.member(BOB) as bob:
+        bob.enqueue()  # each person has a rate, and the service has none
+    engine.enqueue_many(33)
 
 
 #: Calls that change a job which another transaction has locked, by the caller.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -142,38 +141,6 @@ def test_a_pause_that_begins_and_ends_within_a_lease_strands_nothing(engine: Eng
         engine.resume("workspace", GLOBEX)
 
     assert sorted(found + ids_of(engine.lease(2, call=2))) == sorted(jobs)
-
-
-@pytest.mark.parametrize(
-    ("light", "size", "others"),
-    [
-        (True, 10, [0, "other"]),
-        (False, 20, [2000, "other"]),
-        (False, 1, [9000, "other"]),
-        (False, 1, [4, "work"]),
-    ],
-)
-def test_each_of_more_turns_than_a_lease_reads_comes_by(
-    engine: Engine, light: bool, size: int, others: list[Any]
-) -> None:
-    """The turns before it have had their share, have no job, or have one of another type."""
-    engine.register("other")
-    ours = engine.add_workspaces(30)
-    jobs = "insert into public.jobs (workspace_id, job_type) select unnest(%s::uuid[]), 'work'"
-    engine.run(jobs, ours * 9)
-    engine.run("insert into queue.tenant_limits select unnest(%s::uuid[]), 0.5", ours * light)
-    engine.run(
-        "insert into queue.turns (workspace_id, lane, rank, changed_at) select gen_random_uuid(),"
-        " lane, -1, now() from queue.lanes, generate_series(1, %s::int) where job_type = %s",
-        *others,
-    )
-    engine.lease_call(0)
-
-    served: Counter[str] = Counter()
-    for call in range(2, 2 + 300 // size):
-        leases = engine.lease(size, call=call, job_types=["work"])
-        served.update(lease["job"]["workspace_id"] for lease in leases)
-    assert (len(served), min(served.values()) >= 2) == (30, True)
 
 
 def test_where_another_lease_takes_the_jobs_a_worker_asks_again(engine: Engine) -> None:

@@ -258,7 +258,10 @@ def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engin
 
 
 def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> None:
-    """The parents are its consequences. A kill and a blocked loop are two rows. Ids are short."""
+    """The parents are its consequences. Each way to end a process is a row. Ids are short.
+
+    Kills are one row, whatever worker and amount of memory they had.
+    """
     engine.register("top")
     parent = engine.enqueue(job_type="top")
     lease = engine.lease_one()
@@ -269,14 +272,17 @@ def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> No
     engine.settle(engine.lease_one(), "failed", error=error)
     error = {"type": "minutehand.worker.context.ChildrenFailed", "message": "a child failed"}
     engine.settle(engine.lease_one(), "failed", error=error)
-    for evidence in ({"signal": "SIGKILL"}, {"line": "a.py, line 3"}):
-        engine.enqueue()
-        error = {"type": "WorkerLost", "message": "attempt 1 was lost", "evidence": evidence}
-        engine.settle(engine.lease_one(), "failed", error=error)
+    for worker, signal in (("a", "SIGKILL"), ("b", "SIGKILL"), ("c", "SIGSEGV")):
+        engine.enqueue(max_attempts=1)
+        engine.lease_one(worker=f"host-{worker}xyz")
+        evidence = {"signal": signal, "jobs": [], "running": 1, "memory_mb": ord(worker)}
+        engine.rpc(
+            "tick_finished", p_request={"worker_id": f"host-{worker}xyz", "evidence": evidence}
+        )
 
     groups = engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]
 
-    assert [group["jobs"] for group in groups] == [1, 1, 1]
+    assert [group["jobs"] for group in groups] == [2, 1, 1]
     [broken] = [group for group in groups if "customer" in group["error_message"]]
     assert broken["error_message"] == f"Broken: no customer in …{child[-8:]}"
     [effect] = broken["consequences"]

@@ -348,18 +348,6 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     assert engine.rpc("queue_stats", p_minutes=1440)["types"]["work"]["lost"] == 2
 
 
-def test_jobs_that_ended_their_process_in_one_way_are_one_group(engine: Engine) -> None:
-    """The group does not depend on the worker or on the amount of memory."""
-    workers = Workers(engine)
-    for name, signal in (("a", "SIGKILL"), ("b", "SIGKILL"), ("c", "SIGSEGV")):
-        engine.enqueue(max_attempts=1)
-        engine.lease_one(worker=f"host-{name}xyz")
-        workers.die(f"host-{name}xyz", jobs=[], running=1, signal=signal, memory_mb=ord(name))
-
-    groups = engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]
-    assert [group["jobs"] for group in groups] == [2, 1]
-
-
 def findings(engine: Engine) -> dict[str, dict[str, Any]]:
     engine.elapse(6)  # the statistics follow the feed
     return engine.findings(ACME)

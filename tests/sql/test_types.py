@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -171,23 +172,39 @@ def test_a_queue_exists_once_a_type_or_a_worker_names_it(engine: Engine) -> None
 
 
 def test_between_two_deploys_the_younger_one_holds(engine: Engine) -> None:
-    """A worker without a deploy time is older. A time ahead of the clock counts as now."""
+    """A worker without a deploy time is older. A time ahead of the clock counts as now.
+
+    A roll-back is a deploy. A schedule keeps its runs, also if it was away at its hour.
+    """
+    engine.stop_clock()
+    schedules = {"schedules": [{"name": "n", "cron": "0 7 * * *"}]}
+    runs = "select next_at, last_slot_at from queue.schedules"
     young = {"job_type": "t", "deployed_at": "2026-02-01T00:00:00Z", "commit": "b"}
-    publish(engine, {**young, "max_concurrency": 5, "schema_version": 2})
+    publish(engine, {**young, **schedules, "max_concurrency": 5, "schema_version": 2})
+    [(next_at, _)] = engine.rows(runs)
 
     for older in ({}, {"deployed_at": "2026-01-01T00:00:00Z"}, {**young, "schema_version": 1}):
-        answer = publish(
-            engine, {"max_concurrency": 1, "schema_version": 3, **older, "job_type": "t"}
-        )
+        changed = {"max_concurrency": 1, "schema_version": 3, "schedules": []}
+        answer = publish(engine, {**changed, **older, "job_type": "t"})
         assert answer == {"registered": 0, "refused": []}
     assert known(engine, "t")["max_concurrency"] == 5
+    assert engine.rows(runs) == [(next_at, None)]
+    for version in ("+a", "+b"):
+        engine.lease_call(0, worker=version, job_types=["t"], version=version)
+    found = engine.findings()["two_codes"]
+    assert (found["cause"], "+a and +b" in found["sentence"]) == ("both serve t", True)
 
     back = {"job_type": "t", "deployed_at": "9999-01-01T00:00:00Z", "max_concurrency": 2}
-    assert publish(engine, back)["registered"] == 1
-    engine.advance(1)
+    assert publish(engine, {**back, "schedules": []})["registered"] == 1
+    assert engine.rows(runs) == []
+    engine.advance((next_at - engine.one("select queue.clock()")).total_seconds() + 60)
     now = engine.one("select queue.clock()").isoformat()
-    assert publish(engine, {**back, "deployed_at": now, "max_concurrency": 3})["registered"] == 1
+    again = {**back, **schedules, "deployed_at": now, "max_concurrency": 3}
+    assert publish(engine, again)["registered"] == 1
     assert (known(engine, "t")["max_concurrency"], known(engine, "t")["schema_version"]) == (3, 1)
+    engine.maintain()
+    assert engine.rows(runs) == [(next_at + timedelta(days=1), next_at)]
+    assert engine.count("public.jobs") == 1
     engine.rpc("revoke_worker_keys", p_before="2026-01-01T00:00:00Z")
     assert (
         engine.rows("select deployed_at from queue.job_types where deployed_at is not null") == []

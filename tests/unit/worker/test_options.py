@@ -74,6 +74,7 @@ def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptur
     class Refusing(ModelQueue):
         async def register_job_types(self, types: Any) -> Any:
             assert [each["job_type"] for each in types] == ["never", "work"]
+            assert types[0].keys() >= {"commit", "deployed_at"}
             return 1, {"never": "schedule of never: no such day"}
 
     registry = Registry()
