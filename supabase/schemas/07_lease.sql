@@ -2289,6 +2289,7 @@ declare
   v_due bigint;
   v_maintenance boolean;
   v_ends boolean;
+  v_is_alive boolean; -- false if the host of the process is reporting its end
   v_listens constant boolean := p_request -> 'listens' = 'true'
     and to_regclass('realtime.messages') is not null;
 begin
@@ -2296,6 +2297,8 @@ begin
   if not queue.try_lock('tick ' || v_asked.tick_id) then
     perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
   end if;
+  -- if the process ends now, the report of its end waits for the jobs of this lease
+  v_is_alive := queue.try_lock('process ' || v_asked.worker_id, p_is_shared => true);
   v_now := queue.clock();
   select
     t.last_call,
@@ -2325,6 +2328,9 @@ begin
       'next_due_in_ms', 0,
       'now', v_now
     );
+  elsif not v_is_alive or (v_tick.worker).evidence is not null then
+    perform queue.publish(p_changes, v_now);
+    return json_build_object('leases', '[]'::json);
   elsif v_asked.most is not null and (v_tick.expires_at > v_now) is not true then
     v_run := jsonb_build_object('free', queue.admit_run(v_asked, v_now));
     if v_run ->> 'free' is null then

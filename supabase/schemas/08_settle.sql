@@ -782,6 +782,9 @@ declare
   v_response jsonb;
 begin
   perform queue.refuse_revoked();
+  -- wait for a lease that the process had requested before its end
+  perform queue.try_lock('process ' || (p_request ->> 'worker_id'), p_waits => true)
+  where p_request ->> 'evidence' is not null;
   update queue.ticks
   set expires_at = null
   where tick_id = v_tick and expires_at is not null

@@ -9,11 +9,11 @@
 --   queue.clear_suspects    clears the jobs whose attempts ended while their process lived on
 --
 -- When a process ends, its jobs are split into companies of about the same size. There are two
--- companies, or as many as the host of the process requests in the evidence. Jobs of one type stay
--- together, because a type whose code is broken has many guilty jobs, which are then soon separated
--- from the others. If the process of a company ends too, this company is split in the same way. A
--- job that ran alone when its process ended is guilty. A guilty job loses an attempt, and also runs
--- alone in its next attempt.
+-- companies, or as many as the host of the process requests in the evidence. If there are no more
+-- types than companies, each type has companies of its own, because usually one type has all guilty
+-- jobs. Otherwise jobs of one type stay together. If the process of a company ends too, this company
+-- is split in the same way. A job that ran alone when its process ended is guilty. A guilty job
+-- loses an attempt, and also runs alone in its next attempt.
 
 -- Decide which jobs may have ended the process of each worker whose leases are lost. Store guilty
 -- jobs and suspects in queue.suspects. A job has one of three verdicts.
@@ -56,7 +56,10 @@ begin
           when w.evidence is null or w.abandoned is null then 0
           else jsonb_array_length(w.abandoned)
         end as abandoned,
-        least(greatest((w.evidence ->> 'companies')::integer, 2), 100) as companies
+        least(greatest((w.evidence ->> 'companies')::integer, 2), 100) as companies,
+        count(*) over (partition by l.worker)::integer as held,
+        count(*) over (partition by l.worker, l.lane)::integer as held_of_lane,
+        dense_rank() over (partition by l.worker order by l.lane) as nth_lane
       from queue.leases as l
       join queue.lanes as n on n.lane = l.lane
       join queue.workers as w on w.worker = l.worker
@@ -66,6 +69,14 @@ begin
         where o.job_id = any (p_ids)
       ))
     ),
+    typed as materialized ( -- lane_apart is null if a company may have several types
+      select
+        h.*,
+        case
+          when max(h.nth_lane) over (partition by h.worker) <= h.companies then h.lane
+        end as lane_apart
+      from held as h
+    ),
     counted as materialized (
       select
         h.*,
@@ -74,11 +85,14 @@ begin
           count(*) filter (where not h.is_innocent) over process + h.abandoned,
           h.lost_with
         ) as candidates,
-        ntile(h.companies) over (
-          partition by h.worker, h.is_innocent
+        ntile(case
+          when h.lane_apart is null then h.companies
+          else (h.companies * h.held_of_lane + h.held - 1) / h.held -- rounded up
+        end) over (
+          partition by h.worker, h.lane_apart, h.is_innocent
           order by h.lane, h.job_id
         ) as part
-      from held as h
+      from typed as h
       window process as (partition by h.worker)
     ),
     noted as ( -- for the leases that expire later
@@ -96,7 +110,7 @@ begin
         c.worker,
         case c.candidates
           when 1 then c.job_id
-          else md5(c.worker_id || ' ' || c.part)::uuid
+          else md5(concat_ws(' ', c.worker_id, c.part, c.lane_apart))::uuid
         end,
         p_now
       from counted as c

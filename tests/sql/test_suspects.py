@@ -437,3 +437,19 @@ def test_a_run_whose_process_died_makes_room_when_its_leases_expire(
     if is_reclaimed:
         engine.maintain()
     assert engine.rpc("lease_jobs", **other)["run"] == {"free": 0}
+
+
+def test_no_lease_is_left_to_a_process_that_has_ended(engine: Engine) -> None:
+    """The report of the end waits for a lease in flight. A call that comes later gets no job."""
+    worked, late = engine.enqueue_many(2)
+    workers = Workers(engine)
+    worker, _ = workers.lease(1)
+    with engine.open_transaction() as other:
+        assert ids_of(other.lease(worker=worker)) == [late]
+        died = engine.blocked(workers.die, worker)
+        other.run("commit")
+        died.result()
+
+    assert states(engine, [worked, late]) == {("pending", 0, 0)}
+    assert engine.lease(worker=worker) == []
+    assert engine.count("queue.leases") == 0
