@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from starlette import requests
@@ -20,12 +21,13 @@ from starlette.routing import Route
 from minutehand import telemetry
 from minutehand.app import OnError
 from minutehand.config import Settings
-from minutehand.functions.worker.database_access import DatabaseAccess
-from minutehand.functions.worker.processors import load_processors
+from minutehand.functions.worker.database_access import DatabaseAccess, find_database_access
+from minutehand.functions.worker.processors import import_processors, load_processors
 from minutehand.functions.worker.routes import MAX_BODY_BYTES, Request, WorkerRoutes
-from minutehand.log import request_context
+from minutehand.log import configure_logging, request_context
 from minutehand.queue.models import LeaseResponse
 from minutehand.queue.worker_client import WorkerQueue
+from minutehand.tasks import end_tasks
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.loop import Worker
 
@@ -58,6 +60,66 @@ class Running:
 
 #: A context that starts the worker, and stops it at its end.
 Start = Callable[[], AbstractAsyncContextManager[Running]]
+
+
+def load() -> None:
+    """Import the modules that the worker's processes share, which takes longer than a fork."""
+    settings = Settings.from_env(os.environ)
+    configure_logging(settings.log_level)
+    import_processors(settings)
+    for name in ("jwt", "uvicorn.loops.auto", "uvicorn.protocols.http.auto"):
+        import_module(name)
+    if "DATABASE_URL" in os.environ:
+        import_module("minutehand.queue.direct")  # here, because psycopg is an extra
+
+
+@asynccontextmanager
+async def run_worker(
+    *,
+    poll_seconds: float | None = None,
+    answers_ticks: bool = False,
+    on_error: OnError | None = None,
+    stop_seconds: float = 8.0,
+) -> AsyncIterator[Running]:
+    """Run the worker's loop until the context ends.
+
+    Args:
+        poll_seconds: Poll interval. None to choose it by the connection, with Realtime if nothing
+            else notifies the worker.
+        answers_ticks: Whether a request runs a tick and returns its summary. Otherwise it wakes
+            the loop.
+        on_error: Called with each module of processors that fails to load.
+        stop_seconds: Maximum time for the release of running jobs at the end.
+    """
+    settings = Settings.from_env(os.environ)
+    configure_logging(settings.log_level)
+    access = await find_database_access(settings)
+    access.log()
+    wakeups = asyncio.Event()
+    listens = SUSPECTS_ONLY not in settings.environ
+    realtime = None
+    if listens and poll_seconds is None and not access.is_notified:
+        # here, because its import takes 0.2 s
+        from minutehand.functions.worker.realtime_wakeups import RealtimeWakeups
+
+        realtime = RealtimeWakeups(settings, wakeups.set)
+    worker = build_worker(settings, access=access, realtime=realtime, on_error=on_error)
+    run = worker.run_forever(wakeups, poll_seconds=poll_seconds or access.poll_seconds)
+    loop = asyncio.create_task(run, name="loop")
+    end_process_with(loop)
+    listening = None
+    if realtime is not None:
+        listening = asyncio.create_task(realtime.run(worker.registry), name="realtime")
+    elif listens:
+        listening = access.listen(wakeups.set)
+    try:
+        wake = None if answers_ticks else wakeups.set
+        yield Running(WorkerRoutes(settings, worker, wake=wake), wakeups.set, loop)
+    finally:
+        worker.stop()
+        _, unfinished = await asyncio.wait({loop}, timeout=stop_seconds)
+        await end_tasks([*unfinished, *([listening] if listening else [])])
+        await worker.aclose()
 
 
 def build_worker(

@@ -7,6 +7,7 @@ the exit code and reports the end to the queue, which releases the jobs at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -103,7 +104,7 @@ class DeathReporter:
         self._environ = environ
         self._lock = asyncio.Lock()
         self._queue: WorkerQueue | None = None
-        #: The database as the latest report found it.
+        #: The database as a report has found it, until a report fails.
         self.access = DatabaseAccess()
 
     async def report(self, worker_id: str | None, evidence: Mapping[str, Any]) -> WorkerDeath:
@@ -115,7 +116,10 @@ class DeathReporter:
                 if self._queue is None:
                     settings = Settings.from_env(self._environ)
                     # as the worker, because HTTPS rejects the token of a machine with a wrong clock
-                    self.access = await _probe_once(settings)
+                    if not self.access.is_direct:
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(_MAX_PROBE_SECONDS):
+                                self.access = await find_database_access(settings, within=0)
                     self._queue = WorkerQueue(settings, api=self.access.api(settings))
                 return await self._queue.worker_died(worker_id, evidence)
         except (QueueError, TimeoutError) as error:
@@ -124,6 +128,7 @@ class DeathReporter:
                 extra={"event": "worker.evidence_lost", "error": str(error)},
             )
             await self.aclose()
+            self.access = DatabaseAccess()
             return WorkerDeath()
 
     async def aclose(self) -> None:
@@ -132,15 +137,6 @@ class DeathReporter:
             queue, self._queue = self._queue, None
             if queue is not None:
                 await queue.aclose()
-
-
-async def _probe_once(settings: Settings) -> DatabaseAccess:
-    """Probe DATABASE_URL without a retry, and use HTTPS if it does not respond soon."""
-    try:
-        async with asyncio.timeout(_MAX_PROBE_SECONDS):
-            return await find_database_access(settings, within=0)
-    except TimeoutError:
-        return DatabaseAccess()
 
 
 def _split(stacks: str) -> tuple[list[str], list[str]]:

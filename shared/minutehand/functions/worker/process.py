@@ -199,9 +199,8 @@ class WorkerProcess:
         return ExitReport(Path(self._folder.name) / str(next(self._numbers)), self._environ)
 
     async def _run_suspects(self, report: ExitReport) -> None:
-        variables = {SUSPECTS_ONLY: "1", **self._deaths.access.variables}
         with report:
-            death = await self._run(report, variables)
+            death = await self._run(report, {SUSPECTS_ONLY: "1"})
             if report.has_leased():
                 self._suspects_seconds = SUSPECTS_SECONDS
             else:
@@ -213,7 +212,8 @@ class WorkerProcess:
         """Run a process until it ends, and report its death. Return None if it did not die."""
         started = asyncio.get_running_loop().time()
         try:
-            code = await self._forks.run({**report.variables, **variables})
+            access = self._deaths.access.variables
+            code = await self._forks.run({**report.variables, **access, **variables})
             if code == 0:
                 return None
             # without the fork server, its processes release their jobs
@@ -263,6 +263,7 @@ def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], ob
     config = uvicorn.Config(
         build_app(start),
         uds=environ[SOCKET],
+        ws="none",
         log_config=None,
         access_log=False,
         lifespan="on",
