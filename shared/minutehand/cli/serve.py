@@ -11,7 +11,7 @@ import typer
 
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed, read_env_file
-from minutehand.terminal.options import EnvFile, command_output
+from minutehand.terminal.options import command_output
 
 #: Maximum connections, event streams included; uvicorn rejects more with 503.
 MAX_CONNECTIONS = 800
@@ -31,7 +31,15 @@ def serve(
             "DIR` writes.",
         ),
     ] = None,
-    env_file: EnvFile = None,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--env-file",
+            "-e",
+            envvar="MINUTEHAND_ENV_FILE",
+            help="File with addresses and keys; default: the environment.",
+        ),
+    ] = None,
     queue: Annotated[
         list[str] | None,
         typer.Option(

@@ -8,15 +8,12 @@ begin
     select
       p.oid,
       pg_get_functiondef(p.oid) as definition,
-      (
-        select format('%I.%I', n.nspname, f.proname)
-        from pg_catalog.pg_proc as f
-        join pg_catalog.pg_namespace as n on n.oid = f.pronamespace
-        where n.oid in ('public'::regnamespace, 'queue'::regnamespace)
-          and 'released_' || f.proname = p.proname
-          and position(p.proname in f.prosrc) > 0
-      ) as paused
+      f.pronamespace::regnamespace || '.' || quote_ident(f.proname) as paused
     from pg_catalog.pg_proc as p
+    left join pg_catalog.pg_proc as f
+      on 'released_' || f.proname = p.proname
+      and f.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
+      and position(p.proname in f.prosrc) > 0
     where p.pronamespace = 'queue'::regnamespace
       and p.proname ~ '^released_'
   loop
