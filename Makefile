@@ -47,7 +47,7 @@ test: setup ## Run the tests, with a process more than cores; PACKAGE=supabase_l
 	  { status=$$?; [ $$status != 5 ] || echo "make test: NO TEST WAS RUN" >&2; exit $$status; }
 
 quick: setup ## Run the unit tests, in ten seconds
-	@$(BIN)/python -m pytest -q -n auto --dist worksteal tests/unit $(ARGS)
+	@$(BIN)/python -m pytest -q -n logical --dist worksteal tests/unit $(ARGS)
 
 machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL; SEED=n repeats a run
 	@MACHINE_EXAMPLES=$(or $(EXAMPLES),500) MACHINE_SEED=$(SEED) \

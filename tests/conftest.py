@@ -148,10 +148,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Run one process more than there are cores, because tests wait for a quarter of their time."""
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run one process more than there are cores, because tests wait for a quarter of their time.
+
+    Unit tests hardly wait, and each process collects for two seconds, so `logical` has no more.
+    """
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return cores + 1
+    return cores + (config.option.numprocesses == "auto")
 
 
 @pytest.hookimpl(optionalhook=True)
