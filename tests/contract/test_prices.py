@@ -230,8 +230,7 @@ def price(engine: Engine, role: str, sub: str | None, act: Callable[[Engine], No
     bucket, burst = ("u:%enqueues", "10000") if sub else ("g:%", "60")
     left = f"select coalesce(min(tokens), {burst}) from queue.buckets where name like %s"
     try:
-        with engine.database.as_role(role, {"sub": sub}) as connection, connection.transaction():
-            who = Engine(engine.database, connection)
+        with engine.as_role(role, sub=sub) as who, who.connection.transaction():
             act(who)
             who.run("reset role")
             written = who.one(WRITTEN)

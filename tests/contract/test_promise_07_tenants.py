@@ -7,8 +7,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -25,13 +24,6 @@ GUEST = "cccccccc-0000-4000-8000-000000000009"
 MANAGERS = ("test_", "put_", "delete_", "set_", "open_")
 
 
-@contextmanager
-def anyone(engine: Engine) -> Iterator[Engine]:
-    """A browser with the publishable key and no user."""
-    with engine.database.as_role("anon", {}) as connection:
-        yield Engine(engine.database, connection)
-
-
 def asking_job(engine: Engine) -> str:
     job_id = engine.enqueue({"secret": "s3cr3t"}, session_id="theirs")
     log = {"level": "info", "message": "s3cr3t"}
@@ -44,9 +36,8 @@ def test_staff_see_every_tenant_by_a_claim_that_only_the_project_writes(engine: 
     """The claim is in `app_metadata`, which users cannot write themselves."""
     job_id = engine.enqueue(workspace=GLOBEX)
     for place, expected in (("app_metadata", [job_id]), ("user_metadata", [])):
-        claims = {"sub": GUEST, place: {"minutehand_operator": True}}
-        with engine.database.as_role("authenticated", claims) as connection:
-            staff = Engine(engine.database, connection)
+        claims = {place: {"minutehand_operator": True}}
+        with engine.as_role("authenticated", sub=GUEST, **claims) as staff:
             assert staff.rows("select id::text from public.jobs") == expected
 
 
@@ -180,8 +171,9 @@ def test_no_column_of_anothers_is_read_or_written(engine: Engine) -> None:
             statements.append(f"insert into {table} ({names}) values ({values}) returning '{ACME}'")
     through = []
     for who, (role, claims) in STRANGERS.items():
-        with engine.database.as_role(role, claims) as stranger:
-            through += [(who, each) for each in statements if shows(stranger, each, words)]
+        with engine.as_role(role, **claims) as stranger:
+            found = (each for each in statements if shows(stranger.connection, each, words))
+            through += [(who, each) for each in found]
     assert through == []
 
 
@@ -207,8 +199,7 @@ def test_topics_are_open_to_their_members_alone(engine: Engine) -> None:
         odd.append(topic.partition(":")[2])
     forged = "insert into realtime.messages (topic, extension) values (%s, 'broadcast')"
     for role, claims in STRANGERS.values():
-        with engine.database.as_role(role, claims) as connection:
-            who = Engine(engine.database, connection)
+        with engine.as_role(role, **claims) as who:
             for topic in [*topics, *(odd if claims.get("sub") == EVE else ())]:
                 assert not may_join(who, topic)
                 assert refused(who.run, forged, topic)[0] == "42501"
@@ -230,8 +221,7 @@ def test_the_topic_of_workers_is_open_to_no_person(engine: Engine) -> None:
     assert engine.rows(sent, topic) == ["work"]
     members = {user: ("authenticated", {"sub": user}) for user in (ADA, BOB)}
     for name, (role, claims) in (STRANGERS | members).items():
-        with engine.database.as_role(role, claims) as connection:
-            who = Engine(engine.database, connection)
+        with engine.as_role(role, **claims) as who:
             assert may_join(who, topic) is (name == "a guest" or name == "no person")
             assert not may_join(who, f"worker:{MISSING}")
     assert engine.lease_call().get("wake_topic") is None
@@ -300,7 +290,7 @@ def test_who_holds_a_guest_sessions_id_sees_it_and_nothing_else(engine: Engine) 
     engine.report(lease, logs=[log], progress={"percentage": 4}, output=[piece("hello")])
     engine.settle(lease, result={"answer": 42})
 
-    with anyone(engine) as guest:
+    with engine.as_role("anon") as guest:
         [job] = guest.rpc("guest_session_jobs", p_session_id=session)["jobs"]
         feed = guest.rpc("session_feed", p_session_id=session)
         assert (job["id"], job["status"], job["result"]) == (job_id, "completed", {"answer": 42})
@@ -326,7 +316,7 @@ def test_everything_but_the_id_opens_nothing(engine: Engine) -> None:
     job_id, _, _ = (engine.enqueue(session_id=each) for each in (session, short, plain))
     engine.advance(31)
     none = ["", "guest_", f"guest_{'0' * 64}", session.upper(), f"{session} "]
-    with anyone(engine) as guest:
+    with engine.as_role("anon") as guest:
         for guess in [plain, short, *none]:
             for function in ("guest_session_jobs", "session_feed", "session_output"):
                 answer = refused(guest.rpc, function, p_session_id=guess)
@@ -337,7 +327,7 @@ def test_everything_but_the_id_opens_nothing(engine: Engine) -> None:
             assert not may_join(guest, f"session:{guess}")
         assert len(guest_sees(guest, session)) == 1
     engine.set(allow_anonymous=False)
-    with anyone(engine) as guest:
+    with engine.as_role("anon") as guest:
         assert refused(guest_sees, guest, session)[0] == "PT404"
 
 
@@ -349,7 +339,7 @@ def test_a_users_guest_session_is_theirs_alone(engine: Engine) -> None:
         assert guest_sees(owner, session) == [job_id]
         assert may_join(owner, f"session:{session}")
         assert owner.rows("select id from public.jobs") == []
-    for who in (engine.member(EVE), anyone(engine)):
+    for who in (engine.member(EVE), engine.as_role("anon")):
         with who as stranger:
             assert refused(guest_sees, stranger, session)[0] == "PT404"
             of = {"p_session_id": session, "p_job_id": job_id}
@@ -360,8 +350,7 @@ def test_a_users_guest_session_is_theirs_alone(engine: Engine) -> None:
 def test_a_token_without_a_person_is_no_ones(engine: Engine) -> None:
     """Some projects sign such tokens for devices. The service is identified by its role."""
     job_id = engine.enqueue()
-    with engine.database.as_role("authenticated") as connection:
-        anonymous = Engine(engine.database, connection)
+    with engine.as_role("authenticated") as anonymous:
         assert refused(anonymous.rpc, "get_job", p_job_id=job_id)[0] == "PT404"
         for kind, name in (("job_type", "work"), ("workspace", ACME)):
             assert refused(anonymous.pause, kind, name)[0] in {"PT403", "PT404"}
@@ -380,8 +369,7 @@ def test_a_revoked_worker_key_answers_nowhere(engine: Engine) -> None:
     engine.enqueue_many(3)
 
     def leases(age: float) -> Any:
-        with engine.database.as_role("job_worker", {"iat": now - age}) as connection:
-            worker = Engine(engine.database, connection)
+        with engine.as_role("job_worker", iat=now - age) as worker:
             try:
                 return len(worker.lease(1, call=2))
             except psycopg.Error as error:
@@ -400,8 +388,7 @@ def test_a_revoked_worker_key_answers_nowhere(engine: Engine) -> None:
 def test_what_a_worker_read_signs_no_address_after_a_rotation(engine: Engine) -> None:
     """Otherwise a thief of a worker's key could impersonate any guest."""
     job_id = engine.enqueue()
-    with engine.database.as_role("job_worker", {"iat": time.time()}) as connection:
-        worker = Engine(engine.database, connection)
+    with engine.as_role("job_worker", iat=time.time()) as worker:
         assert ids_of(worker.lease(1, call=2)) == [job_id]
         read = worker.rpc("guest_key")
     revoke(engine, 0)
@@ -497,13 +484,12 @@ def test_a_right_that_ends_ends_by_each_way_out(engine: Engine, right: str) -> N
         engine.run(f"{shared} where id = %s", MISSING, ids["TRAINING"])
     ids |= {"job:JOB": f"job:{job_id}", "session:SESSION": f"session:{session}"}
     topics = [ids["job:JOB"], f"workspace:{ACME}", ids["session:SESSION"]]
-    with engine.database.as_role(role, claims) as connection:
-        reader = Engine(engine.database, connection)
+    with engine.as_role(role, **claims) as reader:
 
         def open_ways() -> set[str]:
             found = set()
             for way, (name, arguments) in OUT.items():
-                with suppress(psycopg.Error), connection.transaction(force_rollback=True):
+                with suppress(psycopg.Error), reader.connection.transaction(force_rollback=True):
                     if any(reader.rpc(name, **put(arguments, ids, "x")).values()):
                         found.add(way)
             return found

@@ -7,7 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -276,10 +276,14 @@ class Engine:
             other.run("commit")
 
     @contextmanager
-    def member(self, user_id: str, role: str = "authenticated") -> Iterator[Engine]:
-        """Return a signed-in person's session, as the Data API opens it."""
-        with self.database.as_role(role, {"sub": user_id}) as connection:
+    def as_role(self, role: str, **claims: Any) -> Iterator[Engine]:
+        """Yield a session with a role and a token's claims, as the Data API opens it."""
+        with self.database.as_role(role, claims) as connection:
             yield Engine(self.database, connection)
+
+    def member(self, user_id: str) -> AbstractContextManager[Engine]:
+        """Return a signed-in person's session."""
+        return self.as_role("authenticated", sub=user_id)
 
     def race(self, *actions: Callable[[Engine], Any]) -> list[Any]:
         """Run each call in its own session and thread. Return values or database errors."""

@@ -14,29 +14,9 @@ import pytest
 
 #: Set in the processes of a run that reaches no registry.
 OFFLINE = "MINUTEHAND_TESTS_OFFLINE"
-#: Files and fixtures that install from npm or PyPI, and what they install.
-FETCHED = {
-    "tests/e2e/npm/": "npm packages of foreign projects",
-    "tree": "the zip's packages from PyPI",
-    "cli": "the Supabase CLI from npm",
-    "hosted": "the Supabase CLI from npm",
-    "tests/install/test_diffs.py": "tools that compare schemas from npm",
-}
-
-
-def command_of(nodeid: str) -> str:
-    """Return the command that repeats a test."""
-    return f".venv/bin/python -m pytest {shlex.quote(nodeid)}"
-
-
-def fetched_by(item: pytest.Item) -> list[str]:
-    """Return what a test installs from a registry."""
-    names = getattr(item, "fixturenames", ())
-    return [
-        what
-        for name, what in FETCHED.items()
-        if name in names or ("/" in name and item.nodeid.startswith(name))
-    ]
+#: Files and fixtures that install packages from npm or PyPI.
+FETCHING_FILES = ("tests/e2e/npm/", "tests/install/test_diffs.py")
+FETCHING_FIXTURES = {"tree", "cli", "hosted"}
 
 
 def is_offline() -> bool:
@@ -87,7 +67,8 @@ class RunReport:
         if report.failed:
             result = getattr(getattr(report.longrepr, "reprcrash", None), "message", "")
             self.write(f"FAILED {report.nodeid}: {result.partition(chr(10))[0][:200]}", red=True)
-            self.write(f"       repeat it: {command_of(report.nodeid)}")
+            command = f".venv/bin/python -m pytest {shlex.quote(report.nodeid)}"
+            self.write(f"       repeat it: {command}")
         if report.when == "teardown":
             self.left[file] -= 1
             self.done += 1
@@ -112,11 +93,8 @@ class RunReport:
                 " of projects, schema diffs and a part of some tables; `make weekly` runs them"
             )
         if OFFLINE in os.environ:
-            self.write(
-                "left out: what installs"
-                f" {', '.join(sorted(set(FETCHED.values())))}; npm's registry does not respond",
-                yellow=True,
-            )
+            reason = "left out: what installs packages, because npm's registry does not respond"
+            self.write(reason, yellow=True)
 
 
 def install(config: pytest.Config) -> None:
@@ -135,10 +113,10 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
 
     def is_left_out(item: pytest.Item) -> bool:
         weekly = item.get_closest_marker("weekly")
-        is_weekly_only = weekly is not None and weekly.kwargs.get("only")
-        return bool(is_weekly_only and "WEEKLY" not in os.environ) or (
-            OFFLINE in os.environ and bool(fetched_by(item))
-        )
+        if weekly is not None and weekly.kwargs.get("only") and "WEEKLY" not in os.environ:
+            return True
+        fixtures = FETCHING_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        return OFFLINE in os.environ and bool(fixtures or item.nodeid.startswith(FETCHING_FILES))
 
     left_out = [item for item in items if is_left_out(item)]
     if left_out:

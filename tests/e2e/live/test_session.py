@@ -1,20 +1,17 @@
-"""Clients of the oldest and newest supported supabase-js through outages and changes of user.
+"""Clients of the oldest and newest supported supabase-js through changes of user.
 
-Everything is real: the client, the Data API, Auth, and the Realtime process, which is stopped,
-killed and disconnected.
+Everything is real: the client, the Data API, Auth and Realtime. test_words.py has the outages.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
 import pytest
 
 from infra.release.supabase_cli import fetch
@@ -174,46 +171,6 @@ async def pages_of(
 async def sign_in(page: Page, stack: RunningStack, email: str) -> None:
     """Sign in as a demo user."""
     await page.does("in", email=email, password=stack.demo_password)
-
-
-@contextmanager
-def realtime_of(stack: RunningStack) -> Iterator[psutil.Process]:
-    """The stack's Realtime process, which runs again at the end of the test."""
-    launcher = psutil.Process(stack.launcher.pid)
-    [process] = [
-        one
-        for one in launcher.children(recursive=True)
-        if one.cmdline()[-1:] == ["supabase_local.realtime"]
-    ]
-    try:
-        yield process
-    finally:
-        if process.is_running():
-            process.send_signal(signal.SIGCONT)
-
-
-@pytest.mark.parametrize("outage", ["stopped", "killed", "black hole"])
-async def test_after_an_outage_a_page_is_live_and_has_missed_nothing(
-    stack: RunningStack, worker: HandWorker, libraries: list[Path], outage: str
-) -> None:
-    """The reported freshness is true when Realtime stops, dies, or delivers nothing."""
-    async with pages_of(stack, worker, libraries) as (pages, wire, lease):
-        with realtime_of(stack) as realtime:
-            if outage == "black hole":
-                wire.is_hole = True
-                wire.fall_silent()
-            else:
-                realtime.send_signal(signal.SIGSTOP if outage == "stopped" else signal.SIGKILL)
-            await asyncio.to_thread(worker.report, lease, 50)
-            # a killed process may be back before a page reports the outage
-            words = ("offline",) if outage == "black hole" else ("polling",)
-            await pages.are(*words, *(("catching-up", "live") if outage == "killed" else ()))
-            wire.is_hole = False
-            if outage == "stopped":
-                realtime.send_signal(signal.SIGCONT)
-            await pages.are("live")
-            await asyncio.to_thread(worker.settle, lease, result={"n": 1})
-            await pages.end_with([1, 2, 3, 4])
 
 
 async def test_another_user_is_shown_nothing_of_the_first(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.e2e.console.worker import HandWorker
 from tests.e2e.live.test_session import libraries, pages_of, worker
 from tests.e2e.live.wire import Wire
 from tests.integration.stack.test_dying import children
+from tests.support.engine import piece
+from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 __all__ = ["libraries", "worker"]
@@ -49,21 +50,14 @@ class Speaker:
         self.text += words
 
     def _report(self, words: str) -> None:
-        piece = {"stream": "reply", "attempt": self._attempt, "start": len(self.text)}
-        while True:  # repeat as a worker does. The offset shows what an unanswered report stored.
-            try:
-                response = [{**piece, "text": words}]
-                outcome = self._worker.report(self._lease, None, "a line", output=response)
-            except httpx.TransportError:
-                continue
-            assert outcome == "ok"
-            return
+        said = [piece(words, len(self.text), attempt=self._attempt)]
+        assert self._worker.report(self._lease, None, "a line", output=said) == "ok"
 
     def end(self) -> None:
         """Complete the job. Its last output comes with the end."""
-        start = {"stream": "reply", "attempt": self._attempt, "start": len(self.text)}
+        said = [piece(" the end", len(self.text), attempt=self._attempt)]
         self.text += " the end"
-        self._worker.settle(self._lease, result={}, output=[{**start, "text": " the end"}])
+        self._worker.settle(self._lease, result={}, output=said)
 
 
 def events_of(stack: RunningStack, job: str) -> list[int]:
@@ -75,51 +69,56 @@ def events_of(stack: RunningStack, job: str) -> list[int]:
         return [seq for (seq,) in rows.fetchall()]
 
 
-@contextmanager
-def budget_of(stack: RunningStack, messages: int) -> Iterator[None]:
-    """Limit the plan's messages per second."""
-    name = "realtime_messages_per_second"
-    with stack.connect() as connection:
-
-        def give(value: Any) -> None:
-            settings = json.dumps({name: value})
-            connection.execute("select public.set_settings(%s)", (settings,))
-
-        found = connection.execute("select value from queue.settings where name = %s", (name,))
-        [before] = found.fetchone() or [None]
-        give(messages)
-        try:
-            yield
-        finally:
-            give(before)
+#: By trouble: the freshness that a page reports meanwhile, if it can know of the trouble.
+TROUBLES = {
+    "lossy": (),
+    "cut": (),
+    "no budget": (),
+    "gateway": (),
+    "stopped": ("polling",),
+    "killed": ("polling", "catching-up", "live"),  # it may be back before a page reports it
+    "black hole": ("offline",),
+}
 
 
 @contextmanager
 def broken(stack: RunningStack, wire: Wire, trouble: str) -> Iterator[None]:
     """Disturb Realtime, its budget or the network for a while."""
     wire.drop = 0.3 if trouble == "lossy" else 0
-    wire.closed = trouble == "cut"
+    wire.closed, wire.is_hole = trouble == "cut", trouble == "black hole"
+    if trouble == "black hole":
+        wire.fall_silent()
     if trouble == "cut":
         assert wire.cut() > 0
-    if trouble == "no budget":
-        with budget_of(stack, 1):
+    parts = children(stack.launcher)
+    name = "realtime_messages_per_second"
+    give = f"select public.set_settings(jsonb_build_object('{name}', %s::jsonb))"
+    with stack.connect() as connection:
+        if trouble == "no budget":
+            connection.execute(give, ("1",))
+        if trouble in {"stopped", "killed"}:
+            parts["realtime"].send_signal(SIGSTOP if trouble == "stopped" else SIGKILL)
+        if trouble == "gateway":
+            parts["gateway"].kill()
+        try:
             yield
-    elif trouble == "gateway":
-        before = children(stack.launcher)["gateway"]
-        before.kill()
-        yield  # reports wait until the launcher has restarted the gateway
-        assert children(stack.launcher)["gateway"] != before
-    else:
-        yield
-    wire.drop, wire.closed = 0, False
+        finally:
+            connection.execute(give, ('"pro"',))
+            if trouble == "stopped":
+                parts["realtime"].send_signal(SIGCONT)
+    if trouble == "gateway":
+        until(lambda: children(stack.launcher).get(trouble, parts[trouble]) != parts[trouble])
+    wire.drop, wire.closed, wire.is_hole = 0, False, False
 
 
-# test_session.py has the troubles of the socket
-@pytest.mark.parametrize("trouble", ["lossy", "cut", "no budget", "gateway"])
+@pytest.mark.parametrize("trouble", TROUBLES)
 async def test_every_reader_has_every_event_and_character(
     stack: RunningStack, worker: HandWorker, libraries: list[Path], trouble: str
 ) -> None:
-    """Each event and character arrives once and in order. A dead attempt's output is discarded."""
+    """Each event and character arrives once and in order. A dead attempt's output is discarded.
+
+    The reported freshness is true while Realtime stops, dies, or delivers nothing.
+    """
     async with pages_of(stack, worker, libraries) as (pages, wire, lease):
         speaker = Speaker(worker, lease, random.Random(85))
 
@@ -132,6 +131,10 @@ async def test_every_reader_has_every_event_and_character(
         with broken(stack, wire, trouble):
             await asyncio.to_thread(speak, 20)
             await asyncio.to_thread(speaker.begin)
+            if TROUBLES[trouble]:
+                await pages.are(*TROUBLES[trouble])
+        if TROUBLES[trouble]:
+            await pages.are("live")
         await asyncio.to_thread(speak, 20)
         await asyncio.to_thread(speaker.end)
 

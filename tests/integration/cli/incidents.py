@@ -153,9 +153,7 @@ def waits_for_a_grandchild(setup: IncidentSetup) -> str:
     for level in range(2):
         lease = worker.lease_soon()
         child = {"job_type": worker.job_type, "payload": {}}
-        request = {"job_id": lease["job"]["id"], "fence": lease["fence"]}
-        request |= {"name": f"s{level}", "children": [child]}
-        ids = worker._call("spawn_jobs", {"p_request": request})["job_ids"]
+        ids = worker.engine.spawn(lease, f"s{level}", [child])
         wait = {"kind": "children", "name": "g", "job_ids": ids}
         worker.settle(lease, "waiting", wait=wait)
     wait = {"kind": "ask", "name": "n", "question": "Go on?"}
