@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from tests.contract.api import Api
 from tests.contract.observed import refused
-from tests.support.engine import ACME, ADA, Engine, handle
+from tests.support.engine import ACME, ADA, Engine
 
 #: Replaced by a text that is used once.
 ONCE = "<once>"
@@ -108,60 +108,56 @@ def ways(api: Api) -> Ways:
         raise Refused(field_of(detail[0]["field"]) if isinstance(detail, list) else None)
 
     async def one(options: dict[str, Any]) -> str:
-        return str((await http("/api/jobs", {"job_type": "work", **fresh(options)}))["id"])
+        return str((await http("/api/jobs", item(fresh(options))[0]))["id"])
 
     async def many(options: dict[str, Any]) -> str:
-        body = {"jobs": [{"job_type": "work", **fresh(options)}]}
-        return str((await http("/api/jobs/bulk", body))["jobs"][0]["job"]["id"])
+        answer = await http("/api/jobs/bulk", {"jobs": item(fresh(options))})
+        return str(answer["jobs"][0]["job"]["id"])
 
-    def call(statement: Any, *values: Any) -> Any:
-        try:
-            row = engine.connection.execute(statement, values).fetchone()
-        except psycopg.Error as error:
-            if (error.sqlstate or "")[:2] == "22":  # a plain insert's value of another type
-                raise Refused(TYPE_ERROR) from error
-            if error.sqlstate not in {"PT400", "PT422"}:
-                raise
-            raise Refused(field_of(error.diag.message_detail)) from error
-        assert row is not None
-        return row[0]
+    def by(action: Callable[[dict[str, Any]], str]) -> Way:
+        async def way(options: dict[str, Any]) -> str:
+            try:
+                return action(fresh(options))
+            except psycopg.Error as error:
+                if (error.sqlstate or "")[:2] == "22":  # a plain insert's value of another type
+                    raise Refused(TYPE_ERROR) from error
+                if error.sqlstate not in {"PT400", "PT422"}:
+                    raise
+                raise Refused(field_of(error.diag.message_detail)) from error
 
-    async def by_function(options: dict[str, Any]) -> str:
-        function = "select public.enqueue_job(%s, 'work', '{}', %s) -> 'job' ->> 'id'"
-        return str(call(function, ACME, Jsonb(fresh(options))))
+        return way
 
-    async def by_bulk_function(options: dict[str, Any]) -> str:
-        jobs = Jsonb([{"job_type": "work", **fresh(options)}])
-        return str(call("select public.enqueue_jobs(%s, %s) #>> '{jobs,0,job,id}'", ACME, jobs))
-
-    async def by_insert(options: dict[str, Any]) -> str:
-        given = fresh(options)
-        columns = sql.SQL(", ").join(map(sql.Identifier, given))
+    def insert(options: dict[str, Any]) -> str:
+        columns = sql.SQL(", ").join(map(sql.Identifier, options))
         values = sql.SQL(", ").join(
             sql.SQL("(jsonb_populate_record(null::public.jobs, {})).{}").format(
                 Jsonb({name: value}), sql.Identifier(name)
             )
-            for name, value in given.items()
+            for name, value in options.items()
         )
         statement = sql.SQL(
             "insert into public.jobs (workspace_id, job_type, {})"
-            " select %s, 'work', {} returning id"
-        ).format(columns, values)
-        return str(call(statement, ACME))
+            " select {}, 'work', {} returning id::text"
+        ).format(columns, ACME, values)
+        return str(engine.connection.execute(statement).fetchall()[0][0])
 
-    async def by_spawn(options: dict[str, Any]) -> str:
-        child = {"job_type": "work", **fresh(options)}
-        request = {**handle(lease), "name": uuid.uuid4().hex, "children": [child]}
-        return str(call("select public.spawn_jobs(%s) #>> '{job_ids,0}'", Jsonb(request)))
+    def item(options: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"job_type": "work", **options}]
 
-    known = (one, many, by_function, by_bulk_function, by_insert, by_spawn)
-    return {way.__name__: way for way in known}
+    return {
+        "one": one,
+        "many": many,
+        "function": by(lambda options: engine.enqueue(**options)),
+        "bulk function": by(lambda options: engine.enqueue_all(item(options))[0]),
+        "insert": by(insert),
+        "spawn": by(lambda options: engine.spawn(lease, uuid.uuid4().hex, item(options))[0]),
+    }
 
 
 def that_know(ways: Ways, options: dict[str, Any]) -> Ways:
-    without = {"by_insert"} if options.keys() & NOT_COLUMNS else set()
+    without = {"insert"} if options.keys() & NOT_COLUMNS else set()
     if "parent_id" in options:
-        without |= {"by_spawn"}  # a child's parent is the job that spawns it
+        without |= {"spawn"}  # a child's parent is the job that spawns it
     return {name: way for name, way in ways.items() if name not in without}
 
 
