@@ -154,7 +154,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     Unit tests hardly wait, and each process collects for two seconds, so `logical` has no more.
     """
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return cores + (config.option.numprocesses == "auto")
+    return cores + 1 if config.option.numprocesses == "auto" else cores
 
 
 @pytest.hookimpl(optionalhook=True)
