@@ -1,6 +1,6 @@
-"""The agenda of a run: its next action, the time and the reason, decided from facts alone.
+"""The agenda of a run decides the next action, its time and the reason for it.
 
-It reads no clock and calls nothing. `lease_requests.py` builds requests for leases.
+The agenda reads no clock and calls nothing. `lease_requests.py` builds requests for leases.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Reason(StrEnum):
     #: A request returned nothing, was rejected or got no response, and is repeated after a pause.
     BACKOFF = "backoff"
     NOTIFIED = "notified"
-    #: Maintenance has made jobs ready, or may do so.
+    #: Maintenance has made jobs ready, or may make jobs ready.
     MAINTENANCE = "maintenance"
     #: The worker polls at an interval.
     POLL = "poll"
@@ -111,12 +111,15 @@ class Agenda:
     #: Number of consecutive leases that returned none of the due jobs, after which a run may end.
     MAX_EMPTY_LEASES = 6
     #: Time until the run leases once more after it has reported no free slots, because an enqueue
-    #: that relied on the slots may commit later. It also leases once more after a notification.
+    #: that relied on the slots may commit later. The run also leases once more after a
+    #: notification.
     RECHECK_SECONDS = 0.1
-    #: Maximum time that a due batch waits for a lease response that may fill it.
+    #: Maximum time that a due batch waits for the response to a lease, which may have more jobs for
+    #: the batch.
     FILL_SECONDS = 0.5
     #: Minimum time between two settles while leased jobs wait for a slot, so that jobs are settled
-    #: together and no slot is empty meanwhile. A quarter of the time that is leased ahead.
+    #: together and no slot is empty meanwhile. This is a quarter of the time for which jobs are
+    #: leased ahead.
     SETTLE_BATCH_SECONDS = 0.025
     #: Minimum pause between two runs of a loop.
     MIN_PAUSE_SECONDS = 0.005
@@ -130,7 +133,8 @@ class Agenda:
         self._leased_at = -math.inf
         #: The next lease according to the latest response, or to its failure.
         self._lease: NextAction | None = None
-        #: Whether the latest request got no response. It is repeated, as it may have leased jobs.
+        #: Whether the latest request got no response. The request is repeated, because the database
+        #: may have leased jobs for it.
         self._has_no_response = False
         #: Whether the last lease covered every pool and returned no job, and no other lease is in
         #: flight. Only then may the run end.
@@ -168,7 +172,7 @@ class Agenda:
         """Record the response of a lease.
 
         Args:
-            found: Whether it returned jobs.
+            found: Whether the lease returned jobs.
             of_all: Whether the request covered every pool.
             due_in_seconds: Time until a job falls due. 0 if due jobs are locked.
             recheck_pending: Whether an enqueue may have counted on this run and committed since.
@@ -181,7 +185,7 @@ class Agenda:
         if found:
             self._backoff.leases = 0
         elif self._has_due_jobs:
-            # if the due jobs cannot be leased, e.g. because their rows are locked, the pauses get
+            # if the due jobs cannot be leased, e.g. because their rows are locked, pauses get
             # longer
             self._backoff.leases += 1
         if due_in_seconds is not None:
@@ -231,7 +235,7 @@ class Agenda:
         if snapshot.needs_second_settle:
             yield NextAction(now, Action.SETTLE, Reason.JOBS_ENDED)
         elif not snapshot.exchanging:
-            if snapshot.to_settle:  # the same call also leases
+            if snapshot.to_settle:  # the call that settles also leases
                 at = (
                     now
                     if snapshot.release_at is None
@@ -253,7 +257,8 @@ class Agenda:
             if not (snapshot.holds or self._last_lease_empty):
                 yield NextAction(now, Action.LEASE, Reason.DUE)
         elif self._has_due_jobs and snapshot.maintaining:
-            # maintenance is working on the due jobs, so lease at its end or a second later
+            # maintenance is working on the due jobs, so lease when maintenance ends, or after a
+            # second
             at = max(self._lease.at, self._leased_at + self._backoff.MAX_SECONDS)
             yield NextAction(at, Action.LEASE, Reason.MAINTENANCE)
         else:
@@ -277,7 +282,7 @@ class Agenda:
         if self._has_due_jobs:
             return (
                 self._backoff.leases < self.MAX_EMPTY_LEASES
-            )  # otherwise another session has the jobs
+            )  # otherwise another database session has locked the jobs
         if self._lease is None:
             return not self._last_lease_empty
         if self._lease.at >= self._deadlines.stop_leasing:
@@ -286,7 +291,10 @@ class Agenda:
 
     @property
     def next_lease(self) -> NextAction | None:
-        """The next lease after this run has ended. None if only a notification causes one."""
+        """The next lease after this run has ended.
+
+        None if only a notification causes a next lease.
+        """
         return self._lease
 
     def next_poll(self, now: float, *, poll_seconds: float, was_notified: bool) -> NextAction:

@@ -28,17 +28,20 @@ MAX_RECORDED: Final = 50
 
 
 class Watchdog:
-    """Watchdog that the running event loop resets. It fires before the first lease is lost."""
+    """Watchdog that the running event loop resets.
 
-    #: Interval of resets, and minimum time until it fires.
+    The watchdog ends the process before the first lease is lost.
+    """
+
+    #: Interval of resets, and minimum time until the watchdog fires.
     INTERVAL_SECONDS = 1.0
     MIN_SECONDS = 2.0
     #: Jobs that start within this time are recorded together.
     RECORD_SECONDS = 0.05
-    #: Minimum time between resets, because each reset starts a thread. The watchdog may fire that
-    #: much too early.
+    #: Minimum time between resets, because each reset starts a thread. The watchdog may fire too
+    #: early by this time.
     SET_SECONDS = 0.25
-    #: Time before the end of the lease at which it fires, up to a quarter of the lease, so that the
+    #: Time between the watchdog and the end of the lease, up to a quarter of the lease, so that the
     #: host's report arrives in time, also on a busy machine.
     EARLY_SECONDS = 10.0
 
@@ -47,7 +50,8 @@ class Watchdog:
         self._in_flight = in_flight
         self._summary = run.summary
         self._record = CrashRecord.of_process(run.registry)
-        #: Times on the monotonic clock: when it fires, was reset, and running jobs were recorded.
+        #: Times on the monotonic clock: when the watchdog fires, was last reset, and when running
+        #: jobs were last recorded.
         self._exit_at = math.inf
         self._set_at = self._recorded_at = -math.inf
 
@@ -64,7 +68,7 @@ class Watchdog:
         """Record that jobs start, which may block the loop immediately.
 
         Args:
-            lease_until: End of their first lease.
+            lease_until: Time at which the first lease of these jobs ends.
         """
         now = self._clock.monotonic()
         is_stale = now > self._set_at + self.SET_SECONDS
@@ -80,7 +84,7 @@ class Watchdog:
         return running
 
     def set(self) -> None:
-        """Make it end the process if the event loop is blocked until the first lease is lost."""
+        """Set the watchdog, which ends the process before its first lease ends."""
         now = self._set_at = self._clock.monotonic()
         running = self._record_jobs(now)
         if not running:
@@ -97,13 +101,13 @@ class CrashRecord:
     """The record that a worker's process leaves for its host if it ends unexpectedly.
 
     Args:
-        path: The file. None without a host that reads it.
+        path: The file. None if no host reads the record.
     """
 
     def __init__(self, path: str | None, registry: Registry) -> None:
         self._path = path
-        #: Location of each job type's code, by which a stack shows the type. It includes all types,
-        #: because a job may start after the latest record.
+        #: Location of each job type's code, by which a stack shows the type. All types are
+        #: included, because a job may start after the latest record.
         self._code = [(job_type.location, job_type.name) for job_type in registry]
         #: The file for `faulthandler`.
         self.stacks: IO[str] = sys.stderr
@@ -129,7 +133,7 @@ class CrashRecord:
             "jobs": [attempt.job_id for attempt in running[:MAX_RECORDED]],
             "code": self._code,
         }
-        # write another file first, because the process may be killed while it writes
+        # write a temporary file first, because the process may be killed during the write
         new = Path(f"{self._path}.new")
         new.write_text(json.dumps(record))
         new.replace(self._path)

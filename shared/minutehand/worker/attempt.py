@@ -42,7 +42,7 @@ _UNSEEN: Final = tuple(
 REPORT_SECONDS: Final = 4.0
 #: Seconds between two pulses.
 PULSE_SECONDS: Final = 15.0
-#: Seconds between two reports of output, while someone follows the job and otherwise.
+#: Seconds between two reports of output, while someone follows the job and while no one does.
 FOLLOWED_SECONDS: Final = 0.08
 UNFOLLOWED_SECONDS: Final = 1.0
 
@@ -92,9 +92,9 @@ class Attempt:
     _pulse_at = -math.inf
     _pulse_saved: tuple[float, str | None] | None = None
     _pulse_sent: tuple[float, str | None] | None = None
-    #: Whether a report with its updates is in flight.
+    #: Whether a report with updates of this attempt is in flight.
     has_open_report = False
-    #: Time until which its updates wait, because another transaction has locked its row.
+    #: Time until which updates are not sent, because another transaction has locked the job's row.
     busy_until: float | None = None
     #: Time on the monotonic clock at which its processor is stopped.
     timeout_at = math.inf
@@ -104,7 +104,7 @@ class Attempt:
     _has_started = False
     #: Waiters for all updates so far to be stored.
     _flush_waiters: tuple[asyncio.Future[None], ...] = ()
-    #: Its stack when its timeout stopped it, and the jobs that ran in the same process.
+    #: Stack of the processor when the timeout stopped it, and the jobs in the same process.
     evidence: dict[str, Any] | None = None
     _timeout_callbacks: tuple[asyncio.TimerHandle, ...] = ()
     _timeout: asyncio.TimerHandle | None = None
@@ -151,7 +151,7 @@ class Attempt:
         self.begin_timeout()
 
     def begin_timeout(self) -> None:
-        """Start the timer of the timeout. A batch starts it again for each of its calls."""
+        """Start the timer of the timeout. A batch starts this timer for each of its calls."""
         self.end_timeout()
         self._is_suspended = False
         seconds = self.timeout_seconds = self._limit()
@@ -184,8 +184,8 @@ class Attempt:
     def stop(self, reason: StopReason, *, grace_seconds: float | None = None) -> None:
         """Stop the processor. The first reason is kept, unless the lease is lost.
 
-        After the grace time the processor is abandoned. Its slot is then free, and the processor
-        is neither awaited nor its result stored.
+        After the grace time the processor is abandoned. The slot of an abandoned processor is free.
+        The processor is not awaited, and its result is not stored.
         """
         if self.ending is not None:
             return
@@ -204,7 +204,7 @@ class Attempt:
 
     @property
     def has_user_text(self) -> bool:
-        """True if its settlement has a text from the processor, which must be redacted."""
+        """True if the settlement has a text from the processor, which must be redacted."""
         return self.stop_reason is None and self.ending is not None and self.ending.has_user_text
 
     def settlement(self) -> SettleItem | None:
@@ -212,7 +212,8 @@ class Attempt:
         if self.ending is None:
             raise RuntimeError(f"job {self.job_id} is still running")
         item = settle_item(self.ending, self._facts())
-        # break the reference cycle, so that both are freed without the garbage collector
+        # break the reference cycle, so that attempt and task are freed without the garbage
+        # collector
         context = self._context
         del self._context
         if item is None:
@@ -353,12 +354,15 @@ class Attempt:
         """Return when the next report is due, to renew the lease and learn whether it must stop.
 
         Args:
-            share: After this share of the time, a report of other jobs may include it.
+            share: After this share of the time, a report of other jobs may include this attempt.
         """
         return self._sent_at + min(REPORT_SECONDS, self.lease.lease_seconds / 3) * share
 
     def mark_reported(self, sent_at: float) -> None:
-        """Record a successful report. It renews the lease once a quarter of it has passed."""
+        """Record a successful report.
+
+        A report renews the lease if a quarter of the lease's time has passed.
+        """
         self._sent_at = sent_at
         self._pulse_saved = self._pulse_sent
         if sent_at >= self._extended_at + self.lease.lease_seconds / 4:
@@ -366,7 +370,7 @@ class Attempt:
             self.lease_until = sent_at + self.lease.lease_seconds
 
     def stored(self, error: QueueError | None = None) -> None:
-        """Wake the waiters after updates were stored, or raise `error` in them."""
+        """Wake the callers that wait for updates to be stored, or raise `error` in them."""
         waiting, self._flush_waiters = self._flush_waiters, ()
         for future in waiting:
             if future.done():
@@ -385,7 +389,7 @@ class Attempt:
         self._end(ending)
 
     def _call(self) -> Awaitable[Any]:
-        """Call its processor, by itself or in its batch."""
+        """Call the processor for this job alone or in a batch."""
         if self.stop_reason is not None:
             raise asyncio.CancelledError("it was stopped before it began")
         job_type = self._type

@@ -77,7 +77,10 @@ class Maintenance:
             await asyncio.sleep(pause)
 
     async def _call(self) -> tuple[bool, float]:
-        """Make one call. Return whether it may have made jobs ready, and the pause after it."""
+        """Make one call.
+
+        Return whether the call may have made jobs ready, and the pause before the next call.
+        """
         started = self._clock.monotonic()
         try:
             answer = await in_time(
@@ -91,7 +94,7 @@ class Maintenance:
                 extra=self._run.extra("maintenance.failed") | {"error": str(error)},
             )
             self._backoff.maintenance_until = self._clock.monotonic() + self.FAILED_PAUSE_SECONDS
-            return True, 0.0  # it may have done its work nevertheless
+            return True, 0.0  # the call may have done its work although no response arrived
         self._run.summary.reclaimed += answer.done.get("reclaim", 0)
         self._run.summary.promoted += answer.done.get("promotion", 0)
         if answer.failed:
@@ -100,7 +103,7 @@ class Maintenance:
                 extra=self._run.extra("maintenance.failed") | {"failed": list(answer.failed)},
             )
         if not answer.done:
-            # the due work is blocked, or another worker does it
+            # the due work is blocked, or another worker is doing it
             self._backoff.back_off_maintenance(self._clock.monotonic())
             return answer.busy, 0.0
         self._backoff.maintenance = 0
@@ -115,7 +118,7 @@ class Maintenance:
 class OutboxPublisher:
     """Calls the publishers of apps, which enqueue jobs from outboxes.
 
-    The app defines its outbox, and when a message is a dead letter.
+    The app defines the outbox, and decides when a message is a dead letter.
 
     Args:
         on_jobs: Called when publishers have enqueued jobs.
@@ -138,7 +141,10 @@ class OutboxPublisher:
             await self.run_once()
 
     async def run_once(self) -> None:
-        """Call all publishers once, concurrently. Their errors are logged and stop nothing."""
+        """Call all publishers once, concurrently.
+
+        An error of a publisher is logged and stops nothing.
+        """
         if not self._run.registry.publishers:
             return
         async with self._lock:

@@ -1,4 +1,7 @@
-"""The wait before the next attempt. It is published to the database, which applies it."""
+"""The wait before the next attempt.
+
+The worker publishes the policy, and the database applies it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from minutehand.worker.outcomes import Seconds, seconds
 class Backoff:
     """Exponential backoff: `first`, multiplied by `factor` each time, up to `cap`.
 
-    The database applies a random 80 to 100 % of it.
+    The database waits a random 80 to 100 % of this time.
 
     Attributes:
         first: Wait after the first failed attempt, up to a day.

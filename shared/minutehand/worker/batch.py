@@ -1,4 +1,4 @@
-"""Jobs that one call of their processor runs together. Each has a separate attempt.
+"""Batches of jobs that one call of a processor runs together. Each has a separate attempt.
 
 An attempt joins the batch and gets the outcome of its job. Only the call is shared. Limits, fences,
 deadlines, cancels, middleware and settlement belong to the attempt. A call that raises, or runs
@@ -61,7 +61,7 @@ class _Member:
 
 
 class Batch:
-    """One call of a processor for several jobs of a tenant, or consecutive calls for parts of them.
+    """One call of a processor for several jobs of a tenant, or calls for parts of these jobs.
 
     Args:
         job_ids: Ids of the jobs, whose attempts each join or end.
@@ -89,7 +89,7 @@ class Batch:
 
     @property
     def has_ended(self) -> bool:
-        """True if all of its attempts have ended."""
+        """True if all attempts of the batch have ended."""
         return self._alive == 0
 
     async def join(self, job: BatchedJob[Any], attempt: MemberAttempt) -> Any:
@@ -133,7 +133,7 @@ class Batch:
         """Stop the current call, which has run until the timeout of this job.
 
         Return the call, whose halves are called once it has ended. Return None if the job is alone
-        in the call, or is not in it.
+        in the call, or not in the call.
         """
         call, active = self.task, [member for member in self._members if member.is_active]
         is_in = any(member.job.id == job_id and not member.end.done() for member in active)
@@ -195,7 +195,10 @@ class Batch:
         self._call_next([])
 
     def _call_halves(self, error: BaseException | None) -> None:
-        """Call the processor for the halves of the current call. No job gets its error yet."""
+        """Call the processor for the halves of the current call.
+
+        No job gets the error of the call yet.
+        """
         members, problem = self._members, "hung" if self._is_expired else "raised"
         extra = {"event": "batch.halved", "jobs": len(members), "problem": problem}
         logger.warning(
@@ -231,7 +234,8 @@ def _end(value: Any) -> _End:
 def _concerns_all(error: BaseException) -> bool:
     """Return whether an error concerns all jobs of a call and not only one of them.
 
-    It does if the processor chose the ending, or if the error has a delay, like a rate limit.
+    This is the case if the processor chose the ending, or if the error has a delay, as a rate limit
+    has.
     """
     first = first_of(error)
     # test the type, because an object may report another class

@@ -64,7 +64,7 @@ _NO_OPTIONS: Final = EnqueueOptions.model_construct()
 class Suspended(BaseException):
     """Control flow, not an error. The job waits and releases its worker.
 
-    It is a BaseException, so that a processor's `except Exception` does not catch it.
+    The class is a BaseException, so that a processor's `except Exception` does not catch it.
     """
 
     def __init__(self, wait: Mapping[str, Any]) -> None:
@@ -75,7 +75,7 @@ class Suspended(BaseException):
 class AttemptEnded(BaseException):
     """Control flow, not an error. The attempt ends with an outcome, as if it were returned.
 
-    It is for code that a processor calls. A processor itself returns the outcome.
+    For code that a processor calls. A processor itself returns the outcome.
     """
 
     def __init__(self, outcome: Retry | Snooze | Fail) -> None:
@@ -118,7 +118,8 @@ class ChildResult(BaseModel):
 class StepMemo:
     """Values that a step stores for its later attempts, with the next report or the end.
 
-    A job that failed or was cancelled drops them, so that a person's retry starts without them.
+    If the job fails or is cancelled, its notes are deleted, so that a retry by a person starts
+    without notes.
     """
 
     def __init__(self, name: str, steps: dict[str, Any], updates: Updates) -> None:
@@ -176,7 +177,10 @@ class ContextPort(Protocol):
         """Announce updates. May be called from any thread."""
 
     async def flush(self) -> None:
-        """Return once all updates are stored. Raise LeaseLost if they were rejected."""
+        """Return once all updates are stored.
+
+        Raise LeaseLost if the database rejected the updates.
+        """
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Enqueue children, once per name."""
@@ -339,7 +343,7 @@ class JobContext:
         tries: int = 1,
         timeout: Seconds | None = None,
     ) -> Any:
-        """Run `run` once per job. Its result is stored, and later attempts get the stored result.
+        """Run `run` once per job, and return the stored result in later attempts.
 
         The result, as JSON returns it, is stored before this returns. If the process crashes after
         `run` and before the result is stored, `run` is called again.
@@ -348,7 +352,7 @@ class JobContext:
             name: A repeated name gets `#2`, `#3` in the order of calls.
             run: An async function without arguments.
             tries: Maximum calls of `run` in one attempt. An error that is not retryable is raised
-                immediately. Between two tries it waits for the error's `retry_after`, or a
+                immediately. Between two tries the step waits for the error's `retry_after`, or a
                 backoff. A wait longer than MAX_PAUSE, or than the time left, ends the attempt with
                 a `Retry`.
             timeout: Maximum duration of one try.
@@ -690,7 +694,8 @@ def _start_step(step: str, run: StepCall) -> Awaitable[Any]:
     else:
         problem += f", not {type(run).__name__} that returned {type(called).__name__}"
         problem += "; a plain one goes into a thread: `lambda: asyncio.to_thread(pay, order)`"
-    raise ProcessorError(problem, retryable=False)  # it may have run, so do not repeat it
+    # do not repeat the call, because it may have run
+    raise ProcessorError(problem, retryable=False)
 
 
 def _given(ended: Any, name: str, default: Any) -> Any:

@@ -26,7 +26,7 @@ class DatabaseClock:
     the latest response took longer than the one before. A database clock that was set back by more
     than `SKEW_SECONDS` is followed.
 
-    It equals `own` until the first response, and with a database of 0.4.4, which sends no time.
+    The offset is 0 until the first response, and with a database of 0.4.4, which sends no time.
     """
 
     def __init__(self, own: Clock) -> None:

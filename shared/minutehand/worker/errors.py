@@ -47,7 +47,8 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
 
     Args:
         error: The exception.
-        module: Module of the processor. Frames of its top-level package are marked as own.
+        module: Module of the processor. Frames of the processor's top-level package are marked as
+            own.
     """
     redactor = Redactor()
     first = first_of(error)
@@ -145,7 +146,8 @@ def signal_of(code: int) -> str | None:
 
 def _body(response: Any) -> str:
     """Return the beginning of a vendor's response if it was already read."""
-    # httpx and requests store it here, while `.content` and `.text` would read the rest
+    # httpx and requests store the content that they have read here. `.content` and `.text` would
+    # read the remaining content.
     content = attribute(response, "_content")
     if not isinstance(content, bytes):
         return ""
@@ -181,7 +183,8 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
         trail += _frames(group.__traceback__, package)
-    # omit the causes of a ProcessorError, whose author chose the text. The worker's log has them.
+    # omit the causes of a ProcessorError, whose author chose the text. The worker's log has the
+    # parts that are left out here.
     causes = [
         {
             "type": type(cause).__qualname__,

@@ -1,4 +1,4 @@
-"""A graph of stages: the order in which they start, and the effect of a failure on others."""
+"""A graph of stages, the order of their starts, and the effect of a failure on other stages."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ class Stage:
 
 
 class StagesFailed(ProcessorError):
-    """Stages of a `graph` failed. Stages that did not need them have ended and are stored.
+    """Stages of a `graph` failed.
+
+    All stages that did not need a failed stage have ended, and their results are stored.
 
     Attributes:
         failed: The error of each failed stage by name, in the order of the failures.
-        missing: Stages that could not start because they need a failed one.
-        results: Results of the other stages.
+        missing: Stages that could not start because they need a failed stage.
+        results: Results of the stages that succeeded.
     """
 
     def __init__(

@@ -21,7 +21,8 @@ class InFlight:
     def attempts(self) -> Iterator[Attempt]:
         """Yield the attempts whose leases must be renewed, also ended ones until they are settled.
 
-        Otherwise the lease would expire while a settle hangs, and another worker would run the job.
+        Without this, a lease would expire while a settle hangs, and another worker would run the
+        job.
         """
         yield from self.running.values()
         yield from self.ended

@@ -1,4 +1,4 @@
-"""The job as its processor gets it. Its row is `minutehand.queue.models.Job`."""
+"""The job as its processor gets it. The row of a job is `minutehand.queue.models.Job`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ J = TypeVar("J", bound=Job[Any])
 
 
 def job_of(kind: type[J], given: dict[str, Any]) -> J:
-    """Return a job with these fields. Setting them at once avoids a call per field."""
+    """Return a job with these fields. Setting all fields at once avoids a call per field."""
     job = object.__new__(kind)
     object.__setattr__(job, "__dict__", given)
     return job

@@ -13,7 +13,7 @@ from minutehand.worker.summary import TickSummary
 
 
 class LeaseRequests:
-    """Lease calls of one tick. They record in the agenda when jobs fall due.
+    """Lease calls of one tick. The requests record in the agenda when jobs fall due.
 
     Args:
         is_notified: Whether notifications wake the run, so that enqueues need no polls.
@@ -44,14 +44,15 @@ class LeaseRequests:
         self._has_capacity = False
         #: Whether enqueues could rely on this tick until its latest request.
         self._recheck_pending = False
-        #: A request without a response. It is repeated unchanged, so that the jobs that it may have
-        #: leased are returned.
+        #: A request without a response. The request is repeated unchanged, so that the database
+        #: returns the jobs that it may have leased.
         self.pending: LeaseRequest | None = None
         #: Number of due jobs that were not leased, up to the database's limit of counting.
         self.due = 0
         #: Summary of the run in case the next request finds nothing. None if the run continues.
         self.last: TickSummary | None = None
-        #: Abandoned jobs as the database knows them. None before the first response.
+        #: Abandoned jobs that the last request reported to the database. None before the first
+        #: response.
         self._abandoned: tuple[AbandonedJob, ...] | None = None
         #: Whether the latest request covers every pool.
         self._covers_all_pools = False
@@ -71,7 +72,7 @@ class LeaseRequests:
         if self.pending is not None:
             return self.pending
         max_runs = self._run.most
-        # an admitted run keeps its id, by which the database counts the run
+        # a run that was admitted keeps its id, because the database counts runs by id
         if now - self.id.since >= self.LEASE_ID_SECONDS and (max_runs is None or self._is_first):
             name = self._summary.tick_id if self._is_first else str(uuid.uuid4())
             self.id.name, self.id.since, self.id.calls = name, now, 0
@@ -101,8 +102,8 @@ class LeaseRequests:
             queues=self._run.queues,
             version=self._options.code,
             # None: the database counts the free slots, and enqueues rely on them. -1: enqueues no
-            # longer rely on them. 0: no change, because the run reported no slots or is notified of
-            # enqueues.
+            # longer rely on the free slots of this run. 0: no change, because the run reported no
+            # slots or is notified of enqueues.
             free_slots=None if self._has_capacity else -1 if self._recheck_pending else 0,
             slots=slots_of_run,
             abandoned=None if abandoned == self._abandoned else abandoned,
@@ -116,7 +117,7 @@ class LeaseRequests:
         return self.pending
 
     def _abandoned_now(self) -> tuple[AbandonedJob, ...]:
-        """Return the abandoned jobs whose processors still run, and forget the others."""
+        """Return the abandoned jobs whose processors still run, and forget other abandoned jobs."""
         locations = {job_id: find() for job_id, find in self.id.abandoned.items()}
         for job_id in [job_id for job_id, location in locations.items() if location is None]:
             del self.id.abandoned[job_id]
@@ -169,7 +170,10 @@ class LeaseRequests:
         self._agenda.back_off(self._clock.monotonic(), pause, has_no_response=True)
 
     def refused(self) -> None:
-        """Record that the request was rejected. It is not repeated, and leasing pauses."""
+        """Record that the request was rejected.
+
+        A rejected request is not repeated, and leasing pauses.
+        """
         self.pending = None
         now = self._clock.monotonic()
         self._agenda.back_off(now, self.REJECTED_BACKOFF_SECONDS, has_no_response=False)

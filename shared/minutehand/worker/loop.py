@@ -1,6 +1,6 @@
 """A worker: the state between ticks, and the loop that ticks without a scheduler.
 
-On Lambda each invocation is one `tick`. On your own host `run_forever` calls it.
+On Lambda each invocation is one `tick`. On your own host `run_forever` starts worker runs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Worker:
 
     Args:
         registry: The processors. None for the default registry.
-        worker_id: Identity of the leases. None to generate one.
+        worker_id: Identity of the leases. None to generate an id.
         fan_out: Policy for extra workers of a tick.
         start_extra_workers: Starts extra workers and returns how many were accepted.
         most: Maximum concurrent runs of all workers, see `tick`. None for no limit.
@@ -140,7 +140,7 @@ class Worker:
             budget_seconds: Time until the tick must end, e.g. Lambda's remaining time.
             job_types: Job types to run. None for all with a processor.
             fan_out: Whether this tick may start extra workers. False for an extra worker.
-            wakeups: Set it to make the running tick lease immediately.
+            wakeups: Set this event to make the running tick lease immediately.
             options: Replaces the worker's options.
 
         Raises:
@@ -212,11 +212,12 @@ class Worker:
     ) -> None:
         """Tick on every wake-up, when jobs fall due, and every `poll_seconds`, until `stop`.
 
-        It raises an unexpected error after the running jobs were released. The process should then
-        end, so that its host starts another. A worker for suspects returns when there are none.
+        After an unexpected error, the loop releases the running jobs and raises the error. The
+        process should then end, so that its host starts another. A worker for suspects returns when
+        there are none.
 
         Args:
-            wakeups: Set it after an enqueue. Without it only polls find jobs.
+            wakeups: Set it after an enqueue. Without this event, only polls find jobs.
             poll_seconds: Maximum time between two ticks.
         """
         wakeups = wakeups or asyncio.Event()
@@ -275,7 +276,7 @@ class Worker:
 
 
 def tune_gc() -> None:
-    """Reduce garbage collections, because ended attempts are freed without them.
+    """Reduce garbage collections, because ended attempts are freed without the collector.
 
     For a process that only runs workers, because the setting affects the whole process.
     """

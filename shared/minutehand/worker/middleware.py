@@ -18,8 +18,8 @@ from minutehand.worker.unawaited import tracked
 Call = Callable[[], Awaitable[Returned]]
 
 
-#: An async function around each attempt. It awaits `call()` once and returns a result. Planned
-#: endings are returned values (`Retry`, `Snooze`, …) or the BaseExceptions `Suspended` and
+#: An async function around each attempt. A middleware awaits `call()` once and returns a result.
+#: Planned endings are returned values (`Retry`, `Snooze`, …) or the BaseExceptions `Suspended` and
 #: `AttemptEnded`, so that `except Exception` catches only failures.
 Middleware = Callable[[Job[Any], JobContext, Call], Awaitable[Returned]]
 
@@ -53,7 +53,7 @@ def thread_name(job_id: JobId) -> str:
 
 
 def is_async(run: object) -> bool:
-    """Return whether it is an async function, or an object with an async `__call__`."""
+    """Return True for an async function, or an object with an async `__call__`."""
     return inspect.iscoroutinefunction(run) or inspect.iscoroutinefunction(
         getattr(run, "__call__", None)  # noqa: B004
     )

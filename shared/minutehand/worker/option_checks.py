@@ -16,7 +16,7 @@ def check_options(owner: str, kind: type, options: Mapping[str, Any]) -> None:
     """Reject names that `kind`, a dataclass or TypedDict, does not have, and values of wrong types.
 
     Raises:
-        TypeError: Its message names the owner and each wrong option.
+        TypeError: The message of the error names the owner and each wrong option.
     """
     try:
         _model(kind).model_validate(options)

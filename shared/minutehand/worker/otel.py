@@ -1,7 +1,7 @@
 """Spans for OpenTelemetry by `around(spans)`. The module needs the extra `otel`.
 
-`OTEL_EXPORTER_OTLP_ENDPOINT` adds it to every type, see `minutehand.telemetry`. Otherwise the
-application sets a `TracerProvider` as OpenTelemetry documents.
+`OTEL_EXPORTER_OTLP_ENDPOINT` adds it to every type, see `minutehand.telemetry`. Without this
+variable, the application sets a `TracerProvider` as OpenTelemetry documents.
 
 References:
     https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/

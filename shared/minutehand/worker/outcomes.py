@@ -49,7 +49,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """End the job without a result, because it is no longer needed. It is not a failure."""
+    """End the job without a result, because it is no longer needed. A snooze is not a failure."""
 
     reason: str
     data: Mapping[str, Any] | None = None
@@ -70,7 +70,10 @@ def seconds(value: Seconds) -> float:
 
 
 def retry_after_of(error: BaseException) -> float | None:
-    """Return the wait that a service requested with its error, or None. It replaces the backoff."""
+    """Return the wait that a service requested with its error, or None.
+
+    This delay replaces the backoff.
+    """
     try:
         value = getattr(error, "retry_after", None)
         if value is None:

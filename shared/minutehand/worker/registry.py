@@ -37,8 +37,8 @@ B_co = TypeVar("B_co", bound=Sequence[Each] | Awaitable[Sequence[Each]], covaria
 AsyncBatchProcessor = Callable[[list[BatchedJob[P]]], Awaitable[Sequence[Each]]]
 SyncBatchProcessor = Callable[[list[BatchedJob[P]]], Sequence[Each]]
 AnyProcessor = AsyncProcessor[P] | SyncProcessor[P] | AsyncBatchProcessor[P] | SyncBatchProcessor[P]
-#: Maximum jobs of a batch, and maximum seconds of waiting for more of them. Their leases run
-#: meanwhile, and a cancel must arrive within five seconds.
+#: Maximum jobs of a batch, and maximum seconds of waiting for more of them. The maximum is low,
+#: because leases of waiting jobs run and a cancel must arrive within five seconds.
 MAX_BATCH: Final = 500
 MAX_BATCH_WAIT: Final = 3.0
 #: Enqueues the jobs of an app's outbox, and returns their number.
@@ -50,14 +50,14 @@ Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 class ProcessorOptions(TypeOptions, total=False):
     """Options of `@processor`, except those of batches, which have an overload."""
 
-    #: Version of the payload's schema. Increase it together with an upcaster.
+    #: Version of the payload's schema. Increase the version together with an upcaster.
     version: int
     #: Upcasters by the version they convert from, e.g. `{1: to_version_2}`.
     upcasters: Mapping[int, Upcaster] | None
     #: The type whose jobs spawn these. A run limited to that type also runs these.
     part_of: Name | None
     #: A cron expression, or `Schedule`s, by which such jobs are enqueued without a tenant. A deploy
-    #: updates and removes them.
+    #: updates and removes these schedules.
     schedule: Schedules | None
 
 
@@ -106,7 +106,7 @@ class JobType(Generic[P]):
         """Parse the payload as the processor's model, after upcasting it to the current version.
 
         Raises:
-            PayloadRejected: It does not match, or has a newer version.
+            PayloadRejected: The payload does not match the model, or has a newer version.
         """
         at = self.version if version is None else version
         if at > self.version:
@@ -155,7 +155,7 @@ class JobType(Generic[P]):
 
     @property
     def location(self) -> str | None:
-        """Its code as `file:function`, like a frame of a stack without its line."""
+        """Location of the processor's code as `file:function`, without a line."""
         run: Any = inspect.unwrap(self._code)
         body = run.__call__ if inspect.isclass(run) else run
         code = getattr(body, "__code__", None)
@@ -163,7 +163,7 @@ class JobType(Generic[P]):
 
     @property
     def where(self) -> str:
-        """Its code for people: module and function, file and line."""
+        """Location of the processor's code for people: module and function, file and line."""
         found = f"{self._code.__module__}.{self._code.__qualname__}"
         code = getattr(inspect.unwrap(self._code), "__code__", None)
         return found if code is None else f"{found} ({code.co_filename}:{code.co_firstlineno})"
@@ -225,7 +225,7 @@ class Registry:
         return self._types.get(name)
 
     def add(self, job_type: JobType[Any]) -> None:
-        """Add a job type, e.g. of another registry. Its existing middleware stays outermost.
+        """Add a job type, e.g. of another registry. The type's own middleware stays outermost.
 
         Raises:
             ValueError: There is already a processor of this name.
@@ -248,7 +248,8 @@ class Registry:
     def around(self, middleware: M) -> M:
         """Run `middleware` around every attempt of this registry's processors. A decorator.
 
-        It applies to processors registered before and after. The first middleware is outermost.
+        The middleware applies to processors registered before and after. The first middleware is
+        outermost.
 
         Raises:
             TypeError: `middleware` must be an async function of `(job, ctx, call)`.
@@ -333,8 +334,8 @@ class Registry:
 
         Args:
             job_type: Name of the type.
-            payload: Model of every payload. Its JSON Schema is published, so that the database
-                rejects other payloads, however they are enqueued.
+            payload: Model of every payload. The worker publishes the JSON Schema of the model, so
+                that the database rejects other payloads, however they are enqueued.
             batch: Maximum jobs per call, 1 to 500, all of one workspace. The function gets a list
                 of `BatchedJob`, each with its own `ctx`, and returns a list with the outcome of
                 each in order: a result, an outcome, or an exception that fails only that job.
@@ -420,7 +421,7 @@ def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float
 
 
 def _reject_other_arguments(job_type: str, run: Any, *, is_batched: bool) -> None:
-    """Reject a function with other arguments at the start, before jobs fail because of it."""
+    """Reject a function with other arguments at start-up, before it makes jobs fail."""
     try:
         takes = inspect.signature(run)
     except (TypeError, ValueError):  # a function in C may have no signature

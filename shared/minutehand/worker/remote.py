@@ -18,8 +18,8 @@ CALL_SECONDS = 10.0
 #: Seconds of polling after which the worker's slot is released.
 HOLD_SECONDS = 2.0
 FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.05, 0.5
-#: Maximum seconds of a cancel, with the response to the submission. It is less than a second, by
-#: which the deadline may be exceeded.
+#: Maximum seconds of a cancel, with the response to the submission. The deadline may be exceeded by
+#: this time, which is less than a second.
 CANCEL_SECONDS = 0.5
 
 

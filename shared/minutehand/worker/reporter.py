@@ -1,7 +1,7 @@
 """Two background tasks for running jobs: one reports updates, the other renews leases.
 
-They run during processors and settles, so that no lease of a live job expires. They are separate,
-so that a report that waits for a lock delays no renewal.
+The loops run during processors and settles, so that no lease of a live job expires. The loops are
+separate, so that a report that waits for a lock delays no renewal.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Reporter:
             self._renewal_event.set()
 
     async def wait_for(self, attempts: Sequence[Attempt], *, seconds: float) -> None:
-        """Wait until no report of `attempts` is in flight, because the settle repeats lost ones."""
+        """Wait until no report of `attempts` is in flight, because a settle repeats lost ones."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds)):
                 while any(attempt.has_open_report for attempt in attempts):
@@ -106,7 +106,7 @@ class Reporter:
             await asyncio.sleep(min(max_seconds, self.INTERVAL_SECONDS * 2 ** min(failures - 1, 8)))
 
     def _known(self) -> list[Attempt]:
-        """Return attempts whose leases this worker has, also ended ones."""
+        """Return running and ended attempts whose leases this worker has."""
         return [attempt for attempt in self._in_flight.attempts() if attempt.stop_reason != "lost"]
 
     def _next_report_at(self) -> float | None:
@@ -165,7 +165,7 @@ class Reporter:
         size = 0
         for attempt in batch:
             if size > self.BATCH_BYTES:
-                break  # the next report has the others
+                break  # the next report has the other attempts
             updates = attempt.updates.take(max_bytes=self.LOG_BYTES, is_full=is_full)
             if updates.output:
                 attempt.output_sent_at = now
@@ -209,7 +209,7 @@ class Reporter:
     async def _call(
         self, batch: Sequence[Attempt], updates: Sequence[UpdateBatch]
     ) -> QueueError | None:
-        """Send one report and apply its results. Return the error if it did not arrive."""
+        """Send one report and apply its results. Return the error if the report did not arrive."""
         sent_at = self._clock.monotonic()
         items = [
             ReportItem(
@@ -247,7 +247,7 @@ class Reporter:
             attempt.mark_reported(sent_at)
         if outcome == "busy":  # another transaction has locked its row
             attempt.busy_until = self._clock.monotonic() + self.BUSY_SECONDS
-        if attempt.ending is not None:  # it has ended, and its settle reports the rest
+        if attempt.ending is not None:  # the settle reports the remaining updates
             return
         if outcome == "cancel":
             if attempt.stop_reason is None:

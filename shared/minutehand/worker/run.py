@@ -71,7 +71,7 @@ class Run:
     Attributes:
         stopping: Set when the host shuts down.
         job_types: Names of the types that the run serves.
-        queues: Named queues whose jobs it leases. None for all.
+        queues: Named queues whose jobs the run leases. None for all.
         summary: Counts, to which every part adds.
         most: Maximum concurrent runs of all workers. None for no limit.
         backoff: Backoff, shared by the runs of a worker.

@@ -1,4 +1,7 @@
-"""Schedules of a processor, published with its job type. The database enqueues their jobs."""
+"""Schedules of a processor, published with its job type.
+
+The database enqueues the jobs of schedules.
+"""
 
 from __future__ import annotations
 

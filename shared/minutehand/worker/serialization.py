@@ -150,7 +150,7 @@ class TextCleaner:
 
 
 def _reject_unbounded(value: Any, max_bytes: int) -> None:
-    """Reject iterators and too many parts before serialization, which may not end for them."""
+    """Reject iterators and values with too many parts, because their serialization may not end."""
     left, size = [([value], 0)], 0
     while left:
         parts, level = left.pop()

@@ -32,7 +32,8 @@ class Ending(NamedTuple):
     """Ending of a processor, with a value or an error.
 
     Attributes:
-        abandoned: Whether it did not stop when cancelled, and is no longer awaited.
+        abandoned: Whether the processor did not stop when it was cancelled, and is no longer
+            awaited.
     """
 
     value: Any = None
@@ -41,7 +42,7 @@ class Ending(NamedTuple):
 
     @property
     def has_user_text(self) -> bool:
-        """True if it has a text from the processor, which must be redacted."""
+        """True if the outcome has a text from the processor, which must be redacted."""
         # use type(), because an object may report another class, or raise
         if self.error is not None:
             return not issubclass(type(self.error), (Suspended, asyncio.CancelledError))
@@ -52,11 +53,12 @@ class AttemptFacts(NamedTuple):
     """Facts of an attempt that affect its outcome, besides its ending.
 
     Attributes:
-        is_late: Whether it ended after its timeout.
-        has_new_steps: Whether it stored a new step.
-        ran_long_enough: Whether it had at least half of the time of a whole tick.
+        is_late: Whether the attempt ended after its timeout.
+        has_new_steps: Whether the attempt stored a new step.
+        ran_long_enough: Whether the attempt had at least half of the time of a worker run.
         module: Module of its processor, whose frames of a traceback come first.
-        evidence: Its stack when its timeout stopped it, and the jobs in the same process.
+        evidence: Stack of the processor when the timeout stopped it, and the jobs in the same
+            process.
     """
 
     stop_reason: StopReason | None = None
@@ -88,11 +90,11 @@ def check_unawaited(ending: Ending, context: JobContext) -> Ending:
 def settle_item(ending: Ending, seen: AttemptFacts) -> SettleItem | None:
     """Return the item to settle, without ids, or None if the lease is lost.
 
-    It never raises, whatever the processor returned or raised.
+    The function never raises, whatever the processor returned or raised.
     """
     try:
         return _settle_item(ending, seen)
-    except BaseException as error:  # methods of its values may raise anything
+    except BaseException as error:  # methods of the processor's values may raise anything
         problem = f"the outcome of the processor cannot be settled: {text(error, 500)}"
         return _item("failed", error=ending_error("OutcomeRejected", problem))
 
@@ -100,10 +102,10 @@ def settle_item(ending: Ending, seen: AttemptFacts) -> SettleItem | None:
 def _settle_item(ending: Ending, seen: AttemptFacts) -> SettleItem | None:
     """Choose the outcome by the order in which a stop and the result reached the processor.
 
-    After a cancel was delivered to the processor, its result is dropped. A result that it returned
-    before is stored, even if the cancel had been requested. After a timeout or at the deadline, a
-    result that the stopped processor returns is stored, but not if it blocked the event loop past
-    its timeout.
+    After a cancel was delivered to the processor, its result is dropped. A result that the
+    processor had already returned is stored, even if a cancel was requested. After a timeout or at
+    the deadline, a result that the stopped processor returns is stored, but not if it blocked the
+    event loop past its timeout.
     """
     stop = seen.stop_reason
     if stop == "lost":
@@ -185,8 +187,8 @@ def _stopped(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
         # no endless loop, because each run stores at least one more step
         return _item("snoozed", delay_seconds=0.0)
     if stop == "shutdown" or not seen.ran_long_enough:
-        # it does not count, because the host stops or the job started late in the tick; the next
-        # tick starts it first
+        # the attempt does not count, because the host stops or the job started late in the run; the
+        # next tick starts it first
         return _item("released")
     problem = (
         "the worker's time ran out before the job ended; "

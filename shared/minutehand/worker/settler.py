@@ -56,7 +56,7 @@ class Settler:
     def build_item(self, attempt: Attempt) -> SettleItem | None:
         """Return the item of an attempt, or None if nothing may be stored.
 
-        If its values cannot be serialized, only this attempt fails.
+        If the values of an attempt cannot be serialized, only this attempt fails.
         """
         try:
             item = attempt.settlement()
@@ -154,7 +154,7 @@ class Settler:
                 # set no earlier time-out, because a repeated call would do the same work twice
                 return await in_time(call, run.deadlines.end, run.clock)
             except (QueueUnavailable, TokenRefused) as error:
-                # retry after a rejected token too, because the next try mints a new one
+                # retry after a rejected token too, because the next try creates a new token
                 problem = error
             if run.seconds_left() <= self.PAUSE_SECONDS or run.stopping.is_set():
                 raise problem
@@ -185,7 +185,7 @@ class Settler:
                 self._log(attempt, item, outcome, None if result is None else result.status)
 
     def _log(self, attempt: Attempt, item: SettleItem, outcome: str, status: str | None) -> None:
-        """Log the one line per attempt that has everything about it."""
+        """Log the one line of an attempt that has all its values."""
         ended = status if status in {"failed", "cancelled"} else item.outcome
         if outcome in {"stale", "not_found"}:
             level, text = logging.WARNING, "was settled by another worker"

@@ -20,7 +20,8 @@ from minutehand.worker.run import Run
 WINDOW_SECONDS: Final = 0.1
 MAX_PREFETCH: Final = 800
 MAX_PREFETCH_BYTES: Final = 2_000_000
-#: Maximum seconds that a job waits for a slot, up to a quarter of its lease. Then it is released.
+#: Maximum seconds that a job waits for a slot, up to a quarter of its lease. The job is then
+#: released.
 WAIT_SECONDS: Final = 1.0
 #: Approximate maximum bytes of the jobs that one request leases for batches of a type after the
 #: first batch, and the assumed size of a job until jobs were leased.
@@ -99,7 +100,7 @@ class Pool:
 
 
 class BatchPool(Pool):
-    """Slots of a type with batches, one per call. Its jobs wait by tenant."""
+    """Slots of a type with batches, one per call. Jobs of a batch wait by tenant."""
 
     def __init__(self, job_type: JobType[Any], size: int) -> None:
         super().__init__((job_type.name,), size)

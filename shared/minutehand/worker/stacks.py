@@ -25,7 +25,7 @@ def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[d
 def code_location(task: asyncio.Task[Any] | None, thread: str, module: str) -> str | None:
     """Return the file and line where an attempt is, or None once it has ended.
 
-    It is the innermost frame of the attempt's own package, if it has any.
+    This is the innermost frame of the processor's package, if there is one.
     """
     frames = stack_of(task, thread, module)
     own = [frame for frame in frames if frame["own"]] or frames

@@ -20,8 +20,8 @@ MAX_STREAMS: Final = 20
 MAX_STREAM_NAME: Final = 100
 #: Maximum bytes of a stream in memory, whatever the database accepts.
 MAX_BUFFERED_BYTES: Final = 10_000_000
-#: The step that the current task runs. Its output is dropped when it is tried again, and kept
-#: once it has finished.
+#: The step that the current task runs. The output of a step is dropped when the step is tried
+#: again, and kept when the step has finished.
 RUNNING: ContextVar[str] = ContextVar("RUNNING", default="")
 
 

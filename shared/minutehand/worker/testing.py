@@ -280,7 +280,7 @@ class _Stage:
         return {piece.stream for piece in self._test._pieces}
 
     def pieces(self, stream: str) -> list[Piece]:
-        """Return the output of its latest start."""
+        """Return the output since the latest start of the stream."""
         pieces = [piece for piece in self._test._pieces if piece.stream == stream]
         return [piece for piece in pieces if piece.attempt == pieces[-1].attempt]
 

@@ -1,7 +1,7 @@
 """Synchronous processors in daemon threads, which are stopped as far as Python permits.
 
-A thread cannot be killed. It is sent an exception, which is raised at its next Python instruction.
-C code continues until it returns. By then the lease has expired, so that nothing is stored.
+A thread cannot be killed. An exception is raised at the thread's next Python instruction. C code
+continues until it returns. If the lease has expired at that time, nothing is stored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ IDLE: Final = "processors"
 
 
 class ThreadStopped(BaseException):
-    """Raised inside a synchronous processor that must stop. It must not be caught for long."""
+    """Raised inside a synchronous processor that must stop.
+
+    Code that catches this exception must end soon.
+    """
 
 
 class _Call:
@@ -33,7 +36,7 @@ class _Call:
         self.ended: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
 
     def run(self) -> Any:
-        """Run it with the context variables of its caller."""
+        """Run the call with the context variables of its caller."""
         return self._context.run(self._run)
 
     def answer(self, result: Any, error: BaseException | None) -> None:
@@ -83,9 +86,9 @@ class _Thread:
             self._thread.name = IDLE  # stacks are found by the thread's name
             is_last = call.is_stopped
             if not is_last:
-                _idle.append(self)  # before the result, after which the next call may start
+                _idle.append(self)  # before the result is set, because then the next call may start
             call.answer(result, error)
-            del call, result, error  # free them while the thread waits
+            del call, result, error  # free the call and its result while the thread waits
 
     def _run(self, call: _Call) -> tuple[Any, BaseException | None]:
         try:

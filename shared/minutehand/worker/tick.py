@@ -1,7 +1,6 @@
 """One run of the worker: lease, run, report, settle, start extra workers, and end in time.
 
-Read `Tick.run` first. It depends on no application and no cloud. Its worker wakes it, and starts
-extra workers.
+Read `Tick.run` first. The worker wakes a run, and starts extra workers.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class Tick:
         self._deadlines = run.deadlines
         self._fan_out = fan_out
         self._start_extra = start_extra_workers
-        #: Whether it has requested extra workers, even if none was accepted.
+        #: Whether the run has requested extra workers, even if none was accepted.
         self._has_started_extra_workers = False
         #: Number of extra workers for jobs that wait because this run may lease only suspects.
         self._queued = 0
@@ -131,7 +130,8 @@ class Tick:
                 try:
                     response = await self._leases.ask(request)
                 except QueueError:
-                    await self._finish()  # the run may have been admitted nevertheless
+                    # the run may have been admitted although no response arrived
+                    await self._finish()
                     raise
                 self._accept_leases(response, sent_at)
                 while not await self._is_over():
@@ -259,7 +259,7 @@ class Tick:
     def _request(
         self, settling: Sequence[SettleItem] = (), *, count_due: bool | None = None
     ) -> LeaseRequest:
-        """Build the next lease request. With `count_due` it only counts the backlog."""
+        """Build the next lease request. With `count_due` the request only counts the backlog."""
         will_lease = not count_due and self._can_lease(self._clock.monotonic())
         pools = self._slots.free_capacity() if will_lease else ()
         is_all = self._slots.is_all(pools)
@@ -471,7 +471,10 @@ class Tick:
                 attempt.stop("deadline")
 
     def _abandon_rest(self) -> None:
-        """Count unsettled jobs as lost when the time is over. They run again elsewhere."""
+        """Count unsettled jobs as lost when the time is over.
+
+        Another worker runs these jobs again.
+        """
         if left := self._running_job_ids():
             self.summary.lost += len(self._in_flight.running)
             self.summary.error = (
@@ -619,8 +622,8 @@ class Tick:
     async def _finish(self) -> bool:
         """End the run in the database, if needed. Return whether the run continues instead.
 
-        It continues if another run was rejected, which may have been started for a job that was
-        committed after this run's last lease.
+        The run continues if another run was rejected, because that run may have been started for a
+        job that was committed after this run's last lease.
         """
         self._measure()
         is_counted = self._run.most is not None and not self.agenda.is_at_worker_limit

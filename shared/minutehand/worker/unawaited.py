@@ -30,7 +30,7 @@ class NotAwaited(ProcessorError):
         super().__init__(
             f"{' and '.join(calls)} was never awaited, so it did nothing; write "
             f"`await {calls[0]}`, in an `async def`",
-            retryable=False,  # each attempt would repeat the other effects of the processor
+            retryable=False,  # each attempt would repeat what the processor did before
         )
 
 
@@ -89,7 +89,7 @@ def must_await(method: A) -> A:
     def call(self: TracksCalls, /, *args: Any, **kwargs: Any) -> Any:
         return tracked(self, name, method(self, *args, **kwargs))
 
-    # marked as a coroutine function, because AsyncMock checks for it
+    # mark the wrapper as a coroutine function, because AsyncMock checks this
     if sys.version_info >= (3, 12):
         inspect.markcoroutinefunction(call)
     else:

@@ -113,13 +113,13 @@ class Updates:
         )
 
     def set_progress(self, progress: Progress) -> None:
-        """Set the progress. Only the latest is stored."""
+        """Set the progress. Only the latest progress is stored."""
         self._mark("progress")
         with self._lock:
             self._progress = progress
 
     def add_log(self, line: LogLine) -> None:
-        """Add a line. Above the maximum of unsent lines it is dropped and counted."""
+        """Add a line. Above the maximum of unsent lines, a line is dropped and counted."""
         size = _bytes_of(line)
         self._mark("log")
         with self._lock:
@@ -130,7 +130,10 @@ class Updates:
                 self._log_bytes += size
 
     def begin_step(self, name: str) -> None:
-        """Record the start of a step. It is reported with other updates or after `show_step`."""
+        """Record the start of a step.
+
+        The start is reported with other updates or after `show_step`.
+        """
         self._mark("step")
         with self._lock:
             self._running[name] = self.last_at
@@ -194,7 +197,7 @@ class Updates:
     def take(
         self, *, max_logs: int = 200, max_bytes: float = math.inf, is_full: bool = True
     ) -> UpdateBatch:
-        """Remove and return updates to send. Use `restore` if they did not arrive.
+        """Remove and return updates to send. Call `restore` if the updates did not arrive.
 
         Args:
             max_logs: Maximum log lines.
@@ -222,7 +225,7 @@ class Updates:
         return UpdateBatch(progress, logs, steps, before if logs else None, step, tags, output)
 
     def restore(self, previous: UpdateBatch) -> None:
-        """Put back updates that did not arrive, before newer ones."""
+        """Put back updates that did not arrive, before newer updates."""
         with self._lock:
             self._progress = self._progress if self._progress is not None else previous.progress
             self._logs[:0] = previous.logs

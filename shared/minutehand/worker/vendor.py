@@ -24,8 +24,8 @@ RetryAdvice = Literal["later", "differently", "none"]
 MAX_CALLS: Final = 5
 #: Maximum time that a job waits, from the first of consecutive rejections.
 MAX_WAIT: Final = timedelta(hours=6)
-#: Bounds of a pause if the service requests none. It grows with the time since the first rejection,
-#: and threefold with each call that may have been charged.
+#: Bounds of a pause if the service requests none. The pause grows with the time since the first
+#: rejection, and threefold with each call that may have been charged.
 MIN_PAUSE, MAX_PAUSE = timedelta(seconds=10), timedelta(minutes=1)
 MAX_PAUSE_IF_CHARGED: Final = timedelta(minutes=5)
 #: Waits from this length on are shown with their day.
@@ -59,7 +59,7 @@ _STOPPED: Final[dict[str, Any]] = {
 
 #: Statuses of a service that is unavailable or overloaded, not broken. Groq sends 498.
 _OVERLOADED: Final = frozenset({498, 502, 503, 521, 522, 523, 529})
-#: Statuses of a gateway that timed out, or whose caller is gone. The service behind it may
+#: Statuses of a gateway that timed out, or whose caller is gone. The service behind the gateway may
 #: have done the work.
 _TIMED_OUT: Final = frozenset({408, 460, 499, 504, 524})
 
@@ -194,7 +194,7 @@ class VendorCalls:
         """Make a call and count it. A call that is stopped counts as charged.
 
         Raises:
-            VendorError: The error of the call or, after `MAX_CALLS`, of the last one.
+            VendorError: The error of the call or, after `MAX_CALLS` calls, of the last call.
         """
         if self._charged >= MAX_CALLS:
             failed = self._failed or _STOPPED
@@ -220,7 +220,7 @@ class VendorCalls:
     def wait(self, error: VendorError) -> None:
         """Suspend the job if the service is unavailable, so that the attempt does not count.
 
-        It returns if no call is left, or `MAX_WAIT` or the job's deadline would be exceeded.
+        Return if no call is left, or if `MAX_WAIT` or the job's deadline would be exceeded.
         """
         now = self._ctx.clock.now()
         pause = error.retry_after or self._pause(error, now)
@@ -237,7 +237,7 @@ class VendorCalls:
 
         Raises:
             AttemptEnded: See `wait`.
-            ProcessorError: It is retryable if another call may help and one is left.
+            ProcessorError: The error is retryable if another call may help and a call is left.
         """
         if self._may_wait:
             self.wait(error)
