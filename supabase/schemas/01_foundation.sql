@@ -628,6 +628,7 @@ security definer
 set search_path = ''
 as $$
 begin
+  perform queue.admit_plain_read();
   if queue.is_operator() then
     return query select t.id from queue.tenants as t;
   else

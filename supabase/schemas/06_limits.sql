@@ -809,7 +809,12 @@ begin
     perform queue.take_call_slot(p_workspace_id, p_writes => true);
   end if;
   -- an enqueue can only wait for the idempotency key or unique key of its job (queue.hold_key)
-  perform queue.limit_wait(100) where p_kind = 'changes';
+  if p_kind = 'changes' then
+    -- A person's second change waits for the first one. If it waited for a row, it would fail with
+    -- 55P03, which the Data API returns with status 500.
+    perform queue.take_place('change of ' || p_user_id, 1, 200);
+    perform queue.limit_wait(100);
+  end if;
   if p_kind = 'jobs' then
     perform queue.check_live_jobs(p_workspace_id, p_count);
     -- smaller payloads are limited by the number of live jobs
@@ -937,10 +942,40 @@ end;
 $$;
 select queue.charge_rows('public.workspace_members');
 
--- Take a call slot for a call that changes or reads many rows, or reject the call if no slot is
--- free. A call never waits for a slot, because it would occupy a connection. A person has two slots
--- for changes and two for reads, because a web page may save two rows at once. A workspace has ten
--- slots for its members, and ten for its guests.
+-- Take one of a number of places until the transaction ends, or reject the call with status 429.
+-- p_id: Identifies those who share the places. If it is null, no place is taken.
+-- p_most: Number of places.
+-- p_ms: Maximum time to wait for a place, in milliseconds. A call that waits occupies a connection,
+--   so it first takes another place that does not wait.
+create function queue.take_place(p_id text, p_most integer, p_ms integer default 0)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_until constant timestamptz := clock_timestamp() + p_ms * interval '1 ms';
+begin
+  while p_id is not null
+    and not exists (
+      select from generate_series(1, p_most) as n
+      where queue.try_lock(format('call %s %s', p_id, n))
+    )
+  loop
+    if clock_timestamp() >= v_until then
+      perform queue.refuse(
+        429,
+        'rate_limited',
+        'too many large calls of yours or of the workspace run now; call again when one ends',
+        '{"limit": "calls_at_once", "retry_after_seconds": 1}'
+      );
+    end if;
+    perform pg_sleep(0.005);
+  end loop;
+end;
+$$;
+
+-- Take a call slot for a call that changes or reads many rows. A person has two slots for changes
+-- and two for reads. A workspace has ten slots for its members, and ten for its guests.
 create function queue.take_call_slot(
   p_workspace_id uuid default null,
   p_writes boolean default false
@@ -955,25 +990,25 @@ declare
     else 'guests '
   end;
 begin
-  if queue.is_service() then
-    return;
+  if not queue.is_service() then
+    perform queue.take_place(case when p_writes then 'changes ' else '' end || queue.caller(), 2);
+    perform queue.take_place(v_guests || p_workspace_id, 10);
   end if;
-  perform queue.refuse(
-    429,
-    'rate_limited',
-    'too many large calls of yours or of the workspace run now; call again when one ends',
-    '{"limit": "calls_at_once", "retry_after_seconds": 1}'
-  )
-  from (
-    values
-      (case when p_writes then 'changes ' else '' end || queue.caller(), 2),
-      (v_guests || p_workspace_id, 10)
-  ) as s (id, most)
-  where s.id is not null
-    and not exists (
-      select from generate_series(1, s.most) as n
-      where queue.try_lock(format('call %s %s', s.id, n))
-    );
+end;
+$$;
+
+-- Admit a plain read of the Data API, or reject it with status 429. A person may run six at a time,
+-- as many as a browser sends to one host. Policies run this function once per query. Realtime reads
+-- the policies without a request, and is not limited.
+create function queue.admit_plain_read()
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.take_place('reads ' || queue.caller(false), 6)
+  where current_setting('request.method', true) in ('GET', 'HEAD')
+    and current_setting('request.path', true) !~ '^/rpc/';
 end;
 $$;
 

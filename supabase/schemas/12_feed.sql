@@ -878,6 +878,7 @@ begin
       left(p_topic, 300)
     );
   end if;
+  perform queue.admit('rows', null, queue.caller());
   -- Keep only the latest 100 topics that a user follows, so that no user can use up the message
   -- budget. The limit does not apply to guests, because all guests share one user id.
   delete from queue.followers

@@ -474,6 +474,7 @@ as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_most constant integer := queue.setting('schedules_max');
+  v_bytes_max constant bigint := 4 * queue.setting('payload_max_bytes')::bigint;
   v_saved queue.schedules;
 begin
   perform queue.may_manage(p_workspace_id, octet_length(p_schedule::text));
@@ -486,26 +487,27 @@ begin
     v_saved.options,
     v_now
   ); -- validate as in an enqueue of the job now
-  if v_saved.created_at = v_now
-    and v_most < (
-      select count(*)
-      from queue.schedules
-      where workspace_id = p_workspace_id
-    )
-  then
-    perform queue.refuse(
-      429,
-      'quota_exceeded',
-      format('the workspace already has %s schedules; delete some first', v_most),
-      'schedules_max'
-    );
-  end if;
+  perform queue.refuse(
+    429,
+    'quota_exceeded',
+    format(
+      'the workspace already has %s schedules, or their payloads %s bytes; delete some first',
+      v_most,
+      v_bytes_max
+    ),
+    'schedules_max'
+  )
+  from queue.schedules
+  where workspace_id = p_workspace_id
+  having v_saved.created_at = v_now and count(*) > v_most
+    or sum(octet_length(payload::text)) filter (where source is null) > v_bytes_max;
   return to_jsonb(v_saved);
 end;
 $$;
 comment on function public.put_schedule is
   'Create or change a schedule by name: {name, cron, timezone, job_type, payload, options, missed, '
-  'enabled}. A workspace has at most schedules_max schedules.';
+  'enabled}. A workspace has at most schedules_max schedules, and their payloads have at most '
+  'four times payload_max_bytes.';
 select queue.allow('authenticated, service_role', 'public.put_schedule');
 
 create function public.delete_schedule(p_workspace_id uuid, p_name text)

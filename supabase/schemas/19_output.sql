@@ -478,16 +478,52 @@ begin
 end;
 $$;
 
--- Take a call slot for a call that reads much output. Only one guest at a time may read the output
--- of a job or session.
-create function queue.admit_read(p_workspace_id uuid, p_id text)
-returns void
+-- Return the bytes of a job's output after the positions of a reader. At most 64 kB count for each
+-- stream, because a read returns one page of the stream. A page of items may be four times as long.
+-- p_after: Positions {stream: {attempt, next}}.
+create function queue.unread_bytes(p_job_id uuid, p_after jsonb, p_stream text default null)
+returns bigint
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(sum(least(65536, u.bytes)), 0)
+    from queue.stream_ends(p_job_id) as e
+    cross join lateral (
+      select coalesce(
+        sum(coalesce(octet_length(o.text), octet_length(o.items::text) / 4)),
+        0
+      ) as bytes
+      from queue.output as o
+      where o.job_id = p_job_id
+        and o.stream = e.stream
+        and o.attempt = e.attempt
+        and o.end_offset > case
+          when p_after #>> array[e.stream, 'attempt'] <> e.attempt::text then 0
+          else coalesce((p_after #>> array[e.stream, 'next'])::integer, 0)
+        end
+    ) as u
+    where e.stream = coalesce(p_stream, e.stream)
+  );
+end;
+$$;
+
+-- Admit a read of more than 10,000 bytes of output. It takes a call slot, and a person pays for the
+-- bytes. Guests read one job or session one at a time. Return the bytes that are not paid for.
+create function queue.admit_read(p_workspace_id uuid, p_id text, p_bytes bigint)
+returns bigint
 language plpgsql
 set search_path = ''
 as $$
 begin
+  if p_bytes <= 10000 then
+    return p_bytes;
+  end if;
   perform queue.take_call_slot(p_workspace_id);
   perform queue.hold_id(p_id) where queue.caller() is null;
+  perform queue.admit('rows', null, queue.caller(), 1, p_bytes);
+  return 0;
 end;
 $$;
 
@@ -523,16 +559,18 @@ begin
   if not found then
     perform queue.refuse(404, 'job_not_found', 'job not found', p_job_id::text);
   end if;
-  perform queue.admit_read(v_job.workspace_id, p_job_id::text)
-  from queue.stream_ends(p_job_id) as e
-  where e.stream = coalesce(p_stream, e.stream)
-  having sum(
-    e.end_offset - coalesce(
-      p_after #>> array[e.stream, 'next'],
-      p_from::text,
-      '0'
-    )::integer
-  ) > 10000;
+  perform queue.admit_read(
+    v_job.workspace_id,
+    p_job_id::text,
+    queue.unread_bytes(
+      p_job_id,
+      case
+        when p_stream is null then p_after
+        else jsonb_build_object(p_stream, jsonb_build_object('next', p_from))
+      end,
+      p_stream
+    )
+  );
   if p_stream is not null then
     return queue.output_page(p_job_id, p_stream, greatest(0, p_from))
       || jsonb_build_object('status', v_job.status);
@@ -554,7 +592,7 @@ create function public.job_output(
   p_session_id text default null
 )
 returns jsonb
-language sql stable
+language sql -- volatile, because a person pays for much output
 set search_path = '' -- the body is parsed at creation, so guests need no usage of schema queue
 begin atomic select queue.job_output(
   p_job_id,
@@ -636,8 +674,8 @@ comment on function public.guest_job is
 select queue.allow('anon, authenticated, service_role', 'public.guest_job');
 
 -- Return new output of the jobs of a session that run now, or that p_after names. For each job,
--- return a page of each stream that has output after its position in p_after. If the session has
--- more than 200 jobs, take a call slot.
+-- return a page of each stream that has output after its position in p_after. A response has up to 20 jobs, or about 1 MB.
+-- The price counts 50 bytes for each job of the session, and 500 for each job whose output is read.
 create function queue.session_output(p_session_id text, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -647,53 +685,50 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-  c_jobs constant integer := 20; -- maximum per response
   v_workspace constant uuid := queue.shown_workspace(p_session_id);
-  v_jobs jsonb;
+  v_unpaid bigint;
+  v_id uuid;
+  v_pages jsonb;
+  v_jobs jsonb := '[]';
+  v_is_full boolean := false;
 begin
-  perform queue.admit_read(v_workspace, p_session_id)
-  from public.jobs as j -- the index alone is read
-  where j.session_id = p_session_id
-  offset 200
-  limit 1;
-  v_jobs := (
-    select coalesce(
-      jsonb_agg(
-        jsonb_build_object('job_id', f.id, 'streams', f.streams)
-        order by f.id
-      ),
-      '[]'
-    )
-    from (
-      select j.id, p.streams
-      from (
-        select j.id
-        from public.jobs as j
-        where j.session_id = p_session_id
-          and case
-            when v_workspace is null
-              then j.workspace_id in (select queue.my_workspaces())
-                or auth.jwt() ->> 'role' = 'service_role'
-            else j.workspace_id = v_workspace
-          end
-          and (
-            p_after ? j.id::text
-            or exists (select from queue.leases as l where l.job_id = j.id)
-          )
-        order by j.id
-      ) as j
-      cross join lateral (
-        select queue.output_pages(j.id, p_after -> j.id::text) as streams
-        offset 0 -- evaluated once per job
-      ) as p
-      where p.streams <> '[]'
-      limit c_jobs
-    ) as f
-  );
+  v_unpaid := queue.admit_read(v_workspace, p_session_id, 50 * count(*))
+  from (
+    select from public.jobs as j -- the index alone is read
+    where j.session_id = p_session_id
+    limit 20000
+  ) as f;
+  foreach v_id in array array(
+    select j.id
+    from public.jobs as j
+    where j.session_id = p_session_id
+      and case
+        when v_workspace is null
+          then j.workspace_id in (select queue.my_workspaces())
+            or auth.jwt() ->> 'role' = 'service_role'
+        else j.workspace_id = v_workspace
+      end
+      and (
+        p_after ? j.id::text
+        or exists (select from queue.leases as l where l.job_id = j.id)
+      )
+    order by j.id
+  )
+  loop
+    v_unpaid := queue.admit_read(
+      v_workspace,
+      p_session_id,
+      v_unpaid + 500 + queue.unread_bytes(v_id, p_after -> v_id::text)
+    );
+    v_pages := queue.output_pages(v_id, p_after -> v_id::text);
+    continue when v_pages = '[]';
+    v_jobs := v_jobs || jsonb_build_object('job_id', v_id, 'streams', v_pages);
+    v_is_full := jsonb_array_length(v_jobs) = 20 or pg_column_size(v_jobs) > 1000000;
+    exit when v_is_full;
+  end loop;
   return jsonb_build_object(
     'jobs', v_jobs,
-    'more', jsonb_array_length(v_jobs) = c_jobs
-      or v_jobs @? '$[*].streams[*] ? (@.more == true)'
+    'more', v_is_full or v_jobs @? '$[*].streams[*] ? (@.more == true)'
   );
 end;
 $$;
@@ -701,7 +736,7 @@ select queue.allow('anon, authenticated, service_role', 'queue.session_output');
 
 create function public.session_output(p_session_id text, p_after jsonb default null)
 returns jsonb
-language sql stable
+language sql -- volatile, because a person pays for much output
 set search_path = '' begin atomic select queue.session_output(p_session_id, p_after);
 end;
 comment on function public.session_output is

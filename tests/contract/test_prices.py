@@ -21,12 +21,13 @@ SIZES = (len(TEXT), 8000, 2560, 200)
 FUNCTIONS = """
 select p.proname from pg_proc as p
 where p.provolatile = 'v' and p.pronamespace = 'public'::regnamespace
+  and p.proname !~ '_output$' -- reads with a price
   and has_function_privilege(%s, p.oid, 'execute')
 """
 WRITTEN = """
 select coalesce(sum(n_tup_ins + n_tup_upd), 0)::integer from pg_stat_xact_all_tables
 where schemaname !~ '^(pg_|information_schema|realtime)'
-  and relname not in ('buckets', 'followers')
+  and relname <> 'buckets'
 """
 TABLES = """
 select c.oid::regclass::text from pg_class as c where c.relkind in ('r', 'p')

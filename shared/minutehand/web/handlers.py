@@ -92,6 +92,14 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
     if isinstance(error, DatabaseReadOnly):
         logger.error(str(error), extra={"event": "queue.read_only"})
         return ApiError(503, "database_read_only", str(error), headers={"Retry-After": "60"})
+    if error.code == _LOCK_TIMEOUT:
+        return ApiError(
+            429,
+            "job_busy",
+            "Another call changes the same rows; call again",
+            detail={"retry_after_seconds": 1},
+            headers={"Retry-After": "1"},
+        )
     if isinstance(error, QueueUnavailable):
         logger.warning(
             "the database is unavailable",
@@ -124,6 +132,8 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
     return ApiError(error.status, code, text, detail={"sqlstate": error.code})
 
 
+#: SQLSTATE of a call that waited too long for a row or key.
+_LOCK_TIMEOUT = "55P03"
 _GENERIC_ERRORS = {
     403: ("forbidden", "You may not do this"),
     404: ("not_found", "Not found"),

@@ -19,6 +19,7 @@ from tests.unit.web.conftest import calling, error_of
 
 QUOTA = QueueError("too many", status=429, code="PT429", details="100", hint="quota_exceeded")
 BUSY = QueueError("busy", status=429, code="PT429", details='{"a": 1}', hint="job_busy")
+LOCKED = QueueUnavailable("canceling statement", status=500, code="55P03")
 COLUMN = QueueError("column secret_column", status=400, code="22P02")
 EXPIRED = TokenRefused("JWT expired", status=401, code="PGRST301")
 #: A raised error, and its status, code and detail in the response.
@@ -30,6 +31,7 @@ ERRORS: dict[str, tuple[Exception, int, str, Any]] = {
     "busy": (BUSY, 429, "job_busy", {"a": 1}),
     "token": (EXPIRED, 401, "unauthorized", "the database rejected the token"),
     "schema": (QueueError("function x", status=404, code="PGRST202"), 503, "unavailable", None),
+    "locked": (LOCKED, 429, "job_busy", {"retry_after_seconds": 1}),
     "outage": (QueueError("of function x", status=500, code="XX000"), 503, "unavailable", None),
     "sqlstate": (COLUMN, 400, "invalid_argument", {"sqlstate": "22P02"}),
 }
@@ -98,7 +100,7 @@ async def test_every_error_has_the_common_body_and_no_secrets(
     assert (body["code"], body["detail"]) == (code, detail)
     for inside in ("hunter2", "Traceback", "10.0.0.7", "secret_column", "function x"):
         assert inside not in response.text
-    wait = "1" if name == "busy" else "5" if status in {429, 503} else None
+    wait = "1" if code == "job_busy" else "5" if status in {429, 503} else None
     assert response.headers.get("retry-after") == wait
     if status == 401:
         assert response.headers["www-authenticate"].startswith("Bearer ")
