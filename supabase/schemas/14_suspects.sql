@@ -11,9 +11,9 @@
 -- When a process ends, its jobs are split into companies of about the same size. There are two
 -- companies, or as many as the host of the process requests in the evidence. If there are no more
 -- types than companies, each type has companies of its own, because usually one type has all guilty
--- jobs. Otherwise jobs of one type stay together. If the process of a company ends too, this company
--- is split in the same way. A job that ran alone when its process ended is guilty. A guilty job
--- loses an attempt, and also runs alone in its next attempt.
+-- jobs. Otherwise jobs of one type stay together. If the process of a company ends too, this
+-- company is split in the same way. A job that ran alone when its process ended is guilty. A guilty
+-- job loses an attempt, and also runs alone in its next attempt.
 
 -- Decide which jobs may have ended the process of each worker whose leases are lost. Store guilty
 -- jobs and suspects in queue.suspects. A job has one of three verdicts.
