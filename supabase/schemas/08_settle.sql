@@ -814,6 +814,8 @@ begin
   if p_request ->> 'evidence' is not null and v_worker is not null then
     perform queue.end_leases_of(v_worker, queue.clock());
     v_ignored := queue.do_reclaim(queue.clock(), clock_timestamp() + interval '2 seconds');
+    -- several processes lease now, and no process sees a turn that another lease is opening
+    perform queue.open_turns(200, queue.clock()) where queue.try_lock('turns');
     v_response := v_response || jsonb_build_object(
       'guilty', array(
         select s.job_id

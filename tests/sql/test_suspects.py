@@ -453,3 +453,16 @@ def test_no_lease_is_left_to_a_process_that_has_ended(engine: Engine) -> None:
     assert states(engine, [worked, late]) == {("pending", 0, 0)}
     assert engine.lease(worker=worker) == []
     assert engine.count("queue.leases") == 0
+
+
+def test_two_processes_lease_a_company_each_at_the_same_moment(engine: Engine) -> None:
+    """The report of the death opens the turn, which only one lease at a time can do."""
+    engine.enqueue_many(4)
+    workers = Workers(engine)
+    worker, _ = workers.lease()
+    assert engine.lease(call=16) == []  # each sixteenth call closes turns
+    workers.die(worker)
+    with engine.open_transaction() as other:
+        companies = other.lease(worker="first"), engine.lease(worker="second")
+
+    assert [len(company) for company in companies] == [2, 2]
