@@ -19,7 +19,7 @@ EXTRA_WORKER_SOURCE: Final = "minutehand.extra_worker"
 async def start_extra_workers(settings: Settings, count: int) -> int:
     """Invoke the worker `count` times and return the number of accepted invocations.
 
-    A response 429 is not an error, because the next tick starts the rest.
+    A response 429 is not an error, because the next tick starts the remaining workers.
     """
     if not settings.worker_function_name:
         return 0

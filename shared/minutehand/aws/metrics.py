@@ -66,7 +66,8 @@ def emf_line(metrics: Metrics, dimensions: Mapping[str, str], *, at_ms: int) -> 
 
     Args:
         metrics: Value and CloudWatch unit by name.
-        dimensions: Dimensions by name. Keep them few, because AWS charges for each combination.
+        dimensions: Dimensions by name. Keep the dimensions few, because AWS charges for each
+            combination.
         at_ms: Milliseconds since 1970.
     """
     directive = {

@@ -15,7 +15,7 @@ _HEADERS = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "Amazo
 
 
 def read_secrets(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Read the secrets in the parameter SECRETS_PARAMETER; empty if that is not set.
+    """Read the secrets in the parameter SECRETS_PARAMETER; empty if SECRETS_PARAMETER is not set.
 
     CloudFormation templates contain only the parameter's name and never a secret.
 
@@ -32,8 +32,8 @@ def read_secrets(environ: Mapping[str, str]) -> Mapping[str, str]:
         headers=_HEADERS,
         region=environ["AWS_REGION"],
         address=find_endpoint("ssm", environ["AWS_REGION"], environ),
-        # shorter than an invocation in total, so that it continues with the previous secrets if
-        # SSM hangs
+        # shorter than an invocation in total, so that the function continues with the previous
+        # secrets if SSM hangs
         read_seconds=2.0,
         attempts=2,
     )

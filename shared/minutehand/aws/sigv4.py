@@ -66,7 +66,9 @@ def _boto3_credentials() -> Any:
 
 
 def configured_endpoint(service: str, environ: Mapping[str, str]) -> str | None:
-    """Return the endpoint that the environment sets for a service or for all; None for AWS's own.
+    """Return the endpoint that the environment sets for a service or for all.
+
+    None means the default endpoint of AWS.
 
     References:
         https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html

@@ -34,19 +34,19 @@ NOT_COPIED = {
     *("ready", "unpublished", "notes", "turns", "refusals", "leases", "suspects"),
     *("feed", "followers", "stats"),
 }
-#: Rows that are copied of a table, if not all.
+#: By table, condition of the rows that are copied, if not all rows are.
 CONDITIONS = {
     "deferred": "not t.is_place",
     "pauses": "t.kind = 'workspace_type'",
-    # jobs that keep the slot of their key while they are delayed
+    # jobs that count against the limit of their key while they are delayed
     "gated": (
         "t.admitted and not t.ended and exists (select from queue.job_types as y"
         " where y.job_type = t.job_type and y.in_order)"
     ),
 }
-#: By column, the value in the destination. These columns contain numbers of one database. A moved
-#: webhook reads the destination's feed from the first line, because jobs of the workspace may have
-#: run there before the move.
+#: By column, the expression of the value in the destination. These columns contain numbers of one
+#: database. A moved webhook reads the destination's feed from the first line, because jobs of the
+#: workspace may have run there before the move.
 VALUES = {
     "lane": "0",
     "read_to": "0::bigint",
@@ -292,7 +292,10 @@ class Move:
         return found
 
     def _copy_rows(self, table: Table) -> None:
-        """Copy the rows of a round. They replace the workspace's rows with the same key."""
+        """Copy the rows of a round.
+
+        The copied rows replace the workspace's rows with the same key.
+        """
         name, columns = f"{table.schema}.{table.name}", ", ".join(table.columns)
         self._all(
             self.destination,
@@ -317,7 +320,7 @@ class Move:
     def _round(self) -> Iterator[None]:
         """Open a transaction of each database, without triggers."""
         with self.source.transaction(), self.destination.transaction():
-            # a row that someone changes during the round then fails the round
+            # the round then fails if someone changes one of its rows during the round
             self.source.execute("set transaction isolation level repeatable read")
             for side in (self.source, self.destination):
                 side.execute(

@@ -16,7 +16,8 @@ from minutehand.web.services import Provided
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Gauge
 
-#: Window of counts and percentiles in minutes. They are gauges as the database has no totals.
+#: Window of counts and percentiles in minutes. The metrics are gauges, because the database has no
+#: totals.
 MINUTES: Final = 60
 _OUTCOMES: Final = ("enqueued", "completed", "failed", "cancelled", "retried", "lost")
 _QUANTILES: Final = {"0.5": "p50_ms", "0.95": "p95_ms", "0.99": "p99_ms"}

@@ -65,7 +65,7 @@ def _strip_prefix(event: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Return the event with the path that the route matched, and the prefix of that path.
 
     The prefix is the stage (`/dev`) in the stage's URL, or the mapping key of a custom domain.
-    Every path in a `location` header needs it.
+    Every path in a `location` header needs this prefix.
     """
     context = event.get("requestContext", {})
     http = context.get("http", {})

@@ -1,8 +1,8 @@
 """The whole service as one ASGI app for your own host: API, console, worker, metrics.
 
-The worker is a separate process. Nothing here starts a run by time. The database invokes the
-worker every minute and when jobs arrive (`connect_worker` in supabase/schemas), and the API
-wakes it after it has enqueued.
+The worker is a separate process. This process starts no run by time. The database invokes the
+worker every minute and when jobs arrive (`connect_worker` in supabase/schemas), and the API wakes
+it after it has enqueued.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Service:
         await app(scope, receive, send)
 
     def end_streams(self) -> None:
-        """End event streams so that clients reconnect. Safe to call in a signal handler."""
+        """End event streams so that clients reconnect. A signal handler may call this method."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._services.closing.set)
 

@@ -1,6 +1,6 @@
 """Comparison of the secret tokens for the worker's routes and for reads of operators.
 
-It is a module of its own because the API does not import the worker.
+The API imports this module without importing the worker.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def upgrade_migrations(
     """Return the parts of the two migrations that upgrade a database without failing a call.
 
     The first makes each call wait for the second before the call's first statement. Otherwise a
-    call would wait inside of an old function and then fail at something that the upgrade dropped.
+    call would wait inside an old function, and then fail because the upgrade has dropped an object.
     """
     folders = (resource("schemas"), resource("migrations"))
     files = [path for folder in folders for path in folder.glob("*.sql")]
@@ -192,7 +192,7 @@ def installed(folder: Path) -> list[Installed]:
 
 
 def installed_release(folder: Path) -> str | None:
-    """Find the newest release of the engine in a project; None if it is not installed."""
+    """Find the newest release of the engine in a project; None if the engine is not installed."""
     releases = [
         part.version for part in installed(folder) if part.origin.startswith(f"{ENGINE_ORIGIN}/")
     ]

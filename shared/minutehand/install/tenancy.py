@@ -78,7 +78,7 @@ end;
 $$;
 """
 
-# letters keep their case, as ORMs write names; quotes are optional
+# keep capital letters, because ORMs write such names; quotes are optional
 _NAME = r'"?[A-Za-z_][A-Za-z0-9_]*"?'
 _TABLE = rf"(?:(?P<schema>{_NAME})\.)?(?P<table>{_NAME})"
 _COLUMNS = r'\((?P<columns>[A-Za-z0-9_",\s]+)\)'
@@ -95,7 +95,7 @@ class Tenants:
     kind: Tenancy = "workspaces"
 
     def migration(self, schemas: Schemas) -> str | None:
-        """Return the SQL that replaces the engine's tables; None if they are used."""
+        """Return the SQL that replaces the engine's tables, or None if they are used."""
         del schemas
         return None
 
@@ -120,7 +120,8 @@ class ExistingTenants(Tenants):
         role, where, check = "'member'::text", "", ""
         tenant, user = f"m.{sql_name(self.member_of)}", f"m.{sql_name(self.user)}"
         if self.role:
-            column = f"lower(m.{sql_name(self.role)}::text)"  # enums of Prisma are upper case
+            # compare in lower case, because enums of Prisma are upper case
+            column = f"lower(m.{sql_name(self.role)}::text)"
             managers, members = (
                 f"{column} in ({', '.join(map(_quoted, names))})" for names in (MANAGERS, MEMBERS)
             )
@@ -182,7 +183,7 @@ def existing(organizations: str, memberships: str) -> ExistingTenants:
     """Read `app.organizations(id,name)` or `organizations.id`, and `memberships(org,user,role)`.
 
     Raises:
-        TenancyError: One of them has another form; the message has an example.
+        TenancyError: One of the options has another form; the message has an example.
     """
     organization = re.fullmatch(
         rf"{_TABLE}(?:\.(?P<key>{_NAME})|{_COLUMNS})", organizations.strip()

@@ -1,6 +1,6 @@
 """Local AWS: a moto server with the service's bucket.
 
-`python -m minutehand.local.aws` serves on AWS_PORT. The data is lost when it stops.
+`python -m minutehand.local.aws` serves on AWS_PORT. The data is lost when the server stops.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def prepare(endpoint: str) -> None:
         "AllowedOrigins": ["*"],
         "AllowedMethods": ["GET", "PUT", "POST", "HEAD"],
         "AllowedHeaders": ["*"],
-        "ExposeHeaders": ["ETag"],  # a browser must read it to complete an upload
+        "ExposeHeaders": ["ETag"],  # a browser must read this header to complete an upload
     }
     s3.put_bucket_cors(Bucket=BUCKET, CORSConfiguration={"CORSRules": [rule]})
 
@@ -96,7 +96,7 @@ def main(environ: Mapping[str, str]) -> NoReturn:
     prepare(server.url)
     print(f"listening on {port}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    os._exit(0)  # because unloading moto's modules takes seconds
+    os._exit(0)  # exit at once, because unloading moto's modules takes seconds
 
 
 if __name__ == "__main__":

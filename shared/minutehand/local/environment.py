@@ -68,7 +68,7 @@ def contract(
         "STREAMING": "true",
         **needs_of(project).variables({}),
         "UPLOADS_BUCKET": BUCKET,
-        # Not moto's KMS, because moto loses its keys when it stops.
+        # A file and not moto's KMS, because moto loses its keys when it stops.
         "SEALING_KEY_FILE": str(state / "sealing.key"),
     }
 

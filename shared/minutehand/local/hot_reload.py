@@ -29,8 +29,8 @@ async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], obj
     """Watch the folders of the apps, and call `end` at the first change.
 
     Args:
-        loaded: Versions of the files when the processors were loaded. Later changes are found in
-            the first scan.
+        loaded: Versions of the files when the processors were loaded. The first scan finds later
+            changes.
     """
     folders, versions = watched_folders(settings), loaded
     while versions == loaded:

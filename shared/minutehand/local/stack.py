@@ -113,7 +113,7 @@ class Stack(SupabaseStack):
         """Apply pending migrations, and check that the engine is installed.
 
         The tenants' tables may be created by another tool, such as Prisma, which needs this
-        database. In this case, wait until they exist.
+        database. In this case, wait until the tables exist.
         """
         is_waiting = False
         while True:

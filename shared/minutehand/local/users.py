@@ -58,7 +58,7 @@ where not exists (
 
 
 def create_demo_users(url: str, accounts: Iterable[DemoUser] = DEMO_USERS) -> None:
-    """Insert missing users. The function may run at every start."""
+    """Insert missing users. The function may run at every start of the stack."""
     with psycopg.connect(url) as connection:
         for user in accounts:
             values = {

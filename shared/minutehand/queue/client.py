@@ -27,7 +27,10 @@ from minutehand.queue.responses import reading
 
 
 class QueueClient(DataApi):
-    """The connection of one process to the queue. `acting_as` returns it with a user's rights."""
+    """The connection of one process to the queue.
+
+    `acting_as` returns the queue with a user's rights.
+    """
 
     def __init__(self, settings: Settings, *, connections: int = DEFAULT_CONNECTIONS) -> None:
         self._settings = settings
@@ -183,7 +186,8 @@ class UserQueue(CallerFunctions):
 
     async def answer(self, job_id: JobId | str, answer: Any) -> Job:
         """Answer the question of a waiting job."""
-        # wrap it in an object, because some Data APIs do not pass a bare JSON string as jsonb
+        # wrap the answer in an object, because some Data APIs do not pass a bare JSON string as
+        # jsonb
         wrapped = {"answer": answer}
         return await self.call(
             "answer_job", parse=reading(Job), repeatable=False, job_id=job_id, answer=wrapped

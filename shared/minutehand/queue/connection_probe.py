@@ -1,7 +1,7 @@
-"""A test of the features that DATABASE_URL supports, which its text does not show.
+"""A test of the features that the address in DATABASE_URL supports.
 
 A pooler in transaction mode may listen at any port. With such a pooler, settings of one caller
-affect the next one, and notifications are lost.
+affect other callers, and notifications are lost.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ PARAMETERS: Final = (
 #: Maximum seconds for the whole probe, and for a notification to arrive.
 PROBE_SECONDS: Final = 5.0
 NOTIFY_SECONDS: Final = 1.0
-#: Order of queries on two connections. It shows whether each has one session of the server.
+#: Order of queries on two connections. The results show whether each connection has a separate
+#: session of the server.
 _ORDER: Final = (0, 1, 1, 0, 0, 1)
 
 Session = psycopg.AsyncConnection[Any]
@@ -37,8 +38,8 @@ class AddressProbe:
     Attributes:
         problem: Why the address did not respond. The other attributes are then unknown and false.
         malformed: Why libpq rejects the address, for example because of a parameter for Prisma.
-        sessions: Whether each connection has its own session. If not, the probe ends, because
-            anything it sets would affect other callers.
+        sessions: Whether each connection has a separate session. If not, the probe ends, because
+            its settings would affect other callers.
         notifications: Whether a session that listens is notified.
         role: Whether the user may switch to the worker's role.
     """
@@ -80,7 +81,7 @@ def is_malformed(error: psycopg.Error) -> bool:
 
 
 async def probe(url: str) -> AddressProbe:
-    """Probe an address. It takes some milliseconds, up to `PROBE_SECONDS`."""
+    """Probe an address. A probe takes some milliseconds, up to `PROBE_SECONDS`."""
     try:
         async with (
             asyncio.timeout(PROBE_SECONDS),
@@ -146,5 +147,5 @@ async def _takes_role(connection: Session) -> bool:
         async with connection.transaction(force_rollback=True):
             await connection.execute(f"set local role {WORKER_ROLE}".encode())
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
-        return False  # not allowed, or the role does not exist
+        return False  # the user may not switch to the role, or the role does not exist
     return True

@@ -63,7 +63,7 @@ class WorkerKey:
         return {"apikey": settings.supabase_publishable_key, "Authorization": f"Bearer {token}"}
 
     def invalidate(self, code: str) -> None:
-        """Mint a new token at the next call, because the last one was rejected with `code`.
+        """Create a new token at the next call, because the last token was rejected with `code`.
 
         Use the secret key instead if the signature was rejected. A project with `signing_keys_path`
         or with a revoked legacy secret accepts no token that the legacy secret signs.
@@ -74,7 +74,8 @@ class WorkerKey:
         )
 
     def _mint(self, secret: str) -> str:
-        import jwt  # here, because it takes 70 ms and a configured key does not need it
+        # imported here, because it takes 70 ms and a configured key does not need the module
+        import jwt
 
         # use wall time, because the monotonic clock of a frozen Lambda may stop
         now = self._clock.now().timestamp()
@@ -98,8 +99,8 @@ def secret_headers(secret: str) -> dict[str, str]:
 
 
 def days_left(token: str | None, now: datetime) -> float | None:
-    """Return the days until a JWT expires, unverified. None if it never does."""
-    import jwt  # here, because it takes 70 ms
+    """Return the days until a JWT expires, unverified. None if the token never expires."""
+    import jwt  # imported here, because it takes 70 ms
 
     try:
         claims = jwt.decode(token or "", options={"verify_signature": False})

@@ -25,7 +25,7 @@ from minutehand.tasks import end_tasks
 #: Default maximum attempts of a call.
 ATTEMPTS: Final = 3
 #: Seconds of retries while another call changes the job or occupies the caller's call slot. The npm
-#: package does the same.
+#: package retries for the same time.
 BUSY_SECONDS: Final = 4.0
 #: Connections of a pool, and of the pool that all open streams of a process share.
 DEFAULT_CONNECTIONS: Final = 20
@@ -127,7 +127,8 @@ class DataApi:
         except (JobBusy, RateLimited) as error:
             if not _is_busy(error):
                 raise
-            # the other call ends after milliseconds, or about a second on a loaded server
+            # the call that is in the way ends after milliseconds, or about a second on a loaded
+            # server
             free = retrying(_is_busy, within=BUSY_SECONDS)
             result = await free(retries, self._send_once, request, parse)
         return result
@@ -171,7 +172,7 @@ class DataApi:
         self._slots.release()
         self._pending.discard(task)
         if not task.cancelled():
-            task.exception()  # mark it as retrieved, because the caller may be gone
+            task.exception()  # mark the exception as retrieved, because the caller may be gone
 
 
 def _problem(response: httpx.Response) -> object:
@@ -183,7 +184,7 @@ def _problem(response: httpx.Response) -> object:
 
 
 def call_retrying(repeatable: bool, attempts: int, *, within: float) -> AsyncRetrying:
-    """Return retries of a call that failed: of any repeatable call, and of each unsent call."""
+    """Return retries of a call that failed: of each call that may be repeated or was not sent."""
     return retrying(
         lambda error: isinstance(error, QueueUnavailable) and (repeatable or error.unsent),
         attempts=attempts,

@@ -20,7 +20,7 @@ from minutehand.queue.responses import decode_object
 logger = logging.getLogger(__name__)
 
 HEADER: Final = "X-Minutehand-Client"
-#: Seconds that a key is cached. The database makes a new one when worker keys are revoked.
+#: Seconds that a key is cached. The database creates a new key when worker keys are revoked.
 KEY_SECONDS: Final = 300.0
 #: Seconds until the key is requested again after an error.
 RETRY_SECONDS: Final = 10.0
@@ -49,7 +49,10 @@ class AddressSigner:
             self._functions = WorkerFunctions(settings, api=api, clock=clock)
 
     async def headers(self) -> Mapping[str, str]:
-        """Return the header for a guest's call. Empty without a current request or key."""
+        """Return the header for a guest's call.
+
+        The header is empty without a current request or key.
+        """
         address = _address.get()
         key = await self._current_key() if address is not None else None
         if key is None:
@@ -86,7 +89,7 @@ class Dependencies:
         return WorkerFunctions(self.settings)
 
     async def aclose(self) -> None:
-        """Close the dependencies made here. Those that were passed in stay open."""
+        """Close the dependencies made here. Dependencies that were passed in stay open."""
         for name, value in list(vars(self).items()):
             is_own = isinstance(getattr(type(self), name, None), cached_property)
             if is_own and hasattr(value, "aclose"):

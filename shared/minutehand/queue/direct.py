@@ -77,13 +77,14 @@ class DirectApi:
             try:
                 async with asyncio.timeout(STATEMENT_SECONDS + 1):
                     row = await (await connection.execute(query, values)).fetchone()
-            except TimeoutError as error:  # statement_timeout should have ended it before
+            except TimeoutError as error:  # statement_timeout should have ended the call before
                 raise QueueUnavailable("the database did not respond in time") from error
             except psycopg.Error as error:
                 raise self._error(error) from error
             finally:
                 if connection.closed or connection.pgconn.transaction_status != 0:
-                    await connection.close()  # broken, or its caller was cancelled in a transaction
+                    # the connection is broken, or its caller was cancelled in a transaction
+                    await connection.close()
                 else:
                     self._free.append(connection)
         return b"null" if row is None or row[0] is None else row[0]
@@ -138,7 +139,7 @@ def _json(value: Any) -> Any:
 async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, None]:
     """Yield the payloads on a channel, and reconnect whenever the connection ends.
 
-    It yields "" when a connection begins, and None when one ends.
+    Yield "" when a connection begins, and None when a connection ends.
     """
     url, wait = make_conninfo(url, **_ALIVE), 0.3
     while True:

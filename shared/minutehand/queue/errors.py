@@ -28,7 +28,7 @@ class QueueError(JobServiceError):
         self.code = code
         self.details = details
         self.hint = hint
-        # only the engine's SQLSTATEs have a word as hint, others have sentences
+        # only errors with the engine's SQLSTATEs have a word as hint, other errors have sentences
         self.word = (hint or "") if code.startswith("PT") else ""
         super().__init__(message)
 
@@ -39,7 +39,10 @@ class QueueError(JobServiceError):
 
 
 class LeaseLost(QueueError):
-    """Another worker leased the job, or the job ended. The call stored nothing."""
+    """The lease of the job is lost, because another worker leased the job or the job ended.
+
+    The call stored nothing.
+    """
 
 
 class JobNotFound(QueueError):

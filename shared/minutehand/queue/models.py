@@ -93,7 +93,7 @@ class _JobFields(Model):
     #: Time at which the job is cancelled if it has not started by then.
     start_by_at: datetime | None = None
     start_by_seconds: int | None = None
-    #: Time of the first start, unchanged by retries and waits.
+    #: Time of the first start, which retries and waits do not change.
     started_at: datetime | None = None
     #: Time of the end, whatever the outcome. Only completed jobs have `completed_at`.
     finished_at: datetime | None = None
@@ -107,16 +107,19 @@ class _JobFields(Model):
     last_seq: int = 0
     generation: int = 0
     cancel_requested_at: datetime | None = None
-    #: The job that this one replays, and the step it began at. None for the start.
+    #: The job that this job replays, and the step at which the replay began. The step is None if
+    #: the replay began at the start.
     replay_of: str | None = None
     replay_from: str | None = None
     lost_attempts: int = 0
-    #: Number of attempts that do not count, because their process died beside other jobs.
+    #: Number of attempts that do not count, because their process died while it also ran other
+    #: jobs.
     deaths: int = 0
-    #: Cost of its attempts in other services, as reported by processors.
+    #: Cost of the job's attempts in other services, as reported by processors.
     cost_usd: float | None = None
     state: JobState | None = None
-    #: Time of the next run. It is in the past if the job is due, and None if unknown or never.
+    #: Time of the next run. The time is in the past if the job is due, and None if it is unknown or
+    #: if there is no next run.
     next_run_at: datetime | None = None
     #: The event or answer that a suspended job waits for: `{kind, name, until, …}`.
     waiting_for: dict[str, Any] | None = None
@@ -151,14 +154,15 @@ class Job(_JobFields):
     payload: Any = None
     result: Any = None
     error_data: Any = None
-    #: Positions of its output streams: `{name: {attempt, next}}`. `job_output` returns the output.
+    #: Positions of the job's output streams: `{name: {attempt, next}}`. `job_output` returns the
+    #: output.
     streams: dict[str, dict[str, int]] | None = None
 
 
 class ListedJob(_JobFields):
     """A job in a list. Its `error_message` is cut to 500 characters (see `get_job`)."""
 
-    #: The first simple values of its payload in one line: `to: a@b.test, count: 3`.
+    #: The first simple values of the payload in one line: `to: a@b.test, count: 3`.
     glimpse: str | None = None
 
 
@@ -274,7 +278,7 @@ class NewJob(Model):
 
     job_type: str
     payload: Any = Field(default_factory=dict)
-    #: Built without validation, because a validator would slow down each cold start.
+    #: The object is built without validation, because a validator would slow down each cold start.
     options: EnqueueOptions = EnqueueOptions.model_construct()
 
     @model_validator(mode="before")
@@ -361,16 +365,18 @@ class RunState(Model):
     #: Number of additional runs that may begin now. None if this run was rejected.
     free: int | None = None
     ended: bool = False
-    #: Whether another run was rejected meanwhile. The jobs that it would have leased may remain.
+    #: Whether another run was rejected while this run was active. Jobs that the rejected run would
+    #: have leased may remain.
     refused: bool = False
 
 
 class WorkerDeath(Model):
     """The jobs of a worker whose process ended, after their release."""
 
-    #: Jobs that ended the process. Each spends an attempt.
+    #: Jobs that ended the process. Each of these jobs spends an attempt.
     guilty: tuple[JobId, ...] = ()
-    #: Number of groups into which its other suspects are split. Each group needs one process.
+    #: Number of groups into which its other suspects are split. Each group of suspects needs one
+    #: process.
     suspects: int = 0
 
 
@@ -392,7 +398,7 @@ class LeaseRequest(Model):
     tick_id: str
     call: int
     limit: int
-    #: All types that the worker serves, also those without a free slot. `due` counts these.
+    #: All types that the worker serves, including types without a free slot. `due` counts these.
     job_types: tuple[str, ...] | None = None
     #: Replaces `limit` if kinds of processors have separate slots.
     pools: tuple[LeasePool, ...] | None = None
@@ -515,9 +521,9 @@ class Pulse(Model):
     last: Literal["start", "output", "progress", "log", "step"]
     #: Time since the last update.
     for_ms: Number
-    #: File and line where its own code runs or waits.
+    #: File and line where the processor's own code runs or waits.
     place: str | None = None
-    #: Maximum memory that its process has used.
+    #: Maximum memory that the job's process has used.
     memory_mb: int
 
 
@@ -532,7 +538,7 @@ class Piece(Model):
     """A part of an output stream, as text or items, to be stored."""
 
     stream: str
-    #: Number of times that the stream was started. Each start begins with no output.
+    #: Number of times that the stream was started. Each start of a stream begins without output.
     attempt: int
     #: Number of characters or items before this part.
     start: int
@@ -549,7 +555,8 @@ class ReportItem:
     fence: int
     progress: Progress | None = None
     logs: tuple[LogLine, ...] = ()
-    #: Number of lines of this attempt sent before `logs`, so that none is stored twice.
+    #: Number of log lines of this attempt that were sent before `logs`, so that no line is stored
+    #: twice.
     logs_from: int | None = None
     steps: tuple[StepResult, ...] = ()
     step: RunningStep | None = None
@@ -629,7 +636,10 @@ class SettleItem(ReportItem):
 
     @classmethod
     def of(cls, outcome: SettleOutcome, **given: Any) -> Self:
-        """Return an item with the defaults of all other fields. Its ids are set later."""
+        """Return an item with the defaults of all other fields.
+
+        The ids of the item are set later.
+        """
         item = object.__new__(cls)
         item.__dict__ = {"outcome": outcome, **given}
         return item

@@ -23,7 +23,7 @@ import tenacity
 #: Host names of this machine. Calls to it use no proxy of the environment.
 LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 CONNECT_SECONDS: Final = 5.0
-#: Maximum `Retry-After` for which a call waits and retries. A longer one fails the call.
+#: Maximum `Retry-After` for which a call waits and retries. A longer `Retry-After` fails the call.
 SHORT_WAIT: Final = timedelta(seconds=3)
 
 #: Errors after which the request certainly never reached the service.
@@ -33,8 +33,8 @@ UNSENT_ERRORS: Final = (
     httpx.PoolTimeout,
     httpx.InvalidURL,
 )
-# httpcore imports sniffio at each request. If the package is missing, the try takes a quarter of a
-# call's time.
+# httpcore imports sniffio at each request. If the package is missing, the failed import takes a
+# quarter of a call's time.
 if find_spec("sniffio") is None:
     sys.modules["sniffio"] = None  # type: ignore[assignment]
 _back_off = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)
@@ -150,7 +150,7 @@ async def exchange(
 class StreamResponse:
     """A response that is read in chunks as they arrive.
 
-    Its only time limit is the time spent waiting for chunks since the headers or since the last
+    The only time limit is the time spent waiting for chunks, since the headers or since the last
     call of `received`. Time that the reader spends on the chunks does not count.
     """
 

@@ -13,12 +13,12 @@ from pydantic_core import from_json
 from minutehand.queue.errors import QueueUnavailable
 
 T = TypeVar("T")
-#: Parses the body of a response. Raises if its form is unexpected.
+#: Parses the body of a response. Raises an error if the form of the body is unexpected.
 Parse = Callable[[bytes], T]
 
 
 class QueueObject(dict[str, Any]):
-    """A JSON object of the queue. A missing key means that another server sent it."""
+    """A JSON object of the queue. A missing key means that another server sent the response."""
 
     def __missing__(self, name: str) -> Any:
         raise QueueUnavailable(f"the response of the Data API has no {name!r}")

@@ -91,7 +91,7 @@ def create_app(
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=/+-]{7,127}")
 
-#: Set on every response that does not set them itself. This API serves data, never pages.
+#: Set on every response that does not set these headers itself. This API serves data, never pages.
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -166,7 +166,7 @@ def _log_fields(scope: Scope, event: str) -> dict[str, Any]:
 
 
 def _route(scope: Scope) -> str:
-    """Return the route's template. The path itself may contain ids and is not logged."""
+    """Return the route's template. The path of the request may contain ids and is not logged."""
     route = scope.get("route")
     path = getattr(route, "path_format", None) or getattr(route, "path", None)
     return path if isinstance(path, str) else "-"

@@ -51,7 +51,7 @@ def bearer_token(request: Request) -> str | None:
 def _token_of(request: Request, access_token: str | None) -> str | None:
     """Return the token of the header or, for a stream, of the query: EventSource sends no headers.
 
-    Query strings are never logged here, but a header is preferable if the client can send one.
+    Query strings are never logged here, but clients that can send a header should do so.
     """
     token = bearer_token(request)
     if token is None and access_token:
@@ -62,7 +62,10 @@ def _token_of(request: Request, access_token: str | None) -> str | None:
 
 
 async def verify(request: Request, token: str | None) -> Caller:
-    """Return the caller of `token`: a user or the project's service. Any other token is a 401."""
+    """Return the caller of `token`: a user or the project's service.
+
+    For any other token, raise an error with status 401.
+    """
     if token is None:
         raise token_missing()
     services = services_of(request)
@@ -160,7 +163,7 @@ JobFollower = Annotated[Caller | None, Depends(job_follower)]
 JobReader = Annotated[Caller | None, Depends(job_reader)]
 #: A signed-in user, or None for a guest if ALLOW_ANONYMOUS is set.
 UserOrGuest = Annotated[Caller | None, Depends(user_or_guest)]
-#: The same for a route that stays open. It occupies no slot until the route takes one.
+#: The same for a route that stays open. The request occupies no slot until the route takes a slot.
 UserOrGuestUnslotted = Annotated[Caller | None, Depends(guest_unslotted)]
 
 

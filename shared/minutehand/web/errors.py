@@ -48,7 +48,8 @@ class ErrorBody(BaseModel):
 class ApiError(HTTPException):
     """A planned rejection, sent as an `ErrorBody` with this status.
 
-    It subclasses Starlette's exception so that FastAPI does not replace it while it reads a body.
+    The class derives from Starlette's exception, so that FastAPI does not replace the error while a
+    body is read.
     """
 
     def __init__(
@@ -114,7 +115,10 @@ def token_missing() -> ApiError:
 
 
 def not_found(resource: str = "job") -> ApiError:
-    """Return a 404. It is the same for a missing row and for one that the caller may not see."""
+    """Return a 404.
+
+    The error is the same for a missing row and for a row that the caller may not see.
+    """
     return ApiError(404, f"{resource}_not_found", f"{resource.capitalize()} not found")
 
 
@@ -138,7 +142,8 @@ def unavailable_if_missing(resource: str) -> Iterator[None]:
         )
         raise ApiError(503, "not_configured", f"This deployment lacks {resource}") from error
     except Exception as error:
-        # compared by name, because importing botocore would slow down callers that do not use AWS
+        # compare the class by name, because importing botocore would slow down callers that do not
+        # use AWS
         if not type(error).__module__.startswith("botocore."):
             raise
         logger.warning(

@@ -1,6 +1,7 @@
 """Wakes event streams when the database notifies of a change to their job or session.
 
-Each process has one connection, open while there are streams. Without it, streams poll.
+Each process has one connection, open while there are streams. Without this connection, streams
+poll.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class EventListener:
         if self._functions is not None and self._task is None:
             self._task = asyncio.create_task(self._listen(), name="listener")
         elif self._is_listening:
-            event.set()  # so that the stream reads, which registers the topic
+            event.set()  # set the event, so that the stream reads and thereby registers the topic
         try:
             yield event
         finally:
@@ -79,7 +80,8 @@ class EventListener:
             logger.warning("event streams poll: the database notifies no one", extra=extra)
 
     async def _listen(self) -> None:
-        from minutehand.queue.connection_probe import probe_until_up  # here, as psycopg is an extra
+        # imported here, because psycopg is an extra
+        from minutehand.queue.connection_probe import probe_until_up
         from minutehand.queue.direct import notifications
 
         address = await probe_until_up(self._url)
@@ -95,7 +97,8 @@ class EventListener:
                     continue
                 self.is_live, self._is_listening = False, topic is not None
                 self._registered_until.clear()
-                for topic in self._streams:  # read what was committed meanwhile
+                # let streams read the events that were committed without a connection
+                for topic in self._streams:
                     self._wake(topic)
 
     def _wake(self, topic: str) -> None:

@@ -17,7 +17,7 @@ from minutehand.web.errors import ApiError
 
 #: Maximum bytes of a request body. `body_limits` lists the routes that accept more.
 MAX_BODY_BYTES = 1024 * 1024
-#: A job's payload: JSON of bounded nesting. SQL limits its size.
+#: A job's payload: JSON of bounded nesting. SQL limits the size of the JSON.
 Payload = dict[str, JsonValue]
 
 #: Content types that clients such as `curl -d` send by default.
@@ -33,7 +33,7 @@ class Body(BaseModel):
 class BoundedBody:
     """ASGI layer: a body fails with 413 as soon as it exceeds its route's limit.
 
-    A body without a JSON content type, such as `curl -d` sends, is read as JSON. That is safe
+    A body without a JSON content type, such as `curl -d` sends, is read as JSON. This is safe,
     because callers authenticate by bearer token and never by cookie.
     """
 

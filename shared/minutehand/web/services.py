@@ -53,7 +53,7 @@ class NoWaker:
 class StreamTiming:
     """Waits and timeouts of an event stream, in seconds."""
 
-    #: Whether to keep the response open. Otherwise it ends, and the client reconnects.
+    #: Whether to keep the response open. Otherwise the response ends, and the client reconnects.
     streaming: bool
     #: Maximum wait for a first event in a buffered response. Together with `read_timeout` it must
     #: stay below the function's 28 s and the gateway's 30 s.
@@ -77,11 +77,11 @@ class StreamTiming:
 MAX_STREAMS: Final = 5_000
 MAX_STREAMS_PER_CALLER: Final = 100
 #: Maximum running and waiting requests of one caller, and running requests of all guests. Running
-#: ones use the database connections, which callers share.
+#: requests use database connections, which all callers share.
 MAX_REQUESTS_PER_CALLER: Final = 4
 MAX_WAITING_PER_CALLER: Final = 200
 MAX_GUEST_REQUESTS: Final = 8
-#: Maximum concurrent checks of secret keys. They are limited because anyone can invent keys.
+#: Maximum concurrent checks of secret keys. The checks are limited, because anyone can invent keys.
 MAX_KEY_CHECKS: Final = 2
 
 
@@ -96,7 +96,10 @@ def _too_many(name: str) -> ApiError:
 
 
 class RequestLimiter:
-    """Limits the concurrent requests of each caller. Others wait without a database connection."""
+    """Limits the concurrent requests of each caller.
+
+    Further requests wait without a database connection.
+    """
 
     def __init__(self) -> None:
         self._running: dict[str, asyncio.Semaphore] = {}
@@ -175,7 +178,7 @@ class ReadPacer:
 
 
 class Services:
-    """Clients and dependencies of one process. Nothing connects before its first use."""
+    """Clients and dependencies of one process. A client connects at its first use."""
 
     def __init__(
         self,
@@ -203,7 +206,7 @@ class Services:
             streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds
         )
         self._provided: dict[type[Any], Any] = {}
-        #: Set it to end every stream soon. Clients then reconnect to the next process.
+        #: Set this event to end every stream soon. Clients then reconnect to the next process.
         self.closing = asyncio.Event()
 
     @cached_property
@@ -255,7 +258,8 @@ class Services:
     def operator_queue(self) -> WorkerQueue:
         """The queue with the operator's rights: health and statistics over all workspaces."""
         try:
-            # shares the connections of routes, so that the health check shows a problem with those
+            # uses the connections of routes, so that the health check shows a problem with these
+            # connections
             return WorkerQueue(self.settings, api=self.queue, clock=self.clock)
         except ConfigurationError as error:
             raise ApiError(

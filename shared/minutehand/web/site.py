@@ -28,7 +28,8 @@ FOLDERS = frozenset({"apps", "lib", "parts", "styles", "vendor", "views"})
 def is_page(path: str) -> bool:
     """Return whether a path is a page of the console's router and not a file.
 
-    An extension does not show it, because the name of a job type may end like that of a file.
+    A file extension does not distinguish them, because the name of a job type may end like the name
+    of a file.
 
     Args:
         path: Without the first slash.
@@ -40,7 +41,10 @@ def is_page(path: str) -> bool:
 
 
 def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Build the headers of every file. They allow connections only to Supabase and storage."""
+    """Build the headers of every file.
+
+    The headers allow connections only to Supabase and storage.
+    """
     origin = urlsplit(settings.supabase_url)
     storage = environ.get("AWS_ENDPOINT_URL", "")
     socket = "wss" if origin.scheme == "https" else "ws"

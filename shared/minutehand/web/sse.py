@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MEDIA_TYPE: Final = "text/event-stream"
-#: Maximum events of one read. A stream far behind needs several.
+#: Maximum events of one read. A client that is far behind needs several reads.
 READ_LIMIT: Final = 500
 #: Maximum seconds for a first event in an app's buffered response. The `jobs` function has 20 s.
 BUFFERED_SECONDS: Final = 12.0
@@ -101,7 +101,7 @@ class Feed(Protocol):
 
 
 class JobFeed:
-    """One job's events by `seq`, and its output by offset. It ends with the job."""
+    """One job's events by `seq`, and its output by offset. The feed ends with the job."""
 
     def __init__(
         self, queue: UserQueue, job_id: str, *, after: JobCursor, session_id: str | None = None
@@ -116,8 +116,8 @@ class JobFeed:
     async def read(self) -> Batch:
         """Return output, then the events that existed when the output was read.
 
-        So all output precedes the event that ends the job. One call returns the output and the
-        last `seq`, and events are read only if there are new ones.
+        In this way, all output precedes the event that ends the job. One call returns the output
+        and the last `seq`, and events are read only if there are new ones.
         """
         output = await self._queue.call(
             "job_output", job_id=self._job_id, after=self._output, session_id=self._session_id
@@ -154,8 +154,8 @@ class JobFeed:
 class HistoryFeed:
     """The events of all jobs of a workspace or session. It never ends.
 
-    Its cursors are snapshots of the database, so that each event comes exactly once, in
-    whatever order transactions commit, and per job in order of `seq`.
+    The cursors are snapshots of the database, so that each event is sent exactly once, in whatever
+    order transactions commit, and the events of a job in the order of `seq`.
 
     Args:
         read_after: Reads a page with the reader's token.
@@ -207,7 +207,8 @@ class SessionFeed(HistoryFeed):
         self._queue = queue
         self._session_id = session_id
         self._before = cursor or START_CURSOR
-        self._page: FeedPage | None = None  # read, but sent after earlier output
+        # events that were read, but must be sent after earlier output
+        self._page: FeedPage | None = None
         super().__init__(
             f"session:{session_id}",
             lambda at: queue.session_feed(session_id, at),
@@ -219,7 +220,8 @@ class SessionFeed(HistoryFeed):
         if (page := self._page) is None:
             page, output = await asyncio.gather(self._next_page(), self._read_output())
             if page.events or page.reset:
-                output = await self._read_output()  # so that a job's output precedes its end
+                # read the output again, so that a job's output precedes its end
+                output = await self._read_output()
         else:
             output = await self._read_output()
         pieces = self._output_lines(output)
@@ -265,7 +267,7 @@ class SessionFeed(HistoryFeed):
 
 
 def _positions(ends: Mapping[str, object]) -> str:
-    """Serialize the positions of output. Above the size limit the oldest go."""
+    """Serialize the positions of output. Above the size limit, the oldest positions are dropped."""
     texts = [json.dumps({name: end})[1:-1] for name, end in ends.items()]
     while sum(map(len, texts)) > _MAX_POSITIONS:
         del texts[0]
@@ -325,7 +327,7 @@ async def stream_response(
 
     A last event `end` has the reason when the stream closes for good: `completed`, `failed`,
     `cancelled`, `gone` (deleted, or no longer visible to the reader), `token_expired` or
-    `forbidden`. A stream that only pauses ends without it, and EventSource reconnects.
+    `forbidden`. A stream that only pauses ends without `end`, and EventSource reconnects.
 
     Args:
         wait: Maximum seconds for a first event if responses are buffered.

@@ -147,7 +147,7 @@ class TokenVerifier:
                 )
 
     async def _download(self) -> Any:
-        # a separate client, because this happens rarely and most processes never need it
+        # use a separate client, because most processes never fetch a key set
         timeout = httpx.Timeout(5.0, connect=2.0)
         async with httpx.AsyncClient(timeout=timeout, transport=self._transport) as http:
             response = await http.get(self._url, headers={"apikey": self._apikey})

@@ -49,7 +49,10 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """End the job without a result, because it is no longer needed. A snooze is not a failure."""
+    """End the job without a result, because it is no longer needed.
+
+    The job counts as cancelled, not as failed.
+    """
 
     reason: str
     data: Mapping[str, Any] | None = None

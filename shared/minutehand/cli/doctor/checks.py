@@ -328,7 +328,7 @@ def _run_query(query: str, target: Target) -> Finding:
     return next((Finding(*row) for row in target.query(query)), ok())
 
 
-# runs before the checks that read tables, because those would wait for a lock
+# this check runs before the checks that read tables, because those checks would wait for a lock
 check("locks", "database")(partial(_run_query, QUERIES["locks"]))
 
 
@@ -457,7 +457,7 @@ def supabase(target: Target) -> Finding:
             f"add {schemas.clients} under Project settings → Data API → Exposed schemas;"
             " for a branch or `supabase start`, to `[api] schemas` of supabase/config.toml",
         )
-    # a 401 without "key" only means that anon may not read jobs
+    # a response 401 without the word "key" only means that anon may not read jobs
     if response.status_code == 401 and "key" in response.text.lower():
         return fail("SUPABASE_PUBLISHABLE_KEY was rejected", PUBLISHABLE)
     if response.status_code == 404:

@@ -88,7 +88,7 @@ class Target:
     def transaction(self, *, read_only: bool) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         """Open a transaction of the database's owner that is rolled back.
 
-        It waits two seconds for a lock.
+        A statement waits two seconds for a lock.
         """
         with psycopg.connect(self.person.need("DATABASE_URL"), connect_timeout=5) as owner:
             # psycopg starts the transaction with `begin read only`, so that no session setting is

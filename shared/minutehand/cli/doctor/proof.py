@@ -34,7 +34,8 @@ TYPE: Final = "minutehand.doctor"
 SPEC: Final = {"job_type": TYPE, "lease_seconds": 60, "timeout_seconds": 30, "max_attempts": 1}
 TIMEOUT_SECONDS: Final = 15
 #: Message of Realtime, after a join with `replication_ready`, once it receives the database's
-#: messages. It accepts the join earlier, and messages committed in between are lost.
+#: messages. Realtime accepts the join earlier, and messages that are committed before this message
+#: are lost.
 READY: Final = "Replication connection established"
 #: Maximum wait for that message. Realtime gives up after 60 s; versions before 2026 never send it.
 READY_SECONDS: Final = 65.0

@@ -20,8 +20,8 @@ from minutehand.terminal.connection import CommandFailed, load_values
 
 #: Variables of the environment that are used with --stage: sign-in and the database's address.
 STAGE_VARIABLES = ("DATABASE_URL", "MINUTEHAND_EMAIL", "MINUTEHAND_PASSWORD", "MINUTEHAND_TOKEN")
-#: Codes of missing optional settings. A check that fails with one is skipped, unless --only names
-#: it.
+#: Codes of missing optional settings. A check that fails with one of these codes is skipped, unless
+#: --only names the check.
 OPTIONAL_CODES = {"missing_setting", "not_signed_in"}
 #: Settings whose example is not a value to paste.
 EXAMPLES = {"SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY"}

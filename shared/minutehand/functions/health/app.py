@@ -28,7 +28,10 @@ router = APIRouter(tags=["health"])
 
 
 class Readiness(BaseModel):
-    """Verdict of each part. It is also the body of a 503, which must name the failed part."""
+    """Verdict of each part.
+
+    The verdicts are also the body of a 503, which must name the failed part.
+    """
 
     status: str
     checks: dict[str, Any]
@@ -108,7 +111,7 @@ def describe(error: Exception) -> str:
         return f"the worker's key is rejected: {error}"
     if isinstance(error, QueueError) and not isinstance(error, QueueUnavailable):
         return str(error)
-    return f"no answer: {type(error).__name__}"  # its message may contain an address
+    return f"no answer: {type(error).__name__}"  # the message of the error may contain an address
 
 
 def queue_checks(health: QueueHealth, elapsed_ms: float) -> dict[str, dict[str, Any]]:
