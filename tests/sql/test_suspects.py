@@ -18,7 +18,9 @@ class Workers:
         self, engine: Engine, poison: Sequence[str] = (), companies: int | None = None
     ) -> None:
         self.engine = engine
-        self.capacity = {} if companies is None else {"companies": companies}
+        self.capacity = {"companies": companies} if companies else {}
+        #: On Lambda no host reports the end of a process.
+        self.is_reported = companies != 0
         self.poison = set(poison)
         self.deaths = 0
         self.started = 0
@@ -31,6 +33,9 @@ class Workers:
     def die(self, worker: str, **evidence: Any) -> None:
         """End the process. The host reports how the process ended."""
         self.deaths += 1
+        if not self.is_reported:
+            self.engine.elapse(31)
+            return
         self.engine.rpc(
             "tick_finished",
             p_request={
@@ -75,13 +80,14 @@ def deaths(engine: Engine, job_id: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("count", "companies"), [(2, None), (30, None), (249, None), (30, 4), (249, 4)]
+    ("count", "companies"), [(2, None), (30, None), (249, None), (30, 4), (249, 4), (30, 0)]
 )
 def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
     engine: Engine, count: int, companies: int | None
 ) -> None:
     """Jobs of two tenants and two types complete with one attempt. The job fails after its own."""
-    engine.register("other")
+    for job_type in ("work", "other"):
+        engine.register(job_type, lease_seconds=30)
     ids = engine.enqueue_many(count)
     ids += engine.enqueue_many(count // 3, workspace=GLOBEX, job_type="other")
     poison = engine.enqueue(max_attempts=2)
@@ -91,9 +97,11 @@ def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
         pass
 
     assert states(engine, ids) == {("completed", 1, 0)}
-    assert states(engine, [poison]) == {("pending", 1, 1)}
-    assert workers.deaths <= math.ceil(math.log(len(ids) + 1, companies or 2)) + 1
-    assert deaths(engine, poison) == workers.deaths - 1
+    if workers.is_reported:  # otherwise it was run again at once
+        assert states(engine, [poison]) == {("pending", 1, 1)}
+        assert deaths(engine, poison) == workers.deaths - 1
+    halves = math.ceil(math.log(len(ids) + 1, companies or 2))
+    assert workers.deaths <= halves + 1 + (companies == 0)
 
     engine.advance(3600)
     neighbours = engine.enqueue_many(3)
@@ -102,7 +110,8 @@ def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
     assert states(engine, neighbours) == {("completed", 1, 0)}
     assert [deaths(engine, each) for each in neighbours] == [0, 0, 0]
     assert states(engine, [poison]) == {("failed", 2, 2)}
-    assert "ended the process" in engine.job(poison)["error_message"]
+    end = "stopped answering" if companies == 0 else "ended the process"
+    assert end in engine.job(poison)["error_message"]
 
 
 def test_a_type_whose_jobs_all_kill_their_process_is_soon_apart_from_others(engine: Engine) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
 from tests.contract.observed import breaches
 from tests.support.engine import Engine
 from tests.support.renewed import Renewed
@@ -17,3 +18,15 @@ def engine(renewed: Renewed) -> Iterator[Engine]:
     made = Engine(renewed, renewed.session())
     yield made
     assert breaches(made.connection) == {}
+
+
+@pytest.fixture
+def environ(engine: Engine) -> dict[str, str]:
+    """The variables of a host, as a worker of its own reads them."""
+    assert isinstance(engine.database, Renewed)
+    return {
+        "SUPABASE_URL": engine.database.gateway.url,
+        "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
+        "SUPABASE_JWT_SECRET": JWT_SECRET,
+        "MINUTEHAND_SCHEMA": "public",
+    }

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, scratch_settings
+from infra.bench.scratch import scratch_settings
 from minutehand.config import Settings
 from minutehand.functions.worker.invocations import SCHEDULE_SOURCE, LambdaWorker
 from minutehand.functions.worker.processors import load_processors
@@ -22,9 +22,6 @@ from tests.integration.worker.coroutines.processors import NAME as COROUTINE
 from tests.integration.worker.functions.processors import GATE
 from tests.integration.worker.functions.processors import NAME as FUNCTION
 from tests.support.engine import ACME, Engine
-from tests.support.harness import until
-from tests.support.pages import blocks
-from tests.support.paths import ROOT
 from tests.support.renewed import Renewed
 
 #: Apps of a project. All of them have the platform's own coroutine for webhooks.
@@ -204,52 +201,3 @@ def test_one_request_bounds_each_pool_and_a_tenants_limit_over_all(engine: Engin
         each["job"]["id"] for each in again["leases"]
     }
     assert first["due"] == 15
-
-
-@pytest.fixture
-def said_by_environment(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Return a worker's settings, as its host has them."""
-    assert isinstance(engine.database, Renewed)
-    given = {
-        "SUPABASE_URL": engine.database.gateway.url,
-        "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
-        "SUPABASE_JWT_SECRET": JWT_SECRET,
-        "MINUTEHAND_APPS": "tests.integration.worker.coroutines",
-        "MINUTEHAND_SCHEMA": "public",
-    }
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-
-
-def block(page: str, result: str) -> dict[str, Any]:
-    """Return the names that the one matching block of a page defines."""
-    found = blocks((ROOT / "shared" / "minutehand" / page).read_text(), "py")
-    [code] = [each for each in found if result in each]
-    space: dict[str, Any] = {"__name__": "page"}
-    exec(compile(code, page, "exec"), space)
-    return space
-
-
-@pytest.mark.usefixtures("said_by_environment")
-def test_what_is_there_is_run_as_the_page_says(engine: Engine) -> None:
-    engine.enqueue_many(30, job_type=COROUTINE)
-
-    assert (
-        asyncio.run(block("worker/README.md", "await drain(worker)")["run_what_is_there"]()) == 30
-    )
-    assert due(engine, COROUTINE) == 0
-
-
-@pytest.mark.usefixtures("said_by_environment")
-def test_a_worker_runs_in_the_lifespan_of_an_app(engine: Engine) -> None:
-    engine.enqueue_many(3, job_type=COROUTINE)
-    lifespan = block("pages/recipes.md", "async def lifespan")["lifespan"]
-    left = "select count(*) from public.jobs where status <> 'completed'"
-
-    async def serve() -> None:
-        async with lifespan(None):
-            await until(lambda: engine.one(left) == 0)
-
-    asyncio.run(serve())
-
-    assert engine.one(left) == 0

@@ -22,8 +22,10 @@ from infra.bench.scratch import scratch_settings
 from minutehand.worker import Job, JobContext, ProcessorError, default_registry
 from minutehand.worker.registry import Registry
 from minutehand.worker.testing import ProcessorTest
+from tests.integration.worker.coroutines.processors import NAME as COROUTINE
 from tests.support.databases import Database
-from tests.support.engine import ACME
+from tests.support.engine import ACME, Engine
+from tests.support.harness import until
 from tests.support.pages import blocks
 from tests.support.paths import ROOT
 from tests.unit.ai.model_server import ModelServer
@@ -31,6 +33,7 @@ from tests.unit.ai.model_server import ModelServer
 RECIPES = ROOT / "shared" / "minutehand" / "pages" / "recipes.md"
 CELERY = ROOT / "shared" / "minutehand" / "pages" / "celery.md"
 DURABLE = ROOT / "shared" / "minutehand" / "pages" / "durable.md"
+WORKER = ROOT / "shared" / "minutehand" / "worker" / "README.md"
 AI = ROOT / "shared" / "minutehand" / "ai" / "README.md"
 
 
@@ -136,6 +139,23 @@ async def test_a_job_of_the_sessions_own_transaction(database: Database) -> None
     assert made[1][0]["job"]["payload"] == {"name": "Ada"}
     with database.connect() as connection:
         assert connection.execute("select count(*) from public.jobs").fetchone() == (1,)
+
+
+async def test_a_worker_of_ones_own_runs_what_is_there(
+    engine: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker runs in a function, and in the lifespan of an app."""
+    environ["MINUTEHAND_APPS"] = "tests.integration.worker.coroutines"
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    engine.register(COROUTINE)
+    engine.enqueue_many(30, job_type=COROUTINE)
+    assert await defined(example(WORKER, "await drain(worker)"))["run_what_is_there"]() == 30
+
+    engine.enqueue_many(3, job_type=COROUTINE)
+    left = "select count(*) from public.jobs where status <> 'completed'"
+    async with defined(example(RECIPES, "async def lifespan"))["lifespan"](None):
+        await until(lambda: engine.one(left) == 0)
 
 
 class Outline(BaseModel):

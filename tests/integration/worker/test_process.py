@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
 from minutehand.functions.worker.exit_report import DeathReporter, ExitReport
 from minutehand.worker.alarm import STACKS
 from minutehand.worker.loop import run_until_done
 from tests.support.engine import Engine
-from tests.support.renewed import Renewed
 
 ENDS_AS_HOT_RELOAD_DOES = """
 import asyncio, os, signal, sys
@@ -101,10 +99,9 @@ def test_a_cold_start_of_the_api_imports_no_worker() -> None:
 
 
 async def test_the_end_of_a_process_is_reported_when_its_database_url_is_silent(
-    engine: Engine, tmp_path: Path
+    engine: Engine, environ: dict[str, str], tmp_path: Path
 ) -> None:
     """One connection is tried. The time for the report is then left for HTTPS."""
-    assert isinstance(engine.database, Renewed)
     engine.register()
     engine.enqueue()
     engine.lease_one()
@@ -117,13 +114,8 @@ async def test_the_end_of_a_process_is_reported_when_its_database_url_is_silent(
         connections.append(writer)
 
     async with await asyncio.start_server(connect, "127.0.0.1", 0) as server:
-        environ = {
-            "SUPABASE_URL": engine.database.gateway.url,
-            "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
-            "SUPABASE_JWT_SECRET": JWT_SECRET,
-            "MINUTEHAND_SCHEMA": "public",
-            "DATABASE_URL": f"postgresql://127.0.0.1:{server.sockets[0].getsockname()[1]}/none",
-        }
+        port = server.sockets[0].getsockname()[1]
+        environ["DATABASE_URL"] = f"postgresql://127.0.0.1:{port}/none"
         report = ExitReport(record, environ)
         evidence = report.read(1)
         reporter = DeathReporter(environ)

@@ -49,7 +49,8 @@ def test_a_minted_key_is_a_short_lived_job_worker() -> None:
 
 def test_a_worker_whose_signature_is_rejected_uses_the_secret_key() -> None:
     """A project with its own signing keys rejects tokens that the legacy secret signs."""
-    key = WorkerKey(settings(supabase_jwt_secret=SECRET, supabase_secret_key="sb_secret_x"))
+    given = settings(supabase_jwt_secret=SECRET, supabase_secret_key="sb_secret_x")
+    key = WorkerKey(given, clock=FrozenClock())
     minted = token_of(key)
 
     key.invalidate("PGRST303")  # expired

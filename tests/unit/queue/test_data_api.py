@@ -10,27 +10,36 @@ from contextlib import nullcontext
 import httpx
 import pytest
 
-from infra.bench.scratch import scratch_settings
+from minutehand.clock import FrozenClock
 from minutehand.queue import outbound_http
 from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import ATTEMPTS, DataApi, encode
-from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
+from minutehand.queue.errors import ProcessorError, QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import JobId, LeaseRequest
-from minutehand.queue.worker_client import WorkerQueue
+from minutehand.queue.worker_client import MAX_STEP_BYTES, WorkerQueue
+from tests.support.queue_model import SETTINGS
 
 Answer = httpx.Response | Exception
 
 
 class Network:
-    """Returns the prepared responses in order, then 200 with an empty object."""
+    """Returns the prepared responses in order, then 200 with an empty object.
+
+    Each request takes a second of its clock.
+    """
 
     def __init__(self, *answers: Answer) -> None:
         self.answers: Iterator[Answer] = iter(answers)
         self.requests: list[httpx.Request] = []
+        self.clock = FrozenClock()
+
+    def worker(self) -> WorkerQueue:
+        return WorkerQueue(SETTINGS, api=api(self), clock=self.clock)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
+        self.clock.advance(seconds=1)
         answer = next(self.answers, httpx.Response(200, json={}))
         if isinstance(answer, Exception):
             raise answer
@@ -125,20 +134,18 @@ CALLS: dict[str, Callable[[UserQueue, WorkerQueue], Awaitable[object]]] = {
 async def test_what_is_no_answer_to_the_call_is_as_no_answer(name: str, content: bytes) -> None:
     """A worker that accepted such a response would end, or find no job."""
     foreign = api(lambda _: httpx.Response(200 if content else 204, content=content))
-    settings = scratch_settings("http://127.0.0.1:1")
 
     with pytest.raises(QueueUnavailable):
-        await CALLS[name](UserQueue(foreign, {}), WorkerQueue(settings, api=foreign))
+        await CALLS[name](UserQueue(foreign, {}), WorkerQueue(SETTINGS, api=foreign))
 
 
 @pytest.mark.parametrize("content", [b"null", b"true", b"[1]", b'{"a": 1}'])
 async def test_a_projects_own_function_answers_what_it_likes(content: bytes) -> None:
     """A project's function may return null for a missing row. An empty body is no response."""
-    settings = scratch_settings("http://127.0.0.1:1")
     answers = iter([b"", content])
     own = api(lambda _: httpx.Response(200, content=next(answers)))
 
-    assert await WorkerFunctions(settings, api=own).call_held("mine", "j", 1) == json.loads(content)
+    assert await WorkerFunctions(SETTINGS, api=own).call_held("mine", "j", 1) == json.loads(content)
 
 
 async def test_a_token_that_no_header_can_carry_is_refused() -> None:
@@ -191,3 +198,61 @@ async def test_callers_who_leave_use_up_no_connection_and_late_ones_are_unsent()
 
     await slow.aclose()
     assert (refused.value.unsent, len(sent)) == (True, 3)
+
+
+@pytest.mark.parametrize(("code", "is_outage"), [("PGRST202", True), ("PGRST116", False)])
+async def test_a_function_missing_for_a_moment_is_an_outage(code: str, is_outage: bool) -> None:
+    """While the Data API reads the schema, it knows no function. The settle is repeated."""
+    network = Network(*[httpx.Response(404, json={"code": code, "message": "no"})] * 9)
+
+    with pytest.raises(QueueError) as raised:
+        await network.worker().settle([])
+
+    assert isinstance(raised.value, QueueUnavailable) is is_outage
+
+
+async def test_a_key_that_was_refused_is_made_again_once() -> None:
+    """The first token may be rejected because clocks differ or a secret was rotated.
+
+    A second rejection is an error.
+    """
+    network = Network(*[httpx.Response(401, json={"code": "PGRST303", "message": "no"})] * 9)
+
+    with pytest.raises(TokenRefused):
+        await network.worker().settle([])
+
+    tokens = [request.headers["Authorization"] for request in network.requests]
+    assert len(tokens) == len(set(tokens)) == 2
+
+
+async def test_steps_that_do_not_fit_a_worker_are_read_no_further() -> None:
+    """Each page is small, but together they would use up the memory of other jobs."""
+    page = {"bytes": MAX_STEP_BYTES * 2 // 5, "lines": [], "next": {"name": "s"}}
+    network = Network(*[httpx.Response(200, json=page)] * 9)
+
+    with pytest.raises(ProcessorError, match="must not exceed 64000000 bytes"):
+        await network.worker().read_steps(JobId("j"), 1)
+
+    assert len(network.requests) == 3
+
+
+async def test_the_steps_of_a_job_are_read_page_by_page_with_their_children() -> None:
+    """A gather of thousands of children needs more than one page."""
+    place = {"name": "gather", "nth": 1}
+    first = [
+        {"nth": 0, "name": "a", "value": 1},
+        {"nth": 0, "name": "gather", "value": {"children": []}},
+        {"nth": 1, "name": "gather", "value": {"id": "c1"}},
+    ]
+    second = [{"nth": 2, "name": "gather", "value": {"id": "c2"}}]
+    network = Network(
+        httpx.Response(200, json={"bytes": 10, "lines": first, "next": place}),
+        httpx.Response(200, json={"bytes": 5, "lines": second, "next": None}),
+    )
+
+    steps = await network.worker().read_steps(JobId("j"), 3)
+
+    assert steps == {"a": 1, "gather": {"children": [{"id": "c1"}, {"id": "c2"}]}}
+    sent = [json.loads(request.content)["p_request"] for request in network.requests]
+    held = {"job_id": "j", "fence": 3}
+    assert sent == [{**held, "after": None}, {**held, "after": place}]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
@@ -26,7 +25,6 @@ from minutehand.queue.models import (
     SettleResult,
 )
 from minutehand.worker import Job, JobContext, Registry, Schedule, Snooze, TickOptions, Worker
-from minutehand.worker.attempt import Attempt
 from minutehand.worker.slots import Pool
 from minutehand.worker.testing import ProcessorTest
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
@@ -77,24 +75,6 @@ def test_an_outbox_is_read_before_each_lease_and_while_a_run_lasts() -> None:
     assert queue.rows["late"].status == "completed"
     with pytest.raises(ValueError, match="already"):
         registry.publisher("fill", fill)
-
-
-def test_what_has_ended_is_freed_at_once() -> None:
-    """A reference cycle per attempt would cost a third of a job's time in the collector."""
-
-    def held() -> list[object]:
-        return [each for each in gc.get_objects() if isinstance(each, Attempt | JobContext)]
-
-    gc.collect()
-    before = held()  # logged errors of other tests may hold some
-    gc.disable()
-    try:
-        leaping(start(worker, ModelQueue([Row(str(n), {}) for n in range(100)]), of(nothing)))
-        left = len(held()) - len(before)
-    finally:
-        gc.enable()
-
-    assert left <= 2  # a frame of the run still refers to the last attempt
 
 
 async def start(make: Callable[..., Worker], *args: Any, budget: float = 60, **more: Any) -> Any:
