@@ -3,135 +3,114 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import jwt
 import pytest
 
+from infra.bench.scratch import user_token
+from infra.truth.requests import DataApi
 from minutehand.queue.errors import JobNotFound, error_from_response
+from tests.support.engine import EVE
 from tests.support.patience import until
 from tests.support.project import Project
 from tests.support.stacks import RunningStack
 
 SCRATCH = """
-create or replace function public.scratch_refuse(p_code text) returns jsonb language plpgsql as $$
+create function public.scratch_refuse(p_code text) returns jsonb language plpgsql as $$
 begin
   raise exception using errcode = p_code, message = 'said', detail = 'detailed', hint = 'a_word';
 end $$;
-create or replace function public.scratch_say() returns int language plpgsql as $$
+create function public.scratch_say() returns int language plpgsql as $$
 begin
   perform set_config('response.status', '207', true);
   perform set_config('response.headers', '[{"x-made": "yes"}, {"age": "9"}]', true);
   return 1;
 end $$;
-create table if not exists public.scratch_notes (
+create table public.scratch_notes (
   id int generated always as identity primary key, at timestamptz not null default now(),
   owner uuid not null default auth.uid(), body jsonb not null constraint body_is_object
   check (jsonb_typeof(body) = 'object')
 );
 alter table public.scratch_notes enable row level security;
-drop policy if exists own on public.scratch_notes;
 create policy own on public.scratch_notes to authenticated using (owner = (select auth.uid()));
 grant select, insert on public.scratch_notes to authenticated;
 notify pgrst, 'reload schema';
 """
-DROP = """
-drop table public.scratch_notes;
-drop function public.scratch_refuse;
-drop function public.scratch_say;
-notify pgrst, 'reload schema';
-"""
+#: The status of a raised SQLSTATE.
+STATUSES = {"PT409": 409, "PT422": 422, "PT503": 503, "P0001": 400, "57014": 500}
+Ask = Callable[..., httpx.Response]
 
 
-@pytest.fixture(scope="module")
-def gateway(stack: RunningStack) -> Iterator[httpx.Client]:
-    """A client of the gateway, with a few objects to call."""
-    with stack.connect() as connection, httpx.Client(base_url=stack.supabase_url) as client:
-        connection.execute(SCRATCH.encode())
-        ada = stack.headers(stack.sign_in(stack.demo_email))
-        # The notification arrives a moment after the commit.
-        until(lambda: client.get("/rest/v1/scratch_notes", headers=ada).is_success)
-        yield client
-        connection.execute(DROP.encode())
+@pytest.fixture
+def ask(project: Project, place: DataApi) -> Iterator[Ask]:
+    """Send requests as Ada or another caller, once the Data API knows the objects to call."""
+    project.sql(SCRATCH)
+    with httpx.Client(base_url=place.rest_url) as client:
+
+        def send(method: str, path: str, caller: str = "ada", **more: Any) -> httpx.Response:
+            headers = place.headers(caller) | more.pop("headers", {})
+            return client.request(method, path, headers=headers, **more)
+
+        until(lambda: send("GET", "/scratch_notes").is_success)
+        yield send
 
 
-def test_a_user_sees_own_rows_and_no_more(stack: RunningStack, gateway: httpx.Client) -> None:
+def test_a_user_sees_own_rows_and_no_more(ask: Ask) -> None:
     """Row level security decides, and lite's grants to the API roles must never happen."""
-    ada, eve = (
-        stack.headers(stack.sign_in(mail)) for mail in (stack.demo_email, stack.demo_other_email)
-    )
-
-    made = gateway.post(
-        "/rest/v1/scratch_notes",
-        headers={**ada, "Prefer": "return=representation"},
-        json={"body": {"text": "it's \u00e9"}},
-    )
-
-    assert made.status_code == 201
-    assert made.json()[0]["body"] == {"text": "it's \u00e9"}
-    assert made.json()[0]["at"].endswith("+00:00")
-    assert gateway.get("/rest/v1/scratch_notes", headers=ada).json()
-    assert gateway.get("/rest/v1/scratch_notes", headers=eve).json() == []
-    assert gateway.get("/rest/v1/scratch_notes", headers=stack.headers()).status_code == 401
-    secret = stack.headers(apikey=stack.supabase_secret_key)
-    assert gateway.get("/rest/v1/scratch_notes", headers=secret).status_code == 403
+    returned = {"prefer": "return=representation"}
+    made = ask("POST", "/scratch_notes", headers=returned, json={"body": {"text": "it's \u00e9"}})
+    eve = {"authorization": f"Bearer {user_token(EVE)}"}
     forged = jwt.encode({"role": "service_role"}, "x" * 40, algorithm="HS256")
-    assert gateway.get("/rest/v1/workspaces", headers=stack.headers(forged)).status_code == 401
-    private = {**secret, "Accept-Profile": "auth"}
-    assert gateway.get("/rest/v1/users", headers=private).status_code == 406
+    refused = [
+        ask("GET", "/scratch_notes", "anon"),
+        ask("GET", "/scratch_notes", "service"),
+        ask("GET", "/workspaces", headers={"authorization": f"Bearer {forged}"}),
+        ask("GET", "/users", "service", headers={"accept-profile": "auth"}),
+    ]
+
+    [row] = made.json()
+    assert (row["body"], row["at"][-6:]) == ({"text": "it's \u00e9"}, "+00:00")
+    assert ask("GET", "/scratch_notes").json() == [row]
+    assert ask("GET", "/scratch_notes", headers=eve).json() == []
+    assert [response.status_code for response in refused] == [401, 403, 401, 406]
 
 
-@pytest.mark.parametrize(
-    ("sqlstate", "status"),
-    [("PT409", 409), ("PT422", 422), ("PT503", 503), ("P0001", 400), ("57014", 500)],
-)
-def test_errors_keep_message_details_and_hint(
-    stack: RunningStack, gateway: httpx.Client, sqlstate: str, status: int
-) -> None:
+def test_errors_keep_message_details_and_hint(ask: Ask) -> None:
     """Clients use the hint's word. lite would drop it except for PTnnn."""
-    answer = gateway.post(
-        "/rest/v1/rpc/scratch_refuse",
-        headers=stack.headers(stack.sign_in(stack.demo_email)),
-        json={"p_code": sqlstate},
-    )
+    for sqlstate, status in STATUSES.items():
+        answer = ask("POST", "/rpc/scratch_refuse", json={"p_code": sqlstate})
 
-    assert answer.status_code == status
-    assert answer.headers.get("retry-after") == ("0" if status == 503 else None)
-    result = {"message": "said", "details": "detailed", "hint": "a_word"}
-    assert answer.json() == {"code": sqlstate, **result}
+        assert answer.status_code == status
+        assert answer.headers.get("retry-after") == ("0" if status == 503 else None)
+        result = {"message": "said", "details": "detailed", "hint": "a_word"}
+        assert answer.json() == {"code": sqlstate, **result}
 
 
-def test_a_function_chooses_status_and_headers(stack: RunningStack, gateway: httpx.Client) -> None:
+def test_a_function_chooses_status_and_headers(ask: Ask) -> None:
     """A project's function can set status and headers here as in production."""
-    ada = stack.headers(stack.sign_in(stack.demo_email))
-
-    answer = gateway.post("/rest/v1/rpc/scratch_say", headers=ada, json={})
+    answer = ask("POST", "/rpc/scratch_say", json={})
 
     assert (answer.status_code, answer.json()) == (207, 1)
     assert (answer.headers["x-made"], answer.headers["age"]) == ("yes", "9")
     assert "Content-Range" in answer.headers["access-control-expose-headers"]
 
 
-def test_the_log_names_a_missing_feature_of_a_head_request(
-    stack: RunningStack, gateway: httpx.Client
-) -> None:
+def test_the_log_names_a_missing_feature_of_a_head_request(stack: RunningStack) -> None:
     """The response has no body, so that its caller sees no reason."""
-    ada = stack.headers(stack.sign_in(stack.demo_email))
-    log = stack.folder / "logs" / "gateway.log"
-
-    answer = gateway.head("/rest/v1/scratch_notes", headers={**ada, "Accept": "text/csv"})
+    headers = {**stack.headers(apikey=stack.supabase_secret_key), "accept": "text/csv"}
+    answer = httpx.head(f"{stack.supabase_url}/rest/v1/jobs", headers=headers)
 
     assert (answer.status_code, answer.content) == (501, b"")
+    log = stack.folder / "logs" / "gateway.log"
     until(lambda: "the local Data API does not support text/csv" in log.read_text())
 
 
-def test_no_change_of_every_row_by_mistake(stack: RunningStack, gateway: httpx.Client) -> None:
+def test_no_change_of_every_row_by_mistake(ask: Ask) -> None:
     """A hosted project loads safeupdate for its Data API."""
-    secret = stack.headers(apikey=stack.supabase_secret_key)
-
-    for method in ("PATCH", "DELETE"):
-        body = {"priority": 1} if method == "PATCH" else None
-        answer = gateway.request(method, "/rest/v1/jobs", headers=secret, json=body)
+    for method, body in (("PATCH", {"priority": 1}), ("DELETE", None)):
+        answer = ask(method, "/jobs", "service", json=body)
         assert (answer.status_code, answer.json()["code"]) == (400, "21000")
 
 

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock, MagicMock
 
 import httpx
-import psycopg
 import pytest
 from pydantic import BaseModel
 
@@ -106,39 +106,20 @@ def test_failures_are_reported_by_the_apps_own_init() -> None:
 
 
 async def test_a_job_of_the_sessions_own_transaction(database: Database) -> None:
-    """The session binds the statement's parameters as SQLAlchemy does."""
-    made: list[Any] = []
+    """The test binds the statement's parameters as SQLAlchemy does."""
+    session = MagicMock(execute=AsyncMock())
+    order = SimpleNamespace(tenant_id=ACME, customer="Ada")
+    names = {"session": session, "order": order, "text": str, "json": json}
 
-    class Session:
-        def begin(self) -> Session:
-            return self
-
-        async def __aenter__(self) -> None:
-            self.connection = psycopg.connect(database.url)
-
-        async def __aexit__(self, *_: Any) -> None:
-            self.connection.commit()
-            self.connection.close()
-
-        def add(self, row: Any) -> None:
-            made.append(row)
-
-        async def execute(self, statement: str, given: dict[str, Any]) -> None:
-            # this test's database has its jobs in `public`
-            bound = re.sub(r"(?<!:):(\w+)", r"%(\1)s", statement).replace("minutehand.", "public.")
-            made.append(self.connection.execute(bound.encode(), given).fetchone())
-
-    class Order:
-        tenant_id, customer = ACME, "Ada"
-
-    with database.connect() as connection:
-        connection.execute("insert into public.workspaces values (%s, 'Acme')", (ACME,))
-    names = {"session": Session(), "order": Order(), "text": str, "json": json}
     await awaited(example(RECIPES, "session.begin"), names)
 
-    assert made[1][0]["job"]["payload"] == {"name": "Ada"}
+    statement, given = session.execute.await_args.args
+    # this test's database has its jobs in `public`
+    bound = re.sub(r"(?<!:):(\w+)", r"%(\1)s", statement).replace("minutehand.", "public.")
     with database.connect() as connection:
-        assert connection.execute("select count(*) from public.jobs").fetchone() == (1,)
+        connection.execute("insert into public.workspaces values (%s, 'Acme')", (ACME,))
+        [(made,)] = connection.execute(bound.encode(), given).fetchall()
+    assert made["job"]["payload"] == {"name": "Ada"}
 
 
 async def test_a_worker_of_ones_own_runs_what_is_there(
