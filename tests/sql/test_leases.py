@@ -59,26 +59,22 @@ def test_a_lease_closes_empty_turns_now_and_then(
     assert engine.one("select count(*) from queue.turns where not blocked") == left
 
 
+def advance(session: Engine, lanes: list[int], to_round: int) -> None:
+    """Note, as a lease does at its end, that it has served some lanes to this round."""
+    served = "select queue.advance_ring(%s, row(null, 0, %s, 1, %s)::queue.last_served)"
+    session.run(served, lanes, to_round, ACME)
+
+
 def test_a_ring_never_goes_back(engine: Engine) -> None:
     """If a ring went back, tenants that another lease has served would be served again first."""
     engine.enqueue()
-    (ring,) = engine.rows("select ring from queue.lanes where job_type = 'work'")
-    lanes = engine.rows("select lane from queue.lanes where job_type = 'work'")
-
-    def move_on(session: Engine, round_: int) -> None:
-        session.run(
-            "select queue.advance_ring(%s, row(null, 0, %s, 1, %s)::queue.last_served)",
-            lanes,
-            round_,
-            ACME,
-        )
-
-    move_on(engine, 3)
+    [(ring, *lanes)] = engine.rows("select ring, lane from queue.lanes where job_type = 'work'")
+    advance(engine, lanes, 3)
     with engine.open_transaction() as other, engine.another_session() as behind:
-        move_on(behind, 4)  # the call prepares its statements
+        advance(behind, lanes, 4)  # the call prepares its statements
         other.run("lock table queue.rings in share mode")
         # the call has compared the positions, and waits to write
-        late = other.blocked(move_on, behind, 5)
+        late = other.blocked(advance, behind, lanes, 5)
         other.run("update queue.rings set round = 9 where ring = %s", ring)
         other.run("commit")
         late.result()
@@ -88,22 +84,16 @@ def test_a_ring_never_goes_back(engine: Engine) -> None:
 def test_two_leases_do_not_take_one_ring_that_was_left(engine: Engine) -> None:
     for job_type in ("one", "two", "both"):
         engine.register(job_type)
-    lanes = {
-        name: engine.rows("select lane from queue.lanes where job_type = %s", name)
-        for name in ("one", "two", "both")
-    }
-    shared = engine.rows("select distinct ring from queue.lanes")
-    assert len(shared) == 1
+    lanes = dict(engine.rows("select job_type, lane from queue.lanes"))
+    assert len(engine.rows("select distinct ring from queue.lanes")) == 1
     left = engine.one("insert into queue.rings default values returning ring")
-    moved = "select queue.advance_ring(%s, row(null, 0, 5, 1, %s)::queue.last_served)"
     with engine.open_transaction() as other, engine.another_session() as late:
         other.run("lock table queue.rings in share mode")
-        waits = other.blocked(late.run, moved, lanes["two"], ACME)
-        other.run("update queue.lanes set ring = %s where lane = %s", left, lanes["one"][0])
+        waits = other.blocked(advance, late, [lanes["two"]], 5)
+        other.run("update queue.lanes set ring = %s where lane = %s", left, lanes["one"])
         other.run("commit")
         waits.result()
-    rings = engine.rows("select ring from queue.lanes order by lane")
-    assert len(set(rings)) == 2
+    assert len(engine.rows("select distinct ring from queue.lanes")) == 2
     assert engine.rows("select job_type from queue.lanes where ring = %s", left) == ["one"]
     assert ids_of(engine.lease()) == []
 

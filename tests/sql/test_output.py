@@ -94,18 +94,6 @@ def test_who_knows_a_part_of_each_stream_reads_the_rest(engine: Engine) -> None:
     }
 
 
-def test_more_than_the_bytes_of_a_job_is_refused(engine: Engine) -> None:
-    engine.set(output_max_bytes=10)
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
-    assert engine.say(lease, piece("äöü")) == "unfollowed"
-    assert engine.say(lease, piece("12345", stream="other")) == "refused"
-    assert engine.say(lease, piece("1234", stream="other")) == "unfollowed"
-    assert engine.say(lease, piece("!", 3)) == "refused"
-    assert engine.say(lease, piece("again", attempt=2)) == "unfollowed"
-    assert said(engine, job_id)["text"] == "again"
-
-
 def test_a_long_stream_is_read_in_pages(engine: Engine) -> None:
     job_id = engine.enqueue()
     lease = engine.lease_one()
@@ -211,7 +199,7 @@ def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(engine
     assert messages(engine, f"job:{job_id}")[-1][1] == "job.look_again"
 
 
-def test_a_job_has_twenty_streams(engine: Engine) -> None:
+def test_a_job_has_twenty_streams_and_a_maximum_of_bytes(engine: Engine) -> None:
     """The limit holds for every client, because each reader stores a position of each stream."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
@@ -220,6 +208,12 @@ def test_a_job_has_twenty_streams(engine: Engine) -> None:
     assert engine.say(lease, *streams[:20]) == "unfollowed"
     assert engine.say(lease, *streams) == "refused"
 
-    assert engine.say(lease, piece("y", 1, stream="s7")) == "unfollowed"
+    engine.set(output_max_bytes=25)
+    assert engine.say(lease, piece("äö", 1, stream="s7")) == "unfollowed"
+    assert engine.say(lease, piece("12", 1, stream="s8")) == "refused"
+    assert engine.say(lease, piece("1", 1, stream="s8")) == "unfollowed"
+    assert engine.say(lease, piece("!", 3, stream="s7")) == "refused"
+    assert engine.say(lease, piece("again", stream="s7", attempt=2)) == "unfollowed"
+    assert said(engine, job_id, "s7")["text"] == "again"
     assert len(engine.rpc("get_job", p_job_id=job_id)["streams"]) == 20
     assert len(engine.rpc("job_output", p_job_id=job_id)["streams"]) == 20

@@ -7,49 +7,18 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import psycopg
 import pytest
 
-from tests.integration.serve.test_serve import COMMIT, served
-from tests.support.engine import ACME, GLOBEX
+from tests.integration.serve.test_serve import COMMIT, Served, served
+from tests.support.engine import GLOBEX
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
-ENQUEUE = """
-insert into public.jobs (workspace_id, job_type, payload)
-select %s, %s, %s from generate_series(1, %s)
-returning id
-"""
-
-
-class Host:
-    """A served host with its worker, and its database."""
-
-    def __init__(self, connection: psycopg.Connection[Any], log: Path) -> None:
-        self.connection = connection
-        self.log = log
-
-    def enqueue(
-        self, job_type: str, count: int = 1, *, workspace: str = ACME, **payload: Any
-    ) -> list[str]:
-        values = (workspace, job_type, json.dumps(payload), count)
-        rows = self.connection.execute(ENQUEUE, values).fetchall()
-        return [str(job) for (job,) in rows]
-
-    def rows(self, columns: str, ids: Sequence[str]) -> list[Any]:
-        query = f"select distinct {columns} from public.jobs where id = any(%s::uuid[])"
-        return self.connection.execute(query.encode(), (list(ids),)).fetchall()
-
-    def has_ended(self, ids: Sequence[str]) -> bool:
-        return self.rows("finished_at is not null", ids) == [(True,)]
-
 
 @pytest.fixture(scope="module")
-def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("deaths")
     with (
         stack.connect() as connection,
@@ -62,12 +31,12 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
             WORKER_CONCURRENCY="250",
         ),
     ):
-        known = "select count(*) from queue.job_types where job_type = 'served.batch'"
-        until(lambda: connection.execute(known).fetchone() == (1,))
-        yield Host(connection, folder / "serve.log")
+        made = Served(connection, folder / "serve.log")
+        made.wait_for_types()
+        yield made
 
 
-def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host: Host) -> None:
+def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host: Served) -> None:
     """The other jobs are coroutines and threads of two tenants.
 
     The guilty job fails after its attempts.
@@ -96,7 +65,7 @@ def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host:
     assert len(lines) <= 12
 
 
-def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Host) -> None:
+def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Served) -> None:
     """The process ends itself before its leases expire, and the other job runs again."""
     beside = host.enqueue("served.plain", seconds=30)
     until(lambda: host.rows("status", beside) == [("processing",)])
@@ -122,7 +91,7 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Host) -> None
     ],
 )
 def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
-    host: Host, job_type: str, count: int, error: str, signal: str | None
+    host: Served, job_type: str, count: int, error: str, signal: str | None
 ) -> None:
     """The batch ends its process, or hangs in a thread. The other jobs complete."""
     with host.connection.transaction():  # so that one call gets all jobs of the batch

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +34,20 @@ TOKEN = "a-worker-secret-of-this-test-alone"
 COMMIT = "c0ffee" * 6 + "c0de"
 
 
+ENQUEUE = """
+insert into public.jobs (workspace_id, job_type, payload)
+select %s, %s, %s from generate_series(1, %s)
+returning id
+"""
+
+
 @dataclass
 class Served:
     """A served process and its database."""
 
-    url: str
     connection: psycopg.Connection[Any]
     log: Path
+    url: str = ""
 
     def one(self, query: str, *values: Any) -> Any:
         """Return the first column of a statement's row."""
@@ -48,18 +55,26 @@ class Served:
         assert row is not None
         return row[0]
 
-    def status(self, job_id: str) -> str:
-        """Return the job's status."""
-        return str(self.one("select status from public.jobs where id = %s", job_id))
+    def wait_for_types(self) -> None:
+        """Wait until the first run has published the job types."""
+        known = "select count(*) from queue.job_types where job_type = 'served.greet'"
+        until(lambda: self.one(known))
 
-    def insert(self, job_type: str, **payload: Any) -> str:
+    def enqueue(
+        self, job_type: str, count: int = 1, *, workspace: str = ACME, **payload: Any
+    ) -> list[str]:
         """Enqueue by plain SQL in a transaction of an application."""
-        row = "insert into public.jobs (workspace_id, job_type, payload) values (%s, %s, %s)"
-        return str(self.one(f"{row} returning id", ACME, job_type, json.dumps(payload)))
+        values = (workspace, job_type, json.dumps(payload), count)
+        return [str(job) for (job,) in self.connection.execute(ENQUEUE, values).fetchall()]
 
-    def connect(self, url: str) -> None:
-        """Make the database call a worker."""
-        self.one("select public.connect_worker(%s, %s)", f"{url}/api/jobs/worker", TOKEN)
+    def rows(self, columns: str, ids: Sequence[str]) -> list[Any]:
+        """Return the different values of some jobs' columns."""
+        query = f"select distinct {columns} from public.jobs where id = any(%s::uuid[])"
+        return self.connection.execute(query.encode(), (list(ids),)).fetchall()
+
+    def has_ended(self, ids: Sequence[str]) -> bool:
+        """Return whether all of these jobs have ended."""
+        return self.rows("finished_at is not null", ids) == [(True,)]
 
 
 @contextmanager
@@ -147,17 +162,17 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
         served(stack, folder, console=folder / "console") as (url, _),
     ):
         create(connection, PG_NET, VAULT, PG_CRON)
-        made = Served(url, connection, folder / "serve.log")
+        made = Served(connection, folder / "serve.log", url)
         try:
-            made.connect(url)
+            worker = f"{url}/api/jobs/worker"
+            made.one("select public.connect_worker(%s, %s)", worker, TOKEN)
             with performed(stack):
                 # call as pg_cron does each minute, as its owner. This run publishes the job types.
                 minute = "select username, command from cron.job where schedule = '* * * * *'"
                 [(owner, command)] = connection.execute(minute).fetchall()
                 with stack.connect(options=f"-c role={owner}") as session:
                     session.execute(command)
-                known = "select count(*) from queue.job_types where job_type = 'served.greet'"
-                until(lambda: made.one(known))
+                made.wait_for_types()
                 yield made
         finally:
             drop(connection)
@@ -166,9 +181,9 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def test_a_job_of_plain_sql_runs_on_arrival(host: Served) -> None:
     """The database calls the worker when the transaction commits."""
-    job = host.insert("served.greet", name="Ada")
+    job = host.enqueue("served.greet", name="Ada")
 
-    until(lambda: host.status(job) == "completed")
+    until(lambda: host.rows("status", job) == [("completed",)])
 
 
 def samples_of(host: Served) -> dict[tuple[str, ...], float]:
@@ -187,8 +202,8 @@ def test_prometheus_reads_the_whole_queue(host: Served) -> None:
 
     def another_is_counted() -> float | None:
         # statistics follow the feed with the maintenance of later runs
-        job = host.insert("served.greet", name="Ada")
-        until(lambda: host.status(job) == "completed")
+        job = host.enqueue("served.greet", name="Ada")
+        until(lambda: host.rows("status", job) == [("completed",)])
         return samples_of(host).get(counted)
 
     others: Any = ({}, {"authorization": "Bearer another"}, {"authorization": f"Basic {TOKEN}"})
