@@ -42,6 +42,8 @@ _UNSEEN: Final = tuple(
 REPORT_SECONDS: Final = 4.0
 #: Seconds between two pulses.
 PULSE_SECONDS: Final = 15.0
+#: Delay of a timer from which another job seems to have blocked the event loop.
+BLOCKED_SECONDS: Final = 0.5
 #: Seconds between two reports of output, while someone follows the job and while no one does.
 FOLLOWED_SECONDS: Final = 0.08
 UNFOLLOWED_SECONDS: Final = 1.0
@@ -96,8 +98,10 @@ class Attempt:
     has_open_report = False
     #: Time until which updates are not sent, because another transaction has locked the job's row.
     busy_until: float | None = None
-    #: Time on the monotonic clock at which its processor is stopped.
+    #: Time on the monotonic clock at which its processor is stopped, and whether the timeout began
+    #: again because the event loop was blocked.
     timeout_at = math.inf
+    _is_extended = False
     ended_at: float | None = None
     #: Whether the task has started. A task that is cancelled before its start would never end the
     #: attempt.
@@ -170,7 +174,16 @@ class Attempt:
         self._is_suspended, self.timeout_at = True, math.inf
 
     def _time_out(self) -> None:
-        """Stop the processor, unless its batch is called again in halves."""
+        """Stop the processor, unless its batch is called again in halves.
+
+        If another job has blocked the event loop, this job could not run. Its timeout then begins
+        again, but only once, because this job may have blocked the event loop itself.
+        """
+        late = self._environment.clock.monotonic() - self.timeout_at
+        if late > BLOCKED_SECONDS and not self._is_extended and len(self._environment.beside()) > 1:
+            self._is_extended = True
+            self.begin_timeout()
+            return
         call = None
         # check only the type's timeout, because a call that passes the deadline of one job does not
         # hang

@@ -341,19 +341,30 @@ def test_long_results_are_settled_in_calls_of_a_bounded_size() -> None:
     assert [len(items) for items in queue.settles] == [2, 2, 1]
 
 
-def test_what_blocked_the_loop_beyond_its_timeout_has_no_result() -> None:
-    """No timer could stop the blocking processor, but its value came too late."""
+def test_a_job_that_blocks_the_loop_beyond_its_timeout_fails_and_no_other_does() -> None:
+    """No timer could stop it. A job that could not run meanwhile gets its timeout again, once."""
+    blocks = {"late": 3}
 
-    async def blocks(job: Job[Any], ctx: JobContext) -> str:
-        pass_time(3.0 if job.id == "late" else 1.0)
+    async def runs(job: Job[Any], ctx: JobContext) -> str:
+        await asyncio.sleep(job.payload.get("waits", 0))
+        pass_time(blocks.pop(job.id, 0))
+        await asyncio.sleep(job.payload.get("waits", 0))
         return "done"
 
-    queue = ModelQueue([Row("late", {}, timeout=2), Row("good", {}, timeout=5)])
-    leaping(start(worker, queue, of(blocks), budget=5))
+    rows = [
+        Row("late", {}, timeout=2),
+        Row("good", {"waits": 0.9}, timeout=2),
+        Row("hangs", {"waits": 60}, timeout=2),
+    ]
+    queue = ModelQueue(rows)
+    leaping(start(worker, queue, of(runs), budget=30))
 
     ends = {item.job_id: item for items in reversed(queue.settles) for item in items}
-    assert (ends[JobId("late")].outcome, ends[JobId("late")].result) == ("retry", None)
-    assert (ends[JobId("good")].outcome, ends[JobId("good")].result) == ("completed", "done")
+    assert {job: (end.outcome, end.result) for job, end in ends.items()} == {
+        "late": ("retry", None),
+        "good": ("completed", "done"),
+        "hangs": ("retry", None),
+    }
 
 
 @pytest.mark.parametrize(("average_size", "extra"), [(100, 800), (20_000, 100)])

@@ -62,7 +62,7 @@ class DatabaseAccess:
 
     def api(self, settings: Settings) -> DirectApi | None:
         """Return the client for the queue's functions, or None for HTTPS."""
-        if self.probe is None or not self.is_direct:
+        if not self.is_direct:
             return None
         from minutehand.queue.direct import DirectApi  # here, because psycopg is an extra
 

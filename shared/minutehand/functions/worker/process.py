@@ -142,7 +142,8 @@ class WorkerProcess:
         response: Response
         try:
             reply = await self._http.send(forwarded)
-            response = Response(reply.content, reply.status_code, _returned(reply.headers))
+            headers = {name: reply.headers[name] for name in _RESPONSE_HEADERS & {*reply.headers}}
+            response = Response(reply.content, reply.status_code, headers)
         except httpx.HTTPError as error:
             logger.warning(
                 "The worker did not respond",
@@ -226,17 +227,11 @@ class WorkerProcess:
                 "The worker's process has ended and is restarted",
                 extra={"event": "worker.died", **extra},
             )
-            if death.suspects:
-                self._suspects_seconds = SUSPECTS_SECONDS
             self._start_for_suspects(death.suspects)
             return death
         finally:
             if not self._suspects.keys() - {asyncio.current_task()}:
                 await self._deaths.aclose()
-
-
-def _returned(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name in _RESPONSE_HEADERS}
 
 
 def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], object]) -> int:
