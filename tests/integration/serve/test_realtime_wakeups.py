@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from minutehand.functions.worker import __main__ as served
 from minutehand.functions.worker import database_access
+from minutehand.functions.worker.app import run_worker
 from tests.support.engine import ACME
 from tests.support.harness import until
 from tests.support.stacks import RunningStack
@@ -36,7 +36,7 @@ async def test_an_idle_worker_leases_on_the_message_of_a_commit(
         return connection.execute(ended, job).fetchone() is not None
 
     with stack.connect() as connection:
-        async with served.start():
+        async with run_worker():
             await until(lambda: "Realtime wakes the worker" in capfd.readouterr().out)
             for _ in range(3):
                 job = connection.execute(insert, (ACME,)).fetchone()
