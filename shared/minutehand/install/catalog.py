@@ -39,6 +39,7 @@ _DROPS = {
     r"CREATE (?:CONSTRAINT )?TRIGGER (\".+?\"|\S+) .+? ON (\S+)": "drop trigger {0} on {1}",
     r"CREATE (?:UNIQUE )?INDEX (\S+) ON (\w+)": "drop index {1}.{0}",
     r"alter table (\S+) add constraint (\S+)": "alter table {0} drop constraint {1}",
+    r"(alter table \S+ alter column \S+) set (default|not null)": "{0} drop {1}",
 }
 _COLUMN_RIGHT = re.compile(r"grant \w+ \(")
 #: Role of a hosted project that another database may lack.
@@ -122,8 +123,9 @@ def recorded_facts(schemas: Schemas, apps: Iterable[App]) -> list[CatalogFact] |
 def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> list[Drift]:
     """Compare a database with the record, and return the fixes in the order in which they can run.
 
-    A fact that is not recorded is a drift only if it adds a grant, a policy or a role to a recorded
-    object. Other additions belong to the project.
+    A fact that is not recorded is a drift if it adds a grant, a policy, a rule or a role to a
+    recorded object, or anything to a table of the engine, or if it overloads a recorded function.
+    Other additions belong to the project.
     """
     roles = {name for (name,) in session.execute(_ROLES).fetchall()}
     [(owner,)] = session.execute(_OWNER, (schemas.engine,)).fetchall()
@@ -145,13 +147,23 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
     renewed = {f.object for key, f in expected.items() if key in dropped and f.rank in _REPLACED}
     # a wrong owner's grants are lost when the object gets its owner back, so all are repeated
     owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
+    names = {name.partition("(")[0] for name in objects}
+
+    def undo(fact: CatalogFact) -> str | None:
+        if fact.rank == FUNCTION and fact.object not in objects:
+            # the Data API rejects each call of a function that has overloads
+            return _drop(fact) if fact.object.partition("(")[0] in names else None
+        is_part = fact.rank not in _REPLACED and fact.object.startswith(f"{schemas.engine}.")
+        drop = _drop(fact) if is_part else None
+        return None if drop in dropped.values() else fact.undo or drop
+
     added = [
-        fact
+        fact._replace(undo=undo(fact))
         for key, fact in actual.items()
-        if fact.undo and key not in expected and fact.object in objects
+        if key not in expected and (fact.object in objects or fact.rank == FUNCTION)
     ]
     # to revoke a right on a table revokes it on the columns too, so rights on columns are repeated
-    revoked = {fact.object for fact in added if fact.rank == RIGHTS}
+    revoked = {fact.object for fact in added if fact.undo and fact.rank == RIGHTS}
     missing = [
         Drift(
             f"undone: {_first_line(fact.statement)}",

@@ -55,6 +55,13 @@ owned (kind, name, owner, acl) as (
   from pg_catalog.pg_namespace as n
   where n.oid in ('public'::regnamespace, 'queue'::regnamespace)
 ),
+roles as (
+  select *
+  from pg_catalog.pg_roles
+  where rolname in (
+    'anon', 'authenticated', 'service_role', 'authenticator', 'job_worker', 'postgres'
+  )
+),
 memberships as (
   select
     m.roleid::regrole::text as granted,
@@ -64,6 +71,27 @@ memberships as (
     end as name
   from pg_catalog.pg_auth_members as m, engine as e
   where 'job_worker'::regrole in (m.member, m.roleid)
+    or m.member in (to_regrole('anon'), to_regrole('authenticated'))
+      -- through the membership, they would read the rows of every tenant
+      and exists (
+        select from pg_catalog.pg_roles as r
+        where (r.rolsuper or r.rolbypassrls) and pg_has_role(m.roleid, r.oid, 'member')
+      )
+),
+role_settings as (
+  select
+    case s.setrole
+      when 0 then 'database ' || quote_ident(d.datname)
+      else concat('role ', s.setrole::regrole, ' in database ' || quote_ident(d.datname))
+    end as target,
+    c.setting,
+    split_part(c.setting, '=', 1) as name,
+    split_part(c.setting, '=', 2) as value
+  from pg_catalog.pg_db_role_setting as s
+  left join pg_catalog.pg_database as d on d.oid = s.setdatabase
+  cross join unnest(s.setconfig) as c (setting)
+  where (s.setdatabase = 0 or d.datname = current_database())
+    and (s.setrole = 0 or s.setrole in (select r.oid from roles as r))
 ),
 columns as (
   select
@@ -77,6 +105,29 @@ columns as (
     on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
   left join pg_catalog.pg_attrdef as d on d.adrelid = r.oid and d.adnum = a.attnum
   where r.relkind = 'r'
+),
+acls (object, prefix, columns, target, acl) as (
+  select o.name, '', '', o.kind || ' ' || o.name, o.acl
+  from owned as o
+  union all
+  select c.relation, '', ' (' || c.name || ')', 'table ' || c.relation, c.attacl
+  from columns as c
+  union all
+  select
+    e.oid::regnamespace::text,
+    format(
+      'alter default privileges for role %I in schema %s ',
+      pg_get_userbyid(d.defaclrole),
+      e.oid::regnamespace
+    ),
+    '',
+    k.kind,
+    d.defaclacl
+  from engine as e
+  join pg_catalog.pg_default_acl as d on d.defaclnamespace = e.oid
+  join (
+    values ('r', 'tables'), ('S', 'sequences'), ('f', 'functions'), ('T', 'types')
+  ) as k (letter, kind) on k.letter = d.defaclobjtype
 ),
 types as (
   select
@@ -125,20 +176,25 @@ facts (rank, object, statement, undo) as (
     3,
     o.name,
     format(
-      'alter %s %s set %s',
+      'alter %s %s set %s%s',
       o.kind,
       o.name,
-      case o.relpersistence when 'u' then 'unlogged' else 'logged' end
+      case o.relpersistence when 'u' then 'unlogged' else 'logged' end,
+      ', replica identity ' || o.identity
     ),
     null
   from (
-    select 'table', name, relpersistence
+    select
+      'table',
+      name,
+      relpersistence,
+      case relreplident when 'd' then 'default' when 'f' then 'full' else 'nothing' end
     from relations
     where relkind = 'r'
     union all
-    select 'sequence', name, relpersistence
+    select 'sequence', name, relpersistence, null
     from sequences
-  ) as o (kind, name, relpersistence)
+  ) as o (kind, name, relpersistence, identity)
   union all
   select
     3,
@@ -265,60 +321,35 @@ facts (rank, object, statement, undo) as (
   union all
   select
     11,
-    o.name,
-    format('grant %s on %s %s to %s', lower(a.privilege_type), o.kind, o.name, r.role),
-    format('revoke %s on %s %s from %s', lower(a.privilege_type), o.kind, o.name, r.role)
-  from owned as o
-  cross join lateral aclexplode(o.acl) as a
+    l.object,
+    format(
+      '%sgrant %s%s on %s to %s',
+      l.prefix,
+      lower(a.privilege_type),
+      l.columns,
+      l.target,
+      r.role
+    ),
+    format(
+      '%srevoke %s%s on %s from %s',
+      l.prefix,
+      lower(a.privilege_type),
+      l.columns,
+      l.target,
+      r.role
+    )
+  from acls as l
+  cross join lateral aclexplode(l.acl) as a
   join unnest('{public, anon, authenticated, service_role, job_worker}'::text[]) as r (
     role
   ) on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end
   where a.privilege_type <> 'MAINTAIN' -- of 17 and newer
     -- Postgres itself grants everyone usage of the schema public
-    and not (o.kind = 'schema' and o.name <> 'queue'::regnamespace::text and r.role = 'public')
-  union all
-  select
-    11,
-    c.relation,
-    format('grant %s (%s) on table %s to %s', a.privilege, c.name, c.relation, r.role),
-    format('revoke %s (%s) on table %s from %s', a.privilege, c.name, c.relation, r.role)
-  from columns as c
-  cross join lateral (
-    select lower(g.privilege_type), g.grantee
-    from aclexplode(c.attacl) as g
-  ) as a (privilege, grantee)
-  join unnest('{public, anon, authenticated, service_role, job_worker}'::text[]) as r (
-    role
-  ) on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end
-  union all
-  select
-    11,
-    e.oid::regnamespace::text,
-    format(
-      'alter default privileges for role %I in schema %s grant %s on %s to %s',
-      pg_get_userbyid(d.defaclrole),
-      e.oid::regnamespace,
-      lower(a.privilege_type),
-      k.kind,
-      r.role
-    ),
-    format(
-      'alter default privileges for role %I in schema %s revoke %s on %s from %s',
-      pg_get_userbyid(d.defaclrole),
-      e.oid::regnamespace,
-      lower(a.privilege_type),
-      k.kind,
-      r.role
+    and not (
+      starts_with(l.target, 'schema ')
+      and l.object <> 'queue'::regnamespace::text
+      and r.role = 'public'
     )
-  from engine as e
-  join pg_catalog.pg_default_acl as d on d.defaclnamespace = e.oid
-  cross join lateral aclexplode(d.defaclacl) as a
-  join (
-    values ('r', 'tables'), ('S', 'sequences'), ('f', 'functions'), ('T', 'types')
-  ) as k (letter, kind) on k.letter = d.defaclobjtype
-  join unnest('{public, anon, authenticated}'::text[]) as r (
-    role
-  ) on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end
   union all
   select 9, r.name, format('alter table %s enable row level security', r.name), null
   from relations as r
@@ -330,6 +361,15 @@ facts (rank, object, statement, undo) as (
   where not t.tgisinternal
   union all
   select
+    8,
+    r.name,
+    pg_get_ruledef(w.oid),
+    format('drop rule %I on %s', w.rulename, r.name)
+  from relations as r
+  join pg_catalog.pg_rewrite as w on w.ev_class = r.oid
+  where r.relkind = 'r'
+  union all
+  select
     9,
     r.name,
     format('alter table %s enable trigger %I', r.name, t.tgname),
@@ -338,7 +378,11 @@ facts (rank, object, statement, undo) as (
   join pg_catalog.pg_trigger as t on t.tgrelid = r.oid
   where r.relkind = 'r' and not t.tgisinternal and t.tgenabled <> 'D'
   union all
-  select 7, r.name, pg_get_indexdef(i.indexrelid), null
+  select
+    7,
+    r.name,
+    concat(pg_get_indexdef(i.indexrelid), case when not i.indisvalid then ' -- invalid' end),
+    null
   from relations as r
   join pg_catalog.pg_index as i on i.indrelid = r.oid
   where not exists (
@@ -367,9 +411,9 @@ facts (rank, object, statement, undo) as (
   select
     12,
     'job_worker',
-    'alter role job_worker ' || a.may,
-    'alter role job_worker no' || a.may
-  from pg_catalog.pg_roles as w
+    format('alter role %I %s', w.rolname, a.may),
+    format('alter role %I no%s', w.rolname, a.may)
+  from roles as w
   cross join lateral (
     values
       ('superuser', w.rolsuper),
@@ -377,7 +421,28 @@ facts (rank, object, statement, undo) as (
       ('bypassrls', w.rolbypassrls),
       ('createrole', w.rolcreaterole)
   ) as a (may, is_on)
-  where w.rolname = 'job_worker' and a.is_on
+  where w.rolname <> 'postgres' and a.is_on
+  union all
+  -- settings with which statements fail, no trigger runs or texts of times change
+  select
+    12,
+    'job_worker',
+    format('alter %s set %s', s.target, s.setting),
+    format('alter %s reset %s', s.target, s.name)
+  from role_settings as s
+  where case
+    when s.name like '%timeout'
+      then (s.value || case when s.value ~ '^[0-9]+$' then 'ms' else '' end)::interval
+        between '1 ms' and '900 ms'
+    else lower(s.name) in (
+      'default_transaction_read_only',
+      'default_transaction_isolation',
+      'session_replication_role',
+      'row_security',
+      'datestyle',
+      'intervalstyle'
+    )
+  end
   union all
   select
     12,
@@ -469,7 +534,10 @@ select distinct
   statement,
   undo,
   -- these comments control the export and erasure of personal data
-  rank >= 20 and statement not like 'comment on column % is ''Person: %'
+  rank >= 20
+    and statement not like 'comment on column % is ''Person: %'
+    -- `uninstall` recognizes the engine by its comment
+    and statement not like 'comment on schema %'
     or object in ('public.workspaces', 'public.workspace_members', 'realtime.messages')
     or object like 'public.workspaces.%'
     or object like 'public.workspace_members.%'

@@ -42,6 +42,7 @@ DAMAGES = {
     r"(?s)CREATE OR REPLACE FUNCTION.+ SET search_path": "alter function {object} reset all",
     r"(?s)create or replace view": """
         drop view {object} cascade
+        alter view {object} set (security_barrier = on)
         drop view {object} cascade; create view {object} as select 1 as planted""",
     r"create table": """
         drop table {object} cascade
@@ -73,7 +74,7 @@ DAMAGES = {
 execute function suppress_redundant_updates_trigger()
         alter table {object} disable trigger {0}""",
     r"create policy (\".+?\"|\S+) on": "drop policy {0} on {object}",
-    r"create policy (\".+?\"|\S+) on .+ for (?:select|all)": (
+    r"create policy (\".+?\"|\S+) on .+ for (?:SELECT|ALL)": (
         "alter policy {0} on {object} using (true)"
     ),
     r"alter table \S+ enable row level security": "alter table {object} disable row level security",
@@ -87,35 +88,39 @@ execute function suppress_redundant_updates_trigger()
     r"alter sequence \S+ owner": "set role none; alter sequence {object} owner to service_role",
     r"alter (table|sequence) \S+ set logged": "alter {0} {object} set unlogged",
 }
-ROLES = "anon authenticated service_role authenticator job_worker"
-SETTINGS_OF_ROLES = """\
-statement_timeout = '2ms'
-default_transaction_read_only = on
-default_transaction_isolation = 'repeatable read'
-session_replication_role = replica
-row_security = off
-lock_timeout = '1ms'"""
-#: Other statements, by a word that the finding must have.
-OTHERS = """\
+#: Other differences from the catalogue, by a word that the finding must have.
+DRIFTS = """\
 job_worker: alter role job_worker bypassrls
-job_worker: grant job_worker to authenticated
-queue: grant usage on schema queue to authenticated
+authenticated: grant job_worker to authenticated
 queue: grant usage, create on schema queue to public
-public: revoke usage on schema public from authenticated
 queue: alter default privileges for role postgres in schema queue grant select on tables to anon
+anon: alter role anon bypassrls
+bypassrls: alter role service_role nobypassrls
+service_role: grant service_role to authenticated
+authenticator: alter role authenticator nologin
+lock_timeout: alter role service_role set lock_timeout = '1ms'
 statement_timeout: do $$ begin execute format('alter database %I set statement_timeout = ''5ms''', \
 current_database()); end $$
-authenticated: alter role authenticated bypassrls
-anon: alter role anon bypassrls
-service_role: alter role service_role nobypassrls
-service_role: grant service_role to authenticated
 read_only: do $$ begin execute format('alter role job_worker in database %I set \
 default_transaction_read_only = on', current_database()); end $$
-3600s: alter role authenticated set statement_timeout = '3600s'
+replica identity: alter table public.jobs replica identity nothing
+cancel_job: create function public.cancel_job(text) returns text return null
+lost: create rule lost as on insert to public.jobs do instead nothing
+theirs: create trigger theirs before update on queue.turns for each row \
+execute function suppress_redundant_updates_trigger()
+theirs: alter table queue.turns add constraint theirs check (lane > 0)
+not null: alter table queue.turns add column theirs text not null
+turns_blocked: set role none; update pg_index set indisvalid = false \
+where indexrelid = 'queue.turns_blocked'::regclass
+schema queue: comment on schema queue is null"""
+#: Other faults of a database, likewise.
+OTHERS = """\
 job_logs: alter publication supabase_realtime drop table public.job_logs
 jobs: drop publication supabase_realtime
 supabase_realtime: alter publication supabase_realtime set (publish = 'insert')
 Realtime: drop policy "minutehand: members and guests follow" on realtime.messages
+debug: create policy debug on realtime.messages for select to authenticated using (true)
+jobs_queue: alter schema queue rename to jobs_queue
 theirs.f: create schema theirs; grant usage on schema theirs to job_worker; create function \
 theirs.f() returns int language sql as 'select 1'; grant execute on function theirs.f to job_worker
 other.f: create schema other; create function other.f() returns int language plpgsql as \
@@ -164,6 +169,11 @@ DATABASE_URL={prisma}
 SUPABASE_JWT_SECRET=of-another-project-of-ours-12345
 SUPABASE_WORKER_KEY={expired}
 SUPABASE_WORKER_KEY={service_key}"""
+#: Kinds of differences from the catalogue.
+KINDS = [
+    *(line.strip() for lines in DAMAGES.values() for line in lines.split("\n") if line.strip()),
+    *DRIFTS.splitlines(),
+]
 SQL = re.compile(
     r"(select|set|alter|create|drop|grant|revoke|insert|delete|update)\b", re.IGNORECASE
 )
@@ -182,8 +192,8 @@ class Fault(NamedTuple):
         return self.text.partition("=")[0].isupper()
 
 
-def list_faults(stack: RunningStack) -> Iterator[Fault]:
-    """List all faults of a stack's settings, and of each object in the release's catalogue."""
+def list_drifts() -> Iterator[Fault]:
+    """List damages of each object in the release's catalogue, and other differences."""
     for fact in recorded_facts(Schemas(), built_in(())) or ():
         for pattern, lines in DAMAGES.items():
             if match := re.match(pattern, fact.statement):
@@ -192,12 +202,19 @@ def list_faults(stack: RunningStack) -> Iterator[Fault]:
                         word = re.split(r"[. ]", fact.object.partition("(")[0])[-1].strip('"')
                         text = damage.format(*match.groups(), object=fact.object, name=word)
                         yield Fault(damage, word, text)
-    for role in ROLES.split():
-        for setting in SETTINGS_OF_ROLES.splitlines():
-            yield Fault("alter role … set", role, f"alter role {role} set {setting}")
-    for line in OTHERS.splitlines():
+    yield from _named(DRIFTS)
+
+
+def _named(lines: str) -> Iterator[Fault]:
+    for line in lines.splitlines():
         word, _, text = line.partition(": ")
         yield Fault(line, word, text)
+
+
+def list_faults(stack: RunningStack) -> Iterator[Fault]:
+    """List all faults of a database and of a stack's settings."""
+    yield from list_drifts()
+    yield from _named(OTHERS)
     url = stack.values["DATABASE_URL"]
     for line in SETTINGS.splitlines():
         text = line.format(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -63,21 +62,40 @@ def test_processors_that_cannot_be_imported_are_a_finding(
     assert fix in finding["fix"]
 
 
-BROKEN = Path(__file__).with_name("faults.sql").read_text("utf-8")
-ONE = r"(?m)^-- (\S+) \| (\w+) \| (.+) \| (.+)\n((?:.+\n)+?)-- back: (.+)"
+#: A check, its verdict, a part of the detail and of the fix, what breaks it, and the repair.
+BROKEN = [
+    (
+        *("migrations", "fail", "not applied", "migration"),
+        "update supabase_migrations.schema_migrations set version = 'planted' || version"
+        " where version = (select min(version) from supabase_migrations.schema_migrations)",
+        "update supabase_migrations.schema_migrations"
+        " set version = replace(version, 'planted', '')",
+    ),
+    (
+        *("queue", "warn", "it is referenced", "retried"),
+        "update queue.tasks set failures = 9, failure = 'it is referenced', retry_at = 'infinity'"
+        " where name = 'retention'",
+        "update queue.tasks set failures = 0, retry_at = null where name = 'retention'",
+    ),
+    (
+        *("engine", "fail", "database postgres set", "set transaction read write"),
+        "alter database postgres set default_transaction_read_only = on",
+        "set transaction read write; alter database postgres reset default_transaction_read_only",
+    ),
+]
 
 
-@pytest.mark.parametrize("fault", re.findall(ONE, BROKEN), ids=lambda fault: fault[2])
+@pytest.mark.parametrize("fault", BROKEN, ids=lambda fault: fault[2])
 def test_a_broken_database_is_found(stack: RunningStack, fault: tuple[str, ...]) -> None:
     """A person, another tool or a full disk may break it."""
-    check, verdict, detail, fix, breaks, repairs = fault
+    check, verdict, detail, fix, breaks, repair = fault
     with stack.connect() as sql:
         sql.execute(breaks.encode())
     try:
         finding = run_one_check(stack, check)
     finally:
         with stack.connect() as sql:
-            sql.execute(repairs.encode())
+            sql.execute(repair.encode())
 
     assert finding.verdict == verdict, finding
     assert detail in finding.detail, finding

@@ -27,7 +27,7 @@ from minutehand.cli.supabase_cli import HOSTED
 from minutehand.config import ConfigurationError, Settings
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 from minutehand.install.catalog import OWNERSHIP, find_drifts, recorded_facts
-from minutehand.install.rewrite import rewrite
+from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.install.sources import ordinal
 from minutehand.local.migrations import find_applied, version_of
 from minutehand.project import Project
@@ -54,10 +54,11 @@ RESPONSE_FIELDS = {"Arn", "CreationDate", "LastModificationDate", "ResponseMetad
 SAVE_SECRET = "newly generated; `minutehand deploy STAGE --secrets-only` sends it to the functions"
 
 
-#: Schemas that have the engine's comment, see `supabase/schemas/01_foundation.sql`.
+#: Schemas that have tables of the engine.
 ENGINES = """
-    select nspname::text from pg_namespace
-    where obj_description(oid, 'pg_namespace') = 'Minutehand: the engine; never exposed.'
+    select relnamespace::regnamespace::text from pg_class
+    where relname in ('job_types', 'leases', 'tenant_limits') and relkind = 'r'
+    group by 1 having count(*) > 1
 """
 #: Missing tables whose rows are part of the release's record. The comparison needs these tables.
 GONE = """
@@ -300,6 +301,9 @@ def database(target: Target) -> Finding:
     engines, expected = [name for (name,) in target.query(ENGINES)], target.schemas
     if engines and expected.engine not in engines:
         schema = "public" if engines[0] == "queue" else engines[0].removesuffix("_engine")
+        if Schemas(schema).engine != engines[0]:
+            rename = f"alter schema {engines[0]} rename to {expected.engine}"
+            return fail(f"the schema {expected.engine} was renamed to {engines[0]}", rename)
         return fail(
             f"the schema is {schema}, not {expected.clients}", f"MINUTEHAND_SCHEMA={schema}"
         )
@@ -348,9 +352,6 @@ def migrations(target: Target) -> Finding:
     return ok(f"{len(files)} applied")
 
 
-check("roles", "migrations")(partial(_run_query, QUERIES["roles"]))
-
-
 @check("engine", "migrations")
 def engine(target: Target) -> Finding:
     """Compare all database objects and their rights with those of the release."""
@@ -376,8 +377,12 @@ def engine(target: Target) -> Finding:
         return ok("as released")
     more = f"; and {len(drifts) - 5} more" if len(drifts) > 5 else ""
     details = "; ".join(drift.detail for drift in drifts[:5])
-    # a function's body may name an object that a later statement creates
-    lines = ["set check_function_bodies = off", *(drift.fix for drift in drifts)]
+    lines = [
+        "set transaction read write",  # the default of the database may be a drift
+        # a function's body may name an object that a later statement creates
+        "set check_function_bodies = off",
+        *(drift.fix for drift in drifts),
+    ]
     return fail(details + more, ";\n        ".join(lines) + ";")
 
 
@@ -413,6 +418,8 @@ def enqueue(target: Target) -> Finding:
     """
     find = "select 1 from public.jobs where id = %s"
     with target.transaction(read_only=False) as owner:
+        # a user's call ends after this time
+        owner.execute("set local statement_timeout = '8s'")
         try:
             created = owner.execute(rewrite(create, target.schemas).encode()).fetchone()
             if created is None:

@@ -16,66 +16,11 @@ where l.granted
   and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
   and l.database = (select oid from pg_database where datname = current_database())
   and (c.relnamespace = 'queue'::regnamespace
-    or c.oid in (to_regclass('public.jobs'), to_regclass('public.job_logs')))
+    or c.oid in (to_regclass('public.jobs'), to_regclass('public.job_logs'))
+    or c.oid in (select d.refobjid from pg_depend as d join pg_rewrite as w on w.oid = d.objid
+      where w.ev_class in (to_regclass('queue.tenants'), to_regclass('queue.tenant_members'))))
   and a.xact_start < clock_timestamp() - interval '2 s'
 group by a.pid, a.xact_start, a.state, a.usename;
-
--- check roles
--- find settings of `alter role … set` and `alter database … set` that break sessions of these roles
-with settings as (
-  select r.rolname as role, d.datname as base, split_part(c.setting, '=', 1) as name,
-    substr(c.setting, strpos(c.setting, '=') + 1) as value
-  from pg_db_role_setting as s left join pg_roles as r on r.oid = s.setrole
-  left join pg_database as d on d.oid = s.setdatabase cross join unnest(s.setconfig) as c (setting)
-  where (s.setdatabase = 0 or d.datname = current_database()) and (s.setrole = 0 or r.rolname in
-    ('anon', 'authenticated', 'service_role', 'authenticator', 'job_worker', 'postgres'))
-),
-faults as (
-  select *, case
-    when name = 'default_transaction_read_only' and value::boolean then 'it cannot write'
-    when name = 'default_transaction_isolation' and lower(value) <> 'read committed'
-      then 'leases are rejected'
-    when name = 'session_replication_role' and lower(value) <> 'origin' then 'no trigger runs'
-    when name = 'row_security' and not value::boolean then 'it cannot read its own rows'
-    when name in ('statement_timeout', 'transaction_timeout', 'lock_timeout',
-        'idle_in_transaction_session_timeout')
-      and case when value ~ '^[0-9]+$' then value || 'ms' else value end::interval
-        between '1 ms' and '900 ms' then 'its calls are stopped too early'
-    when name = 'statement_timeout' and role in ('anon', 'authenticated')
-      and case when value ~ '^[0-9]+$' then value || 'ms' else value end::interval
-        not between '1 ms' and '60 s' then 'a call may occupy a connection for long'
-    end as harm
-  from settings
-)
-select case harm when 'a call may occupy a connection for long' then 'warn' else 'fail' end,
-  format('%s has %s = %s: %s', coalesce(role, 'every role'), name, value, harm),
-  case when role in ('anon', 'authenticated', 'authenticator') and name = 'statement_timeout'
-      and base is null then format('alter role %I set statement_timeout = ''8s''', role)
-    else case name when 'default_transaction_read_only' then 'set transaction read write; '
-        else '' end
-      || case when role is null then format('alter database %I reset %I', base, name)
-        else format('alter role %I %sreset %I', role,
-          case when base is null then '' else format('in database %I ', base) end, name) end
-  end
-from faults where harm is not null
-union all
--- the rights of roles as Supabase creates them
-select 'fail', format('%s bypasses row level security: it reads the rows of every tenant', rolname),
-  format('alter role %I nobypassrls', rolname)
-from pg_roles where rolname in ('anon', 'authenticated') and rolbypassrls
-union all
-select 'fail', 'service_role does not bypass row level security, so it reads no rows',
-  'alter role service_role bypassrls'
-from pg_roles where rolname = 'service_role' and not rolbypassrls
-union all
-select 'fail', format('%s is a member of %s, which bypasses row level security',
-    m.member::regrole, m.roleid::regrole),
-  format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
-from pg_auth_members as m
-where m.member in (to_regrole('anon'), to_regrole('authenticated'))
-  and exists (select from pg_roles as r
-    where (r.rolsuper or r.rolbypassrls) and pg_has_role(m.roleid, r.oid, 'member'))
-order by 1;
 
 -- check project
 -- find faults in objects of the project
@@ -97,6 +42,14 @@ select 'fail', 'Realtime is enabled but not attached to the engine: no one can f
   'select public.attach_extensions()  -- in the SQL editor'
 where to_regclass('realtime.messages') is not null and not exists (
   select from pg_policies where policyname = 'minutehand: members and guests follow')
+union all
+-- a project may have topics of its own
+select 'fail', format('the policy %s shows the topics of every tenant', policyname),
+  format('alter policy %I on realtime.messages using ((%s) and '
+    'realtime.topic() !~ ''^(job|session|workspace):'')', policyname, qual)
+from pg_policies
+where tablename = 'messages' and schemaname = 'realtime' and permissive = 'PERMISSIVE'
+  and cmd in ('SELECT', 'ALL') and qual !~ 'topic'
 union all
 select 'fail', format('a revoked worker key may call %s', oid::regprocedure),
   format('revoke execute on function %s from job_worker'
