@@ -1,24 +1,83 @@
-"""`explain` names the holder of an incident, and its printed steps resolve the incident."""
+"""`explain` names the holder of an incident, and its printed steps resolve the incident.
+
+A worker that the test controls, or plain SQL, causes each incident in the running product. There is
+one incident per kind of step that sql/test_explain.py cannot run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from minutehand.local.users import ADA
-from tests.e2e.console.worker import delete
-from tests.integration.cli.incidents import INCIDENTS, Incident, IncidentSetup, steps_until
+from tests.e2e.console.worker import HandWorker, delete
 from tests.support.command import Run
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 
-@pytest.fixture(scope="module")
-def here(stack: RunningStack) -> Iterator[str]:
-    """A new workspace, which Ada manages."""
+@dataclass
+class Night:
+    """A new workspace, which Ada manages, with its workers and open database sessions."""
+
+    stack: RunningStack
+    workspace_id: str
+    ends: ExitStack
+
+    @property
+    def run(self) -> Run:
+        """The command, as Ada in this workspace."""
+        return Run(env={**self.stack.values, "MINUTEHAND_WORKSPACE_ID": self.workspace_id})
+
+    def worker(self, **policy: Any) -> HandWorker:
+        """Start a worker of a new job type with this policy."""
+        return self.ends.enter_context(HandWorker(self.stack, self.workspace_id, **policy))
+
+    def session(self) -> psycopg.Connection[Any]:
+        """Open another session of the database."""
+        session = self.stack.connect(autocommit=False)
+        self.ends.callback(session.close)  # the incident may have closed it
+        return session
+
+    def resolve(
+        self, job_id: str, reason: str, kind: str, fix: Callable[[], object] = lambda: None
+    ) -> None:
+        """Run the printed steps, also those of the job that they name, then the person's fix."""
+        until(lambda: self.run.json("explain", job_id)["reason"] == reason)
+        explanation = first = self.run.json("explain", job_id)
+        assert first["held_by"]["kind"] == kind
+        assert first["held_by"]["holder"].get("job_id", "") in first["sentence"]
+        while True:
+            step = explanation["next"][0]
+            for statement in re.findall(r"`(select pg_[^`]+)`", step["words"]):
+                with self.stack.connect() as editor:
+                    editor.execute(statement)
+            words = shlex.split(step.get("command", ""))[1:]
+            if words[:1] != ["explain"] or words[1] == explanation["job_id"]:
+                break
+            explanation = self.run.json(*words)
+        self.run(*("yes" if word == "ANSWER" else word for word in words))
+        fix()
+        until(
+            lambda: (
+                (now := self.run.json("explain", job_id))["status"] != first["status"]
+                or now["reason"] != reason
+            )
+        )
+
+
+@pytest.fixture
+def night(stack: RunningStack) -> Iterator[Night]:
+    """The workspace is deleted at the end of the test."""
     workspace = str(uuid4())
     with stack.connect() as connection:
         connection.execute(
@@ -29,55 +88,57 @@ def here(stack: RunningStack) -> Iterator[str]:
             " values (%s, %s, 'manager')",
             [workspace, ADA.id],
         )
-    yield workspace
+    with ExitStack() as ends:
+        yield Night(stack, workspace, ends)
     delete(stack, "delete from public.workspaces where id = %s", workspace)
 
 
-@pytest.fixture
-def incident_setup(stack: RunningStack, here: str, tmp_path: Path) -> Iterator[IncidentSetup]:
-    """Settings and rows for one simulated incident, removed at the end of the test."""
-    (tmp_path / "env").write_text(
-        "".join(
-            f"{key}={value}\n"
-            for key, value in {**stack.values, "MINUTEHAND_WORKSPACE_ID": here}.items()
-        )
+def test_the_holder_of_a_key_is_cancelled(night: Night) -> None:
+    """A worker settles the cancelled job within five seconds."""
+    worker = night.worker(key_concurrency=1)
+    worker.enqueue(concurrency_key="k")
+    lease = worker.lease_soon()
+
+    night.resolve(
+        worker.enqueue(concurrency_key="k"),
+        *("key_limit", "key"),
+        lambda: worker.settle(lease, "cancelled"),
     )
-    made = IncidentSetup(stack, here, Run(env={"MINUTEHAND_ENV_FILE": str(tmp_path / "env")}))
-    with made.ends:
-        yield made
-    made.one(
-        "delete from queue.pauses where workspace_id = %s or reason = 'moving' returning 1", here
-    )
-    delete(stack, "delete from public.jobs where workspace_id = %s", here)
 
 
-@pytest.mark.parametrize("incident", INCIDENTS, ids=lambda incident: incident.name)
-def test_the_printed_command_resolves_the_incident(
-    incident_setup: IncidentSetup, incident: Incident
-) -> None:
-    """Two commands resolve it: `explain`, and the command that it prints.
+def test_the_root_of_a_chain_of_sessions_is_ended(night: Night) -> None:
+    """The session that locks the job's row waits for another one, which is the cause."""
+    job_id = night.worker().enqueue()
+    root, between = night.session(), night.session()
+    root.execute("select pg_advisory_xact_lock(4711)")
+    between.execute("select from public.jobs where id = %s for update", [job_id])
 
-    If a child waits, `explain` prints the child's command.
-    """
-    job_id = incident.plant(incident_setup)
-    until(lambda: incident_setup.explain(job_id)["reason"] == incident.reason)
-    result = incident_setup.explain(job_id)
-    held = result["held_by"] or {}
-    assert held.get("kind") == incident.kind
-    if holder := (held.get("holder") or {}).get("job_id"):
-        assert holder in result["sentence"]
-    status = result["status"]
+    def wait() -> None:
+        with suppress(psycopg.Error):  # the session was terminated
+            between.execute("select pg_advisory_xact_lock(4711)")
+            between.rollback()
 
-    incident_setup.command_count = 1  # `minutehand explain`
-    for step in steps_until(incident_setup, result):
-        incident_setup.act(step, job_id)
-    assert incident_setup.command_count <= (3 if incident.kind == "child" else 2)
-    incident_setup.fix()
-    incident_setup.settle_cancelled()
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(wait)
+        night.resolve(job_id, "locked", "lock")
 
-    def is_over() -> bool:
-        now = incident_setup.explain(job_id)
-        again = incident_setup.one("select true from public.jobs where replay_of = %s", job_id)
-        return bool(again) or (now["reason"], now["status"]) != (incident.reason, status)
 
-    until(is_over)
+def test_the_question_of_a_grandchild_is_answered(night: Night) -> None:
+    """`explain` prints the command that explains the child, and in the end the answer's."""
+    worker = night.worker()
+    top = worker.enqueue()
+    for level in range(2):
+        lease = worker.lease_soon()
+        child = {"job_type": worker.job_type, "payload": {}}
+        request = {"job_id": lease["job"]["id"], "fence": lease["fence"]}
+        request |= {"name": f"s{level}", "children": [child]}
+        ids = worker._call("spawn_jobs", {"p_request": request})["job_ids"]
+        worker.settle(lease, "waiting", wait={"kind": "children", "name": "g", "job_ids": ids})
+    wait = {"kind": "ask", "name": "n", "question": "Go on?"}
+    worker.settle(worker.lease_soon(), "waiting", wait=wait)
+
+    def go_on() -> None:
+        for _ in range(2):
+            worker.settle(worker.lease_soon(), "completed", result={})
+
+    night.resolve(top, "waiting_for_children", "child", go_on)
