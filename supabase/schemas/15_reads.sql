@@ -1381,7 +1381,7 @@ from (
       'running',
       'Worker {worker_id} has been running it since {leased_at}.[ It runs alone, because its '
         'process died{process_end} with {died_with}.| Its lease lasts until {lease_until} unless '
-        'it is renewed.][ It has sent nothing for {silent} (last: {last}), at {place}.| It was '
+        'it is renewed.][ It has sent nothing for {silent}, since {sign}, at {place}.| It was '
         'last seen at {place}.][ 99 % of the jobs of its type take {usual} or less.]',
       'Check the call at {place}. Give that call a time limit, or give the type a `timeout`.',
       'watch {job_id}',
@@ -2062,8 +2062,9 @@ order by u.below
 limit 1
 $$;
 
--- Return texts about the last update of a running job: {last, place, memory_mb, silent, usual}. If
--- the worker reported no update, return {lease_until}.
+-- Return texts about the last update of a running job: {last, sign, place, memory_mb, silent,
+-- usual}. If the worker reported no update, return {lease_until}.
+-- sign: The last update in words.
 -- silent: Time since the last update. Null for less than 20 seconds, because workers report every
 --   15 seconds.
 -- usual: Duration that 99 % of the jobs of the type do not exceed. Null unless the time since the
@@ -2079,6 +2080,11 @@ begin
       when l.pulse is null then jsonb_build_object('lease_until', l.expires_at)
       else l.pulse - 'since' || jsonb_build_object(
         'silent_since', p.since,
+        'sign', case l.pulse ->> 'last'
+          when 'start' then 'its start'
+          when 'log' then 'its last log line'
+          else 'its last ' || (l.pulse ->> 'last')
+        end,
         'silent', case when p.silent_ms >= 20000 then queue.length_in_words(p.silent_ms) end,
         'usual', (
           select queue.length_in_words(u.ms)

@@ -106,28 +106,12 @@ columns as (
   left join pg_catalog.pg_attrdef as d on d.adrelid = r.oid and d.adnum = a.attnum
   where r.relkind = 'r'
 ),
-acls (object, prefix, columns, target, acl) as (
-  select o.name, '', '', o.kind || ' ' || o.name, o.acl
+acls (object, columns, target, acl) as (
+  select o.name, '', o.kind || ' ' || o.name, o.acl
   from owned as o
   union all
-  select c.relation, '', ' (' || c.name || ')', 'table ' || c.relation, c.attacl
+  select c.relation, ' (' || c.name || ')', 'table ' || c.relation, c.attacl
   from columns as c
-  union all
-  select
-    e.oid::regnamespace::text,
-    format(
-      'alter default privileges for role %I in schema %s ',
-      pg_get_userbyid(d.defaclrole),
-      e.oid::regnamespace
-    ),
-    '',
-    k.kind,
-    d.defaclacl
-  from engine as e
-  join pg_catalog.pg_default_acl as d on d.defaclnamespace = e.oid
-  join (
-    values ('r', 'tables'), ('S', 'sequences'), ('f', 'functions'), ('T', 'types')
-  ) as k (letter, kind) on k.letter = d.defaclobjtype
 ),
 types as (
   select
@@ -322,22 +306,8 @@ facts (rank, object, statement, undo) as (
   select
     11,
     l.object,
-    format(
-      '%sgrant %s%s on %s to %s',
-      l.prefix,
-      lower(a.privilege_type),
-      l.columns,
-      l.target,
-      r.role
-    ),
-    format(
-      '%srevoke %s%s on %s from %s',
-      l.prefix,
-      lower(a.privilege_type),
-      l.columns,
-      l.target,
-      r.role
-    )
+    format('grant %s%s on %s to %s', lower(a.privilege_type), l.columns, l.target, r.role),
+    format('revoke %s%s on %s from %s', lower(a.privilege_type), l.columns, l.target, r.role)
   from acls as l
   cross join lateral aclexplode(l.acl) as a
   join unnest('{public, anon, authenticated, service_role, job_worker}'::text[]) as r (

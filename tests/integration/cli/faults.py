@@ -93,7 +93,6 @@ DRIFTS = """\
 job_worker: alter role job_worker bypassrls
 authenticated: grant job_worker to authenticated
 queue: grant usage, create on schema queue to public
-queue: alter default privileges for role postgres in schema queue grant select on tables to anon
 anon: alter role anon bypassrls
 bypassrls: alter role service_role nobypassrls
 service_role: grant service_role to authenticated
@@ -167,6 +166,7 @@ DATABASE_URL={no_database}
 DATABASE_URL={bare_database}
 DATABASE_URL={prisma}
 SUPABASE_JWT_SECRET=of-another-project-of-ours-12345
+SUPABASE_SECRET_KEY=sb_secret_of_another_project
 SUPABASE_WORKER_KEY={expired}
 SUPABASE_WORKER_KEY={service_key}"""
 #: Kinds of differences from the catalogue.

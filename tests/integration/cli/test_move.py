@@ -205,9 +205,6 @@ def test_a_refused_move_changes_nothing(engines: tuple[Engine, Engine]) -> None:
     source.pause("workspace")
     command = _command(source, destination)
     assert "webhooks" in RUN.refused(*command)["error"]
-    _read_events(source)
-    destination.run("alter table queue.schedules add own text")
-    assert "tables differ" in RUN.refused(*command)["error"]
     assert destination.count("queue.pauses") == 0
 
 

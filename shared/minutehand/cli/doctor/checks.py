@@ -32,7 +32,13 @@ from minutehand.install.sources import ordinal
 from minutehand.local.migrations import find_applied, version_of
 from minutehand.project import Project
 from minutehand.queue.connection_probe import probe
-from minutehand.queue.credentials import KEY_WARN_DAYS, WORKER_ROLE, WorkerKey, days_left
+from minutehand.queue.credentials import (
+    KEY_WARN_DAYS,
+    WORKER_ROLE,
+    WorkerKey,
+    days_left,
+    secret_headers,
+)
 from minutehand.queue.data_api import profile_headers
 from minutehand.queue.errors import error_from_response
 from minutehand.terminal.connection import CommandFailed
@@ -43,6 +49,7 @@ DASHBOARD = re.compile(r"https://(?:app\.)?supabase\.com/dashboard/project/([a-z
 # comment follows if more needs saying, and … marks a value that only the reader has.
 API = "API_URL=https://…  # printed by `minutehand deploy`; the local address is in .local/env"
 PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…  # from Project settings → API keys"
+SECRET = "SUPABASE_SECRET_KEY=sb_secret_…  # from Project settings → API keys"
 NEW_KEY = "minutehand token worker --signing-key key.json  # as SUPABASE_WORKER_KEY"
 OWN_KEY = "minutehand token worker  # as SUPABASE_WORKER_KEY"
 JWT_SECRET = (
@@ -402,8 +409,10 @@ def merge_findings(entries: list[dict[str, Any]]) -> Finding:
 
 
 def format_step(step: dict[str, Any]) -> str:
-    """Format a step as its command with a comment, or as words if the command is the doctor's."""
+    """Format a step as its statement or command with a comment, or as words without one."""
     command = str(step.get("command") or "")
+    if statement := re.search("`(select pg_[^`]+)`", step["words"]):
+        return f"{statement[1]}  -- {step['words']}"
     if not command or command.startswith("minutehand doctor"):
         return str(step["words"])
     return f"{command}  # {step['words']}"
@@ -451,9 +460,9 @@ def cron(target: Target) -> Finding:
 def supabase(target: Target) -> Finding:
     """Check that the Data API responds, accepts the key, and exposes the right schemas."""
     url, schemas = target.person.need("SUPABASE_URL"), target.schemas
-    key = {"apikey": target.person.need("SUPABASE_PUBLISHABLE_KEY")}
+    publishable = {"apikey": target.person.need("SUPABASE_PUBLISHABLE_KEY")}
 
-    def data(table: str, schema: str) -> httpx.Response:
+    def data(table: str, schema: str, key: dict[str, str] = publishable) -> httpx.Response:
         headers = {**key, **profile_headers(schema)}
         return target.call("GET", "SUPABASE_URL", f"/rest/v1/{table}?limit=1", headers=headers)
 
@@ -478,6 +487,9 @@ def supabase(target: Target) -> Finding:
             f"{url} responded {response.status_code}: is the project paused, or its ref misspelt?",
             "SUPABASE_URL=https://…  # from the dashboard, which also restores a paused project",
         )
+    secret = target.values.get("SUPABASE_SECRET_KEY")
+    if secret and data("jobs", schemas.clients, secret_headers(secret)).status_code == 401:
+        return fail("SUPABASE_SECRET_KEY was rejected", SECRET)
     if data("job_types", schemas.engine).is_success:
         return fail(
             f"the schema {schemas.engine} must not be exposed",

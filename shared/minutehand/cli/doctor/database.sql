@@ -68,7 +68,8 @@ select 'fail', 'pg_cron does not run minutehand-tick and minutehand-tidy',
   ' select public.attach_extensions()'
 from cron.job
 having count(*) filter (
-  where jobname in ('minutehand-tick', 'minutehand-tidy') and active
+  where active and (jobname = 'minutehand-tidy'
+    or jobname = 'minutehand-tick' and schedule = '* * * * *' and command ~ 'wake_worker')
 ) < 2;
 
 -- check wake-up
