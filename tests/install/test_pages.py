@@ -272,18 +272,6 @@ def test_an_assistant_gets_its_skill_file_and_an_image_its_commit(
     assert datetime.fromisoformat(at).tzinfo is not None
 
 
-def test_every_command_has_a_help_text(project: Stranger) -> None:
-    """The engine's commands have a help text even if no app has commands."""
-    output = run(project, "minutehand --help")
-    commands = re.findall(r"^  ([a-z]+)  +\S", output.partition("Run:")[2], re.MULTILINE)
-
-    assert len(commands) > 20
-    help_lines = (f"{command} --help" for command in commands)
-    *helps, listed = printed(project, *help_lines, "docs --json")
-    assert all(map(str.strip, helps))
-    assert json.loads(listed)
-
-
 def test_the_last_page_takes_it_out_again(
     project: Stranger, dev: RunningStack, pages: dict[str, str]
 ) -> None:
