@@ -124,8 +124,8 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
     """Compare a database with the record, and return the fixes in the order in which they can run.
 
     A fact that is not recorded is a drift if it adds a grant, a policy, a rule or a role to a
-    recorded object, or anything to a table of the engine, or if it overloads a recorded function.
-    Other additions belong to the project.
+    recorded object, if it adds to a table of the engine anything but a column or a plain index, or
+    if it overloads a recorded function. Other additions belong to the project.
     """
     roles = {name for (name,) in session.execute(_ROLES).fetchall()}
     [(owner,)] = session.execute(_OWNER, (schemas.engine,)).fetchall()
@@ -154,7 +154,8 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
             # the Data API rejects each call of a function that has overloads
             return _drop(fact) if fact.object.partition("(")[0] in names else None
         is_part = fact.rank not in _REPLACED and fact.object.startswith(f"{schemas.engine}.")
-        drop = _drop(fact) if is_part else None
+        harms = is_part and not fact.statement.startswith("CREATE INDEX")
+        drop = _drop(fact) if harms else None
         return None if drop in dropped.values() else fact.undo or drop
 
     added = [

@@ -189,59 +189,45 @@ facts (rank, object, statement, undo) as (
   cross join unnest(r.reloptions) as o (option)
   where r.relkind = 'r'
   union all
-  select
-    3,
-    c.relation,
-    format('alter table %s add column if not exists %s %s', c.relation, c.name, c.type)
-      || case
-        when c.attidentity <> '' then ' generated always as identity'
-        when c.attgenerated <> '' then format(' generated always as (%s) stored', c.expression)
-        else coalesce(' default ' || c.expression, '')
-      end,
-    null
+  select v.rank, c.relation, format('alter table %s %s', c.relation, v.change), null
   from columns as c
-  union all
-  select
-    3,
-    c.relation,
-    format('alter table %s alter column %s type %s using %2$s::%3$s', c.relation, c.name, c.type),
-    null
-  from columns as c
-  where c.attgenerated = ''
-  union all
-  select
-    6,
-    c.relation,
-    format('alter table %s alter column %s set default %s', c.relation, c.name, c.expression),
-    null
-  from columns as c
-  where c.attgenerated = '' and c.expression is not null
-  union all
-  select
-    6,
-    c.relation,
-    format('alter table %s alter column %s set not null', c.relation, c.name),
-    null
-  from columns as c
-  where c.attnotnull
-  union all
-  select
-    6,
-    c.relation,
-    format(
-      'alter table %s alter column %s set storage %s',
-      c.relation,
-      c.name,
-      case c.attstorage
-        when 'p' then 'plain'
-        when 'e' then 'external'
-        when 'm' then 'main'
-        else 'extended'
-      end
-    ),
-    null
-  from columns as c
-  join pg_catalog.pg_type as t on t.oid = c.atttypid and t.typstorage <> c.attstorage
+  join pg_catalog.pg_type as t on t.oid = c.atttypid
+  cross join lateral (
+    values
+      (
+        3,
+        format('add column if not exists %s %s', c.name, c.type) || case
+          when c.attidentity <> '' then ' generated always as identity'
+          when c.attgenerated <> '' then format(' generated always as (%s) stored', c.expression)
+          else coalesce(' default ' || c.expression, '')
+        end
+      ),
+      (
+        3,
+        case
+          when c.attgenerated = ''
+            then format('alter column %s type %s using %1$s::%2$s', c.name, c.type)
+        end
+      ),
+      (
+        6,
+        case
+          when c.attgenerated = '' then 'alter column ' || c.name || ' set default ' || c.expression
+        end
+      ),
+      (6, case when c.attnotnull then format('alter column %s set not null', c.name) end),
+      (
+        6,
+        format('alter column %s set storage ', c.name) || case c.attstorage
+          when t.typstorage then null
+          when 'p' then 'plain'
+          when 'e' then 'external'
+          when 'm' then 'main'
+          else 'extended'
+        end
+      )
+  ) as v (rank, change)
+  where v.change is not null
   union all
   select
     7,
