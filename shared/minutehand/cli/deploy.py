@@ -7,7 +7,6 @@ cold start.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
@@ -32,7 +31,6 @@ from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
 from minutehand.deploy.service import needs_of, write_first_files
 from minutehand.node import NodeMissing, node_binary, node_home
 from minutehand.project import Project, add_to_gitignore
-from minutehand.queue.connection_probe import probe
 from minutehand.terminal.connection import CommandFailed, Connection, load_values, reject_tracked
 from minutehand.terminal.options import Region, verb
 from minutehand.terminal.output import Output
@@ -168,16 +166,9 @@ class Deployment:
         """Check that the stage's values and secrets are complete."""
         self.stage.check()
         self.check_secrets()
-        if url := self.secrets.get("DATABASE_URL"):  # used by the doctor and by `serve`
-            self._print_fault(url)
         if self.migrates:
             ref, program = project_ref(self.stage.values), find_cli()
             self.output.hint(f"     project {ref}, by {program}")
-
-    def _print_fault(self, url: str) -> None:
-        if fault := asyncio.run(probe(url)).fault:
-            problem, fix = fault
-            self.output.hint(f"     DATABASE_URL {problem}\n       → {fix}")
 
     def check_secrets(self) -> None:
         """Check that every function has the secrets it cannot work without."""
@@ -299,14 +290,23 @@ class Deployment:
     def connect_worker(self) -> None:
         """Let the database wake the worker through pg_net."""
         url = f"{self.stage.outputs()['HttpApiUrl'].rstrip('/')}/api/jobs/worker"
-        if not self.secrets.get("SUPABASE_SECRET_KEY"):
-            schema = Project.find().schema_
-            self.output.hint(
-                "     SUPABASE_SECRET_KEY is not set, so run this once as postgres:\n"
-                f"       select {schema}.connect_worker('{url}', '<WORKER_SECRET_TOKEN>')"
-            )
-            return
         token = self.secrets["WORKER_SECRET_TOKEN"].partition(",")[0]
-        values = {**self.secrets, "SUPABASE_URL": str(self.stage.values["supabaseUrl"])}
-        arguments = {"p_url": url, "p_token": token}
-        Connection(values).rpc("connect_worker", arguments, as_operator=True)
+        if sql := connect_worker(self.stage, self.secrets, url, token):
+            self.output.hint(
+                f"     SUPABASE_SECRET_KEY is not set, so run this once as postgres:\n       {sql}"
+            )
+
+
+def connect_worker(
+    stage: Stage, secrets: Mapping[str, str], url: str | None, token: str | None
+) -> str | None:
+    """Let the database wake the worker at `url`, or no worker.
+
+    Without the operator's key, return the SQL to run instead.
+    """
+    if not secrets.get("SUPABASE_SECRET_KEY"):
+        values = f"'{url}', '<WORKER_SECRET_TOKEN>'" if url else "null, null"
+        return f"select {Project.find().schema_}.connect_worker({values})"
+    connection = Connection({**secrets, "SUPABASE_URL": str(stage.values["supabaseUrl"])})
+    connection.rpc("connect_worker", {"p_url": url, "p_token": token}, as_operator=True)
+    return None

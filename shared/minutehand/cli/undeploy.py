@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from minutehand.cli.deploy import read_secrets, translate_errors
+from minutehand.cli.deploy import connect_worker, read_secrets, translate_errors
 from minutehand.cli.stage import Stage, resolve_region
 from minutehand.deploy.limits import explain_failure
 from minutehand.deploy.parameters import NEEDED, parameter_name
-from minutehand.project import Project
-from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import Region, verb
 from minutehand.terminal.output import Output
 
@@ -47,7 +46,8 @@ def undeploy(
         kept = [outputs[key] for key in ("UploadsBucketName", "ServiceKeyArn") if key in outputs]
         kept += ["the database with its jobs, until `minutehand uninstall`"]
         if yes:
-            kept += disconnect(stage, secrets)
+            if sql := connect_worker(stage, secrets, None, None):
+                kept.append(f"the wake-up and its secret in the Vault, until postgres runs `{sql}`")
             for bucket in buckets:
                 empty(stage.client("s3"), bucket)
             delete_stack(stage)
@@ -55,16 +55,6 @@ def undeploy(
         lines = [f"{'deleted' if yes else 'with --yes deletes'} {item}" for item in deleted]
         lines += [f"stays: {item}" for item in kept]
         output.value({"deleted": deleted if yes else [], "kept": kept}, text="\n".join(lines))
-
-
-def disconnect(stage: Stage, secrets: dict[str, str]) -> list[str]:
-    """End the database's wake-ups of the worker and delete its token; return what stays."""
-    if not secrets.get("SUPABASE_SECRET_KEY"):
-        sql = f"select {Project.find().schema_}.connect_worker(null, null)"
-        return [f"the wake-up and its secret in the Vault, until postgres runs `{sql}`"]
-    connection = Connection({**secrets, "SUPABASE_URL": str(stage.values["supabaseUrl"])})
-    connection.rpc("connect_worker", {"p_url": None, "p_token": None}, as_operator=True)
-    return []
 
 
 def empty(s3: Any, bucket: str) -> None:

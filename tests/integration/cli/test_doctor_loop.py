@@ -8,17 +8,13 @@ from __future__ import annotations
 import os
 import random
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from minutehand.cli.doctor.findings import Finding, Target
-from minutehand.cli.doctor.runner import run_checks
+from minutehand.cli.doctor.findings import Finding
 from tests.integration.cli.faults import SEED, Fault, World, draw, list_faults
-from tests.support.http_server import http_server
 from tests.support.patience import until
 from tests.support.stacks import RunningStack, running_stack
 
@@ -71,18 +67,3 @@ def is_mended(world: World, findings: list[Finding]) -> bool:
         return False
     until(lambda: not world.wrong(), every=1)  # a tick may be late on a busy machine
     return True
-
-
-@pytest.mark.parametrize("seconds", [-3600, 3600])
-def test_a_wrong_clock_is_named(stack: RunningStack, seconds: int) -> None:
-    """The server's clock is read from the headers of its responses."""
-
-    def respond(*_: object) -> tuple[int, bytes, dict[str, str]]:
-        date = datetime.now(UTC) + timedelta(seconds=seconds)
-        return 200, b"", {"Date": format_datetime(date, usegmt=True)}
-
-    with http_server(respond) as url:
-        [finding] = run_checks(Target({**stack.values, "SUPABASE_URL": url}), ["clock"])
-
-    assert ("behind" if seconds > 0 else "ahead") in finding.detail
-    assert str(finding.fix).startswith("timedatectl set-ntp true")

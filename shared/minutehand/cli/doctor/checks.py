@@ -7,10 +7,8 @@ import json
 import re
 import secrets
 import shlex
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +38,6 @@ from minutehand.queue.credentials import (
     secret_headers,
 )
 from minutehand.queue.data_api import profile_headers
-from minutehand.queue.errors import error_from_response
 from minutehand.terminal.connection import CommandFailed
 from minutehand.version import VERSION
 
@@ -449,11 +446,14 @@ for name in ("project", "extensions", "wake-up", "publication"):
     check(name, "migrations")(partial(_run_query, QUERIES[name]))
 
 
-@check("cron", "migrations")
-def cron(target: Target) -> Finding:
-    """Check that pg_cron, if it is there, runs the engine's two entries."""
-    has_cron = target.query("select 1 where to_regclass('cron.job') is not null")
-    return _run_query(QUERIES["cron"], target) if has_cron else skip("pg_cron is not enabled")
+def _run_query_of(relation: str, query: str, target: Target) -> Finding:
+    """Run a query that reads a table of an extension."""
+    [(exists,)] = target.query(f"select to_regclass('{relation}') is not null")
+    return _run_query(query, target) if exists else skip(f"{relation} does not exist")
+
+
+for name, relation in {"cron": "cron.job", "vault": "vault.secrets"}.items():
+    check(name, "migrations")(partial(_run_query_of, relation, QUERIES[name]))
 
 
 @check("supabase", "settings", "locks")
@@ -498,23 +498,6 @@ def supabase(target: Target) -> Finding:
     return ok(f"{url} responds, and exposes {schemas.clients}")
 
 
-@check("clock", "supabase")
-def clock(target: Target) -> Finding:
-    """Compare this machine's clock with the server's, because tokens expire by the clock."""
-    before = time.time()
-    response = target.call("GET", "SUPABASE_URL", "/auth/v1/health")
-    if not (date := response.headers.get("date")):
-        return ok("no other clock to compare with")
-    # The header is cut to a whole second, so that its middle is wrong by at most half a second.
-    skew = parsedate_to_datetime(date).timestamp() + 0.5 - (before + time.time()) / 2
-    if abs(skew) > 5.0:
-        return fail(
-            f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead'}",
-            "timedatectl set-ntp true  # switches time synchronisation on",
-        )
-    return ok(f"{abs(skew):.1f} s")
-
-
 @check("api", "settings")
 def api(target: Target) -> Finding:
     """Check that the API responds."""
@@ -530,12 +513,6 @@ def api(target: Target) -> Finding:
 def worker_key(target: Target) -> Finding:
     """Check that the worker can sign in, with no more rights than needed."""
     _read_health(target)
-    if not _has_words(target):
-        return fail(
-            "the Data API removes hint and details from errors, which clients need",
-            "alter role authenticator set pgrst.client_error_verbosity = 'verbose';"
-            " notify pgrst, 'reload config'",
-        )
     key, fix = target.values.get("SUPABASE_WORKER_KEY"), key_command(target)
     if key and _key_role(key) != WORKER_ROLE:
         return warn(f"its role is {_key_role(key)}, with more rights than needed", fix)
@@ -552,22 +529,12 @@ def key_command(target: Target) -> str:
     return OWN_KEY if target.values.get("SUPABASE_JWT_SECRET") else NEW_KEY
 
 
-def _has_words(target: Target) -> bool:
-    """Return whether a rejected call returns the word by which clients recognize the reason."""
-    response = _call_as_worker(target, "report_jobs", {"p_request": []})
-    return bool(error_from_response(response.status_code, response.json()).word)
-
-
-def _call_as_worker(target: Target, name: str, arguments: dict[str, Any]) -> httpx.Response:
-    key = WorkerKey(Settings.from_env(target.values)).headers()
-    headers = {**key, **profile_headers(target.schemas.clients)}
-    path = f"/rest/v1/rpc/{name}"
-    return target.call("POST", "SUPABASE_URL", path, headers=headers, json=arguments)
-
-
 def _read_health(target: Target) -> dict[str, Any]:
     """Call `queue_health` with the worker's key."""
-    response = _call_as_worker(target, "queue_health", {})
+    key = WorkerKey(Settings.from_env(target.values)).headers()
+    headers = {**key, **profile_headers(target.schemas.clients)}
+    path = "/rest/v1/rpc/queue_health"
+    response = target.call("POST", "SUPABASE_URL", path, headers=headers, json={})
     if not response.is_success:
         fix = key_command(target) if target.values.get("SUPABASE_WORKER_KEY") else JWT_SECRET
         raise CommandFailed(f"the worker was rejected: {response.text[:200]}", fix=fix)

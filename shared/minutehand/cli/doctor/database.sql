@@ -72,6 +72,13 @@ having count(*) filter (
     or jobname = 'minutehand-tick' and schedule = '* * * * *' and command ~ 'wake_worker')
 ) < 2;
 
+-- check vault
+select 'fail', 'the Vault lacks the worker''s token, so no job wakes the worker',
+  format('select public.connect_worker(%L, ''…'')  -- with a WORKER_SECRET_TOKEN', value #>> '{}')
+from queue.settings
+where name = 'worker_url'
+  and not exists (select from vault.secrets as s where s.name = 'minutehand_worker_token');
+
 -- check wake-up
 select 'fail', format('pg_net or the Vault is missing: no job wakes the worker at %s', value),
   'create extension if not exists pg_net; create extension if not exists supabase_vault'
