@@ -130,9 +130,7 @@ def test_the_question_of_a_grandchild_is_answered(night: Night) -> None:
     for level in range(2):
         lease = worker.lease_soon()
         child = {"job_type": worker.job_type, "payload": {}}
-        request = {"job_id": lease["job"]["id"], "fence": lease["fence"]}
-        request |= {"name": f"s{level}", "children": [child]}
-        ids = worker._call("spawn_jobs", {"p_request": request})["job_ids"]
+        ids = worker.engine.spawn(lease, f"s{level}", [child])
         worker.settle(lease, "waiting", wait={"kind": "children", "name": "g", "job_ids": ids})
     wait = {"kind": "ask", "name": "n", "question": "Go on?"}
     worker.settle(worker.lease_soon(), "waiting", wait=wait)
