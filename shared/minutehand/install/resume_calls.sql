@@ -11,7 +11,7 @@ begin
       f.pronamespace::regnamespace || '.' || quote_ident(f.proname) as paused
     from pg_catalog.pg_proc as p
     left join pg_catalog.pg_proc as f
-      on 'released_' || f.proname = p.proname
+      on f.proname = substr(p.proname, length('released_') + 1)
       and f.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
       and position(p.proname in f.prosrc) > 0
     where p.pronamespace = 'queue'::regnamespace
