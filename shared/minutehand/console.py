@@ -17,7 +17,7 @@ EXCLUDED = frozenset({"npm", "screenshots", "README.md"})
 #: Page whose definitions are the console's tooltips.
 CONCEPTS = "shared/minutehand/pages/concepts.md"
 #: Age at which a checkout deletes a bundle of earlier sources.
-KEPT_S = 7 * 24 * 3600
+MAX_BUNDLE_AGE = 7 * 24 * 3600
 
 
 def console_folder() -> Path:
@@ -44,7 +44,7 @@ def delete_old(folder: Path) -> None:
     """Delete the bundles of a week ago. A running stack may serve one of the newer ones."""
     for bundle in folder.iterdir():
         with suppress(FileNotFoundError):  # another process has renamed its draft
-            if bundle.stat().st_mtime < time.time() - KEPT_S:
+            if bundle.stat().st_mtime < time.time() - MAX_BUNDLE_AGE:
                 shutil.rmtree(bundle, ignore_errors=True)
 
 

@@ -17,9 +17,10 @@
 --   leases reach the new tenant near the end of the round.
 -- - A ring is a row that stores the last tenant served in a group of lanes, so that the next lease
 --   of these lanes continues with the next tenant.
--- - A round is one pass through all tenants of a ring in the order of their ranks.
+-- - A round serves each tenant that has ready jobs in the lanes of a ring once, in the order of
+--   ranks.
 -- - The weight of a tenant is the number of jobs that it gets per round.
--- - A share is the number of jobs that one lease takes for one turn.
+-- - A share is the number of jobs that a lease takes from one tenant's turn.
 -- - A pool is the number of worker slots that some job types share.
 -- - A gate enforces the limit of one concurrency key. A job waits behind the gate of its key until
 --   fewer jobs of the key than the limit are admitted. An admitted job counts against the limit
@@ -81,7 +82,7 @@
 -- Four patterns recur in the code:
 -- - `ctid = any (array(select … for update skip locked))` skips rows that another transaction has
 --   locked. An update in this form also skips rows that another transaction changed after the
---   statement began, so that the update never relies on an outdated value.
+--   statement began, so that it never uses an outdated value.
 -- - `id = any (array[x])` finds a row by its key, whatever the planner estimates for the table.
 -- - `x := f()` calls a function whose value is not used. An assignment costs less than the query
 --   that `perform` runs.
@@ -205,7 +206,7 @@ select '0.5.0'
 $$;
 
 -- Return a version 7 UUID (RFC 9562). The UUID begins with the time in quarters of a microsecond,
--- so that later ids are greater. The rest is random.
+-- so that later ids are greater. All further digits are random.
 create function queue.new_id()
 returns uuid
 language plpgsql volatile

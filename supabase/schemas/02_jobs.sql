@@ -550,10 +550,10 @@ create table queue.steps (
   constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
 );
 
--- Token buckets of rate limits, and counts that are valid for some seconds. The name of a bucket is
--- r:<type>, k:<workspace>/<type>/<key>, u:<user>/<limit> or g:<limit>/<workspace>/<address>. The
--- row q:<workspace> has the number of a workspace's live jobs. The row b:<workspace> has the bytes
--- of their payloads.
+-- Token buckets of rate limits, and counts of live jobs that are valid for some seconds. The name
+-- of a bucket is r:<type>, k:<workspace>/<type>/<key>, u:<user>/<limit> or
+-- g:<limit>/<workspace>/<address>. The row q:<workspace> has the number of a workspace's live jobs.
+-- The row b:<workspace> has the bytes of their payloads.
 create table queue.buckets (
   name text primary key,
   tokens double precision not null,
@@ -619,8 +619,9 @@ create table queue.tasks (
   retry_at timestamptz,
   failure text, -- error of the last run, if it failed
   failures integer not null default 0, -- number of failures since the last success
-  -- Number of the last row of queue.feed that the task has read. The id of this row is read_id. In
-  -- the task 'live', read_to is the highest number of the rows that were deleted from queue.feed.
+  -- Number of the last row of queue.feed that the task has read. The column read_id has the id of
+  -- this row. In the task 'live', read_to is the highest number of the rows that were deleted from
+  -- queue.feed.
   read_to bigint not null default 0,
   read_id bigint not null default 0,
   after_id uuid, -- last job or schedule that an unfinished pass has read

@@ -376,8 +376,8 @@ begin
       p_within || 'job_type'
     );
   end if;
-  -- A small payload of a type without a schema needs no check. A payload is small if both its jsonb
-  -- and its text are short, because the number 1e400 is short as jsonb and long as text.
+  -- A small payload of a type without a schema needs no check. Both the jsonb and the text of the
+  -- payload must be short, because the number 1e400 is short as jsonb and long as text.
   if p_type.payload_schema is not null
     or v_job.schema_version is not null
     or jsonb_typeof(p_payload) <> 'object'
@@ -446,7 +446,7 @@ begin
 end;
 $$;
 
--- Make sure that a lease will find a ready job in its turn. Insert a note for the turn, unless this
+-- Make sure that a lease will find a new ready job. Insert a note for the turn, unless this
 -- transaction has locked the turn and one of these conditions applies.
 -- - The turn is open and starts at p_ord or before. No lease can close the locked turn.
 -- - The turn already has a note with p_ord or a smaller ord. A lease will open the turn from the
@@ -668,8 +668,8 @@ begin
   values (p_workspace_id, p_job_type, p_key, false, p_id, v_hash)
   on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locks the row
   returning * into v_taken;
-  -- The insert may have waited for a transaction that committed a job with the key. Only a separate
-  -- statement sees this job.
+  -- The insert may have waited for a transaction that committed a job with the key. Look for the
+  -- job in a separate statement, because the insert itself does not see this job.
   if v_taken.job_id <> all (p_made)
     and not exists (select from public.jobs as j where j.id = v_taken.job_id)
   then
@@ -1208,11 +1208,11 @@ $$;
 -- transaction commits. Without AWS, no schedule is then needed. On AWS, the API and the schedule
 -- also call workers.
 --
--- A true result counts as a call of a worker after the enqueue has committed
--- (queue.notify_workers), and only if pg_net or the API calls the worker. The API identifies itself
--- by a header. A browser or a trigger ignores the result, so the next enqueue must get the same
--- result. Because anyone can send the header, a person's call counts only for enqueues of the same
--- person.
+-- If the result is true, enqueues of the next two seconds get false. This begins only when the
+-- enqueue has committed (queue.notify_workers), and only if pg_net or the API calls the worker. The
+-- API identifies itself by a header. A browser or a trigger ignores the result, so the next enqueue
+-- must also get true. Because anyone can send the header, the result of a person's call affects
+-- only enqueues of the same person.
 -- p_is_due: True for the call of pg_cron once a minute, for which the last two seconds do not
 --   matter.
 create function queue.wake_worker(

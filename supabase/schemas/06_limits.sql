@@ -651,8 +651,9 @@ $$;
 
 -- Return the pair of sequences that stores a person's token bucket, and the time when the bucket is
 -- full again. A hash of the bucket's name selects four pairs. If none of them stores the bucket,
--- take over a pair whose bucket is full. If no pair is free, return null. The time of a pair is
--- read before its name, because another bucket may take over the pair between the two reads.
+-- take over a pair whose bucket is full. If no pair is free, return null. Read the time of a pair
+-- before the name of its bucket, because another bucket may take over the pair between the two
+-- reads.
 create function queue.find_pair(
   p_hash bigint,
   p_micros bigint,

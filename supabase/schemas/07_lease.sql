@@ -387,12 +387,12 @@ begin
 end;
 $$;
 
--- Open the gates that notes name, the oldest note first, so that waiting jobs of their concurrency
--- keys become ready. Delete notes of job types that are paused or that no worker serves. When a
--- worker serves the type again, or the type is resumed, its gates get new notes. If there are very
--- many notes, also open the gate of the oldest note of some tenants, so that no tenant waits behind
--- the keys of others. These tenants are the first by id, and the first after a random id. In this
--- case, also delete old notes of keys that have no jobs.
+-- Open the gates that rows of queue.notes name, the oldest first, so that waiting jobs of these
+-- concurrency keys become ready. Delete notes of job types that are paused or that no worker
+-- serves. When a worker serves the type again, or the type is resumed, its gates get new notes. If
+-- there are very many notes, also open the gate of the oldest note of some tenants, so that no
+-- tenant waits behind the keys of others. These tenants are the first by id, and the first after a
+-- random id. In this case, also delete old notes of keys that have no jobs.
 -- p_most: Maximum number of gates to open.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
@@ -510,10 +510,11 @@ begin
 end;
 $$;
 
--- Open the turns that notes name. A turn gets the rank of its tenant in other lanes. The rank of a
--- new tenant is one less than the lowest last_rank of the rings of its lanes, so that the tenant
--- comes near the end of the round. Also unblock turns at a limit when their time in look_at has
--- come. If another transaction is changing a turn, keep the turn's note for the next lease.
+-- Open the tenants' turns that rows of queue.notes name. A turn gets the rank of its tenant in
+-- other lanes. The rank of a new tenant is one less than the lowest last_rank of the rings of its
+-- lanes, so that the tenant comes near the end of the round. Also unblock turns at a limit when
+-- their time in look_at has come. If another transaction is changing a turn, keep the turn's note
+-- for the next lease.
 -- p_most: Maximum number of notes to process.
 create function queue.open_turns(p_most integer, p_now timestamptz)
 returns void
@@ -1381,7 +1382,7 @@ $$;
 -- which turns have no ready job.
 -- lanes: Lanes of the requested job types and queues that are not paused.
 -- limited: Requested job types that have a limit.
--- shares: Number of jobs to take for each turn.
+-- shares: Number of jobs that each turn gets.
 -- empty: Turns without a ready job.
 -- is_only: True if only one turn is open in these lanes, even if this turn has no ready job.
 -- is_limited: True if a limit, a weight or a pause applies to one of the turns.
@@ -1479,7 +1480,7 @@ begin
   -- no tenant was skipped, because one tenant has all turns or because all jobs were taken
   then
     return;
-  -- every tenant that was read has got as many jobs as its weight
+  -- each tenant that the lease has read got as many jobs as its weight
   elsif v_slots < v_most and not v_first.is_all then
     select null, 0, t.round, t.rank, t.workspace_id
     into v_last

@@ -386,8 +386,8 @@ $$;
 --   a parent, a deadline or an event to store.
 -- with_event: Ids of jobs whose last event must be stored, because this event does not follow from
 --   the job's row.
--- results: The response, if all items were plain completions with valid fences. Null if the caller
---   must build the response from the stored rows.
+-- results: The response, if all items were plain completions with valid fences. Otherwise null, so
+--   that the caller builds the response from the stored rows.
 -- has_blocked: True if any tenant's turn is blocked because of a limit.
 create function queue.end_attempts(
   p_items queue.worker_item[],

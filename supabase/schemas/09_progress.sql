@@ -359,7 +359,7 @@ select queue.allow('job_worker, service_role', 'public.report_jobs');
 -- Return a page of the finished steps of a job. A page has at most 1,000 rows of queue.steps. The
 -- row that reaches p_bytes bytes is the last.
 -- p_after: {name, nth} of the last row on the previous page.
--- lines: The rows as stored.
+-- lines: The stored rows of queue.steps.
 -- results: Results by step name. The results of gathered child jobs are one array.
 -- next: {name, nth} of the last row, or null if no more rows follow.
 create function queue.step_page(

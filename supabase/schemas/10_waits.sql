@@ -66,8 +66,9 @@ create table queue.named_events (
 );
 create index named_events_by_time on queue.named_events (emitted_at);
 
--- Return the time when a wait times out, or null if it never does. A worker sends a duration,
--- because its clock may be wrong. A time comes from the user, or from a worker of release 0.4.4.
+-- Return the time when a wait times out, or null for a wait without a timeout. A worker sends a
+-- duration, because its clock may be wrong. A time comes from the user, or from a worker of release
+-- 0.4.4.
 create function queue.wait_until(p_wait jsonb, p_now timestamptz)
 returns timestamptz
 language sql stable

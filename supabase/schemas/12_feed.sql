@@ -1007,7 +1007,7 @@ $$;
 -- Return the id of the history of transaction ids to which a cursor belongs. The id consists of the
 -- timeline of Postgres and the value of queue.feed_base. Postgres begins a new timeline when a
 -- server is promoted or recovered to a point in time, because it may then assign the same
--- transaction ids again. The restore of a dump raises queue.feed_base.
+-- transaction ids again. queue.feed_base is raised after a dump is restored.
 create function queue.history()
 returns text
 language sql stable

@@ -2103,9 +2103,9 @@ begin
 end;
 $$;
 
--- Return the reason why a job cannot start, or null if the job may start. For example, the job has
--- ended, or runs, waits or is delayed. Or a trigger of the project rejects a change of the job, the
--- job's type is unpublished or paused, or no worker serves the type.
+-- Return the reason why a job cannot start, or null if the job may start. Reasons are for example
+-- that the job has ended, runs, waits or is delayed, that a trigger of the project rejects a change
+-- of the job, that the job's type is unpublished or paused, or that no worker serves the type.
 create function queue.explain_row(
   p_job public.jobs,
   p_alive queue.workers[],

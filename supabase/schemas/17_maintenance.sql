@@ -520,8 +520,7 @@ begin
           'turns',
           'blocked and look_at is null and changed_at < $1 - interval ''1 hour'''
         ),
-        -- delete token buckets after a time in which even a bucket with the lowest possible balance
-        -- becomes full
+        -- delete token buckets that have not changed for so long that they must be full again
         (
           'buckets',
           'refilled_at < $1 - greatest(interval ''1 day'', case when name ~ ''^[rk]:''

@@ -41,7 +41,7 @@ _CALLED: Final = "is a tool call, but no tools are offered; only text can be use
 #: option for so many seconds.
 REJECTED_SECONDS: Final = 3600.0
 #: Consecutive responses in an unknown form after which the address is considered wrong.
-MIN_OTHER_FORMS: Final = 2
+MIN_ODD_FORMATS: Final = 2
 #: User message that asks for the rest of an answer.
 _CONTINUE: Final = (
     "Your answer was cut off there. Continue it exactly after its last character, and repeat"
@@ -84,7 +84,7 @@ class OpenAICompatible(Endpoint):
         self._rejected: frozenset[str] = frozenset()
         self._rejected_until = 0.0
         #: Number of responses in an unknown form since the last answer. A single one is tolerated.
-        self._other_forms = 0
+        self._odd_formats = 0
 
     async def complete(self, prompt: Prompt) -> Completion:
         """Return the answer to `prompt`, see `LanguageModel.complete`."""
@@ -124,7 +124,7 @@ class OpenAICompatible(Endpoint):
                             yield piece
                 if piece := state.end():
                     yield piece
-                self._other_forms = 0
+                self._odd_formats = 0
                 if without != self._rejected or now >= self._rejected_until:
                     self._rejected, self._rejected_until = without, now + REJECTED_SECONDS
                 return
@@ -142,8 +142,8 @@ class OpenAICompatible(Endpoint):
                 )
             except LanguageModelError as error:
                 is_other = isinstance(error, UnusableOutput) and not state.has_choice
-                self._other_forms += is_other
-                if is_other and self._other_forms >= MIN_OTHER_FORMS:
+                self._odd_formats += is_other
+                if is_other and self._odd_formats >= MIN_ODD_FORMATS:
                     # the address belongs to another API, so a repeated call would cost the same and
                     # fail too
                     reason: Any = {"code": "misconfigured", "hope": "none", "charged": True}

@@ -119,12 +119,12 @@ class FileDataKeys:
     def generate(self, context: Mapping[str, str]) -> DataKey:
         """Generate a data key under the wrapping key."""
         plain = secrets.token_bytes(32)
-        wrapped = _encrypt(self._key(), plain, _aad(self.KEY_ID, context))
+        wrapped = _encrypt(self._key(), plain, _auth_data(self.KEY_ID, context))
         return DataKey(self.KEY_ID, plain, wrapped)
 
     def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
         """Unwrap a data key, or raise `SealBroken`."""
-        return _decrypt(self._key(), wrapped, _aad(key_id, context))
+        return _decrypt(self._key(), wrapped, _auth_data(key_id, context))
 
     def _key(self) -> bytes:
         if not self._path.exists():
@@ -153,7 +153,7 @@ class Sealer:
         parts = [
             key.key_id.encode(),
             key.wrapped,
-            _encrypt(key.plain, secret.encode(), _aad(key.key_id, context)),
+            _encrypt(key.plain, secret.encode(), _auth_data(key.key_id, context)),
         ]
         return ".".join([_VERSION, *(_b64(part) for part in parts)])
 
@@ -164,15 +164,15 @@ class Sealer:
             SealBroken: The value was sealed for another row or altered, or its key was deleted.
         """
         key_id, wrapped, body = _split(sealed)
-        aad = _aad(key_id, context)
-        cache_key = (key_id, wrapped, aad)
+        auth_data = _auth_data(key_id, context)
+        cache_key = (key_id, wrapped, auth_data)
         plain = self._key_cache.get(cache_key)
         if plain is None:
             plain = await asyncio.to_thread(self._keys.unwrap, key_id, wrapped, context)
             self._key_cache[cache_key] = plain
             if len(self._key_cache) > _CACHED_KEYS:
                 self._key_cache.popitem(last=False)
-        return _decrypt(plain, body, aad).decode()
+        return _decrypt(plain, body, auth_data).decode()
 
 
 def make_sealer(settings: Settings) -> Sealer:
@@ -199,7 +199,7 @@ def _split(sealed: str) -> tuple[str, bytes, bytes]:
         raise SealBroken("not a sealed value") from error
 
 
-def _aad(key_id: str, context: Mapping[str, str]) -> bytes:
+def _auth_data(key_id: str, context: Mapping[str, str]) -> bytes:
     return json.dumps([_VERSION, key_id, dict(context)], sort_keys=True).encode()
 
 
@@ -207,18 +207,18 @@ def _b64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode()
 
 
-def _encrypt(key: bytes, plain: bytes, aad: bytes) -> bytes:
+def _encrypt(key: bytes, plain: bytes, auth_data: bytes) -> bytes:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     nonce = secrets.token_bytes(_NONCE_BYTES)
-    return nonce + AESGCM(key).encrypt(nonce, plain, aad)
+    return nonce + AESGCM(key).encrypt(nonce, plain, auth_data)
 
 
-def _decrypt(key: bytes, sealed: bytes, aad: bytes) -> bytes:
+def _decrypt(key: bytes, sealed: bytes, auth_data: bytes) -> bytes:
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     try:
-        return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], aad)
+        return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], auth_data)
     except (InvalidTag, ValueError) as error:
         raise SealBroken("the value cannot be decrypted in this context") from error

@@ -43,7 +43,7 @@ CLI_FILES = ("supabase/.branches/", "supabase/.temp/")
 #: Pattern of our migrations, for a project that declares its schema.
 OURS = "./migrations/*_minutehand_*.sql"
 #: Schemas that the CLI exposes by default.
-EXPOSED = ["public", "graphql_public"]
+API_SCHEMAS = ["public", "graphql_public"]
 
 PROJECT_FILE = """\
 # Written by `minutehand install`; read by the command, the local stack and the packager.
@@ -366,9 +366,9 @@ def _agents(folder: Path, options: InstallOptions) -> list[FileWrite]:
 def _config(folder: Path, schema: str) -> tuple[list[FileWrite], list[str]]:
     path = folder / "supabase" / "config.toml"
     if not path.exists():
-        exposed = EXPOSED if schema == "public" else [*EXPOSED, schema]
+        api_schemas = API_SCHEMAS if schema == "public" else [*API_SCHEMAS, schema]
         name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-") or "app"
-        return [FileWrite(path, CONFIG.format(name=name, schemas=_quoted(exposed)))], []
+        return [FileWrite(path, CONFIG.format(name=name, schemas=_quoted(api_schemas)))], []
     try:
         config = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -377,9 +377,9 @@ def _config(folder: Path, schema: str) -> tuple[list[FileWrite], list[str]]:
         ) from error
     paths = config.get("db", {}).get("migrations", {}).get("schema_paths", [])
     hints = _schema_path_hints(folder, paths)
-    exposed = config.get("api", {}).get("schemas", EXPOSED)
-    if schema not in exposed:
-        line = f"schemas = [{_quoted([*exposed, schema])}]"
+    api_schemas = config.get("api", {}).get("schemas", API_SCHEMAS)
+    if schema not in api_schemas:
+        line = f"schemas = [{_quoted([*api_schemas, schema])}]"
         hints = [
             f"In supabase/config.toml, under [api]:\n\n    {line}\n\n"
             "and on a hosted project the same under Project settings → Data API → Exposed schemas.",

@@ -32,7 +32,7 @@ async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], obj
         loaded: Versions of the files when the processors were loaded. The first scan finds later
             changes.
     """
-    folders, versions = watched_folders(settings), loaded
+    folders, versions = reload_folders(settings), loaded
     while versions == loaded:
         await asyncio.sleep(SCAN_SECONDS)
         versions = await asyncio.to_thread(files_of, folders)
@@ -58,7 +58,7 @@ def files_of(folders: Iterable[Path]) -> Files:
     return versions
 
 
-def watched_folders(settings: Settings) -> list[Path]:
+def reload_folders(settings: Settings) -> list[Path]:
     """Return the apps' folders. For `package.*` it is the folder in which new apps would appear."""
     wildcards = [package for package in settings.apps if package.endswith(".*")]
     project_apps = (app for app in find_apps(wildcards) if not app.is_built_in)

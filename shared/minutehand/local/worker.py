@@ -17,7 +17,7 @@ from functools import cache
 from minutehand.config import Settings
 from minutehand.functions.worker.app import Running, end_process_with, load, run_worker
 from minutehand.functions.worker.process import serve_worker
-from minutehand.local.hot_reload import Files, end_on_change, files_of, watched_folders
+from minutehand.local.hot_reload import Files, end_on_change, files_of, reload_folders
 from minutehand.tasks import end_tasks
 
 logger = logging.getLogger("minutehand.local.worker")
@@ -27,21 +27,21 @@ STOP_SECONDS = 3.0
 
 
 @cache
-def watched_files() -> Files:
+def reload_files() -> Files:
     """Return the files whose change ends the process, as they were before they were imported."""
-    return files_of(watched_folders(Settings.from_env(os.environ)))
+    return files_of(reload_folders(Settings.from_env(os.environ)))
 
 
-def load_watched() -> None:
+def load_reload_files() -> None:
     """Import the modules that the worker's processes share, whose files are watched."""
-    watched_files()
+    reload_files()
     load()
 
 
 @asynccontextmanager
 async def start() -> AsyncIterator[Running]:
     """Run the loop and hot reload."""
-    settings, files = Settings.from_env(os.environ), watched_files()
+    settings, files = Settings.from_env(os.environ), reload_files()
     worker = run_worker(
         poll_seconds=1.0, answers_ticks=True, on_error=report_module, stop_seconds=STOP_SECONDS
     )
@@ -71,4 +71,4 @@ def report_module(name: str, error: Exception) -> None:
 
 if __name__ == "__main__":
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    sys.exit(serve_worker(os.environ, start, load_watched))
+    sys.exit(serve_worker(os.environ, start, load_reload_files))

@@ -37,7 +37,7 @@ class AddressProbe:
 
     Attributes:
         problem: Why the address did not respond. The other attributes are then unknown and false.
-        malformed: Why libpq rejects the address, for example because of a parameter for Prisma.
+        libpq_error: Why libpq rejects the address, for example because of a parameter for Prisma.
         sessions: Whether each connection has a separate session. If not, the probe ends, because
             its settings would affect other callers.
         notifications: Whether a session that listens is notified.
@@ -45,7 +45,7 @@ class AddressProbe:
     """
 
     problem: str | None = None
-    malformed: str | None = None
+    libpq_error: str | None = None
     sessions: bool = False
     notifications: bool = False
     role: bool = False
@@ -53,8 +53,8 @@ class AddressProbe:
     @property
     def fault(self) -> tuple[str, str] | None:
         """Reason why a worker cannot use the address, which completes a sentence, and its fix."""
-        if self.malformed is not None:
-            return f"must be an address as libpq reads it: {self.malformed}", PARAMETERS
+        if self.libpq_error is not None:
+            return f"must be an address as libpq reads it: {self.libpq_error}", PARAMETERS
         if self.problem is not None:
             fix = "correct DATABASE_URL, or start the database"
             return f"does not respond: {self.problem}", fix
@@ -75,7 +75,7 @@ class AddressProbe:
         return {name: getattr(self, name) for name in names}
 
 
-def is_malformed(error: psycopg.Error) -> bool:
+def is_invalid_address(error: psycopg.Error) -> bool:
     """Return whether libpq rejected the address, before a server answered."""
     return isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
 
@@ -98,8 +98,8 @@ async def probe(url: str) -> AddressProbe:
     except TimeoutError:
         return AddressProbe(problem=f"no answer within {PROBE_SECONDS:g} s")
     except psycopg.Error as error:
-        if is_malformed(error):
-            return AddressProbe(malformed=str(error).strip())
+        if is_invalid_address(error):
+            return AddressProbe(libpq_error=str(error).strip())
         return AddressProbe(problem=(str(error).strip().splitlines() or [type(error).__name__])[0])
 
 

@@ -33,7 +33,7 @@ _REQUEST_HEADERS = (
     "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, Traceparent, "
     "X-Request-Id, X-Session-Id"
 )
-_EXPOSED_HEADERS = "X-Request-Id, X-Session-Id, Retry-After, Location, Idempotent-Replayed"
+_CORS_HEADERS = "X-Request-Id, X-Session-Id, Retry-After, Location, Idempotent-Replayed"
 
 
 def create_app(
@@ -82,7 +82,7 @@ def create_app(
         allow_origins=list(services.settings.cors_origins),
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=_REQUEST_HEADERS.split(", "),
-        expose_headers=_EXPOSED_HEADERS.split(", "),
+        expose_headers=_CORS_HEADERS.split(", "),
         allow_credentials=False,
         max_age=600,
     )

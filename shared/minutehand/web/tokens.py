@@ -32,7 +32,7 @@ REFETCH_AFTER = timedelta(minutes=1)
 #: Age at which the key set is fetched again, so that a revoked key is dropped.
 KEYS_MAX_AGE = timedelta(minutes=10)
 MAX_TOKEN_CHARACTERS = 8192
-_MALFORMED = "the token is malformed"
+_BAD_TOKEN = "the token is malformed"
 _REFUSALS: Mapping[type[Exception], str] = {
     jwt.ExpiredSignatureError: "the token has expired",
     jwt.ImmatureSignatureError: "the token is not valid yet",
@@ -110,11 +110,11 @@ class TokenVerifier:
     async def _claims(self, token: str) -> dict[str, Any]:
         """Check the signature and times of a token, and return its claims."""
         if len(token) > MAX_TOKEN_CHARACTERS or not _TOKEN.fullmatch(token):
-            raise InvalidToken(_MALFORMED)
+            raise InvalidToken(_BAD_TOKEN)
         try:
             header = jwt.get_unverified_header(token)
         except jwt.InvalidTokenError as error:
-            raise InvalidToken(_MALFORMED) from error
+            raise InvalidToken(_BAD_TOKEN) from error
         key_id = header.get("kid")
         if self._secret and header.get("alg") == "HS256" and key_id not in self._keys:
             # only this project has the legacy secret, and some of its tokens have no issuer
@@ -165,7 +165,7 @@ def _decoded(token: str, key: Any, algorithm: str, *, required: list[str]) -> di
             options={"require": required, "verify_aud": False, "verify_iss": False},
         )
     except (jwt.InvalidTokenError, OverflowError, ValueError, TypeError) as error:
-        raise InvalidToken(_REFUSALS.get(type(error), _MALFORMED)) from error
+        raise InvalidToken(_REFUSALS.get(type(error), _BAD_TOKEN)) from error
     return claims
 
 

@@ -254,8 +254,8 @@ class Attempt:
             timeout_seconds=self.timeout_seconds,
             is_late=self.ended_at is not None and self.ended_at > self.timeout_at,
             has_new_steps=self._context.new_steps > 0,
-            ran_long_enough=not self._is_suspended
-            and run.deadlines.ran_long_enough(self._started_at, run.options.usual_seconds),
+            had_enough_time=not self._is_suspended
+            and run.deadlines.had_enough_time(self._started_at, run.options.usual_seconds),
             module=self.module,
             evidence=self.evidence,
         )

@@ -107,7 +107,7 @@ class Deadlines:
             end=end - min(0.3, 0.05 * budget),
         )
 
-    def ran_long_enough(self, now: float, usual_seconds: float | None = None) -> bool:
+    def had_enough_time(self, now: float, usual_seconds: float | None = None) -> bool:
         """Return whether a job that starts now gets half of a whole tick's working time."""
         if math.isinf(self.stop_working):
             return True

@@ -55,7 +55,7 @@ class AttemptFacts(NamedTuple):
     Attributes:
         is_late: Whether the attempt ended after its timeout.
         has_new_steps: Whether the attempt stored a new step.
-        ran_long_enough: Whether the attempt had at least half of the time of a worker run.
+        had_enough_time: Whether the attempt had at least half of the time of a worker run.
         module: Module of its processor, whose frames of a traceback come first.
         evidence: Stack of the processor when the timeout stopped it, and the jobs in the same
             process.
@@ -65,7 +65,7 @@ class AttemptFacts(NamedTuple):
     timeout_seconds: float | None = None
     is_late: bool = False
     has_new_steps: bool = False
-    ran_long_enough: bool = True
+    had_enough_time: bool = True
     module: str = ""
     evidence: Mapping[str, Any] | None = None
 
@@ -186,7 +186,7 @@ def _stopped(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
     if seen.has_new_steps:
         # no endless loop, because each run stores at least one more step
         return _item("snoozed", delay_seconds=0.0)
-    if stop == "shutdown" or not seen.ran_long_enough:
+    if stop == "shutdown" or not seen.had_enough_time:
         # the attempt does not count, because the host stops or the job started late in the run; the
         # next tick starts it first
         return _item("released")

@@ -14,7 +14,7 @@ from typing import Any
 import jwt
 
 _REQUIRED = "Fields `role` and `exp` are required in JWT"
-_MALFORMED = "The token provided is not a valid JWT"
+_BAD_TOKEN = "The token provided is not a valid JWT"
 _BAD_SIGNATURE = "Failed to validate JWT signature"
 
 
@@ -75,11 +75,11 @@ class Verifier:
         except jwt.InvalidSignatureError as error:
             raise TokenError("JwtSignatureError", _BAD_SIGNATURE) from error
         except jwt.InvalidTokenError as error:
-            raise TokenError("MalformedJWT", _MALFORMED) from error
+            raise TokenError("MalformedJWT", _BAD_TOKEN) from error
         if not isinstance(claims.get("role"), str) or "exp" not in claims:
             raise TokenError("InvalidJWTToken", _REQUIRED)
         if not isinstance(claims["exp"], int | float):
-            raise TokenError("MalformedJWT", _MALFORMED)
+            raise TokenError("MalformedJWT", _BAD_TOKEN)
         token = Token(text, claims, float(claims["exp"]))
         token.check_expiry()
         return token

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.console import KEPT_S, console_folder, delete_old
+from minutehand.console import MAX_BUNDLE_AGE, console_folder, delete_old
 from minutehand.node import node_binary
 from tests.support.paths import ROOT
 
@@ -62,7 +62,7 @@ def test_nothing_is_loaded_from_another_host() -> None:
 def test_only_bundles_of_a_week_ago_are_deleted(tmp_path: Path) -> None:
     for name in ("old", "new"):
         (tmp_path / name / "lib").mkdir(parents=True)
-    os.utime(tmp_path / "old", (0, time.time() - KEPT_S - 1))
+    os.utime(tmp_path / "old", (0, time.time() - MAX_BUNDLE_AGE - 1))
 
     delete_old(tmp_path)
 

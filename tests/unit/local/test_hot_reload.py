@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.local.hot_reload import end_on_change, files_of, watched_folders
+from minutehand.local.hot_reload import end_on_change, files_of, reload_folders
 from tests.support.queue_model import SETTINGS
 
 
@@ -22,7 +22,7 @@ async def test_a_change_ends_the_worker(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.delitem(sys.modules, "reloaded", raising=False)
     settings = SETTINGS.model_copy(update={"apps": ("reloaded",)})
     ended = asyncio.Event()
-    loaded = files_of(watched_folders(settings))
+    loaded = files_of(reload_folders(settings))
 
     (app / "another.py").touch()
 

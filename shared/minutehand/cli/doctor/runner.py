@@ -15,7 +15,7 @@ from minutehand.cli.doctor import checks, proof  # noqa: F401 - importing regist
 from minutehand.cli.doctor.findings import CHECKS, Check, Finding, Target, fail, skip
 from minutehand.cli.stage import Stage, resolve_region
 from minutehand.config import ConfigurationError
-from minutehand.queue.connection_probe import PARAMETERS, is_malformed
+from minutehand.queue.connection_probe import PARAMETERS, is_invalid_address
 from minutehand.terminal.connection import CommandFailed, load_values
 
 #: Variables of the environment that are used with --stage: sign-in and the database's address.
@@ -94,7 +94,7 @@ def run_check(check: Check, target: Target, *, named: bool) -> Finding:
         return fail(f"{url} does not respond ({type(error).__name__})", ADDRESS.format(name))
     except psycopg.Error as error:
         message = str(error).strip().splitlines()[0]
-        if is_malformed(error):
+        if is_invalid_address(error):
             return fail(f"libpq rejects DATABASE_URL: {message}", f"DATABASE_URL=…  # {PARAMETERS}")
         if isinstance(error, psycopg.errors.LockNotAvailable):
             return fail(f"a table is locked: {message}", "minutehand doctor --only locks")
