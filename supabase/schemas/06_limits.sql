@@ -538,19 +538,8 @@ begin
     select tokens into v_live
     from queue.buckets
     where name = v_bucket and refilled_at > v_now - interval '10 seconds';
-  elsif queue.caller() is not null
-    -- this transaction has not locked the count of the workspace yet
-    and current_setting('minutehand.quota', true) is distinct from p_workspace_id::text
-  then
-    if queue.reserve_locks(1, 190) = 0 or not queue.try_lock('quota ' || p_workspace_id) then
-      perform queue.refuse(
-        429,
-        'rate_limited',
-        'another enqueue of the workspace is being counted; call again',
-        '{"limit": "calls_at_once", "retry_after_seconds": 1}'
-      );
-    end if;
-    perform set_config('minutehand.quota', p_workspace_id::text, true);
+  elsif queue.caller() is not null then
+    perform queue.take_place('quota ' || p_workspace_id, 1);
   end if;
   if v_live is null then
     v_live := (
@@ -966,7 +955,7 @@ begin
       perform queue.refuse(
         429,
         'rate_limited',
-        'too many large calls of yours or of the workspace run now; call again when one ends',
+        'too many calls of yours or of the workspace run now; call again when one ends',
         '{"limit": "calls_at_once", "retry_after_seconds": 1}'
       );
     end if;

@@ -548,6 +548,12 @@ begin
       p_cursor,
       p_limit
     );
+    perform queue.admit(
+      'rows',
+      null,
+      queue.caller(),
+      least(v_found.searched / 20, queue.setting('user_enqueues_burst')::integer / 4)
+    );
     v_ids := v_ids || array(
       select j.id
       from unnest(v_found.ids) as f (id)

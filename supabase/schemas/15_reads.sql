@@ -506,7 +506,8 @@ create function queue.search_jobs(
   p_before uuid,
   p_limit integer,
   out ids uuid[],
-  out last_id uuid
+  out last_id uuid,
+  out searched integer -- number of jobs that were read
 )
 language plpgsql stable
 set search_path = ''
@@ -554,6 +555,7 @@ begin
   end if;
   ids := '{}';
   last_id := p_before;
+  searched := 0;
   loop
     -- The parameters are $1 for ids, $2 for workspaces (null for all), $3 for p_before and $4 for
     -- the number of jobs. Equality is written as a range, so that the planner does not choose the
@@ -588,6 +590,7 @@ begin
       coalesce(last_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
       v_slice;
     ids := ids || v_read.ids;
+    searched := searched + v_read.jobs;
     v_left := v_left - v_slice;
     last_id := case when v_read.jobs = v_slice then v_read.last end;
     exit when last_id is null

@@ -674,8 +674,9 @@ comment on function public.guest_job is
 select queue.allow('anon, authenticated, service_role', 'public.guest_job');
 
 -- Return new output of the jobs of a session that run now, or that p_after names. For each job,
--- return a page of each stream that has output after its position in p_after. A response has up to 20 jobs, or about 1 MB.
--- The price counts 50 bytes for each job of the session, and 500 for each job whose output is read.
+-- return a page of each stream that has output after its position in p_after. A response has up to
+-- 20 jobs, or about 1 MB. The price counts 50 bytes for each job of the session, and 500 for each
+-- job whose output is read.
 create function queue.session_output(p_session_id text, p_after jsonb)
 returns jsonb
 language plpgsql stable

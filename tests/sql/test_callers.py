@@ -58,7 +58,7 @@ def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> Non
             assert engine.one("select queue.try_lock(%s)", f"{kind} turns maintenance")
         held = "select classid::bigint from pg_locks where locktype = 'advisory' and pid = %s"
         locks = engine.rows(held, engine.connection.info.backend_pid)
-    assert kinds > {"turns", "maintenance", "gate", "quota", "call", "bucket", "key", "waits"}
+    assert kinds > {"turns", "maintenance", "gate", "call", "bucket", "key", "waits"}
     assert len(set(locks)) == len(kinds)
     assert min(locks) >= 2**31
 
