@@ -427,7 +427,7 @@ def test_a_statement_pays_for_its_rows_alone(engine: Engine) -> None:
             ("delete from public.accounts", (), 253),
             (f"insert into public.jobs (workspace_id) select '{ACME}' where false", (), 0),
             (ROWS["public.jobs INSERT"].format(ACME=ACME, ADA=ADA, TEXT="", MANY=150), (), 150),
-            ("select public.cancel_jobs(%s, '{\"search\": \"none\"}')", (ACME,), 8),
+            ('select public.cancel_jobs(%s, \'{"search": "none"}\')', (ACME,), 8),
             ("update public.jobs set status = 'cancelled'", (), 150),
             (upsert, (ACME,), 1),
         ):
