@@ -1121,11 +1121,48 @@ create unlogged sequence queue.wanted_by minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.listened_ms minvalue 0 start 0; -- noqa: PRS
 
--- Notify workers at most once in 20 ms, because each commit with a notification takes a lock of the
--- whole server. If a job causes no notification, it waits at most a second, because idle workers
--- poll every second. A worker that was notified and finds no job polls again after a tenth of a
--- second. If a worker that cannot LISTEN has requested jobs within 150 seconds, also send a message
--- by Realtime, unless half of the message budget is used up.
+-- Notify workers. If a worker that cannot LISTEN has requested jobs within 150 seconds, also send a
+-- message by Realtime, unless half of the message budget is used up.
+-- p_job_type: Null if jobs of any type may be ready.
+create function queue.send_wakeup(p_now timestamptz, p_job_type jsonb default null)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform pg_notify('minutehand_wakeup', '');
+  if date_part('epoch', clock_timestamp()) * 1000 - pg_sequence_last_value('queue.listened_ms')
+    <= 150000
+  then
+    perform queue.write_messages(
+      array[
+        row(
+          queue.wake_topic(),
+          null,
+          p_now,
+          false,
+          'wake',
+          jsonb_build_object('job_type', p_job_type),
+          w.cost
+        )::queue.message
+      ],
+      w.cost
+    )
+    from queue.message_budget('{}') as b
+    cross join (
+      select 1 + count(*) as cost -- each worker may follow the topic
+      from queue.workers
+      where seen_at > p_now - interval '2 minutes'
+    ) as w
+    where 2 * (b.used + w.cost) <= b.budget;
+  end if;
+end;
+$$;
+
+-- Notify workers of an enqueue at most once in 20 ms, because each commit with a notification takes
+-- a lock of the whole server. If a job causes no notification, it waits at most a second, because
+-- idle workers poll every second. A worker that was notified and finds no job polls again after a
+-- tenth of a second.
 create function queue.notify_workers()
 returns trigger
 language plpgsql
@@ -1147,30 +1184,7 @@ begin
   end if;
   if v_at is distinct from pg_sequence_last_value('queue.notified_at') then
     v_ignored := setval('queue.notified_at', v_at);
-    v_ignored := pg_notify('minutehand_wakeup', '')::text;
-    if v_at * 20 - pg_sequence_last_value('queue.listened_ms') <= 150000 then
-      perform queue.write_messages(
-        array[
-          row(
-            queue.wake_topic(),
-            new.workspace_id,
-            new.at,
-            false,
-            'wake',
-            jsonb_build_object('job_type', new.data -> 'job_type'),
-            w.cost
-          )::queue.message
-        ],
-        w.cost
-      )
-      from queue.message_budget('{}') as b
-      cross join (
-        select 1 + count(*) as cost -- each worker may follow the topic
-        from queue.workers
-        where seen_at > new.at - interval '2 minutes'
-      ) as w
-      where 2 * (b.used + w.cost) <= b.budget;
-    end if;
+    perform queue.send_wakeup(new.at, new.data -> 'job_type');
   end if;
   return null;
 end;

@@ -722,7 +722,7 @@ begin
   if v_is_first then
     insert into queue.signals (kind, workspace_id, name)
     values ('event', p_workspace_id, p_name);
-    perform pg_notify('minutehand_wakeup', ''), queue.wake_worker(v_now);
+    perform queue.send_wakeup(v_now), queue.wake_worker(v_now);
   end if;
   return jsonb_build_object('first', v_is_first);
 end;

@@ -818,7 +818,7 @@ begin
     insert into queue.signals (kind, workspace_id)
     values ('resumed', v_signal.workspace_id);
   end if;
-  perform pg_notify('minutehand_wakeup', ''), queue.wake_worker()
+  perform queue.send_wakeup(queue.clock()), queue.wake_worker()
   where not v_paused;
   -- Return the remaining pauses too, because another pause may still stop the resumed jobs.
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', false)

@@ -216,9 +216,13 @@ def test_the_topic_of_workers_is_open_to_no_person(engine: Engine) -> None:
     """A worker joins without a token, because a response to workers alone has the topic's id."""
     topic = engine.lease_call(listens=True)["wake_topic"]
     engine.enqueue()
-    sent = "select payload ->> 'job_type' from realtime.messages where topic = %s"
+    engine.rpc("emit_event", p_workspace_id=ACME, p_name="event")
+    for kind, name in (("workspace", ACME), ("job_type", "work")):
+        engine.pause(kind, name)
+        engine.resume(kind, name)
+    sent = "select payload ->> 'job_type' from realtime.messages where topic = %s order by id"
 
-    assert engine.rows(sent, topic) == ["work"]
+    assert engine.rows(sent, topic) == ["work", None, None, None]
     members = {user: ("authenticated", {"sub": user}) for user in (ADA, BOB)}
     for name, (role, claims) in (STRANGERS | members).items():
         with engine.as_role(role, **claims) as who:
