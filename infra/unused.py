@@ -28,7 +28,7 @@ CREATED = re.compile(
 )
 INDEX = re.compile(r"\s*create (?:unique )?index|\s*create table")
 COLUMN = re.compile(r"^  (?!constraint|primary|unique|check)(\w+) [\w.]+", re.MULTILINE)
-#: Columns that a statement writes, which is no use of them.
+#: Columns that a statement only writes, which does not count as a use.
 WRITTEN = re.compile(r"(insert into \S+(?: as \w+)?) \([^)]*\)|^\s+(?:set )?\w+ = ", re.MULTILINE)
 RIGHTS = re.compile(r"\s*(?:comment on|revoke|grant|select queue\.allow\()")
 #: Definitions that others use: titles of pages, exports of the npm package, classes of uPlot

@@ -9,7 +9,7 @@ from minutehand.ai.language_model import Completion, CompletionStream, LanguageM
 from minutehand.ai.speech import SpeechToText
 from minutehand.config import Settings
 
-#: Marks a scripted text in place of a model's. People read it, so it names no setting.
+#: Marks a scripted text in place of a model's. People read this text, so it names no setting.
 SAMPLE: Final = "sample: no language model is connected"
 
 

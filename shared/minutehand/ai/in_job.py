@@ -50,13 +50,14 @@ async def ask_for(
 ) -> Shape:
     """Request a `shape` from a model. Its JSON Schema is part of the prompt.
 
-    It must be called in a step or stage. An answer is parsed leniently, see `parsing.read_shape`.
+    Call this function in a step or stage. An answer is parsed leniently, see `parsing.read_shape`.
     A truncated answer is continued once, and one of another shape is requested once more with a
-    description of its fault. Calls that may have been charged count towards `vendor.MAX_CALLS`
-    per step, and their cost is added to the job.
+    description of its fault. Calls that may have been charged count towards `vendor.MAX_CALLS` per
+    step, and their cost is added to the job.
 
     Args:
-        patient: False if a person waits for the answer. Then the job does not wait for the model.
+        patient: False if a person waits for the answer. In this case, the job does not wait for the
+            model.
         check: Rejects an answer of the right shape by a ValueError, whose text the model gets.
         into: Receives the text of `field` while it is produced.
         field: The member that people read. An answer in plain prose becomes its value. Default: the
@@ -64,8 +65,8 @@ async def ask_for(
 
     Raises:
         AttemptEnded: The model is unavailable or requests a wait, see `VendorCalls.wait`.
-        ProcessorError: The model failed, with a sentence for people and the code in `data`. It
-            is retryable if that may help. The exact error is in the job's log.
+        ProcessorError: The model failed, with a sentence for people and the code in `data`. The
+            error is retryable if a retry may help. The exact error is in the job's log.
     """
     field = field or only_text(shape)
     if into is not None and field is None:
@@ -169,7 +170,7 @@ class _Request:
             self.ctx.cost_usd += cost
             error.text = _joined(prompt.begun, error.text)
             raise
-        except BaseException:  # stopped, or its text could not be written
+        except BaseException:  # the job was stopped, or the text could not be written
             self.ctx.cost_usd += model.cost_of(prompt, partial_field.text if partial_field else "")
             raise
         self.ctx.cost_usd += answer.cost_usd

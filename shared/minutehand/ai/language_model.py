@@ -24,7 +24,7 @@ class Prompt:
 
     Attributes:
         name: One word for the request, also the schema's name.
-        instructions: The instructions. They must not contain text of strangers.
+        instructions: The instructions. The instructions must not contain text of strangers.
         material: Texts to work on, the most important first.
         schema: JSON Schema of the answer. None for plain text.
         most_tokens: Maximum tokens of the answer. None for the model's limit.
@@ -60,9 +60,9 @@ class Completion:
 
 
 class CompletionStream:
-    """A streamed answer. Iterate over its pieces, and close it to end it early.
+    """A streamed answer. Iterate over the pieces, and close the stream to end the answer early.
 
-    Closing it, or cancelling the task that iterates, ends the request and its connection.
+    Closing the stream, or cancelling the task that iterates, ends the request and its connection.
     """
 
     def __init__(self, pieces: AsyncGenerator[str], snapshot: Callable[[], Completion]) -> None:
@@ -84,7 +84,7 @@ class CompletionStream:
 
     @property
     def completion(self) -> Completion:
-        """The answer so far and its cost. `whole` is true once it has ended."""
+        """The answer so far and its cost. `whole` is true once the answer has ended."""
         return self._snapshot()
 
 

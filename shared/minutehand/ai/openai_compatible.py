@@ -1,6 +1,6 @@
 """Client of endpoints with OpenAI's chat completions API. Keep one per process.
 
-It retries only calls that were certainly not charged. For a longer wait the job suspends.
+The client retries only calls that were certainly not charged. For a longer wait the job suspends.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class OpenAICompatible(Endpoint):
         self._prices = prices
         self._rejected: frozenset[str] = frozenset()
         self._rejected_until = 0.0
-        #: Number of responses in an unknown form since the last answer. A single one is tolerated.
+        #: Number of responses in an unknown form since the last answer. A single response of an
+        #: unknown form is tolerated.
         self._odd_formats = 0
 
     async def complete(self, prompt: Prompt) -> Completion:
@@ -220,7 +221,7 @@ class _ReasoningFilter:
 
     @property
     def text(self) -> str:
-        """The text without the thought. All of it if the thought does not end."""
+        """The text without the thought. The whole text if the thought does not end."""
         return self.raw[self._start :]
 
     def add(self, piece: str, *, is_last: bool = False) -> str:

@@ -83,7 +83,8 @@ class PartialField:
         try:
             value = from_json(self.text[self._object_at :], allow_partial="trailing-strings")
         except ValueError:
-            return None  # invalid or ended, and `parsing` reads the complete answer leniently
+            # the JSON is invalid or has ended, and `parsing` reads the complete answer leniently
+            return None
         return _as_text(value.get(self._field)) if isinstance(value, dict) else None
 
     def _show(self, text: str) -> None:

@@ -1,7 +1,7 @@
 """Repairs text that is almost JSON, in a separate process that parsing.py starts.
 
-It reads the text from standard input and writes valid JSON. Its processor time is limited, because
-json_repair takes quadratic time or more for sequences of braces and quotes.
+The process reads the text from standard input and writes valid JSON. The processor time is limited,
+because json_repair takes quadratic time or more for sequences of braces and quotes.
 """
 
 import json

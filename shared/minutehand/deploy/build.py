@@ -226,7 +226,7 @@ def _write_zip(folder: Path, target: Path) -> str:
 def find_tool(name: str) -> str:
     """Find a program next to this interpreter, or else in the search path.
 
-    It is next to the interpreter in a virtual environment, which need not be active.
+    In a virtual environment, which need not be active, the program is next to the interpreter.
 
     Raises:
         PackagingError: The program is not installed.

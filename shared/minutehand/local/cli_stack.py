@@ -14,7 +14,8 @@ from supabase_local.config import Config
 
 #: Set to use the CLI's stack without Docker.
 NATIVE = "SUPABASE_EXPERIMENTAL_STACK"
-#: Options that print the values. A stack without Docker rejects the second, other stacks the first.
+#: Options that print the values. A stack without Docker rejects the second option, and other stacks
+#: reject the first.
 OPTIONS = (("--env",), ("-o", "env"))
 STATUS_SECONDS = 30
 

@@ -1,4 +1,7 @@
-"""Keys of workers and callers. A worker's key is set, minted, or the project's secret key."""
+"""Keys of workers and callers.
+
+A worker's key is configured, or created from the legacy secret, or is the project's secret key.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ MAX_FAILURES = 30
 def stream(connection: Connection, path: str) -> Iterator[ServerSentEvent]:
     """Yield events of a feed until the server ends it, by an event `end` or by 204.
 
-    An access token is valid for an hour. If it came from a sign-in, it is renewed.
+    An access token is valid for an hour. A token from a sign-in is renewed.
     """
     cursor, failures = None, 0
     while True:

@@ -51,7 +51,7 @@ async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
     for address in addresses:
         if not is_public(address, or_loopback=loopback):
-            # omit the address, which would describe our network to the subscriber
+            # omit the address, because it would describe our network to the subscriber
             raise AddressRejected(f"{host} resolves to an address that is not public")
     return addresses
 

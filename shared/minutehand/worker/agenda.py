@@ -104,7 +104,10 @@ class RunSnapshot:
 
 
 class Agenda:
-    """The agenda of one run. Parts of the run record events, and the loop gets the next action."""
+    """The agenda of one run.
+
+    Parts of the run record events here, and the loop asks for the next action.
+    """
 
     #: Maximum time between two iterations of the loop.
     ITERATION_SECONDS = 10.0

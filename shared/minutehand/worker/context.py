@@ -211,14 +211,14 @@ class JobContext:
     ) -> None:
         self._port = port
         self._updates = updates
-        #: Results of steps and waits by name. Those of earlier attempts may be added later.
+        #: Results of steps and waits by name. Results of earlier attempts may be added later.
         self._steps = steps
         self.clock = clock
         self._names: dict[str, int] = {}
         self._streams: dict[str, Stream] = {}
         #: Memos that this attempt opened, see `clear_memos`.
         self.open_memos: list[StepMemo] = []
-        #: Calls that must be awaited. None until the first.
+        #: Calls that must be awaited. None until the first call.
         self.calls: CallTracker | None = None
         #: Middleware of each step of this attempt, the first outermost.
         self.around_steps: list[AroundStep] = []
@@ -274,7 +274,7 @@ class JobContext:
     def tag(self, *tags: str) -> None:
         """Add tags to the job, by which people can find it.
 
-        A job has up to 20 tags. Later ones are dropped.
+        A job has up to 20 tags. Further tags are dropped.
 
         Raises:
             ValueError: A tag must have 1 to 100 characters, without control characters.
@@ -407,7 +407,7 @@ class JobContext:
         stage suspends the job when the running stages have ended, and needs a unique name.
 
         Raises:
-            StagesFailed: Stages failed, and all that do not need them have ended.
+            StagesFailed: Stages failed, and all stages that do not need them have ended.
             LeaseLost: This worker no longer has the lease.
             ValueError: Two stages have one name, or a stage needs itself or an unknown stage.
         """

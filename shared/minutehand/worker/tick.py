@@ -620,7 +620,7 @@ class Tick:
         self._wakeup.set()
 
     async def _finish(self) -> bool:
-        """End the run in the database, if needed. Return whether the run continues instead.
+        """End the run in the database, if needed. Return True if the run must continue.
 
         The run continues if another run was rejected, because that run may have been started for a
         job that was committed after this run's last lease.

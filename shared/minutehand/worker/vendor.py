@@ -191,7 +191,7 @@ class VendorCalls:
             self.end(error)
 
     async def make(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call and count it. A call that is stopped counts as charged.
+        """Make a call and count the call. A call that is stopped counts as charged.
 
         Raises:
             VendorError: The error of the call or, after `MAX_CALLS` calls, of the last call.
