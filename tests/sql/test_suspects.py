@@ -130,6 +130,20 @@ def test_a_type_whose_jobs_all_kill_their_process_is_soon_apart_from_others(engi
     assert {deaths(engine, each) for each in ids} == {1}
 
 
+def test_the_only_job_of_its_type_is_named_by_its_second_death(engine: Engine) -> None:
+    """No other job is in its company, so that the others end their next attempt."""
+    engine.register("bad")
+    ids = engine.enqueue_many(30)
+    poison = engine.enqueue(job_type="bad", max_attempts=1)
+    workers = Workers(engine, [poison], companies=4)
+    while workers.run():
+        pass
+
+    assert states(engine, ids) == {("completed", 1, 0)}
+    assert states(engine, [poison]) == {("failed", 1, 1)}
+    assert workers.deaths == 2
+
+
 def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> None:
     engine.enqueue_many(4)
     workers = Workers(engine)
