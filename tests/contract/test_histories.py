@@ -90,35 +90,6 @@ Note = Callable[[Any], None]
 IGNORED: Note = lambda _: None  # noqa: E731
 
 
-def machine_on(database: Database) -> type[QueueMachine]:
-    engines = [Engine(database, database.connect()) for _ in range(4)]
-    for engine in engines:
-        engine.run("set deadlock_timeout = '50ms'")
-    # a lock wait ends when this process gets to it, however busy the machine is
-    engines[0].run(PATIENT)
-    return type("BoundQueueMachine", (QueueMachine,), {"engines": engines})
-
-
-def run_histories(machine: type[QueueMachine], *, most: int) -> None:
-    """Run the same histories each time. `make machine` runs other ones, and more of them."""
-    run = settings(
-        max_examples=most,
-        stateful_step_count=40,
-        database=None,
-        derandomize=True,
-        report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],
-    )
-    if (examples := os.environ.get("MACHINE_EXAMPLES")) is None:
-        run_state_machine_as_test(machine, settings=run)
-        return
-    chosen = int(os.environ.get("MACHINE_SEED") or random.SystemRandom().randrange(10**9))
-    print(f"make machine EXAMPLES={examples} SEED={chosen}", flush=True)
-    others = settings(run, max_examples=int(examples), derandomize=False)
-    run_state_machine_as_test(seed(chosen)(machine), settings=others)
-
-
 class QueueMachine(RuleBasedStateMachine):
     """Calls that clients and workers may make, in any order, repeated, and too late."""
 
@@ -657,5 +628,28 @@ class QueueMachine(RuleBasedStateMachine):
 # these are thousands of statements, which take minutes on a busy machine
 @pytest.mark.timeout(0 if "MACHINE_EXAMPLES" in os.environ else 900)
 def test_no_random_history_breaks_an_invariant(database: Database) -> None:
-    """Transactions interleave, and calls are repeated, stale, expired, cancelled or deleted."""
-    run_histories(machine_on(database), most=12)
+    """Transactions interleave, and calls are repeated, stale, expired, cancelled or deleted.
+
+    The histories are the same each time. `make machine` runs other ones, and more of them.
+    """
+    engines = [Engine(database, database.connect()) for _ in range(4)]
+    for engine in engines:
+        engine.run("set deadlock_timeout = '50ms'")
+    # a lock wait ends when this process gets to it, however busy the machine is
+    engines[0].run(PATIENT)
+    machine = type("BoundQueueMachine", (QueueMachine,), {"engines": engines})
+    examples = os.environ.get("MACHINE_EXAMPLES")
+    if examples is not None:
+        chosen = int(os.environ.get("MACHINE_SEED") or random.SystemRandom().randrange(10**9))
+        print(f"make machine EXAMPLES={examples} SEED={chosen}", flush=True)
+        machine = seed(chosen)(machine)
+    run = settings(
+        max_examples=int(examples or 12),
+        stateful_step_count=40,
+        database=None,
+        derandomize=examples is None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    run_state_machine_as_test(machine, settings=run)

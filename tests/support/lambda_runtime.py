@@ -15,10 +15,13 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
+from email.message import Message
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
+
+from tests.support.http_server import http_server
 
 #: Packages of Lambda's image besides Python.
 IMAGE = (
@@ -44,15 +47,14 @@ class LambdaFunction:
     def __init__(self, handler: str, *, tree: Path, site: Path, environ: Mapping[str, str]) -> None:
         self._events: queue.Queue[tuple[str, bytes, float]] = queue.Queue()
         self._answers: dict[str, queue.Queue[tuple[bool, bytes]]] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._make_handler())
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self._ends = ExitStack()
+        url = self._ends.enter_context(http_server(self._respond))
         self._command = [sys.executable, "-S", "-m", "awslambdaric", handler]
         self._tree = tree
         self._environ = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.pathsep.join([str(tree), str(site)]),
-            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_port}",
+            "AWS_LAMBDA_RUNTIME_API": url.removeprefix("http://"),
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024",
             "AWS_LAMBDA_FUNCTION_NAME": handler,
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
@@ -104,38 +106,24 @@ class LambdaFunction:
     def close(self) -> None:
         """End the environment and the API."""
         self.kill()
-        self._server.shutdown()
-        self._server.server_close()
+        self._ends.close()
 
-    def _make_handler(self) -> type[BaseHTTPRequestHandler]:
-        function = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                request_id, body, deadline = function._events.get()
-                self.send_response(200)
-                self.send_header("Lambda-Runtime-Aws-Request-Id", request_id)
-                self.send_header("Lambda-Runtime-Deadline-Ms", str(int(deadline * 1000)))
-                self.send_header("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:x")
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                *_, request_id, kind = self.path.split("/")
-                for each in function._answers.values() if request_id == "init" else ():
-                    each.put((False, body))
-                if request_id in function._answers:
-                    function._answers[request_id].put((kind == "response", body))
-                self.send_response(202)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                return
-
-        return Handler
+    def _respond(self, path: str, _: Message, body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        """Return the next event, or accept the result of one or the error of a failed start."""
+        if path.endswith("/next"):
+            request_id, event, deadline = self._events.get()
+            return (
+                200,
+                event,
+                {
+                    "Lambda-Runtime-Aws-Request-Id": request_id,
+                    "Lambda-Runtime-Deadline-Ms": str(int(deadline * 1000)),
+                    "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:x",
+                    "Content-Type": "application/json",
+                },
+            )
+        *_, request_id, kind = path.split("/")
+        for each in [*self._answers] if request_id == "init" else [request_id]:
+            if each in self._answers:
+                self._answers[each].put((kind == "response", body))
+        return 202, b"", {}
