@@ -6,7 +6,6 @@ by each way, a read must return the same, and a stranger must get 404.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import shlex
@@ -216,14 +215,10 @@ async def take(api: Api, way: str, function: str, ways: Ways, job_id: str, user:
     """Call the function one way, and return the response as text, or the error."""
     arguments = put(ways.sql, job_id)
     if way == "SQL":
-
-        def by_sql() -> str:
+        try:
             with api.engine.member(user) as person:
                 caller = api.engine if function == "queue_health" else person
                 return json.dumps(caller.rpc(function, **arguments), default=str)
-
-        try:
-            return await asyncio.to_thread(by_sql)
         except psycopg.Error as error:
             return f"refused: {error.sqlstate}"
     if way == "HTTP":
@@ -236,10 +231,9 @@ async def take(api: Api, way: str, function: str, ways: Ways, job_id: str, user:
     if way == "client":
         client = api.client(user)
         plain = {name.removeprefix("p_"): value for name, value in arguments.items()}
+        call = ways.client or (lambda client, _: client.call(function, **plain))
         try:
-            if ways.client is not None:
-                return repr(await ways.client(client, job_id))
-            return repr(await client.call(function, **plain))
+            return repr(await call(client, job_id))
         except QueueError as error:
             return f"refused: PT{error.status}"
     assert ways.command is not None

@@ -11,8 +11,7 @@ from playwright.sync_api import APIResponse, Route, expect
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations
 from tests.e2e.console.people import ADA, NETWORK
-from tests.e2e.console.worker import HandWorker, write_chat
-from tests.support.stacks import RunningStack
+from tests.e2e.console.worker import HandWorker
 
 pytestmark = pytest.mark.browser
 
@@ -28,15 +27,13 @@ print("<b>")
 """
 
 
-def test_no_content_breaks_the_page(
-    visit: Visit, workspace: dict[str, str], worker: HandWorker, stack: RunningStack
-) -> None:
+def test_no_content_breaks_the_page(visit: Visit, worker: HandWorker) -> None:
     """Text that nests too deeply is shown as it is, and Hebrew begins at the right."""
     deep = ">" * 5001 + " deep"
     session = f"chat_{uuid4()}"
     hebrew = "שלום **עולם**.\n\n- [x] כן"
     job = worker.enqueue(session_id=session)
-    write_chat(stack, workspace, session, job, message="שלום.", reply=deep, info=hebrew)
+    worker.write_chat(session, job, message="שלום.", reply=deep, info=hebrew)
     page = visit(ADA, f"/chat/session#{session}").page
 
     expect(page.locator("[data-type=reply]")).to_contain_text(deep)
@@ -46,7 +43,7 @@ def test_no_content_breaks_the_page(
     page.get_by_role("textbox", name="Message").press("Enter")
 
 
-def test_a_chat_with_work(visit: Visit, workspace: dict[str, str]) -> None:
+def test_a_chat_with_work(visit: Visit) -> None:
     """The keyboard works from the list to the page that the work built, and back to the list."""
     visitor = visit(ADA, "/chat")
     page = visitor.page
@@ -89,9 +86,7 @@ def test_a_chat_with_work(visit: Visit, workspace: dict[str, str]) -> None:
     assert found == []
 
 
-def test_a_message_that_is_sent_again_is_one_message(
-    visit: Visit, workspace: dict[str, str]
-) -> None:
+def test_a_message_that_is_sent_again_is_one_message(visit: Visit) -> None:
     """The page waits for no reply, and sends a message under its first key again."""
     visitor = visit(ADA, f"/chat/session#chat_{uuid4()}", allow=(NETWORK,))
     page = visitor.page
@@ -119,13 +114,11 @@ def test_a_message_that_is_sent_again_is_one_message(
     assert (first.status, first.json()) == (202, second.value.json())
 
 
-def test_an_answer_is_streamed_stopped_retried_and_fails(
-    visit: Visit, workspace: dict[str, str], worker: HandWorker, stack: RunningStack
-) -> None:
+def test_an_answer_is_streamed_stopped_retried_and_fails(visit: Visit, worker: HandWorker) -> None:
     """The answer appears live as Markdown, keeps its text at an end, and shows the error."""
     session = f"chat_{uuid4()}"
     job = worker.enqueue(session_id=session)
-    write_chat(stack, workspace, session, job, message="How?")
+    worker.write_chat(session, job, message="How?")
     visitor = visit(ADA, f"/chat/session#{session}")
     page = visitor.page
     answer = page.locator("[data-type=answer]")

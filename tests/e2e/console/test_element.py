@@ -167,14 +167,11 @@ def test_a_page_without_a_build_shows_a_job(mine: Callable[..., Page], worker: H
 
 
 def test_a_guest_sees_the_job_of_their_session_live(
-    mine: Callable[..., Page], worker: HandWorker, stack: RunningStack
+    mine: Callable[..., Page], worker: HandWorker
 ) -> None:
     """The session's id is enough to see state, progress, output and the end."""
-    with stack.connect() as connection:
-        opened = connection.execute(
-            "select public.open_guest_session(%s) ->> 'session_id'", (worker.workspace_id,)
-        ).fetchall()
-    [[session]] = opened
+    opened = worker.engine.rpc("open_guest_session", p_workspace_id=worker.workspace_id)
+    session = opened["session_id"]
     page = mine(PAGE, id=worker.enqueue({}, session_id=session), session=session, token=None)
     job = page.locator("minutehand-job")
     expect(job.locator(".state")).to_have_text("Pending")

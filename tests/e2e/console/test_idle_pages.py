@@ -13,8 +13,7 @@ from psycopg import ClientCursor
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.people import ADA
-from tests.e2e.console.worker import HandWorker, write_chat
-from tests.support.stacks import RunningStack
+from tests.e2e.console.worker import HandWorker
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
@@ -99,7 +98,8 @@ def _repeated(heart: _Heart, page: Page) -> list[str]:
 #: Work of each app that waits for a job.
 WORK = """
 insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id, created_by)
-values (%(id)s, %(workspace)s, 'A fair', 'all_details_but_slow', %(plan)s, %(ada)s);
+values (%(id)s, %(workspace)s, 'A fair', 'all_details_but_slow', %(plan)s, %(ada)s),
+  (%(ended)s, %(workspace)s, 'A fair', 'all_details_but_slow', %(ended_plan)s, %(ada)s);
 insert into public.trainings (id, workspace_id, title, object_key)
 values (%(id)s, %(workspace)s, 'Paper', concat_ws('/', 'workspaces', %(workspace)s, %(id)s));
 insert into public.training_jobs (training_id, job_type, job_id, workspace_id)
@@ -122,25 +122,20 @@ values (%(workspace)s, %(id)s, 'trivia', 'us-east');
 
 
 @pytest.fixture
-def paths(stack: RunningStack, workspace: dict[str, str], worker: HandWorker) -> list[str]:
+def paths(worker: HandWorker) -> list[str]:
     """Pages with work that waits, and pages whose work has ended or that have none."""
     work, ended = str(uuid4()), str(uuid4())
     jobs = [worker.enqueue(session_id=f"chat_{ended}"), worker.enqueue()]
     for lease in worker.lease(len(jobs)):
         worker.settle(lease)
-    ids: dict[str, Any] = {"id": work, "workspace": workspace["id"], "ada": ADA.id}
+    ids: dict[str, Any] = {"id": work, "workspace": worker.workspace_id, "ada": ADA.id}
     for name in ("plan", "chat", "training", "beacon"):
         ids[name] = worker.enqueue(**LATER, session_id=f"{name}:{work}")
     chat = f"chat:{work}"
     for session, job in ((chat, ids["chat"]), (f"chat_{ended}", jobs[0])):
-        write_chat(stack, workspace, session, job, message="?")
-    with stack.connect() as connection:
-        ClientCursor(connection).execute(WORK, ids)
-        connection.execute(
-            "insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id,"
-            " created_by) values (%s, %s, 'A fair', 'all_details_but_slow', %s, %s)",
-            (ended, workspace["id"], jobs[1], ADA.id),
-        )
+        worker.write_chat(session, job, message="?")
+    ids |= {"ended": ended, "ended_plan": jobs[1]}
+    ClientCursor(worker.engine.connection).execute(WORK, ids)
     return [
         *(f"/chat/session#{session}" for session in (chat, f"chat_{ended}")),
         *(f"/plans/{plan}" for plan in (work, ended)),

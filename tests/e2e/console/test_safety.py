@@ -11,7 +11,6 @@ from playwright.sync_api import expect
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.people import ADA
 from tests.e2e.console.worker import HandWorker
-from tests.support.stacks import RunningStack
 
 HOSTILE = (
     '<img src=x onerror="window.breached=1"><script>window.breached=1</script>'
@@ -26,9 +25,7 @@ LIST_BYTES = 150_000
 
 
 @pytest.mark.browser
-def test_hostile_payloads_logs_errors_and_names_are_text(
-    visit: Visit, worker: HandWorker, stack: RunningStack, workspace: dict[str, str]
-) -> None:
+def test_hostile_payloads_logs_errors_and_names_are_text(visit: Visit, worker: HandWorker) -> None:
     """No content of a job becomes markup or script on any page."""
     job_id = worker.enqueue({HOSTILE: [HOSTILE]}, idempotency_key=HOSTILE[:200])
     [lease] = worker.lease()
@@ -41,20 +38,14 @@ def test_hostile_payloads_logs_errors_and_names_are_text(
     worker.settle(
         lease, "failed", error={"type": "Boom", "message": HOSTILE, "data": {"x": HOSTILE}}
     )
-    with stack.connect() as connection:
-        connection.execute(
-            "insert into public.accounts (workspace_id, name, domain, industry, city, metadata)"
-            " values (%s, %s, 'evil.example', %s, %s, '{}')",
-            (workspace["id"], HOSTILE, HOSTILE, HOSTILE),
-        )
-        connection.execute(
-            "insert into public.contacts (workspace_id, name, linkedin_url)"
-            " values (%s, %s, 'javascript:window.breached=1')",
-            (workspace["id"], HOSTILE),
-        )
-        connection.execute(
-            "update public.workspaces set name = %s where id = %s", (HOSTILE, workspace["id"])
-        )
+    for statement in (
+        "insert into public.accounts (name, workspace_id, domain, industry, city, metadata)"
+        " values (%(text)s, %(id)s, 'evil.example', %(text)s, %(text)s, '{}')",
+        "insert into public.contacts (name, workspace_id, linkedin_url)"
+        " values (%(text)s, %(id)s, 'javascript:window.breached=1')",
+        "update public.workspaces set name = %(text)s where id = %(id)s",
+    ):
+        worker.engine.connection.execute(statement, {"text": HOSTILE, "id": worker.workspace_id})
     visitor = visit(ADA, f"/jobs/{job_id}")
     page = visitor.page
     expect(page.locator(".error-text")).to_have_text(HOSTILE)

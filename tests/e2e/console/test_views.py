@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from playwright.sync_api import Route, expect
-from psycopg.types.json import Jsonb
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations_in_both_schemes
 from tests.e2e.console.people import ADA, BOB, NETWORK, Visitor
 from tests.e2e.console.worker import HandWorker
 from tests.support.patience import until
-from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
 
@@ -217,7 +214,7 @@ def test_a_data_api_that_hangs_is_reported_and_read_again(visit: Visit, worker: 
 
 
 def test_a_form_enqueues_a_job_and_a_type_is_paused(
-    visit: Visit, worker: HandWorker, check_page: Look, stack: RunningStack
+    visit: Visit, worker: HandWorker, check_page: Look
 ) -> None:
     """The form names a rejected field. Every page names a pause and other causes of a stop."""
     properties = {
@@ -253,16 +250,14 @@ def test_a_form_enqueues_a_job_and_a_type_is_paused(
     expect(page.locator(".incidents")).to_contain_text(f"{worker.job_type} has been paused")
     check_page(visitor)
 
-    with stack.connect() as operator:
-        request = Jsonb({"kind": "job_type", "name": worker.job_type})
-        operator.execute("select public.pause_jobs(%s)", [request])
+    worker.engine.pause("job_type", worker.job_type)
     visitor.open(f"/types/{worker.job_type}")
     page.get_by_role("button", name="Resume", exact=True).first.click()
     expect(page.locator(".toast")).to_contain_text("still paused. An operator can resume the type")
 
 
 def test_managers_change_schedules_and_webhooks(
-    visit: Visit, worker: HandWorker, check_page: Look, stack: RunningStack
+    visit: Visit, worker: HandWorker, check_page: Look
 ) -> None:
     visitor = visit(ADA, "/schedules")
     page = visitor.page
@@ -297,9 +292,8 @@ def test_managers_change_schedules_and_webhooks(
     check_page(visitor)
 
     # no server listens at the webhook's address, so the page shows each delivery's error
-    with stack.connect() as database:
-        failed = "select true from queue.webhooks where url = %s and failures > 0"
-        until(lambda: database.execute(failed, ["https://hooks.invalid/hooks"]).fetchone())
+    failed = "select from queue.webhooks where url = 'https://hooks.invalid/hooks' and failures > 0"
+    until(lambda: worker.engine.rows(failed))
     visitor.open("/webhooks")
     latest = hook.get_by_role("list", name="Latest deliveries").get_by_role("listitem")
     expect(latest.first).to_contain_text("Retrying")
@@ -312,22 +306,22 @@ def test_managers_change_schedules_and_webhooks(
 
 
 def test_the_overview_shows_rates_and_failures(
-    visit: Visit, worker: HandWorker, check_page: Look, stack: RunningStack
+    visit: Visit, worker: HandWorker, check_page: Look
 ) -> None:
     """The page of a held job names a pause from the Overview and links back to it."""
     worker.enqueue_many([{}] * 2)
     completed, failed = worker.lease(limit=2)
     worker.settle(completed)
     worker.settle(failed, "failed", error={"type": "Boom", "message": "the ledger is closed"})
-    counted = "select public.queue_series(%s) -> 'points' = '[]'"
-    with stack.connect() as connection:
-        while connection.execute(counted, (worker.workspace_id,)).fetchone() == (True,):
-            # the counts of five seconds are not awaited
-            connection.execute(
-                "update queue.tasks set done_at = '-infinity' where name = 'statistics'"
-            )
-            connection.execute("select public.run_maintenance('{}')")
-            time.sleep(0.05)
+    engine = worker.engine
+
+    def is_counted() -> bool:
+        # the counts of five seconds are not awaited
+        engine.run("update queue.tasks set done_at = '-infinity' where name = 'statistics'")
+        engine.maintain()
+        return bool(engine.rpc("queue_series", p_workspace_id=worker.workspace_id)["points"])
+
+    until(is_counted)
     visitor = visit(ADA, "/overview")
     page = visitor.page
     expect(page.get_by_role("heading", name="Failures")).to_be_visible()

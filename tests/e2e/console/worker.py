@@ -96,20 +96,16 @@ class HandWorker:
         """End the attempt."""
         self.engine.settle(lease, outcome, **more)
 
-
-def write_chat(
-    stack: RunningStack, workspace: dict[str, str], session: str, job: str, **contents: str
-) -> None:
-    """Store the messages of a new session, by type."""
-    with stack.connect() as connection:
-        connection.execute(
+    def write_chat(self, session: str, job: str, **contents: str) -> None:
+        """Store the messages of a new session, by type."""
+        self.engine.run(
             "insert into public.async_session_state (session_id, workspace_id, title, created_by)"
             " values (%s, %s, 'How', %s)",
-            (session, workspace["id"], ADA.id),
+            *(session, self.workspace_id, ADA.id),
         )
         for kind, content in contents.items():
-            connection.execute(
+            self.engine.run(
                 "insert into public.async_messages (session_id, workspace_id, job_id, type,"
                 " content) values (%s, %s, %s, %s, %s)",
-                (session, workspace["id"], job, kind, content),
+                *(session, self.workspace_id, job, kind, content),
             )

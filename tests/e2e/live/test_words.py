@@ -31,7 +31,6 @@ class Speaker:
     """Writer of a job's stream, which reports pieces as a worker does."""
 
     def __init__(self, worker: HandWorker, lease: dict[str, Any], chance: random.Random) -> None:
-        self.job_id = str(lease["job"]["id"])
         self.text = ""
         self._worker, self._lease, self._chance = worker, lease, chance
         self._attempt = 0
@@ -58,15 +57,6 @@ class Speaker:
         said = [piece(" the end", len(self.text), attempt=self._attempt)]
         self.text += " the end"
         self._worker.settle(self._lease, result={}, output=said)
-
-
-def events_of(stack: RunningStack, job: str) -> list[int]:
-    """Return the sequence numbers of a job's events in the database."""
-    with stack.connect() as connection:
-        rows = connection.execute(
-            "select seq from public.job_events where job_id = %s order by seq", [job]
-        )
-        return [seq for (seq,) in rows.fetchall()]
 
 
 #: By trouble: the freshness that a page reports meanwhile, if it can know of the trouble.
@@ -138,7 +128,8 @@ async def test_every_reader_has_every_event_and_character(
         await asyncio.to_thread(speak, 20)
         await asyncio.to_thread(speaker.end)
 
-        await pages.end_with(await asyncio.to_thread(events_of, stack, speaker.job_id))
+        written = "select seq from public.job_events where job_id = %s order by seq"
+        await pages.end_with(worker.engine.rows(written, lease["job"]["id"]))
         assert [await page.last("words") for page in pages.pages] == [{"reply": speaker.text}] * 2
         assert [await page.last("read") for page in pages.pages] == [speaker.text] * 2
         assert trouble != "lossy" or wire.dropped > 0
