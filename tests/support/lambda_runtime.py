@@ -122,7 +122,7 @@ class LambdaFunction:
                     "Content-Type": "application/json",
                 },
             )
-        *_, request_id, kind = path.split("/")
+        request_id, kind = path.split("/")[-2:]
         for each in [*self._answers] if request_id == "init" else [request_id]:
             if each in self._answers:
                 self._answers[each].put((kind == "response", body))
