@@ -932,11 +932,11 @@ end;
 $$;
 select queue.charge_rows('public.workspace_members');
 
--- Take one of a number of places until the transaction ends, or reject the call with status 429.
--- p_id: Identifies those who share the places. If it is null, no place is taken.
--- p_most: Number of places.
--- p_ms: Maximum time to wait for a place, in milliseconds. A call that waits occupies a connection,
---   so it first takes another place that does not wait.
+-- Take one of p_most slots until the transaction ends, or reject the call with status 429.
+-- p_id: Id that the sharers of the slots have in common. If it is null, take no slot.
+-- p_most: Number of slots.
+-- p_ms: Maximum time to wait for a slot, in milliseconds. A call that waits occupies a connection,
+--   so the caller must first take another slot without waiting.
 create function queue.take_place(p_id text, p_most integer, p_ms integer default 0)
 returns void
 language plpgsql

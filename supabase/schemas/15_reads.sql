@@ -2067,7 +2067,7 @@ $$;
 
 -- Return texts about the last update of a running job: {last, sign, place, memory_mb, silent,
 -- usual}. If the worker reported no update, return {lease_until}.
--- sign: The last update in words.
+-- sign: The last update as text.
 -- silent: Time since the last update. Null for less than 20 seconds, because workers report every
 --   15 seconds.
 -- usual: Duration that 99 % of the jobs of the type do not exceed. Null unless the time since the
