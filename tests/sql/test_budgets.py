@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -27,8 +27,6 @@ STATISTICS = (
 )
 #: A call, its argument, and the maximum number of blocks.
 Call = tuple[str, Any, int]
-
-T = TypeVar("T")
 
 
 def fill(engine: Engine, count: int, *columns: str) -> None:
@@ -301,7 +299,7 @@ def test_no_call_takes_more_than_200_advisory_locks(engine: Engine) -> None:
     tenants = engine.add_workspaces(300)
     locks: list[int] = []
 
-    def count_locks(call: Callable[[], T], caller: Engine = engine) -> T:
+    def count_locks(call: Callable[[], Any], caller: Engine = engine) -> Any:
         caller.run("begin")
         answer = call()
         locks.append(

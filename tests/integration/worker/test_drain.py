@@ -16,7 +16,6 @@ from infra.bench.scratch import scratch_settings
 from minutehand.config import Settings
 from minutehand.functions.worker.invocations import SCHEDULE_SOURCE, LambdaWorker
 from minutehand.functions.worker.processors import load_processors
-from minutehand.functions.worker.routes import PROCESS_PATH, Request, WorkerRoutes
 from minutehand.worker import Registry, Worker, slots
 from tests.integration.worker.coroutines.processors import NAME as COROUTINE
 from tests.integration.worker.functions.processors import GATE
@@ -62,12 +61,14 @@ def by_lambda(settings: Settings) -> dict[str, Any]:
         return summary
 
 
-def ticked(settings: Settings, registry: Registry, budget: float = 20) -> dict[str, Any]:
+def ticked(
+    settings: Settings, registry: Registry, budget: float = 20, **more: Any
+) -> dict[str, Any]:
     """Return the summary of one run."""
 
     async def run() -> dict[str, Any]:
         worker = Worker(settings, registry=registry)
-        summary = await worker.tick(budget_seconds=budget)
+        summary = await worker.tick(budget_seconds=budget, **more)
         await worker.aclose()
         return summary.as_dict()
 
@@ -148,20 +149,7 @@ def test_a_run_for_named_types_drains_these_and_counts_no_others(
     for job_type in (COROUTINE, FUNCTION):
         engine.enqueue_many(130, job_type=job_type)
 
-    async def run() -> Any:
-        worker = Worker(settings, registry=load_processors(settings))
-        names = ",".join(f'"{name}"' for name in named)
-        request = Request(
-            method="POST",
-            path=PROCESS_PATH,
-            headers={"authorization": f"Bearer {settings.background_job_tokens[0]}"},
-            body=f'{{"jobTypes": [{names}]}}'.encode(),
-        )
-        reply = await WorkerRoutes(settings, worker).respond(request, budget_seconds=25)
-        await worker.aclose()
-        return reply.body
-
-    result = asyncio.run(run())
+    result = ticked(settings, load_processors(settings), job_types=named)
 
     assert (result["completed"], result["due_left"]) == (130 * len(named), 0)
     assert due(engine, COROUTINE, FUNCTION) == 130 * (2 - len(named))

@@ -104,17 +104,20 @@ async def test_processes_notice_that_the_fork_server_was_killed() -> None:
         assert await server.run({"DO": "sys.exit(3)"}) == 3
 
 
-@pytest.mark.parametrize(("handler", "code"), [("SIG_DFL", 15), ("SIG_IGN", 9)])
+@pytest.mark.parametrize("handler", ["SIG_DFL", "SIG_IGN"])
+@pytest.mark.parametrize("imports", [False, True])
 async def test_the_host_ends_processes_by_sigterm_and_kills_the_others(
-    handler: str, code: int
+    handler: str, imports: bool
 ) -> None:
-    async with fork_server() as (server, pipe):
-        waits = f"signal.signal(signal.SIGTERM, signal.{handler}); {SAY_PID} os.read(0, 1)"
+    """The waiting process is a forked one, or the fork server, which still imports."""
+    ends = handler == "SIG_DFL"
+    waits = f"signal.signal(signal.SIGTERM, signal.{handler}); {SAY_PID} signal.pause()"
+    async with fork_server(LOAD=waits if imports else "") as (server, pipe):
         running = asyncio.create_task(server.run({"DO": waits}))
         await asyncio.to_thread(os.read, pipe, 20)
-        await server.aclose(timeout_seconds=60 if handler == "SIG_DFL" else 0.5)
+        await server.aclose(timeout_seconds=60 if ends else 0.5)
 
-        assert await running == -code
+        assert await running == (None if imports else -15 if ends else -9)
 
 
 async def test_a_sigterm_to_the_process_group_leaves_the_fork_server_to_its_host() -> None:
@@ -140,17 +143,6 @@ async def test_processes_that_end_together_end_no_other() -> None:
         assert await server.run({"DO": "sys.exit(3)"}) == 3
         os.kill(pids[0], signal.SIGTERM)
         assert await runs[0] == -signal.SIGTERM
-
-
-@pytest.mark.parametrize(("handler", "seconds"), [("SIG_DFL", 60), ("SIG_IGN", 0.1)])
-async def test_the_host_ends_a_fork_server_that_still_imports(handler: str, seconds: float) -> None:
-    imports = f"signal.signal(signal.SIGTERM, signal.{handler}); {SAY_PID} signal.pause()"
-    async with fork_server(LOAD=imports) as (server, pipe):
-        running = asyncio.create_task(server.run({}))
-        await asyncio.to_thread(os.read, pipe, 20)
-        await server.aclose(timeout_seconds=seconds)
-
-        assert await running is None
 
 
 async def test_a_process_that_the_system_refuses_ends_no_other() -> None:
