@@ -127,50 +127,41 @@ def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: E
     assert engine.count("queue.output") == 0
 
 
-def test_a_dead_letter_that_runs_again_passes_its_finished_steps(engine: Engine) -> None:
-    """The job passes its finished steps also after its pieces were joined."""
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
-    engine.say(lease, piece("a", step="one"), piece("b", 1), piece("c", 2, step="two"))
-    steps = [{"name": name, "result": name} for name in ("one", "two")]
-    engine.settle(lease, "failed", steps=steps)
-    engine.elapse(61)
-    assert engine.count("queue.pieces") == 0
-    engine.retry(job_id)
-    again = engine.lease_one()
-    held = {**handle(again), "stream": "reply"}
-    kept = engine.rpc("read_output", p_request=held)["kept"]
-    assert {step: each["text"] for step, each in kept.items()} == {"one": "a", "two": "c"}
-    texts = [piece(text, n, attempt=2) for n, text in enumerate("aBc")]
-    engine.say(again, *texts)
-    engine.settle(again)
-    engine.elapse(61)
-    assert engine.rows("select text from queue.outputs") == ["aBc"]
+def test_a_job_that_runs_again_passes_its_finished_steps(engine: Engine) -> None:
+    """A retry has the output of all of them, and a replay that of the steps before its own.
 
-
-def test_a_replay_from_a_step_has_what_the_steps_before_it_said(engine: Engine) -> None:
-    """The replay has only the output of the steps before it, from pieces or from joined rows."""
+    The output comes from pieces or from joined rows.
+    """
     job_id = engine.enqueue()
     lease = engine.lease_one()
     engine.say(lease, piece("a", step="one"), piece("?", 1), piece("b", 2, step="one"))
     engine.say(lease, piece("c", 3, step="two"), piece("d", 4, step="three"), piece("!", 5))
-    for name in ("one", "two", "three"):
-        engine.report(lease, steps=[{"name": name, "result": name}])
-    engine.settle(lease)
+    steps = [{"name": name, "result": name} for name in ("one", "two", "three")]
+    engine.settle(lease, "failed", steps=steps)
+
+    def kept(lease: dict[str, Any]) -> dict[str, str]:
+        found = engine.rpc("read_output", p_request={**handle(lease), "stream": "reply"})
+        assert found["attempt"] == 1
+        return {step: each["text"] for step, each in found["kept"].items()}
+
     for _ in range(2):
         asked = {"p_job_id": job_id, "p_request": {"from_step": "three"}}
         replay = engine.rpc("replay_job", **asked)["job"]["id"]
         assert said(engine, replay)["text"] == "abc"
         heir = engine.lease_one()
-        found = engine.rpc("read_output", p_request={**handle(heir), "stream": "reply"})
-        assert found["attempt"] == 1
-        assert {step: each["text"] for step, each in found["kept"].items()} == {
-            "one": "ab",
-            "two": "c",
-        }
+        assert kept(heir) == {"one": "ab", "two": "c"}
         engine.settle(heir)
         engine.elapse(61)
     assert said(engine, job_id)["text"] == "a?bcd!"
+    assert engine.count("queue.pieces") == 0
+    engine.retry(job_id)
+    again = engine.lease_one()
+
+    assert kept(again) == {"one": "ab", "two": "c", "three": "d"}
+    engine.say(again, *[piece(text, n, attempt=2) for n, text in enumerate("aBc")])
+    engine.settle(again)
+    engine.elapse(61)
+    assert said(engine, job_id)["text"] == "aBc"
 
 
 def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(engine: Engine) -> None:

@@ -9,13 +9,33 @@ from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, ids_of
 
 
 def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: Engine) -> None:
-    """A trigger may enqueue before its worker starts: in a seed, a reset or a deploy."""
-    first = engine.enqueue({"n": 1}, job_type="later")
-    insert = "insert into public.jobs (workspace_id, job_type) values (%s, 'later') returning id"
-    by_insert = str(engine.one(insert, ACME))
-    [in_bulk] = engine.enqueue_many(1, job_type="later", priority=1)
-    engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[{"job_type": "later"}])
+    """A trigger may enqueue before its worker starts: in a seed, a reset or a deploy.
 
+    A choice that equals a default is a choice by each way to enqueue, and after a retry.
+    """
+    chosen: dict[str, Any] = {"queue": "default", "max_attempts": 5, "schema_version": 1}
+    of_type, own = ("slow", 2, 3), tuple(chosen.values())
+    insert = (
+        "insert into public.jobs (workspace_id, job_type{}) values (%s, 'later'{})"
+        " returning id::text"
+    )
+    columns = ", queue, max_attempts, schema_version"
+    first = engine.enqueue({"n": 1}, job_type="later")
+    [urgent] = engine.enqueue_many(1, job_type="later", priority=1)
+    half = engine.enqueue(job_type="later", max_attempts=5)
+    retried = engine.enqueue(job_type="later", **chosen)
+    engine.cancel(retried)
+    engine.retry(retried)
+    expected = {
+        **dict.fromkeys([first, urgent, engine.one(insert.format("", ""), ACME)], of_type),
+        half: ("slow", 5, 3),
+        retried: own,
+        engine.enqueue(job_type="later", **chosen): own,
+        engine.one(insert.format(columns, ", 'default', 5, 1"), ACME): own,
+        engine.enqueue_all([{"job_type": "later", **chosen}])[0]: own,
+    }
+
+    assert "chosen" not in engine.rpc("get_job", p_job_id=half)
     assert engine.lease() == []
     result = engine.explain(first)
     assert result["reason"] == "no_processor"
@@ -27,45 +47,10 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
     assert engine.lease() == []
 
     engine.register("later", queue="slow", max_attempts=2, schema_version=3)
-    found = {lease["job"]["id"]: lease["job"] for lease in engine.lease(queues=["slow"])}
-    assert len(found) == 4
-    assert next(iter(found)) == in_bulk
-    assert by_insert in found
-    job = found[first]
-    assert (job["queue"], job["max_attempts"], job["schema_version"]) == ("slow", 2, 3)
 
-
-def test_a_choice_that_equals_a_default_is_a_choice(engine: Engine) -> None:
-    """The choice is kept for each way to enqueue, and after the job ended and was retried."""
-    result: dict[str, Any] = {"queue": "default", "max_attempts": 5, "schema_version": 1}
-    columns = "workspace_id, job_type, queue, max_attempts, schema_version"
-    insert = (
-        f"insert into public.jobs ({columns}) values (%s, 'later', 'default', 5, 1) returning id"
-    )
-    item = {"job_type": "later", **result}
-    [bulk] = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[item])["jobs"]
-    retried = engine.enqueue(job_type="later", **result)
-    engine.cancel(retried)
-    engine.retry(retried)
-    jobs = [
-        engine.enqueue(job_type="later", **result),
-        str(engine.one(insert, ACME)),
-        bulk["job"]["id"],
-        retried,
-    ]
-    half = engine.enqueue(job_type="later", max_attempts=5)
-    assert all(
-        "chosen" not in shown for shown in (bulk["job"], engine.rpc("get_job", p_job_id=half))
-    )
-
-    engine.register("later", queue="slow", max_attempts=2, schema_version=3)
-    found = {lease["job"]["id"]: lease["job"] for lease in engine.lease()}
-    kept = ("default", 5, 1)
-    values = {
-        job: (line["queue"], line["max_attempts"], line["schema_version"])
-        for job, line in found.items()
-    }
-    assert values == {**dict.fromkeys(jobs, kept), half: ("slow", 5, 3)}
+    jobs = [lease["job"] for lease in engine.lease(queues=["slow"]) + engine.lease()]
+    assert jobs[0]["id"] == urgent
+    assert {job["id"]: tuple(job[name] for name in chosen) for job in jobs} == expected
     assert engine.rows("select id from public.jobs where chosen is not null") == []
 
 
