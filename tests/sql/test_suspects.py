@@ -170,34 +170,24 @@ def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> Non
 
 
 def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
-    """Another process runs the suspects, or they wait for a worker without jobs."""
-    engine.enqueue_many(2)
+    """The suspects before them take no slot of the other jobs.
+
+    Another process runs the suspects, or they wait for a worker without jobs.
+    """
+    engine.enqueue_many(60)
     workers = Workers(engine)
     workers.crash()
-    others = engine.enqueue_many(4)
+    others = engine.enqueue_many(5)
 
-    assert set(ids_of(engine.lease(2, worker="w1", suspects=False))) <= set(others)
-    assert set(ids_of(engine.lease(1, worker="w1"))) <= set(others)
+    leases = engine.lease(4, worker="w1", suspects=False) + engine.lease(1, worker="w1")
+    assert set(ids_of(leases)) == set(others)
+    rest = engine.lease_call(10, worker="w1", suspects=False)
+    assert (rest["leases"], rest["next_due_in_ms"]) == ([], None)
     assert engine.lease_call(1, worker="w2", suspects=True)["alone"]
-
     # half of the company waits, and only workers of earlier releases are left
     engine.advance(31)
     assert engine.lease(1, worker="w1") == []
     engine.elapse(60)
-
-
-def test_many_suspects_take_no_slot_of_the_jobs_behind_them(engine: Engine) -> None:
-    """All jobs are of one tenant. The worker leases the others, and then waits."""
-    engine.register("work")
-    engine.register("bad")
-    workers = Workers(engine)
-    engine.enqueue_many(60, job_type="bad")
-    workers.die(workers.lease()[0])
-    others = engine.enqueue_many(5)
-
-    lease = engine.lease_call(10, suspects=False)
-    assert set(ids_of(lease["leases"])) == set(others)
-    assert lease["next_due_in_ms"] is None
 
 
 def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None:

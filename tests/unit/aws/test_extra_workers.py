@@ -13,6 +13,17 @@ from tests.support.queue_model import SETTINGS, ModelQueue, Row
 from tests.support.virtual_time import LoopClock, leaping
 
 
+class Answering(ModelQueue):
+    """A queue whose responses to lease calls have more fields."""
+
+    def __init__(self, jobs: int, **fields: Any) -> None:
+        super().__init__([Row(str(n), {}) for n in range(jobs)])
+        self.fields = fields
+
+    def _lease(self, request: Any) -> LeaseResponse:
+        return super()._lease(request).model_copy(update=self.fields)
+
+
 def tick(
     queue: ModelQueue, seconds: float, extra: int, *, fan_out: bool = True, starts: bool = True
 ) -> tuple[list[int], TickSummary]:
@@ -61,13 +72,8 @@ def test_a_backlog_starts_as_many_as_it_is_worth(
 
     Extra workers and idle workers request none.
     """
+    queue = Answering(3, due=due, run=RunState(free=4))
 
-    class Backlogged(ModelQueue):
-        def _lease(self, request: Any) -> LeaseResponse:
-            more = {"due": due, "run": RunState(free=4)}
-            return super()._lease(request).model_copy(update=more)
-
-    queue = Backlogged([Row(str(n), {}) for n in range(3)])
     assert tick(queue, 5, most, fan_out=fan_out, starts=False)[0] == expected
 
 
@@ -79,13 +85,9 @@ def test_a_run_of_suspects_starts_others_for_what_it_may_not_lease(
     alone: bool, suspects: int, due: int, expected: list[int]
 ) -> None:
     """One for each other company, and one for the jobs that are no suspects."""
+    queue = Answering(1, due=due, alone=alone, suspects=suspects)
 
-    class Suspects(ModelQueue):
-        def _lease(self, request: Any) -> LeaseResponse:
-            more = {"due": due, "alone": alone, "suspects": suspects}
-            return super()._lease(request).model_copy(update=more)
-
-    assert tick(Suspects([Row("1", {})]), 1, 5)[0] == expected
+    assert tick(queue, 1, 5)[0] == expected
 
 
 @pytest.mark.parametrize(("before", "left", "expected"), [(1, 7, [1]), (0, 7, []), (1, 0, [])])
@@ -94,12 +96,12 @@ def test_what_a_run_leaves_when_it_leases_no_more_is_counted(
 ) -> None:
     """Another worker continues with the jobs that this run could not lease, unless at a limit."""
 
-    class Backlogged(ModelQueue):
+    class Later(Answering):
         def _lease(self, request: Any) -> LeaseResponse:
-            due = left if self._now > 40 else before
-            return super()._lease(request).model_copy(update={"due": due})
+            self.fields["due"] = left if self._now > 40 else before
+            return super()._lease(request)
 
-    queue = Backlogged([Row("1", {})])
+    queue = Later(1)
     started, summary = tick(queue, 300, 5)
 
     counted = [request for request in queue.requests if request.count_due]

@@ -43,7 +43,7 @@ def leased(job_id: str, lease_seconds: float) -> tuple[Lease, float]:
 def test_what_waits_too_long_is_given_back(kind: str, lease_seconds: float, most: float) -> None:
     """The job is released at the announced instant.
 
-    Otherwise a run would wake repeatedly for nothing.
+    Otherwise a run would wake repeatedly for nothing. At its end, a run releases all waiting jobs.
     """
     pool = pool_of(kind)
     for job_id in ("first", "second"):
@@ -56,13 +56,5 @@ def test_what_waits_too_long_is_given_back(kind: str, lease_seconds: float, most
     assert [lease.job.id for lease, _ in pool.remove_waiting(at, all_=False)] == ["first", "second"]
     assert pool.next_release_at() is None
     assert pool.remove_waiting(at, all_=True) == []
-
-
-@pytest.mark.parametrize("kind", ["jobs", "batches"])
-def test_at_its_end_a_run_gives_back_all(kind: str) -> None:
-    """All waiting jobs are released, however long they have waited."""
-    pool = pool_of(kind)
-    pool.add(leased("first", 60))
-
-    assert len(pool.remove_waiting(0.0, all_=True)) == 1
-    assert pool.next_release_at() is None
+    pool.add(leased("last", 60))
+    assert len(pool.remove_waiting(at, all_=True)) == 1
