@@ -166,7 +166,7 @@ def test_a_call_that_raises_or_hangs_is_run_again_in_halves(poison: str, how: st
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(50)
             raise asyncio.CancelledError
-        return [str(job.id) for job in jobs]
+        return await results(jobs)
 
     world = World(rows(*"abcde", timeout=3), run)
     world.tick(budget=40, batch=5)
@@ -228,7 +228,7 @@ def test_one_that_is_stopped_is_in_no_later_call() -> None:
         if len(world.calls) == 2:
             world.queue.cancel("d")
             await asyncio.sleep(10)
-        return [str(job.id) for job in jobs]
+        return await results(jobs)
 
     world = World(rows(*"abcd"), run)
     world.tick(batch=4)
@@ -242,7 +242,7 @@ def test_each_half_has_the_whole_timeout() -> None:
 
     async def run(jobs: Jobs) -> Any:
         await asyncio.sleep(50 if jobs[0].id == "a" else 4)
-        return [str(job.id) for job in jobs]
+        return await results(jobs)
 
     world = World(rows(*"abcd", timeout=5), run)
     world.tick(budget=30, batch=4)
