@@ -62,7 +62,7 @@ def by_lambda(settings: Settings) -> dict[str, Any]:
 
 
 def ticked(
-    settings: Settings, registry: Registry, budget: float = 20, **more: Any
+    settings: Settings, registry: Registry, budget: float = 60, **more: Any
 ) -> dict[str, Any]:
     """Return the summary of one run."""
 
