@@ -944,7 +944,7 @@ begin
   end loop
     with read as materialized (
       select a.*
-      from queue.ring_turns(v_rings[1], 2 * p_most + 20) as a
+      from queue.ring_turns(v_rings[1], 2 * p_most + 20 + cardinality(p_lanes)) as a
       where v_is_along
       union all
       select e.*
@@ -1146,6 +1146,17 @@ begin
 end;
 $$;
 
+-- Ready jobs that an ordinary lease skips. These are suspects, which must not run in one process
+-- with other jobs, and jobs whose start a trigger of the project has rejected, until their retry
+-- time.
+create view queue.withheld as
+select r.job_id, false as is_suspect
+from queue.refusals as r
+where r.task = 'lease' and r.retry_at > queue.clock()
+union all
+select s.job_id, true
+from queue.suspects as s;
+
 -- Divide the free slots of a worker among tenants in rounds. In each round, every tenant in turn
 -- gets as many of its first ready jobs as its weight. Only the first round determines the last
 -- tenant served. A job that exceeds a limit is skipped, and does not count against the weight.
@@ -1205,12 +1216,8 @@ begin
       where o.lane = t.lane
         and o.workspace_id = t.workspace_id
         and o.ord >= t.from_ord
-        -- jobs of queue.withheld, which must get no slot because the lease skips them
-        and (
-          not exists (select from queue.suspects) -- read once, usually without a result
-          or not exists (select from queue.suspects as s where s.job_id = o.job_id)
-        )
-        and o.job_id <> all (array(select unnest(queue.refused('lease', p_now))))
+        -- the lease skips withheld jobs, so they must get no slot
+        and o.job_id not in (select w.job_id from queue.withheld as w)
       order by o.ord
       -- least() ignores nulls, so that a limit of null does not apply
       limit least(t.depth, t.type_free, t.own_free, t.tenant_free)
@@ -1576,19 +1583,6 @@ join queue.job_types as y on y.job_type = n.job_type
 where y.rate_limit is not null and not y.rate_per_key
 $$;
 
--- Return the ready jobs that an ordinary lease skips. These are suspects, which must not run in one
--- process with other jobs, and jobs whose start a trigger of the project has rejected, until their
--- retry time.
-create function queue.withheld(p_now timestamptz)
-returns uuid[]
-language plpgsql stable
-set search_path = ''
-as $$
-begin
-  return queue.refused('lease', p_now) || array(select s.job_id from queue.suspects as s);
-end;
-$$;
-
 -- Lease the first jobs of each turn. The update finds a job's row by its ctid, because no other
 -- transaction can change the locked row. If the row was changed between the start of the statement
 -- and the lock, the update does not find it, and the job stays ready.
@@ -1625,14 +1619,11 @@ begin
         and (j.deadline_at is null or j.deadline_at > p_now)
         and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
         and coalesce(r.job_id = any (p_request.job_ids), true)
-        -- a copy of queue.withheld, because a call of the function here would be slower
-        and r.job_id <> all (array(
-          select f.job_id
-          from queue.refusals as f
-          where f.task = 'lease' and f.retry_at > p_now
-          union all
-          select c.job_id from queue.suspects as c where p_request.job_ids is null
-        ))
+        and r.job_id not in (
+          select w.job_id
+          from queue.withheld as w
+          where p_request.job_ids is null or not w.is_suspect
+        )
       order by r.ord
       limit s.jobs
       for no key update of r, j skip locked
@@ -1812,10 +1803,12 @@ begin
         and j.status = 'pending'
         and (j.deadline_at is null or j.deadline_at > p_now)
         and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
-        and case
-          when p_request.job_ids is null then o.job_id <> all (queue.withheld(p_now))
-          else o.job_id = any (p_request.job_ids) and o.job_id <> all (queue.refused('lease', p_now))
-        end
+        and coalesce(o.job_id = any (p_request.job_ids), true)
+        and o.job_id not in (
+          select w.job_id
+          from queue.withheld as w
+          where p_request.job_ids is null or not w.is_suspect
+        )
       order by o.ord
       limit 1
       for no key update of o, j skip locked
@@ -1931,7 +1924,7 @@ begin
       end;
       more := more
         or v_taken.has_refused
-        or v_leased < v_expected and queue.withheld(leased_at) = '{}';
+        or v_leased < v_expected and not exists (select from queue.withheld);
     end if;
   end if;
   if v_shared.shares is null and p_request."limit" > 0 then
@@ -2169,7 +2162,7 @@ begin
     (select min(run_at) from queue.deferred),
     (select min(timeout_at) from queue.waits),
     case
-      when exists (select from queue.notes where key is null)
+      when (select id from queue.notes where key is null order by id limit 1) is not null
         or exists (
           select from queue.turns as t
           where t.lane = any (p_unfilled)
@@ -2179,19 +2172,17 @@ begin
               where r.lane = t.lane
                 and r.workspace_id = t.workspace_id
                 and r.ord >= t.from_ord
-                and r.job_id <> all (array(select unnest(queue.refused('lease', p_now))))
-                and not exists (
-                  select from queue.suspects as s
-                  where s.job_id = r.job_id
-                )
+                and r.job_id not in (select w.job_id from queue.withheld as w)
             )
         )
         then p_now
     end,
     (
-      select min(look_at)
+      select look_at
       from queue.notes
       where key is not null
+      order by look_at, id
+      limit 1
     ),
     (
       select nullif(min(t.look_at), 'infinity')
@@ -2307,11 +2298,15 @@ begin
     t.expires_at,
     w as worker,
     exists (
-      select from queue.notes
-      where key is null
+      -- the order selects the index in which the dead rows of deleted notes are adjacent
+      (select from queue.notes where key is null order by id limit 1)
       union all
-      select from queue.notes
-      where key is not null and look_at <= v_now
+      (
+        select from queue.notes
+        where key is not null and look_at <= v_now
+        order by look_at, id
+        limit 1
+      )
       union all
       select from queue.turns
       where blocked and look_at <= v_now
@@ -2455,10 +2450,10 @@ set enable_sort = off
 set jit = off
 as $$
 declare
+  v_is_revoked constant boolean := queue.refuse_revoked();
   v_result json;
   v_is_sent boolean;
 begin
-  perform queue.refuse_revoked();
   v_result := queue.lease(p_request);
   v_is_sent := queue.send_unsent();
   return v_result;
