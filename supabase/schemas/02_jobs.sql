@@ -308,8 +308,8 @@ create table queue.ready (
 -- rows from the page.
 ) with (fillfactor = 90);
 
--- Each row is a time at which maintenance must handle a live job. For a delayed job, the row is the
--- job's place. Another row of the job can be its deadline.
+-- Each row has a time at which maintenance must handle a live job, which is the scheduled start of
+-- a delayed job, the deadline of a job, or the latest time for its start.
 create table queue.deferred (
   run_at timestamptz not null,
   job_id uuid not null,

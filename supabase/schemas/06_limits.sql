@@ -987,9 +987,9 @@ begin
 end;
 $$;
 
--- Admit a plain read of the Data API, or reject it with status 429. A person may run six at a time,
--- as many as a browser sends to one host. Policies run this function once per query. Realtime reads
--- the policies without a request, and is not limited.
+-- Admit a plain read of the Data API, or reject it with status 429. A person may run six plain
+-- reads at a time, because a browser sends up to six requests to one host. Policies run this
+-- function once per query. Realtime reads the policies without a request, and is not limited.
 create function queue.admit_plain_read()
 returns void
 language plpgsql

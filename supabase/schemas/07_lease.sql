@@ -727,10 +727,10 @@ begin
 end;
 $$;
 
--- Return the open turns of all lanes in the order of (rank, workspace_id, lane). The order begins
--- after the last tenant that the ring stores, and continues at the lowest rank. In the query,
--- lane_bound is 0 if the last tenant has not yet got as many jobs as its weight, so that this
--- tenant comes first. Otherwise it is the greatest integer, so that this tenant comes last.
+-- Return the open turns of all lanes in the order of (rank, workspace_id, lane). The first turn is
+-- the turn after the last tenant served, and after the highest rank comes the lowest rank. In the
+-- query, lane_bound is 0 if the last tenant has not yet got as many jobs as its weight, so that
+-- this tenant comes first. Otherwise it is the greatest integer, so that this tenant comes last.
 -- p_rows: Maximum number of turns.
 -- is_cut: True in the row number p_rows, because more turns may follow.
 create function queue.ring_turns(p_ring integer, p_rows integer)
@@ -1743,9 +1743,9 @@ begin
 end;
 $$;
 
--- Lease the jobs of these turns. If a trigger of the project rejects one of the jobs, lease each
--- half of the jobs separately, and so on, until this job is found. Then record the rejection in
--- queue.refusals, so that the next lease skips the job.
+-- Lease the jobs that queue.share_slots has chosen. If a trigger of the project rejects one of the
+-- jobs, lease each half of the jobs separately, and so on, until this job is found. Then record the
+-- rejection in queue.refusals, so that the next lease skips the job.
 -- has_refused: True if a job was rejected.
 create function queue.take(
   p_shares queue.share[],

@@ -226,8 +226,8 @@ values ('schedules_max', '1000');
 
 -- Correct the next run of schedules after the server's clock was ahead. Otherwise a clock that was
 -- a day ahead for a moment would stop every schedule for a day. If this task last ran at a time
--- that is now in the future, begin a pass over all schedules. Otherwise continue an unfinished
--- pass.
+-- that is now in the future, begin a pass over all schedules. Otherwise continue the last pass, if
+-- that pass is unfinished.
 create function queue.reset_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

@@ -1058,9 +1058,9 @@ comment on function public.job_trace is
   'Attempts, steps and waits of at most 300 jobs of a tree, six levels deep: {now, more, jobs}.';
 select queue.allow('authenticated, service_role', 'public.job_trace');
 
--- Return the live workers. A worker is live if one of its leases has not expired, or if it called
--- in the last three minutes. In the second case, its run must not have ended more than 90 seconds
--- ago.
+-- Return the live workers. A worker is live if one of its leases has not expired. A worker without
+-- leases is live if it called in the last three minutes, and if its run has not ended or ended at
+-- most 90 seconds ago.
 create function queue.live_workers(p_now timestamptz)
 returns queue.workers[]
 language sql stable

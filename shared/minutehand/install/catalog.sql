@@ -72,7 +72,7 @@ memberships as (
   from pg_catalog.pg_auth_members as m, engine as e
   where 'job_worker'::regrole in (m.member, m.roleid)
     or m.member in (to_regrole('anon'), to_regrole('authenticated'))
-      -- through the membership, they would read the rows of every tenant
+      -- members of these roles would read the rows of every tenant
       and exists (
         select from pg_catalog.pg_roles as r
         where (r.rolsuper or r.rolbypassrls) and pg_has_role(m.roleid, r.oid, 'member')

@@ -107,8 +107,8 @@ select
         end
   end as error_data,
   greatest(j.attempts - 1, 0) as retry_count,
-  -- For a failed job, the maximum is the number of retries so far, because no retries remain. After
-  -- a permanent error this may be 0.
+  -- For a failed job, the maximum is the number of retries so far, because no retries remain. The
+  -- maximum may be 0 after a permanent error.
   case j.status
     when 'failed' then greatest(j.attempts - 1, 0)
     else j.max_attempts - 1
