@@ -92,7 +92,7 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
     if isinstance(error, DatabaseReadOnly):
         logger.error(str(error), extra={"event": "queue.read_only"})
         return ApiError(503, "database_read_only", str(error), headers={"Retry-After": "60"})
-    if error.code == _LOCK_TIMEOUT:
+    if error.code == "55P03":  # the call waited too long for a row or key
         return ApiError(
             429,
             "job_busy",
@@ -132,8 +132,6 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
     return ApiError(error.status, code, text, detail={"sqlstate": error.code})
 
 
-#: SQLSTATE of a call that waited too long for a row or key.
-_LOCK_TIMEOUT = "55P03"
 _GENERIC_ERRORS = {
     403: ("forbidden", "You may not do this"),
     404: ("not_found", "Not found"),

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -308,7 +309,7 @@ def parse_seq_cursor(last_event_id: str | None, after: int | None) -> int:
     text = (last_event_id or "").strip()
     if not text:
         return after or 0
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
+    if not re.fullmatch("[0-9]{1,18}", text):
         raise _unknown_cursor()
     return int(text)
 

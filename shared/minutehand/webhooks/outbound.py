@@ -57,17 +57,15 @@ async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
 
 
 class PublicTransport(httpx.AsyncBaseTransport):
-    """Sends each request to a checked address of its host.
+    """Sends a request to a checked address of its host.
 
-    Connections are not reused, because a connection that was verified for one name must not serve
-    another name at the same address. Cookies of responses are dropped.
+    Each delivery uses a transport of its own, because a connection that was verified for one name
+    must not serve another name at the same address.
     """
 
     def __init__(self, *, loopback: bool) -> None:
         self._loopback = loopback
-        self._inner = httpx.AsyncHTTPTransport(
-            verify=trusted(), limits=httpx.Limits(max_connections=100, max_keepalive_connections=0)
-        )
+        self._inner = httpx.AsyncHTTPTransport(verify=trusted())
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Resolve and check the host, and send to the first address that accepts a connection."""
@@ -90,13 +88,9 @@ class PublicTransport(httpx.AsyncBaseTransport):
                 extensions={**request.extensions, "sni_hostname": host},
             )
             try:
-                response = await self._inner.handle_async_request(pinned)
+                return await self._inner.handle_async_request(pinned)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 last_error = error
-                continue
-            # the client would store a stranger's cookies and send them in the next call
-            response.headers.pop("set-cookie", None)
-            return response
         raise last_error
 
     async def aclose(self) -> None:

@@ -22,6 +22,7 @@ from standardwebhooks import Webhook
 from minutehand.aws.sealing import SealBroken
 from minutehand.config import Settings
 from minutehand.queue.functions import WorkerFunctions
+from minutehand.queue.outbound_http import connect
 from minutehand.queue.responses import decode_object
 from minutehand.redaction import without_secrets
 from minutehand.retry_after import requested_wait
@@ -37,11 +38,7 @@ from minutehand.worker.registry import Registry
 REQUEST_SECONDS = 10.0
 #: Maximum bytes of an error's body that are stored.
 MAX_BODY_BYTES = 300
-HEADERS = {
-    "accept-encoding": "identity",
-    "content-type": "application/json",
-    "user-agent": "Minutehand",
-}
+HEADERS = {"accept-encoding": "identity", "content-type": "application/json"}
 #: Message for a delivery that was not sent, by the reason that SQL returns.
 NOT_SENT = {
     "webhook_deleted": "not sent: the webhook was deleted",
@@ -95,7 +92,6 @@ class Webhooks:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._secrets = WebhookSecrets(settings)
-        self._clients: dict[bool, httpx.AsyncClient] = {}
 
     @cached_property
     def store(self) -> WebhookStore:
@@ -143,12 +139,12 @@ class Webhooks:
     ) -> SendResult:
         # private addresses need both the local stage and the engine's setting
         loopback = self._settings.stage == "local" and allows_private
+        timeout, transport = httpx.Timeout(REQUEST_SECONDS), PublicTransport(loopback=loopback)
         try:
             async with (
                 asyncio.timeout(REQUEST_SECONDS),
-                self._client(loopback).stream(
-                    "POST", url, content=body, headers=headers
-                ) as response,
+                connect(timeout=timeout, transport=transport) as client,
+                client.stream("POST", url, content=body, headers=headers) as response,
             ):
                 text = "" if response.is_success else await _read_start(response)
                 return _to_result(response.status_code, response.headers, text, datetime.now(UTC))
@@ -165,21 +161,8 @@ class Webhooks:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        for client in self._clients.values():
-            await client.aclose()
         if "store" in self.__dict__:
             await self.store.aclose()
-
-    def _client(self, loopback: bool) -> httpx.AsyncClient:
-        # created on first use, because a client reads all root certificates
-        if loopback not in self._clients:
-            self._clients[loopback] = httpx.AsyncClient(
-                transport=PublicTransport(loopback=loopback),
-                timeout=REQUEST_SECONDS,
-                follow_redirects=False,
-                trust_env=False,  # a proxy would resolve the name once more
-            )
-        return self._clients[loopback]
 
 
 async def _read_start(response: httpx.Response) -> str:
