@@ -172,7 +172,8 @@ facts (rank, object, statement, undo) as (
       'table',
       name,
       relpersistence,
-      case relreplident when 'd' then 'default' when 'f' then 'full' else 'nothing' end
+      -- a project may publish whole rows
+      case relreplident when 'n' then 'nothing' else 'default' end
     from relations
     where relkind = 'r'
     union all
@@ -387,7 +388,7 @@ facts (rank, object, statement, undo) as (
     format('alter %s reset %s', s.target, s.name)
   from role_settings as s
   where case
-    when s.name like '%timeout'
+    when s.name like '%timeout' and s.name <> 'deadlock_timeout'
       then (s.value || case when s.value ~ '^[0-9]+$' then 'ms' else '' end)::interval
         between '1 ms' and '900 ms'
     else lower(s.name) in (

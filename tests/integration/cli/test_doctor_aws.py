@@ -164,7 +164,10 @@ us-east-1-{name} or its policy | aws iam delete-role-policy --role-name shop-pro
 /shop/prod/{name} lacks | aws ssm delete-parameter --name /shop/prod/{name}
 /shop/prod/{name} lacks | aws ssm put-parameter --name /shop/prod/{name} --value {{}} --type \
 SecureString --overwrite
-shop-prod-tick is DISABLED | aws scheduler update-schedule --cli-input-json '{tick}'
+shop-prod-tick has State DISABLED | aws scheduler update-schedule --cli-input-json '{tick}'
+shop-prod-tick has ScheduleExpression | aws scheduler update-schedule --cli-input-json '{daily}'
+has another WORKER_SECRET_TOKEN | aws ssm put-parameter --name /shop/prod/{name} --value \
+'{secrets}' --type SecureString --overwrite
 shop-prod-tick was deleted | aws scheduler delete-schedule --name shop-prod-tick
 is Disabled | aws kms disable-key --key-id {key}
 is PendingDeletion | aws kms schedule-key-deletion --key-id {key}
@@ -180,7 +183,10 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     outputs = Stage("prod", "us-east-1").outputs()
     key, queue = outputs["ServiceKeyArn"], outputs["FailuresUrl"]
     tick = json.dumps(TICK | {"State": "DISABLED"})
-    detail, command = fault.format(name=name, key=key, queue=queue, tick=tick).split(" | ")
+    daily = json.dumps(TICK | {"ScheduleExpression": "rate(1 day)"})
+    secrets = json.dumps(SECRETS | {"WORKER_SECRET_TOKEN": "x" * 32})
+    values = {"name": name, "key": key, "queue": queue, "tick": tick, "daily": daily}
+    detail, command = fault.format(**values, secrets=secrets).split(" | ")
     account.run_command(command)
 
     finding = check_stage()

@@ -130,17 +130,21 @@ def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[Finding]:
         if find(iam.get_role_policy, RoleName=role, PolicyName=name) is None:
             yield deleted(f"the role {role} or its policy {name}", f"{name.title()}Role")
     yield from _function_faults(stage, find, deleted)
-    tick, wanted = f"{stack}-tick", str(stage.values.get("tickState", "ENABLED"))
+    tick, state = f"{stack}-tick", str(stage.values.get("tickState", "ENABLED"))
+    wanted = {"State": state, "ScheduleExpression": "rate(1 minute)"}
     schedule = find(stage.client("scheduler").get_schedule, Name=tick)
     if schedule is None:
         yield deleted(f"the schedule {tick}", "Tick")
-    elif schedule.get("State", wanted) != wanted:
+    elif wrong := [
+        f"{name} {schedule[name]}"
+        for name in schedule.keys() & wanted.keys()
+        if schedule[name] != wanted[name]
+    ]:
         # an update resets all fields that it omits
         fields = {name: schedule[name] for name in schedule.keys() - RESPONSE_FIELDS}
-        request = shlex.quote(json.dumps({**fields, "State": wanted}, default=str))
+        request = shlex.quote(json.dumps(fields | wanted, default=str))
         yield fail(
-            f"the schedule {tick} is {schedule['State']}, and the stages file says tickState"
-            f" {wanted}",
+            f"the schedule {tick} has {', '.join(wrong)}; deployed were {wanted}",
             f"aws scheduler update-schedule --cli-input-json {request} {region}",
         )
     groups = find(stage.client("logs").describe_log_groups, logGroupNamePrefix=stack)
@@ -168,17 +172,21 @@ def _function_faults(
 ) -> Iterator[Finding]:
     """Yield faults of a stage's functions, of their secrets and of their concurrency."""
     functions, region = stage.client("lambda"), f"--region {stage.region}"
+    shared: dict[str, str] = {}
     for name in NEEDED:
         function = f"{stage.stack}-{name}"
         concurrency = find(functions.get_function_concurrency, FunctionName=function)
         if concurrency is None:
             yield deleted(f"the function {function}", f"{name.title()}LambdaFunction")
             continue
-        if missing := missing_for(name, stage.read_secrets(name)):
-            yield fail(
-                f"{parameter_name(stage.service, stage.name, name)} lacks {', '.join(missing)}",
-                f"minutehand deploy {stage.name} --secrets-only",
-            )
+        secrets, deploy = stage.read_secrets(name), f"minutehand deploy {stage.name} --secrets-only"
+        parameter = parameter_name(stage.service, stage.name, name)
+        if missing := missing_for(name, secrets):
+            yield fail(f"{parameter} lacks {', '.join(missing)}", deploy)
+        if other := [
+            key for key, value in secrets.items() if shared.setdefault(key, value) != value
+        ]:
+            yield fail(f"{parameter} has another {', '.join(other)} than other functions", deploy)
         if concurrency.get("ReservedConcurrentExecutions") == 0:
             yield fail(
                 f"the reserved concurrency of {function} is 0, so it never runs",
