@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
+import httpx
 import pytest
 
 from infra.bench.scratch import scratch_settings
@@ -54,14 +54,7 @@ class QuickEar:
 def s3_server() -> Iterator[str]:
     """A local S3. moto keeps its data in the process, and other test files may empty it."""
     with fake_aws() as endpoint:
-        made = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
-        made.create_bucket(Bucket=BUCKET)
+        assert httpx.put(f"{endpoint}/{BUCKET}", trust_env=False).is_success
         yield endpoint
 
 

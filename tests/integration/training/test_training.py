@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 
 from minutehand.ai.errors import LanguageModelError, UnusableOutput
-from minutehand.ai.language_model import Completion, Prompt
 from minutehand_apps.training.bucket import sound_prefix
 from minutehand_apps.training.media import cut
 from minutehand_apps.training.services import Training
@@ -21,24 +19,10 @@ from tests.support.engine import ACME, EVE
 from tests.support.killable import survive
 from tests.support.misbehaving import Fault
 from tests.support.project import Project
+from tests.unit.ai.model_server import ModelServer
 from tests.unit.ai.speech_server import SpeechServer
 
 GOOD = {"title": "Paper", "steps": [{"title": "Turn off the power", "at_seconds": 0.1}]}
-
-
-class Model:
-    """Returns the output that the test sets."""
-
-    name, offline, most_tokens = "model-1", False, 16_000
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-
-    async def complete(self, prompt: Prompt) -> Completion:
-        return Completion(json.dumps(self.answers.pop(0)), self.name)
-
-    async def aclose(self) -> None:
-        """Nothing to close."""
 
 
 def jobs_of(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -99,12 +83,15 @@ async def test_a_models_procedure_is_checked_and_asked_for_again(
 ) -> None:
     """A step at a time without speech is rejected. A second wrong output fails the job."""
     nowhere = {"title": "Paper", "steps": [{"title": "Wash the car", "at_seconds": 900}]}
-    model = Model(nowhere, GOOD, nowhere, nowhere)
-    async with Studio(project, project.settings, speech=ear, model=model).open() as studio:
-        good = await studio.ended(await studio.start())
-        bad = await studio.ended(await studio.start())
+    answers = [nowhere, GOOD, nowhere, nowhere]
+    async with ModelServer() as server:
+        server.answers["procedure"] = lambda _: answers.pop(0)
+        settings = server.known_to(project.settings)
+        async with Studio(project, settings, speech=ear).open() as studio:
+            good = await studio.ended(await studio.start())
+            bad = await studio.ended(await studio.start())
 
-    assert (good["procedure"]["author"], good["procedure"]["offline"]) == ("model-1", False)
+    assert (good["procedure"]["author"], good["procedure"]["offline"]) == ("test-model", False)
     assert good["procedure"]["procedure"]["steps"][0]["title"] == "Turn off the power"
     assert (bad["status"], code_of(bad, "sop_generation")) == ("failed", UnusableOutput.code)
     assert bad["transcript"] is not None
