@@ -30,7 +30,7 @@ async def test_a_watch_waits_while_large_reads_are_limited(api: Api) -> None:
             stream = asyncio.create_task(follow(api, path, until=101))
             for _ in range(5):
                 await api.http.get("/health")
-                with engine.member(ADA) as third, pytest.raises(psycopg.Error, match="too many calls"):
+                with engine.member(ADA) as third, pytest.raises(psycopg.Error, match="many calls"):
                     third.rpc("list_jobs")
             assert not stream.done()
         assert len({event["job_id"] for event in (await stream).events}) == 101
