@@ -171,6 +171,24 @@ def engine_of(hosted: Hosted, database: HostedDatabase) -> Iterator[Engine]:
         yield engine
 
 
+def test_a_removal_holds_all_tables_or_none(hosted: Hosted, tmp_path: Path) -> None:
+    """The worker of `minutehand dev` may run while a person removes the engine."""
+    (tmp_path / "supabase/migrations").mkdir(parents=True)
+    install(tmp_path, "public")
+    with hosted.database() as database:
+        database.apply(tmp_path)
+        with (
+            engine_of(hosted, database) as engine,
+            engine.open_transaction() as other,
+            engine.another_session() as session,
+        ):
+            other.run("lock table queue.leases in row share mode")
+            done = engine.blocked(session.run, removal_sql(tmp_path))
+            other.run("lock table queue.pauses in row share mode")
+            other.run("commit")
+            done.result()
+
+
 @pytest.fixture
 def old_project(tmp_path: Path) -> Path:
     """A project with the migrations of 0.3.0."""

@@ -1,6 +1,6 @@
--- Lock all tables or none. Calls lock tables in several orders, so an upgrade that has locked some
--- tables and waits for others could deadlock with a call. Postgres looks for deadlocks only after a
--- longer wait than 0.3 seconds.
+-- Lock all tables or none. Calls lock tables in several orders, so an upgrade or removal that has
+-- locked some tables and waits for others could deadlock with a call. Postgres looks for deadlocks
+-- only after a longer wait than 0.3 seconds.
 do $$
 declare
   c_timeout constant text := current_setting('lock_timeout');
@@ -28,6 +28,6 @@ begin
   end loop;
   raise lock_not_available
     using message = 'other transactions have used tables of Minutehand for two minutes',
-      hint = 'Nothing was changed. End long transactions, then apply the migration again.';
+      hint = 'Nothing was changed. End long transactions, then run this again.';
 end;
 $$;

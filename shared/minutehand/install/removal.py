@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from minutehand.install.rewrite import CLIENTS, Schemas
+from minutehand.install.rewrite import CLIENTS, Schemas, rewrite
 from minutehand.install.sources import FILE_NAME, installed, not_installed
 from minutehand.project import Project
 
@@ -69,6 +69,7 @@ begin
 end;
 $$;
 
+{lock}
 do $$
 declare
   v_job bigint;
@@ -161,9 +162,12 @@ def removal_sql(folder: Path) -> str:
     tables = [name for kind, name in _objects(texts, schemas.engine) if kind == "table"]
     lines = [_drop(kind, f"{schemas.clients}.{name}") for kind, name in objects]
     lines.append(_drop("schema", schemas.engine))
+    lock = Path(__file__).with_name("lock_tables.sql").read_text("utf-8")
+    lock = lock.replace("{tables}", f"{{{','.join(names['table'])}}}")
     versions = [match["version"] for path in paths if (match := FILE_NAME.match(path.name))]
     return _SQL.format(
         pattern=_usage_pattern(schemas, relations, names["function"]),
+        lock=rewrite(lock, schemas),
         engine=schemas.engine,
         clients=schemas.clients,
         tables=_quoted(tables),
