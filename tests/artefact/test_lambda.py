@@ -73,6 +73,17 @@ def functions(
         function.close()
 
 
+def reclaim(project: Project) -> None:
+    """Let the leases of a dead process expire. No host reports its end."""
+    project.expire()
+
+    def is_reclaimed() -> bool:
+        project.sql("select public.run_maintenance()")
+        return not project.sql("select job_id from queue.leases")
+
+    until(is_reclaimed)  # maintenance looks once a second
+
+
 def test_every_function_starts_and_answers(functions: dict[str, LambdaFunction]) -> None:
     """Each handler imports, routes and rejects a request with only the zip."""
     requests = {
@@ -141,15 +152,34 @@ def test_a_killed_tick_loses_nothing(
 
     worker.kill()
     dying.join()
-    project.expire()  # no host reports the end
-
-    def is_reclaimed() -> bool:
-        project.sql("select public.run_maintenance()")
-        return not project.sql("select job_id from queue.leases")
-
-    until(is_reclaimed)  # maintenance looks once a second
+    reclaim(project)
     project.make_due(job)
     worker.invoke(TICK, seconds=120)
 
     row = project.row(job)
     assert (row["status"], row["result"]) == ("completed", {"attempt": 2})
+
+
+def test_a_run_whose_process_dies_costs_the_jobs_beside_it_no_attempt(
+    functions: dict[str, LambdaFunction], project: Project
+) -> None:
+    """The jobs of an ended process complete later. The job that ended it fails."""
+    worker = functions["worker"]
+    worker.invoke(TICK, seconds=120)
+    naps = [project.insert("test.nap", {"seconds": 2}) for _ in range(20)]
+    guilty = project.insert("test.exit", {"seconds": 1}, max_attempts=2)
+
+    deaths = 0
+    while project.row(guilty)["status"] != "failed":
+        with pytest.raises(RuntimeError, match="exit status 7"):
+            worker.invoke(TICK, seconds=120)
+        deaths += 1
+        assert deaths <= 7  # 21 jobs in halves, and twice alone
+        reclaim(project)
+    worker.invoke(TICK, seconds=120)
+
+    ended = "select distinct status, attempts, lost_attempts from public.jobs where id = any(%s)"
+    assert project.sql(ended, naps) == [{"status": "completed", "attempts": 1, "lost_attempts": 0}]
+    row = project.row(guilty)
+    assert (row["attempts"], row["lost_attempts"]) == (2, 2)
+    assert "stopped answering" in row["error_message"]

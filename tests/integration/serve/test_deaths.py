@@ -6,9 +6,12 @@ The processes, signals and exit codes are real. One host serves these job types.
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import signal
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from tests.integration.serve.test_serve import COMMIT, Served, served
@@ -29,9 +32,9 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
             # HTTPS rejects its tokens, as those of a machine with a wrong clock
             SUPABASE_JWT_SECRET=secrets.token_hex(32),
             WORKER_CONCURRENCY="250",
-        ),
+        ) as (_, process),
     ):
-        made = Served(connection, folder / "serve.log")
+        made = Served(connection, folder / "serve.log", pid=process.pid)
         made.wait_for_types()
         yield made
 
@@ -84,21 +87,81 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Served) -> No
 
 
 @pytest.mark.parametrize(
-    ("job_type", "count", "error", "signal"),
+    "batches",
     [
-        ("served.batch", 9, "WorkerLost", "SIGKILL"),
-        ("served.plain_batch", 1, "AttemptTimeout", None),
+        [("served.batch", 9, "dies", "WorkerLost")],
+        [
+            ("served.batch", 9, "raises", "ValueError"),
+            ("served.batch", 9, "hangs", "AttemptTimeout"),
+            ("served.plain_batch", 1, "hangs", "AttemptTimeout"),
+        ],
     ],
 )
 def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
-    host: Served, job_type: str, count: int, error: str, signal: str | None
+    host: Served, batches: list[tuple[str, int, str, str]]
 ) -> None:
-    """The batch ends its process, or hangs in a thread. The other jobs complete."""
-    with host.connection.transaction():  # so that one call gets all jobs of the batch
-        beside = host.enqueue(job_type, count)
-        guilty = host.enqueue(job_type, fails=True)
+    """Each job may spend one attempt, and the other jobs complete."""
+    with host.connection.transaction():  # so that one call gets all jobs of a batch
+        beside = [host.enqueue(job_type, count) for job_type, count, _, _ in batches]
+        guilty = [host.enqueue(job_type, how=how) for job_type, _, how, _ in batches]
+    ids = [job for batch in beside for job in batch]
 
-    until(lambda: host.has_ended([*beside, *guilty]), seconds=240)
-    assert host.rows("status, attempts, lost_attempts", beside) == [("completed", 1, 0)]
-    ending = "status, attempts, error_data ->> 'type', error_data -> 'evidence' ->> 'signal'"
-    assert host.rows(ending, guilty) == [("failed", 1, error, signal)]
+    until(lambda: host.has_ended([*ids, *(job for [job] in guilty)]), seconds=240)
+    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    ending = "status, attempts, error_data ->> 'type'"
+    errors = [("failed", 1, error) for _, _, _, error in batches]
+    assert [host.rows(ending, job) for job in guilty] == [[error] for error in errors]
+
+
+def test_two_of_different_types_are_both_named_and_no_other_pays(host: Served) -> None:
+    """Jobs with a gate, a limit, steps, streams and children keep their guarantees."""
+    keyed = host.enqueue("served.keyed", 3, seconds=0.2, key="k")
+    families = host.enqueue("served.family", 4, seconds=0.2)
+    ids = [*keyed, *families, *host.enqueue("served.slow", 10, seconds=0.2)]
+    guilty = [*host.enqueue("served.die"), *host.enqueue("served.abort")]
+
+    until(lambda: host.has_ended([*ids, *guilty]), seconds=240)
+    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    assert host.rows("status, attempts, lost_attempts", guilty) == [("failed", 1, 1)]
+    signals = host.rows("error_data -> 'evidence' ->> 'signal'", guilty)
+    assert {name for (name,) in signals} == {"SIGKILL", "SIGABRT"}
+    results = host.rows("result ->> 'count', result ->> 'text'", families)
+    assert results == [("1", "one two")]
+    assert host.one("select count(*) from queue.gated where not ended") == 0
+
+
+def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> None:
+    """All of its jobs are suspects, which are cleared within two minutes."""
+    ids = host.enqueue("served.slow", 250, seconds=2)
+    running = "select count(*) from queue.leases where job_id = any(%s::uuid[])"
+    until(lambda: host.connection.execute(running, (ids,)).fetchone() == (250,))
+
+    [fork_server] = psutil.Process(host.pid).children()
+    for worker in fork_server.children():
+        os.kill(worker.pid, signal.SIGKILL)
+
+    until(lambda: host.has_ended(ids), seconds=120)
+    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    until(lambda: len(fork_server.children()) == 1)
+
+
+def test_code_that_ends_each_process_stops_no_other_job(host: Served) -> None:
+    """A finding with the commit offers a pause before there are dead letters."""
+    finding = (
+        "select f from jsonb_array_elements(public.explain_queue() -> 'findings') as f"
+        " where f ->> 'key' = 'ends_process served.broken'"
+    )
+    with host.connection.transaction():
+        others = host.enqueue("served.slow", 10, seconds=0)
+        ids = host.enqueue("served.broken", 40)
+        others += host.enqueue("served.slow", 10, seconds=0)
+
+    [(found,)] = until(lambda: host.connection.execute(finding).fetchall(), seconds=240)
+    until(lambda: host.has_ended(others), seconds=240)
+    pause = {"kind": "job_type", "name": "served.broken"}
+    host.connection.execute("select public.pause_jobs(%s)", (json.dumps(pause),))
+
+    assert host.rows("status, attempts, lost_attempts", others) == [("completed", 1, 0)]
+    assert f"commit {COMMIT}" in found["sentence"]
+    assert 0 < found["jobs"] <= 40
+    assert host.rows("finished_at is null", ids) == [(True,)]

@@ -35,8 +35,8 @@ COMMIT = "c0ffee" * 6 + "c0de"
 
 
 ENQUEUE = """
-insert into public.jobs (workspace_id, job_type, payload)
-select %s, %s, %s from generate_series(1, %s)
+insert into public.jobs (workspace_id, job_type, payload, concurrency_key)
+select %s, %s, %s, %s from generate_series(1, %s)
 returning id
 """
 
@@ -48,6 +48,7 @@ class Served:
     connection: psycopg.Connection[Any]
     log: Path
     url: str = ""
+    pid: int = 0
 
     def one(self, query: str, *values: Any) -> Any:
         """Return the first column of a statement's row."""
@@ -61,10 +62,16 @@ class Served:
         until(lambda: self.one(known))
 
     def enqueue(
-        self, job_type: str, count: int = 1, *, workspace: str = ACME, **payload: Any
+        self,
+        job_type: str,
+        count: int = 1,
+        *,
+        workspace: str = ACME,
+        key: str | None = None,
+        **payload: Any,
     ) -> list[str]:
         """Enqueue by plain SQL in a transaction of an application."""
-        values = (workspace, job_type, json.dumps(payload), count)
+        values = (workspace, job_type, json.dumps(payload), key, count)
         return [str(job) for (job,) in self.connection.execute(ENQUEUE, values).fetchall()]
 
     def rows(self, columns: str, ids: Sequence[str]) -> list[Any]:

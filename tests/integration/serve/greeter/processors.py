@@ -10,7 +10,7 @@ import time
 
 from pydantic import BaseModel
 
-from minutehand.worker import Backoff, BatchedJob, Job, JobContext, processor
+from minutehand.worker import Backoff, BatchedJob, Job, JobContext, NewJob, processor
 
 
 class Greet(BaseModel):
@@ -49,6 +49,12 @@ async def block(job: Job[Nothing], ctx: JobContext) -> None:
     ctypes.PyDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)
 
 
+@processor("served.die", payload=Nothing, lease=20, max_attempts=1)
+async def die(job: Job[Nothing], ctx: JobContext) -> None:
+    """End the process as the kernel does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @processor("served.plain", payload=Slow, timeout=60)
 def plain(job: Job[Slow], ctx: JobContext) -> dict[str, bool]:
     """Run for the requested time in a thread."""
@@ -62,23 +68,64 @@ async def leave(job: Job[Nothing], ctx: JobContext) -> None:
     os._exit(7)
 
 
-class Item(BaseModel):
-    """Whether the item makes the call of its batch fail."""
+@processor("served.broken", payload=Nothing)
+async def broken(job: Job[Nothing], ctx: JobContext) -> None:
+    """End the process, as each job of a faulty deploy may."""
+    os._exit(9)
 
-    fails: bool = False
+
+class Item(BaseModel):
+    """How the item makes a call of its batch fail: dies, raises or hangs."""
+
+    how: str | None = None
 
 
 @processor("served.batch", payload=Item, batch=10, batch_wait=0.2, timeout=1, max_attempts=1)
 async def together(jobs: list[BatchedJob[Item]]) -> list[None]:
-    """End the process as the kernel does when memory runs out, if an item requests it."""
-    if any(job.payload.fails for job in jobs):
-        os.kill(os.getpid(), signal.SIGKILL)
+    """Fail if one item does, as a batch with a poison item."""
+    for job in jobs:
+        if job.payload.how == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif job.payload.how == "raises":
+            raise ValueError("a poison item")
+        elif job.payload.how == "hangs":
+            await asyncio.sleep(600)
     return [None for _ in jobs]
 
 
 @processor("served.plain_batch", payload=Item, batch=2, batch_wait=0.2, timeout=1, max_attempts=1)
 def together_in_a_thread(jobs: list[BatchedJob[Item]]) -> list[None]:
     """Hang where no exception reaches it, as a read from a socket without a timeout does."""
-    if any(job.payload.fails for job in jobs):
+    if any(job.payload.how == "hangs" for job in jobs):
         time.sleep(600)
     return [None for _ in jobs]
+
+
+@processor("served.abort", payload=Nothing, max_attempts=1)
+def abort(job: Job[Nothing], ctx: JobContext) -> None:
+    """End the process in a thread, with a core dump's signal."""
+    os.abort()
+
+
+@processor("served.keyed", payload=Slow, key_concurrency=1, timeout=60)
+async def keyed(job: Job[Slow], ctx: JobContext) -> None:
+    """Run for the requested time, one job at a time per key."""
+    await asyncio.sleep(job.payload.seconds)
+
+
+@processor("served.family", payload=Slow, max_concurrency=3, timeout=60)
+async def family(job: Job[Slow], ctx: JobContext) -> dict[str, object]:
+    """Run a step, wait for a child, and stream two words."""
+    count = await ctx.step("count", once)
+    child = NewJob(job_type="served.slow", payload={"seconds": 0.1})
+    await ctx.gather(await ctx.spawn([child]))
+    async with ctx.stream("words") as words:
+        words.write("one ")
+        await asyncio.sleep(job.payload.seconds)
+        words.write("two")
+    return {"count": count, "text": words.text}
+
+
+async def once() -> int:
+    """Return a step's result."""
+    return 1
