@@ -120,7 +120,7 @@ class Peers(NamedTuple):
         return home
 
     def drain(self, meter: Meter, name: str, url: str, jobs: int, ms: int, way: str) -> Figures:
-        """Enqueue jobs and run them all with the program of another queue.
+        """Enqueue jobs and run them all with a worker of another queue library.
 
         Raises:
             RuntimeError: The program failed; the message is its last line.

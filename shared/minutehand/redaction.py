@@ -130,7 +130,7 @@ class Redactor:
         return without_secrets(text)
 
     def data(self, value: Any) -> Any:
-        """Redact the texts in JSON data, and hide all texts under the name of a secret."""
+        """Redact secrets in strings of JSON data, and all strings of keys that name a secret."""
         match value:
             case str():
                 return self.text(value)

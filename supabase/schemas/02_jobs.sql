@@ -223,8 +223,9 @@ create table queue.pauses (
     check (char_length(name) <= 200 and char_length(reason) <= 1000)
 );
 
--- Each row stores the last tenant served in a group of lanes, and the round of this tenant. A new
--- lane gets a ring that no lane uses, so there are about as many rings as lanes.
+-- Each row stores the tenant that was served last in a group of lanes, and the number of the round
+-- in which it was served. A new lane gets a row that no lane uses, so that there are about as many
+-- rows as lanes.
 create table queue.rings (
   ring integer generated always as identity primary key,
   round bigint not null default 0,

@@ -1170,7 +1170,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  -- a constant, because Postgres would have to prepare a cast for a later assignment
+  -- A constant, because for an assignment in the body Postgres would have to prepare a cast.
   v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
   v_by constant text := current_setting('minutehand.wakes', true);
   v_ignored text;

@@ -480,9 +480,9 @@ create trigger jobs_check_insert
   execute function queue.check_inserted();
 
 -- After a plain insert into public.jobs, insert a row for each new job into queue.ready or another
--- table of places, and publish the creation of the jobs. An earlier trigger of the project may
--- already have changed, deleted or placed some of the jobs, for example by starting a scheduled job
--- now.
+-- table of places, and publish the creation of the jobs. A trigger of the project that fires
+-- earlier may already have changed or deleted some of the jobs, or have inserted their rows, for
+-- example by starting a scheduled job now.
 create function queue.place_inserted()
 returns trigger
 language plpgsql

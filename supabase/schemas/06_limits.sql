@@ -625,8 +625,8 @@ begin
 end;
 $$;
 
--- Token buckets of people. They are stored in sequences, because a rollback does not reset the
--- value of a sequence, so that a person also pays for calls that are rejected or time out.
+-- Token buckets of people. They are stored in sequences, because a rollback does not restore the
+-- value of a sequence. A person therefore also pays for calls that are rejected or time out.
 -- priced_<n>: Hash of the name of the bucket that uses this pair of sequences. refilled_<n>: Time
 -- at which the bucket is full again, in microseconds.
 do $$

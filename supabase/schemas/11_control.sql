@@ -683,8 +683,8 @@ begin
       'session_id', v_job.session_id,
       'tags', to_jsonb(v_job.tags),
       'idempotency_key', p_request ->> 'idempotency_key',
-      -- Schema version 0 means that no worker has published the job type. The payload is checked
-      -- when a worker publishes the type.
+      -- Schema version 0 means that no worker has published the job type yet. The worker that
+      -- publishes it also checks the payloads of the jobs that wait.
       'schema_version', case
         when v_payload is null then nullif(v_job.schema_version, 0)
       end,

@@ -18,7 +18,7 @@
 -- Decide which jobs may have ended the process of each worker whose leases are lost. Store guilty
 -- jobs and suspects in queue.suspects. A job has one of three verdicts.
 -- guilty: No other job can have ended the process.
--- suspect: Other jobs may also have ended the process.
+-- suspect: The job or another one in the same process may have ended the process.
 -- innocent: The stack trace of the process shows the code of another job type. A job that is only
 --   missing from the list of jobs in the evidence is not innocent, because the job may have begun
 --   after the process wrote the list.

@@ -2773,7 +2773,7 @@ from jsonb_to_record(p_job.error_data) as e (
 )
 $$;
 
--- Return the reason why a job waits, and its holder.
+-- Return the reason why a job waits, and the job, limit or pause for which it waits.
 -- p_lock: Database session that has locked the job's row, from queue.locks_on.
 -- p_alive: Live workers, which callers read once for many jobs, because the query reads all leases.
 create function queue.explain(
@@ -2944,8 +2944,8 @@ begin
     perform from public.jobs
     where id = p_job_id
     for no key update skip locked;
-    -- if this session can lock the row, the other lock belongs to a foreign key, which does not
-    -- stop the job
+    -- if this session can lock the row, the other session only checks a foreign key. Its lock does
+    -- not prevent a lease of the job.
     v_lock := case when not found then v_lock end;
   end if;
   return queue.explain(

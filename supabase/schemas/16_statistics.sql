@@ -841,8 +841,8 @@ from (
 having count(*) > 0
 $$;
 
--- Return findings about limits that are used up, so that enqueues by people are rejected now. The
--- number of rejected calls is unknown, because a rejected call stores nothing. The live jobs of a
+-- Return a finding for each limit that is reached, because enqueues by people are rejected then.
+-- The number of rejected calls is unknown, because a rejected call stores nothing. The live jobs of a
 -- workspace are counted only if the workspace's limit is low, or if the last count was close to the
 -- limit.
 create function queue.findings_of_limits(p_workspace_id uuid, p_now timestamptz)

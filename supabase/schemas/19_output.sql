@@ -234,10 +234,12 @@ begin
 end;
 $$;
 
--- Return the state of a job's output for the response to a worker's report. The state is null if
--- the report has no output, refused if a part of the output was not stored, followed if someone
--- follows the job or its session, and otherwise unfollowed. The worker collects unfollowed output
--- for longer before it reports again.
+-- Return the state of a job's output, which is part of the response to a worker's report.
+-- null: The report has no output.
+-- refused: A part of the output was not stored.
+-- followed: Someone follows the job or its session.
+-- unfollowed: No one follows them. The worker collects such output for longer before it reports
+-- again.
 create function queue.output_state(p_item queue.worker_item, p_job public.jobs)
 returns text
 language plpgsql stable

@@ -75,7 +75,7 @@ end $$
 OUTCOMES = ["completed", "retry", "failed", "snoozed", "released", "waiting", "cancelled"]
 WAITS = ("sleep", "ask", "event", "children")
 SESSIONS = st.integers(0, 2)
-#: The session of a call, and whether its transaction stays open.
+#: The database session of a call, and whether its transaction stays open after the call.
 At = tuple[int, bool]
 PLACES = st.tuples(SESSIONS, st.sampled_from([False, False, True]))
 OPTIONS = st.builds(

@@ -262,7 +262,7 @@ def longest(
 
 @pytest.mark.parametrize("who", ["a person", "a guest"])
 def test_what_is_stored_is_paid_for(engine: Engine, who: str) -> None:
-    """A call of a function costs one change, and one more for each 16 kB. Guests pay per call."""
+    """A call is charged as one change, and one more for each 16 kB. Guests pay for each call."""
     role, sub = ("authenticated", ADA) if who == "a person" else ("anon", None)
     engine.set(allow_anonymous=True)
     engine.run("update queue.settings set value = '60' where name ~ '_guest_.*_per_minute'")

@@ -95,7 +95,7 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
 
 
 def test_a_transaction_of_any_size_is_read_in_parts(engine: Engine) -> None:
-    """The lines of one transaction have the same number.
+    """All feed rows of one transaction have the same transaction number.
 
     All deliveries enqueued at once would exceed the call's time.
     """

@@ -1,4 +1,4 @@
-"""The command `minutehand` with the verbs of this project's apps."""
+"""The command `minutehand` with the subcommands of this project's apps."""
 
 import json
 from collections.abc import Mapping

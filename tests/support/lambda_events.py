@@ -36,7 +36,7 @@ def http_event(
 
 
 class LambdaContext:
-    """A context as the runtime passes it to a short function."""
+    """A Lambda context, as the runtime passes it to a function with a short timeout."""
 
     aws_request_id = "8f507cfc-26d8-4e3e-9b1a-2d5d1f1b6c0e"
 

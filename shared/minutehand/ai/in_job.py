@@ -134,7 +134,7 @@ class _Request:
     partial_field: PartialField | None
 
     async def call_model(self, prompt: Prompt) -> Any:
-        """Make one call, add its cost, and parse the shape in its answer."""
+        """Make one call, add its cost, and parse its answer as the requested type."""
         try:
             answer = await self._complete(prompt)
         except LanguageModelError as error:

@@ -75,7 +75,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _add_errors(method: str, operation: dict[str, Any]) -> None:
-    """Add the errors that an operation may return and does not describe itself."""
+    """Document the errors that an operation may return, unless the operation documents them."""
     errors = dict(_ERRORS)
     if operation.get("security"):
         errors |= _ERRORS_OF_SIGNED_IN

@@ -122,7 +122,7 @@ class Batch:
         return end.value
 
     def ended(self, job_id: JobId, *, is_abandoned: bool) -> None:
-        """Record the end of an attempt, which may not have joined."""
+        """Record the end of an attempt, which may have ended before it joined the batch."""
         self._alive -= 1
         self._expected.discard(job_id)
         self._begin()

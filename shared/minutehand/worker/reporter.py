@@ -143,7 +143,7 @@ class Reporter:
         return attempts[: self.BATCH]
 
     def _is_full_report(self, batch: Sequence[Attempt]) -> bool:
-        """Return whether a report has all updates, or only output, which is sent more often."""
+        """Return whether to report all updates now. Otherwise only output is reported."""
         is_time = self._clock.monotonic() >= self._full_report_at + self.INTERVAL_SECONDS
         return any(
             attempt.is_urgent or (is_time and attempt.updates.has_updates) for attempt in batch
@@ -260,7 +260,7 @@ class Reporter:
     def _give_up_expired(self, now: float) -> None:
         """Stop jobs whose leases were not renewed in time, as other workers may have them."""
         for attempt in list(self._in_flight.running.values()):
-            # try to renew once before, because after a SIGSTOP the lease may still be valid
+            # a renewal comes first, because after a SIGSTOP the database may still have the lease
             has_expired = now > attempt.lease_until and self._renewed_at > attempt.lease_until
             if has_expired and attempt.ending is None and attempt.stop_reason != "lost":
                 self._log_stop("Lease could not be renewed in time", attempt, "lost")

@@ -15,7 +15,8 @@ from minutehand.worker.outcomes import Fail, Returned
 async def report_errors(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
     """Middleware: report the error of an attempt, as a warning while another attempt is left.
 
-    The payload is not sent. Planned endings other than `Fail` are not failures.
+    The payload is not sent. An exception by which a processor ends its attempt on purpose, such as
+    `Snooze`, is not reported, except `Fail`.
     """
     with sentry_sdk.isolation_scope() as scope:
         scope.set_transaction_name(job.job_type)

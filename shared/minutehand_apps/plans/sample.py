@@ -32,7 +32,7 @@ SAMPLES: Final[dict[str, dict[str, Any]]] = {
     "understand": {
         "title": "Sample plan: a street market for a Saturday in June",
         "goal": "A market with twelve stalls and a small stage on the town square.",
-        "facts": ["Twelve stalls", "One day in June, ten to six"],
+        "facts": ["Twelve stalls", "One day in June, from 10:00 to 18:00"],
     },
     "assumptions": _POINTS,
     "constraints": _POINTS,

@@ -168,7 +168,7 @@ class Ffmpeg:
         )
         length = _size(into) / BYTES_PER_SECOND
         if code != 0 and any("No space left on device" in line for line in messages):
-            raise later("no_room", "The worker's disk has no room for the sound")
+            raise later("no_room", "The worker's disk has no room for the video's sound")
         if length > max_seconds:
             raise refused("video_too_long", f"A video has at most {max_seconds:.0f} s of sound")
         if code != 0 or length == 0:

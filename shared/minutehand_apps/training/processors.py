@@ -220,7 +220,7 @@ class Processors:
         file = folder / "sound"
         room = int((media["seconds"] or 0) * BYTES_PER_SECOND) + SPARE_BYTES
         if shutil.disk_usage(folder).free < room:
-            raise later("no_room", "The worker's disk has no room for the sound")
+            raise later("no_room", "The worker's disk has no room for the video's sound")
         ffmpeg = await self._app.ffmpeg()
         for track in range(media.get("tracks", 1)):  # the first track that is not silent
             sound = await ffmpeg.listen(

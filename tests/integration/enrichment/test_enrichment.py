@@ -54,7 +54,7 @@ async def test_workers_killed_in_each_stage_pay_and_fill_once(office: Office) ->
 async def test_the_real_client_fills_accounts_and_contacts(
     online: Office, apollo: ApolloServer
 ) -> None:
-    """Only the configuration selects the real client. A contact gets the fields of contacts."""
+    """Only the configuration selects the real client. Contacts have all fields."""
     job = await online.run("enrich_account", {"account_id": INITECH})
     contact = await online.run("enrich_contact", {"contact_id": PETER})
 

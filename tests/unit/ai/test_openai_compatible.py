@@ -244,7 +244,7 @@ async def test_a_person_who_waits_gets_the_error_at_once(
 async def test_an_answer_comes_in_pieces_without_its_thought(
     server: ModelServer, model: OpenAICompatible
 ) -> None:
-    """A streamed answer has its cost. An endpoint that does not stream gives one piece."""
+    """The result of a streamed answer contains the cost. Without streaming there is one piece."""
     server.answers["answer"] = f"<think>Hm, {SAID}</think>\n\n{SAID}"
     async with model.stream(PROMPT) as streamed:
         pieces = [piece async for piece in streamed]

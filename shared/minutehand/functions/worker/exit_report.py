@@ -52,7 +52,7 @@ class ExitReport:
         self.variables = {EVIDENCE: str(path)}
         self._path = path
         self._environ = environ
-        #: Identity of the process's leases. None if it never had a job.
+        #: Worker id of the process's leases. None if the process never had a job.
         self.worker_id: str | None = None
 
     def __enter__(self) -> ExitReport:

@@ -144,7 +144,7 @@ def serve_forks(load: Callable[[], object]) -> None:
     host = socket.socket(fileno=int(os.environ.pop(FORK_SERVER)))
     is_loaded = False
     if not os.environ.pop(_NOT_LOADED, None):
-        with contextlib.suppress(Exception):  # the process reports the error when it imports again
+        with contextlib.suppress(Exception):  # the worker's process imports again and reports it
             load()
             is_loaded = _is_single_threaded()
         _flush()

@@ -81,7 +81,7 @@ values
   ('webhook_private_addresses', 'false');
 insert into queue.tasks (name, every, reads_feed)
 values ('webhooks', '1 second', true);
--- The worker publishes the other values of the job type. Schema version 0 means that the type is
+-- The worker publishes the other settings of the job type later. Schema version 0 means that the type is
 -- not published yet.
 insert into queue.job_types (job_type, schema_version, internal, in_order)
 values ('webhook_delivery', 0, true, true)

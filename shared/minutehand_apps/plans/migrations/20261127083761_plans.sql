@@ -31,7 +31,7 @@ create table public.plans (
   constraint plans_key_is_bounded check (char_length(idempotency_key) <= 255),
   constraint plans_one_per_key unique (workspace_id, idempotency_key)
 );
-comment on table public.plans is 'Prompts, each planned by one job.';
+comment on table public.plans is 'Prompts. One job writes the plan of a prompt.';
 create index plans_newest on public.plans (workspace_id, created_at desc);
 create index plans_by_job on public.plans (job_id);
 
