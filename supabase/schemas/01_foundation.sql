@@ -4,14 +4,18 @@
 -- The comments of the engine use the following terms in these senses only.
 --
 -- - A job is live until it completes, fails or is cancelled.
--- - The place of a live job is the one narrow table that has a row for it. The places are
---   queue.deferred, queue.gated, queue.ready, queue.leases and queue.waits.
+-- - The place of a live job is the narrow table whose row shows what the job waits for, or which
+--   worker runs it. The places are queue.unpublished, queue.deferred, queue.gated, queue.ready,
+--   queue.leases and queue.waits. An admitted job also keeps its row in queue.gated, and a job with
+--   a deadline has another row in queue.deferred.
 -- - A lane is one job type in one queue.
--- - The ord of a job is its position among the jobs of its tenant, by priority and then by age.
+-- - The ord of a job is its position among the jobs of its tenant, by priority, and then by its
+--   scheduled time or creation time.
 -- - A turn is a row for a tenant that has ready jobs in a lane. To choose the next jobs, a lease
 --   reads the open turns in the order of their ranks.
--- - A turn is blocked if leases skip it, because it is closed, paused or at a limit. A lease closes
---   a turn when the tenant has no ready job left in the lane.
+-- - A turn is blocked if leases skip it, because it is closed, paused or at a limit. A closed turn
+--   has no ready jobs. A turn without ready jobs stays open until a later lease or the sweep closes
+--   it.
 -- - The rank of a tenant is its position in the order in which tenants are served, and is the same
 --   in all lanes. A new tenant gets a rank just below the rank of the last tenant served, so that
 --   leases reach the new tenant near the end of the round.
@@ -26,8 +30,9 @@
 --   fewer jobs of the key than the limit are admitted. An admitted job counts against the limit
 --   until its attempt ends.
 -- - A note is a row of queue.notes. It names a turn that the next lease must open, or a gate from
---   which the next lease must admit jobs. Each statement that makes a job ready or frees a
---   concurrency key inserts a note.
+--   which the next lease must admit jobs. A statement that makes a job ready inserts a note if the
+--   turn is closed or starts at a later job. A statement that frees a key inserts a note if it
+--   cannot open the gate itself.
 -- - A fence is the number of a job's lease. Each lease of the job has a higher number. A worker's
 --   write with an old fence is rejected, because another worker may have leased the job since.
 -- - A signal is a row that requests work from maintenance, for example the check of a parent job
@@ -56,12 +61,11 @@
 -- Not every job has each of these places.
 --
 -- Six rules apply everywhere:
--- 1. public.jobs is the record of all jobs. No indexed column of public.jobs changes between
---    enqueue and end, so that leases and settlements are heap-only updates. If no worker has
---    published the job's type yet, the job's place is queue.unpublished.
--- 2. Tenants are served in rounds. A lease begins at the tenant where the last lease of the same
---    lanes ended. Concurrent leases may begin at the same tenant. A lease that requests n jobs
---    reads the turns of about n tenants.
+-- 1. public.jobs is the record of all jobs. Leases and settlements change no indexed column of
+--    public.jobs, except a processor's tags, so that they are heap-only updates.
+-- 2. Tenants are served in rounds. A lease begins after the tenant that the last lease of the same
+--    lanes served, or with this tenant if its weight is not used up. Concurrent leases may begin at
+--    the same tenant. A lease that requests n jobs reads the turns of about n tenants.
 -- 3. An enqueue without a key never waits for another transaction. It tries to take a shared
 --    advisory lock on the tenant's turn, and inserts the job. If the turn is not open, the enqueue
 --    inserts a note. A lease that closes a turn, or moves the turn's start to a later job, takes
@@ -71,8 +75,9 @@
 --    counts the running jobs. A gate enforces the limit of a concurrency key, so that never more
 --    jobs of the key are ready or running than the limit allows.
 -- 5. A fact that follows from a job's row is not stored. For example, the events of a job that ran
---    as planned are derived from its row. Each statement that changes jobs adds one row per tenant
---    and event type to queue.feed. Browsers that follow jobs, statistics and apps read the feed.
+--    as planned are derived from its row. A statement that changes many jobs adds one row to
+--    queue.feed for all jobs with the same tenant, session and event. Browsers that follow jobs,
+--    statistics and apps read the feed.
 -- 6. Worker calls lock a job's lease before the job's row, and leases skip locked rows. A cancel or
 --    retry locks the rows of all its jobs or of none (queue.lock_jobs), so that no worker waits for
 --    a user's open transaction. If another transaction has locked one of the rows, a person's call
@@ -353,7 +358,7 @@ create table queue.settings (
 insert into queue.settings (name, value)
 values
   ('payload_max_bytes', '262144'),
-  -- a job fails after its worker has died this many times, whatever the job's max_attempts is
+  -- a job fails after it has ended its process this many times, whatever its max_attempts is
   ('lost_attempts_max', '5'),
   ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),
   ('feed_hours', '24'), -- number of hours that a workspace's feed covers

@@ -30,9 +30,9 @@ create table public.jobs (
   -- version of the type's payload schema for which the payload was written
   schema_version integer not null default nullif(0, 0),
   generation integer not null default 1, -- each retry of an ended job adds 1
-  lost_attempts integer not null default 0, -- number of attempts whose lease expired
+  lost_attempts integer not null default 0, -- attempts blamed for the end of their process
   timeout_seconds integer,
-  -- worker that leased the job first, as queue.workers.id. Before the first lease, 0 if a plain
+  -- worker that leased the job first, as queue.workers.worker. Before the first lease, 0 if a plain
   -- insert created the job, and otherwise null.
   worker integer,
   queue_ms real, -- queue time, from ready to the first start
@@ -224,8 +224,8 @@ create table queue.pauses (
 );
 
 -- Each row stores the tenant that was served last in a group of lanes, and the number of the round
--- in which it was served. A new lane gets a row that no lane uses, so that there are about as many
--- rows as lanes.
+-- in which it was served. A new lane begins with ring 1. Leases move lanes that advance at
+-- different speeds to rings of their own (queue.advance_ring).
 create table queue.rings (
   ring integer generated always as identity primary key,
   round bigint not null default 0,
@@ -406,9 +406,9 @@ create table queue.leases (
 ) with (fillfactor = 70);
 create index leases_by_lane on queue.leases (lane, workspace_id);
 
--- Suspects. A suspect is a job whose process ended while the process also ran other jobs. The job
--- is a suspect until a later attempt ends. Only queue.lease_suspects leases suspects
--- (14_suspects.sql).
+-- Jobs that must run without innocent jobs. They are suspects, whose process ended while it also
+-- ran other jobs, and guilty jobs, which ended a process. The row is deleted when a later attempt
+-- ends and its process lives on. Only queue.lease_suspects leases these jobs (14_suspects.sql).
 create table queue.suspects (
   job_id uuid primary key,
   workspace_id uuid not null,
@@ -595,7 +595,7 @@ create index feed_by_session on queue.feed (session_id, number, id)
 create index feed_by_number on queue.feed (number);
 
 -- A change is an event that one statement gives to one or more jobs of the same tenant and session.
--- Each change becomes a row of queue.feed.
+-- Most changes become a row of queue.feed (queue.publish).
 create type queue.change as (
   workspace_id uuid,
   session_id text,
@@ -685,7 +685,7 @@ where d.is_there
   );
 comment on view public.job_events is
   E'Events of each job, numbered by seq from 1 without gaps.\n\n'
-  'Read all events after the last known seq, then listen.';
+  'Subscribe first, then read all events after the last known seq.';
 
 -- Return a job. Reject the call with status 404 unless the caller may read the job.
 create function queue.visible_job(p_job_id uuid)

@@ -4,6 +4,8 @@
 --   public.enqueue_job
 --     queue.enqueue_simple     does all steps at once if the service calls without options and the
 --                              type has no schema. Otherwise the next functions run.
+--     queue.may_read           rejects a caller without access to the workspace.
+--     queue.admit              charges the person who calls (06_limits.sql).
 --     queue.require_type       returns the type of the job, published or not.
 --     queue.add                adds the job with the next three functions.
 --       queue.new_job          checks payload and options (queue.read_options) and builds the row.
@@ -12,7 +14,6 @@
 --         queue.note_turn      leaves a note, unless the turn is open and locked (queue.hold_turn).
 --     queue.publish            adds a row to the feed and sends a message (12_feed.sql). The commit
 --                              of the row notifies workers.
---     queue.admit              charges the person who calls (06_limits.sql).
 --     queue.wake_worker        decides whether the caller should start a worker.
 --
 -- The functions at the end of this file start workers, and lock live jobs that a call is about to
@@ -1284,11 +1285,11 @@ begin
 end;
 $$;
 
--- Lock the rows of these jobs in public.jobs and in the tables of their places. If another
--- transaction has locked one of the rows, lock none and return false. The function never waits,
--- because a deadlock could result. Settlements lock a job's place before the job, and deletes lock
--- in the opposite order. A short lock_timeout is no alternative. If it ends just when the lock is
--- granted, Postgres reports that the user cancelled the statement.
+-- Lock the rows of these jobs in public.jobs, queue.ready, queue.deferred and queue.waits. If
+-- another transaction has locked one of the rows, lock none and return false. The function never
+-- waits, because a deadlock could result. Settlements lock a job's place before the job, and
+-- deletes lock in the opposite order. A short lock_timeout is no alternative. If it ends just when
+-- the lock is granted, Postgres reports that the user cancelled the statement.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
 language plpgsql

@@ -769,10 +769,10 @@ end;
 $$;
 
 -- Charge a person's call, or reject the call with status 429. Each function that people may call
--- runs queue.admit before it locks or writes a row, and a trigger runs it for each statement on a
--- table. The person pays p_count tokens, and one more token for each 16 kB that the call stores. A
--- call that changes rows also takes a call slot, and waits at most 100 ms for a lock
--- (queue.limit_wait).
+-- runs queue.admit first, and a trigger runs it for each statement on a table. The person pays
+-- p_count tokens, and one more token for each 16 kB that the call stores. A call of the kind
+-- 'changes', or one that enqueues more than 100 jobs, also takes a call slot. A call of the kind
+-- 'changes' waits at most 100 ms for a lock (queue.limit_wait).
 -- p_kind: One of jobs, streams, rows and changes. The kind 'rows' is for rows that a function has
 --   written. The kind 'changes' is for all other writes, of which a person may run two at a time.
 create function queue.admit(

@@ -29,8 +29,8 @@
 -- worker: Number of the worker's row in queue.workers, set by queue.lease.
 -- pools: Array of {job_types, limit}, if some processors of the worker have separate slots. The
 --   limits of the pools then replace the limit of the request.
--- suspects: True if this process of the worker runs only suspects. False if another process of the
---   worker runs only suspects. Otherwise null (queue.lease_mode).
+-- suspects: True if this process runs only suspects. False if another process of the same host
+--   runs only suspects. Otherwise null (queue.lease_mode).
 -- job_ids: Suspects to lease, set by queue.lease_suspects. Null to lease jobs that are not
 --   suspects.
 -- slots: Array of {job_types, limit} with all slots of the worker. Null if unchanged.

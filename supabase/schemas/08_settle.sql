@@ -2,15 +2,16 @@
 -- the number of its lease. An outcome with an old fence changes nothing. public.settle_jobs applies
 -- the outcomes and frees concurrency keys before it leases the next jobs, so that these can include
 -- the next job of a key. queue.finish ends jobs that no worker has leased. If a worker dies, its
--- leases expire, maintenance reclaims the jobs, and the attempts count as lost.
+-- leases expire and maintenance reclaims the jobs. Only the attempt of the job that ended the
+-- worker's process counts as lost (14_suspects.sql).
 --
 --   public.settle_jobs
 --     queue.read_items        parses the items and sorts them by job.
 --     queue.settle            applies the outcomes.
---                             If all items are plain completions, it calls only
---                             queue.end_attempts. Otherwise it calls all functions below. It also
---                             calls them if another transaction keeps one of the rows locked for
---                             more than 0.1 s.
+--                             If all items are plain completions, it calls queue.end_attempts, and
+--                             queue.after_attempts for jobs with a key, a parent or a deadline.
+--                             Otherwise it calls all functions below. It also calls them if another
+--                             transaction keeps one of the rows locked for more than 0.1 s.
 --       queue.lock_held         locks leases and job rows, and returns the jobs it could not lock.
 --       queue.write_reports     stores the last progress, log lines and steps.
 --       queue.decide            determines each job's next state and stores the attempt.

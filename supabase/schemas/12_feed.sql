@@ -1,4 +1,4 @@
--- This file publishes events of jobs. Each change of a job becomes a row of queue.feed and a
+-- This file publishes events of jobs. Most changes of a job become a row of queue.feed and a
 -- Realtime message. The message goes to the topic of the workspace, and to the topics of the
 -- session and of the job if these topics have followers. This file also has guest sessions.
 --
@@ -427,7 +427,8 @@ begin
 end;
 $$;
 
--- Publish changes of jobs, which the caller has locked. Each change becomes a row of queue.feed. A
+-- Publish changes of jobs, which the caller has locked. Each change becomes a row of queue.feed,
+-- except log lines, output, and progress of jobs without a session whose messages were sent. A
 -- change with seqs also becomes Realtime messages (queue.send). Return true. The function is
 -- strict, so that it does nothing and returns null if p_changes is null.
 -- p_is_soon: True if new jobs are due within a minute, so that idle workers must be notified.
@@ -1058,8 +1059,8 @@ begin
 end;
 $$;
 
--- Delete the data of deleted jobs from the feed. If all jobs of a feed row are deleted, delete the
--- row.
+-- Delete the data of each feed row whose jobs are all deleted. While one of its jobs exists, the
+-- row keeps its data, which is the same for all of its jobs.
 -- p_since: Creation time of the oldest deleted job.
 create function queue.scrub_feed(
   p_ids uuid[],
