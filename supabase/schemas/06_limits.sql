@@ -774,7 +774,8 @@ $$;
 -- 'changes', or one that enqueues more than 100 jobs, also takes a call slot. A call of the kind
 -- 'changes' waits at most 100 ms for a lock (queue.limit_wait).
 -- p_kind: One of jobs, streams, rows and changes. The kind 'rows' is for rows that a function has
---   written. The kind 'changes' is for all other writes, of which a person may run two at a time.
+--   written. The kind 'changes' is for all other writes, of which a person may run one at a time. A second
+--   one waits up to 200 ms.
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,

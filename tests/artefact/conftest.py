@@ -36,6 +36,7 @@ PROCESSORS = '''
 """Processors of the tests."""
 
 import asyncio
+import os
 
 from pydantic import BaseModel
 
@@ -52,6 +53,13 @@ async def nap(job: Job[Nap], ctx: JobContext) -> dict[str, int]:
     if job.attempt == 1:
         await asyncio.sleep(job.payload.seconds)
     return {"attempt": job.attempt}
+
+
+@processor("test.exit", payload=Nap, lease=30)
+async def end_process(job: Job[Nap], ctx: JobContext) -> None:
+    """End the process after a second, when the jobs beside it run."""
+    await asyncio.sleep(job.payload.seconds)
+    os._exit(7)
 '''
 
 

@@ -1,4 +1,4 @@
-"""`supabase db diff` of a declared schema proposes no drop of our objects."""
+"""A declared schema makes the same database as the migrations, so that a diff drops nothing."""
 
 from __future__ import annotations
 

@@ -89,6 +89,8 @@ def test_a_video_becomes_a_transcript_live(
         shared.goto(link)
         expect(shared.get_by_role("heading", level=1)).to_have_text("Change the paper <b>")
         expect(shared.locator("video")).to_have_count(2)
+        expect(shared.locator("video").first).to_have_attribute("src", re.compile("#t="))
+        shared.wait_for_function(HAS_PICTURES)
         fits(shared)
         page.get_by_role("button", name="End the link").press("Enter")
         expect(page.get_by_role("button", name="Make a link")).to_be_visible()

@@ -111,7 +111,9 @@ theirs: alter table queue.turns add constraint theirs check (lane > 0)
 not null: alter table queue.turns add column theirs text not null
 turns_blocked: set role none; update pg_index set indisvalid = false \
 where indexrelid = 'queue.turns_blocked'::regclass
-schema queue: comment on schema queue is null"""
+schema queue: comment on schema queue is null
+gen_random_uuid: delete from queue.settings where name = 'guest_key'
+change: alter type queue.change drop attribute at"""
 #: Other faults of a database, likewise.
 OTHERS = """\
 job_logs: alter publication supabase_realtime drop table public.job_logs

@@ -216,6 +216,10 @@ async def test_a_shared_report_shows_no_id_of_its_plan(harness: Harness) -> None
     assert (links[0] == links[1], links[2], links[3] in {links[0], plan_id}) == (True, None, False)
     assert "prompt" in str(shown)
     assert [each for each in ids or () if str(each) in str(shown)] == []
+    ended = await harness.call("GET", f"/shared/{links[0]}", user=None)
+    assert ended.status_code == 404
+    assert (await harness.call("DELETE", f"/{plan_id}")).status_code == 204
+    assert harness.project.row((ids or ())[3])["status"] == "cancelled"
 
 
 async def test_one_chapter_is_made_again_and_the_others_are_kept(

@@ -6,6 +6,7 @@ The tests use a real PgBouncer in each mode, whose port does not reveal the mode
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,7 +33,12 @@ MODES: list[tuple[str, int, AddressProbe]] = [
 
 @pytest.mark.parametrize(("mode", "sessions", "expected"), MODES)
 def test_what_an_address_keeps_is_asked_of_it(
-    renewed: Renewed, tmp_path: Path, mode: str, sessions: int, expected: AddressProbe
+    renewed: Renewed,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    mode: str,
+    sessions: int,
+    expected: AddressProbe,
 ) -> None:
     """Neither the probe nor a call changes the role of a session of others."""
     with pooled(renewed.url, tmp_path, mode=mode, sessions=sessions) as url:
@@ -43,9 +49,15 @@ def test_what_an_address_keeps_is_asked_of_it(
             with closing(psycopg.connect(url, autocommit=True, prepare_threshold=None)) as session:
                 roles.update(session.execute("select current_user").fetchall())
 
+    with caplog.at_level(logging.INFO):
+        access.log()
+
     assert access.probe == expected
+    record = caplog.records[-1]
+    assert record.__dict__["event"] == "worker.address"
+    assert record.__dict__["sessions"] is expected.sessions
+    assert ("transaction mode" in record.getMessage()) is (expected != OWN)
     assert roles == {(urlsplit(renewed.url).username,)}
-    assert ("transaction mode" in str(expected.fault)) is (expected != OWN)
     assert asyncio.run(probe(renewed.url)) == OWN
 
 

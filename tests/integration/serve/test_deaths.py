@@ -127,7 +127,10 @@ def test_two_of_different_types_are_both_named_and_no_other_pays(host: Served) -
     assert {name for (name,) in signals} == {"SIGKILL", "SIGABRT"}
     results = host.rows("result ->> 'count', result ->> 'text'", families)
     assert results == [("1", "one two")]
-    assert host.one("select count(*) from queue.gated where not ended") == 0
+    assert (
+        host.one("select count(*) from queue.gated where job_type = 'served.keyed' and not ended")
+        == 0
+    )
 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> None:

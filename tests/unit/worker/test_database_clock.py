@@ -32,3 +32,6 @@ def test_instants_keep_their_order_when_a_response_took_longer_than_the_one_befo
 
     assert first < later[0] < later[1] < later[2] < clock.now()
     assert clock.now() - sent < timedelta(seconds=1.2)
+
+    clock.receive(sent - timedelta(hours=1))
+    assert clock.now() == sent - timedelta(hours=1)

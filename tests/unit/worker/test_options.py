@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +15,8 @@ from minutehand.worker import Backoff, RateLimit, Registry, Schedule, TickOption
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 from tests.support.virtual_time import LoopClock, leaping
 
+COMMIT = "c0ffee" * 6 + "c0de"
+DEPLOYED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 #: Options of a wrong kind. pydantic checks all of them, by the annotations.
 OPTIONS: dict[str, Any] = {
     "queue": 5,
@@ -74,7 +76,10 @@ def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptur
     class Refusing(ModelQueue):
         async def register_job_types(self, types: Any) -> Any:
             assert [each["job_type"] for each in types] == ["never", "work"]
-            assert types[0].keys() >= {"commit", "deployed_at"}
+            assert (types[0]["commit"], types[0]["deployed_at"]) == (
+                COMMIT,
+                DEPLOYED_AT.isoformat(),
+            )
             return 1, {"never": "schedule of never: no such day"}
 
     registry = Registry()
@@ -84,13 +89,16 @@ def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptur
     queue = Refusing([Row("a", {})])
 
     async def tick() -> None:
-        more: dict[str, Any] = {"clock": LoopClock(), "options": TickOptions(linger_seconds=0)}
-        await Worker(SETTINGS, registry=registry, queue=queue, **more).tick(budget_seconds=10)
+        settings = SETTINGS.model_copy(update={"commit": COMMIT, "deployed_at": DEPLOYED_AT})
+        options = TickOptions.of(settings, origin={"commit": COMMIT}, linger_seconds=0)
+        more: dict[str, Any] = {"clock": LoopClock(), "options": options}
+        await Worker(settings, registry=registry, queue=queue, **more).tick(budget_seconds=10)
 
     with caplog.at_level(logging.INFO):
         leaping(tick())
 
     assert queue.rows["a"].status == "completed"
+    assert str(queue.requests[0].version).endswith(f"+{COMMIT[:9]}")
     result = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert result[0].startswith("Job type calls of tests.unit.worker.test_options.nothing (")
     assert "is rejected: Cannot generate a JsonSchema for " in result[0]
