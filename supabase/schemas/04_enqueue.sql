@@ -1123,7 +1123,7 @@ create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.listened_ms minvalue 0 start 0; -- noqa: PRS
 
 -- Notify workers. If a worker that cannot LISTEN has requested jobs within 150 seconds, also send a
--- message by Realtime, unless half of the message budget is used up.
+-- message by Realtime, at most one in a transaction, unless half of the message budget is used up.
 -- p_job_type: Null if jobs of any type may be ready.
 create function queue.send_wakeup(p_now timestamptz, p_job_type jsonb default null)
 returns void
@@ -1134,7 +1134,9 @@ begin
   perform pg_notify('minutehand_wakeup', '');
   if date_part('epoch', clock_timestamp()) * 1000 - pg_sequence_last_value('queue.listened_ms')
     <= 150000
+    and coalesce(current_setting('minutehand.sent_wakeup', true), '') = ''
   then
+    perform set_config('minutehand.sent_wakeup', 'true', true);
     perform queue.write_messages(
       array[
         row(

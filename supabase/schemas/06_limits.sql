@@ -538,8 +538,19 @@ begin
     select tokens into v_live
     from queue.buckets
     where name = v_bucket and refilled_at > v_now - interval '10 seconds';
-  elsif queue.caller() is not null then
+  elsif queue.caller() is not null
+    -- the transaction has not taken this lock yet
+    and current_setting('minutehand.quota', true) is distinct from p_workspace_id::text
+  then
+    if queue.reserve_locks(1, 190) = 0 then
+      perform queue.refuse(
+        429,
+        'rate_limited',
+        'the call enqueues jobs of too many workspaces with a small limit; call for fewer of them'
+      );
+    end if;
     perform queue.take_place('quota ' || p_workspace_id, 1);
+    perform set_config('minutehand.quota', p_workspace_id::text, true);
   end if;
   if v_live is null then
     v_live := (
@@ -774,8 +785,8 @@ $$;
 -- 'changes', or one that enqueues more than 100 jobs, also takes a call slot. A call of the kind
 -- 'changes' waits at most 100 ms for a lock (queue.limit_wait).
 -- p_kind: One of jobs, streams, rows and changes. The kind 'rows' is for rows that a function has
---   written. The kind 'changes' is for all other writes, of which a person may run one at a time. A second
---   one waits up to 200 ms.
+--   written. The kind 'changes' is for all other writes. A person runs one of them at a time, and a
+--   second one waits up to 200 ms.
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,
@@ -1036,7 +1047,7 @@ begin
 end;
 $$;
 
--- For apps. Let only one call at a time change the object with this id, and reject other calls,
+-- For apps. Let only one call at a time use the object with this id, and reject other calls,
 -- because they would wait for rows of the object.
 create function queue.hold_id(p_id text)
 returns void

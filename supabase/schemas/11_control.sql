@@ -499,6 +499,9 @@ declare
       "suspended"]'
   end;
   v_filter jsonb := jsonb_strip_nulls(p_filter);
+  -- maximum price of the whole search, so that a repeated call can pay for it again
+  v_unpaid integer := queue.setting('user_enqueues_burst')::integer / 4;
+  v_price integer;
   v_found record;
   v_ids uuid[] := '{}';
   v_count integer;
@@ -548,12 +551,9 @@ begin
       p_cursor,
       p_limit
     );
-    perform queue.admit(
-      'rows',
-      null,
-      queue.caller(),
-      least(v_found.searched / 20, queue.setting('user_enqueues_burst')::integer / 4)
-    );
+    v_price := least(v_found.searched / 20, v_unpaid);
+    v_unpaid := v_unpaid - v_price;
+    perform queue.admit('rows', null, queue.caller(), v_price);
     v_ids := v_ids || array(
       select j.id
       from unnest(v_found.ids) as f (id)

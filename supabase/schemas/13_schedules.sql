@@ -475,6 +475,11 @@ declare
   v_now constant timestamptz := queue.clock();
   v_most constant integer := queue.setting('schedules_max');
   v_bytes_max constant bigint := 4 * queue.setting('payload_max_bytes')::bigint;
+  v_bytes_before constant bigint := (
+    select octet_length(s.payload::text)
+    from queue.schedules as s
+    where s.workspace_id = p_workspace_id and s.name = p_schedule ->> 'name'
+  );
   v_saved queue.schedules;
 begin
   perform queue.may_manage(p_workspace_id, octet_length(p_schedule::text));
@@ -500,7 +505,8 @@ begin
   from queue.schedules
   where workspace_id = p_workspace_id
   having v_saved.created_at = v_now and count(*) > v_most
-    or sum(octet_length(payload::text)) filter (where source is null) > v_bytes_max;
+    or octet_length(v_saved.payload::text) > coalesce(v_bytes_before, 0)
+    and sum(octet_length(payload::text)) filter (where source is null) > v_bytes_max;
   return to_jsonb(v_saved);
 end;
 $$;

@@ -480,8 +480,8 @@ begin
 end;
 $$;
 
--- Return the bytes of a job's output after the positions of a reader. At most 64 kB count for each
--- stream, because a read returns one page of the stream. A page of items may be four times as long.
+-- Return about the bytes of a job's output that a read after these positions returns. A read
+-- returns one page of each stream, which has at most 30,000 characters or 1,000 items.
 -- p_after: Positions {stream: {attempt, next}}.
 create function queue.unread_bytes(p_job_id uuid, p_after jsonb, p_stream text default null)
 returns bigint
@@ -490,21 +490,26 @@ set search_path = ''
 as $$
 begin
   return (
-    select coalesce(sum(least(65536, u.bytes)), 0)
+    select coalesce(sum(u.bytes), 0)
     from queue.stream_ends(p_job_id) as e
     cross join lateral (
-      select coalesce(
-        sum(coalesce(octet_length(o.text), octet_length(o.items::text) / 4)),
+      select case
+        when p_after #>> array[e.stream, 'attempt'] <> e.attempt::text then 0
+        else coalesce((p_after #>> array[e.stream, 'next'])::integer, 0)
+      end as next
+    ) as k
+    cross join lateral (
+      select least(65536, coalesce(sum(octet_length(o.text)), 0)) + coalesce(
+        sum(octet_length(o.items::text)) filter (
+          where o.end_offset - jsonb_array_length(o.items) - k.next < 1000
+        ),
         0
       ) as bytes
       from queue.output as o
       where o.job_id = p_job_id
         and o.stream = e.stream
         and o.attempt = e.attempt
-        and o.end_offset > case
-          when p_after #>> array[e.stream, 'attempt'] <> e.attempt::text then 0
-          else coalesce((p_after #>> array[e.stream, 'next'])::integer, 0)
-        end
+        and o.end_offset > k.next
     ) as u
     where e.stream = coalesce(p_stream, e.stream)
   );

@@ -47,7 +47,10 @@ def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(counted: En
     topic = f"workspace:{ACME}"
     follow(counted, topic)
     cursor = counted.rpc("event_feed", p_workspace_id=ACME)["cursor"]
-    assert counted.lease_call(listens=True)["wake_topic"]
+    wakes = counted.lease_call(listens=True)["wake_topic"]
+    emits = "select public.emit_event(%s, 'e' || i) from generate_series(1, 9) as i"
+    counted.run(emits, ACME)
+    assert len(messages(counted, wakes)) == 1
     for _ in range(150):
         last = counted.enqueue()
 

@@ -411,6 +411,29 @@ def test_a_person_enqueues_often_in_one_transaction(engine: Engine) -> None:
     assert engine.count("public.jobs") == 200
 
 
+def test_a_statement_for_many_workspaces_takes_a_bounded_number_of_locks(engine: Engine) -> None:
+    """A small limit is counted under a lock for each workspace, and a server has few locks."""
+    engine.set(user_pending_max=1000)
+    tenants = engine.add_workspaces(250)
+    joins = "insert into public.workspace_members (workspace_id, user_id)"
+    engine.run(f"{joins} select unnest(%s::uuid[]), %s", tenants, ADA)
+    many = "insert into public.jobs (workspace_id, job_type) select unnest(%s::uuid[]), 'work'"
+    with engine.member(ADA) as ada:
+        ada.run(many, tenants[:40])
+        assert refused(ada.run, many, tenants)[:2] == ("PT429", "rate_limited")
+
+
+def test_a_search_costs_at_most_a_quarter_of_the_burst(engine: Engine) -> None:
+    """A person could otherwise never search a large workspace."""
+    engine.stop_clock()
+    engine.set(user_enqueues_burst=32)
+    engine.enqueue_many(21_000)
+    with engine.member(ADA) as ada:
+        ada.rpc("cancel_jobs", p_workspace_id=ACME, p_filter={"search": "none"})
+    left = "select tokens from queue.buckets where name = %s"
+    assert engine.one(left, f"u:{ADA}/enqueues") >= 32 - 8 - 1
+
+
 def test_a_statement_pays_for_its_rows_alone(engine: Engine) -> None:
     """The unused part of the reservation is refunded. A search for jobs is paid for."""
     engine.stop_clock()

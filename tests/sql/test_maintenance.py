@@ -218,6 +218,15 @@ def test_one_tenants_many_schedules_and_webhooks_delay_no_others(engine: Engine)
         assert GLOBEX in engine.rows(made, job_type)[:2]
 
 
+def test_schedules_above_a_lowered_limit_of_bytes_can_still_be_changed(engine: Engine) -> None:
+    for name in "abcdef":
+        engine.put_schedule(name=name, payload={"text": "x" * 900})
+    engine.set(payload_max_bytes=1024)
+    assert engine.put_schedule(name="a", payload={"text": "x" * 800})["name"] == "a"
+    longer = {"name": "a", "payload": {"text": "x" * 900}}
+    assert refused(lambda: engine.put_schedule(**longer))[1] == "quota_exceeded"
+
+
 def test_a_workspace_has_a_most_of_schedules_webhooks_and_deliveries(engine: Engine) -> None:
     engine.set(webhooks_max=1, schedules_max=1)
     engine.publish_deliveries()

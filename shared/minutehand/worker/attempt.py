@@ -176,11 +176,12 @@ class Attempt:
     def _time_out(self) -> None:
         """Stop the processor, unless its batch is called again in halves.
 
-        If another job has blocked the event loop, this job could not run. Its timeout then begins
-        again, but only once, because this job may have blocked the event loop itself.
+        If another job has blocked the event loop, this coroutine could not run. Its timeout then
+        begins again, but only once, because this job may have blocked the event loop itself.
         """
         late = self._environment.clock.monotonic() - self.timeout_at
-        if late > BLOCKED_SECONDS and not self._is_extended and len(self._environment.beside()) > 1:
+        is_blocked = late > BLOCKED_SECONDS and self._type is not None and self._type.is_async
+        if is_blocked and not self._is_extended and len(self._environment.beside()) > 1:
             self._is_extended = True
             self.begin_timeout()
             return

@@ -57,7 +57,7 @@ create table queue.webhooks (
   last_answer text, -- result of the last delivery, or the reason why none could be enqueued
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
-  -- number and id of the last row of queue.feed for which deliveries were enqueued
+  -- the webhook has read queue.feed up to this number and id
   read_to bigint not null default queue.feed_position(),
   read_id bigint not null default 0,
   constraint webhooks_secret_is_sealed
@@ -81,8 +81,8 @@ values
   ('webhook_private_addresses', 'false');
 insert into queue.tasks (name, every, reads_feed)
 values ('webhooks', '1 second', true);
--- The worker publishes the other settings of the job type later. Schema version 0 means that the type is
--- not published yet.
+-- The worker publishes the other settings of the job type later. Schema version 0 means that the
+-- type is not published yet.
 insert into queue.job_types (job_type, schema_version, internal, in_order)
 values ('webhook_delivery', 0, true, true)
 -- A worker that runs during this migration may already have published the job type.
@@ -398,8 +398,7 @@ begin
   end if;
   return to_jsonb(v_saved)
     - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[];
--- revoke direct inserts, because Postgres would show the failing row with the sealed secret in an
--- error
+-- raise the error again without its detail, in which Postgres shows the row with the sealed secret
 exception when check_violation then
   raise exception using errcode = sqlstate, message = sqlerrm;
 end;
