@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from minutehand.app import built_in
+from minutehand.cli.doctor.checks import QUERIES
 from minutehand.install.catalog import Drift, find_drifts, recorded_facts
 from minutehand.install.rewrite import Schemas
 from tests.contract.observed import refused
@@ -86,27 +87,49 @@ def test_a_job_that_commits_after_keys_were_revoked_runs(engine: Engine) -> None
     assert engine.lease_one()["job"]["id"] == job_id
 
 
+def differences(engine: Engine) -> list[Drift]:
+    """List the differences of the engine's database from the release."""
+    recorded = recorded_facts(Schemas(), built_in(()))
+    assert recorded is not None
+    return find_drifts(engine.connection, Schemas(), recorded)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_differs_from_the_release_is_named(engine: Engine, kind: str) -> None:
     """The finding names the object, drawn at random, and the printed statements repair it."""
-    recorded = recorded_facts(Schemas(), built_in(()))
-    assert recorded is not None
     faults = [fault for fault in list_drifts() if fault.kind == kind]
     random.Random(f"{SEED} {kind}").shuffle(faults)
 
-    def differences() -> list[Drift]:
-        return find_drifts(engine.connection, Schemas(), recorded)
-
-    assert differences() == []
+    assert differences(engine) == []
     with engine.connection.transaction(force_rollback=True):
         for fault in faults:  # other objects may depend on the first ones
             with suppress(psycopg.Error), engine.connection.transaction():
                 engine.run(fault.text)
                 break
-        found = differences()
+        found = differences(engine)
         for each in found:
             engine.run(each.fix)
-        left = differences()
+        left = differences(engine)
 
     assert fault.word in str(found)
     assert left == []
+
+
+#: Statements of a project that do no harm.
+HARMLESS = """\
+create function public.jobs(public.workspaces) returns text return null
+alter role authenticated set app.session_timeout = 'never'
+alter table queue.webhooks add column note text not null default 'x'
+alter table queue.webhooks add column number bigint generated always as identity
+create policy debug on realtime.messages for select to service_role using (true)
+"""
+
+
+@pytest.mark.parametrize("statement", HARMLESS.splitlines())
+def test_what_a_project_adds_is_no_fault(engine: Engine, statement: str) -> None:
+    """A fix would remove the project's own object."""
+    with engine.connection.transaction(force_rollback=True):
+        engine.run(statement)
+
+        assert differences(engine) == []
+        assert engine.rows(QUERIES["extensions"]) == []

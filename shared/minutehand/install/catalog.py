@@ -41,6 +41,8 @@ _DROPS = {
     r"alter table (\S+) add constraint (\S+)": "alter table {0} drop constraint {1}",
     r"(alter table \S+ alter column \S+) set (default|not null)": "{0} drop {1}",
 }
+#: Statement that adds a column to which Postgres gives a value.
+_FILLED = re.compile(r"(alter table \S+) add column if not exists (\S+) .+ (?:default|generated) ")
 _COLUMN_RIGHT = re.compile(r"grant \w+ \(")
 #: Role of a hosted project that another database may lack.
 _OPTIONAL = "authenticator"
@@ -124,8 +126,9 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
     """Compare a database with the record, and return the fixes in the order in which they can run.
 
     A fact that is not recorded is a drift if it adds a grant, a policy, a rule or a role to a
-    recorded object, if it adds to a table of the engine anything but a column or a plain index, or
-    if it overloads a recorded function. Other additions belong to the project.
+    recorded object, if it overloads a recorded function, or if it adds to a table of the engine
+    anything but a plain index or a column that inserts may omit. Other additions belong to the
+    project.
     """
     roles = {name for (name,) in session.execute(_ROLES).fetchall()}
     [(owner,)] = session.execute(_OWNER, (schemas.engine,)).fetchall()
@@ -147,14 +150,22 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
     renewed = {f.object for key, f in expected.items() if key in dropped and f.rank in _REPLACED}
     # a wrong owner's grants are lost when the object gets its owner back, so all are repeated
     owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
-    names = {name.partition("(")[0] for name in objects}
+    functions = {f.object.partition("(")[0] for f in expected.values() if f.rank == FUNCTION}
+    columns = {key.partition(" type ")[0] for key in expected}
+    # columns of the project that the engine's inserts may omit
+    omitted = {
+        column
+        for match in map(_FILLED.match, actual)
+        if match and (column := "{} alter column {}".format(*match.groups())) not in columns
+    }
 
     def undo(fact: CatalogFact) -> str | None:
         if fact.rank == FUNCTION and fact.object not in objects:
             # the Data API rejects each call of a function that has overloads
-            return _drop(fact) if fact.object.partition("(")[0] in names else None
+            return _drop(fact) if fact.object.partition("(")[0] in functions else None
         is_part = fact.rank not in _REPLACED and fact.object.startswith(f"{schemas.engine}.")
-        harms = is_part and not fact.statement.startswith("CREATE INDEX")
+        is_omitted = fact.statement.partition(" set ")[0] in omitted
+        harms = is_part and not is_omitted and not fact.statement.startswith("CREATE INDEX")
         drop = _drop(fact) if harms else None
         return None if drop in dropped.values() else fact.undo or drop
 

@@ -388,7 +388,12 @@ facts (rank, object, statement, undo) as (
     format('alter %s reset %s', s.target, s.name)
   from role_settings as s
   where case
-    when s.name like '%timeout' and s.name <> 'deadlock_timeout'
+    when lower(s.name) in (
+      'statement_timeout',
+      'transaction_timeout',
+      'lock_timeout',
+      'idle_in_transaction_session_timeout'
+    )
       then (s.value || case when s.value ~ '^[0-9]+$' then 'ms' else '' end)::interval
         between '1 ms' and '900 ms'
     else lower(s.name) in (

@@ -90,7 +90,6 @@ execute function suppress_redundant_updates_trigger()
 }
 #: Other differences from the catalogue, by a word that the finding must have.
 DRIFTS = """\
-job_worker: alter role job_worker bypassrls
 authenticated: grant job_worker to authenticated
 queue: grant usage, create on schema queue to public
 anon: alter role anon bypassrls
@@ -109,6 +108,7 @@ theirs: create trigger theirs before update on queue.turns for each row \
 execute function suppress_redundant_updates_trigger()
 theirs: alter table queue.turns add constraint theirs check (lane > 0)
 not null: alter table queue.turns add column theirs text not null
+rank: alter table queue.turns alter column rank set default 7
 turns_blocked: set role none; update pg_index set indisvalid = false \
 where indexrelid = 'queue.turns_blocked'::regclass
 schema queue: comment on schema queue is null
