@@ -121,6 +121,7 @@ jobs: drop publication supabase_realtime
 supabase_realtime: alter publication supabase_realtime set (publish = 'insert')
 Realtime: drop policy "minutehand: members and guests follow" on realtime.messages
 debug: create policy debug on realtime.messages for select to authenticated using (true)
+3600s: alter role authenticated set statement_timeout = '3600s'
 jobs_queue: alter schema queue rename to jobs_queue
 theirs.f: create schema theirs; grant usage on schema theirs to job_worker; create function \
 theirs.f() returns int language sql as 'select 1'; grant execute on function theirs.f to job_worker

@@ -34,7 +34,21 @@ select 'fail', format('%s shows every tenant''s rows: its row level security is 
 from pg_class as c join pg_attribute as a on a.attrelid = c.oid
 where c.relkind = 'r' and not c.relrowsecurity
   and (a.attname = 'workspace_id' or a.attname = 'id' and c.oid = to_regclass('public.workspaces'))
-  and has_table_privilege('authenticated', c.oid, 'select');
+  and has_table_privilege('authenticated', c.oid, 'select')
+union all
+-- nothing else ends a long read
+select 'warn', format('%s has %s: a call may occupy a connection for long', s.setrole::regrole,
+    c.setting),
+  concat('alter role ', s.setrole::regrole, ' in database ' || quote_ident(d.datname),
+    ' set statement_timeout = ''8s''')
+from pg_db_role_setting as s
+left join pg_database as d on d.oid = s.setdatabase
+cross join unnest(s.setconfig) as c (setting)
+cross join substring(c.setting, '^statement_timeout=(.+)') as v (value)
+where s.setrole in (to_regrole('anon'), to_regrole('authenticated'))
+  and (s.setdatabase = 0 or d.datname = current_database())
+  and (v.value || case when v.value ~ '^[0-9]+$' then 'ms' else '' end)::interval
+    not between '1 ms' and '60 s';
 
 -- check extensions
 -- find extensions that the project enabled after its migrations ran
