@@ -288,15 +288,26 @@ create table queue.notes (
   lane integer not null,
   workspace_id uuid not null,
   ord bigint not null default 0, -- for a turn, the smallest ord of its jobs
-  key text -- null for a turn
+  key text, -- null for a turn
+  xid xid8 not null default pg_current_xact_id()
 );
+-- All notes of turns with a smaller xid are deleted. Leases begin to read here, because an old
+-- snapshot, for example of a dump, keeps the dead rows of all deleted notes.
+create unlogged sequence queue.notes_gone minvalue 0 start 0; -- noqa: PRS
+create view queue.turn_notes as
+select *
+from queue.notes
+where key is null
+  and xid >= (
+    select coalesce(pg_sequence_last_value('queue.notes_gone'), 0)::text::xid8
+  );
 -- Notes of turns and notes of gates have separate indexes, so that leases find the notes of turns
 -- even if one tenant has very many notes of gates.
-create index notes_of_turns on queue.notes (id) where key is null;
+create index notes_of_turns on queue.notes (xid, id) where key is null;
 create index notes_of_gates on queue.notes (look_at, id) where key is not null;
 create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id)
   where key is not null;
-create index notes_by_turn on queue.notes (workspace_id, lane, key);
+create index notes_by_turn on queue.notes (workspace_id, lane, key, xid);
 
 create table queue.ready (
   lane integer not null,

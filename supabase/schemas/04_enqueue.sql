@@ -476,11 +476,8 @@ begin
           and not (t.blocked and t.look_at is null)
       )
       or exists (
-        select from queue.notes as n
-        where n.workspace_id = p_workspace_id
-          and n.lane = p_lane
-          and n.key is null
-          and n.ord <= p_ord
+        select from queue.turn_notes as n
+        where n.workspace_id = p_workspace_id and n.lane = p_lane and n.ord <= p_ord
       )
     )
   );
@@ -953,11 +950,8 @@ begin
           and t.from_ord <= v_ord
           and not (t.blocked and t.look_at is null)
         union all
-        select from queue.notes as n
-        where n.workspace_id = p_workspace_id
-          and n.lane = p_type.lane
-          and n.key is null
-          and n.ord <= v_ord
+        select from queue.turn_notes as n
+        where n.workspace_id = p_workspace_id and n.lane = p_type.lane and n.ord <= v_ord
       )
   )
   insert into queue.feed ( -- same as queue.publish

@@ -6,7 +6,8 @@
 --     queue.record_worker     updates the worker's row and its lanes, once a minute.
 --     queue.lease_ready       fills every pool of the worker.
 --       queue.open_gates        opens the gates that notes name, so that more jobs become ready.
---       queue.open_turns        opens the turns that notes name.
+--       queue.noted_shares      takes few jobs of many turns without opening the turns.
+--       queue.open_turns        opens the other turns that notes name.
 --       queue.fill_pool         fills one pool with jobs.
 --         queue.share_slots       divides the free slots among turns.
 --           queue.lock_types        locks limited types and counts their running jobs.
@@ -515,20 +516,37 @@ $$;
 -- lanes, so that the tenant comes near the end of the round. Also unblock turns at a limit when
 -- their time in look_at has come. If another transaction is changing a turn, keep the turn's note
 -- for the next lease.
--- p_most: Maximum number of notes to process.
-create function queue.open_turns(p_most integer, p_now timestamptz)
+-- p_most: Maximum number of turns to open because of notes.
+-- p_done: Turns with notes that the caller has locked, and whose jobs it has leased. If such a turn
+--   has no other ready job, only its notes are deleted.
+create function queue.open_turns(
+  p_most integer,
+  p_now timestamptz,
+  p_done queue.share[] default null
+)
 returns void
 language plpgsql
 set search_path = ''
 as $$
+declare
+  v_ignored text;
 begin
+  -- Advance to the oldest note, or to the oldest running transaction, which may still insert notes.
+  -- An earlier lease of this transaction may have deleted notes, which a rollback would restore.
+  if (current_setting('minutehand.noted', true) = 'yes') is not true then
+    v_ignored := setval('queue.notes_gone', least(n.oldest, n.running)::text::bigint)
+    from (
+      select min(o.xid) as oldest, pg_snapshot_xmin(pg_current_snapshot()) as running
+      from queue.turn_notes as o
+    ) as n;
+    v_ignored := set_config('minutehand.noted', 'yes', true);
+  end if;
   with noted as materialized (
     select n.lane, n.workspace_id
     from (
       select *
-      from queue.notes
-      where key is null
-      order by id
+      from queue.turn_notes
+      order by xid, id
       limit 10 * p_most
     ) as n
     where not exists (
@@ -547,16 +565,24 @@ begin
     limit p_most
   ),
   gone as (
-    delete from queue.notes as n
+    delete from queue.turn_notes as n
     using noted as o
-    where n.workspace_id = o.workspace_id and n.lane = o.lane and n.key is null
+    where n.workspace_id = o.workspace_id and n.lane = o.lane
     returning n.id, n.lane, n.workspace_id, n.ord
   ),
   opened as (
-    select g.lane, g.workspace_id, min(g.ord) as ord
-    from gone as g
-    group by 1, 2
-    order by min(g.id)
+    select *
+    from (
+      select g.lane, g.workspace_id, min(g.ord) as ord, min(g.id) as id
+      from gone as g
+      group by 1, 2
+    ) as o
+    where (o.lane, o.workspace_id) not in (select d.lane, d.workspace_id from unnest(p_done) as d)
+      or exists (
+        select from queue.ready as r
+        where r.lane = o.lane and r.workspace_id = o.workspace_id and r.ord >= o.ord
+      )
+    order by o.id
   )
   insert into queue.turns as t (lane, workspace_id, rank, from_ord, changed_at)
   select
@@ -595,6 +621,76 @@ begin
     limit 2 * p_most
     for update skip locked
   ));
+end;
+$$;
+
+-- Return the ready jobs of noted turns, if they all fit into the free slots. The order of the
+-- tenants then does not matter, so a lease takes these jobs without opening the turns. Return null
+-- if an open turn of the worker's lanes has a ready job. Also return null if at most four turns
+-- would be open, because queue.fill_pool keeps these open. Turns with limits, weights or pauses
+-- must be opened.
+-- p_most: Maximum number of turns.
+create function queue.noted_shares(p_request queue.lease_request, p_most integer)
+returns queue.share[]
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_asked constant record := queue.open_lanes(p_request.job_types, p_request.queues);
+  v_open record;
+begin
+  select
+    count(*) as turns,
+    bool_or(
+      exists (
+        select from queue.ready as r
+        where r.lane = t.lane and r.workspace_id = t.workspace_id and r.ord >= t.from_ord
+      )
+    ) as has_jobs
+  into v_open
+  from (
+    select *
+    from queue.turns
+    where lane = any (v_asked.lanes) and not blocked
+    limit 20
+  ) as t;
+  if v_open.has_jobs or v_open.turns = 20 then
+    return null;
+  end if;
+  return (
+    select array_agg(row(n.lane, n.workspace_id, n.ord, o.jobs)::queue.share order by n.ord)
+    from (
+      select n.lane, n.workspace_id, min(n.ord) as ord
+      from (
+        select *
+        from queue.turn_notes
+        order by xid, id
+        limit 10 * p_most
+      ) as n
+      group by 1, 2
+      order by min(n.id)
+      limit p_most
+    ) as n
+    join queue.lanes as l on l.lane = n.lane
+    cross join lateral (
+      select count(*) as jobs
+      from (
+        select from queue.ready as r
+        where r.lane = n.lane and r.workspace_id = n.workspace_id and r.ord >= n.ord
+        limit p_request."limit" + 1
+      ) as r
+    ) as o
+    where n.lane = any (v_asked.lanes)
+      and l.job_type <> all (v_asked.limited)
+      and n.workspace_id not in (select w.workspace_id from queue.limited_tenants as w)
+      and not exists (
+        select from queue.turns as t
+        where t.workspace_id = n.workspace_id
+          and t.lane = n.lane
+          and not (t.blocked and t.look_at is null)
+      )
+    having sum(o.jobs) <= p_request."limit" and count(*) + v_open.turns > 4
+  );
 end;
 $$;
 
@@ -2076,22 +2172,43 @@ declare
   v_pool queue.lease_request;
   v_filled record;
   v_count integer;
+  v_locks integer;
   v_taken queue.taken;
+  v_noted queue.share[];
+  v_first record;
   v_is_published boolean;
 begin
+  lanes := '{}';
+  limited := '{}';
+  more := false;
+  is_short := p_request."limit" = 0;
+  is_full := false;
   -- only one lease at a time opens gates and turns, and concurrent leases skip this step
   if p_has_notes and queue.try_lock('turns') then
     perform queue.open_gates(greatest(50, v_at_once), p_now)
     -- If a pause is ending now, open no gates, because the end of the pause inserts notes for all
     -- of them.
     where queue.try_lock('pauses', p_is_shared => true);
-    perform queue.open_turns(v_at_once, p_now);
+    if p_mode is null and p_request.pools is null and not is_short then
+      v_noted := queue.noted_shares(p_request, v_at_once);
+    end if;
+    if v_noted is not null then
+      v_now := greatest(p_now, queue.clock());
+      v_first := queue.take(v_noted, p_request, v_now);
+      v_taken := v_first.taken;
+      more := v_first.has_refused;
+      v_count := coalesce(cardinality(v_taken.ids), 0);
+      is_full := v_count > 0 and v_count = p_request."limit";
+      p_request."limit" := p_request."limit" - v_count;
+      v_locks := queue.reserve_locks(cardinality(v_noted), 190);
+      v_noted := array(
+        select n
+        from unnest(v_noted[:v_locks]) as n
+        where pg_try_advisory_xact_lock(n.lane, uuid_hash(n.workspace_id))
+      );
+    end if;
+    perform queue.open_turns(v_at_once, p_now, v_noted);
   end if;
-  lanes := '{}';
-  limited := '{}';
-  more := false;
-  is_short := p_request."limit" = 0;
-  is_full := false;
   if p_mode = 'suspects' then
     v_taken := queue.lease_suspects(p_request, p_now);
     if v_taken.ids is null then
@@ -2162,7 +2279,7 @@ begin
     (select min(run_at) from queue.deferred),
     (select min(timeout_at) from queue.waits),
     case
-      when (select id from queue.notes where key is null order by id limit 1) is not null
+      when exists (select from queue.turn_notes)
         or exists (
           select from queue.turns as t
           where t.lane = any (p_unfilled)
@@ -2181,7 +2298,7 @@ begin
       select look_at
       from queue.notes
       where key is not null
-      order by look_at, id
+      order by look_at, id -- reads the index in which dead rows lie together
       limit 1
     ),
     (
@@ -2298,13 +2415,12 @@ begin
     t.expires_at,
     w as worker,
     exists (
-      -- the order selects the index in which the dead rows of deleted notes are adjacent
-      (select from queue.notes where key is null order by id limit 1)
+      select from queue.turn_notes
       union all
       (
         select from queue.notes
         where key is not null and look_at <= v_now
-        order by look_at, id
+        order by look_at, id -- selects the index in which dead rows of deleted notes are adjacent
         limit 1
       )
       union all

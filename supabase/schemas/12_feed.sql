@@ -1001,6 +1001,7 @@ begin
     );
     -- the transaction ids in these rows are ids of another server
     insert into queue.publisher (seen) values ('1:1:');
+    perform setval('queue.notes_gone', 0);
   end if;
   return v_number;
 end;

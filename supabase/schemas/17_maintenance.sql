@@ -471,6 +471,12 @@ begin
     ),
     p_now - interval '2 hours'
   );
+  -- A dump stores rows of an earlier moment than the values of sequences.
+  perform setval('queue.notes_gone', 0)
+  where exists (
+    select from queue.notes as n
+    where n.key is null and n.xid::text::bigint < pg_sequence_last_value('queue.notes_gone')
+  );
   update queue.lanes as l
   set unused_since = case when l.unused_since is null then p_now end
   where (l.unused_since is null) = (

@@ -94,6 +94,12 @@ comment on column queue.stats.job_type is 'Person: words';
 -- by number.
 alter type queue.change add attribute at timestamptz;
 
+-- Readers of turns' notes begin at a transaction id (queue.notes_gone).
+alter table queue.notes add column xid xid8 not null default pg_current_xact_id();
+drop index queue.notes_of_turns, queue.notes_by_turn;
+create index notes_of_turns on queue.notes (xid, id) where key is null;
+create index notes_by_turn on queue.notes (workspace_id, lane, key, xid);
+
 -- afterwards
 -- The publisher begins with the first feed row whose message was not sent, or with the next new
 -- row.

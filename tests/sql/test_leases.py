@@ -59,6 +59,53 @@ def test_a_lease_closes_empty_turns_now_and_then(
     assert engine.one("select count(*) from queue.turns where not blocked") == left
 
 
+def test_single_jobs_of_many_tenants_open_no_turns(engine: Engine) -> None:
+    """Each version of a turn and each deleted note would stay while someone dumps the database."""
+    *tenants, paused = engine.add_workspaces(7)
+    engine.pause("workspace", paused)
+    for workspace in (*tenants, paused):
+        engine.enqueue(workspace=workspace)
+    with engine.open_transaction() as other:
+        other.enqueue(workspace=tenants[0])  # relies on the note of the tenant's first job
+        other.enqueue()  # inserts a note, which leases see late
+        other.run("select from queue.ready where workspace_id = %s for update", tenants[1])
+        with engine.open_transaction() as lease:
+            assert len(lease.lease(call=2)) == 5
+            lease.enqueue()
+            assert len(lease.lease(call=2)) == 1
+            lease.run("rollback")
+
+        assert len(engine.lease(call=2)) == 5
+
+        is_open = "select workspace_id::text from queue.turns where not blocked"
+        assert set(engine.rows(is_open)) == set(tenants[:2])
+        engine.enqueue(workspace=tenants[2])
+        assert len(engine.lease(call=2)) == 1
+    assert len(engine.lease(call=2)) == 3
+
+
+def test_an_open_turn_gets_slots_beside_single_jobs_of_new_tenants(engine: Engine) -> None:
+    engine.enqueue_many(5)
+    engine.lease_one(limit=1)
+    for workspace in engine.add_workspaces(5):
+        engine.enqueue(workspace=workspace)
+
+    leases = engine.lease(5)
+
+    assert ACME in [lease["job"]["workspace_id"] for lease in leases]
+
+
+def test_notes_below_the_first_one_are_found_again(engine: Engine) -> None:
+    """A restored sequence may be ahead of the restored notes."""
+    engine.enqueue()
+    engine.run("select setval('queue.notes_gone', 1000 + pg_current_xact_id()::text::bigint)")
+    assert engine.lease(call=2) == []
+
+    engine.elapse(60)
+
+    assert len(engine.lease(call=2)) == 1
+
+
 def advance(session: Engine, lanes: list[int], to_round: int) -> None:
     """Note, as a lease does at its end, that it has served some lanes to this round."""
     served = "select queue.advance_ring(%s, row(null, 0, %s, 1, %s)::queue.last_served)"
