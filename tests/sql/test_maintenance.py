@@ -223,8 +223,8 @@ def test_schedules_above_a_lowered_limit_of_bytes_can_still_be_changed(engine: E
         engine.put_schedule(name=name, payload={"text": "x" * 900})
     engine.set(payload_max_bytes=1024)
     assert engine.put_schedule(name="a", payload={"text": "x" * 800})["name"] == "a"
-    longer = {"name": "a", "payload": {"text": "x" * 900}}
-    assert refused(lambda: engine.put_schedule(**longer))[1] == "quota_exceeded"
+    longer = refused(engine.put_schedule, name="a", payload={"text": "x" * 900})
+    assert longer[1] == "quota_exceeded"
 
 
 def test_a_workspace_has_a_most_of_schedules_webhooks_and_deliveries(engine: Engine) -> None:

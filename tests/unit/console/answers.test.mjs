@@ -86,7 +86,8 @@ for (const [name, none] of Object.entries(NONE)) {
     answers.push(none);
     const refused = { name: "QueueError", status: 0, reachable: false };
     await assert.rejects(enqueue(client, "t", {}, to), refused);
-    assert.equal(asked.length, 1);
+    // the watch of another test may still read
+    assert.equal(asked.filter((url) => url.endsWith("/enqueue_job")).length, 1);
   });
 }
 
