@@ -21,5 +21,5 @@ for (const [name, limit] of Object.entries(SIZES))
       write: false,
     });
     const { length } = gzipSync(file.contents);
-    assert.ok(length <= limit, `${length} bytes`);
+    assert.ok(length <= limit, `${name} has ${length} bytes, and its limit is ${limit}`);
   });
