@@ -624,11 +624,11 @@ begin
 end;
 $$;
 
--- Return the ready jobs of noted turns, if they all fit into the free slots. The order of the
--- tenants then does not matter, so a lease takes these jobs without opening the turns. Return null
--- if an open turn of the worker's lanes has a ready job. Also return null if at most four turns
--- would be open, because queue.fill_pool keeps these open. Turns with limits, weights or pauses
--- must be opened.
+-- Return the ready jobs of the first p_most noted turns, if they all fit into the free slots. The
+-- order of the tenants then does not matter, so a lease takes these jobs without opening the turns.
+-- Return null if an open turn of the worker's lanes has a ready job. Also return null if at most
+-- four turns would be open, because queue.fill_pool keeps these open. Turns with limits, weights or
+-- pauses must be opened.
 -- p_most: Maximum number of turns.
 create function queue.noted_shares(p_request queue.lease_request, p_most integer)
 returns queue.share[]

@@ -25,6 +25,8 @@ declare
     end
   );
 begin
+  -- after a restore on another server, leases must read all notes again
+  perform setval('queue.notes_gone', 0);
   foreach v_part in array array['pg_cron', 'realtime'] loop
     continue when v_part = 'pg_cron'
       and to_regprocedure('cron.schedule(text,text,text)') is null
