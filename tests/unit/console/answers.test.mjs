@@ -38,9 +38,13 @@ before(async () => {
     const name = request.url.split("/rpc/")[1];
     // a watch may request its socket and topic after its test has ended
     const isOfSocket = name === undefined || name === "follow_topic";
-    if (isOfSocket || (name !== "get_job" && !answers.length)) return response.end("null");
+    // and a watch that met an outage may read once more
+    const schema = request.headers["content-profile"];
+    const isNext = answers.length > 0 && (answers[0].schema ?? schema) === schema;
+    if (isOfSocket || (name !== "get_job" && !isNext)) return response.end("null");
     asked.push(request.url);
-    const { status = 200, body = JSON.stringify(JOB), meanwhile } = answers.shift() ?? {};
+    const next = isNext ? answers.shift() : {};
+    const { status = 200, body = JSON.stringify(JOB), meanwhile } = next;
     meanwhile?.();
     response.writeHead(status, { "Content-Type": "application/json" });
     return response.end(body);
@@ -67,10 +71,11 @@ const NONE = {
 
 for (const [name, none] of Object.entries(NONE)) {
   test(`a read repeats after ${name}`, async () => {
-    answers.push(none);
+    const schema = `of ${name}`; // other tests have other answers
+    answers.push({ ...none, schema });
     const states = [];
     const watch = watchJob(client, ID, {
-      schema: "public",
+      schema,
       onChange: ({ freshness, problem }) => states.push([freshness, problem?.status]),
     });
     assert.equal((await watch.ended).status, "completed");
@@ -83,7 +88,7 @@ for (const [name, none] of Object.entries(NONE)) {
 
   test(`a change rejects ${name} and is not repeated`, async () => {
     asked.length = 0;
-    answers.push(none);
+    answers.push({ ...none, schema: to.schema });
     const refused = { name: "QueueError", status: 0, reachable: false };
     await assert.rejects(enqueue(client, "t", {}, to), refused);
     // the watch of another test may still read
