@@ -842,9 +842,9 @@ having count(*) > 0
 $$;
 
 -- Return a finding for each limit that is reached, because enqueues by people are rejected then.
--- The number of rejected calls is unknown, because a rejected call stores nothing. The live jobs of a
--- workspace are counted only if the workspace's limit is low, or if the last count was close to the
--- limit.
+-- The number of rejected calls is unknown, because a rejected call stores nothing. The live jobs of
+-- a workspace are counted only if the workspace's limit is low, or if the last count was close to
+-- the limit.
 create function queue.findings_of_limits(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable
