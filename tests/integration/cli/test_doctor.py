@@ -11,6 +11,7 @@ from minutehand.cli.doctor.findings import Finding, Target
 from minutehand.cli.doctor.runner import run_checks
 from tests.integration.cli.faults import SERVICE_ROLE
 from tests.support.command import Run
+from tests.support.http_server import http_server
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
@@ -32,6 +33,19 @@ def test_a_healthy_stack_has_nothing_wrong(stack: RunningStack) -> None:
     # repeated, because a tick or a response may be late on a busy machine
     good = {"ok", "skip"}
     until(lambda: {f.verdict for f in run_checks(planted(stack, {}))} <= good, every=2)
+
+
+def test_a_data_api_that_shortens_errors_is_named(stack: RunningStack) -> None:
+    """The database cannot see this setting if it is a variable of PostgREST's environment."""
+
+    def respond(path: str, *_: object) -> tuple[int, bytes, dict[str, str]]:
+        is_health = path.endswith("/queue_health")
+        return (200, b"{}", {}) if is_health else (400, b'{"code": "PT400", "message": "no"}', {})
+
+    with http_server(respond) as url:
+        finding = run_one_check(stack, "worker-key", SUPABASE_URL=url)
+
+    assert (finding.verdict, "removes hint and details" in finding.detail) == ("fail", True)
 
 
 #: A package | the faulty module of its processors | a part of the fix

@@ -38,6 +38,7 @@ from minutehand.queue.credentials import (
     secret_headers,
 )
 from minutehand.queue.data_api import profile_headers
+from minutehand.queue.errors import error_from_response
 from minutehand.terminal.connection import CommandFailed
 from minutehand.version import VERSION
 
@@ -521,6 +522,13 @@ def api(target: Target) -> Finding:
 def worker_key(target: Target) -> Finding:
     """Check that the worker can sign in, with no more rights than needed."""
     _read_health(target)
+    response = _call_as_worker(target, "report_jobs", {"p_request": []})  # is rejected
+    if not error_from_response(response.status_code, response.json()).word:
+        return fail(
+            "the Data API removes hint and details from errors, which clients need",
+            "alter role authenticator set pgrst.client_error_verbosity = 'verbose';"
+            " notify pgrst, 'reload config'",
+        )
     key, fix = target.values.get("SUPABASE_WORKER_KEY"), key_command(target)
     if key and _key_role(key) != WORKER_ROLE:
         return warn(f"its role is {_key_role(key)}, with more rights than needed", fix)
@@ -537,12 +545,16 @@ def key_command(target: Target) -> str:
     return OWN_KEY if target.values.get("SUPABASE_JWT_SECRET") else NEW_KEY
 
 
-def _read_health(target: Target) -> dict[str, Any]:
-    """Call `queue_health` with the worker's key."""
+def _call_as_worker(target: Target, name: str, arguments: dict[str, Any]) -> httpx.Response:
     key = WorkerKey(Settings.from_env(target.values)).headers()
     headers = {**key, **profile_headers(target.schemas.clients)}
-    path = "/rest/v1/rpc/queue_health"
-    response = target.call("POST", "SUPABASE_URL", path, headers=headers, json={})
+    path = f"/rest/v1/rpc/{name}"
+    return target.call("POST", "SUPABASE_URL", path, headers=headers, json=arguments)
+
+
+def _read_health(target: Target) -> dict[str, Any]:
+    """Call `queue_health` with the worker's key."""
+    response = _call_as_worker(target, "queue_health", {})
     if not response.is_success:
         fix = key_command(target) if target.values.get("SUPABASE_WORKER_KEY") else JWT_SECRET
         raise CommandFailed(f"the worker was rejected: {response.text[:200]}", fix=fix)
