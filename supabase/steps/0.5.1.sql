@@ -1,0 +1,2 @@
+-- Functions, views, triggers, policies, grants and comments come from the schemas. Write here what
+-- they cannot express, e.g. a moved row or a new column.
