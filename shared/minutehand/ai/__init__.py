@@ -1,6 +1,6 @@
 """Language models and speech to text, behind small protocols.
 
-A name is loaded on first use, so that a function without a model imports no client.
+Each name is imported at its first use, so that a function without a model imports no client.
 """
 
 from __future__ import annotations

@@ -30,29 +30,29 @@ from minutehand.worker.vendor import Failure, classify_no_response, classify_sta
 MAX_RESPONSE_BYTES: Final = 2_000_000
 #: Maximum bytes of a streamed response, in which each chunk has an overhead of about 300 bytes.
 MAX_STREAM_BYTES: Final = 60_000_000
-#: Statuses caused by the prompt. For any other 4xx status the address or the model is wrong.
+#: HTTP statuses that the prompt can cause. Any other 4xx status means a wrong URL or model.
 _PROMPT_STATUSES: Final = frozenset({400, 413, 422, 451})
-#: Words by which endpoints report an empty account, some of them with 400 or 429.
+#: Words in errors about an account without credit. Some endpoints send them with status 400 or 429.
 _NO_CREDIT: Final = re.compile("insufficient_quota|exceeded_current_quota|billing|credit balance")
-#: First bytes of a JSON body, which no server-sent event begins with.
+#: First bytes of a JSON body. No server-sent event begins with one of them.
 _JSON_START: Final = b'{["<'
 
 
 class Endpoint:
-    """A model behind a URL, with retries of its calls.
+    """A client of one model endpoint, which retries failed requests.
 
     Args:
-        url: The URL up to the version, e.g. https://api.openai.com/v1. `path` is appended.
+        url: Base URL with the version, e.g. https://api.openai.com/v1. `path` is appended.
         model: Name of the model at the endpoint.
-        key: Bearer token. None for endpoints without authentication.
-        answer_seconds: Maximum silence before a response, or between chunks of a streamed one.
+        key: Bearer token. None if the endpoint needs no authentication.
+        answer_seconds: Maximum seconds without data, before a response or between its chunks.
         sleep: Waits between requests.
     """
 
     offline: Final = False
-    #: Name of the service, with which each error message begins.
+    #: Name of the service. Each error message begins with this name.
     _title: str
-    #: Environment variable that has the URL.
+    #: Environment variable that contains the URL.
     _setting: str
 
     def __init__(
@@ -76,14 +76,14 @@ class Endpoint:
         self._retrying = retrying(_is_repeatable, attempts=2, sleep=sleep)
 
     async def objects(self, **content: Any) -> AsyncGenerator[dict[str, Any]]:
-        """Post `content` (json, or data and files) and yield the response's JSON objects.
+        """Post `content` (json, or data and files) and yield the JSON objects of the response.
 
-        An endpoint that does not stream sends one object. The end of a stream, `[DONE]`, is an
-        empty object. Closing the generator closes the connection.
+        An endpoint that does not stream sends one object. The marker `[DONE]`, which ends a stream,
+        yields an empty object. Closing the generator closes the connection.
 
         Raises:
-            LanguageModelError: See errors.py. A `repeatable` call has already been retried, unless
-                the endpoint requested a long wait.
+            LanguageModelError: See errors.py. A call with a `repeatable` error has already been
+                retried, unless the endpoint requested a long wait.
         """
         try:
             async with self._open_response(content) as response:
@@ -105,7 +105,7 @@ class Endpoint:
 
     @asynccontextmanager
     async def _open_response(self, content: Mapping[str, Any]) -> AsyncIterator[StreamResponse]:
-        """Yield a successful response, whose body is not yet read."""
+        """Send the request, and yield the successful response before its body is read."""
         async with AsyncExitStack() as stack:
 
             async def send() -> StreamResponse:
@@ -169,7 +169,7 @@ class Endpoint:
             status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
             error = self._rejection(response, status or 500, value)
             if status is None:
-                # the error may have come after an answer, which was charged
+                # the endpoint may have produced an answer, and charged for it, before the error
                 error.charged, error.repeatable = True, False
             raise error
         return value

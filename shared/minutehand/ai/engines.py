@@ -1,4 +1,4 @@
-"""The language model and the speech engine that the settings select."""
+"""Select the language model and the speech engine by the settings."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from minutehand.ai.language_model import Completion, CompletionStream, LanguageM
 from minutehand.ai.speech import SpeechToText
 from minutehand.config import Settings
 
-#: Marks a scripted text in place of a model's. People read this text, so it names no setting.
+#: Label of a sample answer from an app's script. Users see the label, so it names no setting.
 SAMPLE: Final = "sample: no language model is connected"
 
 
 class NoModel:
-    """Placeholder when no model is configured. Apps check `offline` first and use a script."""
+    """Placeholder if no model is configured. Apps check `offline`, and use a script instead."""
 
     name: Final = "no language model"
     offline: Final = True

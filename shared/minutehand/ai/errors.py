@@ -1,4 +1,4 @@
-"""Errors of language models and speech to text, by what a caller can do about them.
+"""Errors of language models and speech engines, grouped by what the caller can do next.
 
 LanguageModelError   .code            .hope        .charged
 ├─                   not_authorised   none         no     401, 403
@@ -22,10 +22,10 @@ from minutehand.worker.vendor import VendorError
 
 
 class LanguageModelError(VendorError):
-    """A call of a model failed.
+    """A call of a language model or speech engine failed.
 
     Attributes:
-        text: The answer, if there was one.
+        text: The part of the answer that arrived.
         cost_usd: Cost of the call.
     """
 

@@ -1,6 +1,6 @@
-"""Calls a language model in a job, and parses the answer or suspends the job until a retry.
+"""Call a language model from a job. Parse its answer, or suspend the job until a retry.
 
-The caller chooses prompt and shape. Its step or stage stores the result.
+The caller chooses the prompt and the type of the answer. The caller's step stores the result.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from minutehand.worker.vendor import VendorCalls, VendorError
 Shape = TypeVar("Shape", bound=BaseModel)
 #: Maximum characters of an unusable answer that are sent back to the model.
 MAX_QUOTED: Final = 4_000
-#: Opening fence of an answer.
+#: White space and the opening Markdown fence at the start of an answer.
 _FENCE: Final = re.compile(r"\A\s*(?:```\w*\s*)?")
-#: Characters by which an answer that begins again is recognised.
+#: A model began its answer again if this number of first characters is the same as before.
 SAME_START: Final = 12
-#: Message for people if an answer is truncated and the endpoint gives no reason.
+#: Message for users if an answer is truncated and the endpoint gives no reason.
 TRUNCATED_MESSAGE: Final = (
     "The language model broke off its answer. Try again, or ask for less at once."
 )
@@ -48,29 +48,30 @@ async def ask_for(
     field: str | None = None,
     patient: bool = True,
 ) -> Shape:
-    """Request a `shape` from a model. Its JSON Schema is part of the prompt.
+    """Ask a model for an answer of the type `shape`. The prompt contains its JSON Schema.
 
     Call this function in a step or stage. An answer is parsed leniently, see `parsing.read_shape`.
-    A truncated answer is continued once, and one of another shape is requested once more with a
-    description of its fault. Calls that may have been charged count towards `vendor.MAX_CALLS` per
-    step, and their cost is added to the job.
+    The model continues a truncated answer once. It is also asked once more if an answer does not
+    fit the schema, with a description of the error. Calls that may have been charged count towards
+    `vendor.MAX_CALLS` per step, and their cost is added to the job.
 
     Args:
-        patient: False if a person waits for the answer. In this case, the job does not wait for the
-            model.
-        check: Rejects an answer of the right shape by a ValueError, whose text the model gets.
-        into: Receives the text of `field` while it is produced.
-        field: The member that people read. An answer in plain prose becomes its value. Default: the
-            only required text of the shape.
+        patient: False if a user waits for the answer. Then the job fails instead of waiting until
+            the model is available.
+        check: Raises ValueError to reject an answer. The model gets the text of the error.
+        into: Receives the text of `field` while the model produces it.
+        field: The field that users read. If the answer is prose, the prose becomes its value.
+            Default: the only required field of `shape`, if it is a string.
 
     Raises:
         AttemptEnded: The model is unavailable or requests a wait, see `VendorCalls.wait`.
-        ProcessorError: The model failed, with a sentence for people and the code in `data`. The
-            error is retryable if a retry may help. The exact error is in the job's log.
+        ProcessorError: The model failed. The message is a sentence for users, and `data` has the
+            error code. The error is retryable if a retry may help. The job's log has the exact
+            error.
     """
     field = field or only_text(shape)
     if into is not None and field is None:
-        raise ValueError(f"field must name the member of {shape.__name__} to write")
+        raise ValueError(f"field must name the field of {shape.__name__} to stream")
     partial_field = None
     if into is not None and field is not None:
         partial_field = PartialField(
@@ -101,7 +102,7 @@ async def ask_for(
 
 def _retry_prompt(prompt: Prompt, error: UnusableOutput) -> Prompt:
     correction = f"Your previous answer could not be used: {error}. Answer again."
-    before = Material("Your answer before", error.text[:MAX_QUOTED] or "(none)")
+    before = Material("Your previous answer", error.text[:MAX_QUOTED] or "(none)")
     return replace(
         prompt,
         instructions=f"{prompt.instructions}\n\n{correction}",
@@ -111,20 +112,20 @@ def _retry_prompt(prompt: Prompt, error: UnusableOutput) -> Prompt:
 
 
 def _restarts(begun: str, answer: str) -> bool:
-    """Return whether a model has not continued its answer, but begun it again."""
+    """Return whether a model began its answer again instead of continuing it."""
     starts = ["".join(_FENCE.sub("", text).split()) for text in (begun, answer)]
     length = min(SAME_START, *map(len, starts))
     return length > 0 and starts[0][:length] == starts[1][:length]
 
 
 def _joined(begun: str, rest: str) -> str:
-    """Return the whole answer."""
+    """Join a truncated answer and its continuation."""
     return rest if _restarts(begun, rest) else begun + rest
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """The request of one shape, which may need several calls."""
+    """One request of `ask_for`, which may need several calls of the model."""
 
     ctx: JobContext
     model: LanguageModel
@@ -140,14 +141,15 @@ class _Request:
         except LanguageModelError as error:
             if error.hope != "later" or not error.text:
                 raise
-            # a complete object is the answer, whatever ended its call
+            # use the answer so far if it is a complete object, although the call failed
             with suppress(UnusableOutput):
                 return await self._parse(Completion(error.text, self.model.name, whole=False))
             raise
         try:
             return await self._parse(answer, is_continued=bool(prompt.begun))
         except UnusableOutput:
-            # a model may start over in other words, and its new object is a whole answer too
+            # the model may begin again in other words, so the new text alone may be a complete
+            # answer
             rest = answer.text.removeprefix(prompt.begun)
             if not (prompt.begun and _FENCE.sub("", rest).lstrip().startswith("{")):
                 raise
@@ -156,7 +158,7 @@ class _Request:
             raise
 
     async def _complete(self, prompt: Prompt) -> Completion:
-        """Return the complete answer, and add the cost of the call however it ends."""
+        """Return the answer. Add the cost of the call, also if the call fails."""
         model, partial_field = self.model, self.partial_field
         try:
             if partial_field is None:
@@ -177,9 +179,10 @@ class _Request:
         return replace(answer, text=_joined(prompt.begun, answer.text))
 
     async def _stream(self, prompt: Prompt, partial_field: PartialField) -> Completion:
-        """Return the answer, and write its field.
+        """Return the answer, and write the text of its field to the sink.
 
-        A continuation is written from `SAME_START` characters on.
+        The first `SAME_START` characters of a continuation are collected before they are written,
+        because they show whether the model began its answer again.
         """
         partial_field.restart(prompt.begun)
         start = ""

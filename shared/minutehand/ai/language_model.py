@@ -1,4 +1,4 @@
-"""The interface of language models: a prompt in, a completion out, whole or as a stream.
+"""The interface of language models: a prompt in, an answer out, whole or as a stream.
 
 openai_compatible.py implements it, engines.py builds it, and parsing.py parses its output.
 """
@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A text for the model to use. It may come from strangers and is not trusted."""
+    """Input text for the model. It may come from strangers and is not trusted."""
 
     title: str
     text: str
@@ -23,12 +23,12 @@ class Prompt:
     """One request.
 
     Attributes:
-        name: One word for the request, also the schema's name.
-        instructions: The instructions. The instructions must not contain text of strangers.
-        material: Texts to work on, the most important first.
+        name: One word that names the request. It is also the name of the schema.
+        instructions: The instructions, which must not contain text of strangers.
+        material: Input texts, the most important first.
         schema: JSON Schema of the answer. None for plain text.
         most_tokens: Maximum tokens of the answer. None for the model's limit.
-        begun: Beginning of the answer, which the model continues.
+        begun: Beginning of the answer. The model continues it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Prompt:
 
     @classmethod
     def of(cls, text: Prompt | str) -> Prompt:
-        """Return the prompt. A text becomes a prompt without instructions."""
+        """Return a prompt. A string becomes the input of a prompt without instructions."""
         return text if isinstance(text, Prompt) else cls("text", "", [Material("", text)])
 
 
@@ -50,7 +50,7 @@ class Completion:
 
     Attributes:
         cost_usd: Cost of the call. 0 without prices.
-        whole: False if the model stopped at its limit.
+        whole: False if the answer is incomplete, for example at the token limit.
     """
 
     text: str
@@ -84,16 +84,16 @@ class CompletionStream:
 
     @property
     def completion(self) -> Completion:
-        """The answer so far and its cost. `whole` is true once the answer has ended."""
+        """The answer so far and its cost. `whole` is true once the answer is complete."""
         return self._snapshot()
 
 
 class LanguageModel(Protocol):
-    """A language model. Cancelling the task of a call ends the request."""
+    """A language model. To end a request, cancel the task that waits for it."""
 
     @property
     def name(self) -> str:
-        """Name of the model for outputs."""
+        """Name of the model, which results include."""
 
     @property
     def offline(self) -> bool:
@@ -111,7 +111,7 @@ class LanguageModel(Protocol):
         """
 
     def stream(self, prompt: Prompt | str) -> CompletionStream:
-        """Stream the answer to `prompt`. An endpoint that cannot stream gives one piece.
+        """Stream the answer to `prompt`. An endpoint that cannot stream yields one piece.
 
         Raises:
             LanguageModelError: During iteration. The error's `text` is the part of the answer that
@@ -119,7 +119,7 @@ class LanguageModel(Protocol):
         """
 
     def cost_of(self, prompt: Prompt, text: str = "") -> float:
-        """Estimate the cost of a call that ended before the endpoint sent its usage."""
+        """Estimate the cost of a call that ended before the endpoint sent token counts."""
 
     async def aclose(self) -> None:
         """Close the connections."""

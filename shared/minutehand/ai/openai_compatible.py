@@ -1,6 +1,7 @@
-"""Client of endpoints with OpenAI's chat completions API. Keep one per process.
+"""Client of endpoints with OpenAI's chat completions API. Keep one client per process.
 
-The client retries only calls that were certainly not charged. For a longer wait the job suspends.
+The client retries only calls that were certainly not charged. If the endpoint requests a long wait,
+the job is suspended.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from minutehand.worker.serialization import TextCleaner, clean_text
 
 logger = logging.getLogger(__name__)
 
-#: Tags around the thought that self-hosted reasoning models emit first.
+#: Tags around the reasoning that self-hosted models may emit before their answer.
 _REASONING_START, _REASONING_END = "<think>", "</think>"
-#: Keywords of JSON Schema that strict endpoints reject. The prompt contains the full schema.
+#: Keywords of JSON Schema that strict endpoints reject. The prompt's schema still has them.
 _UNSUPPORTED: Final = frozenset(
     {"title", "default", "maxLength", "minLength", "maxItems", "minItems"}
 )
-#: Options that an endpoint may reject, with the words of its error. The call is retried without.
+#: Options that an endpoint may reject, each with a pattern of its error. The retry omits them.
 _OPTIONAL: Final = {
     "response_format": "response_format|json_schema",
     "max_tokens": "max_tokens|context length",
@@ -37,10 +38,10 @@ _OPTIONAL: Final = {
     "stream": r"\bstream(?:ing)?\b",
 }
 _CALLED: Final = "is a tool call, but no tools are offered; only text can be used"
-#: If a provider rejects an option, and a call without this option succeeds, later calls omit the
-#: option for so many seconds.
+#: After a retry without a rejected option succeeds, later calls omit the option for this number of
+#: seconds.
 REJECTED_SECONDS: Final = 3600.0
-#: Consecutive responses in an unknown form after which the address is considered wrong.
+#: The URL is considered wrong after this number of consecutive responses in an unknown format.
 MIN_ODD_FORMATS: Final = 2
 #: User message that asks for the rest of an answer.
 _CONTINUE: Final = (
@@ -49,10 +50,11 @@ _CONTINUE: Final = (
 )
 #: Maximum seconds between the end of an answer and the object with its token counts.
 AFTER_END_SECONDS: Final = 1.0
-#: Maximum seconds of a whole answer, or so many times the maximum silence if that is longer.
+#: Maximum seconds of a whole answer. LIMIT_SILENCES times the maximum silence applies if it is
+#: longer.
 MIN_LIMIT_SECONDS: Final = 480.0
 LIMIT_SILENCES: Final = 4.0
-#: Characters per token, to estimate the cost of an answer without token counts.
+#: Characters per token, for estimating the cost of an answer without token counts.
 _CHARACTERS_PER_TOKEN: Final = 4
 
 
@@ -60,7 +62,7 @@ class OpenAICompatible(Endpoint):
     """A model behind `POST {url}/chat/completions`.
 
     Args:
-        prices: US dollars per million tokens read and written.
+        prices: Prices of a million input tokens and a million output tokens, in US dollars.
         most_tokens: Maximum tokens of an answer.
 
     References:
@@ -83,8 +85,8 @@ class OpenAICompatible(Endpoint):
         self._prices = prices
         self._rejected: frozenset[str] = frozenset()
         self._rejected_until = 0.0
-        #: Number of responses in an unknown form since the last answer. A single response of an
-        #: unknown form is tolerated.
+        #: Number of responses in an unknown format since the last answer. One such response is
+        #: tolerated.
         self._odd_formats = 0
 
     async def complete(self, prompt: Prompt) -> Completion:
@@ -101,17 +103,17 @@ class OpenAICompatible(Endpoint):
         return CompletionStream(self._pieces(prompt, state), state.completion)
 
     def cost_of(self, prompt: Prompt, text: str = "") -> float:
-        """Estimate the cost of a call without usage, see `LanguageModel.cost_of`."""
+        """Estimate the cost of a call without token counts, see `LanguageModel.cost_of`."""
         read = sum(len(message["content"]) for message in _messages(prompt))
         return self.priced(read / _CHARACTERS_PER_TOKEN, len(text) / _CHARACTERS_PER_TOKEN)
 
     def priced(self, read: float, written: float) -> float:
-        """Return the cost of tokens in US dollars."""
+        """Return the price of `read` input and `written` output tokens in US dollars."""
         input_price, output_price = self._prices or (0.0, 0.0)
         return (read * input_price + written * output_price) / 1_000_000
 
     async def _pieces(self, prompt: Prompt, state: _ResponseState) -> AsyncGenerator[str]:
-        """Yield the pieces of an answer, with only the options that the endpoint accepts."""
+        """Yield the pieces of an answer. Omit the options that the endpoint rejects."""
         now = time.monotonic()
         without = self._rejected if now < self._rejected_until else frozenset()
         while True:
@@ -130,7 +132,8 @@ class OpenAICompatible(Endpoint):
                     self._rejected, self._rejected_until = without, now + REJECTED_SECONDS
                 return
             except InputRefused as error:
-                # nothing was charged, so retry without the options that the endpoint rejects
+                # the call was not charged, so retry it without the options that the endpoint
+                # rejects
                 rejected = {
                     name for name, words in _OPTIONAL.items() if re.search(words, str(error))
                 }
@@ -138,20 +141,20 @@ class OpenAICompatible(Endpoint):
                     raise
                 without |= rejected
                 logger.warning(
-                    "The call of the language model is retried without options that it rejected",
+                    "The request to the language model is retried without the rejected options",
                     extra={"event": "model.without", "options": sorted(without)},
                 )
             except LanguageModelError as error:
                 is_other = isinstance(error, UnusableOutput) and not state.has_choice
                 self._odd_formats += is_other
                 if is_other and self._odd_formats >= MIN_ODD_FORMATS:
-                    # the address belongs to another API, so a repeated call would cost the same and
+                    # the URL belongs to another API, so a repeated call would cost the same and
                     # fail too
                     reason: Any = {"code": "misconfigured", "hope": "none", "charged": True}
-                    text = f"{error}; {self._setting} must be an address of chat completions"
+                    text = f"{error}; {self._setting} must be the URL of a chat completions API"
                     raise LanguageModelError(text, vendor=self._title, **reason) from error
                 if state.words.length:
-                    # a part of the answer came before the error, so it was charged
+                    # a part of the answer arrived before the error, so the call was charged
                     error.charged, error.text = True, error.text or state.words.text
                     error.cost_usd = error.cost_usd or state.cost_usd
                 raise
@@ -159,7 +162,7 @@ class OpenAICompatible(Endpoint):
     async def _until_end(
         self, objects: AsyncGenerator[dict[str, Any]], state: _ResponseState
     ) -> AsyncGenerator[dict[str, Any]]:
-        """Yield the objects of a response. The answer may end while the connection stays open."""
+        """Yield the objects of a response. End after the answer, even if the connection is open."""
         loop, limit = (
             asyncio.get_running_loop(),
             max(MIN_LIMIT_SECONDS, LIMIT_SILENCES * self._max_silence),
@@ -175,7 +178,7 @@ class OpenAICompatible(Endpoint):
                 yield value
         except TimeoutError as error:
             if not state.has_ended:
-                text = f"{self._title} took longer than {limit:g} s for its answer"
+                text = f"{self._title} took longer than {limit:g} s to answer"
                 code: Any = {"code": "answer_too_long", "hope": "differently", "charged": True}
                 raise LanguageModelError(text, vendor=self._title, **code) from error
         except LanguageModelError:
@@ -184,8 +187,8 @@ class OpenAICompatible(Endpoint):
 
     def _body(self, prompt: Prompt, without: frozenset[str]) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.name, "messages": _messages(prompt)}
-        # newer models accept only the second name of the option, and some models have a smaller
-        # limit
+        # newer models accept only `max_completion_tokens`, and some models reject a limit above
+        # their own
         for limit in ("max_tokens", "max_completion_tokens"):
             if limit not in without:
                 body[limit] = prompt.most_tokens or self.most_tokens
@@ -202,15 +205,15 @@ class OpenAICompatible(Endpoint):
 
 
 class _ReasoningFilter:
-    """Collects streamed text, and removes a thought at its beginning."""
+    """Collects streamed text, and removes the model's reasoning from its beginning."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
-        #: The tag to search for next, or "" after the thought.
+        #: The tag to search for next, or "" after the end tag.
         self._tag = _REASONING_START
-        #: Last characters of the text, which may be the beginning of that tag.
+        #: Last characters of the text, which may be the beginning of `_tag`.
         self._tail = ""
-        #: Position of the text after the thought, or None before that text begins.
+        #: Position of the text after the reasoning, or None before that text begins.
         self._start: int | None = None
         self.length = 0
 
@@ -221,16 +224,16 @@ class _ReasoningFilter:
 
     @property
     def text(self) -> str:
-        """The text without the thought. The whole text if the thought does not end."""
+        """The text without the reasoning. If the end tag is missing, the whole text."""
         return self.raw[self._start :]
 
     def add(self, piece: str, *, is_last: bool = False) -> str:
-        """Add a piece, and return the text that can now be shown."""
+        """Add a piece, and return the text that users can see now."""
         self._pieces.append(piece)
         self.length += len(piece)
         if self._start is not None:
             return piece
-        # only the tail is searched, because a thought may have tens of thousands of pieces
+        # search only the last characters, because reasoning may have tens of thousands of pieces
         text, self._tail = self._tail + piece, ""
         if self._tag == _REASONING_START:
             text = text.lstrip()
@@ -256,7 +259,7 @@ class _ReasoningFilter:
 
 
 class _ResponseState:
-    """The response of an endpoint so far, whole or streamed."""
+    """State of one response, whole or streamed."""
 
     def __init__(self, model: OpenAICompatible, prompt: Prompt) -> None:
         self._model = model
@@ -270,7 +273,7 @@ class _ResponseState:
         self.has_ended = self.has_choice = False
 
     def add(self, value: Mapping[str, Any]) -> str:
-        """Add an object of the response, and return the text that can now be shown."""
+        """Add an object of the response, and return the text that users can see now."""
         if not value:
             self.has_ended = True
             return ""
@@ -285,7 +288,7 @@ class _ResponseState:
         except (TypeError, AttributeError, KeyError) as error:
             raise self._unusable("is not as documented") from error
         if self.words.length + len(self._called) > MAX_RESPONSE_BYTES:
-            raise self._unusable(f"is longer than {MAX_RESPONSE_BYTES} letters")
+            raise self._unusable(f"is longer than {MAX_RESPONSE_BYTES} characters")
         return self.words.add("".join(texts))
 
     def _add_choice(self, choice: Mapping[str, Any]) -> str:
@@ -305,7 +308,7 @@ class _ResponseState:
         return self._text.add(_text(message.get("content")))
 
     def end(self) -> str:
-        """Return the rest of the text. Raise LanguageModelError if the answer is unusable."""
+        """Return the remaining text. Raise LanguageModelError if the answer is unusable."""
         name, cost = self._model.name, self.cost_usd
         if not self.has_choice:
             raise self._unusable("is not as documented")
@@ -323,7 +326,7 @@ class _ResponseState:
             if not self._called.lstrip().startswith("{"):
                 is_call = bool(self._called) or self._finish in {"tool_calls", "function_call"}
                 raise self._unusable(_CALLED if is_call else "is empty")
-            # some models return the answer to a schema as the arguments of a tool call
+            # some models return an answer with a schema as the arguments of a tool call
             rest = clean_text(self._called)
         return self.words.add(rest, is_last=True)
 
@@ -338,7 +341,7 @@ class _ResponseState:
 
     @property
     def cost_usd(self) -> float:
-        """Cost by the endpoint's usage, or estimated by the length of the answer."""
+        """Cost by the endpoint's token counts, or an estimate by the length of the answer."""
         if self._usage is None:
             return self._model.cost_of(self._prompt, self.words.raw)
         read, written = (
@@ -353,7 +356,7 @@ class _ResponseState:
 
 
 def _text(content: Any) -> str:
-    """Return the text of a message, or the joined texts among its parts."""
+    """Return a message's text. If the content is a list, join its texts."""
     if isinstance(content, list):
         return "".join(
             part if isinstance(part, str) else part["text"]
@@ -383,7 +386,7 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
 
 
 def _plain_schema(schema: Any) -> Any:
-    """Return the schema for strict endpoints: all members are required, others forbidden."""
+    """Return the schema for strict endpoints, with all fields required and no others allowed."""
     if isinstance(schema, list):
         return [_plain_schema(item) for item in schema]
     if not isinstance(schema, Mapping):

@@ -1,6 +1,6 @@
-"""Lenient parsing of a model's answer, because a paid answer should be used if possible.
+"""Lenient parsing of a model's answer, because the call has already been paid for.
 
-`json_repair` repairs invalid JSON, and pydantic validates the shape.
+`json_repair` repairs invalid JSON, and pydantic validates the fields.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from minutehand.ai.subprocess_env import subprocess_environment
 from minutehand.worker.serialization import has_text, is_blank, sanitize
 
 Shape = TypeVar("Shape", bound=BaseModel)
-#: Possible start of an object in a text.
+#: Possible start of a JSON object in a text.
 _OBJECT: Final = re.compile(r'\{(?=\s*["}])')
-#: NaN and infinities become null, so that validation names the field. Texts may have line breaks.
+#: NaN and infinities become null, so that validation names the field. Strings may have line breaks.
 _DECODER: Final = json.JSONDecoder(parse_constant=lambda _: None, strict=False)
 _FENCED: Final = re.compile(r"\s*`{3,}\w*\s*\n(.*?)\s*`{3,}\s*", re.DOTALL)
 #: Maximum seconds for a repair on a busy machine.
 MAX_SECONDS: Final = 20
-#: Texts with a smaller limit are never cut, because they are names that other fields refer to.
+#: Strings with a lower maximum are never cut, because other fields may refer to them as names.
 MIN_CLIPPED: Final = 40
-#: Beginnings of an answer that is data or an unfinished thought.
+#: Beginnings of an answer that is data or unfinished reasoning.
 _NOT_PROSE: Final = re.compile(
     r"\s*(?:\{|\[\s*[\[{\"\]\d-]|`{3,}\s*(?:json|yaml|xml)?\s*[{\[<]|<think|\[THINK|<\|"
     r"|(?:null|true|false)\s*$)"
 )
-#: Special tokens at the end, which the server should have removed.
+#: Special tokens at the end of an answer, which the server should have removed.
 _END: Final = re.compile(r"(?:\s*(?:<\|\w+\|>|</s>))+\s*\Z")
-#: Number of characters within which an answer names the member of a shape with only one.
+#: If the only field of a type is named within this number of characters, the answer is not prose.
 MAX_NAME_AT: Final = 100
 
 
 class UnparsableOutput(Exception):
-    """A text contains no value of the shape. The message is for the model.
+    """A text contains no value of the requested type. The message is sent to the model.
 
     Attributes:
-        cut_off: Whether the text is the beginning of a truncated answer.
+        cut_off: True if the text is the beginning of a truncated answer.
     """
 
     def __init__(self, reason: str, *, cut_off: bool = False) -> None:
@@ -56,16 +56,17 @@ class UnparsableOutput(Exception):
 def read_shape(
     text: str, shape: type[Shape], *, field: str | None = None, whole: bool = True
 ) -> Shape:
-    """Return the last object in `text` that has `shape`, with overlong values cut.
+    """Return the last object in `text` that fits `shape`. Overlong values are cut.
 
-    One wrapper around the object is removed. A text that is not valid JSON is repaired.
+    The object may be inside one wrapper object or list. A text that is not valid JSON is repaired.
 
     Args:
-        field: The member that plain prose fills. Default: the only required text of the shape.
+        field: The field that takes the text if the answer is prose. Default: the only required
+            field, if it is a string.
         whole: False if the model stopped at the token limit.
 
     Raises:
-        UnparsableOutput: There is no such object. The message names the invalid fields.
+        UnparsableOutput: No object fits. The message names the invalid fields.
     """
     field = field or only_text(shape)
     candidates = _values(text, whole=whole)
@@ -73,15 +74,15 @@ def read_shape(
         candidates.append({field: _END.sub("", text).strip()})
     result, fault = _first_valid(candidates, shape, field)
     if result is None:
-        raise UnparsableOutput(fault or "it contains no JSON object of the schema")
+        raise UnparsableOutput(fault or "it contains no JSON object that fits the schema")
     return result
 
 
 def is_prose(text: str, shape: type[BaseModel], field: str) -> bool:
-    """Return whether `text` is prose for people and not an object of `shape` in some notation.
+    """Return whether `text` is prose for people, and not the fields of `shape` in some notation.
 
-    Tags, tables, assignments and bold names of members are such notations. A single name, such as
-    "Title:", may be part of prose, but not `field` together with the first member.
+    Tags, tables, assignments and bold field names are such notations. Prose may contain the name of
+    one field, such as "Title:", but not the names of `field` and of the first field.
     """
     if _NOT_PROSE.match(text) or not has_text(text):
         return False
@@ -97,7 +98,7 @@ def is_prose(text: str, shape: type[BaseModel], field: str) -> bool:
 
 
 def only_text(shape: type[BaseModel]) -> str | None:
-    """Return the only required member of a shape if it is a text."""
+    """Return the name of a type's only required field, if it is a string."""
     required = [name for name, field in shape.model_fields.items() if field.is_required()]
     return (
         required[0]
@@ -107,12 +108,12 @@ def only_text(shape: type[BaseModel]) -> str | None:
 
 
 def _values(text: str, *, whole: bool) -> list[Any]:
-    """Return the JSON values in a text, the last first: the whole text, or the repaired objects.
+    """Return the JSON values in a text, the last first.
 
-    `json_repair` reads valid objects between other text exactly.
+    A text that is not JSON is repaired. `json_repair` does not change valid objects in other text.
 
     Raises:
-        UnparsableOutput: The text is truncated. After a repair, half an object would look complete.
+        UnparsableOutput: The text is truncated. Half an object would look complete after a repair.
     """
     fenced = _FENCED.fullmatch(text)
     inner = fenced[1] if fenced else text
@@ -141,7 +142,7 @@ def _values(text: str, *, whole: bool) -> list[Any]:
 
 
 def _is_cut_off(text: str) -> bool:
-    """Return whether the first unfinished object in a text is valid so far."""
+    """Return whether the first unfinished object in a text is valid JSON so far."""
     at = 0
     while match := _OBJECT.search(text, at):
         try:
@@ -157,7 +158,7 @@ def _is_cut_off(text: str) -> bool:
 def _first_valid(
     candidates: list[Any], shape: type[Shape], field: str | None
 ) -> tuple[Shape | None, str | None]:
-    """Return the first candidate that has the shape, or the fault of the first candidate."""
+    """Return the first candidate that fits, or the error of the first candidate."""
     fault: str | None = None
     for candidate in candidates:
         for value in _candidates(candidate, shape, field):
@@ -169,9 +170,9 @@ def _first_valid(
 
 
 def _candidates(value: Any, shape: type[BaseModel], field: str | None) -> Iterator[dict[str, Any]]:
-    """Yield possible readings of an answer: itself, the content of its wrapper, or a bare member.
+    """Yield the objects that an answer may mean: itself, a wrapped object, or a bare value.
 
-    An object without any member of the shape is not a reading, even if no member is required.
+    An object without any field of `shape` is skipped, even if `shape` requires no field.
     """
     names = shape.model_fields.keys()
     value = _decoded(value)
@@ -198,7 +199,7 @@ def _candidates(value: Any, shape: type[BaseModel], field: str | None) -> Iterat
 
 
 def _decoded(value: Any) -> Any:
-    """Return the JSON value in a text, or any other value unchanged."""
+    """Parse a string that contains JSON. Return every other value unchanged."""
     if isinstance(value, str):
         with suppress(ValueError, RecursionError):
             return _DECODER.decode(value)
@@ -210,7 +211,7 @@ def _validated(value: dict[str, Any], shape: type[Shape]) -> Shape:
     while True:
         try:
             found = shape.model_validate(data)
-            _storable(found.model_dump())  # a text such as "NaN" has become a number
+            _storable(found.model_dump())  # validation may turn the string "NaN" into a number
             return found
         except ValidationError as error:
             # validate again, because the error of an overlong list hides overlong items
@@ -218,14 +219,14 @@ def _validated(value: dict[str, Any], shape: type[Shape]) -> Shape:
                 continue
             raise UnparsableOutput(
                 "; ".join(
-                    f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
+                    f"{'.'.join(map(str, fault['loc'])) or 'the whole answer'}: {fault['msg']}"
                     for fault in error.errors()[:5]
                 )
             ) from error
 
 
 def _storable(value: Any) -> Any:
-    """Return a value without NUL. Infinities and NaN, which JSON does not have, are rejected."""
+    """Remove NUL characters. Reject infinities and NaN, which JSON cannot express."""
     plain = sanitize(value)
     if plain.refused is not None:
         raise UnparsableOutput(plain.refused)
@@ -233,7 +234,7 @@ def _storable(value: Any) -> Any:
 
 
 def _without_blanks(value: Any) -> Any:
-    """Replace invisible texts by empty ones, which a shape may reject, and drop them in lists."""
+    """Empty the strings without visible characters. Remove such strings from lists."""
     if isinstance(value, str):
         return "" if is_blank(value) else value
     if isinstance(value, list):
@@ -245,7 +246,7 @@ def _without_blanks(value: Any) -> Any:
 
 
 def _clip(data: Any, fault: Any) -> bool:
-    """Cut the value of a fault in place if it is too long. Return whether it was cut."""
+    """Cut the value of a validation error in place if it is too long. Return whether it was."""
     limit = fault.get("ctx", {}).get("max_length", 0)
     minimum = {"too_long": 1, "string_too_long": MIN_CLIPPED}.get(fault["type"])
     if minimum is None or limit < minimum:
@@ -257,5 +258,5 @@ def _clip(data: Any, fault: Any) -> bool:
         value = data[last]
         data[last] = value[: limit - 1] + "…" if isinstance(value, str) else value[:limit]
     except (LookupError, TypeError):
-        return False  # an earlier cut removed the value, or the path has a part that is no key
+        return False  # an earlier cut removed the value, or the path has a part that is not a key
     return True

@@ -1,4 +1,4 @@
-"""The text of a field of JSON that is still incomplete."""
+"""Streams the text of one field from JSON that is still incomplete."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any, Final, Protocol
 
 from pydantic_core import from_json
 
-#: Possible start of an object, and first characters of data or of a thought.
+#: Possible start of a JSON object, and characters that data or reasoning begin with.
 _OBJECT: Final = re.compile(r'\{(?=\s*["}])')
 _DATA: Final = re.compile(r"[\[{`<]")
-#: Characters without data after which an answer is prose, because no preamble is longer.
+#: An answer without data in its first characters is prose, because no preamble is longer.
 PROSE_AFTER: Final = 60
 #: Number of first characters that are examined to decide whether an answer is prose.
 PROSE_SAMPLE: Final = 500
-#: Up to this length the text is parsed at each piece, then when it has grown by this share.
+#: Up to this length the text is parsed after each piece. Then it is parsed when it has grown by
+#: PARSE_GROWTH.
 ALWAYS_PARSED: Final = 16_000
 PARSE_GROWTH: Final = 1 / 400
-#: Maximum characters to stream. An answer that exceeds the limit of the job's streams must not
+#: Maximum characters to stream, so that a long answer does not exceed the job's stream limit and
 #: fail.
 MAX_WRITTEN: Final = 200_000
 
@@ -33,12 +34,12 @@ class TextSink(Protocol):
 class PartialField:
     """Writes the new text of a field each time its JSON has grown.
 
-    Written text cannot be retracted. If the field turns out to have another text, nothing more is
-    written, and only the complete answer is valid. A list of texts is written as lines.
+    Written text cannot be retracted. If the text of the field changes, nothing more is written, and
+    only the complete answer is valid. Each string of a list is written as a line.
 
     Args:
-        field: A member of the outermost object.
-        is_prose: Whether an answer that begins without data is text for people.
+        field: A field of the outermost object.
+        is_prose: Returns whether an answer that does not begin with JSON is prose for people.
     """
 
     def __init__(self, field: str, sink: TextSink, *, is_prose: Callable[[str], bool]) -> None:
@@ -52,12 +53,12 @@ class PartialField:
         self.written = ""
 
     def restart(self, begun: str = "") -> None:
-        """Start an answer with this text. Write only text that no earlier answer has written."""
+        """Start a new answer with this text. Text that was written before is not repeated."""
         self.text, self._parse_at, self._object_at = "", 0, None
         self.add(begun)
 
     def add(self, piece: str) -> None:
-        """Add a piece of the answer, unless the maximum has already been written."""
+        """Add a piece of the answer, unless `MAX_WRITTEN` characters have been written."""
         if len(self.written) == MAX_WRITTEN:
             return
         self.text += piece
@@ -68,7 +69,7 @@ class PartialField:
                 self._show(text)
 
     def end(self, value: Any) -> None:
-        """Write the rest of the field's final value."""
+        """Write the rest of the text from the final value of the field."""
         if isinstance(text := _as_text(value), str):
             self._show(text)
 
@@ -83,7 +84,7 @@ class PartialField:
         try:
             value = from_json(self.text[self._object_at :], allow_partial="trailing-strings")
         except ValueError:
-            # the JSON is invalid or has ended, and `parsing` reads the complete answer leniently
+            # the JSON is invalid or complete, and `parsing` reads the complete answer leniently
             return None
         return _as_text(value.get(self._field)) if isinstance(value, dict) else None
 

@@ -8,12 +8,12 @@ import json
 import resource
 import sys
 
-#: Maximum processor time, more than any normal answer needs.
+#: Maximum processor time, which is more than any normal answer needs.
 SECONDS = 2
 
 
 def main() -> None:
-    """Repair the text of standard input."""
+    """Repair the text on standard input."""
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     import json_repair
 

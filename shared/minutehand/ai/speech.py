@@ -1,4 +1,4 @@
-"""The interface of speech to text: a chunk of sound in, a transcript with times out.
+"""The interface of speech engines: a chunk of audio in, a transcript with times out.
 
 speech_endpoint.py and speech_offline.py implement it, and engines.py selects one.
 """
@@ -9,17 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-#: Format of sound: one channel, 16,000 samples per second, 16 bits, little-endian.
+#: Audio format: one channel, 16,000 samples per second, 16 bits, little-endian.
 SAMPLES_PER_SECOND: Final = 16_000
 BYTES_PER_SECOND: Final = 2 * SAMPLES_PER_SECOND
-#: Called with the share transcribed so far, 0 to 1. It may be called from another thread, and must
-#: not raise.
+#: Callback that gets the transcribed share of the audio, 0 to 1. It may be called from another
+#: thread, and must not raise.
 OnShare = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A few words that belong together, with times in seconds from the beginning."""
+    """A few words that belong together, with times in seconds from the audio's beginning."""
 
     start: float
     end: float
@@ -28,12 +28,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """The transcript of a sound.
+    """The transcript of a chunk of audio.
 
     Attributes:
-        engine: Name of the engine for outputs.
-        offline: Whether it was the offline engine.
-        language: The language in the engine's notation, or None if unknown.
+        engine: Name of the engine, which results include.
+        offline: True if the offline engine made the transcript.
+        language: The language as the engine names it, or None if unknown.
     """
 
     segments: tuple[Segment, ...]
@@ -43,22 +43,22 @@ class Transcript:
 
 
 class SpeechToText(Protocol):
-    """A speech engine. Cancelling the task of a call ends the work."""
+    """A speech engine. To stop a transcription, cancel the task that waits for it."""
 
     @property
     def name(self) -> str:
-        """Name of the engine for outputs."""
+        """Name of the engine, which results include."""
 
     @property
     def offline(self) -> bool:
         """True if this is the offline engine."""
 
     async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:
-        """Transcribe `sound`, raw samples of up to some minutes. Silence has no segments.
+        """Transcribe `sound`, up to a few minutes of raw samples. Silence has no segments.
 
         Raises:
             LanguageModelError: See errors.py.
-            ConfigurationError: This deployment has no speech to text.
+            ConfigurationError: No speech engine is configured or installed.
         """
 
     async def aclose(self) -> None:

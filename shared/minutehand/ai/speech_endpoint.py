@@ -1,6 +1,7 @@
-"""Client of endpoints with OpenAI's audio transcriptions API. Keep one per process.
+"""Client of endpoints with OpenAI's audio transcriptions API. Keep one client per process.
 
-It retries only calls without a response. For a longer wait the job suspends.
+The client retries only calls that were certainly not charged. If the endpoint requests a long wait,
+the job is suspended.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MAX_SEGMENTS: Final = 2_000
 
 
 class TranscriptionEndpoint(Endpoint):
-    """An engine behind `POST {url}/audio/transcriptions`.
+    """A speech engine behind `POST {url}/audio/transcriptions`.
 
     References:
         https://platform.openai.com/docs/api-reference/audio/createTranscription
@@ -38,7 +39,7 @@ class TranscriptionEndpoint(Endpoint):
         """Transcribe `sound`, see `SpeechToText.transcribe`.
 
         If the endpoint sends no segments or invalid ones, the transcript has one segment for the
-        whole chunk, because its text is already paid for.
+        whole audio, because the text is already paid for.
         """
         seconds = len(sound) / BYTES_PER_SECOND
         file = wav(sound)
@@ -49,7 +50,7 @@ class TranscriptionEndpoint(Endpoint):
             if "response_format" not in str(error):
                 raise
             logger.warning(
-                "The call of speech to text is retried without segments, which it rejected",
+                "The speech request is retried without segments, which the endpoint rejected",
                 extra={"event": "speech.without", "reason": str(error)[:300]},
             )
             response = await self._send(file, "json")
@@ -74,9 +75,10 @@ class TranscriptionEndpoint(Endpoint):
 
 
 def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:
-    """Return the segments in order, within a sound of `seconds`.
+    """Return the segments in order, clipped to the `seconds` of the audio.
 
-    If one is invalid, a single segment has the whole text, so that times are lost but no words.
+    If a segment is invalid, return one segment with the whole text. It loses the times but no
+    words.
     """
     rows = response.get("segments")
     segments, is_valid = [], True
@@ -89,7 +91,7 @@ def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment
             continue
         if has_text(text) and start == start and end == end:
             start = round(min(max(start, 0.0), seconds), 3)
-            # segments of Whisper sometimes end before they begin
+            # Whisper sometimes returns segments that end before they begin
             end = max(start, round(min(end, seconds), 3))
             segments.append(Segment(start, end, text))
     whole = response["text"].strip()

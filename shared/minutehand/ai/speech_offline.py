@@ -1,6 +1,6 @@
-"""Offline speech to text: pocketsphinx with the English model of its wheel, on this machine.
+"""Offline speech to text: pocketsphinx with the English model in its wheel, on this machine.
 
-It recognizes American English with little noise. The same sound always gives the same text.
+It recognizes American English with little noise. The same audio always gives the same text.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from minutehand.ai.subprocess_env import subprocess_environment
 from minutehand.config import ConfigurationError
 
 NAME: Final = "offline (pocketsphinx, English)"
-#: Frames of the decoder per second.
+#: Decoder frames per second of audio.
 FRAMES: Final = 100
 #: Length of a pause that ends a segment, and maximum length of a segment.
 PAUSE_SECONDS: Final = 0.3
 MAX_SEGMENT_SECONDS: Final = 12.0
-#: Maximum processor time for a chunk, which is a fixed time plus a multiple of the chunk's length.
-#: It is not wall time, because other processes run here too.
+#: Maximum CPU time for a chunk of audio: MIN_SECONDS, and SECONDS_PER_SECOND for each second of
+#: audio. Wall time would also depend on other processes.
 MIN_SECONDS: Final = 60
 SECONDS_PER_SECOND: Final = 5
 MAX_LINE_BYTES: Final = 1_000_000
 
 
-#: A word of the decoder, with its first and last frames.
+#: A recognized word, with its first and last decoder frames.
 Word = tuple[str, int, int]
 
 
 class OfflineSpeechToText:
-    """Transcribes five to ten times as fast as speech, in one process per chunk.
+    """Transcribes audio in a fifth to a tenth of its length, with one process per chunk.
 
-    It uses a process because pocketsphinx keeps Python's lock, so that a thread would block the
-    whole worker. One process per core runs at a time.
+    pocketsphinx holds Python's global lock, so that a thread would block the whole worker. At most
+    one process per CPU core runs at a time.
     """
 
     name: Final = NAME
@@ -114,7 +114,7 @@ def join_words(words: Iterable[Word]) -> list[Segment]:
     spoken: list[str] = []
     begin = end = 0
     for word, first, last in words:
-        if word.startswith(("<", "[", "+")):  # silence, noise, the ends of an utterance
+        if word.startswith(("<", "[", "+")):  # silence, noise, ends of an utterance
             continue
         pauses = first - end >= PAUSE_SECONDS * FRAMES
         if spoken and (pauses or last - begin > MAX_SEGMENT_SECONDS * FRAMES):

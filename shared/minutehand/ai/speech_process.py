@@ -1,8 +1,7 @@
-"""Transcribes one chunk of sound in a separate process that speech_offline.py starts.
+"""Transcribes one chunk of audio in a separate process that speech_offline.py starts.
 
-It reads raw samples from standard input and writes one JSON object per line:
-the share that is done, and at the end the words. It imports nothing of the service, so that it
-starts fast.
+It reads raw samples from standard input and writes JSON objects, one per line: the share that is
+transcribed, and at the end the words. It imports nothing from the package, so that it starts fast.
 """
 
 import ctypes
@@ -12,13 +11,13 @@ import resource
 import signal
 import sys
 
-#: Bytes per call of the decoder, a quarter of a second.
+#: Bytes per decoder call, a quarter of a second of audio.
 STEP_BYTES = 8_000
 _PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, seconds: int) -> int:
-    """Transcribe within `seconds` of processor time, and end together with the parent process."""
+    """Transcribe within `seconds` of CPU time. On Linux, end when the parent process ends."""
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)

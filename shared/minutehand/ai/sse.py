@@ -28,7 +28,7 @@ class SseParser:
             yield from self._read(line)
 
     def end(self) -> Iterator[tuple[str, str]]:
-        """Yield the event that the end completes, as some servers do not terminate the last one."""
+        """Yield the last event of the input, because some servers do not terminate it."""
         for line in (self._rest.rstrip(b"\r"), b""):
             yield from self._read(line)
 

@@ -1,4 +1,4 @@
-"""The environment of the subprocesses for repair and speech."""
+"""Environment variables of the subprocesses for JSON repair and speech to text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def subprocess_environment() -> dict[str, str]:
-    """Return the paths of packages and, on Lambda, of Python's library, without any secret."""
+    """Return variables with the paths of Python packages and, on Lambda, of its libraries."""
     environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     libraries = os.environ.get("LD_LIBRARY_PATH")
     return {**environment, "LD_LIBRARY_PATH": libraries} if libraries else environment
