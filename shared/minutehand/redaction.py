@@ -145,7 +145,7 @@ class Redactor:
 
 
 def _hidden(value: Any) -> Any:
-    """Hide the texts in the value of a secret's name; numbers, such as counts, are kept."""
+    """Redact all strings in the value of a secret's name, but keep numbers, such as counts."""
     match value:
         case str():
             return value and HIDDEN

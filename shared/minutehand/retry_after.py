@@ -71,7 +71,7 @@ def requested_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | 
 
 
 def _parse_date(value: str) -> datetime | None:
-    """Parse a date of HTTP; None for other texts."""
+    """Parse an HTTP date; None for any other text."""
     try:
         at = email.utils.parsedate_to_datetime(value)
     except (ValueError, OverflowError):

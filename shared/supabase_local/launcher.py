@@ -124,7 +124,7 @@ class Launcher:
         return [(name, stack.values[name]) for name in names]
 
     async def show(self, stack: Stack) -> int | None:
-        """Do the work before waiting for a signal. An exit code ends the run."""
+        """Work while the stack is ready, before a signal ends it. An exit code ends it at once."""
         return None
 
     async def _run(self, state: StateFolder) -> int:

@@ -83,7 +83,7 @@ async def _next_line(reader: asyncio.StreamReader) -> bytes:
 
 
 def readable(line: str) -> tuple[str, str]:
-    """Return the level and a short form of a line. JSON lines become message and values."""
+    """Return a line's level and short form. A JSON line becomes its message and values."""
     try:
         entry: Any = json.loads(line)
     except ValueError:

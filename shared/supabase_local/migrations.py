@@ -101,7 +101,7 @@ def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
         files = [*sorted(HOSTED.glob("*.sql")), REALTIME_SCHEMA]
         pending = [path for path in files if applied.get(_base_name(path)) != _digest(path)]
         if pending:
-            say("creating the base of a hosted project")
+            say("creating the schemas, roles and extensions of a hosted project")
         for path in pending:
             with connection.transaction():
                 _run(connection, path, _statements(path))
@@ -284,7 +284,7 @@ def _part_transaction(
 def _file_transaction(
     connection: psycopg.Connection[tuple[object, ...]], path: Path
 ) -> Iterator[None]:
-    """Yield a transaction for one file. Its errors mention the missing parts of Supabase."""
+    """Yield a transaction for one file. An error names what the local Supabase lacks."""
     try:
         with connection.transaction():
             yield
@@ -294,10 +294,10 @@ def _file_transaction(
             raise
         names = ", ".join(_skipped_extensions(connection, path))
         lacking = (
-            f"The local Supabase lacks the extension {names}, whose `create extension` it passed"
-            " over. `supabase start` has it."
+            f"The local Supabase skipped `create extension` of {names}, because it lacks that"
+            " extension. `supabase start` has it."
             if names
-            else "If this is a part that the local Supabase lacks: `supabase start` has it."
+            else "The local Supabase may lack this part of Supabase. `supabase start` has it."
         )
         raise PartMissing(f"{failed}\n{lacking}") from cause
 

@@ -8,7 +8,7 @@ const KEYS = [
   ["/", "Search this list"],
   ["J K, ↑ ↓", "Move through the rows of a list"],
   ["Enter", "Open the row"],
-  ["Space", "Select the row whose box has the focus"],
+  ["Space", "Select or deselect the row in focus"],
   ["Esc", "Close the dialog"],
 ];
 

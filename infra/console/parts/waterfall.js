@@ -15,8 +15,8 @@ export function Waterfall({ trace, now, detailsOf }) {
   const rows = all.slice(0, MAX_ROWS);
   const view = extentOf(rows); // grows while the job runs
   const others = trace.more
-    ? "The list of children shows the children after the 300th"
-    : "The pages of the children show the rest of this waterfall";
+    ? "The list of child jobs also has those after the 300th"
+    : "The rest of this waterfall is on the child jobs' pages";
   return html`<div class="waterfall">
     <${Totals} job=${trace.jobs[0]} now=${now} />
     <ol class="waterfall-rows" aria-label="Waterfall">

@@ -35,7 +35,7 @@ class LambdaWaker:
         self._next: asyncio.Task[None] | None = None
 
     async def wake(self, *, reason: str = "enqueue") -> None:
-        """Request a tick soon. Returns when the hint was sent or dropped."""
+        """Ask the worker to run soon. Returns when the request was sent or dropped."""
         if self._running is not None and not self._running.done():
             if self._next is None or self._next.done():
                 self._next = asyncio.ensure_future(self._after(self._running, reason))

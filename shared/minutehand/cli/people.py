@@ -50,7 +50,7 @@ def erase(
 
 
 def _delete_files(settings: Settings, keys: Sequence[str]) -> None:
-    """Delete files of the uploads bucket. An error names them, because no row does any more."""
+    """Delete files from the uploads bucket. An error lists them: their rows are already deleted."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:

@@ -120,13 +120,13 @@ class Stage:
 
     @property
     def supabase_urls(self) -> tuple[str, str]:
-        """Addresses of the stage's project: `supabaseUrl`, and the one that its ref gives."""
+        """Two URLs of the stage's Supabase project: `supabaseUrl`, and one made from its ref."""
         values = self.values
         return str(values["supabaseUrl"]), f"https://{values.get('supabaseProject')}.supabase.co"
 
 
 def resolve_region(option: str) -> str:
-    """Return the region of the option, of AWS_REGION or of the profile; there is no default."""
+    """Return the AWS region from the option, AWS_REGION or the AWS profile. No default exists."""
     import boto3
 
     if region := option or boto3.Session().region_name:

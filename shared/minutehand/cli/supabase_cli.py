@@ -95,7 +95,7 @@ def push(ref: str, project: Project) -> None:
 
 @contextmanager
 def push_folder(project: Project) -> Iterator[Path]:
-    """Yield the folder to push from: the project's, or for a checkout a copy with apps' files."""
+    """Yield the folder that `db push` uses: the project, or a copy of the checkout with apps."""
     if checkout() != project.root:
         yield project.root
         return

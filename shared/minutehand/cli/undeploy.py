@@ -28,7 +28,8 @@ def undeploy(
     secrets_file: Annotated[
         Path | None,
         typer.Option(
-            "--secrets", help="Secrets file of `deploy`; its SUPABASE_SECRET_KEY ends the wake-ups."
+            "--secrets",
+            help="Secrets file of `deploy`. Its SUPABASE_SECRET_KEY is needed to end wake-ups.",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete it.")] = False,
@@ -47,7 +48,7 @@ def undeploy(
         kept += ["the database with its jobs, until `minutehand uninstall`"]
         if yes:
             if sql := connect_worker(stage, secrets, None, None):
-                kept.append(f"the wake-up and its secret in the Vault, until postgres runs `{sql}`")
+                kept.append(f"the worker's URL and token in the Vault, until postgres runs `{sql}`")
             for bucket in buckets:
                 empty(stage.client("s3"), bucket)
             delete_stack(stage)

@@ -48,7 +48,7 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
 
 
 def print_output(output: Output, event: dict[str, Any]) -> None:
-    """Print new output of a job's stream: text without line breaks between, items one a line."""
+    """Print new output of a job's stream. Text is printed as it is, and each item on a line."""
     page = event["data"]
     if output.print_json(event):
         return

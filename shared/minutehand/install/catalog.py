@@ -92,7 +92,7 @@ def record_file(root: Path | None = None) -> Path:
 
 
 def record_catalog(session: Any, path: Path, part: str) -> None:
-    """Record the objects that a part added to a database. Schemas have the names of the sources."""
+    """Record the database objects that a part added, with the schema names of the SQL sources."""
     path.parent.mkdir(parents=True, exist_ok=True)
     record: dict[str, list[Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     record.pop(part, None)

@@ -78,7 +78,7 @@ class {model}(BaseModel):
 def register(
     registry: Registry, settings: Settings, functions: WorkerFunctions | None = None
 ) -> None:
-    """Register the processor; called once per worker, and by tests with their own functions."""
+    """Register the processor. Each worker calls this once, and tests pass their own functions."""
     database = functions or WorkerFunctions(settings, schema="public")
 
     @registry.processor("{job_type}", payload={model})

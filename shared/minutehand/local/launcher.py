@@ -119,7 +119,7 @@ def _sign_in(values: Mapping[str, str]) -> list[tuple[str, str]]:
         names = ("DEMO_EMAIL", "DEMO_OTHER_EMAIL")
         emails = [values[name] for name in names if name in values and _signs_in(values, name)]
         if not emails:
-            return [("Sign in", f"{values['DEMO_EMAIL']} cannot; a seed may have deleted it")]
+            return [("Sign in", f"{values['DEMO_EMAIL']} cannot; a seed may have deleted the user")]
         first, *rest = emails
         return [
             ("Sign in", f"{first} / {values['DEMO_PASSWORD']}"),

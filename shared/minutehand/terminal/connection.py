@@ -173,7 +173,7 @@ class Connection:
         return self._token
 
     def renew(self) -> bool:
-        """Forget the expired token, to sign in again; return False if the token was given."""
+        """Drop the expired token, so that the next call signs in; False for a given token."""
         expired, self._token = self._token, None
         return expired is not None
 
@@ -329,7 +329,7 @@ def parse_response(response: httpx.Response) -> Any:
 
 
 def _format_detail(detail: Any) -> str:
-    """Format an error's detail: problems of fields, named values, or a sentence."""
+    """Format an error's detail, which is a list of invalid fields, an object or a text."""
     if isinstance(detail, list) and all(isinstance(item, dict) for item in detail):
         return "; ".join(f"{item.get('field')}: {item.get('problem')}" for item in detail)
     if isinstance(detail, dict):

@@ -1,4 +1,4 @@
-"""Commands from functions: common options, the connection, and the report of errors."""
+"""Decorators that make commands of functions, with common options and error output."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ Payload = Annotated[str, typer.Argument(help="JSON, @file, or - for standard inp
 
 @contextmanager
 def command_output(as_json: bool) -> Iterator[Output]:
-    """Yield an output; print an error and exit with its code."""
+    """Yield the command's output. On an error, print it and exit with its exit code."""
     output = Output(as_json=as_json)
     try:
         yield output

@@ -71,7 +71,7 @@ class Output:
         return self.as_json
 
     def text(self, text: str | Text, *, lines: bool = True) -> None:
-        """Print a line for a person. Only a `Text` has styles; brackets in a `str` are text."""
+        """Print a line for a person. A `str` is printed literally; only a `Text` has styles."""
         styled = Text(text) if isinstance(text, str) else text
         styled.plain = escape_controls(styled.plain, lines=lines)
         if self._is_mid_line:
@@ -162,7 +162,7 @@ class Output:
 
 
 def parse_headings(columns: str) -> dict[str, str]:
-    """Parse headings by column from e.g. `id ran:TOOK`; the default is the name in capitals."""
+    """Parse `column:HEADING` pairs, e.g. `id ran:TOOK`. The default heading is in capitals."""
     parts = (column.partition(":") for column in columns.split())
     headings = {name: text or name.removesuffix("_at").upper() for name, _, text in parts}
     return {name: heading.replace("_", " ") for name, heading in headings.items()}

@@ -167,7 +167,7 @@ class NestedData(Exact):
 
 
 class Output(Exact):
-    """Output of an execution. This app writes the direct form and reads both."""
+    """Output of an execution. The app reads both forms of `data`, and writes `OutputData`."""
 
     data: OutputData | NestedData
 
@@ -286,6 +286,6 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 
 
 def first_problem(error: ValidationError, whole: str = "the document") -> str:
-    """Describe the first validation error and its path. `whole` names the value itself."""
+    """Describe the first validation error and its path, or `whole` if it has no path."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

@@ -30,7 +30,7 @@ class Outbox:
         self._reconciled_at = float("-inf")
 
     async def run(self) -> int:
-        """Publish due messages and reconcile now and then. Returns the number of published jobs."""
+        """Publish due messages, and sometimes reconcile. Returns the number of published jobs."""
         published = 0
         while True:
             # If Postgres dies during a call, its response may never arrive.
@@ -49,6 +49,6 @@ class Outbox:
         return published
 
     async def _call(self, function: str, **arguments: int) -> int:
-        """Call a function that returns one number. It is not retried, as the next run is near."""
+        """Call a function that returns one number, without a retry, because it runs again soon."""
         counted = await self._app.worker.call(function, arguments, attempts=1)
         return sum(counted.values())

@@ -113,7 +113,7 @@ class _Run:
         return {"text": self._marked(result.text), "page": None}
 
     def _marked(self, text: str) -> str:
-        """Append the source of a result. Texts of the script already contain it."""
+        """Append the source of a result, unless the text is the script's, which contains it."""
         return text if self._app.model.offline else f"{text}\n\n{BY_MODEL}"
 
     async def _question(self, decision: Decision) -> str | None:

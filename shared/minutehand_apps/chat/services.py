@@ -32,7 +32,7 @@ class Chat(Dependencies):
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The model that decides and writes. If it is offline, the script is used."""
+        """The model that decides and writes. The scripted answers replace an offline model."""
         from minutehand.ai import make_language_model
 
         return make_language_model(self.settings)

@@ -26,7 +26,7 @@ class Plans(Dependencies):
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The model that writes the plans. If it is offline, the sample is used."""
+        """The model that writes the plans. The sample plan replaces an offline model."""
         from minutehand.ai import make_language_model
 
         return make_language_model(self.settings)

@@ -258,7 +258,7 @@ async def _typed(call: Callable[[], T]) -> T:
 
 
 def _report(reason: str) -> None:
-    """Log the cause. The error that people read has one sentence."""
+    """Log the cause, because the error that people read is only one sentence."""
     logger.warning("uploads failed", extra={"event": "uploads.failed", "reason": reason[:300]})
 
 

@@ -111,7 +111,7 @@ class Ffmpeg:
         messages: deque[str] = deque(maxlen=20)
         check = [*_input(file), "-map", "0:v:0", "-t", "1", "-f", "null", "-"]
         if await self._run(check, messages.append, seconds=PROBE_SECONDS) != 0:
-            raise refused("not_a_video", f"The video's pictures cannot be read ({media.video})")
+            raise refused("not_a_video", f"The video's frames cannot be read ({media.video})")
         return media
 
     async def listen(

@@ -1,4 +1,4 @@
-"""Division of a file into parts, and the checksums of the parts and the whole. No storage."""
+"""Division of a file into parts, and the checksums of the parts and the file, without storage."""
 
 from __future__ import annotations
 

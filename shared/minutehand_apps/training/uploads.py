@@ -321,7 +321,7 @@ async def complete_upload(
 
 @routes.delete("/{upload_id}", status_code=204)
 async def abort_upload(token: Token, app: App) -> None:
-    """Abort an upload and delete its parts. A complete file stays."""
+    """Abort an upload and delete its parts. The file of a completed upload is kept."""
     with storage(), suppress(NotStored):
         await app.bucket.call("abort_multipart_upload", Key=token.key, UploadId=token.s3_id)
 

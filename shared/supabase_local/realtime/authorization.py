@@ -63,7 +63,7 @@ async def may_write(database: Database, token: Token, topic: str) -> bool:
 
 
 async def become(connection: Connection, token: Token, topic: str = "") -> None:
-    """Take a token's role and claims for the transaction. Raises psycopg.Error if not allowed."""
+    """Set a token's role and claims in the transaction. May raise psycopg.Error."""
     values = {
         "topic": topic,
         "claims": dump(dict(token.claims)),

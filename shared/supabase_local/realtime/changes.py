@@ -187,7 +187,7 @@ class PostgresChanges:
             except (DatabaseUnavailable, psycopg.Error) as error:
                 # For example a policy that raises. The row is hidden only from this reader.
                 logger.warning(
-                    "a change could not be decided",
+                    "a change's filters could not be evaluated",
                     extra={"event": "realtime.change_failed", "reason": describe(error)},
                 )
             else:

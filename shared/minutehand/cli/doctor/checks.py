@@ -1,4 +1,4 @@
-"""Checks for frequent faults; each finding has the cause and the line that fixes it."""
+"""Checks for frequent faults; each finding has the cause and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[Finding]:
         fields = {name: schedule[name] for name in schedule.keys() - RESPONSE_FIELDS}
         request = shlex.quote(json.dumps(fields | wanted, default=str))
         yield fail(
-            f"the schedule {tick} has {', '.join(wrong)}; deployed were {wanted}",
+            f"the schedule {tick} has {', '.join(wrong)}; the deployed values are {wanted}",
             f"aws scheduler update-schedule --cli-input-json {request} {region}",
         )
     groups = find(stage.client("logs").describe_log_groups, logGroupNamePrefix=stack)
@@ -162,7 +162,7 @@ def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[Finding]:
             yield fail(f"the queue {stack}-failures was deleted", create)
         elif found and int(count := found["Attributes"][number]):
             yield warn(
-                f"{count} invocations of the worker failed; no job is lost by that",
+                f"{count} invocations of the worker failed, but no job is lost",
                 f"aws sqs purge-queue --queue-url {queue} {region}"
                 "  # `aws sqs receive-message` shows their reasons before",
             )
@@ -187,7 +187,7 @@ def _function_faults(
         if other := [
             key for key, value in secrets.items() if shared.setdefault(key, value) != value
         ]:
-            yield fail(f"{parameter} has another {', '.join(other)} than other functions", deploy)
+            yield fail(f"{parameter} and other functions have different {', '.join(other)}", deploy)
         if concurrency.get("ReservedConcurrentExecutions") == 0:
             yield fail(
                 f"the reserved concurrency of {function} is 0, so it never runs",
@@ -404,7 +404,7 @@ def queue(target: Target) -> Finding:
     """Report the database's own findings, except a missing worker, which `schedule` reports."""
     [(explanation,)] = target.query("select public.explain_queue()")
     findings = [entry for entry in explanation["findings"] if entry["reason"] != "no_worker"]
-    return merge_findings(findings) if findings else ok("no job waits without a reason")
+    return merge_findings(findings) if findings else ok("every waiting job has a normal reason")
 
 
 def merge_findings(entries: list[dict[str, Any]]) -> Finding:

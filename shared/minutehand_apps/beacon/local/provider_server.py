@@ -24,15 +24,15 @@ MODEL = "offline-1"  # reported as the model of every answer
 
 
 class Faults(BaseModel):
-    """Faults of a provider in a region. The default is no fault."""
+    """Simulated faults of a provider in a region. The default is no fault."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     down: bool = Field(default=False, description="Every call returns 503.")
     delay_seconds: float = Field(default=0, ge=0, le=3600, description="Duration of a task.")
-    wrong_format: bool = Field(default=False, description="The result's data is a text.")
+    wrong_format: bool = Field(default=False, description="The result's data is a string.")
     wrong_region: bool = Field(default=False, description="The result names another region.")
-    nested: bool = Field(default=False, description="The answers are in data.data (valid).")
+    nested: bool = Field(default=False, description="The answers are in data.data, which is valid.")
     answers: Literal["whole", "missing", "twice", "empty"] = "whole"
 
 

@@ -611,7 +611,7 @@ begin
 end;
 $$;
 comment on function public.beacon_reconcile is
-  'End jobs that ended in the queue without their processor: {ended}. For the worker.';
+  'End benchmark jobs whose queue job ended before its processor could: {ended}. For the worker.';
 
 -- Functions that the worker calls for leased jobs and executions. The worker calls the providers
 -- and signs the receipts. These functions decide whether enough regions succeeded.

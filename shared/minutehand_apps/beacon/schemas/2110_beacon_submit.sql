@@ -398,4 +398,4 @@ begin
 end;
 $$;
 comment on function public.beacon_reconcile is
-  'End jobs that ended in the queue without their processor: {ended}. For the worker.';
+  'End benchmark jobs whose queue job ended before its processor could: {ended}. For the worker.';

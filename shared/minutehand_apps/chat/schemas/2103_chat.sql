@@ -50,7 +50,7 @@ create table public.async_messages (
   constraint async_messages_answer_once unique (answers)
 );
 comment on table public.async_messages is
-  'Messages of people and work in a session, ordered by seq.';
+  'Messages in a session, from people and from background work, ordered by seq.';
 create index async_messages_of_a_session on public.async_messages (session_id, seq);
 create index async_messages_of_a_workspace
   on public.async_messages (workspace_id, created_at);
@@ -785,7 +785,7 @@ begin
 end;
 $$;
 comment on function chat.messages is
-  'Messages between a session''s work and people. Reading marks them as read.';
+  'Messages between a session''s background work and people. Reading marks them as read.';
 
 create function chat.respond(p_session_id text, p_message_id text, p_content text)
 returns jsonb
