@@ -113,7 +113,7 @@ async def test_silence_is_not_repeated(server: ModelServer) -> None:
     The job waits until the model is available.
     """
     with pytest.raises(LanguageModelError) as raised:
-        await complete(server, Fault(hang=True), answer_seconds=1.0)
+        await complete(server, Fault(hang=True), answer_seconds=0.2)
 
     assert (raised.value.away, len(server.seen)) == (True, 1)
 
@@ -331,7 +331,7 @@ async def test_a_whole_answer_is_used_whatever_its_connection_does(
     """An answer is complete if it has the end marker, or if its object is complete."""
     monkeypatch.setattr("minutehand.ai.openai_compatible.AFTER_END_SECONDS", 0.05)
     async with server:
-        model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=1)
+        model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=0.2)
         run = await ask(model)
         await model.aclose()
 
@@ -340,7 +340,7 @@ async def test_a_whole_answer_is_used_whatever_its_connection_does(
 
 async def test_an_answer_without_an_end_fails_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A word from time to time does not count as silence."""
-    monkeypatch.setattr("minutehand.ai.openai_compatible.MIN_LIMIT_SECONDS", 0.3)
+    monkeypatch.setattr("minutehand.ai.openai_compatible.MIN_LIMIT_SECONDS", 0.1)
     monkeypatch.setattr("minutehand.ai.openai_compatible.LIMIT_SILENCES", 0.0)
 
     async def endless(writer: asyncio.StreamWriter) -> None:
@@ -415,8 +415,8 @@ async def test_a_character_in_two_halves_is_joined() -> None:
 
 async def test_silence_between_two_pieces_is_what_is_limited() -> None:
     """A long answer may take long, and the reader's own work does not count as silence."""
-    async with Dripping(*[delta(f"{number} ") for number in range(9)]) as server:
-        model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=0.3)
+    async with Dripping(*[delta(f"{number} ") for number in range(3)]) as server:
+        model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=0.2)
         came: list[str] = []
 
         async def read() -> None:
@@ -428,7 +428,7 @@ async def test_silence_between_two_pieces_is_what_is_limited() -> None:
             await read()
         await model.aclose()
 
-    assert len(came) == 9
+    assert len(came) == 3
     assert (raised.value.code, raised.value.charged) == ("silent", True)
     assert raised.value.text == "".join(came)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tenacity
 
 from minutehand.aws.sigv4 import AwsError, call, find_endpoint
 from tests.unit.aws.conftest import Service
@@ -37,9 +38,14 @@ def ask(service: Service, attempts: int = 1) -> bytes:
     ],
 )
 def test_what_may_pass_is_asked_again_once(
-    service: Service, answers: list[tuple[int, bytes]], left: int, result: str | None
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: list[tuple[int, bytes]],
+    left: int,
+    result: str | None,
 ) -> None:
     """Many functions start at once, and SSM limits its calls."""
+    monkeypatch.setattr("tenacity.wait_random", lambda *_: tenacity.wait_none())
     service.left = answers
     if result is None:
         assert ask(service, attempts=2) == b"{}"

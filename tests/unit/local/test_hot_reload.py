@@ -18,6 +18,7 @@ async def test_a_change_ends_the_worker(tmp_path: Path, monkeypatch: pytest.Monk
     app.mkdir()
     for name in ("__init__", "processors"):
         (app / f"{name}.py").touch()
+    monkeypatch.setattr("minutehand.local.hot_reload.SCAN_SECONDS", 0)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "reloaded", raising=False)
     settings = SETTINGS.model_copy(update={"apps": ("reloaded",)})

@@ -9,6 +9,7 @@ import pytest
 
 from minutehand.worker import Job, JobContext
 from minutehand.worker.testing import ProcessorTest, Run
+from tests.support.virtual_time import leaping
 
 HIGH, LOW = "\ud83d", "\ude00"
 LOST = "In stream 'reply' broken surrogates were replaced"
@@ -51,7 +52,7 @@ async def test_halves_of_a_character_are_joined_and_a_lone_one_is_logged(
     assert [line.message for line in run.logs] == lost
 
 
-async def test_a_half_stays_with_the_step_that_wrote_it() -> None:
+def test_a_half_stays_with_the_step_that_wrote_it() -> None:
     """A repeated step writes its half of a character again.
 
     Another step's text cannot complete the half.
@@ -74,7 +75,7 @@ async def test_a_half_stays_with_the_step_that_wrote_it() -> None:
             await ctx.step("end", end)
         return words.text
 
-    ran = await ProcessorTest(run, None).run()
+    ran = leaping(ProcessorTest(run, None).run())
 
     assert ran.output["reply"] == ran.result == "a\ufffd\ufffdb"
 
