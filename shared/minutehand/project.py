@@ -66,11 +66,11 @@ class Project(BaseModel):
         """
         if start is None and (path := environ.get(VARIABLE)):
             return cls.at(Path(path).resolve())
-        here = (start or Path.cwd()).resolve()
-        for folder in (here, *here.parents):
+        directory = (start or Path.cwd()).resolve()
+        for folder in (directory, *directory.parents):
             if _read(folder)[1]:
                 return cls.at(folder)
-        return cls.at(here)
+        return cls.at(directory)
 
     @property
     def packages(self) -> tuple[str, ...]:

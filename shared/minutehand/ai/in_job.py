@@ -80,7 +80,7 @@ async def ask_for(
     request = _Request(ctx, model, shape, check, field, partial_field)
     calls = VendorCalls(job, ctx, prompt.name, patient=patient)
     prompt = replace(prompt, schema=shape.model_json_schema())
-    can_continue = may_retry = True
+    can_continue = can_retry = True
     while True:
         try:
             return await calls.make(lambda prompt=prompt: request.call_model(prompt))  # type: ignore[misc]
@@ -91,8 +91,8 @@ async def ask_for(
                 # most broken connections are temporary
                 can_continue, prompt = False, replace(prompt, begun=error.text)
                 ctx.log("warning", "Asking the model for the rest of its answer", reason=str(error))
-            elif may_retry and isinstance(error, UnusableOutput) and not is_truncated:
-                may_retry, prompt = False, _retry_prompt(prompt, error)
+            elif can_retry and isinstance(error, UnusableOutput) and not is_truncated:
+                can_retry, prompt = False, _retry_prompt(prompt, error)
                 ctx.log("warning", "Asking the model again", reason=str(error))
             else:
                 calls.end(error)
@@ -111,16 +111,16 @@ def _retry_prompt(prompt: Prompt, error: UnusableOutput) -> Prompt:
     )
 
 
-def _restarts(begun: str, answer: str) -> bool:
+def _restarts(previous: str, answer: str) -> bool:
     """Return whether a model began its answer again instead of continuing it."""
-    starts = ["".join(_FENCE.sub("", text).split()) for text in (begun, answer)]
+    starts = ["".join(_FENCE.sub("", text).split()) for text in (previous, answer)]
     length = min(SAME_START, *map(len, starts))
     return length > 0 and starts[0][:length] == starts[1][:length]
 
 
-def _joined(begun: str, rest: str) -> str:
+def _joined(previous: str, rest: str) -> str:
     """Join a truncated answer and its continuation."""
-    return rest if _restarts(begun, rest) else begun + rest
+    return rest if _restarts(previous, rest) else previous + rest
 
 
 @dataclass(frozen=True, slots=True)

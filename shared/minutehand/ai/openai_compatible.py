@@ -42,7 +42,7 @@ _CALLED: Final = "is a tool call, but no tools are offered; only text can be use
 #: seconds.
 REJECTED_SECONDS: Final = 3600.0
 #: The URL is considered wrong after this number of consecutive responses in an unknown format.
-MIN_ODD_FORMATS: Final = 2
+MIN_UNKNOWN_FORMATS: Final = 2
 #: User message that asks for the rest of an answer.
 _CONTINUE: Final = (
     "Your answer was cut off there. Continue it exactly after its last character, and repeat"
@@ -87,7 +87,7 @@ class OpenAICompatible(Endpoint):
         self._rejected_until = 0.0
         #: Number of responses in an unknown format since the last answer. One such response is
         #: tolerated.
-        self._odd_formats = 0
+        self._unknown_formats = 0
 
     async def complete(self, prompt: Prompt) -> Completion:
         """Return the answer to `prompt`, see `LanguageModel.complete`."""
@@ -127,7 +127,7 @@ class OpenAICompatible(Endpoint):
                             yield piece
                 if piece := state.end():
                     yield piece
-                self._odd_formats = 0
+                self._unknown_formats = 0
                 if without != self._rejected or now >= self._rejected_until:
                     self._rejected, self._rejected_until = without, now + REJECTED_SECONDS
                 return
@@ -146,8 +146,8 @@ class OpenAICompatible(Endpoint):
                 )
             except LanguageModelError as error:
                 is_other = isinstance(error, UnusableOutput) and not state.has_choice
-                self._odd_formats += is_other
-                if is_other and self._odd_formats >= MIN_ODD_FORMATS:
+                self._unknown_formats += is_other
+                if is_other and self._unknown_formats >= MIN_UNKNOWN_FORMATS:
                     # the URL belongs to another API, so a repeated call would cost the same and
                     # fail too
                     reason: Any = {"code": "misconfigured", "hope": "none", "charged": True}
@@ -193,8 +193,8 @@ class OpenAICompatible(Endpoint):
             if limit not in without:
                 body[limit] = prompt.most_tokens or self.most_tokens
                 break
-        is_whole = prompt.schema is not None and not prompt.begun
-        if is_whole and "response_format" not in without:
+        is_structured = prompt.schema is not None and not prompt.begun
+        if is_structured and "response_format" not in without:
             schema = {"name": prompt.name, "strict": True, "schema": _plain_schema(prompt.schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         if "stream" not in without:
@@ -292,10 +292,10 @@ class _ResponseState:
         return self.words.add("".join(texts))
 
     def _add_choice(self, choice: Mapping[str, Any]) -> str:
-        whole = choice.get("message")
-        message = whole if whole is not None else choice["delta"]
+        full_message = choice.get("message")
+        message = full_message if full_message is not None else choice["delta"]
         self.has_choice = True
-        self.has_ended |= whole is not None
+        self.has_ended |= full_message is not None
         if finish := choice.get("finish_reason"):
             self._finish, self.has_ended = str(finish), True
         if message is None:

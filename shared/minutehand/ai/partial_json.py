@@ -52,10 +52,10 @@ class PartialField:
         self._object_at: int | None = None
         self.written = ""
 
-    def restart(self, begun: str = "") -> None:
+    def restart(self, text: str = "") -> None:
         """Start a new answer with this text. Text that was written before is not repeated."""
         self.text, self._parse_at, self._object_at = "", 0, None
-        self.add(begun)
+        self.add(text)
 
     def add(self, piece: str) -> None:
         """Add a piece of the answer, unless `MAX_WRITTEN` characters have been written."""

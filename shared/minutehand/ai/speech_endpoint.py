@@ -94,9 +94,9 @@ def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment
             # Whisper sometimes returns segments that end before they begin
             end = max(start, round(min(end, seconds), 3))
             segments.append(Segment(start, end, text))
-    whole = response["text"].strip()
-    if has_text(whole) and not (segments and is_valid):
-        return (Segment(0.0, seconds, whole),)
+    full_text = response["text"].strip()
+    if has_text(full_text) and not (segments and is_valid):
+        return (Segment(0.0, seconds, full_text),)
     return tuple(sorted(segments, key=lambda segment: segment.start))
 
 

@@ -193,12 +193,12 @@ class Move:
 
     def check(self) -> None:
         """Raise CommandFailed unless the workspace can be moved."""
-        here, there = (
+        source, destination = (
             self._all(side, "select queue.version()") for side in (self.source, self.destination)
         )
-        if here != there:
+        if source != destination:
             raise CommandFailed(
-                f"the databases have different releases, {here[0][0]} and {there[0][0]}",
+                f"the databases have different releases, {source[0][0]} and {destination[0][0]}",
                 code="invalid_state",
                 fix="run `minutehand upgrade` in both projects and push the migrations",
             )
@@ -341,9 +341,11 @@ class Move:
             " on conflict (worker_id) do update set worker_id = excluded.worker_id"
             " returning w.worker"
         )
-        for here, *values in workers:
-            [[there]] = self.destination.execute(add, values).fetchall()
-            self.source.execute("insert into moved_workers values (%s, %s)", [here, there])
+        for source_id, *values in workers:
+            [[destination_id]] = self.destination.execute(add, values).fetchall()
+            self.source.execute(
+                "insert into moved_workers values (%s, %s)", [source_id, destination_id]
+            )
 
     def _copy(self, select: str, target: str) -> None:
         with (
@@ -362,14 +364,14 @@ class Move:
         """Raise CommandFailed unless the copied rows are those of the source."""
         checksum = "coalesce(sum(hashtextextended(r::text, 0)::numeric), 0)"
         query = f"select count(*), {checksum} from ({{}}) as r"
-        [here] = self._all(self.source, query.format(table.select()))
-        [there] = self._all(self.destination, query.format("select * from moved_rows"))
-        if here != there:
+        [source] = self._all(self.source, query.format(table.select()))
+        [destination] = self._all(self.destination, query.format("select * from moved_rows"))
+        if source != destination:
             raise CommandFailed(
                 f"the rows of {table.name} differ after the copy; nothing of this round is stored",
                 code="checksum_mismatch",
             )
-        self.rows[table.name] += here[0]
+        self.rows[table.name] += source[0]
 
     def _delete(self, side: psycopg.Connection[Any], table: Table, condition: str) -> None:
         self._all(side, f"delete from {table.schema}.{table.name} as t where {condition}")
@@ -412,11 +414,11 @@ def move_workspace(
         confirm(output, lambda: f"Move {workspace}? Its jobs will be deleted in FROM.")
     with ExitStack() as stack:
         try:
-            here, there = (
+            source_db, destination_db = (
                 stack.enter_context(psycopg.connect(address, autocommit=True))
                 for address in (_address(source), _address(destination))
             )
-            move = Move(here, there, workspace, Schemas(connection.schema))
+            move = Move(source_db, destination_db, workspace, Schemas(connection.schema))
             move.check()
         except psycopg.Error as error:
             is_lost = isinstance(error, psycopg.OperationalError)
@@ -428,12 +430,12 @@ def move_workspace(
             for _ in move.run():
                 output.hint(f"{move.rows['jobs']} jobs moved")
         except psycopg.Error as error:
-            again = "repeat the command; it continues where it stopped"
+            hint = "repeat the command; it continues where it stopped"
             raise CommandFailed(
                 f"the round was rolled back: {error.diag.message_primary or error}",
                 code="move_interrupted",
                 # a row that violates a constraint would violate it again
-                fix=None if isinstance(error, psycopg.IntegrityError) else again,
+                fix=None if isinstance(error, psycopg.IntegrityError) else hint,
             ) from error
     text = "\n".join(f"{count} {table}" for table, count in sorted(move.rows.items()))
     output.value({"rows": dict(sorted(move.rows.items()))}, text=text or "nothing to move")

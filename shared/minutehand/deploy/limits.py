@@ -11,7 +11,7 @@ CONCURRENCY = "L-B99A9384"
 #: Concurrency that must stay unreserved, so that a smaller account cannot reserve any:
 #: https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
 MIN_UNRESERVED = 100
-USUAL_CONCURRENCY = 1000
+DEFAULT_CONCURRENCY = 1000
 #: Maximum concurrent workers, unless the stage or a reservation sets it.
 WORKERS_AT_ONCE = 5
 
@@ -40,7 +40,7 @@ def concurrency_limit(client: Any, stack: str, region: str, values: Mapping[str,
     """Check that the stage's reservation is possible, and that its workers leave the API enough."""
     account = client.get_account_settings()["AccountLimit"]
     limit, unreserved = account["ConcurrentExecutions"], account["UnreservedConcurrentExecutions"]
-    command = quota_command(USUAL_CONCURRENCY, region)
+    command = quota_command(DEFAULT_CONCURRENCY, region)
     reserved = _number(values, "workerReservedConcurrency")
     if reserved:
         minimum = min(MIN_UNRESERVED, limit)

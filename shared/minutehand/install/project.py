@@ -411,8 +411,8 @@ def _schema_patterns(home: Path) -> list[str]:
     patterns = []
     for folder, group in groupby(files, posixpath.dirname):
         names = list(group)
-        is_whole = names == [name for name in files if posixpath.dirname(name) == folder]
-        patterns += [f"{folder}/*.sql"] if is_whole else names
+        is_complete = names == [name for name in files if posixpath.dirname(name) == folder]
+        patterns += [f"{folder}/*.sql"] if is_complete else names
     return [f"./{pattern}" for pattern in patterns]
 
 

@@ -126,7 +126,7 @@ _BY_WORD: Mapping[str, type[QueueError]] = {
 _TRANSIENT: Final = ("08", "40", "53", "55", "57", "PGRST00")
 #: Message, word and details of an error, as `queue.refuse` writes them into the message if the Data
 #: API returns no hint.
-_WHOLE: Final = re.compile(r"(.*) \((\w+)\)(?: \[(.*)\])?", re.DOTALL)
+_FULL_MESSAGE: Final = re.compile(r"(.*) \((\w+)\)(?: \[(.*)\])?", re.DOTALL)
 #: SQLSTATEs of a serialization failure and a deadlock, after which nothing is stored. PostgREST 14
 #: repeats such a call itself, PostgREST 16 returns the error.
 _ROLLED_BACK: Final = frozenset({"40001", "40P01"})
@@ -141,8 +141,8 @@ def error_from_response(status: int, body: object) -> QueueError:
         for name in ("message", "details", "hint")
     )
     message = message or f"the Data API answered {status}"
-    if code.startswith("PT") and not hint and (whole := _WHOLE.fullmatch(message)):
-        message, hint, details = whole.groups()
+    if code.startswith("PT") and not hint and (match := _FULL_MESSAGE.fullmatch(message)):
+        message, hint, details = match.groups()
     kind = QueueError
     if code.startswith("PT"):
         kind = _BY_WORD.get(hint or "", QueueError)

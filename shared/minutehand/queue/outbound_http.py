@@ -235,12 +235,12 @@ def retrying(
         within: Maximum seconds for all attempts.
     """
 
-    def again(error: BaseException) -> bool:
+    def is_retryable(error: BaseException) -> bool:
         wait = retry_after_of(error)
         return should_retry(error) and (wait is None or wait <= SHORT_WAIT)
 
     return tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(again),
+        retry=tenacity.retry_if_exception(is_retryable),
         stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_after_delay(within),
         wait=_wait,
         reraise=True,

@@ -177,8 +177,8 @@ def format_duration(milliseconds: float) -> str:
         return f"{_rounded(value / 1000, '0.1')} s"
     units = [item for item in _UNITS.items() if item[1] <= _rounded(value / 1000)]
     (unit, size), (part_unit, part_size) = units[:2]
-    whole, rest = divmod(int(_rounded(value / 1000 / part_size)), size // part_size)
-    return f"{whole} {unit}" if rest == 0 else f"{whole} {unit} {rest:02} {part_unit}"
+    count, rest = divmod(int(_rounded(value / 1000 / part_size)), size // part_size)
+    return f"{count} {unit}" if rest == 0 else f"{count} {unit} {rest:02} {part_unit}"
 
 
 def _rounded(value: float, digit: str = "1") -> Decimal:

@@ -230,8 +230,8 @@ class Agenda:
                 closes, NextAction(snapshot.release_at, Action.RELEASE, Reason.NO_SLOT), key=_at
             )
         if snapshot.begin_at is not None:
-            may_lease = self._leased_at < snapshot.begin_at and self.can_lease(now, snapshot)
-            delay = self.FILL_SECONDS if snapshot.exchanging or may_lease else 0.0
+            will_lease = self._leased_at < snapshot.begin_at and self.can_lease(now, snapshot)
+            delay = self.FILL_SECONDS if snapshot.exchanging or will_lease else 0.0
             yield NextAction(snapshot.begin_at + delay, Action.BEGIN, Reason.BATCH)
         if snapshot.retry_settle_at is not None:
             yield NextAction(snapshot.retry_settle_at, Action.RETRY_SETTLE, Reason.BACKOFF)

@@ -177,14 +177,14 @@ class Batch:
         run = calling(self._run, jobs, thread=self.thread_name if self._in_thread else None)
         has_returned = False
         try:
-            returned = await run()
+            results = await run()
             has_returned = True
-            ends = [_end(value) for value in _check_results(returned, jobs)]
+            ends = [_end(value) for value in _check_results(results, jobs)]
         except BaseException as error:
             concerns_all = not self._is_expired and (self._is_cancelled or _concerns_all(error))
             # a list of the wrong length is a defect of the processor for any jobs
-            may_be_one = len(jobs) > 1 and not (has_returned or concerns_all)
-            if may_be_one and asyncio.current_task() is self.task:
+            can_halve = len(jobs) > 1 and not (has_returned or concerns_all)
+            if can_halve and asyncio.current_task() is self.task:
                 self._call_halves(error)
                 return
             ends = [_end(_error_for_all(error))] * len(jobs)
@@ -214,11 +214,11 @@ class Batch:
         self._call_next([members[:middle], members[middle:]])
 
 
-def _check_results(returned: Any, jobs: Sequence[BatchedJob[Any]]) -> Sequence[Any]:
-    is_list = isinstance(returned, Sequence) and not isinstance(returned, str | bytes | bytearray)
-    if is_list and len(returned) == len(jobs):
-        return list(returned)
-    description = f"{len(returned)} results" if is_list else type(returned).__name__
+def _check_results(results: Any, jobs: Sequence[BatchedJob[Any]]) -> Sequence[Any]:
+    is_list = isinstance(results, Sequence) and not isinstance(results, str | bytes | bytearray)
+    if is_list and len(results) == len(jobs):
+        return list(results)
+    description = f"{len(results)} results" if is_list else type(results).__name__
     raise ProcessorError(
         f"a processor of batches must return a list with one result for each job, in their order: "
         f"{jobs[0].job_type!r} was given {len(jobs)} jobs and returned {description}"

@@ -107,11 +107,11 @@ class Deadlines:
             end=end - min(0.3, 0.05 * budget),
         )
 
-    def had_enough_time(self, now: float, usual_seconds: float | None = None) -> bool:
+    def had_enough_time(self, now: float, full_tick_seconds: float | None = None) -> bool:
         """Return whether a job that starts now gets half of a whole tick's working time."""
         if math.isinf(self.stop_working):
             return True
-        length = max(self.stop_working - self.start, usual_seconds or 0.0)
+        length = max(self.stop_working - self.start, full_tick_seconds or 0.0)
         return self.stop_working - now >= 0.5 * length
 
     def grace(self, limit: float) -> float:

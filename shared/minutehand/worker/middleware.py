@@ -42,9 +42,9 @@ def calling(run: Callable[..., Any], *args: Any, thread: str | None) -> Callable
 
 
 async def _in_thread(run: Callable[..., Any], args: Sequence[Any], thread: str) -> Any:
-    returned = await run_in_thread(partial(run, *args), name=thread)
+    result = await run_in_thread(partial(run, *args), name=thread)
     # a synchronous function may return a coroutine
-    return await returned if isinstance(returned, Awaitable) else returned
+    return await result if isinstance(result, Awaitable) else result
 
 
 def thread_name(job_id: JobId) -> str:

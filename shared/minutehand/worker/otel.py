@@ -52,13 +52,13 @@ async def spans(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
             follow(headers["traceparent"])
         ctx.around_steps.append(partial(_step, tracer))
         try:
-            returned = await call()
+            result = await call()
         except Exception as error:
             _failed(span, error)
             raise
-        if isinstance(returned, Fail):
-            span.set_status(Status(StatusCode.ERROR, returned.reason))
-        return returned
+        if isinstance(result, Fail):
+            span.set_status(Status(StatusCode.ERROR, result.reason))
+        return result
 
 
 async def _step(tracer: Tracer, name: str, call: StepCall) -> Any:

@@ -27,10 +27,10 @@ async def report_errors(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
         )
         scope.set_level("error" if job.is_last_attempt else "warning")
         try:
-            returned = await call()
+            result = await call()
         except Exception as error:
             scope.capture_exception(error)
             raise
-        if isinstance(returned, Fail):
-            scope.capture_message(returned.reason, level="error")
-        return returned
+        if isinstance(result, Fail):
+            scope.capture_message(result.reason, level="error")
+        return result

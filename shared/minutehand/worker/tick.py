@@ -606,9 +606,11 @@ class Tick:
                 raise
             self._request_lease()
 
-    def _request_lease(self, is_there: bool = True, *, reason: Reason = Reason.NOTIFIED) -> None:
+    def _request_lease(
+        self, has_new_jobs: bool = True, *, reason: Reason = Reason.NOTIFIED
+    ) -> None:
         """Wake the loop, which leases if jobs may be ready, or checks whether the run ends."""
-        if is_there:
+        if has_new_jobs:
             self.agenda.wake(reason)
         self._wakeup.set()
 

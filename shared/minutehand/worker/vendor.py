@@ -166,7 +166,7 @@ class VendorCalls:
     """
 
     def __init__(self, job: Job[Any], ctx: JobContext, name: str, *, patient: bool = True) -> None:
-        self._may_wait = patient
+        self._can_wait = patient
         self._job = job
         self._ctx = ctx
         self._memo = ctx.notes(f"{name}: calls")
@@ -239,15 +239,15 @@ class VendorCalls:
             AttemptEnded: See `wait`.
             ProcessorError: The error is retryable if another call may help and a call is left.
         """
-        if self._may_wait:
+        if self._can_wait:
             self.wait(error)
         is_last, message = self._charged >= MAX_CALLS, error.said
         is_retryable = error.hope == "later"
         if is_retryable and is_last:
             message = f"{message.rstrip('.')}. It was asked {self._charged} times."
-        elif is_retryable and not self._may_wait:
+        elif is_retryable and not self._can_wait:
             message = f"{message.rstrip('.')}. Try again."
-        retryable = is_retryable and not is_last and self._may_wait
+        retryable = is_retryable and not is_last and self._can_wait
         if retryable and not self._job.is_last_attempt:
             text = "it is asked again soon"
             if error.retry_after is not None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, StrictInt
 
 from minutehand.queue.models import EnqueuedBatch, Job, JobRequest
 from minutehand.web.request_bodies import Body, Payload
-
-Whole = Annotated[int, Field(strict=True)]
 
 
 def _text_only(value: Any) -> Any:
@@ -29,7 +27,9 @@ class JobSpec(JobRequest):
     model_config = ConfigDict(allow_inf_nan=False, defer_build=False)  # FastAPI builds it once
 
     payload: Payload = Field(default_factory=dict)
-    priority: Whole | None = Field(default=None, description="Smaller runs first; 100 by default.")
+    priority: StrictInt | None = Field(
+        default=None, description="Smaller runs first; 100 by default."
+    )
     scheduled_for: Instant | None = None
     deadline_at: Instant | None = None
     tags: tuple[str, ...] | None = Field(default=None, description="Words to find the job by.")
@@ -84,7 +84,7 @@ class ManyJobs(Body):
 
     workspace_id: UUID
     filter: dict[str, Any] = Field(default_factory=dict)
-    limit: Whole = 1000
+    limit: StrictInt = 1000
     cursor: UUID | None = Field(default=None, description="Cursor of the last response.")
 
 

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import Field
+from pydantic import Field, StrictInt
 
-from minutehand.functions.jobs.models import Whole
 from minutehand.web.auth import CallerQueue, WorkspaceQueue
 from minutehand.web.request_bodies import Body, Payload
 from minutehand.web.services import Provided
@@ -46,7 +45,7 @@ class ScheduleBody(Body):
 class LimitsBody(Body):
     """The limit that a manager may set. Null removes it. The operator sets all other limits."""
 
-    own_max_running: Whole | None
+    own_max_running: StrictInt | None
 
 
 @router.post("/pause")

@@ -96,9 +96,9 @@ async def run_worker(
     access = await find_database_access(settings)
     access.log()
     wakeups = asyncio.Event()
-    listens = SUSPECTS_ONLY not in settings.environ
+    should_listen = SUSPECTS_ONLY not in settings.environ
     realtime = None
-    if listens and poll_seconds is None and not access.is_notified:
+    if should_listen and poll_seconds is None and not access.is_notified:
         # here, because its import takes 0.2 s
         from minutehand.functions.worker.realtime_wakeups import RealtimeWakeups
 
@@ -110,7 +110,7 @@ async def run_worker(
     listening = None
     if realtime is not None:
         listening = asyncio.create_task(realtime.run(worker.registry), name="realtime")
-    elif listens:
+    elif should_listen:
         listening = access.listen(wakeups.set)
     try:
         wake = None if answers_ticks else wakeups.set
@@ -148,8 +148,8 @@ def build_worker(
             with contextlib.suppress(BlockingIOError):
                 os.write(int(pipe), b".")
 
-    listens = True if realtime else None
-    options = TickOptions.of(settings, ends_blocked=True, suspects=suspects, listens=listens)
+    is_listening = True if realtime else None
+    options = TickOptions.of(settings, ends_blocked=True, suspects=suspects, listens=is_listening)
     queue = WorkerQueue(settings, api=None if access is None else access.api(settings))
     return Worker(
         settings, registry=registry, options=options, queue=queue, on_response=on_response

@@ -72,7 +72,7 @@ class LambdaWorker:
             request = _request(event)
             with request_context(request.request_id):
                 respond = self._routes.respond(
-                    request, budget_seconds=min(budget, HTTP_SECONDS), usual_seconds=budget
+                    request, budget_seconds=min(budget, HTTP_SECONDS), full_tick_seconds=budget
                 )
                 reply = run(respond)
             return _response(reply)

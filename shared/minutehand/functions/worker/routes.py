@@ -76,12 +76,12 @@ class WorkerRoutes:
         request: Request,
         *,
         budget_seconds: float = math.inf,
-        usual_seconds: float | None = None,
+        full_tick_seconds: float | None = None,
     ) -> Reply:
         """Serve one request. A tick takes at most `budget_seconds`.
 
         Args:
-            usual_seconds: Duration of a tick for which no caller waits. A shorter tick releases
+            full_tick_seconds: Duration of a tick for which no caller waits. A shorter tick releases
                 jobs that it must stop, and their attempt does not count.
         """
         try:
@@ -92,7 +92,7 @@ class WorkerRoutes:
             if self._wake is not None and job_types is None:
                 self._wake()
                 return Reply(202, {"success": True, "running": True, **self._head()})
-            return await self._tick(budget_seconds, usual_seconds, job_types)
+            return await self._tick(budget_seconds, full_tick_seconds, job_types)
         except _Rejected as rejection:
             body = error_body(
                 rejection.code,
@@ -151,10 +151,10 @@ class WorkerRoutes:
         }
 
     async def _tick(
-        self, budget_seconds: float, usual_seconds: float | None, job_types: list[str] | None
+        self, budget_seconds: float, full_tick_seconds: float | None, job_types: list[str] | None
     ) -> Reply:
         # without a linger time, because a caller waits for the response
-        options = replace(self._worker.options, linger_seconds=0.0, usual_seconds=usual_seconds)
+        options = replace(self._worker.options, linger_seconds=0.0, usual_seconds=full_tick_seconds)
         try:
             summary = await self._worker.tick(
                 budget_seconds=budget_seconds, job_types=job_types, options=options
