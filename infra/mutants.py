@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: A mutant that stops the tests for longer has been noticed.
+#: Time limit of the tests of a mutant. A mutant that makes them hang counts as noticed.
 TIMEOUT_SECONDS = 900
 
 
@@ -74,7 +74,7 @@ def mutants(words: list[str]) -> list[Mutant]:
 
 
 def copy_checkout(target: Path) -> None:
-    """Copy the checkout, and link what is installed."""
+    """Copy the checkout, with links to its installed packages."""
     installed = (".venv", "node_modules")
     ignored = shutil.ignore_patterns(*installed, ".git", ".local", "build", "dist")
     shutil.copytree(ROOT, target, ignore=ignored, dirs_exist_ok=True)

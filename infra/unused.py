@@ -16,9 +16,9 @@ from pathlib import Path
 WORD = re.compile(r"[\w$]+")
 SUFFIXES = {".js", ".mjs", ".cjs", ".ts", ".tsx", ".py", ".md", ".html", ".css", ".sql"}
 EXPORT = re.compile(r"^export (?:async )?(?:function\*?|const|let|class) (\w+)", re.MULTILINE)
-#: Import of names or of a module, with its file.
+#: Static import with its file.
 IMPORT = re.compile(r"""\b(?:import|export)\s+([^;'"]*?)\s*from\s*['"]([^'"]+)['"]""")
-#: Import by an expression.
+#: Dynamic import with its file.
 DYNAMIC_IMPORT = re.compile(r"""\bimport\(\s*[`'"]([^`'"]+)[`'"]""")
 CLASS = re.compile(r"\.([a-z][\w-]*)(?=[^{}]*\{)")
 STATEMENT = re.compile(r"(?:\$(\w*)\$.*?\$\1\$|'(?:[^']|'')*'|[^;$'])+;", re.DOTALL)
@@ -77,7 +77,7 @@ others = {name for path in words.keys() - statements for name in words[path]}
 
 
 def has_reader(created: str, *names: str) -> bool:
-    """Return whether a statement uses all names, or another language a single name."""
+    """Return whether an SQL statement uses all names, or other code uses the only name."""
     return (len(names) == 1 and names[0] in others) or any(
         set(names) <= words_read
         for parsed in statements.values()

@@ -34,16 +34,16 @@ DROPPED = {
 }
 #: Pattern for a whole word, also as a part of a name such as `heardAt` or `HEARD`.
 WORD = r"(?i:(?<![A-Za-z])(?:{}))(?![a-z]|(?<=[A-Z])[A-Z])"
-#: Files with history or with texts of others, and this list.
+#: Files that are not checked: history, generated files, texts of others, and this file.
 EXCLUDED = r"CHANGELOG|DECISIONS|LICENSE|\.lock|-lock|/recorded/|fixtures/|infra/words"
-#: Terms that only the engine's SQL uses in names, and the names that others read.
+#: Terms of the engine, which only its SQL may use in names, and published names that contain one.
 TERMS = re.compile(r"(?:^|_)(?:turns?|rings?|note[sd]?|places?)(?:_|$)")
 PUBLISHED = {"notes", "place", "places", "TurnEnded"}
 has_matches = False
 
 
 def names(tree: ast.AST) -> list[tuple[int, str]]:
-    """List the names that a module gives, with their lines."""
+    """List the names that a module defines, with their lines."""
     given = []
     for node in ast.walk(tree):
         match node:

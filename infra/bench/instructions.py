@@ -1,10 +1,10 @@
 """Cost of the engine's calls in CPU instructions, which other work on the machine does not affect.
 
 `python -m infra.bench.instructions` runs Postgres as a single process under valgrind, which must be
-installed. The table has the difference of a short and a long run of each case, so that the start is
-not counted. WAL and transaction ids (one per subtransaction that writes) are from the same runs.
-After each figure is its ratio to the last release, and the last line lists the increases. Arguments
-select the cases that contain all of them.
+installed. For each case, the table has the difference between a long and a short run, which leaves
+out the cost of starting. WAL and transaction ids (one per subtransaction that writes) are from the
+same runs. Each figure is followed by its ratio to the last release, and the last line lists the
+increases. Arguments select the cases that contain all of them.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ TENANTS = (
     f"select count(public.enqueue_jobs(w.id, (select jsonb_agg({ITEM}) from generate_series(1, 5)),"
     " 'ids')::text) from public.workspaces as w where w.name = 'T'",
 )
-#: Cases by name: the call, the number of calls, jobs per call, and statements that create jobs
-#: before.
+#: Cases by name: the measured call, the number of calls, jobs per call, and statements that create
+#: the jobs first.
 CASES: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
     "enqueue_job": (f"{ENQUEUE}) is null", 50, 1, ()),
     "enqueue_job with a key": (f"{ENQUEUE}, {KEY}) is null", 50, 1, ()),
@@ -67,7 +67,7 @@ CASES: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
     "settle and lease of one": (ONE, 50, 1, (BULK,)),
     "settle and lease of 500, a job": (MANY, 3, 500, (BULK,) * 6),
     "a lease that finds nothing": (ONE, 20, 1, ()),
-    # last, because the turns of its tenants stay
+    # last, because its tenants stay in the engine's round-robin
     "settle and lease of 500 of 1,000 tenants, a job": (MANY, 3, 500, TENANTS),
 }
 
@@ -97,7 +97,7 @@ def count(server: Postgres, copy: Path, lines: list[str]) -> list[int]:
 
 
 class Figures(NamedTuple):
-    """Cost of a call, with instructions and bytes of WAL per job."""
+    """Cost of a measured call, with instructions and bytes of WAL per job."""
 
     instructions: float
     wal: float

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 """Workers of PgQueuer and Procrastinate.
 
-It runs in an environment with only these packages, as peers.mjs does:
+Like peers.mjs, this script runs in an environment with only the packages of these queues:
 `python peers.py QUEUE URL JOBS MS WAY`.
 """
 
@@ -21,7 +21,7 @@ from pgqueuer.types import QueueExecutionMode
 
 
 async def pgqueuer_worker(url: str, job, is_tuned: bool):
-    """Return functions that enqueue 1,000 jobs, and that work until the queue is empty."""
+    """Return two functions: enqueue 1,000 jobs, and run a worker until the queue is empty."""
     driver = AsyncpgDriver(await asyncpg.connect(url))
     queries = Queries(driver)
     await queries.install()
@@ -75,7 +75,7 @@ async def drain(name: str, url: str, jobs: int, ms: int, is_tuned: bool) -> None
     drain_seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
     result = {"drain": drain_seconds, "cpu": cpu_seconds, "done": done}
     print("SEEN" + json.dumps(result), flush=True)
-    await asyncio.sleep(0.3)  # the reader of this line now reads the session's CPU
+    await asyncio.sleep(0.3)  # stay connected while the parent reads this session's CPU time
 
 
 name, url, jobs, ms, way = sys.argv[1:]

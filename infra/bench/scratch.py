@@ -1,6 +1,6 @@
 """A scratch project with its own Postgres and Data API, deleted at the end.
 
-The worker's tests use it too. It does not use `.local`.
+The worker's tests also use scratch projects. No scratch project uses the folder `.local`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Gateway:
     jwt_secret: str = JWT_SECRET
     #: Schema that is exposed besides `public`.
     schema: str = "public"
-    #: Major version of PostgREST whose answers it gives.
+    #: Major version of PostgREST whose responses the local Data API reproduces.
     version: str = "16"
 
     @property
@@ -162,7 +162,7 @@ def prepare_database(server: Postgres, database: str, *, is_released: bool = Fal
     migrations.prepare_hosted(url)
     migrations.set_project_owner(url, server.password)
     if is_released:
-        released = Project.find().root / "supabase" / "migrations"  # apps need the present sources
+        released = Project.find().root / "supabase" / "migrations"  # without the apps
         files = [file for file in history(Project.find()) if file.parent == released]
         migrations.apply_migrations(owner, files)
     else:

@@ -1,4 +1,4 @@
-"""Comparison of our worker with other queues' workers: jobs per second, CPU per job by part.
+"""Comparison of our worker with other queues' workers: jobs per second, and CPU per job by process.
 
 The cases differ in these respects:
 
@@ -61,7 +61,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Case:
-    """A way to run our worker."""
+    """A measured configuration of our worker."""
 
     how: str
     way: str = "shipped"
@@ -86,7 +86,7 @@ class Meter:
         self.postmaster = psutil.Process(server.process.pid)
 
     def read(self) -> float:
-        """Return the CPU seconds so far."""
+        """Return the CPU seconds that Postgres has used so far."""
         times = self.postmaster.cpu_times()
         total: float = times.user + times.system + times.children_user + times.children_system
         for child in self.postmaster.children():
@@ -163,7 +163,7 @@ def fill(session: psycopg.Connection[Any], jobs: int, *, workspace: UUID = ACME)
 
 @contextmanager
 def workers(project: Scratch, case: Case) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start the processes of a case, which wait for a line before they work."""
+    """Start the processes of a case. Each waits for a line on its input before it works."""
     environment = {**os.environ, **project.environment, "BENCH_MS": str(case.ms)}
     environment["WORKER_CONCURRENCY"] = "200" if case.way == "tuned" else ""
     environment |= {"MINUTEHAND_APPS": "", "BENCH_PLAIN": "yes" * case.is_plain}

@@ -1,7 +1,7 @@
 """`make docs`: builds the site of all pages, with a section for maintainers.
 
-The build fails on a dead link, which this program finds in the pages and MkDocs in the site, and
-if the site would fetch anything from another host.
+The build fails if the site would fetch anything from another host, or if it finds a dead link. This
+program checks the links in the pages, and MkDocs those in the site.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def sql_reference() -> str:
 
 
 def _unquote(literals: str) -> str:
-    """Return the text of string literals that Postgres joins."""
+    """Return the text of adjacent string literals, which Postgres joins."""
     parts = re.findall(r"(E?)'((?:[^']|'')*)'", literals)
     has_escapes = any(mark for mark, _ in parts)
     text = "".join(part for _, part in parts).replace("''", "'").replace("<", "&lt;")

@@ -1,8 +1,9 @@
 """Write each app's one migration from its schemas: `python -m infra.release.apps`.
 
 An app is copied and not upgraded, so its migration is its present schema, without a history. The
-file keeps its name. The migration of a new app gets the version after the newest migration. To move
-a migration after a release of the engine that it needs, delete the file first.
+file keeps its name. The migration of a new app gets the version after the newest migration. If an
+app needs a newer release of the engine, first delete the app's migration, so that the new file gets
+a later version.
 """
 
 from __future__ import annotations

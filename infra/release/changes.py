@@ -1,8 +1,9 @@
-"""Changes of a release in a database, as statements.
+"""Statements that change a database of the last release into one of the present sources.
 
-The facts of the last release and of the present sources are compared. The difference determines the
-statements for functions, views, triggers, policies, rights and comments, and for new or deleted
-objects. For changes of existing tables, types or rows, a person writes a step.
+A fact is a statement that describes a database object. The facts of both are compared. The
+difference determines the statements for functions, views, triggers, policies, rights and comments,
+and for new or deleted objects. For changes of existing tables, types or rows, a person writes a
+step.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class CannotRelease(Exception):
 
 @dataclass(frozen=True)
 class Item:
-    """A fact with the kind and the name of its object as in the present sources."""
+    """A fact, with its object's kind and name as the present sources write them."""
 
     fact: CatalogFact
     kind: str
@@ -62,7 +63,7 @@ class Item:
 
     @property
     def object(self) -> str:
-        """Name of the object as in the pieces of the present sources."""
+        """Kind and name of the object, as in `Piece.object`."""
         if self.kind == "comment" and self.name.startswith("function "):
             return self.name
         return f"{self.kind} {self.name}"
@@ -91,11 +92,11 @@ class Statement:
 
 @dataclass(frozen=True)
 class Change:
-    """The statements that turn one database into another, except for steps."""
+    """Generated statements that turn one database into another; a person writes the steps."""
 
-    #: New or changed objects of the present sources, as the pieces name them.
+    #: New or changed objects of the present sources, each as `kind name`.
     created: frozenset[str]
-    #: Drops of objects that must be created again, by object.
+    #: Drop statements of objects that must be created again, by object.
     replaced: dict[str, Statement]
     #: Statements for policies and rights.
     rights: tuple[Statement, ...]

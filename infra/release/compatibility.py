@@ -84,9 +84,9 @@ def fetch_server(version: int) -> Path:
 
 
 def add_next_release(project: Path, now: datetime) -> None:
-    """Write the migrations of the next release into a copy, before those of the apps.
+    """Write the migrations of the next release into a copy of the project.
 
-    An app may need the next release, after which its migration is then moved.
+    The apps' migrations are renamed to run after them, because an app may need the next release.
     """
     home = project / "supabase" / "migrations"
     if VERSION not in releases.read():
@@ -116,7 +116,7 @@ def install_every_way(postgres: Postgres, project: Path) -> list[str]:
 
 
 def apply(url: str, files: Sequence[Path]) -> None:
-    """Apply migrations by our own runner."""
+    """Apply migrations with our own runner, without the Supabase CLI."""
     migrations.apply_migrations(migrations.as_user(url, "postgres"), files)
 
 

@@ -61,7 +61,7 @@ def scratch() -> Iterator[Postgres]:
 
 
 class Release:
-    """A release of a checkout in progress, with a server for its tests."""
+    """A release in preparation, with a Postgres server that tests its migrations."""
 
     def __init__(self, root: Path, version: str, server: Postgres) -> None:
         self.root = root
@@ -167,7 +167,7 @@ class Release:
 
     @property
     def where(self) -> str:
-        """Instruction where to write a step."""
+        """Sentence that names the file in which a person must write a step."""
         return f"Write into steps/{self.version}.sql, next to the schemas that it is for"
 
     def released(self) -> str:

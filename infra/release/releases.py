@@ -61,10 +61,10 @@ def problems(root: Path = ROOT) -> list[str]:
 
 
 def check_present(root: Path = ROOT, version: str = VERSION) -> None:
-    """Check that the present sources are those of their version, or that a release can be made.
+    """Check that the present sources equal the release of their version, or can be released.
 
     Raises:
-        CannotRelease: The engine has changed without its version, or a step is missing.
+        CannotRelease: The engine has changed but its version has not, or a step is missing.
     """
     if version not in read(root):
         write_migrations(root, version, now=datetime.now(UTC))

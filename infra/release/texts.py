@@ -88,7 +88,7 @@ class Piece:
 
 
 def pieces_of(part: Part) -> list[Piece]:
-    """Split a part's present sources, without statements of no object, such as `do` blocks."""
+    """Split a part's present sources, without statements such as `do` that create no object."""
     return [piece for path in part.schemas for piece in _pieces(path.read_text("utf-8"))]
 
 

@@ -1,6 +1,6 @@
 """`make dist`: reproducible builds of both wheels and the npm archive in `dist/`.
 
-For tests, the module has an environment with the wheels and without the checkout.
+For tests, the module also creates a virtual environment that has the wheels but not the checkout.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def build_wheels(source: Path, folder: Path) -> Path:
 
 def build_wheel(root: Path, folder: Path) -> None:
     """Build the wheel of the package whose pyproject.toml is in `root`."""
-    from hatchling.builders.wheel import WheelBuilder  # slow, and needed only here
+    from hatchling.builders.wheel import WheelBuilder  # a slow import, needed only here
 
     os.environ.setdefault("SOURCE_DATE_EPOCH", commit_instant())
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ class Environment:
 
     @property
     def cache(self) -> Path:
-        """Cache folder of programs in the environment."""
+        """Cache folder of the programs that run in the environment."""
         return self.folder.with_name("cache")
 
     @classmethod
@@ -111,7 +111,7 @@ class Environment:
         venv.create(folder, symlinks=True)
         environment = cls(folder)
         [packages] = folder.glob("lib/python*/site-packages")
-        # use the packages of every environment, because one may extend another
+        # link the packages of every environment in the path, because one may extend another
         paths = [path for path in sys.path if path.endswith("site-packages")]
         (packages / "dependencies.pth").write_text("\n".join(paths))
         environment.pip("install", "--no-deps", "--offline", *map(str, wheels.glob("*.whl")))

@@ -37,7 +37,7 @@ from supabase_local import migrations
 
 ROOT: Final = PACKAGE.parents[1]
 IMAGES: Final = Path(__file__).with_name("compose.yml")
-#: Parts of Supabase that are not needed here.
+#: Parts of Supabase that the comparison does not need.
 EXCLUDED: Final = "storage-api,imgproxy,mailpit,postgres-meta,studio,edge-runtime,logflare,vector"
 PROTOCOL: Final = "tests/supabase_local/realtime"
 #: Arguments of pytest, by part of the run.

@@ -57,7 +57,7 @@ OTHERS: Final = {
     'data->b->c=cs.["x"]': "data->'b'->'c' @> '[\"x\"]'",
     "list->>0=eq.a": "to_jsonb(list)->>0 = 'a'",
 }
-#: Writes as our pages make them, which return the written rows: method, filter, name.
+#: Writes that return the written rows, as Supabase's clients send them: method, filter, name.
 WRITES: Final = (("POST", "", "new"), ("PATCH", "&name=eq.new", "newer"))
 RETURN_ROWS: Final = {"prefer": "return=representation"}
 TABLES: Final = """

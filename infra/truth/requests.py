@@ -30,16 +30,16 @@ CALLERS: Final[dict[str, dict[str, Any]]] = {
 }
 _TIMES: Final = {"iat": -60, "exp": 3600}
 _INSTANT: Final = re.compile(r'"\d{4}-\d\d-\d\dT[\d:.]+(?:\+00:00|Z)"')
-#: Time in which a Data API reads the schema after its last change.
+#: Maximum time until a Data API has read a changed schema.
 CACHE_SECONDS: Final = 30
-#: Version in a `Warning`.
+#: Pattern of PostgREST's version in a `Warning` header.
 _VERSION: Final = re.compile(r"(?<=PostgRESTv)[\d.]+")
 _GUEST: Final = re.compile(r"guest_[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class DataApi:
-    """A Data API: its address, and the keys for a gateway before it, if any."""
+    """A Data API: its address, and the API keys if it is behind a gateway."""
 
     rest_url: str
     jwt_secret: str
@@ -92,7 +92,7 @@ def find_reason(name: str) -> str | None:
 
 
 def compare(api: DataApi) -> list[Difference]:
-    """Send all requests and list those whose responses differ from its version's."""
+    """Send all requests, and list those whose responses differ from the API's PostgREST version."""
     pairs = json.loads((RECORDED / "answers.json").read_text())
     with httpx.Client(base_url=api.rest_url, timeout=30) as client:
         version = find_version(client, api)
@@ -105,7 +105,7 @@ def compare(api: DataApi) -> list[Difference]:
 
 
 def record(api: DataApi) -> None:
-    """Record the responses of this project as those of its version."""
+    """Record this project's responses as the expected ones of its PostgREST version."""
     pairs = json.loads((RECORDED / "answers.json").read_text())
     with httpx.Client(base_url=api.rest_url, timeout=30) as client:
         version = find_version(client, api)
@@ -138,7 +138,7 @@ def _answer(pair: dict[str, Any], version: int) -> dict[str, Any]:
 def _send_known(
     client: httpx.Client, api: DataApi, request: dict[str, Any], expected: dict[str, Any]
 ) -> dict[str, Any]:
-    """Repeat a request while the schema cache lacks its table or function, which has no effect."""
+    """Repeat a request while it returns 404, because the schema cache may lack its object."""
     deadline = time.monotonic() + CACHE_SECONDS
     while True:
         response = _send(client, api, request)
@@ -177,7 +177,7 @@ def mask_body(text: str, schema: str) -> Any:
         body = json.loads(text)
     except ValueError:
         return text
-    if isinstance(body, dict) and "workspaces" in body:  # without workspaces of earlier users
+    if isinstance(body, dict) and "workspaces" in body:  # omit other users' workspaces
         return {"workspaces": [row for row in body["workspaces"] if row["id"] == ACME]}
     # omit the contents of an API description, which depend on the project
     return {"swagger": body["swagger"]} if isinstance(body, dict) and "swagger" in body else body

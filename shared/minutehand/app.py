@@ -72,10 +72,10 @@ class App:
         return Path(_locations(self.package)[0])
 
     def module(self, part: str, on_error: OnError | None = None) -> ModuleType | None:
-        """Import the app's module `part` with its inner modules; return None if it has none.
+        """Import the app's module `part` and its submodules; return None without such a module.
 
         Args:
-            on_error: Function that is called for each inner module that cannot be imported.
+            on_error: Function that is called for each submodule that cannot be imported.
                 Without it, the first such error is raised.
         """
         if not self.has(part):

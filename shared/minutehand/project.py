@@ -36,8 +36,8 @@ class Project(BaseModel):
     #: Import names of packages with processors, routes, pages and other parts; `-name` leaves out
     #: an app of Minutehand.
     apps: tuple[str, ...] = ()
-    #: Schema of the jobs that clients see. The default is that of the migrations' source, for a
-    #: folder without an installation.
+    #: Schema of the jobs that clients see. A folder without an installation has the schema in the
+    #: SQL sources.
     schema_: str = Field(default="public", alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     tenancy: Tenancy = "workspaces"
     #: Folder with the project's packages, if they are not in the root, e.g. in a monorepo.

@@ -18,7 +18,7 @@ MAX_READ: Final = 20_000
 _WINDOW: Final = 400
 
 _NAMED = r"(?:api_?key|key|secret|token|passw(?:or)?d|passphrase|credentials?|authorization)"
-#: Names whose value is a secret, unlike `key`, which may be before an ordinary word (`key: name`).
+#: Names whose value is always a secret. `key` is not, because `key: name` is ordinary text.
 _TELLING = (
     r"(?:[\w-]{0,40}(?:(?:api|access|private|account)[_-]?key|secret|token|passw(?:or)?d|passphrase"
     r"|pwd|cookie)[\w-]{0,40}|authorization|credentials?|pass|jwt)"

@@ -45,10 +45,11 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
 def requested_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | None:
     """Return the wait that an error's headers request; names in `headers` must be in lower case.
 
-    The order is `retry-after-ms`, `retry-after`, `x-ratelimit-reset…`. A service sends one of the
-    last for each of its limits. The longest is used whose `x-ratelimit-remaining…` is 0. If none
-    is 0, the shortest is used, because another error costs nothing. A time is compared with the
-    `date` of the same response, because `now` is the time of another clock.
+    The order is `retry-after-ms`, `retry-after`, `x-ratelimit-reset…`. A service sends an
+    `x-ratelimit-reset…` header for each of its limits. Of limits whose `x-ratelimit-remaining…` is
+    0, the longest wait is used. Without such a limit, the shortest wait is used, because another
+    error costs nothing. A time is compared with the `date` of the same response, because `now` is
+    the time of another clock.
 
     References:
         https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers

@@ -27,7 +27,7 @@ async def end_tasks(tasks: Iterable[asyncio.Future[Any]]) -> None:
 
 
 async def first_of(*awaitables: Awaitable[Any]) -> Any:
-    """Return the result or raise the error of the first that ends, and cancel the others."""
+    """Return the result or raise the error of the first to end, and cancel the other tasks."""
     tasks = {asyncio.ensure_future(awaitable) for awaitable in awaitables}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

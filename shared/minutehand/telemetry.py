@@ -165,7 +165,7 @@ def current_traceparent() -> str | None:
 
 
 def child_traceparent(traceparent: str | None) -> str:
-    """Return the header of a new span, whose trace is new unless there is one."""
+    """Return the `traceparent` of a new span, in the given trace or else in a new trace."""
     # do not use `secrets`, because its system call would be too slow for each job
     digits = f"{random.getrandbits(192):048x}"
     if traceparent and (match := _TRACEPARENT.fullmatch(traceparent)):

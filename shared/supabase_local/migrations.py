@@ -1,4 +1,4 @@
-"""Applies the base of a hosted project, migrations and seeds to a database.
+"""Applies a hosted project's initial schemas, then migrations and seeds, to a database.
 
 It writes the same history tables as `supabase db push`, which then finds nothing to do.
 """
@@ -93,7 +93,7 @@ def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
     """Create everything that a hosted project has before its first migration.
 
     Args:
-        url: URL with a superuser.
+        url: URL that signs in as a superuser.
     """
     with psycopg.connect(url, autocommit=True) as connection:
         _keep_silent(connection)
@@ -106,7 +106,7 @@ def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
             with connection.transaction():
                 _run(connection, path, _statements(path))
         with connection.transaction():
-            # The role exists now, and the CLI must be able to write here as this role.
+            # `postgres` must own the history tables, because the CLI writes them as this role.
             connection.execute("set local role postgres")
             connection.execute(HISTORY)
             for path in files:
@@ -305,7 +305,7 @@ def _file_transaction(
 def _skipped_extensions(
     connection: psycopg.Connection[tuple[object, ...]], path: Path
 ) -> list[str]:
-    """Return the unavailable extensions that this file or an earlier one created."""
+    """Return unavailable extensions for which this or an earlier file has `create extension`."""
     rows = connection.execute(
         "select array_to_string(statements, e'\n') from supabase_migrations.schema_migrations"
     )

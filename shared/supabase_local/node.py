@@ -54,7 +54,7 @@ def gateway_script(say: Callable[[str], None] = lambda _: None) -> Path:
     """Return the gateway's main module. Missing npm packages are installed.
 
     Raises:
-        NodeMissing: npm failed. The message has its output.
+        NodeMissing: npm failed. The message has npm's output.
     """
     if (_PACKAGE.parents[1] / "node_modules/@supabase/lite").is_dir():
         return _PACKAGE / "gateway" / "server.mjs"

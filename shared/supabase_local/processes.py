@@ -26,7 +26,7 @@ def die_with_parent(end_by: signal.Signals = signal.SIGTERM) -> Callable[[], Non
     """
     if not sys.platform.startswith("linux"):
         return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up before the fork
+    prctl = ctypes.CDLL(None, use_errno=True).prctl  # a forked child must not load it
     launcher = os.getpid()
 
     def ask() -> None:
@@ -60,7 +60,7 @@ def spawn(
         stdout=output,
         stderr=subprocess.STDOUT if output is not None else None,
         process_group=0,
-        preexec_fn=die_with_parent(end_by),  # runs after setuid, which would clear the request
+        preexec_fn=die_with_parent(end_by),  # after setuid, which would reset it
     )
 
 
@@ -79,8 +79,8 @@ def stop(
 
 
 def end_group(group: int) -> None:
-    """Kill the rest of a group whose leader has ended."""
-    if psutil.pid_exists(group):  # the number belongs to another process now
+    """Kill the rest of a process group whose leader has ended."""
+    if psutil.pid_exists(group):  # the id belongs to another process now
         return
     try:
         os.killpg(group, signal.SIGKILL)

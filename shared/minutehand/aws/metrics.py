@@ -22,7 +22,7 @@ Metrics = dict[str, tuple[float, str]]
 
 
 class JobMetrics:
-    """Metrics for the alarms of infra/aws/alarms.yml; `/metrics` has all others."""
+    """Metrics for the alarms of infra/aws/alarms.yml; `/metrics` has all other metrics."""
 
     def __init__(self, settings: Settings, queue: WorkerQueue) -> None:
         self._settings = settings

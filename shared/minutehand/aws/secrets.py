@@ -32,8 +32,8 @@ def read_secrets(environ: Mapping[str, str]) -> Mapping[str, str]:
         headers=_HEADERS,
         region=environ["AWS_REGION"],
         address=find_endpoint("ssm", environ["AWS_REGION"], environ),
-        # shorter than an invocation in total, so that the function continues with the previous
-        # secrets if SSM hangs
+        # both attempts are shorter than an invocation, so that the function continues with the
+        # previous secrets if SSM hangs
         read_seconds=2.0,
         attempts=2,
     )

@@ -30,7 +30,7 @@ class AwsError(JobServiceError):
 
 
 class _Credentials(NamedTuple):
-    """Keys of a signature, with botocore's names."""
+    """Credentials that sign a request, under botocore's attribute names."""
 
     access_key: str
     secret_key: str

@@ -23,8 +23,8 @@ SOURCE = "minutehand.wake"
 class LambdaWaker:
     """Invokes the worker with InvocationType=Event, never raises, and delays a request briefly.
 
-    Calls that arrive during an invoke share the next invoke. Its worker leases after the commits of
-    all these calls, and so finds their jobs.
+    Calls that arrive during an invoke share the next invoke. The invoked worker leases jobs after
+    all these calls have committed, so it finds their jobs.
     """
 
     def __init__(self, settings: Settings, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:

@@ -21,7 +21,7 @@ from minutehand.app import App, find_apps
 from minutehand.project import Project
 from minutehand.version import VERSION
 
-#: By heading of the help text and command name, the place of its function.
+#: Module and function of each command, by the heading of the help text and the command's name.
 GROUPS = {
     "Run": {
         "dev": "local:dev",

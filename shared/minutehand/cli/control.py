@@ -160,7 +160,7 @@ def replay(
     payload: OtherPayload = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
 ) -> None:
-    """Enqueue a copy of a job. It begins again, or repeats the given step and all after it."""
+    """Enqueue a copy of a job, which starts from the beginning or from the given step."""
     body = {} if from_step is None else {"from_step": from_step}
     if payload is not None:
         body["payload"] = read_payload(payload)

@@ -34,7 +34,7 @@ NOT_COPIED = {
     *("ready", "unpublished", "notes", "turns", "refusals", "leases", "suspects"),
     *("feed", "followers", "stats"),
 }
-#: By table, condition of the rows that are copied, if not all rows are.
+#: SQL condition of the rows to copy, by table. All rows of other tables are copied.
 CONDITIONS = {
     "deferred": "not t.is_place",
     "pauses": "t.kind = 'workspace_type'",
@@ -44,9 +44,9 @@ CONDITIONS = {
         " where y.job_type = t.job_type and y.in_order)"
     ),
 }
-#: By column, the expression of the value in the destination. These columns contain numbers of one
-#: database. A moved webhook reads the destination's feed from the first line, because jobs of the
-#: workspace may have run there before the move.
+#: SQL expression of the value in the destination, by column. These columns contain numbers that are
+#: valid in one database. A moved webhook reads the destination's feed from its beginning, because
+#: jobs of the workspace may have run there before the move.
 VALUES = {
     "lane": "0",
     "read_to": "0::bigint",
@@ -257,8 +257,8 @@ class Move:
                 if not table.of_job and table.name not in NOT_COPIED:
                     self._copy_rows(table)
                     self._delete(self.source, table, table.copied)
-            self._all(self.destination, EVENTS)  # waits whose event came during the move
-        while moved := self._move_jobs(tables):  # jobs of schedules that were due meanwhile
+            self._all(self.destination, EVENTS)  # end waits whose event arrived during the move
+        while moved := self._move_jobs(tables):  # also jobs of schedules that became due
             yield moved
         self._pause(paused=False)
 
@@ -377,7 +377,7 @@ class Move:
         self._all(side, f"delete from {table.schema}.{table.name} as t where {condition}")
 
     def _pause(self, *, paused: bool) -> None:
-        """Pause the workspace in TO unless it is paused, or end this pause and leave any other."""
+        """Pause the workspace in TO unless it is paused, or end only the pause of this command."""
         if self._all(self.destination, PAUSES) == ([] if paused else [(REASON,)]):
             request = {
                 "kind": "workspace",

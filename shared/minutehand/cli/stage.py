@@ -35,7 +35,7 @@ class Stage:
 
     @property
     def service(self) -> str:
-        """Name of the project in the account."""
+        """Name of the project's service in the AWS account."""
         return Project.find().name
 
     @property
@@ -73,7 +73,7 @@ class Stage:
             )
 
     def client(self, service: str) -> Any:
-        """A boto3 client of the account, which never retries and waits for a whole tick."""
+        """A boto3 client without retries, whose time-out is long enough for a whole tick."""
         import boto3
         from botocore.config import Config
 
@@ -171,7 +171,7 @@ def translate_aws_errors(region: str) -> Iterator[None]:
             fix="check the network, AWS_REGION and AWS_ENDPOINT_URL",
         ) from error
     except aws.BotoCoreError as error:
-        # missing, incomplete or expired credentials, of which some errors have no common class
+        # Errors of missing, incomplete or expired credentials have no common class.
         is_sign_in = re.search("[Cc]redential|[Tt]oken|SSO", f"{type(error).__name__} {error}")
         code, fix = ("no_credentials", SIGN_IN) if is_sign_in else ("aws_failed", None)
         raise CommandFailed(

@@ -59,7 +59,7 @@ def new_worker_key(connection: Connection, signing_key: Path | None, days: float
     claims = {
         "role": WORKER_ROLE,
         "iss": f"{connection.need('SUPABASE_URL')}/auth/v1",
-        "jti": secrets.token_hex(8),  # a random part, so that two keys of one second differ
+        "jti": secrets.token_hex(8),  # so that two keys of the same second differ
         "iat": now,
         "exp": now + int(days * 24 * 3600),
     }

@@ -146,7 +146,7 @@ def _requirements(project: Project) -> Iterator[str]:
         try:
             requirement = Requirement(line.partition(" #")[0].strip())
         except InvalidRequirement:
-            continue  # an option, a path, a comment
+            continue  # the line is an option, a path or a comment
         if requirement.name != "minutehand":
             yield str(requirement)
 
@@ -166,7 +166,7 @@ def sources(project: Project) -> Iterator[tuple[Path, Path]]:
     tops = {PACKAGE}
     for app in apps:
         top = app.folder.parents[app.package.count(".") - 1] if "." in app.package else app.folder
-        if "site-packages" not in top.parts:  # an installed app comes with the lock file
+        if "site-packages" not in top.parts:  # the lock file covers installed apps
             tops.add(top)
     for root in project.import_roots:
         tops.update(path for path in root.iterdir() if _is_package(path))

@@ -78,7 +78,7 @@ def write_parameters(
         ssm: boto3's SSM client.
         service: Name of the project.
         stage: Name of the stage.
-        values: Secrets by name; surplus ones are ignored.
+        values: Secrets by name; secrets that no function may read are ignored.
         needs: Requirements of the apps.
         key_id: KMS key to encrypt with; None for the account's default key of SSM.
     """

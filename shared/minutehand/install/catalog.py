@@ -30,7 +30,7 @@ _ROLES = "select rolname from pg_catalog.pg_roles"
 _OWNER = "select nspowner::regrole::text from pg_catalog.pg_namespace where nspname = %s"
 #: Ranks of the statements that create a function, set an owner and grant rights.
 FUNCTION, OWNERSHIP, RIGHTS = 4, 10, 11
-#: Beginnings of the names of rows.
+#: Prefixes of facts that describe a row of a table, not an object.
 _ROWS = ("setting ", "task ")
 #: Kinds of the objects that `create or replace` cannot give other columns, parameters or results.
 _REPLACED = {FUNCTION: "function", 5: "view"}
@@ -61,7 +61,7 @@ class CatalogFact(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Statement that is compared, or the name of a row, whose values a person may change."""
+        """Compared text: the statement, or only a row's name, because people may change rows."""
         return self.object if self.object.startswith(_ROWS) else self.statement
 
 
@@ -146,7 +146,7 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
         and (drop := _drop(fact)) in drops
         and (fact.rank not in _REPLACED or _head(fact) != _head(drops[drop]))
     }
-    # the facts of a function or a view go with it
+    # dropping a function or a view also drops the objects of its other facts
     renewed = {f.object for key, f in expected.items() if key in dropped and f.rank in _REPLACED}
     # a wrong owner's grants are lost when the object gets its owner back, so all are repeated
     owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
@@ -196,7 +196,7 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
 
 
 def _order(fact: CatalogFact) -> tuple[int, bool]:
-    """Return the rank, and whether Postgres looks up what a function's body calls at once."""
+    """Return the rank, and whether `create` already looks up the objects in a function's body."""
     return fact.rank, fact.rank == FUNCTION and "$function$" not in fact.statement
 
 

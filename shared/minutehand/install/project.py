@@ -417,7 +417,7 @@ def _schema_patterns(home: Path) -> list[str]:
 
 
 def _project_file(folder: Path, options: InstallOptions) -> str:
-    # short and of few characters, because names of roles and buckets contain it
+    # Short and with few different characters, because names of roles and buckets contain it.
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).lstrip("-0123456789")[:20]
     name = name.rstrip("-")
     return PROJECT_FILE.format(

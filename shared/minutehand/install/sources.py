@@ -1,8 +1,8 @@
 """The SQL of this version, and the parts of it that a project has installed.
 
 A first install writes the present engine. An upgrade writes the migrations of the releases since
-the installed release, after a file that lets calls wait for them. The parts of a file name their
-origin and the hash of their text:
+the installed release. A file before them makes calls wait until the upgrade is complete. The parts
+of a file name their origin and the hash of their text:
 
     -- Installed by minutehand 0.4.0. …
 

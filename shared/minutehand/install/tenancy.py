@@ -51,7 +51,7 @@ comment on column {clients}.workspaces.name is 'Person: words to clear';
 comment on column {clients}.workspace_members.user_id is 'Person: owner';
 """
 
-#: Check that stops the migration if a role is unknown, because its users would be no members.
+#: Check that stops the migration if a role is unknown, because its users would not be members.
 _ROLES = """
 do $$
 declare

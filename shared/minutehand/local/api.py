@@ -42,9 +42,9 @@ def main(environ: Mapping[str, str]) -> int:
         log_config=None,
         access_log=False,
         timeout_keep_alive=75,  # as API Gateway: clients close first
-        timeout_graceful_shutdown=2,  # seconds for running requests
+        timeout_graceful_shutdown=2,  # running requests get two seconds
         server_header=False,
-        proxy_headers=False,  # there is no proxy, so the peer is the caller
+        proxy_headers=False,  # without a proxy, the peer's address is the caller's
     )
     Server(config, service.end_streams).run()
     return 0

@@ -23,8 +23,8 @@ STATUS_SECONDS = 30
 def read_status(project: Project, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the values of the project's running stack of the Supabase CLI, or none.
 
-    The CLI is not asked if nothing listens at the address of `config.toml`, because its answer
-    takes seconds.
+    The CLI is not called if nothing listens at the address in `config.toml`, because a call takes
+    seconds.
     """
     folder = project.root / "node_modules" / ".bin"
     search_path = f"{folder}:{environ.get('PATH', '')}"

@@ -19,7 +19,7 @@ def apply_project(url: str, project: Project | None = None) -> list[Path]:
     """Apply pending migrations of a project, and record the catalogs in a checkout.
 
     Args:
-        url: As for `apply_migrations`, which documents the errors.
+        url: URL as for `apply_migrations`, which documents the errors.
         project: Default: the project of the current folder.
     """
     project = project or Project.find()

@@ -55,7 +55,7 @@ async def show(values: Mapping[str, str], echo: Say, *, started: float) -> bool:
 
 
 def has_completed(job: Mapping[str, Any]) -> bool:
-    """Return whether a job completed with a whole result."""
+    """Return whether a job completed, and its result is not partial or failed."""
     result = job.get("result")
     outcome = result.get("outcome") if isinstance(result, dict) else None
     return job["status"] == "completed" and outcome not in {"partial", "failed"}

@@ -68,7 +68,7 @@ def contract(
         "STREAMING": "true",
         **needs_of(project).variables({}),
         "UPLOADS_BUCKET": BUCKET,
-        # A file and not moto's KMS, because moto loses its keys when it stops.
+        # The sealing key is in a file, because moto's KMS loses its keys when moto stops.
         "SEALING_KEY_FILE": str(state / "sealing.key"),
     }
 
@@ -83,7 +83,7 @@ def sealing_key(values: Mapping[str, str]) -> str:
 def demo_values(tenancy: Tenancy = "workspaces") -> dict[str, str]:
     """Return the accounts for sign-in: those of the demo workspaces, or of personal tenants.
 
-    Empty if the tenants are the project's, because its seed has their people.
+    Empty if the project has its own tenants' tables, because then its own seed creates the users.
     """
     if tenancy == "existing":
         return {}
@@ -141,7 +141,7 @@ def for_children(
         ),  # contains the apps' defaults and local servers
         **extra_values,
         VARIABLE: str(project.root),
-        # The project's packages, as for `python -m` in the project's folder.
+        # Python finds the project's packages, as `python -m` does in the project's folder.
         "PYTHONPATH": os.pathsep.join(map(str, project.import_roots)),
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",

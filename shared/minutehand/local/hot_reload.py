@@ -44,7 +44,7 @@ async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], obj
 
 
 def drop_compiled(paths: Iterable[Path]) -> None:
-    """Delete bytecode, because Python considers it fresh if the second and the size are equal."""
+    """Delete bytecode, because Python trusts it after a change of equal size within a second."""
     for path in paths:
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 

@@ -29,7 +29,7 @@ def find_migrations(project: Project | None = None) -> list[Path]:
 
 
 def find_applied(project: Project, versions: Collection[str]) -> list[Path]:
-    """List the project's migrations as a database with these versions applied them.
+    """List the project's migrations from which a database with these versions was built.
 
     A checkout builds its local stack from the current schemas, and its hosted project from the
     migrations of the releases.

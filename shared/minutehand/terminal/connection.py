@@ -111,7 +111,7 @@ def _with_aliases(values: Mapping[str, str]) -> dict[str, str]:
 def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Load settings of the file, of an environment that has API_URL, or of the local stack.
 
-    `supabase status` prints Supabase's address as API_URL, which is passed over.
+    An API_URL that equals Supabase's address is ignored, because `supabase status` prints that.
     """
     if env_file is not None:
         if not env_file.is_file():
@@ -125,7 +125,7 @@ def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) 
         return dict(environ)
     if local:
         return {**environ, **local}
-    if environ.get("SUPABASE_URL"):  # enough before an API exists
+    if environ.get("SUPABASE_URL"):  # some commands need no API
         return dict(environ)
     raise CommandFailed(
         "no stack found: SUPABASE_URL is not set, and .local/env does not exist", code="no_stack"

@@ -81,7 +81,7 @@ class Signer:
         self.public: Keys = {}
 
     async def sign(self, stated: dict[str, Any]) -> dict[str, Any]:
-        """Return the statement with an id, the time, and a signature of all fields.
+        """Add an id, the time and a signature of all fields to a receipt.
 
         Raises:
             ProcessorError: The key cannot be unsealed here.
@@ -209,7 +209,7 @@ def verify(document: Any, keys: Keys) -> Report:
     """Verify a bundle or a single receipt with trusted public keys.
 
     Raises:
-        Unreadable: The value is neither.
+        Unreadable: The document is neither a bundle nor a receipt.
     """
     report = Report()
     if isinstance(document, dict) and "signature" in document:

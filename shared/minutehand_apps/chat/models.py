@@ -49,7 +49,7 @@ class Loaded(Shape):
 
     text: str | None
     progress: Progress | None
-    #: The reply as far as an earlier attempt has written it.
+    #: The part of the reply that an earlier attempt has written.
     said: str | None
     history: list[Message]
 
@@ -57,7 +57,7 @@ class Loaded(Shape):
 class Decision(Shape):
     """How to handle a message."""
 
-    #: The default applies to answers in plain text.
+    #: The default is used if the model answers in plain text.
     tier: Literal["instant", "standard", "async"] = "standard"
     reply: str = Field(default="", max_length=MAX_TEXT, description="The answer, empty for async.")
     type: Literal["research", "build", "write"] = "write"

@@ -240,7 +240,7 @@ async def _outcome(
     message_id: str,
     began_at: float,
 ) -> dict[str, Any]:
-    """Return the outcome of a message, after a reply, an end, or the maximum wait."""
+    """Wait for a reply, the job's end or a time-out, and return the outcome of a message."""
     until = began_at + (WAIT_SECONDS if services.timing.streaming else sse.BUFFERED_SECONDS)
     pause = 0.05
     while True:

@@ -21,7 +21,7 @@ _TYPES: Final = {
 
 
 class SessionFeed:
-    """The events of a session's work. There are none for unknown sessions and those of others.
+    """Events of a session's work. A session that is unknown or another person's has no events.
 
     Cursors are those of the engine's feed. If a cursor is older than the feed, the stream sends
     `reset` and starts again.
@@ -45,7 +45,7 @@ class SessionFeed:
             self._history = sse.HistoryFeed(self.subject, self._page, after=sse.START_CURSOR)
             lines.append(self._line(sse.START_CURSOR, "reset", None, self._opened_at, {}))
             return sse.Batch(lines, more=True)
-        # The last line gets the page's cursor, so that skipped events are not read again.
+        # The last event gets the page's cursor, so that a reconnect skips the omitted events.
         cursors = [*page.places[:-1], page.cursor] if page.events else []
         found = (self._read(*each) for each in zip(page.events, cursors, strict=True))
         lines += [line for line in found if line is not None]

@@ -32,7 +32,7 @@ ApiKey = Annotated[SecretStr, AfterValidator(_checked_key)]
 
 
 class KeyState(BaseModel):
-    """True if there is a key, and its last four characters."""
+    """Whether a key is stored, and its last four characters."""
 
     configured: bool
     last4: str | None = None

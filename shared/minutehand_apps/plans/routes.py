@@ -119,7 +119,7 @@ async def share(plan_id: UUID, body: Share, functions: UserOrGuestFunctions) -> 
 
 @routes.get("/shared/{share_id}", response_class=HTMLResponse)
 async def shared(request: Request, share_id: UUID, services: Provided) -> HTMLResponse:
-    """Show a report by its public link, as far as it exists."""
+    """Show the finished part of a report by its public link."""
     async with services.request_slot(request, None):
         plan = (await services.queue_of(None).call("plan_shared", share_id=share_id))["plan"]
     if plan is None:
@@ -129,7 +129,7 @@ async def shared(request: Request, share_id: UUID, services: Provided) -> HTMLRe
 
 @routes.get("/{plan_id}/stream-status")
 async def get_stream_status(plan_id: UUID, functions: UserOrGuestFunctions) -> StreamStatus:
-    """Return whether the stream can be opened. It can while the plan exists."""
+    """Return whether the stream can be opened, which is true while the plan exists."""
     await functions.call("plan_events", plan_id=plan_id, after=0, limit=1)
     return StreamStatus()
 

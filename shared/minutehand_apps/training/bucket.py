@@ -1,4 +1,4 @@
-"""The uploads bucket: uploads in parts, the recordings, and the chunks of their sound.
+"""The uploads bucket, with unfinished uploads, recordings, and chunks of the recordings' audio.
 
 At most one piece of a video is in memory. SQL and the routes decide who may use a key.
 """
@@ -85,8 +85,8 @@ class Bucket:
         return self._sign(
             "get_object",
             Key=key,
-            # Set by the file name and not by the upload's claim, so that no browser shows the file
-            # as a page.
+            # The content type follows the file name, not the uploader's claim, so that no browser
+            # shows the file as a page.
             ResponseContentType=mimetypes.guess_type(key)[0] or "video/mp4",
             ResponseContentDisposition="inline",
         )
@@ -263,10 +263,10 @@ def _report(reason: str) -> None:
 
 
 def sound_prefix(workspace_id: UUID | str, training_id: UUID | str) -> str:
-    """Return the key prefix of the sound chunks of a training."""
+    """Return the key prefix of a training's audio chunks."""
     return f"workspaces/{workspace_id}/training/{training_id}/"
 
 
 def sound_key(workspace_id: UUID | str, training_id: UUID | str, number: int) -> str:
-    """Return the key of a sound chunk."""
+    """Return the key of an audio chunk."""
     return f"{sound_prefix(workspace_id, training_id)}{number:04}.pcm"

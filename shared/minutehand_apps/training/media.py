@@ -1,4 +1,4 @@
-"""Read the description and the sound of a video with ffmpeg.
+"""Read the description and the audio of a video with ffmpeg.
 
 Because the files are untrusted, ffmpeg runs as a child process with limits on time, memory and
 output. It uses no shell, no protocol except local files, and only video and audio formats.
@@ -18,7 +18,7 @@ from minutehand.config import ConfigurationError, read_text
 from minutehand_apps.training.child import run_child
 from minutehand_apps.training.errors import later, refused
 
-#: Accepted containers. ffmpeg would also read playlists, pictures and texts.
+#: Accepted container formats, because ffmpeg also reads playlists, pictures and texts.
 FORMATS: Final = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,wav,mp3,flac,aac,aiff"
 )
@@ -28,7 +28,7 @@ MAX_SECONDS: Final = 4 * 3600.0
 #: Sound below this level for this time counts as a pause.
 SILENCE: Final = "silencedetect=noise=-45dB:d=0.25"
 MAX_PAUSES: Final = 100_000
-#: Maximum picture size, 8K. A small file may claim a picture of gigabytes.
+#: Maximum frame size, 8K, because a small file may claim a frame of gigabytes.
 MAX_PIXELS: Final = 7680 * 4320
 
 _DURATION = re.compile(r"^\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
@@ -51,10 +51,10 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """Sound of a video, written as raw samples, with its pauses.
+    """Audio of a video, written as raw samples, with its pauses.
 
     Attributes:
-        broken_off: Whether the file ended before its sound did.
+        broken_off: Whether the file is truncated, so that its last audio is missing.
     """
 
     seconds: float
@@ -63,7 +63,7 @@ class Sound:
 
     @property
     def silent(self) -> bool:
-        """True if the whole sound is silent."""
+        """True if the audio is silent throughout."""
         return sum(end - start for start, end in self.pauses) >= self.seconds - 0.5
 
 
@@ -93,7 +93,7 @@ class Ffmpeg:
         self._path = path
 
     async def look(self, file: Path) -> Media:
-        """Read the description of a file, and check that its first picture can be decoded.
+        """Read the description of a file, and check that its first frame can be decoded.
 
         Raises:
             ProcessorError: `not_a_video`.
@@ -124,13 +124,13 @@ class Ffmpeg:
         track: int = 0,
         on_second: Callable[[float], None] | None = None,
     ) -> Sound:
-        """Write the sound of `file` as raw samples, in the format of `minutehand.ai`.
+        """Write the audio of `file` as raw samples, in the format of `minutehand.ai`.
 
         Args:
             seconds: Maximum CPU time.
-            max_seconds: Maximum length of the sound.
+            max_seconds: Maximum length of the audio.
             track: Number of the audio track, from 0.
-            on_second: Called with the second of the sound that was decoded.
+            on_second: Called with the number of decoded seconds of audio.
 
         Raises:
             ProcessorError: `video_too_long`, or `unreadable_audio`.
@@ -154,7 +154,7 @@ class Ffmpeg:
                 pauses[-1][1] = float(match[2])
 
         max_bytes = int((max_seconds + 1) * BYTES_PER_SECOND)
-        # Pad the start, so that the samples have the video's times even if the sound starts late.
+        # Pad the start, so that the samples have the video's times even if the audio starts late.
         chain = f"aresample={SAMPLES_PER_SECOND}:async=1:first_pts=0,{SILENCE}"
         code = await self._run(
             [
@@ -242,7 +242,7 @@ def cut(
     min_seconds: float = 15.0,
     max_seconds: float = 45.0,
 ) -> list[tuple[float, float]]:
-    """Cut a sound into chunks of about `target` seconds, in pauses if there are any."""
+    """Cut audio into chunks of about `target` seconds, in pauses if there are any."""
     middles = [(start + end) / 2 for start, end in pauses]
     chunks: list[tuple[float, float]] = []
     at = 0.0

@@ -29,7 +29,7 @@ class TrainingPayload(BaseModel):
 
 
 class ChunkPayload(BaseModel):
-    """Payload of `training_chunk`, which transcribes a chunk of the sound."""
+    """Payload of `training_chunk`, which transcribes a chunk of the audio."""
 
     training_id: UUID
     number: int = Field(ge=1, le=1000)

@@ -27,7 +27,7 @@ MAX_RESPONSE_BYTES: Final = 1_000_000
 #: Size of one request, a multiple of 256 KiB as resumable uploads require.
 PIECE_BYTES: Final = 16 * 1024 * 1024
 UPLOAD_SECONDS: Final = 6 * 3600
-#: Maximum time for one piece, on a slow line.
+#: Maximum time for one piece, enough for a slow connection.
 PIECE_SECONDS: Final = 600.0
 _RECEIVED: Final = re.compile(r"bytes=0-([0-9]{1,18})")
 

@@ -35,14 +35,15 @@ if TYPE_CHECKING:
     from minutehand_apps.training.mux import HostUpload, Mux
 
 Outcome = dict[str, Any] | Fail | Snooze
-#: Minimum time before the end of the worker run for a stage to start.
+#: Minimum remaining time of the worker run for a stage to start.
 SECONDS_TO_SPARE: Final = 10.0
-#: Pause until an upload checks again whether its video was checked, or is ready at the host.
+#: Pauses before `mux_upload` checks again whether `transcription` has checked the video, and
+#: whether the host has made it playable.
 CHECK_SECONDS: Final = 2.0
 HOST_POLL_SECONDS: Final = 10.0
 #: Maximum time for the video host to make a video playable.
 HOST_MAX_WAIT: Final = timedelta(hours=6)
-#: CPU time for extracting the sound, in addition to the length of the video.
+#: CPU time for extracting the audio, in addition to the length of the video.
 SOUND_SECONDS: Final = 60.0
 #: Minimum time missing at the end of a file that is reported.
 MIN_MISSING_SECONDS: Final = 2.0
@@ -59,7 +60,7 @@ class Processors:
         self._app = app
 
     async def transcription(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
-        """Check the recording, extract its sound, and transcribe it."""
+        """Check the recording, and extract and transcribe its audio."""
         loaded = await self._load(job)
         training = loaded.training
         if training is None:
@@ -160,7 +161,7 @@ class Processors:
     async def _prepare(
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
     ) -> StoredTraining:
-        """Download the recording once, check it, and extract its sound."""
+        """Download the recording once, check it, and extract its audio."""
         from minutehand_apps.training.folder import job_folder
 
         store = partial(self._store, job)
@@ -210,7 +211,7 @@ class Processors:
     async def _cut(
         self, training: StoredTraining, media: dict[str, Any], folder: Path, ctx: JobContext
     ) -> dict[str, Any]:
-        """Extract the sound, cut it in pauses, and store the chunks."""
+        """Extract the audio, cut it in pauses, and store the chunks."""
         from minutehand.ai import BYTES_PER_SECOND
         from minutehand_apps.training.media import MAX_SECONDS, cut
 
@@ -491,7 +492,7 @@ def register(registry: Registry, settings: Settings, *, app: Training | None = N
     app = app or Training(settings)
     processors = Processors(app)
     backoff = Backoff(first=5, cap=300)
-    long = timedelta(minutes=14)  # a Lambda is stopped after fifteen
+    long = timedelta(minutes=14)  # Lambda stops a function after fifteen
     for job_type, run in (
         ("transcription", processors.transcription),
         ("sop_generation", processors.sop_generation),

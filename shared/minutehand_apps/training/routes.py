@@ -186,7 +186,7 @@ async def shared(request: Request, share_id: UUID, services: Provided, app: App)
 
 @routes.delete("/{training_id}", status_code=204)
 async def delete_training(training_id: UUID, functions: UserFunctions, app: App) -> None:
-    """Delete a training, its results, its video and its sound, and cancel its jobs."""
+    """Delete a training, its results, its video and its audio chunks, and cancel its jobs."""
     deleted = await functions.call("training_delete", training_id=training_id, repeatable=False)
     with suppress(ProcessorError):  # the lifecycle rules of the bucket delete the rest
         prefix = sound_prefix(deleted["workspace_id"], training_id)

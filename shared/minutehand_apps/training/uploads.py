@@ -221,7 +221,7 @@ async def create_upload(
     if body.size == 0:
         raise ApiError(422, "empty_file", "The file is empty")
     training_id = body.training_id
-    # Checked before the bytes are sent, because completing the upload would fail.
+    # Check this before the bytes are sent, because the upload could not be completed.
     if training_id is not None and await _read(training_id, functions) is not None:
         raise ApiError(409, "training_exists", "This training already has a recording")
     workspace_id = await functions.workspace(body.workspace_id)
@@ -259,7 +259,7 @@ async def sign_parts(token: Token, body: SignParts, app: App) -> SignedParts:
 
     Clients request further URLs as needed.
     """
-    # Checked again, because the caller could change the id.
+    # Check the size again, because the caller can change an upload's id.
     _refuse_size(token.size_bytes, app)
     checksums = {part.part_number: part.checksum for part in body.parts}
     if max(checksums) > token.cut.count:
@@ -304,7 +304,7 @@ async def complete_upload(
                 "checksum_mismatch",
                 "The uploaded file differs from the file that was sent. Upload it again.",
             )
-    # The same key gives the same training.
+    # A repeated call with the same key returns the same training.
     started = await functions.call(
         "training_start",
         workspace_id=token.named["workspace"],

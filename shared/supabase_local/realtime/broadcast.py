@@ -67,7 +67,7 @@ class Members:
     ) -> None:
         """Send a broadcast from a binary frame or the database.
 
-        Clients of version 2 get it in binary.
+        Clients of protocol version 2 get the broadcast in binary.
         """
         members = [one for one in self._members.get((topic, private), {}) if one is not exclude]
         event, payload, metadata = message

@@ -86,8 +86,8 @@ class WalConnection:
                 await self._receive()
 
     def _on_copy_data(self, body: bytes, messages: list[bytes]) -> None:
-        # Both kinds start with a position: w is XLogData(start, end, clock, data), k is
-        # keepalive(end, clock, reply requested).
+        # Both kinds of message start with a log position: w is XLogData(start, end, clock, data), k
+        # is keepalive(end, clock, reply requested).
         self._received_lsn = max(self._received_lsn, int.from_bytes(body[1:9], "big"))
         if body[:1] == b"w":
             messages.append(body[25:])

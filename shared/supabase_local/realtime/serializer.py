@@ -20,7 +20,7 @@ class Inbound:
 
     join_ref: str | None
     ref: str | None
-    topic: Any  # another type than text is treated as an unknown topic
+    topic: Any  # a topic that is not a string is unknown
     event: str
     payload: Any
     is_binary: bool = False

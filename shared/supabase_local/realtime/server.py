@@ -13,7 +13,7 @@ from supabase_local.realtime.serializer import Version, dump, parse_version
 from supabase_local.realtime.session import Session
 from supabase_local.realtime.tokens import TokenError, Verifier
 
-#: Maximum inbound message. A larger one closes the socket with 1009.
+#: Maximum size of an inbound message. A larger message closes the socket with 1009.
 _FRAME_BYTES = 5_000_000
 
 

@@ -224,7 +224,7 @@ class Channel:
             try:
                 self._may_write = await may_write(self.hub.database, self.token, self.topic)
             except DatabaseUnavailable:
-                # do not cache this, because the database may be available for the next push
+                # do not cache this result, because the database may be available for the next push
                 return False
         return self._may_write
 

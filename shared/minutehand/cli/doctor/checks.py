@@ -272,7 +272,7 @@ def processors(target: Target) -> Finding:
     for app in find_apps(Settings.from_env(target.values).apps):
         try:
             app.module("processors", lambda name, error: broken.append((name, error)))
-        except Exception as error:  # raised by the package of these modules
+        except Exception as error:  # raised by the package that contains the modules
             broken.append((f"{app.package}.processors", error))
     if not broken:
         return ok()
@@ -443,7 +443,7 @@ def enqueue(target: Target) -> Finding:
                 return ok()
             problem = "a new job is missing right after it was created"
         except psycopg.Error as error:
-            if str(error.sqlstate).startswith("PT"):  # a limit of the tenant, for example
+            if str(error.sqlstate).startswith("PT"):  # e.g. a limit of the tenant
                 return ok()
             problem = f"no job can be created: {error.diag.message_primary}"
     triggers = target.query(OWN_TRIGGERS)

@@ -143,7 +143,7 @@ def _clean_up(target: Target, job: str | None, *, settled: bool) -> None:
 
 
 class Topic:
-    """A topic with the events that it was joined and that a message of the job arrived."""
+    """A Realtime topic, with an event for its join and an event for the job's first message."""
 
     def __init__(self, socket: AsyncRealtimeClient, name: str, job_id: str) -> None:
         self.name = name
