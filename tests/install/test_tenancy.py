@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from minutehand.install.tenancy import existing
-from minutehand.local.environment import remote_values
+from minutehand.install.tenancy import PersonalTenants, Tenants, existing
+from minutehand.local.environment import demo_values, remote_values
 from minutehand.local.stack import Stack
 from minutehand.project import VARIABLE
 from supabase_local.logs import Logs
@@ -24,6 +24,14 @@ create schema rbac; create table rbac.groups (id uuid primary key, name text);
 create table rbac.members (group_id uuid, user_id uuid, "Role" {type});
 """
 TENANTS = existing("rbac.groups(id,name)", 'rbac.members(group_id,user_id,"Role")')
+STRICT = """
+create function public.handle_new_user() returns trigger language plpgsql as $$
+begin
+  raise check_violation using message = 'an account needs its full name';
+end $$;
+create trigger on_auth_user_created after insert on auth.users
+for each row execute function public.handle_new_user();
+"""
 KNOWN = "text check (\"Role\" in ('owner', 'member'))"
 
 
@@ -62,12 +70,8 @@ def test_dev_waits_for_the_tables_of_another_tool(
 ) -> None:
     """Prisma, Drizzle and Alembic need the database of `minutehand dev` to create them."""
     install(tmp_path, "minutehand", TENANTS)
-    toml = tmp_path / "minutehand.toml"
-    toml.write_text(toml.read_text().replace('apps = ["jobs"]', "apps = []"))
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
-    remote = remote_values("http://127.0.0.1:1", {"PUBLISHABLE_KEY": "p", "SECRET_KEY": "s"})
-    logs, response = Logs(Console(), tmp_path), list[str]()
-    stack = Stack(StateFolder(tmp_path), logs, response.append, launcher_env={}, remote=remote)
+    response = list[str]()
+    stack = _stack(tmp_path, monkeypatch, response)
     stack.postgres = hosted.postgres
     with hosted.database() as database, ThreadPoolExecutor(1) as threads:
         applied = threads.submit(stack.apply, database.owner_url)
@@ -75,3 +79,31 @@ def test_dev_waits_for_the_tables_of_another_tool(
         database.as_owner(TABLES.replace("{type}", "text"))
         assert len(applied.result()) == 1
     assert "members" in response[0]
+
+
+@pytest.mark.parametrize("tenants", [None, PersonalTenants()])
+def test_dev_starts_if_the_project_rejects_the_demo_accounts(
+    hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tenants: Tenants | None
+) -> None:
+    """A trigger on auth.users may require fields that only the project's sign-up sets."""
+    install(tmp_path, "minutehand", tenants)
+    response = list[str]()
+    stack = _stack(tmp_path, monkeypatch, response)
+    stack.values |= demo_values()
+    with hosted.database() as database:
+        database.apply(tmp_path)
+        database.as_owner(STRICT)
+        stack.before_seeds(database.url)
+    assert "full name" in response[0]
+    assert "DEMO_EMAIL" not in StateFolder(tmp_path).env_file.read_text()
+    assert stack.seeds() == []
+
+
+def _stack(folder: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> Stack:
+    """Make the stack of an installed project, without its apps."""
+    toml = folder / "minutehand.toml"
+    toml.write_text(toml.read_text().replace('apps = ["jobs"]', "apps = []"))
+    monkeypatch.setenv(VARIABLE, str(folder))
+    remote = remote_values("http://127.0.0.1:1", {"PUBLISHABLE_KEY": "p", "SECRET_KEY": "s"})
+    logs = Logs(Console(), folder)
+    return Stack(StateFolder(folder), logs, output.append, launcher_env={}, remote=remote)

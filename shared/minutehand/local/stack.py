@@ -24,7 +24,7 @@ from minutehand.local.environment import (
 )
 from minutehand.local.migrations import find_migrations
 from minutehand.local.parts import companions, service_parts
-from minutehand.local.users import ADA, EVE, create_demo_users
+from minutehand.local.users import ADA, DEMO_USERS, EVE, create_demo_users
 from minutehand.project import Project
 from minutehand.resources import checkout, resource
 from supabase_local.environment import PREFERRED_POSTGRES
@@ -138,29 +138,27 @@ class Stack(SupabaseStack):
         self.say(f"DATABASE_URL={address}")
 
     def before_seeds(self, url: str) -> None:
-        """Create the demo accounts for the project's kind of tenants."""
-        if self.project.tenancy == "workspaces":
-            create_demo_users(url)
-        elif self.project.tenancy == "personal":
-            self._create_own_tenants(url)
+        """Create the demo accounts of the project's tenancy.
+
+        If a trigger of the project rejects them, the stack starts without demo accounts.
+        """
+        accounts = {"workspaces": DEMO_USERS, "personal": (ADA, EVE)}.get(self.project.tenancy, ())
+        try:
+            create_demo_users(url, accounts)
+        except psycopg.DatabaseError as error:
+            self.say(f"[yellow]no demo account: {escape(str(error).splitlines()[0])}[/]")
+            for name in demo_values():
+                self.values.pop(name, None)
+            self.state.write_env(self.values)
 
     def seeds(self) -> list[Path]:
         """List the seeds of the demo, the project and the apps."""
         return [*self._demo_seed(), *seed_files(self.project)]
 
-    def _create_own_tenants(self, url: str) -> None:
-        """Create two accounts. A project's trigger on new users may reject them."""
-        try:
-            create_demo_users(url, (ADA, EVE))
-        except psycopg.DatabaseError as error:
-            self.say(f"[yellow]no demo account: {str(error).splitlines()[0]}[/]")
-            for name in demo_values("personal"):
-                self.values.pop(name)
-            self.state.write_env(self.values)
-
     def _demo_seed(self) -> list[Path]:
-        """Return the seed of the demo workspaces if the project has the tables but not the seed."""
-        if self.project.tenancy != "workspaces" or checkout() == self.project.root:
+        """Return the seed of the demo accounts' workspaces. The checkout has it as its own seed."""
+        has_demo = self.project.tenancy == "workspaces" and "DEMO_EMAIL" in self.values
+        if not has_demo or checkout() == self.project.root:
             return []
         text = (resource("seed") / "seed.sql").read_text("utf-8")
         text = rewrite(text, Schemas(self.project.schema_))
