@@ -1,7 +1,7 @@
 """Apply the edits of mutants.json one at a time, and print those that the tests do not notice.
 
-Each edit is applied to a copy of the checkout, in which the tests of its room run until one fails.
-The arguments choose mutants by words of their file or description.
+Each edit is applied to a copy of the checkout. The tests of the edited part run there until one
+fails. The arguments choose mutants by words of their file or description.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class Meter:
 
 
 class Peers(NamedTuple):
-    """Installations of the other queues."""
+    """Installations of the other queue libraries."""
 
     folder: Path
 

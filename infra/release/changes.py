@@ -154,7 +154,8 @@ def compare(before: Collection[CatalogFact], after: Collection[CatalogFact]) -> 
 def creations(pieces: list[Piece], change: Change) -> Iterator[str]:
     """Yield the statements of a part's sources that create new or changed objects, in order.
 
-    The statements that close all functions and tables of a schema follow new ones.
+    After new functions or tables follow the statements that revoke all rights of the schema's
+    functions and tables.
     """
     dropped = set()
     has_new = any(name.startswith(("function ", "view ", "table ")) for name in change.created)
@@ -189,7 +190,7 @@ def _policies(old: Iterable[Item], new: Iterable[Item]) -> Iterator[Statement]:
 
 
 def _if_table(item: Item, text: str) -> Statement:
-    """Return a statement about a policy, which runs only if a project keeps the table.
+    """Return a policy's statement, made to run only if the project still has the table.
 
     A view, by which a project may have replaced the table, has no policies.
     """

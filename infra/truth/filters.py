@@ -1,9 +1,9 @@
 """Comparison of filters of each operator and type with Postgres and PostgREST.
 
-Expected results of filters on texts are PostgREST's, recorded where its parsing is surprising. All
-others are the rows that Postgres returns for the filter's condition by PostgREST's grammar
-(`pOpExpr`, `pListVal` and `pLogicTree` of its QueryParams.hs), which passes a value on as a
-parameter of unknown type.
+Filters on texts are compared with recorded results of PostgREST, because its parsing is surprising.
+All other filters are compared with the rows that Postgres returns for the condition that
+PostgREST's grammar makes of the filter (`pOpExpr`, `pListVal` and `pLogicTree` of its
+QueryParams.hs), which passes a value on as a parameter of unknown type.
 """
 
 from __future__ import annotations

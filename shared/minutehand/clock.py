@@ -1,6 +1,6 @@
 """The clock that is passed to every part that reads the time.
 
-It measures only the worker's own timeouts. Leases expire by the database's clock.
+This clock measures only the worker's own timeouts. Leases expire by the database's clock.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def console_folder() -> Path:
 
 
 def delete_old(folder: Path) -> None:
-    """Delete the bundles of a week ago. A running stack may serve one of the newer ones."""
+    """Delete bundles that are a week old. A running stack may still serve a newer bundle."""
     for bundle in folder.iterdir():
         with suppress(FileNotFoundError):  # another process has moved or deleted it
             if bundle.stat().st_mtime < time.time() - MAX_BUNDLE_AGE:

@@ -1,6 +1,6 @@
 """Redacts texts that look like keys, tokens or passwords in the stored errors of attempts.
 
-One list of patterns is for messages, data and lines of code. The time is linear in the input,
+The same patterns are used for messages, data and lines of code. The time is linear in the input,
 because a pattern is matched against at most `_WINDOW` characters.
 """
 

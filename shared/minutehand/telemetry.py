@@ -188,7 +188,7 @@ def enter(traceparent: str) -> None:
     """Use a trace context for the rest of this context, also in OpenTelemetry."""
     follow(traceparent)
     if "opentelemetry" not in sys.modules:
-        return  # nothing traces here, and the import would slow down every cold start
+        return  # no tracer is loaded, and the import would slow down every cold start
     from opentelemetry import context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

@@ -48,7 +48,7 @@ class Stack:
         values: Content of the env file.
         environment: Environment of every part.
         parts: The parts in the order in which they start.
-        postgres: The database, or None if the parts use another Supabase.
+        postgres: The database, or None if the parts use a Supabase that already runs.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Stack:
     async def start(self) -> None:
         """Start everything. Raises StackFailed if a part ends or does not respond."""
         self.state.write_env(self.values)
-        # These parts wait for the database themselves, and load slower than it starts.
+        # Start these parts first, because they wait for the database and take longer to load.
         for part in self._parts.values():
             if not part.needs_database:
                 self._spawn(part)
@@ -113,7 +113,7 @@ class Stack:
     async def watch(self) -> None:
         """Restart parts that die, with a message, until `stop`.
 
-        Raises StackFailed after too many deaths.
+        Raises StackFailed after too many restarts.
         """
         self._files = self._migration_times()
         while not self._stopping:

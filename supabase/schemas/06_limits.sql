@@ -967,7 +967,7 @@ begin
       perform queue.refuse(
         429,
         'rate_limited',
-        'too many calls of yours or of the workspace run now; call again when one ends',
+        'you or the workspace have too many calls running; call again when one ends',
         '{"limit": "calls_at_once", "retry_after_seconds": 1}'
       );
     end if;
@@ -1035,7 +1035,7 @@ begin
       perform queue.refuse(
         429,
         'job_busy',
-        'other calls of yours use a job with this key; call again',
+        'another call of yours uses a job with this key; call again',
         '{"retry_after_seconds": 1}'
       );
     end if;

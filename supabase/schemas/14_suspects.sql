@@ -226,7 +226,7 @@ select coalesce(array_agg(
               ' while it ran %5$s too; the job runs next with a part of them, or alone'
             when 'guilty' then case
               when w.evidence is null
-                then 'attempt %1$s was lost: worker %2$s stopped answering'
+                then 'attempt %1$s was lost: worker %2$s stopped reporting'
               else 'attempt %1$s was lost: the job ended the process of worker %2$s%3$s'
             end
           end,

@@ -514,7 +514,7 @@ begin
       union all
       (
         select format(
-          '%s passes over job %s: %s',
+          '%s skips job %s: %s',
           r.task,
           r.job_id,
           left(r.failure, 300)

@@ -123,7 +123,7 @@ begin
       raise; -- locks, resources or the connection caused the error, not a row
     when others then
       if v_half = 0 then
-        raise warning 'maintenance (%) passes over job %: % (%)',
+        raise warning 'maintenance (%) skips job %: % (%)',
           p_task,
           p_ids[1],
           sqlerrm,

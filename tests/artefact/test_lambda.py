@@ -182,4 +182,4 @@ def test_a_run_whose_process_dies_costs_the_jobs_beside_it_no_attempt(
     assert project.sql(ended, naps) == [{"status": "completed", "attempts": 1, "lost_attempts": 0}]
     row = project.row(guilty)
     assert (row["attempts"], row["lost_attempts"]) == (2, 2)
-    assert "stopped answering" in row["error_message"]
+    assert "stopped reporting" in row["error_message"]

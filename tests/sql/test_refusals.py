@@ -30,7 +30,7 @@ def refusals(engine: Engine) -> list[tuple[str, str, str]]:
     """Return task, job and the beginning of the reason, as in the finding."""
     found = engine.rpc("queue_health")["findings"]
     causes = [each["cause"] for each in found if each["reason"] == "failing_maintenance"]
-    return re.findall(r"(\w+) passes over job (\S+): (.{12})", str(causes))
+    return re.findall(r"(\w+) skips job (\S+): (.{12})", str(causes))
 
 
 def three_jobs(engine: Engine, task: str) -> list[str]:

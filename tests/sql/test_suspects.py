@@ -110,7 +110,7 @@ def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
     assert states(engine, neighbours) == {("completed", 1, 0)}
     assert [deaths(engine, each) for each in neighbours] == [0, 0, 0]
     assert states(engine, [poison]) == {("failed", 2, 2)}
-    end = "stopped answering" if companies == 0 else "ended the process"
+    end = "stopped reporting" if companies == 0 else "ended the process"
     assert end in engine.job(poison)["error_message"]
 
 

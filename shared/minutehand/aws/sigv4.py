@@ -66,7 +66,7 @@ def _boto3_credentials() -> Any:
 
 
 def configured_endpoint(service: str, environ: Mapping[str, str]) -> str | None:
-    """Return the endpoint that the environment sets for a service or for all.
+    """Return the endpoint that the environment sets for a service or for all services.
 
     None means the default endpoint of AWS.
 

@@ -105,7 +105,7 @@ def _change_jobs(
 
 
 def confirm(output: Output, question: Callable[[], str]) -> None:
-    """Ask a person; raise if no person can answer."""
+    """Ask a person to confirm; raise if standard input is no terminal."""
     if output.as_json or not sys.stdin.isatty():
         raise CommandFailed("nothing was changed", code="not_confirmed", fix="pass --yes")
     typer.confirm(question(), err=True, abort=True)
@@ -215,12 +215,12 @@ def _pause(
         path = connection.path("pause" if change["paused"] else "resume")
         result = connection.call("POST", path, json={"reason": change.get("reason")})
     elif job_type and not change["paused"]:
-        # first the pause of this workspace, then the operator's pause if their key is set
+        # end the workspace's pause, then with the operator's key also the operator's pause
         request = {"kind": "workspace_type", "workspace_id": connection.workspace, "name": job_type}
         result = connection.rpc("pause_jobs", {"p_request": request | change})
         if any(pause["kind"] == "job_type" for pause in result.get("left", ())):
             result = _pause_as_operator(connection, "job_type", job_type, change) or result
-    else:  # no route offers this, because it affects all workspaces and is the operator's right
+    else:  # only an operator may pause or resume all workspaces, so no route does
         kind = "job_type" if job_type else "queue"
         connection.need("SUPABASE_SECRET_KEY")
         result = _pause_as_operator(connection, kind, job_type or queue, change)

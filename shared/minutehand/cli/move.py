@@ -183,7 +183,7 @@ class Table:
 
 @dataclass
 class Move:
-    """A move of a workspace between two sessions of database owners."""
+    """Moves a workspace, with one connection as the owner of each database."""
 
     source: psycopg.Connection[Any]
     destination: psycopg.Connection[Any]

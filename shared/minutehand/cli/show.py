@@ -93,7 +93,7 @@ def print_overview(output: Output, explanation: dict[str, Any]) -> None:
         print_explanation(
             output,
             holder,
-            f"{count} {jobs} held ({types}), e.g. {holder['job_id']}: {holder['sentence']}",
+            f"{count} {jobs} blocked ({types}), e.g. {holder['job_id']}: {holder['sentence']}",
         )
 
 

@@ -56,7 +56,7 @@ class CatalogFact(NamedTuple):
     object: str
     statement: str
     undo: str | None
-    #: Whether a project may change it, so that only a release compares it.
+    #: Whether a project may change the object, so that only a release compares it.
     is_editable: bool = False
 
     @property

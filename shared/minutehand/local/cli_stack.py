@@ -12,7 +12,7 @@ from minutehand.project import Project
 from minutehand.terminal.connection import parse_env
 from supabase_local.config import Config
 
-#: Set to use the CLI's stack without Docker.
+#: Environment variable with which the CLI runs its stack without Docker.
 NATIVE = "SUPABASE_EXPERIMENTAL_STACK"
 #: Options that print the values. A stack without Docker rejects the second option, and other stacks
 #: reject the first.

@@ -29,7 +29,7 @@ class DemoFailed(Exception):
 
 
 async def show(values: Mapping[str, str], echo: Say, *, started: float) -> bool:
-    """Run the demo of every app. Returns whether every job ended well."""
+    """Run the demo of every app. Returns whether every demo job completed."""
     apps = find_apps(values["MINUTEHAND_APPS"].split(","))
     modules = {app.name: module for app in apps if (module := app.module("demo")) is not None}
     if not modules:
@@ -75,7 +75,7 @@ async def sign_in(data: httpx.AsyncClient, values: Mapping[str, str]) -> str:
 
 
 async def follow(data: httpx.AsyncClient, ids: list[str], echo: Say, *, started: float) -> bool:
-    """Print how each job ended, until all have ended. Returns whether every job ended well."""
+    """Print how each job ended, until all have ended. Returns whether every job completed."""
     ended: set[str] = set()
     # start of the command as wall-clock time
     command_start = time.time() - (time.monotonic() - started)

@@ -49,7 +49,8 @@ def contract(
 ) -> dict[str, str]:
     """Build the content of `.local/env`: names for tools, and the settings.
 
-    `supabase` has the keys of this stack's Supabase, or all values of another Supabase.
+    `supabase` has the keys of the Supabase that this stack starts, or all settings of a Supabase
+    that already runs.
     """
     api = f"http://{LOOPBACK}:{ports['api']}"
     return {
@@ -98,7 +99,7 @@ def demo_values(tenancy: Tenancy = "workspaces") -> dict[str, str]:
 
 
 def remote_values(url: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the values of another Supabase, by our names or those of the Supabase CLI.
+    """Return the settings of a Supabase that already runs, under our names or the CLI's.
 
     Without `DATABASE_URL` the worker polls, and nothing wakes it. Accounts of the demo workspaces
     may be given with the names of `demo_values`.

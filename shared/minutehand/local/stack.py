@@ -50,7 +50,7 @@ class Stack(SupabaseStack):
         launcher_env: The launcher's environment.
         scratch: Disable the database's durability, for tests.
         prefer_known: Use the documented ports if they are free.
-        remote: Values of another Supabase. Then only worker, API and console start.
+        remote: Settings of a Supabase that already runs. Then only worker, API and console start.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Stack(SupabaseStack):
         keys = remote or {**state.secrets(), **demo_values(project.tenancy)}
         values = contract(ports, keys, self.database_url, state.path, project)
         write_private(Path(values["SEALING_KEY_FILE"]), sealing_key(keys))
-        # The apps' local servers are started with a whole stack, or with demo accounts.
+        # The apps' local servers do not start for a Supabase without demo accounts.
         has_no_demo = remote is not None and "DEMO_EMAIL" not in remote
         app_parts, variables = companions([] if has_no_demo else find_apps(project.apps))
         values |= variables

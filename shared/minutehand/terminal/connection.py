@@ -102,7 +102,7 @@ def _value(text: str) -> str:
 
 
 def _with_aliases(values: Mapping[str, str]) -> dict[str, str]:
-    """Set our variables that are unset from the names in Supabase's guides."""
+    """Fill unset variables from the variables that Supabase's guides name."""
     names = {field.upper(): alias for field, alias in ALIASES.items() if "supabase" in field}
     resolved = {name: values.get(name) or values.get(alias) for name, alias in names.items()}
     return {**values, **{name: text for name, text in resolved.items() if text}}

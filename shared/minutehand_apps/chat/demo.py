@@ -1,4 +1,4 @@
-"""The app's demo. Sends a request that becomes work and asks a question, whose default is taken."""
+"""The app's demo: a request that becomes background work and asks a question with a default."""
 
 from __future__ import annotations
 

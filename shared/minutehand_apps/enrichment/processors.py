@@ -242,7 +242,7 @@ def _key_service(job: Job[Any]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # Compared by name, because importing botocore would slow down workers without KMS.
+        # Compare the module's name, because importing botocore would slow down workers without KMS.
         if not type(error).__module__.startswith("botocore."):
             raise
         logger.warning(

@@ -8,7 +8,7 @@ from minutehand.queue import ProcessorError
 
 
 def refused(code: str, reason: str) -> ProcessorError:
-    """Create an error that no other attempt would avoid."""
+    """Create a permanent error, because a retry would fail in the same way."""
     return ProcessorError(reason, retryable=False, data={"code": code})
 
 

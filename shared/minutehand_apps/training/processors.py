@@ -288,7 +288,7 @@ class Processors:
         )
         failed: list[str] = []
         size = -(-len(ids) // MAX_PROGRESS_REPORTS)
-        # Wait for a few at a time, so that this job reports the progress of its chunks.
+        # Wait for a few child jobs at a time, so that this job can report progress between them.
         for start in range(0, len(ids), size):
             done = len(chunks) - len(ids) + start
             ctx.progress(

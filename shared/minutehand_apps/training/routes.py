@@ -87,8 +87,8 @@ async def transcribe(
     """Transcribe an upload of the caller. A repeated call returns the same job."""
     if str(body.user_id) != str(caller.subject):
         raise ApiError(403, "forbidden", "user_id must be the caller")
-    # Check the form of the key before storage is read, so that no one can test for other
-    # objects.
+    # Check the form of the key before storage is read, so that no one can test whether other
+    # objects exist.
     match = KEY.fullmatch(body.audio_url)
     owner = (str(body.company_id), str(caller.subject))
     if match is None or match.group("workspace", "owner") != owner:

@@ -23,7 +23,7 @@ def doctor(
     *,
     stage: Annotated[
         str | None,
-        typer.Option(help="Check this deployed stage, and prove that it works by a temporary job."),
+        typer.Option(help="Check this deployed stage, and test it with a temporary job."),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Run only this check; repeatable.")

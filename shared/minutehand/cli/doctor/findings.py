@@ -1,7 +1,7 @@
 """Types of the doctor: a check, its target and its finding.
 
 A check reads one part of the stack and changes nothing. The runner reports parts that are
-unreachable or not set, so that checks need not.
+unreachable or have no settings, so that checks need not.
 """
 
 from __future__ import annotations
