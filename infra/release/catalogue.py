@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import psycopg
 
-from minutehand.install.catalog import CatalogFact, read_facts
+from minutehand.install.catalog import CatalogEntry, read_catalog
 from minutehand.install.rewrite import Schemas
 
 
-def facts_of(url: str, schemas: Schemas = Schemas()) -> list[CatalogFact]:  # noqa: B008 - frozen
+def read_entries(url: str, schemas: Schemas = Schemas()) -> list[CatalogEntry]:  # noqa: B008 - frozen
     """Read the objects of the clients' and the engine's schema, and the rows of a new install."""
     with psycopg.connect(url, autocommit=True) as connection:
-        return read_facts(connection, schemas)
+        return read_catalog(connection, schemas)
 
 
 def catalogue(url: str, schemas: Schemas = Schemas()) -> list[str]:  # noqa: B008 - frozen
     """List the statements that create the objects. Equal lists mean equal schemas."""
-    return sorted(fact.statement for fact in facts_of(url, schemas))
+    return sorted(entry.statement for entry in read_entries(url, schemas))
 
 
 def differences(left: list[str], right: list[str]) -> list[str]:

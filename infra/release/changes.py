@@ -1,9 +1,9 @@
 """Statements that change a database of the last release into one of the present sources.
 
-A fact is a statement that describes a database object. The facts of both are compared. The
-difference determines the statements for functions, views, triggers, policies, rights and comments,
-and for new or deleted objects. For changes of existing tables, types or rows, a person writes a
-step.
+A catalog entry is a statement that describes a database object. The entries of both are compared.
+The difference determines the statements for functions, views, triggers, policies, rights and
+comments, and for new or deleted objects. For changes of existing tables, types or rows, a person
+writes a step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from infra.release.texts import Piece, without_comments
-from minutehand.install.catalog import RIGHTS, CatalogFact
+from minutehand.install.catalog import RIGHTS, CatalogEntry
 
 #: Objects that a project may have replaced by its own, so that no release may change them.
 EDITABLE = frozenset(
@@ -39,27 +39,27 @@ class CannotRelease(Exception):
 
 @dataclass(frozen=True)
 class Item:
-    """A fact, with its object's kind and name as the present sources write them."""
+    """A catalog entry, with its object's kind and name as the present sources write them."""
 
-    fact: CatalogFact
+    entry: CatalogEntry
     kind: str
     #: `schema.name`, or `name on schema.table` for a policy or a trigger.
     name: str
 
     @classmethod
-    def of(cls, fact: CatalogFact) -> Item:
-        """Find the kind and the name in the fact's statement."""
-        match = _KIND.match(fact.statement)
-        kind, name = "", fact.object.partition("(")[0]
+    def of(cls, entry: CatalogEntry) -> Item:
+        """Find the kind and the name in the entry's statement."""
+        match = _KIND.match(entry.statement)
+        kind, name = "", entry.object.partition("(")[0]
         if match and match[1]:
             kind = match[1].lower()
         elif match:
             kind = match[3] or match[5]
         if match and kind in ("policy", "trigger"):
-            name = f"{match[2]} on {fact.object}"
+            name = f"{match[2]} on {entry.object}"
         if match and kind == "comment":
             name = match[4]
-        return cls(fact, kind, name)
+        return cls(entry, kind, name)
 
     @property
     def object(self) -> str:
@@ -73,13 +73,13 @@ class Item:
         """Statement that drops the object."""
         # the sequence of an identity may be dropped already with its table
         condition = " if exists" if self.kind == "sequence" else ""
-        signature = self.name if self.kind == "trigger" else self.fact.object
+        signature = self.name if self.kind == "trigger" else self.entry.object
         return Statement(self.name, f"drop {self.kind}{condition} {signature};")
 
     @property
     def head(self) -> str:
         """Arguments and result, which `create or replace function` cannot change."""
-        return self.fact.statement.partition("\n LANGUAGE ")[0]
+        return self.entry.statement.partition("\n LANGUAGE ")[0]
 
 
 @dataclass(frozen=True)
@@ -103,24 +103,24 @@ class Change:
     dropped: tuple[Statement, ...]
 
 
-def compare(before: Collection[CatalogFact], after: Collection[CatalogFact]) -> Change:
-    """Compare the facts of two databases.
+def compare(before: Collection[CatalogEntry], after: Collection[CatalogEntry]) -> Change:
+    """Compare the catalog entries of two databases.
 
     Raises:
         CannotRelease: An object has changed that a project may have replaced by its own.
     """
-    old = [Item.of(fact) for fact in sorted(set(before) - set(after))]
-    new = [Item.of(fact) for fact in sorted(set(after) - set(before))]
+    old = [Item.of(entry) for entry in sorted(set(before) - set(after))]
+    new = [Item.of(entry) for entry in sorted(set(after) - set(before))]
     objects_before, objects_after = (
-        {item.object: item for item in map(Item.of, facts) if item.kind != "comment"}
-        for facts in (before, after)
+        {item.object: item for item in map(Item.of, entries) if item.kind != "comment"}
+        for entries in (before, after)
     )
     created = {
         item.object
         for item in new
         if item.kind in _RECREATED or (item.kind in _CREATED and item.object not in objects_before)
     }
-    changed = {item.fact.object for item in (*old, *new) if item.fact.rank not in _ADDITIONS}
+    changed = {item.entry.object for item in (*old, *new) if item.entry.rank not in _ADDITIONS}
     if editable := sorted(EDITABLE & changed):
         raise CannotRelease(
             f"{', '.join(editable)} must stay as released, because a project may have replaced it"
@@ -183,10 +183,10 @@ def _repeatable(piece: Piece) -> str:
 def _policies(old: Iterable[Item], new: Iterable[Item]) -> Iterator[Statement]:
     for item in old:
         if item.kind == "policy":
-            yield _if_table(item, f"{item.fact.undo};")
+            yield _if_table(item, f"{item.entry.undo};")
     for item in new:
         if item.kind == "policy":
-            yield _if_table(item, f"{item.fact.statement};")
+            yield _if_table(item, f"{item.entry.statement};")
 
 
 def _if_table(item: Item, text: str) -> Statement:
@@ -194,12 +194,12 @@ def _if_table(item: Item, text: str) -> Statement:
 
     A view, by which a project may have replaced the table, has no policies.
     """
-    if item.fact.object not in EDITABLE:
+    if item.entry.object not in EDITABLE:
         return Statement(item.name, text)
     return Statement(
         item.name,
         f"do $$\nbegin\n  if (select c.relkind from pg_catalog.pg_class as c where c.oid ="
-        f" '{item.fact.object}'::regclass) = 'r' then\n    {text}\n  end if;\nend;\n$$;",
+        f" '{item.entry.object}'::regclass) = 'r' then\n    {text}\n  end if;\nend;\n$$;",
     )
 
 
@@ -210,4 +210,4 @@ def _rights(
     for items, text in ((old, "undo"), (new, "statement")):
         for item in items:
             if item.kind == "grant" and item.name in existing:
-                yield Statement(item.name, f"{getattr(item.fact, text)};")
+                yield Statement(item.name, f"{getattr(item.entry, text)};")

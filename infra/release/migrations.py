@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 
-from infra.release.catalogue import catalogue, facts_of
+from infra.release.catalogue import catalogue, read_entries
 from infra.release.changes import CannotRelease, Change, compare, creations
 from infra.release.texts import Part, apps_of, parts_of, pieces_of
 from minutehand.install.sources import FILE_NAME
@@ -73,7 +73,7 @@ class Release:
         """Return the migrations, after applying them to a database of the last release."""
         released, present = self.released(), self.present()
         self.expect_version(present)
-        change = compare(facts_of(released), facts_of(present))
+        change = compare(read_entries(released), read_entries(present))
         owners = {name: part for part in self.parts for name in names_of(part)}
         paths = released_files([*self.parts, *apps_of(self.root)])
         newest = max((migrations.version_of(path) for path in paths), default="0")

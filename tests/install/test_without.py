@@ -12,7 +12,7 @@ import pytest
 from infra.release.catalogue import catalogue, differences
 from minutehand.app import find_apps
 from minutehand.config import ConfigurationError
-from minutehand.install.catalog import find_drifts, recorded_facts
+from minutehand.install.catalog import find_drifts, read_record
 from minutehand.install.project import InstallOptions, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
@@ -56,7 +56,7 @@ def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_
         reasons = [finding["reason"] for finding in explained["findings"]]
         assert (done["failed"], reasons) == ([], ["no_worker"])
         with psycopg.connect(one.url, autocommit=True) as session:
-            recorded = recorded_facts(SCHEMAS, [])
+            recorded = read_record(SCHEMAS, [])
             assert recorded is not None
             assert find_drifts(session, SCHEMAS, recorded) == []
 

@@ -10,7 +10,7 @@ import pytest
 
 from minutehand.app import built_in
 from minutehand.cli.doctor.checks import QUERIES
-from minutehand.install.catalog import Drift, find_drifts, recorded_facts
+from minutehand.install.catalog import Drift, find_drifts, read_record
 from minutehand.install.rewrite import Schemas
 from tests.contract.observed import refused
 from tests.integration.cli.faults import KINDS, SEED, list_drifts
@@ -89,7 +89,7 @@ def test_a_job_that_commits_after_keys_were_revoked_runs(engine: Engine) -> None
 
 def differences(engine: Engine) -> list[Drift]:
     """List the differences of the engine's database from the release."""
-    recorded = recorded_facts(Schemas(), built_in(()))
+    recorded = read_record(Schemas(), built_in(()))
     assert recorded is not None
     return find_drifts(engine.connection, Schemas(), recorded)
 

@@ -38,17 +38,17 @@ class JobMetrics:
 
         Without due jobs this needs no query.
         """
-        oldest = 0.0
+        age_seconds = 0.0
         if due_left:
             try:
-                oldest = (await self._queue.health()).oldest_due_seconds or 0.0
+                age_seconds = (await self._queue.health()).oldest_due_seconds or 0.0
             except QueueError as error:
                 logger.warning(
                     "The oldest due job's age is unknown",
                     extra={"event": "metrics.incomplete", "error": str(error)},
                 )
                 return
-        gauges: Metrics = {"OldestDueSeconds": (oldest, "Seconds")}
+        gauges: Metrics = {"OldestDueSeconds": (age_seconds, "Seconds")}
         key_days = days_left(self._settings.supabase_worker_key, datetime.now(UTC))
         if key_days is not None:
             gauges["WorkerKeyDays"] = (round(key_days, 2), "None")

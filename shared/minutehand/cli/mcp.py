@@ -65,8 +65,8 @@ class Tools:
     def status(self) -> dict[str, Any]:
         """Show the workspace's problems, and counts and durations of its job types."""
         workspace = self._connection.workspace
-        findings = self._get("/api/status/explain", workspace_id=workspace)
-        return {"findings": findings, "status": self._get("/api/status", workspace_id=workspace)}
+        explanation = self._get("/api/status/explain", workspace_id=workspace)
+        return {"findings": explanation, "status": self._get("/api/status", workspace_id=workspace)}
 
     def enqueue(
         self,

@@ -34,7 +34,7 @@ def types(
         details = connection.get(f"/api/types/{quote(job_type, safe='')}", **filters)
         if not output.print_json(details):
             given = {name: value for name, value in details.items() if value not in ([], {}, None)}
-            output.facts({name: in_words(value) for name, value in given.items()})
+            output.details({name: in_words(value) for name, value in given.items()})
         return
     rows = connection.get("/api/types", **filters)["types"]
     output.table(rows, TYPE_COLUMNS, row=_format_type, empty="no types")

@@ -50,7 +50,7 @@ def show(output: Output, connection: Connection, job_id: JobId) -> None:
     output.text(job["id"])
     if state not in {"completed", "cancelled"}:
         _explain(output, details["explain"])
-    output.facts({name: job.get(name) for name in FIELDS.split() if job.get(name) != []})
+    output.details({name: job.get(name) for name in FIELDS.split() if job.get(name) != []})
     for name, columns in (("attempts", ATTEMPTS), ("steps", STEPS), ("children", CHILDREN)):
         if details[name]:
             output.text("")
@@ -84,8 +84,8 @@ def explain(output: Output, connection: Connection, job_id: AnyJobId = None) -> 
 
 def print_overview(output: Output, explanation: dict[str, Any]) -> None:
     """Print all problems, then the jobs that block others, by the number of blocked jobs."""
-    for finding in explanation["findings"]:
-        print_explanation(output, finding, finding["sentence"])
+    for entry in explanation["findings"]:
+        print_explanation(output, entry, entry["sentence"])
     for holder in explanation["holders"]:
         count = f"{holder['jobs']}{'+' if holder['more'] else ''}"
         types = ", ".join(holder["job_types"])

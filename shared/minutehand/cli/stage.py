@@ -14,7 +14,7 @@ from typing import Any
 
 from minutehand.deploy.parameters import NEEDED, parameter_name
 from minutehand.deploy.service import read_stages
-from minutehand.deploy.stage_values import problems
+from minutehand.deploy.stage_values import find_errors
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 
@@ -65,7 +65,7 @@ class Stage:
                 code="placeholders",
                 fix=f"replace them in {_file()}",
             )
-        if invalid := problems(values):
+        if invalid := find_errors(values):
             raise CommandFailed(
                 f"stage {self.name}: {'; '.join(invalid)}",
                 code="bad_parameter",

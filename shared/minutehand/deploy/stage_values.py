@@ -61,7 +61,7 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def problems(values: Mapping[str, Any]) -> list[str]:
+def find_errors(values: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each invalid value."""
     errors = []
     for name, (is_valid, description) in RULES.items():

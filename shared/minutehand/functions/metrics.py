@@ -62,12 +62,12 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
     for cause, part in backlog.items():
         if isinstance(part, dict) and "jobs" in part:
             due.labels(cause).set(part["jobs"])
-    oldest = gauge("oldest_due_seconds", "Age of the oldest due job that nothing blocks.")
-    oldest.set(float(backlog["oldest_due_seconds"] or 0))
+    age = gauge("oldest_due_seconds", "Age of the oldest due job that nothing blocks.")
+    age.set(float(backlog["oldest_due_seconds"] or 0))
 
     hour = f"in the last {MINUTES} minutes"
     ended = gauge("jobs_last_hour", f"Jobs by type and outcome {hour}.", "job_type", "outcome")
-    deaths = gauge(
+    crashes = gauge(
         "process_deaths",
         f"Attempts that lost their worker while no other job was to blame {hour}.",
         "job_type",
@@ -79,7 +79,7 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
     for job_type, line in stats["types"].items():
         for outcome in _OUTCOMES:
             ended.labels(job_type, outcome).set(line[outcome])
-        deaths.labels(job_type).set(line["lost"])
+        crashes.labels(job_type).set(line["lost"])
         for measure, span in spans.items():
             for quantile, name in _QUANTILES.items():
                 if line[measure][name] is not None:
@@ -89,12 +89,12 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
         paused.labels(pause["kind"], pause["name"]).set(1)
 
     labels = ("verdict", "reason", "key", "next")
-    findings = gauge("finding", "A finding of explain_queue: start in Unix time, or 1.", *labels)
-    for finding in stats.get("findings", ()):
-        [step] = finding["next"][:1] or [{}]
-        since = finding["since"] and datetime.fromisoformat(finding["since"]).timestamp()
-        values = (finding["verdict"], finding["reason"], finding["key"], step.get("words", ""))
-        findings.labels(*values).set(since or 1)
+    reasons = gauge("finding", "A finding of explain_queue: start in Unix time, or 1.", *labels)
+    for entry in stats.get("findings", ()):
+        [step] = entry["next"][:1] or [{}]
+        since = entry["since"] and datetime.fromisoformat(entry["since"]).timestamp()
+        values = (entry["verdict"], entry["reason"], entry["key"], step.get("words", ""))
+        reasons.labels(*values).set(since or 1)
 
     seen = [datetime.fromisoformat(tick["seen_at"]) for tick in stats["workers"]]
     if seen:

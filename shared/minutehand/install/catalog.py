@@ -30,7 +30,7 @@ _ROLES = "select rolname from pg_catalog.pg_roles"
 _OWNER = "select nspowner::regrole::text from pg_catalog.pg_namespace where nspname = %s"
 #: Ranks of the statements that create a function, set an owner and grant rights.
 FUNCTION, OWNERSHIP, RIGHTS = 4, 10, 11
-#: Prefixes of facts that describe a row of a table, not an object.
+#: Prefixes of entries that describe a row of a table, not an object.
 _ROWS = ("setting ", "task ")
 #: Kinds of the objects that `create or replace` cannot give other columns, parameters or results.
 _REPLACED = {FUNCTION: "function", 5: "view"}
@@ -48,7 +48,7 @@ _COLUMN_RIGHT = re.compile(r"grant \w+ \(")
 _OPTIONAL = "authenticator"
 
 
-class CatalogFact(NamedTuple):
+class CatalogEntry(NamedTuple):
     """A statement that describes a database object, and the statement that reverts it."""
 
     #: Rank of the statement. Statements can run in the order of their ranks.
@@ -72,12 +72,12 @@ class Drift(NamedTuple):
     fix: str
 
 
-def read_facts(session: Any, schemas: Schemas) -> list[CatalogFact]:
+def read_catalog(session: Any, schemas: Schemas) -> list[CatalogEntry]:
     """Read the objects and settings of a database through the owner's psycopg connection."""
     with session.transaction():
         session.execute(b"set local search_path = ''")
         query = rewrite(QUERY.read_text("utf-8"), schemas)
-        return [CatalogFact(*row) for row in session.execute(query.encode()).fetchall()]
+        return [CatalogEntry(*row) for row in session.execute(query.encode()).fetchall()]
 
 
 def record_file(root: Path | None = None) -> Path:
@@ -96,22 +96,22 @@ def record_catalog(session: Any, path: Path, part: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     record: dict[str, list[Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     record.pop(part, None)
-    recorded = {tuple(fact) for facts in record.values() for fact in facts}
-    facts = (fact[:4] for fact in read_facts(session, Schemas()) if not fact.is_editable)
-    record[part] = [fact for fact in facts if fact not in recorded]
+    known = {tuple(entry) for entries in record.values() for entry in entries}
+    entries = (entry[:4] for entry in read_catalog(session, Schemas()) if not entry.is_editable)
+    record[part] = [entry for entry in entries if entry not in known]
     new = path.with_name(f"{path.name}.new")
     new.write_text(json.dumps(record, ensure_ascii=False, indent=0), "utf-8")
     new.replace(path)  # atomically, because another process may read or write the record
 
 
-def recorded_facts(schemas: Schemas, apps: Iterable[App]) -> list[CatalogFact] | None:
+def read_record(schemas: Schemas, apps: Iterable[App]) -> list[CatalogEntry] | None:
     """Read the list of objects that the engine and the apps create. Return None without a list."""
     path = record_file()
     if not path.exists():
         return None
     parts: dict[str, list[list[Any]]] = json.loads(path.read_text("utf-8"))
     return [
-        CatalogFact(
+        CatalogEntry(
             rank,
             rewrite(name, schemas),
             rewrite(statement, schemas),
@@ -122,10 +122,10 @@ def recorded_facts(schemas: Schemas, apps: Iterable[App]) -> list[CatalogFact] |
     ]
 
 
-def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> list[Drift]:
+def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> list[Drift]:
     """Compare a database with the record, and return the fixes in the order in which they can run.
 
-    A fact that is not recorded is a drift if it adds a grant, a policy, a rule or a role to a
+    An entry that is not recorded is a drift if it adds a grant, a policy, a rule or a role to a
     recorded object, if it overloads a recorded function, or if it adds to a table of the engine
     anything but a plain index or a column that inserts may omit. Other additions belong to the
     project.
@@ -133,21 +133,23 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
     roles = {name for (name,) in session.execute(_ROLES).fetchall()}
     [(owner,)] = session.execute(_OWNER, (schemas.engine,)).fetchall()
     expected = {
-        fact.key: fact for fact in recorded if _OPTIONAL in roles or _OPTIONAL not in fact.statement
+        entry.key: entry
+        for entry in record
+        if _OPTIONAL in roles or _OPTIONAL not in entry.statement
     }
-    actual = {fact.key: fact for fact in read_facts(session, schemas)}
-    objects = {schemas.engine, *(fact.object for fact in expected.values())}
-    existing = {fact.object for fact in actual.values()}
-    drops = {drop: fact for fact in actual.values() if (drop := _drop(fact))}
+    actual = {entry.key: entry for entry in read_catalog(session, schemas)}
+    objects = {schemas.engine, *(entry.object for entry in expected.values())}
+    existing = {entry.object for entry in actual.values()}
+    drops = {drop: entry for entry in actual.values() if (drop := _drop(entry))}
     dropped = {
         key: drop
-        for key, fact in expected.items()
+        for key, entry in expected.items()
         if key not in actual
-        and (drop := _drop(fact)) in drops
-        and (fact.rank not in _REPLACED or _head(fact) != _head(drops[drop]))
+        and (drop := _drop(entry)) in drops
+        and (entry.rank not in _REPLACED or _head(entry) != _head(drops[drop]))
     }
-    # dropping a function or a view also drops the objects of its other facts
-    renewed = {f.object for key, f in expected.items() if key in dropped and f.rank in _REPLACED}
+    # dropping a function or a view also drops the objects of its other entries
+    recreated = {f.object for key, f in expected.items() if key in dropped and f.rank in _REPLACED}
     # a wrong owner's grants are lost when the object gets its owner back, so all are repeated
     owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
     functions = {f.object.partition("(")[0] for f in expected.values() if f.rank == FUNCTION}
@@ -159,33 +161,33 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
         if match and (column := "{} alter column {}".format(*match.groups())) not in columns
     }
 
-    def undo(fact: CatalogFact) -> str | None:
-        if fact.rank == FUNCTION and fact.object not in objects:
+    def undo_statement(entry: CatalogEntry) -> str | None:
+        if entry.rank == FUNCTION and entry.object not in objects:
             # the Data API rejects each call of a function that has overloads
-            return _drop(fact) if fact.object.partition("(")[0] in functions else None
-        is_part = fact.rank not in _REPLACED and fact.object.startswith(f"{schemas.engine}.")
-        is_omitted = fact.statement.partition(" set ")[0] in omitted
-        harms = is_part and not is_omitted and not fact.statement.startswith("CREATE INDEX")
-        drop = _drop(fact) if harms else None
-        return None if drop in dropped.values() else fact.undo or drop
+            return _drop(entry) if entry.object.partition("(")[0] in functions else None
+        is_part = entry.rank not in _REPLACED and entry.object.startswith(f"{schemas.engine}.")
+        is_omitted = entry.statement.partition(" set ")[0] in omitted
+        harms = is_part and not is_omitted and not entry.statement.startswith("CREATE INDEX")
+        drop = _drop(entry) if harms else None
+        return None if drop in dropped.values() else entry.undo or drop
 
     added = [
-        fact._replace(undo=undo(fact))
-        for key, fact in actual.items()
-        if key not in expected and (fact.object in objects or fact.rank == FUNCTION)
+        entry._replace(undo=undo_statement(entry))
+        for key, entry in actual.items()
+        if key not in expected and (entry.object in objects or entry.rank == FUNCTION)
     ]
     # to revoke a right on a table revokes it on the columns too, so rights on columns are repeated
-    revoked = {fact.object for fact in added if fact.undo and fact.rank == RIGHTS}
+    revoked = {entry.object for entry in added if entry.undo and entry.rank == RIGHTS}
     missing = [
         Drift(
-            f"undone: {_first_line(fact.statement)}",
-            ";\n".join(filter(None, (dropped.get(key), _fix(fact, existing - renewed)))),
+            f"undone: {_first_line(entry.statement)}",
+            ";\n".join(filter(None, (dropped.get(key), _fix(entry, existing - recreated)))),
         )
-        for key, fact in sorted(expected.items(), key=lambda item: _order(item[1]))
+        for key, entry in sorted(expected.items(), key=lambda item: _order(item[1]))
         if key not in actual
-        or fact.object in renewed
-        or (fact.rank == RIGHTS and fact.object in owned)
-        or (fact.object in revoked and _COLUMN_RIGHT.match(fact.statement))
+        or entry.object in recreated
+        or (entry.rank == RIGHTS and entry.object in owned)
+        or (entry.object in revoked and _COLUMN_RIGHT.match(entry.statement))
     ]
     undone = (Drift(f"not by the release: {f.statement}", f.undo) for f in added if f.undo)
     # unexpected objects first, because e.g. an altered policy must be dropped before it is created
@@ -195,33 +197,33 @@ def find_drifts(session: Any, schemas: Schemas, recorded: list[CatalogFact]) -> 
     ]
 
 
-def _order(fact: CatalogFact) -> tuple[int, bool]:
+def _order(entry: CatalogEntry) -> tuple[int, bool]:
     """Return the rank, and whether `create` already looks up the objects in a function's body."""
-    return fact.rank, fact.rank == FUNCTION and "$function$" not in fact.statement
+    return entry.rank, entry.rank == FUNCTION and "$function$" not in entry.statement
 
 
-def _drop(fact: CatalogFact) -> str:
+def _drop(entry: CatalogEntry) -> str:
     """Return the statement that drops the object that a statement creates, or an empty string."""
-    if fact.rank in _REPLACED:
-        return f"drop {_REPLACED[fact.rank]} {fact.object}"
+    if entry.rank in _REPLACED:
+        return f"drop {_REPLACED[entry.rank]} {entry.object}"
     for pattern, drop in _DROPS.items():
-        if match := re.match(pattern, fact.statement):
+        if match := re.match(pattern, entry.statement):
             return drop.format(*match.groups())
     return ""
 
 
-def _head(fact: CatalogFact) -> str:
+def _head(entry: CatalogEntry) -> str:
     """Return the arguments and the result of a function, or the columns of a view."""
-    return re.split(r"\n LANGUAGE |\) with | as\n", fact.statement)[0]
+    return re.split(r"\n LANGUAGE |\) with | as\n", entry.statement)[0]
 
 
-def _fix(fact: CatalogFact, existing: set[str]) -> str:
+def _fix(entry: CatalogEntry, existing: set[str]) -> str:
     """Return the statement, and for a new object also one that removes Postgres' default rights."""
-    kind = {2: "table", FUNCTION: "function", 5: "table"}.get(fact.rank)
-    if kind is None or fact.object in existing:
-        return fact.statement
+    kind = {2: "table", FUNCTION: "function", 5: "table"}.get(entry.rank)
+    if kind is None or entry.object in existing:
+        return entry.statement
     roles = "public, anon, authenticated, service_role"
-    return f"{fact.statement};\nrevoke all on {kind} {fact.object} from {roles}"
+    return f"{entry.statement};\nrevoke all on {kind} {entry.object} from {roles}"
 
 
 def _first_line(statement: str) -> str:

@@ -69,7 +69,7 @@ class AddressProbe:
         return None
 
     @property
-    def facts(self) -> dict[str, bool]:
+    def log_fields(self) -> dict[str, bool]:
         """The features by name, for logs."""
         names = ("sessions", "notifications", "role")
         return {name: getattr(self, name) for name in names}

@@ -468,11 +468,11 @@ def _valid(leases: list[Any]) -> list[Lease]:
         try:
             valid += LeaseResponse.model_validate({"leases": [raw]}).leases
         except ValidationError as error:
-            problems = error.errors(include_input=False, include_url=False)
+            errors = error.errors(include_input=False, include_url=False)
             logger.error(
                 "Job %s cannot be read by this version",
                 raw["job"]["id"],
-                extra={"event": "lease.unreadable", "problems": problems},
+                extra={"event": "lease.unreadable", "problems": errors},
             )
     return valid
 

@@ -121,11 +121,11 @@ class Output:
                 text.truncate(self.out.width, overflow="ellipsis")
             self.text(text, lines=False)
 
-    def facts(self, facts: Mapping[str, Any]) -> None:
+    def details(self, details: Mapping[str, Any]) -> None:
         """Print names and values, except values that are None. Lines break between words."""
         indent = " " * 18
         width = 10_000 if self.is_piped else max(len(indent) + 40, self.out.width)
-        for name, value in facts.items():
+        for name, value in details.items():
             label = name
             if value is None:
                 continue

@@ -83,19 +83,19 @@ def invalid_argument(field: str, problem: str, *, location: str = "body") -> Api
     )
 
 
-def validation_failed(problems: Sequence[FieldProblem], *, more: int = 0) -> ApiError:
+def validation_failed(errors: Sequence[FieldProblem], *, more: int = 0) -> ApiError:
     """Return a 422 for JSON that this route does not accept.
 
     Args:
-        problems: The problems that the detail lists. The first is also the message.
-        more: Number of problems beyond the first.
+        errors: The errors that the detail lists. The first is also the message.
+        more: Number of errors beyond the first.
     """
-    first = problems[0]
+    first = errors[0]
     return ApiError(
         422,
         "validation_failed",
         f"{first.field}: {first.problem}" + (f" (and {more} more)" if more else ""),
-        detail=[problem.model_dump() for problem in problems],
+        detail=[error.model_dump() for error in errors],
     )
 
 

@@ -63,19 +63,19 @@ def _starlette_error(error: HTTPException) -> ApiError:
 
 
 def _invalid_request(error: RequestValidationError) -> ApiError:
-    problems = error.errors()
-    if problems[0]["type"] == "json_invalid" and problems[0]["loc"][0] == "body":
-        problem = problems[0]["ctx"]["error"]
+    errors = error.errors()
+    if errors[0]["type"] == "json_invalid" and errors[0]["loc"][0] == "body":
+        problem = errors[0]["ctx"]["error"]
         return ApiError(400, *INVALID_JSON, detail={"field": "body", "problem": problem})
     # `BoundedBody` marks every possible JSON body as JSON, so other bodies arrive as bytes
-    if any(p["loc"] == ("body",) and isinstance(p.get("input"), bytes) for p in problems):
+    if any(p["loc"] == ("body",) and isinstance(p.get("input"), bytes) for p in errors):
         return ApiError(
             415,
             "unsupported_media_type",
             "This route takes application/json",
             detail={"field": "content-type"},
         )
-    return validation_failed([_problem(item) for item in problems[:100]], more=len(problems) - 1)
+    return validation_failed([_problem(item) for item in errors[:100]], more=len(errors) - 1)
 
 
 def _problem(problem: dict[str, Any]) -> FieldProblem:

@@ -87,7 +87,7 @@ class EventListener:
         address = await probe_until_up(self._url)
         if not address.notifications:
             self._functions = None  # streams poll, and the address is not probed again
-            extra = {"event": "sse.polling", **address.facts}
+            extra = {"event": "sse.polling", **address.log_fields}
             logger.warning("event streams poll: DATABASE_URL passes no notifications", extra=extra)
             return
         async with aclosing(notifications(self._url, CHANNEL)) as topics:

@@ -21,11 +21,11 @@ def check_options(owner: str, kind: type, options: Mapping[str, Any]) -> None:
     try:
         _model(kind).model_validate(options)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{problem['loc'][0]}: {problem['msg']}, got {problem['input']!r}"
-            for problem in error.errors()
+        errors = "; ".join(
+            f"{details['loc'][0]}: {details['msg']}, got {details['input']!r}"
+            for details in error.errors()
         )
-        raise TypeError(f"{owner}: {problems}") from error
+        raise TypeError(f"{owner}: {errors}") from error
 
 
 @cache

@@ -74,8 +74,8 @@ class UnknownProcessor(JobServiceError):
 class PayloadRejected(JobServiceError):
     """The payload does not match the processor's model, so that a retry is useless."""
 
-    def __init__(self, message: str, problems: Sequence[Mapping[str, Any]]) -> None:
-        self.problems = list(problems)
+    def __init__(self, message: str, errors: Sequence[Mapping[str, Any]]) -> None:
+        self.errors = list(errors)
         super().__init__(message)
 
 
@@ -123,12 +123,12 @@ class JobType(Generic[P]):
         try:
             return self.adapter.validate_python(raw)
         except ValidationError as error:
-            problems = error.errors(include_url=False, include_context=False, include_input=False)
-            where = ", ".join(".".join(map(str, p["loc"])) or "payload" for p in problems[:5])
+            errors = error.errors(include_url=False, include_context=False, include_input=False)
+            where = ", ".join(".".join(map(str, p["loc"])) or "payload" for p in errors[:5])
             name = getattr(self.payload, "__name__", self.payload)
             raise PayloadRejected(
                 f"payload of {self.name!r} does not fit {name}: {where}",
-                [{"path": list(p["loc"]), "message": p["msg"]} for p in problems],
+                [{"path": list(p["loc"]), "message": p["msg"]} for p in errors],
             ) from error
 
     def spec(self) -> JobTypeSpec:

@@ -131,8 +131,8 @@ def _settle_item(ending: Ending, seen: AttemptFacts) -> SettleItem | None:
     if control_flow is not None:
         return _returned(control_flow.outcome)
     if isinstance(error, PayloadRejected):
-        problems = {"problems": error.problems}
-        return _item("failed", error=ending_error("PayloadRejected", str(error), problems))
+        data = {"problems": error.errors}
+        return _item("failed", error=ending_error("PayloadRejected", str(error), data))
     if isinstance(error, UnknownProcessor):
         # a newer version may have the type, so that it is released with a delay
         return _item("snoozed", delay_seconds=30.0)

@@ -17,9 +17,9 @@ import jwt
 import psycopg
 
 from minutehand.app import built_in
-from minutehand.cli.doctor.findings import Finding, Target
+from minutehand.cli.doctor.results import CheckResult, Target
 from minutehand.cli.doctor.runner import run_checks
-from minutehand.install.catalog import recorded_facts
+from minutehand.install.catalog import read_record
 from minutehand.install.rewrite import Schemas
 from supabase_local.migrations import as_user
 from tests.support.command import Run
@@ -194,7 +194,7 @@ class Fault(NamedTuple):
 
 def list_drifts() -> Iterator[Fault]:
     """List damages of each object in the release's catalogue, and other differences."""
-    for fact in recorded_facts(Schemas(), built_in(())) or ():
+    for fact in read_record(Schemas(), built_in(())) or ():
         for pattern, lines in DAMAGES.items():
             if match := re.match(pattern, fact.statement):
                 for line in lines.split("\n"):
@@ -262,13 +262,13 @@ class World:
         owner = as_user(self.stack.values["DATABASE_URL"], "postgres")
         return psycopg.connect(owner, autocommit=True)
 
-    def wrong(self) -> list[Finding]:
+    def wrong(self) -> list[CheckResult]:
         """Run the doctor and return its failures and warnings."""
         values = {name: value for name, value in self.values.items() if value}
         findings = run_checks(Target(values))
         return [finding for finding in findings if finding.verdict in ("fail", "warn")]
 
-    def paste(self, findings: list[Finding]) -> None:
+    def paste(self, findings: list[CheckResult]) -> None:
         """Apply all printed fixes literally, once."""
         for finding in findings:
             text = str(finding.fix)

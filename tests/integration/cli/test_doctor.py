@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.cli.doctor.findings import Finding, Target
+from minutehand.cli.doctor.results import CheckResult, Target
 from minutehand.cli.doctor.runner import run_checks
 from tests.integration.cli.faults import SERVICE_ROLE
 from tests.support.command import Run
@@ -22,7 +22,7 @@ def planted(stack: RunningStack, changes: Mapping[str, str | None]) -> Target:
     return Target({name: value for name, value in values.items() if value is not None})
 
 
-def run_one_check(stack: RunningStack, check: str, **changes: str | None) -> Finding:
+def run_one_check(stack: RunningStack, check: str, **changes: str | None) -> CheckResult:
     """Run a check with planted settings and return its finding."""
     [finding] = run_checks(planted(stack, changes), [check])
     return finding

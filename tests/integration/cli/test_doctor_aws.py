@@ -17,7 +17,7 @@ import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from minutehand.cli.doctor.findings import Finding, Target
+from minutehand.cli.doctor.results import CheckResult, Target
 from minutehand.cli.doctor.runner import find_target, run_checks
 from minutehand.cli.stage import Stage
 from minutehand.deploy.parameters import NEEDED, write_parameters
@@ -146,7 +146,7 @@ def project(account: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
 
 
-def check_stage() -> Finding:
+def check_stage() -> CheckResult:
     """Run the check of AWS on the stage."""
     [finding] = run_checks(Target({}, Stage("prod", "us-east-1")), ["aws"])
     return finding
@@ -195,7 +195,7 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     assert "undeploy" not in str(finding.fix)  # the next stack's key could not read the secrets
     for line in str(finding.fix).partition("  #")[0].split(" && "):
         account.run_command(line)
-    assert check_stage() == Finding("ok", check="aws")
+    assert check_stage() == CheckResult("ok", check="aws")
     schedule = account.client("scheduler").get_schedule(Name="shop-prod-tick")
     assert {name: schedule[name] for name in TICK} == TICK
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from minutehand.cli.doctor.findings import Finding
+from minutehand.cli.doctor.results import CheckResult
 from tests.integration.cli.faults import SEED, Fault, World, draw, list_faults
 from tests.support.patience import until
 from tests.support.stacks import RunningStack, running_stack
@@ -57,7 +57,7 @@ def plant(stack: RunningStack, faults: list[Fault], rng: random.Random) -> tuple
         return fault, world
 
 
-def is_mended(world: World, findings: list[Finding]) -> bool:
+def is_mended(world: World, findings: list[CheckResult]) -> bool:
     """Paste the fixes once, and return whether all checks pass."""
     try:
         world.paste(findings)

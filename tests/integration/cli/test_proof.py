@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minutehand.cli.doctor.findings import Finding
+from minutehand.cli.doctor.results import CheckResult
 from tests.integration.cli.test_doctor import run_one_check
 from tests.support.stacks import RunningStack
 
@@ -13,7 +13,7 @@ LEFT = (
 PAUSE = "insert into queue.pauses (kind, name) values ('queue', 'default')"
 
 
-def run_proof(stack: RunningStack, **changes: str | None) -> Finding:
+def run_proof(stack: RunningStack, **changes: str | None) -> CheckResult:
     """Run the proof, which must leave nothing behind, and return its finding."""
     finding = run_one_check(stack, "proof", **changes)
     with stack.connect() as sql:

@@ -1,4 +1,4 @@
-"""Checks for frequent faults; each finding has the cause and the command that fixes it."""
+"""Checks for frequent faults; each result has the cause and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ import jwt
 import psycopg
 
 from minutehand.app import find_apps
-from minutehand.cli.doctor.findings import Finding, Target, check, fail, ok, skip, warn
+from minutehand.cli.doctor.results import CheckResult, Target, check, fail, ok, skip, warn
 from minutehand.cli.stage import Stage, translate_aws_errors
 from minutehand.cli.supabase_cli import HOSTED
 from minutehand.config import ConfigurationError, Settings
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
-from minutehand.install.catalog import OWNERSHIP, find_drifts, recorded_facts
+from minutehand.install.catalog import OWNERSHIP, find_drifts, read_record
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.install.sources import ordinal
 from minutehand.local.migrations import find_applied, version_of
@@ -88,7 +88,7 @@ QUERIES = dict(
 
 
 @check("aws", staged=True)
-def aws(target: Target) -> Finding:
+def aws(target: Target) -> CheckResult:
     """Check the stage's values, secrets, functions, key and failed invocations."""
     stage = target.stage
     if stage is None:
@@ -96,19 +96,19 @@ def aws(target: Target) -> Finding:
     stage.check()
     denied: set[str] = set()
     with translate_aws_errors(stage.region):
-        finding = next(_stage_faults(stage, denied), ok())
-    if denied and finding.verdict == "ok":
+        result = next(_stage_faults(stage, denied), ok())
+    if denied and result.verdict == "ok":
         return ok(f"some parts were not checked, because AWS denies {', '.join(sorted(denied))}")
-    return finding
+    return result
 
 
-def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[Finding]:
+def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[CheckResult]:
     """Yield faults of a stage's resources, causes first, and add rejected calls to `denied`."""
     outputs, region, stack = stage.outputs(), f"--region {stage.region}", stage.stack
     iam = stage.client("iam")
     find = partial(_find, denied)
 
-    def deleted(what: str, resource: str) -> Finding:
+    def deleted(what: str, resource: str) -> CheckResult:
         # A deployment does not create a resource again that was deleted outside of the stack. An
         # `undeploy` before the deployment would lose the secrets, because the next stack has
         # another key.
@@ -169,8 +169,8 @@ def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[Finding]:
 
 
 def _function_faults(
-    stage: Stage, find: Callable[..., Any], deleted: Callable[[str, str], Finding]
-) -> Iterator[Finding]:
+    stage: Stage, find: Callable[..., Any], deleted: Callable[[str, str], CheckResult]
+) -> Iterator[CheckResult]:
     """Yield faults of a stage's functions, of their secrets and of their concurrency."""
     functions, region = stage.client("lambda"), f"--region {stage.region}"
     shared: dict[str, str] = {}
@@ -221,7 +221,7 @@ def _find(denied: set[str], call: Callable[..., Any], **arguments: Any) -> Any:
 
 
 @check("settings")
-def settings(target: Target) -> Finding:
+def settings(target: Target) -> CheckResult:
     """Check that all settings parse, that no addresses are mixed up, and that no secret leaks."""
     values = target.values
     read = Settings.from_env(values)
@@ -266,7 +266,7 @@ def settings(target: Target) -> Finding:
 
 
 @check("processors", "settings")
-def processors(target: Target) -> Finding:
+def processors(target: Target) -> CheckResult:
     """Check that all processor modules can be imported, and that their job types are unique."""
     broken: list[tuple[str, Exception]] = []
     for app in find_apps(Settings.from_env(target.values).apps):
@@ -309,7 +309,7 @@ def _key_role(key: str) -> str | None:
 
 
 @check("database", "settings")
-def database(target: Target) -> Finding:
+def database(target: Target) -> CheckResult:
     """Check that the owner can connect, and that the engine is installed in this database."""
     engines, expected = [name for (name,) in target.query(ENGINES)], target.schemas
     if engines and expected.engine not in engines:
@@ -327,7 +327,7 @@ def database(target: Target) -> Finding:
 
 
 @check("sessions", "database")
-def sessions(target: Target) -> Finding:
+def sessions(target: Target) -> CheckResult:
     """Check that each connection has a session, in which a worker can listen and set its role."""
     address = asyncio.run(probe(target.person.need("DATABASE_URL")))
     if address.fault:
@@ -341,8 +341,8 @@ def sessions(target: Target) -> Finding:
     return ok()
 
 
-def _run_query(query: str, target: Target) -> Finding:
-    return next((Finding(*row) for row in target.query(query)), ok())
+def _run_query(query: str, target: Target) -> CheckResult:
+    return next((CheckResult(*row) for row in target.query(query)), ok())
 
 
 # this check runs before the checks that read tables, because those checks would wait for a lock
@@ -350,7 +350,7 @@ check("locks", "database")(partial(_run_query, QUERIES["locks"]))
 
 
 @check("migrations", "locks")
-def migrations(target: Target) -> Finding:
+def migrations(target: Target) -> CheckResult:
     """Check that all migrations are applied, and that the database has no others."""
     rows = target.query("select version from supabase_migrations.schema_migrations")
     applied = {version for (version,) in rows}
@@ -366,7 +366,7 @@ def migrations(target: Target) -> Finding:
 
 
 @check("engine", "migrations")
-def engine(target: Target) -> Finding:
+def engine(target: Target) -> CheckResult:
     """Compare all database objects and their rights with those of the release."""
     has_version = target.query("select 1 where to_regprocedure('queue.version()') is not null")
     [(version,)] = target.query("select queue.version()") if has_version else [(VERSION,)]
@@ -377,41 +377,43 @@ def engine(target: Target) -> Finding:
             if ordinal(version) < ordinal(VERSION)
             else f'pip install "minutehand=={version}"',
         )
-    if (recorded := recorded_facts(target.schemas, target.apps)) is None:
+    if (record := read_record(target.schemas, target.apps)) is None:
         return skip("this checkout has no record to compare with; run `make dist`")
     if gone := [name for (name,) in target.query(GONE)]:
         rows = tuple(f"{name.rpartition('.')[2].removesuffix('s')} " for name in gone)
-        lost = [f for f in recorded if f.object in gone or f.object.startswith(rows)]
-        create = ";\n        ".join(fact.statement for fact in lost if fact.rank != OWNERSHIP)
+        lost = [f for f in record if f.object in gone or f.object.startswith(rows)]
+        create = ";\n        ".join(entry.statement for entry in lost if entry.rank != OWNERSHIP)
         return fail(f"{', '.join(gone)} was dropped", create)
     with target.transaction(read_only=True) as owner:
-        drifts = find_drifts(owner, target.schemas, recorded)
-    if not drifts:
+        differences = find_drifts(owner, target.schemas, record)
+    if not differences:
         return ok("as released")
-    more = f"; and {len(drifts) - 5} more" if len(drifts) > 5 else ""
-    details = "; ".join(drift.detail for drift in drifts[:5])
+    more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
+    details = "; ".join(difference.detail for difference in differences[:5])
     lines = [
         "set transaction read write",  # the default of the database may be a drift
         # a function's body may name an object that a later statement creates
         "set check_function_bodies = off",
-        *(drift.fix for drift in drifts),
+        *(difference.fix for difference in differences),
     ]
     return fail(details + more, ";\n        ".join(lines) + ";")
 
 
 @check("queue", "engine")
-def queue(target: Target) -> Finding:
+def queue(target: Target) -> CheckResult:
     """Report the database's own findings, except a missing worker, which `schedule` reports."""
     [(explanation,)] = target.query("select public.explain_queue()")
-    findings = [entry for entry in explanation["findings"] if entry["reason"] != "no_worker"]
-    return merge_findings(findings) if findings else ok("every waiting job has a normal reason")
+    entries = [entry for entry in explanation["findings"] if entry["reason"] != "no_worker"]
+    return merge_findings(entries) if entries else ok("every waiting job has a normal reason")
 
 
-def merge_findings(entries: list[dict[str, Any]]) -> Finding:
-    """Merge findings of the database into one, with the first step of each as its fix."""
+def merge_findings(entries: list[dict[str, Any]]) -> CheckResult:
+    """Merge findings of the database into one result, with the first step of each as its fix."""
     words = [entry[name] for entry in entries for name in ("sentence", "cause") if entry[name]]
     lines = [format_step(step) for entry in entries for step in entry["next"][:1]]
-    return Finding(entries[0]["verdict"], " ".join(words), "\n        ".join(dict.fromkeys(lines)))
+    return CheckResult(
+        entries[0]["verdict"], " ".join(words), "\n        ".join(dict.fromkeys(lines))
+    )
 
 
 def format_step(step: dict[str, Any]) -> str:
@@ -425,7 +427,7 @@ def format_step(step: dict[str, Any]) -> str:
 
 
 @check("enqueue", "queue")
-def enqueue(target: Target) -> Finding:
+def enqueue(target: Target) -> CheckResult:
     """Check that a job can be created, in a transaction that is rolled back."""
     create = """
         select public.enqueue_job(t.id, 'minutehand.doctor', '{}') -> 'job' ->> 'id'
@@ -455,7 +457,7 @@ for name in ("project", "extensions", "wake-up", "publication"):
     check(name, "migrations")(partial(_run_query, QUERIES[name]))
 
 
-def _run_query_of(relation: str, query: str, target: Target) -> Finding:
+def _run_query_of(relation: str, query: str, target: Target) -> CheckResult:
     """Run a query that reads a table of an extension."""
     [(exists,)] = target.query(f"select to_regclass('{relation}') is not null")
     return _run_query(query, target) if exists else skip(f"{relation} does not exist")
@@ -466,7 +468,7 @@ for name, relation in {"cron": "cron.job", "vault": "vault.secrets"}.items():
 
 
 @check("supabase", "settings", "locks")
-def supabase(target: Target) -> Finding:
+def supabase(target: Target) -> CheckResult:
     """Check that the Data API responds, accepts the key, and exposes the right schemas."""
     url, schemas = target.person.need("SUPABASE_URL"), target.schemas
     publishable = {"apikey": target.person.need("SUPABASE_PUBLISHABLE_KEY")}
@@ -508,7 +510,7 @@ def supabase(target: Target) -> Finding:
 
 
 @check("api", "settings")
-def api(target: Target) -> Finding:
+def api(target: Target) -> CheckResult:
     """Check that the API responds."""
     response = target.call("GET", "API_URL", "/health")
     if not response.is_success:
@@ -519,7 +521,7 @@ def api(target: Target) -> Finding:
 
 
 @check("worker-key", "supabase", "migrations", "engine")
-def worker_key(target: Target) -> Finding:
+def worker_key(target: Target) -> CheckResult:
     """Check that the worker can sign in, with no more rights than needed."""
     _read_health(target)
     response = _call_as_worker(target, "report_jobs", {"p_request": []})  # is rejected
@@ -562,13 +564,13 @@ def _read_health(target: Target) -> dict[str, Any]:
 
 
 @check("schedule", "worker-key")
-def schedule(target: Target) -> Finding:
+def schedule(target: Target) -> CheckResult:
     """Check that workers run on schedule."""
     health = _read_health(target)
-    findings = [entry for entry in health["findings"] if entry["reason"] == "no_worker"]
-    if not findings:
+    entries = [entry for entry in health["findings"] if entry["reason"] == "no_worker"]
+    if not entries:
         return ok(f"last tick {health['last_tick_seconds']:.0f} s ago")
-    finding = merge_findings(findings)
+    result = merge_findings(entries)
     if target.stage is None:
-        return finding
-    return fail(finding.detail, f"aws logs tail {target.stage.stack} --since 10m")
+        return result
+    return fail(result.detail, f"aws logs tail {target.stage.stack} --since 10m")

@@ -35,15 +35,15 @@ def doctor(
     """Find misconfiguration and print its fix, without changing anything."""
     from minutehand.cli.doctor.runner import find_target, run_checks
 
-    findings = []
-    for finding in run_checks(find_target(stage, region, env_file, workspace), only or ()):
-        findings.append(asdict(finding))
+    results = []
+    for result in run_checks(find_target(stage, region, env_file, workspace), only or ()):
+        results.append(asdict(result))
         if not output.as_json:
-            mark = f"{finding.verdict:<4}", STYLES[finding.verdict]
-            output.text(Text.assemble(mark, f"  {finding.check:<12}  {finding.detail}"))
-            if finding.fix:
-                output.text(f"      → {finding.fix}")
-    failed = sum(finding["verdict"] == "fail" for finding in findings)
-    output.value(findings, text=f"{len(findings)} checks, {failed} failed")
+            mark = f"{result.verdict:<4}", STYLES[result.verdict]
+            output.text(Text.assemble(mark, f"  {result.check:<12}  {result.detail}"))
+            if result.fix:
+                output.text(f"      → {result.fix}")
+    failed = sum(result["verdict"] == "fail" for result in results)
+    output.value(results, text=f"{len(results)} checks, {failed} failed")
     if failed:
         raise typer.Exit(1)

@@ -1,6 +1,6 @@
 """Proves that a project works, by one temporary job that every live topic must announce.
 
-The finding has the duration of each step, or the step that failed and why. The job is deleted.
+The result has the duration of each step, or the step that failed and why. The job is deleted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import psycopg
 from realtime import AsyncRealtimeClient
 from websockets.exceptions import WebSocketException
 
-from minutehand.cli.doctor.findings import Finding, Target, check, ok
+from minutehand.cli.doctor.results import CheckResult, Target, check, ok
 from minutehand.config import Settings
 from minutehand.install.rewrite import rewrite
 from minutehand.queue.client import QueueClient
@@ -55,7 +55,7 @@ LEFT_TYPE: Final = """
 
 
 @check("proof", "migrations", "worker-key", staged=True)
-def proof(target: Target) -> Finding:
+def proof(target: Target) -> CheckResult:
     """Run a job from enqueue to settlement, and check that each kind of topic announces it."""
     duration: dict[str, float] = {}
     asyncio.run(_prove(target, target.person.token, target.person.workspace, duration))

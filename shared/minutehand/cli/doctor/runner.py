@@ -12,7 +12,7 @@ import httpx
 import psycopg
 
 from minutehand.cli.doctor import checks, proof  # noqa: F401 - importing registers the checks
-from minutehand.cli.doctor.findings import CHECKS, Check, Finding, Target, fail, skip
+from minutehand.cli.doctor.results import CHECKS, Check, CheckResult, Target, fail, skip
 from minutehand.cli.stage import Stage, resolve_region
 from minutehand.config import ConfigurationError
 from minutehand.queue.connection_probe import PARAMETERS, is_invalid_address
@@ -54,30 +54,30 @@ def find_target(
         return Target({}, deployed, workspace)
 
 
-def run_checks(target: Target, only: Collection[str] = ()) -> Iterator[Finding]:
-    """Run the checks and yield their findings, causes first. Checks in `only` are not skipped."""
+def run_checks(target: Target, only: Collection[str] = ()) -> Iterator[CheckResult]:
+    """Run the checks and yield their results, causes first. Checks in `only` are not skipped."""
     names = [check.name for check in CHECKS]
     for name in set(only).difference(names):
         raise CommandFailed(f"unknown check {name}", code="unknown_check", fix=", ".join(names))
     if only and target.stage and not target.values:
         only = {*only, "aws"}  # otherwise all checks would be skipped, and no error reported
-    causes: dict[str, str] = {}
+    failed: dict[str, str] = {}
     for check in CHECKS:
         if check.name not in only if only else check.staged and target.stage is None:
             continue
-        cause = next((causes[name] for name in check.after if name in causes), None)
+        cause = next((failed[name] for name in check.after if name in failed), None)
         if target.stage and not target.values and check.name != "aws":
             cause = "aws"
-        finding = skip(f"see {cause}") if cause else run_check(check, target, named=bool(only))
-        if finding.detail.startswith(REJECTED) and "engine" in causes:
-            finding = skip("see engine")
-        if cause or finding.verdict == "fail":
-            causes[check.name] = cause or check.name
-        yield replace(finding, check=check.name)
+        result = skip(f"see {cause}") if cause else run_check(check, target, named=bool(only))
+        if result.detail.startswith(REJECTED) and "engine" in failed:
+            result = skip("see engine")
+        if cause or result.verdict == "fail":
+            failed[check.name] = cause or check.name
+        yield replace(result, check=check.name)
 
 
-def run_check(check: Check, target: Target, *, named: bool) -> Finding:
-    """Run a check and convert its errors to a finding."""
+def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
+    """Run a check and convert its errors to a result."""
     try:
         return check.run(target)
     except ConfigurationError as error:

@@ -97,8 +97,12 @@ async def readiness(queue: WorkerQueue, settings: Settings) -> tuple[int, dict[s
     except Exception as error:  # after any error, the queue counts as unusable
         unknown = "unknown while the database is unavailable"
         units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s"}
-        checks = {name: _verdict(FAIL, None, unit, unknown) for name, unit in units.items()}
-        return _summarize({"database": _verdict(FAIL, None, "ms", describe(error)), **checks})
+        unknown_results = {
+            name: _check_result(FAIL, None, unit, unknown) for name, unit in units.items()
+        }
+        return _summarize(
+            {"database": _check_result(FAIL, None, "ms", describe(error)), **unknown_results}
+        )
     elapsed = round((time.perf_counter() - started) * 1000, 1)
     of_apps = await run_app_checks(settings)
     status, body = _summarize({**of_apps, **queue_checks(health, elapsed)})
@@ -116,38 +120,38 @@ def describe(error: Exception) -> str:
 
 def queue_checks(health: QueueHealth, elapsed_ms: float) -> dict[str, dict[str, Any]]:
     """Return verdicts on the queue of a reachable database: findings and their numbers."""
-    findings = {finding["reason"]: finding for finding in health.findings}
+    entries = {entry["reason"]: entry for entry in health.findings}
 
-    def verdict(reason: str, value: float | None, unit: str, otherwise: str) -> dict[str, Any]:
-        finding = findings.get(reason)
-        if finding is None:
-            return _verdict(PASS, value, unit, otherwise)
-        steps = " ".join(step["words"] for step in finding["next"][:1])
-        words = (finding["sentence"], finding["cause"], steps)
-        return _verdict(finding["verdict"], value, unit, " ".join(filter(None, words)))
+    def check(reason: str, value: float | None, unit: str, otherwise: str) -> dict[str, Any]:
+        entry = entries.get(reason)
+        if entry is None:
+            return _check_result(PASS, value, unit, otherwise)
+        steps = " ".join(step["words"] for step in entry["next"][:1])
+        parts = (entry["sentence"], entry["cause"], steps)
+        return _check_result(entry["verdict"], value, unit, " ".join(filter(None, parts)))
 
-    oldest, tick, backlog = health.oldest_due_seconds, health.last_tick_seconds, health.backlog
-    text = "nothing is due" if oldest is None else f"has waited {oldest:.0f} s"
+    age, tick, backlog = health.oldest_due_seconds, health.last_tick_seconds, health.backlog
+    text = "nothing is due" if age is None else f"has waited {age:.0f} s"
     ended = "no tick seen yet" if tick is None else f"ended {tick:.0f} s ago"
     return {
-        "database": verdict("read_only", elapsed_ms, "ms", "answers"),
-        "queue_depth": verdict("no_processor", backlog["jobs"], "jobs", backlog["detail"]),
-        "maintenance": verdict("failing_maintenance", None, "", "nothing fails"),
-        "transactions": verdict("open_transaction", None, "", "none is open for long"),
-        "oldest_due": verdict("overdue", oldest, "s", text),
-        "last_tick": verdict("no_worker", tick, "s", ended),
+        "database": check("read_only", elapsed_ms, "ms", "answers"),
+        "queue_depth": check("no_processor", backlog["jobs"], "jobs", backlog["detail"]),
+        "maintenance": check("failing_maintenance", None, "", "nothing fails"),
+        "transactions": check("open_transaction", None, "", "none is open for long"),
+        "oldest_due": check("overdue", age, "s", text),
+        "last_tick": check("no_worker", tick, "s", ended),
     }
 
 
-def _verdict(verdict: str, value: float | None, unit: str, detail: str) -> dict[str, Any]:
-    return {"verdict": verdict, "value": value, "unit": unit, "detail": detail}
+def _check_result(status: str, value: float | None, unit: str, detail: str) -> dict[str, Any]:
+    return {"verdict": status, "value": value, "unit": unit, "detail": detail}
 
 
-def _summarize(checks: Mapping[str, Mapping[str, Any]]) -> tuple[int, dict[str, Any]]:
-    verdicts = {check["verdict"] for check in checks.values()}
+def _summarize(results: Mapping[str, Mapping[str, Any]]) -> tuple[int, dict[str, Any]]:
+    verdicts = {result["verdict"] for result in results.values()}
     if FAIL in verdicts:
-        return 503, {"status": "not_ready", "checks": checks}
-    return 200, {"status": "degraded" if WARN in verdicts else "ready", "checks": checks}
+        return 503, {"status": "not_ready", "checks": results}
+    return 200, {"status": "degraded" if WARN in verdicts else "ready", "checks": results}
 
 
 #: Seconds for an app's checks, less than `CHECK_TIMEOUT_SECONDS` for all.
@@ -164,7 +168,7 @@ async def run_app_checks(settings: Settings) -> dict[str, Mapping[str, Any]]:
             async with asyncio.timeout(APP_TIMEOUT_SECONDS):
                 lines: Mapping[str, Mapping[str, Any]] = await module.checks(settings)
         except Exception as error:  # an error in one app's check must not hide other apps
-            return {app.name: _verdict(WARN, None, "", f"no answer: {type(error).__name__}")}
+            return {app.name: _check_result(WARN, None, "", f"no answer: {type(error).__name__}")}
         return lines
 
     of_each = await asyncio.gather(*map(lines_of, find_apps(settings.apps)))

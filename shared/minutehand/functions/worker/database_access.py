@@ -82,7 +82,7 @@ class DatabaseAccess:
         if self.probe is None:
             logger.info("Without a DATABASE_URL the worker uses HTTPS", extra=extra)
             return
-        extra |= self.probe.facts
+        extra |= self.probe.log_fields
         if self.probe.fault is not None:
             logger.warning(
                 "DATABASE_URL %s, so the worker uses HTTPS and polls each second. To improve: %s",

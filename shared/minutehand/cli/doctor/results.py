@@ -1,4 +1,4 @@
-"""Types of the doctor: a check, its target and its finding.
+"""Types of the doctor: a check, its target and its result.
 
 A check reads one part of the stack and changes nothing. The runner reports parts that are
 unreachable or have no settings, so that checks need not.
@@ -22,24 +22,24 @@ from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.terminal.connection import Connection
 
 #: Result of a check; `skip` means that there was nothing to check.
-Verdict = Literal["ok", "warn", "fail", "skip"]
+CheckStatus = Literal["ok", "warn", "fail", "skip"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """A line of the report; `fix` is a line that a person can act on."""
 
-    verdict: Verdict
+    verdict: CheckStatus
     detail: str = ""
     fix: str | None = None
     #: Name of the check, set by the runner.
     check: str = ""
 
 
-ok, skip = partial(Finding, "ok"), partial(Finding, "skip")
+ok, skip = partial(CheckResult, "ok"), partial(CheckResult, "skip")
 # `warn` is for a part that works but should be changed, `fail` for one that is broken or unsafe;
 # both take the fix.
-warn, fail = partial(Finding, "warn"), partial(Finding, "fail")
+warn, fail = partial(CheckResult, "warn"), partial(CheckResult, "fail")
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Target:
         return httpx.request(method, url, timeout=httpx.Timeout(10.0, connect=3.0), **more)
 
 
-CheckFunction = Callable[[Target], Finding]
+CheckFunction = Callable[[Target], CheckResult]
 
 
 @dataclass(frozen=True)
