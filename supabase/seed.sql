@@ -1,4 +1,5 @@
--- Two workspaces and their members, for the local stack. Auth creates the users with these ids.
+-- Two workspaces and their members, for the local stack. Auth creates the users with the ids of
+-- these members.
 insert into public.workspaces (id, name) values
   ('11111111-1111-4111-8111-111111111111', 'Acme'),
   ('22222222-2222-4222-8222-222222222222', 'Globex')
@@ -11,7 +12,8 @@ insert into public.workspace_members (workspace_id, user_id, role) values
 on conflict (user_id, workspace_id) do nothing;
 
 -- Allow anonymous guests on the local stack only, which records migrations named hosted/….
--- Elsewhere, for example on a branch with seeds, the operator decides.
+-- On every other database, for example a Supabase branch with seeds, the operator sets
+-- allow_anonymous.
 update queue.settings set value = 'true', updated_at = queue.clock()
 where name = 'allow_anonymous' and exists (
   select from supabase_migrations.seed_files where path like 'hosted/%');

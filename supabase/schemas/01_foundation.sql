@@ -72,8 +72,8 @@
 --    the same lock exclusively, so that no enqueue can add an earlier job at that moment.
 -- 4. Limits of types and workspaces are enforced by counting running jobs. No counter is stored. A
 --    lease tries to take an advisory lock for each such limit. The next statement of the lease
---    counts the running jobs. A gate enforces the limit of a concurrency key, so that never more
---    jobs of the key are ready or running than the limit allows.
+--    counts the running jobs. A gate enforces the limit of a concurrency key, so that the number of
+--    ready and running jobs of the key never exceeds the limit.
 -- 5. A fact that follows from a job's row is not stored. For example, the events of a job that ran
 --    as planned are derived from its row. A statement that changes many jobs adds one row to
 --    queue.feed for all jobs with the same tenant, session and event. Browsers that follow jobs,
@@ -169,7 +169,8 @@ begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
     create role job_worker nologin noinherit;
   elsif coalesce(shobj_description('job_worker'::regrole, 'pg_authid'), '')
-    -- the members of a foreign role job_worker would get the rights of workers
+    -- reject a role job_worker of another program, because its members would get the rights of
+    -- Minutehand's workers
     not like 'Minutehand worker:%' then
     raise exception 'there is a role job_worker that is not Minutehand''s'
       using hint = 'Rename it (alter role job_worker rename to …), then apply this migration.';
@@ -231,8 +232,8 @@ end;
 $$;
 grant execute on function queue.new_id to authenticated, service_role;
 
--- Return up to 4,096 version 7 UUIDs in ascending order. One random value is the seed of all,
--- because a random value for each id takes longer.
+-- Return up to 4,096 version 7 UUIDs in ascending order. All of them derive from one random value,
+-- because a new random value for each id would take longer.
 create function queue.new_ids(p_count integer)
 returns uuid[]
 language plpgsql volatile
@@ -375,8 +376,8 @@ begin
 end;
 $$;
 
--- Take an advisory lock until this transaction ends. Return false if another transaction has the
--- lock. The key of an advisory lock is a pair of numbers. The first number is a hash of the first
+-- Take an advisory lock until this transaction ends. If another transaction has the lock, return
+-- false. The key of an advisory lock is a pair of numbers. The first number is a hash of the first
 -- word of the lock's name, so that locks of different kinds never collide. This number is always
 -- negative, because the first number of a turn's lock is the lane's number, which is positive
 -- (queue.hold_turn).
@@ -416,8 +417,8 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- number of locks that the transaction may have taken, and the turn that queue.hold_turn last
-  -- locked
+  -- number of locks that the transaction may have taken, followed by the turn whose lock
+  -- queue.hold_turn took last
   v_stored constant text[] := string_to_array(current_setting('minutehand.locks', true), ' ');
   v_reserved constant integer := coalesce(nullif(v_stored[1], '')::integer, 0);
   v_count constant integer := greatest(0, least(p_count, p_most - v_reserved));
@@ -681,9 +682,9 @@ end;
 $$;
 grant execute on function queue.is_manager to authenticated, service_role;
 
--- Return p_id, the id of the person who changed a job, or null if the caller may not see who that
--- is. Operators and the service see everyone's id. Other callers see the ids of members of the
--- workspace.
+-- Return p_id, the id of the person who changed a job, or null if the caller may not learn who
+-- changed the job. Operators and the service see everyone's id. Other callers see the ids of
+-- members of the workspace.
 create function queue.shown_person(p_id text, p_workspace_id uuid)
 returns text
 language plpgsql stable

@@ -1,4 +1,4 @@
--- This file creates the tables of jobs. public.jobs has a row for each job. A live job also has a
+-- This file creates the tables of jobs. public.jobs has one row for each job. A live job also has a
 -- row in a narrow table, for example queue.ready, which is the place of the job.
 
 -- Some columns have the default nullif(0, 0), which is null. Tools that generate client types from
@@ -27,13 +27,13 @@ create table public.jobs (
   -- number of the latest lease, which each lease increases
   fence integer not null default 0,
   last_seq integer not null default nullif(0, 0), -- number of the job's latest event
-  -- version of the type's payload schema for which the payload was written
+  -- version of the job type's payload schema to which the payload conforms
   schema_version integer not null default nullif(0, 0),
   generation integer not null default 1, -- each retry of an ended job adds 1
   lost_attempts integer not null default 0, -- attempts blamed for the end of their process
   timeout_seconds integer,
-  -- worker that leased the job first, as queue.workers.worker. Before the first lease, 0 if a plain
-  -- insert created the job, and otherwise null.
+  -- worker that first leased the job (column worker of queue.workers). Before the first lease, 0 if
+  -- a plain insert created the job, and otherwise null.
   worker integer,
   queue_ms real, -- queue time, from ready to the first start
   run_ms real, -- total duration of all attempts
@@ -55,7 +55,7 @@ create table public.jobs (
   traceparent text,
   tags text[],
   is_minimal boolean, -- true if the job has no events of creation and lease, otherwise null
-  -- those of the options queue and max_attempts that the caller gave, stored until a worker
+  -- names of the options queue and max_attempts that the caller set, stored until a worker
   -- publishes the type
   chosen text[],
   start_by_seconds integer,
@@ -64,8 +64,9 @@ create table public.jobs (
   start_by_at timestamptz
 ) with (
   -- An update writes a new version of a row. If the row's page has free space for the new version,
-  -- no index changes. A fillfactor of 76 leaves space for a new version of every second row. With
-  -- 85, only every fourth row has space. With 60, a job needs more than 500 bytes.
+  -- no index changes. A fillfactor of 76 leaves space for a new version of every second row. With a
+  -- fillfactor of 85, a page has space for a new version of only every fourth row. With a
+  -- fillfactor of 60, a job takes more than 500 bytes.
   fillfactor = 76,
   autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_threshold = 5000,
@@ -79,9 +80,9 @@ create index jobs_by_session on public.jobs (session_id, workspace_id, id)
 create index jobs_by_parent on public.jobs (parent_id, id)
   where parent_id is not null;
 create index jobs_by_tag on public.jobs using gin (tags) where tags is not null;
--- Create the primary key last. For an empty table, the planner estimates the same cost for all
--- indexes and uses the newest. A session that planned a search by id with another index would read
--- that whole index.
+-- Create the primary key after all other indexes. For an empty table, the planner estimates the
+-- same cost for all indexes and uses the newest. A session that planned a search by id with another
+-- index would read that whole index.
 alter table public.jobs add primary key (id);
 comment on table public.jobs is
   E'A job is one unit of work with a payload, stored as a row of jobs.\n\n'
@@ -110,10 +111,10 @@ create table queue.job_types (
   max_concurrency integer, -- maximum number of running jobs of the type, null for no limit
   workspace_concurrency integer, -- the same limit for each workspace
   key_concurrency integer, -- the same limit for each workspace and concurrency key
-  -- maximum number of starts in rate_per_seconds, which is the size of a token bucket
+  -- maximum number of jobs of the type that start in rate_per_seconds (size of a token bucket)
   rate_limit integer,
   rate_per_seconds double precision,
-  -- true if rate_limit applies to each concurrency key of a workspace
+  -- true if rate_limit applies separately to each concurrency key of a workspace
   rate_per_key boolean not null default false,
   lease_seconds integer not null default 60,
   timeout_seconds integer not null default 300,
@@ -121,20 +122,22 @@ create table queue.job_types (
   backoff_first_seconds double precision not null default 60,
   backoff_cap_seconds double precision not null default 3600,
   backoff_factor double precision not null default 2,
-  -- true if jobs of the type have no events of creation and lease
+  -- true if the creation and the lease of the type's jobs add no events
   is_minimal boolean not null default false,
   internal boolean not null default false, -- true if only the service enqueues the type
   schema_version integer not null default 1,
   payload_schema jsonb,
   -- True if a delayed job counts against the limit of its concurrency key, so that later jobs of
-  -- the key wait for the delayed job. True only for deliveries of webhooks, which have no rate
+  -- the key wait for the delayed job. This is true only for webhook deliveries, which have no rate
   -- limit.
   in_order boolean not null default false,
   source text, -- module:function of its processor
   description text,
-  -- reason why the last registration was rejected, after which the earlier values still apply
+  -- Reason for which the engine rejected the last registration of the type. The settings of the
+  -- earlier registration still apply.
   refusal text,
-  -- -infinity after public.revoke_worker_keys, until a worker registers the type again
+  -- Time of the last registration. -infinity after public.revoke_worker_keys, until a worker
+  -- registers the type again.
   registered_at timestamptz not null default queue.clock(),
   -- commit and time of the deployment that registered the type, null if its workers report none
   commit text,
@@ -184,7 +187,7 @@ create table queue.job_types (
   constraint payload_schema_is_an_object
     check (jsonb_typeof(payload_schema) = 'object')
 );
--- a lease reads this index to find the types whose running jobs it must count
+-- a lease reads this index to find the job types whose running jobs it must count
 create index job_types_limited on queue.job_types (job_type)
   where max_concurrency is not null
     or workspace_concurrency is not null
@@ -195,10 +198,11 @@ create table queue.tenant_limits (
   weight integer not null default 1, -- number of jobs that the workspace gets in a round
   max_running integer, -- limit of running jobs that operators set
   own_max_running integer, -- limit of running jobs that the workspace's managers set
-  -- the smaller of the two limits, which applies
+  -- limit that applies, which is the smaller of max_running and own_max_running
   running_max integer
     generated always as (least(max_running, own_max_running)) stored,
-  -- maximum number of live jobs when a person enqueues. Null for the setting user_pending_max.
+  -- maximum number of live jobs of the workspace. If a person's enqueue would exceed it, the call
+  -- is rejected. Null to use the setting user_pending_max.
   max_pending integer,
   constraint tenant_limits_are_not_negative
     check (
@@ -248,25 +252,26 @@ create table queue.lanes (
   job_type text not null,
   -- last minute in which a worker requested jobs of the lane, or null if no worker serves the lane
   served_at timestamptz,
-  -- time since which no job and no other row refers to the lane, which is deleted a day later
+  -- Time since which no job and no other row uses the lane. Maintenance deletes the lane one day
+  -- later.
   unused_since timestamptz,
   ring integer not null default 1 -- leases move the lane to another ring
 ) with (fillfactor = 50);
--- The index is not unique, so that two enqueues that create the same lane do not wait for each
+-- The index is not unique, so that two transactions that create the same lane do not wait for each
 -- other.
 create index lanes_by_type on queue.lanes (job_type, queue);
 create index lanes_by_ring on queue.lanes (ring);
 
--- A turn is a tenant that has ready jobs in a lane. Leases skip blocked turns. In a blocked turn,
--- look_at is null if the turn is closed, infinity if the turn is paused, and otherwise the time at
--- which leases check the limit of the turn again.
+-- A turn is a row for a tenant that has ready jobs in a lane. Leases skip blocked turns. In a
+-- blocked turn, look_at is null if the turn is closed, infinity if the turn is paused, and
+-- otherwise the time at which leases check the limit of the turn again.
 create table queue.turns (
   workspace_id uuid not null,
   lane integer not null,
   -- rank of the tenant, the same in all lanes. Leases serve the smallest rank first.
   rank bigint not null,
-  -- lower bound of the ords of the turn's ready jobs, where leases begin to read, so that they skip
-  -- the dead rows of leased jobs
+  -- Lower bound of the ords of the turn's ready jobs. Leases begin to read at this ord, so that
+  -- they skip the dead rows of jobs that were leased.
   from_ord bigint not null default 0,
   changed_at timestamptz not null, -- time at which the turn was opened or blocked
   blocked boolean not null default false, -- true if no lease reads the turn
@@ -283,7 +288,7 @@ create index turns_blocked on queue.turns (look_at) where blocked;
 -- note is a new row, because transactions that update the same row wait for each other.
 create table queue.notes (
   id bigint generated always as identity primary key,
-  -- time at which the rate limit of the key allows the next start
+  -- earliest time at which the rate limit of the key allows another start
   look_at timestamptz not null default '-infinity',
   lane integer not null,
   workspace_id uuid not null,
@@ -291,8 +296,9 @@ create table queue.notes (
   key text, -- null for a turn
   xid xid8 not null default pg_current_xact_id()
 );
--- All notes of turns with a smaller xid are deleted. Leases begin to read here, because an old
--- snapshot, for example of a dump, keeps the dead rows of all deleted notes.
+-- The sequence stores the transaction id up to which all notes of turns are deleted. Leases read
+-- only notes with this xid or a greater xid. Otherwise they would read the dead rows of all deleted
+-- notes, which Postgres keeps as long as an old snapshot exists, for example of a dump.
 create unlogged sequence queue.notes_gone minvalue 0 start 0; -- noqa: PRS
 create view queue.turn_notes as
 select *
@@ -301,8 +307,8 @@ where key is null
   and xid >= (
     select coalesce(pg_sequence_last_value('queue.notes_gone'), 0)::text::xid8
   );
--- Notes of turns and notes of gates have separate indexes, so that leases find the notes of turns
--- even if one tenant has very many notes of gates.
+-- Notes of turns and notes of gates have separate indexes, so that many notes of one tenant's gates
+-- do not slow down a lease that reads notes of turns.
 create index notes_of_turns on queue.notes (xid, id) where key is null;
 create index notes_of_gates on queue.notes (look_at, id) where key is not null;
 create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id)
@@ -316,8 +322,8 @@ create table queue.ready (
   job_id uuid not null,
   ready_at timestamptz not null,
   primary key (lane, workspace_id, ord, job_id)
--- The pages of queue.ready keep free space, because each read of a full page tries to remove dead
--- rows from the page.
+-- The pages of queue.ready keep free space, because Postgres tries to remove dead rows from a full
+-- page at each read of the page.
 ) with (fillfactor = 90);
 
 -- Each row has a time at which maintenance must handle a live job, which is the scheduled start of
@@ -341,8 +347,8 @@ create table queue.dead (
   primary key (workspace_id, job_id)
 );
 
--- Jobs that a task of maintenance could not change, because the database rejected the change, for
--- example by a trigger of the project. The task skips such a job until retry_at.
+-- Jobs that a maintenance task could not change, because the database rejected the change. For
+-- example, a trigger of the project raised an error. The task skips such a job until retry_at.
 create table queue.refusals (
   task text not null, -- lease, or a task of maintenance
   job_id uuid not null,
@@ -364,23 +370,23 @@ create table queue.unpublished (
 create index unpublished_by_workspace on queue.unpublished (workspace_id, job_type);
 
 -- Jobs of types that have a limit for each concurrency key. A row is in one of three states.
--- - Not admitted. The job waits until the gate of its key admits the job. This row is the job's
---   place.
--- - Admitted. The job has another place, and counts against the limit of its key.
--- - Admitted and ended. The job no longer counts against the limit. The next check of the gate
---   charges the job's start to the rate limit of the key, and deletes the row.
+-- - Not admitted. The job waits until the gate of its key admits the job. This row is then the
+--   place of the job.
+-- - Admitted. The job is ready or running, and counts against the limit of its key.
+-- - Admitted and ended. The job no longer counts against the limit. When the gate is next checked,
+--   the engine charges the job's start to the key's rate limit and deletes the row.
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,
-  -- type of the job. The gate of a type and key counts the jobs of all queues.
+  -- Job type of the row. The gate of a job type and key counts the jobs of all queues together.
   job_type text not null,
-  -- '' for a job without a key. The rate limit per key also applies to these jobs, as if '' were
-  -- their key.
+  -- '' for a job without a key. The rate limit per key also applies to jobs without a key, as if ''
+  -- were a key.
   key text not null,
   ord bigint not null,
   job_id uuid not null,
   admitted boolean not null default false,
-  -- True if the job's attempt has ended, so that the job no longer counts against the limit.
+  -- true if the job's attempt has ended, so that the job no longer counts against the limit
   ended boolean not null default false,
   -- Time at which the job started, if the type has a rate limit for each key. Null before the
   -- start, and infinity after the start was charged to the rate limit.
@@ -411,15 +417,17 @@ create table queue.leases (
   key text, -- key of the gate that admitted the job
   -- bytes that the job has written to its streams, null before the first write
   output_bytes bigint,
-  -- {last, since, place, memory_mb}: the last update that the processor sent, and the line of code
-  -- that it executed at that time. Null in the first seconds, and for workers before 0.5.0.
+  -- Object with the keys last, since, place and memory_mb. It describes the last update that the
+  -- processor sent, and the line of code that the processor executed at that time. Null in the
+  -- first seconds of an attempt, and for workers before release 0.5.0.
   pulse jsonb
 ) with (fillfactor = 70);
 create index leases_by_lane on queue.leases (lane, workspace_id);
 
--- Jobs that must run without innocent jobs. They are suspects, whose process ended while it also
--- ran other jobs, and guilty jobs, which ended a process. The row is deleted when a later attempt
--- ends and its process lives on. Only queue.lease_suspects leases these jobs (14_suspects.sql).
+-- Jobs that must not run together with jobs that have ended no process. A suspect is a job whose
+-- process ended while the process also ran other jobs. A guilty job has ended a process that ran no
+-- other job. The engine deletes the row when a later attempt of the job ends and the process of
+-- this attempt continues to run. Only queue.lease_suspects leases these jobs (14_suspects.sql).
 create table queue.suspects (
   job_id uuid primary key,
   workspace_id uuid not null,
@@ -428,9 +436,10 @@ create table queue.suspects (
   since timestamptz not null
 );
 
--- Leases that a process lost while it kept others, because a lease expired or a job was deleted.
--- The process may still run the processor of the lost job. Rows are inserted and never updated, so
--- that the deletion of a job never waits for a transaction of the job's worker.
+-- Leases that a worker process lost, because the lease expired or the job was deleted, while the
+-- process kept its other leases. The process may still run the processor of the lost job. Rows are
+-- inserted and never updated, so that the deletion of a job never waits for a transaction of the
+-- job's worker.
 create table queue.lost_leases (
   id bigint generated always as identity primary key,
   worker integer not null,
@@ -457,8 +466,8 @@ begin
 end;
 $$;
 
--- Workers, with the job types and queues that they serve. A worker's lease updates the worker's row
--- once a minute, and whenever its values change.
+-- Workers, with the job types and queues that they serve. A lease updates the row of its worker
+-- once a minute, and when the worker's settings have changed.
 create table queue.workers (
   worker integer generated always as identity primary key,
   worker_id text not null unique,
@@ -471,7 +480,7 @@ create table queue.workers (
   summary jsonb, -- summary of the latest run
   evidence jsonb, -- reason why the process died, as the host reported it
   -- [{job_types, limit}]: number of slots for each group of job types. Null for workers before
-  -- 0.5.0.
+  -- release 0.5.0.
   slots jsonb,
   abandoned jsonb, -- [{job_id, place}]: stopped jobs whose processors still run
   constraint workers_id_is_bounded check (char_length(worker_id) <= 255)
@@ -493,8 +502,8 @@ create table queue.ticks (
   -- true if another run was rejected while this run was active, so that this run must request jobs
   -- once more before it ends
   has_refused boolean not null default false,
-  -- latest time at which the host ends the run, null if active runs are not limited or if the run
-  -- has ended
+  -- Latest time at which the host ends the run. Null if the number of active runs is not limited,
+  -- or if the run has ended.
   expires_at timestamptz
 ) with (fillfactor = 50);
 create index ticks_under_way on queue.ticks (expires_at)
@@ -512,8 +521,8 @@ create table queue.job_events (
   primary key (job_id, seq)
 ) with (autovacuum_vacuum_insert_scale_factor = 0.2);
 
--- Ended attempts. The attempt of a job that completed at its first lease is not stored, because the
--- job's row has all of the attempt's values.
+-- Ended attempts. The engine stores no attempt of a job that completed at its first lease, because
+-- the job's row contains the same values.
 create table queue.attempts (
   job_id uuid not null,
   fence integer not null,
@@ -521,8 +530,8 @@ create table queue.attempts (
   worker integer not null,
   leased_at timestamptz not null,
   ended_at timestamptz not null,
-  -- completed, retry, failed, snoozed, released, waiting, cancelled, lost or died. 'died' means
-  -- that the process ended while it also ran other jobs.
+  -- The outcome is completed, retry, failed, snoozed, released, waiting, cancelled, lost or died.
+  -- The outcome is 'died' if the process ended while it also ran other jobs.
   outcome text not null,
   error_message text,
   error_data jsonb,
@@ -551,8 +560,8 @@ create index job_keys_of_others on queue.job_keys (job_id) where freed_when = 'o
 create table queue.steps (
   job_id uuid not null,
   name text not null,
-  -- 0 for the result of the step, 1 or more for the result of a child job that the step gathered,
-  -- -1 for a spawn
+  -- 0 for the result of the step, 1 or more for the result of a child job that the step waited for,
+  -- -1 for a step that spawned jobs
   nth integer not null default 0,
   kind text not null default 'step', -- step, spawn, or the kind of a wait
   value jsonb not null,
@@ -562,10 +571,11 @@ create table queue.steps (
   constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
 );
 
--- Token buckets of rate limits, and counts of live jobs that are valid for some seconds. The name
--- of a bucket is r:<type>, k:<workspace>/<type>/<key>, u:<user>/<limit> or
--- g:<limit>/<workspace>/<address>. The row q:<workspace> has the number of a workspace's live jobs.
--- The row b:<workspace> has the bytes of their payloads.
+-- Token buckets of rate limits, and counts of live jobs that are used for some seconds before they
+-- are counted again. The bucket of a rate limit has the name r:<type>, k:<workspace>/<type>/<key>,
+-- u:<user>/<limit> or g:<limit>/<workspace>/<address>. The row named q:<workspace> has the number
+-- of the workspace's live jobs. The row named b:<workspace> has the number of bytes of their
+-- payloads.
 create table queue.buckets (
   name text primary key,
   tokens double precision not null,
@@ -589,15 +599,15 @@ create table queue.feed (
   type text not null,
   data jsonb not null,
   job_ids uuid[] not null,
-  -- Number (seq) of the event of each job. Null if the job type stores no such event, so that only
-  -- statistics and workers read the row.
+  -- For each job of job_ids, the number (seq) of the event among the job's events. Null if the job
+  -- type stores no such event, so that only statistics and workers read the feed row.
   seqs integer[],
   wakes boolean, -- true if the commit notifies listening workers
   -- True if the statement sent no message to watchers, so that queue.do_announcements sends it.
   unsent boolean,
   primary key (workspace_id, number, id)
 );
--- store ids without compression, because random digits do not compress
+-- store arrays of ids without compression, because ids are random and do not compress
 alter table queue.feed
   alter job_ids set storage external,
   alter seqs set storage external;
@@ -605,7 +615,7 @@ create index feed_by_session on queue.feed (session_id, number, id)
   where session_id is not null;
 create index feed_by_number on queue.feed (number);
 
--- A change is an event that one statement gives to one or more jobs of the same tenant and session.
+-- A change is an event that one statement adds to one or more jobs of the same tenant and session.
 -- Most changes become a row of queue.feed (queue.publish).
 create type queue.change as (
   workspace_id uuid,
@@ -617,8 +627,9 @@ create type queue.change as (
   at timestamptz
 );
 
--- Tasks of public.run_maintenance. An app may add tasks. The function queue.do_<name> runs the task
--- with this name. If a function queue.findings_of_<name> exists, explain_queue shows its findings.
+-- Tasks of public.run_maintenance. An app may add its own tasks. The function queue.do_<name> runs
+-- the task of this name. If a function queue.findings_of_<name> exists, explain_queue shows its
+-- findings.
 create table queue.tasks (
   name text primary key,
   every interval not null,
@@ -632,8 +643,8 @@ create table queue.tasks (
   failure text, -- error of the last run, if it failed
   failures integer not null default 0, -- number of failures since the last success
   -- Number of the last row of queue.feed that the task has read. The column read_id has the id of
-  -- this row. In the task 'live', read_to is the highest number of the rows that were deleted from
-  -- queue.feed.
+  -- the same row. In the task 'live', read_to is the highest number of the rows that were deleted
+  -- from queue.feed.
   read_to bigint not null default 0,
   read_id bigint not null default 0,
   after_id uuid, -- last job or schedule that an unfinished pass has read
@@ -719,7 +730,7 @@ begin
 end;
 $$;
 
--- Store an event for each of these jobs, which the caller has locked.
+-- Store an event for each job in p_ids. The caller must have locked these jobs.
 -- p_is_counted: True if the caller has already increased public.jobs.last_seq.
 create function queue.append_event(
   p_ids uuid[],

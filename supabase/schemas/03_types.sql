@@ -1,7 +1,7 @@
 -- This file publishes the job types of workers, and checks payloads against the schemas of their
 -- types.
 
--- Return the requirement of the JSON schema p_schema that p_value violates, for example "be at
+-- Return the requirement of the JSON schema p_schema that p_value does not meet, for example "be at
 -- least 1", or null if p_value is valid. Items and fields of p_value are not checked. Each JSON
 -- type has a separate branch, because Postgres prepares an expression when a transaction first
 -- reaches it, so that unused branches cost nothing.
@@ -69,9 +69,9 @@ begin
 end;
 $$;
 
--- Return a sentence with the first requirement of the JSON schema p_schema that p_value violates,
--- or null if p_value is valid. The function supports those parts of JSON Schema 2020-12 that
--- pydantic generates. These are type, enum, const, required, properties, additionalProperties,
+-- Return a sentence that names the first requirement of the JSON schema p_schema that p_value does
+-- not meet, or null if p_value is valid. The function supports those parts of JSON Schema 2020-12
+-- that pydantic generates. These are type, enum, const, required, properties, additionalProperties,
 -- items, lengths, ranges, pattern, the formats uuid and date-time, anyOf, oneOf (with the meaning
 -- of anyOf) and $ref.
 create function queue.schema_error(
@@ -151,8 +151,9 @@ begin
 end;
 $$;
 
--- Reject JSON that some clients cannot parse, because one such job would make a whole list of jobs
--- unreadable. Many parsers stop at about 200 levels of nesting, and numbers above 1.8e308 overflow.
+-- Reject JSON that some clients cannot parse. A client that lists jobs would otherwise fail because
+-- of one such job. Many parsers stop at about 200 levels of nesting, and numbers above 1.8e308
+-- overflow.
 create function queue.check_json(p_value jsonb, p_field text)
 returns void
 language plpgsql stable
@@ -162,8 +163,8 @@ declare
   v_text constant text := p_value::text;
   v_bytes_max constant integer := queue.setting('payload_max_bytes')::integer;
 begin
-  -- measure the JSON as text, because the number 1e131000 is stored in ten bytes but has 131,001
-  -- bytes as text
+  -- Measure the JSON as text, because jsonb stores the number 1e131000 in ten bytes, but the number
+  -- has 131,001 bytes as text.
   if octet_length(v_text) > v_bytes_max then
     perform queue.refuse(
       413,
@@ -247,8 +248,8 @@ $$;
 
 -- Return true if the stored job type p_known is from a newer deploy than p_type, so that p_type
 -- must not overwrite p_known. The type with the later deployment time is newer. If only p_known has
--- a deployment time, p_known is newer. If p_known has none, or if the times are equal, the type
--- with the higher schema_version is newer.
+-- a deployment time, p_known counts as newer. If p_known has no deployment time, or if both times
+-- are equal, the type with the higher schema_version is newer.
 create function queue.is_newer_deploy(p_known queue.job_types, p_type jsonb)
 returns boolean
 language sql stable
@@ -364,22 +365,22 @@ begin
         'rate_limit', p_type #> '{rate_limit,limit}',
         'rate_per_seconds', p_type #> '{rate_limit,per_seconds}',
         'rate_per_key', coalesce(p_type #>> '{rate_limit,per_key}', 'false'),
-        -- any other value becomes null, which the column rejects
+        -- any other value becomes null, and the column's constraint rejects null
         'is_minimal', case coalesce(p_type ->> 'events', 'full')
           when 'full' then false
           when 'minimal' then true
         end,
         'in_order', coalesce(v_old.in_order, false),
         'registered_at', queue.clock(),
-        -- limit the time to the present, because a worker whose clock is ahead must not block later
-        -- deploys
+        -- replace a later time by the present time, because a worker whose clock is ahead must not
+        -- block later deploys
         'deployed_at', case
           when p_type ? 'deployed_at'
             then least((p_type ->> 'deployed_at')::timestamptz, queue.clock())
         end,
-        -- A worker may make a type internal. It may not make an internal type public, because
-        -- someone could do this with a stolen worker key. After public.revoke_worker_keys, a worker
-        -- may do this once.
+        -- A worker may make a type internal. It may not make an internal type public again, because
+        -- the holder of a stolen worker key could then do so. Only the first registration after
+        -- public.revoke_worker_keys may make an internal type public.
         'internal', p_type -> 'internal' = 'true' is true
           or v_old.internal is true
             and v_old.registered_at > '-infinity'
@@ -392,7 +393,7 @@ begin
       is distinct from to_jsonb(v_new) - 'registered_at'
   then
     delete from queue.job_types where job_type = v_name;
-    -- a migration of the project may be inserting the same type now
+    -- a migration of the project may insert the same type at this moment
     insert into queue.job_types
     select v_new.*
     on conflict (job_type) do nothing;
@@ -448,7 +449,7 @@ begin
     );
     begin
       v_count := v_count + queue.publish_type(v_type)::integer;
-    -- a rejected type must not stop the other types
+    -- continue with the other types if a type is rejected
     exception
     when data_exception
       or integrity_constraint_violation
@@ -477,7 +478,7 @@ begin
       end if;
     end;
   end loop;
-  -- use pg_cron, pg_net and other extensions that were installed since the last call
+  -- attach pg_cron, pg_net and other extensions that were installed since the last call
   perform public.attach_extensions();
   return jsonb_build_object('registered', v_count, 'refused', v_refused);
 end;

@@ -2,8 +2,8 @@
 -- function.
 --
 --   public.enqueue_job
---     queue.enqueue_simple     does all steps at once if the service calls without options and the
---                              type has no schema. Otherwise the next functions run.
+--     queue.enqueue_simple     does all steps in one statement if the service calls without options
+--                              and the type has no schema. Otherwise the next functions run.
 --     queue.may_read           rejects a caller without access to the workspace.
 --     queue.admit              charges the person who calls (06_limits.sql).
 --     queue.require_type       returns the type of the job, published or not.
@@ -11,17 +11,17 @@
 --       queue.new_job          checks payload and options (queue.read_options) and builds the row.
 --       queue.claim            takes the idempotency key and the unique key of the job.
 --       queue.place            inserts into unpublished, deferred, gated or ready.
---         queue.note_turn      leaves a note, unless the turn is open and locked (queue.hold_turn).
+--         queue.note_turn      adds a note, unless the turn is open and locked (queue.hold_turn).
 --     queue.publish            adds a row to the feed and sends a message (12_feed.sql). The commit
---                              of the row notifies workers.
+--                              of this row notifies workers.
 --     queue.wake_worker        decides whether the caller should start a worker.
 --
 -- The functions at the end of this file start workers, and lock live jobs that a call is about to
 -- change.
 
--- Return the type of a new job. A type that no worker has published gets lane 0 and schema version
--- 0. The job is rejected if jobs of 20 other unpublished types already wait in the workspace, or
--- jobs of 1,000 in all workspaces.
+-- Return the type of a new job. For a type that no worker has published, the result has lane 0 and
+-- schema version 0. The function rejects the job if jobs of 20 other unpublished types already wait
+-- in the workspace, or jobs of 1,000 unpublished types in all workspaces.
 -- p_within: Prefix of field names in errors.
 create function queue.require_type(
   p_job_type text,
@@ -501,7 +501,7 @@ begin
   end;
   begin
     p_job.lane := queue.lane_of(p_job.job_type, p_job.queue);
-  -- no job type and no worker has this queue, so use the queue of the type
+  -- no job type and no worker uses the job's queue, so move the job to the queue of its type
   exception when sqlstate 'PT422' then
     p_job.queue := p_type.queue;
     p_job.lane := p_type.lane;
@@ -614,7 +614,7 @@ begin
           and g.job_id = p_job.id
       )
     then
-      -- the job was delayed, and its gate still counts it as admitted
+      -- the job's start was delayed, but its gate still counts the job as admitted
       v_key := null;
     end if;
   end if;
@@ -624,7 +624,7 @@ begin
       p_job.lane,
       p_job.workspace_id,
       p_job.ord,
-      -- time from which the job can start, which is not before its release or the end of its wait
+      -- earliest start of the job, which is not before its release or the end of its wait
       coalesce(greatest(v_run_at, p_job.updated_at), p_now),
       p_job.id
     );
@@ -642,7 +642,7 @@ $$;
 
 -- Store an idempotency key for the job p_id. If the key already belongs to another job, return the
 -- id of that job. Otherwise return p_id.
--- p_made: Ids of the jobs that this call creates, whose rows are not inserted yet.
+-- p_made: Ids of jobs that this call is about to insert.
 create function queue.claim_key(
   p_workspace_id uuid,
   p_job_type text,
@@ -666,8 +666,9 @@ begin
   values (p_workspace_id, p_job_type, p_key, false, p_id, v_hash)
   on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locks the row
   returning * into v_taken;
-  -- The insert may have waited for a transaction that committed a job with the key. Look for the
-  -- job in a separate statement, because the insert itself does not see this job.
+  -- The insert of the key may have waited for another transaction, which then committed a job with
+  -- this key. Look for the job in a separate statement, because the insert itself does not see this
+  -- job.
   if v_taken.job_id <> all (p_made)
     and not exists (select from public.jobs as j where j.id = v_taken.job_id)
   then
@@ -691,8 +692,8 @@ $$;
 -- Store the idempotency key and the unique key of a new job, and return the id of the new job. If
 -- another job already has one of the keys, return the id of that other job. With on_conflict
 -- 'replace', a pending job that has the unique key gets the payload of the new job, and the tags,
--- priority, time and start_by_seconds that the call gives. If the unique key belongs to another
--- job, the call's idempotency key is stored for that job, with freed_when 'other'.
+-- priority, time and start_by_seconds that the call gives. If the unique key already belongs to
+-- another job, store the call's idempotency key for that job, with freed_when 'other'.
 create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz)
 returns uuid
 language plpgsql
@@ -746,8 +747,8 @@ begin
     -- the unique key was freed between the insert and this query
     continue when not found;
     if not exists (select from public.jobs where id = v_id) then
-      -- The job was deleted while another transaction had locked the row of its key, so this row
-      -- still exists.
+      -- The row of the key still exists, but its job was deleted while another transaction had
+      -- locked the key.
       delete from queue.job_keys as u
       where u.job_id = v_id
         and (u.workspace_id, u.job_type, u.key, u.is_unique)
@@ -822,10 +823,11 @@ begin
 end;
 $$;
 
--- Check a job, and insert its row and its place. The caller must publish the event of its creation.
+-- Check a job, insert its row, and insert a row for its place. The caller must publish the job's
+-- creation event.
 -- p_id: Id of the new job, for which the caller may already have stored an idempotency key.
--- job: The new job, or the other job that already has its keys.
--- created: False if another job already has the keys.
+-- job: The new job, or the existing job that has one of its keys.
+-- created: False if another job already has one of the keys.
 -- is_ready: True if a lease can get the job now.
 create function queue.add(
   p_workspace_id uuid,
@@ -862,7 +864,7 @@ begin
         created := false;
         is_ready := false;
         return;
-      -- the other job has been deleted since, so that its keys are free
+      -- the other job was deleted in the meantime, so its keys are free
       end if;
     end loop;
   end if;
@@ -1102,8 +1104,9 @@ comment on function public.enqueue_job is
   'traceparent.';
 select queue.allow('authenticated, service_role', 'public.enqueue_job');
 
--- Times of the last calls of workers and by workers. Each time is the value of a sequence, because
--- all transactions see a new value of a sequence before its transaction commits.
+-- Times at which the engine last called a worker, and at which workers last called the engine. Each
+-- time is the value of a sequence, because other transactions see a new sequence value before the
+-- transaction that set it commits.
 -- notified_at: Time of the last notification to workers, in fiftieths of a second since 1970.
 -- wanted_ms: Time at which queue.wake_worker last called a worker, in milliseconds since 1970, or 0
 --   after a worker has started.
@@ -1167,7 +1170,8 @@ security definer
 set search_path = ''
 as $$
 declare
-  -- A constant, because for an assignment in the body Postgres would have to prepare a cast.
+  -- The value is assigned in the declaration. For an assignment in the body, Postgres would also
+  -- have to plan a cast.
   v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
   v_by constant text := current_setting('minutehand.wakes', true);
   v_ignored text;
@@ -1195,9 +1199,10 @@ create constraint trigger feed_notify
   when (new.wakes)
   execute function queue.notify_workers();
 
--- Record that a worker run with free slots is about to end. The time of the run's last request is
--- set back by two seconds, so that the next enqueue starts a worker (queue.wake_worker). Enqueues
--- before that relied on this run, so the run must request jobs once more.
+-- Record that a worker run with free slots is about to end. Set the time of the run's last request
+-- back by two seconds, so that the next enqueue starts a worker (queue.wake_worker). Earlier
+-- enqueues started no worker because of this run, so the run must request jobs once more before it
+-- ends.
 create function queue.withdraw_run(p_now timestamptz)
 returns bigint
 language plpgsql
@@ -1219,13 +1224,14 @@ $$;
 -- transaction commits. Without AWS, no schedule is then needed. On AWS, the API and the schedule
 -- also call workers.
 --
--- If the result is true, enqueues of the next two seconds get false. This begins only when the
--- enqueue has committed (queue.notify_workers), and only if pg_net or the API calls the worker. The
--- API identifies itself by a header. A browser or a trigger ignores the result, so the next enqueue
--- must also get true. Because anyone can send the header, the result of a person's call affects
--- only enqueues of the same person.
--- p_is_due: True for the call of pg_cron once a minute, for which the last two seconds do not
---   matter.
+-- After a call that returned true, calls in the next two seconds return false. The two seconds
+-- begin only when the transaction of the enqueue has committed (queue.notify_workers), and only if
+-- pg_net or the API calls the worker. The API identifies itself by a request header. A browser or a
+-- trigger ignores the result and starts no worker, so the call after it must also return true.
+-- Anyone can send the header, so after a person's call only later calls of the same person return
+-- false.
+-- p_is_due: True for the call by pg_cron once a minute, which ignores the calls of the last two
+--   seconds.
 create function queue.wake_worker(
   p_now timestamptz default queue.clock(),
   p_is_due boolean default false
@@ -1284,8 +1290,8 @@ $$;
 -- Lock the rows of these jobs in public.jobs, queue.ready, queue.deferred and queue.waits. If
 -- another transaction has locked one of the rows, lock none and return false. The function never
 -- waits, because a deadlock could result. Settlements lock a job's place before the job, and
--- deletes lock in the opposite order. A short lock_timeout is no alternative. If it ends just when
--- the lock is granted, Postgres reports that the user cancelled the statement.
+-- deletes lock in the opposite order. A short lock_timeout is no alternative. If the timeout ended
+-- just when the lock was granted, Postgres would report that the user cancelled the statement.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
 language plpgsql
@@ -1349,9 +1355,9 @@ end;
 $$;
 
 -- Delete the rows of jobs from queue.ready and the other tables of places, except queue.waits,
--- before the jobs get another place. The caller has locked the jobs. Rows of queue.gated are
--- deleted first. If a gate is admitting one of the jobs, this delete waits for the gate, so that
--- the next delete finds the job in queue.ready.
+-- before the engine moves the jobs to another place. The caller must have locked the jobs. Rows of
+-- queue.gated are deleted first. If a gate is moving one of the jobs to queue.ready, this delete
+-- waits for the gate, so that the next delete finds the job in queue.ready.
 create function queue.leave_places(p_ids uuid[])
 returns void
 language plpgsql

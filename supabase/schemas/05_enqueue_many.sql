@@ -146,8 +146,8 @@ select array_agg(c.id order by c.n)
 from claimed as c
 $$;
 
--- Publish the creation of jobs. Jobs with the same session and type, and with or without events of
--- creation, share one row of the feed.
+-- Publish the creation of jobs to queue.feed. Jobs with the same session, type and value of
+-- is_minimal share one row of the feed.
 create function queue.publish_created(p_ids uuid[], p_now timestamptz)
 returns void
 language plpgsql
@@ -499,7 +499,8 @@ declare
   v_rest uuid[];
   v_changed uuid[];
 begin
-  -- the engine inserted the jobs and their places itself, or the statement inserted no rows
+  -- the list of ids is empty, because the engine inserted the jobs and their places itself, or
+  -- because the statement inserted no rows
   if v_ids = '{}' then
     perform queue.admit('rows', null, queue.caller(), -queue.take_reserved())
     where current_setting('minutehand.reserved', true) <> '';
@@ -509,7 +510,8 @@ begin
   from (select distinct a.workspace_id from added as a where a.worker = 0) as w;
   if v_ids[1] < queue.id_at(v_now - interval '1 day')
     or v_ids[cardinality(v_ids)] > queue.id_at(v_now + interval '1 day')
-  -- an id must contain the time of creation, because retention finds old jobs by their ids
+  -- the client must choose ids that contain the present time, because retention finds old jobs by
+  -- the time in their ids
   then
     perform queue.refuse(
       400,
@@ -525,7 +527,8 @@ begin
       j.workspace_id,
       j.ord,
       j.created_at,
-      -- a trigger of the project has changed the job, so that the job already has later events
+      -- a trigger of the project has changed the job, so the job already has events after its
+      -- creation
       j.last_seq > (j.is_minimal is null)::integer as is_changed,
       j.lane = t.lane
         and j.last_seq = (j.is_minimal is null)::integer
@@ -536,7 +539,7 @@ begin
     join public.jobs as j on j.id = any (array[i.id]) and j.status = 'pending'
     left join queue.job_types as t on t.job_type = j.job_type
   ),
-  -- insert jobs that are ready at once, as queue.place does
+  -- insert jobs that are ready at once in the same way as queue.place
   placed as (
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
     select j.lane, j.workspace_id, j.ord, j.created_at, j.id
@@ -553,7 +556,7 @@ begin
     ) as k
   )
   select
-    -- bool_or() calls queue.note_turn for every row
+    -- bool_or() is an aggregate over all rows, so that queue.note_turn runs for every row
     coalesce((select bool_or(n.is_ready) from noted as n), false),
     (select array_agg(j.id) from jobs as j where j.is_simple is not true),
     (select array_agg(j.id) from jobs as j where j.is_changed)
@@ -569,7 +572,7 @@ begin
       false
     ) or v_is_ready;
   end if;
-  -- a row of the feed has at most 1,000 jobs
+  -- a row of the feed has at most 1,000 job ids
   for v_slice in 0 .. (cardinality(v_ids) - 1) / 1000 loop
     perform queue.publish_created(v_ids[1000 * v_slice + 1:1000 * v_slice + 1000], v_now);
   end loop;
@@ -613,8 +616,8 @@ declare
   v_ids constant uuid[] := array(select id from removed order by id);
   v_workers integer[];
 begin
-  -- If a gate is admitting one of the jobs, this query waits for the gate, so that the next
-  -- statements see the job's row in queue.ready.
+  -- If a gate is moving one of the jobs to queue.ready, this query waits for the gate, so that the
+  -- next statements see the job's row in queue.ready.
   perform from queue.gated as g
   join removed as j
     on j.finished_at is null
@@ -653,7 +656,8 @@ begin
   ),
   ended as (
     update queue.gated
-    -- the row remains until the job's start is charged to the rate limit of its key
+    -- keep the row until the next check of the gate charges the job's start to the rate limit of
+    -- its key
     set ended = true
     where ctid = any (array(select t.tid from theirs as t where t.is_unpaid))
   ),
@@ -661,9 +665,9 @@ begin
     delete from queue.gated
     where ctid = any (array(select t.tid from theirs as t where not t.is_unpaid))
   )
-  -- Insert a note for the gate even if no other job has the concurrency key now. A concurrent
-  -- transaction may be adding a job with the key, and its check of the gate does not see yet that
-  -- this job is deleted.
+  -- Insert a note for the gate of the key, even if no other job has the key now. Another
+  -- transaction may be adding a job with the key at this moment. When it checks the gate, it does
+  -- not see yet that this job is deleted.
   insert into queue.notes (lane, workspace_id, key)
   select distinct t.lane, t.workspace_id, t.key
   from theirs as t
@@ -674,8 +678,8 @@ begin
     and u.job_type = j.job_type
     and u.workspace_id = j.workspace_id
     and u.job_id = j.id;
-  -- Skip a key whose row an enqueue has locked, because this enqueue will find the job deleted and
-  -- give the key to its new job.
+  -- Skip an idempotency key or unique key whose row an enqueue has locked, because this enqueue
+  -- will find the job deleted and give the key to its new job.
   delete from queue.job_keys
   where ctid = any (array(
     select o.ctid
@@ -712,8 +716,8 @@ begin
   )
   select array_agg(g.worker) into v_workers from gone as g;
   if v_workers is not null then
-    -- Record the lost leases, because the worker runs the processors of the deleted jobs until its
-    -- next report.
+    -- Record the leases of the deleted jobs as lost, because the workers run the processors of
+    -- these jobs until their next reports.
     insert into queue.lost_leases (worker, lost_at, jobs)
     select
       l.worker,
@@ -733,7 +737,7 @@ begin
   delete from queue.attempts where job_id = any (v_ids);
   delete from public.job_logs where job_id = any (v_ids);
   delete from queue.job_events where job_id = any (v_ids);
-  -- a job that last changed before the oldest row of the feed has no rows in the feed
+  -- the feed has no rows of a job that last changed before the oldest row of the feed
   perform queue.scrub_feed(
     v_ids,
     array_agg(distinct j.workspace_id),

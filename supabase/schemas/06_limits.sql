@@ -1,7 +1,7 @@
--- This file has the limits. The first part has token buckets for rate limits, and gates for
--- concurrency keys. The second part limits callers. It enforces a person's rate of calls, the
--- number of large calls at a time, and the number of a workspace's live jobs. It also changes
--- settings and revokes worker keys.
+-- This file enforces the limits of jobs and of callers. The first part has token buckets for rate
+-- limits, and gates for concurrency keys. The second part limits the calls of people and guests. It
+-- enforces a person's rate of calls, the number of large calls at a time, and the number of a
+-- workspace's live jobs. It also changes settings and revokes worker keys.
 --
 -- A token bucket refills at a constant rate, and each start of a job and each call takes tokens. If
 -- the type limits jobs per concurrency key, a new job waits in queue.gated (queue.place).
@@ -22,9 +22,9 @@ values
 -- p_most: Number of tokens in a full bucket.
 -- p_seconds: Time in which an empty bucket fills up.
 -- p_amount: Number of tokens to take from the bucket.
--- p_limit: Name of the limit in the error with status 429, which is raised if the bucket has too
---   few tokens. Null if no error must be raised, because the tokens pay for something that has
---   already happened. The bucket may then become negative.
+-- p_limit: Name of the limit in the error with status 429. The function raises this error if the
+--   bucket has too few tokens. Null to raise no error, because the tokens pay for something that
+--   has already happened. Without an error, the number of tokens may become negative.
 create function queue.take_tokens(
   p_bucket text,
   p_most double precision,
@@ -43,8 +43,8 @@ begin
   insert into queue.buckets as b (name, tokens, refilled_at)
   values (p_bucket, p_most - p_amount, p_now)
   on conflict (name) do update set
-    -- a transaction that commits late must not set this time back, because the bucket would refill
-    -- twice for the same period
+    -- a transaction that commits late must not set this time back, because the bucket would then
+    -- refill twice for the same period
     refilled_at = greatest(b.refilled_at, p_now),
     tokens = least(
       p_most,
@@ -54,7 +54,7 @@ begin
         / p_seconds
     ) - p_amount
   returning tokens into v_tokens;
-  -- the error also rolls back the update above
+  -- raising the error also rolls back the update above
   if v_tokens < 0 and p_limit is not null then
     perform queue.refuse_rate(p_limit, p_most, p_seconds, v_tokens);
   end if;
@@ -91,7 +91,7 @@ end;
 $$;
 
 -- Reject a call with status 429, because its token bucket has too few tokens.
--- p_tokens: Number of tokens that the bucket would have after the call, which is negative.
+-- p_tokens: Number of tokens that would remain after the call, which is negative.
 create function queue.refuse_rate(
   p_limit text,
   p_most double precision,
@@ -123,7 +123,8 @@ $$;
 -- Return the lanes of these job types and queues that are not paused.
 -- p_job_types: Null for all job types.
 -- p_queues: Null for all queues.
--- limited: Job types of the lanes that have a limit, so that a lease must count their running jobs.
+-- limited: Those job types of the lanes that have a limit. A lease must count the running jobs of
+--   these types.
 create function queue.open_lanes(
   p_job_types text[],
   p_queues text[] default null,
@@ -183,13 +184,13 @@ end;
 $$;
 
 -- Return how many more jobs of a concurrency key may be admitted now, at most 1,000. The
--- concurrency limit counts admitted jobs. The rate limit counts starts, and each admitted job that
--- has not started reserves one start. First, charge the starts since the last call of this
--- function, each at the time of the start. Then delete the rows of ended jobs whose start is
--- charged.
--- tokens: Number of starts that the rate limit allows at the time `at`, less the reserved starts.
--- is_held: True if the row of an ended job still counts, because another transaction has locked the
---   row, for example to delete the job. The caller must then check the gate again later.
+-- concurrency limit applies to admitted jobs. The rate limit applies to starts, and each admitted
+-- job that has not started reserves one start. The function first charges each start since its last
+-- call, at the time of this start. It then deletes the rows of ended jobs whose start is charged.
+-- tokens: Number of starts that the rate limit allows at the time `at`, minus the reserved starts.
+-- is_held: True if the row of an ended job still counts against a limit, because another
+--   transaction has locked this row, for example to delete the job. The caller must then check the
+--   gate again at a later time.
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,
@@ -216,7 +217,7 @@ begin
   free := 1000;
   is_held := false;
   if p_type.rate_per_key then
-    -- skip locked rows, because otherwise two settlements could wait for each other
+    -- skip locked rows, because otherwise two settlements could wait for each other's rows
     v_begun := array(
       select g.ctid
       from queue.gated as g
@@ -252,8 +253,8 @@ begin
         and g.admitted
         and (g.started_at < 'infinity' or g.started_at is null and not g.ended)
     );
-    -- read the clock after the count, so that a job that starts between the two still counts as
-    -- reserved
+    -- read the clock after counting, so that a job that starts between the count and this statement
+    -- still counts as reserved
     at := queue.clock();
     tokens := queue.tokens_of(
       v_bucket,
@@ -272,8 +273,8 @@ begin
       and g.key = p_key
       and g.admitted
       and g.ended
-      -- Keep the row of a job that ended after the update above, because the job's start is not
-      -- charged yet. Delete the row of a job that never started.
+      -- Keep the row if the job ended after the update above, because its start is not charged yet.
+      -- Delete the row if the job never started.
       and (p_type.rate_per_key and g.started_at < 'infinity') is not true
     for update skip locked
   ));
@@ -291,12 +292,13 @@ begin
 end;
 $$;
 
--- Open the gate of a concurrency key. It admits as many waiting jobs as the limits of the key
--- allow, but no jobs of paused lanes and of lanes that no worker serves. If another transaction is
--- opening the gate, or if this transaction can take no more locks, insert a note, so that a later
--- lease opens the gate.
--- p_lane: A lane of the job type. The gate covers all lanes of the type.
--- p_is_reserved: True if the caller has reserved an advisory lock for the gate.
+-- Check the gate of a concurrency key, and admit waiting jobs of the key. Admit as many jobs as the
+-- limits of the key allow, but no job of a paused lane or of a lane that no worker serves. If
+-- another transaction is checking the same gate, or if this transaction can take no more advisory
+-- locks, insert a note, so that a later lease checks the gate.
+-- p_lane: Any lane of the job type. The gate applies to all lanes of the type.
+-- p_is_reserved: True if the caller has reserved an advisory lock for this gate
+--   (queue.reserve_locks).
 create function queue.open_gate(
   p_lane integer,
   p_workspace_id uuid,
@@ -333,8 +335,8 @@ begin
     join queue.lanes as l on l.lane = any (o.lanes)
     where l.served_at is not null
   );
-  -- move admitted jobs of paused lanes and of lanes without a worker back to queue.gated, because
-  -- these jobs must not use up the limit of the key
+  -- Move admitted jobs of paused lanes and of lanes without a worker back to queue.gated. Otherwise
+  -- these jobs would use up the limit of the key.
   v_closed := array(
     select j.id
     from queue.gated as g
@@ -371,7 +373,7 @@ begin
         and g.key = p_key
         and not g.admitted
         and g.lane = any (v_open)
-        -- Skip a job that still has a row of an attempt that ended just now, because both rows
+        -- Skip a job if the row of its ended attempt is still in queue.gated, because both rows
         -- would have the same primary key. The next check of the gate admits the job.
         and not exists (
           select from queue.gated as e
@@ -400,11 +402,11 @@ begin
   from unnest(v_admitted.lanes) as l;
   v_look_at := case
     when v_admitted.jobs = 1000 then p_now -- more jobs may be waiting
-    -- other transactions have locked the remaining waiting jobs, and may leave these jobs waiting,
-    -- so check the gate again
+    -- Other transactions have locked the remaining waiting jobs. Check the gate again later,
+    -- because the jobs may still wait then.
     when v_admitted.jobs < v_count.free or v_count.is_held then p_now + interval '1 second'
-    -- The time at which the rate limit allows the next start. Without a rate limit, tokens and this
-    -- time are null.
+    -- The earliest time at which the rate limit allows the next start. Without a rate limit, tokens
+    -- and this time are null.
     when v_admitted.jobs + 1
         > v_count.tokens then v_count.at + make_interval(secs => greatest(
       0.001,
@@ -413,7 +415,8 @@ begin
         / v_type.rate_limit
     ))
   end;
-  -- otherwise the key is at its concurrency limit, and the end of a job opens the gate
+  -- if v_look_at is null, the key is at its concurrency limit, and the end of one of its jobs opens
+  -- the gate
   if v_look_at is not null then
     insert into queue.notes (look_at, lane, workspace_id, key)
     select v_look_at, g.lane, p_workspace_id, p_key
@@ -435,9 +438,9 @@ begin
 end;
 $$;
 
--- Apply the changed limits per concurrency key of a job type to the type's jobs, which move to
--- queue.gated or leave it. The old limits still apply to jobs that another transaction has locked
--- or has not committed.
+-- After a change of a job type's limits per concurrency key, move the type's waiting jobs to
+-- queue.gated, or out of it. The old limits still apply to jobs that another transaction has locked
+-- or inserted without committing yet.
 create function queue.regate(p_job_type text)
 returns void
 language plpgsql
@@ -471,8 +474,8 @@ begin
     for no key update skip locked
   );
   perform queue.leave_places(v_jobs);
-  -- delete the rows of jobs that ended while the type had no limit, because no settlement marked
-  -- these rows as ended
+  -- Delete the rows of jobs that ended while the type had no limit per key. No settlement has
+  -- marked these rows as ended.
   delete from queue.gated as g
   where g.lane = any (v_lanes)
     and g.admitted
@@ -481,8 +484,8 @@ begin
       select from public.jobs as j
       where j.id = g.job_id and j.finished_at is null
     );
-  -- Running jobs count against the limit of their key. This update waits for jobs that another
-  -- transaction is settling.
+  -- Running jobs count against the limit of their key. This update waits for transactions that are
+  -- settling jobs.
   with leased as (
     update queue.leases as r
     set key = coalesce(
@@ -511,7 +514,7 @@ $$;
 
 -- Reject an enqueue if the workspace would have more live jobs than its limit. A limit of up to
 -- 2,000 is exact, because only one call at a time counts the jobs, and concurrent enqueues are
--- rejected. A higher limit is compared with a count that may be ten seconds old.
+-- rejected. A higher limit is compared with a stored count, which may be ten seconds old.
 -- p_count: Number of jobs that the call is about to add.
 create function queue.check_live_jobs(
   p_workspace_id uuid,
@@ -587,9 +590,9 @@ begin
 end;
 $$;
 
--- Reject an enqueue if the payloads of the workspace's live jobs have more bytes than allowed. One
--- call in ten seconds counts the bytes. Enqueues do not update a stored sum, because they would
--- wait for each other to update its row.
+-- Reject an enqueue if the payloads of the workspace's live jobs have more bytes than allowed. Only
+-- one call in ten seconds counts the bytes. There is no stored sum that enqueues update, because
+-- they would wait for each other to update its row.
 create function queue.check_live_bytes(p_workspace_id uuid)
 returns void
 language plpgsql
@@ -636,10 +639,11 @@ begin
 end;
 $$;
 
--- Token buckets of people. They are stored in sequences, because a rollback does not restore the
--- value of a sequence. A person therefore also pays for calls that are rejected or time out.
--- priced_<n>: Hash of the name of the bucket that uses this pair of sequences. refilled_<n>: Time
--- at which the bucket is full again, in microseconds.
+-- Token buckets for the rate limits of people. The buckets are stored in sequences, because a
+-- rollback does not restore the value of a sequence. A person therefore also pays for a call that
+-- is rejected or times out. priced_<n>: Hash of the name of the token bucket that uses the pair of
+-- sequences with this number. refilled_<n>: Time at which this bucket is full again, in
+-- microseconds.
 do $$
 begin
   for v_nth in 0 .. 15 loop
@@ -650,10 +654,10 @@ end;
 $$;
 
 -- Return the pair of sequences that stores a person's token bucket, and the time when the bucket is
--- full again. A hash of the bucket's name selects four pairs. If none of them stores the bucket,
--- take over a pair whose bucket is full. If no pair is free, return null. Read the time of a pair
--- before the name of its bucket, because another bucket may take over the pair between the two
--- reads.
+-- full again. A hash of the bucket's name selects four candidate pairs. If none of them stores the
+-- bucket, take over a pair whose bucket is full. If each of the four pairs stores a bucket that is
+-- not full, return null. Read the time of a pair before the name of its bucket, because another
+-- bucket may take over the pair between the two reads.
 create function queue.find_pair(
   p_hash bigint,
   p_micros bigint,
@@ -721,7 +725,8 @@ begin
   v_before := coalesce(pg_sequence_last_value('queue.refilled_' || v_pair.nth), 1);
   v_full_at := floor(v_micros + (p_most - v_left) * v_per_token);
   perform setval('queue.refilled_' || v_pair.nth, v_full_at);
-  -- another bucket has taken over the pair of sequences since, and must not pay for this call
+  -- undo the charge if another bucket has taken over the pair of sequences in the meantime, because
+  -- that bucket must not pay for this call
   perform setval('queue.refilled_' || v_pair.nth, v_before)
   where pg_sequence_last_value('queue.priced_' || v_pair.nth) <> v_hash
     and pg_sequence_last_value('queue.refilled_' || v_pair.nth) = v_full_at;
@@ -737,9 +742,9 @@ $$;
 
 -- Limit how long a request of the Data API waits for a lock, because all callers share few
 -- connections. The limit applies until the transaction ends. It must not apply to the project's own
--- code, so a request that calls another function or table is not limited. A function of the engine
--- or of an app is recognized by a call of a function of the engine's schema in its body, or in the
--- body of the function to which it passes its arguments.
+-- code, so the function does nothing if the request calls a function or table of the project. A
+-- function belongs to the engine or an app if its body calls a function of the schema queue, or
+-- passes its arguments to a function that does so.
 -- p_ms: Maximum wait in milliseconds.
 create function queue.limit_wait(p_ms integer)
 returns void
@@ -781,12 +786,13 @@ $$;
 
 -- Charge a person's call, or reject the call with status 429. Each function that people may call
 -- runs queue.admit first, and a trigger runs it for each statement on a table. The person pays
--- p_count tokens, and one more token for each 16 kB that the call stores. A call of the kind
+-- p_count tokens, and one more token for each 16 kB that the call writes. A call of the kind
 -- 'changes', or one that enqueues more than 100 jobs, also takes a call slot. A call of the kind
 -- 'changes' waits at most 100 ms for a lock (queue.limit_wait).
--- p_kind: One of jobs, streams, rows and changes. The kind 'rows' is for rows that a function has
---   written. The kind 'changes' is for all other writes. A person runs one of them at a time, and a
---   second one waits up to 200 ms.
+-- p_kind: Kind of the call, which is jobs, streams, rows or changes. The kind 'rows' charges for
+--   rows that a function of the engine or an app has already written. The kind 'changes' is for all
+--   other writes. A person runs one call of the kind 'changes' at a time, and a second such call
+--   waits up to 200 ms.
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,
@@ -812,14 +818,14 @@ begin
   end if;
   -- an enqueue can only wait for the idempotency key or unique key of its job (queue.hold_key)
   if p_kind = 'changes' then
-    -- A person's second change waits for the first one. If it waited for a row, it would fail with
-    -- 55P03, which the Data API returns with status 500.
+    -- A person's second call of this kind waits for the first call. If the second call waited for a
+    -- row lock instead, it would fail with 55P03, which the Data API returns with status 500.
     perform queue.take_place('change of ' || p_user_id, 1, 200);
     perform queue.limit_wait(100);
   end if;
   if p_kind = 'jobs' then
     perform queue.check_live_jobs(p_workspace_id, p_count);
-    -- smaller payloads are limited by the number of live jobs
+    -- smaller payloads need no check of their bytes, because the number of live jobs is limited
     if p_bytes > 2048 * p_count then
       perform queue.check_live_bytes(p_workspace_id);
     end if;
@@ -863,8 +869,8 @@ create trigger admit_statement
   when (current_user = 'authenticated')
   execute function queue.admit_statement();
 
--- Return the number of tokens that queue.admit_statement charged before the statement, and forget
--- it.
+-- Return the number of tokens that queue.admit_statement charged before the statement, and delete
+-- the stored number.
 create function queue.take_reserved()
 returns double precision
 language plpgsql
@@ -878,8 +884,8 @@ begin
 end;
 $$;
 
--- Charge a person for the rows that a statement has written, less the tokens that
--- queue.admit_statement charged. Each row costs one token, and more for its bytes.
+-- Charge a person for the rows that a statement has written, minus the tokens that
+-- queue.admit_statement charged before. Each row costs one token, and one more for each 16 kB.
 create function queue.charge_written()
 returns trigger
 language plpgsql
@@ -945,10 +951,11 @@ $$;
 select queue.charge_rows('public.workspace_members');
 
 -- Take one of p_most slots until the transaction ends, or reject the call with status 429.
--- p_id: Id that the sharers of the slots have in common. If it is null, take no slot.
+-- p_id: Id of the person or workspace that the slots belong to. Null to take no slot.
 -- p_most: Number of slots.
--- p_ms: Maximum time to wait for a slot, in milliseconds. A call that waits occupies a connection,
---   so the caller must first take another slot without waiting.
+-- p_ms: Maximum time to wait for a slot, in milliseconds. A waiting call occupies a database
+--   connection, so the caller must first take another slot without waiting, which limits the number
+--   of waiting calls.
 create function queue.take_place(p_id text, p_most integer, p_ms integer default 0)
 returns void
 language plpgsql
@@ -1017,7 +1024,7 @@ $$;
 -- Lock an idempotency key or unique key before a job gets the key. If another transaction is taking
 -- the same key, wait up to two seconds, because the response must contain the job that gets the
 -- key. Only one call of a person may wait, and further calls are rejected. A transaction takes at
--- most 100 of these locks, because the server has few.
+-- most 100 locks of keys, because the server has few advisory locks.
 create function queue.hold_key(p_workspace_id uuid, p_job_type text, p_key text)
 returns void
 language plpgsql
@@ -1041,14 +1048,14 @@ begin
     end if;
     perform pg_sleep(0.005);
   end loop;
-  -- limit the wait, because a transaction of the service may be taking the same key without this
-  -- lock
+  -- limit the wait, because a transaction of the service may be writing the same key without this
+  -- advisory lock
   perform queue.limit_wait(2000);
 end;
 $$;
 
--- For apps. Let only one call at a time use the object with this id, and reject other calls,
--- because they would wait for rows of the object.
+-- For apps. Let only one call at a time use the record of an app with this id, and reject
+-- concurrent calls, because they would wait for locked rows of the record.
 create function queue.hold_id(p_id text)
 returns void
 language plpgsql
@@ -1235,7 +1242,7 @@ comment on function public.set_settings is
   'Change settings of the engine by name, and return all settings. For operators.';
 select queue.allow('service_role', 'public.set_settings');
 
--- Reject a call with a revoked worker key. Every function for workers must call
+-- Reject the call if its worker key is revoked. Every function for workers must call
 -- queue.refuse_revoked, and queue.allow checks this. The result is always false. A function that
 -- must be fast assigns the result to a variable, because an assignment costs less than `perform`.
 create function queue.refuse_revoked()
@@ -1289,28 +1296,29 @@ begin
   values (
     'worker_keys_revoked',
     jsonb_build_array(jsonb_build_object(
-      -- revoke from one minute earlier, because workers set the issue time (iat) of their keys half
-      -- a minute back
+      -- Also revoke keys issued in the minute before p_before, because workers set the issue time
+      -- (iat) of their keys half a minute back.
       'before', floor(extract(epoch from p_before)) - 60,
       'from', floor(extract(epoch from v_now)) + coalesce(p_grace_seconds, 0)
     )),
     v_now
   )
-  -- keep the earlier revocations, so that the keys that they revoked stay revoked during the grace
-  -- period of the new revocation
+  -- Keep the earlier revocations. Otherwise the keys that they revoked would work again during the
+  -- grace period of the new revocation.
   on conflict (name) do update set
     value = s.value || excluded.value,
     updated_at = v_now;
   update queue.settings
   set
-    -- someone who stole the worker key may also know the key of guests
+    -- revoke guest keys too, because someone who stole the worker key may also know the key of
+    -- guests
     updated_at = v_now,
     value = to_jsonb(encode(
       uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
       'hex'
     ))
   where name = 'guest_key';
-  -- Someone with a stolen key may have registered any job type, so types without jobs are deleted.
+  -- Someone with a stolen key may have registered job types, so delete all types without jobs.
   -- Workers register their types again.
   update queue.job_types
   set
@@ -1342,7 +1350,7 @@ begin
       )
     );
   update queue.lanes
-  -- delete the lane after one hour, because open transactions may still insert jobs into it
+  -- delete the lane one hour later, because open transactions may still insert jobs into the lane
   set unused_since = v_now - interval '23 hours'
   where job_type not in (select t.job_type from queue.job_types as t);
   delete from queue.workers as w

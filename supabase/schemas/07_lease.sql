@@ -1,42 +1,42 @@
 -- This file chooses the jobs for a worker, and leases them. These are the steps of a lease, by
 -- function.
 --
---   queue.lease             handles one numbered call of a worker run.
+--   queue.lease               handles one numbered request of a worker run.
 --     queue.admit_run         limits the number of concurrent runs, in the first call of a run.
 --     queue.record_worker     updates the worker's row and its lanes, once a minute.
 --     queue.lease_ready       fills every pool of the worker.
 --       queue.open_gates        opens the gates that notes name, so that more jobs become ready.
---       queue.noted_shares      takes few jobs of many turns without opening the turns.
+--       queue.noted_shares      takes a few jobs each of many turns, without opening the turns.
 --       queue.open_turns        opens the other turns that notes name.
 --       queue.fill_pool         fills one pool with jobs.
 --         queue.share_slots       divides the free slots among turns.
 --           queue.lock_types        locks limited types and counts their running jobs.
---           queue.next_turns        reads the turns of the next tenants along the ring.
+--           queue.next_turns        reads the turns of the tenants that are served next.
 --           queue.limit_turns       locks limited tenants and counts their running jobs.
 --           queue.divide_slots      gives each tenant as many jobs per round as its weight.
 --           queue.advance_ring      stores the last tenant served.
---         queue.take              leases the jobs, and finds the job that a trigger rejects.
+--         queue.take              leases the jobs, and finds a job whose lease a trigger rejects.
 --           queue.take_jobs         moves jobs from ready to leased in one statement.
---         queue.tidy_turns        closes empty turns and moves the start of other turns.
---       queue.record_starts     records events and keys that do not follow from the job's row.
+--           queue.tidy_turns        closes empty turns and moves the start of other turns.
+--       queue.record_starts     stores events and keys that the job's row does not show.
 --       queue.publish           adds rows to the feed and sends messages.
 --     queue.next_due_in_ms    computes when the worker should call again.
---     public.tick_finished    ends the run if the call found no more jobs.
+--     public.tick_finished    ends the run if the last call found no more jobs.
 --
 -- queue.next_turns calls queue.ring_turns or queue.lane_turns. If a worker repeats a call, it gets
--- the same leases as from the first call.
+-- the same leases as at the first time.
 
 -- A worker's request for jobs.
 -- worker: Number of the worker's row in queue.workers, set by queue.lease.
--- pools: Array of {job_types, limit}, if some processors of the worker have separate slots. The
---   limits of the pools then replace the limit of the request.
--- suspects: True if this process runs only suspects. False if another process of the same host
---   runs only suspects. Otherwise null (queue.lease_mode).
+-- pools: Array of {job_types, limit}, if some processors of the worker have their own slots. In
+--   this case, the limits of the pools replace the limit of the request.
+-- suspects: True if this process runs only suspects. False if another process on the same host runs
+--   only suspects. Otherwise null (queue.lease_mode).
 -- job_ids: Suspects to lease, set by queue.lease_suspects. Null to lease jobs that are not
 --   suspects.
 -- slots: Array of {job_types, limit} with all slots of the worker. Null if unchanged.
--- abandoned: Array of {job_id, place} with the stopped jobs whose processors still run. Null if
---   unchanged.
+-- abandoned: Array of {job_id, place}, which lists the jobs that the worker has stopped although
+--   their processors still run. Null if unchanged.
 create type queue.lease_request as (
   worker_id text,
   worker integer,
@@ -59,7 +59,7 @@ create type queue.lease_request as (
   abandoned jsonb
 );
 -- A turn (a tenant with ready jobs in a lane) as a lease reads it.
--- round: Round in which the tenant gets its next jobs.
+-- round: Number of the round in which the tenant gets its next jobs.
 -- taken: Number of jobs that the tenant already got in this round.
 -- type_free: Number of jobs of the type that may start, or null if the type has no limit.
 -- own_free: Number of jobs of the type that may start for this tenant, or null without such a
@@ -81,7 +81,7 @@ create type queue.turn as (
   tenant_free integer
 );
 -- The first ready jobs of a tenant, in the order in which they must start.
--- turns: For each job, the position of its turn in the array of the turns that the lease read.
+-- turns: For each job, the index of its turn in the array of turns that the lease has read.
 create type queue.tenant_jobs as (
   turns integer[],
   weight integer,
@@ -100,9 +100,9 @@ create type queue.share as (
   ord bigint,
   jobs integer
 );
--- The last tenant that a lease served, for queue.advance_ring. A job type whose limit was reached
--- has a separate row. The row without a job type is for all other lanes.
--- job_type: Job type whose limit was reached, or null for all other lanes.
+-- The tenant that a lease served last, for queue.advance_ring. A job type that reached its limit
+-- has its own row. The row with a null job type applies to all other lanes.
+-- job_type: Job type that reached its limit, or null for all other lanes.
 -- taken: Number of jobs that the tenant got in the round, or 0 if the tenant got as many as its
 --   weight.
 create type queue.last_served as (
@@ -145,7 +145,8 @@ create type queue.leased as (
 -- ids: Ids of the leased jobs.
 -- leases: JSON of the leases, as the worker receives them.
 -- changes: Events of the leased jobs, which the caller must publish.
--- rest: Ids of the leased jobs for which queue.record_starts must record events, keys or starts.
+-- rest: Ids of the leased jobs for which queue.record_starts must record an event, a freed key or a
+--   start.
 create type queue.taken as (
   ids uuid[],
   leases json[],
@@ -196,8 +197,8 @@ begin
 end;
 $$;
 
--- End worker runs whose leases have all expired, because their process has probably ended. The run
--- of a process that still lives then no longer counts against the maximum number of runs.
+-- End worker runs whose leases have all expired, because their process has probably ended. If such
+-- a process is still alive, its run no longer counts against the maximum number of runs.
 create function queue.end_dead_runs(p_now timestamptz)
 returns void
 language sql
@@ -236,9 +237,9 @@ begin
       );
     exit when v_free >= 0;
     perform queue.end_dead_runs(p_now);
-    -- Mark all active worker runs, so that each of them requests jobs once more before it ends.
-    -- This update waits for the transaction of a run that is ending now. The count below then does
-    -- not include this run.
+    -- Set has_refused in all active worker runs, so that each of them requests jobs once more
+    -- before it ends. If a run is ending now, this update waits for the transaction that ends it.
+    -- The count below then excludes the ended run.
     update queue.ticks
     set has_refused = true
     where expires_at > p_now and tick_id <> p_request.tick_id;
@@ -264,7 +265,7 @@ $$;
 -- lane gets its first worker or loses its last worker, insert notes for the gates of the lane. The
 -- advisory lock "turns" is needed for this, because queue.lease_ready opens gates under this lock.
 -- p_known: The worker's row before the update.
--- has_noted: True if this call inserted notes for gates.
+-- has_noted: True if this call has inserted notes for gates.
 create function queue.record_worker(
   p_request queue.lease_request,
   p_known queue.workers,
@@ -286,8 +287,8 @@ begin
   if p_known.version = p_request.version
     and p_known.job_types @> p_request.job_types
   then
-    -- this request omits types for which the worker has no free slot, but the worker still serves
-    -- these types
+    -- the request omits job types for which the worker has no free slot, but the worker still
+    -- serves them
     p_request.job_types := p_known.job_types;
   end if;
   p_request.slots := coalesce(p_request.slots, p_known.slots);
@@ -361,8 +362,8 @@ begin
   values (
     p_request.worker_id,
     p_now,
-    -- If the advisory lock was not free, set seen_at back by 59 seconds, so that the next call
-    -- after one second tries again.
+    -- If the advisory lock was not free, set seen_at back by 59 seconds, so that the next call one
+    -- second later updates the row again.
     p_now - interval '59 seconds' * (not v_is_alone)::integer,
     p_request.version,
     p_request.job_types,
@@ -388,12 +389,13 @@ begin
 end;
 $$;
 
--- Open the gates that rows of queue.notes name, the oldest first, so that waiting jobs of these
--- concurrency keys become ready. Delete notes of job types that are paused or that no worker
--- serves. When a worker serves the type again, or the type is resumed, its gates get new notes. If
--- there are very many notes, also open the gate of the oldest note of some tenants, so that no
--- tenant waits behind the keys of others. These tenants are the first by id, and the first after a
--- random id. In this case, also delete old notes of keys that have no jobs.
+-- Check the gates that rows of queue.notes name, the oldest note first, so that waiting jobs of
+-- these concurrency keys become ready. Delete the notes of job types that are paused or that no
+-- worker serves. New notes are inserted for the type's gates when a worker serves the type again,
+-- or when the type is resumed. If there are very many notes, also check one gate of some tenants,
+-- which is the gate of the tenant's oldest note, so that no tenant waits for the gates of other
+-- tenants. These tenants are the tenant with the smallest id, and the next tenant after a random
+-- id. In this case, also delete old notes of keys that no job has.
 -- p_most: Maximum number of gates to open.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
@@ -482,7 +484,7 @@ begin
       order by min(n.ordinality)
       limit v_locks
     ),
-    -- delete the notes before the gates count jobs, so that the note of a job that is added later
+    -- delete the notes before the gates count jobs, so that a note inserted during the count
     -- remains
     gone as (
       delete from queue.notes as n
@@ -511,11 +513,11 @@ begin
 end;
 $$;
 
--- Open the tenants' turns that rows of queue.notes name. A turn gets the rank of its tenant in
--- other lanes. The rank of a new tenant is one less than the lowest last_rank of the rings of its
--- lanes, so that the tenant comes near the end of the round. Also unblock turns at a limit when
--- their time in look_at has come. If another transaction is changing a turn, keep the turn's note
--- for the next lease.
+-- Open the tenants' turns that rows of queue.notes name. If the tenant has a turn in another lane,
+-- the new turn gets the same rank. The rank of a new tenant is one less than the lowest last_rank
+-- among the rings of its lanes, so that the tenant comes near the end of the round. Also unblock
+-- turns that were at a limit, if their time in look_at has come. If another transaction is changing
+-- a turn, keep the turn's note for the next lease.
 -- p_most: Maximum number of turns to open because of notes.
 -- p_done: Turns with notes that the caller has locked, and whose jobs it has leased. If such a turn
 --   has no other ready job, only its notes are deleted.
@@ -531,8 +533,9 @@ as $$
 declare
   v_ignored text;
 begin
-  -- Advance to the oldest note, or to the oldest running transaction, which may still insert notes.
-  -- An earlier lease of this transaction may have deleted notes, which a rollback would restore.
+  -- Set queue.notes_gone to the transaction id of the oldest note, or of the oldest running
+  -- transaction, which may still insert notes. Do not do this if an earlier lease of this
+  -- transaction deleted notes, because a rollback would restore these notes.
   if (current_setting('minutehand.noted', true) = 'yes') is not true then
     v_ignored := setval('queue.notes_gone', least(n.oldest, n.running)::text::bigint)
     from (
@@ -606,7 +609,7 @@ begin
     blocked = false,
     look_at = null,
     changed_at = p_now,
-    -- the only ready jobs of a closed turn are the jobs of its notes
+    -- notes name all ready jobs of a closed turn, so the turn starts at the first of them
     from_ord = case
       when t.blocked and t.look_at is null then excluded.from_ord
       else least(t.from_ord, excluded.from_ord)
@@ -624,11 +627,11 @@ begin
 end;
 $$;
 
--- Return the ready jobs of the first p_most noted turns, if they all fit into the free slots. The
--- order of the tenants then does not matter, so a lease takes these jobs without opening the turns.
--- Return null if an open turn of the worker's lanes has a ready job. Also return null if at most
--- four turns would be open, because queue.fill_pool keeps these open. Turns with limits, weights or
--- pauses must be opened.
+-- Return the ready jobs of the first p_most turns that notes name, if all these jobs fit into the
+-- free slots. The order of the tenants then does not matter, so a lease takes these jobs without
+-- opening the turns. Return null if an open turn of the worker's lanes has a ready job. Also return
+-- null if at most four turns would be open, because queue.fill_pool leaves so few turns open. A
+-- turn with a limit, weight or pause must be opened before its jobs are leased.
 -- p_most: Maximum number of turns.
 create function queue.noted_shares(p_request queue.lease_request, p_most integer)
 returns queue.share[]
@@ -728,9 +731,9 @@ begin
 end;
 $$;
 
--- Lock the job types with a limit that have turns in these lanes, and count their running jobs. A
--- limited type whose first turn opens later is not in the result, because its running jobs were not
--- counted. The next lease serves this type.
+-- Lock the job types with a limit that have turns in these lanes, and count their running jobs. If
+-- a limited type gets its first turn only after this count, its lanes are not in the result. The
+-- next lease will count and serve this type.
 -- open: Lanes of types without a limit, and of types that this call has locked and that are below
 --   their limit.
 -- is_busy: True if another lease has locked one of the types, or if the transaction can take no
@@ -825,10 +828,12 @@ $$;
 
 -- Return the open turns of all lanes in the order of (rank, workspace_id, lane). The first turn is
 -- the turn after the last tenant served, and after the highest rank comes the lowest rank. In the
--- query, lane_bound is 0 if the last tenant has not yet got as many jobs as its weight, so that
--- this tenant comes first. Otherwise it is the greatest integer, so that this tenant comes last.
+-- query, lane_bound is 0 if the last tenant has not yet got as many jobs in the round as its
+-- weight, so that this tenant comes first. Otherwise it is the greatest integer, so that this
+-- tenant comes last.
 -- p_rows: Maximum number of turns.
--- is_cut: True in the row number p_rows, because more turns may follow.
+-- is_cut: True in the last row if the function has returned p_rows rows, because more turns may
+--   follow.
 create function queue.ring_turns(p_ring integer, p_rows integer)
 returns table (
   lane integer,
@@ -890,9 +895,10 @@ end;
 $$;
 
 -- Return up to p_rows open turns of each of these lanes. For each lane, the order begins after the
--- last tenant that the ring of the lane stores. queue.ring_turns is a separate function, because
--- one query for both would not read the indexes in order. A lane that was idle is at most one round
--- behind the other lanes. Otherwise leases would serve only this lane until it had caught up.
+-- last tenant that the ring of the lane stores. queue.ring_turns and queue.lane_turns are separate
+-- functions, because one query for both cases would not read the indexes in order. If a lane was
+-- idle, it is at most one round behind the other lanes. Otherwise leases would serve only this lane
+-- until the lane had caught up.
 create function queue.lane_turns(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
@@ -973,10 +979,11 @@ from queue.pauses as p;
 -- Return the turns of the next tenants in these lanes. If the lanes share one ring,
 -- queue.ring_turns reads the turns of all lanes of the ring, up to a maximum number of turns. If
 -- these turns have too few tenants in the requested lanes, or if the lanes have several rings,
--- queue.lane_turns reads the turns of each lane. If a read reached its maximum, the tenant of the
--- last turn and all later tenants are dropped, because some of their turns may be missing.
+-- queue.lane_turns reads the turns of each lane. If a read returned its maximum number of turns,
+-- the tenant of the last turn and all later tenants are dropped, because some of their turns may be
+-- missing.
 -- p_most: Maximum number of tenants to return.
--- known: Number of tenants returned.
+-- known: Number of tenants that the function returns.
 -- is_all: True if no further tenant has a turn.
 -- is_limited: True if one of the tenants has a limit or a weight, or is paused.
 -- is_empty: True if only one turn is open in all lanes, and this turn has no ready job.
@@ -1091,9 +1098,9 @@ $$;
 -- Take an advisory lock for each limit of the tenants, and count how many more jobs of each turn
 -- may start. Block turns that are at a limit or paused.
 -- known: Number of tenants in the result, if the transaction could not take the locks of all
---   tenants. Null if all tenants are in the result.
--- is_busy: True if another lease has one of the locks, or if a pause is ending now. In this case,
---   no turn is blocked.
+--   tenants in p_turns. Null if the result has all tenants.
+-- is_busy: True if another lease has one of the locks, or if a pause is ending now. If is_busy is
+--   true, the function blocks no turn.
 create function queue.limit_turns(
   p_turns queue.turn[],
   p_now timestamptz,
@@ -1105,7 +1112,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- names of the advisory locks, and for each lock the position of its tenant among p_turns
+  -- names of the advisory locks, and for each lock the position of its tenant in p_turns
   v_scopes text[];
   v_tenants integer[];
   v_locks integer;
@@ -1193,7 +1200,7 @@ begin
         when y.workspace_concurrency is not null then y.workspace_concurrency
           - (
             select count(*)
-            -- join by lane, because the index of queue.leases begins with the lane
+            -- join queue.leases by lane, because its index begins with the lane
             from queue.lanes as o
             join queue.leases as r
               on r.lane = o.lane and r.workspace_id = t.workspace_id
@@ -1254,10 +1261,11 @@ select s.job_id, true
 from queue.suspects as s;
 
 -- Divide the free slots of a worker among tenants in rounds. In each round, every tenant in turn
--- gets as many of its first ready jobs as its weight. Only the first round determines the last
--- tenant served. A job that exceeds a limit is skipped, and does not count against the weight.
--- p_depth: Number of jobs to read per turn, at least the tenant's weight. Null to divide the slots
---   for one round only, because there are more tenants than the lease has read.
+-- gets as many of its first ready jobs as its weight. The last tenant served is the last tenant of
+-- the first round. If a job would exceed a limit, the function skips the job and does not count it
+-- against the weight.
+-- p_depth: Number of jobs to read per turn, which is at least the tenant's weight. Null to divide
+--   the slots for one round only, because there are more tenants than the lease has read.
 -- p_most: Number of free slots.
 -- is_cut: True if a turn may have more jobs than this function has read.
 -- empty: Turns without a ready job.
@@ -1312,7 +1320,7 @@ begin
       where o.lane = t.lane
         and o.workspace_id = t.workspace_id
         and o.ord >= t.from_ord
-        -- the lease skips withheld jobs, so they must get no slot
+        -- exclude withheld jobs, because the lease would skip them and leave their slots empty
         and o.job_id not in (select w.job_id from queue.withheld as w)
       order by o.ord
       -- least() ignores nulls, so that a limit of null does not apply
@@ -1405,8 +1413,8 @@ $$;
 
 -- Store the last tenant served for these lanes, except for lanes that another lease has already
 -- advanced further. Afterwards the lanes share one ring. If no other lane uses their ring, the
--- lanes keep it. Otherwise they get an unused or new ring. The conditions are checked again after
--- the rows are locked.
+-- lanes keep it. Otherwise they get an unused or new ring. Check the conditions again after locking
+-- the rows, because another lease may have changed them.
 create function queue.advance_ring(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
@@ -1487,7 +1495,7 @@ $$;
 -- limited: Requested job types that have a limit.
 -- shares: Number of jobs that each turn gets.
 -- empty: Turns without a ready job.
--- is_only: True if only one turn is open in these lanes, even if this turn has no ready job.
+-- is_only: True if these lanes have only one open turn, even if this turn has no ready job.
 -- is_limited: True if a limit, a weight or a pause applies to one of the turns.
 -- at_limit: Types that have reached their limit, so that none of their jobs may start now.
 -- more: True if the worker should call again at once, because another lease has locked a limit, or
@@ -1577,10 +1585,11 @@ begin
   empty := v_divided.empty;
   v_slots := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
   more := more or (not v_first.is_all or v_divided.is_cut) and v_slots < v_most;
-  -- store the last tenant served, unless no tenant was skipped
+  -- store the last tenant served if the lease has skipped a tenant
   if v_first.is_all
     and (v_first.known = 1 or not is_limited and v_slots < v_most)
-  -- no tenant was skipped, because one tenant has all turns or because all jobs were taken
+  -- no tenant was skipped, because all turns belong to one tenant or because the lease took all
+  -- jobs
   then
     return;
   -- each tenant that the lease has read got as many jobs as its weight
@@ -1680,8 +1689,8 @@ where y.rate_limit is not null and not y.rate_per_key
 $$;
 
 -- Lease the first jobs of each turn. The update finds a job's row by its ctid, because no other
--- transaction can change the locked row. If the row was changed between the start of the statement
--- and the lock, the update does not find it, and the job stays ready.
+-- transaction can change a locked row. If another transaction changed the row between the start of
+-- this statement and the lock, the update does not find the row, and the job stays ready.
 create function queue.take_jobs(
   p_shares queue.share[],
   p_request queue.lease_request,
@@ -1840,8 +1849,8 @@ end;
 $$;
 
 -- Lease the jobs that queue.share_slots has chosen. If a trigger of the project rejects one of the
--- jobs, lease each half of the jobs separately, and so on, until this job is found. Then record the
--- rejection in queue.refusals, so that the next lease skips the job.
+-- jobs, lease each half of the jobs separately, and so on, until this job is found. Then insert a
+-- row into queue.refusals, so that the next lease skips the rejected job.
 -- has_refused: True if a job was rejected.
 create function queue.take(
   p_shares queue.share[],
@@ -1872,7 +1881,7 @@ begin
       or operator_intervention
       or system_error
       or internal_error then
-      -- these errors have other causes than a single job (queue.bisect_task)
+      -- these errors do not depend on a single job (queue.bisect_task)
       raise;
     when others then
       v_failure := format('%s (%s)', sqlerrm, sqlstate);
@@ -1883,8 +1892,7 @@ begin
   elsif v_one.jobs > 1 then
     p_shares[1].jobs := v_one.jobs / 2;
     v_first := queue.take(p_shares, p_request, p_now);
-    -- the second half begins at the same ord, because the jobs of the first half are no longer
-    -- ready
+    -- The second half begins at the same ord. The jobs of the first half are no longer ready.
     p_shares[1].jobs := v_one.jobs - v_one.jobs / 2;
     v_second := queue.take(p_shares, p_request, p_now);
   else
@@ -1918,9 +1926,9 @@ end;
 $$;
 
 -- Set the start of each turn (from_ord) to its first ready job, or to the last leased job if no job
--- is ready. Close the turns in which the lease found no ready job. Skip a turn whose lock is not
--- free, because an open transaction may be adding a job to the turn. Also skip the remaining turns
--- if this transaction can take no more locks.
+-- is ready. Close the turns in which the lease found no ready job. Skip a turn whose advisory lock
+-- another transaction has, because that transaction may be adding a job to the turn. Also skip the
+-- remaining turns if this transaction can take no more advisory locks.
 -- p_turns: For each turn, the number of leased jobs, and the position of the last leased job.
 create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz)
 returns void
@@ -1964,10 +1972,10 @@ begin
 end;
 $$;
 
--- Lease jobs for the free slots of one pool. The slots are divided among turns (queue.share_slots),
--- and the first jobs of each turn are leased.
--- p_request: The request, with the job types and the limit of this pool.
--- unfilled: If the pool got no job, the lanes of the pool, except lanes of types at a limit.
+-- Lease jobs for the free slots of one pool. queue.share_slots divides the slots among turns, and
+-- the function leases the first jobs of each turn.
+-- p_request: The worker's request, reduced to the job types and the limit of this pool.
+-- unfilled: If the pool got no job, the lanes of the pool, without lanes of types at a limit.
 create function queue.fill_pool(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1985,7 +1993,8 @@ declare
   v_shared record := queue.share_slots(p_request, p_now);
   v_taken record;
   v_leased integer := 0;
-  -- number of jobs that were read. If fewer are leased, another lease took the others.
+  -- Number of jobs that the lease selected. If the lease gets fewer jobs, another lease has taken
+  -- the missing jobs.
   v_expected bigint;
   v_one queue.share;
 begin
@@ -2014,7 +2023,7 @@ begin
     end if;
     if v_leased < p_request."limit" and v_shared.shares is not null then
       v_expected := case
-        -- one turn may get more slots than it has ready jobs
+        -- one turn may be assigned more slots than it has ready jobs
         when v_shared.shares[2] is null then 1
         else (select sum(s.jobs) from unnest(v_shared.shares) as s)
       end;
@@ -2041,7 +2050,7 @@ begin
   -- - More than four turns have no ready jobs, and would make each lease slower.
   -- - The lease took 20 jobs or more, but fewer than its limit, so that the next lease should begin
   --   after these jobs.
-  -- - The number of the call is a multiple of 16.
+  -- - The number of the worker run's call is a multiple of 16.
   if cardinality(v_shared.empty) > 4
     or v_leased >= 20 and v_leased < p_request."limit"
     or p_request.call % 16 = 0
@@ -2060,7 +2069,7 @@ end;
 $$;
 
 -- Record the effects of a lease that do not follow from the rows of the jobs. Store events, free
--- unique keys, and record starts for the rate limits of concurrency keys.
+-- unique keys, and store the start times that the rate limits of concurrency keys need.
 create function queue.record_starts(p_ids uuid[], p_worker_id text, p_now timestamptz)
 returns void
 language plpgsql
@@ -2103,8 +2112,9 @@ begin
 end;
 $$;
 
--- Return the active leases that an earlier call created, for a worker that repeats this call.
--- tests/sql/test_leases.py compares the result with queue.take_jobs.
+-- Return the active leases that an earlier call of the run created, for a worker that repeats this
+-- call. tests/sql/test_leases.py compares the JSON of the leases with the result of
+-- queue.take_jobs.
 create function queue.leases_of_call(p_tick_id uuid, p_call integer)
 returns json
 language plpgsql stable
@@ -2138,14 +2148,14 @@ end;
 $$;
 
 -- Lease jobs for every pool of a worker's request.
--- p_changes: Events of the jobs that the same call settled.
--- p_has_notes: True if queue.notes has rows, so that turns or gates must be opened first.
+-- p_changes: Events of the jobs that the same call has settled.
+-- p_has_notes: True if queue.notes has rows, so that the lease must first open turns or gates.
 -- lanes: Lanes of the requested job types and queues that are not paused.
 -- limited: Requested job types that have a limit.
 -- unfilled: Lanes of the pools that got no job.
 -- more: True if the worker should call again at once.
--- is_short: True if a pool of slots got fewer jobs than it has free slots.
--- is_full: True if a pool of slots got a job for each free slot.
+-- is_short: True if one of the pools got fewer jobs than it has free slots.
+-- is_full: True if one of the pools got a job for each free slot.
 create function queue.lease_ready(
   p_request queue.lease_request,
   p_changes queue.change[],
@@ -2186,7 +2196,7 @@ begin
   -- only one lease at a time opens gates and turns, and concurrent leases skip this step
   if p_has_notes and queue.try_lock('turns') then
     perform queue.open_gates(greatest(50, v_at_once), p_now)
-    -- If a pause is ending now, open no gates, because the end of the pause inserts notes for all
+    -- While a pause is ending, open no gates, because the end of the pause inserts a note for each
     -- of them.
     where queue.try_lock('pauses', p_is_shared => true);
     if p_mode is null and p_request.pools is null and not is_short then
@@ -2256,8 +2266,9 @@ $$;
 -- because another lease could delete a note and open its turn between two statements, so that
 -- neither statement would see the job.
 -- p_limited: Requested job types that have a limit.
--- p_unfilled: Lanes of the pools that got no job. For other pools, the worker calls again anyway.
--- p_more: If true, return 0.
+-- p_unfilled: Lanes of the pools that got no job. For pools that got a job, the worker calls again
+--   anyway.
+-- p_more: True to return 0, because the worker should call again at once.
 create function queue.next_due_in_ms(
   p_lanes integer[],
   p_limited text[],
@@ -2312,13 +2323,13 @@ begin
           when s.failures = 0 then s.look_at
           else greatest(s.look_at, p_now + interval '1 second')
         end
-      -- process a signal at most once a second if the last try failed
+      -- after a failure, process a signal again at most once per second
       )
       from queue.signals as s
     )
   );
   if p_limited <> '{}' then
-    -- the earliest time at which a job type that has used up its rate limit allows a start
+    -- earliest time at which a job type that has used up its rate limit allows a start
     v_next := least(
       v_next,
       (
@@ -2378,7 +2389,7 @@ $$;
 -- Implement public.lease_jobs. If a worker repeats a call, the second call waits until the first
 -- has finished. It waits for an advisory lock, because a row lock would be a write, and a call that
 -- finds no jobs must write nothing.
--- p_changes: Events of the jobs that the same call settled, which must be published.
+-- p_changes: Events of the jobs that the same call has settled, which must be published.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null)
 returns json
 language plpgsql
@@ -2390,7 +2401,7 @@ declare
   v_ms bigint;
   v_ignored bigint;
   v_next_ms bigint;
-  -- stored state of the run and of its worker, and whether there are notes
+  -- stored rows of the run and of its worker, and whether queue.notes has rows
   v_tick record;
   v_noted record;
   v_run jsonb; -- result for the run, if this call starts or ends it
@@ -2402,11 +2413,12 @@ declare
   v_listens constant boolean := p_request -> 'listens' = 'true'
     and to_regclass('realtime.messages') is not null;
 begin
-  -- try the lock without waiting first, because this expression costs less than `perform`
+  -- first try the lock without waiting, because this assignment costs less than `perform`
   if not queue.try_lock('tick ' || v_asked.tick_id) then
     perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
   end if;
-  -- if the process ends now, the report of its end waits for the jobs of this lease
+  -- If the process ends now, public.tick_finished waits for this lock, and then also handles the
+  -- jobs of this lease.
   v_is_alive := queue.try_lock('process ' || v_asked.worker_id, p_is_shared => true);
   v_now := queue.clock();
   select
@@ -2432,7 +2444,7 @@ begin
   from (select) as o
   left join queue.ticks as t on t.tick_id = v_asked.tick_id
   left join queue.workers as w on w.worker_id = v_asked.worker_id;
-  -- return the same leases again, because the response to the first call may have been lost
+  -- return the same leases as before, because the response to the first call may have been lost
   if v_asked.call <= v_tick.last_call then
     perform queue.publish(p_changes, v_now);
     return json_build_object(
@@ -2452,7 +2464,8 @@ begin
   end if;
   v_noted := queue.record_worker(v_asked, v_tick.worker, v_now);
   v_asked.worker := v_noted.worker;
-  -- reset the time of the last call of a worker, because that worker has now started
+  -- reset the time at which queue.wake_worker last called a worker, because that worker has now
+  -- started
   if pg_sequence_last_value('queue.wanted_ms') > 0 then
     v_ignored := setval('queue.wanted_ms', 0);
   end if;
@@ -2463,7 +2476,7 @@ begin
     case when v_tick.has_suspects then queue.lease_mode(v_asked, v_now) end,
     v_now
   );
-  -- store the number of the call, so that a repetition is recognized
+  -- store the number of this call, so that the engine recognizes a repetition
   if v_tick.last_call is null or v_given.leased > 0 then
     insert into queue.ticks as t (tick_id, seen_at, worker, last_call)
     values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call)
@@ -2482,7 +2495,7 @@ begin
   if v_asked.free_slots < 0 then
     v_ignored := queue.withdraw_run(v_now);
   elsif coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0
-    -- a run that leases only suspects has no slot for other jobs
+    -- a process that runs only suspects has no slot for other jobs
     and not v_given.is_alone
   then
     if v_ms - pg_sequence_last_value('queue.slots_ms') between 0 and 499 is not true then
@@ -2503,7 +2516,7 @@ begin
     end if;
     v_maintenance := queue.maintenance_is_due(
       v_now,
-      -- true if the run leased jobs recently
+      -- true if the run has recently leased jobs
       v_given.leased > 0 or v_tick.last_call > 1 and v_tick.is_active,
       v_next_ms <= 1000 is true
     );
@@ -2513,7 +2526,7 @@ begin
     and (not v_maintenance or v_asked.ends ? 'maintained')
     and (v_next_ms <= (v_asked.ends -> 'stay_ms')::double precision) is not true;
   if v_asked.count_due or v_asked.call = 1 or v_ends then
-    -- count the jobs of all lanes that the worker serves
+    -- count ready jobs of all lanes that the worker serves
     if v_asked.pools is not null or v_given.is_alone then
       v_given.lanes := (queue.open_lanes(v_asked.job_types, v_asked.queues)).lanes;
     end if;

@@ -2,21 +2,21 @@
 -- the number of its lease. An outcome with an old fence changes nothing. public.settle_jobs applies
 -- the outcomes and frees concurrency keys before it leases the next jobs, so that these can include
 -- the next job of a key. queue.finish ends jobs that no worker has leased. If a worker dies, its
--- leases expire and maintenance reclaims the jobs. Only the attempt of the job that ended the
--- worker's process counts as lost (14_suspects.sql).
+-- leases expire and maintenance reclaims the jobs. Only the job that ended the worker's process is
+-- charged with a lost attempt (14_suspects.sql).
 --
 --   public.settle_jobs
 --     queue.read_items        parses the items and sorts them by job.
 --     queue.settle            applies the outcomes.
 --                             If all items are plain completions, it calls queue.end_attempts, and
 --                             queue.after_attempts for jobs with a key, a parent or a deadline.
---                             Otherwise it calls all functions below. It also calls them if another
---                             transaction keeps one of the rows locked for more than 0.1 s.
+--                             Otherwise it calls all functions below. It also calls all of them if
+--                             another transaction keeps one of the rows locked for more than 0.1 s.
 --       queue.lock_held         locks leases and job rows, and returns the jobs it could not lock.
 --       queue.write_reports     stores the last progress, log lines and steps.
 --       queue.decide            determines each job's next state and stores the attempt.
 --       queue.end_attempts      deletes the leases and updates the job rows, in one statement.
---       queue.after_attempts    places jobs that continue, opens gates, frees keys, sends signals.
+--       queue.after_attempts    places jobs that continue, opens gates, frees keys, adds signals.
 --     queue.lease             leases the next jobs in the same call.
 
 create type queue.worker_item as (
@@ -41,9 +41,9 @@ create type queue.worker_item as (
   output jsonb,
   pulse jsonb
 );
--- The next state of a job, and the event to store. The event is null for a lost attempt, which
--- maintenance records with the event job.reclaimed. All fields are null for an outcome with an old
--- fence, and for a plain completion.
+-- The next state of a job, and the event to store. For a lost attempt the event is null, because
+-- maintenance stores the event job.reclaimed for it. All fields are null if the outcome has an old
+-- fence, or if it is a plain completion.
 create type queue.transition as (
   status text,
   attempts integer,
@@ -122,7 +122,7 @@ begin
     problem := '{"type": "ResultTooLarge", "reason": "result_too_large",
       "message": "the result is too long; store it and return a reference"}';
   elsif p_job.cancel_requested_at is not null and outcome <> 'completed' then
-    -- The worker may have stopped the processor because of the cancel request.
+    -- A cancel request may be the reason why the worker stopped the processor.
     problem := case when outcome not in ('lost', 'died') then problem end;
     outcome := 'cancelled';
   elsif outcome in ('retry', 'lost') then
@@ -139,9 +139,9 @@ begin
         else coalesce(problem, '{}') || jsonb_build_object('reason', v_reason)
       end;
       outcome := 'failed';
-    -- If there is evidence that the job ended its process, the retry waits for the backoff, as
-    -- after any failure. Without evidence, something else may have stopped the worker, so the job
-    -- is retried at once.
+    -- If there is evidence that the job ended its worker process, the retry waits for the backoff,
+    -- as after any failure. Without evidence, something else may have stopped the worker, so the
+    -- job is retried at once.
     elsif outcome = 'retry' or problem ? 'evidence' then
       run_at := p_now + make_interval(
         secs => case
@@ -188,7 +188,7 @@ end;
 $$;
 
 -- Determine the next state of a job, and store its attempt. The caller has locked the lease and the
--- job's row. Return null if the fence is old. Also return null for a plain completion, because the
+-- job's row. Return null if the fence is old. Also return null for a plain completion, because its
 -- attempt follows from the job's row.
 create function queue.decide(p_item queue.worker_item, p_now timestamptz)
 returns queue.transition
@@ -285,8 +285,8 @@ end;
 $$;
 
 -- After attempts have ended, place the jobs that continue, open gates, free unique keys, and insert
--- signals for parent and child jobs. The jobs that continue come first, so that a job of an
--- in_order type still counts against the limit of its key.
+-- signals for parent and child jobs. First place the jobs that continue, so that a job of an
+-- in_order type still counts against the limit of its key when the gates open.
 create function queue.after_attempts(p_ids uuid[], p_now timestamptz)
 returns void
 language plpgsql
@@ -378,16 +378,16 @@ begin
 end;
 $$;
 
--- End attempts with the outcomes that queue.decide has determined, in one statement, because a
--- second statement would make every settlement slower. An item with an old fence matches no lease,
--- so that it changes nothing.
+-- Delete the leases of ended attempts and update their jobs to the states that queue.decide has
+-- determined, in one statement, because a second statement would make every settlement slower. An
+-- item with an old fence matches no lease, so the statement ignores the item.
 -- p_transitions: The result of queue.decide for each item. Null if all items are plain completions.
 -- changes: Events of the jobs, which the caller must publish.
 -- rest: Ids of jobs for which queue.after_attempts must run, because they continue, or have a key,
 --   a parent, a deadline or an event to store.
--- with_event: Ids of jobs whose last event must be stored, because this event does not follow from
+-- with_event: Ids of jobs whose last event must be stored, because the event does not follow from
 --   the job's row.
--- results: The response, if all items were plain completions with valid fences. Otherwise null, so
+-- results: The response, if all items are plain completions with valid fences. Otherwise null, so
 --   that the caller builds the response from the stored rows.
 -- has_blocked: True if any tenant's turn is blocked because of a limit.
 create function queue.end_attempts(
@@ -405,8 +405,8 @@ set lock_timeout = '100ms'
 set search_path = ''
 as $$
 begin
-  -- If a worker's report is renewing the lease, this delete waits for the report and then deletes
-  -- the renewed row.
+  -- If a worker's report is renewing the lease at this moment, the delete waits for the report, and
+  -- then deletes the renewed row.
   with held as (
     delete from queue.leases as l
     using unnest(p_items, p_transitions) as i
@@ -529,8 +529,9 @@ end;
 $$;
 
 -- Apply the outcomes that workers report. The result of an item is applied, cancelled, stale (the
--- fence is old), not_found or busy (another transaction has locked the job). A requested cancel
--- overrides every outcome except completed. p_is_plain: The result is_plain of queue.read_items.
+-- item's fence is old), not_found or busy (another transaction has locked the job). If a cancel was
+-- requested, the job is cancelled unless the outcome is completed. p_is_plain: True if all items
+-- are plain completions (queue.read_items).
 create function queue.settle(
   p_items queue.worker_item[],
   p_is_plain boolean,
@@ -719,8 +720,8 @@ $$;
 
 -- Lock and return the job of the lease {job_id, fence}. Raise the error lease_lost if the worker
 -- that calls no longer has the lease.
--- p_job_types: Job types for which the call is allowed. Null for all job types.
--- p_undone: End of the error message, for example 'its children were not created'.
+-- p_job_types: Job types that may make this call. Null for all job types.
+-- p_undone: Text at the end of the error message, for example 'its children were not created'.
 create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text)
 returns public.jobs
 language plpgsql
@@ -730,8 +731,8 @@ declare
   v_id constant uuid := p_request ->> 'job_id';
   v_job public.jobs;
 begin
-  -- Reject a revoked key here too, because some callers run this function in their declare section,
-  -- before their first statement.
+  -- Reject a revoked key in this function too, because some callers run it in their declare
+  -- section, before their first statement.
   perform queue.refuse_revoked();
   select j.* into v_job
   from queue.leases as l
@@ -752,8 +753,8 @@ begin
 end;
 $$;
 
--- Set the leases of a worker whose process has ended to expired, so that maintenance reclaims the
--- jobs.
+-- Set the leases of a worker whose process has ended to the state expired, so that maintenance
+-- reclaims the jobs.
 create function queue.end_leases_of(p_worker integer, p_now timestamptz)
 returns void
 language sql
@@ -783,7 +784,8 @@ declare
   v_response jsonb;
 begin
   perform queue.refuse_revoked();
-  -- wait for a lease that the process had requested before its end
+  -- wait until the process's last lease has committed, because the process may have requested it
+  -- just before its end
   perform queue.try_lock('process ' || (p_request ->> 'worker_id'), p_waits => true)
   where p_request ->> 'evidence' is not null;
   update queue.ticks
@@ -815,7 +817,8 @@ begin
   if p_request ->> 'evidence' is not null and v_worker is not null then
     perform queue.end_leases_of(v_worker, queue.clock());
     v_ignored := queue.do_reclaim(queue.clock(), clock_timestamp() + interval '2 seconds');
-    -- several processes lease now, and no process sees a turn that another lease is opening
+    -- Open turns before the processes of the suspects lease jobs. Several of these processes lease
+    -- at the same time, and none of them sees a turn that another lease is opening.
     perform queue.open_turns(200, queue.clock()) where queue.try_lock('turns');
     v_response := v_response || jsonb_build_object(
       'guilty', array(

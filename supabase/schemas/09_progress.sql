@@ -1,10 +1,10 @@
--- This file handles reports of workers on running jobs. A report stores a job's progress, log lines
--- and steps, and renews the job's lease. If the worker has lost the lease, the report of the job is
--- ignored.
+-- This file handles the reports that workers send about running jobs. A report stores a job's
+-- progress, log lines and steps, and renews the job's lease. If the worker has lost the lease of a
+-- job, its report of the job is ignored.
 
 -- Lock the rows of jobs in queue.leases, and then in public.jobs. Skip a job that another
--- transaction keeps locked for more than 0.1 s, so that no worker waits for a user's transaction.
--- Return the ids of the skipped jobs.
+-- transaction keeps locked for more than 0.1 s, so that no worker waits for the transaction of a
+-- user. Return the ids of the skipped jobs.
 create function queue.lock_held(p_ids uuid[])
 returns uuid[]
 language plpgsql
@@ -48,8 +48,8 @@ $$;
 
 -- Store finished steps, the running step, progress and tags of jobs. If a step is reported again,
 -- keep its first result. If a job has more than 20 tags, keep the first 20. Also increase last_seq
--- for the events of progress and log lines. Workers report how long a step has run, because their
--- clocks may be wrong.
+-- for the events of progress and log lines. Workers report how long a step has run, not when it
+-- started, because their clocks may be wrong.
 create function queue.store_state(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -124,9 +124,9 @@ begin
 end;
 $$;
 
--- Store the reports of workers, with an event for progress and for each log line. The caller has
--- locked the leases and jobs. logs_from is the number of the report's first log line, counted from
--- the start of the attempt, so that lines of an earlier report are not stored again. If
+-- Store the reports of workers, with an event for progress and for each log line. The caller must
+-- have locked the leases and jobs. logs_from is the number of the report's first log line, counted
+-- from the start of the attempt. It shows which lines an earlier report has already stored. If
 -- public.jobs.is_minimal is true, store no events for log lines.
 create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz)
 returns void
@@ -165,8 +165,8 @@ begin
   if v_items = '{}' then
     return;
   end if;
-  -- Store the output of a step before the step itself, because the output of finished steps is kept
-  -- when a stream restarts (queue.drop_output).
+  -- Store the output of a step before the step itself, because a restart of the stream keeps the
+  -- output of finished steps (queue.drop_output).
   perform queue.write_output(v_items, p_now);
   perform queue.store_state(v_items, p_now);
   with lines as materialized (
@@ -291,8 +291,8 @@ begin
       queue.clock()
     );
   end if;
-  -- Renew a lease only after a fifth of its time, because workers report often. If the lease is
-  -- locked now, the next report renews it.
+  -- Renew a lease only if a fifth of its duration has passed, because workers report often. If
+  -- another transaction has locked the lease now, the next report renews it.
   v_renewed := array(
     select l.job_id
     from unnest(v_items) as i
@@ -357,11 +357,12 @@ comment on function public.report_jobs is
 select queue.allow('job_worker, service_role', 'public.report_jobs');
 
 -- Return a page of the finished steps of a job. A page has at most 1,000 rows of queue.steps. The
--- row that reaches p_bytes bytes is the last.
--- p_after: {name, nth} of the last row on the previous page.
--- lines: The stored rows of queue.steps.
--- results: Results by step name. The results of gathered child jobs are one array.
--- next: {name, nth} of the last row, or null if no more rows follow.
+-- last row is the row with which the results reach p_bytes bytes.
+-- p_after: Position {name, nth} of the last row on the previous page, or null for the first page.
+-- lines: The page's rows of queue.steps.
+-- results: The results of the steps, by step name. The results of child jobs that a step waited for
+--   are one array.
+-- next: Position {name, nth} of the last row, or null if no rows follow.
 create function queue.step_page(
   p_job_id uuid,
   p_after jsonb,
@@ -440,7 +441,7 @@ $$;
 
 -- Return the job id of a worker's request {job_id, fence}, or reject the request if the worker has
 -- lost the lease.
--- p_undone: End of the error message, for example "its steps are not shown".
+-- p_undone: Text at the end of the error message, for example "its steps are not shown".
 create function queue.leased_id(p_request jsonb, p_undone text)
 returns uuid
 language plpgsql stable

@@ -1,8 +1,8 @@
 -- This file has the waits of jobs. A job waits when it sleeps, asks a person a question, or awaits
 -- an event or its child jobs. A waiting job occupies no worker. A transaction that ends a child job
--- or emits an event does not lock the waiting job, because it could have to wait for the lock.
--- Instead, it inserts a row into queue.signals. Maintenance processes the signal later in another
--- transaction, which sees both the wait and its event (queue.do_waits). The value of an ended wait
+-- or emits an event does not lock the waiting job, because it might have to wait for that lock.
+-- Instead, it inserts a row into queue.signals. Maintenance later processes the signal in another
+-- transaction, which sees both the wait and the event (queue.do_waits). The value of an ended wait
 -- becomes the result of a step with the wait's name, so that the next attempt reads the value.
 
 create table queue.waits (
@@ -13,12 +13,12 @@ create table queue.waits (
   step text not null, -- name of the step that stores the value
   data jsonb not null default '{}', -- question, options and the person's answer, or job_ids
   event_name text,
-  -- time when the wait times out, or time of the next check of the awaited jobs
+  -- time at which the wait times out, or time of the next check of the child jobs
   timeout_at timestamptz,
   default_value jsonb, -- value of the step after a timeout
   gathered integer not null default 0, -- number of children whose results are already copied
-  -- A wait that violates one of these constraints could never end, so its job fails with the name
-  -- of the constraint.
+  -- If a wait violated one of these constraints, it could never end. Instead, its job fails with
+  -- the name of the constraint.
   constraint a_wait_is_a_sleep_ask_event_or_children
     check (kind in ('sleep', 'ask', 'event', 'children')),
   constraint a_sleep_says_until_when
@@ -36,7 +36,7 @@ create index waits_by_workspace_and_timeout on queue.waits (workspace_id, timeou
 create index waits_by_event on queue.waits (workspace_id, event_name)
   where event_name is not null;
 
--- A signal requests work from maintenance. The kind of a signal is one of the following.
+-- A signal requests work from maintenance. A signal has one of the following kinds.
 -- - check: The wait of job_id may be over.
 -- - cancel: The job job_id was cancelled or failed, so its live children must be cancelled.
 -- - retry: The job job_id was retried, so the children that were cancelled with this job must be
@@ -48,7 +48,8 @@ create table queue.signals (
   kind text not null,
   workspace_id uuid not null,
   job_id uuid,
-  -- name of the event, or id of the first child job to process (cancel and retry)
+  -- Name of the event. For a cancel or retry signal, the id of the first child job that is still to
+  -- be processed.
   name text,
   look_at timestamptz not null default '-infinity', -- earliest time to handle the signal
   failures integer not null default 0, -- number of passes that failed to handle the signal
@@ -66,9 +67,9 @@ create table queue.named_events (
 );
 create index named_events_by_time on queue.named_events (emitted_at);
 
--- Return the time when a wait times out, or null for a wait without a timeout. A worker sends a
--- duration, because its clock may be wrong. A time comes from the user, or from a worker of release
--- 0.4.4.
+-- Return the time at which a wait times out, or null for a wait without a timeout. For a timeout, a
+-- worker sends a duration, because the worker's clock may be wrong. A fixed time comes from the
+-- user's code, or from a worker of release 0.4.4.
 create function queue.wait_until(p_wait jsonb, p_now timestamptz)
 returns timestamptz
 language sql stable
@@ -83,7 +84,8 @@ as $$
   );
 $$;
 
--- Insert the wait of a job. Return null, or an error if the wait is invalid.
+-- Insert the wait of a job. Return null. If the wait is invalid, insert nothing and return the
+-- error as JSON.
 create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -104,8 +106,8 @@ begin
       )
     )
   then
-    -- Some awaited jobs are not children of this job. Their ends cause no signal, so maintenance
-    -- checks the wait every ten seconds.
+    -- Some awaited jobs are not children of this job. The end of such a job adds no signal, so
+    -- maintenance checks the wait every ten seconds.
     v_until := p_now + interval '10 seconds';
   -- A wait lasts at least one second, because it does not count as an attempt. A processor that
   -- always waits would otherwise run in an endless loop.
@@ -131,13 +133,14 @@ begin
     p_wait -> 'default',
     p_now
   );
-  -- Insert the deadline of the job as queue.place does, so that maintenance enforces it during the
-  -- wait.
+  -- Insert the deadline of the job in the same way as queue.place, so that maintenance enforces it
+  -- during the wait.
   insert into queue.deferred (run_at, job_id, workspace_id, is_place)
   select p_job.deadline_at, p_job.id, p_job.workspace_id, false
   where p_job.deadline_at is not null
   on conflict do nothing;
-  -- Insert a signal, because the event or the ends of the children may already have happened.
+  -- Insert a signal to check the wait at once, because the event or the end of the children may
+  -- already have happened.
   insert into queue.signals (kind, workspace_id, job_id)
   select 'check', p_job.workspace_id, p_job.id
   where v_kind in ('event', 'children');
@@ -152,9 +155,9 @@ end;
 $$;
 
 -- Copy results of the awaited child jobs to queue.steps, up to 1,000 results or about 8 MB in a
--- call. Every later attempt reads the copies, and so gets the same results. Return the value of the
--- wait when all results are copied. Return null while a child is live or results remain to be
--- copied.
+-- call. Every later attempt reads these copies, so that it gets the same results. Return the value
+-- of the wait when all results are copied. Return null while a child is live or results remain to
+-- be copied.
 create function queue.gather(p_wait queue.waits, p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -222,8 +225,8 @@ begin
 end;
 $$;
 
--- End those waits of the jobs in p_ids that have their value or have timed out. The caller has
--- locked the jobs. Return the number of ended waits.
+-- End those waits of the jobs in p_ids whose result has arrived or whose time is over. The caller
+-- has locked the jobs. Return the number of ended waits.
 create function queue.end_waits(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -297,14 +300,14 @@ begin
 end;
 $$;
 
--- Process a signal. Return null if a part of its work remains, so that the signal must be processed
--- again.
+-- Process a signal. Return null if the signal must be processed again, because not all of its work
+-- is done.
 -- - For a cancel or retry signal, process 500 child jobs, beginning with the id in the column name.
---   Insert new signals for the remaining children, for locked children, and for children whose
---   change a trigger rejected.
+--   If children remain, are locked, or were not changed because of a trigger, insert new signals
+--   for these children.
 -- - For a resumed signal, insert notes for the turns that the pause blocked. If a type or a queue
---   was paused, also insert notes for all gates of its jobs. A lease that read the pause before its
---   end may still block a turn, so the signal is processed again until no such lease runs.
+--   was paused, also insert notes for all gates of its jobs. A lease that read the pause before the
+--   pause ended may still block a turn, so process the signal again until no such lease runs.
 create function queue.handle_signal(p_signal queue.signals, p_now timestamptz)
 returns integer
 language plpgsql
@@ -342,7 +345,7 @@ declare
   v_done integer := 0;
 begin
   if p_signal.kind = 'resumed' then
-    -- A lease takes this lock in share mode until its transaction ends.
+    -- A lease takes the lock 'pauses' in shared mode until its transaction ends.
     v_done := case when queue.try_lock('pauses') then 1 end;
     perform queue.note_gates(array(select l.lane from queue.lanes as l))
     where p_signal.workspace_id = queue.system_workspace();
@@ -395,14 +398,14 @@ end;
 $$;
 
 -- Return up to 500 due rows of a table for maintenance, chosen so that no workspace has to wait for
--- the rows of another workspace. If more than 500 rows are due, half of the result are the first
--- rows in p_order. The other half has an equal number of rows of each workspace. If there are more
--- than 125 workspaces, the other half has rows of the first 125 workspaces by id, and of the 125
--- workspaces after a random id.
+-- the rows of another workspace. If more than 500 rows are due, half of the result consists of the
+-- first rows in the order p_order. The other half has the same number of rows from each workspace.
+-- With more than 125 workspaces, the other half has rows of the 125 workspaces with the smallest
+-- ids, and of the next 125 workspaces after a random id.
 -- p_rows: Condition of the table's partial index on workspace_id.
--- p_due: Condition of due rows, in which $1 is p_now and $2 is p_passed_over.
+-- p_due: Condition for due rows. $1 is p_now, and $2 is p_passed_over.
 -- p_order: Sort order of the rows.
--- p_passed_over: Ids of jobs to skip.
+-- p_passed_over: Ids of jobs whose rows are skipped.
 create function queue.fair_batch(
   p_table regclass,
   p_rows text,
@@ -474,10 +477,10 @@ begin
 end;
 $$;
 
--- Process signals, and end waits that have timed out, in passes, until a pass changes nothing. Keep
--- a check signal if another transaction has locked its job. Keep an event signal if more jobs wait
--- for its event. In each pass, spend up to 0.1 s on signals of children and pauses, one workspace
--- after the other. Then check the waits again.
+-- Process signals, and end waits that have timed out. Repeat this until a pass changes nothing.
+-- Keep a signal of the kind check if another transaction has locked its job. Keep a signal of the
+-- kind event if more jobs wait for the event. In each pass, process signals about children and
+-- pauses for up to 0.1 s, one workspace after the other. After that, check the waits again.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -594,9 +597,9 @@ begin
     v_done := v_done + v_moved;
     exit when v_moved = 0 or clock_timestamp() >= p_until;
   end loop;
-  -- No signal could be processed, because other transactions have locked rows. Count a failure of
-  -- each signal, because queue.maintenance_is_due would otherwise report the signals as due again
-  -- at once.
+  -- This pass processed no signal, because other transactions have locked rows. Increase the column
+  -- failures of each signal, because otherwise queue.maintenance_is_due would at once report the
+  -- signals as due again.
   if v_moved = 0 then
     update queue.signals
     set failures = failures + 1
@@ -732,8 +735,8 @@ comment on function public.emit_event is
   'name is kept. It may come before or after the wait begins.';
 select queue.allow('authenticated, service_role', 'public.emit_event');
 
--- Store the ids of the child jobs that a call creates as a row of queue.steps with nth -1, so that
--- a repeated call returns the same ids. queue.step_page skips these rows.
+-- Store the ids of the child jobs that a call creates in one row of queue.steps with nth -1, so
+-- that a repeated call returns the same ids. queue.step_page does not return this row.
 create function public.spawn_jobs(p_request jsonb)
 returns jsonb
 language plpgsql

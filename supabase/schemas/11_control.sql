@@ -1,11 +1,12 @@
--- This file has the functions by which people control jobs. People can cancel a job with its
+-- This file contains the functions with which people control jobs. People can cancel a job with its
 -- children, retry a job, replay a job from a step, and pause jobs. public.cancel_jobs and
 -- public.retry_jobs cancel or retry many jobs.
 
--- Cancel jobs. For a running job, store a cancel request. End other jobs at once. If the caller has
--- not locked the jobs, also cancel their first 100 live descendants. Insert signals, so that
--- maintenance cancels the other descendants. Return the number of jobs and descendants, counting at
--- most 5,000 descendants. Charge a person for this number before the change.
+-- Cancel jobs. For a running job, store a cancel request. End jobs that are not running at once. If
+-- the caller has not locked the jobs, also cancel their first 100 live descendants. Insert signals,
+-- so that maintenance cancels the other descendants. Return the number of jobs and descendants,
+-- counting at most 5,000 descendants. A person's rate limit is charged for this number before the
+-- change.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,
@@ -125,11 +126,11 @@ comment on function public.cancel_job is
 select queue.allow('authenticated, service_role', 'public.cancel_job');
 
 -- A client's own update of public.jobs may cancel jobs, and nothing else. This trigger collects the
--- ids of the jobs and skips the update of their rows, which are already locked. After the
--- statement, queue.cancel_updated cancels the jobs. A person may cancel up to 1,000 jobs in a
--- statement. Jobs that the service cancels are processed in batches of 1,000. An update by the
--- engine is recognized because it also changes fence, last_seq, generation, lost_attempts or lane.
--- A truncate is rejected, because it fires no row triggers.
+-- ids of the jobs and skips the update of their rows, which are already locked.
+-- queue.cancel_updated cancels these jobs after the statement. A person may cancel up to 1,000 jobs
+-- in one statement. Jobs that the service cancels are processed in batches of 1,000. The trigger
+-- recognizes an update by the engine by a change of fence, last_seq, generation, lost_attempts or
+-- lane. A truncate is rejected, because it fires no row triggers.
 create function queue.cancel_by_update()
 returns trigger
 language plpgsql
@@ -259,8 +260,9 @@ create trigger jobs_after_update
   execute function queue.after_update();
 
 -- Leases and settlements do not fire this trigger. Postgres parses the trigger's condition for each
--- statement that updates jobs, so the condition is short. With all comparisons of the function, the
--- condition took a twelfth of a call that settles one job and leases the next.
+-- statement that updates jobs, so the condition is short. When the condition contained all
+-- comparisons of the trigger function, it took a twelfth of the time of a call that settles one job
+-- and leases the next.
 create trigger jobs_cancel_by_update
   before update of status, priority, ord, queue, job_type, workspace_id,
     next_retry_at, scheduled_for, deadline_at, start_by_at, concurrency_key on public.jobs
@@ -346,7 +348,7 @@ begin
     return 0;
   end if;
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
-  -- a job that ended its process must run alone after the retry
+  -- a job that has ended its worker process must run alone after the retry
   insert into queue.suspects (job_id, workspace_id, worker, company, since)
   select j.id, j.workspace_id, coalesce(j.worker, 0), j.id, p_now
   from public.jobs as j
@@ -476,7 +478,7 @@ comment on function public.retry_job is
 select queue.allow('authenticated, service_role', 'public.retry_job');
 
 -- Cancel or retry up to p_limit jobs that match a filter of public.list_jobs, newest first. The
--- search ends after two seconds. If the filter has no state, cancel live jobs, or retry failed
+-- search stops after two seconds. If the filter has no state, cancel live jobs, or retry failed
 -- jobs.
 create function queue.change_jobs(
   p_workspace_id uuid,
@@ -499,7 +501,8 @@ declare
       "suspended"]'
   end;
   v_filter jsonb := jsonb_strip_nulls(p_filter);
-  -- maximum price of the whole search, so that a repeated call can pay for it again
+  -- maximum number of tokens for one call's search, so that the caller's bucket can pay for a
+  -- repetition
   v_unpaid integer := queue.setting('user_enqueues_burst')::integer / 4;
   v_price integer;
   v_found record;
@@ -683,8 +686,8 @@ begin
       'session_id', v_job.session_id,
       'tags', to_jsonb(v_job.tags),
       'idempotency_key', p_request ->> 'idempotency_key',
-      -- Schema version 0 means that no worker has published the job type yet. The worker that
-      -- publishes it also checks the payloads of the jobs that wait.
+      -- Schema version 0 means that no worker has published the job type yet. When a worker
+      -- publishes the type, it also checks the payloads of the waiting jobs.
       'schema_version', case
         when v_payload is null then nullif(v_job.schema_version, 0)
       end,
@@ -820,7 +823,7 @@ begin
   end if;
   perform queue.send_wakeup(queue.clock()), queue.wake_worker()
   where not v_paused;
-  -- Return the remaining pauses too, because another pause may still stop the resumed jobs.
+  -- Also return the pauses that remain, because one of them may still stop the resumed jobs.
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', false)
     || coalesce(
       (

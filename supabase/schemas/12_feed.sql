@@ -1,19 +1,19 @@
--- This file publishes events of jobs. Most changes of a job become a row of queue.feed and a
--- Realtime message. The message goes to the topic of the workspace, and to the topics of the
--- session and of the job if these topics have followers. This file also has guest sessions.
+-- This file publishes events of jobs. The feed (queue.feed) gets a row for most changes of a job,
+-- and Realtime gets a message. The message goes to the topic of the workspace, and to the topics of
+-- the session and of the job if these topics have followers. This file also has guest sessions.
 --
 -- In a quiet workspace, each statement sends its own messages. In a busy workspace, the publisher
 -- (queue.do_announcements) sends one message per topic for all new rows of the feed. Calls of
 -- workers run the publisher, at most ten times a second. The message budget is the number of
--- messages that may be sent in a second. If the budget is too small for a topic, the followers of
--- the topic later get a message that asks them to read the jobs again.
+-- messages that may be sent in a second. If the budget does not suffice for a topic, the followers
+-- of the topic later get a message that asks them to read the jobs again.
 
 -- The number of a feed row is its transaction id plus the value of this sequence. The value is zero
 -- until a dump is restored on another server. If this server has lower transaction ids than the
 -- server of the dump, queue.feed_number raises the value.
 create sequence queue.feed_base minvalue 0;
--- The highest number of a feed row at the last maintenance. If a new number would be lower, the
--- database was restored from the dump of another server (queue.feed_number).
+-- Highest number of a feed row at the time of the last maintenance. If a new number would be lower,
+-- the database was restored from a dump of another server (queue.feed_number).
 create sequence queue.feed_reached minvalue 0;
 
 insert into queue.settings (name, value)
@@ -30,10 +30,11 @@ values
     )
   );
 
--- Counters of Realtime messages. As in Supabase's plans, a message counts once, and each delivery
--- of the message to a client counts once more. The counters are sequences, because transactions
--- increase a sequence without locks and see its value before the commit. The sequences are
--- unlogged, because no client is connected after a crash.
+-- Counters of Realtime messages. A message counts once, and each delivery of the message to a
+-- client counts once more, as in Supabase's plans. The counters are sequences, because a
+-- transaction increases a sequence without a row lock, and other transactions see the new value
+-- before the commit. The sequences are unlogged, because after a crash of the server no client is
+-- connected, so that the counts may restart.
 create unlogged sequence queue.messages_counted; -- noqa: PRS
 create unlogged sequence queue.messages_second minvalue 0; -- current second, as Unix time
 -- values of messages_counted and of the next feed number at the start of the current second
@@ -56,12 +57,13 @@ create unlogged table queue.streamed_topics (
   constraint streamed_topics_are_bounded check (char_length(topic) <= 300)
 );
 
--- Rounds of the publisher (queue.do_announcements). Each round inserts a row, because updates of a
--- single row would get slow while an old snapshot is open. The last row is the state of the
--- publisher. All feed rows that are visible in the snapshot `seen` are published. Of the feed rows
--- of the transaction xid, the rows up to the id own_id are published. If a round did not reach the
--- end of the feed, the next round continues after the feed row with this number and id, and reads
--- the rows that are visible in the snapshot `until`.
+-- Rounds of the publisher, which is the function queue.do_announcements. Each round inserts a row,
+-- because updates of a single row would get slow while an old snapshot is open. The last row
+-- describes the state of the publisher. The publisher has sent all feed rows that are visible in
+-- the snapshot `seen`. Of the feed rows that the transaction xid wrote, it has sent those with ids
+-- up to own_id. If the last round did not reach the end of the feed, the next round continues after
+-- the feed row with this number and id. It reads only rows that are visible in the snapshot
+-- `until`.
 create table queue.publisher (
   round bigint generated always as identity primary key,
   seen pg_snapshot not null,
@@ -71,13 +73,13 @@ create table queue.publisher (
   number bigint,
   id bigint
 );
--- Times in tenths of a second since 1970. unsent_at is the last time when a statement left its
--- messages to the publisher. published_at is the last time when the publisher ran.
+-- Times in tenths of a second since 1970. unsent_at is the last time at which a statement left its
+-- Realtime messages to the publisher. published_at is the last time at which the publisher ran.
 create unlogged sequence queue.unsent_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.published_at minvalue 0 start 0; -- noqa: PRS
 
--- Topics whose messages exceeded the message budget, so that their followers must be asked to read
--- the jobs again.
+-- Topics that got no message because the message budget was used up. Their followers must be asked
+-- to read the jobs again.
 create table queue.late_topics (
   topic text primary key,
   workspace_id uuid not null,
@@ -86,14 +88,14 @@ create table queue.late_topics (
 );
 comment on column queue.late_topics.topic is 'Person: words'; -- see 18_people.sql
 
--- Return how many Realtime messages may be sent per second, and how many were sent in the current
--- second. The budget is 80 % of the rate in Supabase's plan, because Realtime averages the rate
--- over five seconds, which can overlap six of the seconds counted here.
--- p_changes: Changes that the caller is about to publish.
+-- Return how many Realtime messages may be sent per second, and how many were already sent in the
+-- current second. The budget is 80 % of the rate in Supabase's plan. Realtime averages the rate
+-- over five seconds, and this period can overlap six of the seconds that are counted here.
+-- p_changes: Changes of jobs that the caller is about to publish.
 -- is_streamed: True if an API server streams any topic to its clients.
 -- is_followed: True if any topic has a follower.
--- is_busy: True if the messages must be left to the publisher, because there are too many changes,
---   or because five rows of a workspace were added to the feed in the current second.
+-- is_busy: True if the publisher must send the messages, because there are too many changes, or
+--   because the feed got five rows of one workspace in the current second.
 create function queue.message_budget(
   p_changes queue.change[],
   out budget bigint,
@@ -107,8 +109,8 @@ set search_path = ''
 as $$
 declare
   v_second bigint := date_part('epoch', clock_timestamp())::bigint;
-  -- Read the counter before the new second is stored, so that messages sent between the two belong
-  -- to the new second.
+  -- Read the counter before storing the new second, so that a message sent between the two
+  -- statements counts in the new second.
   v_counted constant bigint := coalesce(
     pg_sequence_last_value('queue.messages_counted'),
     0
@@ -150,7 +152,7 @@ begin
 end;
 $$;
 
--- A Realtime message to a topic of a workspace.
+-- A Realtime message for one topic of a workspace.
 -- since: Time of the oldest event in the message.
 -- has_output: True if the message contains output of a job.
 -- cost: Number of messages in the sense of Supabase's plans, which is one more than the number of
@@ -165,8 +167,8 @@ create type queue.message as (
   cost bigint
 );
 
--- Build a message from groups of events. The events of a group differ only in job and seq. A
--- message with a single event has no groups.
+-- Build one Realtime message from groups of events. The events of a group are equal except for
+-- their job and seq. A message with a single event contains the event itself, without a group.
 create function queue.message_of(
   p_groups jsonb,
   out event text,
@@ -210,12 +212,12 @@ begin
 end;
 $$;
 
--- Return the Realtime messages for changes of jobs. The topic of a workspace receives changes of
--- state. The topic of a session with followers receives all changes except log lines. The topic of
--- a job with followers receives all changes except the job's creation, because no one can follow a
--- job before it exists. Without followers, the messages for up to ten events of a workspace are
--- built without a query, which would cost 8 % of a settlement. tests/sql/test_live.py compares both
--- ways.
+-- Return the Realtime messages that report changes of jobs. The topic of a workspace receives only
+-- changes of a job's state. If the topic of a session has followers, it receives all changes except
+-- log lines. If the topic of a job has followers, it receives all changes except the job's
+-- creation, because no one can follow a job before it exists. If no topic has followers, the
+-- messages for up to ten events of a workspace are built without a query. A query would take 8 % of
+-- the time of a settlement. tests/sql/test_live.py compares the messages of both ways.
 create function queue.messages_of(
   p_changes queue.change[],
   p_is_followed boolean,
@@ -294,8 +296,8 @@ begin
         where f.topic like 'job:%'
       )
   ),
-  -- Realtime accepts messages of up to 256 kB. A message is limited to 100 kB by pg_column_size,
-  -- because the JSON text may be longer than pg_column_size.
+  -- Realtime accepts messages of up to 256 kB. Limit a message to 100 kB as measured by
+  -- pg_column_size, because its JSON text may be longer than this measure.
   bins as (
     select
       w.*,
@@ -339,7 +341,8 @@ begin
 end;
 $$;
 
--- Count messages, and insert them into realtime.messages. Return false if the insert fails.
+-- Add the messages to the count of the current second, and insert them into realtime.messages.
+-- Return false if the insert fails.
 -- p_raises: True to raise the error if the insert fails.
 create function queue.write_messages(
   p_messages queue.message[],
@@ -361,8 +364,8 @@ begin
   from unnest(p_messages) as m;
   return true;
 exception when others then -- a failed message must not fail an enqueue or a settlement
-  -- Realtime creates the partition of realtime.messages for a day when a client connects. Without
-  -- the partition, no client is connected that needs the message, so return true.
+  -- When a client connects, Realtime creates the partition of realtime.messages for the day.
+  -- If the partition is missing, no client is connected that needs the message, so return true.
   if p_raises and sqlstate <> '23514' then
     raise;
   end if;
@@ -371,11 +374,11 @@ exception when others then -- a failed message must not fail an enqueue or a set
 end;
 $$;
 
--- Send the Realtime messages for changes of jobs, and notify API servers that stream their topics.
--- Return false if the messages are left to the publisher, because the workspace is busy, the
--- message budget is too small or Realtime fails. Messages of progress, log lines and output may use
--- half of the budget, changes of state three quarters, and messages of the publisher the whole
--- budget.
+-- Send the Realtime messages that report changes of jobs, and notify API servers that stream the
+-- topics of these messages. Return false if the publisher must send the messages, because the
+-- workspace is busy, the message budget is too small or Realtime fails. Messages about progress,
+-- log lines and output may use half of the budget, messages about changes of state three quarters,
+-- and messages of the publisher the whole budget.
 create function queue.send(p_changes queue.change[])
 returns boolean
 language plpgsql
@@ -389,7 +392,7 @@ declare
   v_at bigint;
 begin
   -- notify only if an API server streams topics, because each commit with a notification takes a
-  -- lock of the whole Postgres server
+  -- lock on the whole Postgres server
   if v_budget.is_streamed then
     perform pg_notify('minutehand_events', s.topic)
     from queue.streamed_topics as s
@@ -427,11 +430,11 @@ begin
 end;
 $$;
 
--- Publish changes of jobs, which the caller has locked. Each change becomes a row of queue.feed,
--- except log lines, output, and progress of jobs without a session whose messages were sent. A
--- change with seqs also becomes Realtime messages (queue.send). Return true. The function is
--- strict, so that it does nothing and returns null if p_changes is null.
--- p_is_soon: True if new jobs are due within a minute, so that idle workers must be notified.
+-- Publish changes of jobs. The caller must have locked the jobs. Each change becomes a row of
+-- queue.feed. Exceptions are log lines, output, and progress of a job without a session if its
+-- message was sent. A change with seqs is also sent as Realtime messages (queue.send). Return true.
+-- Because the function is strict, it does nothing and returns null if p_changes is null.
+-- p_is_soon: True if new jobs are due within a minute, so that the commit notifies idle workers.
 create function queue.publish(
   p_changes queue.change[],
   p_now timestamptz,
@@ -469,11 +472,11 @@ begin
 end;
 $$;
 
--- The publisher. Send one message per topic for all new feed rows whose statements sent no
--- messages, up to 5,000 rows in a round. A round that reaches the end of the feed includes rows of
--- the current transaction. If the rows of a topic are older than two seconds, or if the message
--- budget is too small, only ask the topic's followers to read the jobs again. The same applies to
--- rows about output, because the feed does not store the output.
+-- The publisher. Send one message per topic for the new feed rows whose statements sent no message,
+-- up to 5,000 feed rows in a round. A round that reaches the end of the feed includes rows of the
+-- current transaction. If the rows of a topic are older than two seconds, or if the message budget
+-- is too small, send only a message that asks the topic's followers to read the jobs again. Do the
+-- same for rows about output, because the feed does not store the output.
 create function queue.do_announcements(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -490,8 +493,9 @@ begin
     return 0;
   end if;
   v_budget := queue.message_budget('{}');
-  -- A transaction that was running at the last round may have added feed rows with low numbers. If
-  -- it has ended since, begin with its number.
+  -- A transaction that was still running at the time of the last round may have added feed rows
+  -- with low numbers. If such a transaction has ended in the meantime, begin this round with its
+  -- number.
   select p.*, l.*
   into v_at
   from (
@@ -529,7 +533,7 @@ begin
         )::queue.change
         order by f.number, f.id
       ) filter (where f.unsent) as changes,
-      -- also true if messages of any topic are already late
+      -- also true if another topic already has late messages
       bool_or(
         f.type = 'job.output'
         or f.at <= p_now - interval '2 seconds'
@@ -541,7 +545,7 @@ begin
         case when p.xid = v_xid then p.own_id end, -- an earlier round of the transaction
         0
       ) as last_own_id,
-      -- the last feed row of a round that does not reach the end of the feed
+      -- the last feed row that this round reads, if the round does not reach the end of the feed
       (array_agg(f.number order by f.number, f.id))[5000] as last_number,
       (array_agg(f.id order by f.number, f.id))[5000] as last_id
     from (
@@ -576,8 +580,8 @@ begin
     values (
       v_at.seen, v_at.xid, v_at.own_id, v_at.visible, v_at.last_number, v_at.last_id
     );
-  -- Insert a row even without new feed rows if the round began at the number of a transaction that
-  -- has ended since, so that no later round begins there again.
+  -- Insert a row for the round, even without new feed rows, if the round began at the number of a
+  -- transaction that has ended. Otherwise later rounds would begin at this number again.
   elsif v_at.lines > 0 or v_at.until is not null or v_at.is_back then
     insert into queue.publisher (seen, xid, own_id)
     values (v_at.visible, v_xid, v_at.last_own_id);
@@ -586,12 +590,12 @@ begin
 end;
 $$;
 
--- Return the messages that the publisher may send, and store the topics of the other messages in
--- queue.late_topics. A message is late if its events are older than two seconds, or if it has
--- output. Workspaces with few messages come first. The rest of the message budget is used for
--- messages that ask the followers of late topics to read the jobs again. In each workspace, the
--- topic that has waited longest comes first. A topic whose message alone exceeds the budget comes
--- last.
+-- Return the messages that the publisher may send now, and store the topics of the remaining
+-- messages in queue.late_topics. A message is late if its events are older than two seconds, or if
+-- it has output. Workspaces with few messages are served first. The remaining part of the message
+-- budget is used for messages that ask the followers of late topics to read the jobs again. In each
+-- workspace, the topic that has waited longest is served first. A topic with a message that alone
+-- exceeds the budget is served last.
 create function queue.put_off(
   p_messages queue.message[],
   p_left bigint,
@@ -687,10 +691,10 @@ begin
 end;
 $$;
 
--- Run the publisher if a statement left messages to the publisher in the last two seconds, at most
--- once in a tenth of a second. If Realtime fails, the worker's call still succeeds, and a later
--- call sends the messages. Maintenance also runs the publisher, because transactions may commit
--- later, and records its failures.
+-- Run the publisher at most once in a tenth of a second, if a statement of the last two seconds
+-- left its messages to the publisher. If Realtime fails, the worker's call still succeeds, and a
+-- later call sends the messages. Maintenance also runs the publisher, because a transaction may
+-- commit more than two seconds after its statement. Maintenance records failures of the publisher.
 create function queue.send_unsent()
 returns boolean -- an assignment costs less than the query of `perform`
 language plpgsql
@@ -714,9 +718,9 @@ begin
 end;
 $$;
 
--- Return the workspace whose messages the topic of a session receives. For a guest session, this is
--- the workspace that opened the session. For any other session, it is the workspace of the
--- session's jobs. Return null if two tenants use the same session id. Clients then get no messages,
+-- Return the workspace whose jobs the topic of a session reports. For a guest session, this is the
+-- workspace that opened the session. For any other session, it is the workspace of the session's
+-- jobs. Return null if two tenants use the same session id. In this case, clients get no messages,
 -- and poll public.session_feed.
 create function queue.session_workspace(p_session_id text)
 returns uuid
@@ -766,10 +770,10 @@ begin
 end;
 $$;
 
--- Return true if the caller may join a private topic of Realtime. A member may join the topics of
--- their workspaces, and of the jobs and sessions of these workspaces. A guest may join the topic of
--- an open guest session. The user of a guest session for one user may also join the topics of its
--- jobs. A worker may join queue.wake_topic, without the token of a person.
+-- Return true if the caller may join a private topic of Realtime. A member of a workspace may join
+-- the topic of the workspace, and the topics of its jobs and sessions. A guest may join the topic
+-- of an open guest session. If a guest session is for one user, this user may also join the topics
+-- of its jobs. A worker may join queue.wake_topic without a person's token.
 create function queue.may_follow(p_topic text)
 returns boolean
 language plpgsql stable
@@ -813,10 +817,10 @@ end;
 $$;
 grant execute on function queue.may_follow to anon, authenticated;
 
--- Return a number that changes with each change that the messages of a topic report, so that a
--- client can detect missed messages. The number of a job's topic also changes when one of the job's
--- streams grows. The number of any other topic is the sum of the ids of its last twenty feed rows.
--- The highest id is not enough, because a transaction that commits late may add a row with a lower
+-- Return a number that changes with each change that the topic reports, so that a client can
+-- detect missed messages. The number of a job's topic also changes when one of the job's streams
+-- grows. The number of any other topic is the sum of the ids of its last twenty feed rows. The
+-- highest feed id is not enough, because a transaction that commits late may add a row with a lower
 -- id.
 create function queue.topic_seq(p_topic text)
 returns text
@@ -881,8 +885,8 @@ begin
     );
   end if;
   perform queue.admit('rows', null, queue.caller());
-  -- Keep only the latest 100 topics that a user follows, so that no user can use up the message
-  -- budget. The limit does not apply to guests, because all guests share one user id.
+  -- Keep only the 100 topics that a user followed most recently, so that no user can use up the
+  -- message budget. The limit does not apply to guests, because all guests share one user id.
   delete from queue.followers
   where ctid = any (array(
     select o.ctid
@@ -915,7 +919,7 @@ begin
   return jsonb_build_object(
     'again_seconds', 60,
     'seq', queue.topic_seq(p_topic),
-    -- set the interval so that all followers together poll about 50 times per second
+    -- return the interval with which all followers together poll about 50 times per second
     'check_seconds', (
       select count(*)
       from (select from queue.followers limit 1500) as f
@@ -960,7 +964,7 @@ comment on function public.stream_topics is
   'Subscribe to topics for one minute, on the channel minutehand_events: {again_seconds}.';
 select queue.allow('job_worker, service_role', 'public.stream_topics');
 
--- Return the feed number below which every feed row is committed.
+-- Return the number up to which all feed rows are committed or rolled back.
 create function queue.feed_end()
 returns bigint
 language sql stable
@@ -970,10 +974,10 @@ select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
   + coalesce(pg_sequence_last_value('queue.feed_base'), 0)
 $$;
 
--- Return the feed number of a transaction id. After a dump is restored on another server, feed rows
--- of the dump may have higher numbers than this server's transaction ids. The first call then
--- raises queue.feed_base, so that new numbers are higher than all numbers of the dump. Feed rows
--- and cursors of the dump remain valid.
+-- Return the feed number that belongs to a transaction id. After the restore of a dump from another
+-- server, its feed rows may have higher numbers than the transaction ids of this server. The first
+-- call after the restore then raises queue.feed_base, so that new feed rows get higher numbers than
+-- the restored rows. Restored feed rows and cursors remain valid.
 create function queue.feed_number(p_xid xid8)
 returns bigint
 language plpgsql
@@ -986,8 +990,8 @@ begin
   if v_number >= coalesce(pg_sequence_last_value('queue.feed_reached'), 0) then
     return v_number;
   end if;
-  -- Other transactions wait for this lock until the transaction ends, but only once after a
-  -- restore.
+  -- If the lock is taken here, other transactions wait until this transaction ends. This happens
+  -- only once after a restore.
   perform queue.try_lock('feed', true);
   v_number := v_xid + coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   if v_number < pg_sequence_last_value('queue.feed_reached') then
@@ -999,7 +1003,8 @@ begin
         (select max(t.read_to) from queue.tasks as t)
       )
     );
-    -- the transaction ids in these rows are ids of another server
+    -- the transaction ids in the publisher's restored rows belong to another server, so begin with
+    -- an empty snapshot
     insert into queue.publisher (seen) values ('1:1:');
     perform setval('queue.notes_gone', 0);
   end if;
@@ -1007,10 +1012,10 @@ begin
 end;
 $$;
 
--- Return the id of the history of transaction ids to which a cursor belongs. The id consists of the
+-- Return the id of the transaction history to which a cursor belongs. The id consists of the
 -- timeline of Postgres and the value of queue.feed_base. Postgres begins a new timeline when a
--- server is promoted or recovered to a point in time, because it may then assign the same
--- transaction ids again. queue.feed_base is raised after a dump is restored.
+-- standby is promoted or a server is recovered to a point in time, because it may then assign the
+-- same transaction ids again. queue.feed_base is raised after a dump is restored.
 create function queue.history()
 returns text
 language sql stable
@@ -1060,9 +1065,9 @@ begin
 end;
 $$;
 
--- Delete the data of each feed row whose jobs are all deleted. While one of its jobs exists, the
--- row keeps its data, which is the same for all of its jobs.
--- p_since: Creation time of the oldest deleted job.
+-- Delete the data of each feed row if all jobs of the row are deleted. While one of these jobs
+-- exists, the row keeps its data, because its jobs share the data.
+-- p_since: Creation time of the oldest job that is being deleted.
 create function queue.scrub_feed(
   p_ids uuid[],
   p_workspaces uuid[],
@@ -1096,8 +1101,8 @@ $$;
 -- visible in the snapshot `seen`, and now reads the events that are visible in the snapshot
 -- `until`.
 -- history: Result of queue.history.
--- number, id: Number and id of the feed row that the client read last.
--- nth: Position in this feed row of the event that the client read last.
+-- number, id: Number and id of the last feed row that the client has read.
+-- nth: Position, in this feed row, of the last event that the client has read.
 create type queue.feed_cursor as (
   history text,
   seen pg_snapshot,
@@ -1107,9 +1112,9 @@ create type queue.feed_cursor as (
   nth bigint
 );
 
--- Parse a cursor of the feed. "1:1:" is the beginning of the feed, and null is its present end.
--- Return null if the cursor belongs to another history, or if feed rows after the cursor have been
--- deleted.
+-- Parse a cursor of the feed. The cursor "1:1:" is the beginning of the feed, and a null cursor is
+-- its present end. Return null if the cursor belongs to another history, or if feed rows after the
+-- cursor have been deleted.
 create function queue.read_cursor(p_cursor text)
 returns queue.feed_cursor
 language plpgsql stable
@@ -1133,7 +1138,7 @@ begin
     )::queue.feed_cursor
     else p_cursor::queue.feed_cursor
   end;
-  -- limit the length of the cursor, because a response repeats the cursor with each event
+  -- limit the length of the cursor, because the response contains the cursor once per event
   if v_cursor.seen is null or length(p_cursor) > 8192 then
     raise data_exception;
   end if;
@@ -1220,14 +1225,15 @@ as $$
 declare
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
   v_history constant text := queue.history();
-  -- Feed rows up to this number were written on another server, so their transaction ids have no
-  -- meaning on this server.
+  -- The feed rows up to this number were written on another server, so that this server cannot
+  -- interpret their transaction ids.
   v_base constant bigint := coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   v_hidden constant text[] := case
     when p_session_id is null then '{job.progress,job.log}'
     else '{job.log}'
   end;
-  -- if both ids are given, the function that calls has already checked access to the session
+  -- if both the workspace and the session are given, the caller of this function has already
+  -- checked access to the session
   v_all constant boolean := p_session_id is null
     or p_workspace_id is not null
     or queue.is_service();
@@ -1239,8 +1245,8 @@ begin
       'cursor', format('(%s,"%s",,,,)', v_history, pg_current_snapshot())
     );
   end if;
-  -- A call that reads more than 100 events takes a call slot. Smaller calls need no slot, because
-  -- after a message many clients read a few new events at the same time.
+  -- A call that reads more than 100 events takes a call slot. A smaller call needs no slot, because
+  -- many clients read a few new events at the same moment after a message.
   perform queue.take_call_slot(p_workspace_id)
   from (
     select sum(cardinality(f.job_ids)) as events
@@ -1255,8 +1261,8 @@ begin
     from queue.feed_lines(p_workspace_id, p_session_id, v_cursor, 1000) as f
     window w as (order by f.number, f.id)
   ),
-  -- do not count events of the first feed row that the client has already received, because a row
-  -- may have thousands of events
+  -- do not count the events that the client has already received from the first feed row, because a
+  -- feed row may have thousands of events
   slice as (
     select l.*
     from lines as l
@@ -1394,11 +1400,11 @@ comment on function public.guest_key is
   'time"))).';
 select queue.allow('job_worker, service_role', 'public.guest_key');
 
--- For apps. Count an action of a guest, or reject the action with status 429. The limit for each
--- network address is the setting <name>_per_minute, and null means no limit. An IPv6 address counts
--- as its /64 network. The address must be signed by the API or set by the gateway, because a client
--- could forge any other address. The limit does not apply to the service and to people with an
--- account.
+-- For apps. Count an action of a guest against the guest's limit, or reject the action with status
+-- 429. The limit per network address is the setting <name>_per_minute. A null setting means no
+-- limit. An IPv6 address counts as its /64 network. The address must be signed by the API or set by
+-- the gateway, because a client could forge any other address. The limit does not apply to the
+-- service and to users with an account.
 create function queue.admit_guest(p_name text, p_workspace_id uuid)
 returns void
 language plpgsql
@@ -1471,8 +1477,8 @@ begin
 end;
 $$;
 
--- For apps. Count an action of the caller as a guest (queue.admit_guest). Return the id of the
--- workspace that all guests share, which has no members.
+-- For apps. Count an action of the caller against the limit of guests (queue.admit_guest). Return
+-- the id of the workspace that all guests share, which has no members.
 create function queue.guest_workspace(p_id uuid, p_name text, p_limit text)
 returns uuid
 language plpgsql
@@ -1489,8 +1495,8 @@ $$;
 
 -- Return the guest session with this id if it has not ended and the caller may follow it. A session
 -- for one user is open to this user, to members of its workspace and to the service. If this user
--- is anonymous, the setting allow_anonymous must be true. A session without a user is open to
--- everyone while the setting allow_anonymous is true.
+-- is anonymous, the setting allow_anonymous must be true. If a session has no user, it is open to
+-- everyone as long as the setting allow_anonymous is true.
 create function queue.guest_session(p_session_id text)
 returns setof queue.guest_sessions
 language sql stable
@@ -1557,8 +1563,8 @@ declare
   v_session queue.guest_sessions;
 begin
   select s.* into v_session from queue.guest_session(p_session_id) as s;
-  -- The session does not exist, has ended, or belongs to another user. The error does not contain
-  -- the session id, because the id may grant access.
+  -- No session with this id exists, or it has ended, or it belongs to another user. The error does
+  -- not contain the session id, because the id may grant access.
   if not found then
     perform queue.refuse(404, 'session_not_found', 'session not found');
   end if;
@@ -1582,8 +1588,8 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'queue.session_jobs');
 
--- Return the workspace whose jobs of a session the caller may see, or null if the caller may see
--- the session's jobs of all the caller's workspaces.
+-- Return the workspace in which the caller may see the jobs of a session. Return null if the caller
+-- may see these jobs in all of the caller's workspaces.
 create function queue.shown_workspace(p_session_id text)
 returns uuid
 language plpgsql stable
@@ -1669,7 +1675,7 @@ comment on function public.session_feed is
 select queue.allow('anon, authenticated, service_role', 'public.session_feed');
 
 -- Open a guest session of a workspace.
--- p_user_id: The only user with access to the session. Null gives access to everyone who has the
+-- p_user_id: Only user who may access the session. Null to give access to everyone who has the
 --   session's id.
 create function queue.open_session(
   p_workspace_id uuid,

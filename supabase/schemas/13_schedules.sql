@@ -1,7 +1,7 @@
--- This file has the cron schedules. Each schedule is evaluated in SQL, in the schedule's time zone.
--- Maintenance locks the row of a schedule, enqueues the run and stores the time of the next run in
--- one transaction, so that no run is enqueued twice. A schedule that is declared in code is stored
--- when its job type is published, and belongs to the system workspace.
+-- This file implements cron schedules. Each schedule is evaluated in SQL, in the schedule's time
+-- zone. Maintenance locks the row of a schedule, enqueues the due job and stores the time of the
+-- next run in one transaction, so that no job is enqueued twice. A schedule that is declared in
+-- code is stored when its job type is published, and belongs to the system workspace.
 
 -- Return the values between p_low and p_high that a field of a cron expression selects, or null if
 -- the field is invalid.
@@ -141,7 +141,8 @@ begin
         order by 1
         limit 300
       ) as w -- no clock change skips 300 minutes
-      -- convert the local time with its UTC offset, and with the UTC offset twelve hours before
+      -- convert the local time with the time zone's UTC offset at this time, and with the offset
+      -- twelve hours earlier
       cross join lateral (
         select c.at
         from (
@@ -187,10 +188,11 @@ create table queue.schedules (
   timezone text not null default 'UTC', -- IANA time zone of the fields
   job_type text not null,
   payload jsonb not null default '{}',
-  -- Options of public.enqueue_job. The option unique prevents overlapping runs.
+  -- Options of public.enqueue_job. The option `unique` prevents a run from overlapping with an
+  -- earlier run.
   options jsonb not null default '{}',
-  -- Handling of runs that were missed while no worker ran. With 'skip', missed runs are dropped.
-  -- With 'once', one job is enqueued for all missed runs.
+  -- Treatment of runs that were missed while no worker ran. With 'skip', maintenance drops missed
+  -- runs. With 'once', maintenance enqueues one job for all missed runs.
   missed text not null default 'once',
   enabled boolean not null default true,
   next_at timestamptz, -- null if no further run follows
@@ -209,7 +211,7 @@ create index schedules_by_time on queue.schedules (next_at)
 create index schedules_by_type on queue.schedules (job_type);
 
 -- Schedules that the latest deployed code no longer declares. A row is kept for a day, so that a
--- rollback of the code finds it.
+-- rollback of the code can restore the schedule.
 create table queue.withdrawn_schedules (
   name text primary key, -- as in queue.schedules
   cron text not null,
@@ -224,10 +226,10 @@ create table queue.withdrawn_schedules (
 insert into queue.settings (name, value)
 values ('schedules_max', '1000');
 
--- Correct the next run of schedules after the server's clock was ahead. Otherwise a clock that was
--- a day ahead for a moment would stop every schedule for a day. If this task last ran at a time
--- that is now in the future, begin a pass over all schedules. Otherwise continue the last pass, if
--- that pass is unfinished.
+-- Correct the stored times of next runs after the server's clock was ahead. Without a correction, a
+-- clock that was a day ahead for a moment would stop every schedule for a day. If this task last
+-- ran at a time that is now in the future, begin a pass over all schedules. Otherwise continue the
+-- last pass, if that pass is unfinished.
 create function queue.reset_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -236,7 +238,8 @@ as $$
 declare
   v_after uuid := (
     select case
-      -- tolerate a minute, because two maintenance calls may read slightly different times
+      -- allow a difference of one minute, because two maintenance calls may read slightly different
+      -- times
       when t.done_at > p_now + interval '1 minute' then '00000000-0000-0000-0000-000000000000'
       else t.after_id
     end
@@ -277,9 +280,10 @@ end;
 $$;
 
 -- Enqueue the jobs of schedules that are due. The first due schedule of each tenant comes first,
--- then the second of each tenant, and so on. A run that is more than five minutes late counts as
--- missed. A schedule that is declared in code enqueues no job while no worker serves its job type,
--- because the jobs would only accumulate. If one schedule fails, the other schedules still run.
+-- then the second of each tenant, and so on. A run that is more than five minutes late counts as a
+-- missed run. If a schedule is declared in code, it enqueues no job while no worker serves its job
+-- type, because these jobs would only accumulate. If one schedule fails, the other schedules still
+-- run.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -364,8 +368,8 @@ begin
         set problem = sqlerrm, next_at = v_next
         where id = v_id;
     end;
-    -- Test the time at the end of the loop, so that at least one schedule is processed, because the
-    -- result 0 would mean that no schedule is due.
+    -- Check the time only at the end of the loop, so that each call processes at least one
+    -- schedule. The result 0 would mean that no schedule is due.
     exit when clock_timestamp() > p_until;
   end loop;
   return v_done;
@@ -398,7 +402,7 @@ end;
 $$;
 
 -- Validate and store a schedule. If the cron expression and the time zone are unchanged, keep the
--- time of the next run, so that no run is skipped or repeated.
+-- time of the next run. Otherwise a run could be skipped or repeated.
 create function queue.save_schedule(
   p_workspace_id uuid,
   p_schedule jsonb,
@@ -410,7 +414,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- only options that are useful for every job of a schedule
+  -- only the job options that make sense for all jobs of a schedule
   c_schema constant jsonb := $json${"type": "object", "additionalProperties": false,
     "required": ["name", "cron", "job_type"], "properties": {
     "name": {"type": "string", "minLength": 1, "maxLength": 200}, "cron": {"type": "string"},

@@ -1,29 +1,30 @@
--- A suspect is a job whose process ended while the process also ran other jobs. It is unknown which
--- job ended the process, so each job is released and becomes a suspect, and no job loses an
--- attempt. A company is a group of suspects that run in one process, which runs no other jobs.
+-- A suspect is a job whose process ended while the process also ran other jobs. Because no one
+-- knows which job ended the process, each job is released and becomes a suspect, and no job loses
+-- an attempt. A company is a group of suspects that run in one process, which runs no other jobs.
 --
---   queue.blame             decides which jobs may have ended a process
---     queue.expired_items     turns the verdicts into outcomes that queue.settle applies
---   queue.lease_mode        decides what a worker may lease while there are suspects
---   queue.lease_suspects    leases one company, within all limits
---   queue.clear_suspects    clears the jobs whose attempts ended while their process lived on
+--   queue.blame             decides which jobs may have ended a process.
+--     queue.expired_items     turns the verdicts into outcomes that queue.settle applies.
+--   queue.lease_mode        decides what a worker may lease while there are suspects.
+--   queue.lease_suspects    leases one company, within all limits.
+--   queue.clear_suspects    clears the jobs whose attempts ended while their process lived on.
 --
--- When a process ends, its jobs are split into companies of about the same size. There are two
--- companies, or as many as the host of the process requests in the evidence. If there are no more
--- types than companies, each type has companies of its own, because usually one type has all guilty
--- jobs. Otherwise jobs of one type stay together. If the process of a company ends too, this
--- company is split in the same way. A job that ran alone when its process ended is guilty. A guilty
--- job loses an attempt, and also runs alone in its next attempt.
+-- When a process ends, its jobs are split into companies of about the same size. By default there
+-- are two companies. The evidence of the process can request another number for its host. If there
+-- are no more job types than companies, jobs of different types are put into different companies,
+-- because the guilty jobs usually have the same type. Otherwise jobs of one type stay together. If
+-- the process of a company also ends, the company is split in the same way. A job that ran alone
+-- when its process ended is guilty. A guilty job loses an attempt, and runs alone again in its next
+-- attempt.
 
--- Decide which jobs may have ended the process of each worker whose leases are lost. Store guilty
--- jobs and suspects in queue.suspects. A job has one of three verdicts.
--- guilty: No other job can have ended the process.
+-- For each worker whose leases are lost, decide which jobs may have ended the worker's process.
+-- Store guilty jobs and suspects in queue.suspects. The verdict about a job is one of three words.
+-- guilty: The job alone can have ended the process.
 -- suspect: The job or another one in the same process may have ended the process.
--- innocent: The stack trace of the process shows the code of another job type. A job that is only
---   missing from the list of jobs in the evidence is not innocent, because the job may have begun
---   after the process wrote the list.
+-- innocent: The stack trace of the process shows the code of another job type. If a job is only
+--   missing from the evidence's list of jobs, it is not innocent, because it may have begun after
+--   the process wrote the list.
 --
--- others: Number of other jobs in the process.
+-- others: Number of other jobs in the job's process.
 create function queue.blame(p_ids uuid[], p_now timestamptz)
 returns table (job_id uuid, verdict text, others integer)
 language plpgsql
@@ -49,9 +50,9 @@ begin
           from queue.lost_leases as o
           where o.worker = l.worker and o.lost_at >= l.leased_at
         ) as lost_with,
-        -- Number of stopped jobs whose processors still ran. Zero without evidence, because the
-        -- process may still live. A job that always loses its worker would then never lose an
-        -- attempt.
+        -- Number of stopped jobs whose processors still ran. Without evidence the number is zero,
+        -- because the process may still be alive. Otherwise a job that always loses its worker
+        -- would never lose an attempt.
         case
           when w.evidence is null or w.abandoned is null then 0
           else jsonb_array_length(w.abandoned)
@@ -133,8 +134,8 @@ begin
 end;
 $$;
 
--- Return the evidence of why a process ended, without the ids of jobs of other workspaces. These
--- jobs are only counted.
+-- Return the evidence of why a process ended, without the ids of jobs of other workspaces. Jobs of
+-- other workspaces are only counted.
 create function queue.evidence_for(p_workspace_id uuid, p_evidence jsonb)
 returns jsonb
 language sql stable
@@ -176,7 +177,7 @@ select coalesce(
 )
 $$;
 
--- Return the text for a number of other jobs, for example '29 other jobs'.
+-- Return a number of other jobs as text, for example '29 other jobs'.
 create function queue.other_jobs(p_count integer)
 returns text
 language sql immutable
@@ -186,9 +187,9 @@ select case p_count when 1 then '1 other job' else p_count || ' other jobs' end
 $$;
 
 -- Convert the expired leases of jobs to outcomes that queue.settle applies. The attempt of a guilty
--- job counts as lost, with the reason worker_lost. If the process left evidence, the guilty job is
--- retried after its backoff. Suspects and innocent jobs are released with the reason process_died,
--- and their attempts do not count.
+-- job counts as lost, and the reason is worker_lost. If the process left evidence, the guilty job
+-- is retried after its backoff. Suspects and innocent jobs are released with the reason
+-- process_died, and do not lose an attempt.
 create function queue.expired_items(p_ids uuid[], p_now timestamptz)
 returns queue.worker_item[]
 language sql
@@ -274,11 +275,11 @@ from queue.ready_suspects(p_job_types) as s
 where s.lane = any ((queue.open_lanes(p_job_types, p_queues)).lanes)
 $$;
 
--- Decide which jobs a worker may lease while there are suspects. The result is one of three words.
+-- Decide which jobs a worker may lease while suspects wait. The result is one of three words.
 -- suspects: The worker may lease a company, because its process runs no job.
 -- others: The worker may lease all jobs except suspects.
--- nothing: The worker may lease no job, because its process runs suspects, or must finish its jobs
---   before it runs suspects.
+-- nothing: The worker may lease no job, because its process runs suspects, or because it must
+--   finish its jobs before it can run suspects.
 create function queue.lease_mode(p_request queue.lease_request, p_now timestamptz)
 returns text
 language plpgsql
@@ -287,7 +288,8 @@ as $$
 declare
   v_held record;
 begin
-  -- allow one lease at a time per worker, because the lease counts the running jobs of the worker
+  -- allow one lease at a time per worker, because the lease must count the running jobs of the
+  -- worker
   perform queue.try_lock('worker ' || p_request.worker, p_waits => true);
   select count(*) as jobs, count(s.job_id) as suspects
   into v_held
@@ -299,8 +301,8 @@ begin
     when p_request.suspects is false then 'others' -- another process beside this one runs suspects
     when v_held.jobs = 0 then 'suspects'
     when p_request.suspects then 'nothing'
-    -- A worker of release 0.4.4 may never be idle. If suspects have waited for 30 seconds, the
-    -- oldest worker that serves them must finish its jobs and then run the suspects.
+    -- A worker of release 0.4.4 may always have running jobs. If suspects have waited for 30
+    -- seconds, the oldest worker that serves them must finish its jobs and then run the suspects.
     when p_request.worker = (
       select min(l.worker)
       from queue.leases as l
@@ -316,7 +318,7 @@ end;
 $$;
 
 -- Lease the jobs of one company of suspects, within the limits of types, workspaces and pools. The
--- limits of concurrency keys are not checked, because suspects still count against these limits.
+-- lease does not check limits of concurrency keys, because suspects still count as admitted.
 create function queue.lease_suspects(p_request queue.lease_request, p_now timestamptz)
 returns queue.taken
 language plpgsql
@@ -416,8 +418,9 @@ begin
 end;
 $$;
 
--- Delete the suspects whose attempts a worker has settled, because their process did not end. A
--- released job did not finish its attempt, so it remains a suspect.
+-- Delete the rows of suspects after a worker has settled their attempts, because the process of
+-- these attempts did not end. A job that the worker released did not finish its attempt, so it
+-- remains a suspect.
 create function queue.clear_suspects(p_items queue.worker_item[])
 returns void
 language sql

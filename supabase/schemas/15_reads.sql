@@ -1,8 +1,9 @@
 -- This file has the functions that read jobs. An id begins with the job's creation time, so lists
--- are sorted by id, newest first. Live and failed jobs are found in their small tables. Completed
--- and cancelled jobs are searched among the newest jobs, up to a limit. The functions at the end of
--- this file explain why a job waits, and find the holder for which it waits. A holder is for
--- example another job, a database session, a worker or a pause.
+-- are sorted by id, newest first. A search finds live and failed jobs in the small tables of their
+-- places and of dead letters. It looks for completed and cancelled jobs among the newest jobs, up
+-- to a limit. The functions at the end of this file explain why a job waits, and find the holder,
+-- which is what the job waits for. A holder is for example another job, a database session, a
+-- worker or a pause.
 
 -- Return an error in one line, with its type before the message, as Python prints an exception. The
 -- type is omitted for errors that the engine or the processor raised on purpose.
@@ -28,8 +29,8 @@ begin
 end;
 $$;
 
--- Return an error as the users of an app may see it. The message is included only if the processor
--- raised the error for users.
+-- Return an error in the form that an app may show to its users. The message is included only if
+-- the processor raised the error as a message for users.
 create function queue.user_message(p_message text, p_error jsonb)
 returns text
 language sql immutable
@@ -47,8 +48,8 @@ $$;
 select queue.allow('authenticated, service_role', 'queue.user_message');
 
 -- Return a fingerprint that is equal for errors that differ only in numbers and ids. The error of a
--- lost worker contains the worker's name, so its fingerprint is computed from the reason why the
--- process ended.
+-- lost worker contains the worker's name, so its fingerprint is computed from the reason for the
+-- end of the process.
 create function queue.fingerprint(p_message text, p_error jsonb)
 returns text
 language plpgsql immutable
@@ -172,10 +173,10 @@ begin
 end;
 $$;
 
--- Return a job as JSON for clients. queue_ms is the time between when the job was due and its first
+-- Return a job as JSON for clients. queue_ms is the time from when the job was due until its first
 -- start. run_ms is the duration of all attempts.
--- p_is_listed: True for a job in a list, which has a short error, and the first three simple values
---   of the payload.
+-- p_is_listed: True for a list of jobs, which contains a shortened error and the first three simple
+--   values of the payload.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false)
 returns jsonb
 language plpgsql stable
@@ -278,7 +279,7 @@ comment on function public.get_job is
   'position of each stream, {name: {attempt, next}}. job_output returns the output.';
 select queue.allow('authenticated, service_role', 'public.get_job');
 
--- Return the live and failed jobs of a workspace, up to p_limit jobs from each table of places.
+-- Return the live and failed jobs of a workspace, up to p_limit jobs from each small table.
 -- p_workspace_id: Null to return the jobs of all workspaces.
 create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
 returns table (job_id uuid, lane integer, state text)
@@ -497,9 +498,9 @@ end;
 $$;
 
 -- Return the ids of the newest jobs before p_before that match a filter. Live and failed jobs are
--- found in their tables, and tagged jobs with an index. Other jobs are searched among the newest
--- 10,000 jobs, for about 100 ms.
--- last_id: Id at which the next call continues, or null if no more jobs follow.
+-- read from their small tables, and jobs with a tag are found by an index. All other jobs are
+-- searched among the newest 10,000 jobs, for about 100 ms.
+-- last_id: Id from which the next call continues, or null if no more jobs follow.
 create function queue.search_jobs(
   p_filter jsonb,
   p_workspaces uuid[],
@@ -557,9 +558,9 @@ begin
   last_id := p_before;
   searched := 0;
   loop
-    -- The parameters are $1 for ids, $2 for workspaces (null for all), $3 for p_before and $4 for
-    -- the number of jobs. Equality is written as a range, so that the planner does not choose the
-    -- index on id.
+    -- In the query, $1 is the list of ids, $2 the list of workspaces (null for all), $3 is
+    -- p_before, and $4 the number of jobs. Equality is written as a range, because the planner
+    -- would otherwise choose the index on id.
     execute format(
       'with p as materialized (
         select p.id, row_number() over () as n, (true %s) is true as fits
@@ -619,8 +620,8 @@ as $$
 declare
   v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
   v_now constant timestamptz := queue.clock();
-  -- read again the changes of some seconds before, because a change becomes visible only when its
-  -- transaction commits
+  -- read the changes of the previous 30 seconds again, because a change becomes visible only when
+  -- its transaction commits
   v_since constant timestamptz := (p_cursor ->> 'since')::timestamptz - interval '30 seconds';
   v_is_service constant boolean := queue.is_service();
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
@@ -644,9 +645,9 @@ begin
     );
   end if;
   perform queue.take_call_slot(v_named);
-  -- Search the workspace that the filter names. If the filter names none, search the workspaces of
-  -- the person who calls. The service may search all workspaces if the filter has ids, a session or
-  -- a parent.
+  -- Search the workspace that is named in the filter. If the filter names no workspace, search all
+  -- workspaces of the caller. The service may search all workspaces if the filter has ids, a
+  -- session or a parent.
   v_found := queue.search_jobs(
     v_filter,
     case
@@ -1059,8 +1060,8 @@ comment on function public.job_trace is
 select queue.allow('authenticated, service_role', 'public.job_trace');
 
 -- Return the live workers. A worker is live if one of its leases has not expired. A worker without
--- leases is live if it called in the last three minutes, and if its run has not ended or ended at
--- most 90 seconds ago.
+-- leases is live if it called in the last three minutes, and its run has not ended or ended at most
+-- 90 seconds ago.
 create function queue.live_workers(p_now timestamptz)
 returns queue.workers[]
 language sql stable
@@ -1082,8 +1083,8 @@ select array(
 )
 $$;
 
--- Return the published job type whose name is most similar to p_job_type, or null if fewer than
--- half of the pairs of letters are equal.
+-- Return the published job type with the name most similar to p_job_type, or null if fewer than
+-- half of the letter pairs are equal.
 create function queue.nearest_type(p_job_type text)
 returns text
 language sql stable
@@ -1114,8 +1115,8 @@ order by likeness.n desc, p.job_type
 limit 1
 $$;
 
--- For each job type, return true in unserved if workers run, but none of them serves the type.
--- p_queues: The queue of each type, or null for any queue.
+-- For each job type, set `unserved` to true if workers run, but none of them serves the type.
+-- p_queues: For each job type, the queue to check, or null to check all queues.
 create function queue.is_unserved(
   p_job_types text[],
   p_queues text[],
@@ -1169,11 +1170,12 @@ join queue.is_unserved(
 where s.enabled and (p_workspace_id is null or s.workspace_id = p_workspace_id)
 $$;
 
--- Sentence and advice for each reason why a job or the queue does not progress. A row with the
--- reason failed:<kind> has the advice for one kind of error. A command is stored without the word
--- `minutehand`. A row without a path links to the page of the job. In a text, {name} is replaced by
--- the value with this name. [one|two] has alternatives, of which the first one without a missing
--- value is shown. If a value is missing in each alternative, none is shown.
+-- Sentences and advice for all reasons why a job or the queue makes no progress. A row with the
+-- reason failed:<kind> has the advice for errors of this kind. A command is stored without its
+-- first word `minutehand`. If path is null, the advice links to the page of the job. In a text, the
+-- placeholder {name} is replaced by the value with this name. The text [one|two] contains
+-- alternatives. The first alternative without a missing value is shown. If every alternative lacks
+-- a value, none is shown.
 create view queue.guidance as
 select row_number() over () as id, a.*
 from (
@@ -1839,8 +1841,8 @@ from (
     )
 ) as a (reason, sentence, words, command, path);
 
--- Replace each {name} in p_text by the value with this name. Return null if one of the values is
--- missing.
+-- Replace each placeholder {name} in p_text by the value with this name. Return null if one of the
+-- values is missing.
 create function queue.fill_names(p_text text, p_with jsonb)
 returns text
 language sql immutable
@@ -1867,8 +1869,8 @@ from ( -- every second part is a name, and times are shown in seconds
 ) as p
 $$;
 
--- Return the sentence and the steps of advice for a reason, with values in place of names. A text
--- with a missing value is omitted.
+-- Return the sentence and the advice for a reason, with values in place of the placeholders. A text
+-- is omitted if one of its values is missing.
 create function queue.render_guidance(
   p_reason text,
   p_with jsonb,
@@ -1936,10 +1938,11 @@ select jsonb_build_object(
 from lines as l
 $$;
 
--- Return the values that describe a suspect to people: {suspect_since, process_end, died_with,
--- beside}. Return null if the job is not a suspect.
+-- Return the values with which texts describe a suspect: {suspect_since, process_end, died_with,
+-- beside}. If the job is not a suspect, return null.
 -- died_with: Number of other jobs that ran in the process when it ended, as text.
--- beside: Number of other suspects that run in the same process. Null if there are none.
+-- beside: Number of other suspects that run in the same process, or null if there are none. Null if
+--   there are none.
 create function queue.suspicion_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1961,7 +1964,7 @@ from queue.suspects as s
 where s.job_id = p_job.id
 $$;
 
--- Return a number of times as text, for example 'twice', or null for 0.
+-- Return how many times something happened as text, for example 'twice', or null for 0.
 create function queue.times_in_words(p_times bigint)
 returns text
 language sql immutable
@@ -1975,9 +1978,9 @@ select case p_times
 end
 $$;
 
--- Return as text how often a job lost its worker when no other job can have been the cause:
--- {ended_times, alone, lost_times}. ended_times is null if no evidence shows how the processes
--- ended.
+-- Return, as text, how often a job lost its worker although no other job can have ended the
+-- worker's process: {ended_times, alone, lost_times}. ended_times is null if there is no evidence
+-- of how the processes ended.
 create function queue.losses_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1997,7 +2000,8 @@ from queue.attempts as a
 where a.job_id = p_job.id and a.outcome = 'lost'
 $$;
 
--- Return the time of the last maintenance, if it was before p_at: {maintained_at}.
+-- Return the time of the last maintenance, if the last maintenance was before p_at:
+-- {maintained_at}.
 create function queue.maintained_before(p_at timestamptz)
 returns jsonb
 language sql stable
@@ -2008,9 +2012,9 @@ from queue.tasks as t
 where t.done_at > '-infinity'
 $$;
 
--- Return the number of slots that workers have for a job, the number of jobs that use these slots,
--- and the time when these workers last leased jobs or started.
--- slots: Number of slots. Null if a worker did not report its slots, or if no worker runs.
+-- Return the number of worker slots that can run a job, the number of jobs that use these slots,
+-- and the time at which these workers last leased jobs or started.
+-- slots: Number of slots. This is null if a worker did not report its slots, or if no worker runs.
 create function queue.slots_for(p_job public.jobs, p_alive queue.workers[])
 returns table (slots bigint, running bigint, leased_at timestamptz)
 language sql stable
@@ -2066,12 +2070,12 @@ limit 1
 $$;
 
 -- Return texts about the last update of a running job: {last, sign, place, memory_mb, silent,
--- usual}. If the worker reported no update, return {lease_until}.
--- sign: The last update as text.
--- silent: Time since the last update. Null for less than 20 seconds, because workers report every
---   15 seconds.
--- usual: Duration that 99 % of the jobs of the type do not exceed. Null unless the time since the
---   last update is longer than this duration and longer than a minute.
+-- usual}. If the worker has reported no update, return {lease_until}.
+-- sign: The last update, described as text.
+-- silent: Time since the last update. Null if this time is less than 20 seconds, because workers
+--   report every 15 seconds.
+-- usual: Duration that 99 % of the jobs of the type do not exceed. Null if the time since the last
+--   update is shorter than this duration, or shorter than a minute.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -2125,7 +2129,7 @@ declare
     'error_message', p_job.error_message,
     'error', p_job.error_data
   );
-  -- a due job is late if maintenance has not moved it within this time
+  -- a due job counts as late if maintenance has not moved it within 90 seconds
   c_patience constant interval := interval '90 seconds';
   v_late constant text := case
     when p_alive = '{}' then 'no_worker'
@@ -2256,8 +2260,8 @@ $$;
 
 -- Return the reason why a job that may start has not started. The reasons are tested in this order:
 -- concurrency limits from the narrowest to the widest, the rate limit, a suspect that must run
--- alone, and the jobs ahead of this job. A lack of slots is the reason only if jobs use all slots
--- of the workers.
+-- alone, and the jobs ahead of this job. A lack of slots is returned as the reason only if running
+-- jobs use all slots of the workers.
 create function queue.explain_ready(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2280,7 +2284,7 @@ begin
   select * into v_type
   from queue.job_types
   where job_type = p_job.job_type;
-  -- Find the narrowest concurrency limit that is used up. Skip limits that are not set.
+  -- Find the narrowest concurrency limit that has been reached. Skip a limit that is not set.
   select l.* into v_full
   from (
     values
@@ -2432,12 +2436,12 @@ $$;
 
 -- Holders. A holder is a database session, worker or job that keeps other jobs from starting or
 -- ending. The same functions find the holder of one job and the holders of all jobs of a workspace.
--- About a holder in another workspace, only the fact that it is a job is returned.
+-- For a holder in another workspace, return only that it is a job.
 
 -- Return the database sessions that have locked the rows of these jobs in a transaction that has
--- been open for two seconds. If such a session waits for another session, return the last session
--- of this chain, because it must end first. The xmax of a row identifies the transaction that has
--- locked the row (supabase/DECISIONS.md).
+-- been open for two seconds. If such a session waits for another session, follow the chain and
+-- return its last session, because that session must end first. The xmax of a row identifies the
+-- transaction that has locked the row (supabase/DECISIONS.md).
 create function queue.locks_on(p_ids uuid[], p_now timestamptz)
 returns table (job_id uuid, pid integer, since timestamptz, application text)
 language sql stable
@@ -2465,7 +2469,7 @@ where coalesce(a.xact_start <= p_now - interval '2 seconds', true)
 order by h.id, h.level desc, a.xact_start
 $$;
 
--- Return the running jobs that use up the limit or the slots for which a job waits.
+-- Return the running jobs that use up the limit or the slots which a job waits for.
 -- p_most: Maximum number of jobs to return.
 create function queue.find_holders(p_reason text, p_job public.jobs, p_most integer)
 returns table (job_id uuid, workspace_id uuid, leased_at timestamptz)
@@ -2510,7 +2514,7 @@ end;
 $$;
 
 -- Return the deepest descendant of a job that has not ended, or that has failed. On each level, the
--- search follows the first such child.
+-- search follows the first child that matches.
 -- p_has_failed: True to find a failed job, false to find a job that has not ended.
 create function queue.blocking_descendant(p_job_id uuid, p_has_failed boolean)
 returns uuid
@@ -2542,9 +2546,9 @@ order by t.level desc
 limit 1
 $$;
 
--- Return the number of jobs of the workspace that wait for the same reason as this job, at most
--- 1,000: {waiting, more}. The number is 0 for a question and for a running worker, because only one
--- job waits for them.
+-- Return the number of jobs in the workspace that wait for the same reason as this job, at most
+-- 1,000: {waiting, more}. If a job waits for an answer, or runs, the number is 0, because no other
+-- job waits for the same reason.
 create function queue.count_alike(p_job public.jobs, p_reason text)
 returns jsonb
 language sql stable
@@ -2589,7 +2593,7 @@ from (
 ) as w
 $$;
 
--- Return the kind of holder for a reason, or null if a job with this reason has no holder.
+-- Return the kind of the holder for a reason, or null if the reason has no holder.
 create function queue.holder_kind(p_reason text)
 returns text
 language sql immutable
@@ -2614,7 +2618,7 @@ end
 $$;
 
 -- Return the sentence for the reason why a job has not started. The sentence names no other jobs,
--- because it is stored and read later.
+-- because it is stored and read later, when the other jobs may have ended.
 create function queue.waited_for(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2638,7 +2642,7 @@ begin
 end;
 $$;
 
--- Return the holder of a job for the reason that queue.explain_row or queue.explain_ready found:
+-- Return the holder of a job, for a reason that queue.explain_row or queue.explain_ready returned:
 -- {kind, holder, since, waiting, more}.
 create function queue.held_by(p_job public.jobs, p_found jsonb, p_now timestamptz)
 returns jsonb
@@ -2714,12 +2718,12 @@ begin
 end;
 $$;
 
--- Return the last error of a job. The kind of the error is determined from its code, never from its
+-- Return the last error of a job. The kind of the error depends on the error's code, never on its
 -- text.
 -- kind: Kind of the error, which selects the advice.
--- code: HTTP status, SQLSTATE or name of the errno.
--- cause: Response of another service, the line of code that ended the process, or the last error of
---   an exception chain.
+-- code: HTTP status, SQLSTATE or errno name.
+-- cause: Response of another service, line of code that ended the process, or last error of an
+--   exception chain.
 create function queue.error_of(p_job public.jobs)
 returns table (kind text, code text, cause text)
 language sql stable
@@ -2775,7 +2779,7 @@ $$;
 
 -- Return the reason why a job waits, and the job, limit or pause for which it waits.
 -- p_lock: Database session that has locked the job's row, from queue.locks_on.
--- p_alive: Live workers, which callers read once for many jobs, because the query reads all leases.
+-- p_alive: Live workers. Callers read them once for many jobs, because this query reads all leases.
 create function queue.explain(
   p_job public.jobs,
   p_lock jsonb,
@@ -2836,8 +2840,8 @@ begin
   v_found := v_found || jsonb_build_object(
     'sentence', concat_ws(
       ' ',
-      -- put this text before the error, because the console hides the error and all text after the
-      -- error
+      -- put the sentence about the lost worker first, because the console hides the job's error and
+      -- all text after it
       case
         when p_job.error_data ->> 'type' = 'WorkerLost'
           then queue.render_guidance('worker_lost', queue.losses_of(p_job)) ->> 'sentence'
@@ -2866,7 +2870,8 @@ begin
 end;
 $$;
 
--- Return the values of a job and its holder for the names in texts of queue.guidance.
+-- Return the values of a job and its holder that replace the placeholders in texts of
+-- queue.guidance.
 create function queue.names_of(p_job public.jobs, p_held jsonb)
 returns jsonb
 language sql stable
@@ -2934,8 +2939,8 @@ begin
   if v_job.status = 'pending' then
     perform queue.take_call_slot(); -- the call counts the jobs that come before this job
   end if;
-  -- in a read-only session, ignore locks of other sessions, because this session could not verify
-  -- them
+  -- in a read-only session, ignore locks of other sessions, because the session cannot try to lock
+  -- the row
   if v_job.finished_at is null and not current_setting('transaction_read_only')::boolean then
     select to_jsonb(l) into v_lock
     from queue.locks_on(array[p_job_id], v_now) as l;
@@ -2944,8 +2949,8 @@ begin
     perform from public.jobs
     where id = p_job_id
     for no key update skip locked;
-    -- if this session can lock the row, the other session only checks a foreign key. Its lock does
-    -- not prevent a lease of the job.
+    -- If this session can lock the row, the other session holds only the lock of a foreign key
+    -- check. Such a lock does not prevent a lease of the job.
     v_lock := case when not found then v_lock end;
   end if;
   return queue.explain(
@@ -2962,10 +2967,10 @@ comment on function public.explain_job is
   'data, estimated_start_at}.';
 select queue.allow('authenticated, service_role', 'public.explain_job');
 
--- Return groups of jobs that wait for the same cause, the largest group first. The jobs of a group
--- have the same lane, concurrency key, unpublished type, question or event, dead worker, or
--- database session that locks them, or are overdue jobs of one type.
--- job_id: One job of the group.
+-- Return groups of jobs that wait for the same cause. The largest group comes first. All jobs of a
+-- group have the same lane, concurrency key, unpublished type, question or event, dead worker, or
+-- database session with locks on their rows. A further group has the overdue jobs of one type.
+-- job_id: Id of one job of the group.
 -- jobs: Number of jobs, at most 1,000 or 10,000.
 -- oldest_at: Start of the longest wait.
 create function queue.groups_of_held(
@@ -3110,9 +3115,9 @@ union all
 )
 $$;
 
--- Return the holders of jobs, the holder for which most jobs wait first. A holder has the
--- explanation of its first job, as in public.explain_job, and the number of jobs of all groups that
--- wait for the holder.
+-- Return the holders of jobs. The holder for which most jobs wait comes first. For each holder, the
+-- result has the explanation of its first job, as in public.explain_job, and the number of jobs
+-- that wait for the holder, counted over all groups.
 -- p_workspace_id: Null to return the holders of all workspaces.
 -- p_job_type: Null to return the holders of jobs of all types.
 create function queue.holders(p_workspace_id uuid, p_job_type text, p_now timestamptz)

@@ -1,13 +1,13 @@
 -- This file has statistics, health checks and the list of job types. Statistics are computed from
--- the feed some seconds later, so that running jobs update no counter. A row of queue.stats covers
--- five minutes and is kept for eight days. For a longer history, use Prometheus.
+-- the feed some seconds later, so that a running job updates no counter. A row of queue.stats
+-- covers five minutes and is kept for eight days. For a longer history, use Prometheus.
 
 create table queue.stats (
   workspace_id uuid not null, -- the nil UUID for all workspaces together
   at timestamptz not null, -- start of the five minutes
   job_type text not null,
-  -- {enqueued, completed, failed, cancelled, retried, lost, redriven}. lost is the number of
-  -- attempts that count as lost because their worker died.
+  -- Object with the keys enqueued, completed, failed, cancelled, retried, lost and redriven. The
+  -- key `lost` has the number of attempts that count as lost because their worker died.
   counts jsonb not null,
   -- Histograms of the queue times and durations of ended jobs, {bucket: jobs}. Bucket n begins at
   -- 1.25^n - 1 milliseconds.
@@ -161,7 +161,7 @@ begin
 end;
 $$;
 
--- Return the time of the first event that the statistics do not count yet, or null if this event is
+-- Return the time of the first event that is not yet in the statistics, or null if this event is
 -- less than a minute old.
 create function queue.statistics_stale_since(p_now timestamptz)
 returns timestamptz
@@ -254,9 +254,9 @@ $$;
 
 -- Return the number of due jobs for each cause of their delay. The causes are paused, unserved (no
 -- worker serves the type), suspect (the job must run alone), at_limit, blocked (by a concurrency
--- key) and ready. Only unserved is a warning.
--- p_user_id: The person who calls. Other people's jobs of unpublished types are omitted, because
---   this person cannot change these jobs.
+-- key) and ready. Only unserved is reported as a warning.
+-- p_user_id: Id of the person who calls. The result omits other people's jobs of unpublished types,
+--   because the caller cannot change these jobs.
 create function queue.backlog(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -416,10 +416,10 @@ select jsonb_object_agg(
 from causes as c
 $$;
 
--- Return findings about the database and maintenance. A transaction with writes that has been open
--- for a minute is a finding, because readers of the feed wait for this transaction. A read-only
--- transaction that has been open for five minutes is a finding, because Postgres cannot remove dead
--- rows until it ends.
+-- Return findings about the database and about maintenance. A transaction that has written rows and
+-- has been open for a minute is a finding, because readers of the feed wait for its end. A
+-- read-only transaction that has been open for five minutes is a finding, because Postgres cannot
+-- remove dead rows until it ends.
 create function queue.findings_of_queue(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -618,9 +618,9 @@ begin
 end;
 $$;
 
--- Return the findings of apps. Each task of maintenance may have a function
--- queue.findings_of_<name> that returns findings. The data of a finding has its sentence and its
--- steps of advice: {said: {sentence, next: [{words, command, path}]}}.
+-- Return the findings of apps. Each maintenance task may have a function queue.findings_of_<name>
+-- that returns findings. The data of a finding has its sentence and its steps of advice: {said:
+-- {sentence, next: [{words, command, path}]}}.
 create function queue.findings_of_apps(p_workspace_id uuid)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -841,10 +841,10 @@ from (
 having count(*) > 0
 $$;
 
--- Return a finding for each limit that is reached, because enqueues by people are rejected then.
--- The number of rejected calls is unknown, because a rejected call stores nothing. The live jobs of
--- a workspace are counted only if the workspace's limit is low, or if the last count was close to
--- the limit.
+-- Return a finding for each limit that is reached now, because such a limit makes the engine reject
+-- people's enqueues. The number of rejected calls is unknown, because a rejected call stores
+-- nothing. The live jobs of a workspace are counted only if its limit is low, or if the last count
+-- was close to the limit.
 create function queue.findings_of_limits(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable
@@ -924,9 +924,9 @@ cross join lateral (
 where l.last_bytes >= 0.9 * l.bytes and c.bytes > l.bytes
 $$;
 
--- Return two findings about worker processes that ended. The first names a type whose code is
--- probably broken, because within ten minutes three jobs of the type have ended their processes,
--- and no job of the type has completed since. The engine never pauses the type by itself. The
+-- Return two findings about worker processes that ended. The first finding names a job type whose
+-- code is probably broken. Three of its jobs have ended their processes within ten minutes, and no
+-- job of the type has completed since then. The engine never pauses such a type by itself. The
 -- second finding names suspects that have waited for a minute only because no worker is free for
 -- them.
 create function queue.findings_of_deaths(p_workspace_id uuid, p_now timestamptz)
@@ -935,8 +935,8 @@ language plpgsql stable
 set search_path = ''
 as $$
 declare
-  -- types that may have three jobs that ended their process. If there is no such type, the feed is
-  -- not read.
+  -- Job types with possibly three jobs that ended their process. If there is no such type, the
+  -- function does not read the feed.
   v_types constant text[] := array(
     select s.job_type
     from queue.stats as s
@@ -1159,7 +1159,7 @@ select queue.allow(
   'public.explain_queue'
 );
 
--- The console of release 0.4.4 still calls this function.
+-- The console of release 0.4.4 still calls this older function.
 create function public.silence_finding(p_key text, p_until timestamptz)
 returns jsonb
 language sql immutable
@@ -1331,7 +1331,8 @@ comment on function public.queue_series is
   '11,520, in about a hundred points: {now, since, step_seconds, points}.';
 select queue.allow('authenticated, service_role', 'public.queue_series');
 
--- Return the numbers of waiting and running jobs of a type, each at most 1,000: {waiting, running}.
+-- Return the number of waiting jobs and the number of running jobs of a type, each at most 1,000:
+-- {waiting, running}.
 create function queue.live_of_type(p_workspace_id uuid, p_job_type text)
 returns jsonb
 language sql stable

@@ -1,8 +1,8 @@
--- This file has the maintenance, which does the work that is due by time, and deletes rows that are
--- no longer needed. If a task fails, the failure is stored, the task is retried later, and the
--- other tasks continue. If a trigger or foreign key of the project rejects the change of a job, the
--- batch with this job is divided in halves until the job is found. Maintenance skips the job until
--- its retry time.
+-- This file contains the maintenance, which does all work that becomes due with time, and deletes
+-- rows that are no longer needed. If a task fails, the failure is stored, the other tasks continue,
+-- and the task is retried later. If a trigger or foreign key of the project rejects the change of a
+-- job, the batch with this job is divided in halves until the job is found. Maintenance skips the
+-- job until its retry time.
 
 insert into queue.tasks (name, every)
 values -- '0' means at each call
@@ -13,14 +13,14 @@ values -- '0' means at each call
   ('schedules', '1 second'),
   ('sweep', '1 minute'),
   ('retention', '10 minutes'),
-  -- The task reclaim reads all leases. An index on expires_at would make each renewal of a lease
-  -- slower.
+  -- The task `reclaim` reads all leases. An index on expires_at would avoid this, but would make
+  -- each renewal of a lease slower.
   ('reclaim', '1 second');
 insert into queue.tasks (name, every, reads_feed)
 values ('statistics', '5 seconds', true);
 
--- Store that a task could not change a job, because the change was rejected. The task retries the
--- job after 5 seconds. Each further rejection doubles the delay, up to an hour.
+-- Record that a task could not change a job, because the database rejected the change. The task
+-- retries the job after 5 seconds. Each further rejection doubles the delay, up to an hour.
 create function queue.record_rejection(
   p_task text,
   p_job_id uuid,
@@ -50,8 +50,8 @@ on conflict (task, job_id) do update set
     + least(interval '1 hour', interval '5 seconds' * 2 ^ least(r.failures, 12))
 $$;
 
--- Return the ids of the jobs that a task must skip now, because their change was rejected and their
--- retry time has not come.
+-- Return the ids of jobs that a task must skip now. Their change was rejected, and the time of the
+-- next try has not come.
 create function queue.refused(p_task text, p_now timestamptz)
 returns uuid[]
 language plpgsql stable
@@ -142,17 +142,18 @@ begin
 end;
 $$;
 
--- Move these jobs to their next place, for example from queue.deferred to queue.ready, or end them.
--- A job ends if its deadline has passed, or if it has not started by its latest time. A job of an
--- internal type ends if a person enqueued the job before the type was published.
+-- Move the jobs in p_ids to their next place, for example from queue.deferred to queue.ready, or
+-- end them. A job ends if its deadline has passed, or if its latest time for a start has passed
+-- before it started. A job of an internal type ends if a person enqueued the job before the type
+-- was published.
 create function queue.promote(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- Lock rows of queue.waits before rows of jobs. Skip a job whose question a person is answering
-  -- now. The job remains due.
+  -- Lock rows of queue.waits before rows of jobs. Skip a job if a person is answering its question
+  -- at this moment. A skipped job remains due.
   v_locked constant uuid[] := array(
     select w.job_id
     from queue.waits as w
@@ -247,9 +248,10 @@ begin
 end;
 $$;
 
--- Move jobs to their next place, for example from queue.deferred to queue.ready, when they are due
--- or when their type has been published. Each pass takes the oldest jobs, and an equal number of
--- jobs of each workspace (queue.fair_batch). Locked jobs remain due.
+-- Find jobs that are due or whose type has been published, and move them to their next place, for
+-- example from queue.deferred to queue.ready. Each pass takes the oldest jobs, and an equal number
+-- of jobs of each workspace (queue.fair_batch). Jobs that another transaction has locked remain
+-- due.
 create function queue.do_promotion(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -333,7 +335,7 @@ end;
 $$;
 
 -- Reclaim the jobs of expired leases, in batches with an equal number of jobs of each workspace.
--- Locked leases remain due.
+-- Leases that another transaction has locked remain due.
 create function queue.do_reclaim(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -344,8 +346,8 @@ declare
   v_ids uuid[];
   v_done integer := 0;
 begin
-  -- If the clock of the server was set back, shorten earlier leases, which would otherwise expire
-  -- too late.
+  -- If the server's clock was set back, shorten leases that were taken before, because they would
+  -- otherwise expire too late.
   update queue.leases as l
   set expires_at = p_now + make_interval(secs => l.lease_seconds)
   where l.ctid = any (array(
@@ -436,12 +438,12 @@ begin
   update queue.tasks
   set after_id = v_after
   where name = 'retention';
-  -- return at least 1, because 0 would mean that no job is left to delete
+  -- return at least 1, because the caller takes 0 as a sign that no job is left to delete
   return case when v_after is null then v_done else greatest(1, v_done) end;
 end;
 $$;
 
--- Delete rows that are no longer needed and do not belong to a stored job, in batches that an index
+-- Delete rows that are no longer needed and belong to no stored job, in batches that an index
 -- finds.
 create function queue.do_sweep(p_now timestamptz, p_until timestamptz)
 returns integer
@@ -454,7 +456,7 @@ declare
   v_done integer := 0;
 begin
   -- Close turns without ready jobs that were opened more than an hour ago. The call passes a time
-  -- two hours ago as changed_at, so that a rule below deletes the turns at once.
+  -- two hours ago as p_now, so that a rule below deletes these turns at once.
   perform queue.tidy_turns(
     array(
       select row(t.lane, t.workspace_id, null, 0)::queue.share
@@ -471,7 +473,8 @@ begin
     ),
     p_now - interval '2 hours'
   );
-  -- A dump stores rows of an earlier moment than the values of sequences.
+  -- If a dump was restored, the value of the sequence may be later than the restored notes, because
+  -- a dump reads sequences after tables.
   perform setval('queue.notes_gone', 0)
   where exists (
     select from queue.notes as n
@@ -512,7 +515,7 @@ begin
     from (
       values
         ('lanes', 'unused_since < $1 - interval ''1 day'''),
-        -- no job waits for an event for more than 30 days
+        -- an event can be deleted after 30 days, because no job waits longer for an event
         ('named_events', 'emitted_at < $1 - interval ''30 days'''),
         ('stats', 'at < $1 - interval ''9 days'''),
         ('publisher', 'round < (select max(p.round) from queue.publisher as p)'),
@@ -534,7 +537,7 @@ begin
         ),
         ('ticks', 'seen_at < $1 - interval ''1 day'''),
         ('withdrawn_schedules', 'withdrawn_at < $1 - interval ''1 day'''),
-        -- delete workers after this time, although a job that is stored for longer then shows no
+        -- delete a worker after 100 days, although a job that is stored for longer then shows no
         -- worker
         ('workers', 'seen_at < $1 - interval ''100 days'''),
         -- delete leases of deleted jobs, which remain if a worker reported on the job during its
@@ -567,8 +570,9 @@ begin
 end;
 $$;
 
--- Return true if public.run_maintenance has work to do now. Work on a locked row is due again after
--- a second. A task that found no work in an idle queue is due again after an hour.
+-- Return true if public.run_maintenance has work to do now. Work that another transaction delays by
+-- a lock is due again after a second. A task that found no work in an idle queue is due again after
+-- an hour.
 -- p_active: True if jobs have run since the last maintenance.
 -- p_is_soon: True if a job, wait or signal may be due, from queue.next_due_in_ms.
 create function queue.maintenance_is_due(
@@ -698,10 +702,10 @@ begin
       'busy', true
     );
   end if;
-  -- after the restore of a dump, this call raises queue.feed_base
+  -- after the restore of a dump, this call raises queue.feed_base if necessary
   perform queue.feed_number(pg_snapshot_xmax(pg_current_snapshot()));
-  -- The task that has waited longest comes first. Each task gets an equal share of the remaining
-  -- time, so that no task delays the other tasks. The task announcements comes last, because other
+  -- Begin with the task that has waited longest. Give each task an equal share of the remaining
+  -- time, so that no task delays the other tasks. Run the task announcements last, because other
   -- tasks add rows to the feed.
   v_tasks := array(
     select t
@@ -722,7 +726,7 @@ begin
       using v_now, v_share;
       update queue.tasks
       set
-        -- a task that ended because its time was over is due again at once
+        -- a task that stopped because its time was over is due again at once
         done_at = case
           when v_done > 0 and clock_timestamp() > v_share then v_now - every
           else v_now

@@ -1,21 +1,24 @@
--- This file exports and erases personal data. A column with a person's id or words has a comment
--- that marks the column. The functions of this file process the marked columns of the engine, of
--- apps and of the project. A mark is one of these comments.
+-- This file exports and erases personal data. Each column with a person's id or with text of a
+-- person has a comment that marks the column. The functions of this file process the marked columns
+-- of the engine, of apps and of the project. A mark is one of these comments.
 --
---   Person: owner             The column has the id of the row's owner. The row is deleted.
---   Person: key               If the text contains the person's id, the row is deleted.
---   Person: file              If the key of a stored file contains the id, the row is deleted, and
---                             the key is returned.
---   Person: tags              If the array has the tag user:<id>, the row is deleted.
---   Person: mention           The column has the id of a person who acted. The id and the row's
---                             text are cleared.
---   Person: jobs              If one of these jobs is deleted, the row's text is cleared.
---   Person: words             If the text quotes the person, the row is deleted.
---   Person: words to clear    If the text quotes the person, the text is cleared.
---   Person: words of the job  If the text quotes the person, the whole job is deleted.
---   Person: secret            An export omits the value.
+-- - `Person: owner` marks a column with the id of the row's owner. The person's rows are deleted.
+-- - `Person: key` marks a text. If the text contains the person's id, the row is deleted.
+-- - `Person: file` marks the key of a stored file. If the key contains the person's id, the row is
+--   deleted and the key is returned.
+-- - `Person: tags` marks an array. If the array has the tag user:<id>, the row is deleted.
+-- - `Person: mention` marks a column with the id of a person who acted. The id and the texts of the
+--   person's rows are cleared.
+-- - `Person: jobs` marks an array of job ids. If one of these jobs is deleted, the row's texts are
+--   cleared.
+-- - `Person: words` marks a text. If the text quotes the person, the row is deleted.
+-- - `Person: words to clear` marks a text that is cleared if it quotes the person.
+-- - `Person: words of the job` marks a text. If the text quotes the person, the whole job is
+--   deleted.
+-- - `Person: secret` marks a value that an export omits.
 --
--- Text is searched only if the caller passes words, because the search reads whole tables.
+-- The functions search text only if the caller passes words, because this search reads whole
+-- tables.
 
 do $$
 declare
@@ -98,12 +101,12 @@ where d.classoid = 'pg_class'::regclass
   and c.relowner = n.nspowner
 $$;
 
--- Return SQL conditions for each table with marked columns. In the conditions, $1 is the person's
--- id, $2 are the search patterns and $3 the deleted jobs.
--- p_searches: True to search text too.
--- is_theirs: Condition of the rows that are deleted because they belong to the person.
--- is_about: Condition of the rows whose text is cleared.
--- is_of_job: Condition of the rows that are deleted with their job.
+-- For each table with marked columns, return SQL conditions that select rows. In the conditions, $1
+-- is the person's id, $2 are the search patterns and $3 the deleted jobs.
+-- p_searches: True to search text as well.
+-- is_theirs: Condition for rows that are deleted because they belong to the person.
+-- is_about: Condition for rows whose text is cleared.
+-- is_of_job: Condition for rows that are deleted together with their job.
 create function queue.personal_tables(
   p_searches boolean,
   out relation oid,

@@ -1,22 +1,22 @@
--- This file has the output of jobs. A running job can write streams of text or of items. A position
--- in a stream is an offset in characters or items. A piece is the part of a stream that a worker
--- reports in one call. When a later attempt writes to a stream, the stream restarts with the number
--- of this attempt, and readers drop the earlier output. Pieces are not events, and are not stored
--- in the job's row.
+-- This file stores the output of jobs. A running job can write streams, which consist of text or of
+-- items. A position in a stream is an offset, counted in characters or items. A piece of output is
+-- the part of a stream that a worker reports in one call. When a later attempt writes to a stream,
+-- the stream restarts with the number of this attempt, and readers drop the earlier output. Pieces
+-- of output are not events, and are not stored in the row of the job.
 
 insert into queue.settings (name, value)
 values ('output_max_bytes', '1000000'); -- limit for all streams of a job together
 insert into queue.tasks (name, every)
 values ('output', '1 minute');
 
--- Pieces of the output of jobs that run or may run again.
+-- Pieces of output, written by jobs that run or may run again.
 create table queue.pieces (
   job_id uuid not null,
   stream text not null,
   attempt integer not null,
   end_offset integer not null, -- offset in the stream after this piece
-  -- Name of the step that wrote the piece. The output of a finished step is kept for the next
-  -- attempt.
+  -- Name of the step that wrote this piece of output. The output of a finished step is kept for the
+  -- next attempt.
   step text,
   text text,
   items jsonb,
@@ -25,7 +25,8 @@ create table queue.pieces (
   constraint pieces_are_of_one_kind check (num_nonnulls(text, items) <= 1)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
--- Output of ended jobs. A row has all pieces that one step wrote to a stream.
+-- Output of ended jobs, with the pieces joined. A row contains everything that one step wrote to
+-- one stream.
 create table queue.outputs (
   job_id uuid not null,
   stream text not null,
@@ -88,7 +89,7 @@ begin
 end;
 $$;
 
--- Copy the output of a job to its replay, but only the output of steps that the replay skips.
+-- When a job is replayed, copy to the new job the output of those steps that the new job skips.
 create function queue.copy_output(p_job_id uuid, p_replay_id uuid)
 returns void
 language plpgsql
@@ -127,10 +128,11 @@ begin
 end;
 $$;
 
--- Store pieces of output, and send them to followers of the job. The caller has locked the leases
--- of the jobs. A piece is {stream, attempt, start, step?, text or items}. If an earlier report
--- stored the beginning of a piece, store only the rest. Do not store a piece that exceeds the job's
--- limit of bytes, or that would open a 21st stream, and later pieces of the same stream.
+-- Store pieces of output, and send them to those who follow the job. The caller must have locked
+-- the leases of the jobs. A piece is {stream, attempt, start, step?, text or items}. If an earlier
+-- report stored the beginning of a piece, store only the remainder. A piece that exceeds the job's
+-- byte limit, or that would begin a 21st stream, is not stored. Later pieces of the same stream are
+-- not stored either.
 create function queue.write_output(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -221,7 +223,8 @@ begin
         'attempt', v_piece.attempt,
         'from', v_known,
         'next', v_known + v_size,
-        -- a message omits longer pieces, which followers read from the database
+        -- a message omits pieces that are longer than 8,000 bytes, which followers read from the
+        -- database
         'text', case when octet_length(v_text) <= 8000 then v_text end,
         'items', case when pg_column_size(v_list) <= 8000 then v_list end
       )),
@@ -235,11 +238,11 @@ end;
 $$;
 
 -- Return the state of a job's output, which is part of the response to a worker's report.
--- null: The report has no output.
--- refused: A part of the output was not stored.
+-- null: The report contained no output.
+-- refused: The engine did not store a part of the output.
 -- followed: Someone follows the job or its session.
--- unfollowed: No one follows them. The worker collects such output for longer before it reports
--- again.
+-- unfollowed: No one follows the job or its session. The worker collects such output for a longer
+--   time before its next report.
 create function queue.output_state(p_item queue.worker_item, p_job public.jobs)
 returns text
 language plpgsql stable
@@ -369,7 +372,7 @@ begin
 end;
 $$;
 
--- Return the ends of a job's streams as JSON for readers: {stream: {attempt, next}}.
+-- Return the end of each stream of a job as JSON for readers: {stream: {attempt, next}}.
 create function queue.streams_json(p_job_id uuid)
 returns jsonb
 language plpgsql stable
@@ -389,8 +392,8 @@ begin
 end;
 $$;
 
--- Return a page of a stream that begins at an offset. A page has up to 30,000 characters or 1,000
--- items of the last attempt that wrote to the stream.
+-- Return a page of a stream, from an offset on. A page contains up to 30,000 characters or 1,000
+-- items, which the last attempt that wrote to the stream has written.
 create function queue.output_page(p_job_id uuid, p_stream text, p_from integer)
 returns jsonb
 language plpgsql stable
@@ -451,7 +454,8 @@ end;
 $$;
 
 -- Return a page of each stream of a job that has output after its position in p_after.
--- p_after: Positions {stream: {attempt, next}}. The default of attempt is the current attempt.
+-- p_after: Positions {stream: {attempt, next}}. If attempt is missing, the position belongs to the
+--   current attempt.
 create function queue.output_pages(p_job_id uuid, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -480,8 +484,8 @@ begin
 end;
 $$;
 
--- Return about the bytes of a job's output that a read after these positions returns. A read
--- returns one page of each stream, which has at most 30,000 characters or 1,000 items.
+-- Estimate how many bytes of a job's output a read from these positions returns. A read returns one
+-- page of each stream, which has at most 30,000 characters or 1,000 items.
 -- p_after: Positions {stream: {attempt, next}}.
 create function queue.unread_bytes(p_job_id uuid, p_after jsonb, p_stream text default null)
 returns bigint
@@ -516,8 +520,9 @@ begin
 end;
 $$;
 
--- Admit a read of more than 10,000 bytes of output. It takes a call slot, and a person pays for the
--- bytes. Guests read one job or session one at a time. Return the bytes that are not paid for.
+-- Charge the caller for a read of more than 10,000 bytes of output, or reject the read. The read
+-- takes a call slot, and a person pays tokens for the bytes. Guests can make only one such read of
+-- a job or session at a time. Return the number of bytes that the caller has not paid for.
 create function queue.admit_read(p_workspace_id uuid, p_id text, p_bytes bigint)
 returns bigint
 language plpgsql
@@ -680,10 +685,10 @@ comment on function public.guest_job is
   '\n\n404 job_not_found if the session does not exist, has ended, or does not have the job.';
 select queue.allow('anon, authenticated, service_role', 'public.guest_job');
 
--- Return new output of the jobs of a session that run now, or that p_after names. For each job,
--- return a page of each stream that has output after its position in p_after. A response has up to
--- 20 jobs, or about 1 MB. The price counts 50 bytes for each job of the session, and 500 for each
--- job whose output is read.
+-- Return new output of those jobs of a session that run now or are named in p_after. For each job,
+-- return a page of each stream that has output after its position in p_after. A response contains
+-- up to 20 jobs, or about 1 MB of output. The call costs 50 bytes for each job of the session, and
+-- 500 bytes for each job whose output is read.
 create function queue.session_output(p_session_id text, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -753,9 +758,9 @@ comment on function public.session_output is
   'after these positions.';
 select queue.allow('anon, authenticated, service_role', 'public.session_output');
 
--- Join the pieces of ended jobs into one row for each stream, or for each step that wrote to the
--- stream. Of a completed job, keep only the output of the last attempt. Of other jobs, keep the
--- output of all attempts, because these jobs may run again.
+-- For ended jobs, join the pieces of output into one row per stream, or per step that wrote to the
+-- stream. For a completed job, keep only the output of the last attempt. For other ended jobs, keep
+-- the output of all attempts, because these jobs may be retried.
 create function queue.do_output(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

@@ -1,6 +1,7 @@
 -- This file connects optional extensions to the engine. A project can enable pg_cron, pg_net with
 -- the Vault, and Realtime at any time. A migration attaches only the extensions that are enabled
--- when the migration runs. A later call of public.attach_extensions attaches the others.
+-- when the migration runs. A later call of public.attach_extensions attaches extensions that were
+-- enabled after the migration.
 
 create function public.attach_extensions()
 returns jsonb
@@ -25,7 +26,8 @@ declare
     end
   );
 begin
-  -- after a restore on another server, leases must read all notes again
+  -- read all notes again, because the database may have been restored on another server, whose
+  -- transaction ids are lower
   perform setval('queue.notes_gone', 0);
   foreach v_part in array array['pg_cron', 'realtime'] loop
     continue when v_part = 'pg_cron'
@@ -47,8 +49,8 @@ begin
         select from pg_catalog.pg_policies
         where policyname = c_policy
       ) then
-        -- queue.may_follow is in a subquery, so that Postgres evaluates the function once for each
-        -- client that joins.
+        -- call queue.may_follow in a subquery, so that Postgres runs the function once for each
+        -- client that joins a topic
         execute format(
           'create policy %I on realtime.messages for select to authenticated, anon '
             'using (extension = ''broadcast'' and (select queue.may_follow('
@@ -132,8 +134,8 @@ comment on function public.connect_worker is
   '(pg_cron). A null address disconnects the worker. For operators.';
 select queue.allow('service_role', 'public.connect_worker');
 
--- Revoke all rights on the engine's tables and views, and enable row level security. Skip tables
--- that already have row level security, because an earlier statement grants rights on these tables.
+-- Revoke all rights on the engine's tables and views, and enable row level security. Skip a table
+-- that already has row level security, because an earlier statement granted rights on this table.
 create function queue.close_tables()
 returns void
 language plpgsql
@@ -157,8 +159,8 @@ end;
 $$;
 select queue.close_tables();
 
--- Close the private functions. Earlier statements grant execute on the functions that policies,
--- column defaults or guests call.
+-- Revoke the right to execute private functions. Earlier statements have granted this right for the
+-- functions that policies, column defaults or guests call.
 revoke execute on all functions in schema queue from public;
 
 select public.attach_extensions();

@@ -1,8 +1,9 @@
--- Functions that reset a seeded database between two tests. The template database has them, so that
--- its clones have them too. The schema kept has a copy of each table with rows.
+-- Functions that reset a seeded database between two tests. They are created in the template
+-- database, so that its clones have them too. The schema `kept` has a copy of each table that has
+-- rows.
 set local search_path = '';
--- Make the call that the first worker of a project makes, because otherwise it would change the
--- database during each test.
+-- Make the call with which the first worker of a project starts, because otherwise this call would
+-- change the database during each test.
 select public.attach_extensions();
 create schema kept;
 
@@ -60,8 +61,8 @@ begin
         execute %L;
       end if;
       %s
-      -- do not use a database with many dead rows for another test, because dead rows make reads
-      -- slow
+      -- do not use a database with many dead rows for another test, because dead rows make its
+      -- reads slow
       return (select sum(pg_relation_size(oid)) < 4000000
         from pg_class where relkind = 'r' and oid > 16383);
     end $put$

@@ -1,10 +1,12 @@
 -- Return the engine's objects in a database, each as the statement that creates the object. The
 -- objects are types, tables, columns, constraints, functions, views, grants, policies, indexes,
--- triggers, and their settings. rank is the order in which the statements can run. object is the
--- subject of a statement. undo is the statement that removes the object, or null if an additional
--- object does no harm. The owner of the engine is written as {owner}. A project may change an
--- editable object, which only a release compares. Objects of rank 20 or more are editable, except
--- comments that begin with `Person: `, and so are our tables of tenants and their views.
+-- triggers, and their settings. The statements can run in ascending order of rank. object is the
+-- subject of a statement. undo is the statement that removes the object, or null if the object may
+-- exist without being part of the engine. The owner of the engine is written as {owner}.
+--
+-- A project may edit objects of rank 20 or more, and our tables of tenants and their views. It must
+-- not edit comments that begin with `Person: `. Only the test of a release compares the objects
+-- that a project may edit.
 with engine as (
   select n.oid, n.nspowner as owner
   from pg_catalog.pg_namespace as n
@@ -44,7 +46,8 @@ owned (kind, name, owner, acl) as (
   select
     'sequence',
     c.oid::regclass::text,
-    -- the owner of a column's sequence is the owner of the table
+    -- compare the owner only for sequences that belong to no column, because other sequences always
+    -- have the owner of their table
     case when s.oid is not null then c.relowner end,
     c.relacl
   from pg_catalog.pg_class as c
@@ -72,7 +75,7 @@ memberships as (
   from pg_catalog.pg_auth_members as m, engine as e
   where 'job_worker'::regrole in (m.member, m.roleid)
     or m.member in (to_regrole('anon'), to_regrole('authenticated'))
-      -- members of these roles would read the rows of every tenant
+      -- as members of such a role, anon and authenticated could read the rows of every tenant
       and exists (
         select from pg_catalog.pg_roles as r
         where (r.rolsuper or r.rolbypassrls) and pg_has_role(m.roleid, r.oid, 'member')
@@ -172,7 +175,7 @@ facts (rank, object, statement, undo) as (
       'table',
       name,
       relpersistence,
-      -- a project may publish whole rows
+      -- a project may set replica identity full, so that Realtime sends complete old rows
       case relreplident when 'n' then 'nothing' else 'default' end
     from relations
     where relkind = 'r'
@@ -247,7 +250,7 @@ facts (rank, object, statement, undo) as (
   select
     4,
     f.name,
-    -- ignore a setting that a function has only on some servers
+    -- lz4 is set only on servers that support lz4, so ignore this setting
     replace(
       pg_get_functiondef(f.oid),
       E' SET default_toast_compression TO ''lz4''\n',
@@ -380,7 +383,8 @@ facts (rank, object, statement, undo) as (
   ) as a (may, is_on)
   where w.rolname <> 'postgres' and a.is_on
   union all
-  -- settings with which statements fail, no trigger runs or texts of times change
+  -- settings of a role or database that let statements fail, disable triggers or change the text
+  -- form of a timestamp
   select
     12,
     'job_worker',
@@ -413,10 +417,11 @@ facts (rank, object, statement, undo) as (
     format('revoke %s from %s', m.granted, m.name)
   from memberships as m
   union all
-  -- people may change these rows, but not delete them
+  -- a project may change the value of a setting, but must not delete the setting
   select
     13,
-    -- only the JSON type of a value is compared. Two settings accept a word instead of a number.
+    -- Therefore compare only the JSON type of the value. Two settings accept a word instead of a
+    -- number.
     format(
       'setting %s %s',
       case
@@ -495,10 +500,10 @@ select distinct
   object,
   statement,
   undo,
-  -- these comments control the export and erasure of personal data
+  -- the export and erasure of personal data depend on these comments
   rank >= 20
     and statement not like 'comment on column % is ''Person: %'
-    -- `uninstall` recognizes the engine by its comment
+    -- `uninstall` recognizes the engine's schemas by their comments
     and statement not like 'comment on schema %'
     or object in ('public.workspaces', 'public.workspace_members', 'realtime.messages')
     or object like 'public.workspaces.%'

@@ -1,6 +1,7 @@
--- Lock all tables or none. Calls lock tables in several orders, so an upgrade or removal that has
--- locked some tables and waits for others could deadlock with a call. Postgres looks for deadlocks
--- only after a longer wait than 0.3 seconds.
+-- Lock all tables of the engine in one statement, or lock no table. Calls lock tables in different
+-- orders. If an upgrade or removal locked some tables and then waited for the others, the upgrade
+-- and a call could deadlock. Postgres detects a deadlock only after deadlock_timeout, which is
+-- longer than the 0.3 seconds used here.
 do $$
 declare
   c_timeout constant text := current_setting('lock_timeout');

@@ -1,7 +1,8 @@
--- Make calls wait until the next migration has upgraded the engine. A call must not wait inside an
--- old function, because the statements after the wait would run on the new schema. With this
--- migration, a call waits before its first statement and then runs the new function. Calls before
--- the upgrade run copies of the old functions.
+-- Replace the engine's functions until the next migration has upgraded the engine, so that calls
+-- wait for the end of the upgrade. A call must not wait inside an old function, because the
+-- statements after the wait would run on the new schema. With this migration, a call waits before
+-- its first statement and then runs the new function. A call that begins before the upgrade runs a
+-- copy of the old function.
 do $pause$
 declare
   v_function record;
@@ -21,8 +22,8 @@ begin
       and p.prorettype in ('json'::regtype, 'jsonb'::regtype)
       and (
         n.oid = 'public'::regnamespace
-        -- a function in public whose body is already parsed calls the function of the same name in
-        -- queue
+        -- a function in public with a parsed body (begin atomic) calls the function of the same
+        -- name in queue
         or exists (
           select from pg_catalog.pg_proc as c
           where c.pronamespace = 'public'::regnamespace

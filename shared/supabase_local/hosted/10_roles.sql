@@ -1,5 +1,6 @@
 -- The roles that a hosted project has before its first migration.
--- Roles belong to the cluster, so each statement must also succeed if the role exists.
+-- Roles are shared by all databases of a Postgres cluster, so each statement must also succeed if
+-- the role exists.
 do $$
 declare
   v_role record;
@@ -33,7 +34,8 @@ declare
   v_admin text;
 begin
   perform pg_advisory_xact_lock(hashtext('supabase_local.roles'));
-  -- The previous release granted two of these roles with the right to switch to them.
+  -- The previous release granted postgres two of these roles with set option, so that postgres
+  -- could switch to them.
   if not exists (
     select from pg_catalog.pg_auth_members as members
     where members.roleid = 'supabase_auth_admin'::regrole

@@ -1,12 +1,13 @@
 -- Restrict postgres in the schemas of Auth, Storage and Realtime. On a hosted project, postgres may
--- create policies, create and drop triggers, and grant rights in these schemas. All other
--- statements are rejected with the messages below.
+-- create policies, create and drop triggers, and grant rights in these schemas. These event
+-- triggers reject all other statements, with the messages below.
 --
 -- On a hosted project, the extension supautils gives postgres additional rights. Here, postgres is
 -- a member of the owners' roles, and these event triggers restrict its rights. Superusers and the
 -- owners are not restricted.
 
--- tables that supautils.policy_grants and supautils.drop_trigger_grants name
+-- On a hosted project, the settings supautils.policy_grants and supautils.drop_trigger_grants list
+-- these tables.
 create or replace function extensions.is_open_to_policies(p_table regclass) returns boolean
 language sql stable
 set search_path = ''
@@ -31,7 +32,7 @@ as $$
   from pg_catalog.pg_roles where rolname = current_user
 $$;
 
--- Return true if postgres itself was granted the right to create triggers on a table.
+-- Return true if the role postgres itself has the right to create triggers on a table.
 create or replace function extensions.may_make_triggers(p_table regclass) returns boolean
 language sql stable
 set search_path = ''

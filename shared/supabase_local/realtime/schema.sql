@@ -101,7 +101,7 @@ begin
     create publication supabase_realtime_messages_publication for table realtime.messages;
   end if;
   if current_setting('server_version_num')::int >= 180000 then
-    -- Include generated columns, as wal2json does on hosted projects.
+    -- Also send generated columns, because wal2json sends them on hosted projects.
     execute 'alter publication supabase_realtime set (publish_generated_columns = stored)';
   end if;
 end;

@@ -2,6 +2,7 @@
 -- its first row is a fault with verdict, detail and fix.
 
 -- check locks
+
 -- find database sessions with locks that prevent people and workers from writing jobs
 select 'fail', format('%s of process %s has been locked for %s s%s',
     string_agg(distinct c.oid::regclass::text, ', '), a.pid,
@@ -22,8 +23,7 @@ where l.granted
   and a.xact_start < clock_timestamp() - interval '2 s'
 group by a.pid, a.xact_start, a.state, a.usename;
 
--- check project
--- find faults in objects of the project
+-- find faults in tables, roles and settings that belong to the project
 select 'warn', 'no tenant has a member: no one sees a job',
   'add people to your memberships, with a role that queue.tenant_members knows; with our '
     'workspaces to public.workspace_members'
@@ -36,7 +36,7 @@ where c.relkind = 'r' and not c.relrowsecurity
   and (a.attname = 'workspace_id' or a.attname = 'id' and c.oid = to_regclass('public.workspaces'))
   and has_table_privilege('authenticated', c.oid, 'select')
 union all
--- nothing else ends a long read
+-- without a statement_timeout of at most 60 s, a read can run for hours
 select 'warn', format('%s has %s: a call may occupy a connection for long', s.setrole::regrole,
     c.setting),
   concat('alter role ', s.setrole::regrole, ' in database ' || quote_ident(d.datname),
@@ -51,13 +51,14 @@ where s.setrole in (to_regrole('anon'), to_regrole('authenticated'))
     not between '1 ms' and '60 s';
 
 -- check extensions
+
 -- find extensions that the project enabled after its migrations ran
 select 'fail', 'Realtime is enabled but not attached to the engine: no one can follow a job live',
   'select public.attach_extensions()  -- in the SQL editor'
 where to_regclass('realtime.messages') is not null and not exists (
   select from pg_policies where policyname = 'minutehand: members and guests follow')
 union all
--- a project may have topics of its own
+-- a project may have its own Realtime topics, which the policy must still allow
 select 'fail', format('the policy %s shows the topics of every tenant', policyname),
   format('alter policy %I on realtime.messages using ((%s) and '
     'realtime.topic() !~ ''^(job|session|workspace):'')', policyname, qual)

@@ -57,7 +57,7 @@ create table queue.webhooks (
   last_answer text, -- result of the last delivery, or the reason why none could be enqueued
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
-  -- the webhook has read queue.feed up to this number and id
+  -- last feed row that the webhook has read, by number and id
   read_to bigint not null default queue.feed_position(),
   read_id bigint not null default 0,
   constraint webhooks_secret_is_sealed
@@ -88,9 +88,10 @@ values ('webhook_delivery', 0, true, true)
 -- A worker that runs during this migration may already have published the job type.
 on conflict (job_type) do update set in_order = true;
 
--- Return the feed row at which the next slice of a webhook ends. A slice has about 5,000 jobs. A
--- slice may end within the rows of one transaction, which can add any number of rows. is_last: True
--- if this is the last feed row before p_last.
+-- Return the last feed row of the webhook's next slice, which is the part of the feed that
+-- maintenance reads in one step. A slice has about 5,000 jobs. A slice may end within the rows of
+-- one transaction, which can add any number of rows. is_last: True if the feed has no later row
+-- before p_last.
 create function queue.slice_of(
   p_hook queue.webhooks,
   p_last bigint,
@@ -126,7 +127,8 @@ revoke execute on function queue.slice_of from public;
 -- Enqueue deliveries of webhooks for about 5,000 jobs of the feed per webhook. First, process the
 -- webhook of each tenant that has read the least of the feed, then the second webhook of each
 -- tenant, and so on. Deliveries count as live jobs of their workspace. While a workspace is at its
--- limit of live jobs, none of its deliveries is enqueued, and last_answer has the reason.
+-- limit of live jobs, maintenance enqueues none of its deliveries, and stores the reason in
+-- last_answer.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

@@ -16,7 +16,7 @@ create table public.beacon_jobs (
   priority integer not null default 100, -- smaller runs first
   -- Stored state, to which the view beacon_job_states adds the state of the job in the queue.
   status text not null default 'created',
-  -- row of the outbox, which a deferred constraint requires
+  -- the outbox row of the job. A deferred constraint checks that the row exists.
   outbox_id uuid not null,
   queue_job_id uuid, -- job of type beacon_job in the queue, null until the outbox row is published
   reached text[] not null default '{}', -- regions that answered, stored when the job ends
@@ -25,7 +25,8 @@ create table public.beacon_jobs (
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   finished_at timestamptz,
-  -- signed closing receipt with the number of other receipts, null until the job ends
+  -- Signed receipt that closes the job, with the number of the job's other receipts. Null until the
+  -- job ends.
   closing jsonb,
   constraint beacon_jobs_one_per_version unique (workspace_id, jobspec_id, version),
   constraint beacon_jobs_status_is_known
@@ -154,7 +155,7 @@ select
     when j.finished_at is not null then j.status
     when q.status in ('failed', 'cancelled') then q.status
     when j.started_at is not null then 'processing'
-    -- The state is created until the job in the queue is due, and then queued.
+    -- Show the status `created` until the queue's job is due, and then `queued`.
     when q.id is null or q.scheduled_for > queue.clock() then 'created'
     else 'queued'
   end as status,
@@ -196,8 +197,8 @@ select queue.show_to_members('public.beacon_job_states');
 select queue.show_to_members('public.beacon_execution_states');
 select queue.charge_rows('public.beacon_jobs');
 
--- Marks for the export and erasure of personal data, on the owners and on columns that may quote
--- someone.
+-- These comments mark, for the export and erasure of personal data, the columns with the owner of a
+-- row and the columns that may quote a person.
 comment on column public.beacon_jobs.jobspec_id is 'Person: words';
 comment on column public.beacon_jobs.version is 'Person: words';
 comment on column public.beacon_jobs.spec is 'Person: words';
@@ -516,7 +517,8 @@ begin
     limit p_limit
     for update skip locked -- concurrent publishers take different rows
   loop
-    -- one transaction enqueues the job and updates the outbox row, so each job is published once
+    -- enqueue the job and update the outbox row in one transaction, so that each job is published
+    -- once
     begin
       select * into v_job
       from public.beacon_jobs
@@ -581,8 +583,7 @@ set search_path = ''
 as $$
 begin
   perform queue.refuse_revoked();
-  -- The job in the queue was cancelled, has failed or was deleted before its processor stored a
-  -- result.
+  -- The queue's job was cancelled, failed or deleted before its processor stored a result.
   return (
     select jsonb_build_object(
       'ended', count(
@@ -934,7 +935,7 @@ comment on function public.beacon_health is
 
 grant usage on schema beacon to anon, authenticated, service_role;
 
--- Grants. Functions that are not named here are private.
+-- Grants. Callers may execute only the functions that are named below.
 revoke execute
   on all functions in schema beacon
   from public, anon, authenticated, service_role;

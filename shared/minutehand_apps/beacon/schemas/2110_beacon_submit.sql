@@ -303,7 +303,8 @@ begin
     limit p_limit
     for update skip locked -- concurrent publishers take different rows
   loop
-    -- one transaction enqueues the job and updates the outbox row, so each job is published once
+    -- enqueue the job and update the outbox row in one transaction, so that each job is published
+    -- once
     begin
       select * into v_job
       from public.beacon_jobs
@@ -368,8 +369,7 @@ set search_path = ''
 as $$
 begin
   perform queue.refuse_revoked();
-  -- The job in the queue was cancelled, has failed or was deleted before its processor stored a
-  -- result.
+  -- The queue's job was cancelled, failed or deleted before its processor stored a result.
   return (
     select jsonb_build_object(
       'ended', count(

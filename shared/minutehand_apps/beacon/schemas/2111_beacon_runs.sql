@@ -319,7 +319,7 @@ comment on function public.beacon_health is
 
 grant usage on schema beacon to anon, authenticated, service_role;
 
--- Grants. Functions that are not named here are private.
+-- Grants. Callers may execute only the functions that are named below.
 revoke execute
   on all functions in schema beacon
   from public, anon, authenticated, service_role;

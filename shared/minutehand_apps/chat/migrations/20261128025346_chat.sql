@@ -197,7 +197,7 @@ $$;
 
 -- 2. Messages and their outcome -------------------------------------------------------------------
 
--- Delete some of the sessions whose latest message is older than the retention time.
+-- Delete up to five sessions whose latest message is older than the retention time.
 create function chat.forget_old_sessions()
 returns void
 language sql
@@ -292,7 +292,7 @@ begin
     'job_id', v_made.ids[1],
     'wake', v_made.wake
   );
--- Postgres adds the failing row, which has ids of others, to the error
+-- remove the error's detail, because Postgres shows the failing row there, with ids of other people
 exception when not_null_violation or check_violation then
   raise exception using errcode = sqlstate, message = sqlerrm;
 end;
@@ -327,7 +327,8 @@ left join public.jobs as j on j.id = m.job_id
 where m.job_id = p_job_id and m.type = 'info'
 $$;
 
--- Describe the wait of a job that has started.
+-- Return the job's last progress message if the job has started and waits for its next attempt, and
+-- otherwise null.
 create function chat.waits_for(p_job public.jobs)
 returns text
 language sql stable
@@ -368,7 +369,7 @@ $$;
 comment on function chat.outcome is
   'Outcome of a message: {status, error_message, waits_for, reply, work}.';
 
--- Return the text that a reply streamed before its last attempt ended.
+-- Return the text that the latest attempt with output has streamed as its reply.
 create function chat.words_of(p_job_id uuid)
 returns text
 language sql stable
@@ -471,7 +472,7 @@ comment on function chat.page is
 
 -- 3. The state of a session's work ----------------------------------------------------------------
 
--- Return true if a question can still be answered.
+-- Return true if the question waits for an answer.
 create function chat.is_open(p_message public.async_messages)
 returns boolean
 language sql stable
@@ -817,11 +818,11 @@ begin
   end if;
   if queue.caller() is null then
     perform queue.admit_guest('chat_guest_messages', v_session.workspace_id);
-    -- This call fails at once if another transaction has locked the job. The service would wait for
-    -- the lock.
+    -- Raise an error at once if another transaction has locked the job. Without this call,
+    -- answer_job would wait for the lock, because the service waits for locks.
     perform queue.hold_jobs(array[v_question.job_id]);
-    -- Guests may not answer jobs, so the app answers as service_role. The session was checked
-    -- above.
+    -- Guests may not answer jobs, so the app answers as service_role. chat.session_or_refuse has
+    -- already checked the guest's access to the session.
     perform set_config('request.jwt.claims', '{"role":"service_role"}', true);
   end if;
   perform public.answer_job(
@@ -953,7 +954,8 @@ select queue.show_to_members('public.async_messages');
 select queue.show_to_members('public.async_work_items');
 select queue.charge_rows('public.async_session_state', 'public.async_messages');
 
--- A guest's chat has no owner. A search for the person's words finds the chat.
+-- A guest's chat has no column with an owner. Export and erasure find the guest's chat by a search
+-- for words of the person.
 comment on column public.async_session_state.session_id is 'Person: words';
 comment on column public.async_session_state.title is 'Person: words';
 comment on column public.async_session_state.created_by is 'Person: owner';
@@ -962,7 +964,7 @@ comment on column public.async_messages.work_title is 'Person: words';
 comment on column public.async_messages.question is 'Person: words';
 comment on column public.async_messages.client_id is 'Person: words';
 
--- Grants. Functions that are not named here are private.
+-- Grants. Callers may execute only the functions that are named below.
 revoke execute
   on all functions in schema chat
   from public, anon, authenticated, service_role;

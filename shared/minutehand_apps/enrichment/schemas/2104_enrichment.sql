@@ -271,7 +271,7 @@ create policy workspace_settings_read_by_members on public.workspace_settings
   to authenticated
   using (workspace_id in (select queue.my_workspaces()));
 -- Postgres evaluates all permissive policies of a command. Therefore each command has only one
--- permissive policy, and the rule for all commands is a restrictive policy.
+-- permissive policy, and a restrictive policy enforces the rule that applies to all commands.
 create policy workspace_settings_kept_by_managers on public.workspace_settings
   as restrictive
   for all

@@ -10,11 +10,12 @@ create table enrichment.calls (
   -- workspace that pays for the call
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   started_at timestamptz not null default now(), -- time just before the call
-  -- Null if no response arrived, so that it is unknown whether a credit was charged.
+  -- Time of the response. Null if no response arrived, so that no one knows whether Apollo charged
+  -- a credit.
   answered_at timestamptz,
   credits integer,
-  -- Response, which later attempts use, so that they do not pay again. Null after the job is
-  -- deleted.
+  -- Stored response. Later attempts use it, so that they do not pay again. Null after the deletion
+  -- of the job.
   answer jsonb,
   constraint calls_one_per_attempt primary key (job_id, fence),
   constraint calls_answers_are_whole
@@ -340,8 +341,8 @@ begin
   if v_row ->> 'workspace_id' is distinct from v_job.workspace_id::text then
     return '{"missing": true, "updated": [], "kept": []}';
   end if;
-  -- Write the fields that no person has edited, and fields that a person emptied before the job was
-  -- created.
+  -- Write fields that no person has edited. Also write fields that are empty because a person
+  -- emptied them before the job was created.
   select coalesce(jsonb_object_agg(f.key, f.value), '{}')
   into v_fields
   from jsonb_each(p_request -> 'fields') as f
@@ -433,7 +434,7 @@ revoke all on enrichment.calls from public, anon, authenticated, service_role;
 -- Apollo's answer may repeat the contact's name and address.
 comment on column enrichment.calls.answer is 'Person: words to clear';
 
--- Grants. Functions that are not named here are private.
+-- Grants. Callers may execute only the functions that are named below.
 revoke execute
   on all functions in schema enrichment
   from public, anon, authenticated, service_role;

@@ -381,8 +381,8 @@ begin
   perform queue.hold_id(p_plan_id::text);
   if queue.caller() is null then
     perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
-    -- This call fails at once if another transaction has locked the job. The service would wait for
-    -- the lock.
+    -- Raise an error at once if another transaction has locked the job. Without this call,
+    -- retry_job would wait for the lock, because the service waits for locks.
     perform queue.hold_jobs(array[v_plan.job_id]);
     -- Guests may not retry jobs, so the app retries as service_role. plan_or_refuse has checked
     -- access.
@@ -529,14 +529,15 @@ select queue.show_to_members('public.plan_stages');
 select queue.show_to_members('public.plan_states');
 select queue.charge_rows('public.plans');
 
--- A guest's plan has no owner. A search for the person's words finds the plan.
+-- A guest's plan has no column with an owner. Export and erasure find the guest's plan by a search
+-- for words of the person.
 comment on column public.plans.prompt is 'Person: words';
 comment on column public.plans.idempotency_key is 'Person: words';
 comment on column public.plans.created_by is 'Person: owner';
 comment on column public.plan_stages.result is 'Person: words';
 comment on column public.plan_stages.reason is 'Person: words';
 
--- Grants. Functions that are not named here are private.
+-- Grants. Callers may execute only the functions that are named below.
 revoke execute
   on all functions in schema plan
   from public, anon, authenticated, service_role;

@@ -6,8 +6,8 @@
 create schema if not exists training;
 revoke all on schema training from public;
 
--- Transcript and procedure are null until their stage has ended. Later attempts do not overwrite
--- them.
+-- The columns transcript and procedure are null until the stage that writes the column has ended.
+-- Later attempts do not overwrite a stored transcript or procedure.
 create table public.trainings (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
@@ -19,7 +19,7 @@ create table public.trainings (
   sound jsonb, -- {seconds, chunks: [[start, end], …]}, after the sound is cut
   -- {chunks, words, language, engine, offline, duration_seconds}, stored after the last chunk
   transcript jsonb,
-  -- {procedure, author, offline}. The key procedure is null if no language model is set up.
+  -- {procedure, author, offline}. The key `procedure` is null if no language model is configured.
   procedure jsonb,
   published jsonb, -- {host, playback_id, duration_seconds, note}, when the video can be played
   host_upload text, -- id of the upload at the video host
@@ -109,8 +109,8 @@ select
         end
   end as error_data,
   greatest(j.attempts - 1, 0) as retry_count,
-  -- For a failed job, the maximum is the number of retries so far, because no retries remain. The
-  -- maximum may be 0 after a permanent error.
+  -- A failed job has no retries left, so return the number of its retries as the maximum. This
+  -- number is 0 if the first attempt ended with a permanent error.
   case j.status
     when 'failed' then greatest(j.attempts - 1, 0)
     else j.max_attempts - 1
@@ -244,8 +244,8 @@ select queue.show_to_members('public.training_states');
 grant delete on public.background_jobs to service_role;
 select queue.charge_rows('public.trainings');
 
--- Marks for the export and erasure of personal data, on the owners and on columns that may quote
--- someone.
+-- These comments mark, for the export and erasure of personal data, the columns with the owner of a
+-- row and the columns that may quote a person.
 comment on column public.trainings.title is 'Person: words';
 comment on column public.trainings.object_key is 'Person: file';
 comment on column public.trainings.media is 'Person: words to clear';
@@ -255,8 +255,8 @@ comment on column public.trainings.published is 'Person: words';
 comment on column public.trainings.created_by is 'Person: owner';
 comment on column public.training_chunks.segments is 'Person: words';
 
--- Functions for members, and functions with which workers load and store data. These functions
--- check the owner of an upload, and the worker checks the file.
+-- Functions for members, and functions with which workers load and store data. The functions check
+-- that an upload belongs to the caller, and the worker checks the uploaded file.
 
 create function training.own_or_refuse(p_training_id uuid)
 returns public.trainings
@@ -343,7 +343,7 @@ declare
   v_made public.trainings;
   v_wake boolean := false;
 begin
-  -- Check that the key can belong to an upload of this caller.
+  -- Check that the object key has the form of the caller's own uploads.
   if p_workspace_id is null
     or not queue.is_member(p_workspace_id)
     or p_object_key is null
@@ -735,7 +735,7 @@ $$;
 comment on function public.training_note_host is
   'Record the video host''s ids {job_id, fence, upload, asset}.';
 
--- Grants. Functions that are not named here are private.
+-- Grants. Callers may execute only the functions that are named below.
 revoke execute
   on all functions in schema training
   from public, anon, authenticated, service_role;

@@ -4,8 +4,8 @@
 create schema if not exists training;
 revoke all on schema training from public;
 
--- Transcript and procedure are null until their stage has ended. Later attempts do not overwrite
--- them.
+-- The columns transcript and procedure are null until the stage that writes the column has ended.
+-- Later attempts do not overwrite a stored transcript or procedure.
 create table public.trainings (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
@@ -17,7 +17,7 @@ create table public.trainings (
   sound jsonb, -- {seconds, chunks: [[start, end], …]}, after the sound is cut
   -- {chunks, words, language, engine, offline, duration_seconds}, stored after the last chunk
   transcript jsonb,
-  -- {procedure, author, offline}. The key procedure is null if no language model is set up.
+  -- {procedure, author, offline}. The key `procedure` is null if no language model is configured.
   procedure jsonb,
   published jsonb, -- {host, playback_id, duration_seconds, note}, when the video can be played
   host_upload text, -- id of the upload at the video host
@@ -107,8 +107,8 @@ select
         end
   end as error_data,
   greatest(j.attempts - 1, 0) as retry_count,
-  -- For a failed job, the maximum is the number of retries so far, because no retries remain. The
-  -- maximum may be 0 after a permanent error.
+  -- A failed job has no retries left, so return the number of its retries as the maximum. This
+  -- number is 0 if the first attempt ended with a permanent error.
   case j.status
     when 'failed' then greatest(j.attempts - 1, 0)
     else j.max_attempts - 1
@@ -242,8 +242,8 @@ select queue.show_to_members('public.training_states');
 grant delete on public.background_jobs to service_role;
 select queue.charge_rows('public.trainings');
 
--- Marks for the export and erasure of personal data, on the owners and on columns that may quote
--- someone.
+-- These comments mark, for the export and erasure of personal data, the columns with the owner of a
+-- row and the columns that may quote a person.
 comment on column public.trainings.title is 'Person: words';
 comment on column public.trainings.object_key is 'Person: file';
 comment on column public.trainings.media is 'Person: words to clear';

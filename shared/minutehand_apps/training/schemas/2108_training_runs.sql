@@ -1,5 +1,5 @@
--- Functions for members, and functions with which workers load and store data. These functions
--- check the owner of an upload, and the worker checks the file.
+-- Functions for members, and functions with which workers load and store data. The functions check
+-- that an upload belongs to the caller, and the worker checks the uploaded file.
 
 create function training.own_or_refuse(p_training_id uuid)
 returns public.trainings
@@ -86,7 +86,7 @@ declare
   v_made public.trainings;
   v_wake boolean := false;
 begin
-  -- Check that the key can belong to an upload of this caller.
+  -- Check that the object key has the form of the caller's own uploads.
   if p_workspace_id is null
     or not queue.is_member(p_workspace_id)
     or p_object_key is null
@@ -478,7 +478,7 @@ $$;
 comment on function public.training_note_host is
   'Record the video host''s ids {job_id, fence, upload, asset}.';
 
--- Grants. Functions that are not named here are private.
+-- Grants. Callers may execute only the functions that are named below.
 revoke execute
   on all functions in schema training
   from public, anon, authenticated, service_role;
