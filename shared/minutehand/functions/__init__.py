@@ -1,1 +1,1 @@
-"""The four Lambda functions: a folder each, with its routes, its app and its handler."""
+"""The four Lambda functions, each in a folder with its routes, its app and its handler."""

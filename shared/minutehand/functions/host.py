@@ -1,4 +1,4 @@
-"""The functions on one origin without Lambda: the worker's routes, and one app for the rest."""
+"""All functions on one origin without Lambda: the worker's routes, and the API."""
 
 from __future__ import annotations
 

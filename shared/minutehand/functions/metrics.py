@@ -16,8 +16,8 @@ from minutehand.web.services import Provided
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Gauge
 
-#: Window of counts and percentiles in minutes. The metrics are gauges, because the database has no
-#: totals.
+#: Period of the counts and percentiles, in minutes. The metrics are gauges, because the database
+#: stores no totals.
 MINUTES: Final = 60
 _OUTCOMES: Final = ("enqueued", "completed", "failed", "cancelled", "retried", "lost")
 _QUANTILES: Final = {"0.5": "p50_ms", "0.95": "p95_ms", "0.99": "p99_ms"}
@@ -27,8 +27,8 @@ router = APIRouter()
 
 @router.get("/metrics", include_in_schema=False)
 async def metrics(services: Provided, secret: OperatorCredentials) -> Response:
-    """Return the metrics. A scrape sends the worker's secret as `Authorization: Bearer`."""
-    # imported at the first scrape, because it would take 5 % of the API's start
+    """Return the metrics. Prometheus sends the worker's secret as `Authorization: Bearer`."""
+    # imported at the first request, because the import would take 5 % of the API's start
     from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 
     offered = secret.credentials if secret else ""
@@ -43,7 +43,7 @@ async def metrics(services: Provided, secret: OperatorCredentials) -> Response:
 def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
     """Build the metrics from the result of `queue_stats` over all workspaces.
 
-    Durations are in seconds. Counts by state and of the backlog stop at 10,000.
+    Durations are in seconds. Counts of jobs by state and of due jobs stop at 10,000.
     """
     from prometheus_client import CollectorRegistry, Gauge
 
@@ -62,14 +62,14 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
     for cause, part in backlog.items():
         if isinstance(part, dict) and "jobs" in part:
             due.labels(cause).set(part["jobs"])
-    age = gauge("oldest_due_seconds", "Age of the oldest due job that nothing blocks.")
+    age = gauge("oldest_due_seconds", "Age of the oldest due job that could start.")
     age.set(float(backlog["oldest_due_seconds"] or 0))
 
     hour = f"in the last {MINUTES} minutes"
     ended = gauge("jobs_last_hour", f"Jobs by type and outcome {hour}.", "job_type", "outcome")
     crashes = gauge(
         "process_deaths",
-        f"Attempts that lost their worker while no other job was to blame {hour}.",
+        f"Attempts that lost their worker, unless another job ended it, {hour}.",
         "job_type",
     )
     spans = {

@@ -1,6 +1,7 @@
-"""The AWS Lambda handler of an app of the API: Mangum turns API Gateway's events into ASGI.
+"""AWS Lambda handlers for the apps of the API. Mangum converts API Gateway's events to ASGI.
 
-Each environment has one loop and one app, so that connections are kept between invocations.
+Each Lambda environment has one event loop and one app, so that connections are kept between
+invocations.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from minutehand.web.services import Services
 
 
 def on_lambda(build_app: Callable[[Settings], FastAPI]) -> RotatingHandler:
-    """Build the handler that Lambda calls. The app uses its environment and secrets."""
+    """Build the handler that Lambda calls. The app uses the environment's variables and secrets."""
 
     def build(environ: Mapping[str, str]) -> GatewayHandler:
         settings = Settings.from_env(environ)
@@ -39,7 +40,7 @@ class GatewayHandler:
         settings = self._services.settings
         telemetry.start(settings.environ, version=settings.version)
         self._loop = asyncio.new_event_loop()
-        # Mangum gets the thread's loop at each call, which is deprecated if no loop is set
+        # Mangum gets the current event loop at each call, which is deprecated if no loop is set
         asyncio.set_event_loop(self._loop)
         self._mangum = Mangum(app, lifespan="off")
 
@@ -62,9 +63,9 @@ class GatewayHandler:
 
 
 def _strip_prefix(event: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Return the event with the path that the route matched, and the prefix of that path.
+    """Return the event with the path that the route matched, and the prefix before that path.
 
-    The prefix is the stage (`/dev`) in the stage's URL, or the mapping key of a custom domain.
+    The prefix is the stage (`/dev`) in a URL with a stage, or the mapping key of a custom domain.
     Every path in a `location` header needs this prefix.
     """
     context = event.get("requestContext", {})
@@ -83,7 +84,7 @@ def _strip_prefix(event: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def _matched(route_key: str, parameters: dict[str, str], path: str) -> str:
-    """Return the end of `path` that `route_key` matches, or the whole path if that is unclear."""
+    """Return the end of `path` that `route_key` matches, or the whole path if none matches."""
     route = route_key.partition(" ")[2]
     if not route:
         return path

@@ -1,4 +1,4 @@
-"""`GET /api/openapi.json`: every operation for people and programs, with its possible errors.
+"""`GET /api/openapi.json`: all operations for people and programs, with their errors.
 
 Paths and schemas come from the routes. This module adds the errors that all routes share.
 `functions/README.md` documents the worker's routes.
@@ -21,18 +21,18 @@ _DESCRIPTION = (
     "`detail` and `request_id`."
 )
 _ERRORS = {
-    "400": "Malformed JSON or an unusable value; `detail` names the field.",
+    "400": "Malformed JSON or an unusable value. `detail` names the field.",
     "404": "Missing, or not visible to you. The response is the same for both.",
-    "422": "Well-formed, but not what this route takes; `detail` names the fields.",
-    "503": "The database is unavailable; repeat after `Retry-After` seconds.",
+    "422": "JSON that does not fit this route. `detail` names the fields.",
+    "503": "The database is unavailable. Repeat after `Retry-After` seconds.",
 }
 _ERRORS_OF_SIGNED_IN = {
     "401": "No token, or one that is expired or forged.",
     "403": "The token is valid, but its user may not do this.",
-    "429": "Over a limit, which `detail` names; repeat after `Retry-After` seconds.",
+    "429": "A limit is exceeded. `detail` names it. Repeat after `Retry-After` seconds.",
 }
 _ERRORS_OF_WRITES = {
-    "409": "In conflict with the present state, which `detail` names.",
+    "409": "Conflict with the present state. `detail` names the state.",
     "413": "The body or the payload is too large.",
     "415": "The body is not JSON.",
     "429": _ERRORS_OF_SIGNED_IN["429"],
@@ -62,7 +62,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     )
     schemas = openapi["components"]["schemas"]
     schemas["ErrorBody"] = ErrorBody.model_json_schema()
-    # FastAPI's schemas of a 422, which no route here uses
+    # remove FastAPI's schemas for status 422, which no route here uses
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     openapi["components"]["securitySchemes"].pop(GUESTS, None)
@@ -75,7 +75,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _add_errors(method: str, operation: dict[str, Any]) -> None:
-    """Document the errors that an operation may return, unless the operation documents them."""
+    """Document the errors that an operation may return, except those that it documents itself."""
     errors = dict(_ERRORS)
     if operation.get("security"):
         errors |= _ERRORS_OF_SIGNED_IN

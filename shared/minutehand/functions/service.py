@@ -1,8 +1,8 @@
 """The whole service as one ASGI app for your own host: API, console, worker, metrics.
 
-The worker is a separate process. This process starts no run by time. The database invokes the
-worker every minute and when jobs arrive (`connect_worker` in supabase/schemas), and the API wakes
-it after it has enqueued.
+The worker is a separate process. This process has no timer that starts runs. The database invokes
+the worker every minute and when jobs arrive (`connect_worker` in supabase/schemas), and the API
+wakes the worker after an enqueue.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from minutehand.web.services import Services
 
 
 class Service:
-    """API, console and worker of one command, as an ASGI app with a lifespan.
+    """The API, the console and the worker as one ASGI app with a lifespan.
 
     Args:
         console: Routes of the console. If empty, every path belongs to the API.
-        worker: Module that the worker's process runs.
+        worker: Module that the worker process runs.
         stop_seconds: Maximum time for the worker to release its jobs, which takes up to eight
             seconds.
     """

@@ -1,4 +1,4 @@
-"""Comparison of the secret tokens for the worker's routes and for reads of operators.
+"""Comparison of secret tokens, for the worker's routes and for reads by operators.
 
 The API imports this module without importing the worker.
 """
@@ -13,6 +13,6 @@ def token_matches(offered: str, accepted: Iterable[str]) -> bool:
     """Return whether `offered` is one of `accepted` and not empty, in constant time."""
     matches = False
     for candidate in accepted:
-        # no early exit, so that the time does not show which token matches
+        # no early exit, because the response time would show which token matches
         matches |= hmac.compare_digest(offered.encode(), candidate.encode())
     return matches and bool(offered)

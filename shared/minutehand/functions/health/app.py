@@ -1,6 +1,6 @@
 """The health routes: liveness of the process, and readiness of its dependencies.
 
-Readiness has a verdict for each part. Only failures make the service not ready.
+Each part of the service gets a verdict. The service is not ready if a part fails.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ router = APIRouter(tags=["health"])
 
 
 class Readiness(BaseModel):
-    """Verdict of each part.
+    """Status of the service, and the verdict on each part.
 
-    The verdicts are also the body of a 503, which must name the failed part.
+    A 503 has this body too, because it must name the failed part.
     """
 
     status: str
@@ -43,7 +43,7 @@ _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Readiness}}
 @router.head("/health", include_in_schema=False)  # uptime monitors
 @router.get("/health")
 async def get_health(services: Provided) -> dict[str, Any]:
-    """Return that the process is alive, even if the database is unavailable."""
+    """Report that the process is alive, even if the database is unavailable."""
     settings = services.settings
     return {
         "status": "healthy",
@@ -56,7 +56,7 @@ async def get_health(services: Provided) -> dict[str, Any]:
 @router.head("/api/v1/health", include_in_schema=False)
 @router.get("/api/v1/health", responses=_NOT_READY)
 async def get_all_health(request: Request, services: Provided) -> JSONResponse:
-    """Return the health of every part: healthy, degraded, or down with 503."""
+    """Return the health of every part: healthy, degraded, or down with status 503."""
     return await _respond(request, services, {"ready": "healthy", "not_ready": "down"})
 
 
@@ -78,12 +78,12 @@ async def _respond(request: Request, services: Services, words: Mapping[str, str
 
 
 def build_app(settings: Settings, *, services: Services | None = None) -> FastAPI:
-    """Build the app. `services` replaces its clients and dependencies."""
+    """Build the app. `services` replaces the clients and dependencies of the settings."""
     routers = [router, metrics.router]
     return create_app(services or Services(settings), routers, title="Minutehand health")
 
 
-#: Seconds after which a check has failed.
+#: Maximum seconds to read the health of the queue.
 CHECK_TIMEOUT_SECONDS = 4.0
 PASS, WARN, FAIL = "pass", "warn", "fail"
 
@@ -94,7 +94,7 @@ async def readiness(queue: WorkerQueue, settings: Settings) -> tuple[int, dict[s
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             health = await queue.health()
-    except Exception as error:  # after any error, the queue counts as unusable
+    except Exception as error:  # any error means an unusable queue
         unknown = "unknown while the database is unavailable"
         units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s"}
         unknown_results = {
@@ -110,7 +110,7 @@ async def readiness(queue: WorkerQueue, settings: Settings) -> tuple[int, dict[s
 
 
 def describe(error: Exception) -> str:
-    """Return the database's error message, or the type of an error of the connection."""
+    """Return the database's error message. For a connection error, return only the error's type."""
     if isinstance(error, TokenRefused):
         return f"the worker's key is rejected: {error}"
     if isinstance(error, QueueError) and not isinstance(error, QueueUnavailable):
@@ -119,7 +119,7 @@ def describe(error: Exception) -> str:
 
 
 def queue_checks(health: QueueHealth, elapsed_ms: float) -> dict[str, dict[str, Any]]:
-    """Return verdicts on the queue of a reachable database: findings and their numbers."""
+    """Return verdicts on the queue of a reachable database, from its findings and measurements."""
     entries = {entry["reason"]: entry for entry in health.findings}
 
     def check(reason: str, value: float | None, unit: str, otherwise: str) -> dict[str, Any]:
@@ -154,12 +154,12 @@ def _summarize(results: Mapping[str, Mapping[str, Any]]) -> tuple[int, dict[str,
     return 200, {"status": "degraded" if WARN in verdicts else "ready", "checks": results}
 
 
-#: Seconds for an app's checks, less than `CHECK_TIMEOUT_SECONDS` for all.
+#: Maximum seconds for the checks of one app.
 APP_TIMEOUT_SECONDS = 3.0
 
 
 async def run_app_checks(settings: Settings) -> dict[str, Mapping[str, Any]]:
-    """Run the checks of every app that has any, see `minutehand.app`."""
+    """Run the checks of every app that has a module `health`, see `minutehand.app`."""
 
     async def lines_of(app: App) -> Mapping[str, Mapping[str, Any]]:
         if (module := app.module("health")) is None:

@@ -1,1 +1,1 @@
-"""Writes: jobs enqueued, cancelled, retried and answered by signed-in users."""
+"""The write routes: signed-in users enqueue, cancel, retry and answer jobs."""

@@ -19,14 +19,15 @@ def build_app(
 ) -> FastAPI:
     """Build the app.
 
-    On AWS it gets only the paths that no other function serves. On other hosts it is the whole API.
+    On AWS the app gets only the paths that no other function serves. On other hosts it is the whole
+    API.
 
     Args:
-        services: Replaces the clients and dependencies.
+        services: Clients and dependencies. Default: built from the settings.
         waker: Wakes a worker for new jobs.
     """
     services = services or Services(settings, waker=waker)
-    # found by name, so that the folder of an app can be deleted without a change here
+    # find the routes by name, so that deleting an app's folder needs no change here
     apps = (app.module("routes") for app in find_apps(settings.apps))
     return create_app(
         services,

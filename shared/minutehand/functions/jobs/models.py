@@ -1,4 +1,4 @@
-"""Bodies of the write routes, with fields and types. SQL checks their bounds."""
+"""Request and response bodies of the write routes. SQL checks the bounds of their values."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class JobSpec(JobRequest):
 
     payload: Payload = Field(default_factory=dict)
     priority: StrictInt | None = Field(
-        default=None, description="Smaller runs first; 100 by default."
+        default=None, description="Smaller runs first. Default: 100."
     )
     scheduled_for: Instant | None = None
     deadline_at: Instant | None = None
     tags: tuple[str, ...] | None = Field(default=None, description="Words to find the job by.")
 
     def with_key(self, key: str | None) -> Self:
-        """Return the job with the key of its request."""
+        """Return the job with the idempotency key of its request."""
         return self.model_copy(update={"idempotency_key": key})
 
 
@@ -47,7 +47,7 @@ class CreateJob(JobSpec):
 
 TypeWarning = Annotated[
     str | None,
-    Field(description="Set if no worker has the type yet, with the most similar existing type."),
+    Field(description="Set if no worker has the job type yet. It names the most similar type."),
 ]
 
 
@@ -58,7 +58,7 @@ class CreatedJob(Job):
 
 
 class CreatedJobs(EnqueuedBatch):
-    """The jobs that were enqueued. `warning` has a sentence for each of at most five types."""
+    """The jobs that were enqueued. `warning` names up to five job types that no worker has."""
 
     warning: TypeWarning = None
 
@@ -71,16 +71,16 @@ class CreateJobs(Body):
 
 
 class Replay(Body):
-    """Changes to a job that runs again. Without any, the same job runs from its start."""
+    """Changes for running a job again. Without changes, the same job runs from its start."""
 
     from_step: str | None = Field(
-        default=None, description="A finished step. Steps that finished before it are kept."
+        default=None, description="A finished step to start from. Earlier steps are kept."
     )
     payload: Payload | None = None
 
 
 class ManyJobs(Body):
-    """The jobs of a workspace to cancel or retry, selected by the filters of the list of jobs."""
+    """The jobs of a workspace to cancel or retry. The filters are those of the list of jobs."""
 
     workspace_id: UUID
     filter: dict[str, Any] = Field(default_factory=dict)
@@ -89,7 +89,7 @@ class ManyJobs(Body):
 
 
 class EditJob(Body):
-    """The new payload of a job that runs again. It replaces the whole old one."""
+    """The new payload of a job that runs again. It replaces the whole old payload."""
 
     payload: Payload
 

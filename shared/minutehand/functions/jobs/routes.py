@@ -1,4 +1,4 @@
-"""The write routes. Each is one call of the queue with the caller's token, then a wake-up.
+"""The write routes. Each calls one SQL function with the caller's token, then wakes a worker.
 
 The database decides what a caller may do. This module parses requests and builds responses.
 """
@@ -33,14 +33,14 @@ from minutehand.web.services import Provided, services_of
 
 
 class _BulkRoute(APIRoute):
-    """Rejects a second bulk of a caller before reading its body, which would slow the process."""
+    """Rejects a caller's second concurrent bulk before its body is read and slows the process."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         respond = super().get_route_handler()
 
         async def respond_with_slot(request: Request) -> Response:
             caller = await verify(request, bearer_token(request))
-            if caller.user_id is None:  # the project's service may send many at once
+            if caller.user_id is None:  # the project's own server has no such limit
                 return await respond(request)
             with services_of(request).bulks.slot(str(caller.user_id)):
                 return await respond(request)
@@ -51,12 +51,12 @@ class _BulkRoute(APIRoute):
 router = APIRouter(prefix="/api", tags=["jobs"])
 bulks = APIRouter(prefix="/api", tags=["jobs"], route_class=_BulkRoute)
 
-#: A thousand jobs of four kilobytes each; Lambda itself takes no more than 6 MB.
+#: A thousand jobs of four kilobytes each. Lambda itself accepts at most 6 MB.
 BODY_LIMITS = {"/api/jobs/bulk": 4 * 1024 * 1024}
-#: Maximum unknown types in the warning of a bulk, because each needs a read.
+#: Maximum unknown job types in the warning of a bulk, because each type needs a read.
 MAX_WARNINGS = 5
 _REPEATED: dict[int | str, dict[str, Any]] = {
-    200: {"model": Job, "description": "The job of an idempotency key that was used before."}
+    200: {"model": Job, "description": "The job that already has this idempotency key."}
 }
 
 
@@ -68,7 +68,7 @@ async def create_job(
     response: Response,
     idempotency_key: IdempotencyHeader = None,
 ) -> CreatedJob:
-    """Enqueue a job. If no worker has published its type, it waits and `warning` is set."""
+    """Enqueue a job. If no worker has published its type, the job waits and `warning` is set."""
     key = one_key(idempotency_key, body.idempotency_key)
     enqueued = await queue.add(body.with_key(key), workspace_id=str(body.workspace_id))
     job = await _complete_response(enqueued, services, response)
@@ -77,25 +77,25 @@ async def create_job(
 
 
 async def _warning(queue: UserQueue, jobs: Iterable[Job]) -> str | None:
-    """Return a sentence for each of the first types that no worker has. None if there are none."""
-    # a job of an unpublished type has no schema version
+    """Return a warning for each of the first job types that no worker has, or None."""
+    # only a job of an unpublished type has no schema version
     waiting = {job.job_type: job.workspace_id for job in jobs if not job.schema_version}
     warnings = [await _unpublished(queue, *item) for item in [*waiting.items()][:MAX_WARNINGS]]
     return " ".join(filter(None, warnings)) or None
 
 
 async def _unpublished(queue: UserQueue, job_type: str, workspace_id: str) -> str | None:
-    """Return a sentence if no worker has the type, with the most similar type. Otherwise None."""
+    """Return a warning with the most similar type if no worker has the job type, or None."""
     try:
         page = await queue.call("list_job_types", workspace_id=workspace_id, job_type=job_type)
     except QueueError as error:
         if error.word != "unknown_job_type":
             raise
-        return None  # the job has ended meanwhile
+        return None  # the job has ended since it was enqueued
     [kind] = page["types"]
     if kind["published"]:
         return None
-    nearest = f" The nearest that a worker has is {kind['nearest']}." if kind["nearest"] else ""
+    nearest = f" The most similar type is {kind['nearest']}." if kind["nearest"] else ""
     return (
         f"No worker has published the job type {job_type}: the job waits until one does.{nearest}"
     )
@@ -119,7 +119,7 @@ async def create_jobs(
     services: Provided,
     idempotency_key: IdempotencyHeader = None,
 ) -> Response:
-    """Enqueue up to 1,000 jobs in one transaction, all or none. Each user runs one at a time."""
+    """Enqueue up to 1,000 jobs, all or none. A user may send one such request at a time."""
     header_key = parse_key(idempotency_key)
     keys = [key_of_part(header_key, at, job.idempotency_key) for at, job in enumerate(body.jobs)]
     batch = await queue.enqueue_many(
@@ -130,20 +130,20 @@ async def create_jobs(
         await services.waker.wake()
     warning = await _warning(queue, (line.job for line in batch.jobs))
     created = CreatedJobs(jobs=batch.jobs, warning=warning)
-    # use a thread, because a thousand rows would block the event loop
+    # use a thread, because serializing a thousand jobs would block the event loop
     content = await asyncio.to_thread(created.model_dump_json)
     return Response(content, status_code=201, media_type="application/json")
 
 
 @router.post("/jobs/cancel")
 async def cancel_jobs(body: ManyJobs, queue: CallerQueue) -> dict[str, Any]:
-    """Cancel one batch of the live jobs that match. Only for managers."""
+    """Cancel one batch of the live jobs that match the filter. Only managers may do this."""
     return await queue.call("cancel_jobs", **dict(body))
 
 
 @router.post("/jobs/retry")
 async def retry_jobs(body: ManyJobs, queue: CallerQueue, services: Provided) -> dict[str, Any]:
-    """Retry one batch of the failed jobs that match. Only for managers."""
+    """Retry one batch of the failed jobs that match the filter. Only managers may do this."""
     changed: dict[str, Any] = await queue.call("retry_jobs", **dict(body))
     await services.waker.wake(reason="retry")
     return changed
@@ -174,7 +174,7 @@ async def replay_job(
     response: Response,
     idempotency_key: IdempotencyHeader = None,
 ) -> Job:
-    """Run a job again as a new one, from a finished step or from its start."""
+    """Run a job again as a new job, from a finished step or from its start."""
     enqueued = await queue.replay(
         str(job_id), **body.model_dump(), idempotency_key=parse_key(idempotency_key)
     )

@@ -1,6 +1,6 @@
 """Routes to control a workspace: pauses, schedules and limits.
 
-Each is one call of the queue with the caller's token. The database decides what needs a manager.
+Each calls one SQL function with the caller's token. The database decides which need a manager.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from minutehand.web.services import Provided
 
 router = APIRouter(prefix="/api/workspaces/{workspace_id:uuid}", tags=["workspaces"])
 
-#: The rest of the path, because the name of a schedule may contain a slash.
+#: The rest of the path is the name, because the name of a schedule may contain a slash.
 ScheduleName = Annotated[str, Path(max_length=200)]
 
 
 class PauseBody(Body):
-    """The part to pause or resume: the workspace, or its jobs of one type."""
+    """The target of a pause or resume: the workspace, or its jobs of one type."""
 
     job_type: str | None = None
     reason: str | None = None
 
 
 class ScheduleBody(Body):
-    """A schedule, whose name is in the path. Omitted fields take their defaults."""
+    """A schedule. Its name is in the path. Omitted fields take their defaults."""
 
     cron: str
     timezone: str = "UTC"
     job_type: str
     payload: Payload = Field(default_factory=dict)
     options: Payload = Field(
-        default_factory=dict, description="queue, priority, max_attempts and the like."
+        default_factory=dict, description="Job options, such as queue and priority."
     )
     missed: Literal["once", "skip"] = "once"
     enabled: bool = True
 
 
 class LimitsBody(Body):
-    """The limit that a manager may set. Null removes it. The operator sets all other limits."""
+    """The limit on running jobs that a manager may set. Null removes it."""
 
     own_max_running: StrictInt | None
 
@@ -74,7 +74,7 @@ async def list_schedules(queue: WorkspaceQueue) -> dict[str, Any]:
 async def put_schedule(
     name: ScheduleName, body: ScheduleBody, queue: WorkspaceQueue, response: Response
 ) -> dict[str, Any]:
-    """Create or change a schedule. If its expression is unchanged, so is its next run."""
+    """Create or change a schedule. The next run stays if the expression stays the same."""
     schedule = {**body.model_dump(mode="json"), "name": name}
     stored = await queue("put_schedule", schedule=schedule)
     if stored["created_at"] == stored["updated_at"]:
@@ -84,7 +84,7 @@ async def put_schedule(
 
 @router.delete("/schedules/{name:path}", status_code=204)
 async def delete_schedule(name: ScheduleName, queue: WorkspaceQueue) -> None:
-    """Delete a schedule. Jobs that it enqueued stay."""
+    """Delete a schedule. The jobs that it has enqueued are kept."""
     await queue("delete_schedule", repeatable=False, name=name)
 
 
@@ -107,6 +107,6 @@ async def get_limits(queue: WorkspaceQueue) -> dict[str, Any]:
 
 @router.patch("/limits")
 async def set_limits(body: LimitsBody, queue: WorkspaceQueue) -> dict[str, Any]:
-    """Set the limit that a manager may set. The smaller of it and the operator's limit applies."""
+    """Set the manager's limit on running jobs. The operator's limit applies if it is smaller."""
     await queue("set_workspace_limits", limits=body.model_dump(mode="json"))
     return await queue("workspace_limits")

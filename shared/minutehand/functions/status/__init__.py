@@ -1,1 +1,1 @@
-"""Reads: jobs, their logs and events (also as a stream), explanations and statistics."""
+"""The read routes: jobs, their logs and events (also as a stream), explanations, statistics."""

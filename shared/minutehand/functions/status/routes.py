@@ -1,6 +1,6 @@
 """The read routes. Each uses the caller's token, so that the database decides what is visible.
 
-`minutehand.web.sse` makes the streams.
+`minutehand.web.sse` builds the event streams.
 """
 
 from __future__ import annotations
@@ -73,19 +73,17 @@ class ListQuery(BaseModel):
     state: Annotated[list[JobState], Field(max_length=8)] = []
     tag: Word = None
     payload: Annotated[
-        Json[dict[str, Any]] | None, Field(description="Fields and values, as a JSON object.")
+        Json[dict[str, Any]] | None, Field(description="Fields of the payload, as a JSON object.")
     ] = None
     error: Annotated[Word, Field(description="Part of the error message.")] = None
     error_fingerprint: Word = None
     internal: Annotated[
         bool | None,
-        Field(
-            description="True: only jobs that the platform itself enqueues. False: no such jobs."
-        ),
+        Field(description="True: only jobs that the platform itself enqueues. False: all others."),
     ] = None
 
     def filters(self) -> dict[str, Any]:
-        """Return the filters that are set, in the queue's form."""
+        """Return the filters that are set, as the SQL functions expect them."""
         return self.model_dump(mode="json", exclude_defaults=True, exclude={"cursor", "limit"})
 
 
@@ -100,8 +98,8 @@ class EventPage(BaseModel):
 async def list_jobs(queue: CallerQueue, query: Annotated[ListQuery, Query()]) -> JobPage:
     """List jobs, newest first. Jobs enqueued between two pages do not shift the pages.
 
-    The list ends when `next_cursor` is null. A page filtered by type, queue or search is read in
-    slices, so it may have fewer jobs than `limit`, even none, although more follow.
+    The list ends when `next_cursor` is null. A list filtered by type, queue or search is read in
+    slices, so that a page may have fewer jobs than `limit`, even none, although more follow.
     """
     return await queue.list_jobs(**query.filters(), cursor=query.cursor, limit=query.limit)
 
@@ -110,7 +108,7 @@ async def list_jobs(queue: CallerQueue, query: Annotated[ListQuery, Query()]) ->
 async def count_jobs(
     call: WorkspaceQueue, job_type: Word = None, queue: Word = None
 ) -> dict[str, Any]:
-    """Count a workspace's jobs by state. `at_least` names the states with more than 10,000."""
+    """Count a workspace's jobs by state. `at_least` names states with more than 10,000 jobs."""
     where = {"job_type": job_type, "queue": queue}
     given = {name: value for name, value in where.items() if value is not None}
     return await call("count_jobs", filter=given)
@@ -127,7 +125,7 @@ async def list_types(
     call: WorkspaceQueue,
     internal: Annotated[bool, Query(description="Include the engine's types.")] = False,
 ) -> dict[str, Any]:
-    """List job types, with their workers and the outcomes of a workspace's jobs today."""
+    """List job types with their workers, and how jobs of the workspace ended today."""
     return await call("list_job_types", internal=internal)
 
 
@@ -135,7 +133,7 @@ async def list_types(
 async def get_type(
     call: WorkspaceQueue, job_type: Annotated[str, Path(max_length=100)]
 ) -> dict[str, Any]:
-    """Return a job type: schema, limits, schedules, version, workers, and outcomes today."""
+    """Return a job type: schema, limits, schedules, version, workers, and today's outcomes."""
     page = await call("list_job_types", job_type=job_type)
     return dict(page["types"][0])
 
@@ -157,7 +155,7 @@ async def get_logs(
     """Return a page of a job's log lines, oldest first."""
     page = await queue.logs(str(job_id), after=after or 0, level=level, limit=limit)
     if not page["logs"]:
-        await queue.get_job(str(job_id))  # a 404 if there is no such job
+        await queue.get_job(str(job_id))  # responds 404 if there is no such job
     return page
 
 
@@ -176,11 +174,11 @@ async def get_events(
     session_id: GuestSession = None,
     last_event_id: LastEventId = None,
 ) -> Any:
-    """Return a job's history: a page as JSON, or a stream by `Accept: text/event-stream`.
+    """Return a job's history as a JSON page, or as a stream for `Accept: text/event-stream`.
 
-    The stream also has the job's output as `job.output`: `{stream, attempt, from, next, text}`.
-    If anonymous use is allowed, a guest needs no token but the id of the job's guest session.
-    Guests get only the number of a log line, not its text.
+    The stream also has the job's output, in `job.output` events: `{stream, attempt, from, next,
+    text}`. If anonymous use is allowed, a guest needs no token, only the id of the job's guest
+    session. Guests get the number of a log row, but not its text.
     """
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         queue = services.queue_of(caller)
@@ -188,7 +186,7 @@ async def get_events(
             if session_id is None:
                 events = await queue.events_after(str(job_id), after or 0, limit=limit)
                 if not events:
-                    await queue.get_job(str(job_id))  # a 404 if there is no such job
+                    await queue.get_job(str(job_id))  # responds 404 if there is no such job
             else:
                 page = await queue.guest_events_after(session_id, str(job_id), after or 0)
                 events = page[:limit]
@@ -211,10 +209,10 @@ async def get_output(
 ) -> dict[str, Any]:
     """Return a page of a job's output stream, from an offset of characters or items.
 
-    If anonymous use is allowed, a guest needs no token but the id of the job's guest session.
+    If anonymous use is allowed, a guest needs no token, only the id of the job's guest session.
 
-    If `attempt` differs from that of the last page, the stream was restarted. Drop its output
-    and read from 0.
+    If `attempt` has changed since the last page, the stream was restarted. Then drop its output and
+    read from 0.
     """
     of: dict[str, Any] = {"job_id": job_id, "session_id": session_id}
     page: dict[str, Any] = {"stream": name, "from": start}
@@ -251,10 +249,11 @@ async def get_session_events(
     cursor: FeedCursor = None,
     last_event_id: LastEventId = None,
 ) -> Any:
-    """Return events of a session's jobs, without logs, after a cursor: a JSON page or a stream.
+    """Return events of a session's jobs, without logs, as a JSON page or a stream.
 
-    The stream also has the jobs' output as `job.output`: `{stream, attempt, from, next, text}`.
-    If anonymous use is allowed, a guest session needs no token, because its id is the key.
+    The stream also has the output of the jobs, in `job.output` events: `{stream, attempt, from,
+    next, text}`. If anonymous use is allowed, a guest session needs no token, because its id is a
+    secret.
     """
     queue = services.stream_queue_of(caller)
     feed = SessionFeed(queue, session_id, after=(last_event_id or cursor))
@@ -263,7 +262,7 @@ async def get_session_events(
 
 @router.get("/jobs/{job_id:uuid}/explain")
 async def explain_job(job_id: UUID, queue: CallerQueue) -> dict[str, Any]:
-    """Explain why a job is not running and when it will, in a sentence and in data."""
+    """Explain why a job is not running and when it will run, as a sentence and as data."""
     return await queue.call("explain_job", job_id=job_id)
 
 
@@ -279,7 +278,7 @@ async def get_steps(
 ) -> dict[str, Any]:
     """Return a page of about 1 MB of a job's finished steps.
 
-    `next` names where to continue: `after_name` and `after_nth`.
+    `next` contains `after_name` and `after_nth` of the next page.
     """
     after = None if after_name is None else {"name": after_name, "nth": after_nth}
     return await queue.call("job_steps", job_id=job_id, after=after)
@@ -303,7 +302,7 @@ async def _operator_or_user(
         yield caller
 
 
-#: The caller of a route about the whole queue. None for the operator.
+#: The caller of a route about the whole queue, or None for the operator.
 OperatorOrUser = Annotated[Caller | None, Depends(_operator_or_user)]
 
 
@@ -314,7 +313,7 @@ async def get_status(
     workspace_id: UUID | None = None,
     minutes: Annotated[int, Query(ge=1, le=11_520, description="Window, in minutes.")] = 60,
 ) -> dict[str, Any]:
-    """Return counts and percentiles: of everything for the operator, otherwise of a workspace."""
+    """Return counts and percentiles of a workspace, or of the whole queue for the operator."""
     if caller is None:
         return await services.operator_queue.stats(minutes=minutes)
     if workspace_id is None and caller.user_id is not None:
@@ -328,7 +327,7 @@ async def get_status(
 async def explain_queue(
     services: Provided, caller: OperatorOrUser, workspace_id: UUID | None = None
 ) -> dict[str, Any]:
-    """Return problems of the queue: of everything for the operator, otherwise of a workspace."""
+    """Return problems of a workspace, or of the whole queue for the operator."""
     if caller is None:
         return await services.operator_queue.explain()
     return await services.queue_of(caller).call("explain_queue", workspace_id=workspace_id)
@@ -340,5 +339,5 @@ async def _feed_response(
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         async with services.request_slot(request, caller):
             return await feed.page()
-    # the shorter limit of two functions, because either may serve a workspace's stream
+    # `jobs` or `status` may serve a workspace's stream, so use the shorter time limit of the two
     return await stream_response(request, services, caller, feed, wait=sse.BUFFERED_SECONDS)

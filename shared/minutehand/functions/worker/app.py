@@ -38,39 +38,41 @@ logger = logging.getLogger(__name__)
 
 #: Exit code of a worker after an unexpected error.
 FAILED: Final = 70
-#: Makes the worker lease jobs at once. Without a token, because only the host has the socket.
+#: Path that makes the worker lease jobs at once. It needs no token, because only the host can open
+#: the worker's socket.
 WAKE_PATH: Final = "/wake"
-#: File descriptor of a pipe to the host, which also runs processes for suspects: jobs whose process
-#: ended while it also ran other jobs. The worker writes to it when there are suspects.
+#: Environment variable with the file descriptor of a pipe to the host. The worker writes to the
+#: pipe when it finds suspects, which are jobs whose process ended while it also ran other jobs. The
+#: host then starts processes for them.
 PIPE: Final = "WORKER_SUSPECTS_PIPE"
-#: Set for a process that runs suspects and nothing else.
+#: Environment variable that is set for a process that runs only suspects.
 SUSPECTS_ONLY: Final = "WORKER_SUSPECTS_ONLY"
 _METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 @dataclass(frozen=True)
 class Running:
-    """A running worker: its routes, and a function that makes it lease jobs at once."""
+    """A running worker: its routes, its loop, and a function that makes it lease jobs at once."""
 
     routes: WorkerRoutes
     wake: Callable[[], object]
-    #: The worker's loop. That of a worker for suspects ends by itself when there are none.
+    #: Task of the worker's loop. In a process for suspects it ends when no suspects are left.
     loop: asyncio.Task[None]
 
 
-#: A context that starts the worker, and stops it at its end.
+#: Context manager that starts the worker, and stops it at its end.
 Start = Callable[[], AbstractAsyncContextManager[Running]]
 
 
 def load() -> None:
-    """Import the modules that the worker's processes share, which takes longer than a fork."""
+    """Import the modules that worker processes share, because a fork is faster than imports."""
     settings = Settings.from_env(os.environ)
     configure_logging(settings.log_level)
     import_processors(settings)
     for name in ("jwt", "uvicorn.loops.auto", "uvicorn.protocols.http.auto"):
         import_module(name)
     if "DATABASE_URL" in os.environ:
-        import_module("minutehand.queue.direct")  # here, because psycopg is an extra
+        import_module("minutehand.queue.direct")  # here, because psycopg is optional
 
 
 @asynccontextmanager
@@ -84,12 +86,12 @@ async def run_worker(
     """Run the worker's loop until the context ends.
 
     Args:
-        poll_seconds: Poll interval. None to choose it by the connection, with Realtime if nothing
-            else notifies the worker.
-        answers_ticks: Whether a request runs a tick and returns its summary. Otherwise it wakes
-            the loop.
-        on_error: Called with each module of processors that fails to load.
-        stop_seconds: Maximum time for the release of running jobs at the end.
+        poll_seconds: Poll interval. None selects the interval by the connection, and Realtime if
+            the worker gets no other notifications.
+        answers_ticks: True if a request runs a tick and returns its summary. Otherwise a request
+            wakes the loop.
+        on_error: Called for each module of processors that fails to load.
+        stop_seconds: Maximum seconds to release running jobs when the context ends.
     """
     settings = Settings.from_env(os.environ)
     configure_logging(settings.log_level)
@@ -99,7 +101,7 @@ async def run_worker(
     should_listen = SUSPECTS_ONLY not in settings.environ
     realtime = None
     if should_listen and poll_seconds is None and not access.is_notified:
-        # here, because its import takes 0.2 s
+        # imported here, because its import takes 0.2 s
         from minutehand.functions.worker.realtime_wakeups import RealtimeWakeups
 
         realtime = RealtimeWakeups(settings, wakeups.set)
@@ -129,11 +131,11 @@ def build_worker(
     realtime: RealtimeWakeups | None = None,
     on_error: OnError | None = None,
 ) -> Worker:
-    """Build a worker with every app's processors, for a process that does nothing else.
+    """Build a worker with every app's processors, for a process that runs nothing else.
 
     Args:
-        access: The connection to the database. HTTPS if None.
-        realtime: Follows the topic that each lease names.
+        access: Connection to the database. None selects HTTPS.
+        realtime: Follows the topic that each lease response names.
     """
     telemetry.start(settings.environ, version=settings.version)
     registry = load_processors(settings, on_error=on_error)
@@ -144,7 +146,7 @@ def build_worker(
         if realtime is not None:
             realtime.follow(response.wake_topic)
         if response.suspects and pipe:
-            # a full pipe holds requests that the host has not read yet
+            # if the pipe is full, the host still has notifications to read
             with contextlib.suppress(BlockingIOError):
                 os.write(int(pipe), b".")
 
@@ -168,7 +170,7 @@ def end_process_with(task: asyncio.Task[None]) -> None:
                 extra={"event": "worker.broken", "task": task.get_name()},
             )
             logging.shutdown()
-            os._exit(FAILED)  # at once, because the jobs were already released
+            os._exit(FAILED)  # no cleanup, because the jobs were already released
 
     task.add_done_callback(ended)
 
@@ -184,7 +186,7 @@ async def body_of(request: requests.Request) -> bytes:
 
 
 def build_app(start: Start) -> Starlette:
-    """Build the routes of a worker, which runs during the app's lifespan."""
+    """Build the ASGI app of a worker, which runs during the lifespan of the app."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

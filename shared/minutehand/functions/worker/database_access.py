@@ -1,7 +1,7 @@
-"""The connection of a worker on its own host to the database, and its notification of new jobs.
+"""Database connection of a worker on its own host, and notifications about new jobs.
 
-When the worker starts, it probes whether DATABASE_URL keeps sessions and notifies. Otherwise the
-worker uses HTTPS.
+When the worker starts, it probes whether connections to DATABASE_URL keep their session and receive
+notifications. Without such sessions the worker uses HTTPS.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 #: Environment variable with the result of a probe, see `DatabaseAccess.variables`.
 PROBE: Final = "WORKER_DATABASE_PROBE"
-#: Poll interval of a worker that is notified, or that the database wakes by HTTP.
+#: Poll interval of a worker that Postgres notifies, or that the database wakes by HTTP.
 NOTIFIED_POLL_SECONDS: Final = 60.0
-#: Poll interval if DATABASE_URL passes no notifications.
+#: Poll interval if connections to DATABASE_URL receive no notifications.
 POLL_SECONDS: Final = 1.0
 #: Maximum wait for a database that starts at the same time as the worker.
 MAX_WAIT_SECONDS: Final = 10.0
@@ -33,19 +33,19 @@ MAX_WAIT_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class DatabaseAccess:
-    """DATABASE_URL with the result of its probe, or None if it is not set."""
+    """DATABASE_URL and the result of its probe, which is None if DATABASE_URL is not set."""
 
     url: str = ""
     probe: AddressProbe | None = None
 
     @property
     def is_direct(self) -> bool:
-        """True if calls use connections to Postgres."""
+        """True if the worker calls the queue over connections to Postgres."""
         return self.probe is not None and self.probe.fault is None
 
     @property
     def is_notified(self) -> bool:
-        """True if `LISTEN` wakes the worker."""
+        """True if notifications of Postgres wake the worker."""
         return self.probe is not None and self.probe.notifications
 
     @property
@@ -55,32 +55,32 @@ class DatabaseAccess:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Environment variables with which another process of the worker needs no probe."""
+        """Environment variables with the result, so that another worker process needs no probe."""
         if self.probe is None or not self.is_direct:
             return {}
         return {PROBE: json.dumps(asdict(self.probe))}
 
     def api(self, settings: Settings) -> DirectApi | None:
-        """Return the client for the queue's functions, or None for HTTPS."""
+        """Return the Postgres client for the queue's functions, or None to use HTTPS."""
         if not self.is_direct:
             return None
-        from minutehand.queue.direct import DirectApi  # here, because psycopg is an extra
+        from minutehand.queue.direct import DirectApi  # here, because psycopg is optional
 
         return DirectApi(self.url, schema=settings.schema_name)
 
     def listen(self, wake: Callable[[], object]) -> asyncio.Task[None] | None:
-        """Start a task that calls `wake` on every committed enqueue. None without notifications."""
+        """Call `wake` after each committed enqueue, in a task. None if Postgres does not notify."""
         if not self.is_notified:
             return None
-        from minutehand.queue.direct import listen  # here, because psycopg is an extra
+        from minutehand.queue.direct import listen  # here, because psycopg is optional
 
         return asyncio.create_task(listen(self.url, wake), name="listen")
 
     def log(self) -> None:
-        """Log the connection that is used, as the worker's first line."""
+        """Log the selected connection, as the first line of the worker's log."""
         extra: dict[str, Any] = {"event": "worker.address", "look_seconds": self.poll_seconds}
         if self.probe is None:
-            logger.info("Without a DATABASE_URL the worker uses HTTPS", extra=extra)
+            logger.info("DATABASE_URL is not set, so the worker uses HTTPS", extra=extra)
             return
         extra |= self.probe.log_fields
         if self.probe.fault is not None:
@@ -93,17 +93,17 @@ class DatabaseAccess:
             text = "DATABASE_URL passes no notifications, so the worker polls each second"
             logger.warning(text, extra=extra)
         else:
-            logger.info("The worker uses DATABASE_URL, which notifies it", extra=extra)
+            logger.info("The worker uses DATABASE_URL and receives notifications", extra=extra)
 
 
 async def find_database_access(
     settings: Settings, *, within: float = MAX_WAIT_SECONDS
 ) -> DatabaseAccess:
-    """Probe the settings' DATABASE_URL, if set. Retry for up to `within` seconds."""
+    """Probe the DATABASE_URL of the settings, if set. Retry for up to `within` seconds."""
     url = settings.environ.get("DATABASE_URL", "")
     if not url:
         return DatabaseAccess()
-    from minutehand.queue.connection_probe import (  # here, as psycopg is an extra
+    from minutehand.queue.connection_probe import (  # here, because psycopg is optional
         AddressProbe,
         probe_until_up,
     )

@@ -1,7 +1,7 @@
-"""The reason why a worker's process ended, for its host's log and for its jobs.
+"""The reason why a worker process ended, for the host's log and for the process's jobs.
 
-The process records its jobs, code and stacks in files (`minutehand.worker.alarm`). Its host adds
-the exit code and reports the end to the queue, which releases the jobs at once.
+A worker process records its jobs, code and stacks in files (`minutehand.worker.alarm`). The host
+adds the exit code and reports the end of the process to the queue, which releases the jobs at once.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ from minutehand.worker.errors import signal_of
 
 logger = logging.getLogger(__name__)
 
-#: Maximum seconds for a report to the queue. The next process starts after it.
+#: Maximum seconds for a report to the queue. The next worker process starts after the report.
 _MAX_SECONDS: Final = 10.0
-#: Maximum seconds of them for the probe of DATABASE_URL. HTTPS needs the others.
+#: Part of these seconds for the probe of DATABASE_URL. The rest is for a call over HTTPS.
 _MAX_PROBE_SECONDS: Final = 2.0
-#: Maximum lines of the last stacks in the report. Those of the failed thread come first.
+#: Maximum stack lines in a report. The lines of the failed thread come first.
 _MAX_LINES: Final = 40
-#: A frame in a stack of `faulthandler`, the headline of the thread that a signal ended, and a frame
-#: that only the event loop's thread has.
+#: A frame in a stack from `faulthandler`, the headline of the thread that a signal ended, and a
+#: frame that only the event loop's thread has.
 _FRAME: Final = re.compile(r'File "(.+)", line \d+ in (.+)')
 _FATAL: Final = "Current thread"
 _LOOP: Final = "in run_until_done"
-#: Files of Python, of libraries and of the engine, which are not the user's.
+#: Files of Python, of libraries and of the engine. All other files are the user's.
 _NOT_OWN: Final = re.compile(r"/(site-packages|lib/python[\d.]+|minutehand)/")
 
 
 class ExitReport:
-    """Reads why a process of the worker ended.
+    """Finds the reason why a worker process ended, in the files that it wrote.
 
     Args:
-        path: File in which a process records its jobs.
-        environ: The process's environment, which has the commit of its code.
+        path: File in which the process records its jobs.
+        environ: Environment variables of the process, with the commit of its code.
     """
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         self.variables = {EVIDENCE: str(path)}
         self._path = path
         self._environ = environ
-        #: Worker id of the process's leases. None if the process never had a job.
+        #: Worker id of the leases of the process. None if the process never had a job.
         self.worker_id: str | None = None
 
     def __enter__(self) -> ExitReport:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Delete the process's files."""
+        """Delete the files of the process."""
         for suffix in ("", STACKS):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
@@ -94,28 +94,29 @@ class ExitReport:
 
 
 class DeathReporter:
-    """Reports deaths of processes to the queue, which releases their jobs at once.
+    """Reports the death of worker processes to the queue, which releases their jobs at once.
 
     Args:
-        environ: The worker's environment, for a connection as the worker's.
+        environ: Environment variables of the worker, for the same connection as the worker has.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._lock = asyncio.Lock()
         self._queue: WorkerQueue | None = None
-        #: The database as a report has found it, until a report fails.
+        #: Connection that the reports use. It is probed again after a failed report.
         self.access = DatabaseAccess()
 
     async def report(self, worker_id: str | None, evidence: Mapping[str, Any]) -> WorkerDeath:
-        """Report a death. `worker_id` is None if the process never had a job."""
+        """Report the death of a process. `worker_id` is None if the process never had a job."""
         if worker_id is None:
             return WorkerDeath()
         try:
             async with self._lock, asyncio.timeout(_MAX_SECONDS):
                 if self._queue is None:
                     settings = Settings.from_env(self._environ)
-                    # as the worker, because HTTPS rejects the token of a machine with a wrong clock
+                    # connect as the worker does, because HTTPS fails if this machine's clock is
+                    # wrong
                     if not self.access.is_direct:
                         with contextlib.suppress(TimeoutError):
                             async with asyncio.timeout(_MAX_PROBE_SECONDS):
@@ -124,7 +125,7 @@ class DeathReporter:
                 return await self._queue.worker_died(worker_id, evidence)
         except (QueueError, TimeoutError) as error:
             logger.warning(
-                "Why the last process ended could not be reported; its jobs run again without it",
+                "The end of a worker process could not be reported; its jobs run again",
                 extra={"event": "worker.evidence_lost", "error": str(error)},
             )
             await self.aclose()
@@ -140,9 +141,9 @@ class DeathReporter:
 
 
 def _split(stacks: str) -> tuple[list[str], list[str]]:
-    """Return the lines of the thread that failed, and those of the other threads.
+    """Return the stack lines of the failed thread, and the stack lines of all other threads.
 
-    The thread is the one that a signal ended, or that of the event loop, which was blocked.
+    The failed thread is the one that a signal ended, or the event loop's thread if it was blocked.
     """
     mark = _FATAL if _FATAL in stacks else _LOOP
     failed: list[str] = []
@@ -153,7 +154,7 @@ def _split(stacks: str) -> tuple[list[str], list[str]]:
 
 
 def _find_type(failed: Sequence[str], code: Sequence[tuple[str, str]]) -> str | None:
-    """Return the job type whose code these lines show, if it is a single type."""
+    """Return the job type whose code appears in the lines, if there is exactly one."""
     frames = {":".join(frame) for line in failed for frame in _FRAME.findall(line)}
     types = {job_type for location, job_type in code if location in frames}
     return types.pop() if len(types) == 1 else None

@@ -1,7 +1,7 @@
-"""A process that has imported the processors, and forks a process of the worker on request.
+"""A process that has imported the processors, and forks a worker process on request.
 
 A forked process starts within milliseconds and shares the memory of the imported modules. The fork
-server opens no connection and no event loop, because these do not survive a fork.
+server opens no connection and no event loop, because neither survives a fork.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ logger = logging.getLogger(__name__)
 
 #: Environment variable with the file descriptor of the fork server's socket to its host.
 FORK_SERVER: Final = "WORKER_FORK_SERVER"
-#: Set for a fork server whose processes import the modules themselves.
+#: Environment variable that is set if the forked processes must import the modules themselves.
 _NOT_LOADED: Final = "WORKER_FORK_SERVER_NOT_LOADED"
-#: Log message when the system refuses another process.
-NOT_STARTED: Final = "No process of the worker can be started"
+#: Log message if the system refuses to start a process.
+NOT_STARTED: Final = "The system cannot start a worker process"
 
 
 class ForkServer:
-    """The host's side. It starts the fork server before the first process, and after its end.
+    """The host's client of a fork server. It starts the server when it is needed.
 
     Args:
         command: Command of a program that calls `serve_forks`.
-        environ: Environment of the processes.
-        pass_fds: File descriptors that the processes inherit.
+        environ: Environment variables of the worker processes.
+        pass_fds: File descriptors that the worker processes inherit.
     """
 
     def __init__(
@@ -47,20 +47,21 @@ class ForkServer:
         self._environ = environ
         self._pass_fds = pass_fds
         self._numbers = itertools.count()
-        #: Exit codes and pids of the running processes, by number.
+        #: Exit codes and pids of the running worker processes, by request number.
         self._codes: dict[int, asyncio.Future[int | None]] = {}
         self._pids: dict[int, int] = {}
-        #: The socket to the running fork server, its process, and the future of its end.
+        #: Socket to the running fork server, its process, and the future that completes when it
+        #: ends.
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes]
         self._ended: asyncio.Future[None]
         self._received = b""
 
     async def run(self, variables: Mapping[str, str]) -> int | None:
-        """Run a process with these environment variables too, and return its exit code.
+        """Run a worker process with additional environment variables, and return its exit code.
 
-        Return None if the fork server has ended. Its processes then end as after SIGTERM. Return
-        EX_OSERR if the system refuses another process.
+        Return None if the fork server has ended. Its worker processes then end as after SIGTERM.
+        Return EX_OSERR if the system refuses to start a process.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -74,18 +75,18 @@ class ForkServer:
         return await asyncio.shield(code)
 
     async def aclose(self, *, timeout_seconds: float) -> None:
-        """End all processes by SIGTERM, and kill them after the time-out."""
+        """End all processes by SIGTERM. Kill the processes that still run after the time-out."""
         if self._socket is None:
             return
         ended = self._ended
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-        self._process.terminate()  # ends it while it imports, and is ignored afterwards
+        self._process.terminate()  # ends the server only while it imports modules
         await asyncio.wait([ended], timeout=timeout_seconds)
         for pid in self._pids.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if not self._pids:  # an imported module ignores SIGTERM
+        if not self._pids:  # a module ignores SIGTERM during its import
             self._process.kill()
         await ended
 
@@ -134,17 +135,17 @@ class ForkServer:
 def serve_forks(load: Callable[[], object]) -> None:
     """Start a process for each request of the host. Return only in a forked process.
 
-    If importing fails, or has started a thread, which may hold a lock at the moment of a fork, this
-    process restarts without the modules. Each of its processes then runs this program again and
-    imports the modules itself.
+    This process restarts without the modules if their import fails or starts a thread, because a
+    thread may hold a lock at the moment of a fork. Each worker process then runs this program again
+    and imports the modules itself.
 
     Args:
-        load: Imports the modules that the processes share.
+        load: Imports the modules that the worker processes share.
     """
     host = socket.socket(fileno=int(os.environ.pop(FORK_SERVER)))
     is_loaded = False
     if not os.environ.pop(_NOT_LOADED, None):
-        with contextlib.suppress(Exception):  # the worker's process imports again and reports it
+        with contextlib.suppress(Exception):  # the worker repeats the import and reports the error
             load()
             is_loaded = _is_single_threaded()
         _flush()
@@ -153,18 +154,18 @@ def serve_forks(load: Callable[[], object]) -> None:
             os.execve(sys.executable, sys.orig_argv, {**os.environ, **variables})
     host.set_inheritable(False)
     gc.collect()
-    gc.freeze()  # collections would otherwise copy the shared memory
-    # Ctrl-C, and SIGTERM of some containers, reach the whole process group
+    gc.freeze()  # garbage collection would copy the shared memory
+    # Ctrl-C, and SIGTERM in some containers, reach the whole process group
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # a forked process does not lose a SIGTERM that it receives while it still ignores the signal
+    # block SIGTERM, because a forked process ignores the signal at first and would lose it
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    #: Python writes to the end of this pipe when a process has ended.
+    #: Pipe to which Python writes when a worker process has ended.
     exits, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-    #: The processes read the end of this pipe as their standard input. It ends with this process.
+    #: Pipe that worker processes read as their standard input. It closes when this process ends.
     alive, end = os.pipe()
     numbers: dict[int, int] = {}
 
@@ -189,7 +190,7 @@ def serve_forks(load: Callable[[], object]) -> None:
         line = b""
         with contextlib.suppress(ConnectionError):
             line = requests.readline()
-        if not line.endswith(b"\n"):  # the host has ended or stops
+        if not line.endswith(b"\n"):  # the host has ended or is stopping
             break
         request = json.loads(line)
         _flush()
@@ -221,12 +222,12 @@ def serve_forks(load: Callable[[], object]) -> None:
 
 
 def _send(to: socket.socket, message: Mapping[str, Any]) -> None:
-    with contextlib.suppress(ConnectionError):  # the receiver has ended, which the next read shows
+    with contextlib.suppress(ConnectionError):  # the next read finds the end of the receiver
         to.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _flush() -> None:
-    """Write the output now, because a fork would copy the buffers, and an exec would drop them."""
+    """Write buffered output now, because a fork would copy it, and an exec would drop it."""
     sys.stdout.flush()
     sys.stderr.flush()
 
@@ -244,8 +245,8 @@ def _spawn(variables: Mapping[str, str], stdin: int) -> int:
 
 
 def _is_single_threaded() -> bool:
-    """Return whether this process has one thread, of Python or of a library."""
+    """Return whether this process has only one thread, including threads of libraries."""
     try:
         return len(os.listdir("/proc/self/task")) == 1
-    except FileNotFoundError:  # not Linux, whose libraries alone survive a fork
+    except FileNotFoundError:  # only on Linux, libraries survive a fork
         return False

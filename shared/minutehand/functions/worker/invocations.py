@@ -1,7 +1,7 @@
-"""The worker of one Lambda environment: events of schedule, wake-up and extra worker, and HTTP.
+"""The worker in Lambda, invoked by the schedule, wake-ups, extra workers and HTTP requests.
 
-It has no web framework, because a run every minute should not pay for one.
-`shared/minutehand/aws/rotation.py` replaces it when its secrets are rotated.
+It uses no web framework, because a framework would slow the start of every run.
+`shared/minutehand/aws/rotation.py` builds a new worker when the worker's secrets are rotated.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HTTP_SECONDS: Final = 25.0
 
 
 class LambdaWorker:
-    """A worker on its own event loop, so that connections are kept between invocations."""
+    """A worker on its own event loop, which keeps connections open between invocations."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -55,8 +55,8 @@ class LambdaWorker:
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
         """Run one tick, or serve one HTTP request, within Lambda's time limit.
 
-        On schedule events an error of the queue is raised, so that the invocation fails and
-        causes an alarm. Over HTTP it is a 503.
+        For an event of the schedule, an error of the queue is raised, so that the invocation fails
+        and causes an alarm. For an HTTP request, the error becomes a 503.
         """
         try:
             return self._handle(event, context)
@@ -66,7 +66,7 @@ class LambdaWorker:
     def _handle(self, event: Any, context: Any) -> dict[str, Any]:
         run = partial(run_until_done, self._loop)
         remaining = getattr(context, "get_remaining_time_in_millis", None)
-        # a direct call has no context and gets API Gateway's limit
+        # a direct invocation has no context, so it gets API Gateway's limit
         budget = float(remaining()) / 1000 if callable(remaining) else 29.0
         if isinstance(event, Mapping) and "requestContext" in event:
             request = _request(event)
@@ -86,7 +86,7 @@ class LambdaWorker:
         return summary.as_dict()
 
     def close(self) -> None:
-        """Close connections and loop."""
+        """Close the connections and the event loop."""
         self._loop.run_until_complete(self._worker.aclose())
         self._loop.close()
 
@@ -96,7 +96,7 @@ def _request(event: Mapping[str, Any]) -> Request:
     http = context.get("http", {})
     body = event.get("body") or ""
     raw = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
-    # the route key is the path without the stage or mapping key, because it has no variables
+    # the route key is the path without the stage or mapping key, because no route has variables
     path = event.get("routeKey", "").partition(" ")[2] or http.get("path") or "/"
     return Request(
         method=http.get("method", "GET").upper(),

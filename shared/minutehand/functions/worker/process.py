@@ -1,8 +1,8 @@
-"""The worker as a separate process, which its host restarts when it ends.
+"""The worker in a separate process, which the host restarts when it ends.
 
-So a processor that blocks or kills its process stops neither the API nor the console. Its jobs are
-released as soon as the host has reported the end to the queue. Host and process use HTTP over a
-Unix socket.
+A processor that blocks or kills the worker process therefore stops neither the API nor the console.
+The host reports the end of the process to the queue, which releases its jobs at once. The host and
+the process communicate by HTTP over a Unix socket.
 """
 
 from __future__ import annotations
@@ -44,32 +44,33 @@ from minutehand.worker.loop import run_until_done, tune_gc
 
 logger = logging.getLogger(__name__)
 
-#: Environment variable with the path of the socket.
+#: Environment variable with the path of the worker's Unix socket.
 SOCKET: Final = "WORKER_SOCKET"
-#: Connection attempts of a request, over 8 s, and the seconds until its response.
+#: Connection attempts of a request, over 8 s, and maximum seconds until its response.
 CONNECT_RETRIES: Final = 5
 RESPONSE_SECONDS: Final = 40.0
-#: Wait before a worker that failed to start is restarted, doubled each time up to the maximum.
+#: Pause before a worker that failed to start is restarted. It doubles up to the maximum.
 RESTART_SECONDS: Final = 0.5
 MAX_RESTART_SECONDS: Final = 30.0
-#: Max processes for suspects next to the usual one, and companies into which a death splits its
-#: suspects. Three of four companies live on, so that processes remain to split the fourth.
+#: Maximum processes for suspects beside the normal worker process, and number of companies into
+#: which a death splits its suspects. At most one of the four companies dies again, so that
+#: processes remain to split it.
 MAX_SUSPECTS_PROCESSES: Final = 8
 SUSPECTS_PARTS: Final = 4
-#: Min interval at which a process is started for suspects that the worker has found, doubled up to
-#: MAX_RESTART_SECONDS each time the process leases none of them.
+#: Minimum interval between processes for suspects that the worker has found. It doubles up to
+#: MAX_RESTART_SECONDS each time a process leases no suspects.
 SUSPECTS_SECONDS: Final = 1.0
-#: Headers that are forwarded to the worker and back.
+#: Headers that are forwarded to the worker, and headers of its response that are returned.
 _REQUEST_HEADERS: Final = frozenset({"authorization", "content-type", "x-request-id"})
 _RESPONSE_HEADERS: Final = frozenset({"content-type", "allow", "www-authenticate", "retry-after"})
 
 
 class WorkerProcess:
-    """Keeps `python -m module` running. It is an ASGI app that forwards, and the API's waker.
+    """Keeps `python -m module` running, forwards requests to it, and wakes it for the API.
 
     Args:
         module: A module that calls `serve_worker`.
-        environ: Environment of the process.
+        environ: Environment variables of the worker process.
     """
 
     def __init__(self, module: str, environ: Mapping[str, str]) -> None:
@@ -77,7 +78,7 @@ class WorkerProcess:
         self._socket = Path(self._folder.name) / "socket"
         self._environ = environ
         self._http = httpx.AsyncClient(
-            # with retries, because a new worker listens only after some seconds
+            # connect with retries, because a new worker listens only after some seconds
             transport=httpx.AsyncHTTPTransport(uds=str(self._socket), retries=CONNECT_RETRIES),
             base_url="http://worker",
             timeout=RESPONSE_SECONDS,
@@ -88,7 +89,7 @@ class WorkerProcess:
         self._forks = ForkServer(
             (sys.executable, "-m", module), environ, pass_fds=(self._pipe_end,)
         )
-        #: Processes for suspects, and the pause before one is started for suspects that were found.
+        #: Processes for suspects, and the pause before the next process for newly found suspects.
         self._suspects: dict[asyncio.Task[None], ExitReport] = {}
         self._suspects_seconds = SUSPECTS_SECONDS
         self._numbers = itertools.count()
@@ -98,7 +99,7 @@ class WorkerProcess:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Start the worker, and restart it whenever it ends."""
+        """Start the worker process, and restart it whenever it ends."""
         asyncio.get_running_loop().add_reader(self._pipe, self._read_pipe)
         self._tasks = [
             asyncio.create_task(self._keep(), name="worker-process"),
@@ -106,7 +107,7 @@ class WorkerProcess:
         ]
 
     async def aclose(self, *, timeout_seconds: float) -> None:
-        """End the worker, which releases its running jobs, and kill it after the time-out."""
+        """End the worker process, which releases its running jobs. Kill it after the time-out."""
         asyncio.get_running_loop().remove_reader(self._pipe)
         await end_tasks([*self._tasks, *self._suspects])
         await self._forks.aclose(timeout_seconds=timeout_seconds)
@@ -116,10 +117,10 @@ class WorkerProcess:
         self._folder.cleanup()
 
     async def wake(self, *, reason: str = "enqueue") -> None:
-        """Make the worker lease now. A worker that is starting does so anyway.
+        """Make the worker lease jobs now. A worker that is starting leases jobs anyway.
 
         Args:
-            reason: Unused here. Other hosts log it.
+            reason: Not used here. Other hosts log the reason.
         """
         with contextlib.suppress(httpx.HTTPError, TimeoutError):
             async with asyncio.timeout(2.0):
@@ -130,8 +131,8 @@ class WorkerProcess:
         request = Request(scope, receive)
         forwarded = self._http.build_request(
             request.method,
-            scope["path"],  # `request.url` would contain the caller's Host
-            # as bytes, because not every header can be decoded and encoded again
+            scope["path"],  # `request.url` contains the caller's Host header
+            # pass headers as bytes, because not every header can be decoded and encoded again
             headers=[
                 header
                 for header in request.headers.raw
@@ -163,10 +164,10 @@ class WorkerProcess:
             started = loop.time()
             with self._next_report() as report:
                 death = await self._run(report, variables)
-            if death is None:  # the next process imports the modules again, for example new code
+            if death is None:  # end the fork server, because the code may be new
                 await self._forks.aclose(timeout_seconds=RESPONSE_SECONDS)
                 continue
-            # no pause if the death narrowed the suspects or spent an attempt
+            # no pause if the death reduced the suspects or counted as an attempt
             has_jobs = death.guilty or death.suspects
             failures = (
                 0 if has_jobs or loop.time() > started + MAX_RESTART_SECONDS else failures + 1
@@ -179,17 +180,17 @@ class WorkerProcess:
         self._found.set()
 
     async def _find_suspects(self) -> None:
-        """Start a process for suspects when there are some although no process has just died."""
+        """Start a process for suspects when the worker finds some, even without a recent death."""
         while True:
             await self._found.wait()
             await asyncio.sleep(self._suspects_seconds)
             self._found.clear()
-            # a limit may let no suspect start
+            # a process that has leased no suspect shows that a limit blocks all of them
             if all(report.has_leased() for report in self._suspects.values()):
                 self._start_for_suspects(1)
 
     def _start_for_suspects(self, companies: int) -> None:
-        """Start a process for each company. It ends when no suspects wait."""
+        """Start a process for each company. Each process ends when no suspects wait."""
         for _ in range(min(companies, MAX_SUSPECTS_PROCESSES - len(self._suspects))):
             report = self._next_report()
             task = asyncio.create_task(self._run_suspects(report), name="suspects-process")
@@ -207,17 +208,17 @@ class WorkerProcess:
             else:
                 self._suspects_seconds = min(2 * self._suspects_seconds, MAX_RESTART_SECONDS)
         if death is not None and death.guilty:
-            await self.wake()  # so that the worker knows when the guilty job is retried
+            await self.wake()  # so that the worker plans the guilty job's retry
 
     async def _run(self, report: ExitReport, variables: Mapping[str, str]) -> WorkerDeath | None:
-        """Run a process until it ends, and report its death. Return None if it did not die."""
+        """Run a process until it ends. Report its death, or return None if it ended normally."""
         started = asyncio.get_running_loop().time()
         try:
             access = self._deaths.access.variables
             code = await self._forks.run({**report.variables, **access, **variables})
             if code == 0:
                 return None
-            # without the fork server, its processes release their jobs
+            # if the fork server has ended, its processes release their jobs themselves
             evidence = {} if code is None else report.read(code)
             companies = {"companies": SUSPECTS_PARTS}
             death = await self._deaths.report(report.worker_id, {**evidence, **companies})
@@ -235,16 +236,16 @@ class WorkerProcess:
 
 
 def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], object]) -> int:
-    """Run a worker until SIGTERM or the end of its host. To be called by a `__main__`.
+    """Run a worker until SIGTERM or until its host ends. Call this function in a `__main__`.
 
     Args:
-        load: Imports the modules that the worker's processes share.
+        load: Imports the modules that the worker processes share.
     """
     if FORK_SERVER in environ:
         serve_forks(load)
 
     def end_with_host() -> None:
-        # not through `sys.stdin`, because a daemon thread with its lock makes Python's exit fail
+        # do not use `sys.stdin`, because a daemon thread with its lock makes Python's exit fail
         while os.read(sys.stdin.fileno(), 1):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
@@ -264,14 +265,14 @@ def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], ob
         lifespan="on",
         timeout_graceful_shutdown=2,
     )
-    # not asyncio.Runner, which would wait for tasks and threads that processors left behind
+    # do not use asyncio.Runner, which would wait for tasks and threads of processors
     loop = (config.get_loop_factory() or asyncio.new_event_loop)()
     run_until_done(loop, _Server(config).serve())
     return 0
 
 
 async def _run_suspects(start: Start) -> None:
-    """Run a worker for suspects until there are none, or until SIGTERM."""
+    """Run a worker for suspects until no suspects wait, or until SIGTERM."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)
@@ -281,7 +282,7 @@ async def _run_suspects(start: Start) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Ends on SIGTERM only. Ctrl-C reaches the whole process group, and the host then ends us."""
+    """Ignores Ctrl-C, which also reaches the host. The host then ends this process."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Shut down gracefully, so that jobs are released."""

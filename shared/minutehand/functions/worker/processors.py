@@ -1,7 +1,8 @@
-"""Collects every app's processors into the registry of a worker.
+"""Adds the processors of all apps to the registry of a worker.
 
-An app registers its processors with `@processor`. If they need clients made from the settings, its
-module `processors`, or a module inside it, has a `register(registry, settings)` instead.
+An app registers its processors with `@processor`. If its processors need clients made from the
+settings, the app's module `processors`, or a submodule, defines `register(registry, settings)`
+instead.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def import_processors(settings: Settings) -> None:
-    """Import the processors of every app in the settings, for processes that are forked later."""
+    """Import the processors of every app in the settings, before worker processes are forked."""
     for app in find_apps(settings.apps):
         app.module("processors")
 
@@ -29,18 +30,18 @@ def import_processors(settings: Settings) -> None:
 def load_processors(settings: Settings, *, on_error: OnError | None = None) -> Registry:
     """Return a registry with the processors of every app in the settings.
 
-    An app that fails to import makes the start fail, because a worker without its processors
-    would look idle. For the same reason an app without processors is logged.
+    If an app fails to import, the start fails, because a worker without the app's processors would
+    look idle. An app without processors is logged for the same reason.
 
     Args:
-        on_error: Called with each module that fails. The others are still loaded.
+        on_error: Called for each module that fails to load. The other modules are still loaded.
     """
     registry = Registry()
 
     def without(name: str, error: Exception) -> None:
         if on_error is None:
             raise error
-        default_registry.forget(name)  # processors that it registered before it failed
+        default_registry.forget(name)  # what the module registered before it failed
         on_error(name, error)
 
     @contextmanager
@@ -75,7 +76,7 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
         with using(getattr(job_type.run, "__module__", job_type.name)):
             registry.add(job_type)
     if telemetry.is_started():
-        from minutehand.worker import otel  # here, because OpenTelemetry is an extra
+        from minutehand.worker import otel  # here, because OpenTelemetry is optional
 
         registry.around_all(otel.spans)
     return registry
@@ -93,7 +94,7 @@ def _register_functions(module: ModuleType) -> dict[str, Callable[[Registry, Set
 
 
 def _registered_by(app: App) -> bool:
-    """Return whether a module of the app has registered a processor with the decorator."""
+    """Return whether the app has registered a processor with the decorator."""
     package = f"{app.package}.processors"
     modules = (getattr(job_type.run, "__module__", "") for job_type in default_registry)
     return any(name == package or name.startswith(f"{package}.") for name in modules)

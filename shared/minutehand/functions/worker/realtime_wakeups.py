@@ -1,6 +1,6 @@
-"""Wakes a worker without `LISTEN` by Realtime messages to a private topic of workers.
+"""Wakes a worker without `LISTEN` by Realtime messages on a private topic of workers.
 
-The response of a lease names the topic. Without Realtime the worker polls.
+The response to a lease request names the topic. Without Realtime the worker polls.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from minutehand.config import Settings
 from minutehand.worker.registry import Registry
 
 logger = logging.getLogger(__name__)
-# The library logs each lost connection as an error, and the topic, which is a key.
+# The library logs each lost connection as an error, with the topic, which must stay secret.
 logging.getLogger("realtime").setLevel(logging.CRITICAL)
 
-#: Pause before another connection, doubled each time up to the maximum.
+#: Pause before the next connection attempt. It doubles up to the maximum.
 PAUSE_SECONDS: Final = 1.0
 MAX_PAUSE_SECONDS: Final = 60.0
 PRIVATE: Final[Any] = {"config": {"private": True}}
 
 
 class RealtimeWakeups:
-    """Calls `wake` when a job of the worker's types is enqueued, and when a connection begins."""
+    """Calls `wake` when a job of the worker's types is enqueued, and after each new connection."""
 
     def __init__(self, settings: Settings, wake: Callable[[], object]) -> None:
         self._settings = settings
@@ -37,21 +37,21 @@ class RealtimeWakeups:
         #: Set if the topic has changed or the connection was lost.
         self._changed = asyncio.Event()
         self._pause = PAUSE_SECONDS
-        #: Whether a connection has failed. The first failure is a warning, the others are not.
+        #: True if a connection has failed. Only the first failure is logged as a warning.
         self._has_failed = False
 
     def follow(self, topic: str | None) -> None:
-        """Follow the topic that a lease has named, in place of an earlier one."""
+        """Follow the topic that a lease response names, and no longer the last one."""
         if topic != self._topic:
             self._topic = topic
             self._changed.set()
 
     async def run(self, registry: Registry) -> None:
-        """Keep a connection while there is a topic."""
+        """Keep a connection open while there is a topic."""
 
         def on_message(message: Any) -> None:
             job_type = message["payload"]["job_type"]
-            if job_type is None or job_type in registry:  # None concerns all workers
+            if job_type is None or job_type in registry:  # None is for all workers
                 self._wake()
 
         while True:
@@ -61,7 +61,7 @@ class RealtimeWakeups:
                 continue
             try:
                 await self._listen(self._topic, on_message)
-            except Exception as error:  # of the library or the server, which may change
+            except Exception as error:  # the library may raise any error
                 logger.log(
                     logging.DEBUG if self._has_failed else logging.WARNING,
                     "Realtime is unavailable; polling continues",
@@ -92,4 +92,4 @@ class RealtimeWakeups:
             return
         self._pause = PAUSE_SECONDS
         logger.info("Realtime wakes the worker", extra={"event": "realtime.joined"})
-        self._wake()  # for jobs that were enqueued before
+        self._wake()  # for jobs that were enqueued before the connection

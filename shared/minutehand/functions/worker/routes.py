@@ -58,10 +58,10 @@ class _Rejected(Exception):
 
 
 class WorkerRoutes:
-    """`GET`/`POST /api/jobs/worker` and `POST /api/jobs/process`.
+    """Serves `GET` and `POST /api/jobs/worker`, and `POST /api/jobs/process`.
 
     Args:
-        wake: Makes a worker whose loop always runs lease at once, in place of a tick.
+        wake: Makes a worker whose loop always runs lease jobs at once, instead of running a tick.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class WorkerRoutes:
         """Serve one request. A tick takes at most `budget_seconds`.
 
         Args:
-            full_tick_seconds: Duration of a tick for which no caller waits. A shorter tick releases
-                jobs that it must stop, and their attempt does not count.
+            full_tick_seconds: Duration of a tick without a waiting caller. If a shorter tick must
+                stop a job, it releases the job, and the attempt does not count.
         """
         try:
             self._check(request)
@@ -135,9 +135,9 @@ class WorkerRoutes:
             raise _Rejected(400, "invalid_argument", text, {"field": "jobTypes"})
         registry = self._worker.registry
         if unknown := [name for name in names if name not in registry]:
-            # an error, because the caller would never notice a misspelt type
+            # reject unknown types, because the caller would not notice a misspelt one
             known = sorted(job_type.name for job_type in registry if job_type.part_of is None)
-            text = f"Unknown job type {unknown[0]!r}; known are {', '.join(known)}"
+            text = f"Unknown job type {unknown[0]!r}; known job types are {', '.join(known)}"
             detail = {"field": "jobTypes", "unknown": unknown, "known": known}
             raise _Rejected(422, "unknown_job_type", text, detail)
         return registry.with_parts(names)
@@ -153,7 +153,7 @@ class WorkerRoutes:
     async def _tick(
         self, budget_seconds: float, full_tick_seconds: float | None, job_types: list[str] | None
     ) -> Reply:
-        # without a linger time, because a caller waits for the response
+        # do not linger for more jobs, because a caller waits for the response
         options = replace(self._worker.options, linger_seconds=0.0, usual_seconds=full_tick_seconds)
         try:
             summary = await self._worker.tick(
