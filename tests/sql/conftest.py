@@ -102,7 +102,7 @@ INVARIANTS = {
 
 @pytest.fixture
 def engine(renewed: Renewed) -> Iterator[Engine]:
-    """A session as the service. After the test, every invariant is checked."""
+    """A session with the service's role. After the test, every invariant is checked."""
     engine = Engine(renewed, renewed.session())
     engine.register("work", lease_seconds=60)
     yield engine

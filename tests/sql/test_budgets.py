@@ -40,7 +40,7 @@ def fill(engine: Engine, count: int, *columns: str) -> None:
 
 
 def open_turns(engine: Engine) -> None:
-    """Open the turns of notes, and vacuum."""
+    """Make leases apply all notes, which opens tenants' turns, and vacuum."""
     while engine.one("select exists (select from queue.notes)"):
         engine.lease(1)
     publish_all(engine)
@@ -48,7 +48,7 @@ def open_turns(engine: Engine) -> None:
 
 
 def publish_all(engine: Engine) -> None:
-    """Publish what bursts left, so that no measured call does."""
+    """Publish all pending events, so that no measured call has to publish them."""
     place = "select until is not null from queue.publisher order by round desc limit 1"
     engine.run("select queue.do_announcements(queue.clock(), null)")
     while engine.one(place):

@@ -27,7 +27,7 @@ def test_a_bulk_cancel_names_what_it_cancels(engine: Engine) -> None:
 def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -> None:
     """Guests are limited by address if the setting allows guests.
 
-    Addresses before the proxy's entry are chosen by the guest.
+    A guest can forge the addresses that the header lists before the proxy's entry.
     """
     engine.stop_clock()
     engine.run("insert into queue.settings (name, value) values ('visits_per_minute', '2')")
@@ -49,12 +49,12 @@ def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -
 
 
 def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> None:
-    """The kind is a negative number. Locks of lanes have positive ones."""
+    """Named locks of each kind have a negative class number, and locks of lanes a positive one."""
     ours = "from pg_proc where pronamespace::regnamespace::text !~ '^(pg_|auth|realtime)'"
     words = "(regexp_matches(prosrc, 'try_lock\\(\\s*(?:format\\(\\s*)?''(\\w+)', 'g'))[1]"
     kinds = {*engine.rows(f"select {words} {ours}"), "both", "workspace"}
     with engine.connection.transaction(force_rollback=True):
-        for kind in kinds:  # whatever follows, also the name of another kind
+        for kind in kinds:  # also if the text contains the name of another kind
             assert engine.one("select queue.try_lock(%s)", f"{kind} turns maintenance")
         held = "select classid::bigint from pg_locks where locktype = 'advisory' and pid = %s"
         locks = engine.rows(held, engine.connection.info.backend_pid)
@@ -129,7 +129,7 @@ def test_what_is_no_value_of_a_setting_is_refused(engine: Engine) -> None:
 
 
 def test_what_falls_due_within_a_minute_is_notified_and_grows_old(engine: Engine) -> None:
-    """Workers poll once a minute. The age also counts for jobs that no one has promoted."""
+    """Workers poll once a minute. The oldest due job may be one that is not promoted yet."""
     with engine.database.connect() as listening:
         listening.execute("listen minutehand_wakeup")
         for delay, notified, seconds in ((3600, 0, 0.2), (30, 1, 60)):
@@ -141,7 +141,7 @@ def test_what_falls_due_within_a_minute_is_notified_and_grows_old(engine: Engine
 
 
 def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine) -> None:
-    """Bytes count as stored, at most ten seconds late. Ended jobs do not count."""
+    """The limit counts stored bytes of live jobs, from a sum that is at most ten seconds old."""
     engine.stop_clock()
     engine.set(user_pending_bytes_max=100_000)
     ended, *_ = (engine.enqueue() for _ in range(2))
@@ -209,7 +209,7 @@ CROWDS = {
 
 @pytest.mark.parametrize("table", CROWDS)
 def test_another_tenants_crowd_holds_up_no_one(engine: Engine, table: str) -> None:
-    """Each workspace with rows in a full table has its share of the next slice."""
+    """Maintenance of a full table takes a share of rows from each workspace."""
     crowd, task = CROWDS[table]
     job_type = "later" if table == "unpublished" else "work"
     engine.enqueue_many(1200, workspace=ACME, job_type=job_type)

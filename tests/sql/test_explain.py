@@ -1,4 +1,4 @@
-"""The state of a job is explained by a reason and a sentence, for each place of a job."""
+"""`explain_job` returns a reason and a sentence for each state in which a job can wait."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
     engine.run_all()
 
 
-#: The type of an error, other facts stored with a job, and a word of the advice.
+#: The error's type, other columns of the failed job, and a word of the expected advice.
 ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("AttemptTimeout", {}, "traceback"),
     ("httpx.ReadTimeout", {}, "Fix the cause"),
@@ -237,7 +237,7 @@ def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine) -> None:
 
 
 def test_a_resume_says_what_still_stops_the_jobs(engine: Engine) -> None:
-    """The response lists other causes. A second pause keeps the reason of the first."""
+    """The response lists the other pauses. A second pause keeps the first pause's reason."""
     job_id = engine.enqueue()
     here = ("workspace_type", "work")
     engine.pause("job_type", "work", reason="on fire")
@@ -259,7 +259,7 @@ def test_a_resume_says_what_still_stops_the_jobs(engine: Engine) -> None:
 
 
 def test_a_session_that_holds_a_row_is_named(engine: Engine) -> None:
-    """This covers running and delayed jobs and expired leases. Members do not see its name."""
+    """Running, delayed and expired jobs are tested. Members do not see the session's name."""
     delayed = engine.enqueue(delay_seconds=5)
     runs = engine.enqueue()
     engine.lease_one()
@@ -317,7 +317,7 @@ def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
     """Each `Nothing to do until …` has an end."""
     for delay, first, later in ((1, "due", "passed_over"), (0, "next_in_line", "not_leased")):
         job_id = engine.enqueue(delay_seconds=delay)
-        engine.rpc("lease_jobs", p_request=LOOK)  # a worker is there
+        engine.rpc("lease_jobs", p_request=LOOK)  # so that a worker is known
         engine.advance(2)
         said = engine.explain(job_id)
         assert said["reason"] == first
@@ -329,7 +329,7 @@ def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
 
 
 def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(engine: Engine) -> None:
-    """A revoked right would otherwise blame a running job and offer to cancel it."""
+    """After a right was revoked, the finding would otherwise blame a running job."""
     engine.register("plain")
     slots = [{"job_types": ["work"], "limit": 2}, {"job_types": ["plain"], "limit": 1}]
     call: dict[str, Any] = {"worker": "w1", "job_types": ["work", "plain"], "tick_id": TICK}
@@ -423,7 +423,7 @@ def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> Non
 def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list(
     engine: Engine,
 ) -> None:
-    """A failing receiver must not fill the list of holders and the list of jobs."""
+    """A failing receiver must fill neither the list of blocking jobs nor the list of jobs."""
     engine.publish_deliveries()
     keys = ["hook1:a", "hook1:b", "hook1:c", "hook2:a"]
     for key in keys:

@@ -80,7 +80,7 @@ def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engi
 def test_what_cannot_work_is_refused(
     engine: Engine, url: str, token: str, extensions: tuple[str, ...], answer: str
 ) -> None:
-    """The rejection comes at once, and not at night when nothing is invoked."""
+    """Reject the call immediately, because later no one would see that no worker is invoked."""
     create(engine.connection, *extensions)
     assert refused(engine.rpc, "connect_worker", p_url=url, p_token=token)[1] == answer
 

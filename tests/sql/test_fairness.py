@@ -18,7 +18,8 @@ from tests.support.engine import Engine, handle
 
 #: While a job of a tenant may start, another tenant starts at most its weight in jobs per round.
 MAX_ROUNDS = 4
-#: Consecutive calls that may find nothing although a job may start, each requesting another call.
+#: Maximum consecutive lease calls that return no job although one may start. Each such call
+#: requests another call.
 MAX_EMPTY_CALLS = 10
 UNLIMITED = 1_000_000
 JOBS = """
@@ -33,7 +34,8 @@ class Tenant:
     max_running: int
     #: Types and ids of the waiting jobs in order.
     waiting: list[tuple[str, str]] = field(default_factory=list)
-    #: Jobs of other tenants that started while a job could start and did not, by type and tenant.
+    #: Number of started jobs, by type and tenant, while a job of this tenant could start but did
+    #: not.
     passed: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
 
@@ -181,7 +183,7 @@ class Mix:
 
 @pytest.mark.parametrize("seed", range(28))
 def test_a_job_that_may_start_waits_a_few_rounds_at_most(engine: Engine, seed: int) -> None:
-    """A call that leaves slots free leaves no job that may start."""
+    """If a lease call returns fewer jobs than requested, no other job may start."""
     mix = Mix(engine, seed)
     chance = mix.chance
     engine.stop_clock()

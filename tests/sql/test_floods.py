@@ -21,7 +21,7 @@ from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, ROWS, put, world
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, ids_of, piece, refusal
 
 OF_ACME = {"p_workspace_id": ACME}
-#: Calls of one moment. The pool of the Data API has ten connections.
+#: Number of simultaneous calls. The pool of the Data API has ten connections.
 CLIENTS = 3
 #: Calls that neither wait nor change a row of another call.
 LIGHT = {"plan_start", "open_stream", "follow_topic", "explain_job", "enqueue_job", "enqueue_jobs"}
@@ -141,7 +141,7 @@ def begin(stack: ExitStack, engine: Engine, user: str | None) -> Engine:
 
 
 def occupied(sessions: list[Engine], flood: Flood) -> int | str:
-    """Make the call in each of some open transactions until one is rejected. Return how many run.
+    """Make the call in open transactions until one is rejected, and return the number that run.
 
     Return the error of a call that was neither accepted nor rejected with status 429.
     """
@@ -258,7 +258,7 @@ def cancel_many(engine: Engine) -> None:
     repeat(lambda ada, _: ada.run("update public.jobs set status = 'cancelled'"), 1)(engine)
 
 
-#: Maximum share of a flood, as a count.
+#: Floods, each with the table in which it takes rows and the maximum number of rows.
 SHARES: dict[str, tuple[Callable[[Engine], Any], str, int]] = {
     "slow webhooks": (deliver_slowly, "queue.leases", 3),
     "sockets that no one reads": (repeat(follow), "queue.followers", 20),
@@ -277,7 +277,7 @@ SHARES: dict[str, tuple[Callable[[Engine], Any], str, int]] = {
 
 @pytest.mark.parametrize("flood", SHARES)
 def test_a_flood_takes_a_share(engine: Engine, flood: str) -> None:
-    """The flood reaches its bound. The next lease returns another workspace's first job."""
+    """The flood reaches its limit, and the next lease returns another workspace's first job."""
     act, taken, most = SHARES[flood]
     engine.set(schedules_max=10)
     act(engine)
@@ -298,7 +298,7 @@ def test_others_have_slots_of_their_own(engine: Engine) -> None:
 
 
 def test_a_person_has_six_places_for_plain_reads(engine: Engine) -> None:
-    """Four connections stay free for others. Realtime reads without a request."""
+    """Four connections stay free for other callers. Realtime's reads have no request method."""
     engine.enqueue()
     with ExitStack() as stack:
 
@@ -360,7 +360,7 @@ def test_rejected_work_is_paid_for(engine: Engine, shop: dict[str, str]) -> None
 
 
 def test_people_who_share_a_pair_of_sequences_pay_for_themselves(engine: Engine) -> None:
-    """One person rolls back all allowed calls. The other is not rejected, and pays too."""
+    """After one person rolls back all allowed calls, the other person's calls run and count."""
     bucket = "hashtextextended(format('u:%%s/enqueues', id), 0) & 9223372036854775807"
     ids = f"select id::text, ({bucket}) / 2 %% 16 from (select %s::uuid as id union all"
     ids += " select gen_random_uuid() from generate_series(1, 999)) as i"
@@ -384,7 +384,7 @@ def test_people_who_share_a_pair_of_sequences_pay_for_themselves(engine: Engine)
 
 
 def test_a_late_price_leaves_the_next_owners_price(engine: Engine) -> None:
-    """The pair of sequences gets another owner while a call of its person reads the bucket."""
+    """Another person takes over the sequences while a call of the first person reads the bucket."""
     engine.stop_clock()
     micros = "(date_part('epoch', queue.clock()) * 1e6)::bigint"
     bucket = f"hashtextextended('u:{ADA}/stream_opens', 0) & 9223372036854775807 | 1"
@@ -403,7 +403,7 @@ def test_a_late_price_leaves_the_next_owners_price(engine: Engine) -> None:
 
 
 def test_a_person_enqueues_often_in_one_transaction(engine: Engine) -> None:
-    """Each enqueue is counted, and no other one is running."""
+    """Each enqueue is counted, but none occupies a slot after its own call."""
     engine.limit(max_pending=2000)
     with engine.member(ADA) as ada, ada.connection.transaction():
         for _ in range(200):
@@ -550,11 +550,11 @@ def test_one_call_of_a_person_waits_for_a_key(engine: Engine, taken: dict[str, A
 
 @pytest.mark.parametrize("option", ["none", "tags", "idempotency_key", "insert"])
 def test_a_bulk_that_is_refused_was_not_made_before(engine: Engine, option: str) -> None:
-    """Otherwise a rejected insert would cost as much as an accepted one.
+    """A rejected bulk must not cost as much as an accepted one.
 
-    A repetition gets the first response.
+    A repeated call with the same key gets the first call's response.
 
-    A plain insert is rejected early too.
+    A plain SQL insert is rejected early too.
     """
     engine.stop_clock()
     engine.set(user_enqueues_burst=600)

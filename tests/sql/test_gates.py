@@ -55,7 +55,7 @@ def test_a_start_that_is_committed_late_does_not_refill_the_rate_of_its_key(engi
 
 
 def test_a_start_whose_settlement_commits_while_its_gate_opens_is_charged(engine: Engine) -> None:
-    """The opener skips a locked row, and may find it ended one statement later."""
+    """The call that opens the gate skips a locked row, whose job may end one statement later."""
     wait_for_a_rate(engine, 4, jobs=8)
     engine.settle(engine.lease(1)[0])
     first, second = engine.lease(2, call=2)
@@ -100,7 +100,7 @@ def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> N
     [{"key_concurrency": 1}, {"rate_limit": {"limit": 5, "per_seconds": 1, "per_key": True}}],
 )
 def test_a_rolled_back_cancel_leaves_no_job_behind(engine: Engine, policy: dict[str, Any]) -> None:
-    """The opener skips a job that a person has locked, and no one would check the gate again."""
+    """The call that opens the gate skips a locked job, and would not check the gate again."""
     engine.register("work", **policy)
     engine.enqueue(concurrency_key="k")
     first = engine.lease_one()
@@ -144,7 +144,7 @@ def test_a_pause_that_begins_and_ends_within_a_lease_strands_nothing(engine: Eng
 
 
 def test_where_another_lease_takes_the_jobs_a_worker_asks_again(engine: Engine) -> None:
-    """The worker saw some of the ready jobs. The same holds with exchanged roles."""
+    """The first lease saw only some of the ready jobs. The test also exchanges the two leases."""
     for workspace in (ACME, GLOBEX):
         engine.enqueue(workspace=workspace)
     engine.lease_call(0)
@@ -156,7 +156,7 @@ def test_where_another_lease_takes_the_jobs_a_worker_asks_again(engine: Engine) 
 
 
 def test_a_rate_of_days_keeps_no_worker_busy_after_its_queue(engine: Engine) -> None:
-    """The pending check of the key names the queue, which is swept after that check."""
+    """The key's pending check names the queue, which is deleted only after that check."""
     rate = {"limit": 1, "per_seconds": 5 * 86_400, "per_key": True}
     engine.register("work", queue="old", rate_limit=rate)
     _, waits = engine.enqueue_many(2, concurrency_key="k")
@@ -170,7 +170,7 @@ def test_a_rate_of_days_keeps_no_worker_busy_after_its_queue(engine: Engine) -> 
 
 
 def test_a_full_key_with_a_rate_is_looked_at_when_its_job_ends(engine: Engine) -> None:
-    """While the key is full, leases do not check its gate, whatever its rate allows."""
+    """While the key has no free slot, leases do not check its gate, whatever its rate allows."""
     rate = {"limit": 100, "per_seconds": 60, "per_key": True}
     engine.register("work", key_concurrency=1, rate_limit=rate)
     engine.enqueue_many(2, concurrency_key="k")
@@ -259,7 +259,7 @@ def test_keys_without_jobs_cost_the_next_leases_nothing(engine: Engine) -> None:
 
 
 def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -> None:
-    """The row of an ended attempt still exists, because the gate was locked then."""
+    """The gate's row of an ended attempt still exists, because the gate was locked at its end."""
     engine.register("work", key_concurrency=1)
     first = engine.enqueue(concurrency_key="k")
     second = engine.enqueue(concurrency_key="k")
@@ -277,7 +277,7 @@ def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -
 
 
 def test_a_job_that_comes_while_the_only_other_of_its_key_is_deleted(engine: Engine) -> None:
-    """A lease checks its gate meanwhile, and finds the slot used."""
+    """During the delete, a lease checks the key's gate and finds the slot in use."""
     engine.register("work", key_concurrency=1)
     first = engine.enqueue(concurrency_key="k")
     assert ids_of(engine.lease()) == [first]
@@ -289,7 +289,7 @@ def test_a_job_that_comes_while_the_only_other_of_its_key_is_deleted(engine: Eng
 
 
 def test_a_job_that_is_deleted_while_its_gate_admits_it_leaves_nothing(engine: Engine) -> None:
-    """The delete waits for the gate, and then finds the job's new place."""
+    """The delete waits for the gate's lock, and then also deletes the row for the admitted job."""
     engine.register("work", key_concurrency=1)
     first, second, third = engine.enqueue_many(3, concurrency_key="k")
     lease = engine.lease_one()
@@ -305,7 +305,7 @@ def test_a_job_that_is_deleted_while_its_gate_admits_it_leaves_nothing(engine: E
 
 
 def test_a_job_cancelled_while_its_gate_opens_keeps_no_place(engine: Engine) -> None:
-    """A retry would find that place used, and every lease would fail."""
+    """A leftover row would conflict with the row of a retry, and every lease would fail."""
     engine.register("work", key_concurrency=2)
     first, second = engine.enqueue_many(2, concurrency_key="k")
     with engine.open_transaction() as other:

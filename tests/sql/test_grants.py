@@ -78,7 +78,7 @@ def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:
 
 
 def test_a_job_that_commits_after_keys_were_revoked_runs(engine: Engine) -> None:
-    """The revocation found no job of the type. The next registration finds the job in its place."""
+    """The revocation saw no job of the type. The next registration still finds the job."""
     with engine.open_transaction() as other:
         job_id, now = other.enqueue(), engine.one("select queue.clock()")
         assert engine.rpc("revoke_worker_keys", p_before=now, p_grace_seconds=None)["from"]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.engine import ACME, GLOBEX, Engine
 
-#: Ways to enqueue a plain job. "options" uses queue.add, which the others must equal.
+#: Ways to enqueue a plain job. All must leave the same rows as "options", which calls queue.add.
 WAYS = {
     "options": "select public.enqueue_job(%s, %s, '{\"n\": 1}', '{\"priority\": 100}')",
     "alone": "select public.enqueue_job(%s, %s, '{\"n\": 1}')",
@@ -22,7 +22,7 @@ WAYS = {
     " (workspace_id, job_type, payload, attempts, result, finished_at)"
     " select %s, %s, '{\"n\": 1}', 3, '1', '2020-01-01' returning null::json",
 }
-#: All rows that one job leaves, except ids and times. A plain insert has worker 0.
+#: All rows that a new job leaves, without ids and times. A plain insert sets the worker to 0.
 LEFT = """
 select jsonb_build_object(
   'job', to_jsonb(j) - '{id,workspace_id,ord,created_at,updated_at,worker}'::text[]
@@ -119,7 +119,7 @@ def test_deleting_a_workspace_takes_its_jobs(engine: Engine) -> None:
 def test_each_way_in_leaves_what_the_others_leave(
     engine: Engine, policy: dict[str, Any], is_open: bool, traced: bool
 ) -> None:
-    """Plain jobs have ways of their own, which cost less."""
+    """Plain jobs are enqueued by cheaper functions, which must leave the same rows."""
     engine.register("plain", **policy)
     engine.stop_clock()
     if traced:
@@ -216,7 +216,7 @@ def test_a_turn_that_a_lease_closes_beside_an_enqueue_keeps_its_job(
 ) -> None:
     """The enqueue began before the lease commits, so it must not rely on what it read.
 
-    The same is true of an enqueue while the lease is open.
+    The same applies to an enqueue during the lease's transaction.
     """
     engine.enqueue()
     engine.settle(engine.lease_one())

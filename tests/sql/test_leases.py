@@ -96,7 +96,7 @@ def test_an_open_turn_gets_slots_beside_single_jobs_of_new_tenants(engine: Engin
 
 
 def test_notes_below_the_first_one_are_found_again(engine: Engine) -> None:
-    """A restored sequence may be ahead of the restored notes."""
+    """After a restore of a database, the sequence may be ahead of the notes."""
     engine.enqueue()
     engine.run("select setval('queue.notes_gone', 1000 + pg_current_xact_id()::text::bigint)")
     assert engine.lease(call=2) == []
@@ -107,7 +107,7 @@ def test_notes_below_the_first_one_are_found_again(engine: Engine) -> None:
 
 
 def advance(session: Engine, lanes: list[int], to_round: int) -> None:
-    """Note, as a lease does at its end, that it has served some lanes to this round."""
+    """Record that a lease has served some lanes up to this round."""
     served = "select queue.advance_ring(%s, row(null, 0, %s, 1, %s)::queue.last_served)"
     session.run(served, lanes, to_round, ACME)
 
@@ -223,7 +223,7 @@ def test_enqueues_count_on_a_run_until_it_says_otherwise(engine: Engine, says: s
 def test_a_committed_enqueue_has_called_a_worker_within_two_seconds(
     engine: Engine, is_connected: bool
 ) -> None:
-    """Only a committed call counts, and not one of a browser, trigger or rollback.
+    """Only a committed call counts, and no call from a browser, a trigger or a rollback.
 
     Anyone can claim to make calls, so a person's call counts for this person alone.
     """

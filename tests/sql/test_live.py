@@ -33,7 +33,8 @@ def events_sent(engine: Engine) -> list[tuple[str, int]]:
 def test_the_lives_of_jobs_in_a_busy_workspace_are_few_messages(engine: Engine) -> None:
     """Each event is in one message, also if its transaction commits late.
 
-    Rounds send lines of their own transaction, while others are open or there are too many lines.
+    Rounds of messages also run inside a transaction, beside an open transaction, and with more rows
+    than one round reads.
     """
     announce = "select queue.do_announcements(queue.clock(), null)"
     engine.stop_clock()

@@ -1,4 +1,4 @@
-"""Maintenance is bounded, guarded and fair. An old queue costs as much as a new one."""
+"""Maintenance is bounded, exclusive and fair. An old queue costs as much as a new one."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_rate_of_a_week_is_not_forgiven_by_the_sweep(engine: Engine) -> None:
 
 
 def asks_for_maintenance(engine: Engine) -> bool:
-    """Return whether a lease says that maintenance is due."""
+    """Return whether the response to a lease requests maintenance."""
     return bool(engine.lease_call(1, call=2)["maintenance"])
 
 
@@ -157,7 +157,7 @@ def test_a_line_that_belongs_to_no_time_of_its_job_is_met_once(engine: Engine) -
 
 @pytest.mark.parametrize("job_type", ["keyed", "work"])
 def test_a_job_retried_at_its_latest_start_has_one_place(engine: Engine, job_type: str) -> None:
-    """Two times of a job may be equal. Two rows behind a gate would close its key forever."""
+    """Two times of a job may be equal. Two rows of a job at a gate would block its key forever."""
     engine.register("keyed", key_concurrency=1)
     engine.stop_clock()
     options: dict[str, Any] = {"job_type": job_type, "concurrency_key": "k"}
@@ -248,7 +248,7 @@ def test_a_workspace_has_a_most_of_schedules_webhooks_and_deliveries(engine: Eng
 
 
 def test_a_clock_that_goes_back_delays_nothing(engine: Engine) -> None:
-    """Finished work is not dated in the future, and a lease lasts no hour longer."""
+    """No finished work gets a future date, and no lease is an hour longer."""
     engine.enqueue_many(2)
     engine.elapse(3600)
     dead = engine.lease_one(limit=1)

@@ -50,7 +50,7 @@ def test_a_report_that_is_repeated_with_more_adds_the_rest_alone(engine: Engine)
 
 
 def test_a_lost_lease_writes_nothing_and_a_new_attempt_begins_again(engine: Engine) -> None:
-    """Output of the dead attempt is removed, except that of finished steps."""
+    """A new attempt removes the lost attempt's output, except the output of finished steps."""
     job_id = engine.enqueue()
     zombie = engine.lease_one()
     engine.say(zombie, piece("plan.", step="plan"), piece("half a sen", 5))
@@ -72,9 +72,9 @@ def test_a_lost_lease_writes_nothing_and_a_new_attempt_begins_again(engine: Engi
 
 
 def test_who_knows_a_part_of_each_stream_reads_the_rest(engine: Engine) -> None:
-    """A position without an attempt belongs to the present attempt.
+    """A position that names no attempt belongs to the current attempt.
 
-    A complete stream is returned once.
+    A stream that has ended is returned once.
     """
     job_id = engine.enqueue()
     lease = engine.lease_one()
@@ -128,7 +128,7 @@ def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: E
 
 
 def test_a_job_that_runs_again_passes_its_finished_steps(engine: Engine) -> None:
-    """A retry has the output of all of them, and a replay that of the steps before its own.
+    """A retry keeps the output of all finished steps, and a replay of the steps before its start.
 
     The output comes from pieces or from joined rows.
     """

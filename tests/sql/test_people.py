@@ -46,7 +46,7 @@ IMPERSONAL = {
     *("speed_vs_detail", "event_types", "job_types", "queues", "checksum", "request_hash"),
     *("edited_at", "reached", "jobspec_version", "kid", "x", "sealed"),
     *("attempts.origin", "guest_sessions.session_id", "step", "stream", "pauses.name"),
-    # rows of live jobs, which are deleted with their job or by the next lease
+    # columns of live jobs' rows, which are deleted with the job or by the next lease
     *("gated.key", "leases.key", "notes.key", "leases.pulse", "workers.abandoned", "workers.slots"),
     *("job_types.commit", "job_types.description", "job_types.payload_schema"),
     *("job_types.refusal", "settings.name", "settings.value", "tasks.name"),
@@ -124,7 +124,7 @@ def empty(engine: Engine) -> list[tuple[str, str, str]]:
 
 
 def fill(person: Engine, engine: Engine, text: str) -> None:
-    """Write a text into every field that takes one, as a person. A worker repeats it."""
+    """Write a text, as a person and as a worker, into every field that accepts text."""
     engine.publish_deliveries()
     options: dict[str, Any] = {"tags": [text], "session_id": text, "concurrency_key": text}
     keys: dict[str, Any] = {"idempotency_key": text, "unique": {"key": text}}
@@ -282,7 +282,7 @@ def test_what_others_wrote_of_a_person_is_found_by_words(engine: Engine) -> None
 
 
 def test_what_a_deleted_job_said_is_not_in_the_feed(engine: Engine) -> None:
-    """A plain delete erases the job's words. A line that still has a job keeps its words."""
+    """A plain SQL delete erases the job's words, except in a feed row of another job too."""
     word = "maria"
     kept, *gone = (engine.enqueue(session_id=word) for _ in range(3))
     leases = {lease["job"]["id"]: lease for lease in engine.lease()}

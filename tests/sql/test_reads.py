@@ -240,7 +240,7 @@ def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(engine: E
 
 
 def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engine) -> None:
-    """A page reads it in one call."""
+    """The job's page reads the whole trace in one call."""
     job_id = engine.enqueue()
     lease = engine.lease_one()
     done, open_step = {"name": "a", "result": 1, "duration_ms": 5}, {"name": "b", "for_ms": 1}
@@ -258,9 +258,9 @@ def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engin
 
 
 def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> None:
-    """The parents are its consequences. Each way to end a process is a row. Ids are short.
+    """Failed parents are consequences of the child. Each way to end a process is one row.
 
-    Kills are one row, whatever worker and amount of memory they had.
+    Kills of any worker with any amount of memory are one row, and ids are shortened.
     """
     engine.register("top")
     parent = engine.enqueue(job_type="top")

@@ -93,7 +93,7 @@ def test_what_no_one_can_store_of_a_report_stops_no_other(
     ],
 )
 def test_a_refused_row_holds_up_no_other(engine: Engine, task: str, state: str | None) -> None:
-    """The same call changes the other rows.
+    """The call that skips the rejected row changes the other rows.
 
     A finding names the rejected row, which is changed once nothing rejects the change.
     """
@@ -114,7 +114,7 @@ def test_a_refused_row_holds_up_no_other(engine: Engine, task: str, state: str |
 def test_what_is_refused_is_not_due_before_it_is_tried_again(engine: Engine) -> None:
     """If rejected work stayed due, each worker would call maintenance each second.
 
-    A deleted job is not due either.
+    Rejected work of a deleted job is not due either.
     """
     refuse(engine, three_jobs(engine, "promotion")[1])
     due = "select queue.maintenance_is_due(queue.clock(), false)"
@@ -189,9 +189,9 @@ def test_a_lease_tries_no_more_jobs_than_it_may_take(engine: Engine) -> None:
 def test_a_users_open_transaction_delays_its_job_alone(
     engine: Engine, act: str, outcomes: tuple[str, str]
 ) -> None:
-    """Others report, renew and settle meanwhile.
+    """Workers report, renew and settle other jobs during the transaction.
 
-    A transaction that only refers to a job delays none.
+    A transaction that only refers to a job by a foreign key delays no call.
     """
     engine.run("create table public.outputs (job_id uuid references public.jobs (id))")
     ids = engine.enqueue_many(3)

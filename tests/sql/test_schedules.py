@@ -122,7 +122,7 @@ def declared(engine: Engine) -> list[tuple[str, str, str, str | None]]:
 def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
     """The declared schedules belong to the system workspace.
 
-    A later version changes or removes them.
+    A later version of the code changes or removes these schedules.
     """
     other = {"name": "all", "cron": "@daily"}
     source = "app.night:nightly"
@@ -179,7 +179,7 @@ def test_a_clock_that_was_ahead_for_a_moment_stops_no_schedule(engine: Engine, d
 
 
 def test_maintenance_asks_for_more_calls_until_every_due_run_is_enqueued(engine: Engine) -> None:
-    """More schedules may be due than one call has time for. A minute later all are due again."""
+    """More schedules may be due than one call can handle, and a minute later all are due again."""
     engine.stop_clock()
     engine.run(
         "insert into queue.schedules (workspace_id, name, cron, job_type, next_at)"

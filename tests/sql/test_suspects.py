@@ -85,7 +85,7 @@ def deaths(engine: Engine, job_id: str) -> int:
 def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
     engine: Engine, count: int, companies: int | None
 ) -> None:
-    """Jobs of two tenants and two types complete with one attempt. The job fails after its own."""
+    """All other jobs complete with one attempt. The poison job fails after its two attempts."""
     for job_type in ("work", "other"):
         engine.register(job_type, lease_seconds=30)
     ids = engine.enqueue_many(count)
@@ -97,7 +97,7 @@ def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
         pass
 
     assert states(engine, ids) == {("completed", 1, 0)}
-    if workers.is_reported:  # otherwise it was run again at once
+    if workers.is_reported:  # without a report, a worker has already run it again
         assert states(engine, [poison]) == {("pending", 1, 1)}
         assert deaths(engine, poison) == workers.deaths - 1
     halves = math.ceil(math.log(len(ids) + 1, companies or 2))
@@ -131,7 +131,7 @@ def test_a_type_whose_jobs_all_kill_their_process_is_soon_apart_from_others(engi
 
 
 def test_the_only_job_of_its_type_is_named_by_its_second_death(engine: Engine) -> None:
-    """No other job is in its company, so that the others end their next attempt."""
+    """The bad job is alone in its group, so all other jobs complete in their next attempt."""
     engine.register("bad")
     ids = engine.enqueue_many(30)
     poison = engine.enqueue(job_type="bad", max_attempts=1)
@@ -155,7 +155,7 @@ def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> Non
     second = workers.lease()[1]
 
     assert len(first) == len(second) == 2
-    # this run has free slots, but not for other jobs, so an enqueue starts another worker
+    # the free slots of this run are not for other jobs, so an enqueue starts another worker
     woken = engine.rpc(
         "enqueue_job", p_workspace_id=ACME, p_job_type="work", p_payload={}, p_options={}
     )
@@ -170,7 +170,7 @@ def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> Non
 
 
 def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
-    """The suspects before them take no slot of the other jobs.
+    """Suspects that are earlier in the queue take no slot of other jobs.
 
     Another process runs the suspects, or they wait for a worker without jobs.
     """
@@ -184,14 +184,14 @@ def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
     rest = engine.lease_call(10, worker="w1", suspects=False)
     assert (rest["leases"], rest["next_due_in_ms"]) == ([], None)
     assert engine.lease_call(1, worker="w2", suspects=True)["alone"]
-    # half of the company waits, and only workers of earlier releases are left
+    # half of the suspects wait, and only workers of earlier releases are left
     engine.advance(31)
     assert engine.lease(1, worker="w1") == []
     engine.elapse(60)
 
 
 def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None:
-    """The jobs show no other tenant, and another worker keeps its lease."""
+    """The job that the stack names pays. Jobs show no other tenant, and other leases stay."""
     engine.register("bad")
     guilty, *ids = [engine.enqueue(job_type="bad"), *engine.enqueue_many(3)]
     foreign = engine.enqueue(workspace=GLOBEX)
@@ -241,9 +241,9 @@ def test_an_abandoned_processor_may_have_ended_the_process(engine: Engine) -> No
 
 @pytest.mark.parametrize("held", [2, 3])
 def test_a_deleted_job_may_have_ended_the_process(engine: Engine, held: int) -> None:
-    """The worker of a deleted job runs the processor until the next report.
+    """After a job was deleted, its worker still runs the processor until the next report.
 
-    A job that comes later pays.
+    A job that starts after that pays for its own process.
     """
     deleted, *beside = engine.enqueue_many(held)
     workers = Workers(engine)
@@ -328,7 +328,7 @@ def test_a_dead_letter_that_ended_its_process_runs_alone_when_it_is_retried(engi
 def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     """The explanation shows why a suspect waits and runs alone.
 
-    It also shows how often the other job ended its process.
+    The explanation also shows how often the other job ended its process.
     """
     poison, *others = engine.enqueue_many(4, max_attempts=2)
     workers = Workers(engine, [poison])
@@ -369,7 +369,7 @@ def findings(engine: Engine) -> dict[str, dict[str, Any]]:
 def test_a_type_whose_jobs_all_end_their_process_is_a_finding_that_offers_a_pause(
     engine: Engine,
 ) -> None:
-    """This needs three different jobs in a row. A completed job ends the row."""
+    """The finding needs three different jobs in succession, without a completed job between."""
     engine.register("bad")
     workers = Workers(engine)
 
@@ -435,9 +435,9 @@ def test_suspects_that_no_worker_can_run_are_a_finding(engine: Engine) -> None:
 def test_a_run_whose_process_died_makes_room_when_its_leases_expire(
     engine: Engine, is_reclaimed: bool
 ) -> None:
-    """The dead run's maximum duration may be minutes.
+    """The maximum duration of a dead run may be minutes.
 
-    In this time, no other run would reclaim its jobs.
+    During these minutes, no other run would reclaim the dead run's jobs.
     """
     engine.register("work", lease_seconds=30)
     engine.enqueue_many(2)
@@ -453,7 +453,7 @@ def test_a_run_whose_process_died_makes_room_when_its_leases_expire(
 
 
 def test_no_lease_is_left_to_a_process_that_has_ended(engine: Engine) -> None:
-    """The report of the end waits for a lease in flight. A call that comes later gets no job."""
+    """The report of the process's end waits for a concurrent lease. Later calls get no job."""
     worked, late = engine.enqueue_many(2)
     workers = Workers(engine)
     worker, _ = workers.lease(1)

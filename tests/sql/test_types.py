@@ -85,7 +85,7 @@ def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> N
 
 
 def test_a_rate_that_comes_back_counts_no_job_that_ended_without_it(engine: Engine) -> None:
-    """The job was enqueued before the rate was removed. The job still has a row at the gate."""
+    """The job was enqueued before the rate was removed, so it still has a row at the gate."""
     rate = {"limit": 1, "per_seconds": 60, "per_key": True}
     engine.register("work", rate_limit=rate)
     with engine.open_transaction() as other:
@@ -97,7 +97,7 @@ def test_a_rate_that_comes_back_counts_no_job_that_ended_without_it(engine: Engi
 
 
 def test_held_jobs_start_without_a_limit_that_went(engine: Engine) -> None:
-    """If a person cancels such jobs, the gate must neither keep nor count them."""
+    """If a person cancels jobs that waited for a key, the gate must delete and not count them."""
     engine.register("work", key_concurrency=1)
     jobs = engine.enqueue_many(3, concurrency_key="k")
     engine.lease_call(0)
@@ -176,7 +176,7 @@ def test_a_queue_exists_once_a_type_or_a_worker_names_it(engine: Engine) -> None
 def test_between_two_deploys_the_younger_one_holds(engine: Engine) -> None:
     """A worker without a deploy time is older. A time ahead of the clock counts as now.
 
-    A roll-back is a deploy. A schedule keeps its runs, also if it was away at its hour.
+    A roll-back is a deploy. A schedule keeps its next run, also if it was removed when due.
     """
     engine.stop_clock()
     schedules = {"schedules": [{"name": "n", "cron": "0 7 * * *"}]}

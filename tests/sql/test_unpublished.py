@@ -11,7 +11,8 @@ from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, ids_of
 def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: Engine) -> None:
     """A trigger may enqueue before its worker starts: in a seed, a reset or a deploy.
 
-    A choice that equals a default is a choice by each way to enqueue, and after a retry.
+    An option that equals the default still overrides the type's option, in each way to enqueue and
+    after a retry.
     """
     chosen: dict[str, Any] = {"queue": "default", "max_attempts": 5, "schema_version": 1}
     of_type, own = ("slow", 2, 3), tuple(chosen.values())

@@ -62,13 +62,13 @@ def types(sent: list[dict[str, Any]], job_id: str) -> list[str]:
 
 
 def test_what_commits_late_is_delivered_and_counted(engine: Engine) -> None:
-    """A reader by time alone would have passed it."""
+    """A reader that orders events by time would miss an event that commits late."""
     subscribe(engine, "job.created")
     with engine.open_transaction() as other, engine.open_transaction() as gone:
         late = other.enqueue()
         gone.enqueue()
         early = engine.enqueue()
-        engine.advance(6)  # statistics read less often
+        engine.advance(6)  # statistics read the feed less often
         engine.maintain()
         gone.run("rollback")
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
     engine.run(change, None)
     with engine.open_transaction() as person:
         person.run("select from queue.webhooks for update")
-        read_feed(engine)  # and fails for no one
+        read_feed(engine)  # the locked webhook raises no error
     assert types(deliver(engine), job_id) == ["job.created"]
 
 
@@ -133,9 +133,9 @@ def test_a_later_event_of_a_job_waits_until_the_one_before_has_ended(engine: Eng
 
 
 def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: Engine) -> None:
-    """A count of failures would be reached by one burst.
+    """A limit on the number of failures would be reached by one burst.
 
-    A webhook that is enabled again starts from zero.
+    A webhook that is enabled again starts a new hour.
     """
     hook = subscribe(engine, "job.created")
     engine.enqueue_many(50)
@@ -196,7 +196,7 @@ def test_only_managers_read_a_webhooks_whole_address(engine: Engine) -> None:
 
 
 def test_a_test_sends_the_latest_event_whatever_is_subscribed(engine: Engine) -> None:
-    """Without any event there is nothing to send."""
+    """Before the first event, the test is rejected."""
     hook = {"p_workspace_id": ACME, "p_webhook_id": subscribe(engine, "a.b")}
     assert refused(engine.rpc, "test_webhook", **hook)[:2] == ("PT409", "no_event")
     job_id = engine.enqueue()

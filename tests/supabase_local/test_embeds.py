@@ -131,7 +131,7 @@ def test_what_is_left_out_is_refused_by_name(rest: httpx.Client, ask: Any) -> No
 
 
 def test_the_root_may_be_asked_for_by_its_own_type(rest: httpx.Client) -> None:
-    """Generators of types send it. A table has no such type."""
+    """Type generators send this Accept header. Tables reject it."""
     accept = {"accept": "application/openapi+json"}
 
     root, table = (rest.get(f"/{name}", headers=accept) for name in ("", "jobs"))

@@ -55,7 +55,7 @@ def test_conditions_reach_embedded_rows_and_what_is_changed(
     assert project.sql("select id, word from scratch_parts") == [{"id": 9, "word": '"a"'}]
 
 
-#: PostgREST's code by what is no filter.
+#: PostgREST's error codes, by an invalid filter.
 REFUSED = {
     "word=foo.1": "PGRST100",
     "number=in.1": "PGRST100",

@@ -78,7 +78,7 @@ def test_a_user_sees_own_rows_and_no_more(ask: Ask) -> None:
 
 
 def test_errors_keep_message_details_and_hint(ask: Ask) -> None:
-    """Clients use the hint's word. lite would drop it except for PTnnn."""
+    """Clients read the hint. The package `lite` would drop it, except for SQLSTATEs PTnnn."""
     for sqlstate, status in STATUSES.items():
         answer = ask("POST", "/rpc/scratch_refuse", json={"p_code": sqlstate})
 
@@ -98,7 +98,7 @@ def test_a_function_chooses_status_and_headers(ask: Ask) -> None:
 
 
 def test_the_log_names_a_missing_feature_of_a_head_request(stack: RunningStack) -> None:
-    """The response has no body, so that its caller sees no reason."""
+    """The response to a HEAD request has no body, so its caller sees no reason."""
     headers = {**stack.headers(apikey=stack.supabase_secret_key), "accept": "text/csv"}
     answer = httpx.head(f"{stack.supabase_url}/rest/v1/jobs", headers=headers)
 

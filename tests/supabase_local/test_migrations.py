@@ -78,7 +78,7 @@ def test_an_index_is_created_concurrently(database: Database, tmp_path: Path) ->
 
 
 def test_an_edited_or_a_late_migration_is_refused(database: Database, tmp_path: Path) -> None:
-    """The CLI rejects them too, because others may have applied the later or unedited one."""
+    """Other databases may have applied the unedited or a later file, so the CLI rejects it too."""
     path = write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")
     apply(database, tmp_path)
     path.write_text("create table public.scratch_first (id int);")

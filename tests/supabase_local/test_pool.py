@@ -36,7 +36,7 @@ def test_one_caller_may_hold_every_connection(project: Project) -> None:
         lock.execute("select pg_advisory_lock(4711)")
         calls = [threads.submit(httpx.post, call, headers=eve, json={}) for _ in range(12)]
         until(lambda: waiting() == 10)
-        # Both are without a connection. The second is rejected a moment after the first.
+        # Two of the twelve calls get no connection, and are rejected one after the other.
         until(lambda: sum(one.done() for one in calls) == 2)
         late = [one.result() for one in calls if one.done()]
         lock.execute("select pg_advisory_unlock(4711)")

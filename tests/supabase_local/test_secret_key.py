@@ -35,7 +35,7 @@ def test_a_key_gives_its_rights_without_a_token_or_with_a_valid_one(
 ) -> None:
     """The hosted gateway forwards any other header, and PostgREST reads only bearers.
 
-    It knows no key with an id here, and rejects an audience that is no text.
+    The local PostgREST has no keys with an id, and rejects an audience that is not a string.
     """
     url = f"{project.settings.supabase_url}/rest/v1/rpc/queue_health"
     headers = {"apikey": project.settings.supabase_secret_key or ""}

@@ -13,7 +13,8 @@ import boto3
 
 from minutehand.local.aws import App, MotoServer, Start
 
-#: moto validates by its own linter's version. The artefact's tests use the pinned one.
+#: moto validates with another version of cfn-lint. The tests of the artefact use the pinned
+#: version.
 VALID = (
     '<ValidateTemplateResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">'
     "<ValidateTemplateResult><Parameters/></ValidateTemplateResult></ValidateTemplateResponse>"
@@ -21,10 +22,11 @@ VALID = (
 
 
 class Account:
-    """A new account until it is closed: each request, and each function that was invoked.
+    """A new account until it is closed, with a record of its requests and invoked functions.
 
     Args:
-        run: What a function answers to an event, by its name; nothing runs without it.
+        run: Called with a function's name and an event, returns the response. Without it, no
+        function runs.
     """
 
     def __init__(self, run: Callable[[str, Any], Any] | None = None) -> None:
@@ -144,7 +146,7 @@ def for_moto(template: dict[str, Any]) -> str:
     unknown = [name for name, each in resources.items() if each["Type"] not in makes]
     known = {name: dict(each) for name, each in resources.items() if name not in unknown}
     for resource in known.values():
-        resource.pop("DependsOn", None)  # references give it an order
+        resource.pop("DependsOn", None)  # references already order the resources
         if resource.get("DeletionPolicy") == "RetainExceptOnCreate":  # a newer keyword
             resource["DeletionPolicy"] = "Retain"
         if resource["Type"] == "AWS::KMS::Key":  # moto reads a policy only as text

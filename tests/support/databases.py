@@ -178,7 +178,7 @@ def fresh_database(server: Postgres, *, template: str = TEMPLATE) -> Iterator[Da
 
 
 def create_clone(connection: psycopg.Connection[Any], name: str, *, template: str) -> None:
-    """Copy a template. Those of a project belong to the project's owner."""
+    """Copy a template. Copies of a project's template belong to the project's owner."""
     owner = "" if template == "template0" else " owner postgres"
     connection.execute(
         f"create database {name} template {template}{owner} strategy file_copy".encode()

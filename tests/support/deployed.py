@@ -24,8 +24,8 @@ class Deployed:
     """An account whose functions run; `account` is what `minutehand deploy` speaks to.
 
     Args:
-        site: What Lambda's image brings.
-        folder: For the unzipped code.
+        site: Folder with the packages of Lambda's image.
+        folder: Folder for the unzipped code.
     """
 
     def __init__(self, site: Path, folder: Path) -> None:

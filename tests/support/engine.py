@@ -24,7 +24,7 @@ BOB = "aaaaaaaa-0000-4000-8000-000000000002"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 #: An id that no row has.
 MISSING = "00000000-0000-4000-8000-00000000dead"
-#: An id of a worker's run.
+#: Id of a worker run.
 TICK = "00000000-0000-4000-8000-000000000001"
 ERROR = {"type": "E", "message": "no"}
 SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
@@ -48,7 +48,7 @@ class Engine:
         self.connection.execute(statement, values or None)
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
-        """Return all rows. Rows of one column are bare values."""
+        """Return all rows. A row of one column is returned as its value."""
         found = self.connection.execute(statement, values or None).fetchall()
         return [row[0] if len(row) == 1 else row for row in found]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadFileScheduling
 
-#: By the beginning of their paths. A process runs a whole group in this order with shared fixtures,
-#: because a stack costs as much as sixty tests.
+#: Beginnings of the files' paths by group. A process runs a whole group in this order with shared
+#: fixtures, because a stack costs as much as sixty tests.
 GROUPS = (
     # the stack, and Chromium before it
     ("tests/e2e/console/", "tests/e2e/live/"),
@@ -27,7 +27,7 @@ GROUPS = (
         "tests/integration/stack/test_python_client.py",
         "tests/integration/training/test_uploads.py",
     ),
-    # the stack to be broken
+    # tests that break the stack
     (
         "tests/integration/cli/test_doctor_loop.py",
         "tests/integration/stack/test_dying.py",

@@ -1,4 +1,4 @@
-"""Worker processes that die after each of their writes. As a module, such a process."""
+"""Worker processes that die after each of their writes. Run as a module, this is the process."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _writes(function: str, arguments: Mapping[str, Any]) -> Iterator[str]:
 async def _work(survived: set[str], pipe: int) -> None:
     """Run all due jobs, and die right after the first new write."""
     rpc = DataApi.rpc
-    one = asyncio.Lock()  # otherwise no one would know what another call has stored
+    one = asyncio.Lock()  # one call at a time, so that no other write is stored
 
     async def dying(self: DataApi, function: str, arguments: Mapping[str, Any], **how: Any) -> Any:
         async with one:

@@ -68,11 +68,11 @@ class LambdaFunction:
         self._process: subprocess.Popen[bytes] | None = None
 
     def invoke(self, event: Any, *, seconds: float = 60.0) -> Any:
-        """Invoke it and return its answer.
+        """Invoke the function and return its response.
 
         Raises:
-            TimeoutError: It did not respond before its deadline, and was killed as Lambda does.
-            RuntimeError: It answered with an error, whose text this is, or its process ended.
+            TimeoutError: The function did not respond before its deadline, and was killed.
+            RuntimeError: The function responded with this error, or its process ended.
         """
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(self._command, cwd=self._tree, env=self._environ)

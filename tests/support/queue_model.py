@@ -94,7 +94,7 @@ class ModelQueue(WorkerQueue):
         #: Leases that expired because their worker did not renew them.
         self.expired: list[tuple[str, int]] = []
         self.settles: list[Sequence[SettleItem]] = []
-        #: Error of maintenance, if any.
+        #: Error that maintenance raises, if any.
         self.maintenance_problem: QueueUnavailable | None = None
         self._answers: dict[tuple[str, int], list[Lease]] = {}
         for row in self.rows.values():

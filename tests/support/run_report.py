@@ -50,7 +50,7 @@ class RunReport:
         self.ended[nodeid.partition("::")[0]]
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """Leave out the dots. The summary has pytest's own words."""
+        """Omit pytest's dots during the run. The summary has pytest's own words."""
         if self.is_over:
             return None
         failed_outside = report.failed and report.when != "call"

@@ -23,7 +23,7 @@ def made_once_in(folder: Path, make: Callable[[Path], object]) -> Path:
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not whole.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # a folder whose creation failed
+            shutil.rmtree(folder, ignore_errors=True)  # left by a creation that failed
             folder.mkdir()
             make(folder)
             whole.touch()

@@ -46,15 +46,15 @@ RUN: dict[str, tuple[int, *tuple[str, ...]]] = {
 #: By page, the beginnings of blocks that are not run, each below its reason.
 NOT_RUN = {
     "README.md": [
-        # an extract; that of worker/CONTEXT.md is run
+        # an extract of the block in worker/CONTEXT.md, which is run
         '@processor("chat',
         # starts a developer's own stack; tests/integration/stack does
         "make run",
     ],
     ".github/CONTRIBUTING.md": [
-        # these are the commands of the suite itself
+        # commands that run these tests
         "make run",
-        # an editor, and the commands of the suite itself
+        # an editor, and commands that run these tests
         "$EDITOR",
     ],
     "infra/aws/README.md": [

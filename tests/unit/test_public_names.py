@@ -55,7 +55,7 @@ def test_each_export_is_found() -> None:
                 assert getattr(module, name), name
 
 
-#: Names that packages of 0.4.4 exported; one that goes has an alias for a release.
+#: Names that packages of 0.4.4 exported. A removed name stays as an alias for one release.
 RELEASED = {
     "minutehand": "Backoff BatchedJob Call Cancel ChildrenFailed EnqueueOptions Fail Job"
     " JobContext NewJob Outcome ProcessorError RateLimit Registry Retry Returned Schedule Snooze"

@@ -78,7 +78,7 @@ def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
     ],
 )
 def test_ordinary_words_stay(text: str) -> None:
-    """A message without its words does not help."""
+    """An error message without its ordinary words would not help."""
     assert without_secrets(text) == text
 
 

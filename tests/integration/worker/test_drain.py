@@ -1,4 +1,4 @@
-"""A run ends, and a worker sleeps, only when no job of all its types is left.
+"""A run ends, and a worker sleeps, only when no job of any of its types is left.
 
 The tests run whole workers on the real database, with all kinds of processors.
 """
@@ -23,7 +23,7 @@ from tests.integration.worker.functions.processors import NAME as FUNCTION
 from tests.support.engine import ACME, Engine
 from tests.support.renewed import Renewed
 
-#: Apps of a project. All of them have the platform's own coroutine for webhooks.
+#: Apps of a project. Each also has the platform's own coroutine, which delivers webhooks.
 BOTH = ["coroutines", "functions"]
 
 
@@ -35,7 +35,7 @@ def _types(engine: Engine) -> None:
 
 @pytest.fixture(autouse=True)
 def _as_many_ahead_on_any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lease the same number of jobs ahead and let none wait too long, on any machine."""
+    """Make the number of jobs leased ahead, and their wait, independent of the machine."""
     monkeypatch.setattr(slots, "WINDOW_SECONDS", 3600.0)
     monkeypatch.setattr(slots, "WAIT_SECONDS", 3600.0)
 
@@ -88,7 +88,7 @@ def test_a_run_of_one_queue_ends_with_what_that_queue_has(engine: Engine) -> Non
 
 
 def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> None:
-    """On AWS, the job must not wait for the next minute."""
+    """On AWS, such a job must not wait for the next tick of the minute schedule."""
     settings = settings_of(engine, ["coroutines"])
     wakes: list[bool] = []
 

@@ -121,7 +121,7 @@ async def test_the_host_ends_processes_by_sigterm_and_kills_the_others(
 
 
 async def test_a_sigterm_to_the_process_group_leaves_the_fork_server_to_its_host() -> None:
-    """Otherwise the host would not wait for processes that release their jobs."""
+    """If the fork server ended, its host would not wait for processes that release their jobs."""
     async with fork_server() as (server, pipe):
         running, process, parent = await waiting_process(server, pipe)
         parent.terminate()
@@ -131,7 +131,7 @@ async def test_a_sigterm_to_the_process_group_leaves_the_fork_server_to_its_host
 
 
 async def test_processes_that_end_together_end_no_other() -> None:
-    """The others have ended when the fork server first asks whether the oldest one has."""
+    """The newer processes have ended when the fork server first checks the oldest process."""
     async with fork_server(LOAD=END_OTHERS) as (server, pipe):
         runs, pids = [], []
         for _ in range(3):

@@ -53,7 +53,7 @@ def defined(code: str, **names: Any) -> dict[str, Any]:
 async def awaited(code: str, names: dict[str, Any]) -> None:
     """Run a block that may await, like the body of a coroutine, in the given names."""
     made = eval(compile(code, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
-    if isinstance(made, Awaitable):  # a block without await has run
+    if isinstance(made, Awaitable):  # otherwise the block had no `await` and has already run
         await made
 
 
@@ -77,7 +77,7 @@ def test_a_route_of_the_app_does_the_work(
 
 
 async def test_only_what_can_pass_is_retried() -> None:
-    """Responses of the vendor that may pass are retried."""
+    """The example retries only a vendor's temporary errors."""
     space = defined(
         example(RECIPES, "def fetch"), httpx=httpx, Any=Any, ProcessorError=ProcessorError
     )
@@ -92,14 +92,14 @@ async def test_only_what_can_pass_is_retried() -> None:
 
 
 def test_failures_are_reported_by_the_apps_own_init() -> None:
-    """The function `register` is the page's."""
+    """The page's function `register` initialises Sentry."""
     import sentry_sdk  # slow, and needed only here
 
     space = defined(example(RECIPES, "report_errors"), sentry_sdk=sentry_sdk)
     registry = Registry()
 
     space["register"](registry, scratch_settings("http://127.0.0.1:1"))
-    # the client would also report, and mark, errors of later tests
+    # remove the client, which would also report errors of later tests
     sentry_sdk.get_global_scope().set_client(None)
 
     assert [each.__name__ for each in registry._around] == ["report_errors"]
@@ -209,7 +209,7 @@ async def test_only_listed_exceptions_are_retried(job_type: str, how: str, outco
 
 
 async def test_the_last_failure_is_followed_by_another_job() -> None:
-    """The job is enqueued once, at the last attempt."""
+    """The page's `link_error` job is enqueued once, when the last attempt fails."""
     first, second = example(CELERY, "RETRIED"), example(CELERY, "link_error")
     try:
         space = defined(f"{first}\n{second}")

@@ -42,7 +42,7 @@ sys.modules.update(click=None, rich=None)  # httpx loads them where they are, an
 import minutehand.aws.rotation, minutehand.functions.worker.invocations
 print(len(sys.modules), *{name.partition(".")[0] for name, module in sys.modules.items() if module})
 """
-#: Modules that a worker always needs: idna and certifi are of httpx, the second line of pydantic.
+#: Modules that a worker always loads. httpx loads idna and certifi, and pydantic the second line.
 NEEDED = {"minutehand", "tenacity", "httpx", "idna", "certifi", "pydantic", "pydantic_core"}
 NEEDED |= {"annotated_types", "typing_extensions", "typing_inspection"}
 
@@ -65,7 +65,7 @@ def test_a_worker_that_ends_in_good_order_is_not_taken_for_a_crash(tmp_path: Pat
 
 @pytest.mark.parametrize("exits", [SystemExit, KeyboardInterrupt])
 def test_a_task_that_exits_ends_nothing_but_itself(exits: type[BaseException]) -> None:
-    """A processor left the task behind or waits for it. The other jobs continue."""
+    """The processor that started the task has ended, or awaits it. Other jobs continue."""
 
     async def exit_soon() -> None:
         raise exits
@@ -101,7 +101,7 @@ def test_a_cold_start_of_the_api_imports_no_worker() -> None:
 async def test_the_end_of_a_process_is_reported_when_its_database_url_is_silent(
     engine: Engine, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """One connection is tried. The time for the report is then left for HTTPS."""
+    """The report tries one database connection, and then has time left to use HTTPS."""
     engine.register()
     engine.enqueue()
     engine.lease_one()

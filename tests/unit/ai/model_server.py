@@ -21,8 +21,8 @@ class Fault(misbehaving.Fault):
 
     Attributes:
         until: Respond only after this event.
-        said: Content instead of the answer.
-        answer: Members that replace those of the whole response.
+        said: Content of the message, in place of the prepared answer.
+        answer: Top-level fields of the response to replace.
     """
 
     until: asyncio.Event | None = None
@@ -44,7 +44,7 @@ class ModelServer(MisbehavingServer):
 
     def __init__(self) -> None:
         super().__init__()
-        #: An answer, or what makes one of a request's body.
+        #: Answers by schema name. An answer may be a function of the request's body.
         self.answers: dict[str, Any] = {}
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.seen: list[Seen] = []
@@ -96,9 +96,10 @@ class ModelServer(MisbehavingServer):
         write(writer, 200, answer, cut=fault.cut)
 
     def _stream(self, writer: asyncio.StreamWriter, text: str, fault: Fault) -> None:
-        """Answer in pieces of a few letters, as vendors do; cut off in the middle of one.
+        """Answer in pieces of a few letters, as vendors do. The fault `cut` ends it inside a piece.
 
-        A text of megabytes comes in larger ones: each costs a parser's work, which is not its rule.
+        A text of megabytes comes in larger pieces, because the parser's work per piece is not
+        tested here.
         """
         size = max(7, len(text) // 10_000)
         chunks: list[dict[str, Any]] = [

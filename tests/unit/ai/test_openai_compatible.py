@@ -143,7 +143,7 @@ class Many(BaseModel):
 async def test_what_is_too_long_is_clipped_and_a_mending_note_says_what_was_wrong(
     server: ModelServer, model: OpenAICompatible
 ) -> None:
-    """A name is not cut, because others refer to it. The prompt has the limits."""
+    """A name is not cut, because other fields refer to it. The prompt has the limits."""
     costs = []
     long = {"name": "Move", "text": "x" * 99, "lines": ["y" * 99] * 3}
 
@@ -216,7 +216,7 @@ async def test_an_answer_that_was_cut_continues_from_its_last_word(
 
 
 async def test_an_answer_that_is_cut_twice_fails(server: ModelServer) -> None:
-    """The log names the limit, which is the same from the start."""
+    """The log names the output limit, which the second call cannot raise."""
     server.faults["*"] = [Fault(said='{"titl', finish="length"), Fault(said="e", finish="length")]
     model = client(server, most_tokens=3_000)
     run = await ask(model)
@@ -339,7 +339,7 @@ async def test_a_whole_answer_is_used_whatever_its_connection_does(
 
 
 async def test_an_answer_without_an_end_fails_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A word from time to time does not count as silence."""
+    """An endless answer is never silent, so another limit must end it."""
     monkeypatch.setattr("minutehand.ai.openai_compatible.MIN_LIMIT_SECONDS", 0.1)
     monkeypatch.setattr("minutehand.ai.openai_compatible.LIMIT_SILENCES", 0.0)
 
@@ -363,7 +363,7 @@ async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
     left = asyncio.Event()
 
     async def ping(writer: asyncio.StreamWriter) -> None:
-        while True:  # a closed connection refuses what is written to it
+        while True:  # until a write to the closed connection fails
             writer.write(b": ping\n\n")
             try:
                 await writer.drain()
@@ -476,7 +476,7 @@ async def test_a_redirect_says_where_to(server: ModelServer) -> None:
 async def test_what_a_refusal_means_is_read_wherever_it_is_said(
     server: ModelServer, status: int, error: dict[str, str], code: str
 ) -> None:
-    """A job does not wait for an empty account, and a limit is not taken for one."""
+    """A job does not wait for an account without credit. A rate limit is not mistaken for that."""
     with pytest.raises(LanguageModelError) as raised:
         await complete(server, *[Fault(status, {"error": error})] * 2)
 
@@ -489,7 +489,7 @@ async def test_an_api_of_another_form_is_a_wrong_setting_and_one_odd_response_is
 ) -> None:
     """Two odd responses in a row show that the address is wrong.
 
-    Later jobs pay for one call each, until an answer comes.
+    Later jobs make one call each until a call succeeds.
     """
     server.answers["answer"] = {"title": SAID}
     calls, ends = [], []

@@ -141,7 +141,7 @@ def test_a_repair_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_an_object_in_another_notation_is_no_prose(text: str) -> None:
-    """Otherwise people would read names of members."""
+    """If such an object counted as prose, people would read its field names."""
     of_text = re.sub("(?i)reply", "text", text)
     for tried, shape, field in ((text, Reply, "reply"), (of_text, Text, "text")):
         with pytest.raises(UnparsableOutput, match="no JSON"):
@@ -212,7 +212,7 @@ def test_a_field_is_written_as_it_grows(size: int) -> None:
 
 
 def test_what_is_longer_than_any_answer_is_shown_in_part() -> None:
-    """The job fails because of the answer's length, not that of its stream."""
+    """The job must fail because the answer is too long, not because its stream is."""
     written = Written()
     growing = PartialField("reply", written, is_prose=bool)
     for _ in range(60):
@@ -222,9 +222,9 @@ def test_what_is_longer_than_any_answer_is_shown_in_part() -> None:
 
 
 def test_prose_is_written_once_it_is_no_preamble_and_another_answer_is_not_doubled() -> None:
-    """A second answer is written only if it begins like the first one.
+    """A second answer is streamed only if it begins like the first answer.
 
-    Otherwise only the result has it.
+    Otherwise only the job's result has the second answer.
     """
     written = Written()
     growing = PartialField("reply", written, is_prose=bool)

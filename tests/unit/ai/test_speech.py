@@ -83,7 +83,7 @@ def test_words_are_joined_and_cut_where_the_speaker_pauses() -> None:
 
 
 async def test_what_is_not_installed_names_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The functions' zips do not contain it."""
+    """The zip of the functions does not contain pocketsphinx."""
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     with pytest.raises(ConfigurationError, match="SPEECH_URL is not set, and pocketsphinx"):
         await OfflineSpeechToText().transcribe(SECOND)

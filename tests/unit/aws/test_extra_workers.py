@@ -30,8 +30,8 @@ def tick(
     """Run jobs that take `seconds`. Return the numbers of requested extra workers, and the summary.
 
     Args:
-        extra: How many it may start.
-        starts: Whether those asked for start.
+        extra: Maximum number of extra workers.
+        starts: Whether requested workers start.
     """
     started: list[int] = []
 
@@ -84,7 +84,7 @@ def test_a_backlog_starts_as_many_as_it_is_worth(
 def test_a_run_of_suspects_starts_others_for_what_it_may_not_lease(
     alone: bool, suspects: int, due: int, expected: list[int]
 ) -> None:
-    """One for each other company, and one for the jobs that are no suspects."""
+    """One worker starts for each other group of suspects, and one for all other jobs."""
     queue = Answering(1, due=due, alone=alone, suspects=suspects)
 
     assert tick(queue, 1, 5)[0] == expected

@@ -75,7 +75,7 @@ def test_without_credentials_of_the_environment_those_of_boto3_sign(
 def test_a_function_s_session_token_is_sent_and_signed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """AWS rejects the keys of a role without it."""
+    """AWS rejects a role's keys without the session token."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-the-role")
     service.left = [(200, b"{}")]
 
@@ -83,7 +83,7 @@ def test_a_function_s_session_token_is_sent_and_signed(
 
     [(_, headers, _)] = service.asked
     assert headers["x-amz-security-token"] == "of-the-role"
-    assert "x-amz-security-token" in headers["authorization"]  # among the signed headers
+    assert "x-amz-security-token" in headers["authorization"]  # it is a signed header
 
 
 OWN, OTHER = "http://127.0.0.1:1", "http://127.0.0.1:2"

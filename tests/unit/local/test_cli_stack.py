@@ -63,7 +63,7 @@ def test_a_running_stack_of_the_cli_is_found(tmp_path: Path, port: int, kind: st
 
 
 def test_the_cli_is_not_asked_if_nothing_listens(tmp_path: Path) -> None:
-    """A stack without Docker may listen elsewhere, and its variable then asks for it."""
+    """For a stack without Docker, which may listen elsewhere, its variable forces the call."""
     project = project_with_cli(tmp_path, 1, "--env", PRINTED)
 
     assert read_status(project, {"PATH": "/usr/bin:/bin"}) == {}

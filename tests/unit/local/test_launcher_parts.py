@@ -44,12 +44,12 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
     assert (made["PATH"], made["LOG_LEVEL"]) == ("/bin", "DEBUG")
     assert made["MUX_TOKEN_ID"] == "named by an app's lambda.yml"
     assert (made["USE_MOCK_APOLLO"], made["BEACON_PROVIDERS"]) == ("false", "[]")
-    assert made["CHAT_PACE_SECONDS"] == "0.6"  # an empty one is none
+    assert made["CHAT_PACE_SECONDS"] == "0.6"  # an empty variable counts as unset
     assert made["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4318"
 
 
 def test_two_machines_seal_alike_beside_one_supabase(tmp_path: Path) -> None:
-    """A value that one machine sealed must be opened by another. Old local keys do not count."""
+    """Another machine must be able to open a sealed value, so old local keys are not used."""
     keys = {"SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x", "SERVICE_ROLE_KEY": "sb_secret_x"}
     remote = remote_values("https://project.supabase.co", keys)
     logs = Logs(Console(), tmp_path)

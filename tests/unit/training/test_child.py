@@ -43,9 +43,9 @@ async def test_a_child_has_no_more_than_it_is_given(
 async def test_a_child_ends_with_all_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A timeout or a cancel ends the child and its own children.
+    """A time-out or a cancel ends the child process and its own children.
 
-    A line without an end is no failure.
+    Output without a line break is not an error.
     """
     monkeypatch.setattr("minutehand_apps.training.child.ELAPSED_PER_CPU_SECOND", 1)
     result: asyncio.Queue[str] = asyncio.Queue()

@@ -90,7 +90,7 @@ async def test_no_answer_leads_to_the_host_that_a_caller_names(api: httpx.AsyncC
 async def test_every_error_has_the_common_body_and_no_secrets(
     api: httpx.AsyncClient, name: str
 ) -> None:
-    """Clients act on ids and states. No one sees internal details."""
+    """Clients can act on ids and states in the body. It shows no internal details."""
     _, status, code, detail = ERRORS[name]
 
     response = await api.get(f"/api/errors/{name}")

@@ -131,7 +131,7 @@ NOW = int(time.time())
 async def test_a_token_that_does_not_fit_is_refused(
     settings: Settings, secret_token: MakeToken, changes: dict[str, Any], result: str
 ) -> None:
-    """Access ends with the token. A token for another purpose is rejected."""
+    """A token is rejected after it has expired, or if it was issued for another purpose."""
     verify = verifier(settings)
 
     await verify.verify(secret_token(exp=int(time.time()) - 2))  # the clocks may differ

@@ -90,7 +90,7 @@ async def results(jobs: Jobs) -> Any:
 
 
 def test_a_call_has_jobs_of_one_tenant_and_tenants_take_turns() -> None:
-    """A tenant with more jobs than a batch comes after the others that wait."""
+    """A tenant's remaining jobs come after the first batches of the other waiting tenants."""
 
     async def run(jobs: Jobs) -> Any:
         await asyncio.sleep(0.5)
@@ -384,7 +384,7 @@ def test_the_last_attempt_is_alone_so_that_no_other_job_can_make_it_fail() -> No
         ("a", 0.1, {"batch_wait": 0.3}, ["ab"], [0.3]),
         ("a", 0.5, {"batch_wait": 0.3}, ["a", "b"], [0.3]),
         ("abc", 99, {"batch_wait": 3}, ["abc"], [0]),
-        # a run that may begin nothing releases the job, which has spent no attempt
+        # a run without time to begin a job releases the job, which has spent no attempt
         ("a", 99, {"batch_wait": 3, "budget": 1.2}, [], []),
     ],
 )

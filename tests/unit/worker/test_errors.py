@@ -54,7 +54,7 @@ def test_a_code_is_what_its_class_says_also_of_a_cause(
 
 
 def test_frames_are_own_first_and_hold_no_values() -> None:
-    """Frames of a library follow. A cause has its own frames, a ProcessorError no causes."""
+    """Frames of libraries come last. A cause has its own frames; a ProcessorError has no cause."""
     password = SECRET
 
     def reads() -> None:
@@ -90,7 +90,7 @@ def test_an_error_without_a_response_names_the_address() -> None:
 
 
 def test_of_a_task_group_the_first_error_is_named() -> None:
-    """The message has the number of the others."""
+    """The message contains the number of the other errors."""
     result = raised(ExceptionGroup("both", [ValueError("one"), OSError("two")]))
 
     assert (result.type, result.message) == ("ValueError", "one (and 1 more in its task group)")

@@ -21,7 +21,7 @@ async def test_an_error_beside_a_wait_is_no_wait() -> None:
 
 
 async def test_a_failed_stage_stops_only_what_needs_it_and_runs_again_alone() -> None:
-    """The next attempt repeats no finished stage. A stage that waits ends no other."""
+    """The next attempt repeats no finished stage. A waiting stage ends no other stage."""
     ran: Counter[str] = Counter()
     faults: dict[str, Exception] = {"left": ConnectionError("no answer")}
 

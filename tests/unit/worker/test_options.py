@@ -26,7 +26,7 @@ OPTIONS: dict[str, Any] = {
     "schedule": timedelta(seconds=30),
     "batch": True,
 }
-#: Parts of an option, and what they do not take.
+#: Types of option values, a word of the expected error, and rejected arguments.
 PARTS: list[tuple[Callable[..., Any], str, dict[str, Any]]] = [
     (RateLimit, "per", {"limit": 10, "per": "minute"}),
     (Backoff, "cap", {"cap": None}),

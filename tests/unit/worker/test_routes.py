@@ -110,7 +110,7 @@ async def test_a_worker_whose_loop_runs_is_woken() -> None:
 async def test_a_queue_that_refuses_is_no_error_of_the_caller(
     error: QueueError, status: int
 ) -> None:
-    """The caller may repeat the request."""
+    """The status shows the caller that a repeated request may succeed."""
 
     class Failing(ModelQueue):
         async def lease(self, request: Any) -> Any:

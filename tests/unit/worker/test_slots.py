@@ -43,7 +43,8 @@ def leased(job_id: str, lease_seconds: float) -> tuple[Lease, float]:
 def test_what_waits_too_long_is_given_back(kind: str, lease_seconds: float, most: float) -> None:
     """The job is released at the announced instant.
 
-    Otherwise a run would wake repeatedly for nothing. At its end, a run releases all waiting jobs.
+    If the job were released later, the run would wake repeatedly without work. At its end, a run
+    releases all waiting jobs.
     """
     pool = pool_of(kind)
     for job_id in ("first", "second"):

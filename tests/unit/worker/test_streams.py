@@ -53,7 +53,7 @@ async def test_halves_of_a_character_are_joined_and_a_lone_one_is_logged(
 
 
 def test_a_half_stays_with_the_step_that_wrote_it() -> None:
-    """A repeated step writes its half of a character again.
+    """A repeated step writes the first half of a split character again.
 
     Another step's text cannot complete the half.
     """

@@ -47,7 +47,7 @@ def test_each_method_that_is_awaited_is_among_these() -> None:
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("ends", ["plainly", "async", "in a task", "by a wait"])
 async def test_a_call_that_is_never_awaited_fails_the_attempt(name: str, ends: str) -> None:
-    """The error names the fix. A result or a wait would hide the mistake."""
+    """The error names the fix, because a result or a wait would hide the mistake."""
 
     def plainly(job: Job[Any], ctx: JobContext) -> str:
         made(ctx, name)
@@ -97,7 +97,7 @@ async def test_a_middleware_that_does_not_await_the_call_fails_the_attempt() -> 
 
 async def test_what_is_awaited_in_any_way_is_no_fault() -> None:
     async def run(job: Job[Any], ctx: JobContext) -> list[Any]:
-        """Make more calls at once than are remembered without a check of ended ones."""
+        """Make more calls at once than the context stores before it removes ended calls."""
         for number in range(PRUNE_AFTER):
             await ctx.step(f"one {number}", nothing)
         calls = [ctx.step(f"side {number}", nothing) for number in range(3 * PRUNE_AFTER)]
@@ -114,7 +114,7 @@ async def test_what_is_awaited_in_any_way_is_no_fault() -> None:
 
 
 async def test_a_call_under_way_at_the_end_is_said_in_the_jobs_log() -> None:
-    """The effects of the call are stored if they come before the job's end."""
+    """Effects of the call are stored if the call ends before the job."""
     kept: list[asyncio.Task[Any]] = []
 
     async def run(job: Job[Any], ctx: JobContext) -> str:

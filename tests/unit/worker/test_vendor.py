@@ -38,7 +38,7 @@ class Vendor:
         return await ctx.step("paid", paid)
 
     async def run(self) -> Run:
-        """Run one attempt after the wait that the last one requested."""
+        """Run one attempt after the wait that the previous attempt requested."""
         run = await self.test.run()
         wait = run.delay_seconds or run.retry_after_seconds or 0
         self.clock.advance(seconds=wait)
@@ -104,7 +104,10 @@ async def test_no_more_is_asked_beside_a_step_that_waits_but_by_a_persons_retry(
 
 
 async def test_refusals_cost_no_try_and_the_patience_begins_with_the_first() -> None:
-    """The age of the job does not matter. Afterwards attempts are spent."""
+    """The maximum wait starts at the first rejection, however old the job is.
+
+    After the maximum wait, each rejection spends an attempt.
+    """
     vendor = Vendor(AWAY)
     vendor.clock.advance(seconds=90_000)
     first = await vendor.run()
@@ -120,7 +123,7 @@ async def test_refusals_cost_no_try_and_the_patience_begins_with_the_first() -> 
 
 
 async def test_an_answer_ends_a_row_of_refusals() -> None:
-    """The next rejection begins another row."""
+    """After an answer, the maximum wait starts again with the next rejection."""
     vendor = Vendor(AWAY, SILENT, AWAY, "done")
     runs = [await vendor.run()]
     vendor.clock.advance(seconds=MAX_WAIT.total_seconds())

@@ -183,7 +183,7 @@ def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
 
 
 def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_again() -> None:
-    """Code after a step never runs before it is stored. The id of the calls changes each minute."""
+    """Code after a step runs once the step is stored. Lease calls get a new tick id each minute."""
     stored: list[str] = []
     seen: list[list[str]] = []
 
@@ -207,7 +207,7 @@ def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_again() -
 
 
 def test_what_someone_else_holds_is_reported_and_settled_again() -> None:
-    """The locked job is settled a second later, and the other job meanwhile."""
+    """A job that a transaction has locked is settled a second later, and delays no other job."""
     stored: list[str] = []
     settled: list[tuple[str, str]] = []
 
@@ -241,7 +241,7 @@ def test_what_someone_else_holds_is_reported_and_settled_again() -> None:
 
 
 def test_an_error_says_where_its_log_is_and_an_instant_is_in_utc() -> None:
-    """An attempt's page links to it; Postgres reads no zone of sixteen hours and more."""
+    """The attempt's page links to its log. Postgres rejects time zones of 16 hours and more."""
     zone = timezone(timedelta(hours=23))
 
     async def ends(job: Job[Any], ctx: JobContext) -> Snooze:
@@ -307,7 +307,7 @@ def test_a_refused_lease_is_asked_again_after_a_pause() -> None:
 
 
 def test_a_job_that_is_leased_again_ends_its_older_run_at_once() -> None:
-    """The run that leases it again knows this before any report."""
+    """The worker that leases the job again ends the older run without waiting for a report."""
     began: dict[int, float] = {}
     stopped: dict[int, float] = {}
 
@@ -342,7 +342,7 @@ def test_long_results_are_settled_in_calls_of_a_bounded_size() -> None:
 
 
 def test_a_job_that_blocks_the_loop_beyond_its_timeout_fails_and_no_other_does() -> None:
-    """No timer could stop it. A job that could not run meanwhile gets its timeout again, once."""
+    """A timer cannot stop a blocked loop. Jobs that it delayed get their timeout again, once."""
     blocks = {"late": 3}
 
     async def runs(job: Job[Any], ctx: JobContext) -> str:
@@ -369,7 +369,7 @@ def test_a_job_that_blocks_the_loop_beyond_its_timeout_fails_and_no_other_does()
 
 @pytest.mark.parametrize(("average_size", "extra"), [(100, 800), (20_000, 100)])
 def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(average_size: int, extra: int) -> None:
-    """The number of jobs that have just ended does not matter."""
+    """The bounds hold, however many jobs have just ended."""
     pool = Pool(("work",), 10)
     for _ in range(5_000):
         pool.record_end(0.0, frees=False)
