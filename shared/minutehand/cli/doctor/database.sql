@@ -23,6 +23,8 @@ where l.granted
   and a.xact_start < clock_timestamp() - interval '2 s'
 group by a.pid, a.xact_start, a.state, a.usename;
 
+-- check project
+
 -- find faults in tables, roles and settings that belong to the project
 select 'warn', 'no tenant has a member: no one sees a job',
   'add people to your memberships, with a role that queue.tenant_members knows; with our '
