@@ -68,6 +68,6 @@ for path in map(Path, subprocess.check_output(["git", "ls-files"], text=True).sp
             for line, name in names(ast.parse(text)):
                 words = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
                 if TERMS.search(words) and name not in PUBLISHED:
-                    print(f"{path}:{line}: {name!r}: a term of the engine, see concepts.md")
+                    print(f"{path}:{line}: {name!r}: a term of the engine, see 01_foundation.sql")
                     has_matches = True
 sys.exit(has_matches)
