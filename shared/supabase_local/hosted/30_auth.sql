@@ -45,7 +45,12 @@ begin
   for v_one in
     select * from (
       values ('aal_level', '{aal1,aal2,aal3}'), ('factor_type', '{totp,webauthn,phone}'),
-        ('factor_status', '{unverified,verified}')
+        ('factor_status', '{unverified,verified}'),
+        (
+          'one_time_token_type',
+          '{confirmation_token,reauthentication_token,recovery_token,email_change_token_new,'
+          'email_change_token_current,phone_change_token}'
+        )
     ) as one (name, labels)
     where to_regtype('auth.' || one.name) is null
   loop
@@ -97,10 +102,10 @@ create index if not exists identities_user_id_idx on auth.identities (user_id);
 
 create table if not exists auth.sessions (
   id uuid primary key, user_id uuid not null references auth.users (id) on delete cascade,
-  not_after timestamptz, refreshed_at timestamp, user_agent text, ip inet, tag text,
-  refresh_token_hmac_key text, refresh_token_counter bigint, scopes text,
-  created_at timestamptz default now(), updated_at timestamptz default now(),
-  aal auth.aal_level, factor_id uuid
+  created_at timestamptz default now(), updated_at timestamptz default now(), factor_id uuid,
+  aal auth.aal_level, not_after timestamptz, refreshed_at timestamp, user_agent text, ip inet,
+  tag text, oauth_client_id uuid, refresh_token_hmac_key text, refresh_token_counter bigint,
+  scopes text
 );
 create index if not exists sessions_user_id_idx on auth.sessions (user_id);
 
@@ -114,12 +119,19 @@ create index if not exists refresh_tokens_session_id_idx
 on auth.refresh_tokens (session_id, revoked);
 
 create table if not exists auth.flow_state (
-  id uuid primary key, user_id uuid, auth_code text, authentication_method text not null,
-  code_challenge_method text, code_challenge text, provider_type text not null,
-  provider_access_token text, provider_refresh_token text, auth_code_issued_at timestamptz,
-  invite_token text, referrer text, oauth_client_state_id uuid, linking_target_id uuid,
-  email_optional boolean not null default false, created_at timestamptz default now(),
-  updated_at timestamptz default now()
+  id uuid primary key, user_id uuid, auth_code text, code_challenge_method text,
+  code_challenge text, provider_type text not null, provider_access_token text,
+  provider_refresh_token text, created_at timestamptz default now(),
+  updated_at timestamptz default now(), authentication_method text not null,
+  auth_code_issued_at timestamptz, invite_token text, referrer text, oauth_client_state_id uuid,
+  linking_target_id uuid, email_optional boolean not null default false
+);
+
+create table if not exists auth.one_time_tokens (
+  id uuid primary key, user_id uuid not null references auth.users (id) on delete cascade,
+  token_type auth.one_time_token_type not null, token_hash text not null check (token_hash <> ''),
+  relates_to text not null, created_at timestamp not null default now(),
+  updated_at timestamp not null default now(), unique (user_id, token_type)
 );
 
 create table if not exists auth.audit_log_entries (
@@ -144,9 +156,9 @@ create table if not exists auth.mfa_challenges (
   otp_code text, web_authn_session_data jsonb
 );
 create table if not exists auth.mfa_amr_claims (
-  id uuid primary key, session_id uuid not null references auth.sessions (id) on delete cascade,
+  session_id uuid not null references auth.sessions (id) on delete cascade,
   created_at timestamptz not null, updated_at timestamptz not null,
-  authentication_method text not null,
+  authentication_method text not null, id uuid primary key,
   constraint mfa_amr_claims_session_id_authentication_method_pkey
   unique (session_id, authentication_method)
 );
