@@ -1,6 +1,6 @@
 """Find words that this project does not use, and print where they are and the word to use.
 
-It also finds Python names that use a term of the engine for something else.
+The program also finds Python names that use a term of the engine for something else.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Gateway:
         """Start the process and wait until it responds.
 
         Raises:
-            RuntimeError: It ended or did not respond within 90 seconds.
+            RuntimeError: The process ended or did not respond within 90 seconds.
         """
         self.process = spawn(
             [node_binary(), gateway_script()],

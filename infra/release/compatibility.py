@@ -1,8 +1,8 @@
 """Test the engine on every supported Postgres, installed in every way: `make compatibility`.
 
 On 15, 16, 17 and 18, a database is built from the present sources, from the migrations of all
-releases by our runner, and from the same by the Supabase CLI's `db push`. All must have the same
-catalogue and pass the engine's tests. Servers and CLI come from npm.
+releases by our runner, and from the same by the Supabase CLI's `db push`. All databases must have
+the same catalogue and pass the engine's tests. Servers and CLI come from npm.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ def write_migrations(root: Path, version: str, *, now: datetime) -> list[NewMigr
     """Return a release's migrations, for the engine and for webhooks.
 
     Raises:
-        CannotRelease: They do not lead to the present sources; the message lists the differences.
+        CannotRelease: The migrations do not lead to the present sources. The message lists the
+        differences.
     """
     with scratch() as server:
         return Release(root, version, server).make(now)
@@ -139,7 +140,7 @@ class Release:
         """Check that the engine returns the version of the release.
 
         Raises:
-            CannotRelease: It returns another version.
+            CannotRelease: The engine returns another version.
         """
         with psycopg.connect(present) as connection:
             row = connection.execute("select queue.version()").fetchone()

@@ -1,6 +1,6 @@
-"""Durable background jobs for Supabase: the names with which processors are written.
+"""Durable background jobs for Supabase: the public names for writing processors.
 
-They are loaded on first use, so that a function that only enqueues need not load the worker.
+Each name is loaded on first use, so that a function that only enqueues need not load the worker.
 """
 
 from __future__ import annotations

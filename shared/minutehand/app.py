@@ -76,7 +76,7 @@ class App:
 
         Args:
             on_error: Function that is called for each submodule that cannot be imported.
-                Without it, the first such error is raised.
+                Without this function, the first import error is raised.
         """
         if not self.has(part):
             return None

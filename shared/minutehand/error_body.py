@@ -1,6 +1,7 @@
 """The body of every response of status 400 and above, the same in all functions.
 
-It uses only the standard library, because the worker and the shallow probe load no web framework.
+The module uses only the standard library, because the worker and the shallow probe load no web
+framework.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Reference apps. Each is one folder, which can be deleted without changing the platform."""
+"""Reference apps. Each app is one folder, which can be deleted without changing the platform."""

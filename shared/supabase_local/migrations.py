@@ -1,6 +1,6 @@
 """Applies a hosted project's initial schemas, then migrations and seeds, to a database.
 
-It writes the same history tables as `supabase db push`, which then finds nothing to do.
+The module writes the same history tables as `supabase db push`, which then finds nothing to do.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ _NO_TRANSACTION = re.compile(
     r"^\s*((create\s+(unique\s+)?index|drop\s+index|reindex\b[^;]*?)\s+concurrently\b|vacuum\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-# Hosted projects accepted this statement until 2025. It is already in effect, and `postgres` may
-# not repeat it.
+# Hosted projects accepted this statement until 2025. Its setting is already in effect, and
+# `postgres` may not repeat the statement.
 _ALREADY_ON = re.compile(
     r"^\s*alter\s+table\s+(if\s+exists\s+)?(only\s+)?\"?(auth|storage|realtime)\"?\."
     r'"?\w+"?\s+enable\s+row\s+level\s+security\s*\Z',

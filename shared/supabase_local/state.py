@@ -57,7 +57,7 @@ class StateFolder:
         self._lock = lock
 
     def secrets(self) -> Mapping[str, str]:
-        """Read the keys of this stack. They are created once, so that tokens survive a restart."""
+        """Read this stack's keys, which are created once, so that tokens survive a restart."""
         path = self.path / "secrets.json"
         if path.exists():
             stored: dict[str, str] = json.loads(path.read_text())

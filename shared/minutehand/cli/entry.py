@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-#: By extra, the packages that are missing without it.
+#: Packages that each extra installs, by the extra's name.
 EXTRAS = {
     "cli": ("typer", "rich", "httpx_sse"),
     "deploy": ("yaml", "uv", "psycopg"),

@@ -164,7 +164,7 @@ def _translate_errors() -> Iterator[None]:
 def _project_folder(folder: Path) -> tuple[Path, str]:
     """Return the folder that contains `supabase`, and the path of `folder` within it.
 
-    They differ in a monorepo whose backend is a folder of its own.
+    The two folders differ in a monorepo that has its backend in a folder.
     """
     folder = folder.resolve()
     if folder == checkout():

@@ -49,9 +49,9 @@ def serve(
 ) -> None:
     """Serve the API, the console and the worker without AWS.
 
-    It speaks plain HTTP, so put it behind a proxy or a platform that terminates HTTPS. Then let
-    the database invoke it:
-    minutehand.connect_worker('https://…/api/jobs/worker', '<WORKER_SECRET_TOKEN>').
+    The server speaks plain HTTP, so put it behind a proxy or a platform that terminates HTTPS. Then
+    let the database invoke the server: minutehand.connect_worker('https://…/api/jobs/worker',
+    '<WORKER_SECRET_TOKEN>').
     """
     import uvicorn
 

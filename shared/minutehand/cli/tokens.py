@@ -53,7 +53,7 @@ def token(
 def new_worker_key(connection: Connection, signing_key: Path | None, days: float) -> str:
     """Create a worker's key, signed by the imported key or with the project's legacy secret.
 
-    Its only rights are those of a role that may execute a few functions.
+    The key has only the rights of a role that may execute a few functions.
     """
     now = int(time.time())
     claims = {

@@ -110,7 +110,7 @@ _NO_NEEDS = FunctionNeeds()
 
 
 def read_needs(apps: Iterable[App]) -> Needs:
-    """Merge the files of `apps`.
+    """Merge the `lambda.yml` files of `apps`.
 
     Raises:
         ConfigurationError: A file is invalid, or two apps give a name different values.

@@ -1,7 +1,7 @@
 """The files that serverless.yml includes: CloudFormation, stages, and requirements of the apps.
 
-They are written to `build/minutehand` next to serverless.yml, so that serverless.yml is the same
-for a checkout and for a project that installed the package.
+The files are written to `build/minutehand` next to serverless.yml, so that serverless.yml is the
+same for a checkout and for a project that installed the package.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A record of the database objects of a release, and their comparison with a database.
 
 The record has a part for the engine and for each app of this package, because a project may leave
-out an app. It is shipped in the wheel. A checkout writes a record when it builds a database from
-its sources. The database itself is never asked for the expected objects.
+out an app. The record is shipped in the wheel. A checkout writes a record when it builds a database
+from its sources. The expected objects are never read from the checked database.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`minutehand init … --reads … --writes …`: functions between a processor and a project's tables.
 
-The functions come from one template, for the owner of the tables to edit. It expects a column `id`
-and a column of the tenant's id. It never writes these two columns or foreign keys, and checks after
-a write that the row still belongs to the tenant.
+The functions come from one template, for the owner of the tables to edit. Each table must have a
+column `id` and a column of the tenant's id. The functions never write these two columns or foreign
+keys, and check after a write that the row still belongs to the tenant.
 """
 
 from __future__ import annotations

@@ -391,7 +391,7 @@ def _config(folder: Path, schema: str) -> tuple[list[FileWrite], list[str]]:
 def _schema_path_hints(folder: Path, paths: list[str]) -> list[str]:
     """Return a note for a project that declares its schema without our migrations.
 
-    Its next diff would drop the engine.
+    The next schema diff of such a project would drop the engine.
     """
     paths = paths or _schema_patterns(folder / "supabase")
     example = OURS.replace("*", "0")

@@ -147,7 +147,7 @@ def removal_sql(folder: Path) -> str:
     """Write the SQL for the project in `folder`.
 
     Raises:
-        InstallError: Nothing is installed there.
+        InstallError: Minutehand is not installed in the project.
     """
     files = installed(folder)
     if not files:

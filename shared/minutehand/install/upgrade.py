@@ -61,6 +61,6 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
 
 
 def tenants_of(project: Project) -> Tenants:
-    """Return the kind of tenants of an installed project. An upgrade keeps the SQL for them."""
+    """Return the kind of tenants of an installed project. An upgrade keeps their SQL."""
     kinds: dict[str, type[Tenants]] = {"existing": ExistingTenants, "personal": PersonalTenants}
     return kinds.get(project.tenancy, Tenants)()

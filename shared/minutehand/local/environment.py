@@ -125,7 +125,7 @@ def for_children(
 ) -> dict[str, str]:
     """Build the environment of the stack's processes.
 
-    They inherit the variables of a local Supabase, those for the worker, and those in the apps'
+    The processes inherit the variables for a local Supabase, for the worker, and in the apps'
     `lambda.yml`. Credentials for AWS are replaced, so that no real account is used.
     """
     app_variables = needs_of(project).variables(launcher_env)

@@ -81,9 +81,9 @@ Run = Callable[..., None]
 def verb(run: Run) -> Run:
     """Make a command of a function that takes an `output` and optionally a `connection`.
 
-    Both are passed to the function. The command has the function's options and --json, and with a
-    connection also --token and --env-file. An error is printed, and the exit code is 2 if an
-    argument is wrong, otherwise 1.
+    The function gets both arguments from the command. The command has the function's options and
+    --json, and with a connection also --token and --env-file. An error is printed, and the exit
+    code is 2 if an argument is wrong, otherwise 1.
     """
     return _make_command(run, {"token": Token, "env_file": EnvFile})
 

@@ -99,7 +99,7 @@ class Output:
     ) -> None:
         """Print rows as a table with headings by column name, or `empty` on standard error.
 
-        `row` converts a row for people. Programs get the row itself.
+        `row` converts a row for people. JSON output has the unconverted rows.
         """
         if self.print_json(list(rows)):
             return

@@ -1,6 +1,6 @@
 """Receipts: signing with the app's key, and offline verification.
 
-A receipt proves what its signer stated. It does not prove that the measurement was honest.
+A receipt proves what its signer stated. No receipt proves that the measurement was honest.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Signer:
         """Add an id, the time and a signature of all fields to a receipt.
 
         Raises:
-            ProcessorError: The key cannot be unsealed here.
+            ProcessorError: This process cannot unseal the key.
         """
         key = await self.key()
         now = datetime.now(UTC)

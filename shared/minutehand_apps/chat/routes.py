@@ -53,7 +53,7 @@ class PostedMessage(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """A request. Its last message is new, because the session stores the others."""
+    """A request. Only its last message is new; the session stores the earlier messages."""
 
     messages: Annotated[list[PostedMessage], Field(min_length=1, max_length=200)]
     workspace_id: UUID | None = None

@@ -1,4 +1,4 @@
-"""Fixed replies without a language model. They follow the same flow and are marked as samples.
+"""Fixed replies without a language model, in the same flow, and marked as samples.
 
 A few keywords decide the tier. The content of a request is not interpreted.
 """

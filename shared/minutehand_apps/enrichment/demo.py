@@ -1,6 +1,6 @@
 """The app's demo. Stores a key and enriches every account and contact.
 
-It calls the same functions as the console, as a signed-in manager.
+The demo calls the same functions as the console, as a signed-in manager.
 """
 
 from __future__ import annotations

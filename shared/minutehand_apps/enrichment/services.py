@@ -1,6 +1,6 @@
 """Dependencies of the app: the sealer, and the Apollo client of a workspace.
 
-Created once per process. Each is connected or unsealed on first use.
+Each process has one set, and connects to or unseals a dependency on first use.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ async def retry(plan_id: UUID, functions: UserOrGuestFunctions, services: Provid
 async def redo(
     plan_id: UUID, stage: str, functions: UserOrGuestFunctions, services: Provided
 ) -> Plan:
-    """Rewrite one chapter of an ended plan and keep the others. 409 before its end."""
+    """Rewrite one chapter of an ended plan and keep the other chapters. 409 before its end."""
     plan = await get_plan(plan_id, functions)
     if stage not in {stage_.name for stage_ in select_stages(plan.speed_vs_detail)}:
         raise not_found("chapter")

@@ -1,6 +1,6 @@
 """The sample plan, used for all prompts without a language model.
 
-Its report is marked as a sample.
+The report of this plan is marked as a sample.
 """
 
 from __future__ import annotations

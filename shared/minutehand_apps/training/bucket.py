@@ -50,7 +50,7 @@ class NotStored(ProcessorError):
 
 
 class Bucket:
-    """Client of the uploads bucket. It connects to S3 on first use.
+    """Client of the uploads bucket, which connects to S3 on first use.
 
     Every method raises ConfigurationError if this deployment has no bucket, NotStored, or a
     ProcessorError with a sentence for people.

@@ -1,4 +1,4 @@
-"""Errors of a stage. Each carries a stable code for programs."""
+"""Errors of a stage. Each error has a stable code for programs."""
 
 from __future__ import annotations
 

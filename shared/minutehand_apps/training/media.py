@@ -1,7 +1,7 @@
 """Read the description and the audio of a video with ffmpeg.
 
 Because the files are untrusted, ffmpeg runs as a child process with limits on time, memory and
-output. It uses no shell, no protocol except local files, and only video and audio formats.
+output. The process uses no shell, no protocol except local files, and only video and audio formats.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Client for Mux's video API: direct uploads, and the videos made from them.
 
-`processors.py` decides when to call it and how to treat its responses. It polls for the video,
-because webhooks need a signature, a route and a secret, and are only a little faster.
+`processors.py` decides when to call it and how to treat its responses. The processor polls for the
+video, because webhooks need a signature, a route and a secret, and are only a little faster.
 """
 
 from __future__ import annotations

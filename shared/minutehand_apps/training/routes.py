@@ -60,7 +60,7 @@ async def list_trainings(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> TrainingPage:
     """List the trainings of a workspace with their jobs and percentages, newest first."""
-    await functions.workspace(workspace_id)  # 404 for a workspace of others
+    await functions.workspace(workspace_id)  # 404 unless the caller is a member
     params = [("workspace_id", f"eq.{workspace_id}"), ("order", "id.desc")]
     if after is not None:
         params.append(("id", f"lt.{after}"))

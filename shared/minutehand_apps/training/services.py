@@ -1,6 +1,6 @@
 """Dependencies of the app: files, ffmpeg, speech to text, language model and video host.
 
-Created once per process. Each is connected or loaded on first use.
+Each process has one set, and connects to or loads a dependency on first use.
 """
 
 from __future__ import annotations

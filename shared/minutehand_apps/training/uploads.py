@@ -168,7 +168,7 @@ class UploadToken(BaseModel):
         """Decode an id.
 
         Raises:
-            ValueError: The id was not created here.
+            ValueError: This service did not create the id.
         """
         padded = upload_id + "=" * (-len(upload_id) % 4)
         return cls.model_validate_json(base64.b64decode(padded, altchars=b"-_", validate=True))

@@ -1,7 +1,8 @@
 """Postgres Changes: subscriptions to tables, and the delivery of changes to channels.
 
-As on hosted Supabase, the subscriber's role decides. Its column grants limit the record, and its
-policies decide whether the row is visible. Both are evaluated in Postgres when a change arrives.
+As on hosted Supabase, the subscriber's role decides. The role's column grants limit the record, and
+its policies decide whether the row is visible. Postgres evaluates grants and policies when a change
+arrives.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ _KIND_PUSH, _KIND_BROADCAST, _JSON = 3, 4, 1
 
 
 class MalformedFrame(ValueError):
-    """An inbound frame is not valid. It is logged and dropped."""
+    """An inbound frame is not valid, and is logged and dropped."""
 
 
 @dataclasses.dataclass(slots=True)

@@ -290,7 +290,7 @@ def _import_fix(name: str, error: Exception) -> str:
 def normalize_origin(address: str) -> str:
     """Return the origin that a browser sends for an address.
 
-    It has no path, its host is in lower case, and the scheme's default port is left out.
+    An origin has no path, its host is in lower case, and the scheme's default port is left out.
     """
     if address == "*":
         return address

@@ -1,6 +1,6 @@
 """A server for the provider protocol, for the local stack, tests and load tests.
 
-Its answers are deterministic and need no model. `Faults` makes it misbehave.
+The server's answers are deterministic and need no model. `Faults` makes the server misbehave.
 """
 
 from __future__ import annotations

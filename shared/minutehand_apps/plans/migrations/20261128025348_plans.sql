@@ -434,7 +434,7 @@ begin
 end;
 $$;
 comment on function plan.redo is
-  'Rewrite a chapter of an ended plan and keep the others: {plan_id, wake}. 409 before its end.';
+  'Rewrite one chapter of an ended plan, and keep the rest: {plan_id, wake}. 409 before its end.';
 
 create function plan.delete(p_plan_id uuid)
 returns jsonb
