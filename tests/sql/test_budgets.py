@@ -85,7 +85,7 @@ def crowded(renewed: Renewed) -> Engine:
 def test_calls_beside_100_000_waiting_jobs_cost_no_more(crowded: Engine) -> None:
     """The calls read no more blocks, whatever statistics the planner has.
 
-    It includes the first page of a list and a position in the queue.
+    The first page of a job list and a job's position in the queue are also measured.
     """
     for known in STATISTICS:
         crowded.run(known)

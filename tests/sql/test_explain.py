@@ -106,7 +106,7 @@ def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
 
 
 def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -> None:
-    """This holds while other types run. A rejected registration of the type is the cause."""
+    """Other types still run. The cause is a rejected registration of the unserved type."""
     engine.register("other")
     engine.advance(120)
     engine.lease_call(0, worker="w1", job_types=["work"])
@@ -393,7 +393,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
 def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
     engine: Engine,
 ) -> None:
-    """This covers jobs and bytes, for the workspace and for operators."""
+    """Both limits, on jobs and on bytes, are shown to the workspace and to operators."""
     engine.lease(1)
     engine.limit(max_pending=2)
     engine.enqueue({"text": "long " * 4000})
@@ -410,7 +410,7 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
 
 
 def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> None:
-    """The finding has the nearest name. The list of schedules shows it too."""
+    """The finding, and the list of schedules, have the nearest name of a served type."""
     engine.put_schedule(name="nightly", job_type="wrok")
     engine.lease_call(0, job_types=["work"])
 

@@ -173,7 +173,7 @@ def owed(engine: Engine) -> bool:
 def test_a_flood_occupies_at_most_two_connections(engine: Engine, shop: dict[str, str]) -> None:
     """A plain statement's row is locked before a trigger of the row could reject it.
 
-    This covers each function of people that may read or write many rows.
+    Every function that people may call and that may read or write many rows is tested.
     """
     flooded = CALLS.keys() | {name for name, _ in READS.values()} | SESSION_READS
     assert set(engine.rows(GRANTED)) == flooded | BOUNDED
@@ -335,8 +335,8 @@ create function public.note() returns void language plpgsql as
 def test_rejected_work_is_paid_for(engine: Engine, shop: dict[str, str]) -> None:
     """A rollback does not refund the price of a person's call.
 
-    This covers each function and statement. The transaction may be a project's own, and its lock
-    timeout stays.
+    Each function and statement is tested, also in a project's own transaction, whose lock timeout
+    stays.
     """
     unpaid = {"explain_job", "chat_messages", "no jobs", *READS}
     unpaid -= {"output of many jobs", "much output"}
@@ -532,7 +532,7 @@ def test_a_call_waits_for_no_job(engine: Engine, user: str | None) -> None:
 
 @pytest.mark.parametrize("taken", [{"idempotency_key": "k"}, {"unique": {"key": "k"}}])
 def test_one_call_of_a_person_waits_for_a_key(engine: Engine, taken: dict[str, Any]) -> None:
-    """A second click gets the job of the first. A flood occupies two connections."""
+    """A second click gets the first click's job. A flood occupies two connections."""
     with ExitStack() as sessions:
         first, second, late = (sessions.enter_context(engine.member(ADA)) for _ in range(3))
         first.run("begin")

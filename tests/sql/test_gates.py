@@ -116,7 +116,7 @@ def test_a_rolled_back_cancel_leaves_no_job_behind(engine: Engine, policy: dict[
 
 
 def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine) -> None:
-    """The tenant's turn is blocked for the duration of the pause, which is over by then."""
+    """The lease blocks the tenant's turn because of the pause, which ends at the same time."""
     job_id = engine.enqueue()
     engine.lease_call(0)
     engine.pause("workspace")
@@ -220,7 +220,7 @@ def test_a_job_that_may_not_run_holds_no_slot_of_its_key(engine: Engine, is_paus
 
 
 def test_a_tenants_keys_hold_up_no_other_tenants_first_job(engine: Engine) -> None:
-    """This holds for jobs with and without a key, and no lease is empty meanwhile."""
+    """The other tenant's first job may have a key or not, and no lease returns nothing."""
     engine.register("keyed", key_concurrency=1)
     items = [{"job_type": "keyed", "concurrency_key": f"k{n}"} for n in range(1000)]
     for _ in range(2):
@@ -245,7 +245,7 @@ def test_keys_that_no_worker_serves_delay_no_other_keys(engine: Engine) -> None:
 
 
 def test_keys_without_jobs_cost_the_next_leases_nothing(engine: Engine) -> None:
-    """The notes of these keys are deleted in bulk. Otherwise each lease would check fifty gates."""
+    """Notes of these keys are deleted in bulk, because each lease would check fifty gates."""
     engine.register("keyed", key_concurrency=1)
     engine.lease(1)
     items = [{"job_type": "keyed", "concurrency_key": str(number)} for number in range(900)]

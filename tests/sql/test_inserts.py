@@ -179,7 +179,7 @@ def test_few_enqueues_are_subtransactions(engine: Engine) -> None:
 def test_what_a_projects_trigger_does_to_new_jobs_is_seen_when_they_are_placed(
     engine: Engine, policy: dict[str, Any]
 ) -> None:
-    """All jobs of a statement get their places at its end, after the project's triggers."""
+    """New jobs get their rows in the engine at the end of the statement, after triggers."""
     engine.register("keyed", **policy)
     engine.add_trigger(
         "after insert",

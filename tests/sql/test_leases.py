@@ -60,7 +60,7 @@ def test_a_lease_closes_empty_turns_now_and_then(
 
 
 def test_single_jobs_of_many_tenants_open_no_turns(engine: Engine) -> None:
-    """Each version of a turn and each deleted note would stay while someone dumps the database."""
+    """During a database dump, dead versions of turns and deleted notes cannot be vacuumed."""
     *tenants, paused = engine.add_workspaces(7)
     engine.pause("workspace", paused)
     for workspace in (*tenants, paused):

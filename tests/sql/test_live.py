@@ -120,9 +120,9 @@ def test_messages_are_the_same_whether_anyone_follows(engine: Engine) -> None:
 
 
 def test_a_server_is_notified_of_what_it_streams_alone(engine: Engine) -> None:
-    """A server is notified for a minute, unless it subscribes again.
+    """A server is notified for a minute after it subscribes.
 
-    Without streams, no commit notifies.
+    If no server has a subscription, no commit sends a notification.
     """
     notified: list[str] = []
 

@@ -282,7 +282,7 @@ def test_a_queue_that_nothing_names_for_a_day_is_swept(engine: Engine) -> None:
     engine.settle(engine.lease_one(limit=1))  # from now on the lanes share a position in the ring
     engine.put_schedule(cron="@daily", options={"queue": None}, enabled=False)
     for seconds in (7300, 61, 80_000, 7000):
-        engine.enqueue(queue="old" if seconds == 61 else "new")  # the queue exists anyway
+        engine.enqueue(queue="old" if seconds == 61 else "new")  # an enqueue keeps no queue
         engine.run_all()
         engine.elapse(seconds)
     engine.advance(86_500)

@@ -66,7 +66,7 @@ def test_a_lost_lease_writes_nothing_and_a_new_attempt_begins_again(engine: Engi
     engine.say(heir, piece("", attempt=2))
     assert said(engine, job_id) | {"attempt": 2, "next": 0} == said(engine, job_id)
     engine.say(heir, piece("plan.", attempt=2, step="plan"), piece("whole", 5, attempt=2))
-    assert engine.say(heir, piece("old", 5)) == "unfollowed"  # a late call of the attempt before
+    assert engine.say(heir, piece("old", 5)) == "unfollowed"  # a late call of the previous attempt
     assert said(engine, job_id)["text"] == "plan.whole"
     assert engine.rpc("read_output", p_request=held)["kept"] == kept["kept"]
 

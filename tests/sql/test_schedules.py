@@ -55,7 +55,7 @@ NO_CRON = """
 
 @pytest.mark.parametrize("cron", [*NO_CRON.replace("\n", "").split("|"), "1," * 300_000])
 def test_what_is_no_expression_is_refused(engine: Engine, cron: str) -> None:
-    """An expression that never falls due is rejected too."""
+    """A cron expression that is never due, such as 30 February, is also rejected."""
     assert refused(engine.put_schedule, cron=cron) == ("PT400", "invalid_argument", "cron")
 
 
@@ -157,7 +157,7 @@ NEXT = "select next_at - queue.clock() from queue.schedules where name = %s"
 
 @pytest.mark.parametrize("days", [1.0, 1 / 24])
 def test_a_clock_that_was_ahead_for_a_moment_stops_no_schedule(engine: Engine, days: float) -> None:
-    """A schedule whose zone is unknown does not stop the others either."""
+    """A schedule with an unknown time zone does not stop other schedules."""
     for name, cron in (("minute", "* * * * *"), ("hour", "0 * * * *"), ("odd", "* * * * *")):
         engine.put_schedule(name=name, cron=cron)
     to_next_minute(engine)

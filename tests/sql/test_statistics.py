@@ -46,7 +46,7 @@ def test_each_outcome_is_counted_once_with_its_times(engine: Engine) -> None:
 
 
 def test_the_feed_is_read_in_parts_of_some_20000_jobs(engine: Engine) -> None:
-    """One transaction may write more lines than a statement can read."""
+    """One transaction may write more feed rows than a statement can read."""
     engine.run(
         "insert into queue.feed (number, at, workspace_id, type, data, job_ids)"
         " select 1e9, queue.clock(), %s, 'job.created', '{}', array_fill(%s::uuid, array[jobs])"

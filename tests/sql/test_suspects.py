@@ -12,7 +12,7 @@ from tests.support.engine import ACME, GLOBEX, TICK, Engine, ids_of
 
 
 class Workers:
-    """Processes that lease jobs and die when they run a poison job. Each has its own worker id."""
+    """Processes with their own worker ids, which lease jobs and die when they run a poison job."""
 
     def __init__(
         self, engine: Engine, poison: Sequence[str] = (), companies: int | None = None
@@ -263,7 +263,7 @@ def test_a_deleted_job_may_have_ended_the_process(engine: Engine, held: int) -> 
 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(engine: Engine) -> None:
-    """Nobody reports the end. The leases expire one after the other, while others run again."""
+    """No one reports the process's end. Jobs run again while leases of other jobs still expire."""
     engine.register("work", lease_seconds=30)
     engine.register("slow", lease_seconds=90)
     ids = [*engine.enqueue_many(5), engine.enqueue(job_type="slow")]

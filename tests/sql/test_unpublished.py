@@ -135,7 +135,7 @@ def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
 
 
 def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine) -> None:
-    """Others could not correct it, so no page of the workspace shows a banner."""
+    """Other members could not correct the name, so no page of the workspace shows a banner."""
     engine.lease_call(0)
     join = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
     engine.run(f"{join} on conflict do nothing", ACME, BOB)

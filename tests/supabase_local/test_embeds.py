@@ -61,7 +61,7 @@ def ask(project: Project, rest: httpx.Client) -> Callable[..., Any]:
 
 
 def test_rows_are_joined_by_their_keys_from_both_ends(ask: Any) -> None:
-    """One row if the key is unique, otherwise a list. One of several keys is chosen by its name."""
+    """A unique key embeds one row, any other key a list. A name selects one of several keys."""
     tasks = ask("scratch_tasks", select="id,scratch_people!scratch_owner(name)", id="eq.3")
     ambiguous = ask("scratch_tasks", select="id,scratch_people(name)")
     people = ask("scratch_people", select="name,scratch_rooms(room)", order="id", limit="2")

@@ -30,7 +30,7 @@ end $$;
 def versioned(
     request: pytest.FixtureRequest, project: Project, place: DataApi
 ) -> Iterator[DataApi]:
-    """The project behind a Data API of each version, in a process of its own."""
+    """The project behind a separate Data API process of each PostgREST version."""
     project.sql(CROSS)
     gateway = Gateway(project.database.url, reserve_port(), version=request.param)
     gateway.start()

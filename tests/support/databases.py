@@ -1,7 +1,7 @@
 """A scratch Postgres per test process and a fresh database per test, cloned from a template.
 
 The templates of a hosted project, of all migrations and of the seeds are made once a day for the
-same sources. Each server, also that of a stack, starts on a copy of their data folder.
+same sources. Each server, also a stack's server, starts on a copy of the templates' data folder.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Database:
     def session(self) -> psycopg.Connection[Any]:
         """Return a superuser's session without settings and locks.
 
-        It keeps its plans between tests.
+        The session keeps its query plans between tests.
         """
         if self._session is not None:
             try:

@@ -1,7 +1,7 @@
 """Runs an account's deployed functions, from their zip and behind their routes.
 
-Each runs under AWS's runtime client with its variables from CloudFormation. Modules compiled for
-Lambda are replaced by those of this machine, of the same lock file.
+Each function runs under AWS's runtime client with its variables from CloudFormation. Modules
+compiled for Lambda are replaced by those of this machine, of the same lock file.
 """
 
 from __future__ import annotations

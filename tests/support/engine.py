@@ -115,7 +115,7 @@ class Engine:
         self.register("webhook_delivery", **policy)
 
     def declare(self, *queues: str) -> None:
-        """Create queues that enqueues may name, each by a type that is published in it."""
+        """Create queues for enqueues, by publishing a type in each queue."""
         for queue in queues:
             self.register(f"type-of-{queue}"[:100], queue=queue)
 
@@ -304,7 +304,7 @@ class Engine:
     def blocked(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
         """Run a call in a thread.
 
-        Return once a session waits for a lock, or before it tries again.
+        Return once the call's session waits for a lock, or for its next attempt to lock.
         """
         result = ThreadPoolExecutor(1).submit(call, *args, **options)
         waiting = (

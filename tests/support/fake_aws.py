@@ -18,8 +18,8 @@ def fake_aws(*more: str) -> Iterator[str]:
     """Serve on a free port and yield the address for AWS_ENDPOINT_URL.
 
     Args:
-        more: Services that are used besides S3 and KMS. moto imports each at its first request,
-            which takes longer on a busy machine than our clients wait, so it is done here.
+        more: Services that are used besides S3 and KMS. Each service is imported here, because moto
+        would import it at the first request, which may take longer than our clients wait.
     """
     server = MotoServer("127.0.0.1", 0)
     server.start()

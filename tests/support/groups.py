@@ -37,7 +37,7 @@ GROUPS = (
 
 
 def group_of(file: str) -> tuple[int, int]:
-    """Return a file's group and its position there. Files without a group come last."""
+    """Return a file's group and its position in the group. Files without a group come last."""
     for number, files in enumerate(GROUPS):
         for place, beginning in enumerate(files):
             if file.startswith(beginning):

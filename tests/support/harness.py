@@ -1,4 +1,4 @@
-"""An app with its API per user, and worker runs on demand. Each app adds methods."""
+"""An app with its API per user, and worker runs on demand. Each app's tests add methods."""
 
 from __future__ import annotations
 

@@ -28,12 +28,12 @@ async def survive(
 ) -> list[str]:
     """Work off the queue by workers of an app that die by SIGKILL, each right after another write.
 
-    A worker dies as soon as the database has stored something of a job that none died after
-    before: a step, an end, children, or a call of an app's own function with the job's fence. With
-    `WORKER_CONCURRENCY` 1 none dies in the middle of another job's step.
+    A worker dies as soon as the database has stored a kind of write after which no worker has died
+    yet: a step, a job's end, children, or a call of an app's own function with the job's fence.
+    With `WORKER_CONCURRENCY` 1, no worker dies in the middle of another job's step.
 
     Returns:
-        The last write of each worker that died, with `#` for digits.
+        The last write of each dead worker, with `#` in place of digits.
     """
     command = (sys.executable, "-m", "tests.support.killable")
     pipe = asyncio.subprocess.PIPE

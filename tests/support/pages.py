@@ -18,7 +18,7 @@ class Block:
 
 
 def blocks_of(text: str) -> list[Block]:
-    """Return every block of a page in order. One without a language has None."""
+    """Return every block of a page in order. The language of a plain block is empty."""
     found, end = [], 0
     for each in _BLOCK.finditer(text):
         found.append(Block(each[1], each[2], text[end : each.start()]))

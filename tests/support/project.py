@@ -55,8 +55,8 @@ class Project:
     def make_due(self, job_id: str | None = None) -> None:
         """End every backoff, snooze and delay, or that of one job.
 
-        Triggers, which reject such changes of an owner, are off meanwhile. The job's two rows get
-        the same time, because the engine finds one by the other's time.
+        During the change, triggers are off, because they reject such changes by an owner. The job's
+        two rows get the same time, because the engine finds one by the other's time.
         """
         self.sql(
             "with quiet as (select set_config('session_replication_role', 'replica', true) as by,"

@@ -60,7 +60,7 @@ class Row:
     lines: dict[int, list[str]] = field(default_factory=dict)
 
     def keep(self, item: ReportItem | SettleItem) -> None:
-        """Store log lines after those that were sent before."""
+        """Append the log lines to the stored log lines."""
         kept = self.lines.setdefault(item.fence, [])
         if item.logs:
             kept[item.logs_from or 0 :] = [line.message for line in item.logs]
@@ -101,7 +101,7 @@ class ModelQueue(WorkerQueue):
             row.status = "deferred" if row.run_at else row.status
 
     def take_back(self, job_id: str) -> None:
-        """End a lease, as an operator or an expiry does. The job may be leased again."""
+        """End a lease, as an operator or an expiry does, so that the job may be leased again."""
         row = self.rows[job_id]
         if row.status == "processing":
             row.status = "cancelled" if row.cancel_requested else "pending"

@@ -21,7 +21,7 @@ from tests.support.databases import prepared_server
 from tests.support.paths import ROOT
 
 START_SECONDS = 240.0
-#: The real project that tests are compared with, see infra/truth. None for local tests.
+#: The real project that tests are compared with, see infra/truth. Empty for local tests.
 TRUTH_URL = os.environ.get("TRUTH_URL", "")
 
 
@@ -103,8 +103,8 @@ def launch(
 ) -> subprocess.Popen[bytes]:
     """Start a launcher of an environment in a project.
 
-    Its output is the folder's launcher.out. A new stack of this checkout starts on a copy of the
-    prepared database.
+    The launcher writes its output to the folder's launcher.out. A new stack of this checkout starts
+    on a copy of the prepared database.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if TRUTH_URL:

@@ -60,7 +60,7 @@ NOT_RUN = {
     "infra/aws/README.md": [
         # fetches from registries and signs in
         "pip install",
-        # the block has values of someone's project, and the test of deploy has its own
+        # the block has example values, and the test of deploy uses its own values
         "STAGE=prod",
         # asks the stage's public address; its part of AWS is run
         "minutehand doctor",
@@ -134,7 +134,7 @@ def is_of_a_kind(path: str, block: Block) -> bool:
 
 @pytest.mark.parametrize("path", pages())
 def test_each_block_has_a_test_or_a_reason(path: str) -> None:
-    """Each reason is for one block. A new block must be run, or listed here."""
+    """Each reason is for one block. A new block must be run, or listed in NOT_RUN."""
     begins = NOT_RUN.get(path, [])
     codes = [
         block.code.strip()

@@ -107,7 +107,7 @@ def test_data_is_filtered_at_every_level_and_by_its_names() -> None:
 
 @pytest.mark.parametrize("piece", ["a://b:", "-", "token='", "x" * 50 + "://"])
 def test_a_text_without_end_is_matched_in_pieces_and_bounded_for_a_whole_error(piece: str) -> None:
-    """A tenant chooses the text of its errors, and the worker has other jobs too."""
+    """A tenant chooses its errors' texts, which must not slow down other jobs of the worker."""
     assert max(len(part) for part in _pieces(piece * 5_000)) <= 400
 
     kept = Redactor().data([piece * 5_000] * 50)

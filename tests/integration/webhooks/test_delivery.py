@@ -78,7 +78,7 @@ class Post:
     async def settle(self) -> list[dict[str, Any]]:
         """Tick until nothing is due; returns the deliveries' rows in order.
 
-        The last events are read by maintenance, a second after they happened: it is called here.
+        Maintenance reads events a second after they happened, so this function calls maintenance.
         """
         for _ in range(3):
             await drain(self.worker)

@@ -1,6 +1,6 @@
 """A fork server starts processes that share its imported modules, and ends with its host.
 
-The processes are real. Each does what the variable DO says.
+The processes are real. Each runs the code in its variable DO.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ async def test_processes_that_end_together_end_no_other() -> None:
 
 
 async def test_a_process_that_the_system_refuses_ends_no_other() -> None:
-    """The first fork fails here. Without a command, the fork server itself does not start."""
+    """The test makes the first fork fail. A fork server without a command does not start."""
     fails_once = "os.fork = lambda fork=os.fork: setattr(os, 'fork', fork) or os.rmdir('/none')"
     async with fork_server(LOAD=fails_once) as (server, _):
         assert await server.run({}) == os.EX_OSERR

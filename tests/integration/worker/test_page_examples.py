@@ -152,7 +152,7 @@ class Reply(BaseModel):
 
 
 async def test_a_model_is_asked_in_a_job(capsys: pytest.CaptureFixture[str]) -> None:
-    """Both blocks of the page run, one after the other."""
+    """The two blocks of the page run in order."""
     first, second = blocks(AI.read_text(), "python")
     written: list[str] = []
 

@@ -101,7 +101,7 @@ Open = Callable[..., Awaitable[Socket]]
 
 @pytest.fixture
 async def connect(server: Server) -> AsyncIterator[Open]:
-    """Open raw sockets to the module's server or to `server=`. All are closed at the end."""
+    """Open raw sockets to the module's server or to `server=`, and close them at the end."""
     sockets: list[Socket] = []
 
     async def open_one(**options: Any) -> Socket:

@@ -40,7 +40,7 @@ def transaction(project: Database) -> Iterator[psycopg.Connection[Any]]:
 async def test_a_thousand_messages_of_one_transaction_arrive_once_and_in_order(
     connect: Any, transaction: psycopg.Connection[Any], version: int
 ) -> None:
-    """None arrives before the commit, and none that was rolled back, also to a savepoint.
+    """No message arrives before the commit, or after a rollback, also to a savepoint.
 
     The payload has the message's id.
     """

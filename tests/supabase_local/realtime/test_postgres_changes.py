@@ -161,7 +161,7 @@ async def test_each_tenant_sees_its_own_rows_only(
 async def test_a_bad_entry_joins_and_then_says_what_is_wrong(
     connect: Any, sql: psycopg.Connection[Any], bad: dict[str, Any], message: str
 ) -> None:
-    """All of the channel's entries fail together, and other channels are not affected."""
+    """One bad entry fails all entries of its channel, but no other channel's."""
     socket, topic = await connect(), unique()
     await listen(socket, entry())
 

@@ -186,7 +186,7 @@ CUT, LIMITED = Fault(cut=True), Fault(said=WHOLE[:9], finish="length")
         (LIMITED, WHOLE, LONG, "answer text"),
         # the endpoint cannot continue
         (CUT, "I cannot", LONG, "answer text answer"),
-        # a whole answer in other words has been paid, too
+        # the second call's whole answer in other words is also paid
         (
             Fault(said='Sure: {"title": "Mo', finish="length"),
             '{ "title": "Move on Monday." }',
@@ -203,7 +203,7 @@ async def test_an_answer_that_was_cut_continues_from_its_last_word(
     result: str,
     calls: str,
 ) -> None:
-    """Each word is written once, also if the model starts over."""
+    """Each word is streamed once, also if the model starts its answer again."""
     written = Words()
     server.answers = {"answer": WHOLE, "text": continued}
     server.faults["answer"] = [fault]
@@ -244,7 +244,7 @@ async def test_a_person_who_waits_gets_the_error_at_once(
 async def test_an_answer_comes_in_pieces_without_its_thought(
     server: ModelServer, model: OpenAICompatible
 ) -> None:
-    """The result of a streamed answer contains the cost. Without streaming there is one piece."""
+    """The result of a streamed answer contains the cost. Without streaming, one piece arrives."""
     server.answers["answer"] = f"<think>Hm, {SAID}</think>\n\n{SAID}"
     async with model.stream(PROMPT) as streamed:
         pieces = [piece async for piece in streamed]
@@ -296,7 +296,7 @@ async def close(_: asyncio.StreamWriter) -> None:
 
 
 class Dripping(MisbehavingServer):
-    """Streams `pieces`, and then calls `then`. Without `then` it stays silent."""
+    """Streams `pieces`, and then calls `then`, or sends nothing without `then`."""
 
     def __init__(self, *pieces: str, then: Any = None) -> None:
         super().__init__()

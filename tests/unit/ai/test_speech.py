@@ -48,7 +48,7 @@ async def test_segments_come_with_their_times(server: SpeechServer) -> None:
 async def test_a_model_without_segments_is_asked_in_its_own_way(server: SpeechServer) -> None:
     """Newer models reject `verbose_json`.
 
-    Each call tries the option again, because the error may be wrong.
+    Each call first sends the option again, because the earlier error may have been wrong.
     """
     refusal = Fault(400, {"error": {"message": "response_format is not compatible"}})
     server.faults = [refusal, Fault(), refusal]

@@ -68,7 +68,7 @@ def test_every_command_that_is_named_exists_with_its_options() -> None:
 
 
 def test_the_readme_names_every_command() -> None:
-    """The table is the index of the commands. Each command also has a help text."""
+    """The README's table is the index of the commands. Each command also has a help text."""
     table = (ROOT / "shared" / "minutehand" / "cli" / "README.md").read_text("utf-8")
 
     assert [name for name in commands() if f"`{name}" not in table] == []

@@ -13,7 +13,7 @@ from tests.support.queue_model import SETTINGS
 
 
 async def test_a_change_ends_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change while the processors were imported ends the worker too."""
+    """A change during the import of the processors also ends the worker."""
     app = tmp_path / "reloaded"
     app.mkdir()
     for name in ("__init__", "processors"):

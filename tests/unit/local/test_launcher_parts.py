@@ -66,7 +66,7 @@ def test_two_machines_seal_alike_beside_one_supabase(tmp_path: Path) -> None:
 
 
 def test_a_setting_that_only_aws_has_is_named_at_the_start() -> None:
-    """A person who writes a variable into `lambda.yml` expects that it applies here too."""
+    """A person who writes a variable into `lambda.yml` expects it in the local stack too."""
     given = {"SHOP_DB": "shop.db", "LIMIT": 5, "PACE": "1", "OWN": "x", "STAGE_S": "${param:s}"}
     given["BUCKET"] = {"Ref": "Bucket"}
     worker = {"environment": given, "secrets": ["KEY"]}

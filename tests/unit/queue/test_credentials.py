@@ -30,7 +30,7 @@ def token_of(key: WorkerKey) -> str:
 
 
 def test_a_minted_key_is_a_short_lived_job_worker() -> None:
-    """A stolen token must be valid only briefly. It is replaced before its last second."""
+    """A stolen token must be valid only briefly. Workers replace their token before it expires."""
     clock = FrozenClock()
     key = WorkerKey(settings(supabase_jwt_secret=SECRET), clock=clock)
     first = token_of(key)
@@ -74,7 +74,7 @@ def test_the_keys_that_let_a_worker_in_have_their_order() -> None:
 
 @pytest.mark.parametrize("status", [200, 500])
 async def test_a_guests_address_is_signed_with_the_time(status: int) -> None:
-    """The engine checks the signature. Without a request or a key, there is no signature."""
+    """The engine checks the signature. Outside of a request, or without a key, none is sent."""
     asked: list[httpx.Request] = []
 
     def give(request: httpx.Request) -> httpx.Response:

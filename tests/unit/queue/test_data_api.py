@@ -26,7 +26,7 @@ Answer = httpx.Response | Exception
 class Network:
     """Returns the prepared responses in order, then 200 with an empty object.
 
-    Each request takes a second of its clock.
+    Each request advances the network's clock by a second.
     """
 
     def __init__(self, *answers: Answer) -> None:
@@ -96,7 +96,7 @@ async def test_a_call_is_sent_as_often_as_it_may_be(
 
 @pytest.mark.parametrize(("key", "sent"), [("a", 2), (None, 1)])
 async def test_an_enqueue_is_repeated_where_it_has_a_key(key: str | None, sent: int) -> None:
-    """Without a key there would be two jobs."""
+    """A repeated enqueue without an idempotency key would create two jobs."""
     network = Network(HUNG, httpx.Response(403, json={}))
 
     with pytest.raises(QueueError):
@@ -214,7 +214,7 @@ async def test_a_function_missing_for_a_moment_is_an_outage(code: str, is_outage
 async def test_a_key_that_was_refused_is_made_again_once() -> None:
     """The first token may be rejected because clocks differ or a secret was rotated.
 
-    A second rejection is an error.
+    A second rejected token is an error.
     """
     network = Network(*[httpx.Response(401, json={"code": "PGRST303", "message": "no"})] * 9)
 

@@ -45,7 +45,7 @@ def test_a_message_has_word_and_details_if_the_data_api_returns_nothing_else() -
 def test_our_word_decides_the_type_or_else_code_and_status(
     status: int, body: dict[str, str] | None, kind: type[errors.QueueError]
 ) -> None:
-    """No text is parsed. Only errors that may pass are repeated."""
+    """The client parses no message text, and repeats calls only after temporary errors."""
     error = errors.error_from_response(status, body)
 
     assert (type(error), error.status) == (kind, status)

@@ -11,7 +11,7 @@ from minutehand.queue.models import EnqueueOptions, LeaseResponse, ListedJob, Ne
 
 
 def test_a_lease_that_no_model_fits_is_left_out() -> None:
-    """One job must not lose the other leases of its response."""
+    """An invalid job must not lose the other leases of the response."""
     job = {"id": "a", "workspace_id": "w", "job_type": "t", "created_at": "2026-01-01T00:00:00Z"}
     good = {"job": job, "fence": 1}
     bad = {"job": {**job, "id": "b", "deadline_at": "infinity"}, "fence": 7}

@@ -90,7 +90,7 @@ async def test_no_answer_leads_to_the_host_that_a_caller_names(api: httpx.AsyncC
 async def test_every_error_has_the_common_body_and_no_secrets(
     api: httpx.AsyncClient, name: str
 ) -> None:
-    """Clients can act on ids and states in the body. It shows no internal details."""
+    """Clients can act on ids and states in the body, which shows no internal details."""
     _, status, code, detail = ERRORS[name]
 
     response = await api.get(f"/api/errors/{name}")
@@ -162,7 +162,7 @@ async def test_an_allowed_origin_may_read_even_errors(api: httpx.AsyncClient, pa
 async def test_json_that_postgres_cannot_store_is_refused(
     api: httpx.AsyncClient, value: str
 ) -> None:
-    """The error is the caller's. Otherwise it would be a 500, or other data would be stored."""
+    """The status is the caller's error. Postgres would raise a 500, or store different data."""
     content = b'{"name": "x", "payload": {"a": ' + value.encode("latin-1") + b"}}"
 
     answer = await api.post("/api/things", content=content)

@@ -236,7 +236,7 @@ async def test_a_route_takes_a_token_or_a_guest_where_it_may(
     headers: dict[str, str],
     answer: str | None,
 ) -> None:
-    """Only streams accept a guest in the address, because EventSource sends no header."""
+    """Only streams accept a guest session in the URL, because EventSource sends no header."""
     token = secret_token()
 
     address = path.format(token=token)

@@ -155,7 +155,7 @@ def test_the_next_instant_and_its_reason(case: str) -> None:
 def test_the_end_of_a_run_comes_in_its_order() -> None:
     """At its end, a run counts the backlog and releases waiting jobs.
 
-    Then it stops running jobs, and abandons jobs that ignore the stop.
+    Then the run stops running jobs, and abandons jobs that ignore the stop.
     """
     agenda = a_run(answered(89.8))
     waits = RunSnapshot(running=True, must_stop=True, has_free_slot=False, release_at=90.9)
@@ -176,7 +176,7 @@ def test_the_end_of_a_run_comes_in_its_order() -> None:
 
 
 def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
-    """All possible snapshots, each with all possible events before it."""
+    """The test combines all possible snapshots with all possible earlier events."""
     flags = ("running", "to_settle", "has_free_slot", "exchanging", "stopping", "maintaining")
     tellings = [result for result, _, _ in TABLE.values()]
     for result, deadlines in itertools.product(tellings, (RUN, LOOP)):

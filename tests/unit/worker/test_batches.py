@@ -156,7 +156,7 @@ def test_what_is_no_list_of_as_many_retries_them_all_and_says_why(
 def test_a_call_that_raises_or_hangs_is_run_again_in_halves(poison: str, how: str) -> None:
     """The call is repeated in halves until the job that causes the error is alone.
 
-    Only this job fails.
+    Only the job that causes the error fails.
     """
 
     async def run(jobs: Jobs) -> Any:
@@ -240,7 +240,7 @@ def test_one_that_is_stopped_is_in_no_later_call() -> None:
 
 
 def test_each_half_has_the_whole_timeout() -> None:
-    """The half that waits while the other one hangs has the whole timeout too."""
+    """After one half of the batch hangs, the waiting half still has the whole timeout."""
 
     async def run(jobs: Jobs) -> Any:
         await asyncio.sleep(50 if jobs[0].id == "a" else 4)
@@ -266,7 +266,7 @@ def test_the_jobs_that_wait_when_the_run_ends_have_spent_no_attempt() -> None:
 
 
 async def test_a_call_in_halves_finds_the_steps_and_streams_of_the_first() -> None:
-    """Finished steps stay. Tasks of the first call disturb no other."""
+    """Finished steps are kept. Tasks of the first call do not affect the calls in halves."""
     paid: list[int] = []
 
     async def pay(number: int, ctx: JobContext) -> str:
@@ -462,7 +462,7 @@ def test_a_function_that_takes_something_else_is_refused() -> None:
 
 
 def test_one_that_is_stopped_before_the_call_begins_is_not_in_it() -> None:
-    """Otherwise nothing would end the attempt of the stopped job."""
+    """If the call contained the stopped job, nothing would end that job's attempt."""
     world = World(rows(*"ab"), results)
     world.later[1] = lambda: world.queue.cancel("a")
 

@@ -15,7 +15,7 @@ from minutehand.worker import Job, JobContext, default_registry
 from tests.support.pages import blocks
 from tests.support.paths import ROOT
 
-#: Names that hosts of workers import, and processors do not.
+#: Names that a host of workers imports, but no processor.
 HOSTS = {"Worker", "default_registry", "trace_headers"}
 PAGES = ("worker/README", "worker/CONTEXT", "pages/own_data", "pages/app", "pages/SKILL")
 

@@ -79,7 +79,7 @@ async def test_what_is_wrong_is_refused(asked: dict[str, Any], status: int, code
 
 @pytest.mark.parametrize("token", ["old", "new"])
 async def test_a_tick_answers_what_it_did(token: str) -> None:
-    """Both tokens work while one replaces the other."""
+    """The old and the new token work during a rotation."""
     reply = await ask(token=token, queue=ModelQueue([Row("1", {})]))
 
     assert reply.status == 200
@@ -89,7 +89,7 @@ async def test_a_tick_answers_what_it_did(token: str) -> None:
 
 
 async def test_a_run_over_types_takes_their_parts_too() -> None:
-    """Without the parts, a job would wait for its children forever."""
+    """If the run left out the child types, a job would wait for its children forever."""
     queue = ModelQueue()
     await ask(path=PROCESS_PATH, token="jobs", body={"jobTypes": ["work"]}, queue=queue)
 

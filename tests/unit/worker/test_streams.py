@@ -95,7 +95,7 @@ async def test_what_is_changed_in_an_item_is_logged() -> None:
 
 
 async def test_a_stream_that_is_open_cannot_be_opened() -> None:
-    """A stream that is just being opened counts as open. The first writer's text is kept."""
+    """A stream counts as open while it is being opened, and keeps the first writer's text."""
 
     async def run(job: Job[Any], ctx: JobContext) -> list[str]:
         async def opening() -> str:

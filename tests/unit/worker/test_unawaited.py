@@ -19,7 +19,7 @@ async def nothing(*given: Any) -> None:
     """Do nothing, as the function of a step."""
 
 
-#: Each coroutine method of the context with arguments that it takes.
+#: Each coroutine method of the context, with valid arguments.
 CALLS: dict[str, tuple[Any, ...]] = {
     "step": ("s", nothing),
     "graph": ([Stage(name="s", run=nothing)],),
@@ -72,7 +72,7 @@ async def test_a_call_that_is_never_awaited_fails_the_attempt(name: str, ends: s
 
 
 async def test_a_middleware_that_does_not_await_the_call_fails_the_attempt() -> None:
-    """Otherwise the job would complete without having run."""
+    """If the attempt did not fail, the job would complete without having run."""
 
     async def forgets(job: Job[Any], ctx: JobContext, call: Call) -> None:
         call()
@@ -161,7 +161,7 @@ async def in_batches(jobs: list[Any]) -> list[None]:
 
 @pytest.mark.parametrize(("run", "options"), [(plainly, {}), (in_batches, {"batch": 2})])
 def test_a_worker_settles_it_as_a_failure(run: Any, options: dict[str, Any]) -> None:
-    """Calls in threads and batches count too. Each job depends on its own calls."""
+    """Calls in threads and batches also count. Each job fails only by its own calls."""
     registry = Registry()
     registry.processor("work", payload=dict, **options)(run)
     queue = ModelQueue([Row("one", {}), Row("two", {})])

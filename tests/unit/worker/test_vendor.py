@@ -60,7 +60,7 @@ BUSY = VendorError("busy", code="rate_limited", retry_after=timedelta(hours=24))
 async def test_what_may_have_been_charged_is_asked_five_times() -> None:
     """The five calls spend no attempt, and each pause is longer.
 
-    Then the job fails with a sentence.
+    After the fifth call, the job fails with a sentence.
     """
     vendor = Vendor(SILENT)
     runs = await vendor.until_over()

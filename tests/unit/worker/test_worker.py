@@ -50,7 +50,7 @@ async def nothing(job: Job[Any], ctx: JobContext) -> None:
 
 
 def test_an_outbox_is_read_before_each_lease_and_while_a_run_lasts() -> None:
-    """A publisher that fails or hangs stops neither the run nor the others."""
+    """A publisher that fails or hangs stops neither the run nor other publishers."""
     queue = ModelQueue([Row("first", {})])
     calls: list[float] = []
 
@@ -85,7 +85,7 @@ async def start(make: Callable[..., Worker], *args: Any, budget: float = 60, **m
 async def test_middleware_is_nested_and_counts_for_types_that_are_added_later() -> None:
     """A worker has one registry for `@processor` and `register`, so no error report is missing.
 
-    `around_all` is outside of the others.
+    Middleware of `around_all` is outside of all other middleware.
     """
     decorated, registry, output = of(nothing), Registry(), []
 
@@ -122,7 +122,7 @@ def _takes_by_name(job: Job[Any], *, ctx: JobContext) -> None: ...
 
 @pytest.mark.parametrize("run", [_takes_no_ctx, _takes_more, _takes_by_name])
 def test_a_function_that_cannot_be_called_is_refused_at_its_registration(run: Any) -> None:
-    """Otherwise each job of the function would use all attempts on one TypeError."""
+    """Without this check, each job of the function would use all attempts on one TypeError."""
     with pytest.raises(TypeError, match="'work' must take two arguments, the job and its ctx; it"):
         Registry().processor("work", payload=dict)(run)
 
@@ -160,7 +160,7 @@ def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
 
 @pytest.mark.parametrize("admitted", [True, False])
 def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
-    """An admitted run polls if another one was rejected meanwhile."""
+    """An admitted run polls for jobs if another run was rejected meanwhile."""
     refused = [True]
 
     class Bounded(ModelQueue):
@@ -285,7 +285,7 @@ async def test_jobs_that_block_threads_hold_up_no_one_else(end: str, threads: in
 
 
 def test_a_refused_lease_is_asked_again_after_a_pause() -> None:
-    """Running jobs continue and are settled meanwhile."""
+    """During the pause, running jobs continue and are settled."""
     asked: list[float] = []
 
     class Refusing(ModelQueue):
@@ -454,7 +454,7 @@ def letters(registry: Registry, settings: Any, *names: str) -> None:
 
 
 def test_one_of_several_types_with_a_payload_is_tested_by_its_name() -> None:
-    """Without a name, the error lists the types."""
+    """If the test names no type, the error lists the types."""
     assert ProcessorTest.of(letters, Letter(), "a").job_type == "a"
     assert ProcessorTest.of(letters, Letter(), "a", "b", job_type="b").job_type == "b"
     with pytest.raises(ValueError, match=r"2 processors .*payload Letter; .* \['a', 'b'\]"):
