@@ -107,7 +107,12 @@ def test_a_missing_extension_is_named_with_the_statement_that_needs_it(
         """,
         )
 
-    for words in ("line 3", "extensions.geography(point)", "lacks the extension postgis", "start`"):
+    for words in (
+        "line 3",
+        "extensions.geography(point)",
+        "of postgis, because it lacks",
+        "start`",
+    ):
         assert words in str(failed.value)
 
 
