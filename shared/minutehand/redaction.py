@@ -14,7 +14,7 @@ from typing import Any, Final
 HIDDEN: Final = "[hidden]"
 #: Maximum characters of an error that are read, which is far more than is stored.
 MAX_READ: Final = 20_000
-#: Maximum characters of a text that are matched at once; pieces end at line breaks and spaces.
+#: Maximum characters of a text that are matched at once; chunks end at line breaks and spaces.
 _WINDOW: Final = 400
 
 _NAMED = r"(?:api_?key|key|secret|token|passw(?:or)?d|passphrase|credentials?|authorization)"
@@ -39,7 +39,7 @@ _PARAMETER = (
     r"|(?:[\w.-]{0,40}[_.-])?(?:pass(?:code|phrase)?|pw)|jwt|session|code|auth"
 )
 _PREFIXES = "sk|pk|rk|sb|gh[oprsu]|github_pat|glpat|npm|hf|xox[abeprs]|whsec"
-_PIECE_PATTERNS = (
+_CHUNK_PATTERNS = (
     # a literal that is assigned to or compared with such a name: token = "…", {"api_key": '…'}
     (
         rf"""(?i)({_NAMED}(?!error)\w{{0,40}}["']?\s*(?:=|:|==|,)\s*[rbf]*)(["'])(?:(?!\2).)+\2""",
@@ -93,16 +93,16 @@ def without_secrets(text: str) -> str:
     text = text[:MAX_READ]
     for pattern, replacement in _compiled(_MULTILINE_PATTERNS):
         text = pattern.sub(replacement, text)
-    return "".join(_redact_piece(piece) for piece in _pieces(text))
+    return "".join(_redact_chunk(chunk) for chunk in _chunks(text))
 
 
-def _redact_piece(piece: str) -> str:
-    for pattern, replacement in _compiled(_PIECE_PATTERNS):
-        piece = pattern.sub(replacement, piece)
-    return piece
+def _redact_chunk(chunk: str) -> str:
+    for pattern, replacement in _compiled(_CHUNK_PATTERNS):
+        chunk = pattern.sub(replacement, chunk)
+    return chunk
 
 
-def _pieces(text: str) -> Iterator[str]:
+def _chunks(text: str) -> Iterator[str]:
     """Split a text at line breaks and spaces, and hide the rest of a longer word."""
     for line in text.splitlines(keepends=True):
         while len(line) > _WINDOW:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from minutehand.log import JsonFormatter
-from minutehand.redaction import HIDDEN, MAX_READ, Redactor, _pieces, without_secrets
+from minutehand.redaction import HIDDEN, MAX_READ, Redactor, _chunks, without_secrets
 
 SECRETS = ("hunter22", "abcdefghij", "c2lnbm", "AKIA", "0123456", "pa/ss", "w@rd")
 
@@ -108,7 +108,7 @@ def test_data_is_filtered_at_every_level_and_by_its_names() -> None:
 @pytest.mark.parametrize("piece", ["a://b:", "-", "token='", "x" * 50 + "://"])
 def test_a_text_without_end_is_matched_in_pieces_and_bounded_for_a_whole_error(piece: str) -> None:
     """A tenant chooses its errors' texts, which must not slow down other jobs of the worker."""
-    assert max(len(part) for part in _pieces(piece * 5_000)) <= 400
+    assert max(len(part) for part in _chunks(piece * 5_000)) <= 400
 
     kept = Redactor().data([piece * 5_000] * 50)
 

@@ -370,7 +370,7 @@ class RunState(Model):
     refused: bool = False
 
 
-class WorkerDeath(Model):
+class ReleasedJobs(Model):
     """The jobs of a worker whose process ended, after their release."""
 
     #: Jobs that ended the process. Each of these jobs spends an attempt.
@@ -534,7 +534,7 @@ class AbandonedJob(Model):
     place: str
 
 
-class Piece(Model):
+class OutputChunk(Model):
     """A part of an output stream, as text or items, to be stored."""
 
     stream: str
@@ -561,7 +561,7 @@ class ReportItem:
     steps: tuple[StepResult, ...] = ()
     step: RunningStep | None = None
     tags: tuple[str, ...] = ()
-    output: tuple[Piece, ...] = ()
+    output: tuple[OutputChunk, ...] = ()
     pulse: Pulse | None = None
     #: Lease time from now on, in place of the current one.
     lease_seconds: float | None = None

@@ -18,12 +18,12 @@ from minutehand.queue.models import (
     MaintenanceResponse,
     NewJob,
     QueueHealth,
+    ReleasedJobs,
     ReportItem,
     ReportResponse,
     ReportResult,
     SettleItem,
     SettleResponse,
-    WorkerDeath,
 )
 from minutehand.queue.responses import Parse, T, decode_object, reading
 
@@ -139,10 +139,10 @@ class WorkerQueue(WorkerFunctions):
         body = await self._request("tick_finished", request, parse=decode_object, attempts=1)
         return bool(body["refused"])
 
-    async def worker_died(self, worker_id: str, evidence: Mapping[str, Any]) -> WorkerDeath:
-        """Release the jobs of a worker whose process ended, with the evidence of the reason."""
-        request = {"worker_id": worker_id, "evidence": dict(evidence)}
-        parse = reading(WorkerDeath)
+    async def worker_died(self, worker_id: str, details: Mapping[str, Any]) -> ReleasedJobs:
+        """Release the jobs of a worker whose process ended, with the details of the reason."""
+        request = {"worker_id": worker_id, "evidence": dict(details)}
+        parse = reading(ReleasedJobs)
         return await self._request("tick_finished", request, parse=parse, attempts=2)
 
     async def health(self) -> QueueHealth:

@@ -225,9 +225,9 @@ class SessionFeed(HistoryFeed):
                 output = await self._read_output()
         else:
             output = await self._read_output()
-        pieces = self._output_lines(output)
+        output_lines = self._output_lines(output)
         if output["more"]:
-            return Batch(pieces, more=True)
+            return Batch(output_lines, more=True)
         last: dict[str, int] = {event.job_id: event.seq for event in page.events}
         lines = []
         for line in self._batch(page).lines:
@@ -236,7 +236,9 @@ class SessionFeed(HistoryFeed):
             lines.append(replace(line, cursor=self._cursor_after(line.cursor)))
         self._output = {job_id: ends for job_id, ends in self._output.items() if ends}
         self._before, self._page = page.cursor, None
-        return Batch([*pieces, *lines], more=page.more, cursor=self._cursor_after(page.cursor))
+        return Batch(
+            [*output_lines, *lines], more=page.more, cursor=self._cursor_after(page.cursor)
+        )
 
     async def _next_page(self) -> FeedPage:
         page = self._page = await self.page()
@@ -348,10 +350,10 @@ async def stream_response(
         if is_resumed and first.end is not None and not first.lines:
             return Response(status_code=204)
         changed = stack.enter_context(services.listener.subscribed(feed.subject))
-        chunks = _chunks(
+        output_lines = _chunks(
             services, caller, feed, first, changed, reading, until=until, is_bare=is_bare
         )
-        return _EventStream(chunks, timing, on_end=stack.pop_all().close)
+        return _EventStream(output_lines, timing, on_end=stack.pop_all().close)
 
 
 async def _chunks(
@@ -427,10 +429,14 @@ class _EventStream(EventSourceResponse):
     """A response that ends with its client, and disconnects one that takes no data."""
 
     def __init__(
-        self, chunks: AsyncIterator[bytes], timing: StreamTiming, *, on_end: Callable[[], None]
+        self,
+        output_lines: AsyncIterator[bytes],
+        timing: StreamTiming,
+        *,
+        on_end: Callable[[], None],
     ) -> None:
         super().__init__(
-            chunks,
+            output_lines,
             headers={"cache-control": "no-store, no-transform"},
             ping=timing.keep_alive,
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),

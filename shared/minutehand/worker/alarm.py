@@ -21,7 +21,7 @@ from minutehand.worker.summary import TickSummary
 
 #: Environment variable with the file in which a worker's process records its jobs, and the suffix
 #: of the file for its last stacks.
-EVIDENCE: Final = "WORKER_EVIDENCE"
+CRASH_RECORD: Final = "WORKER_EVIDENCE"
 STACKS: Final = ".stacks"
 #: Maximum jobs to record of those that shared a process.
 MAX_RECORDED: Final = 50
@@ -94,7 +94,9 @@ class Watchdog:
         early = [min(self.EARLY_SECONDS, attempt.lease.lease_seconds / 4) for attempt in running]
         first = min(attempt.lease_until - by for attempt, by in zip(running, early, strict=True))
         self._exit_at = max(now + self.MIN_SECONDS, first)
-        faulthandler.dump_traceback_later(self._exit_at - now, exit=True, file=self._record.stacks)
+        faulthandler.dump_traceback_later(
+            self._exit_at - now, exit=True, file=self._record.traceback_file
+        )
 
 
 class CrashRecord:
@@ -110,17 +112,18 @@ class CrashRecord:
         #: included, because a job may start after the latest record.
         self._code = [(job_type.location, job_type.name) for job_type in registry]
         #: The file for `faulthandler`.
-        self.stacks: IO[str] = sys.stderr
+        self.traceback_file: IO[str] = sys.stderr
         if path is not None:
             # open until the process ends
-            self.stacks = Path(f"{path}{STACKS}").open("w")  # noqa: SIM115
-            faulthandler.enable(self.stacks)  # also write the stacks when a signal ends the process
+            self.traceback_file = Path(f"{path}{STACKS}").open("w")  # noqa: SIM115
+            # also write the stacks when a signal ends the process
+            faulthandler.enable(self.traceback_file)
 
     @classmethod
     @cache
     def of_process(cls, registry: Registry) -> CrashRecord:
         """Return the crash record of this process, which all workers in it share."""
-        return cls(os.environ.get(EVIDENCE), registry)
+        return cls(os.environ.get(CRASH_RECORD), registry)
 
     def write(self, summary: TickSummary, running: list[Attempt]) -> None:
         """Write the running jobs."""

@@ -23,7 +23,7 @@ from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
 from minutehand.worker.settlement import (
     AttemptFacts,
-    Ending,
+    CallResult,
     StopReason,
     check_unawaited,
     settle_item,
@@ -85,15 +85,15 @@ class Attempt:
 
     # defaults that most attempts never change are class attributes, as each job has an attempt
     stop_reason: StopReason | None = None
-    ending: Ending | None = None
+    result: CallResult | None = None
     #: Time of the last report of output, and whether someone follows it.
     output_sent_at = -math.inf
     has_reader = False
     #: Time of the next pulse. A pulse has the time of the last update and the location of the code.
     #: The latest stored pulse and the latest sent pulse are kept.
     _pulse_at = -math.inf
-    _pulse_saved: tuple[float, str | None] | None = None
-    _pulse_sent: tuple[float, str | None] | None = None
+    _saved_state: tuple[float, str | None] | None = None
+    _sent_state: tuple[float, str | None] | None = None
     #: Whether a report with updates of this attempt is in flight.
     has_open_report = False
     #: Time until which updates are not sent, because another transaction has locked the job's row.
@@ -109,7 +109,7 @@ class Attempt:
     #: Waiters for all updates so far to be stored.
     _flush_waiters: tuple[asyncio.Future[None], ...] = ()
     #: Stack of the processor when the timeout stopped it, and the jobs in the same process.
-    evidence: dict[str, Any] | None = None
+    timeout_details: dict[str, Any] | None = None
     _timeout_callbacks: tuple[asyncio.TimerHandle, ...] = ()
     _timeout: asyncio.TimerHandle | None = None
     #: Whether the job waits for a call of its batch.
@@ -201,12 +201,12 @@ class Attempt:
         After the grace time the processor is abandoned. The slot of an abandoned processor is free.
         The processor is not awaited, and its result is not stored.
         """
-        if self.ending is not None:
+        if self.result is not None:
             return
         if self.stop_reason is None or reason == "lost":
             self.stop_reason = reason
             if reason == "timeout":
-                self.evidence = self._collect_evidence()
+                self.timeout_details = self._collect_timeout_details()
             # cancel only once, because each further cancellation would interrupt the clean-up
             if self._task is not None and self._has_started:
                 self._task.cancel()
@@ -219,13 +219,13 @@ class Attempt:
     @property
     def has_user_text(self) -> bool:
         """True if the settlement has a text from the processor, which must be redacted."""
-        return self.stop_reason is None and self.ending is not None and self.ending.has_user_text
+        return self.stop_reason is None and self.result is not None and self.result.has_user_text
 
     def settlement(self) -> SettleItem | None:
         """Return the item to settle, or None if nothing may be stored. To be called once."""
-        if self.ending is None:
+        if self.result is None:
             raise RuntimeError(f"job {self.job_id} is still running")
-        item = settle_item(self.ending, self._facts())
+        item = settle_item(self.result, self._facts())
         # break the reference cycle, so that attempt and task are freed without the garbage
         # collector
         context = self._context
@@ -258,13 +258,13 @@ class Attempt:
             had_enough_time=not self._is_suspended
             and run.deadlines.had_enough_time(self._started_at, run.options.usual_seconds),
             module=self.module,
-            evidence=self.evidence,
+            timeout_details=self.timeout_details,
         )
 
     def _with_origin(self, error: ErrorInfo) -> ErrorInfo:
         request_id = current_request_id()
-        own = {} if request_id is None else {"request_id": request_id}
-        origin = {**(self._environment.run.options.origin or {}), **own}
+        request = {} if request_id is None else {"request_id": request_id}
+        origin = {**(self._environment.run.options.origin or {}), **request}
         return error.model_copy(update={"origin": origin or None})
 
     @property
@@ -277,15 +277,15 @@ class Attempt:
 
         Updates after a silence send a pulse at once, so that no one reads that the job is silent.
         """
-        now, updates, sent = self._environment.clock.monotonic(), self.updates, self._pulse_sent
+        now, updates, sent = self._environment.clock.monotonic(), self.updates, self._sent_state
         ends_silence = has_updates and sent is not None and sent[0] < now - PULSE_SECONDS
-        if self.ending is not None or not (now >= self._pulse_at or ends_silence):
+        if self.result is not None or not (now >= self._pulse_at or ends_silence):
             return None
         self._pulse_at = now + PULSE_SECONDS
         current = (updates.last_at, code_location(*self._code()))
-        if current == self._pulse_saved:
+        if current == self._saved_state:
             return None
-        self._pulse_sent = current
+        self._sent_state = current
         return Pulse(
             last=updates.last_kind,
             for_ms=round((now - updates.last_at) * 1000),
@@ -299,7 +299,7 @@ class Attempt:
             return self.batch.task, self.batch.thread_name, self.module
         return self._task, thread_name(self.job_id), self.module
 
-    def _collect_evidence(self) -> dict[str, Any]:
+    def _collect_timeout_details(self) -> dict[str, Any]:
         return {
             "frames": stack_of(*self._code()),
             "jobs": self._environment.beside(),
@@ -321,7 +321,7 @@ class Attempt:
 
     async def flush(self) -> None:
         """Return once all updates so far are stored."""
-        if self.stop_reason == "lost" or self.ending is not None:
+        if self.stop_reason == "lost" or self.result is not None:
             text = f"lease on job {self.job_id} was lost; nothing was stored"
             raise LeaseLost(text, status=409, code="PT409", hint="lease_lost")
         stored: asyncio.Future[None] = self._environment.loop.create_future()
@@ -348,7 +348,7 @@ class Attempt:
 
     def stop_requested(self) -> bool:
         """Return whether the processor must end."""
-        return self.stop_reason is not None or self.ending is not None
+        return self.stop_reason is not None or self.result is not None
 
     @property
     def output_at(self) -> float:
@@ -364,13 +364,13 @@ class Attempt:
         """True if a caller waits for the updates to be stored."""
         return bool(self._flush_waiters)
 
-    def report_due_at(self, share: float = 1.0) -> float:
+    def report_due_at(self, fraction: float = 1.0) -> float:
         """Return when the next report is due, to renew the lease and learn whether it must stop.
 
         Args:
             share: After this share of the time, a report of other jobs may include this attempt.
         """
-        return self._sent_at + min(REPORT_SECONDS, self.lease.lease_seconds / 3) * share
+        return self._sent_at + min(REPORT_SECONDS, self.lease.lease_seconds / 3) * fraction
 
     def mark_reported(self, sent_at: float) -> None:
         """Record a successful report.
@@ -378,7 +378,7 @@ class Attempt:
         A report renews the lease if a quarter of the lease's time has passed.
         """
         self._sent_at = sent_at
-        self._pulse_saved = self._pulse_sent
+        self._saved_state = self._sent_state
         if sent_at >= self._extended_at + self.lease.lease_seconds / 4:
             self._extended_at = sent_at
             self.lease_until = sent_at + self.lease.lease_seconds
@@ -397,10 +397,10 @@ class Attempt:
     async def _run(self) -> None:
         self._has_started = True
         try:
-            ending = Ending(await self._call())
+            result = CallResult(await self._call())
         except BaseException as error:
-            ending = Ending(error=error)
-        self._end(ending)
+            result = CallResult(error=error)
+        self._end(result)
 
     def _call(self) -> Awaitable[Any]:
         """Call the processor for this job alone or in a batch."""
@@ -433,14 +433,14 @@ class Attempt:
         self._steps |= await self._environment.run.queue.read_steps(self.job_id, self.fence)
         return await call()
 
-    def _end(self, ending: Ending) -> None:
-        if self.ending is not None:
+    def _end(self, result: CallResult) -> None:
+        if self.result is not None:
             logger.warning(
                 "Abandoned processor has ended", extra={"event": "attempt.ended_late", **self.names}
             )
             return
-        self.ending = (
-            ending if self._context.calls is None else check_unawaited(ending, self._context)
+        self.result = (
+            result if self._context.calls is None else check_unawaited(result, self._context)
         )
         self.ended_at = self._environment.clock.monotonic()
         for timer in (self._timeout, *self._timeout_callbacks):
@@ -448,24 +448,24 @@ class Attempt:
                 timer.cancel()
         self._timeout_callbacks, self._task = (), None
         if self.batch is not None:
-            self.batch.ended(self.job_id, is_abandoned=ending.abandoned)
+            self.batch.ended(self.job_id, is_abandoned=result.abandoned)
         self._environment.on_end(self)
 
     def _abandon(self) -> None:
-        if self.ending is not None:
+        if self.result is not None:
             return
         self._record_abandoned(partial(code_location, *self._code()))
         if self._task is not None:
             self._task.cancel()
-        self._end(Ending(abandoned=True))
+        self._end(CallResult(abandoned=True))
 
     def _abandon_call(self, call: asyncio.Task[None]) -> None:
         """Call the halves of the batch if its hung call ignores the cancellation."""
-        place = partial(code_location, *self._code())
+        location = partial(code_location, *self._code())
         if self.batch is not None and self.batch.abandon(call):
-            self._record_abandoned(place)
+            self._record_abandoned(location)
 
-    def _record_abandoned(self, place: Callable[[], str | None]) -> None:
+    def _record_abandoned(self, location: Callable[[], str | None]) -> None:
         logger.error(
             "Processor ignored its cancellation and was abandoned",
             extra={
@@ -475,7 +475,7 @@ class Attempt:
                 **self.names,
             },
         )
-        self._environment.run.lease_id.abandoned[self.job_id] = place
+        self._environment.run.lease_id.abandoned[self.job_id] = location
 
     @property
     def _grace_seconds(self) -> float:

@@ -374,17 +374,17 @@ class JobContext:
                 call = partial(around, key, partial(self._expected, call))
             outer = RUNNING.set(key)
             try:
-                sanitized = sanitize(await call())
+                result = sanitize(await call())
             finally:
                 RUNNING.reset(outer)
         finally:
             timer.cancel()
             duration_ms = self._updates.leave_step(key)
-        if sanitized.refused is not None:
-            raise ValueError(f"the result of step {key} cannot be stored: {sanitized.refused}")
-        if sanitized.changed is not None:
-            self.log("warning", f"In the result of step {key} {sanitized.changed}")
-        value = sanitized.value
+        if result.refused is not None:
+            raise ValueError(f"the result of step {key} cannot be stored: {result.refused}")
+        if result.changed is not None:
+            self.log("warning", f"In the result of step {key} {result.changed}")
+        value = result.value
         self._updates.add_step(StepResult(name=key, result=value, duration_ms=duration_ms))
         await self._port.flush()
         self._steps[key] = value

@@ -37,7 +37,7 @@ _ENGINE: Final = "minutehand."
 
 
 def ending_error(kind: str, message: object, data: Any = None) -> ErrorInfo:
-    """Return the error of an ending with this type and message."""
+    """Return the error of an attempt with this type and message."""
     fields = data if data is None or isinstance(data, Mapping) else {"value": data}
     return _info(kind, message, fields, Redactor())
 

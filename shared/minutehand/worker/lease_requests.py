@@ -1,19 +1,19 @@
-"""The lease requests of a tick, with their ids and repetitions. The agenda decides the time."""
+"""The lease requests of a tick, with their ids and repetitions. The scheduler decides the time."""
 
 from __future__ import annotations
 
 import uuid
 
 from minutehand.queue.models import AbandonedJob, LeasePool, LeaseRequest, LeaseResponse, RunEnd
-from minutehand.worker.agenda import Agenda
 from minutehand.worker.background import Maintenance
 from minutehand.worker.deadlines import in_time
 from minutehand.worker.run import Run, RunIdentity
 from minutehand.worker.summary import TickSummary
+from minutehand.worker.tick_scheduler import TickScheduler
 
 
 class LeaseRequests:
-    """Lease calls of one tick. The requests record in the agenda when jobs fall due.
+    """Lease calls of one tick. The requests record in the scheduler when jobs fall due.
 
     Args:
         is_notified: Whether notifications wake the run, so that enqueues need no polls.
@@ -27,10 +27,10 @@ class LeaseRequests:
     LEASE_ID_SECONDS = 60.0
 
     def __init__(
-        self, run: Run, agenda: Agenda, maintenance: Maintenance, *, is_notified: bool
+        self, run: Run, scheduler: TickScheduler, maintenance: Maintenance, *, is_notified: bool
     ) -> None:
         self._run = run
-        self._agenda = agenda
+        self._scheduler = scheduler
         self._maintenance = maintenance
         self._is_notified = is_notified
         self._clock = run.clock
@@ -68,7 +68,7 @@ class LeaseRequests:
     ) -> LeaseRequest:
         """Return the next request for these pools, or the one that got no response."""
         now = self._clock.monotonic()
-        self._agenda.ask(now)
+        self._scheduler.record_request(now)
         if self.pending is not None:
             return self.pending
         max_runs = self._run.most
@@ -137,7 +137,7 @@ class LeaseRequests:
         """Make the id available to the worker's next run."""
         self.id.is_used = False
 
-    async def ask(self, request: LeaseRequest, *, until: float | None = None) -> LeaseResponse:
+    async def send(self, request: LeaseRequest, *, until: float | None = None) -> LeaseResponse:
         """Send a lease request, and wait until `until` or until work must stop.
 
         Raises:
@@ -155,7 +155,7 @@ class LeaseRequests:
         self._clock.receive(response.now)
         self.due = response.due
         due_in_ms = self._summary.next_due_in_ms = response.next_due_in_ms
-        self._agenda.answer(
+        self._scheduler.record_response(
             self._clock.monotonic(),
             found=bool(response.leases),
             of_all=self._covers_all_pools,
@@ -163,17 +163,17 @@ class LeaseRequests:
             recheck_pending=self._recheck_pending,
         )
 
-    def not_answered(self) -> None:
+    def record_no_response(self) -> None:
         """Record that there was no response. The request is repeated after a growing pause."""
         self._no_responses += 1
         pause = min(self.MAX_PAUSE_SECONDS, 0.5 * 2 ** min(self._no_responses - 1, 4))
-        self._agenda.back_off(self._clock.monotonic(), pause, has_no_response=True)
+        self._scheduler.back_off(self._clock.monotonic(), pause, has_no_response=True)
 
-    def refused(self) -> None:
+    def record_rejected_request(self) -> None:
         """Record that the request was rejected.
 
         A rejected request is not repeated, and leasing pauses.
         """
         self.pending = None
         now = self._clock.monotonic()
-        self._agenda.back_off(now, self.REJECTED_BACKOFF_SECONDS, has_no_response=False)
+        self._scheduler.back_off(now, self.REJECTED_BACKOFF_SECONDS, has_no_response=False)

@@ -88,7 +88,7 @@ class Worker:
         self.options = replace(options, origin=origin or None)
         self.clock = DatabaseClock(clock or SystemClock())
         #: Set by `stop`.
-        self.stopping = asyncio.Event()
+        self.stop_event = asyncio.Event()
         self._fan_out = fan_out
         self._start_extra_workers = start_extra_workers
         self._backoff = IdleBackoff()
@@ -188,7 +188,7 @@ class Worker:
             options=options,
             deadlines=Deadlines.until(now, ends_at - now),
             summary=TickSummary(worker_id=self.worker_id, tick_id=str(uuid.uuid4())),
-            stopping=self.stopping,
+            stop_event=self.stop_event,
             job_types=tuple(name for name in known if job_types is None or name in job_types),
             queues=self.settings.worker_queues or None,
             most=self._most,
@@ -225,7 +225,7 @@ class Worker:
         logger.info("Worker loop started", extra={"event": "worker.started", **names})
         options = replace(self.options, quiet=True, linger_seconds=0.0)
         failures = 0
-        while not self.stopping.is_set():
+        while not self.stop_event.is_set():
             self._record_iteration()
             was_notified = wakeups.is_set()
             wakeups.clear()
@@ -247,13 +247,13 @@ class Worker:
                 break
             now = self.clock.monotonic()
             in_vain = was_notified and not tick.summary.leased
-            entry = tick.agenda.next_poll(now, poll_seconds=poll_seconds, was_notified=in_vain)
+            entry = tick.scheduler.next_poll(now, poll_seconds=poll_seconds, was_notified=in_vain)
             await self._pause(entry.at - now, wakeups)
         logger.info("Worker loop stopped", extra={"event": "worker.stopped", **names})
 
     def stop(self) -> None:
         """End the loop. Leasing stops, and running jobs are stopped and released."""
-        self.stopping.set()
+        self.stop_event.set()
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -261,7 +261,7 @@ class Worker:
 
     async def _pause(self, seconds: float, *events: asyncio.Event) -> None:
         until = self.clock.monotonic() + seconds
-        waiters = [asyncio.create_task(each.wait()) for each in (self.stopping, *events)]
+        waiters = [asyncio.create_task(each.wait()) for each in (self.stop_event, *events)]
         try:
             while (left := until - self.clock.monotonic()) > 0:
                 self._record_iteration()

@@ -357,7 +357,7 @@ class Registry:
         adapter = _adapter(job_type, payload)
 
         def register(run: Any) -> Any:
-            _reject_other_arguments(job_type, run, is_batched=batch is not None)
+            _reject_other_arguments(job_type, run, is_batch=batch is not None)
             self.add(
                 JobType(
                     name=job_type,
@@ -420,19 +420,19 @@ def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float
     return length
 
 
-def _reject_other_arguments(job_type: str, run: Any, *, is_batched: bool) -> None:
+def _reject_other_arguments(job_type: str, run: Any, *, is_batch: bool) -> None:
     """Reject a function with other arguments at start-up, before it makes jobs fail."""
     try:
         takes = inspect.signature(run)
     except (TypeError, ValueError):  # a function in C may have no signature
         return
     expected = "two arguments, the job and its ctx"
-    if is_batched:
+    if is_batch:
         expected = (
             "one argument, the list of its jobs, because it has batch; each job has its own ctx"
         )
     try:
-        takes.bind(*([None] if is_batched else [None, None]))
+        takes.bind(*([None] if is_batch else [None, None]))
     except TypeError as error:
         raise TypeError(
             f"the processor of {job_type!r} must take {expected}; it takes {takes}"

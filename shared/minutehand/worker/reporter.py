@@ -124,7 +124,7 @@ class Reporter:
         return min(self._full_report_at + self.INTERVAL_SECONDS, attempt.output_at)
 
     def _with_updates(self) -> list[Attempt]:
-        known = (attempt for attempt in self._known() if attempt.ending is None)
+        known = (attempt for attempt in self._known() if attempt.result is None)
         return [attempt for attempt in known if attempt.updates or attempt.is_urgent]
 
     def _next_renewal_at(self) -> float | None:
@@ -202,7 +202,7 @@ class Reporter:
             return True
         for attempt in attempts if problem is None else ():
             is_reported = not attempt.updates and attempt.busy_until is None
-            if attempt.ending is None and is_reported:
+            if attempt.result is None and is_reported:
                 attempt.stored()
         return problem is None
 
@@ -247,7 +247,7 @@ class Reporter:
             attempt.mark_reported(sent_at)
         if outcome == "busy":  # another transaction has locked its row
             attempt.busy_until = self._clock.monotonic() + self.BUSY_SECONDS
-        if attempt.ending is not None:  # the settle reports the remaining updates
+        if attempt.result is not None:  # the settle reports the remaining updates
             return
         if outcome == "cancel":
             if attempt.stop_reason is None:
@@ -262,7 +262,7 @@ class Reporter:
         for attempt in list(self._in_flight.running.values()):
             # a renewal comes first, because after a SIGSTOP the database may still have the lease
             has_expired = now > attempt.lease_until and self._renewed_at > attempt.lease_until
-            if has_expired and attempt.ending is None and attempt.stop_reason != "lost":
+            if has_expired and attempt.result is None and attempt.stop_reason != "lost":
                 self._log_stop("Lease could not be renewed in time", attempt, "lost")
                 attempt.stop("lost")
 

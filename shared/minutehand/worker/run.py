@@ -69,7 +69,7 @@ class Run:
     """Values of one run of a worker.
 
     Attributes:
-        stopping: Set when the host shuts down.
+        stop_event: Set when the host shuts down.
         job_types: Names of the types that the run serves.
         queues: Named queues whose jobs the run leases. None for all.
         summary: Counts, to which every part adds.
@@ -85,7 +85,7 @@ class Run:
     options: TickOptions
     deadlines: Deadlines
     summary: TickSummary
-    stopping: asyncio.Event
+    stop_event: asyncio.Event
     job_types: tuple[str, ...]
     queues: tuple[str, ...] | None = None
     most: int | None = None

@@ -124,15 +124,15 @@ def clean_text(text: str) -> str:
 
 
 class TextCleaner:
-    """Cleans a text that arrives in pieces: half of a surrogate pair waits for its other half."""
+    """Cleans a text that arrives in chunks: half of a surrogate pair waits for its other half."""
 
     #: Description of the replaced characters.
     replaced: str | None = None
     _pending = ""
 
-    def add(self, piece: str) -> str:
-        """Return the next clean piece, without a half at its end."""
-        text = self._pending + piece
+    def add(self, chunk: str) -> str:
+        """Return the next clean chunk, without a half at its end."""
+        text = self._pending + chunk
         self._pending = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
         return self._clean(text[:-1] if self._pending else text)
 

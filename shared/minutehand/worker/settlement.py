@@ -1,4 +1,4 @@
-"""Conversion of a processor's ending into the item to settle.
+"""Conversion of a processor's result into the item to settle.
 
 It decides whether an attempt counts, and whether the job is retried or final. `errors.py` converts
 errors.
@@ -28,8 +28,8 @@ _PAYLOAD_ERRORS: Final = {"payload_invalid", "payload_too_large"}
 StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
 
 
-class Ending(NamedTuple):
-    """Ending of a processor, with a value or an error.
+class CallResult(NamedTuple):
+    """Value or error with which a processor ended.
 
     Attributes:
         abandoned: Whether the processor did not stop when it was cancelled, and is no longer
@@ -50,15 +50,15 @@ class Ending(NamedTuple):
 
 
 class AttemptFacts(NamedTuple):
-    """Facts of an attempt that affect its outcome, besides its ending.
+    """Facts of an attempt that affect its outcome, besides its result.
 
     Attributes:
         is_late: Whether the attempt ended after its timeout.
         has_new_steps: Whether the attempt stored a new step.
         had_enough_time: Whether the attempt had at least half of the time of a worker run.
         module: Module of its processor, whose frames of a traceback come first.
-        evidence: Stack of the processor when the timeout stopped it, and the jobs in the same
-            process.
+        timeout_details: Stack of the processor when the timeout stopped it, and the jobs in the
+            same process.
     """
 
     stop_reason: StopReason | None = None
@@ -67,39 +67,39 @@ class AttemptFacts(NamedTuple):
     has_new_steps: bool = False
     had_enough_time: bool = True
     module: str = ""
-    evidence: Mapping[str, Any] | None = None
+    timeout_details: Mapping[str, Any] | None = None
 
 
-def check_unawaited(ending: Ending, context: JobContext) -> Ending:
-    """Return the ending, which is an error if the processor did not await a call.
+def check_unawaited(result: CallResult, context: JobContext) -> CallResult:
+    """Return the result, which is an error if the processor did not await a call.
 
     An error that the processor raised takes precedence.
     """
     if context.calls is None:
-        return ending
+        return result
     never, in_progress = context.calls.end()
     if in_progress:
         names = " and ".join(f"{name}(…)" for name in dict.fromkeys(in_progress))
         context.log("warning", f"The processor ended before {names}: await it to its end")
-    is_planned = ending.error is None or _find_control_flow(ending.error) is not None
-    if never and is_planned and not ending.abandoned:
-        return Ending(error=NotAwaited(never))
-    return ending
+    is_planned = result.error is None or _find_control_flow(result.error) is not None
+    if never and is_planned and not result.abandoned:
+        return CallResult(error=NotAwaited(never))
+    return result
 
 
-def settle_item(ending: Ending, seen: AttemptFacts) -> SettleItem | None:
+def settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
     """Return the item to settle, without ids, or None if the lease is lost.
 
     The function never raises, whatever the processor returned or raised.
     """
     try:
-        return _settle_item(ending, seen)
+        return _settle_item(result, seen)
     except BaseException as error:  # methods of the processor's values may raise anything
         problem = f"the outcome of the processor cannot be settled: {text(error, 500)}"
         return _item("failed", error=ending_error("OutcomeRejected", problem))
 
 
-def _settle_item(ending: Ending, seen: AttemptFacts) -> SettleItem | None:
+def _settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
     """Choose the outcome by the order in which a stop and the result reached the processor.
 
     After a cancel was delivered to the processor, its result is dropped. A result that the
@@ -112,12 +112,12 @@ def _settle_item(ending: Ending, seen: AttemptFacts) -> SettleItem | None:
         return None
     if stop == "cancel":
         return _item("cancelled")
-    if ending.abandoned:
+    if result.abandoned:
         return _stopped(stop, seen)
-    if (error := ending.error) is None:
+    if (error := result.error) is None:
         if stop is None and seen.is_late:
             return _stopped("timeout", seen)
-        return _returned(ending.value)
+        return _returned(result.value)
     control_flow = _find_control_flow(error)
     retryable = attribute(error, "retryable")
     is_final = isinstance(error, ProcessorError) and retryable is not None and not retryable
@@ -180,8 +180,11 @@ def _stopped(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
     if stop == "timeout":
         limit = "its timeout" if seen.timeout_seconds is None else f"{seen.timeout_seconds:g} s"
         error = ending_error("AttemptTimeout", f"the attempt was stopped after {limit}")
-        evidence = dict(seen.evidence or {})
-        more = {"traceback": {"frames": evidence.pop("frames", [])}, "evidence": evidence}
+        timeout_details = dict(seen.timeout_details or {})
+        more = {
+            "traceback": {"frames": timeout_details.pop("frames", [])},
+            "evidence": timeout_details,
+        }
         return _item("retry", error=error.model_copy(update=more))
     if seen.has_new_steps:
         # no endless loop, because each run stores at least one more step
@@ -198,7 +201,7 @@ def _stopped(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
 
 
 def _find_control_flow(error: BaseException) -> Suspended | AttemptEnded | None:
-    """Return the ending that a processor chose, also within a task group. None for errors."""
+    """Return the outcome that a processor chose, also within a task group. None for errors."""
     if isinstance(error, BaseExceptionGroup):
         control_flow, remaining = error.split((Suspended, AttemptEnded))
         error = error if control_flow is None or remaining is not None else first_of(control_flow)

@@ -156,7 +156,7 @@ class Settler:
             except (QueueUnavailable, TokenRefused) as error:
                 # retry after a rejected token too, because the next try creates a new token
                 problem = error
-            if run.seconds_left() <= self.PAUSE_SECONDS or run.stopping.is_set():
+            if run.seconds_left() <= self.PAUSE_SECONDS or run.stop_event.is_set():
                 raise problem
             logger.warning(
                 "Settle is repeated", extra=run.extra("settle.repeated") | {"error": str(problem)}
@@ -208,7 +208,7 @@ class Settler:
         }
         if item.error is not None:
             extra |= {"error_type": item.error.type, "error": item.error.message}
-        raised = attempt.ending.error if attempt.ending and level > logging.INFO else None
+        raised = attempt.result.error if attempt.result and level > logging.INFO else None
         logger.log(level, "Job %s %s", attempt.job_id, text, extra=extra, exc_info=raised)
 
     def _can_log(self) -> bool:
@@ -235,12 +235,12 @@ _LOG_TEXTS = {
     "retry": (logging.WARNING, "failed and is retried"),
     "completed": (logging.INFO, "completed successfully"),
 }
-#: Error type of an ending that the database rejected.
+#: Error type of an outcome that the database rejected.
 REJECTED = "SettleRejected"
 
 
 def _rejected(item: SettleItem, error: QueueError) -> SettleItem:
-    """Return the same ending without values that the database may have rejected."""
+    """Return the same outcome without values that the database may have rejected."""
     keeps_outcome = item.outcome in {"released", "cancelled", "retry"}
     text = f"the database rejected the {item.outcome}: {error}"[:2000]
     return SettleItem(

@@ -25,7 +25,7 @@ MAX_PREFETCH_BYTES: Final = 2_000_000
 WAIT_SECONDS: Final = 1.0
 #: Approximate maximum bytes of the jobs that one request leases for batches of a type after the
 #: first batch, and the assumed size of a job until jobs were leased.
-MAX_BATCHED_BYTES: Final = 8_000_000
+MAX_BATCH_BYTES: Final = 8_000_000
 ASSUMED_BYTES: Final = 64_000.0
 
 #: A leased job, and the time at which its lease was requested.
@@ -36,7 +36,7 @@ class Pool:
     """Slots of one kind of processor, and leased jobs that wait for a slot, in order."""
 
     #: The only job type of the pool, if the type takes batches.
-    batched: JobType[Any] | None = None
+    batch_type: JobType[Any] | None = None
 
     def __init__(self, job_types: tuple[str, ...], size: int) -> None:
         self.job_types = job_types
@@ -45,7 +45,7 @@ class Pool:
         self._waiting: deque[Leased] = deque()
         #: Numbers of jobs that ended since `_since`, and in the period before.
         self._ended = self._ended_before = 0
-        self._since = 0.0
+        self._window_start = 0.0
 
     @property
     def max_jobs(self) -> int:
@@ -80,11 +80,11 @@ class Pool:
 
     def remove_waiting(self, now: float, *, all_: bool) -> list[Leased]:
         """Remove and return all jobs, if `all_` or if the first has waited too long."""
-        expired: list[Leased] = []
+        removed: list[Leased] = []
         if self._waiting and (all_ or now >= _release_at(self._waiting[0])):
-            expired += self._waiting
+            removed += self._waiting
             self._waiting.clear()
-        return expired
+        return removed
 
     def record_end(self, now: float, *, frees: bool) -> None:
         """Record the end of a job, and whether its slot is free."""
@@ -93,10 +93,10 @@ class Pool:
         self._ended += 1
 
     def _rotate(self, now: float) -> None:
-        if now >= self._since + WINDOW_SECONDS:
-            is_next = now < self._since + 2 * WINDOW_SECONDS
+        if now >= self._window_start + WINDOW_SECONDS:
+            is_next = now < self._window_start + 2 * WINDOW_SECONDS
             self._ended_before = self._ended if is_next else 0
-            self._ended, self._since = 0, now
+            self._ended, self._window_start = 0, now
 
 
 class BatchPool(Pool):
@@ -104,7 +104,7 @@ class BatchPool(Pool):
 
     def __init__(self, job_type: JobType[Any], size: int) -> None:
         super().__init__((job_type.name,), size)
-        self.batched = job_type
+        self.batch_type = job_type
         self._batch = job_type.batch or 1
         self._wait = job_type.batch_wait
         #: Waiting jobs by tenant. The tenant that was served last comes last. A job in its last
@@ -118,7 +118,7 @@ class BatchPool(Pool):
 
     def free_capacity(self, now: float, average_size: float) -> int:
         """Return the number of jobs to lease for the free slots, within the limit of bytes."""
-        limit = max(self._batch, int(MAX_BATCHED_BYTES / average_size))
+        limit = max(self._batch, int(MAX_BATCH_BYTES / average_size))
         waiting = sum(map(len, self._tenants.values()))
         return min((self.size - self._used) * self._batch, limit) - waiting
 
@@ -155,11 +155,11 @@ class BatchPool(Pool):
 
     def remove_waiting(self, now: float, *, all_: bool) -> list[Leased]:
         """Remove and return all jobs, or those of tenants whose first has waited too long."""
-        expired: list[Leased] = []
+        removed: list[Leased] = []
         for tenant, waiting in list(self._tenants.items()):
             if all_ or now >= _release_at(waiting[0]) + self._wait:
-                expired += self._tenants.pop(tenant)
-        return expired
+                removed += self._tenants.pop(tenant)
+        return removed
 
 
 class Slots:
@@ -173,10 +173,10 @@ class Slots:
             for name, job_type in types.items()
             if job_type is not None and not job_type.is_async
         }
-        batched = {
+        batch_types = {
             name for name, job_type in types.items() if job_type is not None and job_type.batch
         }
-        single = [name for name in run.job_types if name not in batched]
+        single = [name for name in run.job_types if name not in batch_types]
         pools = [
             Pool(tuple(n for n in single if n not in plain), run.options.concurrency),
             Pool(tuple(n for n in single if n in plain), run.options.threads),
@@ -228,7 +228,7 @@ class Slots:
         now = self._clock.monotonic()
         for pool in self._pools:
             while leased := pool.next(now):
-                yield pool.batched, leased
+                yield pool.batch_type, leased
 
     def ended(self, attempt: Attempt) -> None:
         """Record the end of an attempt, which frees its slot unless its batch continues."""

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from minutehand.queue.errors import ProcessorError
-from minutehand.queue.models import LogLine, Piece
+from minutehand.queue.models import LogLine, OutputChunk
 from minutehand.worker.serialization import TextCleaner, sanitize
 from minutehand.worker.updates import LONG_OUTPUT, Updates
 
@@ -44,11 +44,11 @@ class StreamHistory(NamedTuple):
     finished: Mapping[str, str | list[Any]] = {}
 
 
-def joined(pieces: Sequence[Piece]) -> str | list[Any]:
-    """Join pieces of a stream into one text, or one list of items."""
-    if any(piece.items is not None for piece in pieces):
-        return [item for piece in pieces for item in piece.items or ()]
-    return "".join(piece.text or "" for piece in pieces)
+def joined(chunks: Sequence[OutputChunk]) -> str | list[Any]:
+    """Join chunks of a stream into one text, or one list of items."""
+    if any(chunk.items is not None for chunk in chunks):
+        return [item for chunk in chunks for item in chunk.items or ()]
+    return "".join(chunk.text or "" for chunk in chunks)
 
 
 class Stream:
@@ -64,7 +64,7 @@ class Stream:
         self._updates = updates
         self._notify_updates = notify_updates
         self._lock = threading.RLock()
-        #: All pieces, each with the step that wrote it.
+        #: All chunks, each with the step that wrote it.
         self._chunks: list[tuple[str | None, Any]] = []
         self._size = self._bytes = 0
         self._is_text: bool | None = None
@@ -73,8 +73,8 @@ class Stream:
         self._warned: set[str] = set()
         self._begin()
 
-    def write(self, piece: Any, /) -> None:
-        """Write a piece. A text is appended, and any other JSON value is an item.
+    def write(self, chunk: Any, /) -> None:
+        """Write a chunk. A text is appended, and any other JSON value is an item.
 
         Raises:
             TypeError: A stream must have only text or only items.
@@ -86,11 +86,11 @@ class Stream:
         if self._updates.is_output_rejected or self._bytes > MAX_BUFFERED_BYTES:
             raise OutputRefused
         step = RUNNING.get() or None
-        if isinstance(piece, str):
-            if piece:
-                self._write_text(step, piece)
+        if isinstance(chunk, str):
+            if chunk:
+                self._write_text(step, chunk)
             return
-        sanitized = sanitize(piece)
+        sanitized = sanitize(chunk)
         if sanitized.refused is not None:
             raise ValueError(f"an item of stream {self.name!r}: {sanitized.refused}")
         with self._lock:
@@ -108,32 +108,32 @@ class Stream:
     @property
     def text(self) -> str:
         """The whole output of a stream of text."""
-        return "".join(piece for _, piece in self._chunks) if self._is_text else ""
+        return "".join(chunk for _, chunk in self._chunks) if self._is_text else ""
 
     @property
     def items(self) -> list[Any]:
         """The whole output of a stream of items."""
-        return [] if self._is_text else [piece for _, piece in self._chunks]
+        return [] if self._is_text else [chunk for _, chunk in self._chunks]
 
     @property
     def history(self) -> StreamHistory:
         """Output of finished steps, which the stream needs when it is opened again."""
         by_step: dict[str, list[Any]] = {}
-        for step, piece in self._chunks:
+        for step, chunk in self._chunks:
             if step is not None:
-                by_step.setdefault(step, []).append(piece)
-        own = {
-            step: "".join(pieces) if self._is_text else pieces for step, pieces in by_step.items()
+                by_step.setdefault(step, []).append(chunk)
+        current = {
+            step: "".join(chunks) if self._is_text else chunks for step, chunks in by_step.items()
         }
-        return StreamHistory(self.attempt, {**self._finished, **own})
+        return StreamHistory(self.attempt, {**self._finished, **current})
 
     def replay_output(self, step: str) -> None:
         """Replay the output of a finished step of an earlier attempt, since it does not run."""
         finished = self._finished.get(step)
         with self._lock:
             self._flush_pending()
-            for piece in [finished] if isinstance(finished, str) else finished or ():
-                self._append(step, piece, is_text=isinstance(finished, str))
+            for chunk in [finished] if isinstance(finished, str) else finished or ():
+                self._append(step, chunk, is_text=isinstance(finished, str))
 
     def discard(self, step: str) -> None:
         """Restart without the output of a step that is tried again."""
@@ -145,8 +145,8 @@ class Stream:
             if len(remaining) < len(self._chunks):
                 is_text = self._is_text is True
                 self._begin()
-                for by, piece in remaining:
-                    self._append(by, piece, is_text=is_text)
+                for by, chunk in remaining:
+                    self._append(by, chunk, is_text=is_text)
 
     def _begin(self) -> None:
         self.attempt += 1
@@ -155,13 +155,13 @@ class Stream:
         self._updates.begin_stream(self.name, self.attempt)
         self._notify_updates()
 
-    def _write_text(self, step: str | None, piece: str) -> None:
+    def _write_text(self, step: str | None, chunk: str) -> None:
         with self._lock:
             self._become(is_text=True)
             if step != self._step:
                 self._flush_pending()
                 self._step = step
-            self._append(step, self._text_filter.add(piece), is_text=True)
+            self._append(step, self._text_filter.add(chunk), is_text=True)
             self._warn(self._text_filter.replaced)
 
     def _flush_pending(self) -> None:
@@ -181,17 +181,17 @@ class Stream:
             self._updates.add_log(LogLine(level="warning", message=message))
             self._notify_updates()
 
-    def _append(self, step: str | None, piece: Any, *, is_text: bool) -> None:
-        if piece == "" and is_text:
+    def _append(self, step: str | None, chunk: Any, *, is_text: bool) -> None:
+        if chunk == "" and is_text:
             return
         self._is_text = is_text
-        self._chunks.append((step, piece))
+        self._chunks.append((step, chunk))
         before = self._updates.output_bytes
         size = self._updates.add_output(
-            self.name, self.attempt, self._size, step, piece, is_text=is_text
+            self.name, self.attempt, self._size, step, chunk, is_text=is_text
         )
         self._bytes += size
-        self._size += len(piece) if is_text else 1
-        # wake once per report, because a model writes thousands of pieces
+        self._size += len(chunk) if is_text else 1
+        # wake once per report, because a model writes thousands of chunks
         if before == 0 or before < LONG_OUTPUT <= before + size:
             self._notify_updates()

@@ -38,8 +38,8 @@ class TickSummary:
     crowded_out: bool = False
     #: Milliseconds until the next job falls due. None without a scheduled job.
     next_due_in_ms: float | None = field(default=None, compare=False)
-    #: Milliseconds until there may be more jobs, and the reason, see `minutehand.worker.agenda`.
-    #: Without a time only a notification announces jobs.
+    #: Milliseconds until there may be more jobs, and the reason, see `tick_scheduler.py`. Without a
+    #: time only a notification announces jobs.
     next_in_ms: float | None = field(default=None, compare=False)
     next_reason: str | None = field(default=None, compare=False)
 

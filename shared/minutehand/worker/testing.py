@@ -22,7 +22,7 @@ from minutehand.queue.models import (
     JobId,
     LogLine,
     NewJob,
-    Piece,
+    OutputChunk,
     Progress,
     SettleItem,
     WorkspaceId,
@@ -34,7 +34,7 @@ from minutehand.worker.job import BatchedJob
 from minutehand.worker.loop import Worker
 from minutehand.worker.middleware import Middleware, calling, is_async, within
 from minutehand.worker.registry import AnyProcessor, Registry
-from minutehand.worker.settlement import AttemptFacts, Ending, check_unawaited, settle_item
+from minutehand.worker.settlement import AttemptFacts, CallResult, check_unawaited, settle_item
 from minutehand.worker.streams import StreamHistory, joined
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Updates
@@ -99,7 +99,7 @@ class ProcessorTest(Generic[P]):
     cancelled: bool = False
     _waiting: dict[str, Any] | None = None
     _ids: dict[str, list[JobId]] = field(default_factory=dict)
-    _pieces: list[Piece] = field(default_factory=list)
+    _chunks: list[OutputChunk] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -158,13 +158,13 @@ class ProcessorTest(Generic[P]):
         if batch is not None:
             call = partial(batch.join, job, stage)
         try:
-            ending = Ending(await within(self.around, call, job, context)())
+            result = CallResult(await within(self.around, call, job, context)())
         except BaseException as error:
-            ending = Ending(error=error)
-        ending = check_unawaited(ending, context)
+            result = CallResult(error=error)
+        result = check_unawaited(result, context)
         if batch is not None:
             batch.ended(job.id, is_abandoned=False)
-        item = settle_item(ending, AttemptFacts(has_new_steps=context.new_steps > 0))
+        item = settle_item(result, AttemptFacts(has_new_steps=context.new_steps > 0))
         if item is None:
             raise AssertionError("a run without an item to settle must have lost its lease")
         if item.outcome == "completed" and _is_too_long(item.result):
@@ -177,10 +177,10 @@ class ProcessorTest(Generic[P]):
             self.attempt += 1
         return Run(
             **{name: getattr(item, name) for name in _SETTLED},
-            raised=ending.error,
+            raised=result.error,
             progress=tuple(stage.progress),
             logs=tuple(stage.logs),
-            output={name: joined(stage.pieces(name)) for name in stage.streams()},
+            output={name: joined(stage.stream_output(name)) for name in stage.streams()},
         )
 
     def answer(self, answer: Any) -> None:
@@ -273,28 +273,28 @@ class _Stage:
         self.logs.extend(updates.logs)
         for step in updates.steps:
             self._test.steps[step.name] = step.result
-        self._test._pieces.extend(updates.output)
+        self._test._chunks.extend(updates.output)
 
     def streams(self) -> set[str]:
         """Return the names of all streams."""
-        return {piece.stream for piece in self._test._pieces}
+        return {chunk.stream for chunk in self._test._chunks}
 
-    def pieces(self, stream: str) -> list[Piece]:
+    def stream_output(self, stream: str) -> list[OutputChunk]:
         """Return the output since the latest start of the stream."""
-        pieces = [piece for piece in self._test._pieces if piece.stream == stream]
-        return [piece for piece in pieces if piece.attempt == pieces[-1].attempt]
+        chunks = [chunk for chunk in self._test._chunks if chunk.stream == stream]
+        return [chunk for chunk in chunks if chunk.attempt == chunks[-1].attempt]
 
     async def stream_history(self, stream: str) -> StreamHistory:
         """Return the latest start, and the output of finished steps in the latest run of each."""
-        by_step: dict[str, list[Piece]] = {}
-        pieces = self.pieces(stream) if stream in self.streams() else []
-        for piece in self._test._pieces:
-            if piece.stream == stream and piece.step in self._test.steps:
-                before = by_step.get(piece.step, [])
-                is_same = [piece.attempt] == [earlier.attempt for earlier in before[-1:]]
-                by_step[piece.step] = [*(before if is_same else ()), piece]
-        finished = {step: joined(said) for step, said in by_step.items()}
-        return StreamHistory(pieces[-1].attempt if pieces else 0, finished)
+        by_step: dict[str, list[OutputChunk]] = {}
+        chunks = self.stream_output(stream) if stream in self.streams() else []
+        for chunk in self._test._chunks:
+            if chunk.stream == stream and chunk.step in self._test.steps:
+                before = by_step.get(chunk.step, [])
+                is_same = [chunk.attempt] == [earlier.attempt for earlier in before[-1:]]
+                by_step[chunk.step] = [*(before if is_same else ()), chunk]
+        finished = {step: joined(parts) for step, parts in by_step.items()}
+        return StreamHistory(chunks[-1].attempt if chunks else 0, finished)
 
     async def flush(self) -> None:
         self.notify_updates()

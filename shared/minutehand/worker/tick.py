@@ -16,7 +16,6 @@ from typing import Any
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import JobId, Lease, LeaseRequest, LeaseResponse, RunState, SettleItem
 from minutehand.tasks import end_tasks
-from minutehand.worker.agenda import Action, Agenda, NextAction, Reason, RunSnapshot
 from minutehand.worker.alarm import MAX_RECORDED, Watchdog
 from minutehand.worker.attempt import Attempt, AttemptEnvironment
 from minutehand.worker.background import Maintenance, OutboxPublisher
@@ -29,6 +28,7 @@ from minutehand.worker.run import Run
 from minutehand.worker.settler import Settler
 from minutehand.worker.slots import Slots
 from minutehand.worker.summary import TickSummary
+from minutehand.worker.tick_scheduler import Action, NextAction, Reason, RunSnapshot, TickScheduler
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Tick:
         #: Items to settle of leases that never started.
         self._to_release: list[SettleItem] = []
         self._busy_until = 0.0
-        #: Set when the loop should check its agenda.
+        #: Set when the loop should check its scheduler.
         self._wakeup = asyncio.Event()
         #: Whether free slots will be refilled in this event loop iteration.
         self._fill_scheduled = False
@@ -98,11 +98,11 @@ class Tick:
         self._reporter = Reporter(run, self._in_flight)
         self._settler = Settler(run)
         #: Decides the next action in each iteration of the loop.
-        self.agenda = Agenda(run.deadlines, run.options, run.backoff)
+        self.scheduler = TickScheduler(run.deadlines, run.options, run.backoff)
         self._entry = NextAction(run.deadlines.start, Action.LEASE, Reason.POLL)
         self._maintenance = Maintenance(run, self._in_flight, on_done=self._maintained)
         self._leases = LeaseRequests(
-            run, self.agenda, self._maintenance, is_notified=wakeups is not None
+            run, self.scheduler, self._maintenance, is_notified=wakeups is not None
         )
         self._publishing = OutboxPublisher(run, on_jobs=self._request_lease)
         self._environment = AttemptEnvironment(
@@ -128,7 +128,7 @@ class Tick:
                 sent_at = self._clock.monotonic()
                 request = self._request()
                 try:
-                    response = await self._leases.ask(request)
+                    response = await self._leases.send(request)
                 except QueueError:
                     # the run may have been admitted although no response arrived
                     await self._finish()
@@ -167,8 +167,8 @@ class Tick:
                 await self._count_backlog()
             case Action.RELEASE:
                 is_over = entry.reason is Reason.END_OF_RUN
-                expired = self._slots.remove_waiting(self._clock.monotonic(), all_=is_over)
-                self._to_release += map(_release_item, expired)
+                removed = self._slots.remove_waiting(self._clock.monotonic(), all_=is_over)
+                self._to_release += map(_release_item, removed)
             case Action.BEGIN:
                 self._begin_jobs()
             case Action.RETRY_SETTLE:
@@ -192,7 +192,7 @@ class Tick:
                 exchange.result()  # raises the error of the call
             except Exception as error:
                 self._break(error)
-        self._entry = self.agenda.next(now, self._snapshot(now))
+        self._entry = self.scheduler.next(now, self._snapshot(now))
         if self._entry.at > now or self._entry.action not in {Action.EXIT, Action.ABANDON}:
             return False
         if self._entry.action is Action.ABANDON:
@@ -201,8 +201,8 @@ class Tick:
         return not await self._finish()
 
     def _snapshot(self, now: float) -> RunSnapshot:
-        running, stopping = self._in_flight.running, self._is_stopping
-        if stopping or now >= self._deadlines.stop_working:
+        running, should_stop = self._in_flight.running, self._is_stopping
+        if should_stop or now >= self._deadlines.stop_working:
             must_stop = any(attempt.stop_reason is None for attempt in running.values())
         else:
             must_stop = bool(running)
@@ -216,7 +216,7 @@ class Tick:
             has_free_slot=bool(self._slots.free_capacity()),
             exchanging=bool(self._calls_in_flight),
             needs_second_settle=self._needs_second_settle,
-            stopping=stopping,
+            is_stopping=should_stop,
             maintaining=self._maintenance.is_pending,
         )
 
@@ -232,7 +232,7 @@ class Tick:
 
     def _report_remaining(self, now: float) -> None:
         """Add the time and reason of the next lease to the summary."""
-        rest = self.agenda.next_lease
+        rest = self.scheduler.next_lease
         self.summary.next_reason = Reason.NOTIFIED if rest is None else rest.reason
         if rest is not None:
             self.summary.next_in_ms = round(max(0.0, rest.at - now) * 1000, 1)
@@ -251,13 +251,13 @@ class Tick:
 
     @property
     def _is_stopping(self) -> bool:
-        return self._run.stopping.is_set() or self._broken is not None
+        return self._run.stop_event.is_set() or self._broken is not None
 
     def _can_lease(self, now: float) -> bool:
-        return self.agenda.can_lease(now, self._snapshot(now))
+        return self.scheduler.can_lease(now, self._snapshot(now))
 
     def _request(
-        self, settling: Sequence[SettleItem] = (), *, count_due: bool | None = None
+        self, items: Sequence[SettleItem] = (), *, count_due: bool | None = None
     ) -> LeaseRequest:
         """Build the next lease request. With `count_due` the request only counts the backlog."""
         will_lease = not count_due and self._can_lease(self._clock.monotonic())
@@ -265,12 +265,12 @@ class Tick:
         is_all = self._slots.is_all(pools)
         staying = bool(self._in_flight.running)
         if self._leases.pending is None:
-            self._leases.last = self._last(settling) if is_all else None
+            self._leases.last = self._last(items) if is_all else None
         return self._leases.request(
             pools, is_all=is_all, staying=staying, slots=self._slots.pools, count_due=count_due
         )
 
-    def _last(self, settling: Sequence[SettleItem]) -> TickSummary | None:
+    def _last(self, items: Sequence[SettleItem]) -> TickSummary | None:
         """Return the summary if the run ends after these items are settled, otherwise None."""
         holds = (
             self._in_flight.running
@@ -282,7 +282,7 @@ class Tick:
             return None
         self._measure()
         last = replace(self.summary, calls=self.summary.calls + 1)
-        for item in settling:
+        for item in items:
             last.count(item.outcome)
         return last
 
@@ -297,14 +297,14 @@ class Tick:
         request = self._request()
         self._lease_in_flight = True
         try:
-            response = await self._leases.ask(request)
+            response = await self._leases.send(request)
         except QueueUnavailable as error:
             self._warn("A lease call failed; it is repeated", "lease.unavailable", error)
-            self._leases.not_answered()
+            self._leases.record_no_response()
         except QueueError as error:
             # running jobs continue and are settled, but nothing is leased for a while
             self._warn("Lease was refused", "lease.refused", error)
-            self._leases.refused()
+            self._leases.record_rejected_request()
         else:
             self._accept_leases(response, sent_at)
         finally:
@@ -340,7 +340,7 @@ class Tick:
             self._final_summary = self._leases.last
             self._request_lease(run.refused)
         elif run.free is None:
-            self.agenda.is_at_worker_limit = True
+            self.scheduler.is_at_worker_limit = True
             self.summary.crowded_out = not self.summary.leased
             logger.info(
                 "The maximum number of workers is running; they lease the waiting jobs",
@@ -348,7 +348,7 @@ class Tick:
             )
         else:
             self._final_summary = None
-            self.agenda.is_last = run.free == 0
+            self.scheduler.is_last = run.free == 0
             if self._fan_out is not None:
                 self._fan_out = replace(self._fan_out, most=min(self._fan_out.most, run.free))
 
@@ -356,11 +356,11 @@ class Tick:
         if self._clock.monotonic() >= self._deadlines.stop_working or self._is_stopping:
             return
         started: list[Attempt] = []
-        for batched, leased in self._slots.begin():
+        for batch_type, leased in self._slots.begin():
             batch = None
-            if batched is not None:
+            if batch_type is not None:
                 ids = [lease.job.id for lease, _ in leased]
-                batch = Batch(batched.run, ids, in_thread=not batched.is_async)
+                batch = Batch(batch_type.run, ids, in_thread=not batch_type.is_async)
             for lease, sent_at in leased:
                 started.append(self._start(lease, sent_at, batch))
             if len(started) >= self.STARTS_PER_ITERATION:
@@ -504,14 +504,14 @@ class Tick:
 
     async def _count_backlog(self) -> None:
         """Stop leasing, and count the backlog to start extra workers for it."""
-        self.agenda.has_started_extra_workers = True
+        self.scheduler.has_started_extra_workers = True
         if self._leases.pending is not None:
             return
         has_more = self._leases.due > 0  # jobs that lack a slot, not a limit
         request = self._request(count_due=True)
         until = self._clock.monotonic() + SIDE_CALL_SECONDS
         try:
-            response = await self._leases.ask(request, until=until)
+            response = await self._leases.send(request, until=until)
         except QueueError as error:
             self._warn("Backlog could not be counted", "tick.uncounted", error)
             return
@@ -611,14 +611,14 @@ class Tick:
     ) -> None:
         """Wake the loop, which leases if jobs may be ready, or checks whether the run ends."""
         if has_new_jobs:
-            self.agenda.wake(reason)
+            self.scheduler.wake(reason)
         self._wakeup.set()
 
     def _maintained(self, moved: bool) -> None:
         self._request_lease(moved, reason=Reason.MAINTENANCE)
 
     async def _await_stop(self) -> None:
-        await self._run.stopping.wait()
+        await self._run.stop_event.wait()
         self._wakeup.set()
 
     async def _finish(self) -> bool:
@@ -628,7 +628,7 @@ class Tick:
         job that was committed after this run's last lease.
         """
         self._measure()
-        is_counted = self._run.most is not None and not self.agenda.is_at_worker_limit
+        is_counted = self._run.most is not None and not self.scheduler.is_at_worker_limit
         must_store = self.summary.is_worth_reporting or (is_counted and self._final_summary is None)
         if self._final_summary == self.summary or not must_store:
             return False

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.queue.data_api import encode
-from minutehand.queue.models import LogLine, Piece, Progress, RunningStep, StepResult
+from minutehand.queue.models import LogLine, OutputChunk, Progress, RunningStep, StepResult
 
 #: Bytes of unsent output from which it is sent without a pause.
 LONG_OUTPUT: Final = 4_096
@@ -26,7 +26,7 @@ class UpdateBatch(NamedTuple):
     logs_from: int | None = None
     step: RunningStep | None = None
     tags: tuple[str, ...] = ()
-    output: tuple[Piece, ...] = ()
+    output: tuple[OutputChunk, ...] = ()
 
 
 NO_UPDATES: Final = UpdateBatch()
@@ -34,7 +34,7 @@ NO_UPDATES: Final = UpdateBatch()
 
 @dataclass(slots=True)
 class _OutputBuffer:
-    """Pieces of a stream that are joined before they are sent."""
+    """Chunks of a stream that are joined before they are sent."""
 
     stream: str
     attempt: int
@@ -44,10 +44,10 @@ class _OutputBuffer:
     parts: list[Any] = field(default_factory=list)
     bytes: int = 0
 
-    def piece(self) -> Piece:
+    def chunk(self) -> OutputChunk:
         content = {"text": "".join(self.parts)} if self.is_text else {"items": self.parts}
         of = {"stream": self.stream, "attempt": self.attempt, "step": self.step}
-        return Piece(**of, start=self.start, **(content if self.parts else {}))
+        return OutputChunk(**of, start=self.start, **(content if self.parts else {}))
 
 
 class Updates:
@@ -56,7 +56,7 @@ class Updates:
     #: Maximum unsent log lines, and their bytes.
     MAX_LOGS = 2_000
     MAX_LOG_BYTES = 1_000_000
-    #: Maximum bytes of joined pieces. A longer piece is sent alone.
+    #: Maximum bytes of joined chunks. A longer chunk is sent alone.
     JOINED_BYTES = 64_000
 
     # defaults that most attempts never change are class attributes, as each job has an instance
@@ -81,7 +81,7 @@ class Updates:
         #: Running steps with their start, the latest last.
         self._running: dict[str, float] = {}
         self._tags: list[str] = []
-        self._unsent: list[_OutputBuffer] = []
+        self._buffers: list[_OutputBuffer] = []
         #: Current start of each stream. Output of an earlier start is not sent.
         self._attempts: dict[str, int] = {}
 
@@ -91,7 +91,7 @@ class Updates:
             self._logs
             or self._steps
             or self._tags
-            or self._unsent
+            or self._buffers
             or self._progress is not None
             or self._step_changed
         )
@@ -99,7 +99,7 @@ class Updates:
     @property
     def has_output(self) -> bool:
         """True if there is unsent output."""
-        return bool(self._unsent)
+        return bool(self._buffers)
 
     @property
     def has_updates(self) -> bool:
@@ -163,15 +163,15 @@ class Updates:
         """Start a stream, whose readers drop its earlier output."""
         with self._lock:
             self._attempts[name] = attempt
-            self._keep(piece for piece in self._unsent if piece.stream != name)
+            self._keep(buffer for buffer in self._buffers if buffer.stream != name)
             if attempt > 1:
-                self._unsent.append(_OutputBuffer(name, attempt, None, 0, is_text=True))
+                self._buffers.append(_OutputBuffer(name, attempt, None, 0, is_text=True))
 
     def add_output(
-        self, stream: str, attempt: int, start: int, step: str | None, piece: Any, *, is_text: bool
+        self, stream: str, attempt: int, start: int, step: str | None, chunk: Any, *, is_text: bool
     ) -> int:
-        """Append a piece, joined to the last one if possible. Return its bytes."""
-        size = len(piece.encode()) if is_text else len(encode(piece))
+        """Append a chunk, joined to the last one if possible. Return its bytes."""
+        size = len(chunk.encode()) if is_text else len(encode(chunk))
         self._mark("output")
         with self._lock:
             last = self._last_of(stream)
@@ -182,8 +182,8 @@ class Updates:
                 or last.bytes + size > self.JOINED_BYTES
             ):
                 last = _OutputBuffer(stream, attempt, step, start, is_text)
-                self._unsent.append(last)
-            last.parts.append(piece)
+                self._buffers.append(last)
+            last.parts.append(chunk)
             last.bytes += size
             self.output_bytes += size
         return size
@@ -235,29 +235,29 @@ class Updates:
             self._tags[:0] = previous.tags
             self._line_count -= len(previous.logs)
             if not self.is_output_rejected:
-                back = [_unsent(piece) for piece in previous.output]
-                is_current = [piece.attempt == self._attempts[piece.stream] for piece in back]
-                self._keep([*itertools.compress(back, is_current), *self._unsent])
+                back = [_to_buffer(chunk) for chunk in previous.output]
+                is_current = [buffer.attempt == self._attempts[buffer.stream] for buffer in back]
+                self._keep([*itertools.compress(back, is_current), *self._buffers])
 
     def _mark(self, kind: Literal["output", "progress", "log", "step"]) -> None:
         self.last_kind, self.last_at = kind, self._clock.monotonic()
 
-    def _keep(self, unsent: Iterable[_OutputBuffer]) -> None:
-        self._unsent = list(unsent)
-        self.output_bytes = sum(buffer.bytes for buffer in self._unsent)
+    def _keep(self, buffers: Iterable[_OutputBuffer]) -> None:
+        self._buffers = list(buffers)
+        self.output_bytes = sum(buffer.bytes for buffer in self._buffers)
 
     def _last_of(self, stream: str) -> _OutputBuffer | None:
-        return next((buffer for buffer in reversed(self._unsent) if buffer.stream == stream), None)
+        return next((buffer for buffer in reversed(self._buffers) if buffer.stream == stream), None)
 
-    def _take_output(self, max_bytes: float) -> tuple[Piece, ...]:
+    def _take_output(self, max_bytes: float) -> tuple[OutputChunk, ...]:
         size = count = 0
-        for buffer in self._unsent:
+        for buffer in self._buffers:
             if count and size + buffer.bytes > max_bytes:
                 break
             size += buffer.bytes
             count += 1
-        taken = tuple(buffer.piece() for buffer in self._unsent[:count])
-        self._keep(self._unsent[count:])
+        taken = tuple(buffer.chunk() for buffer in self._buffers[:count])
+        self._keep(self._buffers[count:])
         return taken
 
     def _count_lines(self, limit: int, max_bytes: float) -> int:
@@ -277,11 +277,11 @@ class Updates:
         return RunningStep(name=name, for_ms=round(elapsed * 1000, 1))
 
 
-def _unsent(piece: Piece) -> _OutputBuffer:
-    is_text = piece.items is None
-    parts = ([piece.text] if piece.text else []) if is_text else list(piece.items or ())
+def _to_buffer(chunk: OutputChunk) -> _OutputBuffer:
+    is_text = chunk.items is None
+    parts = ([chunk.text] if chunk.text else []) if is_text else list(chunk.items or ())
     size = sum(len(part.encode()) if is_text else len(encode(part)) for part in parts)
-    return _OutputBuffer(piece.stream, piece.attempt, piece.step, piece.start, is_text, parts, size)
+    return _OutputBuffer(chunk.stream, chunk.attempt, chunk.step, chunk.start, is_text, parts, size)
 
 
 def _bytes_of(line: LogLine) -> int:

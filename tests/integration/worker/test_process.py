@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minutehand.functions.worker.exit_report import DeathReporter, ExitReport
+from minutehand.functions.worker.exit_report import ExitReport, ExitReporter
 from minutehand.worker.alarm import STACKS
 from minutehand.worker.loop import run_until_done
 from tests.support.engine import Engine
@@ -118,7 +118,7 @@ async def test_the_end_of_a_process_is_reported_when_its_database_url_is_silent(
         environ["DATABASE_URL"] = f"postgresql://127.0.0.1:{port}/none"
         report = ExitReport(record, environ)
         evidence = report.read(1)
-        reporter = DeathReporter(environ)
+        reporter = ExitReporter(environ)
         await reporter.report(report.worker_id, evidence)
         await reporter.aclose()
         for writer in connections:

@@ -18,9 +18,9 @@ from typing import Any, Final
 from minutehand.config import Settings, read_text
 from minutehand.functions.worker.database_access import DatabaseAccess, find_database_access
 from minutehand.queue.errors import QueueError
-from minutehand.queue.models import WorkerDeath
+from minutehand.queue.models import ReleasedJobs
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker.alarm import EVIDENCE, STACKS
+from minutehand.worker.alarm import CRASH_RECORD, STACKS
 from minutehand.worker.errors import signal_of
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class ExitReport:
     """
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
-        self.variables = {EVIDENCE: str(path)}
+        self.variables = {CRASH_RECORD: str(path)}
         self._path = path
         self._environ = environ
         #: Worker id of the leases of the process. None if the process never had a job.
@@ -68,12 +68,12 @@ class ExitReport:
         return bool(self._read()[0].get("leased"))
 
     def read(self, code: int) -> Mapping[str, Any]:
-        """Return the evidence of an ended process, for the log and the queue."""
-        record, stacks = self._read()
+        """Return the details of an ended process, for the log and the queue."""
+        record, tracebacks = self._read()
         self.worker_id = record.get("worker_id")
-        failed, others = _split(stacks)
+        failed, others = _split(tracebacks)
         own = (line.strip() for line in failed if "File" in line and not _NOT_OWN.search(line))
-        evidence = {
+        details = {
             "line": next(own, None),
             "exit_code": code if code >= 0 else None,
             "signal": signal_of(code),
@@ -83,17 +83,17 @@ class ExitReport:
             "stack": [*failed, *others][:_MAX_LINES] or None,
             "guilty_type": _find_type(failed, record.get("code", [])),
         }
-        return {name: value for name, value in evidence.items() if value is not None}
+        return {name: value for name, value in details.items() if value is not None}
 
     def _read(self) -> tuple[dict[str, Any], str]:
         try:
-            stacks = Path(f"{self._path}{STACKS}").read_text(errors="replace")
-            return json.loads(self._path.read_text()), stacks
+            tracebacks = Path(f"{self._path}{STACKS}").read_text(errors="replace")
+            return json.loads(self._path.read_text()), tracebacks
         except (OSError, ValueError):
             return {}, ""  # the process has had no job
 
 
-class DeathReporter:
+class ExitReporter:
     """Reports the death of worker processes to the queue, which releases their jobs at once.
 
     Args:
@@ -107,10 +107,10 @@ class DeathReporter:
         #: Connection that the reports use. It is probed again after a failed report.
         self.access = DatabaseAccess()
 
-    async def report(self, worker_id: str | None, evidence: Mapping[str, Any]) -> WorkerDeath:
+    async def report(self, worker_id: str | None, details: Mapping[str, Any]) -> ReleasedJobs:
         """Report the death of a process. `worker_id` is None if the process never had a job."""
         if worker_id is None:
-            return WorkerDeath()
+            return ReleasedJobs()
         try:
             async with self._lock, asyncio.timeout(_MAX_SECONDS):
                 if self._queue is None:
@@ -122,7 +122,7 @@ class DeathReporter:
                             async with asyncio.timeout(_MAX_PROBE_SECONDS):
                                 self.access = await find_database_access(settings, within=0)
                     self._queue = WorkerQueue(settings, api=self.access.api(settings))
-                return await self._queue.worker_died(worker_id, evidence)
+                return await self._queue.worker_died(worker_id, details)
         except (QueueError, TimeoutError) as error:
             logger.warning(
                 "The end of a worker process could not be reported; its jobs run again",
@@ -130,7 +130,7 @@ class DeathReporter:
             )
             await self.aclose()
             self.access = DatabaseAccess()
-            return WorkerDeath()
+            return ReleasedJobs()
 
     async def aclose(self) -> None:
         """Close the connection. The next report opens another."""
@@ -140,15 +140,15 @@ class DeathReporter:
                 await queue.aclose()
 
 
-def _split(stacks: str) -> tuple[list[str], list[str]]:
+def _split(tracebacks: str) -> tuple[list[str], list[str]]:
     """Return the stack lines of the failed thread, and the stack lines of all other threads.
 
     The failed thread is the one that a signal ended, or the event loop's thread if it was blocked.
     """
-    mark = _FATAL if _FATAL in stacks else _LOOP
+    mark = _FATAL if _FATAL in tracebacks else _LOOP
     failed: list[str] = []
     others: list[str] = []
-    for thread in stacks.split("\n\n"):
+    for thread in tracebacks.split("\n\n"):
         (failed if mark in thread else others).extend(thread.splitlines())
     return failed, others
 

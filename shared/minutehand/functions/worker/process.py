@@ -36,9 +36,9 @@ from minutehand.functions.worker.app import (
     body_of,
     build_app,
 )
-from minutehand.functions.worker.exit_report import DeathReporter, ExitReport
+from minutehand.functions.worker.exit_report import ExitReport, ExitReporter
 from minutehand.functions.worker.fork_server import FORK_SERVER, ForkServer, serve_forks
-from minutehand.queue.models import WorkerDeath
+from minutehand.queue.models import ReleasedJobs
 from minutehand.tasks import end_tasks
 from minutehand.worker.loop import run_until_done, tune_gc
 
@@ -93,7 +93,7 @@ class WorkerProcess:
         self._suspects: dict[asyncio.Task[None], ExitReport] = {}
         self._suspects_seconds = SUSPECTS_SECONDS
         self._numbers = itertools.count()
-        self._deaths = DeathReporter(environ)
+        self._exit_reporter = ExitReporter(environ)
         #: Set when the worker has found suspects.
         self._found = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -163,12 +163,12 @@ class WorkerProcess:
         while True:
             started = loop.time()
             with self._next_report() as report:
-                death = await self._run(report, variables)
-            if death is None:  # end the fork server, because the code may be new
+                released = await self._run(report, variables)
+            if released is None:  # end the fork server, because the code may be new
                 await self._forks.aclose(timeout_seconds=RESPONSE_SECONDS)
                 continue
             # no pause if the death reduced the suspects or counted as an attempt
-            has_jobs = death.guilty or death.suspects
+            has_jobs = released.guilty or released.suspects
             failures = (
                 0 if has_jobs or loop.time() > started + MAX_RESTART_SECONDS else failures + 1
             )
@@ -202,37 +202,37 @@ class WorkerProcess:
 
     async def _run_suspects(self, report: ExitReport) -> None:
         with report:
-            death = await self._run(report, {SUSPECTS_ONLY: "1"})
+            released = await self._run(report, {SUSPECTS_ONLY: "1"})
             if report.has_leased():
                 self._suspects_seconds = SUSPECTS_SECONDS
             else:
                 self._suspects_seconds = min(2 * self._suspects_seconds, MAX_RESTART_SECONDS)
-        if death is not None and death.guilty:
+        if released is not None and released.guilty:
             await self.wake()  # so that the worker plans the guilty job's retry
 
-    async def _run(self, report: ExitReport, variables: Mapping[str, str]) -> WorkerDeath | None:
+    async def _run(self, report: ExitReport, variables: Mapping[str, str]) -> ReleasedJobs | None:
         """Run a process until it ends. Report its death, or return None if it ended normally."""
         started = asyncio.get_running_loop().time()
         try:
-            access = self._deaths.access.variables
+            access = self._exit_reporter.access.variables
             code = await self._forks.run({**report.variables, **access, **variables})
             if code == 0:
                 return None
             # if the fork server has ended, its processes release their jobs themselves
-            evidence = {} if code is None else report.read(code)
+            details = {} if code is None else report.read(code)
             companies = {"companies": SUSPECTS_PARTS}
-            death = await self._deaths.report(report.worker_id, {**evidence, **companies})
+            released = await self._exit_reporter.report(report.worker_id, {**details, **companies})
             ran = round(asyncio.get_running_loop().time() - started)
-            extra = {"ran_seconds": ran, **evidence, "guilty": death.guilty}
+            extra = {"ran_seconds": ran, **details, "guilty": released.guilty}
             logger.error(
                 "The worker's process has ended and is restarted",
                 extra={"event": "worker.died", **extra},
             )
-            self._start_for_suspects(death.suspects)
-            return death
+            self._start_for_suspects(released.suspects)
+            return released
         finally:
             if not self._suspects.keys() - {asyncio.current_task()}:
-                await self._deaths.aclose()
+                await self._exit_reporter.aclose()
 
 
 def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], object]) -> int:

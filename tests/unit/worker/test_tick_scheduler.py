@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
-from minutehand.worker.agenda import Action, Agenda, Reason, RunSnapshot
 from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.run import IdleBackoff
+from minutehand.worker.tick_scheduler import Action, Reason, RunSnapshot, TickScheduler
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 from tests.support.virtual_time import LoopClock, leaping
 
@@ -23,39 +23,39 @@ IDLE = RunSnapshot()
 RUNS = RunSnapshot(running=True, must_stop=True)
 FULL = RunSnapshot(running=True, must_stop=True, has_free_slot=False)
 
-Said = Callable[[Agenda], object]
+Said = Callable[[TickScheduler], object]
 
 
 def answered(at: float, due_in: float | None = None, **more: Any) -> Said:
     """Record a request and its response."""
 
-    def say(agenda: Agenda) -> None:
-        agenda.ask(at)
+    def say(scheduler: TickScheduler) -> None:
+        scheduler.record_request(at)
         given = {"found": False, "of_all": True, "recheck_pending": False, **more}
-        agenda.answer(at, due_in_seconds=due_in, **given)
+        scheduler.record_response(at, due_in_seconds=due_in, **given)
 
     return say
 
 
 def asked(at: float) -> Said:
-    return lambda agenda: agenda.ask(at)
+    return lambda scheduler: scheduler.record_request(at)
 
 
 def back_off(at: float, seconds: float, *, has_no_response: bool) -> Said:
-    return lambda agenda: agenda.back_off(at, seconds, has_no_response=has_no_response)
+    return lambda scheduler: scheduler.back_off(at, seconds, has_no_response=has_no_response)
 
 
 def woken(reason: Reason) -> Said:
-    return lambda agenda: agenda.wake(reason)
+    return lambda scheduler: scheduler.wake(reason)
 
 
 def is_(name: str) -> Said:
-    return lambda agenda: setattr(agenda, name, True)
+    return lambda scheduler: setattr(scheduler, name, True)
 
 
 def in_vain(times: int) -> Said:
     """Record some responses without any of the due jobs."""
-    return lambda agenda: [answered(10.0, 0.0)(agenda) for _ in range(times)]
+    return lambda scheduler: [answered(10.0, 0.0)(scheduler) for _ in range(times)]
 
 
 #: By situation at 10: events before it, the snapshot, and the next action.
@@ -135,11 +135,11 @@ TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] =
 }
 
 
-def a_run(*result: Said, deadlines: Deadlines = RUN, **options: Any) -> Agenda:
-    agenda = Agenda(deadlines, TickOptions(**options), IdleBackoff())
+def a_run(*result: Said, deadlines: Deadlines = RUN, **options: Any) -> TickScheduler:
+    scheduler = TickScheduler(deadlines, TickOptions(**options), IdleBackoff())
     for each in result:
-        each(agenda)
-    return agenda
+        each(scheduler)
+    return scheduler
 
 
 @pytest.mark.parametrize("case", TABLE)
@@ -157,53 +157,53 @@ def test_the_end_of_a_run_comes_in_its_order() -> None:
 
     Then the run stops running jobs, and abandons jobs that ignore the stop.
     """
-    agenda = a_run(answered(89.8))
+    scheduler = a_run(answered(89.8))
     waits = RunSnapshot(running=True, must_stop=True, has_free_slot=False, release_at=90.9)
 
-    assert agenda.next(89.9, waits).at == 90.0
-    assert agenda.next(90.0, waits).action is Action.FAN_OUT
-    agenda.has_started_extra_workers = True
-    assert agenda.next(90.0, waits).action is Action.RELEASE
-    assert agenda.next(90.0, RUNS).at == 97.0
-    assert agenda.next(97.1, RUNS).action is Action.STOP
+    assert scheduler.next(89.9, waits).at == 90.0
+    assert scheduler.next(90.0, waits).action is Action.FAN_OUT
+    scheduler.has_started_extra_workers = True
+    assert scheduler.next(90.0, waits).action is Action.RELEASE
+    assert scheduler.next(90.0, RUNS).at == 97.0
+    assert scheduler.next(97.1, RUNS).action is Action.STOP
     stopped = RunSnapshot(running=True)
-    assert (agenda.next(97.1, stopped).action, agenda.next(97.1, stopped).at) == (
+    assert (scheduler.next(97.1, stopped).action, scheduler.next(97.1, stopped).at) == (
         Action.ABANDON,
         99.7,
     )
-    assert agenda.next(99.8, stopped).action is Action.ABANDON
-    assert agenda.next(97.1, IDLE).action is Action.EXIT
+    assert scheduler.next(99.8, stopped).action is Action.ABANDON
+    assert scheduler.next(97.1, IDLE).action is Action.EXIT
 
 
 def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
     """The test combines all possible snapshots with all possible earlier events."""
-    flags = ("running", "to_settle", "has_free_slot", "exchanging", "stopping", "maintaining")
+    flags = ("running", "to_settle", "has_free_slot", "exchanging", "is_stopping", "maintaining")
     tellings = [result for result, _, _ in TABLE.values()]
     for result, deadlines in itertools.product(tellings, (RUN, LOOP)):
         for values in itertools.product((False, True), repeat=len(flags)):
             snapshot = RunSnapshot(**dict(zip(flags, values, strict=True)))
-            agenda = a_run(*result, deadlines=deadlines)
-            entry = agenda.next(10.0, snapshot)
+            scheduler = a_run(*result, deadlines=deadlines)
+            entry = scheduler.next(10.0, snapshot)
 
             assert entry.at >= 10.0
             if entry.action is Action.EXIT:
                 assert not snapshot.holds
-                may = agenda.can_lease(10.0, snapshot)
+                may = scheduler.can_lease(10.0, snapshot)
                 assert not (may and snapshot.maintaining), "it leaves what is made ready to no one"
             if entry.action is Action.LEASE:
-                assert agenda.can_lease(10.0, snapshot)
+                assert scheduler.can_lease(10.0, snapshot)
                 assert not snapshot.exchanging
-            if not snapshot.holds and not snapshot.maintaining and snapshot.stopping:
+            if not snapshot.holds and not snapshot.maintaining and snapshot.is_stopping:
                 assert entry.action is Action.EXIT
 
 
 def test_a_run_does_not_leave_what_a_lost_answer_may_have_leased() -> None:
     """The run does not wait for jobs that fall due, but repeats the request."""
-    agenda = Agenda(RUN, TickOptions(linger_seconds=0), IdleBackoff())
-    asked(9.0)(agenda)
-    back_off(10.0, 0.5, has_no_response=True)(agenda)
+    scheduler = TickScheduler(RUN, TickOptions(linger_seconds=0), IdleBackoff())
+    asked(9.0)(scheduler)
+    back_off(10.0, 0.5, has_no_response=True)(scheduler)
 
-    entry = agenda.next(10.0, IDLE)
+    entry = scheduler.next(10.0, IDLE)
 
     assert (entry.at, entry.action) == (10.5, Action.LEASE)
 

@@ -1,6 +1,6 @@
-"""The agenda of a run decides the next action, its time and the reason for it.
+"""The scheduler of a run decides the next action, its time and the reason for it.
 
-The agenda reads no clock and calls nothing. `lease_requests.py` builds requests for leases.
+The scheduler reads no clock and calls nothing. `lease_requests.py` builds requests for leases.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class RunSnapshot:
         has_free_slot: Whether some pool has a free slot.
         exchanging: Whether a settle or lease call is in flight.
         needs_second_settle: Whether a second settle should start.
-        stopping: Whether the host shuts down, or the run met an unexpected error.
+        is_stopping: Whether the host shuts down, or the run met an unexpected error.
         maintaining: Whether maintenance runs or is about to run.
     """
 
@@ -93,7 +93,7 @@ class RunSnapshot:
     has_free_slot: bool = True
     exchanging: bool = False
     needs_second_settle: bool = False
-    stopping: bool = False
+    is_stopping: bool = False
     maintaining: bool = False
 
     @property
@@ -103,8 +103,8 @@ class RunSnapshot:
         return self.running or self.to_settle or self.exchanging or is_waiting
 
 
-class Agenda:
-    """The agenda of one run.
+class TickScheduler:
+    """The scheduler of one run.
 
     Parts of the run record events here, and the loop asks for the next action.
     """
@@ -156,14 +156,14 @@ class Agenda:
         """Record that there may be jobs to lease."""
         self._lease_reason = self._lease_reason or reason
 
-    def ask(self, now: float) -> None:
+    def record_request(self, now: float) -> None:
         """Record that a lease is requested."""
         self._lease_reason = None
         self._leased_at = now
         self._has_no_response = True
         self._last_lease_empty = False
 
-    def answer(
+    def record_response(
         self,
         now: float,
         *,
@@ -207,7 +207,7 @@ class Agenda:
 
     def can_lease(self, now: float, snapshot: RunSnapshot) -> bool:
         """Return whether this run may lease now."""
-        is_open = now < self._deadlines.stop_leasing and not snapshot.stopping
+        is_open = now < self._deadlines.stop_leasing and not snapshot.is_stopping
         return is_open and snapshot.has_free_slot and not self.is_at_worker_limit
 
     def next(self, now: float, snapshot: RunSnapshot) -> NextAction:
@@ -220,18 +220,20 @@ class Agenda:
         deadlines, end = self._deadlines, Reason.END_OF_RUN
         yield NextAction(deadlines.end, Action.ABANDON, end)
         if snapshot.must_stop:
-            yield NextAction(now if snapshot.stopping else deadlines.stop_working, Action.STOP, end)
+            yield NextAction(
+                now if snapshot.is_stopping else deadlines.stop_working, Action.STOP, end
+            )
         if not self.has_started_extra_workers and not snapshot.exchanging:
             yield NextAction(deadlines.stop_leasing, Action.FAN_OUT, end)
         if snapshot.release_at is not None:
-            closes_at = now if snapshot.stopping else deadlines.stop_leasing
+            closes_at = now if snapshot.is_stopping else deadlines.stop_leasing
             closes = NextAction(closes_at, Action.RELEASE, end)
             yield min(
                 closes, NextAction(snapshot.release_at, Action.RELEASE, Reason.NO_SLOT), key=_at
             )
         if snapshot.begin_at is not None:
-            will_lease = self._leased_at < snapshot.begin_at and self.can_lease(now, snapshot)
-            delay = self.FILL_SECONDS if snapshot.exchanging or will_lease else 0.0
+            can_fill = self._leased_at < snapshot.begin_at and self.can_lease(now, snapshot)
+            delay = self.FILL_SECONDS if snapshot.exchanging or can_fill else 0.0
             yield NextAction(snapshot.begin_at + delay, Action.BEGIN, Reason.BATCH)
         if snapshot.retry_settle_at is not None:
             yield NextAction(snapshot.retry_settle_at, Action.RETRY_SETTLE, Reason.BACKOFF)
