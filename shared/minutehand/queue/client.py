@@ -1,4 +1,4 @@
-"""The queue for its users: a method for each SQL function, called with the user's JWT."""
+"""Client of the queue for users. Each method calls a SQL function with the user's JWT."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from minutehand.queue.responses import reading
 
 
 class QueueClient(DataApi):
-    """The connection of one process to the queue.
+    """Client of the queue for one process.
 
-    `acting_as` returns the queue with a user's rights.
+    `acting_as` returns a client with the rights of a user.
     """
 
     def __init__(self, settings: Settings, *, connections: int = DEFAULT_CONNECTIONS) -> None:
@@ -41,15 +41,15 @@ class QueueClient(DataApi):
     def acting_as(
         self, token: str | None, *, signed: Callable[[], Awaitable[Mapping[str, str]]] | None = None
     ) -> UserQueue:
-        """Return the queue with the rights of `token`, or of a guest whose calls are `signed`."""
+        """Return a client with the rights of `token`, or of a guest whose calls are `signed`."""
         headers = caller_headers(self._settings, token)
         return UserQueue(self, headers, signed=signed if token is None else None)
 
 
 class UserQueue(CallerFunctions):
-    """Functions for members, called with one user's JWT.
+    """Calls the SQL functions for members with one user's JWT.
 
-    Functions that return plain JSON, such as `explain_job` and `job_trace`, are called by `call`.
+    Use `call` for functions that return plain JSON, such as `explain_job` and `job_trace`.
     """
 
     async def enqueue(
@@ -61,7 +61,7 @@ class UserQueue(CallerFunctions):
         return await self.add(request, workspace_id=workspace_id)
 
     async def add(self, request: JobRequest, *, workspace_id: WorkspaceId | str) -> Enqueued:
-        """Add the job of a request that is already parsed, as `enqueue` does."""
+        """Add a job from a parsed request, or return the job that has the same idempotency key."""
         return await self.call(
             "enqueue_job",
             parse=reading(Enqueued),
@@ -107,7 +107,7 @@ class UserQueue(CallerFunctions):
     async def logs(
         self, job_id: JobId | str, *, after: int = 0, level: str | None = None, limit: int = 200
     ) -> dict[str, Any]:
-        """Return log lines with an id above `after`, oldest first. None for a job of others."""
+        """Return log rows with an id above `after`, oldest first, if the user may see the job."""
         rows = await self.select(
             "job_logs",
             ("select", "id,job_id,attempt,log_level,message,metadata,created_at"),
@@ -123,7 +123,7 @@ class UserQueue(CallerFunctions):
     async def events_after(
         self, job_id: JobId | str, seq: int = 0, *, limit: int = 500
     ) -> list[JobEvent]:
-        """Return events with a `seq` above `seq`, in order. None for a job of others."""
+        """Return events with a `seq` above `seq`, in order, if the user may see the job."""
         return await self.select(
             "job_events",
             ("select", ",".join(JobEvent.model_fields)),
@@ -137,7 +137,7 @@ class UserQueue(CallerFunctions):
     async def guest_events_after(
         self, session_id: str, job_id: JobId | str, seq: int = 0
     ) -> list[JobEvent]:
-        """Return up to 500 events of a job of a guest session, with only the `seq` of log lines."""
+        """Return up to 500 events of a guest session's job. Log events have only their `seq`."""
         page = reading(GuestJob)
         job = await self.call(
             "guest_job", parse=page, session_id=session_id, job_id=job_id, after=seq
@@ -147,7 +147,7 @@ class UserQueue(CallerFunctions):
     async def workspace_feed(
         self, workspace_id: WorkspaceId | str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
-        """Return state changes of a workspace's jobs, each once. Without a cursor, from now on."""
+        """Return each state change of a workspace's jobs once. Without a cursor, begin now."""
         page = reading(FeedPage)
         return await self.call(
             "event_feed", parse=page, workspace_id=workspace_id, cursor=cursor, limit=limit
@@ -156,7 +156,7 @@ class UserQueue(CallerFunctions):
     async def session_feed(
         self, session_id: str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
-        """Return events of a session's jobs except logs. Without a cursor, from the beginning."""
+        """Return events of a session's jobs, except logs. Without a cursor, begin at the first."""
         page = reading(FeedPage)
         return await self.call(
             "session_feed", parse=page, session_id=session_id, cursor=cursor, limit=limit
@@ -167,7 +167,7 @@ class UserQueue(CallerFunctions):
         return await self.call("cancel_job", parse=reading(Job), job_id=job_id)
 
     async def retry(self, job_id: JobId | str, *, payload: Any = None) -> Job:
-        """Run a failed or cancelled job again, with `payload` in place of its payload if set."""
+        """Run a failed or cancelled job again. `payload`, if set, replaces the job's payload."""
         arguments = _without_none({"payload": payload})
         job: Job = await self.call("retry_job", parse=reading(Job), job_id=job_id, **arguments)
         return job
@@ -175,7 +175,7 @@ class UserQueue(CallerFunctions):
     async def replay(
         self, job_id: JobId | str, *, idempotency_key: str | None = None, **changes: Any
     ) -> Enqueued:
-        """Run a job again as a new one, with another `payload`, or from a step."""
+        """Run a job again as a new job, with another `payload`, or from a step."""
         return await self.call(
             "replay_job",
             parse=reading(Enqueued),
@@ -218,7 +218,7 @@ class UserQueue(CallerFunctions):
         kind, name = ("workspace", workspace) if job_type is None else ("workspace_type", job_type)
         request = {"kind": kind, "name": name, "workspace_id": workspace, "paused": paused}
         result = await self.call("pause_jobs", request={**request, "reason": reason})
-        # the resulting state, not the requested one, because another pause may still apply
+        # return the resulting state, not the requested state, because another pause may still apply
         state = {"paused": result["paused"], "left": result.get("left", [])}
         return {"workspace_id": workspace, "job_type": job_type, **state}
 

@@ -17,15 +17,15 @@ from psycopg.conninfo import make_conninfo
 
 from minutehand.queue.credentials import WORKER_ROLE
 
-#: Fix of an address that libpq rejects.
+#: Suggested replacement of an address that libpq rejects.
 PARAMETERS: Final = (
     "the address without Prisma's parameters, e.g. ?pgbouncer=true and ?schema=public"
 )
 #: Maximum seconds for the whole probe, and for a notification to arrive.
 PROBE_SECONDS: Final = 5.0
 NOTIFY_SECONDS: Final = 1.0
-#: Order of queries on two connections. The results show whether each connection has a separate
-#: session of the server.
+#: Order in which queries run on two connections. The results show whether each connection has its
+#: own server session.
 _ORDER: Final = (0, 1, 1, 0, 0, 1)
 
 Session = psycopg.AsyncConnection[Any]
@@ -36,12 +36,12 @@ class AddressProbe:
     """Features that one address supports.
 
     Attributes:
-        problem: Why the address did not respond. The other attributes are then unknown and false.
-        libpq_error: Why libpq rejects the address, for example because of a parameter for Prisma.
-        sessions: Whether each connection has a separate session. If not, the probe ends, because
-            its settings would affect other callers.
-        notifications: Whether a session that listens is notified.
-        role: Whether the user may switch to the worker's role.
+        problem: Reason why the address did not respond. The features are then unknown and false.
+        libpq_error: Reason why libpq rejects the address, for example a parameter for Prisma.
+        sessions: True if each connection has its own session. Otherwise the probe ends, because its
+            settings would affect other clients.
+        notifications: True if a session that listens receives notifications.
+        role: True if the user may switch to the worker's role.
     """
 
     problem: str | None = None
@@ -52,7 +52,7 @@ class AddressProbe:
 
     @property
     def fault(self) -> tuple[str, str] | None:
-        """Reason why a worker cannot use the address, which completes a sentence, and its fix."""
+        """Reason why a worker cannot use the address, as the end of a sentence, and its fix."""
         if self.libpq_error is not None:
             return f"must be an address as libpq reads it: {self.libpq_error}", PARAMETERS
         if self.problem is not None:
@@ -60,11 +60,11 @@ class AddressProbe:
             return f"does not respond: {self.problem}", fix
         if not self.sessions:
             return (
-                "is a pooler in transaction mode: its sessions are shared with others",
+                "is a pooler in transaction mode, whose sessions other clients share",
                 "session mode or a direct connection; at Supabase, an address with port 5432",
             )
         if not self.role:
-            problem = f"signs in a role that may not become {WORKER_ROLE}"
+            problem = f"logs in as a role that may not become {WORKER_ROLE}"
             return problem, f"grant {WORKER_ROLE} to that role"
         return None
 
@@ -81,7 +81,7 @@ def is_invalid_address(error: psycopg.Error) -> bool:
 
 
 async def probe(url: str) -> AddressProbe:
-    """Probe an address. A probe takes some milliseconds, up to `PROBE_SECONDS`."""
+    """Probe an address. A probe takes some milliseconds, and at most `PROBE_SECONDS`."""
     try:
         async with (
             asyncio.timeout(PROBE_SECONDS),
@@ -104,7 +104,7 @@ async def probe(url: str) -> AddressProbe:
 
 
 async def probe_until_up(url: str, *, within: float = math.inf) -> AddressProbe:
-    """Probe an address, with retries while it does not respond, for up to `within` seconds."""
+    """Probe an address until it responds, for up to `within` seconds."""
     loop = asyncio.get_running_loop()
     until, pause = loop.time() + within, 0.25
     while True:
@@ -116,7 +116,7 @@ async def probe_until_up(url: str, *, within: float = math.inf) -> AddressProbe:
 
 
 async def _connect(url: str) -> Session:
-    # use no prepared statements, because in a pooler's session they would affect other clients
+    # prepare no statements, because in a pooler's session they would affect other clients
     url = make_conninfo(url, connect_timeout=3)
     return await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=None)
 
@@ -135,7 +135,7 @@ async def _notifies(listener: Session, notifier: Session) -> bool:
     try:
         await listener.execute(f"listen {channel}".encode())
         await notifier.execute(f"notify {channel}".encode())
-    except psycopg.Error:  # e.g. from a standby
+    except psycopg.Error:  # for example, the server is a standby
         return False
     async for _ in listener.notifies(timeout=NOTIFY_SECONDS, stop_after=1):
         return True

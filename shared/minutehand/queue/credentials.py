@@ -1,6 +1,7 @@
 """Keys of workers and callers.
 
-A worker's key is configured, or created from the legacy secret, or is the project's secret key.
+A worker's key is the configured key, a token signed with the legacy secret, or the project's secret
+key.
 """
 
 from __future__ import annotations
@@ -14,23 +15,23 @@ from minutehand.config import ConfigurationError, Settings
 from minutehand.telemetry import current_traceparent
 
 WORKER_ROLE = "job_worker"
-#: PostgREST's code for a token that none of its keys has signed.
+#: PostgREST's error code for a token that no known key has signed.
 BAD_SIGNATURE = "PGRST301"
 #: Prefix of a project's secret keys. Legacy keys are JWTs.
 SECRET_PREFIX = "sb_secret_"
-#: Days before expiry from which a warning recommends replacing the worker's key.
+#: Days until the worker's key expires, below which a warning recommends a new key.
 KEY_WARN_DAYS = 30.0
 _GUEST_SESSION = "guest_"
 _GUEST_SESSION_ID = re.compile(r"guest_[0-9A-Za-z]+")
 
 
 def is_guest_session(session_id: str) -> bool:
-    """Return whether a session id is a key from `open_guest_session`, which logs must not have."""
+    """Return whether a session id is from `open_guest_session`. Such an id must not be logged."""
     return session_id.startswith(_GUEST_SESSION)
 
 
 def redacted(text: str) -> str:
-    """Return `text` without ids of guest sessions, which are keys and must not be logged."""
+    """Remove the ids of guest sessions, which grant access and must not be logged."""
     return _GUEST_SESSION_ID.sub("guest_…", text)
 
 
@@ -50,7 +51,7 @@ class WorkerKey:
         if not any(getattr(settings, name) for name in keys):
             raise ConfigurationError(
                 "SUPABASE_WORKER_KEY",
-                "must be set, or one of SUPABASE_JWT_SECRET and SUPABASE_SECRET_KEY instead",
+                "must be set, unless SUPABASE_JWT_SECRET or SUPABASE_SECRET_KEY is set",
                 "eyJhbGciOi…",
             )
 
@@ -66,10 +67,11 @@ class WorkerKey:
         return {"apikey": settings.supabase_publishable_key, "Authorization": f"Bearer {token}"}
 
     def invalidate(self, code: str) -> None:
-        """Create a new token at the next call, because the last token was rejected with `code`.
+        """Use another token at the next call, because the last token was rejected with `code`.
 
-        Use the secret key instead if the signature was rejected. A project with `signing_keys_path`
-        or with a revoked legacy secret accepts no token that the legacy secret signs.
+        If the signature was rejected, use the secret key from now on. A project with
+        `signing_keys_path` or with a revoked legacy secret accepts no token that the legacy secret
+        has signed.
         """
         self._cached_token = None
         self._is_secret_rejected = code == BAD_SIGNATURE and bool(
@@ -102,7 +104,7 @@ def secret_headers(secret: str) -> dict[str, str]:
 
 
 def days_left(token: str | None, now: datetime) -> float | None:
-    """Return the days until a JWT expires, unverified. None if the token never expires."""
+    """Return the days until an unverified JWT expires, or None if the token never expires."""
     import jwt  # imported here, because it takes 70 ms
 
     try:
@@ -113,7 +115,7 @@ def days_left(token: str | None, now: datetime) -> float | None:
 
 
 def caller_headers(settings: Settings, token: str | None) -> dict[str, str]:
-    """Return the headers of a request with `token`, or of an anonymous guest for None."""
+    """Return the headers of a request with `token`, or of an anonymous guest if it is None."""
     headers = {"apikey": settings.supabase_publishable_key}
     if token is not None and token.startswith(SECRET_PREFIX):
         headers = secret_headers(token)

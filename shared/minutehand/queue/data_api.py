@@ -1,4 +1,4 @@
-"""A keep-alive pool of connections to Supabase's Data API, with typed errors and retries."""
+"""Client of Supabase's Data API: keep-alive connections, typed errors and retries."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from minutehand.tasks import end_tasks
 
 #: Default maximum attempts of a call.
 ATTEMPTS: Final = 3
-#: Seconds of retries while another call changes the job or occupies the caller's call slot. The npm
-#: package retries for the same time.
+#: Maximum seconds of retries while another call changes the job or uses the caller's call slots.
+#: The npm package retries for the same time.
 BUSY_SECONDS: Final = 4.0
-#: Connections of a pool, and of the pool that all open streams of a process share.
+#: Connections of a pool for requests, and of the pool that all streams of a process share.
 DEFAULT_CONNECTIONS: Final = 20
 STREAM_CONNECTIONS: Final = 8
-#: Responses from this size are parsed in a thread, to keep the event loop free.
+#: Responses of at least this size are parsed in a thread, to keep the event loop free.
 LARGE_BYTES: Final = 64 * 1024
 Read = TypeVar("Read")
 
 
 class DataApi:
-    """Client of one project's `/rest/v1`. Keep one per process and event loop."""
+    """Client of one project's `/rest/v1`. Keep one client per process and event loop."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class DataApi:
                 max_keepalive_connections=connections,
                 keepalive_expiry=30.0,
             ),
-            # a proxy of the environment is only for other hosts
+            # a proxy from environment variables is only for other hosts
             trust_env=not is_local(url),
             transport=transport,
             verify=trusted(),
@@ -127,7 +127,7 @@ class DataApi:
         except (JobBusy, RateLimited) as error:
             if not _is_busy(error):
                 raise
-            # the call that is in the way ends after milliseconds, or about a second on a loaded
+            # the conflicting call ends after milliseconds, or after about a second on a loaded
             # server
             free = retrying(_is_busy, within=BUSY_SECONDS)
             result = await free(retries, self._send_once, request, parse)
@@ -184,7 +184,7 @@ def _problem(response: httpx.Response) -> object:
 
 
 def call_retrying(repeatable: bool, attempts: int, *, within: float) -> AsyncRetrying:
-    """Return retries of a call that failed: of each call that may be repeated or was not sent."""
+    """Return a policy that retries failed calls if they are repeatable or were not sent."""
     return retrying(
         lambda error: isinstance(error, QueueUnavailable) and (repeatable or error.unsent),
         attempts=attempts,
@@ -200,7 +200,7 @@ def _is_busy(error: BaseException) -> bool:
 async def retry_rate_limited(
     read: Callable[[], Awaitable[Read]], *, within: float = math.inf
 ) -> Read:
-    """Retry a stream's read while it is rate limited, since it can safely read later."""
+    """Retry a stream's read while it is rate limited, because a later read loses no events."""
     retries = retrying(lambda error: isinstance(error, RateLimited), within=within)
     result: Read = await retries(read)
     return result

@@ -1,4 +1,4 @@
-"""The base class of an app's dependencies, and signed addresses of guests for its calls."""
+"""Base class of an app's dependencies, and signed client addresses for calls of guests."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from minutehand.queue.responses import decode_object
 logger = logging.getLogger(__name__)
 
 HEADER: Final = "X-Minutehand-Client"
-#: Seconds that a key is cached. The database creates a new key when worker keys are revoked.
+#: Seconds for which a signing key is cached. The database creates a new key when worker keys are
+#: revoked.
 KEY_SECONDS: Final = 300.0
-#: Seconds until the key is requested again after an error.
+#: Seconds after an error until the signing key is requested again.
 RETRY_SECONDS: Final = 10.0
 _address: contextvars.ContextVar[str | None] = contextvars.ContextVar("client", default=None)
 
 
 @contextlib.contextmanager
 def calling_from(address: str | None) -> Iterator[None]:
-    """Set the client address of a request for the calls inside the block."""
+    """Use `address` as the client's address in all calls inside the block."""
     token = _address.set(address)
     try:
         yield
@@ -49,9 +50,9 @@ class AddressSigner:
             self._functions = WorkerFunctions(settings, api=api, clock=clock)
 
     async def headers(self) -> Mapping[str, str]:
-        """Return the header for a guest's call.
+        """Return the header with the signed address for a guest's call.
 
-        The header is empty without a current request or key.
+        Return no header if there is no current request or no signing key.
         """
         address = _address.get()
         key = await self._current_key() if address is not None else None
@@ -78,18 +79,18 @@ class AddressSigner:
 
 
 class Dependencies:
-    """Base class for an app's dependencies, each a `cached_property` of the subclass."""
+    """Base class of an app's dependencies. A subclass defines each as a `cached_property`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     @cached_property
     def worker(self) -> WorkerFunctions:
-        """The SQL functions of a processor. A call for a lost lease raises LeaseLost."""
+        """Client of the SQL functions for processors. A call for a lost lease raises LeaseLost."""
         return WorkerFunctions(self.settings)
 
     async def aclose(self) -> None:
-        """Close the dependencies made here. Dependencies that were passed in stay open."""
+        """Close the dependencies that this object has built, but not those passed to it."""
         for name, value in list(vars(self).items()):
             is_own = isinstance(getattr(type(self), name, None), cached_property)
             if is_own and hasattr(value, "aclose"):

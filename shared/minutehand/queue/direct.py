@@ -1,6 +1,6 @@
-"""The worker's functions over connections to Postgres, for a worker with DATABASE_URL.
+"""The SQL functions for workers over connections to Postgres, for a worker with DATABASE_URL.
 
-It calls the same functions as the same role as over HTTPS, which always suffices.
+Functions and role are the same as over HTTPS, which every worker can use.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from minutehand.queue.responses import Parse, decode_any, read
 
 logger = logging.getLogger(__name__)
 
-#: Maximum connections, and maximum seconds for a connection and for a call.
+#: Maximum connections, maximum seconds to connect, and maximum seconds of a call.
 CONNECTIONS: Final = 6
 CONNECT_SECONDS: Final = 5
 STATEMENT_SECONDS: Final = 11
-#: Settings by which a dropped connection is noticed within a minute in place of two hours.
+#: TCP settings that detect a dropped connection within a minute instead of two hours.
 _ALIVE: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "tcp_user_timeout": 30_000}
-#: Channel that is notified when an enqueue commits, at most once every 20 ms.
+#: Channel with a notification when an enqueue commits, at most one every 20 ms.
 CHANNEL: Final = "minutehand_wakeup"
-#: Wait before another lease after a notification, for commits that were not notified.
+#: Seconds from a notification to a second lease, for commits without a notification.
 RECHECK_SECONDS: Final = 0.1
 
 
 class DirectApi:
-    """Calls functions like `DataApi`, and raises the same errors.
+    """Calls SQL functions like `DataApi`, and raises the same errors.
 
     Args:
         url: An address that keeps sessions, and whose user may switch to the worker's role.
@@ -77,7 +77,7 @@ class DirectApi:
             try:
                 async with asyncio.timeout(STATEMENT_SECONDS + 1):
                     row = await (await connection.execute(query, values)).fetchone()
-            except TimeoutError as error:  # statement_timeout should have ended the call before
+            except TimeoutError as error:  # statement_timeout should have ended the call
                 raise QueueUnavailable("the database did not respond in time") from error
             except psycopg.Error as error:
                 raise self._error(error) from error
@@ -137,9 +137,9 @@ def _json(value: Any) -> Any:
 
 
 async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, None]:
-    """Yield the payloads on a channel, and reconnect whenever the connection ends.
+    """Yield the payload of each notification on a channel. Reconnect if the connection ends.
 
-    Yield "" when a connection begins, and None when a connection ends.
+    Also yield "" when a connection begins, and None when it ends.
     """
     url, wait = make_conninfo(url, **_ALIVE), 0.3
     while True:
@@ -161,9 +161,9 @@ async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, No
 
 
 async def listen(url: str, wake: Callable[[], object]) -> None:
-    """Call `wake` on every committed enqueue, and when notifications may have been missed."""
+    """Call `wake` after each committed enqueue, and when notifications may have been missed."""
     async for payload in notifications(url, CHANNEL):
-        # the payload is None if the connection ended, and then a lease would fail too
+        # None means that the connection has ended, and then a lease would fail too
         if payload is not None:
             wake()
             # lease again, because commits within 20 ms of a notification are not notified

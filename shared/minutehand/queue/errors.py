@@ -1,4 +1,4 @@
-"""Errors of calls to the queue. Each type exists because a caller handles it differently."""
+"""Errors of calls to the queue. Callers handle each type differently."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class QueueError(JobServiceError):
         self.code = code
         self.details = details
         self.hint = hint
-        # only errors with the engine's SQLSTATEs have a word as hint, other errors have sentences
+        # only errors with the engine's SQLSTATEs have a one-word hint, other hints are sentences
         self.word = (hint or "") if code.startswith("PT") else ""
         super().__init__(message)
 
@@ -46,11 +46,11 @@ class LeaseLost(QueueError):
 
 
 class JobNotFound(QueueError):
-    """There is no job with this id that the caller may see."""
+    """No job has this id, or the caller may not see it."""
 
 
 class DuplicateJob(QueueError):
-    """A job with the same unique key already exists. `details` is its id."""
+    """A job with the same unique key already exists. `details` is the id of that job."""
 
 
 class InvalidState(QueueError):
@@ -58,7 +58,7 @@ class InvalidState(QueueError):
 
 
 class TokenRefused(QueueError):
-    """The Data API rejected the token: expired, wrongly signed, or with an unknown role."""
+    """The Data API rejected the token as expired, wrongly signed, or with an unknown role."""
 
 
 class RateLimited(QueueError):
@@ -66,13 +66,13 @@ class RateLimited(QueueError):
 
     @property
     def limit(self) -> str | None:
-        """The name of the limit, as `enqueues` or `calls_at_once`."""
+        """Name of the limit, such as `enqueues` or `calls_at_once`."""
         name: str | None = json.loads(self.details or "{}").get("limit")
         return name
 
     @property
     def retry_after(self) -> timedelta:
-        """Wait before a retry that the queue requests."""
+        """The wait that the queue requests before a retry."""
         return timedelta(seconds=json.loads(self.details or "{}").get("retry_after_seconds", 1))
 
 
@@ -81,21 +81,21 @@ class JobBusy(QueueError):
 
 
 class QueueUnavailable(QueueError):
-    """The database failed or did not respond in time. The call is safe to repeat."""
+    """The database failed or did not respond in time. The call may have had an effect."""
 
-    #: The call did nothing, so that every call may be repeated.
+    #: True if the call certainly did nothing, so that every call can be repeated.
     unsent: bool = False
 
 
 class DatabaseReadOnly(QueueUnavailable):
-    """Every write is rejected.
+    """The database is read-only and rejects every write.
 
     Supabase makes a project read-only when it exceeds its plan's database size.
     """
 
 
 class ProcessorError(JobServiceError):
-    """Raise it in a processor to fail the attempt with a message for people."""
+    """Raise this error in a processor to fail the attempt with a message for people."""
 
     def __init__(
         self,
@@ -121,14 +121,14 @@ _BY_WORD: Mapping[str, type[QueueError]] = {
     "job_busy": JobBusy,
 }
 
-#: Prefixes of error codes that are temporary although the Data API may respond with 4xx: classes of
-#: SQLSTATEs (connection, conflict, resources, locks, timeout, shutdown) and codes of PostgREST.
+#: Prefixes of temporary error codes, with which the Data API may respond with a 4xx status: classes
+#: of SQLSTATEs (connection, conflict, resources, locks, timeout, shutdown) and codes of PostgREST.
 _TRANSIENT: Final = ("08", "40", "53", "55", "57", "PGRST00")
-#: Message, word and details of an error, as `queue.refuse` writes them into the message if the Data
-#: API returns no hint.
+#: Pattern of a message that contains the word and the details of an error. `queue.refuse` writes
+#: such messages for a Data API that returns no hint.
 _FULL_MESSAGE: Final = re.compile(r"(.*) \((\w+)\)(?: \[(.*)\])?", re.DOTALL)
-#: SQLSTATEs of a serialization failure and a deadlock, after which nothing is stored. PostgREST 14
-#: repeats such a call itself, PostgREST 16 returns the error.
+#: SQLSTATEs of a serialization failure and of a deadlock, after which nothing is stored. PostgREST
+#: 14 repeats such a call itself, and PostgREST 16 returns the error.
 _ROLLED_BACK: Final = frozenset({"40001", "40P01"})
 
 
@@ -149,8 +149,8 @@ def error_from_response(status: int, body: object) -> QueueError:
     elif code == "25006":
         kind = DatabaseReadOnly
         message = (
-            "the database is read-only, as Supabase makes it when the plan's size is used up; "
-            "`minutehand doctor --only database` shows how an operator ends that"
+            "the database is read-only, as it is above the size of its Supabase plan;"
+            "`minutehand doctor --only database` shows how an operator ends this"
         )
     elif status >= 500 or status in {408, 425, 429} or code.startswith(_TRANSIENT):
         kind = QueueUnavailable

@@ -1,4 +1,4 @@
-"""Clients of SQL functions for workers, members and guests, each with its key."""
+"""Clients of the SQL functions: one for workers, and one for members and guests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WorkerFunctions:
-    """The functions granted to `job_worker`. Keep one per process and event loop."""
+    """Client of the functions granted to `job_worker`. Keep one per process and event loop."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class WorkerFunctions:
         repeatable: bool = True,
         **options: Any,
     ) -> Any:
-        """Call a SQL function and return its JSON value. `options` has options of `DataApi.rpc`."""
+        """Call a SQL function and return its JSON value. `options` are options of `DataApi.rpc`."""
 
         async def send() -> Any:
             headers = self._key.headers()
@@ -57,14 +57,14 @@ class WorkerFunctions:
         except QueueError as error:
             if error.code != "PGRST202":
                 raise
-            # a Data API that has just started or reloads its schema knows no function for a moment,
-            # which must not fail a job
+            # a Data API that has just started, or is reloading its schema, briefly knows no
+            # function, which must not fail a job
             raise QueueUnavailable(str(error), status=error.status, code=error.code) from error
 
     async def call_held(
         self, function: str, job_id: str, fence: int, *, parse: Parse[Any] = decode_any, **more: Any
     ) -> Any:
-        """Call a function for a leased job, identified by its fence. The call may be repeated."""
+        """Call a function for a leased job with the lease's fence. The call may be repeated."""
         request = {"job_id": job_id, "fence": fence, **more}
         return await self.call(function, {"p_request": request}, parse=parse)
 
@@ -74,10 +74,10 @@ class WorkerFunctions:
 
 
 class CallerFunctions:
-    """The functions granted to members and guests. An instance is cheap.
+    """Client of the functions granted to members and guests. An instance is cheap.
 
     Args:
-        signed: Returns additional headers for each call: a valid token, or a guest's address.
+        signed: Returns more headers for each call: a valid token, or a guest's signed address.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class CallerFunctions:
         repeatable: bool = True,
         **arguments: Any,
     ) -> Any:
-        """Call a SQL function by parameter names without `p_`, and return its JSON object."""
+        """Call a SQL function and return its JSON object. Argument names omit the prefix `p_`."""
         return await self._api.rpc(
             function,
             {f"p_{name}": value for name, value in arguments.items()},
@@ -120,7 +120,7 @@ class CallerFunctions:
         )
 
     async def workspace(self, named: UUID | None) -> UUID:
-        """Return the workspace `named` if the caller is a member, or the caller's only one."""
+        """Return the workspace `named` if the caller is a member, or the only one of the caller."""
         body = await self.call("own_workspace", workspace_id=named and str(named))
         return UUID(body["workspace_id"])
 

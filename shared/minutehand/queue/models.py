@@ -25,38 +25,38 @@ JobId = NewType("JobId", str)
 WorkspaceId = NewType("WorkspaceId", str)
 
 Status = Literal["pending", "processing", "waiting", "completed", "failed", "cancelled"]
-#: The state that people see, see `queue.state_of`.
+#: The state of a job that people see. `queue.state_of` computes it.
 JobState = Literal[
     "queued", "scheduled", "retrying", "running", "suspended", "completed", "failed", "cancelled"
 ]
 SettleOutcome = Literal[
     "completed", "retry", "failed", "snoozed", "released", "waiting", "cancelled"
 ]
-#: Statuses that a job leaves only by a person's action.
+#: Statuses of ended jobs. Only a person can run such a job again.
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
 def compact_number(value: float) -> int | float:
-    """Return a whole number as an int, because Postgres parses no integer from the text 60.0."""
+    """Return a whole number as an int, because Postgres cannot parse 60.0 as an integer."""
     return int(value) if value.is_integer() else value
 
 
-#: A number of a request, serialized by `compact_number`.
+#: A number in a request, which `compact_number` serializes.
 Number = Annotated[float, PlainSerializer(compact_number, when_used="json-unless-none")]
 
 
 class Model(BaseModel):
-    """Base of the models here, which are frozen and ignore unknown fields."""
+    """Base class of the models in this module. They are frozen and ignore unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     def wire(self) -> dict[str, Any]:
-        """Return the fields that are set, in the form that SQL expects."""
+        """Return the fields that are set, in the format that SQL expects."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
 class Report(BaseModel):
-    """Base of reports of SQL for people. Unknown fields are kept."""
+    """Base class of reports for people that SQL returns. Unknown fields are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -95,7 +95,7 @@ class _JobFields(Model):
     start_by_seconds: int | None = None
     #: Time of the first start, which retries and waits do not change.
     started_at: datetime | None = None
-    #: Time of the end, whatever the outcome. Only completed jobs have `completed_at`.
+    #: Time at which the job ended, with any outcome. Only completed jobs have `completed_at`.
     finished_at: datetime | None = None
     completed_at: datetime | None = None
     updated_at: datetime | None = None
@@ -138,7 +138,7 @@ class _JobFields(Model):
     @model_validator(mode="wrap")
     @classmethod
     def _without_unreadable(cls, row: Any, parse: ModelWrapValidatorHandler[Self]) -> Self:
-        """Parse a row without its invalid fields, which manual SQL may have written."""
+        """Parse a row without its invalid fields, which hand-written SQL may have stored."""
         try:
             return parse(row)
         except ValidationError as error:
@@ -154,8 +154,8 @@ class Job(_JobFields):
     payload: Any = None
     result: Any = None
     error_data: Any = None
-    #: Positions of the job's output streams: `{name: {attempt, next}}`. `job_output` returns the
-    #: output.
+    #: End of each output stream of the job: `{name: {attempt, next}}`. `job_output` returns the
+    #: output itself.
     streams: dict[str, dict[str, int]] | None = None
 
 
@@ -181,7 +181,7 @@ class JobPage(Model):
 
 
 class JobEvent(Model):
-    """A line of a job's history. `seq` counts from 1 per job, without gaps."""
+    """An event in a job's history. `seq` counts from 1 per job, without gaps."""
 
     job_id: JobId
     seq: int
@@ -201,17 +201,18 @@ class FeedPage(Model):
 
     events: tuple[JobEvent, ...]
     cursor: str
-    #: The cursor after each event, from which an interrupted stream continues.
+    #: The cursor after each event, at which an interrupted stream continues.
     places: tuple[str, ...] = Field(default=(), exclude=True)
     more: bool = False
-    #: Whether the cursor belonged to another database. Events may be missing, so read state again.
+    #: True if the cursor belongs to another database. Events may be missing, so read the state
+    #: again.
     reset: bool = False
 
 
 class QueueHealth(Report):
     """Health of the queue, for readiness and dashboards."""
 
-    #: Due jobs by the cause that keeps them from starting, with a verdict.
+    #: Due jobs by the reason why they have not started, with a verdict.
     backlog: dict[str, Any]
     #: Age of the oldest due job that is not paused and whose type has a worker.
     oldest_due_seconds: float | None = None
@@ -231,7 +232,7 @@ class UniqueOptions(Model):
 
 
 class EnqueueOptions(Model):
-    """Options of a new job. None means the default of its type."""
+    """Options of a new job. None selects the default of the job type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -251,12 +252,12 @@ class EnqueueOptions(Model):
     debounce_seconds: Number | None = None
     traceparent: str | None = None
     schema_version: int | None = None
-    #: Words to find the job by.
+    #: Words by which the job can be found.
     tags: tuple[str, ...] | None = None
 
 
 class JobRequest(EnqueueOptions):
-    """A job to enqueue, with options, type and payload in one object as in HTTP and SQL."""
+    """A job to enqueue. Options, type and payload are in one object, as in HTTP and SQL."""
 
     job_type: str
     payload: Any = Field(default_factory=dict)
@@ -266,7 +267,7 @@ class JobRequest(EnqueueOptions):
         return self.model_dump(mode="json", exclude_none=True, include=_OPTIONS)
 
     def wire(self) -> dict[str, Any]:
-        """Return the job in the form of `enqueue_jobs`."""
+        """Return the job in the format of `enqueue_jobs`."""
         return {**self.options(), "job_type": self.job_type, "payload": self.payload}
 
 
@@ -278,28 +279,28 @@ class NewJob(Model):
 
     job_type: str
     payload: Any = Field(default_factory=dict)
-    #: The object is built without validation, because a validator would slow down each cold start.
+    #: Built without validation, because building a validator would slow down each cold start.
     options: EnqueueOptions = EnqueueOptions.model_construct()
 
     @model_validator(mode="before")
     @classmethod
     def _options_are_in_options(cls, fields: Any) -> Any:
-        # an error, because a job would start at once if its delay next to the payload were ignored
+        # reject a misplaced option, because a job without its delay would start at once
         if isinstance(fields, dict) and (more := fields.keys() - cls.model_fields):
             raise ValueError(f"{', '.join(sorted(more))} must be in options=EnqueueOptions(…)")
         return fields
 
     def wire(self) -> dict[str, Any]:
-        """Return the job in the form of `enqueue_jobs` and `spawn_jobs`."""
+        """Return the job in the format of `enqueue_jobs` and `spawn_jobs`."""
         return {**self.options.wire(), "job_type": self.job_type, "payload": self.payload}
 
 
 class Enqueued(Model):
-    """A job, and whether this call created it or found it by its key."""
+    """A job, and whether this call created the job or found it by its idempotency key."""
 
     job: Job
     created: bool
-    #: Whether the caller should wake a worker now that the job is committed. Not in responses.
+    #: True if the caller should wake a worker after the commit. Responses omit this field.
     wake: bool = Field(default=False, exclude=True)
 
 
@@ -314,7 +315,7 @@ class EnqueuedBatch(Model):
 class LeasedJob:
     """The fields of a job that its worker needs. The worker drops the payload once it is parsed.
 
-    It is a dataclass, like its lease, because each job has one, a model takes twice as long to
+    It is a dataclass, as is `Lease`, because each job has one. A model takes twice as long to
     parse, and reading a field of a model takes four times as long.
     """
 
@@ -344,18 +345,18 @@ class Lease:
     job: LeasedJob
     fence: int
     lease_seconds: float = 60.0
-    #: Results of steps and ended waits of earlier attempts, by name. None if they are too large
-    #: for a lease, so that `WorkerQueue.read_steps` must read them.
+    #: Results of steps and ended waits of earlier attempts, by name. None if they are too large for
+    #: a lease. Then `WorkerQueue.read_steps` reads them.
     steps: dict[str, Any] | None = field(default_factory=dict)
 
 
 class RunEnd(Model):
-    """The end of a run, if its lease finds nothing and nothing is due within `stay_ms`."""
+    """Request to end the run if its lease finds no job and no job is due within `stay_ms`."""
 
     stay_ms: Number
-    #: Whether the run may end although maintenance is due, because it has just run.
+    #: True if maintenance has just run, so that the run may end although maintenance is due.
     maintained: bool | None = None
-    #: Summary to store with the worker. None to keep that of an earlier run.
+    #: Summary to store with the worker. None keeps the summary of an earlier run.
     summary: dict[str, Any] | None = None
 
 
@@ -365,17 +366,17 @@ class RunState(Model):
     #: Number of additional runs that may begin now. None if this run was rejected.
     free: int | None = None
     ended: bool = False
-    #: Whether another run was rejected while this run was active. Jobs that the rejected run would
-    #: have leased may remain.
+    #: True if another run was rejected while this run was active. Jobs may remain that the rejected
+    #: run would have leased.
     refused: bool = False
 
 
 class ReleasedJobs(Model):
-    """The jobs of a worker whose process ended, after their release."""
+    """The jobs of a worker whose process died. They have been released."""
 
-    #: Jobs that ended the process. Each of these jobs spends an attempt.
+    #: Jobs that ended the process. The attempt of each of these jobs counts.
     guilty: tuple[JobId, ...] = ()
-    #: Number of groups into which its other suspects are split. Each group of suspects needs one
+    #: Number of groups into which the suspects among the jobs are split. Each group needs one
     #: process.
     suspects: int = 0
 
@@ -385,44 +386,45 @@ MAX_LEASED: Final = 1000
 
 
 class LeasePool(Model):
-    """Job types that share slots, and the number of jobs to lease for them."""
+    """Job types that share slots of the worker, and the number of jobs to lease for them."""
 
     job_types: tuple[str, ...]
     limit: int
 
 
 class LeaseRequest(Model):
-    """A request for jobs. Repeating a (`tick_id`, `call`) returns the same leases."""
+    """A request for jobs. A repeated (`tick_id`, `call`) returns the same leases."""
 
     worker_id: str
     tick_id: str
     call: int
     limit: int
-    #: All types that the worker serves, including types without a free slot. `due` counts these.
+    #: All types that the worker serves, including types without a free slot. The response's `due`
+    #: counts jobs of these types.
     job_types: tuple[str, ...] | None = None
-    #: Replaces `limit` if kinds of processors have separate slots.
+    #: Job types with separate slots, and their limits. They replace `limit`.
     pools: tuple[LeasePool, ...] | None = None
     queues: tuple[str, ...] | None = None
-    #: Replaces the lease time of the types.
+    #: Lease time that replaces the lease time of the job types.
     lease_seconds: int | None = None
     version: str | None = None
-    #: Free slots for new jobs. If None, the database counts the slots that this lease leaves
-    #: unfilled. With -1, an enqueue must not rely on this run and starts a worker.
+    #: Free slots for new jobs. If None, the database counts the slots that this lease leaves free.
+    #: If -1, an enqueue does not wait for this run and starts a worker.
     free_slots: int | None = None
-    #: All slots of the worker, from which `explain` finds that a job waits for a slot. None in
-    #: later calls.
+    #: All slots of the worker, so that `explain` can find that a job waits for a slot. None in
+    #: later calls of a run.
     slots: tuple[LeasePool, ...] | None = None
-    #: Jobs whose abandoned processors still run. None if they have not changed.
+    #: Jobs whose abandoned processors still run. None if the list has not changed.
     abandoned: tuple[AbandonedJob, ...] | None = None
-    #: Request the exact number of due jobs, which otherwise only a tick's first call counts.
+    #: Request the exact number of due jobs. Otherwise only a tick's first call counts them.
     count_due: bool | None = None
-    #: If the number of runs is limited, this limit and the maximum duration of this run.
+    #: Maximum number of concurrent runs, if it is limited, and maximum duration of this run.
     most: int | None = None
     run_seconds: Number | None = None
     ends: RunEnd | None = None
-    #: True: lease suspects and nothing else. False: another process of this host serves suspects.
+    #: True leases only suspects. False means that another process of this host runs suspects.
     suspects: bool | None = None
-    #: Request the topic of Realtime that wakes workers.
+    #: Request the Realtime topic that wakes workers.
     listens: bool | None = None
 
 
@@ -430,18 +432,18 @@ class LeaseResponse(Model):
     """The leased jobs, and the state of the queue."""
 
     leases: tuple[Lease, ...]
-    #: Whether `run_maintenance` would find something to do.
+    #: True if `run_maintenance` would find something to do.
     maintenance: bool = False
     #: Number of due jobs that were not leased, counted up to 1,000.
     due: int = 0
     next_due_in_ms: float | None = None
     run: RunState | None = None
-    #: Whether this worker runs suspects, or may lease nothing but suspects.
+    #: True if this worker runs suspects, or may lease only suspects.
     alone: bool | None = None
-    #: Number of groups of suspects that are ready. None if there are no suspects.
+    #: Number of groups of suspects that are ready. None without suspects.
     suspects: int | None = None
     wake_topic: str | None = None
-    #: Time by the database's clock. None from a database of 0.4.4.
+    #: Current time of the database's clock. None from a database of version 0.4.4.
     now: datetime | None = None
     #: Size of the whole response in bytes, set by the client.
     size: int = Field(default=0, exclude=True)
@@ -454,7 +456,7 @@ class LeaseResponse(Model):
 
     @classmethod
     def of(cls, body: dict[str, Any], size: int) -> Self:
-        """Parse a response without invalid leases, which expire while the other jobs run."""
+        """Parse a response without its invalid leases, which expire while the other jobs run."""
         body["size"] = size
         try:
             return cls.model_validate(body)
@@ -480,18 +482,18 @@ def _valid(leases: list[Any]) -> list[Lease]:
 class MaintenanceResponse(Model):
     """Result of a maintenance call."""
 
-    #: Amount of work done, by task.
+    #: Amount of work that each task has done.
     done: dict[str, int]
-    #: Tasks that failed and back off, see `queue_health`.
+    #: Tasks that failed and are retried later, see `queue_health`.
     failed: tuple[str, ...] = ()
-    #: Whether another call would find more work.
+    #: True if another call would find more work.
     more: bool = False
-    #: Whether another worker is running maintenance.
+    #: True if another worker is running maintenance.
     busy: bool = False
 
 
 class LogLine(Model):
-    """A log line to be stored."""
+    """A log row to store."""
 
     level: str
     message: str
@@ -500,23 +502,23 @@ class LogLine(Model):
 
 
 class StepResult(Model):
-    """A finished step to be stored."""
+    """A finished step to store."""
 
     name: str
     result: Any = None
-    #: Duration by the worker's monotonic clock. The database subtracts it from the arrival time.
+    #: Duration by the worker's monotonic clock. The database subtracts it from the time of arrival.
     duration_ms: Number | None = None
 
 
 class RunningStep(Model):
-    """The step that a job is running, and for how long."""
+    """The step that a job is running, and its duration so far."""
 
     name: str
     for_ms: Number
 
 
 class Pulse(Model):
-    """The last update of a running job, and where its code is."""
+    """The last update of a running job, and the location of its code."""
 
     last: Literal["start", "output", "progress", "log", "step"]
     #: Time since the last update.
@@ -528,19 +530,19 @@ class Pulse(Model):
 
 
 class AbandonedJob(Model):
-    """A job whose processor ignored its stop and still runs, and where its code is."""
+    """A job whose processor ignored its stop and still runs, and the location of its code."""
 
     job_id: JobId
     place: str
 
 
 class OutputChunk(Model):
-    """A part of an output stream, as text or items, to be stored."""
+    """A part of an output stream to store, as text or as items."""
 
     stream: str
-    #: Number of times that the stream was started. Each start of a stream begins without output.
+    #: Number of times that the stream was started. Each start begins without output.
     attempt: int
-    #: Number of characters or items before this part.
+    #: Number of characters or items in the stream before this part.
     start: int
     step: str | None = None
     text: str | None = None
@@ -563,11 +565,11 @@ class ReportItem:
     tags: tuple[str, ...] = ()
     output: tuple[OutputChunk, ...] = ()
     pulse: Pulse | None = None
-    #: Lease time from now on, in place of the current one.
+    #: Lease time that replaces the current lease time.
     lease_seconds: float | None = None
 
     def wire(self) -> dict[str, Any]:
-        """Return the fields that are set, in the form of the SQL function."""
+        """Return the fields that are set, in the format of the SQL function."""
         return {
             name: compact_number(value) if isinstance(value, float) else value
             for name, value in vars(self).items()
@@ -581,8 +583,8 @@ class ReportResult(Model):
     Attributes:
         outcome: `ok`, `cancel` if the job must stop, `lost` if the lease is gone, or `busy` if
             another transaction locks the row, so that the report must be sent again.
-        output: For an item with output, whether someone follows the job, or `refused` if some
-            output was not stored.
+        output: None for an item without output. Otherwise `followed` or `unfollowed`, which shows
+            whether someone reads the stream, or `refused` if some output was not stored.
     """
 
     job_id: JobId
@@ -593,7 +595,7 @@ class ReportResult(Model):
 
 
 class ReportResponse(Model):
-    """The results in the order of the request."""
+    """Results of the items of a report, in their order."""
 
     results: tuple[ReportResult, ...]
 
@@ -604,17 +606,19 @@ class ErrorInfo(Model):
     type: str
     message: str
     data: Any = None
-    #: HTTP status of a vendor's response, and name of a system error (ENOSPC), for remedies.
+    #: HTTP status of a vendor's response, and name of a system error (ENOSPC), which select a
+    #: remedy.
     status: int | None = None
     errno: str | None = None
     #: SQLSTATE of a Postgres error, and the signal that ended a program.
     sqlstate: str | None = None
     signal: str | None = None
-    #: Beginning of the vendor's response, redacted.
+    #: Beginning of the vendor's response, without secrets.
     response: str | None = None
     #: Stack of an attempt that hung or was lost, and the jobs that shared its process.
     evidence: dict[str, Any] | None = None
-    #: Frames without values, see `minutehand.worker.errors`. Stored with the attempt.
+    #: Stack frames without values of variables, see `minutehand.worker.errors`. They are stored
+    #: with the attempt.
     traceback: dict[str, Any] | None = None
     #: Location of log and code: `{request_id, log_group, log_stream, region, commit, source}`.
     origin: dict[str, str] | None = None
@@ -622,7 +626,7 @@ class ErrorInfo(Model):
 
 @dataclass(kw_only=True)
 class SettleItem(ReportItem):
-    """Outcome of one attempt. It is only sent, so it is a dataclass without validation."""
+    """Outcome of one attempt. It is a dataclass without validation, because it is only sent."""
 
     outcome: SettleOutcome
     result: Any = None
@@ -636,9 +640,9 @@ class SettleItem(ReportItem):
 
     @classmethod
     def of(cls, outcome: SettleOutcome, **given: Any) -> Self:
-        """Return an item with the defaults of all other fields.
+        """Return an item with defaults for the fields that are not given.
 
-        The ids of the item are set later.
+        The caller sets the ids of the item later.
         """
         item = object.__new__(cls)
         item.__dict__ = {"outcome": outcome, **given}
@@ -646,7 +650,7 @@ class SettleItem(ReportItem):
 
     @property
     def is_light(self) -> bool:
-        """True if the item has nothing that could be large."""
+        """True if no field of the item can be large."""
         is_empty = self.result is None and self.error is None
         return is_empty and not (self.logs or self.steps or self.output)
 
@@ -656,7 +660,8 @@ class SettleResult:
     """Result of settling one job.
 
     Attributes:
-        outcome: `stale` if another worker has the job, or `busy` if it must be settled again.
+        outcome: `stale` if another worker has leased the job, or `busy` if the job must be settled
+            again.
     """
 
     job_id: JobId
@@ -666,7 +671,7 @@ class SettleResult:
 
 
 class SettleResponse(Model):
-    """The results in the order of the request, and the leases requested in the same call."""
+    """Results of the settled items in their order, and the leases requested in the same call."""
 
     results: tuple[SettleResult, ...]
     lease: LeaseResponse | None = None
@@ -680,5 +685,5 @@ class SettleResponse(Model):
         return cls.model_validate(body)
 
 
-#: A job type in the form of `register_job_types`. Omitted fields take the database's defaults.
+#: A job type in the format of `register_job_types`. Omitted fields take the database's defaults.
 JobTypeSpec = dict[str, Any]

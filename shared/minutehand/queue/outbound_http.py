@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 
-#: Host names of this machine. Calls to it use no proxy of the environment.
+#: Host names of this machine. Calls to these hosts ignore proxies from environment variables.
 LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 CONNECT_SECONDS: Final = 5.0
 #: Maximum `Retry-After` for which a call waits and retries. A longer `Retry-After` fails the call.
@@ -57,7 +57,7 @@ class HttpResponse:
         return value if isinstance(value, dict) else None
 
     def _text(self) -> str | bytes:
-        """Return the body, decoded by the declared charset if it is not UTF-8 as JSON must be."""
+        """Return the body. Decode it by the declared charset unless it is UTF-8, as JSON is."""
         try:
             self.body.decode()
         except UnicodeDecodeError:
@@ -68,7 +68,7 @@ class HttpResponse:
 
 
 class NoResponse(Exception):
-    """No complete response arrived. The text continues a sentence that begins with the service."""
+    """No complete response arrived. The message ends a sentence that begins with the service."""
 
     def __init__(self, reason: str, kind: Literal["unsent", "silent", "broken", "long"]) -> None:
         self.kind = kind
@@ -91,18 +91,18 @@ class NoResponse(Exception):
 
 
 def is_local(url: str) -> bool:
-    """Return whether `url` leads to this machine."""
+    """Return whether `url` points to this machine."""
     return urlsplit(url).hostname in LOCAL_HOSTS
 
 
 def timeouts(answer_seconds: float) -> httpx.Timeout:
-    """Return a time-out of `answer_seconds` between two chunks, and up to 5 s for a connection."""
+    """Return limits: `answer_seconds` without data, and up to 5 s for a connection."""
     return httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds))
 
 
 @cache
 def trusted() -> ssl.SSLContext:
-    """Return the TLS context of this process, loaded once because that takes 25 ms."""
+    """Return the TLS context of this process. It is loaded once, because loading takes 25 ms."""
     return httpx.create_ssl_context()
 
 
@@ -112,7 +112,7 @@ def connect(
     headers: Mapping[str, str] | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> httpx.AsyncClient:
-    """Return a client with shared connections that stores no cookie and follows no redirect."""
+    """Return a client with shared connections. It stores no cookies and follows no redirects."""
     return httpx.AsyncClient(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
@@ -144,14 +144,14 @@ async def exchange(
         ):
             return await answer.read(max_bytes=max_bytes)
     except TimeoutError as error:
-        raise NoResponse(f"took longer than {within:g} s for its answer", "silent") from error
+        raise NoResponse(f"took longer than {within:g} s to answer", "silent") from error
 
 
 class StreamResponse:
     """A response that is read in chunks as they arrive.
 
-    The only time limit is the time spent waiting for chunks, since the headers or since the last
-    call of `received`. Time that the reader spends on the chunks does not count.
+    Only waiting for chunks counts towards the time limit. The headers and each call of `received`
+    reset the limit. The time in which the reader processes chunks does not count.
     """
 
     def __init__(self, response: httpx.Response, within: float) -> None:
@@ -161,14 +161,14 @@ class StreamResponse:
         self._max_silence = self._left = within
 
     def received(self) -> None:
-        """Restart the time limit of silence. The caller has recognized the last chunks."""
+        """Reset the time limit, because the caller has recognized the last chunks."""
         self._left = self._max_silence
 
     async def chunks(self, *, max_bytes: int) -> AsyncGenerator[bytes]:
         """Yield the chunks of the body as they arrive.
 
         Raises:
-            NoResponse: The service is silent, or the response is too long or ended early.
+            NoResponse: The service was silent, or its response was too long or ended early.
         """
         loop, size = asyncio.get_running_loop(), 0
         stream = self._response.aiter_bytes()
@@ -199,10 +199,10 @@ class StreamResponse:
 async def opened(
     http: httpx.AsyncClient, method: str, url: str, *, within: float, **options: Any
 ) -> AsyncIterator[StreamResponse]:
-    """Send one request and yield its response, whatever its status, then close it.
+    """Send one request and yield its response, whatever its status. Close the response at the end.
 
     Args:
-        within: Maximum seconds until the headers, and of silence after them.
+        within: Maximum seconds until the headers arrive, and of silence after them.
 
     Raises:
         NoResponse: No headers arrived within this time.
@@ -228,10 +228,10 @@ def retrying(
     within: float = math.inf,
     sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> tenacity.AsyncRetrying:
-    """Retry a call while `should_retry` returns true and the service requests no long wait.
+    """Return a policy: retry while `should_retry` is true and the service requests no long wait.
 
     Args:
-        should_retry: Whether an error is worth a retry.
+        should_retry: Returns whether an error is worth a retry.
         within: Maximum seconds for all attempts.
     """
 

@@ -1,4 +1,4 @@
-"""Parsers of the queue's responses. A response of unexpected form counts as unavailable."""
+"""Parsers of the queue's responses. An unexpected response means that the queue is unavailable."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pydantic_core import from_json
 from minutehand.queue.errors import QueueUnavailable
 
 T = TypeVar("T")
-#: Parses the body of a response. Raises an error if the form of the body is unexpected.
+#: Parses the body of a response. Raises an error if the body has an unexpected form.
 Parse = Callable[[bytes], T]
 
 
 class QueueObject(dict[str, Any]):
-    """A JSON object of the queue. A missing key means that another server sent the response."""
+    """A JSON object from the queue. A missing key means that another server sent the response."""
 
     def __missing__(self, name: str) -> Any:
         raise QueueUnavailable(f"the response of the Data API has no {name!r}")
@@ -29,12 +29,13 @@ def decode(content: bytes) -> Any:
     try:
         return from_json(content)
     except ValueError:
-        # `json` accepts deeper and larger values, so that one such value does not hide the others
+        # `json` accepts deeper and larger values, so that one such value does not make all
+        # unreadable
         return json.loads(content)
 
 
 def decode_any(content: bytes) -> Any:
-    """Parse any value of a response. A project's function may return null."""
+    """Parse any JSON value. A project's own function may return null."""
     value = decode(content)
     return QueueObject(value) if isinstance(value, dict) else value
 
@@ -65,15 +66,16 @@ def reading(shape: type[T]) -> Parse[T]:
     return parse
 
 
-#: Cached, because building the adapter of a list takes milliseconds.
+#: Cached, because building an adapter for a list takes milliseconds.
 _adapter: Final[Callable[[Any], TypeAdapter[Any]]] = cache(TypeAdapter)
 
 
 def read(content: bytes, parse: Parse[T], *, status: int = 200) -> T:
     """Parse the body of a successful call.
 
-    A proxy, a pooler or a CDN may respond with 200 or 204 in place of the queue, with a page, a
-    truncated body or none. Whether the call had an effect is then unknown, as after a time-out.
+    A proxy, a pooler or a CDN may respond with status 200 or 204 instead of the queue, with an HTML
+    page, a truncated body or no body. Then it is unknown whether the call had an effect, as after a
+    time-out.
     """
     try:
         return parse(content)

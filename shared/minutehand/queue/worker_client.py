@@ -1,4 +1,4 @@
-"""The queue for workers: lease, report, settle and spawn. Every call may be repeated."""
+"""Client of the queue for workers: lease, report, settle and spawn. All calls are repeatable."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from minutehand.queue.responses import Parse, T, decode_object, reading
 if TYPE_CHECKING:
     from minutehand.queue.direct import DirectApi
 
-#: Maximum bytes of the results of one job's steps, which share memory with all other jobs.
+#: Maximum bytes of the step results of one job, because all jobs share the memory.
 MAX_STEP_BYTES: Final = 64_000_000
 
 
 class WorkerQueue(WorkerFunctions):
-    """The queue's own functions, as typed calls."""
+    """Typed calls of the queue's own functions for workers."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class WorkerQueue(WorkerFunctions):
         api = api or DataApi(
             settings.supabase_url,
             schema=settings.schema_name,
-            # longer than any call may run in the database, so that no running call is repeated
+            # longer than any call may run in the database, so that a running call is not repeated
             read_seconds=12.0,
             timeout_seconds=15.0,
         )
@@ -58,7 +58,7 @@ class WorkerQueue(WorkerFunctions):
         return await self._request("lease_jobs", request.wire(), parse=LeaseResponse.read)
 
     async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
-        """Run the due maintenance: expired leases, delayed jobs, schedules, retention."""
+        """Run the due maintenance tasks: expired leases, delayed jobs, schedules, retention."""
         request = {"budget_ms": round(budget_seconds * 1000)}
         return await self._request(
             "run_maintenance", request, attempts=2, parse=reading(MaintenanceResponse)
@@ -84,7 +84,7 @@ class WorkerQueue(WorkerFunctions):
     async def spawn(
         self, job_id: JobId, fence: int, name: str, children: Sequence[NewJob]
     ) -> list[JobId]:
-        """Enqueue child jobs, once per (`job_id`, `name`) however often it is called."""
+        """Enqueue child jobs. A repeated call with this `job_id` and `name` enqueues no more."""
         jobs = [child.wire() for child in children]
         body = await self.call_held(
             "spawn_jobs", job_id, fence, parse=decode_object, name=name, children=jobs
@@ -103,8 +103,8 @@ class WorkerQueue(WorkerFunctions):
             read += page["bytes"]
             if read > MAX_STEP_BYTES:
                 text = (
-                    f"the results of the steps of job {job_id} must not exceed {MAX_STEP_BYTES} "
-                    "bytes in all; store large results elsewhere and return their location"
+                    f"the step results of job {job_id} must not exceed {MAX_STEP_BYTES} "
+                    "bytes in total; store large results elsewhere and return their location"
                 )
                 raise ProcessorError(text, retryable=False)
             for line in page["lines"]:
@@ -117,7 +117,7 @@ class WorkerQueue(WorkerFunctions):
                 return steps
 
     async def read_output(self, job_id: JobId, fence: int, stream: str) -> dict[str, Any]:
-        """Read a leased job's output in a stream: `{attempt, kept: {step: {text, items}}}`."""
+        """Read the stored output of a job's stream: `{attempt, kept: {step: {text, items}}}`."""
         body: dict[str, Any] = await self.call_held(
             "read_output", job_id, fence, parse=decode_object, stream=stream
         )
@@ -127,20 +127,20 @@ class WorkerQueue(WorkerFunctions):
         """Publish job types, so that every function of the queue accepts and validates them.
 
         Returns:
-            The number of registered types, and the reasons of rejected types by name.
+            The number of registered types, and the reason for each rejected type, by type.
         """
         body = await self.call("register_job_types", {"p_types": types}, parse=decode_object)
         rejected = {str(line["job_type"]): str(line["message"]) for line in body["refused"]}
         return int(body["registered"]), rejected
 
     async def tick_finished(self, tick_id: str, *, summary: Mapping[str, Any] | None) -> bool:
-        """End a run that no lease has ended. Return whether another run was rejected meanwhile."""
+        """End a run that no lease has ended. Return whether it led to rejection of another run."""
         request = {"tick_id": tick_id, "summary": summary}
         body = await self._request("tick_finished", request, parse=decode_object, attempts=1)
         return bool(body["refused"])
 
     async def worker_died(self, worker_id: str, details: Mapping[str, Any]) -> ReleasedJobs:
-        """Release the jobs of a worker whose process ended, with the details of the reason."""
+        """Release the jobs of a worker whose process died, and store the details of the reason."""
         request = {"worker_id": worker_id, "evidence": dict(details)}
         parse = reading(ReleasedJobs)
         return await self._request("tick_finished", request, parse=parse, attempts=2)
@@ -155,7 +155,7 @@ class WorkerQueue(WorkerFunctions):
         return dict(await self.call("explain_queue", {}, parse=decode_object))
 
     async def stats(self, *, minutes: int = 60) -> dict[str, Any]:
-        """Return counts and percentiles over all workspaces, of the last `minutes`."""
+        """Return counts and percentiles of all workspaces for the last `minutes`."""
         arguments = {"p_workspace_id": None, "p_minutes": minutes}
         return dict(await self.call("queue_stats", arguments, parse=decode_object))
 

@@ -1,6 +1,6 @@
 """FastAPI building blocks: app factory, callers, error bodies, idempotency, SSE.
 
-A name is loaded on first use, so that a handler imports only the modules that it needs.
+Each name is imported at its first use, so that a handler imports only the modules that it needs.
 """
 
 from __future__ import annotations

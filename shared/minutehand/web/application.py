@@ -1,6 +1,7 @@
 """The app factory of every function: limits, headers, access logs and error handlers.
 
-`functions/` chooses the routers of an app. `minutehand.web.handlers` maps planned errors.
+`functions/` chooses the routers of an app. `minutehand.web.handlers` converts planned errors into
+responses.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ def create_app(
 
     Args:
         services: Clients and dependencies, available as `request.app.state.services`.
-        routers: Served in this order. The first match wins.
-        title: Shown in the OpenAPI document.
-        body_limits: Regular expressions of paths that accept more than 1 MiB, with their bytes.
+        routers: Routers in the order in which they are tried. The first match wins.
+        title: Title of the OpenAPI document.
+        body_limits: Maximum bytes by regular expression of paths that accept more than 1 MiB.
     """
 
     @asynccontextmanager
@@ -64,16 +65,16 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
         lifespan=lifespan,
-        # a redirect that adds or removes a final slash would repeat the Host that the caller sent
+        # a redirect that adds or removes a final slash would contain the caller's Host header
         redirect_slashes=False,
-        # a log record would contain an exception's message, and a span per dependency is noise
+        # a log record would contain an exception's message, and spans of dependencies are noise
         telemetry={"logs": False, "operation_spans": False},
     )
     app.state.services = services
     handlers.install(app)
     for router in routers:
         app.include_router(router)
-    # CORS is added last and so is outermost, so that even a 500 has its headers
+    # CORS is added last and is therefore outermost, so that even a 500 has the CORS headers
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(BoundedBody, limits=body_limits or {})
     app.add_middleware(RequestContext)
@@ -91,7 +92,7 @@ def create_app(
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=/+-]{7,127}")
 
-#: Set on every response that does not set these headers itself. This API serves data, never pages.
+#: Headers of every response that does not set them itself. This API serves data, never pages.
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -166,7 +167,7 @@ def _log_fields(scope: Scope, event: str) -> dict[str, Any]:
 
 
 def _route(scope: Scope) -> str:
-    """Return the route's template. The path of the request may contain ids and is not logged."""
+    """Return the template of the route. The path is not logged, because it may contain ids."""
     route = scope.get("route")
     path = getattr(route, "path_format", None) or getattr(route, "path", None)
     return path if isinstance(path, str) else "-"

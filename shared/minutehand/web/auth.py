@@ -1,6 +1,6 @@
-"""The caller as an argument of routes: a user with a JWT, or the owner of a guest session.
+"""Dependencies that pass callers to routes: users with a JWT, and guests with a session's id.
 
-`tokens` verifies a token and makes a `caller.Caller`. Nothing here grants access to a row.
+`tokens` verifies a token and builds a `caller.Caller`. This module grants no access to rows.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ _service_bearer = HTTPBearer(
     scheme_name="operatorToken",
     description="WORKER_SECRET_TOKEN, or a service role token.",
 )
-#: Placeholder for "a user's token, or none". `functions.openapi` replaces it by both schemes.
+#: Placeholder for "a user's token, or none" in the OpenAPI document. `functions.openapi` replaces
+#: it.
 GUESTS = "userTokenOrNone"
 _guest_bearer = HTTPBearer(auto_error=False, scheme_name=GUESTS)
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-#: For routes that guests may also use if ALLOW_ANONYMOUS is set.
+#: Credentials of routes that guests may also use if ALLOW_ANONYMOUS is set.
 GuestCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_guest_bearer)]
 OperatorCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_service_bearer)]
 
 
 def bearer_token(request: Request) -> str | None:
-    """Return the bearer token of a request, or a secret key that is sent as `apikey` only."""
+    """Return the bearer token of a request, or the secret key if it is sent only as `apikey`."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
@@ -49,9 +50,10 @@ def bearer_token(request: Request) -> str | None:
 
 
 def _token_of(request: Request, access_token: str | None) -> str | None:
-    """Return the token of the header or, for a stream, of the query: EventSource sends no headers.
+    """Return the token of the header or, for a stream, of the query.
 
-    Query strings are never logged here, but clients that can send a header should do so.
+    EventSource cannot send headers. Query strings are never logged here, but clients that can send
+    a header should do so.
     """
     token = bearer_token(request)
     if token is None and access_token:
@@ -78,7 +80,7 @@ async def verify(request: Request, token: str | None) -> Caller:
 
 
 async def require_caller(request: Request, _: Credentials) -> AsyncIterator[Caller]:
-    """Dependency: the signed-in user, whose concurrent requests are limited."""
+    """Yield the signed-in user, whose concurrent requests are limited."""
     caller = await verify(request, bearer_token(request))
     async with services_of(request).request_slot(request, caller):
         yield caller
@@ -87,7 +89,7 @@ async def require_caller(request: Request, _: Credentials) -> AsyncIterator[Call
 async def stream_caller(
     request: Request, _: Credentials, access_token: str | None = None
 ) -> Caller:
-    """Dependency for event streams, which are limited while they are open: the signed-in user."""
+    """Return the signed-in user of an event stream. Open streams have their own limit."""
     return await verify(request, _token_of(request, access_token))
 
 
@@ -97,7 +99,7 @@ async def guest_caller(
     session_id: Annotated[str, Path(max_length=255)],
     access_token: str | None = None,
 ) -> Caller | None:
-    """Dependency for a session's events: the user. None for a guest, whose key is the id."""
+    """Return the user who reads a session's events, or None for a guest with the session's id."""
     return await _user_or_holder(request, _token_of(request, access_token), session_id)
 
 
@@ -125,7 +127,7 @@ async def job_follower(
 async def job_reader(
     request: Request, _: Credentials, session_id: GuestSession = None
 ) -> AsyncIterator[Caller | None]:
-    """Dependency: the signed-in user. None for a guest, whose key is their session's id."""
+    """Yield the user who reads a job, or None for a guest with the id of the job's session."""
     caller = await _user_or_holder(request, bearer_token(request), session_id or "")
     async with services_of(request).request_slot(request, caller):
         yield caller
@@ -136,7 +138,7 @@ async def guest_unslotted(
     _: GuestCredentials,
     access_token: Annotated[str | None, Query(description="Only for EventSource.")] = None,
 ) -> Caller | None:
-    """Dependency of an app's route that stays open and takes its own request or stream slots."""
+    """Return the caller of an app's route that stays open and occupies slots itself."""
     token = _token_of(request, access_token)
     if token is None and services_of(request).settings.allow_anonymous:
         return None
@@ -146,7 +148,7 @@ async def guest_unslotted(
 async def user_or_guest(
     request: Request, caller: Annotated[Caller | None, Depends(guest_unslotted)]
 ) -> AsyncIterator[Caller | None]:
-    """Dependency of an app's route: the user of a token. None for a guest, if they are allowed."""
+    """Yield the user who calls an app's route, or None for a guest if guests are allowed."""
     async with services_of(request).request_slot(request, caller):
         yield caller
 
@@ -163,7 +165,7 @@ JobFollower = Annotated[Caller | None, Depends(job_follower)]
 JobReader = Annotated[Caller | None, Depends(job_reader)]
 #: A signed-in user, or None for a guest if ALLOW_ANONYMOUS is set.
 UserOrGuest = Annotated[Caller | None, Depends(user_or_guest)]
-#: The same for a route that stays open. The request occupies no slot until the route takes a slot.
+#: A user or a guest of a route that stays open. The route itself occupies a slot.
 UserOrGuestUnslotted = Annotated[Caller | None, Depends(guest_unslotted)]
 
 
@@ -175,14 +177,14 @@ async def _functions_of_user_or_guest(caller: UserOrGuest, services: Provided) -
     return services.queue_of(caller)
 
 
-#: The queue with the rights of the signed-in user.
+#: Client of the queue with the rights of the signed-in user.
 CallerQueue = Annotated[UserQueue, Depends(_queue_of_user)]
-#: SQL functions with the rights of the signed-in user.
+#: Client of the SQL functions with the rights of the signed-in user.
 UserFunctions = Annotated[CallerFunctions, Depends(_queue_of_user)]
-#: SQL functions with the rights of the signed-in user, or of a guest.
+#: Client of the SQL functions with the rights of the signed-in user, or of a guest.
 UserOrGuestFunctions = Annotated[CallerFunctions, Depends(_functions_of_user_or_guest)]
 
-#: A function of the queue by its name and the names of its parameters.
+#: Calls a function of the queue by its name, with named arguments.
 Call = Callable[..., Awaitable[dict[str, Any]]]
 
 

@@ -1,7 +1,7 @@
 """A caller whose token was verified.
 
-The verified token is forwarded to the Data API unchanged, so that row level security decides
-which rows the caller sees. `tokens` makes callers, and `auth` passes them to routes.
+The verified token is forwarded unchanged to the Data API, so that row level security decides which
+rows the caller sees. `tokens` builds callers, and `auth` passes them to routes.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class Caller:
 
     @property
     def subject(self) -> UUID:
-        """The user's id. A caller that `require_caller` did not return may have none."""
+        """The user's id. For the project's service, which has no id, raise a 401."""
         if self.user_id is None:
-            raise unauthorized("this route takes a user's token", presented=True)
+            raise unauthorized("this route requires a user's token", presented=True)
         return self.user_id
 
 
 def rate_limit_subject(scope: Scope, caller: Caller | None) -> str:
-    """Return whose limits a request counts towards: its user's or, for a guest, the network's.
+    """Return the subject of a request's rate limits: the user or, for a guest, the network.
 
-    A guest's session cannot be used, because guests choose it themselves.
+    A guest's session is not used, because guests choose their session themselves.
     """
     if caller is not None:
         return str(caller.user_id)

@@ -1,4 +1,4 @@
-"""Public pages of apps: HTML documents without scripts, which load one origin of videos at most."""
+"""Public HTML pages of apps. They have no scripts, and load videos from one origin at most."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def document(title: str, body: str, *, style: str = "", media: str | None = None
     """Return a page with a title.
 
     Args:
-        body: HTML, in which all texts are escaped.
+        body: HTML in which all texts are already escaped.
         style: CSS in addition to the page's own, with the colours --ink, --soft, --line, --back,
             --card and --main.
         media: URL of a video that the page may load.

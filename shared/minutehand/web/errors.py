@@ -1,6 +1,6 @@
-"""The error body of every route, and the one exception that routes raise on purpose.
+"""The error body of every route, and the exception with which routes reject a request.
 
-`minutehand.web.handlers` maps exceptions of other packages to it.
+`minutehand.web.handlers` converts exceptions of other packages into this error body.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class ErrorBody(BaseModel):
 class ApiError(HTTPException):
     """A planned rejection, sent as an `ErrorBody` with this status.
 
-    The class derives from Starlette's exception, so that FastAPI does not replace the error while a
-    body is read.
+    It derives from Starlette's exception, because FastAPI replaces other errors that are raised
+    while it reads a body.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ApiError(HTTPException):
 
 
 def error_response(error: ApiError) -> JSONResponse:
-    """Build the response of an error. The request id is that of the current context."""
+    """Build the response for an error. It contains the request id of the current context."""
     body = error_body(error.code, error.error, detail=error.info, request_id=current_request_id())
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
@@ -100,7 +100,7 @@ def validation_failed(errors: Sequence[FieldProblem], *, more: int = 0) -> ApiEr
 
 
 def unauthorized(reason: str, *, presented: bool) -> ApiError:
-    """Return a 401. `presented` is whether the request had a token at all (RFC 6750 §3.1)."""
+    """Return a 401. `presented` is true if the request had any token (RFC 6750 §3.1)."""
     challenge = 'Bearer realm="minutehand"'
     if presented:
         challenge += f', error="invalid_token", error_description="{reason}"'

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def install(app: FastAPI) -> None:
-    """Register handlers that send every planned exception of `app` as the error body."""
+    """Register handlers that convert the planned exceptions of `app` into the error body."""
 
     @app.exception_handler(HTTPException)
     async def rejected(_: Request, error: HTTPException) -> JSONResponse:
@@ -44,7 +44,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(PydanticSerializationError)
     async def unstorable(_: Request, error: PydanticSerializationError) -> JSONResponse:
-        # JSON and Python accept half of a surrogate pair, but it cannot be stored
+        # JSON and Python accept half of a surrogate pair, which cannot be stored
         return error_response(ApiError(400, *INVALID_JSON, detail=str(error)))
 
     @app.exception_handler(QueueError)
@@ -53,7 +53,7 @@ def install(app: FastAPI) -> None:
 
 
 def _starlette_error(error: HTTPException) -> ApiError:
-    """Convert Starlette's errors: no such route, wrong method, a body that cannot be parsed."""
+    """Convert an error of Starlette: unknown route, wrong method, or unreadable body."""
     status, message = error.status_code, str(error.detail)
     phrase = HTTPStatus(status).phrase.lower().replace(" ", "_")
     code, text = {400: INVALID_JSON, 404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(
@@ -79,7 +79,7 @@ def _invalid_request(error: RequestValidationError) -> ApiError:
 
 
 def _problem(problem: dict[str, Any]) -> FieldProblem:
-    """Convert a problem that pydantic found, without the value, which may be secret."""
+    """Convert a problem found by pydantic. Omit the value, because it may be secret."""
     location, *path = (str(part) for part in problem["loc"])
     return FieldProblem(
         field=".".join(path[:20]) or location,
@@ -96,7 +96,7 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
         return ApiError(
             429,
             "job_busy",
-            "Another call changes the same rows; call again",
+            "Another call is changing the same rows. Try again.",
             detail={"retry_after_seconds": 1},
             headers={"Retry-After": "1"},
         )
@@ -120,7 +120,7 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
     # an error without a hint word of the engine may name tables, so its text is only logged
     if error.code.startswith("PGRST2") or not 400 <= error.status < 500:
         logger.error(
-            "the database lacks what this version needs",
+            "the database lacks functions that this version needs",
             extra={"event": "queue.mismatch", "sqlstate": error.code, "reason": error.message},
         )
         return unavailable("The database is not ready for this request")
@@ -139,25 +139,25 @@ _GENERIC_ERRORS = {
 }
 
 
-#: Name under which an error's detail is sent, by hint word.
+#: Name of an error's detail in the response, by hint word.
 _DETAILS = {
     "duplicate_job": "job_id",
     "idempotency_conflict": "job_id",
     "invalid_state": "status",
     "quota_exceeded": "limit",
 }
-#: Hint words of errors whose detail is the path of the invalid field.
+#: Hint words of errors whose details are the path of the invalid field.
 _WITH_FIELD_PATH = frozenset(
     {"payload_invalid", "invalid_argument", "unknown_job_type", "unknown_queue"}
 )
 
 
-#: Hint words of errors whose detail has the seconds until a retry.
+#: Hint words of errors whose details contain the seconds until a retry.
 _WITH_RETRY_AFTER = frozenset({"rate_limited", "job_busy"})
 
 
 def _detail(error: QueueError) -> Any:
-    """Return the detail of the queue's error under a name."""
+    """Return the details of the queue's error as an object with a named field, if possible."""
     if (name := _DETAILS.get(error.word)) is not None:
         return {name: error.details}
     if error.word in _WITH_RETRY_AFTER:

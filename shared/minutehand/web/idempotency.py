@@ -1,6 +1,6 @@
-"""The Idempotency-Key header: one job per key, however often a request is repeated.
+"""The Idempotency-Key header. A repeated request with the same key creates no second job.
 
-The database decides which job a key belongs to, in the transaction that enqueues.
+The database assigns a key to a job in the transaction that enqueues the job.
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ MAX_CHARACTERS = 255
 #: The header as a route's argument.
 IdempotencyHeader = Annotated[
     str | None,
-    Header(
-        alias=HEADER,
-        description="Names this request: repeating it with the same key yields the same job.",
-    ),
+    Header(alias=HEADER, description="A repeated request with the same key returns the same job."),
 ]
 
 
 def parse_key(value: str | None) -> str | None:
-    """Parse the header: quoted as in draft-ietf-httpapi-idempotency-key-header, or unquoted."""
+    """Parse the header, which may be quoted as in draft-ietf-httpapi-idempotency-key-header."""
     if value is None:
         return None
     key = value.strip()
@@ -39,7 +36,7 @@ def parse_key(value: str | None) -> str | None:
 
 
 def one_key(header: str | None, body: str | None) -> str | None:
-    """Return the key of a request that may send it in the header and in the body."""
+    """Return the key of a request, which may be in the header or in the body."""
     key = parse_key(header)
     if key is not None and body is not None and key != body:
         raise invalid_argument("idempotency_key", f"differs from the {HEADER} header")
@@ -47,5 +44,5 @@ def one_key(header: str | None, body: str | None) -> str | None:
 
 
 def key_of_part(header: str | None, index: int, own: str | None) -> str | None:
-    """Return the key of the job at `index` of a bulk: its own, or one derived from the header's."""
+    """Return the key of the job at `index` of a bulk: its own key, or one from the header's key."""
     return own if own is not None or header is None else f"{header}#{index}"

@@ -1,7 +1,6 @@
 """Wakes event streams when the database notifies of a change to their job or session.
 
-Each process has one connection, open while there are streams. Without this connection, streams
-poll.
+Each process keeps one connection while it has open streams. Without the connection, streams poll.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ RENEW_SECONDS: Final = 30.0
 
 
 class EventListener:
-    """Receives the database's notifications. While it `is_live`, streams need not poll."""
+    """Receives notifications from the database. While it `is_live`, streams need not poll."""
 
     def __init__(self, settings: Settings, api: DataApi) -> None:
         self._url = settings.environ.get("DATABASE_URL", "")
@@ -42,7 +41,7 @@ class EventListener:
 
     @contextmanager
     def subscribed(self, topic: str) -> Iterator[asyncio.Event]:
-        """Yield an event that is set when a stream of the topic, e.g. `job:<id>`, should read."""
+        """Yield an event that is set when streams of the topic, e.g. `job:<id>`, should read."""
         event = asyncio.Event()
         self._streams[topic].add(event)
         if self._functions is not None and self._task is None:
@@ -62,7 +61,7 @@ class EventListener:
                 self.is_live = self._is_listening = False
 
     async def register(self, topic: str) -> None:
-        """Register a topic with the database. To be called before each read."""
+        """Register a topic with the database. Call this method before each read."""
         now = time.monotonic()
         if (
             self._functions is None
@@ -77,10 +76,10 @@ class EventListener:
         except QueueError as error:
             self.is_live = False
             extra = {"event": "sse.polling", "reason": str(error)}
-            logger.warning("event streams poll: the database notifies no one", extra=extra)
+            logger.warning("event streams poll; a topic could not be registered", extra=extra)
 
     async def _listen(self) -> None:
-        # imported here, because psycopg is an extra
+        # imported here, because psycopg is optional
         from minutehand.queue.connection_probe import probe_until_up
         from minutehand.queue.direct import notifications
 
@@ -88,7 +87,7 @@ class EventListener:
         if not address.notifications:
             self._functions = None  # streams poll, and the address is not probed again
             extra = {"event": "sse.polling", **address.log_fields}
-            logger.warning("event streams poll: DATABASE_URL passes no notifications", extra=extra)
+            logger.warning("event streams poll; DATABASE_URL passes no notifications", extra=extra)
             return
         async with aclosing(notifications(self._url, CHANNEL)) as topics:
             async for topic in topics:
@@ -97,7 +96,7 @@ class EventListener:
                     continue
                 self.is_live, self._is_listening = False, topic is not None
                 self._registered_until.clear()
-                # let streams read the events that were committed without a connection
+                # let streams read the events that were committed while there was no connection
                 for topic in self._streams:
                     self._wake(topic)
 

@@ -1,7 +1,7 @@
-"""Request bodies: their size is limited while they are read, before FastAPI parses them.
+"""Request bodies. Their size is checked while they are read, before FastAPI parses them.
 
-The limit is an ASGI layer, so that a body above it never reaches memory. Pydantic checks the
-types of fields, and SQL checks their values.
+An ASGI layer checks the size, so that a body above the limit is never held in memory. Pydantic
+checks the types of fields, and SQL checks their values.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Body(BaseModel):
 
 
 class BoundedBody:
-    """ASGI layer: a body fails with 413 as soon as it exceeds its route's limit.
+    """ASGI layer that responds with 413 as soon as a body exceeds the limit of its route.
 
     A body without a JSON content type, such as `curl -d` sends, is read as JSON. This is safe,
     because callers authenticate by bearer token and never by cookie.
@@ -61,7 +61,8 @@ class BoundedBody:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            # raised in the route, where the body is read, so that the usual error handlers apply
+            # raise the error in the route, which reads the body, so that the usual error handlers
+            # apply
             if read > limit or (declared.isdigit() and int(declared) > limit):
                 raise ApiError(
                     413,

@@ -1,4 +1,4 @@
-"""Clients and dependencies of routes, made once per process as `request.app.state.services`.
+"""Clients and dependencies of routes, built once per process as `request.app.state.services`.
 
 `functions/` or the local stack chooses the waker of a process.
 """
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Waker(Protocol):
-    """Requests a worker run. Never raises and never takes long."""
+    """Requests worker runs. It never raises an error and returns quickly."""
 
     async def wake(self, *, reason: str = "enqueue") -> None:
         """Request a worker run."""
@@ -43,45 +43,46 @@ class Waker(Protocol):
 
 
 class NoWaker:
-    """Leaves every job to the minute tick."""
+    """Leaves all jobs to the tick that runs each minute."""
 
     async def wake(self, *, reason: str = "enqueue") -> None:
-        """Do nothing, because the minute tick starts the jobs."""
+        """Do nothing, because the tick of the next minute starts the jobs."""
 
 
 @dataclass(frozen=True)
 class StreamTiming:
     """Waits and timeouts of an event stream, in seconds."""
 
-    #: Whether to keep the response open. Otherwise the response ends, and the client reconnects.
+    #: True keeps the response open. Otherwise the response ends, and the client reconnects.
     streaming: bool
     #: Maximum wait for a first event in a buffered response. Together with `read_timeout` it must
     #: stay below the function's 28 s and the gateway's 30 s.
     buffered_wait: float = 20.0
-    #: Maximum duration of one read of the log, which is then repeated.
+    #: Maximum duration of one read of the event log. A longer read is cancelled and repeated.
     read_timeout: float = 5.0
     #: Interval of the comments that keep proxies from closing an idle stream.
     keep_alive: float = 15.0
-    #: Interval between reads after an event. Without events it grows to `max_poll`.
+    #: Interval between reads after an event. Without events the interval grows to `max_poll`.
     poll: float = 0.2
     max_poll: float = 1.0
-    #: Interval while the database notifies, for changes without an event such as a lost membership.
+    #: Interval between reads while notifications arrive, for changes without an event, such as a
+    #: lost membership.
     max_recheck: float = 10.0
-    #: Time after which a reader that takes no data is disconnected.
+    #: Time after which a client that accepts no data is disconnected.
     stalled_after: float = 30.0
     #: Time that a client waits before it reconnects.
     retry: float = 2.0
 
 
-#: Maximum open streams of a process, half of them for guests, and of one caller.
+#: Maximum open streams of a process, of which guests may use half, and of one caller.
 MAX_STREAMS: Final = 5_000
 MAX_STREAMS_PER_CALLER: Final = 100
-#: Maximum running and waiting requests of one caller, and running requests of all guests. Running
-#: requests use database connections, which all callers share.
+#: Maximum running and waiting requests of one caller, and maximum running requests of all guests. A
+#: running request uses a database connection, and all callers share the connections.
 MAX_REQUESTS_PER_CALLER: Final = 4
 MAX_WAITING_PER_CALLER: Final = 200
 MAX_GUEST_REQUESTS: Final = 8
-#: Maximum concurrent checks of secret keys. The checks are limited, because anyone can invent keys.
+#: Maximum concurrent checks of secret keys. Checks are limited, because anyone can invent keys.
 MAX_KEY_CHECKS: Final = 2
 
 
@@ -121,16 +122,16 @@ class RequestLimiter:
                 del self._pending[caller], self._running[caller]
 
 
-#: Reads of the log per second over all streams of the process, and the size of a burst.
+#: Maximum reads of the event log per second by all streams of the process, and size of a burst.
 READS_PER_SECOND: Final = 200.0
 READ_BURST: Final = 40
 
 
 class SlotLimiter:
-    """Slots that callers occupy. If none is free, the call is rejected.
+    """Slots for callers. If no slot is free, the call is rejected.
 
     Args:
-        name: The plural noun of the error message.
+        name: Plural noun for the error message.
         per_caller: Maximum slots of one caller.
         limit: Maximum slots of all callers.
 
@@ -164,7 +165,7 @@ class SlotLimiter:
 
 
 class ReadPacer:
-    """Spaces the reads of all streams, which share one budget."""
+    """Spaces out the reads of all streams, which share one rate limit."""
 
     def __init__(self) -> None:
         self._read_at = 0.0
@@ -206,12 +207,12 @@ class Services:
             streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds
         )
         self._provided: dict[type[Any], Any] = {}
-        #: Set this event to end every stream soon. Clients then reconnect to the next process.
+        #: Event that ends every stream soon. Clients then reconnect to the next process.
         self.closing = asyncio.Event()
 
     @cached_property
     def verifier(self) -> TokenVerifier:
-        """Verifies users' tokens. Imported with the first token."""
+        """Verifies users' tokens. Its module is imported when the first token arrives."""
         from minutehand.web.tokens import TokenVerifier
 
         return TokenVerifier(self.settings, self.clock)
@@ -219,7 +220,8 @@ class Services:
     async def verify_secret_key(self, secret_key: str) -> None:
         """Reject a secret key that the database does not accept. Each key is checked once.
 
-        The project's service has no request limit, so an invented key must not pass for it.
+        The project's service has no request limit, so an invented key must not be taken for the
+        service's key.
         """
         digest = hashlib.sha256(secret_key.encode()).digest()
         if digest not in self._verified_keys:
@@ -229,7 +231,7 @@ class Services:
 
     @asynccontextmanager
     async def request_slot(self, request: Request, caller: Caller | None) -> AsyncIterator[None]:
-        """Occupy a request slot of the user, or of the guest's network and one of all guests."""
+        """Occupy a slot of the user. A guest occupies a slot of its network and of all guests."""
         subject = rate_limit_subject(request.scope, caller)
         is_service = caller is not None and caller.user_id is None
         async with (
@@ -240,26 +242,25 @@ class Services:
 
     @contextmanager
     def stream_slot(self, request: Request, caller: Caller | None) -> Iterator[None]:
-        """Occupy a stream slot until a stream, or another request that stays open, ends."""
+        """Occupy a stream slot while a stream, or another request, stays open."""
         subject = rate_limit_subject(request.scope, caller)
         guest_slot = nullcontext() if caller else self.guest_streams.slot(subject)
         with guest_slot, self.streams.slot(subject):
             yield
 
     def queue_of(self, caller: Caller | None) -> UserQueue:
-        """Return the queue with the rights of `caller`, or of an anonymous guest for None."""
+        """Return a client with the rights of `caller`, or of an anonymous guest if it is None."""
         return self.queue.acting_as(token_of(caller), signed=self._signer.headers)
 
     def stream_queue_of(self, caller: Caller | None) -> UserQueue:
-        """Return the queue with the rights of `caller`, over the connections of streams."""
+        """Return a client with the rights of `caller` that uses the connections for streams."""
         return self._streams.acting_as(token_of(caller))
 
     @cached_property
     def operator_queue(self) -> WorkerQueue:
-        """The queue with the operator's rights: health and statistics over all workspaces."""
+        """Client of the queue with the operator's rights, for data of all workspaces."""
         try:
-            # uses the connections of routes, so that the health check shows a problem with these
-            # connections
+            # use the connections for routes, so that the health check finds problems with them
             return WorkerQueue(self.settings, api=self.queue, clock=self.clock)
         except ConfigurationError as error:
             raise ApiError(
@@ -267,10 +268,10 @@ class Services:
             ) from error
 
     def provide(self, kind: type[T], make: Callable[[], T]) -> T:
-        """Return the process's one instance of `kind`, made on first use.
+        """Return the process's only instance of `kind`. Build it at the first call.
 
-        An instance with `aclose` is closed with the services, also when Lambda rotates secrets,
-        because an app's lifespan never ends there.
+        An instance with `aclose` is closed together with the services. On Lambda this happens when
+        secrets are rotated, because the lifespan of an app never ends there.
         """
         if kind not in self._provided:
             self._provided[kind] = make()
@@ -294,7 +295,7 @@ def services_of(request: Request) -> Services:
 
 
 async def _services_of(request: Request) -> Services:
-    """Dependency: `services_of` on the event loop. A plain function would get a thread."""
+    """Return the services. FastAPI would run a function that is not async in a thread."""
     return services_of(request)
 
 

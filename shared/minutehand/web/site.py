@@ -1,7 +1,7 @@
 """The console's files and headers, for hosts that serve them on the API's origin.
 
-As CloudFront does on AWS (infra/aws/console.yml), it serves one page for every path of the
-console's router, with a policy that allows only the console's scripts.
+It serves one page for every path of the console's router, as CloudFront does on AWS
+(infra/aws/console.yml). The policy of the page allows only the console's scripts.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ FOLDERS = frozenset({"apps", "lib", "parts", "styles", "vendor", "views"})
 def is_page(path: str) -> bool:
     """Return whether a path is a page of the console's router and not a file.
 
-    A file extension does not distinguish them, because the name of a job type may end like the name
-    of a file.
+    A file extension is no criterion, because the name of a job type may end like the name of a
+    file.
 
     Args:
-        path: Without the first slash.
+        path: Path without the first slash.
     """
     first, *rest = parts = path.rstrip("/").split("/")
     if not all(part.strip(".") for part in parts):
@@ -41,7 +41,7 @@ def is_page(path: str) -> bool:
 
 
 def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Build the headers of every file.
+    """Build the headers of the console's files.
 
     The headers allow connections only to Supabase and storage.
     """
@@ -57,7 +57,7 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
         "media-src": f"'self' {storage}".strip(),
         "connect-src": f"'self' {settings.supabase_url} {socket}://{origin.netloc} {storage}",
         "manifest-src": "'self'",
-        # pages that an app's jobs have built, each with a policy that forbids network access
+        # pages that jobs of an app have built, each with a policy that forbids network access
         "frame-src": f"'self' {environ.get('API_URL', '')}".strip(),
         "base-uri": "'none'",
         "form-action": "'none'",
@@ -77,7 +77,7 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
 
 
 def config_route(settings: Settings, **more: Any) -> Route:
-    """Build the route of the console's configuration: Supabase's address and key, and `more`."""
+    """Build the route of the console's configuration. `more` contains additional fields."""
     body = {
         "supabaseUrl": settings.supabase_url,
         "supabaseKey": settings.supabase_publishable_key,
@@ -103,7 +103,7 @@ def written_console(settings: Settings, folder: Path) -> list[BaseRoute]:
 
 
 class ConsoleFiles(StaticFiles):
-    """Files of the console. A path without a file is a page of its router."""
+    """Serves the console's files. A path without a file is a page of the console's router."""
 
     def __init__(self, directory: Path, headers: Mapping[str, str]) -> None:
         super().__init__(directory=directory, html=True)
@@ -117,7 +117,7 @@ class ConsoleFiles(StaticFiles):
             if missing.status_code != 404 or not is_page(path):
                 raise
             response = await super().get_response("index.html", scope)
-        # scripts and styles run under their page's policy, so they need only the small headers
+        # scripts and styles run under the policy of their page, so they need only these headers
         is_asset = response.headers.get("content-type", "").startswith(_ASSET_TYPES)
         response.headers.update(_ASSET_HEADERS if is_asset else self._headers)
         return response

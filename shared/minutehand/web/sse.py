@@ -1,7 +1,7 @@
 """Server-sent events from the durable event log, resumable by `Last-Event-ID`.
 
-Each connection reads the log from its cursor with its reader's token, so that row level
-security decides which events it gets.
+Each connection reads the log from its cursor with the token of its reader, so that row level
+security decides which events the reader gets.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ T = TypeVar("T")
 MEDIA_TYPE: Final = "text/event-stream"
 #: Maximum events of one read. A client that is far behind needs several reads.
 READ_LIMIT: Final = 500
-#: Maximum seconds for a first event in an app's buffered response. The `jobs` function has 20 s.
+#: Maximum seconds until the first event in a buffered response of an app. The `jobs` function
+#: allows 20 s.
 BUFFERED_SECONDS: Final = 12.0
 #: The cursor before the first event.
 START_CURSOR: Final = "1:1:"
@@ -62,7 +63,7 @@ class SseEvent:
 
     Attributes:
         cursor: Cursor after this event.
-        type: Name of the event, or None for `onmessage`.
+        type: Name of the event. None sends it to EventSource's `onmessage`.
     """
 
     cursor: str
@@ -72,7 +73,7 @@ class SseEvent:
 
 @dataclass(frozen=True)
 class JobCursor:
-    """A reader's position in a job: its last event, and attempt and end of each output stream."""
+    """A reader's position in a job: the last event, and attempt and end of each output stream."""
 
     seq: int = 0
     output: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -83,16 +84,16 @@ class Batch:
     """Result of one read of the log."""
 
     lines: Sequence[SseEvent] = ()
-    #: Reason for the end of the stream, or None.
+    #: Reason why the stream ends, or None.
     end: str | None = None
-    #: Whether to read again without waiting.
+    #: True if the next read should follow immediately.
     more: bool = False
-    #: Cursor of the next read if there were no lines.
+    #: Cursor of the next read if this read returned no lines.
     cursor: str | None = None
 
 
 class Feed(Protocol):
-    """Reads the log of one subject from its cursor. `subject` is a topic, e.g. `session:<id>`."""
+    """Reads the events of one subject from a cursor. `subject` is a topic, e.g. `session:<id>`."""
 
     subject: str
 
@@ -102,7 +103,7 @@ class Feed(Protocol):
 
 
 class JobFeed:
-    """One job's events by `seq`, and its output by offset. The feed ends with the job."""
+    """Events of one job by `seq`, and its output by offset. The feed ends when the job ends."""
 
     def __init__(
         self, queue: UserQueue, job_id: str, *, after: JobCursor, session_id: str | None = None
@@ -117,8 +118,8 @@ class JobFeed:
     async def read(self) -> Batch:
         """Return output, then the events that existed when the output was read.
 
-        In this way, all output precedes the event that ends the job. One call returns the output
-        and the last `seq`, and events are read only if there are new ones.
+        Therefore all output precedes the event that ends the job. One call returns the output and
+        the last `seq`. Events are read only if there are new ones.
         """
         output = await self._queue.call(
             "job_output", job_id=self._job_id, after=self._output, session_id=self._session_id
@@ -126,7 +127,7 @@ class JobFeed:
         is_complete = not any(page["more"] for page in output["streams"])
         has_events = is_complete and output["last_seq"] > self._seq
         events = await self._after(self._seq) if has_events else []
-        # no later line can fail, so the positions may advance
+        # all reads have succeeded, so the positions may advance
         lines = []
         for page in output["streams"]:
             self._output[page["stream"]] = {"attempt": page["attempt"], "next": page["next"]}
@@ -135,7 +136,7 @@ class JobFeed:
             return Batch(lines, more=True)
         visible = [event for event in events if event.seq <= output["last_seq"]]
         lines += [_line(event, self._cursor_after(event.seq)) for event in visible]
-        # events missing from a page that is not full are no longer stored
+        # if the page is not full, events that are missing from it are no longer stored
         is_full = len(visible) == READ_LIMIT
         self._seq = visible[-1].seq if is_full else max(self._seq, output["last_seq"])
         more = is_full or len(visible) < len(events)
@@ -153,14 +154,14 @@ class JobFeed:
 
 
 class HistoryFeed:
-    """The events of all jobs of a workspace or session. It never ends.
+    """Events of all jobs of a workspace or session. The feed never ends.
 
-    The cursors are snapshots of the database, so that each event is sent exactly once, in whatever
-    order transactions commit, and the events of a job in the order of `seq`.
+    The cursors are snapshots of the database. Therefore each event is sent exactly once, in
+    whatever order transactions commit, and the events of a job are sent in the order of `seq`.
 
     Args:
         read_after: Reads a page with the reader's token.
-        after: Cursor to begin at. None for the subject's default.
+        after: Cursor to begin at. None selects the default of the subject.
     """
 
     def __init__(
@@ -175,13 +176,13 @@ class HistoryFeed:
         self._cursor = after
 
     async def page(self) -> FeedPage:
-        """Return the page after the last one that was read."""
+        """Return the next page of events."""
         page = await self._read_after(self._cursor)
         self._cursor = page.cursor
         return page
 
     async def read(self) -> Batch:
-        """Return the next page as lines. `reset` comes first if events may have been missed."""
+        """Return the next page as lines. It begins with `reset` if events may have been missed."""
         return self._batch(await self.page())
 
     def _batch(self, page: FeedPage) -> Batch:
@@ -194,13 +195,13 @@ class HistoryFeed:
 
 
 class SessionFeed(HistoryFeed):
-    """A session's events, and the output of its jobs by offset. It never ends.
+    """Events of a session, and the output of its jobs by offset. The feed never ends.
 
-    The cursor has the positions of the output of live jobs only, because an ended job's output
+    The cursor contains the output positions of live jobs only, because the output of an ended job
     was sent before its last event.
 
     Args:
-        after: Cursor of the last line that the reader got.
+        after: Cursor of the last line that the reader received.
     """
 
     def __init__(self, queue: UserQueue, session_id: str, *, after: str | None) -> None:
@@ -217,7 +218,7 @@ class SessionFeed(HistoryFeed):
         )
 
     async def read(self) -> Batch:
-        """Return output of jobs, and then the events that existed before it was read."""
+        """Return output of jobs, and then the events that existed before the output was read."""
         if (page := self._page) is None:
             page, output = await asyncio.gather(self._next_page(), self._read_output())
             if page.events or page.reset:
@@ -249,7 +250,7 @@ class SessionFeed(HistoryFeed):
         return page
 
     async def _read_output(self) -> dict[str, Any]:
-        """Read the output of the session's jobs after the known positions."""
+        """Read the output of the session's jobs after the positions already sent."""
         return await self._queue.call(
             "session_output", session_id=self._session_id, after=self._output
         )
@@ -264,13 +265,13 @@ class SessionFeed(HistoryFeed):
         return lines
 
     def _cursor_after(self, cursor: str) -> str:
-        """Return the cursor with the positions of output."""
+        """Return a cursor that also contains the output positions."""
         ends = {job_id: ends for job_id, ends in self._output.items() if ends}
         return f"{cursor} {_positions(ends)}" if ends else cursor
 
 
 def _positions(ends: Mapping[str, object]) -> str:
-    """Serialize the positions of output. Above the size limit, the oldest positions are dropped."""
+    """Serialize output positions. Above the size limit, drop the oldest positions."""
     texts = [json.dumps({name: end})[1:-1] for name, end in ends.items()]
     while sum(map(len, texts)) > _MAX_POSITIONS:
         del texts[0]
@@ -287,13 +288,13 @@ def _line(event: JobEvent, cursor: str) -> SseEvent:
 
 
 def parse_job_cursor(last_event_id: str | None, after: int | None) -> JobCursor:
-    """Parse where a job's stream starts. `Last-Event-ID` also has the positions of output."""
+    """Parse the start of a job's stream. `Last-Event-ID` may also contain output positions."""
     seq, output = _split_cursor(last_event_id, _OUTPUT)
     return JobCursor(parse_seq_cursor(seq, after), output)
 
 
 def _split_cursor(text: str | None, positions: TypeAdapter[T]) -> tuple[str, T]:
-    """Split a cursor into that of the events and the positions of output."""
+    """Split a cursor into the cursor of the events and the output positions."""
     cursor, _, output = (text or "").strip().partition(" ")
     try:
         return cursor, positions.validate_json(output or "{}")
@@ -307,7 +308,7 @@ def _unknown_cursor() -> ApiError:
 
 
 def parse_seq_cursor(last_event_id: str | None, after: int | None) -> int:
-    """Return the `seq` a job's stream starts after: `Last-Event-ID`, otherwise `after` or 0."""
+    """Return the `seq` before a job's stream: from `Last-Event-ID`, otherwise `after` or 0."""
     text = (last_event_id or "").strip()
     if not text:
         return after or 0
@@ -328,14 +329,14 @@ async def stream_response(
 ) -> Response:
     """Build the response that streams `feed`.
 
-    A last event `end` has the reason when the stream closes for good: `completed`, `failed`,
-    `cancelled`, `gone` (deleted, or no longer visible to the reader), `token_expired` or
-    `forbidden`. A stream that only pauses ends without `end`, and EventSource reconnects.
+    When the stream is over, a last event `end` contains the reason: `completed`, `failed`,
+        `cancelled`, `gone` (deleted, or no longer visible to the reader), `token_expired` or
+        `forbidden`. A stream that will continue ends without `end`, and EventSource reconnects.
 
     Args:
-        wait: Maximum seconds for a first event if responses are buffered.
+        wait: Maximum seconds until the first event if responses are buffered.
         is_bare: Omit the event `end`, because the feed's last event already shows it.
-        is_resumed: Respond with 204, which stops EventSource, if nothing is left.
+        is_resumed: Respond with 204, which stops EventSource, if there are no more events.
     """
     timing = services.timing
     until = services.clock.monotonic() + min(timing.buffered_wait, wait or timing.buffered_wait)
@@ -368,7 +369,7 @@ async def _chunks(
     is_bare: bool,
 ) -> AsyncIterator[bytes]:
     clock, timing = services.clock, services.timing
-    # a guest session ends in the database, and the next read fails
+    # a guest's session expires in the database, after which the next read fails
     expires_at = caller.expires_at if caller else clock.now() + timedelta(days=31)
     # EventSource stores an id without data and dispatches no event for it
     yield _encode(retry=int(timing.retry * 1000), id=None if batch.lines else batch.cursor)
@@ -404,7 +405,7 @@ async def _chunks(
 
 
 async def _read(listener: EventListener, feed: Feed, seconds: float) -> Batch:
-    """Read the feed. If the database is unavailable, the batch is empty and the stream waits."""
+    """Read the feed. Return an empty batch if the database is unavailable, so the stream waits."""
     try:
         async with asyncio.timeout(seconds):
             await listener.register(feed.subject)
@@ -426,7 +427,7 @@ def _encode(data: object = None, **more: Any) -> bytes:
 
 
 class _EventStream(EventSourceResponse):
-    """A response that ends with its client, and disconnects one that takes no data."""
+    """A response that ends when the client leaves, or when the client accepts no data."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ from minutehand.web.errors import unavailable
 logger = logging.getLogger(__name__)
 
 LEEWAY = timedelta(seconds=10)
-#: Minimum interval between fetches of the key set, which an unknown key id causes.
+#: Minimum interval between fetches of the key set. An unknown key id causes a fetch.
 REFETCH_AFTER = timedelta(minutes=1)
 #: Age at which the key set is fetched again, so that a revoked key is dropped.
 KEYS_MAX_AGE = timedelta(minutes=10)
@@ -44,7 +44,7 @@ _NO_KEYS = "The signing keys could not be fetched"
 _UNKNOWN_KEY = "the token's signing key is unknown"
 
 AUDIENCE = "authenticated"
-#: In 2096, as seconds since 1970.
+#: Latest expiry of a token, as seconds since 1970. It is in 2096.
 _MAX_TIMESTAMP = 4_000_000_000
 #: Issuers of the legacy API keys, which are JWTs without a subject.
 _API_KEY_ISSUERS = frozenset({"supabase", "supabase-demo"})
@@ -103,7 +103,7 @@ class TokenVerifier:
         return Caller(user_id, "authenticated", token, _end_of(claims))
 
     def _is_issuer(self, claims: Mapping[str, Any]) -> bool:
-        """Return whether this project issued a token, or a legacy token names no issuer."""
+        """Return whether this project issued the token, or the token names no issuer."""
         issuer = claims.get("iss")
         return issuer is None or (isinstance(issuer, str) and _numeric(issuer) == self._issuer)
 
@@ -142,7 +142,7 @@ class TokenVerifier:
             except (httpx.HTTPError, ValueError, TypeError, AttributeError) as error:
                 self._has_response = False
                 logger.warning(
-                    "signing keys could not be fetched; those that are known stay in use",
+                    "signing keys could not be fetched; known keys stay in use",
                     extra={"event": "auth.keys_failed", "reason": type(error).__name__},
                 )
 
@@ -170,7 +170,7 @@ def _decoded(token: str, key: Any, algorithm: str, *, required: list[str]) -> di
 
 
 def _numeric(url: str) -> str:
-    """Return a URL with localhost as the address that the Supabase CLI writes into tokens."""
+    """Replace localhost in a URL by the address that the Supabase CLI writes into tokens."""
     return url.replace("://localhost:", "://127.0.0.1:", 1)
 
 

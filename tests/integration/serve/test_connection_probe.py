@@ -81,4 +81,4 @@ def test_a_role_that_may_not_become_the_workers_is_named(renewed: Renewed) -> No
 
     assert (stranger.role, stranger.sessions) == (False, True)
     assert stranger.fault
-    assert stranger.fault[0] == "signs in a role that may not become job_worker"
+    assert stranger.fault[0] == "logs in as a role that may not become job_worker"

@@ -339,5 +339,5 @@ async def _feed_response(
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         async with services.request_slot(request, caller):
             return await feed.page()
-    # `jobs` or `status` may serve a workspace's stream, so use the shorter time limit of the two
+    # two Lambda functions may serve a workspace's stream, so use the shorter of their time limits
     return await stream_response(request, services, caller, feed, wait=sse.BUFFERED_SECONDS)
