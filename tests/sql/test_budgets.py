@@ -89,7 +89,7 @@ def test_calls_beside_100_000_waiting_jobs_cost_no_more(crowded: Engine) -> None
     """
     for known in STATISTICS:
         crowded.run(known)
-        with crowded.another_session() as session:  # the session makes its own plans
+        with crowded.another_session() as session:  # a new session plans its queries again
             check_calls(session)
 
 
@@ -261,7 +261,7 @@ def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> 
 
 
 def test_types_at_their_limit_need_no_lock(engine: Engine) -> None:
-    """More types are at their limit than a call may lock, but none of their jobs may start."""
+    """A call may not lock so many types. Types at their limit need no lock, as no job may start."""
     types = [f"limited-{n}" for n in range(150)]
     limited = [{"job_type": each, "max_concurrency": 1} for each in types]
     engine.rpc("register_job_types", p_types=limited)

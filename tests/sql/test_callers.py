@@ -64,7 +64,7 @@ def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> Non
 
 
 def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine) -> None:
-    """A backlog makes enqueues no more expensive. The limit applies at most ten seconds later."""
+    """An enqueue does not count the backlog, so the limit may apply ten seconds late."""
     engine.limit(max_pending=2100)
     engine.enqueue_many(2100)
     with engine.member(ADA) as ada:
@@ -176,7 +176,7 @@ def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine) -> None:
         ada.enqueue(large)
 
 
-#: Statements that create many rows in tables that maintenance works off, and the task.
+#: By table, a statement that creates many rows, and the maintenance task that processes the table.
 CROWDS = {
     "signals": (
         "insert into queue.signals (kind, workspace_id, job_id)"

@@ -33,7 +33,7 @@ def unconditional(source: str) -> Iterator[str]:
 
 
 def test_every_change_has_a_condition(engine: Engine) -> None:
-    """Hosted projects load safeupdate, which rejects these also in functions."""
+    """Hosted projects load safeupdate. It rejects unconditional changes, also in functions."""
     sources = engine.connection.execute(FUNCTIONS).fetchall()
     found = {name: [*unconditional(source)] for name, source in sources}
 
@@ -45,7 +45,7 @@ def test_every_change_has_a_condition(engine: Engine) -> None:
 
 
 def test_no_function_raises_what_postgrest_repeats(engine: Engine) -> None:
-    """PostgREST 14 repeats such a call forever and never responds."""
+    """PostgREST 14 repeats a call with such an error forever and never responds."""
     sources = engine.connection.execute(FUNCTIONS).fetchall()
 
     assert [name for name, source in sources if REPEATED.search(source)] == []

@@ -23,7 +23,7 @@ def reason(engine: Engine, job_id: str) -> str:
 
 
 def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
-    """The job is explained at each place, from its delay until it has completed."""
+    """`explain_job` has a reason for each state, from a delayed job to a completed job."""
     job_id = engine.enqueue(delay_seconds=60)
     assert reason(engine, job_id) == "scheduled"
     engine.advance(61)
@@ -429,7 +429,7 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
     for key in keys:
         engine.enqueue_many(3, job_type="webhook_delivery", concurrency_key=key)
     engine.lease(10, job_types=["webhook_delivery"])
-    engine.register("work", internal=True)  # explained, although only trusted code enqueues it
+    engine.register("work", internal=True)  # jobs of internal types are also explained
     own = engine.enqueue()
 
     holders = engine.rpc("explain_queue", p_workspace_id=ACME)["holders"]

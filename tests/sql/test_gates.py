@@ -19,7 +19,7 @@ def wait_for_a_rate(engine: Engine, limit: int, jobs: int) -> None:
 
 
 def test_a_gate_opens_beside_a_settlement_and_charges_each_start_once(engine: Engine) -> None:
-    """If gates waited, two settlements of several keys could deadlock."""
+    """If settlements waited for gates, two settlements of several keys could deadlock."""
     wait_for_a_rate(engine, 2, jobs=4)
     first, second = engine.lease(2)
     with engine.open_transaction() as other:
@@ -129,7 +129,7 @@ def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine
 
 
 def test_a_pause_that_begins_and_ends_within_a_lease_strands_nothing(engine: Engine) -> None:
-    """A lease that read no pause does not delay a resume, and must not block a turn for one."""
+    """A lease that did not see the pause must neither delay the resume nor block a turn."""
     jobs = [engine.enqueue(), engine.enqueue(workspace=GLOBEX)]
     engine.lease_call(0)
     with engine.open_transaction() as other, engine.open_transaction() as third:

@@ -27,7 +27,7 @@ def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> Non
         engine.run("select queue.allow('job_worker', 'public.mine')")
 
 
-#: Every function that a worker may call, for a job with another fence.
+#: A call of every function that a worker may call, with a wrong fence.
 OF_WORKERS = """
 select format('select %%s(%%s)', p.oid::regproc, (
   select string_agg(case format_type(t, null) when 'jsonb' then %s else 'null::' || t::regtype end,
@@ -55,7 +55,7 @@ def test_a_revoked_key_learns_nothing_of_any_function(engine: Engine) -> None:
 
 
 def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:
-    """Types, queues, schedules and workers are removed. A type with live jobs is kept."""
+    """The revocation removes types, queues, schedules and workers, but no type with live jobs."""
     job_id = engine.enqueue()
     schedule = {"name": "evil", "cron": "@yearly"}
     engine.register("thief.1", queue="thief", schedules=[schedule])
@@ -115,7 +115,7 @@ def test_what_differs_from_the_release_is_named(engine: Engine, kind: str) -> No
     assert left == []
 
 
-#: Statements of a project that do no harm.
+#: Statements of a project that are no drift from the release.
 HARMLESS = """\
 create function public.jobs(public.workspaces) returns text return null
 alter role authenticated set app.session_timeout = 'never'

@@ -134,7 +134,7 @@ def test_each_way_in_leaves_what_the_others_leave(
             engine.enqueue(workspace=workspace, job_type="plain")
             for lease in engine.lease():
                 engine.settle(lease)
-        engine.run("select setval('queue.wanted_ms', 0)")  # so that each call requests a worker
+        engine.run("select setval('queue.wanted_ms', 0)")  # so that each call starts a worker
         answer = engine.one(call, workspace, "plain")
         found, job = engine.one(LEFT, workspace)
         left[way] = scrubbed(found, job, workspace)

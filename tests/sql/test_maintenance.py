@@ -83,7 +83,7 @@ def some_life(engine: Engine, day: int) -> None:
 
 
 def test_a_simulated_year_leaves_every_table_flat(engine: Engine) -> None:
-    """Maintenance deletes from each table. Every four months leave the same number of rows."""
+    """Maintenance deletes from each table, so tables have as many rows every four months."""
     engine.register("keyed", key_concurrency=1, schedules=[{"name": "n", "cron": "@hourly"}])
     engine.register("rated", rate_limit={"limit": 5, "per_seconds": 60, "per_key": True})
     engine.publish_deliveries()
@@ -124,7 +124,7 @@ def asks_for_maintenance(engine: Engine) -> bool:
 
 
 def test_a_lease_says_when_maintenance_is_due(engine: Engine) -> None:
-    """An idle queue costs one query per run. Due work is done at once."""
+    """An idle queue costs one query per run. Due maintenance runs immediately."""
     engine.maintain()
     assert not asks_for_maintenance(engine)
     engine.enqueue(delay_seconds=30)
@@ -140,7 +140,7 @@ def test_a_lease_says_when_maintenance_is_due(engine: Engine) -> None:
 
 
 def test_a_line_that_belongs_to_no_time_of_its_job_is_met_once(engine: Engine) -> None:
-    """Rows of a deleted job, or of a changed time, would otherwise be due forever."""
+    """A row of a deleted job, or with an outdated time, must not stay due forever."""
     engine.maintain()
     later = engine.enqueue(delay_seconds=3600)
     lines = "select queue.clock(), i, %s, true from unnest(array[%s::uuid, queue.new_id()]) as i"
@@ -174,7 +174,7 @@ def test_a_job_retried_at_its_latest_start_has_one_place(engine: Engine, job_typ
 
 
 def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
-    """If locked work stayed due, each lease would call maintenance. Other due work is done."""
+    """If locked work stayed due, each lease would call maintenance. Unlocked work is done."""
     engine.stop_clock()
     engine.lease_call(1)
     held = engine.enqueue(delay_seconds=5)
@@ -196,7 +196,7 @@ def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
 
 
 def test_one_tenants_many_schedules_and_webhooks_delay_no_others(engine: Engine) -> None:
-    """A tenant's first schedule and webhook are among the first two rows."""
+    """The other tenant's first schedule and webhook are among the first two that are handled."""
     engine.register("other")
     for workspace in (ACME, GLOBEX):
         engine.put_webhook(workspace)

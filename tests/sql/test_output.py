@@ -130,7 +130,7 @@ def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: E
 def test_a_job_that_runs_again_passes_its_finished_steps(engine: Engine) -> None:
     """A retry keeps the output of all finished steps, and a replay of the steps before its start.
 
-    The output comes from pieces or from joined rows.
+    The output is tested as separate pieces and as joined rows.
     """
     job_id = engine.enqueue()
     lease = engine.lease_one()

@@ -254,7 +254,7 @@ def test_what_a_person_made_is_gone_after_one_call(engine: Engine) -> None:
 
 
 def test_what_others_wrote_of_a_person_is_found_by_words(engine: Engine) -> None:
-    """The export changes nothing, and has all that is then erased."""
+    """The export changes nothing, and contains all data that `erase_person` then erases."""
     with engine.member(ADA) as ada:
         fill(ada, engine, MARK)
         mark_all(engine)

@@ -194,7 +194,7 @@ def fail(engine: Engine, message: str, workspace: str = ACME) -> None:
 
 
 def test_dead_letters_are_grouped_by_what_went_wrong(engine: Engine) -> None:
-    """Numbers and ids are ignored. The largest group is first, and tenants are separate."""
+    """Errors that differ in numbers or ids are one group. Each tenant has its own groups."""
     for n in range(3):
         fail(engine, f"user {n} is gone")
     fail(engine, "another")

@@ -27,7 +27,7 @@ def refuse(engine: Engine, job_id: str) -> None:
 
 
 def refusals(engine: Engine) -> list[tuple[str, str, str]]:
-    """Return task, job and the beginning of the reason, as in the finding."""
+    """Return task, job and the start of the reason, parsed from the finding."""
     found = engine.rpc("queue_health")["findings"]
     causes = [each["cause"] for each in found if each["reason"] == "failing_maintenance"]
     return re.findall(r"(\w+) skips job (\S+): (.{12})", str(causes))
@@ -69,7 +69,7 @@ PIECE = piece("x")
 def test_what_no_one_can_store_of_a_report_stops_no_other(
     engine: Engine, odd: dict[str, Any]
 ) -> None:
-    """The outcome in the same report is stored. Two reports of a job in one call count as two."""
+    """The outcome is stored without the invalid value. A job may have two reports in one call."""
     engine.enqueue_many(2)
     first, good = engine.lease(2)
     result = [{**handle(good), "progress": {"percentage": n}, "output": [PIECE]} for n in (1, 2)]

@@ -41,7 +41,7 @@ class Source:
     read: str
     unread: str
     cursor: str  # Cursor of a reader that has read the first job.
-    late: str  # Cursor of a reader that has read both.
+    late: str  # Cursor of a reader that has read both jobs.
 
     @property
     def server(self) -> Postgres:
@@ -133,7 +133,7 @@ def by_upgrade(source: Source, other: Postgres) -> str:
 
 
 def by_promotion(source: Source, other: Postgres) -> str:
-    """Promote a replica that has everything. Until then it serves reads."""
+    """Promote a complete replica, which serves reads until its promotion."""
     folder = copied_folder(source.server, own_folder(other), "--write-recovery-conf")
     start_over(folder, other, source)
     url = other.url(database=source.database.name)
@@ -187,7 +187,7 @@ def deliveries(engine: Engine) -> list[str]:
 
 
 def page(engine: Engine, cursor: str) -> tuple[list[str], dict[str, Any]]:
-    """Return the jobs whose creation is on the page, and the page."""
+    """Read a page of the feed. Return the jobs with a creation event, and the page."""
     found = engine.rpc("event_feed", p_workspace_id=ACME, p_cursor=cursor, p_limit=1000)
     return [e["job_id"] for e in found["events"] if e["type"] == "job.created"], found
 

@@ -60,7 +60,7 @@ def test_what_is_no_expression_is_refused(engine: Engine, cron: str) -> None:
 
 
 def test_runs_follow_the_clocks_when_they_change(engine: Engine) -> None:
-    """Berlin skips 02:00-03:00 on 2026-03-29 and repeats it on 2026-10-25. Fixed hours run once."""
+    """Berlin skips 02:00-03:00 on 2026-03-29 and repeats it on 2026-10-25. 02:30 runs once each."""
     berlin, half_past_two = "Europe/Berlin", "30 2 * * *"
     spring = runs(engine, half_past_two, berlin, "2026-03-28T00:00:00Z", 3)
     assert spring == ["2026-03-28 01:30", "2026-03-29 01:30", "2026-03-30 00:30"]

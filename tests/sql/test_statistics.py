@@ -32,7 +32,7 @@ def live_some(engine: Engine) -> None:
 
 
 def test_each_outcome_is_counted_once_with_its_times(engine: Engine) -> None:
-    """Repeated maintenance changes nothing. A workspace has its own numbers, and the total both."""
+    """Repeated maintenance counts nothing twice. The total is the sum of both workspaces."""
     live_some(engine)
     engine.enqueue(workspace=GLOBEX)
     for _ in range(3):

@@ -409,7 +409,7 @@ def test_one_job_that_ends_its_process_again_and_again_blames_no_type(engine: En
 
 
 def test_suspects_that_no_worker_can_run_are_a_finding(engine: Engine) -> None:
-    """The finding appears after a minute in which each worker that serves them ran other jobs."""
+    """The finding appears after a minute in which every worker for the type ran other jobs."""
     engine.register("work", lease_seconds=600)
     first, _ = engine.enqueue_many(2)
     workers = Workers(engine)

@@ -98,7 +98,7 @@ def test_a_persons_job_of_a_type_that_turns_out_to_be_internal_fails(engine: Eng
 def test_types_that_no_worker_has_published_are_bounded(engine: Engine) -> None:
     """A misspelt name in a loop must not fill the queue.
 
-    The limits are 20 per workspace and 1,000.
+    At most 20 unpublished types per workspace, and 1,000 in total, may have jobs.
     """
     for number in range(20):
         engine.enqueue(job_type=f"t{number}", delay_seconds=60)

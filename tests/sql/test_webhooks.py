@@ -183,7 +183,7 @@ ODD = ["https://exa mple.com/", "https://a.example/x\r\nHost: b", None]
 
 @pytest.mark.parametrize("url", [*PRIVATE.split(), *ODD])
 def test_private_and_odd_addresses_are_refused(engine: Engine, url: str | None) -> None:
-    """Addresses that only resolvers read as private are rejected too."""
+    """URLs that only a resolver would parse as private addresses are also rejected."""
     result = refused(engine.put_webhook, url=url)
     assert result == ("PT400", "invalid_argument", "url")
 

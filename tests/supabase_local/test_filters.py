@@ -28,7 +28,7 @@ def tables(project: Project, rest: httpx.Client) -> None:
 
 
 def test_a_filter_finds_what_the_real_server_finds(project: Project, rest: httpx.Client) -> None:
-    """A text is used literally, and unquoted in a list.
+    """A text value is used literally, and without quotes in a list.
 
     Other values are cast to the column's type.
     """

@@ -131,7 +131,7 @@ def configure(project: Project) -> Iterator[Callable[..., None]]:
 def test_what_a_project_sets_for_postgrest_holds(
     project: Project, rest: httpx.Client, configure: Callable[..., None]
 ) -> None:
-    """A pre-request function may reject a request, and a list has at most the configured rows."""
+    """The project's pre-request function may reject a request. `db_max_rows` limits a list."""
     project.sql(
         "create table public.scratch_rows as select generate_series(1, 3) as id;"
         " grant select on public.scratch_rows to service_role;"

@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 
 FIXTURES = ROOT / "tests/fixtures/hosted"
 TABLES, *TAKEN = (FIXTURES / "takes.sql").read_text().split("\n\n")[1:]
-#: The error of a hosted project, the reason, and the statement.
+#: Statements that a hosted project rejects: its error, the reason, and the statement.
 REFUSED = re.findall(
     r"-- (.+): (.+)\n((?:(?!--).+\n)+)", (FIXTURES / "refuses.sql").read_text().split("\n\n", 1)[1]
 )
@@ -77,7 +77,7 @@ def apply(database: Database, folder: Path, text: str) -> None:
 def test_a_migration_may_do_what_hosteds_extension_lets_it(
     database: Database, tmp_path: Path
 ) -> None:
-    """A statement accepted until 2025 is skipped if it changes nothing."""
+    """A statement that hosted projects accepted until 2025 is skipped if it changes nothing."""
     apply(
         database,
         tmp_path,

@@ -47,7 +47,7 @@ def test_postgres_keeps_its_port_while_that_is_free(tmp_path: Path) -> None:
 
 
 def test_both_packages_agree_on_what_they_share() -> None:
-    """The clone uses its own lock file for npm, and an installation that of the package."""
+    """A clone uses the repository's npm lock file, and an installation the package's lock file."""
     home = ROOT / "shared" / "supabase_local"
     ours, theirs = (
         json.loads((folder / "package-lock.json").read_text())["packages"]

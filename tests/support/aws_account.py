@@ -137,7 +137,7 @@ def show_outputs() -> None:
 
 
 def for_moto(template: dict[str, Any]) -> str:
-    """Keep the resources that moto can create. References to others become their names."""
+    """Keep the resources that moto can create, and replace references to other resources."""
     # the import takes seconds, and only in this file's process
     from moto.cloudformation.parsing import get_model_map
 

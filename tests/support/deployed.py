@@ -85,7 +85,7 @@ class Deployed:
 
 
 def compile_for_this_machine(tree: Path) -> None:
-    """Replace modules compiled for Lambda by this environment's."""
+    """Replace modules compiled for Lambda by the modules of this environment."""
     sites = [Path(path) for path in sys.path if path.endswith("site-packages")]
     for foreign in tree.rglob("*.so"):
         folder, module = foreign.parent, foreign.name.partition(".")[0]

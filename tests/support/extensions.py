@@ -16,14 +16,14 @@ def create(connection: psycopg.Connection[Any], *names: str) -> None:
     for name in names:
         if connection.info.server_version >= 180000:
             connection.execute(f"create extension if not exists {name}".encode())
-        else:  # our extensions are not available there, so their text is executed
+        else:  # older versions cannot load our extensions, so run their scripts
             text = next(STAND_INS.glob(f"{name}--*.sql")).read_text()
             connection.execute("create schema if not exists vault")
             connection.execute(text.replace("@extschema@", "vault").encode())
 
 
 def drop(connection: psycopg.Connection[Any]) -> None:
-    """Switch extensions off. The Vault, which each project has, is emptied."""
+    """Drop the extensions. The Vault, which every project has, is only emptied."""
     connection.execute("drop extension if exists pg_net")
     connection.execute("drop extension if exists pg_cron")
     if connection.info.server_version >= 180000:

@@ -26,7 +26,7 @@ Seen = TypeVar("Seen")
 
 
 async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - what is waited for knows no event
+    while not condition():  # noqa: ASYNC110 - no event announces the condition
         await asyncio.sleep(0.01)
 
 
@@ -123,5 +123,5 @@ class AppHarness:
             if reached(state):
                 return state
             self.project.make_due()
-            await asyncio.sleep(0.02)  # expired leases are reclaimed sometimes
+            await asyncio.sleep(0.02)  # expired leases are reclaimed only at intervals
         raise AssertionError(f"it does not get there: {state}")

@@ -109,7 +109,7 @@ class LambdaFunction:
         self._ends.close()
 
     def _respond(self, path: str, _: Message, body: bytes) -> tuple[int, bytes, dict[str, str]]:
-        """Return the next event, or accept the result of one or the error of a failed start."""
+        """Serve the runtime API: return the next event, or store a result or a start error."""
         if path.endswith("/next"):
             request_id, event, deadline = self._events.get()
             return (

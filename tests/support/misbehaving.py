@@ -12,7 +12,7 @@ from typing import Any, NoReturn, Self
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of a request. `cut` sends a response that breaks off in its body."""
+    """A faulty response to a request. `cut` ends the response in the middle of its body."""
 
     status: int = 200
     body: Any = None

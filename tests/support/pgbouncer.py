@@ -1,4 +1,4 @@
-"""A real PgBouncer before a Postgres, on a port that does not reveal its mode."""
+"""A real PgBouncer before a Postgres, on a port that is not typical of a pooling mode."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Row:
     lease_seconds: float = 60.0
     deadline: float | None = None
     timeout: float | None = None
-    #: Time from which maintenance makes the job ready.
+    #: Time after which maintenance makes the job ready.
     run_at: float = 0.0
     #: A user's transaction has locked the job, so maintenance and leases skip the job.
     is_locked: bool = False

@@ -37,7 +37,7 @@ class Renewed(Database):
     def renew(self, *, fresh: bool = False) -> None:
         """Reset every row.
 
-        Create the database again if a test needs a fresh one or changed more.
+        Create the database again if a test needs a fresh database or has changed more than rows.
         """
         if fresh or not self._put_back():
             self._make()

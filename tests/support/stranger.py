@@ -65,7 +65,7 @@ CONFIG = 'project_id = "bakery"\n\n[api]\nschemas = ["public"]\n\n[db]\nmajor_ve
 
 
 def bakery(folder: Path) -> Path:
-    """Organizations, a seed, a table named jobs, extensions and storage.
+    """Write a project with organizations, a seed, a table named jobs, extensions and storage.
 
     One migration is dated tomorrow.
     """
@@ -124,7 +124,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
 
 @pytest.fixture(scope="session")
 def stranger(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
-    """The project for reading. `copy` returns one to change."""
+    """The project, which tests only read. `copy` returns a project that a test may change."""
 
     def install(folder: Path) -> None:
         bakery(folder)

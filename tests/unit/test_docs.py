@@ -74,7 +74,7 @@ def test_an_agent_finds_every_page(site: Path) -> None:
 
 
 def test_a_page_is_found_by_its_topic_or_by_a_word_of_its_title_alone() -> None:
-    """People type the name of their old queue. A word of several titles finds none."""
+    """People type the name of their old queue. A word in several titles finds no page."""
     found = {
         word: find_page(word)
         for word in ("adopt", "Celery", "pg_cron", "own_data", "your", "beans")

@@ -1,4 +1,4 @@
-"""Settings from the environment: they are read once, and wrong values are named."""
+"""Settings are read from the environment once, and errors name the invalid variable."""
 
 from __future__ import annotations
 

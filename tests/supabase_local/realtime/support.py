@@ -210,5 +210,5 @@ def _cut(data: bytes, lengths: bytes) -> list[str]:
 
 async def open_socket(server: Server, *, key: str = PUBLISHABLE, version: int = 2) -> Socket:
     url = server.websocket_url(key=key, vsn=f"{version}.0.0")
-    # Without pings, because a busy server may answer late and tests check its silence.
+    # Disable ping time-outs, because a busy server may answer late.
     return Socket(await connect(url, max_size=None, compression=None, ping_timeout=None), version)

@@ -43,7 +43,7 @@ async def test_public_and_private_rooms_of_a_topic_are_separate(
 
 
 async def test_without_the_right_to_write_a_broadcast_vanishes(connect: Any, grant: Any) -> None:
-    """There is no ack and no delivery. The channel stays and still receives."""
+    """The writer gets no ack, no one gets the message, and the channel still receives."""
     topic = unique()
     reader, writer = await connect(), await connect()
     grant(topic, ADA, write=False)

@@ -42,7 +42,7 @@ async def test_a_thousand_messages_of_one_transaction_arrive_once_and_in_order(
 ) -> None:
     """No message arrives before the commit, or after a rollback, also to a savepoint.
 
-    The payload has the message's id.
+    The payload contains the message's id.
     """
     topic = unique()
     socket = await connect(key=SECRET_KEY, version=version)
@@ -71,7 +71,7 @@ async def test_a_thousand_messages_of_one_transaction_arrive_once_and_in_order(
 async def test_a_frame_is_the_real_servers_byte_by_byte(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """Binary of kind 4. A raw socket reads the same bytes from the real server."""
+    """A broadcast is a binary frame of kind 4. A real server sends the same bytes."""
     # From test/realtime_web/socket/v2_serializer_test.exs in supabase/realtime.
     head = b"\x04\x05\x0a\x11\x01"
     frame = head + b'topicuser_event{"replayed":true}{"a":"b"}'

@@ -30,7 +30,7 @@ async def test_a_policy_lets_its_user_join_and_no_one_else(
 
 
 async def test_leaving_is_answered_then_closed_with_the_joins_ref(connect: Any) -> None:
-    """Clients ignore a close with another ref."""
+    """Clients ignore a close whose ref is not the join's ref."""
     socket, other, topic = await connect(), await connect(), unique()
     join_ref = await socket.joined(topic)
     await other.joined(topic)
@@ -48,9 +48,9 @@ async def test_leaving_is_answered_then_closed_with_the_joins_ref(connect: Any) 
 
 
 async def test_joining_twice_closes_the_first_instance(connect: Any) -> None:
-    """A message is delivered once.
+    """After the second join, a message is delivered once.
 
-    The reply to the new join comes before the end of the old one.
+    The reply to the new join comes before the end of the old join.
     """
     socket, other, topic = await connect(), await connect(), unique()
     first = await socket.joined(topic)
@@ -88,7 +88,7 @@ async def test_malformed_frames_are_dropped_and_the_socket_stays(
 
 
 async def test_a_topic_that_no_one_can_join_is_answered(connect: Any) -> None:
-    """A join with a topic that is not text gets an error too."""
+    """A join whose topic is not a string also gets an error."""
     socket = await connect()
 
     for topic in (7, "elsewhere"):

@@ -36,7 +36,7 @@ def own_server(own_postgres: Postgres) -> Iterator[Server]:
 async def test_the_server_survives_a_restart_of_postgres(
     own_postgres: Postgres, own_server: Server
 ) -> None:
-    """Joins in the meantime are rejected with a documented reason, and later everything works."""
+    """Joins during the restart are rejected with a documented reason, and later joins succeed."""
     server, topic = own_server, unique()
     socket = await open_socket(server, key=SECRET_KEY)
     await socket.joined(topic, private=True)

@@ -52,7 +52,7 @@ async def test_a_removed_member_is_out_at_the_next_refresh(
 async def test_a_channel_ends_when_its_token_expires(
     connect: Any, grant: Any, private: bool
 ) -> None:
-    """The socket stays open."""
+    """Only the channel ends, and the socket stays open."""
     socket, topic = await connect(), unique()
     grant(topic, ADA)
     life, reply = 1, {"status": "error"}

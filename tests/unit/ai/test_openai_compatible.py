@@ -23,7 +23,7 @@ SCHEMA = {
     "type": "object",
     "title": "Answer",
     "properties": {"title": {"type": "string", "maxLength": 9}},
-    "required": [],  # strict endpoints refuse a property that may be left out
+    "required": [],  # strict endpoints reject optional properties
 }
 PROMPT = Prompt("answer", "Be brief.", [Material("Goal", "Move house.")], schema=SCHEMA)
 SAID = "Move on Friday."
@@ -133,7 +133,7 @@ async def test_an_endpoint_that_lacks_a_feature_is_asked_without_it(
 
 
 class Many(BaseModel):
-    """Texts and lists with limits."""
+    """An answer with limits on its texts and lists."""
 
     name: str = Field(max_length=5)
     text: str = Field(max_length=50)
@@ -436,7 +436,7 @@ async def test_silence_between_two_pieces_is_what_is_limited() -> None:
 async def test_a_rejected_option_is_left_out_of_later_calls(
     server: ModelServer, model: OpenAICompatible
 ) -> None:
-    """A call without the option must have succeeded first."""
+    """The option is left out only after a call without it has succeeded."""
     server.answers = {"answer": "{}", "text": "{}"}
     server.faults["answer"] = [Fault(400, {"error": {"message": "response_format is unknown"}})] * 2
     server.faults["text"] = [Fault(400, {"error": {"message": "your prompt is rude"}})]
@@ -450,7 +450,7 @@ async def test_a_rejected_option_is_left_out_of_later_calls(
 
 
 async def test_a_redirect_says_where_to(server: ModelServer) -> None:
-    """The address is a setting, so the error shows that it is wrong."""
+    """LANGUAGE_MODEL_URL is a setting, so the error says that the URL is wrong."""
     with pytest.raises(LanguageModelError) as raised:
         await complete(server, Fault(308, b"", {"location": "https://x.test/v2"}))
 

@@ -113,7 +113,7 @@ def test_an_answer_is_read_leniently(text: str, shape: Shaped, expected: Any) ->
     ],
 )
 def test_what_is_no_answer_says_why(text: str, shape: Shaped, why: str) -> None:
-    """The model gets these words. A blank text is no answer."""
+    """The retry's prompt contains these reasons. A blank text is not an answer."""
     with pytest.raises(UnparsableOutput, match=why) as raised:
         read_shape(text, shape, field="reply" if shape is Reply else None)
     assert not raised.value.cut_off
@@ -197,7 +197,7 @@ class Written(list[str]):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 400])
 def test_a_field_is_written_as_it_grows(size: int) -> None:
-    """No letter is lost, repeated or withdrawn, however the text is cut."""
+    """No letter is lost, repeated or withdrawn, whatever the size of the pieces."""
     reply = 'He said "no" \\ twice: \u00e9 \U0001f327 \n' * 5
     text = f"Sure!\n{json.dumps({'tier': 'standard', 'reply': reply, 'more': [1]})}"
     written = Written()

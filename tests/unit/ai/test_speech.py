@@ -32,7 +32,7 @@ def endpoint(server: SpeechServer) -> TranscriptionEndpoint:
 
 
 async def test_segments_come_with_their_times(server: SpeechServer) -> None:
-    """The sound is sent as a WAV file in a form. Times are ordered and within the sound."""
+    """The audio is sent as a WAV file in a form. Segment times are ordered and within it."""
     model = endpoint(server)
     found = await model.transcribe(SECOND)
     await model.aclose()
@@ -90,7 +90,7 @@ async def test_what_is_not_installed_names_what_to_set(monkeypatch: pytest.Monke
 
 
 async def test_cancelling_ends_the_process_and_the_next_chunk_is_transcribed() -> None:
-    """The next chunk is silent."""
+    """After a cancelled chunk, a silent chunk is transcribed."""
     model = OfflineSpeechToText()
     progressed = asyncio.Event()
     running = asyncio.create_task(

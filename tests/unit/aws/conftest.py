@@ -39,7 +39,7 @@ class Service:
         self.asked: list[tuple[str, Message, bytes]] = []
         self.left: list[tuple[int, bytes]] = []
         self.answer: tuple[int, bytes] = (202, b"")
-        #: While this gate is closed, no response is sent.
+        #: While `gate` is not set, no response is sent.
         self.gate, self.arrived = threading.Event(), threading.Event()
         self.gate.set()
 

@@ -27,7 +27,7 @@ class Answering(ModelQueue):
 def tick(
     queue: ModelQueue, seconds: float, extra: int, *, fan_out: bool = True, starts: bool = True
 ) -> tuple[list[int], TickSummary]:
-    """Run jobs that take `seconds`. Return the numbers of requested extra workers, and the summary.
+    """Run jobs of `seconds`. Return the numbers of extra workers requested, and the summary.
 
     Args:
         extra: Maximum number of extra workers.

@@ -80,7 +80,7 @@ def test_a_named_file_wins_over_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Variables of the shell must not override values of `--env-file prod.env`."""
-    monkeypatch.chdir(tmp_path)  # a local stack would have precedence
+    monkeypatch.chdir(tmp_path)  # leave the checkout, whose local stack would have precedence
     file = tmp_path / "prod.env"
     file.write_text("# a comment\nexport API_URL='https://api'\n\nSUPABASE_URL=https://x=y\n")
     environ = {"API_URL": "http://other", "SUPABASE_URL": "http://other", "HOME": "/"}

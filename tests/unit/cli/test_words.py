@@ -1,4 +1,4 @@
-"""Commands in documents, runbooks and fixes exist."""
+"""Every command that documents, runbooks and fixes name must exist."""
 
 from __future__ import annotations
 

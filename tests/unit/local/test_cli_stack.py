@@ -1,4 +1,4 @@
-"""The values of a stack of the Supabase CLI, which is here a script with the CLI's responses."""
+"""Settings of a running `supabase start`. A script with recorded responses replaces the CLI."""
 
 from __future__ import annotations
 

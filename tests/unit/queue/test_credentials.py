@@ -42,7 +42,7 @@ def test_a_minted_key_is_a_short_lived_job_worker() -> None:
     clock.advance(seconds=1)
 
     assert (claims["role"], claims["iss"]) == ("job_worker", "https://project.example/auth/v1")
-    # valid since a while ago, for a server whose clock is behind
+    # issued in the past, for a server whose clock is behind
     assert claims["iat"] <= now - 30 < now < claims["exp"] <= now + 600
     assert kept == first != token_of(key)
 

@@ -77,7 +77,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         ([httpx.Response(500, json={"code": "40P01"})], False, 2, True),
         ([httpx.Response(422, json={"code": "PT422", "hint": "unknown_type"})], True, 1, False),
         ([httpx.Response(500)] * 9, True, 3, False),
-        # calls with these responses are repeated until the time is over
+        # calls with these responses are repeated until the call's time-out
         (busy("job_busy"), False, ATTEMPTS + 3, True),
         (busy("rate_limited", '{"limit": "calls_at_once"}'), False, ATTEMPTS + 3, True),
     ],
@@ -132,7 +132,7 @@ CALLS: dict[str, Callable[[UserQueue, WorkerQueue], Awaitable[object]]] = {
 @pytest.mark.parametrize("content", FOREIGN)
 @pytest.mark.parametrize("name", CALLS)
 async def test_what_is_no_answer_to_the_call_is_as_no_answer(name: str, content: bytes) -> None:
-    """A worker that accepted such a response would end, or find no job."""
+    """A worker that accepted a foreign response would end, or assume that no job is ready."""
     foreign = api(lambda _: httpx.Response(200 if content else 204, content=content))
 
     with pytest.raises(QueueUnavailable):
@@ -188,7 +188,7 @@ async def test_callers_who_leave_use_up_no_connection_and_late_ones_are_unsent()
     for _ in range(2):
         await arrived.acquire()
     with pytest.raises(QueueUnavailable, match="busy") as refused:
-        await ask()  # the call may be repeated, whatever it does
+        await ask()  # the call was not sent, so it may be repeated
     for caller in callers:
         caller.cancel()
     await asyncio.gather(*callers, return_exceptions=True)
@@ -202,7 +202,7 @@ async def test_callers_who_leave_use_up_no_connection_and_late_ones_are_unsent()
 
 @pytest.mark.parametrize(("code", "is_outage"), [("PGRST202", True), ("PGRST116", False)])
 async def test_a_function_missing_for_a_moment_is_an_outage(code: str, is_outage: bool) -> None:
-    """While the Data API reads the schema, it knows no function. The settle is repeated."""
+    """While the Data API reloads its schema, it knows no function. The call is repeated."""
     network = Network(*[httpx.Response(404, json={"code": code, "message": "no"})] * 9)
 
     with pytest.raises(QueueError) as raised:

@@ -134,7 +134,7 @@ async def test_a_token_that_does_not_fit_is_refused(
     """A token is rejected after it has expired, or if it was issued for another purpose."""
     verify = verifier(settings)
 
-    await verify.verify(secret_token(exp=int(time.time()) - 2))  # the clocks may differ
+    await verify.verify(secret_token(exp=int(time.time()) - 2))  # clocks of hosts may differ
     assert await refusal(verify, secret_token(**changes)) == f"the token {result}"
 
 

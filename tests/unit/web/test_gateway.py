@@ -16,7 +16,7 @@ from tests.support.lambda_events import LambdaContext, http_event
 def test_a_route_and_its_location_are_below_the_services_mount(
     settings: Settings, prefix: str
 ) -> None:
-    """Every address has the stage or mapping. A guest counts by the address that AWS saw."""
+    """Locations contain the API's stage or mapping. A guest's address is the one that AWS saw."""
     app = FastAPI()
     app.state.services = Services(settings)
 

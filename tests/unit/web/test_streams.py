@@ -89,7 +89,7 @@ def ada(seconds: float) -> Caller:
 
 
 async def test_a_stream_reads_on_over_silence_and_outage_to_its_end(services: Services) -> None:
-    """A stream waits while the database is unavailable, and does not end."""
+    """A stream does not end while the database is unavailable."""
     feed = Script(
         Batch([line(1)]),
         Batch(),

@@ -41,7 +41,7 @@ async def test_odd_spellings_lead_nowhere(url: str) -> None:
 async def test_one_private_address_among_public_ones_is_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Such a DNS response is suspicious."""
+    """A DNS response that mixes public and private addresses is suspicious."""
     answer_with(monkeypatch, ["93.184.216.34", "10.0.0.1"])
 
     with pytest.raises(AddressRejected, match=NAME):
@@ -51,7 +51,7 @@ async def test_one_private_address_among_public_ones_is_enough(
 async def test_the_checked_address_is_connected_to_under_the_name_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """There is only one look-up, and the header Host is the name."""
+    """The name is resolved only once, and is sent as the Host header."""
     heads: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -46,7 +46,7 @@ def refused() -> BaseException:
 def test_a_code_is_what_its_class_says_also_of_a_cause(
     error: BaseException, code: dict[str, Any]
 ) -> None:
-    """Advice depends on codes, not on the words of a library's release."""
+    """Advice depends on error codes, because a library's messages change between releases."""
     [(name, value)] = code.items()
 
     assert getattr(raised(error), name) == value

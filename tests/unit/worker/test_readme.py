@@ -55,7 +55,7 @@ def test_the_tables_have_what_ctx_and_the_job_have() -> None:
 
 
 def test_what_pages_import_of_the_worker_is_there_by_the_short_name() -> None:
-    """`from minutehand import …` is what people try first."""
+    """People first try `from minutehand import …`."""
     for page in docs.PAGES:
         for code in blocks(page.text, "python", "py"):
             for line in re.findall(r"^from minutehand\.worker import (.+)$", code, re.M):

@@ -34,7 +34,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
 
 
 def made(ctx: JobContext, name: str) -> Any:
-    """Return a call that is not awaited."""
+    """Call a method of the context, and return the coroutine without awaiting it."""
     return getattr(ctx, name)(*CALLS[name], **({"within": 60} if name == "remote" else {}))
 
 
@@ -186,7 +186,7 @@ def test_a_worker_settles_it_as_a_failure(run: Any, options: dict[str, Any]) -> 
     ids=["a plain function", "no function", "the call itself"],
 )
 async def test_a_step_of_what_cannot_be_awaited_says_what_to_write(run: Any, fix: str) -> None:
-    """The attempt fails for good.
+    """The job fails without a retry.
 
     The call may have run, and another attempt would repeat the call.
     """

@@ -1,4 +1,4 @@
-"""Calls that cost money are counted over attempts. Waits begin with the first rejection."""
+"""Paid calls are counted over all attempts. The maximum wait starts at the first rejection."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def test_an_answer_ends_a_row_of_refusals() -> None:
 
 
 async def test_a_wait_of_a_day_is_one() -> None:
-    """The log and the progress show the day of a long wait."""
+    """The log and the progress show the date at which a long wait ends."""
     vendor = Vendor(BUSY, "done")
     first, done = await vendor.until_over()
 

@@ -399,7 +399,7 @@ class Watched(ModelQueue):
 def test_many_that_have_ended_are_settled_beside_a_call_and_few_wait_for_it(
     jobs: int, at_once: int
 ) -> None:
-    """The database works while the worker does; one call at a time leases."""
+    """The database and the worker work in parallel, and one call at a time leases jobs."""
     queue = Watched(jobs)
     options = TickOptions(concurrency=50, linger_seconds=0)
     summary = leaping(start(worker, queue, of(nothing), options=options))
@@ -480,7 +480,7 @@ def test_log_lines_are_stored_once_if_a_report_is_lost(fault: str) -> None:
 
 
 def test_a_lease_without_a_response_is_requested_again_under_its_number() -> None:
-    """With a new number, the jobs of the lost response would wait until their leases expire."""
+    """Under a new call number, the jobs in the lost response would wait for their leases' end."""
     queue = ModelQueue([Row("1", {})])
 
     def enqueue() -> None:
@@ -500,7 +500,7 @@ def test_a_lease_without_a_response_is_requested_again_under_its_number() -> Non
 
 
 def test_a_worker_with_more_slots_than_a_lease_may_bring_leases() -> None:
-    """The queue rejects a request for more than a thousand jobs, over all pools."""
+    """The queue rejects a lease of more than a thousand jobs in all pools together."""
     queue = ModelQueue([Row(str(number), {}) for number in range(3)])
     registry = of(nothing)
     registry.processor("plain", payload=dict)(print)
