@@ -18,7 +18,7 @@ DEPLOYED = "tests/integration/cli/test_deploy.py"
 NPM = "tests/e2e/npm/test_stranger.py"
 #: Number of blocks that are run by page, besides whole kinds, and the files that run them.
 RUN: dict[str, tuple[int, *tuple[str, ...]]] = {
-    "README.md": (4, NPM, WHEEL, "tests/install/test_projects.py"),
+    "README.md": (3, NPM, WHEEL, "tests/install/test_projects.py"),
     "functions/README.md": (2, WHEEL),
     "infra/aws/README.md": (6, DEPLOYED, WHEEL),
     "infra/console/npm/README.md": (4, NPM),
@@ -47,9 +47,7 @@ RUN: dict[str, tuple[int, *tuple[str, ...]]] = {
 NOT_RUN = {
     "README.md": [
         # an extract of the block in worker/CONTEXT.md, which is run
-        '@processor("chat',
-        # starts a developer's own stack; tests/integration/stack does
-        "make run",
+        '@processor("chat'
     ],
     ".github/CONTRIBUTING.md": [
         # commands that run these tests
@@ -64,10 +62,6 @@ NOT_RUN = {
         "STAGE=prod",
         # asks the stage's public address; its part of AWS is run
         "minutehand doctor",
-    ],
-    "infra/console/README.md": [
-        # a command of the suite itself
-        ".venv/bin/python -m pytest"
     ],
     "infra/console/npm/README.md": [
         # fetches what is published; tests/e2e/npm installs the archive
