@@ -86,7 +86,7 @@ create index jobs_by_tag on public.jobs using gin (tags) where tags is not null;
 alter table public.jobs add primary key (id);
 comment on table public.jobs is
   E'A job is one unit of work with a payload, stored as a row of jobs.\n\n'
-  'Insert a row with status pending to enqueue.';
+  'To enqueue a job, insert a row with status pending.';
 
 create table public.job_logs (
   id bigint generated always as identity primary key,

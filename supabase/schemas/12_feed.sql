@@ -1745,7 +1745,7 @@ begin
 end;
 $$;
 comment on function public.open_guest_session is
-  E'Open a session to a guest: {session_id, workspace_id, user_id, opened_at, expires_at}. For '
+  E'Open a guest session: {session_id, workspace_id, user_id, opened_at, expires_at}. For '
   'managers.\n\nThe session shows the jobs that have its session_id. Options: ttl_seconds (default '
   '86400), user_id (default: anyone).';
 select queue.allow('authenticated, service_role', 'public.open_guest_session');

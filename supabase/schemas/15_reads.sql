@@ -2962,7 +2962,7 @@ begin
 end;
 $$;
 comment on function public.explain_job is
-  'Why a job waits and who holds it: {job_id, status, reason, sentence, since, cause, '
+  'Why a job waits and what blocks it: {job_id, status, reason, sentence, since, cause, '
   'held_by: {kind, holder, since, until, waiting, more, act}, next: [{words, command, path}], '
   'data, estimated_start_at}.';
 select queue.allow('authenticated, service_role', 'public.explain_job');

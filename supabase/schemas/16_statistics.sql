@@ -1149,7 +1149,7 @@ begin
 end;
 $$;
 comment on function public.explain_queue is
-  'Findings, the worst first, and holders of jobs, by number of jobs: {now, verdict, '
+  'Findings, worst first, and what blocks jobs, by number of blocked jobs: {now, verdict, '
   'findings: [{verdict, reason, key, sentence, since, cause, jobs, next: [{words, command, '
   'path}]}], '
   'holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, job_id, job_types, '
