@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Time limit of the tests of a mutant. A mutant that makes them hang counts as noticed.
+#: Time limit of the tests of a mutant. A mutant that makes the tests hang counts as noticed.
 TIMEOUT_SECONDS = 900
 
 

@@ -7,8 +7,8 @@ The cases differ in these respects:
 - jobs that do nothing, or take 5 ms or 100 ms
 - two tenants, a synchronous processor, several processes
 
-`make bench` installs the others into the system's temporary folder. Run as a module, this file is
-the worker, with the loop of `minutehand serve` and one processor.
+`make bench` installs the other queue libraries into the system's temporary folder. Run as a module,
+this file is the worker, with the loop of `minutehand serve` and one processor.
 """
 
 from __future__ import annotations

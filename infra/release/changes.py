@@ -154,8 +154,7 @@ def compare(before: Collection[CatalogEntry], after: Collection[CatalogEntry]) -
 def creations(pieces: list[Piece], change: Change) -> Iterator[str]:
     """Yield the statements of a part's sources that create new or changed objects, in order.
 
-    After new functions or tables follow the statements that revoke all rights of the schema's
-    functions and tables.
+    If functions or tables are new, the statements that revoke all rights in the schema come last.
     """
     dropped = set()
     has_new = any(name.startswith(("function ", "view ", "table ")) for name in change.created)

@@ -34,7 +34,7 @@ EXCLUDED = frozenset({"README.md", "DECISIONS.md"})
 #: Patterns of files to ship, by folder; no upgrade needs the files of the first release.
 PATTERNS = {"supabase/migrations": "*_minutehand_*.sql"}
 #: Variables with the paths of what `make dist` builds: the record of the engine's database objects
-#: and the bundled console. A wheel that pip itself builds has neither.
+#: and the bundled console. A wheel that pip itself builds has neither the record nor the console.
 RECORD = "MINUTEHAND_RECORD"
 CONSOLE = "MINUTEHAND_BUNDLE"
 

@@ -35,7 +35,7 @@ def fetch(name: str, *packages: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # npm writes this file last, so that without it an install was interrupted
+        # npm writes this file last, so if it is missing, an installation was interrupted
         if not (folder / "node_modules" / ".package-lock.json").exists():
             (folder / "package.json").write_text('{"private": true}')
             binaries = Path(sys.executable).parent

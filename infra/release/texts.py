@@ -56,7 +56,7 @@ class Part:
         return sorted((self.home / "migrations").glob("*.sql"))
 
     def steps(self, release: str) -> Path:
-        """Return the path of the statements of a release that are written by hand."""
+        """Return the path of the file with a release's hand-written statements."""
         return self.home / "steps" / f"{release}.sql"
 
 

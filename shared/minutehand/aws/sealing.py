@@ -47,7 +47,7 @@ class SealBroken(JobServiceError):
 
 @dataclass(frozen=True)
 class DataKey:
-    """A new AES-256 key, in plain and wrapped by another key."""
+    """A new AES-256 key, in plain text and wrapped by another key."""
 
     key_id: str
     plain: bytes
@@ -133,7 +133,8 @@ class FileDataKeys:
             handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w") as file:
                 file.write(_b64(secrets.token_bytes(32)))
-            # the link fails if another process was first, and then that process's key is used
+            # if another process created the file first, the link fails, and that process's key is
+            # used
             with contextlib.suppress(FileExistsError):
                 os.link(scratch, self._path)
             scratch.unlink()

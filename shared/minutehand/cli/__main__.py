@@ -80,7 +80,7 @@ class CommandGroup(TyperGroup):
         return [*COMMANDS, *(name for name in self._apps() if name not in COMMANDS)]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the commands under their headings, and the apps' commands under their own."""
+        """Write the commands under their headings, and the apps' commands under a separate one."""
         sections = {
             heading: [(command, summary(path)) for command, path in group.items()]
             for heading, group in GROUPS.items()

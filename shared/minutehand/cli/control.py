@@ -1,4 +1,4 @@
-"""Commands that change jobs or stop new ones: cancel, retry, replay, answer, pause, resume."""
+"""Commands that change jobs or pause their start: cancel, retry, replay, answer, pause, resume."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ class Deployment:
             self.output.hint(f"     {limit.detail}\n       → {limit.fix}")
 
     def check_stack(self) -> None:
-        """Check that a stack of this name is this project's."""
+        """Check that an existing stack of this name belongs to this project."""
         stage = self.stage
         client = stage.client("lambda")
         try:
@@ -300,7 +300,7 @@ class Deployment:
 def connect_worker(
     stage: Stage, secrets: Mapping[str, str], url: str | None, token: str | None
 ) -> str | None:
-    """Let the database wake the worker at `url`, or no worker.
+    """Let the database wake the worker at `url`, or without a URL no worker.
 
     Without the operator's key, return the SQL to run instead.
     """

@@ -222,7 +222,7 @@ class Move:
         self._check_source()
 
     def _check_source(self) -> None:
-        """Raise CommandFailed unless the jobs in FROM are at rest."""
+        """Raise CommandFailed if jobs run in FROM, or if webhooks in FROM have unread events."""
         if not self._all(self.source, PAUSES):
             raise CommandFailed(
                 "the workspace must be paused in FROM",
@@ -361,7 +361,7 @@ class Move:
                 copied.write(block)
 
     def _compare(self, table: Table) -> None:
-        """Raise CommandFailed unless the copied rows are those of the source."""
+        """Raise CommandFailed unless the copied rows equal the rows in the source."""
         checksum = "coalesce(sum(hashtextextended(r::text, 0)::numeric), 0)"
         query = f"select count(*), {checksum} from ({{}}) as r"
         [source] = self._all(self.source, query.format(table.select()))
@@ -434,7 +434,7 @@ def move_workspace(
             raise CommandFailed(
                 f"the round was rolled back: {error.diag.message_primary or error}",
                 code="move_interrupted",
-                # a row that violates a constraint would violate it again
+                # a retry would violate the same constraint
                 fix=None if isinstance(error, psycopg.IntegrityError) else hint,
             ) from error
     text = "\n".join(f"{count} {table}" for table, count in sorted(move.rows.items()))

@@ -1,6 +1,6 @@
 """`minutehand init`: scaffolds a processor and its test without overwriting a file.
 
-The files are written into the package that minutehand.toml names, or in the clone into a new app.
+The files are written into the package that minutehand.toml names, or in a clone into a new app.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ from minutehand.version import VERSION
 
 DASHBOARD = re.compile(r"https://(?:app\.)?supabase\.com/dashboard/project/([a-z]+)")
 # A fix starts with a text to paste unchanged into the settings, a terminal or the SQL editor. A
-# comment follows if more needs saying, and … marks a value that only the reader has.
+# comment may follow the text, and … marks a value that only the reader has.
 API = "API_URL=https://…  # printed by `minutehand deploy`; the local address is in .local/env"
 PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…  # from Project settings → API keys"
 SECRET = "SUPABASE_SECRET_KEY=sb_secret_…  # from Project settings → API keys"

@@ -1,7 +1,7 @@
 """Types of the doctor: a check, its target and its result.
 
 A check reads one part of the stack and changes nothing. The runner reports parts that are
-unreachable or have no settings, so that checks need not.
+unreachable or have no settings, so checks need not report them.
 """
 
 from __future__ import annotations
