@@ -127,7 +127,7 @@ def find_version(client: httpx.Client, api: DataApi) -> int:
 
 
 def _answer(pair: dict[str, Any], version: int) -> dict[str, Any]:
-    """Return the recorded answer of a version. PostgREST 14 sends no `Vary`."""
+    """Return the recorded response of a PostgREST version. PostgREST 14 sends no `Vary`."""
     if version == 16:
         return dict(pair["answer"])
     answer = pair.get("answer14", pair["answer"])

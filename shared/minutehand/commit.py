@@ -16,7 +16,7 @@ COMMIT, DEPLOYED_AT = "MINUTEHAND_COMMIT", "MINUTEHAND_DEPLOYED_AT"
 def code_environment(project: Project, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the variables with which workers report their commit and the time of its deploy.
 
-    Variables that are already set are left out, and so are all without git. A commit with
+    Variables that are already set are left out. Without git, all are left out. A commit with
     uncommitted changes of tracked files ends in `-dirty`. The time of the deploy is that of the
     checkout's last move to the commit, by a pull, a commit or a roll-back, so that a restart of a
     process does not change it.

@@ -21,7 +21,7 @@ MAX_BUNDLE_AGE = 7 * 24 * 3600
 
 
 def console_folder() -> Path:
-    """Return the folder of the console's files. A checkout builds it again after a change.
+    """Return the folder of the console's files. A checkout builds the files again after a change.
 
     Raises:
         NodeMissing: Node is missing, which a checkout needs for the bundle.

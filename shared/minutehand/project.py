@@ -88,7 +88,7 @@ class Project(BaseModel):
         return tuple(folder for folder in (self.root, self.root / self.source) if folder.is_dir())
 
     def make_importable(self) -> None:
-        """Put the project's folders first in the import path, as `python -m` there would."""
+        """Put the project's folders first in the import path, as `python -m` does in its folder."""
         sys.path[:0] = [str(root) for root in self.import_roots if str(root) not in sys.path]
 
     @property

@@ -1,7 +1,7 @@
 """Traces: W3C context from a request through its jobs to their calls, exported by OpenTelemetry.
 
-`OTEL_EXPORTER_OTLP_ENDPOINT` turns on the export, with a time limit for flushes. Without it,
-OpenTelemetry is not imported here. FastAPI creates the spans of requests, and
+`OTEL_EXPORTER_OTLP_ENDPOINT` turns on the export, with a time limit for flushes. Without that
+variable, this module does not import OpenTelemetry. FastAPI creates the spans of requests, and
 `minutehand.worker.otel` those of attempts and steps.
 
 References:

@@ -26,7 +26,7 @@ def die_with_parent(end_by: signal.Signals = signal.SIGTERM) -> Callable[[], Non
     """
     if not sys.platform.startswith("linux"):
         return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl  # a forked child must not load it
+    prctl = ctypes.CDLL(None, use_errno=True).prctl  # load libc before the fork
     launcher = os.getpid()
 
     def ask() -> None:

@@ -40,7 +40,7 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
         if job is not None and kind == job["status"] == "completed":
             text.append(format_result(job))
         output.value(event.json(), text=text)
-        # someone may have retried the job since this event, so its own status decides
+        # someone may have retried the job since this event, so the job's present status decides
         if job is not None and job["status"] in ENDED:
             break
     if connection.get(f"/api/jobs/{job_id}")["status"] != "completed":

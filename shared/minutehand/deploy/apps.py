@@ -1,6 +1,6 @@
 """Requirements of the apps in `lambda.yml`, validated and merged.
 
-The packager, the local stack and the doctor read them here.
+The packager, the local stack and the doctor read the requirements from this module.
 
 All keys are optional:
 

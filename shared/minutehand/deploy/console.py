@@ -35,7 +35,7 @@ CONTENT_TYPES: Mapping[str, str] = {
 }
 #: Suffix of type declarations, which are only for editors.
 TYPES = ".ts"
-#: Cache header of most files. Their names have no hash, so a browser revalidates each time. An
+#: Cache header of most files. The files' names have no hash, so a browser revalidates each time. An
 #: edge may cache a file for a day, and every upload invalidates all edges.
 CDN_CACHED = "public, max-age=0, must-revalidate, s-maxage=86400"
 #: Cache header of the files that a browser loads first, so that a fixed upload is seen at once.
@@ -80,7 +80,7 @@ def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, 
 
 
 def upload(s3: Any, bucket: str, assets: Mapping[str, Asset]) -> None:
-    """Upload all files, the page last, so that it never refers to a file that is missing yet.
+    """Upload all files, the page last, so that the page never refers to a file that is missing yet.
 
     No file is deleted, so that a tab that is already open still finds its modules.
     """

@@ -109,8 +109,9 @@ def upgrade_migrations(
 ) -> list[list[Source]]:
     """Return the parts of the two migrations that upgrade a database without failing a call.
 
-    The first makes each call wait for the second before the call's first statement. Otherwise a
-    call would wait inside an old function, and then fail because the upgrade has dropped an object.
+    The first migration makes each call wait, before the call's first statement, until the second
+    migration has ended. Otherwise a call would wait inside an old function, and then fail because
+    the upgrade has dropped an object.
     """
     folders = (resource("schemas"), resource("migrations"))
     files = [path for folder in folders for path in folder.glob("*.sql")]

@@ -1,7 +1,8 @@
 """The kinds of tenants: rows of our tables, rows of an application's tables, or single users.
 
 The engine reads two views, `tenants` and `tenant_members`, which its migrations create over our
-tables. For the other kinds, the SQL of this module comes last and replaces those views.
+tables. For the two other kinds of tenants, the SQL of this module comes last and replaces those
+views.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def service_parts(api_port: int, aws_port: int) -> list[Part]:
 
 def _has_ticked(response: httpx.Response) -> bool:
     """Return whether the worker has run once, which registers the job types."""
-    # Other checks are ignored, because the state of the queue must not prevent a start.
+    # Other health checks are ignored, because the queue's state must not prevent a start.
     return bool(response.json()["checks"]["last_tick"]["verdict"] == "pass")
 
 

@@ -82,7 +82,7 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def parse_env(text: str) -> dict[str, str]:
-    """Parse KEY=value lines, without blank lines and comments, also after a value.
+    """Parse KEY=value lines. Drop blank lines and comments, also a comment after a value.
 
     Quotes around a value are removed. Within quotes, `#` starts no comment.
     """

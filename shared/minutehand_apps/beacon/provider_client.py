@@ -36,7 +36,7 @@ from minutehand_apps.beacon.models import (
 )
 from minutehand_apps.beacon.settings import Provider
 
-#: Maximum silence of a provider during one call, in seconds. A call takes at most twice that.
+#: Maximum silence of a provider during one call, in seconds. A call takes at most twice this time.
 CALL_SECONDS = 5.0
 #: Maximum size of a response. 500 answers of 100,000 characters are not expected.
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024

@@ -1,7 +1,7 @@
 """The app's routes below /api/v1, which the `jobs` function finds.
 
 Each route calls a SQL function or reads with the caller's token. SQL decides what the caller may
-do, and rows of others count as missing.
+do, and rows of other workspaces count as missing.
 """
 
 from __future__ import annotations

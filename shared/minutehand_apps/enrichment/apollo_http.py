@@ -1,6 +1,6 @@
 """Apollo's v1 API over httpx, with one client per key.
 
-Only calls that cannot have been charged are retried here. The job handles all other waits.
+This client retries only calls that cannot have been charged. The job handles all other waits.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ class Processors:
         )
         record = loaded.record
         if record is None:
-            # The record's transaction may commit a moment later, so this is retried.
+            # The transaction that creates the record may commit later, so retry the job.
             raise _not_found(noun, task.record_id)
 
         ctx.progress(20, "settings")
