@@ -21,23 +21,23 @@ def code_environment(project: Project, environ: Mapping[str, str] = os.environ) 
     checkout's last move to the commit, by a pull, a commit or a roll-back, so that a restart of a
     process does not change it.
     """
-    variables: dict[str, str] = {}
+    values: dict[str, str] = {}
     if not environ.get(COMMIT) and (commit := _git(project.root, "rev-parse", "HEAD")):
         changed = _git(project.root, "status", "--porcelain", "--untracked-files=no")
-        variables[COMMIT] = f"{commit}-dirty" if changed else commit
+        values[COMMIT] = f"{commit}-dirty" if changed else commit
     if not environ.get(DEPLOYED_AT):
         moved = _git(project.root, "log", "-g", "-1", "--date=iso-strict", "--format=%gd", "HEAD")
-        if moved and (instant := re.search(r"@\{(.+)\}", moved)):
-            variables[DEPLOYED_AT] = instant[1]
-    return variables
+        if moved and (timestamp := re.search(r"@\{(.+)\}", moved)):
+            values[DEPLOYED_AT] = timestamp[1]
+    return values
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
     """Return git's output without surrounding blanks; None if it fails or is missing."""
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None

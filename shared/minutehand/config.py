@@ -87,7 +87,7 @@ def _parsing(parse: Callable[[str], Any]) -> BeforeValidator:
 
 
 Url = Annotated[str, _parsing(_url)]
-Words = Annotated[tuple[str, ...], _parsing(_list)]
+CommaSeparated = Annotated[tuple[str, ...], _parsing(_list)]
 Tokens = Annotated[tuple[str, ...], _parsing(_tokens)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)]
 Prices = Annotated[tuple[float, float], _parsing(_prices)]
@@ -141,7 +141,7 @@ class Settings(BaseModel):
     sealing_key_file: str | None = None
     uploads_bucket: str | None = Field(None, examples=["minutehand-prod-uploads"])
     stage: str = "local"
-    cors_origins: Words = ()
+    cors_origins: CommaSeparated = ()
     allow_anonymous: bool = Field(False, examples=["false"])
     streaming: bool = Field(False, examples=["false"])
     #: Maximum seconds, 0 to 20, to wait for a first event if responses are buffered; each wait
@@ -169,13 +169,13 @@ class Settings(BaseModel):
     #: Maximum synchronous processors that run at once, each in its own thread.
     worker_threads: From1To1000 = 5
     #: Names of the queues that a worker serves, see `serve --queue`; empty for all.
-    worker_queues: Words = ()
+    worker_queues: CommaSeparated = ()
     #: Maximum extra workers that a tick starts for a backlog.
     extra_workers: From1To1000 = 10
     #: Maximum concurrent worker runs of all invocations; None for no limit.
     workers_at_once: int | None = Field(None, ge=1, le=10_000, examples=["5"])
     #: Packages with processors, routes and pages, see `minutehand.app`.
-    apps: Words = ()
+    apps: CommaSeparated = ()
     #: Schema of the jobs that clients see; the migrations' source uses `public`.
     schema_name: str = Field("public", pattern="^[a-z_][a-z0-9_]{0,62}$")
     #: Version in the reports of a tick, to distinguish two versions that run at once.

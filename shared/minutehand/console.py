@@ -48,9 +48,9 @@ def delete_old(folder: Path) -> None:
                 shutil.rmtree(bundle, ignore_errors=True)
 
 
-def _digest(source: Path, *others: Path) -> str:
+def _digest(source: Path, *extra: Path) -> str:
     """Return a hash of everything that the bundle depends on."""
     files = [path for path in sorted(source.rglob("*")) if path.is_file()]
     used = [path for path in files if path.relative_to(source).parts[0] not in EXCLUDED]
-    texts = (path.read_bytes() for path in (*used, *others))
-    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+    contents = (path.read_bytes() for path in (*used, *extra))
+    return hashlib.sha256(b"\0".join(contents)).hexdigest()[:16]

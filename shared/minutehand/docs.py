@@ -82,38 +82,38 @@ class Page:
         return f"{link[1]} (`minutehand docs {page.topic}`)" if page and link[2] else link[1]
 
 
-_PACKAGE = "shared/minutehand"
+_SOURCE = "shared/minutehand"
 #: Pages in the order of the site. `infra/release/resources.py` lists files outside the package.
 PAGES: Final[tuple[Page, ...]] = (
     Page("index", "Start", "Which page answers what", "infra/docs/index.md"),
-    Page("install", "Start", "Into your project", f"{_PACKAGE}/install/README.md"),
-    Page("adopt", "Start", "From pg_cron, pg-boss, pgmq, Inngest", f"{_PACKAGE}/pages/adopt.md"),
-    Page("celery", "Start", "From Celery", f"{_PACKAGE}/pages/celery.md"),
-    Page("concepts", "Start", "Concepts", f"{_PACKAGE}/pages/concepts.md"),
-    Page("promises", "Start", "Guarantees and limits", f"{_PACKAGE}/pages/promises.md"),
-    Page("local", "Start", "On your machine", f"{_PACKAGE}/local/README.md"),
+    Page("install", "Start", "Into your project", f"{_SOURCE}/install/README.md"),
+    Page("adopt", "Start", "From pg_cron, pg-boss, pgmq, Inngest", f"{_SOURCE}/pages/adopt.md"),
+    Page("celery", "Start", "From Celery", f"{_SOURCE}/pages/celery.md"),
+    Page("concepts", "Start", "Concepts", f"{_SOURCE}/pages/concepts.md"),
+    Page("promises", "Start", "Guarantees and limits", f"{_SOURCE}/pages/promises.md"),
+    Page("local", "Start", "On your machine", f"{_SOURCE}/local/README.md"),
     Page("sql", "Guides", "Enqueue and steer in SQL", "supabase/README.md"),
     Page("http", "Guides", "Over HTTP", "functions/README.md"),
     Page(
-        "recipes", "Guides", "From your app: Next.js, Edge, FastAPI", f"{_PACKAGE}/pages/recipes.md"
+        "recipes", "Guides", "From your app: Next.js, Edge, FastAPI", f"{_SOURCE}/pages/recipes.md"
     ),
-    Page("nextjs", "Guides", "A streaming chat in Next.js", f"{_PACKAGE}/pages/nextjs.md"),
-    Page("processors", "Guides", "Write a processor", f"{_PACKAGE}/worker/README.md"),
-    Page("own-data", "Guides", "Your own tables", f"{_PACKAGE}/pages/own_data.md"),
-    Page("app", "Guides", "An app from the library's parts", f"{_PACKAGE}/pages/app.md"),
+    Page("nextjs", "Guides", "A streaming chat in Next.js", f"{_SOURCE}/pages/nextjs.md"),
+    Page("processors", "Guides", "Write a processor", f"{_SOURCE}/worker/README.md"),
+    Page("own-data", "Guides", "Your own tables", f"{_SOURCE}/pages/own_data.md"),
+    Page("app", "Guides", "An app from the library's parts", f"{_SOURCE}/pages/app.md"),
     Page("browser", "Guides", "Show a job in your page", "infra/console/README.md"),
     Page("npm", "Guides", "The npm package", "infra/console/npm/README.md"),
-    Page("webhooks", "Guides", "Webhooks", f"{_PACKAGE}/webhooks/README.md"),
-    Page("durable", "Guides", "Beside Lambda durable functions", f"{_PACKAGE}/pages/durable.md"),
-    Page("agents", "Guides", "For coding agents", f"{_PACKAGE}/pages/agents.md"),
-    Page("skill", "Guides", "The skill file for agents", f"{_PACKAGE}/pages/SKILL.md"),
-    Page("models", "Guides", "Language models and speech", f"{_PACKAGE}/ai/README.md"),
-    Page("context", "Reference", "ctx, and what a processor uses", f"{_PACKAGE}/worker/CONTEXT.md"),
-    Page("cli", "Reference", "The command", f"{_PACKAGE}/cli/README.md"),
+    Page("webhooks", "Guides", "Webhooks", f"{_SOURCE}/webhooks/README.md"),
+    Page("durable", "Guides", "Beside Lambda durable functions", f"{_SOURCE}/pages/durable.md"),
+    Page("agents", "Guides", "For coding agents", f"{_SOURCE}/pages/agents.md"),
+    Page("skill", "Guides", "The skill file for agents", f"{_SOURCE}/pages/SKILL.md"),
+    Page("models", "Guides", "Language models and speech", f"{_SOURCE}/ai/README.md"),
+    Page("context", "Reference", "ctx, and what a processor uses", f"{_SOURCE}/worker/CONTEXT.md"),
+    Page("cli", "Reference", "The command", f"{_SOURCE}/cli/README.md"),
     Page("aws", "Operate", "On AWS", "infra/aws/README.md"),
     Page("container", "Operate", "Without AWS", "infra/container/README.md"),
-    Page("deploys", "Operate", "Deploys, and running jobs", f"{_PACKAGE}/pages/deploys.md"),
-    Page("data", "Operate", "Staging, backup, a person's data", f"{_PACKAGE}/pages/data.md"),
+    Page("deploys", "Operate", "Deploys, and running jobs", f"{_SOURCE}/pages/deploys.md"),
+    Page("data", "Operate", "Staging, backup, a person's data", f"{_SOURCE}/pages/data.md"),
 )
 
 
@@ -130,7 +130,7 @@ def render(text: str, names: Names) -> str:
         code = _CLIENTS.sub(names.schemas.clients, code)
         code = code.replace(TENANT, names.tenant).replace(JOB_TYPE, names.job_type)
         code = code.replace("tenant_id", names.tenant_column)
-        package = r"\bjobs(?=/(?:processors|tests|`))|(?<=COPY |test )jobs|(?<=COPY jobs )jobs"
-        return re.sub(package, folder, code)
+        pattern = r"\bjobs(?=/(?:processors|tests|`))|(?<=COPY |test )jobs|(?<=COPY jobs )jobs"
+        return re.sub(pattern, folder, code)
 
     return _CODE.sub(rename_in_code, _SQL.sub(rename_in_sql, text))

@@ -42,10 +42,10 @@ def node_binary() -> Path:
         return Path(spec.origin).parent / "bin" / "node"
     script = "process.execPath + ' ' + process.versions.node"
     try:
-        done = subprocess.run(["node", "-p", script], capture_output=True, text=True, check=False)
+        result = subprocess.run(["node", "-p", script], capture_output=True, text=True, check=False)
     except OSError:
         raise NodeMissing(f"Node is not installed. {REMEDY}") from None
-    path, _, version = done.stdout.strip().rpartition(" ")
+    path, _, version = result.stdout.strip().rpartition(" ")
     if not path or tuple(map(int, version.split(".")[:2])) < MIN_VERSION:
         raise NodeMissing(f"Node {version} is too old. {REMEDY}")
     return Path(path)
@@ -88,7 +88,7 @@ def _install(home: Path) -> None:
     with atomic_folder(home) as draft:
         shutil.copytree(resource("node"), draft, dirs_exist_ok=True)
         flags = ["--omit=dev", "--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]
-        done = subprocess.run(
+        result = subprocess.run(
             [*_npm(), "ci", *flags],
             cwd=draft,
             env=_npm_environment(),
@@ -96,8 +96,8 @@ def _install(home: Path) -> None:
             text=True,
             check=False,
         )
-        if done.returncode:
-            raise NodeMissing(f"npm could not install the Node packages:\n{done.stderr.strip()}")
+        if result.returncode:
+            raise NodeMissing(f"npm could not install the Node packages:\n{result.stderr.strip()}")
 
 
 def _npm() -> list[str]:

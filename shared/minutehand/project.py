@@ -114,7 +114,7 @@ def add_to_gitignore(folder: Path) -> None:
 def is_tracked(file: Path) -> bool:
     """True if git tracks the file, so that the history has or will have its contents."""
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", "ls-files", "--error-unmatch", "--", file.name],
             cwd=file.resolve().parent,
             capture_output=True,
@@ -122,7 +122,7 @@ def is_tracked(file: Path) -> bool:
         )
     except FileNotFoundError:  # git is not installed
         return False
-    return done.returncode == 0
+    return result.returncode == 0
 
 
 def _read(root: Path) -> tuple[Path, dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Final
 
 MAX_WAIT: Final = timedelta(days=1)
 #: Minimum number that is a time, in seconds or milliseconds since 1970, and not a duration.
-_INSTANT, _INSTANT_MS = 1e9, 1e12
+_MIN_UNIX_TIME, _MIN_UNIX_TIME_MS = 1e9, 1e12
 #: Duration as OpenAI, Azure and Groq write it: 20ms, 1s, 6m0s, 2m59.56s, 1h0m0s.
 _DURATION: Final = re.compile(
     r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,6}(?:\.\d{1,9})?)s)?"
@@ -55,9 +55,9 @@ def requested_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | 
         https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     """
     now = _parse_date(headers.get("date", "")) or now
-    milliseconds = headers.get("retry-after-ms", "").strip()
-    if _NUMBER.fullmatch(milliseconds):
-        return min(timedelta(milliseconds=float(milliseconds)), MAX_WAIT)
+    header = headers.get("retry-after-ms", "").strip()
+    if _NUMBER.fullmatch(header):
+        return min(timedelta(milliseconds=float(header)), MAX_WAIT)
     if (wait := retry_after(headers.get("retry-after"), now=now)) is not None:
         return wait
     exhausted: list[timedelta] = []
@@ -85,8 +85,8 @@ def _parse_duration(value: str, *, now: datetime) -> timedelta | None:
     value = value.strip()
     if _NUMBER.fullmatch(value):
         number = float(value)
-        if number >= _INSTANT:
-            at = number / 1000 if number >= _INSTANT_MS else number
+        if number >= _MIN_UNIX_TIME:
+            at = number / 1000 if number >= _MIN_UNIX_TIME_MS else number
             return min(max(timedelta(seconds=at - now.timestamp()), timedelta(0)), MAX_WAIT)
         return min(timedelta(seconds=number), MAX_WAIT)
     match = _DURATION.fullmatch(value)

@@ -28,7 +28,7 @@ def test_a_row_of_the_jobs_tenant_is_read_and_written_and_no_other(
     plan = own_tables(
         Project(root=tmp_path), tmp_path, "crm", "crm.sync", reads="leads", writes="leads"
     )
-    files = {write.path.name: write.text for write in plan.writes}
+    files = {write.path.name: write.text for write in plan.files}
     [sql] = [text for name, text in files.items() if name.endswith(".sql")]
     with renewed.connect() as connection:
         engine = Engine(renewed, connection)

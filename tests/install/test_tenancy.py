@@ -106,4 +106,4 @@ def _stack(folder: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> 
     monkeypatch.setenv(VARIABLE, str(folder))
     remote = remote_values("http://127.0.0.1:1", {"PUBLISHABLE_KEY": "p", "SECRET_KEY": "s"})
     logs = Logs(Console(), folder)
-    return Stack(StateFolder(folder), logs, output.append, launcher_env={}, remote=remote)
+    return Stack(StateFolder(folder), logs, output.append, parent_env={}, remote=remote)

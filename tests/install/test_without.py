@@ -64,7 +64,7 @@ def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_
         assert (
             plan_install(
                 project.root, InstallOptions(SCHEMAS, Tenants(), without=project.without), now=NOW
-            ).writes
+            ).files
             == ()
         )
         with pytest.raises(InstallError, match="other apps"):

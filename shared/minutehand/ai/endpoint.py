@@ -111,7 +111,9 @@ class Endpoint:
             async def send() -> StreamResponse:
                 try:
                     response = await stack.enter_async_context(
-                        opened(self._http, "POST", self._url, within=self._max_silence, **content)
+                        opened(
+                            self._http, "POST", self._url, max_silence=self._max_silence, **content
+                        )
                     )
                     if response.status == 204 or not 200 <= response.status < 300:
                         body = await response.read(max_bytes=MAX_RESPONSE_BYTES)

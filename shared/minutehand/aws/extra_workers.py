@@ -24,8 +24,8 @@ async def start_extra_workers(settings: Settings, count: int) -> int:
     if not settings.worker_function_name:
         return 0
     call = partial(invoke, settings, {"source": EXTRA_WORKER_SOURCE}, read_seconds=2.0)
-    calls = (asyncio.to_thread(call) for _ in range(count))
-    results = await asyncio.gather(*calls, return_exceptions=True)
+    invocations = (asyncio.to_thread(call) for _ in range(count))
+    results = await asyncio.gather(*invocations, return_exceptions=True)
     errors = [result for result in results if isinstance(result, BaseException)]
     if errors:
         logger.warning(

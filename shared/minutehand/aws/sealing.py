@@ -189,8 +189,8 @@ def make_sealer(settings: Settings) -> Sealer:
     raise ConfigurationError("KMS_KEY_ID", "is not set", "alias/minutehand-prod")
 
 
-def _split(sealed: str) -> tuple[str, bytes, bytes]:
-    version, *parts = sealed.split(".")
+def _split(text: str) -> tuple[str, bytes, bytes]:
+    version, *parts = text.split(".")
     if version != _VERSION:
         raise SealBroken("not a sealed value")
     try:
@@ -215,11 +215,11 @@ def _encrypt(key: bytes, plain: bytes, auth_data: bytes) -> bytes:
     return nonce + AESGCM(key).encrypt(nonce, plain, auth_data)
 
 
-def _decrypt(key: bytes, sealed: bytes, auth_data: bytes) -> bytes:
+def _decrypt(key: bytes, ciphertext: bytes, auth_data: bytes) -> bytes:
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     try:
-        return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], auth_data)
+        return AESGCM(key).decrypt(ciphertext[:_NONCE_BYTES], ciphertext[_NONCE_BYTES:], auth_data)
     except (InvalidTag, ValueError) as error:
         raise SealBroken("the value cannot be decrypted in this context") from error

@@ -122,13 +122,13 @@ def call(
             raise AwsError(service, response.status_code, response.text)
         return response.content
 
-    retrying = tenacity.Retrying(
+    retryer = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_transient),
         stop=tenacity.stop_after_attempt(attempts),
         wait=tenacity.wait_random(0, 1),
         reraise=True,
     )
-    return retrying(post)
+    return retryer(post)
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -24,7 +24,7 @@ from minutehand.cli.stage import Stage, resolve_region, translate_aws_errors
 from minutehand.cli.supabase_cli import find_cli, project_ref, push
 from minutehand.config import ConfigurationError
 from minutehand.deploy.build import RUNTIMES, Built, PackagingError, build
-from minutehand.deploy.console import console_assets, invalidate, upload
+from minutehand.deploy.console import console_files, invalidate, upload
 from minutehand.deploy.limits import concurrency_limit, explain_failure
 from minutehand.deploy.package import OSLS, TEMPLATE, compile_template, service_environment
 from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
@@ -50,10 +50,10 @@ def package(
     with translate_errors(region):
         for path in write_first_files(Project.find()):
             output.hint(f"wrote {path.name}")
-        built, template = build_package(Stage(stage, region or ANY_REGION))
+        artifact, template = build_package(Stage(stage, region or ANY_REGION))
         output.value(
-            {**asdict(built), "template": str(template)},
-            text=f"{describe_build(built)}\n{template}",
+            {**asdict(artifact), "template": str(template)},
+            text=f"{describe_build(artifact)}\n{template}",
         )
 
 
@@ -79,9 +79,9 @@ def build_package(stage: Stage) -> tuple[Built, Path]:
     node_binary()  # fail before a minute of packaging if Node is missing
     folder = project.root / "build" / "aws"
     add_to_gitignore(folder)
-    built = build(folder, project)
+    artifact = build(folder, project)
     compiled = compile_template(stage.name, folder, artifacts=folder, region=stage.region)
-    return built, compiled / TEMPLATE
+    return artifact, compiled / TEMPLATE
 
 
 @verb
@@ -216,8 +216,8 @@ class Deployment:
 
     def build(self) -> None:
         """Build the zip and compile the stack."""
-        built, _ = build_package(self.stage)
-        self.output.hint(f"     {describe_build(built)}")
+        artifact, _ = build_package(self.stage)
+        self.output.hint(f"     {describe_build(artifact)}")
 
     def create_stack(self) -> None:
         """Create or update the stack with osls."""
@@ -225,7 +225,7 @@ class Deployment:
         build = project.root / "build" / "aws"
         program = [str(node_binary()), str(node_home() / OSLS)]
         # run in the build folder, so that osls writes its own files outside the project's sources
-        done = subprocess.run(
+        result = subprocess.run(
             [*program, "deploy", "--stage", stage.name, "--region", stage.region],
             cwd=build / "service",
             env={
@@ -237,7 +237,7 @@ class Deployment:
             check=False,
             stdout=sys.stderr,
         )
-        if done.returncode:
+        if result.returncode:
             failure = explain_failure(stage.client("cloudformation"), stage.stack)
             reason, fix = failure or ("see its output above", "")
             raise CommandFailed(
@@ -269,8 +269,8 @@ class Deployment:
             "schema": project.schema_,
             "stage": self.stage.name,
         }
-        assets = console_assets(config, find_apps(project.apps))
-        upload(self.stage.client("s3"), bucket, assets)
+        files = console_files(config, find_apps(project.apps))
+        upload(self.stage.client("s3"), bucket, files)
         if distribution := outputs.get("ConsoleDistribution"):
             invalidate(self.stage.client("cloudfront"), distribution)
 

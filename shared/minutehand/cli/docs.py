@@ -23,16 +23,16 @@ MAX_SECTIONS: Final = 20
 @verb
 def docs(
     output: Output,
-    words: Annotated[
+    query: Annotated[
         list[str] | None, typer.Argument(metavar="TOPIC", help="A page, or words to search for.")
     ] = None,
 ) -> None:
     """Print a page, or list the sections with these words; without a topic, list the pages."""
-    if not words:
+    if not query:
         rows = [{"topic": p.topic, "section": p.section, "page": p.title} for p in PAGES]
         output.table(rows, {"topic": "TOPIC", "section": "", "page": "PAGE"})
         return
-    topic = " ".join(words)
+    topic = " ".join(query)
     page = find_page(topic)
     if page is None:
         if sections := find_sections(topic):
@@ -61,9 +61,9 @@ def find_page(topic: str) -> Page | None:
     return titled[0] if len(titled) == 1 else None
 
 
-def find_sections(words: str) -> list[dict[str, str]]:
+def find_sections(query: str) -> list[dict[str, str]]:
     """Find the sections with all of the words in one line, those with a matching heading first."""
-    patterns = [re.compile(rf"\b{re.escape(word)}", re.IGNORECASE) for word in words.split()]
+    patterns = [re.compile(rf"\b{re.escape(word)}", re.IGNORECASE) for word in query.split()]
     headings: list[dict[str, str]] = []
     matches: list[dict[str, str]] = []
     for page in PAGES:

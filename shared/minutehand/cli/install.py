@@ -97,12 +97,12 @@ def install(
         plan = plan_install(folder, options, now=datetime.now(UTC))
         if not dry_run:
             plan.apply()
-        _report(output, folder, plan.writes, dry_run=dry_run, more={"notes": list(plan.hints)})
+        _report(output, folder, plan.files, dry_run=dry_run, more={"notes": list(plan.hints)})
         if output.as_json:
             return
         for hint in (*plan.hints, *_missing_node()):
             output.text(f"\n{hint}")
-        if plan.writes and not dry_run:
+        if plan.files and not dry_run:
             output.text(NEXT.format(package=options.package.rpartition(".")[2]))
 
 
@@ -121,10 +121,10 @@ def upgrade(
         folder, _ = _project_folder(folder)
         plan = plan_upgrade(folder, now=datetime.now(UTC), keep_edited=keep_edited)
         if not dry_run:
-            Plan(plan.writes).apply()
+            Plan(plan.files).apply()
         more = {"since": plan.since, "version": VERSION}
-        _report(output, folder, plan.writes, dry_run=dry_run, more=more)
-        if plan.writes and not dry_run and not output.as_json:
+        _report(output, folder, plan.files, dry_run=dry_run, more=more)
+        if plan.files and not dry_run and not output.as_json:
             output.text(
                 "\nNext: minutehand deploy <stage>, which pushes the migrations first. Locally,"
                 " restart `minutehand dev`, or with `supabase start` run: supabase migration up"
@@ -202,12 +202,12 @@ def _tenants(tenancy: Tenancy | None, organizations: str, memberships: str) -> T
 def _report(
     output: Output,
     folder: Path,
-    writes: tuple[FileWrite, ...],
+    files: tuple[FileWrite, ...],
     *,
     dry_run: bool,
     more: dict[str, Any],
 ) -> None:
-    names = [str(write.path.relative_to(folder)) for write in writes]
+    names = [str(write.path.relative_to(folder)) for write in files]
     done = "would write" if dry_run else "wrote"
     lines = [f"{done} {name}" for name in names] or ["nothing to write: everything is in place"]
     output.value(

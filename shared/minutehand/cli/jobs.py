@@ -18,14 +18,14 @@ from minutehand.terminal.options import (
     Payload,
     Queue,
     Tag,
-    instant_before,
-    parse_instant,
     parse_seconds,
+    parse_time,
+    time_before,
     workspace_verb,
 )
-from minutehand.terminal.output import Output, ago, localize_times, parse_headings
+from minutehand.terminal.output import Output, ago, localize_times, parse_columns
 
-COLUMNS = parse_headings("id job_type:TYPE state next_run tries created_at error")
+COLUMNS = parse_columns("id job_type:TYPE state next_run tries created_at error")
 
 
 def read_payload(text: str) -> Any:
@@ -48,7 +48,7 @@ def enqueue(
     ] = None,
     at: Annotated[
         str | None,
-        typer.Option("--at", parser=parse_instant, metavar="TIME", help="Start time, ISO 8601."),
+        typer.Option("--at", parser=parse_time, metavar="TIME", help="Start time, ISO 8601."),
     ] = None,
     priority: Annotated[int | None, typer.Option(help="Smaller first.")] = None,
     tag: Annotated[
@@ -107,7 +107,7 @@ def ls(
     tag: Tag = None,
     since: Annotated[
         str | None,
-        typer.Option(parser=instant_before, metavar="SPAN", help="Created in the last 15m, 2h."),
+        typer.Option(parser=time_before, metavar="SPAN", help="Created in the last 15m, 2h."),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 20,
 ) -> None:

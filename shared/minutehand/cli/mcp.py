@@ -101,8 +101,8 @@ class Tools:
         return dict(self._connection.call("POST", path, **more))
 
 
-READS: Final = ("list_jobs", "explain", "watch", "status")
-WRITES: Final = ("enqueue", "retry", "cancel", "pause")
+READ_TOOLS: Final = ("list_jobs", "explain", "watch", "status")
+WRITE_TOOLS: Final = ("enqueue", "retry", "cancel", "pause")
 
 
 @workspace_verb
@@ -120,7 +120,7 @@ def mcp(
 
     server = FastMCP("minutehand", version=VERSION)
     tools = Tools(connection)
-    for name in READS + (WRITES if write else ()):
+    for name in READ_TOOLS + (WRITE_TOOLS if write else ()):
         server.tool(with_fixes(getattr(tools, name)))
     for page in PAGES:
         uri: Any = f"docs://{page.topic}"

@@ -441,11 +441,11 @@ def move_workspace(
     output.value({"rows": dict(sorted(move.rows.items()))}, text=text or "nothing to move")
 
 
-def _address(given: str) -> str:
+def _address(argument: str) -> str:
     """Return the address of a database: the argument, or DATABASE_URL of the file that it names."""
-    if given.startswith(("postgres://", "postgresql://")):
-        return given
-    path = Path(given)
+    if argument.startswith(("postgres://", "postgresql://")):
+        return argument
+    path = Path(argument)
     address = read_env_file(path).get("DATABASE_URL") if path.is_file() else None
     if not address:
         raise CommandFailed(

@@ -10,14 +10,14 @@ import typer
 from minutehand.cli.show import print_overview, read_overview
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
-from minutehand.terminal.output import Output, ago, in_words, p95, parse_headings
+from minutehand.terminal.output import Output, ago, format_value, p95, parse_columns
 
-TYPE_COLUMNS = parse_headings(
+TYPE_COLUMNS = parse_columns(
     "job_type:TYPE served seen_at:WORKER_SEEN done:TODAY failed p95:RUN_P95"
 )
-LOAD = parse_headings("job_type:TYPE enqueued completed failed retried queue:QUEUE_P95 run:RUN_P95")
-TENANTS = parse_headings("workspace_id:WORKSPACE enqueued failed running")
-GROUPS = parse_headings(
+LOAD = parse_columns("job_type:TYPE enqueued completed failed retried queue:QUEUE_P95 run:RUN_P95")
+TENANTS = parse_columns("workspace_id:WORKSPACE enqueued failed running")
+GROUPS = parse_columns(
     "jobs job_type:TYPE error_fingerprint:CAUSE last_at:LATEST effects:AND_SO error_message:ERROR"
 )
 
@@ -34,7 +34,7 @@ def types(
         details = connection.get(f"/api/types/{quote(job_type, safe='')}", **filters)
         if not output.print_json(details):
             given = {name: value for name, value in details.items() if value not in ([], {}, None)}
-            output.details({name: in_words(value) for name, value in given.items()})
+            output.details({name: format_value(value) for name, value in given.items()})
         return
     rows = connection.get("/api/types", **filters)["types"]
     output.table(rows, TYPE_COLUMNS, row=_format_type, empty="no types")

@@ -16,21 +16,28 @@ from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 
 UserId = Annotated[UUID, typer.Argument(metavar="USER_ID", help="The user's id in Auth.")]
-Words = Annotated[
+MatchedTexts = Annotated[
     list[str] | None,
     typer.Option("--word", help="Also match this text, e.g. a name or an address; repeatable."),
 ]
 
 
 @verb
-def export(output: Output, connection: Connection, user_id: UserId, *, word: Words = None) -> None:
+def export(
+    output: Output, connection: Connection, user_id: UserId, *, word: MatchedTexts = None
+) -> None:
     """Export a person's jobs and all other data that names the person, as JSON."""
     output.line(_call(connection, "export_person", user_id, word))
 
 
 @verb
 def erase(
-    output: Output, connection: Connection, user_id: UserId, *, word: Words = None, yes: Yes = False
+    output: Output,
+    connection: Connection,
+    user_id: UserId,
+    *,
+    word: MatchedTexts = None,
+    yes: Yes = False,
 ) -> None:
     """Delete a person's jobs and all other data that names the person; `export` prints it."""
     if not yes:
@@ -63,7 +70,7 @@ def _delete_files(settings: Settings, keys: Sequence[str]) -> None:
         raise CommandFailed(text, code="files_left", fix="delete them from the bucket") from error
 
 
-def _call(connection: Connection, function: str, user_id: UUID, words: list[str] | None) -> Any:
+def _call(connection: Connection, function: str, user_id: UUID, texts: list[str] | None) -> Any:
     connection.need("SUPABASE_SECRET_KEY")
-    arguments = {"p_user_id": str(user_id), "p_words": words or []}
+    arguments = {"p_user_id": str(user_id), "p_words": texts or []}
     return connection.rpc(function, arguments, as_operator=True)

@@ -66,11 +66,11 @@ def init(
         plan.apply()
     except InstallError as error:
         raise CommandFailed(str(error), code=error.code, fix=error.fix) from error
-    written = [str(write.path.relative_to(project.root)) for write in plan.writes]
+    paths = [str(write.path.relative_to(project.root)) for write in plan.files]
     lines = [
-        *written,
+        *paths,
         f"Its tests: pytest {os.path.relpath(package_folder(source, package))}",
         "A running local stack loads it within seconds, a deployed stack at the next deploy.",
         f"Run it: minutehand enqueue {job_type} '{plan.hints[0]}' --watch",
     ]
-    output.value({"job_type": job_type, "written": written}, text="\n".join(lines))
+    output.value({"job_type": job_type, "written": paths}, text="\n".join(lines))

@@ -60,7 +60,7 @@ def serve(
     from minutehand.functions.service import Service
     from minutehand.log import configure_logging
     from minutehand.terminal.server import Server
-    from minutehand.web.site import written_console
+    from minutehand.web.site import console_routes
 
     with command_output(False) as output:
         project = Project.find()
@@ -78,7 +78,7 @@ def serve(
             environ["WORKER_QUEUES"] = ",".join(queue)
         try:
             settings = Settings.from_env(environ)
-            files = [] if console is None else written_console(settings, console)
+            files = [] if console is None else console_routes(settings, console)
             service = Service(settings, console=files)
         except ConfigurationError as error:
             raise CommandFailed(str(error), code="bad_setting") from error

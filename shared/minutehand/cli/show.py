@@ -17,13 +17,13 @@ from minutehand.terminal.output import (
     ago,
     format_duration,
     localize_times,
-    parse_headings,
+    parse_columns,
 )
 
 MAX_CHILDREN, MAX_LOG_LINES, MAX_FRAMES = 20, 10, 6
-ATTEMPTS = parse_headings("attempt:# outcome ended_at:ENDED worker_id:WORKER code error")
-STEPS = parse_headings("name:STEP duration created_at:DONE result")
-CHILDREN = parse_headings("id:CHILD job_type:TYPE state error")
+ATTEMPTS = parse_columns("attempt:# outcome ended_at:ENDED worker_id:WORKER code error")
+STEPS = parse_columns("name:STEP duration created_at:DONE result")
+CHILDREN = parse_columns("id:CHILD job_type:TYPE state error")
 #: Columns of the job that are shown, in this order.
 FIELDS = (
     "payload progress result error tags priority queue concurrency_key idempotency_key parent_id"

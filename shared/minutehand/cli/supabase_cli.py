@@ -42,7 +42,7 @@ def project_ref(values: Mapping[str, object]) -> str:
     )
 
 
-def how_to_migrate(url: str, stage: str | None = None) -> str:
+def migration_command(url: str, stage: str | None = None) -> str:
     """Return the command line that applies pending migrations to the project at `url`."""
     if stage is not None:
         return f"minutehand deploy {stage}"
@@ -60,11 +60,11 @@ def find_cli() -> Path:
             code="no_supabase_cli",
             fix=INSTALL,
         )
-    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-    match = re.search(r"(\d+)\.\d+\.\d+", done.stdout)
+    result = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    match = re.search(r"(\d+)\.\d+\.\d+", result.stdout)
     if match is None or int(match[1]) < MIN_VERSION:
         raise CommandFailed(
-            f"{program} must be version 3.0 or newer, and is {done.stdout.strip() or 'unknown'}",
+            f"{program} must be version 3.0 or newer, and is {result.stdout.strip() or 'unknown'}",
             code="old_supabase_cli",
             fix=INSTALL,
         )
@@ -78,14 +78,14 @@ def push(ref: str, project: Project) -> None:
     SUPABASE_DB_PASSWORD or a temporary role.
     """
     with push_folder(project) as folder:
-        done = subprocess.run(
+        result = subprocess.run(
             [find_cli(), "db", "push", f"--remote={ref}", "--yes", "--workdir", folder],
             cwd=folder,
             check=False,
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
         )
-    if done.returncode:
+    if result.returncode:
         raise CommandFailed(
             f"supabase db push to project {ref} failed; see its output above",
             code="db_push_failed",

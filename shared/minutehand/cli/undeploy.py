@@ -39,11 +39,11 @@ def undeploy(
         stage = Stage(name, resolve_region(region))
         secrets = read_secrets(secrets_file)
         outputs = stage.outputs()
-        deleted = [f"the stack {stage.stack} in {stage.region}"]
+        resources = [f"the stack {stage.stack} in {stage.region}"]
         buckets = [outputs[output_name] for output_name in BUCKETS if output_name in outputs]
-        deleted += [f"the bucket {bucket} with its files" for bucket in buckets]
+        resources += [f"the bucket {bucket} with its files" for bucket in buckets]
         parameters = [parameter_name(stage.service, name, function) for function in NEEDED]
-        deleted += [f"the secrets in {parameter}" for parameter in parameters]
+        resources += [f"the secrets in {parameter}" for parameter in parameters]
         kept = [outputs[key] for key in ("UploadsBucketName", "ServiceKeyArn") if key in outputs]
         kept += ["the database with its jobs, until `minutehand uninstall`"]
         if yes:
@@ -53,9 +53,9 @@ def undeploy(
                 empty(stage.client("s3"), bucket)
             delete_stack(stage)
             stage.client("ssm").delete_parameters(Names=parameters)
-        lines = [f"{'deleted' if yes else 'with --yes deletes'} {item}" for item in deleted]
+        lines = [f"{'deleted' if yes else 'with --yes deletes'} {item}" for item in resources]
         lines += [f"stays: {item}" for item in kept]
-        output.value({"deleted": deleted if yes else [], "kept": kept}, text="\n".join(lines))
+        output.value({"deleted": resources if yes else [], "kept": kept}, text="\n".join(lines))
 
 
 def empty(s3: Any, bucket: str) -> None:

@@ -55,7 +55,7 @@ def print_output(output: Output, event: dict[str, Any]) -> None:
     if page["from"] == 0 and page["attempt"] > 1:
         output.text(Text(f"{page['stream']} starts again", style="dim"))
     if page.get("text"):
-        output.words(page["text"])
+        output.write(page["text"])
     for item in page.get("items", ()):
         output.text(json.dumps(item, ensure_ascii=False))
 
@@ -78,28 +78,28 @@ def format_event(event: ServerSentEvent) -> Text:
     data = record.get("data") or {}
     kind = event.event.removeprefix("job.")
     line = data.get("log") or {}
-    words = [f"{line['level']}:" if line.get("level") in {"warning", "error"} else None]
-    words.append(line.get("message"))
+    parts = [f"{line['level']}:" if line.get("level") in {"warning", "error"} else None]
+    parts.append(line.get("message"))
     if kind == "progress":
         progress = data.get("progress") or {}
         percentage = progress.get("percentage")
-        words.append(None if percentage is None else f"{percentage:>3.0f} %")
-        words += [progress.get("stage"), progress.get("message")]
+        parts.append(None if percentage is None else f"{percentage:>3.0f} %")
+        parts += [progress.get("stage"), progress.get("message")]
     elif kind == "waiting":
         wait = data.get("wait") or {}
         if wait.get("kind") == "ask":
             options = f" [{', '.join(map(str, wait['options']))}]" if wait.get("options") else ""
-            words.append(
+            parts.append(
                 f"{wait.get('question')}{options} → minutehand answer {record['job_id']} …"
             )
     elif kind in {"failed", "retried"}:
-        words.append(data.get("error_message"))
+        parts.append(data.get("error_message"))
         if due := data.get("next_retry_at"):
-            words.append(f"(next try {ago(due)})")
-    instant = record.get("at") or record.get("created_at")
-    at = local_time(instant)[11:] if instant else ""
+            parts.append(f"(next try {ago(due)})")
+    timestamp = record.get("at") or record.get("created_at")
+    at = local_time(timestamp)[11:] if timestamp else ""
     style = COLOURS.get(kind, LEVELS.get(str(line.get("level")), ""))
-    return Text.assemble((f"{at}  ", "dim"), (f"{kind:<12}", style), " ".join(filter(None, words)))
+    return Text.assemble((f"{at}  ", "dim"), (f"{kind:<12}", style), " ".join(filter(None, parts)))
 
 
 def omit_deliveries(

@@ -95,8 +95,8 @@ def build(out: Path, project: Project, *, for_lambda: bool = True) -> Built:
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
     _install(lock_requirements(project, out), tree, for_lambda=for_lambda)
-    for source, path_in_zip in sources(project):
-        copy = tree / path_in_zip
+    for source, relative_path in sources(project):
+        copy = tree / relative_path
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)
     command = [sys.executable, "-m", "compileall", "-q", "-j", "0", "-s", str(tree)]
@@ -109,9 +109,9 @@ def build(out: Path, project: Project, *, for_lambda: bool = True) -> Built:
             f"{size / 1e6:,.0f} MB: {LOCK} should pin only what the functions import. Delete it, "
             "and the next build writes it without packages that only `minutehand dev` needs"
         )
-    archive = out / ARCHIVE
-    digest = _write_zip(tree, archive)
-    return Built(archive.name, digest, archive.stat().st_size, PYTHON)
+    target = out / ARCHIVE
+    digest = _write_zip(tree, target)
+    return Built(target.name, digest, target.stat().st_size, PYTHON)
 
 
 def lock_requirements(project: Project, out: Path) -> Path:
@@ -173,9 +173,9 @@ def sources(project: Project) -> Iterator[tuple[Path, Path]]:
     for top in sorted(tops):
         files = [top] if top.is_file() else sorted(top.rglob("*"))
         for file in files:
-            path_in_zip = file.relative_to(top.parent)
-            if file.is_file() and _is_needed(path_in_zip):
-                yield file, path_in_zip
+            relative_path = file.relative_to(top.parent)
+            if file.is_file() and _is_needed(relative_path):
+                yield file, relative_path
 
 
 def _is_package(path: Path) -> bool:
@@ -212,14 +212,14 @@ def _install(lock: Path, tree: Path, *, for_lambda: bool) -> None:
 
 
 def _write_zip(folder: Path, target: Path) -> str:
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as zip_file:
         for path in sorted(folder.rglob("*")):
             if path.is_dir():
                 continue
             entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), ZIP_TIME)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = (0o100755 if path.suffix == ".so" else 0o100644) << 16
-            archive.writestr(entry, path.read_bytes())
+            zip_file.writestr(entry, path.read_bytes())
     return hashlib.sha256(target.read_bytes()).hexdigest()
 
 
@@ -246,8 +246,8 @@ def run(command: list[str], problem: str, *, stdin: str | None = None) -> str:
     """
     if Path(command[0]).stem == "uv" and any(path.exists() for path in CERTIFICATES):
         command = [*command, "--system-certs"]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
-    if done.returncode:
-        output = f"{done.stdout}{done.stderr}"
+    result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    if result.returncode:
+        output = f"{result.stdout}{result.stderr}"
         raise PackagingError(f"{problem}: {' '.join(command[:4])}… failed with\n{output}")
-    return done.stdout
+    return result.stdout

@@ -44,7 +44,7 @@ NO_STORE_FILES = frozenset({"config.json", "index.html"})
 
 
 @dataclass(frozen=True)
-class Asset:
+class ConsoleFile:
     """A file of the bucket with its headers."""
 
     body: bytes
@@ -52,7 +52,7 @@ class Asset:
     cache_control: str
 
 
-def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, Asset]:
+def console_files(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, ConsoleFile]:
     """Return all files of the console by key, including `config`.
 
     Raises:
@@ -76,22 +76,22 @@ def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, 
         names += [app.name] if pages else []
     bodies["apps/index.json"] = json.dumps(names).encode()
     bodies["config.json"] = json.dumps(config).encode()
-    return {key: _asset(key, body) for key, body in bodies.items()}
+    return {key: _console_file(key, body) for key, body in bodies.items()}
 
 
-def upload(s3: Any, bucket: str, assets: Mapping[str, Asset]) -> None:
+def upload(s3: Any, bucket: str, files: Mapping[str, ConsoleFile]) -> None:
     """Upload all files, the page last, so that the page never refers to a file that is missing yet.
 
     No file is deleted, so that a tab that is already open still finds its modules.
     """
-    for key in sorted(assets, key=lambda key: (key in NO_STORE_FILES, key)):
-        asset = assets[key]
+    for key in sorted(files, key=lambda key: (key in NO_STORE_FILES, key)):
+        file = files[key]
         s3.put_object(
             Bucket=bucket,
             Key=key,
-            Body=asset.body,
-            ContentType=asset.content_type,
-            CacheControl=asset.cache_control,
+            Body=file.body,
+            ContentType=file.content_type,
+            CacheControl=file.cache_control,
         )
 
 
@@ -106,12 +106,12 @@ def invalidate(cloudfront: Any, distribution: str) -> None:
     )
 
 
-def write(folder: Path, assets: Mapping[str, Asset]) -> None:
+def write(folder: Path, files: Mapping[str, ConsoleFile]) -> None:
     """Write all files below `folder`, for a server of static files."""
-    for key, asset in assets.items():
+    for key, file in files.items():
         path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(asset.body)
+        path.write_bytes(file.body)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -119,19 +119,19 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m minutehand.deploy.console FOLDER", file=sys.stderr)
         return 2
-    assets = console_assets({}, find_apps(Project.find().apps))
-    del assets["config.json"]
-    write(Path(arguments[0]), assets)
-    print(f"{len(assets)} files")
+    files = console_files({}, find_apps(Project.find().apps))
+    del files["config.json"]
+    write(Path(arguments[0]), files)
+    print(f"{len(files)} files")
     return 0
 
 
-def _asset(key: str, body: bytes) -> Asset:
+def _console_file(key: str, body: bytes) -> ConsoleFile:
     suffix = PurePosixPath(key).suffix
     if suffix not in CONTENT_TYPES:
         raise PackagingError(f"{key} has no known content type; add it to CONTENT_TYPES")
     cache_control = NO_STORE if key in NO_STORE_FILES else CDN_CACHED
-    return Asset(body, CONTENT_TYPES[suffix], cache_control)
+    return ConsoleFile(body, CONTENT_TYPES[suffix], cache_control)
 
 
 if __name__ == "__main__":

@@ -55,11 +55,11 @@ def compile_template(stage: str, out: Path, *, artifacts: Path, region: str = "u
     command = [str(node_binary()), str(node_home() / OSLS), "package"]
     command += ["--stage", stage, "--region", region]
     command += ["--package", str((out / "stack").resolve())]
-    done = subprocess.run(
+    result = subprocess.run(
         command, cwd=service, env=environment, capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        raise PackagingError(f"osls rejected serverless.yml:\n{done.stdout}{done.stderr}")
+    if result.returncode:
+        raise PackagingError(f"osls rejected serverless.yml:\n{result.stdout}{result.stderr}")
     return out / "stack"
 
 

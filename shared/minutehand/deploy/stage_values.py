@@ -27,8 +27,8 @@ def _number(minimum: float, maximum: float) -> Rule:
     return is_valid, f"a whole number from {minimum} to {maximum}"
 
 
-def _one_of(*words: str) -> Rule:
-    return (lambda value: value in words), f"one of {', '.join(words)}"
+def _one_of(*values: str) -> Rule:
+    return (lambda value: value in values), f"one of {', '.join(values)}"
 
 
 def _optional(rule: Rule) -> Rule:

@@ -92,9 +92,9 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
     reasons = gauge("finding", "A finding of explain_queue: start in Unix time, or 1.", *labels)
     for entry in stats.get("findings", ()):
         [step] = entry["next"][:1] or [{}]
-        since = entry["since"] and datetime.fromisoformat(entry["since"]).timestamp()
+        started = entry["since"] and datetime.fromisoformat(entry["since"]).timestamp()
         values = (entry["verdict"], entry["reason"], entry["key"], step.get("words", ""))
-        reasons.labels(*values).set(since or 1)
+        reasons.labels(*values).set(started or 1)
 
     seen = [datetime.fromisoformat(tick["seen_at"]) for tick in stats["workers"]]
     if seen:

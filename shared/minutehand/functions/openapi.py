@@ -31,7 +31,7 @@ _ERRORS_OF_SIGNED_IN = {
     "403": "The token is valid, but its user may not do this.",
     "429": "A limit is exceeded. `detail` names it. Repeat after `Retry-After` seconds.",
 }
-_ERRORS_OF_WRITES = {
+_WRITE_ERRORS = {
     "409": "Conflict with the present state. `detail` names the state.",
     "413": "The body or the payload is too large.",
     "415": "The body is not JSON.",
@@ -80,7 +80,7 @@ def _add_errors(method: str, operation: dict[str, Any]) -> None:
     if operation.get("security"):
         errors |= _ERRORS_OF_SIGNED_IN
     if method != "get":
-        errors |= _ERRORS_OF_WRITES
+        errors |= _WRITE_ERRORS
     responses = operation["responses"]
     responses.pop("422", None)
     shape = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}

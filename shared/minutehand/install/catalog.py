@@ -86,8 +86,8 @@ def record_file(root: Path | None = None) -> Path:
     if root is None:
         return resource("record") / NAME
     files = sorted([*root.glob(f"{SCHEMAS}/*.sql"), *root.glob(f"{SCHEMAS_OF_APPS}/*.sql")])
-    texts = [QUERY.read_bytes(), *(path.read_bytes() for path in files)]
-    digest = hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+    contents = [QUERY.read_bytes(), *(path.read_bytes() for path in files)]
+    digest = hashlib.sha256(b"\0".join(contents)).hexdigest()[:16]
     return root / ".local" / "record" / f"{digest}.json"
 
 
@@ -152,7 +152,7 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
     recreated = {f.object for key, f in expected.items() if key in dropped and f.rank in _REPLACED}
     # a wrong owner's grants are lost when the object gets its owner back, so all are repeated
     owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
-    functions = {f.object.partition("(")[0] for f in expected.values() if f.rank == FUNCTION}
+    function_names = {f.object.partition("(")[0] for f in expected.values() if f.rank == FUNCTION}
     columns = {key.partition(" type ")[0] for key in expected}
     # columns of the project that the engine's inserts may omit
     omitted = {
@@ -164,7 +164,7 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
     def undo_statement(entry: CatalogEntry) -> str | None:
         if entry.rank == FUNCTION and entry.object not in objects:
             # the Data API rejects each call of a function that has overloads
-            return _drop(entry) if entry.object.partition("(")[0] in functions else None
+            return _drop(entry) if entry.object.partition("(")[0] in function_names else None
         is_part = entry.rank not in _REPLACED and entry.object.startswith(f"{schemas.engine}.")
         is_omitted = entry.statement.partition(" set ")[0] in omitted
         harms = is_part and not is_omitted and not entry.statement.startswith("CREATE INDEX")

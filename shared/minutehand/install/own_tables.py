@@ -142,7 +142,7 @@ def own_tables(
     names = processor_names(package, job_type)
     tenant = sql_name(tenant or tenant_column(project))
     sql = f"-- Functions by which `{job_type}` reads and writes your tables. Edit them as needed.\n"
-    calls, functions = "", {}
+    call_lines, functions = "", {}
     for table in dict.fromkeys(filter(None, (*reads.split(","), *writes.split(",")))):
         if not re.fullmatch(r"[a-z_][a-z0-9_]*", table) or not re.fullmatch(r'"?\w+"?', tenant):
             raise InstallError(
@@ -155,7 +155,7 @@ def own_tables(
         sql += FUNCTION.format(
             **values, schema=project.schema_, engine=Schemas(project.schema_).engine, write=write
         )
-        calls += CALL.format(**values) + (CALL_WRITE.format(**values) if write else "")
+        call_lines += CALL.format(**values) + (CALL_WRITE.format(**values) if write else "")
     stamp = timestamp(project.root, datetime.now(UTC))
     migration = project.root / "supabase/migrations" / f"{stamp}_minutehand_{names['function']}.sql"
     ids = "".join(f"    {singular}_id: int | str\n" for singular in functions)
@@ -163,7 +163,7 @@ def own_tables(
     arguments = ", ".join(f"{singular}_id=1" for singular in functions)
     texts = {
         migration: sql,
-        processor.path: PROCESSOR.format(**names, ids=ids, calls=calls),
+        processor.path: PROCESSOR.format(**names, ids=ids, calls=call_lines),
         test.path: TEST.format(**names, results=results, arguments=arguments),
     }
     payload = ", ".join(f'"{singular}_id": "…"' for singular in functions)

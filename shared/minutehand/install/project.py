@@ -148,7 +148,7 @@ class FileWrite:
 class Plan:
     """Files to write, and notes about changes that the project's owner must make."""
 
-    writes: tuple[FileWrite, ...]
+    files: tuple[FileWrite, ...]
     hints: tuple[str, ...] = ()
 
     def apply(self) -> None:
@@ -157,7 +157,7 @@ class Plan:
         Raises:
             InstallError: A file was created since the plan was made.
         """
-        for write in self.writes:
+        for write in self.files:
             write.path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with write.path.open("a" if write.appends else "x", encoding="utf-8") as file:
@@ -210,10 +210,10 @@ def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Pla
     project = _find_project(folder)
     if project is not None:
         _check_same(project, options)
-    writes = missing_files(folder, options, now=now)
-    writes += _new(folder, FILE, _project_file(folder, options)) if project is None else []
+    new_files = missing_files(folder, options, now=now)
+    new_files += _new(folder, FILE, _project_file(folder, options)) if project is None else []
     if project is None or options.package in project.packages:
-        writes += _first_processor(
+        new_files += _first_processor(
             folder / options.source, options.package, again=project is not None
         )
     ignored, hints = _ignored(folder)
@@ -222,7 +222,7 @@ def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Pla
     )
     settings_file = _new(folder, SETTINGS_EXAMPLE, settings)
     config, config_hints = _config(folder, options.schemas.clients)
-    files = (*writes, *ignored, *settings_file, *config, *_agents(folder, options))
+    files = (*new_files, *ignored, *settings_file, *config, *_agents(folder, options))
     return Plan(files, (*hints, *config_hints))
 
 
@@ -299,10 +299,10 @@ def processor_files(folder: Path, package: str, job_type: str) -> list[FileWrite
     names = processor_names(package, job_type)
     module = names["module"]
     home = package_folder(folder, package)
-    writes = []
+    files = []
     if not home.exists():
         parents = [part for part in home.parents[: package.count(".")] if not part.exists()]
-        writes = [
+        files = [
             # without these files, pytest finds no package
             *(FileWrite(part / "__init__.py", "") for part in parents),
             FileWrite(home / "__init__.py", '"""Background jobs of this project."""\n'),
@@ -311,18 +311,18 @@ def processor_files(folder: Path, package: str, job_type: str) -> list[FileWrite
             ),
             FileWrite(home / "tests" / "__init__.py", ""),
         ]
-    writes += [
+    files += [
         FileWrite(home / "processors" / f"{module}.py", PROCESSOR.format(**names)),
         FileWrite(home / "tests" / f"test_{module}.py", PROCESSOR_TEST.format(**names)),
     ]
-    for path in (home / "processors.py", *(write.path for write in writes)):
+    for path in (home / "processors.py", *(write.path for write in files)):
         if path.exists():
             raise InstallError(
                 f"{path.relative_to(folder)} already exists",
                 code="exists",
                 fix="choose another name, or add the processor yourself",
             )
-    return writes
+    return files
 
 
 def processor_names(package: str, job_type: str) -> dict[str, str]:
@@ -352,9 +352,11 @@ def _ignored(folder: Path) -> tuple[list[FileWrite], list[str]]:
 def _agents(folder: Path, options: InstallOptions) -> list[FileWrite]:
     """Plan the section about jobs in the project's file for coding agents."""
     path = folder / AGENTS
-    package = f"{options.source}/{options.package}".strip("/").replace(".", "/")
+    path_in_project = f"{options.source}/{options.package}".strip("/").replace(".", "/")
     text = AGENTS_SECTION.format(
-        schema=options.schemas.clients, package=package, name=options.package.rpartition(".")[2]
+        schema=options.schemas.clients,
+        package=path_in_project,
+        name=options.package.rpartition(".")[2],
     )
     if not path.exists():
         return [FileWrite(path, text)]

@@ -159,7 +159,7 @@ def removal_sql(folder: Path) -> str:
     objects = _objects(texts, schemas.clients)
     names = {kind: sorted(name for k, name in objects if k == kind) for kind in _KINDS}
     relations = [*names["view"], *names["table"]]
-    tables = [name for kind, name in _objects(texts, schemas.engine) if kind == "table"]
+    engine_names = [name for kind, name in _objects(texts, schemas.engine) if kind == "table"]
     lines = [_drop(kind, f"{schemas.clients}.{name}") for kind, name in objects]
     lines.append(_drop("schema", schemas.engine))
     lock = Path(__file__).with_name("lock_tables.sql").read_text("utf-8")
@@ -170,7 +170,7 @@ def removal_sql(folder: Path) -> str:
         lock=rewrite(lock, schemas),
         engine=schemas.engine,
         clients=schemas.clients,
-        tables=_quoted(tables),
+        tables=_quoted(engine_names),
         functions=_quoted(names["function"]),
         relations=_quoted(relations),
         drops="".join(f"{line}\n" for line in lines),

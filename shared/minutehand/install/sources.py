@@ -90,7 +90,7 @@ class Installed:
     text: str
 
     @property
-    def is_edited(self) -> bool:
+    def is_modified(self) -> bool:
         """True if the part was changed after it was written."""
         return self.expected not in (None, _digest(self.text))
 

@@ -25,7 +25,7 @@ class Upgrade:
     """The files of an upgrade, and the release that was installed before."""
 
     since: str
-    writes: tuple[FileWrite, ...]
+    files: tuple[FileWrite, ...]
 
 
 def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> Upgrade:
@@ -49,7 +49,7 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
     project = Project.at(folder)
     options = InstallOptions(Schemas(project.schema_), tenants_of(project), without=project.without)
     for file in () if keep_edited else installed(folder):
-        if file.is_edited:
+        if file.is_modified:
             name = file.path.name
             raise InstallError(
                 f"{file.origin} in {name} was edited after it was installed",

@@ -33,7 +33,7 @@ def read_status(project: Project, environ: Mapping[str, str]) -> dict[str, str]:
         return {}
     for option in OPTIONS:
         try:
-            done = subprocess.run(
+            result = subprocess.run(
                 [program, "status", *option],
                 cwd=project.root,
                 capture_output=True,
@@ -44,8 +44,8 @@ def read_status(project: Project, environ: Mapping[str, str]) -> dict[str, str]:
             )
         except subprocess.TimeoutExpired:  # e.g. because Docker hangs
             return {}
-        values = parse_env(done.stdout)
-        if done.returncode == 0 and values.get("API_URL"):
+        values = parse_env(result.stdout)
+        if result.returncode == 0 and values.get("API_URL"):
             return values
     return {}
 

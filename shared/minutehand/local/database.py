@@ -26,8 +26,8 @@ def apply_project(url: str, project: Project | None = None) -> list[Path]:
     migrations = find_migrations(project)
     if checkout() != project.root:
         return apply_migrations(url, migrations)
-    recorded = apply_recorded(url, find_recorded(project), record_file(project.root))
-    return [*recorded, *apply_migrations(url, migrations)]
+    applied = apply_recorded(url, find_recorded(project), record_file(project.root))
+    return [*applied, *apply_migrations(url, migrations)]
 
 
 def apply_recorded(url: str, parts: Mapping[str, Iterable[Path]], record: Path) -> list[Path]:

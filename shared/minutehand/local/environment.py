@@ -121,25 +121,23 @@ def remote_values(url: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def for_children(
-    values: Mapping[str, str], launcher_env: Mapping[str, str], project: Project
+    values: Mapping[str, str], parent_env: Mapping[str, str], project: Project
 ) -> dict[str, str]:
     """Build the environment of the stack's processes.
 
     The processes inherit the variables for a local Supabase, for the worker, and in the apps'
     `lambda.yml`. Credentials for AWS are replaced, so that no real account is used.
     """
-    app_variables = needs_of(project).variables(launcher_env)
+    app_variables = needs_of(project).variables(parent_env)
     extra_values = {
         name: value
-        for name, value in launcher_env.items()
+        for name, value in parent_env.items()
         if name in PASSED
         or name.startswith(("LANGUAGE_MODEL", "SPEECH_", "OTEL_"))
         or (value and name in app_variables)
     }
     return {
-        **supabase_environment(
-            values, launcher_env
-        ),  # contains the apps' defaults and local servers
+        **supabase_environment(values, parent_env),  # contains the apps' defaults and local servers
         **extra_values,
         VARIABLE: str(project.root),
         # Python finds the project's packages, as `python -m` does in the project's folder.

@@ -60,7 +60,7 @@ def files_of(folders: Iterable[Path]) -> Files:
 
 def reload_folders(settings: Settings) -> list[Path]:
     """Return the apps' folders. For `package.*` it is the folder in which new apps would appear."""
-    wildcards = [package for package in settings.apps if package.endswith(".*")]
+    wildcards = [name for name in settings.apps if name.endswith(".*")]
     project_apps = (app for app in find_apps(wildcards) if not app.is_built_in)
     parents = {app.folder.parent for app in project_apps}
     folders = {app.folder for app in find_apps(settings.apps)}

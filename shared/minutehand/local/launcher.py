@@ -63,7 +63,7 @@ class Launcher(supabase.Launcher):
             state,
             logs,
             self.say,
-            launcher_env=os.environ,
+            parent_env=os.environ,
             remote=remote,
             scratch=self.scratch,
             prefer_known=not self.any_ports,

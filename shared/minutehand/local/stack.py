@@ -47,7 +47,7 @@ class Stack(SupabaseStack):
     Args:
         state: Folder of the stack, locked by the caller.
         say: Called with messages for a person.
-        launcher_env: The launcher's environment.
+        parent_env: The launcher's environment.
         scratch: Disable the database's durability, for tests.
         prefer_known: Use the documented ports if they are free.
         remote: Settings of a Supabase that already runs. Then only worker, API and console start.
@@ -59,7 +59,7 @@ class Stack(SupabaseStack):
         logs: Logs,
         say: Say,
         *,
-        launcher_env: Mapping[str, str],
+        parent_env: Mapping[str, str],
         scratch: bool = False,
         prefer_known: bool = True,
         remote: Mapping[str, str] | None = None,
@@ -94,7 +94,7 @@ class Stack(SupabaseStack):
             say,
             root=project.root,
             values=values,
-            environment=for_children(values, launcher_env, project),
+            environment=for_children(values, parent_env, project),
             parts=parts,
             postgres=postgres,
         )
@@ -124,13 +124,13 @@ class Stack(SupabaseStack):
                 if self._stopping or f"{TENANCY_ORIGIN}/existing" not in str(failed):
                     raise
                 if not is_waiting:
-                    self._ask_for_tables(failed)
+                    self._explain_wait(failed)
                 is_waiting = True
                 time.sleep(WAIT_SECONDS)
         check_engine(owner, self.project)
         return files
 
-    def _ask_for_tables(self, failed: PartMissing) -> None:
+    def _explain_wait(self, failed: PartMissing) -> None:
         assert self.postgres is not None
         address = self.postgres.url(user="postgres")
         self.say(f"[yellow]{escape(str(failed.__cause__).splitlines()[0])}[/]")

@@ -43,7 +43,7 @@ async def start() -> AsyncIterator[Running]:
     """Run the loop and hot reload."""
     settings, files = Settings.from_env(os.environ), reload_files()
     worker = run_worker(
-        poll_seconds=1.0, answers_ticks=True, on_error=report_module, stop_seconds=STOP_SECONDS
+        poll_seconds=1.0, tick_per_request=True, on_error=report_module, stop_seconds=STOP_SECONDS
     )
     async with worker as running:
         reload = asyncio.create_task(end_on_change(settings, files, end), name="reload")

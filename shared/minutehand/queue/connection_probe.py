@@ -103,10 +103,10 @@ async def probe(url: str) -> AddressProbe:
         return AddressProbe(problem=(str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
-async def probe_until_up(url: str, *, within: float = math.inf) -> AddressProbe:
-    """Probe an address until it responds, for up to `within` seconds."""
+async def probe_until_up(url: str, *, max_seconds: float = math.inf) -> AddressProbe:
+    """Probe an address until it responds, for up to `max_seconds`."""
     loop = asyncio.get_running_loop()
-    until, pause = loop.time() + within, 0.25
+    until, pause = loop.time() + max_seconds, 0.25
     while True:
         address = await probe(url)
         if address.problem is None or loop.time() + pause > until:

@@ -30,7 +30,7 @@ def is_guest_session(session_id: str) -> bool:
     return session_id.startswith(_GUEST_SESSION)
 
 
-def redacted(text: str) -> str:
+def redact(text: str) -> str:
     """Remove the ids of guest sessions, which grant access and must not be logged."""
     return _GUEST_SESSION_ID.sub("guest_…", text)
 

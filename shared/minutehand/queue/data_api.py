@@ -120,7 +120,7 @@ class DataApi:
     async def _send(
         self, request: httpx.Request, parse: Parse[T], repeatable: bool, attempts: int
     ) -> T:
-        retries = call_retrying(repeatable, attempts, within=self._timeout_seconds)
+        retries = call_retrying(repeatable, attempts, max_seconds=self._timeout_seconds)
         result: T
         try:
             result = await retries(self._send_once, request, parse)
@@ -129,7 +129,7 @@ class DataApi:
                 raise
             # the conflicting call ends after milliseconds, or after about a second on a loaded
             # server
-            free = retrying(_is_busy, within=BUSY_SECONDS)
+            free = retrying(_is_busy, max_seconds=BUSY_SECONDS)
             result = await free(retries, self._send_once, request, parse)
         return result
 
@@ -183,12 +183,12 @@ def _problem(response: httpx.Response) -> object:
         return None
 
 
-def call_retrying(repeatable: bool, attempts: int, *, within: float) -> AsyncRetrying:
+def call_retrying(repeatable: bool, attempts: int, *, max_seconds: float) -> AsyncRetrying:
     """Return a policy that retries failed calls if they are repeatable or were not sent."""
     return retrying(
         lambda error: isinstance(error, QueueUnavailable) and (repeatable or error.unsent),
         attempts=attempts,
-        within=within,
+        max_seconds=max_seconds,
     )
 
 
@@ -198,10 +198,10 @@ def _is_busy(error: BaseException) -> bool:
 
 
 async def retry_rate_limited(
-    read: Callable[[], Awaitable[Read]], *, within: float = math.inf
+    read: Callable[[], Awaitable[Read]], *, max_seconds: float = math.inf
 ) -> Read:
     """Retry a stream's read while it is rate limited, because a later read loses no events."""
-    retries = retrying(lambda error: isinstance(error, RateLimited), within=within)
+    retries = retrying(lambda error: isinstance(error, RateLimited), max_seconds=max_seconds)
     result: Read = await retries(read)
     return result
 

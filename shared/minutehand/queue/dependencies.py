@@ -92,6 +92,6 @@ class Dependencies:
     async def aclose(self) -> None:
         """Close the dependencies that this object has built, but not those passed to it."""
         for name, value in list(vars(self).items()):
-            is_own = isinstance(getattr(type(self), name, None), cached_property)
-            if is_own and hasattr(value, "aclose"):
+            is_cached = isinstance(getattr(type(self), name, None), cached_property)
+            if is_cached and hasattr(value, "aclose"):
                 await value.aclose()

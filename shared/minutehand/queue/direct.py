@@ -66,7 +66,7 @@ class DirectApi:
         parse: Parse[Any] = decode_any,
     ) -> Any:
         """Call a SQL function and return its JSON value, parsed by `parse`."""
-        retries = call_retrying(repeatable, attempts or ATTEMPTS, within=15.0)
+        retries = call_retrying(repeatable, attempts or ATTEMPTS, max_seconds=15.0)
         return read(await retries(self._call, function, arguments), parse)
 
     async def _call(self, function: str, arguments: Mapping[str, Any]) -> bytes:

@@ -130,21 +130,21 @@ async def exchange(
     url: str,
     *,
     max_bytes: int,
-    within: float | None = None,
+    max_seconds: float | None = None,
     **options: Any,
 ) -> HttpResponse:
     """Send one request and read the whole response, whatever its status."""
-    if within is None:
+    if max_seconds is None:
         silence = httpx.Timeout(options.get("timeout", http.timeout)).read
-        within = None if silence is None else silence * 2
+        max_seconds = None if silence is None else silence * 2
     try:
         async with (
-            asyncio.timeout(within),
-            opened(http, method, url, within=math.inf, **options) as answer,
+            asyncio.timeout(max_seconds),
+            opened(http, method, url, max_silence=math.inf, **options) as answer,
         ):
             return await answer.read(max_bytes=max_bytes)
     except TimeoutError as error:
-        raise NoResponse(f"took longer than {within:g} s to answer", "silent") from error
+        raise NoResponse(f"took longer than {max_seconds:g} s to answer", "silent") from error
 
 
 class StreamResponse:
@@ -154,11 +154,11 @@ class StreamResponse:
     reset the limit. The time in which the reader processes chunks does not count.
     """
 
-    def __init__(self, response: httpx.Response, within: float) -> None:
+    def __init__(self, response: httpx.Response, max_silence: float) -> None:
         self.status = response.status_code
         self.headers = response.headers
         self._response = response
-        self._max_silence = self._left = within
+        self._max_silence = self._left = max_silence
 
     def received(self) -> None:
         """Reset the time limit, because the caller has recognized the last chunks."""
@@ -197,26 +197,26 @@ class StreamResponse:
 
 @asynccontextmanager
 async def opened(
-    http: httpx.AsyncClient, method: str, url: str, *, within: float, **options: Any
+    http: httpx.AsyncClient, method: str, url: str, *, max_silence: float, **options: Any
 ) -> AsyncIterator[StreamResponse]:
     """Send one request and yield its response, whatever its status. Close the response at the end.
 
     Args:
-        within: Maximum seconds until the headers arrive, and of silence after them.
+        max_silence: Maximum seconds until the headers arrive, and of silence after them.
 
     Raises:
         NoResponse: No headers arrived within this time.
     """
     try:
         request = http.build_request(method, url, **options)
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(max_silence):
             response = await http.send(request, stream=True)
     except TimeoutError as error:
-        raise NoResponse(f"was silent for {within:g} s", "silent") from error
+        raise NoResponse(f"was silent for {max_silence:g} s", "silent") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NoResponse.of(error) from error
     try:
-        yield StreamResponse(response, within)
+        yield StreamResponse(response, max_silence)
     finally:
         await response.aclose()
 
@@ -225,14 +225,14 @@ def retrying(
     should_retry: Callable[[BaseException], bool],
     *,
     attempts: int = sys.maxsize,
-    within: float = math.inf,
+    max_seconds: float = math.inf,
     sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> tenacity.AsyncRetrying:
     """Return a policy: retry while `should_retry` is true and the service requests no long wait.
 
     Args:
         should_retry: Returns whether an error is worth a retry.
-        within: Maximum seconds for all attempts.
+        max_seconds: Maximum seconds for all attempts.
     """
 
     def is_retryable(error: BaseException) -> bool:
@@ -241,7 +241,7 @@ def retrying(
 
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(is_retryable),
-        stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_after_delay(within),
+        stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_after_delay(max_seconds),
         wait=_wait,
         reraise=True,
         sleep=sleep or asyncio.sleep,

@@ -172,7 +172,7 @@ class Connection:
             self._token = self._sign_in()
         return self._token
 
-    def renew(self) -> bool:
+    def drop_token(self) -> bool:
         """Drop the expired token, so that the next call signs in; False for a given token."""
         expired, self._token = self._token, None
         return expired is not None
@@ -282,7 +282,7 @@ class BearerAuth(httpx.Auth):
         """Send the request, and once more with a new token if the first was rejected."""
         request.headers["authorization"] = f"Bearer {self._connection.token}"
         response = yield request
-        if response.status_code == 401 and self._connection.renew():
+        if response.status_code == 401 and self._connection.drop_token():
             request.headers["authorization"] = f"Bearer {self._connection.token}"
             yield request
 

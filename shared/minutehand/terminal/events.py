@@ -30,7 +30,7 @@ def stream(connection: Connection, path: str) -> Iterator[ServerSentEvent]:
             for event in _read_response(connection, path, cursor):
                 failures, cursor = 0, event.id or cursor
                 if event.event == "end" and event.json().get("reason") == "token_expired":
-                    if connection.renew():
+                    if connection.drop_token():
                         break
                     raise CommandFailed("the access token has expired", code="token_expired")
                 if event.event == "end":

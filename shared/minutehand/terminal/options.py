@@ -135,7 +135,7 @@ def parse_seconds(text: str) -> float:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
-def parse_instant(text: str) -> str:
+def parse_time(text: str) -> str:
     """Parse a time in ISO 8601."""
     try:
         return datetime.fromisoformat(text).astimezone().isoformat()
@@ -145,6 +145,6 @@ def parse_instant(text: str) -> str:
         ) from error
 
 
-def instant_before(span: str) -> str:
+def time_before(span: str) -> str:
     """Return the time that lies a span before now, in ISO 8601."""
     return (datetime.now(UTC) - timedelta(seconds=parse_seconds(span))).isoformat()

@@ -31,21 +31,21 @@ COLOURS = {
 }
 #: Visible replacements, one character each, for control characters in strangers' texts, which a
 #: terminal would obey.
-_REPLACEMENTS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
-_REPLACEMENTS |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
+_VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 # characters that reorder or break the rest of a line
-_REPLACEMENTS |= dict.fromkeys([*range(0x2028, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)
+_VISIBLE |= dict.fromkeys([*range(0x2028, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)
 #: Last characters of an id that a table shows, as the console does; every command accepts them.
 SHORT_ID = 8
 #: Time in a sentence of the database.
-_INSTANT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00")
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00")
 #: Units of an age in seconds, the longest first, as in the console.
 _UNITS = {"d": 86_400, "h": 3600, "min": 60, "s": 1}
 
 
 def escape_controls(text: str, *, lines: bool = True) -> str:
     """Replace control characters in a text, and line breaks as well unless `lines`."""
-    escaped = text.translate(_REPLACEMENTS)
+    escaped = text.translate(_VISIBLE)
     return escaped if lines else escaped.replace("\n", "␊")
 
 
@@ -79,7 +79,7 @@ class Output:
             self._is_mid_line = False
         self.out.print(styled)
 
-    def words(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Print a text without a line break after it."""
         self._is_mid_line = not text.endswith("\n")
         self.out.print(Text(escape_controls(text)), end="")
@@ -106,10 +106,10 @@ class Output:
         if not rows:
             self.hint(empty)
             return
-        headings = [Text(heading, style="dim") for heading in columns.values()]
+        header = [Text(heading, style="dim") for heading in columns.values()]
         lines = [[cell(name, row(record).get(name)) for name in columns] for record in rows]
         if any(columns.values()):
-            lines.insert(0, headings)
+            lines.insert(0, header)
         widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
         for line in lines:
             cells = zip(line, widths, strict=True)
@@ -161,11 +161,11 @@ class Output:
             self.err.print(Text(escape_controls(f"→ {fix}")))
 
 
-def parse_headings(columns: str) -> dict[str, str]:
+def parse_columns(columns: str) -> dict[str, str]:
     """Parse `column:HEADING` pairs, e.g. `id ran:TOOK`. The default heading is in capitals."""
     parts = (column.partition(":") for column in columns.split())
-    headings = {name: text or name.removesuffix("_at").upper() for name, _, text in parts}
-    return {name: heading.replace("_", " ") for name, heading in headings.items()}
+    labels = {name: text or name.removesuffix("_at").upper() for name, _, text in parts}
+    return {name: heading.replace("_", " ") for name, heading in labels.items()}
 
 
 def format_duration(milliseconds: float) -> str:
@@ -192,14 +192,14 @@ def p95(times: Mapping[str, Any] | None) -> str | None:
     return None if value is None else format_duration(value)
 
 
-def in_words(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Format a value without brackets: fields as `name value`, and one record per line."""
     if isinstance(value, Mapping):
         given = {name: each for name, each in value.items() if each not in (None, [], {})}
-        return ", ".join(f"{name} {in_words(each)}" for name, each in given.items())
+        return ", ".join(f"{name} {format_value(each)}" for name, each in given.items())
     if isinstance(value, list):
         separator = "\n" if any(isinstance(each, Mapping) for each in value) else ", "
-        return separator.join(map(in_words, value))
+        return separator.join(map(format_value, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
@@ -224,23 +224,23 @@ def cell(name: str, value: Any) -> Text:
     )
 
 
-def local_time(instant: str) -> str:
+def local_time(timestamp: str) -> str:
     """Format a time in the local time zone, as the console does: `2026-11-20 09:36:55.585`."""
-    return datetime.fromisoformat(instant).astimezone().isoformat(" ", "milliseconds")[:23]
+    return datetime.fromisoformat(timestamp).astimezone().isoformat(" ", "milliseconds")[:23]
 
 
 def localize_times(text: str) -> str:
     """Convert times in a sentence of the database to local time, without the date if today."""
     today = local_time(datetime.now(UTC).isoformat())[:11]
-    return _INSTANT.sub(lambda match: local_time(match[0])[:19].removeprefix(today), text)
+    return _TIMESTAMP.sub(lambda match: local_time(match[0])[:19].removeprefix(today), text)
 
 
-def ago(instant: str) -> str:
+def ago(timestamp: str) -> str:
     """Format the distance of an ISO 8601 time from now, as the console does."""
     try:
-        seconds = (datetime.now(UTC) - datetime.fromisoformat(instant)).total_seconds()
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(timestamp)).total_seconds()
     except ValueError:
-        return instant
+        return timestamp
     size = int(_rounded(abs(seconds)))
     if size < 2:
         return "now"

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 CHANNEL: Final = "minutehand_events"
 #: Seconds until a topic is registered again. The database forgets a topic after a minute.
-RENEW_SECONDS: Final = 30.0
+REGISTER_SECONDS: Final = 30.0
 
 
 class EventListener:
@@ -69,7 +69,7 @@ class EventListener:
             or now < self._registered_until.get(topic, 0.0)
         ):
             return
-        self._registered_until[topic] = now + RENEW_SECONDS
+        self._registered_until[topic] = now + REGISTER_SECONDS
         try:
             await self._functions.call("stream_topics", {"p_topics": [topic]})
             self.is_live = True

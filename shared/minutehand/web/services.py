@@ -69,7 +69,7 @@ class StreamTiming:
     #: lost membership.
     max_recheck: float = 10.0
     #: Time after which a client that accepts no data is disconnected.
-    stalled_after: float = 30.0
+    stall_timeout: float = 30.0
     #: Time that a client waits before it reconnects.
     retry: float = 2.0
 
@@ -123,7 +123,7 @@ class RequestLimiter:
 
 
 #: Maximum reads of the event log per second by all streams of the process, and size of a burst.
-READS_PER_SECOND: Final = 200.0
+MAX_READ_RATE: Final = 200.0
 READ_BURST: Final = 40
 
 
@@ -173,8 +173,8 @@ class ReadPacer:
     def seconds_left(self) -> float:
         """Reserve a read and return the seconds until it may start."""
         now = time.monotonic()
-        self._read_at = max(self._read_at, now - READ_BURST / READS_PER_SECOND)
-        self._read_at += 1 / READS_PER_SECOND
+        self._read_at = max(self._read_at, now - READ_BURST / MAX_READ_RATE)
+        self._read_at += 1 / MAX_READ_RATE
         return max(0.0, self._read_at - now)
 
 
@@ -199,7 +199,7 @@ class Services:
         self.listener = EventListener(settings, self._streams)
         self.streams = SlotLimiter("streams", MAX_STREAMS_PER_CALLER, limit=MAX_STREAMS)
         self.guest_streams = SlotLimiter("streams", MAX_STREAMS_PER_CALLER, limit=MAX_STREAMS // 2)
-        self.reads = ReadPacer()
+        self.read_pacer = ReadPacer()
         self.requests = RequestLimiter()
         self.bulks = SlotLimiter("bulks", 1)
         self._verified_keys: set[bytes] = set()

@@ -92,11 +92,11 @@ def config_route(settings: Settings, **more: Any) -> Route:
     return Route("/config.json", config)
 
 
-_ASSET_TYPES = ("text/javascript", "application/javascript", "text/css")
-_ASSET_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+_STATIC_TYPES = ("text/javascript", "application/javascript", "text/css")
+_STATIC_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 
 
-def written_console(settings: Settings, folder: Path) -> list[BaseRoute]:
+def console_routes(settings: Settings, folder: Path) -> list[BaseRoute]:
     """Return the routes of a console that `python -m minutehand.deploy.console` wrote."""
     files = ConsoleFiles(folder, security_headers(settings, settings.environ))
     return [config_route(settings), Mount("/", app=files)]
@@ -118,6 +118,6 @@ class ConsoleFiles(StaticFiles):
                 raise
             response = await super().get_response("index.html", scope)
         # scripts and styles run under the policy of their page, so they need only these headers
-        is_asset = response.headers.get("content-type", "").startswith(_ASSET_TYPES)
-        response.headers.update(_ASSET_HEADERS if is_asset else self._headers)
+        is_static = response.headers.get("content-type", "").startswith(_STATIC_TYPES)
+        response.headers.update(_STATIC_HEADERS if is_static else self._headers)
         return response

@@ -25,7 +25,7 @@ from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from minutehand.queue.client import UserQueue
-from minutehand.queue.credentials import redacted
+from minutehand.queue.credentials import redact
 from minutehand.queue.data_api import retry_rate_limited
 from minutehand.queue.errors import QueueError, QueueUnavailable, RateLimited, TokenRefused
 from minutehand.queue.models import ENDED, FeedPage, JobEvent
@@ -235,7 +235,7 @@ class SessionFeed(HistoryFeed):
             if line.type in _END_EVENTS and line.data["seq"] == last[line.data["job_id"]]:
                 self._output.pop(line.data["job_id"])
             lines.append(replace(line, cursor=self._cursor_after(line.cursor)))
-        self._output = {job_id: ends for job_id, ends in self._output.items() if ends}
+        self._output = {job_id: offsets for job_id, offsets in self._output.items() if offsets}
         self._before, self._page = page.cursor, None
         return Batch(
             [*output_lines, *lines], more=page.more, cursor=self._cursor_after(page.cursor)
@@ -259,20 +259,20 @@ class SessionFeed(HistoryFeed):
         lines = []
         for job in output["jobs"]:
             for page in job["streams"]:
-                ends = self._output.setdefault(job["job_id"], {})
-                ends[page["stream"]] = {"attempt": page["attempt"], "next": page["next"]}
+                offsets = self._output.setdefault(job["job_id"], {})
+                offsets[page["stream"]] = {"attempt": page["attempt"], "next": page["next"]}
                 lines.append(_output_line(job["job_id"], page, self._cursor_after(self._before)))
         return lines
 
     def _cursor_after(self, cursor: str) -> str:
         """Return a cursor that also contains the output positions."""
-        ends = {job_id: ends for job_id, ends in self._output.items() if ends}
-        return f"{cursor} {_positions(ends)}" if ends else cursor
+        offsets = {job_id: offsets for job_id, offsets in self._output.items() if offsets}
+        return f"{cursor} {_positions(offsets)}" if offsets else cursor
 
 
-def _positions(ends: Mapping[str, object]) -> str:
+def _positions(offsets: Mapping[str, object]) -> str:
     """Serialize output positions. Above the size limit, drop the oldest positions."""
-    texts = [json.dumps({name: end})[1:-1] for name, end in ends.items()]
+    texts = [json.dumps({name: end})[1:-1] for name, end in offsets.items()]
     while sum(map(len, texts)) > _MAX_POSITIONS:
         del texts[0]
     return f"{{{', '.join(texts)}}}"
@@ -347,7 +347,7 @@ async def stream_response(
         if caller is not None and not timing.streaming:
             await services.queue_of(caller).call("open_stream", repeatable=False)
         async with reading():
-            first = await retry_rate_limited(feed.read, within=timing.read_timeout)
+            first = await retry_rate_limited(feed.read, max_seconds=timing.read_timeout)
         if is_resumed and first.end is not None and not first.lines:
             return Response(status_code=204)
         changed = stack.enter_context(services.listener.subscribed(feed.subject))
@@ -398,7 +398,7 @@ async def _chunks(
                     await first_of(changed.wait(), services.closing.wait())
         async with reading():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(services.reads.seconds_left()):
+                async with asyncio.timeout(services.read_pacer.seconds_left()):
                     await services.closing.wait()
             changed.clear()
             batch = await _read(services.listener, feed, timing.read_timeout)
@@ -409,10 +409,10 @@ async def _read(listener: EventListener, feed: Feed, seconds: float) -> Batch:
     try:
         async with asyncio.timeout(seconds):
             await listener.register(feed.subject)
-            return await retry_rate_limited(feed.read, within=seconds)
+            return await retry_rate_limited(feed.read, max_seconds=seconds)
     except (QueueUnavailable, RateLimited, TimeoutError) as error:
         reason = str(error) or type(error).__name__
-        extra = {"event": "sse.waiting", "subject": redacted(feed.subject), "reason": reason}
+        extra = {"event": "sse.waiting", "subject": redact(feed.subject), "reason": reason}
         logger.warning("an event stream waits for the database", extra=extra)
         return Batch()
     except TokenRefused:
@@ -441,7 +441,7 @@ class _EventStream(EventSourceResponse):
             headers={"cache-control": "no-store, no-transform"},
             ping=timing.keep_alive,
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
-            send_timeout=timing.stalled_after,
+            send_timeout=timing.stall_timeout,
             sep="\n",
         )
         self._on_end = on_end

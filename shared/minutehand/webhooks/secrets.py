@@ -42,10 +42,10 @@ class WebhookSecrets:
         plain = PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode()
         return NewSecret(plain, await self._sealer.seal(plain, context=_context(workspace_id)))
 
-    async def open(self, workspace_id: str, sealed: Sequence[str]) -> list[str]:
+    async def open(self, workspace_id: str, values: Sequence[str]) -> list[str]:
         """Open secrets that were sealed for the workspace, in the same order."""
         context = _context(workspace_id)
-        return [await self._sealer.open(value, context=context) for value in sealed]
+        return [await self._sealer.open(value, context=context) for value in values]
 
 
 def _context(workspace_id: str) -> dict[str, str]:

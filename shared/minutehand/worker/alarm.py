@@ -24,7 +24,7 @@ from minutehand.worker.summary import TickSummary
 CRASH_RECORD: Final = "WORKER_EVIDENCE"
 STACKS: Final = ".stacks"
 #: Maximum jobs to record of those that shared a process.
-MAX_RECORDED: Final = 50
+MAX_JOBS: Final = 50
 
 
 class Watchdog:
@@ -133,7 +133,7 @@ class CrashRecord:
             "worker_id": summary.worker_id,
             "leased": summary.leased,
             "memory_mb": peak_memory_mb(),
-            "jobs": [attempt.job_id for attempt in running[:MAX_RECORDED]],
+            "jobs": [attempt.job_id for attempt in running[:MAX_JOBS]],
             "code": self._code,
         }
         # write a temporary file first, because the process may be killed during the write

@@ -18,7 +18,7 @@ from minutehand.queue.models import ErrorInfo, JobId, Lease, LeasedJob, NewJob, 
 from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, clear_memos
 from minutehand.worker.job import BatchedJob, Job, job_of
-from minutehand.worker.middleware import Call, calling, thread_name, within
+from minutehand.worker.middleware import Call, calling, thread_name, wrap
 from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
 from minutehand.worker.settlement import (
@@ -180,8 +180,8 @@ class Attempt:
         begins again, but only once, because this job may have blocked the event loop itself.
         """
         late = self._environment.clock.monotonic() - self.timeout_at
-        is_blocked = late > BLOCKED_SECONDS and self._type is not None and self._type.is_async
-        if is_blocked and not self._is_extended and len(self._environment.beside()) > 1:
+        is_delayed = late > BLOCKED_SECONDS and self._type is not None and self._type.is_async
+        if is_delayed and not self._is_extended and len(self._environment.beside()) > 1:
             self._is_extended = True
             self.begin_timeout()
             return
@@ -193,7 +193,7 @@ class Attempt:
         if call is None:
             self.stop("timeout")
         else:
-            self._environment.loop.call_later(self._grace_seconds, self._abandon_call, call)
+            self._environment.loop.call_later(self._grace_seconds, self._run_halves, call)
 
     def stop(self, reason: StopReason, *, grace_seconds: float | None = None) -> None:
         """Stop the processor. The first reason is kept, unless the lease is lost.
@@ -278,8 +278,8 @@ class Attempt:
         Updates after a silence send a pulse at once, so that no one reads that the job is silent.
         """
         now, updates, sent = self._environment.clock.monotonic(), self.updates, self._sent_state
-        ends_silence = has_updates and sent is not None and sent[0] < now - PULSE_SECONDS
-        if self.result is not None or not (now >= self._pulse_at or ends_silence):
+        was_silent = has_updates and sent is not None and sent[0] < now - PULSE_SECONDS
+        if self.result is not None or not (now >= self._pulse_at or was_silent):
             return None
         self._pulse_at = now + PULSE_SECONDS
         current = (updates.last_at, code_location(*self._code()))
@@ -425,7 +425,7 @@ class Attempt:
             job = job_of(Job, given)
             thread = None if job_type.is_async else thread_name(self.job_id)
             call = calling(job_type.run, job, context, thread=thread)
-        call = within(job_type.around, call, job, context)
+        call = wrap(job_type.around, call, job, context)
         return call() if self.lease.steps is not None else self._with_steps(call)
 
     async def _with_steps(self, call: Call) -> Any:
@@ -459,7 +459,7 @@ class Attempt:
             self._task.cancel()
         self._end(CallResult(abandoned=True))
 
-    def _abandon_call(self, call: asyncio.Task[None]) -> None:
+    def _run_halves(self, call: asyncio.Task[None]) -> None:
         """Call the halves of the batch if its hung call ignores the cancellation."""
         location = partial(code_location, *self._code())
         if self.batch is not None and self.batch.abandon(call):

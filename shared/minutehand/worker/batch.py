@@ -179,7 +179,7 @@ class Batch:
         try:
             results = await run()
             has_returned = True
-            ends = [_end(value) for value in _check_results(results, jobs)]
+            outcomes = [_end(value) for value in _check_results(results, jobs)]
         except BaseException as error:
             concerns_all = not self._is_expired and (self._is_cancelled or _concerns_all(error))
             # a list of the wrong length is a defect of the processor for any jobs
@@ -187,10 +187,10 @@ class Batch:
             if can_halve and asyncio.current_task() is self.task:
                 self._call_halves(error)
                 return
-            ends = [_end(_error_for_all(error))] * len(jobs)
+            outcomes = [_end(_error_for_all(error))] * len(jobs)
         if asyncio.current_task() is not self.task:
             return  # the call was abandoned
-        for member, end in zip(members, ends, strict=True):
+        for member, end in zip(members, outcomes, strict=True):
             member.end.set_result(end)
         self._call_next([])
 

@@ -55,7 +55,7 @@ POLL_PAUSE: Final = timedelta(seconds=5)
 MAX_TAG: Final = 100
 _CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f]")
 #: Maximum children per call of the database.
-SPAWN_BATCH: Final = 500
+MAX_CHILDREN_PER_CALL: Final = 500
 #: Maximum children of one `gather` or `map`.
 MAX_GATHERED: Final = 10_000
 _NO_OPTIONS: Final = EnqueueOptions.model_construct()
@@ -444,7 +444,7 @@ class JobContext:
                 retryable after the deadline, and the working service was asked to stop.
         """
         started_at = await self.step(f"{name}: begun", self._now)
-        ends = datetime.fromisoformat(started_at) + timedelta(seconds=seconds(within))
+        deadline = datetime.fromisoformat(started_at) + timedelta(seconds=seconds(within))
 
         def failed(service: str, problem: str) -> None:
             self.log("warning", f"{name}: {service} failed", reason=problem)
@@ -453,7 +453,7 @@ class JobContext:
             gave = await run_remote(
                 services,
                 within=seconds(within),
-                left=max(0.0, (ends - self.clock.now()).total_seconds()),
+                left=max(0.0, (deadline - self.clock.now()).total_seconds()),
                 resume=last,
                 call_seconds=call_seconds,
                 on_failed=failed,
@@ -576,10 +576,10 @@ class JobContext:
         """
         key = self._unique(name or "spawn")
         ids: list[JobId] = []
-        for start in range(0, len(children), SPAWN_BATCH):
+        for start in range(0, len(children), MAX_CHILDREN_PER_CALL):
             batch_name = key if start == 0 else f"{key}@{start}"
             batch: list[NewJob] = []
-            for child in children[start : start + SPAWN_BATCH]:
+            for child in children[start : start + MAX_CHILDREN_PER_CALL]:
                 payload = sanitize(child.payload)
                 if payload.refused is not None:
                     raise ValueError(payload.refused)

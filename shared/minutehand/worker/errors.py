@@ -185,7 +185,7 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
         trail += _frames(group.__traceback__, package)
     # omit the causes of a ProcessorError, whose author chose the text. The worker's log has the
     # parts that are left out here.
-    causes = [
+    chain = [
         {
             "type": type(cause).__qualname__,
             "message": redactor.text(text(cause, 500) or type(cause).__name__),
@@ -195,11 +195,11 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
         }
         for cause in (() if isinstance(error, ProcessorError) else _causes(error))
     ]
-    if not trail and not causes:
+    if not trail and not chain:
         return None
     info: dict[str, Any] = {"frames": _limit_frames(trail, MAX_FRAMES, redactor)}
-    if causes:
-        info["causes"] = causes
+    if chain:
+        info["causes"] = chain
     if len(trail) > MAX_FRAMES:
         info["left_out"] = len(trail) - MAX_FRAMES
     return info

@@ -85,9 +85,9 @@ class LeaseRequests:
         # enqueues wake no worker while a run reports free slots, so a run that will not lease again
         # before its end reports none
         will_poll = now + self._options.poll_seconds < self._deadlines.stop_leasing
-        had_capacity = self._has_capacity
+        reported_capacity = self._has_capacity
         self._has_capacity = staying and will_poll and not self._is_notified
-        self._recheck_pending = had_capacity and not self._has_capacity
+        self._recheck_pending = reported_capacity and not self._has_capacity
         if self._recheck_pending:
             self.last = None
         self._covers_all_pools = is_all

@@ -80,8 +80,8 @@ class Worker:
         self.registry = default_registry if registry is None else registry
         self.queue = queue or WorkerQueue(settings)
         # host, process and a random part make the id unique, even after a fork
-        own_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self.worker_id = worker_id or own_id
+        generated_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.worker_id = worker_id or generated_id
         options = options or TickOptions.of(settings)
         code = {"commit": settings.commit, "source": settings.source}
         origin = {name: value for name, value in code.items() if value} | (options.origin or {})
@@ -158,7 +158,7 @@ class Worker:
         wakeups: asyncio.Event | None,
         options: TickOptions,
     ) -> Tick:
-        ends_at = self.clock.monotonic() + budget_seconds
+        end_at = self.clock.monotonic() + budget_seconds
         if self._loop is not (loop := asyncio.get_running_loop()):
             max_threads = THREADS_PER_SLOT * self.options.concurrency
             loop.set_default_executor(ThreadPoolExecutor(max_threads, "worker"))
@@ -167,7 +167,7 @@ class Worker:
             await self.register()
 
         tick = Tick(
-            self._run(ends_at, options, job_types),
+            self._run(end_at, options, job_types),
             fan_out=self._fan_out if fan_out else None,
             start_extra_workers=self._start_extra_workers,
             wakeups=wakeups,
@@ -178,7 +178,7 @@ class Worker:
             self._on_tick(summary)
         return tick
 
-    def _run(self, ends_at: float, options: TickOptions, job_types: Sequence[str] | None) -> Run:
+    def _run(self, end_at: float, options: TickOptions, job_types: Sequence[str] | None) -> Run:
         now = self.clock.monotonic()
         known = self.registry.names
         return Run(
@@ -186,7 +186,7 @@ class Worker:
             clock=self.clock,
             registry=self.registry,
             options=options,
-            deadlines=Deadlines.until(now, ends_at - now),
+            deadlines=Deadlines.until(now, end_at - now),
             summary=TickSummary(worker_id=self.worker_id, tick_id=str(uuid.uuid4())),
             stop_event=self.stop_event,
             job_types=tuple(name for name in known if job_types is None or name in job_types),

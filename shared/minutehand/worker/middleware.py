@@ -24,7 +24,7 @@ Call = Callable[[], Awaitable[Returned]]
 Middleware = Callable[[Job[Any], JobContext, Call], Awaitable[Returned]]
 
 
-def within(around: Sequence[Middleware], call: Call, job: Job[Any], ctx: JobContext) -> Call:
+def wrap(around: Sequence[Middleware], call: Call, job: Job[Any], ctx: JobContext) -> Call:
     """Return a call of a processor inside all middleware, the first outermost."""
     for middleware in reversed(around):
         call = partial(middleware, job, ctx, partial(_expected, call, ctx))

@@ -93,7 +93,7 @@ async def run_remote(
     Raises:
         ProcessorError: All failed, or the time is over and the working service was asked to stop.
     """
-    ends = asyncio.get_running_loop().time() + left
+    deadline = asyncio.get_running_loop().time() + left
     candidates: list[tuple[Service[R], str | None]] = [(service, None) for service in services]
     if resume is not None:
         candidates[:0] = [
@@ -107,7 +107,7 @@ async def run_remote(
                 try:
                     if task_id is None:
                         now = asyncio.get_running_loop().time()
-                        task_id = await _submit(service, ends - now, call_seconds)
+                        task_id = await _submit(service, deadline - now, call_seconds)
                     return await _follow(service, task_id, call_seconds)
                 except RemoteFailed as error:
                     on_failed(service.name, str(error))

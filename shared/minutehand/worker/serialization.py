@@ -74,18 +74,18 @@ def text(value: object, limit: int = MAX_TEXT, by: Callable[[object], str] = str
     return clean_text(string if len(string) <= limit else string[: limit - 1] + "…")
 
 
-def is_blank(given: str) -> bool:
+def is_blank(value: str) -> bool:
     """Return whether a text has no visible characters."""
-    return not _has_of(given, "LNSPM")
+    return not _has_of(value, "LNSPM")
 
 
-def has_text(given: str) -> bool:
+def has_text(value: str) -> bool:
     """Return whether a text has a letter, a digit or a symbol, not only punctuation."""
-    return _has_of(given, "LNS")
+    return _has_of(value, "LNS")
 
 
-def _has_of(given: str, kinds: str) -> bool:
-    return any(unicodedata.category(sign)[0] in kinds and sign not in _UNSEEN for sign in given)
+def _has_of(value: str, kinds: str) -> bool:
+    return any(unicodedata.category(sign)[0] in kinds and sign not in _UNSEEN for sign in value)
 
 
 def log_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,8 +174,8 @@ def _parts_of(value: Any) -> list[Any]:
         return list(value)
     if isinstance(value, Iterator):
         raise ValueError("an iterator may have no end; use a list")
-    own = getattr(value, "__dict__", {}).values()
-    return [item for item in own if isinstance(item, Iterator)]
+    attributes = getattr(value, "__dict__", {}).values()
+    return [item for item in attributes if isinstance(item, Iterator)]
 
 
 def _plain(value: Any, max_bytes: int) -> Sanitized:

@@ -113,10 +113,10 @@ def _settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
     if stop == "cancel":
         return _item("cancelled")
     if result.abandoned:
-        return _stopped(stop, seen)
+        return _stop_item(stop, seen)
     if (error := result.error) is None:
         if stop is None and seen.is_late:
-            return _stopped("timeout", seen)
+            return _stop_item("timeout", seen)
         return _returned(result.value)
     control_flow = _find_control_flow(error)
     retryable = attribute(error, "retryable")
@@ -125,7 +125,7 @@ def _settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
     is_final = is_final or (isinstance(error, QueueError) and error.word in _PAYLOAD_ERRORS)
     if stop is not None and control_flow is None and not is_final:
         # an error after a cancellation comes from its clean-up and is ignored
-        return _stopped(stop, seen)
+        return _stop_item(stop, seen)
     if isinstance(control_flow, Suspended):
         return _value_item("waiting", "wait", sanitize(control_flow.wait))
     if control_flow is not None:
@@ -176,7 +176,7 @@ def _value_item(outcome: Any, name: str, value: Sanitized) -> SettleItem:
     return item
 
 
-def _stopped(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
+def _stop_item(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
     if stop == "timeout":
         limit = "its timeout" if seen.timeout_seconds is None else f"{seen.timeout_seconds:g} s"
         error = ending_error("AttemptTimeout", f"the attempt was stopped after {limit}")

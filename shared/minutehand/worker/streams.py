@@ -173,11 +173,11 @@ class Stream:
             raise TypeError(f"stream {self.name!r} is all text or all items")
         self._is_text = is_text
 
-    def _warn(self, replaced: str | None) -> None:
+    def _warn(self, description: str | None) -> None:
         """Log what was replaced, once for each kind."""
-        if replaced is not None and replaced not in self._warned:
-            self._warned.add(replaced)
-            message = f"In stream {self.name!r} {replaced}"
+        if description is not None and description not in self._warned:
+            self._warned.add(description)
+            message = f"In stream {self.name!r} {description}"
             self._updates.add_log(LogLine(level="warning", message=message))
             self._notify_updates()
 

@@ -32,7 +32,7 @@ from minutehand.worker.context import JobContext, clear_memos
 from minutehand.worker.errors import ending_error
 from minutehand.worker.job import BatchedJob
 from minutehand.worker.loop import Worker
-from minutehand.worker.middleware import Middleware, calling, is_async, within
+from minutehand.worker.middleware import Middleware, calling, is_async, wrap
 from minutehand.worker.registry import AnyProcessor, Registry
 from minutehand.worker.settlement import AttemptFacts, CallResult, check_unawaited, settle_item
 from minutehand.worker.streams import StreamHistory, joined
@@ -158,7 +158,7 @@ class ProcessorTest(Generic[P]):
         if batch is not None:
             call = partial(batch.join, job, stage)
         try:
-            result = CallResult(await within(self.around, call, job, context)())
+            result = CallResult(await wrap(self.around, call, job, context)())
         except BaseException as error:
             result = CallResult(error=error)
         result = check_unawaited(result, context)

@@ -16,7 +16,7 @@ from typing import Any
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import JobId, Lease, LeaseRequest, LeaseResponse, RunState, SettleItem
 from minutehand.tasks import end_tasks
-from minutehand.worker.alarm import MAX_RECORDED, Watchdog
+from minutehand.worker.alarm import MAX_JOBS, Watchdog
 from minutehand.worker.attempt import Attempt, AttemptEnvironment
 from minutehand.worker.background import Maintenance, OutboxPublisher
 from minutehand.worker.batch import Batch
@@ -389,7 +389,7 @@ class Tick:
         return attempt
 
     def _running_job_ids(self) -> list[JobId]:
-        return [attempt.job_id for attempt in self._in_flight.running.values()][:MAX_RECORDED]
+        return [attempt.job_id for attempt in self._in_flight.running.values()][:MAX_JOBS]
 
     def _attempt_ended(self, attempt: Attempt) -> None:
         """Queue the attempt for a settle, and refill its slot."""

@@ -51,7 +51,7 @@ _MESSAGES: Final = {
     "answer_too_long": "{}'s answer was longer than it may be. Ask for less at once.",
 }
 #: The failure of a step if the job was stopped during each of its calls.
-_STOPPED: Final[dict[str, Any]] = {
+_STOP_FAILURE: Final[dict[str, Any]] = {
     "code": "stopped",
     "hope": "none",
     "said": "The work was stopped each time before an answer came.",
@@ -197,7 +197,7 @@ class VendorCalls:
             VendorError: The error of the call or, after `MAX_CALLS` calls, of the last call.
         """
         if self._charged >= MAX_CALLS:
-            failed = self._failed or _STOPPED
+            failed = self._failed or _STOP_FAILURE
             text = f"It was asked {self._charged} times, the last time: {failed['said']}"
             raise VendorError(text, **failed)
         try:
@@ -286,7 +286,7 @@ class VendorCalls:
                 "job": self._job.id,
                 "charged": self._charged,
                 "refused_since": None if since is None else since.isoformat(),
-                "failed": self._failed or _STOPPED,
+                "failed": self._failed or _STOP_FAILURE,
             }
         )
 

@@ -34,7 +34,7 @@ def test_brackets_and_escapes_of_strangers_are_only_shown(
     output.hint("Which one? [yes, no] [/dim]")
     output.value({}, text="[/red] \x1b]0;title\x9c")
     output.table([{"error": "a\x1b[2J"}], {"error": "ERROR"}, empty="none")
-    output.words("cancel \u202egnp.a\u2066b\u2069\u2028c\n")
+    output.write("cancel \u202egnp.a\u2066b\u2069\u2028c\n")
 
     printed = capsys.readouterr()
     assert printed.err == "Which one? [yes, no] [/dim]\n"

@@ -20,7 +20,7 @@ PORTS = {"gateway": 1, "realtime": 2, "aws": 3, "api": 4}
 
 def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> None:
     """A profile in the shell must not let a local job write to production."""
-    launcher_env = {
+    parent_env = {
         "PATH": "/bin",
         "AWS_PROFILE": "production",
         "AWS_SECRET_ACCESS_KEY": "real",
@@ -36,7 +36,7 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
 
     values = contract(PORTS, SECRETS, "postgresql://x", tmp_path, PROJECT)
     values["BEACON_PROVIDERS"] = "those of the local stack"
-    made = for_children(values, launcher_env, PROJECT)
+    made = for_children(values, parent_env, PROJECT)
 
     assert "real" not in made.values()
     assert "AWS_PROFILE" not in made
@@ -57,7 +57,7 @@ def test_two_machines_seal_alike_beside_one_supabase(tmp_path: Path) -> None:
 
     for supabase in (None, remote, remote):
         state = StateFolder(tmp_path / ("a" if len(made) < 2 else "b"))
-        values = Stack(state, logs, print, launcher_env={}, remote=supabase).values
+        values = Stack(state, logs, print, parent_env={}, remote=supabase).values
         made.append((values["SUPABASE_URL"], Path(values["SEALING_KEY_FILE"]).read_text()))
 
     assert made[1] == made[2] != made[0]

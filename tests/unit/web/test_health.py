@@ -10,7 +10,7 @@ import pytest
 
 from minutehand.config import Settings
 from minutehand.functions.health import app
-from minutehand.functions.health.app import build_app, readiness
+from minutehand.functions.health.app import build_app, check_queue
 from minutehand.queue.errors import TokenRefused
 from minutehand.queue.models import QueueHealth
 from minutehand.tasks import end_tasks
@@ -55,7 +55,7 @@ async def test_readiness_shows_each_part(
     settings: Settings, queue: Any, status: int, word: str, verdicts: dict[str, str]
 ) -> None:
     """A backlog is not a failure. A schedule that no longer runs is one."""
-    found, body = await readiness(Queue(queue), settings)  # type: ignore[arg-type]
+    found, body = await check_queue(Queue(queue), settings)  # type: ignore[arg-type]
 
     assert (found, body["status"]) == (status, word)
     for name, verdict in verdicts.items():
@@ -110,7 +110,7 @@ async def test_a_database_that_refuses_or_is_silent_fails_everything(
     monkeypatch.setattr(app, "CHECK_TIMEOUT_SECONDS", 0.05)
 
     async with asyncio.timeout(60):
-        status, body = await readiness(Queue(answer), settings)  # type: ignore[arg-type]
+        status, body = await check_queue(Queue(answer), settings)  # type: ignore[arg-type]
 
     assert (status, body["status"]) == (503, "not_ready")
     assert {check["verdict"] for check in body["checks"].values()} == {"fail"}

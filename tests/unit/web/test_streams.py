@@ -21,7 +21,7 @@ from minutehand.web.sse import Batch, SseEvent, stream_response
 from tests.unit.web.conftest import ADA
 
 JOB = "019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
-QUICK = StreamTiming(streaming=True, keep_alive=900, poll=0.01, max_poll=0.01, stalled_after=0.1)
+QUICK = StreamTiming(streaming=True, keep_alive=900, poll=0.01, max_poll=0.01, stall_timeout=0.1)
 
 
 class Script:

@@ -48,7 +48,7 @@ async def ask(
     )
     raw = body if isinstance(body, bytes) else json.dumps(body).encode() if body else b""
     headers = {"authorization": f"Bearer {token}"}
-    return await WorkerRoutes(SECRETS, worker, **more).respond(Request(method, path, headers, raw))
+    return await WorkerRoutes(SECRETS, worker, **more).handle(Request(method, path, headers, raw))
 
 
 @pytest.mark.parametrize(

@@ -172,11 +172,11 @@ def _function_faults(
     stage: Stage, find: Callable[..., Any], deleted: Callable[[str, str], CheckResult]
 ) -> Iterator[CheckResult]:
     """Yield faults of a stage's functions, of their secrets and of their concurrency."""
-    functions, region = stage.client("lambda"), f"--region {stage.region}"
+    lambda_client, region = stage.client("lambda"), f"--region {stage.region}"
     shared: dict[str, str] = {}
     for name in NEEDED:
         function = f"{stage.stack}-{name}"
-        concurrency = find(functions.get_function_concurrency, FunctionName=function)
+        concurrency = find(lambda_client.get_function_concurrency, FunctionName=function)
         if concurrency is None:
             yield deleted(f"the function {function}", f"{name.title()}LambdaFunction")
             continue
@@ -409,10 +409,10 @@ def queue(target: Target) -> CheckResult:
 
 def merge_findings(entries: list[dict[str, Any]]) -> CheckResult:
     """Merge findings of the database into one result, with the first step of each as its fix."""
-    words = [entry[name] for entry in entries for name in ("sentence", "cause") if entry[name]]
+    parts = [entry[name] for entry in entries for name in ("sentence", "cause") if entry[name]]
     lines = [format_step(step) for entry in entries for step in entry["next"][:1]]
     return CheckResult(
-        entries[0]["verdict"], " ".join(words), "\n        ".join(dict.fromkeys(lines))
+        entries[0]["verdict"], " ".join(parts), "\n        ".join(dict.fromkeys(lines))
     )
 
 
@@ -471,9 +471,9 @@ for name, relation in {"cron": "cron.job", "vault": "vault.secrets"}.items():
 def supabase(target: Target) -> CheckResult:
     """Check that the Data API responds, accepts the key, and exposes the right schemas."""
     url, schemas = target.person.need("SUPABASE_URL"), target.schemas
-    publishable = {"apikey": target.person.need("SUPABASE_PUBLISHABLE_KEY")}
+    anon_headers = {"apikey": target.person.need("SUPABASE_PUBLISHABLE_KEY")}
 
-    def data(table: str, schema: str, key: dict[str, str] = publishable) -> httpx.Response:
+    def data(table: str, schema: str, key: dict[str, str] = anon_headers) -> httpx.Response:
         headers = {**key, **profile_headers(schema)}
         return target.call("GET", "SUPABASE_URL", f"/rest/v1/{table}?limit=1", headers=headers)
 

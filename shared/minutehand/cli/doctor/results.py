@@ -17,7 +17,7 @@ import psycopg
 
 from minutehand.app import App, built_in
 from minutehand.cli.stage import Stage
-from minutehand.cli.supabase_cli import how_to_migrate
+from minutehand.cli.supabase_cli import migration_command
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.terminal.connection import Connection
 
@@ -57,7 +57,7 @@ class Target:
     def migrate(self) -> str:
         """Command line that applies pending migrations."""
         name = None if self.stage is None else self.stage.name
-        return how_to_migrate(self.values.get("SUPABASE_URL", ""), name)
+        return migration_command(self.values.get("SUPABASE_URL", ""), name)
 
     @cached_property
     def schemas(self) -> Schemas:

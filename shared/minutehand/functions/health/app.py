@@ -67,11 +67,11 @@ async def get_readiness(request: Request, services: Provided) -> JSONResponse:
     return await _respond(request, services, {})
 
 
-async def _respond(request: Request, services: Services, words: Mapping[str, str]) -> JSONResponse:
+async def _respond(request: Request, services: Services, labels: Mapping[str, str]) -> JSONResponse:
     # the route is public, so it must not use all connections
     async with services.request_slot(request, None):
-        status, body = await readiness(services.operator_queue, services.settings)
-    body["status"] = words.get(body["status"], body["status"])
+        status, body = await check_queue(services.operator_queue, services.settings)
+    body["status"] = labels.get(body["status"], body["status"])
     headers = {"Retry-After": "5"} if status == 503 else {}
     alive = await get_health(services)
     return JSONResponse({**alive, **body}, status_code=status, headers=headers)
@@ -88,7 +88,7 @@ CHECK_TIMEOUT_SECONDS = 4.0
 PASS, WARN, FAIL = "pass", "warn", "fail"
 
 
-async def readiness(queue: WorkerQueue, settings: Settings) -> tuple[int, dict[str, Any]]:
+async def check_queue(queue: WorkerQueue, settings: Settings) -> tuple[int, dict[str, Any]]:
     """Return HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`."""
     started = time.perf_counter()
     try:

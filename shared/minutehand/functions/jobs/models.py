@@ -18,7 +18,7 @@ def _text_only(value: Any) -> Any:
 
 
 #: A UTC instant as text. Pydantic alone would also accept a number.
-Instant = Annotated[AwareDatetime, BeforeValidator(_text_only)]
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_text_only)]
 
 
 class JobSpec(JobRequest):
@@ -30,8 +30,8 @@ class JobSpec(JobRequest):
     priority: StrictInt | None = Field(
         default=None, description="Smaller runs first. Default: 100."
     )
-    scheduled_for: Instant | None = None
-    deadline_at: Instant | None = None
+    scheduled_for: Timestamp | None = None
+    deadline_at: Timestamp | None = None
     tags: tuple[str, ...] | None = Field(default=None, description="Words to find the job by.")
 
     def with_key(self, key: str | None) -> Self:

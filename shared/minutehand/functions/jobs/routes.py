@@ -36,16 +36,16 @@ class _BulkRoute(APIRoute):
     """Rejects a caller's second concurrent bulk before its body is read and slows the process."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        respond = super().get_route_handler()
+        handler = super().get_route_handler()
 
-        async def respond_with_slot(request: Request) -> Response:
+        async def handle_with_slot(request: Request) -> Response:
             caller = await verify(request, bearer_token(request))
             if caller.user_id is None:  # the project's own server has no such limit
-                return await respond(request)
+                return await handler(request)
             with services_of(request).bulks.slot(str(caller.user_id)):
-                return await respond(request)
+                return await handler(request)
 
-        return respond_with_slot
+        return handle_with_slot
 
 
 router = APIRouter(prefix="/api", tags=["jobs"])

@@ -79,7 +79,7 @@ def load() -> None:
 async def run_worker(
     *,
     poll_seconds: float | None = None,
-    answers_ticks: bool = False,
+    tick_per_request: bool = False,
     on_error: OnError | None = None,
     stop_seconds: float = 8.0,
 ) -> AsyncIterator[Running]:
@@ -88,7 +88,7 @@ async def run_worker(
     Args:
         poll_seconds: Poll interval. None selects the interval by the connection, and Realtime if
             the worker gets no other notifications.
-        answers_ticks: True if a request runs a tick and returns its summary. Otherwise a request
+        tick_per_request: True if a request runs a tick and returns its summary. Otherwise a request
             wakes the loop.
         on_error: Called for each module of processors that fails to load.
         stop_seconds: Maximum seconds to release running jobs when the context ends.
@@ -115,7 +115,7 @@ async def run_worker(
     elif should_listen:
         listening = access.listen(wakeups.set)
     try:
-        wake = None if answers_ticks else wakeups.set
+        wake = None if tick_per_request else wakeups.set
         yield Running(WorkerRoutes(settings, worker, wake=wake), wakeups.set, loop)
     finally:
         worker.stop()
@@ -194,7 +194,7 @@ def build_app(start: Start) -> Starlette:
             app.state.running = running
             yield
 
-    async def respond(request: requests.Request) -> Response:
+    async def handle(request: requests.Request) -> Response:
         running: Running = request.app.state.running
         if request.scope["path"] == WAKE_PATH:
             running.wake()
@@ -207,9 +207,9 @@ def build_app(start: Start) -> Starlette:
             request_id=request.headers.get("x-request-id") or uuid.uuid4().hex,
         )
         with request_context(incoming.request_id):
-            reply = await running.routes.respond(incoming)
+            reply = await running.routes.handle(incoming)
         return Response(
             reply.encoded(), reply.status, dict(reply.headers), media_type="application/json"
         )
 
-    return Starlette(routes=[Route("/{path:path}", respond, methods=_METHODS)], lifespan=lifespan)
+    return Starlette(routes=[Route("/{path:path}", handle, methods=_METHODS)], lifespan=lifespan)

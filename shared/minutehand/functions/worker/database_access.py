@@ -97,7 +97,7 @@ class DatabaseAccess:
 
 
 async def find_database_access(
-    settings: Settings, *, within: float = MAX_WAIT_SECONDS
+    settings: Settings, *, max_seconds: float = MAX_WAIT_SECONDS
 ) -> DatabaseAccess:
     """Probe the DATABASE_URL of the settings, if set. Retry for up to `within` seconds."""
     url = settings.environ.get("DATABASE_URL", "")
@@ -110,4 +110,4 @@ async def find_database_access(
 
     if known := settings.environ.get(PROBE):
         return DatabaseAccess(url, AddressProbe(**json.loads(known)))
-    return DatabaseAccess(url, await probe_until_up(url, within=within))
+    return DatabaseAccess(url, await probe_until_up(url, max_seconds=max_seconds))

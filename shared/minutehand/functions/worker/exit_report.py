@@ -120,7 +120,7 @@ class ExitReporter:
                     if not self.access.is_direct:
                         with contextlib.suppress(TimeoutError):
                             async with asyncio.timeout(_MAX_PROBE_SECONDS):
-                                self.access = await find_database_access(settings, within=0)
+                                self.access = await find_database_access(settings, max_seconds=0)
                     self._queue = WorkerQueue(settings, api=self.access.api(settings))
                 return await self._queue.worker_died(worker_id, details)
         except (QueueError, TimeoutError) as error:

@@ -195,7 +195,7 @@ def serve_forks(load: Callable[[], object]) -> None:
         request = json.loads(line)
         _flush()
         try:
-            pid = os.fork() if is_loaded else _spawn(request["variables"], alive)
+            pid = os.fork() if is_loaded else _start_process(request["variables"], alive)
         except OSError as error:
             logger.error(NOT_STARTED, exc_info=error)
             _send(host, {"number": request["number"], "code": os.EX_OSERR})
@@ -232,7 +232,7 @@ def _flush() -> None:
     sys.stderr.flush()
 
 
-def _spawn(variables: Mapping[str, str], stdin: int) -> int:
+def _start_process(variables: Mapping[str, str], stdin: int) -> int:
     """Start a new process of this program, and return its pid."""
     return os.posix_spawn(
         sys.executable,

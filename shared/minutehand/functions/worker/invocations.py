@@ -71,10 +71,10 @@ class LambdaWorker:
         if isinstance(event, Mapping) and "requestContext" in event:
             request = _request(event)
             with request_context(request.request_id):
-                respond = self._routes.respond(
+                call = self._routes.handle(
                     request, budget_seconds=min(budget, HTTP_SECONDS), full_tick_seconds=budget
                 )
-                reply = run(respond)
+                reply = run(call)
             return _response(reply)
         source = event.get("source") if isinstance(event, Mapping) else None
         with request_context(getattr(context, "aws_request_id", None)):

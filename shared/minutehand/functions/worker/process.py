@@ -142,9 +142,12 @@ class WorkerProcess:
         )
         response: Response
         try:
-            reply = await self._http.send(forwarded)
-            headers = {name: reply.headers[name] for name in _RESPONSE_HEADERS & {*reply.headers}}
-            response = Response(reply.content, reply.status_code, headers)
+            worker_response = await self._http.send(forwarded)
+            headers = {
+                name: worker_response.headers[name]
+                for name in _RESPONSE_HEADERS & {*worker_response.headers}
+            }
+            response = Response(worker_response.content, worker_response.status_code, headers)
         except httpx.HTTPError as error:
             logger.warning(
                 "The worker did not respond",
@@ -163,12 +166,12 @@ class WorkerProcess:
         while True:
             started = loop.time()
             with self._next_report() as report:
-                released = await self._run(report, variables)
-            if released is None:  # end the fork server, because the code may be new
+                result = await self._run(report, variables)
+            if result is None:  # end the fork server, because the code may be new
                 await self._forks.aclose(timeout_seconds=RESPONSE_SECONDS)
                 continue
             # no pause if the death reduced the suspects or counted as an attempt
-            has_jobs = released.guilty or released.suspects
+            has_jobs = result.guilty or result.suspects
             failures = (
                 0 if has_jobs or loop.time() > started + MAX_RESTART_SECONDS else failures + 1
             )
@@ -202,12 +205,12 @@ class WorkerProcess:
 
     async def _run_suspects(self, report: ExitReport) -> None:
         with report:
-            released = await self._run(report, {SUSPECTS_ONLY: "1"})
+            result = await self._run(report, {SUSPECTS_ONLY: "1"})
             if report.has_leased():
                 self._suspects_seconds = SUSPECTS_SECONDS
             else:
                 self._suspects_seconds = min(2 * self._suspects_seconds, MAX_RESTART_SECONDS)
-        if released is not None and released.guilty:
+        if result is not None and result.guilty:
             await self.wake()  # so that the worker plans the guilty job's retry
 
     async def _run(self, report: ExitReport, variables: Mapping[str, str]) -> ReleasedJobs | None:
@@ -221,15 +224,15 @@ class WorkerProcess:
             # if the fork server has ended, its processes release their jobs themselves
             details = {} if code is None else report.read(code)
             companies = {"companies": SUSPECTS_PARTS}
-            released = await self._exit_reporter.report(report.worker_id, {**details, **companies})
+            result = await self._exit_reporter.report(report.worker_id, {**details, **companies})
             ran = round(asyncio.get_running_loop().time() - started)
-            extra = {"ran_seconds": ran, **details, "guilty": released.guilty}
+            extra = {"ran_seconds": ran, **details, "guilty": result.guilty}
             logger.error(
                 "The worker's process has ended and is restarted",
                 extra={"event": "worker.died", **extra},
             )
-            self._start_for_suspects(released.suspects)
-            return released
+            self._start_for_suspects(result.suspects)
+            return result
         finally:
             if not self._suspects.keys() - {asyncio.current_task()}:
                 await self._exit_reporter.aclose()

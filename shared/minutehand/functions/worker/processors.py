@@ -95,6 +95,6 @@ def _register_functions(module: ModuleType) -> dict[str, Callable[[Registry, Set
 
 def _registered_by(app: App) -> bool:
     """Return whether the app has registered a processor with the decorator."""
-    package = f"{app.package}.processors"
+    parent = f"{app.package}.processors"
     modules = (getattr(job_type.run, "__module__", "") for job_type in default_registry)
-    return any(name == package or name.startswith(f"{package}.") for name in modules)
+    return any(name == parent or name.startswith(f"{parent}.") for name in modules)

@@ -71,7 +71,7 @@ class WorkerRoutes:
         self._worker = worker
         self._wake = wake
 
-    async def respond(
+    async def handle(
         self,
         request: Request,
         *,
