@@ -12,10 +12,13 @@ from hypothesis import HealthCheck, settings
 from infra.bench.scratch import scratch_settings
 from tests.contract.api import Api, serving_api
 from tests.contract.observed import breaches
+from tests.sql.conftest import ada, bob, engine, eve
 from tests.support.engine import Engine
 from tests.support.project import Project
 from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack
+
+__all__ = ["ada", "bob", "engine", "eve"]
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -26,15 +29,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],  # the test measures the machine
 )
 settings.load_profile("tests")
-
-
-@pytest.fixture
-def engine(renewed: Renewed) -> Iterator[Engine]:
-    """A session as the service. After the test, all invariants of the queue are checked."""
-    made = Engine(renewed, renewed.session())
-    made.register("work", lease_seconds=60)
-    yield made
-    assert breaches(made.connection) == {}
 
 
 @pytest.fixture

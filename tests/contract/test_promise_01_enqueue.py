@@ -269,11 +269,10 @@ def test_a_tenants_due_jobs_do_not_wait_behind_anothers_flood_of_them(engine: En
     assert theirs in ids_of(engine.lease(10, call=2))
 
 
-def test_no_one_enqueues_in_anothers_name(engine: Engine) -> None:
+def test_no_one_enqueues_in_anothers_name(engine: Engine, ada: Engine) -> None:
     """Only the service may set `user_id`. Enqueues count against the caller's quota."""
-    with engine.member(ADA) as ada:
-        ada.enqueue(user_id=BOB)
-        ada.enqueue_many(1, user_id=BOB)
+    ada.enqueue(user_id=BOB)
+    ada.enqueue_many(1, user_id=BOB)
 
     assert engine.rows("select user_id::text from public.jobs") == [ADA] * 2
 

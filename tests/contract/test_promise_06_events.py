@@ -97,14 +97,13 @@ def test_what_commits_late_is_read_late_and_not_lost(engine: Engine) -> None:
     assert read(engine, cursor)[0] == []
 
 
-def test_a_followers_messages_are_the_log(engine: Engine) -> None:
+def test_a_followers_messages_are_the_log(engine: Engine, ada: Engine) -> None:
     """There is one message per topic and statement, with events in order and of one tenant."""
     session = str(uuid.uuid4())
     jobs = [engine.enqueue(session_id=session), engine.enqueue(workspace=GLOBEX)]
     topics = [f"job:{jobs[0]}", f"workspace:{ACME}", f"session:{session}"]
-    with engine.member(ADA) as ada:
-        for topic in topics:
-            ada.follow(topic)
+    for topic in topics:
+        ada.follow(topic)
     engine.run("delete from realtime.messages")
     leases = engine.lease(2)
     log = {"level": "info", "message": "for members"}
@@ -172,7 +171,7 @@ def test_a_length_that_is_none_fails_its_job(engine: Engine, length: Any) -> Non
     assert (job["status"], job["error_data"]["type"]) == ("failed", "InvalidWait")
 
 
-def test_a_question_is_answered_once_by_one_of_its_options(engine: Engine) -> None:
+def test_a_question_is_answered_once_by_one_of_its_options(engine: Engine, ada: Engine) -> None:
     """Other answers are rejected, also one to an earlier question. The default applies in time."""
     job_id = wait(engine, **ask("go", options=["yes", "no"]))
     call = partial(engine.rpc, "answer_job", p_job_id=job_id)
@@ -184,8 +183,7 @@ def test_a_question_is_answered_once_by_one_of_its_options(engine: Engine) -> No
     ):
         assert refused(call, p_answer=response)[1] == hint
     good = {"answer": "yes", "name": "go"}
-    with engine.member(ADA) as ada:
-        assert ada.rpc("answer_job", p_job_id=job_id, p_answer=good)["status"] == "pending"
+    assert ada.rpc("answer_job", p_job_id=job_id, p_answer=good)["status"] == "pending"
     assert refused(call, p_answer=good)[:2] == ("PT409", "invalid_state")
     lease = engine.lease_one()
     assert lease["steps"]["go"] == {"answer": "yes", "by": ADA}

@@ -175,7 +175,7 @@ def test_a_worker_serves_a_type_while_it_has_no_slot_for_it(engine: Engine) -> N
     assert engine.explain(engine.enqueue())["reason"] == "next_in_line"
 
 
-def test_people_pause_only_what_they_manage(engine: Engine) -> None:
+def test_people_pause_only_what_they_manage(engine: Engine, ada: Engine) -> None:
     """A member would stop colleagues. A stranger must not detect that the workspace exists."""
     by_type, by_queue, whole, type_of_it = PAUSES
     for user, pause, hint in (
@@ -188,16 +188,16 @@ def test_people_pause_only_what_they_manage(engine: Engine) -> None:
     ):
         with engine.member(user) as person:
             assert refused(person.pause, **pause)[1] == hint
-    with engine.member(ADA) as ada:
-        assert ada.pause(**whole)
+    assert ada.pause(**whole)
 
 
-def test_limits_of_a_workspace_are_its_managers_below_the_operators(engine: Engine) -> None:
+def test_limits_of_a_workspace_are_its_managers_below_the_operators(
+    engine: Engine, ada: Engine
+) -> None:
     engine.limit(max_running=5)
     engine.enqueue_many(9)
-    with engine.member(ADA) as ada:
-        ada.limit(own_max_running=3)
-        assert refused(ada.limit, max_running=100)[:2] == ("PT403", "forbidden")
+    ada.limit(own_max_running=3)
+    assert refused(ada.limit, max_running=100)[:2] == ("PT403", "forbidden")
     assert len(engine.lease(9)) == 3
     engine.limit(own_max_running=9)
     assert sum(len(engine.lease(9)) for _ in range(2)) == 2

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from tests.contract.api import Api
 from tests.contract.observed import refused
-from tests.support.engine import ACME, ADA, Engine
+from tests.support.engine import ACME, Engine
 
 #: Replaced by a text that is used once.
 ONCE = "<once>"
@@ -233,13 +233,12 @@ async def test_all_agree_on_pairs(ways: Ways, options: dict[str, Any], good: boo
     assert {each is True for each in found.values()} == {good}, found
 
 
-def test_a_member_cancels_by_update_and_changes_nothing_else(engine: Engine) -> None:
+def test_a_member_cancels_by_update_and_changes_nothing_else(engine: Engine, ada: Engine) -> None:
     job_id = engine.enqueue()
-    with engine.member(ADA) as ada:
-        for column in engine.job(job_id).keys() - {"status"}:
-            assert refused(ada.run, f"update public.jobs set {column} = null")[0] == "42501"
-        assert refused(ada.run, "update public.jobs set status = 'completed'")[0] == "PT409"
-        assert refused(ada.run, "delete from public.jobs")[0] == "42501"
+    for column in engine.job(job_id).keys() - {"status"}:
+        assert refused(ada.run, f"update public.jobs set {column} = null")[0] == "42501"
+    assert refused(ada.run, "update public.jobs set status = 'completed'")[0] == "PT409"
+    assert refused(ada.run, "delete from public.jobs")[0] == "42501"
     assert engine.lease_one()["job"]["id"] == job_id
 
 

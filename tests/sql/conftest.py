@@ -7,9 +7,16 @@ from collections.abc import Iterator
 import pytest
 
 from tests.contract.observed import breaches
-from tests.support.engine import Engine
+from tests.support.engine import ADA, BOB, EVE, Engine
 from tests.support.renewed import Renewed
 
+#: The lane of a gated job, if a worker serves the lane and nothing pauses it.
+SERVED = """select from queue.lanes l where l.lane = g.lane and l.served_at is not null
+  and not exists (select from queue.pauses p
+    where (p.kind, p.name) in (('job_type', l.job_type), ('queue', l.queue)))"""
+#: The note of a gated job's key.
+NOTED = """select from queue.notes n join queue.lanes l on l.lane = n.lane
+  where n.workspace_id = g.workspace_id and l.job_type = g.job_type and n.key = g.key"""
 #: Invariants of the engine's tables, as queries that find violations.
 INVARIANTS = {
     "a pending job has one place": """
@@ -44,25 +51,16 @@ INVARIANTS = {
             select from queue.ready r where r.job_id = g.job_id
             union all select from queue.leases l where l.job_id = g.job_id
             union all select from queue.deferred d where d.job_id = g.job_id and t.in_order) end""",
-    "a key with room has a note, or nothing waits for it": """
+    "a key with room has a note, or nothing waits for it": f"""
         select g.job_id from queue.gated g join queue.job_types t on t.job_type = g.job_type
-        where not g.admitted and not t.rate_per_key
-          and exists (select from queue.lanes l where l.lane = g.lane and l.served_at is not null
-            and not exists (select from queue.pauses p
-              where (p.kind, p.name) in (('job_type', l.job_type), ('queue', l.queue))))
+        where not g.admitted and not t.rate_per_key and exists ({SERVED})
           and (select count(*) from queue.gated o where o.workspace_id = g.workspace_id
             and o.job_type = g.job_type and o.key = g.key and o.admitted and not o.ended)
             < coalesce(t.key_concurrency, 1)
-          and not exists (select from queue.notes n join queue.lanes l on l.lane = n.lane
-            where n.workspace_id = g.workspace_id and l.job_type = g.job_type and n.key = g.key)""",
-    "a slot that was given back is looked at": """
-        select g.job_id from queue.gated g where g.ended
-          and exists (select from queue.lanes l where l.lane = g.lane and l.served_at is not null
-            and not exists (select from queue.pauses p
-              where (p.kind, p.name) in (('job_type', l.job_type), ('queue', l.queue))))
-          and not exists (
-          select from queue.notes n join queue.lanes l on l.lane = n.lane
-          where n.workspace_id = g.workspace_id and l.job_type = g.job_type and n.key = g.key)""",
+          and not exists ({NOTED})""",
+    "a slot that was given back is looked at": f"""
+        select g.job_id from queue.gated g
+        where g.ended and exists ({SERVED}) and not exists ({NOTED})""",
     "a processing job has exactly one lease with its fence": """
         select coalesce(j.id, l.job_id)
         from public.jobs j full join queue.leases l on l.job_id = j.id
@@ -107,3 +105,24 @@ def engine(renewed: Renewed) -> Iterator[Engine]:
     engine.register("work", lease_seconds=60)
     yield engine
     assert breaches(engine.connection, **INVARIANTS) == {}
+
+
+@pytest.fixture
+def ada(engine: Engine) -> Iterator[Engine]:
+    """A session of Ada, who manages Acme."""
+    with engine.member(ADA) as session:
+        yield session
+
+
+@pytest.fixture
+def bob(engine: Engine) -> Iterator[Engine]:
+    """A session of Bob, a member of Acme."""
+    with engine.member(BOB) as session:
+        yield session
+
+
+@pytest.fixture
+def eve(engine: Engine) -> Iterator[Engine]:
+    """A session of Eve, who manages Globex."""
+    with engine.member(EVE) as session:
+        yield session

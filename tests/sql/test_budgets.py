@@ -281,7 +281,7 @@ def test_types_at_their_limit_need_no_lock(engine: Engine) -> None:
     assert (started, answer["next_due_in_ms"]) == (150, None)
 
 
-def test_no_call_takes_more_than_200_advisory_locks(engine: Engine) -> None:
+def test_no_call_takes_more_than_200_advisory_locks(engine: Engine, ada: Engine) -> None:
     """The server has few advisory locks.
 
     A call that gets no more locks leaves work to the next call.
@@ -321,9 +321,8 @@ def test_no_call_takes_more_than_200_advisory_locks(engine: Engine) -> None:
         " select %s, 'limited-' || n from generate_series(0, 299) as n",
         ACME,
     )
-    with engine.member(ADA) as ada:
-        call_of_a_person = partial(ada.rpc, "enqueue_jobs", p_workspace_id=ACME, p_jobs=keyed)
-        count_locks(call_of_a_person, ada)
+    call_of_a_person = partial(ada.rpc, "enqueue_jobs", p_workspace_id=ACME, p_jobs=keyed)
+    count_locks(call_of_a_person, ada)
     request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "limit": 1000}
     done, call = 0, 0
     items: list[dict[str, Any]] = []

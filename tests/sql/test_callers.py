@@ -63,16 +63,14 @@ def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> Non
     assert min(locks) >= 2**31
 
 
-def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine) -> None:
+def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine, ada: Engine) -> None:
     """An enqueue does not count the backlog, so the limit may apply ten seconds late."""
     engine.limit(max_pending=2100)
     engine.enqueue_many(2100)
-    with engine.member(ADA) as ada:
-        assert refused(ada.enqueue) == ("PT429", "quota_exceeded", "max_pending")
+    assert refused(ada.enqueue) == ("PT429", "quota_exceeded", "max_pending")
     engine.complete(engine.lease(500))
     engine.advance(11)
-    with engine.member(ADA) as ada:
-        ada.enqueue()
+    ada.enqueue()
 
 
 def test_runs_of_workers_are_bounded_and_a_killed_one_ends(engine: Engine) -> None:
@@ -140,7 +138,7 @@ def test_what_falls_due_within_a_minute_is_notified_and_grows_old(engine: Engine
     assert (health["oldest_due_seconds"] > 1000, health["last_tick_seconds"]) == (True, None)
 
 
-def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine) -> None:
+def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine, ada: Engine) -> None:
     """The limit counts stored bytes of live jobs, from a sum that is at most ten seconds old."""
     engine.stop_clock()
     engine.set(user_pending_bytes_max=100_000)
@@ -163,17 +161,16 @@ def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine) -> None:
         lambda ada: ada.rpc("replay_job", p_job_id=first, p_request={}),
     ]
     full = ("PT429", "quota_exceeded", "user_pending_bytes_max")
-    with engine.member(ADA) as ada:
-        ada.enqueue({}, **replaced)
-        first = ada.enqueue(large)
-        ada.enqueue(large)  # the count is valid for ten seconds
-        engine.advance(11)
-        assert [refused(way, ada) for way in ways] == [full] * len(ways)
-        ada.enqueue({"text": "small"})
-        for job in engine.rows("select id from public.jobs where finished_at is null"):
-            engine.cancel(str(job))
-        engine.advance(11)
-        ada.enqueue(large)
+    ada.enqueue({}, **replaced)
+    first = ada.enqueue(large)
+    ada.enqueue(large)  # the count is valid for ten seconds
+    engine.advance(11)
+    assert [refused(way, ada) for way in ways] == [full] * len(ways)
+    ada.enqueue({"text": "small"})
+    for job in engine.rows("select id from public.jobs where finished_at is null"):
+        engine.cancel(str(job))
+    engine.advance(11)
+    ada.enqueue(large)
 
 
 #: By table, a statement that creates many rows, and the maintenance task that processes the table.

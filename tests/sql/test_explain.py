@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.support.engine import ACME, ADA, EVE, GLOBEX, TICK, Engine, handle
+from tests.support.engine import ACME, EVE, GLOBEX, TICK, Engine, handle
 from tests.support.patience import until
 
 #: A worker that calls and leases nothing.
@@ -213,7 +213,7 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
     assert found["job_type_paused"]["next"][0]["command"] == "minutehand resume --type work"
 
 
-def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine) -> None:
+def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine, ada: Engine) -> None:
     """Operators see the finding about the disk, if they have set the disk size."""
     engine.lease(1)
 
@@ -230,13 +230,12 @@ def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine) -> None:
     until(lambda: said(0.85) == ["disk_filling"])
     assert said(5) == ["disk_nearly_full"]
     assert re.search(r"disk is \d{3} % full", str(engine.rpc("queue_health")))
-    with engine.member(ADA) as ada:
-        assert ada.findings(ACME) == {}
+    assert ada.findings(ACME) == {}
     engine.set(disk_bytes=None)  # the default
     assert engine.findings() == {}
 
 
-def test_a_resume_says_what_still_stops_the_jobs(engine: Engine) -> None:
+def test_a_resume_says_what_still_stops_the_jobs(engine: Engine, ada: Engine) -> None:
     """The response lists the other pauses. A second pause keeps the first pause's reason."""
     job_id = engine.enqueue()
     here = ("workspace_type", "work")
@@ -251,14 +250,13 @@ def test_a_resume_says_what_still_stops_the_jobs(engine: Engine) -> None:
     said = engine.explain(job_id)
     assert (said["reason"], said["cause"]) == ("job_type_paused", "on fire")
     assert EVE in str(said)
-    with engine.member(ADA) as ada:
-        assert EVE not in str(ada.explain(job_id))
+    assert EVE not in str(ada.explain(job_id))
     assert re.search(r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00\.$", said["sentence"])
 
     assert engine.resume("job_type", "work")["paused"] is False
 
 
-def test_a_session_that_holds_a_row_is_named(engine: Engine) -> None:
+def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> None:
     """Running, delayed and expired jobs are tested. Members do not see the session's name."""
     delayed = engine.enqueue(delay_seconds=5)
     runs = engine.enqueue()
@@ -276,10 +274,9 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine) -> None:
             assert f"pg_terminate_backend({pid})" in held["act"]["words"]
         [line] = engine.rpc("explain_queue")["holders"]
         assert (line["kind"], line["job_id"], line["jobs"]) == ("lock", delayed, 1)
-        with engine.member(ADA) as ada:
-            said = ada.explain(runs)
-            assert said["held_by"]["holder"] == {"pid": pid}
-            assert "foreign host" not in str(said)
+        said = ada.explain(runs)
+        assert said["held_by"]["holder"] == {"pid": pid}
+        assert "foreign host" not in str(said)
         assert "foreign host" in str(engine.explain(runs))
         session.run("rollback; begin")
         assert reason(engine, runs) == "running"
@@ -290,7 +287,7 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine) -> None:
         assert reason(engine, runs) == "running"
 
 
-def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine) -> None:
+def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine, ada: Engine) -> None:
     """If a limit is shared, neither the id nor the start of the other workspace's job is shown."""
     engine.register("work", max_concurrency=1)
     foreign = engine.enqueue(workspace=GLOBEX)
@@ -298,9 +295,8 @@ def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine) -
     waits = engine.enqueue(start_by_seconds=5)
     engine.lease(5)
 
-    with engine.member(ADA) as ada:
-        said = ada.explain(waits)
-        whole = ada.rpc("explain_queue", p_workspace_id=ACME)
+    said = ada.explain(waits)
+    whole = ada.rpc("explain_queue", p_workspace_id=ACME)
 
     assert said["reason"] == "type_limit"
     assert "jobs of other workspaces" in said["sentence"]
@@ -328,7 +324,9 @@ def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
         engine.run_all()
 
 
-def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(engine: Engine) -> None:
+def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
+    engine: Engine, ada: Engine
+) -> None:
     """After a right was revoked, the finding would otherwise blame a running job."""
     engine.register("plain")
     slots = [{"job_types": ["work"], "limit": 2}, {"job_types": ["plain"], "limit": 1}]
@@ -347,10 +345,9 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(engine: Engine)
         assert (said["reason"], used) == ("not_leased", (1, 2))
         assert "grant execute on function public.lease_jobs" in said["next"][0]["words"]
         assert "cancel" not in str(said["next"])
-        with engine.member(ADA) as ada:
-            shown = ada.explain(waits)
-            assert "use 1 of 2 slots, but have leased nothing since" in shown["sentence"]
-            assert "grant" not in str(shown)
+        shown = ada.explain(waits)
+        assert "use 1 of 2 slots, but have leased nothing since" in shown["sentence"]
+        assert "grant" not in str(shown)
 
     engine.run("grant execute on function public.lease_jobs to job_worker")
     engine.lease(1, **call, **{"call": 2})

@@ -48,7 +48,9 @@ def test_policies_come_back_and_one_refusal_keeps_none_of_the_others_away(engine
     assert engine.rows(kept) == [["anon", "authenticated"]]
 
 
-def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engine: Engine) -> None:
+def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(
+    engine: Engine, ada: Engine
+) -> None:
     """Without AWS, only the database can wake the worker after a browser's insert."""
     create(engine.connection, PG_CRON, PG_NET, VAULT)
     engine.rpc("connect_worker", p_url="https://old.example.com/x", p_token=TOKEN + "0")
@@ -56,8 +58,7 @@ def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(engi
     assert (made["pg_cron"], made["pg_net"], made["url"]) == ("attached", "attached", URL)
 
     insert = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')"
-    with engine.member(ADA) as ada:
-        ada.run(insert, ACME, ADA)
+    ada.run(insert, ACME, ADA)
     calls = engine.rows("select url, headers ->> 'Authorization' from net.http_request_queue")
     assert calls == [(URL, f"Bearer {TOKEN}")]
     assert engine.count("vault.secrets") == 1

@@ -332,7 +332,7 @@ create function public.note() returns void language plpgsql as
 """
 
 
-def test_rejected_work_is_paid_for(engine: Engine, shop: dict[str, str]) -> None:
+def test_rejected_work_is_paid_for(engine: Engine, ada: Engine, shop: dict[str, str]) -> None:
     """A rollback does not refund the price of a person's call.
 
     Each function and statement is tested, also in a project's own transaction, whose lock timeout
@@ -343,23 +343,24 @@ def test_rejected_work_is_paid_for(engine: Engine, shop: dict[str, str]) -> None
     every = floods(engine, shop)
     engine.run(OWN_FUNCTIONS)
     free, changed = set(), set()
-    with engine.member(ADA) as ada:
-        for name, flood in every.items():
-            if flood.user is None or name in unpaid:
-                continue
-            assert not owed(engine)
-            for path in ("", "/rpc/save", "/rpc/note", "/a_table_of_the_project"):
-                with ExitStack() as stack:
-                    flood.act(open_transaction(stack, ada, path))
-                    if ada.one("show lock_timeout") != "0":
-                        changed.add(name)
-            if not owed(engine):
-                free.add(name)
-            engine.run(f"select setval(refilled, 1) from {PAIRS}")
+    for name, flood in every.items():
+        if flood.user is None or name in unpaid:
+            continue
+        assert not owed(engine)
+        for path in ("", "/rpc/save", "/rpc/note", "/a_table_of_the_project"):
+            with ExitStack() as stack:
+                flood.act(open_transaction(stack, ada, path))
+                if ada.one("show lock_timeout") != "0":
+                    changed.add(name)
+        if not owed(engine):
+            free.add(name)
+        engine.run(f"select setval(refilled, 1) from {PAIRS}")
     assert (free, changed) == (set(), set())
 
 
-def test_people_who_share_a_pair_of_sequences_pay_for_themselves(engine: Engine) -> None:
+def test_people_who_share_a_pair_of_sequences_pay_for_themselves(
+    engine: Engine, ada: Engine
+) -> None:
     """After one person rolls back all allowed calls, the other person's calls run and count."""
     bucket = "hashtextextended(format('u:%%s/enqueues', id), 0) & 9223372036854775807"
     ids = f"select id::text, ({bucket}) / 2 %% 16 from (select %s::uuid as id union all"
@@ -379,16 +380,16 @@ def test_people_who_share_a_pair_of_sequences_pay_for_themselves(engine: Engine)
                 return count if '"limit": "enqueues"' in str(refusal(error)) else -1
         return 99
 
-    with engine.member(ADA) as ada, engine.member(twin) as other:
+    with engine.member(twin) as other:
         assert [spend(ada), spend(other), spend(ada)] == [40, 40, 0]
 
 
-def test_a_late_price_leaves_the_next_owners_price(engine: Engine) -> None:
+def test_a_late_price_leaves_the_next_owners_price(engine: Engine, ada: Engine) -> None:
     """Another person takes over the sequences while a call of the first person reads the bucket."""
     engine.stop_clock()
     micros = "(date_part('epoch', queue.clock()) * 1e6)::bigint"
     bucket = f"hashtextextended('u:{ADA}/stream_opens', 0) & 9223372036854775807 | 1"
-    with engine.member(ADA) as ada, engine.another_session() as other:
+    with engine.another_session() as other:
         ada.rpc("open_stream")
         engine.advance(3600)
         nth = engine.one(f"select nth from queue.find_pair({bucket}, {micros})")
@@ -402,39 +403,39 @@ def test_a_late_price_leaves_the_next_owners_price(engine: Engine) -> None:
     assert engine.one(f"select last_value from queue.refilled_{nth}") == owed
 
 
-def test_a_person_enqueues_often_in_one_transaction(engine: Engine) -> None:
+def test_a_person_enqueues_often_in_one_transaction(engine: Engine, ada: Engine) -> None:
     """Each enqueue is counted, but none occupies a slot after its own call."""
     engine.limit(max_pending=2000)
-    with engine.member(ADA) as ada, ada.connection.transaction():
+    with ada.connection.transaction():
         for _ in range(200):
             ada.enqueue()
     assert engine.count("public.jobs") == 200
 
 
-def test_a_statement_for_many_workspaces_takes_a_bounded_number_of_locks(engine: Engine) -> None:
+def test_a_statement_for_many_workspaces_takes_a_bounded_number_of_locks(
+    engine: Engine, ada: Engine
+) -> None:
     """A small limit is counted under a lock for each workspace, and a server has few locks."""
     engine.set(user_pending_max=1000)
     tenants = engine.add_workspaces(250)
     joins = "insert into public.workspace_members (workspace_id, user_id)"
     engine.run(f"{joins} select unnest(%s::uuid[]), %s", tenants, ADA)
     many = "insert into public.jobs (workspace_id, job_type) select unnest(%s::uuid[]), 'work'"
-    with engine.member(ADA) as ada:
-        ada.run(many, tenants[:40])
-        assert refused(ada.run, many, tenants)[:2] == ("PT429", "rate_limited")
+    ada.run(many, tenants[:40])
+    assert refused(ada.run, many, tenants)[:2] == ("PT429", "rate_limited")
 
 
-def test_a_search_costs_at_most_a_quarter_of_the_burst(engine: Engine) -> None:
+def test_a_search_costs_at_most_a_quarter_of_the_burst(engine: Engine, ada: Engine) -> None:
     """A person could otherwise never search a large workspace."""
     engine.stop_clock()
     engine.set(user_enqueues_burst=32)
     engine.enqueue_many(21_000)
-    with engine.member(ADA) as ada:
-        ada.rpc("cancel_jobs", p_workspace_id=ACME, p_filter={"search": "none"})
+    ada.rpc("cancel_jobs", p_workspace_id=ACME, p_filter={"search": "none"})
     left = "select tokens from queue.buckets where name = %s"
     assert engine.one(left, f"u:{ADA}/enqueues") >= 32 - 8 - 1
 
 
-def test_a_statement_pays_for_its_rows_alone(engine: Engine) -> None:
+def test_a_statement_pays_for_its_rows_alone(engine: Engine, ada: Engine) -> None:
     """The unused part of the reservation is refunded. A search for jobs is paid for."""
     engine.stop_clock()
     left = "select tokens from queue.buckets where name = %s"
@@ -442,25 +443,24 @@ def test_a_statement_pays_for_its_rows_alone(engine: Engine) -> None:
     add += " from generate_series(1, %s)"
     upsert = "insert into public.workspace_settings (workspace_id) values (%s)"
     upsert += " on conflict (workspace_id) do update set apollo_auto_enrich = true"
-    with engine.member(ADA) as ada:
-        for statement, values, cost in (
-            (add, (ACME, 3), 3),
-            (add, (ACME, 250), 250),
-            ("update public.accounts set name = 'b' where false", (), 0),
-            ("delete from public.accounts", (), 253),
-            (f"insert into public.jobs (workspace_id) select '{ACME}' where false", (), 0),
-            (ROWS["public.jobs INSERT"].format(ACME=ACME, ADA=ADA, TEXT="", MANY=150), (), 150),
-            ('select public.cancel_jobs(%s, \'{"search": "none"}\')', (ACME,), 8),
-            ("update public.jobs set status = 'cancelled'", (), 150),
-            (upsert, (ACME,), 1),
-        ):
-            before = engine.rows(left, f"u:{ADA}/enqueues") or [10_000]
-            ada.run(statement, *values)
-            paid = before[0] - engine.one(left, f"u:{ADA}/enqueues")
-            assert cost <= paid <= 1.1 * cost, statement
+    for statement, values, cost in (
+        (add, (ACME, 3), 3),
+        (add, (ACME, 250), 250),
+        ("update public.accounts set name = 'b' where false", (), 0),
+        ("delete from public.accounts", (), 253),
+        (f"insert into public.jobs (workspace_id) select '{ACME}' where false", (), 0),
+        (ROWS["public.jobs INSERT"].format(ACME=ACME, ADA=ADA, TEXT="", MANY=150), (), 150),
+        ('select public.cancel_jobs(%s, \'{"search": "none"}\')', (ACME,), 8),
+        ("update public.jobs set status = 'cancelled'", (), 150),
+        (upsert, (ACME,), 1),
+    ):
+        before = engine.rows(left, f"u:{ADA}/enqueues") or [10_000]
+        ada.run(statement, *values)
+        paid = before[0] - engine.one(left, f"u:{ADA}/enqueues")
+        assert cost <= paid <= 1.1 * cost, statement
 
 
-def test_calls_of_one_moment_are_all_charged(engine: Engine) -> None:
+def test_calls_of_one_moment_are_all_charged(engine: Engine, bob: Engine) -> None:
     """Calls do not wait for each other, and many connections give no advantage.
 
     Every call is rejected for as long as the error states. Other people are not limited.
@@ -489,8 +489,7 @@ def test_calls_of_one_moment_are_all_charged(engine: Engine) -> None:
             assert re.search('"limit": "enqueues".*"retry_after_seconds": [1-9]', str(detail))
             engine.advance(1)
             ada.enqueue()
-    with engine.member(BOB) as bob:
-        bob.enqueue()  # each person has a rate, and the service has none
+    bob.enqueue()  # each person has a rate, and the service has none
     engine.enqueue_many(33)
 
 
@@ -549,7 +548,9 @@ def test_one_call_of_a_person_waits_for_a_key(engine: Engine, taken: dict[str, A
 
 
 @pytest.mark.parametrize("option", ["none", "tags", "idempotency_key", "insert"])
-def test_a_bulk_that_is_refused_was_not_made_before(engine: Engine, option: str) -> None:
+def test_a_bulk_that_is_refused_was_not_made_before(
+    engine: Engine, ada: Engine, option: str
+) -> None:
     """A rejected bulk must not cost as much as an accepted one.
 
     A repeated call with the same key gets the first call's response.
@@ -566,18 +567,17 @@ def test_a_bulk_that_is_refused_was_not_made_before(engine: Engine, option: str)
     make = given.get(option, given["none"])
     jobs = [{"job_type": "work", "payload": {}, **make(n)} for n in range(1000)]
     lines = "select pg_sequence_last_value(pg_get_serial_sequence('queue.feed', 'id'))"
-    with engine.member(ADA) as ada:
 
-        def bulk(some: list[dict[str, Any]]) -> Any:
-            if option == "insert":
-                values = {"ACME": ACME, "ADA": ADA, "TEXT": "", "MANY": len(some)}
-                return ada.run(ROWS["public.jobs INSERT"].format(**values))
-            return ada.rpc("enqueue_jobs", **OF_ACME, p_jobs=some, p_return="ids")
+    def bulk(some: list[dict[str, Any]]) -> Any:
+        if option == "insert":
+            values = {"ACME": ACME, "ADA": ADA, "TEXT": "", "MANY": len(some)}
+            return ada.run(ROWS["public.jobs INSERT"].format(**values))
+        return ada.rpc("enqueue_jobs", **OF_ACME, p_jobs=some, p_return="ids")
 
-        made, published = bulk(jobs[:500]), engine.one(lines)
+    made, published = bulk(jobs[:500]), engine.one(lines)
 
-        assert refused(bulk, jobs[500:])[:2] == ("PT429", "rate_limited")
+    assert refused(bulk, jobs[500:])[:2] == ("PT429", "rate_limited")
 
-        assert engine.one(lines) == published, "a number that no rollback gives back"
-        if option == "idempotency_key":
-            assert bulk(jobs[:500])["ids"] == made["ids"]
+    assert engine.one(lines) == published, "a number that no rollback gives back"
+    if option == "idempotency_key":
+        assert bulk(jobs[:500])["ids"] == made["ids"]

@@ -14,7 +14,7 @@ from minutehand.install.catalog import Drift, find_drifts, read_record
 from minutehand.install.rewrite import Schemas
 from tests.contract.observed import refused
 from tests.integration.cli.faults import KINDS, SEED, list_drifts
-from tests.support.engine import ADA, Engine
+from tests.support.engine import Engine
 
 
 def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> None:
@@ -54,7 +54,7 @@ def test_a_revoked_key_learns_nothing_of_any_function(engine: Engine) -> None:
     assert {call: word for call, word in result.items() if word != "key_revoked"} == {}
 
 
-def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:
+def test_what_a_stolen_key_registered_goes_with_it(engine: Engine, ada: Engine) -> None:
     """The revocation removes types, queues, schedules and workers, but no type with live jobs."""
     job_id = engine.enqueue()
     schedule = {"name": "evil", "cron": "@yearly"}
@@ -72,8 +72,7 @@ def test_what_a_stolen_key_registered_goes_with_it(engine: Engine) -> None:
     assert engine.resume("job_type", "thief.1")["paused"] is False
     with engine.database.as_role("job_worker", {"iat": 4_000_000_000}) as connection:
         Engine(engine.database, connection).register("work")
-    with engine.member(ADA) as ada:
-        ada.enqueue()
+    ada.enqueue()
     assert engine.lease_one(limit=1)["job"]["id"] == job_id
 
 

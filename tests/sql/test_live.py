@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.contract.observed import messages, sent_on
-from tests.support.engine import ACME, ADA, Engine, handle
+from tests.support.engine import ACME, Engine, handle
 
 
 def test_a_statement_is_one_message_or_as_few_as_its_size_allows(engine: Engine) -> None:
@@ -148,12 +148,11 @@ def test_a_server_is_notified_of_what_it_streams_alone(engine: Engine) -> None:
     assert len(notified) == 3
 
 
-def test_of_a_persons_many_topics_the_latest_are_followed(engine: Engine) -> None:
+def test_of_a_persons_many_topics_the_latest_are_followed(engine: Engine, ada: Engine) -> None:
     """Closed pages count for a while, and must not prevent messages to the next page."""
     job_ids = engine.enqueue_many(101)
-    with engine.member(ADA) as ada:
-        for job_id in job_ids:
-            ada.follow(f"job:{job_id}")
+    for job_id in job_ids:
+        ada.follow(f"job:{job_id}")
 
     engine.complete(engine.lease(200))
 

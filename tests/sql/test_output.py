@@ -164,13 +164,14 @@ def test_a_job_that_runs_again_passes_its_finished_steps(engine: Engine) -> None
     assert said(engine, job_id)["text"] == "aBc"
 
 
-def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(engine: Engine) -> None:
+def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(
+    engine: Engine, ada: Engine
+) -> None:
     engine.stop_clock()
     job_id = engine.enqueue()
     lease = engine.lease_one()
-    with engine.member(ADA) as ada:
-        follow = {"p_topic": f"job:{job_id}", "p_follower_id": ADA}
-        ada.rpc("follow_topic", **follow)
+    follow = {"p_topic": f"job:{job_id}", "p_follower_id": ADA}
+    ada.rpc("follow_topic", **follow)
     engine.run("delete from realtime.messages")
 
     assert engine.say(lease, piece("Hi")) == "followed"

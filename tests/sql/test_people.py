@@ -230,10 +230,11 @@ def answers(engine: Engine, user: str) -> str:
         return str(member.rows(ANSWERS.format(acme=f"'{ACME}'")))
 
 
-def test_what_a_person_made_is_gone_after_one_call(engine: Engine) -> None:
-    with engine.member(ADA) as ada, engine.member(BOB) as bob:
-        kept = bob.enqueue({"note": "Bob's"}, scheduled_for="2100-01-01T00:00:00Z")
-        fill(ada, engine, MARK)
+def test_what_a_person_made_is_gone_after_one_call(
+    engine: Engine, bob: Engine, ada: Engine
+) -> None:
+    kept = bob.enqueue({"note": "Bob's"}, scheduled_for="2100-01-01T00:00:00Z")
+    fill(ada, engine, MARK)
     put_into_apps(engine, APPS, ADA)
     about = engine.enqueue({"to": MARK}, tags=[f"user:{ADA}"])
     assert len(found(engine, MARK, ADA)) >= 22
@@ -253,12 +254,11 @@ def test_what_a_person_made_is_gone_after_one_call(engine: Engine) -> None:
     assert call(engine, "erase_person", ADA) == {"deleted": {}, "cleared": {}}
 
 
-def test_what_others_wrote_of_a_person_is_found_by_words(engine: Engine) -> None:
+def test_what_others_wrote_of_a_person_is_found_by_words(engine: Engine, ada: Engine) -> None:
     """The export changes nothing, and contains all data that `erase_person` then erases."""
-    with engine.member(ADA) as ada:
-        fill(ada, engine, MARK)
-        mark_all(engine)
-        kept = ada.enqueue({"note": "Zoe"}, scheduled_for="2100-01-01T00:00:00Z")
+    fill(ada, engine, MARK)
+    mark_all(engine)
+    kept = ada.enqueue({"note": "Zoe"}, scheduled_for="2100-01-01T00:00:00Z")
     assert set(call(engine, "export_person", BOB)["tables"]) == {"public.workspace_members"}
     quotes = engine.enqueue({"about": {"id": BOB}}, scheduled_for="2100-01-01T00:00:00Z")
     held = set(found(engine, MARK, ADA))
@@ -281,7 +281,7 @@ def test_what_others_wrote_of_a_person_is_found_by_words(engine: Engine) -> None
     assert engine.rows("select user_id::text from public.workspace_members where user_id = %s", ADA)
 
 
-def test_what_a_deleted_job_said_is_not_in_the_feed(engine: Engine) -> None:
+def test_what_a_deleted_job_said_is_not_in_the_feed(engine: Engine, ada: Engine) -> None:
     """A plain SQL delete erases the job's words, except in a feed row of another job too."""
     word = "maria"
     kept, *gone = (engine.enqueue(session_id=word) for _ in range(3))
@@ -297,8 +297,7 @@ def test_what_a_deleted_job_said_is_not_in_the_feed(engine: Engine) -> None:
     engine.run("delete from public.jobs where id = any (%s)", gone)
 
     assert engine.rows(f"{said} and not f.job_ids @> %s", f"%{word}%", [kept]) == [0]
-    with engine.member(ADA) as ada:
-        feed = ada.rpc("event_feed", p_workspace_id=ACME, p_cursor="1:1:")
+    feed = ada.rpc("event_feed", p_workspace_id=ACME, p_cursor="1:1:")
     assert {each["job_id"] for each in feed["events"] if word in str(each)} <= {kept}
 
 
@@ -339,10 +338,9 @@ def test_the_files_of_deleted_rows_are_named(engine: Engine) -> None:
     assert "files" not in call(engine, "erase_person", ADA)
 
 
-def test_a_mistyped_job_type_is_in_no_statistics(engine: Engine) -> None:
+def test_a_mistyped_job_type_is_in_no_statistics(engine: Engine, ada: Engine) -> None:
     word = "zoe.smith"
-    with engine.member(ADA) as ada:
-        ada.enqueue(job_type=word)
+    ada.enqueue(job_type=word)
     engine.maintain()
     assert "queue.stats" in found(engine, word)
     call(engine, "erase_person", ADA, word)

@@ -48,7 +48,7 @@ def settle_some(engine: Engine) -> None:
         engine.enqueue(workspace=workspace, delay_seconds=600)
 
 
-def test_a_list_shows_what_a_plain_query_would(engine: Engine) -> None:
+def test_a_list_shows_what_a_plain_query_would(engine: Engine, ada: Engine) -> None:
     """Every filter gives the same list, from narrow tables or slices, page by page."""
     settle_some(engine)
     dice = random.Random(7)
@@ -68,41 +68,40 @@ def test_a_list_shows_what_a_plain_query_would(engine: Engine) -> None:
         "created_after": ("created_at >= %s", [middle]),
     }
 
-    with engine.member(ADA) as ada:
-        for turn in range(50):
-            filters: dict[str, Any] = {"workspace_id": ACME} if dice.random() < 0.7 else {}
-            if dice.random() < 0.5:
-                filters["status"] = dice.sample(STATUSES, dice.randint(1, 5))
-                if len(filters["status"]) == 1:  # a single value needs no list
-                    [filters["status"]] = filters["status"]
-            names = {list(conditions)[turn % len(conditions)], dice.choice(list(conditions))}
-            chosen = {name: dice.choice(conditions[name][1]) for name in sorted(names)}
-            filters |= {n: json.loads(v) if n == "payload" else v for n, v in chosen.items()}
-            plain = engine.rows(
-                "select id::text from public.jobs where workspace_id = %s and status = any (%s)"
-                + "".join(f" and {conditions[name][0]}" for name in chosen)
-                + " order by id desc",
-                ACME,
-                [filters["status"]]
-                if isinstance(filters.get("status"), str)
-                else filters.get("status", STATUSES),
-                *chosen.values(),
-            )
-            assert pages(ada, **filters) == plain, filters
+    for turn in range(50):
+        filters: dict[str, Any] = {"workspace_id": ACME} if dice.random() < 0.7 else {}
+        if dice.random() < 0.5:
+            filters["status"] = dice.sample(STATUSES, dice.randint(1, 5))
+            if len(filters["status"]) == 1:  # a single value needs no list
+                [filters["status"]] = filters["status"]
+        names = {list(conditions)[turn % len(conditions)], dice.choice(list(conditions))}
+        chosen = {name: dice.choice(conditions[name][1]) for name in sorted(names)}
+        filters |= {n: json.loads(v) if n == "payload" else v for n, v in chosen.items()}
+        plain = engine.rows(
+            "select id::text from public.jobs where workspace_id = %s and status = any (%s)"
+            + "".join(f" and {conditions[name][0]}" for name in chosen)
+            + " order by id desc",
+            ACME,
+            [filters["status"]]
+            if isinstance(filters.get("status"), str)
+            else filters.get("status", STATUSES),
+            *chosen.values(),
+        )
+        assert pages(ada, **filters) == plain, filters
 
 
-def test_a_list_is_of_the_workspace_joined_first_and_an_operators_of_all(engine: Engine) -> None:
+def test_a_list_is_of_the_workspace_joined_first_and_an_operators_of_all(
+    engine: Engine, bob: Engine, ada: Engine
+) -> None:
     """Row level security does not apply here, so the function must check rights itself."""
     settle_some(engine)
     everything = engine.rows("select id::text from public.jobs order by id desc")
-    with engine.member(ADA) as ada:
-        own = pages(ada, 20)
-        assert [row["id"] for row in ada.rpc("list_workspaces")["workspaces"]] == [ACME]
+    own = pages(ada, 20)
+    assert [row["id"] for row in ada.rpc("list_workspaces")["workspaces"]] == [ACME]
     join = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
     engine.run(join, GLOBEX, BOB)
-    with engine.member(BOB) as bob:
-        assert pages(bob, 20) == own != everything
-        assert pages(bob, 20, workspace_id=GLOBEX) == [i for i in everything if i not in own]
+    assert pages(bob, 20) == own != everything
+    assert pages(bob, 20, workspace_id=GLOBEX) == [i for i in everything if i not in own]
     staff = {"sub": ADA, "app_metadata": {"minutehand_operator": True}}
     with engine.database.as_role("authenticated", staff) as connection:
         assert pages(Engine(engine.database, connection), 20) == everything
@@ -144,11 +143,10 @@ def test_a_page_that_is_read_again_has_only_ids_of_jobs_that_had_ended(engine: E
     ],
 )
 def test_a_filter_or_cursor_that_makes_no_sense_is_refused(
-    engine: Engine, field: str, arguments: dict[str, Any]
+    engine: Engine, ada: Engine, field: str, arguments: dict[str, Any]
 ) -> None:
     """A typing error must not match everything, and half a cursor must not read the first page."""
-    with engine.member(ADA) as ada:
-        result = refused(ada.rpc, "list_jobs", **arguments)
+    result = refused(ada.rpc, "list_jobs", **arguments)
     assert result == ("PT400", "invalid_argument", field)
 
 
@@ -220,7 +218,9 @@ def test_a_cause_is_new_if_it_first_failed_after_the_deploy(engine: Engine) -> N
     assert [(group["jobs"], group["is_new"]) for group in groups] == [(2, False), (1, True)]
 
 
-def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(engine: Engine) -> None:
+def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(
+    engine: Engine, bob: Engine, ada: Engine
+) -> None:
     """Tracebacks show code."""
     job_id = engine.enqueue()
     error = {"error": ERROR, "traceback": {"frames": []}}
@@ -228,11 +228,10 @@ def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(engine: E
     engine.advance(1)
     lease = engine.lease_one(worker="w2")
 
-    with engine.member(ADA) as ada, engine.member(BOB) as bob:
-        [first, running] = ada.rpc("job_attempts", p_job_id=job_id)["attempts"]
-        assert (first["outcome"], first["error"], first["worker_id"]) == ("retry", "E: no", "w1")
-        assert (running["worker_id"], running["ended_at"], running["fence"]) == ("w2", None, 2)
-        plain = bob.rpc("job_attempts", p_job_id=job_id)["attempts"][0]
+    [first, running] = ada.rpc("job_attempts", p_job_id=job_id)["attempts"]
+    assert (first["outcome"], first["error"], first["worker_id"]) == ("retry", "E: no", "w1")
+    assert (running["worker_id"], running["ended_at"], running["fence"]) == ("w2", None, 2)
+    plain = bob.rpc("job_attempts", p_job_id=job_id)["attempts"][0]
     assert ("traceback" in first, "traceback" in plain) == (True, False)
     assert plain["has_traceback"] == first["has_traceback"]
     engine.settle(lease)

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from tests.contract.observed import refused, started
-from tests.support.engine import ACME, ADA, GLOBEX, Engine
+from tests.support.engine import ACME, GLOBEX, Engine
 
 #: Maintenance reads the feed for statistics each five seconds.
 READ_SECONDS = 6
@@ -112,7 +112,7 @@ def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
     assert re.search(r"\d\+ wait: no worker serves", detail)
 
 
-def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine) -> None:
+def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine, ada: Engine) -> None:
     """Internal types are shown on request."""
     engine.register("other", source="app:other", description="Does it.", key_concurrency=2)
     engine.register("other", schedules=[{"name": "n", "cron": "never"}])
@@ -132,8 +132,7 @@ def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine) -> N
     serving = lines["work"]["serving"]
     assert ("alive", "v7") in {(worker["state"], worker["version"]) for worker in serving}
     assert "webhook_delivery" in types(engine, p_internal=True)
-    with engine.member(ADA) as ada:
-        missing = refused(types, ada, p_workspace_id=ACME, p_job_type="wrok")
+    missing = refused(types, ada, p_workspace_id=ACME, p_job_type="wrok")
     assert missing[1] == "unknown_job_type"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.contract.observed import refused
-from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, ids_of
+from tests.support.engine import ACME, BOB, GLOBEX, Engine, ids_of
 
 
 def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: Engine) -> None:
@@ -85,9 +85,10 @@ def test_a_job_that_commits_after_its_type_was_published_runs_too(engine: Engine
     assert ids_of(engine.lease()) == [job]
 
 
-def test_a_persons_job_of_a_type_that_turns_out_to_be_internal_fails(engine: Engine) -> None:
-    with engine.member(ADA) as ada:
-        theirs = ada.enqueue(job_type="later")
+def test_a_persons_job_of_a_type_that_turns_out_to_be_internal_fails(
+    engine: Engine, ada: Engine
+) -> None:
+    theirs = ada.enqueue(job_type="later")
     ours = engine.enqueue(job_type="later")
     engine.register("later", internal=True)
 
@@ -134,25 +135,23 @@ def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
     assert (backlog["unserved"]["jobs"], backlog["verdict"]) == (1, "warn")
 
 
-def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine) -> None:
+def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine, bob: Engine, ada: Engine) -> None:
     """Other members could not correct the name, so no page of the workspace shows a banner."""
     engine.lease_call(0)
     join = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
     engine.run(f"{join} on conflict do nothing", ACME, BOB)
-    with engine.member(ADA) as ada:
-        ada.enqueue(job_type="mistyped")
+    ada.enqueue(job_type="mistyped")
 
     def warned(who: Engine, **asked: str) -> str:
         findings = who.rpc("explain_queue", **asked)["findings"]
         return str([found for found in findings if found["reason"] == "no_processor"])
 
-    with engine.member(ADA) as ada, engine.member(BOB) as bob:
-        assert "mistyped" in warned(ada, p_workspace_id=ACME)
-        assert warned(bob, p_workspace_id=ACME) == "[]"
-        bob.enqueue(job_type="missspelt")
-        assert "missspelt" in warned(bob, p_workspace_id=ACME)
-        assert "mistyped" not in warned(bob, p_workspace_id=ACME)
-        seen = bob.rpc("queue_stats", p_workspace_id=ACME)["backlog"]["unserved"]
+    assert "mistyped" in warned(ada, p_workspace_id=ACME)
+    assert warned(bob, p_workspace_id=ACME) == "[]"
+    bob.enqueue(job_type="missspelt")
+    assert "missspelt" in warned(bob, p_workspace_id=ACME)
+    assert "mistyped" not in warned(bob, p_workspace_id=ACME)
+    seen = bob.rpc("queue_stats", p_workspace_id=ACME)["backlog"]["unserved"]
     assert seen["jobs"] == 2
     assert "mistyped" in warned(engine)
 
