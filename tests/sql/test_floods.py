@@ -240,10 +240,6 @@ def follow(ada: Engine, n: int) -> None:
     ada.rpc("follow_topic", p_topic=f"workspace:{ACME}", p_follower_id=str(uuid.UUID(int=n)))
 
 
-def schedule(ada: Engine, n: int) -> None:
-    ada.put_schedule(name=str(n))
-
-
 def schedule_much(ada: Engine, n: int) -> None:
     ada.put_schedule(name=str(n), payload={"text": "x" * 250_000})
 
@@ -263,14 +259,8 @@ SHARES: dict[str, tuple[Callable[[Engine], Any], str, int]] = {
     "slow webhooks": (deliver_slowly, "queue.leases", 3),
     "sockets that no one reads": (repeat(follow), "queue.followers", 20),
     "a family": (cancel_a_family, "public.jobs where status = 'cancelled'", 100),
-    "unknown types": (
-        repeat(lambda ada, n: ada.enqueue(job_type=f"unknown.{n}"), 30),
-        "public.jobs",
-        20,
-    ),
     "deep JSON": (repeat(send_deep, 1), "public.jobs", 0),
     "an update of many jobs": (cancel_many, "public.jobs where status = 'cancelled'", 0),
-    "schedules": (repeat(schedule, 12), "queue.schedules", 10),
     "schedules of large payloads": (repeat(schedule_much, 6), "queue.schedules", 4),
 }
 
@@ -279,7 +269,6 @@ SHARES: dict[str, tuple[Callable[[Engine], Any], str, int]] = {
 def test_a_flood_takes_a_share(engine: Engine, flood: str) -> None:
     """The flood reaches its limit, and the next lease returns another workspace's first job."""
     act, taken, most = SHARES[flood]
-    engine.set(schedules_max=10)
     act(engine)
     assert engine.one(f"select count(*) from {taken}") == most
     job_id = engine.enqueue(workspace=GLOBEX)

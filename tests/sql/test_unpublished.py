@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.contract.observed import refused
-from tests.support.engine import ACME, BOB, GLOBEX, Engine, ids_of
+from tests.support.engine import ACME, GLOBEX, Engine, ids_of
 
 
 def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: Engine) -> None:
@@ -138,8 +138,6 @@ def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
 def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine, bob: Engine, ada: Engine) -> None:
     """Other members could not correct the name, so no page of the workspace shows a banner."""
     engine.lease_call(0)
-    join = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
-    engine.run(f"{join} on conflict do nothing", ACME, BOB)
     ada.enqueue(job_type="mistyped")
 
     def warned(who: Engine, **asked: str) -> str:

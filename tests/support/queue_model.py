@@ -48,7 +48,8 @@ class Row:
     timeout: float | None = None
     #: Time after which maintenance makes the job ready.
     run_at: float = 0.0
-    #: A user's transaction has locked the job, so maintenance and leases skip the job.
+    #: A user's transaction has locked the job, so that maintenance and leases skip the job, and
+    #: reports and settlements find it busy.
     is_locked: bool = False
     workspace: str = WORKSPACE
     status: str = "pending"
@@ -58,9 +59,11 @@ class Row:
     settled: dict[int, str] = field(default_factory=dict)
     #: Log lines by fence.
     lines: dict[int, list[str]] = field(default_factory=dict)
+    steps: list[str] = field(default_factory=list)
 
     def keep(self, item: ReportItem | SettleItem) -> None:
-        """Append the log lines to the stored log lines."""
+        """Append the steps and the log lines to the stored ones."""
+        self.steps += [step.name for step in item.steps]
         kept = self.lines.setdefault(item.fence, [])
         if item.logs:
             kept[item.logs_from or 0 :] = [line.message for line in item.logs]
@@ -216,8 +219,11 @@ class ModelQueue(WorkerQueue):
         if row is not None:
             if row.expires_at < self._now + 0.8 * row.lease_seconds:
                 row.expires_at = self._now + row.lease_seconds
-            row.keep(item)
             outcome = "cancel" if row.cancel_requested else "ok"
+            if row.is_locked:
+                outcome = "busy"
+            else:
+                row.keep(item)
         is_bare = item.progress is None and not item.logs and not item.steps
         self.renewals.append(Renewal(self._now, item.job_id, item.fence, is_bare, outcome))
         return ReportResult(job_id=item.job_id, fence=item.fence, outcome=outcome)
@@ -226,7 +232,9 @@ class ModelQueue(WorkerQueue):
         self._expire()
         row = self._held(item.job_id, item.fence)
         outcome: Any = "stale"
-        if row is not None:
+        if row is not None and row.is_locked:
+            outcome = "busy"
+        elif row is not None:
             ended = item.outcome in {"completed", "failed", "cancelled"}
             again = "failed" if row.deadline and self._now >= row.deadline else "pending"
             row.status = item.outcome if ended else again

@@ -36,15 +36,17 @@ def violations(page: Page, *, colours_only: bool = False) -> list[str]:
     ]
 
 
-def violations_in_both_schemes(visitor: Visitor) -> list[str]:
-    """Return the violations of all rules in light, and of the rules about colours in dark."""
-    found = []
+def check_page(visitor: Visitor) -> None:
+    """Check a page by all rules in light, by those about colours in dark, and on a phone."""
+    page, wide = visitor.page, visitor.page.viewport_size
     for scheme in SCHEMES:
-        visitor.page.emulate_media(color_scheme=scheme)
+        page.emulate_media(color_scheme=scheme)
         visitor.settle()
-        lines = violations(visitor.page, colours_only=scheme == "dark")
-        found += [f"{scheme} {line}" for line in lines]
-    return found
+        assert violations(page, colours_only=scheme == "dark") == [], scheme
+    page.set_viewport_size({"width": 320, "height": 700})
+    fits(page)
+    assert wide
+    page.set_viewport_size(wide)
 
 
 def fits(page: Page) -> None:

@@ -6,12 +6,12 @@ import json
 import re
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
 from minutehand.local.users import ADA, BOB, EVE, OLGA, DemoUser
 from tests.support.stacks import RunningStack
 
-__all__ = ["ADA", "BOB", "EVE", "OLGA", "Visitor", "expect"]
+__all__ = ["ADA", "BOB", "EVE", "OLGA", "Visitor", "click", "expect", "press"]
 
 #: Timeout for a machine ten times slower than a developer's. A condition that holds costs no time.
 PATIENCE_MS = 40_000
@@ -31,6 +31,16 @@ _GO = """async (path) => {
   (await import("/lib/router.js")).navigate(path);
   await new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)));
 }"""
+
+
+def click(place: Page | Locator, name: str | re.Pattern[str], **options: bool) -> None:
+    """Click the button with a name."""
+    place.get_by_role("button", name=name, **options).click()
+
+
+def press(place: Page | Locator, name: str, **options: bool) -> None:
+    """Press the button with a name by the keyboard."""
+    place.get_by_role("button", name=name, **options).press("Enter")
 
 
 class Visitor:

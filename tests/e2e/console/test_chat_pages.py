@@ -10,7 +10,7 @@ from playwright.sync_api import APIResponse, Route, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations
-from tests.e2e.console.people import ADA, NETWORK
+from tests.e2e.console.people import ADA, NETWORK, press
 from tests.e2e.console.worker import HandWorker
 
 pytestmark = pytest.mark.browser
@@ -48,7 +48,7 @@ def test_a_chat_with_work(visit: Visit) -> None:
     visitor = visit(ADA, "/chat")
     page = visitor.page
     expect(page.get_by_text("No conversations yet")).to_be_visible()
-    page.get_by_role("button", name="New conversation").press("Enter")
+    press(page, "New conversation")
     expect(page).to_have_url(re.compile(r"/chat/session#chat_[0-9a-f-]{36}$"))
     box = page.get_by_role("textbox", name="Message")
     expect(box).to_be_focused()
@@ -56,7 +56,7 @@ def test_a_chat_with_work(visit: Visit) -> None:
     box.press("Enter")
     expect(page.locator("[data-type=message]")).to_contain_text(HOSTILE)
     expect(page.locator("[data-type=reply]")).to_contain_text("no language model is connected")
-    page.get_by_role("button", name="Retry").press("Enter")
+    press(page, "Retry")
     expect(page.locator("[data-type=message]")).to_have_count(2)
     expect(page.locator("[data-type=reply]")).to_have_count(2)
     page.get_by_role("button", name="Edit").last.press("Enter")
@@ -69,14 +69,14 @@ def test_a_chat_with_work(visit: Visit) -> None:
     expect(card).to_have_attribute("data-status", "waiting")
     found = violations(page)
     card.get_by_placeholder("Or in your own words").fill("Use a blue and white color scheme")
-    card.get_by_role("button", name="Answer", exact=True).press("Enter")
+    press(card, "Answer", exact=True)
     built = page.frame_locator(".chat-page iframe")
     expect(built.get_by_role("heading", level=1)).to_have_text("Sample dashboard")
     expect(card).to_have_attribute("data-status", "completed")
     box.fill("Build a timeline")
     box.press("Enter")
     other = page.locator("[data-work]").nth(1)
-    other.get_by_role("button", name="Cancel").press("Enter")
+    press(other, "Cancel")
     expect(other).to_have_attribute("data-status", "cancelled")
     assert page.locator("main img").count() == 0
     page.set_viewport_size({"width": 320, "height": 700})
@@ -133,7 +133,7 @@ def test_an_answer_is_streamed_stopped_retried_and_fails(visit: Visit, worker: H
     tab = visitor.another_tab(page.url)
     expect(tab.locator("[data-type=answer] strong")).to_have_text("ways")
 
-    page.get_by_role("button", name="Stop").press("Enter")
+    press(page, "Stop")
     expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     assert worker.report(lease) == "cancel"
     worker.settle(lease, "cancelled")
@@ -141,7 +141,7 @@ def test_an_answer_is_streamed_stopped_retried_and_fails(visit: Visit, worker: H
         expect(each.locator("[data-type=answer]")).to_contain_text("Stopped.")
         expect(each.locator("[data-type=answer] strong")).to_have_text("ways")
     page.clock.install()
-    answer.get_by_role("button", name="Retry").press("Enter")
+    press(answer, "Retry")
     expect(answer).to_have_attribute("data-status", "pending")
     expect(answer).to_contain_text("Thinking…")
     page.clock.run_for(10_000)

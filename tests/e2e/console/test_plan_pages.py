@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations
-from tests.e2e.console.people import ADA
+from tests.e2e.console.people import ADA, press
 
 pytestmark = pytest.mark.browser
 
@@ -35,10 +35,10 @@ def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, browser: Browser) 
     visitor = visit(ADA, "/plans", allow=(r"404 .*/api/plans", r"status of 404"))
     page = visitor.page
     expect(page.get_by_text("No plans yet")).to_be_visible()
-    page.get_by_role("button", name="New plan").press("Enter")
+    press(page, "New plan")
     page.get_by_label("Prompt").fill(HOSTILE)
     page.get_by_label("Detail").select_option("fast_but_skip_details")
-    page.get_by_role("button", name="Create plan").press("Enter")
+    press(page, "Create plan")
     expect(page).to_have_url(re.compile(r"/plans/[0-9a-f-]{36}$"))
     expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
     expect(page.get_by_role("heading", level=2)).to_contain_text("Sample plan")
@@ -48,7 +48,7 @@ def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, browser: Browser) 
     expect(outline.get_by_role("listitem")).to_have_count(8)
     expect(outline.locator("[data-status=completed]")).to_have_count(8)
     page.evaluate(CHAPTER_LEAVES)
-    page.get_by_role("button", name="Rewrite: Strategy").press("Enter")
+    press(page, "Rewrite: Strategy")
     page.evaluate("window.chapterLeft")
     expect(page.locator("[data-chapter=completed]")).to_have_count(8)
     expect(page.get_by_text("Completed", exact=True)).to_be_visible()
@@ -59,8 +59,8 @@ def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, browser: Browser) 
     page.evaluate("scrollTo(0, 300)")
     assert page.evaluate("scrollY") == 300
     assert page.locator(".rail").bounding_box() == at, "the menu moves while a page scrolls"
-    page.get_by_role("button", name="Share").press("Enter")
-    page.get_by_role("button", name="Make a link").press("Enter")
+    press(page, "Share")
+    press(page, "Make a link")
     link = page.get_by_label("Link").input_value()
     with closing(browser.new_context(viewport={"width": 320, "height": 700})) as stranger:
         shared = stranger.new_page()
@@ -68,11 +68,11 @@ def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, browser: Browser) 
         expect(shared.get_by_role("heading", level=1)).to_contain_text("Sample plan")
         fits(shared)
     found += violations(page)
-    page.get_by_role("button", name="Close").press("Enter")
+    press(page, "Close")
     page.set_viewport_size({"width": 320, "height": 700})
     fits(page)
     assert page.locator("main img").count() == 0
-    page.get_by_role("button", name="Delete").press("Enter")
-    page.get_by_role("button", name="Delete plan").press("Enter")
+    press(page, "Delete")
+    press(page, "Delete plan")
     expect(page.get_by_text("No plans yet")).to_be_visible()
     assert found == []

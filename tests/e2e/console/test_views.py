@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from playwright.sync_api import Route, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.looking import fits, violations_in_both_schemes
-from tests.e2e.console.people import ADA, BOB, NETWORK, Visitor
+from tests.e2e.console.looking import check_page
+from tests.e2e.console.people import ADA, BOB, NETWORK, click, press
 from tests.e2e.console.worker import HandWorker
 from tests.support.patience import until
 
 pytestmark = pytest.mark.browser
 
-Look = Callable[[Visitor], None]
 
-
-@pytest.fixture
-def check_page() -> Look:
-    """Check a page's accessibility, and its width on a wide screen and a phone."""
-
-    def check(visitor: Visitor) -> None:
-        visitor.settle()
-        assert violations_in_both_schemes(visitor) == []
-        visitor.page.set_viewport_size({"width": 320, "height": 700})
-        fits(visitor.page)
-        visitor.page.set_viewport_size({"width": 1280, "height": 820})
-
-    return check
-
-
-def test_jobs_are_live_filtered_and_retried(
-    visit: Visit, worker: HandWorker, check_page: Look
-) -> None:
+def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) -> None:
     """Jobs appear and change state live. A retry of a selection names its number of jobs."""
     visitor = visit(ADA, "/jobs")
     page = visitor.page
@@ -61,8 +42,8 @@ def test_jobs_are_live_filtered_and_retried(
     expect(rows).to_have_count(2)
     check_page(visitor)
     page.get_by_label("Select all loaded jobs").check()
-    page.get_by_role("button", name="Retry 2").click()
-    page.get_by_role("dialog").get_by_role("button", name="Retry 2 jobs").click()
+    click(page, "Retry 2")
+    click(page.get_by_role("dialog"), "Retry 2 jobs")
     expect(page.get_by_text("Retried 2 jobs")).to_be_visible()
     expect(rows).to_have_count(0)
 
@@ -103,9 +84,7 @@ def test_pages_that_arrive_during_a_refresh_stay(visit: Visit, worker: HandWorke
     assert page.locator("tr.job-row").count() < 60  # the page has only the visible rows
 
 
-def test_failures_are_grouped_and_retried_together(
-    visit: Visit, worker: HandWorker, check_page: Look
-) -> None:
+def test_failures_are_grouped_and_retried_together(visit: Visit, worker: HandWorker) -> None:
     worker.enqueue_many([{}] * 3)
     for lease in worker.lease(limit=3):
         worker.settle(
@@ -119,13 +98,13 @@ def test_failures_are_grouped_and_retried_together(
     expect(group).to_contain_text("3")
     check_page(visitor)
 
-    group.get_by_role("button", name="Retry 3").click()
-    page.get_by_role("dialog").get_by_role("button", name="Retry 3 jobs").click()
+    click(group, "Retry 3")
+    click(page.get_by_role("dialog"), "Retry 3 jobs")
 
     expect(page.get_by_text("No failed jobs")).to_be_visible()
 
 
-def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker, check_page: Look) -> None:
+def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> None:
     """Progress, log, question, attempts and result appear without a reload."""
     job_id = worker.enqueue({"n": 1})
     visitor = visit(ADA, f"/jobs/{job_id}")
@@ -152,7 +131,7 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker, check_
     expect(page.get_by_text("Which colour?")).to_be_visible()
     check_page(visitor)
     page.get_by_placeholder("Your answer").fill("blue")
-    page.get_by_role("button", name="Answer", exact=True).click()
+    click(page, "Answer", exact=True)
 
     step = {"name": "paint", "result": "blue"}
     worker.settle(worker.lease_soon(), result={"answer": 42}, steps=[step])
@@ -161,15 +140,15 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker, check_
     waterfall = page.get_by_role("list", name="Waterfall")
     expect(waterfall).to_be_visible()
     check_page(visitor)
-    waterfall.get_by_role("button", name=re.compile("paint")).click()
+    click(waterfall, re.compile("paint"))
     expect(page.get_by_role("region", name="Details of paint")).to_contain_text("blue")
-    page.get_by_role("button", name="Run again from here").click()
-    page.get_by_role("dialog").get_by_role("button", name="Run again").click()
+    click(page, "Run again from here")
+    click(page.get_by_role("dialog"), "Run again")
     expect(page.get_by_text("from paint")).to_be_visible()
 
 
 def test_a_failed_job_shows_why_and_is_retried_with_another_payload(
-    visit: Visit, worker: HandWorker, check_page: Look
+    visit: Visit, worker: HandWorker
 ) -> None:
     """The first screen shows the cause, its line and the step to resolve it."""
     job_id = worker.enqueue({"month": "2026-13"})
@@ -185,10 +164,10 @@ def test_a_failed_job_shows_why_and_is_retried_with_another_payload(
     expect(page.locator("dt", has_text="Queue")).to_have_attribute("title", definition)
     check_page(visitor)
 
-    page.get_by_role("button", name="Retry with another payload").click()
+    click(page, "Retry with another payload")
     form = page.get_by_role("dialog")
     form.get_by_label("Payload (JSON)").fill('{"month": "2026-12"}')
-    form.get_by_role("button", name="Retry", exact=True).click()
+    click(form, "Retry", exact=True)
 
     expect(page.locator("h1 .badge")).to_have_text("Queued")
     expect(page.get_by_role("region", name="Payload")).to_contain_text("2026-12")
@@ -213,9 +192,7 @@ def test_a_data_api_that_hangs_is_reported_and_read_again(visit: Visit, worker: 
         expect(tab.locator("tr.job-row")).to_have_count(2)
 
 
-def test_a_form_enqueues_a_job_and_a_type_is_paused(
-    visit: Visit, worker: HandWorker, check_page: Look
-) -> None:
+def test_a_form_enqueues_a_job_and_a_type_is_paused(visit: Visit, worker: HandWorker) -> None:
     """The form names a rejected field. Every page names a pause and other causes of a stop."""
     properties = {
         "month": {"type": "string"},
@@ -231,20 +208,20 @@ def test_a_form_enqueues_a_job_and_a_type_is_paused(
     page.get_by_role("link", name=worker.job_type).click()
     expect(page.get_by_role("heading", name="Payload schema")).to_be_visible()
     check_page(visitor)
-    page.get_by_role("button", name="Enqueue").click()
+    click(page, "Enqueue")
     form = page.get_by_role("dialog")
     expect(form.get_by_label("Payload (JSON)")).to_have_value(
         re.compile(r'^\{\s*"month": null,\s*"copies": 1\s*\}$')
     )
-    form.get_by_role("button", name="Enqueue", exact=True).click()
+    click(form, "Enqueue", exact=True)
     expect(form).to_contain_text("month")
     form.get_by_label("Payload (JSON)").fill('{"month": "2026-10"}')
-    form.get_by_role("button", name="Enqueue", exact=True).click()
+    click(form, "Enqueue", exact=True)
     expect(page.locator("h1 .badge")).to_have_text("Queued")
 
     visitor.open(f"/types/{worker.job_type}")
-    page.get_by_role("button", name="Pause").click()
-    page.get_by_role("button", name="Pause the type").click()
+    click(page, "Pause")
+    click(page, "Pause the type")
     expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible()
     visitor.open("/schedules")
     expect(page.locator(".incidents")).to_contain_text(f"{worker.job_type} has been paused")
@@ -256,38 +233,36 @@ def test_a_form_enqueues_a_job_and_a_type_is_paused(
     expect(page.locator(".toast")).to_contain_text("still paused. An operator can resume the type")
 
 
-def test_managers_change_schedules_and_webhooks(
-    visit: Visit, worker: HandWorker, check_page: Look
-) -> None:
+def test_managers_change_schedules_and_webhooks(visit: Visit, worker: HandWorker) -> None:
     visitor = visit(ADA, "/schedules")
     page = visitor.page
     expect(page.get_by_text("No schedules")).to_be_visible()
-    page.get_by_role("button", name="Add a schedule").click()
+    click(page, "Add a schedule")
     form = page.get_by_role("dialog")
     for label, value in (("Name", "nightly"), ("Cron", "0 3 * * *"), ("Job type", worker.job_type)):
         form.get_by_label(label).fill(value)
     expect(form.get_by_text(re.compile(r"Next runs, your time: \d{4}"))).to_be_visible()
-    form.get_by_role("button", name="Save").click()
+    click(form, "Save")
     row = page.get_by_role("row", name=re.compile("nightly"))
     expect(row).to_contain_text("On")
-    row.get_by_role("button", name="Run now").click()
+    click(row, "Run now")
     expect(page.locator("h1 .badge")).to_have_text("Queued")
     visitor.open("/schedules")
-    row.get_by_role("button", name="Switch off").click()
+    click(row, "Switch off")
     expect(row).to_contain_text("Off")
     check_page(visitor)
-    row.get_by_role("button", name="Delete").click()
-    page.get_by_role("button", name="Delete the schedule").click()
+    click(row, "Delete")
+    click(page, "Delete the schedule")
     expect(page.get_by_text("No schedules")).to_be_visible()
 
     visitor.open("/webhooks")
-    page.get_by_role("button", name="Add a webhook").click()
+    click(page, "Add a webhook")
     page.get_by_label("Endpoint, https").fill("https://hooks.invalid/hooks")
-    page.get_by_role("dialog").get_by_role("button", name="Add").click()
-    page.get_by_role("button", name="I have kept it").click()
+    click(page.get_by_role("dialog"), "Add")
+    click(page, "I have kept it")
     hook = page.get_by_role("row", name=re.compile("hooks.invalid"))
     expect(hook).to_contain_text("On")
-    hook.get_by_role("button", name="Send a test").click()
+    click(hook, "Send a test")
     expect(page.get_by_role("link", name="The delivery")).to_be_visible()
     check_page(visitor)
 
@@ -305,9 +280,7 @@ def test_managers_change_schedules_and_webhooks(
     expect(member.get_by_role("button", name="Add a webhook")).to_have_count(0)
 
 
-def test_the_overview_shows_rates_and_failures(
-    visit: Visit, worker: HandWorker, check_page: Look
-) -> None:
+def test_the_overview_shows_rates_and_failures(visit: Visit, worker: HandWorker) -> None:
     """The page of a held job names a pause from the Overview and links back to it."""
     worker.enqueue_many([{}] * 2)
     completed, failed = worker.lease(limit=2)
@@ -328,32 +301,30 @@ def test_the_overview_shows_rates_and_failures(
     expect(page.locator(".uplot").first).to_be_visible()
     check_page(visitor)
 
-    page.get_by_role("button", name="Pause jobs").click()
+    click(page, "Pause jobs")
     page.get_by_label("Reason, if any").fill("we move the ledger")
-    page.get_by_role("button", name="Pause the workspace").click()
+    click(page, "Pause the workspace")
     expect(page.get_by_text("we move the ledger")).to_be_visible()
     visitor.open(f"/jobs/{worker.enqueue()}")
     expect(page.locator(".explain")).to_contain_text("we move the ledger")
     page.locator(".remedy").get_by_role("link", name="Overview").click()
-    page.get_by_role("button", name="Resume", exact=True).click()
+    click(page, "Resume", exact=True)
     expect(page.get_by_role("button", name="Pause jobs")).to_be_visible()
 
 
-def test_sign_in_and_sign_out(visit: Visit, check_page: Look) -> None:
+def test_sign_in_and_sign_out(visit: Visit) -> None:
     """One click signs in to a demo account. Afterwards a sign-in returns to the same page."""
     # a read that is in flight at the sign-out is rejected
     visitor = visit(None, "/jobs", allow=(r"/rpc/follow_topic",))
     page = visitor.page
     check_page(visitor)
-    page.get_by_role("button", name=re.compile(ADA.email)).click()
+    click(page, re.compile(ADA.email))
     expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
-    page.get_by_role("button", name="Sign out").click()
+    click(page, "Sign out")
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
 
 
-def test_common_actions_work_by_keyboard(
-    visit: Visit, worker: HandWorker, check_page: Look
-) -> None:
+def test_common_actions_work_by_keyboard(visit: Visit, worker: HandWorker) -> None:
     """Find, open and cancel a job and open the help, all by keyboard."""
     worker.enqueue({})
     visitor = visit(ADA, "/jobs")
@@ -370,9 +341,9 @@ def test_common_actions_work_by_keyboard(
     expect(page.locator("a.row-link")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_be_focused()
-    page.get_by_role("button", name="Cancel", exact=True).press("Enter")
+    press(page, "Cancel", exact=True)
     expect(page.get_by_role("button", name="Keep it")).to_be_focused()
     check_page(visitor)
-    page.get_by_role("button", name="Cancel 1 job").press("Enter")
+    press(page, "Cancel 1 job")
     expect(page.locator("h1 .badge")).to_have_text("Cancelled")
     expect(page.locator(".actions button:focus")).to_have_text("Retry")

@@ -6,7 +6,6 @@ import { createServer } from "node:http";
 import { after, before, test } from "node:test";
 import { createClient } from "@supabase/supabase-js";
 import {
-  answer,
   cancel,
   emitEvent,
   enqueue,
@@ -125,47 +124,40 @@ test("output after a message that overtakes a read is read, too", async () => {
   assert.equal(said, "first last");
 });
 
-const BUSY = {
+const busy = (hint, details = {}) => ({
   status: 429,
   body: JSON.stringify({
     code: "PT429",
-    message: "another transaction is changing the job; call again",
-    details: '{"retry_after_seconds": 1}',
-    hint: "job_busy",
+    message: "call again",
+    details: JSON.stringify({ retry_after_seconds: 1, ...details }),
+    hint,
   }),
-};
-
-test("a change is repeated while another transaction changes the job", async () => {
-  asked.length = 0;
-  answers.push(BUSY, BUSY, { body: JSON.stringify(JOB) });
-  assert.deepEqual(await answer(client, ID, true, to), JOB);
-  assert.equal(asked.length, 3);
 });
+const LOCKED = busy("job_busy");
 
-test("a change is repeated while another change of the person runs", async () => {
-  asked.length = 0;
-  const body = { ...JSON.parse(BUSY.body), hint: "rate_limited" };
-  body.details = '{"limit": "calls_at_once", "retry_after_seconds": 1}';
-  answers.push({ ...BUSY, body: JSON.stringify(body) }, { body: JSON.stringify(JOB) });
-  assert.deepEqual(await cancel(client, ID, to), JOB);
-  assert.equal(asked.length, 2);
-});
+for (const [name, ...refusals] of [
+  ["another transaction changes the job", LOCKED, LOCKED],
+  ["another change of the person runs", busy("rate_limited", { limit: "calls_at_once" })],
+])
+  test(`a change is repeated while ${name}`, async () => {
+    asked.length = 0;
+    answers.push(...refusals, { body: JSON.stringify(JOB) });
+    assert.deepEqual(await cancel(client, ID, to), JOB);
+    assert.equal(asked.length, refusals.length + 1);
+  });
 
 test("a change of a job that stays locked fails after a few tries", async () => {
   asked.length = 0;
-  answers.push(...Array(50).fill(BUSY));
-  await assert.rejects(cancel(client, ID, to), {
-    name: "QueueError",
-    code: "job_busy",
-    status: 429,
-  });
+  answers.push(...Array(50).fill(LOCKED));
+  const refused = { name: "QueueError", code: "job_busy", status: 429 };
+  await assert.rejects(cancel(client, ID, to), refused);
   assert.ok(asked.length > 2 && answers.length > 0, `${asked.length} tries`);
   answers.length = 0;
 });
 
 test("a rate-limited change is not repeated", async () => {
   asked.length = 0;
-  answers.push({ ...BUSY, body: BUSY.body.replace("job_busy", "rate_limited") });
+  answers.push(busy("rate_limited"));
   await assert.rejects(cancel(client, ID, to), { code: "rate_limited", status: 429 });
   assert.equal(asked.length, 1);
 });

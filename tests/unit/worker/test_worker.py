@@ -22,7 +22,6 @@ from minutehand.queue.models import (
     RunState,
     SettleItem,
     SettleResponse,
-    SettleResult,
 )
 from minutehand.worker import Job, JobContext, Registry, Schedule, Snooze, TickOptions, Worker
 from minutehand.worker.slots import Pool
@@ -207,37 +206,32 @@ def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_again() -
 
 
 def test_what_someone_else_holds_is_reported_and_settled_again() -> None:
-    """A job that a transaction has locked is settled a second later, and delays no other job."""
-    stored: list[str] = []
-    settled: list[tuple[str, str]] = []
+    """A job that a transaction has locked is settled once it is free, and delays no other job."""
+    held, other = Row("held", {}), Row("other", {})
+    free_at: list[float] = []
 
-    class Held(ModelQueue):
-        async def report(self, items: Any) -> Any:
-            answer = await super().report(items)
-            if not stored and any(item.steps for item in items):
-                stored.append("")
-                return [each.model_copy(update={"outcome": "busy"}) for each in answer]
-            stored.extend(step.name for item in items for step in item.steps)
-            return answer
-
-        async def settle(self, items: Any, **more: Any) -> Any:
-            held = [item for item in items if item.job_id == "held" and not settled]
-            response = await super().settle([i for i in items if i not in held], **more)
-            settled.extend((each.job_id, each.outcome) for each in response.results)
-            busy = [SettleResult(job_id=i.job_id, fence=i.fence, outcome="busy") for i in held]
-            return response.model_copy(update={"results": (*response.results, *busy)})
+    def lock() -> None:
+        """Lock the row for five seconds, in which a report or a settlement finds it busy."""
+        held.is_locked = True
+        free_at.append(asyncio.get_running_loop().time() + 5)
+        asyncio.get_running_loop().call_later(5, setattr, held, "is_locked", False)
 
     async def steps(job: Job[Any], ctx: JobContext) -> None:
         if job.id == "held":
+            lock()
             await ctx.step("pay", lambda: asyncio.sleep(0.1))
-        else:
-            await asyncio.sleep(3)
+            assert asyncio.get_running_loop().time() > free_at[0]
+            lock()
 
-    queue = Held([Row("held", {}), Row("other", {})])
+    queue = ModelQueue([held, other])
     leaping(start(worker, queue, of(steps), budget=60))
 
-    assert stored == ["", "pay"]
-    assert sorted(settled) == [("held", "applied"), ("other", "applied")]
+    assert (held.steps, held.settled, other.settled) == (
+        ["pay"],
+        {1: "completed"},
+        {1: "completed"},
+    )
+    assert [item.job_id for items in queue.settles for item in items][:2] == ["other", "held"]
 
 
 def test_an_error_says_where_its_log_is_and_an_instant_is_in_utc() -> None:
