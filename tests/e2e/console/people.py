@@ -33,14 +33,14 @@ _GO = """async (path) => {
 }"""
 
 
-def click(place: Page | Locator, name: str | re.Pattern[str], **options: bool) -> None:
+def click(place: Page | Locator, name: str | re.Pattern[str], *, exact: bool = False) -> None:
     """Click the button with a name."""
-    place.get_by_role("button", name=name, **options).click()
+    place.get_by_role("button", name=name, exact=exact).click()
 
 
-def press(place: Page | Locator, name: str, **options: bool) -> None:
+def press(place: Page | Locator, name: str, *, exact: bool = False) -> None:
     """Press the button with a name by the keyboard."""
-    place.get_by_role("button", name=name, **options).press("Enter")
+    place.get_by_role("button", name=name, exact=exact).press("Enter")
 
 
 class Visitor:
