@@ -1,7 +1,7 @@
-"""Calls to foreign services at public addresses only.
+"""HTTP calls to foreign services, which must have public addresses.
 
-A call connects to the address that was checked, so that a name that resolves to another address
-in the meantime has no effect.
+A call connects to the address that was checked. If the host name resolves to another address in the
+meantime, that address is not used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import httpx
 
 from minutehand.queue.outbound_http import trusted
 
-#: Ranges that `ipaddress` calls global although they contain an IPv4 address or lead nowhere.
+#: Address ranges that `ipaddress` calls global, although they contain an IPv4 address or lead
+#: nowhere.
 _RANGES = (
     "100.64.0.0/10 192.0.0.0/24 192.88.99.0/24 198.18.0.0/15 ::/96 ::ffff:0:0/96 64:ff9b::/96 "
     "64:ff9b:1::/48 100::/64 2001::/23 2002::/16 3fff::/20 fec0::/10"
@@ -24,11 +25,11 @@ _MAX_ADDRESSES = 4
 
 
 class AddressRejected(Exception):
-    """The URL leads, or may lead, into a network that is not public."""
+    """The URL points, or may point, into a network that is not public."""
 
 
 def is_public(address: str, *, or_loopback: bool = False) -> bool:
-    """Return whether an IP address is public, or optionally this machine's own."""
+    """Return whether an IP address is public. `or_loopback` also allows this machine's own."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     return (or_loopback and parsed.is_loopback) or (
         parsed.is_global
@@ -42,7 +43,7 @@ async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
     """Resolve a host and return its addresses, all of which must be public.
 
     Args:
-        loopback: Whether addresses of this machine are allowed, for development.
+        loopback: True allows addresses of this machine, for development.
 
     Raises:
         AddressRejected: An address is not public.
@@ -51,7 +52,7 @@ async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
     for address in addresses:
         if not is_public(address, or_loopback=loopback):
-            # omit the address, because it would describe our network to the subscriber
+            # omit the address, because it would reveal our network to the subscriber
             raise AddressRejected(f"{host} resolves to an address that is not public")
     return addresses
 
@@ -71,7 +72,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
         """Resolve and check the host, and send to the first address that accepts a connection."""
         url = request.url
         if url.scheme != "https" and not (self._loopback and url.scheme == "http"):
-            raise AddressRejected("the address must be an https address")
+            raise AddressRejected("the URL must begin with https")
         host = url.raw_host.decode("ascii")
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
@@ -83,7 +84,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
             pinned = httpx.Request(
                 request.method,
                 url.copy_with(host=address),
-                headers=request.headers,  # the Host header has the name
+                headers=request.headers,  # the Host header contains the host name
                 stream=request.stream,
                 extensions={**request.extensions, "sni_hostname": host},
             )

@@ -1,6 +1,6 @@
 """The processor of `webhook_delivery`, which posts an event to an endpoint and records the result.
 
-SQL decides the events, their order, and when an endpoint is disabled.
+SQL decides which events are sent, in which order, and when an endpoint is disabled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Cancel, Fail, Retry
 from minutehand.worker.registry import Registry
 
-#: Maximum seconds for a request, from the look-up of the name to the response.
+#: Maximum seconds for a request, from the DNS look-up to the response.
 REQUEST_SECONDS = 10.0
 #: Maximum bytes of an error's body that are stored.
 MAX_BODY_BYTES = 300
@@ -42,8 +42,8 @@ HEADERS = {"accept-encoding": "identity", "content-type": "application/json"}
 #: Message for a delivery that was not sent, by the reason that SQL returns.
 NOT_SENT = {
     "webhook_deleted": "not sent: the webhook was deleted",
-    "webhook_disabled": "not sent: the webhook is switched off",
-    "event_deleted": "not sent: the event is no longer kept",
+    "webhook_disabled": "not sent: the webhook is disabled",
+    "event_deleted": "not sent: the event is no longer stored",
 }
 
 
@@ -57,7 +57,7 @@ class Delivery(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """Result of a request; `status` is None without a response."""
+    """Result of a request. `status` is None if no response arrived."""
 
     ok: bool
     message: str
@@ -66,7 +66,7 @@ class SendResult:
 
 
 class WebhookStore(WorkerFunctions):
-    """Functions of the engine for a delivery, called as `job_worker`."""
+    """Calls the SQL functions for a delivery as `job_worker`."""
 
     async def read_message(self, job_id: str, fence: int) -> dict[str, Any]:
         """Read the message of a leased delivery."""
@@ -76,7 +76,7 @@ class WebhookStore(WorkerFunctions):
         return message
 
     async def record(self, job_id: str, fence: int, result: SendResult) -> dict[str, Any]:
-        """Record the result; return whether the webhook is still enabled, and its failures."""
+        """Record the result. Return whether the webhook is still enabled, and its failures."""
         fields = {name: value for name, value in asdict(result).items() if name != "retry_after"}
         request = {"job_id": job_id, "fence": fence, **fields}
         # a failure must not be reported twice, because it would be counted twice
@@ -87,7 +87,7 @@ class WebhookStore(WorkerFunctions):
 
 
 class Webhooks:
-    """Dependencies of the processor in one process."""
+    """Dependencies of the processor, one instance per process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -95,13 +95,13 @@ class Webhooks:
 
     @cached_property
     def store(self) -> WebhookStore:
-        """Functions of the engine."""
+        """Client of the SQL functions for deliveries."""
         return WebhookStore(self._settings)
 
     async def deliver(
         self, job: Job[Delivery], ctx: JobContext
     ) -> dict[str, bool | int | str | None] | Retry | Fail | Cancel:
-        """Send the event, and retry any response but 2xx until SQL disables the webhook."""
+        """Send the event. Retry it until a 2xx response arrives or SQL disables the webhook."""
         message = await self.store.read_message(job.id, job.fence)
         if not message["send"]:
             return Cancel(NOT_SENT.get(message["reason"], message["reason"]), data=message)
@@ -115,13 +115,13 @@ class Webhooks:
         return Retry(result.message, after=result.retry_after, data=data)
 
     async def post(self, message: Mapping[str, Any]) -> SendResult:
-        """Sign and post a message; the result has the beginning of an error's body."""
+        """Sign and post a message. The result contains the beginning of an error's body."""
         body = to_json(message["body"])
         try:
             secrets = await self._secrets.open(message["workspace_id"], message["sealed_secrets"])
         except SealBroken:
             return SendResult(
-                ok=False, message="the signing secret cannot be decrypted: create a new one"
+                ok=False, message="the signing secret cannot be decrypted; create a new secret"
             )
         message_id, now = message["message_id"], datetime.now(UTC)
         signature = {
@@ -166,7 +166,7 @@ class Webhooks:
 
 
 async def _read_start(response: httpx.Response) -> str:
-    """Read the beginning of an error's body, on one line.
+    """Read the beginning of an error response's body, as one line.
 
     A compressed body is ignored, because it may become a thousand times as large.
     """
@@ -195,7 +195,7 @@ def _to_result(status: int, headers: httpx.Headers, text: str, now: datetime) ->
 
 
 def register(registry: Registry, settings: Settings, *, app: Webhooks | None = None) -> Webhooks:
-    """Add the processor to the registry and return its dependencies, to be closed at the end."""
+    """Add the processor to the registry. Return its dependencies, which the caller must close."""
     app = app or Webhooks(settings)
     # The events of a job are sent one by one, and a tenant's endpoints that never respond occupy
     # at most three slots.

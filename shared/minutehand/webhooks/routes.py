@@ -1,7 +1,6 @@
 """The routes of `/api/workspaces/{workspace_id}/webhooks`.
 
-Each calls one function of the queue with the caller's token. The queue decides which calls need a
-manager.
+Each route calls one SQL function with the caller's token. SQL decides which calls need a manager.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def router(_: Services) -> APIRouter:
 
 
 class WebhookChanges(Body):
-    """Changes of a webhook; null for a list means all, and omitted fields keep their values."""
+    """Changes to a webhook. Null for a list means all, and omitted fields keep their values."""
 
     url: str | None = None
     description: str | None = None
@@ -36,7 +35,7 @@ class WebhookChanges(Body):
 
 
 class WebhookBody(WebhookChanges):
-    """A new webhook; without lists it receives every state change of every job."""
+    """A new webhook. Without lists it receives every state change of every job."""
 
     url: str
     enabled: bool = True
@@ -54,7 +53,7 @@ Secret = Annotated[NewSecret, Depends(_new_secret)]
 
 @_routes.get("")
 async def list_webhooks(queue: WorkspaceQueue) -> dict[str, Any]:
-    """List the webhooks with their failures and the reasons of disabled ones, without secrets."""
+    """List webhooks without secrets, with their failures and the reason if one is disabled."""
     return await queue("list_webhooks")
 
 
@@ -62,7 +61,7 @@ async def list_webhooks(queue: WorkspaceQueue) -> dict[str, Any]:
 async def create_webhook(
     body: WebhookBody, queue: WorkspaceQueue, secret: Secret, request: Request, response: Response
 ) -> dict[str, Any]:
-    """Create a webhook; only this response contains its signing secret."""
+    """Create a webhook. Only this response contains its signing secret."""
     webhook = {**body.model_dump(mode="json"), "sealed_secret": secret.sealed}
     created = await queue("put_webhook", repeatable=False, webhook=webhook)
     response.headers["Location"] = f"{request.scope['path']}/{created['id']}"
@@ -73,14 +72,14 @@ async def create_webhook(
 async def change_webhook(
     webhook_id: UUID, body: WebhookChanges, queue: WorkspaceQueue
 ) -> dict[str, Any]:
-    """Change the fields in the body; `enabled: true` also resets the failures."""
+    """Change the fields in the body. `enabled: true` also resets the failures."""
     webhook = {**body.model_dump(mode="json", exclude_unset=True), "id": str(webhook_id)}
     return await queue("put_webhook", webhook=webhook)
 
 
 @_routes.post("/{webhook_id:uuid}/rotate-secret")
 async def rotate_secret(webhook_id: UUID, queue: WorkspaceQueue, secret: Secret) -> dict[str, Any]:
-    """Create a new signing secret; for a day, messages are also signed with the old one."""
+    """Create a new signing secret. For a day, the old secret also signs messages."""
     webhook = {"id": str(webhook_id), "sealed_secret": secret.sealed}
     changed = await queue("put_webhook", repeatable=False, webhook=webhook)
     return {**changed, "secret": secret.plain}
@@ -90,7 +89,7 @@ async def rotate_secret(webhook_id: UUID, queue: WorkspaceQueue, secret: Secret)
 async def test_webhook(
     webhook_id: UUID, queue: WorkspaceQueue, services: Provided
 ) -> dict[str, Any]:
-    """Send the workspace's latest event to the webhook; `job_id` is the id of the delivery."""
+    """Send the workspace's latest event to the webhook. `job_id` is the id of the delivery."""
     delivery = await queue("test_webhook", repeatable=False, webhook_id=str(webhook_id))
     await services.waker.wake(reason="enqueue")
     return delivery
@@ -98,5 +97,5 @@ async def test_webhook(
 
 @_routes.delete("/{webhook_id:uuid}", status_code=204)
 async def delete_webhook(webhook_id: UUID, queue: WorkspaceQueue) -> None:
-    """Delete a webhook; pending deliveries are dropped."""
+    """Delete a webhook. Its pending deliveries are dropped."""
     await queue("delete_webhook", repeatable=False, webhook_id=str(webhook_id))

@@ -1,6 +1,6 @@
-"""Signing secrets of webhooks, created and sealed by the API, and opened by the processor.
+"""Signing secrets of webhooks. The API creates and seals them, and the processor opens them.
 
-The database stores them sealed, so that neither a dump nor a worker's key alone reveals them.
+The database stores sealed secrets, so that neither a dump nor a worker's key alone reveals them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _BYTES = 32
 
 @dataclass(frozen=True)
 class NewSecret:
-    """A new secret, in plain for its owner, and sealed for the database."""
+    """A new secret: in plain text for its owner, and sealed for the database."""
 
     plain: str = field(repr=False)
     sealed: str
 
 
 class WebhookSecrets:
-    """Creates and opens signing secrets; keep one instance per process."""
+    """Creates and opens signing secrets. Keep one instance per process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -49,5 +49,5 @@ class WebhookSecrets:
 
 
 def _context(workspace_id: str) -> dict[str, str]:
-    # `secret`, so that a vendor's key of the same workspace cannot be used instead
+    # the context has `secret`, so that a vendor's key of the same workspace cannot be used instead
     return row_context(workspace_id=str(workspace_id), secret="webhook")

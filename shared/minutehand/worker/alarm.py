@@ -1,4 +1,4 @@
-"""Ends a process whose event loop is blocked, with a thread that Python's lock cannot block."""
+"""Ends a process whose event loop is blocked, even if a processor holds Python's global lock."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from minutehand.worker.run import Run
 from minutehand.worker.stacks import peak_memory_mb
 from minutehand.worker.summary import TickSummary
 
-#: Environment variable with the file in which a worker's process records its jobs, and the suffix
-#: of the file for its last stacks.
+#: Environment variable with the file in which a worker process records its jobs, and suffix of the
+#: file with the last stacks.
 CRASH_RECORD: Final = "WORKER_EVIDENCE"
 STACKS: Final = ".stacks"
-#: Maximum jobs to record of those that shared a process.
+#: Maximum number of jobs in a record.
 MAX_JOBS: Final = 50
 
 
 class Watchdog:
-    """Watchdog that the running event loop resets.
+    """Watchdog that the event loop must reset repeatedly.
 
-    The watchdog ends the process before the first lease is lost.
+    Otherwise it ends the process before the first lease is lost.
     """
 
     #: Interval of resets, and minimum time until the watchdog fires.
@@ -38,11 +38,11 @@ class Watchdog:
     MIN_SECONDS = 2.0
     #: Jobs that start within this time are recorded together.
     RECORD_SECONDS = 0.05
-    #: Minimum time between resets, because each reset starts a thread. The watchdog may fire too
-    #: early by this time.
+    #: Minimum time between resets, because each reset starts a thread. The watchdog may therefore
+    #: end the process too early by this time.
     SET_SECONDS = 0.25
-    #: Time between the watchdog and the end of the lease, up to a quarter of the lease, so that the
-    #: host's report arrives in time, also on a busy machine.
+    #: Time that the watchdog leaves before the end of a lease, up to a quarter of the lease. It is
+    #: enough for the host's report, even on a busy machine.
     EARLY_SECONDS = 10.0
 
     def __init__(self, run: Run, in_flight: InFlight) -> None:
@@ -50,8 +50,8 @@ class Watchdog:
         self._in_flight = in_flight
         self._summary = run.summary
         self._record = CrashRecord.of_process(run.registry)
-        #: Times on the monotonic clock: when the watchdog fires, was last reset, and when running
-        #: jobs were last recorded.
+        #: Times on the monotonic clock: when the watchdog will end the process, when it was last
+        #: reset, and when running jobs were last recorded.
         self._exit_at = math.inf
         self._set_at = self._recorded_at = -math.inf
 
@@ -65,10 +65,10 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def begin(self, lease_until: float) -> None:
-        """Record that jobs start, which may block the loop immediately.
+        """Record that jobs start, because they may block the event loop immediately.
 
         Args:
-            lease_until: Time at which the first lease of these jobs ends.
+            lease_until: Time at which the first lease among these jobs ends.
         """
         now = self._clock.monotonic()
         is_stale = now > self._set_at + self.SET_SECONDS
@@ -84,7 +84,7 @@ class Watchdog:
         return running
 
     def set(self) -> None:
-        """Set the watchdog, which ends the process before its first lease ends."""
+        """Set the watchdog, so that it ends the process before its first lease ends."""
         now = self._set_at = self._clock.monotonic()
         running = self._record_jobs(now)
         if not running:
@@ -103,15 +103,15 @@ class CrashRecord:
     """The record that a worker's process leaves for its host if it ends unexpectedly.
 
     Args:
-        path: The file. None if no host reads the record.
+        path: File of the record. None if no host reads the record.
     """
 
     def __init__(self, path: str | None, registry: Registry) -> None:
         self._path = path
-        #: Location of each job type's code, by which a stack shows the type. All types are
-        #: included, because a job may start after the latest record.
+        #: Location of each job type's code, from which a stack's job type is found. All types are
+        #: included, because a job may start after the last record.
         self._code = [(job_type.location, job_type.name) for job_type in registry]
-        #: The file for `faulthandler`.
+        #: File in which `faulthandler` writes stacks.
         self.traceback_file: IO[str] = sys.stderr
         if path is not None:
             # open until the process ends
@@ -126,7 +126,7 @@ class CrashRecord:
         return cls(os.environ.get(CRASH_RECORD), registry)
 
     def write(self, summary: TickSummary, running: list[Attempt]) -> None:
-        """Write the running jobs."""
+        """Write the running jobs into the record."""
         if self._path is None:
             return
         record = {

@@ -1,4 +1,4 @@
-"""One attempt: a processor that runs with a lease, its limits, and its stop."""
+"""One attempt: a processor that runs a leased job until it ends or must stop."""
 
 from __future__ import annotations
 
@@ -38,24 +38,25 @@ logger = logging.getLogger(__name__)
 _UNSEEN: Final = tuple(
     {field.name for field in fields(LeasedJob)} - {field.name for field in fields(Job)}
 )
-#: Maximum seconds between two reports of a running job, within which it learns of a cancel.
+#: Maximum seconds between two reports of a running job. A report also finds that the job is
+#: cancelled.
 REPORT_SECONDS: Final = 4.0
-#: Seconds between two pulses.
+#: Seconds between two pulses of a running job.
 PULSE_SECONDS: Final = 15.0
-#: Delay of a timer from which another job seems to have blocked the event loop.
+#: A timer that is late by this many seconds shows that another job has blocked the event loop.
 BLOCKED_SECONDS: Final = 0.5
-#: Seconds between two reports of output, while someone follows the job and while no one does.
+#: Seconds between two reports of output: while someone reads the stream, and otherwise.
 FOLLOWED_SECONDS: Final = 0.08
 UNFOLLOWED_SECONDS: Final = 1.0
 
 
 class AttemptEnvironment:
-    """The environment of all attempts of a run: the run, its event loop and thread, and callbacks.
+    """Shared by all attempts of a run: the run, its event loop and thread, and callbacks.
 
     Args:
         on_updates: Called when an attempt has updates to report.
         on_end: Called once when an attempt has ended, so that it can be settled.
-        beside: Returns the jobs that share the process.
+        beside: Returns the ids of the jobs that run in this process.
     """
 
     def __init__(
@@ -79,40 +80,41 @@ class Attempt:
     """An attempt to run a leased job.
 
     Args:
-        sent_at: Time of the request, so that the lease always ends before that of the database.
-        batch: The jobs of the same call, for a processor of batches.
+        sent_at: Time at which the lease was requested, so that the lease ends here before it ends
+            in the database.
+        batch: The batch of the job, if its processor takes batches.
     """
 
-    # defaults that most attempts never change are class attributes, as each job has an attempt
+    # defaults are class attributes, because each job has an attempt and most never change them
     stop_reason: StopReason | None = None
     result: CallResult | None = None
-    #: Time of the last report of output, and whether someone follows it.
+    #: Time of the last report of output, and whether someone reads the output.
     output_sent_at = -math.inf
     has_reader = False
-    #: Time of the next pulse. A pulse has the time of the last update and the location of the code.
-    #: The latest stored pulse and the latest sent pulse are kept.
+    #: Time of the next pulse. A pulse contains the time of the last update and the location of the
+    #: code. These values are kept for the latest stored pulse and for the latest sent pulse.
     _pulse_at = -math.inf
     _saved_state: tuple[float, str | None] | None = None
     _sent_state: tuple[float, str | None] | None = None
-    #: Whether a report with updates of this attempt is in flight.
+    #: True if a report with updates of this attempt is in flight.
     has_open_report = False
     #: Time until which updates are not sent, because another transaction has locked the job's row.
     busy_until: float | None = None
-    #: Time on the monotonic clock at which its processor is stopped, and whether the timeout began
-    #: again because the event loop was blocked.
+    #: Time on the monotonic clock at which the processor is stopped, and whether the timeout was
+    #: restarted because the event loop was blocked.
     timeout_at = math.inf
     _is_extended = False
     ended_at: float | None = None
-    #: Whether the task has started. A task that is cancelled before its start would never end the
+    #: True if the task has started. A task that is cancelled before its start would never end the
     #: attempt.
     _has_started = False
-    #: Waiters for all updates so far to be stored.
+    #: Callers that wait until all updates so far are stored.
     _flush_waiters: tuple[asyncio.Future[None], ...] = ()
-    #: Stack of the processor when the timeout stopped it, and the jobs in the same process.
+    #: Stack of the processor when its timeout stopped it, and the jobs in the same process.
     timeout_details: dict[str, Any] | None = None
     _timeout_callbacks: tuple[asyncio.TimerHandle, ...] = ()
     _timeout: asyncio.TimerHandle | None = None
-    #: Whether the job waits for a call of its batch.
+    #: True while the job waits for a call of its batch.
     _is_suspended = False
     _task: asyncio.Task[None] | None = None
 
@@ -145,7 +147,7 @@ class Attempt:
 
     @property
     def names(self) -> dict[str, str]:
-        """Fields of all log lines of the attempt, by which people find the lines."""
+        """Fields in every log line of the attempt, by which people find the lines."""
         return {"job_id": self.job_id, "job_type": self.job_type}
 
     def start(self) -> None:
@@ -155,7 +157,7 @@ class Attempt:
         self.begin_timeout()
 
     def begin_timeout(self) -> None:
-        """Start the timer of the timeout. A batch starts this timer for each of its calls."""
+        """Start the timer for the timeout. A batch starts this timer for each of its calls."""
         self.end_timeout()
         self._is_suspended = False
         seconds = self.timeout_seconds = self._limit()
@@ -168,16 +170,16 @@ class Attempt:
             self._timeout = self._environment.loop.call_later(seconds, self._time_out)
 
     def end_timeout(self) -> None:
-        """Stop the timer of the timeout, because the job waits for a call of its batch."""
+        """Stop the timer for the timeout, because the job waits for a call of its batch."""
         if self._timeout is not None:
             self._timeout.cancel()
         self._is_suspended, self.timeout_at = True, math.inf
 
     def _time_out(self) -> None:
-        """Stop the processor, unless its batch is called again in halves.
+        """Stop the processor at its timeout, unless its batch is called again in halves.
 
-        If another job has blocked the event loop, this coroutine could not run. Its timeout then
-        begins again, but only once, because this job may have blocked the event loop itself.
+        If another job has blocked the event loop, this processor could not run. Its timeout then
+        starts again, but only once, because this job may have blocked the event loop itself.
         """
         late = self._environment.clock.monotonic() - self.timeout_at
         is_delayed = late > BLOCKED_SECONDS and self._type is not None and self._type.is_async
@@ -198,8 +200,8 @@ class Attempt:
     def stop(self, reason: StopReason, *, grace_seconds: float | None = None) -> None:
         """Stop the processor. The first reason is kept, unless the lease is lost.
 
-        After the grace time the processor is abandoned. The slot of an abandoned processor is free.
-        The processor is not awaited, and its result is not stored.
+        A processor that still runs after the grace time is abandoned. Its slot becomes free, and
+        its result is not stored.
         """
         if self.result is not None:
             return
@@ -218,11 +220,11 @@ class Attempt:
 
     @property
     def has_user_text(self) -> bool:
-        """True if the settlement has a text from the processor, which must be redacted."""
+        """True if the settlement contains text from the processor, which must be redacted."""
         return self.stop_reason is None and self.result is not None and self.result.has_user_text
 
     def settlement(self) -> SettleItem | None:
-        """Return the item to settle, or None if nothing may be stored. To be called once."""
+        """Return the item to settle, or None if nothing may be stored. Call this method once."""
         if self.result is None:
             raise RuntimeError(f"job {self.job_id} is still running")
         item = settle_item(self.result, self._facts())
@@ -269,13 +271,14 @@ class Attempt:
 
     @property
     def module(self) -> str:
-        """Module of its processor."""
+        """Name of the processor's module."""
         return getattr(self._type.run, "__module__", "") if self._type is not None else ""
 
     def pulse(self, *, has_updates: bool) -> Pulse | None:
-        """Return the pulse to send with a report, or None if it is not due or has not changed.
+        """Return the pulse for the next report, or None if no pulse is due or nothing has changed.
 
-        Updates after a silence send a pulse at once, so that no one reads that the job is silent.
+        The first update after a silence also sends a pulse, so that the job no longer appears
+        silent.
         """
         now, updates, sent = self._environment.clock.monotonic(), self.updates, self._sent_state
         was_silent = has_updates and sent is not None and sent[0] < now - PULSE_SECONDS
@@ -294,7 +297,7 @@ class Attempt:
         )
 
     def _code(self) -> tuple[asyncio.Task[Any] | None, str, str]:
-        """Return the task, the name of the thread and the module in which its processor runs."""
+        """Return the task, the thread name and the module in which the processor runs."""
         if self.batch is not None:
             return self.batch.task, self.batch.thread_name, self.module
         return self._task, thread_name(self.job_id), self.module
@@ -313,14 +316,14 @@ class Attempt:
         return max(0.0, end - self._started_at)
 
     def notify_updates(self) -> None:
-        """Announce updates. May be called from any thread."""
+        """Notify the reporter of updates. Any thread may call this method."""
         if threading.get_ident() == self._environment.thread:
             self._environment.on_updates()
         else:
             self._environment.loop.call_soon_threadsafe(self._environment.on_updates)
 
     async def flush(self) -> None:
-        """Return once all updates so far are stored."""
+        """Wait until all updates so far are stored."""
         if self.stop_reason == "lost" or self.result is not None:
             text = f"lease on job {self.job_id} was lost; nothing was stored"
             raise LeaseLost(text, status=409, code="PT409", hint="lease_lost")
@@ -330,11 +333,11 @@ class Attempt:
         await stored
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
-        """Enqueue children, once per name."""
+        """Enqueue child jobs, once per name."""
         return await self._environment.run.queue.spawn(self.job_id, self.fence, name, children)
 
     async def stream_history(self, stream: str) -> StreamHistory:
-        """Return the output of earlier attempts in a stream."""
+        """Return the output that earlier attempts have written into a stream."""
         if self.fence == 1:
             return StreamHistory()
         body = await self._environment.run.queue.read_output(self.job_id, self.fence, stream)
@@ -365,17 +368,18 @@ class Attempt:
         return bool(self._flush_waiters)
 
     def report_due_at(self, fraction: float = 1.0) -> float:
-        """Return when the next report is due, to renew the lease and learn whether it must stop.
+        """Return the due time of the next report, which renews the lease and may stop the job.
 
         Args:
-            share: After this share of the time, a report of other jobs may include this attempt.
+            fraction: Part of the interval after which a report of other jobs may include this
+                attempt.
         """
         return self._sent_at + min(REPORT_SECONDS, self.lease.lease_seconds / 3) * fraction
 
     def mark_reported(self, sent_at: float) -> None:
         """Record a successful report.
 
-        A report renews the lease if a quarter of the lease's time has passed.
+        A report renews the lease if at least a quarter of the lease time has passed.
         """
         self._sent_at = sent_at
         self._saved_state = self._sent_state
@@ -384,7 +388,7 @@ class Attempt:
             self.lease_until = sent_at + self.lease.lease_seconds
 
     def stored(self, error: QueueError | None = None) -> None:
-        """Wake the callers that wait for updates to be stored, or raise `error` in them."""
+        """Wake the callers of `flush`, or raise `error` in them."""
         waiting, self._flush_waiters = self._flush_waiters, ()
         for future in waiting:
             if future.done():
@@ -405,7 +409,7 @@ class Attempt:
     def _call(self) -> Awaitable[Any]:
         """Call the processor for this job alone or in a batch."""
         if self.stop_reason is not None:
-            raise asyncio.CancelledError("it was stopped before it began")
+            raise asyncio.CancelledError("the attempt was stopped before it began")
         job_type = self._type
         if job_type is None:
             raise UnknownProcessor(f"no processor for job type {self.job_type!r}")
@@ -460,7 +464,7 @@ class Attempt:
         self._end(CallResult(abandoned=True))
 
     def _run_halves(self, call: asyncio.Task[None]) -> None:
-        """Call the halves of the batch if its hung call ignores the cancellation."""
+        """Call the processor for the halves of a batch whose hung call ignores its cancellation."""
         location = partial(code_location, *self._code())
         if self.batch is not None and self.batch.abandon(call):
             self._record_abandoned(location)

@@ -1,4 +1,4 @@
-"""Background tasks of a run: maintenance, and outboxes of apps. Failures affect no lease."""
+"""Background tasks of a run: maintenance and outboxes of apps. Their errors end no run."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ logger = logging.getLogger(__name__)
 class Maintenance:
     """Calls `run_maintenance` when a lease reports due work, and regularly while jobs run.
 
-    The regular calls are for a run whose slots are always full, which would not lease.
+    Regular calls are needed if all slots are always full, because the run then requests no lease.
 
     Args:
-        on_done: Called after each call, with whether it may have made jobs ready.
+        on_done: Called after each call, with a flag that is true if the call may have made jobs
+            ready.
     """
 
     #: Maximum time between two calls while jobs run.
     INTERVAL_SECONDS = 1.0
-    #: Seconds that one call may work in the database, and maximum wait for its response.
+    #: Maximum seconds that one call may work in the database, and maximum wait for its response.
     BUDGET_SECONDS = 1.0
     MAX_WAIT_SECONDS = 10.0
     #: Pause after a failed call.
     FAILED_PAUSE_SECONDS = 5.0
-    #: Tasks that never make a job ready.
+    #: Maintenance tasks that never make a job ready.
     NEVER_MAKES_READY = frozenset({"announcements", "live", "retention", "statistics", "sweep"})
 
     def __init__(self, run: Run, in_flight: InFlight, *, on_done: Callable[[bool], None]) -> None:
@@ -51,7 +52,7 @@ class Maintenance:
 
     @property
     def is_backing_off(self) -> bool:
-        """True if the last call could do nothing, so that the next one waits."""
+        """True if the last call could do nothing, so that the next call must wait."""
         return self._clock.monotonic() < self._backoff.maintenance_until
 
     def request(self) -> None:
@@ -59,7 +60,7 @@ class Maintenance:
         self._requested.set()
 
     async def run(self) -> None:
-        """Call until cancelled, one call at a time."""
+        """Call `run_maintenance` until cancelled, one call at a time."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.INTERVAL_SECONDS):
@@ -77,7 +78,7 @@ class Maintenance:
             await asyncio.sleep(pause)
 
     async def _call(self) -> tuple[bool, float]:
-        """Make one call.
+        """Call `run_maintenance` once.
 
         Return whether the call may have made jobs ready, and the pause before the next call.
         """
@@ -99,7 +100,7 @@ class Maintenance:
         self._run.summary.promoted += answer.done.get("promotion", 0)
         if answer.failed:
             logger.error(
-                "Tasks of maintenance failed and are put off, see queue_health",
+                "Maintenance tasks failed and are retried later, see queue_health",
                 extra=self._run.extra("maintenance.failed") | {"failed": list(answer.failed)},
             )
         if not answer.done:
@@ -116,7 +117,7 @@ class Maintenance:
 
 
 class OutboxPublisher:
-    """Calls the publishers of apps, which enqueue jobs from outboxes.
+    """Calls the publishers of apps. Each enqueues the jobs in the outbox of its app.
 
     The app defines the outbox, and decides when a message is a dead letter.
 
@@ -126,7 +127,7 @@ class OutboxPublisher:
 
     #: Interval of calls during a run.
     INTERVAL_SECONDS = 1.0
-    #: Time after which a publisher is cancelled.
+    #: Maximum time of one call of a publisher, which is then cancelled.
     MAX_WAIT_SECONDS = 10.0
 
     def __init__(self, run: Run, *, on_jobs: Callable[[], None]) -> None:
@@ -143,7 +144,7 @@ class OutboxPublisher:
     async def run_once(self) -> None:
         """Call all publishers once, concurrently.
 
-        An error of a publisher is logged and stops nothing.
+        An error of a publisher is logged and does not stop the run.
         """
         if not self._run.registry.publishers:
             return
@@ -158,7 +159,7 @@ class OutboxPublisher:
                 return await publish()
         except Exception as error:  # an app's error must not stop the run
             logger.warning(
-                "Publisher failed; it is called again",
+                "A publisher failed and is called again",
                 extra=self._run.extra("publisher.failed")
                 | {"publisher": name, "error": f"{type(error).__name__}: {error}"},
             )

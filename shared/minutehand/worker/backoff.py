@@ -1,4 +1,4 @@
-"""The wait before the next attempt.
+"""The wait before the next attempt of a job.
 
 The worker publishes the policy, and the database applies it.
 """
@@ -15,9 +15,9 @@ from minutehand.worker.outcomes import Seconds, seconds
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential backoff: `first`, multiplied by `factor` each time, up to `cap`.
+    """Exponential backoff: it begins with `first` and grows by `factor` each time, up to `cap`.
 
-    The database waits a random 80 to 100 % of this time.
+    The database waits a random 80 to 100 % of the computed time.
 
     Attributes:
         first: Wait after the first failed attempt, up to a day.
@@ -33,12 +33,12 @@ class Backoff:
         check_options("Backoff", Backoff, asdict(self))
 
     def delay(self, attempt: int) -> float:
-        """Return the seconds before the attempt after `attempt`, from 1 and without jitter."""
-        # limited, because a float overflows at 10^308
+        """Return the wait in seconds, without jitter, after attempt `attempt`, counted from 1."""
+        # limit the exponent, because a float overflows at 10^308
         grown = seconds(self.first) * float(self.factor) ** min(attempt - 1, 300)
         return min(seconds(self.cap), grown)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the policy in the form of the database."""
+        """Return the policy in the format of the database."""
         lengths = {"first_seconds": self.first, "cap_seconds": self.cap, "factor": self.factor}
         return {name: compact_number(seconds(length)) for name, length in lengths.items()}

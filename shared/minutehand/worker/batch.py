@@ -1,9 +1,9 @@
-"""Batches of jobs that one call of a processor runs together. Each has a separate attempt.
+"""Batches of jobs that one call of a processor runs together. Each job has its own attempt.
 
-An attempt joins the batch and gets the outcome of its job. Only the call is shared. Limits, fences,
-deadlines, cancels, middleware and settlement belong to the attempt. A call that raises, or runs
-until the timeout of one of its jobs, is run again in halves, until each job that causes this is
-alone.
+An attempt joins a batch and gets the outcome of its own job. The attempts share only the call. Each
+has its own limits, fence, deadline, cancellation, middleware and settlement. If a call raises, or
+runs until the timeout of one of its jobs, the processor is called again for each half of the jobs,
+until each job that causes the failure is alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class _End(NamedTuple):
-    """Outcome of one job. Several jobs may share an error, so its frames are stored per job."""
+    """Outcome of one job. Frames are stored per job, because several jobs may share an error."""
 
     value: Any = None
     error: BaseException | None = None
@@ -35,16 +35,16 @@ class _End(NamedTuple):
 
 
 class MemberAttempt(Protocol):
-    """Functions that a batch needs from the attempt of a job."""
+    """Methods of a job's attempt that its batch calls."""
 
     def stop_requested(self) -> bool:
         """Return whether the processor must end."""
 
     def begin_timeout(self) -> None:
-        """Start the time of a call. Stop the attempt instead if its deadline has passed."""
+        """Start the timeout of a call, or stop the attempt if its deadline has passed."""
 
     def end_timeout(self) -> None:
-        """End the time of a call, because the job waits for another call."""
+        """Stop the timeout of a call, because the job waits for another call."""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +52,7 @@ class _Member:
     job: BatchedJob[Any]
     attempt: MemberAttempt
     end: asyncio.Future[_End]
-    #: Whether the attempt no longer waits for the call.
+    #: True if the attempt no longer waits for the call.
     has_left: bool = False
 
     @property
@@ -61,10 +61,10 @@ class _Member:
 
 
 class Batch:
-    """One call of a processor for several jobs of a tenant, or calls for parts of these jobs.
+    """Runs jobs of one tenant in one call of a processor, or in calls for parts of these jobs.
 
     Args:
-        job_ids: Ids of the jobs, whose attempts each join or end.
+        job_ids: Ids of the jobs. Each of their attempts joins the batch, or ends before.
     """
 
     def __init__(
@@ -74,15 +74,15 @@ class Batch:
         self._in_thread = in_thread
         #: Name of the thread that runs a synchronous processor, one per call.
         self.thread_name = self._name = f"batch:{next(iter(job_ids))}"
-        #: The current call. The first starts when each attempt has joined or ended.
+        #: Task of the current call. The first call starts when each attempt has joined or ended.
         self.task: asyncio.Task[None] | None = None
         self._is_cancelled = False
-        #: Whether the current call ran until a timeout.
+        #: True if the current call has run until a timeout.
         self._is_expired = False
-        #: Members of the current call. Before the first call, all that have joined.
+        #: Members of the current call. Before the first call, all members that have joined.
         self._members: list[_Member] = []
         self._calls = 0
-        #: Parts of later calls, the next one last.
+        #: Members of each later call. The last list is called next.
         self._parts: list[Sequence[_Member]] = []
         self._expected = set(job_ids)
         self._alive = len(job_ids)
@@ -93,10 +93,10 @@ class Batch:
         return self._alive == 0
 
     async def join(self, job: BatchedJob[Any], attempt: MemberAttempt) -> Any:
-        """Run this job with the others, and return its result or raise its error.
+        """Run this job in the batch, and return its result or raise its error.
 
         A stopped job leaves the call, which continues for the other jobs. When all jobs of a call
-        are stopped, the call is cancelled, and the last job waits for its end.
+        are stopped, the call is cancelled, and the last stopped job waits until the call has ended.
         """
         member = _Member(job, attempt, asyncio.get_running_loop().create_future())
         self._members.append(member)
@@ -127,13 +127,13 @@ class Batch:
         self._expected.discard(job_id)
         self._begin()
         if is_abandoned and not any(member.is_active for member in self._members):
-            self._call_next([])  # the current call still runs
+            self._call_next([])  # while the current call still runs
 
     def halve_expired_call(self, job_id: JobId) -> asyncio.Task[None] | None:
-        """Stop the current call, which has run until the timeout of this job.
+        """Stop the current call, because it has run until the timeout of this job.
 
-        Return the call, whose halves are called once it has ended. Return None if the job is alone
-        in the call, or not in the call.
+        Return the call. After it has ended, the processor is called for its halves. Return None if
+        the call contains no other job, or not this job.
         """
         call, active = self.task, [member for member in self._members if member.is_active]
         is_in = any(member.job.id == job_id and not member.end.done() for member in active)
@@ -145,7 +145,7 @@ class Batch:
         return call
 
     def abandon(self, call: asyncio.Task[None]) -> bool:
-        """Call the halves of a hung call that ignores its cancellation. False if it has ended."""
+        """Call the processor for the halves of a hung call. Return False if the call has ended."""
         if call is not self.task or call.done():
             return False
         call.cancel()
@@ -157,7 +157,7 @@ class Batch:
             self._call_next([self._members])
 
     def _call_next(self, parts: Sequence[Sequence[_Member]]) -> None:
-        """Call the processor for the first of these parts. Later parts follow."""
+        """Call the processor for the first of these parts. Calls for later parts follow."""
         self._parts += reversed(parts)
         while self._parts:
             part = self._parts.pop()
@@ -182,7 +182,7 @@ class Batch:
             outcomes = [_end(value) for value in _check_results(results, jobs)]
         except BaseException as error:
             concerns_all = not self._is_expired and (self._is_cancelled or _concerns_all(error))
-            # a list of the wrong length is a defect of the processor for any jobs
+            # a list of the wrong length is a defect of the processor, so that halves would fail too
             can_halve = len(jobs) > 1 and not (has_returned or concerns_all)
             if can_halve and asyncio.current_task() is self.task:
                 self._call_halves(error)
@@ -195,9 +195,9 @@ class Batch:
         self._call_next([])
 
     def _call_halves(self, error: BaseException | None) -> None:
-        """Call the processor for the halves of the current call.
+        """Call the processor for each half of the current call.
 
-        No job gets the error of the call yet.
+        No job gets the error of the current call.
         """
         members, problem = self._members, "hung" if self._is_expired else "raised"
         extra = {"event": "batch.halved", "jobs": len(members), "problem": problem}
@@ -232,10 +232,10 @@ def _end(value: Any) -> _End:
 
 
 def _concerns_all(error: BaseException) -> bool:
-    """Return whether an error concerns all jobs of a call and not only one of them.
+    """Return whether an error concerns all jobs of a call, and not only one of them.
 
-    This is the case if the processor chose the ending, or if the error has a delay, as a rate limit
-    has.
+    This is the case if the processor chose the ending, or if the error requests a wait, as a rate
+    limit does.
     """
     first = first_of(error)
     # test the type, because an object may report another class
@@ -244,7 +244,7 @@ def _concerns_all(error: BaseException) -> bool:
 
 
 def _error_for_all(error: BaseException) -> BaseException:
-    """Return the error that each job gets when the call raised."""
+    """Return the error that each job of a call gets if the call raised."""
     if not isinstance(error, Suspended):
         return error
     wrong = ProcessorError(

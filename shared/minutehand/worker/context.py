@@ -34,7 +34,7 @@ from minutehand.worker.updates import Updates
 
 T = TypeVar("T")
 StepCall = Callable[[], Awaitable[Any]]
-#: Middleware of a step, called with its name and the call that runs it.
+#: Middleware around a step. It gets the name of the step and a function that runs the step.
 AroundStep = Callable[[str, StepCall], Awaitable[Any]]
 
 _LEVELS: Final = {level: level for level in ("debug", "info", "warning", "error")} | {
@@ -42,27 +42,27 @@ _LEVELS: Final = {level: level for level in ("debug", "info", "warning", "error"
     "critical": "error",
 }
 MAX_STEP_NAME: Final = 200
-#: Maximum characters of a memo's name, to which a number is appended.
+#: Maximum characters of a memo's name. A number is appended to the name.
 MAX_MEMO_NAME: Final = 180
-#: Wait between two tries of a step.
+#: Wait between two tries of a step in one attempt.
 STEP_BACKOFF: Final = Backoff(first=0.5, cap=8, factor=4)
-#: Seconds after which a step that is still running is reported without other updates.
+#: Seconds after which a running step is reported even without other updates.
 LONG_STEP: Final = 0.5
-#: Maximum seconds between two tries in one attempt. For a longer wait the attempt ends.
+#: Maximum seconds of a wait between two tries in one attempt. A longer wait ends the attempt.
 MAX_PAUSE: Final = 15.0
-#: Pause between polls of work that another service does.
+#: Pause between polls of work in another service.
 POLL_PAUSE: Final = timedelta(seconds=5)
 MAX_TAG: Final = 100
 _CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f]")
-#: Maximum children per call of the database.
+#: Maximum child jobs per call of the database.
 MAX_CHILDREN_PER_CALL: Final = 500
-#: Maximum children of one `gather` or `map`.
+#: Maximum child jobs of one `gather` or `map`.
 MAX_GATHERED: Final = 10_000
 _NO_OPTIONS: Final = EnqueueOptions.model_construct()
 
 
 class Suspended(BaseException):
-    """Control flow, not an error. The job waits and releases its worker.
+    """Control flow, not an error. The job waits, and its worker runs other jobs.
 
     The class is a BaseException, so that a processor's `except Exception` does not catch it.
     """
@@ -73,9 +73,9 @@ class Suspended(BaseException):
 
 
 class AttemptEnded(BaseException):
-    """Control flow, not an error. The attempt ends with an outcome, as if it were returned.
+    """Control flow, not an error. The attempt ends as if the processor had returned the outcome.
 
-    For code that a processor calls. A processor itself returns the outcome.
+    Raise it in code that a processor calls. The processor itself returns the outcome.
     """
 
     def __init__(self, outcome: Retry | Snooze | Fail) -> None:
@@ -84,11 +84,11 @@ class AttemptEnded(BaseException):
 
 
 class StepTimeout(ProcessorError):
-    """A try of a step exceeded its `timeout`."""
+    """A try of a step took longer than the step's `timeout`."""
 
 
 class ChildrenFailed(ProcessorError):
-    """Children of a `gather` or `map` did not complete. `failed` lists them."""
+    """Child jobs of a `gather` or `map` did not complete. `failed` lists them."""
 
     def __init__(self, name: str, failed: Sequence[ChildResult]) -> None:
         self.failed = list(failed)
@@ -116,10 +116,10 @@ class ChildResult(BaseModel):
 
 
 class StepMemo:
-    """Values that a step stores for its later attempts, with the next report or the end.
+    """Values that a step stores for its later attempts, in the next report or settlement.
 
-    If the job fails or is cancelled, its notes are deleted, so that a retry by a person starts
-    without notes.
+    If the job fails or is cancelled, its memos are emptied, so that a retry by a person starts
+    without them.
     """
 
     def __init__(self, name: str, steps: dict[str, Any], updates: Updates) -> None:
@@ -136,30 +136,30 @@ class StepMemo:
 
     @property
     def last(self) -> Any:
-        """The latest value of this run, or None."""
+        """The latest value that is stored, or None."""
         return self._steps.get(f"{self._name} {self._count}")
 
     def add(self, value: Any) -> None:
-        """Add a JSON value. Earlier values stay, because step results never change."""
+        """Add a JSON value. Earlier values remain stored, because step results never change."""
         self._steps[self._key] = value
         self._updates.add_step(StepResult(name=self._key, result=value))
         self._count += 1
 
     def end(self) -> None:
-        """Drop the values."""
+        """Empty the memo."""
         if self.last is not None:
             self.add(None)
 
 
 def clear_memos(context: JobContext, outcome: str, *, is_last: bool) -> None:
-    """Drop the memos if this outcome ends the job. To be called before the outcome is stored."""
+    """Empty the memos if this outcome ends the job. Call this before the outcome is stored."""
     for memo in context.open_memos:
         if outcome in {"failed", "cancelled"} or (outcome == "retry" and is_last):
             memo.end()
 
 
 def restart_job(context: JobContext) -> None:
-    """Prepare for another call of the processor in this attempt, which finds finished steps.
+    """Prepare another call of the processor in this attempt. It skips finished steps.
 
     Tasks that an earlier call left running can no longer write into streams.
     """
@@ -171,22 +171,22 @@ def restart_job(context: JobContext) -> None:
 
 
 class ContextPort(Protocol):
-    """Functions that a context needs from the code that runs the processor."""
+    """Methods of an attempt that its context calls."""
 
     def notify_updates(self) -> None:
-        """Announce updates. May be called from any thread."""
+        """Notify the reporter of updates. Any thread may call this method."""
 
     async def flush(self) -> None:
-        """Return once all updates are stored.
+        """Wait until all updates are stored.
 
         Raise LeaseLost if the database rejected the updates.
         """
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
-        """Enqueue children, once per name."""
+        """Enqueue child jobs, once per name."""
 
     async def stream_history(self, stream: str) -> StreamHistory:
-        """Return the output of earlier attempts in a stream."""
+        """Return the output that earlier attempts have written into a stream."""
 
     def remaining(self) -> float:
         """Return the seconds left for this attempt."""
@@ -196,7 +196,7 @@ class ContextPort(Protocol):
 
 
 class JobContext:
-    """The processor's interface: progress, steps, waits, children, and the time left.
+    """Interface for processors: progress, steps, waits, child jobs, and the time left.
 
     Every method is safe on the event loop. `progress`, `log`, `tag`, `cancelled` and `remaining`
     are also safe in the thread of a synchronous processor.
@@ -218,7 +218,7 @@ class JobContext:
         self._streams: dict[str, Stream] = {}
         #: Memos that this attempt opened, see `clear_memos`.
         self.open_memos: list[StepMemo] = []
-        #: Calls that must be awaited. None until the first call.
+        #: Calls that must be awaited. None before the first call.
         self.calls: CallTracker | None = None
         #: Middleware of each step of this attempt, the first outermost.
         self.around_steps: list[AroundStep] = []
@@ -256,7 +256,8 @@ class JobContext:
         Args:
             level: debug, info, warning or error.
             message: Text, up to 4,000 characters.
-            metadata: Up to 4,000 bytes. A value that is not JSON becomes text, a longer one is cut.
+            metadata: Up to 4,000 bytes. A value that is not JSON becomes text, and a longer value
+                is cut.
         """
         known = _LEVELS.get(level.lower())
         if known is None:
@@ -272,7 +273,7 @@ class JobContext:
         self._port.notify_updates()
 
     def tag(self, *tags: str) -> None:
-        """Add tags to the job, by which people can find it.
+        """Add tags to the job, by which people can find the job.
 
         A job has up to 20 tags. Further tags are dropped.
 
@@ -287,11 +288,11 @@ class JobContext:
 
     @asynccontextmanager
     async def stream(self, name: str) -> AsyncIterator[Stream]:
-        """Open an output stream, e.g. for the text of a model. Followers of the job read it live.
+        """Open an output stream, e.g. for the text of a model. Clients read it while the job runs.
 
-        All output is stored when the block ends without an error. Each opening restarts the
-        stream, also in a later attempt, and readers drop its earlier output. Output of a finished
-        step is kept, and is replayed when a later attempt passes the step.
+        All output is stored when the block ends without an error. Each opening restarts the stream,
+        also in a later attempt, and readers drop its earlier output. Output of a finished step is
+        kept, and is replayed when a later attempt skips the step.
 
         Args:
             name: 1 to 100 characters. A job may have 20 streams.
@@ -345,8 +346,8 @@ class JobContext:
     ) -> Any:
         """Run `run` once per job, and return the stored result in later attempts.
 
-        The result, as JSON returns it, is stored before this returns. If the process crashes after
-        `run` and before the result is stored, `run` is called again.
+        The result is stored before this method returns, as JSON represents it. If the process
+        crashes after `run` and before the result is stored, `run` is called again.
 
         Args:
             name: A repeated name gets `#2`, `#3` in the order of calls.
@@ -392,7 +393,7 @@ class JobContext:
         return value
 
     def notes(self, name: str) -> StepMemo:
-        """Open the notes called `name` in the current step, with what earlier attempts saved."""
+        """Open the memo `name` of the current step, with the values of earlier attempts."""
         step = RUNNING.get()
         name = f"{step}: {name}" if step else name
         memo = StepMemo(self._unique(name[-MAX_MEMO_NAME:]), self._steps, self._updates)
@@ -403,11 +404,11 @@ class JobContext:
     async def graph(self, stages: Sequence[Stage]) -> dict[str, Any]:
         """Run `stages` concurrently, each after the stages that it needs. Return results by name.
 
-        Each stage is a `step`, so a later attempt continues after the finished ones. A wait in a
-        stage suspends the job when the running stages have ended, and needs a unique name.
+        Each stage is a `step`, so a later attempt continues after the finished stages. A wait in a
+        stage suspends the job when the running stages have ended. Each wait needs a unique name.
 
         Raises:
-            StagesFailed: Stages failed, and all stages that do not need them have ended.
+            StagesFailed: Some stages failed, and all stages that do not need them have ended.
             LeaseLost: This worker no longer has the lease.
             ValueError: Two stages have one name, or a stage needs itself or an unknown stage.
         """
@@ -427,11 +428,11 @@ class JobContext:
         within: Seconds,
         call_seconds: float = CALL_SECONDS,
     ) -> T:
-        """Call `services` in order until one succeeds, within one deadline, as a step.
+        """Call `services` in order, as a step with one deadline, until one of them succeeds.
 
         While a service works for longer, the job leaves the worker, and its next attempt polls the
-        service. If a service fails, hangs or responds too slowly, the next one is tried, and the
-        job's log has the reason.
+        service. If a service fails, hangs or responds too slowly, the next service is tried, and
+        the job's log contains the reason.
 
         Args:
             name: Name of the step.
@@ -440,8 +441,8 @@ class JobContext:
             call_seconds: Maximum seconds of a single call of a service.
 
         Raises:
-            ProcessorError: No service succeeded. Another attempt tries them again. It is not
-                retryable after the deadline, and the working service was asked to stop.
+            ProcessorError: No service succeeded. Another attempt tries the services again. After
+                the deadline the error is not retryable, and the working service was asked to stop.
         """
         started_at = await self.step(f"{name}: begun", self._now)
         deadline = datetime.fromisoformat(started_at) + timedelta(seconds=seconds(within))
@@ -478,7 +479,7 @@ class JobContext:
         self._port.notify_updates()
 
     async def _tried(self, name: str, run: StepCall, tries: int, timeout: Seconds | None) -> Any:
-        """Return the result of the first successful call of up to `tries`."""
+        """Call `run` up to `tries` times, and return the first result."""
         for number in range(1, tries + 1):
             try:
                 return await self._run_with_timeout(name, run, timeout)
@@ -511,7 +512,7 @@ class JobContext:
 
     @must_await
     async def sleep(self, duration: Seconds | datetime, *, name: str | None = None) -> None:
-        """Sleep for `duration`, or until it, without a worker. For a moment use asyncio.sleep."""
+        """Sleep for a time, or until a date, without a worker. For a moment use asyncio.sleep."""
         key = self._unique(name or "sleep")
         if key in self._steps:
             return
@@ -568,11 +569,11 @@ class JobContext:
 
     @must_await
     async def spawn(self, children: Sequence[NewJob], *, name: str | None = None) -> list[JobId]:
-        """Enqueue child jobs and continue. A later attempt gets the same jobs.
+        """Enqueue child jobs and continue. A later attempt gets the same child jobs.
 
         Raises:
             LeaseLost: This worker no longer has the lease. Nothing was enqueued.
-            ValueError: A payload must be JSON.
+            ValueError: A payload is not JSON.
         """
         key = self._unique(name or "spawn")
         ids: list[JobId] = []
@@ -598,7 +599,7 @@ class JobContext:
         """Wait until all `children`, up to 10,000, have ended. Return results in their order.
 
         Raises:
-            ChildrenFailed: One did not complete, and `on_failed` is `raise`.
+            ChildrenFailed: A child did not complete, and `on_failed` is `raise`.
             TypeError: Children must be ids.
         """
         if strange := next((child for child in children if not isinstance(child, str)), None):
@@ -659,7 +660,7 @@ class JobContext:
 
     @property
     def cancelled(self) -> bool:
-        """True if the processor must end: cancel, lost lease, timeout, or deadline."""
+        """True if the processor must end: cancellation, lost lease, timeout, or deadline."""
         return self._port.stop_requested()
 
     @property
@@ -678,13 +679,13 @@ class JobContext:
         return key
 
     def _length(self, length: Seconds, name: str, end: str) -> dict[str, Any]:
-        """Return a duration, and for a database of 0.4.4 also the end."""
+        """Return a duration and, for a database of version 0.4.4, also its end."""
         at = self.clock.now() + timedelta(seconds=seconds(length))
         return {name: seconds(length), end: at.astimezone(UTC).isoformat()}
 
 
 def _start_step(step: str, run: StepCall) -> Awaitable[Any]:
-    """Call the function of a step. If its result is not awaitable, the job fails."""
+    """Call the function of a step. Raise a ProcessorError if its result is not awaitable."""
     called = run() if callable(run) else None
     if isinstance(called, Awaitable):
         return called

@@ -1,4 +1,4 @@
-"""A worker's copy of the database's clock, which alone decides when jobs are due."""
+"""A worker's copy of the database's clock. The database alone decides when jobs are due."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minutehand.clock import Clock
 
 logger = logging.getLogger(__name__)
 
-#: Difference in seconds between the two clocks from which it is logged and reported.
+#: Difference in seconds between this machine's and the database's clock from which it is logged.
 SKEW_SECONDS: Final = 5.0
 
 _SET_BACK: Final = timedelta(seconds=SKEW_SECONDS)
@@ -22,11 +22,12 @@ _RESOLUTION: Final = timedelta(microseconds=1)
 class DatabaseClock:
     """Time of the latest response of the database, plus the monotonic time since.
 
-    Each instant is later than the one before, so that log lines keep their order by time, also when
-    the latest response took longer than the one before. A database clock that was set back by more
-    than `SKEW_SECONDS` is followed.
+    Each time is later than the last one, so that log lines keep their order even if a response took
+    longer than the response before it. If the database's clock is set back by more than
+    `SKEW_SECONDS`, this clock follows.
 
-    The offset is 0 until the first response, and with a database of 0.4.4, which sends no time.
+    Until the first response, and with a database of version 0.4.4, which sends no time, the time of
+    this machine applies.
     """
 
     def __init__(self, own: Clock) -> None:
@@ -35,13 +36,13 @@ class DatabaseClock:
         self._received: datetime | None = None
         self._received_at = 0.0
         self._lock = threading.Lock()
-        #: The latest instant that `now` has returned.
+        #: The latest time that `now` has returned.
         self._latest: datetime | None = None
         #: Seconds by which `own` is ahead of the database's clock. None if the clocks agree.
         self.skew_seconds: float | None = None
 
     def now(self) -> datetime:
-        """Return the time of the database, late by the duration of its response."""
+        """Return the database's time, late by the transmission of its latest response."""
         if self._received is None:
             return self._own.now()
         with self._lock:
@@ -53,7 +54,7 @@ class DatabaseClock:
         return now
 
     def receive(self, now: datetime | None) -> None:
-        """Set the time to that of a response that has just arrived."""
+        """Set the clock to the time in a response that has just arrived."""
         if now is None:
             return
         if self._received is None:

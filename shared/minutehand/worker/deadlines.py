@@ -21,11 +21,11 @@ SIDE_CALL_SECONDS = 3.0
 #: Seconds within which a backlog should be started. A short time costs little more, because workers
 #: are billed by the second.
 TARGET_SECONDS: Final = 5.0
-#: Assumed duration of a job in seconds while none is known.
+#: Assumed duration of a job in seconds while no duration is known.
 TYPICAL_SECONDS: Final = 1.0
-#: Minimum number of due jobs for an extra worker.
+#: Minimum number of due jobs that justifies an extra worker.
 MIN_BACKLOG: Final = 10
-#: Starts up to this number of extra workers and returns how many were accepted.
+#: Starts up to the given number of extra workers, and returns how many were accepted.
 StartExtraWorkers = Callable[[int], Awaitable[int]]
 
 
@@ -41,15 +41,15 @@ class TickOptions:
             ending.
         quiet: Log an empty tick at DEBUG, for a loop that ticks often.
         grace_seconds: Maximum time for a cancelled processor to stop.
-        ends_blocked: End the process, with its stacks in the log, when a processor has blocked the
-            event loop until a lease is lost. For a process that does nothing else.
-        usual_seconds: Usual duration of this worker's ticks, if this tick is shorter. If this tick
-            must stop a job, the job had too little time, so its attempt does not count.
-        suspects: True for a process that runs suspects and nothing else, false if such a process
-            runs beside this one, None if the database decides at each lease.
-        listens: Whether Realtime may wake the worker, which needs the topic of wakeups.
-        origin: Location of this worker's log for links: `{log_group, log_stream, region}`, or None.
-            The worker adds `commit` and `source` of its settings.
+        ends_blocked: End the process, with its stacks in the log, when a processor blocks the event
+            loop so long that a lease would be lost. For a process that runs nothing else.
+        usual_seconds: Usual duration of this worker's ticks, if this tick is shorter. A job that
+            this tick must stop had too little time, so its attempt does not count.
+        suspects: True for a process that runs only suspects, False if such a process runs beside
+            this one, None if the database decides at each lease.
+        listens: True if Realtime may wake the worker, which needs the topic of wake-ups.
+        origin: Location of this worker's log, for links: `{log_group, log_stream, region}`, or
+            None. The worker adds `commit` and `source` from its settings.
     """
 
     concurrency: int = 50
@@ -67,7 +67,7 @@ class TickOptions:
 
     @classmethod
     def of(cls, settings: Settings, **more: Any) -> TickOptions:
-        """Return the options of the settings, and `more`."""
+        """Return options from the settings, with `more` options."""
         return cls(
             concurrency=settings.worker_concurrency,
             threads=settings.worker_threads,
@@ -87,11 +87,11 @@ class Deadlines:
     """Deadlines of a tick on the monotonic clock."""
 
     start: float
-    #: Time from which nothing is leased.
+    #: Time from which no job is leased.
     stop_leasing: float
     #: Time at which running jobs are stopped.
     stop_working: float
-    #: Time by which the last settle must be stored.
+    #: Time by which the last settlement must be stored.
     end: float
 
     @classmethod
@@ -108,14 +108,14 @@ class Deadlines:
         )
 
     def had_enough_time(self, now: float, full_tick_seconds: float | None = None) -> bool:
-        """Return whether a job that starts now gets half of a whole tick's working time."""
+        """Return whether a job that starts now gets half of the working time of a whole tick."""
         if math.isinf(self.stop_working):
             return True
         length = max(self.stop_working - self.start, full_tick_seconds or 0.0)
         return self.stop_working - now >= 0.5 * length
 
     def grace(self, limit: float) -> float:
-        """Return the time for a cancelled processor to stop, within the tick's end."""
+        """Return the time in which a cancelled processor must stop, before the tick ends."""
         if math.isinf(self.end):
             return limit
         return max(0.05, min(limit, (self.end - self.stop_working) * 0.6))
@@ -123,14 +123,14 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class FanOut:
-    """Policy for extra workers, of which one tick starts up to `most`."""
+    """Policy for extra workers. One tick starts up to `most` of them."""
 
     most: int = 10
 
     def extra_workers(
         self, *, due: int, slots: int, seconds_left: float, average_seconds: float | None = None
     ) -> int:
-        """Return the number of further workers that `due` jobs need, even if it exceeds `most`."""
+        """Return the number of extra workers that `due` jobs need. It may be above `most`."""
         if due < MIN_BACKLOG or slots < 1:
             return 0
         job_seconds = max(0.001, TYPICAL_SECONDS if average_seconds is None else average_seconds)

@@ -1,7 +1,8 @@
 """The stored form of an error: class, message, data, codes, and frames without values.
 
 All parts of an error share a limit of characters, so that its redaction takes bounded time.
-Remedies depend on class and codes (HTTP status, SQLSTATE, errno, signal), never on the text.
+Remedies depend on the class and the codes (HTTP status, SQLSTATE, errno, signal), never on the
+text.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def ending_error(kind: str, message: object, data: Any = None) -> ErrorInfo:
 
 
 def error_info(error: BaseException, module: str = "") -> ErrorInfo:
-    """Return the stored form of an exception, of a task group the first. Never raises.
+    """Return the stored form of an exception, or of a task group's first exception. Never raise.
 
     Args:
         error: The exception.
@@ -59,7 +60,7 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
     message += f" (and {more} more in its task group)" if more else ""
     address = next(filter(None, map(_address, (first, *_causes(first)))), "")
     if address and address not in message and not isinstance(first, ProcessorError):
-        message += f" ({address})"  # not in the sentence of a processor, which people read
+        message += f" ({address})"  # a ProcessorError is for people
     info = _info(name, message, attribute(first, "data"), redactor)
     try:
         parts = {**_codes(first, redactor), "traceback": _traceback(error, module, redactor)}
@@ -101,7 +102,7 @@ def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInf
 
 
 def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
-    """Return the codes of an error of httpx, requests, aiohttp, Postgres or the system."""
+    """Return the codes in an error of httpx, requests, aiohttp, Postgres or the system."""
     codes: dict[str, Any] = {}
     for cause in (error, *_causes(error)):
         response = attribute(cause, "response")
@@ -126,7 +127,7 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
 
 
 def _address(error: BaseException) -> str | None:
-    """Return host and port of the request of httpx or requests that got no response."""
+    """Return host and port of a request of httpx or requests that got no response."""
     url = attribute(attribute(error, "request"), "url")
     if url is None or attribute(error, "response") is not None:
         return None
@@ -155,7 +156,7 @@ def _body(response: Any) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors that an error was raised from, or that are in its group."""
+    """Yield the causes of an error, or the errors in its group."""
     if isinstance(error, BaseExceptionGroup):
         yield from error.exceptions[:MAX_CAUSES]
         return
@@ -175,16 +176,17 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[str, Any] | None:
     """Return frames of an error and its causes, or None if only the engine's code raised it.
 
-    The form is `{frames: [{file, line, function, code, own}], causes, left_out}`. Own frames come
-    before those of libraries, the innermost first. No values of variables are read.
+    The form is `{frames: [{file, line, function, code, own}], causes, left_out}`. Frames of the
+    user's code come before frames of libraries, and inner frames before outer frames. Values of
+    variables are not read.
     """
     trail = list(_frames(error.__traceback__, package))
     group = error
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
         trail += _frames(group.__traceback__, package)
-    # omit the causes of a ProcessorError, whose author chose the text. The worker's log has the
-    # parts that are left out here.
+    # omit the causes of a ProcessorError, because its author chose the text. The worker's log
+    # contains the omitted parts.
     chain = [
         {
             "type": type(cause).__qualname__,

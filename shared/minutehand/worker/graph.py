@@ -1,4 +1,4 @@
-"""A graph of stages, the order of their starts, and the effect of a failure on other stages."""
+"""Graphs of stages: the order of their starts, and the effect of a failed stage on other stages."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Stage:
 
     Attributes:
         name: Name of the step, unique in the graph.
-        run: Gets the results of `after` by name. Its result must be JSON.
-        after: Names of the stages whose results it needs.
+        run: Function of the stage. It gets the results of `after` by name. Its result must be JSON.
+        after: Names of the stages whose results this stage needs.
         tries: See `ctx.step`.
         timeout: See `ctx.step`.
     """
@@ -50,7 +50,7 @@ class StagesFailed(ProcessorError):
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
         super().__init__(
             f"stage {name}{more} failed: {first}",
-            # retryable if any of the errors is
+            # retryable if the error of any failed stage is retryable
             retryable=any(getattr(error, "retryable", True) for error in failed.values()),
             retry_after=retry_after_of(first),
             data={"failed": list(failed), "missing": list(missing)},
@@ -62,11 +62,11 @@ async def run_graph(
 ) -> dict[str, Any]:
     """Run `stages` concurrently, each with the results that it needs. Return results by name.
 
-    A wait, or the end of the attempt, is raised when the running stages have ended.
+    If a stage waits or ends the attempt, this is raised when the running stages have ended.
 
     Raises:
-        StagesFailed: Stages failed. Raised when all that do not need them have ended.
-        LeaseLost: Raised immediately.
+        StagesFailed: Some stages failed, and all stages that do not need them have ended.
+        LeaseLost: The lease is lost. Raised immediately.
     """
     _check(stages)
     over = {stage.name: asyncio.Event() for stage in stages}
@@ -110,6 +110,6 @@ def _check(stages: Sequence[Stage]) -> None:
         raise ValueError(f"stages must have different names: {names}")
     for stage in stages:
         if unknown := set(stage.after) - set(names):
-            raise ValueError(f"stage {stage.name!r} comes after unknown {sorted(unknown)}")
-    # a CycleError names the cycle
+            raise ValueError(f"stage {stage.name!r} comes after unknown stages {sorted(unknown)}")
+    # raises a CycleError that names the cycle
     TopologicalSorter({stage.name: stage.after for stage in stages}).prepare()

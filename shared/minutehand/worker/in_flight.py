@@ -1,4 +1,4 @@
-"""The leased jobs of a run, from the lease until they are settled."""
+"""Jobs that a run has leased and not yet settled."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from minutehand.worker.run import LeaseKey
 
 @dataclass(slots=True)
 class InFlight:
-    """The attempts of a run that are in flight."""
+    """Attempts of a run that are not yet settled."""
 
     running: dict[LeaseKey, Attempt] = field(default_factory=dict)
-    #: Attempts that have ended and are not yet settled, and those whose settle is in flight.
+    #: Ended attempts that are not yet settled, and attempts whose settlement is in flight.
     ended: list[Attempt] = field(default_factory=list)
     settling: dict[LeaseKey, Attempt] = field(default_factory=dict)
 
     def attempts(self) -> Iterator[Attempt]:
-        """Yield the attempts whose leases must be renewed, also ended ones until they are settled.
+        """Yield the attempts whose leases must be renewed, also ended attempts until settlement.
 
-        Without this, a lease would expire while a settle hangs, and another worker would run the
-        job.
+        Otherwise a lease would expire while a settlement hangs, and another worker would run the
+        job again.
         """
         yield from self.running.values()
         yield from self.ended

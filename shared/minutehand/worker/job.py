@@ -38,13 +38,13 @@ class Job(Generic[P_co]):
 
     @property
     def is_last_attempt(self) -> bool:
-        """True if a failure now makes the job a dead letter."""
+        """True if a failure of this attempt makes the job a dead letter."""
         return self.attempt >= self.max_attempts
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchedJob(Job[P_co]):
-    """One job of a processor with `batch`, with its own `ctx`."""
+    """One job of a batch. It has its own `ctx`."""
 
     ctx: JobContext = field(repr=False, compare=False)
 
@@ -53,7 +53,7 @@ J = TypeVar("J", bound=Job[Any])
 
 
 def job_of(kind: type[J], given: dict[str, Any]) -> J:
-    """Return a job with these fields. Setting all fields at once avoids a call per field."""
+    """Return a job with these fields. They are set together, which avoids a call per field."""
     job = object.__new__(kind)
     object.__setattr__(job, "__dict__", given)
     return job

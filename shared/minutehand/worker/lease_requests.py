@@ -1,4 +1,4 @@
-"""The lease requests of a tick, with their ids and repetitions. The scheduler decides the time."""
+"""The lease requests of a tick, with ids and repetitions. The scheduler decides their time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from minutehand.worker.tick_scheduler import TickScheduler
 
 
 class LeaseRequests:
-    """Lease calls of one tick. The requests record in the scheduler when jobs fall due.
+    """Sends the lease requests of a tick, and reports to the scheduler when jobs fall due.
 
     Args:
-        is_notified: Whether notifications wake the run, so that enqueues need no polls.
+        is_notified: True if notifications wake the run, so that it need not poll for new jobs.
     """
 
     #: Pause after a rejected lease, e.g. while a key is rotated.
     REJECTED_BACKOFF_SECONDS = 5.0
-    #: Maximum pause before a lease without a response is repeated.
+    #: Maximum pause before a lease request without a response is repeated.
     MAX_PAUSE_SECONDS = 5.0
-    #: Time after which lease calls get a new id, because a loop under load may be one endless tick.
+    #: Time after which lease requests get a new id, because a loop under load may be one endless
+    #: tick.
     LEASE_ID_SECONDS = 60.0
 
     def __init__(
@@ -42,19 +43,20 @@ class LeaseRequests:
         self.id = RunIdentity() if run.lease_id.is_used else run.lease_id
         self.id.is_used = True
         self._has_capacity = False
-        #: Whether enqueues could rely on this tick until its latest request.
+        #: True if enqueues relied on free slots of this tick until its latest request.
         self._recheck_pending = False
         #: A request without a response. The request is repeated unchanged, so that the database
         #: returns the jobs that it may have leased.
         self.pending: LeaseRequest | None = None
-        #: Number of due jobs that were not leased, up to the database's limit of counting.
+        #: Number of due jobs that were not leased. The database counts them up to a limit.
         self.due = 0
-        #: Summary of the run in case the next request finds nothing. None if the run continues.
+        #: Summary of the run, to store if the next request finds nothing. None if the run
+        #: continues.
         self.last: TickSummary | None = None
         #: Abandoned jobs that the last request reported to the database. None before the first
         #: response.
         self._abandoned: tuple[AbandonedJob, ...] | None = None
-        #: Whether the latest request covers every pool.
+        #: True if the latest request covers every pool.
         self._covers_all_pools = False
 
     def request(
@@ -66,7 +68,7 @@ class LeaseRequests:
         slots: tuple[LeasePool, ...],
         count_due: bool | None = None,
     ) -> LeaseRequest:
-        """Return the next request for these pools, or the one that got no response."""
+        """Return the next request for these pools, or the last request if it got no response."""
         now = self._clock.monotonic()
         self._scheduler.record_request(now)
         if self.pending is not None:
@@ -103,7 +105,7 @@ class LeaseRequests:
             version=self._options.code,
             # None: the database counts the free slots, and enqueues rely on them. -1: enqueues no
             # longer rely on the free slots of this run. 0: no change, because the run reported no
-            # slots or is notified of enqueues.
+            # slots or gets notifications of enqueues.
             free_slots=None if self._has_capacity else -1 if self._recheck_pending else 0,
             slots=slots_of_run,
             abandoned=None if abandoned == self._abandoned else abandoned,
@@ -117,7 +119,7 @@ class LeaseRequests:
         return self.pending
 
     def _abandoned_now(self) -> tuple[AbandonedJob, ...]:
-        """Return the abandoned jobs whose processors still run, and forget other abandoned jobs."""
+        """Return abandoned jobs whose processors still run. Forget those with ended processors."""
         locations = {job_id: find() for job_id, find in self.id.abandoned.items()}
         for job_id in [job_id for job_id, location in locations.items() if location is None]:
             del self.id.abandoned[job_id]
@@ -141,13 +143,13 @@ class LeaseRequests:
         """Send a lease request, and wait until `until` or until work must stop.
 
         Raises:
-            QueueUnavailable: There was no response.
+            QueueUnavailable: No response arrived.
         """
         deadline = self._deadlines.stop_working if until is None else until
         return await in_time(self._run.queue.lease(request), deadline, self._clock)
 
     def record_response(self, response: LeaseResponse) -> None:
-        """Record the state that a response reports besides its leases."""
+        """Record the state of the queue that a response reports."""
         if self.pending is not None and self.pending.abandoned is not None:
             self._abandoned = self.pending.abandoned
         self.pending = None
