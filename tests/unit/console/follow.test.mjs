@@ -1,4 +1,35 @@
-// Follows one job with a simulated clock. README.md describes the format of stories and cases.
+// Runs the cases of follow.json: how the client follows a job.
+//
+// `order`, `jobs`, `frames` and `messages` test pure functions. `stories` simulate time. A story
+// begins with a watch of a job, a database and an unsubscribed Realtime topic.
+//
+// Fields of a story:
+// - log: events in the database, by `seq`
+// - after: the last `seq` that the reader knows
+// - ended: whether the job has ended
+// - read_takes: seconds until the database responds to a read
+// - database: there, away (no response), busy (429), broken (500) or refuses (404)
+//
+// Each step of a story does its actions in this order, then checks its expectations. A list of
+// numbers may be written {"from": 1, "to": 9}.
+// - database: changes the field `database`
+// - commit: adds events to the log
+// - prune: removes events up to a number
+// - end: ends the job by its latest event
+// - join: Realtime accepts the subscription, with these terms of `follow_topic`
+// - ready: Realtime reports that the subscription delivers messages
+// - drop: Realtime closes or rejects the subscription
+// - message: the socket delivers these events, one message each. "look again" requests a read,
+//   "garbage" is invalid
+// - wait: seconds pass. 0 runs the timers that are due
+//
+// Expectations of a step:
+// - delivered: events that the client has delivered since the previous `delivered`
+// - says: the freshness
+// - reads_at_most: maximum number of reads in this step
+// - reconnects: number of times that the client left the topic in the whole story
+// - heartbeats: number of times that the client checked the socket in the whole story
+// - ends: `ended` or `refused`
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";

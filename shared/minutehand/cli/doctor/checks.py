@@ -1,4 +1,13 @@
-"""Checks for frequent faults; each result has the cause and the command that fixes it."""
+"""Checks for frequent faults; each result has the cause and the command that fixes it.
+
+To add a check, write a query in database.sql, or here a function `(target) -> CheckResult` with
+`@check(name, *after)`. A check changes nothing, and is skipped if a check named in `after` has
+failed. Its fix begins with text to paste (SQL, `NAME=value` or a command), followed by comments.
+
+Add the fault that the check finds to tests/integration/cli/faults.py. test_doctor_loop causes
+random faults, applies the printed fixes and checks again. To find an object that differs from the
+release, add a line to `DRIFTS` in that file instead of a check.
+"""
 
 from __future__ import annotations
 
