@@ -73,7 +73,7 @@ class Endpoint:
         if key:
             headers["authorization"] = f"Bearer {key}"
         self._http = connect(headers=headers, timeout=timeouts(answer_seconds))
-        self._retrying = retrying(_is_repeatable, attempts=2, sleep=sleep)
+        self._retryer = retrying(_is_repeatable, attempts=2, sleep=sleep)
 
     async def objects(self, **content: Any) -> AsyncGenerator[dict[str, Any]]:
         """Post `content` (json, or data and files) and yield the JSON objects of the response.
@@ -122,7 +122,7 @@ class Endpoint:
                     raise self._failure(error) from error
                 return response
 
-            response: StreamResponse = await self._retrying(send)
+            response: StreamResponse = await self._retryer(send)
             yield response
 
     async def _objects(
@@ -165,7 +165,7 @@ class Endpoint:
 
     def _checked(self, response: HttpResponse, value: dict[str, Any] | None) -> dict[str, Any]:
         if value is None:
-            raise self._unusable(f"{self._title} did not respond with a JSON object")
+            raise self._output_error(f"{self._title} did not respond with a JSON object")
         if problem := value.get("error"):  # some gateways send every error with status 200
             code = str(problem.get("code")) if isinstance(problem, dict) else ""
             status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
@@ -176,13 +176,13 @@ class Endpoint:
             raise error
         return value
 
-    def _unusable(self, text: str, **more: Any) -> UnusableOutput:
+    def _output_error(self, text: str, **more: Any) -> UnusableOutput:
         return UnusableOutput(text, vendor=self._title, **more)
 
     def _failure(self, error: NoResponse) -> LanguageModelError:
         text, failure = f"{self._title} {error}", classify_no_response(error)
         if error.kind == "long":
-            return self._unusable(text)
+            return self._output_error(text)
         return LanguageModelError(
             text, **failure._asdict(), vendor=self._title, repeatable=not failure.charged
         )
@@ -192,17 +192,17 @@ class Endpoint:
     ) -> LanguageModelError:
         error = (body or {}).get("error")
         error = error if isinstance(error, dict) else {"message": error}
-        message = self._redacted(str(error.get("message") or "no message"))
+        message = self._redact(str(error.get("message") or "no message"))
         text = f"{self._title} answered {status}: {message}"
         wait = requested_wait(response.headers, now=datetime.now(UTC))
         # search the message only for a 400, because the message of a rate limit may mention billing
-        words = f"{error.get('code')} {error.get('type')} {message if status == 400 else ''}"
-        is_empty = status in {400, 403, 429} and _NO_CREDIT.search(words)
+        description = f"{error.get('code')} {error.get('type')} {message if status == 400 else ''}"
+        is_empty = status in {400, 403, 429} and _NO_CREDIT.search(description)
         failure = classify_status(402 if is_empty else status)
         if status < 400 or (failure.code == "refused" and status not in _PROMPT_STATUSES):
             failure = Failure("misconfigured", "none")
             location = response.headers.get("location")
-            text += f" ({self._redacted(location)})" if location else ""
+            text += f" ({self._redact(location)})" if location else ""
             text += f"; {self._setting} may be wrong"
         elif failure.code == "refused":
             is_long = status == 413 or error.get("code") == "context_length_exceeded"
@@ -222,7 +222,7 @@ class Endpoint:
             vendor=self._title,
         )
 
-    def _redacted(self, text: str) -> str:
+    def _redact(self, text: str) -> str:
         """Return the beginning of a vendor's text, without the key that it may quote."""
         text = text.replace(self._key, HIDDEN) if self._key else text
         return without_secrets(text)[:500]

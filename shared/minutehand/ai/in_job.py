@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from minutehand.ai.errors import LanguageModelError, TruncatedOutput, UnusableOutput
 from minutehand.ai.language_model import Completion, LanguageModel, Material, Prompt
-from minutehand.ai.parsing import UnparsableOutput, is_prose, only_text, read_shape
+from minutehand.ai.parsing import UnparsableOutput, is_plain_text, only_text, read_shape
 from minutehand.ai.partial_json import PartialField, TextSink
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
@@ -75,7 +75,7 @@ async def ask_for(
     partial_field = None
     if into is not None and field is not None:
         partial_field = PartialField(
-            field, into, is_prose=partial(is_prose, shape=shape, field=field)
+            field, into, is_plain_text=partial(is_plain_text, shape=shape, field=field)
         )
     request = _Request(ctx, model, shape, check, field, partial_field)
     calls = VendorCalls(job, ctx, prompt.name, patient=patient)
@@ -137,7 +137,7 @@ class _Request:
     async def call_model(self, prompt: Prompt) -> Any:
         """Make one call, add its cost, and parse its answer as the requested type."""
         try:
-            answer = await self._complete(prompt)
+            completion = await self._complete(prompt)
         except LanguageModelError as error:
             if error.hope != "later" or not error.text:
                 raise
@@ -146,15 +146,15 @@ class _Request:
                 return await self._parse(Completion(error.text, self.model.name, whole=False))
             raise
         try:
-            return await self._parse(answer, is_continued=bool(prompt.begun))
+            return await self._parse(completion, is_continued=bool(prompt.begun))
         except UnusableOutput:
             # the model may begin again in other words, so the new text alone may be a complete
             # answer
-            rest = answer.text.removeprefix(prompt.begun)
+            rest = completion.text.removeprefix(prompt.begun)
             if not (prompt.begun and _FENCE.sub("", rest).lstrip().startswith("{")):
                 raise
             with suppress(UnusableOutput):
-                return await self._parse(replace(answer, text=rest))
+                return await self._parse(replace(completion, text=rest))
             raise
 
     async def _complete(self, prompt: Prompt) -> Completion:
@@ -162,9 +162,9 @@ class _Request:
         model, partial_field = self.model, self.partial_field
         try:
             if partial_field is None:
-                answer = await model.complete(prompt)
+                completion = await model.complete(prompt)
             else:
-                answer = await self._stream(prompt, partial_field)
+                completion = await self._stream(prompt, partial_field)
         except LanguageModelError as error:
             cost = error.cost_usd
             if error.charged and not cost:
@@ -175,8 +175,8 @@ class _Request:
         except BaseException:  # the job was stopped, or the text could not be written
             self.ctx.cost_usd += model.cost_of(prompt, partial_field.text if partial_field else "")
             raise
-        self.ctx.cost_usd += answer.cost_usd
-        return replace(answer, text=_joined(prompt.begun, answer.text))
+        self.ctx.cost_usd += completion.cost_usd
+        return replace(completion, text=_joined(prompt.begun, completion.text))
 
     async def _stream(self, prompt: Prompt, partial_field: PartialField) -> Completion:
         """Return the answer, and write the text of its field to the sink.
@@ -187,43 +187,43 @@ class _Request:
         partial_field.restart(prompt.begun)
         start = ""
         async with self.model.stream(prompt) as stream:
-            async for piece in stream:
+            async for chunk in stream:
                 if prompt.begun and len(start) < SAME_START:
-                    start += piece
+                    start += chunk
                     if len(start) < SAME_START:
                         continue
                     if _restarts(prompt.begun, start):
                         partial_field.restart()
                     partial_field.add(start)
                 else:
-                    partial_field.add(piece)
+                    partial_field.add(chunk)
         return stream.completion
 
-    async def _parse(self, answer: Completion, *, is_continued: bool = False) -> Any:
+    async def _parse(self, completion: Completion, *, is_continued: bool = False) -> Any:
         try:
             # use a thread, because the repair of invalid JSON waits for a separate process
             result = await asyncio.to_thread(
-                read_shape, answer.text, self.shape, field=self.field, whole=answer.whole
+                read_shape, completion.text, self.shape, field=self.field, whole=completion.whole
             )
         except UnparsableOutput as error:
-            subject = f"The answer of {answer.model}"
-            if error.cut_off and not answer.whole:
+            subject = f"The answer of {completion.model}"
+            if error.cut_off and not completion.whole:
                 raise TruncatedOutput(
                     f"{subject} was cut off; LANGUAGE_MODEL_MOST_TOKENS is the limit",
-                    text=answer.text,
+                    text=completion.text,
                 ) from error
             if error.cut_off and not is_continued:
                 text = f"{subject} is truncated, although the endpoint marks it as complete"
-                raise TruncatedOutput(text, said=TRUNCATED_MESSAGE, text=answer.text) from error
+                raise TruncatedOutput(text, said=TRUNCATED_MESSAGE, text=completion.text) from error
             raise UnusableOutput(
-                f"{subject} is not in the requested form: {error}", text=answer.text
+                f"{subject} is not in the requested form: {error}", text=completion.text
             ) from error
         try:
             if self.check is not None:
                 self.check(result)
         except ValueError as error:
-            reason = f"The answer of {answer.model} cannot be used: {error}"
-            raise UnusableOutput(reason, text=answer.text) from error
+            reason = f"The answer of {completion.model} cannot be used: {error}"
+            raise UnusableOutput(reason, text=completion.text) from error
         if self.partial_field is not None:
             self.partial_field.end(getattr(result, self.field or ""))
         return result

@@ -60,17 +60,17 @@ class Completion:
 
 
 class CompletionStream:
-    """A streamed answer. Iterate over the pieces, and close the stream to end the answer early.
+    """A streamed answer. Iterate over the chunks, and close the stream to end the answer early.
 
     Closing the stream, or cancelling the task that iterates, ends the request and its connection.
     """
 
-    def __init__(self, pieces: AsyncGenerator[str], snapshot: Callable[[], Completion]) -> None:
-        self._pieces = pieces
+    def __init__(self, stream: AsyncGenerator[str], snapshot: Callable[[], Completion]) -> None:
+        self._stream = stream
         self._snapshot = snapshot
 
     def __aiter__(self) -> AsyncIterator[str]:
-        return self._pieces
+        return self._stream
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,7 +80,7 @@ class CompletionStream:
 
     async def aclose(self) -> None:
         """End the request if it has not ended."""
-        await self._pieces.aclose()
+        await self._stream.aclose()
 
     @property
     def completion(self) -> Completion:
@@ -111,7 +111,7 @@ class LanguageModel(Protocol):
         """
 
     def stream(self, prompt: Prompt | str) -> CompletionStream:
-        """Stream the answer to `prompt`. An endpoint that cannot stream yields one piece.
+        """Stream the answer to `prompt`. An endpoint that cannot stream yields one chunk.
 
         Raises:
             LanguageModelError: During iteration. The error's `text` is the part of the answer that

@@ -100,20 +100,20 @@ class OpenAICompatible(Endpoint):
         """Stream the answer to `prompt`, see `LanguageModel.stream`."""
         prompt = Prompt.of(prompt)
         state = _ResponseState(self, prompt)
-        return CompletionStream(self._pieces(prompt, state), state.completion)
+        return CompletionStream(self._stream_text(prompt, state), state.completion)
 
     def cost_of(self, prompt: Prompt, text: str = "") -> float:
         """Estimate the cost of a call without token counts, see `LanguageModel.cost_of`."""
         read = sum(len(message["content"]) for message in _messages(prompt))
         return self.priced(read / _CHARACTERS_PER_TOKEN, len(text) / _CHARACTERS_PER_TOKEN)
 
-    def priced(self, read: float, written: float) -> float:
+    def priced(self, input_tokens: float, output_tokens: float) -> float:
         """Return the price of `read` input and `written` output tokens in US dollars."""
         input_price, output_price = self._prices or (0.0, 0.0)
-        return (read * input_price + written * output_price) / 1_000_000
+        return (input_tokens * input_price + output_tokens * output_price) / 1_000_000
 
-    async def _pieces(self, prompt: Prompt, state: _ResponseState) -> AsyncGenerator[str]:
-        """Yield the pieces of an answer. Omit the options that the endpoint rejects."""
+    async def _stream_text(self, prompt: Prompt, state: _ResponseState) -> AsyncGenerator[str]:
+        """Yield the chunks of an answer. Omit the options that the endpoint rejects."""
         now = time.monotonic()
         without = self._rejected if now < self._rejected_until else frozenset()
         while True:
@@ -123,10 +123,10 @@ class OpenAICompatible(Endpoint):
                     aclosing(self._until_end(objects, state)) as values,
                 ):
                     async for value in values:
-                        if piece := state.add(value):
-                            yield piece
-                if piece := state.end():
-                    yield piece
+                        if chunk := state.add(value):
+                            yield chunk
+                if chunk := state.end():
+                    yield chunk
                 self._unknown_formats = 0
                 if without != self._rejected or now >= self._rejected_until:
                     self._rejected, self._rejected_until = without, now + REJECTED_SECONDS
@@ -208,7 +208,7 @@ class _ReasoningFilter:
     """Collects streamed text, and removes the model's reasoning from its beginning."""
 
     def __init__(self) -> None:
-        self._pieces: list[str] = []
+        self._chunks: list[str] = []
         #: The tag to search for next, or "" after the end tag.
         self._tag = _REASONING_START
         #: Last characters of the text, which may be the beginning of `_tag`.
@@ -220,21 +220,21 @@ class _ReasoningFilter:
     @property
     def raw(self) -> str:
         """The whole text."""
-        return "".join(self._pieces)
+        return "".join(self._chunks)
 
     @property
     def text(self) -> str:
         """The text without the reasoning. If the end tag is missing, the whole text."""
         return self.raw[self._start :]
 
-    def add(self, piece: str, *, is_last: bool = False) -> str:
-        """Add a piece, and return the text that users can see now."""
-        self._pieces.append(piece)
-        self.length += len(piece)
+    def add(self, chunk: str, *, is_last: bool = False) -> str:
+        """Add a chunk, and return the text that users can see now."""
+        self._chunks.append(chunk)
+        self.length += len(chunk)
         if self._start is not None:
-            return piece
-        # search only the last characters, because reasoning may have tens of thousands of pieces
-        text, self._tail = self._tail + piece, ""
+            return chunk
+        # search only the last characters, because reasoning may have tens of thousands of chunks
+        text, self._tail = self._tail + chunk, ""
         if self._tag == _REASONING_START:
             text = text.lstrip()
             if text.startswith(_REASONING_START):
@@ -280,16 +280,16 @@ class _ResponseState:
         if isinstance(usage := value.get("usage"), Mapping):
             self._usage = usage
         try:
-            texts = [
+            parts = [
                 self._add_choice(choice)
                 for choice in value.get("choices") or ()
                 if str(choice.get("index") or 0) == "0"
             ]
         except (TypeError, AttributeError, KeyError) as error:
-            raise self._unusable("is not as documented") from error
+            raise self._output_error("is not as documented") from error
         if self.words.length + len(self._called) > MAX_RESPONSE_BYTES:
-            raise self._unusable(f"is longer than {MAX_RESPONSE_BYTES} characters")
-        return self.words.add("".join(texts))
+            raise self._output_error(f"is longer than {MAX_RESPONSE_BYTES} characters")
+        return self.words.add("".join(parts))
 
     def _add_choice(self, choice: Mapping[str, Any]) -> str:
         full_message = choice.get("message")
@@ -311,7 +311,7 @@ class _ResponseState:
         """Return the remaining text. Raise LanguageModelError if the answer is unusable."""
         name, cost = self._model.name, self.cost_usd
         if not self.has_choice:
-            raise self._unusable("is not as documented")
+            raise self._output_error("is not as documented")
         if self._refusal or self._finish == "content_filter":
             reason = (self._refusal or "its content filter stopped it")[:300]
             raise InputRefused(f"{name} refused: {reason}", cost_usd=cost, charged=True)
@@ -325,7 +325,7 @@ class _ResponseState:
                 raise TruncatedOutput(text, cost_usd=cost)
             if not self._called.lstrip().startswith("{"):
                 is_call = bool(self._called) or self._finish in {"tool_calls", "function_call"}
-                raise self._unusable(_CALLED if is_call else "is empty")
+                raise self._output_error(_CALLED if is_call else "is empty")
             # some models return an answer with a schema as the arguments of a tool call
             rest = clean_text(self._called)
         return self.words.add(rest, is_last=True)
@@ -344,13 +344,13 @@ class _ResponseState:
         """Cost by the endpoint's token counts, or an estimate by the length of the answer."""
         if self._usage is None:
             return self._model.cost_of(self._prompt, self.words.raw)
-        read, written = (
+        input_tokens, output_tokens = (
             value if isinstance(value := self._usage.get(name), int) and 0 <= value < 10**7 else 0
             for name in ("prompt_tokens", "completion_tokens")
         )
-        return self._model.priced(read, written)
+        return self._model.priced(input_tokens, output_tokens)
 
-    def _unusable(self, problem: str) -> UnusableOutput:
+    def _output_error(self, problem: str) -> UnusableOutput:
         text = f"The answer of {self._model.name} {problem}"
         return UnusableOutput(text, cost_usd=self.cost_usd, text=self.words.text)
 
@@ -374,11 +374,11 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
         # write the schema into the prompt too, because not every endpoint obeys response_format
         schema = json.dumps(prompt.schema, ensure_ascii=False)
         system += f"\n\nAnswer with one JSON object of this schema and nothing else:\n{schema}"
-    texts = [
+    parts = [
         f"# {item.title}\n{item.text}" if item.title else item.text for item in prompt.material
     ]
     messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": "\n\n".join(texts)})
+    messages.append({"role": "user", "content": "\n\n".join(parts)})
     if prompt.begun:
         messages.append({"role": "assistant", "content": prompt.begun})
         messages.append({"role": "user", "content": _CONTINUE})

@@ -31,7 +31,7 @@ MAX_SECONDS: Final = 20
 #: Strings with a lower maximum are never cut, because other fields may refer to them as names.
 MIN_CLIPPED: Final = 40
 #: Beginnings of an answer that is data or unfinished reasoning.
-_NOT_PROSE: Final = re.compile(
+_NOT_PLAIN_TEXT: Final = re.compile(
     r"\s*(?:\{|\[\s*[\[{\"\]\d-]|`{3,}\s*(?:json|yaml|xml)?\s*[{\[<]|<think|\[THINK|<\|"
     r"|(?:null|true|false)\s*$)"
 )
@@ -70,21 +70,21 @@ def read_shape(
     """
     field = field or only_text(shape)
     candidates = _values(text, whole=whole)
-    if whole and field is not None and is_prose(text, shape, field):
+    if whole and field is not None and is_plain_text(text, shape, field):
         candidates.append({field: _END.sub("", text).strip()})
-    result, fault = _first_valid(candidates, shape, field)
+    result, message = _first_valid(candidates, shape, field)
     if result is None:
-        raise UnparsableOutput(fault or "it contains no JSON object that fits the schema")
+        raise UnparsableOutput(message or "it contains no JSON object that fits the schema")
     return result
 
 
-def is_prose(text: str, shape: type[BaseModel], field: str) -> bool:
+def is_plain_text(text: str, shape: type[BaseModel], field: str) -> bool:
     """Return whether `text` is prose for people, and not the fields of `shape` in some notation.
 
     Tags, tables, assignments and bold field names are such notations. Prose may contain the name of
     one field, such as "Title:", but not the names of `field` and of the first field.
     """
-    if _NOT_PROSE.match(text) or not has_text(text):
+    if _NOT_PLAIN_TEXT.match(text) or not has_text(text):
         return False
     names = "|".join(map(re.escape, shape.model_fields))
     if re.search(rf"""["'](?:{names})["']\s*:|(?m:^)\s*(?:{names})\s*:""", text):
@@ -159,14 +159,14 @@ def _first_valid(
     candidates: list[Any], shape: type[Shape], field: str | None
 ) -> tuple[Shape | None, str | None]:
     """Return the first candidate that fits, or the error of the first candidate."""
-    fault: str | None = None
+    message: str | None = None
     for candidate in candidates:
         for value in _candidates(candidate, shape, field):
             try:
                 return _validated(value, shape), None
             except UnparsableOutput as error:
-                fault = fault or str(error)
-    return None, fault
+                message = message or str(error)
+    return None, message
 
 
 def _candidates(value: Any, shape: type[BaseModel], field: str | None) -> Iterator[dict[str, Any]]:
@@ -215,12 +215,12 @@ def _validated(value: dict[str, Any], shape: type[Shape]) -> Shape:
             return found
         except ValidationError as error:
             # validate again, because the error of an overlong list hides overlong items
-            if any([_clip(data, fault) for fault in error.errors()]):
+            if any([_clip(data, details) for details in error.errors()]):
                 continue
             raise UnparsableOutput(
                 "; ".join(
-                    f"{'.'.join(map(str, fault['loc'])) or 'the whole answer'}: {fault['msg']}"
-                    for fault in error.errors()[:5]
+                    f"{'.'.join(map(str, details['loc'])) or 'the whole answer'}: {details['msg']}"
+                    for details in error.errors()[:5]
                 )
             ) from error
 
@@ -245,13 +245,13 @@ def _without_blanks(value: Any) -> Any:
     return value
 
 
-def _clip(data: Any, fault: Any) -> bool:
+def _clip(data: Any, details: Any) -> bool:
     """Cut the value of a validation error in place if it is too long. Return whether it was."""
-    limit = fault.get("ctx", {}).get("max_length", 0)
-    minimum = {"too_long": 1, "string_too_long": MIN_CLIPPED}.get(fault["type"])
+    limit = details.get("ctx", {}).get("max_length", 0)
+    minimum = {"too_long": 1, "string_too_long": MIN_CLIPPED}.get(details["type"])
     if minimum is None or limit < minimum:
         return False
-    *path, last = fault["loc"]
+    *path, last = details["loc"]
     try:
         for name in path:
             data = data[name]

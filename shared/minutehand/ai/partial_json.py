@@ -12,10 +12,10 @@ from pydantic_core import from_json
 _OBJECT: Final = re.compile(r'\{(?=\s*["}])')
 _DATA: Final = re.compile(r"[\[{`<]")
 #: An answer without data in its first characters is prose, because no preamble is longer.
-PROSE_AFTER: Final = 60
+MIN_PLAIN_TEXT: Final = 60
 #: Number of first characters that are examined to decide whether an answer is prose.
-PROSE_SAMPLE: Final = 500
-#: Up to this length the text is parsed after each piece. Then it is parsed when it has grown by
+PLAIN_TEXT_SAMPLE: Final = 500
+#: Up to this length the text is parsed after each chunk. Then it is parsed when it has grown by
 #: PARSE_GROWTH.
 ALWAYS_PARSED: Final = 16_000
 PARSE_GROWTH: Final = 1 / 400
@@ -25,10 +25,10 @@ MAX_WRITTEN: Final = 200_000
 
 
 class TextSink(Protocol):
-    """Receives text piece by piece, such as a stream of a job."""
+    """Receives text chunk by chunk, such as a stream of a job."""
 
     def write(self, text: str, /) -> Any:
-        """Receive the next piece."""
+        """Receive the next chunk."""
 
 
 class PartialField:
@@ -39,12 +39,12 @@ class PartialField:
 
     Args:
         field: A field of the outermost object.
-        is_prose: Returns whether an answer that does not begin with JSON is prose for people.
+        is_plain_text: Returns whether an answer that does not begin with JSON is prose for people.
     """
 
-    def __init__(self, field: str, sink: TextSink, *, is_prose: Callable[[str], bool]) -> None:
+    def __init__(self, field: str, sink: TextSink, *, is_plain_text: Callable[[str], bool]) -> None:
         self._field = field
-        self._is_prose = is_prose
+        self._is_plain_text = is_plain_text
         self._write: Callable[[str], Any] = sink.write
         #: The answer so far.
         self.text = ""
@@ -57,11 +57,11 @@ class PartialField:
         self.text, self._parse_at, self._object_at = "", 0, None
         self.add(text)
 
-    def add(self, piece: str) -> None:
-        """Add a piece of the answer, unless `MAX_WRITTEN` characters have been written."""
+    def add(self, chunk: str) -> None:
+        """Add a chunk of the answer, unless `MAX_WRITTEN` characters have been written."""
         if len(self.written) == MAX_WRITTEN:
             return
-        self.text += piece
+        self.text += chunk
         if len(self.text) >= self._parse_at:
             if len(self.text) > ALWAYS_PARSED:
                 self._parse_at = int(len(self.text) * (1 + PARSE_GROWTH))
@@ -78,8 +78,10 @@ class PartialField:
             match = _OBJECT.search(self.text)
             if match is None:
                 text = self.text.lstrip()
-                is_prose = len(text) > PROSE_AFTER and not _DATA.search(text)
-                return text if is_prose and self._is_prose(text[:PROSE_SAMPLE]) else None
+                is_candidate = len(text) > MIN_PLAIN_TEXT and not _DATA.search(text)
+                return (
+                    text if is_candidate and self._is_plain_text(text[:PLAIN_TEXT_SAMPLE]) else None
+                )
             self._object_at = match.start()
         try:
             value = from_json(self.text[self._object_at :], allow_partial="trailing-strings")

@@ -53,8 +53,8 @@ class SpeechToText(Protocol):
     def offline(self) -> bool:
         """True if this is the offline engine."""
 
-    async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:
-        """Transcribe `sound`, up to a few minutes of raw samples. Silence has no segments.
+    async def transcribe(self, audio: bytes, *, on_share: OnShare | None = None) -> Transcript:
+        """Transcribe `audio`, up to a few minutes of raw samples. Silence has no segments.
 
         Raises:
             LanguageModelError: See errors.py.

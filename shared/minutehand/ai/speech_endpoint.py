@@ -35,14 +35,14 @@ class TranscriptionEndpoint(Endpoint):
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, "/audio/transcriptions", **options)
 
-    async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:
-        """Transcribe `sound`, see `SpeechToText.transcribe`.
+    async def transcribe(self, audio: bytes, *, on_share: OnShare | None = None) -> Transcript:
+        """Transcribe `audio`, see `SpeechToText.transcribe`.
 
         If the endpoint sends no segments or invalid ones, the transcript has one segment for the
         whole audio, because the text is already paid for.
         """
-        seconds = len(sound) / BYTES_PER_SECOND
-        file = wav(sound)
+        seconds = len(audio) / BYTES_PER_SECOND
+        file = wav(audio)
         try:
             response = await self._send(file, "verbose_json")
         except InputRefused as error:
@@ -70,7 +70,7 @@ class TranscriptionEndpoint(Endpoint):
             fields["timestamp_granularities[]"] = ["segment"]
         response = await self.post(data=fields, files={"file": ("sound.wav", file, "audio/wav")})
         if not isinstance(response.get("text"), str):
-            raise self._unusable(f"The answer of {self.name} is not a transcription")
+            raise self._output_error(f"The answer of {self.name} is not a transcription")
         return response
 
 
@@ -100,12 +100,12 @@ def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment
     return tuple(sorted(segments, key=lambda segment: segment.start))
 
 
-def wav(sound: bytes) -> bytes:
+def wav(audio: bytes) -> bytes:
     """Return raw samples as a WAV file."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(1)
         writer.setsampwidth(2)
         writer.setframerate(SAMPLES_PER_SECOND)
-        writer.writeframes(sound)
+        writer.writeframes(audio)
     return file.getvalue()

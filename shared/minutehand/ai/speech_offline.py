@@ -50,9 +50,9 @@ class OfflineSpeechToText:
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(os.cpu_count() or 1)
 
-    async def transcribe(self, sound: bytes, *, on_share: OnShare | None = None) -> Transcript:
-        """Transcribe `sound`, see `SpeechToText.transcribe`."""
-        seconds = len(sound) / BYTES_PER_SECOND
+    async def transcribe(self, audio: bytes, *, on_share: OnShare | None = None) -> Transcript:
+        """Transcribe `audio`, see `SpeechToText.transcribe`."""
+        seconds = len(audio) / BYTES_PER_SECOND
         # optional, because pocketsphinx and its model take 38 MB
         if find_spec("pocketsphinx") is None:
             raise ConfigurationError(
@@ -62,7 +62,7 @@ class OfflineSpeechToText:
             )
         async with self._free:
             words = await _recognised(
-                sound, MIN_SECONDS + SECONDS_PER_SECOND * int(seconds), on_share
+                audio, MIN_SECONDS + SECONDS_PER_SECOND * int(seconds), on_share
             )
         return Transcript(tuple(join_words(words)), NAME, offline=True, language="en")
 
@@ -70,7 +70,7 @@ class OfflineSpeechToText:
         """Do nothing."""
 
 
-async def _recognised(sound: bytes, seconds: int, on_share: OnShare | None) -> list[Word]:
+async def _recognised(audio: bytes, seconds: int, on_share: OnShare | None) -> list[Word]:
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         str(Path(__file__).with_name("speech_process.py")),
@@ -87,7 +87,7 @@ async def _recognised(sound: bytes, seconds: int, on_share: OnShare | None) -> l
     words: list[Word] | None = None
     try:
         with contextlib.suppress(ConnectionError):  # the process died, which its exit code explains
-            child.stdin.write(sound)
+            child.stdin.write(audio)
             await child.stdin.drain()
         child.stdin.close()
         async for line in child.stdout:

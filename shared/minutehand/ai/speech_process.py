@@ -25,13 +25,13 @@ def main(parent: int, seconds: int) -> int:
             return 1
     from pocketsphinx import Decoder
 
-    sound = sys.stdin.buffer.read()
+    audio = sys.stdin.buffer.read()
     decoder = Decoder(samprate=16000, loglevel="FATAL")
     decoder.start_utt()
-    for start in range(0, len(sound), STEP_BYTES):
-        decoder.process_raw(sound[start : start + STEP_BYTES])
+    for start in range(0, len(audio), STEP_BYTES):
+        decoder.process_raw(audio[start : start + STEP_BYTES])
         if start // STEP_BYTES % 8 == 0:
-            print(json.dumps({"done": min(1.0, (start + STEP_BYTES) / len(sound))}), flush=True)
+            print(json.dumps({"done": min(1.0, (start + STEP_BYTES) / len(audio))}), flush=True)
     decoder.end_utt()
     segments = decoder.seg() or ()
     words = [(part.word, part.start_frame, part.end_frame) for part in segments]

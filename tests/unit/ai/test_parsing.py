@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from minutehand.ai import parsing
-from minutehand.ai.parsing import UnparsableOutput, is_prose, read_shape
+from minutehand.ai.parsing import UnparsableOutput, is_plain_text, read_shape
 from minutehand.ai.partial_json import MAX_WRITTEN, PartialField
 
 Line = Annotated[str, Field(min_length=1, max_length=60)]
@@ -147,8 +147,8 @@ def test_an_object_in_another_notation_is_no_prose(text: str) -> None:
         with pytest.raises(UnparsableOutput, match="no JSON"):
             read_shape(tried, shape, field=field)
     written = Written()
-    prose = partial(is_prose, shape=Reply, field="reply")
-    growing = PartialField("reply", written, is_prose=prose)
+    prose = partial(is_plain_text, shape=Reply, field="reply")
+    growing = PartialField("reply", written, is_plain_text=prose)
     for letter in f"{text} {'And it rains. ' * 9}":
         growing.add(letter)
     assert written == []
@@ -201,7 +201,7 @@ def test_a_field_is_written_as_it_grows(size: int) -> None:
     reply = 'He said "no" \\ twice: \u00e9 \U0001f327 \n' * 5
     text = f"Sure!\n{json.dumps({'tier': 'standard', 'reply': reply, 'more': [1]})}"
     written = Written()
-    growing = PartialField("reply", written, is_prose=bool)
+    growing = PartialField("reply", written, is_plain_text=bool)
     for at in range(0, len(text), size):
         growing.add(text[at : at + size])
         assert reply.startswith(written.text)
@@ -214,7 +214,7 @@ def test_a_field_is_written_as_it_grows(size: int) -> None:
 def test_what_is_longer_than_any_answer_is_shown_in_part() -> None:
     """The job must fail because the answer is too long, not because its stream is."""
     written = Written()
-    growing = PartialField("reply", written, is_prose=bool)
+    growing = PartialField("reply", written, is_plain_text=bool)
     for _ in range(60):
         growing.add("words " * 1000)
 
@@ -227,7 +227,7 @@ def test_prose_is_written_once_it_is_no_preamble_and_another_answer_is_not_doubl
     Otherwise only the job's result has the second answer.
     """
     written = Written()
-    growing = PartialField("reply", written, is_prose=bool)
+    growing = PartialField("reply", written, is_plain_text=bool)
     for word in [
         "Sure,",
         "here",
@@ -256,7 +256,7 @@ def test_prose_is_written_once_it_is_no_preamble_and_another_answer_is_not_doubl
 
 def test_a_list_is_written_as_lines() -> None:
     written = Written()
-    growing = PartialField("points", written, is_prose=bool)
+    growing = PartialField("points", written, is_plain_text=bool)
     for piece in ('{"points": ["It ra', 'ins.", "It', ' snows."]}'):
         growing.add(piece)
     assert written == ["It ra", "ins.\nIt", " snows."]
