@@ -1,4 +1,5 @@
-// What prettier and types do not see: unused names, shadowed ones, mistakes of hooks and promises.
+// What prettier and types do not see: It finds unused and shadowed names, and mistakes with hooks
+// and promises.
 
 import js from "@eslint/js";
 import globals from "globals";

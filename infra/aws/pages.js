@@ -1,7 +1,8 @@
-// Runs in CloudFront before the cache: a path of the console's router is its one page, a path that
-// names a file stays itself, so that a missing file is a 404 and never a page. A job type's name
-// may end like a file's, so the folder decides: as `is_page` of minutehand.web.site. The folders
-// `vendor` and `views` are of 0.4.4, whose open pages may request them. Runtime 2.0.
+// CloudFront runs this function before the cache, in its JavaScript runtime 2.0. It replaces a path
+// of the console's router by the console's only page. The path of a file is unchanged, so that a
+// missing file returns 404 and not the page. The first folder decides, as in `is_page` of
+// minutehand.web.site, because the name of a job type may end like the name of a file. Pages of
+// release 0.4.4 that are still open may request files in the folders `vendor` and `views`.
 // eslint-disable-next-line no-unused-vars -- CloudFront calls it
 function handler(event) {
   const request = event.request;

@@ -1,5 +1,6 @@
-// pg-boss and graphile-worker: `node peers.mjs PEER URL JOBS MS WAY` prints FILLED, then as JSON
-// after SEEN what its worker, `tuned` or as `shipped`, did of jobs of MS milliseconds in ten seconds.
+// Measures pg-boss and graphile-worker. `node peers.mjs PEER URL JOBS MS WAY` enqueues JOBS jobs of
+// MS milliseconds, prints FILLED, runs the worker for up to ten seconds, and prints SEEN with the
+// results as JSON. WAY is `tuned`, or `shipped` for the worker's default settings.
 import { createRequire } from "node:module";
 import { performance } from "node:perf_hooks";
 import { pathToFileURL } from "node:url";
@@ -37,7 +38,7 @@ async function pgBoss() {
   const boss = new PgBoss({ connectionString: url, max: 4 });
   await boss.start();
   await boss.createQueue("noop");
-  // tuned, it does not pause between full batches
+  // the tuned worker requests the next batch at once if a batch was full
   const options = isTuned ? { batchSize: 500, burstWhenBatchFull: true } : {};
   const start = async () => {
     await boss.work("noop", options, (batch) => Promise.all(batch.map(job)));

@@ -10,7 +10,7 @@ const WRITE_MS = 20_000;
 const UNRESPONSIVE_MS = 5000;
 const RETRY_MS = 5000;
 
-/** An error of the API with its code, detail and request id. */
+/** Error of the API, with its code, detail and request id. */
 class ApiError extends Error {
   constructor({ status, code, error, detail, request_id: requestId, retryAfter }) {
     super(error || (status >= 500 ? "The server failed" : "The server rejected the request"));
@@ -24,7 +24,10 @@ class ApiError extends Error {
   }
 }
 
-/** Create an error for a missing response. The texts of browsers are for programmers. */
+/**
+ * Create an error for a request without a response. It has its own text, because the error texts of
+ * browsers are written for programmers.
+ */
 const unreachable = (cause = undefined) =>
   new ApiError({
     status: 0,
@@ -34,10 +37,10 @@ const unreachable = (cause = undefined) =>
       : "The server cannot be reached",
   });
 
-/** Start of the Data API's outage in ms since the epoch, or null. */
+/** Start of the Data API's outage, in milliseconds since 1970, or null without an outage. */
 export const outage = createStore(null);
 
-/** Read with a timeout. A slow response marks an outage before the timeout. */
+/** Run a read with a timeout. If the response is slow, mark an outage before the timeout. */
 async function callServer(run, signal) {
   const startedAt = Date.now();
   const markOutage = () => outage.set((since) => since ?? startedAt);
@@ -73,7 +76,10 @@ export const data = () => client.schema(schema);
 /** Return the content of `/config.json`. */
 export const settings = () => config;
 
-/** Read the configuration, create the client, and restore the session or open a mailed link's. */
+/**
+ * Read the configuration, create the client, and restore the session, or open the session of a link
+ * in an e-mail.
+ */
 export async function start() {
   const answer = await fetch("/config.json", {
     cache: "no-store",
@@ -96,7 +102,7 @@ export async function start() {
   });
   setSchema(client, schema);
   client.auth.onAuthStateChange((event, authSession) => {
-    // supabase-js holds a lock here, so call it only after this callback
+    // supabase-js holds a lock during this callback, so call the client only afterwards
     if (event === "SIGNED_OUT") setTimeout(signedOut);
     else if (authSession && authSession.user.id !== session.get().user?.id)
       setTimeout(() => signedIn(authSession.user));
@@ -259,7 +265,10 @@ async function readError(response) {
   }
 }
 
-/** Return the data of a supabase-js query. Throws an error like the API's, also without data. */
+/**
+ * Return the data of a supabase-js query. Throw an error in the form of the API's errors, also if
+ * the response has no data.
+ */
 export const unwrap = (query, signal = undefined) =>
   callServer((limited) => readOnce(query, { signal: limited }), signal);
 
@@ -270,14 +279,17 @@ export async function rpc(name, values = {}, signal = undefined) {
   return result;
 }
 
-/** Call a route by its method and template. `params` fills the names in braces. */
+/** Call a route by its method and template. `params` replaces the names in braces. */
 export function callRoute(name, { params = {}, ...options } = {}) {
   const [method, template] = name.split(" ");
   const path = template.replace(/\{(\w+)\}/g, (_, param) => encodeURIComponent(params[param]));
   return request(method, path, options);
 }
 
-/** Return a function that calls a route. It takes the path parameters in order, then options. */
+/**
+ * Return a function that calls a route. The returned function takes the path parameters in order,
+ * and then the options.
+ */
 export const route =
   (name) =>
   (...values) => {
@@ -286,7 +298,7 @@ export const route =
     return callRoute(name, { params, ...values[names.length] });
   };
 
-/** Return request options with an idempotency key, so that a repeated call acts once. */
+/** Return request options with an idempotency key, so that a repeated request changes nothing. */
 export const withIdempotencyKey = (body) => ({
   body,
   headers: { "Idempotency-Key": crypto.randomUUID() },
@@ -298,7 +310,7 @@ export const WORKSPACE_PATH = "/api/workspaces/{workspace_id}";
 export const jobs = {
   page: (filter, cursor, limit, signal) =>
     rpc("list_jobs", { p_filter: filter, p_cursor: cursor ?? null, p_limit: limit }, signal),
-  /** Count jobs by state. The states in `at_least` have more jobs. */
+  /** Count jobs by state. For a state in `at_least`, the real number of jobs is higher. */
   counts: (workspaceId, filter = {}) =>
     rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: filter }),
   /** Read failed jobs grouped by error. */
@@ -313,7 +325,10 @@ export const jobs = {
   retry: route("POST /api/jobs/{job_id}/retry"),
   replay: route("POST /api/jobs/{job_id}/replay"),
   answer: route("POST /api/jobs/{job_id}/answer"),
-  /** Cancel a batch of the jobs that match. Repeat the call while `more` is true. */
+  /**
+   * Cancel a batch of the jobs that match a filter. Repeat the call while the response has `more`
+   * set to true.
+   */
   cancelAll: route("POST /api/jobs/cancel"),
   retryAll: route("POST /api/jobs/retry"),
 };
@@ -334,7 +349,7 @@ export const engine = {
     rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
   series: (workspaceId, minutes, signal) =>
     rpc("queue_series", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
-  /** Explain problems of the engine and which holders block jobs. */
+  /** Explain problems of the engine, and show which holders block jobs. */
   explain: (workspaceId, signal) => rpc("explain_queue", { p_workspace_id: workspaceId }, signal),
   pause: route(`POST ${WORKSPACE_PATH}/pause`),
   resume: route(`POST ${WORKSPACE_PATH}/resume`),

@@ -50,7 +50,10 @@ const CORE = {
 };
 const NOT_FOUND = { path: "*", module: notFound };
 
-/** Load the manifests of the apps in apps/index.json. A broken app does not stop the others. */
+/**
+ * Load the manifests of the apps in apps/index.json. An app that fails to load does not stop the
+ * other apps.
+ */
 async function loadApps() {
   const limit = AbortSignal.timeout(READ_MS);
   const names = await (await fetch("/apps/index.json", { signal: limit })).json();
@@ -101,7 +104,7 @@ function Shell({ apps, user, workspace, workspaces }) {
   const [menu, setMenu] = useState(false);
   const routes = useMemo(() => [CORE, ...apps].flatMap((section) => section.routes), [apps]);
   const current = match(routes, path) ?? { route: NOT_FOUND, params: {} };
-  // before painting, because a later effect could close a menu that was opened meanwhile
+  // run before painting, because a later effect could close a menu that a person has just opened
   useLayoutEffect(() => setMenu(false), [path]);
   useEffect(() => {
     if (path === "/") navigate("/jobs", { replace: true });
@@ -110,7 +113,7 @@ function Shell({ apps, user, workspace, workspaces }) {
   const queueLinks = [...CORE.nav, ...navOf("main")];
   const appLinks = navOf(undefined);
   const isCurrent = (to) => path === to || path.startsWith(`${to}/`);
-  // users of an app do not see jobs and queues
+  // users of an app do not see the pages of jobs and queues
   const isApp = appLinks.some(({ path: to }) => isCurrent(to));
   const isManager = user.isOperator || workspace?.role === "manager";
   return html`<div class="shell">
@@ -224,7 +227,10 @@ const Links = ({ nav, isCurrent }) =>
     )}
   </ul>`;
 
-/** Switch the workspace and show a list, because the open page belongs to the old workspace. */
+/**
+ * Switch the workspace and show a list, because the page that was open belongs to the old
+ * workspace.
+ */
 function switchTo(id) {
   chooseWorkspace(id);
   navigate(`/${location.pathname.split("/")[1] || "jobs"}`);
@@ -234,8 +240,8 @@ const LOAD_MS = 15_000;
 const UNREACHABLE = new Error("The server cannot be reached.");
 
 /**
- * Return the module of a route, or null with an error. The module of an app is loaded when it is
- * first needed. A browser requests a failed module only once, so the person must reload the page.
+ * Return the module of a route, or null and the error. The module of an app is loaded when a page
+ * first needs it. A browser requests a failed module only once, so the person must reload the page.
  */
 function useModule(route) {
   const [, draw] = useState({});
@@ -257,14 +263,14 @@ function useModule(route) {
 /** Draw the view of a route, then focus its heading. */
 function View({ route, params, workspace, user, apps }) {
   const { module, error } = useModule(route);
-  // before painting, because the network may return at any moment
+  // run before painting, because the network may return at any moment
   useLayoutEffect(() => {
     if (!error) return undefined;
     addEventListener("online", reload);
     return () => removeEventListener("online", reload);
   }, [error]);
   const box = useRef(null);
-  // before painting, because a later effect could take the focus from a new selection
+  // run before painting, because a later effect could take the focus from a new selection
   useLayoutEffect(() => {
     if (!module) return;
     const titles = [module.title?.(params) ?? "Console", workspace?.name, "Minutehand"];
@@ -303,6 +309,6 @@ async function main(root) {
   }
 }
 
-// a page of the reader's own imports modules without the shell
+// an app can import these modules in a page of its own, without the frame of the console
 const shell = document.getElementById("app");
 if (shell) main(shell);

@@ -1,8 +1,8 @@
 // Bundles the console: `node infra/console/build.mjs FOLDER` writes its files into the folder.
 //
-// `app.js` has all modules, `app.css` all styles. A page of an app imports a shared module by its
-// path, such as `/parts/table.js`, which is a file that exports it from `app.js`. `licenses.txt` has
-// the licenses of the bundled packages, which their authors demand.
+// `app.js` contains all modules, and `app.css` all styles. An app's page imports a shared module by
+// its path, such as `/parts/table.js`. This small file exports the module from `app.js`.
+// `licenses.txt` contains the licenses of the bundled packages, which the licenses require.
 
 import { copyFile, glob, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, posix } from "node:path";
@@ -14,7 +14,7 @@ const PARTS = ["base", "layout", "parts", "jobs", "job", "more", "waterfall", "m
 const STYLES = ["../../node_modules/uplot/dist/uPlot.min.css"]
   .concat(PARTS.map((name) => `./styles/${name}.css`))
   .map((file) => `@import "${file}";`);
-/** Modules that the bundle imports when a page first needs them, by the name of their file. */
+/** Names of the files of modules that are loaded only when a page first needs them. */
 const LAZY = { highlight: "highlight.js/lib/common", marked: "marked", uplot: "uplot" };
 const PACKAGE = /^.*node_modules\/(@[^/]+\/)?[^/]+/;
 const options = {
@@ -27,7 +27,7 @@ const options = {
 };
 const [target] = process.argv.slice(2);
 
-/** Return the exported names by module. */
+/** Return the names that each module exports. */
 async function namesOf(modules) {
   const given = { entryPoints: modules, external: ["*"], outbase: SOURCE, outdir: "unused" };
   const { metafile } = await build({ ...options, ...given, write: false });
@@ -41,7 +41,8 @@ async function write(name, contents) {
 }
 
 const shared = await namesOf((await Array.fromAsync(glob(SHARED, { cwd: SOURCE }))).sort());
-// Modules have equal names, so the bundle adds the module's path, which another release keeps.
+// Two modules may export the same name, so the bundle puts the module's path before each name. The
+// path stays the same in other releases.
 const nameInBundle = (module, name) => `${module.replaceAll(/\W/g, "_")}_${name}`;
 const lists = shared.map(([module, names]) => {
   const inBundle = names.map((name) => `${name} as ${nameInBundle(module, name)}`);

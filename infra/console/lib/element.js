@@ -1,8 +1,9 @@
 /**
  * `<minutehand-job>` shows one job live: its state, progress, output, question and error.
  *
- * Importing this module defines the element. In Node the import does nothing. Text from the job is
- * set as `textContent`. The style is a constructed sheet, which needs no entry in a content policy.
+ * Importing this module defines the element. In Node, importing this module does nothing. Text from
+ * the job is set as `textContent`, so that it is never markup. The style is a constructed style
+ * sheet, which a content security policy need not allow.
  *
  * @example
  * import "minutehand/element";
@@ -61,7 +62,7 @@ class JobElement extends Base {
     this.#update();
   }
 
-  /** Texts that replace the English ones, by name. The states are names, too. */
+  /** Texts that replace the English texts, by name. The names of states are also names of texts. */
   get texts() {
     return this.#texts;
   }
@@ -105,7 +106,7 @@ class JobElement extends Base {
   }
 
   connectedCallback() {
-    // a test's document, e.g. of jsdom, may lack either of these
+    // the document of a test, for example in jsdom, may lack style sheets that can be adopted
     const adopted = globalThis.CSSStyleSheet && document.adoptedStyleSheets;
     if (adopted && !sheet) (sheet = new CSSStyleSheet()).replaceSync(STYLE);
     if (adopted && !adopted.includes(sheet)) adopted.push(sheet);
@@ -121,7 +122,8 @@ class JobElement extends Base {
   }
 
   disconnectedCallback() {
-    // wait, because a move within the page connects the element again immediately
+    // wait before stopping, because a move within the page removes the element and connects it
+    // again immediately
     queueMicrotask(() => this.#update());
   }
 

@@ -1,9 +1,10 @@
-// Formats numbers, times and texts. Pure except for the reader's language and the clock.
+// Formats numbers, times and texts. The functions depend only on the reader's language and the
+// clock.
 
 const SAME_MS = 2000; // a smaller difference may be the duration of the request
 let offset = 0;
 
-/** Return the server's time in ms, because a browser's clock may be hours off. */
+/** Return the server's time in milliseconds, because a browser's clock may be hours wrong. */
 export const serverNow = () => Date.now() + offset;
 
 /** Set the clock from the time of a server's response. */
@@ -20,7 +21,7 @@ export const number = (value) => (Number.isFinite(value) ? NUMBER.format(value) 
 
 const MAX_COUNTED = 10_000;
 
-/** Format a count that the engine stops at 10,000, as `10,000+`. */
+/** Format a count as `10,000+` if the engine stopped counting at 10,000. */
 export const atLeast = (value, isMore = value >= MAX_COUNTED) =>
   `${number(value)}${isMore ? "+" : ""}`;
 
@@ -96,11 +97,16 @@ export const clock = (iso) => local(iso).slice(11) || NONE;
 
 const DAY_MS = 86_400_000;
 
-/** Pattern of an instant in a sentence: the engine's format, or a worker's time of the day. */
+/**
+ * Pattern of a time within a sentence. It matches the engine's format, and the time of day that a
+ * worker writes.
+ */
 export const INSTANT =
   /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00|\d\d:\d\d(?::\d\d)? UTC(?: on \d+ [A-Z][a-z]+)?)/;
 
-/** Convert a match of `INSTANT` to ISO. Without a date, choose the nearest day. */
+/**
+ * Convert a match of `INSTANT` to an ISO time. If the match has no date, choose the nearest day.
+ */
 export function instantOf(text, now = serverNow()) {
   if (text.endsWith("+00")) return `${text.slice(0, -3).replace(" ", "T")}Z`;
   const [time, day] = text.split(/ UTC(?: on )?/);
@@ -112,7 +118,10 @@ export function instantOf(text, now = serverNow()) {
   return new Date(at + days * DAY_MS).toISOString();
 }
 
-/** Return the last characters of an id, because time-ordered ids share their first ones. */
+/**
+ * Return the last characters of an id, because ids that begin with the time share their first
+ * characters.
+ */
 export const shortId = (id) => String(id ?? "").slice(-8);
 
 /** Format US dollars as `$0.000012`, or a dash if nothing was measured. */

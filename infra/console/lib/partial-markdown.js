@@ -1,8 +1,9 @@
-// Completes Markdown that is still being written, so that no mark is shown as text.
+// Completes Markdown of a text that is still being written, so that no half-written mark is
+// visible.
 
 const MARKS = /`|\*\*|~~|\*(?=\S)|(?<=\S)\*/g;
 
-/** Close the marks, the link and the table at the end of a text. */
+/** Close marks, a link and a table that are open at the end of a text. */
 function completeMarkdown(text) {
   if ((text.match(/^ {0,3}```/gm) ?? []).length % 2 === 1) return text; // the lexer ends the code
   const [start] = /^[^]*(?:\n\n|```(?:\n|$))/.exec(text) ?? [""];
@@ -25,7 +26,10 @@ function completeMarkdown(text) {
 const UNFINISHED = 4; // a later text may join the last blocks, such as the items of a list
 export const NOTHING = { prefix: "", finished: [], tokens: [] };
 
-/** Return the tokens of a text that grows. The blocks that were finished before keep theirs. */
+/**
+ * Return the Markdown tokens of a text that grows. Blocks that were already finished keep their
+ * tokens.
+ */
 export function growTokens({ prefix, finished }, text, parse) {
   const [before, kept] = text.startsWith(prefix) ? [prefix, finished] : ["", []];
   const tokens = parse(completeMarkdown(text.slice(before.length)));

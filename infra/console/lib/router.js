@@ -1,4 +1,5 @@
-// The address is the console's state. The path chooses the view, and the query has its filters.
+// The address of the page contains the state of the console. The path selects the view, and the
+// query contains the view's filters.
 
 import { createStore, useStore } from "./store.js";
 
@@ -18,7 +19,10 @@ export function navigate(address, { replace = false } = {}) {
   currentLocation.set(readLocation());
 }
 
-/** Change query parameters of the current address. Empty values are removed. */
+/**
+ * Change parameters in the query of the current address. A parameter with an empty value is
+ * removed.
+ */
 export function setQuery(changes) {
   const target = new URL(location.href);
   for (const [name, value] of Object.entries(changes)) {
@@ -29,7 +33,7 @@ export function setQuery(changes) {
   navigate(target.href, { replace: true });
 }
 
-/** Return the current query. The component is drawn again when it changes. */
+/** Return the query of the current address. The component is drawn again when it changes. */
 export const useQuery = () => useStore(currentLocation).query;
 
 /** Return the first route that matches a path, with its parameters, or null. */

@@ -4,7 +4,7 @@ import { RANGES as ALL } from "./format.js";
 
 const RETENTION_MINUTES = 11_520;
 
-/** Time ranges within the database's retention of statistics. */
+/** Time ranges for which the database keeps statistics. */
 export const RANGES = Object.fromEntries(
   Object.entries(ALL).filter(([, [minutes]]) => minutes <= RETENTION_MINUTES),
 );
@@ -15,7 +15,7 @@ export const rangeOf = (word, defaultRange) =>
 
 const COUNTS = ["enqueued", "completed", "failed", "retried", "lost"];
 
-/** Convert points of time to arrays with one value per step. */
+/** Convert points in time to arrays with one value per step. */
 export function bucketize({ now, since, step_seconds: step, points }) {
   const from = Date.parse(since) / 1000;
   const at = [];
@@ -39,7 +39,10 @@ export function bucketize({ now, since, step_seconds: step, points }) {
   return { at, totals, sums, types };
 }
 
-/** Return the share of completed jobs among completed and failed jobs. NaN if there are none. */
+/**
+ * Return the number of completed jobs divided by the number of completed and failed jobs. Returns
+ * NaN if no job has ended.
+ */
 export const success = ({ completed, failed }) => completed / (completed + failed);
 
 /** Return the types with the most jobs, sorted by name so that a type keeps its colour. */

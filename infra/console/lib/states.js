@@ -1,4 +1,4 @@
-// The console's only table of states. Each state has a word, a tone and an icon.
+// The table of all states that the console shows. Each state has a word, a tone and an icon.
 
 export const STATES = {
   queued: { word: "Queued", tone: "pending", mark: "ring" },
@@ -11,22 +11,22 @@ export const STATES = {
   cancelled: { word: "Cancelled", tone: "cancelled", mark: "slash" },
 };
 
-/** States in the order of a job's life. */
+/** States in the order in which a job goes through them. */
 export const NAMES = Object.keys(STATES);
 
-/** State by status if the rest of the job is unknown. */
+/** State for each status, used if the rest of the job is unknown. */
 const STATE_BY_STATUS = { pending: "queued", processing: "running", waiting: "suspended" };
 
-/** Whether a job of the state has not reached its next run. */
+/** Whether jobs of this state wait for the time of their next run. */
 export const isDelayed = (state) => state === "scheduled" || state === "retrying";
 
-/** Return the status of a state. Several states are `pending`. */
+/** Return the status of the jobs in a state. Several states have the status `pending`. */
 export const statusOf = (state) =>
   isDelayed(state)
     ? "pending"
     : (Object.keys(STATE_BY_STATUS).find((status) => STATE_BY_STATUS[status] === state) ?? state);
 
-/** Return the instant of a job's next run, or null if it is unknown. Pure. */
+/** Return the time of a job's next run, or null if it is unknown. Pure. */
 export const nextRunOf = (job) =>
   job.status === "pending"
     ? (job.next_retry_at ?? job.scheduled_for ?? null)
@@ -34,7 +34,10 @@ export const nextRunOf = (job) =>
       ? (job.waiting_for?.until ?? job.next_run_at ?? null)
       : null;
 
-/** Return a job's state, or its status. A delayed job is queued once it is due. */
+/**
+ * Return the state of a job, or its status if the state is unknown. A delayed job is queued once it
+ * is due.
+ */
 export const stateAt = (job, now) =>
   isDelayed(job.state) && Date.parse(nextRunOf(job)) <= now ? "queued" : (job.state ?? job.status);
 
@@ -50,7 +53,10 @@ const ATTEMPT_OUTCOMES = {
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
 
-/** Return the word and tone of an attempt's outcome. Without an outcome the attempt is running. */
+/**
+ * Return the word and the tone for an attempt's outcome. If there is no outcome, the attempt is
+ * running.
+ */
 export const outcomeOf = (outcome) =>
   outcome
     ? (ATTEMPT_OUTCOMES[outcome] ?? { word: outcome, tone: "pending" })
@@ -79,7 +85,7 @@ export const FRESHNESS = {
   },
 };
 
-/** Return the word, tone and icon of a state or status. */
+/** Return the word, tone and icon for a state or status. */
 export const stateOf = (status) =>
   STATES[STATE_BY_STATUS[status] ?? status] ?? {
     word: String(status ?? "unknown"),

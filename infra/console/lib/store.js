@@ -1,4 +1,4 @@
-// Stores that views share, and reads with their states.
+// Stores of values that views share, and reads with their loading states.
 
 import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 
@@ -25,7 +25,7 @@ export function useStore(store) {
   const [, draw] = useState(null);
   const shown = useRef(null);
   shown.current = store.get();
-  // before painting, because a change between the drawing and a later effect would appear late
+  // run before painting, because a change between drawing and a later effect would appear late
   useLayoutEffect(() => {
     const redraw = () => !Object.is(store.get(), shown.current) && draw({});
     redraw();
@@ -38,12 +38,15 @@ const RETRY_MS = 5000;
 
 const INITIAL_STATE = { value: undefined, error: null, isLoading: true };
 
-/** Whether repeating may help, because the server is unreachable, failed, or asks to wait. */
+/**
+ * Whether a repetition may succeed, because the server is unreachable, has failed, or asks clients
+ * to wait.
+ */
 export const isTransient = ({ status }) => status === 0 || status === 429 || status >= 500;
 
 /**
- * Run an asynchronous read and return its state: loading, failed, loaded or stale. `isStale` means
- * that the value is old because the last read failed.
+ * Run an asynchronous read and return its state: loading, failed, loaded or stale. `isStale` is
+ * true if the value is old because the last read failed.
  *
  * A transient failure is retried.
  */
@@ -76,7 +79,10 @@ export function useFetch(read, inputs) {
   };
 }
 
-/** Read every `everyMs` while the page is visible and no read is in flight. Null stops it. */
+/**
+ * Read at intervals of `everyMs` while the page is visible, unless a read is in flight. Null stops
+ * it.
+ */
 export function usePolling(read, everyMs) {
   const latest = useRef(read);
   latest.current = read;

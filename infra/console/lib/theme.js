@@ -1,4 +1,5 @@
-// Colour theme: light, dark or the system's. The browser stores the choice.
+// Colour theme: The theme is light, dark or that of the system. The browser stores the chosen
+// theme.
 
 import { createStore } from "./store.js";
 

@@ -1,4 +1,4 @@
-// Preact, its hooks and htm as one import.
+// Exports Preact, its hooks and htm as one module.
 
 import htm from "htm";
 import { h, render } from "preact";
@@ -20,6 +20,6 @@ export const html = htm.bind(h);
 /** Join class names, without falsy values. */
 export const classes = (...names) => names.filter(Boolean).join(" ");
 
-/** Draw a button without emphasis. */
+/** Draw a button that is not emphasized. */
 export const quietButton = (words, onClick, more) =>
   html`<button type="button" class="quiet" onClick=${onClick} ...${more}>${words}</button>`;

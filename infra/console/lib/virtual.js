@@ -1,11 +1,14 @@
-// Computes the visible rows of a long list. All rows have the same height.
+// Computes which rows of a long list are visible. All rows have the same height.
 
 import { useCallback, useLayoutEffect, useRef, useState } from "./ui.js";
 
-/** Number of rows drawn above and below the view, so that scrolling shows no gap. */
+/** Number of rows drawn above and below the visible part, so that scrolling shows no gap. */
 const OVERSCAN = 8;
 
-/** Return the rows to draw, `first` to `last` (exclusive), and the spacers' heights in px. Pure. */
+/**
+ * Return the rows to draw, from `first` to `last` (exclusive), and the heights of the spacers in
+ * pixels. Pure.
+ */
 function rowsInView({ count, rowHeight, top, height }) {
   const first = Math.max(0, Math.min(count, Math.floor(top / rowHeight) - OVERSCAN));
   const end = Math.min(count, Math.ceil((top + height) / rowHeight) + OVERSCAN);

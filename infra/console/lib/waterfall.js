@@ -1,4 +1,4 @@
-// Converts a trace to rows on one time axis. Pure. parts/waterfall.js draws the rows.
+// Converts the trace of a job to rows on one time axis. Pure. parts/waterfall.js draws the rows.
 
 import { outcomeOf, stateOf } from "./states.js";
 
@@ -13,7 +13,7 @@ const KINDS = {
 
 const at = (iso) => (iso ? Date.parse(iso) : Number.NaN);
 
-/** Return a job's spans: queued, running, waiting and backing off. */
+/** Return the spans of a job. A span is queued, running, waiting or backing off. */
 export function spansOf(job, now) {
   const end = job.finished_at ? at(job.finished_at) : now;
   const spans = [];
@@ -40,8 +40,8 @@ export function spansOf(job, now) {
 const MAX_EXPANDED = 40;
 
 /**
- * Return the rows of a trace in order of time, parents before their children. A large trace shows
- * only the direct children, because each child's page has its own details.
+ * Return the rows of a trace in order of time, parents before their children. If a trace is large,
+ * only direct children are shown, because the page of each child has its own details.
  */
 export function rowsOf(trace, now) {
   const childrenOf = new Map();
@@ -80,7 +80,10 @@ export function rowsOf(trace, now) {
   return rows;
 }
 
-/** Return the rows of a job's steps and waits, and of its attempts if several ran or one failed. */
+/**
+ * Return rows for a job's steps and waits. Also return rows for its attempts, if there were several
+ * or one failed.
+ */
 function partsOf(job, now, level) {
   const leaf = (row) => ({
     level,
@@ -90,7 +93,7 @@ function partsOf(job, now, level) {
     until: Number.NaN,
     ...row,
   });
-  // a run that ended in a wait is not a separate attempt, because the next run continues it
+  // if a run ended in a wait, it is not a separate attempt, because the next run continues it
   const attempts = job.attempts.filter((attempt) => attempt.outcome !== "waiting");
   const showsAttempts = attempts.length > 1 || attempts.some((attempt) => attempt.error_message);
   return [

@@ -1,7 +1,7 @@
 import type { ChatTransport, UIMessage } from "ai";
 import type { Client, EnqueueOptions, JobType, PayloadOf, StreamOf } from "./index.js";
 
-/** Input of the `payload` option. */
+/** Input from which the `payload` option builds a payload. */
 export type Said<M extends UIMessage = UIMessage> = {
   chatId: string;
   messages: M[];
@@ -17,7 +17,7 @@ export type JobChatOptions<
 > = EnqueueOptions & {
   workspace_id: string;
   schema?: string | undefined;
-  /** Stream that has the reply's text. Default `reply`. */
+  /** Name of the stream that has the reply's text. Default `reply`. */
   stream?: StreamOf<T> | undefined;
 } & PayloadOption<T, (input: Said<M>) => PayloadOf<T> | Promise<PayloadOf<T>>>;
 
@@ -30,8 +30,8 @@ type PayloadOption<T extends JobType, Build> =
 /**
  * Transport for `new Chat({ id, messages, transport })` and `useChat({ chat, resume: true })`.
  *
- * Each reply is a job whose session is the chat's id. `stop()` cancels the job. Closing the page or
- * resuming twice does not.
+ * Each reply is a job whose session is the chat's id. `stop()` cancels the job. Closing the page,
+ * or resuming twice, does not cancel the job.
  */
 export declare class JobChatTransport<M extends UIMessage = UIMessage, T extends JobType = JobType>
   implements ChatTransport<M>
@@ -42,7 +42,10 @@ export declare class JobChatTransport<M extends UIMessage = UIMessage, T extends
   reconnectToStream: ChatTransport<M>["reconnectToStream"];
 }
 
-/** Return the messages of a chat, without an incomplete reply, which `resume` reads. */
+/**
+ * Return the messages of a chat, without a reply that is incomplete, because `resume` reads this
+ * reply.
+ */
 export declare function chatMessages<M extends UIMessage = UIMessage>(
   client: Client,
   jobType: JobType,
@@ -54,5 +57,5 @@ export declare function chatMessages<M extends UIMessage = UIMessage>(
   },
 ): Promise<M[]>;
 
-/** Return a message's text, without the text of attempts that were retried. */
+/** Return the text of a message, without the text of attempts that were retried. */
 export declare function textOf(message: Pick<UIMessage, "parts">): string;

@@ -1,4 +1,5 @@
-// A `ChatTransport` for `useChat` of the AI SDK. Each reply is a job, and its content is a stream.
+// A `ChatTransport` for `useChat` of the AI SDK. Each reply is a job, and the content of the reply
+// is a stream of this job.
 
 import { readUIMessageStream } from "ai";
 import { cancel, enqueue } from "./jobs/changes.js";
@@ -7,14 +8,18 @@ import { outputOf } from "./jobs/pieces.js";
 import { ENDED } from "./jobs/sequence.js";
 
 const STREAM = "reply";
-/** Age in ms up to which an ended reply may be missing from the messages that a page loaded. */
+/**
+ * Time in milliseconds after the end of a reply. Within this time, the messages that a page has
+ * loaded may lack the reply.
+ */
 const RECENT_MS = 60_000;
 
 /**
- * Transport whose replies are jobs of one type. The session of the jobs is the chat.
+ * Transport for which each reply is a job of one type. The session of the jobs is the id of the
+ * chat.
  *
- * A job continues when its page closes. A chat that resumes reads the text from the beginning. An
- * abort cancels the job, except when the chat aborts because it resumes.
+ * A job continues when its page closes. If a chat resumes, it reads the text from the beginning. An
+ * abort cancels the job, unless the chat aborts because it resumes.
  */
 export class JobChatTransport {
   resumeStreamIsReplay = true;
@@ -37,7 +42,8 @@ export class JobChatTransport {
   async sendMessages({ chatId, messages, trigger, messageId, abortSignal, body, metadata }) {
     const last = messages.at(-1);
     const payload = await this.#payloadOf({ chatId, messages, trigger, body, metadata });
-    // A new message is sent again if no response came. Its key prevents a second job.
+    // If no response arrives, a new message is sent again. Its idempotency key prevents a second
+    // job.
     const isNew = trigger === "submit-message" && !messageId && last?.role === "user";
     const options = {
       ...this.#options,
@@ -48,7 +54,8 @@ export class JobChatTransport {
     const sent = send().catch((error) => (isNew && error.isAway ? send() : Promise.reject(error)));
     this.#cancelIfStopped(chatId, abortSignal, sent);
     const { job } = await sent;
-    // A reply that continues a message keeps its id, because another id would add a second message.
+    // If a reply continues a message, it keeps the message's id, because another id would add a
+    // second message.
     const message =
       last?.role === "assistant" ? { id: last.id, tools: last.parts } : { id: job.id };
     return this.#chunks(job, message, abortSignal);
@@ -73,14 +80,14 @@ export class JobChatTransport {
     return this.#resumes.get(chatId) ?? 0;
   }
 
-  /** Cancel the job on abort, but not if the chat resumes in the same task. */
+  /** On an abort, cancel the job, unless the chat resumes in the same task. */
   #cancelIfStopped(chatId, signal, sent) {
     const { schema } = this.#options;
     const stop = () => {
       const before = this.#resumesOf(chatId);
       setTimeout(() => {
         if (this.#resumesOf(chatId) !== before) return;
-        // an error means that there is no job, or that it has ended
+        // an error means that the job does not exist or has ended
         sent.then(({ job }) => job && cancel(this.#client, job.id, { schema })).catch(() => {});
       });
     };
@@ -113,22 +120,24 @@ const streamOf = (chunks, { onEnd, onCancel } = {}) =>
     cancel: onCancel,
   });
 
-/** Chunks that frame a message. The transport sends its own. */
+/** Types of chunks that begin or end a message. The transport sends these chunks itself. */
 const FRAMES = ["start", "start-step", "finish-step", "finish"];
 const NAMES = `error abort message-metadata steering-message reset-step custom file reasoning-file
   source-url source-document tool-input-start tool-input-delta tool-input-available
   tool-input-error tool-approval-request tool-approval-response tool-output-available
   tool-output-error tool-output-denied text-start text-delta text-end reasoning-start
   reasoning-delta reasoning-end`;
-/** Types of the SDK's chunks. Those of an app begin with `data-`. */
+/** Types of chunks in the AI SDK. The types of an app's own chunks begin with `data-`. */
 const CHUNKS = new Set([...FRAMES, ...NAMES.split(/\s+/)]);
 const isChunk = ({ type }) => CHUNKS.has(type) || String(type).startsWith("data-");
-/** Types that continue a part. The SDK ends the reply if no chunk has begun the part. */
+/**
+ * Types of chunks that continue a part. If no chunk has begun the part, the AI SDK ends the reply.
+ */
 const CONTINUING = /^(?!data-).*-(delta|end)$|^tool-output-/;
 
 /**
- * Return the chunk of a stream's item. An item that is no chunk, or that continues a part which is
- * not in `begun`, becomes a `data-item` part.
+ * Return the chunk for an item of a stream. An item becomes a `data-item` part if it is not a
+ * chunk, or if it continues a part that is not in `begun`.
  */
 function chunkOf(item, begun) {
   const { type, id, toolCallId } = item ?? {};
@@ -142,8 +151,8 @@ function chunkOf(item, begun) {
 }
 
 /**
- * Yield the SDK's chunks of a message. `parts` are the message's earlier parts. `tools` are the parts
- * that the SDK has already, whose calls of tools may get their outputs.
+ * Yield the AI SDK's chunks for a message. `parts` are the parts that the message already has.
+ * `tools` are the parts with tool calls that the AI SDK already has, and whose outputs may follow.
  */
 async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = [] }) {
   let open = null; // id of the text part that grows
@@ -173,7 +182,8 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = [] })
       for (const { toolCallId } of called) begun.add(`tool ${toolCallId}`);
     }
     const chunks = (items ?? []).map((item) => chunkOf(item, begun));
-    // A new attempt. SDK versions without this chunk keep the old part, which `textOf` removes.
+    // A new attempt. If a version of the AI SDK does not know this chunk, it keeps the old part,
+    // which `textOf` removes.
     if (from === 0 && hasContent) yield* [...end(), { type: "reset-step" }];
     hasContent = Boolean(text) || chunks.length > 0 || (hasContent && from > 0);
     yield* chunks.filter(({ type }) => !FRAMES.includes(type));
@@ -188,8 +198,9 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = [] })
 }
 
 /**
- * Return the messages of a chat for the page that opens it: the messages in the payload of the
- * newest job, and its reply if the job has ended. `resume` reads a reply that is not complete.
+ * Return the messages of a chat for the page that opens it: These are the messages in the payload
+ * of the newest job, and its reply if the job has ended. `resume` reads a reply that is not
+ * complete yet.
  */
 export async function chatMessages(client, jobType, chatId, { stream = STREAM, ...options } = {}) {
   const job = await newestJob(client, jobType, chatId, options);
@@ -197,7 +208,7 @@ export async function chatMessages(client, jobType, chatId, { stream = STREAM, .
   const messages = messagesIn(job);
   if (!ENDED.has(job.status)) return messages;
   const continued = continuedBy(job);
-  // before the SDK's stream begins, because it drops errors of its source
+  // read before the stream of the AI SDK begins, because this stream drops errors of its source
   const pieces = await storedPieces(client, job, stream, options);
   const chunks = chunksOf(job.id, pieces, continued ?? { id: job.id });
   let reply;
@@ -221,7 +232,7 @@ export function textOf({ parts }) {
     .join("");
 }
 
-/** Build the default payload: the messages in the form that models take. */
+/** Build the default payload: It contains the messages in the form that models take. */
 const defaultPayload = ({ messages }) => ({
   messages: messages.map((message) => {
     const { id, role } = message;
@@ -243,7 +254,7 @@ function continuedBy(job) {
   return last?.role === "assistant" ? last : null;
 }
 
-/** Read the newest job of a chat with its payload. Returns null if there is none. */
+/** Read the newest job of a chat with its payload. Returns null if the chat has no job. */
 async function newestJob(client, job_type, session_id, { schema, workspace_id }) {
   const parameters = { p_filter: { session_id, job_type, workspace_id }, p_limit: 1 };
   const isWhole = (data) => Array.isArray(data?.jobs);
@@ -251,7 +262,10 @@ async function newestJob(client, job_type, session_id, { schema, workspace_id })
   return jobs.length > 0 ? call(client, schema, "get_job", { p_job_id: jobs[0].id }) : null;
 }
 
-/** Read the pieces of an ended job's stream. The iterator yields them and returns the job. */
+/**
+ * Read the pieces of a stream of a job that has ended. The iterator yields the pieces and returns
+ * the job.
+ */
 async function storedPieces(client, job, stream, { schema }) {
   const pieces = [];
   for (let from = 0, more = true; more; ) {

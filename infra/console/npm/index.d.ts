@@ -1,4 +1,4 @@
-// Types of the package. Its modules are files of the console, unchanged.
+// Types of the package. The package contains files of the console, unchanged.
 
 /** Any JSON value. */
 export type Json = string | number | boolean | null | Json[] | { [name: string]: Json | undefined };
@@ -10,8 +10,9 @@ export type Json = string | number | boolean | null | Json[] | { [name: string]:
 export interface JobTypes {}
 
 /**
- * Streams of a job type, as its `output` declares them. A declared type without `output` has none.
- * If you declare no types, any streams, each a text or a list. A stream without output is absent.
+ * Streams of a job type, as declared in its `output`. A job type that is declared without `output`
+ * has no streams. If you declare no types, a job may have any streams, each a text or a list. A
+ * stream is absent if the job has not written to it.
  */
 export type OutputOf<T extends JobType> = T extends keyof JobTypes
   ? JobTypes[T] extends { output: infer O }
@@ -25,7 +26,7 @@ export type StreamOf<T extends JobType> = T extends keyof JobTypes
     : never
   : string;
 
-/** Name of a job type. Any string until you declare a type. */
+/** Name of a job type. Any string is allowed until you declare a type. */
 export type JobType = [keyof JobTypes] extends [never] ? string : Extract<keyof JobTypes, string>;
 export type PayloadOf<T extends JobType> = T extends keyof JobTypes
   ? JobTypes[T] extends { payload: infer P }
@@ -59,17 +60,17 @@ export type Progress = {
   message?: string | null;
 };
 
-/** Cause of a job's suspension. */
+/** What a suspended job waits for. */
 export type Wait = {
   kind: "sleep" | "ask" | "event" | "children";
   name: string | null;
   question?: string | null;
   options?: Json[] | null;
-  /** When the job continues without an answer. */
+  /** Time at which the job continues if no answer arrives. */
   until?: string | null;
 };
 
-/** A job as `get_job` and the lists return it. Instants are ISO 8601 in UTC. */
+/** A job as `get_job` and the functions for lists return it. All times are ISO 8601 in UTC. */
 export type Job<T extends JobType = JobType> = {
   id: string;
   workspace_id: string;
@@ -77,10 +78,10 @@ export type Job<T extends JobType = JobType> = {
   session_id: string | null;
   queue: string;
   job_type: T;
-  /** Only in the row of one job. Lists have a `glimpse`. */
+  /** Only present if one job was read. A job in a list has a `glimpse` instead. */
   payload: PayloadOf<T>;
   status: JobStatus;
-  /** State to show. It is absent until the row is read again after a change of status. */
+  /** State to show. After a change of status, it is absent until the row is read again. */
   state?: JobState;
   priority: number;
   progress: Progress | null;
@@ -92,13 +93,13 @@ export type Job<T extends JobType = JobType> = {
   next_retry_at: string | null;
   scheduled_for: string | null;
   started_at: string | null;
-  /** When the job ended, with any status. */
+  /** Time at which the job ended, with any status. */
   finished_at: string | null;
   completed_at: string | null;
   created_at: string;
   updated_at: string;
   deadline_at: string | null;
-  /** The job is cancelled if it has not started by then. */
+  /** The job is cancelled if it has not started at this time. */
   start_by_at: string | null;
   start_by_seconds: number | null;
   idempotency_key: string | null;
@@ -110,7 +111,7 @@ export type Job<T extends JobType = JobType> = {
   next_run_at?: string | null;
   /** The last error in one line. */
   error?: string | null;
-  /** Queue time and duration. */
+  /** Queue time and duration of the job. */
   times?: { queue_ms: number | null; run_ms: number; runs: number };
   /** Cost of external services, as reported by processors. */
   cost_usd: number | null;
@@ -119,20 +120,22 @@ export type Job<T extends JobType = JobType> = {
   running_since?: string | null;
   worker_id?: string | null;
   lost_attempts: number;
-  /** Attempts that do not count, because their process died while it also ran other jobs. */
+  /**
+   * Number of attempts that do not count, because their process died while it also ran other jobs.
+   */
   deaths?: number;
   schema_version: number;
   traceparent: string | null;
-  /** The replayed job, and the step from which this job replays it. */
+  /** Id of the job that this job replays, and the step from which it replays the job. */
   replay_of: string | null;
   replay_from: string | null;
-  /** Increased by each retry of an ended job. */
+  /** Number that each retry of an ended job increases. */
   generation: number;
-  /** Token of the latest lease. */
+  /** Number of the latest lease, which each lease increases. */
   fence: number;
   /** `seq` of the last event. */
   last_seq: number;
-  /** End of each stream. `output` of a watch has the content. */
+  /** End of each stream. The content of the streams is in `output` of a watch. */
   streams?: { [stream: string]: { attempt: number; next: number } } | null;
 };
 
@@ -146,7 +149,7 @@ export type JobEvent = {
   at: string;
 };
 
-/** Options of `enqueue_job`. The job type has the defaults. */
+/** Options of `enqueue_job`. Options that are missing get the defaults of the job type. */
 export type EnqueueOptions = {
   queue?: string | undefined;
   priority?: number | undefined;
@@ -154,13 +157,16 @@ export type EnqueueOptions = {
   delay_seconds?: number | undefined;
   max_attempts?: number | undefined;
   timeout_seconds?: number | undefined;
-  /** A repeated call with the same key returns the first job. */
+  /** A repeated call with the same key returns the job of the first call. */
   idempotency_key?: string | undefined;
   concurrency_key?: string | undefined;
   session_id?: string | undefined;
   parent_id?: string | undefined;
   deadline_at?: string | undefined;
-  /** The job is cancelled if it has not started so long after its creation or `scheduled_for`. */
+  /**
+   * The job is cancelled if it has not started within this time after its creation or
+   * `scheduled_for`.
+   */
   start_by_seconds?: number | undefined;
   unique?:
     | {
@@ -169,19 +175,21 @@ export type EnqueueOptions = {
         on_conflict?: "skip" | "replace" | "raise" | undefined;
       }
     | undefined;
-  /** With `unique`, a later job within this time replaces this one. */
+  /** With `unique`, a job that is enqueued within this time replaces the earlier job. */
   debounce_seconds?: number | undefined;
   schema_version?: number | undefined;
   tags?: string[] | undefined;
   traceparent?: string | undefined;
 };
 
-/** A job for `enqueueMany`. */
+/** A job to enqueue with `enqueueMany`. */
 export type NewJob<T extends JobType = JobType> = {
   [K in T]: { job_type: K; payload: PayloadOf<K> } & EnqueueOptions;
 }[T];
 
-/** The used part of a supabase-js client, of any version and with any database types. */
+/**
+ * The parts of a supabase-js client that the package uses, for any version and any database types.
+ */
 export type Client = {
   schema(name: any): any;
   channel(topic: string, options: any): any;
@@ -195,21 +203,24 @@ export type Client = {
   };
 };
 
-/** A call failed, because the queue rejected it or no response came. */
+/** A call failed, because the queue rejected it or no response arrived. */
 export declare class QueueError extends Error {
-  /** Stable error code, e.g. `payload_invalid`. Other errors have the Data API's code. */
+  /**
+   * Stable error code, for example `lease_lost`. `payload_invalid`. An error that the queue did not
+   * raise has the Data API's code.
+   */
   code: string;
-  /** HTTP status, or 0 if there was no response or an incomplete one. */
+  /** HTTP status, or 0 if no response or an incomplete response arrived. */
   status: number;
   details: string | null;
   /** Whether the server rejected the call, so that repeating it does not help. */
   readonly reachable: boolean;
   /** Whether the caller has no access. */
   readonly isRefusal: boolean;
-  /** Whether no server responded. A server that fails does respond. */
+  /** Whether no server responded. A server that responds with an error does not count. */
   readonly isAway: boolean;
 }
-/** The reason with which `ended` rejects when the job is deleted or not visible. */
+/** The promise `ended` rejects with this error if the job is deleted or not visible. */
 export declare class JobGone extends Error {
   readonly code: "job_not_found";
 }
@@ -227,14 +238,17 @@ export declare function enqueue<T extends JobType>(
   options: EnqueueOptions & { workspace_id: string; schema?: string | undefined },
 ): Promise<{ job: Job<T>; created: boolean; wake: boolean }>;
 
-/** Add 1 to 1,000 jobs in their order. Either all are added, or none. */
+/** Add 1 to 1,000 jobs in their order. The call adds all of these jobs, or none. */
 export declare function enqueueMany<T extends JobType>(
   client: Client,
   jobs: readonly NewJob<T>[],
   options: { workspace_id: string } & In,
 ): Promise<{ jobs: { job: Job<T>; created: boolean }[]; wake: boolean }>;
 
-/** Emit an event by name for the jobs that wait for it. Only the first event of a name counts. */
+/**
+ * Emit an event by name for the jobs that wait for it. Further events with the same name have no
+ * effect.
+ */
 export declare function emitEvent(
   client: Client,
   name: string,
@@ -261,7 +275,10 @@ export declare function replay(
     idempotency_key?: string | undefined;
   },
 ): Promise<{ job: Job; created: boolean; wake: boolean }>;
-/** Answer a job's question. If it has several, `name` chooses one. Returns the job's row. */
+/**
+ * Answer a job's question. If the job has several questions, `name` chooses one. Returns the job's
+ * row.
+ */
 export declare function answer(
   client: Client,
   jobId: string,
@@ -269,49 +286,52 @@ export declare function answer(
   options?: In & { name?: string | undefined },
 ): Promise<Job>;
 
-/** Timing of a watch, in ms. */
+/** Timing of a watch, in milliseconds. */
 export type Timing = {
   /** Time between reads while Realtime is unavailable. */
   pollingInterval?: number | undefined;
   /**
-   * Maximum time until a read checks that no message was missed. With `Infinity`, a read checks only
-   * if the topic's position has moved, which is known once a minute.
+   * Maximum time until a read checks that no message was missed. With `Infinity`, a read checks
+   * only if the topic's position has changed. The server reports the position once a minute.
    */
   silence?: number | undefined;
-  /** Minimum time until that read. */
+  /** Minimum time until a read checks that no message was missed. */
   firstSilence?: number | undefined;
   /** Time after a join within which messages must arrive. */
   readyTimeout?: number | undefined;
-  /** Time to wait for a missing event before it is read. */
+  /** Time to wait for a missing event before the watch reads it. */
   reorder?: number | undefined;
-  /** Time after which the first join counts as failed. */
+  /** Time after which the first join of the topic counts as failed. */
   joinTimeout?: number | undefined;
 };
 
-/** Current state of a watched job. */
+/** Current state of a job that is watched. */
 export type WatchedJob<T extends JobType = JobType> = {
   job: Job<T> | null;
   status: JobStatus | null;
   progress: Progress | null;
-  /** True together with `result`, because an end appears only with the whole row. */
+  /**
+   * Becomes true at the same time as `result` appears, because the watch shows an end only with the
+   * complete row.
+   */
   isCompleted: boolean;
   isFailed: boolean;
   isCancelled: boolean;
-  /** Someone cancelled the job, and it still runs. */
+  /** Someone has cancelled the job, and the job still runs. */
   isCancelling: boolean;
   isEnded: boolean;
-  /** The job has not been read yet. */
+  /** The watch has not read the job yet. */
   isLoading: boolean;
   /** Error message of the job. */
   error: string | null;
-  /** Text or items by stream. */
+  /** Text or items of each stream. */
   output: OutputOf<T>;
   freshness: Freshness;
   /** The job was deleted, or is not visible to the caller. */
   missing: boolean;
   /** Events of the job. Only with `history`. */
   events: JobEvent[];
-  /** Error of the last read. */
+  /** Error of the last read, or null. */
   problem: QueueError | null;
 };
 
@@ -319,30 +339,40 @@ export interface Watch<S> {
   readonly state: S;
   readonly freshness: Freshness;
   readonly closed: boolean;
-  /** Call `listener` after changes, at most once per frame. Returns a function that stops. */
+  /**
+   * Call `listener` after changes, at most once per frame. Returns a function that ends the calls.
+   */
   subscribe(listener: () => void): () => void;
   refresh(): Promise<void>;
   close(): void;
 }
 export interface JobWatch<T extends JobType = JobType> extends Watch<WatchedJob<T>> {
-  /** Resolves with the ended job. Rejects if the job is gone or the watch is closed. */
+  /**
+   * Resolves to the job's row after the job has ended. Rejects if the job was deleted or the watch
+   * is closed.
+   */
   readonly ended: Promise<Job<T>>;
 }
 export type JobOptions<T extends JobType = JobType> = Timing & {
   schema?: string | undefined;
-  /** Id of the guest session that grants access to the job. The row then has no payload. */
+  /**
+   * Id of the guest session that grants access to the job. The row of the job then has no payload.
+   */
   session_id?: string | undefined;
-  /** Also deliver and keep past events, at most `historyLimit` (default 2,000). */
+  /** Also deliver and keep past events, at most `historyLimit` events (default 2,000). */
   history?: boolean | undefined;
   historyLimit?: number | undefined;
   /** Deliver events after this `seq`. */
   after?: number | undefined;
   /** Called for each event once, in order. */
   onEvent?: ((event: JobEvent) => void) | undefined;
-  /** Called once for each end, even if the job ended before the watch started. */
+  /** Called once when the job ends, also if the job ended before the watch started. */
   onEnd?: ((job: Job<T>) => void) | undefined;
   onChange?: ((state: WatchedJob<T>) => void) | undefined;
-  /** Called with all output, at most once per frame, and with the complete output before `onEnd`. */
+  /**
+   * Called with all output so far, at most once per frame, and with the complete output before
+   * `onEnd`.
+   */
   onOutput?: ((output: OutputOf<T>) => void) | undefined;
 };
 export declare function watchJob<T extends JobType = JobType>(
@@ -355,8 +385,8 @@ export declare function watchJob<T extends JobType = JobType>(
 export type Piece = {
   stream: string;
   /**
-   * Attempt that wrote the piece. The first piece of each attempt has `from` 0. Then discard the
-   * pieces of earlier attempts.
+   * Number of the attempt that wrote the piece. The first piece of each attempt has `from` 0. When
+   * such a piece arrives, discard the pieces of earlier attempts.
    */
   attempt: number;
   /** Offset of this piece, in characters (code points) or items. */
@@ -367,9 +397,9 @@ export type Piece = {
   items?: Json[];
 };
 /**
- * Yield the pieces of a job's stream from the beginning or an offset, then live, each character and
- * each item once and in order. The generator ends with the job and returns its row. It throws if
- * the job is gone.
+ * Yield the pieces of a job's stream from the beginning or from an offset, and then live. Each
+ * character and item is yielded once and in order. The generator ends with the job and returns its
+ * row. It throws if the job was deleted.
  */
 export declare function outputOf<T extends JobType = JobType>(
   client: Client,
@@ -378,22 +408,25 @@ export declare function outputOf<T extends JobType = JobType>(
   options?: In & {
     /** Id of the guest session that grants access to the job. */
     session_id?: string | undefined;
-    /** `next` of the last known piece. */
+    /** Offset `next` of the last piece that the caller has. */
     from?: number | undefined;
-    /** `attempt` of that piece. Default: the current attempt. */
+    /** Number `attempt` of this piece. Default: the current attempt. */
     attempt?: number | undefined;
     signal?: AbortSignal | undefined;
   },
 ): AsyncGenerator<Piece, Job<T>, undefined>;
 
-/** Wait until all jobs have ended. Returns their rows in the order of the ids. Rejects if one is gone. */
+/**
+ * Wait until all jobs have ended. Returns their rows in the order of the ids. Rejects if one of the
+ * jobs was deleted.
+ */
 export declare function waitAll<T extends JobType = JobType>(
   client: Client,
   jobIds: Iterable<string>,
   options?: In & { signal?: AbortSignal | undefined },
 ): Promise<Job<T>[]>;
 
-/** Filter of `list_jobs` for a workspace or a session. All given conditions must match. */
+/** Filter of `list_jobs` for a workspace or a session. A job must meet all given conditions. */
 export type JobFilter = {
   workspace_id?: string | undefined;
   session_id?: string | undefined;
@@ -406,10 +439,10 @@ export type JobFilter = {
   queue?: string | undefined;
   tag?: string | undefined;
   parent_id?: string | undefined;
-  /** Fields and values of the payload. */
+  /** Names and values of fields in the payload. */
   payload?: { [name: string]: Json | undefined } | undefined;
   created_after?: string | undefined;
-  /** Part of the error's message. */
+  /** Part of the text of the error message. */
   error?: string | undefined;
   error_fingerprint?: string | undefined;
   /** False omits the jobs of the platform itself, such as webhook deliveries. */
@@ -417,7 +450,7 @@ export type JobFilter = {
   search?: string | undefined;
   ids?: readonly string[] | undefined;
 };
-/** A job in a list, without payload and result. */
+/** A job in a list, which has no payload and no result. */
 export type ListedJob = Omit<Job, "payload" | "result" | "streams"> & { glimpse?: string | null };
 export type WatchedJobs = {
   /** Newest first. */
@@ -435,15 +468,18 @@ export declare function watchJobs(
       limit?: number | undefined;
       onChange?: ((state: WatchedJobs) => void) | undefined;
       onEvent?: ((event: JobEvent) => void) | undefined;
-      /** Called once for each job that ends from now on, even if it has left the list. */
+      /** Called once for each job that ends while it is watched, even if it has left the list. */
       onEnd?: ((job: ListedJob) => void) | undefined;
     },
 ): Watch<WatchedJobs>;
 
-/** Options of a watch that reports when a page must read its workspace or session. */
+/** Options of a watch that reports when a page must read a workspace or session again. */
 export type TopicOptions = Timing &
   In & {
-    /** Called at the start and whenever something may have changed. Repeated if it throws. */
+    /**
+     * Called at the start, and again whenever the subject may have changed. If it throws, it is
+     * called again.
+     */
     onRead?: (() => Promise<unknown> | unknown) | undefined;
     onEvent?: ((event: JobEvent) => void) | undefined;
     onChange?: ((state: WatchedJobs) => void) | undefined;

@@ -15,18 +15,23 @@ import type {
 import type { MinutehandJob, MinutehandJobProps } from "./tags.js";
 
 export type UseJobOptions<T extends JobType = JobType> = {
-  /** Id of the guest session that grants access to the job. The row then has no payload. */
+  /**
+   * Id of the guest session that grants access to the job. The row of the job then has no payload.
+   */
   session_id?: string | undefined;
   pollingInterval?: number | undefined;
   /** See `Timing`. */
   silence?: number | undefined;
   history?: boolean | undefined;
   onEvent?: ((event: JobEvent) => void) | undefined;
-  /** Called once for each end, even if the job ended before it was followed. */
+  /** Called once when the job ends, also if the job ended before it was followed. */
   onEnd?: ((job: Job<T>) => void) | undefined;
 };
 
-/** A followed job and its actions. The promises reject with a `QueueError`. */
+/**
+ * Job that is followed, and its actions. If an action fails, its promise rejects with a
+ * `QueueError`.
+ */
 export type UsedJob<T extends JobType = JobType> = WatchedJob<T> & {
   refresh(): Promise<void> | undefined;
   cancel(): Promise<Job>;
@@ -36,12 +41,12 @@ export type UsedJob<T extends JobType = JobType> = WatchedJob<T> & {
 
 type Where = { workspace_id?: string | undefined; schema?: string | undefined };
 
-/** Create the hooks for a client. Call this once, outside of components. */
+/** Create the hooks for a client. Call this function once, outside of components. */
 export declare function makeHooks(
   client: Client | (() => Client),
   defaults?: Where,
 ): {
-  /** Follow one job. Without an id, nothing is followed. */
+  /** Follow one job. If the id is missing, no job is followed. */
   useJob<T extends JobType = JobType>(
     jobId: string | null | undefined,
     options?: UseJobOptions<T>,
@@ -49,7 +54,7 @@ export declare function makeHooks(
   useJobStatus<T extends JobType = JobType>(
     options: UseJobOptions<T> & { jobId: string | null | undefined },
   ): UsedJob<T>;
-  /** `enqueue` adds a job and follows it. If that fails, it returns null and sets `problem`. */
+  /** `enqueue` adds a job and follows it. If the call fails, it returns null and sets `problem`. */
   useEnqueue<T extends JobType>(
     jobType: T,
     options?: UseJobOptions<T>,
@@ -60,13 +65,14 @@ export declare function makeHooks(
     filter?: JobFilter,
     options?: {
       limit?: number | undefined;
-      /** Called once for each job that ends from now on. */
+      /** Called once for each job that ends while it is watched. */
       onEnd?: ((job: ListedJob) => void) | undefined;
     },
   ): WatchedJobs & { refresh(): Promise<void> | undefined };
 };
 
-// Not named `Attributes`, because within the module "react" that name is React's own type.
+// The type is not named `Attributes`, because that name is React's own type within the module
+// "react".
 type JobElementProps = DetailedHTMLProps<HTMLAttributes<MinutehandJob>, MinutehandJob> &
   MinutehandJobProps;
 

@@ -1,11 +1,11 @@
-// Types of the element that `minutehand/element` defines.
+// Types of the custom element that `minutehand/element` defines.
 
 import type { Client, Job, Json } from "./index.js";
 
 export interface MinutehandJob extends HTMLElement {
   /** Your supabase-js client. */
   client: Client | null | undefined;
-  /** Texts that replace the English ones, by name. */
+  /** Texts that replace the English texts, by name. */
   texts: Record<string, string>;
   /** The attribute `job-id`. */
   jobId: string | null;
@@ -18,7 +18,7 @@ export interface MinutehandJob extends HTMLElement {
 
 export type JobChange = CustomEvent<{ job: Job | null }>;
 
-/** Attributes of the element in a framework's `JSX.IntrinsicElements["minutehand-job"]`. */
+/** Attributes of the custom element in a framework's `JSX.IntrinsicElements["minutehand-job"]`. */
 export type MinutehandJobProps = {
   client?: Client | null | undefined;
   texts?: Record<string, string> | undefined;
@@ -37,9 +37,11 @@ declare global {
   }
   // both events bubble to the document and the window
   interface GlobalEventHandlersEventMap {
-    /** The job changed. Fires at most once per frame. */
+    /** The job changed. The event is dispatched at most once per frame. */
     jobchange: JobChange;
-    /** The job has ended. Also fires if the first read finds it ended. */
+    /**
+     * The job has ended. The event is also dispatched if the job had ended before the first read.
+     */
     jobend: JobChange;
   }
 }

@@ -1,7 +1,8 @@
 import type { HTMLAttributes, PublicProps } from "vue";
 import type { JobChange, MinutehandJob, MinutehandJobProps } from "./tags.js";
 
-// Vue's guide types a custom element this way. Listeners are props that begin with `on`.
+// Custom elements are typed as Vue's guide describes. Listeners are passed as props whose names
+// begin with `on`.
 type JobElementProps = HTMLAttributes &
   PublicProps &
   Omit<MinutehandJobProps, "onjobchange" | "onjobend"> & {

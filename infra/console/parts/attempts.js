@@ -1,10 +1,10 @@
-// A job's attempts and their errors. Tracebacks begin with the user's own frames.
+// A job's attempts and their errors. Tracebacks begin with the frames of the user's own code.
 
 import { codeOf, safeUrl } from "../lib/format.js";
 import { html, quietButton } from "../lib/ui.js";
 import { copy, JsonView } from "./copy.js";
 
-/** An attempt's error, traceback, worker and commit. */
+/** Error, traceback, worker and commit of an attempt. */
 export const AttemptDetails = ({ attempt }) => html`
   ${attempt.error_message && html`<p class="error-text">${attempt.error}</p>`}
   ${
@@ -14,7 +14,7 @@ export const AttemptDetails = ({ attempt }) => html`
   <${Origin} attempt=${attempt} />
 `;
 
-/** The last error in full, with its traceback and log. */
+/** The job's last error in full, with its traceback and log. */
 export function LastFailure({ job, attempts }) {
   const last = attempts.filter((attempt) => attempt.error_message).at(-1);
   if (!job.error_message || job.status === "completed") return null;
@@ -68,9 +68,12 @@ export function LastFailure({ job, attempts }) {
 
 const causeOf = ({ type = "", message }) => (message ? `${type}: ${message}` : type);
 
-/** Return the URL of a log stream in CloudWatch, filtered by request if it is known, or null. */
+/**
+ * Return the URL of a log stream in CloudWatch, or null. The URL selects the request if the request
+ * is known.
+ */
 function cloudWatchOf(origin) {
-  // check the region, because it is part of the link's host
+  // check the region, because the host name of the link contains it
   if (!origin?.log_group || !/^[a-z]{2}(-[a-z]+)+-\d{1,2}$/.test(origin.region ?? "")) return null;
   const encodeTwice = (text) => encodeURIComponent(encodeURIComponent(text)).replaceAll("%", "$");
   const { region, log_group: group, log_stream: stream, request_id: request } = origin;
@@ -84,7 +87,7 @@ function cloudWatchOf(origin) {
   );
 }
 
-/** Return `file:line` of the first frame, or null. */
+/** Return `file:line` of the first frame of a traceback, or null. */
 const locationOf = (traceback) =>
   traceback?.frames?.[0] ? `${traceback.frames[0].file}:${traceback.frames[0].line}` : null;
 
@@ -96,7 +99,7 @@ const asText = (traceback) =>
     )
     .join("\n");
 
-/** Return the URL of a frame's line in the commit that ran. */
+/** Return the URL of a frame's line of code, in the commit that the worker ran. */
 const commitOf = (frame, origin) =>
   origin?.source &&
   safeUrl(
@@ -142,7 +145,7 @@ function Traceback({ traceback, origin }) {
   </div>`;
 }
 
-/** An attempt's code, worker, and link to its log. */
+/** Commit and worker of an attempt, with a link to its log. */
 function Origin({ attempt }) {
   const { origin, worker_id: worker } = attempt;
   const address = cloudWatchOf(origin);

@@ -1,4 +1,4 @@
-// Badges of states, a job's progress, and the freshness of a page.
+// Badges of states, the progress of a job, and the freshness of a page.
 
 import { percentage } from "../lib/format.js";
 import { FRESHNESS, isDelayed, stateAt, stateOf } from "../lib/states.js";
@@ -18,7 +18,10 @@ export function StateBadge({ status, job, cancelling = false }) {
 
 const STEADY_MS = 400;
 
-/** Badge of the freshness. `live` appears immediately. Other values wait, to avoid flicker. */
+/**
+ * Badge of the freshness. `live` appears immediately. Other values appear after a short wait, so
+ * that the badge does not flicker.
+ */
 export function Freshness({ value }) {
   const [shown, setShown] = useState(value);
   useEffect(() => {
@@ -37,7 +40,7 @@ export function Freshness({ value }) {
   </span>`;
 }
 
-/** Badge of a word in a tone. */
+/** Badge with a word in a tone. */
 export const Tag = ({ tone = "pending", children }) =>
   html`<span class="badge" data-tone=${tone}>${children}</span>`;
 

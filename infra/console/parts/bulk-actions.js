@@ -1,4 +1,4 @@
-// Actions on many jobs: the selected ones, or all that match the filter.
+// Actions on many jobs: They apply to the selected jobs, or to all jobs that match the filter.
 
 import { jobs as api } from "../api.js";
 import { pluralize, number } from "../lib/format.js";
@@ -26,7 +26,9 @@ const ACTIONS = {
   },
 };
 
-/** Count the jobs that an action would change, as `12 jobs`, or `1,000+ jobs` from there on. */
+/**
+ * Count the jobs that an action would change, as `12 jobs`, or as `1,000+ jobs` if there are more.
+ */
 async function countOf(filter, action) {
   let [count, cursor] = [0, null];
   do {
@@ -37,7 +39,10 @@ async function countOf(filter, action) {
   return cursor ? `${number(count)}+ jobs` : pluralize(count, "job");
 }
 
-/** Confirm with the number of jobs, then act in batches. Returns whether jobs changed. */
+/**
+ * Ask for confirmation with the number of jobs, and then change the jobs in batches. Returns
+ * whether the action has changed any job.
+ */
 export async function actOnMany({ workspaceId, action, filter, known }) {
   const { verb, did, text, call } = ACTIONS[action];
   const many =
@@ -61,7 +66,7 @@ export async function actOnMany({ workspaceId, action, filter, known }) {
   }
 }
 
-/** Bar of actions. It is below the list, so that no row moves when it appears. */
+/** Bar of actions. The bar appears below the list, so that no row moves. */
 export function Selection({ picked, counts, filter, query, workspaceId, done }) {
   const { state } = filter;
   const isPlain = Object.keys(query).every((name) => COUNTED.includes(name));

@@ -1,4 +1,5 @@
-// Shows and exports values: ids that copy on click, formatted JSON, and downloads.
+// Shows and exports values: It shows ids that copy on click and formatted JSON, and offers
+// downloads.
 
 import { bytes, pretty, shortId } from "../lib/format.js";
 import { html, quietButton, useMemo, useState } from "../lib/ui.js";
@@ -26,7 +27,7 @@ const CopyButton = ({ text, what, className = "copy mono", children }) =>
     <span class="hidden">Copy ${what}</span>
   </button>`;
 
-/** Button that shows the end of an id and copies the whole id. */
+/** Button that shows the end of an id and copies the complete id. */
 export const CopyId = ({ id, whole = false, what = "id" }) =>
   html`<${CopyButton} text=${id} what=${what}>${whole ? id : shortId(id)}<//>`;
 
@@ -34,7 +35,7 @@ export const CopyId = ({ id, whole = false, what = "id" }) =>
 export const Command = ({ text }) =>
   html`<${CopyButton} text=${text} what="the command" className="copy command mono">${text}<//>`;
 
-/** Download a file that the page creates. */
+/** Offer a file for download that the page creates. */
 export function download(name, content, type = "text/plain;charset=utf-8") {
   const blob = content instanceof Blob ? content : new Blob([content], { type });
   const link = document.createElement("a");

@@ -1,4 +1,5 @@
-// Dialogs, forms and buttons. A dialog keeps the focus and returns it when it closes.
+// Dialogs, forms and buttons. While a dialog is open it keeps the focus. When it closes, it returns
+// the focus.
 
 import { question } from "../lib/prompt.js";
 import { useStore } from "../lib/store.js";
@@ -7,7 +8,7 @@ import { html, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);
   const heading = useId();
-  // before painting, because a key press that follows immediately must reach the dialog
+  // run before painting, because a key press that follows immediately must reach the dialog
   useLayoutEffect(() => {
     const before = document.activeElement;
     const dialog = ref.current;
@@ -33,7 +34,7 @@ export function Dialog({ title, onClose, wide = false, children }) {
   </dialog>`;
 }
 
-/** Dialog of the open question. The shell draws it once. */
+/** Dialog of the open question. The frame of the console draws it once. */
 export function Confirmations() {
   const openQuestion = useStore(question);
   const text = useRef("");
@@ -68,8 +69,8 @@ export function Confirmations() {
 }
 
 /**
- * Return a ref for a box that keeps the focus. If the focused node disappears, focus moves to the
- * box's first enabled button.
+ * Return a ref for an element that keeps the focus inside. If the node with the focus disappears,
+ * the first enabled button of the element gets the focus.
  */
 export function useFocusKeeper() {
   const box = useRef(null);
@@ -105,7 +106,10 @@ export function ActionButton({ run, children, className = "", disabled = false, 
   </button>`;
 }
 
-/** Return a form's `submit` with its error (`problem`) and whether it is in flight (`busy`). */
+/**
+ * Return the `submit` function of a form, its error (`problem`), and whether it is in flight
+ * (`busy`).
+ */
 export function useForm(run) {
   const [problem, setProblem] = useState(null);
   const [busy, setBusy] = useState(false);

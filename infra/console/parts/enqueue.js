@@ -1,4 +1,4 @@
-// Form that enqueues a job of a type.
+// Form with which a person enqueues a job of a type.
 
 import { jobs as api, types } from "../api.js";
 import { parsePayload, pretty } from "../lib/format.js";
@@ -10,7 +10,10 @@ import { area, field } from "./field.js";
 
 const NAME_ATTRIBUTES = { required: true, autocomplete: "off", spellcheck: "false", class: "mono" };
 
-/** Return a payload with the defaults of a schema's fields, and null for required fields. */
+/**
+ * Return a payload with the defaults of a schema's fields, and with null for required fields
+ * without a default.
+ */
 const draftOf = ({ properties = {}, required = [] } = {}) =>
   Object.fromEntries(
     Object.entries(properties)

@@ -16,7 +16,9 @@ const POLL_MS = 5000; // short, because a retry of many jobs continues after the
 
 const HOURS = 24;
 
-/** Bar chart of the failures per hour of the last day, with the current hour at the right. */
+/**
+ * Bar chart of the number of failures per hour in the last day, with the current hour at the right.
+ */
 function HourChart({ byHour = {} }) {
   const counts = Array.from({ length: HOURS }, (_, at) => byHour[HOURS - 1 - at] ?? 0);
   const max = Math.max(1, ...counts);
@@ -36,7 +38,7 @@ function HourChart({ byHour = {} }) {
   </svg>`;
 }
 
-/** Columns of failure groups, shared with the Overview. */
+/** Columns of failure groups, which the Overview also uses. */
 export const FAILURE_COLUMNS = [
   column("Jobs", "num strong", (group) => atLeast(group.jobs)),
   column("Type", (group) => group.job_type),
@@ -58,7 +60,7 @@ export const FAILURE_COLUMNS = [
 ];
 export const failureKey = (group) => `${group.job_type} ${group.error_fingerprint}`;
 
-/** Page of failure groups. A button retries all jobs of a group. */
+/** Page that lists groups of failed jobs. A button of each group retries all its jobs. */
 export function Failures({ workspace }) {
   const read = useFetch((signal) => api.failures(workspace.id, signal), [workspace.id]);
   const counts = useFetch(() => api.counts(workspace.id), [workspace.id]);

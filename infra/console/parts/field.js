@@ -2,7 +2,7 @@
 
 import { html } from "../lib/ui.js";
 
-/** Return a listener that passes a field's new value to `set`. */
+/** Return a listener that calls `set` with the new value of a field. */
 const toValue = (set) => (event) => set(event.target.value);
 
 /** Text input of one line. */

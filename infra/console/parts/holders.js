@@ -1,4 +1,4 @@
-// Holders that block jobs, and the steps that resolve a problem, with their commands.
+// Holders that block jobs, and the steps that resolve a problem, with the commands of these steps.
 
 import { atLeast, pluralize } from "../lib/format.js";
 import { html } from "../lib/ui.js";
@@ -6,7 +6,7 @@ import { Command } from "./copy.js";
 import { breakable, column, heading, table } from "./table.js";
 import { Sentence, When } from "./when.js";
 
-/** Link texts of pages by the first part of their path. */
+/** Text of links to pages, by the first part of the path. */
 const PAGES = {
   jobs: (id, query) => (id ? `Job ${id.slice(-8)}` : query ? "These jobs" : "Jobs"),
   types: (name) => (name ? `Type ${decodeURIComponent(name)}` : "Types"),
@@ -20,7 +20,10 @@ const pageOf = (path) => {
   return PAGES[name]?.(rest, query) ?? path;
 };
 
-/** Steps from the database's explanation. `here` is the current page, which needs no link. */
+/**
+ * Steps of advice from the database's explanation. `here` is the current page, to which no link is
+ * needed.
+ */
 export const Steps = ({ next, here }) =>
   (next ?? []).map(
     ({ words, command, path }) => html`<p key=${words} class="remedy">
@@ -49,7 +52,7 @@ const HOLDER_COLUMNS = [
   column("Since", "nowrap", ({ since }) => html`<${When} at=${since} />`),
 ];
 
-/** Card of holders, the largest first. Empty without holders. */
+/** Card that lists holders. The holder that blocks most jobs comes first. Empty without holders. */
 export function Holders({ holders }) {
   if (!holders?.length) return null;
   const key = ({ job_id: id, reason }) => `${reason} ${id}`;

@@ -1,8 +1,11 @@
-// Icons of 16 by 16 in the colour of their text. They are decoration, because words accompany them.
+// Icons of 16 by 16 pixels in the colour of the text next to them. They are decoration, because the
+// text next to them has the same meaning.
 
 import { html } from "../lib/ui.js";
 
-/** Paths of lines with their width. Icons of states have thicker lines. */
+/**
+ * Paths of lines, with the width of each line. Icons of states have thicker lines than other icons.
+ */
 const PATHS = {
   ring: ["M3.75 8a4.25 4.25 0 1 0 8.5 0 4.25 4.25 0 1 0-8.5 0", 1.75],
   dot: ["M8 8h.01", 10],
@@ -46,7 +49,7 @@ export function Icon({ name }) {
   </svg>`;
 }
 
-/** Logo: a clock face whose minute hand has just moved. */
+/** Logo, which is a clock face whose minute hand has just moved. */
 export const Logo = () =>
   html`<svg class="logo" viewBox="0 0 24 24" aria-hidden="true" focusable="false">
     <circle

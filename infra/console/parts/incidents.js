@@ -1,4 +1,4 @@
-// Problems of the whole system at the top of every page. The first one is open.
+// Problems of the whole system at the top of every page. The first problem is shown in full.
 
 import { session, outage, supabase, engine } from "../api.js";
 import { clock } from "../lib/format.js";
@@ -9,10 +9,10 @@ import { Sentence } from "./when.js";
 
 const POLL_MS = 15_000;
 
-/** Return the full stop for a cause, unless the cause ends its sentence. */
+/** Return a full stop to follow a cause, or nothing if the cause ends with one. */
 const periodFor = (cause) => (/[?!]$/.test(cause) ? "" : ".");
 
-/** Read the findings about the engine as `[text, address, link text]`. */
+/** Read the findings about the engine as arrays `[text, address, link text]`. */
 async function readFindings(workspace, isOperator, signal) {
   const { findings } = await engine.explain(isOperator ? null : workspace.id, signal);
   return findings.map(({ sentence, cause, next: [{ words, path } = {}] }) => {
@@ -28,7 +28,7 @@ const outageLine = (since) =>
 
 const linkTo = (to, words) => html`<a href=${to}><${Sentence} text=${words} /></a>`;
 
-/** Section of problems. Users of an app see only an outage. */
+/** Section of problems. Users of an app see only whether there is an outage. */
 export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);
   const findings = useFetch(

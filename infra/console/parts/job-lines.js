@@ -1,6 +1,6 @@
-// Reads a job's log lines from their table: the latest page first, earlier pages on demand, and new
-// lines when events report them. The events are not enough, because their text is shortened and
-// some types send none.
+// Reads the log lines of a job from the table of log lines. It reads the latest page first, earlier
+// pages on demand, and new lines when events report them. The events alone are not enough, because
+// the text in them is shortened and some job types send no events.
 
 import { data, unwrap } from "../api.js";
 import { isTransient } from "../lib/store.js";
@@ -9,7 +9,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 const PAGE = 1000;
 const PAUSE_MS = 120;
 const RETRY_MS = 5000;
-/** Colour codes of terminals (`ESC [ … m`), which some libraries log. */
+/** Colour codes for terminals (`ESC [ … m`), which some libraries write into logs. */
 const COLOURS = new RegExp(`${String.fromCharCode(27)}\\[[\\d;]*m`, "g");
 const COLUMNS = "id,attempt,log_level,message,metadata,created_at";
 
@@ -24,7 +24,7 @@ const asLine = (row) => ({
   metadata: row.metadata,
 });
 
-/** Log lines of one job. `notify` reports that there may be new lines. */
+/** Log lines of one job. Call `notify` when there may be new lines. */
 class JobLines {
   #jobId;
   #onChange;
@@ -44,7 +44,7 @@ class JobLines {
     this.#closed = true;
   }
 
-  /** Read new lines now, or after the read in flight. */
+  /** Read new lines now, or after the read that is in flight. */
   async notify() {
     this.#isReadRequested = true;
     if (this.#isReading) return;
@@ -57,7 +57,7 @@ class JobLines {
     this.#isReading = false;
   }
 
-  /** Read a page of earlier lines. Returns whether there are more. */
+  /** Read a page of earlier lines. Returns whether there are more earlier lines. */
   async earlier() {
     await this.#tryRead(async () => {
       const rows = await unwrap(
@@ -69,7 +69,7 @@ class JobLines {
     return this.#hasEarlier && !this.#error;
   }
 
-  /** Read all lines for a download. */
+  /** Read all log lines for a download. */
   async all() {
     while (this.#hasEarlier && (await this.earlier()));
     if (this.#error) throw this.#error;

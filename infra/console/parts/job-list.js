@@ -1,4 +1,5 @@
-// Live list of a workspace's jobs. Keyset pages are read again after changes.
+// Live list of a workspace's jobs. When jobs change, the pages that are loaded are read again
+// (keyset pagination).
 
 import { jobs as api, supabase } from "../api.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
@@ -18,12 +19,13 @@ const INITIAL_STATE = {
 const PAGE = 100;
 const RETRY_MS = 5000;
 const MAX_REFRESHED = 200; // maximum ids of one call that reads rows again
-// ms until a read checks that no message was missed, and between two reads after messages
+// milliseconds until a read checks that no message was missed, and minimum between two reads after
+// messages
 const CHECK_MS = 6000;
 const CHANGE_MS = 1000;
 const PROGRESS_MS = 3000; // between reads of visible running jobs
 
-/** State and actions of a list, which `JobMonitor` draws. */
+/** State of a list and its actions, which `JobMonitor` draws. */
 class JobList {
   #workspaceId;
   #filter;
@@ -67,7 +69,9 @@ class JobList {
     clearInterval(this.#progress);
   }
 
-  /** Set the function that returns the visible ids, which are read again after changes. */
+  /**
+   * Set the function that returns the ids of the visible rows, which are read again after changes.
+   */
   watchVisible(visible) {
     this.#visible = visible;
   }
@@ -84,7 +88,7 @@ class JobList {
     this.#set({ isLoadingMore: false });
   }
 
-  /** Read the first page and the visible rows again. The scroll position is kept. */
+  /** Read the first page and the visible rows again, and keep the scroll position. */
   async refresh() {
     await this.#tryRead(async () => {
       const counting = api.counts(this.#workspaceId, this.#countFilter());
@@ -92,7 +96,7 @@ class JobList {
       const page = await this.#firstPage();
       const top = new Set(page.jobs.map((row) => row.id));
       const oldest = page.jobs.at(-1)?.created_at ?? "9"; // "9" is later than every instant
-      // called twice, because the next page may arrive while rows are read again
+      // filter the rows twice, because the next page may arrive while rows are read again
       const below = () =>
         page.next
           ? [...this.#rows.values()].filter((row) => !top.has(row.id) && row.created_at <= oldest)
@@ -113,7 +117,10 @@ class JobList {
     });
   }
 
-  /** Read the first page. The database returns jobs that had ended before as ids alone. */
+  /**
+   * Read the first page. For jobs that had already ended at the last read, the database returns
+   * only ids.
+   */
   async #firstPage() {
     let page = await this.#page(this.#filter, this.#readAt && { since: this.#readAt });
     const isKnown = (row) => row.status || this.#rows.get(row.id)?.finished_at;
@@ -123,19 +130,22 @@ class JobList {
     return { ...page, jobs };
   }
 
-  /** Read the visible running jobs again, because the workspace's topic has no progress. */
+  /**
+   * Read the visible running jobs again, because the topic of the workspace does not report
+   * progress.
+   */
   async #readProgress() {
     const isRunning = (id) => this.#rows.get(id)?.status === "processing";
     const ids = this.#visible().filter(isRunning);
     if (ids.length === 0 || document.visibilityState !== "visible") return;
     await this.#tryRead(async () => {
-      // a refresh may have removed a row in the meantime
+      // a refresh may have removed the row in the meantime
       for (const [id, row] of await this.#readAgain(ids))
         if (isRunning(id)) this.#rows.set(id, row);
     });
   }
 
-  /** Read rows by id that still match, as a map. */
+  /** Read rows by id, and return a map of the rows that still match the filter. */
   async #readAgain(ids) {
     if (ids.length === 0) return new Map();
     const { jobs } = await this.#page({ ...this.#filter, ids }, null);
@@ -156,7 +166,7 @@ class JobList {
     this.#set({ isAll: !next });
   }
 
-  /** Run a read, show its error, and retry a transient failure. */
+  /** Run a read and show its error. If the failure is transient, run the read again. */
   async #tryRead(read) {
     try {
       await read();
@@ -175,11 +185,14 @@ class JobList {
   }
 }
 
-/** Return the list of a workspace with a filter. A change of either creates a new list. */
+/**
+ * Return the list of jobs of a workspace that match a filter. If the workspace or the filter
+ * changes, create a new list.
+ */
 export function useJobList(workspaceId, filter) {
   const [state, setState] = useState(null);
   const list = useRef(null);
-  // before painting, because a button that is pressed immediately must use the new list
+  // run before painting, because a person may immediately press a button of the new list
   useLayoutEffect(() => {
     const jobList = new JobList(workspaceId, filter, setState);
     list.current = jobList;

@@ -1,4 +1,4 @@
-// Live log of a job, virtualised, with filters and a download.
+// Live log of a job, which draws only visible lines, with filters and a download.
 
 import { clock, pluralize, pretty, utc } from "../lib/format.js";
 import { html, quietButton, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
@@ -10,7 +10,7 @@ import { Empty } from "./states-of-view.js";
 import { act } from "./toasts.js";
 
 const ROW = 24;
-/** Minimum levels to show. */
+/** Minimum log levels that a person can choose. */
 const LEVELS = [
   ["debug", "all"],
   ["info", "info and up"],

@@ -25,13 +25,16 @@ import { Loading, Stale } from "./states-of-view.js";
 import { Sentence, Elapsed, useNow, When } from "./when.js";
 
 const ROW = 36;
-/** Return the start of a range, rounded to the minute. An instant is returned unchanged. */
+/**
+ * Return the beginning of a time range, rounded to the minute. If the range is already a time,
+ * return it unchanged.
+ */
 const rangeStart = (since) =>
   Object.hasOwn(RANGES, since)
     ? new Date(Math.floor(serverNow() / 60_000 - RANGES[since][0]) * 60_000).toISOString()
     : since;
 
-/** Fields of `list_jobs` by the name that people see. */
+/** Fields of the filter of `list_jobs`, by the names that people see. */
 const FILTERS = {
   type: "job_type",
   tag: "tag",
@@ -43,12 +46,12 @@ const FILTERS = {
 };
 export const FIELDS = ["state", "search", ...Object.values(FILTERS)];
 
-/** Convert the filter to the form of `list_jobs`. */
+/** Convert the filter of the page to the filter of `list_jobs`. */
 function queryOf({ state, since, payload, ...rest }) {
   const named = Object.entries(rest).filter(([, value]) => value);
   return {
     ...Object.fromEntries(named),
-    // the platform's own jobs, such as webhook deliveries, are listed only if someone asks for them
+    // list the platform's own jobs, such as webhook deliveries, only if a person asks for them
     ...(!rest.job_type && !rest.search && !rest.parent_id && { internal: false }),
     ...(state && { state: [state] }),
     ...(since && { created_after: rangeStart(since) }),
@@ -56,7 +59,10 @@ function queryOf({ state, since, payload, ...rest }) {
   };
 }
 
-/** The list. The caller stores the filter in the address, where an empty value removes a field. */
+/**
+ * The list. The caller stores the filter in the page's address. An empty value removes a field
+ * there.
+ */
 export function JobMonitor({ workspaceId, filter, onFilter }) {
   const key = JSON.stringify(filter);
   const query = useMemo(() => queryOf(filter), [key]);
@@ -175,7 +181,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   </div>`;
 }
 
-/** Links to the states with their counts, and to the grouped failures. */
+/** Links to the states with the numbers of their jobs, and to the failed jobs grouped by error. */
 export function Tabs({ counts, chosen, grouped = false }) {
   const entry = (name, word, tone) => {
     const count = counts?.states[name] ?? null;
@@ -200,7 +206,7 @@ export function Tabs({ counts, chosen, grouped = false }) {
   </nav>`;
 }
 
-/** Filters of the address, each with a button that removes it. */
+/** Filters in the page's address, each with a button that removes it. */
 const Filters = ({ filter, onFilter }) =>
   Object.entries(FILTERS).map(
     ([name, field]) =>
@@ -218,7 +224,9 @@ const Filters = ({ filter, onFilter }) =>
 const hasTrouble = (row) =>
   Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
 
-/** Return a failed job's error, a running job's progress, or a glimpse of the payload. */
+/**
+ * Return the error of a failed job, the progress of a running job, or a few values of the payload.
+ */
 const noteOf = (row) =>
   hasTrouble(row)
     ? row.error
@@ -262,7 +270,7 @@ function Row({ row, index, holder, isChosen, toggle }) {
   </tr>`;
 }
 
-/** Progress of a running job, or the next run of another live job. */
+/** Progress of a running job, or the time of the next run of another live job. */
 function Progress({ row, isQueued }) {
   const next = nextRunOf(row);
   if (isQueued) return html`<span class="muted">due</span>`;
@@ -278,7 +286,10 @@ const isLate = (row) =>
   stateAt(row, serverNow()) === "queued" &&
   serverNow() - Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at) > LATE_MS;
 
-/** Read the holders once a row waits too long. One read covers all rows. */
+/**
+ * Read the holders of waiting jobs as soon as one row waits too long. One read covers all rows of
+ * the list.
+ */
 function useHolders(workspaceId, rows) {
   const hasLateRows = useNow() && rows.some(isLate);
   const read = useFetch(
@@ -289,7 +300,10 @@ function useHolders(workspaceId, rows) {
   return (read.value?.holders ?? []).filter(({ kind }) => !SUSPENDING.has(kind));
 }
 
-/** Find the holder of a late job by its type and, if its key is full, by its key. */
+/**
+ * Find the holder of a late job. It is found by the job type, and by the concurrency key if the key
+ * is at its limit.
+ */
 const holderOf = (row, holders) =>
   isLate(row) &&
   holders.find(
@@ -297,21 +311,23 @@ const holderOf = (row, holders) =>
       names.includes(row.job_type) && (!keys || keys.includes(row.concurrency_key)),
   );
 
-/** Kinds of holders that block suspended jobs, not queued ones. */
+/** Kinds of holders that block suspended jobs but no queued jobs. */
 const SUSPENDING = new Set(["answer", "event"]);
 
-/** Note of a queued job: its holder, or its usual note. */
+/** Text below a queued job. It names the holder, or is the usual text. */
 function QueuedNote({ cause, note }) {
   const { sentence, holder } = cause || {};
   if (!sentence) return note && html`<span class="job-note">${note}</span>`;
-  // the row begins with the type
+  // omit the first word if it is the type, because the row already begins with the type
   const reason = sentence.replace(/^The job type \S+ /, "");
   return html`<span class="job-note why" title=${sentence}>
     ${holder?.job_id ? `held by job ${shortId(holder.job_id)}` : html`<${Sentence} text=${reason} />`}
   </span>`;
 }
 
-/** Total duration of all runs of a job. For a running job, until now. */
+/**
+ * Total duration of all runs of a job, up to the present if the job is running.
+ */
 function RunTime({ row }) {
   const runMs = Number(row.times?.run_ms ?? Number.NaN);
   if (row.status === "processing" && row.running_since)
@@ -323,7 +339,10 @@ function RunTime({ row }) {
 
 const STEPS = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
 
-/** Whether a key moves between rows. Arrow keys do so only in a row. Elsewhere they scroll. */
+/**
+ * Whether a key moves the focus between rows. Arrow keys move it only if a row has the focus.
+ * Elsewhere they scroll.
+ */
 const isMoveKey = (event) =>
   event.key in STEPS &&
   !isTyping(event) &&

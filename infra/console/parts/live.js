@@ -1,4 +1,4 @@
-// Reads that a watch repeats after changes: one object, or pages of a list.
+// Reads that a watch repeats after changes: A read returns one object, or pages of a list.
 
 import { data, supabase, unwrap } from "../api.js";
 import { isHidden, onWake } from "../lib/jobs/page.js";
@@ -6,7 +6,10 @@ import { watchTopic } from "../lib/jobs/watch.js";
 import { useFetch } from "../lib/store.js";
 import { useEffect, useRef, useState } from "../lib/ui.js";
 
-/** Return a refresh that waits for the read in flight. Otherwise frequent events would abort it. */
+/**
+ * Return a function that refreshes after the read that is in flight. Without this wait, frequent
+ * events would abort each read.
+ */
 function useReload(read) {
   const latest = useRef(read);
   const isRequested = useRef(false);
@@ -35,8 +38,8 @@ function usePageVisible() {
 }
 
 /**
- * Repeat a read after changes of topics (`workspace:…`, `session:…`, `job:…`). Returns the
- * freshness. An object that is not live changes only with a message, and a hidden page does not
+ * Read again after changes that topics report (`workspace:…`, `session:…`, `job:…`). Returns the
+ * freshness. An object that is not live changes only with a message, so a hidden page does not
  * follow it.
  */
 export function useTopicRefresh(read, topics, isLive = true) {
@@ -68,7 +71,7 @@ export function useTopicRefresh(read, topics, isLive = true) {
   return freshness;
 }
 
-/** Return the topics of a workspace and of up to ten of its sessions. */
+/** Return the topic of a workspace and the topics of up to ten of its sessions. */
 const topicsOf = (workspaceId, sessions) => [
   `workspace:${workspaceId}`,
   ...sessions.slice(0, 10).map((session) => `session:${session}`),
@@ -77,8 +80,9 @@ const topicsOf = (workspaceId, sessions) => [
 /**
  * Read pages of a workspace's list, and read them again when a job changes.
  *
- * - `isLive(pages)`: whether a row has a running job.
- * - `liveOf(pages)`: sessions of running jobs, because only their topics have progress.
+ * - `isLive(pages)`: whether a row contains a running job.
+ * - `liveOf(pages)`: sessions of the running jobs, because only the topics of sessions report
+ *   progress.
  */
 export function useLivePages(
   workspaceId,
@@ -87,7 +91,7 @@ export function useLivePages(
 ) {
   const [shown, setShown] = useState(null);
   const subject = `${workspaceId} ${search}`;
-  // a change of workspace or search begins with the first page
+  // begin with the first page after a change of the workspace or the search
   const cursors = shown?.subject === subject ? shown.after : [undefined];
   const read = useFetch(
     (signal) => Promise.all(cursors.map((after) => list(workspaceId, after, signal))),
@@ -99,13 +103,16 @@ export function useLivePages(
   const isRead = read.value !== undefined && read.error === null;
   return {
     ...read,
-    // a failed read is not live, whatever Realtime reports
+    // if the last read failed, the page is not live, although Realtime may be connected
     freshness: freshness === "live" && !isRead ? "catching-up" : freshness,
     more: next ? () => setShown({ subject, after: [...cursors, next] }) : null,
   };
 }
 
-/** Read the latest hundred rows of a workspace. `isLive(row)`: whether a row has a running job. */
+/**
+ * Read the latest hundred rows of a table in a workspace. `isLive(row)`: whether a row has a
+ * running job.
+ */
 export function useLatest(table, workspaceId, column, isLive = () => false) {
   const rows = () => data().from(table).select("*").eq("workspace_id", workspaceId);
   const latest = () => rows().order(column, { ascending: false }).limit(100);

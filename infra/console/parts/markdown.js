@@ -1,5 +1,6 @@
-// Converts Markdown to elements. A library parses the text, and no HTML in it becomes markup. The
-// library is loaded with the first text, which is shown as it is until then.
+// Converts Markdown to elements. A library parses the text, and HTML in the text is never
+// interpreted as markup. The library is loaded when the first text is shown. Until then, the text
+// is shown unchanged.
 
 import { safeUrl } from "../lib/format.js";
 import { growTokens, NOTHING } from "../lib/partial-markdown.js";
@@ -7,7 +8,7 @@ import { html, quietButton, useEffect, useMemo, useRef, useState } from "../lib/
 import { copy } from "./copy.js";
 
 const MAX_DEPTH = 40;
-/** Longer code stays without colours, because colouring it would block the page. */
+/** Code that is longer gets no colours, because colouring it would block the page. */
 const MAX_COLOURED = 10_000;
 let depth = 0;
 let lexer = (text) => [{ raw: text }];
@@ -15,7 +16,10 @@ let loading = null;
 let highlighter = null;
 let loadingHighlighter = null;
 
-/** Markdown of a model or a person. `isPartial`: whether it is still being written. */
+/**
+ * Markdown that a model or a person has written. `isPartial`: whether the text is still being
+ * written.
+ */
 export function Markdown({ text, isPartial = false }) {
   const [current, setCurrent] = useState(() => lexer);
   useEffect(() => {
@@ -33,7 +37,10 @@ export function Markdown({ text, isPartial = false }) {
   return html`<div class="markdown" dir="auto">${tokens.map(renderOnce)}</div>`;
 }
 
-/** Return the tokens of a text. A text that nests too deeply for the library is one token. */
+/**
+ * Return the tokens of a text. If a text nests too deeply for the library, return the text as one
+ * token.
+ */
 function parse(text) {
   try {
     return lexer(text);
@@ -44,13 +51,13 @@ function parse(text) {
 
 const rendered = new WeakMap();
 
-/** Render a block. An element that is the same as before is not compared again. */
+/** Render a block. If an element is the same object as before, Preact does not compare it again. */
 function renderOnce(token) {
   if (!rendered.has(token)) rendered.set(token, renderTokens([token])[0]);
   return rendered.get(token);
 }
 
-// unknown tokens, such as HTML, and tokens that are nested too deeply are shown as text
+// unknown tokens, such as HTML, and tokens that are nested too deeply are shown as plain text
 function renderTokens(tokens = []) {
   depth += 1;
   try {
@@ -78,7 +85,8 @@ const RENDERERS = {
   paragraph: (token) => html`<p>${words(token)}</p>`,
   heading: (token) => html`<p class="heading" data-depth=${token.depth}>${words(token)}</p>`,
   blockquote: (token) => html`<blockquote>${renderTokens(token.tokens)}</blockquote>`,
-  // a link instead of the image, because loading it would reveal the reader to its server
+  // show a link instead of the image, because loading the image would reveal the reader to its
+  // server
   image: ({ href, text }) => linkTo(href, text || href),
   link: (token) => linkTo(token.href, words(token)),
   list: ({ ordered, start, items }) => {
@@ -107,7 +115,10 @@ const RENDERERS = {
     </div>`,
 };
 
-/** Code with colours. The library that adds them escapes all HTML, and is loaded with the first code. */
+/**
+ * Code with colours. The library that adds the colours escapes all HTML, and is loaded with the
+ * first code block.
+ */
 function Code({ text, lang }) {
   const [current, setCurrent] = useState(highlighter);
   useEffect(() => {

@@ -1,4 +1,4 @@
-// Texts of a job list without rows.
+// Texts shown when a list of jobs has no rows.
 
 import { settings } from "../api.js";
 import { html, quietButton } from "../lib/ui.js";
@@ -9,7 +9,10 @@ function firstJobSql(workspaceId) {
   return `select ${name}('${workspaceId}', 'jobs.hello', '{"name": "Ada"}');`;
 }
 
-/** Error, search in older jobs, filters without matches, or how to enqueue a first job. */
+/**
+ * They show an error, offer to search older jobs, explain that no job matches the filters, or
+ * explain how to enqueue a first job.
+ */
 export function EmptyState({ workspaceId, state, filter, none, onFilter, retry }) {
   if (state.error)
     return html`<${Failed} error=${state.error} retry=${retry}

@@ -1,4 +1,5 @@
-// Page for an address that does not exist or is not visible. Both look the same.
+// Page for an address that does not exist or that the person may not see. The page is the same in
+// these two cases.
 
 import { html } from "../lib/ui.js";
 import { Placeholder } from "./states-of-view.js";

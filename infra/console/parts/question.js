@@ -1,4 +1,4 @@
-// Question of a job that waits for a person's answer.
+// Question of a job that waits for an answer by a person.
 
 import { jobs } from "../api.js";
 import { pretty } from "../lib/format.js";

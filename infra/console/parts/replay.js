@@ -7,7 +7,7 @@ import { html, useState } from "../lib/ui.js";
 import { DialogForm } from "./dialog.js";
 import { area } from "./field.js";
 
-/** Create a copy of a job, which may start at the finished step `from`, or retry the job itself. */
+/** Create a copy of a job, which may start at the finished step `from`, or retry the same job. */
 export function ReplayDialog({ job, from, isCopy = Boolean(from), onDone, onClose }) {
   const first = pretty(job.payload);
   const [text, setText] = useState(first);

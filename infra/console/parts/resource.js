@@ -1,4 +1,4 @@
-// Page that lists one kind of resource with its actions, and polls for changes.
+// Page that lists resources of one kind with their actions, and polls for changes.
 
 import { usePolling, useFetch } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
@@ -10,7 +10,7 @@ import { createAction } from "./toasts.js";
 
 const POLL_MS = 10_000;
 
-/** Tag for on, off, or a problem. */
+/** Tag that shows that a resource is on, off, or has a problem. */
 export const OnOff = ({ isOn, problem = null }) =>
   problem === null
     ? html`<${Tag} tone=${isOn ? "completed" : "pending"}>${isOn ? "On" : "Off"}<//>`
@@ -20,7 +20,7 @@ export const OnOff = ({ isOn, problem = null }) =>
  * Props:
  *
  * - `read`: reads the rows.
- * - `actions(row, {act, edit})`: returns a row's buttons as `[label, run]`.
+ * - `actions(row, {act, edit})` returns the buttons of a row as `[label, run]`.
  * - `add`: `[label, Dialog]`. The dialog gets `like` (the row to edit) and `onClose`.
  */
 export function ResourceView({

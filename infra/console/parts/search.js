@@ -1,10 +1,13 @@
-// Search field of a list.
+// Field for searching a list.
 
 import { isTyping, useKey } from "../lib/keys.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 
-/** Search field that searches after a pause in typing. The key `/` focuses it. */
+/**
+ * Search field that starts a search when the person pauses typing. The key `/` moves the focus to
+ * this field.
+ */
 export function SearchBox({ value, onChange, placeholder = "Search type, error, payload or id" }) {
   const [text, setText] = useState(value);
   const input = useRef(null);

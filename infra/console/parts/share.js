@@ -1,4 +1,4 @@
-// Public share links: create, copy and revoke.
+// Public share links: a person can create, copy and revoke the link.
 
 import { html, useState } from "../lib/ui.js";
 import { copy } from "./copy.js";
@@ -7,7 +7,7 @@ import { createAction } from "./toasts.js";
 
 /**
  * Button whose dialog creates and revokes a link. `share(isShared)` returns `{url}`. `address` is
- * the address of the current link, if there is one.
+ * the address of the current link, or nothing if no link exists.
  */
 export function ShareButton({ what, address, share, refresh }) {
   const [isOpen, setIsOpen] = useState(false);

@@ -1,4 +1,4 @@
-// Help for keyboard shortcuts, which `?` opens.
+// Help about keyboard shortcuts, which the key `?` opens.
 
 import { isTyping, useKey } from "../lib/keys.js";
 import { html, useState } from "../lib/ui.js";

@@ -5,7 +5,7 @@ import { html, quietButton } from "../lib/ui.js";
 import { Stale, Placeholder } from "./states-of-view.js";
 import { shortId } from "../lib/format.js";
 
-/** Definitions of the page of concepts by term, shown as tooltips of labels. */
+/** Definitions of terms from the page of concepts, shown as tooltips of labels. */
 const DEFINITIONS = Object.fromEntries(
   Array.from(concepts.matchAll(/^- (An? ([\w ]+?) (?:is|gives) .*)$/gm), ([, sentence, term]) => [
     term,
@@ -14,17 +14,17 @@ const DEFINITIONS = Object.fromEntries(
 );
 const definitionOf = (label) => DEFINITIONS[label.toLowerCase()];
 
-/** Define a column. Its header also gets the classes `num` and `phone-less`. */
+/** Define a column. The header cell of the column also gets the classes `num` and `phone-less`. */
 export function column(name, ...rest) {
   return { name, className: rest.length === 2 ? rest[0] : "", cell: rest.at(-1), isHeading: false };
 }
 
-/** Define the column whose cells name the rows. */
+/** Define the column whose cells are the headings of their rows. */
 export const heading = (name, ...rest) => ({ ...column(name, ...rest), isHeading: true });
 
 const headClasses = (className) => className.match(/\b(num|phone-less)\b/g)?.join(" ");
 
-/** Table that scrolls sideways if it is too wide. */
+/** Table that scrolls horizontally if it is too wide. */
 export const table = ({ label, rows, key, cards = false, className = "", attributes }, columns) =>
   html`<div class=${`scroll-x ${className}`} tabindex="0" role="group" aria-label=${label}>
     <table class=${cards ? "table cards" : "table"}>
@@ -62,7 +62,7 @@ export const table = ({ label, rows, key, cards = false, className = "", attribu
     </table>
   </div>`;
 
-/** Card with one number. */
+/** Card that shows one number. */
 export const figure = (name, value, note, isBad = false) =>
   html`<div class="card figure">
     <p class="muted">${name}</p>
@@ -70,22 +70,22 @@ export const figure = (name, value, note, isBad = false) =>
     <p class="muted small">${note ?? "\u00a0"}</p>
   </div>`;
 
-/** Return a name or address that may wrap between its words. */
+/** Return a name or address in which lines may break between words. */
 export const breakable = (name) =>
   name.split(/(?<=[._:/-])/).flatMap((word, at) => (at > 0 ? [html`<wbr />`, word] : [word]));
 
-/** Line of a list of facts, or false without a value. */
+/** Row in a list of facts, or false if there is no value. */
 export const fact = (name, value) =>
   value !== null &&
   value !== undefined &&
   value !== false &&
   html`<div><dt title=${definitionOf(name)}>${name}</dt><dd>${value}</dd></div>`;
 
-/** Link to a job, labelled with the end of its id. A dash if there is no id. */
+/** Link to a job, labelled with the end of its id. If there is no id, show a dash. */
 export const jobLink = (id, onClick) =>
   id ? html`<a class="mono" href=${`/jobs/${id}`} onClick=${onClick}>${shortId(id)}</a>` : "–";
 
-/** Table of a read's rows, or a notice until they are read. */
+/** Table with the rows of a read, or a notice until the rows are read. */
 export const dataTable = ({ of, rows = [], empty, ...options }, columns) =>
   !of.value
     ? html`<${Placeholder} of=${of} what=${`the ${options.label.toLowerCase()}`} />`
@@ -93,7 +93,7 @@ export const dataTable = ({ of, rows = [], empty, ...options }, columns) =>
       ? empty
       : table({ rows, ...options }, columns);
 
-/** Card with a read's rows and a button that reads older rows. */
+/** Card with the rows of a read, and a button that reads older rows. */
 export const liveList = ({ of, what, ...options }, columns) =>
   html`<section class="card list" aria-label=${options.label}>
     ${of.isStale && html`<${Stale} error=${of.error} retry=${of.refresh} />`}

@@ -1,4 +1,4 @@
-// Messages about actions, and actions that confirm, run and report.
+// Messages about actions, and a function that confirms an action, runs it and reports its result.
 
 import { html, quietButton } from "../lib/ui.js";
 import { confirm } from "../lib/prompt.js";
@@ -8,8 +8,8 @@ const toasts = createStore([]);
 let last = 0;
 
 /**
- * Show a message for six seconds, or for twenty with a link (`href`, `label`). A sticky message
- * stays until it is dismissed.
+ * Show a message for six seconds, or for twenty seconds if it has a link (`href`, `label`). A
+ * sticky message stays until the person dismisses it.
  */
 export function notify(text, { tone = "completed", sticky = false, href, label } = {}) {
   last += 1;
@@ -18,13 +18,16 @@ export function notify(text, { tone = "completed", sticky = false, href, label }
   if (!sticky) setTimeout(() => dismiss(toast.id), href ? 20_000 : 6000);
 }
 
-/** Show why an action failed, until the message is dismissed. */
+/** Show why an action failed, until the person dismisses the message. */
 export function notifyFailure(what, error) {
   const id = error?.requestId ? ` (request ${String(error.requestId).slice(0, 8)})` : "";
   notify(`${what}: ${error?.message ?? error}${id}`, { tone: "failed", sticky: true });
 }
 
-/** Return a function that confirms and runs an action, reports its result, and calls `refresh`. */
+/**
+ * Return a function that asks for confirmation, runs an action, reports its result, and calls
+ * `refresh`.
+ */
 export const createAction = (refresh) => async (failure, run, done, question) => {
   if (question && !(await confirm(question))) return undefined;
   try {
@@ -42,7 +45,10 @@ export const createAction = (refresh) => async (failure, run, done, question) =>
 /** Run an action that changes nothing on the page. */
 export const act = createAction(() => {});
 
-/** Describe the state after a resume, because another pause may stop the same jobs. */
+/**
+ * Describe whether jobs are still paused after a pause was ended, because another pause may stop
+ * the same jobs.
+ */
 export const describeResume = (name) => (answer) =>
   [
     `${name} is ${answer.paused ? "still paused" : "resumed"}`,
@@ -51,7 +57,7 @@ export const describeResume = (name) => (answer) =>
 
 const dismiss = (id) => toasts.set((now) => now.filter((toast) => toast.id !== id));
 
-/** Region of the messages. The shell draws it once. */
+/** Region of the page in which messages appear. The frame of the console draws it once. */
 export function Toasts() {
   const list = useStore(toasts);
   return html`<div class="toasts" role="region" aria-label="Messages" aria-live="polite">

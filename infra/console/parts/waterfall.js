@@ -1,4 +1,4 @@
-// Waterfall of a job's steps and children in order of time, with bars and durations.
+// Waterfall of a job's steps and children in the order of time, with bars and durations.
 
 import { pluralize, duration, relative, utc } from "../lib/format.js";
 import { outcomeOf } from "../lib/states.js";
@@ -8,7 +8,7 @@ import { extentOf, placeOf, rowsOf, spansOf } from "../lib/waterfall.js";
 const MAX_ROWS = 400;
 const SPAN_WORDS = { queued: "Queued", run: "Ran", wait: "Waited", backoff: "Backing off" };
 
-/** The waterfall. `detailsOf(row)` is drawn below an opened row. */
+/** The waterfall. `detailsOf(row)` returns the details that are drawn below an opened row. */
 export function Waterfall({ trace, now, detailsOf }) {
   const [opened, setOpened] = useState(null);
   const all = useMemo(() => rowsOf(trace, now), [trace, now]);
@@ -49,7 +49,7 @@ export function Waterfall({ trace, now, detailsOf }) {
   </div>`;
 }
 
-/** Sums of a job's queue, run and wait times. */
+/** Total queue time, duration and wait time of a job. */
 function Totals({ job, now }) {
   const { times, created_at: from, finished_at: to } = job;
   const whole = (to ? Date.parse(to) : now) - Date.parse(from);

@@ -1,4 +1,4 @@
-// Relative times with the exact UTC instant as their title, and running durations.
+// Relative times with the exact UTC time as their title, and durations that count up.
 
 import { duration, INSTANT, instantOf, local, relative, serverNow, utc } from "../lib/format.js";
 import { html, useEffect, useState } from "../lib/ui.js";
@@ -11,7 +11,7 @@ function notifyClocks() {
     for (const watcher of [...watchers]) watcher(serverNow());
 }
 
-/** Return the server's time, updated each second by one timer for the whole page. */
+/** Return the server's time. One timer for the whole page updates it every second. */
 export function useNow(active = true) {
   const [now, setNow] = useState(serverNow);
   useEffect(() => {
@@ -28,14 +28,17 @@ export function useNow(active = true) {
   return active ? Math.max(now, serverNow() - 1000) : serverNow();
 }
 
-/** Time as `3 min ago`, with `2026-11-20 08:36:55.585 UTC` as its title. */
+/** Time such as `3 min ago`, with a title such as `2026-11-20 08:36:55.585 UTC`. */
 export function When({ at }) {
   const now = useNow(Boolean(at));
   if (!at) return html`<span class="none">–</span>`;
   return html`<time datetime=${at} title=${utc(at)}>${relative(at, now)}</time>`;
 }
 
-/** Duration from `from` until now. `before` is an earlier duration in ms. */
+/**
+ * Duration from the time `from` until the present. `before` is a duration in milliseconds that is
+ * added.
+ */
 export function Elapsed({ from, before = 0 }) {
   const now = useNow(Boolean(from));
   if (!from) return html`<span class="none">–</span>`;
@@ -44,7 +47,7 @@ export function Elapsed({ from, before = 0 }) {
   </span>`;
 }
 
-/** Instant within a sentence, in the reader's time zone, with the date unless it is today. */
+/** Time within a sentence, in the reader's time zone, with the date unless it is today. */
 function Timestamp({ at }) {
   const now = useNow();
   const [day, time] = local(at).split(" ");
@@ -55,10 +58,10 @@ function Timestamp({ at }) {
   </time>`;
 }
 
-/** An instant, or code between backticks. */
+/** Pattern of a time, or of code between backticks. */
 const MARKED = new RegExp(`${INSTANT.source}|\`([^\`]+)\``);
 
-/** Sentence with code and short instants, whose titles have the full time. */
+/** Sentence that shows code and short times. The title of a time is the full time. */
 export const Sentence = ({ text }) =>
   String(text ?? "")
     .split(MARKED)

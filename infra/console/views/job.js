@@ -36,12 +36,18 @@ import NotFound, { placeholderPage } from "../parts/not-found.js";
 const { useJob } = createHooks(hooks, supabase);
 
 const POLL_MS = 2000;
-/** Milliseconds between two explanations. A running job reports where it is every 15 s. */
+/**
+ * Milliseconds between two reads of the explanation, by the status of the job. A running job
+ * reports every 15 s which line of code it executes.
+ */
 const EXPLAIN_MS = { pending: 5000, waiting: 5000, processing: 15_000 };
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
-/** Read attempts, steps and children when the job's state changes, but not on progress. */
+/**
+ * Read attempts, steps and children when the job's state changes, but not when only its progress
+ * changes.
+ */
 function useDetails(job) {
   const stamp = `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
   const { id } = job;
@@ -50,9 +56,9 @@ function useDetails(job) {
   const explained = useFetch((signal) => api.explain(id, signal), [id]);
   const trace = useFetch((signal) => api.trace(id, signal), [id]);
   const isRunning = trace.value?.jobs.some((one) => !ENDED.has(one.status));
-  // poll, because steps and children send no events of this job
+  // poll, because changes of steps and children add no events to this job
   usePolling(trace, isRunning ? POLL_MS : null);
-  // poll, because the reason depends on other jobs, whose changes send no events of this job
+  // poll, because the reason depends on other jobs, whose changes add no events to this job
   usePolling(explained, EXPLAIN_MS[job.status] ?? null);
   const lastStamp = useRef(stamp);
   useEffect(() => {
@@ -77,7 +83,7 @@ function JobDetails({ watch, job }) {
   const log = useJobLines(job.id, job.last_seq);
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
-  // focus the heading, because the heading of the loading page had the focus and is gone
+  // focus the heading, because the heading of the loading page had the focus and was removed
   useLayoutEffect(() => {
     if (document.activeElement === document.body) document.querySelector("h1").focus();
   }, []);
@@ -187,7 +193,7 @@ function Explained({ explained, job, isAsking }) {
   </p>`;
 }
 
-/** Number of jobs that wait for the same holder, and for how long. */
+/** Number of jobs that wait for the same holder, and the time for which they have waited. */
 const HeldWith = ({ held }) =>
   held?.waiting > 1 &&
   html`<p class="muted">
@@ -195,7 +201,9 @@ const HeldWith = ({ held }) =>
     reason${held.since && html`, held for <${Elapsed} from=${held.since} />`}.
   </p>`;
 
-/** Return the sentence without the error, which the page shows in full below. */
+/**
+ * Return the sentence without the error message, because the page shows the error in full below.
+ */
 function withoutError(sentence, job) {
   const message = (job.error_message ?? "").trim().replace(/\s+/g, " ").slice(0, 80);
   const type = String(job.error_data?.type).split(".").at(-1);
@@ -258,7 +266,10 @@ function JobData({ job }) {
   </div>`;
 }
 
-/** Live output of a stream. A reader at the end stays at the end. */
+/**
+ * Live output of one stream. If the reader has scrolled to the end, the view stays at the end when
+ * text is added.
+ */
 function StreamOutput({ name, content }) {
   const words = useRef(null);
   const text = outputText(content);
@@ -278,7 +289,7 @@ function StreamOutput({ name, content }) {
   </section>`;
 }
 
-/** Timeline of the job and its children. */
+/** Timeline of a job and its children. */
 function Timeline({ job, trace, isMoving, detailsOf }) {
   const children = (trace.value?.jobs ?? []).filter((one) => one.parent_id === job.id);
   const now = useNow(isMoving);
@@ -300,7 +311,10 @@ function Timeline({ job, trace, isMoving, detailsOf }) {
   </section>`;
 }
 
-/** Details of a row of the waterfall: a step's result, an attempt's error, or a link to a child. */
+/**
+ * Details of a row of the waterfall: They are the result of a step, the error of an attempt, or a
+ * link to a child.
+ */
 function RowDetails({ row, job, steps, attempts, onReplay }) {
   if (row.key === job.id) return html`<p class="muted">The job's payload and result are above.</p>`;
   const problem = row.error && html`<span class="problem">${row.error}</span> `;

@@ -1,4 +1,5 @@
-// Jobs of a workspace, or its failed jobs grouped by error. The address has the filters.
+// Page of the jobs of a workspace, or of its failed jobs grouped by error. The page's address
+// contains the filters.
 
 import { setQuery, useQuery } from "../lib/router.js";
 import { html, useState } from "../lib/ui.js";

@@ -164,7 +164,7 @@ const chart = (id, name, more) =>
     <${Chart} ...${more} />
   </section>`;
 
-/** Largest groups of failed jobs. */
+/** Groups with the most failed jobs. */
 function Failures({ groups }) {
   if (groups.length === 0) return null;
   const largest = groups.slice(0, MAX_FAILURES);
@@ -187,7 +187,7 @@ const loadColumns = (max) => [
   ),
 ];
 
-/** Load by tenant, for staff. */
+/** Load of each tenant, shown to staff. */
 function ByTenant({ minutes }) {
   const { workspaces } = useStore(session);
   const read = useFetch((signal) => engine.stats(null, minutes, signal), [minutes]);

@@ -19,7 +19,7 @@ const put = route(`PUT ${WORKSPACE_PATH}/schedules/{name}`);
 const remove = route(`DELETE ${WORKSPACE_PATH}/schedules/{name}`);
 const MAX_READ = 200; // maximum jobs of one call
 
-/** Read the schedules with their last jobs as `last`. */
+/** Read the schedules. `last` is the last job of each schedule. */
 async function read(workspaceId, signal) {
   const { schedules } = await rpc("list_schedules", { p_workspace_id: workspaceId }, signal);
   const ids = schedules.map((schedule) => schedule.last_job_id).filter(Boolean);
@@ -34,7 +34,10 @@ async function read(workspaceId, signal) {
 
 const DAY = "Mon ".length;
 
-/** Format the next run in the schedule's time zone, and in the reader's if it differs. */
+/**
+ * Format the next run in the schedule's time zone, and also in the reader's time zone if it
+ * differs.
+ */
 function describeTimes({ next_at: at, timezone }) {
   const parts = { weekday: "short", hour: "2-digit", minute: "2-digit" };
   const time = (timeZone) => new Date(at).toLocaleString("en-GB", { ...parts, timeZone });
@@ -155,7 +158,10 @@ function NextRuns({ workspaceId, cron, timezone }) {
   </p>`;
 }
 
-/** Form of a schedule. `like` is the schedule to change. Without a name it creates a schedule. */
+/**
+ * Form of a schedule. `like` is the schedule that is changed. If `like` has no name, the form
+ * creates a schedule.
+ */
 function Editor({ like, workspaceId, onClose }) {
   const isNew = !like.name;
   const [draft, setDraft] = useState({

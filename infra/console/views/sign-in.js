@@ -1,4 +1,5 @@
-// Sign-in page: Supabase Auth by password, and demo accounts on a developer's machine.
+// Sign-in page: Sign-in with Supabase Auth by password, and with demo accounts on a developer's
+// machine.
 
 import { session, settings, signIn } from "../api.js";
 import { useStore } from "../lib/store.js";

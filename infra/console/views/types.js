@@ -1,5 +1,5 @@
-// Job types, with problems first. The page of a type shows its workers and their jobs, its schema,
-// limits, pause and schedules.
+// Page of job types. Types with problems come first. The page of a type shows its workers and their
+// jobs, its schema, limits, pause and schedules.
 
 import { jobs, rpc, session, types as api, engine } from "../api.js";
 import { atLeast, pluralize, duration, number, percent } from "../lib/format.js";
@@ -24,7 +24,10 @@ const MAX_COUNTED = 1000;
 const isAlive = ({ state }) => state === "alive";
 const countAlive = ({ serving }) => serving.filter(isAlive).length;
 
-/** Rank a type by urgency: refused, unserved, paused, waiting, failing, in use, the rest. */
+/**
+ * Rank a type by how much attention it needs. The order is refused, unserved, paused, waiting,
+ * failing, in use, and all other types.
+ */
 const rankOf = ({ refusal, served, paused_at: paused, day, waiting }) =>
   [refusal, !served && (waiting > 0 || day.enqueued > 0), paused, waiting > 0, day.failed > 0]
     .concat(day.enqueued > 0, true)
@@ -78,10 +81,10 @@ export default function Types({ name, workspace }) {
     <//>`} />`;
 }
 
-/** Format a count. Zeros are muted, so that other counts stand out. */
+/** Format a count. Zeros are greyed out, so that other counts are easy to see. */
 const quantity = (count) => (count > 0 ? number(count) : html`<span class="none">0</span>`);
 
-/** Link to the jobs of a state, labelled with their number. */
+/** Link to the jobs of a state. Its text is the number of jobs. */
 const listOf = ({ job_type: name }, state, count) =>
   count > 0
     ? html`<a href=${`/jobs?state=${state}&job_type=${encodeURIComponent(name)}`}>
@@ -89,13 +92,13 @@ const listOf = ({ job_type: name }, state, count) =>
     </a>`
     : quantity(0);
 
-/** Tag of a type's state: refused, paused, served or without a worker. */
+/** Tag of a type's state: The state is refused, paused, served or without a worker. */
 function TypeWorkers({ type }) {
   const [, tone, words] = WORKER_STATES.find(([matches]) => matches(type));
   return html`<${Tag} tone=${tone}>${words}<//>`;
 }
 
-/** States of a type. The first one that matches applies. */
+/** States of a type. The first state that matches is shown. */
 const WORKER_STATES = [
   [(type) => type.refusal, "failed", "Refused"],
   [(type) => type.paused_at, "waiting", "Paused"],

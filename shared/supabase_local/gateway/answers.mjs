@@ -6,7 +6,8 @@ import { unaliased } from "./plan.mjs";
 import { appliedPreferences } from "./preferences.mjs";
 import { version } from "./versions.mjs";
 
-// `result` is the statement's row, `chosen` the called function, `table` any other resource.
+// `result` is the row of the statement. `chosen` is the function of a call, and `table` the table
+// of any other request.
 export function answerOf(request, { plan, chosen, table }, result) {
   const answer = { ...FORMS[request.kind](request, result, { plan, chosen }) };
   const headers = new Headers(answer.headers);
@@ -77,7 +78,7 @@ const FORMS = {
   },
 };
 
-// Apply status and headers that a function has set.
+// Apply the status and the headers that a function has set for the response.
 // https://docs.postgrest.org/en/v14/references/transactions.html
 function overridden(headers, result) {
   const made = result.headers === null ? [] : headersOf(result.headers);

@@ -1,5 +1,5 @@
-// The exposed schemas as in PostgREST's schema cache: tables with columns and keys, functions with
-// parameters and settings, roles with their settings.
+// The exposed schemas, as PostgREST keeps them in its schema cache. It has tables with columns and
+// keys, functions with parameters and settings, and roles with their settings.
 
 import { relationshipsOf } from "./relationships.mjs";
 import { version } from "./versions.mjs";
@@ -66,7 +66,7 @@ const ROLES = `
   ) as settings
   from pg_catalog.pg_roles as r`;
 
-// Settings for PostgREST in the database, from `alter role authenticator set pgrst.…`.
+// Settings for PostgREST that the database stores, from `alter role authenticator set pgrst.…`.
 const CONFIG = `
   select distinct on (1) split_part(of, '=', 1) as name, substr(of, strpos(of, '=') + 1) as value
   from pg_catalog.pg_db_role_setting as s
@@ -76,7 +76,7 @@ const CONFIG = `
       select d.oid from pg_catalog.pg_database as d where d.datname = current_database()))
     and of like 'pgrst.%'
   order by 1, s.setdatabase desc`;
-// The scan of the time zones takes as long as the rest, and only PostgREST 14 reads them.
+// Read time zones only for PostgREST 14, because this query takes as long as all others together.
 const ZONES = version.major === "14" ? "select name from pg_timezone_names" : "select where false";
 const MAX_ROWS = 1000; // default of a hosted project
 
@@ -88,7 +88,7 @@ export const keyOf = ({ schema, name }) => `${schema}.${name}`;
 
 export async function readCatalogue(driver, { schemas }) {
   const read = await driver.begin("read only", async (tx) => {
-    // With an empty path, type names include their schema.
+    // With an empty search_path, Postgres prints type names with their schema.
     await tx.unsafe("set local search_path = ''");
     return Promise.all([
       tx.unsafe(TABLES, [schemas]),
@@ -133,8 +133,8 @@ function functionOf(row) {
   return { ...row, settings: Object.fromEntries(pairs) };
 }
 
-// The roles that a request may take, with their settings, or null for other roles. Settings of
-// authenticator, the role that signs in, are defaults.
+// Map of the roles that a request may take, with their settings. The value is null for all other
+// roles. Settings of authenticator, the role that signs in, are the defaults for all roles.
 function rolesOf(rows) {
   const inherited = rows.find(({ role }) => role === "authenticator")?.settings ?? {};
   return new Map(

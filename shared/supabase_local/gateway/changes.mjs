@@ -21,7 +21,7 @@ export function changeOf(asked, table, plan, catalogue) {
   return insertStatement({ ...given, columns, conflict });
 }
 
-// Require a condition, as the library safeupdate does in a hosted project's Data API.
+// Require a filter for updates and deletes, as the library safeupdate does in a hosted project.
 function guarded(verb, given) {
   const changes = given.columns?.length !== 0; // a change without columns changes no row
   if (given.conditions.length > 0 || !changes) return given;
@@ -36,7 +36,7 @@ function columnOf(table, name) {
   throw new Refusal(400, { code: "PGRST204", message });
 }
 
-// The columns that are selected or join embedded tables.
+// The columns that a request selects, or that join embedded tables.
 function neededOf({ select, children }) {
   const names = select.map(({ field }) => field.name);
   if (names.includes("*")) return ["*"];
@@ -44,8 +44,8 @@ function neededOf({ select, children }) {
   return [...new Set([...names, ...joined])].sort();
 }
 
-// The columns of a call's rows that are selected, filtered or used in joins. Columns for ordering
-// are not needed.
+// The columns of a function's rows that a request selects, filters by or joins with. Columns that
+// only order the rows are not needed.
 export function neededOfCall(plan) {
   const names = neededOf(plan);
   if (names.length === 0 || names[0] === "*") return names;

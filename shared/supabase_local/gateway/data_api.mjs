@@ -1,5 +1,5 @@
-// Data API and Auth on the stack's Postgres. The Data API is ours, Auth is @supabase/lite's.
-// An instance is used until the database restarts.
+// The Data API and Auth, connected to the Postgres of the stack. The Data API is our own code, and
+// Auth is part of @supabase/lite. An instance is used until the database server restarts.
 
 import postgres from "postgres";
 import { App, ConsoleEmailDriver } from "@supabase/lite";
@@ -29,14 +29,15 @@ const PREPARED = { prepare: true };
 const asIs = (value) => value;
 const OPTIONS = {
   connect_timeout: 5,
-  // short, so that a restarted server is found soon
+  // retry often, so that the gateway soon finds a restarted server
   backoff: (retries) => Math.min(0.02 * 2 ** retries, 0.5),
   onnotice: () => {},
   connection: { application_name: "data_api", client_min_messages: "warning" },
 };
-// Idle connections are closed after 30 s, all after 30 minutes, as in PostgREST.
+// As in PostgREST, a connection is closed after it was idle for 30 s, and after 30 minutes in any
+// case.
 const KEPT = { max: SIZE, idle_timeout: 30, max_lifetime: 1800 };
-// Parameters and results are text, because Postgres serializes them.
+// Parameters and results are passed as text, because Postgres parses and prints them itself.
 const TEXTS = {
   boolean: { to: 16, from: [16], serialize: asIs, parse: asIs },
   date: { to: 1184, from: [1082, 1114, 1184], serialize: asIs, parse: asIs },
@@ -70,8 +71,8 @@ export async function openDataApi() {
 }
 
 async function authOver(connection) {
-  // @supabase/lite would grant all rights on schemas with RLS to anon, authenticated and
-  // service_role.
+  // By default, @supabase/lite would grant anon, authenticated and service_role all rights on
+  // schemas whose tables have RLS.
   connection.ensureRlsContext = async () => true;
   const app = new App({
     connection,
@@ -102,14 +103,14 @@ async function answeredBy(request, place) {
       const { code, message } = refusal.body;
       refusal.body = { code, message };
     }
-    // Node omits the body of a response to HEAD, so the name of the missing feature is logged.
+    // Node omits the body of a response to HEAD, so the missing feature is written to the log.
     if (request.method === "HEAD" && refusal.status === 501) console.error(refusal.message);
     return refusal.response();
   }
 }
 
-// Run a transaction again after the errors that this version repeats, until the caller has a
-// response.
+// Run a transaction again after errors that this version of PostgREST repeats, until it succeeds or
+// the time for a response is over.
 async function repeated(run) {
   const end = Date.now() + settings.requestTimeoutMs;
   for (;;) {
@@ -165,7 +166,7 @@ const countOf = ({ prefers }, plan) => (prefers.count ? countStatement(plan) : n
 
 function answered({ asked, statement, mode, chosen }, { driver, catalogue }) {
   const enter = entrance(asked, catalogue.roles, chosen?.settings ?? {});
-  // function that the project runs before every request (`pgrst.db_pre_request`)
+  // function that the project runs before each request (`pgrst.db_pre_request`)
   const first = catalogue.preRequest ? [sql`select ${qualified(catalogue.preRequest)}()`] : [];
   return withConnection(() =>
     driver.begin(`${enter.isolation} ${mode}`, async (tx) => {
@@ -185,7 +186,8 @@ function foundOf(row) {
   return { ...row, rows: number(rows), total: number(total), inserted: number(inserted) };
 }
 
-// Roll back a change or a call that returns another number of rows than the one that is accepted.
+// If the request accepts only one object, roll back a change or call that returns no row or several
+// rows.
 function checkSingle({ accepts }, { rows }) {
   if (accepts !== "object" || rows === 1) return;
   throw new Refusal(406, {
@@ -195,8 +197,8 @@ function checkSingle({ accepts }, { rows }) {
   });
 }
 
-// Take the caller's role, with the settings of the role and the function, and set the request's
-// variables in Postgres.
+// Switch to the caller's role, apply the settings of the role and of the function, and set the
+// variables of the request in Postgres.
 function entrance(asked, roles, ofFunction) {
   const { claims, method, path, headers, schema, prefers } = asked;
   const { default_transaction_isolation: ofRole, ...ofCaller } = settingsOf(claims.role, roles);
@@ -234,7 +236,8 @@ const cookiesOf = (header) =>
 function settingsOf(role, roles) {
   const found = roles.get(role);
   if (found) return found;
-  // The pool's user could take any role, so the memberships of authenticator decide.
+  // The user of the connections could switch to any role, so check that authenticator is a member
+  // of the role.
   const [code, message] =
     found === null
       ? ["42501", `permission denied to set role "${role}"`]

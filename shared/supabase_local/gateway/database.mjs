@@ -1,5 +1,6 @@
-// Follows a database across restarts. While it is unavailable every call fails immediately. After
-// each return there is another Data API, so that no old connection is used.
+// Follows a database server across restarts. While the server is unavailable, every call fails at
+// once. After the server has returned, a new Data API is created, so that no old connection is
+// used.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import postgres from "postgres";
@@ -10,7 +11,8 @@ const RETRY_MS = 200;
 
 export class Database {
   #api = null;
-  // one rejection per running call, because a shared promise would keep every response
+  // store a separate rejection for each running call, because a promise that all calls share would
+  // keep every response in memory
   #asked = new Set();
   #isStale = false; // whether the schema has changed since it was read
   #reloading = false;
@@ -19,7 +21,7 @@ export class Database {
     return this.#api !== null;
   }
 
-  // Serve the database across restarts. Never returns.
+  // Keep serving the database when its server restarts. Never returns.
   async follow() {
     for (let silent = false; ; silent = true) {
       try {
@@ -34,7 +36,7 @@ export class Database {
 
   async #live() {
     const end = Promise.withResolvers();
-    // A separate idle connection, whose end shows that the server died.
+    // A separate connection without queries. If it ends, the server has died.
     const watch = postgres(settings.databaseUrl, {
       max: 1,
       idle_timeout: null,
@@ -64,8 +66,8 @@ export class Database {
     }
   }
 
-  // Read the schema again after a change. A notification is sent only once, so retry until success or
-  // the database is unavailable.
+  // Read the schema again after a change. A notification of a schema change is sent only once, so
+  // retry the read until it succeeds or the database is unavailable.
   async #reload() {
     this.#isStale = true;
     if (this.#reloading) return;
@@ -83,7 +85,7 @@ export class Database {
     this.#reloading = false;
   }
 
-  // Respond to a request, or with 503 if the database is or becomes unavailable.
+  // Respond to a request. Return 503 if the database is unavailable or becomes unavailable.
   async fetch(request) {
     if (!this.#api) return unavailable("the database is not connected");
     const { promise: refused, reject: refuse } = Promise.withResolvers();
@@ -105,7 +107,7 @@ export class Database {
 class DatabaseAway extends Error {}
 
 function unavailable(details) {
-  // PostgREST's error for an unavailable database.
+  // Error that PostgREST returns for an unavailable database.
   const body = {
     code: "PGRST001",
     message: "Database client error. Retrying the connection.",

@@ -1,10 +1,10 @@
-// Error responses as in PostgREST: the status for each SQLSTATE, and code, message, details and
-// hint.
+// Error responses in the form of PostgREST. They have the status for the SQLSTATE, and code,
+// message, details and hint.
 
 const SQLSTATE = /^[0-9A-Z]{5}$/;
 
-// https://docs.postgrest.org/en/v14/references/errors.html#status-codes. The longest prefix
-// applies.
+// https://docs.postgrest.org/en/v14/references/errors.html#status-codes. The longest prefix of an
+// SQLSTATE that matches applies.
 const CODES = {
   400: "P0001",
   403: "0L 0P 28 42501",
@@ -20,7 +20,7 @@ const STATUS = Object.fromEntries(
   ),
 );
 
-// An error of PostgREST before it uses the database.
+// An error that PostgREST returns before it uses the database.
 export class Refusal extends Error {
   constructor(status, { code, message, details = null, hint = null }, headers = {}) {
     super(message);
@@ -39,7 +39,7 @@ export class Refusal extends Error {
       headers: {
         "content-type": "application/json; charset=utf-8",
         "proxy-status": `PostgREST; error=${body.code}`,
-        // for every 503, including a raised PT503
+        // add this header to every 503, also to a PT503 that a function raised
         ...(status === 503 ? { "retry-after": "0" } : {}),
         ...headers,
       },
@@ -47,7 +47,7 @@ export class Refusal extends Error {
   }
 }
 
-// Create the error for a feature of PostgREST that this server lacks.
+// Create the error for a feature of PostgREST that this server does not support.
 export const leftOut = (name) =>
   new Refusal(501, {
     code: "PGRST000",
@@ -55,8 +55,8 @@ export const leftOut = (name) =>
     hint: "Use `supabase start`, which runs PostgREST.",
   });
 
-// Convert a database error to PostgREST's response for `role`.
-// An error that is not from Postgres is a broken connection.
+// Convert a database error to the response that PostgREST sends to `role`.
+// If the error does not come from Postgres, the connection is broken.
 export function refusalOf(error, role) {
   const { code, message, detail = null, hint = null } = error;
   if (!SQLSTATE.test(code)) {
@@ -80,7 +80,8 @@ function statusOf(code, message, role) {
   return STATUS[code] ?? STATUS[code.slice(0, 2)] ?? 400;
 }
 
-// Read a whole response that a function raised: a JSON object as message, another as detail.
+// Read a complete response that a function raised as an error. The message of the error is a JSON
+// object, and its detail is a second JSON object.
 // https://docs.postgrest.org/en/v14/references/errors.html#raise-errors-with-http-status-codes
 function raised(message, detail) {
   const body = objectOf(message, ({ code, message: words }) => code && words);

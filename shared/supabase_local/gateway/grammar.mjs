@@ -33,7 +33,7 @@ const TRUTHS = {
 };
 const EVERY_FIELD = { field: { name: "*", path: [] }, cast: null, alias: null };
 
-// A hyphen belongs to a name, but not the arrow of a path.
+// A name may contain a hyphen, but not the arrow `->` of a JSON path.
 const NAME = /[ \t]*(?:"((?:[^"\\]|\\.)*)"|([\p{L}\d_ $]+(?:-(?!>)[\p{L}\d_ $]+)*))[ \t]*/suy;
 const KEY = /"((?:[^"\\]|\\.)*)"|([^(\-:.,>)]+(?:-(?!>)[^(\-:.,>)]+)*)/suy;
 const INDEX = /-?\d+(?=->|::|[.,]|$)/y;
@@ -47,7 +47,7 @@ class Reader {
     Object.assign(this, { text, what, at: 0 });
   }
 
-  // Consume a match of a sticky pattern. Return it, or null.
+  // Consume a match of a sticky pattern, and return it. Return null if the pattern does not match.
   match(pattern) {
     pattern.lastIndex = this.at;
     const found = pattern.exec(this.text);
@@ -86,7 +86,7 @@ class Reader {
     return names;
   }
 
-  // The path into a JSON value.
+  // Parse the path into a JSON value.
   path() {
     const steps = [];
     for (let found; (found = this.match(/->>?/y)); ) {
@@ -126,7 +126,7 @@ class Reader {
     return { field: { name, path }, cast, alias };
   }
 
-  // `readValue` reads the operand of an operator.
+  // `readValue` parses the operand that follows an operator.
   condition(readValue) {
     const not = this.match(/not\./y) !== null;
     const start = this.at;
@@ -202,7 +202,8 @@ export function readFilter(text) {
 
 export const readLogic = (text) => new Reader(text, "logic tree").logic();
 
-// Parse the name of a parameter: tables, a field and its path.
+// Parse the name of a query parameter. It has the names of embedded tables, a field, and the JSON
+// path of the field.
 export function readPlace(text) {
   const reader = new Reader(text, "tree path");
   const names = reader.names();

@@ -1,12 +1,12 @@
-// Media types of responses, and the choice among those that a caller accepts.
+// Media types of responses. One of those that the caller accepts is chosen.
 
 import { Refusal, leftOut } from "./errors.mjs";
 
 const TYPES = { json: "application/json", object: "application/vnd.pgrst.object+json" };
 const LEFT_OUT = /^(text\/csv|application\/geo\+json|application\/vnd\.pgrst\.(plan|array).*)$/;
 
-// Choose the first supported type, `json` or `object`, of an Accept header. The root path is the
-// description of the schema, which has a type of its own.
+// Choose from an Accept header the first type that is supported, `json` or `object`. The root path
+// returns the description of the schema, which has its own media type.
 export function acceptedOf(header, { isRoot }) {
   const asked = (header ?? "*/*").split(",").map((one) => one.trim().toLowerCase());
   for (const one of asked) {

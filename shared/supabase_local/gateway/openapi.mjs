@@ -1,4 +1,4 @@
-// The OpenAPI description of the schema, as far as clients of hosted projects use it.
+// The OpenAPI description of the schema, with the parts that clients of hosted projects use.
 
 import { version } from "./versions.mjs";
 

@@ -1,4 +1,4 @@
-// The JSON body of a request: its text, which Postgres parses, and its names.
+// The JSON body of a request. It has the text, which Postgres parses, and the names of its keys.
 
 import { Refusal, leftOut } from "./errors.mjs";
 
@@ -13,7 +13,7 @@ const LEFT_OUT = [
 
 const refused = (message) => new Refusal(400, { code: "PGRST102", message });
 
-// `columns` are those in the query, if any.
+// `columns` are the columns named in the query, or undefined.
 export function payloadOf(bytes, contentType, { isCall, columns }) {
   const type = contentType.split(";")[0].trim().toLowerCase();
   if (LEFT_OUT.includes(type)) throw leftOut(`bodies of ${type}`);
@@ -36,9 +36,9 @@ function jsonOf(bytes) {
   return { body, keys: keysOf(rows) };
 }
 
-// JavaScript strings may contain half of a surrogate pair, which Postgres rejects.
-// Only an escape can produce one, so the text is searched. Checking the parsed values of a large
-// body would take six times as long as parsing.
+// A JavaScript string may contain half of a surrogate pair, which Postgres rejects.
+// Only an escape sequence can produce such a half, so search the text for these escapes. Checking
+// each parsed value of a large body would take six times as long as parsing the body.
 const HALF = /\\u[dD][89a-fA-F]/;
 
 function refuseHalves(key, value) {

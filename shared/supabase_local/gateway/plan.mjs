@@ -1,5 +1,5 @@
-// Plan of a read: a tree of tables, each with columns, conditions, order and range, joined to its
-// parent.
+// Plan of a read, which is a tree of tables. Each table has columns, conditions, an order and a
+// range, and is joined to its parent.
 
 import { keyOf } from "./catalogue.mjs";
 import { Refusal, leftOut } from "./errors.mjs";
@@ -8,7 +8,8 @@ export const SOURCE = "pgrst_source"; // alias of the rows that a call or a chan
 
 const refused = (code, message, more = {}) => new Refusal(400, { code, message, ...more });
 
-// `of` is the table, or the result of a function. `kind` is the kind of request.
+// `of` is the table that is read, or the result of a function. `kind` is read, call or the kind of
+// change.
 export function readPlan(of, { query, kind }, catalogue) {
   const isChange = !["read", "call"].includes(kind);
   const root = nodeOf(of, { schema: of.schema, items: query.select, depth: 0 }, catalogue);
@@ -17,7 +18,7 @@ export function readPlan(of, { query, kind }, catalogue) {
       at(root, path, (node) => node.where.unshift(resolved(condition, node, catalogue)));
   }
   for (const { path, terms } of query.order.toReversed()) {
-    // PostgREST finds the columns of every order in the root table.
+    // PostgREST looks up the types of ordered columns in the root table, also for embedded tables.
     const order = terms.map((term) => ({ ...term, field: known(term.field, of, catalogue) }));
     at(root, path, (node) => (node.order = order));
   }
@@ -53,7 +54,7 @@ function nodeOf(of, { schema, items, depth }, catalogue) {
   };
 }
 
-// A JSON path without alias is named after its last key.
+// A JSON path without an alias is named after its last key.
 function selected({ field, cast, alias }, of, catalogue) {
   const last = field.path.findLast(({ key }) => key !== undefined)?.key ?? field.name;
   return {
@@ -68,8 +69,8 @@ function everyNode(node, change) {
   change(node);
 }
 
-// Apply a change to the node at a path. The node becomes the first child of its parent, as in
-// PostgREST.
+// Apply a change to the node of the tree at a path. The node moves to the first position among its
+// parent's children, as in PostgREST.
 function at(node, [name, ...rest], change) {
   if (name === undefined) return change(node);
   const found = node.children.find((child) => [child.name, child.alias].includes(name));
@@ -85,14 +86,16 @@ function notEmbedded(name) {
   });
 }
 
-// Add the table's data to a field. A path into a type other than JSON starts with a conversion.
+// Add to a field whether its column must be converted to JSON. If the column has another type than
+// JSON, a JSON path begins with this conversion.
 function known(field, of, catalogue) {
   const column = catalogue.tables.get(keyOf(of))?.columns.get(field.name);
   const isJson = ["json", "jsonb"].includes(column?.nominal);
   return { ...field, toJson: !isJson };
 }
 
-// The tables with an alias that a parameter names without it, with their aliases.
+// Pairs of name and alias of embedded tables that have an alias, but that a query parameter names
+// by the table name.
 export const unaliased = ({ name, alias, isAskedByTable, children }) => [
   ...(isAskedByTable ? [[name, alias]] : []),
   ...children.flatMap(unaliased),
@@ -106,7 +109,7 @@ export function resolved(condition, node, catalogue) {
   return { ...condition, field: known(condition.field, node.from, catalogue) };
 }
 
-// Join every node to its parent.
+// Join every node of the tree to its parent.
 function related(node, schema, catalogue) {
   for (const child of node.children) {
     const origin = node.depth === 0 ? (node.alias_ ?? node.from.name) : node.from.name;
@@ -158,7 +161,7 @@ function relationshipOf({ schema, origin, target, hint }, catalogue) {
   );
 }
 
-// The relationships through a join table, whose primary key contains both foreign keys.
+// Relationships through a join table. The primary key of the join table contains both foreign keys.
 function joinedBy(here, { schema, target }, { tables, relationships }) {
   const isTo = ({ to }) => to.schema === schema && to.name === target;
   const pairs = here
@@ -184,7 +187,8 @@ function joinedBy(here, { schema, target }, { tables, relationships }) {
     });
 }
 
-// Whether PostgREST may know a relationship of another kind than a foreign key.
+// Whether PostgREST may find a relationship here that is not based on a foreign key between the two
+// tables.
 function isElsewhere({ schema, origin, target, all }, { tables, functions, relationships }) {
   const isView = (name) => tables.get(keyOf({ schema, name }))?.is_view;
   const joinTables = all.filter(({ isToOne }) => !isToOne).map(({ to }) => to);

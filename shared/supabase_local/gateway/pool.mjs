@@ -1,5 +1,5 @@
-// PostgREST's connection pool with its defaults, which the Supabase CLI and small projects use. A
-// request waits at most ten seconds for a connection.
+// PostgREST's pool of connections with its defaults, which the Supabase CLI and small projects use.
+// A request waits at most ten seconds for a connection.
 // https://docs.postgrest.org/en/v14/references/connection_pool.html
 
 import { Refusal } from "./errors.mjs";
@@ -23,7 +23,8 @@ export async function withConnection(work) {
   }
 }
 
-// Wait for a connection. Resolves to whether it was free in time.
+// Wait for a connection. Resolves to true if a connection became free in time, and otherwise to
+// false.
 function freed() {
   return new Promise((settle) => {
     const begin = () => {

@@ -1,4 +1,4 @@
-// The Prefer header, and the preferences that a response reports as applied.
+// The Prefer header, and the list of preferences that a response reports as applied.
 
 import { leftOut } from "./errors.mjs";
 import { version } from "./versions.mjs";
@@ -16,8 +16,9 @@ const LEFT_OUT = [
   "missing=default",
   "return=headers-only",
 ];
-// In PostgREST's order, with the responses that report each. `tx` never applies, because hosted
-// projects do not let a caller roll back (`db-tx-end`).
+// Preferences in PostgREST's order, each with the kinds of requests whose responses report the
+// preference. The preference `tx` never applies, because hosted projects do not let a caller roll
+// back (`db-tx-end`).
 const REPORTED = {
   resolution: ["insert"],
   return: ["insert", "update", "delete"],
@@ -26,7 +27,7 @@ const REPORTED = {
   timezone: null,
 };
 
-// Return the first known value of each preference. Others are ignored.
+// Return the first value of each preference that is known. Others are ignored.
 export function preferencesOf(header, { zones }) {
   const prefers = {};
   for (const one of (header ?? "").split(",").map((each) => each.trim())) {

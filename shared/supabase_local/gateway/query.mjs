@@ -1,4 +1,4 @@
-// Parses the query string: select, filters, order and range.
+// Parses the query string of a URL. It consists of select, filters, order and range.
 
 import { parse } from "node:querystring";
 import { Refusal, leftOut } from "./errors.mjs";
@@ -20,7 +20,7 @@ export function readQuery(search) {
   const selected = first("select") ?? "*";
   if (SPREAD.test(selected)) throw leftOut("spreading (`...`)");
   if (AGGREGATE.test(selected)) {
-    // `db-aggregates-enabled` is off on hosted projects too.
+    // Hosted projects also have `db-aggregates-enabled` switched off.
     const message = "Use of aggregate functions is not allowed";
     throw new Refusal(400, { code: "PGRST123", message });
   }
@@ -52,7 +52,8 @@ function logicOf([name, value]) {
   };
 }
 
-// Ranges of the root and of embedded tables. A limit and an offset with one path are one range.
+// Ranges of the rows of the root table and of embedded tables. A limit and an offset for the same
+// path form one range.
 function rangesOf(limits, offsets) {
   const whole = (text) => (/^\s*-?\d+\s*$/.test(text) ? Number(text) : null);
   const pathOf = (name) => name.split(".").slice(0, -1).join(".");

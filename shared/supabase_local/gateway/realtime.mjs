@@ -1,4 +1,4 @@
-// Forwards sockets of /realtime/v1 to the Realtime server as raw streams.
+// Forwards WebSockets of /realtime/v1 to the Realtime server as raw streams of bytes.
 
 import net from "node:net";
 import { settings } from "./settings.mjs";
@@ -7,7 +7,8 @@ const HOST = "127.0.0.1";
 
 export function proxyUpgrade(incoming, socket, head) {
   const upstream = net.connect(settings.realtimePort, HOST);
-  // A dead peer must end the other side too, or half-open sockets accumulate.
+  // If one side of the connection dies, close the other side too, because half-open sockets would
+  // accumulate.
   const end = () => {
     upstream.destroy();
     socket.destroy();

@@ -1,4 +1,4 @@
-// Relationships between tables by their foreign keys, in both directions.
+// Relationships between tables that follow from their foreign keys, in both directions.
 
 const FOREIGN_KEYS = `
   select f.conname as name, f.conrelid = f.confrelid as is_self,
@@ -23,7 +23,7 @@ const FOREIGN_KEYS = `
   where f.contype = 'f' and f.conparentid = 0 and n.nspname = any ($1) and m.nspname = any ($1)
   order by f.conrelid, f.conname`;
 
-// Read the relationships of the schemas, by the table at their start.
+// Read the relationships of the schemas, as a map by the table at which they start.
 export async function relationshipsOf(tx, schemas) {
   const rows = await tx.unsafe(FOREIGN_KEYS, [schemas]);
   const all = rows.map(relationship);

@@ -1,4 +1,5 @@
-// Parses a request to /rest/v1 as PostgREST does, or throws its error.
+// Parses a request to /rest/v1 in the same way as PostgREST, or throws the error that PostgREST
+// returns.
 
 import { unescape } from "node:querystring";
 import { Refusal, leftOut } from "./errors.mjs";
@@ -41,7 +42,7 @@ export async function understood(request, catalogue) {
   };
 }
 
-// Parse the name of a table or a function from the URL.
+// Parse the name of a table or function in the URL.
 function placeOf(url) {
   const [first, ...rest] = url.pathname.slice("/rest/v1/".length).split("/").map(unescape);
   if (rest.length === 0) return { name: first, isCall: false };

@@ -1,8 +1,8 @@
-// Chooses the function for a call by its name and the names of its arguments.
+// Chooses a function for a call by the name of the function and the names of the arguments.
 
 import { Refusal, leftOut } from "./errors.mjs";
 
-// `call` has the schema, the name and the names of the arguments.
+// `call` has the schema and name of the function, and the names of the arguments.
 export function chooseFunction(call, functions) {
   const here = functions.filter(({ schema }) => schema === call.schema);
   const overloaded = here.filter(({ name }) => name === call.name);

@@ -1,5 +1,5 @@
-// The origin of a Supabase project. /rest/v1 and /auth/v1 are served here, /realtime/v1 is
-// forwarded.
+// Serves the origin (URL) of a Supabase project. /rest/v1 and /auth/v1 are served here, and
+// /realtime/v1 is forwarded.
 
 import http from "node:http";
 import { getRequestListener } from "@hono/node-server";
@@ -9,10 +9,11 @@ import { settings } from "./settings.mjs";
 import { withMetadata } from "./tokens.mjs";
 
 const database = new Database();
-// Services without a server. Their tables exist for migrations and seeds.
+// Supabase services for which the stack has no server. The tables of these services exist for
+// migrations and seeds.
 const ELSEWHERE =
   /^\/(auth\/v1\/admin|realtime\/v1\/api|storage\/v1|functions\/v1|graphql\/v1)(?=\/|$)/;
-// Headers that pages of another origin may read, as in PostgREST.
+// Response headers that pages of other origins may read, as in PostgREST.
 const EXPOSED =
   "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, " +
   "Transfer-Encoding, Range-Unit";
@@ -20,7 +21,8 @@ const METHODS = "GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS";
 
 function answerLocally(path) {
   if (path === "/auth/v1/.well-known/jwks.json") {
-    // Tokens are signed with the shared HS256 secret, which no key set may contain.
+    // The key set is empty, because tokens are signed with the shared HS256 secret, which must stay
+    // secret.
     return Response.json({ keys: [] }, { headers: { "cache-control": "public, max-age=600" } });
   }
   const [absent] = ELSEWHERE.exec(path) ?? [];
@@ -38,7 +40,7 @@ function answerLocally(path) {
   return null;
 }
 
-// Whether Auth would fail with 500, because the body is neither empty nor a JSON object.
+// Whether Auth would fail with status 500, because the body is not empty and not a JSON object.
 async function isMisread(request) {
   const text = await request.clone().text();
   try {
@@ -66,7 +68,7 @@ async function answer(request) {
 
 const listener = getRequestListener(answer, {
   errorHandler: (error) => {
-    // an invalid URL or Host header
+    // the URL or the Host header is invalid
     if (error.name === "RequestError") return new Response(error.message, { status: 400 });
     console.error(error);
     return Response.json({ message: "gateway error" }, { status: 500 });
@@ -77,7 +79,7 @@ function answerPreflight(incoming, outgoing) {
   outgoing.writeHead(204, {
     "access-control-allow-origin": "*",
     "access-control-allow-methods": METHODS,
-    // Allow any method and header, because keys and tokens protect the API.
+    // Allow any method and any header, because keys and tokens protect the API.
     "access-control-allow-headers": incoming.headers["access-control-request-headers"] ?? "*",
     "access-control-max-age": "3600",
     vary: "Access-Control-Request-Headers",
@@ -87,20 +89,21 @@ function answerPreflight(incoming, outgoing) {
 
 const server = http.createServer((incoming, outgoing) => {
   if (incoming.method === "OPTIONS") return answerPreflight(incoming, outgoing);
-  // Appended as by proxies, because earlier values come from the caller.
+  // Append the address as a proxy does, because the caller has sent all earlier values of the
+  // header.
   incoming.rawHeaders.push("x-forwarded-for", incoming.socket.remoteAddress ?? "");
-  // the listener rejects a backslash, PostgREST does not
+  // encode backslashes, because the listener rejects them and PostgREST does not
   incoming.url = incoming.url.replaceAll("\\", "%5C");
   const { writeHead } = outgoing;
   outgoing.writeHead = (status, headers) => {
-    // The listener adds a content type if there is none.
+    // If there is no content type, the listener adds one.
     if (/^text\/plain/.test(headers?.["content-type"])) delete headers["content-type"];
     return writeHead.call(outgoing, status, headers);
   };
   return listener(incoming, outgoing);
 });
-// Longer than clients keep idle connections. Otherwise a request can meet a connection that the
-// server is closing.
+// This is longer than the time for which clients keep idle connections. Otherwise a client could
+// send a request on a connection that the server is closing.
 server.keepAliveTimeout = 75_000;
 server.headersTimeout = 80_000;
 server.on("upgrade", (incoming, socket, head) => {
@@ -108,8 +111,8 @@ server.on("upgrade", (incoming, socket, head) => {
   socket.end("HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n");
 });
 
-// The driver throws outside of requests when its socket closes. `Database` detects the lost
-// database, so the gateway must not exit.
+// When its socket closes, the driver throws an error outside of requests. `Database` detects that
+// the database was lost, so the gateway must not exit because of this error.
 const isDrivers = (error) => /node_modules\/postgres\//.test(error?.stack ?? "");
 process.on("unhandledRejection", (error) => console.error("unhandled:", error?.message ?? error));
 process.on("uncaughtException", (error) => {

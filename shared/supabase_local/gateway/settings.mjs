@@ -1,4 +1,5 @@
-// Reads settings from the environment. Fails with the name of a missing variable.
+// Reads the gateway's settings from environment variables. If a variable is missing, the error
+// names it.
 
 function need(name) {
   const value = process.env[name];
@@ -13,11 +14,12 @@ export const settings = Object.freeze({
   jwtSecret: need("SUPABASE_JWT_SECRET"),
   publishableKey: need("SUPABASE_PUBLISHABLE_KEY"),
   secretKey: need("SUPABASE_SECRET_KEY"),
-  // As `[api] schemas` in config.toml. The first schema is the default.
+  // Exposed schemas, as in `[api] schemas` of config.toml. The first schema is the default.
   schemas: [...new Set(["public", ...(process.env.DATA_API_SCHEMAS ?? "").split(",")])].filter(
     Boolean,
   ),
   siteUrl: process.env.SITE_URL ?? "http://127.0.0.1:8000",
-  // Above the longest statement_timeout, so that only calls without any response reach this limit.
+  // The limit is above the longest statement_timeout, so that only calls that get no response reach
+  // it.
   requestTimeoutMs: 65_000,
 });

@@ -1,5 +1,5 @@
-// SQL fragments with parameters of unknown type. Postgres infers each type from its context, as for
-// PostgREST.
+// SQL fragments whose parameters have no declared type. Postgres infers the type of each parameter
+// from its context, in the same way as for PostgREST.
 
 class Sql {
   constructor(texts, values = []) {
@@ -10,7 +10,7 @@ class Sql {
     return this.texts.length === 1 && this.texts[0] === "";
   }
 
-  // The text, with `$1` for the first value.
+  // The SQL text, in which `$1` is the placeholder of the first value.
   get text() {
     return this.texts.map((text, index) => (index === 0 ? text : `$${index}${text}`)).join("");
   }
@@ -29,7 +29,8 @@ export const value = (given) => new Sql(["", ""], [given]);
 export const ident = (name) => raw(quoted(name));
 export const quoted = (name) => `"${name.replaceAll('"', '""')}"`;
 
-// Qualify the name of a relation or function. Without a schema it is an alias.
+// Return the name of a relation or function with its schema. If the schema is missing, the name is
+// an alias.
 export const qualified = ({ schema, name }) =>
   schema ? raw(`${quoted(schema)}.${quoted(name)}`) : ident(name);
 export const columnOf = (of, name) =>

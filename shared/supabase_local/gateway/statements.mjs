@@ -1,5 +1,5 @@
-// SQL of a plan: the read, change or call, and a wrapper that returns the whole response in one
-// row.
+// SQL statements for a plan. A statement is a read, change or call, inside a wrapper that returns
+// the whole response in one row.
 
 import { SOURCE } from "./plan.mjs";
 import { columnOf, ident, list, nothing, qualified, raw, sql, value } from "./sql.mjs";
@@ -7,7 +7,7 @@ import { columnOf, ident, list, nothing, qualified, raw, sql, value } from "./sq
 const source = ident(SOURCE);
 const setting = (name) => raw(`nullif(current_setting('${name}', true), '')`);
 
-// Alias for a node's columns.
+// Alias by which the SQL refers to the columns of a node.
 const nameOf = (node) => (node.alias_ ? { name: node.alias_ } : node.from);
 
 const where = (conditions) =>
@@ -39,7 +39,7 @@ function fieldOf(of, { name, path, toJson }) {
   return sql`${toJson ? sql`to_jsonb(${column})` : column}${list(steps, "")}`;
 }
 
-// A table without selected columns only restricts the rows.
+// If no columns of an embedded table are selected, the table only restricts the rows of its parent.
 const isBare = (node) => node.select.length === 0 && node.children.every(isBare);
 
 function shownOf(child) {
@@ -105,7 +105,7 @@ function arrayOf(values) {
   return `{${values.map((one) => `"${escaped(one)}"`).join(",")}}`;
 }
 
-// Count all rows, without `limit` and `offset`.
+// Count all rows that match, regardless of `limit` and `offset`.
 export function countStatement(node) {
   const inner = node.children.filter(({ join }) => join === "inner");
   return sql`select 1${fromOf(node)}${where([
@@ -115,11 +115,11 @@ export function countStatement(node) {
   ])}`;
 }
 
-// Aggregate the rows `_postgrest_t` to the body of a response.
+// Aggregate the rows of `_postgrest_t` to the body of a response.
 export function bodyOf(kind, returned) {
   if (kind === "nothing") return raw("''::text");
   const isOne = kind === "object" || (returned && !returned.is_set);
-  // For a set of values, an object response is a row with one column.
+  // If a function returns a set of plain values, an object response is a row with one column.
   const isScalar = returned && !returned.is_row && !(kind === "object" && returned.is_set);
   const rows = raw(isScalar ? "json_agg(_postgrest_t.pgrst_scalar)" : "json_agg(_postgrest_t)");
   return isOne ? sql`coalesce(${rows}->0, 'null')` : sql`coalesce(${rows}, '[]')`;
@@ -128,10 +128,11 @@ export function bodyOf(kind, returned) {
 const RESPONSE_SETTINGS = sql`${setting("response.headers")} as headers,
   ${setting("response.status")} as status`;
 
-// The rows of the statement `first`, as they are.
+// All rows of the statement `first`, unchanged.
 export const allRows = sql`select * from ${source}`;
 
-// Return the response of a statement in one row. `rows` reads from `first`, the read, change or call.
+// Return the response of a statement in one row. `rows` reads from `first`, which is the read,
+// change or call.
 export function whole({ first, rows, body, count = null, isSingleRow = false, isUpsert = false }) {
   const counted = count ? sql`, pgrst_source_count as (${count})` : nothing;
   const total = raw(count ? "(select count(*) from pgrst_source_count)" : "null::bigint");
@@ -143,7 +144,8 @@ export function whole({ first, rows, body, count = null, isSingleRow = false, is
     from (${rows}) _postgrest_t`;
 }
 
-// Columns that a change returns. Without `select` only the number of rows is needed.
+// Columns that a change returns with `returning`. If the request selects no columns, only the
+// number of rows is needed.
 const returning = (table, columns) =>
   columns.length > 0
     ? sql` returning ${list(columns.map((name) => columnOf(table, name)))}`
@@ -199,7 +201,7 @@ export function deleteStatement({ table, conditions, returned }) {
   return sql`delete from ${qualified(table)}${where(kept)}${returning(table, returned)}`;
 }
 
-// Read the rows of a body as `pgrst_body`, parsed by Postgres from the caller's text.
+// Read the rows of a request's body as `pgrst_body`. Postgres parses the text that the caller sent.
 function rowsOfBody(body, columns, { isOne = false } = {}) {
   const names = list(columns.map(({ name }) => ident(name)));
   const rows = rowsIn(columns, { isObject: /^[ \t\n\r]*\{/.test(body), isOne });
@@ -216,7 +218,7 @@ function rowsIn(columns, { isObject, isOne }) {
   return sql`${record}(${of}) as _(${list(types)})${raw(isOne ? " limit 1" : "")}`;
 }
 
-// Call a function and return the needed columns of its rows.
+// Call a function and return those columns of its rows that are needed.
 export function callStatement(chosen, { call, returned }) {
   const isRow = chosen.is_row;
   const names = returned.map((name) => columnOf({ name: "pgrst_call" }, name));

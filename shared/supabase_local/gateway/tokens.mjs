@@ -1,5 +1,5 @@
-// The caller of a request, from its API key and bearer token, as the hosted gateway and PostgREST
-// decide.
+// Determines the caller of a request from its API key and bearer token, as the hosted gateway and
+// PostgREST do.
 
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { Refusal } from "./errors.mjs";
@@ -8,8 +8,9 @@ import { settings } from "./settings.mjs";
 const LEEWAY_SECONDS = 30;
 const BROWSER = /^\s*Mozilla\s*\/\s*5\s*\.\s*0/i;
 
-// A key is not a JWT, but official clients also send it as bearer. The gateway replaces it with a
-// token. Other bearers are forwarded, and PostgREST rejects invalid ones.
+// A publishable or secret key is not a JWT, but official clients also send it as bearer token. The
+// gateway replaces such a key with a token. All other bearer tokens are forwarded, and PostgREST
+// rejects invalid tokens.
 export function claimsOf(request) {
   const key = keyOf(request);
   const header = request.headers.get("authorization") ?? `Bearer ${key}`;
@@ -68,7 +69,8 @@ function isSigned([head, body, signature]) {
   return theirs.length === ours.length && timingSafeEqual(theirs, ours);
 }
 
-// Add the user's metadata to tokens of Auth, as Supabase does, because policies and pages read it.
+// Add the user's metadata to the tokens of Auth, as Supabase does, because policies and pages read
+// the metadata.
 export async function withMetadata(response) {
   const session = await response.json();
   const { access_token: token, user } = session;

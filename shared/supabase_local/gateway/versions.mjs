@@ -1,4 +1,4 @@
-// The answers in which PostgREST 16 and 14 differ. `DATA_API_VERSION` chooses one.
+// The responses in which PostgREST 16 and PostgREST 14 differ. `DATA_API_VERSION` chooses one.
 // https://github.com/PostgREST/postgrest/blob/main/CHANGELOG.md
 
 const MESSAGE =
@@ -8,11 +8,12 @@ const MESSAGE =
 const VERSIONS = {
   16: {
     headers: { vary: "Accept, Prefer, Range" },
-    // Postgres rejects an unknown time zone.
+    // In this version, Postgres rejects an unknown time zone.
     isZone: () => true,
     repeated: [],
     hasShortErrors: true,
-    // `names` are the tables that the query names without their alias, with the alias.
+    // `names` has pairs of name and alias of tables that a query parameter names without their
+    // alias.
     warningOf(names) {
       const pairs = names.map(([table, alias]) => `\`${table}\` to \`${alias}\``).join(", ");
       const advice = `Update ${pairs} in query string filters, orders or limits.`;
@@ -22,7 +23,7 @@ const VERSIONS = {
   14: {
     headers: {},
     isZone: (zone, zones) => zones.has(zone),
-    // Transactions with these errors are repeated, without an end.
+    // SQLSTATEs after which this version repeats a transaction, without a limit.
     repeated: ["40001", "40P01"],
     hasShortErrors: false,
     warningOf: () => null,

@@ -1,5 +1,5 @@
-// The client's handling of invalid responses and of values that no database can store, with the real
-// supabase-js and a server of the test.
+// Tests how the client handles invalid responses and values that no database can store, with the
+// real supabase-js and a server of the test.
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
@@ -21,7 +21,7 @@ const asked = [];
 let server;
 let client;
 
-// A pause between tries takes no time, and moves the clock instead. Time-outs are longer.
+// A pause between two tries takes no real time. It moves the clock instead. Time-outs are longer.
 const { setTimeout: wait } = globalThis;
 const { now } = Date;
 let skipped = 0;
@@ -35,9 +35,9 @@ globalThis.setTimeout = (run, ms, ...given) => {
 before(async () => {
   server = createServer((request, response) => {
     const name = request.url.split("/rpc/")[1];
-    // a watch may request its socket and topic after its test has ended
+    // the watch of an earlier test may still request its socket and topic
     const isOfSocket = name === undefined || name === "follow_topic";
-    // and a watch that met an outage may read once more
+    // a watch that met an outage may read once more after its test has ended
     const schema = request.headers["content-profile"];
     const isNext = answers.length > 0 && (answers[0].schema ?? schema) === schema;
     if (isOfSocket || (name !== "get_job" && !isNext)) return response.end("null");
@@ -90,7 +90,7 @@ for (const [name, none] of Object.entries(NONE)) {
     answers.push({ ...none, schema: to.schema });
     const refused = { name: "QueueError", status: 0, reachable: false };
     await assert.rejects(enqueue(client, "t", {}, to), refused);
-    // the watch of another test may still read
+    // count only enqueues, because the watch of another test may still read
     assert.equal(asked.filter((url) => url.endsWith("/enqueue_job")).length, 1);
   });
 }

@@ -1,11 +1,11 @@
-// Size of what a page bundles from the npm package.
+// Measures how many bytes of the npm package a page must load.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
-/** Maximum bytes of an import, minified and compressed. */
+/** Maximum number of bytes of an import, minified and compressed. */
 const SIZES = { enqueue: 1700, watchJobs: 6750, watchJob: 8600 };
 
 for (const [name, limit] of Object.entries(SIZES))

@@ -55,7 +55,7 @@ beforeEach(() => {
   mock.method(Math, "random", () => 0.5); // no jitter
 });
 
-/** Advance the clock in steps, with time for callbacks after each. */
+/** Advance the clock in steps, and let callbacks run after each step. */
 async function leap(ms) {
   const step = ms > 60_000 ? 500 : 50;
   for (let left = ms; left > 0; left -= step) {
@@ -79,7 +79,7 @@ const REFUSALS = { away: 0, busy: 429, broken: 500, refuses: 404 };
 
 const READY = "Replication connection established";
 
-/** Fake of supabase-js with a database and Realtime. */
+/** Fake of supabase-js, with a database and Realtime in memory. */
 class World {
   reads = 0;
   reconnects = 0;
@@ -99,7 +99,7 @@ class World {
       isDisconnecting: () => false,
       connect: () => {},
       heartbeatIntervalMs: 25_000,
-      // gets a reply immediately, because other tests cover dead sockets
+      // reply to heartbeats immediately, because other tests cover dead sockets
       sendHeartbeat: () => (this.heartbeats += 1),
       pendingHeartbeatRef: null,
     };
@@ -114,7 +114,7 @@ class World {
     };
   }
 
-  /** Let the client have a user, whom `say(event, session)` changes. */
+  /** Give the client an Auth user. The test changes the user with `say(event, session)`. */
   haveUser() {
     const subscription = { unsubscribe: () => (this.listeners -= 1) };
     const onAuthStateChange = (listen) => {
@@ -143,7 +143,7 @@ class World {
     return channel;
   }
 
-  /** Reply to the join, now or as soon as it is requested. */
+  /** Reply to the join now, or as soon as a join is requested. */
   #join() {
     const { channel } = this;
     this.isJoinable = !channel?.say;
@@ -183,7 +183,7 @@ class World {
     return query;
   }
 
-  /** Apply a step of a story. */
+  /** Apply one step of a story. */
   do(step) {
     this.database = step.database ?? this.database;
     this.log.push(...numbers(step.commit).map(event));

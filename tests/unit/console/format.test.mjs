@@ -1,4 +1,4 @@
-// Instants in sentences of workers and the engine, states, and links.
+// Tests of times in sentences of workers and of the engine, of states, and of links.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -1,4 +1,4 @@
-// Markdown that is being written, completed so that it has no open mark.
+// Tests how Markdown that is being written is completed, so that no mark stays open.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -19,7 +19,7 @@ a ** b
 \`\`\`
 The end.`;
 
-/** Return the text of tokens as a page shows it. */
+/** Return the text of Markdown tokens as a page shows it. */
 const shown = (tokens = []) =>
   tokens
     .flatMap(({ type, text, tokens: inner, items, header, rows }) => {

@@ -1,4 +1,4 @@
-// Output merged from pieces that are lost, repeated, reordered and overlapping.
+// Tests how output is merged if pieces are lost, repeated, reordered or overlapping.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -6,7 +6,7 @@ import { Output } from "../../../infra/console/lib/jobs/output.js";
 
 const ALPHABET = [..."abc äöü€🌍\n"];
 
-/** Return a seeded generator of integers from 0 to below `most`. */
+/** Return a seeded generator of integers from 0 to `most` - 1. */
 function chance(seed) {
   let state = seed;
   return (most) => {
@@ -15,7 +15,7 @@ function chance(seed) {
   };
 }
 
-/** Return the pieces of an attempt in order and their whole content. `facts` has items. */
+/** Return the pieces of an attempt in order, and their complete content. `facts` has items. */
 function attemptOf(stream, attempt, pick) {
   const isText = stream !== "facts";
   const pieces = [{ stream, attempt, from: 0, next: 0 }];
@@ -61,7 +61,7 @@ for (let seed = 1; seed <= 200; seed += 1)
           const bare = { ...piece, text: undefined, items: undefined };
           keep(output.add(isCut ? bare : piece, { isMessage: true }));
           if (pick(6) > 0) continue;
-          // a read from the known end, whose response is older than messages that overtook it
+          // read from the known end, and let the response arrive after newer messages
           const known = output.ends[stream];
           const until = Math.max(known.next, pick(piece.next + 1));
           keep(output.add(pieceOf(stream, attempt, whole, known.next, until)));

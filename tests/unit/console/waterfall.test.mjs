@@ -1,4 +1,4 @@
-// Spans and rows of the waterfall.
+// Tests of the spans and rows of a waterfall.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -32,7 +32,8 @@ const job = (id, more) => ({
   ...more,
 });
 
-// Attempt 1 fails. Attempt 2 spawns two children, waits for them from 3 to 8 s, and ends.
+// Attempt 1 fails. Attempt 2 spawns two children, waits for them from second 3 to second 8, and
+// ends.
 const parent = job("parent", {
   attempts: [
     attempt(1, 500, 1500, "retry", { error_message: "no answer" }),

@@ -1,5 +1,6 @@
-// Changes of jobs through the Data API, under the rights of the signed-in person. A change is sent
-// once. It is repeated only while another call is in its way, because the database then did nothing.
+// Functions that change jobs through the Data API, with the rights of the signed-in person. Each
+// change is sent once. It is repeated only if the database has rejected it because of a concurrent
+// call, so that nothing was changed.
 
 import { call, QueueError, retryWhileLocked } from "./client.js";
 
@@ -13,7 +14,7 @@ async function change(client, schema, name, values, isWhole) {
 
 /**
  * Throw a `QueueError` for values that JSON or a Postgres text cannot represent. The errors of a
- * browser would not name the reason.
+ * browser would not name the invalid value.
  */
 function rejectInvalid(values) {
   const reject = (message) => {
@@ -40,7 +41,8 @@ const isCreated = (data) => isRow(data?.job);
 /**
  * Add one job. If a job with the same `idempotency_key` exists, return that job instead.
  *
- * The database checks the payload against the type's schema and the caller's membership.
+ * The database checks the payload with the type's schema, and that the caller is a member of the
+ * workspace.
  *
  * @example
  * const { job } = await enqueue(supabase, "invoices.mail", { invoice: 7 }, { workspace_id });
@@ -54,7 +56,9 @@ export const enqueue = (client, jobType, payload, { workspace_id, schema, ...opt
     isCreated,
   );
 
-/** Add 1 to 1,000 jobs `{ job_type, payload, …options }`. Either all are added, or none. */
+/**
+ * Add 1 to 1,000 jobs `{ job_type, payload, …options }`. The call adds all of these jobs, or none.
+ */
 export const enqueueMany = (client, jobs, { workspace_id, schema }) =>
   change(client, schema, "enqueue_jobs", { p_workspace_id: workspace_id, p_jobs: jobs }, (data) =>
     Array.isArray(data?.jobs),
@@ -72,7 +76,10 @@ export const retry = (client, jobId, { payload, schema } = {}) =>
 export const replay = (client, jobId, { schema, ...request } = {}) =>
   change(client, schema, "replay_job", { p_job_id: jobId, p_request: request }, isCreated);
 
-/** Answer a job's question. If it has several, `name` chooses one. Returns the job's row. */
+/**
+ * Answer a job's question. If the job has several questions, `name` chooses one. Returns the job's
+ * row.
+ */
 export const answer = (client, jobId, value, { name, schema } = {}) =>
   change(
     client,
@@ -82,7 +89,10 @@ export const answer = (client, jobId, value, { name, schema } = {}) =>
     isRow,
   );
 
-/** Emit an event by name for the jobs that wait for it. Only the first event of a name counts. */
+/**
+ * Emit an event by name for the jobs that wait for it. Further events with the same name have no
+ * effect.
+ */
 export const emitEvent = (client, name, payload, { workspace_id, schema }) =>
   change(
     client,

@@ -1,6 +1,6 @@
 // Calls of the Data API with the user's token, under row level security.
 
-/** Timeout of a read, in ms. */
+/** Timeout of a read in milliseconds. */
 export const READ_MS = 10_000;
 /** Default schema into which `minutehand install` puts the tables and functions for clients. */
 const DEFAULT_SCHEMA = "minutehand";
@@ -18,7 +18,10 @@ export const inSchema = (client, schema) =>
 
 const WHOLE_MESSAGE = /^(.*) \((\w+)\)(?: \[(.*)\])?$/s;
 
-/** Read word and details from the message if the Data API returns only code and message. */
+/**
+ * If the Data API returns only the code and the message of an error, read the hint and the details
+ * from the message.
+ */
 function completeError(error) {
   const match =
     error.code?.startsWith("PT") && !error.hint ? WHOLE_MESSAGE.exec(error.message) : null;
@@ -27,13 +30,16 @@ function completeError(error) {
   return { code: error.code, message, hint, details };
 }
 
-/** A call failed, because the queue rejected it or no response came. */
+/** A call failed, because the queue rejected it or no response arrived. */
 export class QueueError extends Error {
   constructor(error, status) {
     const { message, code = "", hint, details } = completeError(error);
     super((status && message) || "The Data API did not respond"); // a browser's text is less clear
     this.name = "QueueError";
-    /** Stable error code, e.g. `payload_invalid`. Other errors have the Data API's code. */
+    /**
+     * Stable error code, for example `lease_lost`. `payload_invalid`. An error that the queue did
+     * not raise has the Data API's code.
+     */
     this.code = (code.startsWith("PT") ? hint : null) || code;
     /** HTTP status, or 0 if there was no response. */
     this.status = status ?? 0;
@@ -46,15 +52,15 @@ export class QueueError extends Error {
   }
 
   /**
-   * Whether the caller has no access. A function that the Data API does not know yet is not a
-   * refusal.
+   * Whether the caller has no access. If the Data API does not know a function yet, this does not
+   * count as missing access.
    */
   get isRefusal() {
     const { status, code } = this;
     return status === 401 || status === 403 || (status === 404 && !code.startsWith("PGRST"));
   }
 
-  /** Whether no Data API server responded. A server that fails does respond. */
+  /** Whether no Data API server responded. A server that responds with an error does not count. */
   get isAway() {
     return this.status === 0 || (this.status >= 500 && !/^[0-9A-Z]{5}$/.test(this.code));
   }
@@ -66,15 +72,15 @@ const hasData = (data) => data !== null && data !== undefined;
 async function unwrap(query, isWhole = hasData) {
   const { data, error, status } = await query;
   const isSuccess = status >= 200 && status < 300;
-  // supabase-js also calls an empty or incomplete response a success
+  // supabase-js reports success even if the response is empty or incomplete
   if (isSuccess && (error || !isWhole(data))) throw new QueueError({}, 0);
   if (error) throw new QueueError(error, status);
   return data;
 }
 
 /**
- * Return the result of `run(signal)`, or throw the reason of `limit` if that aborts first. This
- * also ends calls that ignore the signal, such as supabase-js while it renews a token.
+ * Return the result of `run(signal)`, or throw the reason of the abort if `limit` aborts first.
+ * The call then also ends if it ignores the signal, as supabase-js does while it renews a token.
  */
 export function withTimeout(run, limit) {
   return new Promise((resolve, reject) => {
@@ -87,8 +93,9 @@ export function withTimeout(run, limit) {
 }
 
 /**
- * Repeat a read while its workspace has too many reads in flight. The pause grows to one second and
- * is random, so that pages do not all read at once. A server that stays busy counts as reachable.
+ * Repeat a read while too many reads of its workspace are in flight. The pause between two tries
+ * grows to one second and is random, so that pages do not all read at once. A server that stays
+ * busy counts as reachable.
  */
 async function retryWhileBusy(read, signal, ms = READ_MS, isRejected = isRateLimited) {
   const until = Date.now() + 0.8 * ms;
@@ -102,7 +109,8 @@ async function retryWhileBusy(read, signal, ms = READ_MS, isRejected = isRateLim
 
 const isRateLimited = ({ status }) => status === 429;
 const BUSY_MS = 4000; // another call usually takes milliseconds
-// nothing is stored after a serialization failure or a deadlock either
+// after a serialization failure or a deadlock, the database has stored nothing, so that the write
+// can be repeated
 const LOCKED = ["job_busy", "40001", "40P01"];
 const isLocked = ({ error }) => {
   if (!error) return false;
@@ -110,7 +118,10 @@ const isLocked = ({ error }) => {
   return LOCKED.includes(code) || /calls_at_once/.test(details);
 };
 
-/** Repeat a write while another call changes its job, or is the third change of the person. */
+/**
+ * Repeat a write while another call changes the same job, or while two other changes of the person
+ * are in flight.
+ */
 export const retryWhileLocked = (write, signal) => retryWhileBusy(write, signal, BUSY_MS, isLocked);
 
 /** Return the response of a query, or throw a `QueueError` after `ms` or when `signal` aborts. */
@@ -118,7 +129,8 @@ export async function readOnce(
   query,
   { ms = READ_MS, run = retryWhileBusy, isWhole, signal } = {},
 ) {
-  // without supabase-js's retries, because the follower repeats a read and reports its freshness
+  // switch off the retries of supabase-js, because the follower repeats reads itself and reports
+  // its freshness
   const single = query.retry ? query.retry(false) : query;
   const send = (aborted) => run(() => single.abortSignal(aborted), aborted, ms);
   const limit = new AbortController();

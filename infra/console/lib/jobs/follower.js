@@ -1,6 +1,6 @@
-// Follows one subject. It joins the subject's topic, then reads what it may have missed, and
-// reports its freshness. Subclasses read and interpret messages. The session handles the user, the
-// socket and outages.
+// Follows one subject. It joins the subject's Realtime topic, then reads the changes that it may
+// have missed, and reports its freshness. Subclasses read and interpret messages. The session
+// handles changes of the user, the socket and outages.
 
 import { later, nextFrame, notify } from "./page.js";
 import { HUNG, OUTDATED } from "./session.js";
@@ -11,11 +11,12 @@ export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
 
 const DEFAULTS = {
   pollingInterval: 3000, // ms between reads while Realtime is unavailable
-  // maximum ms until a read checks that no message was missed. Infinity: only if `seq` has moved.
+  // maximum milliseconds until a read checks that no message was missed. Infinity: only if `seq`
+  // has moved.
   silence: 30_000,
   firstSilence: 1500, // minimum ms until that read, because Realtime drops messages silently
-  // ms after a join within which Realtime reports that messages arrive. It gives up after 60,000,
-  // and a server from before 2026 sends no report.
+  // milliseconds after a join within which Realtime reports that messages arrive. Realtime gives up
+  // after 60,000 ms, and a server from before 2026 sends no report.
   readyTimeout: 65_000,
   reorder: 100, // ms to wait for a missing event before it is read
   joinTimeout: 5000, // ms after which a first join counts as failed
@@ -26,14 +27,16 @@ const WITHHELD_MS = 750; // an earlier read does not show that no more messages 
 const READ_FACTOR = 5; // a pause lasts at least this many reads, so that a loaded server can rest
 const CHECK_DIVISOR = 20; // a check is due after the time since the last change divided by this
 const SPREAD_MS = 300; // spreads the reads of followers that are woken together
-// If the socket delivered a message this recently and misses one now, the socket is probably not
-// dead. Realtime drops messages silently above the plan's rate. It averages the rate over a minute,
-// so after a second miss reads continue for a minute. A single miss may be a delay.
+// If the socket has delivered a message within this time and now misses one, the socket is probably
+// not dead. Realtime drops messages without a notice when the rate of the project's plan is
+// exceeded. Realtime averages the rate over a minute, so after a second missed message the follower
+// reads for a minute. A single missed message may only be late.
 const LOSSY_MS = 60_000;
 const QUIET_MS = 4500; // ms without changes after which a suspect channel is trusted again
 const SILENT = "silent";
 
-// Transitions of most states, and of those of a silent topic, when the topic is joined or lost.
+// Next states when the topic is joined or lost. TOPIC applies to most states, and SUSPECT to the
+// states of a silent topic.
 const TOPIC = { joined: "syncing", deaf: "deaf", lost: "polling" };
 const SUSPECT = { joined: "silent", lost: "polling" };
 
@@ -41,8 +44,9 @@ const SUSPECT = { joined: "silent", lost: "polling" };
  * States of a follower.
  *
  * - `freshness`: the value that the watch reports.
- * - `reads`: `poll` or `often`. Without it, reads only check that no message was missed.
- * - `on`: the next state by event. Other events change nothing.
+ * - `reads`: `poll` or `often`. Without `reads`, the follower reads only to check that no message
+ *   was missed.
+ * - `on`: the next state for each event. An event that is not listed changes nothing.
  *
  * Events:
  *
@@ -61,13 +65,13 @@ const SUSPECT = { joined: "silent", lost: "polling" };
  * - `missed`: a check found a change that no message delivered.
  */
 const STATES = {
-  // the first join has neither succeeded nor failed
+  // the first join has not succeeded or failed yet
   joining: { freshness: "catching-up", reads: "poll", on: { ...TOPIC, late: "polling" } },
   // Realtime is unavailable
   polling: { freshness: "polling", reads: "poll", on: TOPIC },
   // the topic is joined, but messages do not arrive yet
   deaf: { freshness: "catching-up", reads: "often", on: { ...TOPIC, quiet: "live" } },
-  // messages arrive, and a read must return earlier changes
+  // messages arrive, and a read must return the changes from before the join
   syncing: { freshness: "catching-up", on: { ...TOPIC, ended: "live", withheld: "lossy" } },
   live: {
     freshness: "live",
@@ -78,15 +82,16 @@ const STATES = {
     freshness: "live",
     on: { ...TOPIC, failed: "syncing", ended: "live", withheld: "lossy" },
   },
-  // messages are withheld to stay within the plan, or dropped above it, so reads replace them
+  // the server withholds messages to stay within the plan, or Realtime drops them, so reads replace
+  // the messages
   lossy: { freshness: "catching-up", reads: "often", on: { ...TOPIC, quiet: "live" } },
-  // messages did not arrive, so reads replace them until one arrives or nothing changes
+  // messages did not arrive, so reads replace them until a message arrives or nothing changes
   silent: {
     freshness: "polling",
     reads: "poll",
     on: { ...SUSPECT, left: "rejoining", early: "syncing", message: "live", quiet: "live" },
   },
-  // a silent topic was left, and messages of the new channel do not arrive yet
+  // a silent topic was left and joined again, and messages of the new channel do not arrive yet
   rejoining: { freshness: "polling", reads: "poll", on: SUSPECT },
   closed: { freshness: "offline", on: {} },
 };
@@ -126,13 +131,16 @@ export class Follower {
     this.#options = { ...DEFAULTS, ...Object.fromEntries(defined) };
   }
 
-  /** Read all changes since the known state with `read`. If this throws, the read is repeated. */
+  /**
+   * Read all changes since the known state by calling `read`. If this function throws, the read is
+   * repeated.
+   */
   async catchUp() {}
 
-  /** Discard every row, because the user changed or lost access. */
+  /** Discard all rows, because the user changed or lost access. */
   clear() {}
 
-  /** Apply a message of the topic. */
+  /** Apply a message of the Realtime topic. */
   receive(_payload) {}
 
   /** Whether an event is known to be missing. */
@@ -140,25 +148,33 @@ export class Follower {
     return false;
   }
 
-  /** Whether messages are numbered, so that a message shows whether an earlier one was lost. */
+  /**
+   * Whether messages are numbered, so that each message shows whether an earlier message was lost.
+   */
   get isNumbered() {
     return false;
   }
 
-  /** Called when every change up to now is known, so that the socket need not deliver it. */
+  /**
+   * Called when a read has returned every change up to now, so that the socket need not deliver
+   * these changes.
+   */
   onSynced() {}
 
-  /** Whether the socket delivered every change that reads found since `onSynced`. */
+  /** Whether the socket has delivered every change that reads returned since `onSynced`. */
   get receivedAll() {
     return true;
   }
 
-  /** Whether the subject may change at any time, so that silence justifies a read. */
+  /**
+   * Whether the subject may change at any time, so that the follower must read if no message
+   * arrives for a while.
+   */
   get isLive() {
     return true;
   }
 
-  /** Maximum ms until a read checks that no message was missed. */
+  /** Maximum milliseconds until a read checks that no message was missed. */
   get silence() {
     return this.#options.silence;
   }
@@ -167,11 +183,12 @@ export class Follower {
   onClose() {}
 
   /**
-   * - `live`: the topic is joined, messages arrive, and a later read returned everything before.
+   * - `live`: the topic is joined, messages arrive, and a read after the join has returned all
+   *   earlier changes.
    * - `catching-up`: a read is in flight, an event is missing, or messages do not arrive yet, are
    *   withheld to stay within the plan, or are dropped above it.
-   * - `polling`: Realtime is unavailable, and reads continue.
-   * - `offline`: reads fail as well.
+   * - `polling`: Realtime is unavailable, and the follower reads at intervals.
+   * - `offline`: Realtime and reads fail.
    */
   get freshness() {
     const { freshness } = STATES[this.#state];
@@ -212,7 +229,7 @@ export class Follower {
     return response;
   }
 
-  /** Discard all rows because the user changed or signed out. The session requests a new read. */
+  /** Discard all rows, because the user changed or signed out. The session then calls `refresh`. */
   reset() {
     this.clear();
     this.#onUnsynced();
@@ -278,13 +295,16 @@ export class Follower {
     this.#receivedAt = this.#missedAt = -Infinity;
     this.#changedAt = Date.now();
     this.#until = Date.now() + (isDeaf ? this.#options.readyTimeout : QUIET_MS);
-    // The read starts after the join, so that every commit is in the read or in a message. While
-    // messages do not arrive, reads continue anyway.
+    // The read starts after the join, so that every commit is contained in the read or in a later
+    // message. If messages do not arrive yet, the follower continues to read.
     isDeaf ? this.#arm() : this.refresh();
     this.notify();
   }
 
-  /** The topic's position is known again. If it has moved since the last read, a read checks. */
+  /**
+   * The server has sent the topic's current position. If the position has changed since the last
+   * read, read to check whether a message was missed.
+   */
   #onRenewed() {
     if (!this.#isSynced || this.#reading || this.#terms.seq === this.#seq) return;
     this.#move("check");
@@ -305,7 +325,8 @@ export class Follower {
     this.#move(this.#isSynced ? "message" : "early");
     this.#receivedAt = this.#changedAt = Date.now();
     const checkAt = Date.now() + this.#checkPause;
-    // a stream of messages must not postpone the check, unless their numbers show what is missing
+    // Frequent messages must not postpone the check, unless messages have numbers that show a
+    // missing message.
     this.#checkAt = this.isNumbered ? checkAt : Math.min(this.#checkAt, checkAt);
     if (payload?.look_again === true) return void this.#onWithheld();
     this.receive(payload);
@@ -314,7 +335,7 @@ export class Follower {
     this.notify();
   }
 
-  /** The server withholds messages. Reads replace them until a read finds no change. */
+  /** The server withholds messages. Until a read finds no change, reads replace the messages. */
   #onWithheld() {
     this.#move("withheld");
     this.#until = Math.max(this.#until, Date.now() + WITHHELD_MS);
@@ -323,8 +344,9 @@ export class Follower {
   }
 
   /**
-   * Ms until the next check. A message that Realtime drops silently is found within a twentieth of
-   * the time since the last change, or later if the project has many followers.
+   * Milliseconds until the next check. If Realtime drops a message, a check finds the missing
+   * change within a twentieth of the time since the last change, or later if the project has many
+   * followers.
    */
   get #checkPause() {
     const share = (Date.now() - this.#changedAt) / CHECK_DIVISOR;
@@ -368,13 +390,13 @@ export class Follower {
     this.#move("failed");
   }
 
-  /** Handle the end of a read that began after the last join. */
+  /** Handle the end of a read that began after the latest join. */
   #onRead(isQuiet) {
     if (isQuiet) this.#move("quiet");
     else if (this.#state === "silent")
       this.#until = Math.max(this.#until, this.#changedAt + QUIET_MS);
     const isChecked = this.#state === "checking";
-    // only a check compares the socket with the read
+    // only the read of a check is compared with the messages of the socket
     if (!this.#isSynced || !(isChecked || this.#state === "silent")) this.onSynced();
     this.#isSynced = true;
     this.#move("ended");
@@ -391,7 +413,7 @@ export class Follower {
     if (isRefused) this.revoke();
   }
 
-  /** When to read without a request, in ms since the epoch. */
+  /** Time of the next read if no one requests one, in milliseconds since 1970. */
   #dueAt() {
     const { pollingInterval, firstSilence } = this.#options;
     if (this.#session.isAway) return Infinity; // the session probes for all followers
@@ -418,13 +440,16 @@ export class Follower {
     this.refresh();
   }
 
-  /** Check after `ms` whether the socket delivered what reads have found. */
+  /** After `ms`, check whether the socket has delivered the changes that reads returned. */
   #verifyIn(ms) {
     const joins = this.#joins;
     later(() => joins === this.#joins && !this.receivedAll && this.#onMissed(), ms);
   }
 
-  /** The socket did not deliver a change. Messages are dropped, or the socket is dead. */
+  /**
+   * The socket did not deliver a change that a read returned. Either Realtime drops messages, or
+   * the socket is dead.
+   */
   #onMissed() {
     if (!this.#isJoined) return;
     this.#session.checkSocket();

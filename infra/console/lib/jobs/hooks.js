@@ -1,4 +1,5 @@
-// Hooks for one client, built on a framework's hooks. `minutehand/react` builds them on React.
+// Hooks for one client, built on the hooks of a framework. `minutehand/react` builds these hooks on
+// React.
 
 import { answer, cancel, enqueue, retry } from "./changes.js";
 import { watchJobs } from "./watch.js";
@@ -11,7 +12,10 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
   const { schema } = defaults;
   const getClient = () => (typeof client === "function" ? client() : client);
 
-  /** Return the state of the watch that `start` creates for `subject`, read at each render. */
+  /**
+   * Return the state of the watch that `start` creates for `subject`. The state is read at each
+   * render.
+   */
   function useWatch(subject, start, initial) {
     const [current, setCurrent] = useState(null);
     const [, draw] = useState(0);
@@ -25,7 +29,7 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
     return { ...(watch?.state ?? initial), refresh: () => watch?.refresh() };
   }
 
-  /** Follow one job. Without an id, nothing is followed. */
+  /** Follow one job. If the id is missing, no job is followed. */
   function useJob(jobId, { session_id, pollingInterval, silence, history, onEvent, onEnd } = {}) {
     const latest = useRef(null);
     latest.current = { onEvent, onEnd };
@@ -93,7 +97,7 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
     return useWatch(subject, start, NO_JOBS);
   }
 
-  /** Alias of `useJob`, named as in guides of other stacks. */
+  /** Alias of `useJob`. Guides of other frameworks use this name. */
   const useJobStatus = ({ jobId, ...options }) => useJob(jobId, options);
 
   return { useJob, useJobStatus, useJobs, useEnqueue };

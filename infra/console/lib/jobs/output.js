@@ -1,41 +1,47 @@
-// Content of a job's streams, merged by offset: the characters of a text or the items of a list.
-// This module is pure. It uses no I/O and no clock.
+// Content of a job's streams, merged by offset. A stream is a text of characters or a list of
+// items. This module is pure. It uses no I/O and no clock.
 
-/** Maximum pieces of a stream to keep while an earlier one is missing. The rest is read later. */
+/**
+ * Maximum number of pieces that are kept for a stream while an earlier piece is missing. Further
+ * pieces are read from the database later.
+ */
 const MAX_WAITING = 1000;
 
 /**
- * Merges the pieces of the streams, so that each character and item is delivered once and in order.
- * Pieces may be lost, repeated or reordered. A later attempt begins its stream again and discards
- * the content of the earlier attempt.
+ * Merges the pieces of streams, so that each character and item is delivered once and in order.
+ * Pieces may be lost, repeated or reordered. When a later attempt writes to a stream, the stream
+ * begins again and the content of the earlier attempt is discarded.
  */
 export class Output {
   #streams = new Map();
   #content = {};
 
-  /** `after`: the known `ends`. An entry without an attempt belongs to the current attempt. */
+  /** `after`: the known `ends`. An entry without `attempt` belongs to the job's current attempt. */
   constructor(after = {}) {
     for (const [name, { attempt, next }] of Object.entries(after))
       this.#streams.set(name, createStream(attempt, next ?? 0));
   }
 
-  /** Text or items by stream. A new object after each change. */
+  /** Text or items by stream. A new object is created for each change. */
   get content() {
     return this.#content;
   }
 
-  /** Known end of each stream, in the form of `job_output` and of the job's row. */
+  /**
+   * End of each stream as far as it is known, in the same form as in `job_output` and in the job's
+   * row.
+   */
   get ends() {
     const ends = [...this.#streams].map(([name, { attempt, next }]) => [name, { attempt, next }]);
     return Object.fromEntries(ends);
   }
 
-  /** Whether a later piece arrived or was announced while an earlier one is missing. */
+  /** Whether a piece is missing although a later piece has arrived or was announced. */
   get hasGap() {
     return [...this.#streams.values()].some(({ next, announced }) => next < announced);
   }
 
-  /** Whether the job's row names output that is not here. */
+  /** Whether the job's row reports output that this object does not have yet. */
   isBehind(ends) {
     return Object.entries(ends ?? {}).some(([name, { attempt, next }]) => {
       const known = this.#streams.get(name);
@@ -43,7 +49,7 @@ export class Output {
     });
   }
 
-  /** Whether messages delivered everything that reads found since `markReceived`. */
+  /** Whether messages have delivered everything that reads returned since `markReceived`. */
   get isReceived() {
     return [...this.#streams.values()].every(({ next, received }) => received >= next);
   }
@@ -53,7 +59,9 @@ export class Output {
       known.received = Math.max(known.received, known.next);
   }
 
-  /** Add a piece of a message or read. Returns the new content in order, without repeats. */
+  /**
+   * Add a piece from a message or a read. Returns the new content in order, without repetitions.
+   */
   add({ stream, attempt, from, next, text, items }, { isMessage = false } = {}) {
     let known = this.#streams.get(stream);
     if (known) known.attempt ??= attempt;

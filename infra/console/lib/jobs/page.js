@@ -1,6 +1,9 @@
-// Timers, frames and wake-ups of a page or a script.
+// Timers, frames and wake-ups of a page, or of a script in Node.
 
-/** Call a listener of the page. Its error is reported as uncaught, and the caller continues. */
+/**
+ * Call a listener of the page's code. If the listener throws, report the error as uncaught and
+ * continue.
+ */
 export function notify(listener, ...values) {
   try {
     listener?.(...values);
@@ -18,21 +21,21 @@ export function later(run, wait) {
   return timer;
 }
 
-/** Run something in the next frame, or soon if there are no frames. */
+/** Call `run` in the next frame, or soon if the page has no frames. */
 export function nextFrame(run) {
   const { document, requestAnimationFrame } = globalThis;
   if (document?.visibilityState === "visible" && requestAnimationFrame) requestAnimationFrame(run);
   else setTimeout(run, document ? 250 : 0); // hidden pages get no frames
 }
 
-/** Set a node's text. If the text only grows, the reader's selection is kept. */
+/** Set a node's text. If the text only grows, keep the reader's selection. */
 export function setText(node, text) {
   const now = node.textContent;
   if (now && text.startsWith(now)) node.firstChild.appendData(text.slice(now.length));
   else if (text !== now) node.textContent = text;
 }
 
-// A page may have missed messages when it becomes visible again or the network returns.
+// A page may have missed messages if it was hidden or if the network was lost.
 
 /** Call `wake` each time that the page may have missed messages, until `signal` aborts. */
 export function onWake(wake, signal) {
@@ -42,7 +45,7 @@ export function onWake(wake, signal) {
   globalThis.document?.addEventListener("visibilitychange", onVisible, { signal });
 }
 
-/** Whether the browser hides the page. False in Node. */
+/** Whether the page is hidden in the browser. False in Node. */
 export const isHidden = () => globalThis.document?.visibilityState === "hidden";
 
 export const sleep = (ms) => new Promise((then) => later(then, ms));

@@ -1,4 +1,4 @@
-// The pieces of a job's stream, from its beginning or an offset to the end of the job.
+// The pieces of a job's stream, from its beginning or an offset, until the job ends.
 
 import { Output } from "./output.js";
 import { JobGone, watchJob } from "./watch-job.js";
@@ -7,9 +7,9 @@ import { JobGone, watchJob } from "./watch-job.js";
  * Yield the pieces `{ attempt, from, next, text or items }` of a job's stream, each character and
  * each item once and in order.
  *
- * A piece whose `from` is 0 begins the stream again under another attempt, so discard the earlier
- * pieces. The generator ends with the job and returns its row. It throws `JobGone` if the job is gone
- * or the user changes, for example by a sign-out.
+ * A piece with `from` 0 begins the stream again under another attempt, so discard all earlier
+ * pieces. The generator ends with the job and returns its row. It throws `JobGone` if the job was
+ * deleted or the user changes, for example by a sign-out.
  */
 export async function* outputOf(client, jobId, name, { from, attempt, signal, ...options } = {}) {
   const after = from === undefined ? {} : { [name]: { attempt, next: from } };

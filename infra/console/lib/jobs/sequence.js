@@ -1,15 +1,20 @@
-// Order of a job's events, and the job's row after an event. Pure, without I/O or clock.
+// Puts a job's events in order, and computes the job's row after each event. The module is pure,
+// without I/O or clock.
 
 /** Statuses of a finished job. */
 export const ENDED = new Set(["completed", "failed", "cancelled"]);
 
-/** Maximum events to keep while an earlier one is missing. The rest is read from the database. */
+/**
+ * Maximum number of events to keep while an earlier event is missing. Further events are read from
+ * the database later.
+ */
 const MAX_WAITING = 1000;
 
 /**
- * Delivers a job's events by their gapless `seq`, in order and each once.
+ * Delivers the events of a job in the order of `seq`, which has no gaps, each event once.
  *
- * An early event waits. If `hasGap` is true, an event is missing and must be read.
+ * An event that arrives too early waits. If `hasGap` is true, an earlier event is missing and must
+ * be read.
  */
 export class Sequence {
   #next;
@@ -20,17 +25,19 @@ export class Sequence {
     this.#next = after + 1;
   }
 
-  /** `seq` of the last delivered event. */
+  /** `seq` of the last event that was delivered. */
   get last() {
     return this.#next - 1;
   }
 
-  /** Whether a later event arrived while an earlier one is missing. */
+  /** Whether an event is missing although a later event has arrived. */
   get hasGap() {
     return this.#waiting.size > 0 || this.#dropped;
   }
 
-  /** Add events in any order and any number of times. Returns the events that are ready. */
+  /**
+   * Add events in any order and any number of times. Returns the events that can be delivered now.
+   */
   offer(events) {
     const ready = [];
     for (const event of events) {
@@ -43,9 +50,9 @@ export class Sequence {
   }
 
   /**
-   * Add a page from the database that has every event after a delivered one, in order.
+   * Add a page from the database that contains, in order, every event after one that was delivered.
    *
-   * In the database only retention removes events, so a hole in a page is skipped.
+   * The database removes events only by retention, so a missing number in a page is skipped.
    */
   offerPage(page, { isLast }) {
     const ready = [];
@@ -64,15 +71,18 @@ export class Sequence {
 }
 
 /**
- * Return the events of a topic's message. A message is one event, a list of events, or a list of
- * groups whose events differ only in their job.
+ * Return the events in a message of a topic. The message is one event, a list of events, or a list
+ * of groups. The events of a group differ only in job and `seq`.
  */
 export function eventsOf(payload) {
   if (Array.isArray(payload?.groups)) return payload.groups.flatMap(eventsOfGroup);
   return Array.isArray(payload?.events) ? payload.events : [payload];
 }
 
-/** Return one event per job of a group. `seqs` has one number per job, or one for all. */
+/**
+ * Return the events of a group, one for each job. `seqs` has a number for each job, or one number
+ * for all jobs.
+ */
 function eventsOfGroup(group) {
   const { job_ids: jobs, seqs, ...rest } = group ?? {};
   if (!Array.isArray(jobs) || !Array.isArray(seqs)) return [{}];
@@ -80,12 +90,14 @@ function eventsOfGroup(group) {
   return jobs.map((job_id, n) => ({ job_id, seq: seqs[n] ?? seqs[0], ...rest }));
 }
 
-/** Whether an event of this type changes fields of the row that the event does not contain. */
+/**
+ * Whether an event of this type changes fields of the job's row that the event does not contain.
+ */
 export const needsRow = (type) => type !== "job.progress" && type !== "job.log";
 
 /**
- * Return the job after an event. An event that the row already contains (`seq` up to its
- * `last_seq`) changes nothing, so a snapshot and a stream may overlap.
+ * Return the job's row after an event. If the row already contains the event (`seq` up to its
+ * `last_seq`), nothing changes. A snapshot and a stream may therefore overlap.
  */
 export function applyEvent(job, event) {
   if (!job || event.seq <= (job.last_seq ?? 0)) return job;
@@ -111,7 +123,10 @@ export function applyEvent(job, event) {
   return next;
 }
 
-/** Convert an event of a Realtime frame (`at`) or of a row (`created_at`) to one shape. */
+/**
+ * Convert an event to one form. An event from Realtime has `at`, and an event from a row has
+ * `created_at`.
+ */
 export function normalizeEvent(raw) {
   if (typeof raw?.type !== "string") return null;
   const seq = Number(raw.seq ?? NaN);

@@ -1,5 +1,6 @@
-// State shared by all watches of one supabase-js client: the user, the socket, and whether reads
-// get a response. A change of user or a refusal discards every row. An outage discards none.
+// State that all watches of one supabase-js client share. It has the user, the socket, and whether
+// reads get a response. If the user changes or loses access, every row is discarded. During an
+// outage, no row is discarded.
 
 import { withTimeout, QueueError, READ_MS } from "./client.js";
 import { later, onWake } from "./page.js";
@@ -12,14 +13,17 @@ const MAX_PROBES = 2;
 const SPREAD_MS = 300; // spreads the reads of followers that are woken together
 const SETTLE_MS = 50; // a page that returns fires several events
 
-/** The response would belong to another user. The session requests a new read. */
+/**
+ * Error of a read whose response would belong to another user. After this error, the session
+ * requests a new read.
+ */
 export const OUTDATED = new Error("read for another user");
-/** The read hangs while other reads get a response, so it must be repeated. */
+/** Error of a read that hangs while other reads get a response. Such a read must be repeated. */
 export const HUNG = new Error("hung");
 
 const sessions = new WeakMap();
 
-/** Return the session of a client. A client has one session. */
+/** Return the session of a client. There is one session for each client. */
 export function sessionOf(client) {
   let session = sessions.get(client);
   if (!session) sessions.set(client, (session = new Session(client)));
@@ -46,17 +50,18 @@ class Session {
   constructor(client) {
     this.#client = client;
     const authorize = () => inTime(() => client.realtime.setAuth());
-    // A channel lingers under the user's name, so listen for a change of user until the last ends.
+    // Some time after the last follower has ended, the channel is still joined as the user, so
+    // listen for a change of the user until then.
     const onIdle = () => this.#stop();
     this.#socket = new Socket(client, { authorize, onIdle, wake: () => this.wake() });
   }
 
-  /** Whether reads get no response. */
+  /** Whether reads currently get no response. */
   get isAway() {
     return this.#problem !== null;
   }
 
-  /** Error of the outage, or null. */
+  /** Error of the current outage, or null. */
   get problem() {
     return this.#problem;
   }
@@ -73,9 +78,9 @@ class Session {
   }
 
   /**
-   * Return the response of `ask(signal)`. Throws `OUTDATED` if the user changed, and `HUNG` if the
-   * read hangs while others get a response. A refusal counts as an outage if the token is not the
-   * user's.
+   * Return the response of `ask(signal)`. Throws `OUTDATED` if the user changed, and `HUNG` if this
+   * read hangs while other reads get a response. If the read is rejected but the token is not the
+   * user's token, this counts as an outage.
    */
   async read(ask) {
     let epoch = this.#epoch;
@@ -100,7 +105,7 @@ class Session {
     }
   }
 
-  /** Check the socket, because a topic did not deliver a message. */
+  /** Check the socket, because a topic missed a message. */
   checkSocket() {
     this.#socket.check();
   }
@@ -109,7 +114,10 @@ class Session {
     this.#socket.rejoin(topic, reason);
   }
 
-  /** Reconnect and read all subjects, because the page, the network or a token is back. */
+  /**
+   * Reconnect and read all subjects, because the page is visible again, the network has returned or
+   * a new token has arrived.
+   */
   wake() {
     clearTimeout(this.#wakeTimer);
     this.#wakeTimer = later(() => {
@@ -144,12 +152,13 @@ class Session {
       this.#hasSessions = true;
       signal.addEventListener("abort", () => data.subscription.unsubscribe());
     } catch {
-      // A client with its own access token has no sessions, so each read checks the token.
+      // A client that passes its own access token has no Auth sessions, so each read checks the
+      // token.
       this.#hasSessions = false;
     }
   }
 
-  /** Update the user before and after a read. */
+  /** Determine the current user before and after each read. */
   async #checkUser({ again = false } = {}) {
     if (this.#hasSessions) {
       if (again || this.#user !== undefined) return;
@@ -159,7 +168,10 @@ class Session {
     } else this.#setUser(await this.#readUserId());
   }
 
-  /** Return the user id of the next call's token. Throws an outage if it cannot be renewed. */
+  /**
+   * Return the user id of the next call's token. Throws the error of an outage if the token cannot
+   * be renewed.
+   */
   async #readUserId() {
     try {
       return subjectOf(await inTime(() => tokenOf(this.#client)));
@@ -196,7 +208,10 @@ class Session {
     this.#startProbes(ask);
   }
 
-  /** Probe with one read for all followers until a response comes. A hanging read continues. */
+  /**
+   * Send one read as a probe for all followers, until a response arrives. A read that hangs is not
+   * aborted.
+   */
   #startProbes(ask) {
     this.#socket.check();
     if (this.#probeRead) return;
@@ -217,7 +232,8 @@ class Session {
 
   async #probe(read) {
     const controller = new AbortController();
-    // A hanging read blocks its connection. A slow server gets two more reads.
+    // A read that hangs blocks its connection, so send further reads. If the server is slow, at
+    // most two more reads are sent before the first is aborted.
     if (this.#probes.push(controller) > MAX_PROBES) this.#probes.shift().abort();
     try {
       await read(controller.signal);
@@ -247,7 +263,7 @@ class Session {
 const isAway = (error) => error?.isAway ?? error?.status === 0;
 const inTime = (run) => withTimeout(run, AbortSignal.timeout(READ_MS));
 
-/** Return the client's access token, or null. Throws if it cannot be renewed. */
+/** Return the client's access token, or null. Throws if the token cannot be renewed. */
 async function tokenOf(client) {
   if (typeof client.accessToken === "function") return client.accessToken();
   const { data, error } = await client.auth.getSession();

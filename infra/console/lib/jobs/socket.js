@@ -1,11 +1,13 @@
-// Private Realtime topics of one supabase-js client. The followers of a topic share one channel.
-// supabase-js replaces a dead socket and joins its channels again. This module does so earlier.
+// Private Realtime topics that one supabase-js client follows. The followers of a topic share one
+// channel. supabase-js itself replaces a dead socket and joins its channels again. This module does
+// the same, but sooner.
 
 import { inSchema } from "./client.js";
 import { isHidden, later, sleep } from "./page.js";
 import { eventsOf } from "./sequence.js";
 
-// Realtime sends this text when messages of the database arrive. The reply to a join comes earlier.
+// Realtime sends this text when messages from the database begin to arrive. The reply to the join
+// arrives earlier.
 const READY = "Replication connection established";
 const LINGER_MS = 1500; // a page that returns within this time finds its channel still joined
 const REJOIN_MS = [500, 1000, 2000, 5000, 10_000]; // pauses after the server closed a channel
@@ -20,7 +22,7 @@ const FOLLOW_RETRY_SECONDS = 3; // short, because a job's topic without follower
 const SLEPT_MS = 15_000;
 const RENEW_MS = 100;
 
-/** Reason for leaving a topic that is joined again for another user. */
+/** Reason for which a topic is left, so that it can be joined again for another user. */
 export const ANOTHER_USER = "another user";
 
 export class Socket {
@@ -32,15 +34,18 @@ export class Socket {
   #slowTicks = 0; // consecutive ticks while the socket was connecting
 
   /**
-   * `session` sets the token (`authorize`). The socket calls `wake` when the page has slept and
-   * `onIdle` when no topic is left.
+   * `session` sets the socket's token (`authorize`). The socket calls `wake` when the page was
+   * asleep, and `onIdle` when no topic remains.
    */
   constructor(client, session) {
     this.#client = client;
     this.#session = session;
   }
 
-  /** Listen to a private topic. The socket joins, rejoins and renews tokens. */
+  /**
+   * Follow a private topic. The socket joins the topic, joins it again after failures, and renews
+   * its token.
+   */
   join(topic, listener, schema) {
     const entry = this.#entries.get(topic) ?? this.#create(topic, schema);
     clearTimeout(entry.linger);
@@ -62,12 +67,16 @@ export class Socket {
       entry.id = crypto.randomUUID();
       entry.failures = 0;
       this.#leave(entry, ANOTHER_USER);
-      // Wait, because supabase-js may hold its lock and a person who signs out leaves first.
+      // Wait, because supabase-js may hold its lock, and because a person who signs out leaves the
+      // topic first.
       entry.timer = later(() => this.#openChannel(entry), RENEW_MS);
     }
   }
 
-  /** Reconnect and rejoin without a pause, because the network is back or a token is new. */
+  /**
+   * Reconnect and join all topics again without a pause, because the network has returned or a new
+   * token has arrived.
+   */
   nudge() {
     const { realtime } = this.#client;
     const isConnected = realtime.isConnected();
@@ -75,26 +84,26 @@ export class Socket {
     else if (realtime.isConnecting() && this.#slowTicks > 0) this.#reconnect();
     else this.#connect();
     for (const entry of this.#entries.values()) {
-      // supabase-js does not notice every socket that a sleeping page lost
+      // if the page was asleep, supabase-js does not always notice that the socket is lost
       const isStale = isConnected ? entry.channel?.state === "errored" : entry.isJoined;
       if (isStale) this.#leave(entry, "stale");
       if (isStale || entry.timer) this.#openChannel(entry);
     }
   }
 
-  /** Leave and rejoin a topic that is silent or whose reads are refused. */
+  /** Leave a topic and join it again, because it is silent or because its reads were rejected. */
   rejoin(topic, reason) {
     const entry = this.#entries.get(topic);
     if (entry?.isJoined) this.#rejoinLater(entry, reason);
   }
 
-  /** Send a heartbeat. supabase-js replaces a socket without a reply. */
+  /** Send a heartbeat. If no reply arrives, supabase-js replaces the socket. */
   check() {
     const { realtime } = this.#client;
     if (!realtime.isConnected()) return void this.nudge();
     if (!realtime.pendingHeartbeatRef) realtime.sendHeartbeat();
     const ref = realtime.pendingHeartbeatRef;
-    // a second heartbeat before the reply to the first makes supabase-js close the socket
+    // if a second heartbeat is sent before the reply to the first, supabase-js closes the socket
     if (ref)
       later(() => realtime.pendingHeartbeatRef === ref && realtime.sendHeartbeat(), REPLY_MS);
   }
@@ -121,9 +130,9 @@ export class Socket {
   }
 
   /**
-   * Register this client as a follower of the topic. Each delivery counts as a message of the
-   * project's plan, and the followers of a job are notified of withheld messages. Without a
-   * response the call is repeated soon.
+   * Register this client as a follower of a topic. The plan of the project counts each delivery of
+   * a message, so the server notes who follows. If it withholds messages, it informs the job's
+   * followers. If no response arrives, the call is repeated soon.
    */
   async #follow(entry) {
     const { id } = entry;
@@ -131,7 +140,7 @@ export class Socket {
       .rpc("follow_topic", { p_topic: entry.topic, p_follower_id: id })
       .abortSignal(AbortSignal.timeout(FOLLOW_TIMEOUT_MS));
     if (this.#entries.get(entry.topic) !== entry || entry.id !== id) return;
-    // each listener has its own reads
+    // multiply the interval, because each listener of the topic reads separately
     const checkMs = 1000 * (data?.check_seconds ?? 0) * entry.listeners.size;
     if (data) Object.assign(entry.terms, { checkMs, seq: data.seq });
     for (const listener of [...entry.listeners]) listener.renewed?.();
@@ -154,7 +163,7 @@ export class Socket {
       while (realtime.isDisconnecting()) await sleep(CLOSING_MS); // connect() would do nothing yet
       if (attempt === entry.attempts) this.#subscribe(entry);
     } catch {
-      // there is no token, without which the join is refused, or the page may not open a socket
+      // without a token the join would be rejected, or the page is not allowed to open a socket
       if (attempt === entry.attempts) this.#rejoinLater(entry, "unavailable");
     }
   }
@@ -165,12 +174,12 @@ export class Socket {
     });
     entry.channel = channel;
     entry.following = this.#follow(entry);
-    // A message contains only its topic. A message before the reply to this join was sent for the
-    // previous channel, which may have belonged to another user.
+    // A message contains only its topic. If a message arrives before the reply to this join, it was
+    // sent for the previous channel, which may have belonged to another user.
     let isOurs = false;
     channel.on("broadcast", { event: "*" }, (message) => {
       if (entry.channel !== channel || !isOurs) return;
-      // one message has all events of a statement for this topic, in order
+      // one message contains, in order, all events that a statement has for this topic
       for (const payload of eventsOf(message.payload))
         for (const listener of [...entry.listeners]) listener.message(payload);
     });
@@ -225,13 +234,14 @@ export class Socket {
     if (this.#entries.size > 0) return;
     this.#session.onIdle();
     clearTimeout(this.#timer);
-    // disconnect, because a heartbeat without a reply opens another socket even without channels
+    // disconnect the socket, because supabase-js would otherwise open another socket after a
+    // heartbeat without a reply, even without channels
     const { realtime } = this.#client;
     const disconnect = () => realtime.getChannels().length === 0 && realtime.disconnect();
     this.#timer = later(disconnect, 2 * realtime.heartbeatIntervalMs);
   }
 
-  /** Check every few seconds whether the page has slept and whether the socket is connected. */
+  /** Check every few seconds whether the page was asleep, and whether the socket is connected. */
   #watch() {
     clearTimeout(this.#timer);
     const due = Date.now() + TICK_MS;
@@ -245,7 +255,9 @@ export class Socket {
     }, TICK_MS);
   }
 
-  /** Restart a connection attempt, which a browser would continue for minutes. */
+  /**
+   * Begin a new connection attempt, because a browser would continue the old attempt for minutes.
+   */
   async #reconnect() {
     this.#slowTicks = 0;
     await this.#client.realtime.disconnect();
@@ -256,7 +268,7 @@ export class Socket {
     try {
       this.#client.realtime.connect();
     } catch {
-      // The page may not open a socket. Reads continue.
+      // The page is not allowed to open a socket. Reads continue.
     }
   }
 }

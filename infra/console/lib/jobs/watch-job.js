@@ -10,7 +10,7 @@ import { sessionOf } from "./session.js";
 const PAGE = 500;
 const ROW_DELAY_MS = 30;
 
-/** The job was deleted, or the caller may not see it. */
+/** The job was deleted, or the caller is not allowed to see it. */
 export class JobGone extends Error {
   constructor(jobId) {
     super(`job ${jobId} does not exist, or you may not see it`);
@@ -19,7 +19,7 @@ export class JobGone extends Error {
   }
 }
 
-/** Return the state of a watched job. */
+/** Return the current state of a job that is watched. */
 export function stateOf(job, known = {}) {
   const status = job?.status ?? null;
   return {
@@ -84,7 +84,10 @@ class JobWatch extends Follower {
     return stateOf(this.#whole, { ...known, isLoading });
   }
 
-  /** Promise of the row of the ended job. Rejects if the job is gone or the watch is closed. */
+  /**
+   * Promise of the job's row after the job has ended. Rejects if the job was deleted or the watch
+   * is closed.
+   */
   get ended() {
     this.#settled ??= deferred();
     this.#settle();
@@ -185,7 +188,10 @@ class JobWatch extends Follower {
     this.#job = this.#whole = row;
   }
 
-  /** Read the job's row with derived fields. Returns null if it does not exist for the caller. */
+  /**
+   * Read the job's row, including the fields that the database derives. Returns null if no such job
+   * is visible to the caller.
+   */
   async #row() {
     const isWhole = (row) => row?.id === this.#id && Number.isInteger(row.last_seq);
     try {
@@ -215,7 +221,7 @@ class JobWatch extends Follower {
     );
   }
 
-  /** Read a page of events in order. */
+  /** Read one page of the job's events, in order. */
   async #eventsAfter(seq) {
     if (this.#options.session_id) {
       const isWhole = (found) => Array.isArray(found?.events);
@@ -232,7 +238,10 @@ class JobWatch extends Follower {
     return this.read((signal) => readOnce(page(), { isWhole: Array.isArray, signal }));
   }
 
-  /** Read output until it reaches the row's `streams`. Returns whether there was new output. */
+  /**
+   * Read output until it reaches the ends that the row reports in `streams`. Returns whether there
+   * was new output.
+   */
   async #readOutput(row) {
     const isWhole = (found) => Array.isArray(found?.streams);
     let hasOutput = false;
@@ -242,13 +251,14 @@ class JobWatch extends Follower {
       const { streams } = await this.#call("job_output", parameters, isWhole);
       const isNew = this.#addOutput(streams);
       hasOutput ||= isNew;
-      // Messages may have delivered this response already, but not the output after it.
+      // Messages may have delivered the output of this response already, while later output is
+      // still missing.
       if (!isNew && JSON.stringify(this.#output.ends) === JSON.stringify(ends)) break;
     }
     return hasOutput;
   }
 
-  /** Add pieces to the output. Returns whether they had new content. */
+  /** Add pieces to the output. Returns whether one of the pieces had new content. */
   #addOutput(pieces, options) {
     const ready = pieces.flatMap((piece) => this.#output.add(piece, options));
     for (const piece of ready) notify(this.#options.onPiece, piece);
@@ -298,7 +308,7 @@ class JobWatch extends Follower {
     if (isOver && !this.closed) this.#showOutput(); // before the end, on which the page may close
     if (isOver) this.#settled?.resolve(job);
     else if (this.closed) this.#settled?.reject(new Error("the watch was closed"));
-    // no call of onEnd after the watch was closed
+    // do not call onEnd after the watch was closed
     if (!isOver || this.closed || this.#endedAt === job.finished_at) return;
     this.#endedAt = job.finished_at;
     notify(this.#options.onEnd, job);

@@ -1,4 +1,4 @@
-// Follows a list of jobs, or any change of a workspace or session.
+// Follows a list of jobs, or reports any change of a workspace or session.
 
 import { call } from "./client.js";
 import { Follower } from "./follower.js";
@@ -10,7 +10,10 @@ const REORDER_MS = 400; // minimum ms between reads of a busy topic
 const PROGRESS_MS = 2000; // reads while jobs run, because a workspace's topic has no progress
 const MAX_ENDS = 200; // maximum rows of one read
 
-/** Watch of a list of jobs without their history. Each event causes a new read. */
+/**
+ * Watch of a list of jobs, without the events of the jobs. Each event causes a new read of the
+ * list.
+ */
 class JobsWatch extends Follower {
   #read;
   #readEnds;
@@ -24,8 +27,8 @@ class JobsWatch extends Follower {
   #options;
 
   /**
-   * `read()` returns the list. `readEnds(ids)` returns jobs that have left the list. Without it the
-   * page reads progress itself.
+   * `read()` returns the list. `readEnds(ids)` returns jobs that have left the list. Without
+   * `readEnds`, the page itself reads the progress of jobs.
    */
   constructor(client, topic, { read, readEnds }, options) {
     super(sessionOf(client), topic, { reorder: REORDER_MS, ...options });
@@ -49,7 +52,7 @@ class JobsWatch extends Follower {
     return this.#missed.size === 0;
   }
 
-  /** Whether the list may change without a message, so that reads check for missed messages. */
+  /** Whether the list may change without a message, so that reads must check for missed changes. */
   get isLive() {
     return this.#options.isLive ?? true;
   }
@@ -98,7 +101,7 @@ class JobsWatch extends Follower {
         .map((row) => row.created_at)
         .sort()
         .at(-1) ?? "";
-    // an older row moves up into the list without a message when another row leaves it
+    // When a row leaves the list, an older row moves up into it without a message.
     const changed = found.filter(({ id, status, created_at: createdAt }) =>
       before.has(id) ? before.get(id).status !== status : !(createdAt <= newest),
     );
@@ -117,8 +120,9 @@ class JobsWatch extends Follower {
   }
 
   /**
-   * Report each end once, for jobs that were live or whose end a message reported, even if the job
-   * has left the list. Jobs that ended before the first read are not reported.
+   * Report the end of each job once, even if the job has left the list. Report only jobs that were
+   * live before, or whose end a message reported. A job that ended before the first read is not
+   * reported.
    */
   async #announceEnds() {
     const listed = new Set(this.#rows.map(({ id }) => id));
@@ -144,7 +148,8 @@ function start(watch) {
 
 /**
  * Follow the newest jobs of a workspace or session with any filter of `list_jobs`. The id of a
- * guest session grants access without a user. Its jobs have no payloads.
+ * guest session grants access without a signed-in user. The jobs of a guest session have no
+ * payloads.
  */
 export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
   const { workspace_id: workspace, session_id: session } = filter;
@@ -168,8 +173,8 @@ export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
 }
 
 /**
- * Call `onRead` at the start and whenever something may have changed. Rows of jobs that it returns
- * show whether messages arrive.
+ * Call `onRead` at the start, and again whenever the subject may have changed. If `onRead` returns
+ * rows of jobs, the watch uses them to check whether messages arrive.
  */
 export const watchTopic = (client, topic, { onRead, ...options }) =>
   start(new JobsWatch(client, topic, { read: async () => onRead?.() }, options));

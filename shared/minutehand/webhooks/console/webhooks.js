@@ -1,4 +1,4 @@
-// Webhooks of a workspace: their events, deliveries and secrets, which are shown once.
+// Webhooks of a workspace: It shows their events, deliveries and secrets. A secret is shown once.
 
 import { jobs, WORKSPACE_PATH, route, rpc } from "../../api.js";
 import { pluralize } from "../../lib/format.js";
@@ -27,7 +27,7 @@ const isBroken = (one) => Boolean(one.disabled_reason) || one.failures > 0;
 const MOST_ANSWERS = 5;
 const ANSWERED = ["retrying", "completed", "failed"]; // many deliveries wait behind one retry
 
-/** Read the webhooks. Disabled and failing ones come first, with their latest deliveries. */
+/** Read the webhooks. Disabled and failing webhooks come first, with their latest deliveries. */
 async function read(workspaceId, signal) {
   const { webhooks } = await rpc("list_webhooks", { p_workspace_id: workspaceId }, signal);
   const latestOf = async ({ id }) => {
@@ -42,17 +42,17 @@ async function read(workspaceId, signal) {
   );
 }
 
-/** Return the reason of a disabled webhook, or "" for a failing one. */
+/** Return the reason for which a webhook was disabled, or "" if the webhook only fails. */
 const problemOf = ({ disabled_reason: why, failures }) =>
   why ? `disabled: ${why}` : failures > 0 ? "" : null;
 
-/** Return the link to the jobs of a webhook's deliveries. */
+/** Return the link to the jobs that deliver the events of a webhook. */
 function deliveriesOf({ id }) {
   const payload = encodeURIComponent(JSON.stringify({ webhook_id: id }));
   return `/jobs?job_type=${DELIVERY}&payload=${payload}`;
 }
 
-/** Responses of a failing webhook to its latest deliveries. */
+/** Responses that a failing webhook's endpoint gave to the latest deliveries. */
 const Answers = ({ latest, last_answer: known }) =>
   latest.length > 0 &&
   html`<ul class="small" aria-label="Latest deliveries">

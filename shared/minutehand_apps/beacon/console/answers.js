@@ -1,10 +1,11 @@
-// The answers of a job: every question with its text and category, and one column per region.
+// The answers of a job: The table has a row for each question, with its text and category, and a
+// column for each region.
 
 import { html } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
 import { questionsOf, responsesOf, STATES } from "./data.js";
 
-/** Whether all regions gave the same answer, or nothing if fewer than two answered. */
+/** Tag that shows whether all regions gave the same answer, if two or more regions answered. */
 const Agreement = ({ texts }) =>
   texts.length < 2
     ? null

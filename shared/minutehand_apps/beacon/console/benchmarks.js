@@ -18,7 +18,7 @@ loadStyles("/apps/beacon/beacon.css");
 
 export const title = () => "Benchmarks";
 
-/** A region with its state, as a colour and as a word for screen readers and tooltips. */
+/** A region with its state. The state is a colour, and a word for screen readers and tooltips. */
 const regionOf = ({ region, status }) => {
   const { tone, word } = STATES[status];
   return html`<li key=${region} data-tone=${tone} title=${word}>

@@ -1,4 +1,4 @@
-// Requests of the benchmark pages to the app's routes.
+// Requests that the benchmark pages send to the app's routes.
 
 import { callRoute } from "../../api.js";
 import { STATES as OF_JOBS } from "../../lib/states.js";
@@ -17,18 +17,18 @@ export const beacon = {
   keys: () => call("GET /api/v1/keys"),
 };
 
-/** The states of jobs and executions that the engine does not have. */
+/** The states of jobs and executions that the engine does not know. */
 export const STATES = {
   ...OF_JOBS,
   created: { word: "Created", tone: "pending" },
   pending: { word: "Pending", tone: "pending" },
   processing: OF_JOBS.running,
 };
-/** Format version 1 as `v1`, and leave a version that starts with v unchanged. */
+/** Format the version 1 as `v1`. A version that starts with v stays unchanged. */
 export const versionOf = ({ version }) => (version.startsWith("v") ? version : `v${version}`);
 export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 
-/** Return a spec's questions in order, as `{question_id, question, category}`. */
+/** Return the questions of a job spec in order, as `{question_id, question, category}`. */
 export const questionsOf = (spec) =>
   spec.questions.map((one, index) =>
     typeof one === "string"
@@ -36,6 +36,6 @@ export const questionsOf = (spec) =>
       : { question_id: one.id, question: one.question, category: one.category },
   );
 
-/** Return the answers of an output in either of its two forms. */
+/** Return the answers in an output. The answers are in `data.data` or in `data`. */
 export const responsesOf = (output) =>
   output ? ("data" in output.data ? output.data.data : output.data).responses : [];

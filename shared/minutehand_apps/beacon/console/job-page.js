@@ -20,7 +20,7 @@ export const title = () => "Benchmark";
 export default function JobPage({ id, workspace }) {
   const found = useFetch((signal) => beacon.job(id, signal), [id]);
   const job = found.value;
-  // The job and its executions share a session, which exists once the job is in the queue.
+  // A job and its executions share a session, which exists once the queue has the job.
   const topic = job?.queue_job_id ? `session:beacon:${job.id}` : `workspace:${workspace.id}`;
   const isLive = job && !isOver(job.status);
   const freshness = useTopicRefresh(found, [topic], isLive ?? true);

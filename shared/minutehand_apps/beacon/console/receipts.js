@@ -1,4 +1,5 @@
-// Downloads of a job's receipts for verification elsewhere, and the page of one receipt.
+// Downloads of a job's receipts, so that they can be verified elsewhere, and the page of one
+// receipt.
 
 import { shortId } from "../../lib/format.js";
 import { useFetch } from "../../lib/store.js";

@@ -1,11 +1,15 @@
-// Submits a job spec from a form with a name, regions, and a question per line. The API validates.
+// Submits a job spec from a form with the name, the regions, and one question per line. The API
+// validates.
 
 import { html, useState } from "../../lib/ui.js";
 import { DialogForm } from "../../parts/dialog.js";
 import { area, field } from "../../parts/field.js";
 import { beacon } from "./data.js";
 
-/** Example for a first benchmark. Each question has one right answer. */
+/**
+ * Example that fills the form for a first benchmark. Each question of the example has exactly one
+ * right answer.
+ */
 const EXAMPLE = {
   name: "Everyday knowledge",
   regions: "us-east, eu-west",

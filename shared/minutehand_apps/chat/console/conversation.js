@@ -27,7 +27,7 @@ const { useJob } = createHooks(hooks, supabase);
 const FOLLOWED = { silence: Infinity };
 const LATE_MS = 9000;
 const LATE = "No answer yet. You can wait, or stop it and ask again.";
-/** Maps a work item's status to a job's status. */
+/** Maps the status of a work item to the status of a job. */
 const STATUS = {
   accepted: "pending",
   in_progress: "processing",
@@ -37,7 +37,7 @@ const STATUS = {
 const LIVE = ["pending", "processing", "waiting"];
 const namedBy = (hash) => /^#([A-Za-z0-9._~:-]{1,200})$/.exec(hash)?.[1];
 
-/** Read a session. A session without messages is empty. */
+/** Read a session. If a session has no messages, it is shown as an empty conversation. */
 async function readSession(id, signal) {
   const as = { headers: { "X-Session-Id": id }, signal };
   const [talk, state] = await Promise.all([
@@ -111,7 +111,8 @@ function Conversation({ id, workspaceId }) {
   const send = async (content, key = crypto.randomUUID()) => {
     goThere();
     await callRoute("POST /api/chat", {
-      // the page follows the job, so the request does not wait for the reply
+      // ask for a response at once, because the page follows the job and need not wait for the
+      // reply
       headers: { ...headers, "Idempotency-Key": key, Prefer: "respond-async" },
       body: { messages: [{ role: "user", content }], workspace_id: workspaceId },
     });
@@ -126,7 +127,7 @@ function Conversation({ id, workspaceId }) {
   const requests = new Map(
     messages.filter((one) => one.type === "message").map((one) => [one.job, one.content]),
   );
-  // a message that is neither answered nor work
+  // a message that is not an answer and starts no work
   const open = messages.filter(
     (one) =>
       one.type === "message" && !one.work && !replied.has(one.job) && one.status !== "completed",
@@ -159,7 +160,7 @@ function Conversation({ id, workspaceId }) {
           callRoute("POST /api/async-cancel", { headers, body: { workId } }),
         )} />`;
   };
-  // Hides questions that a card shows, and the message that work has started.
+  // Hide questions that a card already shows, and the message that announces work.
   const isShown = (one) =>
     !session.asks.some((ask) => ask.id === one.id) && !(one.type === "reply" && one.work);
   const retry = (one) => {
@@ -207,7 +208,7 @@ function Conversation({ id, workspaceId }) {
   </article>`;
 }
 
-/** Text of an empty conversation. */
+/** Text that an empty conversation shows. */
 const Beginning = () =>
   html`<div class="chat-empty">
     <p class="strong">What would you like to know or create?</p>
@@ -223,7 +224,7 @@ const tool = (icon, word, run) =>
     <${Icon} name=${icon} />
   <//>`;
 
-/** The actions of a message, in a line below it. */
+/** The actions of a message, in one line below the message. */
 const Below = ({ at, children }) =>
   html`<div class="chat-below">
     ${children} <span class="hint"><${When} at=${new Date(at).toISOString()} /></span>
@@ -251,7 +252,7 @@ function Theirs({ message: { type, content, result, timestamp }, question, onRet
   </article>`;
 }
 
-/** Whether something has been awaited for so long that the person should know. */
+/** Whether a person has waited so long for something that the page should explain it. */
 function useLate(isAwaited) {
   const [isLate, setIsLate] = useState(false);
   useEffect(() => {
@@ -264,11 +265,11 @@ function useLate(isAwaited) {
   return isLate;
 }
 
-/** An answer that is being written, or the reason why there is none, with its text so far. */
+/** A reply that is being written, with its text so far, or with the reason why there is none. */
 function Answer({ of: message, onRetry }) {
   const isLive = LIVE.includes(message.status);
   const { output, progress, isCancelling, status } = useJob(isLive ? message.job : null, FOLLOWED);
-  // a retried job streams all its text again
+  // after a retry, the job streams the whole text again
   const text = (isLive ? status !== "pending" && output.reply : message.said) || "";
   const isFailed = message.status === "failed";
   const isLate = useLate(isLive && !text);
@@ -353,7 +354,7 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
 }
 
 function Composer({ box, text, setText, onSend, stop }) {
-  // one key per text, so that sending twice creates one message
+  // use the same key for the same text, so that sending twice creates one message
   const [key, setKey] = useState(() => crypto.randomUUID());
   const [problem, setProblem] = useState("");
   const change = (words) => {

@@ -11,8 +11,8 @@ import { When } from "../../parts/when.js";
 export const title = () => "Chat";
 
 /**
- * The id is in the fragment, which browsers do not send, because it grants access to guest
- * sessions.
+ * The id of a session is in the fragment of the URL, which browsers do not send, because the id
+ * grants access to guest sessions.
  */
 const addressOf = (id) => `/chat/session#${id}`;
 

@@ -1,4 +1,5 @@
-// One account: its fields, its contacts, and its enrichment. Fields appear while the job runs.
+// One account: its fields, its contacts, and its enrichment. New values of fields appear while the
+// job runs.
 
 import { duration, number } from "../../lib/format.js";
 import { ENDED } from "../../lib/jobs/sequence.js";
@@ -28,7 +29,7 @@ export default function AccountPage({ id, workspace }) {
     [id],
   );
   const job = found.value?.history.find((one) => !ENDED.has(one.status));
-  // An enrichment may be started elsewhere, by a colleague or in another tab.
+  // A colleague may start an enrichment, or the same person in another tab.
   useTopicRefresh(found, [`workspace:${workspace.id}`, job && `job:${job.id}`], Boolean(job));
   const unread = placeholderPage("Account", found, "account");
   if (unread) return unread;
@@ -121,7 +122,7 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
   </article>`;
 }
 
-/** Text for each stage of a job. */
+/** Text for each stage of an enrichment job. */
 const STAGES = {
   starting: "Beginning",
   settings: "Reading the settings",
@@ -149,7 +150,7 @@ const FIELDS = [
   ["country", "Country"],
 ];
 
-/** Apollo's value for a field that a person edited, with a button to use it. */
+/** Apollo's value for a field that a person has edited, with a button that uses this value. */
 function Beside({ account, name, label, kind, onSaved }) {
   const apolloValue = account.metadata?.apollo_fields?.[name] ?? null;
   if (apolloValue === null || String(apolloValue) === String(account[name] ?? "")) return null;
@@ -165,7 +166,7 @@ function Beside({ account, name, label, kind, onSaved }) {
   </div>`;
 }
 
-/** The names of fields that changed since the page was opened, in their order. */
+/** The names of fields that changed after the page was opened, in the order of the fields. */
 function useArrived(account) {
   const first = useRef(account);
   const names = FIELDS.map(([name]) => name);

@@ -1,4 +1,5 @@
-// Requests of the enrichment pages. Reads use row level security, writes use the API.
+// Requests of the enrichment pages. Reads go through row level security, and writes go through the
+// API.
 
 import { callRoute, supabase, unwrap } from "../../api.js";
 import { pluralize } from "../../lib/format.js";
@@ -11,10 +12,13 @@ const TEXT = {
   contacts: ["name", "email", "title"],
 };
 
-/** Sources of values, by client name. */
+/** Names of the sources of values, by client. */
 export const SOURCES = { apollo: "Apollo", offline: "Sample data" };
 
-/** Read a page of records by name. `search` matches any text column. */
+/**
+ * Read a page of accounts or contacts, whose name is `name`. `search` is compared with all text
+ * columns.
+ */
 export async function page(table, workspaceId, { search, cursor = 0, signal }) {
   let query = supabase()
     .from(table)
@@ -32,7 +36,10 @@ export async function page(table, workspaceId, { search, cursor = 0, signal }) {
   return { rows: rows.slice(0, PAGE), next: rows.length > PAGE ? cursor + PAGE : null };
 }
 
-/** Replace characters with a meaning in filters, because Data APIs differ in how they quote. */
+/**
+ * Replace characters that have a meaning in filters, because Data APIs quote such characters
+ * differently.
+ */
 const plain = (text) => text.replace(/[^\p{L}\p{N} -]/gu, "_");
 
 export const accountOf = async (id, signal) =>
@@ -52,7 +59,7 @@ export const jobsOf = (accountId, signal) =>
       .limit(5),
     signal,
   );
-/** Read the running enrichments of a workspace, by the id of their record. */
+/** Read the running enrichment jobs of a workspace, as a map by the id of the record. */
 export async function running(kind, workspaceId, signal) {
   const jobs = await unwrap(
     enrichmentsOf(kind)
@@ -64,12 +71,12 @@ export async function running(kind, workspaceId, signal) {
   return new Map(jobs.map((job) => [job.payload[`${kind}_id`], job]));
 }
 
-/** Change an account's fields as a person, so that enrichment will not overwrite them. */
+/** Change fields of an account as a person, so that an enrichment will not overwrite them. */
 export const edit = (id, changes) =>
   unwrap(supabase().from("accounts").update(changes).eq("id", id).select("*"));
 export const add = (table, values) => unwrap(supabase().from(table).insert(values).select("*"));
 
-/** Maximum cost of this number of calls. */
+/** Maximum cost of a number of calls to Apollo. */
 export const costOf = (count) => `at most ${pluralize(count, "credit")}`;
 
 export const enrichment = (kind, id) =>

@@ -1,4 +1,4 @@
-// A list of records with search and enrichment, for accounts and contacts.
+// A list of accounts or contacts, with search and enrichment.
 
 import { useLivePages } from "../../parts/live.js";
 import { setQuery, useQuery } from "../../lib/router.js";
@@ -16,7 +16,7 @@ import { costOf, enrichment, page, running } from "./data.js";
 
 loadStyles("/apps/enrichment/enrichment.css");
 
-/** Button that enriches a record. Its tooltip states the maximum cost. */
+/** Button that enriches a record. The button's tooltip shows the maximum cost. */
 export function EnrichButton({ kind, id, name, job, refresh, className = "small" }) {
   const run = () => createAction(refresh)(`${name} was not enriched`, () => enrichment(kind, id));
   return html`<${ActionButton}
@@ -29,7 +29,7 @@ export function EnrichButton({ kind, id, name, job, refresh, className = "small"
   <//>`;
 }
 
-/** State of the running enrichment, or the time of the last. */
+/** State of the running enrichment, or the time of the last enrichment. */
 export const Enriched = ({ row, job }) =>
   job
     ? html`<${StateBadge} job=${job} />`
@@ -41,11 +41,11 @@ export const Enriched = ({ row, job }) =>
         </span>`
       : html`<${Tag} tone="pending">Not enriched<//>`;
 
-/** The first letter of a name. */
+/** The first letter of a name, shown as an icon. */
 const Mark = ({ name }) =>
   html`<span class="mark" aria-hidden="true">${[...name.trim()][0]?.toUpperCase() ?? "?"}</span>`;
 
-/** A record's name with a second line. */
+/** The name of a record, with a second line below it. */
 export const Named = ({ name, href, under }) =>
   html`<span class="named">
     <${Mark} name=${name} />
@@ -55,7 +55,7 @@ export const Named = ({ name, href, under }) =>
     </span>
   </span>`;
 
-/** The page of a kind of records, with a form `add` and the kind's `columns`. */
+/** Page that lists accounts or contacts, with the form `add` and the table's `columns`. */
 export function RecordsPage({ kind, label, nameOf, columns, hint, add, workspace }) {
   const search = useQuery().get("search") ?? "";
   const records = useLivePages(

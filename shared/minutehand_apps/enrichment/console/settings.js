@@ -1,4 +1,4 @@
-// A workspace's Apollo key, which can be saved, tested and removed, but never read.
+// A workspace's key for Apollo. A person can save, test and remove the key, but never read it.
 
 import { number } from "../../lib/format.js";
 import { useFetch } from "../../lib/store.js";

@@ -137,7 +137,7 @@ export default function PlanPage({ id }) {
   </article>`;
 }
 
-/** Log of the plan, read when it is opened and after each change of the plan. */
+/** Log of the plan. It is read when a person opens it, and after each change of the plan. */
 function Log({ plan }) {
   const [isOpen, setIsOpen] = useState(false);
   const read = async (signal) => {
@@ -238,7 +238,7 @@ function Chapter({ of: { stage, title: name, status, reason }, blocks, text, red
 
 const isNumber = (text) => /^-?[\d.,]+$/.test(text);
 
-/** Render a block as text nodes, so that no text becomes markup. */
+/** Render a block of the report as text nodes, so that no text becomes markup. */
 function blockOf(block) {
   if (typeof block === "string") return html`<p>${block}</p>`;
   if (block.length === 0) return null;

@@ -73,7 +73,7 @@ export default function Plans({ workspace }) {
 function NewPlan({ workspaceId, onClose }) {
   const [prompt, setPrompt] = useState("");
   const [speed, setSpeed] = useState("balanced_speed_and_detail");
-  // One key per form, so that a double click creates one plan.
+  // Each form has one idempotency key, so that a double click creates one plan.
   const key = useMemo(() => crypto.randomUUID(), [prompt, speed]);
   const create = async () => {
     const plan = await callRoute("POST /api/plans", {

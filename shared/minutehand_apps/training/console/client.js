@@ -1,8 +1,11 @@
-// The guide's browser client. Submits a recording and returns the id of its job.
+// Browser client as in the guide. It submits a recording and returns the id of the recording's job.
 
 export function trainingClient(request) {
   return {
-    /** Have a recording transcribed, and a procedure written from the transcript. */
+    /**
+     * Request the transcription of a recording, and a procedure that is written from the
+     * transcript.
+     */
     async createTranscriptionJob(userId, companyId, audioUrl, trainingId) {
       const job = await request(
         "POST",

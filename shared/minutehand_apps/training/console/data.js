@@ -1,4 +1,4 @@
-// Requests of the training pages, and texts for a training's state.
+// Requests that the training pages send, and texts for the state of a training.
 
 import { callRoute as call, request, supabase, unwrap } from "../../api.js";
 import { pluralize } from "../../lib/format.js";
@@ -6,7 +6,7 @@ import { trainingClient } from "./client.js";
 
 export const { createTranscriptionJob } = trainingClient(request);
 
-/** A call of a route for one training. */
+/** Call a route with the id of a training. */
 const ofTraining = (route) => (id, signal, body) =>
   call(route, { params: { training_id: id }, signal, body });
 
@@ -30,7 +30,8 @@ const RUNNING = ["processing", "cancelling"];
 export const isLiveJob = ({ status }) => status === "pending" || RUNNING.includes(status);
 
 /**
- * Read a page of the jobs of all trainings, newest first. The first page also counts jobs by state.
+ * Read a page of the jobs of all trainings. The newest jobs come first. The response with the first
+ * page also counts the jobs by state.
  */
 export async function monitored(workspaceId, { status, type, after }, signal) {
   const select = (columns) => {
@@ -64,22 +65,25 @@ export const STATES = {
   failed: { word: "Failed", tone: "failed" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
-/** Name of a job's result for people. */
+/** Names that people see for the results of jobs. */
 export const MAKES = {
   transcription: "Transcript",
   sop_generation: "Procedure",
   mux_upload: "Video",
 };
-/** Text for a running job. */
+/** Text for a running job of each type. */
 const DOES = {
   transcription: "Transcribing the sound",
   sop_generation: "Writing a procedure",
   mux_upload: "Preparing the video",
 };
-/** Why a pending job does not run: the event that it waits for, or the error that is retried. */
+/**
+ * Return why a pending job does not run. It waits for an event, or was delayed by an error and will
+ * be retried.
+ */
 const waitsFor = ({ status, stage, progress_message: message, error_data: error }) =>
   status === "pending" && (stage === "waiting" ? message : error?.message);
-/** Describe the running jobs of a training, or why none runs. */
+/** Describe the running jobs of a training, or why no job runs. */
 export const nowOf = ({ jobs }) =>
   jobs
     .filter((job) => job.status === "processing")
@@ -87,7 +91,7 @@ export const nowOf = ({ jobs }) =>
     .join("; ") ||
   jobs.map(waitsFor).find(Boolean) ||
   "Waiting for its turn";
-/** Describe the results of a finished training, or the running jobs of another. */
+/** Describe the results of a finished training. For other trainings, describe the running jobs. */
 export function aboutOf(training) {
   if (training.reason) return training.reason;
   if (!isOver(training.status)) return nowOf(training);
@@ -101,7 +105,7 @@ export function aboutOf(training) {
 }
 export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 
-/** Format a time in a video as 0:05, 12:40 or 1:02:03. */
+/** Format a time in a video, for example as 0:05, 12:40 or 1:02:03. */
 export function clock(seconds) {
   const text = new Date(Math.max(0, seconds) * 1000).toISOString().slice(11, 19);
   return text.replace(/^00:0?|^0/, "");

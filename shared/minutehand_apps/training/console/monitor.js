@@ -1,4 +1,4 @@
-// Job monitor over all trainings. The filter is in the URL.
+// Job monitor over all trainings. The URL contains the filter.
 
 import { atLeast } from "../../lib/format.js";
 import { setQuery, useQuery } from "../../lib/router.js";

@@ -141,7 +141,7 @@ function Training({ id, remove }) {
   </article>`;
 }
 
-/** List of the expected results, shown where they will appear. */
+/** List of the results that are expected. It is shown in the place of the results. */
 const Coming = ({ jobs }) =>
   html`<section class="card stack coming" aria-labelledby="h-coming">
     <h2 id="h-coming">Results</h2>
@@ -176,7 +176,7 @@ const Details = ({ training: { title: name, jobs }, refresh }) =>
     </div>
   </details>`;
 
-/** Notify when a training ends while it is shown. */
+/** Show a message when a training ends while its page is open. */
 function useNotice(training) {
   const before = useRef(null);
   const status = training?.status;

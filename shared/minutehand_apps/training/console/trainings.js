@@ -13,7 +13,7 @@ import { Uploading } from "./uploading.js";
 
 export const title = () => "Training";
 
-/** Progress of a training that has not ended. */
+/** Progress of a training that has not ended yet. */
 const PROGRESS = column("Progress", "bare", (one) =>
   isOver(one.status)
     ? null

@@ -1,4 +1,4 @@
-// Chooses a video. Its upload continues after the dialog is closed.
+// Chooses a video. The upload of the new video continues after the dialog is closed.
 
 import { bytes } from "../../lib/format.js";
 import { html, useState } from "../../lib/ui.js";
@@ -11,13 +11,13 @@ const SAMPLE = "/apps/training/sample.mp4";
 
 const MAX_BYTES = 5 * 1024 ** 3; // the default of UPLOADS_MAX_BYTES
 
-/** Why a file is rejected by its name or size, or null if it is accepted. */
+/** Return why a file is rejected because of its name or size, or null if it is accepted. */
 function problemOf(file) {
   if (!file) return null;
   if (file.size === 0) return `${file.name} is empty.`;
   if (file.size > MAX_BYTES)
     return `${file.name} has ${bytes(file.size)}, but at most 5 GB are accepted.`;
-  // Browsers do not know every container.
+  // The name is also checked, because browsers do not know the type of every container.
   if (!file.type || /^(video|audio)\//.test(file.type)) return null;
   return `${file.name} is not a video. Choose an MP4, MOV, WebM, MKV or AVI file with sound.`;
 }

@@ -1,23 +1,26 @@
 /**
- * Uploads from the browser, part by part directly to storage.
+ * Uploads files from the browser, part by part, directly to the storage.
  *
- * They continue while other pages are open. After a reload the person chooses the same file again,
- * and only the missing parts are sent. The signature of each part covers its SHA-256, and Uppy's
- * `signRequest` does not get the bytes of the part, so this is no Uppy plugin.
+ * Uploads continue while other pages of the console are open. After the page is reloaded, the
+ * person chooses the same file again, and only the missing parts are sent. This module does not use
+ * Uppy, because the signature of each part covers the part's SHA-256, and Uppy's `signRequest` does
+ * not get the bytes of the part.
  */
 
 import { request } from "../../api.js";
 import { createStore, isTransient } from "../../lib/store.js";
 
 const ROUTE = "/api/uploads";
-// followed by the upload's id, so that no two tabs share an entry
+// The upload's id follows this prefix, so that two tabs never share an entry.
 const PREFIX = "minutehand.uploads ";
 const CONCURRENT_PARTS = 3;
 const MAX_TRIES = 10;
 const MAX_DELAY_SECONDS = 30;
 const PART_TIMEOUT_MS = 15 * 60_000;
 
-/** The unfinished uploads of this browser, including those of an earlier page load. */
+/**
+ * The unfinished uploads of this browser, including uploads that began before the page was loaded.
+ */
 export class Uploads {
   #store = createStore(readKept());
   #files = new Map();
@@ -25,8 +28,8 @@ export class Uploads {
   #onEnd;
 
   /**
-   * `onEnd(upload)` is called after an upload was completed, `onEnd(null, error)` after one was
-   * lost.
+   * `onEnd(upload)` is called when an upload is complete, and `onEnd(null, error)` when an upload
+   * is lost.
    */
   constructor(onEnd) {
     this.#onEnd = onEnd;
@@ -35,7 +38,10 @@ export class Uploads {
   get = () => this.#store.get();
   subscribe = (listener) => this.#store.subscribe(listener);
 
-  /** Start an upload. Returns when sending has started. The API checks size, type and name. */
+  /**
+   * Start an upload. Returns when the browser has started to send. The API checks the file's size,
+   * type and name.
+   */
   async begin(file, fields, whose) {
     const body = { filename: file.name || "file", size: file.size, ...fields };
     const { id, title } = await request("POST", ROUTE, { body });
@@ -46,7 +52,10 @@ export class Uploads {
     this.resume(id, file);
   }
 
-  /** Send the missing parts, and complete the upload. After a reload `file` is required. */
+  /**
+   * Send the missing parts, and complete the upload. After the page is reloaded, `file` is
+   * required.
+   */
   async resume(id, file = this.#files.get(id)) {
     const { name, size, modified } = this.get().find((one) => one.id === id);
     if (file.name !== name || file.size !== size || file.lastModified !== modified)
@@ -69,7 +78,7 @@ export class Uploads {
     }
   }
 
-  /** Stop an upload, and have the API delete the parts that arrived. */
+  /** Stop an upload, and let the API delete the parts that have arrived. */
   async abort(id) {
     this.#sending.get(id)?.abort();
     this.#change(id, { state: "interrupted" });
@@ -122,7 +131,7 @@ async function send(id, file, signal, change) {
   };
 
   const sendPart = async (number) => {
-    // Each try requests another URL, because a URL expires.
+    // Request a new URL for each try, because a URL expires.
     const body = { parts: [{ part_number: number, checksum: base64(await sumOf(number)) }] };
     const signed = await request("POST", `${routeOf(id)}/parts`, { body, signal });
     await put(signed.parts[0], partOf(number), signal, (bytes) => report(number, bytes));
@@ -139,7 +148,7 @@ async function send(id, file, signal, change) {
   return call("POST", "/complete", { checksum: `${base64(whole)}-${upload.part_count}` });
 }
 
-/** Call `run` again while the connection, storage or the API fails temporarily. */
+/** Call `run` again if the connection, the storage or the API fails temporarily. */
 async function repeat(run, signal) {
   for (let attempt = 1; ; attempt += 1) {
     try {

@@ -1,15 +1,16 @@
-// The video player. Its URL is signed for an hour and requested again when it expires.
+// The video player. The URL for a part is signed for an hour, and requested again when it has
+// expired.
 
 import { useFetch } from "../../lib/store.js";
 import { html, useRef } from "../../lib/ui.js";
 import { Placeholder } from "../../parts/states-of-view.js";
 import { trainings } from "./data.js";
 
-/** The URL of a training's video, or null before the video was checked. */
+/** The URL of a training's video, or null until the video has been checked. */
 export const useVideo = (id) =>
   useFetch(async (signal) => (id ? trainings.video(id, signal) : null), [id]);
 
-/** Frame of the video at a time. A click plays the video from there. */
+/** Frame of a training's video at a given time. A click plays the video from this time. */
 export const Picture = ({ address, seconds, title, jump }) =>
   html`<button
     type="button"

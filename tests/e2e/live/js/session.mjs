@@ -1,7 +1,7 @@
-// One client that follows a job and its workspace's jobs while its user, socket and network change.
-// It reads commands as lines of JSON from stdin, and prints a line of JSON for each change:
-// {of, freshness, …}, {event}, {words}, {ended}, {read} with the pieces of the stream `reply`, and
-// {done} for each command.
+// A client that follows one job and the jobs of its workspace while its user, socket and network
+// change. It reads commands from stdin, each a line of JSON, and prints lines of JSON. A line has
+// {of, freshness, …}, {event}, {words}, {ended}, {read} with the pieces of the stream `reply`, or
+// {done} after each command.
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import { outputOf, setSchema, watchJob, watchJobs } from "../../../../infra/console/lib/jobs.js";
@@ -26,7 +26,7 @@ setSchema(client, "public");
 const watches = {};
 const said = {};
 
-/** Print the state of a watch if it changed. */
+/** Print the state of a watch if the state has changed. */
 function show(of) {
   const { freshness, job, jobs, missing, problem } = watches[of]?.state ?? {};
   const shown = job === undefined ? (jobs ?? []).map(({ id }) => id) : (job?.id ?? null);
@@ -48,7 +48,7 @@ const commands = {
     blocked = part;
     if (!blocked) pass.splice(0).forEach((go) => go());
   },
-  /** Advance the clock, as for a page that slept until its token expired. */
+  /** Set the clock forward, as for a page that slept until its token expired. */
   sleep({ seconds }) {
     const { now } = Date;
     Date.now = () => now() + 1000 * seconds;
@@ -62,7 +62,7 @@ const commands = {
     await client.auth.signOut({ scope: "local" });
     for (const of of Object.keys(watches)) show(of);
   },
-  /** Wait until a channel is joining, or until none is. */
+  /** Wait until a channel is joining, or until no channel is joining. */
   async await({ joining }) {
     while (client.getChannels().some(({ state }) => state === "joining") !== joining)
       await new Promise((then) => setTimeout(then, 10));
