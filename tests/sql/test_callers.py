@@ -49,7 +49,7 @@ def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -
 
 
 def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> None:
-    """Named locks of each kind have a negative class number, and locks of lanes a positive one."""
+    """Advisory locks on a text have a negative class id, and advisory locks on lanes do not."""
     ours = "from pg_proc where pronamespace::regnamespace::text !~ '^(pg_|auth|realtime)'"
     words = "(regexp_matches(prosrc, 'try_lock\\(\\s*(?:format\\(\\s*)?''(\\w+)', 'g'))[1]"
     kinds = {*engine.rows(f"select {words} {ours}"), "both", "workspace"}
@@ -100,7 +100,7 @@ def test_runs_of_workers_are_bounded_and_a_killed_one_ends(engine: Engine) -> No
         request = {"tick_id": third, "call": 99, "worker_id": third, "ends": {"stay_ms": 0}}
         response = other.rpc("lease_jobs", p_request=request)["run"]
         assert response == {"ended": True, "refused": True}
-        # this worker leased a job that the other one has not seen
+        # the first worker leased a job that the other worker has not seen
         beginning = engine.blocked(lease, first)
         other.run("commit")
         assert beginning.result(60) == {"free": 0}

@@ -372,7 +372,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
 
     engine.report(lease, pulse=pulse)
     assert "last seen at all.py:134" in engine.explain(hangs)["sentence"]
-    for _ in range(12):  # nothing changes, so no report has another pulse
+    for _ in range(12):  # the place does not change, so reports have no pulse
         engine.advance(20)
         engine.report(lease)
 

@@ -425,7 +425,7 @@ def test_a_search_costs_at_most_a_quarter_of_the_burst(engine: Engine, ada: Engi
 
 
 def test_a_statement_pays_for_its_rows_alone(engine: Engine, ada: Engine) -> None:
-    """The unused part of the reservation is refunded. A search for jobs is paid for."""
+    """The unused part of the reservation is refunded. A statement also pays for its search."""
     engine.stop_clock()
     left = "select tokens from queue.buckets where name = %s"
     add = "insert into public.accounts (workspace_id, name) select %s, 'a'"
@@ -452,7 +452,7 @@ def test_a_statement_pays_for_its_rows_alone(engine: Engine, ada: Engine) -> Non
 def test_calls_of_one_moment_are_all_charged(engine: Engine, bob: Engine) -> None:
     """Calls do not wait for each other, and many connections give no advantage.
 
-    Every call is rejected for as long as the error states. Other people are not limited.
+    Calls are rejected for the time that the error states. Other people are not limited.
     """
     engine.stop_clock()
     rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 32}
@@ -493,7 +493,7 @@ HOLDERS = {
 def test_a_call_waits_for_no_job(engine: Engine, user: str | None) -> None:
     """A waiting call would occupy a connection that all callers of the Data API share.
 
-    The apps act as the service for guests, and only the service may wait.
+    For guests, apps call functions with the service's role, and only the service may wait.
     """
     engine.set(allow_anonymous=True)
     ids = world(engine, user)
@@ -511,7 +511,7 @@ def test_a_call_waits_for_no_job(engine: Engine, user: str | None) -> None:
                         flood.act(open_transaction(ends, session, flood.path))
                 except psycopg.Error as error:
                     said[name.removeprefix("a guest's ")] = refusal(error)
-    # a row of an app is awaited for 100 ms
+    # a call waits for a locked row of an app for at most 100 ms
     others = [name for name, (state, *_) in said.items() if str(state)[:2] not in {"PT", "55"}]
     assert others == []
     busy = ("PT429", "job_busy", '{"retry_after_seconds": 1}')

@@ -78,7 +78,7 @@ def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> N
     first, second, _ = engine.lease(3)
     with engine.open_transaction() as other:
         other.run("select queue.try_lock(%s)", f"gate {ACME}/work/k")
-        engine.settle(first)  # the next opener of the gate deletes the row
+        engine.settle(first)  # the next call that opens the gate deletes the row
     text = engine.one("select pg_get_functiondef('queue.open_gate'::regproc)")
     counted = "v_count := queue.free_of_key(v_type, p_workspace_id, p_key);"
     assert counted in text

@@ -18,7 +18,7 @@ from tests.support.engine import Engine
 
 
 def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> None:
-    """No function is granted to workers without this check."""
+    """A function without the check for revoked keys cannot be granted to workers."""
     engine.run(
         "create function public.mine() returns integer language plpgsql security definer"
         " as $$ begin return 1; end $$"
@@ -126,7 +126,7 @@ create policy debug on realtime.messages for select to service_role using (true)
 
 @pytest.mark.parametrize("statement", HARMLESS.splitlines())
 def test_what_a_project_adds_is_no_fault(engine: Engine, statement: str) -> None:
-    """A fix would remove the project's own object."""
+    """If such an object counted as a difference, the printed fix would remove it."""
     with engine.connection.transaction(force_rollback=True):
         engine.run(statement)
 

@@ -146,7 +146,7 @@ def test_two_leases_do_not_take_one_ring_that_was_left(engine: Engine) -> None:
 
 
 def test_a_job_that_changes_between_look_and_lock_stays_ready(engine: Engine) -> None:
-    """The lease does not find its record, and leaves the job to the next lease."""
+    """The row changes after the lease has read it, so the lease leaves the job to the next one."""
     engine.enqueue()
     text = engine.one("select pg_get_functiondef('queue.take_jobs'::regproc)")
     looked = "and j.status = 'pending'"

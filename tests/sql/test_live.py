@@ -9,7 +9,10 @@ from tests.support.engine import ACME, Engine, handle
 
 
 def test_a_statement_is_one_message_or_as_few_as_its_size_allows(engine: Engine) -> None:
-    """A bulk would exceed a plan's rate ten times. Hosted Realtime accepts 256 kB per message."""
+    """One message per job of a bulk would exceed a plan's message rate tenfold.
+
+    Hosted Realtime accepts 256 kB per message.
+    """
     engine.run("set statement_timeout = '60s'")
     engine.enqueue_many(1000)
     assert len(messages(engine, "workspace:%")) == 1

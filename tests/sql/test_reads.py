@@ -109,7 +109,7 @@ def test_a_list_is_of_the_workspace_joined_first_and_an_operators_of_all(
 
 
 def test_a_page_that_is_read_again_has_only_ids_of_jobs_that_had_ended(engine: Engine) -> None:
-    """With whole jobs, a page that follows a list would read 120 kB after each change."""
+    """If the list returned complete jobs, an open page would read 120 kB after each change."""
     ended, runs = engine.enqueue_many(2)
     first, _ = engine.lease(2)
     engine.settle(first, "failed", error=ERROR)

@@ -204,7 +204,7 @@ def test_a_users_open_transaction_delays_its_job_alone(
         items = [{**handle(held), **progress}, {**handle(free), **progress}, handle(last)]
         result = engine.report_all(items)
         assert [each["outcome"] for each in result] == [outcomes[0], "ok", "ok"]
-        engine.advance(40)  # the lease of each was renewed
+        engine.advance(40)  # every job's lease was renewed
         engine.maintain()
         stored = engine.rows("select job_id::text from queue.steps")
         assert set(stored) == {free["job"]["id"]} | ({ids[0]} if outcomes[0] == "ok" else set())

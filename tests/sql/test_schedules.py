@@ -142,7 +142,7 @@ def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
 
 
 def test_a_declared_schedule_rests_while_its_code_runs_nowhere(engine: Engine) -> None:
-    """The type was removed from the code, and no worker reports its removal."""
+    """The job type was removed from the code, which no worker reports to the database."""
     engine.register("nightly", schedules=[{"name": "n", "cron": "@daily"}])
     engine.advance(86_400)
     engine.lease_call(0, call=2, job_types=["work"])

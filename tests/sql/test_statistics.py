@@ -113,7 +113,7 @@ def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
 
 
 def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine, ada: Engine) -> None:
-    """Internal types are shown on request."""
+    """The list includes internal types only on request."""
     engine.register("other", source="app:other", description="Does it.", key_concurrency=2)
     engine.register("other", schedules=[{"name": "n", "cron": "never"}])
     live_some(engine)

@@ -18,7 +18,7 @@ def publish(engine: Engine, *types: dict[str, Any]) -> Any:
 
 
 def known(engine: Engine, job_type: str) -> Any:
-    """Return the type as people see it."""
+    """Return the type from `list_job_types`."""
     return engine.rpc("list_job_types", p_job_type=job_type)["types"][0]
 
 

@@ -57,7 +57,7 @@ def warned(engine: Engine) -> str:
 
 
 def types(sent: list[dict[str, Any]], job_id: str) -> list[str]:
-    """Return the types of the events that were sent of a job."""
+    """Return the types of a job's delivered events."""
     return [m["body"]["type"] for m in sent if m["body"]["data"]["job_id"] == job_id]
 
 

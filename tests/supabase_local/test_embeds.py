@@ -121,7 +121,7 @@ LEFT_OUT: list[tuple[str, str, dict[str, str]]] = [
 
 
 def test_what_is_left_out_is_refused_by_name(rest: httpx.Client, ask: Any) -> None:
-    """The hint names `supabase start`, which has PostgREST itself."""
+    """The hint names `supabase start`, whose Data API is PostgREST."""
     for method, path, headers in LEFT_OUT:
         json = {"content-type": "application/json", **headers}
         response = rest.request(method, path, headers=json, content="{}")
@@ -154,7 +154,7 @@ def test_a_range_may_begin_behind_the_last_row_and_not_later(rest: httpx.Client,
 
 
 def test_more_rows_than_the_caller_accepts_are_an_error(ask: Any, rest: httpx.Client) -> None:
-    """A change of several rows is rolled back."""
+    """A change that affects more rows than the caller accepts is rolled back."""
     several, single = "/scratch_people?id=gt.0", {"accept": "application/vnd.pgrst.object+json"}
 
     read = rest.get(several, headers=single)

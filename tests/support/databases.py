@@ -90,7 +90,7 @@ class Database:
 
 
 def prepared_server(folder: Path) -> Postgres:
-    """Return a server with the templates, before its start. A stack's launcher can use it."""
+    """Return an unstarted server with the templates, which a stack's launcher can also use."""
     prepared = made_once_in(_CACHE / _fingerprint(), _make_prepared)
     _copy(prepared / "postgres.password", folder / "postgres.password")
     server = _scratch_server(folder)
@@ -99,7 +99,7 @@ def prepared_server(folder: Path) -> Postgres:
 
 
 def _scratch_server(folder: Path) -> Postgres:
-    """Return a server without durability. POSTGRES_BINARIES may name those of another version."""
+    """Return a server without durability. POSTGRES_BINARIES may name another version's folder."""
     binaries = os.environ.get("POSTGRES_BINARIES")
     return Postgres(folder, scratch=True, binaries=Path(binaries) if binaries else None)
 

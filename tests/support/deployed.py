@@ -21,7 +21,7 @@ from tests.support.lambda_runtime import LambdaFunction
 
 
 class Deployed:
-    """An account whose functions run; `account` is what `minutehand deploy` speaks to.
+    """An AWS account whose functions run. `minutehand deploy` sends its requests to `account`.
 
     Args:
         site: Folder with the packages of Lambda's image.

@@ -317,7 +317,7 @@ class Engine:
 
 
 def piece(text: str, start: int = 0, *, attempt: int = 1, **more: Any) -> dict[str, Any]:
-    """Return a piece of output, of the stream `reply` unless `more` has another."""
+    """Return a piece of output. `more` may replace the default stream `reply`."""
     return {"stream": "reply", "attempt": attempt, "start": start, "text": text, **more}
 
 

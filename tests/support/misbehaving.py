@@ -30,7 +30,7 @@ class Request:
 
 
 class MisbehavingServer:
-    """A server of a vendor. The vendor's class decides the response in `answer`."""
+    """A vendor's server. The method `answer` of a vendor's subclass decides the response."""
 
     def __init__(self) -> None:
         self._stop = asyncio.Event()

@@ -82,7 +82,7 @@ class ModelQueue(WorkerQueue):
     """Keeps leases as the database does.
 
     Args:
-        faults: Fault of a call, by the call's number, or by a name for the first call of it.
+        faults: Faults by the number of the call, or by a function's name for its first call.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class ModelQueue(WorkerQueue):
         return await self._call("maintain", self._maintain)
 
     async def call(self, function: str, arguments: Any, **_: Any) -> Any:
-        """Publish any type. No run is rejected."""
+        """Accept every job type and every worker run."""
         return {"registered": len(arguments.get("p_types", ())), "refused": []}
 
     async def _call(self, name: str, apply: Callable[[], T]) -> T:

@@ -61,7 +61,7 @@ class Needs(BaseModel):
         return tuple(self._function_needs(function).secrets)
 
     def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """Return the variables of the local stack; `inherited` takes precedence over the apps."""
+        """Return the local stack's variables. `inherited` takes precedence over apps' values."""
         names = {name for f in self.functions.values() for name in (*f.environment, *f.secrets)}
         defaults = {name: inherited.get(name) for name in names} | self.local
         return {name: v for name, value in defaults.items() if (v := inherited.get(name) or value)}

@@ -28,7 +28,7 @@ STOP_SECONDS = 3.0
 
 @cache
 def reload_files() -> Files:
-    """Return the files whose change ends the process, as they were before they were imported."""
+    """Return the versions, before their import, of files whose change ends the process."""
     return files_of(reload_folders(Settings.from_env(os.environ)))
 
 

@@ -178,7 +178,7 @@ async def page(request: Request, message_id: UUID, services: Provided) -> HTMLRe
 
 @routes.get("/api/async-status")
 async def status(functions: UserOrGuestFunctions, named: Session) -> dict[str, Any]:
-    """Return the state of a session's work. An unknown session has none."""
+    """Return the state of a session's work, which is empty for an unknown session."""
     return await functions.call("chat_status", session_id=named)
 
 

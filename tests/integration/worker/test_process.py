@@ -50,7 +50,7 @@ NEEDED |= {"annotated_types", "typing_extensions", "typing_inspection"}
 def test_a_worker_that_ends_in_good_order_is_not_taken_for_a_crash(tmp_path: Path) -> None:
     """Threads that processors leave behind do not change the exit code.
 
-    A code other than 0 would delay the next worker.
+    An exit code other than 0 would delay the next worker.
     """
     command = [sys.executable, "-c", ENDS_AS_HOT_RELOAD_DOES]
     environ = {**os.environ, "WORKER_SOCKET": str(tmp_path / "socket")}

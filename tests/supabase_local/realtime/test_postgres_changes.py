@@ -49,7 +49,7 @@ def entry(table: str = "open_items", event: str = "*", **more: Any) -> dict[str,
 async def listen(
     socket: Socket, *entries: dict[str, Any], access_token: str | None = None
 ) -> tuple[str, list[int]]:
-    """Join a topic with entries and wait for the subscription. Returns the topic and the ids."""
+    """Join a topic, wait for its subscriptions, and return the topic and the entries' ids."""
     topic = unique("changes")
     reply = await socket.join(topic, access_token=access_token, postgres_changes=list(entries))
     assert reply["status"] == "ok", reply

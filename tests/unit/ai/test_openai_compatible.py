@@ -108,7 +108,7 @@ async def test_an_answer_is_counted_and_priced(server: ModelServer) -> None:
 
 
 async def test_silence_is_not_repeated(server: ModelServer) -> None:
-    """A silent call may have an answer that is charged.
+    """The vendor may charge for a call although no response arrived.
 
     The job waits until the model is available.
     """
@@ -487,7 +487,7 @@ async def test_what_a_refusal_means_is_read_wherever_it_is_said(
 async def test_an_api_of_another_form_is_a_wrong_setting_and_one_odd_response_is_not(
     server: ModelServer, model: OpenAICompatible, body: Any
 ) -> None:
-    """Two odd responses in a row show that the address is wrong.
+    """Two invalid responses in succession show that the URL is wrong.
 
     Later jobs make one call each until a call succeeds.
     """

@@ -58,7 +58,7 @@ def test_what_may_pass_is_asked_again_once(
 def test_without_credentials_of_the_environment_those_of_boto3_sign(
     service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A host has a profile, and a restored function an address with credentials."""
+    """A host has an AWS profile. A restored function has a URL that returns credentials."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     profile = tmp_path / "credentials"

@@ -64,7 +64,7 @@ async def test_a_crowd_shares_one_invoke_that_starts_after_its_commits(
     await asyncio.to_thread(service.arrived.wait, 60)
 
     crowd = []
-    for _ in range(5):  # also calls that arrive while others wait already
+    for _ in range(5):  # later calls arrive while earlier calls still wait
         crowd += [asyncio.ensure_future(waker.wake(reason="redrive")) for _ in range(10)]
         await asyncio.sleep(0.01)
     service.gate.set()

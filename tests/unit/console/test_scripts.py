@@ -32,7 +32,7 @@ def layer_of(file: Path) -> int:
 
 
 def test_no_module_of_the_console_imports_from_above() -> None:
-    """Views do not import each other either, because shared code is a part."""
+    """No view imports another view, because shared code must be in a part."""
     wrong = []
     for file in sorted(CONSOLE.rglob("*.js")):
         if file.is_relative_to(CONSOLE / "npm"):

@@ -63,7 +63,7 @@ def test_a_running_stack_of_the_cli_is_found(tmp_path: Path, port: int, kind: st
 
 
 def test_the_cli_is_not_asked_if_nothing_listens(tmp_path: Path) -> None:
-    """For a stack without Docker, which may listen elsewhere, its variable forces the call."""
+    """If the variable for stacks without Docker is set, the CLI is always called."""
     project = project_with_cli(tmp_path, 1, "--env", PRINTED)
 
     assert read_status(project, {"PATH": "/usr/bin:/bin"}) == {}

@@ -60,7 +60,7 @@ def test_a_worker_whose_signature_is_rejected_uses_the_secret_key() -> None:
 
 
 def test_the_keys_that_let_a_worker_in_have_their_order() -> None:
-    """An opaque secret key is neither a JWT nor a bearer token. A legacy key is both."""
+    """A legacy secret key is a JWT and a bearer token, and an opaque secret key is neither."""
     given = WorkerKey(settings(supabase_worker_key="given", supabase_jwt_secret=SECRET))
     opaque = WorkerKey(settings(supabase_secret_key="sb_secret_x"))
     legacy = WorkerKey(settings(supabase_secret_key="e.y.J"))
@@ -102,6 +102,6 @@ async def test_a_guests_address_is_signed_with_the_time(status: int) -> None:
 
 @pytest.mark.parametrize("function", [None, "minutehand-prod-worker"])
 def test_only_a_process_that_can_start_the_worker_says_so(function: str | None) -> None:
-    """The database counts on such a caller, so that later enqueues start no worker."""
+    """The database relies on this header, and then starts no worker for later enqueues."""
     headers = caller_headers(settings(worker_function_name=function), "token")
     assert headers.get("X-Minutehand-Wakes") == ("true" if function else None)

@@ -60,6 +60,6 @@ async def test_a_child_ends_with_all_it_started(
         await run_child([forking], lambda _: None, seconds=0.1)
 
     with contextlib.suppress(psutil.NoSuchProcess):
-        # init reaps it later
+        # the process is dead, and init removes its entry later
         while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110 - no child
             await asyncio.sleep(0.02)

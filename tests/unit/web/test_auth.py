@@ -143,7 +143,8 @@ async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailabl
 ) -> None:
     """A revoked key is dropped. An outage of Auth rejects no one.
 
-    Before the first keys it is a 503. The token may be valid, so its holder must not be signed out.
+    Before the first keys are read, the status is 503, because a valid token's holder must not be
+    signed out.
     """
     server = KeyServer(es256)
     server.status = 502

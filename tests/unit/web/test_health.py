@@ -54,7 +54,7 @@ class Queue:
 async def test_readiness_shows_each_part(
     settings: Settings, queue: Any, status: int, word: str, verdicts: dict[str, str]
 ) -> None:
-    """A backlog is not a failure. A schedule that no longer runs is one."""
+    """A schedule that no longer runs is a failure, but a backlog is not."""
     found, body = await check_queue(Queue(queue), settings)  # type: ignore[arg-type]
 
     assert (found, body["status"]) == (status, word)

@@ -71,7 +71,7 @@ class World:
 
     @property
     def ends(self) -> dict[str, SettleItem]:
-        """Return how each job was settled first, as the model leases it again immediately."""
+        """Return each job's first settlement, because the model leases the job again at once."""
         settled = [item for items in self.queue.settles for item in items]
         return {item.job_id: item for item in reversed(settled)}
 
@@ -107,7 +107,7 @@ def test_a_call_has_jobs_of_one_tenant_and_tenants_take_turns() -> None:
 
 
 def test_each_comes_to_what_is_in_its_place() -> None:
-    """An exception in the list concerns that job only. An invalid payload joins no call."""
+    """An exception in the result list fails only its job. Invalid payloads are not in the call."""
 
     async def mixed(jobs: Jobs) -> Any:
         response: dict[str, Any] = {"b": Retry("later", after=1), "c": Fail("no")}

@@ -97,7 +97,7 @@ async def test_a_run_over_types_takes_their_parts_too() -> None:
 
 
 async def test_a_worker_whose_loop_runs_is_woken() -> None:
-    """The database sends a request at each arrival."""
+    """The database requests a run each time a job is enqueued."""
     woken: list[bool] = []
     reply = await ask(wake=lambda: woken.append(True))
     assert (reply.status, reply.body["running"], woken) == (202, True, [True])

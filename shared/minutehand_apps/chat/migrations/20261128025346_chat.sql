@@ -597,7 +597,7 @@ select jsonb_build_object(
 from chat.session_or_null(p_session_id) as s
 $$;
 comment on function chat.status is
-  'State of a session''s work. An unknown session has none.';
+  'State of a session''s background work, empty for an unknown session.';
 
 -- Convert an event of a job to an event of its session, with the work, and the question or result
 -- of the work.
