@@ -22,12 +22,13 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from minutehand.clock import SystemClock
 from minutehand.queue.data_api import encode
 from minutehand.queue.errors import QueueError
 from minutehand.queue.models import MaintenanceResponse, SettleItem, SettleResponse
 from minutehand.worker import Job, JobContext, Registry, TickOptions, TickSummary, Worker
-from tests.support.queue_model import FAULTS, PATIENCE, SETTINGS, ModelQueue, Renewal, Row
-from tests.support.virtual_time import LoopClock, leaping
+from tests.support.queue_model import FAULTS, PATIENCE, ModelQueue, Renewal, Row
+from tests.support.virtual_time import leaping
 
 OPTIONS = TickOptions(concurrency=30, linger_seconds=0, poll_seconds=3)
 ONE_AT_A_TIME = TickOptions(concurrency=1, linger_seconds=0)
@@ -77,11 +78,10 @@ class World:
             self.ended_at[job.id] = asyncio.get_running_loop().time()
         return "x" * job.payload.bytes
 
-    def worker(self, **more: Any) -> Worker:
+    def worker(self) -> Worker:
         registry = Registry()
         registry.processor("work", payload=Work)(self.work)
-        options = {"clock": LoopClock(), "options": self.options, "most": 9, **more}
-        return Worker(SETTINGS, registry=registry, queue=self.queue, worker_id="w", **options)
+        return self.queue.worker(registry, options=self.options, most=9, worker_id="w")
 
     async def tick(self, budget_seconds: float = math.inf) -> TickSummary:
         return await self.worker().tick(budget_seconds=budget_seconds)
@@ -390,10 +390,8 @@ async def test_a_timed_out_attempt_says_where_it_hung() -> None:
             time.sleep(0.01)
 
     for row, run, function in ((rows[0], hangs, "inner"), (rows[1], blocks, "blocks")):
-        registry = Registry()
-        registry.processor("work", payload=dict)(run)
         queue = ModelQueue([row])
-        await Worker(SETTINGS, registry=registry, queue=queue).tick(budget_seconds=4)
+        await queue.worker(run, clock=SystemClock()).tick(budget_seconds=4)
         error = queue.settles[0][0].error
         assert error is not None
         assert error.evidence is not None
@@ -403,19 +401,16 @@ async def test_a_timed_out_attempt_says_where_it_hung() -> None:
 
 def test_an_attempt_that_was_cut_off_behind_a_step_spends_nothing() -> None:
     """The job continues after its last step. A job without a new step had enough time and pays."""
-    registry = Registry()
 
     async def steps(job: Job[Any], ctx: JobContext) -> None:
         if job.id == "advances":
             await ctx.step("first", lambda: asyncio.sleep(1))
         await asyncio.sleep(100)
 
-    registry.processor("work", payload=dict)(steps)
     queue = ModelQueue([Row("advances", {}), Row("stays", {})])
 
     async def story() -> None:
-        worker = Worker(SETTINGS, registry=registry, queue=queue, clock=LoopClock())
-        await worker.tick(budget_seconds=30)
+        await queue.worker(steps).tick(budget_seconds=30)
 
     leaping(story())
     assert {row.id: row.settled[1] for row in queue.rows.values()} == {

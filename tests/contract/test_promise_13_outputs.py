@@ -22,15 +22,13 @@ from minutehand.worker import (
     JobContext,
     NewJob,
     ProcessorError,
-    Registry,
     Retry,
     Snooze,
     Suspended,
     TickOptions,
-    Worker,
 )
-from tests.support.queue_model import SETTINGS, ModelQueue, Row
-from tests.support.virtual_time import LoopClock, leaping
+from tests.support.queue_model import ModelQueue, Row
+from tests.support.virtual_time import leaping
 
 
 class Raises:
@@ -196,10 +194,7 @@ def test_what_a_processor_hands_over_costs_its_own_attempt_alone(use: str) -> No
 
 async def tick(queue: ModelQueue, work: Callable[..., Any]) -> None:
     """Run all jobs that are there once each."""
-    registry = Registry()
-    registry.processor("work", payload=dict)(work)
-    options = TickOptions(concurrency=100, linger_seconds=0)
-    worker = Worker(SETTINGS, registry=registry, queue=queue, clock=LoopClock(), options=options)
+    worker = queue.worker(work, options=TickOptions(concurrency=100, linger_seconds=0))
     running = asyncio.create_task(worker.run_forever())
     await asyncio.sleep(20)
     worker.stop()
@@ -218,10 +213,7 @@ def test_an_error_that_no_rule_knows_ends_the_loop_and_gives_back_what_runs(call
         raise ArithmeticError("a fault of ours")
 
     async def story() -> None:
-        registry = Registry()
-        registry.processor("work", payload=dict)(work)
-        worker = Worker(SETTINGS, registry=registry, queue=queue, clock=LoopClock())
-        running = asyncio.create_task(worker.run_forever())
+        running = asyncio.create_task(queue.worker(work).run_forever())
         await asyncio.sleep(1)
         setattr(queue, call, broken)
         with pytest.raises(ArithmeticError):

@@ -26,7 +26,8 @@ from minutehand.queue.models import (
     WorkspaceId,
 )
 from minutehand.queue.worker_client import WorkerQueue
-from tests.support.virtual_time import BEGAN
+from minutehand.worker import Registry, Worker
+from tests.support.virtual_time import BEGAN, LoopClock
 
 T = TypeVar("T")
 
@@ -102,6 +103,13 @@ class ModelQueue(WorkerQueue):
         self._answers: dict[tuple[str, int], list[Lease]] = {}
         for row in self.rows.values():
             row.status = "deferred" if row.run_at else row.status
+
+    def worker(self, work: Registry | Callable[..., Any], **options: Any) -> Worker:
+        """Return a worker of these types, or of one. Its clock is that of the running loop."""
+        registry = work if isinstance(work, Registry) else Registry()
+        if not isinstance(work, Registry):
+            registry.processor("work", payload=dict)(work)
+        return Worker(SETTINGS, **{"clock": LoopClock(), **options}, registry=registry, queue=self)
 
     def take_back(self, job_id: str) -> None:
         """End a lease, as an operator or an expiry does, so that the job may be leased again."""

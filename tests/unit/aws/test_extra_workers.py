@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from minutehand.queue.models import LeaseResponse, RunState
-from minutehand.worker import FanOut, Job, JobContext, Registry, TickOptions, TickSummary, Worker
-from tests.support.queue_model import SETTINGS, ModelQueue, Row
-from tests.support.virtual_time import LoopClock, leaping
+from minutehand.worker import FanOut, Job, JobContext, TickOptions, TickSummary
+from tests.support.queue_model import ModelQueue, Row
+from tests.support.virtual_time import leaping
 
 
 class Answering(ModelQueue):
@@ -43,14 +43,9 @@ def tick(
         await asyncio.sleep(seconds)
 
     async def story() -> TickSummary:
-        registry = Registry()
-        registry.processor("work", payload=dict)(work)
-        worker = Worker(
-            SETTINGS,
-            registry=registry,
-            queue=queue,
+        worker = queue.worker(
+            work,
             options=TickOptions(concurrency=1, linger_seconds=0),
-            clock=LoopClock(),
             most=5,
             fan_out=FanOut(most=extra),
             start_extra_workers=start,

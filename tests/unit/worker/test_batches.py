@@ -23,12 +23,11 @@ from minutehand.worker import (
     Snooze,
     TickOptions,
     TickSummary,
-    Worker,
 )
 from minutehand.worker.batch import Batch
 from minutehand.worker.testing import ProcessorTest, run_batch
-from tests.support.queue_model import SETTINGS, ModelQueue, Row
-from tests.support.virtual_time import LoopClock, leaping
+from tests.support.queue_model import ModelQueue, Row
+from tests.support.virtual_time import leaping
 
 Jobs = list[BatchedJob[Any]]
 OPTIONS = TickOptions(linger_seconds=0, grace_seconds=1)
@@ -58,13 +57,7 @@ class World:
             for at, act in self.later.items():
                 asyncio.get_running_loop().call_later(at, act)
             self.registry.processor("work", payload=int, **{"batch": 3, **options})(run)
-            worker = Worker(
-                SETTINGS,
-                registry=self.registry,
-                queue=self.queue,
-                clock=LoopClock(),
-                options=self.options,
-            )
+            worker = self.queue.worker(self.registry, options=self.options)
             return await worker.tick(budget_seconds=budget)
 
         return leaping(start())

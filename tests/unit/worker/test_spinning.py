@@ -11,9 +11,9 @@ import pytest
 
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.queue.models import MaintenanceResponse
-from minutehand.worker import Job, JobContext, Registry, Snooze, Worker
-from tests.support.queue_model import SETTINGS, ModelQueue, Row
-from tests.support.virtual_time import BEGAN, LoopClock, leaping
+from minutehand.worker import Job, JobContext, Snooze
+from tests.support.queue_model import ModelQueue, Row
+from tests.support.virtual_time import BEGAN, leaping
 
 MINUTES = 2
 HELD: dict[str, Any] = {"run_at": 1e-9, "is_locked": True}
@@ -48,7 +48,7 @@ class Thorough(ModelQueue):
 def test_nothing_spins(situation: str, is_loop: bool) -> None:
     """A loop and a run on Lambda pause between calls that find nothing."""
     rows, most_leases, most_maintenance, most_of_run = SITUATIONS[situation]
-    queue, registry = Thorough(rows()), Registry()
+    queue = Thorough(rows())
     if situation == "maintenance that fails":
         queue.maintenance_problem = QueueUnavailable("no disk")
     elif situation == "a task that fails":
@@ -60,8 +60,7 @@ def test_nothing_spins(situation: str, is_loop: bool) -> None:
         return Snooze(until=BEGAN) if "snoozes" in job.payload else None
 
     async def story() -> None:
-        registry.processor("work", payload=dict)(work)
-        worker = Worker(SETTINGS, registry=registry, queue=queue, clock=LoopClock())
+        worker = queue.worker(work)
         if is_loop:
             asyncio.get_running_loop().call_later(60 * MINUTES, worker.stop)
             await worker.run_forever()

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from minutehand.worker import Job, JobContext, TickOptions
 from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.run import IdleBackoff
 from minutehand.worker.tick_scheduler import Action, Reason, RunSnapshot, TickScheduler
-from tests.support.queue_model import SETTINGS, ModelQueue, Row
-from tests.support.virtual_time import LoopClock, leaping
+from tests.support.queue_model import ModelQueue, Row
+from tests.support.virtual_time import leaping
 
 #: Deadlines of a run on Lambda, which leases until 90, works until 97 and must end by 99.7.
 RUN = Deadlines(start=0.0, stop_leasing=90.0, stop_working=97.0, end=99.7)
@@ -239,10 +239,7 @@ def test_a_summary_says_when_more_is_due() -> None:
     queue = ModelQueue([Row("late", {}, run_at=99.0)])
 
     async def tick() -> Any:
-        registry = Registry()
-        registry.processor("work", payload=dict)(work)
-        worker = Worker(SETTINGS, registry=registry, queue=queue, clock=LoopClock())
-        return await worker.tick(budget_seconds=30)
+        return await queue.worker(work).tick(budget_seconds=30)
 
     async def work(job: Job[Any], ctx: JobContext) -> None: ...
 

@@ -23,18 +23,11 @@ from minutehand.queue.models import (
     SettleItem,
     SettleResponse,
 )
-from minutehand.worker import Job, JobContext, Registry, Schedule, Snooze, TickOptions, Worker
+from minutehand.worker import Job, JobContext, Registry, Schedule, Snooze, TickOptions, TickSummary
 from minutehand.worker.slots import Pool
 from minutehand.worker.testing import ProcessorTest
-from tests.support.queue_model import SETTINGS, ModelQueue, Row
-from tests.support.virtual_time import LoopClock, leaping, pass_time
-
-
-def worker(queue: ModelQueue, registry: Registry, **more: Any) -> Worker:
-    """Return a worker with the clock of its loop."""
-    options = TickOptions(linger_seconds=0, grace_seconds=1)
-    more = {"clock": LoopClock(), "options": options, **more}
-    return Worker(SETTINGS, registry=registry, queue=queue, **more)
+from tests.support.queue_model import ModelQueue, Row
+from tests.support.virtual_time import leaping, pass_time
 
 
 def of(run: Callable[[Job[Any], JobContext], Any], **options: Any) -> Registry:
@@ -46,6 +39,19 @@ def of(run: Callable[[Job[Any], JobContext], Any], **options: Any) -> Registry:
 
 async def nothing(job: Job[Any], ctx: JobContext) -> None:
     """Return at once."""
+
+
+async def start(
+    queue: ModelQueue, registry: Registry, *, budget: float = 60, **options: Any
+) -> TickSummary:
+    """Run a worker once, which is created inside its loop."""
+    options = {"options": TickOptions(linger_seconds=0, grace_seconds=1), **options}
+    return await queue.worker(registry, **options).tick(budget_seconds=budget)
+
+
+def tick(*given: Any, **options: Any) -> TickSummary:
+    """Run a worker once with simulated time."""
+    return leaping(start(*given, **options))
 
 
 def test_an_outbox_is_read_before_each_lease_and_while_a_run_lasts() -> None:
@@ -68,17 +74,12 @@ def test_an_outbox_is_read_before_each_lease_and_while_a_run_lasts() -> None:
     registry = of(slow)
     registry.publisher("fill", fill)
     registry.publisher("fail", fail)
-    leaping(start(worker, queue, registry))
+    tick(queue, registry)
 
     assert calls[:4] == [0, 1, 2, 3]
     assert queue.rows["late"].status == "completed"
     with pytest.raises(ValueError, match="already"):
         registry.publisher("fill", fill)
-
-
-async def start(make: Callable[..., Worker], *args: Any, budget: float = 60, **more: Any) -> Any:
-    """Run the worker once, which is created inside its loop."""
-    return await make(*args, **more).tick(budget_seconds=budget)
 
 
 async def test_middleware_is_nested_and_counts_for_types_that_are_added_later() -> None:
@@ -175,7 +176,7 @@ def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
             return output
 
     queue = Bounded([Row("1", {})])
-    summary = leaping(start(worker, queue, of(nothing), most=1))
+    summary = tick(queue, of(nothing), most=1)
 
     assert summary.crowded_out is not admitted
     assert queue.calls == (["lease", "settle", "lease"] if admitted else ["lease"])
@@ -198,7 +199,7 @@ def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_again() -
         await asyncio.sleep(70)
 
     queue = Noting([Row("1", {})], faults={1: "lose_request"})
-    leaping(start(worker, queue, of(steps), budget=200))
+    tick(queue, of(steps), budget=200)
 
     assert seen == [["pay"]]
     assert len({request.tick_id for request in queue.requests}) == 2
@@ -224,7 +225,7 @@ def test_what_someone_else_holds_is_reported_and_settled_again() -> None:
             lock()
 
     queue = ModelQueue([held, other])
-    leaping(start(worker, queue, of(steps), budget=60))
+    tick(queue, of(steps), budget=60)
 
     assert held.steps == ["pay"]
     assert held.settled == other.settled == {1: "completed"}
@@ -242,7 +243,7 @@ def test_an_error_says_where_its_log_is_and_an_instant_is_in_utc() -> None:
 
     queue = ModelQueue([Row("fails", {}), Row("snoozes", {})])
     options = TickOptions(linger_seconds=0, origin={"log_group": "g"})
-    leaping(start(worker, queue, of(ends), budget=2, options=options))
+    tick(queue, of(ends), budget=2, options=options)
 
     settled = {item.job_id: item for items in queue.settles for item in items}
     assert settled[JobId("fails")].error.origin == {"log_group": "g"}  # type: ignore[union-attr]
@@ -270,7 +271,7 @@ async def test_jobs_that_block_threads_hold_up_no_one_else(end: str, threads: in
             return await super().settle(items, **more)
 
     queue = Opening([*(Row(str(n), {}) for n in range(20)), Row("ends", {})])
-    summary = await start(worker, queue, of(work))
+    summary = await start(queue, of(work))
 
     assert (summary.completed + summary.failed, summary.lost) == (21, 0)
 
@@ -291,7 +292,7 @@ def test_a_refused_lease_is_asked_again_after_a_pause() -> None:
 
     queue = Refusing([Row("1", {})])
     options = TickOptions(linger_seconds=0, poll_seconds=10)
-    leaping(start(worker, queue, of(works), options=options))
+    tick(queue, of(works), options=options)
 
     assert asked[2] - asked[1] >= 5
     assert queue.rows["1"].settled == {1: "completed"}
@@ -314,7 +315,7 @@ def test_a_job_that_is_leased_again_ends_its_older_run_at_once() -> None:
             raise
 
     queue = ModelQueue([Row("1", {})])
-    leaping(start(worker, queue, of(works)))
+    tick(queue, of(works))
 
     assert stopped == {1: began[2]}
     assert queue.rows["1"].settled == {2: "completed"}
@@ -327,7 +328,7 @@ def test_long_results_are_settled_in_calls_of_a_bounded_size() -> None:
         return "x" * 400_000
 
     queue = ModelQueue([Row(str(n), {}) for n in range(5)])
-    leaping(start(worker, queue, of(returns)))
+    tick(queue, of(returns))
 
     assert [len(items) for items in queue.settles] == [2, 2, 1]
 
@@ -348,7 +349,7 @@ def test_a_job_that_blocks_the_loop_beyond_its_timeout_fails_and_no_other_does()
         Row("hangs", {"waits": 60}, timeout=2),
     ]
     queue = ModelQueue(rows)
-    leaping(start(worker, queue, of(runs), budget=30))
+    tick(queue, of(runs), budget=30)
 
     ends = {item.job_id: item for items in reversed(queue.settles) for item in items}
     assert {job: (end.outcome, end.result) for job, end in ends.items()} == {
@@ -393,7 +394,7 @@ def test_many_that_have_ended_are_settled_beside_a_call_and_few_wait_for_it(
     """The database and the worker work in parallel, and one call at a time leases jobs."""
     queue = Watched(jobs)
     options = TickOptions(concurrency=50, linger_seconds=0)
-    summary = leaping(start(worker, queue, of(nothing), options=options))
+    summary = tick(queue, of(nothing), options=options)
 
     assert max(map(len, queue.seen)) == at_once
     assert max(map(sum, queue.seen)) == 1
@@ -424,7 +425,7 @@ def test_a_job_that_hangs_sends_its_line_once_and_is_listed_while_abandoned() ->
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(20 if ctx.cancelled else 100)
 
-    leaping(start(worker, queue, of(run), budget=120))
+    tick(queue, of(run), budget=120)
 
     place = f"tests/unit/worker/test_worker.py:{run.__code__.co_firstlineno + 8}"
     pulses = [item.pulse for item in queue.items if item.pulse and item.job_id == "hangs"]
@@ -464,7 +465,7 @@ def test_log_lines_are_stored_once_if_a_report_is_lost(fault: str) -> None:
             ctx.log("info", line)
             await asyncio.sleep(3)
 
-    leaping(start(worker, queue, of(run)))
+    tick(queue, of(run))
 
     [lines] = queue.rows["1"].lines.values()
     assert lines == ["first", "second", "third"]
@@ -483,7 +484,7 @@ def test_a_lease_without_a_response_is_requested_again_under_its_number() -> Non
 
     async def story() -> None:
         asyncio.get_running_loop().call_later(2, enqueue)
-        await start(worker, queue, of(run))
+        await start(queue, of(run))
 
     leaping(story())
 
@@ -497,7 +498,7 @@ def test_a_worker_with_more_slots_than_a_lease_may_bring_leases() -> None:
     registry.processor("plain", payload=dict)(print)
     options = TickOptions(concurrency=1000, threads=1000, linger_seconds=0)
 
-    leaping(start(worker, queue, registry, options=options))
+    tick(queue, registry, options=options)
 
     assert {row.status for row in queue.rows.values()} == {"completed"}
     assert max(sum(pool.limit for pool in one.pools or ()) for one in queue.requests) == 1000
