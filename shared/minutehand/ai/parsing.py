@@ -227,10 +227,10 @@ def _validated(value: dict[str, Any], shape: type[Shape]) -> Shape:
 
 def _storable(value: Any) -> Any:
     """Remove NUL characters. Reject infinities and NaN, which JSON cannot express."""
-    plain = sanitize(value)
-    if plain.refused is not None:
-        raise UnparsableOutput(plain.refused)
-    return plain.value
+    result = sanitize(value)
+    if result.refused is not None:
+        raise UnparsableOutput(result.refused)
+    return result.value
 
 
 def _without_blanks(value: Any) -> Any:

@@ -161,7 +161,7 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
         if match and (column := "{} alter column {}".format(*match.groups())) not in columns
     }
 
-    def undo_statement(entry: CatalogEntry) -> str | None:
+    def revert_statement(entry: CatalogEntry) -> str | None:
         if entry.rank == FUNCTION and entry.object not in objects:
             # the Data API rejects each call of a function that has overloads
             return _drop(entry) if entry.object.partition("(")[0] in function_names else None
@@ -172,7 +172,7 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
         return None if drop in dropped.values() else entry.undo or drop
 
     added = [
-        entry._replace(undo=undo_statement(entry))
+        entry._replace(undo=revert_statement(entry))
         for key, entry in actual.items()
         if key not in expected and (entry.object in objects or entry.rank == FUNCTION)
     ]

@@ -161,11 +161,11 @@ def own_tables(
     ids = "".join(f"    {singular}_id: int | str\n" for singular in functions)
     results = ", ".join(f'{name}={{"id": 1}}' for name in functions.values())
     arguments = ", ".join(f"{singular}_id=1" for singular in functions)
-    texts = {
+    contents = {
         migration: sql,
         processor.path: PROCESSOR.format(**names, ids=ids, calls=call_lines),
         test.path: TEST.format(**names, results=results, arguments=arguments),
     }
     payload = ", ".join(f'"{singular}_id": "…"' for singular in functions)
-    files = (FileWrite(path, text) for path, text in texts.items())
+    files = (FileWrite(path, text) for path, text in contents.items())
     return Plan((*new_files, *files), ("{" + payload + "}",))

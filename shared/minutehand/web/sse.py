@@ -145,7 +145,7 @@ class JobFeed:
 
     def _cursor_after(self, seq: int) -> str:
         """Return the cursor after an event and after the output that was sent."""
-        return f"{seq} {_positions(self._output)}" if self._output else str(seq)
+        return f"{seq} {_format_offsets(self._output)}" if self._output else str(seq)
 
     async def _after(self, seq: int) -> list[JobEvent]:
         if self._session_id is None:
@@ -267,15 +267,15 @@ class SessionFeed(HistoryFeed):
     def _cursor_after(self, cursor: str) -> str:
         """Return a cursor that also contains the output positions."""
         offsets = {job_id: offsets for job_id, offsets in self._output.items() if offsets}
-        return f"{cursor} {_positions(offsets)}" if offsets else cursor
+        return f"{cursor} {_format_offsets(offsets)}" if offsets else cursor
 
 
-def _positions(offsets: Mapping[str, object]) -> str:
+def _format_offsets(offsets: Mapping[str, object]) -> str:
     """Serialize output positions. Above the size limit, drop the oldest positions."""
-    texts = [json.dumps({name: end})[1:-1] for name, end in offsets.items()]
-    while sum(map(len, texts)) > _MAX_POSITIONS:
-        del texts[0]
-    return f"{{{', '.join(texts)}}}"
+    parts = [json.dumps({name: end})[1:-1] for name, end in offsets.items()]
+    while sum(map(len, parts)) > _MAX_POSITIONS:
+        del parts[0]
+    return f"{{{', '.join(parts)}}}"
 
 
 def _output_line(job_id: str, page: dict[str, Any], cursor: str) -> SseEvent:
@@ -293,11 +293,11 @@ def parse_job_cursor(last_event_id: str | None, after: int | None) -> JobCursor:
     return JobCursor(parse_seq_cursor(seq, after), output)
 
 
-def _split_cursor(text: str | None, positions: TypeAdapter[T]) -> tuple[str, T]:
+def _split_cursor(text: str | None, adapter: TypeAdapter[T]) -> tuple[str, T]:
     """Split a cursor into the cursor of the events and the output positions."""
     cursor, _, output = (text or "").strip().partition(" ")
     try:
-        return cursor, positions.validate_json(output or "{}")
+        return cursor, adapter.validate_json(output or "{}")
     except ValidationError:
         raise _unknown_cursor() from None
 
@@ -338,23 +338,24 @@ async def stream_response(
         is_bare: Omit the event `end`, because the feed's last event already shows it.
         is_resumed: Respond with 204, which stops EventSource, if there are no more events.
     """
-    timing = services.timing
-    until = services.clock.monotonic() + min(timing.buffered_wait, wait or timing.buffered_wait)
+    until = services.clock.monotonic() + min(
+        services.timing.buffered_wait, wait or services.timing.buffered_wait
+    )
     reader = f"reads of {rate_limit_subject(request.scope, caller)}"
     reading = partial(services.requests.slot, reader, 2)  # streams share few connections
     with contextlib.ExitStack() as stack:
         stack.enter_context(services.stream_slot(request, caller))
-        if caller is not None and not timing.streaming:
+        if caller is not None and not services.timing.streaming:
             await services.queue_of(caller).call("open_stream", repeatable=False)
         async with reading():
-            first = await retry_rate_limited(feed.read, max_seconds=timing.read_timeout)
+            first = await retry_rate_limited(feed.read, max_seconds=services.timing.read_timeout)
         if is_resumed and first.end is not None and not first.lines:
             return Response(status_code=204)
         changed = stack.enter_context(services.listener.subscribed(feed.subject))
-        output_lines = _chunks(
+        chunks = _chunks(
             services, caller, feed, first, changed, reading, until=until, is_bare=is_bare
         )
-        return _EventStream(output_lines, timing, on_end=stack.pop_all().close)
+        return _EventStream(chunks, services.timing, on_end=stack.pop_all().close)
 
 
 async def _chunks(
@@ -430,14 +431,10 @@ class _EventStream(EventSourceResponse):
     """A response that ends when the client leaves, or when the client accepts no data."""
 
     def __init__(
-        self,
-        output_lines: AsyncIterator[bytes],
-        timing: StreamTiming,
-        *,
-        on_end: Callable[[], None],
+        self, chunks: AsyncIterator[bytes], timing: StreamTiming, *, on_end: Callable[[], None]
     ) -> None:
         super().__init__(
-            output_lines,
+            chunks,
             headers={"cache-control": "no-store, no-transform"},
             ping=timing.keep_alive,
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),

@@ -76,11 +76,11 @@ class PublicTransport(httpx.AsyncBaseTransport):
         host = url.raw_host.decode("ascii")
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
-            addresses = await resolve(host, port, loopback=self._loopback)
+            candidates = await resolve(host, port, loopback=self._loopback)
         except (OSError, UnicodeError) as error:
             raise httpx.ConnectError(f"{host} does not resolve", request=request) from error
         last_error: httpx.TransportError = httpx.ConnectError(f"{host} has no address")
-        for address in addresses[:_MAX_ADDRESSES]:
+        for address in candidates[:_MAX_ADDRESSES]:
             pinned = httpx.Request(
                 request.method,
                 url.copy_with(host=address),

@@ -90,13 +90,13 @@ def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInf
         safe_text = safe_text[: MAX_MESSAGE - 1] + "…"
     details: Any = None
     if isinstance(data, Mapping):
-        plain = sanitize(data, max_bytes=MAX_DATA)
-        if plain.refused is None:
-            details = redactor.data(plain.value) or None
+        result = sanitize(data, max_bytes=MAX_DATA)
+        if result.refused is None:
+            details = redactor.data(result.value) or None
         else:
             details = {
                 "repr": redactor.text(text(data, MAX_MESSAGE, repr)),
-                "changed": plain.refused,
+                "changed": result.refused,
             }
     return ErrorInfo(type=clean_text(kind)[:200], message=safe_text, data=details)
 

@@ -168,7 +168,7 @@ class Slots:
     def __init__(self, run: Run) -> None:
         self._clock = run.clock
         types = {name: run.registry.find(name) for name in run.job_types}
-        plain = {
+        sync_types = {
             name
             for name, job_type in types.items()
             if job_type is not None and not job_type.is_async
@@ -178,8 +178,8 @@ class Slots:
         }
         single = [name for name in run.job_types if name not in batch_types]
         pools = [
-            Pool(tuple(n for n in single if n not in plain), run.options.concurrency),
-            Pool(tuple(n for n in single if n in plain), run.options.threads),
+            Pool(tuple(n for n in single if n not in sync_types), run.options.concurrency),
+            Pool(tuple(n for n in single if n in sync_types), run.options.threads),
         ]
         self._pools = [pool for pool in pools if pool.job_types]
         for job_type in types.values():

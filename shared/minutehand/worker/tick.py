@@ -424,8 +424,8 @@ class Tick:
             in_flight.ended, seconds=min(2.0, self._run.seconds_left() / 3)
         )
         ended, in_flight.ended = in_flight.ended, []
-        released, self._to_release = self._to_release, []
-        items = [*released]
+        to_release, self._to_release = self._to_release, []
+        items = [*to_release]
         for attempt in ended:
             in_flight.settling[attempt.key] = attempt
         lease = answer = None
@@ -453,7 +453,7 @@ class Tick:
             self._busy_until = self._clock.monotonic() + self.BUSY_SECONDS
             busy = {(item.job_id, item.fence) for item in self._settler.busy}
             keys = [attempt.key for attempt in ended]
-            for key in (*keys, *[(item.job_id, item.fence) for item in released]):
+            for key in (*keys, *[(item.job_id, item.fence) for item in to_release]):
                 if key not in busy:
                     in_flight.settling.pop(key, None)
         if answer is not None and lease is not None:
