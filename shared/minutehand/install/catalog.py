@@ -30,8 +30,10 @@ _ROLES = "select rolname from pg_catalog.pg_roles"
 _OWNER = "select nspowner::regrole::text from pg_catalog.pg_namespace where nspname = %s"
 #: Ranks of the statements that create a function, set an owner and grant rights.
 FUNCTION, OWNERSHIP, RIGHTS = 4, 10, 11
-#: Prefixes of entries that describe a row of a table, not an object.
-_ROWS = ("setting ", "task ")
+#: Ranks of the statements that create a table with its columns and constraints.
+_TABLE = (2, 3, 7)
+#: Prefix of entries that describe the row of a setting, whose value people may change.
+_SETTING = "setting "
 #: Kinds of the objects that `create or replace` cannot give other columns, parameters or results.
 _REPLACED = {FUNCTION: "function", 5: "view"}
 #: Drops of the objects that `create` cannot change, by a pattern of the statement that creates one.
@@ -46,6 +48,34 @@ _FILLED = re.compile(r"(alter table \S+) add column if not exists (\S+) .+ (?:de
 _COLUMN_RIGHT = re.compile(r"grant \w+ \(")
 #: Role of a hosted project that another database may lack.
 _OPTIONAL = "authenticator"
+#: Statement that renames an object, by a pattern of the statement that creates the object.
+_RENAMES = {
+    r"CREATE OR REPLACE FUNCTION \w+\.(\w+)\(": "alter function {object} rename to {name}",
+    r"create or replace view \w+\.(\w+) ": "alter view {object} rename to {name}",
+    r"alter type \w+\.(\w+) add ": "alter type {object} rename to {name}",
+    r"create sequence if not exists \w+\.(\w+)": "alter sequence {object} rename to {name}",
+    r"alter table \S+ add column if not exists (\S+) ": (
+        "alter table {object} rename column {old} to {name}"
+    ),
+    r"alter table \S+ add constraint (\S+) ": (
+        "alter table {object} rename constraint {old} to {name}"
+    ),
+    r"CREATE (?:UNIQUE )?INDEX (\S+) ": "alter index {schema}.{old} rename to {name}",
+    r"CREATE (?:CONSTRAINT )?TRIGGER (\".+?\"|\S+) ": (
+        "alter trigger {old} on {object} rename to {name}"
+    ),
+    r"create policy (\".+?\"|\S+) on": "alter policy {old} on {object} rename to {name}",
+}
+_COLUMN = re.compile(r"alter table (\S+) add column if not exists (\S+) ")
+_TABLES = """
+    select n.nspname, c.relname, array_agg(quote_ident(a.attname)::text)
+    from pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    join pg_catalog.pg_attribute as a
+      on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    where c.relkind = 'r' and n.nspname !~ '^pg_'
+    group by n.nspname, c.relname
+"""
 
 
 class CatalogEntry(NamedTuple):
@@ -61,8 +91,8 @@ class CatalogEntry(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Compared text: the statement, or only a row's name, because people may change rows."""
-        return self.object if self.object.startswith(_ROWS) else self.statement
+        """Compared text: the statement, or only the name of a setting."""
+        return self.object if self.object.startswith(_SETTING) else self.statement
 
 
 class Drift(NamedTuple):
@@ -125,6 +155,9 @@ def read_record(schemas: Schemas, apps: Iterable[App]) -> list[CatalogEntry] | N
 def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> list[Drift]:
     """Compare a database with the record, and return the fixes in the order in which they can run.
 
+    Objects that have another name are renamed in a transaction that is rolled back, because the
+    rest is compared under the recorded names.
+
     An entry that is not recorded is a drift if it adds a grant, a policy, a rule or a role to a
     recorded object, if it overloads a recorded function, or if it adds to a table of the engine
     anything but a plain index or a column that inserts may omit. Other additions belong to the
@@ -137,7 +170,13 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
         for entry in record
         if _OPTIONAL in roles or _OPTIONAL not in entry.statement
     }
-    actual = {entry.key: entry for entry in read_catalog(session, schemas)}
+    with session.transaction(force_rollback=True):
+        repairs = _restore_tables(session, schemas, record)
+        actual = {entry.key: entry for entry in read_catalog(session, schemas)}
+        if renames := _find_renames(expected, actual):
+            for drift in renames:
+                session.execute(drift.fix.encode())
+            actual = {entry.key: entry for entry in read_catalog(session, schemas)}
     objects = {schemas.engine, *(entry.object for entry in expected.values())}
     existing = {entry.object for entry in actual.values()}
     drops = {drop: entry for entry in actual.values() if (drop := _drop(entry))}
@@ -193,8 +232,76 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
     # unexpected objects first, because e.g. an altered policy must be dropped before it is created
     return [
         Drift(drift.detail.replace(OWNER, owner), drift.fix.replace(OWNER, owner))
-        for drift in (*undone, *missing)
+        for drift in (*repairs, *renames, *undone, *missing)
     ]
+
+
+def _restore_tables(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> list[Drift]:
+    """Rename tables back, and create tables whose rows are compared. Return these statements."""
+    columns: dict[str, set[str]] = {}
+    for match in filter(None, (_COLUMN.match(entry.statement) for entry in record)):
+        columns.setdefault(match[1], set()).add(match[2])
+    tables = {
+        f"{schema}.{name}": (schema, name, set(names))
+        for schema, name, names in session.execute(_TABLES.encode()).fetchall()
+    }
+    repairs = []
+    for table in sorted(columns.keys() - tables.keys()):
+        schema, _, name = table.partition(".")
+        similar = [
+            each
+            for each in tables.keys() - columns.keys()
+            if columns[table] <= tables[each][2]
+            # a project's table elsewhere may have the same columns
+            and (tables[each][0] == schema or tables[each][1] == name)
+        ]
+        if len(similar) == 1:
+            old_schema, old, _ = tables[similar[0]]
+            if old != name:
+                repairs.append(f'alter table {old_schema}."{old}" rename to {name}')
+            if old_schema != schema:
+                repairs.append(f'alter table "{old_schema}".{name} set schema {schema}')
+        elif table in (f"{schemas.engine}.settings", f"{schemas.engine}.tasks"):
+            rows = f"{table.rpartition('.')[2].removesuffix('s')} "
+            repairs += [
+                entry.statement
+                for entry in sorted(record)
+                if (entry.object == table and entry.rank in _TABLE) or entry.object.startswith(rows)
+            ]
+    for statement in repairs:
+        session.execute(statement.encode())
+    return [Drift(f"undone: {statement}", statement) for statement in repairs]
+
+
+def _find_renames(
+    expected: dict[str, CatalogEntry], actual: dict[str, CatalogEntry]
+) -> list[Drift]:
+    """Find each missing object that exists under another name, if there is only one such name."""
+    renames = []
+    unexpected = [entry for key, entry in actual.items() if key not in expected]
+    for key, entry in expected.items():
+        for pattern, rename in () if key in actual else _RENAMES.items():
+            if (match := re.match(pattern, entry.statement)) is None:
+                continue
+            start, end = match.span(1)
+            others = [
+                (other, found[1])
+                for other in unexpected
+                if (found := re.match(pattern, other.statement))
+                and found.start(1) == start
+                and other.statement[:start] == entry.statement[:start]
+                and other.statement[found.end(1) :] == entry.statement[end:]
+            ]
+            if len(others) == 1:
+                [(other, old)] = others
+                schema = other.object.partition(".")[0]
+                names = {"object": other.object, "old": old, "name": match[1], "schema": schema}
+                renames.append(
+                    Drift(
+                        f"renamed to {old}: {_first_line(entry.statement)}", rename.format(**names)
+                    )
+                )
+    return renames
 
 
 def _order(entry: CatalogEntry) -> tuple[int, bool]:

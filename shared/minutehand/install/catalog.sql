@@ -147,11 +147,10 @@ facts (rank, object, statement, undo) as (
   where t.attribute is not null
   group by t.name
   union all
-  select
-    1,
-    s.name,
-    format('create sequence if not exists %s minvalue %s', s.name, q.seqmin),
-    null
+  select 1, s.name, format('create sequence if not exists %s', s.name), null
+  from sequences as s
+  union all
+  select 3, s.name, format('alter sequence %s minvalue %s', s.name, q.seqmin), null
   from sequences as s
   join pg_catalog.pg_sequence as q on q.seqrelid = s.oid
   union all
@@ -336,7 +335,7 @@ facts (rank, object, statement, undo) as (
     null
   from relations as r
   join pg_catalog.pg_trigger as t on t.tgrelid = r.oid
-  where r.relkind = 'r' and not t.tgisinternal and t.tgenabled <> 'D'
+  where r.relkind = 'r' and not t.tgisinternal and t.tgenabled in ('O', 'A')
   union all
   select
     7,
@@ -451,7 +450,7 @@ facts (rank, object, statement, undo) as (
     'task ' || t.name,
     format(
       'insert into queue.tasks (name, every, reads_feed) values (%L, %L, %L)'
-        ' on conflict do nothing',
+        ' on conflict (name) do update set every = excluded.every, reads_feed = excluded.reads_feed',
       t.name,
       t.every,
       t.reads_feed

@@ -35,7 +35,8 @@ DAMAGES = {
         drop function {object} cascade
         drop function {object} cascade; create function {object} returns text return null
         set role none; alter function {object} owner to service_role
-        grant execute on function {object} to public""",
+        grant execute on function {object} to public
+        alter function {object} rename to planted""",
     r"(?s)CREATE OR REPLACE FUNCTION.+ SECURITY DEFINER": (
         "alter function {object} security invoker"
     ),
@@ -43,19 +44,23 @@ DAMAGES = {
     r"(?s)create or replace view": """
         drop view {object} cascade
         alter view {object} set (security_barrier = on)
+        alter view {object} rename to planted
         drop view {object} cascade; create view {object} as select 1 as planted""",
     r"create table": """
         drop table {object} cascade
+        alter table {object} rename to planted
+        create schema planted; alter table {object} set schema planted
         grant all on {object} to anon
         set role none; alter table {object} owner to service_role
         alter table {object} set (autovacuum_enabled = off)
         create policy all_of_them on {object} using (true)""",
     r"create type": """
         drop type {object} cascade
+        alter type {object} rename to planted
         alter type {object} add attribute planted text""",
-    r"alter table \S+ add column if not exists (\S+)": (
-        "alter table {object} drop column {0} cascade"
-    ),
+    r"alter table \S+ add column if not exists (\S+)": """
+        alter table {object} drop column {0} cascade
+        alter table {object} rename column {0} to planted""",
     r"alter table \S+ alter column (\S+) set (default|not null)": (
         "alter table {object} alter column {0} drop {1}"
     ),
@@ -64,16 +69,22 @@ DAMAGES = {
     ),
     r"alter table \S+ add constraint (\S+)": """
         alter table {object} drop constraint {0} cascade
+        alter table {object} rename constraint {0} to planted
         alter table {object} drop constraint {0} cascade, add constraint {0} check (true)""",
     r"CREATE (?:UNIQUE )?INDEX (\S+) ON (\w+)": """
         drop index {1}.{0}
+        alter index {1}.{0} rename to planted
         drop index {1}.{0}; create index {0} on {object} ((1))""",
     r"CREATE TRIGGER (\S+)": """
         drop trigger {0} on {object}
+        alter trigger {0} on {object} rename to planted
+        alter table {object} enable replica trigger {0}
         drop trigger {0} on {object}; create trigger {0} after truncate on {object} \
 execute function suppress_redundant_updates_trigger()
         alter table {object} disable trigger {0}""",
-    r"create policy (\".+?\"|\S+) on": "drop policy {0} on {object}",
+    r"create policy (\".+?\"|\S+) on": """
+        drop policy {0} on {object}
+        alter policy {0} on {object} rename to planted""",
     r"create policy (\".+?\"|\S+) on .+ for (?:SELECT|ALL)": (
         "alter policy {0} on {object} using (true)"
     ),
@@ -81,6 +92,7 @@ execute function suppress_redundant_updates_trigger()
     r"(?:grant) (.+ on .+) to (\w+)$": "revoke {0} from {1}",
     r"grant (job_worker) to (authenticator)": "revoke {0} from {1}",
     r"insert into queue.(settings|tasks)": "delete from queue.{0} where name = '{name}'",
+    r"insert into queue.tasks": "update queue.tasks set every = '1 year' where name = '{name}'",
     r"insert into queue.settings .+'\d+'\)": (
         "update queue.settings set value = '\"text\"' where name = '{name}'"
     ),
@@ -120,6 +132,9 @@ job_logs: alter publication supabase_realtime drop table public.job_logs
 jobs: drop publication supabase_realtime
 supabase_realtime: alter publication supabase_realtime set (publish = 'insert')
 Realtime: drop policy "minutehand: members and guests follow" on realtime.messages
+realtime.messages: set role none; alter table realtime.messages disable row level security
+user_pending_max: update queue.settings set value = '0' where name = 'user_pending_max'
+own_rule: alter table public.jobs add constraint own_rule check (priority < 0) not valid
 debug: create policy debug on realtime.messages for select to authenticated using (true)
 3600s: alter role authenticated set statement_timeout = '3600s'
 jobs_queue: alter schema queue rename to jobs_queue
@@ -134,6 +149,9 @@ swallows: create function public.swallow() returns trigger language plpgsql as '
 end'; create trigger swallows before insert on public.jobs for each row execute function swallow()
 Fridays: create function public.raise() returns trigger language plpgsql as 'begin raise ''not on \
 Fridays''; end'; create trigger raises before insert on public.jobs for each row execute function \
+public.raise()
+Sundays: create function public.raise() returns trigger language plpgsql as 'begin raise ''not on \
+Sundays''; end'; create trigger raises before update on public.jobs for each row execute function \
 public.raise()
 pg_net: insert into queue.settings (name, value) values ('worker_url', '"https://jobs.example.com"')
 on fire: insert into queue.pauses (kind, name, job_type, reason) values ('job_type', \
@@ -154,7 +172,14 @@ API_URL=https://{ref}.supabase.co
 API_URL=http://127.0.0.1:9
 API_URL={supabase}
 WORKER_SECRET_TOKEN=
+WORKER_SECRET_TOKEN=of-another-project
 BACKGROUND_JOB_TOKEN=dev-secret-token
+BACKGROUND_JOB_TOKEN=of-another-project
+SEALING_KEY_FILE=/nowhere
+SEALING_KEY_FILE={no_key}
+REALTIME_URL=ws://127.0.0.1:9
+CHAT_PACE_SECONDS=slow
+STAGE=prod
 CORS_ORIGINS=https://a.test,https://B.test/path
 CORS_ORIGINS=a.test,http://localhost:3000
 MINUTEHAND_APPS=no_such_app
@@ -227,6 +252,7 @@ def list_faults(stack: RunningStack) -> Iterator[Fault]:
             # a server that has none of the paths
             aws=stack.values["AWS_ENDPOINT_URL"],
             supabase=stack.values["SUPABASE_URL"],
+            no_key=__file__,
             wrong_password=re.sub(r":[^:@/]+@", ":wrong@", url),
             wrong_port=re.sub(r":\d+/", ":9/", url),
             no_database=f"{url}_of_none",

@@ -37,7 +37,7 @@ SECRETS = {
     "SUPABASE_WORKER_KEY": "k",
 }
 STATEMENT = {"Effect": "Allow", "Action": "logs:*", "Resource": "*"}
-POLICY = json.dumps({"Version": "2012-10-17", "Statement": [STATEMENT]})
+POLICY = {"Version": "2012-10-17", "Statement": [STATEMENT]}
 
 
 TICK: dict[str, Any] = {
@@ -52,9 +52,35 @@ TICK: dict[str, Any] = {
         "RetryPolicy": {"MaximumRetryAttempts": 1, "MaximumEventAgeInSeconds": 60},
     },
 }
+LIMITS = {"Timeout": 120, "MemorySize": 512}
 #: The part of a stack's template that the doctor reads, as in infra/aws/worker.yml.
 TEMPLATE = {
     "Resources": {
+        **{
+            f"{name.title()}Role": {
+                "Type": "AWS::IAM::Role",
+                "Properties": {
+                    "RoleName": f"shop-prod-us-east-1-{name}",
+                    "AssumeRolePolicyDocument": {},
+                    "Policies": [{"PolicyName": name, "PolicyDocument": POLICY}],
+                },
+            }
+            for name in NEEDED
+        },
+        **{
+            f"{name.title()}LambdaFunction": {
+                "Type": "AWS::Lambda::Function",
+                "Properties": {
+                    "FunctionName": f"shop-prod-{name}",
+                    "Handler": "main.main",
+                    "Runtime": "python3.13",
+                    "Role": {"Fn::GetAtt": [f"{name.title()}Role", "Arn"]},
+                    "Code": {"ZipFile": "main = None"},
+                    **LIMITS,
+                },
+            }
+            for name in NEEDED
+        },
         "Key": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {}}},
         "Failures": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": "shop-prod-failures"}},
     },
@@ -78,7 +104,7 @@ class Deployed(Account):
             role = f"shop-prod-us-east-1-{name}"
             with suppress(ClientError):
                 iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
-            iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=POLICY)
+            iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(POLICY))
         for name in NEEDED:
             with suppress(ClientError):
                 functions.delete_function(FunctionName=f"shop-prod-{name}")
@@ -89,6 +115,7 @@ class Deployed(Account):
                 Handler="main.main",
                 Code={"ZipFile": code.getvalue()},
                 Environment={"Variables": {"SUPABASE_URL": URL}},
+                **LIMITS,
             )
         write_parameters(self.client("ssm"), "shop", "prod", SECRETS)
         with suppress(ClientError):
@@ -112,7 +139,7 @@ class Deployed(Account):
                 arguments[name] = dict([word.split("=")])
             else:
                 arguments[name] = int(word) if word.isdigit() else word
-                if word.startswith("{") and name != "Value":
+                if word.startswith("{") and name not in ("Value", "PolicyDocument"):
                     arguments[name] = json.loads(word)
             if name == "KeyId":  # moto enables no key by its ARN
                 arguments[name] = word.rpartition("/")[2]
@@ -159,14 +186,23 @@ shop-prod-{name} --reserved-concurrent-executions 0
 shop-prod-{name} was deleted | aws lambda delete-function --function-name shop-prod-{name}
 shop-prod-{name} uses https://zzzz | aws lambda update-function-configuration --function-name \
 shop-prod-{name} --environment '{{"Variables": {{"SUPABASE_URL": "https://zzzz.supabase.co"}}}}'
+Timeout of shop-prod-{name} is 3 | aws lambda update-function-configuration --function-name \
+shop-prod-{name} --timeout 3
+MemorySize of shop-prod-{name} is 128 | aws lambda update-function-configuration --function-name \
+shop-prod-{name} --memory-size 128
+shop-prod-us-east-1-{name} denies | aws iam put-role-policy --role-name \
+shop-prod-us-east-1-{name} --policy-name no --policy-document '{deny}'
+the right logs:* of shop-prod | aws iam put-role-policy --role-name \
+shop-prod-us-east-1-{name} --policy-name {name} --policy-document '{none}'
 us-east-1-{name} or its policy | aws iam delete-role-policy --role-name shop-prod-us-east-1-{name} \
 --policy-name {name}
 /shop/prod/{name} lacks | aws ssm delete-parameter --name /shop/prod/{name}
 /shop/prod/{name} lacks | aws ssm put-parameter --name /shop/prod/{name} --value {{}} --type \
 SecureString --overwrite
 shop-prod-tick has State DISABLED | aws scheduler update-schedule --cli-input-json '{tick}'
+shop-prod-tick has Target | aws scheduler update-schedule --cli-input-json '{other}'
 shop-prod-tick has ScheduleExpression | aws scheduler update-schedule --cli-input-json '{daily}'
-has another WORKER_SECRET_TOKEN | aws ssm put-parameter --name /shop/prod/{name} --value \
+have different WORKER_SECRET_TOKEN | aws ssm put-parameter --name /shop/prod/{name} --value \
 '{secrets}' --type SecureString --overwrite
 shop-prod-tick was deleted | aws scheduler delete-schedule --name shop-prod-tick
 is Disabled | aws kms disable-key --key-id {key}
@@ -184,8 +220,16 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     key, queue = outputs["ServiceKeyArn"], outputs["FailuresUrl"]
     tick = json.dumps(TICK | {"State": "DISABLED"})
     daily = json.dumps(TICK | {"ScheduleExpression": "rate(1 day)"})
+    target = TICK["Target"] | {"Arn": TICK["Target"]["Arn"].replace("worker", "jobs")}
+    other = json.dumps(TICK | {"Target": target})
+    deny = json.dumps(POLICY | {"Statement": STATEMENT | {"Effect": "Deny"}})
     secrets = json.dumps(SECRETS | {"WORKER_SECRET_TOKEN": "x" * 32})
     values = {"name": name, "key": key, "queue": queue, "tick": tick, "daily": daily}
+    values |= {
+        "other": other,
+        "deny": deny,
+        "none": json.dumps(POLICY | {"Statement": [STATEMENT | {"Action": "s3:*"}]}),
+    }
     detail, command = fault.format(**values, secrets=secrets).split(" | ")
     account.run_command(command)
 
@@ -204,7 +248,7 @@ def test_a_right_that_the_caller_lacks_fails_no_check(monkeypatch: pytest.Monkey
     """A role of an earlier release may lack rights to read roles, schedules and log groups."""
     send = vars(BaseClient)["_make_api_call"]
     denied = {"GetRolePolicy", "GetSchedule", "DescribeLogGroups", "GetFunctionConcurrency"}
-    denied |= {"DescribeKey", "GetQueueAttributes"}
+    denied |= {"DescribeKey", "GetQueueAttributes", "GetTemplate", "ListRolePolicies"}
 
     def deny(client: BaseClient, operation: str, arguments: Any) -> Any:
         if operation in denied:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import secrets
 import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -28,12 +27,14 @@ import jwt
 import psycopg
 
 from minutehand.app import find_apps
+from minutehand.aws import SealBroken, make_sealer, row_context
 from minutehand.cli.doctor.results import CheckResult, Target, check, fail, ok, skip, warn
 from minutehand.cli.stage import Stage, translate_aws_errors
 from minutehand.cli.supabase_cli import HOSTED
 from minutehand.config import ConfigurationError, Settings
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
-from minutehand.install.catalog import OWNERSHIP, find_drifts, read_record
+from minutehand.functions.worker.processors import load_processors
+from minutehand.install.catalog import CatalogEntry, find_drifts, read_record
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.install.sources import ordinal
 from minutehand.local.migrations import find_applied, version_of
@@ -48,6 +49,7 @@ from minutehand.queue.credentials import (
 )
 from minutehand.queue.data_api import profile_headers
 from minutehand.queue.errors import error_from_response
+from minutehand.queue.outbound_http import is_local
 from minutehand.terminal.connection import CommandFailed
 from minutehand.version import VERSION
 
@@ -65,7 +67,10 @@ JWT_SECRET = (
 )
 #: Fields of a schedule that AWS returns, but rejects in a request to change the schedule.
 RESPONSE_FIELDS = {"Arn", "CreationDate", "LastModificationDate", "ResponseMetadata"}
-SAVE_SECRET = "newly generated; `minutehand deploy STAGE --secrets-only` sends it to the functions"
+TOKEN = (
+    "{}=…  # of the API's settings; a new one of `minutehand token secret` goes to the API by"
+    " `minutehand deploy STAGE --secrets-only`, or by a restart"
+)
 
 
 #: Schemas that have tables of the engine.
@@ -74,21 +79,34 @@ ENGINES = """
     where relname in ('job_types', 'leases', 'tenant_limits') and relkind = 'r'
     group by 1 having count(*) > 1
 """
-#: Missing tables whose rows are part of the release's record. The comparison needs these tables.
-GONE = """
-    select name from unnest('{queue.settings,queue.tasks}'::text[]) as t (name)
-    where to_regclass(name) is null
-"""
 OWN_TRIGGERS = """
-    select t.tgname, format('alter table %s disable trigger %I', t.tgrelid::regclass, t.tgname)
+    select format('alter table %s disable trigger %I', t.tgrelid::regclass, t.tgname)
     from pg_trigger as t
     join pg_proc as p on p.oid = t.tgfoid
     where t.tgrelid = 'public.jobs'::regclass
       and not t.tgisinternal
-      and t.tgtype & 4 = 4 -- of inserts
       and p.pronamespace <> 'queue'::regnamespace
     order by t.tgname
 """
+#: A person of a tenant, as a request's claims.
+PERSON = """
+    select m.workspace_id::text, json_build_object('sub', m.user_id, 'role', 'authenticated')::text
+    from queue.tenant_members as m
+    limit 1
+"""
+#: A job type that no worker has, and its payload.
+TRIAL = ("minutehand.doctor", "{}")
+#: Job types with the payloads of their last jobs.
+PAYLOADS = """
+    select t.job_type, j.payload::text
+    from queue.job_types as t
+    cross join lateral (
+      select payload from public.jobs where job_type = t.job_type order by id desc limit 1
+    ) as j
+    limit 20
+"""
+HAS_SEALED = "select 1 where to_regclass('queue.webhooks') is not null"
+SEALED = "select workspace_id::text, sealed_secret from queue.webhooks limit 1"
 #: Queries by name of the check.
 QUERIES = dict(
     part.split("\n", 1)
@@ -114,16 +132,20 @@ def aws(target: Target) -> CheckResult:
 def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[CheckResult]:
     """Yield faults of a stage's resources, causes first, and add rejected calls to `denied`."""
     outputs, region, stack = stage.outputs(), f"--region {stage.region}", stage.stack
-    iam = stage.client("iam")
     find = partial(_find, denied)
+    template = find(stage.client("cloudformation").get_template, StackName=stack) or {}
+    resources = template.get("TemplateBody", {}).get("Resources", {})
+
+    def properties(resource: str) -> dict[str, Any]:
+        return dict(resources.get(resource, {}).get("Properties", {}))
 
     def deleted(what: str, resource: str) -> CheckResult:
         # A deployment does not create a resource again that was deleted outside of the stack. An
         # `undeploy` before the deployment would lose the secrets, because the next stack has
         # another key.
-        template = f"aws cloudformation get-template --stack-name {stack} {region}"
+        command = f"aws cloudformation get-template --stack-name {stack} {region}"
         by_hand = f"create it by hand from {resource}, then the resources that refer to it"
-        return fail(f"{what} was deleted", f"{template}  # {by_hand}")
+        return fail(f"{what} was deleted", f"{command}  # {by_hand}")
 
     if key := outputs.get("ServiceKeyArn"):
         described = find(stage.client("kms").describe_key, KeyId=key)
@@ -136,27 +158,43 @@ def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[CheckResult]:
         if state in ("Disabled", "PendingDeletion"):
             yield fail(f"the key of the secrets is {state}, so no function can read them", enable)
     for name in (*NEEDED, "tick"):
-        role = f"{stack}-{stage.region}-{name}"
-        if find(iam.get_role_policy, RoleName=role, PolicyName=name) is None:
-            yield deleted(f"the role {role} or its policy {name}", f"{name.title()}Role")
-    yield from _function_faults(stage, find, deleted)
-    tick, state = f"{stack}-tick", str(stage.values.get("tickState", "ENABLED"))
-    wanted = {"State": state, "ScheduleExpression": "rate(1 minute)"}
+        role, resource = f"{stack}-{stage.region}-{name}", f"{name.title()}Role"
+        policy = find(stage.client("iam").get_role_policy, RoleName=role, PolicyName=name)
+        if policy is None:
+            yield deleted(f"the role {role} or its policy {name}", resource)
+            continue
+        [*wanted] = properties(resource).get("Policies", ())
+        missing = set().union(*map(_actions, wanted)) - _actions(policy) if policy else set()
+        if missing:
+            yield deleted(f"the right {', '.join(sorted(missing))} of {role}", resource)
+        yield from _denials(stage, find, role)
+    worker: dict[str, Any] = {}
+    yield from _function_faults(stage, find, deleted, properties, worker)
+    tick = f"{stack}-tick"
     schedule = find(stage.client("scheduler").get_schedule, Name=tick)
     if schedule is None:
         yield deleted(f"the schedule {tick}", "Tick")
-    elif wrong := [
-        f"{name} {schedule[name]}"
-        for name in schedule.keys() & wanted.keys()
-        if schedule[name] != wanted[name]
-    ]:
-        # an update resets all fields that it omits
-        fields = {name: schedule[name] for name in schedule.keys() - RESPONSE_FIELDS}
-        request = shlex.quote(json.dumps(fields | wanted, default=str))
-        yield fail(
-            f"the schedule {tick} has {', '.join(wrong)}; the deployed values are {wanted}",
-            f"aws scheduler update-schedule --cli-input-json {request} {region}",
-        )
+    elif schedule:
+        target = dict(schedule["Target"])
+        if worker:
+            target["Arn"] = worker["FunctionArn"]
+            target["RoleArn"] = f"{worker['Role'].removesuffix('worker')}tick"
+        if "Target" in properties("Tick"):
+            target["Input"] = properties("Tick")["Target"]["Input"]
+        deployed = {
+            "State": str(stage.values.get("tickState", "ENABLED")),
+            "ScheduleExpression": "rate(1 minute)",
+            "Target": target,
+        }
+        if wrong := [name for name in deployed if schedule[name] != deployed[name]]:
+            # an update resets all fields that it omits
+            fields = {name: schedule[name] for name in schedule.keys() - RESPONSE_FIELDS}
+            request = shlex.quote(json.dumps(fields | deployed, default=str))
+            found = ", ".join(f"{name} {schedule[name]}" for name in wrong)
+            yield fail(
+                f"the schedule {tick} has {found}, which is not as deployed",
+                f"aws scheduler update-schedule --cli-input-json {request} {region}",
+            )
     groups = find(stage.client("logs").describe_log_groups, logGroupNamePrefix=stack)
     if groups and stack not in [group["logGroupName"] for group in groups["logGroups"]]:
         create = f"aws logs create-log-group --log-group-name {stack} {region}"
@@ -177,18 +215,63 @@ def _stage_faults(stage: Stage, denied: set[str]) -> Iterator[CheckResult]:
             )
 
 
+def _statements(policy: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the statements of a policy's document, in which one statement needs no list."""
+    statements = policy["PolicyDocument"]["Statement"]
+    return statements if isinstance(statements, list) else [statements]
+
+
+def _actions(policy: dict[str, Any]) -> set[str]:
+    """Return the actions that a policy allows."""
+    actions = [s["Action"] for s in _statements(policy) if s["Effect"] == "Allow"]
+    return {name for each in actions for name in ([each] if isinstance(each, str) else each)}
+
+
+def _denials(stage: Stage, find: Callable[..., Any], role: str) -> Iterator[CheckResult]:
+    """Yield the policies of a role that deny something, because the deployed ones only allow."""
+    iam = stage.client("iam")
+    policies: dict[str, Any] = {}
+    for name in (find(iam.list_role_policies, RoleName=role) or {}).get("PolicyNames", ()):
+        delete = f"aws iam delete-role-policy --role-name {role} --policy-name {name}"
+        policies[delete] = find(iam.get_role_policy, RoleName=role, PolicyName=name)
+    attached = find(iam.list_attached_role_policies, RoleName=role) or {}
+    for arn in (each["PolicyArn"] for each in attached.get("AttachedPolicies", ())):
+        version = find(iam.get_policy, PolicyArn=arn)
+        if version:
+            version = find(
+                iam.get_policy_version,
+                PolicyArn=arn,
+                VersionId=version["Policy"]["DefaultVersionId"],
+            )
+        if version:
+            detach = f"aws iam detach-role-policy --role-name {role} --policy-arn {arn}"
+            policies[detach] = {"PolicyDocument": version["PolicyVersion"]["Document"]}
+    for command, policy in policies.items():
+        if policy and any(each["Effect"] == "Deny" for each in _statements(policy)):
+            yield fail(f"a policy of {role} denies rights of the function", command)
+
+
 def _function_faults(
-    stage: Stage, find: Callable[..., Any], deleted: Callable[[str, str], CheckResult]
+    stage: Stage,
+    find: Callable[..., Any],
+    deleted: Callable[[str, str], CheckResult],
+    properties: Callable[[str], dict[str, Any]],
+    worker: dict[str, Any],
 ) -> Iterator[CheckResult]:
-    """Yield faults of a stage's functions, of their secrets and of their concurrency."""
-    lambda_client, region = stage.client("lambda"), f"--region {stage.region}"
+    """Yield faults of a stage's functions, of their secrets and of their concurrency.
+
+    The configuration of the worker is stored in `worker`.
+    """
+    functions, region = stage.client("lambda"), f"--region {stage.region}"
     shared: dict[str, str] = {}
     for name in NEEDED:
-        function = f"{stage.stack}-{name}"
-        concurrency = find(lambda_client.get_function_concurrency, FunctionName=function)
-        if concurrency is None:
-            yield deleted(f"the function {function}", f"{name.title()}LambdaFunction")
+        function, resource = f"{stage.stack}-{name}", f"{name.title()}LambdaFunction"
+        found = find(functions.get_function_configuration, FunctionName=function)
+        if found is None:
+            yield deleted(f"the function {function}", resource)
             continue
+        if name == "worker":
+            worker |= found
         secrets, deploy = stage.read_secrets(name), f"minutehand deploy {stage.name} --secrets-only"
         parameter = parameter_name(stage.service, stage.name, name)
         if missing := missing_for(name, secrets):
@@ -197,13 +280,20 @@ def _function_faults(
             key for key, value in secrets.items() if shared.setdefault(key, value) != value
         ]:
             yield fail(f"{parameter} and other functions have different {', '.join(other)}", deploy)
+        concurrency = find(functions.get_function_concurrency, FunctionName=function) or {}
         if concurrency.get("ReservedConcurrentExecutions") == 0:
             yield fail(
                 f"the reserved concurrency of {function} is 0, so it never runs",
                 f"aws lambda delete-function-concurrency --function-name {function} {region}",
             )
-        url = stage.function_environment(function).get("SUPABASE_URL")
-        if url not in stage.supabase_urls:
+        update = f"aws lambda update-function-configuration --function-name {function}"
+        for option, limit in (("timeout", "Timeout"), ("memory-size", "MemorySize")):
+            wanted = properties(resource).get(limit)
+            if found and wanted and found[limit] != wanted:
+                detail = f"{limit} of {function} is {found[limit]}, deployed was {wanted}"
+                yield fail(detail, f"{update} --{option} {wanted} {region}")
+        url = found.get("Environment", {}).get("Variables", {}).get("SUPABASE_URL")
+        if found and url not in stage.supabase_urls:
             yield fail(
                 f"{function} uses {url}, not {stage.supabase_urls[0]} as the stages file says",
                 f"minutehand deploy {stage.name}",
@@ -256,12 +346,12 @@ def settings(target: Target) -> CheckResult:
     if not read.worker_secret_tokens:
         return fail(
             "WORKER_SECRET_TOKEN is not set, so no schedule can invoke the worker",
-            f"WORKER_SECRET_TOKEN={secrets.token_urlsafe(32)}  # {SAVE_SECRET}",
+            TOKEN.format("WORKER_SECRET_TOKEN"),
         )
     if {*read.worker_secret_tokens} & {*read.background_job_tokens}:
         return fail(
             "WORKER_SECRET_TOKEN and BACKGROUND_JOB_TOKEN must differ",
-            f"BACKGROUND_JOB_TOKEN={secrets.token_urlsafe(32)}  # {SAVE_SECRET}",
+            TOKEN.format("BACKGROUND_JOB_TOKEN"),
         )
     if wrong := [origin for origin in read.cors_origins if normalize_origin(origin) != origin]:
         right = ",".join(dict.fromkeys(map(normalize_origin, read.cors_origins)))
@@ -270,19 +360,20 @@ def settings(target: Target) -> CheckResult:
             f"CORS_ORIGINS={right}",
         )
     if read.stage != "local" and values["SUPABASE_URL"].startswith("http://"):
-        return fail("SUPABASE_URL must be encrypted (https)", "SUPABASE_URL=https://…")
+        fix = "STAGE=local" if is_local(values["SUPABASE_URL"]) else "SUPABASE_URL=https://…"
+        return fail("without STAGE=local, SUPABASE_URL must be encrypted (https)", fix)
     return ok()
 
 
 @check("processors", "settings")
 def processors(target: Target) -> CheckResult:
-    """Check that all processor modules can be imported, and that their job types are unique."""
+    """Load all processors, with the settings of their apps, as a worker does."""
     broken: list[tuple[str, Exception]] = []
-    for app in find_apps(Settings.from_env(target.values).apps):
-        try:
-            app.module("processors", lambda name, error: broken.append((name, error)))
-        except Exception as error:  # raised by the package that contains the modules
-            broken.append((f"{app.package}.processors", error))
+    settings = Settings.from_env(target.values)
+    load_processors(settings, on_error=lambda name, error: broken.append((name, error)))
+    for _, error in broken:
+        if isinstance(error, ConfigurationError):
+            raise error
     if not broken:
         return ok()
     report = [f"{name} cannot be imported: {type(e).__name__}: {e}" for name, e in broken]
@@ -388,15 +479,11 @@ def engine(target: Target) -> CheckResult:
         )
     if (record := read_record(target.schemas, target.apps)) is None:
         return skip("this checkout has no record to compare with; run `make dist`")
-    if gone := [name for (name,) in target.query(GONE)]:
-        rows = tuple(f"{name.rpartition('.')[2].removesuffix('s')} " for name in gone)
-        lost = [f for f in record if f.object in gone or f.object.startswith(rows)]
-        create = ";\n        ".join(entry.statement for entry in lost if entry.rank != OWNERSHIP)
-        return fail(f"{', '.join(gone)} was dropped", create)
-    with target.transaction(read_only=True) as owner:
+    # not read-only, because the comparison may rename objects and roll that back
+    with target.transaction(read_only=None) as owner:
         differences = find_drifts(owner, target.schemas, record)
     if not differences:
-        return ok("as released")
+        return _invalid_setting(target, record) or ok("as released")
     more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
     details = "; ".join(difference.detail for difference in differences[:5])
     lines = [
@@ -406,6 +493,22 @@ def engine(target: Target) -> CheckResult:
         *(difference.fix for difference in differences),
     ]
     return fail(details + more, ";\n        ".join(lines) + ";")
+
+
+def _invalid_setting(target: Target, record: list[CatalogEntry]) -> CheckResult | None:
+    """Find a setting that the engine's own function for changes rejects."""
+    sql = """
+        select public.set_settings(jsonb_object_agg(name, value))
+        from queue.settings where name not in ('worker_keys_revoked', 'guest_key')
+    """
+    with target.transaction(read_only=False) as owner:
+        try:
+            owner.execute(rewrite(sql, target.schemas).encode())
+        except psycopg.Error as error:
+            end = f" {error.diag.message_detail}"
+            fix = next((entry.statement for entry in record if entry.object.endswith(end)), None)
+            return fail(str(error).partition("\n")[0], fix)
+    return None
 
 
 @check("queue", "engine")
@@ -437,29 +540,66 @@ def format_step(step: dict[str, Any]) -> str:
 
 @check("enqueue", "queue")
 def enqueue(target: Target) -> CheckResult:
-    """Check that a job can be created, in a transaction that is rolled back."""
-    create = """
-        select public.enqueue_job(t.id, 'minutehand.doctor', '{}') -> 'job' ->> 'id'
-        from (select id from queue.tenants limit 1) as t
-    """
-    find = "select 1 from public.jobs where id = %s"
+    """Check that a person can create and cancel jobs, in a transaction that is rolled back."""
+    people, calls = target.query(PERSON), [TRIAL, *target.query(PAYLOADS)]
+    if not people:
+        return skip("there is no person to enqueue for")
+    [(workspace, claims)] = people
     with target.transaction(read_only=False) as owner:
         # a user's call ends after this time
         owner.execute("set local statement_timeout = '8s'")
-        try:
-            created = owner.execute(rewrite(create, target.schemas).encode()).fetchone()
-            if created is None:
-                return skip("there is no tenant to enqueue for")
-            if owner.execute(rewrite(find, target.schemas).encode(), created).fetchone():
-                return ok()
-            problem = "a new job is missing right after it was created"
-        except psycopg.Error as error:
-            if str(error.sqlstate).startswith("PT"):  # e.g. a limit of the tenant
-                return ok()
-            problem = f"no job can be created: {error.diag.message_primary}"
-    triggers = target.query(OWN_TRIGGERS)
-    names = "".join(f"; your trigger {name}" for name, _ in triggers)
-    return fail(problem + names, ";\n        ".join(fix for _, fix in triggers) or None)
+        owner.execute("select set_config('request.jwt.claims', %s, true)", [claims])
+        for job_type, payload in calls:
+            error = _try_job(owner, target, workspace, job_type, payload)
+            # a tenant's limit, or a job type that only the platform enqueues
+            if error is None or str(error.sqlstate).startswith("PT"):
+                continue
+            problem = str(error).partition("\n")[0]
+            return fail(
+                f"no job of the type {job_type} can be created: {problem}",
+                _find_cause(owner, target, workspace, job_type, payload, error),
+            )
+    return ok()
+
+
+def _find_cause(
+    owner: psycopg.Connection[Any],
+    target: Target,
+    workspace: str,
+    job_type: str,
+    payload: str,
+    error: psycopg.Error,
+) -> str | None:
+    """Find the project's own trigger or constraint without which the job can be created."""
+    triggers = [statement for (statement,) in target.query(OWN_TRIGGERS)]
+    if error.diag.table_name == "jobs":
+        table = f"{target.schemas.clients}.jobs"
+        return f'alter table {table} drop constraint "{error.diag.constraint_name}"'
+    for statement in triggers:
+        with owner.transaction(force_rollback=True):
+            owner.execute(statement.encode())
+            if _try_job(owner, target, workspace, job_type, payload) is None:
+                return str(statement)
+    return ";\n        ".join(triggers) or None
+
+
+def _try_job(
+    owner: psycopg.Connection[Any], target: Target, workspace: str, job_type: str, payload: str
+) -> psycopg.Error | None:
+    """Create and cancel a job as a person. Return the error, or None."""
+    create = "select public.enqueue_job(%s, %s, %s) -> 'job' ->> 'id'"
+    find, cancel = "select id from public.jobs where id = %s", "select public.cancel_job(%s)"
+    try:
+        with owner.transaction(force_rollback=True):
+            owner.execute("set local role authenticated")
+            job: Any = [workspace, job_type, payload]
+            for sql in (create, find, cancel):
+                job = owner.execute(rewrite(sql, target.schemas).encode(), job).fetchone()
+                if job is None:
+                    return psycopg.Error("a new job is missing right after it was created")
+    except psycopg.Error as error:
+        return error
+    return None
 
 
 for name in ("project", "extensions", "wake-up", "publication"):
@@ -520,13 +660,51 @@ def supabase(target: Target) -> CheckResult:
 
 @check("api", "settings")
 def api(target: Target) -> CheckResult:
-    """Check that the API responds."""
+    """Check that the API responds, and accepts the tokens of schedules."""
     response = target.call("GET", "API_URL", "/health")
     if not response.is_success:
         return fail(
             f"{response.url} responded {response.status_code}; the API's log has the reason", API
         )
+    read = Settings.from_env(target.values)
+    tokens = [
+        *(("WORKER_SECRET_TOKEN", "GET", "worker", token) for token in read.worker_secret_tokens),
+        # the body is rejected after the token was accepted
+        *(("BACKGROUND_JOB_TOKEN", "POST", "process", t) for t in read.background_job_tokens),
+    ]
+    for name, method, path, token in tokens:
+        headers = {"authorization": f"Bearer {token}"}
+        if target.call(method, "API_URL", f"/api/jobs/{path}", headers=headers).status_code == 401:
+            return fail(
+                f"the API rejects {name}, so no schedule or job can wake the worker",
+                TOKEN.format(name),
+            )
     return ok(f"alive, {response.json().get('version')}")
+
+
+@check("sealing", "settings", "locks")
+def sealing(target: Target) -> CheckResult:
+    """Check that a secret can be sealed, and that a stored one can be opened."""
+    settings = Settings.from_env(target.values)
+    other = "SEALING_KEY_FILE=…  # the file that sealed the stored secrets, or its backup"
+    if target.stage or not (settings.kms_key_id or settings.sealing_key_file):
+        return skip("no key is set, or the check `aws` reads it")
+    if not settings.kms_key_id and not Path(str(settings.sealing_key_file)).is_file():
+        return warn("SEALING_KEY_FILE names no file, so stored secrets cannot be opened", other)
+    sealer, stored = make_sealer(settings), []
+    if target.values.get("DATABASE_URL") and target.query(HAS_SEALED):
+        stored = target.query(SEALED)
+    try:
+        with translate_aws_errors(settings.aws_region):
+            asyncio.run(sealer.seal("", context=row_context()))
+            for workspace, sealed in stored:
+                context = row_context(workspace_id=workspace, secret="webhook")
+                asyncio.run(sealer.open(sealed, context=context))
+    except CommandFailed as failed:
+        return fail(str(failed), "KMS_KEY_ID=…  # of a key that this AWS sign-in may use")
+    except (OSError, ValueError, SealBroken) as error:
+        return fail(f"SEALING_KEY_FILE does not have the key of the stored secrets: {error}", other)
+    return ok()
 
 
 @check("worker-key", "supabase", "migrations", "engine")

@@ -14,13 +14,15 @@ from pg_locks as l
 join pg_class as c on c.oid = l.relation
 join pg_stat_activity as a on a.pid = l.pid
 where l.granted
-  and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+  and l.mode ~ 'Share|Exclusive' and l.mode <> 'AccessShareLock'
   and l.database = (select oid from pg_database where datname = current_database())
   and (c.relnamespace = 'queue'::regnamespace
     or c.oid in (to_regclass('public.jobs'), to_regclass('public.job_logs'))
     or c.oid in (select d.refobjid from pg_depend as d join pg_rewrite as w on w.oid = d.objid
       where w.ev_class in (to_regclass('queue.tenants'), to_regclass('queue.tenant_members'))))
-  and a.xact_start < clock_timestamp() - interval '2 s'
+  -- locks of rows are not listed, but the lock of their table is
+  and a.xact_start < clock_timestamp() - case
+    when l.mode ~ '^Row' then interval '1 min' else interval '2 s' end
 group by a.pid, a.xact_start, a.state, a.usename;
 
 -- check project
@@ -60,7 +62,11 @@ select 'fail', 'Realtime is enabled but not attached to the engine: no one can f
 where to_regclass('realtime.messages') is not null and not exists (
   select from pg_policies where policyname = 'minutehand: members and guests follow')
 union all
--- a project may have its own Realtime topics, which the policy must still allow
+select 'fail', 'anyone may follow every topic: row level security of realtime.messages is off',
+  'alter table realtime.messages enable row level security'
+from pg_class where oid = to_regclass('realtime.messages') and not relrowsecurity
+union all
+-- a project may have topics of its own
 select 'fail', format('the policy %s shows the topics of every tenant', policyname),
   format('alter policy %I on realtime.messages using ((%s) and '
     'realtime.topic() !~ ''^(job|session|workspace):'')', policyname, qual)

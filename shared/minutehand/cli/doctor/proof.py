@@ -18,7 +18,7 @@ import psycopg
 from realtime import AsyncRealtimeClient
 from websockets.exceptions import WebSocketException
 
-from minutehand.cli.doctor.results import CheckResult, Target, check, ok
+from minutehand.cli.doctor.results import CheckResult, Target, check, ok, warn
 from minutehand.config import Settings
 from minutehand.install.rewrite import rewrite
 from minutehand.queue.client import QueueClient
@@ -54,6 +54,40 @@ LEFT_TYPE: Final = """
 """
 
 
+@check("realtime", "supabase", "migrations", "extensions")
+def realtime(target: Target) -> CheckResult:
+    """Join the workspace's topic, as a page does."""
+    token, workspace = target.person.token, target.person.workspace
+    address = target.person.need("SUPABASE_URL").rstrip("/").replace("http", "ws", 1)
+    if target.values.get("REALTIME_URL", f"{address}/realtime/v1") != f"{address}/realtime/v1":
+        return warn("REALTIME_URL is not SUPABASE_URL's", f"REALTIME_URL={address}/realtime/v1")
+
+    async def join() -> None:
+        socket = _connect(target, token)
+        try:
+            topic = Topic(socket, f"workspace:{workspace}", "")
+            await topic.join()
+            await topic.wait(topic.joined, READY_SECONDS)
+        finally:
+            await socket.close()
+
+    with _step({}, "joined", ATTACH.format(target.schemas.clients)):
+        asyncio.run(join())
+    return ok()
+
+
+def _connect(target: Target, token: str) -> AsyncRealtimeClient:
+    need = target.person.need
+    socket = AsyncRealtimeClient(
+        f"{need('SUPABASE_URL').rstrip('/')}/realtime/v1",
+        need("SUPABASE_PUBLISHABLE_KEY"),
+        auto_reconnect=False,
+        timeout=TIMEOUT_SECONDS,
+    )
+    socket.access_token = token
+    return socket
+
+
 @check("proof", "migrations", "worker-key", staged=True)
 def proof(target: Target) -> CheckResult:
     """Run a job from enqueue to settlement, and check that each kind of topic announces it."""
@@ -66,14 +100,7 @@ async def _prove(target: Target, token: str, workspace: str, duration: dict[str,
     """Run the steps, store seconds by step in `duration`, and delete what the steps created."""
     me = {"worker_id": "doctor", "tick_id": str(uuid4())}
     session, job = f"doctor-{uuid4().hex[:12]}", None
-    need, settings = target.person.need, Settings.from_env(target.values)
-    socket = AsyncRealtimeClient(
-        f"{need('SUPABASE_URL').rstrip('/')}/realtime/v1",
-        need("SUPABASE_PUBLISHABLE_KEY"),
-        auto_reconnect=False,
-        timeout=TIMEOUT_SECONDS,
-    )
-    socket.access_token = token
+    settings, socket = Settings.from_env(target.values), _connect(target, token)
     try:
         async with AsyncExitStack() as stack:
             api = QueueClient(settings)

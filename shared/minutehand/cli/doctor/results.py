@@ -85,7 +85,9 @@ class Target:
             return owner.execute(rewrite(sql, self.schemas).encode()).fetchall()
 
     @contextmanager
-    def transaction(self, *, read_only: bool) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def transaction(
+        self, *, read_only: bool | None
+    ) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         """Open a transaction of the database's owner that is rolled back.
 
         A statement waits two seconds for a lock.
