@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv and installs the locked Python packages into it; run by make when a lock changed.
+# Creates .venv and installs the locked Python packages. make runs it after a lock has changed.
 # Usage: bootstrap.sh <python>
 set -eu
 python=$1
@@ -19,7 +19,7 @@ if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
   exit 1
 fi
 
-# a moved checkout leaves a .venv whose scripts point nowhere
+# after a checkout was moved, the scripts of .venv have a wrong path
 if ! .venv/bin/python -c '' >/dev/null 2>&1 || ! .venv/bin/pip --version >/dev/null 2>&1; then
   echo "Minutehand: making .venv with $("$python" --version 2>&1)"
   "$python" -m venv --clear .venv
@@ -27,17 +27,17 @@ fi
 echo "Minutehand: installing the Python packages (the first time about 500 MB)"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
   --require-hashes -r infra/bootstrap/bootstrap.lock
-# the machine's own certificates where there are any: a company's proxy may sign with its own
+# use the machine's certificates if it has any, because a company's proxy may have its own
 certificates=""
 for bundle in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt; do
   [ -f "$bundle" ] && certificates="--system-certs"
 done
 quiet="--quiet"
-[ -t 2 ] && quiet="" # on a terminal its progress bars are worth seeing
+[ -t 2 ] && quiet="" # show progress bars on a terminal
 # shellcheck disable=SC2086 # empty or one word each
 .venv/bin/uv pip sync $quiet $certificates --require-hashes --python .venv/bin/python requirements-dev.lock
 
-# the checkout is the package: what is imported is what is shipped, and an edit needs no install
+# import the package from the checkout, so that an edit needs no install
 .venv/bin/python -c '
 import pathlib, sysconfig
 link = pathlib.Path(sysconfig.get_path("purelib"), "minutehand-checkout.pth")

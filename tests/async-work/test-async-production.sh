@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Walks the chat's background work over HTTP: status, events, a question, an answer, cancelling.
+# Tests the chat's background work over HTTP. It reads status and events, answers a question, and cancels.
 # API_BASE=https://your-production-url.com ./tests/async-work/test-async-production.sh
-# API_KEY, where the address asks for one, is sent as a bearer token.
+# If the address needs a key, set API_KEY, which is sent as a bearer token.
 set -euo pipefail
 
 API_BASE=${API_BASE:-http://localhost:8000}
@@ -26,7 +26,7 @@ check() { # NAME VALUE FILTER
   fi
 }
 
-wait_for() { # FILTER: of the session's status; prints the last one
+wait_for() { # FILTER of the session's status. Prints the last status.
   local status='' end=$((SECONDS + WAIT_SECONDS))
   while [ $SECONDS -lt $end ]; do
     status=$(call GET "/api/async-status?sessionId=$SESSION_ID")
@@ -47,14 +47,14 @@ check "its status has the work" "$status" '(.activeWork + .endedWork)[0].type !=
 
 messages=$(call GET "/api/async-messages?sessionId=$SESSION_ID")
 question=$(jq --raw-output '.pendingQuestions[0].id // empty' <<<"$messages")
-if [ -n "$question" ]; then # a model may have had none
+if [ -n "$question" ]; then # a model does not always ask a question
   answer="{\"messageId\": \"$question\", \"sessionId\": \"$SESSION_ID\", \"content\": \"Use a blue and white color scheme\"}"
   check "a question is answered" "$(call POST /api/async-messages "$answer")" '.success'
 fi
 status=$(wait_for '.endedWork != []')
 check "the work ends in a result" "$status" '.endedWork[0].status == "completed" and .endedWork[0].result.text != null'
 
-events=$(MOST_SECONDS=3 call GET "/api/async-events?sessionId=$SESSION_ID" 2>/dev/null || true) # it has no end
+events=$(MOST_SECONDS=3 call GET "/api/async-events?sessionId=$SESSION_ID" 2>/dev/null || true) # stop after three seconds, because the stream has no end
 for type in connected work_started work_progress work_completed; do
   check "the stream has $type" "$(sed -n 's/^data: //p' <<<"$events" | jq --slurp .)" "any(.[]; .type == \"$type\")"
 done
