@@ -35,9 +35,10 @@ os.environ.pop("COLUMNS", None)
 #: With `CI` or `FORCE_COLOR`, programs would colour their output in a pipe.
 os.environ["NO_COLOR"] = "1"
 os.environ.pop("FORCE_COLOR", None)
-#: Each Data API, osls and tsc that a test starts then reads its JavaScript in half the time.
+#: Cache of compiled JavaScript, which halves the start of each Data API, osls and tsc in tests.
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
-#: A tenth of a process's time was spent on collecting tests and modules that stay until its end.
+#: Collect garbage rarely. Objects of tests and modules stay, and collection took a tenth of the
+#: time.
 gc.set_threshold(20_000, 20, 20)
 
 
@@ -151,7 +152,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run one process more than there are cores, because tests wait for a quarter of their time.
 
-    Unit tests hardly wait, and each process collects for two seconds, so `logical` has no more.
+    Unit tests hardly wait, and each process collects for two seconds, so `-n logical` uses the
+    cores only.
     """
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return cores + 1 if config.option.numprocesses == "auto" else cores

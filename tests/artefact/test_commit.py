@@ -39,7 +39,7 @@ def test_a_commit_and_what_is_not_committed(tmp_path: Path) -> None:
 def test_a_checkout_is_deployed_when_it_comes_to_a_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A roll-back to an older commit is a deploy too. A second call returns the same time."""
+    """A roll-back to an older commit is also a deploy. A second call returns the same time."""
     project = Project(root=tmp_path)
     git(tmp_path, "init", "-q")
     instants = []

@@ -74,7 +74,7 @@ def functions(
 
 
 def reclaim(project: Project) -> None:
-    """Let the leases of a dead process expire. No host reports its end."""
+    """Let the leases of a dead process expire, because on Lambda no host reports its end."""
     project.expire()
 
     def is_reclaimed() -> bool:
@@ -101,7 +101,7 @@ def test_every_function_starts_and_answers(functions: dict[str, LambdaFunction])
 def test_the_jobs_function_answers_what_no_route_sends_elsewhere(
     functions: dict[str, LambdaFunction], project: Project
 ) -> None:
-    """The route `ANY /api/{proxy+}` sends it the reads that have no other route."""
+    """The route `ANY /api/{proxy+}` sends the `status` function all reads without another route."""
     bearer = f"Bearer {user_token()}"
 
     event = http_event("GET", "/api/types", query=f"workspace_id={ACME}", authorization=bearer)
@@ -163,7 +163,7 @@ def test_a_killed_tick_loses_nothing(
 def test_a_run_whose_process_dies_costs_the_jobs_beside_it_no_attempt(
     functions: dict[str, LambdaFunction], project: Project
 ) -> None:
-    """The jobs of an ended process complete later. The job that ended it fails."""
+    """The job that ended its process fails, and the other jobs of the process complete later."""
     worker = functions["worker"]
     worker.invoke(TICK, seconds=120)
     naps = [project.insert("test.nap", {"seconds": 2}) for _ in range(20)]
@@ -174,7 +174,7 @@ def test_a_run_whose_process_dies_costs_the_jobs_beside_it_no_attempt(
         with pytest.raises(RuntimeError, match="exit status 7"):
             worker.invoke(TICK, seconds=120)
         deaths += 1
-        assert deaths <= 7  # 21 jobs in halves, and twice alone
+        assert deaths <= 7  # 21 jobs are halved until one runs alone, twice
         reclaim(project)
     worker.invoke(TICK, seconds=120)
 

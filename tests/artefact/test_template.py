@@ -19,7 +19,7 @@ _VARYING = re.compile(
     r'|(?<="MINUTEHAND_DEPLOYED_AT": ")[^"]*|(?<="MINUTEHAND_VERSION": ")[^"]*'
     r'|(?<="Runtime": "python)[\d.]+'
 )
-#: Rule against a dependency that a reference implies, which osls writes.
+#: Rule that rejects redundant `DependsOn`, which osls writes.
 ALLOWED = "W3005"
 
 

@@ -33,7 +33,7 @@ class Api:
     async def call(
         self, method: str, path: str, *, user: str | None = ADA, **more: Any
     ) -> httpx.Response:
-        """Send a request as Ada, unless another person is named. None sends it without a token."""
+        """Send a request as `user`. If `user` is None, send the request without a token."""
         headers = dict(more.pop("headers", {}))
         if user:
             headers["authorization"] = f"Bearer {user_token(user)}"

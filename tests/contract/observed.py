@@ -93,7 +93,7 @@ def messages(engine: Engine, topic: str = "%") -> list[tuple[str, str, Any]]:
 
 
 def sent_on(engine: Engine, topic: str) -> list[dict[str, Any]]:
-    """Return every event sent to a topic. Equal events have the time of the first one."""
+    """Return every event sent to a topic. Equal events get the time of the first of them."""
     return [
         {name: value for name, value in event.items() if name != "at"}
         for _, _, payload in messages(engine, topic)

@@ -18,9 +18,7 @@ from tests.support.command import Run
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.timeout(600)
-#: Rapidly, of the guide's hundred.
-
-# 4.1, letter by letter
+# copied from the guide's section 4.1
 JOB_SPEC_SCHEMA = {
     "type": "object",
     "required": ["jobspec_id", "version", "benchmark", "constraints", "questions"],
@@ -129,7 +127,7 @@ def test_the_published_schemas_say_what_the_guide_says(portal: httpx.Client) -> 
 
 
 def test_service_health(stack: RunningStack) -> None:
-    """Section 2.1: `curl -f` of every endpoint. The outbox has its lines."""
+    """Section 2.1: `curl -f` of every endpoint. The response contains the outbox's checks."""
     for path in ("/health", "/api/v1/health"):
         answer = httpx.get(stack.api_url + path, timeout=30)
         assert answer.status_code == 200, answer.text

@@ -41,7 +41,7 @@ def shell(stack: RunningStack) -> Shell:
 
 @pytest.fixture(scope="module")
 def sessions() -> list[str]:
-    """The session ids of this file, which the guide makes of the second."""
+    """The session ids of this file. The guide derives an id from the present second."""
     return []
 
 

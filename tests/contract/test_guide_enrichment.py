@@ -67,7 +67,7 @@ def when(sql: Sql, status: str, *ids: str, what: str = "1") -> Any:
 
 
 def test_1_configure_the_apollo_key(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """A manager stores and tests the key. The database contains it only sealed."""
+    """A manager stores and tests the key. The database contains only the sealed key."""
     path = f"/api/workspaces/{stack.demo_workspace_id}/settings"
     saved = portal.put(path, json={"apollo_api_key": "test-key-12345"})
     tested = portal.post(f"{path}/test-connection")
@@ -146,7 +146,7 @@ def test_2_to_5_job_logs_and_account(
 def test_6_a_failing_job_is_retried_and_given_up(sql: Sql, stack: RunningStack) -> None:
     """The job is inserted by SQL.
 
-    Its first retry is about a minute later, and its end has the reason.
+    The job's first retry is about a minute later, and the failed job shows the reason.
     """
     insert = """
         INSERT INTO jobs (workspace_id, job_type, payload, status)

@@ -107,7 +107,7 @@ def test_2_1_multiple_clients(base: str) -> None:
 def test_2_2_drop_and_reconnect(base: str) -> None:
     """A stream continues with `Last-Event-ID`.
 
-    A new EventSource starts over. After the end it stops.
+    A new EventSource starts with the first event, and stops after the plan's end.
     """
     plan_id = create(base, "Test plan")["plan_id"]
     first: list[dict[str, Any]] = []

@@ -19,7 +19,7 @@ from tests.contract.guide import bash, ended
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.timeout(900)
-#: At once, of the guide's five, which are recognized word by word.
+#: Concurrent recordings. The guide has five, which are recognized word by word.
 RECORDINGS = 2
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared/minutehand_apps/training/console/sample.mp4"
@@ -28,7 +28,7 @@ JOB_TYPES = ["transcription", "mux_upload", "sop_generation"]
 
 @pytest.fixture(scope="module")
 def sentence(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The sample's first sentence, for tests that do not check the words. It is recognized fast."""
+    """The sample's first sentence, which is recognized fast, for tests that ignore the words."""
     file = tmp_path_factory.mktemp("sentence") / "sentence.mp4"
     cut = ("-v", "error", "-i", str(SAMPLE), "-t", "3", "-c", "copy", str(file))
     subprocess.run([find_ffmpeg({}), *cut], check=True)
@@ -101,7 +101,7 @@ def test_1_to_3_jobs_and_results(portal: httpx.Client, sql: Sql, stack: RunningS
     transcript = portal.get(f"/api/trainings/{training['id']}/transcript").json()
     assert (transcript["complete"], transcript["language"]) == (True, "en")
     assert "the front door of the machine" in transcript["text"]
-    assert state["procedure"]["offline"] is True  # the result states that there is no procedure
+    assert state["procedure"]["offline"] is True  # without a model, there is no procedure
     assert state["procedure"]["procedure"] is None
     video = portal.get(f"/api/trainings/{training['id']}/video").json()
     assert httpx.get(video["url"], headers={"Range": "bytes=0-9"}).status_code == 206
@@ -123,7 +123,7 @@ def test_the_schema_is_there(sql: Sql) -> None:
 
 
 def test_4_what_failed_says_why(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """A wrong file fails for good within seconds, and a person may retry it."""
+    """A wrong file fails permanently within seconds, and a person may retry it."""
     training = upload(portal, stack, b"this is no video at all")["training"]
     state = ended(portal, f"/api/trainings/{training['id']}")
     failed = sql("""
@@ -160,7 +160,7 @@ def test_5_cancelled_jobs_stop(portal: httpx.Client, sql: Sql, stack: RunningSta
     assert cancelled.status_code == 200, cancelled.text
     assert state["status"] == "cancelled"
     stopped = {job["job_type"] for job in state["jobs"] if job["status"] == "cancelled"}
-    assert stopped  # on a fast machine one may have ended
+    assert stopped  # on a fast machine, a job may have completed
     assert stopped <= {row[0] for row in rows}
     assert all(row[2] is not None for row in rows)
 
@@ -181,7 +181,7 @@ def test_create_transcription_job(portal: httpx.Client, sql: Sql, stack: Running
     job_id = answer.json()["job_id"]
     assert isinstance(job_id, str)
     assert sql("select job_type from background_jobs where id = %s", job_id) == [("transcription",)]
-    # the others see to it that recordings are recognized, which takes seconds
+    # other tests check the recognition, which takes seconds
     assert portal.post(f"/api/trainings/{training_id}/cancel").status_code == 200
     ended(portal, f"/api/trainings/{training_id}")
 

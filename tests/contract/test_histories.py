@@ -58,7 +58,7 @@ CAPS = {
     "keyed": f"select 1 {RUNNING} = 'keyed' and concurrency_key is not null"
     " group by workspace_id, concurrency_key having count(*) > 1",
 }
-#: Locks that a call is to wait for: those of milliseconds are a way to wait for nothing.
+#: Raise lock timeouts of seconds, because the machine may be slow. Timeouts of milliseconds stay.
 PATIENT = """
 do $$
 declare
@@ -158,7 +158,7 @@ class QueueMachine(RuleBasedStateMachine):
     # --- sessions that may wait for each other ---
 
     def call(self, at: At, action: Callable[[Engine], Any], note: Note) -> None:
-        """Run `action` in a session; should it wait for an open transaction, end that one first.
+        """Run `action` in a session. If it waits for an open transaction, end that transaction.
 
         Args:
             at: The session, and whether to leave its transaction open; `note` is then taken when
@@ -380,7 +380,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(index=SESSIONS, is_reported=st.booleans())
     def kill(self, index: int, is_reported: bool) -> None:
-        """End a worker's process with its jobs. Its host may report this, or be gone too."""
+        """End a worker's process with its jobs. Its host reports the end, or has also ended."""
         if index in self.open_since:  # the lease is committed before the process ends
             self.end(index, commit=True)
         worker, self.workers[index] = self.workers[index], f"{self.workers[index]}+"
@@ -396,7 +396,7 @@ class QueueMachine(RuleBasedStateMachine):
         return known[-1 - int(pick * min(len(known), 20))]
 
     def must_hold(self, entry: dict[str, Any]) -> bool:
-        """Return whether this lease cannot have been lost, whatever happened."""
+        """Return whether no history of calls can have ended this lease."""
         job_id = entry["lease"]["job"]["id"]
         return (
             entry["state"] == "held"
@@ -630,7 +630,7 @@ class QueueMachine(RuleBasedStateMachine):
 def test_no_random_history_breaks_an_invariant(database: Database) -> None:
     """Transactions interleave, and calls are repeated, stale, expired, cancelled or deleted.
 
-    The histories are the same each time. `make machine` runs other ones, and more of them.
+    The histories are the same each time. `make machine` runs more and different histories.
     """
     engines = [Engine(database, database.connect()) for _ in range(4)]
     for engine in engines:

@@ -1,6 +1,6 @@
 """Malformed addresses, headers, bodies and framing, sent to the API and the gateway.
 
-`test_openapi` sends requests that fit the schemas. These are made of bytes.
+`test_openapi` sends requests that fit the schemas. The requests of this file are written as bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.support.stacks import RunningStack
 
 WEEKLY = bool(os.environ.get("WEEKLY"))
-#: Maximum time for a response. A request that was not sent completely may get none.
+#: Maximum seconds for a response. An incomplete request may get no response.
 PATIENCE = 60
 
 

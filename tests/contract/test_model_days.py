@@ -32,7 +32,7 @@ FREE = frozenset({*range(300, 600)} - {504})
 
 
 class Day(NamedTuple):
-    """The response to each request of a day: a body of the right answer, or one without it."""
+    """A day's response to each request. Its body may contain the right answer."""
 
     body: Callable[[str], bytes]
     status: int = 200

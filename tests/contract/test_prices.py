@@ -165,7 +165,7 @@ insert into public.contacts (id, workspace_id, name) values ('%(CONTACT)s', '%(A
 
 
 def world(engine: Engine, owner: str | None) -> dict[str, str]:
-    """Ids by the words of CALLS: jobs in three states, and what the apps have of them."""
+    """Create jobs in three states and apps' records. Return the ids by the words in CALLS."""
     engine.stop_clock()
     engine.publish_deliveries()
     for each in (

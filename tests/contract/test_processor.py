@@ -52,7 +52,7 @@ async def run(use: Use) -> Run:
     ],
 )
 async def test_a_mistake_is_an_error(use: Use) -> None:
-    """A mistake of the processor is not ignored silently."""
+    """A processor's invalid use of `ctx` fails the attempt."""
     assert (await run(use)).error.type == "ValueError"  # type: ignore[union-attr]
 
 
@@ -107,7 +107,7 @@ async def test_a_step_is_tried_again_and_its_last_error_is_raised(
 ) -> None:
     """Each pause is the backoff, or the pause that the error requests.
 
-    A final error ends it at once.
+    A final error ends the step at once.
     """
     pauses: list[float] = []
 

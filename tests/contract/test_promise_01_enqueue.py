@@ -86,7 +86,7 @@ def test_a_key_that_was_answered_with_another_job_ends_with_that_one(
 def test_racing_callers_of_one_key_replace_its_job_one_after_another(
     engine: Engine, option: str
 ) -> None:
-    """Each caller finds the job that the previous one placed, and none deadlocks."""
+    """Each caller finds the previous caller's job, and no call deadlocks."""
 
     def replace(other: Engine) -> str:
         other.run("set deadlock_timeout = '50ms'")
@@ -261,7 +261,7 @@ def test_jobs_of_a_tenant_run_by_priority_and_then_by_age(engine: Engine) -> Non
 
 
 def test_a_tenants_due_jobs_do_not_wait_behind_anothers_flood_of_them(engine: Engine) -> None:
-    """This also holds if more jobs fall due at once than one call of maintenance can move."""
+    """More jobs fall due at once than one call of maintenance can move."""
     engine.enqueue_many(3000, delay_seconds=1)
     theirs = engine.enqueue(workspace=GLOBEX, delay_seconds=2)
     engine.elapse(3)

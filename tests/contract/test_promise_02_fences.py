@@ -125,7 +125,7 @@ def test_a_repeated_settle_is_answered_as_the_first(
 ) -> None:
     """A settle whose response was lost is repeated.
 
-    It must not fail, act twice or lease other jobs.
+    The repeated settle must not fail, act twice or lease other jobs.
     """
     engine.stop_clock()
     job_id = engine.enqueue()
@@ -176,9 +176,9 @@ def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
 
 
 def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
-    """A batch takes one round trip, which leases the next job of a full key.
+    """A batch of settles takes one round trip, which also leases the next job of a full key.
 
-    A repeat gets the same.
+    A repeated call returns the same response.
     """
     engine.register("work", key_concurrency=1)
     first, second = engine.enqueue_many(2, concurrency_key="k")
@@ -195,7 +195,7 @@ def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
 
 
 def test_an_unknown_outcome_fails_its_job_and_not_the_batch(engine: Engine) -> None:
-    """An unknown outcome must not keep jobs leased, nor a result that is too large."""
+    """Neither an unknown outcome nor a result that is too large may keep jobs leased."""
     engine.enqueue_many(3)
     first, second, third = (handle(lease) for lease in engine.lease(3))
     engine.settle_all(

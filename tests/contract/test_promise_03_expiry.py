@@ -82,7 +82,7 @@ def test_an_attempt_that_a_worker_dies_in_counts(engine: Engine) -> None:
 
 
 def test_a_job_whose_workers_keep_dying_fails_with_attempts_left(engine: Engine) -> None:
-    """The recovery must end. After a manual retry the job has all of its attempts again."""
+    """Recovery must not go on forever. After a manual retry the job has all its attempts again."""
     job_id = engine.enqueue(max_attempts=50)
     for _ in range(5):
         engine.lease_one()
@@ -257,7 +257,7 @@ def test_a_replacement_keeps_the_limit_and_counts_from_its_own_time(
 
 
 def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
-    """A lease that is in progress at the deadline wins. A lease after it gets nothing."""
+    """A lease that is in progress at the deadline gets the job. A later lease gets nothing."""
     engine.stop_clock()
     first = engine.enqueue(start_by_seconds=30)
     with engine.another_session() as other:
@@ -307,7 +307,7 @@ def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
 def test_a_replay_keeps_the_steps_before_the_chosen_one(engine: Engine) -> None:
     """Steps keep the order in which they finished.
 
-    The replay is another job, and a key makes one.
+    The replay is another job, and a repeated idempotency key returns the same replay.
     """
     origin = engine.enqueue({"n": 1}, priority=7, session_id="s")
     steps = [{"name": name, "result": name} for name in ("read", "price", "write")]

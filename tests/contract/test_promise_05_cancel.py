@@ -12,7 +12,7 @@ from tests.contract.observed import ask, later, refused
 from tests.support.engine import ACME, ADA, ERROR, Engine, handle, ids_of
 
 CHILD = [{"job_type": "work"}]
-#: By requested change: the states in which it is done.
+#: States in which a job may be changed, by the function for the change.
 MAY = {
     "cancel_job": {"pending", "delayed", "processing", "waiting", "cancelled"},
     "retry_job": {"delayed", "failed", "cancelled"},
@@ -203,7 +203,7 @@ def bulk(engine: Engine, function: str, criteria: dict[str, Any], limit: int) ->
 
 
 def test_a_bulk_passes_over_what_cannot_change_and_ends(engine: Engine) -> None:
-    """Jobs that were cancelled before, and jobs whose unique key is taken, delay no later job."""
+    """Jobs that are already cancelled or whose unique key is in use delay no later job."""
     older = engine.enqueue_many(3)
     engine.enqueue_many(2)
     for lease in engine.lease():
@@ -244,7 +244,7 @@ def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
 
 
 def test_one_job_may_be_cancelled_and_retried_by_many_at_once(engine: Engine) -> None:
-    """A cancel and a retry cannot interleave between the job's place and its record."""
+    """A cancel and a retry cannot interleave between their changes of two rows of the job."""
     job_id = engine.enqueue(delay_seconds=900)
 
     def steer(other: Engine) -> list[str]:

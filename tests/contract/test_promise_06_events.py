@@ -79,9 +79,9 @@ def test_a_minimal_type_logs_its_ends_alone(engine: Engine) -> None:
 
 
 def test_what_commits_late_is_read_late_and_not_lost(engine: Engine) -> None:
-    """A cursor by time or transaction id would have passed it.
+    """A cursor by time or transaction id would skip events that commit late.
 
-    A rolled-back transaction leaves none.
+    A rolled-back transaction leaves no event.
     """
     _, cursor = read(engine, None)
     with engine.open_transaction() as slow, engine.open_transaction() as doomed:
@@ -215,7 +215,7 @@ def test_an_event_is_received_before_or_after_the_wait(engine: Engine, first: st
 
 
 def test_racing_events_and_waits_lose_none(engine: Engine) -> None:
-    """This holds whichever transaction commits last. It includes a job that is locked."""
+    """Either transaction may commit last, and the waiting job may be locked."""
     engine.enqueue_many(20)
     leases = engine.lease(20)
 

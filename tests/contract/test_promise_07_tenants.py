@@ -396,7 +396,7 @@ def test_a_revoked_worker_key_answers_nowhere(engine: Engine) -> None:
 
 
 def test_what_a_worker_read_signs_no_address_after_a_rotation(engine: Engine) -> None:
-    """Otherwise a thief of a worker's key could impersonate any guest."""
+    """A thief of a worker's key must not be able to impersonate any guest."""
     job_id = engine.enqueue()
     with engine.as_role("job_worker", iat=time.time()) as worker:
         assert ids_of(worker.lease(1, call=2)) == [job_id]
@@ -442,7 +442,8 @@ OUT: dict[str, tuple[str, dict[str, Any]]] = {
     "a worker's key of guests": ("guest_key", {}),
     "a worker's topics": ("stream_topics", {"p_topics": []}),
 }
-#: The rights: role, claims, how the right ends, and the number of ways out that it opens.
+#: Rights to read: role, claims, the statement that ends the right, and the number of functions and
+#: topics that it opens.
 RIGHTS: dict[str, tuple[str, dict[str, Any], str, int]] = {
     "a membership": (
         "authenticated",
@@ -477,7 +478,7 @@ def test_a_right_that_ends_ends_by_each_way_out(engine: Engine, right: str) -> N
 
     No message is sent only for a person who has lost the right.
 
-    A token ends in the Data API, the service and Realtime, whose tests are theirs.
+    Other tests check that the Data API, the service and Realtime reject an expired token.
     """
     role, claims, end, count = RIGHTS[right]
     engine.set(allow_anonymous=True)

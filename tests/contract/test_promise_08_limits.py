@@ -62,7 +62,7 @@ def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
 )
 @pytest.mark.parametrize("call", [1, 2])
 def test_leases_of_one_hold_each_limit(engine: Engine, policy: dict[str, Any], call: int) -> None:
-    """Leases one after another, and two open at once. A free slot is found again."""
+    """Leases run in sequence, and two at the same time. A later lease uses a freed slot."""
     engine.stop_clock()
     engine.register("narrow", lease_seconds=60, **policy)
     engine.limit(max_running=2 if policy else 1)
@@ -113,7 +113,7 @@ def test_a_key_is_that_of_a_type_in_a_workspace(engine: Engine) -> None:
 def test_a_rate_refills_with_time_and_never_beyond_itself(engine: Engine) -> None:
     """Ten per minute: ten starts now, one after six seconds, and ten after a long pause.
 
-    A lease returns when.
+    A lease returns the time of the next start.
     """
     engine.stop_clock()
     engine.register("work", lease_seconds=60, rate_limit={"limit": 10, "per_seconds": 60})
@@ -164,7 +164,7 @@ def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict
 
 
 def test_a_worker_serves_a_type_while_it_has_no_slot_for_it(engine: Engine) -> None:
-    """If all slots of one type are used, the worker requests only other types."""
+    """If a worker uses all its slots for a type, it requests only other types."""
     engine.register("other")
     engine.advance(120)
     for job_types in (["work", "other"], ["other"]):
@@ -217,7 +217,7 @@ def test_the_only_job_of_a_tenant_is_leased_next_to_a_flood(engine: Engine) -> N
 
 @pytest.mark.parametrize("keys", [1, 40])
 def test_a_round_that_a_lease_cuts_short_goes_on_with_the_next(engine: Engine, keys: int) -> None:
-    """Three jobs of one tenant, then one of the other, whatever the limit of a lease."""
+    """A round has three jobs of one tenant and one of the other, whatever a lease's limit."""
     engine.limit(weight=3)
     for number in range(keys):
         engine.enqueue_many(40 // keys, concurrency_key=f"p{number}")
@@ -233,7 +233,7 @@ def test_a_round_that_a_lease_cuts_short_goes_on_with_the_next(engine: Engine, k
 @pytest.mark.parametrize("others", [1, 14, 40])
 @pytest.mark.parametrize("size", [1, 10, 33])
 def test_a_round_gives_a_large_weight_all_of_it(engine: Engine, others: int, size: int) -> None:
-    """This holds for any number of tenants in one lease, which reads some jobs of each."""
+    """A lease reads some jobs of each tenant, however many tenants it reads."""
     engine.limit(weight=20)
     engine.enqueue_many(50)
     for workspace in engine.add_workspaces(others):

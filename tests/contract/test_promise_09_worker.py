@@ -41,7 +41,7 @@ class Work(BaseModel):
     bytes: int = 0
     resists: float = 0.0
     lines: int = 1
-    answers: bool = False  # Whether to return when stopped.
+    answers: bool = False  # Whether the processor returns when stopped.
 
 
 @dataclass
@@ -400,7 +400,7 @@ async def test_a_timed_out_attempt_says_where_it_hung() -> None:
 
 
 def test_an_attempt_that_was_cut_off_behind_a_step_spends_nothing() -> None:
-    """The job continues after its last step. A job without a new step had enough time and pays."""
+    """The job continues after its last step. Without a new step, the job spends an attempt."""
 
     async def steps(job: Job[Any], ctx: JobContext) -> None:
         if job.id == "advances":
@@ -420,7 +420,7 @@ def test_an_attempt_that_was_cut_off_behind_a_step_spends_nothing() -> None:
 
 
 def test_maintenance_rests_half_of_the_time_and_is_called_beside_jobs() -> None:
-    """This holds while more work remains. A busy worker calls maintenance each second."""
+    """Maintenance also rests while it has more work. A busy worker calls it each second."""
     began: list[float] = []
 
     class Cleaning(ModelQueue):

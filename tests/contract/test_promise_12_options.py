@@ -17,7 +17,7 @@ from tests.contract.api import Api
 from tests.contract.observed import refused
 from tests.support.engine import ACME, Engine
 
-#: Replaced by a text that is used once.
+#: Placeholder for a text that is unique in the test.
 ONCE = "<once>"
 LATER = "2031-01-01T00:00:00+00:00"
 INSTANTS = ["1969-12-31T23:59:59Z", "9999-06-01T00:00:00Z", "soon"]
@@ -204,7 +204,7 @@ def test_a_replacement_keeps_each_option_unless_it_brings_its_own(engine: Engine
     """Options of the job's creation stay. Debounce sets a new time."""
     engine.declare("q", "q" * 100)
     own = {"scheduled_for"} if how == "debounce" else set()
-    # a job has one value of these, by which it is found
+    # the parent and the idempotency key identify the job, so it keeps them
     others = TABLE.keys() - NOT_COLUMNS - own - {"parent_id", "idempotency_key"}
     kept, brought = set[str](), set[str]()
     for option in others:
@@ -257,7 +257,7 @@ def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role
             changes += ["scheduled_for = now()", "priority = 1"]
             changes += ["status = 'completed', updated_at = now()", "start_by_at = now()"]
             assert refused(owner.run, "truncate public.jobs")[0] == "PT409"
-        else:  # a row with a lane, which the engine sets, is neither checked nor placed
+        else:  # only the engine may set a lane, because rows with a lane are not checked
             insert = "insert into public.jobs (workspace_id, job_type, lane) values (%s, 'work', 1)"
             assert refused(owner.run, insert, ACME)[0] == "42501"
         for change in changes:

@@ -79,7 +79,7 @@ def fields_of(model: Any) -> dict[str, tuple[set[str], str]]:
     """Return the fields of a model or dataclass, with their types in SQL and TypeScript."""
     types = {}
     for name, field in schema_of(model)["properties"].items():
-        either = field.get("anyOf", [field])[0]  # the other one is null
+        either = field.get("anyOf", [field])[0]  # the second type is null
         types[name] = TYPES.get(either.get("format", either.get("type")), OTHERS)
     return types
 
@@ -154,7 +154,7 @@ def test_an_answer_has_the_fields_that_python_reads(answers: dict[str, Any]) -> 
     for function, (answer, model) in answers.items():
         fields = fields_of(model)
         left_out = LEFT_OUT.get(function, set())
-        # a report returns more than a worker reads
+        # the response to a report has fields that the worker does not read
         read = answer.keys() & fields.keys() if issubclass(model, models.Report) else answer.keys()
         sides = {MODELS: fields, f"{function}, in SQL": read | left_out}
         assert lacking(sides) == {}
@@ -164,7 +164,7 @@ def test_an_answer_has_the_fields_that_python_reads(answers: dict[str, Any]) -> 
 
 
 def test_a_job_is_the_same_for_python_sql_and_typescript(answers: dict[str, Any]) -> None:
-    """All readers use the same names and types. The job's cost is a sum."""
+    """All readers use the same names and types. The job's cost is a total."""
     source = (ROOT / "infra/console/npm/index.d.ts").read_text()
     [body] = re.findall(r"export type Job<.*?> = \{\n(.*?)\n\};", source, re.DOTALL)
     typed = dict(re.findall(r"^  (\w+)\??: (.+?);$", body, re.MULTILINE))
@@ -230,7 +230,7 @@ def test_each_option_is_carried_on_or_is_of_one_job(engine: Engine) -> None:
 async def test_a_connection_of_the_workers_own_carries_the_same(engine: Engine) -> None:
     """The connection acts as job_worker, which may call functions and read no table.
 
-    Errors are the same.
+    Errors are the same as over the Data API.
     """
     job_id = engine.enqueue({"n": 1})
     api = DirectApi(engine.database.url, schema="public")

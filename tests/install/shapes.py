@@ -90,5 +90,5 @@ def _sections(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _options(line: str) -> tuple[str, ...]:
-    # quotes are of SQL's names here, and not a shell's
+    # quotes belong to SQL names, and not to a shell
     return tuple(shlex.split(line.replace('"', r"\""), posix=True))

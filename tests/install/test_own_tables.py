@@ -1,4 +1,4 @@
-"""`minutehand init … --reads … --writes …`: whose a row is, and what is never written."""
+"""`minutehand init … --reads … --writes …`: a row's tenant, and columns that are never written."""
 
 from __future__ import annotations
 

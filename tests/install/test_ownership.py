@@ -64,7 +64,7 @@ def test_a_name_that_is_taken_stops_the_install(
 def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Path) -> None:
     """Their tables stay; objects of theirs that use ours stop the removal without any loss.
 
-    It also deletes our schedule, which another role has created.
+    The removal also deletes Minutehand's schedule, which another role has created.
     """
     with hosted.database() as database:
         database.as_owner(APP + "grant usage on schema app to anon, authenticated, service_role")
@@ -116,7 +116,7 @@ def test_a_removal_elsewhere_drops_nothing(hosted: Hosted, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("home", ["supabase", "shared/minutehand/webhooks"])
 def test_every_name_of_ours_is_guarded(home: str) -> None:
-    """An object of theirs would be replaced if the first file lacked its name."""
+    """If the first file did not list a name, a project's object of that name would be replaced."""
     files = sorted((ROOT / home / "schemas").glob("*.sql"))
     texts = "".join(file.read_text() for file in files)
     [names] = re.findall(r"c_names constant text\[\] := '\{(.*?)\}'", texts, re.DOTALL)

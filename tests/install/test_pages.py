@@ -249,7 +249,7 @@ def test_people_and_webhooks_are_made_in_a_shell(
         ]
         [[user]] = connection.execute("select id from auth.users where email ~ '^new@example'")
     [exports] = [block for block in blocks(pages["data"], "sh") if "erase" in block]
-    # --yes, because at a terminal it asks first
+    # --yes, because at a terminal the command asks for confirmation
     exports = exports.replace("USER_ID", str(user)).replace("erase ", "erase --yes ")
     run(project, here + exports)
     assert json.loads((project.folder / "ada.json").read_text())

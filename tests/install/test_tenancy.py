@@ -49,7 +49,7 @@ KNOWN = "text check (\"Role\" in ('owner', 'member'))"
 def test_an_unknown_role_is_refused_with_the_words_found(
     hosted: Hosted, tmp_path: Path, type_: str, rows: str, words: str | None
 ) -> None:
-    """Otherwise users would silently be members of nothing; the error names the view to edit."""
+    """Users with an unknown role would silently be no members. The error names the view to edit."""
     install(tmp_path, "minutehand", TENANTS)
     with hosted.database() as database:
         enum = "create schema if not exists rbac; create type rbac.role as enum ('owner', 'guest');"

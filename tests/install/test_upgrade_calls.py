@@ -40,7 +40,7 @@ create trigger enqueue_order after insert on public.orders
 for each row execute function public.enqueue_order();
 """
 HOOK = {"url": "https://example.com", "sealed_secret": "mh1.a.b.c", "event_types": ["job.created"]}
-#: Each of them creates one job.
+#: Statements that each create one job.
 ENQUEUES = [
     f"select public.enqueue_job('{ACME}', 'plain', '{{}}')",
     f"select public.enqueue_jobs('{ACME}', '{json.dumps([{'job_type': 'plain'}])}')",

@@ -50,7 +50,7 @@ class Visitor:
         self, browser: Browser, stack: RunningStack, *, workspace_id: str | None, **options: Any
     ) -> None:
         options.setdefault("viewport", {"width": 1280, "height": 820})
-        options.setdefault("reduced_motion", "reduce")  # saves frames that no test checks
+        options.setdefault("reduced_motion", "reduce")  # no test checks animations
         self.stack = stack
         self.context = browser.new_context(base_url=stack.api_url, **options)
         self.context.set_default_timeout(PATIENCE_MS)

@@ -118,7 +118,7 @@ def test_hooks_return_the_job_of_their_id_and_change_it(
     expect(status).to_have_text("pending")
     assert page.evaluate("mine.followed.cancel().then((job) => job.status)") == "cancelled"
     expect(status).to_have_text("cancelled")
-    page.wait_for_function("() => ends.length === 3")  # an immediate retry would have none
+    page.wait_for_function("() => ends.length === 3")  # an immediate retry would send no end event
     assert page.evaluate("mine.made.retry({ n: 4 }).then((job) => job.payload.n)") == 4
     page.evaluate("void mine.made.enqueue([])")
     expect(status).to_have_text("payload_invalid")

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 KEPT = "/rpc/follow_topic"
 LATER = {"delay_seconds": 3600}
 STEP_MS = 2000  # in the page's time, shorter than the timeout of a reply
-STEPS_TO_REST = 8  # longer than a heartbeat takes. Its reply comes after all earlier messages.
+STEPS_TO_REST = 8  # longer than a heartbeat, whose reply comes after all earlier messages
 STEPS = 45  # all pages together take less time than a token is valid
 
 
@@ -141,7 +141,7 @@ def paths(worker: HandWorker) -> list[str]:
         *(f"/plans/{plan}" for plan in (work, ended)),
         *(f"/{pages}/{work}" for pages in ("trainings", "benchmarks", "accounts")),
         *("/plans", "/chat", "/trainings", "/trainings/monitor", "/benchmarks", "/accounts"),
-        *("/workspace/settings/api", "/contacts"),  # no work waits on the last one
+        *("/workspace/settings/api", "/contacts"),  # `/contacts` has no work that waits
     ]
 
 

@@ -77,7 +77,7 @@ def test_pages_that_arrive_during_a_refresh_stay(visit: Visit, worker: HandWorke
     while not held:
         page.wait_for_timeout(50)
     scroll_on("400 jobs loaded, more below")
-    scroll_on(re.compile("^45[01] jobs"))  # the held read may end and be repeated
+    scroll_on(re.compile("^45[01] jobs"))  # the delayed read may end and be repeated
     held[0].continue_()
 
     expect(foot).to_have_text("451 jobs")
@@ -112,7 +112,7 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     expect(page.locator("h1 .badge")).to_have_text("Queued")
     lease = worker.lease_soon()
     expect(page.locator("h1 .badge")).to_have_text("Running")
-    expect(page.get_by_role("progressbar")).to_have_count(0)  # no report is not 0 %
+    expect(page.get_by_role("progressbar")).to_have_count(0)  # before the first report
     worker.report(lease, 40, "half of it")
     expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
     expect(page.locator(".log")).to_contain_text("half of it")
@@ -289,7 +289,7 @@ def test_the_overview_shows_rates_and_failures(visit: Visit, worker: HandWorker)
     engine = worker.engine
 
     def is_counted() -> bool:
-        # the counts of five seconds are not awaited
+        # do not wait five seconds for the next counts
         engine.run("update queue.tasks set done_at = '-infinity' where name = 'statistics'")
         engine.maintain()
         return bool(engine.rpc("queue_series", p_workspace_id=worker.workspace_id)["points"])

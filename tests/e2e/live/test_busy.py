@@ -16,7 +16,7 @@ from tests.support.engine import ACME, ADA
 
 
 async def test_a_watch_waits_while_large_reads_are_limited(api: Api) -> None:
-    """A stream continues and misses nothing. A single read gets the time of its retry."""
+    """A stream continues and misses nothing. A rejected read returns `Retry-After`."""
     engine, path = api.engine, f"/api/workspaces/{ACME}/events?from=start"
     engine.enqueue_many(101)
     async with asyncio.timeout(60):

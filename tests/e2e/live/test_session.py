@@ -1,6 +1,6 @@
 """Clients of the oldest and newest supported supabase-js through changes of user.
 
-Everything is real: the client, the Data API, Auth and Realtime. test_words.py has the outages.
+Everything is real: the client, the Data API, Auth and Realtime. test_words.py tests outages.
 """
 
 from __future__ import annotations

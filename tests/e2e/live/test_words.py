@@ -59,14 +59,15 @@ class Speaker:
         self._worker.settle(self._lease, result={}, output=said)
 
 
-#: By trouble: the freshness that a page reports meanwhile, if it can know of the trouble.
+#: Freshness that a page reports during a disturbance, by the disturbance; empty if a page cannot
+#: notice it.
 TROUBLES = {
     "lossy": (),
     "cut": (),
     "no budget": (),
     "gateway": (),
     "stopped": ("polling",),
-    "killed": ("polling", "catching-up", "live"),  # it may be back before a page reports it
+    "killed": ("polling", "catching-up", "live"),  # a page may not notice it
     "black hole": ("offline",),
 }
 

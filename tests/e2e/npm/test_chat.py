@@ -105,7 +105,7 @@ def test_the_chat_shows_each_word_once_through_a_reload(context: BrowserContext)
 def test_two_tabs_read_live_and_stop_ends_the_answer_in_both(
     tab: Callable[[], Tab], site: Site, chat: str
 ) -> None:
-    """Resuming twice and leaving do not stop it. The text up to the stop remains."""
+    """A reply continues if its tab is closed or resumes twice. A stopped reply keeps its text."""
     first = tab()
     first.does("Send")
     site.say(chat, "say one")

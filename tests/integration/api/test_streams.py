@@ -157,7 +157,7 @@ async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api
 
 
 async def test_watch_of_a_workspace_omits_webhook_deliveries(api: Api) -> None:
-    """One failing endpoint causes thousands of deliveries. Other jobs are not read one by one."""
+    """One failing endpoint causes thousands of deliveries. The watch does not read each job."""
     api.engine.publish_deliveries()
     delivery = api.engine.enqueue(job_type="webhook_delivery")
     api.engine.settle(api.engine.lease_one(), "failed")
@@ -222,13 +222,13 @@ async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(a
     logged = "select job_id::text, seq from public.job_events where job_id = any (%s)"
     assert sorted(seen) == sorted(engine.rows(logged, jobs))
     assert last is not None
-    assert "{" not in last  # what has ended is not asked for again
+    assert "{" not in last  # streams of ended jobs are not in the cursor
     refusals = [await follow(api, path, last_id=f"{last} {bad}") for bad in ("{", '{"a": 1}')]
     assert [answer.status for answer in refusals] == [400, 400]
 
 
 async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> None:
-    """The id is enough, for a stream and for pages. Other jobs need another id."""
+    """The session's id opens a stream and pages, but only of the session's jobs."""
     project = project_of_a_file(renewed, "allow_anonymous")
     project.settings = project.settings.model_copy(update={"allow_anonymous": True})
     async with serving_api(project) as api:
@@ -252,7 +252,7 @@ async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> Non
 
 
 async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
-    """One connection serves all streams, and may be closed. No stream polls here."""
+    """One connection, which may be closed, notifies all streams. No stream polls in this test."""
     given = {"apps": (), "streaming": True, "environ": {"DATABASE_URL": renewed.url}}
     settings = scratch_settings(renewed.gateway.url).model_copy(update=given)
     never = StreamTiming(streaming=True, poll=900, max_poll=900, max_recheck=900)

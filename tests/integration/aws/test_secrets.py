@@ -69,7 +69,7 @@ class Rotation:
 def test_a_rotated_secret_is_taken_up_within_minutes(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A rotation needs no deploy, and a request no call of SSM."""
+    """A rotation of a secret needs no deploy, and a request causes no call of SSM."""
     put(settings, "/minutehand/test/a", json.dumps({"TOKEN": "one"}))
     rotation = Rotation(settings, "/minutehand/test/a")
 

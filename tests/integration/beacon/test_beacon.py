@@ -94,7 +94,7 @@ async def test_a_provider_that_takes_too_long_ends_with_the_deadline(
 async def test_an_unknown_message_is_a_dead_letter_and_redrive_publishes_it_again(
     station: Station,
 ) -> None:
-    """The message blocks no other, its job shows the reason, and a person can retry it."""
+    """An invalid message blocks no other message, its job shows the reason, and can be retried."""
     strange, good = await station.submit(), await station.submit()
     rewrite = "update public.beacon_outbox set message = message || %s where job_id = %s"
     station.project.sql(rewrite, Jsonb({"version": 9}), strange["id"])
@@ -140,7 +140,7 @@ async def test_a_cancelled_job_runs_nowhere(station: Station, providers: Provide
     before = len(tasks)
 
     async def work() -> None:
-        while len(tasks) == before:  # the first runs may find the task only accepted
+        while len(tasks) == before:  # in the first runs, the task may only be accepted
             await station.worker.tick(budget_seconds=30)
 
     running = asyncio.create_task(work())
@@ -174,7 +174,7 @@ async def test_a_stored_receipt_that_the_key_did_not_sign_is_not_given_out(
 
 
 def test_a_spec_that_no_reader_could_parse_is_refused(station: Station) -> None:
-    """This holds for every way to submit a spec, and for every stack size of the server."""
+    """Every way to submit rejects the spec, whatever the stack size of the server."""
     spec = json.dumps({**station.spec(), "benchmark": "DEEP"})
     for levels in (200, 5000):
         deep = spec.replace('"DEEP"', "[" * levels + "]" * levels)

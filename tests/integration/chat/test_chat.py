@@ -159,7 +159,7 @@ async def events(harness: Harness, session: str, **headers: str) -> list[tuple[s
 
 
 async def test_answering_and_cancelling_are_for_work_that_waits(harness: Harness) -> None:
-    """The second call is a 409, and 404 for what is not there."""
+    """A second call returns 409, and a call for an unknown id 404."""
     session = harness.begin()
     await harness.say(session, PAGE)
     await harness.asking(session)

@@ -249,7 +249,7 @@ def list_faults(stack: RunningStack) -> Iterator[Fault]:
             service_key=jwt.encode(
                 {"role": "service_role", "exp": 4e9}, stack.values["SUPABASE_JWT_SECRET"], "HS256"
             ),
-            # a server that has none of the paths
+            # the URL of a server without these paths
             aws=stack.values["AWS_ENDPOINT_URL"],
             supabase=stack.values["SUPABASE_URL"],
             no_key=__file__,

@@ -148,7 +148,8 @@ def test_what_is_not_filled_in_is_named_before_anything_is_built(deployer: Deplo
     assert (refusal["code"], "--region" in refusal["fix"]) == ("no_region", True)
     assert not deployer.account.asked
 
-    # a reservation that the account cannot give, which CloudFormation would report after minutes
+    # the account cannot reserve so much concurrency, which CloudFormation would report after
+    # minutes
     deployer.region = "us-east-1"
     refusal = deployer.refused("greedy")
 

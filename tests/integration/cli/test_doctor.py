@@ -101,7 +101,7 @@ BROKEN = [
 
 @pytest.mark.parametrize("fault", BROKEN, ids=lambda fault: fault[2])
 def test_a_broken_database_is_found(stack: RunningStack, fault: tuple[str, ...]) -> None:
-    """A person, another tool or a full disk may break it."""
+    """A person, another tool or a full disk may break a database."""
     check, verdict, detail, fix, breaks, repair = fault
     with stack.connect() as sql:
         sql.execute(breaks.encode())
@@ -117,7 +117,7 @@ def test_a_broken_database_is_found(stack: RunningStack, fault: tuple[str, ...])
 
 
 def test_a_locked_table_is_named_with_its_locker(stack: RunningStack) -> None:
-    """A lock of two seconds is a fault. No other check waits for it."""
+    """A lock that lasts two seconds is a fault. No other check waits for the lock."""
     with stack.connect() as locker, locker.transaction():
         pid = locker.info.backend_pid
         locker.execute("lock table public.jobs in access exclusive mode")

@@ -23,7 +23,7 @@ DRAWS = int(os.environ.get("DOCTOR_DRAWS") or (200 if "WEEKLY" in os.environ els
 
 @pytest.mark.timeout(60 + 20 * DRAWS)
 def test_a_random_fault_is_named_and_goes_by_one_paste(tmp_path: Path) -> None:
-    """19 of 20 are named by their object or setting, and all checks pass after the first fix."""
+    """For 19 of 20 faults, a finding names the object, and its fix makes all checks pass."""
     rng, misses = random.Random(SEED), []
     with ExitStack() as ends:
         stack = ends.enter_context(running_stack(tmp_path / "0"))
@@ -36,7 +36,7 @@ def test_a_random_fault_is_named_and_goes_by_one_paste(tmp_path: Path) -> None:
                 named = named and len({each.check for each in findings}) == 1
             green = is_mended(world, findings)
             misses += [] if named and green else [(named, green, fault.text, findings)]
-            if not green:  # the next fault needs a sound stack
+            if not green:  # the next fault needs a stack without faults
                 ends.close()
                 stack = ends.enter_context(running_stack(tmp_path / str(number)))
                 faults = list(list_faults(stack))

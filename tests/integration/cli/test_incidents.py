@@ -107,7 +107,7 @@ def test_the_holder_of_a_key_is_cancelled(night: Night) -> None:
 
 
 def test_the_root_of_a_chain_of_sessions_is_ended(night: Night) -> None:
-    """The session that locks the job's row waits for another one, which is the cause."""
+    """The session that locks the job's row waits for another session, which is the cause."""
     job_id = night.worker().enqueue()
     root, between = night.session(), night.session()
     root.execute("select pg_advisory_xact_lock(4711)")
@@ -124,7 +124,7 @@ def test_the_root_of_a_chain_of_sessions_is_ended(night: Night) -> None:
 
 
 def test_the_question_of_a_grandchild_is_answered(night: Night) -> None:
-    """`explain` prints the command that explains the child, and in the end the answer's."""
+    """`explain` prints commands that lead to the grandchild, and then the command to answer."""
     worker = night.worker()
     top = worker.enqueue()
     for level in range(2):

@@ -32,7 +32,7 @@ TYPES: dict[str, dict[str, Any]] = {
     "keyed": {"key_concurrency": 1},
     "rated": {"rate_limit": {"limit": 2, "per_seconds": 60, "per_key": True}},
 }
-#: What the owner of the jobs can see of them, by job.
+#: Rows of a job that its owner can see, by job.
 SEEN = """
 select j.id, to_jsonb(j) - '{lane,worker}'::text[],
   (select jsonb_agg(to_jsonb(e) order by e.seq) from public.job_events as e where e.job_id = j.id),

@@ -12,7 +12,7 @@ KEY = "live-key-0001"
 
 
 class ApolloServer(MisbehavingServer):
-    """Responds to organization, people and health calls. `faults` are used first, in order."""
+    """Responds to organization, people and health calls, first with `faults` in their order."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -54,7 +54,7 @@ async def test_workers_killed_in_each_stage_pay_and_fill_once(office: Office) ->
 async def test_the_real_client_fills_accounts_and_contacts(
     online: Office, apollo: ApolloServer
 ) -> None:
-    """Only the configuration selects the real client. Contacts have all fields."""
+    """Only the configuration selects the real client. A contact gets all its fields."""
     job = await online.run("enrich_account", {"account_id": INITECH})
     contact = await online.run("enrich_contact", {"contact_id": PETER})
 
@@ -94,7 +94,7 @@ async def test_what_apollo_answers_decides_how_a_job_continues(
 ) -> None:
     """A fault that a person must correct fails at once, in its own words.
 
-    A passing fault is waited for, and the answer that then comes is counted once.
+    The job waits for the end of a temporary fault, and the answer is charged once.
     """
     apollo.faults = [fault]
     job_id = await online.enqueue("enrich_account", {"account_id": INITECH})

@@ -131,7 +131,7 @@ async def test_a_permanent_error_costs_a_handful_of_requests(
 ) -> None:
     """A report never states that no model was called when one was.
 
-    Then anyone may retry the plan.
+    After the failure, anyone may retry the plan.
     """
     server.faults["*"] = [DOWN] * 99
     plan_id = await with_model.create("all_details_but_slow")
@@ -177,7 +177,7 @@ async def test_a_plan_waits_for_a_model_that_is_away(
 
 
 async def test_a_members_plan_is_their_workspaces(harness: Harness) -> None:
-    """Others and guests get 404.
+    """Guests and people of other workspaces get 404.
 
     A repeated key finds the same plan, but not with another prompt.
     """
@@ -197,7 +197,7 @@ async def test_a_members_plan_is_their_workspaces(harness: Harness) -> None:
 
 
 async def test_a_shared_report_shows_no_id_of_its_plan(harness: Harness) -> None:
-    """The link has an id of its own, another one after each end.
+    """The link has its own id, and a new id each time it is created.
 
     The Data API returns the report to anyone, who could otherwise open a guest's plan.
     """
@@ -228,7 +228,7 @@ async def test_one_chapter_is_made_again_and_the_others_are_kept(
 ) -> None:
     """A new job rewrites the chapter and sends no other request to the model.
 
-    A running plan rejects this.
+    A running plan rejects the rewrite.
     """
     plan_id = await with_model.create()
     place = f"/{plan_id}/chapters/strategy/retry"

@@ -71,7 +71,7 @@ async def call_if_direct(settings: Settings) -> DatabaseAccess:
 
 
 def test_a_role_that_may_not_become_the_workers_is_named(renewed: Renewed) -> None:
-    """The address answers, but its worker could call nothing."""
+    """The database accepts this user, but a worker with this user could call no function."""
     with renewed.connect() as owner:
         owner.execute("create role address_test login password 'p'")
     port = urlsplit(renewed.url).port

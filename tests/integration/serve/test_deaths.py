@@ -29,7 +29,7 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
             stack,
             folder,
             DATABASE_URL=stack.database_url,
-            # HTTPS rejects its tokens, as those of a machine with a wrong clock
+            # the API rejects this worker's tokens, as if the machine's clock were wrong
             SUPABASE_JWT_SECRET=secrets.token_hex(32),
             WORKER_CONCURRENCY="250",
         ) as (_, process),
@@ -64,7 +64,8 @@ def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host:
         json.loads(line) for line in host.log.read_text().splitlines() if "worker.died" in line
     ]
     assert [guilty] in [line.get("guilty") for line in lines]
-    # the first death, 10 that halve 1,021 jobs until one is alone, and that of its second attempt
+    # the first death, 10 deaths that halve 1,021 jobs until one runs alone, and its second
+    # attempt's
     assert len(lines) <= 12
 
 
@@ -78,7 +79,7 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Served) -> No
     assert host.rows("status, lost_attempts", guilty) == [("failed", 1)]
     assert host.rows("lost_attempts", beside) == [(0,)]
     [(evidence,)] = host.rows("error_data -> 'evidence'", guilty)
-    # the list may be older than the start of the job that blocks, the stack is not
+    # the process's list of jobs may be older than the blocking job's start, but not its stack trace
     assert {*beside} <= {*evidence["jobs"]} <= {*beside, *guilty}
     assert evidence["line"].endswith("in block")
     assert evidence["stack"].index(f"  {evidence['line']}") < 5

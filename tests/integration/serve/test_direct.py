@@ -21,7 +21,7 @@ async def test_a_call_that_the_network_swallows_is_an_outage(
 ) -> None:
     """The worker must notice the outage.
 
-    Otherwise it would neither renew nor drop its leases, and their jobs would run twice.
+    Otherwise the worker would neither renew nor drop its leases, and their jobs would run twice.
     """
     monkeypatch.setattr(direct, "STATEMENT_SECONDS", 0)
     database, swallows = urlsplit(renewed.url), False

@@ -28,7 +28,7 @@ async def test_an_idle_worker_leases_on_the_message_of_a_commit(
         monkeypatch.setenv(name, value)
     insert = """insert into public.jobs (workspace_id, job_type, payload)
       values (%s, 'served.greet', '{"name": "Ada"}') returning id"""
-    # the end of the run is stored, so that no lease follows by itself
+    # wait until the worker run has ended, so that only a message can cause a lease
     ended = """select from public.jobs as j join queue.workers as w using (worker)
       where j.id = %s and j.status = 'completed' and w.ended_at is not null"""
 

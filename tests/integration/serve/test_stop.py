@@ -19,7 +19,7 @@ from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 JOBS = 30
-#: Number of these jobs that have started, by the worker with their leases.
+#: Number of jobs in a list that have started, by the worker that holds their leases.
 RUNNING = """
 select workers.worker_id, count(*)
 from queue.leases as leases
@@ -36,7 +36,7 @@ def test_a_stopped_host_releases_the_jobs_that_it_runs_unspent(
 ) -> None:
     """After SIGTERM under load, to the host or its process group, the host waits for its worker.
 
-    Every job is pending before the host has ended, and so has each of its processes.
+    Before the host ends, every job is pending again, and each of its processes has ended.
     """
     with stack.connect() as connection, served(stack, tmp_path) as (_, process):
         host = Served(connection, tmp_path / "serve.log")

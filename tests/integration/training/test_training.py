@@ -58,7 +58,7 @@ async def test_workers_killed_in_each_stage_transcribe_once_and_send_one_video(
                 studio.project,
                 "training",
                 ended,
-                WORKER_CONCURRENCY="1",  # so that no other job is cut off and sent twice
+                WORKER_CONCURRENCY="1",  # so that no other job is interrupted
                 SPEECH_URL=settings.speech_url,
                 SPEECH_KEY=settings.speech_key,
                 SPEECH_MODEL=settings.speech_model,
@@ -132,7 +132,7 @@ async def test_a_wrong_file_says_so_at_once_for_all_its_jobs(
 async def test_half_a_file_says_so_and_a_second_sound_is_used(
     studio: Studio, tmp_path: Path
 ) -> None:
-    """The available part is transcribed. The first sound track may be silent."""
+    """The available part of a truncated file is transcribed. A silent first track is skipped."""
     front = ("-i", str(SAMPLE), "-c", "copy", "-movflags", "+faststart")
     whole = await make(studio.app, tmp_path / "file.mp4", *front)
     half = await studio.ended(await studio.start(whole[: len(whole) // 2]))
@@ -149,7 +149,7 @@ async def test_half_a_file_says_so_and_a_second_sound_is_used(
 async def test_a_passing_fault_is_tried_again_and_a_retry_continues_after_what_is_finished(
     studio: Studio, ear: QuickEar
 ) -> None:
-    """A rate limit passes.
+    """The job waits for the end of a rate limit.
 
     Without words the job fails, and a retry transcribes the same chunks again.
     """

@@ -62,7 +62,7 @@ async def put(part: dict[str, Any]) -> None:
 
 
 async def test_an_upload_is_resumed_and_completed(ada: httpx.AsyncClient) -> None:
-    """The page may be closed in between, because it needs only the id."""
+    """The page may be closed during the upload, because resuming needs only the upload's id."""
     begun = await ada.post("/api/uploads", json=described())
     assert begun.status_code == 201, begun.text
     upload = begun.json()

@@ -152,7 +152,7 @@ async def test_a_failure_is_sent_again_under_the_same_id(
 ) -> None:
     """A delivery gets two 500s, then a 200.
 
-    Later events of the job wait, and a success ends the failures.
+    Later events of the job wait, and a success ends the period of failures.
 
     Some kilobytes from a stranger could use up the worker's memory if they were unpacked.
     """

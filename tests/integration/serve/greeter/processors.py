@@ -45,7 +45,7 @@ class Nothing(BaseModel):
 
 @processor("served.block", payload=Nothing, lease=16, max_attempts=1)
 async def block(job: Job[Nothing], ctx: JobContext) -> None:
-    """Keep Python's lock inside C code, as a hopeless regular expression does, but at rest."""
+    """Hold Python's GIL in C code, as an endless regular expression does, without using CPU."""
     ctypes.PyDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)
 
 
