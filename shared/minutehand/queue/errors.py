@@ -149,7 +149,7 @@ def error_from_response(status: int, body: object) -> QueueError:
     elif code == "25006":
         kind = DatabaseReadOnly
         message = (
-            "the database is read-only, as it is above the size of its Supabase plan;"
+            "the database is read-only, as it is above the size of its Supabase plan; "
             "`minutehand doctor --only database` shows how an operator ends this"
         )
     elif status >= 500 or status in {408, 425, 429} or code.startswith(_TRANSIENT):

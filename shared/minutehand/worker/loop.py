@@ -1,4 +1,4 @@
-"""A worker: the state between ticks, and the loop that ticks without a scheduler.
+"""A worker: the state between ticks, and a loop that runs ticks without a schedule.
 
 On Lambda each invocation is one `tick`. On your own host `run_forever` starts worker runs.
 """
@@ -39,26 +39,26 @@ REGISTER_INTERVAL_SECONDS = 300.0
 #: the default of 700, so that the collector took a third of a worker's CPU time.
 GC_THRESHOLD = 20_000
 #: Threads of the event loop per slot, so that host names can be resolved while processors block in
-#: `asyncio.to_thread`. asyncio has only four, and one per core.
+#: `asyncio.to_thread`. By default asyncio has only four threads, and one per CPU core.
 THREADS_PER_SLOT = 4
 
 
 class Worker:
-    """The state that outlives a tick: connections, registry and identity.
+    """State of a worker that outlives a tick: connections, registry and identity.
 
     Args:
-        registry: The processors. None for the default registry.
-        worker_id: Identity of the leases. None to generate an id.
+        registry: The processors. None selects the default registry.
+        worker_id: Id under which the worker holds its leases. None generates an id.
         fan_out: Policy for extra workers of a tick.
         start_extra_workers: Starts extra workers and returns how many were accepted.
-        most: Maximum concurrent runs of all workers, see `tick`. None for no limit.
+        most: Maximum concurrent runs of all workers, see `tick`. None sets no limit.
         on_tick: Called with the summary of each finished tick, e.g. to write metrics.
-        on_response: Called with the response of each lease.
+        on_response: Called with each response to a lease request.
     """
 
-    #: Time without an iteration after which the loop is stalled.
+    #: Seconds without an iteration after which the loop counts as stalled.
     STALLED_SECONDS = 30.0
-    #: Maximum single pause of the loop, so that iterations continue.
+    #: Maximum seconds of one pause of the loop, so that iterations continue.
     PAUSE_SECONDS = 10.0
 
     def __init__(
@@ -96,7 +96,7 @@ class Worker:
         self._most = most
         self._on_tick = on_tick
         self._on_response = on_response
-        #: Time of the loop's last iteration. None outside of it.
+        #: Time of the loop's last iteration. None while the loop does not run.
         self._iterated_at: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         deployed_at = settings.deployed_at
@@ -105,7 +105,7 @@ class Worker:
         self._registers_at = -math.inf
 
     async def register(self) -> None:
-        """Publish the registry's job types, if they changed or some time has passed."""
+        """Publish the registry's job types if they changed or were last published long ago."""
         names, now = self.registry.names, self.clock.monotonic()
         if not names or (self._registered == names and now < self._registers_at):
             return
@@ -117,7 +117,8 @@ class Worker:
             why = {"event": "worker.type_refused", "job_type": name}
             logger.error("Job type %s is rejected: %s", name, message, extra=why)
         published = [spec["job_type"] for spec in specs if spec["job_type"] not in refused]
-        # a warning if some were not published, because they are invalid or from an older deploy
+        # warn if the database did not publish some types, because they are invalid or from an older
+        # deploy
         level = logging.INFO if count == len(names) else logging.WARNING
         extra = {"event": "worker.registered", "job_types": published, "registered": count}
         logger.log(level, "Job types registered", extra=extra)
@@ -131,17 +132,17 @@ class Worker:
         wakeups: asyncio.Event | None = None,
         options: TickOptions | None = None,
     ) -> TickSummary:
-        """Run one tick. If the limit of workers does not admit it, it is `crowded_out`.
+        """Run one tick. If the maximum number of workers is running, it is `crowded_out`.
 
-        Running workers lease the waiting jobs. If another run was rejected while this one ran, it
-        leases once more before it ends.
+        In this case the running workers lease the waiting jobs. If another run was rejected while
+        this run was active, this run leases once more before it ends.
 
         Args:
             budget_seconds: Time until the tick must end, e.g. Lambda's remaining time.
-            job_types: Job types to run. None for all with a processor.
-            fan_out: Whether this tick may start extra workers. False for an extra worker.
+            job_types: Job types to run. None selects all types with a processor.
+            fan_out: True if this tick may start extra workers. False for an extra worker.
             wakeups: Set this event to make the running tick lease immediately.
-            options: Replaces the worker's options.
+            options: Options that replace the worker's options.
 
         Raises:
             QueueUnavailable: The database did not respond, and nothing was started.
@@ -210,14 +211,14 @@ class Worker:
     async def run_forever(
         self, wakeups: asyncio.Event | None = None, *, poll_seconds: float = 1.0
     ) -> None:
-        """Tick on every wake-up, when jobs fall due, and every `poll_seconds`, until `stop`.
+        """Run a tick on every wake-up, when jobs fall due, and every `poll_seconds`, until `stop`.
 
         After an unexpected error, the loop releases the running jobs and raises the error. The
-        process should then end, so that its host starts another. A worker for suspects returns when
-        there are none.
+        process should then end, so that its host starts another process. A worker for suspects
+        returns when no suspects are left.
 
         Args:
-            wakeups: Set it after an enqueue. Without this event, only polls find jobs.
+            wakeups: Event to set after an enqueue. Without this event, only polls find jobs.
             poll_seconds: Maximum time between two ticks.
         """
         wakeups = wakeups or asyncio.Event()
@@ -276,15 +277,15 @@ class Worker:
 
 
 def tune_gc() -> None:
-    """Reduce garbage collections, because ended attempts are freed without the collector.
+    """Run the garbage collector less often, because ended attempts are freed without it.
 
-    For a process that only runs workers, because the setting affects the whole process.
+    Only for a process that runs nothing but workers, because the setting affects the whole process.
     """
     gc.set_threshold(GC_THRESHOLD)
 
 
 def run_until_done(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` on a worker's loop, even if tasks that processors left behind raise.
+    """Run `work` on a worker's loop, even if tasks left behind by processors raise errors.
 
     asyncio stops a loop in which any task raises SystemExit or KeyboardInterrupt.
     """

@@ -19,25 +19,25 @@ Call = Callable[[], Awaitable[Returned]]
 
 
 #: An async function around each attempt. A middleware awaits `call()` once and returns a result.
-#: Planned endings are returned values (`Retry`, `Snooze`, …) or the BaseExceptions `Suspended` and
+#: Outcomes are returned values (`Retry`, `Snooze`, …) or the BaseExceptions `Suspended` and
 #: `AttemptEnded`, so that `except Exception` catches only failures.
 Middleware = Callable[[Job[Any], JobContext, Call], Awaitable[Returned]]
 
 
 def wrap(around: Sequence[Middleware], call: Call, job: Job[Any], ctx: JobContext) -> Call:
-    """Return a call of a processor inside all middleware, the first outermost."""
+    """Return a call of the processor that is wrapped in all middleware, the first outermost."""
     for middleware in reversed(around):
         call = partial(middleware, job, ctx, partial(_expected, call, ctx))
     return call
 
 
 def _expected(call: Call, ctx: JobContext) -> Awaitable[Returned]:
-    """Make a call that middleware must await. Otherwise the processor would not run."""
+    """Return a call that middleware must await. Otherwise the processor would not run."""
     return tracked(ctx, "call", call())
 
 
 def calling(run: Callable[..., Any], *args: Any, thread: str | None) -> Callable[[], Any]:
-    """Return a call of a processor with these arguments, in a thread of this name if set."""
+    """Return a call of a processor with these arguments. It runs in the thread `thread`, if set."""
     return partial(run, *args) if thread is None else partial(_in_thread, run, args, thread)
 
 

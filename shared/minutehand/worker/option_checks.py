@@ -1,4 +1,4 @@
-"""Validation of options by pydantic, when they are declared and not when they are published."""
+"""Validation of options by pydantic when they are declared, which is before they are published."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-#: A text that is not empty.
+#: A string that is not empty.
 Name = Annotated[str, Field(min_length=1)]
 
 
 def check_options(owner: str, kind: type, options: Mapping[str, Any]) -> None:
-    """Reject names that `kind`, a dataclass or TypedDict, does not have, and values of wrong types.
+    """Reject options that `kind`, a dataclass or TypedDict, does not have, and wrong types.
 
     Raises:
-        TypeError: The message of the error names the owner and each wrong option.
+        TypeError: The message names the owner and each wrong option.
     """
     try:
         _model(kind).model_validate(options)
@@ -30,7 +30,7 @@ def check_options(owner: str, kind: type, options: Mapping[str, Any]) -> None:
 
 @cache
 def _model(kind: type) -> type[BaseModel]:
-    """Model of the annotations of `kind`. Omitted options are not checked."""
+    """Return a model with the annotations of `kind`. Omitted options are not checked."""
     fields: dict[str, Any] = {
         name: (hint, None) for name, hint in get_type_hints(kind, include_extras=True).items()
     }

@@ -13,7 +13,7 @@ from minutehand.worker.outcomes import Seconds, seconds
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """A bucket of `limit` starts that refills within `per`, or one bucket per key."""
+    """A token bucket of `limit` starts that refills within `per`, or one bucket per key."""
 
     limit: int
     per: Seconds = 1
@@ -23,7 +23,7 @@ class RateLimit:
         check_options("RateLimit", RateLimit, asdict(self))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the limit in the form of `register_job_types`."""
+        """Return the limit in the format of `register_job_types`."""
         per = compact_number(seconds(self.per))
         return {"limit": self.limit, "per_seconds": per, "per_key": self.per_key}
 
@@ -38,14 +38,14 @@ class TypeOptions(TypedDict, total=False):
     workspace_concurrency: int
     key_concurrency: int
     rate_limit: RateLimit
-    #: Time after which a silent worker loses the job. Default: 60 s.
+    #: Time without a report after which a worker loses the job. Default: 60 s.
     lease: Seconds
     #: Maximum duration of one attempt. Default: 300 s.
     timeout: Seconds
     #: Attempts before the job is a dead letter. Default: 5.
     max_attempts: int
     backoff: Backoff
-    #: `minimal` omits the events of creation and lease, for very many jobs.
+    #: `minimal` stores no events of creation and lease. It suits very many jobs.
     events: Literal["full", "minimal"]
-    #: Whether only the platform's code may enqueue such jobs, and people may not.
+    #: True if only the platform's own code may enqueue such jobs.
     internal: bool

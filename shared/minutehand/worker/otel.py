@@ -1,7 +1,7 @@
-"""Spans for OpenTelemetry by `around(spans)`. The module needs the extra `otel`.
+"""OpenTelemetry spans of attempts, with `around(spans)`. The module needs the extra `otel`.
 
-`OTEL_EXPORTER_OTLP_ENDPOINT` adds it to every type, see `minutehand.telemetry`. Without this
-variable, the application sets a `TracerProvider` as OpenTelemetry documents.
+The setting `OTEL_EXPORTER_OTLP_ENDPOINT` adds spans to every job type, see `minutehand.telemetry`.
+Without this setting, the application sets a `TracerProvider` as OpenTelemetry documents.
 
 References:
     https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
@@ -27,7 +27,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 async def spans(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
-    """Middleware: a span per attempt, as a child of the enqueueing request, and one per step."""
+    """Create a span for each attempt, as a child of the enqueueing request, and for each step."""
     tracer = trace.get_tracer("minutehand", VERSION)
     parent = _PROPAGATOR.extract({"traceparent": job.traceparent} if job.traceparent else {})
     with tracer.start_as_current_span(

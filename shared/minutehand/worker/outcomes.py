@@ -1,4 +1,4 @@
-"""Planned endings that a processor may return in place of a result."""
+"""Outcomes that a processor may return instead of a result."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pydantic import BaseModel
 from minutehand.retry_after import requested_wait
 
 _CENTURY: Final = 3_155_760_000.0
-#: A length of time: seconds, or a timedelta.
+#: A duration: a number of seconds, or a timedelta.
 Seconds = float | int | timedelta
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Retry `after` a time, or by the backoff. The attempt counts."""
+    """Retry the job `after` a time, or after the backoff. The attempt counts."""
 
     reason: str = "the processor requested another attempt"
     after: Seconds | None = None
@@ -27,7 +27,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Run again at `until`, or `after` a time. The attempt does not count."""
+    """Run the job again at `until`, or `after` a time. The attempt does not count."""
 
     until: datetime | None = None
     after: Seconds | None = None
@@ -59,28 +59,28 @@ class Cancel:
 
 
 Outcome = Retry | Snooze | Fail | Cancel
-#: A result must be JSON. A model is dumped, and None means no result.
+#: A result, which must be JSON. A model is converted to JSON, and None means no result.
 Result = BaseModel | Mapping[str, Any] | Sequence[Any] | str | int | float | bool | None
 Returned = Outcome | Result
 
 
 def seconds(value: Seconds) -> float:
-    """Return `value` in seconds, from 0 to a century."""
+    """Convert `value` to seconds, limited to a range from 0 to a century."""
     number = value.total_seconds() if isinstance(value, timedelta) else float(value)
     if number != number:
-        raise ValueError("a length of time must be a number")
+        raise ValueError("a duration must be a number")
     return min(max(0.0, number), _CENTURY)
 
 
 def retry_after_of(error: BaseException) -> float | None:
     """Return the wait that a service requested with its error, or None.
 
-    This delay replaces the backoff.
+    This wait replaces the backoff.
     """
     try:
         value = getattr(error, "retry_after", None)
         if value is None:
-            # httpx and requests keep the response, aiohttp its headers
+            # httpx and requests put the response into the error, and aiohttp its headers
             headers = getattr(getattr(error, "response", error), "headers", None)
             if isinstance(headers, Mapping):
                 lowercase = {str(name).lower(): str(value) for name, value in headers.items()}

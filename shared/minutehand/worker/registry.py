@@ -37,26 +37,26 @@ B_co = TypeVar("B_co", bound=Sequence[Each] | Awaitable[Sequence[Each]], covaria
 AsyncBatchProcessor = Callable[[list[BatchedJob[P]]], Awaitable[Sequence[Each]]]
 SyncBatchProcessor = Callable[[list[BatchedJob[P]]], Sequence[Each]]
 AnyProcessor = AsyncProcessor[P] | SyncProcessor[P] | AsyncBatchProcessor[P] | SyncBatchProcessor[P]
-#: Maximum jobs of a batch, and maximum seconds of waiting for more of them. The maximum is low,
-#: because leases of waiting jobs run and a cancel must arrive within five seconds.
+#: Maximum jobs of a batch, and maximum seconds that a batch waits for more jobs. The wait is short,
+#: because the leases of the waiting jobs run and a cancellation must arrive within five seconds.
 MAX_BATCH: Final = 500
 MAX_BATCH_WAIT: Final = 3.0
 #: Enqueues the jobs of an app's outbox, and returns their number.
 Publisher = Callable[[], Awaitable[int]]
-#: Converts the raw payload of one version to the next.
+#: Converts the raw payload of one version to the next version.
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class ProcessorOptions(TypeOptions, total=False):
-    """Options of `@processor`, except those of batches, which have an overload."""
+    """Options of `@processor`, except `batch` and `batch_wait`, which have an overload."""
 
     #: Version of the payload's schema. Increase the version together with an upcaster.
     version: int
-    #: Upcasters by the version they convert from, e.g. `{1: to_version_2}`.
+    #: Upcasters by the version from which they convert, e.g. `{1: to_version_2}`.
     upcasters: Mapping[int, Upcaster] | None
-    #: The type whose jobs spawn these. A run limited to that type also runs these.
+    #: The type whose jobs spawn jobs of this type. A run limited to that type also runs this type.
     part_of: Name | None
-    #: A cron expression, or `Schedule`s, by which such jobs are enqueued without a tenant. A deploy
+    #: A cron expression or `Schedule`s, which enqueue jobs of this type without a tenant. A deploy
     #: updates and removes these schedules.
     schedule: Schedules | None
 
@@ -68,7 +68,7 @@ class _CheckedOptions(ProcessorOptions):
 
 
 class UnknownProcessor(JobServiceError):
-    """There is no processor for the job type."""
+    """The job type has no processor."""
 
 
 class PayloadRejected(JobServiceError):
@@ -79,7 +79,7 @@ class PayloadRejected(JobServiceError):
         super().__init__(message)
 
 
-#: Options that are always published, so that removing one restores its default.
+#: Options that are always published, so that removing one from the code restores its default.
 _SPELT_OUT: dict[str, Any] = {"events": "full", "internal": False}
 
 
@@ -92,7 +92,7 @@ class JobType(Generic[P]):
     payload: type[P]
     is_async: bool
     options: TypeOptions
-    #: Maximum jobs of a call. None if each job has a separate call.
+    #: Maximum jobs of one call. None if each job has its own call.
     batch: int | None = None
     batch_wait: float = 0.0
     version: int = 1
@@ -117,7 +117,8 @@ class JobType(Generic[P]):
             )
         if at < self.version and isinstance(raw, dict):
             raw = dict(raw)
-            # over the existing steps, because a caller may send any number as version
+            # use all upcasters from this version on, because a caller may send any number as
+            # version
             for step in sorted(step for step in self.upcasters if step >= at):
                 raw = self.upcasters[step](raw)
         try:
@@ -132,7 +133,7 @@ class JobType(Generic[P]):
             ) from error
 
     def spec(self) -> JobTypeSpec:
-        """Return the type in the form that is published, with the payload's schema."""
+        """Return the type in the published format, with the JSON Schema of its payload."""
         spec: dict[str, Any] = {**_SPELT_OUT, **self.options}
         for name in ("lease", "timeout"):
             if (length := spec.pop(name, None)) is not None:
@@ -179,7 +180,7 @@ class Decorator(Protocol[P]):
     def __call__(
         self, run: Callable[[Job[P], JobContext], R_co], /
     ) -> Callable[[Job[P], JobContext], R_co]:
-        """Register it."""
+        """Register the function."""
 
 
 class BatchDecorator(Protocol[P]):
@@ -188,15 +189,15 @@ class BatchDecorator(Protocol[P]):
     def __call__(
         self, run: Callable[[list[BatchedJob[P]]], B_co], /
     ) -> Callable[[list[BatchedJob[P]]], B_co]:
-        """Register it."""
+        """Register the function."""
 
 
 class Registry:
-    """Job types by name. Applications use the default one of `processor`, tests make their own."""
+    """Job types by name. Applications use the registry of `processor`, and tests make their own."""
 
     def __init__(self) -> None:
         self._types: dict[str, JobType[Any]] = {}
-        #: Publishers of apps with an outbox by name, which each worker run calls.
+        #: Publishers of apps with an outbox, by name. Each worker run calls them.
         self.publishers: dict[str, Publisher] = {}
         self._around: list[Middleware] = []
 
@@ -212,7 +213,7 @@ class Registry:
         return tuple(sorted(self._types))
 
     def with_parts(self, names: Iterable[str]) -> list[str]:
-        """Add the parts of these types, because jobs of these types wait for jobs of the parts."""
+        """Add the types that are parts of these types, because jobs wait for jobs of the parts."""
         selected = list(dict.fromkeys(names))
         for name in selected:  # the list grows during the loop, because parts may have parts
             selected += [
@@ -221,14 +222,14 @@ class Registry:
         return selected
 
     def find(self, name: str) -> JobType[Any] | None:
-        """Return the job type of that name, or None."""
+        """Return the job type with this name, or None."""
         return self._types.get(name)
 
     def add(self, job_type: JobType[Any]) -> None:
-        """Add a job type, e.g. of another registry. The type's own middleware stays outermost.
+        """Add a job type, e.g. from another registry. The type's own middleware stays outermost.
 
         Raises:
-            ValueError: There is already a processor of this name.
+            ValueError: A processor with this name already exists.
         """
         if (other := self._types.get(job_type.name)) is not None:
             raise ValueError(
@@ -248,8 +249,8 @@ class Registry:
     def around(self, middleware: M) -> M:
         """Run `middleware` around every attempt of this registry's processors. A decorator.
 
-        The middleware applies to processors registered before and after. The first middleware is
-        outermost.
+        The middleware also applies to processors that are already registered. The first middleware
+        is outermost.
 
         Raises:
             TypeError: `middleware` must be an async function of `(job, ctx, call)`.
@@ -277,14 +278,14 @@ class Registry:
         """Call `publish` in each worker run before it leases, on wake-ups, and every second.
 
         Raises:
-            ValueError: There is already a publisher of this name.
+            ValueError: A publisher with this name already exists.
         """
         if name in self.publishers:
-            raise ValueError(f"there is a publisher {name!r} already")
+            raise ValueError(f"a publisher named {name!r} already exists")
         self.publishers[name] = publish
 
     def specs(self) -> list[JobTypeSpec]:
-        """Return every type in the form that is published, and log invalid ones."""
+        """Return every type in the published format. Log and skip invalid types."""
         found = []
         for name in self.names:
             try:
@@ -339,7 +340,7 @@ class Registry:
             batch: Maximum jobs per call, 1 to 500, all of one workspace. The function gets a list
                 of `BatchedJob`, each with its own `ctx`, and returns a list with the outcome of
                 each in order: a result, an outcome, or an exception that fails only that job.
-            batch_wait: Seconds that the first job of a batch waits for more, 0 to 3.
+            batch_wait: Seconds that the first job of a batch waits for more jobs, 0 to 3.
             options: See `ProcessorOptions`.
 
         Raises:
@@ -371,7 +372,7 @@ class Registry:
                     upcasters=steps,
                     part_of=part_of,
                     schedules=schedules,
-                    around=self._around,  # the list itself, because more may be added
+                    around=self._around,  # the list itself, because it may grow
                     adapter=adapter,
                 )
             )
@@ -405,7 +406,7 @@ def _adapter(job_type: str, payload: Any) -> TypeAdapter[Any]:
 
 
 def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float:
-    """Validate the options of batches, and return the wait in seconds."""
+    """Validate the options for batches, and return `batch_wait` in seconds."""
     if batch is None:
         if wait is not None:
             raise ValueError(f"batch_wait of {job_type!r} needs batch, the maximum jobs of a call")
@@ -421,7 +422,7 @@ def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float
 
 
 def _reject_other_arguments(job_type: str, run: Any, *, is_batch: bool) -> None:
-    """Reject a function with other arguments at start-up, before it makes jobs fail."""
+    """Reject a function with wrong arguments at start-up, because all of its jobs would fail."""
     try:
         takes = inspect.signature(run)
     except (TypeError, ValueError):  # a function in C may have no signature
@@ -439,7 +440,7 @@ def _reject_other_arguments(job_type: str, run: Any, *, is_batch: bool) -> None:
         ) from error
 
 
-#: The registry of `@processor` and `@around`, whose processors the worker function runs.
+#: The registry to which `@processor` and `@around` add. Workers use it by default.
 default_registry = Registry()
 processor = default_registry.processor
 around = default_registry.around

@@ -1,4 +1,4 @@
-"""Work of other services: submitted, polled, fetched and cancelled, within one deadline."""
+"""Work in other services: it is submitted, polled, fetched and cancelled, within one deadline."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CALL_SECONDS = 10.0
 #: Seconds of polling after which the worker's slot is released.
 HOLD_SECONDS = 2.0
 FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.05, 0.5
-#: Maximum seconds of a cancel, with the response to the submission. The deadline may be exceeded by
-#: this time, which is less than a second.
+#: Maximum seconds to cancel work, including the response to its submission. The deadline may be
+#: exceeded by this time, which is less than a second.
 CANCEL_SECONDS = 0.5
 
 
@@ -37,18 +37,18 @@ class RemoteFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RemoteTask:
-    """State of a task that a service does for the job."""
+    """State of a task in a service."""
 
     state: Literal["running", "completed", "failed", "cancelled"]
     problem: str | None = None
 
 
 class Service(Protocol[R_co]):
-    """One service. Each call raises RemoteFailed if it fails."""
+    """A service that does work for jobs. Its methods raise RemoteFailed if they fail."""
 
     @property
     def name(self) -> str:
-        """Name of the service in reports."""
+        """Name of the service in logs."""
 
     async def submit(self, *, left: float) -> str:
         """Start work that may take `left` seconds, and return its id."""
@@ -65,7 +65,7 @@ class Service(Protocol[R_co]):
 
 @dataclass(frozen=True, slots=True)
 class StillRunning:
-    """Work that takes longer than a worker should keep the job, which snoozes and resumes it."""
+    """Work that takes longer than a worker should keep the job. The job snoozes and resumes it."""
 
     service: str
     task_id: str
@@ -85,13 +85,14 @@ async def run_remote(
     Args:
         services: Services in the order in which they are tried.
         within: Total seconds for the work.
-        left: Seconds that remain.
-        resume: Work of an earlier attempt, whose service is tried first.
+        left: Seconds that remain for the work.
+        resume: Work that an earlier attempt has started. Its service is tried first.
         call_seconds: Maximum seconds of a single call.
-        on_failed: Called with name and problem of each failed service.
+        on_failed: Called with the name and the problem of each failed service.
 
     Raises:
-        ProcessorError: All failed, or the time is over and the working service was asked to stop.
+        ProcessorError: All services failed, or the time is over. The working service was then asked
+            to stop.
     """
     deadline = asyncio.get_running_loop().time() + left
     candidates: list[tuple[Service[R], str | None]] = [(service, None) for service in services]
@@ -113,7 +114,8 @@ async def run_remote(
                     on_failed(service.name, str(error))
                     reasons.append(error.said)
                 except asyncio.CancelledError:
-                    # the time is over, or the job was released and another attempt submits again
+                    # the time is over, or the job was released and its next attempt submits the
+                    # work again
                     if task_id is not None:
                         await _cancel(service, task_id)
                     raise
@@ -123,7 +125,7 @@ async def run_remote(
 
 
 async def _submit(service: Service[R], left: float, call_seconds: float) -> str:
-    """Submit work. If stopped meanwhile, cancel work that the service still accepts."""
+    """Submit work. If this call is cancelled, cancel the work after the service has accepted it."""
     accepted = asyncio.ensure_future(service.submit(left=left))
     try:
         return await _call(service, asyncio.shield(accepted), call_seconds)
@@ -137,7 +139,7 @@ async def _submit(service: Service[R], left: float, call_seconds: float) -> str:
 
 
 async def _follow(service: Service[R], task_id: str, call_seconds: float) -> R | StillRunning:
-    """Poll work to its end, or for as long as a worker should keep the job."""
+    """Poll work until it ends, or for as long as a worker should keep the job."""
     elapsed, pause = 0.0, FIRST_POLL_SECONDS
     while True:
         task = await _call(service, service.poll(task_id), call_seconds)

@@ -1,7 +1,7 @@
-"""Two background tasks for running jobs: one reports updates, the other renews leases.
+"""Two background tasks for running jobs: one reports updates, and one renews leases.
 
-The loops run during processors and settles, so that no lease of a live job expires. The loops are
-separate, so that a report that waits for a lock delays no renewal.
+The tasks run during processors and settlements, so that no lease of a live job expires. They are
+separate, so that a report that waits for a lock does not delay renewals.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ logger = logging.getLogger(__name__)
 class Reporter:
     """Sends up to one report per interval, and renews each lease every few seconds.
 
-    Each kind has one call in flight at a time. A failed call is repeated after a growing pause.
+    Reports and renewals each have at most one call in flight. A failed call is repeated after a
+    growing pause.
     """
 
-    #: Maximum jobs of one report, its approximate maximum bytes, maximum bytes of logs per job, and
-    #: minimum seconds between two reports.
+    #: Maximum jobs of one report, its approximate maximum bytes, maximum bytes of log rows per job,
+    #: and minimum seconds between two reports.
     BATCH = 200
     BATCH_BYTES = 1_000_000
     LOG_BYTES = 250_000
     INTERVAL_SECONDS = 0.25
-    #: Maximum pause after failed calls, of reports and of renewals.
+    #: Maximum pause after failed reports, and after failed renewals.
     MAX_PAUSE_SECONDS = 5.0
     MAX_RENEW_PAUSE_SECONDS = 1.0
-    #: Pause before updates of a job whose row is locked are sent again.
+    #: Pause before updates of a job with a locked row are sent again.
     BUSY_SECONDS = 1.0
 
     def __init__(self, run: Run, in_flight: InFlight) -> None:
@@ -57,12 +58,12 @@ class Reporter:
         self._updates_event.set()
 
     def begin(self, report_due_at: float) -> None:
-        """Record that attempts started, whose first report is due at `report_due_at`."""
+        """Record that attempts started. Their first report is due at `report_due_at`."""
         if self._renewal_at is None or report_due_at < self._renewal_at:
             self._renewal_event.set()
 
     async def wait_for(self, attempts: Sequence[Attempt], *, seconds: float) -> None:
-        """Wait until no report of `attempts` is in flight, because a settle repeats lost ones."""
+        """Wait until no report of `attempts` is in flight. The settlement resends lost updates."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds)):
                 while any(attempt.has_open_report for attempt in attempts):
@@ -106,15 +107,15 @@ class Reporter:
             await asyncio.sleep(min(max_seconds, self.INTERVAL_SECONDS * 2 ** min(failures - 1, 8)))
 
     def _known(self) -> list[Attempt]:
-        """Return running and ended attempts whose leases this worker has."""
+        """Return running and ended attempts that still have their leases."""
         return [attempt for attempt in self._in_flight.attempts() if attempt.stop_reason != "lost"]
 
     def _next_report_at(self) -> float | None:
-        """Return the time of the next report, or None without updates."""
+        """Return the time of the next report, or None if there are no updates."""
         return min(map(self._report_at, self._with_updates()), default=None)
 
     def _report_at(self, attempt: Attempt) -> float:
-        """Return when its updates are due: steps immediately, others and output at intervals."""
+        """Return when an attempt's updates are due: steps at once, other updates at intervals."""
         if attempt.busy_until is not None:
             return attempt.busy_until
         if attempt.is_urgent:
@@ -138,12 +139,12 @@ class Reporter:
         ]
         if not self._is_full_report(attempts):
             attempts = [attempt for attempt in attempts if attempt.output_at <= now]
-        # the longest waiting first, in case not all fit
+        # the attempts that have waited longest come first, because not all may fit
         attempts.sort(key=lambda attempt: (not attempt.is_urgent, attempt.report_due_at()))
         return attempts[: self.BATCH]
 
     def _is_full_report(self, batch: Sequence[Attempt]) -> bool:
-        """Return whether to report all updates now. Otherwise only output is reported."""
+        """Return whether to report all updates now. Otherwise the report contains only output."""
         is_time = self._clock.monotonic() >= self._full_report_at + self.INTERVAL_SECONDS
         return any(
             attempt.is_urgent or (is_time and attempt.updates.has_updates) for attempt in batch
@@ -156,7 +157,7 @@ class Reporter:
         return attempts[: self.BATCH]
 
     async def _send(self, batch: list[Attempt]) -> bool:
-        """Send updates within the limits of one call. Return whether they arrived."""
+        """Send updates within the limits of one call. Return whether the report arrived."""
         now = self._clock.monotonic()
         if is_full := self._is_full_report(batch):
             self._full_report_at = now
@@ -165,7 +166,7 @@ class Reporter:
         size = 0
         for attempt in batch:
             if size > self.BATCH_BYTES:
-                break  # the next report has the other attempts
+                break  # the next report contains the other attempts
             updates = attempt.updates.take(max_bytes=self.LOG_BYTES, is_full=is_full)
             if updates.output:
                 attempt.output_sent_at = now
@@ -175,7 +176,7 @@ class Reporter:
             taken.append(updates)
             attempt.has_open_report = True
         self._idle.clear()
-        # if the call is cancelled, the settle sends the updates
+        # if this call is cancelled, the settlement sends the updates
         problem: QueueError | None = QueueUnavailable("the report was cut off")
         for attempt in attempts:
             attempt.busy_until = None
@@ -189,13 +190,13 @@ class Reporter:
                     attempt.updates.restore(updates)
                 attempt.has_open_report = False
             self._idle.set()
-        if is_rejected and len(attempts) > 1:  # find the rejected item by sending each alone
+        if is_rejected and len(attempts) > 1:  # send each alone to find the rejected item
             for attempt in attempts:
                 await self._send([attempt])
             return True
         if is_rejected and problem is not None:
             logger.error(
-                "The update of a job was rejected and dropped",
+                "The updates of a job were rejected and dropped",
                 extra={"event": "report.dropped", "error": str(problem), **attempts[0].names},
             )
             attempts[0].stored(problem)
@@ -226,7 +227,7 @@ class Reporter:
         except QueueError as error:
             if not _is_rejection(error):
                 logger.warning(
-                    "Report did not arrive; it is sent again",
+                    "A report failed and is sent again",
                     extra={"event": "report.unavailable", "jobs": len(batch), "error": str(error)},
                 )
             return error
@@ -245,9 +246,9 @@ class Reporter:
     def _apply_result(self, attempt: Attempt, outcome: str, sent_at: float) -> None:
         if outcome in {"ok", "cancel", "busy"}:
             attempt.mark_reported(sent_at)
-        if outcome == "busy":  # another transaction has locked its row
+        if outcome == "busy":  # another transaction has locked the job's row
             attempt.busy_until = self._clock.monotonic() + self.BUSY_SECONDS
-        if attempt.result is not None:  # the settle reports the remaining updates
+        if attempt.result is not None:  # the settlement reports the remaining updates
             return
         if outcome == "cancel":
             if attempt.stop_reason is None:
@@ -258,9 +259,9 @@ class Reporter:
             attempt.stop("lost")
 
     def _give_up_expired(self, now: float) -> None:
-        """Stop jobs whose leases were not renewed in time, as other workers may have them."""
+        """Stop jobs whose leases were not renewed in time, because other workers may have them."""
         for attempt in list(self._in_flight.running.values()):
-            # a renewal comes first, because after a SIGSTOP the database may still have the lease
+            # try a renewal first, because after a SIGSTOP the database may still have the lease
             has_expired = now > attempt.lease_until and self._renewed_at > attempt.lease_until
             if has_expired and attempt.result is None and attempt.stop_reason != "lost":
                 self._log_stop("Lease could not be renewed in time", attempt, "lost")

@@ -1,6 +1,6 @@
-"""Values that the parts of one run share.
+"""Values that the parts of one worker run share.
 
-The parts affect each other only by the callbacks of their constructors.
+The parts call each other only through the callbacks that their constructors get.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from minutehand.worker.deadlines import Deadlines, TickOptions
 from minutehand.worker.registry import Registry
 from minutehand.worker.summary import TickSummary
 
-#: Job and fence of one lease. The job is not enough, because a worker may lease a job that it still
-#: runs.
+#: Job and fence of one lease. The job alone does not identify the lease, because a worker may lease
+#: a job that it still runs.
 LeaseKey = tuple[JobId, int]
 
 
@@ -31,14 +31,14 @@ class IdleBackoff:
 
     leases: int = 0
     maintenance: int = 0
-    #: End of the backoff of maintenance, on the monotonic clock.
+    #: Time on the monotonic clock until which maintenance pauses.
     maintenance_until: float = float("-inf")
 
     #: Maximum backoff, which limits the delay of jobs that have just fallen due.
     MAX_SECONDS: ClassVar[float] = 1.0
 
     def lease_backoff(self) -> float:
-        """Return the seconds until the next lease of due jobs."""
+        """Return the seconds until the next lease request for due jobs."""
         return min(self.MAX_SECONDS, 0.01 * float(2 ** min(self.leases, 10)))
 
     def back_off_maintenance(self, now: float) -> None:
@@ -50,7 +50,7 @@ class IdleBackoff:
 
 @dataclass(slots=True)
 class RunIdentity:
-    """The id of lease calls, their number, and the worker's abandoned processors.
+    """The id of a worker's lease requests, their number, and the worker's abandoned processors.
 
     The id outlives a run, because otherwise each empty run of a loop would leave a row in the
     database.
@@ -60,7 +60,8 @@ class RunIdentity:
     since: float = float("-inf")
     calls: int = 0
     is_used: bool = False
-    #: For each abandoned processor, a function that returns where it is, or None once it has ended.
+    #: By job, a function that returns the location of an abandoned processor, or None after its
+    #: end.
     abandoned: dict[JobId, Callable[[], str | None]] = field(default_factory=dict)
 
 
@@ -71,12 +72,12 @@ class Run:
     Attributes:
         stop_event: Set when the host shuts down.
         job_types: Names of the types that the run serves.
-        queues: Named queues whose jobs the run leases. None for all.
-        summary: Counts, to which every part adds.
-        most: Maximum concurrent runs of all workers. None for no limit.
-        backoff: Backoff, shared by the runs of a worker.
-        lease_id: Id of lease calls, used by one run of a worker at a time.
-        on_response: Called with the response of each lease.
+        queues: Named queues from which the run leases jobs. None for all queues.
+        summary: Counts to which all parts of the run add.
+        most: Maximum concurrent runs of all workers. None sets no limit.
+        backoff: Backoff that all runs of a worker share.
+        lease_id: Id of lease requests. Only one run of a worker uses it at a time.
+        on_response: Called with each response to a lease request.
     """
 
     queue: WorkerQueue
@@ -94,10 +95,10 @@ class Run:
     on_response: Callable[[LeaseResponse], None] = lambda response: None
 
     def seconds_left(self) -> float:
-        """Return the seconds until the last settle must be stored."""
+        """Return the seconds until the last settlement must be stored."""
         return self.deadlines.end - self.clock.monotonic()
 
     def extra(self, event: str) -> dict[str, Any]:
-        """Return the fields of each log line."""
+        """Return fields for a log line."""
         names = {"worker_id": self.summary.worker_id, "tick_id": self.summary.tick_id}
         return {"event": event, **names}

@@ -1,6 +1,6 @@
-"""Schedules of a processor, published with its job type.
+"""Schedules of a processor. The worker publishes them with the job type.
 
-The database enqueues the jobs of schedules.
+The database enqueues the scheduled jobs.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from minutehand.worker.option_checks import Name, check_options
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule of jobs of a type. The jobs have no tenant, so that only operators see them.
+    """A schedule that enqueues jobs of a type. They have no tenant, so only operators see them.
 
     Attributes:
-        cron: Five fields (minute hour day month weekday), or @hourly, @daily and the like.
-        timezone: IANA name of the time zone of the fields.
-        payload: Payload of the jobs, which must match the type's payload.
-        options: Options of the jobs by their names in `enqueue_job`, e.g. `unique` so that runs do
-            not overlap.
-        missed: Effect of runs missed while no worker ran: `once` for one job, or `skip`.
-        name: Distinguishes several schedules of a type. Default: the job type.
+        cron: Five fields (minute hour day month weekday), or a name such as @hourly or @daily.
+        timezone: IANA name of the time zone in which the fields are read.
+        payload: Payload of the jobs. It must match the payload model of the type.
+        options: Options of the jobs, named as in `enqueue_job`, e.g. `unique` so that jobs do not
+            overlap.
+        missed: If no worker ran at scheduled times, `once` enqueues one job, and `skip` none.
+        name: Name of the schedule, unique within a type. Default: the job type.
     """
 
     cron: Name
@@ -37,19 +37,19 @@ class Schedule:
         check_options("Schedule", Schedule, asdict(self))
 
     def to_json(self, name: str) -> dict[str, Any]:
-        """Return the schedule in the form of `register_job_types`, by default named `name`."""
+        """Return the schedule in the format of `register_job_types`. `name` is the default name."""
         return {**asdict(self), "name": self.name or name}
 
 
-#: Type of `@processor(schedule=…)`. A text is a cron expression.
+#: Type of `@processor(schedule=…)`. A string is a cron expression.
 Schedules = str | Schedule | Sequence[Schedule]
 
 
 def schedules_of(given: Schedules | None, job_type: str) -> tuple[Schedule, ...]:
-    """Return the schedules of a decorator's option.
+    """Return the schedules in the option of a decorator.
 
     Raises:
-        ValueError: Schedules of a type must have different names.
+        ValueError: Two schedules of a type have the same name.
     """
     if given is None:
         return ()

@@ -1,4 +1,4 @@
-"""Failed attempts in Sentry by `around(report_errors)`. The app calls `sentry_sdk.init`."""
+"""Reports failed attempts to Sentry by `around(report_errors)`. The app calls `sentry_sdk.init`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minutehand.worker.outcomes import Fail, Returned
 
 
 async def report_errors(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
-    """Middleware: report the error of an attempt, as a warning while another attempt is left.
+    """Report the error of an attempt, as a warning if another attempt is left.
 
     The payload is not sent. An exception by which a processor ends its attempt on purpose, such as
     `Snooze`, is not reported, except `Fail`.

@@ -1,6 +1,6 @@
 """Conversion of a processor's values to JSON of bounded size.
 
-Errors that a user's class raises do not pass through these functions.
+The functions catch all errors that a user's class raises.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-#: Maximum bytes of JSON of a result, step or error.
+#: Maximum bytes of a result, step or error as JSON.
 MAX_BYTES: Final = 1_000_000
-#: Maximum nesting. JSON parsers stop at about twice as much.
+#: Maximum depth of nested values. JSON parsers stop at about twice this depth.
 MAX_LEVELS: Final = 100
-#: Maximum characters of the text of a log line or progress, and maximum bytes of a line's metadata.
+#: Maximum characters of a log message or progress message, and maximum bytes of a log row's
+#: metadata.
 MAX_TEXT: Final = 4_000
 MAX_METADATA: Final = 4_000
 _ADVICE: Final = "store it elsewhere and keep a reference"
 _REPLACEMENT: Final = "\ufffd"
 _NULS: Final = "NUL characters were replaced"
 _SURROGATES: Final = "broken surrogates were replaced"
-#: Invisible letters and signs.
+#: Invisible characters that Unicode classifies as letters or symbols.
 _UNSEEN: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-#: Shortened representation of containers.
+#: Shortens the representation of containers.
 _REPR: Final = reprlib.Repr()
 _REPR.maxlevel = 3
 _REPR.maxlist = _REPR.maxdict = 20
@@ -36,7 +37,7 @@ _LEAVES: Final = frozenset({int, float, bool, type(None)})
 
 
 class Sanitized(NamedTuple):
-    """The JSON-safe value (None if rejected), what was changed, and why it was rejected."""
+    """The JSON-safe value (None if rejected), its changes, and the reason for its rejection."""
 
     value: Any
     changed: str | None = None
@@ -49,9 +50,9 @@ _NOTHING: Final = Sanitized(None)
 def sanitize(value: Any, *, max_bytes: int = MAX_BYTES) -> Sanitized:
     """Convert `value` to bounded, JSON-safe data. Never raises.
 
-    It rejects values that JSON does not have, such as NaN, and values larger than `max_bytes` or
-    deeper than `MAX_LEVELS`. NUL characters and lone surrogates, which Postgres does not accept,
-    are replaced.
+    It rejects values that JSON cannot express, such as NaN, and values larger than `max_bytes` or
+    deeper than `MAX_LEVELS`. It replaces NUL characters and lone surrogates, which Postgres does
+    not accept.
     """
     if value is None:
         return _NOTHING
@@ -91,7 +92,7 @@ def _has_of(value: str, kinds: str) -> bool:
 def log_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the metadata of a log line to small JSON-safe data. Never raises.
 
-    A value that is not JSON, or too long, becomes a shortened text.
+    A value that is not JSON, or too long, is replaced by shortened text.
     """
     sanitized = sanitize(metadata, max_bytes=MAX_METADATA)
     if sanitized.refused is None:
@@ -108,13 +109,13 @@ def log_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         if sanitized.refused is not None:
             result[name] = text(value, left // 2, repr)
             if len(to_json(result[name])) > left:
-                result[name] = text(value, left // 8, repr)  # JSON may escape a letter as six
+                result[name] = text(value, left // 8, repr)  # JSON may need six characters for one
         left -= len(to_json({name: result[name]}))
     return result
 
 
 def clean_text(text: str) -> str:
-    """Return `text` with NUL characters and lone surrogates replaced, and pairs of them joined."""
+    """Replace NUL characters and lone surrogates in `text`, and join surrogate pairs."""
     text = text.replace("\x00", _REPLACEMENT)
     try:
         text.encode()
@@ -124,26 +125,26 @@ def clean_text(text: str) -> str:
 
 
 class TextCleaner:
-    """Cleans a text that arrives in chunks: half of a surrogate pair waits for its other half."""
+    """Cleans text that arrives in chunks. Half of a surrogate pair waits for its other half."""
 
     #: Description of the replaced characters.
     replaced: str | None = None
     _pending = ""
 
     def add(self, chunk: str) -> str:
-        """Return the next clean chunk, without a half at its end."""
+        """Return the next clean chunk, without half of a surrogate pair at its end."""
         text = self._pending + chunk
         self._pending = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
         return self._clean(text[:-1] if self._pending else text)
 
     def end(self) -> str:
-        """Return the replacement of a half whose other half never came, or nothing."""
+        """Return the replacement of a half that is left, or an empty string."""
         pending, self._pending = self._pending, ""
         return self._clean(pending)
 
     def _clean(self, text: str) -> str:
         cleaned = clean_text(text)
-        # a pair that was joined is no replacement
+        # joining a pair does not count as a replacement
         if cleaned != text and cleaned.count(_REPLACEMENT) > text.count(_REPLACEMENT):
             self.replaced = _NULS if "\x00" in text else _SURROGATES
         return cleaned
@@ -190,7 +191,7 @@ def _plain(value: Any, max_bytes: int) -> Sanitized:
     if len(raw) > max_bytes:
         raise ValueError(f"value of {len(raw)} bytes is larger than {max_bytes}; {_ADVICE}")
     if raw.count(b"[") + raw.count(b"{") > MAX_LEVELS:
-        # the parser stops at 200 levels, so a value that parses inside 100 more has up to 100
+        # the parser stops at 200 levels, so a value that it parses inside 100 lists has at most 100
         from_json(b"[" * MAX_LEVELS + raw + b"]" * MAX_LEVELS)
     read = from_json(raw)
     if b"NaN" in raw or b"Infinity" in raw:

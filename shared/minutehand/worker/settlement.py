@@ -1,6 +1,6 @@
 """Conversion of a processor's result into the item to settle.
 
-It decides whether an attempt counts, and whether the job is retried or final. `errors.py` converts
+It decides whether an attempt counts, and whether the job is retried or ends. `errors.py` converts
 errors.
 """
 
@@ -20,7 +20,7 @@ from minutehand.worker.registry import PayloadRejected, UnknownProcessor
 from minutehand.worker.serialization import Sanitized, sanitize, text
 from minutehand.worker.unawaited import NotAwaited
 
-#: Outcomes with a text from the processor.
+#: Outcomes that contain text from the processor.
 _REASONED: Final = (Retry, Fail, Cancel)
 #: Hint words of payloads that the queue always rejects.
 _PAYLOAD_ERRORS: Final = {"payload_invalid", "payload_too_large"}
@@ -32,7 +32,7 @@ class CallResult(NamedTuple):
     """Value or error with which a processor ended.
 
     Attributes:
-        abandoned: Whether the processor did not stop when it was cancelled, and is no longer
+        abandoned: True if the processor did not stop when it was cancelled, and is no longer
             awaited.
     """
 
@@ -42,21 +42,21 @@ class CallResult(NamedTuple):
 
     @property
     def has_user_text(self) -> bool:
-        """True if the outcome has a text from the processor, which must be redacted."""
-        # use type(), because an object may report another class, or raise
+        """True if the outcome contains text from the processor, which must be redacted."""
+        # use type(), because an object may report another class or raise an error
         if self.error is not None:
             return not issubclass(type(self.error), (Suspended, asyncio.CancelledError))
         return issubclass(type(self.value), _REASONED)
 
 
 class AttemptFacts(NamedTuple):
-    """Facts of an attempt that affect its outcome, besides its result.
+    """Facts about an attempt, besides its result, that affect its outcome.
 
     Attributes:
-        is_late: Whether the attempt ended after its timeout.
-        has_new_steps: Whether the attempt stored a new step.
-        had_enough_time: Whether the attempt had at least half of the time of a worker run.
-        module: Module of its processor, whose frames of a traceback come first.
+        is_late: True if the attempt ended after its timeout.
+        has_new_steps: True if the attempt stored a new step.
+        had_enough_time: True if the attempt had at least half of the time of a worker run.
+        module: Module of the processor. Its frames come first in a traceback.
         timeout_details: Stack of the processor when the timeout stopped it, and the jobs in the
             same process.
     """
@@ -71,7 +71,7 @@ class AttemptFacts(NamedTuple):
 
 
 def check_unawaited(result: CallResult, context: JobContext) -> CallResult:
-    """Return the result, which is an error if the processor did not await a call.
+    """Return the result, or an error if the processor did not await a call.
 
     An error that the processor raised takes precedence.
     """
@@ -80,7 +80,7 @@ def check_unawaited(result: CallResult, context: JobContext) -> CallResult:
     never, in_progress = context.calls.end()
     if in_progress:
         names = " and ".join(f"{name}(…)" for name in dict.fromkeys(in_progress))
-        context.log("warning", f"The processor ended before {names}: await it to its end")
+        context.log("warning", f"The processor ended before {names} had ended; await each call")
     is_planned = result.error is None or _find_control_flow(result.error) is not None
     if never and is_planned and not result.abandoned:
         return CallResult(error=NotAwaited(never))
@@ -100,12 +100,12 @@ def settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
 
 
 def _settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
-    """Choose the outcome by the order in which a stop and the result reached the processor.
+    """Choose the outcome by whether the stop or the result of the processor came first.
 
-    After a cancel was delivered to the processor, its result is dropped. A result that the
-    processor had already returned is stored, even if a cancel was requested. After a timeout or at
-    the deadline, a result that the stopped processor returns is stored, but not if it blocked the
-    event loop past its timeout.
+    If a cancellation reached the processor, its result is dropped. If the processor had already
+    returned, its result is stored, even if a cancellation was requested. After a timeout or at the
+    deadline, the result of the stopped processor is stored, unless it blocked the event loop past
+    its timeout.
     """
     stop = seen.stop_reason
     if stop == "lost":
@@ -121,7 +121,7 @@ def _settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
     control_flow = _find_control_flow(error)
     retryable = attribute(error, "retryable")
     is_final = isinstance(error, ProcessorError) and retryable is not None and not retryable
-    # a rejected payload of a child or another job would be rejected in the next attempt, too
+    # a payload of another job that the queue rejected would be rejected in the next attempt too
     is_final = is_final or (isinstance(error, QueueError) and error.word in _PAYLOAD_ERRORS)
     if stop is not None and control_flow is None and not is_final:
         # an error after a cancellation comes from its clean-up and is ignored
@@ -134,7 +134,7 @@ def _settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
         data = {"problems": error.errors}
         return _item("failed", error=ending_error("PayloadRejected", str(error), data))
     if isinstance(error, UnknownProcessor):
-        # a newer version may have the type, so that it is released with a delay
+        # a newer version of the worker may have the type, so release the job with a delay
         return _item("snoozed", delay_seconds=30.0)
     info = error_info(error, seen.module)
     if is_final:
@@ -165,9 +165,9 @@ def _returned(value: Any) -> SettleItem:
 
 
 def _value_item(outcome: Any, name: str, value: Sanitized) -> SettleItem:
-    """Return the outcome with its value. Changes of the value are logged in the job."""
+    """Return the outcome with its value. Log changes of the value in the job's log."""
     if value.refused is not None:
-        # final, because the work is done and another attempt would only repeat its effects
+        # fail without a retry, because another attempt would only repeat the effects of the work
         problem = f"the {name} cannot be stored: {value.refused}"
         return _item("failed", error=ending_error(f"{name.capitalize()}Rejected", problem))
     item = _item(outcome, **{name: value.value})
@@ -201,7 +201,7 @@ def _stop_item(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
 
 
 def _find_control_flow(error: BaseException) -> Suspended | AttemptEnded | None:
-    """Return the outcome that a processor chose, also within a task group. None for errors."""
+    """Return the exception by which a processor chose its outcome, or None for an error."""
     if isinstance(error, BaseExceptionGroup):
         control_flow, remaining = error.split((Suspended, AttemptEnded))
         error = error if control_flow is None or remaining is not None else first_of(control_flow)

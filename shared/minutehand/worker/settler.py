@@ -25,31 +25,31 @@ from minutehand.worker.serialization import text
 
 logger = logging.getLogger(__name__)
 
-#: A separate thread, because processors may occupy all threads of the event loop.
+#: A separate thread for redaction, because processors may occupy all threads of the event loop.
 _THREAD = ThreadPoolExecutor(1, "settlement")
 
 
 class Settler:
     """Settles the attempts of one tick, and adds to its summary."""
 
-    #: Maximum items of one call, and its approximate maximum bytes.
+    #: Maximum items of one call, and approximate maximum bytes of one call.
     BATCH = 500
     BATCH_BYTES = 1_000_000
-    #: Pause before a settle is repeated, doubled each time up to the maximum.
+    #: Pause before a settlement is repeated. It doubles up to the maximum.
     PAUSE_SECONDS = 0.3
     MAX_PAUSE_SECONDS = 5.0
-    #: Maximum INFO lines of settled jobs per second. The others are counted in one line.
+    #: Maximum INFO lines for settled jobs per second. One more line counts the jobs without a line.
     LINES_PER_SECOND = 100
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._summary = run.summary
-        #: Items whose rows were locked, to be settled again.
+        #: Items whose rows were locked. They are settled again.
         self.busy: list[SettleItem] = []
         self._period = self._logged = self._skipped_lines = 0
 
     async def redacted_item(self, attempt: Attempt) -> SettleItem | None:
-        """Like `build_item`, but in a thread, so that redaction does not block the event loop."""
+        """Build the item in a thread, so that redaction does not block the event loop."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(_THREAD, copy_context().run, self.build_item, attempt)
 
@@ -67,7 +67,7 @@ class Settler:
                 "The outcome of an attempt could not be serialized; the attempt fails",
                 extra=self._run.extra("attempt.unwritten") | attempt.names,
             )
-            problem = f"the end of the attempt could not be written: {text(error, 500)}"
+            problem = f"the outcome of the attempt could not be serialized: {text(error, 500)}"
             return SettleItem(
                 job_id=attempt.job_id,
                 fence=attempt.fence,
@@ -124,12 +124,12 @@ class Settler:
             return None
         except QueueError as error:
             logger.error(
-                "Settle was refused",
+                "The queue rejected a settlement",
                 extra=self._run.extra("settle.refused")
                 | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
             )
             if len(items) > 1:
-                # find the rejected item by settling each alone
+                # settle each item alone to find the rejected item
                 for item in items:
                     await self._settle_batch([item], attempts, None)
             elif items[0].error is None or items[0].error.type != REJECTED:
@@ -145,13 +145,13 @@ class Settler:
     async def _settle_with_retry(
         self, items: Sequence[SettleItem], lease: LeaseRequest | None
     ) -> SettleResponse:
-        """Settle, retrying while the queue is unavailable, until the run's deadline."""
+        """Settle the items. Retry while the queue is unavailable, until the run's deadline."""
         run = self._run
         pause = self.PAUSE_SECONDS
         while True:
             call = run.queue.settle(items, lease=lease)
             try:
-                # set no earlier time-out, because a repeated call would do the same work twice
+                # do not time out earlier, because a repeated call would do the same work twice
                 return await in_time(call, run.deadlines.end, run.clock)
             except (QueueUnavailable, TokenRefused) as error:
                 # retry after a rejected token too, because the next try creates a new token
@@ -159,7 +159,7 @@ class Settler:
             if run.seconds_left() <= self.PAUSE_SECONDS or run.stop_event.is_set():
                 raise problem
             logger.warning(
-                "Settle is repeated", extra=run.extra("settle.repeated") | {"error": str(problem)}
+                "Settling again", extra=run.extra("settle.repeated") | {"error": str(problem)}
             )
             await asyncio.sleep(min(pause, max(self.PAUSE_SECONDS, run.seconds_left() / 4)))
             pause = min(self.MAX_PAUSE_SECONDS, pause * 2)
@@ -185,7 +185,7 @@ class Settler:
                 self._log(attempt, item, outcome, None if result is None else result.status)
 
     def _log(self, attempt: Attempt, item: SettleItem, outcome: str, status: str | None) -> None:
-        """Log the one line of an attempt that has all its values."""
+        """Log one line with all values of an ended attempt."""
         ended = status if status in {"failed", "cancelled"} else item.outcome
         if outcome in {"stale", "not_found"}:
             level, text = logging.WARNING, "was settled by another worker"
@@ -212,7 +212,7 @@ class Settler:
         logger.log(level, "Job %s %s", attempt.job_id, text, extra=extra, exc_info=raised)
 
     def _can_log(self) -> bool:
-        """Return whether another line may be logged in this second. Others are counted."""
+        """Return whether one more line may be logged in this second. Otherwise count the job."""
         second = int(self._run.clock.monotonic())
         if second != self._period:
             self.log_summary()
@@ -222,7 +222,7 @@ class Settler:
         return self._logged <= self.LINES_PER_SECOND
 
     def log_summary(self) -> None:
-        """Log the number of settled jobs without a line."""
+        """Log the number of settled jobs that got no line."""
         if self._skipped_lines:
             extra = self._run.extra("attempts.settled") | {"jobs": self._skipped_lines}
             logger.info("%d more jobs were settled as they ended", self._skipped_lines, extra=extra)
@@ -231,7 +231,7 @@ class Settler:
 
 #: Log level and text by outcome.
 _LOG_TEXTS = {
-    "failed": (logging.ERROR, "failed for good"),
+    "failed": (logging.ERROR, "failed and is not retried"),
     "retry": (logging.WARNING, "failed and is retried"),
     "completed": (logging.INFO, "completed successfully"),
 }
@@ -240,7 +240,7 @@ REJECTED = "SettleRejected"
 
 
 def _rejected(item: SettleItem, error: QueueError) -> SettleItem:
-    """Return the same outcome without values that the database may have rejected."""
+    """Return an item with the same outcome, without values that the database may have rejected."""
     keeps_outcome = item.outcome in {"released", "cancelled", "retry"}
     text = f"the database rejected the {item.outcome}: {error}"[:2000]
     return SettleItem(

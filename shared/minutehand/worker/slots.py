@@ -1,7 +1,7 @@
-"""The slots of a run: many for coroutine processors, few threads for synchronous ones.
+"""The slots of a run: many for coroutine processors, and a few threads for synchronous ones.
 
-A type with batches has as many separate slots, one per call. The slots determine how many jobs to
-lease, some of them ahead of need while jobs are short, and which jobs start next.
+A type with batches has as many slots of its own, one per call. The slots determine how many jobs to
+lease, and which jobs start next. While jobs are short, some are leased before a slot is free.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from minutehand.worker.attempt import Attempt
 from minutehand.worker.registry import JobType
 from minutehand.worker.run import Run
 
-#: A lease also requests as many jobs as ended in these seconds, up to a number of jobs and of
-#: bytes.
+#: A lease request also asks for as many jobs as ended within this time, up to a maximum number of
+#: jobs and of bytes.
 WINDOW_SECONDS: Final = 0.1
 MAX_PREFETCH: Final = 800
 MAX_PREFETCH_BYTES: Final = 2_000_000
-#: Maximum seconds that a job waits for a slot, up to a quarter of its lease. The job is then
-#: released.
+#: Maximum seconds that a leased job waits for a slot, up to a quarter of its lease. After this time
+#: it is released.
 WAIT_SECONDS: Final = 1.0
-#: Approximate maximum bytes of the jobs that one request leases for batches of a type after the
-#: first batch, and the assumed size of a job until jobs were leased.
+#: Approximate maximum bytes of the jobs that one request leases for a type with batches, after a
+#: first batch, and the assumed size of a job before any was leased.
 MAX_BATCH_BYTES: Final = 8_000_000
 ASSUMED_BYTES: Final = 64_000.0
 
@@ -43,7 +43,7 @@ class Pool:
         self.size = size
         self._used = 0
         self._waiting: deque[Leased] = deque()
-        #: Numbers of jobs that ended since `_since`, and in the period before.
+        #: Numbers of jobs that ended since `_window_start`, and in the window before.
         self._ended = self._ended_before = 0
         self._window_start = 0.0
 
@@ -53,7 +53,7 @@ class Pool:
         return self.size
 
     def free_capacity(self, now: float, average_size: float) -> int:
-        """Return the number of jobs to lease: free slots, and some ahead."""
+        """Return the number of jobs to lease: for the free slots, and some in advance."""
         self._rotate(now)
         extra = min(max(self._ended, self._ended_before), MAX_PREFETCH)
         extra = min(extra, int(MAX_PREFETCH_BYTES / average_size))
@@ -64,22 +64,22 @@ class Pool:
         self._waiting.append(leased)
 
     def next(self, now: float) -> list[Leased]:
-        """Return the jobs to start in a free slot, if there are both."""
+        """Return the next job to start, if there are both a waiting job and a free slot."""
         if not self._waiting or self._used >= self.size:
             return []
         self._used += 1
         return [self._waiting.popleft()]
 
     def next_begin_at(self) -> float | None:
-        """Return when a batch that is not full starts."""
+        """Return the time at which a batch that is not full starts."""
         return None
 
     def next_release_at(self) -> float | None:
-        """Return when the first waiting job has waited too long."""
+        """Return the time at which the first waiting job has waited too long."""
         return _release_at(self._waiting[0]) if self._waiting else None
 
     def remove_waiting(self, now: float, *, all_: bool) -> list[Leased]:
-        """Remove and return all jobs, if `all_` or if the first has waited too long."""
+        """Remove and return all jobs, if `all_` is set or the first job has waited too long."""
         removed: list[Leased] = []
         if self._waiting and (all_ or now >= _release_at(self._waiting[0])):
             removed += self._waiting
@@ -87,7 +87,7 @@ class Pool:
         return removed
 
     def record_end(self, now: float, *, frees: bool) -> None:
-        """Record the end of a job, and whether its slot is free."""
+        """Record the end of a job. `frees` is true if the job's slot is free now."""
         self._used -= frees
         self._rotate(now)
         self._ended += 1
@@ -100,15 +100,15 @@ class Pool:
 
 
 class BatchPool(Pool):
-    """Slots of a type with batches, one per call. Jobs of a batch wait by tenant."""
+    """Slots of a type with batches, one per call. Jobs of the same tenant wait together."""
 
     def __init__(self, job_type: JobType[Any], size: int) -> None:
         super().__init__((job_type.name,), size)
         self.batch_type = job_type
         self._batch = job_type.batch or 1
         self._wait = job_type.batch_wait
-        #: Waiting jobs by tenant. The tenant that was served last comes last. A job in its last
-        #: attempt has its own id as key, so that no other job of a call can make it fail.
+        #: Waiting jobs by tenant. The tenant that was served last is at the end. A job in its last
+        #: attempt has its own id as key, so that no other job of its call can make it fail.
         self._tenants: dict[WorkspaceId | JobId, deque[Leased]] = {}
 
     @property
@@ -117,19 +117,19 @@ class BatchPool(Pool):
         return self.size * self._batch
 
     def free_capacity(self, now: float, average_size: float) -> int:
-        """Return the number of jobs to lease for the free slots, within the limit of bytes."""
+        """Return the number of jobs to lease for the free slots, up to a maximum of bytes."""
         limit = max(self._batch, int(MAX_BATCH_BYTES / average_size))
         waiting = sum(map(len, self._tenants.values()))
         return min((self.size - self._used) * self._batch, limit) - waiting
 
     def add(self, leased: Leased) -> None:
-        """Add a leased job, which waits for others of its tenant, or for a slot."""
+        """Add a leased job, which waits for other jobs of its tenant, or for a slot."""
         job = leased[0].job
         is_last = job.attempts > 1 and job.attempts >= job.max_attempts
         self._tenants.setdefault(job.id if is_last else job.workspace_id, deque()).append(leased)
 
     def next(self, now: float) -> list[Leased]:
-        """Return a full batch, or one that has waited long enough."""
+        """Return a full batch, or a batch that has waited long enough."""
         if self._used >= self.size:
             return []
         for tenant, waiting in self._tenants.items():
@@ -149,12 +149,12 @@ class BatchPool(Pool):
         return min((jobs[0][1] + self._wait for jobs in self._tenants.values()), default=None)
 
     def next_release_at(self) -> float | None:
-        """Return when the first job has waited too long for a slot."""
+        """Return the time at which the first job has waited too long for a slot."""
         firsts = (_release_at(jobs[0]) + self._wait for jobs in self._tenants.values())
         return min(firsts, default=None)
 
     def remove_waiting(self, now: float, *, all_: bool) -> list[Leased]:
-        """Remove and return all jobs, or those of tenants whose first has waited too long."""
+        """Remove and return all jobs, or jobs of tenants whose first job has waited too long."""
         removed: list[Leased] = []
         for tenant, waiting in list(self._tenants.items()):
             if all_ or now >= _release_at(waiting[0]) + self._wait:
@@ -186,7 +186,7 @@ class Slots:
             if job_type is not None and job_type.batch:
                 size = run.options.concurrency if job_type.is_async else run.options.threads
                 self._pools.append(BatchPool(job_type, size))
-        #: Maximum jobs running at once, without batches.
+        #: Maximum concurrent calls of processors. A batch is one call.
         self.total = sum(pool.size for pool in self._pools)
         self._by_type = {name: pool for pool in self._pools for name in pool.job_types}
         #: Mean size of a leased job in bytes.
@@ -199,7 +199,7 @@ class Slots:
         free = sorted(pool for pool in free if pool[0] > 0)
         pools: list[LeasePool] = []
         left = MAX_LEASED
-        # the smallest pool first, so that a larger one gets its unused share of the limit
+        # begin with the smallest pool, so that larger pools get its unused share of the limit
         for remaining, (count, job_types) in zip(reversed(range(len(free))), free, strict=True):
             limit = min(count, left // (1 + remaining))
             pools.append(LeasePool(job_types=job_types, limit=limit))
@@ -208,11 +208,11 @@ class Slots:
 
     @property
     def pools(self) -> tuple[LeasePool, ...]:
-        """All pools, with the maximum number of jobs that run in each at once."""
+        """All pools, each with the maximum number of jobs that run in it at once."""
         return tuple(LeasePool(job_types=p.job_types, limit=p.max_jobs) for p in self._pools)
 
     def is_all(self, pools: tuple[LeasePool, ...]) -> bool:
-        """Return whether a request for these pools covers all."""
+        """Return whether a request for these pools covers all pools."""
         return len(pools) == len(self._pools)
 
     def add(self, leases: tuple[Lease, ...], sent_at: float, *, size: int) -> None:
@@ -224,7 +224,7 @@ class Slots:
             self._job_size = max(1.0, size / len(leases))
 
     def begin(self) -> Iterator[tuple[JobType[Any] | None, list[Leased]]]:
-        """Yield the jobs that get a slot, in the order of leases, with their type if batched."""
+        """Yield the jobs that get a slot, in the order of leases, with the type of a batch."""
         now = self._clock.monotonic()
         for pool in self._pools:
             while leased := pool.next(now):

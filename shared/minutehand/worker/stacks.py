@@ -14,7 +14,7 @@ from minutehand.worker.errors import stack_in
 
 
 def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[dict[str, Any]]:
-    """Return the current frames of an attempt in the form of a traceback."""
+    """Return the current frames of an attempt in the format of a traceback."""
     running = sys._current_frames()
     for candidate in threading.enumerate():
         if candidate.name == thread and candidate.ident in running:
@@ -23,9 +23,9 @@ def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[d
 
 
 def code_location(task: asyncio.Task[Any] | None, thread: str, module: str) -> str | None:
-    """Return the file and line where an attempt is, or None once it has ended.
+    """Return the file and line that an attempt executes, or None after its end.
 
-    This is the innermost frame of the processor's package, if there is one.
+    The frame is the innermost frame of the processor's package, if there is one.
     """
     frames = stack_of(task, thread, module)
     own = [frame for frame in frames if frame["own"]] or frames
@@ -33,7 +33,7 @@ def code_location(task: asyncio.Task[Any] | None, thread: str, module: str) -> s
 
 
 def peak_memory_mb() -> int:
-    """Return the maximum memory that this process has used."""
+    """Return the peak memory of this process in megabytes."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

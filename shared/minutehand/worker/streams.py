@@ -1,6 +1,6 @@
-"""Output streams of a processor, which followers read while it runs.
+"""Output streams of a processor, which clients read while it runs.
 
-A stream keeps all of its output. The part that is not stored yet is also in the updates.
+A stream keeps all of its output in memory. Output that is not stored yet is also in the updates.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from minutehand.worker.updates import LONG_OUTPUT, Updates
 #: Maximum streams of one job, and maximum characters of a stream's name.
 MAX_STREAMS: Final = 20
 MAX_STREAM_NAME: Final = 100
-#: Maximum bytes of a stream in memory, whatever the database accepts.
+#: Maximum bytes of a stream in memory, even if the database accepts more.
 MAX_BUFFERED_BYTES: Final = 10_000_000
 #: The step that the current task runs. The output of a step is dropped when the step is tried
 #: again, and kept when the step has finished.
@@ -37,15 +37,15 @@ class OutputRefused(ProcessorError):
 
 
 class StreamHistory(NamedTuple):
-    """Output of a stream in earlier attempts: its number of starts, and the output by step."""
+    """Output of a stream in earlier attempts: the number of its starts, and its output by step."""
 
     attempt: int = 0
-    #: The output of each finished step, as a text or a list of items.
+    #: The output of each finished step, as a string or a list of items.
     finished: Mapping[str, str | list[Any]] = {}
 
 
 def joined(chunks: Sequence[OutputChunk]) -> str | list[Any]:
-    """Join chunks of a stream into one text, or one list of items."""
+    """Join chunks of a stream into one string, or one list of items."""
     if any(chunk.items is not None for chunk in chunks):
         return [item for chunk in chunks for item in chunk.items or ()]
     return "".join(chunk.text or "" for chunk in chunks)
@@ -68,13 +68,14 @@ class Stream:
         self._chunks: list[tuple[str | None, Any]] = []
         self._size = self._bytes = 0
         self._is_text: bool | None = None
-        #: The step that wrote last. If half of a character was held back, it belongs to this step.
+        #: The step that wrote last. A half of a surrogate pair that is kept back belongs to this
+        #: step.
         self._step: str | None = None
         self._warned: set[str] = set()
         self._begin()
 
     def write(self, chunk: Any, /) -> None:
-        """Write a chunk. A text is appended, and any other JSON value is an item.
+        """Write a chunk. A string is appended as text, and any other JSON value is an item.
 
         Raises:
             TypeError: A stream must have only text or only items.
@@ -99,7 +100,7 @@ class Stream:
             self._warn(sanitized.changed)
 
     def close(self) -> None:
-        """Take no more; half of a character at the end is replaced."""
+        """Close the stream. Half of a surrogate pair at the end is replaced."""
         with self._lock:
             self.is_open = False
             if not self._updates.is_output_rejected:
@@ -107,7 +108,7 @@ class Stream:
 
     @property
     def text(self) -> str:
-        """The whole output of a stream of text."""
+        """The whole output of a text stream."""
         return "".join(chunk for _, chunk in self._chunks) if self._is_text else ""
 
     @property
@@ -128,7 +129,7 @@ class Stream:
         return StreamHistory(self.attempt, {**self._finished, **current})
 
     def replay_output(self, step: str) -> None:
-        """Replay the output of a finished step of an earlier attempt, since it does not run."""
+        """Replay the output of a finished step, because this attempt skips the step."""
         finished = self._finished.get(step)
         with self._lock:
             self._flush_pending()
@@ -136,7 +137,7 @@ class Stream:
                 self._append(step, chunk, is_text=isinstance(finished, str))
 
     def discard(self, step: str) -> None:
-        """Restart without the output of a step that is tried again."""
+        """Restart the stream without the output of a step that is tried again."""
         with self._lock:
             if self._step != step:
                 self._flush_pending()
@@ -170,11 +171,11 @@ class Stream:
 
     def _become(self, *, is_text: bool) -> None:
         if self._is_text not in (None, is_text):
-            raise TypeError(f"stream {self.name!r} is all text or all items")
+            raise TypeError(f"stream {self.name!r} must have only text or only items")
         self._is_text = is_text
 
     def _warn(self, description: str | None) -> None:
-        """Log what was replaced, once for each kind."""
+        """Log a warning about replaced characters, once for each kind."""
         if description is not None and description not in self._warned:
             self._warned.add(description)
             message = f"In stream {self.name!r} {description}"
@@ -192,6 +193,6 @@ class Stream:
         )
         self._bytes += size
         self._size += len(chunk) if is_text else 1
-        # wake once per report, because a model writes thousands of chunks
+        # notify once per report, because a model writes thousands of chunks
         if before == 0 or before < LONG_OUTPUT <= before + size:
             self._notify_updates()

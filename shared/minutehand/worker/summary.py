@@ -24,7 +24,7 @@ class TickSummary:
     lost: int = 0
     reclaimed: int = 0
     promoted: int = 0
-    #: Number of due jobs that the last lease of the tick left.
+    #: Number of due jobs that the last lease of the tick did not return.
     due_left: int = field(default=0, compare=False)
     extra_workers: int = 0
     calls: int = 0
@@ -34,12 +34,12 @@ class TickSummary:
     #: Seconds by which the worker's clock is ahead of the database's. None if the clocks agree.
     clock_skew_seconds: float | None = field(default=None, compare=False)
     error: str | None = None
-    #: Whether the maximum of workers was running, so that this one leased nothing.
+    #: True if the maximum number of workers was running, so that this worker leased nothing.
     crowded_out: bool = False
     #: Milliseconds until the next job falls due. None without a scheduled job.
     next_due_in_ms: float | None = field(default=None, compare=False)
-    #: Milliseconds until there may be more jobs, and the reason, see `tick_scheduler.py`. Without a
-    #: time only a notification announces jobs.
+    #: Milliseconds until there may be more jobs, and the reason, see `tick_scheduler.py`. None if
+    #: only a notification announces jobs.
     next_in_ms: float | None = field(default=None, compare=False)
     next_reason: str | None = field(default=None, compare=False)
 

@@ -1,4 +1,4 @@
-"""Helpers to test processors, one or a batch, without a queue, and to drain a scratch queue."""
+"""Helpers that test processors, alone or in a batch, without a queue, and drain a test queue."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from minutehand.worker.updates import Updates
 P = TypeVar("P")
 #: Maximum bytes of a payload or result, the default of the setting `payload_max_bytes`.
 MAX_STORED: Final = 262_144
-#: Fields of the settled item that a run has.
+#: Fields that a run copies from the settled item.
 _SETTLED = ("outcome", "result", "error", "wait", "retry_after_seconds", "until", "delay_seconds")
 
 
@@ -61,22 +61,22 @@ class Run:
     wait: Mapping[str, Any] | None = None
     progress: Sequence[Progress] = ()
     logs: Sequence[LogLine] = ()
-    #: Text, or items, by stream.
+    #: Text or items of each stream.
     output: Mapping[str, str | list[Any]] = field(default_factory=dict)
 
     @property
     def messages(self) -> list[str]:
-        """Texts of the log lines."""
+        """Messages of the log lines."""
         return [line.message for line in self.logs]
 
 
 @dataclass(slots=True)
 class ProcessorTest(Generic[P]):
-    """A job whose processor can be run repeatedly, with steps stored like in the queue.
+    """A job whose processor can run repeatedly. Its steps are stored as in the queue.
 
     Attributes:
-        steps: Results of finished steps and ended waits by name. May be filled beforehand.
-        children: All spawned child jobs by spawn name.
+        steps: Results of finished steps and ended waits by name. A test may add some first.
+        children: All spawned child jobs, by the name of the spawn.
         remaining: Value of `ctx.remaining`.
         around: Middleware, the first outermost.
     """
@@ -111,10 +111,10 @@ class ProcessorTest(Generic[P]):
             register: A function of an app's module `processors`.
             payload: Payload of the job.
             more: Further arguments of `register`.
-            job_type: Name of the type, needed if several have this model.
+            job_type: Name of the type, needed if several types have this payload model.
 
         Raises:
-            ValueError: There must be exactly one such processor.
+            ValueError: Not exactly one processor fits.
         """
         registry = Registry()
         settings = Settings(supabase_url="http://localhost", supabase_publishable_key="test")
@@ -134,7 +134,7 @@ class ProcessorTest(Generic[P]):
         return cls(found.run, payload, job_type=found.name, around=found.around)
 
     async def run(self) -> Run:
-        """Run the processor once from the beginning, with the steps so far."""
+        """Run the processor once from the beginning, with the steps stored so far."""
         return await self._run(None)
 
     async def _run(self, batch: Batch | None) -> Run:
@@ -184,7 +184,7 @@ class ProcessorTest(Generic[P]):
         )
 
     def answer(self, answer: Any) -> None:
-        """Answer the question of the job, with one of its options if it has any."""
+        """Answer the job's question. If the question has options, the answer must be an option."""
         if answer not in ((self._waiting or {}).get("options") or [answer]):
             raise AssertionError(f"the answer {answer!r} must be an option: {self._waiting}")
         self._end_wait("ask", {"answer": answer})
@@ -198,19 +198,19 @@ class ProcessorTest(Generic[P]):
         self._end_wait("sleep", {})
 
     def time_out(self) -> None:
-        """Let the timeout of the wait pass."""
+        """End the wait by its timeout."""
         wait = self._waiting or {}
         if "timeout_at" not in wait:
             raise AssertionError(f"the job waits without a timeout: {self._waiting}")
         self._end_wait(wait["kind"], wait.get("default", {"timed_out": True}))
 
     def children_end(self, results: Sequence[Any]) -> None:
-        """End the children. An exception among `results` makes that child a dead letter."""
+        """End the child jobs with `results`. An exception makes its child a dead letter."""
         wait = self._waiting or {}
         ids = list(wait.get("job_ids", ()))
         if len(ids) != len(results):
             raise AssertionError(
-                f"results must be {len(ids)}, one for each child, not {len(results)}"
+                f"there must be {len(ids)} results, one for each child, not {len(results)}"
             )
         ended = [
             {"id": child, "status": "failed", "result": None, "error_message": str(result)}
@@ -222,7 +222,7 @@ class ProcessorTest(Generic[P]):
 
     def _end_wait(self, kind: str, value: Any) -> None:
         if self._waiting is None or self._waiting["kind"] != kind:
-            raise AssertionError(f"the job does not wait for this: {self._waiting}")
+            raise AssertionError(f"the job does not wait for {kind!r}: {self._waiting}")
         self.steps[self._waiting["name"]] = value
         self._waiting = None
 
@@ -257,7 +257,7 @@ class HeldFunctions(WorkerFunctions):
 
 
 class _Stage:
-    """Port of the context that stores everything immediately in memory."""
+    """Fake of an attempt for its context. It stores updates in memory immediately."""
 
     def __init__(self, test: ProcessorTest[Any]) -> None:
         self.updates = Updates()
@@ -285,7 +285,7 @@ class _Stage:
         return [chunk for chunk in chunks if chunk.attempt == chunks[-1].attempt]
 
     async def stream_history(self, stream: str) -> StreamHistory:
-        """Return the latest start, and the output of finished steps in the latest run of each."""
+        """Return the number of the latest start, and the latest output of each finished step."""
         by_step: dict[str, list[OutputChunk]] = {}
         chunks = self.stream_output(stream) if stream in self.streams() else []
         for chunk in self._test._chunks:
@@ -300,7 +300,7 @@ class _Stage:
         self.notify_updates()
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
-        """Store the children. The same name returns the same ids."""
+        """Store the child jobs. A repeated name returns the same ids."""
         test = self._test
         if any(_is_too_long(child.payload) for child in children):
             problem = f"payload exceeds {MAX_STORED} bytes; store it and pass a reference"
@@ -323,7 +323,7 @@ class _Stage:
 
 
 async def drain(worker: Worker, *, most_ticks: int = 50) -> list[TickSummary]:
-    """Tick a worker until a tick finds nothing, for scratch databases.
+    """Run ticks of a worker until a tick finds no job, for test databases.
 
     Raises:
         AssertionError: The worker still found jobs after `most_ticks` ticks.

@@ -1,7 +1,7 @@
 """Synchronous processors in daemon threads, which are stopped as far as Python permits.
 
-A thread cannot be killed. An exception is raised at the thread's next Python instruction. C code
-continues until it returns. If the lease has expired at that time, nothing is stored.
+A thread cannot be killed. To stop it, an exception is raised at its next Python instruction. C code
+continues until it returns. If the lease has expired by that time, nothing is stored.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Final
 
-#: Name of a thread without a call.
+#: Name of a thread that runs no call.
 IDLE: Final = "processors"
 
 
@@ -44,7 +44,7 @@ class _Call:
         try:
             self._loop.call_soon_threadsafe(self._set_result, result, error)
         except RuntimeError:
-            return  # the loop is closed, so that nothing waits for the result
+            return  # the loop is closed, so no caller waits for the result
 
     def _set_result(self, result: Any, error: BaseException | None) -> None:
         if not self.ended.done():
@@ -52,7 +52,7 @@ class _Call:
 
 
 class _Thread:
-    """Runs calls one after another, until one is stopped."""
+    """Runs calls one after another, until a call is stopped."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[_Call] = SimpleQueue()
@@ -63,7 +63,7 @@ class _Thread:
         self._thread.start()
 
     def begin(self, call: _Call) -> None:
-        """Run a call. The thread takes the name of this call."""
+        """Run a call. The thread gets the name of the call."""
         self._calls.put(call)
 
     def stop(self, call: _Call) -> None:
@@ -71,7 +71,7 @@ class _Thread:
         with self._lock:
             call.is_stopped = True
             if self._running is call:
-                import ctypes  # here, because few runs need it and it slows down the start
+                import ctypes  # here, because it is rarely needed
 
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(ThreadStopped)
@@ -83,7 +83,7 @@ class _Thread:
             call = self._calls.get()
             self._thread.name = call.name
             result, error = self._run(call)
-            self._thread.name = IDLE  # stacks are found by the thread's name
+            self._thread.name = IDLE  # `stack_of` finds a thread by its name
             is_last = call.is_stopped
             if not is_last:
                 _idle.append(self)  # before the result is set, because then the next call may start
@@ -105,16 +105,16 @@ class _Thread:
             return None, error
 
 
-#: Threads without a call. The total of threads is the maximum of concurrent calls.
+#: Threads that run no call. There are as many threads as calls ever ran at once.
 _idle: Final[list[_Thread]] = []
 
 
 async def run_in_thread(run: Callable[[], Any], *, name: str) -> Any:
     """Call `run` in a daemon thread, with this context's variables, and await its end.
 
-    Calls do not share threads, so that a stuck call blocks neither another slot nor the exit of
-    the process. Cancelling raises `ThreadStopped` in the thread and waits until the call has
-    ended. A second cancellation stops waiting.
+    Concurrent calls do not share a thread, so that a stuck call blocks neither another slot nor the
+    exit of the process. Cancelling raises `ThreadStopped` in the thread and waits until the call
+    has ended. A second cancellation stops waiting.
     """
     call = _Call(run, name)
     thread = _idle.pop() if _idle else _Thread()

@@ -1,6 +1,6 @@
 """One run of the worker: lease, run, report, settle, start extra workers, and end in time.
 
-Read `Tick.run` first. The worker wakes a run, and starts extra workers.
+Read `Tick.run` first. `Worker` in loop.py starts runs and wakes them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from minutehand.worker.tick_scheduler import Action, NextAction, Reason, RunSnap
 
 logger = logging.getLogger(__name__)
 
-#: Number of leased jobs from which a run logs leases and starts at DEBUG.
+#: After this number of leased jobs, a run logs leases and starts of jobs at DEBUG.
 MAX_INFO_LOGS = 100
 
 
@@ -40,16 +40,17 @@ class Tick:
     """One run of a worker. Create it, `run` it once, and read its summary.
 
     Args:
-        fan_out: Policy for extra workers. None for no extra workers.
+        fan_out: Policy for extra workers. None starts no extra workers.
         start_extra_workers: Starts extra workers.
-        wakeups: Set by other tasks to make it lease immediately.
-        on_iteration: Called in each iteration of its loop.
+        wakeups: Event that other tasks set to make the run lease immediately.
+        on_iteration: Called in each iteration of the run's loop.
     """
 
     #: Pause before jobs whose rows were locked are settled again.
     BUSY_SECONDS = 1.0
-    #: Ended jobs from which a second settle starts during a call, so that the database and the
-    #: worker work at the same time. Fewer jobs wait, because a call costs as much as fifty jobs.
+    #: Number of ended jobs from which a second settlement starts while a call is in flight, so that
+    #: the database and the worker work at the same time. Fewer jobs wait, because a call costs as
+    #: much as fifty jobs.
     SECOND_SETTLE_AT = 200
     #: Maximum jobs started per event loop iteration, so that a due call is not delayed.
     STARTS_PER_ITERATION = 50
@@ -70,29 +71,29 @@ class Tick:
         self._deadlines = run.deadlines
         self._fan_out = fan_out
         self._start_extra = start_extra_workers
-        #: Whether the run has requested extra workers, even if none was accepted.
+        #: True if the run has requested extra workers, even if none was accepted.
         self._has_started_extra_workers = False
         #: Number of extra workers for jobs that wait because this run may lease only suspects.
         self._queued = 0
         self._wakeups = wakeups
-        #: The summary with which the latest lease, or a separate call, has ended the run.
+        #: Summary that was stored when a lease, or a separate call, ended the run in the database.
         self._final_summary: TickSummary | None = None
         self._on_iteration = on_iteration
         self._run_count = 0
-        #: Log level of a run, DEBUG in a loop until it leases a job. Afterwards that of leases.
+        #: Log level of the run's start and of an empty lease. After the first lease it is DEBUG.
         self._level = logging.DEBUG if run.options.quiet else logging.INFO
-        #: Items to settle of leases that never started.
+        #: Items that release leases whose jobs never started.
         self._to_release: list[SettleItem] = []
         self._busy_until = 0.0
         #: Set when the loop should check its scheduler.
         self._wakeup = asyncio.Event()
-        #: Whether free slots will be refilled in this event loop iteration.
+        #: True if free slots will be refilled in this event loop iteration.
         self._fill_scheduled = False
-        #: An unexpected error, which the run raises after its jobs were released.
+        #: Unexpected error, which the run raises after its jobs were released.
         self._broken: BaseException | None = None
         self._in_flight = InFlight()
         self._slots = Slots(run)
-        #: Settle and lease calls in flight. Up to two, one of which leases.
+        #: Settlement and lease calls in flight. There are at most two, of which one leases.
         self._calls_in_flight: list[asyncio.Task[None]] = []
         self._lease_in_flight = False
         self._reporter = Reporter(run, self._in_flight)
@@ -130,7 +131,7 @@ class Tick:
                 try:
                     response = await self._leases.send(request)
                 except QueueError:
-                    # the run may have been admitted although no response arrived
+                    # the database may have admitted the run although no response arrived
                     await self._finish()
                     raise
                 self._accept_leases(response, sent_at)
@@ -153,7 +154,7 @@ class Tick:
         return self.summary
 
     async def _run_iteration(self) -> None:
-        """Run one iteration: wait for the time of the next action, or for an event, and do it."""
+        """Wait until the next action is due or an event occurs. Perform an action that is due."""
         self._on_iteration()
         queued, self._queued = self._queued, 0
         await self._start_extra_workers(at_least=queued)
@@ -221,7 +222,7 @@ class Tick:
         )
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait `seconds`. Return False if an event came before."""
+        """Wait `seconds`. Return False if an event ended the wait."""
         try:
             async with asyncio.timeout(seconds):
                 await self._wakeup.wait()
@@ -244,7 +245,7 @@ class Tick:
 
     @property
     def _needs_second_settle(self) -> bool:
-        """True if a settle call is in flight and enough jobs have ended for a second one."""
+        """True if a settlement is in flight and enough jobs have ended for a second one."""
         return (
             len(self._calls_in_flight) == 1 and len(self._in_flight.ended) >= self.SECOND_SETTLE_AT
         )
@@ -303,7 +304,7 @@ class Tick:
             self._leases.record_no_response()
         except QueueError as error:
             # running jobs continue and are settled, but nothing is leased for a while
-            self._warn("Lease was refused", "lease.refused", error)
+            self._warn("The queue rejected a lease request", "lease.refused", error)
             self._leases.record_rejected_request()
         else:
             self._accept_leases(response, sent_at)
@@ -335,7 +336,7 @@ class Tick:
         self._begin_jobs()
 
     def _apply_run_state(self, run: RunState) -> None:
-        """Apply the state of this run among all runs."""
+        """Apply the database's information about this run and other runs."""
         if run.ended:
             self._final_summary = self._leases.last
             self._request_lease(run.refused)
@@ -392,7 +393,7 @@ class Tick:
         return [attempt.job_id for attempt in self._in_flight.running.values()][:MAX_JOBS]
 
     def _attempt_ended(self, attempt: Attempt) -> None:
-        """Queue the attempt for a settle, and refill its slot."""
+        """Queue the attempt for settlement, and refill its slot."""
         del self._in_flight.running[attempt.key]
         self._slots.ended(attempt)
         self._in_flight.ended.append(attempt)
@@ -406,8 +407,8 @@ class Tick:
     def _fill_slots(self) -> None:
         """Start jobs in free slots, and wake the loop if its next action may change.
 
-        The next action does not change while a call is in flight, or while a settle waits for more
-        jobs. The loop then has no iteration for each short job.
+        The next action does not change while a call is in flight, or while a settlement waits for
+        more jobs. This saves an iteration of the loop for each short job.
         """
         self._fill_scheduled = False
         self._begin_jobs()
@@ -507,7 +508,7 @@ class Tick:
         self.scheduler.has_started_extra_workers = True
         if self._leases.pending is not None:
             return
-        has_more = self._leases.due > 0  # jobs that lack a slot, not a limit
+        has_more = self._leases.due > 0  # these jobs lack only a slot
         request = self._request(count_due=True)
         until = self._clock.monotonic() + SIDE_CALL_SECONDS
         try:
@@ -554,7 +555,7 @@ class Tick:
 
     @asynccontextmanager
     async def _background_tasks(self) -> AsyncIterator[None]:
-        """Run the background tasks during the block, and end them with it."""
+        """Run the background tasks until the block ends."""
         loop = asyncio.get_running_loop()
         background = [
             self._reporter.report(),
@@ -609,7 +610,7 @@ class Tick:
     def _request_lease(
         self, has_new_jobs: bool = True, *, reason: Reason = Reason.NOTIFIED
     ) -> None:
-        """Wake the loop, which leases if jobs may be ready, or checks whether the run ends."""
+        """Wake the loop. It leases if jobs may be ready, or checks whether the run ends."""
         if has_new_jobs:
             self.scheduler.wake(reason)
         self._wakeup.set()
@@ -633,8 +634,8 @@ class Tick:
         if self._final_summary == self.summary or not must_store:
             return False
         summary = self.summary.as_dict() if self.summary.is_worth_reporting else None
-        # name the last lease, because enqueues may rely on the free slots of that call for two
-        # seconds
+        # pass the id of the last lease, because enqueues may rely on the free slots of that call
+        # for two seconds
         call = self._run.queue.tick_finished(self._leases.id.name, summary=summary)
         until = min(self._clock.monotonic() + SIDE_CALL_SECONDS, self._deadlines.end)
         self._final_summary = replace(self.summary)
@@ -651,5 +652,5 @@ class Tick:
 
 
 def _release_item(lease: Lease) -> SettleItem:
-    """Return the item of a lease that never started, whose attempt does not count."""
+    """Return an item that releases a job that never started, so that its attempt does not count."""
     return SettleItem(job_id=lease.job.id, fence=lease.fence, outcome="released", duration_ms=0)

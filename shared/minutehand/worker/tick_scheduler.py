@@ -1,6 +1,6 @@
-"""The scheduler of a run decides the next action, its time and the reason for it.
+"""Decides the next action of a run, the time of the action, and the reason for this time.
 
-The scheduler reads no clock and calls nothing. `lease_requests.py` builds requests for leases.
+The scheduler reads no clock and makes no calls. `lease_requests.py` builds the lease requests.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from minutehand.worker.run import IdleBackoff
 
 
 class Action(StrEnum):
-    """Actions of a run. If several are due, the first in this list comes first."""
+    """Actions of a run. If several actions are due, the first in this list is chosen."""
 
     #: End because the time is over. Jobs that have not ended run again elsewhere.
     ABANDON = "give up"
@@ -33,33 +33,33 @@ class Action(StrEnum):
     LEASE = "lease"
     #: End because nothing is left to do.
     EXIT = "leave"
-    #: Run an iteration of the loop, so that the host sees that it is alive.
+    #: Run an iteration of the loop, so that the host sees that the run is alive.
     HEARTBEAT = "turn"
 
 
 class Reason(StrEnum):
     """Reasons for the time of an action."""
 
-    #: The database announced that a job falls due.
+    #: A job falls due, as the database has announced.
     DUE = "due"
     #: A request returned nothing, was rejected or got no response, and is repeated after a pause.
     BACKOFF = "backoff"
     NOTIFIED = "notified"
     #: Maintenance has made jobs ready, or may make jobs ready.
     MAINTENANCE = "maintenance"
-    #: The worker polls at an interval.
+    #: The poll interval is over.
     POLL = "poll"
     JOBS_ENDED = "jobs ended"
     #: A leased job has waited for a slot for too long.
     NO_SLOT = "no slot"
-    #: A batch has waited for more jobs.
+    #: A batch has waited long enough for more jobs.
     BATCH = "batch"
     END_OF_RUN = "end of the run"
 
 
 @dataclass(frozen=True, slots=True)
 class NextAction:
-    """The next action. `at` is on the monotonic clock."""
+    """The next action of a run. `at` is a time on the monotonic clock."""
 
     at: float
     action: Action
@@ -71,17 +71,17 @@ class RunSnapshot:
     """State of a run at one moment.
 
     Attributes:
-        running: Whether jobs run.
-        must_stop: Whether some running jobs were not yet stopped.
-        to_settle: Whether jobs have ended, or leases are to be released.
-        retry_settle_at: Time to settle jobs again whose rows were locked.
+        running: True if jobs are running.
+        must_stop: True if some running jobs were not yet stopped.
+        to_settle: True if jobs have ended, or leases must be released.
+        retry_settle_at: Time at which jobs whose rows were locked are settled again.
         begin_at: Time at which a batch that is not full starts.
         release_at: Time at which the first lease has waited too long for a slot.
-        has_free_slot: Whether some pool has a free slot.
-        exchanging: Whether a settle or lease call is in flight.
-        needs_second_settle: Whether a second settle should start.
-        is_stopping: Whether the host shuts down, or the run met an unexpected error.
-        maintaining: Whether maintenance runs or is about to run.
+        has_free_slot: True if some pool has a free slot.
+        exchanging: True if a settlement or lease call is in flight.
+        needs_second_settle: True if a second settlement should start.
+        is_stopping: True if the host shuts down, or the run met an unexpected error.
+        maintaining: True if maintenance runs or is about to run.
     """
 
     running: bool = False
@@ -98,7 +98,7 @@ class RunSnapshot:
 
     @property
     def holds(self) -> bool:
-        """True if the run has a lease."""
+        """True if the run has leased jobs or calls in flight."""
         is_waiting = self.release_at is not None or self.retry_settle_at is not None
         return self.running or self.to_settle or self.exchanging or is_waiting
 
@@ -106,23 +106,23 @@ class RunSnapshot:
 class TickScheduler:
     """The scheduler of one run.
 
-    Parts of the run record events here, and the loop asks for the next action.
+    Other parts of the run record events here, and the loop asks for the next action.
     """
 
     #: Maximum time between two iterations of the loop.
     ITERATION_SECONDS = 10.0
-    #: Number of consecutive leases that returned none of the due jobs, after which a run may end.
+    #: A run may end after this number of consecutive leases that returned none of the due jobs.
     MAX_EMPTY_LEASES = 6
-    #: Time until the run leases once more after it has reported no free slots, because an enqueue
-    #: that relied on the slots may commit later. The run also leases once more after a
-    #: notification.
+    #: Time until the run leases once more after it has stopped reporting free slots, because an
+    #: enqueue that relied on the slots may commit later. The loop also leases once more after a
+    #: notification for which it found no job.
     RECHECK_SECONDS = 0.1
-    #: Maximum time that a due batch waits for the response to a lease, which may have more jobs for
-    #: the batch.
+    #: Maximum time that a batch waits beyond its start time for a lease response, which may have
+    #: more jobs for the batch.
     FILL_SECONDS = 0.5
-    #: Minimum time between two settles while leased jobs wait for a slot, so that jobs are settled
-    #: together and no slot is empty meanwhile. This is a quarter of the time for which jobs are
-    #: leased ahead.
+    #: Minimum time between two settlements while leased jobs wait for a slot, so that jobs are
+    #: settled together and no slot is empty meanwhile. This is a quarter of the time for which jobs
+    #: are leased in advance.
     SETTLE_BATCH_SECONDS = 0.025
     #: Minimum pause between two runs of a loop.
     MIN_PAUSE_SECONDS = 0.005
@@ -134,21 +134,21 @@ class TickScheduler:
         #: Reason to lease immediately, or None.
         self._lease_reason: Reason | None = None
         self._leased_at = -math.inf
-        #: The next lease according to the latest response, or to its failure.
+        #: The next lease request, as determined by the latest response or its absence.
         self._lease: NextAction | None = None
-        #: Whether the latest request got no response. The request is repeated, because the database
+        #: True if the latest request got no response. The request is repeated, because the database
         #: may have leased jobs for it.
         self._has_no_response = False
-        #: Whether the last lease covered every pool and returned no job, and no other lease is in
+        #: True if the last lease covered every pool and returned no job, and no other lease is in
         #: flight. Only then may the run end.
         self._last_lease_empty = False
-        #: Whether due jobs remain that the last lease did not return, e.g. because another session
-        #: has them locked.
+        #: True if due jobs remain that the last lease did not return, e.g. because another session
+        #: has locked them.
         self._has_due_jobs = False
         self._recheck_pending = False
-        #: Whether no other run is admitted, so that this one polls while jobs run.
+        #: True if no other run is admitted, so that this run polls while its jobs run.
         self.is_last = False
-        #: Whether the maximum of runs is reached, so that this one leases nothing.
+        #: True if the maximum number of runs is reached, so that this run leases nothing.
         self.is_at_worker_limit = False
         self.has_started_extra_workers = False
 
@@ -157,7 +157,7 @@ class TickScheduler:
         self._lease_reason = self._lease_reason or reason
 
     def record_request(self, now: float) -> None:
-        """Record that a lease is requested."""
+        """Record that a lease request is sent."""
         self._lease_reason = None
         self._leased_at = now
         self._has_no_response = True
@@ -172,13 +172,13 @@ class TickScheduler:
         due_in_seconds: float | None,
         recheck_pending: bool,
     ) -> None:
-        """Record the response of a lease.
+        """Record the response to a lease request.
 
         Args:
-            found: Whether the lease returned jobs.
-            of_all: Whether the request covered every pool.
+            found: True if the lease returned jobs.
+            of_all: True if the request covered every pool.
             due_in_seconds: Time until a job falls due. 0 if due jobs are locked.
-            recheck_pending: Whether an enqueue may have counted on this run and committed since.
+            recheck_pending: True if an enqueue may have relied on this run and committed since.
         """
         self._has_no_response = False
         self._last_lease_empty = of_all and not found
@@ -188,8 +188,7 @@ class TickScheduler:
         if found:
             self._backoff.leases = 0
         elif self._has_due_jobs:
-            # if the due jobs cannot be leased, e.g. because their rows are locked, pauses get
-            # longer
+            # pauses grow while due jobs cannot be leased, e.g. because their rows are locked
             self._backoff.leases += 1
         if due_in_seconds is not None:
             pause = self._backoff.lease_backoff()
@@ -200,7 +199,7 @@ class TickScheduler:
             self._lease = NextAction(now + self.RECHECK_SECONDS, Action.LEASE, Reason.NOTIFIED)
 
     def back_off(self, now: float, seconds: float, *, has_no_response: bool) -> None:
-        """Record that a lease was rejected or got no response, and back off."""
+        """Record that a lease request was rejected or got no response, and back off."""
         self._has_no_response = has_no_response
         self._has_due_jobs = self._recheck_pending = False
         self._lease = NextAction(now + seconds, Action.LEASE, Reason.BACKOFF)
@@ -211,7 +210,7 @@ class TickScheduler:
         return is_open and snapshot.has_free_slot and not self.is_at_worker_limit
 
     def next(self, now: float, snapshot: RunSnapshot) -> NextAction:
-        """Return the next action, by default an iteration. An overdue action has the time `now`."""
+        """Return the next action, or an iteration by default. An overdue action is due `now`."""
         entry = min(self._entries(now, snapshot), key=lambda action: max(now, action.at))
         return entry if entry.at >= now else replace(entry, at=now)
 
@@ -240,7 +239,7 @@ class TickScheduler:
         if snapshot.needs_second_settle:
             yield NextAction(now, Action.SETTLE, Reason.JOBS_ENDED)
         elif not snapshot.exchanging:
-            if snapshot.to_settle:  # the call that settles also leases
+            if snapshot.to_settle:  # the settlement also leases jobs
                 at = (
                     now
                     if snapshot.release_at is None
@@ -274,7 +273,7 @@ class TickScheduler:
             )
 
     def _stays(self, now: float, snapshot: RunSnapshot) -> bool:
-        """Return whether a run without a job waits for a job that is due soon or just announced."""
+        """Return whether a run without jobs waits, because a job is due soon or was announced."""
         if not self.can_lease(now, snapshot):
             return False
         if (
@@ -296,19 +295,19 @@ class TickScheduler:
 
     @property
     def next_lease(self) -> NextAction | None:
-        """The next lease after this run has ended.
+        """The next lease request after this run has ended.
 
-        None if only a notification causes a next lease.
+        None if only a notification causes the next lease request.
         """
         return self._lease
 
     def next_poll(self, now: float, *, poll_seconds: float, was_notified: bool) -> NextAction:
-        """Return the next poll of a loop after this run, `poll_seconds` later at most.
+        """Return the next poll of the loop after this run, at most `poll_seconds` later.
 
         Args:
             poll_seconds: The poll interval.
-            was_notified: Whether a notification started the run and it found nothing. The commit
-                may become visible just afterwards.
+            was_notified: True if a notification started the run and the run found nothing. The
+                commit may become visible soon afterwards.
         """
         entry = NextAction(now + poll_seconds, Action.LEASE, Reason.POLL)
         if was_notified:

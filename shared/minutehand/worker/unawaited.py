@@ -1,4 +1,4 @@
-"""Detection of calls of a context that are never awaited, whose work would be silently lost.
+"""Detects calls of a context that are never awaited, whose work would be silently lost.
 
 The context records its calls, so that a job without calls has no overhead.
 """
@@ -18,12 +18,12 @@ from minutehand.queue.errors import ProcessorError
 A = TypeVar("A", bound=Callable[..., Any])
 T = TypeVar("T")
 
-#: Number of recorded calls from which ended ones are dropped.
+#: Number of recorded calls from which ended calls are dropped.
 PRUNE_AFTER: Final = 32
 
 
 class NotAwaited(ProcessorError):
-    """The processor ended without awaiting a call, so that the call did nothing."""
+    """The processor ended without awaiting a call, which therefore did nothing."""
 
     def __init__(self, names: Iterable[str]) -> None:
         calls = [f"{name}(…)" for name in dict.fromkeys(names)]
@@ -35,14 +35,14 @@ class NotAwaited(ProcessorError):
 
 
 class CallTracker:
-    """The calls of one attempt that have not ended."""
+    """Calls of one attempt that have not ended."""
 
     def __init__(self) -> None:
         self._calls: list[tuple[str, CoroutineType[Any, Any, Any]]] = []
         self._prune_at = PRUNE_AFTER
 
     def add(self, name: str, call: Any) -> None:
-        """Record a call that was just made."""
+        """Record a call that has just been made."""
         if type(call) is not CoroutineType:
             return  # a future, which runs by itself
         if len(self._calls) >= self._prune_at:
@@ -53,7 +53,7 @@ class CallTracker:
     def end(self) -> tuple[list[str], list[str]]:
         """Return the names of calls that never started, which are closed, and of running calls.
 
-        To be called once the processor has ended.
+        Call this method after the processor has ended.
         """
         states = [(name, call, inspect.getcoroutinestate(call)) for name, call in self._calls]
         self._calls = []
@@ -68,7 +68,7 @@ class CallTracker:
 
 
 class TracksCalls(Protocol):
-    """The part of a context that this file uses."""
+    """The part of a context that this module uses."""
 
     calls: CallTracker | None
 

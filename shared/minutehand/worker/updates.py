@@ -1,4 +1,4 @@
-"""Updates of an attempt until they are stored. The context adds them, the reporter sends them."""
+"""Unsaved updates of an attempt. The context adds them, and the reporter sends them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from minutehand.clock import Clock, SystemClock
 from minutehand.queue.data_api import encode
 from minutehand.queue.models import LogLine, OutputChunk, Progress, RunningStep, StepResult
 
-#: Bytes of unsent output from which it is sent without a pause.
+#: Output of this many unsent bytes is sent without a pause.
 LONG_OUTPUT: Final = 4_096
 
 
 class UpdateBatch(NamedTuple):
-    """Updates that are being sent. `logs_from` is the number of lines sent before."""
+    """Updates of one report. `logs_from` is the number of log lines that were sent before."""
 
     progress: Progress | None = None
     logs: tuple[LogLine, ...] = ()
@@ -53,13 +53,13 @@ class _OutputBuffer:
 class Updates:
     """Updates of one attempt that are not yet stored. Thread-safe."""
 
-    #: Maximum unsent log lines, and their bytes.
+    #: Maximum number of unsent log lines, and of their bytes.
     MAX_LOGS = 2_000
     MAX_LOG_BYTES = 1_000_000
     #: Maximum bytes of joined chunks. A longer chunk is sent alone.
     JOINED_BYTES = 64_000
 
-    # defaults that most attempts never change are class attributes, as each job has an instance
+    # defaults are class attributes, because each attempt has an instance and most never change them
     dropped_logs = 0
     #: Bytes of unsent output.
     output_bytes = 0
@@ -78,15 +78,15 @@ class Updates:
         self.last_at = self._clock.monotonic()
         self._logs: list[LogLine] = []
         self._steps: list[StepResult] = []
-        #: Running steps with their start, the latest last.
+        #: Running steps with their start times, the latest last.
         self._running: dict[str, float] = {}
         self._tags: list[str] = []
         self._buffers: list[_OutputBuffer] = []
-        #: Current start of each stream. Output of an earlier start is not sent.
+        #: Number of the latest start of each stream. Output of an earlier start is not sent.
         self._attempts: dict[str, int] = {}
 
     def __bool__(self) -> bool:
-        # do not call the two properties, because calls for each job are slow
+        # do not call the properties, because calls for each job are slow
         return bool(
             self._logs
             or self._steps
@@ -119,7 +119,7 @@ class Updates:
             self._progress = progress
 
     def add_log(self, line: LogLine) -> None:
-        """Add a line. Above the maximum of unsent lines, a line is dropped and counted."""
+        """Add a log line. Above the maximum of unsent lines, drop the line and count it."""
         size = _bytes_of(line)
         self._mark("log")
         with self._lock:
@@ -150,17 +150,17 @@ class Updates:
         return round((self.last_at - started_at) * 1000, 1)
 
     def add_step(self, step: StepResult) -> None:
-        """Append a finished step."""
+        """Add a finished step."""
         with self._lock:
             self._steps.append(step)
 
     def add_tags(self, tags: Sequence[str]) -> None:
-        """Append tags of the job."""
+        """Add tags of the job."""
         with self._lock:
             self._tags += tags
 
     def begin_stream(self, name: str, attempt: int) -> None:
-        """Start a stream, whose readers drop its earlier output."""
+        """Start a stream. Readers drop its earlier output."""
         with self._lock:
             self._attempts[name] = attempt
             self._keep(buffer for buffer in self._buffers if buffer.stream != name)
@@ -170,7 +170,7 @@ class Updates:
     def add_output(
         self, stream: str, attempt: int, start: int, step: str | None, chunk: Any, *, is_text: bool
     ) -> int:
-        """Append a chunk, joined to the last one if possible. Return its bytes."""
+        """Append a chunk, joined to the last chunk if possible. Return the bytes of the chunk."""
         size = len(chunk.encode()) if is_text else len(encode(chunk))
         self._mark("output")
         with self._lock:
@@ -202,7 +202,7 @@ class Updates:
         Args:
             max_logs: Maximum log lines.
             max_bytes: Approximate maximum bytes of logs and of output.
-            is_full: Whether to include updates other than output.
+            is_full: True includes updates other than output.
         """
         if not (self or self._running or self.dropped_logs):
             return NO_UPDATES

@@ -1,4 +1,4 @@
-"""Calls of a paid service in a job, with a limit per step and waits while it is unavailable.
+"""Calls of a paid service in a job, with a limit per step, and waits while it is unavailable.
 
 A call that may have been charged counts towards `MAX_CALLS`, a limit per step across attempts. A
 call that was rejected or never sent does not. The caller builds requests and parses responses.
@@ -28,15 +28,15 @@ MAX_WAIT: Final = timedelta(hours=6)
 #: rejection, and threefold with each call that may have been charged.
 MIN_PAUSE, MAX_PAUSE = timedelta(seconds=10), timedelta(minutes=1)
 MAX_PAUSE_IF_CHARGED: Final = timedelta(minutes=5)
-#: Waits from this length on are shown with their day.
+#: Times at least this far away are shown with their day.
 _DATE_AFTER: Final = timedelta(hours=12)
-#: Codes of a service that is unavailable or requests a wait, for which no attempt counts.
+#: Codes of a service that is unavailable or requests a wait. The attempt then does not count.
 _UNAVAILABLE: Final = frozenset({"rate_limited", "unreachable", "silent", "cut_short"})
-_SETTINGS: Final = "An operator must look at its settings."
+_SETTINGS: Final = "An operator must check its settings."
 #: Messages for people by code: what happened and what they can do, without technical terms.
 _MESSAGES: Final = {
     "not_authorised": f"{{}} refused access. {_SETTINGS}",
-    "misconfigured": f"{{}} is not set up as it should be. {_SETTINGS}",
+    "misconfigured": f"{{}} is set up incorrectly. {_SETTINGS}",
     "none": "{} is not set up here.",
     "out_of_credit": "{} has no credit left. An operator must add some.",
     "rate_limited": "{} has reached its rate limit",
@@ -45,16 +45,16 @@ _MESSAGES: Final = {
     "cut_short": "{} broke off its answer",
     "failed": "{} failed",
     "refused": "{} rejected the request.",
-    "too_long": "{} cannot take a request as long as this one. Make it shorter.",
+    "too_long": "{} cannot process a request as long as this one. Make it shorter.",
     "input_refused": "{} would not answer this. Ask it differently.",
     "answer_unusable": "{}'s answer could not be used. Try again, or ask it differently.",
-    "answer_too_long": "{}'s answer was longer than it may be. Ask for less at once.",
+    "answer_too_long": "{}'s answer was too long. Ask for less at once.",
 }
 #: The failure of a step if the job was stopped during each of its calls.
 _STOP_FAILURE: Final[dict[str, Any]] = {
     "code": "stopped",
     "hope": "none",
-    "said": "The work was stopped each time before an answer came.",
+    "said": "Each call was stopped before its answer arrived.",
 }
 
 #: Statuses of a service that is unavailable or overloaded, not broken. Groq sends 498.
@@ -91,7 +91,7 @@ def classify_status(status: int) -> Failure:
 
 
 def classify_no_response(error: NoResponse) -> Failure:
-    """Classify a missing response. After silence or half a response it may have been charged."""
+    """Classify a missing response. Unless the call was not sent, it may have been charged."""
     if error.kind == "unsent":
         return Failure("unreachable", "later")
     code = {"silent": "silent", "broken": "cut_short", "long": "answer_unusable"}[error.kind]
@@ -104,21 +104,21 @@ def user_message(code: str, vendor: str) -> str:
 
 
 class VendorError(JobServiceError):
-    """A call of a service failed. The text is for the job's log, and `said` for people.
+    """A call of a service failed. The text is for the job's log, and `said` is for people.
 
     Attributes:
-        said: A sentence for people without names of fields, classes, models or keys.
+        said: A sentence for people, without names of fields, classes, models or keys.
         hope: Advice to the caller.
-        charged: Whether the call may have been charged.
+        charged: True if the call may have been charged.
         status: HTTP status, if there was a response.
         retry_after: The wait that the service requested, or None.
-        repeatable: Whether an immediate retry cannot be charged twice.
+        repeatable: True if an immediate retry cannot be charged twice.
     """
 
     code: str = "unreachable"
     hope: RetryAdvice = "later"
     charged: bool = False
-    #: Name of the service for `said`.
+    #: Name of the service, with which `said` begins.
     vendor: str = "The service"
     #: Prefix of `code` in `data`.
     prefix: str = ""
@@ -153,16 +153,16 @@ class VendorError(JobServiceError):
 
     @property
     def data(self) -> dict[str, Any]:
-        """Code and advice for programs."""
+        """Code and advice, for programs."""
         return {"code": f"{self.prefix}{self.code}", "hope": self.hope}
 
 
 class VendorCalls:
-    """The calls of one service in one step, over all attempts of a job's run.
+    """Calls of one service in one step, over all attempts of a job.
 
     Args:
-        name: Name of the request, unique in the step.
-        patient: False if a person waits for the result, so that the first error ends the job.
+        name: Name of the request, which is unique in the step.
+        patient: False if a person waits for the result. The first error then ends the job.
     """
 
     def __init__(self, job: Job[Any], ctx: JobContext, name: str, *, patient: bool = True) -> None:
@@ -191,7 +191,7 @@ class VendorCalls:
             self.end(error)
 
     async def make(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call and count the call. A call that is stopped counts as charged.
+        """Make a call and count it. A call that is stopped counts as charged.
 
         Raises:
             VendorError: The error of the call or, after `MAX_CALLS` calls, of the last call.
@@ -208,7 +208,7 @@ class VendorCalls:
         except (ProcessorError, Suspended, AttemptEnded):
             raise
         except BaseException:
-            # stopped, or the receiver of its output failed
+            # the call was stopped, or the receiver of its output failed
             self._charged += 1
             self._remember(None)
             raise
@@ -218,7 +218,7 @@ class VendorCalls:
         return result
 
     def wait(self, error: VendorError) -> None:
-        """Suspend the job if the service is unavailable, so that the attempt does not count.
+        """Suspend the job if the service is unavailable. The attempt then does not count.
 
         Return if no call is left, or if `MAX_WAIT` or the job's deadline would be exceeded.
         """
@@ -233,7 +233,7 @@ class VendorCalls:
         raise AttemptEnded(Snooze(after=pause)) from error
 
     def end(self, error: VendorError) -> NoReturn:
-        """End the attempt after a failed call, with a wait or an error for people.
+        """End the attempt after a failed call: suspend the job, or fail with an error for people.
 
         Raises:
             AttemptEnded: See `wait`.
@@ -270,7 +270,7 @@ class VendorCalls:
     def _count(self, error: VendorError) -> None:
         if error.charged:
             self._charged += 1
-            self._unavailable_since = None  # the service accepts requests
+            self._unavailable_since = None  # the service accepts requests again
             self._remember(error)
         elif error.away and self._unavailable_since is None:
             self._unavailable_since = self._ctx.clock.now()
@@ -298,7 +298,7 @@ class VendorCalls:
 
 
 def clock_time(at: datetime, pause: timedelta) -> str:
-    """Format an instant for people, with its day if it is not soon."""
+    """Format a time for people, with its day if it is not soon."""
     if pause >= _DATE_AFTER:
         return f"{at:%H:%M} UTC on {at.day} {at:%B}"
     return f"{at:%H:%M:%S} UTC"

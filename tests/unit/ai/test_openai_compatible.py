@@ -224,7 +224,7 @@ async def test_an_answer_that_is_cut_twice_fails(server: ModelServer) -> None:
 
     assert [seen.body["max_tokens"] for seen in server.seen] == [3_000, 3_000]
     assert run.error is not None
-    words = "The language model's answer was longer than it may be. Ask for less at once."
+    words = "The language model's answer was too long. Ask for less at once."
     assert run.error.message == words
     assert "LANGUAGE_MODEL_MOST_TOKENS" in run.messages[-1]
 

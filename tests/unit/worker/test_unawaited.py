@@ -126,7 +126,9 @@ async def test_a_call_under_way_at_the_end_is_said_in_the_jobs_log() -> None:
     kept[0].cancel()
 
     assert (response.outcome, response.result) == ("completed", "done")
-    assert response.messages == ["The processor ended before ctx.step(…): await it to its end"]
+    assert response.messages == [
+        "The processor ended before ctx.step(…) had ended; await each call"
+    ]
 
 
 async def test_a_mock_of_the_context_has_methods_to_await() -> None:
