@@ -400,13 +400,13 @@ as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_count integer := 1 + coalesce(
-    nullif(current_setting('minutehand.plain_inserts', true), ''),
+    nullif(current_setting('minutehand.plain', true), ''),
     '0'
   )::integer;
   v_options jsonb := '{}';
   v_holder uuid;
 begin
-  v_count := set_config('minutehand.plain_inserts', v_count::text, true);
+  v_count := set_config('minutehand.plain', v_count::text, true);
   if v_count % 100 = 0 and queue.caller() is not null then
     perform queue.admit('jobs', new.workspace_id, queue.caller(), 100);
     perform set_config('minutehand.reserved', (queue.take_reserved() + 100)::text, true);
@@ -599,10 +599,7 @@ create trigger jobs_after_insert
   after insert on public.jobs
   referencing new table as added
   for each statement
-  when (
-    current_setting('minutehand.plain_inserts', true) <> ''
-    or current_setting('minutehand.reserved', true) <> ''
-  )
+  when (current_setting('minutehand.plain', true) <> '')
   execute function queue.place_inserted();
 
 -- Delete the rows of deleted jobs from the tables of the engine.

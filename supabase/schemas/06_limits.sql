@@ -841,6 +841,18 @@ begin
 end;
 $$;
 
+-- Record that the transaction has a plain statement, so that the triggers after inserts and updates
+-- of public.jobs run. The setting minutehand.plain is the number of plain inserts, or 0 before the
+-- first of them.
+create function queue.note_plain()
+returns void
+language sql
+set search_path = ''
+as $$
+select set_config('minutehand.plain', '0', true)
+where current_setting('minutehand.plain', true) <> '' is not true
+$$;
+
 -- Charge a person's insert, update or delete before it locks or writes a row. The number of rows is
 -- not known yet, so the person pays for 100 rows, or for fewer if the person's limit is low.
 -- queue.charge_written refunds the difference after the statement. An insert with `on conflict do
@@ -858,7 +870,7 @@ declare
 begin
   if v_user is not null and current_setting('minutehand.reserved', true) <> '' is not true then
     perform queue.admit('changes', null, v_user, v_price);
-    perform set_config('minutehand.reserved', v_price::text, true);
+    perform set_config('minutehand.reserved', v_price::text, true), queue.note_plain();
   end if;
   return null;
 end;
@@ -866,7 +878,7 @@ $$;
 create trigger admit_statement
   before insert or update on public.jobs
   for each statement
-  when (current_user = 'authenticated')
+  when (current_user = 'authenticated'::text) -- a constant of the type name would be longer
   execute function queue.admit_statement();
 
 -- Return the number of tokens that queue.admit_statement charged before the statement, and delete

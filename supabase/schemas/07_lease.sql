@@ -3,7 +3,7 @@
 --
 --   queue.lease               handles one numbered request of a worker run.
 --     queue.admit_run         limits the number of concurrent runs, in the first call of a run.
---     queue.record_worker     updates the worker's row and its lanes, once a minute.
+--     queue.record_worker     updates the row of a new or changed worker, and once a minute.
 --     queue.lease_ready       fills every pool of the worker.
 --       queue.open_gates        opens the gates that notes name, so that more jobs become ready.
 --       queue.noted_shares      takes a few jobs each of many turns, without opening the turns.
@@ -18,6 +18,7 @@
 --         queue.take              leases the jobs, and finds a job whose lease a trigger rejects.
 --           queue.take_jobs         moves jobs from ready to leased in one statement.
 --           queue.tidy_turns        closes empty turns and moves the start of other turns.
+--             queue.begin_epoch       lets later leases skip the index entries of closed turns.
 --       queue.record_starts     stores events and keys that the job's row does not show.
 --       queue.publish           adds rows to the feed and sends messages.
 --     queue.next_due_in_ms    computes when the worker should call again.
@@ -260,15 +261,18 @@ begin
 end;
 $$;
 
--- Return the number of a worker in queue.workers. Once a minute, and when the worker serves other
--- job types or queues than before, update its row and the column served_at of its lanes. When a
--- lane gets its first worker or loses its last worker, insert notes for the gates of the lane. The
--- advisory lock "turns" is needed for this, because queue.lease_ready opens gates under this lock.
+-- Update the row of a worker and the column served_at of its lanes, and return the worker's number
+-- in queue.workers. When a lane gets its first worker or loses its last worker, insert notes for
+-- the gates of the lane. The advisory lock "turns" is needed for this, because queue.lease_ready
+-- opens gates under this lock.
 -- p_known: The worker's row before the update.
+-- p_is_changed: True if the worker serves other job types or queues than before, or if its version,
+--   slots or abandoned jobs differ.
 -- has_noted: True if this call has inserted notes for gates.
 create function queue.record_worker(
   p_request queue.lease_request,
   p_known queue.workers,
+  p_is_changed boolean,
   p_now timestamptz,
   out worker integer,
   out has_noted boolean
@@ -277,41 +281,16 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_changed boolean;
   v_lanes record;
   v_gates integer[];
   v_is_alone boolean;
 begin
-  worker := p_known.worker;
-  has_noted := false;
   if p_known.version = p_request.version
     and p_known.job_types @> p_request.job_types
   then
     -- the request omits job types for which the worker has no free slot, but the worker still
     -- serves them
     p_request.job_types := p_known.job_types;
-  end if;
-  p_request.slots := coalesce(p_request.slots, p_known.slots);
-  p_request.abandoned := coalesce(p_request.abandoned, p_known.abandoned);
-  v_changed := (
-    p_known.job_types, p_known.queues, p_known.version, p_known.slots, p_known.abandoned
-  ) is distinct from (
-    p_request.job_types,
-    p_request.queues,
-    p_request.version,
-    p_request.slots,
-    p_request.abandoned
-  );
-  if p_known.seen_at > p_now - interval '1 minute'
-    and p_known.seen_at <= p_now
-    and not v_changed
-  then
-    if p_known.ended_at is not null then
-      update queue.workers
-      set ended_at = null, started_at = p_now
-      where workers.worker = p_known.worker;
-    end if;
-    return;
   end if;
   select
     array_agg(l.lane) filter (
@@ -326,7 +305,7 @@ begin
       where not o.serves
         and (
           l.served_at <= p_now - interval '3 minutes'
-          or v_changed
+          or p_is_changed
             and l.served_at is not null
             and not exists (
               select from queue.workers as w
@@ -368,8 +347,8 @@ begin
     p_request.version,
     p_request.job_types,
     p_request.queues,
-    p_request.slots,
-    p_request.abandoned
+    coalesce(p_request.slots, p_known.slots),
+    coalesce(p_request.abandoned, p_known.abandoned)
   )
   on conflict (worker_id) do update set
     seen_at = excluded.seen_at,
@@ -531,6 +510,10 @@ language plpgsql
 set search_path = ''
 as $$
 declare
+  v_epoch constant integer := (
+    select coalesce(max(e.epoch), 0)
+    from queue.turn_epochs as e
+  );
   v_ignored text;
 begin
   -- Set queue.notes_gone to the transaction id of the oldest note, or of the oldest running
@@ -587,7 +570,7 @@ begin
       )
     order by o.id
   )
-  insert into queue.turns as t (lane, workspace_id, rank, from_ord, changed_at)
+  insert into queue.turns as t (lane, workspace_id, rank, from_ord, changed_at, epoch)
   select
     o.lane,
     o.workspace_id,
@@ -601,7 +584,8 @@ begin
       min(r.last_rank) over (partition by o.workspace_id) - 1
     ),
     o.ord,
-    p_now
+    p_now,
+    v_epoch
   from opened as o
   join queue.lanes as l on l.lane = o.lane
   join queue.rings as r on r.ring = l.ring
@@ -609,13 +593,14 @@ begin
     blocked = false,
     look_at = null,
     changed_at = p_now,
+    epoch = v_epoch,
     -- notes name all ready jobs of a closed turn, so the turn starts at the first of them
     from_ord = case
       when t.blocked and t.look_at is null then excluded.from_ord
       else least(t.from_ord, excluded.from_ord)
     end;
   update queue.turns as t
-  set blocked = false, look_at = null
+  set blocked = false, look_at = null, epoch = v_epoch
   where t.ctid = any (array(
     select ctid
     from queue.turns
@@ -653,8 +638,8 @@ begin
   into v_open
   from (
     select *
-    from queue.turns
-    where lane = any (v_asked.lanes) and not blocked
+    from queue.unblocked_turns
+    where lane = any (v_asked.lanes)
     limit 20
   ) as t;
   if v_open.has_jobs or v_open.turns = 20 then
@@ -758,19 +743,12 @@ declare
   v_tried text[];
   v_busy text[];
 begin
-  open := p_lanes;
-  is_busy := false;
-  is_limited := false;
-  at_limit := '{}';
-  if p_limited = '{}' then
-    return;
-  end if;
   v_types := array(
     select n
     from unnest(p_limited) as n
     where exists (
       select from queue.lanes as l
-      join queue.turns as o on o.lane = l.lane and not o.blocked
+      join queue.unblocked_turns as o on o.lane = l.lane
       where l.job_type = n and l.lane = any (p_lanes)
     )
   );
@@ -871,9 +849,8 @@ begin
     from (
       (
         select o.*, p.round
-        from queue.turns as o
-        where not o.blocked
-          and (o.rank, o.workspace_id, o.lane)
+        from queue.unblocked_turns as o
+        where (o.rank, o.workspace_id, o.lane)
           > (p.last_rank, p.last_workspace_id, p.lane_bound)
         order by o.rank, o.workspace_id, o.lane
         limit p_rows
@@ -881,9 +858,8 @@ begin
       union all
       (
         select o.*, p.round + 1
-        from queue.turns as o
-        where not o.blocked
-          and (o.rank, o.workspace_id, o.lane)
+        from queue.unblocked_turns as o
+        where (o.rank, o.workspace_id, o.lane)
           <= (p.last_rank, p.last_workspace_id, p.lane_bound)
         order by o.rank, o.workspace_id, o.lane
         limit p_rows
@@ -943,9 +919,8 @@ begin
     from (
       (
         select o.*, p.round
-        from queue.turns as o
+        from queue.unblocked_turns as o
         where o.lane = p.lane
-          and not o.blocked
           and (o.rank, o.workspace_id, o.lane)
           > (p.last_rank, p.last_workspace_id, p.lane_bound)
         order by o.rank, o.workspace_id
@@ -954,9 +929,8 @@ begin
       union all
       (
         select o.*, p.round + 1
-        from queue.turns as o
+        from queue.unblocked_turns as o
         where o.lane = p.lane
-          and not o.blocked
           and (o.rank, o.workspace_id, o.lane)
           <= (p.last_rank, p.last_workspace_id, p.lane_bound)
         order by o.rank, o.workspace_id
@@ -1026,7 +1000,7 @@ begin
       )
     )
   into turns, is_limited, is_empty
-  from (select * from queue.turns where not blocked limit 2) as o;
+  from (select * from queue.unblocked_turns limit 2) as o;
   if turns[2] is null then -- at most one turn is open, for example if one tenant has all jobs
     is_all := true;
     known := 1;
@@ -1519,6 +1493,8 @@ declare
   v_most constant integer := p_request."limit";
   v_asked constant record := queue.open_lanes(p_request.job_types, p_request.queues);
   v_types record;
+  v_open integer[];
+  v_has_limits boolean := false; -- true if a limited type has a turn in the lanes
   v_reads integer;
   v_first record;
   v_turns queue.turn[];
@@ -1536,22 +1512,27 @@ begin
   if v_most = 0 then
     return;
   end if;
-  v_types := queue.lock_types(lanes, limited, p_now);
-  at_limit := v_types.at_limit;
-  more := v_types.is_busy;
+  v_open := lanes;
+  if limited <> '{}' then
+    v_types := queue.lock_types(lanes, limited, p_now);
+    v_open := v_types.open;
+    v_has_limits := v_types.is_limited;
+    at_limit := v_types.at_limit;
+    more := v_types.is_busy;
+  end if;
   -- An open turn may have no ready job. If no turn of the first read has a ready job, read more
   -- turns.
   foreach v_reads in array array[
     v_most + v_most / 25 + 5,
     greatest(150, 2 * v_most)
   ] loop
-    v_first := queue.next_turns(v_types.open, v_reads);
+    v_first := queue.next_turns(v_open, v_reads);
     v_turns := v_first.turns;
     v_one := v_turns[1];
     if v_one.lane is null then
       return;
     end if;
-    is_limited := v_types.is_limited or v_first.is_limited;
+    is_limited := v_has_limits or v_first.is_limited;
     if v_first.is_empty then
       empty := array[row(v_one.lane, v_one.workspace_id, null, 0)::queue.share];
       return;
@@ -1617,12 +1598,12 @@ begin
         when v_last.job_type is null then array(
           select l.lane
           from queue.lanes as l
-          where l.lane = any (v_types.open) and l.job_type <> all (v_stopped)
+          where l.lane = any (v_open) and l.job_type <> all (v_stopped)
         )
         else array(
           select l.lane
           from queue.lanes as l
-          where l.job_type = v_last.job_type and l.lane = any (v_types.open)
+          where l.job_type = v_last.job_type and l.lane = any (v_open)
         )
       end,
       v_last
@@ -1925,6 +1906,41 @@ begin
 end;
 $$;
 
+-- Move the open turns to a new epoch, unless more than p_most turns are open, or another transaction
+-- has locked one of them. The caller has the advisory lock "turns", so that no other call opens a
+-- turn.
+create function queue.begin_epoch(p_most bigint)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_epoch constant integer := (
+    select coalesce(max(e.epoch), 0)
+    from queue.turn_epochs as e
+  );
+  v_open constant tid[] := array(
+    select t.ctid
+    from queue.turns as t
+    where not t.blocked and t.epoch = v_epoch
+    limit p_most + 1
+  );
+  v_locked constant tid[] := array(
+    select t.ctid
+    from queue.turns as t
+    where t.ctid = any (v_open)
+    for no key update skip locked
+  );
+begin
+  if cardinality(v_open) <= p_most and cardinality(v_locked) = cardinality(v_open) then
+    insert into queue.turn_epochs values (v_epoch + 1);
+    update queue.turns
+    set epoch = v_epoch + 1
+    where ctid = any (v_locked);
+  end if;
+end;
+$$;
+
 -- Set the start of each turn (from_ord) to its first ready job, or to the last leased job if no job
 -- is ready. Close the turns in which the lease found no ready job. Skip a turn whose advisory lock
 -- another transaction has, because that transaction may be adding a job to the turn. Also skip the
@@ -1942,33 +1958,42 @@ declare
     from unnest(p_turns[:v_locks]) as t
     where pg_try_advisory_xact_lock(t.lane, uuid_hash(t.workspace_id))
   );
+  v_closed bigint;
 begin
-  update queue.turns as u
-  set
-    from_ord = coalesce(o.head, o.last_ord, u.from_ord),
-    blocked = u.blocked or o.closes,
-    look_at = case when not o.closes then u.look_at end,
-    changed_at = case when o.closes then p_now else u.changed_at end
-  from unnest(v_free) as s
-  cross join lateral (
-    select
-      t.ctid as found,
-      s.ord as last_ord,
-      (
-        select r.ord
-        from queue.ready as r
-        where r.lane = t.lane
-          and r.workspace_id = t.workspace_id
-          and r.ord >= t.from_ord
-        order by r.ord
-        limit 1
-      ) as head
-    from queue.turns as t
-    where t.lane = s.lane and t.workspace_id = s.workspace_id
-    for no key update skip locked
-  ) as l
-  cross join lateral (select l.*, l.head is null and s.jobs = 0 as closes) as o
-  where u.ctid = o.found;
+  with tidied as (
+    update queue.turns as u
+    set
+      from_ord = coalesce(o.head, o.last_ord, u.from_ord),
+      blocked = u.blocked or o.closes,
+      look_at = case when not o.closes then u.look_at end,
+      changed_at = case when o.closes then p_now else u.changed_at end
+    from unnest(v_free) as s
+    cross join lateral (
+      select
+        t.ctid as found,
+        s.ord as last_ord,
+        (
+          select r.ord
+          from queue.ready as r
+          where r.lane = t.lane
+            and r.workspace_id = t.workspace_id
+            and r.ord >= t.from_ord
+          order by r.ord
+          limit 1
+        ) as head
+      from queue.turns as t
+      where t.lane = s.lane and t.workspace_id = s.workspace_id
+      for no key update skip locked
+    ) as l
+    cross join lateral (select l.*, l.head is null and s.jobs = 0 as closes) as o
+    where u.ctid = o.found
+    returning o.closes
+  )
+  select count(*) into v_closed
+  from tidied as t
+  where t.closes;
+  perform queue.begin_epoch(v_closed)
+  where v_closed >= 5 and queue.try_lock('turns');
 end;
 $$;
 
@@ -2292,9 +2317,8 @@ begin
     case
       when exists (select from queue.turn_notes)
         or exists (
-          select from queue.turns as t
+          select from queue.unblocked_turns as t
           where t.lane = any (p_unfilled)
-            and not t.blocked
             and exists (
               select from queue.ready as r
               where r.lane = t.lane
@@ -2354,7 +2378,7 @@ begin
           and b.tokens < 1
           and exists (
             select from queue.lanes as l
-            join queue.turns as t on t.lane = l.lane and not t.blocked
+            join queue.unblocked_turns as t on t.lane = l.lane
             where l.job_type = y.job_type and l.lane = any (p_lanes)
           )
       )
@@ -2426,6 +2450,19 @@ begin
     t.seen_at > v_now - interval '10 seconds' as is_active,
     t.expires_at,
     w as worker,
+    w.seen_at > v_now - interval '1 minute'
+      and w.seen_at <= v_now
+      and w.ended_at is null as is_seen,
+    (w.queues, w.version, w.slots, w.abandoned) is distinct from (
+      v_asked.queues,
+      v_asked.version,
+      coalesce(v_asked.slots, w.slots),
+      coalesce(v_asked.abandoned, w.abandoned)
+    )
+      or w.job_types is distinct from v_asked.job_types
+      -- a request omits the types for which its worker has no free slot
+      and (w.version = v_asked.version and w.job_types @> v_asked.job_types) is not true
+      as is_changed,
     exists (
       select from queue.turn_notes
       union all
@@ -2462,8 +2499,12 @@ begin
       return json_build_object('leases', '[]'::json, 'run', v_run);
     end if;
   end if;
-  v_noted := queue.record_worker(v_asked, v_tick.worker, v_now);
-  v_asked.worker := v_noted.worker;
+  v_asked.worker := (v_tick.worker).worker;
+  if v_tick.is_changed or v_tick.is_seen is not true then -- once a minute, and after changes
+    v_noted := queue.record_worker(v_asked, v_tick.worker, v_tick.is_changed, v_now);
+    v_asked.worker := v_noted.worker;
+    v_tick.has_notes := v_tick.has_notes or v_noted.has_noted;
+  end if;
   -- reset the time at which queue.wake_worker last called a worker, because that worker has now
   -- started
   if pg_sequence_last_value('queue.wanted_ms') > 0 then
@@ -2472,7 +2513,7 @@ begin
   v_given := queue.lease_ready(
     v_asked,
     p_changes,
-    v_tick.has_notes or v_noted.has_noted,
+    v_tick.has_notes,
     case when v_tick.has_suspects then queue.lease_mode(v_asked, v_now) end,
     v_now
   );

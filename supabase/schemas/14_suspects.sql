@@ -359,9 +359,8 @@ begin
         select row(
           t.lane, t.workspace_id, 0, t.rank, 0, t.from_ord, 1, null, false, null, null, null
         )::queue.turn
-        from queue.turns as t
+        from queue.unblocked_turns as t
         where t.lane = any (v_types.open)
-          and not t.blocked
           and t.workspace_id = any (array(
             select o.workspace_id
             from queue.suspects as o

@@ -460,9 +460,8 @@ begin
   perform queue.tidy_turns(
     array(
       select row(t.lane, t.workspace_id, null, 0)::queue.share
-      from queue.turns as t
-      where not t.blocked
-        and t.changed_at < p_now - interval '1 hour'
+      from queue.unblocked_turns as t
+      where t.changed_at < p_now - interval '1 hour'
         and not exists (
           select from queue.ready as r
           where r.lane = t.lane
@@ -519,6 +518,7 @@ begin
         ('named_events', 'emitted_at < $1 - interval ''30 days'''),
         ('stats', 'at < $1 - interval ''9 days'''),
         ('publisher', 'round < (select max(p.round) from queue.publisher as p)'),
+        ('turn_epochs', 'epoch < (select max(e.epoch) from queue.turn_epochs as e)'),
         ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),
         -- delete followers that have not called public.follow_topic, which a client does every 60
         -- seconds

@@ -1,2 +1,10 @@
 -- Functions, views, triggers, policies, grants and comments come from the schemas. Write here what
 -- they cannot express, e.g. a moved row or a new column.
+
+-- The indexes of open turns now begin with the turn's epoch, so that a lease beside an old snapshot
+-- skips the dead entries of closed turns.
+alter table queue.turns add column epoch integer not null default 0;
+drop index queue.turns_in_order;
+drop index queue.turns_by_lane;
+create index turns_in_order on queue.turns (epoch, rank, workspace_id, lane) where not blocked;
+create index turns_by_lane on queue.turns (lane, epoch, rank, workspace_id) where not blocked;

@@ -40,7 +40,9 @@ INVARIANTS = {
     "a ready job has an open turn that has not passed it, or a note": """
         select r.job_id from queue.ready r where not exists (
             select from queue.turns t where t.lane = r.lane and t.workspace_id = r.workspace_id
-              and not (t.blocked and t.look_at is null) and t.from_ord <= r.ord)
+              and not (t.blocked and t.look_at is null) and t.from_ord <= r.ord
+              and (t.blocked or (t.workspace_id, t.lane)
+                in (select u.workspace_id, u.lane from queue.unblocked_turns u)))
           and not exists (select from queue.notes n
             where n.lane = r.lane and n.workspace_id = r.workspace_id)""",
     "behind a gate are live jobs; an admitted one is ready, runs, or is put off in order": """

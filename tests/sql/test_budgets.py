@@ -260,6 +260,30 @@ def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> 
     assert last <= 2 * first, (first, last)
 
 
+def test_an_empty_lease_beside_a_held_snapshot_does_not_read_closed_turns(engine: Engine) -> None:
+    tenants = engine.add_workspaces(20)
+    insert = (
+        "insert into public.jobs (workspace_id, job_type)"
+        " select t, 'work' from unnest(%s::uuid[]) as t, generate_series(1, 2)"
+    )
+
+    def serve() -> int:
+        engine.run(insert, tenants)
+        while leases := engine.lease(30, call=2):
+            engine.complete(leases)
+        engine.lease(call=2)
+        return lease_blocks(engine)
+
+    first = serve()
+    with engine.another_session() as other:
+        other.run("begin isolation level repeatable read")
+        other.count("public.jobs")
+        last = [serve() for _ in range(12)][-1]
+        other.run("rollback")
+
+    assert last <= 1.5 * first, (first, last)
+
+
 def test_types_at_their_limit_need_no_lock(engine: Engine) -> None:
     """A call may not lock so many types. Types at their limit need no lock, as no job may start."""
     types = [f"limited-{n}" for n in range(150)]

@@ -59,6 +59,21 @@ def test_a_lease_closes_empty_turns_now_and_then(
     assert engine.one("select count(*) from queue.turns where not blocked") == left
 
 
+def test_a_turn_that_someone_has_locked_is_not_left_behind(engine: Engine) -> None:
+    """Leases read only the last epoch of turns, so it begins only if every open turn moves."""
+    for workspace in engine.add_workspaces(5):
+        engine.enqueue(workspace=workspace)
+    engine.enqueue_many(2)
+    engine.complete(engine.lease(6))
+    with engine.open_transaction() as other:
+        other.run("select from queue.turns where workspace_id = %s for update", ACME)
+        other.run("select from queue.ready for update")
+        assert engine.lease(call=2) == []
+        assert engine.one("select count(*) from queue.turns where not blocked") == 1
+
+    assert len(engine.lease(call=2)) == 1
+
+
 def test_single_jobs_of_many_tenants_open_no_turns(engine: Engine) -> None:
     """During a database dump, dead versions of turns and deleted notes cannot be vacuumed."""
     *tenants, paused = engine.add_workspaces(7)
