@@ -93,10 +93,10 @@ def without_secrets(text: str) -> str:
     text = text[:MAX_READ]
     for pattern, replacement in _compiled(_MULTILINE_PATTERNS):
         text = pattern.sub(replacement, text)
-    return "".join(_apply_patterns(chunk) for chunk in _chunks(text))
+    return "".join(_hide_secrets(chunk) for chunk in _chunks(text))
 
 
-def _apply_patterns(chunk: str) -> str:
+def _hide_secrets(chunk: str) -> str:
     for pattern, replacement in _compiled(_CHUNK_PATTERNS):
         chunk = pattern.sub(replacement, chunk)
     return chunk

@@ -140,26 +140,26 @@ class Endpoint:
             if is_json and len(body) > MAX_RESPONSE_BYTES:
                 raise NoResponse(f"answered more than {MAX_RESPONSE_BYTES} bytes", "long")
             if has_body and not is_json:
-                for kind, data in parser.add(chunk):
+                for event_type, data in parser.add(chunk):
                     response.received()
                     has_event = True
-                    yield self._event(response, kind, data)
+                    yield self._event(response, event_type, data)
         if is_json or not has_body:
             complete = HttpResponse(response.status, response.headers, body)
             yield self._checked(complete, complete.object())
             return
-        for kind, data in parser.end():
+        for event_type, data in parser.end():
             has_event = True
-            yield self._event(response, kind, data)
+            yield self._event(response, event_type, data)
         if not has_event:
             self._checked(HttpResponse(response.status, response.headers, b""), None)
 
-    def _event(self, response: StreamResponse, kind: str, data: str) -> dict[str, Any]:
+    def _event(self, response: StreamResponse, event_type: str, data: str) -> dict[str, Any]:
         if data.strip() == "[DONE]":
             return {}
         complete = HttpResponse(response.status, response.headers, data.encode())
         value = complete.object()
-        if kind == "error" and value is not None:
+        if event_type == "error" and value is not None:
             value = {"error": value.get("error", value)}
         return self._checked(complete, value)
 
@@ -176,8 +176,8 @@ class Endpoint:
             raise error
         return value
 
-    def _output_error(self, text: str, **more: Any) -> UnusableOutput:
-        return UnusableOutput(text, vendor=self._title, **more)
+    def _output_error(self, text: str, **options: Any) -> UnusableOutput:
+        return UnusableOutput(text, vendor=self._title, **options)
 
     def _failure(self, error: NoResponse) -> LanguageModelError:
         text, failure = f"{self._title} {error}", classify_no_response(error)

@@ -41,6 +41,6 @@ class SseParser:
             self._type = value.decode(errors="replace")
         elif not line:
             data, self._data = b"\n".join(self._data), []
-            kind, self._type = self._type, ""
+            event_type, self._type = self._type, ""
             if data:
-                yield kind, data.decode(errors="replace")
+                yield event_type, data.decode(errors="replace")

@@ -186,7 +186,9 @@ def pause(
 
     A workspace's managers may pause it. Types and queues need the operator's secret key.
     """
-    _pause(output, connection, (job_type, queue, all_matching), {"paused": True, "reason": reason})
+    _set_paused(
+        output, connection, (job_type, queue, all_matching), {"paused": True, "reason": reason}
+    )
 
 
 @workspace_verb
@@ -199,10 +201,10 @@ def resume(
     all_matching: Everything = False,
 ) -> None:
     """Undo a pause."""
-    _pause(output, connection, (job_type, queue, all_matching), {"paused": False})
+    _set_paused(output, connection, (job_type, queue, all_matching), {"paused": False})
 
 
-def _pause(
+def _set_paused(
     output: Output,
     connection: Connection,
     target: tuple[str | None, str | None, bool],
@@ -218,21 +220,21 @@ def _pause(
         # end the workspace's pause, then with the operator's key also the operator's pause
         request = {"kind": "workspace_type", "workspace_id": connection.workspace, "name": job_type}
         result = connection.rpc("pause_jobs", {"p_request": request | change})
-        if any(pause["kind"] == "job_type" for pause in result.get("left", ())):
-            result = _pause_as_operator(connection, "job_type", job_type, change) or result
+        if any(entry["kind"] == "job_type" for entry in result.get("left", ())):
+            result = _set_paused_as_operator(connection, "job_type", job_type, change) or result
     else:  # only an operator may pause or resume all workspaces, so no route does
         kind = "job_type" if job_type else "queue"
         connection.need("SUPABASE_SECRET_KEY")
-        result = _pause_as_operator(connection, kind, job_type or queue, change)
+        result = _set_paused_as_operator(connection, kind, job_type or queue, change)
     subject = job_type or queue or "the workspace"
     lines = [f"{subject} is {'paused' if result['paused'] else 'running again'}"]
-    for pause in () if change["paused"] else result.get("left", ()):
-        steps = " ".join(step["words"] for step in pause["next"])
-        lines.append(f"A pause of the {pause['kind']} still stops these jobs. {steps}")
+    for entry in () if change["paused"] else result.get("left", ()):
+        steps = " ".join(step["words"] for step in entry["next"])
+        lines.append(f"A pause of the {entry['kind']} still stops these jobs. {steps}")
     output.value(result, text="\n".join(lines))
 
 
-def _pause_as_operator(
+def _set_paused_as_operator(
     connection: Connection, kind: str, name: str | None, change: dict[str, Any]
 ) -> Any:
     """Pause or resume as the operator; return None without the operator's key."""

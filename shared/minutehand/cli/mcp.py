@@ -97,8 +97,8 @@ class Tools:
     def _path(self, job_id: str) -> str:
         return f"/api/jobs/{resolve_job_id(self._connection, job_id)}"
 
-    def _post(self, path: str, **more: Any) -> dict[str, Any]:
-        return dict(self._connection.call("POST", path, **more))
+    def _post(self, path: str, **options: Any) -> dict[str, Any]:
+        return dict(self._connection.call("POST", path, **options))
 
 
 READ_TOOLS: Final = ("list_jobs", "explain", "watch", "status")

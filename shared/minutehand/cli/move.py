@@ -249,7 +249,7 @@ class Move:
     def run(self) -> Iterator[int]:
         """Move everything. Yield the number of jobs after each round."""
         tables = [Table(*row) for row in self._all(self.source, TABLES)]
-        self._pause(paused=True)
+        self._set_paused(paused=True)
         while moved := self._move_jobs(tables):
             yield moved
         with self._round():
@@ -260,7 +260,7 @@ class Move:
             self._all(self.destination, EVENTS)  # end waits whose event arrived during the move
         while moved := self._move_jobs(tables):  # also jobs of schedules that became due
             yield moved
-        self._pause(paused=False)
+        self._set_paused(paused=False)
 
     def _move_jobs(self, tables: list[Table]) -> int:
         jobs = [table for table in tables if table.of_job]
@@ -376,7 +376,7 @@ class Move:
     def _delete(self, side: psycopg.Connection[Any], table: Table, condition: str) -> None:
         self._all(side, f"delete from {table.schema}.{table.name} as t where {condition}")
 
-    def _pause(self, *, paused: bool) -> None:
+    def _set_paused(self, *, paused: bool) -> None:
         """Pause the workspace in TO unless it is paused, or end only the pause of this command."""
         if self._all(self.destination, PAUSES) == ([] if paused else [(REASON,)]):
             request = {

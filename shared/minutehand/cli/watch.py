@@ -34,10 +34,10 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
         if event.event == "job.output":
             print_output(output, event.json())
             continue
-        kind = event.event.removeprefix("job.")
-        job = connection.get(f"/api/jobs/{job_id}") if kind in ENDED else None
+        event_type = event.event.removeprefix("job.")
+        job = connection.get(f"/api/jobs/{job_id}") if event_type in ENDED else None
         text = format_event(event)
-        if job is not None and kind == job["status"] == "completed":
+        if job is not None and event_type == job["status"] == "completed":
             text.append(format_result(job))
         output.value(event.json(), text=text)
         # someone may have retried the job since this event, so the job's present status decides
@@ -76,30 +76,32 @@ def format_event(event: ServerSentEvent) -> Text:
     """Format an event on one line."""
     record = event.json()
     data = record.get("data") or {}
-    kind = event.event.removeprefix("job.")
+    event_type = event.event.removeprefix("job.")
     line = data.get("log") or {}
     parts = [f"{line['level']}:" if line.get("level") in {"warning", "error"} else None]
     parts.append(line.get("message"))
-    if kind == "progress":
+    if event_type == "progress":
         progress = data.get("progress") or {}
         percentage = progress.get("percentage")
         parts.append(None if percentage is None else f"{percentage:>3.0f} %")
         parts += [progress.get("stage"), progress.get("message")]
-    elif kind == "waiting":
+    elif event_type == "waiting":
         wait = data.get("wait") or {}
         if wait.get("kind") == "ask":
             options = f" [{', '.join(map(str, wait['options']))}]" if wait.get("options") else ""
             parts.append(
                 f"{wait.get('question')}{options} → minutehand answer {record['job_id']} …"
             )
-    elif kind in {"failed", "retried"}:
+    elif event_type in {"failed", "retried"}:
         parts.append(data.get("error_message"))
         if due := data.get("next_retry_at"):
             parts.append(f"(next try {ago(due)})")
     timestamp = record.get("at") or record.get("created_at")
     at = local_time(timestamp)[11:] if timestamp else ""
-    style = COLOURS.get(kind, LEVELS.get(str(line.get("level")), ""))
-    return Text.assemble((f"{at}  ", "dim"), (f"{kind:<12}", style), " ".join(filter(None, parts)))
+    style = COLOURS.get(event_type, LEVELS.get(str(line.get("level")), ""))
+    return Text.assemble(
+        (f"{at}  ", "dim"), (f"{event_type:<12}", style), " ".join(filter(None, parts))
+    )
 
 
 def omit_deliveries(

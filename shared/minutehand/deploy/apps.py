@@ -138,8 +138,8 @@ def read_needs(apps: Iterable[App]) -> Needs:
     return merged
 
 
-def _add(file: str, values: dict[str, Any], more: Mapping[str, Any]) -> None:
-    for name, value in more.items():
+def _add(file: str, values: dict[str, Any], additions: Mapping[str, Any]) -> None:
+    for name, value in additions.items():
         if values.setdefault(name, value) != value:
             raise ConfigurationError(
                 file, f"gives {name} the value {value!r}; another app gives {values[name]!r}", name

@@ -85,8 +85,8 @@ def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
                 if line[measure][name] is not None:
                     span.labels(job_type, quantile).set(line[measure][name] / 1000)
     paused = gauge("paused", "1 for each pause of a type, a queue or a workspace.", "kind", "name")
-    for pause in stats["pauses"]:
-        paused.labels(pause["kind"], pause["name"]).set(1)
+    for entry in stats["pauses"]:
+        paused.labels(entry["kind"], entry["name"]).set(1)
 
     labels = ("verdict", "reason", "key", "next")
     reasons = gauge("finding", "A finding of explain_queue: start in Unix time, or 1.", *labels)

@@ -106,13 +106,13 @@ async def probe(url: str) -> AddressProbe:
 async def probe_until_up(url: str, *, max_seconds: float = math.inf) -> AddressProbe:
     """Probe an address until it responds, for up to `max_seconds`."""
     loop = asyncio.get_running_loop()
-    until, pause = loop.time() + max_seconds, 0.25
+    until, delay = loop.time() + max_seconds, 0.25
     while True:
         address = await probe(url)
-        if address.problem is None or loop.time() + pause > until:
+        if address.problem is None or loop.time() + delay > until:
             return address
-        await asyncio.sleep(pause)
-        pause = min(5.0, 2 * pause)
+        await asyncio.sleep(delay)
+        delay = min(5.0, 2 * delay)
 
 
 async def _connect(url: str) -> Session:

@@ -108,10 +108,10 @@ class DataApi:
         return await self._send(request, parse, True, self._attempts)
 
     def _request(
-        self, method: str, path: str, *, headers: Mapping[str, str], **more: Any
+        self, method: str, path: str, *, headers: Mapping[str, str], **options: Any
     ) -> httpx.Request:
         try:
-            return self._http.build_request(method, path, headers=headers, **more)
+            return self._http.build_request(method, path, headers=headers, **options)
         except UnicodeEncodeError as error:
             # a valid token or key never has such characters
             text = "a token or key must have only characters that a header can contain"

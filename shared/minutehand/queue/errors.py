@@ -143,20 +143,20 @@ def error_from_response(status: int, body: object) -> QueueError:
     message = message or f"the Data API answered {status}"
     if code.startswith("PT") and not hint and (match := _FULL_MESSAGE.fullmatch(message)):
         message, hint, details = match.groups()
-    kind = QueueError
+    error_type = QueueError
     if code.startswith("PT"):
-        kind = _BY_WORD.get(hint or "", QueueError)
+        error_type = _BY_WORD.get(hint or "", QueueError)
     elif code == "25006":
-        kind = DatabaseReadOnly
+        error_type = DatabaseReadOnly
         message = (
             "the database is read-only, as it is above the size of its Supabase plan; "
             "`minutehand doctor --only database` shows how an operator ends this"
         )
     elif status >= 500 or status in {408, 425, 429} or code.startswith(_TRANSIENT):
-        kind = QueueUnavailable
+        error_type = QueueUnavailable
     elif status == 401 or code.startswith("PGRST30"):
-        kind = TokenRefused
-    error = kind(message, status=status, code=code, details=details, hint=hint)
+        error_type = TokenRefused
+    error = error_type(message, status=status, code=code, details=details, hint=hint)
     if isinstance(error, QueueUnavailable):
         error.unsent = code in _ROLLED_BACK
     return error

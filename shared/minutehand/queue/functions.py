@@ -62,10 +62,16 @@ class WorkerFunctions:
             raise QueueUnavailable(str(error), status=error.status, code=error.code) from error
 
     async def call_held(
-        self, function: str, job_id: str, fence: int, *, parse: Parse[Any] = decode_any, **more: Any
+        self,
+        function: str,
+        job_id: str,
+        fence: int,
+        *,
+        parse: Parse[Any] = decode_any,
+        **arguments: Any,
     ) -> Any:
         """Call a function for a leased job with the lease's fence. The call may be repeated."""
-        request = {"job_id": job_id, "fence": fence, **more}
+        request = {"job_id": job_id, "fence": fence, **arguments}
         return await self.call(function, {"p_request": request}, parse=parse)
 
     async def aclose(self) -> None:

@@ -286,8 +286,8 @@ class NewJob(Model):
     @classmethod
     def _options_are_in_options(cls, fields: Any) -> Any:
         # reject a misplaced option, because a job without its delay would start at once
-        if isinstance(fields, dict) and (more := fields.keys() - cls.model_fields):
-            raise ValueError(f"{', '.join(sorted(more))} must be in options=EnqueueOptions(…)")
+        if isinstance(fields, dict) and (unknown := fields.keys() - cls.model_fields):
+            raise ValueError(f"{', '.join(sorted(unknown))} must be in options=EnqueueOptions(…)")
         return fields
 
     def wire(self) -> dict[str, Any]:

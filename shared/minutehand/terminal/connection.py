@@ -209,10 +209,10 @@ class Connection:
         names = ", ".join(f"{row['id']} ({row['name']})" for row in rows) or "none"
         raise CommandFailed(f"a workspace must be named; yours: {names}", code="workspace_needed")
 
-    def call(self, method: str, path: str, **more: Any) -> Any:
+    def call(self, method: str, path: str, **options: Any) -> Any:
         """Call the service's API and return its parsed response."""
         with reachable(f"the API at {self.need('API_URL')}"):
-            return parse_response(self.api.request(method, path, **more))
+            return parse_response(self.api.request(method, path, **options))
 
     def get(self, path: str, **params: Any) -> Any:
         """Read from the service's API; parameters that are None or empty are left out."""

@@ -76,14 +76,14 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
     }
 
 
-def config_route(settings: Settings, **more: Any) -> Route:
+def config_route(settings: Settings, **values: Any) -> Route:
     """Build the route of the console's configuration. `more` contains additional fields."""
     body = {
         "supabaseUrl": settings.supabase_url,
         "supabaseKey": settings.supabase_publishable_key,
         "schema": settings.schema_name,
         "stage": settings.stage,
-        **more,
+        **values,
     }
 
     async def config(_: Request) -> Response:

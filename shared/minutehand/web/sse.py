@@ -145,7 +145,7 @@ class JobFeed:
 
     def _cursor_after(self, seq: int) -> str:
         """Return the cursor after an event and after the output that was sent."""
-        return f"{seq} {_format_offsets(self._output)}" if self._output else str(seq)
+        return f"{seq} {_format_cursor(self._output)}" if self._output else str(seq)
 
     async def _after(self, seq: int) -> list[JobEvent]:
         if self._session_id is None:
@@ -267,10 +267,10 @@ class SessionFeed(HistoryFeed):
     def _cursor_after(self, cursor: str) -> str:
         """Return a cursor that also contains the output positions."""
         offsets = {job_id: offsets for job_id, offsets in self._output.items() if offsets}
-        return f"{cursor} {_format_offsets(offsets)}" if offsets else cursor
+        return f"{cursor} {_format_cursor(offsets)}" if offsets else cursor
 
 
-def _format_offsets(offsets: Mapping[str, object]) -> str:
+def _format_cursor(offsets: Mapping[str, object]) -> str:
     """Serialize output positions. Above the size limit, drop the oldest positions."""
     parts = [json.dumps({name: end})[1:-1] for name, end in offsets.items()]
     while sum(map(len, parts)) > _MAX_POSITIONS:
@@ -352,10 +352,10 @@ async def stream_response(
         if is_resumed and first.end is not None and not first.lines:
             return Response(status_code=204)
         changed = stack.enter_context(services.listener.subscribed(feed.subject))
-        chunks = _chunks(
+        body = _chunks(
             services, caller, feed, first, changed, reading, until=until, is_bare=is_bare
         )
-        return _EventStream(chunks, services.timing, on_end=stack.pop_all().close)
+        return _EventStream(body, services.timing, on_end=stack.pop_all().close)
 
 
 async def _chunks(
@@ -374,7 +374,7 @@ async def _chunks(
     expires_at = caller.expires_at if caller else clock.now() + timedelta(days=31)
     # EventSource stores an id without data and dispatches no event for it
     yield _encode(retry=int(timing.retry * 1000), id=None if batch.lines else batch.cursor)
-    pause = timing.poll
+    interval = timing.poll
     while True:
         if batch.lines:
             yield b"".join(
@@ -391,11 +391,11 @@ async def _chunks(
             return
         if not batch.more:
             if services.listener.is_live:
-                pause = timing.max_recheck
+                interval = timing.max_recheck
             else:
-                pause = timing.poll if batch.lines else min(pause * 1.5, timing.max_poll)
+                interval = timing.poll if batch.lines else min(interval * 1.5, timing.max_poll)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(pause, max(left, 0.0))):
+                async with asyncio.timeout(min(interval, max(left, 0.0))):
                     await first_of(changed.wait(), services.closing.wait())
         async with reading():
             with contextlib.suppress(TimeoutError):
@@ -422,9 +422,9 @@ async def _read(listener: EventListener, feed: Feed, seconds: float) -> Batch:
         return Batch(end="gone" if error.status == 404 else "forbidden")
 
 
-def _encode(data: object = None, **more: Any) -> bytes:
+def _encode(data: object = None, **fields: Any) -> bytes:
     text = None if data is None else to_json(data).decode()
-    return ServerSentEvent(text, sep="\n", **more).encode()
+    return ServerSentEvent(text, sep="\n", **fields).encode()
 
 
 class _EventStream(EventSourceResponse):

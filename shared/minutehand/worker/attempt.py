@@ -154,9 +154,9 @@ class Attempt:
         """Start the processor, and a timer that stops it after `timeout_seconds`."""
         loop = self._environment.loop
         self._task = loop.create_task(self._run(), name=f"job:{self.job_id}")
-        self.begin_timeout()
+        self.start_timeout()
 
-    def begin_timeout(self) -> None:
+    def start_timeout(self) -> None:
         """Start the timer for the timeout. A batch starts this timer for each of its calls."""
         self.end_timeout()
         self._is_suspended = False
@@ -185,7 +185,7 @@ class Attempt:
         is_delayed = late > BLOCKED_SECONDS and self._type is not None and self._type.is_async
         if is_delayed and not self._is_extended and len(self._environment.beside()) > 1:
             self._is_extended = True
-            self.begin_timeout()
+            self.start_timeout()
             return
         call = None
         # check only the type's timeout, because a call that passes the deadline of one job does not

@@ -32,7 +32,7 @@ class Maintenance:
     BUDGET_SECONDS = 1.0
     MAX_WAIT_SECONDS = 10.0
     #: Pause after a failed call.
-    FAILED_PAUSE_SECONDS = 5.0
+    RETRY_DELAY_SECONDS = 5.0
     #: Maintenance tasks that never make a job ready.
     NEVER_MAKES_READY = frozenset({"announcements", "live", "retention", "statistics", "sweep"})
 
@@ -72,10 +72,10 @@ class Maintenance:
                 return
             self._requested.clear()  # the call may not see work that is requested from now on
             self._is_running = True
-            moved, pause = await self._call()
+            moved, delay = await self._call()
             self._is_running = False
             self._on_done(moved)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(delay)
 
     async def _call(self) -> tuple[bool, float]:
         """Call `run_maintenance` once.
@@ -94,7 +94,7 @@ class Maintenance:
                 "Maintenance failed; leasing continues without it",
                 extra=self._run.extra("maintenance.failed") | {"error": str(error)},
             )
-            self._backoff.maintenance_until = self._clock.monotonic() + self.FAILED_PAUSE_SECONDS
+            self._backoff.maintenance_until = self._clock.monotonic() + self.RETRY_DELAY_SECONDS
             return True, 0.0  # the call may have done its work although no response arrived
         self._run.summary.reclaimed += answer.done.get("reclaim", 0)
         self._run.summary.promoted += answer.done.get("promotion", 0)

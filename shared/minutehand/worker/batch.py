@@ -40,7 +40,7 @@ class MemberAttempt(Protocol):
     def stop_requested(self) -> bool:
         """Return whether the processor must end."""
 
-    def begin_timeout(self) -> None:
+    def start_timeout(self) -> None:
         """Start the timeout of a call, or stop the attempt if its deadline has passed."""
 
     def end_timeout(self) -> None:
@@ -101,7 +101,7 @@ class Batch:
         member = _Member(job, attempt, asyncio.get_running_loop().create_future())
         self._members.append(member)
         self._expected.discard(job.id)
-        self._begin()
+        self._start()
         try:
             end = await asyncio.shield(member.end)
         except asyncio.CancelledError:
@@ -125,7 +125,7 @@ class Batch:
         """Record the end of an attempt, which may have ended before it joined the batch."""
         self._alive -= 1
         self._expected.discard(job_id)
-        self._begin()
+        self._start()
         if is_abandoned and not any(member.is_active for member in self._members):
             self._call_next([])  # while the current call still runs
 
@@ -152,7 +152,7 @@ class Batch:
         self._call_halves(None)
         return True
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         if not self._expected and self.task is None:
             self._call_next([self._members])
 
@@ -163,7 +163,7 @@ class Batch:
             part = self._parts.pop()
             for member in part:
                 if member.is_active:
-                    member.attempt.begin_timeout()
+                    member.attempt.start_timeout()
             self._members = part = [member for member in part if member.is_active]
             if part:
                 self._is_cancelled = self._is_expired = False

@@ -49,9 +49,9 @@ STEP_BACKOFF: Final = Backoff(first=0.5, cap=8, factor=4)
 #: Seconds after which a running step is reported even without other updates.
 LONG_STEP: Final = 0.5
 #: Maximum seconds of a wait between two tries in one attempt. A longer wait ends the attempt.
-MAX_PAUSE: Final = 15.0
+MAX_DELAY: Final = 15.0
 #: Pause between polls of work in another service.
-POLL_PAUSE: Final = timedelta(seconds=5)
+POLL_INTERVAL: Final = timedelta(seconds=5)
 MAX_TAG: Final = 100
 _CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f]")
 #: Maximum child jobs per call of the database.
@@ -354,7 +354,7 @@ class JobContext:
             run: An async function without arguments.
             tries: Maximum calls of `run` in one attempt. An error that is not retryable is raised
                 immediately. Between two tries the step waits for the error's `retry_after`, or a
-                backoff. A wait longer than MAX_PAUSE, or than the time left, ends the attempt with
+                backoff. A wait longer than MAX_DELAY, or than the time left, ends the attempt with
                 a `Retry`.
             timeout: Maximum duration of one try.
 
@@ -367,7 +367,7 @@ class JobContext:
             for stream in self._open_streams():
                 stream.replay_output(key)
             return self._steps[key]
-        self._updates.begin_step(key)
+        self._updates.start_step(key)
         timer = asyncio.get_running_loop().call_later(LONG_STEP, self._show_step)
         try:
             call: StepCall = partial(self._tried, key, run, tries, timeout)
@@ -462,7 +462,7 @@ class JobContext:
             if not isinstance(gave, StillRunning):
                 return {"gave": gave}
             if gave == last:
-                raise AttemptEnded(Snooze(after=POLL_PAUSE))
+                raise AttemptEnded(Snooze(after=POLL_INTERVAL))
             return {"at": [gave.service, gave.task_id]}
 
         last: StillRunning | None = None
@@ -490,10 +490,10 @@ class JobContext:
                 reason = await asyncio.to_thread(without_secrets, text(error))
                 self.log("warning", f"Step {name}: try {number} failed", reason=reason)
                 wait = retry_after_of(error)
-                pause = STEP_BACKOFF.delay(number) if wait is None else wait
-                if pause > min(MAX_PAUSE, self.remaining):
-                    raise AttemptEnded(Retry(reason, after=pause)) from error
-                await asyncio.sleep(pause)
+                delay = STEP_BACKOFF.delay(number) if wait is None else wait
+                if delay > min(MAX_DELAY, self.remaining):
+                    raise AttemptEnded(Retry(reason, after=delay)) from error
+                await asyncio.sleep(delay)
                 for stream in self._open_streams():
                     stream.discard(name)
         raise ValueError(f"tries={tries} must be at least 1")

@@ -66,13 +66,13 @@ class TickOptions:
     origin: dict[str, str] | None = None
 
     @classmethod
-    def of(cls, settings: Settings, **more: Any) -> TickOptions:
+    def of(cls, settings: Settings, **options: Any) -> TickOptions:
         """Return options from the settings, with `more` options."""
         return cls(
             concurrency=settings.worker_concurrency,
             threads=settings.worker_threads,
             version=settings.version,
-            **more,
+            **options,
         )
 
     @property

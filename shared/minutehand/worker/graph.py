@@ -74,7 +74,7 @@ async def run_graph(
     failed: dict[str, Exception] = {}
     ended: list[BaseException] = []
 
-    async def begin(stage: Stage) -> None:
+    async def start(stage: Stage) -> None:
         for name in stage.after:
             await over[name].wait()
         try:
@@ -93,7 +93,7 @@ async def run_graph(
     try:
         async with asyncio.TaskGroup() as group:
             for stage in stages:
-                group.create_task(begin(stage))
+                group.create_task(start(stage))
     except ExceptionGroup as lost:
         raise lost.exceptions[0] from None
     if ended:

@@ -59,7 +59,7 @@ class Worker:
     #: Seconds without an iteration after which the loop counts as stalled.
     STALLED_SECONDS = 30.0
     #: Maximum seconds of one pause of the loop, so that iterations continue.
-    PAUSE_SECONDS = 10.0
+    MAX_SLEEP_SECONDS = 10.0
 
     def __init__(
         self,
@@ -235,13 +235,13 @@ class Worker:
             except QueueError as error:
                 failures += 1
                 is_rejected = not isinstance(error, QueueUnavailable)
-                pause = 5.0 if is_rejected else min(5.0, 0.2 * 2 ** min(failures, 6))
+                delay = 5.0 if is_rejected else min(5.0, 0.2 * 2 ** min(failures, 6))
                 logger.log(
                     logging.ERROR if is_rejected else logging.WARNING,
                     "The queue rejected the worker, or is unavailable; the loop tries again",
-                    extra={"event": "worker.unavailable", "error": str(error), "pause": pause},
+                    extra={"event": "worker.unavailable", "error": str(error), "pause": delay},
                 )
-                await self._pause(pause, wakeups)
+                await self._sleep(delay, wakeups)
                 continue
             failures = 0
             if self.options.suspects:
@@ -249,7 +249,7 @@ class Worker:
             now = self.clock.monotonic()
             in_vain = was_notified and not tick.summary.leased
             entry = tick.scheduler.next_poll(now, poll_seconds=poll_seconds, was_notified=in_vain)
-            await self._pause(entry.at - now, wakeups)
+            await self._sleep(entry.at - now, wakeups)
         logger.info("Worker loop stopped", extra={"event": "worker.stopped", **names})
 
     def stop(self) -> None:
@@ -260,13 +260,13 @@ class Worker:
         """Close the connections."""
         await self.queue.aclose()
 
-    async def _pause(self, seconds: float, *events: asyncio.Event) -> None:
+    async def _sleep(self, seconds: float, *events: asyncio.Event) -> None:
         until = self.clock.monotonic() + seconds
         waiters = [asyncio.create_task(each.wait()) for each in (self.stop_event, *events)]
         try:
             while (left := until - self.clock.monotonic()) > 0:
                 self._record_iteration()
-                timeout = min(left, self.PAUSE_SECONDS)
+                timeout = min(left, self.MAX_SLEEP_SECONDS)
                 done, _ = await asyncio.wait(
                     waiters, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
                 )

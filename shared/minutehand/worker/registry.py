@@ -271,8 +271,10 @@ class Registry:
     def around_all(self, *middleware: Middleware) -> None:
         """Make `middleware` the outermost of every type, unless the type already has it."""
         for job_type in list(self):
-            more = [added for added in middleware if added not in job_type.around]
-            self._types[job_type.name] = replace(job_type, around=(*more, *job_type.around))
+            added_middleware = [added for added in middleware if added not in job_type.around]
+            self._types[job_type.name] = replace(
+                job_type, around=(*added_middleware, *job_type.around)
+            )
 
     def publisher(self, name: str, publish: Publisher) -> None:
         """Call `publish` in each worker run before it leases, on wake-ups, and every second.

@@ -140,7 +140,7 @@ async def _submit(service: Service[R], left: float, call_seconds: float) -> str:
 
 async def _follow(service: Service[R], task_id: str, call_seconds: float) -> R | StillRunning:
     """Poll work until it ends, or for as long as a worker should keep the job."""
-    elapsed, pause = 0.0, FIRST_POLL_SECONDS
+    elapsed, interval = 0.0, FIRST_POLL_SECONDS
     while True:
         task = await _call(service, service.poll(task_id), call_seconds)
         if task.state == "completed":
@@ -150,8 +150,8 @@ async def _follow(service: Service[R], task_id: str, call_seconds: float) -> R |
             raise RemoteFailed(f"{service.name} {task.state} the task{reason}")
         if elapsed >= HOLD_SECONDS:
             return StillRunning(service.name, task_id)
-        await asyncio.sleep(pause)
-        elapsed, pause = elapsed + pause, min(MAX_POLL_SECONDS, pause * 2)
+        await asyncio.sleep(interval)
+        elapsed, interval = elapsed + interval, min(MAX_POLL_SECONDS, interval * 2)
 
 
 async def _cancel(service: Service[R], task_id: str) -> None:

@@ -36,8 +36,8 @@ class Reporter:
     LOG_BYTES = 250_000
     INTERVAL_SECONDS = 0.25
     #: Maximum pause after failed reports, and after failed renewals.
-    MAX_PAUSE_SECONDS = 5.0
-    MAX_RENEW_PAUSE_SECONDS = 1.0
+    MAX_DELAY_SECONDS = 5.0
+    MAX_RENEW_DELAY_SECONDS = 1.0
     #: Pause before updates of a job with a locked row are sent again.
     BUSY_SECONDS = 1.0
 
@@ -77,7 +77,7 @@ class Reporter:
             if batch := self._with_updates_due():
                 arrived = await self._send(batch)
                 failures = 0 if arrived else failures + 1
-                await self._pause_after(failures, self.MAX_PAUSE_SECONDS)
+                await self._wait_after(failures, self.MAX_DELAY_SECONDS)
 
     async def renew(self) -> None:
         """Renew leases and stop cancelled jobs, until cancelled."""
@@ -88,7 +88,7 @@ class Reporter:
                 self._renewed_at = self._clock.monotonic()
                 arrived = await self._call(batch, [UpdateBatch()] * len(batch)) is None
                 failures = 0 if arrived else failures + 1
-                await self._pause_after(failures, self.MAX_RENEW_PAUSE_SECONDS)
+                await self._wait_after(failures, self.MAX_RENEW_DELAY_SECONDS)
 
     async def _until(self, wake: asyncio.Event, when: Callable[[], float | None]) -> None:
         while True:
@@ -102,7 +102,7 @@ class Reporter:
                 async with asyncio.timeout(None if at is None else at - now):
                     await wake.wait()
 
-    async def _pause_after(self, failures: int, max_seconds: float) -> None:
+    async def _wait_after(self, failures: int, max_seconds: float) -> None:
         if failures:
             await asyncio.sleep(min(max_seconds, self.INTERVAL_SECONDS * 2 ** min(failures - 1, 8)))
 

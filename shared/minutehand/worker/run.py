@@ -44,8 +44,8 @@ class IdleBackoff:
     def back_off_maintenance(self, now: float) -> None:
         """Record that a call of maintenance did nothing."""
         self.maintenance += 1
-        pause = min(self.MAX_SECONDS, 0.1 * float(2 ** min(self.maintenance, 10)))
-        self.maintenance_until = now + pause
+        delay = min(self.MAX_SECONDS, 0.1 * float(2 ** min(self.maintenance, 10)))
+        self.maintenance_until = now + delay
 
 
 @dataclass(slots=True)

@@ -181,11 +181,11 @@ def _stop_item(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
         limit = "its timeout" if seen.timeout_seconds is None else f"{seen.timeout_seconds:g} s"
         error = ending_error("AttemptTimeout", f"the attempt was stopped after {limit}")
         timeout_details = dict(seen.timeout_details or {})
-        more = {
+        update = {
             "traceback": {"frames": timeout_details.pop("frames", [])},
             "evidence": timeout_details,
         }
-        return _item("retry", error=error.model_copy(update=more))
+        return _item("retry", error=error.model_copy(update=update))
     if seen.has_new_steps:
         # no endless loop, because each run stores at least one more step
         return _item("snoozed", delay_seconds=0.0)

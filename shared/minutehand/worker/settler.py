@@ -36,8 +36,8 @@ class Settler:
     BATCH = 500
     BATCH_BYTES = 1_000_000
     #: Pause before a settlement is repeated. It doubles up to the maximum.
-    PAUSE_SECONDS = 0.3
-    MAX_PAUSE_SECONDS = 5.0
+    RETRY_DELAY_SECONDS = 0.3
+    MAX_RETRY_DELAY_SECONDS = 5.0
     #: Maximum INFO lines for settled jobs per second. One more line counts the jobs without a line.
     LINES_PER_SECOND = 100
 
@@ -147,7 +147,7 @@ class Settler:
     ) -> SettleResponse:
         """Settle the items. Retry while the queue is unavailable, until the run's deadline."""
         run = self._run
-        pause = self.PAUSE_SECONDS
+        delay = self.RETRY_DELAY_SECONDS
         while True:
             call = run.queue.settle(items, lease=lease)
             try:
@@ -156,13 +156,13 @@ class Settler:
             except (QueueUnavailable, TokenRefused) as error:
                 # retry after a rejected token too, because the next try creates a new token
                 problem = error
-            if run.seconds_left() <= self.PAUSE_SECONDS or run.stop_event.is_set():
+            if run.seconds_left() <= self.RETRY_DELAY_SECONDS or run.stop_event.is_set():
                 raise problem
             logger.warning(
                 "Settling again", extra=run.extra("settle.repeated") | {"error": str(problem)}
             )
-            await asyncio.sleep(min(pause, max(self.PAUSE_SECONDS, run.seconds_left() / 4)))
-            pause = min(self.MAX_PAUSE_SECONDS, pause * 2)
+            await asyncio.sleep(min(delay, max(self.RETRY_DELAY_SECONDS, run.seconds_left() / 4)))
+            delay = min(self.MAX_RETRY_DELAY_SECONDS, delay * 2)
 
     def _log_outcome(
         self,

@@ -70,7 +70,7 @@ class Pool:
         self._used += 1
         return [self._waiting.popleft()]
 
-    def next_begin_at(self) -> float | None:
+    def next_start_at(self) -> float | None:
         """Return the time at which a batch that is not full starts."""
         return None
 
@@ -142,7 +142,7 @@ class BatchPool(Pool):
                 return batch
         return []
 
-    def next_begin_at(self) -> float | None:
+    def next_start_at(self) -> float | None:
         """Return the start time of the oldest incomplete batch. None if no slot is free."""
         if self._used >= self.size:
             return None
@@ -238,9 +238,9 @@ class Slots:
         pool.record_end(self._clock.monotonic() if ended_at is None else ended_at, frees=frees)
 
     @property
-    def next_begin_at(self) -> float | None:
+    def next_start_at(self) -> float | None:
         """Time at which a batch that is not full starts."""
-        return _first(pool.next_begin_at() for pool in self._pools)
+        return _first(pool.next_start_at() for pool in self._pools)
 
     @property
     def next_release_at(self) -> float | None:

@@ -72,7 +72,7 @@ class Stream:
         #: step.
         self._step: str | None = None
         self._warned: set[str] = set()
-        self._begin()
+        self._start()
 
     def write(self, chunk: Any, /) -> None:
         """Write a chunk. A string is appended as text, and any other JSON value is an item.
@@ -145,15 +145,15 @@ class Stream:
             remaining = [entry for entry in self._chunks if entry[0] != step]
             if len(remaining) < len(self._chunks):
                 is_text = self._is_text is True
-                self._begin()
+                self._start()
                 for by, chunk in remaining:
                     self._append(by, chunk, is_text=is_text)
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         self.attempt += 1
         self._chunks, self._size, self._bytes, self._is_text = [], 0, 0, None
         self._text_filter = TextCleaner()
-        self._updates.begin_stream(self.name, self.attempt)
+        self._updates.start_stream(self.name, self.attempt)
         self._notify_updates()
 
     def _write_text(self, step: str | None, chunk: str) -> None:

@@ -103,14 +103,14 @@ class ProcessorTest(Generic[P]):
 
     @classmethod
     def of(
-        cls, register: Callable[..., None], payload: P, *more: Any, job_type: str | None = None
+        cls, register: Callable[..., None], payload: P, *arguments: Any, job_type: str | None = None
     ) -> Self:
-        """Test the processor for this payload's model from `register(registry, settings, *more)`.
+        """Test the processor for this payload's model from `register(registry, settings, …)`.
 
         Args:
             register: A function of an app's module `processors`.
             payload: Payload of the job.
-            more: Further arguments of `register`.
+            arguments: Further arguments of `register`.
             job_type: Name of the type, needed if several types have this payload model.
 
         Raises:
@@ -118,7 +118,7 @@ class ProcessorTest(Generic[P]):
         """
         registry = Registry()
         settings = Settings(supabase_url="http://localhost", supabase_publishable_key="test")
-        register(registry, settings.with_environ(**os.environ), *more)
+        register(registry, settings.with_environ(**os.environ), *arguments)
         model = type(payload)
         fitting = [
             candidate for candidate in registry if job_type is None and candidate.payload is model
@@ -250,9 +250,9 @@ class HeldFunctions(WorkerFunctions):
         self.answers = answers
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
-    async def call_held(self, function: str, job_id: str, fence: int, **more: Any) -> Any:
+    async def call_held(self, function: str, job_id: str, fence: int, **arguments: Any) -> Any:
         """Record the call, and return the fixed result."""
-        self.calls.append((function, more))
+        self.calls.append((function, arguments))
         return self.answers[function]
 
 
@@ -316,10 +316,10 @@ class _Stage:
     def stop_requested(self) -> bool:
         return self._test.cancelled
 
-    def begin_timeout(self) -> None:
+    def start_timeout(self) -> None:
         """Do nothing, because a test has no timeout."""
 
-    end_timeout = begin_timeout
+    end_timeout = start_timeout
 
 
 async def drain(worker: Worker, *, most_ticks: int = 50) -> list[TickSummary]:

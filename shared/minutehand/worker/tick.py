@@ -170,8 +170,8 @@ class Tick:
                 is_over = entry.reason is Reason.END_OF_RUN
                 removed = self._slots.remove_waiting(self._clock.monotonic(), all_=is_over)
                 self._to_release += map(_release_item, removed)
-            case Action.BEGIN:
-                self._begin_jobs()
+            case Action.START:
+                self._start_jobs()
             case Action.RETRY_SETTLE:
                 self._to_release += self._settler.busy
                 self._settler.busy = []
@@ -212,7 +212,7 @@ class Tick:
             must_stop=must_stop,
             to_settle=bool(self._in_flight.ended or self._to_release),
             retry_settle_at=self._busy_until if self._settler.busy else None,
-            begin_at=self._slots.next_begin_at,
+            start_at=self._slots.next_start_at,
             release_at=self._slots.next_release_at,
             has_free_slot=bool(self._slots.free_capacity()),
             exchanging=bool(self._calls_in_flight),
@@ -333,7 +333,7 @@ class Tick:
                     attempt.stop("lost")  # the job was reclaimed before it was leased again
         self.summary.leased += found
         self._slots.add(response.leases, sent_at, size=response.size)
-        self._begin_jobs()
+        self._start_jobs()
 
     def _apply_run_state(self, run: RunState) -> None:
         """Apply the database's information about this run and other runs."""
@@ -353,7 +353,7 @@ class Tick:
             if self._fan_out is not None:
                 self._fan_out = replace(self._fan_out, most=min(self._fan_out.most, run.free))
 
-    def _begin_jobs(self) -> None:
+    def _start_jobs(self) -> None:
         if self._clock.monotonic() >= self._deadlines.stop_working or self._is_stopping:
             return
         started: list[Attempt] = []
@@ -411,11 +411,11 @@ class Tick:
         more jobs. This saves an iteration of the loop for each short job.
         """
         self._fill_scheduled = False
-        self._begin_jobs()
+        self._start_jobs()
         slots = self._slots
         settles_later = self._entry.action is Action.SETTLE and slots.next_release_at is not None
         is_deferred = self._calls_in_flight or settles_later
-        if slots.next_begin_at is not None or self._needs_second_settle or not is_deferred:
+        if slots.next_start_at is not None or self._needs_second_settle or not is_deferred:
             self._wakeup.set()
 
     async def _settle(self) -> None:

@@ -26,7 +26,7 @@ class Action(StrEnum):
     #: Release leased jobs that will not start here.
     RELEASE = "release"
     #: Start a batch that is not full.
-    BEGIN = "begin"
+    START = "start"
     #: Settle jobs again whose rows another transaction had locked.
     RETRY_SETTLE = "settle again"
     SETTLE = "settle"
@@ -75,7 +75,7 @@ class RunSnapshot:
         must_stop: True if some running jobs were not yet stopped.
         to_settle: True if jobs have ended, or leases must be released.
         retry_settle_at: Time at which jobs whose rows were locked are settled again.
-        begin_at: Time at which a batch that is not full starts.
+        start_at: Time at which a batch that is not full starts.
         release_at: Time at which the first lease has waited too long for a slot.
         has_free_slot: True if some pool has a free slot.
         exchanging: True if a settlement or lease call is in flight.
@@ -88,7 +88,7 @@ class RunSnapshot:
     must_stop: bool = False
     to_settle: bool = False
     retry_settle_at: float | None = None
-    begin_at: float | None = None
+    start_at: float | None = None
     release_at: float | None = None
     has_free_slot: bool = True
     exchanging: bool = False
@@ -125,7 +125,7 @@ class TickScheduler:
     #: are leased in advance.
     SETTLE_BATCH_SECONDS = 0.025
     #: Minimum pause between two runs of a loop.
-    MIN_PAUSE_SECONDS = 0.005
+    MIN_DELAY_SECONDS = 0.005
 
     def __init__(self, deadlines: Deadlines, options: TickOptions, backoff: IdleBackoff) -> None:
         self._deadlines = deadlines
@@ -191,10 +191,10 @@ class TickScheduler:
             # pauses grow while due jobs cannot be leased, e.g. because their rows are locked
             self._backoff.leases += 1
         if due_in_seconds is not None:
-            pause = self._backoff.lease_backoff()
-            is_backoff = self._backoff.leases > 0 and due_in_seconds < pause
+            delay = self._backoff.lease_backoff()
+            is_backoff = self._backoff.leases > 0 and due_in_seconds < delay
             reason = Reason.BACKOFF if is_backoff else Reason.DUE
-            self._lease = NextAction(now + max(due_in_seconds, pause), Action.LEASE, reason)
+            self._lease = NextAction(now + max(due_in_seconds, delay), Action.LEASE, reason)
         if recheck_pending and (self._lease is None or self._lease.at > now + self.RECHECK_SECONDS):
             self._lease = NextAction(now + self.RECHECK_SECONDS, Action.LEASE, Reason.NOTIFIED)
 
@@ -230,10 +230,10 @@ class TickScheduler:
             yield min(
                 closes, NextAction(snapshot.release_at, Action.RELEASE, Reason.NO_SLOT), key=_at
             )
-        if snapshot.begin_at is not None:
-            can_fill = self._leased_at < snapshot.begin_at and self.can_lease(now, snapshot)
+        if snapshot.start_at is not None:
+            can_fill = self._leased_at < snapshot.start_at and self.can_lease(now, snapshot)
             delay = self.FILL_SECONDS if snapshot.exchanging or can_fill else 0.0
-            yield NextAction(snapshot.begin_at + delay, Action.BEGIN, Reason.BATCH)
+            yield NextAction(snapshot.start_at + delay, Action.START, Reason.BATCH)
         if snapshot.retry_settle_at is not None:
             yield NextAction(snapshot.retry_settle_at, Action.RETRY_SETTLE, Reason.BACKOFF)
         if snapshot.needs_second_settle:
@@ -255,8 +255,8 @@ class TickScheduler:
     def _leases(self, now: float, snapshot: RunSnapshot) -> Iterator[NextAction]:
         if self._lease_reason is not None:
             yield NextAction(now, Action.LEASE, self._lease_reason)
-        if snapshot.begin_at is not None and self._leased_at < snapshot.begin_at:
-            yield NextAction(snapshot.begin_at, Action.LEASE, Reason.BATCH)  # may fill the batch
+        if snapshot.start_at is not None and self._leased_at < snapshot.start_at:
+            yield NextAction(snapshot.start_at, Action.LEASE, Reason.BATCH)  # may fill the batch
         if self._lease is None:
             if not (snapshot.holds or self._last_lease_empty):
                 yield NextAction(now, Action.LEASE, Reason.DUE)
@@ -314,7 +314,7 @@ class TickScheduler:
             entry = NextAction(now + self.RECHECK_SECONDS, Action.LEASE, Reason.NOTIFIED)
         if self._lease is None or self._lease.at >= entry.at:
             return entry
-        at = max(self._lease.at, now + self.MIN_PAUSE_SECONDS)
+        at = max(self._lease.at, now + self.MIN_DELAY_SECONDS)
         return NextAction(at, Action.LEASE, self._lease.reason)
 
 

@@ -129,7 +129,7 @@ class Updates:
                 self._logs.append(line)
                 self._log_bytes += size
 
-    def begin_step(self, name: str) -> None:
+    def start_step(self, name: str) -> None:
         """Record the start of a step.
 
         The start is reported with other updates or after `show_step`.
@@ -159,7 +159,7 @@ class Updates:
         with self._lock:
             self._tags += tags
 
-    def begin_stream(self, name: str, attempt: int) -> None:
+    def start_stream(self, name: str, attempt: int) -> None:
         """Start a stream. Readers drop its earlier output."""
         with self._lock:
             self._attempts[name] = attempt

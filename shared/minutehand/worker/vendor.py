@@ -26,8 +26,8 @@ MAX_CALLS: Final = 5
 MAX_WAIT: Final = timedelta(hours=6)
 #: Bounds of a pause if the service requests none. The pause grows with the time since the first
 #: rejection, and threefold with each call that may have been charged.
-MIN_PAUSE, MAX_PAUSE = timedelta(seconds=10), timedelta(minutes=1)
-MAX_PAUSE_IF_CHARGED: Final = timedelta(minutes=5)
+MIN_DELAY, MAX_DELAY = timedelta(seconds=10), timedelta(minutes=1)
+MAX_DELAY_IF_CHARGED: Final = timedelta(minutes=5)
 #: Times at least this far away are shown with their day.
 _DATE_AFTER: Final = timedelta(hours=12)
 #: Codes of a service that is unavailable or requests a wait. The attempt then does not count.
@@ -223,14 +223,14 @@ class VendorCalls:
         Return if no call is left, or if `MAX_WAIT` or the job's deadline would be exceeded.
         """
         now = self._ctx.clock.now()
-        pause = error.retry_after or self._pause(error, now)
-        at, deadline = now + pause, self._job.deadline_at
+        delay = error.retry_after or self._delay(error, now)
+        at, deadline = now + delay, self._job.deadline_at
         has_expired = now >= (self._unavailable_since or now) + MAX_WAIT
         has_expired = has_expired or (deadline is not None and at >= deadline)
         if has_expired or not error.away or self._charged >= MAX_CALLS:
             return
-        self._report(error, f"it is asked again at {clock_time(at, pause)}", "warning")
-        raise AttemptEnded(Snooze(after=pause)) from error
+        self._report(error, f"it is asked again at {clock_time(at, delay)}", "warning")
+        raise AttemptEnded(Snooze(after=delay)) from error
 
     def end(self, error: VendorError) -> NoReturn:
         """End the attempt after a failed call: suspend the job, or fail with an error for people.
@@ -290,15 +290,15 @@ class VendorCalls:
             }
         )
 
-    def _pause(self, error: VendorError, now: datetime) -> timedelta:
+    def _delay(self, error: VendorError, now: datetime) -> timedelta:
         if error.charged:
             factor: int = 3 ** max(0, self._charged - 1)
-            return min(MIN_PAUSE * factor, MAX_PAUSE_IF_CHARGED)
-        return min(max((now - (self._unavailable_since or now)) / 4, MIN_PAUSE), MAX_PAUSE)
+            return min(MIN_DELAY * factor, MAX_DELAY_IF_CHARGED)
+        return min(max((now - (self._unavailable_since or now)) / 4, MIN_DELAY), MAX_DELAY)
 
 
-def clock_time(at: datetime, pause: timedelta) -> str:
+def clock_time(at: datetime, delay: timedelta) -> str:
     """Format a time for people, with its day if it is not soon."""
-    if pause >= _DATE_AFTER:
+    if delay >= _DATE_AFTER:
         return f"{at:%H:%M} UTC on {at.day} {at:%B}"
     return f"{at:%H:%M:%S} UTC"

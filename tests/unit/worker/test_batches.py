@@ -479,7 +479,7 @@ async def test_one_that_has_not_noticed_its_stop_is_not_in_the_call_either() -> 
     def join(name: str) -> asyncio.Task[Any]:
         job: Any = SimpleNamespace(id=name, job_type="work")
         attempt: Any = SimpleNamespace(
-            stop_requested=lambda: name == "a", begin_timeout=lambda: None
+            stop_requested=lambda: name == "a", start_timeout=lambda: None
         )
         return asyncio.create_task(batch.join(job, attempt))
 

@@ -18,7 +18,7 @@ async def test_an_error_of_any_kind_ends_no_wake_ups_and_is_a_warning_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The Realtime library raises a ValueError for the address in this test."""
-    monkeypatch.setattr(realtime_wakeups, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(realtime_wakeups, "RETRY_DELAY_SECONDS", 0)
     caplog.set_level(logging.DEBUG, logger=realtime_wakeups.__name__)
     settings = Settings(supabase_url="http://127.0.0.1:1", supabase_publishable_key="p")
     settings = settings.model_copy(update={"supabase_url": "ftp://127.0.0.1"})

@@ -106,10 +106,10 @@ class Target:
             finally:
                 owner.rollback()
 
-    def call(self, method: str, name: str, path: str, **more: Any) -> httpx.Response:
+    def call(self, method: str, name: str, path: str, **options: Any) -> httpx.Response:
         """Call a path below the address in the setting `name`, with a short timeout."""
         url = self.person.need(name).rstrip("/") + path
-        return httpx.request(method, url, timeout=httpx.Timeout(10.0, connect=3.0), **more)
+        return httpx.request(method, url, timeout=httpx.Timeout(10.0, connect=3.0), **options)
 
 
 CheckFunction = Callable[[Target], CheckResult]

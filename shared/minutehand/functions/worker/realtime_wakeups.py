@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 logging.getLogger("realtime").setLevel(logging.CRITICAL)
 
 #: Pause before the next connection attempt. It doubles up to the maximum.
-PAUSE_SECONDS: Final = 1.0
-MAX_PAUSE_SECONDS: Final = 60.0
+RETRY_DELAY_SECONDS: Final = 1.0
+MAX_RETRY_DELAY_SECONDS: Final = 60.0
 PRIVATE: Final[Any] = {"config": {"private": True}}
 
 
@@ -36,7 +36,7 @@ class RealtimeWakeups:
         self._topic: str | None = None
         #: Set if the topic has changed or the connection was lost.
         self._changed = asyncio.Event()
-        self._pause = PAUSE_SECONDS
+        self._retry_delay = RETRY_DELAY_SECONDS
         #: True if a connection has failed. Only the first failure is logged as a warning.
         self._has_failed = False
 
@@ -69,8 +69,8 @@ class RealtimeWakeups:
                     extra={"event": "realtime.unavailable"},
                 )
                 self._has_failed = True
-            await asyncio.sleep(self._pause * (0.75 + random.random() / 2))
-            self._pause = min(MAX_PAUSE_SECONDS, 2 * self._pause)
+            await asyncio.sleep(self._retry_delay * (0.75 + random.random() / 2))
+            self._retry_delay = min(MAX_RETRY_DELAY_SECONDS, 2 * self._retry_delay)
 
     async def _listen(self, topic: str, on_message: Callable[[Any], None]) -> None:
         socket = AsyncRealtimeClient(
@@ -90,6 +90,6 @@ class RealtimeWakeups:
         if state != RealtimeSubscribeStates.SUBSCRIBED:
             self._changed.set()
             return
-        self._pause = PAUSE_SECONDS
+        self._retry_delay = RETRY_DELAY_SECONDS
         logger.info("Realtime wakes the worker", extra={"event": "realtime.joined"})
         self._wake()  # for jobs that were enqueued before the connection
