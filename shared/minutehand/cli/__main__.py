@@ -37,6 +37,10 @@ GROUPS = {
         "open": "show:open_page",
         "types": "overview:types",
         "failures": "overview:failures",
+        "schedules": "lists:schedules",
+        "webhooks": "lists:webhooks",
+        "workers": "lists:workers",
+        "logs": "lists:logs",
         "status": "overview:status",
     },
     "Control": {

@@ -99,8 +99,12 @@ def _change_jobs(
         if not changed["more"]:
             break
         body["cursor"] = changed["cursor"]
-    if count == 0:
-        output.hint("no job matches; `minutehand failures` lists causes, and `minutehand ls` jobs")
+    if count == 0 and (cause := criteria.get("error_fingerprint")):
+        raise CommandFailed(
+            f"no failed job has the cause {cause!r}",
+            code="unknown_cause",
+            fix="`minutehand failures` lists causes",
+        )
     output.value({"count": count, "more": False}, text=f"{action}: {count} jobs")
 
 

@@ -32,7 +32,7 @@ def read_payload(text: str) -> Any:
     """Parse JSON from the text, from `@file`, or from standard input for `-`."""
     if text == "-" or text.startswith("@"):
         return parse_object(read_text(text.removeprefix("@")), text)
-    return parse_object(text, "the payload")
+    return parse_object(text, "PAYLOAD")
 
 
 @workspace_verb

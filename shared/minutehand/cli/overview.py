@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -33,8 +34,17 @@ def types(
     if job_type is not None:
         details = connection.get(f"/api/types/{quote(job_type, safe='')}", **filters)
         if not output.print_json(details):
+            schema = details.pop("payload_schema", None) or {}
+            details["serving"] = [
+                f"{worker['worker_id']} {worker['state']}, seen {ago(worker['seen_at'])}"
+                for worker in details.get("serving", ())
+            ]
+            details["schedules"] = [
+                f"{schedule['name']} {schedule['cron']}" for schedule in details["schedules"]
+            ]
             given = {name: value for name, value in details.items() if value not in ([], {}, None)}
-            output.details({name: format_value(value) for name, value in given.items()})
+            output.details({name: format_value(value) for name, value in sorted(given.items())})
+            output.details({f"payload.{name}": text for name, text in _fields(schema)})
         return
     rows = connection.get("/api/types", **filters)["types"]
     output.table(rows, TYPE_COLUMNS, row=_format_type, empty="no types")
@@ -43,6 +53,15 @@ def types(
             output.hint(
                 f"the declaration of {row['job_type']} in code was rejected: {row['refusal']}"
             )
+
+
+def _fields(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the fields of a payload's schema, with their types in words."""
+    for name, field in schema.get("properties", {}).items():
+        types = [str(each.get("type", "object")) for each in field.get("anyOf", [field])]
+        parts = [" or ".join(types), "required" if name in schema.get("required", ()) else ""]
+        line = ", ".join(filter(None, parts))
+        yield name, f"{line}. {field['description']}" if "description" in field else line
 
 
 @workspace_verb

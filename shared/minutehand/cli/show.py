@@ -123,15 +123,16 @@ def _explain(output: Output, explanation: dict[str, Any]) -> None:
 
 def print_explanation(output: Output, explanation: dict[str, Any], sentence: str) -> None:
     """Print a sentence of the database, its cause, and the next steps."""
-    output.text(localize_times(sentence))
+    output.sentence(localize_times(sentence))
     if explanation["cause"]:
-        output.text(localize_times(f"Cause: {explanation['cause']}"))
+        output.sentence(localize_times(f"Cause: {explanation['cause']}"))
     if (holder := explanation.get("held_by")) and holder["waiting"] > 1:
-        more = "+" if holder["more"] else ""
-        output.text(f"For the same reason, {holder['waiting']}{more} jobs of its workspace wait.")
+        count = f"{holder['waiting']}{'+' if holder['more'] else ''}"
+        output.sentence(f"For the same reason, {count} jobs of its workspace wait.")
     for step in explanation["next"]:
-        command = f"  ({step['command']})" if "command" in step else ""
-        output.text(localize_times(f"What to do: {step['words']}{command}"))
+        output.sentence(localize_times(f"What to do: {step['words']}"))
+        if "command" in step:
+            output.text(f"  {step['command']}")
 
 
 def _frames(output: Output, frames: list[dict[str, Any]]) -> None:

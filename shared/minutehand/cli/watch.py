@@ -14,7 +14,7 @@ from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.events import ENDED, stream
 from minutehand.terminal.ids import resolve_job_id
 from minutehand.terminal.options import AnyJobId, workspace_verb
-from minutehand.terminal.output import COLOURS, Output, ago, local_time
+from minutehand.terminal.output import COLOURS, SHORT_ID, Output, ago, local_time
 
 LEVELS = {"debug": "dim", "warning": "yellow", "error": "red"}
 #: Type of the jobs that deliver webhooks. A workspace's changes omit them.
@@ -144,7 +144,7 @@ def watch(output: Output, connection: Connection, job_id: AnyJobId = None) -> No
     for event in omit_deliveries(connection, stream(connection, connection.path("events"))):
         record = event.json()
         text = format_event(event)
-        text.append(f"  {record.get('job_id', '')}", style="dim")
+        text.append(f"  {record.get('job_id', '')[-SHORT_ID:]}", style="dim")
         output.value(record, text=text)
 
 

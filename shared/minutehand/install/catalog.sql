@@ -450,7 +450,8 @@ facts (rank, object, statement, undo) as (
     'task ' || t.name,
     format(
       'insert into queue.tasks (name, every, reads_feed) values (%L, %L, %L)'
-        ' on conflict (name) do update set every = excluded.every, reads_feed = excluded.reads_feed',
+        ' on conflict (name) do update'
+        ' set every = excluded.every, reads_feed = excluded.reads_feed',
       t.name,
       t.every,
       t.reads_feed

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 
@@ -45,6 +45,10 @@ FIXES: dict[str, str] = {
 }
 
 
+#: Codes of this command for a wrong argument.
+USAGE_CODES = {"bad_usage", "bad_name", "bad_payload", "unknown_check", "unreadable"}
+
+
 class CommandFailed(Exception):
     """An error that a person can act on, printed without a traceback.
 
@@ -61,7 +65,7 @@ class CommandFailed(Exception):
         self, message: str, *, code: str = "failed", fix: str | None = None, is_usage: bool = False
     ) -> None:
         self.code = code
-        self.exit_code = 2 if is_usage or code == "bad_usage" else 1
+        self.exit_code = 2 if is_usage or code in USAGE_CODES else 1
         self.fix = fix or FIXES.get("unauthorized" if code == "401" else code)
         super().__init__(message)
 
@@ -221,16 +225,28 @@ class Connection:
 
     def rpc(self, name: str, arguments: Mapping[str, Any], *, as_operator: bool = False) -> Any:
         """Call a SQL function as the person, or as the operator with the secret key."""
+        headers = self._data_headers(as_operator=as_operator)
+        return parse_response(self._supabase("POST", f"/rest/v1/rpc/{name}", headers, arguments))
+
+    def rows(self, table: str, **params: Any) -> list[dict[str, Any]]:
+        """Read rows of a table through the Data API. After 401, sign in again once."""
+        path = f"/rest/v1/{table}?{urlencode(params)}"
+        response = self._supabase("GET", path, self._data_headers())
+        if response.status_code == 401 and self.drop_token():
+            response = self._supabase("GET", path, self._data_headers())
+        return list(parse_response(response))
+
+    def _data_headers(self, *, as_operator: bool = False) -> dict[str, str]:
         from minutehand.queue.credentials import secret_headers
         from minutehand.queue.data_api import profile_headers
 
-        if as_operator:
-            headers = secret_headers(self.need("SUPABASE_SECRET_KEY"))
+        if as_operator or self.token.startswith("sb_secret_"):
+            key = self.need("SUPABASE_SECRET_KEY") if as_operator else self.token
+            headers = secret_headers(key)
         else:
             key = self.need("SUPABASE_PUBLISHABLE_KEY")
             headers = {"apikey": key, "authorization": f"Bearer {self.token}"}
-        headers = {**headers, **profile_headers(self.schema)}
-        return parse_response(self._supabase(f"/rest/v1/rpc/{name}", arguments, headers))
+        return {**headers, **profile_headers(self.schema)}
 
     def close(self) -> None:
         """Close the HTTP client."""
@@ -253,9 +269,10 @@ class Connection:
             url = self.values.get("API_URL", "Supabase")
             raise CommandFailed(f"not signed in at {url}", code="not_signed_in")
         response = self._supabase(
+            "POST",
             "/auth/v1/token?grant_type=password",
-            {"email": email, "password": password},
             {"apikey": self.need("SUPABASE_PUBLISHABLE_KEY")},
+            {"email": email, "password": password},
         )
         if response.status_code != 200:
             raise CommandFailed(
@@ -265,11 +282,15 @@ class Connection:
         return token
 
     def _supabase(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
         url = self.need("SUPABASE_URL").rstrip("/")
         with reachable(f"Supabase at {url}"):
-            return httpx.post(url + path, json=body, headers=headers, timeout=TIMEOUT)
+            return httpx.request(method, url + path, json=body, headers=headers, timeout=TIMEOUT)
 
 
 class BearerAuth(httpx.Auth):

@@ -122,29 +122,31 @@ class Output:
             self.text(text, lines=False)
 
     def details(self, details: Mapping[str, Any]) -> None:
-        """Print names and values, except values that are None. Lines break between words."""
-        indent = " " * 18
-        width = 10_000 if self.is_piped else max(len(indent) + 40, self.out.width)
+        """Print names and values, except values that are None."""
+        width = max(16, *map(len, details)) if details else 0
         for name, value in details.items():
             label = name
             if value is None:
                 continue
             if not isinstance(value, str):
-                self.text(Text.assemble(f"{name:<16}  ", cell("value", value)))
+                self.text(Text.assemble(f"{name:<{width}}  ", cell("value", value)))
                 continue
             content = local_time(value) if name.endswith("_at") else escape_controls(value)
             for line in content.splitlines():
-                # an id must not be broken into two lines, so that people can select it
-                filled = textwrap.fill(
-                    line,
-                    width,
-                    initial_indent=f"{label:<16}  ",
-                    subsequent_indent=indent,
-                    break_long_words=False,
-                    break_on_hyphens=False,
-                )
-                self.text(filled)
+                self.sentence(line, label=f"{label:<{width}}  ")
                 label = ""
+
+    def sentence(self, text: str, *, label: str = "") -> None:
+        """Print a text behind a label. Lines break between words, so that ids stay whole."""
+        filled = textwrap.fill(
+            text,
+            10_000 if self.is_piped else max(len(label) + 30, self.out.width),
+            initial_indent=label,
+            subsequent_indent=" " * len(label),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        self.text(filled)
 
     def hint(self, text: str) -> None:
         """Print a remark for a person on standard error; with JSON, only failures go there."""
@@ -215,6 +217,8 @@ def cell(name: str, value: Any) -> Text:
         return Text(escape_controls(", ".join(value)))
     if name.endswith("_at"):
         return Text(ago(str(value)))
+    if isinstance(value, bool):
+        return Text(format_value(value))
     if isinstance(value, Mapping | list):
         return Text(escape_controls(json.dumps(value, ensure_ascii=False)))
     if name == "id":
