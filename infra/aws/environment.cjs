@@ -1,5 +1,5 @@
-// What stages.yml cannot hold as it is needed: a list joined by commas, a host without its scheme,
-// the text of a file that osls would run instead of read.
+// Converts parameters of stages.yml. It joins lists with commas, removes the scheme of a host, and
+// returns the text of a file that osls would otherwise execute.
 const { readFileSync } = require("node:fs");
 const { join } = require("node:path");
 
@@ -10,7 +10,7 @@ async function atOnce(resolveVariable) {
   return String((await resolveVariable("param:workerReservedConcurrency, null")) ?? 5);
 }
 
-/** The functions' word for a level; deploy/stage_values.py has the words that a stage may have. */
+/** Return a level as Lambda names it. deploy/stage_values.py lists the levels of a stage. */
 async function level(resolveVariable) {
   const named = String(await resolveVariable("param:logLevel")).toUpperCase();
   const found = { TRACE: "DEBUG", WARN: "WARNING", FATAL: "CRITICAL" }[named] ?? named;
@@ -22,10 +22,10 @@ async function level(resolveVariable) {
 module.exports = async ({ resolveVariable }) => ({
   corsOrigins: (await resolveVariable("param:corsOrigins")).join(","),
   logLevel: await level(resolveVariable),
-  // metrics have no level and count as INFO: a filter above it would silence alarms
+  // metrics have no level and count as INFO, so that a filter above INFO would stop alarms
   applicationLogLevel: (await level(resolveVariable)) === "DEBUG" ? "DEBUG" : "INFO",
   workersAtOnce: await atOnce(resolveVariable),
-  // may still be a placeholder, which is not a URL
+  // the value may still be a placeholder, which is not a URL
   supabaseHost: (await resolveVariable("param:supabaseUrl"))
     .replace(/^https:\/\//, "")
     .replace(/\/.*$/, ""),

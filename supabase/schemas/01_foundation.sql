@@ -99,7 +99,7 @@
 --
 -- The life of a job, by function:
 --
---   public.enqueue_job, enqueue_jobs, spawn_jobs, an insert into public.jobs or a schedule.
+--   public.enqueue_job, enqueue_jobs, spawn_jobs, a plain insert or a schedule enqueues jobs.
 --     queue.add              checks a job and inserts its row (queue.add_plain inserts many rows).
 --       queue.place          moves the job to its place, which is deferred, gated or ready.
 --     queue.publish          adds a row to the feed and sends a message to watchers.
@@ -379,8 +379,8 @@ $$;
 -- Take an advisory lock until this transaction ends. If another transaction has the lock, return
 -- false. The key of an advisory lock is a pair of numbers. The first number is a hash of the first
 -- word of the lock's name, so that locks of different kinds never collide. This number is always
--- negative, because the first number of a turn's lock is the lane's number, which is positive
--- (queue.hold_turn).
+-- negative, so that it differs from the first number of the lock that queue.hold_turn takes, which
+-- is the positive number of a lane.
 -- p_waits: True to wait for the exclusive lock instead of returning false.
 -- p_is_shared: True to take the lock in shared mode.
 create function queue.try_lock(
@@ -968,8 +968,8 @@ declare
   v_table name;
 begin
   delete from public.jobs where workspace_id = v_workspace;
-  -- delete the tenant's rows from all tables of the engine except turns and notes, which leases and
-  -- the sweep delete later
+  -- delete the tenant's rows from all tables of the engine, except queue.turns and queue.notes, in
+  -- which leases and the sweep delete the rows later
   for v_table in
     select c.relname
     from pg_catalog.pg_class as c

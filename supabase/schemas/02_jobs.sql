@@ -227,9 +227,10 @@ create table queue.pauses (
     check (char_length(name) <= 200 and char_length(reason) <= 1000)
 );
 
--- Each row stores the tenant that was served last in a group of lanes, and the number of the round
--- in which it was served. A new lane begins with ring 1. Leases move lanes that advance at
--- different speeds to rings of their own (queue.advance_ring).
+-- Each row stores, for a group of lanes (job types in queues), the tenant that was served last, and
+-- the number of the round in which this tenant was served. A new lane (job type in a queue) begins
+-- with ring 1. If some lanes (job types in queues) advance faster than others, leases assign them
+-- to separate rings (queue.advance_ring).
 create table queue.rings (
   ring integer generated always as identity primary key,
   round bigint not null default 0,
@@ -250,10 +251,11 @@ create table queue.lanes (
   lane integer generated always as identity primary key,
   queue text not null,
   job_type text not null,
-  -- last minute in which a worker requested jobs of the lane, or null if no worker serves the lane
+  -- last minute in which a worker requested jobs of this job type and queue, or null if no worker
+  -- serves them
   served_at timestamptz,
-  -- Time since which no job and no other row uses the lane. Maintenance deletes the lane one day
-  -- later.
+  -- Time since which no job and no other row refers to this row. Maintenance deletes the row one
+  -- day later.
   unused_since timestamptz,
   ring integer not null default 1 -- leases move the lane to another ring
 ) with (fillfactor = 50);
@@ -262,16 +264,17 @@ create table queue.lanes (
 create index lanes_by_type on queue.lanes (job_type, queue);
 create index lanes_by_ring on queue.lanes (ring);
 
--- A turn is a row for a tenant that has ready jobs in a lane. Leases skip blocked turns. In a
--- blocked turn, look_at is null if the turn is closed, infinity if the turn is paused, and
--- otherwise the time at which leases check the limit of the turn again.
+-- A turn is a row for a tenant that has ready jobs in a lane. Leases skip a turn that is blocked.
+-- In a blocked turn, look_at is null if the tenant has no ready jobs (closed), infinity if the turn
+-- is paused, and otherwise the time at which leases check the limit again.
 create table queue.turns (
   workspace_id uuid not null,
   lane integer not null,
-  -- rank of the tenant, the same in all lanes. Leases serve the smallest rank first.
+  -- rank of the tenant, which is the same for all job types and queues. Leases serve the smallest
+  -- rank first.
   rank bigint not null,
-  -- Lower bound of the ords of the turn's ready jobs. Leases begin to read at this ord, so that
-  -- they skip the dead rows of jobs that were leased.
+  -- Lower bound of the positions (ord) of the tenant's ready jobs. Leases begin to read at this
+  -- position, so that they skip the dead rows of jobs that were leased.
   from_ord bigint not null default 0,
   changed_at timestamptz not null, -- time at which the turn was opened or blocked
   blocked boolean not null default false, -- true if no lease reads the turn
@@ -296,8 +299,9 @@ from queue.turns
 where not blocked
   and epoch = (select coalesce(max(e.epoch), 0) from queue.turn_epochs as e);
 
--- A note names a turn that the next lease must open, or a gate that the next lease must check. Each
--- note is a new row, because transactions that update the same row wait for each other.
+-- A row (note) names a tenant's turn that the next lease must open, or a concurrency key whose
+-- waiting jobs the next lease must admit. Each note is a new row, because transactions that update
+-- the same row would wait for each other.
 create table queue.notes (
   id bigint generated always as identity primary key,
   -- earliest time at which the rate limit of the key allows another start
@@ -308,9 +312,10 @@ create table queue.notes (
   key text, -- null for a turn
   xid xid8 not null default pg_current_xact_id()
 );
--- The sequence stores the transaction id up to which all notes of turns are deleted. Leases read
--- only notes with this xid or a greater xid. Otherwise they would read the dead rows of all deleted
--- notes, which Postgres keeps as long as an old snapshot exists, for example of a dump.
+-- The sequence stores a transaction id. All rows of queue.turn_notes with a smaller xid are
+-- deleted. Leases read only rows of queue.turn_notes with this xid or a greater xid. Otherwise they
+-- would read the dead versions of all deleted rows, which Postgres keeps as long as an old snapshot
+-- exists, for example of a dump.
 create unlogged sequence queue.notes_gone minvalue 0 start 0; -- noqa: PRS
 create view queue.turn_notes as
 select *
@@ -319,8 +324,8 @@ where key is null
   and xid >= (
     select coalesce(pg_sequence_last_value('queue.notes_gone'), 0)::text::xid8
   );
--- Notes of turns and notes of gates have separate indexes, so that many notes of one tenant's gates
--- do not slow down a lease that reads notes of turns.
+-- Notes about turns and notes about concurrency keys have separate indexes, so that many keys of
+-- one tenant do not slow down a lease that reads notes about turns.
 create index notes_of_turns on queue.notes (xid, id) where key is null;
 create index notes_of_gates on queue.notes (look_at, id) where key is not null;
 create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id)
@@ -382,7 +387,8 @@ create table queue.unpublished (
 create index unpublished_by_workspace on queue.unpublished (workspace_id, job_type);
 
 -- Jobs of types that have a limit for each concurrency key. A row is in one of three states.
--- - Not admitted. The job waits until the gate of its key admits the job. This row is then the
+-- - Not admitted. The job waits until its concurrency key is below its limit, and the gate of the
+--   key admits the job. This row is then the
 --   place of the job.
 -- - Admitted. The job is ready or running, and counts against the limit of its key.
 -- - Admitted and ended. The job no longer counts against the limit. When the gate is next checked,
@@ -390,7 +396,8 @@ create index unpublished_by_workspace on queue.unpublished (workspace_id, job_ty
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,
-  -- Job type of the row. The gate of a job type and key counts the jobs of all queues together.
+  -- Job type of the row. The limit of a job type and concurrency key counts the jobs of all queues
+  -- together.
   job_type text not null,
   -- '' for a job without a key. The rate limit per key also applies to jobs without a key, as if ''
   -- were a key.

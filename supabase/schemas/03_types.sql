@@ -265,9 +265,10 @@ cross join lateral (
 ) as v (is_older)
 $$;
 
--- Store the schedules that the code of a job type declares, and create the lanes of their queues. A
--- schedule that the code no longer declares is withdrawn, and deleted a day later. If a rollback of
--- the code declares the schedule again before that, the schedule keeps the time of its next run.
+-- Store the schedules that the code of a job type declares, and create the lanes for the queues of
+-- these schedules. A schedule that the code no longer declares is withdrawn, and deleted a day
+-- later. If a rollback of the code declares the schedule again before that, the schedule keeps the
+-- time of its next run.
 create function queue.publish_schedules(p_type jsonb, p_source text)
 returns void
 language plpgsql

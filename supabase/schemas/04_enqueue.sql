@@ -116,9 +116,10 @@ begin
 end;
 $$;
 
--- Return the lane of a job type in a queue, and create the lane if it is missing. A lease reads all
--- lanes of its types, so the number of lanes must stay small. Therefore only a deploy may name a
--- new queue. Other callers must name a queue that a job type or a worker already has.
+-- Return the lane (row of queue.lanes) of a job type in a queue, and create the lane if it is
+-- missing. A lease reads the lanes of all its job types and queues, so the number of lanes must
+-- stay small. Therefore only a deploy may name a new queue. Other callers must name a queue that a
+-- job type or a worker already has.
 -- p_within: Prefix of field names in errors.
 -- p_declares: True if the caller is a deploy.
 create function queue.lane_of(
@@ -137,7 +138,7 @@ declare
     from queue.lanes as l
     where l.job_type = p_job_type
       and l.queue = p_queue
-      -- skip a lane that maintenance is about to delete
+      -- skip a lane that maintenance is about to delete, because no job refers to it any more
       and (
         l.unused_since is null
         or l.unused_since > queue.clock() - interval '23 hours'
@@ -183,9 +184,9 @@ begin
 end;
 $$;
 
--- Return the ord of a job, which is its position among its tenant's jobs. The smallest ord comes
--- first. The upper bits of the ord are the priority. The lower 52 bits are the time in microseconds
--- since 2020.
+-- Return the ord of a job, which is the number by which a tenant's jobs are sorted. The job with
+-- the smallest ord comes first. The upper bits of this number are the priority. The lower 52 bits
+-- are the time in microseconds since 2020.
 create function queue.ord_of(p_priority integer, p_at timestamptz)
 returns bigint
 language plpgsql immutable
@@ -416,14 +417,14 @@ begin
 end;
 $$;
 
--- Take the shared advisory lock of a turn until this transaction ends. Other enqueues can take the
--- lock too. A lease that closes the turn or moves its start needs the lock exclusively
--- (queue.tidy_turns), so no lease does this before this transaction ends. The setting
--- minutehand.locks stores the latest turn, so that consecutive jobs of one turn count as one lock
--- (queue.reserve_locks). Return false in three cases.
+-- Take the advisory lock of a tenant's turn in shared mode, until this transaction ends. Other
+-- enqueues can take the lock too. A lease that closes the turn or moves its start needs the lock
+-- exclusively (queue.tidy_turns), so no lease can do this before the end of this transaction. The
+-- setting minutehand.locks stores the turn that was locked last, so that consecutive jobs of one
+-- turn count as one lock (queue.reserve_locks). Return false in three cases.
 -- - A lease has the exclusive lock.
 -- - The transaction has already reserved 130 locks.
--- - The isolation level is not read committed, so that statements after this lock do not see the
+-- - The isolation level is not read committed. Statements after this lock would then not see the
 --   latest state of the turn.
 create function queue.hold_turn(p_lane integer, p_workspace_id uuid)
 returns boolean
@@ -447,11 +448,12 @@ begin
 end;
 $$;
 
--- Make sure that a lease will find a new ready job. Insert a note for the turn, unless this
--- transaction has locked the turn and one of these conditions applies.
--- - The turn is open and starts at p_ord or before. No lease can close the locked turn.
--- - The turn already has a note with p_ord or a smaller ord. A lease will open the turn from the
---   ord of this note.
+-- Make sure that a lease will find a new ready job. Insert a row into queue.notes for the tenant's
+-- turn, unless this transaction has locked the turn and one of these conditions applies.
+-- - The turn is open, and starts at the position p_ord or before. While this transaction has the
+--   lock, no lease can close the turn.
+-- - queue.notes already has a row for this turn with p_ord or a smaller position. A lease will open
+--   the turn and begin at the position in this row.
 -- Always return true, so that queue.place can return the result.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
 returns boolean
@@ -461,8 +463,8 @@ as $$
 declare
   v_is_held constant boolean := queue.hold_turn(p_lane, p_workspace_id);
 begin
-  -- read the turn in a separate statement, because it must see the changes that leases committed
-  -- before the turn was locked
+  -- read the turn in a separate statement, so that the statement sees the changes that leases
+  -- committed before this transaction locked the turn
   insert into queue.notes (lane, workspace_id, ord)
   select p_lane, p_workspace_id, p_ord
   where not (
@@ -485,9 +487,9 @@ begin
 end;
 $$;
 
--- Assign a lane to a job that was enqueued before its type was published, or whose queue no longer
--- exists. For a job with an unpublished type, public.jobs.chosen names the options that the caller
--- gave. The job gets the other options from the type.
+-- Assign a lane (row of queue.lanes) to a job that was enqueued before its type was published, or
+-- whose queue no longer exists. For a job with an unpublished type, public.jobs.chosen names the
+-- options that the caller gave. The job gets the other options from the type.
 create function queue.assign_lane(p_job public.jobs, p_type queue.job_types)
 returns public.jobs
 language plpgsql
@@ -560,7 +562,7 @@ begin
         l.unused_since is null
         or l.unused_since > queue.clock() - interval '23 hours'
       );
-    -- the job's queue no longer exists, or will soon be deleted, so assign a lane again
+    -- the job's queue no longer exists or will soon be deleted, so assign a lane of another queue
     if not found then
       p_job.lane := 0;
     end if;
@@ -581,7 +583,7 @@ begin
     insert into queue.unpublished (job_type, workspace_id, job_id)
     values (p_job.job_type, p_job.workspace_id, p_job.id);
     update public.jobs
-    -- queue.leave_places expects a job with lane 0 in queue.unpublished
+    -- queue.leave_places finds the job in queue.unpublished only if its lane is 0
     set lane = 0
     where id = p_job.id and lane <> 0;
     return false;
@@ -614,7 +616,8 @@ begin
           and g.job_id = p_job.id
       )
     then
-      -- the job's start was delayed, but its gate still counts the job as admitted
+      -- the job's start was delayed, but the job still counts against the limit of its concurrency
+      -- key
       v_key := null;
     end if;
   end if;
@@ -1356,8 +1359,8 @@ $$;
 
 -- Delete the rows of jobs from queue.ready and the other tables of places, except queue.waits,
 -- before the engine moves the jobs to another place. The caller must have locked the jobs. Rows of
--- queue.gated are deleted first. If a gate is moving one of the jobs to queue.ready, this delete
--- waits for the gate, so that the next delete finds the job in queue.ready.
+-- queue.gated are deleted first. If another transaction is moving one of the jobs from queue.gated
+-- to queue.ready, this delete waits for it, so that the next delete finds the job in queue.ready.
 create function queue.leave_places(p_ids uuid[])
 returns void
 language plpgsql

@@ -472,7 +472,8 @@ begin
   return new;
 end;
 $$;
--- only jobs that the engine inserts have a lane yet, because other callers may not set this column
+-- only jobs that the engine inserts have a lane yet, because clients are not allowed to set this
+-- column
 create trigger jobs_check_insert
   before insert on public.jobs
   for each row
@@ -613,8 +614,8 @@ declare
   v_ids constant uuid[] := array(select id from removed order by id);
   v_workers integer[];
 begin
-  -- If a gate is moving one of the jobs to queue.ready, this query waits for the gate, so that the
-  -- next statements see the job's row in queue.ready.
+  -- If another transaction is moving one of the jobs from queue.gated to queue.ready, this query
+  -- waits for it, so that the next statements see the job's row in queue.ready.
   perform from queue.gated as g
   join removed as j
     on j.finished_at is null
@@ -653,8 +654,7 @@ begin
   ),
   ended as (
     update queue.gated
-    -- keep the row until the next check of the gate charges the job's start to the rate limit of
-    -- its key
+    -- keep the row until the job's start is charged to the rate limit of its concurrency key
     set ended = true
     where ctid = any (array(select t.tid from theirs as t where t.is_unpaid))
   ),
@@ -662,9 +662,9 @@ begin
     delete from queue.gated
     where ctid = any (array(select t.tid from theirs as t where not t.is_unpaid))
   )
-  -- Insert a note for the gate of the key, even if no other job has the key now. Another
-  -- transaction may be adding a job with the key at this moment. When it checks the gate, it does
-  -- not see yet that this job is deleted.
+  -- Insert a note about the concurrency key, even if no other job has the key now. Another
+  -- transaction may be adding a job with the key at this moment. When it counts the jobs of the
+  -- key, it does not see yet that this job is deleted.
   insert into queue.notes (lane, workspace_id, key)
   select distinct t.lane, t.workspace_id, t.key
   from theirs as t

@@ -1,7 +1,7 @@
 -- This file enforces the limits of jobs and of callers. The first part has token buckets for rate
--- limits, and gates for concurrency keys. The second part limits the calls of people and guests. It
--- enforces a person's rate of calls, the number of large calls at a time, and the number of a
--- workspace's live jobs. It also changes settings and revokes worker keys.
+-- limits, and gates, which enforce the limits of concurrency keys. The second part limits the calls
+-- of people and guests. It enforces a person's rate of calls, the number of large calls at a time,
+-- and the number of a workspace's live jobs. It also changes settings and revokes worker keys.
 --
 -- A token bucket refills at a constant rate, and each start of a job and each call takes tokens. If
 -- the type limits jobs per concurrency key, a new job waits in queue.gated (queue.place).
@@ -120,10 +120,10 @@ begin
 end;
 $$;
 
--- Return the lanes of these job types and queues that are not paused.
+-- Return the lanes (rows of queue.lanes) of these job types and queues, without paused ones.
 -- p_job_types: Null for all job types.
 -- p_queues: Null for all queues.
--- limited: Those job types of the lanes that have a limit. A lease must count the running jobs of
+-- limited: Those of the job types that have a limit. A lease must count the running jobs of
 --   these types.
 create function queue.open_lanes(
   p_job_types text[],
@@ -164,8 +164,8 @@ begin
 end;
 $$;
 
--- Insert a note for each concurrency key with waiting jobs in these lanes, so that the next lease
--- checks the gates of these keys.
+-- Insert a note for each concurrency key of these lanes that has waiting jobs, so that the next
+-- lease checks whether these jobs can be admitted.
 create function queue.note_gates(p_lanes integer[])
 returns void
 language plpgsql
@@ -189,8 +189,8 @@ $$;
 -- call, at the time of this start. It then deletes the rows of ended jobs whose start is charged.
 -- tokens: Number of starts that the rate limit allows at the time `at`, minus the reserved starts.
 -- is_held: True if the row of an ended job still counts against a limit, because another
---   transaction has locked this row, for example to delete the job. The caller must then check the
---   gate again at a later time.
+--   transaction has locked this row, for example to delete the job. The caller must then count
+--   again at a later time.
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,
@@ -292,12 +292,13 @@ begin
 end;
 $$;
 
--- Check the gate of a concurrency key, and admit waiting jobs of the key. Admit as many jobs as the
--- limits of the key allow, but no job of a paused lane or of a lane that no worker serves. If
--- another transaction is checking the same gate, or if this transaction can take no more advisory
--- locks, insert a note, so that a later lease checks the gate.
--- p_lane: Any lane of the job type. The gate applies to all lanes of the type.
--- p_is_reserved: True if the caller has reserved an advisory lock for this gate
+-- Admit waiting jobs of a concurrency key (open its gate). Admit as many jobs as the limits of the
+-- key allow, but no job whose type or queue is paused or is not served by a worker. If another
+-- transaction is admitting jobs of the same key, or if this transaction can take no more advisory
+-- locks, insert a note, so that a later lease admits the jobs.
+-- p_lane: Any lane of the job type (a row of queue.lanes). The function covers all queues of the
+--   type.
+-- p_is_reserved: True if the caller has reserved an advisory lock for this key
 --   (queue.reserve_locks).
 create function queue.open_gate(
   p_lane integer,
@@ -335,8 +336,8 @@ begin
     join queue.lanes as l on l.lane = any (o.lanes)
     where l.served_at is not null
   );
-  -- Move admitted jobs of paused lanes and of lanes without a worker back to queue.gated. Otherwise
-  -- these jobs would use up the limit of the key.
+  -- If the type or queue of an admitted job is paused, or has no worker, move the job back to
+  -- queue.gated. Otherwise these jobs would use up the limit of the key.
   v_closed := array(
     select j.id
     from queue.gated as g
@@ -374,7 +375,7 @@ begin
         and not g.admitted
         and g.lane = any (v_open)
         -- Skip a job if the row of its ended attempt is still in queue.gated, because both rows
-        -- would have the same primary key. The next check of the gate admits the job.
+        -- would have the same primary key. The next call of this function admits the job.
         and not exists (
           select from queue.gated as e
           where e.workspace_id = p_workspace_id
@@ -402,8 +403,8 @@ begin
   from unnest(v_admitted.lanes) as l;
   v_look_at := case
     when v_admitted.jobs = 1000 then p_now -- more jobs may be waiting
-    -- Other transactions have locked the remaining waiting jobs. Check the gate again later,
-    -- because the jobs may still wait then.
+    -- Other transactions have locked the remaining waiting jobs. Insert a note to check again
+    -- later, because these jobs may still be waiting then.
     when v_admitted.jobs < v_count.free or v_count.is_held then p_now + interval '1 second'
     -- The earliest time at which the rate limit allows the next start. Without a rate limit, tokens
     -- and this time are null.
@@ -415,8 +416,8 @@ begin
         / v_type.rate_limit
     ))
   end;
-  -- if v_look_at is null, the key is at its concurrency limit, and the end of one of its jobs opens
-  -- the gate
+  -- if v_look_at is null, the key is at its concurrency limit, and the end of one of its jobs calls
+  -- this function again
   if v_look_at is not null then
     insert into queue.notes (look_at, lane, workspace_id, key)
     select v_look_at, g.lane, p_workspace_id, p_key
@@ -1362,7 +1363,7 @@ begin
       )
     );
   update queue.lanes
-  -- delete the lane one hour later, because open transactions may still insert jobs into the lane
+  -- delete the row one hour later, because open transactions may still insert jobs that refer to it
   set unused_since = v_now - interval '23 hours'
   where job_type not in (select t.job_type from queue.job_types as t);
   delete from queue.workers as w

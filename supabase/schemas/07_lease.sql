@@ -5,11 +5,11 @@
 --     queue.admit_run         limits the number of concurrent runs, in the first call of a run.
 --     queue.record_worker     updates the row of a new or changed worker, and once a minute.
 --     queue.lease_ready       fills every pool of the worker.
---       queue.open_gates        opens the gates that notes name, so that more jobs become ready.
---       queue.noted_shares      takes a few jobs each of many turns, without opening the turns.
---       queue.open_turns        opens the other turns that notes name.
+--       queue.open_gates        admits jobs of the concurrency keys that queue.notes names.
+--       queue.noted_shares      takes few jobs of many tenants, without opening their turns.
+--       queue.open_turns        opens the other tenants' turns that queue.notes names.
 --       queue.fill_pool         fills one pool with jobs.
---         queue.share_slots       divides the free slots among turns.
+--         queue.share_slots       divides the free slots among tenants.
 --           queue.lock_types        locks limited types and counts their running jobs.
 --           queue.next_turns        reads the turns of the tenants that are served next.
 --           queue.limit_turns       locks limited tenants and counts their running jobs.
@@ -59,7 +59,7 @@ create type queue.lease_request as (
   slots jsonb,
   abandoned jsonb
 );
--- A turn (a tenant with ready jobs in a lane) as a lease reads it.
+-- Tenant with ready jobs of one type and queue (a turn), as a lease reads it.
 -- round: Number of the round in which the tenant gets its next jobs.
 -- taken: Number of jobs that the tenant already got in this round.
 -- type_free: Number of jobs of the type that may start, or null if the type has no limit.
@@ -82,7 +82,8 @@ create type queue.turn as (
   tenant_free integer
 );
 -- The first ready jobs of a tenant, in the order in which they must start.
--- turns: For each job, the index of its turn in the array of turns that the lease has read.
+-- turns: For each job, the index of its turn in the array of turns (queue.turn[]) that the lease
+--   has read.
 create type queue.tenant_jobs as (
   turns integer[],
   weight integer,
@@ -92,9 +93,9 @@ create type queue.tenant_jobs as (
   rank bigint,
   workspace_id uuid
 );
--- The number of jobs that a lease takes for a turn, beginning at the position ord. It is 0 for a
--- turn without a ready job. In the input of queue.tidy_turns, jobs is the number of leased jobs,
--- and ord is the position of the last leased job.
+-- Number of jobs that a lease takes from one tenant's turn, beginning at the position ord. The
+-- number is 0 if the turn has no ready job. In the input of queue.tidy_turns, jobs is the number of
+-- leased jobs, and ord is the position of the last leased job.
 create type queue.share as (
   lane integer,
   workspace_id uuid,
@@ -102,8 +103,9 @@ create type queue.share as (
   jobs integer
 );
 -- The tenant that a lease served last, for queue.advance_ring. A job type that reached its limit
--- has its own row. The row with a null job type applies to all other lanes.
--- job_type: Job type that reached its limit, or null for all other lanes.
+-- has its own row. The row with a null job type applies to all job types that have not reached a
+-- limit.
+-- job_type: Job type that reached its limit, or null for all other types.
 -- taken: Number of jobs that the tenant got in the round, or 0 if the tenant got as many as its
 --   weight.
 create type queue.last_served as (
@@ -261,14 +263,14 @@ begin
 end;
 $$;
 
--- Update the row of a worker and the column served_at of its lanes, and return the worker's number
--- in queue.workers. When a lane gets its first worker or loses its last worker, insert notes for
--- the gates of the lane. The advisory lock "turns" is needed for this, because queue.lease_ready
--- opens gates under this lock.
+-- Update the row of a worker and the column served_at of its lanes (job types in queues), and return
+-- the worker's number in queue.workers. When a job type in a queue gets its first worker or loses
+-- its last worker, insert notes about its concurrency keys. This needs the advisory lock "turns",
+-- because queue.lease_ready admits jobs of concurrency keys under the same lock.
 -- p_known: The worker's row before the update.
 -- p_is_changed: True if the worker serves other job types or queues than before, or if its version,
 --   slots or abandoned jobs differ.
--- has_noted: True if this call has inserted notes for gates.
+-- has_noted: True if this call has inserted notes about concurrency keys.
 create function queue.record_worker(
   p_request queue.lease_request,
   p_known queue.workers,
@@ -368,14 +370,14 @@ begin
 end;
 $$;
 
--- Check the gates that rows of queue.notes name, the oldest note first, so that waiting jobs of
--- these concurrency keys become ready. Delete the notes of job types that are paused or that no
--- worker serves. New notes are inserted for the type's gates when a worker serves the type again,
--- or when the type is resumed. If there are very many notes, also check one gate of some tenants,
--- which is the gate of the tenant's oldest note, so that no tenant waits for the gates of other
--- tenants. These tenants are the tenant with the smallest id, and the next tenant after a random
--- id. In this case, also delete old notes of keys that no job has.
--- p_most: Maximum number of gates to open.
+-- For the concurrency keys in rows of queue.notes, the oldest row first, admit waiting jobs (open
+-- the gates). Delete rows of queue.notes for job types that are paused or that no worker serves.
+-- New rows are inserted for the keys of such a type when a worker serves the type again, or when
+-- the type is resumed. If queue.notes has very many rows, also handle the oldest concurrency key of
+-- some tenants, so that no tenant waits for the keys of other tenants. These tenants are the tenant
+-- with the smallest id, and the next tenant after a random id. In this case, also delete old rows
+-- for concurrency keys that no job has.
+-- p_most: Maximum number of concurrency keys to handle.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
 language plpgsql
@@ -463,8 +465,8 @@ begin
       order by min(n.ordinality)
       limit v_locks
     ),
-    -- delete the notes before the gates count jobs, so that a note inserted during the count
-    -- remains
+    -- delete the rows of queue.notes before counting jobs, so that a row that is inserted during
+    -- the count remains
     gone as (
       delete from queue.notes as n
       using noted as o, queue.lanes as l
@@ -492,14 +494,16 @@ begin
 end;
 $$;
 
--- Open the tenants' turns that rows of queue.notes name. If the tenant has a turn in another lane,
--- the new turn gets the same rank. The rank of a new tenant is one less than the lowest last_rank
--- among the rings of its lanes, so that the tenant comes near the end of the round. Also unblock
--- turns that were at a limit, if their time in look_at has come. If another transaction is changing
--- a turn, keep the turn's note for the next lease.
--- p_most: Maximum number of turns to open because of notes.
--- p_done: Turns with notes that the caller has locked, and whose jobs it has leased. If such a turn
---   has no other ready job, only its notes are deleted.
+-- Open the tenants' turns that are named in rows of queue.notes. If the tenant already has a turn
+-- for another job type or queue, the new turn gets the same rank. The rank of a new tenant is one
+-- less than the lowest last_rank in the rows of queue.rings that serve its lanes, so that the
+-- tenant comes near the end of the round. Also unblock turns that were at a limit, if the time in
+-- look_at has come. If another transaction is changing a turn, keep its rows of queue.notes for the
+-- next lease.
+-- p_most: Maximum number of turns to open because of rows of queue.notes.
+-- p_done: Turns with rows in queue.notes that the caller has locked, and whose jobs the caller has
+--   leased. If such a turn has no other ready job, the function only deletes its rows of
+--   queue.notes.
 create function queue.open_turns(
   p_most integer,
   p_now timestamptz,
@@ -516,9 +520,9 @@ declare
   );
   v_ignored text;
 begin
-  -- Set queue.notes_gone to the transaction id of the oldest note, or of the oldest running
-  -- transaction, which may still insert notes. Do not do this if an earlier lease of this
-  -- transaction deleted notes, because a rollback would restore these notes.
+  -- Set queue.notes_gone to the transaction id of the oldest row of queue.notes, or of the oldest
+  -- running transaction, which may still insert rows. Do not do this if an earlier lease of this
+  -- transaction deleted rows of queue.notes, because a rollback would restore these rows.
   if (current_setting('minutehand.noted', true) = 'yes') is not true then
     v_ignored := setval('queue.notes_gone', least(n.oldest, n.running)::text::bigint)
     from (
@@ -594,7 +598,8 @@ begin
     look_at = null,
     changed_at = p_now,
     epoch = v_epoch,
-    -- notes name all ready jobs of a closed turn, so the turn starts at the first of them
+    -- queue.notes names all ready jobs of a turn that was closed, so the turn starts at the first
+    -- of these jobs
     from_ord = case
       when t.blocked and t.look_at is null then excluded.from_ord
       else least(t.from_ord, excluded.from_ord)
@@ -612,11 +617,12 @@ begin
 end;
 $$;
 
--- Return the ready jobs of the first p_most turns that notes name, if all these jobs fit into the
--- free slots. The order of the tenants then does not matter, so a lease takes these jobs without
--- opening the turns. Return null if an open turn of the worker's lanes has a ready job. Also return
--- null if at most four turns would be open, because queue.fill_pool leaves so few turns open. A
--- turn with a limit, weight or pause must be opened before its jobs are leased.
+-- Return the ready jobs of the first p_most turns in queue.notes, if all these jobs fit into the
+-- free slots of the worker. The order of the tenants then does not matter, so a lease can take the
+-- jobs without opening the turns. Return null if the worker could lease a job of a turn that is
+-- already open. Also return null if opening the turns would result in at most four open turns,
+-- because queue.fill_pool leaves so few turns open. A turn with a limit, weight or pause must be
+-- opened before a lease takes its jobs.
 -- p_most: Maximum number of turns.
 create function queue.noted_shares(p_request queue.lease_request, p_most integer)
 returns queue.share[]
@@ -716,14 +722,14 @@ begin
 end;
 $$;
 
--- Lock the job types with a limit that have turns in these lanes, and count their running jobs. If
--- a limited type gets its first turn only after this count, its lanes are not in the result. The
--- next lease will count and serve this type.
+-- Lock the job types that have a limit and ready jobs in these lanes, and count their running jobs.
+-- If a tenant's first job of a limited type becomes ready only after this count, the lanes of the
+-- type are not in the result. The next lease will count and serve this type.
 -- open: Lanes of types without a limit, and of types that this call has locked and that are below
 --   their limit.
 -- is_busy: True if another lease has locked one of the types, or if the transaction can take no
 --   more locks.
--- is_limited: True if a limited type has a turn in these lanes.
+-- is_limited: True if a job type with a limit has an open turn in these lanes.
 -- at_limit: Types that have reached their limit, so that none of their jobs may start now.
 create function queue.lock_types(
   p_lanes integer[],
@@ -804,8 +810,8 @@ begin
 end;
 $$;
 
--- Return the open turns of all lanes in the order of (rank, workspace_id, lane). The first turn is
--- the turn after the last tenant served, and after the highest rank comes the lowest rank. In the
+-- Return the open turns of all lanes of one ring, in the order of (rank, workspace_id, lane). Begin
+-- after the last tenant served, and continue with the lowest rank after the highest rank. In the
 -- query, lane_bound is 0 if the last tenant has not yet got as many jobs in the round as its
 -- weight, so that this tenant comes first. Otherwise it is the greatest integer, so that this
 -- tenant comes last.
@@ -870,11 +876,12 @@ begin
 end;
 $$;
 
--- Return up to p_rows open turns of each of these lanes. For each lane, the order begins after the
--- last tenant that the ring of the lane stores. queue.ring_turns and queue.lane_turns are separate
--- functions, because one query for both cases would not read the indexes in order. If a lane was
--- idle, it is at most one round behind the other lanes. Otherwise leases would serve only this lane
--- until the lane had caught up.
+-- For each of these lanes (job types in queues), return up to p_rows tenants' turns that are open.
+-- In each lane, begin after the tenant that was served last (queue.rings). queue.ring_turns and
+-- queue.lane_turns are separate functions, because one query for both cases would not read the
+-- indexes in order. If a job type had no ready jobs for some time, it continues at most one round
+-- behind the other job types. Otherwise leases would serve only this job type until it had caught
+-- up.
 create function queue.lane_turns(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
@@ -950,17 +957,17 @@ union all
 select p.workspace_id
 from queue.pauses as p;
 
--- Return the turns of the next tenants in these lanes. If the lanes share one ring,
--- queue.ring_turns reads the turns of all lanes of the ring, up to a maximum number of turns. If
--- these turns have too few tenants in the requested lanes, or if the lanes have several rings,
--- queue.lane_turns reads the turns of each lane. If a read returned its maximum number of turns,
--- the tenant of the last turn and all later tenants are dropped, because some of their turns may be
--- missing.
+-- Return the turns of those tenants that are served next in these lanes (job types in queues). If
+-- all these lanes refer to the same row of queue.rings, queue.ring_turns reads the turns of all its
+-- lanes, up to a maximum number of turns. If the result has too few tenants with requested job
+-- types, or if the lanes refer to several rows of queue.rings, queue.lane_turns reads the turns of
+-- each lane. If a read returned its maximum number of rows, drop the tenant of the last row and all
+-- later tenants, because rows of these tenants may be missing.
 -- p_most: Maximum number of tenants to return.
 -- known: Number of tenants that the function returns.
 -- is_all: True if no further tenant has a turn.
 -- is_limited: True if one of the tenants has a limit or a weight, or is paused.
--- is_empty: True if only one turn is open in all lanes, and this turn has no ready job.
+-- is_empty: True if there is only one open turn in all lanes, and this turn has no ready job.
 create function queue.next_turns(
   p_lanes integer[],
   p_most integer,
@@ -1069,12 +1076,12 @@ begin
 end;
 $$;
 
--- Take an advisory lock for each limit of the tenants, and count how many more jobs of each turn
--- may start. Block turns that are at a limit or paused.
+-- Take an advisory lock for each limit of these tenants. For each turn, count how many more jobs
+-- may start. Mark a tenant's turn as blocked if it is at a limit or paused.
 -- known: Number of tenants in the result, if the transaction could not take the locks of all
 --   tenants in p_turns. Null if the result has all tenants.
 -- is_busy: True if another lease has one of the locks, or if a pause is ending now. If is_busy is
---   true, the function blocks no turn.
+--   true, the function marks no turn as blocked.
 create function queue.limit_turns(
   p_turns queue.turn[],
   p_now timestamptz,
@@ -1174,7 +1181,7 @@ begin
         when y.workspace_concurrency is not null then y.workspace_concurrency
           - (
             select count(*)
-            -- join queue.leases by lane, because its index begins with the lane
+            -- join queue.leases by lane, because the index begins with this column
             from queue.lanes as o
             join queue.leases as r
               on r.lane = o.lane and r.workspace_id = t.workspace_id
@@ -1238,10 +1245,11 @@ from queue.suspects as s;
 -- gets as many of its first ready jobs as its weight. The last tenant served is the last tenant of
 -- the first round. If a job would exceed a limit, the function skips the job and does not count it
 -- against the weight.
--- p_depth: Number of jobs to read per turn, which is at least the tenant's weight. Null to divide
+-- p_depth: The tenant whose jobs end the first round is stored as the last tenant served. Null to
+--   divide
 --   the slots for one round only, because there are more tenants than the lease has read.
 -- p_most: Number of free slots.
--- is_cut: True if a turn may have more jobs than this function has read.
+-- is_cut: Number of jobs to read for each tenant's turn, which is at least the tenant's weight.
 -- empty: Turns without a ready job.
 -- lasts: Last tenants served, which queue.advance_ring stores.
 create function queue.divide_slots(
@@ -1385,10 +1393,11 @@ begin
 end;
 $$;
 
--- Store the last tenant served for these lanes, except for lanes that another lease has already
--- advanced further. Afterwards the lanes share one ring. If no other lane uses their ring, the
--- lanes keep it. Otherwise they get an unused or new ring. Check the conditions again after locking
--- the rows, because another lease may have changed them.
+-- Store the tenant that was served last in these lanes (job types in queues), except for lanes in
+-- which another lease has already advanced further. Afterwards all these lanes refer to the same
+-- row of queue.rings (their ring). If no other lane refers to their row, the lanes keep it.
+-- Otherwise they get an unused row or a new row. Check the conditions again after locking the rows,
+-- because another lease may have changed them.
 create function queue.advance_ring(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
@@ -1463,14 +1472,14 @@ begin
 end;
 $$;
 
--- Determine how many jobs a lease takes for each turn (a tenant with ready jobs in a lane), and
--- which turns have no ready job.
+-- Determine how many jobs a lease takes for each turn (a tenant with ready jobs of one type and
+-- queue), and which turns have no ready job.
 -- lanes: Lanes of the requested job types and queues that are not paused.
 -- limited: Requested job types that have a limit.
--- shares: Number of jobs that each turn gets.
+-- shares: Number of jobs that the lease takes for each turn.
 -- empty: Turns without a ready job.
--- is_only: True if these lanes have only one open turn, even if this turn has no ready job.
--- is_limited: True if a limit, a weight or a pause applies to one of the turns.
+-- is_only: True if only one tenant's turn is open in these lanes, even if it has no ready job.
+-- is_limited: True if a limit, a weight or a pause applies to one of the tenants.
 -- at_limit: Types that have reached their limit, so that none of their jobs may start now.
 -- more: True if the worker should call again at once, because another lease has locked a limit, or
 --   because some turns were not read.
@@ -1520,8 +1529,8 @@ begin
     at_limit := v_types.at_limit;
     more := v_types.is_busy;
   end if;
-  -- An open turn may have no ready job. If no turn of the first read has a ready job, read more
-  -- turns.
+  -- A tenant's turn may be open although it has no ready job. If no turn that was read has a ready
+  -- job, read more turns.
   foreach v_reads in array array[
     v_most + v_most / 25 + 5,
     greatest(150, 2 * v_most)
@@ -1569,7 +1578,7 @@ begin
   -- store the last tenant served if the lease has skipped a tenant
   if v_first.is_all
     and (v_first.known = 1 or not is_limited and v_slots < v_most)
-  -- no tenant was skipped, because all turns belong to one tenant or because the lease took all
+  -- no tenant was skipped, because only one tenant has ready jobs or because the lease took all
   -- jobs
   then
     return;
@@ -1585,8 +1594,9 @@ begin
       v_last
     );
   end if;
-  -- For the lanes of a limited type, store the tenant at which the type reached its limit, because
-  -- later tenants got no job of the type. For the other lanes, store the last tenant served.
+  -- If a job type reached its limit, store for this type the tenant at which the limit was reached,
+  -- because later tenants got no job of the type. For all other job types, store the tenant that
+  -- was served last.
   v_stopped := array(
     select t.job_type
     from unnest(v_divided.lasts) as t
@@ -1669,9 +1679,9 @@ join queue.job_types as y on y.job_type = n.job_type
 where y.rate_limit is not null and not y.rate_per_key
 $$;
 
--- Lease the first jobs of each turn. The update finds a job's row by its ctid, because no other
--- transaction can change a locked row. If another transaction changed the row between the start of
--- this statement and the lock, the update does not find the row, and the job stays ready.
+-- For each tenant's turn, lease its first jobs. The update finds a job's row by its ctid, because
+-- no other transaction can change a locked row. If another transaction changed the row between the
+-- start of this statement and the lock, the update does not find the row, and the job stays ready.
 create function queue.take_jobs(
   p_shares queue.share[],
   p_request queue.lease_request,
@@ -1873,7 +1883,8 @@ begin
   elsif v_one.jobs > 1 then
     p_shares[1].jobs := v_one.jobs / 2;
     v_first := queue.take(p_shares, p_request, p_now);
-    -- The second half begins at the same ord. The jobs of the first half are no longer ready.
+    -- The second half begins at the same position (ord). The jobs of the first half are no longer
+    -- ready.
     p_shares[1].jobs := v_one.jobs - v_one.jobs / 2;
     v_second := queue.take(p_shares, p_request, p_now);
   else
@@ -1941,9 +1952,9 @@ begin
 end;
 $$;
 
--- Set the start of each turn (from_ord) to its first ready job, or to the last leased job if no job
--- is ready. Close the turns in which the lease found no ready job. Skip a turn whose advisory lock
--- another transaction has, because that transaction may be adding a job to the turn. Also skip the
+-- Set from_ord of each turn to the position of its first ready job, or of the last leased job if no
+-- job is ready. Close a turn if the lease found no ready job in it. Skip a turn if another
+-- transaction has its advisory lock, because that transaction may be adding a job. Also skip the
 -- remaining turns if this transaction can take no more advisory locks.
 -- p_turns: For each turn, the number of leased jobs, and the position of the last leased job.
 create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz)
@@ -1997,10 +2008,11 @@ begin
 end;
 $$;
 
--- Lease jobs for the free slots of one pool. queue.share_slots divides the slots among turns, and
--- the function leases the first jobs of each turn.
+-- Lease jobs for the free slots of one pool. queue.share_slots decides how many slots each tenant
+-- gets, and the function leases that many of the tenant's first jobs.
 -- p_request: The worker's request, reduced to the job types and the limit of this pool.
--- unfilled: If the pool got no job, the lanes of the pool, without lanes of types at a limit.
+-- unfilled: If the pool got no job, the lanes (job types in queues) of the pool, without types at a
+--   limit.
 create function queue.fill_pool(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -2048,7 +2060,7 @@ begin
     end if;
     if v_leased < p_request."limit" and v_shared.shares is not null then
       v_expected := case
-        -- one turn may be assigned more slots than it has ready jobs
+        -- a tenant may be assigned more slots than it has ready jobs
         when v_shared.shares[2] is null then 1
         else (select sum(s.jobs) from unnest(v_shared.shares) as s)
       end;
@@ -2070,9 +2082,10 @@ begin
   if v_leased > 0 and v_shared.is_limited then
     perform queue.spend_starts(taken.ids, leased_at);
   end if;
-  -- A turn without ready jobs stays open for a while, so that the tenant's next enqueue need not
-  -- insert a note. Close such turns, and move the start of the other turns, in three cases.
-  -- - More than four turns have no ready jobs, and would make each lease slower.
+  -- A tenant's turn without ready jobs stays open for a while, so that the tenant's next enqueue
+  -- need not insert a note. Close turns without ready jobs, and set the start of all other turns to
+  -- their first ready job, in three cases.
+  -- - More than four open turns have no ready jobs. They would make each lease slower.
   -- - The lease took 20 jobs or more, but fewer than its limit, so that the next lease should begin
   --   after these jobs.
   -- - The number of the worker run's call is a multiple of 16.
@@ -2174,10 +2187,11 @@ $$;
 
 -- Lease jobs for every pool of a worker's request.
 -- p_changes: Events of the jobs that the same call has settled.
--- p_has_notes: True if queue.notes has rows, so that the lease must first open turns or gates.
+-- p_has_notes: True if queue.notes has rows, so that the lease must first open turns or admit jobs
+--   of concurrency keys.
 -- lanes: Lanes of the requested job types and queues that are not paused.
 -- limited: Requested job types that have a limit.
--- unfilled: Lanes of the pools that got no job.
+-- unfilled: Lanes (job types in queues) that were requested and are not paused.
 -- more: True if the worker should call again at once.
 -- is_short: True if one of the pools got fewer jobs than it has free slots.
 -- is_full: True if one of the pools got a job for each free slot.
@@ -2218,11 +2232,11 @@ begin
   more := false;
   is_short := p_request."limit" = 0;
   is_full := false;
-  -- only one lease at a time opens gates and turns, and concurrent leases skip this step
+  -- only one lease at a time reads queue.notes, and concurrent leases skip this step
   if p_has_notes and queue.try_lock('turns') then
     perform queue.open_gates(greatest(50, v_at_once), p_now)
-    -- While a pause is ending, open no gates, because the end of the pause inserts a note for each
-    -- of them.
+    -- While a pause is ending, admit no jobs of concurrency keys, because the end of the pause
+    -- inserts a note for each key.
     where queue.try_lock('pauses', p_is_shared => true);
     if p_mode is null and p_request.pools is null and not is_short then
       v_noted := queue.noted_shares(p_request, v_at_once);
@@ -2287,9 +2301,9 @@ end;
 $$;
 
 -- Return the number of milliseconds after which a worker with free slots should call again, or null
--- if the worker should wait for a notification. One statement reads both notes and open turns,
--- because another lease could delete a note and open its turn between two statements, so that
--- neither statement would see the job.
+-- if the worker should wait for a notification. Read queue.notes and the open turns in one
+-- statement. Otherwise another lease could delete a note and open its turn between two statements,
+-- so that neither statement would see the job.
 -- p_limited: Requested job types that have a limit.
 -- p_unfilled: Lanes of the pools that got no job. For pools that got a job, the worker calls again
 --   anyway.
@@ -2392,7 +2406,7 @@ begin
 end;
 $$;
 
--- Return the number of ready jobs in these lanes, at most 1,000.
+-- Return the number of ready jobs of these lanes (job types in queues), at most 1,000.
 create function queue.count_due(p_lanes integer[])
 returns bigint
 language plpgsql stable
@@ -2567,7 +2581,7 @@ begin
     and (not v_maintenance or v_asked.ends ? 'maintained')
     and (v_next_ms <= (v_asked.ends -> 'stay_ms')::double precision) is not true;
   if v_asked.count_due or v_asked.call = 1 or v_ends then
-    -- count ready jobs of all lanes that the worker serves
+    -- count ready jobs of all job types and queues that the worker serves
     if v_asked.pools is not null or v_given.is_alone then
       v_given.lanes := (queue.open_lanes(v_asked.job_types, v_asked.queues)).lanes;
     end if;

@@ -1,9 +1,10 @@
--- This file settles attempts. A worker reports the outcome of each attempt with the fence, which is
--- the number of its lease. An outcome with an old fence changes nothing. public.settle_jobs applies
--- the outcomes and frees concurrency keys before it leases the next jobs, so that these can include
--- the next job of a key. queue.finish ends jobs that no worker has leased. If a worker dies, its
--- leases expire and maintenance reclaims the jobs. Only the job that ended the worker's process is
--- charged with a lost attempt (14_suspects.sql).
+-- This file settles attempts. A worker reports the outcome of each attempt with its fence, which is
+-- the number of the job's lease. If the job has been leased again since, the fence is old and the
+-- outcome changes nothing. public.settle_jobs applies the outcomes and frees concurrency keys
+-- before it leases the next jobs, so that these can include the next job of a key. queue.finish
+-- ends jobs that no worker has leased. If a worker dies, its leases expire and maintenance reclaims
+-- the jobs. Only the job that ended the worker's process is charged with a lost attempt
+-- (14_suspects.sql).
 --
 --   public.settle_jobs
 --     queue.read_items        parses the items and sorts them by job.
@@ -16,7 +17,7 @@
 --       queue.write_reports     stores the last progress, log lines and steps.
 --       queue.decide            determines each job's next state and stores the attempt.
 --       queue.end_attempts      deletes the leases and updates the job rows, in one statement.
---       queue.after_attempts    places jobs that continue, opens gates, frees keys, adds signals.
+--       queue.after_attempts    places jobs that continue, admits jobs, frees keys, adds signals.
 --     queue.lease             leases the next jobs in the same call.
 
 create type queue.worker_item as (
@@ -42,8 +43,8 @@ create type queue.worker_item as (
   pulse jsonb
 );
 -- The next state of a job, and the event to store. For a lost attempt the event is null, because
--- maintenance stores the event job.reclaimed for it. All fields are null if the outcome has an old
--- fence, or if it is a plain completion.
+-- maintenance stores the event job.reclaimed for it. All fields are null if the lease number
+-- (fence) is old, or if the outcome is a plain completion.
 create type queue.transition as (
   status text,
   attempts integer,
@@ -188,8 +189,8 @@ end;
 $$;
 
 -- Determine the next state of a job, and store its attempt. The caller has locked the lease and the
--- job's row. Return null if the fence is old. Also return null for a plain completion, because its
--- attempt follows from the job's row.
+-- job's row. Return null if the lease number (fence) is old. Also return null for a plain
+-- completion, because its attempt follows from the job's row.
 create function queue.decide(p_item queue.worker_item, p_now timestamptz)
 returns queue.transition
 language plpgsql
@@ -284,9 +285,10 @@ begin
 end;
 $$;
 
--- After attempts have ended, place the jobs that continue, open gates, free unique keys, and insert
--- signals for parent and child jobs. First place the jobs that continue, so that a job of an
--- in_order type still counts against the limit of its key when the gates open.
+-- After attempts have ended, move the jobs that continue to their next place, admit waiting jobs of
+-- their concurrency keys, free unique keys, and insert signals for parent and child jobs. First
+-- move the jobs that continue, so that a job of an in_order type still counts against the limit of
+-- its key when other jobs are admitted.
 create function queue.after_attempts(p_ids uuid[], p_now timestamptz)
 returns void
 language plpgsql
@@ -380,16 +382,17 @@ $$;
 
 -- Delete the leases of ended attempts and update their jobs to the states that queue.decide has
 -- determined, in one statement, because a second statement would make every settlement slower. An
--- item with an old fence matches no lease, so the statement ignores the item.
+-- item with an old lease number (fence) matches no lease, so the statement ignores the item.
 -- p_transitions: The result of queue.decide for each item. Null if all items are plain completions.
 -- changes: Events of the jobs, which the caller must publish.
 -- rest: Ids of jobs for which queue.after_attempts must run, because they continue, or have a key,
 --   a parent, a deadline or an event to store.
 -- with_event: Ids of jobs whose last event must be stored, because the event does not follow from
 --   the job's row.
--- results: The response, if all items are plain completions with valid fences. Otherwise null, so
+-- results: The response, if all items are plain completions with current lease numbers. Otherwise
+--   null, so
 --   that the caller builds the response from the stored rows.
--- has_blocked: True if any tenant's turn is blocked because of a limit.
+-- has_blocked: True if a limit has blocked any tenant's turn.
 create function queue.end_attempts(
   p_items queue.worker_item[],
   p_transitions queue.transition[],
@@ -529,7 +532,7 @@ end;
 $$;
 
 -- Apply the outcomes that workers report. The result of an item is applied, cancelled, stale (the
--- item's fence is old), not_found or busy (another transaction has locked the job). If a cancel was
+-- lease number is old), not_found or busy (another transaction has locked the job). If a cancel was
 -- requested, the job is cancelled unless the outcome is completed. p_is_plain: True if all items
 -- are plain completions (queue.read_items).
 create function queue.settle(
@@ -603,8 +606,8 @@ begin
     where e.id = any (v_ended.with_event);
     perform queue.after_attempts(v_ended.rest, v_now);
   end if;
-  -- Unblock the turns of these tenants that are at a limit, because the ended attempts no longer
-  -- count against the limits.
+  -- Unblock the tenants' turns that are at a limit, because the ended attempts no longer count
+  -- against the limits.
   if v_ended.has_blocked then
     update queue.turns
     set look_at = '-infinity'
@@ -718,8 +721,8 @@ begin
 end;
 $$;
 
--- Lock and return the job of the lease {job_id, fence}. Raise the error lease_lost if the worker
--- that calls no longer has the lease.
+-- Lock and return the job of a lease, given as {job_id, fence}. Raise the error lease_lost if the
+-- worker that calls no longer has the lease.
 -- p_job_types: Job types that may make this call. Null for all job types.
 -- p_undone: Text at the end of the error message, for example 'its children were not created'.
 create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text)
@@ -817,8 +820,9 @@ begin
   if p_request ->> 'evidence' is not null and v_worker is not null then
     perform queue.end_leases_of(v_worker, queue.clock());
     v_ignored := queue.do_reclaim(queue.clock(), clock_timestamp() + interval '2 seconds');
-    -- Open turns before the processes of the suspects lease jobs. Several of these processes lease
-    -- at the same time, and none of them sees a turn that another lease is opening.
+    -- Process queue.notes before the processes of the suspects lease jobs. Several of these
+    -- processes lease at the same time, and none of them sees a tenant's turn that another lease is
+    -- opening.
     perform queue.open_turns(200, queue.clock()) where queue.try_lock('turns');
     v_response := v_response || jsonb_build_object(
       'guilty', array(

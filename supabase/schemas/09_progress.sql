@@ -439,7 +439,7 @@ select
   (select coalesce(sum(p.bytes), 0)::bigint from page as p)
 $$;
 
--- Return the job id of a worker's request {job_id, fence}, or reject the request if the worker has
+-- Return the job id of a worker's request {job_id, fence}. Reject the request if the worker has
 -- lost the lease.
 -- p_undone: Text at the end of the error message, for example "its steps are not shown".
 create function queue.leased_id(p_request jsonb, p_undone text)

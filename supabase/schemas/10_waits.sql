@@ -305,9 +305,10 @@ $$;
 -- - For a cancel or retry signal, process 500 child jobs, beginning with the id in the column name.
 --   If children remain, are locked, or were not changed because of a trigger, insert new signals
 --   for these children.
--- - For a resumed signal, insert notes for the turns that the pause blocked. If a type or a queue
---   was paused, also insert notes for all gates of its jobs. A lease that read the pause before the
---   pause ended may still block a turn, so process the signal again until no such lease runs.
+-- - For a resumed signal, insert notes about the tenants' turns that the pause blocked. If a type
+--   or a queue was paused, also insert notes about all concurrency keys of its jobs. A lease that
+--   read the pause before the pause ended may still block a tenant's turn, so process the signal
+--   again until no such lease runs.
 create function queue.handle_signal(p_signal queue.signals, p_now timestamptz)
 returns integer
 language plpgsql

@@ -129,8 +129,8 @@ select queue.allow('authenticated, service_role', 'public.cancel_job');
 -- ids of the jobs and skips the update of their rows, which are already locked.
 -- queue.cancel_updated cancels these jobs after the statement. A person may cancel up to 1,000 jobs
 -- in one statement. Jobs that the service cancels are processed in batches of 1,000. The trigger
--- recognizes an update by the engine by a change of fence, last_seq, generation, lost_attempts or
--- lane. A truncate is rejected, because it fires no row triggers.
+-- recognizes an update by the engine, because such an update changes fence, last_seq, generation,
+-- lost_attempts or lane. A truncate is rejected, because it fires no row triggers.
 create function queue.cancel_by_update()
 returns trigger
 language plpgsql

@@ -3,7 +3,7 @@
 -- an attempt. A company is a group of suspects that run in one process, which runs no other jobs.
 --
 --   queue.blame             decides which jobs may have ended a process.
---     queue.expired_items     turns the verdicts into outcomes that queue.settle applies.
+--     queue.expired_items     converts the verdicts to outcomes that queue.settle applies.
 --   queue.lease_mode        decides what a worker may lease while there are suspects.
 --   queue.lease_suspects    leases one company, within all limits.
 --   queue.clear_suspects    clears the jobs whose attempts ended while their process lived on.

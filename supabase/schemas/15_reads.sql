@@ -723,7 +723,8 @@ declare
     where coalesce(v_filter ->> 'job_type' = l.job_type, true)
       and coalesce(v_filter ->> 'queue' = l.queue, true)
       and coalesce((v_filter ->> 'internal')::boolean = queue.is_internal(l.job_type), true)
-  -- count jobs of unpublished types in lane 0, because they have no lane yet
+  -- count jobs of unpublished types by the lane 0, because no row of queue.lanes exists for them
+  -- yet
   ) || case v_filter - 'internal' when '{}' then 0 end;
 begin
   perform queue.may_read(p_workspace_id, p_reads_much => true);
@@ -2968,8 +2969,9 @@ comment on function public.explain_job is
 select queue.allow('authenticated, service_role', 'public.explain_job');
 
 -- Return groups of jobs that wait for the same cause. The largest group comes first. All jobs of a
--- group have the same lane, concurrency key, unpublished type, question or event, dead worker, or
--- database session with locks on their rows. A further group has the overdue jobs of one type.
+-- group have the same job type and queue, concurrency key, unpublished type, question or event,
+-- dead worker, or database session with locks on their rows. A further group has the overdue jobs
+-- of one type.
 -- job_id: Id of one job of the group.
 -- jobs: Number of jobs, at most 1,000 or 10,000.
 -- oldest_at: Start of the longest wait.

@@ -643,7 +643,7 @@ begin
 end;
 $$;
 
--- Return the number of due jobs in these lanes, at most 1,000.
+-- Return the number of due jobs of these lanes (job types in queues), at most 1,000.
 -- p_workspace_id: Null to count the jobs of all workspaces.
 create function queue.due_in(p_workspace_id uuid, p_lanes integer[])
 returns bigint

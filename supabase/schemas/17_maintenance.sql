@@ -455,8 +455,8 @@ declare
   v_rows integer;
   v_done integer := 0;
 begin
-  -- Close turns without ready jobs that were opened more than an hour ago. The call passes a time
-  -- two hours ago as p_now, so that a rule below deletes these turns at once.
+  -- Close tenants' turns that were opened more than an hour ago and have no ready jobs. The call
+  -- passes a time two hours ago as p_now, so that a rule below deletes these turns at once.
   perform queue.tidy_turns(
     array(
       select row(t.lane, t.workspace_id, null, 0)::queue.share
@@ -472,8 +472,8 @@ begin
     ),
     p_now - interval '2 hours'
   );
-  -- If a dump was restored, the value of the sequence may be later than the restored notes, because
-  -- a dump reads sequences after tables.
+  -- After the restore of a dump, the sequence may be ahead of the restored rows of queue.notes,
+  -- because a dump reads sequences after tables.
   perform setval('queue.notes_gone', 0)
   where exists (
     select from queue.notes as n
@@ -523,8 +523,8 @@ begin
         -- delete followers that have not called public.follow_topic, which a client does every 60
         -- seconds
         ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
-        -- delete turns that were closed an hour ago, because a lease that opens such a turn inserts
-        -- a new row
+        -- delete tenants' turns that were closed an hour ago, because a lease that opens such a
+        -- turn inserts a new row
         (
           'turns',
           'blocked and look_at is null and changed_at < $1 - interval ''1 hour'''

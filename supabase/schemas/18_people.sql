@@ -2,20 +2,20 @@
 -- person has a comment that marks the column. The functions of this file process the marked columns
 -- of the engine, of apps and of the project. A mark is one of these comments.
 --
--- - `Person: owner` marks a column with the id of the row's owner. The person's rows are deleted.
--- - `Person: key` marks a text. If the text contains the person's id, the row is deleted.
--- - `Person: file` marks the key of a stored file. If the key contains the person's id, the row is
+-- - `owner` marks a column with the id of the row's owner. The person's rows are deleted.
+-- - `key` marks a text. If the text contains the person's id, the row is deleted.
+-- - `file` marks the key of a stored file. If the key contains the person's id, the row is
 --   deleted and the key is returned.
--- - `Person: tags` marks an array. If the array has the tag user:<id>, the row is deleted.
--- - `Person: mention` marks a column with the id of a person who acted. The id and the texts of the
+-- - `tags` marks an array. If the array has the tag user:<id>, the row is deleted.
+-- - `mention` marks a column with the id of a person who acted. The id and the texts of the
 --   person's rows are cleared.
--- - `Person: jobs` marks an array of job ids. If one of these jobs is deleted, the row's texts are
+-- - `jobs` marks an array of job ids. If one of these jobs is deleted, the row's texts are
 --   cleared.
--- - `Person: words` marks a text. If the text quotes the person, the row is deleted.
--- - `Person: words to clear` marks a text that is cleared if it quotes the person.
--- - `Person: words of the job` marks a text. If the text quotes the person, the whole job is
+-- - `words` marks a text. If the text quotes the person, the row is deleted.
+-- - `words to clear` marks a text that is cleared if it quotes the person.
+-- - `words of the job` marks a text. If the text quotes the person, the whole job is
 --   deleted.
--- - `Person: secret` marks a value that an export omits.
+-- - `secret` marks a value that an export omits.
 --
 -- The functions search text only if the caller passes words, because this search reads whole
 -- tables.
