@@ -30,7 +30,7 @@ MAX_JOBS: Final = 50
 class Watchdog:
     """Watchdog that the event loop must reset repeatedly.
 
-    Otherwise it ends the process before the first lease is lost.
+    Without a reset, the watchdog ends the process before the first lease is lost.
     """
 
     #: Interval of resets, and minimum time until the watchdog fires.
@@ -39,10 +39,10 @@ class Watchdog:
     #: Jobs that start within this time are recorded together.
     RECORD_SECONDS = 0.05
     #: Minimum time between resets, because each reset starts a thread. The watchdog may therefore
-    #: end the process too early by this time.
+    #: end the process this much too early.
     SET_SECONDS = 0.25
-    #: Time that the watchdog leaves before the end of a lease, up to a quarter of the lease. It is
-    #: enough for the host's report, even on a busy machine.
+    #: Time that the watchdog leaves before the end of a lease, up to a quarter of the lease. This
+    #: time is enough for the host's report, even on a busy machine.
     EARLY_SECONDS = 10.0
 
     def __init__(self, run: Run, in_flight: InFlight) -> None:
@@ -108,8 +108,8 @@ class CrashRecord:
 
     def __init__(self, path: str | None, registry: Registry) -> None:
         self._path = path
-        #: Location of each job type's code, from which a stack's job type is found. All types are
-        #: included, because a job may start after the last record.
+        #: Location of each job type's code. It shows to which job type a stack belongs. All types
+        #: are included, because a job may start after the last record.
         self._code = [(job_type.location, job_type.name) for job_type in registry]
         #: File in which `faulthandler` writes stacks.
         self.traceback_file: IO[str] = sys.stderr

@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 _UNSEEN: Final = tuple(
     {field.name for field in fields(LeasedJob)} - {field.name for field in fields(Job)}
 )
-#: Maximum seconds between two reports of a running job. A report also finds that the job is
-#: cancelled.
+#: Maximum seconds between two reports of a running job. The response to a report also shows whether
+#: the job is cancelled.
 REPORT_SECONDS: Final = 4.0
 #: Seconds between two pulses of a running job.
 PULSE_SECONDS: Final = 15.0
@@ -82,7 +82,7 @@ class Attempt:
     Args:
         sent_at: Time at which the lease was requested, so that the lease ends here before it ends
             in the database.
-        batch: The batch of the job, if its processor takes batches.
+        batch: The batch of the job, if the processor takes batches.
     """
 
     # defaults are class attributes, because each job has an attempt and most never change them
@@ -92,7 +92,7 @@ class Attempt:
     output_sent_at = -math.inf
     has_reader = False
     #: Time of the next pulse. A pulse contains the time of the last update and the location of the
-    #: code. These values are kept for the latest stored pulse and for the latest sent pulse.
+    #: code. The two values of the latest stored pulse and of the latest sent pulse are kept.
     _pulse_at = -math.inf
     _saved_state: tuple[float, str | None] | None = None
     _sent_state: tuple[float, str | None] | None = None
@@ -198,10 +198,10 @@ class Attempt:
             self._environment.loop.call_later(self._grace_seconds, self._run_halves, call)
 
     def stop(self, reason: StopReason, *, grace_seconds: float | None = None) -> None:
-        """Stop the processor. The first reason is kept, unless the lease is lost.
+        """Stop the processor. A lost lease replaces an earlier reason.
 
-        A processor that still runs after the grace time is abandoned. Its slot becomes free, and
-        its result is not stored.
+        A processor that still runs after the grace time is abandoned. The processor's slot becomes
+        free, and its result is not stored.
         """
         if self.result is not None:
             return
@@ -486,7 +486,7 @@ class Attempt:
         return self._environment.run.deadlines.grace(self._environment.run.options.grace_seconds)
 
     def _limit(self) -> float | None:
-        """Return the maximum duration in seconds."""
+        """Return the attempt's maximum duration in seconds."""
         job = self.lease.job
         if job.deadline_at is None:
             return job.timeout_seconds
@@ -495,7 +495,7 @@ class Attempt:
 
 
 def dollars(amount: Any) -> float | None:
-    """Return the cost that a processor counted, or None if it is 0 or not a number."""
+    """Return the cost that a processor counted, or None if the cost is 0 or not a number."""
     if type(amount) is float and not amount:
         return None
     try:

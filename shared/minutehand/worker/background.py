@@ -26,7 +26,7 @@ class Maintenance:
             ready.
     """
 
-    #: Maximum time between two calls while jobs run.
+    #: Maximum seconds between two calls of `run_maintenance` while jobs run.
     INTERVAL_SECONDS = 1.0
     #: Maximum seconds that one call may work in the database, and maximum wait for its response.
     BUDGET_SECONDS = 1.0
@@ -52,7 +52,7 @@ class Maintenance:
 
     @property
     def is_backing_off(self) -> bool:
-        """True if the last call could do nothing, so that the next call must wait."""
+        """True if maintenance pauses, because its last call could do nothing."""
         return self._clock.monotonic() < self._backoff.maintenance_until
 
     def request(self) -> None:
@@ -95,7 +95,7 @@ class Maintenance:
                 extra=self._run.extra("maintenance.failed") | {"error": str(error)},
             )
             self._backoff.maintenance_until = self._clock.monotonic() + self.RETRY_DELAY_SECONDS
-            return True, 0.0  # the call may have done its work although no response arrived
+            return True, 0.0  # maintenance may have worked although no response arrived
         self._run.summary.reclaimed += answer.done.get("reclaim", 0)
         self._run.summary.promoted += answer.done.get("promotion", 0)
         if answer.failed:
@@ -110,7 +110,7 @@ class Maintenance:
         self._backoff.maintenance = 0
         if answer.more:
             self._requested.set()
-        # pause for as long as the call took, so that a large clean-up leaves half of the time to
+        # pause for as long as the call took, so that a large clean-up leaves half of the time for
         # jobs
         rest = max(0.02, self._clock.monotonic() - started) if answer.more else 0.0
         return not answer.done.keys() <= self.NEVER_MAKES_READY, rest
@@ -125,7 +125,7 @@ class OutboxPublisher:
         on_jobs: Called when publishers have enqueued jobs.
     """
 
-    #: Interval of calls during a run.
+    #: Interval of the calls of publishers during a run.
     INTERVAL_SECONDS = 1.0
     #: Maximum time of one call of a publisher, which is then cancelled.
     MAX_WAIT_SECONDS = 10.0

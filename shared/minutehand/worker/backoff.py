@@ -1,6 +1,6 @@
 """The wait before the next attempt of a job.
 
-The worker publishes the policy, and the database applies it.
+The worker publishes a job type's backoff policy, and the database applies it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Batches of jobs that one call of a processor runs together. Each job has its own attempt.
 
-An attempt joins a batch and gets the outcome of its own job. The attempts share only the call. Each
-has its own limits, fence, deadline, cancellation, middleware and settlement. If a call raises, or
-runs until the timeout of one of its jobs, the processor is called again for each half of the jobs,
-until each job that causes the failure is alone.
+An attempt joins a batch and gets the outcome of its own job. The attempts share only the call of
+the processor. Each attempt has its own limits, fence, deadline, cancellation, middleware and
+settlement. If a call raises, or runs until the timeout of one of its jobs, the processor is called
+again for each half of the jobs, until each job that causes the failure is alone.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Batch:
     """Runs jobs of one tenant in one call of a processor, or in calls for parts of these jobs.
 
     Args:
-        job_ids: Ids of the jobs. Each of their attempts joins the batch, or ends before.
+        job_ids: Ids of the jobs. The attempt of each job joins the batch, or ends before it can
+            join.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Batch:
         #: Members of the current call. Before the first call, all members that have joined.
         self._members: list[_Member] = []
         self._calls = 0
-        #: Members of each later call. The last list is called next.
+        #: Lists of the members of later calls. The next call uses the last list.
         self._parts: list[Sequence[_Member]] = []
         self._expected = set(job_ids)
         self._alive = len(job_ids)
@@ -133,7 +134,7 @@ class Batch:
         """Stop the current call, because it has run until the timeout of this job.
 
         Return the call. After it has ended, the processor is called for its halves. Return None if
-        the call contains no other job, or not this job.
+        the call contains only this job, or does not contain it.
         """
         call, active = self.task, [member for member in self._members if member.is_active]
         is_in = any(member.job.id == job_id and not member.end.done() for member in active)
@@ -197,7 +198,7 @@ class Batch:
     def _call_halves(self, error: BaseException | None) -> None:
         """Call the processor for each half of the current call.
 
-        No job gets the error of the current call.
+        The error of the current call fails no job.
         """
         members, problem = self._members, "hung" if self._is_expired else "raised"
         extra = {"event": "batch.halved", "jobs": len(members), "problem": problem}

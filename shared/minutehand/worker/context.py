@@ -62,7 +62,7 @@ _NO_OPTIONS: Final = EnqueueOptions.model_construct()
 
 
 class Suspended(BaseException):
-    """Control flow, not an error. The job waits, and its worker runs other jobs.
+    """Raised to suspend the job, and not an error. The job waits, and its worker runs other jobs.
 
     The class is a BaseException, so that a processor's `except Exception` does not catch it.
     """
@@ -73,9 +73,9 @@ class Suspended(BaseException):
 
 
 class AttemptEnded(BaseException):
-    """Control flow, not an error. The attempt ends as if the processor had returned the outcome.
+    """Raised to end the attempt with an outcome, as if the processor had returned the outcome.
 
-    Raise it in code that a processor calls. The processor itself returns the outcome.
+    Raise this class in code that a processor calls. The processor itself returns the outcome.
     """
 
     def __init__(self, outcome: Retry | Snooze | Fail) -> None:
@@ -84,7 +84,7 @@ class AttemptEnded(BaseException):
 
 
 class StepTimeout(ProcessorError):
-    """A try of a step took longer than the step's `timeout`."""
+    """One try of a step took longer than the step's `timeout`."""
 
 
 class ChildrenFailed(ProcessorError):
@@ -116,7 +116,7 @@ class ChildResult(BaseModel):
 
 
 class StepMemo:
-    """Values that a step stores for its later attempts, in the next report or settlement.
+    """Values that a step stores for later attempts. The next report or settlement sends them.
 
     If the job fails or is cancelled, its memos are emptied, so that a retry by a person starts
     without them.
@@ -159,7 +159,7 @@ def clear_memos(context: JobContext, outcome: str, *, is_last: bool) -> None:
 
 
 def restart_job(context: JobContext) -> None:
-    """Prepare another call of the processor in this attempt. It skips finished steps.
+    """Prepare another call of the processor in this attempt. The call skips finished steps.
 
     Tasks that an earlier call left running can no longer write into streams.
     """
@@ -346,7 +346,7 @@ class JobContext:
     ) -> Any:
         """Run `run` once per job, and return the stored result in later attempts.
 
-        The result is stored before this method returns, as JSON represents it. If the process
+        The result is converted to JSON and stored before this method returns. If the process
         crashes after `run` and before the result is stored, `run` is called again.
 
         Args:
@@ -430,9 +430,9 @@ class JobContext:
     ) -> T:
         """Call `services` in order, as a step with one deadline, until one of them succeeds.
 
-        While a service works for longer, the job leaves the worker, and its next attempt polls the
-        service. If a service fails, hangs or responds too slowly, the next service is tried, and
-        the job's log contains the reason.
+        If the work of a service takes longer, the job leaves the worker, and its next attempt polls
+        the service. If a service fails, hangs or responds too slowly, the next service is tried,
+        and the job's log contains the reason.
 
         Args:
             name: Name of the step.
@@ -512,7 +512,7 @@ class JobContext:
 
     @must_await
     async def sleep(self, duration: Seconds | datetime, *, name: str | None = None) -> None:
-        """Sleep for a time, or until a date, without a worker. For a moment use asyncio.sleep."""
+        """Suspend the job for a time, or until a date. For a moment use asyncio.sleep."""
         key = self._unique(name or "sleep")
         if key in self._steps:
             return
@@ -533,7 +533,7 @@ class JobContext:
         default: Any = None,
         name: str | None = None,
     ) -> Any:
-        """Ask a person, and wait for the answer without a worker.
+        """Ask a person, and suspend the job until the answer.
 
         Args:
             timeout: Maximum wait, after which `default` is returned. None waits indefinitely.
@@ -596,7 +596,7 @@ class JobContext:
         on_failed: Literal["raise", "return"] = "raise",
         name: str | None = None,
     ) -> list[ChildResult]:
-        """Wait until all `children`, up to 10,000, have ended. Return results in their order.
+        """Wait until all `children`, up to 10,000, have ended. Return results in this order.
 
         Raises:
             ChildrenFailed: A child did not complete, and `on_failed` is `raise`.

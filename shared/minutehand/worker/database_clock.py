@@ -15,16 +15,16 @@ logger = logging.getLogger(__name__)
 SKEW_SECONDS: Final = 5.0
 
 _SET_BACK: Final = timedelta(seconds=SKEW_SECONDS)
-#: Smallest difference between two instants.
+#: Smallest difference between two returned times.
 _RESOLUTION: Final = timedelta(microseconds=1)
 
 
 class DatabaseClock:
     """Time of the latest response of the database, plus the monotonic time since.
 
-    Each time is later than the last one, so that log lines keep their order even if a response took
-    longer than the response before it. If the database's clock is set back by more than
-    `SKEW_SECONDS`, this clock follows.
+    Each returned time is later than the time returned before, so that log lines keep their order
+    even if a response took longer than the previous response. If the database's clock is set back
+    by more than `SKEW_SECONDS`, this clock follows.
 
     Until the first response, and with a database of version 0.4.4, which sends no time, the time of
     this machine applies.

@@ -15,11 +15,11 @@ from minutehand.version import VERSION
 
 T = TypeVar("T")
 
-#: Timeout in seconds of a call that the tick does not depend on.
+#: Time limit in seconds for a call whose failure does not fail the tick.
 SIDE_CALL_SECONDS = 3.0
 
-#: Seconds within which a backlog should be started. A short time costs little more, because workers
-#: are billed by the second.
+#: Seconds within which all jobs of a backlog should start. A short time costs little more, because
+#: workers are billed by the second.
 TARGET_SECONDS: Final = 5.0
 #: Assumed duration of a job in seconds while no duration is known.
 TYPICAL_SECONDS: Final = 1.0
@@ -42,7 +42,8 @@ class TickOptions:
         quiet: Log an empty tick at DEBUG, for a loop that ticks often.
         grace_seconds: Maximum time for a cancelled processor to stop.
         ends_blocked: End the process, with its stacks in the log, when a processor blocks the event
-            loop so long that a lease would be lost. For a process that runs nothing else.
+            loop so long that a lease would be lost. Only for a process that runs nothing but the
+            worker.
         usual_seconds: Usual duration of this worker's ticks, if this tick is shorter. A job that
             this tick must stop had too little time, so its attempt does not count.
         suspects: True for a process that runs only suspects, False if such a process runs beside
@@ -115,7 +116,7 @@ class Deadlines:
         return self.stop_working - now >= 0.5 * length
 
     def grace(self, limit: float) -> float:
-        """Return the time in which a cancelled processor must stop, before the tick ends."""
+        """Return the seconds in which a cancelled processor must stop, before the tick ends."""
         if math.isinf(self.end):
             return limit
         return max(0.05, min(limit, (self.end - self.stop_working) * 0.6))

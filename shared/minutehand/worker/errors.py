@@ -1,8 +1,8 @@
 """The stored form of an error: class, message, data, codes, and frames without values.
 
-All parts of an error share a limit of characters, so that its redaction takes bounded time.
-Remedies depend on the class and the codes (HTTP status, SQLSTATE, errno, signal), never on the
-text.
+All parts of an error together have a maximum number of characters, so that its redaction takes
+bounded time. Remedies depend on the class and the codes (HTTP status, SQLSTATE, errno, signal),
+never on the text.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
     message += f" (and {more} more in its task group)" if more else ""
     address = next(filter(None, map(_address, (first, *_causes(first)))), "")
     if address and address not in message and not isinstance(first, ProcessorError):
-        message += f" ({address})"  # a ProcessorError is for people
+        message += f" ({address})"  # people read a ProcessorError's text
     info = _info(name, message, attribute(first, "data"), redactor)
     try:
         parts = {**_codes(first, redactor), "traceback": _traceback(error, module, redactor)}
@@ -243,7 +243,7 @@ def _frame(frame: FrameType, line: int, package: str) -> dict[str, Any] | None:
 
 
 def stack_in(frames: Iterable[tuple[FrameType, int]], package: str) -> list[dict[str, Any]]:
-    """Return running frames in the form of a traceback, the outermost first."""
+    """Return frames that are running, in the format of a traceback, the outermost first."""
     found = (_frame(frame, line, package) for frame, line in frames)
     return _limit_frames([frame for frame in found if frame is not None], MAX_FRAMES, Redactor())
 

@@ -62,7 +62,8 @@ async def run_graph(
 ) -> dict[str, Any]:
     """Run `stages` concurrently, each with the results that it needs. Return results by name.
 
-    If a stage waits or ends the attempt, this is raised when the running stages have ended.
+    If a stage suspends the job or ends the attempt, its exception is raised when the running stages
+    have ended.
 
     Raises:
         StagesFailed: Some stages failed, and all stages that do not need them have ended.

@@ -21,8 +21,8 @@ class InFlight:
     def attempts(self) -> Iterator[Attempt]:
         """Yield the attempts whose leases must be renewed, also ended attempts until settlement.
 
-        Otherwise a lease would expire while a settlement hangs, and another worker would run the
-        job again.
+        Without renewals, a lease would expire while a settlement hangs, and another worker would
+        run the job again.
         """
         yield from self.running.values()
         yield from self.ended

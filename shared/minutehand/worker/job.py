@@ -53,7 +53,7 @@ J = TypeVar("J", bound=Job[Any])
 
 
 def job_of(kind: type[J], given: dict[str, Any]) -> J:
-    """Return a job with these fields. They are set together, which avoids a call per field."""
+    """Return a job with these fields. All fields are set at once, which avoids a call per field."""
     job = object.__new__(kind)
     object.__setattr__(job, "__dict__", given)
     return job

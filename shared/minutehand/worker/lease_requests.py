@@ -45,7 +45,7 @@ class LeaseRequests:
         self._has_capacity = False
         #: True if enqueues relied on free slots of this tick until its latest request.
         self._recheck_pending = False
-        #: A request without a response. The request is repeated unchanged, so that the database
+        #: The last request, if it got no response. It is repeated unchanged, so that the database
         #: returns the jobs that it may have leased.
         self.pending: LeaseRequest | None = None
         #: Number of due jobs that were not leased. The database counts them up to a limit.
@@ -119,7 +119,7 @@ class LeaseRequests:
         return self.pending
 
     def _abandoned_now(self) -> tuple[AbandonedJob, ...]:
-        """Return abandoned jobs whose processors still run. Forget those with ended processors."""
+        """Return abandoned jobs whose processors still run. Forget jobs whose processors ended."""
         locations = {job_id: find() for job_id, find in self.id.abandoned.items()}
         for job_id in [job_id for job_id, location in locations.items() if location is None]:
             del self.id.abandoned[job_id]
@@ -136,7 +136,7 @@ class LeaseRequests:
         )
 
     def end(self) -> None:
-        """Make the id available to the worker's next run."""
+        """Make the id of this run's lease requests available to the worker's next run."""
         self.id.is_used = False
 
     async def send(self, request: LeaseRequest, *, until: float | None = None) -> LeaseResponse:

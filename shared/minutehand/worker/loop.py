@@ -39,7 +39,7 @@ REGISTER_INTERVAL_SECONDS = 300.0
 #: the default of 700, so that the collector took a third of a worker's CPU time.
 GC_THRESHOLD = 20_000
 #: Threads of the event loop per slot, so that host names can be resolved while processors block in
-#: `asyncio.to_thread`. By default asyncio has only four threads, and one per CPU core.
+#: `asyncio.to_thread`. By default asyncio has only four threads and one more per CPU core.
 THREADS_PER_SLOT = 4
 
 
@@ -105,7 +105,7 @@ class Worker:
         self._registers_at = -math.inf
 
     async def register(self) -> None:
-        """Publish the registry's job types if they changed or were last published long ago."""
+        """Publish the registry's job types if they changed, or after some minutes."""
         names, now = self.registry.names, self.clock.monotonic()
         if not names or (self._registered == names and now < self._registers_at):
             return
@@ -132,10 +132,10 @@ class Worker:
         wakeups: asyncio.Event | None = None,
         options: TickOptions | None = None,
     ) -> TickSummary:
-        """Run one tick. If the maximum number of workers is running, it is `crowded_out`.
+        """Run one tick. It is `crowded_out` if the maximum number of workers runs.
 
-        In this case the running workers lease the waiting jobs. If another run was rejected while
-        this run was active, this run leases once more before it ends.
+        If the tick is crowded out, the running workers lease the waiting jobs. If another run was
+        rejected while this run was active, this run leases once more before it ends.
 
         Args:
             budget_seconds: Time until the tick must end, e.g. Lambda's remaining time.
@@ -164,7 +164,7 @@ class Worker:
             max_threads = THREADS_PER_SLOT * self.options.concurrency
             loop.set_default_executor(ThreadPoolExecutor(max_threads, "worker"))
             self._loop = loop
-        if not options.suspects:  # the host's other process has published the types
+        if not options.suspects:  # another process of the host has published the types
             await self.register()
 
         tick = Tick(

@@ -13,7 +13,7 @@ from minutehand.worker.outcomes import Seconds, seconds
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """A token bucket of `limit` starts that refills within `per`, or one bucket per key."""
+    """Allows `limit` starts within `per`, as a token bucket for the type or for each key."""
 
     limit: int
     per: Seconds = 1

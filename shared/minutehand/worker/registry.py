@@ -31,7 +31,7 @@ R_co = TypeVar("R_co", bound=Returned | Awaitable[Returned], covariant=True)
 
 AsyncProcessor = Callable[[Job[P], JobContext], Awaitable[Returned]]
 SyncProcessor = Callable[[Job[P], JobContext], Returned]
-#: Outcome of one job of a batch. An exception fails that job as if it had been raised.
+#: Outcome of one job of a batch. An exception in the list fails its job as if it had been raised.
 Each = Returned | BaseException
 B_co = TypeVar("B_co", bound=Sequence[Each] | Awaitable[Sequence[Each]], covariant=True)
 AsyncBatchProcessor = Callable[[list[BatchedJob[P]]], Awaitable[Sequence[Each]]]
@@ -213,9 +213,9 @@ class Registry:
         return tuple(sorted(self._types))
 
     def with_parts(self, names: Iterable[str]) -> list[str]:
-        """Add the types that are parts of these types, because jobs wait for jobs of the parts."""
+        """Add the types whose `part_of` names these types, because they wait for such jobs."""
         selected = list(dict.fromkeys(names))
-        for name in selected:  # the list grows during the loop, because parts may have parts
+        for name in selected:  # the list grows during the loop, because a part may have parts
             selected += [
                 t for t in self.names if self._types[t].part_of == name and t not in selected
             ]
@@ -263,7 +263,7 @@ class Registry:
         return middleware
 
     def _put_inside(self, name: str, middleware: Middleware) -> None:
-        """Add middleware, once, inside the middleware that the type itself declares."""
+        """Add middleware once, inside the middleware that the type already has."""
         job_type = self._types[name]
         if middleware not in job_type.around:
             self._types[name] = replace(job_type, around=(*job_type.around, middleware))

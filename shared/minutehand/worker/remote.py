@@ -1,4 +1,4 @@
-"""Work in other services: it is submitted, polled, fetched and cancelled, within one deadline."""
+"""Work in other services, which is submitted, polled, fetched or cancelled within one deadline."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CALL_SECONDS = 10.0
 #: Seconds of polling after which the worker's slot is released.
 HOLD_SECONDS = 2.0
 FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.05, 0.5
-#: Maximum seconds to cancel work, including the response to its submission. The deadline may be
-#: exceeded by this time, which is less than a second.
+#: Maximum seconds to cancel work, including the response to its submission. The work may exceed its
+#: deadline by this time, which is less than a second.
 CANCEL_SECONDS = 0.5
 
 

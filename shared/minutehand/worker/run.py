@@ -67,7 +67,7 @@ class RunIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Values of one run of a worker.
+    """Values that describe one run of a worker.
 
     Attributes:
         stop_event: Set when the host shuts down.

@@ -14,7 +14,7 @@ from minutehand.worker.option_checks import Name, check_options
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule that enqueues jobs of a type. They have no tenant, so only operators see them.
+    """A schedule that enqueues jobs of a type. Its jobs have no tenant, so only operators see them.
 
     Attributes:
         cron: Five fields (minute hour day month weekday), or a name such as @hourly or @daily.
@@ -46,7 +46,7 @@ Schedules = str | Schedule | Sequence[Schedule]
 
 
 def schedules_of(given: Schedules | None, job_type: str) -> tuple[Schedule, ...]:
-    """Return the schedules in the option of a decorator.
+    """Return the schedules that a decorator's option contains.
 
     Raises:
         ValueError: Two schedules of a type have the same name.

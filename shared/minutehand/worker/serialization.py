@@ -138,7 +138,7 @@ class TextCleaner:
         return self._clean(text[:-1] if self._pending else text)
 
     def end(self) -> str:
-        """Return the replacement of a half that is left, or an empty string."""
+        """Return the replacement of half a surrogate pair that is left, or an empty string."""
         pending, self._pending = self._pending, ""
         return self._clean(pending)
 

@@ -22,7 +22,7 @@ from minutehand.worker.unawaited import NotAwaited
 
 #: Outcomes that contain text from the processor.
 _REASONED: Final = (Retry, Fail, Cancel)
-#: Hint words of payloads that the queue always rejects.
+#: Hint words of errors about payloads that the queue always rejects.
 _PAYLOAD_ERRORS: Final = {"payload_invalid", "payload_too_large"}
 #: Reasons to stop a running processor.
 StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
@@ -124,7 +124,7 @@ def _settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
     # a payload of another job that the queue rejected would be rejected in the next attempt too
     is_final = is_final or (isinstance(error, QueueError) and error.word in _PAYLOAD_ERRORS)
     if stop is not None and control_flow is None and not is_final:
-        # an error after a cancellation comes from its clean-up and is ignored
+        # ignore an error after a cancellation, because the processor's clean-up raised it
         return _stop_item(stop, seen)
     if isinstance(control_flow, Suspended):
         return _value_item("waiting", "wait", sanitize(control_flow.wait))

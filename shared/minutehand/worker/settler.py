@@ -30,7 +30,7 @@ _THREAD = ThreadPoolExecutor(1, "settlement")
 
 
 class Settler:
-    """Settles the attempts of one tick, and adds to its summary."""
+    """Settles the attempts of one tick, and counts them in the tick's summary."""
 
     #: Maximum items of one call, and approximate maximum bytes of one call.
     BATCH = 500
@@ -38,7 +38,7 @@ class Settler:
     #: Pause before a settlement is repeated. It doubles up to the maximum.
     RETRY_DELAY_SECONDS = 0.3
     MAX_RETRY_DELAY_SECONDS = 5.0
-    #: Maximum INFO lines for settled jobs per second. One more line counts the jobs without a line.
+    #: Maximum INFO lines for settled jobs per second. One more line counts the other jobs.
     LINES_PER_SECOND = 100
 
     def __init__(self, run: Run) -> None:

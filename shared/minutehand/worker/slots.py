@@ -1,7 +1,8 @@
 """The slots of a run: many for coroutine processors, and a few threads for synchronous ones.
 
-A type with batches has as many slots of its own, one per call. The slots determine how many jobs to
-lease, and which jobs start next. While jobs are short, some are leased before a slot is free.
+A type with batches has its own slots, as many as its kind of processor has, one per call. The slots
+determine how many jobs to lease, and which jobs start next. While jobs are short, some jobs are
+leased before a slot is free.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ WINDOW_SECONDS: Final = 0.1
 MAX_PREFETCH: Final = 800
 MAX_PREFETCH_BYTES: Final = 2_000_000
 #: Maximum seconds that a leased job waits for a slot, up to a quarter of its lease. After this time
-#: it is released.
+#: the job is released.
 WAIT_SECONDS: Final = 1.0
-#: Approximate maximum bytes of the jobs that one request leases for a type with batches, after a
-#: first batch, and the assumed size of a job before any was leased.
+#: Approximate maximum bytes of the jobs that one request leases for a type with batches, but at
+#: least one batch. Assumed size of a job before any job was leased.
 MAX_BATCH_BYTES: Final = 8_000_000
 ASSUMED_BYTES: Final = 64_000.0
 

@@ -1,6 +1,7 @@
 """Output streams of a processor, which clients read while it runs.
 
-A stream keeps all of its output in memory. Output that is not stored yet is also in the updates.
+A stream keeps all of its output in memory. Output that is not yet stored is also in the attempt's
+`Updates`.
 """
 
 from __future__ import annotations

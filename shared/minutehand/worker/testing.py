@@ -105,7 +105,7 @@ class ProcessorTest(Generic[P]):
     def of(
         cls, register: Callable[..., None], payload: P, *arguments: Any, job_type: str | None = None
     ) -> Self:
-        """Test the processor for this payload's model from `register(registry, settings, …)`.
+        """Test the processor that `register(registry, settings, …)` adds for this payload.
 
         Args:
             register: A function of an app's module `processors`.
@@ -205,7 +205,7 @@ class ProcessorTest(Generic[P]):
         self._end_wait(wait["kind"], wait.get("default", {"timed_out": True}))
 
     def children_end(self, results: Sequence[Any]) -> None:
-        """End the child jobs with `results`. An exception makes its child a dead letter."""
+        """End the child jobs with `results`. An exception as result makes a dead letter."""
         wait = self._waiting or {}
         ids = list(wait.get("job_ids", ()))
         if len(ids) != len(results):
@@ -257,7 +257,7 @@ class HeldFunctions(WorkerFunctions):
 
 
 class _Stage:
-    """Fake of an attempt for its context. It stores updates in memory immediately."""
+    """Takes the place of an attempt for its context. It stores updates in memory immediately."""
 
     def __init__(self, test: ProcessorTest[Any]) -> None:
         self.updates = Updates()

@@ -20,7 +20,7 @@ IDLE: Final = "processors"
 class ThreadStopped(BaseException):
     """Raised inside a synchronous processor that must stop.
 
-    Code that catches this exception must end soon.
+    Code that catches this exception must return soon.
     """
 
 
@@ -71,7 +71,7 @@ class _Thread:
         with self._lock:
             call.is_stopped = True
             if self._running is call:
-                import ctypes  # here, because it is rarely needed
+                import ctypes  # imported here, as it is rarely needed
 
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(ThreadStopped)

@@ -85,7 +85,7 @@ class Tick:
         #: Items that release leases whose jobs never started.
         self._to_release: list[SettleItem] = []
         self._busy_until = 0.0
-        #: Set when the loop should check its scheduler.
+        #: Set when the loop should ask the scheduler for its next action.
         self._wakeup = asyncio.Event()
         #: True if free slots will be refilled in this event loop iteration.
         self._fill_scheduled = False
@@ -93,7 +93,8 @@ class Tick:
         self._broken: BaseException | None = None
         self._in_flight = InFlight()
         self._slots = Slots(run)
-        #: Settlement and lease calls in flight. There are at most two, of which one leases.
+        #: Settlement and lease calls in flight. There are at most two calls, and one of them
+        #: leases.
         self._calls_in_flight: list[asyncio.Task[None]] = []
         self._lease_in_flight = False
         self._reporter = Reporter(run, self._in_flight)
@@ -303,7 +304,7 @@ class Tick:
             self._warn("A lease call failed; it is repeated", "lease.unavailable", error)
             self._leases.record_no_response()
         except QueueError as error:
-            # running jobs continue and are settled, but nothing is leased for a while
+            # running jobs continue and are settled, but the run leases no job for a while
             self._warn("The queue rejected a lease request", "lease.refused", error)
             self._leases.record_rejected_request()
         else:
@@ -408,7 +409,7 @@ class Tick:
         """Start jobs in free slots, and wake the loop if its next action may change.
 
         The next action does not change while a call is in flight, or while a settlement waits for
-        more jobs. This saves an iteration of the loop for each short job.
+        more jobs. Without a wake-up in these cases, short jobs cause no iteration each.
         """
         self._fill_scheduled = False
         self._start_jobs()
@@ -490,7 +491,7 @@ class Tick:
         """Record an unexpected error, so that the run releases and settles its jobs and raises it.
 
         Raises:
-            Exception: The recorded error, if there was one before.
+            Exception: The error that was recorded before, if any.
         """
         if self._broken is not None:
             raise self._broken
@@ -523,7 +524,7 @@ class Tick:
     async def _start_extra_workers(self, *, at_least: int = 0) -> None:
         """Start extra workers if more jobs are due than this run can take.
 
-        A run does this once, and again only with `at_least`.
+        A run starts extra workers once, and again only with `at_least`.
         """
         policy, start, due = self._fan_out, self._start_extra, self._leases.due
         if policy is None or start is None or (self._has_started_extra_workers and not at_least):

@@ -17,7 +17,7 @@ from minutehand.worker.run import IdleBackoff
 class Action(StrEnum):
     """Actions of a run. If several actions are due, the first in this list is chosen."""
 
-    #: End because the time is over. Jobs that have not ended run again elsewhere.
+    #: End because the time is over. Other workers run jobs again that have not ended.
     ABANDON = "give up"
     #: Stop running jobs.
     STOP = "stop"
@@ -177,7 +177,7 @@ class TickScheduler:
         Args:
             found: True if the lease returned jobs.
             of_all: True if the request covered every pool.
-            due_in_seconds: Time until a job falls due. 0 if due jobs are locked.
+            due_in_seconds: Seconds until a job falls due. 0 if due jobs are locked.
             recheck_pending: True if an enqueue may have relied on this run and committed since.
         """
         self._has_no_response = False
@@ -273,7 +273,7 @@ class TickScheduler:
             )
 
     def _stays(self, now: float, snapshot: RunSnapshot) -> bool:
-        """Return whether a run without jobs waits, because a job is due soon or was announced."""
+        """Return whether a run without jobs waits, because a job is due soon or just announced."""
         if not self.can_lease(now, snapshot):
             return False
         if (

@@ -18,7 +18,7 @@ from minutehand.queue.errors import ProcessorError
 A = TypeVar("A", bound=Callable[..., Any])
 T = TypeVar("T")
 
-#: Number of recorded calls from which ended calls are dropped.
+#: From this number of recorded calls on, ended calls are dropped.
 PRUNE_AFTER: Final = 32
 
 

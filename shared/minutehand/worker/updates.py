@@ -53,7 +53,7 @@ class _OutputBuffer:
 class Updates:
     """Updates of one attempt that are not yet stored. Thread-safe."""
 
-    #: Maximum number of unsent log lines, and of their bytes.
+    #: Maximum number of unsent log lines, and maximum of their bytes.
     MAX_LOGS = 2_000
     MAX_LOG_BYTES = 1_000_000
     #: Maximum bytes of joined chunks. A longer chunk is sent alone.
@@ -132,7 +132,7 @@ class Updates:
     def start_step(self, name: str) -> None:
         """Record the start of a step.
 
-        The start is reported with other updates or after `show_step`.
+        The start is reported together with other updates, or after `show_step`.
         """
         self._mark("step")
         with self._lock:

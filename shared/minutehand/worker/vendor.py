@@ -1,7 +1,8 @@
 """Calls of a paid service in a job, with a limit per step, and waits while it is unavailable.
 
 A call that may have been charged counts towards `MAX_CALLS`, a limit per step across attempts. A
-call that was rejected or never sent does not. The caller builds requests and parses responses.
+call that was rejected or never sent does not count. The caller builds requests and parses
+responses.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ T = TypeVar("T")
 RetryAdvice = Literal["later", "differently", "none"]
 #: Maximum calls of one step that may have been charged.
 MAX_CALLS: Final = 5
-#: Maximum time that a job waits, from the first of consecutive rejections.
+#: Maximum time that a job waits, counted from the first of consecutive rejections.
 MAX_WAIT: Final = timedelta(hours=6)
-#: Bounds of a pause if the service requests none. The pause grows with the time since the first
-#: rejection, and threefold with each call that may have been charged.
+#: Bounds of a pause if the service requests none. It grows with the time since the first rejection,
+#: and triples with each call that may have been charged.
 MIN_DELAY, MAX_DELAY = timedelta(seconds=10), timedelta(minutes=1)
 MAX_DELAY_IF_CHARGED: Final = timedelta(minutes=5)
 #: Times at least this far away are shown with their day.
@@ -91,7 +92,7 @@ def classify_status(status: int) -> Failure:
 
 
 def classify_no_response(error: NoResponse) -> Failure:
-    """Classify a missing response. Unless the call was not sent, it may have been charged."""
+    """Classify a missing response. A call that was sent may have been charged."""
     if error.kind == "unsent":
         return Failure("unreachable", "later")
     code = {"silent": "silent", "broken": "cut_short", "long": "answer_unusable"}[error.kind]
@@ -220,7 +221,8 @@ class VendorCalls:
     def wait(self, error: VendorError) -> None:
         """Suspend the job if the service is unavailable. The attempt then does not count.
 
-        Return if no call is left, or if `MAX_WAIT` or the job's deadline would be exceeded.
+        Return without a wait if no call is left, or if `MAX_WAIT` or the job's deadline would be
+        exceeded.
         """
         now = self._ctx.clock.now()
         delay = error.retry_after or self._delay(error, now)
