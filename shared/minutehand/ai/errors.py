@@ -47,7 +47,7 @@ class InputRefused(LanguageModelError):
 
 
 class UnusableOutput(LanguageModelError):
-    """A complete answer that does not have the requested shape."""
+    """A complete answer that does not fit the requested type."""
 
     code = "answer_unusable"
     hope = "differently"

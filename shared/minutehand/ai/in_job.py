@@ -48,7 +48,7 @@ async def ask_for(
     field: str | None = None,
     patient: bool = True,
 ) -> Shape:
-    """Ask a model for an answer of the type `shape`. The prompt contains its JSON Schema.
+    """Ask a model for an answer of the type `shape`. The prompt contains the type's JSON Schema.
 
     Call this function in a step or stage. An answer is parsed leniently, see `parsing.read_shape`.
     The model continues a truncated answer once. It is also asked once more if an answer does not
@@ -60,7 +60,8 @@ async def ask_for(
             the model is available.
         check: Raises ValueError to reject an answer. The model gets the text of the error.
         into: Receives the text of `field` while the model produces it.
-        field: The field that users read. If the answer is prose, the prose becomes its value.
+        field: The field that users read. If the answer is prose, the prose becomes the field's
+            value.
             Default: the only required field of `shape`, if it is a string.
 
     Raises:

@@ -27,7 +27,7 @@ class Prompt:
         instructions: The instructions, which must not contain text of strangers.
         material: Input texts, the most important first.
         schema: JSON Schema of the answer. None for plain text.
-        most_tokens: Maximum tokens of the answer. None for the model's limit.
+        most_tokens: Maximum tokens of the answer. None selects the model's limit.
         begun: Beginning of the answer. The model continues it.
     """
 

@@ -50,8 +50,8 @@ _CONTINUE: Final = (
 )
 #: Maximum seconds between the end of an answer and the object with its token counts.
 AFTER_END_SECONDS: Final = 1.0
-#: Maximum seconds of a whole answer. LIMIT_SILENCES times the maximum silence applies if it is
-#: longer.
+#: Maximum seconds of a whole answer. If LIMIT_SILENCES times the maximum silence is longer, this
+#: longer time applies.
 MIN_LIMIT_SECONDS: Final = 480.0
 LIMIT_SILENCES: Final = 4.0
 #: Characters per token, for estimating the cost of an answer without token counts.
@@ -188,7 +188,7 @@ class OpenAICompatible(Endpoint):
     def _body(self, prompt: Prompt, without: frozenset[str]) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.name, "messages": _messages(prompt)}
         # newer models accept only `max_completion_tokens`, and some models reject a limit above
-        # their own
+        # their own maximum
         for limit in ("max_tokens", "max_completion_tokens"):
             if limit not in without:
                 body[limit] = prompt.most_tokens or self.most_tokens

@@ -15,8 +15,8 @@ _DATA: Final = re.compile(r"[\[{`<]")
 MIN_PLAIN_TEXT: Final = 60
 #: Number of first characters that are examined to decide whether an answer is prose.
 PLAIN_TEXT_SAMPLE: Final = 500
-#: Up to this length the text is parsed after each chunk. Then it is parsed when it has grown by
-#: PARSE_GROWTH.
+#: Up to this length the text is parsed after each chunk. A longer text is parsed when it has grown
+#: by PARSE_GROWTH.
 ALWAYS_PARSED: Final = 16_000
 PARSE_GROWTH: Final = 1 / 400
 #: Maximum characters to stream, so that a long answer does not exceed the job's stream limit and

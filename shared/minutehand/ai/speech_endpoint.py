@@ -77,8 +77,8 @@ class TranscriptionEndpoint(Endpoint):
 def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:
     """Return the segments in order, clipped to the `seconds` of the audio.
 
-    If a segment is invalid, return one segment with the whole text. It loses the times but no
-    words.
+    If a segment is invalid, return one segment with the whole text. The single segment loses the
+    times but no words.
     """
     rows = response.get("segments")
     segments, is_valid = [], True

@@ -7,7 +7,7 @@ import sys
 
 
 def subprocess_environment() -> dict[str, str]:
-    """Return variables with the paths of Python packages and, on Lambda, of its libraries."""
+    """Return variables with the paths of Python packages and, on Lambda, of shared libraries."""
     environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     libraries = os.environ.get("LD_LIBRARY_PATH")
     return {**environment, "LD_LIBRARY_PATH": libraries} if libraries else environment

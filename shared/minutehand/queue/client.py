@@ -41,7 +41,7 @@ class QueueClient(DataApi):
     def acting_as(
         self, token: str | None, *, signed: Callable[[], Awaitable[Mapping[str, str]]] | None = None
     ) -> UserQueue:
-        """Return a client with the rights of `token`, or of a guest whose calls are `signed`."""
+        """Return a client with the rights of `token`, or of a guest with headers from `signed`."""
         headers = caller_headers(self._settings, token)
         return UserQueue(self, headers, signed=signed if token is None else None)
 
@@ -156,7 +156,7 @@ class UserQueue(CallerFunctions):
     async def session_feed(
         self, session_id: str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
-        """Return events of a session's jobs, except logs. Without a cursor, begin at the first."""
+        """Return events of a session's jobs, except logs, after the cursor or from the first."""
         page = reading(FeedPage)
         return await self.call(
             "session_feed", parse=page, session_id=session_id, cursor=cursor, limit=limit

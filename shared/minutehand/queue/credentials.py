@@ -19,7 +19,7 @@ WORKER_ROLE = "job_worker"
 BAD_SIGNATURE = "PGRST301"
 #: Prefix of a project's secret keys. Legacy keys are JWTs.
 SECRET_PREFIX = "sb_secret_"
-#: Days until the worker's key expires, below which a warning recommends a new key.
+#: A warning recommends a new worker key if the key expires within this number of days.
 KEY_WARN_DAYS = 30.0
 _GUEST_SESSION = "guest_"
 _GUEST_SESSION_ID = re.compile(r"guest_[0-9A-Za-z]+")

@@ -33,7 +33,8 @@ STATEMENT_SECONDS: Final = 11
 _ALIVE: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "tcp_user_timeout": 30_000}
 #: Channel with a notification when an enqueue commits, at most one every 20 ms.
 CHANNEL: Final = "minutehand_wakeup"
-#: Seconds from a notification to a second lease, for commits without a notification.
+#: Seconds from a notification to a second lease, which finds jobs of commits without a
+#: notification.
 RECHECK_SECONDS: Final = 0.1
 
 

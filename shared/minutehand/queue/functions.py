@@ -126,7 +126,7 @@ class CallerFunctions:
         )
 
     async def workspace(self, named: UUID | None) -> UUID:
-        """Return the workspace `named` if the caller is a member, or the only one of the caller."""
+        """Return the caller's workspace `named`, or the caller's only workspace if it is None."""
         body = await self.call("own_workspace", workspace_id=named and str(named))
         return UUID(body["workspace_id"])
 

@@ -279,7 +279,7 @@ class NewJob(Model):
 
     job_type: str
     payload: Any = Field(default_factory=dict)
-    #: Built without validation, because building a validator would slow down each cold start.
+    #: The default is built without validation, because a validator would slow down each cold start.
     options: EnqueueOptions = EnqueueOptions.model_construct()
 
     @model_validator(mode="before")
@@ -583,8 +583,8 @@ class ReportResult(Model):
     Attributes:
         outcome: `ok`, `cancel` if the job must stop, `lost` if the lease is gone, or `busy` if
             another transaction locks the row, so that the report must be sent again.
-        output: None for an item without output. Otherwise `followed` or `unfollowed`, which shows
-            whether someone reads the stream, or `refused` if some output was not stored.
+        output: `followed` if someone reads the job's streams, `unfollowed` if no one does,
+            `refused` if some output was not stored, or None for an item without output.
     """
 
     job_id: JobId
@@ -595,7 +595,7 @@ class ReportResult(Model):
 
 
 class ReportResponse(Model):
-    """Results of the items of a report, in their order."""
+    """Results of a report, in the order of its items."""
 
     results: tuple[ReportResult, ...]
 
@@ -671,7 +671,7 @@ class SettleResult:
 
 
 class SettleResponse(Model):
-    """Results of the settled items in their order, and the leases requested in the same call."""
+    """Results in the order of the settled items, and the leases requested in the same call."""
 
     results: tuple[SettleResult, ...]
     lease: LeaseResponse | None = None

@@ -29,8 +29,8 @@ def decode(content: bytes) -> Any:
     try:
         return from_json(content)
     except ValueError:
-        # `json` accepts deeper and larger values, so that one such value does not make all
-        # unreadable
+        # `json` accepts deeper and larger values, so that one such value does not spoil the
+        # response
         return json.loads(content)
 
 

@@ -134,7 +134,7 @@ class WorkerQueue(WorkerFunctions):
         return int(body["registered"]), rejected
 
     async def tick_finished(self, tick_id: str, *, summary: Mapping[str, Any] | None) -> bool:
-        """End a run that no lease has ended. Return whether it led to rejection of another run."""
+        """End a run that no lease has ended. Return whether another run was rejected."""
         request = {"tick_id": tick_id, "summary": summary}
         body = await self._request("tick_finished", request, parse=decode_object, attempts=1)
         return bool(body["refused"])

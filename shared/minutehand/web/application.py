@@ -50,7 +50,8 @@ def create_app(
         services: Clients and dependencies, available as `request.app.state.services`.
         routers: Routers in the order in which they are tried. The first match wins.
         title: Title of the OpenAPI document.
-        body_limits: Maximum bytes by regular expression of paths that accept more than 1 MiB.
+        body_limits: Maximum bytes of a body, by regular expression of the path. Other paths accept
+            1 MiB.
     """
 
     @asynccontextmanager

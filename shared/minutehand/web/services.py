@@ -231,7 +231,7 @@ class Services:
 
     @asynccontextmanager
     async def request_slot(self, request: Request, caller: Caller | None) -> AsyncIterator[None]:
-        """Occupy a slot of the user. A guest occupies a slot of its network and of all guests."""
+        """Occupy a slot of the user. A guest occupies a slot of its network and a shared slot."""
         subject = rate_limit_subject(request.scope, caller)
         is_service = caller is not None and caller.user_id is None
         async with (

@@ -62,7 +62,7 @@ class SseEvent:
     """One event of a feed.
 
     Attributes:
-        cursor: Cursor after this event.
+        cursor: Cursor with which a reader continues after this event.
         type: Name of the event. None sends it to EventSource's `onmessage`.
     """
 
@@ -161,7 +161,7 @@ class HistoryFeed:
 
     Args:
         read_after: Reads a page with the reader's token.
-        after: Cursor to begin at. None selects the default of the subject.
+        after: Cursor at which the feed begins. None selects the default of the subject.
     """
 
     def __init__(
@@ -288,7 +288,7 @@ def _line(event: JobEvent, cursor: str) -> SseEvent:
 
 
 def parse_job_cursor(last_event_id: str | None, after: int | None) -> JobCursor:
-    """Parse the start of a job's stream. `Last-Event-ID` may also contain output positions."""
+    """Parse where a job's stream begins. `Last-Event-ID` may also contain output positions."""
     seq, output = _split_cursor(last_event_id, _OUTPUT)
     return JobCursor(parse_seq_cursor(seq, after), output)
 
@@ -308,7 +308,7 @@ def _unknown_cursor() -> ApiError:
 
 
 def parse_seq_cursor(last_event_id: str | None, after: int | None) -> int:
-    """Return the `seq` before a job's stream: from `Last-Event-ID`, otherwise `after` or 0."""
+    """Return the `seq` after which a job's stream begins, from `Last-Event-ID` or `after`."""
     text = (last_event_id or "").strip()
     if not text:
         return after or 0

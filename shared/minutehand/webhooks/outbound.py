@@ -29,7 +29,7 @@ class AddressRejected(Exception):
 
 
 def is_public(address: str, *, or_loopback: bool = False) -> bool:
-    """Return whether an IP address is public. `or_loopback` also allows this machine's own."""
+    """Return whether an IP address is public. `or_loopback` allows loopback addresses too."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     return (or_loopback and parsed.is_loopback) or (
         parsed.is_global
@@ -60,8 +60,8 @@ async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
 class PublicTransport(httpx.AsyncBaseTransport):
     """Sends a request to a checked address of its host.
 
-    Each delivery uses a transport of its own, because a connection that was verified for one name
-    must not serve another name at the same address.
+    Each delivery has its own transport, because a connection that was verified for one name must
+    not serve another name at the same address.
     """
 
     def __init__(self, *, loopback: bool) -> None:

@@ -80,7 +80,7 @@ class Replay(Body):
 
 
 class ManyJobs(Body):
-    """The jobs of a workspace to cancel or retry. The filters are those of the list of jobs."""
+    """The jobs of a workspace to cancel or retry. The list of jobs has the same filters."""
 
     workspace_id: UUID
     filter: dict[str, Any] = Field(default_factory=dict)

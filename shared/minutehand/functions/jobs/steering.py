@@ -74,7 +74,7 @@ async def list_schedules(queue: WorkspaceQueue) -> dict[str, Any]:
 async def put_schedule(
     name: ScheduleName, body: ScheduleBody, queue: WorkspaceQueue, response: Response
 ) -> dict[str, Any]:
-    """Create or change a schedule. The next run stays if the expression stays the same."""
+    """Create or change a schedule. The next run changes only with the expression."""
     schedule = {**body.model_dump(mode="json"), "name": name}
     stored = await queue("put_schedule", schedule=schedule)
     if stored["created_at"] == stored["updated_at"]:

@@ -86,8 +86,8 @@ async def run_worker(
     """Run the worker's loop until the context ends.
 
     Args:
-        poll_seconds: Poll interval. None selects the interval by the connection, and Realtime if
-            the worker gets no other notifications.
+        poll_seconds: Poll interval. None selects the interval that suits the connection. The worker
+            then also uses Realtime if it gets no other notifications.
         tick_per_request: True if a request runs a tick and returns its summary. Otherwise a request
             wakes the loop.
         on_error: Called for each module of processors that fails to load.

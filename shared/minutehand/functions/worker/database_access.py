@@ -69,7 +69,7 @@ class DatabaseAccess:
         return DirectApi(self.url, schema=settings.schema_name)
 
     def listen(self, wake: Callable[[], object]) -> asyncio.Task[None] | None:
-        """Call `wake` after each committed enqueue, in a task. None if Postgres does not notify."""
+        """Call `wake` after each committed enqueue, in a task. None without notifications."""
         if not self.is_notified:
             return None
         from minutehand.queue.direct import listen  # here, because psycopg is optional

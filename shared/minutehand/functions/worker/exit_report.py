@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 #: Maximum seconds for a report to the queue. The next worker process starts after the report.
 _MAX_SECONDS: Final = 10.0
-#: Part of these seconds for the probe of DATABASE_URL. The rest is for a call over HTTPS.
+#: Maximum seconds of a report for the probe of DATABASE_URL. The rest is for a call over HTTPS.
 _MAX_PROBE_SECONDS: Final = 2.0
 #: Maximum stack lines in a report. The lines of the failed thread come first.
 _MAX_LINES: Final = 40
@@ -52,7 +52,7 @@ class ExitReport:
         self.variables = {CRASH_RECORD: str(path)}
         self._path = path
         self._environ = environ
-        #: Worker id of the leases of the process. None if the process never had a job.
+        #: Worker id with which the process leased jobs. None if the process never had a job.
         self.worker_id: str | None = None
 
     def __enter__(self) -> ExitReport:
@@ -97,7 +97,8 @@ class ExitReporter:
     """Reports the death of worker processes to the queue, which releases their jobs at once.
 
     Args:
-        environ: Environment variables of the worker, for the same connection as the worker has.
+        environ: Environment variables of the worker, so that a report uses the same connection as
+            the worker.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:

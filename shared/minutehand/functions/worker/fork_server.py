@@ -222,7 +222,7 @@ def serve_forks(load: Callable[[], object]) -> None:
 
 
 def _send(to: socket.socket, message: Mapping[str, Any]) -> None:
-    with contextlib.suppress(ConnectionError):  # the next read finds the end of the receiver
+    with contextlib.suppress(ConnectionError):  # the next read shows that the receiver ended
         to.sendall(json.dumps(message).encode() + b"\n")
 
 

@@ -41,7 +41,7 @@ class RealtimeWakeups:
         self._has_failed = False
 
     def follow(self, topic: str | None) -> None:
-        """Follow the topic that a lease response names, and no longer the last one."""
+        """Follow the topic that a lease response names, instead of the previous topic."""
         if topic != self._topic:
             self._topic = topic
             self._changed.set()
