@@ -26,7 +26,7 @@ settings.register_profile(
     "tests",
     settings.default,
     deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],  # the test measures the machine
+    suppress_health_check=[HealthCheck.too_slow],  # this check depends on the machine
 )
 settings.load_profile("tests")
 

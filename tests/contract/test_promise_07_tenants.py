@@ -406,7 +406,7 @@ def test_what_a_worker_read_signs_no_address_after_a_rotation(engine: Engine) ->
 
 
 def test_who_was_made_a_member_unasked_may_leave(engine: Engine, bob: Engine, eve: Engine) -> None:
-    """A foreign manager may add anyone. The person's calls keep their workspace."""
+    """A foreign manager may add anyone, whose calls still go to their own first workspace."""
     add = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
     eve.run(add, GLOBEX, BOB)
     assert bob.rpc("own_workspace") == {"workspace_id": ACME}

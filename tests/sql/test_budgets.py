@@ -285,7 +285,7 @@ def test_an_empty_lease_beside_a_held_snapshot_does_not_read_closed_turns(engine
 
 
 def test_types_at_their_limit_need_no_lock(engine: Engine) -> None:
-    """A call may not lock so many types. Types at their limit need no lock, as no job may start."""
+    """A call may lock fewer types than are at their limit, but needs no lock to start no job."""
     types = [f"limited-{n}" for n in range(150)]
     limited = [{"job_type": each, "max_concurrency": 1} for each in types]
     engine.rpc("register_job_types", p_types=limited)

@@ -1,4 +1,4 @@
-"""Limits of callers: rates, large calls at a time, worker runs at a time, and settings."""
+"""Limits of callers: call rates, concurrent large calls and worker runs, and settings."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_a_key_and_a_join_table_to_the_same_table_are_ambiguous(ask: Any) -> Non
 
 
 def test_a_table_is_joined_to_itself(ask: Any) -> None:
-    """Children by the table's name, and the parent by the column."""
+    """The table's name embeds the children, and the column's name embeds the parent."""
     below = ask("scratch_people", select="scratch_people(name)", id="eq.1")
     above = ask("scratch_people", select="chief(name)", id="eq.2")
 

@@ -179,7 +179,7 @@ async def test_another_user_is_shown_nothing_of_the_first(
     """Ada signs out, and Eve signs in on the same page. Ada returns and has missed nothing.
 
     Messages to Ada arrive late on the same socket, while Eve's channel of the topic is joining.
-    supabase-js joins it before the server has confirmed that the first channel is left.
+    supabase-js joins Eve's channel before the server has confirmed that Ada's channel is left.
     """
     async with pages_of(stack, worker, libraries) as (pages, wire, lease):
 

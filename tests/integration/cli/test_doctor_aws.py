@@ -141,7 +141,7 @@ class Deployed(Account):
                 arguments[name] = int(word) if word.isdigit() else word
                 if word.startswith("{") and name not in ("Value", "PolicyDocument"):
                     arguments[name] = json.loads(word)
-            if name == "KeyId":  # moto enables no key by its ARN
+            if name == "KeyId":  # moto cannot enable a key by its ARN
                 arguments[name] = word.rpartition("/")[2]
         arguments.pop("Region", None)
         arguments |= arguments.pop("CliInputJson", {})
