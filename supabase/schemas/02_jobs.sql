@@ -279,7 +279,7 @@ create table queue.turns (
   changed_at timestamptz not null, -- time at which the turn was opened or blocked
   blocked boolean not null default false, -- true if no lease reads the turn
   look_at timestamptz,
-  epoch integer not null default 0, -- of an open turn, always the highest of queue.turn_epochs
+  epoch integer not null default 0, -- if the turn is open, the highest of queue.turn_epochs
   primary key (workspace_id, lane)
 ) with (fillfactor = 50);
 create index turns_in_order on queue.turns (epoch, rank, workspace_id, lane)
@@ -288,9 +288,9 @@ create index turns_by_lane on queue.turns (lane, epoch, rank, workspace_id)
   where not blocked;
 create index turns_blocked on queue.turns (look_at) where blocked;
 
--- Numbers of epochs. Leases read only the turns of the last epoch, because an old snapshot, for
--- example of a dump, keeps the dead index entries of all turns that were closed. When many turns
--- have been closed, and few are open, a lease moves the open ones to a new epoch
+-- Epochs of tenants' turns. Leases read only turns with the highest epoch, because Postgres keeps
+-- the dead index entries of closed turns as long as an old snapshot exists, for example of a dump.
+-- When many turns have been closed and few are open, a lease gives the open turns a new epoch
 -- (queue.begin_epoch).
 create table queue.turn_epochs (epoch integer primary key);
 create view queue.unblocked_turns as

@@ -1917,9 +1917,9 @@ begin
 end;
 $$;
 
--- Move the open turns to a new epoch, unless more than p_most turns are open, or another transaction
--- has locked one of them. The caller has the advisory lock "turns", so that no other call opens a
--- turn.
+-- Give all open tenants' turns a new epoch, unless more than p_most turns are open, or another
+-- transaction has locked one of these turns. The caller has the advisory lock "turns", so that no
+-- other call can open a turn.
 create function queue.begin_epoch(p_most bigint)
 returns void
 language plpgsql

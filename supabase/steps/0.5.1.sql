@@ -1,8 +1,8 @@
--- Functions, views, triggers, policies, grants and comments come from the schemas. Write here what
--- they cannot express, e.g. a moved row or a new column.
+-- Functions, views, triggers, policies, grants and comments come from the schemas. Write here the
+-- changes that the schemas cannot express, for example a moved row or a new column.
 
--- The indexes of open turns now begin with the turn's epoch, so that a lease beside an old snapshot
--- skips the dead entries of closed turns.
+-- The indexes of open turns now begin with the turn's epoch, so that a lease skips the dead entries
+-- of closed turns, which Postgres keeps while an old snapshot exists.
 alter table queue.turns add column epoch integer not null default 0;
 drop index queue.turns_in_order;
 drop index queue.turns_by_lane;

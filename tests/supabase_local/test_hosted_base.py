@@ -17,7 +17,8 @@ FIXTURES = ROOT / "tests/fixtures/hosted"
 TABLES, *TAKEN = (FIXTURES / "takes.sql").read_text().split("\n\n")[1:]
 #: Statements that a hosted project rejects: its error, the reason, and the statement.
 REFUSED = re.findall(
-    r"-- (.+): (.+)\n((?:(?!--).+\n)+)", (FIXTURES / "refuses.sql").read_text().split("\n\n", 1)[1]
+    r"-- (.+) \((.+)\)\n((?:(?!--).+\n)+)",
+    (FIXTURES / "refuses.sql").read_text().split("\n\n", 1)[1],
 )
 
 
