@@ -1,4 +1,4 @@
-"""`minutehand schedules`, `webhooks`, `workers`, `logs`: lists of a workspace."""
+"""`minutehand schedules`, `webhooks`, `workers` and `logs` list these rows of a workspace."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from minutehand.terminal.output import SHORT_ID, Output, parse_columns
 SCHEDULES = parse_columns("name job_type:TYPE cron timezone next_at enabled problem")
 WEBHOOKS = parse_columns("id url event_types:EVENTS enabled failures disabled_reason:PROBLEM")
 WORKERS = parse_columns("worker_id:WORKER state version seen_at:SEEN queues job_types:TYPES")
-#: Maximum lines of a read.
+#: Maximum log rows per read.
 PAGE: Final = 1000
 POLL_SECONDS: Final = 1.0
-#: Transactions may commit their lines this much later than lines with a higher id.
+#: Time by which a transaction may commit a log row later than other rows with higher ids.
 LATE: Final = timedelta(seconds=10)
 
 
@@ -64,7 +64,7 @@ def logs(
     printed, after = {row["id"] for row in rows}, 0
     while follow:
         time.sleep(POLL_SECONDS)
-        # a line that was committed late is between lines that were printed
+        # read recent rows again, because a row that commits late has a lower id than printed rows
         after = _settled(rows, after)
         rows = connection.rows("job_logs", **filters, id=f"gt.{after}", order="id", limit=PAGE)
         _print_lines(output, [row for row in rows if row["id"] not in printed])
@@ -72,7 +72,7 @@ def logs(
 
 
 def _settled(rows: list[dict[str, Any]], after: int) -> int:
-    """Return the id up to which no line can follow."""
+    """Return an id such that no row with this id or a lower one can be committed later."""
     if not rows:
         return after
     if len(rows) == PAGE:
