@@ -110,7 +110,7 @@ async def _user_or_holder(request: Request, token: str | None, session_id: str) 
 
 #: Guest session whose id authorizes a guest to read the job.
 GuestSession = Annotated[
-    str | None, Query(max_length=255, description="The guest session that shows the job.")
+    str | None, Query(max_length=255, description="Id of a guest session with the job.")
 ]
 
 

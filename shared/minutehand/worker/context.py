@@ -612,7 +612,9 @@ class JobContext:
             if not children:
                 return []
             if len(children) > MAX_GATHERED:
-                raise ValueError(f"{len(children)} children are more than {MAX_GATHERED}")
+                raise ValueError(
+                    f"gather takes at most {MAX_GATHERED} children, not {len(children)}"
+                )
             raise Suspended({"kind": "children", "name": key, "job_ids": list(children)})
         ended = [ChildResult.model_validate(child) for child in self._steps[key]["children"]]
         failed = [child for child in ended if not child.completed]
@@ -641,7 +643,7 @@ class JobContext:
         if not items:
             return []
         if len(items) > MAX_GATHERED:
-            raise ValueError(f"{len(items)} items are more than {MAX_GATHERED}; map them in parts")
+            raise ValueError(f"map takes at most {MAX_GATHERED} items, not {len(items)}")
         if f"{key}:ended" in self._steps:
             # the children have ended, so their ids are not needed
             self._names[f"{key}:spawn"] = 1

@@ -177,7 +177,7 @@ class Reporter:
             attempt.has_open_report = True
         self._idle.clear()
         # if this call is cancelled, the settlement sends the updates
-        problem: QueueError | None = QueueUnavailable("the report was cut off")
+        problem: QueueError | None = QueueUnavailable("the report was cancelled")
         for attempt in attempts:
             attempt.busy_until = None
         try:

@@ -203,7 +203,7 @@ def _plain(value: Any, max_bytes: int) -> Sanitized:
 
 def _reject_not_finite(value: Any, path: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{path} is {value}, which JSON cannot hold; use None or a string")
+        raise ValueError(f"{path} is {value}, which JSON cannot express; use None or a string")
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             _reject_not_finite(item, f"{path}[{key!r}]")

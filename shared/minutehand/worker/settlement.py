@@ -195,7 +195,7 @@ def _stop_item(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
         return _item("released")
     problem = (
         "the worker's time ran out before the job ended; "
-        "split it into steps or raise the worker's timeout"
+        "split the job into steps or raise the worker's timeout"
     )
     return _item("retry", error=ending_error("DeadlineReached", problem), retry_after_seconds=0.0)
 

@@ -117,7 +117,7 @@ class Settler:
             self._summary.lost += len(items)
             self._summary.error = str(error)
             logger.error(
-                "A settle call failed; its jobs run again when their leases expire",
+                "A settlement failed; its jobs run again when their leases expire",
                 extra=self._run.extra("settle.lost")
                 | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
             )
@@ -242,7 +242,7 @@ REJECTED = "SettleRejected"
 def _rejected(item: SettleItem, error: QueueError) -> SettleItem:
     """Return an item with the same outcome, without values that the database may have rejected."""
     keeps_outcome = item.outcome in {"released", "cancelled", "retry"}
-    text = f"the database rejected the {item.outcome}: {error}"[:2000]
+    text = f"the database rejected the outcome {item.outcome}: {error}"[:2000]
     return SettleItem(
         job_id=item.job_id,
         fence=item.fence,

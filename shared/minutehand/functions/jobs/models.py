@@ -32,7 +32,7 @@ class JobSpec(JobRequest):
     )
     scheduled_for: Timestamp | None = None
     deadline_at: Timestamp | None = None
-    tags: tuple[str, ...] | None = Field(default=None, description="Words to find the job by.")
+    tags: tuple[str, ...] | None = Field(default=None, description="Words for finding the job.")
 
     def with_key(self, key: str | None) -> Self:
         """Return the job with the idempotency key of its request."""
