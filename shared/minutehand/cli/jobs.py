@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from minutehand.cli.watch import follow_job
-from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.terminal.connection import Connection
 from minutehand.terminal.inputs import parse_object, read_text
 from minutehand.terminal.options import (
     JobType,
@@ -122,14 +122,7 @@ def ls(
         "created_after": since,
         "internal": None if job_type or search else False,  # no webhook deliveries by default
     }
-    try:
-        jobs = read_jobs(connection, filters, limit)
-    except CommandFailed as error:
-        if "internal:" not in str(error):
-            raise
-        # an API of 0.4.4 rejects this filter
-        jobs = read_jobs(connection, filters | {"internal": None}, limit)
-    output.table(jobs, COLUMNS, row=_row, empty="no jobs")
+    output.table(read_jobs(connection, filters, limit), COLUMNS, row=_row, empty="no jobs")
 
 
 def _row(job: dict[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Stage:
         return {item["OutputKey"]: item["OutputValue"] for item in stacks[0].get("Outputs", [])}
 
     def read_secrets(self, function: str) -> dict[str, str]:
-        """Read a function's secrets from SSM; empty if none were written."""
+        """Read a function's secrets from SSM; empty if none, or no JSON, was written."""
         ssm = self.client("ssm")
         with translate_aws_errors(self.region):
             try:
@@ -99,8 +99,10 @@ class Stage:
                 parameter = ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]
             except ssm.exceptions.ParameterNotFound:
                 return {}
-        secrets: dict[str, str] = json.loads(parameter["Value"])
-        return secrets
+        try:
+            return dict(json.loads(parameter["Value"]))
+        except ValueError:  # an edit by hand; the functions reject the parameter
+            return {}
 
     def environment(self) -> dict[str, str]:
         """Read the functions' settings and secrets, and the API's address. Never print them."""

@@ -188,6 +188,12 @@ shop-prod-{name} uses https://zzzz | aws lambda update-function-configuration --
 shop-prod-{name} --environment '{{"Variables": {{"SUPABASE_URL": "https://zzzz.supabase.co"}}}}'
 Timeout of shop-prod-{name} is 3 | aws lambda update-function-configuration --function-name \
 shop-prod-{name} --timeout 3
+Handler of shop-prod-{name} is other.main | aws lambda update-function-configuration \
+--function-name shop-prod-{name} --handler other.main
+Role of shop-prod-{name} is | aws lambda update-function-configuration --function-name \
+shop-prod-{name} --role arn:aws:iam::123456789012:role/shop-prod-us-east-1-tick
+shop-prod-us-east-1-{name} denies | aws iam put-role-policy --role-name \
+shop-prod-us-east-1-{name} --policy-name {name} --policy-document '{deny}'
 MemorySize of shop-prod-{name} is 128 | aws lambda update-function-configuration --function-name \
 shop-prod-{name} --memory-size 128
 shop-prod-us-east-1-{name} denies | aws iam put-role-policy --role-name \
@@ -196,6 +202,8 @@ the right logs:* of shop-prod | aws iam put-role-policy --role-name \
 shop-prod-us-east-1-{name} --policy-name {name} --policy-document '{none}'
 us-east-1-{name} or its policy | aws iam delete-role-policy --role-name shop-prod-us-east-1-{name} \
 --policy-name {name}
+/shop/prod/{name} lacks | aws ssm put-parameter --name /shop/prod/{name} --value {{ --type \
+SecureString --overwrite
 /shop/prod/{name} lacks | aws ssm delete-parameter --name /shop/prod/{name}
 /shop/prod/{name} lacks | aws ssm put-parameter --name /shop/prod/{name} --value {{}} --type \
 SecureString --overwrite
@@ -222,7 +230,7 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     daily = json.dumps(TICK | {"ScheduleExpression": "rate(1 day)"})
     target = TICK["Target"] | {"Arn": TICK["Target"]["Arn"].replace("worker", "jobs")}
     other = json.dumps(TICK | {"Target": target})
-    deny = json.dumps(POLICY | {"Statement": STATEMENT | {"Effect": "Deny"}})
+    deny = json.dumps(POLICY | {"Statement": [STATEMENT, STATEMENT | {"Effect": "Deny"}]})
     secrets = json.dumps(SECRETS | {"WORKER_SECRET_TOKEN": "x" * 32})
     values = {"name": name, "key": key, "queue": queue, "tick": tick, "daily": daily}
     values |= {

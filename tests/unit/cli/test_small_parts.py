@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import uuid
 from pathlib import Path
 
 import httpx
@@ -20,8 +19,6 @@ from minutehand.terminal.connection import (
     read_env_file,
 )
 from minutehand.terminal.output import Output, format_duration
-from tests.support.command import Run
-from tests.support.http_server import http_server
 from tests.support.paths import ROOT
 
 
@@ -51,23 +48,6 @@ def test_a_response_without_json_is_a_sentence(content: bytes) -> None:
     assert parse_response(httpx.Response(204, request=request)) is None
     with pytest.raises(CommandFailed, match="https://api/api/jobs responded 200"):
         parse_response(httpx.Response(200, content=content, request=request))
-
-
-def test_ls_omits_the_filter_that_an_api_of_0_4_4_rejects() -> None:
-    """The API of another server may be that of the last release."""
-    queries: list[bool] = []
-
-    def respond(path: str, *_: object) -> tuple[int, bytes, dict[str, str]]:
-        queries.append("internal=" in path)
-        problem = {"field": "internal", "problem": "Extra inputs are not permitted"}
-        body = {"error": "invalid", "code": "invalid_request", "detail": [problem]}
-        return (422, json.dumps(body).encode(), {}) if queries[-1] else (200, b'{"jobs": []}', {})
-
-    with http_server(respond) as url:
-        env = {"API_URL": url, "SUPABASE_URL": "http://x"}
-        listed = Run(env).json("ls", "-w", str(uuid.uuid4()), "--token", "a.b.c")
-
-    assert (listed, queries) == ([], [True, False])
 
 
 def test_a_token_that_no_header_can_carry_is_a_sentence() -> None:
