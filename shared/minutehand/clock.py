@@ -39,7 +39,7 @@ class FrozenClock:
 
     def __init__(self) -> None:
         self._now = datetime(2026, 1, 1, tzinfo=UTC)
-        self._monotonic = 0.0
+        self._elapsed_seconds = 0.0
 
     def now(self) -> datetime:
         """Return the clock's present time."""
@@ -47,11 +47,11 @@ class FrozenClock:
 
     def monotonic(self) -> float:
         """Return the total of seconds by which the clock was advanced."""
-        return self._monotonic
+        return self._elapsed_seconds
 
     def advance(self, *, seconds: float) -> None:
         """Move both times forward."""
         if seconds < 0:
             raise ValueError(f"seconds must be at least 0, not {seconds}")
         self._now += timedelta(seconds=seconds)
-        self._monotonic += seconds
+        self._elapsed_seconds += seconds

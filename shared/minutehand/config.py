@@ -209,7 +209,9 @@ class Settings(BaseModel):
             return cls(**values, environ=dict(environ))
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
-            raise ConfigurationError(_variable(name), _problem(error), _example(name)) from error
+            raise ConfigurationError(
+                _variable(name), _error_message(error), _example(name)
+            ) from error
 
     def with_environ(self, **values: str) -> Self:
         """Return a copy of the settings with these variables for the settings of apps."""
@@ -226,7 +228,7 @@ class Settings(BaseModel):
             raise ConfigurationError(variable, "is not set", _example(name))
 
 
-def _problem(error: ValidationError) -> str:
+def _error_message(error: ValidationError) -> str:
     """Return the first problem as the end of a sentence that begins with a variable."""
     message = error.errors()[0]["msg"]
     if message == "Field required":
@@ -281,4 +283,4 @@ def _read(environ: Mapping[str, str], name: str, kind: Any, *, example: str) -> 
     try:
         return None if text is None else TypeAdapter(kind).validate_python(text)
     except ValidationError as error:
-        raise ConfigurationError(name, _problem(error), example) from error
+        raise ConfigurationError(name, _error_message(error), example) from error

@@ -189,7 +189,7 @@ async def test_each_day_ends_in_a_result_or_a_sentence(process_database: Renewed
             for each in (chat, training):
                 apps.append(each.register(registry, settings))
                 apps[-1].model = OpenAICompatible(
-                    f"{server.origin}/v1", model="m-9", key=KEY, answer_seconds=5
+                    f"{server.origin}/v1", model="m-9", key=KEY, response_seconds=5
                 )
             return apps[0]
 

@@ -62,17 +62,17 @@ class Endpoint:
         *,
         model: str,
         key: str | None = None,
-        answer_seconds: float = 120.0,
+        response_seconds: float = 120.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.name = model
         self._url = f"{url.rstrip('/')}{path}"
         self._key = key
-        self._max_silence = answer_seconds
+        self._max_silence = response_seconds
         headers = {"accept": "application/json, text/event-stream"}
         if key:
             headers["authorization"] = f"Bearer {key}"
-        self._http = connect(headers=headers, timeout=timeouts(answer_seconds))
+        self._http = connect(headers=headers, timeout=timeouts(response_seconds))
         self._retryer = retrying(_is_repeatable, attempts=2, sleep=sleep)
 
     async def objects(self, **content: Any) -> AsyncGenerator[dict[str, Any]]:
@@ -166,8 +166,8 @@ class Endpoint:
     def _checked(self, response: HttpResponse, value: dict[str, Any] | None) -> dict[str, Any]:
         if value is None:
             raise self._output_error(f"{self._title} did not respond with a JSON object")
-        if problem := value.get("error"):  # some gateways send every error with status 200
-            code = str(problem.get("code")) if isinstance(problem, dict) else ""
+        if details := value.get("error"):  # some gateways send every error with status 200
+            code = str(details.get("code")) if isinstance(details, dict) else ""
             status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
             error = self._rejection(response, status or 500, value)
             if status is None:

@@ -53,7 +53,7 @@ def make_language_model(settings: Settings) -> LanguageModel:
         key=settings.language_model_key,
         prices=settings.language_model_prices,
         most_tokens=settings.language_model_most_tokens,
-        answer_seconds=settings.language_model_silence_seconds,
+        response_seconds=settings.language_model_silence_seconds,
     )
 
 
@@ -70,5 +70,5 @@ def make_speech_to_text(settings: Settings) -> SpeechToText:
         settings.speech_url,
         model=settings.speech_model or "",
         key=settings.speech_key,
-        answer_seconds=settings.speech_silence_seconds,
+        response_seconds=settings.speech_silence_seconds,
     )

@@ -112,9 +112,9 @@ def _retry_prompt(prompt: Prompt, error: UnusableOutput) -> Prompt:
     )
 
 
-def _restarts(previous: str, answer: str) -> bool:
+def _restarts(previous: str, text: str) -> bool:
     """Return whether a model began its answer again instead of continuing it."""
-    starts = ["".join(_FENCE.sub("", text).split()) for text in (previous, answer)]
+    starts = ["".join(_FENCE.sub("", text).split()) for text in (previous, text)]
     length = min(SAME_START, *map(len, starts))
     return length > 0 and starts[0][:length] == starts[1][:length]
 

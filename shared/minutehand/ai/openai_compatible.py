@@ -350,8 +350,8 @@ class _ResponseState:
         )
         return self._model.priced(input_tokens, output_tokens)
 
-    def _output_error(self, problem: str) -> UnusableOutput:
-        text = f"The answer of {self._model.name} {problem}"
+    def _output_error(self, message: str) -> UnusableOutput:
+        text = f"The answer of {self._model.name} {message}"
         return UnusableOutput(text, cost_usd=self.cost_usd, text=self.words.text)
 
 

@@ -56,8 +56,8 @@ class JobMetrics:
 
     def _write(self, metrics: Metrics) -> None:
         # use the stack's name, because two projects of an account may have stages of the same name
-        worker = self._settings.worker_function_name or self._settings.stage
-        stack, at_ms = {"stack": worker.removesuffix("-worker")}, int(time.time() * 1000)
+        function_name = self._settings.worker_function_name or self._settings.stage
+        stack, at_ms = {"stack": function_name.removesuffix("-worker")}, int(time.time() * 1000)
         sys.stdout.write(emf_line(metrics, stack, at_ms=at_ms) + "\n")
 
 

@@ -201,10 +201,12 @@ class Deployment:
         stage = self.stage
         client = stage.client("lambda")
         try:
-            worker = client.get_function_configuration(FunctionName=f"{stage.stack}-worker")
+            configuration = client.get_function_configuration(FunctionName=f"{stage.stack}-worker")
         except client.exceptions.ResourceNotFoundException:
             return
-        deployed_url = worker.get("Environment", {}).get("Variables", {}).get("SUPABASE_URL", "")
+        deployed_url = (
+            configuration.get("Environment", {}).get("Variables", {}).get("SUPABASE_URL", "")
+        )
         urls = stage.supabase_urls
         if deployed_url not in urls:
             raise CommandFailed(

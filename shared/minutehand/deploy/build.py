@@ -238,16 +238,16 @@ def find_tool(name: str) -> str:
     return path
 
 
-def run(command: list[str], problem: str, *, stdin: str | None = None) -> str:
+def run(command: list[str], message: str, *, stdin: str | None = None) -> str:
     """Run a program and return its output.
 
     Raises:
-        PackagingError: The program failed; the message is `problem` with the program's output.
+        PackagingError: The program failed; the message is `message` with the program's output.
     """
     if Path(command[0]).stem == "uv" and any(path.exists() for path in CERTIFICATES):
         command = [*command, "--system-certs"]
     result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     if result.returncode:
         output = f"{result.stdout}{result.stderr}"
-        raise PackagingError(f"{problem}: {' '.join(command[:4])}… failed with\n{output}")
+        raise PackagingError(f"{message}: {' '.join(command[:4])}… failed with\n{output}")
     return result.stdout

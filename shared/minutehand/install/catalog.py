@@ -173,8 +173,8 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
     with session.transaction(force_rollback=True):
         repairs = _restore_tables(session, schemas, record)
         actual = {entry.key: entry for entry in read_catalog(session, schemas)}
-        if renames := _find_renames(expected, actual):
-            for drift in renames:
+        if renamed := _find_renames(expected, actual):
+            for drift in renamed:
                 session.execute(drift.fix.encode())
             actual = {entry.key: entry for entry in read_catalog(session, schemas)}
     objects = {schemas.engine, *(entry.object for entry in expected.values())}
@@ -232,7 +232,7 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
     # unexpected objects first, because e.g. an altered policy must be dropped before it is created
     return [
         Drift(drift.detail.replace(OWNER, owner), drift.fix.replace(OWNER, owner))
-        for drift in (*repairs, *renames, *undone, *missing)
+        for drift in (*repairs, *renamed, *undone, *missing)
     ]
 
 
@@ -245,7 +245,7 @@ def _restore_tables(session: Any, schemas: Schemas, record: list[CatalogEntry]) 
         f"{schema}.{name}": (schema, name, set(names))
         for schema, name, names in session.execute(_TABLES.encode()).fetchall()
     }
-    repairs = []
+    statements = []
     for table in sorted(columns.keys() - tables.keys()):
         schema, _, name = table.partition(".")
         similar = [
@@ -258,33 +258,33 @@ def _restore_tables(session: Any, schemas: Schemas, record: list[CatalogEntry]) 
         if len(similar) == 1:
             old_schema, old, _ = tables[similar[0]]
             if old != name:
-                repairs.append(f'alter table {old_schema}."{old}" rename to {name}')
+                statements.append(f'alter table {old_schema}."{old}" rename to {name}')
             if old_schema != schema:
-                repairs.append(f'alter table "{old_schema}".{name} set schema {schema}')
+                statements.append(f'alter table "{old_schema}".{name} set schema {schema}')
         elif table in (f"{schemas.engine}.settings", f"{schemas.engine}.tasks"):
             rows = f"{table.rpartition('.')[2].removesuffix('s')} "
-            repairs += [
+            statements += [
                 entry.statement
                 for entry in sorted(record)
                 if (entry.object == table and entry.rank in _TABLE) or entry.object.startswith(rows)
             ]
-    for statement in repairs:
+    for statement in statements:
         session.execute(statement.encode())
-    return [Drift(f"undone: {statement}", statement) for statement in repairs]
+    return [Drift(f"undone: {statement}", statement) for statement in statements]
 
 
 def _find_renames(
     expected: dict[str, CatalogEntry], actual: dict[str, CatalogEntry]
 ) -> list[Drift]:
     """Find each missing object that exists under another name, if there is only one such name."""
-    renames = []
+    drifts = []
     unexpected = [entry for key, entry in actual.items() if key not in expected]
     for key, entry in expected.items():
         for pattern, rename in () if key in actual else _RENAMES.items():
             if (match := re.match(pattern, entry.statement)) is None:
                 continue
             start, end = match.span(1)
-            others = [
+            candidates = [
                 (other, found[1])
                 for other in unexpected
                 if (found := re.match(pattern, other.statement))
@@ -292,16 +292,16 @@ def _find_renames(
                 and other.statement[:start] == entry.statement[:start]
                 and other.statement[found.end(1) :] == entry.statement[end:]
             ]
-            if len(others) == 1:
-                [(other, old)] = others
+            if len(candidates) == 1:
+                [(other, old)] = candidates
                 schema = other.object.partition(".")[0]
                 names = {"object": other.object, "old": old, "name": match[1], "schema": schema}
-                renames.append(
+                drifts.append(
                     Drift(
                         f"renamed to {old}: {_first_line(entry.statement)}", rename.format(**names)
                     )
                 )
-    return renames
+    return drifts
 
 
 def _order(entry: CatalogEntry) -> tuple[int, bool]:

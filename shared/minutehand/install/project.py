@@ -222,7 +222,7 @@ def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Pla
     )
     settings_file = _new(folder, SETTINGS_EXAMPLE, settings)
     config, config_hints = _config(folder, options.schemas.clients)
-    files = (*new_files, *ignored, *settings_file, *config, *_agents(folder, options))
+    files = (*new_files, *ignored, *settings_file, *config, *_instructions(folder, options))
     return Plan(files, (*hints, *config_hints))
 
 
@@ -349,7 +349,7 @@ def _ignored(folder: Path) -> tuple[list[FileWrite], list[str]]:
     return [], ["In .gitignore:\n\n    " + "\n    ".join(missing)] if missing else []
 
 
-def _agents(folder: Path, options: InstallOptions) -> list[FileWrite]:
+def _instructions(folder: Path, options: InstallOptions) -> list[FileWrite]:
     """Plan the section about jobs in the project's file for coding agents."""
     path = folder / AGENTS
     path_in_project = f"{options.source}/{options.package}".strip("/").replace(".", "/")

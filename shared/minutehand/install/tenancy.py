@@ -180,26 +180,26 @@ def _quoted(name: str) -> str:
     return f"'{name}'"
 
 
-def existing(organizations: str, memberships: str) -> ExistingTenants:
+def existing(organization_spec: str, membership_spec: str) -> ExistingTenants:
     """Read `app.organizations(id,name)` or `organizations.id`, and `memberships(org,user,role)`.
 
     Raises:
         TenancyError: One of the options has another form; the message has an example.
     """
     organization = re.fullmatch(
-        rf"{_TABLE}(?:\.(?P<key>{_NAME})|{_COLUMNS})", organizations.strip()
-    ) or re.fullmatch(rf"(?P<table>{_NAME})", organizations.strip())
+        rf"{_TABLE}(?:\.(?P<key>{_NAME})|{_COLUMNS})", organization_spec.strip()
+    ) or re.fullmatch(rf"(?P<table>{_NAME})", organization_spec.strip())
     if organization is None:
         raise TenancyError(
-            f"{organizations!r} must name the table and its key, e.g. organizations.id, or also"
+            f"{organization_spec!r} must name the table and its key, e.g. organizations.id, or also"
             " the column of the name, e.g. organizations(id,name)"
         )
-    membership = re.fullmatch(rf"{_TABLE}{_COLUMNS}", memberships.strip())
+    membership = re.fullmatch(rf"{_TABLE}{_COLUMNS}", membership_spec.strip())
     columns = _columns(membership["columns"]) if membership else []
     if membership is None or not 2 <= len(columns) <= 3:
         raise TenancyError(
-            f"{memberships!r} must name the table, and the columns of the organization, the user"
-            " and optionally the role, e.g. memberships(organization_id,user_id,role)"
+            f"{membership_spec!r} must name the table, and the columns of the organization, the"
+            " user and optionally the role, e.g. memberships(organization_id,user_id,role)"
         )
     parts = organization.groupdict()
     key = _columns(parts.get("columns") or parts.get("key") or "id")

@@ -25,13 +25,13 @@ def console_routes(settings: Settings) -> list[BaseRoute]:
     if not folder.is_dir():
         return []
     return [
-        config_route(settings, demoAccounts=_demo_accounts(settings)),
+        config_route(settings, demoAccounts=_demo_sign_ins(settings)),
         *_pages_of_apps(find_apps(settings.apps), headers),
         Mount("/", app=ConsoleFiles(folder, headers)),
     ]
 
 
-def _demo_accounts(settings: Settings) -> list[dict[str, str]]:
+def _demo_sign_ins(settings: Settings) -> list[dict[str, str]]:
     """Return the demo accounts of the local database."""
     if settings.stage != "local" or not settings.environ.get("DEMO_EMAIL"):
         return []

@@ -142,9 +142,9 @@ class Stack(SupabaseStack):
 
         If a trigger of the project rejects them, the stack starts without demo accounts.
         """
-        users = {"workspaces": DEMO_USERS, "personal": (ADA, EVE)}.get(self.project.tenancy, ())
+        accounts = {"workspaces": DEMO_USERS, "personal": (ADA, EVE)}.get(self.project.tenancy, ())
         try:
-            create_demo_users(url, users)
+            create_demo_users(url, accounts)
         except psycopg.DatabaseError as error:
             self.say(f"[yellow]no demo account: {escape(str(error).splitlines()[0])}[/]")
             for name in demo_values():

@@ -57,10 +57,10 @@ where not exists (
 """
 
 
-def create_demo_users(url: str, users: Iterable[DemoUser] = DEMO_USERS) -> None:
+def create_demo_users(url: str, accounts: Iterable[DemoUser] = DEMO_USERS) -> None:
     """Insert missing users. The function may run at every start of the stack."""
     with psycopg.connect(url) as connection:
-        for user in users:
+        for user in accounts:
             values = {
                 "id": user.id,
                 "email": user.email,

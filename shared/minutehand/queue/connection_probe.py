@@ -36,7 +36,7 @@ class AddressProbe:
     """Features that one address supports.
 
     Attributes:
-        problem: Reason why the address did not respond. The features are then unknown and false.
+        error: Reason why the address did not respond. The features are then unknown and false.
         libpq_error: Reason why libpq rejects the address, for example a parameter for Prisma.
         sessions: True if each connection has its own session. Otherwise the probe ends, because its
             settings would affect other clients.
@@ -44,7 +44,7 @@ class AddressProbe:
         role: True if the user may switch to the worker's role.
     """
 
-    problem: str | None = None
+    error: str | None = None
     libpq_error: str | None = None
     sessions: bool = False
     notifications: bool = False
@@ -55,17 +55,17 @@ class AddressProbe:
         """Reason why a worker cannot use the address, as the end of a sentence, and its fix."""
         if self.libpq_error is not None:
             return f"must be an address as libpq reads it: {self.libpq_error}", PARAMETERS
-        if self.problem is not None:
+        if self.error is not None:
             fix = "correct DATABASE_URL, or start the database"
-            return f"does not respond: {self.problem}", fix
+            return f"does not respond: {self.error}", fix
         if not self.sessions:
             return (
                 "is a pooler in transaction mode, whose sessions other clients share",
                 "session mode or a direct connection; at Supabase, an address with port 5432",
             )
         if not self.role:
-            problem = f"logs in as a role that may not become {WORKER_ROLE}"
-            return problem, f"grant {WORKER_ROLE} to that role"
+            reason = f"logs in as a role that may not become {WORKER_ROLE}"
+            return reason, f"grant {WORKER_ROLE} to that role"
         return None
 
     @property
@@ -96,11 +96,11 @@ async def probe(url: str) -> AddressProbe:
                 role=await _takes_role(first),
             )
     except TimeoutError:
-        return AddressProbe(problem=f"no answer within {PROBE_SECONDS:g} s")
+        return AddressProbe(error=f"no answer within {PROBE_SECONDS:g} s")
     except psycopg.Error as error:
         if is_invalid_address(error):
             return AddressProbe(libpq_error=str(error).strip())
-        return AddressProbe(problem=(str(error).strip().splitlines() or [type(error).__name__])[0])
+        return AddressProbe(error=(str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 async def probe_until_up(url: str, *, max_seconds: float = math.inf) -> AddressProbe:
@@ -109,7 +109,7 @@ async def probe_until_up(url: str, *, max_seconds: float = math.inf) -> AddressP
     until, delay = loop.time() + max_seconds, 0.25
     while True:
         address = await probe(url)
-        if address.problem is None or loop.time() + delay > until:
+        if address.error is None or loop.time() + delay > until:
             return address
         await asyncio.sleep(delay)
         delay = min(5.0, 2 * delay)

@@ -148,7 +148,7 @@ class DataApi:
             if len(content) < LARGE_BYTES:
                 return read(content, parse, status=status)
             return await asyncio.to_thread(read, content, parse, status=status)
-        raise error_from_response(response.status_code, _problem(response))
+        raise error_from_response(response.status_code, _error_body(response))
 
     async def _acquire_slot(self, path: str) -> None:
         try:
@@ -175,7 +175,7 @@ class DataApi:
             task.exception()  # mark the exception as retrieved, because the caller may be gone
 
 
-def _problem(response: httpx.Response) -> object:
+def _error_body(response: httpx.Response) -> object:
     """Return the JSON body of an error response, or None if it is not JSON."""
     try:
         return decode(response.content)

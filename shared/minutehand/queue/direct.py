@@ -99,9 +99,9 @@ class DirectApi:
             await connection.execute(f"set role {WORKER_ROLE}".encode())
             await connection.execute(f"set statement_timeout = '{STATEMENT_SECONDS}s'".encode())
         except psycopg.Error as error:
-            problem = QueueUnavailable(f"the database did not respond: {str(error).strip()}")
-            problem.unsent = True
-            raise problem from error
+            queue_error = QueueUnavailable(f"the database did not respond: {str(error).strip()}")
+            queue_error.unsent = True
+            raise queue_error from error
         for kind in ("json", "jsonb"):
             connection.adapters.register_loader(kind, _Json)
         return connection

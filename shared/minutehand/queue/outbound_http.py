@@ -95,9 +95,9 @@ def is_local(url: str) -> bool:
     return urlsplit(url).hostname in LOCAL_HOSTS
 
 
-def timeouts(answer_seconds: float) -> httpx.Timeout:
+def timeouts(response_seconds: float) -> httpx.Timeout:
     """Return limits: `answer_seconds` without data, and up to 5 s for a connection."""
-    return httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds))
+    return httpx.Timeout(response_seconds, connect=min(CONNECT_SECONDS, response_seconds))
 
 
 @cache
@@ -140,9 +140,9 @@ async def exchange(
     try:
         async with (
             asyncio.timeout(max_seconds),
-            opened(http, method, url, max_silence=math.inf, **options) as answer,
+            opened(http, method, url, max_silence=math.inf, **options) as response,
         ):
-            return await answer.read(max_bytes=max_bytes)
+            return await response.read(max_bytes=max_bytes)
     except TimeoutError as error:
         raise NoResponse(f"took longer than {max_seconds:g} s to answer", "silent") from error
 

@@ -73,13 +73,13 @@ def error_response(error: ApiError) -> JSONResponse:
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
-def invalid_argument(field: str, problem: str, *, location: str = "body") -> ApiError:
+def invalid_argument(field: str, message: str, *, location: str = "body") -> ApiError:
     """Return a 400 for one invalid value. The message and the detail name its field."""
     return ApiError(
         400,
         "invalid_argument",
-        f"{field} {problem}",
-        detail=[FieldProblem(field=field, problem=problem, location=location).model_dump()],
+        f"{field} {message}",
+        detail=[FieldProblem(field=field, problem=message, location=location).model_dump()],
     )
 
 

@@ -65,8 +65,8 @@ def _starlette_error(error: HTTPException) -> ApiError:
 def _invalid_request(error: RequestValidationError) -> ApiError:
     errors = error.errors()
     if errors[0]["type"] == "json_invalid" and errors[0]["loc"][0] == "body":
-        problem = errors[0]["ctx"]["error"]
-        return ApiError(400, *INVALID_JSON, detail={"field": "body", "problem": problem})
+        message = errors[0]["ctx"]["error"]
+        return ApiError(400, *INVALID_JSON, detail={"field": "body", "problem": message})
     # `BoundedBody` marks every possible JSON body as JSON, so other bodies arrive as bytes
     if any(p["loc"] == ("body",) and isinstance(p.get("input"), bytes) for p in errors):
         return ApiError(
@@ -75,15 +75,15 @@ def _invalid_request(error: RequestValidationError) -> ApiError:
             "This route takes application/json",
             detail={"field": "content-type"},
         )
-    return validation_failed([_problem(item) for item in errors[:100]], more=len(errors) - 1)
+    return validation_failed([_field_problem(item) for item in errors[:100]], more=len(errors) - 1)
 
 
-def _problem(problem: dict[str, Any]) -> FieldProblem:
+def _field_problem(error: dict[str, Any]) -> FieldProblem:
     """Convert a problem found by pydantic. Omit the value, because it may be secret."""
-    location, *path = (str(part) for part in problem["loc"])
+    location, *path = (str(part) for part in error["loc"])
     return FieldProblem(
         field=".".join(path[:20]) or location,
-        problem=str(problem["msg"]).removeprefix("Value error, "),
+        problem=str(error["msg"]).removeprefix("Value error, "),
         location=location,
     )
 

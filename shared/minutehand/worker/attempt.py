@@ -327,10 +327,10 @@ class Attempt:
         if self.stop_reason == "lost" or self.result is not None:
             text = f"lease on job {self.job_id} was lost; nothing was stored"
             raise LeaseLost(text, status=409, code="PT409", hint="lease_lost")
-        stored: asyncio.Future[None] = self._environment.loop.create_future()
-        self._flush_waiters += (stored,)
+        flushed: asyncio.Future[None] = self._environment.loop.create_future()
+        self._flush_waiters += (flushed,)
         self._environment.on_updates()
-        await stored
+        await flushed
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Enqueue child jobs, once per name."""
@@ -387,7 +387,7 @@ class Attempt:
             self._extended_at = sent_at
             self.lease_until = sent_at + self.lease.lease_seconds
 
-    def stored(self, error: QueueError | None = None) -> None:
+    def finish_flush(self, error: QueueError | None = None) -> None:
         """Wake the callers of `flush`, or raise `error` in them."""
         waiting, self._flush_waiters = self._flush_waiters, ()
         for future in waiting:

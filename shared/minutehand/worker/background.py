@@ -84,7 +84,7 @@ class Maintenance:
         """
         started = self._clock.monotonic()
         try:
-            answer = await in_time(
+            response = await in_time(
                 self._run.queue.maintain(budget_seconds=self.BUDGET_SECONDS),
                 min(started + self.MAX_WAIT_SECONDS, self._run.deadlines.stop_working),
                 self._clock,
@@ -96,24 +96,24 @@ class Maintenance:
             )
             self._backoff.maintenance_until = self._clock.monotonic() + self.RETRY_DELAY_SECONDS
             return True, 0.0  # maintenance may have worked although no response arrived
-        self._run.summary.reclaimed += answer.done.get("reclaim", 0)
-        self._run.summary.promoted += answer.done.get("promotion", 0)
-        if answer.failed:
+        self._run.summary.reclaimed += response.done.get("reclaim", 0)
+        self._run.summary.promoted += response.done.get("promotion", 0)
+        if response.failed:
             logger.error(
                 "Maintenance tasks failed and are retried later, see queue_health",
-                extra=self._run.extra("maintenance.failed") | {"failed": list(answer.failed)},
+                extra=self._run.extra("maintenance.failed") | {"failed": list(response.failed)},
             )
-        if not answer.done:
+        if not response.done:
             # the due work is blocked, or another worker is doing it
             self._backoff.back_off_maintenance(self._clock.monotonic())
-            return answer.busy, 0.0
+            return response.busy, 0.0
         self._backoff.maintenance = 0
-        if answer.more:
+        if response.more:
             self._requested.set()
         # pause for as long as the call took, so that a large clean-up leaves half of the time for
         # jobs
-        rest = max(0.02, self._clock.monotonic() - started) if answer.more else 0.0
-        return not answer.done.keys() <= self.NEVER_MAKES_READY, rest
+        rest = max(0.02, self._clock.monotonic() - started) if response.more else 0.0
+        return not response.done.keys() <= self.NEVER_MAKES_READY, rest
 
 
 class OutboxPublisher:
@@ -149,8 +149,8 @@ class OutboxPublisher:
         if not self._run.registry.publishers:
             return
         async with self._lock:
-            calls = (self._call(*each) for each in self._run.registry.publishers.items())
-            if sum(await asyncio.gather(*calls)):
+            publishers = self._run.registry.publishers.items()
+            if sum(await asyncio.gather(*(self._call(*each) for each in publishers))):
                 self._on_jobs()
 
     async def _call(self, name: str, publish: Publisher) -> int:

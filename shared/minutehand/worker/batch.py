@@ -200,11 +200,11 @@ class Batch:
 
         The error of the current call fails no job.
         """
-        members, problem = self._members, "hung" if self._is_expired else "raised"
-        extra = {"event": "batch.halved", "jobs": len(members), "problem": problem}
+        members, reason = self._members, "hung" if self._is_expired else "raised"
+        extra = {"event": "batch.halved", "jobs": len(members), "problem": reason}
         logger.warning(
             "A batch %s and is run again in halves",
-            problem,
+            reason,
             extra=extra | {"job_type": members[0].job.job_type},
             exc_info=error,
         )

@@ -447,8 +447,8 @@ class JobContext:
         started_at = await self.step(f"{name}: begun", self._now)
         deadline = datetime.fromisoformat(started_at) + timedelta(seconds=seconds(within))
 
-        def failed(service: str, problem: str) -> None:
-            self.log("warning", f"{name}: {service} failed", reason=problem)
+        def failed(service: str, reason: str) -> None:
+            self.log("warning", f"{name}: {service} failed", reason=reason)
 
         async def poll_once(last: StillRunning | None) -> dict[str, Any]:
             gave = await run_remote(
@@ -691,14 +691,14 @@ def _start_step(step: str, run: StepCall) -> Awaitable[Any]:
     called = run() if callable(run) else None
     if isinstance(called, Awaitable):
         return called
-    problem = f"the function of step {step} must be async and take no arguments"
+    message = f"the function of step {step} must be async and take no arguments"
     if isinstance(run, Awaitable):
-        problem += ", which the step calls: give it `pay`, or `lambda: pay(order)`"
+        message += ", which the step calls: give it `pay`, or `lambda: pay(order)`"
     else:
-        problem += f", not {type(run).__name__} that returned {type(called).__name__}"
-        problem += "; a plain one goes into a thread: `lambda: asyncio.to_thread(pay, order)`"
+        message += f", not {type(run).__name__} that returned {type(called).__name__}"
+        message += "; a plain one goes into a thread: `lambda: asyncio.to_thread(pay, order)`"
     # do not repeat the call, because it may have run
-    raise ProcessorError(problem, retryable=False)
+    raise ProcessorError(message, retryable=False)
 
 
 def _given(ended: Any, name: str, default: Any) -> Any:

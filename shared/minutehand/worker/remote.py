@@ -30,9 +30,9 @@ class RemoteFailed(Exception):
         said: A sentence for people. Default: the text.
     """
 
-    def __init__(self, problem: str, *, said: str | None = None) -> None:
-        self.said = said or problem
-        super().__init__(problem)
+    def __init__(self, message: str, *, said: str | None = None) -> None:
+        self.said = said or message
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)

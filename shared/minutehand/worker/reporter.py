@@ -71,24 +71,24 @@ class Reporter:
 
     async def report(self) -> None:
         """Report updates until cancelled."""
-        failures = 0
+        failed_calls = 0
         while True:
             await self._until(self._updates_event, self._next_report_at)
             if batch := self._with_updates_due():
                 arrived = await self._send(batch)
-                failures = 0 if arrived else failures + 1
-                await self._wait_after(failures, self.MAX_DELAY_SECONDS)
+                failed_calls = 0 if arrived else failed_calls + 1
+                await self._wait_after(failed_calls, self.MAX_DELAY_SECONDS)
 
     async def renew(self) -> None:
         """Renew leases and stop cancelled jobs, until cancelled."""
-        failures = 0
+        failed_calls = 0
         while True:
             await self._until(self._renewal_event, self._next_renewal_at)
             if batch := self._due_for_report():
                 self._renewed_at = self._clock.monotonic()
                 arrived = await self._call(batch, [UpdateBatch()] * len(batch)) is None
-                failures = 0 if arrived else failures + 1
-                await self._wait_after(failures, self.MAX_RENEW_DELAY_SECONDS)
+                failed_calls = 0 if arrived else failed_calls + 1
+                await self._wait_after(failed_calls, self.MAX_RENEW_DELAY_SECONDS)
 
     async def _until(self, wake: asyncio.Event, when: Callable[[], float | None]) -> None:
         while True:
@@ -102,9 +102,11 @@ class Reporter:
                 async with asyncio.timeout(None if at is None else at - now):
                     await wake.wait()
 
-    async def _wait_after(self, failures: int, max_seconds: float) -> None:
-        if failures:
-            await asyncio.sleep(min(max_seconds, self.INTERVAL_SECONDS * 2 ** min(failures - 1, 8)))
+    async def _wait_after(self, failed_calls: int, max_seconds: float) -> None:
+        if failed_calls:
+            await asyncio.sleep(
+                min(max_seconds, self.INTERVAL_SECONDS * 2 ** min(failed_calls - 1, 8))
+            )
 
     def _known(self) -> list[Attempt]:
         """Return running and ended attempts that still have their leases."""
@@ -177,15 +179,15 @@ class Reporter:
             attempt.has_open_report = True
         self._idle.clear()
         # if this call is cancelled, the settlement sends the updates
-        problem: QueueError | None = QueueUnavailable("the report was cancelled")
+        error: QueueError | None = QueueUnavailable("the report was cancelled")
         for attempt in attempts:
             attempt.busy_until = None
         try:
-            problem = await self._call(attempts, taken)
+            error = await self._call(attempts, taken)
         finally:
-            is_rejected = _is_rejection(problem)
+            is_rejected = _is_rejection(error)
             for attempt, updates in zip(attempts, taken, strict=True):
-                is_lost = problem is not None and (len(attempts) > 1 or not is_rejected)
+                is_lost = error is not None and (len(attempts) > 1 or not is_rejected)
                 if is_lost or attempt.busy_until is not None:
                     attempt.updates.restore(updates)
                 attempt.has_open_report = False
@@ -194,18 +196,18 @@ class Reporter:
             for attempt in attempts:
                 await self._send([attempt])
             return True
-        if is_rejected and problem is not None:
+        if is_rejected and error is not None:
             logger.error(
                 "The updates of a job were rejected and dropped",
-                extra={"event": "report.dropped", "error": str(problem), **attempts[0].names},
+                extra={"event": "report.dropped", "error": str(error), **attempts[0].names},
             )
-            attempts[0].stored(problem)
+            attempts[0].finish_flush(error)
             return True
-        for attempt in attempts if problem is None else ():
+        for attempt in attempts if error is None else ():
             is_reported = not attempt.updates and attempt.busy_until is None
             if attempt.result is None and is_reported:
-                attempt.stored()
-        return problem is None
+                attempt.finish_flush()
+        return error is None
 
     async def _call(
         self, batch: Sequence[Attempt], updates: Sequence[UpdateBatch]
@@ -273,5 +275,5 @@ class Reporter:
         logger.warning(message, extra=extra)
 
 
-def _is_rejection(problem: QueueError | None) -> bool:
-    return not isinstance(problem, QueueUnavailable | TokenRefused | None)
+def _is_rejection(error: QueueError | None) -> bool:
+    return not isinstance(error, QueueUnavailable | TokenRefused | None)

@@ -95,8 +95,8 @@ def settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
     try:
         return _settle_item(result, seen)
     except BaseException as error:  # methods of the processor's values may raise anything
-        problem = f"the outcome of the processor cannot be settled: {text(error, 500)}"
-        return _item("failed", error=ending_error("OutcomeRejected", problem))
+        message = f"the outcome of the processor cannot be settled: {text(error, 500)}"
+        return _item("failed", error=ending_error("OutcomeRejected", message))
 
 
 def _settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
@@ -168,8 +168,8 @@ def _value_item(outcome: Any, name: str, value: Sanitized) -> SettleItem:
     """Return the outcome with its value. Log changes of the value in the job's log."""
     if value.refused is not None:
         # fail without a retry, because another attempt would only repeat the effects of the work
-        problem = f"the {name} cannot be stored: {value.refused}"
-        return _item("failed", error=ending_error(f"{name.capitalize()}Rejected", problem))
+        message = f"the {name} cannot be stored: {value.refused}"
+        return _item("failed", error=ending_error(f"{name.capitalize()}Rejected", message))
     item = _item(outcome, **{name: value.value})
     if value.changed is not None:
         item.logs = (LogLine(level="warning", message=f"In the {name} {value.changed}"),)
@@ -193,11 +193,11 @@ def _stop_item(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
         # the attempt does not count, because the host stops or the job started late in the run; the
         # next tick starts it first
         return _item("released")
-    problem = (
+    message = (
         "the worker's time ran out before the job ended; "
         "split the job into steps or raise the worker's timeout"
     )
-    return _item("retry", error=ending_error("DeadlineReached", problem), retry_after_seconds=0.0)
+    return _item("retry", error=ending_error("DeadlineReached", message), retry_after_seconds=0.0)
 
 
 def _find_control_flow(error: BaseException) -> Suspended | AttemptEnded | None:

@@ -67,12 +67,12 @@ class Settler:
                 "The outcome of an attempt could not be serialized; the attempt fails",
                 extra=self._run.extra("attempt.unwritten") | attempt.names,
             )
-            problem = f"the outcome of the attempt could not be serialized: {text(error, 500)}"
+            message = f"the outcome of the attempt could not be serialized: {text(error, 500)}"
             return SettleItem(
                 job_id=attempt.job_id,
                 fence=attempt.fence,
                 outcome="failed",
-                error=ErrorInfo(type=type(error).__name__, message=problem),
+                error=ErrorInfo(type=type(error).__name__, message=message),
             )
         return item
 
@@ -83,12 +83,12 @@ class Settler:
         lease: LeaseRequest | None,
     ) -> LeaseResponse | None:
         """Settle `items` and, with `lease`, lease the next jobs in the last call."""
-        answer: LeaseResponse | None = None
+        lease_response: LeaseResponse | None = None
         batches = list(self._batches(items))
         for batch in batches:
             is_last = batch is batches[-1]
-            answer = await self._settle_batch(batch, attempts, lease if is_last else None)
-        return answer
+            lease_response = await self._settle_batch(batch, attempts, lease if is_last else None)
+        return lease_response
 
     def _batches(self, items: Sequence[SettleItem]) -> Iterator[list[SettleItem]]:
         batch: list[SettleItem] = []
@@ -155,11 +155,11 @@ class Settler:
                 return await in_time(call, run.deadlines.end, run.clock)
             except (QueueUnavailable, TokenRefused) as error:
                 # retry after a rejected token too, because the next try creates a new token
-                problem = error
+                last_error = error
             if run.seconds_left() <= self.RETRY_DELAY_SECONDS or run.stop_event.is_set():
-                raise problem
+                raise last_error
             logger.warning(
-                "Settling again", extra=run.extra("settle.repeated") | {"error": str(problem)}
+                "Settling again", extra=run.extra("settle.repeated") | {"error": str(last_error)}
             )
             await asyncio.sleep(min(delay, max(self.RETRY_DELAY_SECONDS, run.seconds_left() / 4)))
             delay = min(self.MAX_RETRY_DELAY_SECONDS, delay * 2)

@@ -39,7 +39,7 @@ class _Call:
         """Run the call with the context variables of its caller."""
         return self._context.run(self._run)
 
-    def answer(self, result: Any, error: BaseException | None) -> None:
+    def set_result(self, result: Any, error: BaseException | None) -> None:
         """Send the result or error of the call from its thread to the event loop."""
         try:
             self._loop.call_soon_threadsafe(self._set_result, result, error)
@@ -87,7 +87,7 @@ class _Thread:
             is_last = call.is_stopped
             if not is_last:
                 _idle.append(self)  # before the result is set, because then the next call may start
-            call.answer(result, error)
+            call.set_result(result, error)
             del call, result, error  # free the call and its result while the thread waits
 
     def _run(self, call: _Call) -> tuple[Any, BaseException | None]:

@@ -430,7 +430,7 @@ class Tick:
         items = [*to_release]
         for attempt in ended:
             in_flight.settling[attempt.key] = attempt
-        lease = answer = None
+        lease = response = None
         try:
             for attempt in ended:
                 item = (
@@ -448,7 +448,7 @@ class Tick:
             if not self._lease_in_flight and self._can_lease(sent_at):
                 lease, self._lease_in_flight = self._request(items), True
             if items:
-                answer = await self._settler.settle(items, in_flight.settling, lease)
+                response = await self._settler.settle(items, in_flight.settling, lease)
         finally:
             if lease is not None:
                 self._lease_in_flight = False
@@ -458,8 +458,8 @@ class Tick:
             for key in (*keys, *[(item.job_id, item.fence) for item in to_release]):
                 if key not in busy:
                     in_flight.settling.pop(key, None)
-        if answer is not None and lease is not None:
-            self._accept_leases(answer, sent_at)
+        if response is not None and lease is not None:
+            self._accept_leases(response, sent_at)
         elif lease is not None:
             await self._lease_more()
 

@@ -113,7 +113,7 @@ async def test_silence_is_not_repeated(server: ModelServer) -> None:
     The job waits until the model is available.
     """
     with pytest.raises(LanguageModelError) as raised:
-        await complete(server, Fault(hang=True), answer_seconds=0.2)
+        await complete(server, Fault(hang=True), response_seconds=0.2)
 
     assert (raised.value.away, len(server.seen)) == (True, 1)
 
@@ -331,7 +331,7 @@ async def test_a_whole_answer_is_used_whatever_its_connection_does(
     """An answer is complete if it has the end marker, or if its object is complete."""
     monkeypatch.setattr("minutehand.ai.openai_compatible.AFTER_END_SECONDS", 0.05)
     async with server:
-        model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=0.2)
+        model = OpenAICompatible(f"{server.origin}/v1", model="m", response_seconds=0.2)
         run = await ask(model)
         await model.aclose()
 
@@ -350,7 +350,7 @@ async def test_an_answer_without_an_end_fails_once(monkeypatch: pytest.MonkeyPat
             await asyncio.sleep(0.01)
 
     async with Dripping(then=endless) as server:
-        model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=60)
+        model = OpenAICompatible(f"{server.origin}/v1", model="m", response_seconds=60)
         run = await ask(model)
         await model.aclose()
 
@@ -406,7 +406,7 @@ async def test_a_character_in_two_halves_is_joined() -> None:
     """Some endpoints cut an answer by UTF-16 units."""
     pieces = [delta("a\ud83d"), delta("\ude00b"), delta("\ud83d"), "[DONE]"]
     async with Dripping(*pieces, then=close) as server:
-        model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=5)
+        model = OpenAICompatible(f"{server.origin}/v1", model="m", response_seconds=5)
         text = "".join([piece async for piece in model.stream(PROMPT)])
         await model.aclose()
 
@@ -416,7 +416,7 @@ async def test_a_character_in_two_halves_is_joined() -> None:
 async def test_silence_between_two_pieces_is_what_is_limited() -> None:
     """A long answer may take long, and the reader's own work does not count as silence."""
     async with Dripping(*[delta(f"{number} ") for number in range(3)]) as server:
-        model = OpenAICompatible(f"{server.origin}/v1", model="m", answer_seconds=0.2)
+        model = OpenAICompatible(f"{server.origin}/v1", model="m", response_seconds=0.2)
         came: list[str] = []
 
         async def read() -> None:

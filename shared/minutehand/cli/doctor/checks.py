@@ -97,8 +97,8 @@ PAYLOADS = """
     ) as j
     limit 20
 """
-HAS_SEALED = "select 1 where to_regclass('queue.webhooks') is not null"
-SEALED = "select workspace_id::text, sealed_secret from queue.webhooks limit 1"
+HAS_SECRETS = "select 1 where to_regclass('queue.webhooks') is not null"
+SECRETS_QUERY = "select workspace_id::text, sealed_secret from queue.webhooks limit 1"
 #: Queries by name of the check.
 QUERIES = dict(
     part.split("\n", 1)
@@ -195,8 +195,8 @@ def database(target: Target) -> CheckResult:
     if engines and expected.engine not in engines:
         schema = "public" if engines[0] == "queue" else engines[0].removesuffix("_engine")
         if Schemas(schema).engine != engines[0]:
-            rename = f"alter schema {engines[0]} rename to {expected.engine}"
-            return fail(f"the schema {expected.engine} was renamed to {engines[0]}", rename)
+            statement = f"alter schema {engines[0]} rename to {expected.engine}"
+            return fail(f"the schema {expected.engine} was renamed to {engines[0]}", statement)
         return fail(
             f"the schema is {schema}, not {expected.clients}", f"MINUTEHAND_SCHEMA={schema}"
         )
@@ -211,8 +211,8 @@ def sessions(target: Target) -> CheckResult:
     """Check that each connection has a session, in which a worker can listen and set its role."""
     address = asyncio.run(probe(target.person.need("DATABASE_URL")))
     if address.fault:
-        problem, fix = address.fault
-        return fail(f"DATABASE_URL {problem}", f"DATABASE_URL=…  # of {fix}")
+        reason, fix = address.fault
+        return fail(f"DATABASE_URL {reason}", f"DATABASE_URL=…  # of {fix}")
     if not address.notifications:
         return warn(
             "DATABASE_URL delivers no notifications, so workers poll once a second",
@@ -334,9 +334,9 @@ def enqueue(target: Target) -> CheckResult:
             # a tenant's limit, or a job type that only the platform enqueues
             if error is None or str(error.sqlstate).startswith("PT"):
                 continue
-            problem = str(error).partition("\n")[0]
+            message = str(error).partition("\n")[0]
             return fail(
-                f"no job of the type {job_type} can be created: {problem}",
+                f"no job of the type {job_type} can be created: {message}",
                 _find_cause(owner, target, workspace, job_type, payload, error),
             )
     return ok()
@@ -471,15 +471,15 @@ def sealing(target: Target) -> CheckResult:
         return skip("no key is set, or the check `aws` reads it")
     if not settings.kms_key_id and not Path(str(settings.sealing_key_file)).is_file():
         return warn("SEALING_KEY_FILE names no file, so stored secrets cannot be opened", other)
-    sealer, stored = make_sealer(settings), []
-    if target.values.get("DATABASE_URL") and target.query(HAS_SEALED):
-        stored = target.query(SEALED)
+    sealer, rows = make_sealer(settings), []
+    if target.values.get("DATABASE_URL") and target.query(HAS_SECRETS):
+        rows = target.query(SECRETS_QUERY)
     try:
         with translate_aws_errors(settings.aws_region):
             asyncio.run(sealer.seal("", context=row_context()))
-            for workspace, sealed in stored:
+            for workspace, secret in rows:
                 context = row_context(workspace_id=workspace, secret="webhook")
-                asyncio.run(sealer.open(sealed, context=context))
+                asyncio.run(sealer.open(secret, context=context))
     except CommandFailed as failed:
         return fail(str(failed), "KMS_KEY_ID=…  # of a key that this AWS sign-in may use")
     except (OSError, ValueError, SealBroken) as error:

@@ -172,10 +172,10 @@ class WorkerRoutes:
             text = "The queue rejected the worker"
             raise _Rejected(502, error.word or "refused", text) from error
         counts = summary.as_dict()
-        problem = {} if summary.error is None else {"error": summary.error}
+        failure = {} if summary.error is None else {"error": summary.error}
         counts |= {"duration_ms": round(summary.duration_ms), **self._head()}
         del counts["error"]
-        return Reply(200, {"success": not problem, **counts, **problem})
+        return Reply(200, {"success": not failure, **counts, **failure})
 
     def _head(self) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
