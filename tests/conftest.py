@@ -22,7 +22,7 @@ from tests.support.paths import ROOT
 from tests.support.run_report import install, leave_out
 from tests.support.stranger import environment, stranger, wheel
 
-# every process of a run imports this file, so that its fixtures import what only they need
+# every process of a test run imports this file, so its fixtures import their own modules
 if TYPE_CHECKING:
     from supabase_local.postgres import Postgres
     from tests.support.databases import Database
@@ -35,16 +35,16 @@ os.environ.pop("COLUMNS", None)
 #: With `CI` or `FORCE_COLOR`, programs would colour their output in a pipe.
 os.environ["NO_COLOR"] = "1"
 os.environ.pop("FORCE_COLOR", None)
-#: Cache of compiled JavaScript, which halves the start of each Data API, osls and tsc in tests.
+#: Cache of compiled JavaScript. It halves the start of each Data API, osls and tsc in tests.
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
-#: Collect garbage rarely. Objects of tests and modules stay, and collection took a tenth of the
-#: time.
+#: Collect garbage rarely. The objects of tests and modules stay in memory, and collection took a
+#: tenth of the time.
 gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _patient_http() -> Iterator[None]:
-    """Give requests without a timeout a long one, and read the certificates once."""
+    """Set a long timeout for requests without one, and read the certificates once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transports, "create_ssl_context", functools.cache(httpx.create_ssl_context))
         for name in ("connect", "read", "write", "pool"):
@@ -54,7 +54,7 @@ def _patient_http() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _root_logger_as_it_was() -> Iterator[None]:
-    """Restore the level that an entry point set, because the next test would find more lines."""
+    """Restore the log level, because the next test would otherwise find more log lines."""
     root = logging.getLogger()
     level = root.level
     yield
@@ -152,8 +152,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run one process more than there are cores, because tests wait for a quarter of their time.
 
-    Unit tests hardly wait, and each process collects for two seconds, so `-n logical` uses the
-    cores only.
+    Unit tests hardly wait, and each process needs two seconds to collect them, so `-n logical` runs
+    one process per core.
     """
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return cores + 1 if config.option.numprocesses == "auto" else cores
@@ -161,5 +161,5 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Grouped | None:
-    """Keep groups together, wherever files are."""
+    """Run each group of test files in one process."""
     return Grouped(config, log) if config.getoption("dist") == "loadfile" else None

@@ -65,7 +65,7 @@ async def end_process(job: Job[Nap], ctx: JobContext) -> None:
 
 @pytest.fixture(scope="session")
 def template(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the stranger's compiled stage `dev`; osls needs any zip to hash."""
+    """Folder of the stranger's compiled stage `dev`. An empty zip is enough for osls."""
 
     def compile_stage(folder: Path) -> None:
         project = stranger.copy(folder)
@@ -85,7 +85,7 @@ def stack(template: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tree(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Unzipped zip of the stranger's project with an extra processor, for this machine."""
+    """Unpacked zip of the stranger's project with one more processor, for this machine."""
 
     def build_project(folder: Path) -> None:
         project = stranger.copy(folder)

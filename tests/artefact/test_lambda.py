@@ -31,7 +31,7 @@ def project(renewed: Renewed) -> Project:
 
 @pytest.fixture(scope="module")
 def parameter() -> Iterator[dict[str, str]]:
-    """Variables for the parameter in SSM with the functions' secrets."""
+    """Environment variables that name the SSM parameter with the functions' secrets."""
     secrets = {
         "SUPABASE_SECRET_KEY": SECRET_KEY,
         "SUPABASE_JWT_SECRET": JWT_SECRET,
@@ -81,7 +81,7 @@ def reclaim(project: Project) -> None:
         project.sql("select public.run_maintenance()")
         return not project.sql("select job_id from queue.leases")
 
-    until(is_reclaimed)  # maintenance looks once a second
+    until(is_reclaimed)  # maintenance reclaims leases once a second
 
 
 def test_every_function_starts_and_answers(functions: dict[str, LambdaFunction]) -> None:
@@ -174,7 +174,7 @@ def test_a_run_whose_process_dies_costs_the_jobs_beside_it_no_attempt(
         with pytest.raises(RuntimeError, match="exit status 7"):
             worker.invoke(TICK, seconds=120)
         deaths += 1
-        assert deaths <= 7  # 21 jobs are halved until one runs alone, twice
+        assert deaths <= 7  # for each of two attempts, 21 jobs are halved until one runs alone
         reclaim(project)
     worker.invoke(TICK, seconds=120)
 

@@ -162,7 +162,7 @@ LINTS = {
     "guests' function that takes a call without claims for the service": """
         select p.proname from ours p where has_function_privilege('anon', p.oid, 'execute')
           and p.prosrc ~ 'is_service\\(|may_(read|manage)'""",
-    # callable for policies, defaults of rows, and guests, whose functions act with a guest's rights
+    # allowed only for policies, column defaults, and functions that act with a guest's rights
     "private function that someone may execute": """
         select r.rolname, p.proname from ours p, pg_roles r
         where r.rolname in ('anon', 'authenticated', 'job_worker', 'service_role') and p.is_private

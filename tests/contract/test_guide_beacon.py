@@ -139,7 +139,7 @@ def test_service_health(stack: RunningStack) -> None:
 def test_concurrent_jobs_and_queue_backlog(
     submit: Submit, portal: httpx.Client, sql: Sql, jobs: int
 ) -> None:
-    """Section 2.2: ten at once, and many rapidly, give no 5xx and lose or repeat no job."""
+    """Section 2.2: concurrent jobs and a burst of jobs cause no 5xx, loss or repeat."""
     ids = in_threads(jobs, lambda _: submit()["id"])
     states = [ended(portal, f"/api/v1/jobs/{id}") for id in ids]
 
@@ -155,7 +155,7 @@ def test_concurrent_jobs_and_queue_backlog(
 
 
 def test_golem_integration(portal: httpx.Client, submit: Submit) -> None:
-    """Section 3.2: providers of several regions, of which only as many run as the spec requires."""
+    """Section 3.2: of the regions' providers, only as many run as the spec requires."""
     job = submit(constraints={"regions": ["us-east", "atlantis"], "min_regions": 2, "timeout": 60})
     state = ended(portal, f"/api/v1/jobs/{job['id']}")
     providers = {each["region"]: each["provider"] for each in state["executions"]}

@@ -41,7 +41,7 @@ def shell(stack: RunningStack) -> Shell:
 
 @pytest.fixture(scope="module")
 def sessions() -> list[str]:
-    """The session ids of this file. The guide derives an id from the present second."""
+    """The session ids used so far. The guide derives an id from the present second."""
     return []
 
 
@@ -236,7 +236,7 @@ def test_troubleshooting(shell: Shell, stack: RunningStack) -> None:
     assert begun["tier"] == "async"
     assert len(begun["work"]) == 1
     shown = status(shell, begun["sessionId"])
-    # on a slow machine the question may come after the end
+    # on a slow machine, this read may come after the end of the work
     assert shown["activeWork"] or shown["endedWork"]
     until(lambda: "Request classified" in log_of(stack))
     first = shell(

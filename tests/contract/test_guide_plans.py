@@ -21,7 +21,8 @@ from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 ENDS = {"plan_completed", "plan_failed", "plan_cancelled", "plan_deleted"}
-#: The guide has a hundred plans per thread in sixty seconds. `GUIDE_WHOLE=1` runs all of them.
+#: The guide creates a hundred plans per thread in sixty seconds. `GUIDE_WHOLE=1` creates all of
+#: them.
 WHOLE = bool(os.environ.get("GUIDE_WHOLE"))
 
 
@@ -55,7 +56,7 @@ def followed(base: str, plan_id: str) -> tuple[threading.Thread, list[dict[str, 
     response: list[dict[str, Any]] = []
     reader = threading.Thread(target=lambda: response.extend(events(base, plan_id)))
     reader.start()
-    until(lambda: response)  # a deletion before the stream begins would leave no event
+    until(lambda: response)  # if the plan is deleted before the stream begins, there is no event
     return reader, response
 
 

@@ -19,7 +19,7 @@ from tests.contract.guide import bash, ended
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.timeout(900)
-#: Concurrent recordings. The guide has five, which are recognized word by word.
+#: Number of concurrent recordings. The guide has five, whose words are recognized.
 RECORDINGS = 2
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared/minutehand_apps/training/console/sample.mp4"

@@ -94,7 +94,7 @@ class QueueMachine(RuleBasedStateMachine):
     """Calls that clients and workers may make, in any order, repeated, and too late."""
 
     engines: list[Engine]
-    #: The clock continues over all histories, so rows kept from one are old in the next.
+    #: The clock continues over all histories, so rows that one history leaves are old in the next.
     ahead = 0.0
 
     class Refused(Exception):
@@ -161,8 +161,8 @@ class QueueMachine(RuleBasedStateMachine):
         """Run `action` in a session. If it waits for an open transaction, end that transaction.
 
         Args:
-            at: The session, and whether to leave its transaction open; `note` is then taken when
-                it commits.
+            at: The session, and whether to leave its transaction open. If it is left open, `note`
+                is called when it commits.
         """
         index, hold = at
         if index in self.open_since:
@@ -186,7 +186,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.call(at, lambda session: session.rpc(function, **arguments), note)
 
     def wait(self, session: Engine, index: int, work: Callable[[], Any]) -> Any:
-        """Do `work` in a thread, and end open transactions for as long as it waits for one."""
+        """Do `work` in a thread. While it waits for an open transaction, end such a transaction."""
 
         def attempt() -> Any:
             try:
@@ -396,7 +396,7 @@ class QueueMachine(RuleBasedStateMachine):
         return known[-1 - int(pick * min(len(known), 20))]
 
     def must_hold(self, entry: dict[str, Any]) -> bool:
-        """Return whether no history of calls can have ended this lease."""
+        """Return whether this lease must still be valid, whatever calls were made."""
         job_id = entry["lease"]["job"]["id"]
         return (
             entry["state"] == "held"
@@ -514,11 +514,11 @@ class QueueMachine(RuleBasedStateMachine):
         def note(answer: Any) -> None:
             if isinstance(answer, psycopg.Error):
                 return
-            if "children" in entry:  # some children may be deleted by now
+            if "children" in entry:  # some children may have been deleted since
                 assert entry["children"] == answer["job_ids"], "a repeat made other children"
                 return
             entry["children"] = answer["job_ids"]
-            # another attempt of the job gets the same children, which may be deleted by now
+            # another attempt of the job gets the same children, some of which may have been deleted
             new = [child for child in answer["job_ids"] if child not in self.spawned]
             self.spawned.update(new)
             self.jobs.update(dict.fromkeys(new, self.jobs.get(job_id, ACME)))
@@ -635,7 +635,7 @@ def test_no_random_history_breaks_an_invariant(database: Database) -> None:
     engines = [Engine(database, database.connect()) for _ in range(4)]
     for engine in engines:
         engine.run("set deadlock_timeout = '50ms'")
-    # a lock wait ends when this process gets to it, however busy the machine is
+    # a wait for a lock has no short timeout, because the machine may be busy
     engines[0].run(PATIENT)
     machine = type("BoundQueueMachine", (QueueMachine,), {"engines": engines})
     examples = os.environ.get("MACHINE_EXAMPLES")

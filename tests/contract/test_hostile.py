@@ -116,7 +116,7 @@ def status_of(address: str, message: bytes, *, is_whole: bool) -> int:
     with socket.create_connection((at.hostname, at.port), timeout=PATIENCE) as connection:
         try:
             connection.sendall(message)
-            if not is_whole:  # no more bytes follow, and the server sees this
+            if not is_whole:  # show the server that no more bytes follow
                 connection.shutdown(socket.SHUT_WR)
             line = connection.makefile("rb").readline()
         except TimeoutError:

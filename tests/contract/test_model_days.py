@@ -32,7 +32,7 @@ FREE = frozenset({*range(300, 600)} - {504})
 
 
 class Day(NamedTuple):
-    """A day's response to each request. Its body may contain the right answer."""
+    """The model's response to each request on one day. Its body may contain the right answer."""
 
     body: Callable[[str], bytes]
     status: int = 200
@@ -63,7 +63,7 @@ def tool(good: str) -> bytes:
     return json.dumps({"choices": [{"message": {"content": None, "tool_calls": [call]}}]}).encode()
 
 
-#: Odd forms of the right answer.
+#: Responses that contain the right answer in an unusual form.
 GOOD = {
     "a NUL": Day(lambda good: stream(good.replace("Bak", "\\u0000"))),
     "half of a pair in a text": Day(lambda good: stream(good.replace("Bak", "\\ud800"))),
@@ -133,7 +133,7 @@ WORKS = WORKS if os.environ.get("WEEKLY") else WORKS[::2]
 
 
 class DaysServer(MisbehavingServer):
-    """A model that fails as `[day name]` in the prompt says. It counts billed requests."""
+    """A model that fails as the prompt's `[day name]` requests. It counts billed requests."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -58,7 +58,7 @@ def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
 
 
 async def test_the_document_is_valid_and_every_operation_says_who_may(whole: Api) -> None:
-    """Security is declared where it is enforced. A fast client reaches the limit of any route."""
+    """A route declares security if it requires a token, and then also declares status 429."""
     from openapi_spec_validator import validate  # slow, and used only here
 
     document = await document_of(whole)
@@ -146,7 +146,7 @@ def request_for(maker: Maker, path: str, operation: Document) -> tuple[str, dict
 
 
 async def test_whatever_is_sent_the_answer_is_one_the_document_knows(whole: Api) -> None:
-    """Random requests get a documented status and a body of its schema.
+    """Random requests get a documented status and a body that matches its schema.
 
     A request that names another tenant's job and workspace, by any route, reads and changes nothing
     of that tenant.

@@ -33,7 +33,7 @@ TABLES = """
 select c.oid::regclass::text from pg_class as c where c.relkind in ('r', 'p')
   and c.relnamespace::regnamespace::text !~ '^(pg_|information_schema|auth|realtime|storage|kept)'
 """
-#: The sequences that keep the time at which a bucket is full again.
+#: Names of the sequences, each of which stores the time at which a bucket is full again.
 PAIRS = (
     "(select ('queue.refilled_' || n)::regclass as refilled from generate_series(0, 15) as n) as p"
 )
@@ -223,7 +223,7 @@ def put(value: Any, ids: dict[str, str], text: str) -> Any:
 
 
 class Undone(Exception):
-    """The measured price, raised so that the transaction is rolled back."""
+    """The measured price of a call. Raising it rolls the transaction back."""
 
 
 def price(engine: Engine, role: str, sub: str | None, act: Callable[[Engine], None]) -> Undone:

@@ -86,7 +86,7 @@ async def answer() -> str:
 async def test_a_step_gives_json_the_first_time_too() -> None:
     """The first attempt and a second one must get the same value of a step.
 
-    A repeated name is counted.
+    A repeated step name gets a number.
     """
 
     async def pair() -> tuple[int, set[int]]:
@@ -179,7 +179,7 @@ async def test_waits_end_the_run_and_continue_in_order() -> None:
 
 
 async def test_children_are_spawned_once_and_their_results_come_in_order() -> None:
-    """Calls are bounded, and `on_failed` decides about a dead letter among the children."""
+    """Spawns use calls of limited size, and `on_failed` applies to children that failed."""
 
     async def use(ctx: JobContext) -> Any:
         made = await ctx.spawn([NewJob(job_type="page", payload={})] * 700, name="pages")
@@ -207,7 +207,7 @@ async def test_children_are_spawned_once_and_their_results_come_in_order() -> No
 
 
 async def test_who_gathers_jobs_instead_of_ids_is_shown_spawn() -> None:
-    """The common mistake fails at the line that makes it, not in the database."""
+    """A frequent mistake, jobs in place of ids, fails in the processor and not in the database."""
 
     async def use(ctx: JobContext) -> Any:
         return await ctx.gather([NewJob(job_type="page")])  # type: ignore[list-item]
@@ -248,7 +248,7 @@ async def test_a_stream_keeps_its_words_and_says_which_attempt_speaks() -> None:
 
 
 async def test_what_a_finished_step_said_is_kept_and_what_a_failed_one_said_goes() -> None:
-    """The order is that of the code, whatever is written between steps."""
+    """The output keeps the order of the code, also of output that is written between steps."""
     calls: list[str] = []
 
     async def use(ctx: JobContext) -> Any:

@@ -33,7 +33,7 @@ def test_a_job_exists_only_if_its_transaction_commits(engine: Engine) -> None:
 
 
 def test_what_commits_late_is_found_below_what_was_leased_meanwhile(engine: Engine) -> None:
-    """The lease had passed the job's position before anyone could see the job."""
+    """A lease read past the position of a job whose transaction committed later."""
     with engine.open_transaction() as slow:
         late = slow.enqueue()
         engine.advance(10)
@@ -70,7 +70,7 @@ def test_sixteen_racing_callers_of_one_key_get_one_job(engine: Engine) -> None:
 def test_a_key_that_was_answered_with_another_job_ends_with_that_one(
     engine: Engine, ends: str
 ) -> None:
-    """A response with a deleted job would mean that no one does its work."""
+    """If the response were a deleted job, no job would do the work."""
     first = engine.enqueue(unique={"key": "u"})
     assert engine.enqueue(unique={"key": "u"}, idempotency_key="k") == first
     engine.run("delete from public.jobs where id = %s and %s = 'deleted'", first, ends)
@@ -186,7 +186,7 @@ def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None
 def test_unique_jobs_skip_until_the_first_has_finished(engine: Engine) -> None:
     """The response is the existing job, waiting or running.
 
-    `raise` names it. Races leave one job.
+    With `raise`, the error names the existing job. Of racing calls, one creates a job.
     """
     unique = {"key": "daily"}
     [first] = {*engine.race(*[lambda other: other.enqueue(unique=unique)] * 8)}

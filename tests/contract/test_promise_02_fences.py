@@ -56,7 +56,7 @@ def snapshot(engine: Engine, job_id: str) -> Any:
 
 
 def test_no_function_of_a_worker_acts_on_a_job_without_its_lease(engine: Engine) -> None:
-    """This holds for functions of apps too, because a stolen key knows job ids."""
+    """Functions of apps check the lease too, because a thief of a key may know job ids."""
     request = {**handle(started(engine)), "fence": 99, "name": "n", "children": []}
     others = {"lease_jobs", "run_maintenance"}
     says_so = {"report_jobs", "settle_jobs", "webhook_sent", "tick_finished"}
@@ -195,7 +195,7 @@ def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
 
 
 def test_an_unknown_outcome_fails_its_job_and_not_the_batch(engine: Engine) -> None:
-    """Neither an unknown outcome nor a result that is too large may keep jobs leased."""
+    """An unknown outcome, or a result that is too large, must not leave any job leased."""
     engine.enqueue_many(3)
     first, second, third = (handle(lease) for lease in engine.lease(3))
     engine.settle_all(

@@ -106,7 +106,7 @@ def test_giving_back_spends_no_attempt(engine: Engine, outcome: str) -> None:
         lease = engine.lease_one()
         assert (lease["fence"], lease["job"]["attempts"]) == (fence, 1)
         engine.settle(lease, outcome, delay_seconds=0, wait=nap)
-        engine.advance(1.1)  # the shortest pause of an outcome that spends no attempt
+        engine.advance(1.1)  # the shortest delay after an outcome for which no attempt counts
     engine.settle(engine.lease_one())
 
     assert (engine.status(job_id), engine.job(job_id)["attempts"]) == ("completed", 1)
@@ -138,7 +138,7 @@ def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
 
 @pytest.mark.parametrize("way", ["retry", "lost", "asking", "asking late"])
 def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
-    """No attempt begins late after a failure, a question or a dead worker.
+    """After its deadline, a job that failed, asked a question or lost its worker does not start.
 
     A manual retry removes the deadline.
     """
@@ -257,7 +257,7 @@ def test_a_replacement_keeps_the_limit_and_counts_from_its_own_time(
 
 
 def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
-    """A lease that is in progress at the deadline gets the job. A later lease gets nothing."""
+    """A lease that is in progress at the time limit gets the job. A later lease does not."""
     engine.stop_clock()
     first = engine.enqueue(start_by_seconds=30)
     with engine.another_session() as other:
@@ -282,7 +282,7 @@ def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
 
 
 def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
-    """Attempts count from zero.
+    """After the retry, attempts count from zero.
 
     Fence and events continue, so an old lease is never taken for a new one.
     """

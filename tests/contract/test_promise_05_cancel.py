@@ -33,7 +33,7 @@ def cancel(engine: Engine, job_id: str, way: str = "function") -> None:
 def test_what_does_not_run_ends_at_once(engine: Engine, way: str) -> None:
     """Ready, delayed, retrying and asking jobs end.
 
-    The question is removed, and the error stays.
+    The open question is removed, and the error of the last attempt is kept.
     """
     retrying, asking = engine.enqueue(priority=1), engine.enqueue(priority=2)
     first, second = engine.lease(2)
@@ -56,9 +56,9 @@ def test_what_does_not_run_ends_at_once(engine: Engine, way: str) -> None:
 
 @pytest.mark.parametrize("way", ["function", "update"])
 def test_a_running_job_is_asked_to_stop(engine: Engine, way: str) -> None:
-    """The next report, and each after it, returns the cancel.
+    """The next report and each later report return `cancel`.
 
-    A retry of the processor is ignored.
+    If the processor then returns a retry, it is ignored.
     """
     job_id = engine.enqueue()
     lease = engine.lease_one()
@@ -118,7 +118,7 @@ def test_a_cancelled_job_whose_worker_dies_is_not_run_again(engine: Engine) -> N
 def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
     """A cancel also cancels pending and running descendants.
 
-    Ended jobs stay, and so do the jobs they started.
+    Ended descendants do not change, and neither do the jobs that they spawned.
     """
     root = engine.enqueue()
     lease = engine.lease_one()

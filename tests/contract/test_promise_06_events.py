@@ -60,7 +60,7 @@ def test_a_life_is_logged_without_a_gap(engine: Engine) -> None:
 
 
 def test_a_line_of_thousands_of_jobs_is_read_to_its_end(engine: Engine) -> None:
-    """One statement created the jobs. The reader also reaches the lines after them."""
+    """One statement creates thousands of jobs. A reader reads past their events to later events."""
     made = "select %s, 'work' from generate_series(1, 2600)"
     engine.run(f"insert into public.jobs (workspace_id, job_type) {made}", ACME)
     last = engine.enqueue()
@@ -153,7 +153,7 @@ WRONG = "2001-01-01T00:00:00Z"
     ],
 )
 def test_a_length_counts_from_the_databases_now(engine: Engine, wait_: dict[str, Any]) -> None:
-    """The instant from the worker's clock is for databases of 0.4.4."""
+    """The end time from the worker's clock is ignored. Only databases of version 0.4.4 use it."""
     engine.stop_clock()
     wait(engine, **wait_)
 
@@ -172,7 +172,7 @@ def test_a_length_that_is_none_fails_its_job(engine: Engine, length: Any) -> Non
 
 
 def test_a_question_is_answered_once_by_one_of_its_options(engine: Engine, ada: Engine) -> None:
-    """Other answers are rejected, also one to an earlier question. The default applies in time."""
+    """Other answers are rejected, also to an earlier question. A timeout gives the default."""
     job_id = wait(engine, **ask("go", options=["yes", "no"]))
     call = partial(engine.rpc, "answer_job", p_job_id=job_id)
     for response, hint in (
@@ -243,9 +243,9 @@ def test_racing_events_and_waits_lose_none(engine: Engine) -> None:
 
 
 def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None:
-    """The list includes children that failed or ended before.
+    """The list includes children that failed, and children that ended before the call.
 
-    A repeated spawn creates no others.
+    A repeated spawn creates no more children.
     """
     parent = started(engine)
     child = {"job_type": "work"}

@@ -93,7 +93,7 @@ def test_an_id_of_an_app_is_missing_to_a_stranger(engine: Engine, eve: Engine) -
     ids = world(engine, ADA)
     missing = dict.fromkeys(ids, MISSING)
     missing |= {"MESSAGE": f"msg_{MISSING}", "TOPIC": f"workspace:{MISSING}"}
-    # the id of a session that does not exist yet starts one
+    # these functions start a session if its id does not exist yet
     own = {"chat_request", "chat_messages"}
     for name in CALLS.keys() - own:
         theirs, none = (put(CALLS[name], each, "x") for each in (ids, missing))
@@ -194,7 +194,7 @@ def test_another_tenants_job_is_no_parent_and_no_child(engine: Engine) -> None:
 
 
 def test_topics_are_open_to_their_members_alone(engine: Engine, eve: Engine, ada: Engine) -> None:
-    """Topics of jobs, workspaces and sessions, also in other case or with more text around them."""
+    """Topics of jobs, workspaces and sessions, also in other case or with more text."""
     session = f"chat:{uuid.uuid4()}"
     job_id = engine.enqueue(session_id=session)
     topics = [f"workspace:{ACME}", f"session:{session}", f"job:{job_id}"]
@@ -218,7 +218,7 @@ def test_topics_are_open_to_their_members_alone(engine: Engine, eve: Engine, ada
 
 
 def test_the_topic_of_workers_is_open_to_no_person(engine: Engine) -> None:
-    """A worker joins without a token, because a response to workers alone has the topic's id."""
+    """A worker joins without a token, because only responses to workers contain the topic."""
     topic = engine.lease_call(listens=True)["wake_topic"]
     engine.enqueue()
     engine.rpc("emit_event", p_workspace_id=ACME, p_name="event")
@@ -476,7 +476,7 @@ RIGHTS: dict[str, tuple[str, dict[str, Any], str, int]] = {
 def test_a_right_that_ends_ends_by_each_way_out(engine: Engine, right: str) -> None:
     """Each read of a stream and each join checks the right.
 
-    No message is sent only for a person who has lost the right.
+    No message is sent if its only follower has lost the right.
 
     Other tests check that the Data API, the service and Realtime reject an expired token.
     """

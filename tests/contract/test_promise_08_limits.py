@@ -22,7 +22,7 @@ LIMITED = {"max_concurrency": 9, "workspace_concurrency": 6, "key_concurrency": 
 
 
 def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
-    """A watcher checks as many snapshots as it can get."""
+    """Another session checks the limits in as many snapshots as possible."""
     engine.register("work", lease_seconds=60, **LIMITED)
     engine.limit(max_running=5)
     for workspace in (ACME, GLOBEX):
@@ -176,7 +176,7 @@ def test_a_worker_serves_a_type_while_it_has_no_slot_for_it(engine: Engine) -> N
 
 
 def test_people_pause_only_what_they_manage(engine: Engine, ada: Engine) -> None:
-    """A member would stop colleagues. A stranger must not detect that the workspace exists."""
+    """A member may not stop colleagues. A stranger must not detect that the workspace exists."""
     by_type, by_queue, whole, type_of_it = PAUSES
     for user, pause, hint in (
         (BOB, whole, "forbidden"),
@@ -217,7 +217,7 @@ def test_the_only_job_of_a_tenant_is_leased_next_to_a_flood(engine: Engine) -> N
 
 @pytest.mark.parametrize("keys", [1, 40])
 def test_a_round_that_a_lease_cuts_short_goes_on_with_the_next(engine: Engine, keys: int) -> None:
-    """A round has three jobs of one tenant and one of the other, whatever a lease's limit."""
+    """A round has three jobs of one tenant and one of the other, for any limit of a lease."""
     engine.limit(weight=3)
     for number in range(keys):
         engine.enqueue_many(40 // keys, concurrency_key=f"p{number}")

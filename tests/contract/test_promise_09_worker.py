@@ -116,7 +116,7 @@ EVENT = st.tuples(st.floats(0, 100), st.sampled_from(["cancel", "take_back"]), s
 @given(
     jobs=st.lists(JOB, min_size=1, max_size=8),
     events=st.lists(EVENT, max_size=4),
-    # far from each other, because a queue that is down for most of a lease may lose it
+    # faults are far apart, because a queue that is down for most of a lease may lose the lease
     faults=st.dictionaries(st.integers(1, 8).map(lambda n: 2 * n), st.sampled_from(FAULTS)),
 )
 def test_no_history_breaks_a_rule_of_the_worker(
@@ -138,7 +138,8 @@ def test_no_history_breaks_a_rule_of_the_worker(
         ticking = asyncio.create_task(world.tick())
 
         def happen(at: float, kind: str, job_id: str) -> None:
-            # a job that is reclaimed before it starts runs for nothing, and again
+            # a job that is reclaimed before it starts still runs once without effect, and runs
+            # again
             is_leased = queue.rows[job_id].status == "processing"
             if world.alive[job_id] or (kind == "take_back" and is_leased):
                 taken.append((at, kind, job_id))
@@ -330,7 +331,7 @@ def test_what_falls_due_beside_a_held_job_begins_at_once() -> None:
 
 @pytest.mark.parametrize("lease", [60.0, 3_600.0, 43_200.0])
 def test_a_running_job_learns_of_a_cancel_within_five_seconds(lease: float) -> None:
-    """The job is notified whatever its lease time is.
+    """The processor learns of the cancellation whatever the lease time is.
 
     Only a result from before the cancel is stored.
     """
@@ -420,7 +421,7 @@ def test_an_attempt_that_was_cut_off_behind_a_step_spends_nothing() -> None:
 
 
 def test_maintenance_rests_half_of_the_time_and_is_called_beside_jobs() -> None:
-    """Maintenance also rests while it has more work. A busy worker calls it each second."""
+    """Maintenance pauses even if it has more work. A busy worker calls it once a second."""
     began: list[float] = []
 
     class Cleaning(ModelQueue):

@@ -27,7 +27,7 @@ def follow(engine: Engine, topic: str, user: str = ADA) -> None:
 
 
 def most_in_a_window(engine: Engine) -> int:
-    """Return messages in any six seconds, and as many deliveries."""
+    """Return the maximum number of messages and deliveries in any six seconds."""
     sent = engine.rows("select extract(epoch from inserted_at)::float from realtime.messages")
     return max((2 * sum(0 <= at - first < WINDOW for at in sent) for first in sent), default=0)
 
@@ -63,7 +63,7 @@ def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(counted: En
 
 
 def test_progress_is_held_back_before_states(counted: Engine) -> None:
-    """The next percentage replaces a missing one, but people wait for an end."""
+    """The next percentage replaces a missing one, but a missing end would keep people waiting."""
     job_id = counted.enqueue()
     follow(counted, f"job:{job_id}")
     lease = counted.lease_one()
@@ -89,7 +89,7 @@ def test_a_tenants_burst_holds_back_nothing_of_another_that_is_watched(counted: 
 
 
 def test_many_connections_share_one_budget(counted: Engine) -> None:
-    """Each connection sees at once what the others have used, committed or not."""
+    """Each connection sees at once the messages of all other connections, committed or not."""
 
     def enqueue(other: Engine) -> None:
         for _ in range(25):

@@ -201,7 +201,7 @@ async def test_what_one_way_accepts_all_keep_alike(ways: Ways, api: Api, option:
 
 @pytest.mark.parametrize("how", ["replace", "debounce"])
 def test_a_replacement_keeps_each_option_unless_it_brings_its_own(engine: Engine, how: str) -> None:
-    """Options of the job's creation stay. Debounce sets a new time."""
+    """A replacement keeps options that it does not set. A debounce sets a new time."""
     engine.declare("q", "q" * 100)
     own = {"scheduled_for"} if how == "debounce" else set()
     # the parent and the idempotency key identify the job, so it keeps them
@@ -275,7 +275,7 @@ def test_a_number_that_no_client_can_read_is_refused_by_every_way(
 ) -> None:
     """The number has few bytes in the database, but a hundred thousand digits for a reader.
 
-    Types without a schema count too.
+    This also applies to types without a schema.
     """
     payload = f'{{"n": {number}}}'
     job = f'{{"job_type": "work", "payload": {payload}}}'

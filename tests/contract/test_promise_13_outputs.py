@@ -146,7 +146,7 @@ USES: dict[str, Callable[[JobContext, Any], Any]] = {
 
 @pytest.fixture
 def no_log() -> Iterator[None]:
-    """These texts are too large for the reports of a test."""
+    """Disable logging, because these texts are too large for the reports of a test."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -157,7 +157,7 @@ def no_log() -> Iterator[None]:
 def test_what_a_processor_hands_over_costs_its_own_attempt_alone(use: str) -> None:
     """Each odd value runs next to an ordinary job.
 
-    All settle, in bounded calls that can be encoded.
+    All jobs settle, in calls of limited size that can be encoded.
     """
     sizes: list[int] = []
 
@@ -193,7 +193,7 @@ def test_what_a_processor_hands_over_costs_its_own_attempt_alone(use: str) -> No
 
 
 async def tick(queue: ModelQueue, work: Callable[..., Any]) -> None:
-    """Run all jobs that are there once each."""
+    """Run each job of the queue once."""
     worker = queue.worker(work, options=TickOptions(concurrency=100, linger_seconds=0))
     running = asyncio.create_task(worker.run_forever())
     await asyncio.sleep(20)

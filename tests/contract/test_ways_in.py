@@ -30,7 +30,7 @@ Client = Callable[[UserQueue, str], Awaitable[Any]]
 
 @dataclass
 class Ways:
-    """One function. In its arguments, `JOB` is replaced by the job's id.
+    """One public function. `JOB` in its arguments is replaced by the job's id.
 
     Attributes:
         sql: Arguments of the public function.

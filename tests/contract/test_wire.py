@@ -24,7 +24,7 @@ from tests.support.paths import ROOT
 
 #: Fields that SQL fills itself, so that no request contains them.
 INTERNAL = {"lease_request": {"worker", "job_ids"}, "worker_item": set[str]()}
-#: Fields that a public function reads before it makes the composite.
+#: Fields that a public function reads before it converts the request to a composite type.
 READ_FIRST = {"lease_request": {"listens": "boolean"}}
 #: By type or format of a model's JSON schema: types in SQL, and the type in TypeScript.
 TYPES = {
@@ -85,7 +85,7 @@ def fields_of(model: Any) -> dict[str, tuple[set[str], str]]:
 
 
 def lacking(sides: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
-    """Return by file the fields that another side has and this file lacks."""
+    """Return by file the fields that the file lacks and another file has."""
     known = set[str]().union(*sides.values())
     lacks = {file: known.difference(fields) for file, fields in sides.items()}
     return {file: fields for file, fields in lacks.items() if fields}
@@ -150,7 +150,7 @@ def answers(engine: Engine) -> dict[str, Any]:
 
 
 def test_an_answer_has_the_fields_that_python_reads(answers: dict[str, Any]) -> None:
-    """Each call pays for fields that one side sends and the other does not read."""
+    """Fields that one side sends and the other side does not read would cost time in each call."""
     for function, (answer, model) in answers.items():
         fields = fields_of(model)
         left_out = LEFT_OUT.get(function, set())

@@ -249,7 +249,7 @@ def _error_for_all(error: BaseException) -> BaseException:
     if not isinstance(error, Suspended):
         return error
     wrong = ProcessorError(
-        "a wait of one job must not end the call for other jobs; return it as that job's result, as "
+        "a wait of one job must not end the call for other jobs; return it as its result, as "
         "asyncio.gather(…, return_exceptions=True) does",
         retryable=False,
     )
