@@ -101,7 +101,7 @@ def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
         files = [*sorted(HOSTED.glob("*.sql")), REALTIME_SCHEMA]
         pending = [path for path in files if applied.get(_base_name(path)) != _digest(path)]
         if pending:
-            say("creating the schemas, roles and extensions of a hosted project")
+            say("creating the schemas of a hosted project")
         for path in pending:
             with connection.transaction():
                 _run(connection, path, _statements(path))

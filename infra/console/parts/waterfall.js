@@ -15,7 +15,7 @@ export function Waterfall({ trace, now, detailsOf }) {
   const rows = all.slice(0, MAX_ROWS);
   const view = extentOf(rows); // grows while the job runs
   const others = trace.more
-    ? "The list of child jobs also has those after the 300th"
+    ? "The list shows the child jobs after the 300th"
     : "The rest of this waterfall is on the child jobs' pages";
   return html`<div class="waterfall">
     <${Totals} job=${trace.jobs[0]} now=${now} />

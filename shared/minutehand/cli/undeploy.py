@@ -28,8 +28,7 @@ def undeploy(
     secrets_file: Annotated[
         Path | None,
         typer.Option(
-            "--secrets",
-            help="Secrets file of `deploy`. Its SUPABASE_SECRET_KEY is needed to end wake-ups.",
+            "--secrets", help="Secrets file of `deploy`. Its SUPABASE_SECRET_KEY ends wake-ups."
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete it.")] = False,

@@ -612,7 +612,7 @@ begin
 end;
 $$;
 comment on function public.beacon_reconcile is
-  'End benchmark jobs whose queue job ended before its processor could: {ended}. For the worker.';
+  'End benchmark jobs that their ended queue jobs left open: {ended}. For the worker.';
 
 -- Functions that the worker calls for leased jobs and executions. The worker calls the providers
 -- and signs the receipts. These functions decide whether enough regions succeeded.

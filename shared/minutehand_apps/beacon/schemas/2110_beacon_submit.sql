@@ -398,4 +398,4 @@ begin
 end;
 $$;
 comment on function public.beacon_reconcile is
-  'End benchmark jobs whose queue job ended before its processor could: {ended}. For the worker.';
+  'End benchmark jobs that their ended queue jobs left open: {ended}. For the worker.';
