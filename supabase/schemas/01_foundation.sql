@@ -66,14 +66,14 @@
 -- 2. Tenants are served in rounds. A lease begins after the tenant that the last lease of the same
 --    lanes served, or with this tenant if its weight is not used up. Concurrent leases may begin at
 --    the same tenant. A lease that requests n jobs reads the turns of about n tenants.
--- 3. An enqueue without a key never waits for another transaction. It tries to take a shared
---    advisory lock on the tenant's turn, and inserts the job. If the turn is not open, the enqueue
---    inserts a note. A lease that closes a turn, or moves the turn's start to a later job, takes
---    the same lock exclusively, so that no enqueue can add an earlier job at that moment.
+-- 3. An enqueue without a key never waits for another transaction. The enqueue tries to take a
+--    shared advisory lock on the tenant's turn, and inserts the job. If the turn is not open, the
+--    enqueue inserts a note. A lease that closes a turn, or moves the turn's start to a later job,
+--    takes the same lock exclusively, so that no enqueue can add an earlier job at that moment.
 -- 4. Limits of types and workspaces are enforced by counting running jobs. No counter is stored. A
---    lease tries to take an advisory lock for each such limit. The next statement of the lease
---    counts the running jobs. A gate enforces the limit of a concurrency key, so that the number of
---    ready and running jobs of the key never exceeds the limit.
+--    lease tries to take an advisory lock for each limit of a type or workspace. The next statement
+--    of the lease counts the running jobs. A gate enforces the limit of a concurrency key, so that
+--    the number of ready and running jobs of the key never exceeds the limit.
 -- 5. A fact that follows from a job's row is not stored. For example, the events of a job that ran
 --    as planned are derived from its row. A statement that changes many jobs adds one row to
 --    queue.feed for all jobs with the same tenant, session and event. Browsers that follow jobs,
@@ -82,14 +82,14 @@
 --    retry locks the rows of all its jobs or of none (queue.lock_jobs), so that no worker waits for
 --    a user's open transaction. If another transaction has locked one of the rows, a person's call
 --    is rejected at once. public.lease_jobs rejects every isolation level except read committed,
---    because it counts rows of other transactions.
+--    because it must count rows that other transactions have just committed.
 --
 -- Four patterns recur in the code:
 -- - `ctid = any (array(select … for update skip locked))` skips rows that another transaction has
 --   locked. An update in this form also skips rows that another transaction changed after the
 --   statement began, so that it never uses an outdated value.
 -- - `id = any (array[x])` finds a row by its key, whatever the planner estimates for the table.
--- - `x := f()` calls a function whose value is not used. An assignment costs less than the query
+-- - `x := f()` calls a function whose result is not used. An assignment costs less than the query
 --   that `perform` runs.
 -- - queue.refuse raises the error of a rejected call.
 --
@@ -359,7 +359,8 @@ create table queue.settings (
 insert into queue.settings (name, value)
 values
   ('payload_max_bytes', '262144'),
-  -- a job fails after it has ended its process this many times, whatever its max_attempts is
+  -- a job fails after it has ended its worker process this many times, regardless of its
+  -- max_attempts
   ('lost_attempts_max', '5'),
   ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),
   ('feed_hours', '24'), -- number of hours that a workspace's feed covers
@@ -584,8 +585,8 @@ from public.workspace_members;
 -- Return the id of the person who calls, or null for the service and for guests. The subject of a
 -- token from Clerk, Firebase and some other providers is not a UUID. auth.uid raises an unclear
 -- error for such a token, so this function rejects the token with status 401 and an explanation.
--- p_is_strict: False to return null for a token without a UUID. Policies use this, because a policy
---   must not raise an error.
+-- p_is_strict: False to return null for a token without a UUID. Policies pass false, because a
+--   policy must not raise an error.
 create function queue.caller(p_is_strict boolean default true)
 returns uuid
 language plpgsql stable

@@ -32,8 +32,8 @@ create table public.jobs (
   generation integer not null default 1, -- each retry of an ended job adds 1
   lost_attempts integer not null default 0, -- attempts blamed for the end of their process
   timeout_seconds integer,
-  -- worker that first leased the job (column worker of queue.workers). Before the first lease, 0 if
-  -- a plain insert created the job, and otherwise null.
+  -- worker that first leased the job (column worker of queue.workers). Before the first lease, the
+  -- value is 0 if a plain insert created the job, and otherwise null.
   worker integer,
   queue_ms real, -- queue time, from ready to the first start
   run_ms real, -- total duration of all attempts
@@ -63,10 +63,10 @@ create table public.jobs (
   -- job's creation or scheduled time.
   start_by_at timestamptz
 ) with (
-  -- An update writes a new version of a row. If the row's page has free space for the new version,
-  -- no index changes. A fillfactor of 76 leaves space for a new version of every second row. With a
-  -- fillfactor of 85, a page has space for a new version of only every fourth row. With a
-  -- fillfactor of 60, a job takes more than 500 bytes.
+  -- An update writes a new version of the row. If the row's page has free space for the new
+  -- version, no index changes. A fillfactor of 76 leaves space for a new version of every second
+  -- row. With a fillfactor of 85, a page has space for a new version of only every fourth row. With
+  -- a fillfactor of 60, a job takes more than 500 bytes.
   fillfactor = 76,
   autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_threshold = 5000,
@@ -343,21 +343,21 @@ create table queue.ready (
 -- page at each read of the page.
 ) with (fillfactor = 90);
 
--- Each row has a time at which maintenance must handle a live job, which is the scheduled start of
--- a delayed job, the deadline of a job, or the latest time for its start.
+-- Each row has a time at which maintenance must handle a live job. The time is the scheduled start
+-- of a delayed job, the deadline of a job, or the latest time for its start.
 create table queue.deferred (
   run_at timestamptz not null,
   job_id uuid not null,
   workspace_id uuid not null,
-  -- True if the job may start at run_at, and has no other place. False if run_at is the deadline of
-  -- the job, or the latest time for the job's start.
+  -- True if the job waits until run_at to start. This row is then the place of the job. False if
+  -- run_at is only the deadline of the job, or the latest time for the job's start.
   is_place boolean not null,
   primary key (run_at, job_id, is_place)
 );
 create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
 
--- Dead letters, which are failed jobs that were not retried. An index of public.jobs by status
--- would change whenever the status of any job changes.
+-- Dead letters, which are jobs that have failed and were not retried. This table replaces an index
+-- of public.jobs by status, which would change whenever the status of any job changes.
 create table queue.dead (
   workspace_id uuid not null,
   job_id uuid not null,
@@ -466,8 +466,8 @@ create table queue.lost_leases (
   jobs integer not null -- number of jobs that the process held
 );
 
--- Most rows of these tables live for seconds. Autovacuum starts at a thousand dead rows, whatever
--- the size of the table.
+-- Most rows of these tables exist only for seconds. Autovacuum starts at a thousand dead rows,
+-- regardless of the size of the table.
 do $$
 declare
   v_table regclass;
@@ -509,10 +509,10 @@ revoke all on queue.workers from public, anon, authenticated, service_role;
 grant select (worker, worker_id) on queue.workers to authenticated, service_role;
 create index workers_by_seen on queue.workers (seen_at);
 
--- Worker runs. Each row stores the number of the run's latest call that leased jobs, so that
--- public.lease_jobs recognizes a repetition of this call. Until a call leases jobs, the row stores
--- the first call. If the number of concurrent runs is limited, the row also shows that the run is
--- active (queue.admit_run).
+-- Worker runs. Each row stores the number of the latest call of the run that leased jobs. If the
+-- worker repeats this call, public.lease_jobs recognizes the repetition. Until a call of the run
+-- leases jobs, the row stores the first call. If the number of concurrent runs is limited, the row
+-- also shows that the run is active (queue.admit_run).
 create table queue.ticks (
   tick_id uuid primary key,
   seen_at timestamptz not null,
@@ -607,9 +607,9 @@ create table queue.buckets (
 
 create table queue.feed (
   id bigint generated always as identity,
-  -- The feed is read in the order of number and id. The number is a transaction id plus
-  -- queue.feed_base. The transaction id is the greater of xid and the end of the writer's snapshot,
-  -- so that later events of a job never have smaller numbers.
+  -- Readers read the feed in the order of number and id. The number of a feed row is a transaction
+  -- id plus queue.feed_base. The transaction id is the greater of xid and the end of the writer's
+  -- snapshot, so that later events of a job never have smaller numbers.
   number bigint not null,
   xid xid8 not null default pg_current_xact_id(), -- transaction that wrote the row
   at timestamptz not null,
@@ -671,8 +671,8 @@ create table queue.tasks (
 ) with (fillfactor = 50);
 
 -- Events of jobs. The creation, the first lease and a plain completion of a job are not stored,
--- because they follow from the job's row. The view derives these events, and adds them to the
--- stored events.
+-- because they follow from the job's row. The view public.job_events derives these events, and adds
+-- them to the stored events.
 create view public.job_events with (security_invoker = on) as
 select e.job_id, e.seq, e.type, e.data, e.created_at, e.workspace_id
 from queue.job_events as e

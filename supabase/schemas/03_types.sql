@@ -2,8 +2,8 @@
 -- types.
 
 -- Return the requirement of the JSON schema p_schema that p_value does not meet, for example "be at
--- least 1", or null if p_value is valid. Items and fields of p_value are not checked. Each JSON
--- type has a separate branch, because Postgres prepares an expression when a transaction first
+-- least 1", or null if p_value is valid. The items and fields inside p_value are not checked. Each
+-- JSON type has a separate branch, because Postgres prepares an expression when a transaction first
 -- reaches it, so that unused branches cost nothing.
 create function queue.value_error(p_schema jsonb, p_value jsonb)
 returns text
@@ -267,8 +267,8 @@ $$;
 
 -- Store the schedules that the code of a job type declares, and create the lanes for the queues of
 -- these schedules. A schedule that the code no longer declares is withdrawn, and deleted a day
--- later. If a rollback of the code declares the schedule again before that, the schedule keeps the
--- time of its next run.
+-- later. If a rollback of the code declares the schedule again within this day, the schedule keeps
+-- the time of its next run.
 create function queue.publish_schedules(p_type jsonb, p_source text)
 returns void
 language plpgsql

@@ -3,7 +3,7 @@
 --
 --   public.enqueue_job
 --     queue.enqueue_simple     does all steps in one statement if the service calls without options
---                              and the type has no schema. Otherwise the next functions run.
+--                              and the type has no schema. Otherwise the functions below run.
 --     queue.may_read           rejects a caller without access to the workspace.
 --     queue.admit              charges the person who calls (06_limits.sql).
 --     queue.require_type       returns the type of the job, published or not.
@@ -118,10 +118,10 @@ $$;
 
 -- Return the lane (row of queue.lanes) of a job type in a queue, and create the lane if it is
 -- missing. A lease reads the lanes of all its job types and queues, so the number of lanes must
--- stay small. Therefore only a deploy may name a new queue. Other callers must name a queue that a
--- job type or a worker already has.
+-- stay small. Therefore only a deployment may name a new queue. Other callers must name a queue
+-- that a job type or a worker already has.
 -- p_within: Prefix of field names in errors.
--- p_declares: True if the caller is a deploy.
+-- p_declares: True if the caller is a deployment.
 create function queue.lane_of(
   p_job_type text,
   p_queue text,
@@ -454,7 +454,7 @@ $$;
 --   lock, no lease can close the turn.
 -- - queue.notes already has a row for this turn with p_ord or a smaller position. A lease will open
 --   the turn and begin at the position in this row.
--- Always return true, so that queue.place can return the result.
+-- The function always returns true, so that queue.place can return its result.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
 returns boolean
 language plpgsql
@@ -489,7 +489,7 @@ $$;
 
 -- Assign a lane (row of queue.lanes) to a job that was enqueued before its type was published, or
 -- whose queue no longer exists. For a job with an unpublished type, public.jobs.chosen names the
--- options that the caller gave. The job gets the other options from the type.
+-- options that the caller gave. The job gets all other options from its type.
 create function queue.assign_lane(p_job public.jobs, p_type queue.job_types)
 returns public.jobs
 language plpgsql
@@ -543,8 +543,8 @@ declare
   );
   v_key text;
 begin
-  -- insert these times even if the job was placed before, because maintenance may have deleted them
-  -- since
+  -- insert these times even if the job had a place before, because maintenance may have deleted the
+  -- times since
   if p_job.deadline_at is not null then
     insert into queue.deferred (run_at, job_id, workspace_id, is_place)
     values (p_job.deadline_at, p_job.id, p_job.workspace_id, false)
@@ -572,8 +572,8 @@ begin
     from queue.job_types as t
     where t.job_type = p_job.job_type
       and t.schema_version > 0
-      -- a person's job of an internal type stays unpublished until queue.promote ends the job as
-      -- failed
+      -- if a person enqueued a job of an internal type, leave the job unpublished until
+      -- queue.promote ends it as failed
       and not (t.internal and p_job.user_id is not null);
     if found then
       p_job := queue.assign_lane(p_job, p_type);
@@ -879,7 +879,8 @@ $$;
 
 -- Enqueue a job without options and without keys, which is ready at once. Its type has no schema
 -- and no rate limit for each key. This function does the same as queue.add, queue.publish and
--- queue.row_json, but faster, in one statement. tests/sql/test_inserts.py compares the two ways.
+-- queue.row_json, but faster, in one statement. tests/sql/test_inserts.py compares this function
+-- with the other functions.
 create function queue.enqueue_simple(
   p_workspace_id uuid,
   p_type record,
@@ -905,7 +906,7 @@ declare
     ]),
     false
   );
-  -- fields that have the same value for all jobs of this function
+  -- fields of the response that are the same for every job that this function enqueues
   c_answer constant text := '{"status": "pending", "priority": 100, "attempts": 0, "fence": 0,
     "generation": 1, "lost_attempts": 0, "deaths": 0, "state": "queued", "tags": [],
     "progress": {"percentage": 0, "stage": null, "message": null},
@@ -1292,9 +1293,10 @@ $$;
 
 -- Lock the rows of these jobs in public.jobs, queue.ready, queue.deferred and queue.waits. If
 -- another transaction has locked one of the rows, lock none and return false. The function never
--- waits, because a deadlock could result. Settlements lock a job's place before the job, and
--- deletes lock in the opposite order. A short lock_timeout is no alternative. If the timeout ended
--- just when the lock was granted, Postgres would report that the user cancelled the statement.
+-- waits, because a deadlock could result. Settlements lock the row of a job's place (for example
+-- queue.leases) before the job, and deletes lock in the opposite order. A short lock_timeout cannot
+-- replace this function. If the timeout ended just when the lock was granted, Postgres would report
+-- that the user cancelled the statement.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
 language plpgsql
@@ -1333,7 +1335,7 @@ $$;
 -- Lock jobs that the call is about to change. If another transaction has locked one of the jobs,
 -- reject a person's call at once, because all people share the few connections of the Data API. The
 -- service and plain SQL have other connections, and wait up to eight seconds. They do not wait
--- longer, because two transactions may wait for each other's jobs.
+-- longer, because two transactions may each wait for a job that the other has locked.
 create function queue.hold_jobs(p_ids uuid[])
 returns void
 language plpgsql

@@ -388,9 +388,9 @@ comment on function public.enqueue_jobs is
 select queue.allow('authenticated, service_role', 'public.enqueue_jobs');
 
 -- Check and complete each row of a plain insert into public.jobs before the row is written. The
--- value 0 in the column worker marks the row for the trigger queue.place_inserted, which does the
--- checks that need all rows of the statement. A person is charged before each hundred rows, because
--- a rejected insert costs the database as much as an accepted insert.
+-- value 0 in the column worker marks the row for the trigger queue.place_inserted, which does those
+-- checks that need all rows of the statement. A person pays tokens before each hundred rows,
+-- because a rejected insert costs the database as much as an accepted insert.
 create function queue.check_inserted()
 returns trigger
 language plpgsql
@@ -480,10 +480,10 @@ create trigger jobs_check_insert
   when (new.lane is null)
   execute function queue.check_inserted();
 
--- After a plain insert into public.jobs, insert a row for each new job into queue.ready or another
--- table of places, and publish the creation of the jobs. A trigger of the project that fires
--- earlier may already have changed or deleted some of the jobs, or have inserted their rows, for
--- example by starting a scheduled job now.
+-- After a plain insert into public.jobs, insert a row for each new job into queue.ready,
+-- queue.deferred, queue.gated or queue.unpublished, and publish the creation of the jobs. A trigger
+-- of the project that fires earlier may already have changed or deleted some of the jobs, or moved
+-- them to another place, for example by starting a scheduled job now.
 create function queue.place_inserted()
 returns trigger
 language plpgsql

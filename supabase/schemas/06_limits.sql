@@ -123,8 +123,8 @@ $$;
 -- Return the lanes (rows of queue.lanes) of these job types and queues, without paused ones.
 -- p_job_types: Null for all job types.
 -- p_queues: Null for all queues.
--- limited: Those of the job types that have a limit. A lease must count the running jobs of
---   these types.
+-- limited: Those of the job types that have a limit. A lease must count the running jobs of these
+--   types.
 create function queue.open_lanes(
   p_job_types text[],
   p_queues text[] default null,
@@ -406,8 +406,8 @@ begin
     -- Other transactions have locked the remaining waiting jobs. Insert a note to check again
     -- later, because these jobs may still be waiting then.
     when v_admitted.jobs < v_count.free or v_count.is_held then p_now + interval '1 second'
-    -- The earliest time at which the rate limit allows the next start. Without a rate limit, tokens
-    -- and this time are null.
+    -- The earliest time at which the rate limit allows the next start. If there is no rate limit,
+    -- tokens and this time are null.
     when v_admitted.jobs + 1
         > v_count.tokens then v_count.at + make_interval(secs => greatest(
       0.001,
@@ -543,7 +543,7 @@ begin
     from queue.buckets
     where name = v_bucket and refilled_at > v_now - interval '10 seconds';
   elsif queue.caller() is not null
-    -- the transaction has not taken this lock yet
+    -- the transaction has not yet taken the lock that counts the workspace's jobs
     and current_setting('minutehand.quota', true) is distinct from p_workspace_id::text
   then
     if queue.reserve_locks(1, 190) = 0 then
@@ -996,8 +996,9 @@ begin
 end;
 $$;
 
--- Take a call slot for a call that changes or reads many rows. A person has two slots for changes
--- and two for reads. A workspace has ten slots for its members, and ten for its guests.
+-- Take a call slot for a call that changes or reads many rows. A person has two call slots for
+-- changes and two for reads. A workspace has ten call slots for its members, and ten for its
+-- guests.
 create function queue.take_call_slot(
   p_workspace_id uuid default null,
   p_writes boolean default false
@@ -1256,8 +1257,9 @@ comment on function public.set_settings is
 select queue.allow('service_role', 'public.set_settings');
 
 -- Reject the call if its worker key is revoked. Every function for workers must call
--- queue.refuse_revoked, and queue.allow checks this. The result is always false. A function that
--- must be fast assigns the result to a variable, because an assignment costs less than `perform`.
+-- queue.refuse_revoked, and queue.allow checks this. The function always returns false. A caller
+-- that must be fast assigns the result to a variable, because an assignment costs less than
+-- `perform`.
 create function queue.refuse_revoked()
 returns boolean
 language plpgsql stable

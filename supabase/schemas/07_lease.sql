@@ -33,8 +33,8 @@
 --   this case, the limits of the pools replace the limit of the request.
 -- suspects: True if this process runs only suspects. False if another process on the same host runs
 --   only suspects. Otherwise null (queue.lease_mode).
--- job_ids: Suspects to lease, set by queue.lease_suspects. Null to lease jobs that are not
---   suspects.
+-- job_ids: Ids of the suspects to lease, set by queue.lease_suspects. Null to lease jobs that are
+--   not suspects.
 -- slots: Array of {job_types, limit} with all slots of the worker. Null if unchanged.
 -- abandoned: Array of {job_id, place}, which lists the jobs that the worker has stopped although
 --   their processors still run. Null if unchanged.
@@ -263,7 +263,7 @@ begin
 end;
 $$;
 
--- Update the row of a worker and the column served_at of its lanes (job types in queues), and return
+-- Update the row of a worker and the column served_at of its lanes (job types in queues). Return
 -- the worker's number in queue.workers. When a job type in a queue gets its first worker or loses
 -- its last worker, insert notes about its concurrency keys. This needs the advisory lock "turns",
 -- because queue.lease_ready admits jobs of concurrency keys under the same lock.
@@ -813,8 +813,8 @@ $$;
 -- Return the open turns of all lanes of one ring, in the order of (rank, workspace_id, lane). Begin
 -- after the last tenant served, and continue with the lowest rank after the highest rank. In the
 -- query, lane_bound is 0 if the last tenant has not yet got as many jobs in the round as its
--- weight, so that this tenant comes first. Otherwise it is the greatest integer, so that this
--- tenant comes last.
+-- weight, so that this tenant comes first. Otherwise lane_bound is the greatest integer, so that
+-- this tenant comes last.
 -- p_rows: Maximum number of turns.
 -- is_cut: True in the last row if the function has returned p_rows rows, because more turns may
 --   follow.
@@ -965,7 +965,7 @@ from queue.pauses as p;
 -- later tenants, because rows of these tenants may be missing.
 -- p_most: Maximum number of tenants to return.
 -- known: Number of tenants that the function returns.
--- is_all: True if no further tenant has a turn.
+-- is_all: True if no other tenant has ready jobs in these lanes.
 -- is_limited: True if one of the tenants has a limit or a weight, or is paused.
 -- is_empty: True if there is only one open turn in all lanes, and this turn has no ready job.
 create function queue.next_turns(
@@ -1230,9 +1230,8 @@ begin
 end;
 $$;
 
--- Ready jobs that an ordinary lease skips. These are suspects, which must not run in one process
--- with other jobs, and jobs whose start a trigger of the project has rejected, until their retry
--- time.
+-- Ready jobs that a normal lease skips. These are suspects, which must not run in one process with
+-- other jobs, and jobs whose start a trigger of the project has rejected, until their retry time.
 create view queue.withheld as
 select r.job_id, false as is_suspect
 from queue.refusals as r
@@ -1246,8 +1245,7 @@ from queue.suspects as s;
 -- the first round. If a job would exceed a limit, the function skips the job and does not count it
 -- against the weight.
 -- p_depth: The tenant whose jobs end the first round is stored as the last tenant served. Null to
---   divide
---   the slots for one round only, because there are more tenants than the lease has read.
+--   divide the slots for one round only, because there are more tenants than the lease has read.
 -- p_most: Number of free slots.
 -- is_cut: Number of jobs to read for each tenant's turn, which is at least the tenant's weight.
 -- empty: Turns without a ready job.
@@ -1305,7 +1303,7 @@ begin
         -- exclude withheld jobs, because the lease would skip them and leave their slots empty
         and o.job_id not in (select w.job_id from queue.withheld as w)
       order by o.ord
-      -- least() ignores nulls, so that a limit of null does not apply
+      -- least() ignores nulls, so a null limit has no effect
       limit least(t.depth, t.type_free, t.own_free, t.tenant_free)
     ) as r on true
     where not t.is_paused
@@ -1840,8 +1838,8 @@ end;
 $$;
 
 -- Lease the jobs that queue.share_slots has chosen. If a trigger of the project rejects one of the
--- jobs, lease each half of the jobs separately, and so on, until this job is found. Then insert a
--- row into queue.refusals, so that the next lease skips the rejected job.
+-- jobs, lease each half of the jobs separately, and repeat this until the job is found. Then insert
+-- a row into queue.refusals, so that the next lease skips the rejected job.
 -- has_refused: True if a job was rejected.
 create function queue.take(
   p_shares queue.share[],
@@ -2106,8 +2104,8 @@ begin
 end;
 $$;
 
--- Record the effects of a lease that do not follow from the rows of the jobs. Store events, free
--- unique keys, and store the start times that the rate limits of concurrency keys need.
+-- Record those effects of a lease that the rows of the jobs do not show. Store events, free unique
+-- keys, and store the start times that the rate limits of concurrency keys need.
 create function queue.record_starts(p_ids uuid[], p_worker_id text, p_now timestamptz)
 returns void
 language plpgsql

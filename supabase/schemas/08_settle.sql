@@ -1,18 +1,19 @@
 -- This file settles attempts. A worker reports the outcome of each attempt with its fence, which is
 -- the number of the job's lease. If the job has been leased again since, the fence is old and the
 -- outcome changes nothing. public.settle_jobs applies the outcomes and frees concurrency keys
--- before it leases the next jobs, so that these can include the next job of a key. queue.finish
--- ends jobs that no worker has leased. If a worker dies, its leases expire and maintenance reclaims
--- the jobs. Only the job that ended the worker's process is charged with a lost attempt
--- (14_suspects.sql).
+-- before it leases the next jobs. The leased jobs can therefore include the next job of a freed
+-- key. queue.finish ends jobs that no worker has leased. If a worker dies, its leases expire and
+-- maintenance reclaims the jobs. Only the job that ended the worker's process is charged with a
+-- lost attempt (14_suspects.sql).
 --
 --   public.settle_jobs
 --     queue.read_items        parses the items and sorts them by job.
 --     queue.settle            applies the outcomes.
 --                             If all items are plain completions, it calls queue.end_attempts, and
 --                             queue.after_attempts for jobs with a key, a parent or a deadline.
---                             Otherwise it calls all functions below. It also calls all of them if
---                             another transaction keeps one of the rows locked for more than 0.1 s.
+--                             Otherwise it calls all functions that follow. It also calls all of
+--                             them if another transaction keeps one of the rows locked for more
+--                             than 0.1 s.
 --       queue.lock_held         locks leases and job rows, and returns the jobs it could not lock.
 --       queue.write_reports     stores the last progress, log lines and steps.
 --       queue.decide            determines each job's next state and stores the attempt.
@@ -55,7 +56,7 @@ create type queue.transition as (
   data jsonb
 );
 
--- Parse the items of a report or settlement.
+-- Parse the items in the request of a report or settlement.
 -- is_plain: True if all items are plain completions with results of up to 8,000 bytes and without
 --   progress, log lines, steps, tags or output.
 create function queue.read_items(
@@ -96,8 +97,8 @@ end;
 $$;
 
 -- Determine the outcome of an attempt from the worker's report and the job's options. If the
--- outcome is a wait, begin the wait. The delay of a retry is retry_after_seconds of the report.
--- Without this field, the delay grows exponentially with jitter (Brooker, AWS blog, 2015).
+-- outcome is a wait, begin the wait. The delay of a retry is retry_after_seconds of the worker's
+-- report. Without this field, the delay grows exponentially with jitter (Brooker, AWS blog, 2015).
 create function queue.outcome_of(
   p_item queue.worker_item,
   p_job public.jobs,
@@ -162,8 +163,9 @@ begin
   elsif outcome = 'failed' then
     problem := '{"reason": "not_retryable"}' || coalesce(problem, '{}');
   elsif outcome = 'snoozed' then
-    -- The delay is at least one second, because a snooze does not count as an attempt. A processor
-    -- that always returns a snooze without a delay would run in an endless loop.
+    -- The delay is at least one second, because a snooze does not count as an attempt. Without a
+    -- minimum, a processor that always returns a snooze without a delay would run in an endless
+    -- loop.
     run_at := greatest(
       p_now + interval '1 second',
       coalesce(
@@ -372,7 +374,8 @@ begin
   where j.id = any (v_ended)
     and j.status in ('failed', 'cancelled')
     and exists (
-      -- `offset 0` makes Postgres look up each job in the index, whatever the planner estimates.
+      -- `offset 0` makes Postgres look up each job in the index, regardless of the planner's
+      -- estimates.
       select from public.jobs as c
       where c.parent_id = j.id and c.finished_at is null
       offset 0
@@ -390,8 +393,7 @@ $$;
 -- with_event: Ids of jobs whose last event must be stored, because the event does not follow from
 --   the job's row.
 -- results: The response, if all items are plain completions with current lease numbers. Otherwise
---   null, so
---   that the caller builds the response from the stored rows.
+--   null, so that the caller builds the response from the stored rows.
 -- has_blocked: True if a limit has blocked any tenant's turn.
 create function queue.end_attempts(
   p_items queue.worker_item[],

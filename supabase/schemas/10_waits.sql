@@ -106,8 +106,8 @@ begin
       )
     )
   then
-    -- Some awaited jobs are not children of this job. The end of such a job adds no signal, so
-    -- maintenance checks the wait every ten seconds.
+    -- Some of the awaited jobs are not children of this job. The end of such a job adds no signal,
+    -- so maintenance checks the wait every ten seconds.
     v_until := p_now + interval '10 seconds';
   -- A wait lasts at least one second, because it does not count as an attempt. A processor that
   -- always waits would otherwise run in an endless loop.
@@ -207,7 +207,8 @@ begin
     select p_wait.job_id, p_wait.step, c.nth, 'children', c.value, p_now
     from slice as c
     where c.bytes_before < 8000000
-    -- a cancelled wait with the same name may have left rows of an earlier attempt
+    -- a cancelled wait with the same name may have left rows from an earlier attempt, so overwrite
+    -- them
     on conflict (job_id, name, nth) do update set value = excluded.value
     returning 1
   )
@@ -302,7 +303,8 @@ $$;
 
 -- Process a signal. Return null if the signal must be processed again, because not all of its work
 -- is done.
--- - For a cancel or retry signal, process 500 child jobs, beginning with the id in the column name.
+-- - For a cancel or retry signal, process 500 child jobs, beginning with the job whose id is in the
+--   column `name`.
 --   If children remain, are locked, or were not changed because of a trigger, insert new signals
 --   for these children.
 -- - For a resumed signal, insert notes about the tenants' turns that the pause blocked. If a type
@@ -403,7 +405,7 @@ $$;
 -- first rows in the order p_order. The other half has the same number of rows from each workspace.
 -- With more than 125 workspaces, the other half has rows of the 125 workspaces with the smallest
 -- ids, and of the next 125 workspaces after a random id.
--- p_rows: Condition of the table's partial index on workspace_id.
+-- p_rows: Condition of the partial index on workspace_id that the table has.
 -- p_due: Condition for due rows. $1 is p_now, and $2 is p_passed_over.
 -- p_order: Sort order of the rows.
 -- p_passed_over: Ids of jobs whose rows are skipped.

@@ -2,11 +2,11 @@
 -- children, retry a job, replay a job from a step, and pause jobs. public.cancel_jobs and
 -- public.retry_jobs cancel or retry many jobs.
 
--- Cancel jobs. For a running job, store a cancel request. End jobs that are not running at once. If
--- the caller has not locked the jobs, also cancel their first 100 live descendants. Insert signals,
--- so that maintenance cancels the other descendants. Return the number of jobs and descendants,
--- counting at most 5,000 descendants. A person's rate limit is charged for this number before the
--- change.
+-- Cancel jobs. If a job is running, store a cancel request. End jobs that are not running at once.
+-- If the caller has not locked the jobs, also cancel their first 100 live descendants. Insert
+-- signals, so that maintenance cancels the other descendants. Return the number of jobs and
+-- descendants, counting at most 5,000 descendants. A person's rate limit is charged for this number
+-- before the change.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,
@@ -125,8 +125,8 @@ comment on function public.cancel_job is
   'if the job has completed or failed, 429 job_busy while another transaction changes it.';
 select queue.allow('authenticated, service_role', 'public.cancel_job');
 
--- A client's own update of public.jobs may cancel jobs, and nothing else. This trigger collects the
--- ids of the jobs and skips the update of their rows, which are already locked.
+-- With an update of public.jobs, a client may cancel jobs but change nothing else. This trigger
+-- collects the ids of the jobs and skips the update of their rows, which are already locked.
 -- queue.cancel_updated cancels these jobs after the statement. A person may cancel up to 1,000 jobs
 -- in one statement. Jobs that the service cancels are processed in batches of 1,000. The trigger
 -- recognizes an update by the engine, because such an update changes fence, last_seq, generation,

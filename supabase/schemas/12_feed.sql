@@ -2,11 +2,11 @@
 -- and Realtime gets a message. The message goes to the topic of the workspace, and to the topics of
 -- the session and of the job if these topics have followers. This file also has guest sessions.
 --
--- In a quiet workspace, each statement sends its own messages. In a busy workspace, the publisher
--- (queue.do_announcements) sends one message per topic for all new rows of the feed. Calls of
--- workers run the publisher, at most ten times a second. The message budget is the number of
--- messages that may be sent in a second. If the budget does not suffice for a topic, the followers
--- of the topic later get a message that asks them to read the jobs again.
+-- If a workspace is quiet, each statement sends its own Realtime messages. If a workspace is busy,
+-- the publisher (queue.do_announcements) sends one message per topic for all new rows of the feed.
+-- Calls of workers run the publisher, at most ten times a second. The message budget is the number
+-- of messages that may be sent in a second. If the budget does not suffice for a topic, the
+-- followers of the topic later get a message that asks them to read the jobs again.
 
 -- The number of a feed row is its transaction id plus the value of this sequence. The value is zero
 -- until a dump is restored on another server. If this server has lower transaction ids than the
@@ -50,7 +50,7 @@ create unlogged table queue.followers (
 );
 create index followers_by_user on queue.followers (user_id);
 
--- Topics that an API server streams to its clients. A row expires after one minute.
+-- Topics that an API server streams to its clients. A row of this table expires after one minute.
 create unlogged table queue.streamed_topics (
   topic text primary key,
   expires_at timestamptz not null,
@@ -155,8 +155,8 @@ $$;
 -- A Realtime message for one topic of a workspace.
 -- since: Time of the oldest event in the message.
 -- has_output: True if the message contains output of a job.
--- cost: Number of messages in the sense of Supabase's plans, which is one more than the number of
---   deliveries.
+-- cost: Cost of the message in the sense of Supabase's plans, which is the number of its deliveries
+--   plus one.
 create type queue.message as (
   topic text,
   workspace_id uuid,
@@ -1113,8 +1113,8 @@ create type queue.feed_cursor as (
 );
 
 -- Parse a cursor of the feed. The cursor "1:1:" is the beginning of the feed, and a null cursor is
--- its present end. Return null if the cursor belongs to another history, or if feed rows after the
--- cursor have been deleted.
+-- its present end. Return null if the cursor belongs to the history of another server, or if feed
+-- rows after the cursor have been deleted.
 create function queue.read_cursor(p_cursor text)
 returns queue.feed_cursor
 language plpgsql stable

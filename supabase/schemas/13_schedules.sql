@@ -96,8 +96,8 @@ declare
     7,
     '{sun,mon,tue,wed,thu,fri,sat}'
   );
-  -- as in cron, if neither the day of the month nor the day of the week is *, a day must match only
-  -- one of them
+  -- If neither the day of the month nor the day of the week is *, only one of the two must match
+  -- the date, as in cron.
   v_either constant boolean := v_fields[3] not like '*%'
     and v_fields[5] not like '*%';
   v_each constant boolean := v_fields[2] like '*%';
@@ -120,7 +120,8 @@ begin
     '^([a-z_]+(-[a-z]+)*(/[a-z_]+(-[a-z_]+)*){0,2}|(EST5E|CST6C|MST7M|PST8P)DT|'
       '(Etc/)?GMT[+-]?0|Etc/GMT([+][1-9]|[+]1[0-2]|-[1-9]|-1[0-4]))$'
   ) then
-    -- reject other names, because Postgres would read a name such as Mars/Base5 as an offset
+    -- reject names that are not in this list, because Postgres would read a name such as Mars/Base5
+    -- as an offset
     raise invalid_parameter_value;
   end if;
   v_day := (p_after at time zone p_timezone)::date - 1; -- the clocks may go back past midnight
@@ -229,7 +230,7 @@ values ('schedules_max', '1000');
 -- Correct the stored times of next runs after the server's clock was ahead. Without a correction, a
 -- clock that was a day ahead for a moment would stop every schedule for a day. If this task last
 -- ran at a time that is now in the future, begin a pass over all schedules. Otherwise continue the
--- last pass, if that pass is unfinished.
+-- pass of the last run if it is unfinished.
 create function queue.reset_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -279,11 +280,11 @@ begin
 end;
 $$;
 
--- Enqueue the jobs of schedules that are due. The first due schedule of each tenant comes first,
--- then the second of each tenant, and so on. A run that is more than five minutes late counts as a
--- missed run. If a schedule is declared in code, it enqueues no job while no worker serves its job
--- type, because these jobs would only accumulate. If one schedule fails, the other schedules still
--- run.
+-- Enqueue the jobs of schedules that are due. Enqueue one job for the first due schedule of each
+-- tenant, then for the second due schedule of each tenant, and so on. A run that is more than five
+-- minutes late counts as a missed run. If a schedule is declared in code, it enqueues no job while
+-- no worker serves its job type, because these jobs would only accumulate. If one schedule fails,
+-- the other schedules still run.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

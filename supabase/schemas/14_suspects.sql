@@ -19,7 +19,7 @@
 -- For each worker whose leases are lost, decide which jobs may have ended the worker's process.
 -- Store guilty jobs and suspects in queue.suspects. The verdict about a job is one of three words.
 -- guilty: The job alone can have ended the process.
--- suspect: The job or another one in the same process may have ended the process.
+-- suspect: The job or another job in the same process may have ended the process.
 -- innocent: The stack trace of the process shows the code of another job type. If a job is only
 --   missing from the evidence's list of jobs, it is not innocent, because it may have begun after
 --   the process wrote the list.
@@ -134,8 +134,8 @@ begin
 end;
 $$;
 
--- Return the evidence of why a process ended, without the ids of jobs of other workspaces. Jobs of
--- other workspaces are only counted.
+-- Return the evidence that shows why a process ended, without the ids of jobs of other workspaces.
+-- Jobs of other workspaces are only counted.
 create function queue.evidence_for(p_workspace_id uuid, p_evidence jsonb)
 returns jsonb
 language sql stable
@@ -157,8 +157,8 @@ select p_evidence
   )
 $$;
 
--- Describe how a process ended, for example ' (SIGKILL, 1900 MB)'. Return an empty text if this is
--- unknown.
+-- Describe how a process ended, for example ' (SIGKILL, 1900 MB)'. Return an empty text if the
+-- evidence does not show this.
 create function queue.process_end(p_evidence jsonb)
 returns text
 language sql immutable
@@ -264,7 +264,7 @@ join queue.ready as r
 where j.status = 'pending' and coalesce(j.job_type = any (p_job_types), true)
 $$;
 
--- Return the number of companies of suspects that a worker with these job types and queues may run.
+-- Return how many companies (groups of suspects) a worker with these job types and queues may run.
 create function queue.count_companies(p_job_types text[], p_queues text[])
 returns bigint
 language sql stable
@@ -276,7 +276,7 @@ where s.lane = any ((queue.open_lanes(p_job_types, p_queues)).lanes)
 $$;
 
 -- Decide which jobs a worker may lease while suspects wait. The result is one of three words.
--- suspects: The worker may lease a company, because its process runs no job.
+-- suspects: The worker may lease a company (group of suspects), because its process runs no job.
 -- others: The worker may lease all jobs except suspects.
 -- nothing: The worker may lease no job, because its process runs suspects, or because it must
 --   finish its jobs before it can run suspects.
@@ -337,7 +337,7 @@ begin
     where s.lane = any (v_open.lanes)
       and s.job_id <> all (queue.refused('lease', p_now))
     group by s.company
-    -- Half of the workers take the smallest company without a guilty job, so that a guilty job is
+    -- Half of the workers take the smallest company that has no guilty job, so that a guilty job is
     -- found soon, even if many companies wait. The other workers take the oldest company, so that
     -- every company runs.
     order by

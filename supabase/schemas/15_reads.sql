@@ -82,7 +82,8 @@ end;
 $$;
 
 -- Return the row of a job as JSON for clients. queue.job_json adds values from other tables. The
--- columns are listed, because it would be slower to convert all columns to JSON and remove some.
+-- columns are listed one by one, because it would be slower to convert all columns to JSON and
+-- remove some.
 create function queue.row_json(p_job public.jobs, p_now timestamptz)
 returns json
 language plpgsql stable
@@ -378,8 +379,8 @@ begin
 end;
 $$;
 
--- Return true if the engine itself enqueues the jobs of a type, for example deliveries of webhooks.
--- Return false for other internal types, which only the project's service may enqueue.
+-- Return true if the engine itself enqueues the jobs of this type, for example webhook deliveries.
+-- Return false for all other internal types, whose jobs only the project's service may enqueue.
 create function queue.is_internal(p_job_type text)
 returns boolean
 language sql stable
@@ -1940,10 +1941,9 @@ from lines as l
 $$;
 
 -- Return the values with which texts describe a suspect: {suspect_since, process_end, died_with,
--- beside}. If the job is not a suspect, return null.
+-- beside} as an object. If the job is not a suspect, return null.
 -- died_with: Number of other jobs that ran in the process when it ended, as text.
--- beside: Number of other suspects that run in the same process, or null if there are none. Null if
---   there are none.
+-- beside: Number of other suspects that run in the same process, or null if there are none.
 create function queue.suspicion_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -2071,7 +2071,7 @@ limit 1
 $$;
 
 -- Return texts about the last update of a running job: {last, sign, place, memory_mb, silent,
--- usual}. If the worker has reported no update, return {lease_until}.
+-- usual} as an object. If the worker has reported no update, return {lease_until}.
 -- sign: The last update, described as text.
 -- silent: Time since the last update. Null if this time is less than 20 seconds, because workers
 --   report every 15 seconds.
@@ -2644,7 +2644,7 @@ end;
 $$;
 
 -- Return the holder of a job, for a reason that queue.explain_row or queue.explain_ready returned:
--- {kind, holder, since, waiting, more}.
+-- {kind, holder, since, waiting, more} as an object.
 create function queue.held_by(p_job public.jobs, p_found jsonb, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -2973,8 +2973,8 @@ select queue.allow('authenticated, service_role', 'public.explain_job');
 -- dead worker, or database session with locks on their rows. A further group has the overdue jobs
 -- of one type.
 -- job_id: Id of one job of the group.
--- jobs: Number of jobs, at most 1,000 or 10,000.
--- oldest_at: Start of the longest wait.
+-- jobs: Number of jobs in the group, counted up to 1,000 or 10,000.
+-- oldest_at: Time at which the longest wait of the group began.
 create function queue.groups_of_held(
   p_workspace_id uuid,
   p_job_type text,

@@ -1,6 +1,7 @@
 -- This file has statistics, health checks and the list of job types. Statistics are computed from
 -- the feed some seconds later, so that a running job updates no counter. A row of queue.stats
--- covers five minutes and is kept for eight days. For a longer history, use Prometheus.
+-- covers five minutes and is kept for eight days. For a longer history, let Prometheus scrape
+-- /metrics.
 
 create table queue.stats (
   workspace_id uuid not null, -- the nil UUID for all workspaces together
@@ -21,7 +22,7 @@ create table queue.stats (
 );
 create index stats_by_time on queue.stats (at);
 
--- Add up the numbers of JSON objects by name. Return null if p_all has no numbers.
+-- Add up the numbers of JSON objects by name. Return null if p_all contains no numbers.
 create function queue.sum_jsonb(p_all jsonb[])
 returns jsonb
 language sql immutable
@@ -180,7 +181,8 @@ from (
 where l.at < p_now - interval '1 minute'
 $$;
 
--- Return the counts and percentiles of each job type in each period. A percentile is exact to 12 %.
+-- Return the counts and percentiles of each job type in each period. The error of a percentile is
+-- at most 12 %.
 create function queue.type_numbers(
   p_workspace_id uuid,
   p_since timestamptz,
@@ -581,8 +583,8 @@ end;
 $$;
 
 -- Return a finding if the disk is nearly full. The operator sets the size of the disk. The used
--- space is the size of all databases to which the engine's owner may connect, and of the
--- write-ahead log if the owner may read this size.
+-- space is the size of all databases to which the engine's owner may connect, plus the size of the
+-- write-ahead log if the owner may read it.
 create function queue.findings_of_disk()
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -671,10 +673,10 @@ from (
 ) as d
 $$;
 
--- Return findings about types, pauses, schedules, questions and silent jobs. A job is silent if it
--- has sent no update for longer than 99 % of the jobs of its type take. If too few jobs of the type
--- have ended, the limit is ten minutes. A pause by an operator is a finding in each workspace whose
--- jobs are delayed.
+-- Return findings about types, pauses, schedules, questions and silent jobs. A job is silent if its
+-- last update is longer ago than 99 % of the jobs of its type take to run. If too few jobs of the
+-- type have ended, this limit is ten minutes. A pause by an operator is a finding in each workspace
+-- whose jobs are delayed.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable
@@ -1077,8 +1079,8 @@ begin
     case when not queue.is_operator() then queue.caller() end
   );
   if p_workspace_id is null then
-    -- include due jobs that are still in queue.deferred, because without workers no maintenance
-    -- moves them
+    -- also count due jobs that are still in queue.deferred, because maintenance does not move them
+    -- while no worker runs
     v_backlog := v_backlog || jsonb_build_object(
       'oldest_due_seconds', greatest(
         (v_backlog ->> 'oldest_due_seconds')::numeric,

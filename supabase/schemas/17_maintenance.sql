@@ -1,7 +1,7 @@
 -- This file contains the maintenance, which does all work that becomes due with time, and deletes
 -- rows that are no longer needed. If a task fails, the failure is stored, the other tasks continue,
 -- and the task is retried later. If a trigger or foreign key of the project rejects the change of a
--- job, the batch with this job is divided in halves until the job is found. Maintenance skips the
+-- job, maintenance divides the batch in halves until it finds this job. Maintenance then skips the
 -- job until its retry time.
 
 insert into queue.tasks (name, every)
@@ -152,8 +152,8 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- Lock rows of queue.waits before rows of jobs. Skip a job if a person is answering its question
-  -- at this moment. A skipped job remains due.
+  -- Lock the rows in queue.waits before the rows of their jobs. Skip a job if a person is answering
+  -- its question at this moment. A skipped job remains due.
   v_locked constant uuid[] := array(
     select w.job_id
     from queue.waits as w
@@ -540,8 +540,8 @@ begin
         -- delete a worker after 100 days, although a job that is stored for longer then shows no
         -- worker
         ('workers', 'seen_at < $1 - interval ''100 days'''),
-        -- delete leases of deleted jobs, which remain if a worker reported on the job during its
-        -- deletion
+        -- delete leases of deleted jobs, which remain if a worker reported on the job while it was
+        -- being deleted
         ('leases', 'expires_at <= $1 and not exists (
         select from public.jobs as j where j.id = o.job_id)'),
         ('lost_leases', 'not exists (
@@ -636,7 +636,7 @@ begin
         t.every > interval '0'
         and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour')
         or (t.name, true) in (
-          -- a pass of queue.reset_schedules is unfinished, or the clock was set back
+          -- a pass of queue.reset_schedules is unfinished, or the server's clock was set back
           (t.name, t.after_id is not null or t.done_at > p_now + interval '1 minute'),
           ('reclaim', exists (select from queue.leases)), -- any lease may have expired
           ('announcements', exists (select from queue.late_topics)),
@@ -739,7 +739,7 @@ begin
       if v_done > 0 then
         v_counts := v_counts || jsonb_build_object(v_task.name, v_done);
       end if;
-    -- catch a statement timeout too
+    -- also catch a statement timeout
     exception when query_canceled or others then
       update queue.tasks
       set

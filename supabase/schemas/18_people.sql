@@ -1,6 +1,7 @@
 -- This file exports and erases personal data. Each column with a person's id or with text of a
 -- person has a comment that marks the column. The functions of this file process the marked columns
--- of the engine, of apps and of the project. A mark is one of these comments.
+-- of the engine, of apps and of the project. A mark is a comment that begins with `Person:` and
+-- continues with one of these words.
 --
 -- - `owner` marks a column with the id of the row's owner. The person's rows are deleted.
 -- - `key` marks a text. If the text contains the person's id, the row is deleted.
@@ -69,7 +70,7 @@ end;
 $$;
 
 -- Return the marked columns of all tables of the engine's owner. Tables of other owners are
--- omitted, because a delete would run their triggers with the rights of the engine.
+-- omitted, because a delete would run the triggers of these tables with the rights of the engine.
 create function queue.personal_columns(
   out relation oid,
   out name text,

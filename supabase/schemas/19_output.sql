@@ -1,8 +1,8 @@
 -- This file stores the output of jobs. A running job can write streams, which consist of text or of
 -- items. A position in a stream is an offset, counted in characters or items. A piece of output is
--- the part of a stream that a worker reports in one call. When a later attempt writes to a stream,
--- the stream restarts with the number of this attempt, and readers drop the earlier output. Pieces
--- of output are not events, and are not stored in the row of the job.
+-- the part of a stream that a worker reports in one call. If a later attempt writes to the stream,
+-- the stream restarts with the number of this attempt, and readers discard the earlier output.
+-- Pieces of output are not events, and are not stored in the row of the job.
 
 insert into queue.settings (name, value)
 values ('output_max_bytes', '1000000'); -- limit for all streams of a job together
@@ -64,8 +64,8 @@ begin
 end;
 $$;
 
--- Restart a stream. Delete the stream's output, except the output of finished steps, because the
--- next attempt skips these steps.
+-- Restart a stream. Delete the output of the stream, except the output of finished steps, because
+-- the next attempt skips these steps.
 create function queue.drop_output(p_job_id uuid, p_stream text)
 returns void
 language plpgsql
@@ -129,10 +129,10 @@ end;
 $$;
 
 -- Store pieces of output, and send them to those who follow the job. The caller must have locked
--- the leases of the jobs. A piece is {stream, attempt, start, step?, text or items}. If an earlier
--- report stored the beginning of a piece, store only the remainder. A piece that exceeds the job's
--- byte limit, or that would begin a 21st stream, is not stored. Later pieces of the same stream are
--- not stored either.
+-- the leases of the jobs. A piece of output is an object {stream, attempt, start, step?, text or
+-- items}. If an earlier report stored the beginning of a piece, store only the remainder. A piece
+-- that exceeds the job's byte limit, or that would begin a 21st stream, is not stored. Later pieces
+-- of the same stream are not stored either.
 create function queue.write_output(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -622,8 +622,8 @@ comment on function public.job_output is
   'passes the session.';
 select queue.allow('anon, authenticated, service_role', 'public.job_output');
 
--- Return a job of a guest session, and the job's events after the event number p_after. Events of
--- log lines have no data.
+-- Return a job of a guest session, and the job's events after the event number p_after. Events
+-- about log lines contain no data.
 create function queue.guest_job(p_session_id text, p_job_id uuid, p_after integer)
 returns jsonb
 language plpgsql stable

@@ -35,8 +35,8 @@ begin
       or v_part = 'realtime' and to_regclass('realtime.messages') is null;
     begin
       v_state := v_state || jsonb_build_object(v_part, 'attached');
-      -- The second cron job deletes old rows of pg_cron's run history, which would otherwise grow
-      -- without bound.
+      -- The second job of pg_cron deletes old rows of pg_cron's run history, which would otherwise
+      -- grow without limit.
       if v_part = 'pg_cron' then
         execute $do$select cron.schedule('minutehand-tick', '* * * * *',
             'select queue.wake_worker(p_is_due => true)'),

@@ -1,8 +1,9 @@
 -- Return the engine's objects in a database, each as the statement that creates the object. The
 -- objects are types, tables, columns, constraints, functions, views, grants, policies, indexes,
--- triggers, and their settings. The statements can run in ascending order of rank. object is the
--- subject of a statement. undo is the statement that removes the object, or null if the object may
--- exist without being part of the engine. The owner of the engine is written as {owner}.
+-- triggers, and their settings. The statements can run in ascending order of rank. The column
+-- object names the object that the statement creates. undo is the statement that removes the
+-- object, or null if the object may exist without being part of the engine. The owner of the engine
+-- is written as {owner}.
 --
 -- A project may edit objects of rank 20 or more, and our tables of tenants and their views. It must
 -- not edit comments that begin with `Person: `. Only the test of a release compares the objects
@@ -303,7 +304,7 @@ facts (rank, object, statement, undo) as (
     role
   ) on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end
   where a.privilege_type <> 'MAINTAIN' -- of 17 and newer
-    -- Postgres itself grants everyone usage of the schema public
+    -- ignore usage of a schema for public, which Postgres itself grants on the schema public
     and not (
       starts_with(l.target, 'schema ')
       and l.object <> 'queue'::regnamespace::text
@@ -419,8 +420,8 @@ facts (rank, object, statement, undo) as (
   -- a project may change the value of a setting, but must not delete the setting
   select
     13,
-    -- Therefore compare only the JSON type of the value. Two settings accept a word instead of a
-    -- number.
+    -- Therefore compare only the JSON type of the value. For two settings, a word such as "free" or
+    -- null is also valid.
     format(
       'setting %s %s',
       case

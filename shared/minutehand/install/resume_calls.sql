@@ -1,5 +1,5 @@
--- Restore the functions that the upgrade has not replaced, and drop the copies. The waiting calls
--- continue when this migration is committed.
+-- Restore the engine's functions that the upgrade has not replaced, and drop the copies of the old
+-- functions. Calls that wait continue when this migration is committed.
 do $resume$
 declare
   v_copy record;

@@ -5,7 +5,8 @@ do $$
 declare
   v_role record;
 begin
-  -- wait, because another database of the cluster may be prepared at the same time
+  -- take a lock, because another database of the same Postgres cluster may run this file at the
+  -- same time
   perform pg_advisory_xact_lock(hashtext('supabase_local.roles'));
   for v_role in
     select roles.name, roles.attributes
@@ -64,7 +65,7 @@ begin
 end;
 $$;
 
--- parameters of the server that postgres may set on a hosted project
+-- configuration parameters of the server that the role postgres may set on a hosted project
 do $$
 begin
   grant set on parameter

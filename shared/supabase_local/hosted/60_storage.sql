@@ -44,7 +44,8 @@ create or replace function storage.extension(name text) returns text
 language sql immutable
 as $$ select reverse(split_part(reverse(storage.filename(name)), '.', 1)) $$;
 
--- Return the operation of a request to Storage, for policies. Always null on the local stack.
+-- Return the name of the Storage operation of a request, for use in policies. The result is always
+-- null on the local stack.
 create or replace function storage.operation() returns text
 language sql stable
 as $$ select current_setting('storage.operation', true) $$;

@@ -66,7 +66,7 @@ select 'fail', 'anyone may follow every topic: row level security of realtime.me
   'alter table realtime.messages enable row level security'
 from pg_class where oid = to_regclass('realtime.messages') and not relrowsecurity
 union all
--- a project may have topics of its own
+-- a project may have its own Realtime topics, which the policy must still allow
 select 'fail', format('the policy %s shows the topics of every tenant', policyname),
   format('alter policy %I on realtime.messages using ((%s) and '
     'realtime.topic() !~ ''^(job|session|workspace):'')', policyname, qual)

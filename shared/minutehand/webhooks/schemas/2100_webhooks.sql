@@ -22,8 +22,9 @@ begin
 end;
 $$;
 
--- Return the number from which a new webhook reads the feed, which is one after the last row. After
--- a restore, new rows may have numbers only slightly higher, so a higher position could skip rows.
+-- Return the number at which a new webhook begins to read the feed. It is the number after that of
+-- the last row. After a restore on another server, the numbers of new rows may be only slightly
+-- higher, so a higher position could skip rows.
 create function queue.feed_position()
 returns bigint
 language sql stable
@@ -81,17 +82,17 @@ values
   ('webhook_private_addresses', 'false');
 insert into queue.tasks (name, every, reads_feed)
 values ('webhooks', '1 second', true);
--- The worker publishes the other settings of the job type later. Schema version 0 means that the
--- type is not published yet.
+-- A worker that registers the job type later stores its other settings. Schema version 0 means that
+-- the type is not published yet.
 insert into queue.job_types (job_type, schema_version, internal, in_order)
 values ('webhook_delivery', 0, true, true)
 -- A worker that runs during this migration may already have published the job type.
 on conflict (job_type) do update set in_order = true;
 
 -- Return the last feed row of the webhook's next slice, which is the part of the feed that
--- maintenance reads in one step. A slice has about 5,000 jobs. A slice may end within the rows of
--- one transaction, which can add any number of rows. is_last: True if the feed has no later row
--- before p_last.
+-- maintenance reads in one step. A slice of the feed has about 5,000 jobs. A slice of the feed may
+-- end between rows of one transaction, because a transaction can add any number of rows. is_last:
+-- True if the feed has no later row before p_last.
 create function queue.slice_of(
   p_hook queue.webhooks,
   p_last bigint,
@@ -124,11 +125,11 @@ limit 1
 $$;
 revoke execute on function queue.slice_of from public;
 
--- Enqueue deliveries of webhooks for about 5,000 jobs of the feed per webhook. First, process the
--- webhook of each tenant that has read the least of the feed, then the second webhook of each
--- tenant, and so on. Deliveries count as live jobs of their workspace. While a workspace is at its
--- limit of live jobs, maintenance enqueues none of its deliveries, and stores the reason in
--- last_answer.
+-- Enqueue deliveries of webhooks for about 5,000 jobs of the feed per webhook. In the first round,
+-- process for each tenant the webhook that has read the least of the feed. In the next round,
+-- process the second webhook of each tenant, and so on. Deliveries count as live jobs of their
+-- workspace. While a workspace is at its limit of live jobs, maintenance enqueues none of its
+-- deliveries, and stores the reason in last_answer.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -555,7 +556,7 @@ declare
   v_event public.job_events;
 begin
   perform queue.refuse_revoked();
-  -- Treat a webhook or an event of another tenant as deleted.
+  -- If a webhook or an event belongs to another tenant, respond as if it did not exist.
   select * into v_hook
   from queue.webhooks
   where id = (v_delivery.payload ->> 'webhook_id')::uuid

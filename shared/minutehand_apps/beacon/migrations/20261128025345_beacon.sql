@@ -1,8 +1,8 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
 -- The beacon app stores job specs, their outbox, one execution per region, and signed receipts. In
--- this app, a job is a submitted job spec, which a job of the queue runs. The engine does not
--- depend on this app, so the app can be deleted.
+-- this app, a job is a job spec that someone has submitted. A job of the queue runs it. The engine
+-- does not depend on this app, so the app can be deleted.
 
 create schema if not exists beacon;
 revoke all on schema beacon from public;
@@ -212,8 +212,8 @@ comment on column public.beacon_executions.output is 'Person: words';
 comment on column public.beacon_executions.error is 'Person: words to clear';
 comment on column public.beacon_executions.receipt is 'Person: words';
 
--- Functions for members, and the functions that enqueue the messages of the outbox. One transaction
--- inserts a job, its executions and its message. The worker then runs the job.
+-- Functions that members call, and functions that move messages from the outbox to the queue. One
+-- transaction inserts a job, its executions and its message. The worker then runs the job.
 
 create function beacon.spec_problem(p_spec jsonb)
 returns text
@@ -615,7 +615,7 @@ comment on function public.beacon_reconcile is
   'End benchmark jobs that their ended queue jobs left open: {ended}. For the worker.';
 
 -- Functions that the worker calls for leased jobs and executions. The worker calls the providers
--- and signs the receipts. These functions decide whether enough regions succeeded.
+-- and signs the receipts. The functions decide whether enough regions have succeeded.
 
 create function public.beacon_start(p_request jsonb)
 returns jsonb

@@ -1,6 +1,6 @@
 -- The beacon app stores job specs, their outbox, one execution per region, and signed receipts. In
--- this app, a job is a submitted job spec, which a job of the queue runs. The engine does not
--- depend on this app, so the app can be deleted.
+-- this app, a job is a job spec that someone has submitted. A job of the queue runs it. The engine
+-- does not depend on this app, so the app can be deleted.
 
 create schema if not exists beacon;
 revoke all on schema beacon from public;

@@ -1,5 +1,5 @@
--- Functions for members, and the functions that enqueue the messages of the outbox. One transaction
--- inserts a job, its executions and its message. The worker then runs the job.
+-- Functions that members call, and functions that move messages from the outbox to the queue. One
+-- transaction inserts a job, its executions and its message. The worker then runs the job.
 
 create function beacon.spec_problem(p_spec jsonb)
 returns text

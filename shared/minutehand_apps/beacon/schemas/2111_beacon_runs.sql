@@ -1,5 +1,5 @@
 -- Functions that the worker calls for leased jobs and executions. The worker calls the providers
--- and signs the receipts. These functions decide whether enough regions succeeded.
+-- and signs the receipts. The functions decide whether enough regions have succeeded.
 
 create function public.beacon_start(p_request jsonb)
 returns jsonb

@@ -32,7 +32,7 @@ create table public.async_messages (
   job_id uuid not null,
   type text not null,
   content text not null,
-  -- type of the work that the message requests, null for other messages
+  -- type of the background work that the message requests, null for other messages
   work_type text,
   work_title text,
   question jsonb, -- {name, options, default, expires_at} of a question
@@ -64,7 +64,7 @@ create unique index async_messages_ask_once
   on public.async_messages (job_id, (question ->> 'name'))
   where type = 'question';
 
--- Return a text with the state of a job, or null if retention has deleted the job.
+-- Return a text that describes the state of a job, or null if retention has deleted the job.
 create function chat.state_of(p_job public.jobs)
 returns text
 language sql stable
@@ -599,8 +599,8 @@ $$;
 comment on function chat.status is
   'State of a session''s background work, empty for an unknown session.';
 
--- Convert an event of a job to an event of its session, with the work, and the question or result
--- of the work.
+-- Convert an event of a job to an event of its chat session, with the work item, and its question
+-- or result.
 create function chat.event_json(p_event jsonb, p_message public.async_messages)
 returns jsonb
 language sql stable
@@ -844,7 +844,7 @@ begin
     'workId', 'work_' || v_question.job_id,
     'status', 'answered'
   );
--- Postgres adds the failing row, which has ids of others, to the error
+-- remove the error's detail, because Postgres shows the failing row there, with ids of other people
 exception when not_null_violation or check_violation then
   raise exception using errcode = sqlstate, message = sqlerrm;
 end;

@@ -13,7 +13,8 @@ create table public.workspace_settings (
   -- true if new accounts with a domain are enriched automatically
   apollo_auto_enrich boolean not null default false,
   apollo_paused_until timestamptz, -- end of the pause that Apollo requested for this key (429)
-  -- number of paid credits, to which each answered call adds its credits once
+  -- number of Apollo credits that were paid, to which each call with a response adds its credits
+  -- once
   enrichment_credits_used bigint not null default 0,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -233,7 +234,7 @@ begin
     updated_at = queue.clock()
   where s.workspace_id = p_workspace_id;
   return public.get_workspace_settings(p_workspace_id);
--- Postgres adds the failing row, which has the sealed key, to the error
+-- remove the error's detail, because Postgres shows the failing row there, with the encrypted key
 exception when check_violation then
   raise exception using errcode = sqlstate, message = sqlerrm;
 end;
@@ -338,7 +339,7 @@ select queue.charge_rows(
   'public.contacts'
 );
 
--- Person marks: an account describes a company, and a contact describes a person.
+-- Person marks: An account describes a company, and a contact describes a person.
 comment on column public.accounts.name is 'Person: words';
 comment on column public.accounts.domain is 'Person: words to clear';
 comment on column public.accounts.industry is 'Person: words to clear';

@@ -2,8 +2,8 @@
 -- payments and to write results. A job pays for a call at most once, and never overwrites a
 -- person's edits.
 
--- The table does not reference jobs, because the record of a payment outlives its job. The answer
--- describes a person, so it is deleted with the job.
+-- The table does not reference jobs, because the record of a payment outlives its job. The column
+-- answer describes a person, so it is deleted with the job.
 create table enrichment.calls (
   job_id uuid not null,
   fence bigint not null, -- fence of the lease that made the call
@@ -185,7 +185,7 @@ select queue.held_job(
 $$;
 
 -- Return the record that a job enriches, or null if there is no record with the id in the payload.
--- The payload may contain any text as the id.
+-- The id in the payload may be any text.
 create function enrichment.record_of(p_request jsonb, p_lock boolean)
 returns jsonb
 language sql

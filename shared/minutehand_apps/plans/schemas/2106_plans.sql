@@ -217,7 +217,7 @@ begin
       where s.plan_id = v_plan.id
     )
   );
--- Postgres adds the failing row, which has ids of others, to the error
+-- remove the error's detail, because Postgres shows the failing row there, with ids of other people
 exception when not_null_violation or check_violation then
   raise exception using errcode = sqlstate, message = sqlerrm;
 end;

@@ -15,7 +15,8 @@ create table public.trainings (
   checksum text,
   media jsonb, -- result of the file check: {bytes, seconds, video, audio}
   sound jsonb, -- {seconds, chunks: [[start, end], …]}, after the sound is cut
-  -- {chunks, words, language, engine, offline, duration_seconds}, stored after the last chunk
+  -- Object {chunks, words, language, engine, offline, duration_seconds}, stored after the last
+  -- chunk.
   transcript jsonb,
   -- {procedure, author, offline}. The key `procedure` is null if no language model is configured.
   procedure jsonb,

@@ -81,7 +81,7 @@ $$;
 create function gen_salt(type text) returns text
 language sql volatile strict as $$ select @extschema@.gen_salt(type, 4) $$;
 
--- Initial state of Blowfish, which is made of the first digits of pi.
+-- Initial state of the Blowfish cipher, which consists of the first digits of pi.
 create function blowfish_words() returns bigint[] immutable
   language sql as $$ select '{@pi@}'::bigint[] $$;
 

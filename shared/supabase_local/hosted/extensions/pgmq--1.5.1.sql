@@ -1,5 +1,6 @@
--- Tables, types and signatures of pgmq, https://github.com/pgmq/pgmq, after its documentation.
--- The functions reject partitioned queues, message headers, and a timestamp as the delay.
+-- Tables, types and signatures of pgmq (https://github.com/pgmq/pgmq), as its documentation
+-- describes them. The functions reject partitioned queues, message headers, and a timestamp as the
+-- delay.
 
 create table pgmq.meta (
   queue_name varchar unique not null, is_partitioned boolean not null, is_unlogged boolean not null,
