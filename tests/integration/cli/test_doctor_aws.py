@@ -10,6 +10,7 @@ import shlex
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +174,15 @@ def project(account: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
 
 
+@cache
+def stage() -> Stage:
+    """Return the stage with its clients, which take long to create."""
+    return Stage("prod", "us-east-1")
+
+
 def check_stage() -> CheckResult:
     """Run the check of AWS on the stage."""
-    [finding] = run_checks(Target({}, Stage("prod", "us-east-1")), ["aws"])
+    [finding] = run_checks(Target({}, stage()), ["aws"])
     return finding
 
 
@@ -224,7 +231,7 @@ log group shop-prod was deleted | aws logs delete-log-group --log-group-name sho
 def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> None:
     """A part that was switched off in an emergency, for example, must not be forgotten."""
     name = random.Random(f"{SEED} {fault}").choice(["status", "worker", "health"])
-    outputs = Stage("prod", "us-east-1").outputs()
+    outputs = stage().outputs()
     key, queue = outputs["ServiceKeyArn"], outputs["FailuresUrl"]
     tick = json.dumps(TICK | {"State": "DISABLED"})
     daily = json.dumps(TICK | {"ScheduleExpression": "rate(1 day)"})
