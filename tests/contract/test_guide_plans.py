@@ -33,7 +33,7 @@ def base(stack: RunningStack) -> str:
 
 
 def create(base: str, prompt: str) -> dict[str, Any]:
-    """Send `POST /api/plans`, as the guide's scripts do."""
+    """Send `POST /api/plans` like the guide's scripts."""
     body = {"prompt": prompt, "speed_vs_detail": "fast_but_skip_details"}
     answer = httpx.post(f"{base}/api/plans", json=body, timeout=120)
     assert answer.status_code == 202, answer.text

@@ -48,7 +48,7 @@ def process(stack: RunningStack) -> dict[str, Any]:
 def upload(
     portal: httpx.Client, stack: RunningStack, content: bytes, **more: Any
 ) -> dict[str, Any]:
-    """Upload a recording in parts, as the page does, and return the complete upload."""
+    """Upload a recording in parts like the page, and return the complete upload."""
     body = {
         "workspace_id": stack.demo_workspace_id,
         "filename": "changing-the-paper.mp4",

@@ -48,7 +48,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def write(project: Path, parts: list[Source], *, name: str = "29991231000000_minutehand") -> None:
-    """Write parts into one migration, as an install does, and the project's options."""
+    """Write parts into one migration like an install, and the project's options."""
     text = "-- Installed by minutehand 0.3.0.\n\n" + "\n".join(part.part for part in parts)
     for schema in re.findall(r"^create table (\w+)\.jobs ", text, re.MULTILINE):
         (project / "minutehand.toml").write_text(

@@ -109,7 +109,7 @@ class Engine:
         )
 
     def publish_deliveries(self) -> None:
-        """Publish the type of webhook deliveries, as a worker does."""
+        """Publish the type of webhook deliveries like a worker."""
         wait = {"first_seconds": 10}
         policy = {"key_concurrency": 1, "events": "minimal", "internal": True, "backoff": wait}
         self.register("webhook_delivery", **policy)

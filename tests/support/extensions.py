@@ -12,7 +12,7 @@ PG_NET, PG_CRON, VAULT = "pg_net", "pg_cron", "supabase_vault"
 
 
 def create(connection: psycopg.Connection[Any], *names: str) -> None:
-    """Switch extensions on after the migrations, as the dashboard does."""
+    """Switch extensions on after the migrations like the dashboard."""
     for name in names:
         if connection.info.server_version >= 180000:
             connection.execute(f"create extension if not exists {name}".encode())

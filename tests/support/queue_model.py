@@ -112,7 +112,7 @@ class ModelQueue(WorkerQueue):
         return Worker(SETTINGS, **{"clock": LoopClock(), **options}, registry=registry, queue=self)
 
     def take_back(self, job_id: str) -> None:
-        """End a lease, as an operator or an expiry does, so that the job may be leased again."""
+        """End a lease like an operator or an expiry, so that the job may be leased again."""
         row = self.rows[job_id]
         if row.status == "processing":
             row.status = "cancelled" if row.cancel_requested else "pending"

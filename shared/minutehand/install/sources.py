@@ -173,7 +173,7 @@ def _source(path: Path, schemas: Schemas, origin: str = ENGINE_ORIGIN) -> Source
 
 
 def migration_files(folder: Path) -> list[Path]:
-    """List the files in supabase/migrations of `folder`, without subfolders, as the CLI does."""
+    """List the files in supabase/migrations of `folder`, without subfolders like the CLI."""
     paths = (folder / "supabase" / "migrations").glob("*.sql")
     return sorted(path for path in paths if path.is_file())
 
@@ -207,7 +207,7 @@ def timestamp(folder: Path, now: datetime) -> str:
         (match["version"] for name in names if (match := FILE_NAME.match(name))), default=""
     )
     at = now.astimezone(UTC).strftime("%Y%m%d%H%M%S")
-    # compare versions as text, as the CLI does
+    # compare versions as text like the CLI
     return at if newest < at else str(int(newest) + 1)
 
 

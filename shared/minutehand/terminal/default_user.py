@@ -33,7 +33,7 @@ def find_member(values: Mapping[str, str]) -> Member | None:
     Raises:
         ConnectionError: The database does not respond.
     """
-    import psycopg  # comes with the extra `dev`, as the local stack does
+    import psycopg  # comes with the extra `dev`, like the local stack
 
     schema = Schemas(values.get("MINUTEHAND_SCHEMA") or Project.find().schema_).engine
     sql = f"""select u.id::text, coalesce(u.email, u.id::text), m.workspace_id::text

@@ -35,11 +35,11 @@ _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"
 _VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 # characters that reorder or break the rest of a line
 _VISIBLE |= dict.fromkeys([*range(0x2028, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)
-#: Last characters of an id that a table shows, as the console does; every command accepts them.
+#: Last characters of an id that a table shows like the console; every command accepts them.
 SHORT_ID = 8
 #: Time in a sentence of the database.
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00")
-#: Units of an age in seconds, the longest first, as in the console.
+#: Units of an age in seconds, the longest first like the console.
 _UNITS = {"d": 86_400, "h": 3600, "min": 60, "s": 1}
 
 
@@ -229,7 +229,7 @@ def cell(name: str, value: Any) -> Text:
 
 
 def local_time(timestamp: str) -> str:
-    """Format a time in the local time zone, as the console does: `2026-11-20 09:36:55.585`."""
+    """Format a time in the local time zone like the console: `2026-11-20 09:36:55.585`."""
     return datetime.fromisoformat(timestamp).astimezone().isoformat(" ", "milliseconds")[:23]
 
 
@@ -240,7 +240,7 @@ def localize_times(text: str) -> str:
 
 
 def ago(timestamp: str) -> str:
-    """Format the distance of an ISO 8601 time from now, as the console does."""
+    """Format the distance of an ISO 8601 time from now like the console."""
     try:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(timestamp)).total_seconds()
     except ValueError:

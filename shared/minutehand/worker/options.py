@@ -13,7 +13,7 @@ from minutehand.worker.outcomes import Seconds, seconds
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Allows `limit` starts within `per`, as a token bucket for the type or for each key."""
+    """Allows `limit` starts within `per` by a token bucket for the type or for each key."""
 
     limit: int
     per: Seconds = 1

@@ -183,7 +183,7 @@ class _Run:
         return shape.model_validate(await self._ctx.step(prompt.name, run))
 
     async def _recite(self, words: TextSink, text: str) -> None:
-        """Stream a sample word by word, as a model would."""
+        """Stream a sample word by word like a model."""
         for word in re.findall(r"\s*\S+", text):
             words.write(word)
             await asyncio.sleep(self._app.pace_seconds / 10)

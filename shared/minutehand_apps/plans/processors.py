@@ -145,7 +145,7 @@ class _Run:
             raise
 
     async def _recite(self, words: TextSink, sample: str | list[str]) -> None:
-        """Stream a sample word by word, as a model would."""
+        """Stream a sample word by word like a model."""
         text = sample if isinstance(sample, str) else "\n".join(sample)
         pieces = re.findall(r"\s*\S+", text)
         for piece in pieces:

@@ -1,4 +1,4 @@
-"""The app's demo. Uploads the console's sample video, as a browser does."""
+"""The app's demo. Uploads the console's sample video like a browser."""
 
 from __future__ import annotations
 

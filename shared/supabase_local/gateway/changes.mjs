@@ -21,7 +21,7 @@ export function changeOf(asked, table, plan, catalogue) {
   return insertStatement({ ...given, columns, conflict });
 }
 
-// Require a filter for updates and deletes, as the library safeupdate does in a hosted project.
+// Require a filter for updates and deletes like the library safeupdate of a hosted project.
 function guarded(verb, given) {
   const changes = given.columns?.length !== 0; // a change without columns changes no row
   if (given.conditions.length > 0 || !changes) return given;

@@ -70,7 +70,7 @@ function everyNode(node, change) {
 }
 
 // Apply a change to the node of the tree at a path. The node moves to the first position among its
-// parent's children, as in PostgREST.
+// parent's children, like PostgREST.
 function at(node, [name, ...rest], change) {
   if (name === undefined) return change(node);
   const found = node.children.find((child) => [child.name, child.alias].includes(name));

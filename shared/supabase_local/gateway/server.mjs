@@ -13,7 +13,7 @@ const database = new Database();
 // migrations and seeds.
 const ELSEWHERE =
   /^\/(auth\/v1\/admin|realtime\/v1\/api|storage\/v1|functions\/v1|graphql\/v1)(?=\/|$)/;
-// Response headers that pages of other origins may read, as in PostgREST.
+// Response headers that pages of other origins may read, like PostgREST.
 const EXPOSED =
   "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, " +
   "Transfer-Encoding, Range-Unit";

@@ -47,7 +47,7 @@ class HandWorker:
         self.register(**policy)
 
     def register(self, **policy: Any) -> None:
-        """Register the type, as a deploy does."""
+        """Register the type like a deploy."""
         self.engine.register(self.job_type, **policy)
 
     def __enter__(self) -> Self:

@@ -77,7 +77,7 @@ class Server:
         return f"{self.http.replace('http', 'ws', 1)}/realtime/v1/websocket?{query}"
 
     def stop(self) -> None:
-        """End the process with SIGTERM, as a launcher does."""
+        """End the process with SIGTERM like a launcher."""
         self.process.terminate()
         self.process.wait(60)
 

@@ -1,4 +1,4 @@
-"""The next action of a run, its time and its reason, as a table with simulated time."""
+"""The next action of a run, its time and its reason in a table with simulated time."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ LEFT_TYPE: Final = """
 
 @check("realtime", "supabase", "migrations", "extensions")
 def realtime(target: Target) -> CheckResult:
-    """Join the workspace's topic, as a page does."""
+    """Join the workspace's topic like a page."""
     token, workspace = target.person.token, target.person.workspace
     address = target.person.need("SUPABASE_URL").rstrip("/").replace("http", "ws", 1)
     if target.values.get("REALTIME_URL", f"{address}/realtime/v1") != f"{address}/realtime/v1":

@@ -45,7 +45,7 @@ class Nothing(BaseModel):
 
 @processor("served.block", payload=Nothing, lease=16, max_attempts=1)
 async def block(job: Job[Nothing], ctx: JobContext) -> None:
-    """Hold Python's GIL in C code, as an endless regular expression does, without using CPU."""
+    """Hold Python's GIL in C code like an endless regular expression, without using CPU."""
     ctypes.PyDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)
 
 
@@ -64,7 +64,7 @@ def plain(job: Job[Slow], ctx: JobContext) -> dict[str, bool]:
 
 @processor("served.exit", payload=Nothing, backoff=Backoff(first=1, cap=1), max_attempts=2)
 async def leave(job: Job[Nothing], ctx: JobContext) -> None:
-    """End the process without a message, as a C extension may."""
+    """End the process without a message like a C extension."""
     os._exit(7)
 
 
@@ -95,7 +95,7 @@ async def together(jobs: list[BatchedJob[Item]]) -> list[None]:
 
 @processor("served.plain_batch", payload=Item, batch=2, batch_wait=0.2, timeout=1, max_attempts=1)
 def together_in_a_thread(jobs: list[BatchedJob[Item]]) -> list[None]:
-    """Hang where no exception reaches it, as a read from a socket without a timeout does."""
+    """Hang where no exception reaches it like a read from a socket without a timeout."""
     if any(job.payload.how == "hangs" for job in jobs):
         time.sleep(600)
     return [None for _ in jobs]
