@@ -1,5 +1,5 @@
-// The console's requests. supabase-js reads and signs in, and fetch calls the API. The browser's
-// key reads under row level security. Writes go through the API.
+// The console's requests. supabase-js reads and signs in, and fetch calls the API. The browser
+// reads with its key under row level security. Writes go through the API.
 
 import { createClient } from "@supabase/supabase-js";
 import { setClock } from "./lib/format.js";
@@ -216,8 +216,8 @@ async function token({ fresh = false } = {}) {
 }
 
 /**
- * Call the API as the signed-in user. A rejected token is renewed once. A call is repeated while
- * another transaction changes its job.
+ * Call the API as the signed-in user. If a token is rejected, it is renewed once. A call is
+ * repeated while another transaction changes its job.
  */
 export async function request(method, path, { body, query, headers, signal, as = "json" } = {}) {
   const url = new URL(path, location.origin);
@@ -279,7 +279,10 @@ export async function rpc(name, values = {}, signal = undefined) {
   return result;
 }
 
-/** Call a route by its method and template. `params` replaces the names in braces. */
+/**
+ * Call a route of the API, named by its method and path template. `params` replaces the names in
+ * braces.
+ */
 export function callRoute(name, { params = {}, ...options } = {}) {
   const [method, template] = name.split(" ");
   const path = template.replace(/\{(\w+)\}/g, (_, param) => encodeURIComponent(params[param]));
@@ -304,7 +307,7 @@ export const withIdempotencyKey = (body) => ({
   headers: { "Idempotency-Key": crypto.randomUUID() },
 });
 
-/** Path of a workspace's routes. */
+/** Path of the API's routes for a workspace. */
 export const WORKSPACE_PATH = "/api/workspaces/{workspace_id}";
 
 export const jobs = {

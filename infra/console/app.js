@@ -51,8 +51,8 @@ const CORE = {
 const NOT_FOUND = { path: "*", module: notFound };
 
 /**
- * Load the manifests of the apps in apps/index.json. An app that fails to load does not stop the
- * other apps.
+ * Load the manifests of the apps that apps/index.json lists. An app that fails to load does not
+ * stop the other apps.
  */
 async function loadApps() {
   const limit = AbortSignal.timeout(READ_MS);

@@ -10,7 +10,7 @@ create table queue.stats (
   -- Object with the keys enqueued, completed, failed, cancelled, retried, lost and redriven. The
   -- key `lost` has the number of attempts that count as lost because their worker died.
   counts jsonb not null,
-  -- Histograms of the queue times and durations of ended jobs, {bucket: jobs}. Bucket n begins at
+  -- Histograms of the queue times and durations of ended jobs, by bucket. Bucket n begins at
   -- 1.25^n - 1 milliseconds.
   queue_times jsonb,
   run_times jsonb,

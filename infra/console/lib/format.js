@@ -161,7 +161,7 @@ export function parsePayload(text) {
   }
 }
 
-/** Time ranges by their name in the address: minutes and label. */
+/** Minutes and label of each time range, by the name of the range in the address. */
 export const RANGES = {
   "15m": [15, "15 minutes"],
   "1h": [60, "hour"],

@@ -1,4 +1,4 @@
-// The npm package `minutehand`. Enqueues and follows jobs from a browser or Node.
+// Entry of the npm package `minutehand`. Enqueues and follows jobs from a browser or Node.
 
 export { answer, cancel, emitEvent, enqueue, enqueueMany, replay, retry } from "./jobs/changes.js";
 export { QueueError, setSchema } from "./jobs/client.js";

@@ -45,7 +45,7 @@ const INITIAL_STATE = { value: undefined, error: null, isLoading: true };
 export const isTransient = ({ status }) => status === 0 || status === 429 || status >= 500;
 
 /**
- * Run an asynchronous read and return its state: loading, failed, loaded or stale. `isStale` is
+ * Run an asynchronous read and return its state (loading, failed, loaded or stale). `isStale` is
  * true if the value is old because the last read failed.
  *
  * A transient failure is retried.

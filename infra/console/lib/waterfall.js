@@ -1,4 +1,5 @@
-// Converts the trace of a job to rows on one time axis. Pure. parts/waterfall.js draws the rows.
+// Converts the trace of a job to rows on one time axis. Pure. The module parts/waterfall.js draws
+// the rows.
 
 import { outcomeOf, stateOf } from "./states.js";
 

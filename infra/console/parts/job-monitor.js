@@ -349,7 +349,10 @@ const isMoveKey = (event) =>
   !(event.ctrlKey || event.metaKey || event.altKey) &&
   (event.key.length === 1 || event.target.closest("tr.job-row"));
 
-/** Focus the box or link of the next or previous row, or the first row if no row has the focus. */
+/**
+ * Move the focus to the box or link of the next or previous row, or to the first row if no row has
+ * the focus.
+ */
 function moveByKey({ key, target }) {
   const row = target.closest("tr.job-row");
   const step = STEPS[key] > 0 ? "nextElementSibling" : "previousElementSibling";

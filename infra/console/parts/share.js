@@ -1,4 +1,4 @@
-// Public share links: a person can create, copy and revoke the link.
+// Public share links, which a person can create, copy and revoke.
 
 import { html, useState } from "../lib/ui.js";
 import { copy } from "./copy.js";

@@ -45,7 +45,7 @@ export const Stale = ({ error, retry }) =>
     ${quietButton("Try again", retry)}
   </div>`;
 
-/** Header of a page: its title, its owner, and its actions. */
+/** Header of a page, with its title, its owner, and its actions. */
 export const pageHead = (title, of, ...actions) =>
   html`<header class="page-head">
     <h1 tabindex="-1">${title}</h1>

@@ -1,4 +1,4 @@
-// Page of one job: its state and the reason, its history, its data, and its actions.
+// Page of one job, with its state and the reason, its history, its data, and its actions.
 
 import { jobs as api, supabase } from "../api.js";
 import { atLeast, codeOf, money, number } from "../lib/format.js";

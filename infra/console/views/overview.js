@@ -1,4 +1,4 @@
-// Overview of the system: problems, live jobs, throughput, queue time and load.
+// Overview of the system, with problems, live jobs, throughput, queue time and load.
 
 import { jobs, session, engine } from "../api.js";
 import { atLeast, duration, number, percent } from "../lib/format.js";

@@ -1,4 +1,4 @@
-// Schedules of a workspace: their jobs, their next runs, and their editor.
+// Schedules of a workspace, with their jobs, their next runs, and their editor.
 
 import { jobs, WORKSPACE_PATH, withIdempotencyKey, route, rpc } from "../api.js";
 import { local, parsePayload, pretty } from "../lib/format.js";

@@ -2,7 +2,10 @@
 
 /** Timeout of a read in milliseconds. */
 export const READ_MS = 10_000;
-/** Default schema into which `minutehand install` puts the tables and functions for clients. */
+/**
+ * Default name of the schema into which `minutehand install` puts the tables and functions for
+ * clients.
+ */
 const DEFAULT_SCHEMA = "minutehand";
 
 const schemas = new WeakMap();

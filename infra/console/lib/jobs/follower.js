@@ -222,7 +222,10 @@ export class Follower {
     this.refresh();
   }
 
-  /** Return the response of the query that `ask` makes. Throws `OUTDATED` if the user changed. */
+  /**
+   * Return the response of the query that `ask` makes. The function throws `OUTDATED` if the user
+   * changed in the meantime.
+   */
   async read(ask) {
     const response = await this.#session.read(ask);
     if (this.closed) throw OUTDATED;

@@ -169,8 +169,8 @@ class Session {
   }
 
   /**
-   * Return the user id of the next call's token. Throws the error of an outage if the token cannot
-   * be renewed.
+   * Return the id of the user to whom the token of the next call belongs. Throws the error of an
+   * outage if the token cannot be renewed.
    */
   async #readUserId() {
     try {

@@ -174,8 +174,9 @@ export class Socket {
     });
     entry.channel = channel;
     entry.following = this.#follow(entry);
-    // A message contains only its topic. If a message arrives before the reply to this join, it was
-    // sent for the previous channel, which may have belonged to another user.
+    // A message names only its topic, and not the join to which it belongs. If a message arrives
+    // before the reply to this join, it was sent for the previous channel, which may have belonged
+    // to another user.
     let isOurs = false;
     channel.on("broadcast", { event: "*" }, (message) => {
       if (entry.channel !== channel || !isOurs) return;

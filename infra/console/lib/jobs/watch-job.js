@@ -1,4 +1,4 @@
-// Follows one job: its row, its events and its output.
+// Follows one job, with its row, its events and its output.
 
 import { call, readOnce, inSchema } from "./client.js";
 import { Follower } from "./follower.js";
@@ -42,7 +42,7 @@ export function stateOf(job, known = {}) {
   };
 }
 
-/** Watch of one job: its row, its events in order, its output, and their freshness. */
+/** Watch of one job. It has the job's row, events in order, output, and their freshness. */
 class JobWatch extends Follower {
   #client;
   #id;

@@ -1,4 +1,4 @@
-// Benchmarks: the jobs of a workspace, newest first, and the jobs that could not be queued.
+// Page of benchmarks, with a workspace's jobs, newest first, and jobs that could not be queued.
 
 import { pluralize } from "../../lib/format.js";
 import { useLivePages } from "../../parts/live.js";

@@ -1,4 +1,4 @@
-// One job: the state of each region while it runs, the answers by region, and the receipts.
+// Page of one job, with the state of each region, the answers by region, and the receipts.
 
 import { pluralize } from "../../lib/format.js";
 import { useTopicRefresh } from "../../parts/live.js";

@@ -21,7 +21,7 @@ history: In which year did people first walk on the Moon?`,
 
 const words = (text) => text.split(/[\s,]+/).filter(Boolean);
 
-/** Parse a line: a question, or `category: question` with a category of one word. */
+/** Parse a line with a question, which may follow a category of one word and a colon. */
 function questionOf(line, index) {
   const found = /^([A-Za-z][\w-]*):\s+(.+)$/.exec(line);
   return found ? { id: `q${index + 1}`, question: found[2], category: found[1] } : line;

@@ -1,4 +1,4 @@
-// A session: its messages, streamed answers, work as a card with its question, and a box for text.
+// Page of a session, with messages, streamed replies, a card for each work item, and a text input.
 
 import { callRoute, jobs as api, supabase } from "../../api.js";
 import { createHooks } from "../../lib/jobs/hooks.js";

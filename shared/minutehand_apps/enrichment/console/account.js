@@ -1,5 +1,5 @@
-// One account: its fields, its contacts, and its enrichment. New values of fields appear while the
-// job runs.
+// Page of one account, with its fields, contacts and enrichment. New values of fields appear while
+// the job runs.
 
 import { duration, number } from "../../lib/format.js";
 import { ENDED } from "../../lib/jobs/sequence.js";

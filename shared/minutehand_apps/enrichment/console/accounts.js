@@ -1,4 +1,4 @@
-// Accounts: a list with search and enrichment, and a form for a new account.
+// Page of accounts, with a list, search, enrichment, and a form for a new account.
 
 import { number } from "../../lib/format.js";
 import { navigate } from "../../lib/router.js";

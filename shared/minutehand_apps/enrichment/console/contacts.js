@@ -1,4 +1,4 @@
-// Contacts: the people of the accounts, with their enrichment, and a form for a new contact.
+// Page of contacts, who are people of the accounts, with enrichment and a form for a new contact.
 
 import { safeUrl } from "../../lib/format.js";
 import { useFetch } from "../../lib/store.js";

@@ -1,4 +1,4 @@
-// One plan: its report so far, its stages, and its log.
+// Page of one plan, with its report so far, its stages, and its log.
 
 import { callRoute, supabase } from "../../api.js";
 import { createHooks } from "../../lib/jobs/hooks.js";

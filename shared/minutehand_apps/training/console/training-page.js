@@ -1,4 +1,4 @@
-// One training: its running jobs, its video, and its procedure or transcript.
+// Page of one training, with its running jobs, its video, and its procedure or transcript.
 
 import { useTopicRefresh } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";

@@ -1,4 +1,4 @@
-// Training: the videos of a workspace, the running uploads, and a form for another video.
+// Page of trainings, with the videos of a workspace, running uploads, and a form for another video.
 
 import { useLivePages } from "../../parts/live.js";
 import { html, useState } from "../../lib/ui.js";
