@@ -14,9 +14,9 @@ from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import SHORT_ID, Output, parse_columns
 
-SCHEDULES = parse_columns("name job_type:TYPE cron timezone next_at enabled problem")
+SCHEDULE_COLUMNS = parse_columns("name job_type:TYPE cron timezone next_at enabled problem")
 WEBHOOKS = parse_columns("id url event_types:EVENTS enabled failures disabled_reason:PROBLEM")
-WORKERS = parse_columns("worker_id:WORKER state version seen_at:SEEN queues job_types:TYPES")
+WORKER_COLUMNS = parse_columns("worker_id:WORKER state version seen_at:SEEN queues job_types:TYPES")
 #: Maximum log rows per read.
 PAGE: Final = 1000
 POLL_SECONDS: Final = 1.0
@@ -28,7 +28,7 @@ LATE: Final = timedelta(seconds=10)
 def schedules(output: Output, connection: Connection) -> None:
     """List schedules with the time of their next job."""
     rows = connection.get(connection.path("schedules"))["schedules"]
-    output.table(rows, SCHEDULES, empty="no schedules")
+    output.table(rows, SCHEDULE_COLUMNS, empty="no schedules")
 
 
 @workspace_verb
@@ -46,7 +46,7 @@ def workers(output: Output, connection: Connection) -> None:
         for worker in job_type["serving"]:
             row = rows.setdefault(worker["worker_id"], {**worker, "job_types": []})
             row["job_types"].append(job_type["job_type"])
-    output.table(list(rows.values()), WORKERS, empty="no workers")
+    output.table(list(rows.values()), WORKER_COLUMNS, empty="no workers")
 
 
 @workspace_verb
@@ -61,14 +61,14 @@ def logs(
     filters = {"workspace_id": f"eq.{connection.workspace}"}
     rows = connection.rows("job_logs", **filters, order="id.desc", limit=limit)[::-1]
     _print_lines(output, rows)
-    printed, after = {row["id"] for row in rows}, 0
+    seen_ids, after = {row["id"] for row in rows}, 0
     while follow:
         time.sleep(POLL_SECONDS)
         # read recent rows again, because a row that commits late has a lower id than printed rows
         after = _settled(rows, after)
         rows = connection.rows("job_logs", **filters, id=f"gt.{after}", order="id", limit=PAGE)
-        _print_lines(output, [row for row in rows if row["id"] not in printed])
-        printed = {row["id"] for row in rows}
+        _print_lines(output, [row for row in rows if row["id"] not in seen_ids])
+        seen_ids = {row["id"] for row in rows}
 
 
 def _settled(rows: list[dict[str, Any]], after: int) -> int:
@@ -77,8 +77,12 @@ def _settled(rows: list[dict[str, Any]], after: int) -> int:
         return after
     if len(rows) == PAGE:
         return int(rows[PAGE // 2]["id"])
-    times = [datetime.fromisoformat(row["created_at"]) for row in rows]
-    ids = [int(row["id"]) for row, at in zip(rows, times, strict=True) if at < max(times) - LATE]
+    timestamps = [datetime.fromisoformat(row["created_at"]) for row in rows]
+    ids = [
+        int(row["id"])
+        for row, at in zip(rows, timestamps, strict=True)
+        if at < max(timestamps) - LATE
+    ]
     return max([after, *ids])
 
 

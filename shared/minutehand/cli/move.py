@@ -327,7 +327,7 @@ class Move:
 
     def _map_workers(self) -> None:
         """Register the workers of the jobs in the destination."""
-        workers = self._all(
+        rows = self._all(
             self.source,
             "select w.worker, w.worker_id, w.started_at, w.seen_at, w.ended_at"
             " from queue.workers as w where w.worker in ("
@@ -341,7 +341,7 @@ class Move:
             " on conflict (worker_id) do update set worker_id = excluded.worker_id"
             " returning w.worker"
         )
-        for source_id, *values in workers:
+        for source_id, *values in rows:
             [[destination_id]] = self.destination.execute(add, values).fetchall()
             self.source.execute(
                 "insert into moved_workers values (%s, %s)", [source_id, destination_id]

@@ -174,8 +174,8 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
         repairs = _restore_tables(session, schemas, record)
         actual = {entry.key: entry for entry in read_catalog(session, schemas)}
         if renamed := _find_renames(expected, actual):
-            for drift in renamed:
-                session.execute(drift.fix.encode())
+            for item in renamed:
+                session.execute(item.fix.encode())
             actual = {entry.key: entry for entry in read_catalog(session, schemas)}
     objects = {schemas.engine, *(entry.object for entry in expected.values())}
     existing = {entry.object for entry in actual.values()}
@@ -231,8 +231,8 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
     undone = (Drift(f"not by the release: {f.statement}", f.undo) for f in added if f.undo)
     # unexpected objects first, because e.g. an altered policy must be dropped before it is created
     return [
-        Drift(drift.detail.replace(OWNER, owner), drift.fix.replace(OWNER, owner))
-        for drift in (*repairs, *renamed, *undone, *missing)
+        Drift(item.detail.replace(OWNER, owner), item.fix.replace(OWNER, owner))
+        for item in (*repairs, *renamed, *undone, *missing)
     ]
 
 

@@ -194,9 +194,9 @@ def existing(organization_spec: str, membership_spec: str) -> ExistingTenants:
             f"{organization_spec!r} must name the table and its key, e.g. organizations.id, or also"
             " the column of the name, e.g. organizations(id,name)"
         )
-    membership = re.fullmatch(rf"{_TABLE}{_COLUMNS}", membership_spec.strip())
-    columns = _columns(membership["columns"]) if membership else []
-    if membership is None or not 2 <= len(columns) <= 3:
+    match = re.fullmatch(rf"{_TABLE}{_COLUMNS}", membership_spec.strip())
+    columns = _columns(match["columns"]) if match else []
+    if match is None or not 2 <= len(columns) <= 3:
         raise TenancyError(
             f"{membership_spec!r} must name the table, and the columns of the organization, the"
             " user and optionally the role, e.g. memberships(organization_id,user_id,role)"
@@ -207,7 +207,7 @@ def existing(organization_spec: str, membership_spec: str) -> ExistingTenants:
         organization=_table(parts.get("schema"), organization["table"]),
         key=key[0],
         name=key[1] if len(key) > 1 else None,
-        membership=_table(membership["schema"], membership["table"]),
+        membership=_table(match["schema"], match["table"]),
         member_of=columns[0],
         user=columns[1],
         role=columns[2] if len(columns) == 3 else None,

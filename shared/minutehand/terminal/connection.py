@@ -340,8 +340,8 @@ def parse_response(response: httpx.Response) -> Any:
     )
     code = body.get("code") if "error" in body else body.get("hint")
     detail = body.get("detail") or body.get("details")
-    sentence = _format_detail(detail)
-    more = f" ({sentence})" if sentence and str(message) not in sentence else ""
+    description = _format_detail(detail)
+    more = f" ({description})" if description and str(message) not in description else ""
     raise CommandFailed(
         f"{message}{more}",
         code=str(code or response.status_code),

@@ -197,10 +197,10 @@ def p95(times: Mapping[str, Any] | None) -> str | None:
 def format_value(value: Any) -> str:
     """Format a value without brackets: fields as `name value`, and one record per line."""
     if isinstance(value, Mapping):
-        given = {name: each for name, each in value.items() if each not in (None, [], {})}
-        return ", ".join(f"{name} {format_value(each)}" for name, each in given.items())
+        given = {name: item for name, item in value.items() if item not in (None, [], {})}
+        return ", ".join(f"{name} {format_value(item)}" for name, item in given.items())
     if isinstance(value, list):
-        separator = "\n" if any(isinstance(each, Mapping) for each in value) else ", "
+        separator = "\n" if any(isinstance(item, Mapping) for item in value) else ", "
         return separator.join(map(format_value, value))
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -181,8 +181,8 @@ class Attempt:
         If another job has blocked the event loop, this processor could not run. Its timeout then
         starts again, but only once, because this job may have blocked the event loop itself.
         """
-        late = self._environment.clock.monotonic() - self.timeout_at
-        is_delayed = late > BLOCKED_SECONDS and self._type is not None and self._type.is_async
+        delay = self._environment.clock.monotonic() - self.timeout_at
+        is_delayed = delay > BLOCKED_SECONDS and self._type is not None and self._type.is_async
         if is_delayed and not self._is_extended and len(self._environment.beside()) > 1:
             self._is_extended = True
             self.start_timeout()

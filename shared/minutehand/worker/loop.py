@@ -262,7 +262,7 @@ class Worker:
 
     async def _sleep(self, seconds: float, *events: asyncio.Event) -> None:
         until = self.clock.monotonic() + seconds
-        waiters = [asyncio.create_task(each.wait()) for each in (self.stop_event, *events)]
+        waiters = [asyncio.create_task(event.wait()) for event in (self.stop_event, *events)]
         try:
             while (left := until - self.clock.monotonic()) > 0:
                 self._record_iteration()

@@ -71,24 +71,24 @@ class Reporter:
 
     async def report(self) -> None:
         """Report updates until cancelled."""
-        failed_calls = 0
+        retries = 0
         while True:
             await self._until(self._updates_event, self._next_report_at)
             if batch := self._with_updates_due():
                 arrived = await self._send(batch)
-                failed_calls = 0 if arrived else failed_calls + 1
-                await self._wait_after(failed_calls, self.MAX_DELAY_SECONDS)
+                retries = 0 if arrived else retries + 1
+                await self._wait_after(retries, self.MAX_DELAY_SECONDS)
 
     async def renew(self) -> None:
         """Renew leases and stop cancelled jobs, until cancelled."""
-        failed_calls = 0
+        retries = 0
         while True:
             await self._until(self._renewal_event, self._next_renewal_at)
             if batch := self._due_for_report():
                 self._renewed_at = self._clock.monotonic()
                 arrived = await self._call(batch, [UpdateBatch()] * len(batch)) is None
-                failed_calls = 0 if arrived else failed_calls + 1
-                await self._wait_after(failed_calls, self.MAX_RENEW_DELAY_SECONDS)
+                retries = 0 if arrived else retries + 1
+                await self._wait_after(retries, self.MAX_RENEW_DELAY_SECONDS)
 
     async def _until(self, wake: asyncio.Event, when: Callable[[], float | None]) -> None:
         while True:
@@ -102,11 +102,9 @@ class Reporter:
                 async with asyncio.timeout(None if at is None else at - now):
                     await wake.wait()
 
-    async def _wait_after(self, failed_calls: int, max_seconds: float) -> None:
-        if failed_calls:
-            await asyncio.sleep(
-                min(max_seconds, self.INTERVAL_SECONDS * 2 ** min(failed_calls - 1, 8))
-            )
+    async def _wait_after(self, retries: int, max_seconds: float) -> None:
+        if retries:
+            await asyncio.sleep(min(max_seconds, self.INTERVAL_SECONDS * 2 ** min(retries - 1, 8)))
 
     def _known(self) -> list[Attempt]:
         """Return running and ended attempts that still have their leases."""

@@ -26,10 +26,10 @@ class NotAwaited(ProcessorError):
     """The processor ended without awaiting a call, which therefore did nothing."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        calls = [f"{name}(…)" for name in dict.fromkeys(names)]
+        formatted = [f"{name}(…)" for name in dict.fromkeys(names)]
         super().__init__(
-            f"{' and '.join(calls)} was never awaited, so it did nothing; write "
-            f"`await {calls[0]}`, in an `async def`",
+            f"{' and '.join(formatted)} was never awaited, so it did nothing; write "
+            f"`await {formatted[0]}`, in an `async def`",
             retryable=False,  # each attempt would repeat what the processor did before
         )
 

@@ -321,7 +321,7 @@ def format_step(step: dict[str, Any]) -> str:
 @check("enqueue", "queue")
 def enqueue(target: Target) -> CheckResult:
     """Check that a person can create and cancel jobs, in a transaction that is rolled back."""
-    people, calls = target.query(PERSON), [TRIAL, *target.query(PAYLOADS)]
+    people, samples = target.query(PERSON), [TRIAL, *target.query(PAYLOADS)]
     if not people:
         return skip("there is no person to enqueue for")
     [(workspace, claims)] = people
@@ -329,7 +329,7 @@ def enqueue(target: Target) -> CheckResult:
         # a user's call ends after this time
         owner.execute("set local statement_timeout = '8s'")
         owner.execute("select set_config('request.jwt.claims', %s, true)", [claims])
-        for job_type, payload in calls:
+        for job_type, payload in samples:
             error = _try_job(owner, target, workspace, job_type, payload)
             # a tenant's limit, or a job type that only the platform enqueues
             if error is None or str(error.sqlstate).startswith("PT"):

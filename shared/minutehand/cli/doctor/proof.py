@@ -106,10 +106,10 @@ async def _prove(target: Target, token: str, workspace: str, duration: dict[str,
             api = QueueClient(settings)
             stack.push_async_callback(api.aclose)
             queue = api.acting_as(token)
-            worker = WorkerFunctions(settings)
-            stack.push_async_callback(worker.aclose)
+            client = WorkerFunctions(settings)
+            stack.push_async_callback(client.aclose)
             with _step(duration, "registered", target.migrate):
-                await worker.call("register_job_types", {"p_types": [SPEC]})
+                await client.call("register_job_types", {"p_types": [SPEC]})
             with _step(duration, "enqueued", "check the workspace's limits for enqueues"):
                 enqueued = await queue.enqueue(TYPE, {}, workspace_id=workspace, session_id=session)
                 job = str(enqueued.job.id)
@@ -126,10 +126,10 @@ async def _prove(target: Target, token: str, workspace: str, duration: dict[str,
                 for topic in topics.values():
                     await topic.wait(topic.joined, READY_SECONDS)
             with _step(duration, "leased", f"minutehand explain {job}"):
-                fence = await _lease(worker, {**me, "limit": 1, "job_types": [TYPE]}, job)
+                fence = await _lease(client, {**me, "limit": 1, "job_types": [TYPE]}, job)
             with _step(duration, "settled", "minutehand doctor --only schedule"):
                 item = {"job_id": job, "fence": fence, "outcome": "completed"}
-                await worker.call("settle_jobs", {"p_request": {**me, "items": [item]}})
+                await client.call("settle_jobs", {"p_request": {**me, "items": [item]}})
             for kind, topic in topics.items():
                 with _step(duration, f"message on {kind}", "see the project's Realtime logs"):
                     await topic.wait(topic.message, TIMEOUT_SECONDS)
@@ -137,10 +137,10 @@ async def _prove(target: Target, token: str, workspace: str, duration: dict[str,
         _clean_up(target, job, settled="settled" in duration)
 
 
-async def _lease(worker: WorkerFunctions, request: dict[str, Any], job: str) -> int:
+async def _lease(client: WorkerFunctions, request: dict[str, Any], job: str) -> int:
     # repeat the lease, because it skips jobs that another worker has locked at the moment
     for call in range(1, 21):
-        result = await worker.call("lease_jobs", {"p_request": {**request, "call": call}})
+        result = await client.call("lease_jobs", {"p_request": {**request, "call": call}})
         for lease in result["leases"]:
             if lease["job"]["id"] == job:
                 return int(lease["fence"])

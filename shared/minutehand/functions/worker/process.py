@@ -142,12 +142,12 @@ class WorkerProcess:
         )
         response: Response
         try:
-            worker_response = await self._http.send(forwarded)
+            forwarded_response = await self._http.send(forwarded)
             headers = {
-                name: worker_response.headers[name]
-                for name in _RESPONSE_HEADERS & {*worker_response.headers}
+                name: forwarded_response.headers[name]
+                for name in _RESPONSE_HEADERS & {*forwarded_response.headers}
             }
-            response = Response(worker_response.content, worker_response.status_code, headers)
+            response = Response(forwarded_response.content, forwarded_response.status_code, headers)
         except httpx.HTTPError as error:
             logger.warning(
                 "The worker did not respond",
