@@ -46,7 +46,10 @@ PRIVATE: Final[Any] = {
         "presence": {"enabled": False, "key": ""},
     }
 }
-ATTACH: Final = "in the SQL editor: select {}.attach_extensions(); otherwise see the Realtime logs"
+ATTACH: Final = (
+    "grant select, insert on realtime.messages to authenticated; select {}.attach_extensions()"
+    "  -- if this does not help, see the Realtime logs"
+)
 LEFT: Final = "delete from public.jobs where id = %s"
 LEFT_TYPE: Final = """
   delete from queue.job_types as t where t.job_type = %s
