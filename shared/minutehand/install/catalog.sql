@@ -326,8 +326,7 @@ facts (rank, object, statement, undo) as (
     pg_get_ruledef(w.oid),
     format('drop rule %I on %s', w.rulename, r.name)
   from relations as r
-  join pg_catalog.pg_rewrite as w on w.ev_class = r.oid
-  where r.relkind = 'r'
+  join pg_catalog.pg_rewrite as w on w.ev_class = r.oid and w.rulename <> '_RETURN'
   union all
   select
     9,

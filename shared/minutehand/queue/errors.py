@@ -150,7 +150,7 @@ def error_from_response(status: int, body: object) -> QueueError:
         error_type = DatabaseReadOnly
         message = (
             "the database is read-only, because it exceeds its Supabase plan's size; "
-            "`minutehand doctor --only database` shows how an operator ends this"
+            "`minutehand doctor` shows how an operator ends this"
         )
     elif status >= 500 or status in {408, 425, 429} or code.startswith(_TRANSIENT):
         error_type = QueueUnavailable

@@ -132,7 +132,6 @@ job_logs: alter publication supabase_realtime drop table public.job_logs
 jobs: drop publication supabase_realtime
 supabase_realtime: alter publication supabase_realtime set (publish = 'insert')
 Realtime: drop policy "minutehand: members and guests follow" on realtime.messages
-realtime.messages: set role none; alter table realtime.messages disable row level security
 user_pending_max: update queue.settings set value = '0' where name = 'user_pending_max'
 own_rule: alter table public.jobs add constraint own_rule check (priority < 0) not valid
 debug: create policy debug on realtime.messages for select to authenticated using (true)

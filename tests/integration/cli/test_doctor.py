@@ -92,6 +92,11 @@ BROKEN = [
         "update queue.tasks set failures = 0, retry_at = null where name = 'retention'",
     ),
     (
+        *("extensions", "fail", "row level security of realtime.messages", "as its owner"),
+        "alter table realtime.messages disable row level security",
+        "alter table realtime.messages enable row level security",
+    ),
+    (
         *("engine", "fail", "database postgres set", "set transaction read write"),
         "alter database postgres set default_transaction_read_only = on",
         "set transaction read write; alter database postgres reset default_transaction_read_only",

@@ -63,7 +63,8 @@ where to_regclass('realtime.messages') is not null and not exists (
   select from pg_policies where policyname = 'minutehand: members and guests follow')
 union all
 select 'fail', 'anyone may follow every topic: row level security of realtime.messages is off',
-  'set role supabase_realtime_admin; alter table realtime.messages enable row level security'
+  'alter table realtime.messages enable row level security'
+    '  -- as its owner; ask the support of Supabase if the project is hosted'
 from pg_class where oid = to_regclass('realtime.messages') and not relrowsecurity
 union all
 -- a project may have its own Realtime topics, which the policy must still allow

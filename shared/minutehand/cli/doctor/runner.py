@@ -22,7 +22,7 @@ from minutehand.terminal.connection import CommandFailed, load_values
 STAGE_VARIABLES = ("DATABASE_URL", "MINUTEHAND_EMAIL", "MINUTEHAND_PASSWORD", "MINUTEHAND_TOKEN")
 #: Codes of missing optional settings. A check that fails with one of these codes is skipped, unless
 #: --only names the check.
-OPTIONAL_CODES = {"missing_setting", "not_signed_in"}
+OPTIONAL_CODES = {"missing_setting", "not_signed_in", "workspace_needed"}
 #: Settings whose example is not a value to paste.
 EXAMPLES = {"SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY"}
 REJECTED = "the database rejected the query"
