@@ -130,21 +130,21 @@ async def exchange(
     url: str,
     *,
     max_bytes: int,
-    max_seconds: float | None = None,
+    within: float | None = None,
     **options: Any,
 ) -> HttpResponse:
     """Send one request and read the whole response, whatever its status."""
-    if max_seconds is None:
+    if within is None:
         silence = httpx.Timeout(options.get("timeout", http.timeout)).read
-        max_seconds = None if silence is None else silence * 2
+        within = None if silence is None else silence * 2
     try:
         async with (
-            asyncio.timeout(max_seconds),
+            asyncio.timeout(within),
             opened(http, method, url, max_silence=math.inf, **options) as response,
         ):
             return await response.read(max_bytes=max_bytes)
     except TimeoutError as error:
-        raise NoResponse(f"took longer than {max_seconds:g} s to answer", "silent") from error
+        raise NoResponse(f"took longer than {within:g} s to answer", "silent") from error
 
 
 class StreamResponse:

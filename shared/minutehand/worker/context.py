@@ -453,7 +453,7 @@ class JobContext:
         async def poll_once(last: StillRunning | None) -> dict[str, Any]:
             gave = await run_remote(
                 services,
-                within=seconds(within),
+                max_seconds=seconds(within),
                 left=max(0.0, (deadline - self.clock.now()).total_seconds()),
                 resume=last,
                 call_seconds=call_seconds,

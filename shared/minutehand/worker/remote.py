@@ -74,7 +74,7 @@ class StillRunning:
 async def run_remote(
     services: Sequence[Service[R]],
     *,
-    within: float,
+    max_seconds: float,
     left: float,
     resume: StillRunning | None,
     call_seconds: float,
@@ -84,7 +84,7 @@ async def run_remote(
 
     Args:
         services: Services in the order in which they are tried.
-        within: Total seconds for the work.
+        max_seconds: Total seconds for the work.
         left: Seconds that remain for the work.
         resume: Work that an earlier attempt has started. Its service is tried first.
         call_seconds: Maximum seconds of a single call.
@@ -120,7 +120,7 @@ async def run_remote(
                         await _cancel(service, task_id)
                     raise
     except TimeoutError as error:
-        raise ProcessorError(f"no answer within {within:g} s", retryable=False) from error
+        raise ProcessorError(f"no answer within {max_seconds:g} s", retryable=False) from error
     raise ProcessorError("; ".join(reasons) or "no service")
 
 

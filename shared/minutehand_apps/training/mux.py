@@ -141,7 +141,7 @@ class Mux:
     async def _put(self, url: str, piece: bytes, span: str, size: int) -> int:
         """Send a piece, and return the number of bytes that have arrived in total."""
         response = await self._send(
-            "PUT", url, max_seconds=PIECE_SECONDS, content=piece, headers={"content-range": span}
+            "PUT", url, within=PIECE_SECONDS, content=piece, headers={"content-range": span}
         )
         if response.status in {200, 201}:
             return size
