@@ -45,7 +45,7 @@ class Endpoint:
         url: Base URL with the version, e.g. https://api.openai.com/v1. `path` is appended.
         model: Name of the model at the endpoint.
         key: Bearer token. None if the endpoint needs no authentication.
-        answer_seconds: Maximum seconds without data, before a response or between its chunks.
+        response_seconds: Maximum seconds without data, before a response or between its chunks.
         sleep: Waits between requests.
     """
 

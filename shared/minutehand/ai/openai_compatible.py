@@ -108,7 +108,7 @@ class OpenAICompatible(Endpoint):
         return self.priced(read / _CHARACTERS_PER_TOKEN, len(text) / _CHARACTERS_PER_TOKEN)
 
     def priced(self, input_tokens: float, output_tokens: float) -> float:
-        """Return the price of `read` input and `written` output tokens in US dollars."""
+        """Return the price of input and output tokens in US dollars."""
         input_price, output_price = self._prices or (0.0, 0.0)
         return (input_tokens * input_price + output_tokens * output_price) / 1_000_000
 

@@ -96,7 +96,7 @@ def is_local(url: str) -> bool:
 
 
 def timeouts(response_seconds: float) -> httpx.Timeout:
-    """Return limits: `answer_seconds` without data, and up to 5 s for a connection."""
+    """Return limits: `response_seconds` without data, and up to 5 s for a connection."""
     return httpx.Timeout(response_seconds, connect=min(CONNECT_SECONDS, response_seconds))
 
 

@@ -77,7 +77,7 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
 
 
 def config_route(settings: Settings, **values: Any) -> Route:
-    """Build the route of the console's configuration. `more` contains additional fields."""
+    """Build the route of the console's configuration. `values` are additional fields."""
     body = {
         "supabaseUrl": settings.supabase_url,
         "supabaseKey": settings.supabase_publishable_key,

@@ -80,7 +80,7 @@ class Maintenance:
     async def _call(self) -> tuple[bool, float]:
         """Call `run_maintenance` once.
 
-        Return whether the call may have made jobs ready, and the pause before the next call.
+        Return whether the call may have made jobs ready, and the delay before the next call.
         """
         started = self._clock.monotonic()
         try:

@@ -68,7 +68,7 @@ class TickOptions:
 
     @classmethod
     def of(cls, settings: Settings, **options: Any) -> TickOptions:
-        """Return options from the settings, with `more` options."""
+        """Return options from the settings, with `options` in addition."""
         return cls(
             concurrency=settings.worker_concurrency,
             threads=settings.worker_threads,

@@ -21,7 +21,7 @@ class LeaseRequests:
 
     #: Pause after a rejected lease, e.g. while a key is rotated.
     REJECTED_BACKOFF_SECONDS = 5.0
-    #: Maximum pause before a lease request without a response is repeated.
+    #: Maximum delay before a lease request without a response is repeated.
     MAX_DELAY_SECONDS = 5.0
     #: Time after which lease requests get a new id, because a loop under load may be one endless
     #: tick.
@@ -166,7 +166,7 @@ class LeaseRequests:
         )
 
     def record_no_response(self) -> None:
-        """Record that there was no response. The request is repeated after a growing pause."""
+        """Record that there was no response. The request is repeated after a growing delay."""
         self._no_responses += 1
         delay = min(self.MAX_DELAY_SECONDS, 0.5 * 2 ** min(self._no_responses - 1, 4))
         self._scheduler.back_off(self._clock.monotonic(), delay, has_no_response=True)

@@ -58,7 +58,7 @@ class Worker:
 
     #: Seconds without an iteration after which the loop counts as stalled.
     STALLED_SECONDS = 30.0
-    #: Maximum seconds of one pause of the loop, so that iterations continue.
+    #: Maximum seconds of one sleep of the loop, so that iterations continue.
     MAX_SLEEP_SECONDS = 10.0
 
     def __init__(

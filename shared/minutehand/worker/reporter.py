@@ -26,7 +26,7 @@ class Reporter:
     """Sends up to one report per interval, and renews each lease every few seconds.
 
     Reports and renewals each have at most one call in flight. A failed call is repeated after a
-    growing pause.
+    growing delay.
     """
 
     #: Maximum jobs of one report, its approximate maximum bytes, maximum bytes of log rows per job,
@@ -35,7 +35,7 @@ class Reporter:
     BATCH_BYTES = 1_000_000
     LOG_BYTES = 250_000
     INTERVAL_SECONDS = 0.25
-    #: Maximum pause after failed reports, and after failed renewals.
+    #: Maximum delay after failed reports, and after failed renewals.
     MAX_DELAY_SECONDS = 5.0
     MAX_RENEW_DELAY_SECONDS = 1.0
     #: Pause before updates of a job with a locked row are sent again.

@@ -42,7 +42,7 @@ class Reason(StrEnum):
 
     #: A job falls due, as the database has announced.
     DUE = "due"
-    #: A request returned nothing, was rejected or got no response, and is repeated after a pause.
+    #: A request returned nothing, was rejected or got no response, and is repeated after a delay.
     BACKOFF = "backoff"
     NOTIFIED = "notified"
     #: Maintenance has made jobs ready, or may make jobs ready.
@@ -124,7 +124,7 @@ class TickScheduler:
     #: settled together and no slot is empty meanwhile. This is a quarter of the time for which jobs
     #: are leased in advance.
     SETTLE_BATCH_SECONDS = 0.025
-    #: Minimum pause between two runs of a loop.
+    #: Minimum delay between two runs of a loop.
     MIN_DELAY_SECONDS = 0.005
 
     def __init__(self, deadlines: Deadlines, options: TickOptions, backoff: IdleBackoff) -> None:

@@ -99,7 +99,7 @@ class DatabaseAccess:
 async def find_database_access(
     settings: Settings, *, max_seconds: float = MAX_WAIT_SECONDS
 ) -> DatabaseAccess:
-    """Probe the DATABASE_URL of the settings, if set. Retry for up to `within` seconds."""
+    """Probe the DATABASE_URL of the settings, if set. Retry for up to `max_seconds`."""
     url = settings.environ.get("DATABASE_URL", "")
     if not url:
         return DatabaseAccess()
