@@ -296,7 +296,7 @@ async def test_a_keys_job_is_made_once_by_whatever_way(api: Api) -> None:
 
 
 async def test_a_mistyped_type_is_no_silence(api: Api) -> None:
-    """The job waits, because a worker may come later. The response names the nearest type."""
+    """The job waits, because a worker may come later. The response names the most similar type."""
     warnings = []
     for job_type in ("work", "works", "xyzzy"):
         body: dict[str, Any] = {"workspace_id": ACME, "job_type": job_type, "payload": {}}
@@ -305,8 +305,8 @@ async def test_a_mistyped_type_is_no_silence(api: Api) -> None:
         warnings.append(answer.json()["warning"])
 
     assert warnings[0] is None
-    assert ("type works:" in warnings[1], "nearest" in warnings[1]) == (True, True)
-    assert ("type xyzzy:" in warnings[2], "nearest" in warnings[2]) == (True, False)
+    assert ("type works:" in warnings[1], "most similar" in warnings[1]) == (True, True)
+    assert ("type xyzzy:" in warnings[2], "most similar" in warnings[2]) == (True, False)
 
     for jobs, warning in (
         (["work"], None),
