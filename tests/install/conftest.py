@@ -1,4 +1,4 @@
-"""A made-up next release as a wheel, built once per run, and the real Supabase CLI."""
+"""A wheel of a made-up next release, built once per test run, and the real Supabase CLI."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.stranger import environment_of
 
 @pytest.fixture(scope="session")
 def released(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A read-only copy of the wheel's sources, in which this version is released."""
+    """A read-only copy of the wheel's sources, with a release of the present version."""
 
     def build(folder: Path) -> None:
         shutil.copytree(wheel / "source", folder, dirs_exist_ok=True)

@@ -136,7 +136,7 @@ class Hosted:
 
 @dataclass(frozen=True)
 class Client:
-    """A client of the Data API like a browser of the project with one user."""
+    """A client of the Data API, as a browser in which one user is signed in."""
 
     url: str
     user: str

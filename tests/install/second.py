@@ -20,7 +20,7 @@ revoke execute on function queue.greetings from public;
 
 
 def make_second_release(copy: Path) -> None:
-    """Make the next release in a copy of the checkout in which this version is released."""
+    """Release a next version in a copy of the checkout that contains this version's release."""
     text = copy / "supabase/schemas/20_extensions.sql"
     text.write_text(text.read_text() + SECOND_SQL)
     make_release(copy, NEXT, now=datetime.now(UTC))

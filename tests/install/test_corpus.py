@@ -1,8 +1,8 @@
 """Install into projects of many shapes, a job by their own trigger, and the removal.
 
 The project's migrations are applied to the local base. A trigger of the project enqueues the job,
-which changes the row by a function of the project. Only its tenant can watch it. After the removal
-the database is as before. Upgrades are in test_projects.py and test_releases.py.
+which changes the row by a function of the project. Only the row's tenant can watch the job. After
+the removal the database is as before. Upgrades are in test_projects.py and test_releases.py.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def test_a_project_installs_works_and_leaves(
 
 
 def names_of(shape: Shape) -> dict[str, str]:
-    """Return the names for the scripts above."""
+    """Return the names that the SQL scripts of this file need."""
     engine = "queue" if shape.schema == "public" else f"{shape.schema}_engine"
     names = {"schema": shape.schema, "engine": engine, "table": shape.table}
     return names | {"tenant": shape.tenant, "sets": shape.sets}
@@ -139,7 +139,7 @@ def apply_pending(database: HostedDatabase, project: Path) -> None:
 def watch_a_job(
     shape: Shape, database: HostedDatabase, api: Api, work: Callable[[], object]
 ) -> None:
-    """Insert a row, whose job its tenant sees completely and live, and a stranger not at all."""
+    """Insert a row. Its tenant sees the row's job completely and live, and a stranger does not."""
     ada, eve = api.of(ADA), api.of(EVE)
     database.as_owner(shape.rows["insert"])
     [job] = ada.rows("jobs")

@@ -55,7 +55,7 @@ def project(environment: Environment, tmp_path: Path) -> Path:
 def test_a_declared_schema_drops_nothing_of_ours(
     project: Path, environment: Environment, hosted: Hosted
 ) -> None:
-    """With the line that install prints, the declared database equals the migrated one."""
+    """With the line that `install` prints, the declared database equals the migrated database."""
     [note] = environment.minutehand(project, "install", *TENANTS)["notes"][-1:]
     config = project / "supabase" / "config.toml"
     [line] = re.findall(r"^ +(schema_paths = .*)$", note, re.MULTILINE)

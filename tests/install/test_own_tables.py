@@ -1,4 +1,4 @@
-"""`minutehand init … --reads … --writes …`: a row's tenant, and columns that are never written."""
+"""`minutehand init … --reads … --writes …` finds a row's tenant and skips certain columns."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_a_name_that_is_taken_stops_the_install(
 
 
 def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Path) -> None:
-    """Their tables stay; objects of theirs that use ours stop the removal without any loss.
+    """The project's tables stay. The removal stops if objects of the project use our objects.
 
     The removal also deletes Minutehand's schedule, which another role has created.
     """
@@ -104,7 +104,7 @@ def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Pa
 
 
 def test_a_removal_elsewhere_drops_nothing(hosted: Hosted, tmp_path: Path) -> None:
-    """The script of one project is run in another project's database."""
+    """A removal script of one project fails in another project's database."""
     install(tmp_path, "public")
     with hosted.database() as database:
         database.as_owner(QUEUE + "create table public.jobs (id int)")
@@ -116,7 +116,7 @@ def test_a_removal_elsewhere_drops_nothing(hosted: Hosted, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("home", ["supabase", "shared/minutehand/webhooks"])
 def test_every_name_of_ours_is_guarded(home: str) -> None:
-    """If the first file did not list a name, a project's object of that name would be replaced."""
+    """The first file must list each name, so that no project's object of the name is replaced."""
     files = sorted((ROOT / home / "schemas").glob("*.sql"))
     texts = "".join(file.read_text() for file in files)
     [names] = re.findall(r"c_names constant text\[\] := '\{(.*?)\}'", texts, re.DOTALL)

@@ -28,7 +28,7 @@ from tests.support.stranger import Stranger
 
 # long, because the first test builds the wheel and starts its stack
 pytestmark = pytest.mark.timeout(600)
-#: SQL that drops another test's table, and creates other queues' tables that their page reads.
+#: SQL that drops another test's table, and creates tables of other queues, which a page reads.
 BEFORE = """
 drop table if exists public.invoices cascade; create schema pgboss;
 create table pgboss.job
@@ -118,7 +118,7 @@ def pages(project: Stranger, dev: RunningStack) -> dict[str, str]:
 def test_every_page_speaks_the_projects_names_and_its_code_is_code(
     pages: dict[str, str], dev: RunningStack
 ) -> None:
-    """SQL is run as in the dashboard's editor; Python and YAML are only parsed."""
+    """SQL is run as in the dashboard's editor. Python and YAML are only parsed."""
     owner = as_user(dev.values["DATABASE_URL"], "postgres")
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute(BEFORE)
@@ -258,7 +258,7 @@ def test_people_and_webhooks_are_made_in_a_shell(
 def test_an_assistant_gets_its_skill_file_and_an_image_its_commit(
     project: Stranger, pages: dict[str, str]
 ) -> None:
-    """These are the other examples that need no stack."""
+    """Run the remaining examples that need no stack."""
     [_, skill] = blocks(pages["agents"], "sh")
     run(project, skill)
     assert (project.folder / ".claude/skills/minutehand/SKILL.md").read_text().startswith("---")

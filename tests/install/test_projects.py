@@ -84,9 +84,9 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
 
 
 def test_an_edited_part_stops_an_upgrade(environment: Environment, tmp_path: Path) -> None:
-    """The error names the part and the remedy; the project may edit the tenancy's part."""
+    """The error names the edited part and the remedy. Only the tenancy's part may be edited."""
     project = bakery(tmp_path)
-    environment.minutehand(project, "install", *THEIRS[2:])  # the tables imply the tenancy
+    environment.minutehand(project, "install", *THEIRS[2:])  # the tables determine the tenancy
     [file] = (project / "supabase/migrations").glob("*_minutehand_*.sql")
     edited = file.read_text().replace(
         "from public.organizations as o", "from public.organizations as o where true"
@@ -141,7 +141,7 @@ def test_what_a_commit_must_not_take_is_named(environment: Environment, tmp_path
 def test_coding_agents_read_of_the_jobs_in_the_projects_own_file(
     environment: Environment, tmp_path: Path
 ) -> None:
-    """The section is appended to a file that exists, and written once."""
+    """The section is appended to an existing file, and only once."""
     agents = tmp_path / "AGENTS.md"
     agents.write_text("Use tabs.\n")
     environment.minutehand(tmp_path, "install", "--package", "backend/work")

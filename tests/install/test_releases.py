@@ -54,7 +54,7 @@ def test_the_one_migration_of_an_app_is_its_present_text() -> None:
 
 
 def test_the_present_text_is_its_release_or_can_be_one() -> None:
-    """The engine of a released version has not changed; the next version lacks no step."""
+    """A released version's engine is unchanged. The next version has all steps that it needs."""
     releases.check_present()
 
 
@@ -68,7 +68,7 @@ def copy(released: Path, tmp_path: Path) -> Path:
 
 
 def test_a_changed_function_is_one_migration(copy: Path) -> None:
-    """The migration has the function and the step; a function with other arguments replaces it."""
+    """The migration has the function and the step. A function with other arguments replaces it."""
     lane = copy / "supabase/schemas/04_enqueue.sql"
     text = lane.read_text()
     [function] = re.findall(r"create function queue\.lane_of.*?\nend", text, re.DOTALL)
@@ -105,7 +105,7 @@ def test_an_upgrade_holds_all_tables_or_none(database: Database) -> None:
 
 
 def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
-    """E.g. an edited released file, a forgotten version, a table that needs a step."""
+    """For example an edited released file, a forgotten version, or a table that needs a step."""
     jobs = copy / "supabase/schemas/02_jobs.sql"
     jobs.write_text(jobs.read_text() + STEP)
     with pytest.raises(CannotRelease, match=f"those of {VERSION}, which is released, or"):
@@ -137,13 +137,13 @@ def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
 def test_an_upgrade_ends_where_a_first_install_begins(
     schema: str, texts: list[str], hosted: Hosted, tmp_path: Path
 ) -> None:
-    """0.3.0 with the migrations of later releases is equal to the present engine."""
+    """Version 0.3.0 with the migrations of later releases equals the present engine."""
     schemas, tenants = Schemas(schema), TENANCIES[schema]
     catalogues = []
     for name, parts in {"upgraded": first_release(schemas, tenants), "new": []}.items():
         project = tmp_path / name
         (project / "supabase/migrations").mkdir(parents=True)
-        if schema != "public":  # those projects have a table public.jobs
+        if schema != "public":  # the projects of this test have their own table public.jobs
             bakery(project)
         with hosted.database() as database:
             database.apply(project)
@@ -263,7 +263,7 @@ def drain(engine: Engine) -> Counter[str]:
 def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
     texts: list[str], hosted: Hosted, old_project: Path
 ) -> None:
-    """0.3.0 had webhooks in its engine: rows, sealed secrets, and a delivery that is leased."""
+    """Version 0.3.0 had webhooks in its engine. Rows, sealed secrets and leased deliveries stay."""
     rows = "select to_jsonb(w) from queue.webhooks as w"
     with hosted.database() as database:
         database.apply(old_project)

@@ -49,7 +49,7 @@ KNOWN = "text check (\"Role\" in ('owner', 'member'))"
 def test_an_unknown_role_is_refused_with_the_words_found(
     hosted: Hosted, tmp_path: Path, type_: str, rows: str, words: str | None
 ) -> None:
-    """Users with an unknown role would silently be no members. The error names the view to edit."""
+    """Users with an unknown role would not be members. The error names the view to edit."""
     install(tmp_path, "minutehand", TENANTS)
     with hosted.database() as database:
         enum = "create schema if not exists rbac; create type rbac.role as enum ('owner', 'guest');"
@@ -68,7 +68,7 @@ def test_an_unknown_role_is_refused_with_the_words_found(
 def test_dev_waits_for_the_tables_of_another_tool(
     hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prisma, Drizzle and Alembic need the database of `minutehand dev` to create them."""
+    """Prisma, Drizzle and Alembic create tables in the running database of `minutehand dev`."""
     install(tmp_path, "minutehand", TENANTS)
     response = list[str]()
     stack = _stack(tmp_path, monkeypatch, response)

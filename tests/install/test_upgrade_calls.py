@@ -72,7 +72,7 @@ def test_calls_during_an_upgrade_succeed_once(
 ) -> None:
     """Calls from SQL, a trigger, a plain insert, the Data API and a worker wait for the upgrade.
 
-    Half of the sessions have made the same calls before and have plans for them.
+    Half of the sessions have made the same calls before and have cached query plans.
     """
     versions = list(releases.read())
     home = tmp_path / "supabase/migrations"

@@ -59,7 +59,7 @@ def workspace(stack: RunningStack) -> Iterator[dict[str, str]]:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Set up `visit` last, so that pages are closed before their rows are deleted.
+    """Set up the fixture `visit` last, so that pages are closed before their rows are deleted.
 
     An open page would report a 404 as an error. The timeout is long because the first test starts
     the stack and Chromium, which takes a minute on a busy machine.

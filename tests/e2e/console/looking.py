@@ -37,7 +37,7 @@ def violations(page: Page, *, colours_only: bool = False) -> list[str]:
 
 
 def check_page(visitor: Visitor) -> None:
-    """Check a page by all rules in light, by those about colours in dark, and on a phone."""
+    """Check a page: all rules in light, rules about colours in dark, and the width of a phone."""
     page, wide = visitor.page, visitor.page.viewport_size
     for scheme in SCHEMES:
         page.emulate_media(color_scheme=scheme)
@@ -50,5 +50,5 @@ def check_page(visitor: Visitor) -> None:
 
 
 def fits(page: Page) -> None:
-    """Wait until nothing is wider than the window, because a resize is drawn a moment later."""
+    """Wait until nothing is wider than the window. A resize is drawn a moment later."""
     page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")

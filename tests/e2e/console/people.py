@@ -18,9 +18,10 @@ PATIENCE_MS = 40_000
 expect.set_options(timeout=PATIENCE_MS)
 
 
-#: A third large read at a time, which the page repeats after a tenth of a second.
+#: Message about a third concurrent large read. The page repeats such a read after a tenth of a
+#: second.
 BUSY = re.compile(r"status of 429 .*/rest/v1/rpc/")
-#: Warning of a page that is left before its socket is open.
+#: Warning if a page is left before its socket is open.
 NOT_OPEN_YET = re.compile("WebSocket is closed before the connection is established")
 #: Errors that a browser reports for a lost connection.
 NETWORK = r"Failed to load resource|WebSocket connection|ERR_"
@@ -44,7 +45,7 @@ def press(place: Page | Locator, name: str, *, exact: bool = False) -> None:
 
 
 class Visitor:
-    """One person's browser with its own storage and one page. It collects console errors."""
+    """One person's browser context, with its own storage and one page. It collects errors."""
 
     def __init__(
         self, browser: Browser, stack: RunningStack, *, workspace_id: str | None, **options: Any

@@ -44,7 +44,7 @@ def test_no_content_breaks_the_page(visit: Visit, worker: HandWorker) -> None:
 
 
 def test_a_chat_with_work(visit: Visit) -> None:
-    """The keyboard works from the list to the page that the work built, and back to the list."""
+    """The keyboard is enough from the list to the page that a job has built, and back."""
     visitor = visit(ADA, "/chat")
     page = visitor.page
     expect(page.get_by_text("No conversations yet")).to_be_visible()
@@ -87,7 +87,7 @@ def test_a_chat_with_work(visit: Visit) -> None:
 
 
 def test_a_message_that_is_sent_again_is_one_message(visit: Visit) -> None:
-    """The page waits for no reply, and sends a message under its first key again."""
+    """After a lost response, the message is sent again with the same idempotency key."""
     visitor = visit(ADA, f"/chat/session#chat_{uuid4()}", allow=(NETWORK,))
     page = visitor.page
     lost: list[APIResponse] = []
@@ -115,7 +115,7 @@ def test_a_message_that_is_sent_again_is_one_message(visit: Visit) -> None:
 
 
 def test_an_answer_is_streamed_stopped_retried_and_fails(visit: Visit, worker: HandWorker) -> None:
-    """The answer appears live as Markdown, keeps its text at an end, and shows the error."""
+    """The answer appears live as Markdown. The text stays after a stop. An error is shown."""
     session = f"chat_{uuid4()}"
     job = worker.enqueue(session_id=session)
     worker.write_chat(session, job, message="How?")

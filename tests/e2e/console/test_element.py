@@ -56,7 +56,7 @@ render(h(Mine), document.getElementById("mine"));
 """
 
 
-#: Draws a guarded part that fails, and then one that does not.
+#: Script that draws a part which fails inside `Guarded`, and then a part which does not fail.
 GUARDED = """
 const { h, render } = await import("/lib/ui.js");
 const { Guarded } = await import("/parts/states-of-view.js");

@@ -20,9 +20,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 #: A subscription is renewed once a minute.
 KEPT = "/rpc/follow_topic"
 LATER = {"delay_seconds": 3600}
-STEP_MS = 2000  # in the page's time, shorter than the timeout of a reply
-STEPS_TO_REST = 8  # longer than a heartbeat, whose reply comes after all earlier messages
-STEPS = 45  # all pages together take less time than a token is valid
+STEP_MS = 2000  # by the page's clock, and shorter than the timeout of a reply
+STEPS_TO_REST = 8  # longer than a heartbeat's interval; its reply follows all earlier messages
+STEPS = 45  # all pages together need less time than a token is valid
 
 
 #: Message of Realtime once a topic's messages arrive.
@@ -35,7 +35,7 @@ HIDE = """() => {
 
 
 class _Heart:
-    """Heartbeats, calls and joins of a page, answered outside its clock, where they were late."""
+    """Advances a page's clock in steps, and waits after each step for the server's replies."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -67,7 +67,7 @@ class _Heart:
             self._waiting.discard(topic)
 
     def beat(self) -> None:
-        """Advance the page's clock by a step, then let the server respond."""
+        """Advance the page's clock by a step, then wait for the server's replies."""
         self._page.clock.run_for(STEP_MS)
         while self._waiting:
             self._page.wait_for_timeout(5)
@@ -86,7 +86,7 @@ def _requests_of(page: Page) -> list[str]:
 
 
 def _repeated(heart: _Heart, page: Page) -> list[str]:
-    """Return the requests of a page that repeat after it has come to rest."""
+    """Return the requests that a page repeats after it has loaded and joined its topics."""
     for _ in range(STEPS_TO_REST):
         heart.beat()  # the topic is joined, and later changes are read
     asked = _requests_of(page)
@@ -95,7 +95,7 @@ def _repeated(heart: _Heart, page: Page) -> list[str]:
     return [one for one in asked if asked.count(one) > 1 and KEPT not in one]
 
 
-#: Work of each app that waits for a job.
+#: Records of each app whose jobs have not ended.
 WORK = """
 insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id, created_by)
 values (%(id)s, %(workspace)s, 'A fair', 'all_details_but_slow', %(plan)s, %(ada)s),

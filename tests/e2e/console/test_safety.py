@@ -16,11 +16,12 @@ HOSTILE = (
     '<img src=x onerror="window.breached=1"><script>window.breached=1</script>'
     "<svg/onload=window.breached=1>'\"--></textarea></style>"
 )
-#: Bytes with headers until the page is live, without the list: three seconds at 50 kB/s.
+#: Maximum bytes, with headers, until the page is live, without the list of jobs. They take three
+#: seconds at 50 kB/s.
 FIRST_LOAD_BYTES = 150_000
-#: Requests until the page is live, with the manifests of six apps.
+#: Maximum requests until the page is live, with the manifests of six apps.
 FIRST_LOAD_REQUESTS = 20
-#: Bytes of a hundred jobs from the local Data API, which does not compress.
+#: Maximum bytes of a hundred jobs from the local Data API, which does not compress responses.
 LIST_BYTES = 150_000
 
 
@@ -69,7 +70,7 @@ def test_the_first_load_is_small(visit: Visit, worker: HandWorker) -> None:
     wire = visitor.context.new_cdp_session(visitor.page)
     wire.send("Network.enable")
     wire.send("Network.setCacheDisabled", {"cacheDisabled": True})
-    paths: dict[str, str] = {}  # by request, without those of the earlier page
+    paths: dict[str, str] = {}  # path by request, without requests of the previous page
     bytes_of: dict[str, list[float]] = {}
 
     def begun(sent: dict[str, Any]) -> None:
@@ -77,7 +78,7 @@ def test_the_first_load_is_small(visit: Visit, worker: HandWorker) -> None:
             paths[sent["requestId"]] = urlsplit(sent["request"]["url"]).path
 
     def finished(sent: dict[str, Any]) -> None:
-        if path := paths.get(sent["requestId"]):  # so that the earlier page's requests do not count
+        if path := paths.get(sent["requestId"]):  # requests of the previous page do not count
             bytes_of.setdefault(path, []).append(sent["encodedDataLength"])
 
     wire.on("Network.requestWillBeSent", begun)

@@ -37,7 +37,7 @@ class Page:
 
     @classmethod
     async def open(cls, stack: RunningStack, url: str, library: Path) -> Self:
-        """Start the process, which follows nothing yet."""
+        """Start the process. It does not follow a job or a list yet."""
         key = stack.supabase_publishable_key
         request = {"url": url, "key": key, "library": str(library)}
         process = await asyncio.create_subprocess_exec(

@@ -28,7 +28,7 @@ ALPHABET = "abc äöü€ 🌍\n"
 
 
 class Speaker:
-    """Writer of a job's stream, which reports pieces as a worker does."""
+    """Writes a job's output stream, and reports its chunks as a worker does."""
 
     def __init__(self, worker: HandWorker, lease: dict[str, Any], chance: random.Random) -> None:
         self.text = ""
@@ -53,14 +53,14 @@ class Speaker:
         assert self._worker.report(self._lease, None, "a line", output=said) == "ok"
 
     def end(self) -> None:
-        """Complete the job. Its last output comes with the end."""
+        """Complete the job. The settlement contains the last output."""
         said = [piece(" the end", len(self.text), attempt=self._attempt)]
         self.text += " the end"
         self._worker.settle(self._lease, result={}, output=said)
 
 
-#: Freshness that a page reports during a disturbance, by the disturbance; empty if a page cannot
-#: notice it.
+#: By disturbance, the freshness that a page reports during it. Empty if a page cannot notice the
+#: disturbance.
 TROUBLES = {
     "lossy": (),
     "cut": (),

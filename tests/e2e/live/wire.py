@@ -63,7 +63,7 @@ class Wire:
         return len(self._links)
 
     def fall_silent(self) -> None:
-        """Pass nothing more on the current connections, but keep them open."""
+        """Stop all data on the current connections, but keep the connections open."""
         self._silent |= set(self._links)
 
     def hold(self) -> None:

@@ -24,7 +24,7 @@ from tests.support.stacks import RunningStack, end, launch, wait_ready
 PAGE = ROOT / "shared" / "minutehand" / "pages" / "nextjs.md"
 #: Project of `create-next-app` with pages of the tests. Its lock file pins the versions.
 PROJECT = ROOT / "tests" / "fixtures" / "nextjs"
-#: Model whose answers a test writes. An attempt follows the lines of its own file.
+#: Fake model whose answers a test writes. Each attempt reads its answer from its own file.
 PACED = """\
 import asyncio
 import json

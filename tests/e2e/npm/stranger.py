@@ -17,7 +17,7 @@ REACTS = ("18", "19")
 
 
 def install(folder: Path, *packages: str) -> None:
-    """Create a project in the folder and install packages, each named as in npm."""
+    """Create a project in the folder and install packages by their npm names."""
     package = {"name": "stranger", "private": True, "type": "module"}
     (folder / "package.json").write_text(json.dumps(package))
     shutil.copyfile(ROOT / ".npmrc", folder / ".npmrc")

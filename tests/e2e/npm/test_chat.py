@@ -173,7 +173,7 @@ def test_items_of_a_stream_are_parts_of_the_answer(
 def test_an_answer_that_cannot_be_read_is_an_error(
     tab: Callable[[], Tab], site: Site, chat: str, context: BrowserContext
 ) -> None:
-    """A chat without its paid answer would invite the person to send the message again."""
+    """If the answer is missing, an error is shown, so that the person does not pay for it again."""
     shown = tab()
     shown.does("Send")
     site.say(chat, "say one", "end")

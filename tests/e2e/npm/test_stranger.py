@@ -183,7 +183,7 @@ def test_the_package_has_no_dependencies_and_its_only_side_effect_is_the_element
     [*(pytest.param(old, marks=pytest.mark.weekly(only=True)) for old in REACTS[:-1]), REACTS[-1]],
 )
 def test_every_example_and_type_compiles(typed: Stranger, react: str) -> None:
-    """Check the React types by a component, and the examples that no test runs."""
+    """Check the React types with a component, and compile the examples that no test runs."""
     client = 'import { createClient } from "@supabase/supabase-js";\n'
     (typed.folder / "supabase.ts").write_text(
         f'{client}export const supabase = createClient("http://x", "k");\n'

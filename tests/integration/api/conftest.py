@@ -1,4 +1,4 @@
-"""API of a project of the test, whose worker runs only on demand."""
+"""The API of a test's own project, whose worker runs only on demand."""
 
 from __future__ import annotations
 

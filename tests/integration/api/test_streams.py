@@ -157,7 +157,7 @@ async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api
 
 
 async def test_watch_of_a_workspace_omits_webhook_deliveries(api: Api) -> None:
-    """One failing endpoint causes thousands of deliveries. The watch does not read each job."""
+    """A failing endpoint causes thousands of deliveries. The watch does not read each of them."""
     api.engine.publish_deliveries()
     delivery = api.engine.enqueue(job_type="webhook_delivery")
     api.engine.settle(api.engine.lease_one(), "failed")
@@ -178,7 +178,7 @@ async def test_watch_of_a_workspace_omits_webhook_deliveries(api: Api) -> None:
 
 
 async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(api: Api) -> None:
-    """Each event and character comes once, whatever the last line was, and before the job's end."""
+    """From any position, each event and character comes once, and before the job's end."""
     engine, path = api.engine, "/api/sessions/s/events"
     engine.enqueue(session_id="other")
     jobs = engine.enqueue_many(25, session_id="s")

@@ -12,7 +12,7 @@ from tests.unit.web.conftest import error_of
 
 
 async def test_one_bulk_of_a_caller_runs_and_the_body_of_another_is_not_read(api: Api) -> None:
-    """Reading and running a bulk are work of the one process that serves everyone."""
+    """Reading and running a bulk request slow down the one process that serves everyone."""
     bulk = {"workspace_id": ACME, "jobs": [{"job_type": "work"}] * 2}
     waits = "select exists (select from pg_locks where not granted)"
     with api.engine.open_transaction() as other:

@@ -59,7 +59,7 @@ class Providers:
 
 
 class Station(AppHarness):
-    """The whole app: its API, and a worker that runs on demand."""
+    """The whole beacon app: its API, and a worker that runs on demand."""
 
     below = "/api/v1"
 

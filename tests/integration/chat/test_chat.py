@@ -43,7 +43,7 @@ async def test_a_model_decides_asks_and_fills_a_page(
 
 
 async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelServer) -> None:
-    """The session keeps a 502 with a sentence for people, and the log has the vendor's message."""
+    """The session keeps a 502 and a sentence for people. The log has the vendor's message."""
     server.faults["decide"] = [Fault(400, {"error": {"message": "no such model"}})] * 9
     session = with_model.begin()
     response = await with_model.say(session, "Hello")
@@ -159,7 +159,7 @@ async def events(harness: Harness, session: str, **headers: str) -> list[tuple[s
 
 
 async def test_answering_and_cancelling_are_for_work_that_waits(harness: Harness) -> None:
-    """A second call returns 409, and a call for an unknown id 404."""
+    """A second answer or cancellation returns 409, and one for an unknown id 404."""
     session = harness.begin()
     await harness.say(session, PAGE)
     await harness.asking(session)
@@ -200,7 +200,7 @@ async def test_a_caller_may_prefer_not_to_wait_for_the_reply(harness: Harness) -
 
 
 async def test_production_refuses_guessable_ids(harness: Harness) -> None:
-    """A setting, which the local stack's seed opens."""
+    """The minimum length of session ids is a setting, which the local stack's seed lowers."""
     harness.project.sql(
         "update queue.settings set value = '32' where name = 'chat_session_id_min_characters'"
     )

@@ -135,7 +135,7 @@ async def test_what_is_not_set_fails_at_once(office: Office, change: str, messag
 async def test_a_rate_limit_waits_as_long_as_apollo_says_and_holds_the_whole_key(
     online: Office, apollo: ApolloServer
 ) -> None:
-    """No attempt is spent, and a thousand jobs do not each reach the same limit."""
+    """No attempt counts. Other jobs with this key wait too, so they do not each reach the limit."""
     apollo.faults = [Fault(429, {}, {"retry-after": "700"})]
     first = await online.run("enrich_account", {"account_id": INITECH})
     other = await online.run("enrich_account", {"account_id": UNKNOWN_LTD})

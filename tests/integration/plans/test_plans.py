@@ -158,7 +158,7 @@ async def test_a_plan_waits_for_a_model_that_is_away(
 ) -> None:
     """The job waits after any number of failures.
 
-    No attempt is spent, and the plan shows the time of the next call.
+    No attempt counts, and the plan shows the time of the next call.
     """
     server.faults["budget"] = [Fault(429, {}, {"Retry-After": "20"})] * 9
     plan_id = await with_model.create()
@@ -252,7 +252,7 @@ async def test_one_chapter_is_made_again_and_the_others_are_kept(
 async def test_a_report_is_there_whichever_chapter_is_made_again(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """Dependent chapters are shown without it, and later with its new version."""
+    """Chapters that depend on another are shown without it, and later with its new version."""
     plan_id = await with_model.create()
     await with_model.ended(plan_id)
     others = {"tasks": [{"id": "X", "title": "Else", "days": 1}]}

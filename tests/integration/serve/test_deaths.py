@@ -64,8 +64,8 @@ def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host:
         json.loads(line) for line in host.log.read_text().splitlines() if "worker.died" in line
     ]
     assert [guilty] in [line.get("guilty") for line in lines]
-    # the first death, 10 deaths that halve 1,021 jobs until one runs alone, and its second
-    # attempt's
+    # the first death, 10 deaths that halve 1,021 jobs until one runs alone, and the death of its
+    # second attempt
     assert len(lines) <= 12
 
 
@@ -101,7 +101,7 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Served) -> No
 def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
     host: Served, batches: list[tuple[str, int, str, str]]
 ) -> None:
-    """Each job may spend one attempt, and the other jobs complete."""
+    """The guilty job of each batch fails after one attempt, and the other jobs complete."""
     with host.connection.transaction():  # so that one call gets all jobs of a batch
         beside = [host.enqueue(job_type, count) for job_type, count, _, _ in batches]
         guilty = [host.enqueue(job_type, how=how) for job_type, _, how, _ in batches]
@@ -135,7 +135,7 @@ def test_two_of_different_types_are_both_named_and_no_other_pays(host: Served) -
 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> None:
-    """All of its jobs are suspects, which are cleared within two minutes."""
+    """All of the worker's jobs become suspects. They complete within two minutes."""
     ids = host.enqueue("served.slow", 250, seconds=2)
     running = "select count(*) from queue.leases where job_id = any(%s::uuid[])"
     until(lambda: host.connection.execute(running, (ids,)).fetchone() == (250,))

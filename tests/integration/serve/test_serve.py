@@ -1,8 +1,8 @@
 """The whole product without AWS: `minutehand serve`, invoked by the database alone.
 
-The process is the real command, the database the real one. pg_net, pg_cron and the Vault are
-stand-ins that record what `performed` does, as their background workers would. The stack's own
-worker knows none of the job types here.
+The command and the database are real. pg_net, pg_cron and the Vault are stand-ins that record what
+`performed` does, as their background workers would. The stack's own worker knows none of the job
+types here.
 """
 
 from __future__ import annotations

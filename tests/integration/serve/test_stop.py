@@ -1,7 +1,7 @@
 """A served host that is stopped, as a deploy or a container platform stops it.
 
-No other host serves these job types here, so that the stopped one must have the jobs. The hosts of
-`test_serve.py` have ended before this file begins.
+No other host serves these job types, so only the stopped host can have leased the jobs. The hosts
+of `test_serve.py` have ended before this file begins.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def test_no_job_is_lost(doomed: RunningStack, tmp_path: Path, trouble: str) -> N
         TROUBLES[trouble](day)
 
         enqueuing.join(900)
-        # No job waits for a dead worker or for a step of the clock.
+        # No job waits forever for a dead worker or because the clock was set.
         until(lambda: day.left() == 0, seconds=900)
     counted = "select count(*), count(*) filter (where attempts > 1) from public.jobs"
     with doomed.connect() as connection:

@@ -81,7 +81,7 @@ async def test_workers_killed_in_each_stage_transcribe_once_and_send_one_video(
 async def test_a_models_procedure_is_checked_and_asked_for_again(
     project: Project, ear: QuickEar
 ) -> None:
-    """A step at a time without speech is rejected. A second wrong output fails the job."""
+    """A step at a time without speech is rejected. After a second wrong output the job fails."""
     nowhere = {"title": "Paper", "steps": [{"title": "Wash the car", "at_seconds": 900}]}
     answers = [nowhere, GOOD, nowhere, nowhere]
     async with ModelServer() as server:
@@ -111,7 +111,7 @@ async def test_a_models_procedure_is_checked_and_asked_for_again(
 async def test_a_wrong_file_says_so_at_once_for_all_its_jobs(
     studio: Studio, tmp_path: Path, arguments: tuple[str, ...], code: str
 ) -> None:
-    """No attempt is repeated. `retry_count >= max_retries` finds permanent failures."""
+    """The job is not retried. The guide's query for permanent failures finds it."""
     content = b"" if not arguments else b"no video at all"
     if len(arguments) > 1:
         content = await make(studio.app, tmp_path / "file.mp4", *arguments)
@@ -199,7 +199,7 @@ async def test_a_cancelled_training_stops_and_continues_when_it_is_retried(studi
 async def test_the_video_host_is_asked_until_it_is_ready(
     project: Project, ear: QuickEar, host: MuxServer
 ) -> None:
-    """The video is sent once, for any fault."""
+    """The video is sent only once, whatever fault the video host has."""
     host.asset_status = "preparing"
     host.faults["POST uploads"] = [Fault(500, {})]
     async with Studio(project, host.known_to(project.settings), speech=ear).open() as studio:

@@ -76,7 +76,7 @@ class Post:
         return dict(webhook)
 
     async def settle(self) -> list[dict[str, Any]]:
-        """Tick until nothing is due; returns the deliveries' rows in order.
+        """Tick until no job is due, and return the rows of the deliveries in order.
 
         Maintenance reads events a second after they happened, so this function calls maintenance.
         """

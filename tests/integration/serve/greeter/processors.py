@@ -95,7 +95,7 @@ async def together(jobs: list[BatchedJob[Item]]) -> list[None]:
 
 @processor("served.plain_batch", payload=Item, batch=2, batch_wait=0.2, timeout=1, max_attempts=1)
 def together_in_a_thread(jobs: list[BatchedJob[Item]]) -> list[None]:
-    """Hang where no exception reaches it like a read from a socket without a timeout."""
+    """Hang in C code, which no exception can stop, as a socket read without a timeout does."""
     if any(job.payload.how == "hangs" for job in jobs):
         time.sleep(600)
     return [None for _ in jobs]
