@@ -333,7 +333,7 @@ class Attempt:
         await flushed
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
-        """Enqueue child jobs, once per name."""
+        """Enqueue child jobs. Another call with the same name enqueues no more."""
         return await self._environment.run.queue.spawn(self.job_id, self.fence, name, children)
 
     async def stream_history(self, stream: str) -> StreamHistory:

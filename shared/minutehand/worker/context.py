@@ -183,7 +183,7 @@ class ContextPort(Protocol):
         """
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
-        """Enqueue child jobs, once per name."""
+        """Enqueue child jobs. Another call with the same name enqueues no more."""
 
     async def stream_history(self, stream: str) -> StreamHistory:
         """Return the output that earlier attempts have written into a stream."""

@@ -48,7 +48,7 @@ class LeaseRequests:
         #: The last request, if it got no response. It is repeated unchanged, so that the database
         #: returns the jobs that it may have leased.
         self.pending: LeaseRequest | None = None
-        #: Number of due jobs that were not leased. The database counts them up to a limit.
+        #: Number of due jobs that were not leased. Above a limit the database stops counting.
         self.due = 0
         #: Summary of the run, to store if the next request finds nothing. None if the run
         #: continues.

@@ -35,8 +35,9 @@ T = TypeVar("T")
 
 #: Interval in seconds at which unchanged job types are published again.
 REGISTER_INTERVAL_SECONDS = 300.0
-#: New objects until Python's garbage collector runs. About twenty jobs in flight create more than
-#: the default of 700, so that the collector took a third of a worker's CPU time.
+#: Number of new objects after which Python's garbage collector runs. About twenty jobs in flight
+#: create more than the default of 700, so with that default the collector took a third of a
+#: worker's CPU time.
 GC_THRESHOLD = 20_000
 #: Threads of the event loop per slot, so that host names can be resolved while processors block in
 #: `asyncio.to_thread`. By default asyncio has only four threads and one more per CPU core.

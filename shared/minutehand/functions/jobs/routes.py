@@ -33,7 +33,7 @@ from minutehand.web.services import Provided, services_of
 
 
 class _BulkRoute(APIRoute):
-    """Rejects a caller's second concurrent bulk before its body is read, because it is large."""
+    """Rejects a caller's second concurrent bulk before its large body is read."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
