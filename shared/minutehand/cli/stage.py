@@ -106,19 +106,14 @@ class Stage:
 
     def environment(self) -> dict[str, str]:
         """Read the functions' settings and secrets, and the API's address. Never print them."""
-        outputs = self.outputs()
+        outputs, functions = self.outputs(), self.client("lambda")
         values = {"API_URL": outputs.get("ConsoleUrl") or outputs.get("HttpApiUrl", "")}
         for name in NEEDED:
-            values |= self.function_environment(f"{self.stack}-{name}")
+            with translate_aws_errors(self.region):
+                read = functions.get_function_configuration(FunctionName=f"{self.stack}-{name}")
+            values |= read.get("Environment", {}).get("Variables", {})
             values |= self.read_secrets(name)
         return values
-
-    def function_environment(self, function: str) -> dict[str, str]:
-        """Read the environment variables of a function."""
-        with translate_aws_errors(self.region):
-            read = self.client("lambda").get_function_configuration(FunctionName=function)
-        variables: dict[str, str] = read.get("Environment", {}).get("Variables", {})
-        return variables
 
     @property
     def supabase_urls(self) -> tuple[str, str]:

@@ -53,32 +53,40 @@ TICK: dict[str, Any] = {
         "RetryPolicy": {"MaximumRetryAttempts": 1, "MaximumEventAgeInSeconds": 60},
     },
 }
-LIMITS = {"Timeout": 120, "MemorySize": 512}
+
+
+def function_of(name: str) -> dict[str, Any]:
+    """Return the deployed configuration of a function."""
+    return {
+        "FunctionName": f"shop-prod-{name}",
+        "Runtime": "python3.13",
+        "Handler": "main.main",
+        "Role": f"arn:aws:iam::123456789012:role/shop-prod-us-east-1-{name}",
+        "Timeout": 120,
+        "MemorySize": 512,
+    }
+
+
+def role_of(name: str) -> dict[str, Any]:
+    """Return the deployed configuration of a role, without its policy."""
+    return {"RoleName": f"shop-prod-us-east-1-{name}", "AssumeRolePolicyDocument": "{}"}
+
+
 #: The part of a stack's template that the doctor reads, as in infra/aws/worker.yml.
 TEMPLATE = {
     "Resources": {
         **{
             f"{name.title()}Role": {
                 "Type": "AWS::IAM::Role",
-                "Properties": {
-                    "RoleName": f"shop-prod-us-east-1-{name}",
-                    "AssumeRolePolicyDocument": {},
-                    "Policies": [{"PolicyName": name, "PolicyDocument": POLICY}],
-                },
+                "Properties": role_of(name)
+                | {"Policies": [{"PolicyName": name, "PolicyDocument": POLICY}]},
             }
             for name in NEEDED
         },
         **{
             f"{name.title()}LambdaFunction": {
                 "Type": "AWS::Lambda::Function",
-                "Properties": {
-                    "FunctionName": f"shop-prod-{name}",
-                    "Handler": "main.main",
-                    "Runtime": "python3.13",
-                    "Role": {"Fn::GetAtt": [f"{name.title()}Role", "Arn"]},
-                    "Code": {"ZipFile": "main = None"},
-                    **LIMITS,
-                },
+                "Properties": function_of(name) | {"Code": {"ZipFile": "main = None"}},
             }
             for name in NEEDED
         },
@@ -102,21 +110,18 @@ class Deployed(Account):
             archive.writestr("main.py", "")
         iam, functions = self.client("iam"), self.client("lambda")
         for name in (*NEEDED, "tick"):
-            role = f"shop-prod-us-east-1-{name}"
+            role = role_of(name)
             with suppress(ClientError):
-                iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
-            iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(POLICY))
+                iam.create_role(**role)
+            document = json.dumps(POLICY)
+            iam.put_role_policy(RoleName=role["RoleName"], PolicyName=name, PolicyDocument=document)
         for name in NEEDED:
             with suppress(ClientError):
                 functions.delete_function(FunctionName=f"shop-prod-{name}")
             functions.create_function(
-                FunctionName=f"shop-prod-{name}",
-                Runtime="python3.13",
-                Role=iam.get_role(RoleName=f"shop-prod-us-east-1-{name}")["Role"]["Arn"],
-                Handler="main.main",
+                **function_of(name),
                 Code={"ZipFile": code.getvalue()},
                 Environment={"Variables": {"SUPABASE_URL": URL}},
-                **LIMITS,
             )
         write_parameters(self.client("ssm"), "shop", "prod", SECRETS)
         with suppress(ClientError):

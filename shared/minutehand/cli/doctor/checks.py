@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -97,7 +98,6 @@ PAYLOADS = """
     ) as j
     limit 20
 """
-HAS_SECRETS = "select 1 where to_regclass('queue.webhooks') is not null"
 SECRETS_QUERY = "select workspace_id::text, sealed_secret from queue.webhooks limit 1"
 #: Queries by name of the check.
 QUERIES = dict(
@@ -330,14 +330,15 @@ def enqueue(target: Target) -> CheckResult:
         owner.execute("set local statement_timeout = '8s'")
         owner.execute("select set_config('request.jwt.claims', %s, true)", [claims])
         for job_type, payload in samples:
-            error = _try_job(owner, target, workspace, job_type, payload)
+            attempt = partial(_try_job, owner, target, workspace, job_type, payload)
+            error = attempt()
             # a tenant's limit, or a job type that only the platform enqueues
             if error is None or str(error.sqlstate).startswith("PT"):
                 continue
             message = str(error).partition("\n")[0]
             return fail(
                 f"no job of the type {job_type} can be created: {message}",
-                _find_cause(owner, target, workspace, job_type, payload, error),
+                _find_cause(owner, target, error, attempt),
             )
     return ok()
 
@@ -345,10 +346,8 @@ def enqueue(target: Target) -> CheckResult:
 def _find_cause(
     owner: psycopg.Connection[Any],
     target: Target,
-    workspace: str,
-    job_type: str,
-    payload: str,
     error: psycopg.Error,
+    attempt: Callable[[], psycopg.Error | None],
 ) -> str | None:
     """Find the project's own trigger or constraint without which the job can be created."""
     triggers = [statement for (statement,) in target.query(OWN_TRIGGERS)]
@@ -358,7 +357,7 @@ def _find_cause(
     for statement in triggers:
         with owner.transaction(force_rollback=True):
             owner.execute(statement.encode())
-            if _try_job(owner, target, workspace, job_type, payload) is None:
+            if attempt() is None:
                 return str(statement)
     return ";\n        ".join(triggers) or None
 
@@ -386,9 +385,13 @@ for name in ("project", "extensions", "wake-up", "publication"):
     check(name, "migrations")(partial(_run_query, QUERIES[name]))
 
 
+def _exists(target: Target, relation: str) -> bool:
+    return bool(target.query(f"select 1 where to_regclass('{relation}') is not null"))
+
+
 def _run_query_of(relation: str, query: str, target: Target) -> CheckResult:
     """Run a query that reads a table of an extension."""
-    [(exists,)] = target.query(f"select to_regclass('{relation}') is not null")
+    exists = _exists(target, relation)
     return _run_query(query, target) if exists else skip(f"{relation} does not exist")
 
 
@@ -472,7 +475,7 @@ def sealing(target: Target) -> CheckResult:
     if not settings.kms_key_id and not Path(str(settings.sealing_key_file)).is_file():
         return warn("SEALING_KEY_FILE names no file, so stored secrets cannot be opened", other)
     sealer, rows = make_sealer(settings), []
-    if target.values.get("DATABASE_URL") and target.query(HAS_SECRETS):
+    if target.values.get("DATABASE_URL") and _exists(target, "queue.webhooks"):
         rows = target.query(SECRETS_QUERY)
     try:
         with translate_aws_errors(settings.aws_region):
