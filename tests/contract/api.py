@@ -1,4 +1,4 @@
-"""The functions of one origin over one project, in this process, for HTTP, client and command."""
+"""The functions of a project in this process, called by HTTP, the client and the command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.project import Project
 
 @dataclass
 class Api:
-    """An address, and the tokens of people."""
+    """The functions at their address, and the means to call them as a person."""
 
     project: Project
     engine: Engine

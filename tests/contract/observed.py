@@ -65,7 +65,7 @@ def started(engine: Engine, **options: Any) -> dict[str, Any]:
 
 
 def later(engine: Engine, seconds: float) -> str:
-    """Return an instant from now on the engine's clock."""
+    """Return the time that the engine's clock shows after some seconds."""
     return str(engine.one("select queue.clock() + %s * interval '1 second'", seconds).isoformat())
 
 
@@ -102,7 +102,7 @@ def sent_on(engine: Engine, topic: str) -> list[dict[str, Any]]:
 
 
 def events_of(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the events of one message: itself, or the events of its groups."""
+    """Return the events of a message, which is an event or contains events or groups of them."""
     if "groups" not in message:
         return message.get("events") or [message]
     several = []

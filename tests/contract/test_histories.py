@@ -108,7 +108,7 @@ class QueueMachine(RuleBasedStateMachine):
         run = self.watcher.run
         run(CLOCK.format(seconds=self.now))
         run("delete from public.jobs")
-        # names and keys of earlier histories
+        # makes names and keys differ from those of earlier histories
         self.run_id = uuid.uuid4().hex[:8]
         made = "insert into public.workspaces (id, name) values (%s, 'A'), (%s, 'G')"
         run(f"{made} on conflict do nothing", ACME, GLOBEX)

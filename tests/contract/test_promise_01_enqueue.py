@@ -33,7 +33,7 @@ def test_a_job_exists_only_if_its_transaction_commits(engine: Engine) -> None:
 
 
 def test_what_commits_late_is_found_below_what_was_leased_meanwhile(engine: Engine) -> None:
-    """A lease read past the position of a job whose transaction committed later."""
+    """A lease has already read beyond the position of a job whose transaction commits later."""
     with engine.open_transaction() as slow:
         late = slow.enqueue()
         engine.advance(10)
@@ -102,7 +102,7 @@ def test_racing_callers_of_one_key_replace_its_job_one_after_another(
 
 
 def test_another_payload_under_the_same_key_is_a_conflict(engine: Engine) -> None:
-    """The first job in the response would hide the caller's mistake.
+    """A response with the first job would hide the caller's mistake.
 
     A key belongs to one workspace.
     """

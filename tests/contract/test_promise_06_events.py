@@ -196,7 +196,7 @@ def test_a_question_is_answered_once_by_one_of_its_options(engine: Engine, ada: 
 
 @pytest.mark.parametrize("first", ["event", "wait"])
 def test_an_event_is_received_before_or_after_the_wait(engine: Engine, first: str) -> None:
-    """The first event of a name counts. Another tenant's event of that name is a different one."""
+    """Only the first event of a name counts, and another tenant's event of that name does not."""
 
     def emit(value: int, workspace: str = ACME) -> Any:
         payload = {"n": value}

@@ -446,7 +446,7 @@ def an_error(**attributes: Any) -> Exception:
 
 @pytest.mark.parametrize(
     "error",
-    [  # as httpx, requests and aiohttp raise them
+    [  # errors like those of httpx, requests and aiohttp
         an_error(response=httpx.Response(429, headers={"retry-after": "90"})),
         an_error(response=SimpleNamespace(headers={"Retry-After": "90"})),
         an_error(headers={"Retry-After": "90"}),

@@ -212,7 +212,7 @@ def put(value: Any, job_id: str) -> Any:
 
 
 async def take(api: Api, way: str, function: str, ways: Ways, job_id: str, user: str) -> str:
-    """Call the function one way, and return the response as text, or the error."""
+    """Call the function in one of the ways, and return the response as text, or the error."""
     arguments = put(ways.sql, job_id)
     if way == "SQL":
         try:

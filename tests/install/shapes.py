@@ -2,8 +2,8 @@
 
 A file begins with `-- @install` (the options of `minutehand install`) and `-- @job` (its table, the
 tenant of a new row, the columns that the job sets). The project's own files follow: `@file` is a
-migration, `@repeat` many, `@extra` a file that is not applied. `@seed` and `@insert` are rows, and
-`@remove` undoes the insert if a plain delete does not.
+migration, `@repeat` is many migrations, `@extra` is a file that is not applied. `@seed` and
+`@insert` are rows, and `@remove` undoes the insert if a plain delete does not.
 """
 
 from __future__ import annotations

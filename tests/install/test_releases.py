@@ -274,7 +274,7 @@ def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
             job_id = engine.enqueue()
             engine.maintain()
             lease = engine.lease_one(job_types=["webhook_delivery"])
-            engine.enqueue()  # a job whose event was not read
+            engine.enqueue()  # maintenance has not read the event of this job
             kept = engine.rows(rows)
             upgrade(old_project, texts, SCHEMAS)
             database.apply(old_project)

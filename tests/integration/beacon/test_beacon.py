@@ -140,7 +140,7 @@ async def test_a_cancelled_job_runs_nowhere(station: Station, providers: Provide
     before = len(tasks)
 
     async def work() -> None:
-        while len(tasks) == before:  # in the first runs, the task may only be accepted
+        while len(tasks) == before:  # the first runs may only accept the task
             await station.worker.tick(budget_seconds=30)
 
     running = asyncio.create_task(work())

@@ -126,7 +126,7 @@ where indexrelid = 'queue.turns_blocked'::regclass
 schema queue: comment on schema queue is null
 gen_random_uuid: delete from queue.settings where name = 'guest_key'
 change: alter type queue.change drop attribute at"""
-#: Other faults of a database, likewise.
+#: Other faults of a database, each with a word that the finding must have.
 OTHERS = """\
 job_logs: alter publication supabase_realtime drop table public.job_logs
 jobs: drop publication supabase_realtime

@@ -39,7 +39,7 @@ def account(stack: RunningStack) -> str:
 
 
 def test_a_job_is_enqueued_and_followed_to_its_end(run: Run, account: str) -> None:
-    """The first thing a newcomer does in a terminal."""
+    """A beginner's first command in a terminal."""
     lines = run("enqueue", "enrich_account", account, "--watch").stdout.splitlines()
 
     words = [line.split()[1] for line in lines]
@@ -77,7 +77,7 @@ def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningS
 
 
 def test_the_workspace_is_listed(run: Run, account: str) -> None:
-    """The lists are those of the console's pages."""
+    """Lists that the console also shows: schedules, webhooks, workers and logs."""
     job_id = run.json("enqueue", "enrich_account", account)["id"]
     run("watch", job_id)
 
@@ -202,7 +202,7 @@ def test_a_type_is_shown_without_brackets_and_whole_ids_at_60_columns(
 def test_without_a_stack_it_says_what_to_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Every newcomer makes this mistake first."""
+    """Beginners often forget to start the stack."""
     for name in ("MINUTEHAND_ENV_FILE", "SUPABASE_URL", "API_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MINUTEHAND_PROJECT", str(tmp_path))

@@ -110,7 +110,7 @@ def _command(source: Engine, destination: Engine) -> list[str]:
 
 def test_every_state_arrives_and_ends_there(engines: tuple[Engine, Engine]) -> None:
     source, destination = engines
-    source.run("select setval('queue.feed_base', 1000000000)")  # its feed is ahead
+    source.run("select setval('queue.feed_base', 1000000000)")  # far ahead of the destination
     _fill(source)
     before = source.rows(SEEN, ACME)
     command = _command(source, destination)

@@ -1,6 +1,7 @@
 """A process as Lambda keeps it, which runs its functions on events of its input.
 
-Each input line is a list of events. For each line it writes a list of their statuses.
+Each input line is a list of events. For each line, the process writes a list of the responses'
+statuses.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Post:
 
 @asynccontextmanager
 async def posting(project: Project, *, stage: str = "local") -> AsyncIterator[Post]:
-    """Yield a worker at a stage."""
+    """Yield a worker that runs at a stage, such as `local`."""
     settings = project.settings.model_copy(update={"stage": stage})
     registry = Registry()
     webhooks = register(registry, settings)

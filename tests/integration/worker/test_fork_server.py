@@ -85,7 +85,7 @@ async def test_a_process_is_forked_unless_a_module_failed_or_started_a_thread(
 async def waiting_process(
     server: ForkServer, pipe: int
 ) -> tuple[asyncio.Task[int | None], psutil.Process, psutil.Process]:
-    """Run a process that waits for its end; return its run, itself and the fork server."""
+    """Start a process that waits, and return its run, the process and the fork server."""
     running = asyncio.create_task(server.run({"DO": SAY_PID + "os.read(0, 1)"}))
     process = psutil.Process(int(await asyncio.to_thread(os.read, pipe, 20)))
     parent = process.parent()

@@ -42,7 +42,8 @@ sys.modules.update(click=None, rich=None)  # httpx loads them where they are, an
 import minutehand.aws.rotation, minutehand.functions.worker.invocations
 print(len(sys.modules), *{name.partition(".")[0] for name, module in sys.modules.items() if module})
 """
-#: Modules that a worker always loads. httpx loads idna and certifi, and pydantic the second line.
+#: Modules that a worker always loads. httpx loads idna and certifi, and pydantic loads the modules
+#: of the second line.
 NEEDED = {"minutehand", "tenacity", "httpx", "idna", "certifi", "pydantic", "pydantic_core"}
 NEEDED |= {"annotated_types", "typing_extensions", "typing_inspection"}
 

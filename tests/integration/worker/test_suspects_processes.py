@@ -39,7 +39,7 @@ while select.select([], [pipe], []):
 async def test_the_pause_doubles_until_a_process_leases_suspects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A limit stops all suspects until the sixth process. No pause takes time in this test."""
+    """Only the sixth process can lease suspects. No pause takes time in this test."""
     (tmp_path / "suspects_worker.py").write_text(WORKER)
     file = tmp_path / "starts"
     path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
