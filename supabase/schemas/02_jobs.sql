@@ -297,7 +297,15 @@ create view queue.unblocked_turns as
 select *
 from queue.turns
 where not blocked
-  and epoch = (select coalesce(max(e.epoch), 0) from queue.turn_epochs as e);
+  and epoch = coalesce(
+    (
+      select e.epoch
+      from queue.turn_epochs as e
+      order by e.epoch desc
+      limit 1
+    ),
+    0
+  );
 
 -- A row (note) names a tenant's turn that the next lease must open, or a concurrency key whose
 -- waiting jobs the next lease must admit. Each note is a new row, because transactions that update

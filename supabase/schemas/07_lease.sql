@@ -267,13 +267,11 @@ $$;
 -- the worker's number in queue.workers. When a job type in a queue gets its first worker or loses
 -- its last worker, insert notes about its concurrency keys. This needs the advisory lock "turns",
 -- because queue.lease_ready admits jobs of concurrency keys under the same lock.
--- p_known: The worker's row before the update.
 -- p_is_changed: True if the worker serves other job types or queues than before, or if its version,
 --   slots or abandoned jobs differ.
 -- has_noted: True if this call has inserted notes about concurrency keys.
 create function queue.record_worker(
   p_request queue.lease_request,
-  p_known queue.workers,
   p_is_changed boolean,
   p_now timestamptz,
   out worker integer,
@@ -283,16 +281,20 @@ language plpgsql
 set search_path = ''
 as $$
 declare
+  v_known queue.workers; -- the row before the update
   v_lanes record;
   v_gates integer[];
   v_is_alone boolean;
 begin
-  if p_known.version = p_request.version
-    and p_known.job_types @> p_request.job_types
+  select * into v_known
+  from queue.workers as w
+  where w.worker_id = p_request.worker_id;
+  if v_known.version = p_request.version
+    and v_known.job_types @> p_request.job_types
   then
     -- the request omits job types for which the worker has no free slot, but the worker still
     -- serves them
-    p_request.job_types := p_known.job_types;
+    p_request.job_types := v_known.job_types;
   end if;
   select
     array_agg(l.lane) filter (
@@ -349,8 +351,8 @@ begin
     p_request.version,
     p_request.job_types,
     p_request.queues,
-    coalesce(p_request.slots, p_known.slots),
-    coalesce(p_request.abandoned, p_known.abandoned)
+    coalesce(p_request.slots, v_known.slots),
+    coalesce(p_request.abandoned, v_known.abandoned)
   )
   on conflict (worker_id) do update set
     seen_at = excluded.seen_at,
@@ -532,26 +534,30 @@ begin
     v_ignored := set_config('minutehand.noted', 'yes', true);
   end if;
   with noted as materialized (
-    select n.lane, n.workspace_id
+    select g.lane, g.workspace_id
     from (
-      select *
-      from queue.turn_notes
-      order by xid, id
-      limit 10 * p_most
-    ) as n
+      select n.lane, n.workspace_id
+      from (
+        select *
+        from queue.turn_notes
+        order by xid, id
+        limit 10 * p_most
+      ) as n
+      group by 1, 2
+      order by min(n.id)
+    ) as g
     where not exists (
         select from queue.turns as t
-        where t.workspace_id = n.workspace_id and t.lane = n.lane
+        where t.workspace_id = g.workspace_id and t.lane = g.lane
+        offset 0 -- otherwise the planner reads all turns
       )
       or exists (
         select from (
           select from queue.turns as t
-          where t.workspace_id = n.workspace_id and t.lane = n.lane
+          where t.workspace_id = g.workspace_id and t.lane = g.lane
           for update skip locked
         ) as free
       )
-    group by 1, 2
-    order by min(n.id)
     limit p_most
   ),
   gone as (
@@ -1934,14 +1940,18 @@ declare
     where not t.blocked and t.epoch = v_epoch
     limit p_most + 1
   );
-  v_locked constant tid[] := array(
+  v_locked tid[];
+begin
+  if cardinality(v_open) > p_most then
+    return;
+  end if;
+  v_locked := array(
     select t.ctid
     from queue.turns as t
     where t.ctid = any (v_open)
     for no key update skip locked
   );
-begin
-  if cardinality(v_open) <= p_most and cardinality(v_locked) = cardinality(v_open) then
+  if cardinality(v_locked) = cardinality(v_open) then
     insert into queue.turn_epochs values (v_epoch + 1);
     update queue.turns
     set epoch = v_epoch + 1
@@ -2461,7 +2471,8 @@ begin
     t.last_call,
     t.seen_at > v_now - interval '10 seconds' as is_active,
     t.expires_at,
-    w as worker,
+    w.worker,
+    w.evidence is not null as is_ended, -- the host has reported the end of the process
     w.seen_at > v_now - interval '1 minute'
       and w.seen_at <= v_now
       and w.ended_at is null as is_seen,
@@ -2501,7 +2512,7 @@ begin
       'next_due_in_ms', 0,
       'now', v_now
     );
-  elsif not v_is_alive or (v_tick.worker).evidence is not null then
+  elsif not v_is_alive or v_tick.is_ended then
     perform queue.publish(p_changes, v_now);
     return json_build_object('leases', '[]'::json);
   elsif v_asked.most is not null and (v_tick.expires_at > v_now) is not true then
@@ -2511,9 +2522,9 @@ begin
       return json_build_object('leases', '[]'::json, 'run', v_run);
     end if;
   end if;
-  v_asked.worker := (v_tick.worker).worker;
+  v_asked.worker := v_tick.worker;
   if v_tick.is_changed or v_tick.is_seen is not true then -- once a minute, and after changes
-    v_noted := queue.record_worker(v_asked, v_tick.worker, v_tick.is_changed, v_now);
+    v_noted := queue.record_worker(v_asked, v_tick.is_changed, v_now);
     v_asked.worker := v_noted.worker;
     v_tick.has_notes := v_tick.has_notes or v_noted.has_noted;
   end if;
@@ -2540,10 +2551,11 @@ begin
     );
   end if;
   v_ms := (date_part('epoch', v_now) * 1000)::bigint;
-  if v_listens
-    and v_ms - pg_sequence_last_value('queue.listened_ms') between 0 and 30000 is not true
-  then
-    v_ignored := setval('queue.listened_ms', v_ms);
+  if v_listens then
+    v_ignored := case
+      when v_ms - pg_sequence_last_value('queue.listened_ms') between 0 and 30000 is not true
+        then setval('queue.listened_ms', v_ms)
+    end;
   end if;
   if v_asked.free_slots < 0 then
     v_ignored := queue.withdraw_run(v_now);
