@@ -65,7 +65,6 @@ TOKEN = (
     " `minutehand deploy STAGE --secrets-only`, or by a restart"
 )
 
-
 #: Schemas that have tables of the engine.
 ENGINES = """
     select relnamespace::regnamespace::text from pg_class
