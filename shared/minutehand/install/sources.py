@@ -173,7 +173,7 @@ def _source(path: Path, schemas: Schemas, origin: str = ENGINE_ORIGIN) -> Source
 
 
 def migration_files(folder: Path) -> list[Path]:
-    """List the files in supabase/migrations of `folder`, without subfolders like the CLI."""
+    """List the files in supabase/migrations of `folder`. Like the CLI, ignore subfolders."""
     paths = (folder / "supabase" / "migrations").glob("*.sql")
     return sorted(path for path in paths if path.is_file())
 

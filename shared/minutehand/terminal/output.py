@@ -35,11 +35,11 @@ _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"
 _VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 # characters that reorder or break the rest of a line
 _VISIBLE |= dict.fromkeys([*range(0x2028, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)
-#: Last characters of an id that a table shows like the console; every command accepts them.
+#: Number of characters at an id's end that tables and the console show. Commands accept them.
 SHORT_ID = 8
 #: Time in a sentence of the database.
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00")
-#: Units of an age in seconds, the longest first like the console.
+#: Units of an age in seconds, the longest first. The console has the same.
 _UNITS = {"d": 86_400, "h": 3600, "min": 60, "s": 1}
 
 

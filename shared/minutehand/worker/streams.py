@@ -41,7 +41,7 @@ class StreamHistory(NamedTuple):
     """Output of a stream in earlier attempts: the number of its starts, and its output by step."""
 
     attempt: int = 0
-    #: The output of each finished step in a string or a list of items.
+    #: The output of each finished step, which is a string or a list of items.
     finished: Mapping[str, str | list[Any]] = {}
 
 

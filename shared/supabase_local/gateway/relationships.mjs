@@ -23,7 +23,7 @@ const FOREIGN_KEYS = `
   where f.contype = 'f' and f.conparentid = 0 and n.nspname = any ($1) and m.nspname = any ($1)
   order by f.conrelid, f.conname`;
 
-// Read the relationships of the schemas in a map by the table at which they start.
+// Read the relationships of the schemas into a map by the table at which they start.
 export async function relationshipsOf(tx, schemas) {
   const rows = await tx.unsafe(FOREIGN_KEYS, [schemas]);
   const all = rows.map(relationship);

@@ -1,4 +1,4 @@
-"""The next action of a run, its time and its reason in a table with simulated time."""
+"""Table of states of a run, with the next action, its time and its reason, in simulated time."""
 
 from __future__ import annotations
 

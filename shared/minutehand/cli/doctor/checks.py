@@ -146,7 +146,7 @@ def settings(target: Target) -> CheckResult:
 
 @check("processors", "settings")
 def processors(target: Target) -> CheckResult:
-    """Load all processors, with the settings of their apps like a worker."""
+    """Load all processors with the settings of their apps. A worker does the same."""
     broken: list[tuple[str, Exception]] = []
     settings = Settings.from_env(target.values)
     load_processors(settings, on_error=lambda name, error: broken.append((name, error)))

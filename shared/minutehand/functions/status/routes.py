@@ -229,7 +229,7 @@ async def get_workspace_events(
     since: Annotated[Literal["now", "start"], Query(alias="from")] = "now",
     last_event_id: LastEventId = None,
 ) -> Any:
-    """Return state changes of a workspace's jobs after a cursor in a JSON page or a stream."""
+    """Return a JSON page or a stream of state changes of a workspace's jobs, after a cursor."""
     queue = services.stream_queue_of(caller)
     start = START_CURSOR if since == "start" else None
     feed = HistoryFeed(
@@ -249,7 +249,7 @@ async def get_session_events(
     cursor: FeedCursor = None,
     last_event_id: LastEventId = None,
 ) -> Any:
-    """Return events of a session's jobs, without logs in a JSON page or a stream.
+    """Return a JSON page or a stream of events of a session's jobs, without logs.
 
     The stream also has the output of the jobs, in `job.output` events: `{stream, attempt, from,
     next, text}`. If anonymous use is allowed, a guest session needs no token, because its id is a
@@ -262,7 +262,7 @@ async def get_session_events(
 
 @router.get("/jobs/{job_id:uuid}/explain")
 async def explain_job(job_id: UUID, queue: CallerQueue) -> dict[str, Any]:
-    """Explain why a job is not running and when it will run in a sentence and in data."""
+    """Explain, in a sentence and in data, why a job is not running and when it will run."""
     return await queue.call("explain_job", job_id=job_id)
 
 

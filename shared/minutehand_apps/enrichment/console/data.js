@@ -59,7 +59,7 @@ export const jobsOf = (accountId, signal) =>
       .limit(5),
     signal,
   );
-/** Read the running enrichment jobs of a workspace in a map by the id of the record. */
+/** Read a workspace's running enrichment jobs into a map by the id of the record. */
 export async function running(kind, workspaceId, signal) {
   const jobs = await unwrap(
     enrichmentsOf(kind)
