@@ -134,6 +134,7 @@ supabase_realtime: alter publication supabase_realtime set (publish = 'insert')
 Realtime: drop policy "minutehand: members and guests follow" on realtime.messages
 user_pending_max: update queue.settings set value = '0' where name = 'user_pending_max'
 own_rule: alter table public.jobs add constraint own_rule check (priority < 0) not valid
+own_index: create unique index own_index on public.jobs (workspace_id) where status = 'pending'
 debug: create policy debug on realtime.messages for select to authenticated using (true)
 3600s: alter role authenticated set statement_timeout = '3600s'
 jobs_queue: alter schema queue rename to jobs_queue

@@ -351,8 +351,11 @@ def _find_cause(
     """Find the project's own trigger or constraint without which the job can be created."""
     triggers = [statement for (statement,) in target.query(OWN_TRIGGERS)]
     if error.diag.table_name == "jobs":
-        table = f"{target.schemas.clients}.jobs"
-        return f'alter table {table} drop constraint "{error.diag.constraint_name}"'
+        schema, name = target.schemas.clients, error.diag.constraint_name
+        return (
+            f'alter table {schema}.jobs drop constraint if exists "{name}";'
+            f' drop index if exists {schema}."{name}"'
+        )
     for statement in triggers:
         with owner.transaction(force_rollback=True):
             owner.execute(statement.encode())
@@ -370,9 +373,10 @@ def _try_job(
     try:
         with owner.transaction(force_rollback=True):
             owner.execute("set local role authenticated")
-            job: Any = [workspace, job_type, payload]
-            for sql in (create, find, cancel):
-                job = owner.execute(rewrite(sql, target.schemas).encode(), job).fetchone()
+            job: Any = None
+            for sql in (create, create, find, cancel):  # two, for a unique index of the project
+                values = [workspace, job_type, payload] if sql == create else job
+                job = owner.execute(rewrite(sql, target.schemas).encode(), values).fetchone()
                 if job is None:
                     return psycopg.Error("a new job is missing right after it was created")
     except psycopg.Error as error:

@@ -4,7 +4,9 @@
 -- check locks
 
 -- find database sessions with locks that prevent people and workers from writing jobs
-select 'fail', format('%s of process %s has been locked for %s s%s',
+select case when bool_and(l.mode ~ '^Row') then 'warn' else 'fail' end,
+  format('%s%s of process %s has been locked for %s s%s',
+    case when bool_and(l.mode ~ '^Row') then 'rows of ' end,
     string_agg(distinct c.oid::regclass::text, ', '), a.pid,
     round(extract(epoch from clock_timestamp() - a.xact_start)),
     case when a.state = 'idle in transaction' then ', by a transaction that does nothing'
@@ -14,7 +16,10 @@ from pg_locks as l
 join pg_class as c on c.oid = l.relation
 join pg_stat_activity as a on a.pid = l.pid
 where l.granted
-  and l.mode ~ 'Share|Exclusive' and l.mode <> 'AccessShareLock'
+  -- vacuum and analyze use other modes
+  and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock',
+    'RowShareLock', 'RowExclusiveLock')
+  and c.relkind = 'r'
   and l.database = (select oid from pg_database where datname = current_database())
   and (c.relnamespace = 'queue'::regnamespace
     or c.oid in (to_regclass('public.jobs'), to_regclass('public.job_logs'))
