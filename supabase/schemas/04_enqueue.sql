@@ -899,7 +899,9 @@ declare
     'status', 'pending', 'attempts', 0, 'job_type', p_type.job_type
   );
   v_seqs constant integer[] := case when not p_type.is_minimal then '{1}' end;
-  v_trace constant text := queue.request_traceparent();
+  v_trace constant text := case
+    when current_setting('request.headers', true) <> '' then queue.request_traceparent()
+  end;
   v_unsent constant boolean := nullif( -- true, or null
     not queue.send(array[
       row(p_workspace_id, null, 'job.created', v_data, array[v_id], v_seqs, p_now)::queue.change

@@ -1858,8 +1858,8 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_half constant integer := cardinality(p_shares) / 2;
-  v_one queue.share := p_shares[1];
+  v_half integer;
+  v_one queue.share;
   v_failure text;
   v_first record;
   v_second record;
@@ -1881,6 +1881,8 @@ begin
     when others then
       v_failure := format('%s (%s)', sqlerrm, sqlstate);
   end;
+  v_half := cardinality(p_shares) / 2;
+  v_one := p_shares[1];
   if v_half > 0 then
     v_first := queue.take(p_shares[:v_half], p_request, p_now);
     v_second := queue.take(p_shares[v_half + 1:], p_request, p_now);
@@ -2223,7 +2225,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_at_once constant integer := greatest(20, least(200, p_request."limit"));
+  v_at_once integer; -- maximum number of turns to open
   v_now timestamptz := p_now;
   v_pools queue.lease_request[];
   v_pool queue.lease_request;
@@ -2242,6 +2244,7 @@ begin
   is_full := false;
   -- only one lease at a time reads queue.notes, and concurrent leases skip this step
   if p_has_notes and queue.try_lock('turns') then
+    v_at_once := greatest(20, least(200, p_request."limit"));
     perform queue.open_gates(greatest(50, v_at_once), p_now)
     -- While a pause is ending, admit no jobs of concurrency keys, because the end of the pause
     -- inserts a note for each key.
