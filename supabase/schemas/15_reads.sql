@@ -1390,17 +1390,12 @@ from (
         'process died{process_end} with {died_with}.| Its lease lasts until {lease_until} unless '
         'it is renewed.][ It has sent nothing for {silent}, since {sign}, at {place}.| It was '
         'last seen at {place}.][ 99 % of the jobs of its type take {usual} or less.]',
-      'Check the call at {place}. Give that call a time limit, or give the type a `timeout`.',
+      '[If {silent} without an update is too long, check the call at {place}. Give that call a '
+        'time limit, or give the type a shorter `timeout`.|Nothing to do until {lease_until}. If '
+        'the lease is not renewed by then, the job is reclaimed.|Nothing to do. The job reports '
+        'updates.]',
       'watch {job_id}',
       '/types/{job_type}'
-    ),
-    (
-      'running',
-      null,
-      'Nothing to do until {lease_until}. If the lease is not renewed by then, the job is '
-        'reclaimed.',
-      'watch {job_id}',
-      null
     ),
     (
       'abandoned',
@@ -1732,8 +1727,8 @@ from (
     ),
     (
       'full_workspace',
-      'The workspace has {live} live jobs, and its limit is {limit}. Enqueues by people are '
-        'rejected.',
+      'The workspace has at least {live} live jobs, and its limit is {limit}. Enqueues by '
+        'people are rejected.',
       'Wait until jobs have ended.',
       'ls --state queued',
       '/jobs?state=queued'
@@ -2738,12 +2733,12 @@ select
     "PayloadRejected": "payload", "ResultRejected": "result", "ResultTooLarge": "result",
     "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type,
       case
+        when e.sqlstate = '42501' then 'grant' -- the Data API responds 403 or 404 to these codes
+        when e.sqlstate ^@ '42' then 'schema'
         when e.status in ('401', '403') or e.sqlstate ^@ '28' then 'credentials'
-        when e.sqlstate = '42501' then 'grant'
         when e.status = '429' then 'rate'
         when e.status ^@ '4' or e.sqlstate ~ '^2[23]' then 'request'
         when e.sqlstate ~ '^(40|55|57014)' then 'contention'
-        when e.sqlstate ^@ '42' then 'schema'
         when e.signal is not null then 'killed'
         when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') then 'machine'
         when e.status ^@ '5'
@@ -2756,7 +2751,7 @@ select
       end
     )
   end as kind,
-  coalesce('HTTP ' || e.status, 'SQLSTATE ' || e.sqlstate, e.errno) as code,
+  coalesce('SQLSTATE ' || e.sqlstate, 'HTTP ' || e.status, e.errno) as code,
   coalesce(
     e.response,
     e.evidence ->> 'line',
@@ -3135,7 +3130,7 @@ with said as materialized (
     j,
     case
       when i.is_internal and e.said #>> '{held_by,kind}' = 'key'
-        then e.said - 'cause' || queue.render_guidance('internal_jobs', to_jsonb(j))
+        then e.said || '{"cause": null}' || queue.render_guidance('internal_jobs', to_jsonb(j))
       else e.said
     end as said,
     jsonb_build_array(

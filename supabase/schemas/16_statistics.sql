@@ -892,16 +892,17 @@ select
   jsonb_build_object(
     'live', c.jobs,
     'limit', l.jobs,
-    'more', 2 * l.jobs,
+    'more', 2 * c.jobs,
     'workspace_id', l.id,
     'jobs', c.jobs
   )
 from limits as l
+cross join lateral greatest(l.jobs + 1, 2000) as b (jobs)
 cross join lateral (
   select count(*) as jobs
   from (
-    select from queue.places(l.id, '{pending,processing,waiting}', l.jobs + 1)
-    limit l.jobs + 1
+    select from queue.places(l.id, '{pending,processing,waiting}', b.jobs)
+    limit b.jobs
   ) as p
 ) as c
 where (l.jobs <= 2000 or l.last_jobs >= 0.9 * l.jobs) and c.jobs > l.jobs
@@ -1033,10 +1034,11 @@ begin
         null::text,
         jsonb_build_object('jobs', count(*), 'job_id', (array_agg(w.id order by w.since))[1])
       from (
-        select j.id, s.since
+        select j.id, d.since
         from queue.ready_suspects(null) as s
         join public.jobs as j on j.id = any (array[s.job_id])
-        where s.since <= p_now - interval '1 minute'
+        cross join lateral greatest(s.since, j.next_retry_at) as d (since)
+        where d.since <= p_now - interval '1 minute'
           and (p_workspace_id is null or j.workspace_id = p_workspace_id)
           and not exists ( -- no running process holds a job of the same company
             select from queue.suspects as o

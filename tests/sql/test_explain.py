@@ -155,6 +155,8 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("httpx.HTTPStatusError", {"status": 401}, "credentials"),
     ("psycopg.OperationalError", {"sqlstate": "28P01"}, "credentials"),
     ("psycopg.errors.InsufficientPrivilege", {"sqlstate": "42501"}, "Grant the right"),
+    ("queue.errors.QueueError", {"sqlstate": "42501", "status": 403}, "(SQLSTATE 42501)"),
+    ("queue.errors.QueueError", {"sqlstate": "42883", "status": 404}, "lacks"),
     ("psycopg.errors.DeadlockDetected", {"sqlstate": "40P01"}, "transaction"),
     ("psycopg.errors.UndefinedTable", {"sqlstate": "42P01"}, "lacks"),
     ("CalledProcessError", {"signal": "SIGKILL"}, "by SIGKILL"),
@@ -371,7 +373,9 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     pulse = {"last": "output", "for_ms": 15_000, "place": "all.py:134", "memory_mb": 97}
 
     engine.report(lease, pulse=pulse)
-    assert "last seen at all.py:134" in engine.explain(hangs)["sentence"]
+    said = engine.explain(hangs)
+    assert "last seen at all.py:134" in said["sentence"]
+    assert said["next"][0]["words"].startswith("Nothing to do")
     for _ in range(12):  # the place does not change, so reports have no pulse
         engine.advance(20)
         engine.report(lease)
@@ -401,7 +405,7 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
     for workspace_id in (ACME, None):
         found = engine.findings(workspace_id)
         assert list(found) == ["full_workspace", "full_of_bytes"]
-        raised = f"set_workspace_limits('{ACME}', '{{\"max_pending\": 4}}')"
+        raised = f"set_workspace_limits('{ACME}', '{{\"max_pending\": 6}}')"
         assert raised in found["full_workspace"]["next"][1]["words"]
     assert engine.findings(GLOBEX) == {}
 
@@ -435,6 +439,7 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
         ("key_limit", 6),
     ]
     assert "wait for an earlier one of the same receiver" in holders[0]["sentence"]
+    assert [each["cause"] for each in holders] == [None, None]
     assert "cancel" not in str(holders)
     assert "key_concurrency" not in str(holders)
     for internal, count in ((False, 1), (True, 12)):

@@ -431,6 +431,18 @@ def test_suspects_that_no_worker_can_run_are_a_finding(engine: Engine) -> None:
     assert "suspects_wait" not in findings(engine)
 
 
+def test_a_retry_delay_is_no_wait_for_a_worker_that_runs_nothing_else(engine: Engine) -> None:
+    engine.register("work", lease_seconds=600, backoff={"first_seconds": 70})
+    Workers(engine, [engine.enqueue()]).run()
+    engine.enqueue()
+    engine.advance(90)
+    engine.lease(1, worker="busy", suspects=False)
+    assert "suspects_wait" not in findings(engine)
+
+    engine.advance(70)
+    assert "suspects_wait" in findings(engine)
+
+
 @pytest.mark.parametrize("is_reclaimed", [True, False])
 def test_a_run_whose_process_died_makes_room_when_its_leases_expire(
     engine: Engine, is_reclaimed: bool

@@ -124,8 +124,8 @@ def _explain(output: Output, explanation: dict[str, Any]) -> None:
 def print_explanation(output: Output, explanation: dict[str, Any], sentence: str) -> None:
     """Print a sentence of the database, its cause, and the next steps."""
     output.sentence(localize_times(sentence))
-    if explanation["cause"]:
-        output.sentence(localize_times(f"Cause: {explanation['cause']}"))
+    if cause := explanation.get("cause"):  # before 0.5.1 the database omits some
+        output.sentence(localize_times(f"Cause: {cause}"))
     if (holder := explanation.get("held_by")) and holder["waiting"] > 1:
         count = f"{holder['waiting']}{'+' if holder['more'] else ''}"
         output.sentence(f"For the same reason, {count} jobs of its workspace wait.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import linecache
+import re
 import signal
 import socket
 import subprocess
@@ -118,9 +119,10 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
             codes.setdefault("errno", "ETIMEDOUT")
         elif isinstance(cause, OSError) and cause.errno is not None:
             codes.setdefault("errno", errno.errorcode.get(cause.errno))
-        state = attribute(cause, "sqlstate")
-        if isinstance(state, str) and len(state) == 5:
-            codes.setdefault("sqlstate", state)
+        for name in ("sqlstate", "code"):  # `code` of errors of the Data API
+            state = attribute(cause, name)
+            if isinstance(state, str) and re.fullmatch("[0-9A-Z]{5}", state):
+                codes.setdefault("sqlstate", state)
         if isinstance(cause, subprocess.CalledProcessError) and cause.returncode < 0:
             codes.setdefault("signal", signal_of(cause.returncode))
     return codes

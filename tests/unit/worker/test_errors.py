@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import pytest
 
-from minutehand.queue.errors import ProcessorError
+from minutehand.queue.errors import ProcessorError, QueueError
 from minutehand.queue.models import ErrorInfo
 from minutehand.worker import Fail, Job, JobContext
 from minutehand.worker.errors import ending_error, error_info
@@ -40,6 +40,8 @@ def refused() -> BaseException:
         (OSError(errno.ENOSPC, "no space"), {"errno": "ENOSPC"}),
         (psycopg.errors.TooManyConnections("full"), {"sqlstate": "53300"}),
         (psycopg.OperationalError("closed"), {"sqlstate": None}),
+        (QueueError("no right", status=403, code="42501"), {"sqlstate": "42501"}),
+        (QueueError("no function", status=404, code="PGRST202"), {"sqlstate": None}),
         (subprocess.CalledProcessError(-9, "ffmpeg"), {"signal": "SIGKILL"}),
     ],
 )
