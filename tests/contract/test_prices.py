@@ -264,8 +264,7 @@ def longest(
 def test_what_is_stored_is_paid_for(engine: Engine, who: str) -> None:
     """A call is charged as one change, and one more for each 16 kB. Guests pay for each call."""
     role, sub = ("authenticated", ADA) if who == "a person" else ("anon", None)
-    engine.set(allow_anonymous=True)
-    engine.run("update queue.settings set value = '60' where name ~ '_guest_.*_per_minute'")
+    engine.allow_guests(60)
     functions = set(engine.rows(FUNCTIONS, role))
     assert functions == set(CALLS) if sub else functions < set(CALLS)
     ids = world(engine, sub)

@@ -273,8 +273,7 @@ def test_a_wrong_value_is_the_callers_mistake_and_shows_no_row(engine: Engine, r
 
     The Data API responds with 4xx to a rejection, a type error or a violated constraint.
     """
-    engine.set(allow_anonymous=True)
-    engine.run("update queue.settings set value = 'null' where name ~ '_guest_.*_per_minute'")
+    engine.allow_guests()
     ids = world(engine, ROLES[role].get("sub"))
     names = engine.rows(FUNCTIONS, role) if role != "service_role" else ()
     calls = {name: {**CALLS[name], **STORED.get(name, {})} for name in names}

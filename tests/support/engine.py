@@ -77,6 +77,12 @@ class Engine:
     def set(self, **settings: Any) -> None:
         self.rpc("set_settings", p_settings=settings)
 
+    def allow_guests(self, per_minute: int | None = None) -> None:
+        """Allow guests, with limits by address only if one is passed."""
+        self.set(allow_anonymous=True)
+        limits = "update queue.settings set value = %s where name ~ '_guest_.*_per_minute'"
+        self.run(limits, Jsonb(per_minute))
+
     def limit(self, workspace: str = ACME, **limits: Any) -> None:
         self.rpc("set_workspace_limits", p_workspace_id=workspace, p_limits=limits)
 
