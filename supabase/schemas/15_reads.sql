@@ -1616,8 +1616,8 @@ from (
     (
       'suspect',
       null,
-      'It has been ready since {late_since}. Start another worker, because the workers that serve '
-        'it run other jobs.',
+      'It has been ready since {late_since}. Start another worker if the workers that serve it '
+        'run other jobs.',
       'doctor',
       '/overview'
     ),
@@ -1816,7 +1816,7 @@ from (
       'suspects_wait',
       'Jobs whose process died wait for a worker that runs nothing else: {jobs}, the first since '
         '{since}.',
-      'Start another worker, because the workers that serve them run other jobs.',
+      'Start another worker if the workers that serve them run other jobs.',
       'explain {job_id}',
       null
     ),
@@ -1945,7 +1945,7 @@ language sql stable
 set search_path = ''
 as $$
 select jsonb_build_object(
-  'suspect_since', s.since,
+  'suspect_since', greatest(s.since, p_job.updated_at, p_job.next_retry_at),
   'process_end', queue.process_end(p_job.error_data -> 'evidence'),
   'died_with', case p_job.error_data ->> 'reason'
     when 'process_died' then queue.other_jobs((p_job.error_data ->> 'company')::integer)

@@ -1034,11 +1034,11 @@ begin
         null::text,
         jsonb_build_object('jobs', count(*), 'job_id', (array_agg(w.id order by w.since))[1])
       from (
-        select j.id, d.since
+        select j.id, (e.said #>> '{data,late_since}')::timestamptz as since
         from queue.ready_suspects(null) as s
         join public.jobs as j on j.id = any (array[s.job_id])
-        cross join lateral greatest(s.since, j.next_retry_at) as d (since)
-        where d.since <= p_now - interval '1 minute'
+        cross join lateral queue.explain_ready(j, v_alive, p_now) as e (said)
+        where e.said #> '{data,late_since}' is not null
           and (p_workspace_id is null or j.workspace_id = p_workspace_id)
           and not exists ( -- no running process holds a job of the same company
             select from queue.suspects as o
@@ -1046,7 +1046,7 @@ begin
             where o.company = s.company
           )
           and queue.explain_row(j, v_alive, p_now) is null
-          and queue.explain_ready(j, v_alive, p_now) ->> 'reason' = 'suspect'
+          and e.said ->> 'reason' = 'suspect'
         limit 100
       ) as w
       having count(*) > 0;

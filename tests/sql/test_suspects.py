@@ -431,6 +431,17 @@ def test_suspects_that_no_worker_can_run_are_a_finding(engine: Engine) -> None:
     assert "suspects_wait" not in findings(engine)
 
 
+def test_the_wait_of_a_suspect_begins_when_its_last_process_died(engine: Engine) -> None:
+    engine.register("work", lease_seconds=600)
+    engine.enqueue_many(4)
+    workers = Workers(engine)
+    workers.crash()
+    engine.advance(61)
+    [first, *_] = ids_of(workers.crash())
+
+    assert engine.explain(first)["next"][0]["words"].startswith("Nothing to do until ")
+
+
 def test_a_retry_delay_is_no_wait_for_a_worker_that_runs_nothing_else(engine: Engine) -> None:
     engine.register("work", lease_seconds=600, backoff={"first_seconds": 70})
     Workers(engine, [engine.enqueue()]).run()
