@@ -59,7 +59,7 @@ else:
 
     def __getattr__(name: str) -> Any:
         if name == "TurnEnded":
-            text = "TurnEnded is now AttemptEnded; the next release removes the old name"
+            text = "TurnEnded is now AttemptEnded; 0.6.0 removes the old name"
             warnings.warn(text, DeprecationWarning, stacklevel=2)
             return AttemptEnded
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
