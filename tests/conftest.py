@@ -22,7 +22,8 @@ from tests.support.paths import ROOT
 from tests.support.run_report import install, leave_out
 from tests.support.stranger import environment, stranger, wheel
 
-# every process of a test run imports this file, so its fixtures import their own modules
+# every process of a test run imports this file, so each fixture imports the modules that it needs
+# only when it runs
 if TYPE_CHECKING:
     from supabase_local.postgres import Postgres
     from tests.support.databases import Database

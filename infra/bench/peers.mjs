@@ -38,7 +38,7 @@ async function pgBoss() {
   const boss = new PgBoss({ connectionString: url, max: 4 });
   await boss.start();
   await boss.createQueue("noop");
-  // the tuned worker requests the next batch at once if a batch was full
+  // the tuned worker requests the next batch immediately if a batch was full
   const options = isTuned ? { batchSize: 500, burstWhenBatchFull: true } : {};
   const start = async () => {
     await boss.work("noop", options, (batch) => Promise.all(batch.map(job)));

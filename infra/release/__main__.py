@@ -18,7 +18,7 @@ from minutehand.version import VERSION
 
 
 def main() -> int:
-    """Print the written files, or print what prevents the release and return 1."""
+    """Print the written files, or print what prevents a release and return 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("version", help=f"the version to release, that of the source: {VERSION}")
     version = parser.parse_args().version

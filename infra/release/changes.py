@@ -34,7 +34,7 @@ _KIND = re.compile(
 
 
 class CannotRelease(Exception):
-    """The release cannot be made; the message has the statements to write or to undo."""
+    """A release cannot be made. The message has the statements to write or to undo."""
 
 
 @dataclass(frozen=True)

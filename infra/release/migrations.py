@@ -137,7 +137,7 @@ class Release:
                 ) from error
 
     def expect_version(self, present: str) -> None:
-        """Check that the engine returns the version of the release.
+        """Check that the engine returns the version of the new release.
 
         Raises:
             CannotRelease: The engine returns another version.

@@ -124,7 +124,7 @@ class Launcher:
         return [(name, stack.values[name]) for name in names]
 
     async def show(self, stack: Stack) -> int | None:
-        """Work while the stack is ready, before a signal ends it. An exit code ends it at once."""
+        """Work while the stack is ready. A returned exit code ends the stack."""
         return None
 
     async def _run(self, state: StateFolder) -> int:

@@ -50,7 +50,7 @@
 -- - The sweep is a task of maintenance that deletes rows that are no longer needed.
 -- - In names, tick means a worker run, whatever started the run.
 -- - In names, hold means to lock rows or a turn until the transaction ends.
--- - queue.admit charges a person for a call, and is unrelated to gates.
+-- - queue.admit takes tokens of a person's rate limit for a call, and is unrelated to gates.
 --
 --   enqueue --> deferred --> gated --> ready --> leases --> completed, failed or cancelled
 --               due later    key at    awaits    runs on
@@ -81,8 +81,8 @@
 -- 6. Worker calls lock a job's lease before the job's row, and leases skip locked rows. A cancel or
 --    retry locks the rows of all its jobs or of none (queue.lock_jobs), so that no worker waits for
 --    a user's open transaction. If another transaction has locked one of the rows, a person's call
---    is rejected at once. public.lease_jobs rejects every isolation level except read committed,
---    because it must count rows that other transactions have just committed.
+--    is rejected immediately. public.lease_jobs rejects every isolation level except read
+--    committed, because it must count rows that other transactions have just committed.
 --
 -- Four patterns recur in the code:
 -- - `ctid = any (array(select … for update skip locked))` skips rows that another transaction has
@@ -202,7 +202,7 @@ $$;
 grant execute on function queue.clock to authenticated, service_role;
 
 -- Return the release of the engine's schema, which is the value of minutehand.version. `minutehand
--- doctor` compares the release with the one that the project recorded.
+-- doctor` compares this release with the release that the project recorded.
 create function queue.version()
 returns text
 language sql immutable
@@ -786,7 +786,7 @@ end;
 $$;
 
 -- Reject a caller who is not a member of the workspace with status 404, and a member who is not a
--- manager with status 403. Charge the caller's rate limit for one change (queue.admit).
+-- manager with status 403. Take one token of the caller's rate limit (queue.admit).
 -- p_bytes: Number of bytes that the call stores.
 create function queue.may_manage(p_workspace_id uuid, p_bytes bigint default 0)
 returns void

@@ -400,7 +400,7 @@ create index unpublished_by_workspace on queue.unpublished (workspace_id, job_ty
 --   place of the job.
 -- - Admitted. The job is ready or running, and counts against the limit of its key.
 -- - Admitted and ended. The job no longer counts against the limit. When the gate is next checked,
---   the engine charges the job's start to the key's rate limit and deletes the row.
+--   the engine takes a token of the key's rate limit for the job's start and deletes the row.
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,
@@ -416,7 +416,7 @@ create table queue.gated (
   -- true if the job's attempt has ended, so that the job no longer counts against the limit
   ended boolean not null default false,
   -- Time at which the job started, if the type has a rate limit for each key. Null before the
-  -- start, and infinity after the start was charged to the rate limit.
+  -- start, and infinity after a token of the rate limit was taken for it.
   started_at timestamptz,
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (fillfactor = 80);

@@ -5,7 +5,7 @@
 --     queue.enqueue_simple     does all steps in one statement if the service calls without options
 --                              and the type has no schema. Otherwise the functions below run.
 --     queue.may_read           rejects a caller without access to the workspace.
---     queue.admit              charges the person who calls (06_limits.sql).
+--     queue.admit              takes tokens of the caller's rate limit (06_limits.sql).
 --     queue.require_type       returns the type of the job, published or not.
 --     queue.add                adds the job with the next three functions.
 --       queue.new_job          checks payload and options (queue.read_options) and builds the row.
@@ -877,10 +877,10 @@ begin
 end;
 $$;
 
--- Enqueue a job without options and without keys, which is ready at once. Its type has no schema
--- and no rate limit for each key. This function does the same as queue.add, queue.publish and
--- queue.row_json, but faster, in one statement. tests/sql/test_inserts.py compares this function
--- with the other functions.
+-- Enqueue a job without options and without keys, which is ready immediately. Its type has no
+-- schema and no rate limit for each key. This function does the same as queue.add, queue.publish
+-- and queue.row_json, but faster, in one statement. tests/sql/test_inserts.py compares this
+-- function with the other functions.
 create function queue.enqueue_simple(
   p_workspace_id uuid,
   p_type record,
@@ -1041,7 +1041,7 @@ begin
     end if;
   end if;
   v_user := queue.may_read(p_workspace_id);
-  -- a repeated call with an idempotency key creates no job, so it is not charged
+  -- a repeated call with an idempotency key creates no job, so it takes no token of the rate limit
   if v_user is not null
     and not exists (
       select from queue.job_keys as k
@@ -1335,8 +1335,8 @@ end;
 $$;
 
 -- Lock jobs that the call is about to change. If another transaction has locked one of the jobs,
--- reject a person's call at once, because all people share the few connections of the Data API. The
--- service and plain SQL have other connections, and wait up to eight seconds. They do not wait
+-- reject a person's call immediately, because all people share the few connections of the Data API.
+-- The service and plain SQL have other connections, and wait up to eight seconds. They do not wait
 -- longer, because two transactions may each wait for a job that the other has locked.
 create function queue.hold_jobs(p_ids uuid[])
 returns void
@@ -1379,7 +1379,7 @@ begin
       and g.job_type = j.job_type
       and g.key = coalesce(j.concurrency_key, '')
       and g.job_id = j.id
-      and not g.ended -- remains until the job's start is charged
+      and not g.ended -- remains until the rate limit counts the job's start
     returning g.lane, g.workspace_id, g.key, g.admitted
   )
   insert into queue.notes (lane, workspace_id, key)

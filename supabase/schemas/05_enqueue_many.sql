@@ -225,9 +225,9 @@ declare
 begin
   ids := queue.new_ids(v_count);
   created := array_fill(true, array[v_count]);
-  -- Charge the person whose token the request has, even if a function of an app enqueues as the
-  -- service. Items with idempotency keys are charged below, because a repeated call creates no
-  -- jobs.
+  -- Take tokens of the rate limit of the person who sends the request, even if a function of an app
+  -- enqueues as the service. Items with idempotency keys take tokens below, because a repeated call
+  -- creates no jobs.
   perform queue.admit(
     'jobs',
     p_workspace_id,
@@ -389,8 +389,8 @@ select queue.allow('authenticated, service_role', 'public.enqueue_jobs');
 
 -- Check and complete each row of a plain insert into public.jobs before the row is written. The
 -- value 0 in the column worker marks the row for the trigger queue.place_inserted, which does those
--- checks that need all rows of the statement. A person pays tokens before each hundred rows,
--- because a rejected insert costs the database as much as an accepted insert.
+-- checks that need all rows of the statement. Each hundred rows first take tokens of the person's
+-- rate limit, because a rejected insert costs the database as much as an accepted insert.
 create function queue.check_inserted()
 returns trigger
 language plpgsql
@@ -482,8 +482,8 @@ create trigger jobs_check_insert
 
 -- After a plain insert into public.jobs, insert a row for each new job into queue.ready,
 -- queue.deferred, queue.gated or queue.unpublished, and publish the creation of the jobs. A trigger
--- of the project that fires earlier may already have changed or deleted some of the jobs, or moved
--- them to another place, for example by starting a scheduled job now.
+-- of the project that fires earlier may already have changed or deleted some of the jobs. If this
+-- trigger has made a scheduled job due now, the job already has a row in one of these tables.
 create function queue.place_inserted()
 returns trigger
 language plpgsql
@@ -540,7 +540,7 @@ begin
     join public.jobs as j on j.id = any (array[i.id]) and j.status = 'pending'
     left join queue.job_types as t on t.job_type = j.job_type
   ),
-  -- insert jobs that are ready at once in the same way as queue.place
+  -- insert jobs that are ready immediately in the same way as queue.place
   placed as (
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
     select j.lane, j.workspace_id, j.ord, j.created_at, j.id
@@ -654,7 +654,7 @@ begin
   ),
   ended as (
     update queue.gated
-    -- keep the row until the job's start is charged to the rate limit of its concurrency key
+    -- keep the row until the rate limit of the concurrency key counts the job's start
     set ended = true
     where ctid = any (array(select t.tid from theirs as t where t.is_unpaid))
   ),

@@ -23,8 +23,8 @@ values
 -- p_seconds: Time in which an empty bucket fills up.
 -- p_amount: Number of tokens to take from the bucket.
 -- p_limit: Name of the limit in the error with status 429. The function raises this error if the
---   bucket has too few tokens. Null to raise no error, because the tokens pay for something that
---   has already happened. Without an error, the number of tokens may become negative.
+--   bucket has too few tokens. Null to raise no error, because the tokens are taken for something
+--   that has already happened. Without an error, the number of tokens may become negative.
 create function queue.take_tokens(
   p_bucket text,
   p_most double precision,
@@ -185,8 +185,9 @@ $$;
 
 -- Return how many more jobs of a concurrency key may be admitted now, at most 1,000. The
 -- concurrency limit applies to admitted jobs. The rate limit applies to starts, and each admitted
--- job that has not started reserves one start. The function first charges each start since its last
--- call, at the time of this start. It then deletes the rows of ended jobs whose start is charged.
+-- job that has not started reserves one start. The function first takes a token for each start
+-- since its last call, at the time of this start. It then deletes the rows of ended jobs whose
+-- token was taken.
 -- tokens: Number of starts that the rate limit allows at the time `at`, minus the reserved starts.
 -- is_held: True if the row of an ended job still counts against a limit, because another
 --   transaction has locked this row, for example to delete the job. The caller must then count
@@ -273,7 +274,7 @@ begin
       and g.key = p_key
       and g.admitted
       and g.ended
-      -- Keep the row if the job ended after the update above, because its start is not charged yet.
+      -- Keep the row if the job ended after the update above, because its start took no token yet.
       -- Delete the row if the job never started.
       and (p_type.rate_per_key and g.started_at < 'infinity') is not true
     for update skip locked
@@ -641,8 +642,8 @@ end;
 $$;
 
 -- Token buckets for the rate limits of people. The buckets are stored in sequences, because a
--- rollback does not restore the value of a sequence. A person therefore also pays for a call that
--- is rejected or times out. priced_<n>: Hash of the name of the token bucket that uses the pair of
+-- rollback does not restore the value of a sequence. A call that is rejected or times out therefore
+-- also takes tokens. priced_<n>: Hash of the name of the token bucket that uses the pair of
 -- sequences with this number. refilled_<n>: Time at which this bucket is full again, in
 -- microseconds.
 do $$
@@ -691,10 +692,10 @@ begin
 end;
 $$;
 
--- Charge a person before a call does its work, or reject the call with status 429. Concurrent calls
--- of the person do not wait for each other, because each call updates the sequence, and only one of
--- them updates the row of the bucket.
--- p_cost: Number of tokens to take. A negative number refunds tokens that an earlier call charged.
+-- Take tokens of a person's rate limit before a call does its work, or reject the call with status
+-- 429. Concurrent calls of the person do not wait for each other, because each call updates the
+-- sequence, and only one of them updates the row of the bucket.
+-- p_cost: Number of tokens to take. A negative number returns tokens that an earlier call took.
 create function queue.charge(
   p_bucket text,
   p_most integer,
@@ -726,8 +727,8 @@ begin
   v_before := coalesce(pg_sequence_last_value('queue.refilled_' || v_pair.nth), 1);
   v_full_at := floor(v_micros + (p_most - v_left) * v_per_token);
   perform setval('queue.refilled_' || v_pair.nth, v_full_at);
-  -- undo the charge if another bucket has taken over the pair of sequences in the meantime, because
-  -- that bucket must not pay for this call
+  -- return the tokens if another bucket has taken over the pair of sequences in the meantime,
+  -- because this call must not take tokens of that bucket
   perform setval('queue.refilled_' || v_pair.nth, v_before)
   where pg_sequence_last_value('queue.priced_' || v_pair.nth) <> v_hash
     and pg_sequence_last_value('queue.refilled_' || v_pair.nth) = v_full_at;
@@ -785,14 +786,14 @@ begin
 end;
 $$;
 
--- Charge a person's call, or reject the call with status 429. Each function that people may call
--- runs queue.admit first, and a trigger runs it for each statement on a table. The person pays
--- p_count tokens, and one more token for each 16 kB that the call writes. A call of the kind
--- 'changes', or one that enqueues more than 100 jobs, also takes a call slot. A call of the kind
--- 'changes' waits at most 100 ms for a lock (queue.limit_wait).
--- p_kind: Kind of the call, which is jobs, streams, rows or changes. The kind 'rows' charges for
---   rows that a function of the engine or an app has already written. The kind 'changes' is for all
---   other writes. A person runs one call of the kind 'changes' at a time, and a second such call
+-- Take tokens of a person's rate limit for a call, or reject the call with status 429. Each
+-- function that people may call runs queue.admit first, and a trigger runs it for each statement on
+-- a table. The call takes p_count tokens, and one more token for each 16 kB that it writes. A call
+-- of the kind 'changes', or one that enqueues more than 100 jobs, also takes a call slot. A call of
+-- the kind 'changes' waits at most 100 ms for a lock (queue.limit_wait).
+-- p_kind: Kind of the call, which is jobs, streams, rows or changes. The kind 'rows' takes tokens
+--   for rows that a function of the engine or an app has already written. The kind 'changes' is for
+--   all other writes. A person runs one call of the kind 'changes' at a time. A second such call
 --   waits up to 200 ms.
 create function queue.admit(
   p_kind text,
@@ -854,10 +855,10 @@ select set_config('minutehand.plain', '0', true)
 where current_setting('minutehand.plain', true) <> '' is not true
 $$;
 
--- Charge a person's insert, update or delete before it locks or writes a row. The number of rows is
--- not known yet, so the person pays for 100 rows, or for fewer if the person's limit is low.
--- queue.charge_written refunds the difference after the statement. An insert with `on conflict do
--- update` fires this trigger twice.
+-- Take tokens of a person's rate limit before an insert, update or delete locks or writes a row.
+-- The number of rows is not known yet, so the statement takes the tokens of 100 rows, or of fewer
+-- if the person's limit is low. queue.charge_written returns the difference after the statement. An
+-- insert with `on conflict do update` fires this trigger twice.
 create function queue.admit_statement()
 returns trigger
 language plpgsql
@@ -882,7 +883,7 @@ create trigger admit_statement
   when (current_user = 'authenticated'::text) -- a constant of the type name would be longer
   execute function queue.admit_statement();
 
--- Return the number of tokens that queue.admit_statement charged before the statement, and delete
+-- Return the number of tokens that queue.admit_statement took before the statement, and delete
 -- the stored number.
 create function queue.take_reserved()
 returns double precision
@@ -897,8 +898,8 @@ begin
 end;
 $$;
 
--- Charge a person for the rows that a statement has written, minus the tokens that
--- queue.admit_statement charged before. Each row costs one token, and one more for each 16 kB.
+-- Take tokens of a person's rate limit for the rows that a statement has written, minus the tokens
+-- that queue.admit_statement took. Each row costs one token, and one more for each 16 kB.
 create function queue.charge_written()
 returns trigger
 language plpgsql
@@ -920,9 +921,9 @@ begin
 end;
 $$;
 
--- Charge people for their statements on these tables, and for the rows that they write to the
--- tables through functions. If a project has replaced one of the tables by a view, writes to the
--- view are not charged.
+-- Take tokens of people's rate limits for their statements on these tables, and for the rows that
+-- they write to the tables through functions. If a project has replaced one of the tables by a
+-- view, writes to the view take no tokens.
 create function queue.charge_rows(variadic p_tables regclass[])
 returns void
 language plpgsql
@@ -1102,7 +1103,7 @@ begin
 end;
 $$;
 comment on function public.open_stream is
-  'Charge the caller''s rate limit for opening a stream: {opened}, or 429 rate_limited.';
+  'Take a token of the caller''s rate limit of streams: {opened}, or 429 rate_limited.';
 select queue.allow('authenticated, service_role', 'public.open_stream');
 
 create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb)

@@ -1485,8 +1485,8 @@ $$;
 -- is_only: True if only one tenant's turn is open in these lanes, even if it has no ready job.
 -- is_limited: True if a limit, a weight or a pause applies to one of the tenants.
 -- at_limit: Types that have reached their limit, so that none of their jobs may start now.
--- more: True if the worker should call again at once, because another lease has locked a limit, or
---   because some turns were not read.
+-- more: True if the worker should call again immediately, because another lease has locked a
+--   limit, or because some turns were not read.
 create function queue.share_slots(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1660,7 +1660,7 @@ begin
 end;
 $$;
 
--- Charge the rate limits of job types for the jobs that a lease has started.
+-- Take tokens of the job types' rate limits for the jobs that a lease has started.
 create function queue.spend_starts(p_ids uuid[], p_now timestamptz)
 returns void
 language sql
@@ -2202,7 +2202,7 @@ $$;
 -- lanes: Lanes of the requested job types and queues that are not paused.
 -- limited: Requested job types that have a limit.
 -- unfilled: Lanes (job types in queues) that were requested and are not paused.
--- more: True if the worker should call again at once.
+-- more: True if the worker should call again immediately.
 -- is_short: True if one of the pools got fewer jobs than it has free slots.
 -- is_full: True if one of the pools got a job for each free slot.
 create function queue.lease_ready(
@@ -2318,7 +2318,7 @@ $$;
 -- p_limited: Requested job types that have a limit.
 -- p_unfilled: Lanes of the pools that got no job. For pools that got a job, the worker calls again
 --   anyway.
--- p_more: True to return 0, because the worker should call again at once.
+-- p_more: True to return 0, because the worker should call again immediately.
 create function queue.next_due_in_ms(
   p_lanes integer[],
   p_limited text[],
@@ -2666,7 +2666,7 @@ comment on function public.lease_jobs is
   'jobs of all pools.\n'
   '- free_slots: Number of free slots of the worker. Default: limit less the leased jobs. If it '
   'is 1 or more, enqueues of the next two seconds start no worker, because this worker calls '
-  'again. The value -1 ends these two seconds at once.\n'
+  'again. The value -1 ends these two seconds immediately.\n'
   '- slots: All slots of the worker, [{job_types, limit}]. explain_job compares them with the '
   'leases. The first call of a run is enough.\n'
   '- abandoned: Stopped jobs whose processors still run, [{job_id, place}]. Default: as before.\n'

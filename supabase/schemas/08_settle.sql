@@ -3,8 +3,8 @@
 -- outcome changes nothing. public.settle_jobs applies the outcomes and frees concurrency keys
 -- before it leases the next jobs. The leased jobs can therefore include the next job of a freed
 -- key. queue.finish ends jobs that no worker has leased. If a worker dies, its leases expire and
--- maintenance reclaims the jobs. Only the job that ended the worker's process is charged with a
--- lost attempt (14_suspects.sql).
+-- maintenance reclaims the jobs. Only the job that ended the worker's process loses an attempt
+-- (14_suspects.sql).
 --
 --   public.settle_jobs
 --     queue.read_items        parses the items and sorts them by job.
@@ -143,7 +143,7 @@ begin
       outcome := 'failed';
     -- If there is evidence that the job ended its worker process, the retry waits for the backoff,
     -- as after any failure. Without evidence, something else may have stopped the worker, so the
-    -- job is retried at once.
+    -- job is retried immediately.
     elsif outcome = 'retry' or problem ? 'evidence' then
       run_at := p_now + make_interval(
         secs => case
@@ -846,7 +846,7 @@ $$;
 comment on function public.tick_finished is
   E'Record that a worker''s run has ended: {tick_id, summary?}. Returns {ended, refused}. A lease '
   'call can do the same.\n\nWith {worker_id, evidence}: record that the process of a worker ended '
-  'without a report. Its jobs keep the evidence, and are reclaimed at once. Returns {guilty, '
+  'without a report. Its jobs keep the evidence, and are reclaimed immediately. Returns {guilty, '
   'suspects} too. guilty has the ids of the jobs that ended the process. suspects is the number '
   'of groups of other suspects, which must each run in a separate process.';
 select queue.allow('job_worker, service_role', 'public.tick_finished');

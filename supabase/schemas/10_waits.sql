@@ -139,7 +139,7 @@ begin
   select p_job.deadline_at, p_job.id, p_job.workspace_id, false
   where p_job.deadline_at is not null
   on conflict do nothing;
-  -- Insert a signal to check the wait at once, because the event or the end of the children may
+  -- Insert a signal to check the wait immediately, because the event or the end of the children may
   -- already have happened.
   insert into queue.signals (kind, workspace_id, job_id)
   select 'check', p_job.workspace_id, p_job.id
@@ -601,8 +601,8 @@ begin
     exit when v_moved = 0 or clock_timestamp() >= p_until;
   end loop;
   -- This pass processed no signal, because other transactions have locked rows. Increase the column
-  -- failures of each signal, because otherwise queue.maintenance_is_due would at once report the
-  -- signals as due again.
+  -- failures of each signal, because otherwise queue.maintenance_is_due would immediately report
+  -- the signals as due again.
   if v_moved = 0 then
     update queue.signals
     set failures = failures + 1

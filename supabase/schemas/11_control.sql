@@ -2,11 +2,11 @@
 -- children, retry a job, replay a job from a step, and pause jobs. public.cancel_jobs and
 -- public.retry_jobs cancel or retry many jobs.
 
--- Cancel jobs. If a job is running, store a cancel request. End jobs that are not running at once.
--- If the caller has not locked the jobs, also cancel their first 100 live descendants. Insert
--- signals, so that maintenance cancels the other descendants. Return the number of jobs and
--- descendants, counting at most 5,000 descendants. A person's rate limit is charged for this number
--- before the change.
+-- Cancel jobs. If a job is running, store a cancel request. Immediately end jobs that are not
+-- running. If the caller has not locked the jobs, also cancel their first 100 live descendants.
+-- Insert signals, so that maintenance cancels the other descendants. Return the number of jobs and
+-- descendants, counting at most 5,000 descendants. Before the change, take as many tokens of the
+-- person's rate limit.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,
@@ -218,7 +218,8 @@ begin
 end;
 $$;
 
--- Charge the person who calls, and cancel the jobs that queue.cancel_by_update has collected.
+-- Take tokens of the caller's rate limit, and cancel the jobs that queue.cancel_by_update has
+-- collected.
 create function queue.cancel_updated()
 returns void
 language plpgsql
@@ -504,7 +505,7 @@ declare
       "suspended"]'
   end;
   v_filter jsonb := jsonb_strip_nulls(p_filter);
-  -- maximum number of tokens for one call's search, so that the caller's bucket can pay for a
+  -- maximum number of tokens for one call's search, so that the caller's bucket has tokens for a
   -- repetition
   v_unpaid integer := queue.setting('user_enqueues_burst')::integer / 4;
   v_price integer;
@@ -710,7 +711,7 @@ begin
     return v_made;
   end if;
   v_id := v_made #>> '{job,id}';
-  perform queue.admit( -- charge the size of the copied results, as an enqueue charges its payload
+  perform queue.admit( -- take tokens for the size of the results, as an enqueue for its payload
     'changes',
     v_job.workspace_id,
     queue.caller(),

@@ -718,10 +718,10 @@ begin
 end;
 $$;
 
--- Return the workspace whose jobs the topic of a session reports. For a guest session, this is the
--- workspace that opened the session. For any other session, it is the workspace of the session's
--- jobs. Return null if two tenants use the same session id. In this case, clients get no messages,
--- and poll public.session_feed.
+-- Return the workspace of a session's topic. The topic reports jobs of this workspace. For a guest
+-- session, this is the workspace that opened the session. For any other session, it is the
+-- workspace of the session's jobs. Return null if two tenants use the same session id. In this
+-- case, clients get no messages, and poll public.session_feed.
 create function queue.session_workspace(p_session_id text)
 returns uuid
 language plpgsql stable
@@ -1670,8 +1670,8 @@ set search_path = '' begin atomic select queue.session_feed(
 );
 end;
 comment on function public.session_feed is
-  'Events of a session''s jobs without log lines, like event_feed. Without a cursor the feed '
-  'begins with the oldest event.';
+  'Events of a session''s jobs, in the format of event_feed. Log lines are omitted. Without a '
+  'cursor the feed begins with the oldest event.';
 select queue.allow('anon, authenticated, service_role', 'public.session_feed');
 
 -- Open a guest session of a workspace.

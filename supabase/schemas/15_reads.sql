@@ -1816,7 +1816,7 @@ from (
       'suspects_wait',
       'Jobs whose process died wait for a worker that runs nothing else: {jobs}, the first since '
         '{since}.',
-      'Start another worker if the workers that serve them run other jobs.',
+      'Start another worker if all workers of these job types run other jobs.',
       'explain {job_id}',
       null
     ),
@@ -2509,9 +2509,9 @@ begin
 end;
 $$;
 
--- Return the deepest descendant of a job that has not ended, or that has failed. On each level, the
--- search follows the first child that matches.
--- p_has_failed: True to find a failed job, false to find a job that has not ended.
+-- Search a job's descendants that have failed, or that have not ended, and return the deepest. On
+-- each level, the search follows the first child that matches.
+-- p_has_failed: True to find a failed descendant, false to find a descendant that has not ended.
 create function queue.blocking_descendant(p_job_id uuid, p_has_failed boolean)
 returns uuid
 language sql stable

@@ -456,7 +456,7 @@ declare
   v_done integer := 0;
 begin
   -- Close tenants' turns that were opened more than an hour ago and have no ready jobs. The call
-  -- passes a time two hours ago as p_now, so that a rule below deletes these turns at once.
+  -- passes a time two hours ago as p_now, so that a rule below deletes these turns immediately.
   perform queue.tidy_turns(
     array(
       select row(t.lane, t.workspace_id, null, 0)::queue.share
@@ -726,7 +726,7 @@ begin
       using v_now, v_share;
       update queue.tasks
       set
-        -- a task that stopped because its time was over is due again at once
+        -- a task that stopped because its time was over is due again immediately
         done_at = case
           when v_done > 0 and clock_timestamp() > v_share then v_now - every
           else v_now

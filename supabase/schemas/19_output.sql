@@ -520,9 +520,9 @@ begin
 end;
 $$;
 
--- Charge the caller for a read of more than 10,000 bytes of output, or reject the read. The read
--- takes a call slot, and a person pays tokens for the bytes. Guests can make only one such read of
--- a job or session at a time. Return the number of bytes that the caller has not paid for.
+-- Take tokens of the caller's rate limit for a read of more than 10,000 bytes of output, or reject
+-- the read. The read also takes a call slot. Guests can make only one such read of a job or session
+-- at a time. Return the number of bytes for which no tokens were taken.
 create function queue.admit_read(p_workspace_id uuid, p_id text, p_bytes bigint)
 returns bigint
 language plpgsql

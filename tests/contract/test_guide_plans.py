@@ -126,7 +126,7 @@ def test_2_2_drop_and_reconnect(base: str) -> None:
 
 
 def test_2_3_and_3_2_rapid_creation_and_deletion_while_reading(base: str) -> None:
-    """Ten plans, each streamed at once and deleted before its end."""
+    """Ten plans, each streamed immediately and deleted before its end."""
 
     def one(number: int) -> tuple[str, list[dict[str, Any]]]:
         plan_id = create(base, f"Test plan {number}")["plan_id"]

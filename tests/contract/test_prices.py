@@ -1,4 +1,4 @@
-"""People pay for all data that they store, by every function and table that they may write."""
+"""All data that people store by functions and tables takes tokens of their rate limit."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "open_stream": {},
 }
 NAMES = {"ACME": ACME, "ADA": ADA, "BOB": BOB, "TOPIC": f"workspace:{ACME}"}
-#: Functions of guests, who do not pay, because a call changes only the rows that its id names.
+#: Functions of guests that take no tokens, because a call changes only the rows that its id names.
 UNPAID = {"chat_cancel", "chat_messages", "plan_cancel", "plan_delete", "plan_share"}
 #: Tables that policies let people write through the Data API, except `jobs`: a statement per right.
 ROWS = {
@@ -262,7 +262,7 @@ def longest(
 
 @pytest.mark.parametrize("who", ["a person", "a guest"])
 def test_what_is_stored_is_paid_for(engine: Engine, who: str) -> None:
-    """A call is charged as one change, and one more for each 16 kB. Guests pay for each call."""
+    """A call takes one token, and a person's call takes one more for each 16 kB."""
     role, sub = ("authenticated", ADA) if who == "a person" else ("anon", None)
     engine.allow_guests(60)
     functions = set(engine.rows(FUNCTIONS, role))

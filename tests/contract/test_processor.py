@@ -107,7 +107,7 @@ async def test_a_step_is_tried_again_and_its_last_error_is_raised(
 ) -> None:
     """Each pause is the backoff, or the pause that the error requests.
 
-    A final error ends the step at once.
+    A final error ends the step immediately.
     """
     pauses: list[float] = []
 

@@ -89,7 +89,7 @@ def test_a_tenants_burst_holds_back_nothing_of_another_that_is_watched(counted: 
 
 
 def test_many_connections_share_one_budget(counted: Engine) -> None:
-    """Each connection sees at once the messages of all other connections, committed or not."""
+    """Each connection sees immediately the messages of all other connections, committed or not."""
 
     def enqueue(other: Engine) -> None:
         for _ in range(25):

@@ -1,9 +1,16 @@
 """The corpus of projects of different shapes, each in a file of `tests/fixtures/corpus`.
 
-A file begins with `-- @install` (the options of `minutehand install`) and `-- @job` (its table, the
-tenant of a new row, the columns that the job sets). The project's own files follow: `@file` is a
-migration, `@repeat` is many migrations, `@extra` is a file that is not applied. `@seed` and
-`@insert` are rows, and `@remove` undoes the insert if a plain delete does not.
+A file has comments of the form `-- @directive arguments`. The text below a comment belongs to it:
+
+- `@install OPTIONS` has the options of `minutehand install`.
+- `@job TABLE TENANT ASSIGNMENT` describes a job for each new row of TABLE. TENANT is an expression
+  for the id of the row's tenant. The job changes the row by ASSIGNMENT, an SQL `set` clause.
+- `@file NAME` is a migration of the project.
+- `@repeat COUNT NAME` is COUNT migrations, which replace `{n}` in text and name by their number.
+- `@extra PATH` is a file of the project that is not applied.
+- `@seed` has statements that run before the install, and `@seed-after` after the install.
+- `@insert` inserts a row into TABLE.
+- `@remove` deletes this row if a plain delete cannot.
 """
 
 from __future__ import annotations

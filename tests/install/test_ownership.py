@@ -64,7 +64,7 @@ def test_a_name_that_is_taken_stops_the_install(
 def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Path) -> None:
     """The project's tables stay. The removal stops if objects of the project use our objects.
 
-    The removal also deletes Minutehand's schedule, which another role has created.
+    The removal also deletes Minutehand's schedule, which the removing role has not created.
     """
     with hosted.database() as database:
         database.as_owner(APP + "grant usage on schema app to anon, authenticated, service_role")

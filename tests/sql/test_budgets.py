@@ -16,8 +16,8 @@ from tests.support.renewed import Renewed
 
 pytestmark = [pytest.mark.fresh, pytest.mark.timeout(600)]
 
-#: Statistics that the planner may have when a session makes its plans: current, none, or of empty
-#: tables.
+#: Statements that leave the planner's statistics up to date, missing, or collected while the tables
+#: were empty.
 STATISTICS = (
     "analyze",
     "delete from pg_statistic; update pg_class set reltuples = -1 where relkind = 'r'",

@@ -321,7 +321,7 @@ create function public.note() returns void language plpgsql as
 
 
 def test_rejected_work_is_paid_for(engine: Engine, ada: Engine, shop: dict[str, str]) -> None:
-    """A rollback does not refund the price of a person's call.
+    """A rollback does not return the rate limit tokens of a person's call.
 
     Each function and statement is tested, also in a project's own transaction, whose lock timeout
     stays.
@@ -424,7 +424,7 @@ def test_a_search_costs_at_most_a_quarter_of_the_burst(engine: Engine, ada: Engi
 
 
 def test_a_statement_pays_for_its_rows_alone(engine: Engine, ada: Engine) -> None:
-    """The unused part of the reservation is refunded. A statement also pays for its search."""
+    """Unused tokens of the rate limit are returned. A statement's search takes tokens too."""
     engine.stop_clock()
     left = "select tokens from queue.buckets where name = %s"
     add = "insert into public.accounts (workspace_id, name) select %s, 'a'"

@@ -1,4 +1,4 @@
-"""Gates and pauses with concurrent transactions: jobs that pass, and starts that are charged."""
+"""Gates and pauses with concurrent transactions: jobs that pass, and starts that take tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check for revoked keys, and differences from the release."""
+"""The check for revoked keys, and differences of a database from the installed release."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_job_that_commits_after_keys_were_revoked_runs(engine: Engine) -> None
 
 
 def differences(engine: Engine) -> list[Drift]:
-    """List the differences of the engine's database from the release."""
+    """List the differences of the engine's database from the installed release."""
     recorded = read_record(Schemas(), built_in(()))
     assert recorded is not None
     return find_drifts(engine.connection, Schemas(), recorded)
@@ -114,7 +114,7 @@ def test_what_differs_from_the_release_is_named(engine: Engine, kind: str) -> No
     assert left == []
 
 
-#: Statements of a project that are no drift from the release.
+#: Statements of a project that are no drift from the installed release.
 HARMLESS = """\
 create function public.jobs(public.workspaces) returns text return null
 alter role authenticated set app.session_timeout = 'never'

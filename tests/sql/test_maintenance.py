@@ -83,7 +83,7 @@ def some_life(engine: Engine, day: int) -> None:
 
 
 def test_a_simulated_year_leaves_every_table_flat(engine: Engine) -> None:
-    """Maintenance deletes from each table, so tables have as many rows every four months."""
+    """Maintenance deletes old rows, so that no table grows from one four months to the next."""
     engine.register("keyed", key_concurrency=1, schedules=[{"name": "n", "cron": "@hourly"}])
     engine.register("rated", rate_limit={"limit": 5, "per_seconds": 60, "per_key": True})
     engine.publish_deliveries()

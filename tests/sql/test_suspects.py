@@ -191,7 +191,7 @@ def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
 
 
 def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None:
-    """The job that the stack names pays. Jobs show no other tenant, and other leases stay."""
+    """The job in the stack trace loses an attempt. Jobs show no other tenant. Leases stay."""
     engine.register("bad")
     guilty, *ids = [engine.enqueue(job_type="bad"), *engine.enqueue_many(3)]
     foreign = engine.enqueue(workspace=GLOBEX)
@@ -243,7 +243,7 @@ def test_an_abandoned_processor_may_have_ended_the_process(engine: Engine) -> No
 def test_a_deleted_job_may_have_ended_the_process(engine: Engine, held: int) -> None:
     """After a job was deleted, its worker still runs the processor until the next report.
 
-    A job that starts after that pays for its own process.
+    A job that starts after that report and ends its process loses an attempt.
     """
     deleted, *beside = engine.enqueue_many(held)
     workers = Workers(engine)

@@ -68,7 +68,7 @@ def test_an_older_worker_that_waited_for_a_newer_one_sees_what_it_published(engi
 
 
 def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> None:
-    """Lower and higher limits apply at once, also at the gates of keys."""
+    """Lower and higher limits apply immediately, also at the gates of keys."""
 
     def leased_with(**limits: int) -> int:
         engine.register("work", **limits)

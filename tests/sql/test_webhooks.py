@@ -161,7 +161,7 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
 def test_one_success_ends_the_time_that_counts_and_410_is_for_good(engine: Engine) -> None:
     """An endpoint that fails sometimes stays enabled.
 
-    An endpoint that is gone is disabled at once.
+    An endpoint that is gone is disabled immediately.
     """
     subscribe(engine, "job.created")
     for ok in (False, True, False, False):

@@ -90,7 +90,7 @@ class LambdaFunction:
         return json.loads(body)
 
     def kill(self) -> None:
-        """End the environment at once."""
+        """End the environment immediately."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -66,7 +66,7 @@ class Renewed(Database):
         try:
             # wait for transactions that a test left behind
             until(lambda: not keeper.execute(busy.encode()).rowcount, every=0.002)
-            # count this write at once, and not while a test counts other writes
+            # count this write immediately, and not while a test counts other writes
             put_back = "select kept.put_back(), pg_stat_force_next_flush()"
             [(is_done, _)] = keeper.execute(put_back.encode()).fetchall()
         except (psycopg.Error, TimeoutError):  # the test crashed the server or closed every session

@@ -59,7 +59,7 @@ class RunReport:
         return "error" if failed_outside else report.outcome, "", ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Print a failure at once, and a file after its last test."""
+        """Print a failure immediately, and a file after its last test."""
         file = report.nodeid.partition("::")[0]
         self.seconds[file] += report.duration  # type: ignore[assignment]
         if report.when == "call" or not report.passed:

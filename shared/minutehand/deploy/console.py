@@ -38,7 +38,7 @@ TYPES = ".ts"
 #: Cache header of most files. The files' names have no hash, so a browser revalidates each time. An
 #: edge may cache a file for a day, and every upload invalidates all edges.
 CDN_CACHED = "public, max-age=0, must-revalidate, s-maxage=86400"
-#: Cache header of the files that a browser loads first, so that a fixed upload is seen at once.
+#: Cache header of the files that a browser loads first, so that a fixed upload is seen immediately.
 NO_STORE = "no-store"
 NO_STORE_FILES = frozenset({"config.json", "index.html"})
 

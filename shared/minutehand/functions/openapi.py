@@ -75,7 +75,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _add_errors(method: str, operation: dict[str, Any]) -> None:
-    """Document the errors that an operation may return, except those that it documents itself."""
+    """Add the errors to an operation's documentation, except those that its route declares."""
     errors = dict(_ERRORS)
     if operation.get("security"):
         errors |= _ERRORS_OF_SIGNED_IN

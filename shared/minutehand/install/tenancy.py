@@ -127,7 +127,7 @@ class ExistingTenants(Tenants):
                 f"{column} in ({', '.join(map(_quoted, names))})" for names in (MANAGERS, MEMBERS)
             )
             role = f"case when {managers} then 'manager' else 'member' end"
-            # any other role, e.g. a guest's, makes no member
+            # a user with a role in neither list, such as guest, is no member
             where = f"\n  where {managers} or {members}"
             check = _ROLES.format(
                 table=self.membership,

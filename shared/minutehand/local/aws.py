@@ -96,7 +96,7 @@ def main(environ: Mapping[str, str]) -> NoReturn:
     prepare(server.url)
     print(f"listening on {port}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    os._exit(0)  # exit at once, because unloading moto's modules takes seconds
+    os._exit(0)  # exit immediately, because unloading moto's modules takes seconds
 
 
 if __name__ == "__main__":

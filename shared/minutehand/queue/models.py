@@ -285,7 +285,7 @@ class NewJob(Model):
     @model_validator(mode="before")
     @classmethod
     def _options_are_in_options(cls, fields: Any) -> Any:
-        # reject a misplaced option, because a job without its delay would start at once
+        # reject a misplaced option, because a job without its delay would start immediately
         if isinstance(fields, dict) and (unknown := fields.keys() - cls.model_fields):
             raise ValueError(f"{', '.join(sorted(unknown))} must be in options=EnqueueOptions(…)")
         return fields
@@ -518,7 +518,7 @@ class RunningStep(Model):
 
 
 class Pulse(Model):
-    """The last update of a running job, and the location of its code."""
+    """The last update of a running job, and the line of code that the job runs."""
 
     last: Literal["start", "output", "progress", "log", "step"]
     #: Time since the last update.

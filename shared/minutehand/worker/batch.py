@@ -80,10 +80,11 @@ class Batch:
         self._is_cancelled = False
         #: True if the current call has run until a timeout.
         self._is_expired = False
-        #: Members of the current call. Before the first call, all members that have joined.
+        #: Jobs in the current call of the processor. Before the first call, all jobs that have
+        #: joined the batch.
         self._members: list[_Member] = []
         self._calls = 0
-        #: Lists of the members of later calls. The next call uses the last list.
+        #: Jobs of each later call. The next call uses the last list.
         self._parts: list[Sequence[_Member]] = []
         self._expected = set(job_ids)
         self._alive = len(job_ids)

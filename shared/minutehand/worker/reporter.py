@@ -115,7 +115,7 @@ class Reporter:
         return min(map(self._report_at, self._with_updates()), default=None)
 
     def _report_at(self, attempt: Attempt) -> float:
-        """Return when an attempt's updates are due: steps at once, other updates at intervals."""
+        """Return when an attempt's updates are due. Steps are due now, others at intervals."""
         if attempt.busy_until is not None:
             return attempt.busy_until
         if attempt.is_urgent:

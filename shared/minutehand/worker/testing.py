@@ -198,7 +198,7 @@ class ProcessorTest(Generic[P]):
         self._end_wait("sleep", {})
 
     def time_out(self) -> None:
-        """End the wait by its timeout."""
+        """End the job's wait as if its timeout had passed."""
         wait = self._waiting or {}
         if "timeout_at" not in wait:
             raise AssertionError(f"the job waits without a timeout: {self._waiting}")

@@ -151,7 +151,7 @@ def libraries() -> list[Path]:
 async def pages_of(
     stack: RunningStack, worker: HandWorker, libraries: list[Path]
 ) -> AsyncIterator[tuple[Pages, Wire, dict[str, Any]]]:
-    """Open Ada's two live pages over one proxy. Also yields the lease of their job."""
+    """Open two live pages of Ada through one proxy. Also yield the lease of the watched job."""
     job = await asyncio.to_thread(worker.enqueue)
     lease = await asyncio.to_thread(worker.lease_soon)
     async with Wire(int(stack.supabase_url.rsplit(":", 1)[1])) as wire:

@@ -54,8 +54,9 @@ PLACEHOLDERS = {
     "<you>@example.com": "ada@acme.test",
     "<your-app-domain>": "app.acme.test",
 }
-#: Wrapper of the Supabase CLI, because only the Management API, which is not reachable, knows a
-#: ref. It prints the version itself, which takes the CLI long.
+#: Wrapper of the Supabase CLI. The CLI asks the Management API for the address of a project's
+#: database. Tests cannot reach that API, so the wrapper passes the address. The wrapper also prints
+#: the CLI's version, because the CLI takes long to do so.
 CLI = """#!/bin/sh
 [ "$*" != --version ] || exec echo {version}
 for word; do
@@ -330,7 +331,7 @@ def test_a_project_is_deployed_beside_another_and_deleted(projects: list[Live]) 
 
 
 def check_next_release_and_back(shop: Live, first: str) -> None:
-    """New code runs and publishes its types at once; a roll-back deploys the older commit."""
+    """New code runs and publishes its types immediately; a roll-back deploys the older commit."""
     ours = shop.holdings()
     processor = shop.folder / "work" / "processors" / "hello.py"
     processor.write_text(processor.read_text().replace("Hello, {", "Good morning, {"))

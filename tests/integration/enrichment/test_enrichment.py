@@ -92,7 +92,7 @@ UNUSABLE = "Apollo's answer could not be used."
 async def test_what_apollo_answers_decides_how_a_job_continues(
     online: Office, apollo: ApolloServer, fault: Fault, status: str, attempts: int, message: str
 ) -> None:
-    """A fault that a person must correct fails at once, in its own words.
+    """A fault that a person must correct fails immediately, in its own words.
 
     The job waits for the end of a temporary fault, and the answer is charged once.
     """
@@ -124,7 +124,7 @@ async def test_what_apollo_answers_decides_how_a_job_continues(
     ],
 )
 async def test_what_is_not_set_fails_at_once(office: Office, change: str, message: str) -> None:
-    """The job fails at once, because a wait would not help."""
+    """The job fails immediately, because a wait would not help."""
     office.project.sql(change)
     job = await office.run("enrich_account", {"account_id": INITECH})
 

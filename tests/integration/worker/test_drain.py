@@ -138,7 +138,7 @@ def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engin
 
 
 async def nothing(job: Any, ctx: Any) -> None:
-    """Return at once."""
+    """Return immediately."""
 
 
 @pytest.mark.parametrize("named", [[COROUTINE], [FUNCTION], [COROUTINE, FUNCTION]])

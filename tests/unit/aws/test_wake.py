@@ -27,7 +27,7 @@ def waker(settings: Settings) -> LambdaWaker:
 
 
 async def test_the_worker_is_invoked_asynchronously(waker: LambdaWaker, service: Service) -> None:
-    """An Event invoke returns at once and has the id of the request."""
+    """An Event invoke returns immediately and has the id of the request."""
     with request_context("request-4711"):
         await waker.wake()
 

@@ -284,7 +284,7 @@ test("a change of user discards rows, and the response of a read that began befo
   watch.close();
 });
 
-test("the output of a job ends with an error at once when its reader signs out", async () => {
+test("the output of a job ends with an error immediately when its reader signs out", async () => {
   const world = new World({ log: [1] });
   world.haveUser();
   world.client.accessToken = async () => "x.eyJzdWIiOiAiYWRhIn0.x";

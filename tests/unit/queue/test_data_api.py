@@ -61,7 +61,7 @@ HUNG = httpx.ReadTimeout("hung")
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat calls at once, because these tests count them."""
+    """Repeat calls immediately, because these tests count them."""
     monkeypatch.setattr(outbound_http, "_wait", lambda state: 0.0)
 
 

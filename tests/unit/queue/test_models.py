@@ -33,7 +33,7 @@ def test_a_row_that_no_reader_can_parse_is_one_item_that_says_so() -> None:
 
 
 def test_an_option_beside_the_payload_of_a_child_is_refused() -> None:
-    """If the option were ignored, a delayed job would start at once."""
+    """If the option were ignored, a delayed job would start immediately."""
     with pytest.raises(ValidationError, match="delay_seconds must be in options=EnqueueOptions"):
         NewJob(job_type="mail", payload={}, delay_seconds=60)
     assert NewJob(job_type="mail", options=EnqueueOptions(delay_seconds=60)).wire() == {

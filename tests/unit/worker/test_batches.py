@@ -64,7 +64,7 @@ class World:
 
     @property
     def ends(self) -> dict[str, SettleItem]:
-        """Return each job's first settlement, because the model leases the job again at once."""
+        """Return each job's first settlement, because the model leases jobs again immediately."""
         settled = [item for items in self.queue.settles for item in items]
         return {item.job_id: item for item in reversed(settled)}
 
@@ -155,7 +155,7 @@ def test_a_call_that_raises_or_hangs_is_run_again_in_halves(poison: str, how: st
     async def run(jobs: Jobs) -> Any:
         if any(job.id == poison for job in jobs):
             if how == "raises":
-                # use a final error, because the model leases a retried job again at once
+                # use a final error, because the model leases a retried job again immediately
                 raise ProcessorError("broken", retryable=False)
             for _ in range(1 + 2 * (how == "ignores its timeout")):
                 with contextlib.suppress(asyncio.CancelledError):

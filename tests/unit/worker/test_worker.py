@@ -38,7 +38,7 @@ def of(run: Callable[[Job[Any], JobContext], Any], **options: Any) -> Registry:
 
 
 async def nothing(job: Job[Any], ctx: JobContext) -> None:
-    """Return at once."""
+    """Return immediately."""
 
 
 async def start(

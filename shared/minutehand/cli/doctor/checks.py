@@ -246,7 +246,7 @@ def migrations(target: Target) -> CheckResult:
 
 @check("engine", "migrations")
 def engine(target: Target) -> CheckResult:
-    """Compare all database objects and their rights with those of the release."""
+    """Compare all database objects and their rights with those of the installed release."""
     has_version = target.query("select 1 where to_regprocedure('queue.version()') is not null")
     [(version,)] = target.query("select queue.version()") if has_version else [(VERSION,)]
     if version != VERSION:

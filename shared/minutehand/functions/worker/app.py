@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 
 #: Exit code of a worker after an unexpected error.
 FAILED: Final = 70
-#: Path that makes the worker lease jobs at once. It needs no token, because only the host can open
-#: the worker's socket.
+#: Path that makes the worker lease jobs immediately. The path needs no token, because only the host
+#: can open the worker's socket.
 WAKE_PATH: Final = "/wake"
 #: Environment variable with the file descriptor of a pipe to the host. The worker writes to the
 #: pipe when it finds suspects, which are jobs whose process ended while it also ran other jobs. The
@@ -52,7 +52,7 @@ _METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 @dataclass(frozen=True)
 class Running:
-    """A running worker: its routes, its loop, and a function that makes it lease jobs at once."""
+    """A running worker: its routes, its loop, and a function that leases jobs immediately."""
 
     routes: WorkerRoutes
     wake: Callable[[], object]

@@ -1,7 +1,8 @@
 """The reason why a worker process ended, for the host's log and for the process's jobs.
 
 A worker process records its jobs, code and stacks in files (`minutehand.worker.alarm`). The host
-adds the exit code and reports the end of the process to the queue, which releases the jobs at once.
+adds the exit code and reports the end of the process to the queue. The queue then releases the jobs
+immediately.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class ExitReport:
 
 
 class ExitReporter:
-    """Reports the death of worker processes to the queue, which releases their jobs at once.
+    """Reports the death of worker processes to the queue, which releases their jobs immediately.
 
     Args:
         environ: Environment variables of the worker, so that a report uses the same connection as

@@ -1,7 +1,7 @@
 """The worker in a separate process, which the host restarts when it ends.
 
 A processor that blocks or kills the worker process therefore stops neither the API nor the console.
-The host reports the end of the process to the queue, which releases its jobs at once. The host and
+The host reports the end of the process to the queue, which releases its jobs. The host and
 the process communicate by HTTP over a Unix socket.
 """
 

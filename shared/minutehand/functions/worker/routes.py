@@ -61,7 +61,8 @@ class WorkerRoutes:
     """Serves `GET` and `POST /api/jobs/worker`, and `POST /api/jobs/process`.
 
     Args:
-        wake: Makes a worker whose loop always runs lease jobs at once, instead of running a tick.
+        wake: Makes a worker whose loop always runs lease jobs immediately instead of running
+            a tick.
     """
 
     def __init__(

@@ -111,7 +111,7 @@ function Conversation({ id, workspaceId }) {
   const send = async (content, key = crypto.randomUUID()) => {
     goThere();
     await callRoute("POST /api/chat", {
-      // ask for a response at once, because the page follows the job and need not wait for the
+      // ask for a response immediately, because the page follows the job and need not wait for the
       // reply
       headers: { ...headers, "Idempotency-Key": key, Prefer: "respond-async" },
       body: { messages: [{ role: "user", content }], workspace_id: workspaceId },

@@ -818,7 +818,7 @@ begin
   end if;
   if queue.caller() is null then
     perform queue.admit_guest('chat_guest_messages', v_session.workspace_id);
-    -- Raise an error at once if another transaction has locked the job. Without this call,
+    -- Raise an error immediately if another transaction has locked the job. Without this call,
     -- answer_job would wait for the lock, because the service waits for locks.
     perform queue.hold_jobs(array[v_question.job_id]);
     -- Guests may not answer jobs, so the app answers as service_role. chat.session_or_refuse has

@@ -379,7 +379,7 @@ begin
   perform queue.hold_id(p_plan_id::text);
   if queue.caller() is null then
     perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
-    -- Raise an error at once if another transaction has locked the job. Without this call,
+    -- Raise an error immediately if another transaction has locked the job. Without this call,
     -- retry_job would wait for the lock, because the service waits for locks.
     perform queue.hold_jobs(array[v_plan.job_id]);
     -- Guests may not retry jobs, so the app retries as service_role. plan_or_refuse has checked

@@ -1,4 +1,4 @@
-"""A coroutine that ends at once."""
+"""A coroutine that ends immediately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plain function that ends at once, or when the test allows it."""
+"""A plain function that ends immediately, or when the test allows it."""
 
 from __future__ import annotations
 
