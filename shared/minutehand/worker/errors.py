@@ -16,9 +16,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from http.client import HTTPConnection
 from pathlib import Path
-from types import FrameType, TracebackType
+from traceback import walk_tb
+from types import FrameType
 from typing import Any, Final
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from minutehand.queue.errors import ProcessorError
@@ -129,11 +132,17 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
 
 
 def _address(error: BaseException) -> str | None:
-    """Return host and port of a request of httpx or requests that got no response."""
-    url = attribute(attribute(error, "request"), "url")
-    if url is None or attribute(error, "response") is not None:
+    """Return host and port of a failed request, unless its library names the server."""
+    if attribute(error, "response") is not None:
         return None
     try:
+        request = error if isinstance(error, HTTPError) else attribute(error, "request")
+        if (url := attribute(request, "url")) is None:
+            # other errors of urllib have no request, but their traceback contains the connection
+            for frame, _ in walk_tb(error.__traceback__):
+                if isinstance(connection := frame.f_locals.get("self"), HTTPConnection):
+                    return f"{connection.host}:{connection.port}"
+            return None
         parts = urlsplit(str(url))
         return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
     except BaseException:  # methods of a user's class may raise anything
@@ -182,11 +191,11 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
     user's code come before frames of libraries, and inner frames before outer frames. Values of
     variables are not read.
     """
-    trail = list(_frames(error.__traceback__, package))
+    trail = list(_frames(walk_tb(error.__traceback__), package))
     group = error
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
-        trail += _frames(group.__traceback__, package)
+        trail += _frames(walk_tb(group.__traceback__), package)
     # omit the causes of a ProcessorError, because its author chose the text. The worker's log
     # contains the omitted parts.
     chain = [
@@ -194,7 +203,7 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
             "type": type(cause).__qualname__,
             "message": redactor.text(text(cause, 500) or type(cause).__name__),
             "frames": _limit_frames(
-                _frames(cause.__traceback__, package), MAX_FRAMES_PER_CAUSE, redactor
+                _frames(walk_tb(cause.__traceback__), package), MAX_FRAMES_PER_CAUSE, redactor
             ),
         }
         for cause in (() if isinstance(error, ProcessorError) else _causes(error))
@@ -210,7 +219,7 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
 
 
 def _limit_frames(
-    frames: Iterator[dict[str, Any]] | list[dict[str, Any]], limit: int, redactor: Redactor
+    frames: Iterable[dict[str, Any]], limit: int, redactor: Redactor
 ) -> list[dict[str, Any]]:
     innermost_first = list(frames)[::-1]
     chosen = sorted(innermost_first, key=lambda frame: not frame["own"])[:limit]  # stable
@@ -221,12 +230,8 @@ def _limit_frames(
     return chosen
 
 
-def _frames(trace: TracebackType | None, package: str) -> Iterator[dict[str, Any]]:
-    while trace is not None:
-        frame = _frame(trace.tb_frame, trace.tb_lineno, package)
-        if frame is not None:
-            yield frame
-        trace = trace.tb_next
+def _frames(trace: Iterable[tuple[FrameType, int]], package: str) -> Iterator[dict[str, Any]]:
+    return filter(None, (_frame(frame, line, package) for frame, line in trace))
 
 
 def _frame(frame: FrameType, line: int, package: str) -> dict[str, Any] | None:
@@ -246,8 +251,7 @@ def _frame(frame: FrameType, line: int, package: str) -> dict[str, Any] | None:
 
 def stack_in(frames: Iterable[tuple[FrameType, int]], package: str) -> list[dict[str, Any]]:
     """Return frames that are running, in the format of a traceback, the outermost first."""
-    found = (_frame(frame, line, package) for frame, line in frames)
-    return _limit_frames([frame for frame in found if frame is not None], MAX_FRAMES, Redactor())
+    return _limit_frames(_frames(frames, package), MAX_FRAMES, Redactor())
 
 
 def _short(path: str) -> str:

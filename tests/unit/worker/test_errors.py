@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import subprocess
+from email.message import Message
+from io import BytesIO
 from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, build_opener
 
 import httpx
 import psycopg
@@ -80,15 +84,19 @@ def test_frames_are_own_first_and_hold_no_values() -> None:
     assert "causes" not in chosen.traceback
 
 
-def test_an_error_without_a_response_names_the_address() -> None:
-    """A refused connection, an unknown host or a TLS error otherwise names no server."""
+def test_a_failed_request_names_the_address() -> None:
+    """A refused connection, an unknown host or an error of urllib otherwise names no server."""
     request = httpx.Request("POST", "https://u:secret@vendor.test/v1/chat?key=secret")
     below = httpx.ConnectError("[Errno 111] Connection refused", request=request)
+    busy = HTTPError(str(request.url), 503, "Busy", Message(), BytesIO())
 
-    for info in (raised(below), raised(ConnectionError("no connection"), below)):
+    for info in (raised(below), raised(ConnectionError("no connection"), below), raised(busy)):
         assert "(vendor.test:443)" in info.message
         assert "secret" not in info.message
     assert "(" not in raised(refused()).message
+    with pytest.raises(URLError) as found:
+        build_opener(ProxyHandler({})).open("http://127.0.0.1:1/v1")
+    assert error_info(found.value).message.endswith("refused> (127.0.0.1:1)")
 
 
 def test_of_a_task_group_the_first_error_is_named() -> None:
