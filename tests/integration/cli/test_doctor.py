@@ -92,11 +92,6 @@ BROKEN = [
         "update queue.tasks set failures = 0, retry_at = null where name = 'retention'",
     ),
     (
-        *("extensions", "fail", "row level security of realtime.messages", "as its owner"),
-        "alter table realtime.messages disable row level security",
-        "alter table realtime.messages enable row level security",
-    ),
-    (
         *("engine", "fail", "database postgres set", "set transaction read write"),
         "alter database postgres set default_transaction_read_only = on",
         "set transaction read write; alter database postgres reset default_transaction_read_only",
@@ -119,6 +114,21 @@ def test_a_broken_database_is_found(stack: RunningStack, fault: tuple[str, ...])
     assert finding.verdict == verdict, finding
     assert detail in finding.detail, finding
     assert fix in str(finding.fix), finding
+
+
+def test_an_open_topic_is_a_finding_and_realtime_is_still_checked(stack: RunningStack) -> None:
+    """Otherwise a Realtime that does not respond would stay unseen."""
+    toggle = "alter table realtime.messages {} row level security"
+    with stack.connect() as sql:
+        sql.execute(toggle.format("disable").encode())
+        try:
+            found = {each.check: each for each in run_checks(planted(stack, {}))}
+        finally:
+            sql.execute(toggle.format("enable").encode())
+
+    assert "row level security of realtime.messages" in found["extensions"].detail
+    assert "as its owner" in str(found["extensions"].fix)
+    assert found["realtime"].verdict == "ok"
 
 
 def test_a_locked_table_is_named_with_its_locker(stack: RunningStack) -> None:

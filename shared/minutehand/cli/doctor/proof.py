@@ -57,16 +57,16 @@ LEFT_TYPE: Final = """
 """
 
 
-@check("realtime", "supabase", "migrations", "extensions")
+@check("realtime", "supabase", "migrations")
 def realtime(target: Target) -> CheckResult:
     """Join the workspace's topic like a page."""
-    token, workspace = target.person.token, target.person.workspace
+    workspace = target.person.workspace
     address = target.person.need("SUPABASE_URL").rstrip("/").replace("http", "ws", 1)
     if target.values.get("REALTIME_URL", f"{address}/realtime/v1") != f"{address}/realtime/v1":
         return warn("REALTIME_URL is not SUPABASE_URL's", f"REALTIME_URL={address}/realtime/v1")
 
     async def join() -> None:
-        socket = _connect(target, token)
+        socket = _connect(target)
         try:
             topic = Topic(socket, f"workspace:{workspace}", "")
             await topic.join()
@@ -79,7 +79,7 @@ def realtime(target: Target) -> CheckResult:
     return ok()
 
 
-def _connect(target: Target, token: str) -> AsyncRealtimeClient:
+def _connect(target: Target) -> AsyncRealtimeClient:
     need = target.person.need
     socket = AsyncRealtimeClient(
         f"{need('SUPABASE_URL').rstrip('/')}/realtime/v1",
@@ -87,7 +87,7 @@ def _connect(target: Target, token: str) -> AsyncRealtimeClient:
         auto_reconnect=False,
         timeout=TIMEOUT_SECONDS,
     )
-    socket.access_token = token
+    socket.access_token = target.person.token
     return socket
 
 
@@ -95,20 +95,20 @@ def _connect(target: Target, token: str) -> AsyncRealtimeClient:
 def proof(target: Target) -> CheckResult:
     """Run a job from enqueue to settlement, and check that each kind of topic announces it."""
     duration: dict[str, float] = {}
-    asyncio.run(_prove(target, target.person.token, target.person.workspace, duration))
+    asyncio.run(_prove(target, target.person.workspace, duration))
     return ok(", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in duration.items()))
 
 
-async def _prove(target: Target, token: str, workspace: str, duration: dict[str, float]) -> None:
+async def _prove(target: Target, workspace: str, duration: dict[str, float]) -> None:
     """Run the steps, store seconds by step in `duration`, and delete what the steps created."""
     me = {"worker_id": "doctor", "tick_id": str(uuid4())}
     session, job = f"doctor-{uuid4().hex[:12]}", None
-    settings, socket = Settings.from_env(target.values), _connect(target, token)
+    settings, socket = Settings.from_env(target.values), _connect(target)
     try:
         async with AsyncExitStack() as stack:
             api = QueueClient(settings)
             stack.push_async_callback(api.aclose)
-            queue = api.acting_as(token)
+            queue = api.acting_as(target.person.token)
             client = WorkerFunctions(settings)
             stack.push_async_callback(client.aclose)
             with _step(duration, "registered", target.migrate):
