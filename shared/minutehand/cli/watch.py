@@ -94,8 +94,9 @@ def format_event(event: ServerSentEvent) -> Text:
             )
     elif event_type in {"failed", "retried"}:
         parts.append(data.get("error_message"))
-        if due := data.get("next_retry_at"):
-            parts.append(f"(next try {ago(due)})")
+        due = ago(data.get("next_retry_at") or "")
+        if due and not due.endswith("ago"):  # a watch also prints events of the past
+            parts.append(f"(next try {due})")
     timestamp = record.get("at") or record.get("created_at")
     at = local_time(timestamp)[11:] if timestamp else ""
     style = COLOURS.get(event_type, LEVELS.get(str(line.get("level")), ""))

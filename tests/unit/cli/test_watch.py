@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from httpx_sse import ServerSentEvent
 
-from minutehand.cli.watch import format_log_line, print_output
+from minutehand.cli.watch import format_event, format_log_line, print_output
 from minutehand.terminal.output import Output, localize_times
 
 
@@ -27,6 +29,14 @@ def test_words_flow_on_and_what_follows_begins_a_line(capsys: pytest.CaptureFixt
 
     printed = capsys.readouterr().out
     assert printed == 'Grüße, We␛[2Jlt\nreply starts again\nHello\n{"n": 1}\n"two"\n'
+
+
+def test_a_retry_that_is_past_is_no_next_try() -> None:
+    """A watch also prints earlier events, whose retry has already started."""
+    for year, has_try in ((2000, False), (9000, True)):
+        data = json.dumps({"data": {"next_retry_at": f"{year}-01-01T00:00:00+00:00"}})
+        text = format_event(ServerSentEvent("job.retried", data)).plain
+        assert ("next try in" in text, "ago" in text) == (has_try, False)
 
 
 @pytest.fixture
