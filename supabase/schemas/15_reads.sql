@@ -1191,6 +1191,13 @@ from (
       null,
       null
     ),
+    (
+      'cancelled:start_by',
+      null,
+      'Remove the cause of the wait, then retry the job. A retried job has no latest start time.',
+      'retry {job_id}',
+      null
+    ),
     ('start_by', 'It will be cancelled if it has not started by {start_by_at}.', null, null, null),
     ('worker_lost', 'It ended its process {ended_times}{alone}.', null, null, null),
     (
@@ -1616,8 +1623,8 @@ from (
     (
       'suspect',
       null,
-      'It has been ready since {late_since}. Start another worker if the workers that serve it '
-        'run other jobs.',
+      'It has been ready since {late_since}. Start another worker if all workers of its type run '
+        'other jobs.',
       'doctor',
       '/overview'
     ),
@@ -2613,8 +2620,8 @@ select case
 end
 $$;
 
--- Return the sentence for the reason why a job has not started. The sentence names no other jobs,
--- because it is stored and read later, when the other jobs may have ended.
+-- Return the sentence for the reason why a job has not started. The sentence is stored for the
+-- members of the job's workspace, so it names no job of another workspace.
 create function queue.waited_for(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2633,14 +2640,23 @@ declare
 begin
   return queue.render_guidance(
     v_found ->> 'reason',
-    to_jsonb(p_job) || v_found || jsonb_strip_nulls(v_found -> 'data') - 'without_right'
+    to_jsonb(p_job)
+      || v_found
+      || queue.names_of(p_job, queue.held_by(p_job, v_found, p_now, false))
+      || jsonb_strip_nulls(v_found -> 'data') - 'without_right'
   ) ->> 'sentence';
 end;
 $$;
 
 -- Return the holder of a job, for a reason that queue.explain_row or queue.explain_ready returned:
 -- {kind, holder, since, waiting, more} as an object.
-create function queue.held_by(p_job public.jobs, p_found jsonb, p_now timestamptz)
+-- p_is_open: True to return also jobs of other workspaces and names of applications.
+create function queue.held_by(
+  p_job public.jobs,
+  p_found jsonb,
+  p_now timestamptz,
+  p_is_open boolean
+)
 returns jsonb
 language plpgsql stable
 set search_path = ''
@@ -2649,7 +2665,6 @@ declare
   c_most constant integer := 200;
   v_reason constant text := p_found ->> 'reason';
   v_kind constant text := queue.holder_kind(v_reason);
-  v_is_open constant boolean := queue.is_operator() or queue.is_service();
   v_data constant jsonb := p_found -> 'data';
   v_id uuid;
   v_holder jsonb;
@@ -2663,7 +2678,7 @@ begin
     v_id := (
       select h.job_id
       from queue.find_holders(v_reason, p_job, c_most) as h
-      where h.workspace_id = p_job.workspace_id or v_is_open
+      where h.workspace_id = p_job.workspace_id or p_is_open
       order by h.leased_at, h.job_id
       limit 1
     );
@@ -2697,7 +2712,7 @@ begin
   elsif v_kind = 'lock' then
     v_holder := jsonb_build_object(
       'pid', v_data -> 'pid',
-      'application', case when v_is_open then v_data -> 'application' end
+      'application', case when p_is_open then v_data -> 'application' end
     );
   elsif v_kind = 'dead_worker' then
     v_holder := jsonb_build_object('worker_id', v_data -> 'worker_id');
@@ -2750,6 +2765,7 @@ select
           then 'unavailable'
       end
     )
+    when p_job.status = 'cancelled' and e.type = 'StartByPassed' then 'start_by'
   end as kind,
   coalesce('SQLSTATE ' || e.sqlstate, 'HTTP ' || e.status, e.errno) as code,
   coalesce(
@@ -2787,6 +2803,7 @@ language plpgsql stable
 set search_path = ''
 as $$
 declare
+  v_is_open constant boolean := queue.is_operator() or queue.is_service();
   v_found jsonb;
   v_held jsonb;
   v_error record;
@@ -2813,7 +2830,7 @@ begin
     'since', coalesce(p_job.finished_at, p_job.scheduled_for, p_job.created_at),
     'cause', v_error.cause
   ) || v_found;
-  if not (queue.is_operator() or queue.is_service()) then -- members must not see names of others
+  if not v_is_open then -- members must not see names of others
     v_found := v_found || jsonb_build_object(
       'data', (v_found -> 'data') - 'application' || case
         when v_found -> 'data' ? 'paused_by' then jsonb_build_object(
@@ -2824,7 +2841,7 @@ begin
       end
     );
   end if;
-  v_held := queue.held_by(p_job, v_found, p_now);
+  v_held := queue.held_by(p_job, v_found, p_now, v_is_open);
   v_found := v_found || queue.render_guidance(
     v_found ->> 'reason',
     v_found

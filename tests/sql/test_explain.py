@@ -307,8 +307,21 @@ def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine, a
     assert engine.explain(waits)["held_by"]["holder"]["job_id"] == foreign
     engine.elapse(10)
     late = engine.explain(waits)["sentence"]
-    assert "The reason at that time: The concurrency limit of its type is used up: 1 of" in late
+    assert "type is used up by jobs of other workspaces: 1 of" in late
     assert foreign not in late
+
+
+@pytest.mark.parametrize("limit", ["max_concurrency", "workspace_concurrency", "key_concurrency"])
+def test_a_missed_start_names_its_holder_and_a_step(engine: Engine, limit: str) -> None:
+    """The holder is the job that used up the limit."""
+    engine.register("work", **{limit: 1})
+    holder, late = engine.enqueue_many(2, concurrency_key="k", start_by_seconds=5)
+    engine.lease(1, lease_seconds=600)
+    engine.elapse(10)
+
+    said = engine.explain(late)
+    assert f"job {holder}" in said["sentence"]
+    assert said["next"][0]["command"] == f"minutehand retry {late}"
 
 
 def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
