@@ -279,7 +279,7 @@ create table queue.turns (
   changed_at timestamptz not null, -- time at which the turn was opened or blocked
   blocked boolean not null default false, -- true if no lease reads the turn
   look_at timestamptz,
-  epoch integer not null default 0, -- if the turn is open, the highest of queue.turn_epochs
+  epoch bigint not null default 0, -- if the turn is open, the highest of queue.turn_epochs
   primary key (workspace_id, lane)
 ) with (fillfactor = 50);
 create index turns_in_order on queue.turns (epoch, rank, workspace_id, lane)
@@ -290,9 +290,11 @@ create index turns_blocked on queue.turns (look_at) where blocked;
 
 -- Epochs of tenants' turns. Leases read only turns with the highest epoch, because Postgres keeps
 -- the dead index entries of closed turns as long as an old snapshot exists, for example of a dump.
--- When many turns have been closed and few are open, a lease gives the open turns a new epoch
--- (queue.begin_epoch).
-create table queue.turn_epochs (epoch integer primary key);
+-- If at least as many turns were closed in the last epoch as are open now, a lease gives the open
+-- turns a new epoch (queue.begin_epoch).
+create table queue.turn_epochs (epoch bigint primary key);
+-- Approximate number of turns that were closed in the last epoch.
+create unlogged sequence queue.turns_closed minvalue 0 start 0; -- noqa: PRS
 create view queue.unblocked_turns as
 select *
 from queue.turns

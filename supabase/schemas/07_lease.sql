@@ -376,9 +376,9 @@ $$;
 -- the gates). Delete rows of queue.notes for job types that are paused or that no worker serves.
 -- New rows are inserted for the keys of such a type when a worker serves the type again, or when
 -- the type is resumed. If queue.notes has very many rows, also handle the oldest concurrency key of
--- some tenants, so that no tenant waits for the keys of other tenants. These tenants are the tenant
--- with the smallest id, and the next tenant after a random id. In this case, also delete old rows
--- for concurrency keys that no job has.
+-- some tenants, so that no tenant waits for the keys of other tenants. Half of these tenants have
+-- the smallest ids, and the others are the next ones after a random id. In this case, also delete
+-- old rows for concurrency keys that no job has.
 -- p_most: Maximum number of concurrency keys to handle.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
@@ -516,7 +516,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_epoch constant integer := (
+  v_epoch constant bigint := (
     select coalesce(max(e.epoch), 0)
     from queue.turn_epochs as e
   );
@@ -1923,28 +1923,29 @@ begin
 end;
 $$;
 
--- Give all open tenants' turns a new epoch, unless more than p_most turns are open, or another
--- transaction has locked one of these turns. The caller has the advisory lock "turns", so that no
--- other call can open a turn.
-create function queue.begin_epoch(p_most bigint)
+-- Give all open tenants' turns a new epoch, unless more turns are open than were closed in the last
+-- epoch, or another transaction has locked one of these turns. The caller has the advisory lock
+-- "turns", so that no other call can open a turn.
+create function queue.begin_epoch()
 returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_epoch constant integer := (
+  v_epoch constant bigint := (
     select coalesce(max(e.epoch), 0)
     from queue.turn_epochs as e
   );
+  v_closed constant bigint := pg_sequence_last_value('queue.turns_closed');
   v_open constant tid[] := array(
     select t.ctid
     from queue.turns as t
     where not t.blocked and t.epoch = v_epoch
-    limit p_most + 1
+    limit v_closed + 1
   );
   v_locked tid[];
 begin
-  if cardinality(v_open) > p_most then
+  if cardinality(v_open) > v_closed then
     return;
   end if;
   v_locked := array(
@@ -1958,6 +1959,7 @@ begin
     update queue.turns
     set epoch = v_epoch + 1
     where ctid = any (v_locked);
+    perform setval('queue.turns_closed', 0);
   end if;
 end;
 $$;
@@ -2013,8 +2015,11 @@ begin
   select count(*) into v_closed
   from tidied as t
   where t.closes;
-  perform queue.begin_epoch(v_closed)
-  where v_closed >= 5 and queue.try_lock('turns');
+  perform setval(
+    'queue.turns_closed',
+    v_closed + coalesce(pg_sequence_last_value('queue.turns_closed'), 0)
+  )
+  where v_closed > 0;
 end;
 $$;
 
@@ -2112,6 +2117,8 @@ begin
       ) || v_shared.empty,
       leased_at
     );
+    perform queue.begin_epoch()
+    where pg_sequence_last_value('queue.turns_closed') >= 5 and queue.try_lock('turns');
   end if;
 end;
 $$;

@@ -401,7 +401,7 @@ end;
 $$;
 
 -- Return up to 500 due rows of a table for maintenance, chosen so that no workspace has to wait for
--- the rows of another workspace. If more than 500 rows are due, half of the result consists of the
+-- the rows of another workspace. If 500 rows or more are due, half of the result consists of the
 -- first rows in the order p_order. The other half has the same number of rows from each workspace.
 -- With more than 125 workspaces, the other half has rows of the 125 workspaces with the smallest
 -- ids, and of the next 125 workspaces after a random id.

@@ -1,7 +1,7 @@
 -- This file has statistics, health checks and the list of job types. Statistics are computed from
 -- the feed some seconds later, so that a running job updates no counter. A row of queue.stats
--- covers five minutes and is kept for eight days. For a longer history, let Prometheus scrape
--- /metrics.
+-- covers five minutes, can be read for eight days, and is deleted after nine. For a longer history,
+-- let Prometheus scrape /metrics.
 
 create table queue.stats (
   workspace_id uuid not null, -- the nil UUID for all workspaces together

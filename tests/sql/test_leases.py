@@ -74,6 +74,38 @@ def test_a_turn_that_someone_has_locked_is_not_left_behind(engine: Engine) -> No
     assert len(engine.lease(call=2)) == 1
 
 
+def test_few_turns_closed_at_a_time_begin_an_epoch_too(engine: Engine) -> None:
+    """Otherwise a slow queue would keep the dead index entries of its turns during a dump."""
+    epochs = "select count(*) from queue.turn_epochs"
+    for count in (0, 1):
+        for workspace in engine.add_workspaces(3):
+            engine.enqueue_many(2, workspace=workspace)
+        engine.complete(engine.lease(6))
+        assert engine.lease(call=16) == []
+        assert engine.one(epochs) == count
+
+
+def test_a_sweep_that_closes_turns_delays_no_lease(engine: Engine) -> None:
+    """Maintenance may run for seconds, during which other tenants' turns must be opened."""
+    *tenants, other = engine.add_workspaces(6)
+    for workspace in tenants:
+        engine.enqueue_many(2, workspace=workspace)
+    engine.complete(engine.lease(5, call=2))
+    engine.complete(engine.lease(5, call=3))
+    engine.run(
+        "update queue.turns set blocked = false,"
+        " changed_at = queue.clock() - interval '90 minutes',"
+        " epoch = (select coalesce(max(epoch), 0) from queue.turn_epochs)"
+    )
+    unblocked = "select count(*) from queue.turns where not blocked"
+    assert engine.one(unblocked) == 5
+    with engine.open_transaction() as maintenance:
+        maintenance.run("select queue.do_sweep(queue.clock(), queue.clock())")
+        assert maintenance.one(unblocked) == 0
+        engine.enqueue(workspace=other)
+        assert len(engine.lease()) == 1
+
+
 def test_single_jobs_of_many_tenants_open_no_turns(engine: Engine) -> None:
     """During a database dump, dead versions of turns and deleted notes cannot be vacuumed."""
     *tenants, paused = engine.add_workspaces(7)
