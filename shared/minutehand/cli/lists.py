@@ -61,7 +61,7 @@ def logs(
     filters = {"workspace_id": f"eq.{connection.workspace}"}
     rows = connection.rows("job_logs", **filters, order="id.desc", limit=limit)[::-1]
     _print_lines(output, rows)
-    seen_ids, after = {row["id"] for row in rows}, 0
+    seen_ids, after = {row["id"] for row in rows}, rows[0]["id"] - 1 if rows else 0
     while follow:
         time.sleep(POLL_SECONDS)
         # read recent rows again, because a row that commits late has a lower id than printed rows
@@ -72,7 +72,10 @@ def logs(
 
 
 def _settled(rows: list[dict[str, Any]], after: int) -> int:
-    """Return an id such that no row with this id or a lower one can be committed later."""
+    """Return the id after which the next read begins.
+
+    Rows of the last seconds are read again, unless there are too many of them.
+    """
     if not rows:
         return after
     if len(rows) == PAGE:

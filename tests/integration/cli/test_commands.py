@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from minutehand.aws import client
 from minutehand.config import Settings
 from tests.e2e.console.worker import HandWorker
 from tests.support.command import Run
+from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.usefixtures("acme_key")
@@ -84,6 +88,32 @@ def test_the_workspace_is_listed(run: Run, account: str) -> None:
     assert run.json("schedules") == run.json("webhooks") == []
     assert "enrich_account" in run.json("workers")[0]["job_types"]
     assert job_id[-8:] in run("logs", "-n", "50").stdout
+
+
+def test_new_log_lines_are_followed_without_the_old_ones(
+    run: Run, stack: RunningStack, account: str
+) -> None:
+    """Thousands of lines may precede the first printed one."""
+    job_id = run.json("enqueue", "enrich_account", account, "--in", "2h")["id"]
+    add = (
+        "insert into public.job_logs (job_id, workspace_id, attempt, message)"
+        " select id, workspace_id, 1, %s from public.jobs where id = %s"
+    )
+    command = [sys.executable, "-m", "minutehand.cli", "logs", "-n", "1", "--follow", "--json"]
+    with stack.connect() as connection:
+        for message in ("old", "older"):
+            connection.execute(add, (message, job_id))
+        with subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | run.env, stdout=subprocess.PIPE, text=True
+        ) as follower:
+            assert follower.stdout
+            rows = [json.loads(follower.stdout.readline())]
+            connection.execute(add, ("new", job_id))
+            while rows[-1]["message"] != "new":
+                rows.append(json.loads(follower.stdout.readline()))
+            follower.kill()
+
+    assert "old" not in [row["message"] for row in rows]
 
 
 def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningStack) -> None:
