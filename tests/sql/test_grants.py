@@ -132,3 +132,26 @@ def test_what_a_project_adds_is_no_fault(engine: Engine, statement: str) -> None
 
         assert differences(engine) == []
         assert engine.rows(QUERIES["extensions"]) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create table public.settings (name text, value jsonb, updated_at timestamptz, own text);"
+        " drop table queue.settings cascade",
+        "alter table public.jobs drop column error_message cascade, add column own text",
+        "alter table queue.turns drop constraint turns_pkey, add column own bigint;"
+        " alter table queue.turns drop column from_ord cascade, drop column rank cascade",
+    ],
+)
+def test_what_a_project_adds_replaces_nothing_that_is_missing(
+    engine: Engine, statement: str
+) -> None:
+    """A rename would take the project's table or column with its data."""
+    with engine.connection.transaction(force_rollback=True):
+        engine.run(statement)
+
+        fixes = [each.fix for each in differences(engine)]
+
+    assert fixes
+    assert not [fix for fix in fixes if "rename" in fix or "set schema" in fix]

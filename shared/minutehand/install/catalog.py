@@ -67,8 +67,14 @@ _RENAMES = {
     r"create policy (\".+?\"|\S+) on": "alter policy {old} on {object} rename to {name}",
 }
 _COLUMN = re.compile(r"alter table (\S+) add column if not exists (\S+) ")
+#: Tables with deleted columns.
+_SHORTENED = """
+    select distinct a.attrelid::regclass::text from pg_catalog.pg_attribute as a
+    join pg_catalog.pg_class as c on c.oid = a.attrelid
+    where a.attisdropped and c.relkind = 'r'
+"""
 _TABLES = """
-    select n.nspname, c.relname, array_agg(quote_ident(a.attname)::text)
+    select quote_ident(n.nspname), quote_ident(c.relname), array_agg(quote_ident(a.attname)::text)
     from pg_catalog.pg_class as c
     join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
     join pg_catalog.pg_attribute as a
@@ -173,7 +179,7 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
     with session.transaction(force_rollback=True):
         repairs = _restore_tables(session, schemas, record)
         actual = {entry.key: entry for entry in read_catalog(session, schemas)}
-        if renamed := _find_renames(expected, actual):
+        if renamed := _find_renames(session, expected, actual):
             for item in renamed:
                 session.execute(item.fix.encode())
             actual = {entry.key: entry for entry in read_catalog(session, schemas)}
@@ -245,22 +251,25 @@ def _restore_tables(session: Any, schemas: Schemas, record: list[CatalogEntry]) 
         f"{schema}.{name}": (schema, name, set(names))
         for schema, name, names in session.execute(_TABLES.encode()).fetchall()
     }
-    statements = []
+    similar: dict[str, list[str]] = {}
     for table in sorted(columns.keys() - tables.keys()):
         schema, _, name = table.partition(".")
-        similar = [
+        similar[table] = [
             each
             for each in tables.keys() - columns.keys()
-            if columns[table] <= tables[each][2]
+            if columns[table] == tables[each][2]
             # a project's table elsewhere may have the same columns
             and (tables[each][0] == schema or tables[each][1] == name)
         ]
-        if len(similar) == 1:
-            old_schema, old, _ = tables[similar[0]]
+    statements = []
+    for table, candidates in similar.items():
+        schema, _, name = table.partition(".")
+        if len(candidates) == 1 and [*similar.values()].count(candidates) == 1:
+            old_schema, old, _ = tables[candidates[0]]
             if old != name:
-                statements.append(f'alter table {old_schema}."{old}" rename to {name}')
+                statements.append(f"alter table {old_schema}.{old} rename to {name}")
             if old_schema != schema:
-                statements.append(f'alter table "{old_schema}".{name} set schema {schema}')
+                statements.append(f"alter table {old_schema}.{name} set schema {schema}")
         elif table in (f"{schemas.engine}.settings", f"{schemas.engine}.tasks"):
             rows = f"{table.rpartition('.')[2].removesuffix('s')} "
             statements += [
@@ -274,14 +283,21 @@ def _restore_tables(session: Any, schemas: Schemas, record: list[CatalogEntry]) 
 
 
 def _find_renames(
-    expected: dict[str, CatalogEntry], actual: dict[str, CatalogEntry]
+    session: Any, expected: dict[str, CatalogEntry], actual: dict[str, CatalogEntry]
 ) -> list[Drift]:
-    """Find each missing object that exists under another name, if there is only one such name."""
-    drifts = []
+    """Find each missing object that exists under another name.
+
+    There must be only one such name, and no other missing object that may have had it. If a table
+    has lost a column, an unknown column of this table may be the project's.
+    """
+    drifts: dict[tuple[str, str], list[Drift]] = {}
+    shortened = {table for (table,) in session.execute(_SHORTENED.encode()).fetchall()}
     unexpected = [entry for key, entry in actual.items() if key not in expected]
     for key, entry in expected.items():
         for pattern, rename in () if key in actual else _RENAMES.items():
             if (match := re.match(pattern, entry.statement)) is None:
+                continue
+            if "rename column" in rename and entry.object in shortened:
                 continue
             start, end = match.span(1)
             candidates = [
@@ -296,12 +312,10 @@ def _find_renames(
                 [(other, old)] = candidates
                 schema = other.object.partition(".")[0]
                 names = {"object": other.object, "old": old, "name": match[1], "schema": schema}
-                drifts.append(
-                    Drift(
-                        f"renamed to {old}: {_first_line(entry.statement)}", rename.format(**names)
-                    )
-                )
-    return drifts
+                detail = f"renamed to {old}: {_first_line(entry.statement)}"
+                drift = Drift(detail, rename.format(**names))
+                drifts.setdefault((other.object, old), []).append(drift)
+    return [claims[0] for claims in drifts.values() if len(claims) == 1]
 
 
 def _order(entry: CatalogEntry) -> tuple[int, bool]:
