@@ -35,6 +35,21 @@ def test_a_healthy_stack_has_nothing_wrong(stack: RunningStack) -> None:
     until(lambda: {f.verdict for f in run_checks(planted(stack, {}))} <= good, every=2)
 
 
+def test_the_tokens_of_schedules_are_tried_without_a_run(stack: RunningStack) -> None:
+    """A check of a deployed stage must not start the jobs of that stage."""
+    bodies: dict[str, bytes] = {}
+
+    def respond(path: str, _headers: object, body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        bodies[path] = body
+        return 200, b"{}", {}
+
+    with http_server(respond) as url:
+        assert run_one_check(stack, "api", API_URL=url).verdict == "ok"
+
+    # test_routes shows that the API rejects this body
+    assert bodies == {"/health": b"", "/api/jobs/worker": b"", "/api/jobs/process": b"[]"}
+
+
 def test_a_data_api_that_shortens_errors_is_named(stack: RunningStack) -> None:
     """The database cannot see this setting if it is a variable of PostgREST's environment."""
 

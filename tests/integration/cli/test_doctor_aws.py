@@ -203,7 +203,7 @@ shop-prod-{name} --timeout 3
 Handler of shop-prod-{name} is other.main | aws lambda update-function-configuration \
 --function-name shop-prod-{name} --handler other.main
 Role of shop-prod-{name} is | aws lambda update-function-configuration --function-name \
-shop-prod-{name} --role arn:aws:iam::123456789012:role/shop-prod-us-east-1-tick
+shop-prod-{name} --role arn:aws:iam::123456789012:role/service-role/made
 shop-prod-us-east-1-{name} denies | aws iam put-role-policy --role-name \
 shop-prod-us-east-1-{name} --policy-name {name} --policy-document '{deny}'
 MemorySize of shop-prod-{name} is 128 | aws lambda update-function-configuration --function-name \
@@ -262,6 +262,22 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     assert check_stage() == CheckResult("ok", check="aws")
     schedule = account.client("scheduler").get_schedule(Name="shop-prod-tick")
     assert {name: schedule[name] for name in TICK} == TICK
+
+
+def test_a_deny_that_concerns_no_right_of_the_function_is_no_fault(account: Deployed) -> None:
+    """A company's policy may deny other actions, other regions or old sessions."""
+    statements = [
+        {"Effect": "Deny", "Action": "organizations:*", "Resource": "*"},
+        {"Effect": "Deny", "NotAction": "logs:*", "Resource": "*"},
+        STATEMENT | {"Effect": "Deny", "Condition": {"Bool": {"aws:SecureTransport": "false"}}},
+    ]
+    account.client("iam").put_role_policy(
+        RoleName="shop-prod-us-east-1-worker",
+        PolicyName="guardrail",
+        PolicyDocument=json.dumps(POLICY | {"Statement": statements}),
+    )
+
+    assert check_stage() == CheckResult("ok", check="aws")
 
 
 def test_a_right_that_the_caller_lacks_fails_no_check(monkeypatch: pytest.MonkeyPatch) -> None:

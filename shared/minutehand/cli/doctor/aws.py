@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from typing import Any
 
 from minutehand.cli.doctor.results import CheckResult, Target, check, fail, ok, warn
@@ -91,7 +92,7 @@ class Resources:
 
     def _role_arn(self, function: dict[str, Any], name: str) -> str:
         """Return the ARN of a role, in the account of a function."""
-        return f"{function['Role'].rpartition('/')[0]}/{self._role(name)}"
+        return f"{function['Role'].partition(':role/')[0]}:role/{self._role(name)}"
 
     def _key_faults(self) -> Iterator[CheckResult]:
         if (key := self._outputs.get("ServiceKeyArn")) is None:
@@ -112,13 +113,13 @@ class Resources:
         if policy is None:
             yield self._deleted(f"the role {role} or its policy {name}", resource)
             return
-        deployed = self._properties(resource).get("Policies", ())
-        missing = set().union(*map(_actions, deployed)) - _actions(policy) if policy else set()
+        deployed = set().union(*map(_actions, self._properties(resource).get("Policies", ())))
+        missing = deployed - _actions(policy) if policy else set()
         if missing:
             yield self._deleted(f"the right {', '.join(sorted(missing))} of {role}", resource)
         for command, other in self._policies(role, name, policy):
-            # the deployed policies only allow
-            if any(each["Effect"] == "Deny" for each in _statements(other)):
+            denied = _actions(other, "Deny")
+            if any(fnmatch(a, b) or fnmatch(b, a) for a in deployed for b in denied):
                 yield fail(f"a policy of {role} denies rights of the function", command)
 
     def _policies(
@@ -128,14 +129,14 @@ class Resources:
         of_role = {"RoleName": role}
         names = self._find("iam", "list_role_policies", **of_role) or {}
         for name in names.get("PolicyNames", ()):
-            options = f"--role-name {role} --policy-name {name}"
+            options, policy = f"--role-name {role} --policy-name {name}", deployed_policy
             if name != deployed:
-                policy = self._find("iam", "get_role_policy", **of_role, PolicyName=name)
-                yield f"aws iam delete-role-policy {options}", policy or {}
-            elif policy := deployed_policy:
-                allowed = [each for each in _statements(policy) if each["Effect"] == "Allow"]
+                policy = self._find("iam", "get_role_policy", **of_role, PolicyName=name) or {}
+            if allowed := [each for each in _statements(policy) if each["Effect"] == "Allow"]:
                 rest = shlex.quote(json.dumps(policy["PolicyDocument"] | {"Statement": allowed}))
                 yield f"aws iam put-role-policy {options} --policy-document {rest}", policy
+            else:
+                yield f"aws iam delete-role-policy {options}", policy
         attached = self._find("iam", "list_attached_role_policies", **of_role) or {}
         for arn in (each["PolicyArn"] for each in attached.get("AttachedPolicies", ())):
             if policy := self._find("iam", "get_policy", PolicyArn=arn):
@@ -240,7 +241,11 @@ def _statements(policy: dict[str, Any]) -> list[dict[str, Any]]:
     return statements if isinstance(statements, list) else [statements]
 
 
-def _actions(policy: dict[str, Any]) -> set[str]:
-    """Return the actions that a policy allows."""
-    actions = [each["Action"] for each in _statements(policy) if each["Effect"] == "Allow"]
+def _actions(policy: dict[str, Any], effect: str = "Allow") -> set[str]:
+    """Return the actions that a policy allows, or that it denies without a condition."""
+    actions = [
+        each.get("Action", [])  # a statement may have NotAction instead
+        for each in _statements(policy)
+        if each["Effect"] == effect and not (effect == "Deny" and "Condition" in each)
+    ]
     return {name for each in actions for name in ([each] if isinstance(each, str) else each)}

@@ -26,6 +26,7 @@ import psycopg
 
 from minutehand.app import find_apps
 from minutehand.aws import SealBroken, make_sealer, row_context
+from minutehand.cli.doctor import aws  # noqa: F401 - its check comes before the others
 from minutehand.cli.doctor.results import CheckResult, Target, check, fail, ok, skip, warn
 from minutehand.cli.stage import translate_aws_errors
 from minutehand.config import ConfigurationError, Settings
@@ -88,13 +89,12 @@ PERSON = """
 """
 #: A job type that no worker has, and its payload.
 TRIAL = ("minutehand.doctor", "{}")
-#: Job types with the payloads of their last jobs.
+#: Job types of the last jobs, with the payload of the last job of each.
 PAYLOADS = """
-    select t.job_type, j.payload::text
-    from queue.job_types as t
-    cross join lateral (
-      select payload from public.jobs where job_type = t.job_type order by id desc limit 1
-    ) as j
+    select distinct on (j.job_type) j.job_type, j.payload::text
+    from (select id, job_type, payload from public.jobs order by id desc limit 1000) as j
+    join queue.job_types as t on t.job_type = j.job_type
+    order by j.job_type, j.id desc
     limit 20
 """
 SECRETS_QUERY = "select workspace_id::text, sealed_secret from queue.webhooks limit 1"
@@ -348,20 +348,27 @@ def _find_cause(
     error: psycopg.Error,
     attempt: Callable[[], psycopg.Error | None],
 ) -> str | None:
-    """Find the project's own trigger or constraint without which the job can be created."""
-    triggers = [statement for (statement,) in target.query(OWN_TRIGGERS)]
-    if error.diag.table_name == "jobs":
-        schema, name = target.schemas.clients, error.diag.constraint_name
-        return (
-            f'alter table {schema}.jobs drop constraint if exists "{name}";'
-            f' drop index if exists {schema}."{name}"'
-        )
-    for statement in triggers:
-        with owner.transaction(force_rollback=True):
-            owner.execute(statement.encode())
-            if attempt() is None:
-                return str(statement)
-    return ";\n        ".join(triggers) or None
+    """Find the project's own triggers or constraint without which the job can be created."""
+    if isinstance(error, (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)):
+        return None  # neither a trigger nor a constraint rejected the job
+    triggers = [str(statement) for (statement,) in target.query(OWN_TRIGGERS)]
+    candidates = [*triggers, ";\n        ".join(triggers)] if triggers else []
+    schema, name = target.schemas.clients, error.diag.constraint_name
+    recorded = read_record(target.schemas, target.apps) or ()
+    if (error.diag.schema_name, error.diag.table_name) == (schema, "jobs") and name:
+        quoted = psycopg.sql.Identifier(name).as_string(owner)
+        if not any(quoted.strip('"') in entry.statement for entry in recorded):
+            drop = f"alter table {schema}.jobs drop constraint if exists {quoted};"
+            candidates.insert(0, f"{drop} drop index if exists {schema}.{quoted}")
+    for statement in candidates:
+        try:
+            with owner.transaction(force_rollback=True):
+                owner.execute(statement.encode())
+                if attempt() is None:
+                    return statement
+        except psycopg.errors.LockNotAvailable:
+            return None
+    return None
 
 
 def _try_job(
@@ -455,12 +462,13 @@ def api(target: Target) -> CheckResult:
     read = Settings.from_env(target.values)
     tokens = [
         *(("WORKER_SECRET_TOKEN", "GET", "worker", token) for token in read.worker_secret_tokens),
-        # the body is rejected after the token was accepted
+        # the API rejects a body that is no object after it has accepted the token, so no tick runs
         *(("BACKGROUND_JOB_TOKEN", "POST", "process", t) for t in read.background_job_tokens),
     ]
     for name, method, path, token in tokens:
-        headers = {"authorization": f"Bearer {token}"}
-        if target.call(method, "API_URL", f"/api/jobs/{path}", headers=headers).status_code == 401:
+        headers, body = {"authorization": f"Bearer {token}"}, "[]" if method == "POST" else None
+        url = f"/api/jobs/{path}"
+        if target.call(method, "API_URL", url, headers=headers, content=body).status_code == 401:
             return fail(
                 f"the API rejects {name}, so no schedule or job can wake the worker",
                 TOKEN.format(name),

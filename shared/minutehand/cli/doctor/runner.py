@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from minutehand.cli.doctor import aws, checks, proof  # noqa: F401 - importing registers the checks
+from minutehand.cli.doctor import checks, proof  # noqa: F401 - importing registers the checks
 from minutehand.cli.doctor.results import CHECKS, Check, CheckResult, Target, fail, skip
 from minutehand.cli.stage import Stage, resolve_region
 from minutehand.config import ConfigurationError
