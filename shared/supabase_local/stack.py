@@ -70,7 +70,7 @@ class Stack:
         self.postgres = postgres
         self.config = Config.read(root)
         self._logs = logs
-        self._environment = environment
+        self.environment = dict(environment)
         self._parts = {part.name: part for part in parts}
         self._stopping = False
         self._files: dict[Path, int] = {}
@@ -187,7 +187,7 @@ class Stack:
                 self.say(f"seed: {path.name}")
 
     def _spawn(self, part: Part) -> None:
-        process = spawn(part.command, env={**self._environment, **part.environment}, cwd=self.root)
+        process = spawn(part.command, env={**self.environment, **part.environment}, cwd=self.root)
         self._processes[part.name] = process
         self._logs.follow(part.name, process)
 

@@ -90,12 +90,14 @@ def test_dev_starts_if_the_project_rejects_the_demo_accounts(
     response = list[str]()
     stack = _stack(tmp_path, monkeypatch, response)
     stack.values |= demo_values()
+    stack.environment |= demo_values()
     with hosted.database() as database:
         database.apply(tmp_path)
         database.as_owner(STRICT)
         stack.before_seeds(database.url)
     assert "full name" in response[0]
     assert "DEMO_EMAIL" not in StateFolder(tmp_path).env_file.read_text()
+    assert "DEMO_EMAIL" not in stack.environment  # with it, the console would offer the accounts
     assert stack.seeds() == []
 
 

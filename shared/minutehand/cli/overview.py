@@ -44,7 +44,7 @@ def types(
             ]
             given = {name: value for name, value in details.items() if value not in ([], {}, None)}
             output.details({name: format_value(value) for name, value in sorted(given.items())})
-            output.details({f"payload.{name}": text for name, text in _fields(schema)})
+            output.details({f"payload.{name}": text for name, text in list_fields(schema)})
         return
     rows = connection.get("/api/types", **filters)["types"]
     output.table(rows, TYPE_COLUMNS, row=_format_type, empty="no types")
@@ -55,13 +55,22 @@ def types(
             )
 
 
-def _fields(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def list_fields(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the fields of a payload's schema, with their types in words."""
     for name, field in schema.get("properties", {}).items():
-        types = [str(each.get("type", "object")) for each in field.get("anyOf", [field])]
+        if not isinstance(field, dict):  # true accepts any value
+            yield name, "any"
+            continue
+        types = [_type_name(each) for each in field.get("anyOf", [field])]
         parts = [" or ".join(types), "required" if name in schema.get("required", ()) else ""]
         line = ", ".join(filter(None, parts))
         yield name, f"{line}. {field['description']}" if "description" in field else line
+
+
+def _type_name(field: dict[str, Any]) -> str:
+    """Return the name of a definition that a field refers to, or the field's types."""
+    name = field.get("$ref", "").rpartition("/")[2] or field.get("type", "any")
+    return " or ".join([name] if isinstance(name, str) else name)
 
 
 @workspace_verb

@@ -145,10 +145,13 @@ class Stack(SupabaseStack):
         accounts = {"workspaces": DEMO_USERS, "personal": (ADA, EVE)}.get(self.project.tenancy, ())
         try:
             create_demo_users(url, accounts)
+        except psycopg.OperationalError:  # not a rejected account
+            raise
         except psycopg.DatabaseError as error:
             self.say(f"[yellow]no demo account: {escape(str(error).splitlines()[0])}[/]")
-            for name in demo_values():
-                self.values.pop(name, None)
+            for values in (self.values, self.environment):
+                for name in demo_values():
+                    values.pop(name, None)
             self.state.write_env(self.values)
 
     def seeds(self) -> list[Path]:

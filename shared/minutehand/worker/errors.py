@@ -124,7 +124,8 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
             codes.setdefault("errno", errno.errorcode.get(cause.errno))
         for name in ("sqlstate", "code"):  # `code` of errors of the Data API
             state = attribute(cause, name)
-            if isinstance(state, str) and re.fullmatch("[0-9A-Z]{5}", state):
+            # every SQLSTATE has a digit, unlike codes such as QUOTA
+            if isinstance(state, str) and re.fullmatch(r"(?=.*\d)[0-9A-Z]{5}", state):
                 codes.setdefault("sqlstate", state)
         if isinstance(cause, subprocess.CalledProcessError) and cause.returncode < 0:
             codes.setdefault("signal", signal_of(cause.returncode))

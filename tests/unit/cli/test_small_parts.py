@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from minutehand.cli.overview import list_fields
 from minutehand.node import node_binary
 from minutehand.terminal.connection import (
     CommandFailed,
@@ -95,3 +96,24 @@ console.log(JSON.stringify({json.dumps(durations)}.map(duration)));"""
     )
 
     assert [format_duration(value) for value in durations] == json.loads(done.stdout)
+
+
+def test_the_fields_of_a_payload_have_their_types() -> None:
+    """The types as pydantic and other clients declare them."""
+    schema = {
+        "required": ["size"],
+        "properties": {
+            "size": {"$ref": "#/$defs/Size"},
+            "note": {"anyOf": [{"type": "string"}, {"type": "null"}], "description": "A note"},
+            "count": {"type": ["integer", "null"]},
+            "data": {},
+            "extra": True,
+        },
+    }
+    assert dict(list_fields(schema)) == {
+        "size": "Size, required",
+        "note": "string or null. A note",
+        "count": "integer or null",
+        "data": "any",
+        "extra": "any",
+    }
