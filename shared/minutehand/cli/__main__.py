@@ -34,7 +34,6 @@ GROUPS = {
         "show": "show:show",
         "watch": "watch:watch",
         "explain": "show:explain",
-        "open": "show:open_page",
         "types": "overview:types",
         "failures": "overview:failures",
         "schedules": "lists:schedules",

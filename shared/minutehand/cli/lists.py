@@ -20,6 +20,8 @@ WORKER_COLUMNS = parse_columns("worker_id:WORKER state version seen_at:SEEN queu
 #: Maximum log rows per read.
 PAGE: Final = 1000
 POLL_SECONDS: Final = 1.0
+#: Maximum interval, which grows without new lines, because a read scans the rows of all workspaces.
+MAX_POLL_SECONDS: Final = 16.0
 #: Time by which a transaction may commit a log row later than other rows with higher ids.
 LATE: Final = timedelta(seconds=10)
 
@@ -62,13 +64,16 @@ def logs(
     rows = connection.rows("job_logs", **filters, order="id.desc", limit=limit)[::-1]
     _print_lines(output, rows)
     seen_ids, after = {row["id"] for row in rows}, rows[0]["id"] - 1 if rows else 0
+    seconds = POLL_SECONDS
     while follow:
-        time.sleep(POLL_SECONDS)
+        time.sleep(seconds)
         # read recent rows again, because a row that commits late has a lower id than printed rows
         after = _settled(rows, after)
         rows = connection.rows("job_logs", **filters, id=f"gt.{after}", order="id", limit=PAGE)
-        _print_lines(output, [row for row in rows if row["id"] not in seen_ids])
+        new_rows = [row for row in rows if row["id"] not in seen_ids]
+        _print_lines(output, new_rows)
         seen_ids = {row["id"] for row in rows}
+        seconds = POLL_SECONDS if new_rows else min(2 * seconds, MAX_POLL_SECONDS)
 
 
 def _settled(rows: list[dict[str, Any]], after: int) -> int:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from minutehand.cli.show import print_overview, read_overview
+from minutehand.cli.show import print_explanation
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import Output, ago, format_value, p95, parse_columns
@@ -83,13 +83,13 @@ def failures(output: Output, connection: Connection) -> None:
 @workspace_verb
 def status(output: Output, connection: Connection) -> None:
     """Show problems, blocked jobs and the workspace's load by job type; the operator sees all."""
-    stats = read_overview(connection, "queue_stats", "/api/status")
-    explanation = read_overview(connection, "explain_queue", "/api/status/explain")
+    stats = _read(connection, "queue_stats", "/api/status")
+    explanation = _read(connection, "explain_queue", "/api/status/explain")
     if output.print_json(
         {**stats, **{name: explanation[name] for name in ("findings", "holders")}}
     ):
         return
-    print_overview(output, explanation)
+    _print_problems(output, explanation)
     output.text(stats["backlog"]["detail"])
     if stats["late_since"]:
         output.text(f"The figures below were last updated {ago(stats['late_since'])}.")
@@ -98,6 +98,28 @@ def status(output: Output, connection: Connection) -> None:
     output.table(load, LOAD, row=_load, empty="no job in the last hour")
     if stats["tenants"]:
         output.table(stats["tenants"], TENANTS)
+
+
+def _read(connection: Connection, function: str, path: str) -> Any:
+    """Read figures of all workspaces with the operator's key, otherwise of one workspace."""
+    if connection.values.get("SUPABASE_SECRET_KEY"):
+        return connection.rpc(function, {}, as_operator=True)
+    return connection.get(path, workspace_id=connection.workspace)
+
+
+def _print_problems(output: Output, explanation: dict[str, Any]) -> None:
+    """Print all problems, then the jobs that block others, by the number of blocked jobs."""
+    for entry in explanation["findings"]:
+        print_explanation(output, entry, entry["sentence"])
+    for holder in explanation["holders"]:
+        count = f"{holder['jobs']}{'+' if holder['more'] else ''}"
+        types = ", ".join(holder["job_types"])
+        jobs = "job is" if count == "1" else "jobs are"
+        print_explanation(
+            output,
+            holder,
+            f"{count} {jobs} blocked ({types}), e.g. {holder['job_id']}: {holder['sentence']}",
+        )
 
 
 def _with_effects(group: dict[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,15 @@
-"""`minutehand show` and `explain`: the state of one job, or of the workspace."""
+"""`minutehand show` and `explain`: the state of a job."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import typer
 from rich.text import Text
 
 from minutehand.cli.watch import format_log_line
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.ids import resolve_job_id
-from minutehand.terminal.options import AnyJobId, JobId, verb, workspace_verb
+from minutehand.terminal.options import JobId, verb, workspace_verb
 from minutehand.terminal.output import (
     COLOURS,
     Output,
@@ -66,52 +65,11 @@ def show(output: Output, connection: Connection, job_id: JobId) -> None:
 
 
 @workspace_verb
-def explain(output: Output, connection: Connection, job_id: AnyJobId = None) -> None:
-    """Explain why a job is not running and what to do; without a job, list all problems."""
-    if job_id is not None:
-        job_id = resolve_job_id(connection, job_id)
-        explanation = connection.get(f"/api/jobs/{job_id}/explain")
-        if not output.print_json(explanation):
-            _explain(output, explanation)
-        return
-    explanation = read_overview(connection, "explain_queue", "/api/status/explain")
-    if output.print_json(explanation):
-        return
-    print_overview(output, explanation)
-    if not explanation["findings"] + explanation["holders"]:
-        output.text("nothing is wrong")
-
-
-def print_overview(output: Output, explanation: dict[str, Any]) -> None:
-    """Print all problems, then the jobs that block others, by the number of blocked jobs."""
-    for entry in explanation["findings"]:
-        print_explanation(output, entry, entry["sentence"])
-    for holder in explanation["holders"]:
-        count = f"{holder['jobs']}{'+' if holder['more'] else ''}"
-        types = ", ".join(holder["job_types"])
-        jobs = "job is" if count == "1" else "jobs are"
-        print_explanation(
-            output,
-            holder,
-            f"{count} {jobs} blocked ({types}), e.g. {holder['job_id']}: {holder['sentence']}",
-        )
-
-
-def read_overview(connection: Connection, function: str, path: str) -> Any:
-    """Read an overview: of all workspaces with the operator's key, otherwise of one workspace."""
-    if connection.values.get("SUPABASE_SECRET_KEY"):
-        return connection.rpc(function, {}, as_operator=True)
-    return connection.get(path, workspace_id=connection.workspace)
-
-
-@verb
-def open_page(output: Output, connection: Connection, job_id: AnyJobId = None) -> None:
-    """Open a job in the browser; without a job, the console."""
-    page = "jobs" if job_id is None else f"jobs/{resolve_job_id(connection, job_id)}"
-    console = connection.values.get("CONSOLE_URL") or connection.need("API_URL")
-    url = f"{console.rstrip('/')}/{page}"
-    output.value({"url": url}, text=url)
-    typer.launch(url)
+def explain(output: Output, connection: Connection, job_id: JobId) -> None:
+    """Explain why a job is not running and what to do."""
+    explanation = connection.get(f"/api/jobs/{resolve_job_id(connection, job_id)}/explain")
+    if not output.print_json(explanation):
+        _explain(output, explanation)
 
 
 def _explain(output: Output, explanation: dict[str, Any]) -> None:

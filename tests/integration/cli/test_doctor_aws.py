@@ -219,9 +219,9 @@ SecureString --overwrite
 /shop/prod/{name} lacks | aws ssm delete-parameter --name /shop/prod/{name}
 /shop/prod/{name} lacks | aws ssm put-parameter --name /shop/prod/{name} --value {{}} --type \
 SecureString --overwrite
-shop-prod-tick has State DISABLED | aws scheduler update-schedule --cli-input-json '{tick}'
-shop-prod-tick has Target | aws scheduler update-schedule --cli-input-json '{other}'
-shop-prod-tick has ScheduleExpression | aws scheduler update-schedule --cli-input-json '{daily}'
+State of shop-prod-tick is DISABLED | aws scheduler update-schedule --cli-input-json '{tick}'
+Target of shop-prod-tick is | aws scheduler update-schedule --cli-input-json '{other}'
+ScheduleExpression of shop-prod-tick is | aws scheduler update-schedule --cli-input-json '{daily}'
 have different WORKER_SECRET_TOKEN | aws ssm put-parameter --name /shop/prod/{name} --value \
 '{secrets}' --type SecureString --overwrite
 shop-prod-tick was deleted | aws scheduler delete-schedule --name shop-prod-tick

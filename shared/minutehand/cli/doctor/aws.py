@@ -11,12 +11,14 @@ from typing import Any
 from minutehand.cli.doctor.results import CheckResult, Target, check, fail, ok, warn
 from minutehand.cli.stage import Stage, translate_aws_errors
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
+from minutehand.terminal.connection import CommandFailed
 
 #: Fields of a schedule that AWS returns, but rejects in a request to change the schedule.
 RESPONSE_FIELDS = {"Arn", "CreationDate", "LastModificationDate", "ResponseMetadata"}
-
-#: Fields of a function that are compared, by the option of the command that changes them.
-OPTIONS = {"timeout": "Timeout", "memory-size": "MemorySize", "handler": "Handler", "role": "Role"}
+#: Fields of a function that are compared with the template.
+FUNCTION_FIELDS = ("Timeout", "MemorySize", "Handler", "Role")
+#: Names of AWS for the error that a resource does not exist.
+MISSING = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist")
 
 
 @check("aws", staged=True)
@@ -27,41 +29,45 @@ def aws(target: Target) -> CheckResult:
         return fail("only a deployed stage has AWS settings", "name a stage: --stage prod")
     stage.check()
     with translate_aws_errors(stage.region):
-        resources = Resources(stage)
-        result = next(resources.faults(), ok())
-    if resources.denied and result.verdict == "ok":
-        denied = ", ".join(sorted(resources.denied))
-        return ok(f"some parts were not checked, because AWS denies {denied}")
-    return result
+        return Resources(stage).check()
 
 
 class Resources:
-    """The resources of a stage, and the calls that AWS denied."""
+    """The resources of a stage. The first fault is raised as `CommandFailed`."""
 
     def __init__(self, stage: Stage) -> None:
-        self.denied: set[str] = set()
+        self._denied: set[str] = set()
         self._stage, self._stack = stage, stage.stack
-        self._region = f"--region {stage.region}"
         self._outputs = stage.outputs()
         template = self._find("cloudformation", "get_template", StackName=self._stack) or {}
         self._template = template.get("TemplateBody", {}).get("Resources", {})
 
-    def faults(self) -> Iterator[CheckResult]:
-        """Yield the faults, causes first."""
-        yield from self._key_faults()
+    def check(self) -> CheckResult:
+        """Check all resources, causes first."""
+        self._check_key()
         for name in (*NEEDED, "tick"):
-            yield from self._role_faults(name)
+            self._check_role(name)
         secrets: dict[str, str] = {}
         for name in NEEDED:
-            yield from self._function_faults(name, secrets)
-        yield from self._schedule_faults()
-        yield from self._log_faults()
-        yield from self._queue_faults()
+            self._check_function(name, secrets)
+        self._check_schedule()
+        groups = self._find("logs", "describe_log_groups", logGroupNamePrefix=self._stack)
+        if groups and self._stack not in [each["logGroupName"] for each in groups["logGroups"]]:
+            create = self._command("logs create-log-group", log_group_name=self._stack)
+            raise CommandFailed(f"the log group {self._stack} was deleted", fix=create)
+        if count := self._count_failures():
+            purge = self._command("sqs purge-queue", queue_url=self._outputs["FailuresUrl"])
+            return warn(
+                f"{count} invocations of the worker failed, but no job is lost",
+                f"{purge}  # `aws sqs receive-message` shows their reasons before",
+            )
+        denied = ", ".join(sorted(self._denied))
+        return ok(f"some parts were not checked, because AWS denies {denied}" if denied else "")
 
     def _find(self, service: str, operation: str, **arguments: Any) -> Any:
         """Return the response of AWS, or None if the resource does not exist.
 
-        If AWS denies the call, add its name to `denied` and return an empty response.
+        If AWS denies the call, store its name and return an empty response.
         """
         from botocore.exceptions import ClientError
 
@@ -69,23 +75,49 @@ class Resources:
             return getattr(self._stage.client(service), operation)(**arguments)
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if any(word in code for word in ("NotFound", "NoSuch", "NonExistent", "DoesNotExist")):
+            if any(word in code for word in MISSING):
                 return None
             if "AccessDenied" in code:
-                self.denied.add(error.operation_name)
+                self._denied.add(error.operation_name)
                 return {}
             raise
 
-    def _properties(self, resource: str) -> dict[str, Any]:
-        return dict(self._template.get(resource, {}).get("Properties", {}))
+    def _need(self, name: str, resource: str, call: str, **arguments: Any) -> Any:
+        """Return the response of AWS, and raise if the resource does not exist."""
+        if (found := self._find(*call.split(), **arguments)) is None:
+            raise self._deleted(name, resource)
+        return found
 
-    def _deleted(self, what: str, resource: str) -> CheckResult:
+    def _deleted(self, name: str, resource: str) -> CommandFailed:
         # A deployment does not create a resource again that was deleted outside of the stack. An
         # `undeploy` before the deployment would lose the secrets, because the next stack has
         # another key.
-        command = f"aws cloudformation get-template --stack-name {self._stack} {self._region}"
+        command = self._command("cloudformation get-template", stack_name=self._stack)
         by_hand = f"create it by hand from {resource}, then the resources that refer to it"
-        return fail(f"{what} was deleted", f"{command}  # {by_hand}")
+        return CommandFailed(f"the {name} was deleted", fix=f"{command}  # {by_hand}")
+
+    def _command(self, command: str, **options: str) -> str:
+        """Return a command line of the AWS CLI in the stage's region."""
+        words = [
+            f"--{name.replace('_', '-')} {shlex.quote(value)}" for name, value in options.items()
+        ]
+        return " ".join(["aws", command, *words, "--region", self._stage.region])
+
+    def _compare(
+        self, name: str, found: Any, deployed: dict[str, Any], command: str, request: dict[str, Any]
+    ) -> None:
+        """Raise for fields that differ from the deployment. The fix adds them to `request`."""
+        if wrong := [field for field in deployed if found[field] != deployed[field]]:
+            request |= {field: deployed[field] for field in wrong}
+            differences = (
+                f"{field} of {name} is {found[field]}, and was deployed as {deployed[field]}"
+                for field in wrong
+            )
+            fix = self._command(command, cli_input_json=json.dumps(request, default=str))
+            raise CommandFailed("; ".join(differences), fix=fix)
+
+    def _properties(self, resource: str) -> dict[str, Any]:
+        return dict(self._template.get(resource, {}).get("Properties", {}))
 
     def _role(self, name: str) -> str:
         return f"{self._stack}-{self._stage.region}-{name}"
@@ -94,150 +126,123 @@ class Resources:
         """Return the ARN of a role, in the account of a function."""
         return f"{function['Role'].partition(':role/')[0]}:role/{self._role(name)}"
 
-    def _key_faults(self) -> Iterator[CheckResult]:
+    def _check_key(self) -> None:
         if (key := self._outputs.get("ServiceKeyArn")) is None:
             return
-        described = self._find("kms", "describe_key", KeyId=key)
-        if described is None:
-            yield fail("the key of the secrets was deleted, so no function can read them")
-        state = (described or {}).get("KeyMetadata", {}).get("KeyState")
-        enable = f"aws kms enable-key --key-id {key} {self._region}"
-        if state == "PendingDeletion":
-            enable = f"aws kms cancel-key-deletion --key-id {key} {self._region} && {enable}"
-        if state in ("Disabled", "PendingDeletion"):
-            yield fail(f"the key of the secrets is {state}, so no function can read them", enable)
+        name = "key of the secrets"
+        described = self._need(name, "ServiceKey", "kms describe_key", KeyId=key)
+        state = described.get("KeyMetadata", {}).get("KeyState")
+        steps = {
+            "Disabled": ["enable-key"],
+            "PendingDeletion": ["cancel-key-deletion", "enable-key"],
+        }
+        if state in steps:
+            fix = " && ".join(self._command(f"kms {step}", key_id=key) for step in steps[state])
+            raise CommandFailed(f"the {name} is {state}, so no function can read them", fix=fix)
 
-    def _role_faults(self, name: str) -> Iterator[CheckResult]:
-        role, resource = self._role(name), f"{name.title()}Role"
-        policy = self._find("iam", "get_role_policy", RoleName=role, PolicyName=name)
-        if policy is None:
-            yield self._deleted(f"the role {role} or its policy {name}", resource)
-            return
+    def _check_role(self, name: str) -> None:
+        resource, names = f"{name.title()}Role", {"RoleName": self._role(name), "PolicyName": name}
+        subject = f"role {names['RoleName']} or its policy {name}"
+        policy = self._need(subject, resource, "iam get_role_policy", **names)
         deployed = set().union(*map(_actions, self._properties(resource).get("Policies", ())))
-        missing = deployed - _actions(policy) if policy else set()
-        if missing:
-            yield self._deleted(f"the right {', '.join(sorted(missing))} of {role}", resource)
-        for command, other in self._policies(role, name, policy):
+        if missing := deployed - _actions(policy) if policy else None:
+            raise self._deleted(
+                f"right {', '.join(sorted(missing))} of {self._role(name)}", resource
+            )
+        for command, other in self._policies(self._role(name)):
             denied = _actions(other, "Deny")
             if any(fnmatch(a, b) or fnmatch(b, a) for a in deployed for b in denied):
-                yield fail(f"a policy of {role} denies rights of the function", command)
+                problem = f"a policy of {self._role(name)} denies rights of the function"
+                raise CommandFailed(problem, fix=command)
 
-    def _policies(
-        self, role: str, deployed: str, deployed_policy: dict[str, Any]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _policies(self, role: str) -> Iterator[tuple[str, Any]]:
         """Yield each policy of a role with the command that removes what it denies."""
         of_role = {"RoleName": role}
         names = self._find("iam", "list_role_policies", **of_role) or {}
         for name in names.get("PolicyNames", ()):
-            options, policy = f"--role-name {role} --policy-name {name}", deployed_policy
-            if name != deployed:
-                policy = self._find("iam", "get_role_policy", **of_role, PolicyName=name) or {}
+            document = self._find("iam", "get_role_policy", **of_role, PolicyName=name)
+            policy = (document or {}).get("PolicyDocument", {})
+            options = {"role_name": role, "policy_name": name}
             if allowed := [each for each in _statements(policy) if each["Effect"] == "Allow"]:
-                rest = shlex.quote(json.dumps(policy["PolicyDocument"] | {"Statement": allowed}))
-                yield f"aws iam put-role-policy {options} --policy-document {rest}", policy
+                rest = json.dumps(policy | {"Statement": allowed})
+                yield self._command("iam put-role-policy", **options, policy_document=rest), policy
             else:
-                yield f"aws iam delete-role-policy {options}", policy
+                yield self._command("iam delete-role-policy", **options), policy
         attached = self._find("iam", "list_attached_role_policies", **of_role) or {}
         for arn in (each["PolicyArn"] for each in attached.get("AttachedPolicies", ())):
             if policy := self._find("iam", "get_policy", PolicyArn=arn):
                 version = policy["Policy"]["DefaultVersionId"]
                 policy = self._find("iam", "get_policy_version", PolicyArn=arn, VersionId=version)
             if policy:
-                detach = f"aws iam detach-role-policy --role-name {role} --policy-arn {arn}"
-                yield detach, {"PolicyDocument": policy["PolicyVersion"]["Document"]}
+                detach = self._command("iam detach-role-policy", role_name=role, policy_arn=arn)
+                yield detach, policy["PolicyVersion"]["Document"]
 
-    def _function_faults(self, name: str, secrets: dict[str, str]) -> Iterator[CheckResult]:
-        """Yield faults of a function and its secrets, and add them to those of other functions."""
+    def _check_function(self, name: str, secrets: dict[str, str]) -> None:
+        """Check a function and its secrets, and add them to those of other functions."""
         stage, function = self._stage, f"{self._stack}-{name}"
         resource, of_function = f"{name.title()}LambdaFunction", {"FunctionName": function}
-        found = self._find("lambda", "get_function_configuration", **of_function)
-        if found is None:
-            yield self._deleted(f"the function {function}", resource)
-            return
+        found = self._need(
+            f"function {function}", resource, "lambda get_function_configuration", **of_function
+        )
         values, deploy = stage.read_secrets(name), f"minutehand deploy {stage.name} --secrets-only"
         parameter = parameter_name(stage.service, stage.name, name)
         if missing := missing_for(name, values):
-            yield fail(f"{parameter} lacks {', '.join(missing)}", deploy)
+            raise CommandFailed(f"{parameter} lacks {', '.join(missing)}", fix=deploy)
         if other := [key for key in values if secrets.setdefault(key, values[key]) != values[key]]:
-            yield fail(f"{parameter} and other functions have different {', '.join(other)}", deploy)
+            problem = f"{parameter} and other functions have different {', '.join(other)}"
+            raise CommandFailed(problem, fix=deploy)
         concurrency = self._find("lambda", "get_function_concurrency", **of_function) or {}
         if concurrency.get("ReservedConcurrentExecutions") == 0:
-            command = f"aws lambda delete-function-concurrency --function-name {function}"
-            problem = f"the reserved concurrency of {function} is 0, so it never runs"
-            yield fail(problem, f"{command} {self._region}")
+            raise CommandFailed(
+                f"the reserved concurrency of {function} is 0, so it never runs",
+                fix=self._command("lambda delete-function-concurrency", function_name=function),
+            )
         if not found:
             return
-        deployed = self._properties(resource) | {"Role": self._role_arn(found, name)}
-        for option, field in OPTIONS.items():
-            if found[field] != (value := deployed.get(field, found[field])):
-                command = f"aws lambda update-function-configuration --function-name {function}"
-                yield fail(
-                    f"{field} of {function} is {found[field]}, and was deployed as {value}",
-                    f"{command} --{option} {value} {self._region}",
-                )
+        template = self._properties(resource) | {"Role": self._role_arn(found, name)}
+        deployed = {field: template[field] for field in FUNCTION_FIELDS if field in template}
+        command = "lambda update-function-configuration"
+        self._compare(function, found, deployed, command, of_function)
         url = found.get("Environment", {}).get("Variables", {}).get("SUPABASE_URL")
         if url not in stage.supabase_urls:
-            yield fail(
+            raise CommandFailed(
                 f"{function} uses {url}, not {stage.supabase_urls[0]} as the stages file says",
-                f"minutehand deploy {stage.name}",
+                fix=f"minutehand deploy {stage.name}",
             )
 
-    def _schedule_faults(self) -> Iterator[CheckResult]:
-        tick = f"{self._stack}-tick"
-        schedule = self._find("scheduler", "get_schedule", Name=tick)
-        if schedule is None:
-            yield self._deleted(f"the schedule {tick}", "Tick")
-        if not schedule:
+    def _check_schedule(self) -> None:
+        tick, function = f"{self._stack}-tick", f"{self._stack}-worker"
+        schedule = self._need(f"schedule {tick}", "Tick", "scheduler get_schedule", Name=tick)
+        worker = self._find("lambda", "get_function_configuration", FunctionName=function)
+        if not schedule or not worker:
             return
-        target = dict(schedule["Target"])
-        function = f"{self._stack}-worker"
-        if worker := self._find("lambda", "get_function_configuration", FunctionName=function):
-            target["Arn"] = worker["FunctionArn"]
-            target["RoleArn"] = self._role_arn(worker, "tick")
         template = self._properties("Tick").get("Target", {})
-        target |= {name: template[name] for name in ("Input", "RetryPolicy") if name in template}
+        target = {name: template[name] for name in ("Input", "RetryPolicy") if name in template}
+        arns = {"Arn": worker["FunctionArn"], "RoleArn": self._role_arn(worker, "tick")}
         deployed = {
             "State": str(self._stage.values.get("tickState", "ENABLED")),
             "ScheduleExpression": "rate(1 minute)",
             "FlexibleTimeWindow": {"Mode": "OFF"},
-            "Target": target,
+            "Target": schedule["Target"] | arns | target,
         }
-        if wrong := [name for name in deployed if schedule[name] != deployed[name]]:
-            # an update resets all fields that it omits
-            fields = {name: schedule[name] for name in schedule.keys() - RESPONSE_FIELDS}
-            request = shlex.quote(json.dumps(fields | deployed, default=str))
-            found = ", ".join(f"{name} {schedule[name]}" for name in wrong)
-            yield fail(
-                f"the schedule {tick} has {found}, which is not as deployed",
-                f"aws scheduler update-schedule --cli-input-json {request} {self._region}",
-            )
+        # an update resets all fields that it omits
+        request = {name: schedule[name] for name in schedule.keys() - RESPONSE_FIELDS}
+        self._compare(tick, schedule, deployed, "scheduler update-schedule", request)
 
-    def _log_faults(self) -> Iterator[CheckResult]:
-        name = self._stack
-        found = self._find("logs", "describe_log_groups", logGroupNamePrefix=name)
-        if found and name not in [group["logGroupName"] for group in found["logGroups"]]:
-            create = f"aws logs create-log-group --log-group-name {name} {self._region}"
-            yield fail(f"the log group {name} was deleted, so no log is stored", create)
-
-    def _queue_faults(self) -> Iterator[CheckResult]:
+    def _count_failures(self) -> int:
         if (url := self._outputs.get("FailuresUrl")) is None:
-            return
+            return 0
         number, name = "ApproximateNumberOfMessages", f"{self._stack}-failures"
-        found = self._find("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=[number])
-        if found is None:
-            create = f"aws sqs create-queue --queue-name {name} {self._region}"
-            yield fail(f"the queue {name} was deleted", create)
-        elif found and int(count := found["Attributes"][number]):
-            yield warn(
-                f"{count} invocations of the worker failed, but no job is lost",
-                f"aws sqs purge-queue --queue-url {url} {self._region}"
-                "  # `aws sqs receive-message` shows their reasons before",
-            )
+        names = {"QueueUrl": url, "AttributeNames": [number]}
+        if (found := self._find("sqs", "get_queue_attributes", **names)) is None:
+            create = self._command("sqs create-queue", queue_name=name)
+            raise CommandFailed(f"the queue {name} was deleted", fix=create)
+        return int(found.get("Attributes", {}).get(number, 0))
 
 
 def _statements(policy: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the statements of a policy's document, in which one statement needs no list."""
-    statements = policy.get("PolicyDocument", {}).get("Statement", [])
+    statements = policy.get("Statement", [])
     return statements if isinstance(statements, list) else [statements]
 
 
@@ -245,7 +250,7 @@ def _actions(policy: dict[str, Any], effect: str = "Allow") -> set[str]:
     """Return the actions that a policy allows, or that it denies without a condition."""
     actions = [
         each.get("Action", [])  # a statement may have NotAction instead
-        for each in _statements(policy)
+        for each in _statements(policy.get("PolicyDocument", policy))
         if each["Effect"] == effect and not (effect == "Deny" and "Condition" in each)
     ]
     return {name for each in actions for name in ([each] if isinstance(each, str) else each)}

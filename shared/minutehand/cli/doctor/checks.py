@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -360,13 +361,18 @@ def _find_cause(
         if not any(quoted.strip('"') in entry.statement for entry in recorded):
             drop = f"alter table {schema}.jobs drop constraint if exists {quoted};"
             candidates.insert(0, f"{drop} drop index if exists {schema}.{quoted}")
+    # each trial locks the table jobs, for which all callers wait
+    owner.execute("set local lock_timeout = '300ms'; set local statement_timeout = '300ms'")
+    deadline = time.monotonic() + 1
     for statement in candidates:
         try:
             with owner.transaction(force_rollback=True):
                 owner.execute(statement.encode())
                 if attempt() is None:
                     return statement
-        except psycopg.errors.LockNotAvailable:
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
+            return None
+        if time.monotonic() > deadline:
             return None
     return None
 
