@@ -29,9 +29,9 @@
 -- - A gate enforces the limit of one concurrency key. A job waits behind the gate of its key until
 --   fewer jobs of the key than the limit are admitted. An admitted job counts against the limit
 --   until its attempt ends.
--- - A note is a row of queue.notes. It names a turn that the next lease must open, or a gate from
---   which the next lease must admit jobs. A statement that makes a job ready inserts a note if the
---   turn is closed or starts at a later job. A statement that frees a key inserts a note if it
+-- - A note is a row of queue.notes. A note names a turn that the next lease must open, or a gate
+--   from which the next lease must admit jobs. A statement that makes a job ready inserts a note if
+--   the turn is closed or starts at a later job. A statement that frees a key inserts a note if it
 --   cannot open the gate itself.
 -- - A fence is the number of a job's lease. Each lease of the job has a higher number. A worker's
 --   write with an old fence is rejected, because another worker may have leased the job since.
@@ -407,10 +407,10 @@ end;
 $$;
 
 -- Return how many advisory locks the caller may take now, up to p_count. All functions of a
--- transaction together take at most 200 advisory locks, because the server has few. The functions
--- that run first pass a smaller p_most, so that they leave locks for the functions that run later.
--- A function that gets too few locks leaves the remaining work to another call, works without
--- locks, or rejects the call.
+-- transaction together take at most 200 advisory locks, because the server has few. A function that
+-- runs early passes a smaller p_most, so that locks remain for the functions that run after it. A
+-- function that gets too few locks leaves the remaining work to another call, works without locks,
+-- or rejects the call.
 -- p_most: Maximum number of locks that the transaction may take in all, including these.
 create function queue.reserve_locks(p_count integer, p_most integer)
 returns integer
@@ -418,8 +418,8 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- number of locks that the transaction may have taken, followed by the turn whose lock
-  -- queue.hold_turn took last
+  -- number of advisory locks that the transaction may have taken, followed by the turn that
+  -- queue.hold_turn locked last
   v_stored constant text[] := string_to_array(current_setting('minutehand.locks', true), ' ');
   v_reserved constant integer := coalesce(nullif(v_stored[1], '')::integer, 0);
   v_count constant integer := greatest(0, least(p_count, p_most - v_reserved));

@@ -55,8 +55,8 @@ create table public.jobs (
   traceparent text,
   tags text[],
   is_minimal boolean, -- true if the job has no events of creation and lease, otherwise null
-  -- names of the options queue and max_attempts that the caller set, stored until a worker
-  -- publishes the type
+  -- names of the options (queue, max_attempts) that the caller set, stored until a worker publishes
+  -- the type
   chosen text[],
   start_by_seconds integer,
   -- Time at which the job is cancelled if it has not started, which is start_by_seconds after the
@@ -236,7 +236,7 @@ create table queue.rings (
   round bigint not null default 0,
   last_rank bigint not null default 0,
   last_workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
-  -- Number of jobs that the last tenant got in the round, or 0 if the tenant got as many as its
+  -- Number of jobs that this tenant got in the round, or 0 if the tenant got as many jobs as its
   -- weight
   last_taken integer not null default 0
 ) with (
@@ -323,9 +323,9 @@ create table queue.notes (
   xid xid8 not null default pg_current_xact_id()
 );
 -- The sequence stores a transaction id. All rows of queue.turn_notes with a smaller xid are
--- deleted. Leases read only rows of queue.turn_notes with this xid or a greater xid. Otherwise they
--- would read the dead versions of all deleted rows, which Postgres keeps as long as an old snapshot
--- exists, for example of a dump.
+-- deleted. Leases read only rows of queue.turn_notes with this xid or a greater xid. Without this
+-- bound, leases would read the dead versions of all deleted rows, which Postgres keeps as long as
+-- an old snapshot exists, for example of a dump.
 create unlogged sequence queue.notes_gone minvalue 0 start 0; -- noqa: PRS
 create view queue.turn_notes as
 select *
@@ -418,7 +418,7 @@ create table queue.gated (
   -- true if the job's attempt has ended, so that the job no longer counts against the limit
   ended boolean not null default false,
   -- Time at which the job started, if the type has a rate limit for each key. Null before the
-  -- start, and infinity after a token of the rate limit was taken for it.
+  -- start. Infinity after the rate limit's token for this start was taken.
   started_at timestamptz,
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (fillfactor = 80);
@@ -446,17 +446,18 @@ create table queue.leases (
   key text, -- key of the gate that admitted the job
   -- bytes that the job has written to its streams, null before the first write
   output_bytes bigint,
-  -- Object with the keys last, since, place and memory_mb. It describes the last update that the
-  -- processor sent, and the line of code that the processor executed at that time. Null in the
-  -- first seconds of an attempt, and for workers before release 0.5.0.
+  -- Object with the keys last, since, place and memory_mb. The object describes the last update
+  -- that the processor sent, and the line of code that the processor executed at that time. Null in
+  -- the first seconds of an attempt, and for workers before release 0.5.0.
   pulse jsonb
 ) with (fillfactor = 70);
 create index leases_by_lane on queue.leases (lane, workspace_id);
 
--- Jobs that must not run together with jobs that have ended no process. A suspect is a job whose
--- process ended while the process also ran other jobs. A guilty job has ended a process that ran no
--- other job. The engine deletes the row when a later attempt of the job ends and the process of
--- this attempt continues to run. Only queue.lease_suspects leases these jobs (14_suspects.sql).
+-- Jobs that must not run in one process with ordinary jobs, because they have ended a process or
+-- may have ended one. A suspect is a job whose process ended while the process also ran other jobs.
+-- A guilty job has ended a process that ran no other job. The engine deletes the row when a later
+-- attempt of the job ends and the process of this attempt continues to run. Only
+-- queue.lease_suspects leases these jobs (14_suspects.sql).
 create table queue.suspects (
   job_id uuid primary key,
   workspace_id uuid not null,

@@ -71,9 +71,9 @@ $$;
 
 -- Return a sentence that names the first requirement of the JSON schema p_schema that p_value does
 -- not meet, or null if p_value is valid. The function supports those parts of JSON Schema 2020-12
--- that pydantic generates. These are type, enum, const, required, properties, additionalProperties,
--- items, lengths, ranges, pattern, the formats uuid and date-time, anyOf, oneOf (with the meaning
--- of anyOf) and $ref.
+-- that pydantic generates. The supported keywords are type, enum, const, required, properties,
+-- additionalProperties, items, lengths, ranges, pattern, the formats uuid and date-time, anyOf,
+-- oneOf (with the meaning of anyOf) and $ref.
 create function queue.schema_error(
   p_schema jsonb,
   p_value jsonb,
@@ -379,9 +379,9 @@ begin
           when p_type ? 'deployed_at'
             then least((p_type ->> 'deployed_at')::timestamptz, queue.clock())
         end,
-        -- A worker may make a type internal. It may not make an internal type public again, because
-        -- the holder of a stolen worker key could then do so. Only the first registration after
-        -- public.revoke_worker_keys may make an internal type public.
+        -- A worker may make a type internal. A worker may not make an internal type public again,
+        -- because the holder of a stolen worker key could then do so. Only the first registration
+        -- after public.revoke_worker_keys may make an internal type public.
         'internal', p_type -> 'internal' = 'true' is true
           or v_old.internal is true
             and v_old.registered_at > '-infinity'

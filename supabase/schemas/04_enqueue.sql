@@ -627,7 +627,8 @@ begin
       p_job.lane,
       p_job.workspace_id,
       p_job.ord,
-      -- earliest start of the job, which is not before its release or the end of its wait
+      -- earliest start of the job, which is never before the time of its release or the end of its
+      -- wait
       coalesce(greatest(v_run_at, p_job.updated_at), p_now),
       p_job.id
     );
@@ -877,7 +878,7 @@ begin
 end;
 $$;
 
--- Enqueue a job without options and without keys, which is ready immediately. Its type has no
+-- Enqueue a job without options and without keys, which is ready immediately. The job's type has no
 -- schema and no rate limit for each key. This function does the same as queue.add, queue.publish
 -- and queue.row_json, but faster, in one statement. tests/sql/test_inserts.py compares this
 -- function with the other functions.
@@ -1336,8 +1337,9 @@ $$;
 
 -- Lock jobs that the call is about to change. If another transaction has locked one of the jobs,
 -- reject a person's call immediately, because all people share the few connections of the Data API.
--- The service and plain SQL have other connections, and wait up to eight seconds. They do not wait
--- longer, because two transactions may each wait for a job that the other has locked.
+-- The service and plain SQL have other connections, and wait up to eight seconds. The service and
+-- plain SQL do not wait longer, because two transactions may each wait for a job that the other has
+-- locked.
 create function queue.hold_jobs(p_ids uuid[])
 returns void
 language plpgsql

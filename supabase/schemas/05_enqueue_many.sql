@@ -389,7 +389,7 @@ select queue.allow('authenticated, service_role', 'public.enqueue_jobs');
 
 -- Check and complete each row of a plain insert into public.jobs before the row is written. The
 -- value 0 in the column worker marks the row for the trigger queue.place_inserted, which does those
--- checks that need all rows of the statement. Each hundred rows first take tokens of the person's
+-- checks that need all rows of the statement. Before each hundred rows, take tokens of the person's
 -- rate limit, because a rejected insert costs the database as much as an accepted insert.
 create function queue.check_inserted()
 returns trigger

@@ -1,7 +1,8 @@
 -- This file enforces the limits of jobs and of callers. The first part has token buckets for rate
 -- limits, and gates, which enforce the limits of concurrency keys. The second part limits the calls
--- of people and guests. It enforces a person's rate of calls, the number of large calls at a time,
--- and the number of a workspace's live jobs. It also changes settings and revokes worker keys.
+-- of people and guests. The second part enforces a person's rate of calls, the number of large
+-- calls at a time, and the number of a workspace's live jobs. The file also changes settings and
+-- revokes worker keys.
 --
 -- A token bucket refills at a constant rate, and each start of a job and each call takes tokens. If
 -- the type limits jobs per concurrency key, a new job waits in queue.gated (queue.place).
@@ -123,7 +124,7 @@ $$;
 -- Return the lanes (rows of queue.lanes) of these job types and queues, without paused ones.
 -- p_job_types: Null for all job types.
 -- p_queues: Null for all queues.
--- limited: Those of the job types that have a limit. A lease must count the running jobs of these
+-- limited: Job types of these lanes that have a limit. A lease must count the running jobs of these
 --   types.
 create function queue.open_lanes(
   p_job_types text[],
@@ -186,8 +187,8 @@ $$;
 -- Return how many more jobs of a concurrency key may be admitted now, at most 1,000. The
 -- concurrency limit applies to admitted jobs. The rate limit applies to starts, and each admitted
 -- job that has not started reserves one start. The function first takes a token for each start
--- since its last call, at the time of this start. It then deletes the rows of ended jobs whose
--- token was taken.
+-- since its last call, at the time of this start. The function then deletes the rows of ended jobs
+-- whose token was taken.
 -- tokens: Number of starts that the rate limit allows at the time `at`, minus the reserved starts.
 -- is_held: True if the row of an ended job still counts against a limit, because another
 --   transaction has locked this row, for example to delete the job. The caller must then count
@@ -544,7 +545,7 @@ begin
     from queue.buckets
     where name = v_bucket and refilled_at > v_now - interval '10 seconds';
   elsif queue.caller() is not null
-    -- the transaction has not yet taken the lock that counts the workspace's jobs
+    -- the transaction has not yet taken the lock under which the workspace's jobs are counted
     and current_setting('minutehand.quota', true) is distinct from p_workspace_id::text
   then
     if queue.reserve_locks(1, 190) = 0 then
@@ -743,10 +744,10 @@ end;
 $$;
 
 -- Limit how long a request of the Data API waits for a lock, because all callers share few
--- connections. The limit applies until the transaction ends. It must not apply to the project's own
--- code, so the function does nothing if the request calls a function or table of the project. A
--- function belongs to the engine or an app if its body calls a function of the schema queue, or
--- passes its arguments to a function that does so.
+-- connections. The limit applies until the transaction ends. The limit must not apply to the
+-- project's own code, so the function does nothing if the request calls a function or table of the
+-- project. A function belongs to the engine or an app if its body calls a function of the schema
+-- queue, or passes its arguments to a function that does so.
 -- p_ms: Maximum wait in milliseconds.
 create function queue.limit_wait(p_ms integer)
 returns void

@@ -265,8 +265,9 @@ $$;
 
 -- Update the row of a worker and the column served_at of its lanes (job types in queues). Return
 -- the worker's number in queue.workers. When a job type in a queue gets its first worker or loses
--- its last worker, insert notes about its concurrency keys. This needs the advisory lock "turns",
--- because queue.lease_ready admits jobs of concurrency keys under the same lock.
+-- its last worker, insert notes about its concurrency keys. Inserting these notes needs the
+-- advisory lock "turns", because queue.lease_ready admits jobs of concurrency keys under the same
+-- lock.
 -- p_is_changed: True if the worker serves other job types or queues than before, or if its version,
 --   slots or abandoned jobs differ.
 -- has_noted: True if this call has inserted notes about concurrency keys.
@@ -627,8 +628,8 @@ $$;
 -- free slots of the worker. The order of the tenants then does not matter, so a lease can take the
 -- jobs without opening the turns. Return null if the worker could lease a job of a turn that is
 -- already open. Also return null if opening the turns would result in at most four open turns,
--- because queue.fill_pool leaves so few turns open. A turn with a limit, weight or pause must be
--- opened before a lease takes its jobs.
+-- because queue.fill_pool does not close so few turns again. A turn with a limit, weight or pause
+-- must be opened before a lease takes its jobs.
 -- p_most: Maximum number of turns.
 create function queue.noted_shares(p_request queue.lease_request, p_most integer)
 returns queue.share[]
@@ -1399,9 +1400,9 @@ $$;
 
 -- Store the tenant that was served last in these lanes (job types in queues), except for lanes in
 -- which another lease has already advanced further. Afterwards all these lanes refer to the same
--- row of queue.rings (their ring). If no other lane refers to their row, the lanes keep it.
--- Otherwise they get an unused row or a new row. Check the conditions again after locking the rows,
--- because another lease may have changed them.
+-- row of queue.rings (their ring). If no other lane refers to the row of these lanes, the lanes
+-- keep this row. Otherwise the lanes get an unused row or a new row. Check the conditions again
+-- after locking the rows, because another lease may have changed them.
 create function queue.advance_ring(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
@@ -1876,7 +1877,7 @@ begin
       or operator_intervention
       or system_error
       or internal_error then
-      -- these errors do not depend on a single job (queue.bisect_task)
+      -- raise again an error that does not depend on a single job (queue.bisect_task)
       raise;
     when others then
       v_failure := format('%s (%s)', sqlerrm, sqlstate);
@@ -1923,9 +1924,9 @@ begin
 end;
 $$;
 
--- Give all open tenants' turns a new epoch, unless more turns are open than were closed in the last
--- epoch, or another transaction has locked one of these turns. The caller has the advisory lock
--- "turns", so that no other call can open a turn.
+-- Give the open turns of all tenants a new epoch, unless more turns are open than were closed in
+-- the last epoch, or another transaction has locked one of these turns. The caller has the advisory
+-- lock "turns", so that no other call can open a turn.
 create function queue.begin_epoch()
 returns void
 language plpgsql
@@ -2100,7 +2101,7 @@ begin
   -- A tenant's turn without ready jobs stays open for a while, so that the tenant's next enqueue
   -- need not insert a note. Close turns without ready jobs, and set the start of all other turns to
   -- their first ready job, in three cases.
-  -- - More than four open turns have no ready jobs. They would make each lease slower.
+  -- - More than four open turns have no ready jobs. More empty turns would make each lease slower.
   -- - The lease took 20 jobs or more, but fewer than its limit, so that the next lease should begin
   --   after these jobs.
   -- - The number of the worker run's call is a multiple of 16.
@@ -2443,8 +2444,8 @@ end;
 $$;
 
 -- Implement public.lease_jobs. If a worker repeats a call, the second call waits until the first
--- has finished. It waits for an advisory lock, because a row lock would be a write, and a call that
--- finds no jobs must write nothing.
+-- has finished. The repeated call waits for an advisory lock, because a row lock would be a write,
+-- and a call that finds no jobs must write nothing.
 -- p_changes: Events of the jobs that the same call has settled, which must be published.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null)
 returns json

@@ -11,9 +11,8 @@
 --     queue.settle            applies the outcomes.
 --                             If all items are plain completions, it calls queue.end_attempts, and
 --                             queue.after_attempts for jobs with a key, a parent or a deadline.
---                             Otherwise it calls all functions that follow. It also calls all of
---                             them if another transaction keeps one of the rows locked for more
---                             than 0.1 s.
+--                             Otherwise queue.settle calls all functions that follow. queue.settle
+-- also calls all of them if another transaction keeps one of the rows locked for more than 0.1 s.
 --       queue.lock_held         locks leases and job rows, and returns the jobs it could not lock.
 --       queue.write_reports     stores the last progress, log lines and steps.
 --       queue.decide            determines each job's next state and stores the attempt.

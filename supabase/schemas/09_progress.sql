@@ -126,8 +126,8 @@ $$;
 
 -- Store the reports of workers, with an event for progress and for each log line. The caller must
 -- have locked the leases and jobs. logs_from is the number of the report's first log line, counted
--- from the start of the attempt. It shows which lines an earlier report has already stored. If
--- public.jobs.is_minimal is true, store no events for log lines.
+-- from the start of the attempt. This number shows which lines an earlier report has already
+-- stored. If public.jobs.is_minimal is true, store no events for log lines.
 create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql

@@ -307,7 +307,8 @@ $$;
 --   column `name`.
 --   If children remain, are locked, or were not changed because of a trigger, insert new signals
 --   for these children.
--- - For a resumed signal, insert notes about the tenants' turns that the pause blocked. If a type
+-- For a signal of the kind resumed, insert notes about the tenants' turns that the pause blocked.
+-- If a type
 --   or a queue was paused, also insert notes about all concurrency keys of its jobs. A lease that
 --   read the pause before the pause ended may still block a tenant's turn, so process the signal
 --   again until no such lease runs.

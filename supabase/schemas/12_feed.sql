@@ -62,8 +62,8 @@ create unlogged table queue.streamed_topics (
 -- describes the state of the publisher. The publisher has sent all feed rows that are visible in
 -- the snapshot `seen`. Of the feed rows that the transaction xid wrote, it has sent those with ids
 -- up to own_id. If the last round did not reach the end of the feed, the next round continues after
--- the feed row with this number and id. It reads only rows that are visible in the snapshot
--- `until`.
+-- the feed row with this number and id. The next round reads only rows that are visible in the
+-- snapshot `until`.
 create table queue.publisher (
   round bigint generated always as identity primary key,
   seen pg_snapshot not null,
@@ -78,8 +78,8 @@ create table queue.publisher (
 create unlogged sequence queue.unsent_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.published_at minvalue 0 start 0; -- noqa: PRS
 
--- Topics that got no message because the message budget was used up. Their followers must be asked
--- to read the jobs again.
+-- Topics that got no message because the message budget was used up. The followers of these topics
+-- must be asked to read the jobs again.
 create table queue.late_topics (
   topic text primary key,
   workspace_id uuid not null,
@@ -217,7 +217,8 @@ $$;
 -- log lines. If the topic of a job has followers, it receives all changes except the job's
 -- creation, because no one can follow a job before it exists. If no topic has followers, the
 -- messages for up to ten events of a workspace are built without a query. A query would take 8 % of
--- the time of a settlement. tests/sql/test_live.py compares the messages of both ways.
+-- the time of a settlement. tests/sql/test_live.py compares these messages with the messages of the
+-- query.
 create function queue.messages_of(
   p_changes queue.change[],
   p_is_followed boolean,
@@ -990,8 +991,8 @@ begin
   if v_number >= coalesce(pg_sequence_last_value('queue.feed_reached'), 0) then
     return v_number;
   end if;
-  -- If the lock is taken here, other transactions wait until this transaction ends. This happens
-  -- only once after a restore.
+  -- If the lock is taken here, other transactions wait until this transaction ends. Such a wait
+  -- happens only once after a restore.
   perform queue.try_lock('feed', true);
   v_number := v_xid + coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   if v_number < pg_sequence_last_value('queue.feed_reached') then

@@ -20,9 +20,9 @@
 -- Store guilty jobs and suspects in queue.suspects. The verdict about a job is one of three words.
 -- guilty: The job alone can have ended the process.
 -- suspect: The job or another job in the same process may have ended the process.
--- innocent: The stack trace of the process shows the code of another job type. If a job is only
---   missing from the evidence's list of jobs, it is not innocent, because it may have begun after
---   the process wrote the list.
+-- innocent: The stack trace of the process shows the code of another job type. A job that
+-- is missing from the evidence's list of jobs may still be guilty, because it may have begun after
+-- the process wrote the list.
 --
 -- others: Number of other jobs in the job's process.
 create function queue.blame(p_ids uuid[], p_now timestamptz)

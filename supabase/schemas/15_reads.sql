@@ -1,9 +1,9 @@
 -- This file has the functions that read jobs. An id begins with the job's creation time, so lists
--- are sorted by id, newest first. A search finds live and failed jobs in the small tables of their
--- places and of dead letters. It looks for completed and cancelled jobs among the newest jobs, up
--- to a limit. The functions at the end of this file explain why a job waits, and find the holder,
--- which is what the job waits for. A holder is for example another job, a database session, a
--- worker or a pause.
+-- are sorted by id, newest first. A search finds live and failed jobs in the tables that contain
+-- only such jobs, for example queue.ready. A search looks for completed and cancelled jobs among
+-- the newest jobs, up to a limit. The functions at the end of this file explain why a job waits,
+-- and find the holder, which is what the job waits for. A holder is for example another job, a
+-- database session, a worker or a pause.
 
 -- Return an error in one line, with its type before the message, as Python prints an exception. The
 -- type is omitted for errors that the engine or the processor raised on purpose.
@@ -280,7 +280,8 @@ comment on function public.get_job is
   'position of each stream, {name: {attempt, next}}. job_output returns the output.';
 select queue.allow('authenticated, service_role', 'public.get_job');
 
--- Return the live and failed jobs of a workspace, up to p_limit jobs from each small table.
+-- Return the live and failed jobs of a workspace, up to p_limit jobs from each table that contains
+-- only such jobs.
 -- p_workspace_id: Null to return the jobs of all workspaces.
 create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
 returns table (job_id uuid, lane integer, state text)
@@ -499,8 +500,8 @@ end;
 $$;
 
 -- Return the ids of the newest jobs before p_before that match a filter. Live and failed jobs are
--- read from their small tables, and jobs with a tag are found by an index. All other jobs are
--- searched among the newest 10,000 jobs, for about 100 ms.
+-- read from the tables that contain only such jobs, and jobs with a tag are found by an index. All
+-- other jobs are searched among the newest 10,000 jobs, for about 100 ms.
 -- last_id: Id from which the next call continues, or null if no more jobs follow.
 create function queue.search_jobs(
   p_filter jsonb,
@@ -2017,7 +2018,7 @@ $$;
 
 -- Return the number of worker slots that can run a job, the number of jobs that use these slots,
 -- and the time at which these workers last leased jobs or started.
--- slots: Number of slots. This is null if a worker did not report its slots, or if no worker runs.
+-- slots: Number of slots. Null if a worker did not report its slots, or if no worker runs.
 create function queue.slots_for(p_job public.jobs, p_alive queue.workers[])
 returns table (slots bigint, running bigint, leased_at timestamptz)
 language sql stable
@@ -2791,7 +2792,8 @@ $$;
 
 -- Return the reason why a job waits, and the job, limit or pause for which it waits.
 -- p_lock: Database session that has locked the job's row, from queue.locks_on.
--- p_alive: Live workers. Callers read them once for many jobs, because this query reads all leases.
+-- p_alive: Live workers. Callers read the sessions once for many jobs, because this query reads all
+-- leases.
 create function queue.explain(
   p_job public.jobs,
   p_lock jsonb,
@@ -2963,7 +2965,7 @@ begin
     where id = p_job_id
     for no key update skip locked;
     -- If this session can lock the row, the other session holds only the lock of a foreign key
-    -- check. Such a lock does not prevent a lease of the job.
+    -- check. The lock of a foreign key check does not prevent a lease of the job.
     v_lock := case when not found then v_lock end;
   end if;
   return queue.explain(

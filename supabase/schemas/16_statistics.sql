@@ -938,7 +938,7 @@ language plpgsql stable
 set search_path = ''
 as $$
 declare
-  -- Job types with possibly three jobs that ended their process. If there is no such type, the
+  -- Job types of which three jobs may have ended their process. If there is no such type, the
   -- function does not read the feed.
   v_types constant text[] := array(
     select s.job_type

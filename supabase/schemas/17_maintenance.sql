@@ -50,8 +50,8 @@ on conflict (task, job_id) do update set
     + least(interval '1 hour', interval '5 seconds' * 2 ^ least(r.failures, 12))
 $$;
 
--- Return the ids of jobs that a task must skip now. Their change was rejected, and the time of the
--- next try has not come.
+-- Return the ids of jobs that a task must skip now. The database rejected the change of such a job,
+-- and the time of the next try has not come.
 create function queue.refused(p_task text, p_now timestamptz)
 returns uuid[]
 language plpgsql stable

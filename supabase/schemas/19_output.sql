@@ -393,7 +393,7 @@ end;
 $$;
 
 -- Return a page of a stream, from an offset on. A page contains up to 30,000 characters or 1,000
--- items, which the last attempt that wrote to the stream has written.
+-- items of the last attempt that wrote to the stream.
 create function queue.output_page(p_job_id uuid, p_stream text, p_from integer)
 returns jsonb
 language plpgsql stable
@@ -687,8 +687,8 @@ select queue.allow('anon, authenticated, service_role', 'public.guest_job');
 
 -- Return new output of those jobs of a session that run now or are named in p_after. For each job,
 -- return a page of each stream that has output after its position in p_after. A response contains
--- up to 20 jobs, or about 1 MB of output. The call costs 50 bytes for each job of the session, and
--- 500 bytes for each job whose output is read.
+-- up to 20 jobs, or about 1 MB of output. For the rate limit, the call counts 50 bytes for each job
+-- of the session, and 500 bytes for each job whose output is read.
 create function queue.session_output(p_session_id text, p_after jsonb)
 returns jsonb
 language plpgsql stable

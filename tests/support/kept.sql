@@ -1,6 +1,6 @@
--- Functions that reset a seeded database between two tests. They are created in the template
--- database, so that its clones have them too. The schema `kept` has a copy of each table that has
--- rows.
+-- Functions that reset a seeded database between two tests. The functions are created in the
+-- template database, so that its clones have them too. The schema `kept` has a copy of each table
+-- that has rows.
 set local search_path = '';
 -- Make the call with which the first worker of a project starts, because otherwise this call would
 -- change the database during each test.

@@ -22,9 +22,9 @@ begin
 end;
 $$;
 
--- Return the number at which a new webhook begins to read the feed. It is the number after that of
--- the last row. After a restore on another server, the numbers of new rows may be only slightly
--- higher, so a higher position could skip rows.
+-- Return the number at which a new webhook begins to read the feed. The result is the number of the
+-- last feed row plus one. After a restore on another server, the numbers of new rows may be only
+-- slightly higher, so a higher position could skip rows.
 create function queue.feed_position()
 returns bigint
 language sql stable

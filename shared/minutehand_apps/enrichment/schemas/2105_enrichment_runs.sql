@@ -14,8 +14,8 @@ create table enrichment.calls (
   -- a credit.
   answered_at timestamptz,
   credits integer,
-  -- Stored response. Later attempts use it, so that they do not pay again. Null after the deletion
-  -- of the job.
+  -- Stored response. Later attempts of the job use the stored response, so that the workspace does
+  -- not pay again. Null after the deletion of the job.
   answer jsonb,
   constraint calls_one_per_attempt primary key (job_id, fence),
   constraint calls_answers_are_whole
