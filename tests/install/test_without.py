@@ -67,7 +67,7 @@ def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_
             ).files
             == ()
         )
-        with pytest.raises(InstallError, match="other apps"):
+        with pytest.raises(InstallError, match="other options"):
             plan_install(project.root, InstallOptions(SCHEMAS, Tenants()), now=NOW)
         one.as_owner(removal_sql(project.root))
         assert one.everything() == before

@@ -7,7 +7,6 @@ existing file.
 from __future__ import annotations
 
 import keyword
-import posixpath
 import re
 import sys
 import tomllib
@@ -15,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
-from itertools import groupby
 from pathlib import Path
 
 from minutehand.app import built_in
@@ -40,8 +38,11 @@ SECRET_FILES = (".env", "*.env", "key.json", "build/")
 OUR_FILES = (*SECRET_FILES, "__pycache__/")
 #: Folders to ignore that the Supabase CLI writes, unless `supabase init` wrote a .gitignore.
 CLI_FILES = ("supabase/.branches/", "supabase/.temp/")
-#: Pattern of our migrations, for a project that declares its schema.
-OURS = "./migrations/*_minutehand_*.sql"
+#: Note for a project that declares its schema.
+DECLARED = (
+    "The next `supabase db diff` of declared files would drop the engine. See Beside a schema that"
+    " is declared, in `minutehand docs install`."
+)
 #: Schemas that the CLI exposes by default.
 API_SCHEMAS = ["public", "graphql_public"]
 
@@ -258,19 +259,13 @@ def _check_same(project: Project, options: InstallOptions) -> None:
             code="installed_otherwise",
             fix=f'to add a package, create it and add "{options.package}" to apps in {FILE}',
         )
-    if options.without != project.without:
+    before = (project.schema_, project.tenancy, project.without)
+    if (options.schemas.clients, options.tenants.kind, options.without) != before:
         raise InstallError(
-            f"Minutehand is installed here with other apps; {FILE} names those that are left out",
+            f"Minutehand is installed here with other options, which {FILE} names",
             code="installed_otherwise",
-            fix="minutehand docs webhooks  # how to remove an app from a project that has it",
-        )
-    now = (options.schemas.clients, options.tenants.kind)
-    before = (project.schema_, project.tenancy)
-    if now != before:
-        raise InstallError(
-            f"Minutehand is installed here with --schema {before[0]} --tenancy {before[1]}",
-            code="installed_otherwise",
-            fix="pass the same options, or remove it first: minutehand uninstall",
+            fix="pass the same options, or remove it first: minutehand uninstall; to remove an app:"
+            " minutehand docs webhooks",
         )
 
 
@@ -377,8 +372,10 @@ def _config(folder: Path, schema: str) -> tuple[list[FileWrite], list[str]]:
         raise InstallError(
             f"supabase/config.toml must be TOML: {error}", code="bad_config", fix="correct it"
         ) from error
-    paths = config.get("db", {}).get("migrations", {}).get("schema_paths", [])
-    hints = _schema_path_hints(folder, paths)
+    paths = config.get("db", {}).get("migrations", {}).get("schema_paths")
+    hints = []
+    if (paths or (path.parent / "schemas").is_dir()) and "_minutehand_" not in str(paths):
+        hints.append(DECLARED)
     api_schemas = config.get("api", {}).get("schemas", API_SCHEMAS)
     if schema not in api_schemas:
         line = f"schemas = [{_quoted([*api_schemas, schema])}]"
@@ -388,34 +385,6 @@ def _config(folder: Path, schema: str) -> tuple[list[FileWrite], list[str]]:
             *hints,
         ]
     return [], hints
-
-
-def _schema_path_hints(folder: Path, paths: list[str]) -> list[str]:
-    """Return a note for a project that declares its schema without our migrations.
-
-    The next schema diff of such a project would drop the engine.
-    """
-    paths = paths or _schema_patterns(folder / "supabase")
-    example = OURS.replace("*", "0")
-    if not paths or any(fnmatchcase(example, f"./{path.removeprefix('./')}") for path in paths):
-        return []
-    line = f"schema_paths = [{_quoted([*paths, OURS])}]"
-    return [
-        f"In supabase/config.toml, under [db.migrations]:\n\n    {line}\n\n"
-        "Otherwise the next `supabase db diff` drops the engine, which your schema does not "
-        "declare."
-    ]
-
-
-def _schema_patterns(home: Path) -> list[str]:
-    """Return patterns of the files that the CLI reads by default, in its order, without `**`."""
-    files = sorted(path.relative_to(home).as_posix() for path in (home / "schemas").rglob("*.sql"))
-    patterns = []
-    for folder, group in groupby(files, posixpath.dirname):
-        names = list(group)
-        is_complete = names == [name for name in files if posixpath.dirname(name) == folder]
-        patterns += [f"{folder}/*.sql"] if is_complete else names
-    return [f"./{pattern}" for pattern in patterns]
 
 
 def _project_file(folder: Path, options: InstallOptions) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from minutehand.install.rewrite import CLIENTS, Schemas, rewrite
@@ -20,7 +19,8 @@ set local client_min_messages = warning; -- no notice for each object that is dr
 -- objects use Minutehand, because they would be dropped or fail from now on
 do $$
 declare
-  c_ours constant text := '{pattern}';
+  c_use constant text := '{use}';
+  c_ours constant text := '{ours}';
   v_theirs text;
 begin
   set local search_path = '';
@@ -29,39 +29,28 @@ begin
     raise exception 'Minutehand is not installed in the schema {engine}'
       using hint = 'Nothing was removed. Run this in the database that has it.';
   end if;
-  with elsewhere as (
-    select n.oid, n.nspname from pg_catalog.pg_namespace as n
-    where n.nspname <> '{engine}' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-  ),
-  theirs as (
-    select c.oid, c.relkind from pg_catalog.pg_class as c
-    join elsewhere as n on n.oid = c.relnamespace
-    where not (n.nspname = '{clients}' and c.relname in ({relations}))
-  )
-  select string_agg(found.what, ', ' order by found.what) into v_theirs from (
-    select 'function ' || p.oid::regprocedure as what
-    from pg_catalog.pg_proc as p join elsewhere as n on n.oid = p.pronamespace
-    where p.prokind in ('f', 'p') and not (n.nspname = '{clients}' and p.proname in ({functions}))
-      and p.prolang in (select oid from pg_catalog.pg_language where lanname in ('sql', 'plpgsql'))
-      and pg_get_functiondef(p.oid) ~ c_ours
-    union all select 'view ' || c.oid::regclass
-    from theirs as c where c.relkind in ('v', 'm') and pg_get_viewdef(c.oid) ~ c_ours
-    union all select format('trigger %I on %s', t.tgname, c.oid::regclass)
-    from pg_catalog.pg_trigger as t join theirs as c on c.oid = t.tgrelid
-    where not t.tgisinternal and not starts_with(t.tgname::text, 'minutehand_')
-      and pg_get_triggerdef(t.oid) ~ c_ours
-    union all select format('policy %I on %s', p.polname, c.oid::regclass)
-    from pg_catalog.pg_policy as p join theirs as c on c.oid = p.polrelid
-    where not starts_with(p.polname::text, 'minutehand:') and concat(
-      pg_get_expr(p.polqual, c.oid), pg_get_expr(p.polwithcheck, c.oid)) ~ c_ours
-    union all select format('constraint %I on %s', k.conname, c.oid::regclass)
-    from pg_catalog.pg_constraint as k join theirs as c on c.oid = k.conrelid
-    where pg_get_constraintdef(k.oid) ~ c_ours
-    union all select 'table ' || c.oid::regclass
+  select string_agg(o.type || ' ' || o.identity, ', ' order by o.identity) into v_theirs
+  from (
+    select 'pg_catalog.pg_proc'::regclass as class, p.oid, pg_get_functiondef(p.oid) as text
+    from pg_catalog.pg_proc as p
+    join pg_catalog.pg_language as l on l.oid = p.prolang and l.lanname in ('sql', 'plpgsql')
+    where p.prokind in ('f', 'p')
+    union all select 'pg_catalog.pg_class'::regclass, c.oid, pg_get_viewdef(c.oid)
+    from pg_catalog.pg_class as c where c.relkind in ('v', 'm')
+    union all select 'pg_catalog.pg_trigger'::regclass, t.oid, pg_get_triggerdef(t.oid)
+    from pg_catalog.pg_trigger as t where not t.tgisinternal
+    union all select 'pg_catalog.pg_policy'::regclass, p.oid,
+      concat(pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+    from pg_catalog.pg_policy as p
+    union all select 'pg_catalog.pg_constraint'::regclass, k.oid, pg_get_constraintdef(k.oid)
+    from pg_catalog.pg_constraint as k
+    union all select 'pg_catalog.pg_class'::regclass, c.oid, null
     from pg_catalog.pg_class as c
     where c.relnamespace = to_regnamespace('{engine}') and c.relkind in ('r', 'p')
       and c.relname not in ({tables})
-  ) as found;
+  ) as f
+  cross join lateral pg_identify_object(f.class, f.oid, 0) as o
+  where f.text is null or f.text ~ c_use and o.identity !~ c_ours;
   if v_theirs is not null then
     raise exception 'objects of yours use Minutehand: %', v_theirs
       using hint = 'Change or drop them, then run this again. Nothing was removed.';
@@ -84,7 +73,8 @@ end;
 $$;
 
 -- policies on realtime.messages, triggers on tables of yours and published tables are dropped too
-{drops}
+{drops}drop schema if exists {engine} cascade;
+
 do $$
 begin
   -- keep the schema if it is yours or contains objects of yours
@@ -139,7 +129,6 @@ commit;
 
 {files}
 """
-#: Kinds of objects in the order of their drops, which include a table's triggers and policies.
 _KINDS = ("view", "table", "function")
 
 
@@ -156,51 +145,35 @@ def removal_sql(folder: Path) -> str:
     schemas = Schemas(project.schema_)
     paths = sorted({file.path for file in files})
     texts = "\n".join(path.read_text("utf-8") for path in paths)
-    objects = _objects(texts, schemas.clients)
-    names = {kind: sorted(name for k, name in objects if k == kind) for kind in _KINDS}
-    relations = [*names["view"], *names["table"]]
-    engine_names = [name for kind, name in _objects(texts, schemas.engine) if kind == "table"]
-    lines = [_drop(kind, f"{schemas.clients}.{name}") for kind, name in objects]
-    lines.append(_drop("schema", schemas.engine))
+    engine, clients = schemas.engine, schemas.clients
+    objects = _objects(texts, clients)
+    by_kind = {kind: [name for each, name in objects if each == kind] for kind in _KINDS}
+    named = "|".join(name for _, name in objects)
+    use = rf"\m{engine}\.|\m{clients}\.({named})\M"
+    if clients == CLIENTS:  # functions in public may be named without their schema
+        use += rf"|\m({'|'.join(by_kind['function'])})\s*\("
+    drops = (f"drop {kind} if exists {clients}.{name} cascade;\n" for kind, name in objects)
+    engine_tables = [f"'{name}'" for kind, name in _objects(texts, engine) if kind == "table"]
     lock = Path(__file__).with_name("lock_tables.sql").read_text("utf-8")
-    lock = lock.replace("{tables}", f"{{{','.join(names['table'])}}}")
+    lock = lock.replace("{tables}", f"{{{','.join(by_kind['table'])}}}")
     versions = [match["version"] for path in paths if (match := FILE_NAME.match(path.name))]
     return _SQL.format(
-        pattern=_usage_pattern(schemas, relations, names["function"]),
+        use=use,
+        ours=rf'(^| on )({engine}\.|{clients}\.({named})(\(|$))|^"?minutehand',
         lock=rewrite(lock, schemas),
-        engine=schemas.engine,
-        clients=schemas.clients,
-        tables=_quoted(engine_names),
-        functions=_quoted(names["function"]),
-        relations=_quoted(relations),
-        drops="".join(f"{line}\n" for line in lines),
+        engine=engine,
+        clients=clients,
+        tables=", ".join(engine_tables),
+        drops="".join(drops),
         versions=",\n  ".join(f"'{version}'" for version in versions),
         files="\n".join(f"-- supabase/migrations/{path.name}" for path in paths),
     )
 
 
-def _usage_pattern(schemas: Schemas, relations: list[str], functions: list[str]) -> str:
-    """Return a regular expression for SQL that names our objects."""
-    function = "|".join(functions)
-    qualified = rf"\m{schemas.engine}\.|\m{schemas.clients}\.({'|'.join(relations)}|{function})\M"
-    # functions in public may be named without their schema
-    return rf"{qualified}|\m({function})\s*\(" if schemas.clients == CLIENTS else qualified
-
-
 def _objects(texts: str, schema: str) -> list[tuple[str, str]]:
+    """List our objects as they must be dropped: views, tables with triggers, then functions."""
     # find objects by name, because other objects may be in the schema. No function has overloads.
     pattern = rf"^create (?:or replace |unlogged )?({'|'.join(_KINDS)}) {schema}\.(\w+)"
     # the last statement for a name decides, because a view may replace a table of tenants
     kinds = {name: kind for kind, name in re.findall(pattern, texts, re.MULTILINE)}
-    return sorted(
-        ((kind, name) for name, kind in kinds.items()),
-        key=lambda entry: (_KINDS.index(entry[0]), entry[1]),
-    )
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in sorted(names)) or "''"
-
-
-def _drop(kind: str, name: str) -> str:
-    return f"drop {kind} if exists {name} cascade;"
+    return sorted(((kind, name) for name, kind in kinds.items()), reverse=True)
