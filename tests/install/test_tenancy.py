@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from minutehand.install.tenancy import PersonalTenants, Tenants, existing
+from minutehand.install.tenancy import PERSONAL, Tenants, existing
 from minutehand.local.environment import demo_values, remote_values
 from minutehand.local.stack import Stack
 from minutehand.project import VARIABLE
@@ -81,7 +81,7 @@ def test_dev_waits_for_the_tables_of_another_tool(
     assert "members" in response[0]
 
 
-@pytest.mark.parametrize("tenants", [None, PersonalTenants()])
+@pytest.mark.parametrize("tenants", [None, PERSONAL])
 def test_dev_starts_if_the_project_rejects_the_demo_accounts(
     hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tenants: Tenants | None
 ) -> None:

@@ -16,8 +16,8 @@ from minutehand.install.project import FileWrite, InstallOptions, Plan, plan_ins
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import InstallError, installed
-from minutehand.install.tenancy import PersonalTenants, TenancyError, Tenants, existing
-from minutehand.install.upgrade import plan_upgrade, tenants_of
+from minutehand.install.tenancy import PERSONAL, TenancyError, Tenants, existing
+from minutehand.install.upgrade import plan_upgrade
 from minutehand.node import NodeMissing, node_binary
 from minutehand.project import FILE, Project, Tenancy
 from minutehand.resources import checkout
@@ -88,7 +88,7 @@ def install(
             has_source = project.source != Project.model_fields["source"].default
             source = source or (project.source if has_source else "")
             if (tenancy or project.tenancy) == project.tenancy and installed(folder):
-                tenants = tenants_of(project)
+                tenants = Tenants(project.tenancy)
         if tenants is None:
             tenants = _tenants(tenancy, organizations, memberships)
         options = InstallOptions(
@@ -186,7 +186,7 @@ def _project_folder(folder: Path) -> tuple[Path, str]:
 
 def _tenants(tenancy: Tenancy | None, organizations: str, memberships: str) -> Tenants:
     if tenancy == "personal":
-        return PersonalTenants()
+        return PERSONAL
     if tenancy == "workspaces" or not (tenancy or organizations or memberships):
         return Tenants()
     if not (organizations and memberships):

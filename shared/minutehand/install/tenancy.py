@@ -8,13 +8,14 @@ views.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from minutehand.install.rewrite import Schemas
 from minutehand.project import Tenancy
 
-MANAGERS = ("owner", "admin", "manager")
-MEMBERS = ("member",)
+#: Names of roles, as in SQL.
+MANAGERS, MEMBERS = "'owner', 'admin', 'manager'", "'member'"
 
 _VIEWS = """\
 -- Edit this part as needed, because `minutehand upgrade` never compares or changes it.
@@ -79,11 +80,6 @@ end;
 $$;
 """
 
-# keep capital letters, because ORMs write such names; quotes are optional
-_NAME = r'"?[A-Za-z_][A-Za-z0-9_]*"?'
-_TABLE = rf"(?:(?P<schema>{_NAME})\.)?(?P<table>{_NAME})"
-_COLUMNS = r'\((?P<columns>[A-Za-z0-9_",\s]+)\)'
-
 
 class TenancyError(Exception):
     """The options do not name the tables; the message has the expected form."""
@@ -91,84 +87,81 @@ class TenancyError(Exception):
 
 @dataclass(frozen=True)
 class Tenants:
-    """Tenants in our tables."""
+    """A kind of tenants, and its values in the SQL that replaces our tables."""
 
     kind: Tenancy = "workspaces"
+    values: Mapping[str, str] = field(default_factory=dict)
 
     def migration(self, schemas: Schemas) -> str | None:
         """Return the SQL that replaces the engine's tables, or None if they are used."""
-        del schemas
-        return None
+        names = {"engine": schemas.engine, "clients": schemas.clients}
+        return _VIEWS.format(**self.values, **names) if self.values else None
 
 
-@dataclass(frozen=True)
-class ExistingTenants(Tenants):
-    """Organizations and memberships of an application; `organization` includes the schema."""
+#: Each user is a tenant, by the same id.
+PERSONAL = Tenants(
+    "personal",
+    {
+        "reason": "Each user is a tenant of their own: jobs.workspace_id holds the user's id.",
+        "tenants": "select u.id, coalesce(u.email::text, u.id::text) as name\n"
+        "  from auth.users as u",
+        "members": "select u.id as workspace_id, u.id as user_id, 'manager'::text as role\n"
+        "  from auth.users as u",
+        "table": "auth.users",
+        "key": "id",
+        "check": "",
+    },
+)
 
-    kind: Tenancy = "existing"
-    organization: str = "public.organizations"
-    key: str = "id"
-    name: str | None = None
-    membership: str = "public.memberships"
-    member_of: str = "organization_id"
-    user: str = "user_id"
-    role: str | None = None
 
-    def migration(self, schemas: Schemas) -> str:
-        """Return views over the application's tables, and a trigger."""
-        key = sql_name(self.key)
-        label = f"o.{sql_name(self.name or self.key)}::text"
-        role, where, check = "'member'::text", "", ""
-        tenant, user = f"m.{sql_name(self.member_of)}", f"m.{sql_name(self.user)}"
-        if self.role:
-            # compare in lower case, because enums of Prisma are upper case
-            column = f"lower(m.{sql_name(self.role)}::text)"
-            managers, members = (
-                f"{column} in ({', '.join(map(_quoted, names))})" for names in (MANAGERS, MEMBERS)
-            )
-            role = f"case when {managers} then 'manager' else 'member' end"
-            # a user with a role in neither list, such as guest, is no member
-            where = f"\n  where {managers} or {members}"
-            check = _ROLES.format(
-                table=self.membership,
-                column=self.role,
-                role=sql_name(self.role),
-                known=", ".join(map(_quoted, MANAGERS + MEMBERS)),
-            )
-        return _VIEWS.format(
-            reason="It reads members from this project's own tables. Edit it for closed"
-            " organizations,\n-- former members or other names of roles.",
-            engine=schemas.engine,
-            clients=schemas.clients,
-            tenants=f"select o.{key} as id, {label} as name\n  from {self.organization} as o",
-            members=f"select {tenant} as workspace_id, {user} as user_id,\n"
-            f"    {role} as role\n  from {self.membership} as m{where}",
-            table=self.organization,
-            key=self.key,
-            check=check,
+def existing(organization_spec: str, membership_spec: str) -> Tenants:
+    """Read `app.organizations(id,name)` or `organizations.id`, and `memberships(org,user,role)`.
+
+    Raises:
+        TenancyError: One of the options has another form; the message has an example.
+    """
+    organization, columns = _read(organization_spec)
+    if not columns and len(organization) > 1:
+        columns = [organization.pop()]
+    key, *names = columns or ["id"]
+    if not 1 <= len(organization) <= 2 or len(names) > 1:
+        raise TenancyError(
+            f"{organization_spec!r} must name the table and its key, e.g. organizations.id, or also"
+            " the column of the name, e.g. organizations(id,name)"
         )
-
-
-@dataclass(frozen=True)
-class PersonalTenants(Tenants):
-    """Each user is a tenant, by the same id."""
-
-    kind: Tenancy = "personal"
-
-    def migration(self, schemas: Schemas) -> str:
-        """Return views over Auth's users, and a trigger."""
-        return _VIEWS.format(
-            reason="Each user is a tenant of their own: jobs.workspace_id holds the user's id.",
-            engine=schemas.engine,
-            clients=schemas.clients,
-            tenants="select u.id, coalesce(u.email::text, u.id::text) as name\n"
-            "  from auth.users as u",
-            members="select u.id as workspace_id, u.id as user_id, 'manager'::text as role\n"
-            "  from auth.users as u",
-            table="auth.users",
-            key="id",
-            check="",
+    membership, columns = _read(membership_spec)
+    if not 1 <= len(membership) <= 2 or not 2 <= len(columns) <= 3:
+        raise TenancyError(
+            f"{membership_spec!r} must name the table, and the columns of the organization, the"
+            " user and optionally the role, e.g. memberships(organization_id,user_id,role)"
         )
+    of_organization, of_members = _table(organization), _table(membership)
+    tenant, user, *role_columns = columns
+    label = sql_name((names or [key])[0])
+    role, where, check = "'member'::text", "", ""
+    for column in map(sql_name, role_columns):
+        # compare in lower case, because enums of Prisma are upper case
+        managers, members = (
+            f"lower(m.{column}::text) in ({words})" for words in (MANAGERS, MEMBERS)
+        )
+        role = f"case when {managers} then 'manager' else 'member' end"
+        # a user with a role in neither list, such as guest, is no member
+        where = f"\n  where {managers} or {members}"
+        check = _ROLES.format(
+            table=of_members, column=role_columns[0], role=column, known=f"{MANAGERS}, {MEMBERS}"
+        )
+    values = {
+        "reason": "It reads members from this project's own tables. Edit it for closed"
+        " organizations,\n-- former members or other names of roles.",
+        "tenants": f"select o.{sql_name(key)} as id, o.{label}::text as name\n"
+        f"  from {of_organization} as o",
+        "members": f"select m.{sql_name(tenant)} as workspace_id, m.{sql_name(user)} as user_id,\n"
+        f"    {role} as role\n  from {of_members} as m{where}",
+        "table": of_organization,
+        "key": key,
+        "check": check,
+    }
+    return Tenants("existing", values)
 
 
 def sql_name(name: str) -> str:
@@ -176,47 +169,11 @@ def sql_name(name: str) -> str:
     return name if name == name.lower() else f'"{name}"'
 
 
-def _quoted(name: str) -> str:
-    return f"'{name}'"
+def _read(spec: str) -> tuple[list[str], list[str]]:
+    """Split a table with columns into the parts of its name and the columns; quotes are dropped."""
+    match = re.fullmatch(r"([\w.]+)(?:\(([\w\s,]+)\))?", spec.replace('"', "").strip(), re.ASCII)
+    return (match[1].split("."), re.findall(r"\w+", match[2] or "")) if match else ([], [])
 
 
-def existing(organization_spec: str, membership_spec: str) -> ExistingTenants:
-    """Read `app.organizations(id,name)` or `organizations.id`, and `memberships(org,user,role)`.
-
-    Raises:
-        TenancyError: One of the options has another form; the message has an example.
-    """
-    organization = re.fullmatch(
-        rf"{_TABLE}(?:\.(?P<key>{_NAME})|{_COLUMNS})", organization_spec.strip()
-    ) or re.fullmatch(rf"(?P<table>{_NAME})", organization_spec.strip())
-    if organization is None:
-        raise TenancyError(
-            f"{organization_spec!r} must name the table and its key, e.g. organizations.id, or also"
-            " the column of the name, e.g. organizations(id,name)"
-        )
-    match = re.fullmatch(rf"{_TABLE}{_COLUMNS}", membership_spec.strip())
-    columns = _columns(match["columns"]) if match else []
-    if match is None or not 2 <= len(columns) <= 3:
-        raise TenancyError(
-            f"{membership_spec!r} must name the table, and the columns of the organization, the"
-            " user and optionally the role, e.g. memberships(organization_id,user_id,role)"
-        )
-    parts = organization.groupdict()
-    key = _columns(parts.get("columns") or parts.get("key") or "id")
-    return ExistingTenants(
-        organization=_table(parts.get("schema"), organization["table"]),
-        key=key[0],
-        name=key[1] if len(key) > 1 else None,
-        membership=_table(match["schema"], match["table"]),
-        member_of=columns[0],
-        user=columns[1],
-        role=columns[2] if len(columns) == 3 else None,
-    )
-
-
-def _table(schema: str | None, table: str) -> str:
-    return ".".join(sql_name(part.replace('"', "")) for part in (schema or "public", table))
-
-
-def _columns(text: str) -> list[str]:
-    return [column.strip().replace('"', "") for column in text.split(",") if column.strip()]
+def _table(parts: list[str]) -> str:
+    return ".".join(map(sql_name, parts if len(parts) > 1 else ("public", *parts)))

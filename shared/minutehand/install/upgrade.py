@@ -15,7 +15,7 @@ from minutehand.install.sources import (
     not_installed,
     ordinal,
 )
-from minutehand.install.tenancy import ExistingTenants, PersonalTenants, Tenants
+from minutehand.install.tenancy import Tenants
 from minutehand.project import Project
 from minutehand.version import VERSION
 
@@ -47,7 +47,9 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
             fix=f'pip install "minutehand>={since}"',
         )
     project = Project.at(folder)
-    options = InstallOptions(Schemas(project.schema_), tenants_of(project), without=project.without)
+    options = InstallOptions(
+        Schemas(project.schema_), Tenants(project.tenancy), without=project.without
+    )
     for file in () if keep_edited else installed(folder):
         if file.is_modified:
             name = file.path.name
@@ -58,9 +60,3 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
                 f" -- supabase/migrations/{name}); or keep it: minutehand upgrade --keep-edited",
             )
     return Upgrade(since, tuple(missing_files(folder, options, now=now)))
-
-
-def tenants_of(project: Project) -> Tenants:
-    """Return the kind of tenants of an installed project. An upgrade keeps their SQL."""
-    kinds: dict[str, type[Tenants]] = {"existing": ExistingTenants, "personal": PersonalTenants}
-    return kinds.get(project.tenancy, Tenants)()

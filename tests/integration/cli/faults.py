@@ -11,6 +11,7 @@ import random
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jwt
@@ -29,176 +30,20 @@ SEED = int(os.environ.get("DOCTOR_SEED") or 0)
 REF = "abcdefghijklmnopqrst"
 SERVICE_ROLE = jwt.encode({"role": "service_role"}, "x" * 32, "HS256")
 EXPIRED = jwt.encode({"role": "job_worker", "exp": 1}, "x" * 32, "HS256")
+#: Lines of faults.txt by the title of their part.
+TABLE = {
+    title: [line.strip() for line in lines.splitlines()]
+    for part in Path(__file__).with_suffix(".txt").read_text("utf-8").split("\n\n")[1:]
+    for title, _, lines in [part.partition("\n")]
+}
 #: Statements that damage a database object, by a pattern of the statement that creates it.
 DAMAGES = {
-    r"(?s)CREATE OR REPLACE FUNCTION": """
-        drop function {object} cascade
-        drop function {object} cascade; create function {object} returns text return null
-        set role none; alter function {object} owner to service_role
-        grant execute on function {object} to public
-        alter function {object} rename to planted""",
-    r"(?s)CREATE OR REPLACE FUNCTION.+ SECURITY DEFINER": (
-        "alter function {object} security invoker"
-    ),
-    r"(?s)CREATE OR REPLACE FUNCTION.+ SET search_path": "alter function {object} reset all",
-    r"(?s)create or replace view": """
-        drop view {object} cascade
-        alter view {object} set (security_barrier = on)
-        alter view {object} rename to planted
-        drop view {object} cascade; create view {object} as select 1 as planted""",
-    r"create table": """
-        drop table {object} cascade
-        alter table {object} rename to planted
-        create schema planted; alter table {object} set schema planted
-        grant all on {object} to anon
-        set role none; alter table {object} owner to service_role
-        alter table {object} set (autovacuum_enabled = off)
-        create policy all_of_them on {object} using (true)""",
-    r"create type": """
-        drop type {object} cascade
-        alter type {object} rename to planted
-        alter type {object} add attribute planted text""",
-    r"alter table \S+ add column if not exists (\S+)": """
-        alter table {object} drop column {0} cascade
-        alter table {object} rename column {0} to planted""",
-    r"alter table \S+ alter column (\S+) set (default|not null)": (
-        "alter table {object} alter column {0} drop {1}"
-    ),
-    r"alter table \S+ alter column (\S+) type (?!text)": (
-        "alter table {object} alter column {0} type text using {0}::text"
-    ),
-    r"alter table \S+ add constraint (\S+)": """
-        alter table {object} drop constraint {0} cascade
-        alter table {object} rename constraint {0} to planted
-        alter table {object} drop constraint {0} cascade, add constraint {0} check (true)""",
-    r"CREATE (?:UNIQUE )?INDEX (\S+) ON (\w+)": """
-        drop index {1}.{0}
-        alter index {1}.{0} rename to planted
-        drop index {1}.{0}; create index {0} on {object} ((1))""",
-    r"CREATE TRIGGER (\S+)": """
-        drop trigger {0} on {object}
-        alter trigger {0} on {object} rename to planted
-        alter table {object} enable replica trigger {0}
-        drop trigger {0} on {object}; create trigger {0} after truncate on {object} \
-execute function suppress_redundant_updates_trigger()
-        alter table {object} disable trigger {0}""",
-    r"create policy (\".+?\"|\S+) on": """
-        drop policy {0} on {object}
-        alter policy {0} on {object} rename to planted""",
-    r"create policy (\".+?\"|\S+) on .+ for (?:SELECT|ALL)": (
-        "alter policy {0} on {object} using (true)"
-    ),
-    r"alter table \S+ enable row level security": "alter table {object} disable row level security",
-    r"(?:grant) (.+ on .+) to (\w+)$": "revoke {0} from {1}",
-    r"grant (job_worker) to (authenticator)": "revoke {0} from {1}",
-    r"insert into queue.(settings|tasks)": "delete from queue.{0} where name = '{name}'",
-    r"insert into queue.tasks": "update queue.tasks set every = '1 year' where name = '{name}'",
-    r"insert into queue.settings .+'\d+'\)": (
-        "update queue.settings set value = '\"text\"' where name = '{name}'"
-    ),
-    r"comment on column (\S+) is": "comment on column {0} is null",
-    r"alter sequence \S+ owner": "set role none; alter sequence {object} owner to service_role",
-    r"alter (table|sequence) \S+ set logged": "alter {0} {object} set unlogged",
+    title.removeprefix("damage "): lines
+    for title, lines in TABLE.items()
+    if title.startswith("damage ")
 }
-#: Other differences from the catalogue, by a word that the finding must have.
-DRIFTS = """\
-authenticated: grant job_worker to authenticated
-queue: grant usage, create on schema queue to public
-anon: alter role anon bypassrls
-bypassrls: alter role service_role nobypassrls
-service_role: grant service_role to authenticated
-authenticator: alter role authenticator nologin
-lock_timeout: alter role service_role set lock_timeout = '1ms'
-statement_timeout: do $$ begin execute format('alter database %I set statement_timeout = ''5ms''', \
-current_database()); end $$
-read_only: do $$ begin execute format('alter role job_worker in database %I set \
-default_transaction_read_only = on', current_database()); end $$
-replica identity: alter table public.jobs replica identity nothing
-cancel_job: create function public.cancel_job(text) returns text return null
-lost: create rule lost as on insert to public.jobs do instead nothing
-theirs: create trigger theirs before update on queue.turns for each row \
-execute function suppress_redundant_updates_trigger()
-theirs: alter table queue.turns add constraint theirs check (lane > 0)
-not null: alter table queue.turns add column theirs text not null
-rank: alter table queue.turns alter column rank set default 7
-turns_blocked: set role none; update pg_index set indisvalid = false \
-where indexrelid = 'queue.turns_blocked'::regclass
-schema queue: comment on schema queue is null
-gen_random_uuid: delete from queue.settings where name = 'guest_key'
-change: alter type queue.change drop attribute at"""
-#: Other faults of a database, each with a word that the finding must have.
-OTHERS = """\
-job_logs: alter publication supabase_realtime drop table public.job_logs
-jobs: drop publication supabase_realtime
-supabase_realtime: alter publication supabase_realtime set (publish = 'insert')
-Realtime: drop policy "minutehand: members and guests follow" on realtime.messages
-user_pending_max: update queue.settings set value = '0' where name = 'user_pending_max'
-own_rule: alter table public.jobs add constraint own_rule check (priority < 0) not valid
-own_index: create unique index own_index on public.jobs (workspace_id) where status = 'pending'
-debug: create policy debug on realtime.messages for select to authenticated using (true)
-3600s: alter role authenticated set statement_timeout = '3600s'
-jobs_queue: alter schema queue rename to jobs_queue
-theirs.f: create schema theirs; grant usage on schema theirs to job_worker; create function \
-theirs.f() returns int language sql as 'select 1'; grant execute on function theirs.f to job_worker
-other.f: create schema other; create function other.f() returns int language plpgsql as \
-'begin perform queue.refuse_revoked(); return 1; end'; grant execute on function other.f to \
-job_worker
-own: create table public.own (workspace_id uuid); grant select on public.own to authenticated
-workspaces: alter table public.workspaces disable row level security
-swallows: create function public.swallow() returns trigger language plpgsql as 'begin return null; \
-end'; create trigger swallows before insert on public.jobs for each row execute function swallow()
-Fridays: create function public.raise() returns trigger language plpgsql as 'begin raise ''not on \
-Fridays''; end'; create trigger raises before insert on public.jobs for each row execute function \
-public.raise()
-Sundays: create function public.raise() returns trigger language plpgsql as 'begin raise ''not on \
-Sundays''; end'; create trigger raises before update on public.jobs for each row execute function \
-public.raise()
-pg_net: insert into queue.settings (name, value) values ('worker_url', '"https://jobs.example.com"')
-on fire: insert into queue.pauses (kind, name, job_type, reason) values ('job_type', \
-'chat_message', 'chat_message', 'on fire')
-minutehand-tick: create extension pg_cron; select public.attach_extensions(); \
-select cron.unschedule('minutehand-tick')"""
-#: Faulty settings, with values in braces that depend on the stack.
-SETTINGS = """\
-SUPABASE_PUBLISHABLE_KEY=
-SUPABASE_PUBLISHABLE_KEY=sb_publishable_wrong
-SUPABASE_PUBLISHABLE_KEY=sb_secret_of_the_project
-SUPABASE_PUBLISHABLE_KEY={service_role}
-SUPABASE_URL=https://supabase.com/dashboard/project/{ref}/settings
-SUPABASE_URL=db.{ref}.supabase.co
-SUPABASE_URL=http://127.0.0.1:9
-SUPABASE_URL={aws}
-API_URL=https://{ref}.supabase.co
-API_URL=http://127.0.0.1:9
-API_URL={supabase}
-WORKER_SECRET_TOKEN=
-WORKER_SECRET_TOKEN=of-another-project
-BACKGROUND_JOB_TOKEN=dev-secret-token
-BACKGROUND_JOB_TOKEN=of-another-project
-SEALING_KEY_FILE=/nowhere
-SEALING_KEY_FILE={no_key}
-REALTIME_URL=ws://127.0.0.1:9
-CHAT_PACE_SECONDS=slow
-STAGE=prod
-CORS_ORIGINS=https://a.test,https://B.test/path
-CORS_ORIGINS=a.test,http://localhost:3000
-MINUTEHAND_APPS=no_such_app
-MINUTEHAND_SCHEMA=minutehnd
-LOG_LEVEL=LOUD
-DATABASE_URL={wrong_password}
-DATABASE_URL={wrong_port}
-DATABASE_URL={no_database}
-DATABASE_URL={bare_database}
-DATABASE_URL={prisma}
-SUPABASE_JWT_SECRET=of-another-project-of-ours-12345
-SUPABASE_SECRET_KEY=sb_secret_of_another_project
-SUPABASE_WORKER_KEY={expired}
-SUPABASE_WORKER_KEY={service_key}"""
 #: Kinds of differences from the catalogue.
-KINDS = [
-    *(line.strip() for lines in DAMAGES.values() for line in lines.split("\n") if line.strip()),
-    *DRIFTS.splitlines(),
-]
+KINDS = [line for lines in DAMAGES.values() for line in lines] + TABLE["drift"]
 SQL = re.compile(
     r"(select|set|alter|create|drop|grant|revoke|insert|delete|update)\b", re.IGNORECASE
 )
@@ -222,16 +67,15 @@ def list_drifts() -> Iterator[Fault]:
     for fact in read_record(Schemas(), built_in(())) or ():
         for pattern, lines in DAMAGES.items():
             if match := re.match(pattern, fact.statement):
-                for line in lines.split("\n"):
-                    if damage := line.strip():
-                        word = re.split(r"[. ]", fact.object.partition("(")[0])[-1].strip('"')
-                        text = damage.format(*match.groups(), object=fact.object, name=word)
-                        yield Fault(damage, word, text)
-    yield from _named(DRIFTS)
+                for damage in lines:
+                    word = re.split(r"[. ]", fact.object.partition("(")[0])[-1].strip('"')
+                    text = damage.format(*match.groups(), object=fact.object, name=word)
+                    yield Fault(damage, word, text)
+    yield from _named("drift")
 
 
-def _named(lines: str) -> Iterator[Fault]:
-    for line in lines.splitlines():
+def _named(title: str) -> Iterator[Fault]:
+    for line in TABLE[title]:
         word, _, text = line.partition(": ")
         yield Fault(line, word, text)
 
@@ -239,9 +83,9 @@ def _named(lines: str) -> Iterator[Fault]:
 def list_faults(stack: RunningStack) -> Iterator[Fault]:
     """List all faults of a database and of a stack's settings."""
     yield from list_drifts()
-    yield from _named(OTHERS)
+    yield from _named("other")
     url = stack.values["DATABASE_URL"]
-    for line in SETTINGS.splitlines():
+    for line in TABLE["setting"]:
         text = line.format(
             ref=REF,
             service_role=SERVICE_ROLE,

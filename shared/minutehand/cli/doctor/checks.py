@@ -4,9 +4,9 @@ To add a check, write a query in database.sql, or here a function `(target) -> C
 `@check(name, *after)`. A check changes nothing, and is skipped if a check named in `after` has
 failed. Its fix begins with text to paste (SQL, `NAME=value` or a command), followed by comments.
 
-Add the fault that the check finds to tests/integration/cli/faults.py. test_doctor_loop causes
+Add the fault that the check finds to tests/integration/cli/faults.txt. test_doctor_loop causes
 random faults, applies the printed fixes and checks again. To find an object that differs from the
-release, add a line to `DRIFTS` in that file instead of a check.
+release, add a line to its part `drift` instead of a check.
 """
 
 from __future__ import annotations
