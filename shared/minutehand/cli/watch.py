@@ -17,7 +17,7 @@ from minutehand.terminal.options import AnyJobId, workspace_verb
 from minutehand.terminal.output import COLOURS, SHORT_ID, Output, ago, local_time
 
 LEVELS = {"debug": "dim", "warning": "yellow", "error": "red"}
-#: Type of the jobs that deliver webhooks. A workspace's changes omit them.
+#: Type of the jobs that deliver webhooks. A watch of a workspace omits these jobs.
 DELIVERY = "webhook_delivery"
 #: Maximum job types that a watch of a workspace remembers.
 MAX_TYPES = 10_000

@@ -46,7 +46,7 @@ Number = Annotated[float, PlainSerializer(compact_number, when_used="json-unless
 
 
 class Model(BaseModel):
-    """Base class of the models in this module. They are frozen and ignore unknown fields."""
+    """Base class of the models in this module. The models are frozen and ignore unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
@@ -315,8 +315,8 @@ class EnqueuedBatch(Model):
 class LeasedJob:
     """The fields of a job that its worker needs. The worker drops the payload once it is parsed.
 
-    It is a dataclass, as is `Lease`, because each job has one. A model takes twice as long to
-    parse, and reading a field of a model takes four times as long.
+    The class is a dataclass, as is `Lease`, because each job has one. A model takes twice as long
+    to parse, and reading a field of a model takes four times as long.
     """
 
     id: JobId
@@ -372,7 +372,7 @@ class RunState(Model):
 
 
 class ReleasedJobs(Model):
-    """The jobs of a worker whose process died. They have been released."""
+    """The jobs of a worker whose process died. The jobs have been released."""
 
     #: Jobs that ended the process. The attempt of each of these jobs counts.
     guilty: tuple[JobId, ...] = ()
@@ -506,7 +506,8 @@ class StepResult(Model):
 
     name: str
     result: Any = None
-    #: Duration by the worker's monotonic clock. The database subtracts it from the time of arrival.
+    #: Duration by the worker's monotonic clock. The database subtracts this duration from the time
+    #: of arrival.
     duration_ms: Number | None = None
 
 
@@ -617,8 +618,8 @@ class ErrorInfo(Model):
     response: str | None = None
     #: Stack of an attempt that hung or was lost, and the jobs that shared its process.
     evidence: dict[str, Any] | None = None
-    #: Stack frames without values of variables, see `minutehand.worker.errors`. They are stored
-    #: with the attempt.
+    #: Stack frames without values of variables, see `minutehand.worker.errors`. The frames are
+    #: stored with the attempt.
     traceback: dict[str, Any] | None = None
     #: Location of log and code: `{request_id, log_group, log_stream, region, commit, source}`.
     origin: dict[str, str] | None = None
@@ -626,7 +627,10 @@ class ErrorInfo(Model):
 
 @dataclass(kw_only=True)
 class SettleItem(ReportItem):
-    """Outcome of one attempt. It is a dataclass without validation, because it is only sent."""
+    """Outcome of one attempt.
+
+    The class is a dataclass without validation, because it is only sent.
+    """
 
     outcome: SettleOutcome
     result: Any = None

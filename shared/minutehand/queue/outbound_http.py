@@ -57,7 +57,10 @@ class HttpResponse:
         return value if isinstance(value, dict) else None
 
     def _text(self) -> str | bytes:
-        """Return the body. Decode it by the declared charset unless it is UTF-8, as JSON is."""
+        """Return the body.
+
+        Decode the body by the declared charset unless it is UTF-8, as JSON is.
+        """
         try:
             self.body.decode()
         except UnicodeDecodeError:
@@ -102,7 +105,10 @@ def timeouts(response_seconds: float) -> httpx.Timeout:
 
 @cache
 def trusted() -> ssl.SSLContext:
-    """Return the TLS context of this process. It is loaded once, because loading takes 25 ms."""
+    """Return the TLS context of this process.
+
+    The context is loaded once, because loading takes 25 ms.
+    """
     return httpx.create_ssl_context()
 
 
@@ -112,7 +118,10 @@ def connect(
     headers: Mapping[str, str] | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> httpx.AsyncClient:
-    """Return a client with shared connections. It stores no cookies and follows no redirects."""
+    """Return a client with shared connections.
+
+    The client stores no cookies and follows no redirects.
+    """
     return httpx.AsyncClient(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,

@@ -74,8 +74,8 @@ def read(content: bytes, parse: Parse[T], *, status: int = 200) -> T:
     """Parse the body of a successful call.
 
     A proxy, a pooler or a CDN may respond with status 200 or 204 instead of the queue, with an HTML
-    page, a truncated body or no body. Then it is unknown whether the call had an effect, as after a
-    time-out.
+    page, a truncated body or no body. After such a response, it is unknown whether the call had an
+    effect, as after a time-out.
     """
     try:
         return parse(content)

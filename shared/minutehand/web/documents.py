@@ -1,4 +1,4 @@
-"""Public HTML pages of apps. They have no scripts, and load videos from one origin at most."""
+"""Public HTML pages of apps. The pages have no scripts, and load videos from one origin at most."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ class ErrorBody(BaseModel):
 class ApiError(HTTPException):
     """A planned rejection, sent as an `ErrorBody` with this status.
 
-    It derives from Starlette's exception, because FastAPI replaces other errors that are raised
-    while it reads a body.
+    The class derives from Starlette's exception, because FastAPI replaces other errors that are
+    raised while it reads a body.
     """
 
     def __init__(
@@ -68,7 +68,10 @@ class ApiError(HTTPException):
 
 
 def error_response(error: ApiError) -> JSONResponse:
-    """Build the response for an error. It contains the request id of the current context."""
+    """Build the response for an error.
+
+    The response contains the request id of the current context.
+    """
     body = error_body(error.code, error.error, detail=error.info, request_id=current_request_id())
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 

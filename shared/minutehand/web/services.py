@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Waker(Protocol):
-    """Requests worker runs. It never raises an error and returns quickly."""
+    """Requests worker runs. The waker never raises an error and returns quickly."""
 
     async def wake(self, *, reason: str = "enqueue") -> None:
         """Request a worker run."""
@@ -212,7 +212,10 @@ class Services:
 
     @cached_property
     def verifier(self) -> TokenVerifier:
-        """Verifies users' tokens. Its module is imported when the first token arrives."""
+        """Verifies users' tokens.
+
+        The verifier's module is imported when the first token arrives.
+        """
         from minutehand.web.tokens import TokenVerifier
 
         return TokenVerifier(self.settings, self.clock)
@@ -268,7 +271,7 @@ class Services:
             ) from error
 
     def provide(self, kind: type[T], make: Callable[[], T]) -> T:
-        """Return the process's only instance of `kind`. Build it at the first call.
+        """Return the process's only instance of `kind`. Build the instance at the first call.
 
         An instance with `aclose` is closed together with the services. On Lambda this happens when
         secrets are rotated, because the lifespan of an app never ends there.

@@ -108,8 +108,8 @@ class CrashRecord:
 
     def __init__(self, path: str | None, registry: Registry) -> None:
         self._path = path
-        #: Location of each job type's code. It shows to which job type a stack belongs. All types
-        #: are included, because a job may start after the last record.
+        #: Location of each job type's code. The location shows to which job type a stack belongs.
+        #: All types are included, because a job may start after the last record.
         self._code = [(job_type.location, job_type.name) for job_type in registry]
         #: File in which `faulthandler` writes stacks.
         self.traceback_file: IO[str] = sys.stderr

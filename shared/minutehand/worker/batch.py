@@ -134,8 +134,8 @@ class Batch:
     def halve_expired_call(self, job_id: JobId) -> asyncio.Task[None] | None:
         """Stop the current call, because it has run until the timeout of this job.
 
-        Return the call. After it has ended, the processor is called for its halves. Return None if
-        the call contains only this job, or does not contain it.
+        Return the call. After the call has ended, the processor is called for each half of its
+        jobs. Return None if the call contains only this job, or does not contain it.
         """
         call, active = self.task, [member for member in self._members if member.is_active]
         is_in = any(member.job.id == job_id and not member.end.done() for member in active)

@@ -34,7 +34,8 @@ from minutehand.worker.updates import Updates
 
 T = TypeVar("T")
 StepCall = Callable[[], Awaitable[Any]]
-#: Middleware around a step. It gets the name of the step and a function that runs the step.
+#: Middleware around a step. The middleware gets the name of the step and a function that runs the
+#: step.
 AroundStep = Callable[[str, StepCall], Awaitable[Any]]
 
 _LEVELS: Final = {level: level for level in ("debug", "info", "warning", "error")} | {
@@ -288,7 +289,9 @@ class JobContext:
 
     @asynccontextmanager
     async def stream(self, name: str) -> AsyncIterator[Stream]:
-        """Open an output stream, e.g. for the text of a model. Clients read it while the job runs.
+        """Open an output stream, for example for the text of a model.
+
+        Clients read the stream while the job runs.
 
         All output is stored when the block ends without an error. Each opening restarts the stream,
         also in a later attempt, and readers drop its earlier output. Output of a finished step is

@@ -131,7 +131,10 @@ class FanOut:
     def extra_workers(
         self, *, due: int, slots: int, seconds_left: float, average_seconds: float | None = None
     ) -> int:
-        """Return the number of extra workers that `due` jobs need. It may be above `most`."""
+        """Return the number of extra workers that `due` jobs need.
+
+        The number may be above `most`.
+        """
         if due < MIN_BACKLOG or slots < 1:
             return 0
         job_seconds = max(0.001, TYPICAL_SECONDS if average_seconds is None else average_seconds)

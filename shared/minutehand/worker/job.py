@@ -44,7 +44,7 @@ class Job(Generic[P_co]):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchedJob(Job[P_co]):
-    """One job of a batch. It has its own `ctx`."""
+    """One job of a batch. The job has its own `ctx`."""
 
     ctx: JobContext = field(repr=False, compare=False)
 

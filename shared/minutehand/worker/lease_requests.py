@@ -45,8 +45,8 @@ class LeaseRequests:
         self._has_capacity = False
         #: True if enqueues relied on free slots of this tick until its latest request.
         self._recheck_pending = False
-        #: The last request, if it got no response. It is repeated unchanged, so that the database
-        #: returns the jobs that it may have leased.
+        #: The last request, if it got no response. The request is repeated unchanged, so that the
+        #: database returns the jobs that it may have leased.
         self.pending: LeaseRequest | None = None
         #: Number of due jobs that were not leased. Above a limit the database stops counting.
         self.due = 0

@@ -133,7 +133,7 @@ class Worker:
         wakeups: asyncio.Event | None = None,
         options: TickOptions | None = None,
     ) -> TickSummary:
-        """Run one tick. It is `crowded_out` if the maximum number of workers runs.
+        """Run one tick. The tick is `crowded_out` if the maximum number of workers runs.
 
         If the tick is crowded out, the running workers lease the waiting jobs. If another run was
         rejected while this run was active, this run leases once more before it ends.

@@ -45,7 +45,7 @@ class TypeOptions(TypedDict, total=False):
     #: Attempts before the job is a dead letter. Default: 5.
     max_attempts: int
     backoff: Backoff
-    #: `minimal` stores no events of creation and lease. It suits very many jobs.
+    #: `minimal` stores no events of creation and lease. This value suits very many jobs.
     events: Literal["full", "minimal"]
     #: True if only the platform's own code may enqueue such jobs.
     internal: bool

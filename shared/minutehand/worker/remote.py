@@ -44,7 +44,7 @@ class RemoteTask:
 
 
 class Service(Protocol[R_co]):
-    """A service that does work for jobs. Its methods raise RemoteFailed if they fail."""
+    """A service that does work for jobs. The service's methods raise RemoteFailed if they fail."""
 
     @property
     def name(self) -> str:
@@ -65,7 +65,10 @@ class Service(Protocol[R_co]):
 
 @dataclass(frozen=True, slots=True)
 class StillRunning:
-    """Work that takes longer than a worker should keep the job. The job snoozes and resumes it."""
+    """Work that takes longer than a worker should keep the job.
+
+    The job snoozes, and resumes the work later.
+    """
 
     service: str
     task_id: str
@@ -86,7 +89,7 @@ async def run_remote(
         services: Services in the order in which they are tried.
         max_seconds: Total seconds for the work.
         left: Seconds that remain for the work.
-        resume: Work that an earlier attempt has started. Its service is tried first.
+        resume: Work that an earlier attempt has started. The service of this work is tried first.
         call_seconds: Maximum seconds of a single call.
         on_failed: Called with the name and the problem of each failed service.
 

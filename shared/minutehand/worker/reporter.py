@@ -1,7 +1,7 @@
 """Two background tasks for running jobs: one reports updates, and one renews leases.
 
-The tasks run during processors and settlements, so that no lease of a live job expires. They are
-separate, so that a report that waits for a lock does not delay renewals.
+The tasks run during processors and settlements, so that no lease of a live job expires. The tasks
+are separate, so that a report that waits for a lock does not delay renewals.
 """
 
 from __future__ import annotations

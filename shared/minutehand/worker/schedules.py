@@ -1,4 +1,4 @@
-"""Schedules of a processor. The worker publishes them with the job type.
+"""Schedules of a processor. The worker publishes the schedules with the job type.
 
 The database enqueues the scheduled jobs.
 """
@@ -14,12 +14,14 @@ from minutehand.worker.option_checks import Name, check_options
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule that enqueues jobs of a type. Its jobs have no tenant, so only operators see them.
+    """A schedule that enqueues jobs of a type.
+
+    The jobs of the schedule have no tenant, so only operators see them.
 
     Attributes:
         cron: Five fields (minute hour day month weekday), or a name such as @hourly or @daily.
         timezone: IANA name of the time zone in which the fields are read.
-        payload: Payload of the jobs. It must match the payload model of the type.
+        payload: Payload of the jobs. The payload must match the payload model of the type.
         options: Options of the jobs, named as in `enqueue_job`, e.g. `unique` so that jobs do not
             overlap.
         missed: If no worker ran at scheduled times, `once` enqueues one job, and `skip` none.

@@ -50,9 +50,9 @@ _NOTHING: Final = Sanitized(None)
 def sanitize(value: Any, *, max_bytes: int = MAX_BYTES) -> Sanitized:
     """Convert `value` to bounded, JSON-safe data. Never raises.
 
-    It rejects values that JSON cannot express, such as NaN, and values larger than `max_bytes` or
-    deeper than `MAX_LEVELS`. It replaces NUL characters and lone surrogates, which Postgres does
-    not accept.
+    The function rejects values that JSON cannot express, such as NaN, and values larger than
+    `max_bytes` or deeper than `MAX_LEVELS`. The function replaces NUL characters and lone
+    surrogates, which Postgres does not accept.
     """
     if value is None:
         return _NOTHING

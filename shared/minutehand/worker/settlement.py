@@ -56,7 +56,7 @@ class AttemptFacts(NamedTuple):
         is_late: True if the attempt ended after its timeout.
         has_new_steps: True if the attempt stored a new step.
         had_enough_time: True if the attempt had at least half of the time of a worker run.
-        module: Module of the processor. Its frames come first in a traceback.
+        module: Module of the processor. The module's frames come first in a traceback.
         timeout_details: Stack of the processor when the timeout stopped it, and the jobs in the
             same process.
     """

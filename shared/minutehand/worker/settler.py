@@ -35,7 +35,7 @@ class Settler:
     #: Maximum items of one call, and approximate maximum bytes of one call.
     BATCH = 500
     BATCH_BYTES = 1_000_000
-    #: Pause before a settlement is repeated. It doubles up to the maximum.
+    #: Pause before a settlement is repeated. The pause doubles up to the maximum.
     RETRY_DELAY_SECONDS = 0.3
     MAX_RETRY_DELAY_SECONDS = 5.0
     #: Maximum INFO lines for settled jobs per second. One more line counts the other jobs.
@@ -44,7 +44,7 @@ class Settler:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._summary = run.summary
-        #: Items whose rows were locked. They are settled again.
+        #: Items whose rows were locked. These items are settled again.
         self.busy: list[SettleItem] = []
         self._period = self._logged = self._skipped_lines = 0
 

@@ -72,7 +72,7 @@ class Run:
 
 @dataclass(slots=True)
 class ProcessorTest(Generic[P]):
-    """A job whose processor can run repeatedly. Its steps are stored as in the queue.
+    """A job whose processor can run repeatedly. The steps of the job are stored as in the queue.
 
     Attributes:
         steps: Results of finished steps and ended waits by name. A test may add some first.
@@ -257,7 +257,10 @@ class HeldFunctions(WorkerFunctions):
 
 
 class _Stage:
-    """Takes the place of an attempt for its context. It stores updates in memory immediately."""
+    """Takes the place of an attempt for its context.
+
+    The object stores updates in memory immediately.
+    """
 
     def __init__(self, test: ProcessorTest[Any]) -> None:
         self.updates = Updates()

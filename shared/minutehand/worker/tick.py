@@ -37,7 +37,7 @@ MAX_INFO_LOGS = 100
 
 
 class Tick:
-    """One run of a worker. Create it, `run` it once, and read its summary.
+    """One run of a worker. Create the object, `run` it once, and read its summary.
 
     Args:
         fan_out: Policy for extra workers. None starts no extra workers.
@@ -611,7 +611,7 @@ class Tick:
     def _request_lease(
         self, has_new_jobs: bool = True, *, reason: Reason = Reason.NOTIFIED
     ) -> None:
-        """Wake the loop. It leases if jobs may be ready, or checks whether the run ends."""
+        """Wake the loop. The loop leases if jobs may be ready, or checks whether the run ends."""
         if has_new_jobs:
             self.scheduler.wake(reason)
         self._wakeup.set()

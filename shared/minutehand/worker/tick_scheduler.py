@@ -256,7 +256,8 @@ class TickScheduler:
         if self._lease_reason is not None:
             yield NextAction(now, Action.LEASE, self._lease_reason)
         if snapshot.start_at is not None and self._leased_at < snapshot.start_at:
-            yield NextAction(snapshot.start_at, Action.LEASE, Reason.BATCH)  # may fill the batch
+            # the response may fill the batch
+            yield NextAction(snapshot.start_at, Action.LEASE, Reason.BATCH)
         if self._lease is None:
             if not (snapshot.holds or self._last_lease_empty):
                 yield NextAction(now, Action.LEASE, Reason.DUE)

@@ -1,4 +1,4 @@
-"""Unsaved updates of an attempt. The context adds them, and the reporter sends them."""
+"""Unsaved updates of an attempt. The context adds updates, and the reporter sends them."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class Updates:
             self._tags += tags
 
     def start_stream(self, name: str, attempt: int) -> None:
-        """Start a stream. Readers drop its earlier output."""
+        """Start a stream. Readers drop the stream's earlier output."""
         with self._lock:
             self._attempts[name] = attempt
             self._keep(buffer for buffer in self._buffers if buffer.stream != name)

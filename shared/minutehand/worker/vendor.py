@@ -25,8 +25,8 @@ RetryAdvice = Literal["later", "differently", "none"]
 MAX_CALLS: Final = 5
 #: Maximum time that a job waits, counted from the first of consecutive rejections.
 MAX_WAIT: Final = timedelta(hours=6)
-#: Bounds of a pause if the service requests none. It grows with the time since the first rejection,
-#: and triples with each call that may have been charged.
+#: Bounds of a pause if the service requests none. The pause grows with the time since the first
+#: rejection, and triples with each call that may have been charged.
 MIN_DELAY, MAX_DELAY = timedelta(seconds=10), timedelta(minutes=1)
 MAX_DELAY_IF_CHARGED: Final = timedelta(minutes=5)
 #: Times at least this far away are shown with their day.

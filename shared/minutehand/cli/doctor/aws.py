@@ -106,7 +106,10 @@ class Resources:
     def _compare(
         self, name: str, found: Any, deployed: dict[str, Any], command: str, request: dict[str, Any]
     ) -> None:
-        """Raise for fields that differ from the deployment. The fix adds them to `request`."""
+        """Raise for fields that differ from the deployment.
+
+        The fix adds these fields to `request`.
+        """
         if wrong := [field for field in deployed if found[field] != deployed[field]]:
             request |= {field: deployed[field] for field in wrong}
             differences = (
@@ -178,7 +181,7 @@ class Resources:
                 yield detach, policy["PolicyVersion"]["Document"]
 
     def _check_function(self, name: str, secrets: dict[str, str]) -> None:
-        """Check a function and its secrets, and add them to those of other functions."""
+        """Check a function and its secrets, and add its secrets to those of other functions."""
         stage, function = self._stage, f"{self._stack}-{name}"
         resource, of_function = f"{name.title()}LambdaFunction", {"FunctionName": function}
         found = self._need(

@@ -89,7 +89,7 @@ class ManyJobs(Body):
 
 
 class EditJob(Body):
-    """The new payload of a job that runs again. It replaces the whole old payload."""
+    """The new payload of a job that runs again. The new payload replaces the whole old payload."""
 
     payload: Payload
 

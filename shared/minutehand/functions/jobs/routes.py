@@ -1,4 +1,4 @@
-"""The write routes. Each calls one SQL function with the caller's token, then wakes a worker.
+"""The write routes. Each route calls a SQL function as the caller, then wakes a worker.
 
 The database decides what a caller may do. This module parses requests and builds responses.
 """

@@ -1,6 +1,7 @@
 """Routes to control a workspace: pauses, schedules and limits.
 
-Each calls one SQL function with the caller's token. The database decides which need a manager.
+Each route calls one SQL function with the caller's token. The database decides which calls need a
+manager.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ async def put_schedule(
 
 @router.delete("/schedules/{name:path}", status_code=204)
 async def delete_schedule(name: ScheduleName, queue: WorkspaceQueue) -> None:
-    """Delete a schedule. The jobs that it has enqueued are kept."""
+    """Delete a schedule. The jobs that the schedule has enqueued are kept."""
     await queue("delete_schedule", repeatable=False, name=name)
 
 

@@ -1,4 +1,4 @@
-"""The read routes. Each uses the caller's token, so that the database decides what is visible.
+"""The read routes. Each route uses the caller's token, so that the database decides what is visible.
 
 `minutehand.web.sse` builds the event streams.
 """
@@ -211,8 +211,8 @@ async def get_output(
 
     If anonymous use is allowed, a guest needs no token, only the id of the job's guest session.
 
-    If `attempt` has changed since the last page, the stream was restarted. Then drop its output and
-    read from 0.
+    If `attempt` has changed since the last page, the stream was restarted. In this case, drop the
+    stream's output and read from 0.
     """
     of: dict[str, Any] = {"job_id": job_id, "session_id": session_id}
     page: dict[str, Any] = {"stream": name, "from": start}

@@ -1,4 +1,4 @@
-"""A worker for your own host. The database wakes it when jobs arrive, and every minute."""
+"""A worker for your own host. The database wakes the worker when jobs arrive, and every minute."""
 
 import os
 import sys

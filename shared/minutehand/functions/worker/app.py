@@ -43,7 +43,7 @@ FAILED: Final = 70
 WAKE_PATH: Final = "/wake"
 #: Environment variable with the file descriptor of a pipe to the host. The worker writes to the
 #: pipe when it finds suspects, which are jobs whose process ended while it also ran other jobs. The
-#: host then starts processes for them.
+#: host then starts processes for these suspects.
 PIPE: Final = "WORKER_SUSPECTS_PIPE"
 #: Environment variable that is set for a process that runs only suspects.
 SUSPECTS_ONLY: Final = "WORKER_SUSPECTS_ONLY"
@@ -56,7 +56,8 @@ class Running:
 
     routes: WorkerRoutes
     wake: Callable[[], object]
-    #: Task of the worker's loop. In a process for suspects it ends when no suspects are left.
+    #: Task of the worker's loop. In a process for suspects, the task ends when no suspects are
+    #: left.
     loop: asyncio.Task[None]
 
 

@@ -106,7 +106,7 @@ class ExitReporter:
         self._environ = environ
         self._lock = asyncio.Lock()
         self._queue: WorkerQueue | None = None
-        #: Connection that the reports use. It is probed again after a failed report.
+        #: Connection that the reports use. The connection is probed again after a failed report.
         self.access = DatabaseAccess()
 
     async def report(self, worker_id: str | None, details: Mapping[str, Any]) -> ReleasedJobs:
@@ -135,7 +135,7 @@ class ExitReporter:
             return ReleasedJobs()
 
     async def aclose(self) -> None:
-        """Close the connection. The next report opens another."""
+        """Close the connection. The next report opens another connection."""
         async with self._lock:
             queue, self._queue = self._queue, None
             if queue is not None:

@@ -32,7 +32,9 @@ NOT_STARTED: Final = "The system cannot start a worker process"
 
 
 class ForkServer:
-    """The host's client of a fork server. It starts the server when it is needed.
+    """The host's client of a fork server.
+
+    The client starts the server when a worker process is needed.
 
     Args:
         command: Command of a program that calls `serve_forks`.
@@ -165,7 +167,8 @@ def serve_forks(load: Callable[[], object]) -> None:
     os.set_blocking(wakeup, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-    #: Pipe that worker processes read as their standard input. It closes when this process ends.
+    #: Pipe that worker processes read as their standard input. The pipe closes when this process
+    #: ends.
     alive, end = os.pipe()
     numbers: dict[int, int] = {}
 

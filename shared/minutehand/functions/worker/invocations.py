@@ -1,6 +1,6 @@
 """The worker in Lambda, invoked by the schedule, wake-ups, extra workers and HTTP requests.
 
-It uses no web framework, because a framework would slow the start of every run.
+This module uses no web framework, because a framework would slow the start of every run.
 `shared/minutehand/aws/rotation.py` builds a new worker when the worker's secrets are rotated.
 """
 

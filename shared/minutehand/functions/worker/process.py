@@ -107,7 +107,10 @@ class WorkerProcess:
         ]
 
     async def aclose(self, *, timeout_seconds: float) -> None:
-        """End the worker process, which releases its running jobs. Kill it after the time-out."""
+        """End the worker process, which releases its running jobs.
+
+        Kill the process after the time-out.
+        """
         asyncio.get_running_loop().remove_reader(self._pipe)
         await end_tasks([*self._tasks, *self._suspects])
         await self._forks.aclose(timeout_seconds=timeout_seconds)
@@ -211,10 +214,13 @@ class WorkerProcess:
             else:
                 self._suspects_seconds = min(2 * self._suspects_seconds, MAX_RESTART_SECONDS)
         if result is not None and result.guilty:
-            await self.wake()  # so that the worker plans the guilty job's retry
+            await self.wake()  # wake the worker, so that it plans the guilty job's retry
 
     async def _run(self, report: ExitReport, variables: Mapping[str, str]) -> ReleasedJobs | None:
-        """Run a process until it ends. Report its death, or return None if it ended normally."""
+        """Run a process until it ends.
+
+        Report the process's death, or return None if it ended normally.
+        """
         started = asyncio.get_running_loop().time()
         try:
             access = self._exit_reporter.access.variables

@@ -92,4 +92,4 @@ class RealtimeWakeups:
             return
         self._retry_delay = RETRY_DELAY_SECONDS
         logger.info("Realtime wakes the worker", extra={"event": "realtime.joined"})
-        self._wake()  # for jobs that were enqueued before the connection
+        self._wake()  # also for jobs that were enqueued before this connection
