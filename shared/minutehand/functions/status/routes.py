@@ -1,4 +1,4 @@
-"""The read routes. Each route uses the caller's token, so that the database decides what is visible.
+"""The read routes. Each route uses the caller's token, so the database decides what is visible.
 
 `minutehand.web.sse` builds the event streams.
 """
