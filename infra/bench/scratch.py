@@ -24,7 +24,7 @@ from minutehand.local.migrations import history
 from minutehand.local.users import ACME, ADA, create_demo_users
 from minutehand.project import Project
 from supabase_local import migrations
-from supabase_local.node import gateway_script, node_binary
+from supabase_local.node import GATEWAY, node_binary
 from supabase_local.ports import reserve_port
 from supabase_local.postgres import Postgres
 from supabase_local.processes import spawn, stop
@@ -61,7 +61,7 @@ class Gateway:
             RuntimeError: The process ended or did not respond within 90 seconds.
         """
         self.process = spawn(
-            [node_binary(), gateway_script()],
+            [node_binary(), GATEWAY],
             env={
                 "GATEWAY_PORT": str(self.port),
                 "DATABASE_URL": self.database_url,

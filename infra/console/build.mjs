@@ -4,9 +4,10 @@
 // its path, such as `/parts/table.js`. This small file exports the module from `app.js`.
 // `licenses.txt` contains the licenses of the bundled packages, which the licenses require.
 
-import { copyFile, glob, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { copyFile, glob, mkdir, writeFile } from "node:fs/promises";
 import { dirname, join, posix } from "node:path";
 import { build } from "esbuild";
+import { licensesOf } from "../release/licenses.mjs";
 
 const SOURCE = import.meta.dirname;
 const SHARED = "{api.js,lib/**/*.js,parts/*.js}";
@@ -16,7 +17,6 @@ const STYLES = ["../../node_modules/uplot/dist/uPlot.min.css"]
   .map((file) => `@import "${file}";`);
 /** Names of the files of modules that are loaded only when a page first needs them. */
 const LAZY = { highlight: "highlight.js/lib/common", marked: "marked", uplot: "uplot" };
-const PACKAGE = /^.*node_modules\/(@[^/]+\/)?[^/]+/;
 const options = {
   absWorkingDir: SOURCE,
   bundle: true,
@@ -66,14 +66,8 @@ const built = [
   await bundle(STYLES, "css"),
   await build({ ...options, entryPoints: LAZY, minify: true, outdir: target }),
 ];
-const inputs = built.flatMap(({ metafile }) => Object.keys(metafile.inputs));
-const packages = new Set(inputs.flatMap((path) => PACKAGE.exec(path)?.[0] ?? []));
-const licenses = [...packages].sort().map(async (path) => {
-  const folder = join(SOURCE, path);
-  const [name] = (await readdir(folder)).filter((file) => /^licen[cs]e/i.test(file));
-  return `${path.split("node_modules/").at(-1)}\n\n${await readFile(join(folder, name), "utf8")}`;
-});
-await write("licenses.txt", (await Promise.all(licenses)).join("\n\n"));
+const inputs = Object.assign({}, ...built.map(({ metafile }) => metafile.inputs));
+await write("licenses.txt", await licensesOf({ inputs }, SOURCE));
 for (const [module, names] of shared) {
   const inModule = names.map((name) => `${nameInBundle(module, name)} as ${name}`);
   const from = posix.relative(posix.dirname(module), "app.js");

@@ -24,6 +24,7 @@ from infra.release.texts import parts_of
 from minutehand.console import console_folder
 from minutehand.install.catalog import record_file
 from minutehand.local.database import apply_recorded
+from minutehand.node import node_binary
 from minutehand.version import VERSION
 from supabase_local import migrations
 
@@ -63,9 +64,18 @@ def build_wheels(source: Path, folder: Path) -> Path:
     """Build the wheels of both packages into a folder; the builds are reproducible."""
     os.environ[RECORD] = str(find_record(source))
     os.environ[CONSOLE] = str(console_folder())
-    for root in (source, source / "shared" / "supabase_local"):
+    local = source / "shared" / "supabase_local"
+    bundle_gateway(local)
+    for root in (source, local):
         build_wheel(root, folder)
     return folder
+
+
+def bundle_gateway(source: Path) -> None:
+    """Write the gateway of supabase-local, with its npm packages, where its build finds it."""
+    program = ROOT / "infra" / "release" / "gateway.mjs"
+    module, folder = source / "gateway" / "server.mjs", source / "build" / "gateway"
+    subprocess.run([node_binary(), program, module, folder], check=True)
 
 
 def build_wheel(root: Path, folder: Path) -> None:

@@ -21,7 +21,7 @@ from supabase_local.environment import (
 )
 from supabase_local.logs import Logs
 from supabase_local.migrations import MigrationFailed
-from supabase_local.node import NodeMissing, gateway_script
+from supabase_local.node import NodeMissing
 from supabase_local.parts import supabase_parts
 from supabase_local.ports import reserve_port
 from supabase_local.postgres import Postgres, PostgresFailed
@@ -101,7 +101,6 @@ class Launcher:
         values = with_other_names(settings)
         config = Config.read(root)
         parts = supabase_parts(
-            gateway_script(self.say),
             gateway_port=gateway_port,
             realtime_port=reserve_port(),
             site_url=config.site_url,

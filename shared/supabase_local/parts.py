@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 
-from supabase_local.node import node_binary
+from supabase_local.node import GATEWAY, node_binary
 from supabase_local.ports import LOOPBACK
 
 Probe = Callable[[httpx.AsyncClient], Awaitable[bool]]
@@ -45,17 +44,11 @@ def probe(url: str, is_satisfied: Callable[[httpx.Response], bool]) -> Probe:
 
 
 def supabase_parts(
-    script: Path,
-    *,
-    gateway_port: int,
-    realtime_port: int,
-    site_url: str,
-    schemas: Iterable[str] = (),
+    *, gateway_port: int, realtime_port: int, site_url: str, schemas: Iterable[str] = ()
 ) -> list[Part]:
     """Return the gateway, which serves the Data API and Auth and forwards sockets, and Realtime.
 
     Args:
-        script: The gateway's main module.
         gateway_port: Port of the project's URL.
         realtime_port: Port of Realtime, to which only the gateway connects.
         site_url: Page to which Auth's mails link.
@@ -71,7 +64,7 @@ def supabase_parts(
     return [
         Part(
             "gateway",
-            (str(node_binary()), str(script)),
+            (str(node_binary()), str(GATEWAY)),
             is_ok(f"http://{LOOPBACK}:{gateway_port}/_ready"),
             gateway,
         ),

@@ -14,12 +14,11 @@ import httpx
 import psutil
 import pytest
 
-from infra.release.wheels import Environment, build_wheel
+from infra.release.wheels import Environment
 from minutehand.terminal.connection import read_env_file
-from tests.support.paths import ROOT
+from minutehand.version import VERSION
 from tests.support.patience import until
 from tests.support.shared import made_once
-from tests.support.stranger import fill_gateway_cache
 
 MIGRATION = """
 create table public.notes (id int primary key, body text);
@@ -28,13 +27,14 @@ grant select on public.notes to anon;
 
 
 @pytest.fixture
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """A Python environment with the wheel of supabase-local and no other of ours."""
 
     def make(folder: Path) -> None:
-        build_wheel(ROOT / "shared" / "supabase_local", folder / "wheels")
-        made = Environment.make(folder / "venv", folder / "wheels")
-        fill_gateway_cache(made, folder)
+        [built] = (wheel / VERSION).glob("supabase_local*")
+        (folder / "wheels").mkdir()
+        (folder / "wheels" / built.name).symlink_to(built)
+        Environment.make(folder / "venv", folder / "wheels")
 
     return Environment(made_once(tmp_path_factory, "supabase-local", make) / "venv")
 
@@ -46,7 +46,7 @@ def started(installed: Environment, folder: Path) -> Iterator[httpx.Client]:
     running = subprocess.Popen(
         [installed.python.with_name("supabase-local"), "--any-ports", "--scratch"],
         cwd=folder,
-        env={**known, "XDG_CACHE_HOME": str(installed.cache)},
+        env=known,
         stdout=sys.stderr,
     )
     children: list[psutil.Process] = []

@@ -1,8 +1,7 @@
-"""Parts of a stack: its state, its ports, its packages."""
+"""Parts of a stack: its state, its ports, its version."""
 
 from __future__ import annotations
 
-import json
 import socket
 import stat
 import subprocess
@@ -46,16 +45,7 @@ def test_postgres_keeps_its_port_while_that_is_free(tmp_path: Path) -> None:
     assert second.port != port
 
 
-def test_both_packages_agree_on_what_they_share() -> None:
-    """A clone uses the repository's npm lock file, and an installation the package's lock file."""
-    home = ROOT / "shared" / "supabase_local"
-    ours, theirs = (
-        json.loads((folder / "package-lock.json").read_text())["packages"]
-        for folder in (home, ROOT)
-    )
-    versions = {name: each["version"] for name, each in ours.items() if name}
+def test_the_product_pins_this_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-    assert len(versions) > 20
-    assert versions == {name: theirs[name]["version"] for name in versions}
     assert f"supabase-local=={VERSION}" in project["optional-dependencies"]["dev"]

@@ -146,18 +146,9 @@ def environment_of(factory: pytest.TempPathFactory, wheels: Path) -> Environment
         Path(asked).mkdir(parents=True)
         for name in ("node_modules", "package.json"):
             Path(asked, name).symlink_to(ROOT / name)
-        fill_gateway_cache(made, folder)
         uv = Path(os.environ.get("UV_CACHE_DIR", Path.home() / ".cache" / "uv"))
         (made.cache / "uv").symlink_to(uv)
         (made.python.parent / "uv").symlink_to(Path(sys.executable).with_name("uv"))
 
     folder = made_once(factory, f"environment-{wheels.name}", make)
     return Environment(folder / "venv")
-
-
-def fill_gateway_cache(environment: Environment, folder: Path) -> None:
-    """Put the gateway and its npm packages where an environment would fetch them to."""
-    find = "from supabase_local import node; home = node.cached_home();"
-    copy = "home.mkdir(parents=True); node.copy_gateway(home); print(home)"
-    home = environment.run(folder, "-c", find + copy).stdout.strip()
-    Path(home, "node_modules").symlink_to(ROOT / "node_modules")

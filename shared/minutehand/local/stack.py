@@ -30,7 +30,6 @@ from minutehand.resources import checkout, resource
 from supabase_local.environment import PREFERRED_POSTGRES
 from supabase_local.logs import Logs, Say
 from supabase_local.migrations import PartMissing
-from supabase_local.node import gateway_script
 from supabase_local.parts import supabase_parts
 from supabase_local.postgres import Postgres
 from supabase_local.stack import Stack as SupabaseStack
@@ -82,7 +81,6 @@ class Stack(SupabaseStack):
         parts = [*service_parts(ports["api"], ports["aws"]), *app_parts]
         if postgres is not None:
             parts += supabase_parts(
-                gateway_script(say),
                 gateway_port=ports["gateway"],
                 realtime_port=ports["realtime"],
                 site_url=values["CONSOLE_URL"],
