@@ -7,20 +7,23 @@ from typing import Self
 
 from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import DataApi
-from minutehand.queue.errors import DuplicateJob as DuplicateJob
-from minutehand.queue.errors import InvalidState as InvalidState
-from minutehand.queue.errors import JobNotFound as JobNotFound
-from minutehand.queue.errors import QueueError as QueueError
-from minutehand.queue.errors import QueueUnavailable as QueueUnavailable
-from minutehand.queue.errors import RateLimited as RateLimited
-from minutehand.queue.errors import TokenRefused as TokenRefused
-from minutehand.queue.models import EnqueueOptions as EnqueueOptions
-from minutehand.queue.models import Job as Job
-from minutehand.queue.models import JobEvent as JobEvent
-from minutehand.queue.models import NewJob as NewJob
-from minutehand.queue.models import UniqueOptions as UniqueOptions
-from supabase import AsyncClient
-from supabase import Client as SyncClient
+from minutehand.queue.errors import (
+    DuplicateJob as DuplicateJob,
+    InvalidState as InvalidState,
+    JobNotFound as JobNotFound,
+    QueueError as QueueError,
+    QueueUnavailable as QueueUnavailable,
+    RateLimited as RateLimited,
+    TokenRefused as TokenRefused,
+)
+from minutehand.queue.models import (
+    EnqueueOptions as EnqueueOptions,
+    Job as Job,
+    JobEvent as JobEvent,
+    NewJob as NewJob,
+    UniqueOptions as UniqueOptions,
+)
+from supabase import AsyncClient, Client as SyncClient
 
 
 class Client(UserQueue):

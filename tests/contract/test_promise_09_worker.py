@@ -18,8 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 from pydantic import BaseModel
 
 from minutehand.clock import SystemClock

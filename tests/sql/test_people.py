@@ -10,8 +10,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.contract.test_promise_07_tenants import TABLES as ALL_COLUMNS
-from tests.contract.test_promise_07_tenants import fill as add_row
+from tests.contract.test_promise_07_tenants import TABLES as ALL_COLUMNS, fill as add_row
 from tests.support.databases import Database
 from tests.support.engine import ACME, ADA, BOB, Engine, refusal
 

@@ -10,17 +10,23 @@ from typing import TYPE_CHECKING
 from minutehand.exports import lazy_exports
 
 if TYPE_CHECKING:
-    from minutehand.ai.engines import SAMPLE as SAMPLE
-    from minutehand.ai.engines import make_language_model as make_language_model
-    from minutehand.ai.engines import make_speech_to_text as make_speech_to_text
+    from minutehand.ai.engines import (
+        SAMPLE as SAMPLE,
+        make_language_model as make_language_model,
+        make_speech_to_text as make_speech_to_text,
+    )
     from minutehand.ai.in_job import ask_for as ask_for
-    from minutehand.ai.language_model import LanguageModel as LanguageModel
-    from minutehand.ai.language_model import Material as Material
-    from minutehand.ai.language_model import Prompt as Prompt
+    from minutehand.ai.language_model import (
+        LanguageModel as LanguageModel,
+        Material as Material,
+        Prompt as Prompt,
+    )
     from minutehand.ai.partial_json import TextSink as TextSink
-    from minutehand.ai.speech import BYTES_PER_SECOND as BYTES_PER_SECOND
-    from minutehand.ai.speech import SAMPLES_PER_SECOND as SAMPLES_PER_SECOND
-    from minutehand.ai.speech import SpeechToText as SpeechToText
+    from minutehand.ai.speech import (
+        BYTES_PER_SECOND as BYTES_PER_SECOND,
+        SAMPLES_PER_SECOND as SAMPLES_PER_SECOND,
+        SpeechToText as SpeechToText,
+    )
 else:
     __getattr__ = lazy_exports(
         __name__,

@@ -12,10 +12,12 @@ from minutehand.exports import lazy_exports
 
 if TYPE_CHECKING:
     from minutehand.aws.clients import client as client
-    from minutehand.aws.sealing import SealBroken as SealBroken
-    from minutehand.aws.sealing import Sealer as Sealer
-    from minutehand.aws.sealing import make_sealer as make_sealer
-    from minutehand.aws.sealing import row_context as row_context
+    from minutehand.aws.sealing import (
+        SealBroken as SealBroken,
+        Sealer as Sealer,
+        make_sealer as make_sealer,
+        row_context as row_context,
+    )
 else:
     __getattr__ = lazy_exports(
         __name__, {"clients": "client", "sealing": "SealBroken Sealer make_sealer row_context"}

@@ -31,8 +31,11 @@ class MotoServer:
         self, host: str, port: int, around: Callable[[App], App] = lambda app: app
     ) -> None:
         # Imported here, because only this process needs these slow imports.
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-        from moto.moto_server.werkzeug_app import MotoRequestHandler as Handler
+        from moto.moto_server.werkzeug_app import (
+            DomainDispatcherApplication,
+            MotoRequestHandler as Handler,
+            create_backend_app,
+        )
         from werkzeug.serving import make_server
 
         app = around(DomainDispatcherApplication(create_backend_app))

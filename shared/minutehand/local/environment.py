@@ -14,8 +14,12 @@ from minutehand.deploy.service import needs_of
 from minutehand.local.aws import BUCKET, REGION
 from minutehand.local.users import ADA, EVE, PASSWORD
 from minutehand.project import VARIABLE, Project, Tenancy
-from supabase_local.environment import PREFERRED_GATEWAY, addresses, with_other_names
-from supabase_local.environment import for_children as supabase_environment
+from supabase_local.environment import (
+    PREFERRED_GATEWAY,
+    addresses,
+    for_children as supabase_environment,
+    with_other_names,
+)
 from supabase_local.ports import LOOPBACK, reserve_port
 
 PREFERRED_API = 8000

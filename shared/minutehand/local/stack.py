@@ -32,8 +32,7 @@ from supabase_local.logs import Logs, Say
 from supabase_local.migrations import PartMissing
 from supabase_local.parts import supabase_parts
 from supabase_local.postgres import Postgres
-from supabase_local.stack import Stack as SupabaseStack
-from supabase_local.stack import StackFailed
+from supabase_local.stack import Stack as SupabaseStack, StackFailed
 from supabase_local.state import StateFolder, write_private
 
 #: Interval of attempts to apply the migrations while a table of the tenants is missing.

@@ -9,18 +9,23 @@ from minutehand.exports import lazy_exports
 if TYPE_CHECKING:
     from minutehand.queue import outbound_http as outbound_http
     from minutehand.queue.dependencies import Dependencies as Dependencies
-    from minutehand.queue.errors import InvalidState as InvalidState
-    from minutehand.queue.errors import ProcessorError as ProcessorError
-    from minutehand.queue.errors import QueueError as QueueError
-    from minutehand.queue.functions import CallerFunctions as CallerFunctions
-    from minutehand.queue.functions import WorkerFunctions as WorkerFunctions
-    from minutehand.queue.models import EnqueueOptions as EnqueueOptions
-    from minutehand.queue.models import FeedPage as FeedPage
-    from minutehand.queue.models import Job as Job
-    from minutehand.queue.models import JobEvent as JobEvent
-    from minutehand.queue.models import NewJob as NewJob
-    from minutehand.queue.responses import decode_object as decode_object
-    from minutehand.queue.responses import reading as reading
+    from minutehand.queue.errors import (
+        InvalidState as InvalidState,
+        ProcessorError as ProcessorError,
+        QueueError as QueueError,
+    )
+    from minutehand.queue.functions import (
+        CallerFunctions as CallerFunctions,
+        WorkerFunctions as WorkerFunctions,
+    )
+    from minutehand.queue.models import (
+        EnqueueOptions as EnqueueOptions,
+        FeedPage as FeedPage,
+        Job as Job,
+        JobEvent as JobEvent,
+        NewJob as NewJob,
+    )
+    from minutehand.queue.responses import decode_object as decode_object, reading as reading
 else:
     __getattr__ = lazy_exports(
         __name__,

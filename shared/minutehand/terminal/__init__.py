@@ -7,17 +7,23 @@ from typing import TYPE_CHECKING
 from minutehand.exports import lazy_exports
 
 if TYPE_CHECKING:
-    from minutehand.terminal.connection import CommandFailed as CommandFailed
-    from minutehand.terminal.connection import Connection as Connection
-    from minutehand.terminal.inputs import loads as loads
-    from minutehand.terminal.inputs import parse_object as parse_object
-    from minutehand.terminal.inputs import read_text as read_text
-    from minutehand.terminal.options import EnvFile as EnvFile
-    from minutehand.terminal.options import Json as Json
-    from minutehand.terminal.options import Token as Token
-    from minutehand.terminal.options import connected as connected
-    from minutehand.terminal.options import verb as verb
-    from minutehand.terminal.options import workspace_verb as workspace_verb
+    from minutehand.terminal.connection import (
+        CommandFailed as CommandFailed,
+        Connection as Connection,
+    )
+    from minutehand.terminal.inputs import (
+        loads as loads,
+        parse_object as parse_object,
+        read_text as read_text,
+    )
+    from minutehand.terminal.options import (
+        EnvFile as EnvFile,
+        Json as Json,
+        Token as Token,
+        connected as connected,
+        verb as verb,
+        workspace_verb as workspace_verb,
+    )
     from minutehand.terminal.output import Output as Output
 else:
     __getattr__ = lazy_exports(

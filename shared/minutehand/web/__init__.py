@@ -11,26 +11,30 @@ from minutehand.exports import lazy_exports
 
 if TYPE_CHECKING:
     from minutehand.web import sse as sse
-    from minutehand.web.auth import SignedIn as SignedIn
-    from minutehand.web.auth import UserFunctions as UserFunctions
-    from minutehand.web.auth import UserOrGuest as UserOrGuest
-    from minutehand.web.auth import UserOrGuestFunctions as UserOrGuestFunctions
-    from minutehand.web.auth import UserOrGuestUnslotted as UserOrGuestUnslotted
-    from minutehand.web.caller import Caller as Caller
-    from minutehand.web.caller import token_of as token_of
+    from minutehand.web.auth import (
+        SignedIn as SignedIn,
+        UserFunctions as UserFunctions,
+        UserOrGuest as UserOrGuest,
+        UserOrGuestFunctions as UserOrGuestFunctions,
+        UserOrGuestUnslotted as UserOrGuestUnslotted,
+    )
+    from minutehand.web.caller import Caller as Caller, token_of as token_of
     from minutehand.web.documents import document as document
-    from minutehand.web.errors import ApiError as ApiError
-    from minutehand.web.errors import FieldProblem as FieldProblem
-    from minutehand.web.errors import invalid_argument as invalid_argument
-    from minutehand.web.errors import not_found as not_found
-    from minutehand.web.errors import unavailable as unavailable
-    from minutehand.web.errors import unavailable_if_missing as unavailable_if_missing
-    from minutehand.web.errors import validation_failed as validation_failed
-    from minutehand.web.idempotency import IdempotencyHeader as IdempotencyHeader
-    from minutehand.web.idempotency import parse_key as parse_key
+    from minutehand.web.errors import (
+        ApiError as ApiError,
+        FieldProblem as FieldProblem,
+        invalid_argument as invalid_argument,
+        not_found as not_found,
+        unavailable as unavailable,
+        unavailable_if_missing as unavailable_if_missing,
+        validation_failed as validation_failed,
+    )
+    from minutehand.web.idempotency import (
+        IdempotencyHeader as IdempotencyHeader,
+        parse_key as parse_key,
+    )
     from minutehand.web.request_bodies import Body as Body
-    from minutehand.web.services import Provided as Provided
-    from minutehand.web.services import Services as Services
+    from minutehand.web.services import Provided as Provided, Services as Services
 else:
     __getattr__ = lazy_exports(
         __name__,

@@ -15,8 +15,7 @@ from typing import Any
 from minutehand.ai import TextSink, ask_for
 from minutehand.config import Settings
 from minutehand.queue import ProcessorError, reading
-from minutehand.worker import Fail, Job, JobContext, Registry, StagesFailed
-from minutehand.worker import Stage as Step
+from minutehand.worker import Fail, Job, JobContext, Registry, Stage as Step, StagesFailed
 from minutehand_apps.plans import prompts
 from minutehand_apps.plans.graph import Stage, select_stages
 from minutehand_apps.plans.models import Loaded, PlanPayload

@@ -27,8 +27,7 @@ from minutehand_apps.training.models import (
     Video,
 )
 from minutehand_apps.training.page import render
-from minutehand_apps.training.uploads import App, storage
-from minutehand_apps.training.uploads import routes as upload_routes
+from minutehand_apps.training.uploads import App, routes as upload_routes, storage
 
 
 class NewTranscription(Body):

@@ -18,8 +18,7 @@ from minutehand.functions.worker.invocations import SCHEDULE_SOURCE, LambdaWorke
 from minutehand.functions.worker.processors import load_processors
 from minutehand.worker import Registry, Worker, slots
 from tests.integration.worker.coroutines.processors import NAME as COROUTINE
-from tests.integration.worker.functions.processors import GATE
-from tests.integration.worker.functions.processors import NAME as FUNCTION
+from tests.integration.worker.functions.processors import GATE, NAME as FUNCTION
 from tests.support.engine import ACME, Engine
 from tests.support.renewed import Renewed
 
