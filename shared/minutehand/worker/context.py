@@ -521,7 +521,7 @@ class JobContext:
             return
         wait: dict[str, Any] = {"kind": "sleep", "name": key}
         if not isinstance(duration, datetime):
-            raise Suspended(wait | self._length(duration, "delay_seconds", "until"))
+            raise Suspended(wait | {"delay_seconds": seconds(duration)})
         if duration.tzinfo is None:
             raise ValueError(f"{duration.isoformat()} has no time zone")
         raise Suspended(wait | {"until": duration.astimezone(UTC).isoformat()})
@@ -548,8 +548,7 @@ class JobContext:
         if options is not None:
             wait["options"] = list(options)
         if timeout is not None:
-            wait |= self._length(timeout, "timeout_seconds", "timeout_at")
-            wait["default"] = {"answer": default}
+            wait |= {"timeout_seconds": seconds(timeout), "default": {"answer": default}}
         raise Suspended(wait)
 
     @must_await
@@ -567,7 +566,7 @@ class JobContext:
             return _given(self._steps[key], "event", default)
         wait: dict[str, Any] = {"kind": "event", "name": key, "event": event}
         if timeout is not None:
-            wait |= self._length(timeout, "timeout_seconds", "timeout_at")
+            wait["timeout_seconds"] = seconds(timeout)
         raise Suspended(wait)
 
     @must_await
@@ -682,11 +681,6 @@ class JobContext:
         if len(key) > MAX_STEP_NAME:
             raise ValueError(f"step name {key[:40]!r}… is longer than {MAX_STEP_NAME} characters")
         return key
-
-    def _length(self, length: Seconds, name: str, end: str) -> dict[str, Any]:
-        """Return a duration and, for a database of version 0.4.4, also its end."""
-        at = self.clock.now() + timedelta(seconds=seconds(length))
-        return {name: seconds(length), end: at.astimezone(UTC).isoformat()}
 
 
 def _start_step(step: str, run: StepCall) -> Awaitable[Any]:

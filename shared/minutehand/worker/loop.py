@@ -168,22 +168,8 @@ class Worker:
         if not options.suspects:  # another process of the host has published the types
             await self.register()
 
-        tick = Tick(
-            self._run(end_at, options, job_types),
-            fan_out=self._fan_out if fan_out else None,
-            start_extra_workers=self._start_extra_workers,
-            wakeups=wakeups,
-            on_iteration=self._record_iteration,
-        )
-        summary = await tick.run()
-        if self._on_tick is not None:
-            self._on_tick(summary)
-        return tick
-
-    def _run(self, end_at: float, options: TickOptions, job_types: Sequence[str] | None) -> Run:
-        now = self.clock.monotonic()
-        known = self.registry.names
-        return Run(
+        now, known = self.clock.monotonic(), self.registry.names
+        run = Run(
             queue=self.queue,
             clock=self.clock,
             registry=self.registry,
@@ -198,6 +184,17 @@ class Worker:
             lease_id=self._lease_id,
             on_response=self._on_response,
         )
+        tick = Tick(
+            run,
+            fan_out=self._fan_out if fan_out else None,
+            start_extra_workers=self._start_extra_workers,
+            wakeups=wakeups,
+            on_iteration=self._record_iteration,
+        )
+        summary = await tick.run()
+        if self._on_tick is not None:
+            self._on_tick(summary)
+        return tick
 
     @property
     def is_stalled(self) -> bool:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from minutehand.queue.models import MAX_LEASED, JobId, Lease, LeasePool, WorkspaceId
+from minutehand.queue.models import MAX_LEASED, Lease, LeasedJob, LeasePool
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.registry import JobType
 from minutehand.worker.run import Run
@@ -38,53 +38,64 @@ class Pool:
 
     #: The only job type of the pool, if the type takes batches.
     batch_type: JobType[Any] | None = None
+    #: Maximum jobs of one call, and seconds that a call waits for more jobs.
+    _batch = 1
+    _wait = 0.0
 
     def __init__(self, job_types: tuple[str, ...], size: int) -> None:
         self.job_types = job_types
         self.size = size
         self._used = 0
-        self._waiting: deque[Leased] = deque()
+        #: Waiting jobs by the key of their calls. The key that was served last is at the end.
+        self._waiting: dict[str | None, deque[Leased]] = {}
         #: Numbers of jobs that ended since `_window_start`, and in the window before.
         self._ended = self._ended_before = 0
         self._window_start = 0.0
 
     @property
     def max_jobs(self) -> int:
-        """Maximum number of jobs that run at once."""
-        return self.size
+        """Maximum number of jobs that run at once, in full batches."""
+        return self.size * self._batch
 
     def free_capacity(self, now: float, average_size: float) -> int:
         """Return the number of jobs to lease: for the free slots, and some in advance."""
         self._rotate(now)
         extra = min(max(self._ended, self._ended_before), MAX_PREFETCH)
         extra = min(extra, int(MAX_PREFETCH_BYTES / average_size))
-        return self.size + extra - self._used - len(self._waiting)
+        return self.size + extra - self._used - self._count_waiting()
 
     def add(self, leased: Leased) -> None:
         """Add a leased job, which waits for a slot."""
-        self._waiting.append(leased)
+        self._waiting.setdefault(self._key_of(leased[0].job), deque()).append(leased)
 
     def next(self, now: float) -> list[Leased]:
-        """Return the next job to start, if there are both a waiting job and a free slot."""
-        if not self._waiting or self._used >= self.size:
+        """Return the jobs of the next call, if a slot is free and the call may start."""
+        if self._used >= self.size:
             return []
-        self._used += 1
-        return [self._waiting.popleft()]
+        for key, waiting in self._waiting.items():
+            if len(waiting) >= self._batch or now >= waiting[0][1] + self._wait:
+                self._used += 1
+                del self._waiting[key]
+                jobs = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
+                if waiting:
+                    self._waiting[key] = waiting
+                return jobs
+        return []
 
     def next_start_at(self) -> float | None:
         """Return the time at which a batch that is not full starts."""
         return None
 
     def next_release_at(self) -> float | None:
-        """Return the time at which the first waiting job has waited too long."""
-        return _release_at(self._waiting[0]) if self._waiting else None
+        """Return the time at which the first waiting job has waited too long for a slot."""
+        return min(map(self._release_at, self._waiting.values()), default=None)
 
     def remove_waiting(self, now: float, *, all_: bool) -> list[Leased]:
-        """Remove and return all jobs, if `all_` is set or the first job has waited too long."""
+        """Remove and return all jobs, or jobs of keys whose first job has waited too long."""
         removed: list[Leased] = []
-        if self._waiting and (all_ or now >= _release_at(self._waiting[0])):
-            removed += self._waiting
-            self._waiting.clear()
+        for key, waiting in list(self._waiting.items()):
+            if all_ or now >= self._release_at(waiting):
+                removed += self._waiting.pop(key)
         return removed
 
     def record_end(self, now: float, *, frees: bool) -> None:
@@ -92,6 +103,16 @@ class Pool:
         self._used -= frees
         self._rotate(now)
         self._ended += 1
+
+    def _key_of(self, job: LeasedJob) -> str | None:
+        return None
+
+    def _count_waiting(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def _release_at(self, waiting: deque[Leased]) -> float:
+        lease, sent_at = waiting[0]
+        return sent_at + self._wait + min(WAIT_SECONDS, lease.lease_seconds / 4)
 
     def _rotate(self, now: float) -> None:
         if now >= self._window_start + WINDOW_SECONDS:
@@ -108,59 +129,26 @@ class BatchPool(Pool):
         self.batch_type = job_type
         self._batch = job_type.batch or 1
         self._wait = job_type.batch_wait
-        #: Waiting jobs by tenant. The tenant that was served last is at the end. A job in its last
-        #: attempt has its own id as key, so that no other job of its call can make it fail.
-        self._tenants: dict[WorkspaceId | JobId, deque[Leased]] = {}
-
-    @property
-    def max_jobs(self) -> int:
-        """Maximum number of jobs that run at once, in full batches."""
-        return self.size * self._batch
 
     def free_capacity(self, now: float, average_size: float) -> int:
         """Return the number of jobs to lease for the free slots, up to a maximum of bytes."""
         limit = max(self._batch, int(MAX_BATCH_BYTES / average_size))
-        waiting = sum(map(len, self._tenants.values()))
-        return min((self.size - self._used) * self._batch, limit) - waiting
-
-    def add(self, leased: Leased) -> None:
-        """Add a leased job, which waits for other jobs of its tenant, or for a slot."""
-        job = leased[0].job
-        is_last = job.attempts > 1 and job.attempts >= job.max_attempts
-        self._tenants.setdefault(job.id if is_last else job.workspace_id, deque()).append(leased)
-
-    def next(self, now: float) -> list[Leased]:
-        """Return a full batch, or a batch that has waited long enough."""
-        if self._used >= self.size:
-            return []
-        for tenant, waiting in self._tenants.items():
-            if len(waiting) >= self._batch or now >= waiting[0][1] + self._wait:
-                self._used += 1
-                del self._tenants[tenant]
-                batch = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
-                if waiting:
-                    self._tenants[tenant] = waiting
-                return batch
-        return []
+        return min((self.size - self._used) * self._batch, limit) - self._count_waiting()
 
     def next_start_at(self) -> float | None:
         """Return the start time of the oldest incomplete batch. None if no slot is free."""
         if self._used >= self.size:
             return None
-        return min((jobs[0][1] + self._wait for jobs in self._tenants.values()), default=None)
+        return min((jobs[0][1] + self._wait for jobs in self._waiting.values()), default=None)
 
-    def next_release_at(self) -> float | None:
-        """Return the time at which the first job has waited too long for a slot."""
-        firsts = (_release_at(jobs[0]) + self._wait for jobs in self._tenants.values())
-        return min(firsts, default=None)
+    def _key_of(self, job: LeasedJob) -> str:
+        """Return the job's tenant.
 
-    def remove_waiting(self, now: float, *, all_: bool) -> list[Leased]:
-        """Remove and return all jobs, or jobs of tenants whose first job has waited too long."""
-        removed: list[Leased] = []
-        for tenant, waiting in list(self._tenants.items()):
-            if all_ or now >= _release_at(waiting[0]) + self._wait:
-                removed += self._tenants.pop(tenant)
-        return removed
+        A job in its last attempt has its own id as key, so that no other job of its call can make
+        it fail.
+        """
+        is_last = job.attempts > 1 and job.attempts >= job.max_attempts
+        return job.id if is_last else job.workspace_id
 
 
 class Slots:
@@ -255,8 +243,3 @@ class Slots:
 
 def _first(times: Iterable[float | None]) -> float | None:
     return min((time for time in times if time is not None), default=None)
-
-
-def _release_at(leased: Leased) -> float:
-    lease, sent_at = leased
-    return sent_at + min(WAIT_SECONDS, lease.lease_seconds / 4)

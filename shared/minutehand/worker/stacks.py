@@ -7,6 +7,7 @@ import resource
 import sys
 import threading
 from collections.abc import Iterator
+from traceback import walk_stack
 from types import FrameType
 from typing import Any
 
@@ -18,7 +19,7 @@ def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[d
     running = sys._current_frames()
     for candidate in threading.enumerate():
         if candidate.name == thread and candidate.ident in running:
-            return stack_in([*_outward(running[candidate.ident])][::-1], module)
+            return stack_in([*walk_stack(running[candidate.ident])][::-1], module)
     return [] if task is None else stack_in(_awaited(task.get_coro()), module)
 
 
@@ -35,12 +36,6 @@ def code_location(task: asyncio.Task[Any] | None, thread: str, module: str) -> s
 def peak_memory_mb() -> int:
     """Return the peak memory of this process in megabytes."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-
-
-def _outward(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
-    while frame is not None:
-        yield frame, frame.f_lineno
-        frame = frame.f_back
 
 
 def _awaited(coroutine: Any) -> Iterator[tuple[FrameType, int]]:

@@ -200,7 +200,7 @@ class ProcessorTest(Generic[P]):
     def time_out(self) -> None:
         """End the job's wait as if its timeout had passed."""
         wait = self._waiting or {}
-        if "timeout_at" not in wait:
+        if "timeout_seconds" not in wait:
             raise AssertionError(f"the job waits without a timeout: {self._waiting}")
         self._end_wait(wait["kind"], wait.get("default", {"timed_out": True}))
 
