@@ -61,11 +61,9 @@ Shaped = type[BaseModel]
         (json.dumps({"name": "text", "arguments": RAW}), Text, SAID),
         (json.dumps([SAID]), Text, SAID),
         (json.dumps(RAW), Text, SAID),
-        ("{'text': 'It rains.',}", Text, SAID),
         ("{text: 'It rains.' // in short\n}", Text, SAID),
         (f"<think>Is it {{so}}? No.\n{RAW}", Text, SAID),
         ('["a", " ", "b"]', Lines, {"points": ["a", "b"]}),
-        ('```json\n["a"]\n```', Lines, {"points": ["a"]}),
         ('```json\n{"title": "Roof", "costs": [1, 2,]}\n```', Costs, json.loads(COSTS)),
         (
             "[Rain](https://rain.test) is water.",
@@ -77,15 +75,10 @@ Shaped = type[BaseModel]
         ('{"text": "Line\nbreak"}', Text, {"text": "Line\nbreak"}),
         (json.dumps({"text": RAW}), Text, SAID),
         (f"<answer>{RAW}</answer>", Text, SAID),
-        (f"{RAW}\n\n{RAW}", Text, SAID),
         (f"```json {RAW} ```", Text, SAID),
-        (RAW.replace("{", "{ /* here */"), Text, SAID),
-        ("{“text”: “It rains.”}", Text, SAID),
         (f"json\n{RAW}", Text, SAID),
-        (f"\u00a0\u00a0{RAW}", Text, SAID),
         (f"\ufeff{RAW}", Text, SAID),
         (f"For {{you}}, 3 of 3:\n{RAW}\nHope it {{helps}}!", Text, SAID),
-        (f"{{{RAW[1:-1]}, {RAW[1:-1]}}}", Text, SAID),
     ],
 )
 def test_an_answer_is_read_leniently(text: str, shape: Shaped, expected: Any) -> None:
