@@ -1,5 +1,5 @@
 import type { ChatTransport, UIMessage } from "ai";
-import type { Client, EnqueueOptions, JobType, PayloadOf, StreamOf } from "./index.js";
+import type { Client, EnqueueOptions, JobType, JobTypes, PayloadOf, StreamOf } from "./index.js";
 
 /** Input from which the `payload` option builds a payload. */
 export type Said<M extends UIMessage = UIMessage> = {
@@ -19,8 +19,12 @@ export type JobChatOptions<
   schema?: string | undefined;
   /** Name of the stream that has the reply's text. Default `reply`. */
   stream?: StreamOf<T> | undefined;
-} & PayloadOption<T, (input: Said<M>) => PayloadOf<T> | Promise<PayloadOf<T>>>;
+} & PayloadOption<T, (input: Said<M>) => Built<T> | Promise<Built<T>>>;
 
+/** Payload of a type. Without a declaration, it may have parts of messages. */
+type Built<T extends JobType> = T extends keyof JobTypes
+  ? PayloadOf<T>
+  : { [name: string]: unknown };
 /** Payload that the transport builds by default. */
 type DefaultPayload = { messages: { id: string; role: string; content: string }[] };
 /** Builds the payload. Required unless the job type accepts `DefaultPayload`. */
@@ -56,6 +60,12 @@ export declare function chatMessages<M extends UIMessage = UIMessage>(
     stream?: string | undefined;
   },
 ): Promise<M[]>;
+
+/**
+ * Return messages without open questions, after `stop()`: A tool call that waits for its approval
+ * is denied.
+ */
+export declare function closeQuestions<M extends UIMessage = UIMessage>(messages: M[]): M[];
 
 /** Return the text of a message, without the text of attempts that were retried. */
 export declare function textOf(message: Pick<UIMessage, "parts">): string;

@@ -73,7 +73,10 @@ export class JobChatTransport {
     if (!job || this.#finished.has(job.id)) return null;
     const isOver = ENDED.has(job.status);
     if (isOver && Date.parse(job.finished_at) < Date.now() - RECENT_MS) return null;
-    return this.#chunks(job, continuedBy(job) ?? { id: job.id }, abortSignal);
+    const last = continued(messagesIn(job));
+    const options = { ...this.#options, stream: this.#stream };
+    const [message] = await withOutput(this.#client, chatId, last ? [last] : [], options);
+    return this.#chunks(job, message ?? { id: job.id }, abortSignal);
   }
 
   #resumesOf(chatId) {
@@ -133,38 +136,71 @@ const isChunk = ({ type }) => CHUNKS.has(type) || String(type).startsWith("data-
 /**
  * Types of chunks that continue a part. If no chunk has begun the part, the AI SDK ends the reply.
  */
-const CONTINUING = /^(?!data-).*-(delta|end)$|^tool-output-/;
+const CONTINUING = /^(?!data-).*-(delta|end)$|^tool-(output|approval)-/;
+/** Last chunks of tool calls that have no output yet. */
+const PENDING = /^tool-(input-(start|delta|available)|approval)/;
 
 /**
  * Return the chunk for an item of a stream. An item becomes a `data-item` part if it is not a
- * chunk, or if it continues a part that is not in `begun`.
+ * chunk, or if it continues a part that is not in `begun`, a map from parts to their last chunks.
  */
 function chunkOf(item, begun) {
-  const { type, id, toolCallId } = item ?? {};
-  const part = `${String(type).split("-")[0]} ${id ?? toolCallId}`;
-  const isFirst = !CONTINUING.test(type);
-  if (!item || !isChunk(item) || !(isFirst || begun.has(part)))
+  const { type, id, toolCallId, approvalId } = item ?? {};
+  const part = `${String(type).split("-")[0]} ${id ?? toolCallId ?? approvalId}`;
+  if (!item || !isChunk(item) || (CONTINUING.test(type) && !begun.has(part)))
     return { type: "data-item", data: item };
   if (type.endsWith("-end")) begun.delete(part);
-  else if (isFirst) begun.add(part);
+  else begun.set(part, item);
+  if (type === "tool-approval-request") begun.set(`tool ${approvalId}`, {}); // for its response
   return item;
+}
+
+/**
+ * Yield a chunk for each tool call that has no output when the job ends, because the job accepts no
+ * answer any more. Only if the job has completed, a call of a tool of the page stays open, because
+ * the page may send its output with a next job.
+ */
+function* closing(begun, { id, status }) {
+  for (const { type, toolCallId, approvalId } of begun.values()) {
+    if (!PENDING.test(type) || (status === "completed" && approvalId !== id)) continue;
+    const errorText = "The job ended before the tool";
+    if (approvalId) yield { type: "tool-output-denied", toolCallId };
+    else yield { type: "tool-output-error", toolCallId, errorText };
+  }
+}
+
+/** Return the chunks from which the AI SDK builds a part. */
+function chunksOfPart(part, id) {
+  const { type, text, providerMetadata, toolCallId, state, approval } = part;
+  if (type === "step-start") return [{ type: "start-step" }];
+  if (type === "text" || type === "reasoning") {
+    const step = (name) => ({ type: `${type}-${name}`, id, delta: text, providerMetadata });
+    return [step("start"), step("delta"), step("end")];
+  }
+  if (!toolCallId) return [part];
+  const toolName = part.toolName ?? type.slice("tool-".length);
+  const called = { ...part, type: "tool-input-available", toolName, dynamic: "toolName" in part };
+  const asked = { type: "tool-approval-request", toolCallId, approvalId: approval?.id };
+  const answered = { ...asked, type: "tool-approval-response", approved: approval?.approved };
+  const ended = state.startsWith("output-") && { ...part, type: `tool-${state}` };
+  return [called, approval && asked, approval && "approved" in approval && answered, ended].filter(
+    Boolean,
+  );
 }
 
 /**
  * Yield the AI SDK's chunks for a message. `parts` are the parts that the message already has.
  * `tools` are the parts with tool calls that the AI SDK already has, and whose outputs may follow.
  */
-async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = [] }) {
+async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = parts }) {
   let open = null; // id of the text part that grows
   let hasContent = false;
   const called = tools.filter(({ toolCallId }) => toolCallId);
-  const begun = new Set();
-  const begin = (id, attempt) => {
-    open = id;
-    const providerMetadata = { minutehand: { job, attempt } };
-    return { type: "text-start", id, ...(attempt ? { providerMetadata } : {}) };
+  const begun = new Map();
+  const begin = (attempt) => {
+    open = `attempt-${attempt}`;
+    return { type: "text-start", id: open, providerMetadata: { minutehand: { job, attempt } } };
   };
-  const grow = (delta) => ({ type: "text-delta", id: open, delta });
   const end = () => {
     const ended = open === null ? [] : [{ type: "text-end", id: open }];
     open = null;
@@ -172,14 +208,15 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = [] })
   };
 
   yield { type: "start", messageId };
-  for (const [n, { text }] of parts.entries()) yield* [begin(`before-${n}`), grow(text), ...end()];
+  for (const [n, part] of parts.entries()) yield* chunksOfPart(part, `before-${n}`);
   yield { type: "start-step" };
   let next;
   while (!(next = await pieces.next()).done) {
     const { attempt, from, text, items } = next.value;
     if (from === 0) {
       begun.clear();
-      for (const { toolCallId } of called) begun.add(`tool ${toolCallId}`);
+      for (const { toolCallId, approval } of called)
+        begun.set(`tool ${toolCallId}`, {}).set(`tool ${approval?.id}`, {});
     }
     const chunks = (items ?? []).map((item) => chunkOf(item, begun));
     // A new attempt. If a version of the AI SDK does not know this chunk, it keeps the old part,
@@ -188,10 +225,10 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = [] })
     hasContent = Boolean(text) || chunks.length > 0 || (hasContent && from > 0);
     yield* chunks.filter(({ type }) => !FRAMES.includes(type));
     if (!text) continue;
-    if (open === null) yield begin(`attempt-${attempt}`, attempt);
-    yield grow(text);
+    if (open === null) yield begin(attempt);
+    yield { type: "text-delta", id: open, delta: text };
   }
-  yield* [...end(), { type: "finish-step" }];
+  yield* [...end(), ...closing(begun, next.value), { type: "finish-step" }];
   const { status, error_message: errorText } = next.value;
   if (status === "failed") yield { type: "error", errorText: errorText ?? "The job failed" };
   else yield { type: "finish", finishReason: status === "completed" ? "stop" : "other" };
@@ -205,17 +242,65 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = [] })
 export async function chatMessages(client, jobType, chatId, { stream = STREAM, ...options } = {}) {
   const job = await newestJob(client, jobType, chatId, options);
   if (!job) return [];
-  const messages = messagesIn(job);
-  if (!ENDED.has(job.status)) return messages;
-  const continued = continuedBy(job);
-  // read before the stream of the AI SDK begins, because this stream drops errors of its source
-  const pieces = await storedPieces(client, job, stream, options);
-  const chunks = chunksOf(job.id, pieces, continued ?? { id: job.id });
-  let reply;
-  for await (reply of readUIMessageStream({ stream: streamOf(chunks) }));
-  if (!reply.parts.some(({ type }) => type !== "step-start")) return messages;
-  return [...(continued ? messages.slice(0, -1) : messages), reply];
+  const ended = ENDED.has(job.status) ? job : null;
+  return withOutput(client, chatId, messagesIn(job), { ended, stream, ...options });
 }
+
+/**
+ * Add to messages the parts that the chat's jobs have streamed, because a payload with `content`
+ * lacks these parts. Add the reply of the job `ended`.
+ */
+async function withOutput(client, chatId, messages, { ended, stream, schema }) {
+  const ids = messages.filter(hasTextOnly).map(({ id }) => id);
+  if (ended) ids.push(ended.id);
+  // read before the stream of the AI SDK begins, because this stream drops errors of its source
+  const output = await storedOutput(client, chatId, ids, schema);
+  const read = async (job, start) => {
+    const pieces = output.filter(
+      ({ job_id, stream: name }) => job_id === job.id && name === stream,
+    );
+    let reply;
+    const source = streamOf(chunksOf(job.id, returning(pieces, job), start));
+    for await (reply of readUIMessageStream({ stream: source }));
+    return reply;
+  };
+  const shown = [];
+  for (const message of messages) {
+    const { id } = message;
+    shown.push(hasTextOnly(message) ? withParts(message, await read({ id }, { id })) : message);
+  }
+  if (!ended) return shown;
+  const last = continued(shown);
+  const reply = await read(ended, last ?? { id: ended.id });
+  if (!reply.parts.some(({ type }) => type !== "step-start")) return shown;
+  return [...(last ? shown.slice(0, -1) : shown), reply];
+}
+
+const hasTextOnly = ({ role, parts }) =>
+  role === "assistant" && parts.length === 1 && parts[0].type === "text";
+
+/**
+ * Return a message with the parts of a job's output. Text that a later job has added follows. If
+ * the message's text is another one, the message stays as it is.
+ */
+function withParts(message, { parts }) {
+  const text = textOf(message);
+  const streamed = textOf({ parts });
+  if (!text.startsWith(streamed)) return message;
+  const added = text.slice(streamed.length);
+  return { ...message, parts: added ? [...parts, textPart(added)] : parts };
+}
+
+/**
+ * Return messages without open questions: A tool call that waits for its approval is denied. After
+ * `stop()` the AI SDK drops the chunk that would do this.
+ */
+export const closeQuestions = (messages) =>
+  messages.map((message) => {
+    const close = (part) =>
+      part.state === "approval-requested" ? { ...part, state: "output-denied" } : part;
+    return { ...message, parts: message.parts.map(close) };
+  });
 
 /** Return a message's text, without the text of attempts that were retried. */
 export function textOf({ parts }) {
@@ -235,47 +320,66 @@ export function textOf({ parts }) {
 /** Build the default payload: It contains the messages in the form that models take. */
 const defaultPayload = ({ messages }) => ({
   messages: messages.map((message) => {
-    const { id, role } = message;
+    const { id, role, parts } = message;
+    if (role === "user" && parts.some(({ type }) => type === "file"))
+      throw new Error("JobChatTransport needs the option `payload` for messages with files");
     return { id, role, content: textOf(message) };
   }),
 });
 
 const textPart = (text) => ({ type: "text", text });
-const messagesIn = ({ payload }) =>
-  (payload?.messages ?? []).map(({ id, role, content }) => ({
-    id,
-    role,
-    parts: [textPart(content)],
-  }));
 
-/** Return the message that the job's reply continues, or null if the reply is a new message. */
-function continuedBy(job) {
-  const last = messagesIn(job).at(-1);
+/**
+ * Return the messages in a job's payload, each with its `parts` or its `content`. The content is a
+ * text or, as models take it, a list with texts.
+ */
+function messagesIn({ payload }) {
+  const said = Array.isArray(payload?.messages) ? payload.messages : [];
+  const messages = said.flatMap(({ content, ...message }, n) => {
+    const { id = `message-${n}`, role, parts } = message;
+    if (Array.isArray(parts)) return { ...message, id };
+    const texts = Array.isArray(content) ? content.map(({ text = "" }) => text) : [content ?? ""];
+    return role === "tool" ? [] : { id, role, parts: [textPart(texts.join(""))] };
+  });
+  return [...closeQuestions(messages.slice(0, -1)), ...messages.slice(-1)];
+}
+
+/** Return the message that a job's reply continues, or null if the reply is a new message. */
+function continued(messages) {
+  const last = messages.at(-1);
   return last?.role === "assistant" ? last : null;
+}
+
+/** Read the output of a chat's jobs that have these ids, as pieces in the order of their offsets. */
+async function storedOutput(client, p_session_id, ids, schema) {
+  const pieces = [];
+  const p_after = Object.fromEntries(ids.map((id) => [id, {}]));
+  for (let isOver = ids.length === 0; !isOver; ) {
+    const parameters = { p_session_id, p_after };
+    const { jobs, more } = await call(client, schema, "session_output", parameters, {
+      isWhole: hasJobs,
+    });
+    for (const { job_id, streams } of jobs)
+      for (const page of streams) {
+        const { stream, attempt, next } = page;
+        pieces.push({ ...page, job_id });
+        p_after[job_id] = { ...p_after[job_id], [stream]: { attempt, next } };
+      }
+    isOver = !more;
+  }
+  return pieces;
+}
+
+/** Yield pieces, and return their job. */
+function* returning(pieces, job) {
+  yield* pieces;
+  return job;
 }
 
 /** Read the newest job of a chat with its payload. Returns null if the chat has no job. */
 async function newestJob(client, job_type, session_id, { schema, workspace_id }) {
   const parameters = { p_filter: { session_id, job_type, workspace_id }, p_limit: 1 };
-  const isWhole = (data) => Array.isArray(data?.jobs);
-  const { jobs } = await call(client, schema, "list_jobs", parameters, { isWhole });
+  const { jobs } = await call(client, schema, "list_jobs", parameters, { isWhole: hasJobs });
   return jobs.length > 0 ? call(client, schema, "get_job", { p_job_id: jobs[0].id }) : null;
 }
-
-/**
- * Read the pieces of a stream of a job that has ended. The iterator yields the pieces and returns
- * the job.
- */
-async function storedPieces(client, job, stream, { schema }) {
-  const pieces = [];
-  for (let from = 0, more = true; more; ) {
-    const parameters = { p_job_id: job.id, p_stream: stream, p_from: from };
-    const page = await call(client, schema, "job_output", parameters);
-    pieces.push({ ...page, from });
-    ({ next: from, more } = page);
-  }
-  return (function* () {
-    yield* pieces;
-    return job;
-  })();
-}
+const hasJobs = (data) => Array.isArray(data?.jobs);

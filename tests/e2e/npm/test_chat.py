@@ -55,9 +55,9 @@ def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
 class Tab:
     """A tab with one chat."""
 
-    def __init__(self, context: BrowserContext, chat: str) -> None:
+    def __init__(self, context: BrowserContext, chat: str, query: str = "") -> None:
         self.page: Page = context.new_page()
-        self.page.goto(f"/paced#{chat}")
+        self.page.goto(f"/paced?{query}#{chat}")
 
     def does(self, button: str) -> None:
         """Press a button."""
@@ -79,9 +79,9 @@ def chat() -> str:
 
 
 @pytest.fixture
-def tab(context: BrowserContext, chat: str) -> Callable[[], Tab]:
+def tab(context: BrowserContext, chat: str) -> Callable[..., Tab]:
     """Open a tab with the chat."""
-    return lambda: Tab(context, chat)
+    return lambda query="": Tab(context, chat, query)
 
 
 def test_the_chat_shows_each_word_once_through_a_reload(context: BrowserContext) -> None:
@@ -103,7 +103,7 @@ def test_the_chat_shows_each_word_once_through_a_reload(context: BrowserContext)
 
 @pytest.mark.weekly(only=True)
 def test_two_tabs_read_live_and_stop_ends_the_answer_in_both(
-    tab: Callable[[], Tab], site: Site, chat: str
+    tab: Callable[..., Tab], site: Site, chat: str
 ) -> None:
     """A reply continues if its tab is closed or resumes twice. A stopped reply keeps its text."""
     first = tab()
@@ -131,7 +131,7 @@ def test_two_tabs_read_live_and_stop_ends_the_answer_in_both(
 
 
 def test_an_answer_that_fails_is_the_chat_s_error(
-    tab: Callable[[], Tab], site: Site, chat: str
+    tab: Callable[..., Tab], site: Site, chat: str
 ) -> None:
     shown = tab()
     shown.does("Send")
@@ -142,7 +142,7 @@ def test_an_answer_that_fails_is_the_chat_s_error(
 
 
 def test_items_of_a_stream_are_parts_of_the_answer(
-    tab: Callable[[], Tab], site: Site, chat: str
+    tab: Callable[..., Tab], site: Site, chat: str
 ) -> None:
     """Reasoning, tools, sources and text arrive as chunks of the SDK, and stay after a reload."""
     items: list[dict[str, object]] = [
@@ -170,22 +170,78 @@ def test_items_of_a_stream_are_parts_of_the_answer(
         expect(each.page.locator("li").last).to_have_text(re.compile(pattern))
 
 
+@pytest.mark.parametrize("payload", ["", "whole"])
+def test_parts_of_earlier_messages_stay(
+    tab: Callable[..., Tab], site: Site, chat: str, payload: str
+) -> None:
+    """The payload of the next message has the text alone, or the messages with their parts."""
+    items: list[dict[str, object]] = [
+        {"type": "tool-input-available", "toolCallId": "t", "toolName": "find", "input": {"n": 1}},
+        {"type": "tool-output-available", "toolCallId": "t", "output": "found"},
+        {"type": "text-start", "id": "x"},
+        {"type": "text-delta", "id": "x", "delta": "The answer"},
+        {"type": "text-end", "id": "x"},
+    ]
+    site.say(chat, *(f"item {json.dumps(item)}" for item in items), "end")
+    reply = 'find "found" output-availableThe answer'
+    shown = tab(payload)
+    for messages in (["Question", reply], 2 * ["Question", reply]):
+        shown.does("Send")
+        shown.shows(*messages)
+        shown.is_now("ready")
+
+    for each in (shown, tab(payload)):
+        each.shows(*messages)
+
+
+def test_a_tool_runs_after_its_approval_only(tab: Callable[..., Tab]) -> None:
+    first, second = (tab("type=jobs.refund") for _ in range(2))
+    asked = 'I need your approval.refund {"order":"Question"}?ApproveDeny'
+    paid, denied = (
+        f"I need your approval.refund {end}"
+        for end in ('"Question is refunded" output-available', '{"order":"Question"} output-denied')
+    )
+    first.does("Send")
+    first.shows("Question", asked)
+    second.page.reload()
+    second.shows("Question", asked)
+    second.does("Approve")
+    for each in (first, second):
+        each.shows("Question", paid)
+        each.is_now("ready")
+    first.does("Send")
+    first.shows("Question", paid, "Question", asked)
+    first.does("Deny")
+    first.shows("Question", paid, "Question", denied)
+    first.is_now("ready")
+
+    # after the end of the job, the question has no buttons
+    first.does("Send")
+    first.shows("Question", paid, "Question", denied, "Question", asked)
+    second.page.reload()
+    second.shows("Question", paid, "Question", denied, "Question", asked)
+    first.does("Stop")
+
+    for each in (first, second, tab("type=jobs.refund")):
+        each.shows("Question", paid, "Question", denied, "Question", denied)
+
+
 def test_an_answer_that_cannot_be_read_is_an_error(
-    tab: Callable[[], Tab], site: Site, chat: str, context: BrowserContext
+    tab: Callable[..., Tab], site: Site, chat: str, context: BrowserContext
 ) -> None:
     """If the answer is missing, an error is shown, so that the person does not pay for it again."""
     shown = tab()
     shown.does("Send")
     site.say(chat, "say one", "end")
     shown.is_now("ready")
-    context.route("**/rpc/job_output", lambda route: route.fulfill(json=None))
+    context.route("**/rpc/session_output", lambda route: route.fulfill(json=None))
 
     tab().is_now("The Data API did not respond")
 
 
 @pytest.mark.weekly(only=True)
 def test_an_answer_is_regenerated_and_continued(
-    tab: Callable[[], Tab], site: Site, chat: str
+    tab: Callable[..., Tab], site: Site, chat: str
 ) -> None:
     """Each reply is a job. A continuation is part of its message, now and after a reload."""
     shown = tab()
