@@ -27,7 +27,7 @@ def docs(
         list[str] | None, typer.Argument(metavar="TOPIC", help="A page, or words to search for.")
     ] = None,
 ) -> None:
-    """Print a page, or list the sections with these words; without a topic, list the pages."""
+    """Print a page, or list the sections with most words; without a topic, list the pages."""
     if not query:
         rows = [{"topic": p.topic, "section": p.section, "page": p.title} for p in PAGES]
         output.table(rows, {"topic": "TOPIC", "section": "", "page": "PAGE"})
@@ -62,19 +62,28 @@ def find_page(topic: str) -> Page | None:
 
 
 def find_sections(query: str) -> list[dict[str, str]]:
-    """Find the sections with all of the words in one line, those with a matching heading first."""
+    """Find the sections with the most of the words.
+
+    Sections with more of the words in their heading come first, then those with more in one line.
+    """
     patterns = [re.compile(rf"\b{re.escape(word)}", re.IGNORECASE) for word in query.split()]
-    headings: list[dict[str, str]] = []
-    matches: list[dict[str, str]] = []
+
+    def count(text: str) -> int:
+        return sum(1 for word in patterns if word.search(text))
+
+    found: dict[tuple[str, str], tuple[int, int, int]] = {}
     for page in PAGES:
-        section = {"topic": page.topic, "section": page.title}
-        for line in page.text.splitlines():
-            if is_heading := line.startswith("#"):
-                section = {"topic": page.topic, "section": line.strip("# ")}
-            if all(word.search(line) for word in patterns):
-                (headings if is_heading else matches).append(section)
-    found = [*headings, *matches]
-    return [section for at, section in enumerate(found) if section not in found[:at]][:MAX_SECTIONS]
+        for text in re.split(r"^(?=#)", page.text, flags=re.MULTILINE):
+            heading, *lines = text.splitlines() or [""]
+            section = page.topic, heading.strip("# ") or page.title
+            found[section] = (count(text), count(heading), max(map(count, lines), default=0))
+    most = max(words for words, *_ in found.values())
+    ranked = sorted(found, key=found.__getitem__, reverse=True) if most else []
+    return [
+        {"topic": topic, "section": section}
+        for topic, section in ranked[:MAX_SECTIONS]
+        if found[topic, section][0] == most
+    ]
 
 
 def project_names(project: Project) -> tuple[str, str, str]:

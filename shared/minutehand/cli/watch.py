@@ -27,12 +27,13 @@ MAX_RESULT_LENGTH = 400
 
 def follow_job(output: Output, connection: Connection, job_id: str) -> None:
     """Print a job's events until it ends; exit with 1 unless it completed."""
+    printer = OutputPrinter(output)
     for event in stream(connection, f"/api/jobs/{job_id}/events"):
         # the event is job.* or an app's event such as enrichment.record.updated
         if "." not in event.event:
             continue
         if event.event == "job.output":
-            print_output(output, event.json())
+            printer.print(event.json())
             continue
         event_type = event.event.removeprefix("job.")
         job = connection.get(f"/api/jobs/{job_id}") if event_type in ENDED else None
@@ -47,17 +48,45 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
         raise typer.Exit(1)
 
 
-def print_output(output: Output, event: dict[str, Any]) -> None:
-    """Print new output of a job's stream. Text is printed as it is, and each item on a line."""
-    page = event["data"]
-    if output.print_json(event):
-        return
-    if page["from"] == 0 and page["attempt"] > 1:
-        output.text(Text(f"{page['stream']} starts again", style="dim"))
-    if page.get("text"):
-        output.write(page["text"])
-    for item in page.get("items", ()):
-        output.text(json.dumps(item, ensure_ascii=False))
+class OutputPrinter:
+    """Prints a job's output streams, without the output that an attempt keeps of the previous one.
+
+    Text is printed as it is, and each item on a line.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        #: What was printed of each stream, a text or a list of items.
+        self._printed: dict[str, Any] = {}
+        #: All output of each stream in its present attempt.
+        self._streams: dict[str, Any] = {}
+
+    def print(self, event: dict[str, Any]) -> None:
+        """Print new output of a stream."""
+        if self._output.print_json(event):
+            return
+        page = event["data"]
+        stream, new = page["stream"], page.get("text") or page.get("items")
+        if page["from"] == 0:
+            self._streams.pop(stream, None)
+        if not new:
+            return
+        empty = type(new)()
+        present = self._streams[stream] = self._streams.get(stream, empty) + new
+        printed = self._printed.get(stream, empty)
+        if printed[: len(present)] == present:
+            return
+        if present[: len(printed)] == printed:
+            new = present[len(printed) :]
+        else:
+            self._output.text(Text(f"{stream} starts again", style="dim"))
+            new = present
+        self._printed[stream] = present
+        if isinstance(new, str):
+            self._output.write(new)
+            return
+        for item in new:
+            self._output.text(json.dumps(item, ensure_ascii=False))
 
 
 def format_result(job: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from httpx_sse import ServerSentEvent
 
-from minutehand.cli.watch import format_event, format_log_line, print_output
+from minutehand.cli.watch import OutputPrinter, format_event, format_log_line
 from minutehand.terminal.output import Output, localize_times
 
 
@@ -21,14 +22,29 @@ def page(**more: Any) -> dict[str, Any]:
 
 def test_words_flow_on_and_what_follows_begins_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     """A new attempt starts a new line, and control characters of a job are escaped."""
-    output = Output()
-    print_output(output, page(text="Grüße, "))
-    print_output(output, page(text="We\x1b[2Jlt", **{"from": 7}))
-    print_output(output, page(text="Hello\n", attempt=2))
-    print_output(output, page(items=[{"n": 1}, "two"]))
+    printer = OutputPrinter(Output())
+    printer.print(page(text="Grüße, "))
+    printer.print(page(text="We\x1b[2Jlt", **{"from": 7}))
+    printer.print(page(text="Hello\n", attempt=2))
+    printer.print(page(stream="facts", items=[{"n": 1}, "two"]))
 
     printed = capsys.readouterr().out
     assert printed == 'Grüße, We␛[2Jlt\nreply starts again\nHello\n{"n": 1}\n"two"\n'
+
+
+@pytest.mark.parametrize("text", [True, False], ids=["text", "items"])
+def test_output_that_the_next_attempt_keeps_is_printed_once(
+    capsys: pytest.CaptureFixture[str], text: bool
+) -> None:
+    """After a wait, an attempt begins with the output of finished steps."""
+    printer = OutputPrinter(Output())
+    lines = []
+    for attempt, start, new in [(1, 0, "abc"), (2, 0, "ab"), (2, 2, "cd"), (3, 0, "abx")]:
+        more: dict[str, Any] = {"text": new} if text else {"items": list(new)}
+        printer.print(page(attempt=attempt, **{"from": start}, **more))
+        lines.append(re.sub('["\n]', "", capsys.readouterr().out))
+
+    assert lines == ["abc", "", "d", "reply starts againabx"]
 
 
 def test_a_retry_that_is_past_is_no_next_try() -> None:
