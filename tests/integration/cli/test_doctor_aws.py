@@ -55,48 +55,41 @@ TICK: dict[str, Any] = {
 }
 
 
-def function_of(name: str) -> dict[str, Any]:
-    """Return the deployed configuration of a function."""
-    return {
-        "FunctionName": f"shop-prod-{name}",
-        "Runtime": "python3.13",
-        "Handler": "main.main",
-        "Role": f"arn:aws:iam::123456789012:role/shop-prod-us-east-1-{name}",
-        "Timeout": 120,
-        "MemorySize": 512,
-    }
-
-
-def role_of(name: str) -> dict[str, Any]:
-    """Return the deployed configuration of a role, without its policy."""
-    return {"RoleName": f"shop-prod-us-east-1-{name}", "AssumeRolePolicyDocument": "{}"}
-
-
 #: The part of a stack's template that the doctor reads, as in infra/aws/worker.yml.
-TEMPLATE = {
-    "Resources": {
-        **{
-            f"{name.title()}Role": {
-                "Type": "AWS::IAM::Role",
-                "Properties": role_of(name)
-                | {"Policies": [{"PolicyName": name, "PolicyDocument": POLICY}]},
-            }
-            for name in NEEDED
-        },
-        **{
-            f"{name.title()}LambdaFunction": {
-                "Type": "AWS::Lambda::Function",
-                "Properties": function_of(name) | {"Code": {"ZipFile": "main = None"}},
-            }
-            for name in NEEDED
-        },
-        "Key": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {}}},
-        "Failures": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": "shop-prod-failures"}},
+RESOURCES: dict[str, dict[str, Any]] = {
+    **{
+        f"{name.title()}Role": {
+            "Type": "AWS::IAM::Role",
+            "Properties": {
+                "RoleName": f"shop-prod-us-east-1-{name}",
+                "AssumeRolePolicyDocument": "{}",
+                "Policies": [{"PolicyName": name, "PolicyDocument": POLICY}],
+            },
+        }
+        for name in (*NEEDED, "tick")
     },
-    "Outputs": {
-        "ServiceKeyArn": {"Value": {"Fn::GetAtt": ["Key", "Arn"]}},
-        "FailuresUrl": {"Value": {"Ref": "Failures"}},
+    **{
+        f"{name.title()}LambdaFunction": {
+            "Type": "AWS::Lambda::Function",
+            "Properties": {
+                "FunctionName": f"shop-prod-{name}",
+                "Runtime": "python3.13",
+                "Handler": "main.main",
+                "Role": f"arn:aws:iam::123456789012:role/shop-prod-us-east-1-{name}",
+                "Timeout": 120,
+                "MemorySize": 512,
+                "Code": {"ZipFile": "main = None"},
+                "Environment": {"Variables": {"SUPABASE_URL": URL}},
+            },
+        }
+        for name in NEEDED
     },
+    "Key": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {}}},
+    "Failures": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": "shop-prod-failures"}},
+}
+OUTPUTS = {
+    "ServiceKeyArn": {"Value": {"Fn::GetAtt": ["Key", "Arn"]}},
+    "FailuresUrl": {"Value": {"Ref": "Failures"}},
 }
 
 
@@ -109,20 +102,20 @@ class Deployed(Account):
         with zipfile.ZipFile(code, "w") as archive:
             archive.writestr("main.py", "")
         iam, functions = self.client("iam"), self.client("lambda")
-        for name in (*NEEDED, "tick"):
-            role = role_of(name)
-            with suppress(ClientError):
-                iam.create_role(**role)
-            document = json.dumps(POLICY)
-            iam.put_role_policy(RoleName=role["RoleName"], PolicyName=name, PolicyDocument=document)
-        for name in NEEDED:
-            with suppress(ClientError):
-                functions.delete_function(FunctionName=f"shop-prod-{name}")
-            functions.create_function(
-                **function_of(name),
-                Code={"ZipFile": code.getvalue()},
-                Environment={"Variables": {"SUPABASE_URL": URL}},
-            )
+        for properties in (resource["Properties"] for resource in RESOURCES.values()):
+            if name := properties.get("RoleName"):
+                with suppress(ClientError):
+                    iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
+                [policy] = properties["Policies"]
+                iam.put_role_policy(
+                    RoleName=name,
+                    PolicyName=policy["PolicyName"],
+                    PolicyDocument=json.dumps(POLICY),
+                )
+            elif name := properties.get("FunctionName"):
+                with suppress(ClientError):
+                    functions.delete_function(FunctionName=name)
+                functions.create_function(**properties | {"Code": {"ZipFile": code.getvalue()}})
         write_parameters(self.client("ssm"), "shop", "prod", SECRETS)
         with suppress(ClientError):
             self.client("scheduler").create_schedule(**TICK)
@@ -161,7 +154,8 @@ def account() -> Iterator[Deployed]:
     """The account after the first deploy."""
     with closing(Deployed()) as account:
         account.client("cloudformation").create_stack(
-            StackName="shop-prod", TemplateBody=json.dumps(TEMPLATE)
+            StackName="shop-prod",
+            TemplateBody=json.dumps({"Resources": RESOURCES, "Outputs": OUTPUTS}),
         )
         account.deploy()
         account.run_command("aws logs create-log-group --log-group-name shop-prod")
@@ -191,48 +185,11 @@ def check_stage() -> CheckResult:
     return finding
 
 
-#: A part of the detail | the command that plants the fault in one of the functions
-FAULTS = """\
-concurrency of shop-prod-{name} is 0 | aws lambda put-function-concurrency --function-name \
-shop-prod-{name} --reserved-concurrent-executions 0
-shop-prod-{name} was deleted | aws lambda delete-function --function-name shop-prod-{name}
-shop-prod-{name} uses https://zzzz | aws lambda update-function-configuration --function-name \
-shop-prod-{name} --environment '{{"Variables": {{"SUPABASE_URL": "https://zzzz.supabase.co"}}}}'
-Timeout of shop-prod-{name} is 3 | aws lambda update-function-configuration --function-name \
-shop-prod-{name} --timeout 3
-Handler of shop-prod-{name} is other.main | aws lambda update-function-configuration \
---function-name shop-prod-{name} --handler other.main
-Role of shop-prod-{name} is | aws lambda update-function-configuration --function-name \
-shop-prod-{name} --role arn:aws:iam::123456789012:role/service-role/made
-shop-prod-us-east-1-{name} denies | aws iam put-role-policy --role-name \
-shop-prod-us-east-1-{name} --policy-name {name} --policy-document '{deny}'
-MemorySize of shop-prod-{name} is 128 | aws lambda update-function-configuration --function-name \
-shop-prod-{name} --memory-size 128
-shop-prod-us-east-1-{name} denies | aws iam put-role-policy --role-name \
-shop-prod-us-east-1-{name} --policy-name no --policy-document '{deny}'
-the right logs:* of shop-prod | aws iam put-role-policy --role-name \
-shop-prod-us-east-1-{name} --policy-name {name} --policy-document '{none}'
-us-east-1-{name} or its policy | aws iam delete-role-policy --role-name shop-prod-us-east-1-{name} \
---policy-name {name}
-/shop/prod/{name} lacks | aws ssm put-parameter --name /shop/prod/{name} --value {{ --type \
-SecureString --overwrite
-/shop/prod/{name} lacks | aws ssm delete-parameter --name /shop/prod/{name}
-/shop/prod/{name} lacks | aws ssm put-parameter --name /shop/prod/{name} --value {{}} --type \
-SecureString --overwrite
-State of shop-prod-tick is DISABLED | aws scheduler update-schedule --cli-input-json '{tick}'
-Target of shop-prod-tick is | aws scheduler update-schedule --cli-input-json '{other}'
-ScheduleExpression of shop-prod-tick is | aws scheduler update-schedule --cli-input-json '{daily}'
-have different WORKER_SECRET_TOKEN | aws ssm put-parameter --name /shop/prod/{name} --value \
-'{secrets}' --type SecureString --overwrite
-shop-prod-tick was deleted | aws scheduler delete-schedule --name shop-prod-tick
-is Disabled | aws kms disable-key --key-id {key}
-is PendingDeletion | aws kms schedule-key-deletion --key-id {key}
-1 invocations of the worker failed | aws sqs send-message --queue-url {queue} --message-body x
-queue shop-prod-failures was deleted | aws sqs delete-queue --queue-url {queue}
-log group shop-prod was deleted | aws logs delete-log-group --log-group-name shop-prod"""
+#: Lines of a part of the finding and the command that plants the fault.
+_, *FAULTS = Path(__file__).with_name("faults_aws.txt").read_text("utf-8").splitlines()
 
 
-@pytest.mark.parametrize("fault", FAULTS.splitlines())
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> None:
     """A part that was switched off in an emergency, for example, must not be forgotten."""
     name = random.Random(f"{SEED} {fault}").choice(["status", "worker", "health"])
