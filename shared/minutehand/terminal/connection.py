@@ -225,28 +225,24 @@ class Connection:
 
     def rpc(self, name: str, arguments: Mapping[str, Any], *, as_operator: bool = False) -> Any:
         """Call a SQL function as the person, or as the operator with the secret key."""
-        headers = self._data_headers(as_operator=as_operator)
-        return parse_response(self._supabase("POST", f"/rest/v1/rpc/{name}", headers, arguments))
+        return self._data("POST", f"rpc/{name}", arguments, as_operator=as_operator)
 
     def rows(self, table: str, **params: Any) -> list[dict[str, Any]]:
-        """Read rows of a table through the Data API. After 401, sign in again once."""
-        path = f"/rest/v1/{table}?{urlencode(params)}"
-        response = self._supabase("GET", path, self._data_headers())
-        if response.status_code == 401 and self.drop_token():
-            response = self._supabase("GET", path, self._data_headers())
-        return list(parse_response(response))
+        """Read rows of a table through the Data API."""
+        return list(self._data("GET", f"{table}?{urlencode(params)}"))
 
-    def _data_headers(self, *, as_operator: bool = False) -> dict[str, str]:
+    def _data(self, method: str, path: str, body: Any = None, *, as_operator: bool = False) -> Any:
         from minutehand.queue.credentials import secret_headers
         from minutehand.queue.data_api import profile_headers
 
+        auth: BearerAuth | None = None
         if as_operator or self.token.startswith("sb_secret_"):
             key = self.need("SUPABASE_SECRET_KEY") if as_operator else self.token
             headers = secret_headers(key)
         else:
-            key = self.need("SUPABASE_PUBLISHABLE_KEY")
-            headers = {"apikey": key, "authorization": f"Bearer {self.token}"}
-        return {**headers, **profile_headers(self.schema)}
+            headers, auth = {"apikey": self.need("SUPABASE_PUBLISHABLE_KEY")}, BearerAuth(self)
+        headers |= profile_headers(self.schema)
+        return parse_response(self._supabase(method, f"/rest/v1/{path}", headers, body, auth))
 
     def close(self) -> None:
         """Close the HTTP client."""
@@ -259,12 +255,7 @@ class Connection:
         if not email or not password:
             from minutehand.terminal import default_user
 
-            try:
-                local_token = default_user.make_token(self.values)
-            except ConnectionError as error:
-                fix = "start it: `minutehand dev`"
-                raise CommandFailed(str(error), code="unreachable", fix=fix) from error
-            if local_token:
+            if local_token := default_user.make_token(self.values):
                 return local_token
             url = self.values.get("API_URL", "Supabase")
             raise CommandFailed(f"not signed in at {url}", code="not_signed_in")
@@ -282,15 +273,12 @@ class Connection:
         return token
 
     def _supabase(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: Mapping[str, Any] | None = None,
+        self, method: str, path: str, headers: dict[str, str], body: Any, auth: Any = None
     ) -> httpx.Response:
         url = self.need("SUPABASE_URL").rstrip("/")
+        options: Any = {"json": body, "headers": headers, "auth": auth, "timeout": TIMEOUT}
         with reachable(f"Supabase at {url}"):
-            return httpx.request(method, url + path, json=body, headers=headers, timeout=TIMEOUT)
+            return httpx.request(method, url + path, **options)
 
 
 class BearerAuth(httpx.Auth):
@@ -323,17 +311,16 @@ def parse_response(response: httpx.Response) -> Any:
     """Parse the body of a successful response, and raise an error's body as `CommandFailed`."""
     if response.status_code == 204:
         return None
-    if response.is_success:
-        try:
-            return response.json()
-        except ValueError as error:  # e.g. a proxy's page, or an incomplete or empty body
+    try:
+        value = response.json()
+    except ValueError as error:  # e.g. a proxy's page, or an incomplete or empty body
+        if response.is_success:
             raise CommandFailed(
                 f"{response.url} responded {response.status_code} without JSON", code="unreachable"
             ) from error
-    try:
-        value = response.json()
-    except ValueError:
         value = {}
+    if response.is_success:
+        return value
     body = value if isinstance(value, dict) else {}
     message = (
         body.get("error") or body.get("message") or response.text[:200] or response.reason_phrase

@@ -14,6 +14,7 @@ import jwt
 from minutehand.install.rewrite import Schemas
 from minutehand.project import Project
 from minutehand.queue.outbound_http import is_local
+from minutehand.terminal.connection import CommandFailed
 
 NEEDED = ("SUPABASE_URL", "SUPABASE_JWT_SECRET", "DATABASE_URL")
 
@@ -28,11 +29,7 @@ class Member:
 
 
 def find_member(values: Mapping[str, str]) -> Member | None:
-    """Find the oldest account that is a member of a tenant; None without one.
-
-    Raises:
-        ConnectionError: The database does not respond.
-    """
+    """Find the oldest account that is a member of a tenant; None without one."""
     import psycopg  # comes with the extra `dev`, like the local stack
 
     schema = Schemas(values.get("MINUTEHAND_SCHEMA") or Project.find().schema_).engine
@@ -44,7 +41,8 @@ def find_member(values: Mapping[str, str]) -> Member | None:
             row = connection.execute(sql.encode()).fetchone()
     except psycopg.Error as error:
         message = f"the local database does not respond: {str(error).splitlines()[0]}"
-        raise ConnectionError(message) from error
+        fix = "start it: `minutehand dev`"
+        raise CommandFailed(message, code="unreachable", fix=fix) from error
     return None if row is None else Member(*row)
 
 

@@ -221,12 +221,18 @@ def sessions(target: Target) -> CheckResult:
     return ok()
 
 
-def _run_query(query: str, target: Target) -> CheckResult:
-    return next((CheckResult(*row) for row in target.query(query)), ok())
+def _check_by_query(name: str, after: str, relation: str = "") -> None:
+    """Register the check of a query, which may read a table of an extension."""
+
+    @check(name, after)
+    def run(target: Target) -> CheckResult:
+        if relation and not _exists(target, relation):
+            return skip(f"{relation} does not exist")
+        return next((CheckResult(*row) for row in target.query(QUERIES[name])), ok())
 
 
 # this check runs before the checks that read tables, because those checks would wait for a lock
-check("locks", "database")(partial(_run_query, QUERIES["locks"]))
+_check_by_query("locks", "database")
 
 
 @check("migrations", "locks")
@@ -398,21 +404,13 @@ def _try_job(
 
 
 for name in ("project", "extensions", "wake-up", "publication"):
-    check(name, "migrations")(partial(_run_query, QUERIES[name]))
+    _check_by_query(name, "migrations")
+for name, relation in {"cron": "cron.job", "vault": "vault.secrets"}.items():
+    _check_by_query(name, "migrations", relation)
 
 
 def _exists(target: Target, relation: str) -> bool:
     return bool(target.query(f"select 1 where to_regclass('{relation}') is not null"))
-
-
-def _run_query_of(relation: str, query: str, target: Target) -> CheckResult:
-    """Run a query that reads a table of an extension."""
-    exists = _exists(target, relation)
-    return _run_query(query, target) if exists else skip(f"{relation} does not exist")
-
-
-for name, relation in {"cron": "cron.job", "vault": "vault.secrets"}.items():
-    check(name, "migrations")(partial(_run_query_of, relation, QUERIES[name]))
 
 
 @check("supabase", "settings", "locks")
