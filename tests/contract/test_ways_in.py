@@ -125,7 +125,7 @@ TABLE: dict[str, Ways] = {
         JOB, "GET /api/jobs/JOB/explain", "explain JOB", shows="[\"']pending[\"']|status"
     ),
     "explain_queue": Ways(
-        OF, f"GET /api/status/explain?workspace_id={ACME}", "explain", shows="findings|No worker"
+        OF, f"GET /api/status/explain?workspace_id={ACME}", "status", shows="findings|No worker"
     ),
     "job_trace": Ways(JOB, "GET /api/jobs/JOB/trace", state="completed"),
     "job_attempts": Ways(JOB, "GET /api/jobs/JOB/attempts", state="completed", shows="completed"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import uuid
 from collections.abc import Callable
@@ -135,16 +134,10 @@ def answer(
     output: Output,
     connection: Connection,
     job_id: JobId,
-    value: Annotated[str, typer.Argument(metavar="ANSWER", help="Text, or JSON with --raw.")],
-    *,
-    raw: Annotated[bool, typer.Option("--raw", help="ANSWER is JSON.")] = False,
+    value: Annotated[str, typer.Argument(metavar="ANSWER", help="The answer's text.")],
 ) -> None:
     """Answer the question that a job is waiting for."""
-    try:
-        body = {"answer": json.loads(value) if raw else value}
-    except ValueError as error:
-        raise CommandFailed(f"ANSWER must be JSON: {error}", code="bad_payload") from error
-    _change_job(output, connection, job_id, "answer", "answered", body)
+    _change_job(output, connection, job_id, "answer", "answered", {"answer": value})
 
 
 @verb
@@ -190,9 +183,12 @@ def pause(
 
     A workspace's managers may pause it. Types and queues need the operator's secret key.
     """
-    _set_paused(
-        output, connection, (job_type, queue, all_matching), {"paused": True, "reason": reason}
-    )
+    kind, name = _target(job_type, queue, all_matching)
+    if all_matching:
+        result = connection.call("POST", connection.path("pause"), json={"reason": reason})
+    else:
+        result = _pause_as_operator(connection, kind, name, paused=True, reason=reason)
+    output.value(result, text=f"{name} is paused")
 
 
 @workspace_verb
@@ -205,44 +201,30 @@ def resume(
     all_matching: Everything = False,
 ) -> None:
     """Undo a pause."""
-    _set_paused(output, connection, (job_type, queue, all_matching), {"paused": False})
-
-
-def _set_paused(
-    output: Output,
-    connection: Connection,
-    target: tuple[str | None, str | None, bool],
-    change: dict[str, Any],
-) -> None:
-    job_type, queue, all_matching = target
-    if sum(map(bool, target)) != 1:
-        raise CommandFailed("one of --type, --queue and --all must be given", code="bad_usage")
-    if all_matching:
-        path = connection.path("pause" if change["paused"] else "resume")
-        result = connection.call("POST", path, json={"reason": change.get("reason")})
-    elif job_type and not change["paused"]:
-        # end the workspace's pause, then with the operator's key also the operator's pause
-        request = {"kind": "workspace_type", "workspace_id": connection.workspace, "name": job_type}
-        result = connection.rpc("pause_jobs", {"p_request": request | change})
-        if any(entry["kind"] == "job_type" for entry in result.get("left", ())):
-            result = _set_paused_as_operator(connection, "job_type", job_type, change) or result
-    else:  # only an operator may pause or resume all workspaces, so no route does
-        kind = "job_type" if job_type else "queue"
-        connection.need("SUPABASE_SECRET_KEY")
-        result = _set_paused_as_operator(connection, kind, job_type or queue, change)
-    subject = job_type or queue or "the workspace"
-    lines = [f"{subject} is {'paused' if result['paused'] else 'running again'}"]
-    for entry in () if change["paused"] else result.get("left", ()):
+    kind, name = _target(job_type, queue, all_matching)
+    if queue:
+        result = _pause_as_operator(connection, kind, name, paused=False)
+    else:  # end the workspace's pause, then with the operator's key also the operator's pause
+        path = connection.path("resume")
+        result = connection.call("POST", path, json={"job_type": job_type})
+        is_operator = job_type and connection.values.get("SUPABASE_SECRET_KEY")
+        if is_operator and any(entry["kind"] == kind for entry in result.get("left", ())):
+            result = _pause_as_operator(connection, kind, name, paused=False)
+    lines = [f"{name} is {'paused' if result['paused'] else 'running again'}"]
+    for entry in result.get("left", ()):
         steps = " ".join(step["words"] for step in entry["next"])
         lines.append(f"A pause of the {entry['kind']} still stops these jobs. {steps}")
     output.value(result, text="\n".join(lines))
 
 
-def _set_paused_as_operator(
-    connection: Connection, kind: str, name: str | None, change: dict[str, Any]
-) -> Any:
-    """Pause or resume as the operator; return None without the operator's key."""
-    if not connection.values.get("SUPABASE_SECRET_KEY"):
-        return None
-    request = {"kind": kind, "name": name} | change
+def _target(job_type: str | None, queue: str | None, all_matching: bool) -> tuple[str, str]:
+    """Return the kind and the name of the target; raise unless exactly one is given."""
+    if sum(map(bool, (job_type, queue, all_matching))) != 1:
+        raise CommandFailed("one of --type, --queue and --all must be given", code="bad_usage")
+    return "queue" if queue else "job_type", job_type or queue or "the workspace"
+
+
+def _pause_as_operator(connection: Connection, kind: str, name: str, **change: Any) -> Any:
+    """Pause or resume a type or queue of all workspaces. No route does, as only operators may."""
+    request = {"kind": kind, "name": name, **change}
     return connection.rpc("pause_jobs", {"p_request": request}, as_operator=True)

@@ -12,13 +12,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from minutehand.config import ConfigurationError
-from minutehand.install.project import FileWrite, InstallOptions, Plan, plan_install
+from minutehand.install.project import FileWrite, InstallOptions, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import InstallError, installed
 from minutehand.install.tenancy import PERSONAL, TenancyError, Tenants, existing
 from minutehand.install.upgrade import plan_upgrade
-from minutehand.node import NodeMissing, node_binary
 from minutehand.project import FILE, Project, Tenancy
 from minutehand.resources import checkout
 from minutehand.terminal.connection import CommandFailed
@@ -100,7 +99,7 @@ def install(
         _report(output, folder, plan.files, dry_run=dry_run, more={"notes": list(plan.hints)})
         if output.as_json:
             return
-        for hint in (*plan.hints, *_missing_node()):
+        for hint in plan.hints:
             output.text(f"\n{hint}")
         if plan.files and not dry_run:
             output.text(NEXT.format(package=options.package.rpartition(".")[2]))
@@ -119,10 +118,10 @@ def upgrade(
     """Add the migrations of this version that the project lacks."""
     with _translate_errors():
         folder, _ = _project_folder(folder)
-        plan = plan_upgrade(folder, now=datetime.now(UTC), keep_edited=keep_edited)
+        since, plan = plan_upgrade(folder, now=datetime.now(UTC), keep_edited=keep_edited)
         if not dry_run:
-            Plan(plan.files).apply()
-        more = {"since": plan.since, "version": VERSION}
+            plan.apply()
+        more = {"since": since, "version": VERSION}
         _report(output, folder, plan.files, dry_run=dry_run, more=more)
         if plan.files and not dry_run and not output.as_json:
             output.text(
@@ -138,15 +137,6 @@ def uninstall(output: Output, folder: Folder = Path()) -> None:
         sql = removal_sql(_project_folder(folder)[0])
         if not output.print_json({"sql": sql}):
             sys.stdout.write(sql)
-
-
-def _missing_node() -> list[str]:
-    """Return a note if Node, which the next step needs, is missing."""
-    try:
-        node_binary()
-    except NodeMissing as missing:
-        return [f"`minutehand dev` needs Node. {missing}"]
-    return []
 
 
 @contextmanager

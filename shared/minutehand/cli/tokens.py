@@ -34,7 +34,6 @@ def token(
         Path | None,
         typer.Option(help="For worker: the imported key of `supabase gen signing-key` (JWK)."),
     ] = None,
-    days: Annotated[float, typer.Option(help="For worker: days until the key expires.")] = 365,
     access_token: Token = None,
     env_file: EnvFile = None,
 ) -> None:
@@ -46,12 +45,12 @@ def token(
             if kind == "user":
                 name, value = "access_token", connection.token
             else:
-                name, value = "worker_key", new_worker_key(connection, signing_key, days)
+                name, value = "worker_key", new_worker_key(connection, signing_key)
     output.value({name: value}, text=value)
 
 
-def new_worker_key(connection: Connection, signing_key: Path | None, days: float) -> str:
-    """Create a worker's key, signed by the imported key or with the project's legacy secret.
+def new_worker_key(connection: Connection, signing_key: Path | None) -> str:
+    """Create a worker's key for a year, signed by the imported key or the legacy secret.
 
     The key has only the rights of a role that may execute a few functions.
     """
@@ -61,7 +60,7 @@ def new_worker_key(connection: Connection, signing_key: Path | None, days: float
         "iss": f"{connection.need('SUPABASE_URL')}/auth/v1",
         "jti": secrets.token_hex(8),  # so that two keys of the same second differ
         "iat": now,
-        "exp": now + int(days * 24 * 3600),
+        "exp": now + 365 * 24 * 3600,
     }
     if signing_key is not None:
         key = _private_key(signing_key)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from minutehand.install.project import FileWrite, InstallOptions, missing_files
+from minutehand.install.project import InstallOptions, Plan, missing_files
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import (
     InstallError,
@@ -20,16 +19,8 @@ from minutehand.project import Project
 from minutehand.version import VERSION
 
 
-@dataclass(frozen=True)
-class Upgrade:
-    """The files of an upgrade, and the release that was installed before."""
-
-    since: str
-    files: tuple[FileWrite, ...]
-
-
-def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> Upgrade:
-    """Plan the migrations that the project lacks.
+def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> tuple[str, Plan]:
+    """Return the installed release, and plan the migrations that the project lacks.
 
     Args:
         keep_edited: Leave edited files unchanged, and continue.
@@ -59,4 +50,4 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
                 fix="put the change into a migration of your own and restore the file (git checkout"
                 f" -- supabase/migrations/{name}); or keep it: minutehand upgrade --keep-edited",
             )
-    return Upgrade(since, tuple(missing_files(folder, options, now=now)))
+    return since, Plan(tuple(missing_files(folder, options, now=now)))

@@ -46,7 +46,7 @@ FIXES: dict[str, str] = {
 
 
 #: Codes of this command for a wrong argument.
-USAGE_CODES = {"bad_usage", "bad_name", "bad_payload", "unknown_check", "unreadable"}
+USAGE_CODES = {"bad_usage", "bad_name", "unknown_check", "unreadable"}
 
 
 class CommandFailed(Exception):
