@@ -36,7 +36,7 @@ os.environ.pop("COLUMNS", None)
 #: With `CI` or `FORCE_COLOR`, programs would colour their output in a pipe.
 os.environ["NO_COLOR"] = "1"
 os.environ.pop("FORCE_COLOR", None)
-#: Cache of compiled JavaScript. It halves the start of each Data API, osls and tsc in tests.
+#: Cache of compiled JavaScript. The cache halves the start of each Data API, osls and tsc in tests.
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
 #: Collect garbage rarely. The objects of tests and modules stay in memory, and collection took a
 #: tenth of the time.

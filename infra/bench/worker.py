@@ -163,7 +163,7 @@ def fill(session: psycopg.Connection[Any], jobs: int, *, workspace: UUID = ACME)
 
 @contextmanager
 def workers(project: Scratch, case: Case) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start the processes of a case. Each waits for a line on its input before it works."""
+    """Start the processes of a case. Each process waits for a line on its input before it works."""
     environment = {**os.environ, **project.environment, "BENCH_MS": str(case.ms)}
     environment["WORKER_CONCURRENCY"] = "200" if case.way == "tuned" else ""
     environment |= {"MINUTEHAND_APPS": "", "BENCH_PLAIN": "yes" * case.is_plain}

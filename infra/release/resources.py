@@ -1,6 +1,7 @@
 """Adds the files that `minutehand.resources` finds to the wheel.
 
-This is a hook of the build, so that `pip install` of a checkout or a git address has them too.
+The module is a hook of the build, so that `pip install` of a checkout or a git address has these
+files too.
 """
 
 from __future__ import annotations

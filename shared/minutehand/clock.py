@@ -25,8 +25,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock."""
 
-    #: Function that returns seconds since an arbitrary start. It is static, so that the several
-    #: calls per job are cheap.
+    #: Function that returns seconds since an arbitrary start. The function is static, so that the
+    #: several calls per job are cheap.
     monotonic = staticmethod(time.monotonic)
 
     def now(self) -> datetime:

@@ -60,7 +60,7 @@ _NO_TRANSACTION = re.compile(
     r"^\s*((create\s+(unique\s+)?index|drop\s+index|reindex\b[^;]*?)\s+concurrently\b|vacuum\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-# Hosted projects accepted this statement until 2025. Its setting is already in effect, and
+# Hosted projects accepted this statement until 2025. The setting is already in effect, and
 # `postgres` may not repeat the statement.
 _ALREADY_ON = re.compile(
     r"^\s*alter\s+table\s+(if\s+exists\s+)?(only\s+)?\"?(auth|storage|realtime)\"?\."

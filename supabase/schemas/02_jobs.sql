@@ -2,8 +2,9 @@
 -- row in a narrow table, for example queue.ready, which is the place of the job.
 
 -- Some columns have the default nullif(0, 0), which is null. Tools that generate client types from
--- the schema therefore show these columns as optional. queue.check_inserted sets their values. The
--- columns are in the order of their alignment, so that a row needs at most 220 bytes.
+-- the schema therefore show these columns as optional. queue.check_inserted sets the values of
+-- these columns. The columns are in the order of their alignment, so that a row needs at most 220
+-- bytes.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
@@ -128,8 +129,8 @@ create table queue.job_types (
   schema_version integer not null default 1,
   payload_schema jsonb,
   -- True if a delayed job counts against the limit of its concurrency key, so that later jobs of
-  -- the key wait for the delayed job. This is true only for webhook deliveries, which have no rate
-  -- limit.
+  -- the key wait for the delayed job. This column is true only for webhook deliveries, which have
+  -- no rate limit.
   in_order boolean not null default false,
   source text, -- module:function of its processor
   description text,
@@ -375,7 +376,8 @@ create table queue.dead (
 );
 
 -- Jobs that a maintenance task could not change, because the database rejected the change. For
--- example, a trigger of the project raised an error. The task skips such a job until retry_at.
+-- example, a trigger of the project raised an error. The maintenance task skips the job until
+-- retry_at.
 create table queue.refusals (
   task text not null, -- lease, or a task of maintenance
   job_id uuid not null,
@@ -457,7 +459,7 @@ create index leases_by_lane on queue.leases (lane, workspace_id);
 -- may have ended one. A suspect is a job whose process ended while the process also ran other jobs.
 -- A guilty job has ended a process that ran no other job. The engine deletes the row when a later
 -- attempt of the job ends and the process of this attempt continues to run. Only
--- queue.lease_suspects leases these jobs (14_suspects.sql).
+-- queue.lease_suspects leases suspects and guilty jobs (14_suspects.sql).
 create table queue.suspects (
   job_id uuid primary key,
   workspace_id uuid not null,

@@ -13,7 +13,7 @@
 --       queue.place            inserts into unpublished, deferred, gated or ready.
 --         queue.note_turn      adds a note, unless the turn is open and locked (queue.hold_turn).
 --     queue.publish            adds a row to the feed and sends a message (12_feed.sql). The commit
---                              of this row notifies workers.
+-- of this feed row notifies workers.
 --     queue.wake_worker        decides whether the caller should start a worker.
 --
 -- The functions at the end of this file start workers, and lock live jobs that a call is about to

@@ -663,8 +663,8 @@ begin
     where ctid = any (array(select t.tid from theirs as t where not t.is_unpaid))
   )
   -- Insert a note about the concurrency key, even if no other job has the key now. Another
-  -- transaction may be adding a job with the key at this moment. When it counts the jobs of the
-  -- key, it does not see yet that this job is deleted.
+  -- transaction may be adding a job with the key at this moment. When the other transaction counts
+  -- the jobs of the key, it does not see yet that this job is deleted.
   insert into queue.notes (lane, workspace_id, key)
   select distinct t.lane, t.workspace_id, t.key
   from theirs as t

@@ -657,10 +657,10 @@ end;
 $$;
 
 -- Return the pair of sequences that stores a person's token bucket, and the time when the bucket is
--- full again. A hash of the bucket's name selects four candidate pairs. If none of them stores the
--- bucket, take over a pair whose bucket is full. If each of the four pairs stores a bucket that is
--- not full, return null. Read the time of a pair before the name of its bucket, because another
--- bucket may take over the pair between the two reads.
+-- full again. A hash of the bucket's name selects four candidate pairs. If none of the four pairs
+-- stores the bucket, take over a pair whose bucket is full. If each of the four pairs stores a
+-- bucket that is not full, return null. Read the time of a pair before the name of its bucket,
+-- because another bucket may take over the pair between the two reads.
 create function queue.find_pair(
   p_hash bigint,
   p_micros bigint,
@@ -794,8 +794,8 @@ $$;
 -- the kind 'changes' waits at most 100 ms for a lock (queue.limit_wait).
 -- p_kind: Kind of the call, which is jobs, streams, rows or changes. The kind 'rows' takes tokens
 --   for rows that a function of the engine or an app has already written. The kind 'changes' is for
---   all other writes. A person runs one call of the kind 'changes' at a time. A second such call
---   waits up to 200 ms.
+--   all other writes. A person runs one call of the kind 'changes' at a time. A second call of this
+-- kind waits up to 200 ms.
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,

@@ -29,8 +29,8 @@
 
 -- A worker's request for jobs.
 -- worker: Number of the worker's row in queue.workers, set by queue.lease.
--- pools: Array of {job_types, limit}, if some processors of the worker have their own slots. In
---   this case, the limits of the pools replace the limit of the request.
+-- pools: Array of {job_types, limit}, if some processors of the worker have their own slots. If
+-- pools are given, their limits replace the limit of the request.
 -- suspects: True if this process runs only suspects. False if another process on the same host runs
 --   only suspects. Otherwise null (queue.lease_mode).
 -- job_ids: Ids of the suspects to lease, set by queue.lease_suspects. Null to lease jobs that are
@@ -378,8 +378,8 @@ $$;
 -- New rows are inserted for the keys of such a type when a worker serves the type again, or when
 -- the type is resumed. If queue.notes has very many rows, also handle the oldest concurrency key of
 -- some tenants, so that no tenant waits for the keys of other tenants. Half of these tenants have
--- the smallest ids, and the others are the next ones after a random id. In this case, also delete
--- old rows for concurrency keys that no job has.
+-- the smallest ids, and the others are the next ones after a random id. If queue.notes has very
+-- many rows, also delete old rows for concurrency keys that no job has.
 -- p_most: Maximum number of concurrency keys to handle.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
@@ -1237,8 +1237,9 @@ begin
 end;
 $$;
 
--- Ready jobs that a normal lease skips. These are suspects, which must not run in one process with
--- other jobs, and jobs whose start a trigger of the project has rejected, until their retry time.
+-- Ready jobs that a normal lease skips. The withheld jobs are suspects, which must not run in one
+-- process with other jobs, and jobs whose start a trigger of the project has rejected, until their
+-- retry time.
 create view queue.withheld as
 select r.job_id, false as is_suspect
 from queue.refusals as r
@@ -1248,15 +1249,15 @@ select s.job_id, true
 from queue.suspects as s;
 
 -- Divide the free slots of a worker among tenants in rounds. In each round, every tenant in turn
--- gets as many of its first ready jobs as its weight. The last tenant served is the last tenant of
--- the first round. If a job would exceed a limit, the function skips the job and does not count it
--- against the weight.
--- p_depth: The tenant whose jobs end the first round is stored as the last tenant served. Null to
---   divide the slots for one round only, because there are more tenants than the lease has read.
+-- gets as many of its first ready jobs as its weight. If a job would exceed a limit, the function
+-- skips the job and does not count it against the weight.
+-- p_depth: Number of jobs to read for each tenant's turn, if this number is greater than the
+--   tenant's weight. Null to read as many jobs as the weight and to divide the slots for one round
+--   only, because there are more tenants than the lease has read.
 -- p_most: Number of free slots.
--- is_cut: Number of jobs to read for each tenant's turn, which is at least the tenant's weight.
+-- is_cut: True if a turn may have more jobs than this function has read.
 -- empty: Turns without a ready job.
--- lasts: Last tenants served, which queue.advance_ring stores.
+-- lasts: Tenants that were served last, which queue.advance_ring stores.
 create function queue.divide_slots(
   p_turns queue.turn[],
   p_depth integer,
@@ -1399,10 +1400,10 @@ end;
 $$;
 
 -- Store the tenant that was served last in these lanes (job types in queues), except for lanes in
--- which another lease has already advanced further. Afterwards all these lanes refer to the same
--- row of queue.rings (their ring). If no other lane refers to the row of these lanes, the lanes
--- keep this row. Otherwise the lanes get an unused row or a new row. Check the conditions again
--- after locking the rows, because another lease may have changed them.
+-- which another lease has already advanced further. After the call, all these lanes share one row
+-- of queue.rings (their ring). If no other lane refers to the row of these lanes, the lanes keep
+-- this row. Otherwise the lanes get an unused row or a new row. Check the conditions again after
+-- locking the rows, because another lease may have changed them.
 create function queue.advance_ring(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql

@@ -1,9 +1,10 @@
 -- This file has the waits of jobs. A job waits when it sleeps, asks a person a question, or awaits
 -- an event or its child jobs. A waiting job occupies no worker. A transaction that ends a child job
 -- or emits an event does not lock the waiting job, because it might have to wait for that lock.
--- Instead, it inserts a row into queue.signals. Maintenance later processes the signal in another
--- transaction, which sees both the wait and the event (queue.do_waits). The value of an ended wait
--- becomes the result of a step with the wait's name, so that the next attempt reads the value.
+-- Instead, such a transaction inserts a row into queue.signals. Maintenance later processes the
+-- signal in another transaction, which sees both the wait and the event (queue.do_waits). The value
+-- of an ended wait becomes the result of a step with the wait's name, so that the next attempt
+-- reads the value.
 
 create table queue.waits (
   job_id uuid primary key,
@@ -17,8 +18,8 @@ create table queue.waits (
   timeout_at timestamptz,
   default_value jsonb, -- value of the step after a timeout
   gathered integer not null default 0, -- number of children whose results are already copied
-  -- If a wait violated one of these constraints, it could never end. Instead, its job fails with
-  -- the name of the constraint.
+  -- If a wait violated one of these constraints, it could never end. Instead, the job of an invalid
+  -- wait fails with the name of the constraint.
   constraint a_wait_is_a_sleep_ask_event_or_children
     check (kind in ('sleep', 'ask', 'event', 'children')),
   constraint a_sleep_says_until_when

@@ -720,9 +720,9 @@ end;
 $$;
 
 -- Return the workspace of a session's topic. The topic reports jobs of this workspace. For a guest
--- session, this is the workspace that opened the session. For any other session, it is the
--- workspace of the session's jobs. Return null if two tenants use the same session id. In this
--- case, clients get no messages, and poll public.session_feed.
+-- session, the result is the workspace that opened the session. For any other session, the result
+-- is the workspace of the session's jobs. Return null if two tenants use the same session id.
+-- Clients of such a session get no messages, and poll public.session_feed.
 create function queue.session_workspace(p_session_id text)
 returns uuid
 language plpgsql stable

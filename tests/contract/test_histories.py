@@ -379,7 +379,10 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(index=SESSIONS, is_reported=st.booleans())
     def kill(self, index: int, is_reported: bool) -> None:
-        """End a worker's process with its jobs. Its host reports the end, or has also ended."""
+        """End a worker's process with its jobs.
+
+        The worker's host reports the end, or has also ended.
+        """
         if index in self.open_since:  # the lease is committed before the process ends
             self.end(index, commit=True)
         worker, self.workers[index] = self.workers[index], f"{self.workers[index]}+"

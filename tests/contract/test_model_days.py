@@ -32,7 +32,10 @@ FREE = frozenset({*range(300, 600)} - {504})
 
 
 class Day(NamedTuple):
-    """The model's response to each request on one day. Its body may contain the right answer."""
+    """The model's response to each request on one day.
+
+    The response's body may contain the right answer.
+    """
 
     body: Callable[[str], bytes]
     status: int = 200
@@ -133,7 +136,10 @@ WORKS = WORKS if os.environ.get("WEEKLY") else WORKS[::2]
 
 
 class DaysServer(MisbehavingServer):
-    """A model that fails as the prompt's `[day name]` requests. It counts billed requests."""
+    """A model that fails as the prompt's `[day name]` requests.
+
+    The model counts billed requests.
+    """
 
     def __init__(self) -> None:
         super().__init__()

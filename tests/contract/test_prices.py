@@ -15,7 +15,7 @@ import pytest
 from tests.contract.observed import ask
 from tests.support.engine import ACME, ADA, BOB, ERROR, SEALED, Engine
 
-#: Text that a person stores. It cannot be compressed, and exceeds only the smallest limits.
+#: Text that a person stores. The text cannot be compressed, and exceeds only the smallest limits.
 TEXT = "".join(random.Random(1).choices(string.ascii_letters, k=160_000))
 SIZES = (len(TEXT), 8000, 2560, 200)
 FUNCTIONS = """

@@ -1,4 +1,6 @@
-"""A run never outlives its deadline. It releases jobs that have not started and settles the others.
+"""A run never outlives its deadline.
+
+At the deadline, a run releases jobs that have not started and settles the others.
 
 The tests use a model of the queue and a simulated clock: random histories, and single cases that
 are too rare in them.

@@ -88,7 +88,7 @@ def field_of(detail: str | None) -> str | None:
 
 @pytest.fixture
 def ways(api: Api) -> Ways:
-    """Return the ways to enqueue. Each returns a job's id, or raises Refused."""
+    """Return the ways to enqueue. Each way returns a job's id, or raises Refused."""
     engine = api.engine
     engine.declare("q", "q" * 100)
     engine.enqueue()

@@ -32,7 +32,7 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
 ) -> None:
     """The project's tables, files and configuration do not change.
 
-    Its organizations are the tenants.
+    The project's organizations are the tenants.
     """
     project = bakery(tmp_path)
     with hosted.database() as database:

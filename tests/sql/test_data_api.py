@@ -33,7 +33,10 @@ def unconditional(source: str) -> Iterator[str]:
 
 
 def test_every_change_has_a_condition(engine: Engine) -> None:
-    """Hosted projects load safeupdate. It rejects unconditional changes, also in functions."""
+    """Hosted projects load safeupdate.
+
+    safeupdate rejects unconditional changes, also in functions.
+    """
     sources = engine.connection.execute(FUNCTIONS).fetchall()
     found = {name: [*unconditional(source)] for name, source in sources}
 

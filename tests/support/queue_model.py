@@ -105,7 +105,10 @@ class ModelQueue(WorkerQueue):
             row.status = "deferred" if row.run_at else row.status
 
     def worker(self, work: Registry | Callable[..., Any], **options: Any) -> Worker:
-        """Return a worker of these types, or of one. Its clock is that of the running loop."""
+        """Return a worker of these types, or of one.
+
+        The worker's clock is that of the running loop.
+        """
         registry = work if isinstance(work, Registry) else Registry()
         if not isinstance(work, Registry):
             registry.processor("work", payload=dict)(work)

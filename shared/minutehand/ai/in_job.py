@@ -51,13 +51,13 @@ async def ask_for(
     """Ask a model for an answer of the type `shape`. The prompt contains the type's JSON Schema.
 
     Call this function in a step or stage. An answer is parsed leniently, see `parsing.read_shape`.
-    The model continues a truncated answer once. It is also asked once more if an answer does not
-    fit the schema, with a description of the error. Calls that may have been charged count towards
-    `vendor.MAX_CALLS` per step, and their cost is added to the job.
+    The model continues a truncated answer once. The model is also asked once more if an answer does
+    not fit the schema, with a description of the error. Calls that may have been charged count
+    towards `vendor.MAX_CALLS` per step, and their cost is added to the job.
 
     Args:
-        patient: False if a user waits for the answer. Then the job fails instead of waiting until
-            the model is available.
+        patient: False if a user waits for the answer. If false, the job fails instead of waiting
+            until the model is available.
         check: Raises ValueError to reject an answer. The model gets the text of the error.
         into: Receives the text of `field` while the model produces it.
         field: The field that users read. If the answer is prose, the prose becomes the field's

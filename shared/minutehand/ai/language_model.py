@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Input text for the model. It may come from strangers and is not trusted."""
+    """Input text for the model. The input text may come from strangers and is not trusted."""
 
     title: str
     text: str
@@ -23,7 +23,7 @@ class Prompt:
     """One request.
 
     Attributes:
-        name: One word that names the request. It is also the name of the schema.
+        name: One word that names the request. This word is also the name of the schema.
         instructions: The instructions, which must not contain text of strangers.
         material: Input texts, the most important first.
         schema: JSON Schema of the answer. None for plain text.

@@ -12,8 +12,8 @@ from typing import Final, Protocol
 #: Audio format: one channel, 16,000 samples per second, 16 bits, little-endian.
 SAMPLES_PER_SECOND: Final = 16_000
 BYTES_PER_SECOND: Final = 2 * SAMPLES_PER_SECOND
-#: Callback that gets the transcribed share of the audio, 0 to 1. It may be called from another
-#: thread, and must not raise.
+#: Callback that gets the transcribed share of the audio, 0 to 1. Another thread may call the
+#: callback, which must not raise.
 OnShare = Callable[[float], None]
 
 

@@ -1,6 +1,6 @@
 """Offline speech to text: pocketsphinx with the English model in its wheel, on this machine.
 
-It recognizes American English with little noise. The same audio always gives the same text.
+This model recognizes American English with little noise. The same audio always gives the same text.
 """
 
 from __future__ import annotations

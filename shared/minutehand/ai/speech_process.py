@@ -1,7 +1,8 @@
 """Transcribes one chunk of audio in a separate process that speech_offline.py starts.
 
-It reads raw samples from standard input and writes JSON objects, one per line: the share that is
-transcribed, and at the end the words. It imports nothing from the package, so that it starts fast.
+The process reads raw samples from standard input and writes JSON objects, one per line: the share
+that is transcribed, and at the end the words. The process imports nothing from the package, so that
+it starts fast.
 """
 
 import ctypes

@@ -419,8 +419,8 @@ facts (rank, object, statement, undo) as (
   -- a project may change the value of a setting, but must not delete the setting
   select
     13,
-    -- Therefore compare only the JSON type of the value. For two settings, a word such as "free" or
-    -- null is also valid.
+    -- Therefore compare only the JSON type of the value. The value of two settings may also be a
+    -- word such as "free", or null.
     format(
       'setting %s %s',
       case

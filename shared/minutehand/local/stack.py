@@ -48,7 +48,8 @@ class Stack(SupabaseStack):
         parent_env: The launcher's environment.
         scratch: Disable the database's durability, for tests.
         prefer_known: Use the documented ports if they are free.
-        remote: Settings of a Supabase that already runs. Then only worker, API and console start.
+        remote: Settings of a Supabase that already runs. If set, only worker, API and console
+            start.
     """
 
     def __init__(

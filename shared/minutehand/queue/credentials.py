@@ -26,7 +26,10 @@ _GUEST_SESSION_ID = re.compile(r"guest_[0-9A-Za-z]+")
 
 
 def is_guest_session(session_id: str) -> bool:
-    """Return whether a session id is from `open_guest_session`. Such an id must not be logged."""
+    """Return whether a session id is from `open_guest_session`.
+
+    The id of a guest session must not be logged.
+    """
     return session_id.startswith(_GUEST_SESSION)
 
 

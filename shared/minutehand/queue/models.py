@@ -160,7 +160,7 @@ class Job(_JobFields):
 
 
 class ListedJob(_JobFields):
-    """A job in a list. Its `error_message` is cut to 500 characters (see `get_job`)."""
+    """A job in a list. The job's `error_message` is cut to 500 characters (see `get_job`)."""
 
     #: The first simple values of the payload in one line: `to: a@b.test, count: 3`.
     glimpse: str | None = None

@@ -1,4 +1,4 @@
-"""Request bodies. Their size is checked while they are read, before FastAPI parses them.
+"""Request bodies. The size of a body is checked while the body is read, before FastAPI parses it.
 
 An ASGI layer checks the size, so that a body above the limit is never held in memory. Pydantic
 checks the types of fields, and SQL checks their values.
@@ -33,8 +33,8 @@ class Body(BaseModel):
 class BoundedBody:
     """ASGI layer that responds with 413 as soon as a body exceeds the limit of its route.
 
-    A body without a JSON content type, such as `curl -d` sends, is read as JSON. This is safe,
-    because callers authenticate by bearer token and never by cookie.
+    A body without a JSON content type, such as `curl -d` sends, is read as JSON. Reading such a
+    body is safe, because callers authenticate by bearer token and never by cookie.
     """
 
     def __init__(self, app: ASGIApp, *, limits: Mapping[str, int]) -> None:

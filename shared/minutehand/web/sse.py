@@ -182,7 +182,10 @@ class HistoryFeed:
         return page
 
     async def read(self) -> Batch:
-        """Return the next page as lines. It begins with `reset` if events may have been missed."""
+        """Return the next page as lines.
+
+        The page begins with `reset` if events may have been missed.
+        """
         return self._batch(await self.page())
 
     def _batch(self, page: FeedPage) -> Batch:

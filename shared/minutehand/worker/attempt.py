@@ -178,8 +178,9 @@ class Attempt:
     def _time_out(self) -> None:
         """Stop the processor at its timeout, unless its batch is called again in halves.
 
-        If another job has blocked the event loop, this processor could not run. Its timeout then
-        starts again, but only once, because this job may have blocked the event loop itself.
+        If another job has blocked the event loop, this processor could not run. The timeout of this
+        processor then starts again, but only once, because this job may have blocked the event loop
+        itself.
         """
         delay = self._environment.clock.monotonic() - self.timeout_at
         is_delayed = delay > BLOCKED_SECONDS and self._type is not None and self._type.is_async

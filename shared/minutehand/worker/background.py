@@ -1,4 +1,7 @@
-"""Background tasks of a run: maintenance and outboxes of apps. Their errors end no run."""
+"""Background tasks of a run: maintenance and outboxes of apps.
+
+Errors of background tasks end no run.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +120,7 @@ class Maintenance:
 
 
 class OutboxPublisher:
-    """Calls the publishers of apps. Each enqueues the jobs in the outbox of its app.
+    """Calls the publishers of apps. Each publisher enqueues the jobs in the outbox of its app.
 
     The app defines the outbox, and decides when a message is a dead letter.
 

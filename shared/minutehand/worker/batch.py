@@ -236,7 +236,7 @@ def _end(value: Any) -> _End:
 def _concerns_all(error: BaseException) -> bool:
     """Return whether an error concerns all jobs of a call, and not only one of them.
 
-    This is the case if the processor chose the ending, or if the error requests a wait, as a rate
+    The result is true if the processor chose the ending, or if the error requests a wait, as a rate
     limit does.
     """
     first = first_of(error)

@@ -18,8 +18,8 @@ class Stage:
 
     Attributes:
         name: Name of the step, unique in the graph.
-        run: Function of the stage. The function gets the results of `after` by name. Its result
-            must be JSON.
+        run: Function of the stage. The function gets the results of `after` by name. The function's
+            result must be JSON.
         after: Names of the stages whose results this stage needs.
         tries: See `ctx.step`.
         timeout: See `ctx.step`.

@@ -37,7 +37,10 @@ def _expected(call: Call, ctx: JobContext) -> Awaitable[Returned]:
 
 
 def calling(run: Callable[..., Any], *args: Any, thread: str | None) -> Callable[[], Any]:
-    """Return a call of a processor with these arguments. It runs in the thread `thread`, if set."""
+    """Return a call of a processor with these arguments.
+
+    The processor runs in the thread `thread`, if set.
+    """
     return partial(run, *args) if thread is None else partial(_in_thread, run, args, thread)
 
 

@@ -58,7 +58,10 @@ class Reporter:
         self._updates_event.set()
 
     def begin(self, report_due_at: float) -> None:
-        """Record that attempts started. Their first report is due at `report_due_at`."""
+        """Record that attempts started.
+
+        The first report of these attempts is due at `report_due_at`.
+        """
         if self._renewal_at is None or report_due_at < self._renewal_at:
             self._renewal_event.set()
 

@@ -1,7 +1,7 @@
 """Conversion of a processor's result into the item to settle.
 
-It decides whether an attempt counts, and whether the job is retried or ends. `errors.py` converts
-errors.
+The conversion decides whether an attempt counts, and whether the job is retried or ends.
+`errors.py` converts errors.
 """
 
 from __future__ import annotations

@@ -121,8 +121,8 @@ class TickScheduler:
     #: more jobs for the batch.
     FILL_SECONDS = 0.5
     #: Minimum time between two settlements while leased jobs wait for a slot, so that jobs are
-    #: settled together and no slot is empty meanwhile. This is a quarter of the time for which jobs
-    #: are leased in advance.
+    #: settled together and no slot is empty meanwhile. The minimum is a quarter of the time for
+    #: which jobs are leased in advance.
     SETTLE_BATCH_SECONDS = 0.025
     #: Minimum delay between two runs of a loop.
     MIN_DELAY_SECONDS = 0.005

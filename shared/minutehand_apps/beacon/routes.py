@@ -305,7 +305,7 @@ async def get_keys(services: Provided) -> Response:
 
 @routes.post("/outbox/redrive")
 async def redrive(body: Redrive, functions: UserFunctions, services: Provided) -> Redriven:
-    """Publish dead letters again. Their jobs become `created` again."""
+    """Publish dead letters again. The jobs of these messages become `created` again."""
     result = await functions.call("beacon_redrive", workspace_id=body.workspace_id, ids=body.ids)
     if result["wake"]:
         await services.waker.wake()

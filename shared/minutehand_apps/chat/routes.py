@@ -167,7 +167,7 @@ async def said(functions: UserOrGuestFunctions, named: Session) -> dict[str, Any
 
 @routes.get("/api/chat/pages/msg_{message_id}", response_class=HTMLResponse)
 async def page(request: Request, message_id: UUID, services: Provided) -> HTMLResponse:
-    """Show the page of a result. Its random id grants access."""
+    """Show the page of a result. The page's random id grants access."""
     async with services.request_slot(request, None):
         found = await services.queue_of(None).call("chat_page", message_id=message_id)
     content = found["page"]

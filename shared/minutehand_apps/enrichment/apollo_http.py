@@ -93,7 +93,7 @@ class HttpApollo:
         return PersonMatch(person=person, credits=_cost(response, person), source="apollo")
 
     async def usage(self) -> Usage:
-        """Check the key, then read the balance if the key may. Neither costs a credit."""
+        """Check the key, then read the balance if the key may. Neither call costs a credit."""
         health = await self._call("GET", "/auth/health")
         if health.get("is_logged_in") is not True:
             message = "Apollo rejected the API key"

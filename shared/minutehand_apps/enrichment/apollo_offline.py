@@ -1,6 +1,7 @@
 """Apollo without network. Returns the same data for the same domain, with `source` "offline".
 
-This is the local default (`USE_MOCK_APOLLO=true`). Domains below `.invalid` have no company.
+The offline client is the local default (`USE_MOCK_APOLLO=true`). Domains below `.invalid` have no
+company.
 """
 
 from __future__ import annotations

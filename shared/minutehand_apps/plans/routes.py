@@ -76,13 +76,13 @@ async def get_plan(plan_id: UUID, functions: UserOrGuestFunctions) -> Plan:
 
 @routes.delete("/{plan_id}", status_code=204)
 async def delete(plan_id: UUID, functions: UserOrGuestFunctions) -> None:
-    """Delete and cancel a plan. Its streams end, and its routes return 404."""
+    """Delete and cancel a plan. The plan's streams end, and its routes return 404."""
     await functions.call("plan_delete", plan_id=plan_id, repeatable=False)
 
 
 @routes.post("/{plan_id}/cancel")
 async def cancel(plan_id: UUID, functions: UserOrGuestFunctions) -> Plan:
-    """Cancel a plan. Its report has the finished stages. Repeating the call is harmless."""
+    """Cancel a plan. The plan's report has the finished stages. Repeating the call is harmless."""
     await functions.call("plan_cancel", plan_id=plan_id)
     return await get_plan(plan_id, functions)
 

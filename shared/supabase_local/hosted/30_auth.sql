@@ -1,6 +1,6 @@
 -- The auth schema: functions for policies such as auth.uid(), and tables of the Auth server.
--- Their tables, columns and types are those of GoTrue, which is Supabase's Auth server. The local
--- Auth server uses only some of these tables.
+-- The names, columns and types of these tables are those of GoTrue, which is Supabase's Auth
+-- server. The local Auth server uses only some of these tables.
 create schema if not exists auth;
 grant usage on schema auth to anon, authenticated, service_role, postgres;
 alter schema auth owner to supabase_auth_admin;

@@ -21,7 +21,10 @@ RUNNING = pytest.StashKey[Browser]()
 
 @pytest.fixture(scope="module")
 def browser(request: pytest.FixtureRequest) -> Browser:
-    """One browser for this folder. Its event loop must end before async tests elsewhere begin."""
+    """One browser for this folder.
+
+    The browser's event loop must end before async tests elsewhere begin.
+    """
     folder: pytest.Collector = request.node.parent
     if RUNNING not in folder.stash:
         ends = ExitStack()

@@ -16,8 +16,8 @@ HOSTILE = (
     '<img src=x onerror="window.breached=1"><script>window.breached=1</script>'
     "<svg/onload=window.breached=1>'\"--></textarea></style>"
 )
-#: Maximum bytes, with headers, until the page is live, without the list of jobs. They take three
-#: seconds at 50 kB/s.
+#: Maximum bytes, with headers, until the page is live, without the list of jobs. These bytes take
+#: three seconds at 50 kB/s.
 FIRST_LOAD_BYTES = 150_000
 #: Maximum requests until the page is live, with the manifests of six apps.
 FIRST_LOAD_REQUESTS = 20

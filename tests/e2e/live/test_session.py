@@ -37,7 +37,7 @@ class Page:
 
     @classmethod
     async def open(cls, stack: RunningStack, url: str, library: Path) -> Self:
-        """Start the process. It does not follow a job or a list yet."""
+        """Start the process. The page does not follow a job or a list yet."""
         key = stack.supabase_publishable_key
         request = {"url": url, "key": key, "library": str(library)}
         process = await asyncio.create_subprocess_exec(
@@ -132,8 +132,8 @@ def worker(stack: RunningStack) -> Iterator[HandWorker]:
 def libraries() -> list[Path]:
     """The oldest and the newest supabase-js that the package supports.
 
-    They are the start of the package's range and this project's own dependency, fetched once per
-    machine.
+    The two versions are the start of the package's range and this project's own dependency, fetched
+    once per machine.
     """
     package = json.loads((ROOT / "infra/console/npm/package.json").read_text("utf-8"))
     oldest = package["peerDependencies"]["@supabase/supabase-js"].removeprefix("^")

@@ -1,8 +1,8 @@
 """A TCP proxy that drops frames, closes connections, falls silent, or becomes a black hole.
 
-It runs between a client and the stack's gateway or the Realtime server. Ordinary HTTP passes. A
-seeded generator chooses the dropped frames. The unit tests of follow have repeated and swapped
-messages.
+The proxy runs between a client and the stack's gateway or the Realtime server. Ordinary HTTP
+passes. A seeded generator chooses the dropped frames. The unit tests of follow have repeated and
+swapped messages.
 """
 
 from __future__ import annotations

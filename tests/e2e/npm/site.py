@@ -22,7 +22,7 @@ from tests.support.shared import made_once_in
 from tests.support.stacks import RunningStack, end, launch, wait_ready
 
 PAGE = ROOT / "shared" / "minutehand" / "pages" / "nextjs.md"
-#: Project of `create-next-app` with pages of the tests. Its lock file pins the versions.
+#: Project of `create-next-app` with pages of the tests. The project's lock file pins the versions.
 PROJECT = ROOT / "tests" / "fixtures" / "nextjs"
 #: Fake model whose answers a test writes. Each attempt reads its answer from its own file.
 PACED = """\

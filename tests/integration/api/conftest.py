@@ -14,7 +14,7 @@ from tests.support.renewed import Renewed
 
 @pytest.fixture
 async def api(renewed: Renewed) -> AsyncIterator[Api]:
-    """The API over real sockets, with streams that stay open. Its engine has one type."""
+    """The API over real sockets, with streams that stay open. The engine has one type."""
     settings = scratch_settings(renewed.gateway.url).model_copy(
         update={"apps": (), "streaming": True}
     )

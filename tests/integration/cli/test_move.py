@@ -1,6 +1,6 @@
 """`minutehand move-workspace` between two databases of one server: every state of a job, and kills.
 
-It has two databases of its own, because a move deletes what it moved.
+The test has two databases of its own, because a move deletes what it moved.
 """
 
 from __future__ import annotations

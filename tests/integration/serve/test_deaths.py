@@ -135,7 +135,7 @@ def test_two_of_different_types_are_both_named_and_no_other_pays(host: Served) -
 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> None:
-    """All of the worker's jobs become suspects. They complete within two minutes."""
+    """All of the worker's jobs become suspects. The jobs complete within two minutes."""
     ids = host.enqueue("served.slow", 250, seconds=2)
     running = "select count(*) from queue.leases where job_id = any(%s::uuid[])"
     until(lambda: host.connection.execute(running, (ids,)).fetchone() == (250,))

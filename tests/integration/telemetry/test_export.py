@@ -27,7 +27,7 @@ CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 @dataclass
 class Servers:
-    """A collector, and a project that rejects each call. Both keep the requests."""
+    """A collector, and a project that rejects each call. Both servers keep the requests."""
 
     url: str = ""
     received: list[tuple[str, bytes]] = field(default_factory=list)

@@ -22,7 +22,7 @@ from tests.integration.worker.functions.processors import GATE, NAME as FUNCTION
 from tests.support.engine import ACME, Engine
 from tests.support.renewed import Renewed
 
-#: Apps of a project. Each also has the platform's own coroutine, which delivers webhooks.
+#: Apps of a project. Each app also has the platform's own coroutine, which delivers webhooks.
 BOTH = ["coroutines", "functions"]
 
 

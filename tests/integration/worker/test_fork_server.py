@@ -1,6 +1,6 @@
 """A fork server starts processes that share its imported modules, and ends with its host.
 
-The processes are real. Each runs the code in its variable DO.
+The processes are real. Each process runs the code in its variable DO.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 To add a check, write a query in database.sql, or here a function `(target) -> CheckResult` with
 `@check(name, *after)`. A check changes nothing, and is skipped if a check named in `after` has
-failed. Its fix begins with text to paste (SQL, `NAME=value` or a command), followed by comments.
+failed. The fix of a check begins with text to paste (SQL, `NAME=value` or a command), followed by
+comments.
 
 Add the fault that the check finds to tests/integration/cli/faults.txt. test_doctor_loop causes
 random faults, applies the printed fixes and checks again. To find an object that differs from the

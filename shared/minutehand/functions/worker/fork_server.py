@@ -62,8 +62,8 @@ class ForkServer:
     async def run(self, variables: Mapping[str, str]) -> int | None:
         """Run a worker process with additional environment variables, and return its exit code.
 
-        Return None if the fork server has ended. Its worker processes then end as after SIGTERM.
-        Return EX_OSERR if the system refuses to start a process.
+        Return None if the fork server has ended. The worker processes of the fork server then end
+        as after SIGTERM. Return EX_OSERR if the system refuses to start a process.
         """
         loop = asyncio.get_running_loop()
         try:

@@ -49,7 +49,7 @@ SOCKET: Final = "WORKER_SOCKET"
 #: Connection attempts of a request, over 8 s, and maximum seconds until its response.
 CONNECT_RETRIES: Final = 5
 RESPONSE_SECONDS: Final = 40.0
-#: Pause before a worker that failed to start is restarted. It doubles up to the maximum.
+#: Pause before a worker that failed to start is restarted. The pause doubles up to the maximum.
 RESTART_SECONDS: Final = 0.5
 MAX_RESTART_SECONDS: Final = 30.0
 #: Maximum processes for suspects beside the normal worker process, and number of companies into
@@ -57,8 +57,8 @@ MAX_RESTART_SECONDS: Final = 30.0
 #: processes remain to split it.
 MAX_SUSPECTS_PROCESSES: Final = 8
 SUSPECTS_PARTS: Final = 4
-#: Minimum interval between processes for suspects that the worker has found. It doubles up to
-#: MAX_RESTART_SECONDS each time a process leases no suspects.
+#: Minimum interval between processes for suspects that the worker has found. The interval doubles
+#: up to MAX_RESTART_SECONDS each time a process leases no suspects.
 SUSPECTS_SECONDS: Final = 1.0
 #: Headers that are forwarded to the worker, and headers of its response that are returned.
 _REQUEST_HEADERS: Final = frozenset({"authorization", "content-type", "x-request-id"})

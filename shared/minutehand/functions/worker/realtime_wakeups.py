@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 # The library logs each lost connection as an error, with the topic, which must stay secret.
 logging.getLogger("realtime").setLevel(logging.CRITICAL)
 
-#: Pause before the next connection attempt. It doubles up to the maximum.
+#: Pause before the next connection attempt. The pause doubles up to the maximum.
 RETRY_DELAY_SECONDS: Final = 1.0
 MAX_RETRY_DELAY_SECONDS: Final = 60.0
 PRIVATE: Final[Any] = {"config": {"private": True}}

@@ -1,6 +1,6 @@
--- This file has the functions of enrichment jobs. The worker calls them to read records, to record
--- payments and to write results. A job pays for a call at most once, and never overwrites a
--- person's edits.
+-- This file has the functions of enrichment jobs. The worker calls these functions to read records,
+-- to record payments and to write results. A job pays for a call at most once, and never overwrites
+-- a person's edits.
 
 -- The table does not reference jobs, because the record of a payment outlives its job. The column
 -- answer describes a person, so it is deleted with the job.

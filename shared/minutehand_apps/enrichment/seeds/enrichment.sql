@@ -1,6 +1,6 @@
--- Demo data of the enrichment app. It has accounts, contacts and settings of two workspaces. A key
--- test-key-… is not a secret, because only the offline Apollo accepts it. The demo replaces this
--- key with an encrypted key.
+-- Demo data of the enrichment app. The demo data has accounts, contacts and settings of two
+-- workspaces. A key test-key-… is not a secret, because only the offline Apollo accepts it. The
+-- demo replaces this key with an encrypted key.
 
 insert into public.workspace_settings (workspace_id, apollo_api_key_encrypted, apollo_api_key_last4)
 values
