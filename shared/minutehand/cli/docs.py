@@ -93,7 +93,7 @@ def project_names(project: Project) -> tuple[str, str, str]:
         values = load_values(None)
         if default_user.is_available(values) and (member := default_user.find_member(values)):
             tenant = member.tenant
-    except CommandFailed:
+    except (CommandFailed, ConnectionError):
         pass  # no local stack is running
     for package in project.packages:
         for root in project.import_roots:

@@ -255,7 +255,12 @@ class Connection:
         if not email or not password:
             from minutehand.terminal import default_user
 
-            if local_token := default_user.make_token(self.values):
+            try:
+                local_token = default_user.make_token(self.values)
+            except ConnectionError as error:
+                fix = "start it: `minutehand dev`"
+                raise CommandFailed(str(error), code="unreachable", fix=fix) from error
+            if local_token:
                 return local_token
             url = self.values.get("API_URL", "Supabase")
             raise CommandFailed(f"not signed in at {url}", code="not_signed_in")

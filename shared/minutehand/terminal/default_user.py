@@ -14,7 +14,6 @@ import jwt
 from minutehand.install.rewrite import Schemas
 from minutehand.project import Project
 from minutehand.queue.outbound_http import is_local
-from minutehand.terminal.connection import CommandFailed
 
 NEEDED = ("SUPABASE_URL", "SUPABASE_JWT_SECRET", "DATABASE_URL")
 
@@ -29,7 +28,11 @@ class Member:
 
 
 def find_member(values: Mapping[str, str]) -> Member | None:
-    """Find the oldest account that is a member of a tenant; None without one."""
+    """Find the oldest account that is a member of a tenant; None without one.
+
+    Raises:
+        ConnectionError: The database does not respond.
+    """
     import psycopg  # comes with the extra `dev`, like the local stack
 
     schema = Schemas(values.get("MINUTEHAND_SCHEMA") or Project.find().schema_).engine
@@ -41,8 +44,7 @@ def find_member(values: Mapping[str, str]) -> Member | None:
             row = connection.execute(sql.encode()).fetchone()
     except psycopg.Error as error:
         message = f"the local database does not respond: {str(error).splitlines()[0]}"
-        fix = "start it: `minutehand dev`"
-        raise CommandFailed(message, code="unreachable", fix=fix) from error
+        raise ConnectionError(message) from error
     return None if row is None else Member(*row)
 
 
