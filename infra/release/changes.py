@@ -1,9 +1,9 @@
 """Statements that change a database of the last release into one of the present sources.
 
-A catalog entry is a statement that describes a database object. The entries of both are compared.
-The difference determines the statements for functions, views, triggers, policies, rights and
-comments, and for new or deleted objects. For changes of existing tables, types or rows, a person
-writes a step.
+A catalog entry is a statement that describes a database object. The entries of both databases are
+compared. The difference determines the statements for functions, views, triggers, policies, rights
+and comments, and for new or deleted objects. For changes of existing tables, types or rows, a
+person writes a step.
 """
 
 from __future__ import annotations

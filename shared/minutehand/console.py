@@ -1,4 +1,4 @@
-"""The console's files. A wheel contains them, and a checkout bundles them with esbuild."""
+"""The console's files. A wheel contains these files, and a checkout bundles them with esbuild."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Secrets of the functions, in one SSM parameter per function.
 
-`minutehand deploy` writes them apart from the stack, because CloudFormation cannot create a
+`minutehand deploy` writes the secrets apart from the stack, because CloudFormation cannot create a
 SecureString and its templates must not contain a secret. minutehand/aws/secrets.py reads them.
 """
 

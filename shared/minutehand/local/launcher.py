@@ -87,7 +87,7 @@ class Launcher(supabase.Launcher):
         return lines
 
     async def show(self, stack: SupabaseStack) -> int | None:
-        """Run the demo jobs. With --once the run ends after them."""
+        """Run the demo jobs. With --once the run ends after the demo jobs."""
         has_completed = True
         if not self._options.no_demo and "DEMO_EMAIL" in stack.values:
             has_completed = await demo.show(stack.values, self.say, started=self.started)
@@ -99,7 +99,7 @@ class Launcher(supabase.Launcher):
 def _signs_in(values: Mapping[str, str], name: str) -> bool:
     """Return whether the demo account that a variable names can sign in.
 
-    A seed may have deleted it.
+    A seed may have deleted the account.
     """
     try:
         response = httpx.post(

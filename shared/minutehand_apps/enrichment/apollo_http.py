@@ -184,7 +184,10 @@ def _read(record: type[Record], raw: object) -> Record | None:
 
 
 def _storable(value: object) -> object:
-    """Make a value storable as jsonb. If storing failed, the retry would pay for it again."""
+    """Make a value storable as jsonb.
+
+    If storing failed, the retry would pay for the response again.
+    """
     if isinstance(value, str):
         return None if is_blank(value) else clean_text(value[:MAX_TEXT])
     # No field is a boolean, and pydantic would accept a boolean as a number.

@@ -1,6 +1,6 @@
 """Payloads, records and results of enrichment, and parsing of domains and addresses.
 
-This module decides which fields Apollo may fill. SQL decides which may be overwritten.
+This module decides which fields Apollo may fill. SQL decides which fields may be overwritten.
 """
 
 from __future__ import annotations
