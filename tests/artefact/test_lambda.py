@@ -113,7 +113,7 @@ def test_the_jobs_function_answers_what_no_route_sends_elsewhere(
 def test_a_tick_runs_the_projects_processor(
     functions: dict[str, LambdaFunction], project: Project
 ) -> None:
-    """The zip contains code, locked wheels and package."""
+    """The zip contains the project's code, the locked wheels and this package."""
     functions["worker"].invoke(TICK, seconds=120)  # the first tick registers the type
     job = project.insert("test.nap")
 

@@ -179,7 +179,7 @@ async def test_waits_end_the_run_and_continue_in_order() -> None:
 
 
 async def test_children_are_spawned_once_and_their_results_come_in_order() -> None:
-    """Spawns use calls of limited size, and `on_failed` applies to children that failed."""
+    """Each call spawns a limited number of children, and `on_failed` applies to failed children."""
 
     async def use(ctx: JobContext) -> Any:
         made = await ctx.spawn([NewJob(job_type="page", payload={})] * 700, name="pages")

@@ -86,7 +86,9 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
 def test_an_edited_part_stops_an_upgrade(environment: Environment, tmp_path: Path) -> None:
     """The error names the edited part and the remedy. Only the tenancy's part may be edited."""
     project = bakery(tmp_path)
-    environment.minutehand(project, "install", *THEIRS[2:])  # the tables determine the tenancy
+    environment.minutehand(
+        project, "install", *THEIRS[2:]
+    )  # the names of the tables select the tenancy
     [file] = (project / "supabase/migrations").glob("*_minutehand_*.sql")
     edited = file.read_text().replace(
         "from public.organizations as o", "from public.organizations as o where true"

@@ -28,7 +28,8 @@ def undeploy(
     secrets_file: Annotated[
         Path | None,
         typer.Option(
-            "--secrets", help="Secrets file of `deploy`. Its SUPABASE_SECRET_KEY ends wake-ups."
+            "--secrets",
+            help="Secrets file of `deploy`, to disconnect the database from the worker.",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete it.")] = False,

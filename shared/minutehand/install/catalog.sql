@@ -5,9 +5,9 @@
 -- object, or null if the object may exist without being part of the engine. The owner of the engine
 -- is written as {owner}.
 --
--- A project may edit objects of rank 20 or more, and our tables of tenants and their views. It must
--- not edit comments that begin with `Person: `. Only the test of a release compares the objects
--- that a project may edit.
+-- A project may edit objects of rank 20 or more, and our tables of tenants and their views. A
+-- project must not edit comments that begin with `Person: `. Only the test of a release compares
+-- the objects that a project may edit.
 with engine as (
   select n.oid, n.nspowner as owner
   from pg_catalog.pg_namespace as n

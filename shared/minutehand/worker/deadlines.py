@@ -68,7 +68,7 @@ class TickOptions:
 
     @classmethod
     def of(cls, settings: Settings, **options: Any) -> TickOptions:
-        """Return options from the settings, with `options` in addition."""
+        """Return options from the settings, and from `options` the fields that settings lack."""
         return cls(
             concurrency=settings.worker_concurrency,
             threads=settings.worker_threads,
