@@ -139,8 +139,8 @@ def lease_blocks(engine: Engine, limit: int = 1, **request: Any) -> int:
 
 def may_join(who: Engine, topic: str) -> bool:
     """Return whether the policies let the caller read messages of the topic."""
-    # Whether a topic has messages depends on its followers. Whether a caller may read them does
-    # not.
+    # Whether a topic has messages depends on its followers. The caller's right to read these
+    # messages does not.
     with who.database.connect() as service:
         service.execute(
             "insert into realtime.messages (topic, extension, event, payload, private)"

@@ -189,7 +189,7 @@ def test_scenario_3_cancelling(shell: Shell, session: str) -> None:
     assert one == {"success": True, "cancelled": [work], "message": "Work cancelled successfully"}
     assert every == {**one, "cancelled": [begun]}
     assert {each["status"] for each in status(shell, session)["activeWork"]} <= {"cancelling"}
-    # a running processor learns this at its next report
+    # a running processor learns of the cancellation at its next report
     until(lambda: not status(shell, session)["activeWork"])
 
 

@@ -188,7 +188,7 @@ def test_a_partial_report_is_delivered(base: str) -> None:
     """A plan that was stopped has a report too (`Capture fallback report availability`)."""
     plan_id = create(base, "Test plan")["plan_id"]
     httpx.post(f"{base}/api/plans/{plan_id}/cancel", timeout=60)
-    # a running processor learns this at its next report
+    # a running processor learns of the cancellation at its next report
     last = list(events(base, plan_id))[-1]["type"]
     report = httpx.get(f"{base}/api/plans/{plan_id}/report", timeout=60)
 

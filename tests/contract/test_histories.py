@@ -160,8 +160,8 @@ class QueueMachine(RuleBasedStateMachine):
         """Run `action` in a session. If it waits for an open transaction, end that transaction.
 
         Args:
-            at: The session, and whether to leave its transaction open. If it is left open, `note`
-                is called when it commits.
+            at: The session, and whether to leave its transaction open. If the transaction is left
+                open, `note` is called when it commits.
         """
         index, hold = at
         if index in self.open_since:

@@ -219,7 +219,7 @@ def test_a_bulk_passes_over_what_cannot_change_and_ends(engine: Engine) -> None:
 
 
 def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
-    """One statement for all of them would exceed the project's statement timeout each time."""
+    """One statement for all these jobs would exceed the project's statement timeout each time."""
     parent = engine.enqueue()
     lease = engine.lease_one()
     [deep] = engine.spawn(lease, "deep", CHILD)

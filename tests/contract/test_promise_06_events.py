@@ -60,7 +60,10 @@ def test_a_life_is_logged_without_a_gap(engine: Engine) -> None:
 
 
 def test_a_line_of_thousands_of_jobs_is_read_to_its_end(engine: Engine) -> None:
-    """One statement creates thousands of jobs. A reader reads past their events to later events."""
+    """One statement creates thousands of jobs.
+
+    A reader reads past the events of these jobs to later events.
+    """
     made = "select %s, 'work' from generate_series(1, 2600)"
     engine.run(f"insert into public.jobs (workspace_id, job_type) {made}", ACME)
     last = engine.enqueue()

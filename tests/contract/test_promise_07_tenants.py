@@ -373,7 +373,7 @@ def revoke(engine: Engine, grace: int) -> None:
 
 
 def test_a_revoked_worker_key_answers_nowhere(engine: Engine) -> None:
-    """An older key is valid for a grace time. A later rotation does not extend it."""
+    """An older key is valid for a grace time. A later rotation does not extend the grace time."""
     engine.stop_clock()
     now = time.time()
     engine.enqueue_many(3)

@@ -422,7 +422,10 @@ def test_an_attempt_that_was_cut_off_behind_a_step_spends_nothing() -> None:
 
 
 def test_maintenance_rests_half_of_the_time_and_is_called_beside_jobs() -> None:
-    """Maintenance pauses even if it has more work. A busy worker calls it once a second."""
+    """Maintenance pauses even if it has more work.
+
+    A busy worker calls maintenance once a second.
+    """
     began: list[float] = []
 
     class Cleaning(ModelQueue):

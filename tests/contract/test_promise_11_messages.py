@@ -1,4 +1,7 @@
-"""The Realtime plan's rate is kept for each second. Beyond it, watchers are asked to read again."""
+"""The Realtime plan's rate is kept for each second.
+
+Beyond this rate, watchers are asked to read again.
+"""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def test_a_replacement_keeps_each_option_unless_it_brings_its_own(engine: Engine
     """A replacement keeps options that it does not set. A debounce sets a new time."""
     engine.declare("q", "q" * 100)
     own = {"scheduled_for"} if how == "debounce" else set()
-    # the parent and the idempotency key identify the job, so it keeps them
+    # the parent and the idempotency key identify the job, so a replacement keeps them
     others = TABLE.keys() - NOT_COLUMNS - own - {"parent_id", "idempotency_key"}
     kept, brought = set[str](), set[str]()
     for option in others:

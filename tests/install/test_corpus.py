@@ -139,7 +139,7 @@ def apply_pending(database: HostedDatabase, project: Path) -> None:
 def watch_a_job(
     shape: Shape, database: HostedDatabase, api: Api, work: Callable[[], object]
 ) -> None:
-    """Insert a row. Its tenant sees the row's job completely and live, and a stranger does not."""
+    """Insert a row. The row's tenant sees the job completely and live, and a stranger does not."""
     ada, eve = api.of(ADA), api.of(EVE)
     database.as_owner(shape.rows["insert"])
     [job] = ada.rows("jobs")

@@ -60,7 +60,10 @@ def test_a_lease_closes_empty_turns_now_and_then(
 
 
 def test_a_turn_that_someone_has_locked_is_not_left_behind(engine: Engine) -> None:
-    """Leases read only the last epoch of turns, so it begins only if every open turn moves."""
+    """Leases read only the last epoch of turns.
+
+    Therefore a new epoch begins only if every open turn moves to it.
+    """
     for workspace in engine.add_workspaces(5):
         engine.enqueue(workspace=workspace)
     engine.enqueue_many(2)

@@ -259,7 +259,7 @@ ROLES: dict[str, dict[str, Any]] = {"authenticated": {"sub": ADA}, "anon": {}, "
 
 
 def wrong_values(value: Any) -> Iterator[Any]:
-    """Yield a value with each of its parts replaced by each wrong one."""
+    """Yield copies of a value, each with one part replaced by a wrong value."""
     yield from WRONG
     if isinstance(value, list) and value:
         yield from ([wrong] for wrong in wrong_values(value[0]))

@@ -97,7 +97,7 @@ def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
         pass
 
     assert states(engine, ids) == {("completed", 1, 0)}
-    if workers.is_reported:  # without a report, a worker has already run it again
+    if workers.is_reported:  # without a report, a worker has already run the job again
         assert states(engine, [poison]) == {("pending", 1, 1)}
         assert deaths(engine, poison) == workers.deaths - 1
     halves = math.ceil(math.log(len(ids) + 1, companies or 2))

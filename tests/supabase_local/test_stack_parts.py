@@ -34,7 +34,7 @@ def test_secrets_stay_and_only_the_owner_may_read_them(tmp_path: Path) -> None:
 
 
 def test_postgres_keeps_its_port_while_that_is_free(tmp_path: Path) -> None:
-    """People store its URL in other tools, but two stacks must still both start."""
+    """People store the URL of a stack in other tools, but two stacks must still both start."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
 

@@ -80,7 +80,7 @@ NOT_RUN = {
         "FROM python",
     ],
     "shared/supabase_local/realtime/README.md": [
-        # the stack starts it so, and every test of Realtime uses it
+        # the stack starts Realtime by this command, and every test of Realtime uses it
         "DATABASE_URL="
     ],
     "shared/minutehand/pages/agents.md": [

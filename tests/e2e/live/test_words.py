@@ -67,7 +67,7 @@ TROUBLES = {
     "no budget": (),
     "gateway": (),
     "stopped": ("polling",),
-    "killed": ("polling", "catching-up", "live"),  # a page may not notice it
+    "killed": ("polling", "catching-up", "live"),  # a page may not notice this disturbance
     "black hole": ("offline",),
 }
 

@@ -157,7 +157,7 @@ async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api
 
 
 async def test_watch_of_a_workspace_omits_webhook_deliveries(api: Api) -> None:
-    """A failing endpoint causes thousands of deliveries. The watch does not read each of them."""
+    """A failing endpoint causes thousands of deliveries. The watch does not read each delivery."""
     api.engine.publish_deliveries()
     delivery = api.engine.enqueue(job_type="webhook_delivery")
     api.engine.settle(api.engine.lease_one(), "failed")

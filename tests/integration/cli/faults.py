@@ -1,7 +1,7 @@
 """Faults of a project's database and settings, drawn at random, and the doctor in use.
 
-A fix is SQL for the editor, `NAME=value` for the settings, or a command. A comment may follow it,
-and … marks a value that only the reader has.
+A fix is SQL for the editor, `NAME=value` for the settings, or a command. A comment may follow the
+fix, and … marks a value that only the reader has.
 """
 
 from __future__ import annotations

@@ -397,7 +397,7 @@ def check_another_is_refused(shop: Live, bakery: Live) -> None:
 def check_deletion(shop: Live) -> None:
     """`undeploy` also deletes resources that CloudFormation leaves.
 
-    Without --yes it only lists the resources.
+    Without --yes the command only lists the resources.
     """
     before = shop.holdings()
     output = json.loads(shop.run("undeploy", "prod").stdout)

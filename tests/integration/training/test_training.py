@@ -111,7 +111,7 @@ async def test_a_models_procedure_is_checked_and_asked_for_again(
 async def test_a_wrong_file_says_so_at_once_for_all_its_jobs(
     studio: Studio, tmp_path: Path, arguments: tuple[str, ...], code: str
 ) -> None:
-    """The job is not retried. The guide's query for permanent failures finds it."""
+    """The job is not retried. The guide's query for permanent failures finds this job."""
     content = b"" if not arguments else b"no video at all"
     if len(arguments) > 1:
         content = await make(studio.app, tmp_path / "file.mp4", *arguments)

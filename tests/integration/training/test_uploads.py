@@ -114,7 +114,7 @@ async def test_an_upload_is_its_owners_alone(ada: httpx.AsyncClient, stack: Runn
 
 
 async def test_a_file_that_is_not_the_one_that_was_sent_is_removed(ada: httpx.AsyncClient) -> None:
-    """Completing it again with another checksum must not create a training."""
+    """Completing the upload again with another checksum must not create a training."""
     upload = (await ada.post("/api/uploads", json=described())).json()
     path = f"/api/uploads/{upload['id']}"
     for part in (await ada.post(f"{path}/parts", json=TO_SIGN)).json()["parts"]:

@@ -50,7 +50,7 @@ async def working(engine: Engine, registry: Registry, ahead: timedelta) -> Async
 
 @pytest.mark.parametrize("ahead", WRONG)
 async def test_a_wait_lasts_as_long_as_it_was_to_last(engine: Engine, ahead: timedelta) -> None:
-    """A job also has all of the time until its deadline. Its log has the database's time."""
+    """A job also has all of the time until its deadline. The job's log has the database's time."""
     registry = Registry()
 
     @registry.processor("naps", payload=dict, timeout=7200)

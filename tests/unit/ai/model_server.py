@@ -96,7 +96,9 @@ class ModelServer(MisbehavingServer):
         write(writer, 200, answer, cut=fault.cut)
 
     def _stream(self, writer: asyncio.StreamWriter, text: str, fault: Fault) -> None:
-        """Answer in pieces of a few letters, as vendors do. The fault `cut` ends it inside a piece.
+        """Answer in pieces of a few letters, as vendors do.
+
+        The fault `cut` ends the answer inside a piece.
 
         A text of megabytes comes in larger pieces, because the parser's work per piece is not
         tested here.

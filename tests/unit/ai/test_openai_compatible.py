@@ -445,7 +445,10 @@ async def test_a_rejected_option_is_left_out_of_later_calls(
 async def test_a_failure_is_classified_and_repeated_only_if_it_was_not_charged(
     server: ModelServer, fault: Fault, code: str, calls: int
 ) -> None:
-    """A job does not wait for an account without credit. A rate limit is not mistaken for that."""
+    """A job does not wait for an account without credit.
+
+    A rate limit is not mistaken for an account without credit.
+    """
     with pytest.raises(LanguageModelError) as raised:
         await complete(server, fault, fault, response_seconds=0.2 if fault.hang else 60)
 

@@ -32,7 +32,7 @@ def endpoint(server: SpeechServer) -> TranscriptionEndpoint:
 
 
 async def test_segments_come_with_their_times(server: SpeechServer) -> None:
-    """The audio is sent as a WAV file in a form. Segment times are ordered and within it."""
+    """The audio is sent as a WAV file in a form. Segment times are ordered and within the audio."""
     model = endpoint(server)
     found = await model.transcribe(SECOND)
     await model.aclose()
