@@ -53,7 +53,7 @@ SETTINGS = {
     "log_checkpoints": "off",
     "log_line_prefix": "%p %q%u@%d ",
 }
-# The same sort order on every machine. Before Postgres 17 only the locale C guarantees it.
+# The same sort order on every machine. Before Postgres 17 only the locale C guarantees this order.
 BUILTIN_LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 # Commits still reach the kernel, so only a crash of the machine loses data.
 SCRATCH_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB"}

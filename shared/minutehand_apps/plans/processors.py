@@ -1,7 +1,7 @@
 """The processor `plan`. One job runs the stages of a plan, in parallel as far as the graph allows.
 
-Each stage is a step of the job and is stored for the report when it ends. Neither a crash nor a
-retry nor another stage's failure loses its result.
+Each stage is a step of the job and is stored for the report when it ends. No crash, retry or
+failure of another stage loses the result of a stage.
 """
 
 from __future__ import annotations

@@ -358,7 +358,10 @@ class Processors:
     async def _write(
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
     ) -> dict[str, Any]:
-        """Have a model write the procedure from the transcript. Without a model there is none."""
+        """Have a model write the procedure from the transcript.
+
+        Without a model there is no procedure.
+        """
         from minutehand.ai import ask_for
         from minutehand_apps.training import procedure as procedures
 

@@ -166,5 +166,5 @@ class ReplicationStream:
 async def _confirm_regularly(connection: WalConnection) -> None:
     while True:
         await asyncio.sleep(_CONFIRM_SECONDS)
-        with contextlib.suppress(psycopg.Error):  # reading the stream raises it too
+        with contextlib.suppress(psycopg.Error):  # reading the stream raises this error too
             connection.confirm(ask=True)

@@ -206,7 +206,7 @@ class Channel:
             self.session.end(self)
 
     async def on_broadcast(self, message: Inbound) -> None:
-        """Forward a client's broadcast. Without the right to write it is dropped."""
+        """Forward a client's broadcast. Without the right to write, the broadcast is dropped."""
         if self.private and not await self._writes():
             return
         exclude = None if self.receives_own else self
