@@ -628,8 +628,8 @@ $$;
 -- free slots of the worker. The order of the tenants then does not matter, so a lease can take the
 -- jobs without opening the turns. Return null if the worker could lease a job of a turn that is
 -- already open. Also return null if opening the turns would result in at most four open turns,
--- because queue.fill_pool does not close so few turns again. A turn with a limit, weight or pause
--- must be opened before a lease takes its jobs.
+-- because queue.fill_pool closes no turns if at most four open turns have no ready jobs. A turn
+-- with a limit, weight or pause must be opened before a lease takes its jobs.
 -- p_most: Maximum number of turns.
 create function queue.noted_shares(p_request queue.lease_request, p_most integer)
 returns queue.share[]
