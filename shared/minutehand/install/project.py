@@ -184,17 +184,17 @@ class InstallOptions:
     without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in (self.schemas.clients, self.schemas.engine):
-            if not re.fullmatch(r"[a-z_][a-z0-9_]{0,50}", name) or name.startswith("pg_"):
-                raise InstallError(
-                    f"{name!r} must consist of a-z, 0-9 and _, and not start with a digit or pg_",
-                    code="bad_schema",
-                    fix="e.g. --schema minutehand",
-                )
+        schema = self.schemas.clients
+        if not re.fullmatch(r"(?!pg_)[a-z_][a-z0-9_]{0,43}", schema):
+            raise InstallError(
+                f"{schema!r} must consist of a-z, 0-9 and _, and not start with a digit or pg_",
+                code="bad_schema",
+                fix="e.g. --schema minutehand",
+            )
         reserved = {*sys.stdlib_module_names, *keyword.kwlist, "minutehand", "supabase"}
-        names = self.package.split(".")
-        are_valid = all(re.fullmatch(r"[a-z_][a-z0-9_]*", name) for name in names)
-        if not are_valid or reserved & set(names):
+        word = r"[a-z_][a-z0-9_]*"
+        is_name = re.fullmatch(rf"{word}(\.{word})*", self.package)
+        if not is_name or reserved & set(self.package.split(".")):
             raise InstallError(
                 f"{self.package!r} must be the name of a package that Python does not reserve",
                 code="bad_package",

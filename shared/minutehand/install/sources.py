@@ -67,14 +67,9 @@ class Source:
     editable: bool = False
 
     @property
-    def digest(self) -> str:
-        """Hash of the text."""
-        return _digest(self.text)
-
-    @property
     def part(self) -> str:
         """Text with a first line that has its origin and hash."""
-        mark = "" if self.editable else f" sha256 {self.digest}"
+        mark = "" if self.editable else f" sha256 {_digest(self.text)}"
         return f"-- minutehand: {self.origin}{mark}\n{self.text.strip()}\n"
 
 
