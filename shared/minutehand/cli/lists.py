@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timedelta
+from collections import defaultdict
 from typing import Annotated, Any, Final
 
 import typer
 from rich.text import Text
 
+from minutehand.cli.jobs import read_jobs
 from minutehand.cli.watch import format_log_line
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
@@ -20,10 +21,8 @@ WORKER_COLUMNS = parse_columns("worker_id:WORKER state version seen_at:SEEN queu
 #: Maximum log rows per read.
 PAGE: Final = 1000
 POLL_SECONDS: Final = 1.0
-#: Maximum interval, which grows without new lines, because a read scans the rows of all workspaces.
-MAX_POLL_SECONDS: Final = 16.0
-#: Time by which a transaction may commit a log row later than other rows with higher ids.
-LATE: Final = timedelta(seconds=10)
+#: Maximum jobs per read, whose conditions are in the URL.
+MAX_JOBS: Final = 50
 
 
 @workspace_verb
@@ -60,38 +59,40 @@ def logs(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=PAGE)] = 20,
 ) -> None:
     """Print the last log lines of all jobs."""
-    filters = {"workspace_id": f"eq.{connection.workspace}"}
-    rows = connection.rows("job_logs", **filters, order="id.desc", limit=limit)[::-1]
+    workspace = connection.workspace
+    feed = {"p_workspace_id": workspace, "p_cursor": None}
+    if follow:
+        feed["p_cursor"] = connection.rpc("event_feed", feed)["cursor"]
+    rows = connection.rows(
+        "job_logs", workspace_id=f"eq.{workspace}", order="id.desc", limit=limit
+    )[::-1]
     _print_lines(output, rows)
-    seen_ids, after = {row["id"] for row in rows}, rows[0]["id"] - 1 if rows else 0
-    seconds = POLL_SECONDS
+    first_id = rows[0]["id"] - 1 if rows else 0
+    last_ids = defaultdict(lambda: first_id, {row["job_id"]: row["id"] for row in rows})
     while follow:
-        time.sleep(seconds)
-        # read recent rows again, because a row that commits late has a lower id than printed rows
-        after = _settled(rows, after)
-        rows = connection.rows("job_logs", **filters, id=f"gt.{after}", order="id", limit=PAGE)
-        new_rows = [row for row in rows if row["id"] not in seen_ids]
-        _print_lines(output, new_rows)
-        seen_ids = {row["id"] for row in rows}
-        seconds = POLL_SECONDS if new_rows else min(2 * seconds, MAX_POLL_SECONDS)
+        # a read by workspace would scan the new rows of all workspaces, a read by job does not
+        page = connection.rpc("event_feed", feed)
+        feed["p_cursor"] = page["cursor"]
+        running = read_jobs(connection, {"workspace_id": workspace, "state": "running"}, PAGE)
+        ids = sorted({row["job_id"] for row in page["events"]} | {row["id"] for row in running})
+        for start in range(0, len(ids), MAX_JOBS):
+            _print_new_lines(output, connection, ids[start : start + MAX_JOBS], last_ids)
+        if not page["more"]:
+            time.sleep(POLL_SECONDS)
 
 
-def _settled(rows: list[dict[str, Any]], after: int) -> int:
-    """Return the id after which the next read begins.
-
-    Rows of the last seconds are read again, unless there are too many of them.
-    """
-    if not rows:
-        return after
-    if len(rows) == PAGE:
-        return int(rows[PAGE // 2]["id"])
-    timestamps = [datetime.fromisoformat(row["created_at"]) for row in rows]
-    ids = [
-        int(row["id"])
-        for row, at in zip(rows, timestamps, strict=True)
-        if at < max(timestamps) - LATE
-    ]
-    return max([after, *ids])
+def _print_new_lines(
+    output: Output, connection: Connection, job_ids: list[str], last_ids: dict[str, int]
+) -> None:
+    """Print the lines of jobs after the last printed line of each job."""
+    while True:
+        new = ",".join(f"and(job_id.eq.{id_},id.gt.{last_ids[id_]})" for id_ in job_ids)
+        # in the order of the index on jobs and ids
+        rows = connection.rows("job_logs", **{"or": f"({new})"}, order="job_id,id", limit=PAGE)
+        _print_lines(output, sorted(rows, key=lambda row: row["id"]))
+        last_ids.update({row["job_id"]: row["id"] for row in rows})
+        if len(rows) < PAGE:
+            return
 
 
 def _print_lines(output: Output, rows: list[dict[str, Any]]) -> None:

@@ -90,30 +90,33 @@ def test_the_workspace_is_listed(run: Run, account: str) -> None:
     assert job_id[-8:] in run("logs", "-n", "50").stdout
 
 
-def test_new_log_lines_are_followed_without_the_old_ones(
-    run: Run, stack: RunningStack, account: str
-) -> None:
-    """Thousands of lines may precede the first printed one."""
-    job_id = run.json("enqueue", "enrich_account", account, "--in", "2h")["id"]
-    add = (
-        "insert into public.job_logs (job_id, workspace_id, attempt, message)"
-        " select id, workspace_id, 1, %s from public.jobs where id = %s"
-    )
+def test_new_log_lines_are_followed_without_the_old_ones(run: Run, stack: RunningStack) -> None:
+    """Thousands of lines may precede the first printed one, and a job may end with its last."""
     command = [sys.executable, "-m", "minutehand.cli", "logs", "-n", "1", "--follow", "--json"]
-    with stack.connect() as connection:
-        for message in ("old", "older"):
-            connection.execute(add, (message, job_id))
+    with HandWorker(stack, stack.demo_workspace_id) as worker:
+        worker.enqueue()
+        lease = worker.lease_soon()
+
+        def log(message: str) -> None:
+            worker.engine.report(lease, logs=[{"level": "info", "message": message}])
+
+        log("old")
+        log("older")
         with subprocess.Popen(
             command, cwd=ROOT, env=os.environ | run.env, stdout=subprocess.PIPE, text=True
         ) as follower:
             assert follower.stdout
-            rows = [json.loads(follower.stdout.readline())]
-            connection.execute(add, ("new", job_id))
-            while rows[-1]["message"] != "new":
-                rows.append(json.loads(follower.stdout.readline()))
+            lines = [json.loads(follower.stdout.readline())["message"]]
+            log("new")
+            while lines[-1] != "new":
+                lines.append(json.loads(follower.stdout.readline())["message"])
+            log("last")
+            worker.settle(lease, "completed", result={})
+            while lines[-1] != "last":
+                lines.append(json.loads(follower.stdout.readline())["message"])
             follower.kill()
 
-    assert "old" not in [row["message"] for row in rows]
+    assert "old" not in lines
 
 
 def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningStack) -> None:
