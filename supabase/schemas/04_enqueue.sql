@@ -1070,36 +1070,31 @@ begin
     v_now
   );
   v_job := v_made.job;
-  if not v_made.created then
-    return json_build_object(
-      'job', queue.job_json(v_job),
-      'created', false,
-      'wake', false
+  if v_made.created then
+    v_is_published := queue.publish(
+      array[
+        row(
+          p_workspace_id,
+          v_job.session_id,
+          'job.created',
+          jsonb_build_object(
+            'status', 'pending',
+            'attempts', 0,
+            'job_type', p_job_type
+          ),
+          array[v_job.id],
+          case when v_job.is_minimal is null then '{1}'::integer[] end,
+          v_now
+        )::queue.change
+      ],
+      v_now,
+      p_is_soon => coalesce(v_job.scheduled_for, v_now) < v_now + interval '1 minute'
     );
   end if;
-  v_is_published := queue.publish(
-    array[
-      row(
-        p_workspace_id,
-        v_job.session_id,
-        'job.created',
-        jsonb_build_object(
-          'status', 'pending',
-          'attempts', 0,
-          'job_type', p_job_type
-        ),
-        array[v_job.id],
-        case when v_job.is_minimal is null then '{1}'::integer[] end,
-        v_now
-      )::queue.change
-    ],
-    v_now,
-    p_is_soon => coalesce(v_job.scheduled_for, v_now) < v_now + interval '1 minute'
-  );
   return json_build_object(
-    'job', queue.row_json(v_job, v_now),
-    'created', true,
-    'wake', v_made.is_ready and queue.wake_worker()
+    'job', queue.job_json(v_job),
+    'created', v_made.created,
+    'wake', v_made.created and v_made.is_ready and queue.wake_worker()
   );
 end;
 $$;

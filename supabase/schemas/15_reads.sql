@@ -81,99 +81,6 @@ begin
 end;
 $$;
 
--- Return the row of a job as JSON for clients. queue.job_json adds values from other tables. The
--- columns are listed one by one, because it would be slower to convert all columns to JSON and
--- remove some.
-create function queue.row_json(p_job public.jobs, p_now timestamptz)
-returns json
-language plpgsql stable
-set search_path = ''
-as $$
-begin
-  return (
-    select to_json(j)
-    from (
-      select
-        p_job.id,
-        p_job.workspace_id,
-        p_job.user_id,
-        p_job.session_id,
-        p_job.queue,
-        p_job.job_type,
-        p_job.status,
-        p_job.priority,
-        p_job.payload,
-        p_job.result,
-        p_job.error_message,
-        p_job.error_data,
-        p_job.attempts,
-        p_job.max_attempts,
-        p_job.fence,
-        p_job.generation,
-        p_job.lost_attempts,
-        case
-          when p_job.fence > p_job.attempts then ( -- some attempts were not counted
-            select count(*)
-            from queue.attempts as a
-            where a.job_id = p_job.id and a.outcome = 'died'
-          )
-          else 0
-        end as deaths,
-        p_job.last_seq,
-        p_job.schema_version,
-        p_job.timeout_seconds,
-        p_job.cost_usd,
-        p_job.created_at,
-        p_job.updated_at,
-        p_job.started_at,
-        p_job.finished_at,
-        p_job.completed_at,
-        p_job.next_retry_at,
-        p_job.scheduled_for,
-        p_job.deadline_at,
-        p_job.start_by_seconds,
-        p_job.start_by_at,
-        p_job.cancel_requested_at,
-        p_job.concurrency_key,
-        p_job.idempotency_key,
-        p_job.unique_key,
-        p_job.parent_id,
-        p_job.replay_of,
-        p_job.replay_from,
-        p_job.traceparent,
-        coalesce(p_job.tags, '{}') as tags,
-        coalesce(
-          p_job.progress,
-          '{"percentage": 0, "stage": null, "message": null}'
-        ) as progress,
-        queue.state_of(
-          p_job.status,
-          p_job.attempts,
-          p_job.next_retry_at,
-          p_job.scheduled_for,
-          p_now
-        ) as state,
-        case
-          when p_job.status = 'pending'
-            then coalesce(p_job.next_retry_at, p_job.scheduled_for, p_job.created_at)
-        end as next_run_at,
-        case
-          when p_job.error_message is not null
-            then queue.error_line(p_job.error_message, p_job.error_data)
-        end as error,
-        null::json as waiting_for,
-        null::timestamptz as running_since,
-        null::text as worker_id,
-        json_build_object(
-          'queue_ms', coalesce(p_job.queue_ms, 0),
-          'run_ms', coalesce(p_job.run_ms, 0),
-          'runs', p_job.fence
-        ) as times
-    ) as j
-  );
-end;
-$$;
-
 -- Return a job as JSON for clients. queue_ms is the time from when the job was due until its first
 -- start. run_ms is the duration of all attempts.
 -- p_is_listed: True for a list of jobs, which contains a shortened error and the first three simple
@@ -190,12 +97,13 @@ declare
     p_job.scheduled_for,
     p_job.created_at
   );
+  v_hidden text[] := '{lane,ord,worker,is_minimal,queue_ms,run_ms,chosen}';
   v_queue double precision := p_job.queue_ms;
   v_run double precision := coalesce(p_job.run_ms, 0);
   v_wait queue.waits;
   v_since timestamptz;
   v_worker text;
-  v_looked_up jsonb := '{}';
+  v_looked_up jsonb := '{"next_run_at": null, "waiting_for": null}';
 begin
   if p_job.status = 'processing' then
     select l.leased_at, w.worker_id into v_since, v_worker
@@ -204,7 +112,6 @@ begin
     where l.job_id = p_job.id;
     v_run := v_run
       + greatest(0, coalesce(date_part('epoch', v_now - v_since), 0)) * 1000;
-    v_looked_up := jsonb_build_object('running_since', v_since, 'worker_id', v_worker);
   elsif p_job.status = 'waiting' then
     select * into v_wait
     from queue.waits as w
@@ -225,10 +132,35 @@ begin
         ))
       );
     end if;
-  elsif p_job.status = 'pending' and v_queue is null and v_due <= v_now then
-    v_queue := date_part('epoch', v_now - v_due) * 1000;
+  elsif p_job.status = 'pending' then
+    v_looked_up := v_looked_up || jsonb_build_object('next_run_at', v_due);
+    if v_queue is null and v_due <= v_now then
+      v_queue := date_part('epoch', v_now - v_due) * 1000;
+    end if;
   end if;
   v_looked_up := v_looked_up || jsonb_build_object(
+    'running_since', v_since,
+    'worker_id', v_worker,
+    'deaths', case
+      when p_job.fence > p_job.attempts then ( -- some attempts were not counted
+        select count(*)
+        from queue.attempts as a
+        where a.job_id = p_job.id and a.outcome = 'died'
+      )
+      else 0
+    end,
+    'tags', coalesce(p_job.tags, '{}'),
+    'progress', coalesce(
+      p_job.progress,
+      '{"percentage": 0, "stage": null, "message": null}'
+    ),
+    'state', queue.state_of(
+      p_job.status,
+      p_job.attempts,
+      p_job.next_retry_at,
+      p_job.scheduled_for,
+      v_now
+    ),
     'times', jsonb_build_object(
       'queue_ms', round(v_queue::numeric, 1),
       'run_ms', round(v_run::numeric, 1),
@@ -236,29 +168,30 @@ begin
       'runs', p_job.fence
     )
   );
-  if not p_is_listed then
-    return queue.row_json(p_job, v_now)::jsonb || v_looked_up;
-  end if;
-  v_looked_up := v_looked_up || jsonb_build_object(
-    'glimpse', (
-      select string_agg(
-        concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)),
-        ', '
-        order by f.n
+  if p_is_listed then
+    v_hidden := v_hidden || '{payload,result,error_data}'::text[];
+    v_looked_up := v_looked_up || jsonb_build_object(
+      'glimpse', (
+        select string_agg(
+          concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)),
+          ', '
+          order by f.n
+        )
+        from (
+          select *
+          from jsonb_each(p_job.payload) with ordinality as e (key, value, n)
+          where jsonb_typeof(e.value) not in ('object', 'array', 'null')
+          limit 3
+        ) as f
       )
-      from (
-        select *
-        from jsonb_each(p_job.payload) with ordinality as e (key, value, n)
-        where jsonb_typeof(e.value) not in ('object', 'array', 'null')
-        limit 3
-      ) as f
-    )
+    );
+    p_job.error_message := left(p_job.error_message, 500);
+    p_job.payload := null; -- avoid serializing a payload of up to 256 kB that is then omitted
+    p_job.result := null;
+  end if;
+  return to_jsonb(p_job) - v_hidden || v_looked_up || jsonb_build_object(
+    'error', queue.error_line(p_job.error_message, p_job.error_data)
   );
-  p_job.error_message := left(p_job.error_message, 500);
-  p_job.payload := null; -- avoid serializing a payload of up to 256 kB that is then omitted
-  p_job.result := null;
-  return queue.row_json(p_job, v_now)::jsonb - '{payload,result,error_data}'::text[]
-    || v_looked_up;
 end;
 $$;
 
@@ -2407,7 +2340,6 @@ begin
             from pg_catalog.pg_roles as r
             where r.rolname = 'job_worker'
               and v_workers.is_full is not true
-              and (queue.is_operator() or queue.is_service())
               and not has_function_privilege(r.oid, 'public.lease_jobs'::regproc, 'execute')
           ),
           'leased_at', case when v_workers.is_idle then v_workers.leased_at end
@@ -2550,6 +2482,47 @@ order by t.level desc
 limit 1
 $$;
 
+-- Return the number of due jobs of these lanes (job types in queues), at most 1,000 of each place.
+-- p_workspace_id: Null to count the jobs of all workspaces.
+-- p_job_type: Job type whose jobs also count if no worker has published the type. Null for none.
+create function queue.due_in(
+  p_workspace_id uuid,
+  p_lanes integer[],
+  p_job_type text default null
+)
+returns bigint
+language sql stable
+set search_path = ''
+as $$
+select count(*)
+from (
+  (
+    select r.lane
+    from queue.ready as r
+    where r.lane = any (p_lanes)
+      and (p_workspace_id is null or r.workspace_id = p_workspace_id)
+    limit 1000
+  )
+  union all
+  (
+    select g.lane
+    from queue.gated as g
+    where g.lane = any (p_lanes)
+      and not g.admitted
+      and (p_workspace_id is null or g.workspace_id = p_workspace_id)
+    limit 1000
+  )
+  union all
+  (
+    select 0
+    from queue.unpublished as u
+    where u.job_type = p_job_type
+      and (p_workspace_id is null or u.workspace_id = p_workspace_id)
+    limit 1000
+  )
+) as d
+$$;
+
 -- Return the number of jobs in the workspace that wait for the same reason as this job, at most
 -- 1,000: {waiting, more}. If a job waits for an answer, or runs, the number is 0, because no other
 -- job waits for the same reason.
@@ -2558,95 +2531,24 @@ returns jsonb
 language sql stable
 set search_path = ''
 as $$
-select jsonb_build_object('waiting', count(*), 'more', count(*) = 1000)
+select jsonb_build_object('waiting', least(w.jobs, 1000), 'more', w.jobs >= 1000)
 from (
-  (
-    select 1
-    from queue.gated as g
-    where p_job.status = 'pending'
-      and g.workspace_id = p_job.workspace_id
-      and g.job_type = p_job.job_type
-      and not g.admitted
-      and (
-        p_reason <> 'key_limit'
-        or g.key = coalesce(p_job.concurrency_key, '')
-      )
-    limit 1000
-  )
-  union all
-  (
-    select 1
-    from queue.unpublished as u
-    where p_job.lane = 0
-      and p_job.status = 'pending'
-      and u.job_type = p_job.job_type
-      and u.workspace_id = p_job.workspace_id
-    limit 1000
-  )
-  union all
-  (
-    select 1
-    from queue.ready as r
-    where p_job.status = 'pending'
-      and r.lane = p_job.lane
-      and r.workspace_id = p_job.workspace_id
-      and p_reason <> 'key_limit'
-    limit 1000
-  )
-  limit 1000
+  select case
+    when p_job.status <> 'pending' then 0
+    when p_reason = 'key_limit' then (
+      select count(*)
+      from (
+        select from queue.gated as g
+        where g.workspace_id = p_job.workspace_id
+          and g.job_type = p_job.job_type
+          and g.key = coalesce(p_job.concurrency_key, '')
+          and not g.admitted
+        limit 1000
+      ) as k
+    )
+    else queue.due_in(p_job.workspace_id, array[p_job.lane], p_job.job_type)
+  end as jobs
 ) as w
-$$;
-
--- Return the kind of the holder for a reason, or null if the reason has no holder.
-create function queue.holder_kind(p_reason text)
-returns text
-language sql immutable
-set search_path = ''
-as $$
-select case
-  when p_reason = 'key_limit' then 'key'
-  when p_reason ~ '_limit$' then 'limit'
-  when p_reason = 'rate_limited' then 'rate'
-  when p_reason ~ '_paused$' then 'pause'
-  when p_reason = 'locked' then 'lock'
-  when p_reason in ('worker_died', 'lease_expired') then 'dead_worker'
-  when p_reason in ('no_worker', 'no_processor') then 'no_worker'
-  when p_reason in ('no_slot', 'long_line') then 'slots'
-  when p_reason = 'not_leased' then 'worker'
-  when p_reason = 'asking' then 'answer'
-  when p_reason = 'waiting_for_event' then 'event'
-  when p_reason = 'waiting_for_children' then 'child'
-  when p_reason = 'refused' then 'refusal'
-  when p_reason = 'passed_over' then 'tick'
-end
-$$;
-
--- Return the sentence for the reason why a job has not started. The sentence is stored for the
--- members of the job's workspace, so it names no job of another workspace.
-create function queue.waited_for(
-  p_job public.jobs,
-  p_alive queue.workers[],
-  p_now timestamptz
-)
-returns text
-language plpgsql stable
-set search_path = ''
-set timezone = 'UTC'
-as $$
-declare
-  v_found constant jsonb := coalesce(
-    queue.explain_row(p_job, p_alive, p_now),
-    queue.explain_ready(p_job, p_alive, p_now)
-  );
-begin
-  return queue.render_guidance(
-    v_found ->> 'reason',
-    to_jsonb(p_job)
-      || v_found
-      || queue.names_of(p_job, queue.held_by(p_job, v_found, p_now, false))
-      || jsonb_strip_nulls(v_found -> 'data') - 'without_right'
-  ) ->> 'sentence';
-end;
 $$;
 
 -- Return the holder of a job, for a reason that queue.explain_row or queue.explain_ready returned:
@@ -2665,7 +2567,16 @@ as $$
 declare
   c_most constant integer := 200;
   v_reason constant text := p_found ->> 'reason';
-  v_kind constant text := queue.holder_kind(v_reason);
+  -- null if the reason has no holder
+  v_kind constant text := coalesce(
+    '{"key_limit": "key", "rate_limited": "rate", "locked": "lock", "worker_died": "dead_worker",
+      "lease_expired": "dead_worker", "no_worker": "no_worker", "no_processor": "no_worker",
+      "no_slot": "slots", "long_line": "slots", "not_leased": "worker", "asking": "answer",
+      "waiting_for_event": "event", "waiting_for_children": "child", "refused": "refusal",
+      "passed_over": "tick"}'::jsonb ->> v_reason,
+    substring(v_reason from 'limit$'),
+    case when v_reason ~ '_paused$' then 'pause' end
+  );
   v_data constant jsonb := p_found -> 'data';
   v_id uuid;
   v_holder jsonb;
@@ -2792,20 +2703,23 @@ $$;
 
 -- Return the reason why a job waits, and the job, limit or pause for which it waits.
 -- p_lock: Database session that has locked the job's row, from queue.locks_on.
--- p_alive: Live workers. Callers read the sessions once for many jobs, because this query reads all
--- leases.
+-- p_alive: Live workers. Callers read the workers once for many jobs, because this query reads all
+--   leases.
+-- p_is_open: True to return also jobs of other workspaces and names of people, roles and
+--   applications.
 create function queue.explain(
   p_job public.jobs,
   p_lock jsonb,
   p_alive queue.workers[],
-  p_now timestamptz
+  p_now timestamptz,
+  p_is_open boolean default queue.is_operator() or queue.is_service()
 )
 returns jsonb
 language plpgsql stable
 set search_path = ''
-as $$
+set timezone = 'UTC'
+as $$ -- sentences show times in UTC
 declare
-  v_is_open constant boolean := queue.is_operator() or queue.is_service();
   v_found jsonb;
   v_held jsonb;
   v_error record;
@@ -2832,9 +2746,9 @@ begin
     'since', coalesce(p_job.finished_at, p_job.scheduled_for, p_job.created_at),
     'cause', v_error.cause
   ) || v_found;
-  if not v_is_open then -- members must not see names of others
+  if not p_is_open then -- members must not see names of others
     v_found := v_found || jsonb_build_object(
-      'data', (v_found -> 'data') - 'application' || case
+      'data', (v_found -> 'data') - '{application,without_right}'::text[] || case
         when v_found -> 'data' ? 'paused_by' then jsonb_build_object(
           'paused_by',
           queue.shown_person(v_found #>> '{data,paused_by}', p_job.workspace_id)
@@ -2843,7 +2757,7 @@ begin
       end
     );
   end if;
-  v_held := queue.held_by(p_job, v_found, p_now, v_is_open);
+  v_held := queue.held_by(p_job, v_found, p_now, p_is_open);
   v_found := v_found || queue.render_guidance(
     v_found ->> 'reason',
     v_found
@@ -2871,7 +2785,7 @@ begin
       ),
       case
         when p_job.status = 'pending' and p_job.started_at is null
-            and p_job.start_by_at is not null
+            and p_job.start_by_at > p_now
           then queue.render_guidance(
             'start_by',
             jsonb_build_object('start_by_at', p_job.start_by_at)
@@ -2982,10 +2896,9 @@ comment on function public.explain_job is
   'data, estimated_start_at}.';
 select queue.allow('authenticated, service_role', 'public.explain_job');
 
--- Return groups of jobs that wait for the same cause. The largest group comes first. All jobs of a
--- group have the same job type and queue, concurrency key, unpublished type, question or event,
--- dead worker, or database session with locks on their rows. A further group has the overdue jobs
--- of one type.
+-- Return groups of jobs of one type that wait for the same cause. All jobs of a group have the same
+-- queue, concurrency key, question or event, dead worker, or database session with locks on their
+-- rows, or the type is unpublished, or its jobs are overdue.
 -- job_id: Id of one job of the group.
 -- jobs: Number of jobs in the group, counted up to 1,000 or 10,000.
 -- oldest_at: Time at which the longest wait of the group began.
@@ -3018,6 +2931,68 @@ late as materialized (
     and (p_workspace_id is null or d.workspace_id = p_workspace_id)
   order by d.run_at
   limit 1000
+),
+locks as materialized (
+  select *
+  from queue.locks_on(
+    array(select l.job_id from leases as l union select d.job_id from late as d),
+    p_now
+  )
+),
+held as (
+  (
+    select
+      'key' as kind,
+      g.job_type,
+      concat_ws(
+        ' ',
+        g.workspace_id,
+        case
+          when queue.is_internal(g.job_type) then split_part(g.key, ':', 1) -- webhook's receiver
+          else g.key
+        end
+      ) as cause,
+      g.job_id,
+      g.ord,
+      null::timestamptz as since
+    from queue.gated as g
+    where not g.admitted
+      and (p_workspace_id is null or g.workspace_id = p_workspace_id)
+      and (p_job_type is null or g.job_type = p_job_type)
+    limit 10000
+  )
+  union all
+  (
+    select 'unpublished', u.job_type, u.workspace_id::text, u.job_id, 0, null
+    from queue.unpublished as u
+    where (p_workspace_id is null or u.workspace_id = p_workspace_id)
+      and (p_job_type is null or u.job_type = p_job_type)
+    limit 10000
+  )
+  union all
+  select o.kind, j.job_type, o.cause, j.id, 0, o.since
+  from (
+    (
+      select w.kind, w.event_name as cause, w.job_id, w.created_at as since
+      from queue.waits as w
+      where w.kind in ('ask', 'event')
+        and (p_workspace_id is null or w.workspace_id = p_workspace_id)
+      limit 1000
+    )
+    union all
+    select 'worker', l.worker::text, l.job_id, l.expires_at
+    from leases as l
+    where l.job_id not in (select k.job_id from locks as k)
+    union all
+    select 'lock', k.pid::text, k.job_id, k.since
+    from locks as k
+    union all
+    select 'late', null, d.job_id, d.run_at
+    from late as d
+    where d.job_id not in (select k.job_id from locks as k)
+  ) as o
+  join public.jobs as j on j.id = any (array[o.job_id])
+  where p_job_type is null or j.job_type = p_job_type
 )
 (
   select f.job_id, r.jobs, f.ready_at
@@ -3045,90 +3020,17 @@ late as materialized (
   limit 8 -- small, because the call explains each group
 )
 union all
-(
-  select (array_agg(g.job_id order by g.ord))[1], count(*), null
-  from (
-    select *
-    from queue.gated as o
-    where not o.admitted
-      and (p_workspace_id is null or o.workspace_id = p_workspace_id)
-      and (p_job_type is null or o.job_type = p_job_type)
-    limit 10000
-  ) as g
-  group by
-    g.workspace_id,
-    g.job_type,
-    case
-      when queue.is_internal(g.job_type) then split_part(g.key, ':', 1) -- receiver of the webhook
-      else g.key
-    end
-  order by 2 desc
-  limit 10
-)
-union all
-(
-  select (array_agg(u.job_id order by u.job_id))[1], count(*), null
-  from (
-    select *
-    from queue.unpublished as o
-    where (p_workspace_id is null or o.workspace_id = p_workspace_id)
-      and (p_job_type is null or o.job_type = p_job_type)
-    limit 10000
-  ) as u
-  group by u.workspace_id, u.job_type
-  order by 2 desc
-  limit 10
-)
-union all
-(
-  select (array_agg(w.job_id order by w.created_at))[1], count(*), min(w.created_at)
-  from (
-    select *
-    from queue.waits as o
-    where o.kind in ('ask', 'event')
-      and (p_workspace_id is null or o.workspace_id = p_workspace_id)
-    limit 1000
-  ) as w
-  join public.jobs as j on j.id = any (array[w.job_id])
-  where p_job_type is null or j.job_type = p_job_type
-  group by j.job_type, w.kind, w.event_name
-  order by 2 desc
-  limit 10
-)
-union all
-(
-  select (array_agg(l.job_id))[1], count(*), min(l.expires_at)
-  from leases as l
-  where not exists (
-    select from queue.locks_on(array[l.job_id], p_now)
-  )
-  group by l.worker
-  order by 2 desc
-  limit 10
-)
-union all
-(
-  select (array_agg(k.job_id))[1], count(*), min(k.since)
-  from queue.locks_on(
-    array(select l.job_id from leases as l union select d.job_id from late as d),
-    p_now
-  ) as k
-  join public.jobs as j on j.id = k.job_id
-  where p_job_type is null or j.job_type = p_job_type
-  group by k.pid
-  limit 10
-)
-union all
-(
-  select (array_agg(d.job_id order by d.run_at))[1], count(*), min(d.run_at)
-  from late as d
-  join public.jobs as j on j.id = any (array[d.job_id])
-  where (p_job_type is null or j.job_type = p_job_type)
-    and not exists (select from queue.locks_on(array[d.job_id], p_now))
-  group by j.job_type
-  order by 2 desc
-  limit 10
-)
+select g.job_id, g.jobs, g.oldest_at
+from (
+  select
+    (array_agg(h.job_id order by h.since, h.ord, h.job_id))[1] as job_id,
+    count(*) as jobs,
+    min(h.since) as oldest_at,
+    row_number() over (partition by h.kind order by count(*) desc) as nth
+  from held as h
+  group by h.kind, h.job_type, h.cause
+) as g
+where g.nth <= 10
 $$;
 
 -- Return the holders of jobs. The holder for which most jobs wait comes first. For each holder, the

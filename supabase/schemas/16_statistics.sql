@@ -181,8 +181,31 @@ from (
 where l.at < p_now - interval '1 minute'
 $$;
 
--- Return the counts and percentiles of each job type in each period. The error of a percentile is
--- at most 12 %.
+-- Return percentiles of a histogram of queue.stats: {p50_ms, p95_ms, p99_ms}. The error of a
+-- percentile is at most 12 %.
+create function queue.percentiles(p_buckets jsonb)
+returns jsonb
+language sql immutable
+set search_path = ''
+as $$
+select jsonb_object_agg(q.name, q.ms)
+from (
+  select
+    format('p%s_ms', p.percent) as name,
+    round(min(b.ms)::numeric, 1) as ms
+  from unnest('{50, 95, 99}'::integer[]) as p (percent)
+  left join (
+    select
+      power(1.25, e.key::integer + 0.5) - 1 as ms,
+      sum(e.value::numeric) over () as total,
+      sum(e.value::numeric) over (order by e.key::integer) as jobs
+    from jsonb_each_text(p_buckets) as e
+  ) as b on 100 * b.jobs >= p.percent * b.total
+  group by p.percent
+) as q
+$$;
+
+-- Return the counts and percentiles of each job type in each period.
 create function queue.type_numbers(
   p_workspace_id uuid,
   p_since timestamptz,
@@ -192,66 +215,34 @@ returns table (at timestamptz, job_type text, line jsonb)
 language sql stable
 set search_path = ''
 as $$
-select n.at, n.job_type, n.counts || p.times
-from (
-  select
-    date_bin(p_step, s.at, p_since) as at,
-    s.job_type,
-    queue.sum_jsonb(array_agg(s.counts)) as counts,
-    queue.sum_jsonb(array_agg(s.run_times)) as run_times,
-    queue.sum_jsonb(array_agg(s.queue_times)) as queue_times
-  from queue.stats as s
-  where s.workspace_id
-  = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
-    and s.at >= p_since
-  group by 1, 2
-) as n
-cross join lateral (
-  select jsonb_object_agg(
-    k.name,
-    (
-      select jsonb_object_agg(q.name, q.ms)
-      from (
-        select
-          format('p%s_ms', p.percent) as name,
-          round(min(b.ms)::numeric, 1) as ms
-        from unnest('{50, 95, 99}'::integer[]) as p (percent)
-        left join (
-          select
-            power(1.25, e.key::integer + 0.5) - 1 as ms,
-            sum(e.value::numeric) over () as total,
-            sum(e.value::numeric) over (order by e.key::integer) as jobs
-          from jsonb_each_text(k.buckets) as e
-        ) as b on 100 * b.jobs >= p.percent * b.total
-        group by p.percent
-      ) as q
-    )
-  ) as times
-  from (values ('run', n.run_times), ('queue', n.queue_times)) as k (name, buckets)
-) as p
+select
+  date_bin(p_step, s.at, p_since),
+  s.job_type,
+  queue.sum_jsonb(array_agg(s.counts)) || jsonb_build_object(
+    'run', queue.percentiles(queue.sum_jsonb(array_agg(s.run_times))),
+    'queue', queue.percentiles(queue.sum_jsonb(array_agg(s.queue_times)))
+  )
+from queue.stats as s
+where s.workspace_id
+= coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
+  and s.at >= p_since
+group by 1, 2
 $$;
 
 -- Return the duration in milliseconds that 99 % of the jobs of a type did not exceed in the last
--- day, or null if fewer than 20 jobs ended.
+-- day, or null if fewer than 20 jobs ended. The percentile is increased by its possible error.
 create function queue.usual_ms(p_workspace_id uuid, p_job_type text, p_now timestamptz)
 returns double precision
 language sql stable
 set search_path = ''
 as $$
-select min(power(1.25, b.bucket + 1) - 1) -- the end of the bucket
-from (
-  select
-    e.key::integer as bucket,
-    sum(sum(e.value::numeric)) over () as total,
-    sum(sum(e.value::numeric)) over (order by e.key::integer) as jobs
-  from queue.stats as s
-  cross join lateral jsonb_each_text(s.run_times) as e
-  where s.workspace_id = p_workspace_id
-    and s.at > p_now - interval '1 day'
-    and s.job_type = p_job_type
-  group by 1
-) as b
-where b.total >= 20 and 100 * b.jobs >= 99 * b.total
+select 1.12
+  * (queue.percentiles(queue.sum_jsonb(array_agg(s.run_times))) ->> 'p99_ms')::double precision
+from queue.stats as s
+where s.workspace_id = p_workspace_id
+  and s.at > p_now - interval '1 day'
+  and s.job_type = p_job_type
+having sum((s.counts ->> 'completed')::bigint + (s.counts ->> 'failed')::bigint) >= 20
 $$;
 
 -- Return the number of due jobs for each cause of their delay. The causes are paused, unserved (no
@@ -643,34 +634,6 @@ begin
     using p_workspace_id;
   end loop;
 end;
-$$;
-
--- Return the number of due jobs of these lanes (job types in queues), at most 1,000.
--- p_workspace_id: Null to count the jobs of all workspaces.
-create function queue.due_in(p_workspace_id uuid, p_lanes integer[])
-returns bigint
-language sql stable
-set search_path = ''
-as $$
-select count(*)
-from (
-  (
-    select r.lane
-    from queue.ready as r
-    where r.lane = any (p_lanes)
-      and (p_workspace_id is null or r.workspace_id = p_workspace_id)
-    limit 1000
-  )
-  union all
-  (
-    select g.lane
-    from queue.gated as g
-    where g.lane = any (p_lanes)
-      and not g.admitted
-      and (p_workspace_id is null or g.workspace_id = p_workspace_id)
-    limit 1000
-  )
-) as d
 $$;
 
 -- Return findings about types, pauses, schedules, questions and silent jobs. A job is silent if its
@@ -1343,12 +1306,7 @@ language sql stable
 set search_path = ''
 as $$
 select jsonb_build_object(
-  'waiting', queue.due_in(p_workspace_id, k.lanes) + ( -- plus jobs whose type is not published
-    select count(*)
-    from queue.unpublished as u
-    where u.job_type = p_job_type
-      and (p_workspace_id is null or u.workspace_id = p_workspace_id)
-  ),
+  'waiting', queue.due_in(p_workspace_id, k.lanes, p_job_type),
   'running', (
     select count(*)
     from (

@@ -220,7 +220,8 @@ begin
     left join ( -- explain one job for each group that waits for the same reason
       select distinct on (o.workspace_id, o.job_type, o.queue, o.concurrency_key)
         o.*,
-        queue.waited_for(o, v_alive, p_now) as sentence
+        -- the sentence is stored for members, so it names no job of another workspace
+        queue.explain(o, null, v_alive, p_now, false) -> 'sentence' as sentence
       from public.jobs as o
       where o.id = any (p_ids)
         and o.status = 'pending'
