@@ -913,7 +913,7 @@ declare
   c_answer constant text := '{"status": "pending", "priority": 100, "attempts": 0, "fence": 0,
     "generation": 1, "lost_attempts": 0, "deaths": 0, "state": "queued", "tags": [],
     "progress": {"percentage": 0, "stage": null, "message": null},
-    "times": {"queue_ms": 0, "run_ms": 0, "runs": 0},
+    "times": {"queue_ms": 0, "run_ms": 0, "earlier_ms": 0, "runs": 0},
     "user_id": null, "session_id": null, "result": null, "error": null, "error_message": null,
     "error_data": null, "timeout_seconds": null, "cost_usd": null, "started_at": null,
     "finished_at": null, "completed_at": null, "next_retry_at": null, "scheduled_for": null,

@@ -2491,36 +2491,40 @@ create function queue.due_in(
   p_job_type text default null
 )
 returns bigint
-language sql stable
+language plpgsql stable
 set search_path = ''
 as $$
-select count(*)
-from (
-  (
-    select r.lane
-    from queue.ready as r
-    where r.lane = any (p_lanes)
-      and (p_workspace_id is null or r.workspace_id = p_workspace_id)
-    limit 1000
-  )
-  union all
-  (
-    select g.lane
-    from queue.gated as g
-    where g.lane = any (p_lanes)
-      and not g.admitted
-      and (p_workspace_id is null or g.workspace_id = p_workspace_id)
-    limit 1000
-  )
-  union all
-  (
-    select 0
-    from queue.unpublished as u
-    where u.job_type = p_job_type
-      and (p_workspace_id is null or u.workspace_id = p_workspace_id)
-    limit 1000
-  )
-) as d
+begin
+  return (
+    select count(*)
+    from (
+      (
+        select r.lane
+        from queue.ready as r
+        where r.lane = any (p_lanes)
+          and (p_workspace_id is null or r.workspace_id = p_workspace_id)
+        limit 1000
+      )
+      union all
+      (
+        select g.lane
+        from queue.gated as g
+        where g.lane = any (p_lanes)
+          and not g.admitted
+          and (p_workspace_id is null or g.workspace_id = p_workspace_id)
+        limit 1000
+      )
+      union all
+      (
+        select 0
+        from queue.unpublished as u
+        where u.job_type = p_job_type
+          and (p_workspace_id is null or u.workspace_id = p_workspace_id)
+        limit 1000
+      )
+    ) as d
+  );
+end;
 $$;
 
 -- Return the number of jobs in the workspace that wait for the same reason as this job, at most
@@ -2528,12 +2532,11 @@ $$;
 -- job waits for the same reason.
 create function queue.count_alike(p_job public.jobs, p_reason text)
 returns jsonb
-language sql stable
+language plpgsql stable
 set search_path = ''
 as $$
-select jsonb_build_object('waiting', least(w.jobs, 1000), 'more', w.jobs >= 1000)
-from (
-  select case
+declare
+  v_jobs constant bigint := case
     when p_job.status <> 'pending' then 0
     when p_reason = 'key_limit' then (
       select count(*)
@@ -2547,8 +2550,10 @@ from (
       ) as k
     )
     else queue.due_in(p_job.workspace_id, array[p_job.lane], p_job.job_type)
-  end as jobs
-) as w
+  end;
+begin
+  return jsonb_build_object('waiting', least(v_jobs, 1000), 'more', v_jobs >= 1000);
+end;
 $$;
 
 -- Return the holder of a job, for a reason that queue.explain_row or queue.explain_ready returned:
@@ -3042,6 +3047,7 @@ create function queue.holders(p_workspace_id uuid, p_job_type text, p_now timest
 returns jsonb
 language sql stable
 set search_path = ''
+set enable_seqscan = off
 set timezone = 'UTC'
 as $$
 with said as materialized (
