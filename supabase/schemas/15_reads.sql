@@ -3047,7 +3047,6 @@ create function queue.holders(p_workspace_id uuid, p_job_type text, p_now timest
 returns jsonb
 language sql stable
 set search_path = ''
-set enable_seqscan = off
 set timezone = 'UTC'
 as $$
 with said as materialized (
