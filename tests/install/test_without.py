@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -13,16 +12,12 @@ from infra.release.catalogue import catalogue, differences
 from minutehand.app import find_apps
 from minutehand.config import ConfigurationError
 from minutehand.install.catalog import find_drifts, read_record
-from minutehand.install.project import InstallOptions, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import InstallError
-from minutehand.install.tenancy import Tenants
 from minutehand.project import Project
 from tests.install.projects import Hosted, HostedDatabase, install
 from tests.support.paths import ROOT
 
-NOW = datetime.now(UTC)
 SCHEMAS = Schemas("minutehand")
 PAGE = ROOT / "shared/minutehand/webhooks/README.md"
 
@@ -61,14 +56,6 @@ def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_
             assert find_drifts(session, SCHEMAS, recorded) == []
 
         assert project.environment["MINUTEHAND_APPS"] == "jobs,-minutehand.webhooks"
-        assert (
-            plan_install(
-                project.root, InstallOptions(SCHEMAS, Tenants(), without=project.without), now=NOW
-            ).files
-            == ()
-        )
-        with pytest.raises(InstallError, match="other options"):
-            plan_install(project.root, InstallOptions(SCHEMAS, Tenants()), now=NOW)
         one.as_owner(removal_sql(project.root))
         assert one.everything() == before
 

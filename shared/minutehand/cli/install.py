@@ -15,10 +15,10 @@ from minutehand.config import ConfigurationError
 from minutehand.install.project import FileWrite, InstallOptions, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import InstallError, installed
+from minutehand.install.sources import InstallError
 from minutehand.install.tenancy import PERSONAL, TenancyError, Tenants, existing
 from minutehand.install.upgrade import plan_upgrade
-from minutehand.project import FILE, Project, Tenancy
+from minutehand.project import FILE, Tenancy
 from minutehand.resources import checkout
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import verb
@@ -29,7 +29,6 @@ Folder = Annotated[
     Path, typer.Argument(help="The project's folder.", show_default="the current folder")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the files without writing them.")]
-SCHEMA, PACKAGE = "minutehand", "jobs"
 NEXT = """
 Next:
 1. only with `supabase start`: supabase migration up, once config.toml has its schema
@@ -44,9 +43,8 @@ def install(
     folder: Folder = Path(),
     *,
     schema: Annotated[
-        str | None,
-        typer.Option(help="Schema of the jobs that clients see; may be `public`. [minutehand]"),
-    ] = None,
+        str, typer.Option(help="Schema of the jobs that clients see; may be `public`.")
+    ] = "minutehand",
     tenancy: Annotated[
         Tenancy | None,
         typer.Option(
@@ -61,11 +59,9 @@ def install(
         str, typer.Option(help="For existing: memberships(organization_id,user_id,role).")
     ] = "",
     package: Annotated[
-        str | None,
-        typer.Option(
-            help="The Python package of your processors, e.g. backend/jobs, acme.jobs. [jobs]"
-        ),
-    ] = None,
+        str,
+        typer.Option(help="The Python package of your processors, e.g. backend/jobs, acme.jobs."),
+    ] = "jobs",
     without: Annotated[
         Literal["webhooks"] | None, typer.Option(help="An app of Minutehand to leave out.")
     ] = None,
@@ -74,25 +70,11 @@ def install(
     """Install the engine's migrations, a first processor and settings into a project."""
     with _translate_errors():
         folder, source = _project_folder(folder)
-        if "/" in (package or ""):
-            source, _, package = str(package).rpartition("/")
-        tenants: Tenants | None = None
-        left_out: tuple[str, ...] = (f"-minutehand.{without}",) if without else ()
-        project = Project.at(folder)
-        if project != Project(root=folder):  # an earlier install stored its options
-            schema = schema or project.schema_
-            packages = (name for name in project.packages if name[-2:] != ".*")
-            package = package or next(packages, None)
-            left_out = left_out or project.without
-            has_source = project.source != Project.model_fields["source"].default
-            source = source or (project.source if has_source else "")
-            if (tenancy or project.tenancy) == project.tenancy and installed(folder):
-                tenants = Tenants(project.tenancy)
-        if tenants is None:
-            tenants = _tenants(tenancy, organizations, memberships)
-        options = InstallOptions(
-            Schemas(schema or SCHEMA), tenants, package or PACKAGE, source, left_out
-        )
+        if "/" in package:
+            source, _, package = package.rpartition("/")
+        tenants = _tenants(tenancy, organizations, memberships)
+        left_out = (f"-minutehand.{without}",) if without else ()
+        options = InstallOptions(Schemas(schema), tenants, package, source, left_out)
         plan = plan_install(folder, options, now=datetime.now(UTC))
         if not dry_run:
             plan.apply()

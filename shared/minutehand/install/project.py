@@ -20,15 +20,14 @@ from minutehand.app import built_in
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import (
     InstallError,
-    installed_release,
+    Source,
+    installed,
     migration,
     sources,
-    sources_since,
     timestamp,
-    upgrade_migrations,
 )
 from minutehand.install.tenancy import Tenants
-from minutehand.project import FILE, Project
+from minutehand.project import FILE
 from minutehand.version import VERSION
 
 SETTINGS_EXAMPLE = "minutehand.env.example"
@@ -38,6 +37,11 @@ SECRET_FILES = (".env", "*.env", "key.json", "build/")
 OUR_FILES = (*SECRET_FILES, "__pycache__/")
 #: Folders to ignore that the Supabase CLI writes, unless `supabase init` wrote a .gitignore.
 CLI_FILES = ("supabase/.branches/", "supabase/.temp/")
+#: Note for a project that has the engine.
+INSTALLED = (
+    f"Minutehand is installed here with the options in {FILE}. `minutehand upgrade` adds a newer"
+    " release."
+)
 #: Note for a project that declares its schema.
 DECLARED = (
     "The next `supabase db diff` of declared files would drop the engine. See Beside a schema that"
@@ -203,81 +207,52 @@ class InstallOptions:
 
 
 def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Plan:
-    """Plan the files of an install into `folder`; none if the folder has all of them.
+    """Plan the files of an install into `folder`; none if Minutehand is installed there.
 
     Raises:
-        InstallError: A file or an earlier install in the folder conflicts with the options.
+        InstallError: A file in the folder conflicts with the options.
     """
-    project = _find_project(folder)
-    if project is not None:
-        _check_same(project, options)
-    new_files = missing_files(folder, options, now=now)
-    new_files += _new(folder, FILE, _project_file(folder, options)) if project is None else []
-    if project is None or options.package in project.packages:
-        new_files += _first_processor(
-            folder / options.source, options.package, again=project is not None
-        )
-    ignored, hints = _ignored(folder)
+    if installed(folder):
+        return Plan((), (INSTALLED,))
+    home = package_folder(folder / options.source, options.package)
+    for path in (folder / FILE, home, home.with_suffix(".py")):
+        if path.exists():
+            raise InstallError(
+                f"{path.relative_to(folder)} already exists",
+                code="package_taken",
+                fix=f"delete {FILE} of a failed install; for a package --package NAME, e.g. work",
+            )
+    job_type = f"{options.package.rpartition('.')[2]}.hello"
     settings = SETTINGS.format(
         apps=",".join([options.package, *options.without]), schema=options.schemas.clients
     )
-    settings_file = _new(folder, SETTINGS_EXAMPLE, settings)
+    engine = sources(options.schemas, options.tenants, built_in(options.without))
+    ignored, hints = _ignored(folder)
     config, config_hints = _config(folder, options.schemas.clients)
-    files = (*new_files, *ignored, *settings_file, *config, *_instructions(folder, options))
+    files = (
+        *plan_migrations(folder, [engine], now=now),
+        FileWrite(folder / FILE, _project_file(folder, options)),
+        *processor_files(folder / options.source, options.package, job_type),
+        *ignored,
+        *_new(folder, SETTINGS_EXAMPLE, settings),
+        *config,
+        *_instructions(folder, options),
+    )
     return Plan(files, (*hints, *config_hints))
 
 
-def missing_files(folder: Path, options: InstallOptions, *, now: datetime) -> list[FileWrite]:
-    """Plan the migrations with the SQL that the project lacks, or none if it lacks nothing."""
-    since = installed_release(folder)
-    schemas, apps = options.schemas, built_in(options.without)
-    if since is None:
-        migrations = [sources(schemas, options.tenants, apps)]
-    elif missing := sources_since(since, schemas, apps):
-        migrations = upgrade_migrations(missing, schemas, apps)
-    else:
-        migrations = []
+def plan_migrations(
+    folder: Path, migrations: list[list[Source]], *, now: datetime
+) -> list[FileWrite]:
+    """Plan migrations with these parts, after the project's newest migration."""
     first, version = int(timestamp(folder, now)), VERSION.replace(".", "_")
-    names = [f"{first + n}_minutehand_{version}.sql" for n in range(len(migrations))]
     return [
-        FileWrite(folder / "supabase" / "migrations" / name, migration(parts))
-        for name, parts in zip(names, migrations, strict=True)
+        FileWrite(
+            folder / "supabase" / "migrations" / f"{number}_minutehand_{version}.sql",
+            migration(parts),
+        )
+        for number, parts in enumerate(migrations, first)
     ]
-
-
-def _find_project(folder: Path) -> Project | None:
-    project = Project.at(folder)
-    # a project with only default values has no project file
-    return None if project == Project(root=folder) else project
-
-
-def _check_same(project: Project, options: InstallOptions) -> None:
-    packages = project.packages
-    if packages and options.package not in packages and not packages[0].endswith(".*"):
-        raise InstallError(
-            f"the package of this project is {packages[0]}",
-            code="installed_otherwise",
-            fix=f'to add a package, create it and add "{options.package}" to apps in {FILE}',
-        )
-    before = (project.schema_, project.tenancy, project.without)
-    if (options.schemas.clients, options.tenants.kind, options.without) != before:
-        raise InstallError(
-            f"Minutehand is installed here with other options, which {FILE} names",
-            code="installed_otherwise",
-            fix="pass the same options, or remove it first: minutehand uninstall; to remove an app:"
-            " minutehand docs webhooks",
-        )
-
-
-def _first_processor(folder: Path, package: str, *, again: bool) -> list[FileWrite]:
-    home = package_folder(folder, package)
-    if (home.exists() or home.with_suffix(".py").exists()) and not again:
-        raise InstallError(
-            f"{package} already exists", code="package_taken", fix="--package NAME, e.g. work"
-        )
-    if home.exists():
-        return []
-    return processor_files(folder, package, f"{package.rpartition('.')[2]}.hello")
 
 
 def package_folder(source: Path, package: str) -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from minutehand.install.project import InstallOptions, Plan, missing_files
+from minutehand.app import built_in
+from minutehand.install.project import Plan, plan_migrations
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import (
     InstallError,
@@ -13,8 +14,9 @@ from minutehand.install.sources import (
     installed_release,
     not_installed,
     ordinal,
+    sources_since,
+    upgrade_migrations,
 )
-from minutehand.install.tenancy import Tenants
 from minutehand.project import Project
 from minutehand.version import VERSION
 
@@ -38,9 +40,6 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> t
             fix=f'pip install "minutehand>={since}"',
         )
     project = Project.at(folder)
-    options = InstallOptions(
-        Schemas(project.schema_), Tenants(project.tenancy), without=project.without
-    )
     for file in () if keep_edited else installed(folder):
         if file.is_modified:
             name = file.path.name
@@ -50,4 +49,7 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> t
                 fix="put the change into a migration of your own and restore the file (git checkout"
                 f" -- supabase/migrations/{name}); or keep it: minutehand upgrade --keep-edited",
             )
-    return since, Plan(tuple(missing_files(folder, options, now=now)))
+    schemas, apps = Schemas(project.schema_), built_in(project.without)
+    missing = sources_since(since, schemas, apps)
+    migrations = upgrade_migrations(missing, schemas, apps) if missing else []
+    return since, Plan(tuple(plan_migrations(folder, migrations, now=now)))
