@@ -464,7 +464,7 @@ create table queue.suspects (
   job_id uuid primary key,
   workspace_id uuid not null,
   worker integer not null, -- the worker whose process ended
-  company uuid not null, -- suspects with the same company run together
+  company uuid not null, -- group of suspects that run in one process
   since timestamptz not null
 );
 

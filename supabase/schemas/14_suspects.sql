@@ -1,19 +1,20 @@
 -- A suspect is a job whose process ended while the process also ran other jobs. Because no one
 -- knows which job ended the process, each job is released and becomes a suspect, and no job loses
--- an attempt. A company is a group of suspects that run in one process, which runs no other jobs.
+-- an attempt. Suspects run in groups. Each group runs in one process, which runs no other jobs. In
+-- names, a group of suspects is called a company.
 --
 --   queue.blame             decides which jobs may have ended a process.
 --     queue.expired_items     converts the verdicts to outcomes that queue.settle applies.
 --   queue.lease_mode        decides what a worker may lease while there are suspects.
---   queue.lease_suspects    leases one company, within all limits.
+--   queue.lease_suspects    leases one group of suspects, within all limits.
 --   queue.clear_suspects    clears the jobs whose attempts ended while their process lived on.
 --
--- When a process ends, its jobs are split into companies of about the same size. By default there
--- are two companies. The evidence of the process can request another number for its host. If there
--- are no more job types than companies, jobs of different types are put into different companies,
--- because the guilty jobs usually have the same type. Otherwise jobs of one type stay together. If
--- the process of a company also ends, the company is split in the same way. A job that ran alone
--- when its process ended is guilty. A guilty job loses an attempt, and runs alone again in its next
+-- When a process ends, its jobs are split into groups of about the same size. By default there are
+-- two groups. The evidence of the process can request another number for its host. If there are no
+-- more job types than groups, jobs of different types are put into different groups, because the
+-- guilty jobs usually have the same type. Otherwise jobs of one type stay together. If the process
+-- of a group of suspects also ends, the group is split in the same way. A job that ran alone when
+-- its process ended is guilty. A guilty job loses an attempt, and runs alone again in its next
 -- attempt.
 
 -- For each worker whose leases are lost, decide which jobs may have ended the worker's process.
@@ -70,7 +71,7 @@ begin
         where o.job_id = any (p_ids)
       ))
     ),
-    typed as materialized ( -- lane_apart is null if a company may have several types
+    typed as materialized ( -- lane_apart is null if a group may have several types
       select
         h.*,
         case
@@ -264,7 +265,7 @@ join queue.ready as r
 where j.status = 'pending' and coalesce(j.job_type = any (p_job_types), true)
 $$;
 
--- Return how many companies (groups of suspects) a worker with these job types and queues may run.
+-- Return how many groups of suspects a worker with these job types and queues may run.
 create function queue.count_companies(p_job_types text[], p_queues text[])
 returns bigint
 language sql stable
@@ -276,7 +277,7 @@ where s.lane = any ((queue.open_lanes(p_job_types, p_queues)).lanes)
 $$;
 
 -- Decide which jobs a worker may lease while suspects wait. The result is one of three words.
--- suspects: The worker may lease a company (group of suspects), because its process runs no job.
+-- suspects: The worker may lease a group of suspects, because the worker's process runs no job.
 -- others: The worker may lease all jobs except suspects.
 -- nothing: The worker may lease no job, because its process runs suspects, or because it must
 --   finish its jobs before it can run suspects.
@@ -317,7 +318,7 @@ begin
 end;
 $$;
 
--- Lease the jobs of one company of suspects, within the limits of types, workspaces and pools. The
+-- Lease the jobs of one group of suspects, within the limits of types, workspaces and pools. The
 -- lease does not check limits of concurrency keys, because suspects still count as admitted.
 create function queue.lease_suspects(p_request queue.lease_request, p_now timestamptz)
 returns queue.taken
@@ -337,9 +338,9 @@ begin
     where s.lane = any (v_open.lanes)
       and s.job_id <> all (queue.refused('lease', p_now))
     group by s.company
-    -- Half of the workers take the smallest company that has no guilty job, so that a guilty job is
-    -- found soon, even if many companies wait. The other workers take the oldest company, so that
-    -- every company runs.
+    -- Half of the workers take the smallest group of suspects that has no guilty job, so that a
+    -- guilty job is found soon, even if many groups wait. The other workers take the oldest group,
+    -- so that every group runs.
     order by
       case p_request.worker % 2 when 0 then bool_or(s.company = s.job_id) end,
       case p_request.worker % 2 when 0 then count(*) end,
@@ -347,7 +348,7 @@ begin
       s.company
     limit 50
   loop
-    -- another process is leasing or running jobs of this company
+    -- another process is leasing or running jobs of this group of suspects
     continue when not queue.try_lock('company ' || v_company.company) or exists (
       select from queue.suspects as s
       join queue.leases as l on l.job_id = s.job_id

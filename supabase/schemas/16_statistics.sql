@@ -1003,7 +1003,7 @@ begin
         cross join lateral queue.explain_ready(j, v_alive, p_now) as e (said)
         where e.said #> '{data,late_since}' is not null
           and (p_workspace_id is null or j.workspace_id = p_workspace_id)
-          and not exists ( -- no running process holds a job of the same company
+          and not exists ( -- no running process holds a job of the same group
             select from queue.suspects as o
             join queue.leases as l on l.job_id = o.job_id
             where o.company = s.company

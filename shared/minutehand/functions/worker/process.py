@@ -52,9 +52,9 @@ RESPONSE_SECONDS: Final = 40.0
 #: Pause before a worker that failed to start is restarted. The pause doubles up to the maximum.
 RESTART_SECONDS: Final = 0.5
 MAX_RESTART_SECONDS: Final = 30.0
-#: Maximum processes for suspects beside the normal worker process, and number of companies into
-#: which a death splits its suspects. At most one of the four companies dies again, so that
-#: processes remain to split it.
+#: Maximum processes for suspects beside the normal worker process, and number of groups into which
+#: the suspects of a dead process are split. At most one of the four groups ends its process again,
+#: so that processes remain to split this group.
 MAX_SUSPECTS_PROCESSES: Final = 8
 SUSPECTS_PARTS: Final = 4
 #: Minimum interval between processes for suspects that the worker has found. The interval doubles
@@ -196,7 +196,7 @@ class WorkerProcess:
                 self._start_for_suspects(1)
 
     def _start_for_suspects(self, companies: int) -> None:
-        """Start a process for each company. Each process ends when no suspects wait."""
+        """Start a process for each group of suspects. Each process ends when no suspects wait."""
         for _ in range(min(companies, MAX_SUSPECTS_PROCESSES - len(self._suspects))):
             report = self._next_report()
             task = asyncio.create_task(self._run_suspects(report), name="suspects-process")
