@@ -180,10 +180,6 @@ class Deployment:
                 fix="put them into a file for --secrets; `minutehand token secret` prints a new "
                 "token, `minutehand token worker` the key",
             )
-        functions = needs_of(Project.find()).functions.values()
-        declared = {name for needs in functions for name in needs.secrets}
-        if absent := sorted(name for name in declared if not self.secrets.get(name)):
-            self.output.hint(f"     optional secrets of apps that are not set: {', '.join(absent)}")
 
     def check_account(self) -> None:
         """Check whose account this is, and that it has room for the stage's workers."""
