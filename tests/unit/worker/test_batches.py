@@ -431,29 +431,6 @@ def test_middleware_is_around_each_job() -> None:
     assert response == {"a": "around a", "b": "kept", "c": "around c"}
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"batch": 0}, "batch of 'work' must be from 1 to 500, not 0"),
-        ({"batch": 501}, "from 1 to 500"),
-        ({"batch": 5, "batch_wait": 4}, "must be from 0 to 3 seconds, not 4"),
-        ({"batch": 5, "batch_wait": -1}, "from 0 to 3 seconds"),
-        ({"batch_wait": 1}, "batch_wait of 'work' needs batch"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Registry().processor("work", payload=int, **options)(results)
-
-
-def test_a_function_that_takes_something_else_is_refused() -> None:
-    async def run(job: Job[int], ctx: JobContext) -> None:
-        """As without batch."""
-
-    with pytest.raises(TypeError, match="must take one argument, the list of its jobs"):
-        Registry().processor("work", payload=int, batch=5)(run)  # type: ignore[arg-type,type-var]
-
-
 def test_one_that_is_stopped_before_the_call_begins_is_not_in_it() -> None:
     """If the call contained the stopped job, nothing would end that job's attempt."""
     world = World(rows(*"ab"), results)

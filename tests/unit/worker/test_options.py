@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,15 +18,6 @@ from tests.support.virtual_time import LoopClock, leaping
 
 COMMIT = "c0ffee" * 6 + "c0de"
 DEPLOYED_AT = datetime(2026, 1, 1, tzinfo=UTC)
-#: Options of a wrong kind. pydantic checks all of them, by the annotations.
-OPTIONS: dict[str, Any] = {
-    "queue": 5,
-    "max_concurrency": "5",
-    "lease": math.inf,
-    "backoff": "exponential",
-    "schedule": timedelta(seconds=30),
-    "batch": True,
-}
 #: Types of option values, a word of the expected error, and rejected arguments.
 PARTS: list[tuple[Callable[..., Any], str, dict[str, Any]]] = [
     (RateLimit, "per", {"limit": 10, "per": "minute"}),
@@ -38,18 +30,67 @@ async def nothing(*given: Any) -> Any:
     """A processor for any payload."""
 
 
-def registry_of(**options: Any) -> Registry:
-    """A registry with one type."""
-    registry = Registry()
-    registry.processor("shop.mail", **{"payload": dict, **options})(nothing)
-    return registry
+def _takes_no_ctx(job: Any) -> None: ...
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_of_another_kind_is_refused_by_its_name(option: str) -> None:
-    """If the option were published, the error would stop the worker's other types too."""
-    with pytest.raises(TypeError, match=f"^processor of 'shop.mail': {option}: .*, got "):
-        registry_of(**{option: OPTIONS[option]})
+def _takes_two(job: Any, ctx: Any) -> None: ...
+
+
+def _takes_more(job: Any, ctx: Any, clock: Any) -> None: ...
+
+
+def _takes_by_name(job: Any, *, ctx: Any) -> None: ...
+
+
+#: Options of a wrong type. pydantic checks all of them, by the annotations.
+WRONG_TYPES: dict[str, Any] = {
+    "queue": 5,
+    "max_concurrency": "5",
+    "lease": math.inf,
+    "backoff": "exponential",
+    "schedule": timedelta(seconds=30),
+    "batch": True,
+}
+TWO_ARGUMENTS = "'work' must take two arguments, the job and its ctx; it"
+#: Rejected declarations: options, function, and message.
+REJECTED: list[tuple[dict[str, Any], Any, str]] = [
+    *(
+        ({name: value}, nothing, f"^processor of 'work': {name}: .*, got ")
+        for name, value in WRONG_TYPES.items()
+    ),
+    ({"priority": 5}, nothing, "^processor of 'work': priority: Extra inputs"),
+    ({"payload": RateLimit(1)}, nothing, "payload of 'work' must be a model"),
+    ({"schedule": [Schedule("@daily"), Schedule("@hourly")]}, nothing, "different names"),
+    ({"upcasters": {1: nothing}}, nothing, "upcasters of 'work' must be from 1 to 0"),
+    ({"batch": 0}, nothing, "batch of 'work' must be from 1 to 500, not 0"),
+    ({"batch": 501}, nothing, "from 1 to 500"),
+    ({"batch": 5, "batch_wait": 4}, nothing, "must be from 0 to 3 seconds, not 4"),
+    ({"batch": 5, "batch_wait": -1}, nothing, "from 0 to 3 seconds"),
+    ({"batch_wait": 1}, nothing, "batch_wait of 'work' needs batch"),
+    ({}, _takes_no_ctx, TWO_ARGUMENTS),
+    ({}, _takes_more, TWO_ARGUMENTS),
+    ({}, _takes_by_name, TWO_ARGUMENTS),
+    ({"batch": 5}, _takes_two, "must take one argument, the list of its jobs"),
+]
+
+
+@pytest.mark.parametrize(("options", "run", "message"), REJECTED)
+def test_a_wrong_processor_is_rejected_where_it_is_declared(
+    options: dict[str, Any], run: Any, message: str
+) -> None:
+    """A published wrong option would stop the worker's other types.
+
+    Each job of a wrong function would use all of its attempts on one TypeError.
+    """
+    with pytest.raises((TypeError, ValueError), match=message):
+        Registry().processor("work", **{"payload": dict, **options})(run)
+
+
+@pytest.mark.parametrize(
+    "run", [print, lambda job, ctx, more=1: None, lambda *each: None, partial(_takes_more, clock=1)]
+)
+def test_a_function_that_can_be_called_is_registered(run: Any) -> None:
+    Registry().processor("work", payload=dict)(run)
 
 
 @pytest.mark.parametrize(("kind", "part", "given"), PARTS)
@@ -58,13 +99,6 @@ def test_a_part_of_another_kind_is_refused_by_its_name(
 ) -> None:
     with pytest.raises(TypeError, match=rf"^{kind.__name__}: {part}: .*, got "):
         kind(**given)
-
-
-def test_an_unknown_option_and_a_payload_that_is_no_model_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"^processor of 'shop\.mail': priority: Extra inputs"):
-        registry_of(priority=5)
-    with pytest.raises(TypeError, match=r"payload of 'shop\.mail' must be a model"):
-        registry_of(payload=RateLimit(1))
 
 
 def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:

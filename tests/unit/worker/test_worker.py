@@ -7,7 +7,6 @@ import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
-from functools import partial
 from typing import Any
 
 import pytest
@@ -111,29 +110,6 @@ async def test_middleware_is_nested_and_counts_for_types_that_are_added_later() 
         registry.around(lambda job, ctx, call: None)  # type: ignore[type-var]
 
 
-def _takes_no_ctx(job: Job[Any]) -> None: ...
-
-
-def _takes_more(job: Job[Any], ctx: JobContext, clock: Any) -> None: ...
-
-
-def _takes_by_name(job: Job[Any], *, ctx: JobContext) -> None: ...
-
-
-@pytest.mark.parametrize("run", [_takes_no_ctx, _takes_more, _takes_by_name])
-def test_a_function_that_cannot_be_called_is_refused_at_its_registration(run: Any) -> None:
-    """Without this check, each job of the function would use all attempts on one TypeError."""
-    with pytest.raises(TypeError, match="'work' must take two arguments, the job and its ctx; it"):
-        Registry().processor("work", payload=dict)(run)
-
-
-@pytest.mark.parametrize(
-    "run", [print, lambda job, ctx, more=1: None, lambda *each: None, partial(_takes_more, clock=1)]
-)
-def test_a_function_that_can_be_called_is_registered(run: Any) -> None:
-    Registry().processor("work", payload=dict)(run)
-
-
 def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
     """The fields have the names of `register_job_types`."""
 
@@ -148,10 +124,6 @@ def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
 
     assert (spec["timeout_seconds"], spec["events"]) == (3, "full")
     assert (spec["description"], spec["schedules"][0]["name"]) == ("Do the work.", "a")
-    with pytest.raises(ValueError, match="different names"):
-        of(run, schedule=[Schedule("@daily"), Schedule("@hourly")])
-    with pytest.raises(ValueError, match="upcasters"):
-        of(run, upcasters={1: lambda old: old})
     with pytest.raises(
         ValueError, match=r"'work' has two .*<locals>\.run \(.*:\d+\) and .*nothing"
     ):
