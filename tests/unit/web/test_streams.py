@@ -15,8 +15,7 @@ from minutehand.config import Settings
 from minutehand.queue.errors import JobNotFound, QueueUnavailable, RateLimited
 from minutehand.tasks import end_tasks
 from minutehand.web.caller import Caller
-from minutehand.web.errors import ApiError
-from minutehand.web.services import Services, SlotLimiter, StreamTiming
+from minutehand.web.services import Services, StreamTiming
 from minutehand.web.sse import Batch, SseEvent, stream_response
 from tests.unit.web.conftest import ADA
 
@@ -134,13 +133,6 @@ async def test_a_reader_that_takes_nothing_is_let_go(services: Services) -> None
     assert len(feed.items) > 90
 
 
-async def test_a_client_that_leaves_ends_its_stream(services: Services) -> None:
-    client = Client()
-    asyncio.get_running_loop().call_later(0.05, client.gone.set)
-
-    assert "event: end" not in await client.open(services, Script(Batch([line(1)])))
-
-
 async def test_the_streams_of_a_caller_read_two_at_a_time(services: Services) -> None:
     reading = list[str]()
 
@@ -157,19 +149,3 @@ async def test_the_streams_of_a_caller_read_two_at_a_time(services: Services) ->
     await asyncio.sleep(0)
     assert len(reading) == 3
     await end_tasks(asked)
-
-
-def test_a_caller_holds_so_many_streams_until_they_end() -> None:
-    streams = SlotLimiter("streams", 1, limit=3)
-
-    with (
-        streams.slot("eve"),
-        streams.slot("ada"),
-        pytest.raises(ApiError) as refused,
-        streams.slot("eve"),
-    ):
-        pass
-    with streams.slot("eve"):
-        assert streams.count == 1
-
-    assert (refused.value.status_code, refused.value.code) == (429, "rate_limited")

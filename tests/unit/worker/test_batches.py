@@ -214,39 +214,6 @@ def test_an_exception_of_every_call_is_each_jobs(
     assert all(trace == traces[0] for trace in traces)
 
 
-def test_one_that_is_stopped_is_in_no_later_call() -> None:
-    """The job is cancelled while its half waits, or while the other half runs."""
-
-    async def run(jobs: Jobs) -> Any:
-        if len(jobs) == 4:
-            raise ValueError("broken")
-        if len(world.calls) == 2:
-            world.queue.cancel("d")
-            await asyncio.sleep(10)
-        return await results(jobs)
-
-    world = World(rows(*"abcd"), run)
-    world.tick(batch=4)
-
-    assert world.calls == [["a", "b", "c", "d"], ["a", "b"], ["c"]]
-    assert world.outcomes == dict.fromkeys("abc", "completed") | {"d": "cancelled"}
-
-
-def test_each_half_has_the_whole_timeout() -> None:
-    """After one half of the batch hangs, the waiting half still has the whole timeout."""
-
-    async def run(jobs: Jobs) -> Any:
-        await asyncio.sleep(50 if jobs[0].id == "a" else 4)
-        return await results(jobs)
-
-    world = World(rows(*"abcd", timeout=5), run)
-    world.tick(budget=30, batch=4)
-
-    assert world.calls[:3] == [["a", "b", "c", "d"], ["a", "b"], ["a"]]
-    assert ["c", "d"] in world.calls
-    assert world.outcomes == {"a": "retry"} | dict.fromkeys("bcd", "completed")
-
-
 def test_the_jobs_that_wait_when_the_run_ends_have_spent_no_attempt() -> None:
     async def run(jobs: Jobs) -> Any:
         await asyncio.sleep(50)

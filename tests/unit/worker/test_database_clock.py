@@ -8,16 +8,6 @@ from minutehand.clock import FrozenClock
 from minutehand.worker.database_clock import DatabaseClock
 
 
-def test_it_is_the_workers_own_while_no_database_has_sent_its_time() -> None:
-    """A database of 0.4.4 never sends its time."""
-    own = FrozenClock()
-    clock = DatabaseClock(own)
-
-    clock.receive(None)
-
-    assert clock.now() == own.now()
-
-
 def test_instants_keep_their_order_when_a_response_took_longer_than_the_one_before() -> None:
     own = FrozenClock()
     clock = DatabaseClock(own)

@@ -139,16 +139,6 @@ async def test_a_mock_of_the_context_has_methods_to_await() -> None:
     assert await ctx.step("charge", nothing) == "r-1"
 
 
-async def test_what_the_processor_raises_says_more() -> None:
-    async def run(job: Job[Any], ctx: JobContext) -> None:
-        ctx.spawn([])  # type: ignore[unused-coroutine]
-        raise ValueError("no")
-
-    response = await ProcessorTest(run, {}).run()
-
-    assert (response.outcome, str(response.raised)) == ("retry", "no")
-
-
 def plainly(job: Job[Any], ctx: JobContext) -> None:
     """Do not await the call of the second job."""
     if job.id == "two":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -157,26 +156,6 @@ async def test_a_call_whose_answer_could_not_be_taken_counts() -> None:
     vendor.call = fails  # type: ignore[method-assign]
     await vendor.until_over()
     assert vendor.calls == MAX_CALLS
-
-
-async def test_a_call_that_is_stopped_counts() -> None:
-    """The service may have done the work of a stopped call."""
-    vendor = Vendor("done")
-    began = asyncio.Event()
-
-    async def hang() -> str:
-        vendor.calls += 1
-        began.set()
-        return await asyncio.Future()
-
-    vendor.call = hang  # type: ignore[method-assign]
-    for number in range(1, 4):
-        running = asyncio.create_task(vendor.test.run())
-        await began.wait()
-        running.cancel()
-        await running
-        assert vendor.test.steps[f"paid: call: calls {number}"]["charged"] == number
-        began.clear()
 
 
 @pytest.mark.parametrize(
