@@ -83,9 +83,6 @@ def test_each_column_says_whether_it_names_or_quotes_a_person(engine: Engine) ->
     ]
     # a comment `Person: …` on the column, as the head of people.sql describes, or a line above
     assert unknown == []
-
-
-def test_an_unknown_word_of_a_comment_is_none_of_the_engines(engine: Engine) -> None:
     kinds = set(engine.rows("select distinct kind from queue.personal_columns()"))
     assert kinds == {
         *("owner", "key", "tags", "mention", "jobs", "words", "words to clear"),
@@ -232,6 +229,7 @@ def answers(engine: Engine, user: str) -> str:
 def test_what_a_person_made_is_gone_after_one_call(
     engine: Engine, bob: Engine, ada: Engine
 ) -> None:
+    """No other row has the keys of deleted files. The command deletes the files."""
     kept = bob.enqueue({"note": "Bob's"}, scheduled_for="2100-01-01T00:00:00Z")
     fill(ada, engine, MARK)
     put_into_apps(engine, APPS, ADA)
@@ -249,6 +247,7 @@ def test_what_a_person_made_is_gone_after_one_call(
     assert engine.status(kept) == "pending"
     assert engine.rows("select from public.jobs where id = %s", about) == []
     assert (done["deleted"]["public.jobs"], done["cleared"]["queue.pauses"]) == (5, 1)
+    assert done["files"] == [f"workspaces/{ACME}/{MARK}"]
     assert engine.one("select paused_by is null and reason is null from queue.pauses")
     assert call(engine, "erase_person", ADA) == {"deleted": {}, "cleared": {}}
 
@@ -320,21 +319,6 @@ def test_a_table_of_a_project_says_so_itself(database: Database) -> None:
         done = call(engine, "erase_person", ADA, MARK)
         assert done == {"deleted": {"public.notes": 1}, "cleared": {"public.notes": 1}}
         assert engine.rows("select said, by_hand from public.notes") == [(None, "c")]
-
-
-def test_the_files_of_deleted_rows_are_named(engine: Engine) -> None:
-    """No other row has the keys of these files. The command deletes the files."""
-    key = f"workspaces/{ACME}/{ADA}/ada-speaks.mp4"
-    engine.run(
-        "insert into public.trainings (workspace_id, title, object_key, created_by)"
-        " values (%s, 't', %s, %s)",
-        ACME,
-        key,
-        ADA,
-    )
-    assert key in str(call(engine, "export_person", ADA))
-    assert call(engine, "erase_person", ADA)["files"] == [key]
-    assert "files" not in call(engine, "erase_person", ADA)
 
 
 def test_a_mistyped_job_type_is_in_no_statistics(engine: Engine, ada: Engine) -> None:
