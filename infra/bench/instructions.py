@@ -3,8 +3,10 @@
 `python -m infra.bench.instructions` runs Postgres as a single process under valgrind, which must be
 installed. For each case, the table has the difference between a long and a short run, which leaves
 out the cost of starting. WAL and transaction ids (one per subtransaction that writes) are from the
-same runs. Each figure is followed by its ratio to the last release, and the last line lists the
-increases. Arguments select the cases that contain all of them.
+same runs. Both also depend on the speed of the machine, because a call sends a Realtime message, in
+a subtransaction, only if the workspace had fewer than five changes in the current second. Repeat a
+run that shows an increase of only WAL or ids. Each figure is followed by its ratio to the last
+release, and the last line lists the increases. Arguments select the cases that contain all of them.
 """
 
 from __future__ import annotations
