@@ -92,9 +92,6 @@ LINTS = {
         where p.polpermissive and p.polcmd in ('*', c.cmd)
           and p.polrelid::regclass::text not like 'realtime.%'
         group by 1, 2, 3 having count(*) > 1""",
-    "0007 policy without row level security": """
-        select c.oid::regclass from pg_class c join pg_policy p on p.polrelid = c.oid
-          where not c.relrowsecurity""",
     "0009 duplicate index": """
         select min(indexrelid::regclass::text) from pg_index
           where indrelid::regclass::text !~ '^(pg_|auth|realtime|supabase)'
@@ -105,18 +102,15 @@ LINTS = {
           and c.relnamespace = 'public'::regnamespace
           and not coalesce(c.reloptions @> array['security_invoker=true']
             or c.reloptions @> array['security_invoker=on'], false)""",
-    "0011 function with a mutable search path": """
+    "0011 function whose search path is not empty": """
         select p.oid::regprocedure from ours p
-        where not exists (select 1 from unnest(p.proconfig) c where c like 'search_path=%')""",
+        where (p.proconfig @> array['search_path=""']) is not true""",
     "0013 table in an exposed schema without row level security": """
         select c.oid::regclass from pg_class c where c.relkind in ('r', 'p')
           and not c.relrowsecurity
           and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)""",
     "0014 extension in public": """
         select extname from pg_extension where extnamespace = 'public'::regnamespace""",
-    "0016 materialized view in the API": """
-        select c.oid::regclass from pg_class c where c.relkind = 'm'
-          and c.relnamespace = 'public'::regnamespace""",
     "0024 policy that is always true": """
         select polname from pg_policy where polrelid::regclass::text !~ '^(auth|realtime)'
           and polcmd <> 'r'
@@ -125,10 +119,6 @@ LINTS = {
     "0028 definer function that anon may execute": """
         select p.oid::regprocedure from ours p where p.prosecdef and not p.is_private
           and has_function_privilege('anon', p.oid, 'execute')""",
-    "0029 trigger function that anyone may execute": """
-        select p.oid::regprocedure from ours p where p.prorettype = 'trigger'::regtype
-          and (has_function_privilege('anon', p.oid, 'execute')
-            or has_function_privilege('authenticated', p.oid, 'execute'))""",
     "index that is the beginning of another": """
         select i.indexrelid::regclass from pg_index i join pg_index o on o.indrelid = i.indrelid
           and o.indexrelid <> i.indexrelid
@@ -139,9 +129,6 @@ LINTS = {
             and o.indexprs is null
           and o.indkey::text || ' ' like i.indkey::text || ' %' and o.indoption::text
             || ' ' like i.indoption::text || ' %'""",
-    "definer function whose search path is not empty": """
-        select p.oid::regprocedure from ours p where p.prosecdef
-          and not p.proconfig @> array['search_path=""']""",
     "an RPC name with two signatures": """
         select min(p.oid::regprocedure::text) from ours p
         group by pronamespace, proname having count(*) > 1""",

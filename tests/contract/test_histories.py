@@ -42,9 +42,6 @@ TYPES: dict[str, dict[str, Any]] = {
 }
 RUNNING = "from public.jobs where status = 'processing' and job_type"
 CAPS = {
-    "a place whose job is gone": "select job_id from (select job_id from queue.ready union all"
-    " select job_id from queue.gated where not ended) as p where not exists (select from"
-    " public.jobs as j where j.id = p.job_id and j.finished_at is null)",
     "a suspect in company": "select 1 from queue.leases as l"
     " join queue.suspects as s using (job_id) join queue.leases as o on o.worker = l.worker"
     " left join queue.suspects as t on t.job_id = o.job_id"

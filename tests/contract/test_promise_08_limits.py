@@ -207,29 +207,6 @@ def of_workspaces(engine: Engine, limit: int) -> Counter[str]:
     return Counter(lease["job"]["workspace_id"] for lease in engine.lease(limit))
 
 
-def test_the_only_job_of_a_tenant_is_leased_next_to_a_flood(engine: Engine) -> None:
-    engine.enqueue_many(10_000)
-    engine.lease(5)
-    engine.enqueue(workspace=GLOBEX, priority=900)
-
-    assert of_workspaces(engine, 2)[GLOBEX] == 1
-
-
-@pytest.mark.parametrize("keys", [1, 40])
-def test_a_round_that_a_lease_cuts_short_goes_on_with_the_next(engine: Engine, keys: int) -> None:
-    """A round has three jobs of one tenant and one of the other, for any limit of a lease."""
-    engine.limit(weight=3)
-    for number in range(keys):
-        engine.enqueue_many(40 // keys, concurrency_key=f"p{number}")
-    engine.enqueue_many(40, workspace=GLOBEX)
-
-    served: Counter[str] = Counter()
-    for limit in (1, 1, 2, 3, 1, 5, 2, 1):
-        served += of_workspaces(engine, limit)
-        rounds, begun = divmod(served.total(), 4)
-        assert served[ACME] == 3 * rounds + min(begun, 3)
-
-
 @pytest.mark.parametrize("others", [1, 14, 40])
 @pytest.mark.parametrize("size", [1, 10, 33])
 def test_a_round_gives_a_large_weight_all_of_it(engine: Engine, others: int, size: int) -> None:
