@@ -35,37 +35,25 @@ _TABLE = (2, 3, 7)
 #: Prefix of entries that describe the row of a setting, whose value people may change.
 _SETTING = "setting "
 #: Kinds of the objects that `create or replace` cannot give other columns, parameters or results.
-_REPLACED = {FUNCTION: "function", 5: "view"}
-#: Drops of the objects that `create` cannot change, by a pattern of the statement that creates one.
-_DROPS = {
-    r"CREATE (?:CONSTRAINT )?TRIGGER (\".+?\"|\S+) .+? ON (\S+)": "drop trigger {0} on {1}",
-    r"CREATE (?:UNIQUE )?INDEX (\S+) ON (\w+)": "drop index {1}.{0}",
-    r"alter table (\S+) add constraint (\S+)": "alter table {0} drop constraint {1}",
-    r"(alter table \S+ alter column \S+) set (default|not null)": "{0} drop {1}",
+_REPLACED = (FUNCTION, 5)
+#: Objects with the word for a part of one, by a pattern of the statement that creates it.
+_KINDS = {
+    r"CREATE OR REPLACE FUNCTION \w+\.(\w+)\(": ("function {object}", ""),
+    r"create or replace view \w+\.(\w+) ": ("view {object}", ""),
+    r"alter type \w+\.(\w+) add ": ("type {object}", ""),
+    r"create sequence if not exists \w+\.(\w+)": ("sequence {object}", ""),
+    r"alter table \S+ add column if not exists (\S+) ": ("table {object}", "column {old} "),
+    r"alter table \S+ add constraint (\S+) ": ("table {object}", "constraint {old} "),
+    r"CREATE (?:UNIQUE )?INDEX (\S+) ": ("index {schema}.{old}", ""),
+    r"CREATE (?:CONSTRAINT )?TRIGGER (\".+?\"|\S+) ": ("trigger {old} on {object}", ""),
+    r"create policy (\".+?\"|\S+) on": ("policy {old} on {object}", ""),
 }
+_DEFAULT = re.compile(r"(alter table \S+ alter column \S+) set (default|not null)")
 #: Statement that adds a column to which Postgres gives a value.
 _FILLED = re.compile(r"(alter table \S+) add column if not exists (\S+) .+ (?:default|generated) ")
 _COLUMN_RIGHT = re.compile(r"grant \w+ \(")
 #: Role of a hosted project that another database may lack.
 _OPTIONAL = "authenticator"
-#: Statement that renames an object, by a pattern of the statement that creates the object.
-_RENAMES = {
-    r"CREATE OR REPLACE FUNCTION \w+\.(\w+)\(": "alter function {object} rename to {name}",
-    r"create or replace view \w+\.(\w+) ": "alter view {object} rename to {name}",
-    r"alter type \w+\.(\w+) add ": "alter type {object} rename to {name}",
-    r"create sequence if not exists \w+\.(\w+)": "alter sequence {object} rename to {name}",
-    r"alter table \S+ add column if not exists (\S+) ": (
-        "alter table {object} rename column {old} to {name}"
-    ),
-    r"alter table \S+ add constraint (\S+) ": (
-        "alter table {object} rename constraint {old} to {name}"
-    ),
-    r"CREATE (?:UNIQUE )?INDEX (\S+) ": "alter index {schema}.{old} rename to {name}",
-    r"CREATE (?:CONSTRAINT )?TRIGGER (\".+?\"|\S+) ": (
-        "alter trigger {old} on {object} rename to {name}"
-    ),
-    r"create policy (\".+?\"|\S+) on": "alter policy {old} on {object} rename to {name}",
-}
 _COLUMN = re.compile(r"alter table (\S+) add column if not exists (\S+) ")
 #: Tables with deleted columns.
 _SHORTENED = """
@@ -294,10 +282,10 @@ def _find_renames(
     shortened = {table for (table,) in session.execute(_SHORTENED.encode()).fetchall()}
     unexpected = [entry for key, entry in actual.items() if key not in expected]
     for key, entry in expected.items():
-        for pattern, rename in () if key in actual else _RENAMES.items():
+        for pattern in () if key in actual else _KINDS:
             if (match := re.match(pattern, entry.statement)) is None:
                 continue
-            if "rename column" in rename and entry.object in shortened:
+            if "add column" in pattern and entry.object in shortened:
                 continue
             start, end = match.span(1)
             candidates = [
@@ -310,10 +298,9 @@ def _find_renames(
             ]
             if len(candidates) == 1:
                 [(other, old)] = candidates
-                schema = other.object.partition(".")[0]
-                names = {"object": other.object, "old": old, "name": match[1], "schema": schema}
-                detail = f"renamed to {old}: {_first_line(entry.statement)}"
-                drift = Drift(detail, rename.format(**names))
+                subject, part = _name_object(other, pattern, old)
+                rename = f"alter {subject} rename {part}to {match[1]}"
+                drift = Drift(f"renamed to {old}: {_first_line(entry.statement)}", rename)
                 drifts.setdefault((other.object, old), []).append(drift)
     return [claims[0] for claims in drifts.values() if len(claims) == 1]
 
@@ -325,12 +312,20 @@ def _order(entry: CatalogEntry) -> tuple[int, bool]:
 
 def _drop(entry: CatalogEntry) -> str:
     """Return the statement that drops the object that a statement creates, or an empty string."""
-    if entry.rank in _REPLACED:
-        return f"drop {_REPLACED[entry.rank]} {entry.object}"
-    for pattern, drop in _DROPS.items():
+    if match := _DEFAULT.match(entry.statement):
+        return f"{match[1]} drop {match[2]}"
+    # types, sequences and columns are altered, and a policy has its own statement
+    for pattern in () if entry.undo or entry.rank in (1, 3) else _KINDS:
         if match := re.match(pattern, entry.statement):
-            return drop.format(*match.groups())
+            subject, part = _name_object(entry, pattern, match[1])
+            return f"alter {subject} drop {part}".rstrip() if part else f"drop {subject}"
     return ""
+
+
+def _name_object(entry: CatalogEntry, pattern: str, name: str) -> list[str]:
+    """Return the object of an entry, and the part that the entry describes, as SQL names them."""
+    schema = entry.object.partition(".")[0]
+    return [text.format(object=entry.object, schema=schema, old=name) for text in _KINDS[pattern]]
 
 
 def _head(entry: CatalogEntry) -> str:
