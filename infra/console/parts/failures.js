@@ -14,30 +14,6 @@ import { When } from "./when.js";
 
 const POLL_MS = 5000; // short, because a retry of many jobs continues after the click
 
-const HOURS = 24;
-
-/**
- * Bar chart of the number of failures per hour in the last day, with the current hour at the right.
- */
-function HourChart({ byHour = {} }) {
-  const counts = Array.from({ length: HOURS }, (_, at) => byHour[HOURS - 1 - at] ?? 0);
-  const max = Math.max(1, ...counts);
-  const label = `${number(counts.reduce((all, one) => all + one, 0))} in the last day`;
-  return html`<svg class="hours" viewBox="0 0 ${HOURS} 10" role="img" aria-label=${label}>
-    <title>${label}, up to ${number(max)} per hour</title>
-    ${counts.map(
-      (count, at) =>
-        count > 0 &&
-        html`<rect
-          key=${at}
-          x=${at}
-          width="0.8"
-          y=${10 - (10 * count) / max}
-          height=${(10 * count) / max} />`,
-    )}
-  </svg>`;
-}
-
 /** Columns of failure groups, which the Overview also uses. */
 export const FAILURE_COLUMNS = [
   column("Jobs", "num strong", (group) => atLeast(group.jobs)),
@@ -55,7 +31,6 @@ export const FAILURE_COLUMNS = [
         </p>`,
       )}`,
   ),
-  column("Last day", "phone-less", (group) => html`<${HourChart} byHour=${group.by_hour} />`),
   column("Latest", (group) => html`<${When} at=${group.last_at} />`),
 ];
 export const failureKey = (group) => `${group.job_type} ${group.error_fingerprint}`;

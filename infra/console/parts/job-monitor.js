@@ -328,7 +328,7 @@ function QueuedNote({ cause, note }) {
 /**
  * Total duration of all runs of a job, up to the present if the job is running.
  */
-function RunTime({ row }) {
+export function RunTime({ row }) {
   const runMs = Number(row.times?.run_ms ?? Number.NaN);
   if (row.status === "processing" && row.running_since)
     return html`<${Elapsed} from=${row.running_since} before=${row.times?.earlier_ms} />`;

@@ -1,7 +1,7 @@
 // Page of one job, with its state and the reason, its history, its data, and its actions.
 
 import { jobs as api, supabase } from "../api.js";
-import { atLeast, codeOf, money, number } from "../lib/format.js";
+import { atLeast, codeOf, duration, money, number } from "../lib/format.js";
 import { useJobLines } from "../parts/job-lines.js";
 import { createHooks } from "../lib/jobs/hooks.js";
 import { outputText } from "../lib/jobs/output.js";
@@ -24,6 +24,7 @@ import { copy, CopyId, JsonView } from "../parts/copy.js";
 import { ActionButton, useFocusKeeper } from "../parts/dialog.js";
 import { Steps } from "../parts/holders.js";
 import { JobLog } from "../parts/job-log.js";
+import { RunTime } from "../parts/job-monitor.js";
 import { Question } from "../parts/question.js";
 import { ReplayDialog } from "../parts/replay.js";
 import { Stale, Placeholder } from "../parts/states-of-view.js";
@@ -344,6 +345,8 @@ function Facts({ job, last }) {
     ${fact("First start", time(job.started_at))}
     ${fact("Next run", time(nextRunOf(job)))}
     ${fact("Finished", time(job.finished_at))}
+    ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
+    ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Worker", mono(job.worker_id ?? last?.worker_id))}
     ${fact("Commit", last?.origin && mono(codeOf(last.origin)))}

@@ -1,18 +1,18 @@
 // Overview of the system, with problems, live jobs, throughput, queue time and load.
 
-import { jobs, session, engine } from "../api.js";
+import { jobs, engine } from "../api.js";
 import { atLeast, duration, number, percent } from "../lib/format.js";
 import { useQuery } from "../lib/router.js";
 import { bucketize, topTypes, rangeOf, RANGES, success } from "../lib/series.js";
-import { usePolling, useFetch, useStore } from "../lib/store.js";
+import { usePolling, useFetch } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
 import { Chart } from "../parts/chart.js";
 import { promptText } from "../lib/prompt.js";
 import { ActionButton } from "../parts/dialog.js";
 import { FAILURE_COLUMNS, failureKey } from "../parts/failures.js";
 import { Holders } from "../parts/holders.js";
-import { Empty, Failed, Loading, pageHead, Stale } from "../parts/states-of-view.js";
-import { column, figure, heading, table } from "../parts/table.js";
+import { Empty, pageHead, Placeholder, Stale } from "../parts/states-of-view.js";
+import { figure, table } from "../parts/table.js";
 import { createAction, describeResume } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
@@ -22,7 +22,7 @@ const POLL_MS = 5000;
 const DEFAULT_RANGE = "1h";
 const MAX_FAILURES = 5;
 
-export default function Overview({ workspace, user }) {
+export default function Overview({ workspace }) {
   const range = rangeOf(useQuery().get("range"), DEFAULT_RANGE);
   const [minutes, words] = RANGES[range];
   const scope = workspace.id;
@@ -31,7 +31,8 @@ export default function Overview({ workspace, user }) {
   const explained = useFetch((signal) => engine.explain(scope, signal), [scope]);
   const failures = useFetch((signal) => jobs.failures(scope, signal), [scope]);
   for (const read of [stats, series, failures, explained]) usePolling(read, POLL_MS);
-  const failed = [stats, series].find((read) => read.error);
+  const stale = [stats, series].find((read) => read.isStale);
+  const unread = [stats, series].find((read) => !read.value);
   return html`<div class="page">
     ${pageHead(
       "Overview",
@@ -52,22 +53,12 @@ export default function Overview({ workspace, user }) {
     )}
     <${Holders} holders=${explained.value?.holders} />
     <${Failures} groups=${failures.value?.groups ?? []} />
+    ${stale && html`<${Stale} error=${stale.error} retry=${stale.refresh} />`}
     ${
-      failed &&
-      (failed.isStale
-        ? html`<${Stale} error=${failed.error} retry=${failed.refresh} />`
-        : html`<${Failed}
-          error=${failed.error}
-          retry=${failed.refresh}
-          what="The statistics could not be read" />`)
+      unread
+        ? html`<${Placeholder} of=${unread} what="the statistics" />`
+        : html`<${Stats} stats=${stats.value} series=${series.value} words=${words} />`
     }
-    ${!failed && !(stats.value && series.value) && html`<${Loading} what="Reading statistics" />`}
-    ${
-      stats.value &&
-      series.value &&
-      html`<${Stats} stats=${stats.value} series=${series.value} words=${words} />`
-    }
-    ${user.isOperator && html`<${ByTenant} minutes=${minutes} />`}
   </div>`;
 }
 
@@ -172,35 +163,5 @@ function Failures({ groups }) {
     <h2 id="h-failures">Failures</h2>
     ${table({ label: "Failures", rows: largest, key: failureKey, cards: true }, FAILURE_COLUMNS)}
     <p><a href="/jobs?grouped=1">All failures</a></p>
-  </section>`;
-}
-
-const loadColumns = (max) => [
-  column(
-    "Jobs",
-    "num",
-    (row) =>
-      html`<meter max=${max} value=${row.jobs} aria-hidden="true"></meter> ${number(row.jobs)}`,
-  ),
-  column("Failed", "num", (row) =>
-    row.failed > 0 ? html`<span class="problem">${number(row.failed)}</span>` : "0",
-  ),
-];
-
-/** Load of each tenant, shown to staff. */
-function ByTenant({ minutes }) {
-  const { workspaces } = useStore(session);
-  const read = useFetch((signal) => engine.stats(null, minutes, signal), [minutes]);
-  usePolling(read, 3 * POLL_MS);
-  const rows = (read.value?.tenants ?? []).map((one) => ({ ...one, jobs: one.enqueued }));
-  if (rows.length === 0) return null;
-  const nameOf = (id) => workspaces.find((one) => one.id === id)?.name ?? id;
-  return html`<section class="card" aria-labelledby="h-tenants">
-    <h2 id="h-tenants">Load by tenant</h2>
-    ${table({ label: "Load by tenant", rows, key: (row) => row.workspace_id }, [
-      heading("Workspace", "wrap", (row) => nameOf(row.workspace_id)),
-      ...loadColumns(Math.max(1, rows[0].jobs)),
-      column("Running", "num", (row) => number(row.running)),
-    ])}
   </section>`;
 }

@@ -32,21 +32,6 @@ async function read(workspaceId, signal) {
   }));
 }
 
-const DAY = "Mon ".length;
-
-/**
- * Format the next run in the schedule's time zone, and also in the reader's time zone if it
- * differs.
- */
-function describeTimes({ next_at: at, timezone }) {
-  const parts = { weekday: "short", hour: "2-digit", minute: "2-digit" };
-  const time = (timeZone) => new Date(at).toLocaleString("en-GB", { ...parts, timeZone });
-  const [there, here] = [time(timezone), time(undefined)];
-  if (there === here) return there;
-  const isSameDay = there.slice(0, DAY) === here.slice(0, DAY);
-  return `${there} there, ${isSameDay ? here.slice(DAY) : here} your time`;
-}
-
 const BODY = ["cron", "timezone", "job_type", "payload", "options", "missed", "enabled"];
 const bodyOf = (schedule) =>
   Object.fromEntries(
@@ -87,7 +72,7 @@ export default function Schedules({ workspace }) {
         !schedule.enabled
           ? "–"
           : schedule.next_at
-            ? html`<${When} at=${schedule.next_at} /> <br /><span class="muted small">${describeTimes(schedule)}</span>`
+            ? html`<${When} at=${schedule.next_at} />`
             : "never",
       ),
       column(

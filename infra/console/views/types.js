@@ -1,7 +1,7 @@
 // Page of job types. Types with problems come first. The page of a type shows its workers and their
 // jobs, its schema, limits, pause and schedules.
 
-import { jobs, rpc, session, types as api, engine } from "../api.js";
+import { rpc, session, types as api, engine } from "../api.js";
 import { atLeast, pluralize, duration, number, percent } from "../lib/format.js";
 import { success } from "../lib/series.js";
 import { usePolling, useFetch, useStore } from "../lib/store.js";
@@ -13,7 +13,7 @@ import { Holders } from "../parts/holders.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
 import { ResourceView } from "../parts/resource.js";
 import { Empty, Placeholder } from "../parts/states-of-view.js";
-import { breakable, column, fact, figure, heading, jobLink, table } from "../parts/table.js";
+import { breakable, column, fact, figure, heading, table } from "../parts/table.js";
 import { createAction, describeResume } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
@@ -156,7 +156,7 @@ function TypePage({ name, workspace }) {
     </header>
     ${
       type
-        ? html`<${TypeDetails} type=${type} workspace=${workspace} />`
+        ? html`<${TypeDetails} type=${type} />`
         : html`<${Placeholder} of=${read} what="the type" />`
     }
     ${
@@ -169,30 +169,13 @@ function TypePage({ name, workspace }) {
   </div>`;
 }
 
-const MAX_RUNNING = 100;
-
-/** Workers of a type with their start, version and running jobs. */
-function Workers({ type, workspace }) {
-  const filter = { workspace_id: workspace.id, job_type: type.job_type, state: ["running"] };
-  const running = useFetch(
-    (signal) => jobs.page(filter, null, MAX_RUNNING, signal),
-    [workspace.id, type.job_type],
-  );
-  usePolling(running, POLL_MS);
-  const jobsOfWorker = ({ worker_id: id }) =>
-    (running.value?.jobs ?? []).filter((job) => job.worker_id === id);
+/** Workers of a type with their start and version. */
+function Workers({ type }) {
   const columns = [
     heading("Worker", "mono small wrap", (worker) => worker.worker_id),
     column("Version", "mono small", (worker) => worker.version ?? "–"),
     column("Since", (worker) => html`<${When} at=${worker.started_at} />`),
     column("Last seen", (worker) => html`<${When} at=${worker.seen_at} />`),
-    column("Running jobs", (worker) => {
-      const jobList = jobsOfWorker(worker);
-      return jobList.length === 0
-        ? "–"
-        : html`${jobList.slice(0, 3).map((job) => html`${jobLink(job.id)} `)}
-              ${jobList.length > 3 && `and ${jobList.length - 3} more`}`;
-    }),
   ];
   const here = type.serving.filter(isAlive);
   const gone = type.serving.length - here.length;
@@ -225,7 +208,7 @@ function Workers({ type, workspace }) {
   </section>`;
 }
 
-function TypeDetails({ type, workspace }) {
+function TypeDetails({ type }) {
   const { day } = type;
   const seconds = (value) => duration(value * 1000);
   const bad = `${number(day.failed ?? 0)} failed, ${number(day.retried ?? 0)} retried`;
@@ -243,7 +226,7 @@ function TypeDetails({ type, workspace }) {
     </section>
     <div class="columns">
       <div class="column main">
-        <${Workers} type=${type} workspace=${workspace} />
+        <${Workers} type=${type} />
         <section class="card" aria-labelledby="h-schema">
           <h2 id="h-schema">Payload schema</h2>
           ${

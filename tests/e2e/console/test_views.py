@@ -161,7 +161,8 @@ def test_a_failed_job_shows_why_and_is_retried_with_another_payload(
     expect(page.locator("h2", has_text="Boom")).to_contain_text("invoices.py:42")
     expect(page.locator(".remedy").first).to_contain_text("Fix the cause")
     definition = re.compile("^A queue is a named group of jobs")
-    expect(page.locator("dt", has_text="Queue")).to_have_attribute("title", definition)
+    queue = page.locator("dt").get_by_text("Queue", exact=True)
+    expect(queue).to_have_attribute("title", definition)
     check_page(visitor)
 
     click(page, "Retry with another payload")

@@ -1,8 +1,8 @@
-// Tests of the spans and rows of a waterfall.
+// Tests of the rows of a waterfall.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { extentOf, placeOf, rowsOf, spansOf } from "../../../infra/console/lib/waterfall.js";
+import { rowsOf } from "../../../infra/console/lib/waterfall.js";
 
 const at = (ms) => new Date(1_700_000_000_000 + ms).toISOString();
 const attempt = (number, from, to, outcome, more = {}) => ({
@@ -61,20 +61,6 @@ const slow = job("slow", {
 });
 const trace = { jobs: [parent, quick, slow], more: false };
 
-test("a job's time is split into queued, run, backed off and waited", () => {
-  assert.deepEqual(
-    spansOf(parent, 0).map(({ kind, from, to }) => [kind, to - from]),
-    [
-      ["queued", 500],
-      ["run", 1000],
-      ["backoff", 1000],
-      ["run", 500],
-      ["wait", 5000],
-      ["run", 2000],
-    ],
-  );
-});
-
 test("rows come parents first and in order of time", () => {
   const open = rowsOf(trace, Date.parse(at(60_000)));
 
@@ -87,33 +73,17 @@ test("rows come parents first and in order of time", () => {
   assert.equal(open.find((row) => row.name === "Attempt 1").error, "no answer");
 });
 
-test("running spans end now, and the extent grows with them", () => {
-  const running = job("running", {
-    status: "processing",
-    finished_at: null,
-    attempts: [attempt(1, 1000, null, null)],
-    steps: [step("upload", "step", 2000, null)],
-  });
-  const rows = rowsOf({ jobs: [running] }, Date.parse(at(30_000)));
+test("what runs ends now", () => {
+  const attempts = [attempt(1, 1000, null, null), attempt(2, 2000, null, null)];
+  const steps = [step("upload", "step", 2000, null)];
+  const running = job("running", { status: "processing", finished_at: null, attempts, steps });
+  const now = Date.parse(at(30_000));
+  const rows = rowsOf({ jobs: [running] }, now);
 
-  assert.ok(rows.every((row) => row.isRunning));
-  assert.equal(extentOf(rows).to, Date.parse(at(30_000)));
-  assert.deepEqual(extentOf([{ from: 5, to: 5 }]), { from: 5, to: 105 });
-  const place = placeOf({ from: 150, to: 175 }, { from: 100, to: 200 });
-  assert.deepEqual(place, { left: 50, width: 25 });
-});
-
-test("an unfinished job waits until now, and a retry shows its time", () => {
-  const now = Date.parse(at(5000));
-  const attempts = [attempt(1, 0, 1000, "waiting")];
-  const open = { finished_at: null, attempts };
-  const kinds = (more) => spansOf(job("open", { ...open, ...more }), now).map(({ kind }) => kind);
-
-  assert.deepEqual(kinds({ status: "waiting" }), ["run", "wait"]);
-  assert.deepEqual(kinds({ status: "processing" }), ["run"]);
-  const pending = job("later", { ...open, status: "pending", next_retry_at: at(9000) });
-  const [row] = rowsOf({ jobs: [pending] }, now);
-  assert.deepEqual([row.until, row.isRunning], [Date.parse(at(9000)), true]);
+  assert.deepEqual(
+    rows.map(({ to, isRunning }) => [to, isRunning]),
+    Array(4).fill([now, true]),
+  );
 });
 
 test("a large trace shows the children without their steps", () => {
