@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jwt
 import psycopg
 
 from minutehand.terminal.connection import read_env_file
@@ -65,24 +64,6 @@ class RunningStack:
             session = answer.raise_for_status().json()
             self._sessions[email] = session, time.monotonic() + session["expires_in"] / 2
         return session
-
-    def token(self, sub: str | None, role: str = "authenticated") -> str:
-        now = int(time.time())
-        claims: dict[str, Any] = {
-            "role": role,
-            "iss": f"{self.supabase_url}/auth/v1",
-            "iat": now,
-            "exp": now + 600,
-        }
-        if sub is not None:
-            claims |= {"sub": sub, "aud": "authenticated"}
-        return jwt.encode(claims, self.supabase_jwt_secret, algorithm="HS256")
-
-    def headers(self, token: str | None = None, *, apikey: str | None = None) -> dict[str, str]:
-        headers = {"apikey": apikey or self.supabase_publishable_key}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        return headers
 
     @asynccontextmanager
     async def official_client(self) -> AsyncIterator[Any]:

@@ -42,7 +42,7 @@ class Day:
 
     def enqueue(self, is_third: threading.Event) -> None:
         """Enqueue all jobs, repeating each bulk until there is a response."""
-        headers = self.stack.headers(apikey=self.stack.supabase_secret_key)
+        headers = {"apikey": self.stack.supabase_secret_key}
         url = f"{self.stack.supabase_url}/rest/v1/rpc/enqueue_jobs"
         for number in range(0, JOBS, BULK):
             items = [
