@@ -359,7 +359,8 @@ def _find_cause(
     """Find the project's own triggers or constraint without which the job can be created."""
     if isinstance(error, (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)):
         return None  # neither a trigger nor a constraint rejected the job
-    triggers = [str(statement) for (statement,) in target.query(OWN_TRIGGERS)]
+    found = owner.execute(rewrite(OWN_TRIGGERS, target.schemas).encode()).fetchall()
+    triggers = [str(statement) for (statement,) in found]
     candidates = [*triggers, ";\n        ".join(triggers)] if triggers else []
     schema, name = target.schemas.clients, error.diag.constraint_name
     recorded = read_record(target.schemas, target.apps) or ()
