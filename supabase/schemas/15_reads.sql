@@ -334,6 +334,30 @@ language plpgsql stable
 set search_path = ''
 as $$
 declare
+  c_conditions constant jsonb := jsonb_build_object(
+    'status', 'p.status = any (array(select jsonb_array_elements_text(%L)))',
+    'state', 'queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, %2$L)
+      = any (array(select jsonb_array_elements_text(%1$L)))',
+    'job_type', 'p.job_type = %L',
+    'queue', 'p.queue = %L',
+    'user_id', 'p.user_id = %L',
+    'mine', '(p.user_id = %3$L or not %1$L::boolean)',
+    'session_id', 'p.session_id = %L',
+    'parent_id', 'p.parent_id = %L',
+    'tag', 'p.tags @> array[%L]',
+    'payload', 'p.payload @> %L',
+    'created_after', 'p.created_at >= %L',
+    'error', 'strpos(lower(p.error_message), lower(%L)) > 0',
+    'error_fingerprint', 'queue.fingerprint(p.error_message, p.error_data) = %L',
+    'internal', '(p.job_type in (select t.job_type from queue.job_types as t where t.in_order))
+      = %L::boolean',
+    'search', 'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
+      array_to_string(p.tags, '' ''),
+      case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
+      -- search ids only for six or more characters, because fewer would match many jobs by chance
+      case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)
+      ), lower(%1$L)) > 0'
+  );
   v_wrong text := case
     when not '["pending", "processing", "waiting", "completed", "failed", "cancelled"]'
         @> (p_filter -> 'status')
@@ -346,25 +370,7 @@ declare
 begin
   perform queue.check_names(
     p_filter,
-    array[
-      'workspace_id',
-      'status',
-      'state',
-      'job_type',
-      'queue',
-      'user_id',
-      'mine',
-      'session_id',
-      'parent_id',
-      'tag',
-      'payload',
-      'created_after',
-      'error',
-      'error_fingerprint',
-      'search',
-      'internal',
-      'ids'
-    ],
+    array(select jsonb_object_keys(c_conditions)) || '{workspace_id,ids}'::text[],
     'filter'
   );
   if v_wrong is not null then
@@ -389,44 +395,7 @@ begin
       ),
       ''
     )
-    from (
-      values
-        ('status', 'p.status = any (array(select jsonb_array_elements_text(%L)))'),
-        (
-          'state',
-          'queue.state_of(p.status, p.attempts, p.next_retry_at, p.scheduled_for, %2$L)
-        = any (array(select jsonb_array_elements_text(%1$L)))'
-        ),
-        ('job_type', 'p.job_type = %L'),
-        ('queue', 'p.queue = %L'),
-        ('user_id', 'p.user_id = %L'),
-        ('mine', '(p.user_id = %3$L or not %1$L::boolean)'),
-        ('session_id', 'p.session_id = %L'),
-        ('parent_id', 'p.parent_id = %L'),
-        ('tag', 'p.tags @> array[%L]'),
-        ('payload', 'p.payload @> %L'),
-        ('created_after', 'p.created_at >= %L'),
-        ('error', 'strpos(lower(p.error_message), lower(%L)) > 0'),
-        (
-          'error_fingerprint',
-          'queue.fingerprint(p.error_message, p.error_data) = %L'
-        ),
-        (
-          'internal',
-          '(p.job_type in (select t.job_type from queue.job_types as t where t.in_order))
-        = %L::boolean'
-        ),
-        (
-          'search',
-          'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
-        array_to_string(p.tags, '' ''),
-        case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
-        -- search ids only for eight or more characters, because fewer would match many jobs by
-        -- chance
-        case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)
-        ), lower(%1$L)) > 0'
-        )
-    ) as c (name, condition)
+    from jsonb_each_text(c_conditions) as c (name, condition)
     where p_filter ? c.name
   );
 end;

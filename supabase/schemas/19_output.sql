@@ -27,16 +27,7 @@ create table queue.pieces (
 
 -- Output of ended jobs, with the pieces joined. A row contains everything that one step wrote to
 -- one stream.
-create table queue.outputs (
-  job_id uuid not null,
-  stream text not null,
-  attempt integer not null,
-  end_offset integer not null,
-  step text,
-  text text,
-  items jsonb,
-  primary key (job_id, stream, attempt, end_offset)
-);
+create table queue.outputs (like queue.pieces including indexes);
 comment on column queue.pieces.text is 'Person: words of the job';
 comment on column queue.pieces.items is 'Person: words of the job';
 comment on column queue.outputs.text is 'Person: words of the job';
