@@ -79,12 +79,6 @@ def ask(name: str = "q", **more: Any) -> dict[str, Any]:
     return {"kind": "ask", "name": name, "question": "?", **more}
 
 
-def history(engine: Engine, job_id: str) -> list[tuple[int, str]]:
-    return engine.rows(
-        "select seq, type from public.job_events where job_id = %s order by seq", job_id
-    )
-
-
 def messages(engine: Engine, topic: str = "%") -> list[tuple[str, str, Any]]:
     """Return topic, event and payload of each message to Realtime, in the order of sending."""
     return engine.rows(
