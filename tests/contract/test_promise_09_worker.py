@@ -28,7 +28,7 @@ from minutehand.queue.data_api import encode
 from minutehand.queue.errors import QueueError
 from minutehand.queue.models import MaintenanceResponse, SettleItem, SettleResponse
 from minutehand.worker import Job, JobContext, Registry, TickOptions, TickSummary, Worker
-from tests.support.queue_model import FAULTS, PATIENCE, ModelQueue, Renewal, Row
+from tests.support.queue_model import FAULTS, PATIENCE, ModelQueue, Row
 from tests.support.virtual_time import leaping
 
 OPTIONS = TickOptions(concurrency=30, linger_seconds=0, poll_seconds=3)
@@ -88,21 +88,6 @@ class World:
         return await self.worker().tick(budget_seconds=budget_seconds)
 
 
-def too_early(renewals: Sequence[Renewal], rows: dict[str, Row]) -> list[tuple[Renewal, Renewal]]:
-    """Return pairs of reports of a job that were closer than allowed."""
-    last: dict[tuple[str, int], Renewal] = {}
-    found = []
-    for each in renewals:
-        lease = (each.job_id, each.fence)
-        before = last.get(lease)
-        least = min(2.9, rows[each.job_id].lease_seconds / 4.1)
-        if before and each.is_bare and each.at - before.at < least:
-            found.append((before, each))
-        if each.outcome != "lost":
-            last[lease] = each
-    return found
-
-
 JOB = st.tuples(
     st.floats(0, 120),
     st.sampled_from([30.0, 60.0, 90.0]),
@@ -156,7 +141,7 @@ def test_no_history_breaks_a_rule_of_the_worker(
     leaping(story())
 
     assert queue.expired == [], "a lease was not renewed"
-    assert faults or too_early(queue.renewals, queue.rows) == []
+    assert faults or queue.early == []
     # a job that resists is abandoned, and may run again at the same time
     assert world.most_alive <= 1 or any(resists for *_, resists in jobs)
     assert events or all(row.status == "completed" for row in rows)

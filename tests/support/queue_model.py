@@ -70,15 +70,6 @@ class Row:
             kept[item.logs_from or 0 :] = [line.message for line in item.logs]
 
 
-@dataclass
-class Renewal:
-    at: float
-    job_id: str
-    fence: int
-    is_bare: bool
-    outcome: str
-
-
 class ModelQueue(WorkerQueue):
     """Keeps leases as the database does.
 
@@ -94,7 +85,9 @@ class ModelQueue(WorkerQueue):
         self.faults = dict(faults or {})
         self.calls: list[str] = []
         self.requests: list[LeaseRequest] = []
-        self.renewals: list[Renewal] = []
+        #: Leases whose worker reported without updates sooner than allowed.
+        self.early: list[tuple[str, int]] = []
+        self._reported_at: dict[tuple[str, int], float] = {}
         #: Leases that expired because their worker did not renew them.
         self.expired: list[tuple[str, int]] = []
         self.settles: list[Sequence[SettleItem]] = []
@@ -225,9 +218,14 @@ class ModelQueue(WorkerQueue):
 
     def _report(self, item: ReportItem) -> ReportResult:
         self._expire()
-        row = self._held(item.job_id, item.fence)
+        row, lease = self._held(item.job_id, item.fence), (item.job_id, item.fence)
         outcome: Any = "lost"
         if row is not None:
+            least = min(2.9, row.lease_seconds / 4.1)
+            is_bare = item.progress is None and not item.logs and not item.steps
+            if is_bare and self._now - self._reported_at.get(lease, -9) < least:
+                self.early.append(lease)
+            self._reported_at[lease] = self._now
             if row.expires_at < self._now + 0.8 * row.lease_seconds:
                 row.expires_at = self._now + row.lease_seconds
             outcome = "cancel" if row.cancel_requested else "ok"
@@ -235,8 +233,6 @@ class ModelQueue(WorkerQueue):
                 outcome = "busy"
             else:
                 row.keep(item)
-        is_bare = item.progress is None and not item.logs and not item.steps
-        self.renewals.append(Renewal(self._now, item.job_id, item.fence, is_bare, outcome))
         return ReportResult(job_id=item.job_id, fence=item.fence, outcome=outcome)
 
     def _settle(self, item: SettleItem) -> SettleResult:
