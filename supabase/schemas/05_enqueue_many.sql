@@ -226,22 +226,10 @@ begin
   ids := queue.new_ids(v_count);
   created := array_fill(true, array[v_count]);
   -- Take tokens of the rate limit of the person who sends the request, even if a function of an app
-  -- enqueues as the service. Items with idempotency keys take tokens below, because a repeated call
-  -- creates no jobs.
-  perform queue.admit(
-    'jobs',
-    p_workspace_id,
-    v_caller,
-    v_count,
-    octet_length(p_items::text)
-  )
-  where v_caller is not null and not p_items @? '$[*].idempotency_key';
-  v_is_plain := queue.add_plain(p_workspace_id, p_user_id, p_items, ids, v_now);
-  wake := v_is_plain;
-  if v_is_plain then
-    v_new := ids;
-  else
-    v_keyed := queue.claim_keys(p_workspace_id, p_items, ids);
+  -- enqueues as the service. Do so before the call locks or stores a key. An item whose idempotency
+  -- key already belongs to a job takes no token, because a repeated call creates no jobs.
+  if v_caller is not null then
+    perform queue.take_call_slot(p_workspace_id, p_writes => true) where v_count > 100;
     perform queue.admit(
       'jobs',
       p_workspace_id,
@@ -250,11 +238,30 @@ begin
       octet_length(p_items::text)
     )
     from (
-      select count(*) as fresh
-      from unnest(v_keyed, ids) as k (holder, id)
-      where k.holder = k.id
+      select count(distinct coalesce(c.job_type || ' ' || c.key, c.n::text)) as fresh
+      from (
+        select
+          i.n,
+          i.value ->> 'job_type' as job_type,
+          i.value ->> 'idempotency_key' as key
+        from jsonb_array_elements(p_items) with ordinality as i (value, n)
+      ) as c
+      where not exists (
+        select from queue.job_keys as k
+        where k.workspace_id = p_workspace_id
+          and k.job_type = c.job_type
+          and k.key = c.key
+          and not k.is_unique
+      )
     ) as n
-    where v_caller is not null and p_items @? '$[*].idempotency_key' and n.fresh > 0;
+    where n.fresh > 0;
+  end if;
+  v_is_plain := queue.add_plain(p_workspace_id, p_user_id, p_items, ids, v_now);
+  wake := v_is_plain;
+  if v_is_plain then
+    v_new := ids;
+  else
+    v_keyed := queue.claim_keys(p_workspace_id, p_items, ids);
   end if;
   -- Process the items in the order of their unique keys, to prevent deadlocks. Items whose
   -- idempotency key already belongs to a job come last.

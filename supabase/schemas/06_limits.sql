@@ -1071,7 +1071,8 @@ end;
 $$;
 
 -- For apps. Let only one call at a time use the record of an app with this id, and reject
--- concurrent calls, because they would wait for locked rows of the record.
+-- concurrent calls, because they would wait for locked rows of the record. The call takes a token
+-- of the person's rate limit before it writes a row.
 create function queue.hold_id(p_id text)
 returns void
 language plpgsql
@@ -1089,6 +1090,7 @@ begin
     );
   end if;
   perform queue.limit_wait(100);
+  perform queue.admit('rows', null, queue.caller());
 end;
 $$;
 

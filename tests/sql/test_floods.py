@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from tests.contract.observed import refused
-from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, ROWS, put, world
+from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, ROWS, WRITTEN, put, world
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, ids_of, piece, refusal
 
 OF_ACME = {"p_workspace_id": ACME}
@@ -50,7 +50,11 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
         {**OF_ACME, "p_jobs": [{"job_type": "work", "unique": REPLACED}]},
     ),
     "a delay": ("retry_job", JOB),
+    "one plan": ("plan_start", {**CALLS["plan_start"], "p_idempotency_key": "k"}),
 }
+DEEP: dict[str, Any] = {}
+for _ in range(99):
+    DEEP = {"a": DEEP}
 #: Calls that read many rows.
 READS: dict[str, tuple[str, dict[str, Any]]] = {
     **{
@@ -61,17 +65,35 @@ READS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, JOB) for name in ("job_attempts", "job_steps", "job_trace")},
     "list_jobs": ("list_jobs", {}),
     "a search": ("list_jobs", {"p_filter": {"search": "(a+)+$"}}),
-    "a filter by payload": ("list_jobs", {"p_filter": {"payload": {"a": [[{}]]}}}),
+    "a filter by payload": ("list_jobs", {"p_filter": {"payload": DEEP}}),
+    "a filter by ids": ("list_jobs", {"p_filter": {"ids": [ACME] * 9000}}),
     "event_feed": ("event_feed", {**OF_ACME, "p_cursor": "1:1:"}),
     "session_feed": ("session_feed", {"p_session_id": "many"}),
     "output of many jobs": ("session_output", {"p_session_id": "many"}),
     "much output": ("job_output", {"p_job_id": "WORDY"}),
 }
+#: Updates that select no row.
+NONE = {
+    name: f"update public.jobs set status = 'cancelled' where {condition}"
+    for name, condition in {
+        "no jobs": "false",
+        "a regular expression": "payload::text ~ '^(a*)*b$'",
+        "alternatives": " or ".join(f"payload::text like '%%{n}%%b'" for n in range(400)),
+    }.items()
+}
 #: Plain statements, besides those of ROWS.
 STATEMENTS = {
     **ROWS,
     "all jobs": "update public.jobs set status = 'cancelled' where status = 'pending'",
-    "no jobs": "update public.jobs set status = 'cancelled' where false",
+    **NONE,
+    "bulks of other keys": (
+        "select public.enqueue_jobs('{ACME}', jsonb_agg(jsonb_build_object('job_type', 'work',"
+        " 'idempotency_key', gen_random_uuid()))) from generate_series(1, 101)"
+    ),
+    "accounts that exist": (
+        "insert into public.accounts (id, workspace_id, name) select '{ACCOUNT}', '{ACME}', 'a'"
+        " from generate_series(1, 2000) on conflict do nothing"
+    ),
     "accounts DELETE": "delete from public.accounts",
     "contacts DELETE": "delete from public.contacts",
     "workspace_members DELETE": "delete from public.workspace_members where user_id = '{BOB}'",
@@ -101,7 +123,8 @@ def floods(engine: Engine, shop: dict[str, str]) -> dict[str, Flood]:
     for flood, statement in STATEMENTS.items():
         text = statement.format(**shop, TEXT="x", MANY=2)
         [table, *_] = re.findall(r"public\.(\w+)", text)
-        found[flood] = Flood(f"/{table}", partial(Engine.run, statement=text))
+        path = f"/rpc/{table}" if text.startswith("select") else f"/{table}"
+        found[flood] = Flood(path, partial(Engine.run, statement=text))
     return found
 
 
@@ -326,7 +349,7 @@ def test_rejected_work_is_paid_for(engine: Engine, ada: Engine, shop: dict[str, 
     Each function and statement is tested, also in a project's own transaction, whose lock timeout
     stays.
     """
-    unpaid = {"explain_job", "chat_messages", "no jobs", *READS}
+    unpaid = {"explain_job", "chat_messages", "accounts that exist", *NONE, *READS}
     unpaid -= {"output of many jobs", "much output"}
     every = floods(engine, shop)
     engine.run(OWN_FUNCTIONS)
@@ -344,6 +367,41 @@ def test_rejected_work_is_paid_for(engine: Engine, ada: Engine, shop: dict[str, 
             free.add(name)
         engine.run(f"select setval(refilled, 1) from {PAIRS}")
     assert (free, changed) == (set(), set())
+
+
+def test_a_call_without_tokens_is_rejected_before_it_writes(
+    engine: Engine, shop: dict[str, str]
+) -> None:
+    """A caller could otherwise repeat rejected work without end."""
+    every = floods(engine, shop)
+    engine.stop_clock()
+    engine.set(user_enqueues_burst=1, user_stream_opens_burst=1)
+    spent = "insert into queue.buckets (name, tokens, refilled_at) values (%s, 0, queue.clock())"
+    for limit in ("enqueues", "stream_opens"):
+        engine.run(spent, f"u:{ADA}/{limit}")
+    found = {}
+    with ExitStack() as stack:
+        session = connect(stack, engine, ADA)
+        for name, flood in every.items():
+            if flood.user and name not in {"explain_job", *READS}:
+                with session.connection.transaction(force_rollback=True):
+                    with pytest.raises(psycopg.Error) as error, session.connection.transaction():
+                        flood.act(session)
+                    session.run("reset role")
+                    found[name] = refusal(error.value)[1], session.one(WRITTEN)
+    assert {name: each for name, each in found.items() if each != ("rate_limited", 0)} == {}
+
+
+def test_a_bulk_of_keys_takes_its_slot_first(engine: Engine, shop: dict[str, str]) -> None:
+    """It would otherwise wait for a key before it is rejected."""
+    calls = floods(engine, shop)
+    keyed = {"p_jobs": [{"job_type": "work", "idempotency_key": "k"}] * 101, **OF_ACME}
+    with ExitStack() as stack:
+        for name in ("a bulk", "bulks of other keys"):
+            calls[name].act(begin(stack, engine, ADA))
+        begin(stack, engine, BOB).rpc("enqueue_jobs", **keyed)
+        late = refused(begin(stack, engine, ADA).rpc, "enqueue_jobs", **keyed)
+    assert late[1] == "rate_limited"
 
 
 def test_people_who_share_a_pair_of_sequences_pay_for_themselves(

@@ -176,6 +176,7 @@ begin
       'plan'
     );
   end if;
+  perform queue.hold_id(concat_ws('/', v_workspace, coalesce(v_key, gen_random_uuid()::text)));
   insert into public.plans (
     workspace_id, prompt, speed_vs_detail, job_id, idempotency_key, created_by
   )
