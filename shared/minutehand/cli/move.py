@@ -1,9 +1,9 @@
 """`minutehand move-workspace`: moves the jobs of a paused workspace to another database.
 
-All rows move in one transaction of each database, because jobs refer to other jobs. The destination
-commits first. If the command is interrupted between the two commits, the next call replaces the
-rows in the destination. The workspace is paused in both databases until the end, so no job runs
-twice. Jobs that were created during the transactions move in another round.
+A round moves jobs, with their descendants and the jobs that await them, in one transaction of each
+database. The destination commits first. If a round is interrupted between the two commits, the next
+call repeats the round and replaces its rows in the destination. The workspace is paused in both
+databases until the last round, so no job runs twice.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from minutehand.terminal.connection import CommandFailed, Connection, read_env_f
 from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import Output
 
+#: Number of jobs without a parent that a round moves.
+FAMILIES = 500
 REASON = "move-workspace"
 #: Tables that are not copied. The destination creates their rows itself, or they describe workers,
 #: messages and limits of the source.
@@ -80,7 +82,42 @@ group by n.nspname, c.relname, c.oid
 having bool_or(a.attname in ('job_id', 'workspace_id'))
 order by n.nspname, c.relname
 """
-JOBS = "insert into moved_jobs select id from public.jobs where workspace_id = %(workspace)s"
+#: Jobs, their ancestors and descendants, and the jobs that await each other. A job may await a job
+#: of another family, because a spawn with an idempotency key returns the existing job.
+FAMILY = """
+insert into moved_jobs
+with recursive awaited as materialized (
+  select w.job_id as waiting, j.id
+  from queue.waits as w
+  cross join lateral jsonb_array_elements_text(w.data -> 'job_ids') as a (id)
+  join public.jobs as j on j.id = a.id::uuid and j.parent_id is distinct from w.job_id
+  where w.workspace_id = %(workspace)s
+),
+family as (
+  (
+    select j.id from public.jobs as j
+    where j.workspace_id = %(workspace)s
+      and not exists (select from public.jobs as p where p.id = j.parent_id)
+    order by j.id
+    limit %(families)s
+  )
+  union
+  select r.id
+  from family as f
+  cross join lateral (
+    select j.id from public.jobs as j where j.parent_id = f.id
+    union all
+    select p.id
+    from public.jobs as j join public.jobs as p on p.id = j.parent_id
+    where j.id = f.id
+    union all
+    select a.id from awaited as a where a.waiting = f.id
+    union all
+    select a.waiting from awaited as a where a.id = f.id
+  ) as r
+)
+select id from family
+"""
 PAUSES = "select reason from queue.pauses where kind = 'workspace' and name = %(workspace)s::text"
 #: Events that the webhooks of the source have not read.
 UNREAD = """
@@ -126,15 +163,15 @@ class Table:
 
     @property
     def condition(self) -> str:
-        """SQL condition of the rows that leave the source, for the alias t."""
+        """SQL condition of the rows of a round, for the alias t."""
         if not self.of_job:
-            return f"t.workspace_id = %(workspace)s and {CONDITIONS.get(self.name, 'true')}"
+            return "t.workspace_id = %(workspace)s"
         column = "id" if self.name == "jobs" else "job_id"
         return f"t.{column} in (select m.id from moved_jobs as m)"
 
     @property
     def copied(self) -> str:
-        """SQL condition of those rows that are copied."""
+        """SQL condition of those rows of a round that are copied."""
         return f"{self.condition} and {CONDITIONS.get(self.name, 'true')}"
 
     def select(self) -> str:
@@ -213,38 +250,43 @@ class Move:
         """Move everything. Yield the number of jobs after each round."""
         tables = [Table(*row) for row in self._all(self.source, TABLES)]
         self._set_paused(paused=True)
-        while True:
-            count = self._move_rows(tables)
-            yield count
-            if count == 0:
-                break
+        while moved := self._move_jobs(tables):
+            yield moved
+        with self._round():
+            for table in tables:
+                if not table.of_job and table.name not in NOT_COPIED:
+                    self._copy_rows(table)
+                    self._delete(self.source, table, table.copied)
+            self._all(self.destination, EVENTS)  # end waits whose event arrived during the move
+        while moved := self._move_jobs(tables):  # also jobs of schedules that became due
+            yield moved
         self._set_paused(paused=False)
 
-    def _move_rows(self, tables: list[Table]) -> int:
-        """Move all rows in one transaction of each database, and return the number of jobs."""
+    def _move_jobs(self, tables: list[Table]) -> int:
         jobs = [table for table in tables if table.of_job]
-        others = [table for table in tables if not table.of_job and table.name not in NOT_COPIED]
         with self._round():
-            count = self.source.execute(self._sql(JOBS), {"workspace": self.workspace}).rowcount
+            arguments = {"workspace": self.workspace, "families": FAMILIES}
+            found = self.source.execute(self._sql(FAMILY), arguments).rowcount
+            if not found:
+                return 0
             self._copy("select id from moved_jobs", "moved_jobs (id)")
             self._map_workers()
             for table in jobs:
-                self._delete(self.destination, table)
+                self._delete(self.destination, table, table.condition)
             for table in jobs:
-                self._copy_rows(table)
+                if table.name not in NOT_COPIED:
+                    self._copy_rows(table)
             self._all(self.destination, LANES_OF_GATED)
             self._all(self.destination, QUEUE_PENDING)
-            for table in others:
-                self._copy_rows(table)
-            self._all(self.destination, EVENTS)  # end waits whose event arrived during the move
-            for table in (*jobs, *others):
-                self._delete(self.source, table)
-        return count
+            for table in jobs:
+                self._delete(self.source, table, table.condition)
+        return found
 
     def _copy_rows(self, table: Table) -> None:
-        """Copy the rows of a table, which replace the workspace's rows with the same key."""
-        if table.name in NOT_COPIED:
-            return
+        """Copy the rows of a round.
+
+        The copied rows replace the workspace's rows with the same key.
+        """
         name, columns = f"{table.schema}.{table.name}", ", ".join(table.columns)
         self._all(
             self.destination,
@@ -275,7 +317,6 @@ class Move:
                 side.execute(
                     "set local session_replication_role = replica; set local timezone = 'UTC';"
                     " set local statement_timeout = 0;"
-                    " set local idle_in_transaction_session_timeout = 0;"
                     " create temp table moved_jobs (id uuid primary key) on commit drop"
                 )
             self._check_source()
@@ -332,8 +373,8 @@ class Move:
             )
         self.rows[table.name] += source[0]
 
-    def _delete(self, side: psycopg.Connection[Any], table: Table) -> None:
-        self._all(side, f"delete from {table.schema}.{table.name} as t where {table.condition}")
+    def _delete(self, side: psycopg.Connection[Any], table: Table, condition: str) -> None:
+        self._all(side, f"delete from {table.schema}.{table.name} as t where {condition}")
 
     def _set_paused(self, *, paused: bool) -> None:
         """Pause the workspace in TO unless it is paused, or end only the pause of this command."""
