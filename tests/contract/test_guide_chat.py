@@ -238,17 +238,13 @@ def test_troubleshooting(shell: Shell, stack: RunningStack) -> None:
     shown = status(shell, begun["sessionId"])
     # on a slow machine, this read may come after the end of the work
     assert shown["activeWork"] or shown["endedWork"]
-    until(lambda: "Request classified" in log_of(stack))
+    terminal = stack.folder / "launcher.out"
+    until(lambda: "Request classified" in terminal.read_text(errors="replace"))
     first = shell(
         'curl -N -s --max-time 3 -H "Accept: text/event-stream" '
         '"http://localhost:3000/api/async-events?sessionId=test" || true'
     )
     assert '"type":"connected"' in first
-
-
-def log_of(stack: RunningStack) -> str:
-    logs = [*stack.folder.rglob("*.log"), *stack.folder.rglob("*.txt")]
-    return "".join(path.read_text("utf-8", "replace") for path in logs)
 
 
 def test_monitoring(shell: Shell, session: str, sql: Sql) -> None:

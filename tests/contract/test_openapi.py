@@ -43,11 +43,9 @@ async def whole(renewed: Renewed) -> AsyncIterator[Api]:
         yield made
 
 
-async def document_of(api: Api) -> Document:
-    answer = await api.call("GET", "/api/openapi.json", user=None)
-    assert answer.status_code == 200
-    found: Document = answer.json()
-    return found
+@pytest.fixture
+async def document(whole: Api) -> Document:
+    return dict((await whole.call("GET", "/api/openapi.json", user=None)).json())
 
 
 def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
@@ -57,11 +55,12 @@ def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
                 yield method, path, item[method]
 
 
-async def test_the_document_is_valid_and_every_operation_says_who_may(whole: Api) -> None:
+async def test_the_document_is_valid_and_every_operation_says_who_may(
+    whole: Api, document: Document
+) -> None:
     """A route declares security if it requires a token, and then also declares status 429."""
     from openapi_spec_validator import validate  # slow, and used only here
 
-    document = await document_of(whole)
     validate(document)
     assert {"/api/jobs", "/api/jobs/{job_id}"} <= set(document["paths"])
     for method, path, operation in operations(document):
@@ -145,13 +144,14 @@ def request_for(maker: Maker, path: str, operation: Document) -> tuple[str, dict
     return url, more
 
 
-async def test_whatever_is_sent_the_answer_is_one_the_document_knows(whole: Api) -> None:
+async def test_whatever_is_sent_the_answer_is_one_the_document_knows(
+    whole: Api, document: Document
+) -> None:
     """Random requests get a documented status and a body that matches its schema.
 
     A request that names another tenant's job and workspace, by any route, reads and changes nothing
     of that tenant.
     """
-    document = await document_of(whole)
     engine, secret = whole.engine, "s3cr3t"
     other = engine.enqueue({"text": secret}, workspace=GLOBEX, tags=[secret], session_id=secret)
     before = engine.job(other)
