@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from tests.contract.api import Api
@@ -128,18 +127,13 @@ def ways(api: Api) -> Ways:
         return way
 
     def insert(options: dict[str, Any]) -> str:
-        columns = sql.SQL(", ").join(map(sql.Identifier, options))
-        values = sql.SQL(", ").join(
-            sql.SQL("(jsonb_populate_record(null::public.jobs, {})).{}").format(
-                Jsonb({name: value}), sql.Identifier(name)
-            )
-            for name, value in options.items()
+        columns = ", ".join(options)
+        statement = (
+            f"insert into public.jobs (workspace_id, job_type, {columns})"
+            f" select %s, 'work', {columns} from jsonb_populate_record(null::public.jobs, %s)"
+            " returning id::text"
         )
-        statement = sql.SQL(
-            "insert into public.jobs (workspace_id, job_type, {})"
-            " select {}, 'work', {} returning id::text"
-        ).format(columns, ACME, values)
-        return str(engine.connection.execute(statement).fetchall()[0][0])
+        return str(engine.one(statement, ACME, Jsonb(options)))
 
     def item(options: dict[str, Any]) -> list[dict[str, Any]]:
         return [{"job_type": "work", **options}]
