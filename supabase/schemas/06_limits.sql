@@ -476,6 +476,11 @@ begin
       ))
     for no key update skip locked
   );
+  v_jobs := array( -- a lease may have taken a job before this call locked its row
+    select i
+    from unnest(v_jobs) as i
+    where not exists (select from queue.leases as l where l.job_id = i)
+  );
   perform queue.leave_places(v_jobs);
   -- Delete the rows of jobs that ended while the type had no limit per key. No settlement has
   -- marked these rows as ended.

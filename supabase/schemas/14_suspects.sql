@@ -402,12 +402,7 @@ begin
     );
     continue when p_request.job_ids = '{}';
     v_taken := (queue.take(
-      array(
-        select row(j.lane, j.workspace_id, min(j.ord), count(*))::queue.share
-        from public.jobs as j
-        where j.id = any (p_request.job_ids)
-        group by j.lane, j.workspace_id
-      ),
+      queue.shares_of(p_request.job_ids),
       p_request,
       greatest(p_now, queue.clock())
     )).taken;
