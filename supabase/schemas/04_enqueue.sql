@@ -880,7 +880,7 @@ $$;
 
 -- Enqueue a job without options and without keys, which is ready immediately. The job's type has no
 -- schema and no rate limit for each key. This function does the same as queue.add, queue.publish
--- and queue.row_json, but faster, in one statement. tests/sql/test_inserts.py compares this
+-- and queue.job_json, but faster, in one statement. tests/sql/test_inserts.py compares this
 -- function with the other functions.
 create function queue.enqueue_simple(
   p_workspace_id uuid,

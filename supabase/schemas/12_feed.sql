@@ -26,7 +26,7 @@ values
   (
     'guest_key',
     to_jsonb( -- key with which the API signs a guest's address when it forwards a call
-      encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')
+      replace(concat(gen_random_uuid(), gen_random_uuid()), '-', '')
     )
   );
 
@@ -849,7 +849,7 @@ declare
 begin
   return case v_kind
     when 'job' then (
-      select concat(queue.job_json(j) ->> 'last_seq', queue.streams_json(j.id))
+      select concat(j.last_seq, queue.streams_json(j.id))
       from public.jobs as j
       where j.id = v_id::uuid
     )
@@ -1699,25 +1699,17 @@ create function queue.open_session(
   p_seconds double precision
 )
 returns queue.guest_sessions
-language plpgsql
+language sql
 set search_path = ''
 as $$
-declare
-  v_made queue.guest_sessions;
-begin
-  insert into queue.guest_sessions (session_id, workspace_id, user_id, expires_at)
-  values (
-    'guest_' || encode(
-      uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
-      'hex'
-    ),
-    p_workspace_id,
-    p_user_id,
-    queue.clock() + make_interval(secs => p_seconds)
-  )
-  returning * into v_made;
-  return v_made;
-end;
+insert into queue.guest_sessions (session_id, workspace_id, user_id, expires_at)
+values (
+  'guest_' || replace(concat(gen_random_uuid(), gen_random_uuid()), '-', ''),
+  p_workspace_id,
+  p_user_id,
+  queue.clock() + make_interval(secs => p_seconds)
+)
+returning *
 $$;
 
 create function public.open_guest_session(
@@ -1735,7 +1727,6 @@ declare
     '86400'
   );
   v_user constant uuid := p_options ->> 'user_id';
-  v_made queue.guest_sessions;
 begin
   perform queue.may_manage(p_workspace_id);
   perform queue.check_names(p_options, array['ttl_seconds', 'user_id'], 'options');
@@ -1756,8 +1747,7 @@ begin
       'allow_anonymous'
     );
   end if;
-  v_made := queue.open_session(p_workspace_id, v_user, v_seconds);
-  return to_jsonb(v_made);
+  return to_jsonb(queue.open_session(p_workspace_id, v_user, v_seconds));
 end;
 $$;
 comment on function public.open_guest_session is

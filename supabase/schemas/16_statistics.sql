@@ -1000,16 +1000,18 @@ begin
         select j.id, (e.said #>> '{data,late_since}')::timestamptz as since
         from queue.ready_suspects(null) as s
         join public.jobs as j on j.id = any (array[s.job_id])
-        cross join lateral queue.explain_ready(j, v_alive, p_now) as e (said)
-        where e.said #> '{data,late_since}' is not null
+        cross join lateral coalesce(
+          queue.explain_row(j, v_alive, p_now),
+          queue.explain_ready(j, v_alive, p_now)
+        ) as e (said)
+        where e.said ->> 'reason' = 'suspect'
+          and e.said #> '{data,late_since}' is not null
           and (p_workspace_id is null or j.workspace_id = p_workspace_id)
           and not exists ( -- no running process holds a job of the same group
             select from queue.suspects as o
             join queue.leases as l on l.job_id = o.job_id
             where o.company = s.company
           )
-          and queue.explain_row(j, v_alive, p_now) is null
-          and e.said ->> 'reason' = 'suspect'
         limit 100
       ) as w
       having count(*) > 0;
@@ -1193,8 +1195,7 @@ begin
     'pauses', (
       select coalesce(jsonb_agg(to_jsonb(p)), '[]')
       from queue.pauses as p
-      where p_workspace_id is null
-        or coalesce(p.workspace_id = p_workspace_id, true)
+      where coalesce(p.workspace_id = p_workspace_id, true)
     ),
     'tenants', case
       when p_workspace_id is null then (
