@@ -74,14 +74,14 @@ def test_every_function_answers_nulls_and_strangers_in_its_own_words(
     values |= {"timestamp with time zone": "2030-01-01"}
     assert eve.rpc("get_job", p_job_id=job_id)["id"] == job_id
     engine.run(leave, ACME, EVE)
-    with engine.as_role("authenticated") as nobody:
+    with engine.as_role("authenticated") as unnamed:
         for name, names, types in engine.rows(functions):
             good = dict(zip(names, (values.get(kind, "{}") for kind in types), strict=True))
             for who, argument in itertools.product((engine, ada), names):
                 response = said_to(who, name, **{**good, argument: None}) or "PT4"
                 assert response.startswith(("PT4", "42501")), (name, argument, response)
             of = {"p_workspace_id": ACME, "p_job_id": job_id}
-            for who, argument in itertools.product((eve, nobody), of.keys() & set(names)):
+            for who, argument in itertools.product((eve, unnamed), of.keys() & set(names)):
                 response = said_to(who, name, **{**good, argument: of[argument]})
                 assert response == said_to(who, name, **{**good, argument: MISSING})
                 assert response.startswith("PT404" if who is eve else "PT4"), name
