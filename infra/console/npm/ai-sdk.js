@@ -162,7 +162,8 @@ function chunkOf(item, begun) {
  */
 function* closing(begun, { id, status }) {
   for (const { type, toolCallId, approvalId } of begun.values()) {
-    if (!PENDING.test(type) || (status === "completed" && approvalId !== id)) continue;
+    const isOpen = toolCallId && PENDING.test(type);
+    if (!isOpen || (status === "completed" && approvalId !== id)) continue;
     const errorText = "The job ended before the tool";
     if (approvalId) yield { type: "tool-output-denied", toolCallId };
     else yield { type: "tool-output-error", toolCallId, errorText };

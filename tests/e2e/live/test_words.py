@@ -62,7 +62,6 @@ class Speaker:
 #: By disturbance, the freshness that a page reports during it. Empty if a page cannot notice the
 #: disturbance.
 TROUBLES = {
-    "lossy": (),
     "cut": (),
     "no budget": (),
     "gateway": (),
@@ -75,7 +74,6 @@ TROUBLES = {
 @contextmanager
 def broken(stack: RunningStack, wire: Wire, trouble: str) -> Iterator[None]:
     """Disturb Realtime, its budget or the network for a while."""
-    wire.drop = 0.3 if trouble == "lossy" else 0
     wire.closed, wire.is_hole = trouble == "cut", trouble == "black hole"
     if trouble == "black hole":
         wire.fall_silent()
@@ -99,7 +97,7 @@ def broken(stack: RunningStack, wire: Wire, trouble: str) -> Iterator[None]:
                 parts["realtime"].send_signal(SIGCONT)
     if trouble == "gateway":
         until(lambda: children(stack.launcher).get(trouble, parts[trouble]) != parts[trouble])
-    wire.drop, wire.closed, wire.is_hole = 0, False, False
+    wire.closed = wire.is_hole = False
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
@@ -133,4 +131,3 @@ async def test_every_reader_has_every_event_and_character(
         await pages.end_with(worker.engine.rows(written, lease["job"]["id"]))
         assert [await page.last("words") for page in pages.pages] == [{"reply": speaker.text}] * 2
         assert [await page.last("read") for page in pages.pages] == [speaker.text] * 2
-        assert trouble != "lossy" or wire.dropped > 0

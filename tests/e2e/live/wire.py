@@ -1,40 +1,28 @@
-"""A TCP proxy that drops frames, closes connections, falls silent, or becomes a black hole.
+"""A TCP proxy that closes connections, falls silent, or becomes a black hole.
 
 The proxy runs between a client and the stack's gateway or the Realtime server. Ordinary HTTP
-passes. A seeded generator chooses the dropped frames. The unit tests of follow have repeated and
-swapped messages.
+passes. The unit tests of follow have lost, repeated and swapped messages.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from contextlib import suppress
 
-from websockets.frames import OP_BINARY, OP_TEXT, Frame
-from websockets.protocol import CLIENT, OPEN, Protocol
-
 UPGRADE = b"upgrade: websocket"
-HEAD_END = b"\r\n\r\n"
-COMPRESSION = b"sec-websocket-extensions:"
 
 
 class Wire:
     """A proxy to one port of this machine.
 
     Attributes:
-        drop: Share of messages to clients to drop from now on.
-        dropped: Number of dropped messages.
         closed: Whether new connections are refused.
         is_hole: Whether new connections are accepted but pass nothing.
     """
 
-    def __init__(self, port: int, *, seed: int = 0) -> None:
-        self.drop = 0.0
-        self.dropped = 0
+    def __init__(self, port: int) -> None:
         self.closed = self.is_hole = False
         self._port = port
-        self._random = random.Random(seed)
         self._links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
         self._silent: set[asyncio.Task[None]] = set()
         self._passes = asyncio.Event()
@@ -107,28 +95,14 @@ class Wire:
             while data := await client[0].read(65536):
                 if UPGRADE in data.lower():
                     self._sockets.add(task)
-                    # the proxy cannot parse compressed frames
-                    lines = data.split(b"\r\n")
-                    data = b"\r\n".join(
-                        line for line in lines if not line.lower().startswith(COMPRESSION)
-                    )
                 if task not in self._silent:
                     server[1].write(data)
                     await server[1].drain()
 
         async def receive() -> None:
-            frames = None
             while data := await server[0].read(65536):
-                head = b""
-                if task in self._sockets and frames is None:
-                    frames = Protocol(CLIENT, state=OPEN, max_size=None)
-                    while HEAD_END not in data and (more := await server[0].read(65536)):
-                        data += more
-                    head, end, data = data.partition(HEAD_END)
-                    head += end
-                if frames is not None:
+                if task in self._sockets:
                     await self._passes.wait()
-                    data = head + self._some_of(frames, data)
                 if task not in self._silent:
                     client[1].write(data)
                     await client[1].drain()
@@ -141,18 +115,3 @@ class Wire:
                 way.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(*ways, return_exceptions=True)
-
-    def _some_of(self, protocol: Protocol, data: bytes) -> bytes:
-        """Return the complete frames, without those that the test drops."""
-        protocol.receive_data(data)
-        kept = b""
-        for frame in protocol.events_received():
-            assert isinstance(frame, Frame)
-            # drop the first frame, so that few messages are enough
-            is_first = self.dropped == 0 and self.drop > 0
-            chance = 0.0 if is_first else self._random.random()
-            if frame.opcode in (OP_TEXT, OP_BINARY) and chance < self.drop:
-                self.dropped += 1
-            else:
-                kept += frame.serialize(mask=False)
-        return kept
