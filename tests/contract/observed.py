@@ -128,7 +128,7 @@ def lease_blocks(engine: Engine, limit: int = 1, **request: Any) -> int:
         "limit": limit,
         **request,
     }
-    engine.run("select setval('queue.unsent_at', 1)")  # so that the call sends no messages of others
+    engine.run("select setval('queue.unsent_at', 1)")  # so that it sends no messages
     return blocks(engine, "select public.lease_jobs(%s::jsonb)", json.dumps(expected))
 
 
