@@ -67,38 +67,41 @@ def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Pa
     The removal also deletes Minutehand's schedule, which the removing role has not created.
     """
     with hosted.database() as database:
-        database.as_owner(APP + "grant usage on schema app to anon, authenticated, service_role")
+        database.as_owner(APP.replace("app", "minutehand"))
+        database.as_owner("grant usage on schema minutehand to anon, authenticated, service_role")
         database.as_owner(f"create extension {PG_CRON}")
         database.as_owner("select cron.schedule('theirs', '* * * * *', 'select 1')")
         before = database.everything()
-        install(tmp_path, "app")
+        install(tmp_path, "minutehand")
         database.apply(tmp_path)
         database.run("select cron.schedule('minutehand-tick', '* * * * *', 'select 2')")
         removal = removal_sql(tmp_path)
         database.as_owner("""
           create function public.bake() returns void language sql as
-            $$ select app.enqueue_job(null, 'jobs.hello') $$;
-          create view public.queued as select id from app.jobs;
-          create table app.mine (job uuid constraint of_a_job references app.jobs (id), w uuid);
-          create policy own on app.mine using (w in (select app_engine.my_workspaces()));
-          create table app_engine.theirs (id int)
+            $$ select minutehand.enqueue_job(null, 'jobs.hello') $$;
+          create view minutehand.queued as select id from minutehand.jobs;
+          create table minutehand.mine (
+            job uuid constraint minutehand_job references minutehand.jobs (id), w uuid);
+          create policy own on minutehand.mine
+            using (w in (select minutehand_engine.my_workspaces()));
+          create table minutehand_engine.theirs (id int)
         """)
         with pytest.raises(psycopg.errors.RaiseException) as error:
             database.as_owner(removal)
         for theirs in (
-            "policy own on app.mine",
-            "of_a_job on app.mine",
-            "app_engine.theirs",
+            "policy own on minutehand.mine",
+            "minutehand_job on minutehand.mine",
+            "minutehand_engine.theirs",
             "function public.bake()",
-            "view public.queued",
+            "view minutehand.queued",
         ):
             assert theirs in str(error.value)
-        assert database.run("select count(*) from app.jobs") == [(0,)]
+        assert database.run("select count(*) from minutehand.jobs") == [(0,)]
 
-        database.as_owner("drop table app.mine, app_engine.theirs; drop view public.queued")
-        database.as_owner("drop function public.bake")
+        database.as_owner("drop table minutehand.mine, minutehand_engine.theirs")
+        database.as_owner("drop view minutehand.queued; drop function public.bake")
         database.as_owner(removal)
-        assert database.run("select count(*) from app.users") == [(1,)]
+        assert database.run("select count(*) from minutehand.users") == [(1,)]
         assert database.everything() == before
         assert database.run("select jobname from cron.job") == [("theirs",)]
 

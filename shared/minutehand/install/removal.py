@@ -50,7 +50,9 @@ begin
       and c.relname not in ({tables})
   ) as f
   cross join lateral pg_identify_object(f.class, f.oid, 0) as o
-  where f.text is null or f.text ~ c_use and o.identity !~ c_ours;
+  where f.text is null or f.text ~ c_use and o.identity !~ c_ours
+    -- the trigger and the policies of ours that are on tables of others
+    and not (o.type in ('trigger', 'policy') and o.identity ~ '^"?minutehand[_:]');
   if v_theirs is not null then
     raise exception 'objects of yours use Minutehand: %', v_theirs
       using hint = 'Change or drop them, then run this again. Nothing was removed.';
@@ -159,7 +161,7 @@ def removal_sql(folder: Path) -> str:
     versions = [match["version"] for path in paths if (match := FILE_NAME.match(path.name))]
     return _SQL.format(
         use=use,
-        ours=rf'(^| on )({engine}\.|{clients}\.({named})(\(|$))|^"?minutehand',
+        ours=rf"(^| on )({engine}\.|{clients}\.({named})(\(|$))",
         lock=rewrite(lock, schemas),
         engine=engine,
         clients=clients,
