@@ -34,24 +34,24 @@ class LambdaWaker:
         self._running: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
 
-    async def wake(self, *, reason: str = "enqueue") -> None:
+    async def wake(self) -> None:
         """Ask the worker to run soon. Returns when the request was sent or dropped."""
         if self._running is not None and not self._running.done():
             if self._next is None or self._next.done():
-                self._next = asyncio.ensure_future(self._after(self._running, reason))
+                self._next = asyncio.ensure_future(self._after(self._running))
             await asyncio.shield(self._next)
             return
-        self._running = asyncio.ensure_future(self._send(reason))
+        self._running = asyncio.ensure_future(self._send())
         await asyncio.shield(self._running)
 
-    async def _after(self, running: asyncio.Task[None], reason: str) -> None:
+    async def _after(self, running: asyncio.Task[None]) -> None:
         await asyncio.wait([running])
         self._running = asyncio.current_task()
         self._next = None
-        await self._send(reason)
+        await self._send()
 
-    async def _send(self, reason: str) -> None:
-        event = {"source": SOURCE, "reason": reason, "request_id": current_request_id()}
+    async def _send(self) -> None:
+        event = {"source": SOURCE, "request_id": current_request_id()}
         try:
             async with asyncio.timeout(2 * self._timeout_seconds):
                 seconds = self._timeout_seconds

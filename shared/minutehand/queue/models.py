@@ -443,7 +443,7 @@ class LeaseResponse(Model):
     #: Number of groups of suspects that are ready. None without suspects.
     suspects: int | None = None
     wake_topic: str | None = None
-    #: Current time of the database's clock. None from a database of version 0.4.4.
+    #: Current time of the database's clock.
     now: datetime | None = None
     #: Size of the whole response in bytes, set by the client.
     size: int = Field(default=0, exclude=True)

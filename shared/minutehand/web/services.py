@@ -37,7 +37,7 @@ T = TypeVar("T")
 class Waker(Protocol):
     """Requests worker runs. The waker never raises an error and returns quickly."""
 
-    async def wake(self, *, reason: str = "enqueue") -> None:
+    async def wake(self) -> None:
         """Request a worker run."""
         ...
 
@@ -45,7 +45,7 @@ class Waker(Protocol):
 class NoWaker:
     """Leaves all jobs to the tick that runs each minute."""
 
-    async def wake(self, *, reason: str = "enqueue") -> None:
+    async def wake(self) -> None:
         """Do nothing, because the tick of the next minute starts the jobs."""
 
 

@@ -91,7 +91,7 @@ async def test_webhook(
 ) -> dict[str, Any]:
     """Send the workspace's latest event to the webhook. `job_id` is the id of the delivery."""
     delivery = await queue("test_webhook", repeatable=False, webhook_id=str(webhook_id))
-    await services.waker.wake(reason="enqueue")
+    await services.waker.wake()
     return delivery
 
 

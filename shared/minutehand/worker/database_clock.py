@@ -26,8 +26,7 @@ class DatabaseClock:
     even if a response took longer than the previous response. If the database's clock is set back
     by more than `SKEW_SECONDS`, this clock follows.
 
-    Until the first response, and with a database of version 0.4.4, which sends no time, the time of
-    this machine applies.
+    Until the first response, the time of this machine applies.
     """
 
     def __init__(self, own: Clock) -> None:

@@ -145,7 +145,7 @@ async def cancel_jobs(body: ManyJobs, queue: CallerQueue) -> dict[str, Any]:
 async def retry_jobs(body: ManyJobs, queue: CallerQueue, services: Provided) -> dict[str, Any]:
     """Retry one batch of the failed jobs that match the filter. Only managers may do this."""
     changed: dict[str, Any] = await queue.call("retry_jobs", **dict(body))
-    await services.waker.wake(reason="retry")
+    await services.waker.wake()
     return changed
 
 
@@ -161,7 +161,7 @@ async def retry_job(
 ) -> Job:
     """Run a failed or cancelled job again, optionally with another payload."""
     job = await queue.retry(str(job_id), payload=body and body.payload)
-    await services.waker.wake(reason="retry")
+    await services.waker.wake()
     return job
 
 
@@ -185,7 +185,7 @@ async def replay_job(
 async def answer_job(job_id: UUID, body: Answer, queue: CallerQueue, services: Provided) -> Job:
     """Answer the question that a job waits for."""
     job = await queue.answer(str(job_id), body.answer)
-    await services.waker.wake(reason="answer")
+    await services.waker.wake()
     return job
 
 
@@ -193,5 +193,5 @@ async def answer_job(job_id: UUID, body: Answer, queue: CallerQueue, services: P
 async def emit_event(body: EmitEvent, queue: CallerQueue, services: Provided) -> dict[str, Any]:
     """Emit an event to the jobs of a workspace that wait for its name."""
     result = await queue.emit_event(str(body.workspace_id), body.name, body.payload)
-    await services.waker.wake(reason="event")
+    await services.waker.wake()
     return result

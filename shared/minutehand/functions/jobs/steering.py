@@ -61,7 +61,7 @@ async def resume(
 ) -> dict[str, Any]:
     """Resume the workspace, or one job type in it."""
     result = await queue.pause(workspace_id, False, job_type=body.job_type)
-    await services.waker.wake(reason="resume")
+    await services.waker.wake()
     return result
 
 

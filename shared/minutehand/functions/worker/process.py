@@ -119,12 +119,8 @@ class WorkerProcess:
         await self._http.aclose()
         self._folder.cleanup()
 
-    async def wake(self, *, reason: str = "enqueue") -> None:
-        """Make the worker lease jobs now. A worker that is starting leases jobs anyway.
-
-        Args:
-            reason: Not used here. Other hosts log the reason.
-        """
+    async def wake(self) -> None:
+        """Make the worker lease jobs now. A worker that is starting leases jobs anyway."""
         with contextlib.suppress(httpx.HTTPError, TimeoutError):
             async with asyncio.timeout(2.0):
                 await self._http.post(WAKE_PATH)
