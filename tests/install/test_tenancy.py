@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from minutehand.install.tenancy import PERSONAL, Tenants, existing
+from minutehand.install.tenancy import PERSONAL, TenancyError, Tenants, existing
 from minutehand.local.environment import demo_values, remote_values
 from minutehand.local.stack import Stack
 from minutehand.project import VARIABLE
@@ -63,6 +63,32 @@ def test_an_unknown_role_is_refused_with_the_words_found(
 
     assert words in str(error.value)
     assert "tenant_members" in str(error.value)
+
+
+MEMBERS = "members(org,person)"
+
+
+@pytest.mark.parametrize(
+    ("organizations", "memberships"),
+    [
+        ("orgs.id", "members"),
+        ("orgs.id", "members(org)"),
+        ("orgs.id", "members(org id,person)"),
+        ("orgs.id", "members(org,,person)"),
+        ("orgs.id", "members(org,1x)"),
+        ("orgs(id,name,more)", MEMBERS),
+        ("orgs()", MEMBERS),
+        ("orgs.", MEMBERS),
+        (".orgs", MEMBERS),
+        ("orgs..id", MEMBERS),
+        ("1x", MEMBERS),
+        ("", MEMBERS),
+    ],
+)
+def test_a_mistyped_table_is_an_error(organizations: str, memberships: str) -> None:
+    """Another column would decide who sees which jobs."""
+    with pytest.raises(TenancyError, match=r"must name the table.*, e\.g\. "):
+        existing(organizations, memberships)
 
 
 def test_dev_waits_for_the_tables_of_another_tool(

@@ -171,8 +171,11 @@ def sql_name(name: str) -> str:
 
 def _read(spec: str) -> tuple[list[str], list[str]]:
     """Split a table with columns into the parts of its name and the columns; quotes are dropped."""
-    match = re.fullmatch(r"([\w.]+)(?:\(([\w\s,]+)\))?", spec.replace('"', "").strip(), re.ASCII)
-    return (match[1].split("."), re.findall(r"\w+", match[2] or "")) if match else ([], [])
+    name = r"\s*[A-Za-z_]\w*\s*"
+    pattern = rf"({name}(?:\.{name})*)(?:\(({name}(?:,{name})*)\)\s*)?"
+    match = re.fullmatch(pattern, spec.replace('"', ""), re.ASCII)
+    parts, columns = match.groups("") if match else ("", "")
+    return re.findall(r"\w+", parts), re.findall(r"\w+", columns)
 
 
 def _table(parts: list[str]) -> str:
