@@ -7,11 +7,15 @@ own table `jobs` and organizations. Other shapes are in test_corpus.py.
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from infra.release.wheels import Environment
+from minutehand.install.project import DECLARED, InstallOptions, plan_install
+from minutehand.install.rewrite import Schemas
+from minutehand.install.tenancy import Tenants
 from minutehand.version import VERSION
 from tests.install.projects import WORK, Api, Hosted, data_api
 from tests.support.engine import ACME, ADA, EVE, GLOBEX
@@ -138,6 +142,23 @@ def test_what_a_commit_must_not_take_is_named(environment: Environment, tmp_path
     (tmp_path / "supabase").mkdir()
     (tmp_path / "supabase/.gitignore").write_text(".branches\n.temp\n")
     assert environment.minutehand(tmp_path, "install", "--dry-run")["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("paths", "notes"),
+    [
+        ([], (DECLARED,)),
+        (["./schemas/*.sql"], (DECLARED,)),
+        (["./schemas/*.sql", "./migrations/*_minutehand_*.sql"], ()),
+        (["./migrations/*.sql"], ()),
+    ],
+)
+def test_a_declared_schema_is_noted(tmp_path: Path, paths: list[str], notes: tuple[str]) -> None:
+    """The next diff would drop an engine that no declared file has."""
+    (tmp_path / "supabase/schemas").mkdir(parents=True)
+    (tmp_path / "supabase/config.toml").write_text(f"[db.migrations]\nschema_paths = {paths}\n")
+    options = InstallOptions(Schemas("public"), Tenants())
+    assert plan_install(tmp_path, options, now=datetime.now(UTC)).hints == notes
 
 
 def test_coding_agents_read_of_the_jobs_in_the_projects_own_file(

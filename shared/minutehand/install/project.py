@@ -347,10 +347,11 @@ def _config(folder: Path, schema: str) -> tuple[list[FileWrite], list[str]]:
         raise InstallError(
             f"supabase/config.toml must be TOML: {error}", code="bad_config", fix="correct it"
         ) from error
-    paths = config.get("db", {}).get("migrations", {}).get("schema_paths")
-    hints = []
-    if (paths or (path.parent / "schemas").is_dir()) and "_minutehand_" not in str(paths):
-        hints.append(DECLARED)
+    paths = config.get("db", {}).get("migrations", {}).get("schema_paths", [])
+    example = "migrations/0_minutehand_0.sql"
+    has_ours = any(fnmatchcase(example, pattern.removeprefix("./")) for pattern in paths)
+    is_declared = paths or (path.parent / "schemas").is_dir()
+    hints = [DECLARED] if is_declared and not has_ours else []
     api_schemas = config.get("api", {}).get("schemas", API_SCHEMAS)
     if schema not in api_schemas:
         line = f"schemas = [{_quoted([*api_schemas, schema])}]"
