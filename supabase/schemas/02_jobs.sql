@@ -360,8 +360,8 @@ create table queue.deferred (
   run_at timestamptz not null,
   job_id uuid not null,
   workspace_id uuid not null,
-  -- True if the job waits until run_at to start. This row is then the place of the job. False if
-  -- run_at is only the deadline of the job, or the latest time for the job's start.
+  -- True if the job waits until run_at, in which case no other table of waiting jobs has the job.
+  -- False if run_at is only the deadline of the job, or the latest time for the job's start.
   is_place boolean not null,
   primary key (run_at, job_id, is_place)
 );

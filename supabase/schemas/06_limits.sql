@@ -482,8 +482,8 @@ begin
     where not exists (select from queue.leases as l where l.job_id = i)
   );
   perform queue.leave_places(v_jobs);
-  -- Delete the rows of jobs that ended while the type had no limit per key. No settlement has
-  -- marked these rows as ended.
+  -- Delete the rows of queue.gated whose jobs ended while the type had no limit per key, because no
+  -- settlement has marked these rows as ended.
   delete from queue.gated as g
   where g.lane = any (v_lanes)
     and g.admitted
@@ -649,8 +649,8 @@ $$;
 
 -- Token buckets for the rate limits of people. The buckets are stored in sequences, because a
 -- rollback does not restore the value of a sequence. A call that is rejected or times out therefore
--- also takes tokens. priced_<n>: Hash of the name of the token bucket that uses the pair of
--- sequences with this number. refilled_<n>: Time at which this bucket is full again, in
+-- also takes tokens. A bucket uses two sequences with the same number n. priced_<n> stores a hash of
+-- the bucket's name, and refilled_<n> stores the time at which the bucket is full again, in
 -- microseconds.
 do $$
 begin

@@ -18,7 +18,7 @@
 --         queue.take              leases the jobs, and finds a job whose lease a trigger rejects.
 --           queue.take_jobs         moves jobs from ready to leased in one statement.
 --             queue.write_starts      writes to public.jobs that the jobs run.
---           queue.tidy_turns        closes empty turns and moves the start of other turns.
+--           queue.tidy_turns        closes the turns of tenants without ready jobs.
 --             queue.begin_epoch       lets later leases skip the index entries of closed turns.
 --       queue.record_starts     frees unique keys, and stores starts for limits of keys.
 --       queue.publish           adds rows to the feed and sends messages.
@@ -1089,8 +1089,8 @@ $$;
 -- may start. Mark a tenant's turn as blocked if it is at a limit or paused.
 -- known: Number of tenants in the result, if the transaction could not take the locks of all
 --   tenants in p_turns. Null if the result has all tenants.
--- is_busy: True if another lease has one of the locks, or if a pause is ending now. If is_busy is
---   true, the function marks no turn as blocked.
+-- is_busy: True if another lease has one of the locks, or if a pause is ending now. In this
+--   case, the function only computes the turns, and blocks none of them.
 create function queue.limit_turns(
   p_turns queue.turn[],
   p_now timestamptz,

@@ -5,8 +5,8 @@
 -- Cancel jobs. If a job is running, store a cancel request. Immediately end jobs that are not
 -- running. If the caller has not locked the jobs, also cancel their first 100 live descendants.
 -- Insert signals, so that maintenance cancels the other descendants. Return the number of jobs and
--- descendants, counting at most 5,000 descendants. Before the change, take as many tokens of the
--- person's rate limit.
+-- descendants, counting at most 5,000 descendants. Before the change, take a token from the
+-- person's rate limit for each of the jobs and descendants.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,

@@ -835,7 +835,7 @@ grant execute on function queue.may_follow to anon, authenticated;
 
 -- Return a number that changes with each change that the topic reports, so that a client can
 -- detect missed messages. The number of a job's topic also changes when one of the job's streams
--- grows. The number of any other topic is the sum of the ids of its last twenty feed rows. The
+-- grows. For any other topic, return the sum of the ids of its last twenty feed rows. The
 -- highest feed id is not enough, because a transaction that commits late may add a row with a lower
 -- id.
 create function queue.topic_seq(p_topic text)

@@ -75,7 +75,7 @@ _TABLES = """
 class CatalogEntry(NamedTuple):
     """A statement that describes a database object, and the statement that reverts it."""
 
-    #: Rank of the statement. Statements can run in the order of their ranks.
+    #: Statements must run in the order of their ranks, for example a table before its index.
     rank: int
     object: str
     statement: str

@@ -376,8 +376,8 @@ class ReleasedJobs(Model):
 
     #: Jobs that ended the process. The attempt of each of these jobs counts.
     guilty: tuple[JobId, ...] = ()
-    #: Number of groups into which the suspects among the jobs are split. Each group needs one
-    #: process.
+    #: Number of groups of jobs that may have ended the process. Each group then runs in a process
+    #: of its own.
     suspects: int = 0
 
 

@@ -117,8 +117,8 @@ class JobType(Generic[P]):
             )
         if at < self.version and isinstance(raw, dict):
             raw = dict(raw)
-            # use all upcasters from this version on, because a caller may send any number as
-            # version
+            # Apply all upcasters of this and later versions. Do not look for an upcaster of exactly
+            # this version, because a caller may send a version that never existed.
             for step in sorted(step for step in self.upcasters if step >= at):
                 raw = self.upcasters[step](raw)
         try:

@@ -38,7 +38,7 @@ class Processors:
         self._app = app
 
     async def job(self, job: Job[JobMessage], ctx: JobContext) -> dict[str, Any] | Fail:
-        """Run every region as a child job, then end the job with its outcome."""
+        """Run a child job for each region. The result of this job follows from their results."""
         started = await self._call("beacon_start", job, Started)
         if started.job is None:
             return Fail(f"Job not found: {job.payload.job_id}")

@@ -50,7 +50,7 @@ SQL = re.compile(
 
 
 class Fault(NamedTuple):
-    """A statement or a setting that breaks a project, and a word that the finding must have."""
+    """A statement or a setting that breaks a project, and a word that doctor must print."""
 
     kind: str
     word: str

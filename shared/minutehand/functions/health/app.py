@@ -119,7 +119,7 @@ def describe(error: Exception) -> str:
 
 
 def queue_checks(health: QueueHealth, elapsed_ms: float) -> dict[str, dict[str, Any]]:
-    """Return verdicts on the queue of a reachable database, from its findings and measurements."""
+    """Return the health checks of the queue, from the database's findings and measurements."""
     entries = {entry["reason"]: entry for entry in health.findings}
 
     def check(reason: str, value: float | None, unit: str, otherwise: str) -> dict[str, Any]:
