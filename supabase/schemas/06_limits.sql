@@ -649,8 +649,8 @@ $$;
 
 -- Token buckets for the rate limits of people. The buckets are stored in sequences, because a
 -- rollback does not restore the value of a sequence. A call that is rejected or times out therefore
--- also takes tokens. A bucket uses two sequences with the same number n. priced_<n> stores a hash of
--- the bucket's name, and refilled_<n> stores the time at which the bucket is full again, in
+-- also takes tokens. A bucket uses two sequences with the same number n. priced_<n> stores a hash
+-- of the bucket's name, and refilled_<n> stores the time at which the bucket is full again, in
 -- microseconds.
 do $$
 begin

@@ -693,10 +693,11 @@ end;
 $$;
 
 -- Do what earlier calls have left to this call of a worker, at most once in a tenth of a second.
--- Write the starts of jobs that have run for 0.2 s. Run the publisher if a statement of the last two seconds left its messages to
--- the publisher. If Realtime fails, the worker's call still succeeds, and a
--- later call sends the messages. Maintenance also runs the publisher, because a transaction may
--- commit more than two seconds after its statement. Maintenance records failures of the publisher.
+-- Write the starts of jobs that have run for 0.2 s. Run the publisher if a statement of the last
+-- two seconds left its messages to the publisher. If Realtime fails, the worker's call still
+-- succeeds, and a later call sends the messages. Maintenance also runs the publisher, because a
+-- transaction may commit more than two seconds after its statement. Maintenance records failures of
+-- the publisher.
 create function queue.catch_up()
 returns boolean -- an assignment costs less than the query of `perform`
 language plpgsql
