@@ -130,6 +130,28 @@ def run_job(environment: Environment, project: Path, api: Api) -> str:
     return str(job["id"])
 
 
+def test_a_failed_install_is_completed_with_its_options(
+    environment: Environment, tmp_path: Path
+) -> None:
+    """The options are in minutehand.toml before the migrations exist; others are an error."""
+    for obstacle in (tmp_path / "acme", tmp_path / "supabase"):
+        obstacle.touch()
+        options = ("--package", "acme.jobs", "--schema", "tasks")
+        error = environment.minutehand(tmp_path, "install", *options, code=1)
+        assert (error["code"], str(obstacle) in error["error"]) == ("exists", True)
+        obstacle.unlink()
+
+    *_, migration = environment.minutehand(tmp_path, "install")["written"]
+    assert "create table tasks.jobs (" in (tmp_path / migration).read_text()
+    assert (tmp_path / "acme/jobs/tests/test_hello.py").exists()
+    before = contents(tmp_path)
+    assert "upgrade" in environment.minutehand(tmp_path, "install", *options)["notes"][0]
+    for other in ("--schema=public", "--tenancy=personal", "--without=webhooks", "--package=work"):
+        error = environment.minutehand(tmp_path, "install", other, code=1)
+        assert error["code"] == "installed_otherwise"
+    assert contents(tmp_path) == before
+
+
 def test_what_a_commit_must_not_take_is_named(environment: Environment, tmp_path: Path) -> None:
     """If a project has a `.gitignore`, the note of the install lists the missing lines."""
     ignored = tmp_path / ".gitignore"

@@ -15,10 +15,10 @@ from minutehand.config import ConfigurationError
 from minutehand.install.project import FileWrite, InstallOptions, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import InstallError
+from minutehand.install.sources import InstallError, installed
 from minutehand.install.tenancy import PERSONAL, TenancyError, Tenants, existing
 from minutehand.install.upgrade import plan_upgrade
-from minutehand.project import FILE, Tenancy
+from minutehand.project import FILE, Project, Tenancy
 from minutehand.resources import checkout
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import verb
@@ -43,8 +43,9 @@ def install(
     folder: Folder = Path(),
     *,
     schema: Annotated[
-        str, typer.Option(help="Schema of the jobs that clients see; may be `public`.")
-    ] = "minutehand",
+        str | None,
+        typer.Option(help="Schema of the jobs that clients see; may be `public`. [minutehand]"),
+    ] = None,
     tenancy: Annotated[
         Tenancy | None,
         typer.Option(
@@ -59,9 +60,11 @@ def install(
         str, typer.Option(help="For existing: memberships(organization_id,user_id,role).")
     ] = "",
     package: Annotated[
-        str,
-        typer.Option(help="The Python package of your processors, e.g. backend/jobs, acme.jobs."),
-    ] = "jobs",
+        str | None,
+        typer.Option(
+            help="The Python package of your processors, e.g. backend/jobs, acme.jobs. [jobs]"
+        ),
+    ] = None,
     without: Annotated[
         Literal["webhooks"] | None, typer.Option(help="An app of Minutehand to leave out.")
     ] = None,
@@ -70,11 +73,25 @@ def install(
     """Install the engine's migrations, a first processor and settings into a project."""
     with _translate_errors():
         folder, source = _project_folder(folder)
-        if "/" in package:
-            source, _, package = package.rpartition("/")
-        tenants = _tenants(tenancy, organizations, memberships)
-        left_out = (f"-minutehand.{without}",) if without else ()
-        options = InstallOptions(Schemas(schema), tenants, package, source, left_out)
+        if "/" in (package or ""):
+            source, _, package = str(package).rpartition("/")
+        tenancy = tenancy or ("existing" if organizations or memberships else None)
+        left_out: tuple[str, ...] = (f"-minutehand.{without}",) if without else ()
+        project = Project.at(folder)
+        if project.model_fields_set != {"root"}:  # the project has a file with options
+            _check_same(project, schema, tenancy, [*filter(None, [package]), *left_out])
+            schema, tenancy, left_out = project.schema_, project.tenancy, project.without
+            package = package or next(
+                (name for name in project.packages if name[-2:] != ".*"), None
+            )
+            source = source or (project.source if "source" in project.model_fields_set else "")
+        if installed(folder):  # the migrations have the tables
+            tenants = Tenants(tenancy or "workspaces")
+        else:
+            tenants = _tenants(tenancy, organizations, memberships)
+        options = InstallOptions(
+            Schemas(schema or "minutehand"), tenants, package or "jobs", source, left_out
+        )
         plan = plan_install(folder, options, now=datetime.now(UTC))
         if not dry_run:
             plan.apply()
@@ -156,10 +173,27 @@ def _project_folder(folder: Path) -> tuple[Path, str]:
     return folder, ""
 
 
+def _check_same(
+    project: Project, schema: str | None, tenancy: Tenancy | None, apps: list[str]
+) -> None:
+    """Raise an error if an option that was given differs from the project's."""
+    if (
+        schema not in (None, project.schema_)
+        or tenancy not in (None, project.tenancy)
+        or not {*apps} <= {*project.apps}
+    ):
+        raise InstallError(
+            f"{FILE} has other options",
+            code="installed_otherwise",
+            fix="leave the options out, or edit the file if nothing is installed yet; to change an"
+            " install: minutehand uninstall; to remove an app: minutehand docs webhooks",
+        )
+
+
 def _tenants(tenancy: Tenancy | None, organizations: str, memberships: str) -> Tenants:
     if tenancy == "personal":
         return PERSONAL
-    if tenancy == "workspaces" or not (tenancy or organizations or memberships):
+    if tenancy != "existing":
         return Tenants()
     if not (organizations and memberships):
         raise InstallError(
@@ -181,7 +215,7 @@ def _report(
 ) -> None:
     names = [str(write.path.relative_to(folder)) for write in files]
     done = "would write" if dry_run else "wrote"
-    lines = [f"{done} {name}" for name in names] or ["nothing to write: everything is in place"]
+    lines = [f"{done} {name}" for name in names] or ["nothing to write"]
     output.value(
         {"written": [] if dry_run else names, "planned": names, **more}, text="\n".join(lines)
     )

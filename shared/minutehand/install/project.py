@@ -27,7 +27,7 @@ from minutehand.install.sources import (
     timestamp,
 )
 from minutehand.install.tenancy import Tenants
-from minutehand.project import FILE
+from minutehand.project import FILE, Project
 from minutehand.version import VERSION
 
 SETTINGS_EXAMPLE = "minutehand.env.example"
@@ -160,18 +160,18 @@ class Plan:
         """Write the files.
 
         Raises:
-            InstallError: A file was created since the plan was made.
+            InstallError: A file could not be written.
         """
         for write in self.files:
-            write.path.parent.mkdir(parents=True, exist_ok=True)
             try:
+                write.path.parent.mkdir(parents=True, exist_ok=True)
                 with write.path.open("a" if write.appends else "x", encoding="utf-8") as file:
                     file.write(write.text)
-            except FileExistsError as error:
+            except OSError as error:
                 raise InstallError(
-                    f"{write.path} was created meanwhile",
+                    f"{write.path} could not be written: {error}",
                     code="exists",
-                    fix="run the command again",
+                    fix="rename what is in the way, or allow the write; then run the command again",
                 ) from error
 
 
@@ -209,20 +209,31 @@ class InstallOptions:
 def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Plan:
     """Plan the files of an install into `folder`; none if Minutehand is installed there.
 
+    The options must be the project's, if it has options. The migrations come last, so that an
+    install that failed before them is completed by the next one.
+
     Raises:
         InstallError: A file in the folder conflicts with the options.
     """
-    if installed(folder):
+    project = Project.at(folder)
+    is_new = project.model_fields_set == {"root"}
+    if installed(folder) and not is_new:
         return Plan((), (INSTALLED,))
     home = package_folder(folder / options.source, options.package)
-    for path in (folder / FILE, home, home.with_suffix(".py")):
-        if path.exists():
-            raise InstallError(
-                f"{path.relative_to(folder)} already exists",
-                code="package_taken",
-                fix=f"delete {FILE} of a failed install; for a package --package NAME, e.g. work",
-            )
-    job_type = f"{options.package.rpartition('.')[2]}.hello"
+    has_package = home.exists() or home.with_suffix(".py").exists()
+    if has_package and is_new:
+        raise InstallError(
+            f"{options.package} already exists",
+            code="package_taken",
+            fix="--package NAME, e.g. work; or delete it if an install that failed has written it",
+        )
+    # append, because a file without options may exist
+    text = _project_file(folder, options)
+    project_file = [FileWrite(folder / FILE, text, appends=True)] if is_new else []
+    first: list[FileWrite] = []
+    if not has_package and (is_new or options.package in project.packages):
+        job_type = f"{options.package.rpartition('.')[2]}.hello"
+        first = processor_files(folder / options.source, options.package, job_type)
     settings = SETTINGS.format(
         apps=",".join([options.package, *options.without]), schema=options.schemas.clients
     )
@@ -230,13 +241,13 @@ def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Pla
     ignored, hints = _ignored(folder)
     config, config_hints = _config(folder, options.schemas.clients)
     files = (
-        *plan_migrations(folder, [engine], now=now),
-        FileWrite(folder / FILE, _project_file(folder, options)),
-        *processor_files(folder / options.source, options.package, job_type),
+        *first,
+        *project_file,
         *ignored,
         *_new(folder, SETTINGS_EXAMPLE, settings),
         *config,
         *_instructions(folder, options),
+        *([] if installed(folder) else plan_migrations(folder, [engine], now=now)),
     )
     return Plan(files, (*hints, *config_hints))
 
