@@ -3,7 +3,7 @@
 //
 // The package `postgres` is copied instead, because the gateway recognizes its errors by their path.
 
-import { cp, mkdir, writeFile } from "node:fs/promises";
+import { cp, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { build } from "esbuild";
 import { licensesOf } from "./licenses.mjs";
@@ -12,6 +12,7 @@ const ROOT = join(import.meta.dirname, "../..");
 const DRIVER = "node_modules/postgres";
 const [module, folder] = process.argv.slice(2);
 
+await rm(folder, { recursive: true, force: true });
 await mkdir(folder, { recursive: true });
 const { metafile } = await build({
   absWorkingDir: ROOT,

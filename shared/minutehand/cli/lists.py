@@ -89,10 +89,10 @@ def _print_new_lines(
         new = ",".join(f"and(job_id.eq.{id_},id.gt.{last_ids[id_]})" for id_ in job_ids)
         # in the order of the index on jobs and ids
         rows = connection.rows("job_logs", **{"or": f"({new})"}, order="job_id,id", limit=PAGE)
+        if not rows:  # a project's limit of rows may be below PAGE
+            return
         _print_lines(output, sorted(rows, key=lambda row: row["id"]))
         last_ids.update({row["job_id"]: row["id"] for row in rows})
-        if len(rows) < PAGE:
-            return
 
 
 def _print_lines(output: Output, rows: list[dict[str, Any]]) -> None:

@@ -56,10 +56,10 @@ class OutputPrinter:
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        #: What was printed of each stream, a text or a list of items.
-        self._printed: dict[str, Any] = {}
-        #: All output of each stream in its present attempt.
-        self._streams: dict[str, Any] = {}
+        #: The printed characters or items of each stream.
+        self._printed: dict[str, list[Any]] = {}
+        #: Number of characters or items of each stream in its present attempt.
+        self._counts: dict[str, int] = {}
 
     def print(self, event: dict[str, Any]) -> None:
         """Print new output of a stream."""
@@ -68,24 +68,26 @@ class OutputPrinter:
         page = event["data"]
         stream, new = page["stream"], page.get("text") or page.get("items")
         if page["from"] == 0:
-            self._streams.pop(stream, None)
+            self._counts.pop(stream, None)
         if not new:
             return
-        empty = type(new)()
-        present = self._streams[stream] = self._streams.get(stream, empty) + new
-        printed = self._printed.get(stream, empty)
-        if printed[: len(present)] == present:
-            return
-        if present[: len(printed)] == printed:
-            new = present[len(printed) :]
+        count = self._counts.get(stream, 0)
+        self._counts[stream] = count + len(new)
+        printed, parts = self._printed.setdefault(stream, []), list(new)
+        known = printed[count : count + len(parts)]
+        if parts[: len(known)] == known:
+            parts = parts[len(known) :]
         else:
             self._output.text(Text(f"{stream} starts again", style="dim"))
-            new = present
-        self._printed[stream] = present
-        if isinstance(new, str):
-            self._output.write(new)
+            parts = printed[:count] + parts
+            printed.clear()
+        printed.extend(parts)
+        if not parts:
             return
-        for item in new:
+        if isinstance(new, str):
+            self._output.write("".join(parts))
+            return
+        for item in parts:
             self._output.text(json.dumps(item, ensure_ascii=False))
 
 

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 #: Names of log levels; environment.cjs maps them to the functions' LOG_LEVEL.
 _Level = Annotated[
     Literal["TRACE", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL"],
-    BeforeValidator(str.upper),
+    BeforeValidator(lambda value: str(value).upper()),
 ]
 #: Retention times that CloudWatch accepts, in days:
 #: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
@@ -24,7 +24,14 @@ _Flag = Literal["true", "false"]
 
 
 def _number(minimum: int, maximum: int) -> Any:
-    return Annotated[int, Field(ge=minimum, le=maximum)]
+    return Annotated[int, Field(ge=minimum, le=maximum), BeforeValidator(_digits)]
+
+
+def _digits(text: Any) -> Any:
+    # CloudFormation gets the text, and does not read 1_000 or 60.0
+    if not (isinstance(text, str) and text.isascii() and text.isdecimal()):
+        raise ValueError("it must be a whole number")
+    return text
 
 
 #: Types of the values as texts. An empty text selects the default of an optional value.
@@ -66,5 +73,6 @@ def find_errors(values: Mapping[str, Any]) -> list[str]:
             TypeAdapter(TYPES[name]).validate_python(value)
         except ValidationError as error:
             problem = error.errors()[-1]
-            errors.append(f"{name}: {problem['msg']}, not {problem['input']!r}")
+            reason = problem["msg"].removeprefix("Value error, ")
+            errors.append(f"{name}: {reason}, not {problem['input']!r}")
     return sorted(errors)

@@ -133,7 +133,9 @@ class Resources:
         if (key := self._outputs.get("ServiceKeyArn")) is None:
             return
         name = "key of the secrets"
-        described = self._need(name, "ServiceKey", "kms describe_key", KeyId=key)
+        described = self._find("kms", "describe_key", KeyId=key)
+        if described is None:
+            raise CommandFailed(f"the {name} was deleted, so no function can read them")
         state = described.get("KeyMetadata", {}).get("KeyState")
         steps = {
             "Disabled": ["enable-key"],
@@ -217,16 +219,16 @@ class Resources:
         tick, function = f"{self._stack}-tick", f"{self._stack}-worker"
         schedule = self._need(f"schedule {tick}", "Tick", "scheduler get_schedule", Name=tick)
         worker = self._find("lambda", "get_function_configuration", FunctionName=function)
-        if not schedule or not worker:
+        if not schedule:
             return
         template = self._properties("Tick").get("Target", {})
         target = {name: template[name] for name in ("Input", "RetryPolicy") if name in template}
-        arns = {"Arn": worker["FunctionArn"], "RoleArn": self._role_arn(worker, "tick")}
+        arns = worker and {"Arn": worker["FunctionArn"], "RoleArn": self._role_arn(worker, "tick")}
         deployed = {
             "State": str(self._stage.values.get("tickState", "ENABLED")),
             "ScheduleExpression": "rate(1 minute)",
             "FlexibleTimeWindow": {"Mode": "OFF"},
-            "Target": schedule["Target"] | arns | target,
+            "Target": schedule["Target"] | (arns or {}) | target,
         }
         # an update resets all fields that it omits
         request = {name: schedule[name] for name in schedule.keys() - RESPONSE_FIELDS}
