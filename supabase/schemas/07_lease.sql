@@ -34,8 +34,8 @@
 -- pools are given, their limits replace the limit of the request.
 -- suspects: True if this process runs only suspects. False if another process on the same host runs
 --   only suspects. Otherwise null (queue.lease_mode).
--- job_ids: Ids of the suspects to lease, set by queue.lease_suspects. Null to lease jobs that are
---   not suspects.
+-- job_ids: Ids of the jobs to lease that may have ended a process, set by queue.lease_suspects.
+--   Null to lease all other jobs.
 -- slots: Array of {job_types, limit} with all slots of the worker. Null if unchanged.
 -- abandoned: Array of {job_id, place}, which lists the jobs that the worker has stopped although
 --   their processors still run. Null if unchanged.
@@ -272,7 +272,7 @@ $$;
 -- lock.
 -- p_is_changed: True if the worker serves other job types or queues than before, or if its version,
 --   slots or abandoned jobs differ.
--- has_noted: True if this call has inserted notes about concurrency keys.
+-- has_noted: True if this call has inserted rows for concurrency keys into queue.notes.
 create function queue.record_worker(
   p_request queue.lease_request,
   p_is_changed boolean,

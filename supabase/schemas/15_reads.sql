@@ -1845,8 +1845,8 @@ select jsonb_build_object(
 from lines as l
 $$;
 
--- Return the values with which texts describe a suspect: {suspect_since, process_end, died_with,
--- beside} as an object. If the job is not a suspect, return null.
+-- If the job is a suspect, return an object with the values that explanations insert into their
+-- texts: suspect_since, process_end, died_with and beside. Otherwise return null.
 -- died_with: Number of other jobs that ran in the process when it ended, as text.
 -- beside: Number of other suspects that run in the same process, or null if there are none.
 create function queue.suspicion_of(p_job public.jobs)

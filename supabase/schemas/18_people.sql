@@ -102,8 +102,9 @@ where d.classoid = 'pg_class'::regclass
   and c.relowner = n.nspowner
 $$;
 
--- For each table with marked columns, return SQL conditions that select rows. In the conditions, $1
--- is the person's id, $2 are the search patterns and $3 the deleted jobs.
+-- For each table with columns whose comments mark them as personal data, return SQL conditions that
+-- select the person's rows. In the conditions, $1 is the person's id, $2 are the search patterns,
+-- and $3 the deleted jobs.
 -- p_searches: True to search text as well.
 -- is_theirs: Condition for rows that are deleted because they belong to the person.
 -- is_about: Condition for rows whose text is cleared.

@@ -101,7 +101,7 @@ REFUSED = {
     "503, soon": sends(WORDS, 503, {"Retry-After": "70"}),
 }
 DAYS = {**GOOD, **USELESS, **REFUSED}
-#: Days on which a model only asks for a pause, or is unavailable.
+#: Cases in which all calls of the model fail, because it is overloaded or unavailable.
 WAITING = {day for day in REFUSED if day.startswith(("429, tokens", "503", "52"))}
 
 #: The beginning of a job's text, by job type.

@@ -201,7 +201,7 @@ def put_into_apps(engine: Engine, statements: str, user: str | None) -> None:
 
 
 def mark_all(engine: Engine) -> None:
-    """Write MARK into every column for words, also of tables without a row."""
+    """Write MARK into every text column. Insert a row into each empty table before."""
     put_into_apps(engine, APPS, ADA)
     put_into_apps(engine, OF_CONTACTS, ADA)
     columns = {table: needed for table, _, needed in engine.rows(ALL_COLUMNS)}

@@ -29,7 +29,7 @@ from minutehand.version import VERSION
 ENGINE_ORIGIN, TENANCY_ORIGIN = "engine", "tenancy"
 #: Name of a migration as the Supabase CLI parses it.
 FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
-#: Name that `python -m infra.release` gives to a release's migration of the engine or an app.
+#: File name of a migration that `python -m infra.release` writes for the engine or an app.
 RELEASE_NAME = re.compile(r"^[0-9]{14}_[a-z]+_(?P<release>[0-9]+_[0-9]+_[0-9]+)\.sql$")
 _HEADER = re.compile(r"\A-- Installed by minutehand (?P<version>\d[\w.]*\w)")
 _PART = re.compile(

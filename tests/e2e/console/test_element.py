@@ -72,7 +72,10 @@ globalThis.draw(null);
 
 @pytest.fixture
 def mine(visit: Visit, worker: HandWorker, stack: RunningStack) -> Callable[..., Page]:
-    """Run a script in an emptied page of the console. `/mine/` has the files of the checkout."""
+    """Open a page of the console, remove its content, and run a script in it.
+
+    `/mine/` has the files of the checkout.
+    """
 
     def open_page(script: str, **values: str | None) -> Page:
         given = {

@@ -47,7 +47,7 @@ class RealtimeWakeups:
             self._changed.set()
 
     async def run(self, registry: Registry) -> None:
-        """Keep a connection open while there is a topic."""
+        """Keep a connection to Realtime open while the worker has a topic to join."""
 
         def on_message(message: Any) -> None:
             job_type = message["payload"]["job_type"]

@@ -125,10 +125,10 @@ limit 1
 $$;
 revoke execute on function queue.slice_of from public;
 
--- Enqueue deliveries of webhooks for about 5,000 jobs of the feed per webhook. In the first round,
--- process for each tenant the webhook that has read the least of the feed. In the next round,
--- process the second webhook of each tenant, and so on. Deliveries count as live jobs of their
--- workspace. While a workspace is at its limit of live jobs, maintenance enqueues none of its
+-- For each webhook, read about 5,000 jobs from the feed, and enqueue the deliveries. In the first
+-- round, process for each tenant the webhook that has read the least of the feed. In the next
+-- round, process the second webhook of each tenant, and so on. Deliveries count as live jobs of
+-- their workspace. While a workspace is at its limit of live jobs, maintenance enqueues none of its
 -- deliveries, and stores the reason in last_answer.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz)
 returns integer
